@@ -1,0 +1,29 @@
+"""One exception class per kind of failure; every message names the thing, what was expected and the remedy."""
+
+
+class MedusaError(Exception):
+    """Base of every error a user can cause or mend; the command line prints it as one line."""
+
+
+class ManifestError(MedusaError):
+    """A corpus table is missing, unreadable, or has a wrong row or column."""
+
+
+class AudioError(MedusaError):
+    """An audio file can't be decoded to finite samples."""
+
+
+class StoreError(MedusaError):
+    """A feature store, feature set or key is missing, damaged, or refused."""
+
+
+class SpecMismatch(StoreError):
+    """A feature set exists under this name with another fingerprint."""
+
+
+class EncoderError(MedusaError):
+    """An encoder is unknown, or its weights can't be loaded."""
+
+
+class ConfigError(MedusaError):
+    """A setting is out of range, or settings contradict each other."""
