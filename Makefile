@@ -1,0 +1,38 @@
+# Each target does all of its set-up: a machine with Python >= 3.11 (with venv and pip) and make is enough.
+#   make demo    the whole chain on a small real corpus, with the encoders in this repository (no network once installed)
+#   make test    the tests          make lint    ruff and mypy          make clean    removes .venv and the caches
+# PYTHON=python3.12 chooses the interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/installed.stamp
+
+# PyPI's Linux torch brings gigabytes of CUDA libraries. Without an NVIDIA GPU pip is also shown PyTorch's own index, whose
+# "+cpu" build it prefers; when that index can't be reached pip says so and goes on with what it has.
+TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null 2>&1 || echo https://download.pytorch.org/whl/cpu)
+TORCH_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --retries 1 --timeout 30)
+
+.PHONY: demo test lint install clean
+
+demo: $(STAMP)
+	$(VENV)/bin/medusa demo
+
+test: $(STAMP)
+	$(VENV)/bin/python -m pytest
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, %s is %s; use PYTHON=python3.12" % (sys.executable, sys.version.split()[0]))'
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --no-deps $(TORCH_OPTIONS) -c constraints.txt torch
+	$(VENV)/bin/python -m pip install -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

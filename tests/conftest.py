@@ -1,0 +1,45 @@
+"""Fixtures that more than one test package uses. Data that is not in the repository is found beside it, or the test is skipped."""
+
+import os
+from pathlib import Path
+
+# Before torch, numba or transformers are imported: they read these once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+os.environ.setdefault("NUMBA_NUM_THREADS", "2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+REPO = Path(__file__).resolve().parents[1]
+
+# A shared machine may stall any single example; wrong results, not slow ones, are what the property tests look for.
+settings.register_profile("medusa", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("medusa")
+
+
+def _outside_the_repository(variable: str, default: Path, what: str) -> Path:
+    path = Path(os.environ.get(variable, default))
+    if not path.is_dir():
+        pytest.skip(f"{what} not found at {path}; set {variable} to its directory")
+    return path
+
+
+@pytest.fixture(scope="session")
+def ravdess_dir() -> Path:
+    """The speech part of RAVDESS, 1,440 clips as 16 kHz FLAC with `manifest.csv` beside the actors' folders."""
+    return _outside_the_repository("MEDUSA_RAVDESS", REPO.parent / "shared" / "data" / "ravdess", "RAVDESS")
+
+
+@pytest.fixture(scope="session")
+def models_dir() -> Path:
+    """Directories of small real encoders in the transformers layout (`tiny-hubert`, `tiny-wavlm`)."""
+    return _outside_the_repository("MEDUSA_MODELS", REPO.parent / "shared" / "models", "the small encoders")
+
+
+@pytest.fixture(scope="session")
+def demo_corpus() -> Path:
+    """The RAVDESS subset that the repository carries."""
+    return REPO / "featurestore" / "demo_corpus"
