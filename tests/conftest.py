@@ -1,4 +1,4 @@
-"""Fixtures that more than one test package uses. Data that is not in the repository is found beside it, or the test is skipped."""
+"""Fixtures that more than one test package uses; data outside the repository is found beside it, or the test skips."""
 
 import os
 from pathlib import Path
