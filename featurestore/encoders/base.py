@@ -1,0 +1,181 @@
+"""What every encoder offers, which layers it gives, and how rows of one utterance are joined and pooled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from featurestore.errors import ConfigError
+from featurestore.spec import FeatureSpec
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Encoder(Protocol):
+    """Audio or text to hidden states, one array per input, independent of what else is in the batch."""
+
+    name: str
+    kind: str  # "audio" or "text"
+    spec: FeatureSpec
+    layers_available: int  # the highest layer number; 0 is the input of the first transformer layer
+    default_batch_frames: int
+
+    def n_frames(self, n_samples: int) -> int:
+        """Rows before pooling for this many 16 kHz samples (audio encoders)."""
+        ...
+
+    def cost(self, item: int | str) -> int:
+        """Padded frames one input takes in a batch; audio is given by its number of samples, text by itself."""
+        ...
+
+    def encode(self, batch: Sequence[Any], max_frames: int | None = None) -> list[np.ndarray]:
+        """Encode ragged inputs: waveforms float32 (n_samples,) or texts -> (L, T, D) float32 each, in order.
+
+        max_frames bounds the padded frames of one forward pass; longer batches are split.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """Which hidden states to keep: their numbers, the names of the arrays that hold them, and whether they are summed."""
+
+    numbers: tuple[int, ...]
+    names: tuple[str, ...]
+    summed: bool = False
+
+    @property
+    def deepest(self) -> int:
+        return max(self.numbers)
+
+    @classmethod
+    def parse(cls, text: str, n_layers: int, encoder: str) -> LayerChoice:
+        """Read `last`, `all`, `last4`, `last4-sum` or numbers such as `6,12,24`; ConfigError with the range."""
+        text = text.strip().lower()
+        match = re.fullmatch(r"last(\d*)(-sum)?", text)
+        if text == "all":
+            numbers = tuple(range(n_layers + 1))
+        elif match:
+            n_last = int(match[1] or 1)
+            if not 1 <= n_last <= n_layers + 1:
+                raise ConfigError(f"--layers {text}: {encoder} has layers 0 to {n_layers}, expected at most all of them.")
+            numbers = tuple(range(n_layers + 1 - n_last, n_layers + 1))
+            if match[2]:
+                return cls(numbers, (f"last{n_last}_sum",), summed=True)
+        else:
+            try:
+                numbers = tuple(int(part) for part in text.split(","))
+            except ValueError:
+                raise ConfigError(
+                    f"--layers {text}: expected last, all, last4, last4-sum or numbers such as 6,12,24 "
+                    f"(0 to {n_layers} for {encoder})."
+                ) from None
+            wrong = [k for k in numbers if not 0 <= k <= n_layers]
+            if wrong:
+                raise ConfigError(f"--layers {text}: {encoder} has layers 0 to {n_layers}, found {wrong[0]}.")
+            if len(set(numbers)) < len(numbers):
+                raise ConfigError(f"--layers {text}: a layer is named twice; name each layer once.")
+            numbers = tuple(sorted(numbers))
+        return cls(numbers, tuple(layer_name(k) for k in numbers))
+
+
+def layer_name(number: int) -> str:
+    """The store's array name of one layer: 6 -> "layer_06"."""
+    return f"layer_{number:02d}"
+
+
+def check_choice(option: str, value: str, allowed: Sequence[str]) -> str:
+    """Return value when it is one of the allowed ones, else ConfigError naming the option and them."""
+    if value not in allowed:
+        raise ConfigError(f"--{option} {value}: expected one of {', '.join(allowed)}.")
+    return value
+
+
+def stack(states: dict[int, torch.Tensor], choice: LayerChoice) -> torch.Tensor:
+    """Hidden states by layer number, each (B, T, D) -> (B, L, T, D) float32 as the layer choice asks."""
+    import torch
+
+    chosen = torch.stack([states[k].float() for k in choice.numbers], dim=1)
+    return chosen.sum(dim=1, keepdim=True) if choice.summed else chosen
+
+
+class RowsBuilder:
+    """Collects one utterance's windows in order and gives its rows, pooled over all its frames when asked.
+
+    Pooled sums are kept in float64 on the device, so that hours of audio need one window's memory. Numbers: mean and
+    population standard deviation (0 for a single frame) over the kept frames; `mean+std` concatenates them to 2 D.
+    """
+
+    def __init__(self, pool: str) -> None:
+        self.pool = pool
+        self.pieces: list[np.ndarray] = []
+        self.count = 0
+        self.sums: torch.Tensor | None = None
+        self.squares: torch.Tensor | None = None
+
+    def add(self, rows: torch.Tensor) -> None:
+        """Append (L, T, D) rows, the window's kept frames."""
+        if self.pool == "none":
+            self.pieces.append(rows.cpu().numpy())
+            return
+        wide = (rows.cpu() if rows.device.type == "mps" else rows).double()  # mps has no float64
+        sums, squares = wide.sum(dim=1), wide.square().sum(dim=1)
+        self.count += rows.shape[1]
+        self.sums = sums if self.sums is None else self.sums + sums
+        self.squares = squares if self.squares is None else self.squares + squares
+
+    def rows(self) -> np.ndarray:
+        """(L, T, D) float32, or (L, 1, D) / (L, 1, 2 D) when pooled."""
+        if self.pool == "none":
+            whole = self.pieces[0] if len(self.pieces) == 1 else np.concatenate(self.pieces, axis=1)
+            return np.ascontiguousarray(whole, dtype=np.float32)
+        assert self.sums is not None and self.squares is not None
+        mean = self.sums / self.count
+        parts = [mean]
+        if self.pool == "mean+std":
+            parts.append((self.squares / self.count - mean.square()).clamp(min=0).sqrt())
+        import torch
+
+        return torch.cat(parts, dim=-1)[:, None].float().cpu().numpy()
+
+
+def pooled_dim(dim: int, pool: str) -> int:
+    """Columns of a stored row."""
+    return 2 * dim if pool == "mean+std" else dim
+
+
+def pick_device(device: str) -> torch.device:
+    """`auto` is the first CUDA device, else the CPU; ConfigError for one that this machine lacks."""
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"--device {device}: not usable on this machine ({reason}). Use auto or cpu.") from None
+    return chosen
+
+
+def pick_compute(compute: str, device: torch.device) -> torch.dtype:
+    """Arithmetic of the forward pass: `auto` is float32 on the CPU and bfloat16 (else float16) on a GPU."""
+    import torch
+
+    check_choice("compute", compute, ("auto", "float32", "bfloat16", "float16"))
+    if compute != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[compute]
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def default_batch_frames(device: torch.device) -> int:
+    """Padded frames per forward pass: a GPU needs 600 s of audio to fill, on a CPU 16 s already fill the caches."""
+    return 30_000 if device.type == "cuda" else 800

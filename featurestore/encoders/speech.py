@@ -1,0 +1,217 @@
+"""HuBERT, WavLM, wav2vec 2.0 and data2vec-audio: waveforms to hidden states that no batch mate can change.
+
+Padding reaches a valid frame in four ways in the stock models, and each is closed here: group norm over time in the
+convolutional front end (run per utterance instead), the positional convolution (its input is masked before every
+layer that mixes frames), attention (masked keys), and normalisation of the waveform (per utterance, before padding).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from featurestore.audio import SAMPLE_RATE_HZ
+from featurestore.encoders.base import LayerChoice, RowsBuilder, default_batch_frames, stack
+from featurestore.encoders.windows import Window, batches, windows
+from featurestore.errors import ConfigError
+from featurestore.spec import FeatureSpec
+
+MODEL_TYPES = ("hubert", "wavlm", "wav2vec2", "data2vec-audio")
+DEFAULT_WINDOW = "30s+1s"
+
+
+class SpeechEncoder:
+    """A transformers speech model with a convolutional front end.
+
+    Frame counts: n -> floor((n - kernel) / stride) + 1 through the front end's layers; for the usual front end (400
+    samples seen, 320 between frames) that is floor((n - 400) / 320) + 1. Shorter audio is zero-padded to 400 samples,
+    after normalisation, and gives one row. Audio of more frames than a window ("30s+1s": 1,500 frames, of which 50 at
+    either inner end are context and dropped) is encoded window by window; the total still follows the formula.
+    """
+
+    kind = "audio"
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        normalize: bool,
+        spec: FeatureSpec,
+        choice: LayerChoice,
+        window: str,
+        device: torch.device,
+        compute: torch.dtype,
+    ) -> None:
+        self.model = model.eval().requires_grad_(False).to(device)
+        self.name = spec.encoder
+        self.spec = spec
+        self.choice = choice
+        self.device = device
+        self.compute = compute
+        self.normalize = normalize
+        config = model.config
+        self.layers_available: int = config.num_hidden_layers
+        self.default_batch_frames = default_batch_frames(device)
+        self._convs = list(zip(config.conv_kernel, config.conv_stride, strict=True))
+        self._stride = math.prod(config.conv_stride)
+        self._field = receptive_field(self._convs)
+        self._window_frames, self._margin = parse_window(window, SAMPLE_RATE_HZ / self._stride)
+        self._group_norm = getattr(config, "feat_extract_norm", "layer") == "group"
+        # data2vec-audio has no such field: it is always post-norm.
+        self._stable = getattr(config, "do_stable_layer_norm", False)
+        self._wavlm = config.model_type == "wavlm"
+        if self._wavlm:
+            for layer in model.encoder.layers:
+                # The stock attention materialises averaged weights that nobody reads; the same numbers through SDPA.
+                layer.attention.torch_multi_head_self_attention = partial(_biased_attention, layer.attention)
+
+    def n_frames(self, n_samples: int) -> int:
+        """Rows for this many samples, by the formula above."""
+        n = max(n_samples, self._field)
+        for kernel, stride in self._convs:
+            n = (n - kernel) // stride + 1
+        return n
+
+    def cost(self, item: int | str) -> int:
+        return self.n_frames(int(item))
+
+    def encode(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> list[np.ndarray]:
+        """Waveforms (n_samples,) float32 at 16 kHz -> (L, T, D) float32 each."""
+        builders = [RowsBuilder(self.spec.pool) for _ in batch]
+        jobs = list(self._jobs(batch))
+        costs = [window.stop - window.start for _, _, window in jobs]
+        for run in batches(costs, max_frames or self.default_batch_frames):
+            part = [jobs[i] for i in run]
+            states = self._forward([samples for _, samples, _ in part])
+            for b, (index, _, window) in enumerate(part):
+                kept = slice(window.keep_start - window.start, window.keep_stop - window.start)
+                builders[index].add(states[b, :, kept])
+        return [builder.rows() for builder in builders]
+
+    def _jobs(self, batch: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray, Window]]:
+        """(utterance, samples of one window, window): what one row of a padded batch is made of."""
+        for index, waveform in enumerate(batch):
+            samples = normalized(waveform) if self.normalize else np.asarray(waveform, np.float32)
+            if len(samples) < self._field:
+                samples = np.pad(samples, (0, self._field - len(samples)))
+            for window in windows(self.n_frames(len(samples)), self._window_frames, self._margin):
+                start = window.start * self._stride
+                stop = (window.stop - 1) * self._stride + self._field
+                # Samples after the last whole frame stay with an unwindowed utterance: group norm hears them too.
+                whole = window.start == 0 and window.stop == window.keep_stop
+                yield index, samples[start : None if whole else stop], window
+
+    @torch.inference_mode()
+    def _forward(self, samples: list[np.ndarray]) -> torch.Tensor:
+        """Samples of each window -> (B, L, T, D) float32, rows after a window's own frames undefined."""
+        with torch.autocast(self.device.type, self.compute, enabled=self.compute != torch.float32):
+            features = self._front_end([torch.from_numpy(s).to(self.device) for s in samples])
+            lengths = torch.tensor([len(f) for f in features], device=self.device)
+            hidden = pad_sequence(features, batch_first=True)
+            frames = torch.arange(hidden.shape[1], device=self.device)
+            mask = frames < lengths[:, None] if len(set(map(len, features))) > 1 else None
+            return stack(self._transformer(hidden, mask), self.choice)
+
+    def _front_end(self, samples: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Convolutions and projection: one (T, D) per window."""
+        frames = [self.n_frames(len(s)) for s in samples]
+        if self._group_norm:
+            # Group norm takes its statistics over time, so padding would be part of them: one window at a time.
+            features = [self.model.feature_extractor(s[None])[0].T for s in samples]
+        else:
+            padded = self.model.feature_extractor(pad_sequence(samples, batch_first=True)).transpose(1, 2)
+            # A frame is valid when every sample it sees is; those after it saw padding and are dropped.
+            features = [padded[b, :n] for b, n in enumerate(frames)]
+        projected = self.model.feature_projection(torch.cat(features))
+        # HuBERT's projection returns the hidden states alone, the others' also the normalised features.
+        hidden = projected[0] if isinstance(projected, tuple) else projected
+        return list(hidden.split(frames))
+
+    def _transformer(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> dict[int, torch.Tensor]:
+        """(B, T, D) and a frame mask (B, T), True where valid -> hidden states of the chosen layers by number.
+
+        Numbers as in transformers: 0 is what the first layer reads, k what layer k gives, and the last one of a
+        pre-norm ("stable") model includes the final layer norm. Layers above the deepest chosen one are not computed.
+        """
+        encoder = self.model.encoder
+        hidden = hidden + self._positions(hidden, mask)
+        if not self._stable:
+            hidden = encoder.layer_norm(hidden)
+        attended = mask if mask is None or self._wavlm else mask[:, None, None, :]
+        position_bias = None
+        states = {0: hidden}
+        for number, layer in enumerate(encoder.layers[: self.choice.deepest], start=1):
+            if self._wavlm:
+                hidden, position_bias = layer(hidden, attention_mask=attended, position_bias=position_bias)
+            else:
+                hidden = layer(hidden, attention_mask=attended)
+            if number in self.choice.numbers:
+                final = self._stable and number == self.layers_available
+                states[number] = encoder.layer_norm(hidden) if final else hidden
+        return states
+
+    def _positions(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Positional convolution, with padding zero before each layer, as the convolution's own border is."""
+        module = self.model.encoder.pos_conv_embed
+        if mask is None:
+            return module(hidden)
+        valid = mask[:, None]
+        x = hidden.transpose(1, 2) * valid
+        if hasattr(module, "layers"):  # data2vec-audio: five convolutions; each would carry padding one kernel further
+            for layer in module.layers:
+                x = layer(x) * valid
+        else:
+            if getattr(module, "batch_norm", None) is not None:
+                x = module.batch_norm(x) * valid
+            x = module.activation(module.padding(module.conv(x)))
+        return x.transpose(1, 2)
+
+
+def normalized(waveform: np.ndarray) -> np.ndarray:
+    """Zero mean and unit variance over the utterance (transformers' Wav2Vec2FeatureExtractor); silence stays zero."""
+    wide = np.asarray(waveform, np.float64)
+    if not len(wide):
+        return np.zeros(0, np.float32)
+    return ((wide - wide.mean()) / np.sqrt(wide.var() + 1e-7)).astype(np.float32)
+
+
+def receptive_field(convs: Sequence[tuple[int, int]]) -> int:
+    """Samples that one frame sees, from (kernel, stride) of each convolution."""
+    field = 1
+    for kernel, stride in reversed(convs):
+        field = (field - 1) * stride + kernel
+    return field
+
+
+def parse_window(window: str, frame_rate_hz: float) -> tuple[int, int]:
+    """`30s+1s` -> (1500, 50) frames at 50 Hz: the window, and the context dropped at each of its inner ends."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)s\+(\d+(?:\.\d+)?)s", window)
+    size, margin = (round(float(part) * frame_rate_hz) for part in match.groups()) if match else (0, 0)
+    if not match or size < 2 * margin + 1:
+        raise ConfigError(f"--window {window}: expected SECONDSs+SECONDSs, window and context, such as {DEFAULT_WINDOW}.")
+    return size, margin
+
+
+def _biased_attention(
+    attention: Any, hidden: torch.Tensor, mask: torch.Tensor | None, gated_position_bias: torch.Tensor
+) -> tuple[torch.Tensor, None]:
+    """WavLM's attention: (B, T, D), frame mask (B, T) and bias (B H, T, T) added to the logits -> (B, T, D)."""
+    n_batch, n_frames, dim = hidden.shape
+
+    def heads(projection: torch.nn.Linear) -> torch.Tensor:
+        return projection(hidden).view(n_batch, n_frames, attention.num_heads, attention.head_dim).transpose(1, 2)
+
+    query, key, value = heads(attention.q_proj), heads(attention.k_proj), heads(attention.v_proj)
+    bias = gated_position_bias.view(n_batch, attention.num_heads, n_frames, n_frames).to(query.dtype)
+    if mask is not None:
+        bias = bias.masked_fill(~mask[:, None, None, :], torch.finfo(query.dtype).min)
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    return attention.out_proj(mixed.transpose(1, 2).reshape(n_batch, n_frames, dim)), None

@@ -1,0 +1,171 @@
+"""Text encoders: one row per token, without the special tokens, whatever the batch and however long the text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from featurestore.encoders.base import LayerChoice, RowsBuilder, default_batch_frames, stack
+from featurestore.encoders.windows import Window, batches, windows
+from featurestore.errors import ConfigError, EncoderError
+from featurestore.spec import FeatureSpec
+
+MODEL_TYPES = (
+    "albert",
+    "bert",
+    "camembert",
+    "deberta",
+    "deberta-v2",
+    "distilbert",
+    "electra",
+    "ernie",
+    "eurobert",
+    "modernbert",
+    "mpnet",
+    "nomic_bert",
+    "rembert",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+)
+# These count positions from pad_token_id + 1, so that many of their position embeddings are never used.
+POSITIONS_AFTER_PADDING = ("camembert", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl")
+MAX_TOKENS = 512
+MARGIN_TOKENS = 32
+DEFAULT_WINDOW = "512tok+32"
+
+
+class TextEncoder:
+    """A transformers text encoder (BERT, RoBERTa, ModernBERT, MPNet, DeBERTa and their kin).
+
+    Rows are the hidden states of the text's own tokens, in order. A text without any token (empty, or only spaces)
+    gives one row: the hidden state of the first special token ([CLS] or <s>) of the empty text. A text longer than a
+    window ("512tok+32", or less where the model's positions end: that many tokens with the special ones) is encoded in
+    full windows, of which 32 tokens at either inner end are context and dropped. Special tokens surround each window.
+    """
+
+    kind = "text"
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        spec: FeatureSpec,
+        choice: LayerChoice,
+        window: str,
+        device: torch.device,
+        compute: torch.dtype,
+    ) -> None:
+        self.model = model.eval().requires_grad_(False).to(device)
+        self.tokenizer = tokenizer
+        self.name = spec.encoder
+        self.spec = spec
+        self.choice = choice
+        self.device = device
+        self.compute = compute
+        self.layers_available: int = model.config.num_hidden_layers
+        self.default_batch_frames = default_batch_frames(device)
+        self._prefix, self._suffix = special_tokens(tokenizer)
+        size, self._margin = parse_window(window)
+        self._window_tokens = min(size, max_positions(model.config, tokenizer)) - self._n_special
+        if self._window_tokens <= 2 * self._margin:
+            raise ConfigError(
+                f"--window {window}: {self._window_tokens} tokens of {self.name} are left beside the special ones, "
+                f"expected more than twice the context of {self._margin}. Ask for a larger window or less context."
+            )
+        if not self._n_special:
+            raise EncoderError(
+                f"{self.name}: its tokenizer adds no special tokens, expected one such as [CLS] or <s> at the start "
+                "(an empty text needs a row). Use an encoder of the BERT or RoBERTa kind."
+            )
+        self._pad_id: int = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+    @property
+    def _n_special(self) -> int:
+        return len(self._prefix) + len(self._suffix)
+
+    def n_frames(self, n_samples: int) -> int:
+        """Texts have no samples; see `cost`."""
+        raise TypeError(f"{self.name} encodes text, not audio")
+
+    def cost(self, item: int | str) -> int:
+        """Padded tokens of one text, special ones included."""
+        plan = windows(len(self._tokens(str(item))), self._window_tokens, self._margin)
+        return sum(w.stop - w.start + self._n_special for w in plan)
+
+    def is_empty(self, text: str) -> bool:
+        """Whether a text has no tokens, and so gets the defined row."""
+        return not self._tokens(text)
+
+    def encode(self, batch: Sequence[str], max_frames: int | None = None) -> list[np.ndarray]:
+        """Texts -> (L, T, D) float32 each, T tokens or 1 for an empty text."""
+        builders = [RowsBuilder(self.spec.pool) for _ in batch]
+        jobs = list(self._jobs(batch))
+        costs = [len(ids) for _, ids, _ in jobs]
+        for run in batches(costs, max_frames or self.default_batch_frames):
+            part = [jobs[i] for i in run]
+            states = self._forward([ids for _, ids, _ in part])
+            for b, (index, _, window) in enumerate(part):
+                first = window.keep_start - window.start + len(self._prefix)
+                n_kept = window.keep_stop - window.keep_start
+                kept = slice(first, first + n_kept) if n_kept else slice(0, 1)
+                builders[index].add(states[b, :, kept])
+        return [builder.rows() for builder in builders]
+
+    def _tokens(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, truncation=False, padding=False, verbose=False)[
+            "input_ids"
+        ]
+
+    def _jobs(self, batch: Sequence[str]) -> Iterator[tuple[int, list[int], Window]]:
+        """(text, ids of one window with its special tokens, window over the text's own tokens)."""
+        for index, text in enumerate(batch):
+            tokens = self._tokens(text)
+            for window in windows(len(tokens), self._window_tokens, self._margin):
+                yield index, [*self._prefix, *tokens[window.start : window.stop], *self._suffix], window
+
+    @torch.inference_mode()
+    def _forward(self, ids: list[list[int]]) -> torch.Tensor:
+        """Token ids -> (B, L, T, D) float32, rows after a window's own tokens undefined."""
+        n_longest = max(map(len, ids))
+        input_ids = torch.full((len(ids), n_longest), self._pad_id)
+        mask = torch.zeros((len(ids), n_longest), dtype=torch.long)
+        for b, row in enumerate(ids):
+            input_ids[b, : len(row)] = torch.tensor(row)
+            mask[b, : len(row)] = 1
+        with torch.autocast(self.device.type, self.compute, enabled=self.compute != torch.float32):
+            output = self.model(
+                input_ids=input_ids.to(self.device), attention_mask=mask.to(self.device), output_hidden_states=True
+            )
+        return stack({k: output.hidden_states[k] for k in self.choice.numbers}, self.choice)
+
+
+def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The special token ids that this tokenizer puts before and after a text."""
+    encoded = tokenizer("a", return_special_tokens_mask=True, truncation=False, padding=False)
+    ids, special = encoded["input_ids"], encoded["special_tokens_mask"]
+    first = special.index(0)
+    last = len(special) - special[::-1].index(0)
+    return ids[:first], ids[last:]
+
+
+def max_positions(config: Any, tokenizer: Any) -> int:
+    """Tokens, special ones included, that the model has positions for."""
+    limit = getattr(config, "max_position_embeddings", None) or MAX_TOKENS
+    if config.model_type in POSITIONS_AFTER_PADDING:
+        limit -= config.pad_token_id + 1
+    return min(limit, tokenizer.model_max_length)
+
+
+def parse_window(window: str) -> tuple[int, int]:
+    """`512tok+32` -> (512, 32): tokens of a window with its special ones, and of context at each inner end."""
+    match = re.fullmatch(r"(\d+)tok\+(\d+)", window)
+    if not match:
+        raise ConfigError(f"--window {window}: expected TOKENStok+CONTEXT, such as {DEFAULT_WINDOW}.")
+    return int(match[1]), int(match[2])

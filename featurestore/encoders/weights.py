@@ -1,0 +1,181 @@
+"""Where an encoder's weights come from: a directory given, the repository's own, the local hub cache, or the hub.
+
+Loading executes no code from a checkpoint: configuration and weights are data (safetensors, or torch files through
+weights_only), and every parameter of the model must be in the file; a layer that is not there is an error, never random.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from featurestore.errors import EncoderError
+
+EMBEDDED = Path(__file__).resolve().parent.parent / "weights"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "spm.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+CONFIG_FILES = ("config.json", "preprocessor_config.json")
+# Parameters that no hidden state depends on: checkpoints often lack them.
+NEVER_READ = ("pooler.", "masked_spec_embed")
+
+
+def find_weights(name: str, hub_id: str | None, given: Path | None) -> Path:
+    """The directory to load from: `given`, else the embedded one, else the hub's (cached or downloaded).
+
+    EncoderError says what was tried and how to go on.
+    """
+    if given is not None:
+        return checked_directory(given, f"--weights {given}")
+    if (EMBEDDED / name / "config.json").is_file():
+        return EMBEDDED / name
+    if hub_id is None:
+        raise EncoderError(f"{name}: no weights in {EMBEDDED / name}; reinstall medusa-ser or pass --weights DIR.")
+    return _from_hub(name, hub_id)
+
+
+def checked_directory(path: Path, what: str) -> Path:
+    """Return path if it is a transformers directory, else EncoderError naming what is missing."""
+    if not path.is_dir():
+        raise EncoderError(
+            f"{what}: no such directory; expected a transformers model directory (config.json and model.safetensors)."
+        )
+    if not (path / "config.json").is_file():
+        raise EncoderError(
+            f"{what}: has no config.json; expected a transformers model directory, as `huggingface-cli download` or "
+            "save_pretrained write it."
+        )
+    if not weight_files(path):
+        raise EncoderError(f"{what}: has a config.json but no *.safetensors or pytorch_model*.bin beside it.")
+    return path
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The files the parameters are read from: model*.safetensors, or pytorch_model*.bin where there are none."""
+    return sorted(directory.glob("model*.safetensors")) or sorted(directory.glob("pytorch_model*.bin"))
+
+
+def model_type(directory: Path) -> str:
+    """config.json's model_type; EncoderError when the file isn't one."""
+    try:
+        return str(json.loads((directory / "config.json").read_text(encoding="utf-8"))["model_type"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise EncoderError(f"{directory / 'config.json'}: not a transformers configuration with a model_type ({error!r}).") from None
+
+
+def identity(directory: Path, with_tokenizer: bool) -> str:
+    """`sha256:` and 16 hex digits over the contents of the weights and of the files that decide the numbers."""
+    digest = hashlib.sha256()
+    names = CONFIG_FILES + (TOKENIZER_FILES if with_tokenizer else ())
+    extras = [directory / name for name in names if (directory / name).is_file()]
+    for path in [*weight_files(directory), *extras]:
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def load_model(directory: Path, what: str) -> Any:
+    """The bare transformers model of a directory, float32 on the CPU, in evaluation mode."""
+    import torch
+    import transformers
+
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # heads that are dropped on purpose are no news
+    progress = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model, info = transformers.AutoModel.from_pretrained(
+            directory,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # transformers raises many kinds for a bad file; all mean the same to a user
+        raise EncoderError(
+            f"{what}: the weights in {directory} can't be loaded ({_one_line(error)}). Download the directory again or "
+            "pass another with --weights DIR."
+        ) from None
+    finally:
+        transformers.logging.set_verbosity(level)
+        if progress:
+            transformers.utils.logging.enable_progress_bar()
+    absent = sorted(key for key in info["missing_keys"] if not any(part in key for part in NEVER_READ))
+    if absent:
+        raise EncoderError(
+            f"{what}: {len(absent)} parameters of its configuration are not in the weights of {directory} (the first: "
+            f"{absent[0]}), expected all of them. The file belongs to another model; pass the right one with --weights DIR."
+        )
+    return model
+
+
+def load_tokenizer(directory: Path, what: str) -> Any:
+    """The directory's own fast tokenizer."""
+    import transformers
+
+    try:
+        return transformers.AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # as in load_model
+        raise EncoderError(
+            f"{what}: the tokenizer in {directory} can't be loaded ({_one_line(error)}); expected tokenizer.json beside "
+            "the weights."
+        ) from None
+
+
+def do_normalize(directory: Path, what: str) -> bool:
+    """Whether the preprocessor normalises waveforms; EncoderError where the directory doesn't say."""
+    path = directory / "preprocessor_config.json"
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")).get("do_normalize", True))
+    except (OSError, ValueError, AttributeError):
+        raise EncoderError(
+            f"{what}: {path} is missing or not JSON, and without it nobody knows whether the model wants normalised "
+            'waveforms. Copy it from the model\'s hub page, or write {"do_normalize": true} (or false) into it.'
+        ) from None
+
+
+def _from_hub(name: str, hub_id: str) -> Path:
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    try:
+        cached = Path(huggingface_hub.snapshot_download(hub_id, local_files_only=True))
+        if (cached / "config.json").is_file() and weight_files(cached):
+            return cached
+        tried = f"the hub cache {constants.HF_HUB_CACHE} (incomplete)"
+    except Exception:  # not cached; huggingface_hub has several error classes for it
+        tried = f"the hub cache {constants.HF_HUB_CACHE} (not there)"
+    if constants.HF_HUB_OFFLINE:
+        reason = "HF_HUB_OFFLINE is set"
+    else:
+        try:
+            files = huggingface_hub.HfApi().list_repo_files(hub_id)
+            safe = any(file.startswith("model") and file.endswith(".safetensors") for file in files)
+            wanted = ["model*.safetensors*"] if safe else ["pytorch_model*.bin*"]
+            return Path(
+                huggingface_hub.snapshot_download(hub_id, allow_patterns=[*wanted, *CONFIG_FILES, *TOKENIZER_FILES])
+            )
+        except Exception as error:  # network and hub errors of many kinds
+            reason = _one_line(error)
+    raise EncoderError(
+        f"{name}: weights not found; tried {tried} and the hub ({hub_id}: {reason}). With no network, copy the model's "
+        "directory here and pass --weights DIR."
+    )
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"[:200]
