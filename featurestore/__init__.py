@@ -1,0 +1,72 @@
+"""Corpora, encoders and the feature store: utterances are encoded once, then read by key, fast.
+
+Names load when they are first used, so that `import featurestore` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from featurestore.audio import decode as decode
+    from featurestore.errors import (
+        AudioError as AudioError,
+    )
+    from featurestore.errors import (
+        ConfigError as ConfigError,
+    )
+    from featurestore.errors import (
+        EncoderError as EncoderError,
+    )
+    from featurestore.errors import (
+        ManifestError as ManifestError,
+    )
+    from featurestore.errors import (
+        MedusaError as MedusaError,
+    )
+    from featurestore.errors import (
+        SpecMismatch as SpecMismatch,
+    )
+    from featurestore.errors import (
+        StoreError as StoreError,
+    )
+    from featurestore.featureset import FeatureSet as FeatureSet
+    from featurestore.featureset import Packed as Packed
+    from featurestore.loader import BatchLoader as BatchLoader
+    from featurestore.loader import FeatureRef as FeatureRef
+    from featurestore.manifest import LabelScheme as LabelScheme
+    from featurestore.manifest import Manifest as Manifest
+    from featurestore.spec import FeatureSpec as FeatureSpec
+    from featurestore.store import FeatureStore as FeatureStore
+    from featurestore.store import FeatureWriter as FeatureWriter
+
+_HOME = {
+    "decode": "audio",
+    "AudioError": "errors",
+    "ConfigError": "errors",
+    "EncoderError": "errors",
+    "ManifestError": "errors",
+    "MedusaError": "errors",
+    "SpecMismatch": "errors",
+    "StoreError": "errors",
+    "FeatureSet": "featureset",
+    "Packed": "featureset",
+    "BatchLoader": "loader",
+    "FeatureRef": "loader",
+    "LabelScheme": "manifest",
+    "Manifest": "manifest",
+    "FeatureSpec": "spec",
+    "FeatureStore": "store",
+    "FeatureWriter": "store",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'featurestore' has no attribute {name!r}")
+    return getattr(import_module(f"featurestore.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

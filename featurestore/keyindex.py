@@ -1,0 +1,118 @@
+"""From keys to rows: the utterances of all segments, found by 64-bit hash and then compared byte for byte."""
+
+import sys
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from featurestore.errors import StoreError
+from featurestore.segment import Segment, hash_key, index_problems
+
+
+class KeyIndex:
+    """Where each utterance of a feature set lies; positions 0..n-1 count utterances in the order of `segments`.
+
+    Builds no Python object per key (44 bytes and the key itself per utterance). When two segments hold the same key,
+    the one that comes first in `segments` (sorted by name) counts and the other is shadowed.
+
+    segment: int32 (n,) index into `segments`. first_row, n_rows: int64 (n,) rows within that segment.
+    """
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        n = sum(segment.n_utterances for segment in segments)
+        self.segment = np.empty(n, dtype=np.int32)
+        self.first_row = np.empty(n, dtype=np.int64)
+        self.n_rows = np.empty(n, dtype=np.int64)
+        self._keys = np.empty(sum(segment.key_bytes for segment in segments), dtype=np.uint8)
+        self._key_starts = np.zeros(n + 1, dtype=np.int64)
+        hashes = np.empty(n, dtype=np.uint64)
+        first = first_byte = 0
+        for i, segment in enumerate(segments):
+            last, last_byte = first + segment.n_utterances, first_byte + segment.key_bytes
+            keys = self._keys[first_byte:last_byte]
+            segment.read_into("keys", keys)
+            _native_into(segment, "key_hashes", hashes[first:last])
+            small = {"keys": keys, "offsets": segment.small("offsets"), "key_offsets": segment.small("key_offsets")}
+            for problem in index_problems(small, segment.n_rows):
+                raise StoreError(f"{segment.path}: {problem} Restore the segment from a copy, or remove it.")
+            self.segment[first:last] = i
+            self.first_row[first:last] = small["offsets"][:-1]
+            self.n_rows[first:last] = np.diff(small["offsets"])
+            self._key_starts[first : last + 1] = small["key_offsets"] + first_byte
+            first, first_byte = last, last_byte
+        self._key_view = self._keys.data
+        # Stable: of equal hashes, the one in the first segment stays first.
+        self._order = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._order]
+        self.shadowed = self._find_shadowed()
+
+    def __len__(self) -> int:
+        return len(self.segment) - len(self.shadowed)
+
+    def key_bytes(self, position: int) -> bytes:
+        """The key at a position, as utf-8."""
+        return bytes(self._key_view[self._key_starts[position] : self._key_starts[position + 1]])
+
+    def __iter__(self) -> Iterator[str]:
+        for position in range(len(self.segment)):
+            if position not in self.shadowed:
+                yield self.key_bytes(position).decode()
+
+    def positions(self, keys: Sequence[str]) -> np.ndarray:
+        """Position of each key, int64 (n,); -1 where there is none."""
+        if isinstance(keys, str):
+            raise StoreError(f"A sequence of keys was expected, a single key was given: {keys!r}; put it into a list.")
+        encoded = [encode_key(key) for key in keys]
+        return self.positions_of_bytes(encoded)
+
+    def positions_of_bytes(self, keys: Sequence[bytes]) -> np.ndarray:
+        """`positions` for keys that are utf-8 already."""
+        found = np.full(len(keys), -1, dtype=np.int64)
+        if not len(self._hashes):
+            return found
+        hashes = np.array([hash_key(key) for key in keys], dtype=np.uint64)
+        places = np.searchsorted(self._hashes, hashes)
+        candidates = self._order[np.minimum(places, len(self._order) - 1)]
+        starts, stops = self._key_starts[candidates].tolist(), self._key_starts[candidates + 1].tolist()
+        for i, (key, start, stop) in enumerate(zip(keys, starts, stops, strict=True)):
+            same = self._key_view[start:stop] == key
+            found[i] = candidates[i] if same else self._walk(int(places[i]), hashes[i], key)
+        return found
+
+    def _walk(self, place: int, key_hash: np.uint64, key: bytes) -> int:
+        """The position of `key` among equal hashes, from `place` on; -1 when it is not there."""
+        while place < len(self._hashes) and self._hashes[place] == key_hash:
+            position = int(self._order[place])
+            if self.key_bytes(position) == key:
+                return position
+            place += 1
+        return -1
+
+    def _find_shadowed(self) -> set[int]:
+        """Positions whose key also lies in an earlier segment."""
+        shadowed: set[int] = set()
+        for place in np.flatnonzero(self._hashes[1:] == self._hashes[:-1]).tolist():
+            position = int(self._order[place + 1])
+            key, earlier = self.key_bytes(position), place
+            while earlier >= 0 and self._hashes[earlier] == self._hashes[place]:
+                if self.key_bytes(self._order[earlier]) == key:
+                    shadowed.add(position)
+                    break
+                earlier -= 1
+        return shadowed
+
+
+def encode_key(key: str) -> bytes:
+    """A key as utf-8; StoreError when it is not a string that utf-8 can hold."""
+    if not isinstance(key, str):
+        raise StoreError(f"Keys must be strings; found {type(key).__name__} {key!r}.")
+    try:
+        return key.encode()
+    except UnicodeEncodeError as error:
+        raise StoreError(f"Key {key!r} can't be written as utf-8 (a lone surrogate); rename the utterance.") from error
+
+
+def _native_into(segment: Segment, name: str, out: np.ndarray) -> None:
+    segment.read_into(name, out)
+    if sys.byteorder == "big":
+        out.byteswap(inplace=True)
