@@ -122,7 +122,7 @@ def _resolve(name: str, given: Path | None) -> tuple[str, Path]:
         return name, find_weights(name, ENCODERS[name].hub_id, given)
     if given is not None:
         return _label(name), find_weights(name, None, given)
-    if os.sep in name and Path(name).is_dir() or (Path(name) / "config.json").is_file():
+    if (os.sep in name and Path(name).is_dir()) or (Path(name) / "config.json").is_file():
         return _label(name), checked_directory(Path(name), f"--encoder {name}")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return name, find_weights(name, name, None)
@@ -202,9 +202,7 @@ def _audio(
         extra=_compute_pairs(arithmetic),
     )
     if family == "whisper":
-        return whisper.WhisperEncoder(
-            model, spec=spec, choice=choice, window=window, device=where, compute=arithmetic
-        )
+        return whisper.WhisperEncoder(model, spec=spec, choice=choice, window=window, device=where, compute=arithmetic)
     return speech.SpeechEncoder(
         model, normalize=normalize, spec=spec, choice=choice, window=window, device=where, compute=arithmetic
     )
@@ -240,9 +238,7 @@ def _text(
         columns=(),
         extra=_compute_pairs(arithmetic),
     )
-    return text.TextEncoder(
-        model, tokenizer, spec=spec, choice=choice, window=window, device=where, compute=arithmetic
-    )
+    return text.TextEncoder(model, tokenizer, spec=spec, choice=choice, window=window, device=where, compute=arithmetic)
 
 
 def _logmel(given: Path | None, layers: str, pool: str, dtype: str, window: str | None) -> Encoder:

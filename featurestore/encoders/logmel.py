@@ -1,4 +1,4 @@
-"""Log-mel rows without any weights: a baseline that aligns with the 50 Hz encoders and needs neither torch nor a download."""
+"""Log-mel rows: a baseline without weights, aligned with the 50 Hz encoders; neither torch nor a download is needed."""
 
 from __future__ import annotations
 

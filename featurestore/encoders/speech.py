@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from featurestore.audio import SAMPLE_RATE_HZ
-from featurestore.encoders.base import LayerChoice, RowsBuilder, default_batch_frames, stack
+from featurestore.encoders.base import ONE_AT_A_TIME, LayerChoice, RowsBuilder, default_batch_frames, stack
 from featurestore.encoders.windows import Window, batches, windows
 from featurestore.errors import ConfigError
 from featurestore.spec import FeatureSpec
@@ -59,7 +59,7 @@ class SpeechEncoder:
         self.normalize = normalize
         config = model.config
         self.layers_available: int = config.num_hidden_layers
-        self.default_batch_frames = default_batch_frames(device)
+        self.default_batch_frames = default_batch_frames(device, ONE_AT_A_TIME)
         self._convs = list(zip(config.conv_kernel, config.conv_stride, strict=True))
         self._stride = math.prod(config.conv_stride)
         self._field = receptive_field(self._convs)
@@ -196,7 +196,9 @@ def parse_window(window: str, frame_rate_hz: float) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)s\+(\d+(?:\.\d+)?)s", window)
     size, margin = (round(float(part) * frame_rate_hz) for part in match.groups()) if match else (0, 0)
     if not match or size < 2 * margin + 1:
-        raise ConfigError(f"--window {window}: expected SECONDSs+SECONDSs, window and context, such as {DEFAULT_WINDOW}.")
+        raise ConfigError(
+            f"--window {window}: expected SECONDSs+SECONDSs, window and context, such as {DEFAULT_WINDOW}."
+        )
     return size, margin
 
 

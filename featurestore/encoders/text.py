@@ -36,7 +36,7 @@ MODEL_TYPES = (
 # These count positions from pad_token_id + 1, so that many of their position embeddings are never used.
 POSITIONS_AFTER_PADDING = ("camembert", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl")
 MAX_TOKENS = 512
-MARGIN_TOKENS = 32
+CPU_BATCH_TOKENS = 256  # measured: texts of 15 tokens go three times as fast as one by one
 DEFAULT_WINDOW = "512tok+32"
 
 
@@ -70,7 +70,7 @@ class TextEncoder:
         self.device = device
         self.compute = compute
         self.layers_available: int = model.config.num_hidden_layers
-        self.default_batch_frames = default_batch_frames(device)
+        self.default_batch_frames = default_batch_frames(device, CPU_BATCH_TOKENS)
         self._prefix, self._suffix = special_tokens(tokenizer)
         size, self._margin = parse_window(window)
         self._window_tokens = min(size, max_positions(model.config, tokenizer)) - self._n_special

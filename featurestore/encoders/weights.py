@@ -1,7 +1,7 @@
 """Where an encoder's weights come from: a directory given, the repository's own, the local hub cache, or the hub.
 
 Loading executes no code from a checkpoint: configuration and weights are data (safetensors, or torch files through
-weights_only), and every parameter of the model must be in the file; a layer that is not there is an error, never random.
+weights_only), and every parameter of the model must be in the file: one that isn't there is an error, never random.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def model_type(directory: Path) -> str:
     try:
         return str(json.loads((directory / "config.json").read_text(encoding="utf-8"))["model_type"])
     except (ValueError, KeyError, TypeError) as error:
-        raise EncoderError(f"{directory / 'config.json'}: not a transformers configuration with a model_type ({error!r}).") from None
+        raise EncoderError(
+            f"{directory / 'config.json'}: not a transformers configuration with a model_type ({error!r})."
+        ) from None
 
 
 def identity(directory: Path, with_tokenizer: bool) -> str:
@@ -117,7 +119,7 @@ def load_model(directory: Path, what: str) -> Any:
     if absent:
         raise EncoderError(
             f"{what}: {len(absent)} parameters of its configuration are not in the weights of {directory} (the first: "
-            f"{absent[0]}), expected all of them. The file belongs to another model; pass the right one with --weights DIR."
+            f"{absent[0]}), expected all of them. The file is another model's; pass the right one with --weights DIR."
         )
     return model
 
@@ -130,8 +132,8 @@ def load_tokenizer(directory: Path, what: str) -> Any:
         return transformers.AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # as in load_model
         raise EncoderError(
-            f"{what}: the tokenizer in {directory} can't be loaded ({_one_line(error)}); expected tokenizer.json beside "
-            "the weights."
+            f"{what}: the tokenizer in {directory} can't be loaded ({_one_line(error)}); expected tokenizer.json "
+            "beside the weights."
         ) from None
 
 

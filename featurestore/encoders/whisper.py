@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from featurestore.encoders.base import LayerChoice, RowsBuilder, default_batch_frames, stack
+from featurestore.encoders.base import ONE_AT_A_TIME, LayerChoice, RowsBuilder, default_batch_frames, stack
 from featurestore.encoders.logmel import mel_filters
 from featurestore.encoders.windows import Window, batches, windows
 from featurestore.spec import FeatureSpec
@@ -53,7 +53,7 @@ class WhisperEncoder:
         self.device = device
         self.compute = compute
         self.layers_available: int = model.config.encoder_layers
-        self.default_batch_frames = max(default_batch_frames(device), model.config.max_source_positions)
+        self.default_batch_frames = default_batch_frames(device, ONE_AT_A_TIME)
         self._short = window == "short"
         self._window_frames: int = model.config.max_source_positions
         self._filters = torch.from_numpy(mel_filters(model.config.num_mel_bins)).to(device)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Window:
-    """Frames [start, stop) are computed, frames [keep_start, keep_stop) are kept; all counted from the input's first."""
+    """Frames [start, stop) are computed, frames [keep_start, keep_stop) kept; all counted from the input's first."""
 
     start: int
     stop: int
