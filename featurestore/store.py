@@ -81,15 +81,15 @@ class FeatureStore:
         if name not in self:
             if (path / "zarr.json").exists():
                 read_group(path)  # names the damage where there is some
-            raise StoreError(f"Store {self.path} has no feature set {name!r}; {self._near(name)}.")
+            raise StoreError(f"Store {self.path} has no feature set {name!r}; {self._near(name)}")
         return FeatureSet(path, name)
 
     def _near(self, name: str) -> str:
         names = self.names()
         if not names:
-            return "it is empty: run `medusa featurize` first"
+            return "it is empty: run `medusa featurize` first."
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        return f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(names)}"
+        return f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(names)}."
 
     def writer(
         self,
