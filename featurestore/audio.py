@@ -25,7 +25,8 @@ def decode(path: Path | str) -> np.ndarray:
     with _open(path) as file:
         blocks = []
         try:
-            for block in file.blocks(BLOCK_FRAMES, dtype="float32", always_2d=True):
+            # Not file.blocks: where a file ends early, it pads the last block with whatever was in memory.
+            while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
                 blocks.append(block.mean(axis=1, dtype=np.float32))
         except (soundfile.SoundFileError, RuntimeError) as error:
             n_read = sum(len(block) for block in blocks)
