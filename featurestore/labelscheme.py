@@ -1,0 +1,62 @@
+"""What a corpus labels: class names and attribute scales, in the corpus's own order."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore.errors import ManifestError
+from featurestore.manifest_checks import as_strings
+
+ATTRIBUTE_RANGE = (1.0, 7.0)  # MSP-Podcast's seven-point scales, assumed where a table says nothing
+
+
+@dataclass(frozen=True)
+class LabelScheme:
+    """What a corpus labels: its classes in their order, and its attributes with their (low, high) ends, in theirs."""
+
+    classes: tuple[str, ...] = ()
+    attributes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.classes:
+            if not isinstance(name, str) or not name or self.classes.count(name) > 1:
+                raise ManifestError(f"Classes must be distinct names, found {name!r} in {list(self.classes)}.")
+        for name, (low, high) in self.attributes.items():
+            if not low < high:
+                raise ManifestError(f"Attribute {name!r}: expected a range low < high, found {low} to {high}.")
+
+    def to_json(self) -> str:
+        """The scheme as the JSON text of a `<stem>.scheme.json`."""
+        attributes = {name: list(ends) for name, ends in self.attributes.items()}
+        return (
+            json.dumps({"classes": list(self.classes), "attributes": attributes}, indent=2, ensure_ascii=False) + "\n"
+        )
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: str = "label scheme") -> "LabelScheme":
+        """The inverse of `to_json`; ManifestError names `source` when it is not such JSON."""
+        try:
+            found = json.loads(text)
+            unknown = sorted(set(found) - {"classes", "attributes"})
+            if unknown:
+                raise ValueError(f"unknown fields {unknown}")
+            attributes = {str(name): (float(low), float(high)) for name, (low, high) in found["attributes"].items()}
+            return cls(tuple(found["classes"]), attributes)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ManifestError(
+                f'{source}: expected JSON like {{"classes": ["angry", "sad"], "attributes": {{"arousal": [1, 7]}}}}, '
+                f"found something else ({type(error).__name__}: {error})."
+            ) from None
+
+    @classmethod
+    def of_table(cls, table: pa.Table) -> "LabelScheme":
+        """What the columns imply: vote columns in their order, else the sorted labels; attributes range from 1 to 7."""
+        votes = [name.removeprefix("vote_") for name in table.column_names if name.startswith("vote_")]
+        if not votes and "label" in table.column_names:
+            labels = as_strings(table.column("label"))
+            votes = sorted(label for label in pc.unique(labels).to_pylist() if label is not None)
+        names = [name.removeprefix("attr_") for name in table.column_names if name.startswith("attr_")]
+        return cls(tuple(votes), dict.fromkeys(names, ATTRIBUTE_RANGE))

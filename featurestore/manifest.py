@@ -1,0 +1,257 @@
+"""A corpus as one table: an utterance per row, its audio or text, and what is known about it."""
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore import manifest_checks as checks
+from featurestore.errors import ManifestError
+from featurestore.labelscheme import LabelScheme
+from featurestore.manifest_checks import SPLITS, STRING_COLUMNS
+from featurestore.table_files import read_table_file, replace_file, write_table_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["SPLITS", "LabelScheme", "Manifest"]
+
+SCHEME_KEY = b"medusa_scheme"
+
+
+class Manifest:
+    """N utterances, validated: columns by name, votes and attributes in the label scheme's order.
+
+    Columns: utterance_id; path and/or text; optional speaker, gender, label, split (one of SPLITS), fold, duration_s,
+    vote_<class> (counts or weights >= 0, one column for each class), attr_<attribute>; any others are kept. Names are
+    strings (`fold` too), empty is missing. Relative audio paths start at `root`.
+    """
+
+    def __init__(
+        self, table: pa.Table, scheme: LabelScheme | None = None, root: Path | str = ".", name: str = "manifest"
+    ) -> None:
+        """Check every row; ManifestError lists what is wrong by row and value. The columns imply a scheme of None."""
+        self.name = name
+        self.root = Path(root)
+        self.scheme = LabelScheme.of_table(table) if scheme is None else scheme
+        self._table, problems = _typed(table)
+        problems += _problems(self._table, self.scheme)
+        if problems:
+            raise ManifestError(checks.sentence(f"Manifest {name}", problems))
+
+    @classmethod
+    def read(cls, path: Path | str) -> "Manifest":
+        """Read a .csv or .parquet manifest; its scheme is `<stem>.scheme.json` beside it, or Parquet metadata."""
+        path = Path(path)
+        table = read_table_file(path)
+        sidecar = path.with_suffix(".scheme.json")
+        inside = (table.schema.metadata or {}).get(SCHEME_KEY)
+        scheme = None
+        if sidecar.exists():
+            try:
+                scheme = LabelScheme.from_json(sidecar.read_bytes(), str(sidecar))
+            except OSError as error:
+                raise ManifestError(f"{sidecar} can't be read: {error.strerror or error}.") from None
+        elif inside is not None:
+            scheme = LabelScheme.from_json(inside, f"{path}, schema metadata")
+        manifest = cls(table, scheme, path.parent, str(path))  # errors name the file
+        manifest.name = path.stem
+        return manifest
+
+    def write(self, path: Path | str) -> None:
+        """Write the .csv or .parquet and its `<stem>.scheme.json`; audio paths are made to hold from the new directory.
+
+        A path stays relative where the corpus and the manifest lie one above the other, else it becomes absolute.
+        """
+        path = Path(path)
+        table = self._table
+        if self.has("path"):
+            moved = pa.array(_moved(table.column("path").to_pylist(), self.root, path.parent), pa.string())
+            table = table.set_column(table.column_names.index("path"), "path", moved)
+        scheme = self.scheme.to_json().encode()
+        table = table.replace_schema_metadata({SCHEME_KEY: scheme})
+        write_table_file(table, path)
+        replace_file(path.with_suffix(".scheme.json"), lambda file: file.write(scheme))
+
+    @classmethod
+    def from_pandas(
+        cls, df: "pd.DataFrame", scheme: LabelScheme | None = None, root: Path | str = ".", name: str = "manifest"
+    ) -> "Manifest":
+        """A manifest from a data frame; an index named utterance_id becomes the column."""
+        if "utterance_id" not in df.columns and df.index.name == "utterance_id":
+            df = df.reset_index()
+        try:
+            table = pa.Table.from_pandas(df, preserve_index=False)
+        except pa.ArrowException as error:
+            raise ManifestError(f"Manifest {name}: the data frame mixes types in a column: {error}.") from None
+        return cls(table, scheme, root, name)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """The table as a data frame (needs pandas)."""
+        return self._table.to_pandas()
+
+    def to_arrow(self) -> pa.Table:
+        """The table itself, with the label scheme in its schema metadata."""
+        return self._table.replace_schema_metadata({SCHEME_KEY: self.scheme.to_json().encode()})
+
+    def __len__(self) -> int:
+        return self._table.num_rows
+
+    def __repr__(self) -> str:
+        return f"<Manifest {self.name}: {len(self):,} utterances, {len(self.scheme.classes)} classes>"
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The utterance ids, in row order."""
+        return self._table.column("utterance_id").to_pylist()
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns there are."""
+        return list(self._table.column_names)
+
+    def has(self, name: str) -> bool:
+        """Is there such a column?"""
+        return name in self._table.column_names
+
+    def column(self, name: str) -> np.ndarray:
+        """(N,) one column: numbers as float64 with NaN where missing, everything else as objects with None."""
+        if not self.has(name):
+            raise ManifestError(f"Manifest {self.name} {checks.missing_column(name, self.columns)}.")
+        column = self._table.column(name)
+        if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+            return pc.cast(column, pa.float64(), safe=False).to_numpy()
+        values = np.empty(len(self), object)
+        values[:] = column.to_pylist()
+        return values
+
+    def audio_path(self, i: int) -> Path:
+        """Where row i's audio lies; ManifestError when the row has none."""
+        if not self.has("path"):
+            self.column("path")
+        path = self._table.column("path")[i].as_py()
+        if path is None:
+            raise ManifestError(f"Manifest {self.name}: utterance {self.keys[i]!r} (row {i + 1}) has no audio path.")
+        return self.root / path
+
+    @property
+    def texts(self) -> list[str]:
+        """The transcripts, "" where one is missing; ManifestError when there is no text column."""
+        return ["" if text is None else text for text in self.column("text")]
+
+    @property
+    def labels(self) -> list[str | None]:
+        """The class of each utterance, None where there is none; ManifestError when there is no label column."""
+        return self.column("label").tolist()
+
+    @property
+    def votes(self) -> np.ndarray | None:
+        """(N, C) float64, votes in the order of scheme.classes, 0 where empty; None when there are no vote columns."""
+        columns = [f"vote_{name}" for name in self.scheme.classes]
+        if not columns or not self.has(columns[0]):
+            return None
+        return np.nan_to_num(np.stack([self.column(name) for name in columns], axis=1))
+
+    @property
+    def attributes(self) -> np.ndarray:
+        """(N, A) float64 in the order of scheme.attributes, NaN where missing; A may be 0."""
+        columns = [self.column(f"attr_{name}") for name in self.scheme.attributes]
+        return np.stack(columns, axis=1) if columns else np.empty((len(self), 0))
+
+    def rows(self, which: Sequence[int] | np.ndarray) -> "Manifest":
+        """The rows of a boolean mask (N,), or of indices in their order, under the same scheme."""
+        which = np.asarray(which)
+        if which.dtype == bool:
+            if which.shape != (len(self),):
+                raise ManifestError(f"A row mask must have {len(self)} entries, found shape {which.shape}.")
+            which = np.flatnonzero(which)
+        indices = which.astype(np.int64)
+        if len(np.unique(indices)) != len(indices):
+            raise ManifestError("Row indices must be distinct: an utterance id can't stand in a manifest twice.")
+        chosen = object.__new__(Manifest)  # a subset of checked rows needs no second check
+        chosen.name, chosen.root, chosen.scheme = self.name, self.root, self.scheme
+        chosen._table = self._table.take(pa.array(indices))
+        return chosen
+
+    def index(self, key: str) -> int:
+        """The row of an utterance id; ManifestError with near ids when it is not there."""
+        try:
+            return self._row_of[key]
+        except KeyError:
+            near = checks.near_names(key, self.keys)
+            hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise ManifestError(f"Manifest {self.name} has no utterance {key!r}.{hint}") from None
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {key: i for i, key in enumerate(self.keys)}
+
+
+def _typed(table: pa.Table) -> tuple[pa.Table, list[str]]:
+    """Names as strings, votes, attributes and durations as float64; and the sentences for what would not convert."""
+    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if twice:
+        raise ManifestError(f"A manifest has two columns of one name: {', '.join(map(repr, twice))}. Rename one.")
+    problems: list[str] = []
+    for i, name in enumerate(table.column_names):
+        column = table.column(name)
+        if name in STRING_COLUMNS:
+            try:
+                column = checks.as_strings(column)
+            except pa.ArrowException:
+                problems.append(f"column {name!r} must hold strings, found {column.type}")
+        elif name == "duration_s" or name.startswith(("vote_", "attr_")):
+            values = column
+            column, bad = checks.as_numbers(column)
+            if bad:
+                problems.append(checks.listing(f"{name} is not a number", bad, values.to_pylist()))
+        table = table.set_column(i, name, column)
+    return table, problems
+
+
+def _problems(table: pa.Table, scheme: LabelScheme) -> list[str]:
+    names = table.column_names
+    if "utterance_id" not in names:
+        return [checks.missing_column("utterance_id", names) + "; `medusa prepare csv` renames columns"]
+    if not table.num_rows:
+        return ["has no rows; expected at least one utterance"]
+    problems = checks.id_problems(table.column("utterance_id")) + checks.source_problems(table)
+    if "label" in names:
+        problems += checks.membership_problems(table.column("label"), "label", scheme.classes)
+    if "split" in names:
+        problems += checks.membership_problems(table.column("split"), "split", SPLITS)
+    if "duration_s" in names:
+        problems += checks.range_problems(table.column("duration_s"), "duration_s", 0.0, np.inf)
+    votes = {name.removeprefix("vote_") for name in names if name.startswith("vote_")}
+    if votes and votes != set(scheme.classes):
+        problems.append(
+            f"there must be a vote column for each class {list(scheme.classes)}, found them for {sorted(votes)}"
+        )
+    for vote in sorted(votes):
+        problems += checks.range_problems(table.column(f"vote_{vote}"), f"vote_{vote}", 0.0, np.inf)
+    attributes = {name.removeprefix("attr_") for name in names if name.startswith("attr_")}
+    if attributes != set(scheme.attributes):
+        problems.append(
+            f"there must be an attr_ column for each attribute of the scheme {list(scheme.attributes)}, "
+            f"found them for {sorted(attributes)}"
+        )
+    for attribute in sorted(attributes & set(scheme.attributes)):
+        problems += checks.range_problems(
+            table.column(f"attr_{attribute}"), f"attr_{attribute}", *scheme.attributes[attribute]
+        )
+    return problems
+
+
+def _moved(paths: list[str | None], root: Path, directory: Path) -> list[str | None]:
+    """The audio paths as seen from another directory than `root`."""
+    old, new = os.path.abspath(root), os.path.abspath(directory)
+    if old == new:
+        return paths
+    related = os.path.commonpath([old, new]) in (old, new)
+    prefix = os.path.relpath(old, new) if related else old
+    return [path if path is None else os.path.join(prefix, path) for path in paths]

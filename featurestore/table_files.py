@@ -1,0 +1,124 @@
+"""Tables on disk: CSV (every cell a string) and Parquet to Arrow and back, replaced whole or not at all."""
+
+import csv
+import io
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from featurestore.errors import ManifestError
+from featurestore.manifest_checks import ROWS_COUNT
+
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+BLOCK_BYTES = 16 << 20  # no row may be longer
+
+
+def read_table_file(path: Path, *, any_delimiter: bool = False) -> pa.Table:
+    """Read a .csv (.tsv) or .parquet file; CSV cells are strings, empty ones null, a byte order mark is skipped.
+
+    any_delimiter also takes the separators in DELIMITERS. ManifestError: no such file, unknown suffix, not UTF-8, no
+    header, a column named twice, rows with too many or too few cells (their line numbers are named).
+    """
+    if not path.exists():
+        raise ManifestError(f"{path} does not exist. Check the path, or write it with `medusa prepare`.")
+    if path.is_dir():
+        raise ManifestError(f"{path} is a directory, expected a .csv or .parquet file.")
+    try:
+        if path.suffix == ".parquet":
+            return pyarrow.parquet.read_table(path)
+        if path.suffix in (".csv", ".tsv"):
+            return _read_csv(path, any_delimiter)
+    except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ManifestError(f"{path} can't be read as {path.suffix[1:]}: {error}. Save it again as UTF-8.") from None
+    raise ManifestError(f"{path}: expected a name that ends in .csv or .parquet, found {path.suffix or 'no suffix'!r}.")
+
+
+def _read_csv(path: Path, any_delimiter: bool) -> pa.Table:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        first_line = file.readline()
+        if not first_line.strip():
+            raise ManifestError(f"{path} has no header: its first line is empty. Expected the column names there.")
+        delimiter = max(DELIMITERS, key=first_line.count)
+        if delimiter != "," and not any_delimiter:
+            raise ManifestError(
+                f"{path} is separated by {DELIMITERS[delimiter]}, expected commas. "
+                f"Convert it: medusa prepare csv {path} -o {path.stem}_commas.csv"
+            )
+        file.seek(0)
+        header = next(csv.reader(file, delimiter=delimiter))
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise ManifestError(
+            f"{path} has columns of the same name: {', '.join(map(repr, twice))}. Rename or remove one."
+        )
+    ragged: list[pyarrow.csv.InvalidRow] = []
+
+    def note(row: pyarrow.csv.InvalidRow) -> str:
+        ragged.append(row)
+        return "skip"
+
+    table = pyarrow.csv.read_csv(
+        path,
+        read_options=pyarrow.csv.ReadOptions(
+            use_threads=False, block_size=BLOCK_BYTES
+        ),  # threads would lose `ragged` its numbers
+        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=note),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=True, null_values=[""]
+        ),
+    )
+    if ragged:
+        some = "; ".join(f"row {row.number - 1} has {row.actual_columns}: {row.text[:60]!r}" for row in ragged[:10])
+        raise ManifestError(
+            f"{path}: {len(ragged)} rows do not have the header's {len(header)} cells ({some}). "
+            f"Quote cells that contain {DELIMITERS[delimiter]}. {ROWS_COUNT}"
+        )
+    return table
+
+
+def write_table_file(table: pa.Table, path: Path) -> None:
+    """Write a .csv or .parquet file through a temporary file in its directory. ManifestError for another suffix."""
+    if path.suffix == ".parquet":
+        replace_file(path, lambda file: pyarrow.parquet.write_table(table, file))
+    elif path.suffix == ".csv":
+        replace_file(path, lambda file: _write_csv(table, file))
+    else:
+        raise ManifestError(f"{path}: expected a name that ends in .csv or .parquet, found {path.suffix or 'none'!r}.")
+
+
+def _write_csv(table: pa.Table, file: IO[bytes]) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table.column_names)
+    writer.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    text.flush()
+    text.detach()
+
+
+def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Let `write` fill a new file, then put it in place of `path`, durably: readers see the old or the new one."""
+    temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ManifestError(
+            f"{path} can't be written: {error.strerror or error}. Choose another output path."
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)  # a rename is only as durable as its directory
+    finally:
+        os.close(directory)
