@@ -222,7 +222,7 @@ def _text(
     from featurestore.encoders import text
 
     model, tokenizer = load_model(directory, label), load_tokenizer(directory, label)
-    window = window or text.DEFAULT_WINDOW
+    window = window or text.default_window(model.config, tokenizer)
     choice = LayerChoice.parse(layers, model.config.num_hidden_layers, label)
     spec = FeatureSpec(
         kind="text",

@@ -138,8 +138,9 @@ class SpeechEncoder:
     def _transformer(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> dict[int, torch.Tensor]:
         """(B, T, D) and a frame mask (B, T), True where valid -> hidden states of the chosen layers by number.
 
-        Numbers as in transformers: 0 is what the first layer reads, k what layer k gives, and the last one of a
-        pre-norm ("stable") model includes the final layer norm. Layers above the deepest chosen one are not computed.
+        0 is what the first layer reads, k what layer k gives. The last one of a pre-norm ("stable") model includes the
+        final layer norm: transformers' last_hidden_state, which version 4 also gave as hidden_states[-1] and version 5
+        no longer does. Layers above the deepest chosen one are not computed.
         """
         encoder = self.model.encoder
         hidden = hidden + self._positions(hidden, mask)

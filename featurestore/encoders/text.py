@@ -35,9 +35,9 @@ MODEL_TYPES = (
 )
 # These count positions from pad_token_id + 1, so that many of their position embeddings are never used.
 POSITIONS_AFTER_PADDING = ("camembert", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl")
-MAX_TOKENS = 512
+MAX_TOKENS = 512  # of a default window, also where a model has more positions: memory grows with the square
+MARGIN_TOKENS = 32
 CPU_BATCH_TOKENS = 256  # measured: texts of 15 tokens go three times as fast as one by one
-DEFAULT_WINDOW = "512tok+32"
 
 
 class TextEncoder:
@@ -45,8 +45,8 @@ class TextEncoder:
 
     Rows are the hidden states of the text's own tokens, in order. A text without any token (empty, or only spaces)
     gives one row: the hidden state of the first special token ([CLS] or <s>) of the empty text. A text longer than a
-    window ("512tok+32", or less where the model's positions end: that many tokens with the special ones) is encoded in
-    full windows, of which 32 tokens at either inner end are context and dropped. Special tokens surround each window.
+    window ("512tok+32": 512 tokens with the special ones, fewer where the model's positions end) is encoded in full
+    windows, of which 32 tokens at either inner end are context and dropped. Special tokens surround each window.
     """
 
     kind = "text"
@@ -73,11 +73,12 @@ class TextEncoder:
         self.default_batch_frames = default_batch_frames(device, CPU_BATCH_TOKENS)
         self._prefix, self._suffix = special_tokens(tokenizer)
         size, self._margin = parse_window(window)
-        self._window_tokens = min(size, max_positions(model.config, tokenizer)) - self._n_special
-        if self._window_tokens <= 2 * self._margin:
+        limit = max_positions(model.config, tokenizer)
+        self._window_tokens = size - self._n_special
+        if size > limit or self._window_tokens <= 2 * self._margin:
             raise ConfigError(
-                f"--window {window}: {self._window_tokens} tokens of {self.name} are left beside the special ones, "
-                f"expected more than twice the context of {self._margin}. Ask for a larger window or less context."
+                f"--window {window}: expected at most {limit} tokens for {self.name}, and more than twice the context "
+                f"beside its {self._n_special} special ones. Its default is {default_window(model.config, tokenizer)}."
             )
         if not self._n_special:
             raise EncoderError(
@@ -163,9 +164,15 @@ def max_positions(config: Any, tokenizer: Any) -> int:
     return min(limit, tokenizer.model_max_length)
 
 
+def default_window(config: Any, tokenizer: Any) -> str:
+    """`512tok+32`, or what the model has positions for, and at most an eighth of it as context."""
+    size = min(MAX_TOKENS, max_positions(config, tokenizer))
+    return f"{size}tok+{min(MARGIN_TOKENS, size // 8)}"
+
+
 def parse_window(window: str) -> tuple[int, int]:
     """`512tok+32` -> (512, 32): tokens of a window with its special ones, and of context at each inner end."""
     match = re.fullmatch(r"(\d+)tok\+(\d+)", window)
     if not match:
-        raise ConfigError(f"--window {window}: expected TOKENStok+CONTEXT, such as {DEFAULT_WINDOW}.")
+        raise ConfigError(f"--window {window}: expected TOKENStok+CONTEXT, such as 512tok+32.")
     return int(match[1]), int(match[2])
