@@ -27,7 +27,7 @@ import numpy as np
 from featurestore.audio import SAMPLE_RATE_HZ, decode, duration_s
 from featurestore.encoders.base import Encoder
 from featurestore.encoders.windows import batches
-from featurestore.errors import AudioError, StoreError
+from featurestore.errors import AudioError, ManifestError, StoreError
 
 if TYPE_CHECKING:
     from featurestore.manifest import Manifest
@@ -109,8 +109,9 @@ def featurize(
     started = time.monotonic()
     report = FeaturizeReport()
     with _StopSignals() as stop, store.writer(name, encoder.spec, provenance=provenance()) as writer:
-        items, report.skipped = _missing(_items(manifest, encoder), store, name)
-        total = len(items) + report.skipped
+        items, report.failed = _items(manifest, encoder)
+        items, report.skipped = _missing(items, store, name)
+        total = len(manifest)
         stream = iter_encode(encoder, items, batch_s=batch_s, workers=workers)
         try:
             while True:
@@ -132,10 +133,11 @@ def plan(
     manifest: Manifest, encoder: Encoder, store: FeatureStore | None = None, name: str = "", workers: int = 2
 ) -> FeaturizePlan:
     """Count utterances, audio, rows and bytes of a run from the files' headers, without decoding or encoding."""
-    items, n_skipped = _missing(_items(manifest, encoder), store, name)
+    items, failed = _items(manifest, encoder)
+    items, n_skipped = _missing(items, store, name)
     with ThreadPoolExecutor(max(1, workers)) as pool:
         sizes = list(pool.map(lambda item: _size(encoder, item), items))
-    failed = [(item.key, size) for item, size in zip(items, sizes, strict=True) if isinstance(size, str)]
+    failed += [(item.key, size) for item, size in zip(items, sizes, strict=True) if isinstance(size, str)]
     good = [(item, size) for item, size in zip(items, sizes, strict=True) if not isinstance(size, str)]
     spec = encoder.spec
     audio = spec.kind == "audio"
@@ -195,10 +197,18 @@ def provenance() -> dict[str, str]:
     return record
 
 
-def _items(manifest: Manifest, encoder: Encoder) -> list[Item]:
+def _items(manifest: Manifest, encoder: Encoder) -> tuple[list[Item], list[tuple[str, str]]]:
+    """The inputs, and (key, reason) of utterances that have no audio path where others do."""
     if encoder.kind == "text":
-        return [Item(key, text) for key, text in zip(manifest.keys, manifest.texts, strict=True)]
-    return [Item(key, manifest.audio_path(i)) for i, key in enumerate(manifest.keys)]
+        return [Item(key, text) for key, text in zip(manifest.keys, manifest.texts, strict=True)], []
+    manifest.column("path")  # its absence is an error of the manifest, not of each row
+    items, failed = [], []
+    for i, key in enumerate(manifest.keys):
+        try:
+            items.append(Item(key, manifest.audio_path(i)))
+        except ManifestError as error:
+            failed.append((key, str(error)))
+    return items, failed
 
 
 def _missing(items: list[Item], store: FeatureStore | None, name: str) -> tuple[list[Item], int]:

@@ -1,0 +1,315 @@
+"""featurize: each utterance once, failures reported and retried, the same rows in any order, nothing lost on a stop."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+
+from featurestore.encoders import load_encoder
+from featurestore.errors import ManifestError, SpecMismatch, StoreError
+from featurestore.featurize import Encoded, Interrupted, Item, featurize, iter_encode, plan
+from featurestore.manifest import Manifest
+from featurestore.store import FeatureStore
+
+LENGTHS = {"a/../b": 9_000, "c d": 16_000, "語": 300, "e": 12_345, "f": 9_000, "g": 40_000}
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Manifest:
+    """Six noises of mixed lengths and rates; keys that would be bad file names."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for i, (key, n_samples) in enumerate(LENGTHS.items()):
+        paths.append(f"{i}.wav")
+        soundfile.write(tmp_path / paths[-1], 0.1 * rng.standard_normal(n_samples), 8_000 if key == "e" else 16_000)
+    texts = ["kids are talking", "", "dogs", "by the door", " ", "dogs are sitting by the door"]
+    table = pa.table({"utterance_id": list(LENGTHS), "path": paths, "text": texts})
+    return Manifest(table, root=tmp_path)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    return FeatureStore.create(tmp_path / "store")
+
+
+class Recorder:
+    """A 20-line encoder: one row per input, holding its length; remembers the batches and can fail on demand."""
+
+    kind, layers_available, default_batch_frames, name = "audio", 0, 100, "recorder"
+
+    def __init__(self, on_encode: Callable[[Sequence[np.ndarray], int], None] = lambda batch, max_frames: None) -> None:
+        self.spec = load_encoder("logmel").spec
+        self.batches: list[list[int]] = []
+        self.on_encode = on_encode
+
+    def n_frames(self, n_samples: int) -> int:
+        return n_samples // 320
+
+    def cost(self, item: int | str) -> int:
+        return self.n_frames(int(item))
+
+    def encode(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> list[np.ndarray]:
+        self.on_encode(batch, max_frames or self.default_batch_frames)
+        self.batches.append([len(x) for x in batch])
+        return [np.full((1, 1, 80), len(x) / 1e5, np.float32) for x in batch]
+
+
+def rows_of(store: FeatureStore, name: str) -> dict[str, np.ndarray]:
+    features = store[name]
+    return {key: np.array(features[key]) for key in features}
+
+
+def test_every_utterance_is_stored_once_with_the_encoders_rows(corpus: Manifest, store: FeatureStore) -> None:
+    encoder = load_encoder("tiny-hubert", layers="2,4", device="cpu")
+    seen: list[tuple[int, int, float]] = []
+    report = featurize(corpus, encoder, store, "hubert", progress=lambda *state: seen.append(state))
+    assert (report.done, report.skipped, report.failed) == (6, 0, [])
+    # 12,345 samples at 8 kHz are 24,690 at 16 kHz.
+    assert report.audio_s == pytest.approx((sum(LENGTHS.values()) + 12_345) / 16_000)
+    assert [state[:2] for state in seen] == [(i, 6) for i in range(1, 7)]
+    features = store["hubert"]
+    assert features.spec == encoder.spec
+    assert set(features) == set(LENGTHS)
+    assert features.provenance["torch"]
+    from featurestore.audio import decode
+
+    for i, key in enumerate(corpus.keys):
+        expected = encoder.encode([decode(corpus.audio_path(i))])[0].astype(np.float16)
+        np.testing.assert_array_equal(features.array(key, "layer_02"), expected[0])
+        np.testing.assert_array_equal(features.array(key, "layer_04"), expected[1])
+
+
+def test_a_rerun_does_only_the_rest_and_tries_failures_again(
+    corpus: Manifest, store: FeatureStore, tmp_path: Path
+) -> None:
+    encoder = load_encoder("logmel")
+    good = (tmp_path / "3.wav").read_bytes()
+    (tmp_path / "3.wav").write_text("not audio")
+    (tmp_path / "1.wav").rename(tmp_path / "away.wav")
+    report = featurize(corpus, encoder, store, "mel")
+    assert (report.done, report.skipped) == (4, 0)
+    reasons = dict(report.failed)
+    assert set(reasons) == {"e", "c d"}
+    assert "not audio that can be decoded" in reasons["e"]
+    assert "no such file" in reasons["c d"]
+    (tmp_path / "3.wav").write_bytes(good)
+    report = featurize(corpus, encoder, store, "mel")
+    assert (report.done, report.skipped, [key for key, _ in report.failed]) == (1, 4, ["c d"])
+    assert len(store["mel"]) == 5
+
+
+def test_a_row_without_audio_fails_alone(corpus: Manifest, store: FeatureStore, tmp_path: Path) -> None:
+    paths = corpus.column("path").tolist()
+    table = corpus.to_arrow().set_column(1, "path", pa.array([None, *paths[1:]]))
+    report = featurize(Manifest(table, root=tmp_path), load_encoder("logmel"), store, "mel")
+    assert report.done == 5
+    assert "has no audio path" in dict(report.failed)["a/../b"]
+    with pytest.raises(ManifestError, match="path"):
+        featurize(Manifest(table.drop_columns(["path"])), load_encoder("logmel"), store, "mel")
+
+
+def test_other_settings_under_the_same_name_are_refused(corpus: Manifest, store: FeatureStore) -> None:
+    featurize(corpus, load_encoder("logmel"), store, "mel")
+    with pytest.raises(SpecMismatch, match="pool"):
+        featurize(corpus, load_encoder("logmel", pool="mean"), store, "mel")
+
+
+@pytest.mark.parametrize("encoder", ["tiny-wavlm", "logmel"])
+def test_order_of_the_files_and_number_of_threads_change_nothing(
+    corpus: Manifest, store: FeatureStore, encoder: str
+) -> None:
+    loaded = load_encoder(encoder, device="cpu")
+    featurize(corpus, loaded, store, "forward", workers=1)
+    featurize(corpus.rows([4, 2, 0, 5, 3, 1]), loaded, store, "permuted", workers=3)
+    forward, permuted = rows_of(store, "forward"), rows_of(store, "permuted")
+    assert list(forward) == list(permuted)
+    for key, rows in forward.items():
+        np.testing.assert_array_equal(rows, permuted[key])
+    # Not only the rows: the segments, whose names derive from what is in them.
+    names = [sorted(p.name for p in (store.path / s).glob("seg-*")) for s in ("forward", "permuted")]
+    assert names[0] == names[1]
+
+
+def test_batches_are_sorted_by_length_within_the_budget_whatever_the_threads(corpus: Manifest) -> None:
+    items = [Item(key, corpus.audio_path(i)) for i, key in enumerate(corpus.keys)]
+    for workers in (1, 4):
+        recorder = Recorder()
+        results = list(iter_encode(recorder, items, workers=workers))
+        assert recorder.batches == [[40_000], [24_690], [16_000, 9_000], [9_000, 300]]
+        assert [r.key for r in results] == ["g", "e", "c d", "a/../b", "f", "語"]
+    recorder = Recorder()
+    list(iter_encode(recorder, items[::-1], batch_s=10.0))
+    assert recorder.batches == [[40_000, 24_690, 16_000, 9_000], [9_000, 300]]
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(corpus: Manifest) -> None:
+    def full_above(n_frames: int) -> Callable[[Sequence[np.ndarray], int], None]:
+        def check(batch: Sequence[np.ndarray], max_frames: int) -> None:
+            if max_frames > n_frames:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+
+        return check
+
+    items = [Item(key, corpus.audio_path(i)) for i, key in enumerate(corpus.keys)]
+    results = list(iter_encode(Recorder(full_above(30)), items, batch_s=100.0))
+    assert all(r.rows is not None for r in results)
+
+    def never_long(batch: Sequence[np.ndarray], max_frames: int) -> None:
+        if any(len(x) > 30_000 for x in batch):
+            raise MemoryError
+
+    results = list(iter_encode(Recorder(never_long), items, batch_s=100.0))
+    assert [r.key for r in results if r.rows is None] == ["g"]
+    assert "out of memory" in next(r.error for r in results if r.rows is None)
+
+
+def test_an_error_of_the_encoder_itself_is_not_swallowed(corpus: Manifest, store: FeatureStore) -> None:
+    def broken(batch: Sequence[np.ndarray], max_frames: int) -> None:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        featurize(corpus, Recorder(broken), store, "mel")
+
+
+@pytest.mark.parametrize("value", [np.nan, 1e6])
+def test_rows_that_do_not_fit_the_store_fail_alone(corpus: Manifest, store: FeatureStore, value: float) -> None:
+    class Overflowing(Recorder):
+        def encode(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> list[np.ndarray]:
+            rows = super().encode(batch, max_frames)
+            return [np.full_like(r, value) if len(x) == 300 else r for x, r in zip(batch, rows, strict=True)]
+
+    report = featurize(corpus, Overflowing(), store, "mel")
+    assert report.done == 5
+    assert [key for key, _ in report.failed] == ["語"]
+    assert "float32" in report.failed[0][1]
+
+
+def test_a_full_disk_is_not_reported_as_the_files_fault(
+    corpus: Manifest, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **options: Any) -> None:
+        raise StoreError("can't be written: no space left") from OSError(28, "No space left on device")
+
+    monkeypatch.setattr("featurestore.store.FeatureWriter.append", refuse)
+    with pytest.raises(StoreError, match="no space left"):
+        featurize(corpus, load_encoder("logmel"), store, "mel")
+
+
+def test_an_empty_text_has_a_row_and_is_counted(corpus: Manifest, store: FeatureStore) -> None:
+    class Words(Recorder):
+        kind = "text"
+
+        def cost(self, item: int | str) -> int:
+            return len(str(item).split()) + 2
+
+        def is_empty(self, text: str) -> bool:
+            return not text.split()
+
+    report = featurize(corpus, Words(), store, "words")
+    assert (report.done, report.empty_texts, report.audio_s) == (6, 2, 0.0)
+    assert len(store["words"]) == 6
+
+
+def test_a_plan_tells_the_size_before_anything_is_encoded(
+    corpus: Manifest, store: FeatureStore, tmp_path: Path
+) -> None:
+    (tmp_path / "5.wav").unlink()
+    encoder = load_encoder("tiny-hubert", layers="all", device="cpu")
+    expected = plan(corpus, encoder, store, "hubert")
+    assert (expected.n_utterances, expected.n_skipped, [key for key, _ in expected.failed]) == (5, 0, ["g"])
+    featurize(corpus, encoder, store, "hubert")
+    features = store["hubert"]
+    assert expected.n_rows == int(features.lengths(list(features)).sum())
+    assert expected.n_bytes == sum(features.array(k, layer).nbytes for k in features for layer in features.layers)
+    after = plan(corpus, encoder, store, "hubert")
+    assert (after.n_utterances, after.n_skipped, after.n_bytes) == (0, 5, 0)
+
+
+def test_an_interrupt_while_encoding_keeps_what_is_finished(corpus: Manifest, store: FeatureStore) -> None:
+    def interrupt_third(batch: Sequence[np.ndarray], max_frames: int) -> None:
+        if len(recorder.batches) == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    recorder = Recorder(interrupt_third)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="SIGTERM") as caught:
+        featurize(corpus, recorder, store, "mel")
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert (caught.value.signum, caught.value.report.done) == (signal.SIGTERM, 2)
+    assert set(store["mel"]) == {"g", "e"}
+    recorder.on_encode = lambda batch, max_frames: None
+    report = featurize(corpus, recorder, store, "mel")
+    assert (report.done, report.skipped) == (4, 2)
+
+
+def test_an_interrupt_while_writing_waits_for_the_utterance(
+    corpus: Manifest, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from featurestore.store import FeatureWriter
+
+    append = FeatureWriter.append
+
+    def append_interrupted(self: FeatureWriter, *args: Any, **options: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        append(self, *args, **options)
+
+    monkeypatch.setattr(FeatureWriter, "append", append_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        featurize(corpus, Recorder(), store, "mel")
+    assert set(store["mel"]) == {"g"}
+
+
+def test_it_runs_in_a_thread_that_may_not_set_signal_handlers(corpus: Manifest, store: FeatureStore) -> None:
+    thread = threading.Thread(target=featurize, args=(corpus, Recorder(), store, "mel"))
+    thread.start()
+    thread.join()
+    assert len(store["mel"]) == 6
+
+
+def test_a_killed_run_loses_no_committed_segment_and_the_next_one_finishes(
+    corpus: Manifest, store: FeatureStore, tmp_path: Path
+) -> None:
+    corpus.write(tmp_path / "corpus.csv")
+    code = f"""
+import os, signal
+from featurestore.encoders import load_encoder
+from featurestore.featurize import featurize
+from featurestore.manifest import Manifest
+from featurestore.store import FeatureStore, FeatureWriter
+append, count = FeatureWriter.append, 0
+def append_then_die(self, *args, **options):
+    global count
+    append(self, *args, **options)
+    count += 1
+    if count == 3: self.commit()
+    if count == 5: os.kill(os.getpid(), signal.SIGKILL)
+FeatureWriter.append = append_then_die
+manifest = Manifest.read({str(tmp_path / "corpus.csv")!r})
+featurize(manifest, load_encoder("logmel"), FeatureStore.open({str(store.path)!r}), "mel")
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert set(store["mel"]) == {"g", "e", "c d"}
+    report = featurize(corpus, load_encoder("logmel"), store, "mel")
+    assert (report.done, report.skipped) == (3, 3)
+    assert store["mel"].verify() == []
+
+
+def test_new_files_are_encoded_without_a_manifest(corpus: Manifest) -> None:
+    items = [Item("x", corpus.audio_path(0)), Item("y", Path("absent.wav"))]
+    results = {r.key: r for r in iter_encode(load_encoder("logmel"), items)}
+    assert results["x"].rows is not None
+    assert results["x"].rows.shape == (1, 27, 80)
+    assert results["x"].duration_s == pytest.approx(9_000 / 16_000)
+    assert isinstance(results["y"], Encoded)
+    assert "no such file" in results["y"].error
