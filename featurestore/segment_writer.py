@@ -165,17 +165,19 @@ def remove_stale(directory: Path) -> None:
     for path in directory.glob(TEMPORARY_PREFIX + "*"):
         with contextlib.suppress(OSError):
             age_s = time.time() - max(entry.stat().st_mtime for entry in (path, *path.rglob("*")))
-            if age_s > STALE_AFTER_S and (age_s > STALE_WITHOUT_LOCK_S or _owner_is_dead(path)):
+            if age_s > STALE_AFTER_S and _owner_is_dead(path, age_s):
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _owner_is_dead(path: Path) -> bool:
-    """True when nobody holds the lock; False also where the file system can't tell."""
+def _owner_is_dead(path: Path, age_s: float) -> bool:
+    """True when nobody holds the lock, or the file system has no locks and the directory is very old."""
     handle = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError:
+        return age_s > STALE_WITHOUT_LOCK_S
     finally:
         os.close(handle)
     return True
