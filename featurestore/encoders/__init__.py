@@ -124,8 +124,10 @@ def _resolve(name: str, given: Path | None) -> tuple[str, Path]:
         return _label(name), find_weights(name, None, given)
     if (os.sep in name and Path(name).is_dir()) or (Path(name) / "config.json").is_file():
         return _label(name), checked_directory(Path(name), f"--encoder {name}")
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
         return name, find_weights(name, name, None)
+    if os.sep in name:
+        return _label(name), checked_directory(Path(name), f"--encoder {name}")
     near = difflib.get_close_matches(name.lower(), {k.lower(): k for k in ENCODERS}, n=3, cutoff=0.6)
     names = {k.lower(): k for k in ENCODERS}
     hint = f"Did you mean {' or '.join(names[k] for k in near)}?" if near else f"Known are {', '.join(ENCODERS)}."

@@ -48,8 +48,9 @@ def find_weights(name: str, hub_id: str | None, given: Path | None) -> Path:
 def checked_directory(path: Path, what: str) -> Path:
     """Return path if it is a transformers directory, else EncoderError naming what is missing."""
     if not path.is_dir():
+        found = "is a file" if path.exists() else "no such directory"
         raise EncoderError(
-            f"{what}: no such directory; expected a transformers model directory (config.json and model.safetensors)."
+            f"{what}: {found}; expected a transformers model directory (config.json and model.safetensors)."
         )
     if not (path / "config.json").is_file():
         raise EncoderError(
@@ -164,7 +165,9 @@ def _from_hub(name: str, hub_id: str) -> Path:
         reason = "HF_HUB_OFFLINE is set"
     else:
         try:
-            files = huggingface_hub.HfApi().list_repo_files(hub_id)
+            # Not list_repo_files: with no network that one retries for 23 s.
+            siblings = huggingface_hub.HfApi().model_info(hub_id, timeout=10).siblings or []
+            files = [sibling.rfilename for sibling in siblings]
             safe = any(file.startswith("model") and file.endswith(".safetensors") for file in files)
             wanted = ["model*.safetensors*"] if safe else ["pytorch_model*.bin*"]
             return Path(

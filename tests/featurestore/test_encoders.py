@@ -459,6 +459,22 @@ def test_weights_that_are_nowhere_get_a_remedy(monkeypatch: pytest.MonkeyPatch, 
         assert "\n" not in str(caught.value)
 
 
+def test_a_model_in_the_hub_cache_needs_no_network(
+    directory: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from huggingface_hub import constants
+
+    repository = tmp_path / "models--someone--bert"
+    shutil.copytree(directory("bert"), repository / "snapshots" / "0123abcd")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123abcd")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    encoder = load_encoder("someone/bert", device="cpu")
+    assert encoder.spec.encoder == "someone/bert"
+    assert encoder.spec.weights == identity(directory("bert"), with_tokenizer=True)
+
+
 def test_directories_that_are_no_models_are_refused(directory: Callable[[str], Path], tmp_path: Path) -> None:
     good = directory("hubert-group")
 
@@ -473,6 +489,7 @@ def test_directories_that_are_no_models_are_refused(directory: Callable[[str], P
 
     cases = {
         "no such directory": tmp_path / "absent",
+        "is a file": good / "config.json",
         "has no config.json": broken("a", lambda p: (p / "config.json").unlink()),
         r"no \*.safetensors": broken("b", lambda p: (p / "model.safetensors").unlink()),
         "not a transformers configuration": broken("c", lambda p: (p / "config.json").write_text("{}")),
@@ -489,6 +506,8 @@ def test_directories_that_are_no_models_are_refused(directory: Callable[[str], P
         with pytest.raises(EncoderError, match=reason) as caught:
             load_encoder("my-encoder", weights=path, device="cpu")
         assert "\n" not in str(caught.value)
+    with pytest.raises(EncoderError, match="no such directory"):
+        load_encoder(str(tmp_path / "absent"))
     with pytest.raises(EncoderError, match="expected a text model"):
         load_encoder("roberta-large", weights=good)
     with pytest.raises(EncoderError, match="logmel has no weights"):
