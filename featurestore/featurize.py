@@ -8,53 +8,28 @@ from __future__ import annotations
 
 import math
 import platform
-import signal
-import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurestore.audio import SAMPLE_RATE_HZ, decode, duration_s
+from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.encoders.base import Encoder
-from featurestore.encoders.windows import batches
-from featurestore.errors import AudioError, ManifestError, StoreError
+from featurestore.errors import ManifestError, StoreError
+from featurestore.stopping import Interrupted, StopSignals
+from featurestore.stream import Encoded, Item, iter_encode, size_of
 
 if TYPE_CHECKING:
     from featurestore.manifest import Manifest
     from featurestore.store import FeatureStore
 
-FRAMES_PER_S = 50  # of batch budgets; every audio encoder here gives 50 frames/s
-AHEAD_SAMPLES = 120 * SAMPLE_RATE_HZ  # decoded audio that waits for the encoder, beside the next batch
+__all__ = ["Encoded", "FeaturizePlan", "FeaturizeReport", "Interrupted", "Item", "featurize", "iter_encode", "plan"]
+
 Progress = Callable[[int, int, float], None]
-
-
-@dataclass(frozen=True)
-class Item:
-    """One input: its key, and a Path to an audio file or a str of text."""
-
-    key: str
-    source: Path | str
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One result: rows (L, T, D) float32, or None and the reason. duration_s is NaN for text."""
-
-    key: str
-    rows: np.ndarray | None
-    duration_s: float = math.nan
-    error: str = ""
-    empty: bool = False
 
 
 @dataclass
@@ -81,15 +56,6 @@ class FeaturizePlan:
     failed: list[tuple[str, str]]
 
 
-class Interrupted(KeyboardInterrupt):
-    """A run stopped by SIGINT or SIGTERM after committing what it had finished; carries the signal and the report."""
-
-    def __init__(self, signum: int, report: FeaturizeReport) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
-        self.signum = signum
-        self.report = report
-
-
 def featurize(
     manifest: Manifest,
     encoder: Encoder,
@@ -108,7 +74,7 @@ def featurize(
     """
     started = time.monotonic()
     report = FeaturizeReport()
-    with _StopSignals() as stop, store.writer(name, encoder.spec, provenance=provenance()) as writer:
+    with StopSignals() as stop, store.writer(name, encoder.spec, provenance=provenance()) as writer:
         items, report.failed = _items(manifest, encoder)
         items, report.skipped = _missing(items, store, name)
         total = len(manifest)
@@ -136,7 +102,7 @@ def plan(
     items, failed = _items(manifest, encoder)
     items, n_skipped = _missing(items, store, name)
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        sizes = list(pool.map(lambda item: _size(encoder, item), items))
+        sizes = list(pool.map(lambda item: size_of(encoder, item), items))
     failed += [(item.key, size) for item, size in zip(items, sizes, strict=True) if isinstance(size, str)]
     good = [(item, size) for item, size in zip(items, sizes, strict=True) if not isinstance(size, str)]
     spec = encoder.spec
@@ -155,35 +121,6 @@ def plan(
         n_bytes=n_rows * spec.dim * len(spec.layers) * np.dtype(spec.dtype).itemsize,
         failed=failed,
     )
-
-
-def iter_encode(
-    encoder: Encoder, items: Iterable[Item], *, batch_s: float | None = None, workers: int = 2
-) -> Generator[Encoded, None, None]:
-    """Encode inputs longest first (ties by key), decoding ahead in threads; failures come as results, never raised.
-
-    The order of the results and the batches depend only on the items and batch_s. Memory is bounded by one batch in
-    the encoder, one more and two minutes of decoded audio waiting. Out of memory halves the batches from then on.
-    """
-    max_frames = encoder.default_batch_frames if batch_s is None else max(1, round(batch_s * FRAMES_PER_S))
-    with _Pool(workers) as pool:
-        items = list(items)
-        sized = zip(items, pool.map(lambda item: _size(encoder, item), items), strict=True)
-        work: list[tuple[int, Item, int]] = []
-        for item, size in sized:
-            if isinstance(size, str):
-                yield Encoded(item.key, None, error=size)
-            else:
-                work.append((encoder.cost(size) if encoder.kind == "audio" else size, item, size))
-        work.sort(key=lambda entry: (-entry[0], entry[1].key))
-        for part in _decoded_ahead(encoder, work, max_frames, pool):
-            good = [(item, data) for item, data in part if not isinstance(data, Exception)]
-            for item, data in part:
-                if isinstance(data, Exception):
-                    yield Encoded(item.key, None, error=str(data))
-            rows, max_frames = _encode(encoder, [data for _, data in good], max_frames)
-            for (item, data), result in zip(good, rows, strict=True):
-                yield _result(encoder, item, data, result)
 
 
 def provenance() -> dict[str, str]:
@@ -220,93 +157,6 @@ def _missing(items: list[Item], store: FeatureStore | None, name: str) -> tuple[
     return missing, len(items) - len(missing)
 
 
-def _size(encoder: Encoder, item: Item) -> int | str:
-    """Samples of an audio file by its header, or padded tokens of a text; the reason when it can't be told."""
-    if encoder.kind == "text":
-        return encoder.cost(str(item.source))
-    try:
-        return round(duration_s(item.source) * SAMPLE_RATE_HZ)
-    except AudioError as error:
-        return str(error)
-
-
-def _decoded_ahead(
-    encoder: Encoder, work: Sequence[tuple[int, Item, int]], max_frames: int, pool: _Pool
-) -> Iterator[list[tuple[Item, Any]]]:
-    """Batches of (item, waveform, text or AudioError), decoded while the encoder works on those before."""
-    runs = iter(list(batches([cost for cost, _, _ in work], max_frames)))
-    waiting: deque[tuple[int, list[tuple[Item, Any]]]] = deque()
-    n_waiting = 0
-    while True:
-        while len(waiting) < 2 or n_waiting < AHEAD_SAMPLES:
-            run = next(runs, None)
-            if run is None:
-                break
-            entries = [work[i] for i in run]
-            n_samples = sum(size for _, _, size in entries)
-            n_waiting += n_samples
-            if encoder.kind == "text":
-                waiting.append((n_samples, [(item, item.source) for _, item, _ in entries]))
-            else:
-                waiting.append((n_samples, [(item, pool.submit(decode, item.source)) for _, item, _ in entries]))
-        if not waiting:
-            return
-        n_samples, part = waiting.popleft()
-        n_waiting -= n_samples
-        yield [(item, _outcome(data)) for item, data in part]
-
-
-def _outcome(data: Any) -> Any:
-    if not isinstance(data, Future):
-        return data
-    try:
-        return data.result()
-    except (AudioError, MemoryError) as error:
-        return error if isinstance(error, AudioError) else AudioError("out of memory while decoding; split the file.")
-
-
-def _encode(encoder: Encoder, inputs: list[Any], max_frames: int) -> tuple[list[np.ndarray | str], int]:
-    """Rows of each input, or a reason, and the batch size that went through."""
-    while inputs:
-        try:
-            return list(encoder.encode(inputs, max_frames)), max_frames
-        except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
-                raise
-        # Out of the except block: the traceback no longer holds the failed pass's tensors.
-        _free_device_memory()
-        if max_frames > 1:
-            longest = max(encoder.cost(x if isinstance(x, str) else len(x)) for x in inputs)
-            max_frames = max(1, min(max_frames, longest * len(inputs)) // 2)
-        elif len(inputs) > 1:
-            return [_encode(encoder, [x], 1)[0][0] for x in inputs], 1
-        else:
-            return ["out of memory on a single window; use a smaller encoder, another device or a shorter --window."], 1
-    return [], max_frames
-
-
-def _out_of_memory(error: Exception) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or any(
-        phrase in text for phrase in ("out of memory", "not enough memory", "can't allocate memory")
-    )
-
-
-def _free_device_memory() -> None:
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _result(encoder: Encoder, item: Item, data: Any, result: np.ndarray | str) -> Encoded:
-    if isinstance(result, str):
-        return Encoded(item.key, None, error=f"{item.key}: {result}")
-    if encoder.kind == "text":
-        is_empty = getattr(encoder, "is_empty", None)
-        return Encoded(item.key, result, empty=bool(is_empty and is_empty(data)))
-    return Encoded(item.key, result, duration_s=len(data) / SAMPLE_RATE_HZ)
-
-
 def _store_one(writer: Any, encoder: Encoder, encoded: Encoded, report: FeaturizeReport) -> None:
     if encoded.rows is None:
         report.failed.append((encoded.key, encoded.error))
@@ -323,48 +173,3 @@ def _store_one(writer: Any, encoder: Encoder, encoded: Encoded, report: Featuriz
     report.empty_texts += encoded.empty
     if not math.isnan(encoded.duration_s):
         report.audio_s += encoded.duration_s
-
-
-class _Pool(ThreadPoolExecutor):
-    """Threads that drop what is queued when the caller stops early."""
-
-    def __init__(self, workers: int) -> None:
-        super().__init__(max(1, workers), thread_name_prefix="decode")
-
-    def __exit__(self, *exc: object) -> None:
-        self.shutdown(wait=True, cancel_futures=True)
-
-
-class _StopSignals:
-    """SIGINT and SIGTERM stop the run at once while it encodes, and after the current utterance while it writes."""
-
-    def __init__(self) -> None:
-        self.signum = 0
-        self._report: FeaturizeReport | None = None
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> _StopSignals:
-        if threading.current_thread() is threading.main_thread():  # only there may handlers be set
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                self._previous[signum] = signal.signal(signum, self._handle)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
-
-    def _handle(self, signum: int, frame: FrameType | None) -> None:
-        self.signum = signum
-        if self._report is not None:
-            raise Interrupted(signum, self._report)
-
-    @contextmanager
-    def raising(self, report: FeaturizeReport) -> Iterator[None]:
-        """Inside, a signal raises Interrupted at once; one that came before raises on entry."""
-        self._report = report
-        try:
-            if self.signum:
-                raise Interrupted(self.signum, report)
-            yield
-        finally:
-            self._report = None

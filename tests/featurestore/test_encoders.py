@@ -542,6 +542,53 @@ def test_a_torch_checkpoint_gives_the_rows_of_the_safetensors_one(
     np.testing.assert_array_equal(rows, load("wav2vec2-stable").encode(waveform)[0])
 
 
+def test_an_old_checkpoint_with_a_head_loads_whole(tmp_path: Path) -> None:
+    """The hub's HuBERT files hold a CTC model whose weight norm has the names of an older torch."""
+    model = transformers.HubertForCTC(transformers.HubertConfig(**GROUP)).eval()
+    state = {
+        key.replace("parametrizations.weight.original0", "weight_g").replace(
+            "parametrizations.weight.original1", "weight_v"
+        ): value
+        for key, value in model.state_dict().items()
+    }
+    assert "hubert.encoder.pos_conv_embed.conv.weight_g" in state
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    model.config.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text('{"do_normalize": false}')
+    waveform = noise(8_000)
+    with torch.inference_mode():
+        expected = model.hubert(torch.from_numpy(waveform[0])[None]).last_hidden_state.numpy()
+    assert worst_row(load_encoder("mine", weights=tmp_path, device="cpu").encode(waveform)[0], expected) <= 1e-5
+
+
+def test_an_openai_checkpoint_gives_openai_whispers_numbers(tmp_path: Path) -> None:
+    from whisper.model import ModelDimensions, Whisper
+
+    torch.manual_seed(0)
+    dims = ModelDimensions(
+        n_mels=80, n_audio_ctx=1500, n_audio_state=32, n_audio_head=2, n_audio_layer=2,
+        n_vocab=64, n_text_ctx=8, n_text_state=32, n_text_head=2, n_text_layer=1,
+    )  # fmt: skip
+    model = Whisper(dims).eval()
+    torch.save({"dims": vars(dims), "model_state_dict": model.half().state_dict()}, tmp_path / "mini.pt")
+    waveform = noise(16_000)[0]
+    filters = torch.from_numpy(mel_filters(80))
+    spectrum = torch.stft(
+        torch.from_numpy(np.pad(waveform, (0, 480_000 - len(waveform)))),
+        400, 160, window=torch.hann_window(400), return_complex=True,
+    )  # fmt: skip
+    mel = (filters @ spectrum[:, :-1].abs() ** 2).clamp(min=1e-10).log10()
+    mel = (mel.maximum(mel.max() - 8) + 4) / 4
+    with torch.inference_mode():
+        expected = model.float().encoder(mel[None]).numpy()[:, :50]
+    encoder = load_encoder("whisper-tiny", weights=tmp_path / "mini.pt", device="cpu")
+    assert encoder.spec.encoder == "whisper-tiny"
+    assert worst_row(encoder.encode([waveform])[0], expected) <= 1e-5
+    (tmp_path / "bad.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(EncoderError, match="not an openai-whisper checkpoint"):
+        load_encoder("whisper-tiny", weights=tmp_path / "bad.pt")
+
+
 @pytest.mark.parametrize(
     "options",
     [{"pool": "max"}, {"dtype": "int8"}, {"device": "gpu7"}, {"compute": "int8"}, {"window": "30s"}, {"layers": "9"}],

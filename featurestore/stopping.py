@@ -1,0 +1,56 @@
+"""SIGINT and SIGTERM as one clean stop that never tears what is being written."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run stopped by SIGINT or SIGTERM after committing what it had finished; carries the signal and the report."""
+
+    def __init__(self, signum: int, report: Any) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+        self.report = report
+
+
+class StopSignals:
+    """SIGINT and SIGTERM stop the run at once while it encodes, and after the current utterance while it writes."""
+
+    def __init__(self) -> None:
+        self.signum = 0
+        self._report: Any = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():  # only there may handlers be set
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._previous[signum] = signal.signal(signum, self._handle)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        self.signum = signum
+        # Disarmed before it raises: a second signal, during the commit that follows, only repeats the first.
+        report, self._report = self._report, None
+        if report is not None:
+            raise Interrupted(signum, report)
+
+    @contextmanager
+    def raising(self, report: Any) -> Iterator[None]:
+        """Inside, a signal raises Interrupted at once; one that came before raises on entry."""
+        self._report = report
+        try:
+            if self.signum:
+                raise Interrupted(self.signum, report)
+            yield
+        finally:
+            self._report = None
