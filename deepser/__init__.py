@@ -1,0 +1,1 @@
+"""Trainers over cached features: targets, samplers, losses, networks, members and metrics."""

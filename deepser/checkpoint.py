@@ -1,0 +1,72 @@
+"""A run's state on disk: weights, optimiser and history in one safetensors file that is there whole or not at all."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from featurestore.errors import ConfigError
+
+
+@dataclass
+class State:
+    """How far a run has come; saved beside the weights after every epoch."""
+
+    stage: int = 0
+    epoch: int = 0  # finished epochs of the stage
+    best_score: float = -1.0
+    best_at: str = ""
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save_checkpoint(
+    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, best: dict[str, Tensor], state: State
+) -> None:
+    tensors = {f"model/{name}": value for name, value in network.state_dict().items()}
+    tensors |= {f"best/{name}": value for name, value in best.items()}
+    for name, parameter in network.named_parameters():
+        for slot, value in optimiser.state.get(parameter, {}).items():
+            tensors[f"optimiser/{slot}/{name}"] = value
+    save_atomically(tensors, path, {"state": json.dumps(asdict(state))})
+
+
+def load_checkpoint(path: Path, network: nn.Module) -> tuple[State, dict[str, Tensor], dict[str, Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            state = State(**json.loads(file.metadata()["state"]))
+        tensors = load_file(path)
+    except Exception as error:
+        raise ConfigError(
+            f"The checkpoint {path} can't be read ({error}); remove it to start this fold again."
+        ) from error
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}}
+    for name, value in tensors.items():
+        group, _, rest = name.partition("/")
+        groups[group][rest] = value
+    network.load_state_dict(groups["model"])
+    return state, groups["best"], groups["optimiser"]
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, network: nn.Module, saved: dict[str, Tensor]) -> None:
+    for name, parameter in network.named_parameters():
+        slots = {key.partition("/")[0]: value for key, value in saved.items() if key.partition("/")[2] == name}
+        if slots:
+            optimiser.state[parameter] = {
+                slot: v.to(parameter.device if v.dim() else "cpu") for slot, v in slots.items()
+            }
+
+
+def save_atomically(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """A safetensors file that is there whole or not at all, whenever the process dies."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    save_file(contiguous, temporary, metadata)
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -1,0 +1,84 @@
+"""Which model of a member sees which utterance: given folds, speaker-disjoint folds, or one split."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepser import samplers
+from deepser.data import Indices
+from featurestore.errors import ManifestError
+from featurestore.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class FoldPlan:
+    """Which model sees which utterance: fold f's model learns from every other fold and judges fold f.
+
+    `folds` (N,): index into `names`, or -1 for an utterance no model learns from (development, test); those are judged
+    by all models together. With one fold there is one model, which learns from all of it and judges the rest alone.
+    """
+
+    names: tuple[str, ...]
+    folds: Indices
+    rule: str  # how it came about; recorded with the posteriors
+
+    @property
+    def oof(self) -> str:
+        """Posteriors of training utterances: "fold", from a model that never saw them, or "none" (there are none)."""
+        return "fold" if len(self.names) > 1 else "none"
+
+    def train_at(self, fold: int) -> Indices:
+        if len(self.names) == 1:
+            return np.flatnonzero(self.folds == 0)
+        return np.flatnonzero((self.folds >= 0) & (self.folds != fold))
+
+    def judged_at(self, fold: int) -> Indices:
+        unseen = self.folds == -1
+        return np.flatnonzero(unseen if len(self.names) == 1 else unseen | (self.folds == fold))
+
+
+def plan_folds(manifest: Manifest, *, cv: str | None = None, n_folds: int = 1, seed: int = 0) -> FoldPlan:
+    """The fold plan of a manifest.
+
+    cv: a column whose values are the folds; every utterance is judged by a model that did not learn from it.
+    Otherwise the `split` column counts: models learn from train, in `n_folds` speaker-disjoint
+    folds, and judge the rest.
+    Raises ManifestError when the column is missing or empty somewhere, or names too few folds.
+    """
+    if cv is not None:
+        values = [None if v is None else str(v) for v in manifest.column(cv).tolist()]
+        if None in values or "" in values:
+            row = next(i for i, v in enumerate(values) if not v)
+            raise ManifestError(f"Column {cv!r} is empty for {manifest.keys[row]!r}; every utterance needs a fold.")
+        names = tuple(sorted({v for v in values if v is not None}, key=lambda v: (len(v), v)))
+        if len(names) < 2:
+            raise ManifestError(f"Column {cv!r} holds the one value {names[0]!r}; cross-validation needs two or more.")
+        index = {name: i for i, name in enumerate(names)}
+        return FoldPlan(names, np.array([index[v] for v in values if v is not None], np.int64), f"cv:{cv}")
+    if not manifest.has("split"):
+        hint = (
+            " It has a 'fold' column: use --cv fold." if manifest.has("fold") else " Or name a column of folds: --cv."
+        )
+        raise ManifestError(f"Manifest {manifest.name} has no 'split' column that says what to train on.{hint}")
+    train = manifest.column("split") == "train"
+    if not train.any():
+        found = ", ".join(sorted({str(v) for v in manifest.column("split")}))
+        raise ManifestError(f"No utterance of {manifest.name} has split 'train'; found {found}.")
+    folds = np.full(len(manifest), -1, np.int64)
+    if n_folds == 1:
+        folds[train] = 0
+        return FoldPlan(("all",), folds, "split")
+    at = np.flatnonzero(train)
+    folds[at] = samplers.group_folds(speaker_groups(manifest)[at].tolist(), n_folds, seed=seed)
+    return FoldPlan(tuple(str(i + 1) for i in range(n_folds)), folds, f"split, {n_folds} speaker-disjoint folds")
+
+
+def speaker_groups(manifest: Manifest) -> NDArray[np.str_]:
+    """(N,) who speaks; an unknown speaker (missing or "Unknown") is a group of its own per utterance."""
+    keys = np.asarray(manifest.keys, dtype=str)
+    if not manifest.has("speaker"):
+        return keys
+    speakers = manifest.column("speaker").tolist()
+    unknown = (None, "", "Unknown")
+    return np.array([f"u:{k}" if s in unknown else f"s:{s}" for k, s in zip(keys, speakers, strict=True)], dtype=str)

@@ -1,0 +1,120 @@
+"""A fitted member of an ensemble: its run directory, read back, and its posteriors for utterances in a store."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from deepser import trainer
+from deepser.config import MemberConfig, from_dict
+from deepser.data import Indices, TrainingData
+from deepser.device import pick_device
+from deepser.network import DeepSER
+from deepser.targets import Targets
+from featurestore.errors import ConfigError
+from featurestore.loader import FeatureRef
+from featurestore.store import FeatureStore
+
+
+@dataclass(frozen=True)
+class Member:
+    """A fitted member: its config, what its outputs mean, and one network per fold."""
+
+    config: MemberConfig
+    classes: tuple[str, ...]
+    attributes: tuple[str, ...]
+    attribute_ranges: tuple[tuple[float, float], ...]
+    inputs: tuple[tuple[int, int], ...]  # (stored layers, dim) per feature set
+    layers: tuple[tuple[str, ...], ...]  # the layers read of each feature set
+    specs: tuple[dict[str, Any], ...]  # each feature set's specification
+    directory: Path
+
+    @staticmethod
+    def load(directory: Path | str) -> "Member":
+        """Read a run directory; ConfigError says what is missing or damaged."""
+        directory = Path(directory)
+        path = directory / "config.json"
+        if not path.is_file():
+            raise ConfigError(
+                f"{directory} is not a member's run directory: it has no config.json. Run `medusa fit-deepser` first."
+            )
+        try:
+            saved = json.loads(path.read_text())
+            return Member(
+                config=from_dict(MemberConfig, saved["member"], f"{path}: member"),
+                classes=tuple(saved["classes"]),
+                attributes=tuple(saved["attributes"]),
+                attribute_ranges=tuple((low, high) for low, high in saved["attribute_ranges"]),
+                inputs=tuple((n_layers, dim) for n_layers, dim in saved["inputs"]),
+                layers=tuple(tuple(layers) for layers in saved["layers"]),
+                specs=tuple(saved["specs"]),
+                directory=directory,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"{path} is damaged ({type(error).__name__}: {error}); fit the member again.") from error
+
+    @property
+    def refs(self) -> tuple[FeatureRef, ...]:
+        names = [FeatureRef.parse(text).name for text in self.config.features]
+        return tuple(FeatureRef(name, layers) for name, layers in zip(names, self.layers, strict=True))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*self.classes, *(f"attr:{name}" for name in self.attributes))
+
+    def new_network(self) -> DeepSER:
+        return DeepSER(self.inputs, len(self.classes), self.attribute_ranges, self.config.network)
+
+    def weights(self) -> list[Path]:
+        """The weight files of its folds; ConfigError when it is not fitted to the end."""
+        paths = sorted(self.directory.glob("fold-*/model.safetensors"))
+        if not paths:
+            raise ConfigError(
+                f"{self.directory} holds no weights yet; run the same `medusa fit-deepser` again to finish it."
+            )
+        return paths
+
+    def predict(
+        self, store: FeatureStore, keys: Sequence[str], *, device: str = "auto"
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Posteriors and logits of utterances in the store: each (n, C + A) float32, means over its folds."""
+        on = pick_device(device)
+        empty = np.zeros((len(keys), 0), np.float32)
+        targets = Targets(
+            tuple(keys), self.classes, self.attributes, self.attribute_ranges,
+            np.full(len(keys), -1, np.int64), np.zeros((len(keys), len(self.classes)), np.float32),
+            np.full((len(keys), len(self.attributes)), np.nan, np.float32) if self.attributes else empty,
+        )  # fmt: skip
+        data = TrainingData(store, self.refs, targets)
+        total = PosteriorMean(len(keys), len(self.columns))
+        everything = np.arange(len(keys))
+        for path in self.weights():
+            network = self.new_network()
+            network.load_state_dict(load_file(path))
+            total.add(everything, *trainer.predict(network, data, everything, self.config.train, on))
+        return total.means()
+
+
+class PosteriorMean:
+    """Means of class probabilities, logits and attributes over the models that judged an utterance."""
+
+    def __init__(self, n: int, n_columns: int) -> None:
+        self.posteriors = np.zeros((n, n_columns), np.float32)
+        self.logits = np.zeros((n, n_columns), np.float32)
+        self.count = np.zeros(n, np.int64)
+
+    def add(self, at: Indices, logits: NDArray[np.float32], attributes: NDArray[np.float32]) -> None:
+        shifted = np.exp(logits - logits.max(1, keepdims=True))
+        probabilities = shifted / shifted.sum(1, keepdims=True)
+        self.posteriors[at] += np.concatenate([probabilities, attributes], 1)
+        self.logits[at] += np.concatenate([logits, attributes], 1)
+        self.count[at] += 1
+
+    def means(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        count = np.maximum(self.count, 1)[:, None].astype(np.float32)
+        return self.posteriors / count, self.logits / count

@@ -1,0 +1,77 @@
+"""What a corpus asks of a model: soft class targets from votes, consensus labels, and attributes with gaps."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurestore.errors import ManifestError
+from featurestore.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Targets of N utterances, in the manifest's order; everything is addressed by class and attribute name."""
+
+    keys: tuple[str, ...]
+    classes: tuple[str, ...]
+    attributes: tuple[str, ...]
+    attribute_ranges: tuple[tuple[float, float], ...]
+    labels: NDArray[np.int64]  # (N,), -1 where there is no consensus
+    soft: NDArray[
+        np.float32
+    ]  # (N, C): votes normalised to sum to one, else the label's one-hot; zeros where unlabelled
+    attribute_values: NDArray[np.float32]  # (N, A) on each attribute's own scale, NaN where missing
+
+    @staticmethod
+    def from_manifest(manifest: Manifest) -> "Targets":
+        """The targets of a manifest; without a label or vote column it is a ManifestError that says so."""
+        scheme = manifest.scheme
+        if not scheme.classes:
+            raise ManifestError(
+                f"{manifest.name} has neither a 'label' column nor vote_<class> columns, so there is nothing to learn. "
+                "Name the label column with `medusa prepare csv --column label=YOURS`."
+            )
+        index = {name: i for i, name in enumerate(scheme.classes)}
+        votes = manifest.votes
+        names = manifest.labels if manifest.has("label") else [None] * len(manifest)
+        labels = np.array([-1 if name is None else index[name] for name in names], np.int64)
+        if votes is None:
+            soft = np.zeros((len(manifest), len(index)), np.float32)
+        else:
+            totals = votes.sum(1, keepdims=True)
+            soft = (votes / np.where(totals > 0, totals, 1.0)).astype(np.float32)
+            if not manifest.has("label"):
+                labels = plurality(votes)
+        unvoted = np.flatnonzero((soft.sum(1) == 0) & (labels >= 0))
+        soft[unvoted, labels[unvoted]] = 1.0
+        return Targets(
+            keys=tuple(manifest.keys),
+            classes=tuple(scheme.classes),
+            attributes=tuple(scheme.attributes),
+            attribute_ranges=tuple(scheme.attributes.values()),
+            labels=labels,
+            soft=soft,
+            attribute_values=manifest.attributes.astype(np.float32),
+        )
+
+    @property
+    def one_hot(self) -> NDArray[np.float32]:
+        """(N, C): the consensus label alone; zeros where there is none."""
+        return np.eye(len(self.classes) + 1, len(self.classes), dtype=np.float32)[self.labels]
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """(N,): utterances with a class target or a known attribute, thus of use in training."""
+        return (
+            (self.soft.sum(1) > 0) | ~np.isnan(self.attribute_values).all(1)
+            if self.attributes
+            else self.soft.sum(1) > 0
+        )
+
+
+def plurality(votes: NDArray[np.floating]) -> NDArray[np.int64]:
+    """(N, C) vote counts -> (N,) class with the most votes, -1 where it is tied or nobody voted."""
+    top = votes.max(1, keepdims=True)
+    clear = ((votes == top).sum(1) == 1) & (top[:, 0] > 0)
+    return np.where(clear, votes.argmax(1), -1).astype(np.int64)
