@@ -32,6 +32,8 @@ class WhisperEncoder:
     Window modes, different numbers: `pad30` is what Whisper was trained on, silence up to 30 s goes through the encoder
     and its frames are dropped afterwards. `short` encodes the audio's own frames only (its mel frames are those of
     `pad30`, cut to 2 per encoder frame; padding of a batch is masked): 5 to 10 times less work on short utterances.
+    On a CPU each window runs alone, so that its rows are the same to the bit. In padded fp32 batches the rows of
+    OpenAI's weights agree with those to 1e-6 on average; the final layer norm raises rounding to 3e-5 in single rows.
     """
 
     kind = "audio"
