@@ -43,3 +43,10 @@ def models_dir() -> Path:
 def demo_corpus() -> Path:
     """The RAVDESS subset that the repository carries."""
     return REPO / "featurestore" / "demo_corpus"
+
+
+@pytest.fixture(scope="session")
+def crema_d_votes() -> Path:
+    """CREMA-D's votes for the voice alone: `votes.csv`, 7,442 clips, and `speakers.csv`."""
+    default = REPO.parent / "shared" / "data" / "crema-d-votes"
+    return _outside_the_repository("MEDUSA_CREMA_D_VOTES", default, "CREMA-D's votes")
