@@ -164,7 +164,7 @@ class FeatureSet(Mapping[str, np.ndarray]):
         """Rows of the keys, one after the other in their order; StoreError names keys that are missing.
 
         out: C-contiguous (>= sum T, D) in the stored dtype; the result is a view of its first rows. Pass the same
-        array each time: a fresh one costs page faults and halves the speed.
+        array each time: fresh memory costs page faults, up to half the speed.
         """
         layer = self._layer(layer)
         segments, index = self._load()
