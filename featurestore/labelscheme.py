@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -50,6 +51,20 @@ class LabelScheme:
                 f'{source}: expected JSON like {{"classes": ["angry", "sad"], "attributes": {{"arousal": [1, 7]}}}}, '
                 f"found something else ({type(error).__name__}: {error})."
             ) from None
+
+    @staticmethod
+    def sidecar(path: Path) -> Path:
+        """Where the scheme of the table at `path` is kept: `<stem>.scheme.json`."""
+        return path.with_suffix(".scheme.json")
+
+    @classmethod
+    def beside(cls, path: Path) -> "LabelScheme | None":
+        """The scheme in the sidecar of the table at `path`, None when there is no sidecar."""
+        sidecar = cls.sidecar(path)
+        try:
+            return cls.from_json(sidecar.read_bytes(), str(sidecar)) if sidecar.exists() else None
+        except OSError as error:
+            raise ManifestError(f"{sidecar} can't be read: {error.strerror or error}.") from None
 
     @classmethod
     def of_table(cls, table: pa.Table) -> "LabelScheme":

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from featurestore import manifest_checks as checks
 from featurestore.errors import ManifestError
 from featurestore.labelscheme import LabelScheme
-from featurestore.manifest_checks import SPLITS, STRING_COLUMNS
+from featurestore.manifest_checks import SPLITS
 from featurestore.table_files import read_table_file, replace_file, write_table_file
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ class Manifest:
 
     Columns: utterance_id; path and/or text; optional speaker, gender, label, split (one of SPLITS), fold, duration_s,
     vote_<class> (counts or weights >= 0, one column for each class), attr_<attribute>; any others are kept. Names are
-    strings (`fold` too), empty is missing. Relative audio paths start at `root`.
+    strings (`fold` too), empty is missing. Relative audio paths start at `root`. `notes` says what the reader of a
+    corpus left out or found odd; it is not written.
     """
 
     def __init__(
@@ -39,8 +40,9 @@ class Manifest:
         self.name = name
         self.root = Path(root)
         self.scheme = LabelScheme.of_table(table) if scheme is None else scheme
-        self._table, problems = _typed(table)
-        problems += _problems(self._table, self.scheme)
+        self.notes: list[str] = []
+        self._table, problems = checks.typed(table)
+        problems += checks.table_problems(self._table, self.scheme)
         if problems:
             raise ManifestError(checks.sentence(f"Manifest {name}", problems))
 
@@ -49,15 +51,9 @@ class Manifest:
         """Read a .csv or .parquet manifest; its scheme is `<stem>.scheme.json` beside it, or Parquet metadata."""
         path = Path(path)
         table = read_table_file(path)
-        sidecar = path.with_suffix(".scheme.json")
+        scheme = LabelScheme.beside(path)
         inside = (table.schema.metadata or {}).get(SCHEME_KEY)
-        scheme = None
-        if sidecar.exists():
-            try:
-                scheme = LabelScheme.from_json(sidecar.read_bytes(), str(sidecar))
-            except OSError as error:
-                raise ManifestError(f"{sidecar} can't be read: {error.strerror or error}.") from None
-        elif inside is not None:
+        if scheme is None and inside is not None:
             scheme = LabelScheme.from_json(inside, f"{path}, schema metadata")
         manifest = cls(table, scheme, path.parent, str(path))  # errors name the file
         manifest.name = path.stem
@@ -76,7 +72,7 @@ class Manifest:
         scheme = self.scheme.to_json().encode()
         table = table.replace_schema_metadata({SCHEME_KEY: scheme})
         write_table_file(table, path)
-        replace_file(path.with_suffix(".scheme.json"), lambda file: file.write(scheme))
+        replace_file(LabelScheme.sidecar(path), lambda file: file.write(scheme))
 
     @classmethod
     def from_pandas(
@@ -174,7 +170,7 @@ class Manifest:
         if len(np.unique(indices)) != len(indices):
             raise ManifestError("Row indices must be distinct: an utterance id can't stand in a manifest twice.")
         chosen = object.__new__(Manifest)  # a subset of checked rows needs no second check
-        chosen.name, chosen.root, chosen.scheme = self.name, self.root, self.scheme
+        chosen.name, chosen.root, chosen.scheme, chosen.notes = self.name, self.root, self.scheme, []
         chosen._table = self._table.take(pa.array(indices))
         return chosen
 
@@ -190,61 +186,6 @@ class Manifest:
     @cached_property
     def _row_of(self) -> dict[str, int]:
         return {key: i for i, key in enumerate(self.keys)}
-
-
-def _typed(table: pa.Table) -> tuple[pa.Table, list[str]]:
-    """Names as strings, votes, attributes and durations as float64; and the sentences for what would not convert."""
-    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
-    if twice:
-        raise ManifestError(f"A manifest has two columns of one name: {', '.join(map(repr, twice))}. Rename one.")
-    problems: list[str] = []
-    for i, name in enumerate(table.column_names):
-        column = table.column(name)
-        if name in STRING_COLUMNS:
-            try:
-                column = checks.as_strings(column)
-            except pa.ArrowException:
-                problems.append(f"column {name!r} must hold strings, found {column.type}")
-        elif name == "duration_s" or name.startswith(("vote_", "attr_")):
-            values = column
-            column, bad = checks.as_numbers(column)
-            if bad:
-                problems.append(checks.listing(f"{name} is not a number", bad, values.to_pylist()))
-        table = table.set_column(i, name, column)
-    return table, problems
-
-
-def _problems(table: pa.Table, scheme: LabelScheme) -> list[str]:
-    names = table.column_names
-    if "utterance_id" not in names:
-        return [checks.missing_column("utterance_id", names) + "; `medusa prepare csv` renames columns"]
-    if not table.num_rows:
-        return ["has no rows; expected at least one utterance"]
-    problems = checks.id_problems(table.column("utterance_id")) + checks.source_problems(table)
-    if "label" in names:
-        problems += checks.membership_problems(table.column("label"), "label", scheme.classes)
-    if "split" in names:
-        problems += checks.membership_problems(table.column("split"), "split", SPLITS)
-    if "duration_s" in names:
-        problems += checks.range_problems(table.column("duration_s"), "duration_s", 0.0, np.inf)
-    votes = {name.removeprefix("vote_") for name in names if name.startswith("vote_")}
-    if votes and votes != set(scheme.classes):
-        problems.append(
-            f"there must be a vote column for each class {list(scheme.classes)}, found them for {sorted(votes)}"
-        )
-    for vote in sorted(votes):
-        problems += checks.range_problems(table.column(f"vote_{vote}"), f"vote_{vote}", 0.0, np.inf)
-    attributes = {name.removeprefix("attr_") for name in names if name.startswith("attr_")}
-    if attributes != set(scheme.attributes):
-        problems.append(
-            f"there must be an attr_ column for each attribute of the scheme {list(scheme.attributes)}, "
-            f"found them for {sorted(attributes)}"
-        )
-    for attribute in sorted(attributes & set(scheme.attributes)):
-        problems += checks.range_problems(
-            table.column(f"attr_{attribute}"), f"attr_{attribute}", *scheme.attributes[attribute]
-        )
-    return problems
 
 
 def _moved(paths: list[str | None], root: Path, directory: Path) -> list[str | None]:

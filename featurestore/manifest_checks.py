@@ -1,11 +1,17 @@
-"""What can be wrong with a manifest's rows: each check returns sentences that name rows and values, never raises."""
+"""What can be wrong with a manifest's rows: checks return sentences that name rows and values, all at once."""
 
 import difflib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from featurestore.errors import ManifestError
+
+if TYPE_CHECKING:
+    from featurestore.labelscheme import LabelScheme
 
 SPLITS = ("train", "development", "test", "test1", "test2", "test3")
 STRING_COLUMNS = ("utterance_id", "path", "text", "speaker", "gender", "label", "split", "fold")
@@ -14,7 +20,7 @@ ROWS_COUNT = "(Rows are counted from 1, the header not included.)"
 
 # Names under which the field keeps these columns; difflib alone would not bring "emotion" and "label" together.
 SYNONYMS = {
-    "utterance_id": ("FileName", "file_name", "filename", "utt_id", "utterance", "id", "key", "name", "segment_id"),
+    "utterance_id": ("FileName", "file_name", "filename", "utt_id", "utterance", "id", "key", "name", "path", "wav"),
     "path": ("wav", "file", "audio", "audio_path", "wav_path", "filepath", "file_path", "file_name", "FileName"),
     "text": ("transcript", "transcription", "sentence", "utterance", "words"),
     "speaker": ("SpkrID", "speaker_id", "spk", "actor", "spkr"),
@@ -27,6 +33,62 @@ SYNONYMS = {
     "attr_dominance": ("EmoDom", "dominance"),
     "duration_s": ("duration", "length", "dur"),
 }
+
+
+def typed(table: pa.Table) -> tuple[pa.Table, list[str]]:
+    """Names as strings, votes, attributes and durations as float64; and the sentences for what would not convert."""
+    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if twice:
+        raise ManifestError(f"A manifest has two columns of one name: {', '.join(map(repr, twice))}. Rename one.")
+    problems: list[str] = []
+    for i, name in enumerate(table.column_names):
+        column = table.column(name)
+        if name in STRING_COLUMNS:
+            try:
+                column = as_strings(column)
+            except pa.ArrowException:
+                problems.append(f"column {name!r} must hold strings, found {column.type}")
+        elif name == "duration_s" or name.startswith(("vote_", "attr_")):
+            values = column
+            column, bad = as_numbers(column)
+            if bad:
+                problems.append(listing(f"{name} is not a number", bad, values.to_pylist()))
+        table = table.set_column(i, name, column)
+    return table, problems
+
+
+def table_problems(table: pa.Table, scheme: "LabelScheme") -> list[str]:
+    """Everything wrong with the rows of a typed table under a label scheme, as sentences without a full stop."""
+    names = table.column_names
+    if "utterance_id" not in names:
+        return [missing_column("utterance_id", names) + "; `medusa prepare csv` renames columns"]
+    if not table.num_rows:
+        return ["has no rows; expected at least one utterance"]
+    problems = id_problems(table.column("utterance_id")) + source_problems(table)
+    if "label" in names:
+        problems += membership_problems(table.column("label"), "label", scheme.classes)
+    if "split" in names:
+        problems += membership_problems(table.column("split"), "split", SPLITS)
+    if "duration_s" in names:
+        problems += range_problems(table.column("duration_s"), "duration_s", 0.0, np.inf)
+    votes = {name.removeprefix("vote_") for name in names if name.startswith("vote_")}
+    if votes and votes != set(scheme.classes):
+        problems.append(
+            f"there must be a vote column for each class {list(scheme.classes)}, found them for {sorted(votes)}"
+        )
+    for vote in sorted(votes):
+        problems += range_problems(table.column(f"vote_{vote}"), f"vote_{vote}", 0.0, np.inf)
+    attributes = {name.removeprefix("attr_") for name in names if name.startswith("attr_")}
+    if attributes != set(scheme.attributes):
+        problems.append(
+            f"there must be an attr_ column for each attribute of the scheme {list(scheme.attributes)}, "
+            f"found them for {sorted(attributes)}"
+        )
+    for attribute in sorted(attributes & set(scheme.attributes)):
+        problems += range_problems(
+            table.column(f"attr_{attribute}"), f"attr_{attribute}", *scheme.attributes[attribute]
+        )
+    return problems
 
 
 def near_names(name: str, names: Sequence[str]) -> list[str]:
@@ -111,9 +173,7 @@ def source_problems(table: pa.Table) -> list[str]:
     """Rows, or a whole table, with neither audio nor text."""
     sources = [table.column(name) for name in ("path", "text") if name in table.column_names]
     if not sources:
-        return [
-            f"has neither a 'path' column (audio) nor a 'text' column; {missing_column('path', table.column_names)}"
-        ]
+        return [missing_column("path", table.column_names) + ", and no 'text' column either"]
     nothing = sources[0].is_null()
     for column in sources[1:]:
         nothing = pc.and_(nothing, column.is_null())

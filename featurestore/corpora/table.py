@@ -1,0 +1,143 @@
+"""`medusa prepare csv`: a table that a user already has, its columns renamed, every problem reported at once."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore import manifest_checks as checks
+from featurestore.errors import ManifestError
+from featurestore.labelscheme import LabelScheme
+from featurestore.manifest import Manifest
+from featurestore.table_files import read_table_file
+
+# The names under which the field keeps its splits; anything else is an error, never a guess.
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "dev": "development",
+    "development": "development",
+    "val": "development",
+    "valid": "development",
+    "validation": "development",
+    "test": "test",
+    "test1": "test1",
+    "test2": "test2",
+    "test3": "test3",
+}
+
+
+def read_table(
+    path: Path | str,
+    *,
+    columns: Mapping[str, str] | None = None,
+    classes: Sequence[str] | None = None,
+    attributes: Mapping[str, tuple[float, float]] | None = None,
+    root: Path | str | None = None,
+    check_audio: bool = True,
+    require_label: bool = True,
+) -> Manifest:
+    """Read and validate a .csv, .tsv (commas, semicolons, tabs) or .parquet table.
+
+    columns: manifest name -> the table's name, such as {"label": "emotion", "attr_arousal": "EmoAct"}; one column may
+    serve two names. classes: the classes in their order (else the sidecar's, the vote columns', the sorted labels).
+    attributes: name -> (low, high), 1 to 7 where not given. root: where relative audio paths start (else the table's
+    directory). Split names are made uniform (Train, dev, Validation, Test1 -> train, development, development, test1).
+    ManifestError lists every problem: missing columns with near names, else by row number and value ids, labels, votes,
+    attributes and splits, and with check_audio the audio files that do not exist.
+    """
+    path = Path(path)
+    root = path.parent if root is None else Path(root)
+    table = read_table_file(path, any_delimiter=True)
+    table, notes = _renamed(path, table, dict(columns or {}))
+    _refuse_missing(path, table, require_label)
+    if "split" in table.column_names:
+        table = _uniform_splits(table)
+    scheme = _scheme(path, table, classes, attributes or {})
+    table, problems = checks.typed(table)
+    problems += checks.table_problems(table, scheme)
+    if check_audio and "path" in table.column_names:
+        problems += _missing_audio(table.column("path").to_pylist(), root)
+    if problems:
+        raise ManifestError(checks.sentence(str(path), problems))
+    manifest = Manifest(table, scheme, root, path.stem)
+    manifest.notes += notes
+    return manifest
+
+
+def _renamed(path: Path, table: pa.Table, columns: dict[str, str]) -> tuple[pa.Table, list[str]]:
+    """The table under the manifest's names; what had such a name before and was not asked for is kept as <name>_was."""
+    problems, notes = [], []
+    names = table.column_names
+    for target, source in columns.items():
+        known = (*checks.STRING_COLUMNS, "duration_s")
+        if target not in known and not target.startswith(("vote_", "attr_")):
+            near = checks.near_names(target, known)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            expected = ", ".join((*known, "vote_<class>", "attr_<attribute>"))
+            problems.append(f"{target!r} is no column of a manifest, expected one of {expected}{hint}")
+        if source not in names:
+            problems.append(checks.missing_column(source, names) + f", asked for as {target!r}")
+    if problems:
+        raise ManifestError(checks.sentence(str(path), problems))
+    used = set(columns.values())
+    out: dict[str, pa.ChunkedArray] = {}
+    for name in names:
+        targets = [target for target, source in columns.items() if source == name]
+        for target in targets:
+            out[target] = table.column(name)
+        if not targets and name in columns:
+            notes.append(f"column {name!r} is now {columns[name]!r}; the former one is kept as '{name}_was'")
+            out[f"{name}_was"] = table.column(name)
+        elif not targets and name not in used:
+            out[name] = table.column(name)
+    return pa.table(out), notes
+
+
+def _refuse_missing(path: Path, table: pa.Table, require_label: bool) -> None:
+    names = table.column_names
+    problems = []
+    if "utterance_id" not in names:
+        problems.append(checks.missing_column("utterance_id", names))
+    if "path" not in names and "text" not in names:
+        problems.append(checks.missing_column("path", names) + ", and no 'text' column either")
+    votes = any(name.startswith(("vote_", "attr_")) for name in names)
+    if require_label and "label" not in names and not votes:
+        problems.append(
+            checks.missing_column("label", names) + ", and no vote_<class> or attr_<attribute> column either"
+        )
+    if problems:
+        remedy = (
+            "; say which column it is, or that there are no labels" if require_label else "; say which column it is"
+        )
+        problems[-1] += remedy
+        raise ManifestError(checks.sentence(str(path), problems))
+
+
+def _uniform_splits(table: pa.Table) -> pa.Table:
+    """Known split names in their one spelling; unknown ones are left for the checks to name."""
+    column = checks.as_strings(table.column("split"))
+    spelling = {
+        value: SPLIT_NAMES.get(value.strip().lower(), value)
+        for value in pc.unique(column).to_pylist()
+        if value is not None
+    }
+    uniform = pa.array([spelling.get(value) for value in column.to_pylist()], pa.string())
+    return table.set_column(table.column_names.index("split"), "split", uniform)
+
+
+def _scheme(
+    path: Path, table: pa.Table, classes: Sequence[str] | None, attributes: Mapping[str, tuple[float, float]]
+) -> LabelScheme:
+    """The classes and ranges that were given, completed from the table's sidecar, else from its columns."""
+    implied = LabelScheme.beside(path) or LabelScheme.of_table(table)
+    return LabelScheme(implied.classes if classes is None else tuple(classes), {**implied.attributes, **attributes})
+
+
+def _missing_audio(paths: list[str | None], root: Path) -> list[str]:
+    rows = [i for i, path in enumerate(paths) if path is not None and not os.path.isfile(os.path.join(root, path))]
+    if not rows:
+        return []
+    return [checks.listing(f"audio file not found (relative paths start at {os.path.abspath(root)})", rows, paths)]
