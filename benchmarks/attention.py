@@ -1,0 +1,48 @@
+"""Which attention is faster on this CPU in bf16: torch's fused kernel, or the plain product that `deepser.enc` uses there.
+
+Run: python benchmarks/attention.py
+"""
+
+import time
+from collections.abc import Callable
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.nn import functional as F
+
+from deepser.enc import attend
+
+SHAPES = [(16, 4, 46, 32), (16, 4, 184, 32), (16, 8, 370, 128)]  # (B, heads, T, d_head)
+REPEATS = 10
+
+
+def median_ms(step: Callable[[], Tensor], inputs: tuple[Tensor, ...]) -> float:
+    """Median time of forward and backward, in milliseconds."""
+    times = []
+    for _ in range(REPEATS + 1):
+        started = time.perf_counter()
+        torch.autograd.grad(step().sum(), inputs)
+        times.append(time.perf_counter() - started)
+    return 1e3 * sorted(times[1:])[REPEATS // 2]
+
+
+def main() -> None:
+    table = Table(title=f"attention, forward and backward, {torch.get_num_threads()} thread(s)")
+    for name in ("B, heads, T, d_head", "dtype", "fused ms", "ours ms", "fused / ours"):
+        table.add_column(name, justify="right")
+    for shape in SHAPES:
+        valid = torch.arange(shape[2]) < torch.full((shape[0], 1), shape[2] - 5)
+        for dtype in (torch.float32, torch.bfloat16):
+            q, k, v = (torch.randn(shape, dtype=dtype, requires_grad=True) for _ in range(3))
+            mask = valid[:, None, None, :]
+            fused = median_ms(lambda q=q, k=k, v=v, m=mask: F.scaled_dot_product_attention(q, k, v, m), (q, k, v))  # type: ignore[misc]
+            ours = median_ms(lambda q=q, k=k, v=v: attend(q, k, v, valid), (q, k, v))  # type: ignore[misc]
+            row = (str(shape), str(dtype).removeprefix("torch."), f"{fused:.2f}", f"{ours:.2f}", f"{fused / ours:.2f}")
+            table.add_row(*row)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
