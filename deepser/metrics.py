@@ -1,0 +1,255 @@
+"""What is measured of predictions: class scores, concordance of attributes, and their spread over folds."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from sklearn import metrics as sk
+
+from featurestore.errors import ConfigError, ManifestError
+
+SCORES = ("macro_f1", "micro_f1", "accuracy", "uar", "mean_ccc")
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class: precision, recall, F1 (0 where the ratio is 0/0) and its number of utterances."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Scores of class predictions, by class name.
+
+    macro_f1 averages over every class of the scheme, as the challenge does: a class without utterances counts as 0
+    (scikit-learn's labels=all, zero_division=0) and is named in `absent`. uar averages recall over the classes that
+    have utterances (scikit-learn's balanced_accuracy_score): the recall of a class that never occurs is undefined.
+    micro_f1 equals accuracy while each utterance has one label and one prediction.
+    """
+
+    classes: tuple[str, ...]
+    n: int
+    n_no_consensus: int
+    macro_f1: float
+    micro_f1: float
+    accuracy: float
+    uar: float
+    per_class: dict[str, ClassScore]
+    confusion: tuple[tuple[int, ...], ...]  # row: true class, column: predicted class
+    absent: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able values."""
+        return jsonable(asdict(self))
+
+
+@dataclass(frozen=True)
+class Concordance:
+    """Concordance correlation per attribute and its mean; NaN where an attribute has no target at all."""
+
+    ccc: dict[str, float]
+    mean: float
+    n: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able values."""
+        return jsonable(asdict(self))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Values by name (folds or seeds), their mean and sample standard deviation (n - 1; 0 for a single value)."""
+
+    mean: float
+    std: float
+    values: dict[str, float]
+
+    @classmethod
+    def of(cls, values: Mapping[str, float]) -> "Spread":
+        """The spread of the values that are defined (not NaN)."""
+        known = [value for value in values.values() if not math.isnan(value)]
+        mean = float(np.mean(known)) if known else math.nan
+        return cls(mean, float(np.std(known, ddof=1)) if len(known) > 1 else 0.0, dict(values))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores over all utterances pooled and, where folds were given, each score's spread over the folds."""
+
+    classification: Classification
+    concordance: Concordance | None = None
+    folds: dict[str, Spread] = field(default_factory=dict)
+
+    def scores(self) -> dict[str, float]:
+        """The pooled scores by the names in SCORES; mean_ccc only where there are attributes."""
+        found = {name: getattr(self.classification, name) for name in SCORES[:-1]}
+        return found | ({"mean_ccc": self.concordance.mean} if self.concordance else {})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able values."""
+        return jsonable(asdict(self))
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One line of a results table: a system's scores (names in SCORES), and their spreads over folds and over seeds."""
+
+    name: str
+    scores: dict[str, float]
+    folds: dict[str, Spread] = field(default_factory=dict)
+    seeds: dict[str, Spread] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str, evaluation: Evaluation) -> "ScoreRow":
+        """The row of one system."""
+        return cls(name, evaluation.scores(), evaluation.folds)
+
+    @classmethod
+    def over_seeds(cls, name: str, evaluations: Mapping[str, Evaluation]) -> "ScoreRow":
+        """The row of one system trained from several seeds: every score is the mean over them."""
+        seeds = per_fold(evaluations)
+        folds = {}
+        for score in next(iter(evaluations.values())).folds:
+            by_seed = [evaluation.folds[score].values for evaluation in evaluations.values()]
+            folds[score] = Spread.of(
+                {fold: float(np.mean([values[fold] for values in by_seed])) for fold in by_seed[0]}
+            )
+        return cls(name, {score: spread.mean for score, spread in seeds.items()}, folds, seeds)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able values."""
+        return jsonable(asdict(self))
+
+
+def evaluate(
+    predicted: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[str],
+    attributes: np.ndarray | None = None,
+    attribute_targets: np.ndarray | None = None,
+    attribute_names: Sequence[str] = (),
+    folds: Sequence[str] | None = None,
+) -> Evaluation:
+    """Every score of predictions, pooled and per fold.
+
+    predicted: (N,) int classes or (N, C) scores; labels: (N,) int, -1 without consensus; attributes and
+    attribute_targets: (N, A), NaN where a target is missing; folds: the fold's name of each row.
+    """
+    pooled = classification(predicted, labels, classes)
+    concord = None
+    if attribute_names and attributes is not None and attribute_targets is not None:
+        concord = concordance(attributes, attribute_targets, attribute_names)
+    if folds is None:
+        return Evaluation(pooled, concord)
+    names = np.asarray(folds, dtype=object)
+    parts = {}
+    for fold in sorted(set(folds), key=_natural):
+        rows = names == fold
+        if not (labels[rows] >= 0).any():
+            raise ManifestError(
+                f"Fold {fold!r} has no utterance with a consensus label, so it can't be scored; join it to another."
+            )
+        parts[fold] = evaluate(
+            predicted[rows],
+            labels[rows],
+            classes,
+            None if attributes is None else attributes[rows],
+            None if attribute_targets is None else attribute_targets[rows],
+            attribute_names,
+        )
+    return Evaluation(pooled, concord, per_fold(parts))
+
+
+def per_fold(evaluations: Mapping[str, Evaluation]) -> dict[str, Spread]:
+    """Each score's mean and standard deviation over separately scored folds."""
+    names = [name for name in SCORES if all(name in evaluation.scores() for evaluation in evaluations.values())]
+    return {
+        name: Spread.of({fold: evaluation.scores()[name] for fold, evaluation in evaluations.items()}) for name in names
+    }
+
+
+def classification(predicted: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Classification:
+    """Scores of (N,) int predictions, or of the argmax of (N, C) scores, against (N,) int labels.
+
+    Rows with label -1 (no consensus) are left out and counted. Raises ManifestError when no row has a label.
+    """
+    if predicted.ndim == 2:
+        if predicted.shape[1] != len(classes):
+            raise ConfigError(f"Predictions have {predicted.shape[1]} columns, the scheme has {len(classes)} classes.")
+        predicted = predicted.argmax(1)
+    if len(predicted) != len(labels):
+        raise ConfigError(
+            f"{len(predicted)} predictions for {len(labels)} labels; they must be rows of the same utterances."
+        )
+    known = labels >= 0
+    if not known.any():
+        raise ManifestError(
+            "No utterance has a consensus label, so there is nothing to score; give a manifest with labels."
+        )
+    truth, guess = labels[known], predicted[known]
+    every = list(range(len(classes)))
+    precision, recall, f1, support = sk.precision_recall_fscore_support(truth, guess, labels=every, zero_division=0)
+    return Classification(
+        classes=tuple(classes),
+        n=int(known.sum()),
+        n_no_consensus=int((~known).sum()),
+        macro_f1=float(f1.mean()),
+        micro_f1=float(sk.f1_score(truth, guess, labels=every, average="micro", zero_division=0)),
+        accuracy=float(sk.accuracy_score(truth, guess)),
+        uar=float(recall[support > 0].mean()),
+        per_class={
+            name: ClassScore(float(precision[c]), float(recall[c]), float(f1[c]), int(support[c]))
+            for c, name in enumerate(classes)
+        },
+        confusion=tuple(tuple(int(n) for n in row) for row in sk.confusion_matrix(truth, guess, labels=every)),
+        absent=tuple(name for c, name in enumerate(classes) if support[c] == 0),
+    )
+
+
+def concordance(predicted: np.ndarray, target: np.ndarray, names: Sequence[str]) -> Concordance:
+    """CCC of each column of (N, A) predictions against targets, NaN targets left out; the mean is over defined ones."""
+    if predicted.shape != target.shape or predicted.shape[1] != len(names):
+        raise ConfigError(
+            f"Attributes {predicted.shape} against targets {target.shape} and {len(names)} names; they must agree."
+        )
+    values = {name: ccc(predicted[:, a], target[:, a]) for a, name in enumerate(names)}
+    known = [value for value in values.values() if not math.isnan(value)]
+    n = {name: int((~np.isnan(target[:, a])).sum()) for a, name in enumerate(names)}
+    return Concordance(values, float(np.mean(known)) if known else math.nan, n)
+
+
+def ccc(predicted: np.ndarray, target: np.ndarray) -> float:
+    """Concordance correlation coefficient (Lin 1989, population moments) of two (N,) arrays, NaN targets left out.
+
+    0 where either side is constant (nothing varies together), NaN where there is no target.
+    """
+    known = ~np.isnan(target)
+    x, y = predicted[known].astype(np.float64), target[known].astype(np.float64)
+    if not len(x):
+        return math.nan
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return 0.0
+    covariance = np.mean((x - x.mean()) * (y - y.mean()))
+    return float(2 * covariance / (x.var() + y.var() + (x.mean() - y.mean()) ** 2))
+
+
+def jsonable(value: Any) -> Any:
+    """Nested values with tuples as lists and NaN as None, so that strict JSON can hold them."""
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [jsonable(item) for item in value]
+    return value
+
+
+def _natural(name: str) -> tuple[bool, int, str]:
+    """Sorts fold 2 before fold 10, and numbers before words."""
+    return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)

@@ -1,0 +1,146 @@
+"""Members' posteriors as one array, aligned by key: the same keys and columns, or an error that lists what differs."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from featurestore.errors import MedusaError
+from featurestore.spec import FeatureSpec
+from featurestore.store import FeatureSet, FeatureStore
+
+LAYERS = ("posteriors", "logits")
+ATTRIBUTE_PREFIX = "attr:"
+# What FeatureSpec.extra's "oof" may say where no row comes from a model that learned from it: "fold", each training
+# utterance was judged by a model of the other folds; "none", there are no rows of training utterances.
+OUT_OF_FOLD = ("fold", "none")
+
+
+class AlignmentError(MedusaError):
+    """Members' posteriors differ in keys or columns, so their rows can't be put side by side."""
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """values (M, N, C + A) float32: member m's row for keys[n], columns the classes, then attr:<attribute>."""
+
+    members: tuple[str, ...]
+    keys: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: np.ndarray
+    out_of_fold: tuple[str, ...]  # per member, as its specification says; see OUT_OF_FOLD
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in column order."""
+        return tuple(name for name in self.columns if not name.startswith(ATTRIBUTE_PREFIX))
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Attribute names, in column order."""
+        return tuple(name.removeprefix(ATTRIBUTE_PREFIX) for name in self.columns if name.startswith(ATTRIBUTE_PREFIX))
+
+    def rows(self, index: np.ndarray) -> "Aligned":
+        """The same members on some rows: (n,) int indices or an (N,) bool mask."""
+        chosen = np.arange(len(self.keys))[index]
+        keys = tuple(self.keys[i] for i in chosen)
+        return Aligned(self.members, keys, self.columns, self.values[:, chosen], self.out_of_fold)
+
+
+def load_posteriors(
+    store: FeatureStore,
+    members: Sequence[str],
+    keys: Sequence[str] | None = None,
+    layer: str = "posteriors",
+    columns: Sequence[str] | None = None,
+    allow_surplus_columns: bool = False,
+) -> Aligned:
+    """Reads each member's feature set (e.g. "posteriors/m08") for the same keys in the same order.
+
+    keys=None takes every key, sorted, and all members must hold the same ones; with keys given a member may hold more.
+    columns: the wanted order, by default the first member's; a member with the same columns in another order is put in
+    this order by name, and with allow_surplus_columns may have more of them. layer: "posteriors" (probabilities) or
+    "logits"; attributes are on their own scale in both.
+    AlignmentError lists missing and surplus keys, or columns, per member; a row is never dropped or shifted.
+    """
+    if not members:
+        raise AlignmentError("An ensemble needs at least one member; name its posteriors, e.g. posteriors/m01.")
+    if len(set(members)) != len(members):
+        raise AlignmentError(f"A member is named twice in {', '.join(members)}; name each once.")
+    sets = {member: store[member] for member in members}
+    for member, features in sets.items():
+        if features.spec.kind != "posteriors" or layer not in features.layers:
+            raise AlignmentError(
+                f"{member!r} is a feature set of kind {features.spec.kind!r} with layers {', '.join(features.layers)}; "
+                f"a member needs kind 'posteriors' with a layer {layer!r}."
+            )
+    wanted = tuple(columns) if columns is not None else sets[members[0]].spec.columns
+    orders = {
+        member: _column_order(member, features.spec.columns, wanted, allow_surplus_columns)
+        for member, features in sets.items()
+    }
+    chosen = _agreed_keys(sets, keys)
+    values = np.empty((len(members), len(chosen), len(wanted)), np.float32)
+    for m, (member, features) in enumerate(sets.items()):
+        packed = features.gather(list(chosen), layer)
+        n_rows = np.diff(packed.offsets)
+        if (n_rows != 1).any():
+            worst = int(np.flatnonzero(n_rows != 1)[0])
+            raise AlignmentError(
+                f"{member!r} has {n_rows[worst]} rows for {chosen[worst]!r}; posteriors have one per utterance."
+            )
+        values[m] = np.asarray(packed.values)[:, orders[member]]
+    made = tuple(out_of_fold(features.spec) for features in sets.values())
+    return Aligned(tuple(members), chosen, wanted, values, made)
+
+
+def out_of_fold(spec: FeatureSpec) -> str:
+    """How posteriors were made, one of OUT_OF_FOLD; anything else means in-sample, or unknown."""
+    return dict(spec.extra).get("oof", "in-sample")
+
+
+def column_names(classes: Sequence[str], attributes: Sequence[str]) -> tuple[str, ...]:
+    """The columns of posteriors: the classes, then attr:<attribute>."""
+    return (*classes, *(ATTRIBUTE_PREFIX + name for name in attributes))
+
+
+def _column_order(member: str, found: Sequence[str], wanted: Sequence[str], allow_surplus: bool) -> list[int]:
+    """Where each wanted column is in this member's rows."""
+    missing, surplus = [c for c in wanted if c not in found], [c for c in found if c not in wanted]
+    if missing or (surplus and not allow_surplus):
+        raise AlignmentError(
+            f"Columns of {member!r} differ: missing {_some(missing)}, surplus {_some(surplus)}. "
+            "Members of one ensemble must predict the same classes and attributes."
+        )
+    return [list(found).index(name) for name in wanted]
+
+
+def _agreed_keys(sets: dict[str, FeatureSet], keys: Sequence[str] | None) -> tuple[str, ...]:
+    """The keys to read, in order; AlignmentError with every member's difference."""
+    held = {member: set(features) for member, features in sets.items()}
+    chosen = tuple(sorted(set().union(*held.values()))) if keys is None else tuple(keys)
+    wanted = set(chosen)
+    if len(wanted) != len(chosen):
+        twice = Counter(chosen).most_common(1)[0][0]
+        raise AlignmentError(f"Key {twice!r} is asked for twice; an utterance has one row.")
+    problems = []
+    for member, own in held.items():
+        missing, surplus = sorted(wanted - own), sorted(own - wanted)
+        if missing:
+            problems.append(
+                f"{member!r} misses {_some(missing)}" + (f", has besides {_some(surplus)}" if surplus else "")
+            )
+    if problems:
+        raise AlignmentError(
+            f"Members don't hold the same utterances: {'; '.join(problems)}. "
+            "Predict the missing ones, or leave the member out."
+        )
+    if not chosen:
+        raise AlignmentError(f"Members {', '.join(sets)} hold no utterance; train them first.")
+    return chosen
+
+
+def _some(names: Sequence[str], limit: int = 5) -> str:
+    shown = ", ".join(repr(name) for name in names[:limit])
+    return f"{shown} and {len(names) - limit} more ({len(names)} in all)" if len(names) > limit else shown or "none"

@@ -1,0 +1,99 @@
+"""Scores of any posteriors in the store against a manifest."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from deepser.metrics import Evaluation, evaluate
+from deepser.targets import Targets
+from ensemble.align import column_names, load_posteriors
+from featurestore.errors import ManifestError
+from featurestore.manifest import Manifest
+from featurestore.store import FeatureStore
+
+PREFIX = "posteriors/"
+
+
+def evaluate_posteriors(
+    store: FeatureStore, manifest: Manifest, name: str, folds: str | None = None, split: str | None = None
+) -> Evaluation:
+    """Every score of a member's or ensemble's posteriors on a manifest's utterances, or on one split of them.
+
+    name: a feature set, with or without "posteriors/"; folds: the manifest's column to report spreads over. Attributes
+    are scored where both sides have them. AlignmentError names the utterances that have no posteriors.
+    """
+    if split is not None:
+        manifest = split_rows(manifest, split)
+    name = posteriors_name(store, name)
+    attributes = shared_attributes(store, manifest, name)
+    columns = column_names(manifest.scheme.classes, attributes)
+    aligned = load_posteriors(store, [name], manifest.keys, columns=columns, allow_surplus_columns=True)
+    targets = targets_of(manifest, attributes)
+    n_classes = len(targets.classes)
+    return evaluate(
+        aligned.values[0, :, :n_classes],
+        targets.labels,
+        targets.classes,
+        aligned.values[0, :, n_classes:],
+        targets.attribute_values,
+        attributes,
+        None if folds is None else fold_names(manifest, folds),
+    )
+
+
+def posteriors_name(store: FeatureStore, name: str) -> str:
+    """The feature set a user means by "m08" or "posteriors/m08"."""
+    return name if name.startswith(PREFIX) or name in store else PREFIX + name
+
+
+def shared_attributes(store: FeatureStore, manifest: Manifest, name: str) -> tuple[str, ...]:
+    """The scheme's attributes, in its order, that the posteriors `name` have too."""
+    found = store[name].spec.columns
+    return tuple(a for a in manifest.scheme.attributes if column_names((), (a,))[0] in found)
+
+
+def targets_of(manifest: Manifest, attributes: Sequence[str]) -> Targets:
+    """The manifest's targets with these attributes alone, in this order."""
+    targets = Targets.from_manifest(manifest)
+    which = [targets.attributes.index(name) for name in attributes]
+    return Targets(
+        keys=targets.keys,
+        classes=targets.classes,
+        attributes=tuple(attributes),
+        attribute_ranges=tuple(targets.attribute_ranges[a] for a in which),
+        labels=targets.labels,
+        soft=targets.soft,
+        attribute_values=targets.attribute_values[:, which],
+    )
+
+
+def split_rows(manifest: Manifest, split: str) -> Manifest:
+    """The utterances of one split; ManifestError listing the splits there are."""
+    found = manifest.column("split")
+    if split not in found:
+        there = ", ".join(sorted({str(name) for name in found if name is not None}))
+        raise ManifestError(f"Manifest {manifest.name} has no utterance in split {split!r}; it has {there or 'none'}.")
+    return manifest.rows(found == split)
+
+
+def fold_names(manifest: Manifest, column: str) -> list[str]:
+    """(N,) the fold of each utterance as text ("3" where the column holds 3.0); ManifestError where it is missing."""
+    names = []
+    for key, value in zip(manifest.keys, manifest.column(column).tolist(), strict=True):
+        if value is None or value == "" or value != value:
+            raise ManifestError(
+                f"Manifest {manifest.name}: utterance {key!r} has no value in fold column {column!r}; fill it."
+            )
+        names.append(str(int(value)) if isinstance(value, float) and value.is_integer() else str(value))
+    if len(set(names)) < 2:
+        raise ManifestError(
+            f"Fold column {column!r} of manifest {manifest.name} has one value only, {names[0]!r}; folds need two."
+        )
+    return names
+
+
+def group_names(manifest: Manifest) -> np.ndarray:
+    """(N,) who must not be on both sides of a division: the speaker, else (unknown) the utterance itself."""
+    speakers = manifest.column("speaker").tolist() if manifest.has("speaker") else [None] * len(manifest)
+    known = [None if name in (None, "", "Unknown") else f"speaker {name}" for name in speakers]
+    return np.array([name or f"utterance {key}" for name, key in zip(known, manifest.keys, strict=True)], dtype=object)

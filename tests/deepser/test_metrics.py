@@ -1,0 +1,126 @@
+"""Scores equal the reference, name what they leave out, and never depend on the order of classes or rows."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from deepser.metrics import ScoreRow, Spread, ccc, classification, concordance, evaluate
+from featurestore.errors import ConfigError, ManifestError
+
+CLASSES = ("angry", "sad", "happy", "neutral")
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(-1, 3)), min_size=1, max_size=60))
+def test_scores_equal_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    predicted, labels = (np.array(column) for column in zip(*pairs, strict=True))
+    known = labels >= 0
+    if not known.any():
+        with pytest.raises(ManifestError, match="nothing to score"):
+            classification(predicted, labels, CLASSES)
+        return
+    result = classification(predicted, labels, CLASSES)
+    truth, guess = labels[known], predicted[known]
+    every = range(len(CLASSES))
+    assert result.macro_f1 == pytest.approx(sk.f1_score(truth, guess, labels=every, average="macro", zero_division=0))
+    assert result.micro_f1 == pytest.approx(sk.f1_score(truth, guess, labels=every, average="micro"))
+    assert result.accuracy == pytest.approx(sk.accuracy_score(truth, guess)) == pytest.approx(result.micro_f1)
+    recalls = [(guess[truth == c] == c).mean() for c in set(truth.tolist())]
+    assert result.uar == pytest.approx(np.mean(recalls))
+    assert np.array_equal(result.confusion, sk.confusion_matrix(truth, guess, labels=every))
+    assert (result.n, result.n_no_consensus) == (known.sum(), (~known).sum())
+
+
+def test_a_class_without_utterances_is_named_and_counts_in_macro_f1_alone() -> None:
+    labels = np.array([0, 0, 1, 1])
+    result = classification(labels, labels, CLASSES)
+    assert result.absent == ("happy", "neutral")
+    assert result.macro_f1 == 0.5
+    assert result.uar == 1.0
+    assert result.per_class["happy"].support == 0
+
+
+def test_scores_of_probabilities_are_those_of_their_argmax() -> None:
+    p = np.random.default_rng(0).random((50, 4))
+    labels = np.arange(50) % 4
+    assert classification(p, labels, CLASSES) == classification(p.argmax(1), labels, CLASSES)
+
+
+def test_rows_or_columns_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ConfigError, match="3 predictions for 2 labels"):
+        classification(np.zeros(3, int), np.zeros(2, int), CLASSES)
+    with pytest.raises(ConfigError, match="5 columns"):
+        classification(np.zeros((2, 5)), np.zeros(2, int), CLASSES)
+
+
+@given(st.lists(st.tuples(st.floats(-3, 3, width=32), st.floats(-3, 3, width=32)), min_size=2, max_size=40))
+def test_ccc_equals_the_formula_of_lin_1989(pairs: list[tuple[float, float]]) -> None:
+    x, y = np.array(pairs).T
+    n = len(x)
+    mx, my = sum(x) / n, sum(y) / n
+    vx, vy = sum((x - mx) ** 2) / n, sum((y - my) ** 2) / n
+    covariance = sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True)) / n
+    denominator = vx + vy + (mx - my) ** 2
+    expected = 0.0 if np.ptp(x) == 0 or np.ptp(y) == 0 else 2 * covariance / denominator
+    assert ccc(x, y) == pytest.approx(expected, abs=1e-9)
+    assert ccc(x, y) == pytest.approx(ccc(y, x), abs=1e-12)
+
+
+def test_ccc_punishes_what_correlation_forgives() -> None:
+    y = np.array([1.0, 2.0, 3.0, 4.0])
+    assert ccc(y, y) == pytest.approx(1.0)
+    assert ccc(y + 1, y) < 1.0
+    assert ccc(2 * y, y) < 1.0
+    assert ccc(-y, y) < 0
+
+
+def test_ccc_is_defined_for_constants_gaps_and_nothing() -> None:
+    assert ccc(np.full(3, 2.0), np.array([1.0, 2.0, 3.0])) == 0.0
+    assert ccc(np.full(3, 2.0), np.full(3, 2.0)) == 0.0
+    assert math.isnan(ccc(np.zeros(2), np.full(2, np.nan)))
+    x, y = np.array([1.0, 9.0, 3.0, 2.0]), np.array([2.0, np.nan, 3.0, 1.0])
+    assert ccc(x, y) == ccc(x[[0, 2, 3]], y[[0, 2, 3]])
+
+
+def test_an_attribute_without_targets_is_left_out_of_the_mean_and_null_in_json() -> None:
+    target = np.array([[1.0, np.nan], [2.0, np.nan], [4.0, np.nan]])
+    result = concordance(target * 0 + [[1.0, 5], [2, 5], [4, 5]], target, ("arousal", "valence"))
+    assert result.ccc["arousal"] == pytest.approx(1.0)
+    assert result.mean == pytest.approx(1.0)
+    assert result.n == {"arousal": 3, "valence": 0}
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["ccc"]["valence"] is None
+
+
+def test_fold_scores_are_those_of_each_fold_alone() -> None:
+    rng = np.random.default_rng(1)
+    p, labels = rng.random((90, 4)), rng.integers(-1, 4, 90)
+    folds = np.array(["1", "2", "10"])[np.arange(90) % 3]
+    attributes = rng.random((90, 1))
+    result = evaluate(p, labels, CLASSES, attributes, attributes + 0.1, ("arousal",), folds.tolist())
+    alone = [classification(p[folds == f], labels[folds == f], CLASSES).uar for f in ("1", "2", "10")]
+    assert list(result.folds["uar"].values) == ["1", "2", "10"]
+    assert list(result.folds["uar"].values.values()) == alone
+    assert result.folds["uar"].mean == pytest.approx(np.mean(alone))
+    assert result.folds["uar"].std == pytest.approx(np.std(alone, ddof=1))
+    assert result.classification == classification(p, labels, CLASSES)
+    assert set(result.folds) == {"macro_f1", "micro_f1", "accuracy", "uar", "mean_ccc"}
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_a_fold_that_can_not_be_scored_is_named() -> None:
+    with pytest.raises(ManifestError, match="Fold 'b' has no utterance with a consensus label"):
+        evaluate(np.zeros(2, int), np.array([0, -1]), CLASSES, folds=["a", "b"])
+
+
+def test_the_row_of_several_seeds_is_their_mean() -> None:
+    labels = np.array([0, 1, 2, 3] * 4)
+    folds = ["a"] * 8 + ["b"] * 8
+    right, wrong = evaluate(labels, labels, CLASSES, folds=folds), evaluate(labels * 0, labels, CLASSES, folds=folds)
+    row = ScoreRow.over_seeds("meta", {"0": right, "1": wrong})
+    assert row.scores["accuracy"] == 0.625
+    assert row.seeds["accuracy"] == Spread(0.625, np.std([1, 0.25], ddof=1), {"0": 1.0, "1": 0.25})
+    assert row.folds["accuracy"].values == {"a": 0.625, "b": 0.625}

@@ -1,0 +1,65 @@
+"""Reports show the figures they are given, name what was left out, and need no window system."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console, RenderableType
+
+from deepser.metrics import ScoreRow, classification, evaluate
+from deepser.report import confusion_png, confusion_text, evaluation_report, scores_table
+
+CLASSES = ("angry", "[b]sad", "surprised")
+
+
+def shown(what: RenderableType, width: int = 80) -> str:
+    console = Console(width=width, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(what)
+    return capture.get()
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[ScoreRow]:
+    labels = np.arange(60) % 3
+    folds = [str(i % 2) for i in range(60)]
+    good = evaluate(labels, labels, CLASSES, folds=folds)
+    poor = evaluate(labels * 0, labels, CLASSES, folds=folds)
+    seeds = ScoreRow.over_seeds("meta (single)", {"0": good, "1": poor})
+    return [ScoreRow.of("m01", poor), seeds, ScoreRow.of("meta (soup)", good)]
+
+
+def test_the_table_fits_eighty_columns_and_shows_every_system(rows: list[ScoreRow]) -> None:
+    text = shown(scores_table(rows, "all folds"))
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert "…" not in text
+    soup = next(line for line in text.splitlines() if line.strip().startswith("meta (soup)"))
+    assert soup.split()[2:] == ["1.000", "1.000", "1.000", "1.000±.000", "1.000±.000"]
+    single = next(line for line in text.splitlines() if line.strip().startswith("meta (single)"))
+    assert single.split()[3] == "0.667±.471"
+
+
+def test_the_confusion_text_holds_each_count_at_its_true_class() -> None:
+    labels, predicted = np.array([0, 0, 1, 1, 1, 2]), np.array([0, 1, 1, 1, 0, 0])
+    lines = confusion_text(classification(predicted, labels, CLASSES)).splitlines()
+    assert lines[1].split() == ["angry", "1", "1", "0", "50.0", "%"]
+    assert lines[2].split() == ["[b]sad", "1", "2", "0", "66.7", "%"]
+    assert lines[3].split() == ["surprised", "1", "0", "0", "0.0", "%"]
+    assert len({len(line) for line in lines[1:]}) == 1
+
+
+def test_an_evaluation_says_what_it_left_out_and_keeps_odd_class_names() -> None:
+    labels = np.array([0, 0, 1, -1])
+    attributes = np.array([[1.0], [2.0], [3.0], [np.nan]])
+    evaluation = evaluate(labels.clip(0), labels, CLASSES, attributes.copy(), attributes, ("arousal",))
+    text = " ".join(shown(evaluation_report("m01", evaluation)).split())
+    assert "3 utterances scored; 1 without a consensus label left out; no utterance of surprised" in text
+    assert "[b]sad" in text
+    assert "arousal" in text
+
+
+def test_the_picture_is_a_png_and_its_folder_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "confusion.png"
+    confusion_png(classification(np.array([0, 1]), np.array([0, 2]), CLASSES), path, "m01")
+    assert path.read_bytes().startswith(b"\x89PNG")
