@@ -1,10 +1,11 @@
-"""Which attention is faster on this CPU in bf16: torch's fused kernel, or the plain product that `deepser.enc` uses there.
+"""Which attention is faster on this CPU in bf16: torch's fused kernel, or the plain product of `deepser.enc`.
 
 Run: python benchmarks/attention.py
 """
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from rich.console import Console
@@ -20,7 +21,7 @@ REPEATS = 10
 
 def median_ms(step: Callable[[], Tensor], inputs: tuple[Tensor, ...]) -> float:
     """Median time of forward and backward, in milliseconds."""
-    times = []
+    times: list[float] = []
     for _ in range(REPEATS + 1):
         started = time.perf_counter()
         torch.autograd.grad(step().sum(), inputs)
@@ -36,9 +37,8 @@ def main() -> None:
         valid = torch.arange(shape[2]) < torch.full((shape[0], 1), shape[2] - 5)
         for dtype in (torch.float32, torch.bfloat16):
             q, k, v = (torch.randn(shape, dtype=dtype, requires_grad=True) for _ in range(3))
-            mask = valid[:, None, None, :]
-            fused = median_ms(lambda q=q, k=k, v=v, m=mask: F.scaled_dot_product_attention(q, k, v, m), (q, k, v))  # type: ignore[misc]
-            ours = median_ms(lambda q=q, k=k, v=v: attend(q, k, v, valid), (q, k, v))  # type: ignore[misc]
+            fused = median_ms(partial(F.scaled_dot_product_attention, q, k, v, valid[:, None, None, :]), (q, k, v))
+            ours = median_ms(partial(attend, q, k, v, valid), (q, k, v))
             row = (str(shape), str(dtype).removeprefix("torch."), f"{fused:.2f}", f"{ours:.2f}", f"{fused / ours:.2f}")
             table.add_row(*row)
     Console().print(table)
