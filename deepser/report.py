@@ -13,7 +13,7 @@ from deepser.metrics import Classification, Evaluation, ScoreRow, Spread
 
 SHOWN = ("macro_f1", "accuracy", "uar", "mean_ccc")  # micro_f1 is the accuracy: one label, one prediction
 SHOWN_BY_FOLD = ("macro_f1", "uar", "mean_ccc")
-HEAD = "true \\ predicted"
+HEAD = "true \\ pred."
 TITLES = {"macro_f1": "macro-F1", "accuracy": "accuracy", "uar": "UAR", "mean_ccc": "CCC"}
 
 
@@ -69,10 +69,10 @@ def evaluation_report(name: str, evaluation: Evaluation) -> RenderableType:
 def confusion_text(result: Classification) -> str:
     """The confusion matrix as fixed-width text: counts, and the recall of each true class."""
     first = max(len(HEAD), *(len(name) for name in result.classes)) + 1
-    width = max(8, *(len(f"{count:,}") + 1 for row in result.confusion for count in row))
-    lines = [f"{HEAD:<{first}}" + "".join(f"{name[: width - 1]:>{width}}" for name in result.classes) + "   recall"]
+    width = max(7, *(len(f"{count:,}") + 1 for row in result.confusion for count in row))
+    lines = [f"{HEAD:<{first}}" + "".join(f"{name[: width - 1]:>{width}}" for name in result.classes) + " recall %"]
     for name, row, own in zip(result.classes, result.confusion, result.per_class.values(), strict=True):
-        recall = f"{100 * own.recall:7.1f} %" if own.support else "        -"
+        recall = f"{100 * own.recall:>9.1f}" if own.support else f"{'-':>9}"
         lines.append(f"{name:<{first}}" + "".join(f"{count:>{width},}" for count in row) + recall)
     return "\n".join(lines)
 
