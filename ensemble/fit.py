@@ -10,8 +10,9 @@ import numpy as np
 
 from deepser.samplers import group_folds
 from ensemble.align import LAYERS, OUT_OF_FOLD, column_names, load_posteriors, out_of_fold
+from ensemble.config import MetaConfig
 from ensemble.evaluation import PREFIX, fold_names, group_names, posteriors_name, shared_attributes, targets_of
-from ensemble.meta import MetaClassifier, MetaConfig, Prediction
+from ensemble.meta import MetaClassifier, Prediction
 from ensemble.meta_training import fit_meta
 from ensemble.scoring import EnsembleReport, Fused, Problem, score
 from featurestore.errors import ConfigError, ManifestError, StoreError

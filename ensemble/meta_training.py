@@ -11,7 +11,8 @@ from torch import Tensor
 from deepser.samplers import balanced_held_out, balanced_subset
 from deepser.targets import Targets
 from ensemble.align import Aligned, AlignmentError, column_names
-from ensemble.meta import MetaClassifier, MetaConfig, prepare, to_scale
+from ensemble.config import MetaConfig
+from ensemble.meta import MetaClassifier, prepare, to_scale
 from featurestore.errors import ConfigError, ManifestError
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from deepser.metrics import Evaluation, ScoreRow, evaluate, jsonable
 from deepser.targets import Targets
 from ensemble.align import Aligned
+from ensemble.config import MetaConfig
 from ensemble.evaluation import PREFIX
-from ensemble.meta import MetaConfig, Prediction
+from ensemble.meta import Prediction
 from ensemble.votes import MAJORITY_VOTE, SOFT_VOTE, majority_vote, soft_vote
 
 META_SINGLE, META_SOUP = "meta (single)", "meta (soup)"

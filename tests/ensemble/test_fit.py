@@ -12,9 +12,10 @@ from sklearn.metrics import f1_score
 from deepser.metrics import classification
 from deepser.targets import Targets
 from ensemble.align import AlignmentError, load_posteriors
+from ensemble.config import MetaConfig
 from ensemble.evaluation import evaluate_posteriors
 from ensemble.fit import fit_ensemble
-from ensemble.meta import MetaClassifier, MetaConfig
+from ensemble.meta import MetaClassifier
 from ensemble.votes import majority_vote, soft_vote
 from featurestore.errors import ConfigError, ManifestError, StoreError
 from featurestore.manifest import Manifest

@@ -13,7 +13,8 @@ from sklearn.metrics import f1_score
 from deepser.metrics import ccc, classification
 from deepser.targets import Targets
 from ensemble.align import Aligned, AlignmentError
-from ensemble.meta import MetaClassifier, MetaConfig, prepare, to_scale
+from ensemble.config import MetaConfig
+from ensemble.meta import MetaClassifier, prepare, to_scale
 from ensemble.meta_training import _Rows, fit_meta, gradient, macro_f1, starting_point
 from ensemble.scoring import Problem
 from ensemble.votes import soft_vote
