@@ -1,8 +1,9 @@
 """Tables on disk: CSV (every cell a string) and Parquet to Arrow and back, replaced whole or not at all."""
 
+import contextlib
 import csv
-import io
 import os
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from featurestore.errors import ManifestError
 from featurestore.manifest_checks import ROWS_COUNT
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+NEEDS_QUOTES = re.compile(r'[,"\r\n]')
 BLOCK_BYTES = 16 << 20  # no row may be longer
 
 
@@ -93,12 +95,18 @@ def write_table_file(table: pa.Table, path: Path) -> None:
 
 
 def _write_csv(table: pa.Table, file: IO[bytes]) -> None:
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table.column_names)
-    writer.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))
-    text.flush()
-    text.detach()
+    nested = [column.name for column in table.schema if pa.types.is_nested(column.type)]
+    if nested:
+        raise ManifestError(f"Columns {nested} hold lists or records, which a CSV cell can't. Write a .parquet file.")
+    file.write(",".join(map(_cell, table.column_names)).encode() + b"\n")
+    for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        file.write(",".join(map(_cell, row)).encode() + b"\n")
+
+
+def _cell(value: object) -> str:
+    # The csv module leaves a lone carriage return unquoted, which then reads as the end of a row.
+    text = "" if value is None else str(value)
+    return '"' + text.replace('"', '""') + '"' if NEEDS_QUOTES.search(text) else text
 
 
 def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -116,7 +124,8 @@ def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             f"{path} can't be written: {error.strerror or error}. Choose another output path."
         ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # gone after the rename; never there when its directory isn't one
+            temporary.unlink()
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)  # a rename is only as durable as its directory

@@ -1,0 +1,205 @@
+"""A corpus in its own layout becomes a manifest; a directory or table that is not one is refused with the reason."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from featurestore.audio import duration_s
+from featurestore.corpora import CORPORA, read_ravdess, read_table
+from featurestore.corpora.ravdess import FOLDS
+from featurestore.errors import ManifestError
+from featurestore.manifest import Manifest
+
+OTHER_NAMES = {"fear": "fearful", "surprise": "surprised"}  # the corpus's words, which the reference table keeps
+
+
+# --- RAVDESS
+
+
+def test_the_complete_corpus_agrees_with_the_reference_table(ravdess_dir: Path) -> None:
+    manifest = read_ravdess(ravdess_dir)
+    with open(ravdess_dir / "manifest.csv", newline="") as file:
+        reference = {row["utterance_id"]: row for row in csv.DictReader(file)}
+    assert len(manifest) == 1440
+    assert set(manifest.keys) == set(reference)
+    assert manifest.notes == []
+    for name in ("path", "speaker", "gender", "intensity", "text", "fold"):
+        assert manifest.column(name).tolist() == [reference[key][name] for key in manifest.keys], name
+    emotions = [reference[key]["emotion"] for key in manifest.keys]
+    assert [OTHER_NAMES.get(label, label) for label in manifest.column("label")] == emotions
+    seconds = [float(reference[key]["duration_s"]) for key in manifest.keys]
+    np.testing.assert_allclose(manifest.column("duration_s"), seconds, atol=2e-3)
+
+
+def test_the_demo_corpus_has_each_actor_and_emotion_twice(demo_corpus: Path) -> None:
+    manifest = CORPORA["ravdess"](demo_corpus)
+    pairs = list(zip(manifest.column("speaker"), manifest.column("label"), strict=True))
+    assert len(pairs) == 384
+    assert len(set(pairs)) == 24 * 8
+    assert all(pairs.count(pair) == 2 for pair in set(pairs))
+    assert set(manifest.column("intensity")) == {"normal"}
+    classes = ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")
+    assert manifest.scheme.classes == classes
+    files = [path for path in demo_corpus.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 8_000_000
+    assert soundfile.info(manifest.audio_path(0)).samplerate == 16_000
+    notice = (demo_corpus / "NOTICE.md").read_text()
+    for words in ("CC BY-NC-SA 4.0", "Livingstone SR, Russo FA (2018)", "e0196391", "1188976", "Changes made"):
+        assert words in notice
+
+
+def test_no_speaker_is_in_two_folds() -> None:
+    actors = [actor for fold in FOLDS.values() for actor in fold]
+    assert sorted(actors) == [f"{actor:02d}" for actor in range(1, 25)]
+
+
+@pytest.fixture
+def small_corpus(tmp_path: Path, demo_corpus: Path) -> Path:
+    """Two actors, two clips each."""
+    for actor in ("01", "02"):
+        target = tmp_path / "ravdess" / f"Actor_{actor}"
+        target.mkdir(parents=True)
+        for emotion in ("03", "04"):
+            name = f"03-01-{emotion}-01-01-01-{actor}.ogg"
+            shutil.copy(demo_corpus / f"Actor_{actor}" / name, target / name)
+    return tmp_path / "ravdess"
+
+
+def test_a_part_of_the_corpus_is_read_and_said_to_be_one(small_corpus: Path) -> None:
+    manifest = read_ravdess(small_corpus)
+    assert manifest.labels == ["happy", "happy", "sad", "sad"]
+    assert manifest.column("gender").tolist() == ["male", "female", "male", "female"]
+    assert manifest.notes == ["4 of the corpus's 1,440 speech clips, 2 of 24 actors"]
+    assert len(manifest.scheme.classes) == 8
+
+
+def test_the_published_parent_folder_is_accepted_and_a_second_copy_is_not_counted_twice(small_corpus: Path) -> None:
+    parent = small_corpus.parent / "download"
+    shutil.copytree(small_corpus, parent / "Audio_Speech_Actors_01-24")
+    manifest = read_ravdess(parent)
+    assert len(manifest) == 4
+    assert manifest.audio_path(0).is_file()
+    shutil.copytree(small_corpus / "Actor_01", parent / "Actor_01")
+    assert len(read_ravdess(parent)) == 2
+
+
+def test_songs_and_video_sound_are_left_out_and_counted(small_corpus: Path) -> None:
+    clip = small_corpus / "Actor_01" / "03-01-03-01-01-01-01.ogg"
+    shutil.copy(clip, clip.with_name("03-02-03-01-01-01-01.ogg"))
+    shutil.copy(clip, clip.with_name("01-01-03-01-01-01-01.ogg"))
+    (clip.parent / "._03-01-03-01-01-01-01.wav").write_bytes(b"\0")
+    manifest = read_ravdess(small_corpus)
+    assert len(manifest) == 4
+    assert "left out 1 audio only song files" in manifest.notes
+    assert "left out 1 full audio-video speech files" in manifest.notes
+
+
+def test_an_unreadable_clip_stays_without_a_duration_and_is_named(small_corpus: Path) -> None:
+    clip = small_corpus / "Actor_02" / "03-01-04-01-01-01-02.ogg"
+    clip.write_bytes(b"not audio")
+    manifest = read_ravdess(small_corpus)
+    assert np.isnan(manifest.column("duration_s")[manifest.index(clip.stem)])
+    assert any(str(clip) in note for note in manifest.notes)
+
+
+BAD_NAMES = {
+    "03-01-09-01-01-01-01": "unknown emotion code '09', expected one of 01, 02",
+    "03-01-01-01-01-01-25": "unknown actor code '25'",
+    "03-01-01-01-01-01-02": "the name says actor 02, the folder Actor_01",
+    "happy_01": "expected a name of seven codes",
+}
+
+
+@pytest.mark.parametrize("stem", BAD_NAMES)
+def test_a_name_with_unknown_codes_is_named(small_corpus: Path, stem: str) -> None:
+    (small_corpus / "Actor_01" / f"{stem}.ogg").write_bytes(b"")
+    with pytest.raises(ManifestError, match=BAD_NAMES[stem]):
+        read_ravdess(small_corpus)
+
+
+def test_another_directory_gets_the_expected_layout(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"found an empty directory.*Actor_01 to Actor_24"):
+        read_ravdess(tmp_path)
+    with pytest.raises(ManifestError, match="is not a directory"):
+        read_ravdess(tmp_path / "nowhere")
+    (tmp_path / "Session1").mkdir()
+    with pytest.raises(ManifestError, match=r"found Session1.*Actor_01 to Actor_24"):
+        read_ravdess(tmp_path)
+
+
+# --- a table that a user already has
+
+
+def written(tmp_path: Path, text: str, name: str = "table.csv") -> Path:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_columns_are_renamed_and_one_may_serve_twice(tmp_path: Path) -> None:
+    path = written(tmp_path, "FileName,EmoClass,EmoAct,label\na.wav,H,5.5,1\nb.wav,S,1,2\n")
+    names = {"utterance_id": "FileName", "path": "FileName", "label": "EmoClass", "attr_arousal": "EmoAct"}
+    manifest = read_table(path, columns=names, classes=["S", "H", "N"], check_audio=False)
+    assert manifest.keys == ["a.wav", "b.wav"]
+    assert manifest.audio_path(0) == tmp_path / "a.wav"
+    assert manifest.labels == ["H", "S"]
+    assert manifest.scheme.classes == ("S", "H", "N")
+    assert manifest.scheme.attributes == {"arousal": (1.0, 7.0)}
+    assert manifest.column("label_was").tolist() == ["1", "2"]
+    assert manifest.notes == ["column 'label' is now 'EmoClass'; the former one is kept as 'label_was'"]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_separators_are_recognised(tmp_path: Path, separator: str) -> None:
+    path = written(tmp_path, "utterance_id,text,label\na,x,sad\n".replace(",", separator))
+    manifest = read_table(path)
+    assert manifest.labels == ["sad"]
+    manifest.write(tmp_path / "out.csv")
+    assert Manifest.read(tmp_path / "out.csv").labels == ["sad"]
+
+
+def test_split_names_become_uniform_and_unknown_ones_are_named(tmp_path: Path) -> None:
+    rows = ["Train", "dev", "Validation", "Development", "Test1", "test", ""]
+    text = "utterance_id,text,split\n" + "".join(f"u{i},x,{name}\n" for i, name in enumerate(rows))
+    splits = read_table(written(tmp_path, text), require_label=False).column("split").tolist()
+    assert splits == ["train", "development", "development", "development", "test1", "test", None]
+    with pytest.raises(ManifestError, match=r"unknown split.*row 8 'holdout'"):
+        read_table(written(tmp_path, text + "u8,x,holdout\n"), require_label=False)
+
+
+def test_a_missing_label_column_names_those_there_are(tmp_path: Path) -> None:
+    path = written(tmp_path, "utterance_id,text,emotion\na,x,sad\n")
+    with pytest.raises(ManifestError, match=r"no column 'label', only 'utterance_id', 'text', 'emotion' .*'emotion'\?"):
+        read_table(path)
+    assert read_table(path, require_label=False).scheme.classes == ()
+    with pytest.raises(ManifestError, match=r"no column 'emotoin', .*did you mean 'emotion'\?\), asked for as 'label'"):
+        read_table(path, columns={"label": "emotoin"})
+    with pytest.raises(ManifestError, match=r"'lable' is no column of a manifest.*did you mean 'label'"):
+        read_table(path, columns={"lable": "emotion"})
+
+
+def test_missing_audio_and_every_other_problem_are_listed_together(tmp_path: Path, demo_corpus: Path) -> None:
+    shutil.copy(next(demo_corpus.glob("Actor_01/*.ogg")), tmp_path / "there.ogg")
+    text = "utterance_id,path,label,vote_sad,vote_happy\na,there.ogg,sad,1,0\na,gone.ogg,angry,-1,x\n"
+    with pytest.raises(ManifestError) as caught:
+        read_table(written(tmp_path, text))
+    message = str(caught.value)
+    assert "has 5 problems" in message
+    for part in ("row 2 'a'", "row 2 'angry'", "row 2 -1.0", "row 2 'x'", "not found", "row 2 'gone.ogg'"):
+        assert part in message
+    good = read_table(written(tmp_path, text.rsplit("\n", 2)[0] + "\n"))
+    assert duration_s(good.audio_path(0)) > 1
+
+
+def test_relative_paths_may_start_elsewhere(tmp_path: Path, demo_corpus: Path) -> None:
+    clip = next(demo_corpus.glob("Actor_01/*.ogg")).relative_to(demo_corpus)
+    path = written(tmp_path, f"utterance_id,path,label\na,{clip},sad\n")
+    with pytest.raises(ManifestError, match="audio file not found"):
+        read_table(path)
+    manifest = read_table(path, root=demo_corpus)
+    manifest.write(tmp_path / "out.csv")
+    assert Manifest.read(tmp_path / "out.csv").audio_path(0).is_file()
