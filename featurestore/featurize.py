@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,17 +65,19 @@ def featurize(
     *,
     batch_s: float | None = None,
     workers: int = 2,
+    weights: Path | str | None = None,
     progress: Progress | None = None,
 ) -> FeaturizeReport:
     """Encode every utterance of the manifest that the set `name` lacks, and append it to the set.
 
     batch_s: padded audio per forward pass (None: the encoder's default for its device). workers: decoding threads.
+    weights: where the encoder's weights lie, for the record of a new set, so that they are found again.
     progress(done, total, audio_s) is called after every utterance; done counts skipped and failed ones too.
     Raises SpecMismatch when the set holds other features, and Interrupted after SIGINT or SIGTERM.
     """
     started = time.monotonic()
     report = FeaturizeReport()
-    with StopSignals() as stop, store.writer(name, encoder.spec, provenance=provenance()) as writer:
+    with StopSignals() as stop, store.writer(name, encoder.spec, provenance=provenance(weights)) as writer:
         items, report.failed = _items(manifest, encoder)
         items, report.skipped = _missing(items, store, name)
         total = len(manifest)
@@ -123,14 +126,16 @@ def plan(
     )
 
 
-def provenance() -> dict[str, str]:
-    """Versions of what computes features, for the set's record; they are not part of its fingerprint."""
+def provenance(weights: Path | str | None = None) -> dict[str, str]:
+    """Versions of what computes features and where its weights lie, for the set's record, not for its fingerprint."""
     record = {"python": platform.python_version()}
     for package in ("medusa-ser", "torch", "transformers", "numpy", "soundfile", "soxr"):
         try:
             record[package] = version(package)
         except PackageNotFoundError:
             continue
+    if weights is not None:
+        record["weights"] = str(Path(weights).resolve())
     return record
 
 

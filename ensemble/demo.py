@@ -1,0 +1,88 @@
+"""`medusa demo`: the whole way on a small corpus, as the command lines that a user would type."""
+
+import os
+import shutil
+from pathlib import Path
+
+import featurestore
+from featurestore.errors import ConfigError
+
+CORPUS = Path(featurestore.__file__).parent / "demo_corpus"
+CLIP = CORPUS / "Actor_07" / "03-01-05-01-01-01-07.ogg"
+ENCODERS = {"tiny-hubert": "2,3", "tiny-wavlm": "2,3", "logmel": "last"}
+MEMBERS = {
+    "m1": "tiny-hubert,tiny-wavlm",
+    "m2": "tiny-hubert,logmel",
+    "m3": "tiny-wavlm,logmel",
+    "m4": "tiny-hubert,tiny-wavlm,logmel",
+}
+# A network that two cores train in a minute: small, few frames, a high rate for few steps.
+SMALL = {
+    "d": "96",
+    "n-heads": "4",
+    "dropout": "0.2",
+    "stride": "8",
+    "batch-size": "16",
+    "epochs": "10",
+    "lr": "1e-3",
+    "stage2-epochs": "2",
+    "stage2-lr": "2e-4",
+    "schedule": "cosine",
+    "select": "last",
+}
+MADE = ("demo.csv", "demo.scheme.json", "store", "runs", "confusion.png", "prediction.csv")
+
+Step = tuple[str, list[str]]  # what it does, and the arguments of `medusa`
+
+
+def steps(directory: Path) -> list[Step]:
+    """The demo's commands in their order; each skips what an earlier run in `directory` has done."""
+    if not CLIP.is_file():
+        raise ConfigError(f"The demo's corpus is not at {CORPUS}; install medusa-ser again.")
+    directory.mkdir(parents=True, exist_ok=True)
+    manifest, runs = str(directory / "demo.csv"), str(directory / "runs")
+    both = ["--manifest", manifest, "--store", str(directory / "store")]
+    found: list[Step] = [
+        (
+            "A manifest: 384 clips of RAVDESS, 24 actors, 8 emotions, in three folds that share no speaker",
+            ["prepare", "ravdess", "--root", _shown(CORPUS), "--join-folds", "3", "--output", manifest],
+        )
+    ]
+    for encoder, layers in ENCODERS.items():
+        chosen = [] if layers == "last" else ["--layers", layers]
+        found.append((f"Encode every clip once: {encoder}", ["featurize", "--encoder", encoder, *chosen, *both]))
+    settings = [part for name, value in SMALL.items() for part in (f"--{name}", value)]
+    for member, features in MEMBERS.items():
+        arguments = ["fit-deepser", "--features", features, *both, "--cv", "fold", "--name", member, "--runs", runs]
+        found.append((f"Train member {member}, each fold judged by a model of the others", [*arguments, *settings]))
+    found += [
+        (
+            "Fit the meta-classifier on the members' posteriors: six seeds at once, then their average, the soup",
+            ["fit-meta", "--seeds", "6", "--members", ",".join(MEMBERS), *both, "--cv", "fold", "--runs", runs],
+        ),
+        (
+            "Score it",
+            ["evaluate", "meta", *both, "--cv", "fold", "--confusion", str(directory / "confusion.png")],
+        ),
+        (
+            "Predict a file (an angry one; two of each member's three models learned from it)",
+            ["predict", _shown(CLIP), "--model", str(directory / "runs" / "meta")],
+        ),
+    ]
+    return found
+
+
+def forget(directory: Path) -> None:
+    """Remove what the demo makes in `directory`, and nothing else."""
+    for name in MADE:
+        path = directory / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _shown(path: Path) -> str:
+    """The path as short as it can be typed from here."""
+    here = os.path.relpath(path)
+    return str(path) if here.startswith(os.pardir) else here

@@ -1,0 +1,67 @@
+"""Members by name: which posteriors in a store are a member's, and where the run directories are that made them."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from deepser.member import Member
+from ensemble.evaluation import PREFIX
+from ensemble.fit import MADE_BY
+from featurestore.errors import ConfigError
+from featurestore.store import FeatureStore
+from featurestore.table_files import replace_file
+
+MEMBERS_FILE = "members.json"
+
+
+def find_members(store: FeatureStore) -> list[str]:
+    """The posteriors in a store that an ensemble may be made of: all but those that a meta-classifier made."""
+    names = [name for name in store.names() if store[name].spec.kind == "posteriors"]
+    members = [name for name in names if store[name].provenance.get("made_by") != MADE_BY]
+    if not members:
+        raise ConfigError(f"Store {store.path} holds no member's posteriors; run `medusa fit-deepser` first.")
+    return members
+
+
+def record_members(directory: Path, store: FeatureStore, members: Sequence[str], runs: Path) -> list[str]:
+    """Write into a meta-classifier's `directory` where its members' run directories are, relative to it.
+
+    members: feature sets, e.g. "posteriors/m01", whose run directory is runs/m01. Returns those for which no run
+    directory there made the posteriors in the store: the meta-classifier stands, but can't predict new files.
+    """
+    found, unknown = {}, []
+    for name in members:
+        run = runs / name.removeprefix(PREFIX)
+        try:
+            digest = weights_digest(Member.load(run))
+        except ConfigError:
+            digest = ""
+        if digest == store[name].spec.weights:
+            found[name] = {"run": os.path.relpath(run, directory), "weights": digest}
+        else:
+            unknown.append(name)
+    text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+    replace_file(directory / MEMBERS_FILE, lambda file: file.write(text.encode()))
+    return unknown
+
+
+def weights_digest(member: Member) -> str:
+    """The identity of a member's weights, as its posteriors in a store carry it."""
+    digest = hashlib.sha256()
+    for path in member.weights():
+        digest.update(path.read_bytes())
+    return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def read_runs(directory: Path) -> dict[str, tuple[str, str]]:
+    """Members' run directories, relative to `directory`, and the digests of their weights."""
+    path = directory / MEMBERS_FILE
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        return {name: (str(run["run"]), str(run["weights"])) for name, run in saved.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} is damaged ({type(error).__name__}: {error}); run `medusa fit-meta` again."
+        ) from error
