@@ -37,7 +37,7 @@ for member in ${MEMBERS:-m1 m2 m3 m4 m5 m6}; do
   medusa fit-deepser --manifest "$manifest" --store "$store" --runs "$out/runs" --cv fold \
     --name "$member" --features "${features[$member]}" --seed "${member#m}" \
     --d 128 --n-heads 4 --dropout 0.2 --stride 8 --batch-size 16 --weight-decay 0.05 --mixup 0.3 --select last \
-    --epochs 12 --lr 1e-3 --warmup-epochs 1 --schedule cosine --stage2-epochs 3 --stage2-lr 2e-4
+    --epochs 8 --lr 1e-3 --warmup-epochs 1 --schedule cosine --stage2-epochs 2 --stage2-lr 2e-4
 done
 
 if [ -z "${MEMBERS:-}" ]; then

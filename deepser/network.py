@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepser.config import NetworkConfig
-from deepser.enc import Enc, pad
+from deepser.enc import Dropout, Enc, pad
 from featurestore.errors import ConfigError
 
 
@@ -93,7 +93,7 @@ class Head(nn.Module):
     def __init__(self, d: int, n_classes: int, attribute_ranges: Sequence[tuple[float, float]], dropout: float) -> None:
         super().__init__()
         ranges = torch.tensor(attribute_ranges, dtype=torch.float32).reshape(-1, 2)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.classes = nn.Linear(d, n_classes)
         self.attributes = nn.Linear(d, len(ranges)) if len(ranges) else None
         self.register_buffer("low", ranges[:, 0])

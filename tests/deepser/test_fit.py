@@ -90,8 +90,9 @@ from deepser.folds import plan_folds
 from featurestore.manifest import Manifest
 from featurestore.store import FeatureStore
 d = Path(sys.argv[1]); m = Manifest.read(d / "m.csv")
-fit_member(FeatureStore.open(d / "store"), m, member("k", select="macro_f1", dev_fraction=0.3), plan_folds(m, cv="fold"),
-           d / "k", progress=lambda fold, done, n, what: print(fold, done, flush=True))
+k = member("k", select="macro_f1", dev_fraction=0.3)
+fit_member(FeatureStore.open(d / "store"), m, k, plan_folds(m, cv="fold"), d / "k",
+           progress=lambda fold, done, n, what: print(fold, done, flush=True))
 """
 
 
@@ -164,7 +165,7 @@ def test_errors_name_the_column_the_set_and_the_remedy(tmp_path: Path) -> None:
     frame = manifest.to_pandas()
     frame.loc[3, "utterance_id"] = "stranger"
     other = Manifest.from_pandas(frame)
-    with pytest.raises(ConfigError, match="stranger.*featurize"):
+    with pytest.raises(ConfigError, match=r"stranger.*featurize"):
         fit_member(store, other, member(), plan_folds(other, cv="fold"), tmp_path / "m")
     with pytest.raises(ConfigError, match=r"config\.json"):
         Member.load(tmp_path / "nothing")

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from deepser.config import NetworkConfig
-from deepser.enc import attend
+from deepser.enc import Dropout, attend
 from deepser.network import DeepSER
 from featurestore.errors import ConfigError
 
@@ -91,3 +91,13 @@ def test_the_papers_configuration_has_the_size_its_layers_imply() -> None:
     enc = 2 * (d * d + d) + 2 * layer
     network = DeepSER([(1, d), (1, d)], 8, [(1, 7)] * 3, config)
     assert sum(p.numel() for p in network.parameters()) == 4 * enc + 3 * d * d + d + 11 * (d + 1) + 2
+
+
+def test_dropout_zeroes_its_share_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    dropout = Dropout(0.25)
+    for dtype in (torch.float32, torch.bfloat16):
+        dropped = dropout(torch.ones(1001, 333, dtype=dtype))
+        assert abs((dropped == 0).float().mean().item() - 0.25) < 0.005
+        assert abs(dropped.float().mean().item() - 1) < 0.01
+    assert (dropout.eval()(torch.ones(5)) == 1).all()
