@@ -84,12 +84,7 @@ class Member:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Posteriors and logits of utterances in the store: each (n, C + A) float32, means over its folds."""
         on = pick_device(device)
-        empty = np.zeros((len(keys), 0), np.float32)
-        targets = Targets(
-            tuple(keys), self.classes, self.attributes, self.attribute_ranges,
-            np.full(len(keys), -1, np.int64), np.zeros((len(keys), len(self.classes)), np.float32),
-            np.full((len(keys), len(self.attributes)), np.nan, np.float32) if self.attributes else empty,
-        )  # fmt: skip
+        targets = Targets.unknown(tuple(keys), self.classes, self.attributes, self.attribute_ranges)
         data = TrainingData(store, self.refs, targets)
         total = PosteriorMean(len(keys), len(self.columns))
         everything = np.arange(len(keys))

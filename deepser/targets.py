@@ -55,6 +55,19 @@ class Targets:
             attribute_values=manifest.attributes.astype(np.float32),
         )
 
+    @staticmethod
+    def unknown(
+        keys: tuple[str, ...],
+        classes: tuple[str, ...],
+        attributes: tuple[str, ...],
+        attribute_ranges: tuple[tuple[float, float], ...],
+    ) -> "Targets":
+        """Utterances that nothing is known of: no label, no votes, every attribute missing."""
+        labels = np.full(len(keys), -1, np.int64)
+        soft = np.zeros((len(keys), len(classes)), np.float32)
+        values = np.full((len(keys), len(attributes)), np.nan, np.float32)
+        return Targets(keys, classes, attributes, attribute_ranges, labels, soft, values)
+
     @property
     def one_hot(self) -> NDArray[np.float32]:
         """(N, C): the consensus label alone; zeros where there is none."""
