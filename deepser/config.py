@@ -113,6 +113,11 @@ class MemberConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
+    def __post_init__(self) -> None:
+        if len(self.features) < 2:
+            found = ", ".join(self.features) or "none"
+            raise ConfigError(f"DeepSER fuses two or more feature sets, found {found}; name more in --features.")
+
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A config as plain JSON-able values."""

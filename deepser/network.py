@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from deepser.config import NetworkConfig
 from deepser.enc import Dropout, Enc, pad
-from featurestore.errors import ConfigError
 
 
 class FeatureInput(nn.Module):
@@ -46,8 +45,6 @@ class DeepSER(nn.Module):
     ) -> None:
         """`inputs`: (number of stored layers, dim) per modality; `attribute_ranges`: (low, high) per attribute."""
         super().__init__()
-        if len(inputs) < 2:
-            raise ConfigError(f"DeepSER fuses two or more feature sets, found {len(inputs)}; name more in --features.")
         self.standardises = config.input_norm == "standard"
         self.inputs = nn.ModuleList(FeatureInput(n_layers, dim) for n_layers, dim in inputs)
         self.unimodal = nn.ModuleList(Enc(dim, config) for _, dim in inputs)

@@ -178,5 +178,7 @@ def test_configs_survive_json_and_wrong_ones_are_named() -> None:
         from_dict(MemberConfig, {**to_dict(config), "train": {"sed": 1}})
     with pytest.raises(ConfigError, match="expected int, found 'many'"):
         from_dict(MemberConfig, {**to_dict(config), "network": {"d": "many"}})
+    with pytest.raises(ConfigError, match="two or more feature sets, found first@1"):
+        MemberConfig("one", ("first@1",))
     with pytest.raises(ConfigError, match="multiple of n_heads"):
         from_dict(MemberConfig, {**to_dict(config), "network": {"d": 10, "n_heads": 4}})

@@ -7,7 +7,6 @@ from torch import Tensor
 from deepser.config import NetworkConfig
 from deepser.enc import Dropout, attend
 from deepser.network import DeepSER
-from featurestore.errors import ConfigError
 
 INPUTS = [(2, 12), (1, 7), (1, 5)]
 SMALL = NetworkConfig(d=16, n_layers=2, n_heads=2, dropout=0.0)
@@ -68,11 +67,6 @@ def test_a_corpus_without_attributes_has_an_empty_output() -> None:
     logits, attributes = DeepSER(INPUTS[:2], 3, [], SMALL)(batch_of(clip((4, 4), 0)))
     assert logits.shape == (1, 3)
     assert attributes.shape == (1, 0)
-
-
-def test_one_feature_set_is_refused() -> None:
-    with pytest.raises(ConfigError, match="two or more"):
-        DeepSER(INPUTS[:1], 3, [], SMALL)
 
 
 def test_the_bf16_attention_of_cpus_equals_the_fused_one() -> None:
