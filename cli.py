@@ -227,7 +227,7 @@ def featurize(
     from featurestore.store import FeatureStore
 
     table = Manifest.read(manifest)
-    with console(stderr=True).status(f"loading {encoder}"):
+    with _working(f"loading {encoder}"):
         loaded = load_encoder(
             encoder, weights=weights, layers=layers, pool=pool, dtype=dtype, device=device,
             window=whisper_window, compute=compute,
@@ -392,10 +392,10 @@ def fit_meta(
     )  # fmt: skip
     table, opened = Manifest.read(manifest), FeatureStore.open(store)
     chosen = find_members(opened) if members is None else _names(members)
-    with console(stderr=True).status("fitting the meta-classifier") as status:
+    with _working("fitting the meta-classifier") as show:
         _, report = fit_ensemble(
             opened, table, chosen, name=name, config=config, folds=cv, in_sample=in_sample, directory=runs / name,
-            progress=lambda what: status.update(f"meta-classifier: {what}"),
+            progress=lambda what: show(f"meta-classifier: {what}"),
         )  # fmt: skip
     unknown = record_members(runs / name, opened, report.members, runs)
     for part, rows in report.parts.items():
@@ -607,10 +607,10 @@ def bench_io(
     """
     from benchmarks.io import io_table, run_io
 
-    with console(stderr=True).status("bench io") as status:
+    with _working("bench io") as show:
         result = run_io(
             directory, n_utterances=utterances, dim=dim, mean_s=mean_s, batch=batch, repeats=repeats, seed=seed,
-            cold=cold, json_path=json_file, progress=status.update,
+            cold=cold, json_path=json_file, progress=show,
         )  # fmt: skip
     console().print(io_table(result))
 
@@ -629,13 +629,25 @@ class _Show:
 
 
 @contextmanager
+def _working(what: str) -> Iterator[Callable[[str], None]]:
+    """A spinner on stderr, where that is a terminal; gives the function that changes its text."""
+    where = console(stderr=True)
+    if not where.is_terminal:
+        yield lambda text: None
+        return
+    with where.status(what) as status:
+        yield status.update
+
+
+@contextmanager
 def _bar(what: str, total: int, *columns: str) -> Iterator[_Show]:
     """A progress bar on stderr: what, how much, further columns, remaining time."""
     texts = [TextColumn(column) for column in columns]
+    where = console(stderr=True)
     count: Any = MofNCompleteColumn() if columns else TextColumn("{task.percentage:>3.0f} %")
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), count, *texts, TimeRemainingColumn(),
-        console=console(stderr=True), transient=True, speed_estimate_period=60,
+        console=where, transient=True, speed_estimate_period=60, disable=not where.is_terminal,
     )  # fmt: skip
     with bar:
         yield _Show(bar, what, total)

@@ -245,7 +245,7 @@ def _fused(
     n_classes = len(model.classes)
     probabilities, attribute_values = posteriors[0, :, :n_classes], posteriors[0, :, n_classes:]
     names: tuple[str, ...] = tuple(member.config.name for member in model.members)
-    if model.meta is not None:
+    if model.meta is not None and keys:
         read = LOGITS if model.meta.config.inputs == "logits" else POSTERIORS
         columns = column_names(model.classes, model.attributes)
         values = np.stack([output[read] for output in outputs])

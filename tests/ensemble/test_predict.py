@@ -1,0 +1,224 @@
+import csv
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deepser.config import MemberConfig, NetworkConfig, StageConfig, TrainConfig
+from deepser.fit import fit_member
+from deepser.folds import plan_folds
+from deepser.member import Member
+from ensemble.config import MetaConfig
+from ensemble.fit import fit_ensemble
+from ensemble.members import find_members, record_members, weights_digest
+from ensemble.predict import Model, encoder_of, files_manifest, layers_option, predict
+from featurestore.corpora import read_ravdess
+from featurestore.encoders import load_encoder
+from featurestore.encoders.base import LayerChoice
+from featurestore.errors import ConfigError, EncoderError, SpecMismatch
+from featurestore.featurize import featurize
+from featurestore.manifest import Manifest
+from featurestore.store import FeatureStore
+
+ACTORS = ("01", "04", "08")
+
+
+@dataclass(frozen=True)
+class Trained:
+    store: FeatureStore
+    manifest: Manifest
+    runs: Path
+
+
+@pytest.fixture(scope="module")
+def trained(demo_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Two members over two kinds of log-mel features of 48 clips, and a meta-classifier of each kind of input."""
+    directory = tmp_path_factory.mktemp("predict")
+    for actor in ACTORS:
+        shutil.copytree(demo_corpus / f"Actor_{actor}", directory / "corpus" / f"Actor_{actor}")
+    manifest = read_ravdess(directory / "corpus")
+    store = FeatureStore.create(directory / "store")
+    featurize(manifest, load_encoder("logmel"), store, "mel")
+    featurize(manifest, load_encoder("logmel", pool="mean+std", dtype="float32"), store, "pooled")
+    stages = (StageConfig("stage1", "shuffled", 0.5, 4, 3e-3),)
+    train = TrainConfig(stages=stages, select="last", precision="float32", stride=16)
+    network = NetworkConfig(d=16, n_heads=2, dropout=0.1)
+    plan = plan_folds(manifest, cv="fold")
+    for seed in (0, 1):
+        config = MemberConfig(f"m{seed}", ("mel", "pooled"), network, replace(train, seed=seed))
+        fit_member(store, manifest, config, plan, directory / "runs" / config.name)
+    for inputs in ("posteriors", "logits"):
+        runs, name = directory / "runs", f"meta-{inputs}"
+        members = ["posteriors/m0", "posteriors/m1"]
+        fit_ensemble(
+            store, manifest, members, name=name, config=MetaConfig(inputs=inputs, seeds=(0, 1), rounds=2),
+            folds="fold", directory=runs / name,
+        )  # fmt: skip
+        assert record_members(runs / name, store, members, runs) == []
+    return Trained(store, manifest, directory / "runs")
+
+
+def files_of(trained: Trained, *rows: int) -> list[Path]:
+    return [trained.manifest.audio_path(i) for i in rows]
+
+
+def test_a_files_prediction_is_that_of_its_stored_features(trained: Trained) -> None:
+    rows = [5, 0, 17, 30]
+    model = Model.load(trained.runs / "m1")
+    found = predict(model, files_manifest(files_of(trained, *rows)))
+    expected, _ = Member.load(trained.runs / "m1").predict(trained.store, [trained.manifest.keys[i] for i in rows])
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+    assert found.classes == trained.manifest.scheme.classes
+    np.testing.assert_allclose(found.probabilities.sum(1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("inputs", ["posteriors", "logits"])
+def test_the_meta_classifier_reads_the_members_in_its_order(trained: Trained, inputs: str) -> None:
+    rows = [3, 1]
+    keys = [trained.manifest.keys[i] for i in rows]
+    model = Model.load(trained.runs / f"meta-{inputs}")
+    found = predict(model, files_manifest(files_of(trained, *rows)))
+    outputs = [member.predict(trained.store, keys) for member in model.members]
+    read = np.stack([output[inputs == "logits"] for output in outputs])
+    assert model.meta is not None
+    np.testing.assert_allclose(found.probabilities, model.meta.predict_values(read).probabilities, atol=1e-5)
+    np.testing.assert_allclose(found.member_posteriors, np.stack([output[0] for output in outputs]), atol=1e-5)
+    assert found.members == ("m0", "m1")
+
+
+def test_one_bad_file_does_not_stop_the_others(trained: Trained, tmp_path: Path) -> None:
+    good = files_of(trained, 2, 9)
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "not audio é.wav").write_text("text")
+    names = [good[0], tmp_path / "empty.wav", tmp_path / "missing.wav", tmp_path / "not audio é.wav", good[1], good[0]]
+    found = predict(Model.load(trained.runs / "meta-posteriors"), files_manifest(names))
+    assert found.keys == (str(good[0]), str(good[1]))
+    assert [key for key, _ in found.failed] == [str(name) for name in names[1:4]]
+    assert ["empty" in found.failed[0][1], "no such file" in found.failed[1][1], "not audio" in found.failed[2][1]]
+
+
+def test_nothing_but_bad_files_gives_an_empty_result(trained: Trained, tmp_path: Path) -> None:
+    found = predict(Model.load(trained.runs / "meta-posteriors"), files_manifest([tmp_path / "missing.wav"]))
+    assert found.keys == ()
+    assert found.probabilities.shape == (0, 8)
+    assert len(found.failed) == 1
+    found.write(tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text().startswith("file,label,p_neutral,")
+
+
+def test_csv_and_json_lines_hold_every_class_by_name(trained: Trained, tmp_path: Path) -> None:
+    found = predict(Model.load(trained.runs / "m0"), files_manifest(files_of(trained, 0, 1)))
+    found.write(tmp_path / "out.csv")
+    found.write(tmp_path / "out.jsonl")
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()))
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    for i, (row, line) in enumerate(zip(rows, lines, strict=True)):
+        assert list(row) == ["file", "label", *(f"p_{name}" for name in found.classes)]
+        assert row["label"] == line["label"] == found.labels[i]
+        np.testing.assert_allclose([float(row[f"p_{name}"]) for name in found.classes], found.probabilities[i], 1e-4)
+        assert line["file"] == found.keys[i]
+    with pytest.raises(ConfigError, match=r"\.csv or \.jsonl"):
+        found.write(tmp_path / "out.xlsx")
+
+
+def test_run_directories_may_move_together(trained: Trained, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere" / "runs"
+    shutil.copytree(trained.runs, moved)
+    assert Model.load(moved / "meta-logits").members[0].directory == moved / "m0"
+
+
+def test_a_member_that_was_fitted_again_is_noticed(trained: Trained, tmp_path: Path) -> None:
+    shutil.copytree(trained.runs, tmp_path / "runs")
+    weights = tmp_path / "runs" / "m0" / "fold-1" / "model.safetensors"
+    shutil.copy(trained.runs / "m1" / "fold-1" / "model.safetensors", weights)
+    with pytest.raises(ConfigError, match=r"other weights.*fit-meta"):
+        Model.load(tmp_path / "runs" / "meta-posteriors")
+
+
+def test_what_is_not_a_model_is_said_to_be_none(trained: Trained, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such directory"):
+        Model.load(tmp_path / "nothing")
+    with pytest.raises(ConfigError, match="fit-deepser"):
+        Model.load(tmp_path)
+    shutil.copytree(trained.runs, tmp_path / "runs")
+    (tmp_path / "runs" / "meta-logits" / "members.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"members\.json is damaged"):
+        Model.load(tmp_path / "runs" / "meta-logits")
+    (tmp_path / "runs" / "meta-logits" / "members.json").unlink()
+    with pytest.raises(ConfigError, match=r"members\.json is missing"):
+        Model.load(tmp_path / "runs" / "meta-logits")
+
+
+def changed(trained: Trained, directory: Path, **fields: object) -> Model:
+    """The member m0 with other fields in the specification of its first feature set."""
+    shutil.copytree(trained.runs / "m0", directory / "m0")
+    path = directory / "m0" / "config.json"
+    saved = json.loads(path.read_text())
+    saved["specs"][0]["spec"] |= fields
+    path.write_text(json.dumps(saved))
+    return Model.load(directory / "m0")
+
+
+def test_another_encoder_than_the_members_learned_from_is_refused(trained: Trained, tmp_path: Path) -> None:
+    model = changed(trained, tmp_path, dtype="float32")
+    with pytest.raises(SpecMismatch, match="'mel'"):
+        predict(model, files_manifest(files_of(trained, 0)))
+
+
+def test_members_that_mean_different_features_by_one_name_are_refused(trained: Trained, tmp_path: Path) -> None:
+    other = Model.load(trained.runs / "m0").members[0]
+    specs = ({**other.specs[0], "fingerprint": "0" * 16, "spec": {**other.specs[0]["spec"], "dtype": "float32"}},)
+    model = Model((Model.load(trained.runs / "m1").members[0], replace(other, specs=specs)), None)
+    with pytest.raises(SpecMismatch, match="dtype: stored float16, asked float32"):
+        predict(model, files_manifest(files_of(trained, 0)))
+
+
+def test_a_member_that_reads_text_asks_for_it(trained: Trained, tmp_path: Path) -> None:
+    model = changed(trained, tmp_path, kind="text")
+    with pytest.raises(ConfigError, match="--text"):
+        predict(model, files_manifest(files_of(trained, 0)))
+    assert files_manifest(["a.wav", "b.wav"], "hello").texts == ["hello", "hello"]
+
+
+def test_weights_for_a_feature_set_that_is_not_read_are_refused(trained: Trained, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--weights wavlm=.*it reads mel, pooled"):
+        predict(Model.load(trained.runs / "m0"), files_manifest(["a.wav"]), weights={"wavlm": tmp_path})
+
+
+def test_weights_are_found_where_they_were_and_where_one_says(demo_corpus: Path, tmp_path: Path) -> None:
+    here, there = tmp_path / "mine", tmp_path / "moved" / "anything"
+    shutil.copytree(demo_corpus.parent / "weights" / "tiny-hubert", here)
+    made = load_encoder(str(here), layers="2,3")
+    store = FeatureStore.create(tmp_path / "store")
+    clips = files_manifest([next(demo_corpus.glob("Actor_01/*.ogg"))])
+    featurize(clips, made, store, "h", weights=here)
+    features = store["h"]
+    spec = features.spec
+    saved = {"fingerprint": spec.fingerprint, "spec": spec.to_json(), "provenance": features.provenance}
+    assert encoder_of("h", saved, weights={}, device="cpu").spec == spec
+    there.parent.mkdir()
+    here.rename(there)
+    with pytest.raises(EncoderError, match="--weights h=DIR"):
+        encoder_of("h", saved, weights={}, device="cpu")
+    for name in ("h", "mine"):  # the feature set's name, and the encoder's
+        assert encoder_of("h", saved, weights={name: there}, device="cpu").spec == spec
+
+
+@pytest.mark.parametrize("text", ["last", "0,3", "all", "last2", "last4-sum"])
+def test_stored_layer_names_lead_back_to_the_option(text: str) -> None:
+    choice = LayerChoice.parse(text, 12, "encoder")
+    assert LayerChoice.parse(layers_option(choice.names), 12, "encoder") == choice
+
+
+def test_members_are_all_posteriors_but_the_ensembles_own(trained: Trained, tmp_path: Path) -> None:
+    assert find_members(trained.store) == ["posteriors/m0", "posteriors/m1"]
+    with pytest.raises(ConfigError, match="fit-deepser"):
+        find_members(FeatureStore.create(tmp_path / "empty"))
+
+
+def test_the_digest_of_the_weights_is_the_one_in_the_store(trained: Trained, tmp_path: Path) -> None:
+    assert weights_digest(Member.load(trained.runs / "m0")) == trained.store["posteriors/m0"].spec.weights
+    assert record_members(tmp_path, trained.store, ["posteriors/m0"], tmp_path) == ["posteriors/m0"]

@@ -1,0 +1,437 @@
+import csv
+import inspect
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import typer
+from small_corpus import FAST, copy_clips, medusa
+
+import cli
+from benchmarks.io import IoSettings
+from featurestore.audio import decode
+from featurestore.encoders import load_encoder
+from featurestore.featurize import featurize
+from featurestore.manifest import Manifest
+from featurestore.store import FeatureStore
+
+REPO = Path(__file__).resolve().parents[1]
+COMMANDS = [
+    *("prepare ravdess", "prepare csv", "featurize", "fit-deepser", "fit-meta", "evaluate", "predict", "demo"),
+    *("store ls", "store info", "store verify", "store rm", "bench io"),
+]
+
+
+def commands(group: object = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, typer.core.TyperCommand]]:
+    """Every command there is, by the words that call it."""
+    for name, command in (group or typer.main.get_command(cli.app)).commands.items():  # type: ignore[attr-defined]
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What the whole chain made of 48 clips; `shared` are the options that name manifest and store."""
+
+    directory: Path
+    manifest: Path
+    store: Path
+    runs: Path
+    clip: Path
+
+    @property
+    def shared(self) -> list[str]:
+        return ["-m", str(self.manifest), "-s", str(self.store)]
+
+
+@pytest.fixture(scope="module")
+def chain(demo_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """prepare, featurize x2, fit-deepser x2, fit-meta, by their commands."""
+    directory = tmp_path_factory.mktemp("chain")
+    corpus = copy_clips(demo_corpus, directory / "corpus")
+    clip = corpus / "Actor_04" / "03-01-05-01-01-01-04.ogg"
+    made = Chain(directory, directory / "ravdess.csv", directory / "store", directory / "runs", clip)
+    assert "48" in medusa("prepare", "ravdess", "--root", corpus, "-o", made.manifest).stdout
+    assert "48 done" in medusa("featurize", "--encoder", "logmel", *made.shared).stdout
+    medusa("featurize", "--encoder", "tiny-hubert", "--layers", "2,3", "--name", "h", *made.shared)
+    for seed in ("1", "2"):
+        fit = ["fit-deepser", "--features", "h@3,logmel", "--seed", seed, "--runs", made.runs, "--cv", "fold"]
+        said = medusa(*fit, *made.shared, *FAST).stdout
+        assert "macro-F1" in said
+        assert f"h.3_logmel_s{seed}" in said
+    said = medusa("fit-meta", "--seeds", "2", "--cv", "fold", "--runs", made.runs, *made.shared).stdout
+    for row in ("h.3_logmel_s1", "h.3_logmel_s2", "majority vote", "soft vote", "meta (single)", "meta (soup)"):
+        assert row in said
+    return made
+
+
+# The command line as such
+
+
+def test_these_are_the_commands() -> None:
+    assert sorted(name for name, _ in commands()) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize(("name", "command"), list(commands()), ids=[name for name, _ in commands()])
+def test_help_explains_every_option_and_shows_an_example(name: str, command: typer.core.TyperCommand) -> None:
+    said = " ".join(medusa(*name.split(), "--help").stdout.split())
+    assert f"medusa {name}" in (command.help or "")
+    assert "Example: medusa" in said
+    for parameter in command.params:
+        assert getattr(parameter, "help", None), f"{name}: {parameter.name} has no help"
+
+
+def test_every_command_is_in_the_readme() -> None:
+    told = (REPO / "README.md").read_text(encoding="utf-8")
+    table = "\n".join(line for line in told.splitlines() if line.startswith("|"))
+    for name in COMMANDS:
+        first, *rest = name.split()
+        assert f"medusa {first}" in table, name
+        assert all(f"`{word}`" in table or f"{first} {word}" in table for word in rest), name
+
+
+def test_options_in_the_readme_exist() -> None:
+    known = {name: {o for p in command.params for o in (*p.opts, *p.secondary_opts)} for name, command in commands()}
+    blocks = re.findall(r"```console\n(.*?)```", (REPO / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    lines = " \n".join(blocks).replace("\\\n", " ").splitlines()
+    calls = [line[line.index("medusa ") + 7 :].split("#")[0] for line in lines if "medusa " in line]
+    assert calls
+    for call in calls:
+        name = next((name for name in known if call.startswith(name)), None)
+        assert name, f"medusa {call} is no command"
+        for option in re.findall(r"(?<!\S)--?[a-z][\w-]*", call):
+            assert option in known[name], f"medusa {name} has no {option}"
+
+
+def test_defaults_are_the_librarys() -> None:
+    def defaults(function: object) -> dict[str, object]:
+        return {name: p.default for name, p in inspect.signature(function).parameters.items()}  # type: ignore[arg-type]
+
+    ours = defaults(cli.featurize)
+    for theirs in (defaults(load_encoder), defaults(featurize)):
+        for name in set(ours) & set(theirs) - {"encoder", "manifest", "store", "name"}:
+            assert ours[name] == theirs[name], name
+    ours = defaults(cli.bench_io)
+    settings = IoSettings()
+    names = ("dim", "mean_s", "batch", "repeats", "seed", "cold")
+    assert {name: ours[name] for name in names} == {name: getattr(settings, name) for name in names}
+    assert ours["utterances"] == settings.n_utterances
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, cli; print(*({'torch', 'transformers', 'zarr', 'numba', 'pyarrow', 'numpy'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_version() -> None:
+    assert re.fullmatch(r"medusa-ser \d+\.\d+\S*\n", medusa("--version").stdout)
+
+
+# What a user's mistakes get: one line, exit code 2
+
+
+def refused(*arguments: str | Path) -> str:
+    """The one line that a refused command prints on stderr."""
+    result = medusa(*arguments, exit_code=2)
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def table(path: Path, rows: list[dict[str, str]]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_a_typo_in_an_encoder_suggests_the_near_ones(chain: Chain) -> None:
+    assert "wavlm-large" in refused("featurize", "--encoder", "wavlm-lage", *chain.shared)
+
+
+def test_a_missing_manifest_store_or_feature_set_is_named(chain: Chain, tmp_path: Path) -> None:
+    assert "nothing.csv" in refused("featurize", "--encoder", "logmel", "-m", tmp_path / "nothing.csv")
+    fit = ["fit-deepser", "--cv", "fold", "-m", chain.manifest]
+    assert "not a feature store" in refused(*fit, "--features", "h,logmel", "-s", tmp_path)
+    assert "logmel" in refused(*fit, "--features", "h,logmell", "-s", chain.store)
+    assert "two or more" in refused(*fit, "--features", "h", "-s", chain.store)
+    assert "layer_07" in refused(*fit, "--features", "h@7,logmel", "-s", chain.store)
+    assert "'foldd'" in refused("fit-deepser", "--features", "h,logmel", "--cv", "foldd", *chain.shared)
+    assert "posteriors/met" in refused("evaluate", "met", *chain.shared)
+
+
+def test_options_out_of_range_are_named_with_what_is_possible(chain: Chain, tmp_path: Path) -> None:
+    fit = ["fit-deepser", "--features", "h,logmel", "--cv", "fold", *chain.shared]
+    assert "multiple of n_heads" in refused(*fit, "--d", "30", "--n-heads", "4")
+    assert "macro_f1" in refused(*fit, "--select", "best")
+    assert "one of the two" in refused(*fit, "--folds", "3")
+    assert "cuda" in refused(*fit, "--device", "quantum")
+    encode = ["featurize", "--encoder", "logmel", "-m", chain.manifest, "-s", tmp_path / "s"]
+    assert "float32" in refused(*encode, "--dtype", "int8")
+    assert "mean+std" in refused(*encode, "--pool", "max")
+    assert "no weights" in refused(*encode, "--weights", tmp_path)
+    assert "posteriors, logits" in refused("fit-meta", "--inputs", "features", *chain.shared)
+    assert "posteriors/m9" in refused("fit-meta", "--members", "m9", *chain.shared)
+    assert not (tmp_path / "s").exists()
+
+
+def test_weights_that_cannot_be_found_say_what_to_do(chain: Chain, tmp_path: Path) -> None:
+    said = refused("featurize", "--encoder", "wavlm-large", *chain.shared)
+    assert "--weights DIR" in said
+    assert "no such directory" in refused(
+        "featurize", "--encoder", "wavlm-large", "--weights", tmp_path / "x", *chain.shared
+    )
+
+
+def test_features_of_another_kind_are_never_mixed(chain: Chain) -> None:
+    said = refused("featurize", "--encoder", "logmel", "--dtype", "float32", *chain.shared)
+    assert "dtype: stored float16, asked float32" in said
+    assert "medusa store rm logmel" in said
+
+
+def test_a_table_with_mistakes_is_refused_with_all_of_them(tmp_path: Path) -> None:
+    rows = [{"id": "a", "path": "a.wav", "split": "train"}, {"id": "a", "path": "b.wav", "split": "holdout"}]
+    given = table(tmp_path / "t.csv", rows)
+    said = refused("prepare", "csv", given, "-o", tmp_path / "m.csv", "--column", "id=id")
+    assert "'label'" in said
+    said = refused("prepare", "csv", given, "-o", tmp_path / "m.csv", "--column", "id=id", "--no-labels")
+    for part in ("utterance_id", "'a'", "holdout", "a.wav"):
+        assert part in said
+    assert "'emotoin'" in refused("prepare", "csv", given, "-o", tmp_path / "m.csv", "--column", "label=emotoin")
+    assert "NAME=VALUE" in refused("prepare", "csv", given, "-o", tmp_path / "m.csv", "--column", "label")
+    assert "NAME:LOW:HIGH" in refused("prepare", "csv", given, "-o", tmp_path / "m.csv", "--attribute", "arousal:1")
+    assert "not RAVDESS" in refused("prepare", "ravdess", "--root", tmp_path, "-o", tmp_path / "m.csv")
+    assert not (tmp_path / "m.csv").exists()
+
+
+def test_columns_attributes_and_classes_get_their_names(tmp_path: Path) -> None:
+    rows = [{"File": f"{i}.wav", "Emo": "sad" if i else "glad", "Act": "1.5", "Set": "Train"} for i in range(3)]
+    given = table(tmp_path / "t.csv", rows)
+    said = medusa(
+        *("prepare", "csv", given, "-o", tmp_path / "m.csv", "--no-check-audio", "--column", "id=File"),
+        *("--column", "path=File", "--column", "label=Emo", "--column", "split=Set"),
+        *("--attribute", "arousal=Act:1:5", "--classes", "sad,glad"),
+    ).stdout
+    assert "sad 2, glad 1" in said
+    made = Manifest.read(tmp_path / "m.csv")
+    assert made.scheme.attributes == {"arousal": (1.0, 5.0)}
+    assert made.scheme.classes == ("sad", "glad")
+    assert made.column("split").tolist() == ["train"] * 3
+
+
+def test_joined_folds_hold_whole_folds(chain: Chain, tmp_path: Path) -> None:
+    root = chain.directory / "corpus"
+    medusa("prepare", "ravdess", "--root", root, "-o", tmp_path / "m.csv", "--join-folds", "2")
+    made = Manifest.read(tmp_path / "m.csv")
+    assert set(zip(made.column("fold_was"), made.column("fold"), strict=True)) == {("1", "1"), ("2", "1"), ("3", "2")}
+    assert "3 folds" in refused("prepare", "ravdess", "--root", root, "-o", tmp_path / "m.csv", "--join-folds", "5")
+
+
+def test_an_output_that_cannot_be_written_is_one_line(chain: Chain) -> None:
+    assert "can't be written" in refused(
+        "prepare", "ravdess", "--root", chain.directory / "corpus", "-o", "/proc/m.csv"
+    )
+    assert "/proc" in refused("evaluate", "meta", *chain.shared, "--json", "/proc/scores.json")
+
+
+# Files as they come
+
+
+def test_bad_files_are_reported_and_the_rest_is_done(tmp_path: Path) -> None:
+    rate = 16_000
+    tone = np.sin(np.arange(rate, dtype=np.float32) / 20)
+    soundfile.write(tmp_path / "good.wav", tone, rate)
+    soundfile.write(tmp_path / "stereo.wav", np.stack([tone, tone], 1), 44_100)
+    soundfile.write(tmp_path / "telephone.flac", tone, 8_000)
+    soundfile.write(tmp_path / "nan.wav", np.where(tone > 0.9, np.nan, tone), rate, subtype="FLOAT")
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text.wav").write_text("no audio at all")
+    (tmp_path / "cut.wav").write_bytes((tmp_path / "good.wav").read_bytes()[:9000])
+    good = {"../a b/ü": "good.wav", "话": "stereo.wav", "..": "telephone.flac"}
+    bad = {"nan": "nan.wav", "empty": "empty.wav", "text": "text.wav", "cut": "cut.wav", "gone": "gone.wav"}
+    rows = [{"utterance_id": key, "path": path, "label": "x"} for key, path in {**good, **bad}.items()]
+    manifest = table(tmp_path / "m.csv", rows)
+    result = medusa("featurize", "--encoder", "logmel", "-m", manifest, "-s", tmp_path / "s", exit_code=1)
+    assert "3 done, 0 there already, 5 failed" in result.stdout
+    reported = [line for line in result.stderr.splitlines() if line.startswith("failed: ")]
+    assert len(reported) == 5
+    for name in bad.values():
+        assert any(name in line for line in reported), name
+    stored = FeatureStore.open(tmp_path / "s")["logmel"]
+    assert sorted(stored) == sorted(good)
+    assert len(stored["话"]) == load_encoder("logmel").n_frames(len(decode(tmp_path / "stereo.wav")))
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["s"]
+    shutil.copy(tmp_path / "good.wav", tmp_path / "gone.wav")
+    again = medusa("featurize", "--encoder", "logmel", "-m", manifest, "-s", tmp_path / "s", exit_code=1)
+    assert "1 done, 3 there already, 4 failed" in again.stdout
+
+
+def test_a_dry_run_counts_and_writes_nothing(chain: Chain, tmp_path: Path) -> None:
+    said = medusa(*("featurize", "--encoder", "logmel", "--dry-run", "-m", chain.manifest, "-s", tmp_path / "s")).stdout
+    assert "48 utterances to encode" in said
+    assert not (tmp_path / "s").exists()
+    rows = int(re.search(r"([\d,]+) rows", said)[1].replace(",", ""))  # type: ignore[index]
+    features = FeatureStore.open(chain.store)["logmel"]
+    assert rows == features.lengths(list(features)).sum()
+    assert (
+        "0 utterances to encode, 48 there"
+        in medusa("featurize", "--encoder", "logmel", "--dry-run", *chain.shared).stdout
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_keeps_what_it_has_and_goes_on(chain: Chain, tmp_path: Path, signum: int, code: int) -> None:
+    many = [
+        {"utterance_id": str(i), "path": str(chain.clip), "label": "x"} for i in range(200)
+    ]  # more than are encoded before the signal comes
+    manifest = table(tmp_path / "m.csv", many)
+    run = [sys.executable, str(REPO / "cli.py"), "featurize", "--encoder", "tiny-hubert", "-m", str(manifest)]
+    process = subprocess.Popen(
+        [*run, "-s", str(tmp_path / "s")], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    waited_until = time.monotonic() + 120
+    while not list((tmp_path / "s").glob("tiny-hubert/.tmp-*")) and time.monotonic() < waited_until:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signum)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "run the same command again" in err
+    assert "Traceback" not in err
+    n_stored = len(FeatureStore.open(tmp_path / "s")["tiny-hubert"])
+    assert f"{n_stored} done" in out
+    assert 0 < n_stored < 200
+    rest = Manifest.read(manifest).rows(np.arange(200) < n_stored + 1)
+    rest.write(tmp_path / "rest.csv")
+    again = medusa("featurize", "--encoder", "tiny-hubert", "-m", tmp_path / "rest.csv", "-s", tmp_path / "s")
+    assert "failed" in again.stdout
+
+
+# The chain
+
+
+def test_what_is_done_is_not_done_again(chain: Chain) -> None:
+    assert "0 done, 48 there already" in medusa("featurize", "--encoder", "logmel", *chain.shared).stdout
+    weights = sorted(chain.runs.glob("h.3_logmel_s1/fold-*/model.safetensors"))
+    before = [path.stat().st_mtime_ns for path in weights]
+    fit = [
+        "fit-deepser",
+        "--features",
+        "h@3,logmel",
+        "--seed",
+        "1",
+        "--runs",
+        chain.runs,
+        "--cv",
+        "fold",
+        *chain.shared,
+    ]
+    medusa(*fit, *FAST)
+    assert [path.stat().st_mtime_ns for path in weights] == before
+    said = refused(*fit, *FAST, "--batch-size", "8")
+    assert "--overwrite" in said
+    assert "batch_size is 16 there, 8 asked" in said
+
+
+def test_evaluate_writes_the_scores_it_prints(chain: Chain, tmp_path: Path) -> None:
+    files = ["--json", tmp_path / "e.json", "--confusion", tmp_path / "new" / "c.png"]
+    said = medusa("evaluate", "meta", *chain.shared, *files).stdout
+    scores = json.loads((tmp_path / "e.json").read_text())["all folds"]
+    assert f"{scores['classification']['uar']:.3f}" in said
+    assert set(scores["folds"]["uar"]["values"]) == {"1", "2", "3"}
+    assert (tmp_path / "new" / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_splits_are_trained_judged_and_scored_apart(chain: Chain, tmp_path: Path) -> None:
+    manifest = Manifest.read(chain.manifest)
+    split = {"1": "train", "2": "development", "3": "test"}
+    frame = manifest.to_pandas().assign(split=[split[f] for f in manifest.column("fold")])
+    Manifest.from_pandas(frame, manifest.scheme, manifest.root).write(tmp_path / "m.csv")
+    shutil.copytree(chain.store, tmp_path / "s", ignore=shutil.ignore_patterns("posteriors"))
+    given = ["-m", tmp_path / "m.csv", "-s", tmp_path / "s"]
+    said = medusa("fit-deepser", "--features", "h,logmel", "--name", "m", "--runs", tmp_path / "runs", *given, *FAST)
+    assert "m (development)" in said.stdout
+    assert "m (test)" in said.stdout
+    assert "m (train)" not in said.stdout
+    assert "16 utterances scored" in medusa("evaluate", "m", *given, "--split", "test").stdout
+    assert "test3" in refused("evaluate", "m", *given, "--split", "test3")
+    assert "misses" in refused("evaluate", "m", *given, "--split", "train")
+    files = ["--confusion", tmp_path / "c.png"]
+    medusa("evaluate", "m", *given, *files)
+    assert (tmp_path / "c-test.png").exists()
+
+
+def test_predict_says_what_the_ensemble_says(chain: Chain, tmp_path: Path) -> None:
+    (tmp_path / "broken.wav").touch()
+    call = ["predict", chain.clip, tmp_path / "broken.wav", "--model", chain.runs / "meta"]
+    result = medusa(*call, exit_code=1)
+    assert "broken.wav" in result.stderr
+    medusa(*call, "-o", tmp_path / "p.csv", exit_code=1)
+    rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
+    assert [row["file"] for row in rows] == [str(chain.clip)]
+    assert sum(float(value) for name, value in rows[0].items() if name.startswith("p_")) == pytest.approx(1, abs=1e-4)
+    assert rows[0]["label"] in result.stdout
+
+
+def test_predict_takes_a_manifest_or_one_member(chain: Chain, tmp_path: Path) -> None:
+    Manifest.read(chain.manifest).rows([1, 2]).write(tmp_path / "m.csv")
+    member = chain.runs / "h.3_logmel_s2"
+    medusa("predict", "-m", tmp_path / "m.csv", "--model", member, "-o", tmp_path / "p.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert [line["file"] for line in lines] == Manifest.read(tmp_path / "m.csv").keys
+    assert "either" in refused("predict", "--model", member)
+    assert "either" in refused("predict", chain.clip, "-m", tmp_path / "m.csv", "--model", member)
+    assert ".jsonl" in refused("predict", chain.clip, "--model", member, "-o", tmp_path / "p.txt")
+    assert "no such directory" in refused("predict", chain.clip, "--model", tmp_path / "none")
+
+
+# The store
+
+
+def test_the_store_can_be_looked_into_and_cleared(chain: Chain, tmp_path: Path) -> None:
+    shutil.copytree(chain.store, tmp_path / "s")
+    at = ["-s", tmp_path / "s"]
+    listed = medusa("store", "ls", *at).stdout
+    for name in ("h", "logmel", "posteriors/meta"):
+        assert re.search(rf"^ ?{name} .* 48 ", listed, re.MULTILINE), listed
+    assert "sha256:" in medusa("store", "info", "h", *at).stdout
+    assert medusa("store", "verify", *at).stdout.count("whole") == 5
+    medusa("store", "rm", "h", *at, stdin="n\n", exit_code=1)
+    assert "h" in FeatureStore.open(tmp_path / "s")
+    medusa("store", "rm", "h", *at, "--yes")
+    assert "h" not in FeatureStore.open(tmp_path / "s")
+    assert "no feature set 'h'" in refused("store", "rm", "h", *at)
+    shard = next((tmp_path / "s" / "logmel").glob("seg-*/layer_00/c/0/0"))
+    with shard.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff\xff")
+    damaged = medusa("store", "verify", "logmel", *at, exit_code=1)
+    assert "1 problems" in damaged.stdout
+    assert "seg-" in damaged.stderr
+
+
+def test_bench_io_prints_its_table(tmp_path: Path) -> None:
+    few = ["--utterances", "12", "--dim", "16", "--mean-s", "0.5", "--batch", "4", "--repeats", "1"]
+    said = medusa("bench", "io", *few, "--directory", tmp_path, "--json", tmp_path / "io.json").stdout
+    assert "memcpy" in said
+    assert json.loads((tmp_path / "io.json").read_text())["settings"]["n_utterances"] == 12
+    assert "more than 0" in refused("bench", "io", "--utterances", "0")

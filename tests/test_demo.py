@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+from small_corpus import copy_clips, medusa
+
+import ensemble.demo
+from ensemble.demo import forget, steps
+
+
+@pytest.fixture
+def small_demo(demo_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The demo on 48 clips with members that hardly train; returns its directory."""
+    corpus = copy_clips(demo_corpus, tmp_path / "corpus")
+    monkeypatch.setattr(ensemble.demo, "CORPUS", corpus)
+    monkeypatch.setattr(ensemble.demo, "CLIP", corpus / "Actor_04" / "03-01-05-01-01-01-04.ogg")
+    monkeypatch.setattr(ensemble.demo, "SMALL", ensemble.demo.SMALL | {"epochs": "1", "d": "16", "stage2-epochs": "1"})
+    return tmp_path / "run"
+
+
+def test_the_demo_ends_in_table_confusion_and_prediction_and_can_be_repeated(small_demo: Path) -> None:
+    said = medusa("demo", "--directory", small_demo).stdout
+    for _, arguments in steps(small_demo):
+        assert f"$ medusa {arguments[0]}" in said
+    table = said[said.index("$ medusa fit-meta") :]
+    for row in (*ensemble.demo.MEMBERS, "majority vote", "soft vote", "meta (single)", "meta (soup)"):
+        assert row in table
+    assert "48 utterances scored" in table
+    assert "03-01-05-01-01-01-04.ogg" in table[table.index("$ medusa predict") :]
+    assert (small_demo / "confusion.png").exists()
+    again = medusa("demo", "--directory", small_demo).stdout
+    assert again.count("0 done, 48 there already") == len(ensemble.demo.ENCODERS)
+    assert again[again.index("$ medusa evaluate") :] == said[said.index("$ medusa evaluate") :]
+
+
+def test_fresh_forgets_only_what_the_demo_made(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "mine.txt").touch()
+    (tmp_path / "runs").symlink_to(tmp_path / "elsewhere")
+    forget(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_the_demo_has_four_members_and_each_reads_sets_that_it_encodes() -> None:
+    assert len(ensemble.demo.MEMBERS) >= 4
+    for features in ensemble.demo.MEMBERS.values():
+        assert set(features.split(",")) <= set(ensemble.demo.ENCODERS)
+    assert ensemble.demo.CLIP.is_file()
