@@ -19,11 +19,14 @@ weights() { if [ -d "$models/$1/hf" ]; then echo "$models/$1/hf"; else echo "$mo
 declare -A features=(
   [m1]=whisper-base@4+5,tiny-hubert@2+3
   [m2]=whisper-base@3+4,whisper-tiny.en@2+3
-  [m3]=whisper-base@5+6,tiny-wavlm@2+3
+  [m3]=whisper-base@3+4,tiny-wavlm@2+3
   [m4]=whisper-tiny.en@3,tiny-hubert@2+3
   [m5]=whisper-base@4,whisper-tiny.en@3,tiny-hubert@3
   [m6]=whisper-base@3+4+5,all-mpnet-base-v2 # audio and text, as in MEDUSA; RAVDESS has two sentences only
 )
+
+declare -A epochs=([m1]=8 [m2]=8 [m3]=12 [m4]=8 [m5]=8 [m6]=12) # the two trained last got more
+declare -A balanced_epochs=([m1]=2 [m2]=2 [m3]=3 [m4]=2 [m5]=2 [m6]=3)
 
 medusa prepare ravdess --root "$root" -o "$manifest"
 encode() { medusa featurize --manifest "$manifest" --store "$store" --encoder "$@"; }
@@ -37,7 +40,8 @@ for member in ${MEMBERS:-m1 m2 m3 m4 m5 m6}; do
   medusa fit-deepser --manifest "$manifest" --store "$store" --runs "$out/runs" --cv fold \
     --name "$member" --features "${features[$member]}" --seed "${member#m}" \
     --d 128 --n-heads 4 --dropout 0.2 --stride 8 --batch-size 16 --weight-decay 0.05 --mixup 0.3 --select last \
-    --epochs 8 --lr 1e-3 --warmup-epochs 1 --schedule cosine --stage2-epochs 2 --stage2-lr 2e-4
+    --epochs "${epochs[$member]}" --lr 1e-3 --warmup-epochs 1 --schedule cosine \
+    --stage2-epochs "${balanced_epochs[$member]}" --stage2-lr 2e-4
 done
 
 if [ -z "${MEMBERS:-}" ]; then

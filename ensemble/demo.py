@@ -61,7 +61,7 @@ def steps(directory: Path) -> list[Step]:
             "Fit the meta-classifier on the members' posteriors: six seeds at once, then their average, the soup (with "
             "so few clips each seed's best round is chosen on held-out speakers)",
             [
-                *("fit-meta", "--seeds", "6", "--select", "macro_f1", "--members", ",".join(MEMBERS)),
+                *("fit-meta", "--seeds", "6", "--members", ",".join(MEMBERS)),
                 *(*both, "--cv", "fold", "--runs", runs),
             ],
         ),

@@ -21,7 +21,7 @@ from featurestore.errors import ConfigError, ManifestError, StoreError
 from featurestore.manifest import Manifest
 from featurestore.store import FeatureStore
 
-SHORT = MetaConfig(rounds=3, seeds=(0, 1))
+SHORT = MetaConfig(rounds=3, seeds=(0, 1), select="last")
 ROWS = ["m0", "m1", "m2", "m3", "majority vote", "soft vote", "meta (single)", "meta (soup)"]
 
 

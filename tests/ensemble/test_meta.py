@@ -20,7 +20,7 @@ from ensemble.scoring import Problem
 from ensemble.votes import soft_vote
 from featurestore.errors import ConfigError, ManifestError
 
-SHORT = MetaConfig(rounds=4, seeds=(0, 1, 2))
+SHORT = MetaConfig(rounds=4, seeds=(0, 1, 2), select="last")
 
 
 def fitted(corpus, config: MetaConfig = SHORT, held_out: np.ndarray | None = None) -> MetaClassifier:
@@ -94,7 +94,7 @@ def test_meta_beats_the_soft_vote_where_members_know_different_classes(make_corp
         aligned.values[..., :4] = corpus.logits
     train = np.arange(1500) < 1000
     problem = Problem(aligned, aligned, targets, np.array(targets.keys))
-    soup = fit_meta(aligned.rows(train), problem.rows(train).targets, MetaConfig(inputs=inputs)).soup()
+    soup = fit_meta(aligned.rows(train), problem.rows(train).targets, MetaConfig(inputs=inputs, select="last")).soup()
     predicted, test = soup.predict(aligned.rows(~train)), problem.rows(~train).targets
     vote = soft_vote(corpus.posteriors[:, ~train])
     scores = [classification(p, test.labels, targets.classes).macro_f1 for p in (predicted.probabilities, vote[:, :4])]

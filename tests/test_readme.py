@@ -1,0 +1,36 @@
+"""What the README shows runs: its Python is executed against a store that the README's commands would make."""
+
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from featurestore.spec import FeatureSpec
+from featurestore.store import FeatureStore
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+def test_its_python_reads_the_store_with_us_with_zarr_and_with_h5py(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = FeatureSpec("audio", "tiny-hubert", "none", ("layer_02", "layer_03"), 4, 50.0)
+    stored = np.random.default_rng(0).normal(size=(2, 7, 4)).astype(np.float16)
+    with FeatureStore.create("store").writer("tiny-hubert", spec) as writer:
+        writer.append("a/b", stored)
+    found: dict[str, object] = {}
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, found)
+    np.testing.assert_array_equal(np.asarray(found["rows"]), stored[0])
+    np.testing.assert_array_equal(np.asarray(found["first"]), stored[0])
+    with h5py.File("view.h5") as view:
+        np.testing.assert_array_equal(view["layer_02"][:], stored[0])
+
+
+def test_no_result_is_left_to_fill_in() -> None:
+    assert "@@" not in README.read_text()
