@@ -23,7 +23,7 @@ SMALL = {
     "dropout": "0.3",
     "stride": "32",
     "batch-size": "32",
-    "epochs": "16",
+    "epochs": "10",
     "lr": "1e-3",
     "warmup-epochs": "2",
     "schedule": "cosine",
@@ -58,8 +58,7 @@ def steps(directory: Path) -> list[Step]:
         found.append((f"Train member {member}, each fold judged by a model of the others", [*arguments, *settings]))
     found += [
         (
-            "Fit the meta-classifier on the members' posteriors: six seeds at once, then their average, the soup (with "
-            "so few clips each seed's best round is chosen on held-out speakers)",
+            "Fit the meta-classifier on the members' posteriors: six seeds at once, then their average, the soup",
             [
                 *("fit-meta", "--seeds", "6", "--members", ",".join(MEMBERS)),
                 *(*both, "--cv", "fold", "--runs", runs),
