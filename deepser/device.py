@@ -1,13 +1,14 @@
 """Where to compute, and in which arithmetic."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 
 from featurestore.encoders.base import pick_device
 
-__all__ = ["autocast", "pick_device", "resolve_precision"]
+__all__ = ["autocast", "one_thread", "pick_device", "resolve_precision"]
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
@@ -22,3 +23,14 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: for steps so small that waking the others costs more than they bring."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

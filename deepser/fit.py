@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from deepser import samplers, trainer
 from deepser.checkpoint import save_atomically
 from deepser.config import MemberConfig, to_dict
 from deepser.data import Indices, TrainingData
-from deepser.device import pick_device, resolve_precision
+from deepser.device import one_thread, pick_device, resolve_precision
 from deepser.folds import FoldPlan, speaker_groups
 from deepser.member import Member, PosteriorMean
 from deepser.network import DeepSER
@@ -28,6 +29,8 @@ from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
 
 FORMAT = 1
+# Below this width one CPU thread is the faster: at d = 96 an epoch of the demo took 0.38 s on one, 0.80 s on two.
+MANY_THREADS_D = 256
 
 
 def fit_member(
@@ -60,10 +63,11 @@ def fit_member(
             store.remove(posteriors)
     _open_directory(member, targets, plan)
     total = PosteriorMean(len(targets.keys), len(member.columns))
-    for fold in range(len(plan.names)):
-        network = _fit_fold(member, data, plan, fold, manifest, on, progress)
-        judged = plan.judged_at(fold)
-        total.add(judged, *trainer.predict(network, data, judged, config.train, on))
+    with one_thread() if on.type == "cpu" and config.network.d < MANY_THREADS_D else nullcontext():
+        for fold in range(len(plan.names)):
+            network = _fit_fold(member, data, plan, fold, manifest, on, progress)
+            judged = plan.judged_at(fold)
+            total.add(judged, *trainer.predict(network, data, judged, config.train, on))
     _write_posteriors(store, posteriors, member, plan, targets, total)
     return member
 

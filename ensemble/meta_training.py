@@ -1,13 +1,12 @@
 """Training the linear meta-classifier: all seeds at once, each on its own balanced subsets (MEDUSA, stage 3)."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from deepser.device import one_thread
 from deepser.samplers import balanced_held_out, balanced_subset
 from deepser.targets import Targets
 from ensemble.align import Aligned, AlignmentError, column_names
@@ -40,7 +39,8 @@ def fit_meta(
         inputs[train], torch.from_numpy(targets.soft[train]), torch.from_numpy(targets.attribute_values[train]), ranges
     )
     scorer = None if held_out is None else _Scorer(inputs, targets.labels, held_out, n_classes, config.n_held_out_sets)
-    with _one_thread():
+    # A step takes 0.3 ms, less than it costs to wake the other threads (30 ms on shared cores).
+    with one_thread():
         weight, history = _train(rows, labels, config, len(aligned.members), scorer)
     return MetaClassifier(
         config=config,
@@ -187,17 +187,6 @@ def macro_f1(predicted: np.ndarray, labels: np.ndarray, n_classes: int) -> np.nd
     hits, truth, guess = np.diagonal(confusion, axis1=1, axis2=2), confusion.sum(2), confusion.sum(1)
     f1 = 2 * hits / np.maximum(truth + guess, 1)
     return (f1.sum(1, where=truth > 0) / np.maximum((truth > 0).sum(1), 1)).reshape(shape)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Torch on one thread: a step takes 0.3 ms, less than it costs to wake the others (30 ms on shared cores)."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _check(aligned: Aligned, targets: Targets, config: MetaConfig, held_out: np.ndarray | None) -> None:
