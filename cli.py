@@ -297,7 +297,7 @@ def fit_deepser(
     warmup_epochs: Annotated[float, training("Linear warm-up of stage 1.")] = STAGE1.warmup_epochs,
     batch_size: Annotated[int, training("Utterances per step.")] = TRAIN.batch_size,
     weight_decay: Annotated[float, training("Of AdamW.")] = TRAIN.weight_decay,
-    mixup: Annotated[float, training("Share of batches mixed.")] = TRAIN.mixup_p,
+    mixup: Annotated[float, training("Share of clips mixed.")] = TRAIN.mixup_p,
     targets: Annotated[str, training(" or ".join(LOSS_TARGETS) + ".")] = TRAIN.targets,
     label_smoothing: Annotated[float, training("Share of the target spread evenly.")] = TRAIN.label_smoothing,
     select: Annotated[str, training(f"Epoch kept: {' or '.join(SELECTIONS)}.")] = TRAIN.select,
