@@ -19,8 +19,10 @@ import typer
 from small_corpus import FAST, copy_clips, medusa
 
 import cli
+from benchmarks.commands import bench_io
 from benchmarks.io import IoSettings
 from featurestore.audio import decode
+from featurestore.commands.featurize import featurize as featurize_command
 from featurestore.encoders import load_encoder
 from featurestore.featurize import featurize
 from featurestore.manifest import Manifest
@@ -120,11 +122,11 @@ def test_defaults_are_the_librarys() -> None:
     def defaults(function: object) -> dict[str, object]:
         return {name: p.default for name, p in inspect.signature(function).parameters.items()}  # type: ignore[arg-type]
 
-    ours = defaults(cli.featurize)
+    ours = defaults(featurize_command)
     for theirs in (defaults(load_encoder), defaults(featurize)):
         for name in set(ours) & set(theirs) - {"encoder", "manifest", "store", "name"}:
             assert ours[name] == theirs[name], name
-    ours = defaults(cli.bench_io)
+    ours = defaults(bench_io)
     settings = IoSettings()
     names = ("dim", "mean_s", "batch", "repeats", "seed", "cold")
     assert {name: ours[name] for name in names} == {name: getattr(settings, name) for name in names}

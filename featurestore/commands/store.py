@@ -1,0 +1,106 @@
+"""`medusa store`: look into a feature store and look after it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from featurestore.terminal import (
+    FAILED_FILES,
+    StoreOption,
+    console,
+    directory_bytes,
+    say,
+    told_bytes,
+    typer_app,
+)
+
+store_app = typer_app(help="Look into a feature store: ls, info, verify, rm.")
+
+
+@store_app.command("ls")
+def store_ls(store: StoreOption = Path("store")) -> None:
+    """List the feature sets.
+
+    Example: `medusa store ls -s store`
+    """
+    from rich import box
+    from rich.table import Table
+
+    from featurestore.store import FeatureStore
+
+    opened = FeatureStore.open(store)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("feature set", "kind", "encoder", "layers", "dim", "dtype", "utterances", "bytes"):
+        right = column in ("dim", "utterances", "bytes")
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    for name in opened.names():
+        features = opened[name]
+        spec = features.spec
+        cells = [name, spec.kind, spec.encoder, ",".join(spec.layers), str(spec.dim), spec.dtype, f"{len(features):,}"]
+        table.add_row(*cells, told_bytes(directory_bytes(features.path)))
+    console().print(table)
+
+
+@store_app.command("info")
+def store_info(name: Annotated[str, Argument(help="A feature set.")], store: StoreOption = Path("store")) -> None:
+    """Tell what a feature set holds and how it was made.
+
+    Example: `medusa store info wavlm-large -s store`
+    """
+    from featurestore.store import FeatureStore
+
+    features = FeatureStore.open(store)[name]
+    lines = {"fingerprint": features.spec.fingerprint, **features.spec.to_json()}
+    lines |= {f"made with {key}": value for key, value in features.provenance.items()}
+    lines |= {
+        "utterances": len(features),
+        "segments": len(features.segments),
+        "bytes": told_bytes(directory_bytes(features.path)),
+    }
+    for key, value in lines.items():
+        say(f"{key:>24}  {', '.join(map(str, value)) if isinstance(value, list) else value}")
+
+
+@store_app.command("verify")
+def store_verify(
+    name: Annotated[str | None, Argument(help="A feature set; default: all.")] = None,
+    store: StoreOption = Path("store"),
+) -> None:
+    """Read every byte and check it against its checksum; exit code 1 when something is damaged.
+
+    Example: `medusa store verify -s store`
+    """
+    from featurestore.store import FeatureStore
+
+    opened = FeatureStore.open(store)
+    problems = {each: opened[each].verify() for each in (opened.names() if name is None else [name])}
+    for each, found in problems.items():
+        say(f"{each}: {'whole' if not found else f'{len(found)} problems'}", "red" if found else "")
+        for problem in found:
+            say(f"  {problem}", stderr=True)
+    if any(problems.values()):
+        raise typer.Exit(FAILED_FILES)
+
+
+@store_app.command("rm")
+def store_rm(
+    name: Annotated[str, Argument(help="A feature set.")],
+    store: StoreOption = Path("store"),
+    yes: Annotated[bool, Option("--yes", "-y", help="Don't ask.")] = False,
+) -> None:
+    """Remove a feature set.
+
+    Example: `medusa store rm wavlm-large -s store`
+    """
+    from featurestore.store import FeatureStore
+
+    opened = FeatureStore.open(store)
+    features = opened[name]
+    if not yes:
+        typer.confirm(
+            f"Remove {name}: {len(features):,} utterances, {told_bytes(directory_bytes(features.path))}?", abort=True
+        )
+    opened.remove(name)
+    say(f"removed {name}")

@@ -1,0 +1,151 @@
+"""What commands share: lines and progress on a terminal, option declarations, and how a failure is told."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typer import Option
+from typer.core import TyperGroup
+
+from featurestore.errors import ConfigError, MedusaError
+
+USAGE, FAILED_FILES, BY_SIGNAL = 2, 1, 128  # exit codes: a mistake; some files failed; 128 + the signal
+PIPE_WIDTH = 140  # columns where no terminal tells its own
+LISTED_FAILURES = 100
+
+
+def console(stderr: bool = False) -> Console:
+    """stdout for results, stderr for progress and errors; neither is cut to 80 columns in a pipe."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+    return Console(stderr=stderr, width=width, highlight=False)
+
+
+def say(text: str, style: str = "", stderr: bool = False) -> None:
+    """One line, never wrapped; brackets in it are text."""
+    console(stderr).print(text, style=style, markup=False, soft_wrap=True)
+
+
+class Commands(TyperGroup):
+    """Prints what a user can mend as one line, and says how to go on after an interrupt."""
+
+    order: ClassVar[Sequence[str]] = ()  # of the commands in `--help`
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=self.order.index)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MedusaError as error:
+            say(f"error: {' '.join(str(error).split())}", "red", stderr=True)
+            raise typer.Exit(USAGE) from None
+        except BrokenPipeError:
+            raise  # the reader of our output left; typer ends quietly
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            say(f"error: {where}{error.strerror or error}", "red", stderr=True)
+            raise typer.Exit(USAGE) from None
+        except KeyboardInterrupt as stop:
+            signum = getattr(stop, "signum", signal.SIGINT)
+            say(f"stopped by {signal.Signals(signum).name}; run the same command again to go on.", stderr=True)
+            raise typer.Exit(BY_SIGNAL + signum) from None
+
+
+def typer_app(**settings: Any) -> typer.Typer:
+    return typer.Typer(
+        context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True, add_completion=False,
+        pretty_exceptions_enable=False, rich_markup_mode="markdown", **settings,
+    )  # fmt: skip
+
+
+def panel(title: str) -> Callable[..., Any]:
+    """An option in one panel of the help: panel(help text, option names, settings)."""
+    return lambda text, *names, **settings: Option(*names, help=text, rich_help_panel=title, **settings)
+
+
+reads, encodes, writes = panel("Input"), panel("Encoder"), panel("Output")
+network, training, system = panel("Network"), panel("Training"), panel("System")
+ManifestOption = Annotated[Path, reads("Corpus table (.csv, .parquet).", "--manifest", "-m")]
+StoreOption = Annotated[Path, reads("Feature store's directory.", "--store", "-s")]
+CvOption = Annotated[str | None, reads("Manifest column of folds, e.g. fold.")]
+RunsOption = Annotated[Path, writes("Directory of the run directories.")]
+DeviceOption = Annotated[str, system("auto, cpu, cuda, cuda:1, ...")]
+
+
+class Show:
+    """Updates one progress bar: show(done, total, what is going on, further fields)."""
+
+    def __init__(self, bar: Progress, what: str, total: float) -> None:
+        self._bar = bar
+        number = bar.add_task(what, total=total, rate="")
+        self.task = next(task for task in bar.tasks if task.id == number)
+        self.close: Callable[[], None] = bar.stop
+
+    def __call__(self, done: float, total: float, what: str | None = None, **fields: Any) -> None:
+        self._bar.update(self.task.id, completed=done, total=total, description=what, **fields)
+
+
+@contextmanager
+def working(what: str) -> Iterator[Callable[[str], None]]:
+    """A spinner on stderr, where that is a terminal; gives the function that changes its text."""
+    where = console(stderr=True)
+    if not where.is_terminal:
+        yield lambda text: None
+        return
+    with where.status(what) as status:
+        yield status.update
+
+
+@contextmanager
+def bar(what: str, total: int, *columns: str) -> Iterator[Show]:
+    """A progress bar on stderr: what, how much, further columns, remaining time."""
+    texts = [TextColumn(column) for column in columns]
+    where = console(stderr=True)
+    count: Any = MofNCompleteColumn() if columns else TextColumn("{task.percentage:>3.0f} %")
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), count, *texts, TimeRemainingColumn(),
+        console=where, transient=True, speed_estimate_period=60, disable=not where.is_terminal,
+    )  # fmt: skip
+    with bar:
+        yield Show(bar, what, total)
+
+
+def end_with_failures(failed: Sequence[tuple[str, str]]) -> None:
+    """Name each file that failed, and end with exit code 1 when there is one."""
+    for key, reason in failed[:LISTED_FAILURES]:
+        say(f"failed: {reason if key in reason else f'{key}: {reason}'}", "red", stderr=True)
+    if len(failed) > LISTED_FAILURES:
+        say(f"... and {len(failed) - LISTED_FAILURES:,} more", "red", stderr=True)
+    if failed:
+        raise typer.Exit(FAILED_FILES)
+
+
+def split_names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def split_pair(option: str, text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not (name and separator and value):
+        raise ConfigError(f"{option} {text!r}: expected NAME=VALUE.")
+    return name, value
+
+
+def told_bytes(n: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.2f} TB"
+
+
+def directory_bytes(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
