@@ -16,10 +16,14 @@ ATTRIBUTE_RANGE = (1.0, 7.0)  # MSP-Podcast's seven-point scales, assumed where 
 
 @dataclass(frozen=True)
 class LabelScheme:
-    """What a corpus labels: its classes in their order, and its attributes with their (low, high) ends, in theirs."""
+    """What a corpus labels: its classes in their order, and its attributes with their (low, high) ends, in theirs.
+
+    corpus_labels: the corpus's own labels and the class that each became; None where it stands for no class.
+    """
 
     classes: tuple[str, ...] = ()
     attributes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    corpus_labels: Mapping[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in self.classes:
@@ -28,24 +32,28 @@ class LabelScheme:
         for name, (low, high) in self.attributes.items():
             if not low < high:
                 raise ManifestError(f"Attribute {name!r}: expected a range low < high, found {low} to {high}.")
+        for label, target in self.corpus_labels.items():
+            if target is not None and target not in self.classes:
+                raise ManifestError(f"Label {label!r} can't become {target!r}, which is none of {list(self.classes)}.")
 
     def to_json(self) -> str:
         """The scheme as the JSON text of a `<stem>.scheme.json`."""
         attributes = {name: list(ends) for name, ends in self.attributes.items()}
-        return (
-            json.dumps({"classes": list(self.classes), "attributes": attributes}, indent=2, ensure_ascii=False) + "\n"
-        )
+        fields: dict[str, object] = {"classes": list(self.classes), "attributes": attributes}
+        if self.corpus_labels:
+            fields["corpus_labels"] = dict(self.corpus_labels)
+        return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, source: str = "label scheme") -> "LabelScheme":
         """The inverse of `to_json`; ManifestError names `source` when it is not such JSON."""
         try:
             found = json.loads(text)
-            unknown = sorted(set(found) - {"classes", "attributes"})
+            unknown = sorted(set(found) - {"classes", "attributes", "corpus_labels"})
             if unknown:
                 raise ValueError(f"unknown fields {unknown}")
             attributes = {str(name): (float(low), float(high)) for name, (low, high) in found["attributes"].items()}
-            return cls(tuple(found["classes"]), attributes)
+            return cls(tuple(found["classes"]), attributes, dict(found.get("corpus_labels", {})))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ManifestError(
                 f'{source}: expected JSON like {{"classes": ["angry", "sad"], "attributes": {{"arousal": [1, 7]}}}}, '

@@ -15,13 +15,14 @@ from featurestore.errors import ManifestError
 from featurestore.labelscheme import LabelScheme
 from featurestore.manifest_checks import SPLITS
 from featurestore.table_files import read_table_file, replace_file, write_table_file
+from featurestore.votes import Ratings
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["SPLITS", "LabelScheme", "Manifest"]
 
-SCHEME_KEY = b"medusa_scheme"
+SCHEME_KEY, ROOT_KEY = b"medusa_scheme", b"medusa_root"
 
 
 class Manifest:
@@ -34,13 +35,19 @@ class Manifest:
     """
 
     def __init__(
-        self, table: pa.Table, scheme: LabelScheme | None = None, root: Path | str = ".", name: str = "manifest"
+        self,
+        table: pa.Table,
+        scheme: LabelScheme | None = None,
+        root: Path | str = ".",
+        name: str = "manifest",
+        ratings: Ratings | None = None,
     ) -> None:
         """Check every row; ManifestError lists what is wrong by row and value. The columns imply a scheme of None."""
         self.name = name
         self.root = Path(root)
         self.scheme = LabelScheme.of_table(table) if scheme is None else scheme
         self.notes: list[str] = []
+        self._ratings: Ratings | Path | None = ratings
         self._table, problems = checks.typed(table)
         problems += checks.table_problems(self._table, self.scheme)
         if problems:
@@ -57,14 +64,18 @@ class Manifest:
             scheme = LabelScheme.from_json(inside, f"{path}, schema metadata")
         manifest = cls(table, scheme, path.parent, str(path))  # errors name the file
         manifest.name = path.stem
+        sidecar = Ratings.sidecar(path)
+        manifest._ratings = sidecar if sidecar.exists() else None
         return manifest
 
     def write(self, path: Path | str) -> None:
-        """Write the .csv or .parquet and its `<stem>.scheme.json`; audio paths are made to hold from the new directory.
+        """Write the .csv or .parquet, its `<stem>.scheme.json`, and `<stem>.ratings.parquet` if there are ratings.
 
-        A path stays relative where the corpus and the manifest lie one above the other, else it becomes absolute.
+        Audio paths are made to hold from the new directory: one stays relative where the corpus and the manifest lie
+        one above the other, else it becomes absolute. Ratings that a former manifest of that name had are removed.
         """
         path = Path(path)
+        ratings = self.ratings
         table = self._table
         if self.has("path"):
             moved = pa.array(_moved(table.column("path").to_pylist(), self.root, path.parent), pa.string())
@@ -73,27 +84,70 @@ class Manifest:
         table = table.replace_schema_metadata({SCHEME_KEY: scheme})
         write_table_file(table, path)
         replace_file(LabelScheme.sidecar(path), lambda file: file.write(scheme))
+        if ratings is None:
+            Ratings.sidecar(path).unlink(missing_ok=True)
+        else:
+            ratings.write(Ratings.sidecar(path))
 
     @classmethod
     def from_pandas(
-        cls, df: "pd.DataFrame", scheme: LabelScheme | None = None, root: Path | str = ".", name: str = "manifest"
+        cls,
+        df: "pd.DataFrame",
+        scheme: LabelScheme | None = None,
+        root: Path | str | None = None,
+        name: str = "manifest",
+        ratings: Ratings | None = None,
     ) -> "Manifest":
-        """A manifest from a data frame; an index named utterance_id becomes the column."""
+        """A manifest from a data frame; an index named utterance_id becomes the column.
+
+        A scheme and root of None are those that `to_pandas` left in `df.attrs`, else what the columns imply and ".".
+        """
         if "utterance_id" not in df.columns and df.index.name == "utterance_id":
             df = df.reset_index()
         try:
             table = pa.Table.from_pandas(df, preserve_index=False)
         except pa.ArrowException as error:
             raise ManifestError(f"Manifest {name}: the data frame mixes types in a column: {error}.") from None
-        return cls(table, scheme, root, name)
+        known = {
+            key: str(df.attrs[key.decode()]).encode() for key in (SCHEME_KEY, ROOT_KEY) if key.decode() in df.attrs
+        }
+        return cls.from_arrow(table.replace_schema_metadata(known), scheme, root, name, ratings)
 
     def to_pandas(self) -> "pd.DataFrame":
-        """The table as a data frame (needs pandas)."""
-        return self._table.to_pandas()
+        """The table as a data frame (needs pandas), with the label scheme and the root in its `attrs`."""
+        df = self._table.to_pandas()
+        df.attrs = {key.decode(): value.decode() for key, value in self._metadata().items()}
+        return df
+
+    @classmethod
+    def from_arrow(
+        cls,
+        table: pa.Table,
+        scheme: LabelScheme | None = None,
+        root: Path | str | None = None,
+        name: str = "manifest",
+        ratings: Ratings | None = None,
+    ) -> "Manifest":
+        """A manifest from an Arrow table; a scheme and root of None are those that `to_arrow` left in its metadata."""
+        inside = table.schema.metadata or {}
+        if scheme is None and SCHEME_KEY in inside:
+            scheme = LabelScheme.from_json(inside[SCHEME_KEY], f"Manifest {name}, schema metadata")
+        if root is None:
+            root = inside.get(ROOT_KEY, b".").decode()
+        return cls(table, scheme, root, name, ratings)
 
     def to_arrow(self) -> pa.Table:
-        """The table itself, with the label scheme in its schema metadata."""
-        return self._table.replace_schema_metadata({SCHEME_KEY: self.scheme.to_json().encode()})
+        """The table itself, with the label scheme and the root in its schema metadata."""
+        return self._table.replace_schema_metadata(self._metadata())
+
+    def _metadata(self) -> dict[bytes, bytes]:
+        return {SCHEME_KEY: self.scheme.to_json().encode(), ROOT_KEY: os.path.abspath(self.root).encode()}
+
+    def with_table(self, table: pa.Table, scheme: LabelScheme | None = None) -> "Manifest":
+        """The manifest with another table, and the same scheme unless one is given; root, notes and ratings stay."""
+        changed = Manifest(table, self.scheme if scheme is None else scheme, self.root, self.name)
+        changed.notes, changed._ratings = list(self.notes), self._ratings
+        return changed
 
     def __len__(self) -> int:
         return self._table.num_rows
@@ -159,6 +213,12 @@ class Manifest:
         columns = [self.column(f"attr_{name}") for name in self.scheme.attributes]
         return np.stack(columns, axis=1) if columns else np.empty((len(self), 0))
 
+    @cached_property
+    def ratings(self) -> Ratings | None:
+        """What each annotator said, the utterances in row order (some may have no rating); None where unknown."""
+        known = Ratings.read(self._ratings) if isinstance(self._ratings, Path) else self._ratings
+        return None if known is None else known.of_keys(self.keys)
+
     def rows(self, which: Sequence[int] | np.ndarray) -> "Manifest":
         """The rows of a boolean mask (N,), or of indices in their order, under the same scheme."""
         which = np.asarray(which)
@@ -171,6 +231,7 @@ class Manifest:
             raise ManifestError("Row indices must be distinct: an utterance id can't stand in a manifest twice.")
         chosen = object.__new__(Manifest)  # a subset of checked rows needs no second check
         chosen.name, chosen.root, chosen.scheme, chosen.notes = self.name, self.root, self.scheme, []
+        chosen._ratings = self._ratings
         chosen._table = self._table.take(pa.array(indices))
         return chosen
 

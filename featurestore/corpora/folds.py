@@ -22,4 +22,4 @@ def join_folds(manifest: Manifest, n_folds: int) -> Manifest:
     table = table.append_column("fold_was", table.column("fold"))
     fold = pa.array([joined[name] for name in former], pa.string())
     table = table.set_column(table.column_names.index("fold"), "fold", fold)
-    return Manifest(table, manifest.scheme, manifest.root, manifest.name)
+    return manifest.with_table(table)

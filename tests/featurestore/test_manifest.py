@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from featurestore.errors import ManifestError
 from featurestore.manifest import LabelScheme, Manifest
+from featurestore.votes import Ratings
 
 SCHEME = LabelScheme(("sad", "happy"), {"valence": (1.0, 7.0), "arousal": (0.0, 1.0)})
 
@@ -105,6 +106,52 @@ def test_pandas_and_arrow_in_and_out() -> None:
     np.testing.assert_array_equal(again.votes, manifest.votes)
     np.testing.assert_array_equal(again.attributes, manifest.attributes)
     assert Manifest(manifest.to_arrow(), SCHEME).labels == manifest.labels
+
+
+def test_scheme_and_root_travel_through_pandas_and_arrow() -> None:
+    pytest.importorskip("pandas")
+    manifest = rated()
+    df = manifest.to_pandas()
+    for again in (Manifest.from_pandas(df[df.snr_db < 5]), Manifest.from_arrow(manifest.to_arrow().slice(0, 2))):
+        assert again.keys == ["a", "b"]
+        assert again.scheme == SCHEME
+        assert again.audio_path(0) == Path("corpus").absolute() / "a.wav"
+    other = LabelScheme(("sad", "happy"), {"valence": (0.0, 9.0), "arousal": (0.0, 1.0)})
+    assert Manifest.from_pandas(df, other, "elsewhere").scheme == other
+    assert Manifest.from_pandas(df, root="elsewhere").audio_path(0) == Path("elsewhere/a.wav")
+
+
+# --- ratings
+
+RATINGS = Ratings.of(["c", "a", "a", "gone"], ["w1", "w1", "w2", "w1"], ["sad", "happy", "sad", "sad"])
+
+
+def with_ratings() -> Manifest:
+    return Manifest(table(), LabelScheme(("sad", "happy")), ratings=RATINGS)
+
+
+def test_ratings_stand_in_the_order_of_the_rows() -> None:
+    manifest = with_ratings()
+    assert manifest.ratings is not None
+    np.testing.assert_array_equal(manifest.ratings.counts(["sad", "happy"]), [[1, 1], [0, 0], [1, 0]])
+    chosen = manifest.rows([2, 0])
+    np.testing.assert_array_equal(chosen.ratings.counts(["sad", "happy"]), [[1, 0], [1, 1]])
+    assert rated().ratings is None
+    changed = manifest.with_table(manifest.to_arrow().append_column("note", pa.array(["x", "y", "z"])))
+    assert changed.has("note")
+    assert len(changed.ratings) == 3
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_ratings_are_kept_beside_the_manifest(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"m{suffix}"
+    with_ratings().write(path)
+    again = Manifest.read(path)
+    assert again.ratings is not None
+    assert again.ratings.annotators == ("w1", "w2")
+    np.testing.assert_array_equal(again.ratings.counts(["sad", "happy"]), [[1, 1], [0, 0], [1, 0]])
+    Manifest(table()).write(path)
+    assert Manifest.read(path).ratings is None, "another manifest of that name must not find the former one's ratings"
 
 
 # --- on disk
@@ -256,6 +303,14 @@ def test_a_file_that_is_no_table_is_named_with_the_reason(tmp_path: Path, name: 
     with pytest.raises(ManifestError, match=expected) as caught:
         Manifest.read(tmp_path / name)
     assert name in str(caught.value)
+
+
+def test_a_scheme_says_what_became_of_the_corpus_labels(tmp_path: Path) -> None:
+    scheme = LabelScheme(("sad", "happy"), corpus_labels={"sad": "sad", "hap": "happy", "exc": "happy", "xxx": None})
+    Manifest(table(), scheme).write(tmp_path / "m.csv")
+    assert Manifest.read(tmp_path / "m.csv").scheme == scheme
+    with pytest.raises(ManifestError, match=r"'exc' can't become 'glad', which is none of \['sad'\]"):
+        LabelScheme(("sad",), corpus_labels={"exc": "glad"})
 
 
 def test_missing_files_and_bad_sidecars_are_named(tmp_path: Path) -> None:
