@@ -110,7 +110,7 @@ def _column_order(member: str, found: Sequence[str], wanted: Sequence[str], allo
     missing, surplus = [c for c in wanted if c not in found], [c for c in found if c not in wanted]
     if missing or (surplus and not allow_surplus):
         raise AlignmentError(
-            f"Columns of {member!r} differ: missing {_some(missing)}, surplus {_some(surplus)}. "
+            f"Columns of {member!r} differ: missing {some(missing)}, surplus {some(surplus)}. "
             "Members of one ensemble must predict the same classes and attributes."
         )
     return [list(found).index(name) for name in wanted]
@@ -129,7 +129,7 @@ def _agreed_keys(sets: dict[str, FeatureSet], keys: Sequence[str] | None) -> tup
         missing, surplus = sorted(wanted - own), sorted(own - wanted)
         if missing:
             problems.append(
-                f"{member!r} misses {_some(missing)}" + (f", has besides {_some(surplus)}" if surplus else "")
+                f"{member!r} misses {some(missing)}" + (f", has besides {some(surplus)}" if surplus else "")
             )
     if problems:
         raise AlignmentError(
@@ -141,6 +141,7 @@ def _agreed_keys(sets: dict[str, FeatureSet], keys: Sequence[str] | None) -> tup
     return chosen
 
 
-def _some(names: Sequence[str], limit: int = 5) -> str:
+def some(names: Sequence[str], limit: int = 5) -> str:
+    """The first of `names`, and how many more there are."""
     shown = ", ".join(repr(name) for name in names[:limit])
     return f"{shown} and {len(names) - limit} more ({len(names)} in all)" if len(names) > limit else shown or "none"
