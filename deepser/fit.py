@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from deepser import samplers, trainer
+from deepser import trainer
 from deepser.checkpoint import save_atomically
 from deepser.config import MemberConfig, to_dict
 from deepser.data import Indices, TrainingData
 from deepser.device import one_thread, pick_device, resolve_precision
-from deepser.folds import FoldPlan, speaker_groups
+from deepser.folds import FoldPlan
 from deepser.member import Member, PosteriorMean
 from deepser.network import DeepSER
 from deepser.targets import Targets
@@ -26,6 +26,7 @@ from featurestore.errors import ConfigError, ManifestError
 from featurestore.loader import FeatureRef
 from featurestore.manifest import Manifest
 from featurestore.spec import FeatureSpec
+from featurestore.splits import group_folds, speaker_groups
 from featurestore.store import FeatureStore
 
 FORMAT = 1
@@ -184,7 +185,7 @@ def _hold_out(member: Member, targets: Targets, at: Indices, manifest: Manifest)
     if config.select == "last" or not config.dev_fraction:
         return at, at[:0]
     n_parts = max(2, round(1 / config.dev_fraction))
-    part = samplers.group_folds(speaker_groups(manifest)[at].tolist(), n_parts, seed=config.seed)
+    part = group_folds(speaker_groups(manifest)[at].tolist(), n_parts, seed=config.seed)
     train_at, dev_at = at[part != 0], at[part == 0]
     if not len(train_at) or not (targets.labels[dev_at] >= 0).any():
         raise ManifestError(

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from deepser import samplers
 from deepser.data import Indices
 from featurestore.errors import ManifestError
 from featurestore.manifest import Manifest
+from featurestore.splits import group_folds, speaker_groups
 
 
 @dataclass(frozen=True)
@@ -41,21 +40,25 @@ class FoldPlan:
 def plan_folds(manifest: Manifest, *, cv: str | None = None, n_folds: int = 1, seed: int = 0) -> FoldPlan:
     """The fold plan of a manifest.
 
-    cv: a column whose values are the folds; every utterance is judged by a model that did not learn from it.
-    Otherwise the `split` column counts: models learn from train, in `n_folds` speaker-disjoint
-    folds, and judge the rest.
+    cv: a column whose values are the folds; every utterance is judged by a model that did not learn from it. An
+    utterance may have no fold where its `split` is another than train: no model learns from it.
+    Otherwise the `split` column counts: models learn from train, in `n_folds` speaker-disjoint folds, and judge the
+    rest.
     Raises ManifestError when the column is missing or empty somewhere, or names too few folds.
     """
     if cv is not None:
-        values = [None if v is None else str(v) for v in manifest.column(cv).tolist()]
-        if None in values or "" in values:
-            row = next(i for i, v in enumerate(values) if not v)
-            raise ManifestError(f"Column {cv!r} is empty for {manifest.keys[row]!r}; every utterance needs a fold.")
+        values = [None if v is None or v != v or v == "" else str(v) for v in manifest.column(cv).tolist()]
+        splits = manifest.column("split") if manifest.has("split") else np.full(len(manifest), "train", object)
+        outside = np.array([v is None and s not in (None, "train") for v, s in zip(values, splits, strict=True)])
+        missing = [i for i, v in enumerate(values) if v is None and not outside[i]]
+        if missing:
+            key = manifest.keys[missing[0]]
+            raise ManifestError(f"Column {cv!r} is empty for {key!r}; every training utterance needs a fold.")
         names = tuple(sorted({v for v in values if v is not None}, key=lambda v: (len(v), v)))
         if len(names) < 2:
-            raise ManifestError(f"Column {cv!r} holds the one value {names[0]!r}; cross-validation needs two or more.")
+            raise ManifestError(f"Column {cv!r} holds {list(names)}; cross-validation needs two folds or more.")
         index = {name: i for i, name in enumerate(names)}
-        return FoldPlan(names, np.array([index[v] for v in values if v is not None], np.int64), f"cv:{cv}")
+        return FoldPlan(names, np.array([-1 if v is None else index[v] for v in values], np.int64), f"cv:{cv}")
     if not manifest.has("split"):
         hint = (
             " It has a 'fold' column: use --cv fold." if manifest.has("fold") else " Or name a column of folds: --cv."
@@ -70,15 +73,5 @@ def plan_folds(manifest: Manifest, *, cv: str | None = None, n_folds: int = 1, s
         folds[train] = 0
         return FoldPlan(("all",), folds, "split")
     at = np.flatnonzero(train)
-    folds[at] = samplers.group_folds(speaker_groups(manifest)[at].tolist(), n_folds, seed=seed)
+    folds[at] = group_folds(speaker_groups(manifest)[at].tolist(), n_folds, seed=seed)
     return FoldPlan(tuple(str(i + 1) for i in range(n_folds)), folds, f"split, {n_folds} speaker-disjoint folds")
-
-
-def speaker_groups(manifest: Manifest) -> NDArray[np.str_]:
-    """(N,) who speaks; an unknown speaker (missing or "Unknown") is a group of its own per utterance."""
-    keys = np.asarray(manifest.keys, dtype=str)
-    if not manifest.has("speaker"):
-        return keys
-    speakers = manifest.column("speaker").tolist()
-    unknown = (None, "", "Unknown")
-    return np.array([f"u:{k}" if s in unknown else f"s:{s}" for k, s in zip(keys, speakers, strict=True)], dtype=str)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from featurestore.errors import ManifestError
 from featurestore.manifest import Manifest
+from featurestore.votes import plurality, soft_targets
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,7 @@ class Targets:
         if votes is None:
             soft = np.zeros((len(manifest), len(index)), np.float32)
         else:
-            totals = votes.sum(1, keepdims=True)
-            soft = (votes / np.where(totals > 0, totals, 1.0)).astype(np.float32)
+            soft = soft_targets(votes)
             if not manifest.has("label"):
                 labels = plurality(votes)
         unvoted = np.flatnonzero((soft.sum(1) == 0) & (labels >= 0))
@@ -81,10 +81,3 @@ class Targets:
             if self.attributes
             else self.soft.sum(1) > 0
         )
-
-
-def plurality(votes: NDArray[np.floating]) -> NDArray[np.int64]:
-    """(N, C) vote counts -> (N,) class with the most votes, -1 where it is tied or nobody voted."""
-    top = votes.max(1, keepdims=True)
-    clear = ((votes == top).sum(1) == 1) & (top[:, 0] > 0)
-    return np.where(clear, votes.argmax(1), -1).astype(np.int64)

@@ -19,6 +19,7 @@ from deepser.device import autocast
 from deepser.losses import Mix, class_weights, masked_mse, soft_cross_entropy
 from deepser.network import DeepSER
 from featurestore.errors import ConfigError
+from featurestore.splits import balanced_sets
 
 Progress = Callable[[int, int, str], None]  # (steps done, steps in all, what is going on)
 
@@ -166,7 +167,7 @@ class _Run:
         """Mean macro-F1 over balanced draws from the whole held-out part, so that rare classes count as others do."""
         logits, _ = predict(self.network, self.data, self.dev_at, self.config, self.device)
         labels, classes = self.data.targets.labels[self.dev_at], self.data.targets.classes
-        draws = samplers.balanced_held_out(labels, seed=self.config.seed)
+        draws = balanced_sets(labels, seed=self.config.seed)
         scores = [metrics.classification(logits[d].argmax(1), labels[d], classes).macro_f1 for d in draws]
         return float(np.mean(scores))
 

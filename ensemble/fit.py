@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from deepser.samplers import group_folds
 from ensemble.align import LAYERS, OUT_OF_FOLD, column_names, load_posteriors, out_of_fold
 from ensemble.config import MetaConfig
 from ensemble.evaluation import PREFIX, fold_names, group_names, posteriors_name, shared_attributes, targets_of
@@ -18,6 +17,7 @@ from ensemble.scoring import EnsembleReport, Fused, Problem, score
 from featurestore.errors import ConfigError, ManifestError, StoreError
 from featurestore.manifest import Manifest
 from featurestore.spec import FeatureSpec
+from featurestore.splits import group_folds
 from featurestore.store import FeatureStore
 
 MADE_BY = "fit-meta"

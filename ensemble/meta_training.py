@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from deepser.device import one_thread
-from deepser.samplers import balanced_held_out, balanced_subset
+from deepser.samplers import balanced_subset
 from deepser.targets import Targets
 from ensemble.align import Aligned, AlignmentError, column_names
 from ensemble.config import MetaConfig
 from ensemble.meta import MetaClassifier, prepare, to_scale
 from featurestore.errors import ConfigError, ManifestError
+from featurestore.splits import balanced_sets
 
 
 @torch.no_grad()
@@ -168,7 +169,7 @@ class _Scorer:
     def __init__(self, x: Tensor, labels: np.ndarray, held_out: np.ndarray, n_classes: int, n_sets: int) -> None:
         scored = np.flatnonzero(held_out & (labels >= 0))
         self.x, self.n_classes = x[scored], n_classes
-        self.sets = np.stack(balanced_held_out(labels[scored], seed=0, n_sets=n_sets))  # (K, n)
+        self.sets = np.stack(balanced_sets(labels[scored], seed=0, n_sets=n_sets))  # (K, n)
         self.labels = labels[scored][self.sets]
 
     def __call__(self, weight: Tensor) -> np.ndarray:

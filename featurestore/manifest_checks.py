@@ -14,6 +14,20 @@ if TYPE_CHECKING:
     from featurestore.labelscheme import LabelScheme
 
 SPLITS = ("train", "development", "test", "test1", "test2", "test3")
+# The names under which the field keeps its splits; anything else is an error, never a guess.
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "dev": "development",
+    "development": "development",
+    "val": "development",
+    "valid": "development",
+    "validation": "development",
+    "test": "test",
+    "test1": "test1",
+    "test2": "test2",
+    "test3": "test3",
+}
 STRING_COLUMNS = ("utterance_id", "path", "text", "speaker", "gender", "label", "split", "fold")
 N_SHOWN = 10
 ROWS_COUNT = "(Rows are counted from 1, the header not included.)"

@@ -173,10 +173,10 @@ class Ratings:
         return self._taken(np.flatnonzero(mask))
 
     def renamed(self, names: Mapping[str, str | None]) -> "Ratings":
-        """Labels under other names, also several under one (`{"excited": "happy"}`); None leaves a label out."""
-        unknown = sorted(set(names) - set(self.labels))
-        if unknown:
-            raise ManifestError(f"Nobody gave the labels {unknown}; there are {sorted(self.labels)}.")
+        """Labels under other names, also several under one (`{"excited": "happy"}`); None leaves a label out.
+
+        A scheme's `corpus_labels` are such names.
+        """
         new = [names.get(label, label) for label in self.labels]
         kept = tuple(sorted({label for label in new if label is not None}))
         code = _recoded(new, kept)
@@ -294,6 +294,15 @@ def soft_targets(counts: NDArray[np.floating]) -> NDArray[np.float32]:
     """(N, C) vote counts -> (N, C) float32 shares that sum to one; zeros where nobody voted."""
     totals = counts.sum(1, keepdims=True)
     return (counts / np.where(totals > 0, totals, 1.0)).astype(np.float32)
+
+
+def augmented_targets(
+    ratings: Ratings, classes: Sequence[str], *, seed: int, epoch: int, share: float = 0.2, also: float = 0.0
+) -> NDArray[np.float32]:
+    """(K, C) soft targets of the annotators an epoch leaves; where they voted for no class, those of all."""
+    left = soft_targets(ratings.dropped(seed=seed, epoch=epoch, share=share).counts(classes, also=also))
+    full = soft_targets(ratings.counts(classes, also=also))
+    return np.where(left.any(1, keepdims=True), left, full)
 
 
 def _arrow(values: Any) -> pa.Array:

@@ -11,22 +11,8 @@ from featurestore import manifest_checks as checks
 from featurestore.errors import ManifestError
 from featurestore.labelscheme import LabelScheme
 from featurestore.manifest import Manifest
+from featurestore.manifest_checks import SPLIT_NAMES
 from featurestore.table_files import read_table_file
-
-# The names under which the field keeps its splits; anything else is an error, never a guess.
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "dev": "development",
-    "development": "development",
-    "val": "development",
-    "valid": "development",
-    "validation": "development",
-    "test": "test",
-    "test1": "test1",
-    "test2": "test2",
-    "test3": "test3",
-}
 
 
 def read_table(

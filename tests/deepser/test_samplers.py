@@ -48,19 +48,5 @@ def test_batches_hold_every_clip_once_and_like_lengths_together(n: int, size: in
     assert waste[0] <= waste[1] or len(cut) != len(plain)
 
 
-@given(n_speakers=st.integers(2, 12), n_folds=st.integers(2, 4), seed=st.integers(0, 9))
-def test_no_speaker_is_in_two_folds(n_speakers: int, n_folds: int, seed: int) -> None:
-    speakers = [f"s{i % n_speakers}" for i in range(60)]
-    folds = samplers.group_folds(speakers, n_folds, seed=seed)
-    assert all(len(set(folds[[s == name for s in speakers]])) == 1 for name in set(speakers))
-    assert len(set(folds.tolist())) == min(n_folds, n_speakers)
-
-
-def test_held_out_draws_are_the_same_for_every_epoch_and_differ_among_themselves() -> None:
-    draws = [d.tolist() for d in samplers.balanced_held_out(LABELS, seed=0)]
-    assert draws == [d.tolist() for d in samplers.balanced_held_out(LABELS, seed=0)]
-    assert len({tuple(sorted(d)) for d in draws}) > 1
-
-
 PINNED_SHUFFLED = [5, 0, 1, 4, 2, 6, 3, 7]
 PINNED_BALANCED = [5, 8, 1, 9, 4, 2, 7]

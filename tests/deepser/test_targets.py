@@ -1,13 +1,10 @@
-"""Targets: votes become distributions, ties are nobody's first class, and CREMA-D's published counts come out."""
-
-import csv
-from pathlib import Path
+"""Targets: votes become distributions, ties are nobody's first class."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from deepser.targets import Targets, plurality
+from deepser.targets import Targets
 from featurestore.errors import ManifestError
 from featurestore.manifest import LabelScheme, Manifest
 
@@ -44,15 +41,6 @@ def test_attributes_are_found_by_name_with_gaps_kept() -> None:
 def test_nothing_to_learn_is_an_error_that_says_so() -> None:
     with pytest.raises(ManifestError, match="label"):
         Targets.from_manifest(manifest(speaker=["a", "b"]))
-
-
-def test_crema_d_ties_match_the_published_count(crema_d_votes: Path) -> None:
-    with open(crema_d_votes / "votes.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    votes = np.array([[float(row[c]) for c in "ADFHNS"] for row in rows])
-    assert len(rows) == 7442
-    assert votes.sum() == 68568
-    assert (plurality(votes) == -1).sum() == 644
 
 
 def test_scheme_order_is_kept() -> None:

@@ -1,0 +1,233 @@
+"""Which utterances belong together, and who goes where: folds, held-out parts and balanced sets, as manifest columns.
+
+Everything here is a pure function of the manifest and a seed: the same call gives the same parts on every machine.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from featurestore import manifest_checks as checks
+from featurestore.errors import ManifestError
+from featurestore.manifest import Manifest
+from featurestore.manifest_checks import SPLIT_NAMES
+from featurestore.votes import plurality
+
+Indices = NDArray[np.int64]
+
+UNKNOWN_SPEAKERS = (None, "", "Unknown")
+SETS_SEPARATOR = ";"
+# Separates the random streams that share a seed; deepser.samplers has the others.
+_FOLDS, _BALANCED_SETS = 4, (2, 3 * 7919)
+
+
+def assign_folds(
+    manifest: Manifest, n_folds: int, *, by: str = "speaker", within: Sequence[str] = (), seed: int = 0
+) -> Manifest:
+    """Column `fold`, "1" to str(n_folds): of like size and like classes, and nobody in two of them.
+
+    by: as in `groups_by`. within: only utterances of these splits get a fold, the others none. What stood in `fold` is
+    kept as `fold_was`. ManifestError: fewer groups than folds, an unknown split.
+    """
+    at = _rows_within(manifest, within)
+    groups = groups_by(manifest, by)[at]
+    if not 2 <= n_folds <= len(set(groups.tolist())):
+        raise ManifestError(
+            f"Manifest {manifest.name}: {len(set(groups.tolist())):,} groups (by {by}) can't make {n_folds} folds; "
+            "choose from two folds to as many as there are groups."
+        )
+    labels = label_codes(manifest)
+    part = group_folds(groups.tolist(), n_folds, seed=seed, labels=None if labels is None else labels[at])
+    folds = np.full(len(manifest), None, object)
+    folds[at] = [str(fold + 1) for fold in part]
+    return with_column(manifest, "fold", folds.tolist())
+
+
+def hold_out(
+    manifest: Manifest,
+    share: float = 0.1,
+    *,
+    by: str = "speaker",
+    within: Sequence[str] = ("train",),
+    into: str = "development",
+    seed: int = 0,
+) -> Manifest:
+    """Column `split`: a share of the training utterances goes to `into`, the rest is train (MEDUSA's 90/10).
+
+    The part has about the classes of the whole. within: the splits that are pooled and cut, the whole corpus where
+    there is no split column. by: as in `groups_by`; "utterance" cuts through speakers. What stood in `split` is kept
+    as `split_was`. ManifestError: a share that leaves nothing on one side.
+    """
+    if not 0 < share < 1:
+        raise ManifestError(f"A held-out share lies between 0 and 1, found {share}.")
+    at = _rows_within(manifest, within if manifest.has("split") else ())
+    groups, labels = groups_by(manifest, by)[at], label_codes(manifest)
+    part = deal(groups.tolist(), (1 - share, share), seed=seed, labels=None if labels is None else labels[at])
+    if part.all() or not part.any():
+        raise ManifestError(f"Manifest {manifest.name}: {share:.1%} can't be held out of {len(set(groups))} groups.")
+    splits = manifest.column("split") if manifest.has("split") else np.full(len(manifest), None, object)
+    splits[at] = np.where(part == 1, into, "train")
+    return with_column(manifest, "split", splits.tolist())
+
+
+def assign_balanced_sets(
+    manifest: Manifest, n_sets: int = 10, *, within: Sequence[str] = ("development",), seed: int = 0
+) -> Manifest:
+    """Column `balanced_sets`: which of `n_sets` draws an utterance is in, such as "1;4"; empty for none.
+
+    Each draw has as many utterances of every class as the rarest has. The mean macro-F1 over them selects a model
+    (MEDUSA), so that rare classes count as others do.
+    """
+    at = _rows_within(manifest, within)
+    labels = label_codes(manifest)
+    if labels is None or not (labels[at] >= 0).any():
+        raise ManifestError(f"Manifest {manifest.name}: balanced sets need labels or votes, and there are none.")
+    member: list[list[str]] = [[] for _ in range(len(manifest))]
+    for number, drawn in enumerate(balanced_sets(labels[at], seed=seed, n_sets=n_sets), start=1):
+        for row in at[drawn]:
+            member[row].append(str(number))
+    return with_column(manifest, "balanced_sets", [SETS_SEPARATOR.join(numbers) or None for numbers in member])
+
+
+def given_parts(manifest: Manifest, table: pa.Table, source: str = "partitions") -> Manifest:
+    """Columns `split` and `fold` as a table of utterance_id and either or both gives them.
+
+    Split names are made uniform (Train, dev, Test1). ManifestError: an utterance of the manifest that the table does
+    not have, or has twice. Further rows of the table are counted in `notes`.
+    """
+    names = table.column_names
+    if "utterance_id" not in names or not {"split", "fold"} & set(names):
+        raise ManifestError(f"{source}: expected columns utterance_id and split or fold, found {', '.join(names)}.")
+    keys = checks.as_strings(table.column("utterance_id")).to_pylist()
+    row = {key: i for i, key in enumerate(keys)}
+    missing = [i for i, key in enumerate(manifest.keys) if key not in row]
+    problems = checks.id_problems(table.column("utterance_id"))
+    if missing:
+        problems.append(checks.listing(f"has no row for utterances of {manifest.name}", missing, manifest.keys))
+    if problems:
+        raise ManifestError(checks.sentence(source, problems))
+    changed = manifest
+    for column in ("split", "fold"):
+        if column in names:
+            values = checks.as_strings(table.column(column)).to_pylist()
+            known = SPLIT_NAMES if column == "split" else {}
+            parts = [values[row[key]] for key in manifest.keys]
+            changed = with_column(changed, column, [known.get((part or "").strip().lower(), part) for part in parts])
+    more = len(set(keys) - set(manifest.keys))
+    changed.notes += [f"{more:,} utterances of {source} are not in the manifest"] if more else []
+    return changed
+
+
+def with_column(manifest: Manifest, name: str, values: Sequence[Any]) -> Manifest:
+    """The manifest with a column of N values; what stood there before, if anything else, is kept as `<name>_was`."""
+    table, column = manifest.to_arrow(), pa.array(values, from_pandas=True)
+    if pa.types.is_null(column.type):
+        column = column.cast(pa.string())
+    if not manifest.has(name):
+        return manifest.with_table(table.append_column(name, column))
+    former = table.column(name)
+    table = table.set_column(table.column_names.index(name), name, column)
+    if former.combine_chunks().equals(column):
+        return manifest.with_table(table)
+    if manifest.has(f"{name}_was"):
+        table = table.drop_columns([f"{name}_was"])
+    return manifest.with_table(table.append_column(f"{name}_was", former))
+
+
+def groups_by(manifest: Manifest, by: str) -> NDArray[np.str_]:
+    """(N,) what must not be torn apart: "speaker", "utterance" (nothing), or the values of a column such as session."""
+    if by == "utterance":
+        return np.asarray(manifest.keys, dtype=str)
+    if by == "speaker":
+        manifest.column("speaker")
+        return speaker_groups(manifest)
+    values = manifest.column(by).tolist()
+    empty = [i for i, value in enumerate(values) if value is None or value != value]
+    if empty:
+        raise ManifestError(checks.sentence(f"Manifest {manifest.name}", [checks.listing(f"{by} is empty", empty)]))
+    return np.array([str(value) for value in values], dtype=str)
+
+
+def speaker_groups(manifest: Manifest) -> NDArray[np.str_]:
+    """(N,) who speaks; an unknown speaker (missing or "Unknown") is a group of its own per utterance."""
+    keys = np.asarray(manifest.keys, dtype=str)
+    if not manifest.has("speaker"):
+        return keys
+    pairs = zip(keys, manifest.column("speaker").tolist(), strict=True)
+    return np.array([f"u:{key}" if who in UNKNOWN_SPEAKERS else f"s:{who}" for key, who in pairs], dtype=str)
+
+
+def label_codes(manifest: Manifest) -> Indices | None:
+    """(N,) the class of each utterance by its label, else its votes' plurality, -1 for none; None without columns."""
+    if manifest.has("label"):
+        code: Mapping[str | None, int] = {name: c for c, name in enumerate(manifest.scheme.classes)}
+        return np.array([code.get(label, -1) for label in manifest.labels], np.int64)
+    votes = manifest.votes
+    return None if votes is None else plurality(votes)
+
+
+def group_folds(
+    groups: Sequence[str], n_folds: int, *, seed: int = 0, labels: NDArray[np.integer] | None = None
+) -> Indices:
+    """A fold per clip, (N,) int64 in [0, n_folds), such that no group (speaker) is in two folds; as `deal` does it."""
+    return deal(groups, [1.0] * n_folds, seed=seed, labels=labels)
+
+
+def deal(
+    groups: Sequence[str], shares: Sequence[float], *, seed: int = 0, labels: NDArray[np.integer] | None = None
+) -> Indices:
+    """A part per clip, (N,) int64, the parts' sizes as `shares` and no group in two of them.
+
+    Groups are dealt largest first, ties in a seeded order, each to the part that then departs least from its share of
+    clips and, with labels (N,), of every class (-1: none); all classes together weigh as much as the size.
+    """
+    names, which = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    sizes = np.bincount(which, minlength=len(names))
+    counts = sizes[:, None].astype(np.float64)  # (G, K): clips, and clips of each class
+    weight = np.ones(1)
+    if labels is not None and (labels >= 0).any():
+        classes, code = np.unique(labels[labels >= 0], return_inverse=True)
+        of_class = np.zeros((len(names), len(classes)))
+        np.add.at(of_class, (which[labels >= 0], code), 1.0)
+        weight = np.r_[len(classes) / len(which) ** 2, 1 / of_class.sum(0) ** 2]
+        counts = np.hstack([counts, of_class])
+    jitter = np.random.default_rng((_FOLDS, seed)).permutation(len(names))
+    order = sorted(range(len(names)), key=lambda g: (-sizes[g], jitter[g]))
+    target = np.asarray(shares, np.float64)
+    load = np.zeros((len(target), counts.shape[1]))
+    part_of = np.zeros(len(names), np.int64)
+    for group in order:
+        # What the sum of load^2 / share grows by; it is least where loads are as the shares.
+        growth = (2 * load + counts[group]) @ (counts[group] * weight) / target
+        part_of[group] = int(growth.argmin())
+        load[part_of[group]] += counts[group]
+    return part_of[which].astype(np.int64)
+
+
+def balanced_draw(labels: NDArray[np.integer], rng: np.random.Generator) -> list[Indices]:
+    """As many clips of each class as the rarest has, (n,) indices for each class that occurs; -1 is no class."""
+    members = [np.flatnonzero(labels == c) for c in np.unique(labels[labels >= 0])]
+    n_each = min((len(m) for m in members), default=0)
+    return [rng.choice(m, n_each, replace=False) for m in members]
+
+
+def balanced_sets(labels: NDArray[np.integer], *, seed: int, n_sets: int = 10) -> list[Indices]:
+    """The balanced sets whose mean macro-F1 selects a model: the same `n_sets` draws for every epoch and member."""
+    stream, offset = _BALANCED_SETS
+    draws = [balanced_draw(labels, np.random.default_rng((stream, seed + offset, i))) for i in range(n_sets)]
+    return [np.concatenate([*drawn, np.zeros(0, np.int64)]) for drawn in draws]
+
+
+def _rows_within(manifest: Manifest, splits: Sequence[str]) -> Indices:
+    if not splits:
+        return np.arange(len(manifest))
+    found = manifest.column("split")
+    rows = np.flatnonzero(np.isin(found.astype(str), list(splits)))
+    absent = sorted(set(splits) - set(found.tolist()))
+    if absent:
+        there = ", ".join(sorted({str(name) for name in found}))
+        raise ManifestError(f"Manifest {manifest.name} has no utterance of split {', '.join(absent)}; it has {there}.")
+    return rows
