@@ -16,16 +16,19 @@ from typer import Option
 from benchmarks.commands import bench_app
 from ensemble.commands.evaluate import evaluate
 from ensemble.commands.predict import predict
+from ensemble.commands.submit import submit_app
 from ensemble.commands.train import fit_deepser, fit_meta
+from featurestore.commands.audit import audit
 from featurestore.commands.featurize import featurize
 from featurestore.commands.prepare import prepare_app
+from featurestore.commands.split import split
 from featurestore.commands.store import store_app
 from featurestore.terminal import Commands, say, typer_app
 
 DATA, MODELS, TOOLS = "Corpora and features", "Members and ensembles", "Tools"
 
 Commands.order = (
-    "prepare", "featurize", "fit-deepser", "fit-meta", "evaluate", "predict", "demo", "store", "bench",
+    "prepare", "split", "audit", "featurize", "fit-deepser", "fit-meta", "evaluate", "submit", "predict", "demo", "store", "bench",
 )  # fmt: skip
 app = typer_app(cls=Commands)
 
@@ -70,11 +73,14 @@ def demo(
 
 
 app.add_typer(prepare_app, name="prepare", rich_help_panel=DATA)
+app.command("split", rich_help_panel=DATA)(split)
+app.command("audit", rich_help_panel=DATA)(audit)
 app.command("featurize", rich_help_panel=DATA)(featurize)
 app.add_typer(store_app, name="store", rich_help_panel=DATA)
 app.command("fit-deepser", rich_help_panel=MODELS)(fit_deepser)
 app.command("fit-meta", rich_help_panel=MODELS)(fit_meta)
 app.command("evaluate", rich_help_panel=MODELS)(evaluate)
+app.add_typer(submit_app, name="submit", rich_help_panel=MODELS)
 app.command("predict", rich_help_panel=MODELS)(predict)
 app.command("demo", rich_help_panel=TOOLS)(demo)
 app.add_typer(bench_app, name="bench", rich_help_panel=TOOLS)

@@ -80,15 +80,19 @@ class Spread:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores over all utterances pooled and, where folds were given, each score's spread over the folds."""
+    """Scores over all utterances pooled and, where folds were given, each score's spread over the folds.
 
-    classification: Classification
+    classification is None where attributes alone were predicted, concordance where classes alone were.
+    """
+
+    classification: Classification | None
     concordance: Concordance | None = None
     folds: dict[str, Spread] = field(default_factory=dict)
 
     def scores(self) -> dict[str, float]:
-        """The pooled scores by the names in SCORES; mean_ccc only where there are attributes."""
-        found = {name: getattr(self.classification, name) for name in SCORES[:-1]}
+        """The pooled scores by the names in SCORES, as far as they were asked for."""
+        known = self.classification
+        found = {name: float(getattr(known, name)) for name in SCORES[:-1]} if known else {}
         return found | ({"mean_ccc": self.concordance.mean} if self.concordance else {})
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,7 +132,7 @@ class ScoreRow:
 
 
 def evaluate(
-    predicted: np.ndarray,
+    predicted: np.ndarray | None,
     labels: np.ndarray,
     classes: Sequence[str],
     attributes: np.ndarray | None = None,
@@ -138,10 +142,11 @@ def evaluate(
 ) -> Evaluation:
     """Every score of predictions, pooled and per fold.
 
-    predicted: (N,) int classes or (N, C) scores; labels: (N,) int, -1 without consensus; attributes and
-    attribute_targets: (N, A), NaN where a target is missing; folds: the fold's name of each row.
+    predicted: (N,) int classes or (N, C) scores, None where attributes alone were predicted; labels: (N,) int, -1
+    without consensus; attributes and attribute_targets: (N, A), NaN where a target is missing; folds: the fold's name
+    of each row.
     """
-    pooled = classification(predicted, labels, classes)
+    pooled = None if predicted is None else classification(predicted, labels, classes)
     concord = None
     if attribute_names and attributes is not None and attribute_targets is not None:
         concord = concordance(attributes, attribute_targets, attribute_names)
@@ -151,12 +156,12 @@ def evaluate(
     parts = {}
     for fold in sorted(set(folds), key=_natural):
         rows = names == fold
-        if not (labels[rows] >= 0).any():
+        if predicted is not None and not (labels[rows] >= 0).any():
             raise ManifestError(
                 f"Fold {fold!r} has no utterance with a consensus label, so it can't be scored; join it to another."
             )
         parts[fold] = evaluate(
-            predicted[rows],
+            None if predicted is None else predicted[rows],
             labels[rows],
             classes,
             None if attributes is None else attributes[rows],

@@ -1,14 +1,16 @@
 """Scores as people read them: tables, a confusion matrix as text, and the same as a picture."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from deepser.calibration import Calibration
 from deepser.metrics import Classification, Evaluation, ScoreRow, Spread
 
 SHOWN = ("macro_f1", "accuracy", "uar", "mean_ccc")  # micro_f1 is the accuracy: one label, one prediction
@@ -34,7 +36,7 @@ def scores_table(rows: Sequence[ScoreRow], title: str = "") -> Table:
     for row in rows:
         cells = []
         for score in shown:
-            text = _spread(row.seeds[score]) if score in row.seeds else _number(row.scores.get(score, math.nan))
+            text = _spread(row.seeds[score]) if score in row.seeds else number(row.scores.get(score, math.nan))
             top = score in row.scores and _rounded(row.scores[score]) == best[score]
             cells.append(Text(text, style="bold" if top else ""))
         cells += [Text(_spread(row.folds[score]) if score in row.folds else "") for score in by_fold]
@@ -42,63 +44,101 @@ def scores_table(rows: Sequence[ScoreRow], title: str = "") -> Table:
     return table
 
 
-def class_table(result: Classification) -> Table:
-    """Precision, recall, F1 and number of utterances of each class."""
+def class_table(result: Classification, f1_intervals: Mapping[str, str] | None = None) -> Table:
+    """Precision, recall, F1 (with its interval where it is given) and number of utterances of each class."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("class", no_wrap=True)
-    for name in ("precision", "recall", "F1", "utterances"):
+    for name in ("precision", "recall", "F1", *(["95 % of F1"] if f1_intervals else []), "utterances"):
         table.add_column(name, justify="right")
     for name, own in result.per_class.items():
-        table.add_row(Text(name), _number(own.precision), _number(own.recall), _number(own.f1), f"{own.support:,}")
+        interval = [f1_intervals.get(name, "")] if f1_intervals else []
+        figures = (number(own.precision), number(own.recall), number(own.f1))
+        table.add_row(Text(name), *figures, *interval, f"{own.support:,}")
     return table
 
 
-def evaluation_report(name: str, evaluation: Evaluation) -> RenderableType:
-    """Everything `medusa evaluate` shows: scores, attributes, classes, confusion, and what was left out."""
+def evaluation_report(name: str, evaluation: Evaluation, f1_intervals: Mapping[str, str] | None = None) -> Group:
+    """Scores, attributes, classes, confusion, and what was left out; f1_intervals: further cells by class name."""
     result = evaluation.classification
     parts: list[RenderableType] = [scores_table([ScoreRow.of(name, evaluation)])]
     if evaluation.concordance:
         table = Table("attribute", "CCC", "utterances", box=box.SIMPLE_HEAD, show_edge=False)
         for attribute, value in evaluation.concordance.ccc.items():
-            table.add_row(Text(attribute), _number(value), f"{evaluation.concordance.n[attribute]:,}")
+            table.add_row(Text(attribute), number(value), f"{evaluation.concordance.n[attribute]:,}")
         parts.append(table)
-    parts += [class_table(result), Text(confusion_text(result)), Text(_counted(result))]
+    if result:
+        parts += [class_table(result, f1_intervals), Text(confusion_text(result)), Text(_counted(result))]
     return Group(*parts)
 
 
 def confusion_text(result: Classification) -> str:
     """The confusion matrix as fixed-width text: counts, and the recall of each true class."""
-    first = max(len(HEAD), *(len(name) for name in result.classes)) + 1
-    width = max(7, *(len(f"{count:,}") + 1 for row in result.confusion for count in row))
-    lines = [f"{HEAD:<{first}}" + "".join(f"{name[: width - 1]:>{width}}" for name in result.classes) + " recall %"]
-    for name, row, own in zip(result.classes, result.confusion, result.per_class.values(), strict=True):
-        recall = f"{100 * own.recall:>9.1f}" if own.support else f"{'-':>9}"
+    return matrix_text(result.classes, result.confusion)
+
+
+def matrix_text(names: Sequence[str], counts: Sequence[Sequence[int]], head: str = HEAD) -> str:
+    """Counts, row the true and column the predicted name, as fixed-width text with the recall of each row."""
+    first = max(len(head), *(len(name) for name in names)) + 1
+    width = max(7, *(len(f"{count:,}") + 1 for row in counts for count in row))
+    lines = [f"{head:<{first}}" + "".join(f"{name[: width - 1]:>{width}}" for name in names) + " recall %"]
+    for i, (name, row) in enumerate(zip(names, counts, strict=True)):
+        recall = f"{100 * row[i] / sum(row):>9.1f}" if sum(row) else f"{'-':>9}"
         lines.append(f"{name:<{first}}" + "".join(f"{count:>{width},}" for count in row) + recall)
     return "\n".join(lines)
 
 
 def confusion_png(result: Classification, path: Path, title: str = "") -> None:
     """Draws the confusion matrix: colour and first figure are the share of the true class, the second the count."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    scores = f"macro-F1 {result.macro_f1:.3f}, UAR {result.uar:.3f}, n = {result.n:,}"
+    matrix_png(result.classes, result.confusion, path, f"{title}\n".lstrip() + scores)
 
-    shares = [[count / max(sum(row), 1) for count in row] for row in result.confusion]
-    side = 2.0 + 0.75 * len(result.classes)
-    figure = Figure(figsize=(side, side), layout="constrained", dpi=120)
-    FigureCanvasAgg(figure)  # no window system, whatever the user's default backend is
-    axes = figure.add_subplot()
+
+def matrix_png(names: Sequence[str], counts: Sequence[Sequence[int]], path: Path, title: str = "") -> None:
+    """Draws counts, row the true and column the predicted name, as `confusion_png` does."""
+    shares = [[count / max(sum(row), 1) for count in row] for row in counts]
+    side = 2.0 + 0.75 * len(names)
+    figure, axes = _figure(side, side)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    places = range(len(result.classes))
-    axes.set_xticks(places, labels=result.classes, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(places, labels=result.classes)
+    places = range(len(names))
+    axes.set_xticks(places, labels=names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(places, labels=names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    for i, row in enumerate(result.confusion):
+    for i, row in enumerate(counts):
         for j, count in enumerate(row):
             colour = "white" if shares[i][j] > 0.5 else "black"
             axes.text(j, i, f"{100 * shares[i][j]:.0f} %\n{count}", ha="center", va="center", color=colour, fontsize=8)
-    macro, uar = result.macro_f1, result.uar
-    axes.set_title(f"{title}\n".lstrip() + f"macro-F1 {macro:.3f}, UAR {uar:.3f}, n = {result.n:,}", fontsize=10)
+    axes.set_title(title, fontsize=10)
+    _save(figure, path)
+
+
+def reliability_png(curves: Mapping[str, Calibration], path: Path, title: str = "") -> None:
+    """Draws reliability curves by name: accuracy over confidence, marks as large as their share of the utterances."""
+    figure, axes = _figure(5.0, 5.0)
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--", label="calibrated")
+    for name, own in curves.items():
+        bins = [each for each in own.bins if each.n]
+        x, y = [each.confidence for each in bins], [each.accuracy for each in bins]
+        (line,) = axes.plot(x, y, linewidth=1.5, label=f"{name}: ECE {own.ece:.3f}, NLL {own.nll:.3f}")
+        sizes = [10 + 300 * each.n / own.n for each in bins]
+        axes.scatter(x, y, s=sizes, color=line.get_color(), alpha=0.5, linewidths=0)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence (largest probability)", ylabel="accuracy")
+    axes.legend(loc="upper left", fontsize=8)
+    axes.set_title(title, fontsize=10)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    """A figure, sides in inches, and its axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
+    FigureCanvasAgg(figure)  # no window system, whatever the user's default backend is
+    return figure, figure.add_subplot()
+
+
+def _save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
@@ -113,7 +153,8 @@ def _counted(result: Classification) -> str:
     return text + "."
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Three digits; a dash where it is undefined."""
     return "-" if math.isnan(value) else f"{value:.3f}"
 
 
@@ -123,4 +164,4 @@ def _rounded(value: float) -> float:
 
 
 def _spread(spread: Spread) -> str:
-    return f"{_number(spread.mean)}±{spread.std:.3f}".replace("±0.", "±.")
+    return f"{number(spread.mean)}±{spread.std:.3f}".replace("±0.", "±.")

@@ -1,6 +1,7 @@
 """Scores of any posteriors in the store against a manifest."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from deepser.targets import Targets
 from ensemble.align import column_names, load_posteriors
 from featurestore.errors import ManifestError
 from featurestore.manifest import Manifest
+from featurestore.splits import UNKNOWN_SPEAKERS, speaker_groups
 from featurestore.store import FeatureStore
 
 PREFIX = "posteriors/"
@@ -31,7 +33,7 @@ def evaluate_posteriors(
     targets = targets_of(manifest, attributes)
     n_classes = len(targets.classes)
     return evaluate(
-        aligned.values[0, :, :n_classes],
+        aligned.values[0, :, :n_classes] if scores_classes(targets) else None,
         targets.labels,
         targets.classes,
         aligned.values[0, :, n_classes:],
@@ -53,8 +55,13 @@ def shared_attributes(store: FeatureStore, manifest: Manifest, name: str) -> tup
 
 
 def targets_of(manifest: Manifest, attributes: Sequence[str]) -> Targets:
-    """The manifest's targets with these attributes alone, in this order."""
-    targets = Targets.from_manifest(manifest)
+    """The manifest's targets with these attributes alone, in this order; no class target where it has no classes."""
+    scheme = manifest.scheme
+    if scheme.classes or not scheme.attributes:
+        targets = Targets.from_manifest(manifest)
+    else:
+        nothing = Targets.unknown(tuple(manifest.keys), (), tuple(scheme.attributes), tuple(scheme.attributes.values()))
+        targets = replace(nothing, attribute_values=manifest.attributes.astype(np.float32))
     which = [targets.attributes.index(name) for name in attributes]
     return Targets(
         keys=targets.keys,
@@ -65,6 +72,11 @@ def targets_of(manifest: Manifest, attributes: Sequence[str]) -> Targets:
         soft=targets.soft,
         attribute_values=targets.attribute_values[:, which],
     )
+
+
+def scores_classes(targets: Targets) -> bool:
+    """False where attributes alone can be scored: no utterance has a label, but some have attributes."""
+    return bool((targets.labels >= 0).any()) or bool(np.isnan(targets.attribute_values).all())
 
 
 def split_rows(manifest: Manifest, split: str) -> Manifest:
@@ -94,6 +106,14 @@ def fold_names(manifest: Manifest, column: str) -> list[str]:
 
 def group_names(manifest: Manifest) -> np.ndarray:
     """(N,) who must not be on both sides of a division: the speaker, else (unknown) the utterance itself."""
-    speakers = manifest.column("speaker").tolist() if manifest.has("speaker") else [None] * len(manifest)
-    known = [None if name in (None, "", "Unknown") else f"speaker {name}" for name in speakers]
-    return np.array([name or f"utterance {key}" for name, key in zip(known, manifest.keys, strict=True)], dtype=object)
+    return speaker_groups(manifest).astype(object)
+
+
+def named(manifest: Manifest, column: str) -> np.ndarray:
+    """(N,) the values of a column as text, None where there is none or it is MSP-Podcast's "Unknown"."""
+    values = np.empty(len(manifest), object)
+    values[:] = [
+        None if value in UNKNOWN_SPEAKERS or value != value else str(value)
+        for value in manifest.column(column).tolist()
+    ]
+    return values

@@ -1,45 +1,111 @@
 """A system's scores on each part of a corpus that it was judged on: all folds together, or split by split."""
 
+from collections.abc import Container
+from dataclasses import dataclass
+
+import numpy as np
+
 from deepser.metrics import Evaluation
+from ensemble.assessment import Asked, Assessment, HeldOut, assess
 from ensemble.evaluation import evaluate_posteriors, posteriors_name, split_rows
+from ensemble.systems import System, from_store
 from featurestore.errors import ManifestError
 from featurestore.manifest import Manifest
 from featurestore.store import FeatureStore
 
 ALL = "all folds"
+DEVELOPMENT = "development"
+
+
+@dataclass(frozen=True)
+class Part:
+    """The utterances of one part, and the column of the folds that spreads are told over (None: no spread)."""
+
+    manifest: Manifest
+    folds: str | None
 
 
 def evaluate_parts(
     store: FeatureStore, manifest: Manifest, name: str, *, cv: str | None = None, split: str | None = None
 ) -> dict[str, Evaluation]:
-    """Scores by part: {"all folds": ...} with spreads over the fold column, or one entry for each judged split.
+    """Scores of posteriors in the store by part, see `parts_of`.
 
-    cv: the fold column; by default the one that the member was cross-validated over, else `fold` where the manifest has
-    no `split`. split: one split alone. Without either, every split that the posteriors cover and that has labels.
     Raises AlignmentError when utterances of a part have no posteriors, ManifestError when nothing can be scored.
     """
     name = posteriors_name(store, name)
+    system = from_store(store, name, manifest)
+    parts = parts_of(manifest, name, set(system.keys), cv=cv or system.fold_column or None, split=split)
+    return {part: evaluate_posteriors(store, rows.manifest, name, rows.folds) for part, rows in parts.items()}
+
+
+def assess_parts(
+    system: System,
+    manifest: Manifest,
+    asked: Asked,
+    *,
+    against: System | None = None,
+    cv: str | None = None,
+    split: str | None = None,
+) -> dict[str, Assessment]:
+    """Everything that is asked of a system, by part, see `parts_of`.
+
+    Temperatures of a split are fitted on development where there is one, else (and on development itself) on other
+    speakers of the same part. AlignmentError when utterances of a part are not predicted.
+    """
+    parts = parts_of(manifest, system.name, set(system.keys), cv=cv or _known(system, manifest), split=split)
+    held_out = _held_out(system, manifest)
+    return {
+        part: assess(
+            system, rows.manifest, asked, folds=rows.folds, against=against,
+            held_out=held_out if part not in (ALL, "all", DEVELOPMENT) else None,
+        )
+        for part, rows in parts.items()
+    }  # fmt: skip
+
+
+def parts_of(
+    manifest: Manifest, name: str, judged: Container[str], *, cv: str | None = None, split: str | None = None
+) -> dict[str, Part]:
+    """The parts on which the system `name` is scored: {"all folds": ...}, or one for each split.
+
+    cv: the fold column; without it every split that has labels or attributes and whose utterances are in `judged`;
+    where there is no `split` column all utterances together, over the column `fold` if that is there. split: one split
+    alone. ManifestError when nothing can be scored.
+    """
     if split is not None:
-        return {split: evaluate_posteriors(store, manifest, name, cv, split)}
-    rule = dict(store[name].spec.extra).get("folds", "")
-    if cv is None and rule.startswith("cv:") and manifest.has(rule.removeprefix("cv:")):
-        cv = rule.removeprefix("cv:")
+        return {split: Part(split_rows(manifest, split), cv)}
     if cv is None and manifest.has("split"):
-        return _by_split(store, manifest, name)
+        return _by_split(manifest, name, judged)
     if cv is None and manifest.has("fold"):
         cv = "fold"
-    return {ALL if cv else "all": evaluate_posteriors(store, manifest, name, cv)}
+    return {ALL if cv else "all": Part(manifest, cv)}
 
 
-def _by_split(store: FeatureStore, manifest: Manifest, name: str) -> dict[str, Evaluation]:
-    judged = store[name]
+def _known(system: System, manifest: Manifest) -> str | None:
+    return system.fold_column if system.fold_column and manifest.has(system.fold_column) else None
+
+
+def _by_split(manifest: Manifest, name: str, judged: Container[str]) -> dict[str, Part]:
     parts = {}
     for split in dict.fromkeys(value for value in manifest.column("split").tolist() if value is not None):
         rows = split_rows(manifest, split)
-        labelled = rows.votes is not None or (rows.has("label") and any(label is not None for label in rows.labels))
-        # A split is judged whole or not at all; evaluate_posteriors names what is missing.
-        if labelled and any(key in judged for key in rows.keys):
-            parts[split] = evaluate_posteriors(store, rows, name)
+        # A split is judged whole or not at all; what scores it names what is missing.
+        if _has_targets(rows) and any(key in judged for key in rows.keys):
+            parts[split] = Part(rows, None)
     if not parts:
-        raise ManifestError(f"No split of manifest {manifest.name} has both labels and posteriors of {name!r}.")
+        raise ManifestError(f"No split of manifest {manifest.name} has both labels and predictions of {name!r}.")
     return parts
+
+
+def _has_targets(rows: Manifest) -> bool:
+    labels = rows.has("label") and any(label is not None for label in rows.labels)
+    return labels or rows.votes is not None or not np.isnan(rows.attributes).all()
+
+
+def _held_out(system: System, manifest: Manifest) -> HeldOut | None:
+    """The predicted part of development, on which temperatures may be fitted for the other splits."""
+    if not manifest.has("split") or DEVELOPMENT not in manifest.column("split"):
+        return None
+    rows, judged = split_rows(manifest, DEVELOPMENT), set(system.keys)
+    known = np.array([key in judged for key in rows.keys])
+    return HeldOut(DEVELOPMENT, rows.rows(known)) if known.any() else None

@@ -1,44 +1,58 @@
-"""`medusa evaluate`: scores of posteriors."""
+"""`medusa evaluate`: scores of posteriors, or of a file of predictions."""
 
 from pathlib import Path
 from typing import Annotated
 
 from typer import Argument
 
-from featurestore.terminal import CvOption, ManifestOption, StoreOption, console, reads, say, writes
+from featurestore.terminal import CvOption, ManifestOption, StoreOption, console, reads, say, working, writes
 
 
 def evaluate(
-    name: Annotated[str, Argument(help="A member or an ensemble in the store: m01, meta.")],
+    name: Annotated[str, Argument(help="A member or ensemble in the store, or a file (.csv, .tsv, .parquet, .jsonl).")],
     manifest: ManifestOption,
     store: StoreOption = Path("store"),
     cv: CvOption = None,
     split: Annotated[str | None, reads("This split alone.")] = None,
+    against: Annotated[str | None, reads("A second system, to be compared.")] = None,
+    by: Annotated[str | None, reads("Scores by the values of a column, and their gap: gender, speaker.")] = None,
+    bootstrap: Annotated[int, reads("Resamples of the speakers, for intervals; 0: none.", min=0)] = 1000,
+    seed: Annotated[int, reads("Of the resamples.", min=0)] = 0,
+    calibration: Annotated[bool, reads("ECE before and after temperature scaling.", "--calibration")] = False,
     json_file: Annotated[Path | None, writes("Write the scores.", "--json")] = None,
-    confusion: Annotated[Path | None, writes("Draw the confusion matrix (.png).")] = None,
+    confusion: Annotated[Path | None, writes("Draw confusion matrices (.png).")] = None,
+    reliability: Annotated[Path | None, writes("Draw reliability curves (.png).")] = None,
 ) -> None:
-    """Score posteriors in the store: macro-F1, accuracy, UAR, CCC, classes, confusion, spread over folds.
+    """Score predictions: macro-F1, accuracy, UAR, CCC, classes, confusion, intervals by speaker, spread over folds.
 
-    Example: `medusa evaluate meta -m corpus.csv --confusion confusion.png`
+    Example: `medusa evaluate meta -m corpus.csv --against m01 --by gender --calibration`
     """
     import json
 
-    from deepser.metrics import jsonable
-    from deepser.report import confusion_png, evaluation_report
-    from ensemble.parts import evaluate_parts
+    from ensemble.assessment import Asked
+    from ensemble.parts import assess_parts
+    from ensemble.report import assessment_report, write_pictures
+    from ensemble.systems import open_system
     from featurestore.manifest import Manifest
-    from featurestore.store import FeatureStore
 
-    parts = evaluate_parts(FeatureStore.open(store), Manifest.read(manifest), name, cv=cv, split=split)
-    for part, evaluation in parts.items():
-        console().print(evaluation_report(f"{name} ({part})", evaluation))
+    table = Manifest.read(manifest)
+    system = open_system(name, table, store)
+    other = None if against is None else open_system(against, table, store)
+    asked = Asked(bootstrap, seed, by, calibration or reliability is not None)
+    with working("resampling speakers"):
+        parts = assess_parts(system, table, asked, against=other, cv=cv, split=split)
+    for part, found in parts.items():
+        console().print(assessment_report(f"{name} ({part})", found))
     if json_file is not None:
-        scores = jsonable({part: evaluation.to_dict() for part, evaluation in parts.items()})
+        scores = {part: found.to_dict() for part, found in parts.items()}
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(scores, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(scores, indent=2, ensure_ascii=False, allow_nan=False)
+        json_file.write_text(text + "\n", encoding="utf-8")
         say(f"wrote {json_file}")
-    if confusion is not None:
-        for part, evaluation in parts.items():
-            path = confusion if len(parts) == 1 else confusion.with_stem(f"{confusion.stem}-{part}")
-            confusion_png(evaluation.classification, path, f"{name} ({part})")
+    for part, found in parts.items():
+        places = [
+            path if path is None or len(parts) == 1 else path.with_stem(f"{path.stem}-{part}")
+            for path in (confusion, reliability)
+        ]
+        for path in write_pictures(f"{name} ({part})", found, *places):
             say(f"wrote {path}")

@@ -1,0 +1,242 @@
+"""Everything that can be said of one system's predictions of some utterances, beside another's if need be."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from deepser import calibration as probabilities
+from deepser.bins import BinnedAttribute, binned
+from deepser.calibration import Calibration, SoftScores
+from deepser.metrics import Evaluation, evaluate
+from deepser.targets import Targets
+from ensemble.bootstrap import Comparison, Interval, Scored, bootstrap, compare
+from ensemble.evaluation import fold_names, group_names, named, scores_classes, targets_of
+from ensemble.groups import GroupTable, by_group, by_speaker
+from ensemble.systems import System
+from featurestore.errors import ConfigError, ManifestError
+from featurestore.manifest import Manifest
+from featurestore.splits import group_folds
+
+N_PARTS = 5  # over which a temperature is cross-fitted where no fold column divides the utterances
+FEW_SPEAKERS = 20
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `assess` is to find out besides the scores: see there."""
+
+    n_resamples: int = 1000
+    seed: int = 0
+    by: str | None = None
+    calibration: bool = False
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Utterances other than those that are scored, on which a temperature may be fitted."""
+
+    name: str
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Calibration of the probabilities as they are, and after temperature scaling fitted on other utterances."""
+
+    given: Calibration
+    scaled: Calibration
+    fitted_on: str
+    temperatures: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able values."""
+        own = {"fitted_on": self.fitted_on, "temperatures": self.temperatures}
+        return {"given": self.given.to_dict(), "scaled": self.scaled.to_dict()} | own
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """One system on one part of a corpus; what was not asked for, or can't be told of it, is empty or None."""
+
+    system: str
+    evaluation: Evaluation
+    n_speakers: int
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    soft: SoftScores | None = None
+    bins: dict[str, BinnedAttribute] = field(default_factory=dict)
+    calibration: Calibrated | None = None
+    groups: GroupTable | None = None
+    against: Comparison | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able values: those of the evaluation, and under their own names what goes beyond it."""
+        intervals = {name: [i.value, i.low, i.high] for name, i in self.intervals.items()}
+        found = {"system": self.system, "n_speakers": self.n_speakers, "notes": list(self.notes)}
+        found |= self.evaluation.to_dict() | {"intervals": _defined(intervals)}
+        found["bins"] = {name: own.to_dict() for name, own in self.bins.items()}
+        for name in ("soft", "calibration", "groups", "against"):
+            value = getattr(self, name)
+            found[name] = None if value is None else value.to_dict()
+        return found
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A system's word on the utterances of a manifest beside what is true of them."""
+
+    system: System
+    targets: Targets
+    scored: Scored
+
+
+def assess(
+    system: System,
+    manifest: Manifest,
+    asked: Asked | None = None,
+    *,
+    folds: str | None = None,
+    against: System | None = None,
+    held_out: HeldOut | None = None,
+) -> Assessment:
+    """Scores of a system on every utterance of `manifest`.
+
+    folds: the column that spreads are told over. asked.n_resamples: intervals by speaker (0: none); asked.by: a column
+    (gender, speaker, ...) whose groups are set side by side; asked.calibration: ECE before and after temperature
+    scaling, fitted on `held_out`, else on the other folds, else on other speakers. against: a second system, compared
+    on the same utterances. Soft-target scores are told where there are votes and probabilities, binned attributes where
+    there are attributes. AlignmentError names the utterances that a system does not predict; ManifestError when nothing
+    is known that could be scored.
+    """
+    asked = asked or Asked()
+    attributes = _shared(manifest, system) if against is None else _shared(manifest, system, against)
+    own = _judge(system, manifest, attributes)
+    scored, targets = own.scored, own.targets
+    evaluation = evaluate(
+        scored.predicted, scored.labels, scored.classes, scored.values, scored.targets, scored.attributes,
+        None if folds is None else fold_names(manifest, folds),
+    )  # fmt: skip
+    n_speakers = len(set(scored.clusters.tolist()))
+    options = {"n_resamples": asked.n_resamples, "seed": asked.seed}
+    soft = None
+    if manifest.votes is not None and own.system.probabilities is not None:
+        soft = probabilities.soft_scores(own.system.probabilities, targets.soft)
+    found = {
+        name: binned(scored.values[:, a], scored.targets[:, a], targets.attribute_ranges[a])
+        for a, name in enumerate(scored.attributes)
+    }
+    groups = None
+    if asked.by == "speaker":
+        groups = by_speaker(scored, named(manifest, "speaker"), **options)
+    elif asked.by is not None:
+        groups = by_group(scored, named(manifest, asked.by), asked.by, **options)
+    return Assessment(
+        system=system.name,
+        evaluation=evaluation,
+        n_speakers=n_speakers,
+        intervals=bootstrap(scored.sums(), **options) if asked.n_resamples else {},
+        soft=soft,
+        bins={name: bins for name, bins in found.items() if bins is not None},
+        calibration=_calibrated(own, manifest, folds, held_out, system) if asked.calibration else None,
+        groups=groups,
+        against=None if against is None else _compared(own, _judge(against, manifest, attributes), options),
+        notes=(*own.system.notes, *(_speaker_notes(manifest, n_speakers) if asked.n_resamples else ())),
+    )
+
+
+def _shared(manifest: Manifest, *systems: System) -> tuple[str, ...]:
+    """The scheme's attributes, in its order, that all the systems predict."""
+    return tuple(a for a in manifest.scheme.attributes if all(a in system.attributes for system in systems))
+
+
+def _judge(system: System, manifest: Manifest, attributes: tuple[str, ...]) -> _Judged:
+    own = system.of(manifest.keys)
+    targets = targets_of(manifest, attributes)
+    if own.predicted is not None and targets.classes and scores_classes(targets):
+        own = own.among(targets.classes)
+        predicted = own.predicted
+    else:
+        predicted = None
+    if predicted is None and np.isnan(targets.attribute_values).all():
+        raise ManifestError(
+            f"Nothing that {system.name!r} predicts ({', '.join((*system.classes, *system.attributes))}) is known of "
+            f"the utterances of manifest {manifest.name}; give a manifest with labels or attributes."
+        )
+    means = {}
+    if predicted is not None and own.probabilities is not None and manifest.votes is not None:
+        means["cross_entropy"] = probabilities.cross_entropies(own.probabilities, targets.soft)
+        means["jensen_shannon"] = probabilities.jensen_shannons(own.probabilities, targets.soft)
+    values = own.values[:, [own.attributes.index(name) for name in attributes]]
+    clusters = group_names(manifest)
+    scored = Scored(
+        targets.classes, targets.labels, predicted, attributes, targets.attribute_values, values, clusters, means
+    )
+    return _Judged(own, targets, scored)
+
+
+def _compared(first: _Judged, second: _Judged, options: dict[str, int]) -> Comparison:
+    """Both systems on what both predict: classes, attributes, and means of probabilities."""
+    a, b = first.scored, second.scored
+    common = {name for name in a.means if name in b.means}
+    with_classes = a.predicted is not None and b.predicted is not None
+    if not with_classes and not a.attributes:
+        raise ConfigError(
+            f"{first.system.name!r} and {second.system.name!r} predict nothing in common that is known here."
+        )
+    sums = [
+        Scored(
+            own.classes, own.labels, own.predicted if with_classes else None, own.attributes, own.targets, own.values,
+            own.clusters, {name: own.means[name] for name in own.means if name in common},
+        ).sums()
+        for own in (a, b)
+    ]  # fmt: skip
+    return compare(sums[0], sums[1], (first.system.name, second.system.name), **options)
+
+
+def _calibrated(
+    own: _Judged, manifest: Manifest, folds: str | None, held_out: HeldOut | None, system: System
+) -> Calibrated:
+    given, labels = own.system.probabilities, own.targets.labels
+    if given is None or own.scored.predicted is None:
+        raise ConfigError(f"{system.name!r} has no probabilities of classes with labels, so calibration can't be told.")
+    if held_out is not None:
+        elsewhere = _judge(system, held_out.manifest, ())
+        known = elsewhere.system.probabilities
+        assert known is not None  # the same system has them here
+        fitted_on = held_out.name
+        temperature = probabilities.fit_temperature(known, elsewhere.targets.labels)
+        scaled, temperatures = probabilities.scale(given, temperature), {held_out.name: temperature}
+    else:
+        fitted_on, names = _cross_folds(manifest, folds)
+        scaled, temperatures = probabilities.cross_scaled(given, labels, names)
+    before, after = (probabilities.calibration(p, labels) for p in (given, scaled))
+    return Calibrated(before, after, fitted_on, temperatures)
+
+
+def _cross_folds(manifest: Manifest, folds: str | None) -> tuple[str, list[str]]:
+    """What a temperature is fitted on, in words, and the part of each utterance that it is not fitted on."""
+    if folds is not None:
+        return f"the other folds of column {folds!r}", fold_names(manifest, folds)
+    groups = group_names(manifest).tolist()
+    n_parts = min(N_PARTS, len(set(groups)))
+    if n_parts < 2:
+        raise ConfigError(
+            f"All utterances of manifest {manifest.name} are of one speaker, so no others are left to fit a "
+            "temperature on; give a manifest with a development split."
+        )
+    return f"other speakers, {n_parts} parts", [str(part + 1) for part in group_folds(groups, n_parts)]
+
+
+def _speaker_notes(manifest: Manifest, n_speakers: int) -> list[str]:
+    unknown = sum(name is None for name in named(manifest, "speaker")) if manifest.has("speaker") else len(manifest)
+    notes = []
+    if unknown:
+        notes.append(f"{unknown:,} utterances have no known speaker and are resampled one by one")
+    if n_speakers < FEW_SPEAKERS:
+        notes.append(f"{n_speakers} speakers are few: intervals by speaker tend to be too narrow")
+    return notes
+
+
+def _defined(intervals: dict[str, list[float]]) -> dict[str, list[float | None]]:
+    return {name: [None if np.isnan(v) else v for v in values] for name, values in intervals.items()}

@@ -1,0 +1,274 @@
+"""Intervals and paired tests for scores, by resampling whole speakers.
+
+Utterances of one speaker are alike, so that resampling utterances gives intervals that are too narrow. The units here
+are clusters: speakers. Every score is a function of sums over utterances (confusion counts, moments, means), which add
+up over clusters; a resample is then a row of counts times a table of sums, and a thousand of them one matrix product.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from deepser.metrics import jsonable
+from featurestore.errors import ConfigError
+
+CHUNK_BYTES = 64 << 20
+LEVEL = 0.95
+N_MOMENTS = 6  # of an attribute: n, x, y, xx, yy, xy
+_DRAWN, _SWAPPED = 11, 12  # separate the random streams that share a seed
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A score and the interval around it; NaN ends where none can be told."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A score of two systems on the same utterances: first - second with its interval, and a two-sided p-value."""
+
+    first: float
+    second: float
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two systems on the same utterances, score by score."""
+
+    first: str
+    second: str
+    n_clusters: int
+    n_resamples: int
+    differences: dict[str, Difference]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able values."""
+        return jsonable(asdict(self))
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over each cluster's utterances, from which `scores` follow: values (G, K) float64.
+
+    K: the C x C confusion counts (row: true class); per attribute n, x, y, xx, yy, xy of predictions x and targets y;
+    per mean n and the sum.
+    """
+
+    classes: tuple[str, ...]
+    attributes: tuple[str, ...]
+    means: tuple[str, ...]
+    values: np.ndarray
+
+    def scores(self, values: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Scores of (..., K) sums, by default of all clusters together; the names are those of `deepser.metrics`.
+
+        Defined as there: a class without utterances counts as 0 in macro_f1 and not at all in uar; a constant's CCC
+        is 0. Besides them f1_<class>, ccc_<attribute> and the means. NaN where nothing is known.
+        """
+        values = self.values.sum(0) if values is None else values
+        at = len(self.classes) ** 2
+        found = self._class_scores(values[..., :at]) if self.classes else {}
+        concordances = []
+        for name in self.attributes:
+            concordances.append(_ccc(values[..., at : at + N_MOMENTS]))
+            found[f"ccc_{name}"] = concordances[-1]
+            at += N_MOMENTS
+        if concordances:
+            stacked = np.stack(concordances)
+            found["mean_ccc"] = _ratio(np.nansum(stacked, 0), (~np.isnan(stacked)).sum(0))
+        for name in self.means:
+            found[name] = _ratio(values[..., at + 1], values[..., at])
+            at += 2
+        return found
+
+    def _class_scores(self, flat: np.ndarray) -> dict[str, np.ndarray]:
+        n_classes = len(self.classes)
+        confusion = flat.reshape(*flat.shape[:-1], n_classes, n_classes)
+        hits, support = np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(-1)
+        n = support.sum(-1)
+        f1 = np.nan_to_num(_ratio(2 * hits, support + confusion.sum(-2)))
+        f1 = np.where(n[..., None] > 0, f1, np.nan)
+        accuracy = _ratio(hits.sum(-1), n)
+        recall = np.nan_to_num(_ratio(hits, support))
+        found = {
+            "macro_f1": f1.mean(-1),
+            "micro_f1": accuracy,
+            "accuracy": accuracy,
+            "uar": _ratio(recall.sum(-1), (support > 0).sum(-1)),
+        }
+        return found | {f"f1_{name}": f1[..., c] for c, name in enumerate(self.classes)}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """N utterances with what is true of them and what was predicted, in one order.
+
+    labels (N,) int, -1 without consensus; predicted (N,) int, None where attributes alone were predicted; targets and
+    values (N, A), targets NaN where missing; means: further (N,) values to be averaged, NaN where undefined; clusters
+    (N,): what is resampled whole, the speaker.
+    """
+
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    predicted: np.ndarray | None
+    attributes: tuple[str, ...]
+    targets: np.ndarray
+    values: np.ndarray
+    clusters: np.ndarray
+    means: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def rows(self, which: np.ndarray) -> "Scored":
+        """The same on some rows: (n,) int indices or an (N,) bool mask."""
+        predicted = None if self.predicted is None else self.predicted[which]
+        means = {name: values[which] for name, values in self.means.items()}
+        own = self.targets[which], self.values[which], self.clusters[which]
+        return Scored(self.classes, self.labels[which], predicted, self.attributes, *own, means)
+
+    def sums(self) -> Sums:
+        """One row of sums per cluster, in the order of the sorted cluster names."""
+        names, cluster = np.unique(self.clusters.astype(str), return_inverse=True)
+        n_clusters = len(names)
+        parts = []
+        classes = () if self.predicted is None else self.classes
+        if self.predicted is not None:
+            known, c = self.labels >= 0, len(classes)
+            cell = (cluster[known] * c + self.labels[known]) * c + self.predicted[known]
+            parts.append(np.bincount(cell, minlength=n_clusters * c * c).reshape(n_clusters, c * c))
+        for a in range(len(self.attributes)):
+            known = ~np.isnan(self.targets[:, a])
+            # Both sides less the same number have the same CCC, and squares that keep their digits.
+            centre = float(self.targets[known, a].mean(dtype=np.float64)) if known.any() else 0.0
+            y = self.targets[known, a].astype(np.float64) - centre
+            x = self.values[known, a].astype(np.float64) - centre
+            moments = (np.ones(len(x)), x, y, x * x, y * y, x * y)
+            parts.append(np.stack([np.bincount(cluster[known], m, n_clusters) for m in moments], 1))
+        for values in self.means.values():
+            known = ~np.isnan(values)
+            counts = np.bincount(cluster[known], minlength=n_clusters)
+            parts.append(np.stack([counts, np.bincount(cluster[known], values[known], n_clusters)], 1))
+        if not parts:
+            raise ConfigError("Neither classes nor attributes were predicted, so there is nothing to resample.")
+        stacked = np.concatenate(parts, 1).astype(np.float64)
+        return Sums(classes, self.attributes, tuple(self.means), stacked)
+
+
+def bootstrap(sums: Sums, n_resamples: int = 1000, *, seed: int = 0, level: float = LEVEL) -> dict[str, Interval]:
+    """Percentile intervals of every score from a cluster bootstrap (Davison & Hinkley 1997, section 3.8).
+
+    Each resample draws as many clusters as there are, with replacement, each with all its utterances. NaN ends with one
+    cluster, or no resample. With few clusters (below about twenty) such intervals are known to be too narrow.
+    """
+    return intervals(sums.scores(), sums.scores(resample(sums.values, n_resamples, seed)), len(sums.values), level)
+
+
+def compare(
+    first: Sums, second: Sums, names: tuple[str, str], n_resamples: int = 1000, *, seed: int = 0, level: float = LEVEL
+) -> Comparison:
+    """Two systems on the same utterances and clusters: differences with intervals, and p-values.
+
+    The interval is a paired cluster bootstrap: both systems on the same resampled speakers. The p-value is that of a
+    permutation test: under the null hypothesis the systems' names mean nothing, so they are swapped for a random half
+    of the speakers, all utterances of a speaker together, and the difference found is set against those after such
+    swaps (approximate randomisation, Noreen 1989; for F1, Yeh 2000, "More accurate tests for the statistical
+    significance of result differences"). It holds its level for any score and few speakers, where a p-value read off a
+    bootstrap does not: resamples are spread around the difference found, not around none. Two-sided:
+    (1 + swaps with a difference at least as large) / (1 + swaps).
+    """
+    if n_resamples < 1:
+        raise ConfigError(f"Comparing {names[0]} and {names[1]} takes 1 resample or more, found {n_resamples}.")
+    shape = (first.classes, first.attributes, first.means, first.values.shape)
+    if shape != (second.classes, second.attributes, second.means, second.values.shape):
+        raise ConfigError(f"{names[0]} and {names[1]} can't be compared: their scores are not of the same utterances.")
+    a, b = first.values, second.values
+    k, n_clusters = a.shape[1], len(a)
+    own, other = first.scores(), second.scores()
+    drawn = resample(np.concatenate([a, b], 1), n_resamples, seed)
+    drawn_apart = _subtract(first.scores(drawn[:, :k]), first.scores(drawn[:, k:]))
+    # A swapped cluster's a - b leaves the first system's sum and joins the second's.
+    moved = np.concatenate([swaps @ (a - b) for swaps in _swaps(n_resamples, n_clusters, seed)])
+    permuted = _subtract(first.scores(a.sum(0) - moved), first.scores(b.sum(0) + moved))
+    differences = {}
+    for name, apart in intervals(_subtract(own, other), drawn_apart, n_clusters, level).items():
+        p = _p_value(apart.value, permuted[name])
+        differences[name] = Difference(float(own[name]), float(other[name]), apart.value, apart.low, apart.high, p)
+    return Comparison(*names, n_clusters, n_resamples, differences)
+
+
+def resample(values: np.ndarray, n_resamples: int, seed: int, stream: int = 0) -> np.ndarray:
+    """(B, K): the sum of G rows drawn with replacement from (G, K), B times; another draw for another stream."""
+    n = len(values)
+    rng = np.random.default_rng((_DRAWN, seed, stream))
+    sums = [np.empty((0, values.shape[1]))]
+    for size in _chunks(n_resamples, n):
+        drawn = rng.integers(0, n, (size, n)) + np.arange(size)[:, None] * n
+        sums.append(np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64) @ values)
+    return np.concatenate(sums)
+
+
+def _swaps(n_resamples: int, n_clusters: int, seed: int) -> Iterator[np.ndarray]:
+    rng = np.random.default_rng((_SWAPPED, seed))
+    for size in _chunks(n_resamples, n_clusters):
+        yield rng.random((size, n_clusters)) < 0.5
+
+
+def _chunks(n_resamples: int, n_clusters: int) -> Iterator[int]:
+    """Sizes that add up to n_resamples, each a block of float64 of about CHUNK_BYTES."""
+    if n_resamples < 0 or n_clusters < 1:
+        raise ConfigError(f"{n_resamples} resamples of {n_clusters} speakers: expected 0 or more of 1 or more.")
+    size = max(1, CHUNK_BYTES // (8 * n_clusters))
+    for start in range(0, n_resamples, size):
+        yield min(size, n_resamples - start)
+
+
+def intervals(
+    given: Mapping[str, np.ndarray], resampled: Mapping[str, np.ndarray], n_clusters: int, level: float = LEVEL
+) -> dict[str, Interval]:
+    """Each given score between the quantiles of its (B,) resampled values; NaN ends where there are none."""
+    if not 0 < level < 1:
+        raise ConfigError(f"The level of an interval must lie between 0 and 1, found {level}.")
+    found = {}
+    for name, value in given.items():
+        values = resampled[name][~np.isnan(resampled[name])]
+        known = n_clusters > 1 and len(values) > 0
+        low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]) if known else (np.nan, np.nan)
+        found[name] = Interval(float(value), float(low), float(high))
+    return found
+
+
+def _subtract(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: first[name] - second[name] for name in first}
+
+
+def _p_value(difference: float, permuted: np.ndarray) -> float:
+    if np.isnan(difference):
+        return float("nan")
+    values = permuted[~np.isnan(permuted)]
+    at_least = int((np.abs(values) >= abs(difference) - 1e-12).sum())  # equal but for rounding is equal
+    return (1 + at_least) / (1 + len(values))
+
+
+def _ccc(moments: np.ndarray) -> np.ndarray:
+    """CCC (Lin 1989, population moments) of (..., 6) sums."""
+    n = moments[..., 0]
+    mx, my, xx, yy, xy = (_ratio(moments[..., i], n) for i in range(1, N_MOMENTS))
+    vx, vy = np.maximum(xx - mx**2, 0), np.maximum(yy - my**2, 0)
+    # What rounding leaves of a constant's variance is not variance.
+    constant = (vx <= 1e-12 * xx) | (vy <= 1e-12 * yy)
+    value = _ratio(2 * (xy - mx * my), vx + vy + (mx - my) ** 2)
+    return np.where(np.isnan(mx), np.nan, np.where(constant, 0.0, value))
+
+
+def _ratio(a: Any, b: Any) -> np.ndarray:
+    """a / b, NaN where b is 0."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return np.divide(a, b, out=np.full(np.broadcast_shapes(a.shape, b.shape), np.nan), where=b != 0)

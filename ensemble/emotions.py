@@ -1,0 +1,57 @@
+"""What emotions are called: the words and letter codes under which corpora and tools keep the same class."""
+
+from featurestore.labelscheme import LabelScheme
+
+# MSP-Podcast's letters, and other spellings in circulation; the first word is this project's.
+LETTERS = {
+    "A": "angry",
+    "S": "sad",
+    "H": "happy",
+    "U": "surprise",
+    "F": "fear",
+    "D": "disgust",
+    "C": "contempt",
+    "N": "neutral",
+    "O": "other",
+    "X": "no agreement",
+}
+SPELLINGS = {
+    "angry": ("anger", "ang"),
+    "sad": ("sadness",),
+    "happy": ("happiness", "hap", "joy"),
+    "surprise": ("surprised", "sur"),
+    "fear": ("fearful", "fea"),
+    "disgust": ("disgusted", "dis"),
+    "contempt": ("contemptuous", "con"),
+    "neutral": ("neu",),
+}
+CANONICAL = {word: name for name, words in SPELLINGS.items() for word in (name, *words)}
+CANONICAL |= {"other": "other", "no agreement": "no agreement"}
+
+
+def canonical(name: str) -> str:
+    """The project's word for a class name, "" where it is none of MSP-Podcast's."""
+    return CANONICAL.get(name.strip().casefold(), "")
+
+
+def letter_of(name: str) -> str:
+    """MSP-Podcast's letter of a class name, "" where it has none."""
+    word = canonical(name)
+    return next((letter for letter, known in LETTERS.items() if known == word), "")
+
+
+def class_named(text: str, scheme: LabelScheme) -> str | None:
+    """The scheme's class that `text` means, None where it means none of them, or could mean two.
+
+    It may be the class's name in any case, one of the corpus's own labels (`scheme.corpus_labels`), another spelling,
+    or MSP-Podcast's letter.
+    """
+    text = text.strip()
+    same = [name for name in scheme.classes if name.casefold() == text.casefold()]
+    if same:
+        return text if text in same else same[0]
+    if text in scheme.corpus_labels:
+        return scheme.corpus_labels[text]
+    word = canonical(text) or LETTERS.get(text, "")
+    meant = [name for name in scheme.classes if word and canonical(name) == word]
+    return meant[0] if len(meant) == 1 else None

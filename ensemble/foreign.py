@@ -1,0 +1,289 @@
+"""Files of predictions, whoever wrote them: columns by name, keys matched to a manifest, nothing guessed silently.
+
+Read are: what `medusa predict` writes (`file,label,p_<class>,attr_<attribute>`, CSV or JSON lines); MEDUSA's
+`FileName,Prediction`, eleven numbers in one cell; submissions (`FileName,EmoClass`, `FileName,EmoAct,EmoVal,EmoDom`);
+and any table with an id column and a label column, columns of probabilities or logits, or columns of attributes.
+"""
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+
+from ensemble.align import AlignmentError, some
+from ensemble.emotions import LETTERS, class_named
+from ensemble.systems import System
+from featurestore import manifest_checks as checks
+from featurestore.errors import MedusaError
+from featurestore.labelscheme import ATTRIBUTE_RANGE, LabelScheme
+from featurestore.manifest import Manifest
+from featurestore.table_files import read_table_file
+
+SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".m4a", ".sph")
+ID_COLUMNS = ("utterance_id", "file", *checks.SYNONYMS["utterance_id"])
+LABEL_COLUMNS = ("label", "EmoClass", "predicted", "pred", "emotion", "emo", "class", "predicted_label", "prediction")
+PACKED_COLUMN = "Prediction"
+# The order of MEDUSA's eleven numbers, which the file itself does not tell.
+PACKED_CLASSES = ("angry", "sad", "happy", "surprise", "fear", "disgust", "contempt", "neutral")
+PACKED_ATTRIBUTES = ("arousal", "valence", "dominance")
+PROBABILITY_PREFIXES, LOGIT_PREFIX, ATTRIBUTE_PREFIX = ("p_", "prob_", ""), "logit_", "attr_"
+SUM_TOLERANCE = 0.02  # of a row of probabilities that were written with two digits
+
+
+class PredictionsError(MedusaError):
+    """A file of predictions is unreadable, lacks a column, or holds a value that is none."""
+
+
+def read_predictions(path: Path, manifest: Manifest) -> System:
+    """The predictions in a file, under the manifest's keys and classes (MSP-Podcast's where it names no classes).
+
+    Ids are matched as they are, else without the audio suffix, else without folders. A label is a class's name in any
+    case, another spelling of it, or MSP-Podcast's letter. PredictionsError: columns, labels or numbers that can't be
+    read, by row; AlignmentError: ids that the manifest does not have.
+    """
+    table = _read(path)
+    given = manifest.scheme
+    scheme = LabelScheme(
+        given.classes or PACKED_CLASSES, given.attributes or dict.fromkeys(PACKED_ATTRIBUTES, ATTRIBUTE_RANGE),
+        given.corpus_labels,
+    )  # fmt: skip
+    columns = {name.casefold(): name for name in reversed(table.column_names)}
+    id_column = next((columns[name.casefold()] for name in ID_COLUMNS if name.casefold() in columns), None)
+    if id_column is None:
+        raise PredictionsError(f"{path} {checks.missing_column('utterance_id', table.column_names)}.")
+    ids = checks.as_strings(table.column(id_column))
+    wrong = checks.id_problems(ids)
+    if wrong:
+        named = [problem.replace("utterance_id", id_column) for problem in wrong]
+        raise PredictionsError(checks.sentence(str(path), named))
+    keys, notes = _matched(path, ids.to_pylist(), manifest)
+    read = _Columns(path, table, scheme, {id_column})
+    packed = table.column_names.count(PACKED_COLUMN) and read.packed()
+    probabilities = packed[0] if packed else read.probabilities()
+    values, found = packed[1:] if packed else read.attributes()
+    predicted = None if probabilities is None else probabilities.argmax(1)
+    if predicted is None:
+        predicted = read.labels()
+    if predicted is None and not found:
+        raise PredictionsError(
+            f"{path} has no predictions: expected a label column ({', '.join(LABEL_COLUMNS[:2])}), a column for each "
+            f"class (p_{scheme.classes[0]}, ... or logit_{scheme.classes[0]}, ...) or attributes "
+            f"(attr_{next(iter(scheme.attributes))} or EmoAct, ...), found {', '.join(table.column_names)}."
+        )
+    for a, name in enumerate(found):
+        low, high = scheme.attributes[name]
+        outside = int(((values[:, a] < low) | (values[:, a] > high)).sum())
+        if outside:
+            notes.append(f"{outside:,} values of {name} lie outside its scale of {low:g} to {high:g}")
+    notes += read.notes
+    left = [name for name in table.column_names if name not in read.used]
+    if left:
+        notes.append(f"columns not read: {', '.join(left)}")
+    return System(str(path), keys, scheme.classes, predicted, probabilities, found, values, notes=tuple(notes))
+
+
+class _Columns:
+    """A table's predictions, by what its columns are called; `used` and `notes` say what was made of them."""
+
+    def __init__(self, path: Path, table: pa.Table, scheme: LabelScheme, used: set[str]) -> None:
+        self.path, self.table, self.scheme, self.used = path, table, scheme, used
+        self.notes: list[str] = []
+
+    def probabilities(self) -> np.ndarray | None:
+        """(N, C) float32 from a column for each class, None where there is none for any."""
+        classes = self.scheme.classes
+        for prefix in (LOGIT_PREFIX, *PROBABILITY_PREFIXES):
+            found: dict[str, str] = {}
+            for column in self.table.column_names:
+                if column in self.used or not column.casefold().startswith(prefix):
+                    continue
+                name = class_named(column[len(prefix) :], self.scheme)
+                if name is not None and name in found:
+                    raise PredictionsError(f"{self.path} has two columns of class {name!r}: {found[name]}, {column}.")
+                if name is not None:
+                    found[name] = column
+            if not found:
+                continue
+            missing = [name for name in classes if name not in found]
+            if missing:
+                raise PredictionsError(
+                    f"{self.path} has columns {', '.join(found.values())}, but none for {', '.join(missing)}; "
+                    f"expected one for each class: {', '.join(prefix + name for name in classes)}."
+                )
+            scores = np.stack([self._numbers(found[name]) for name in classes], 1)
+            self.used |= set(found.values())
+            self._used_label()
+            return _softmax(scores) if prefix == LOGIT_PREFIX else self._distributions(scores, list(found.values()))
+        return None
+
+    def labels(self) -> np.ndarray | None:
+        """(N,) int64 from a label column, None where there is none."""
+        column = self._used_label()
+        if column is None:
+            return None
+        texts = checks.as_strings(self.table.column(column)).to_pylist()
+        index = {name: c for c, name in enumerate(self.scheme.classes)}
+        meant = {text: None if text is None else class_named(text, self.scheme) for text in dict.fromkeys(texts)}
+        wrong = [row for row, text in enumerate(texts) if meant[text] is None]
+        if wrong:
+            letters = ", ".join(letter for letter in LETTERS if class_named(letter, self.scheme))
+            raise PredictionsError(
+                f"{self.path}: {checks.listing(f'{column} is no class', wrong, texts)}; expected one of "
+                f"{', '.join(self.scheme.classes)}"
+                + (f" or the letters {letters}" if letters else "")
+                + f". {checks.ROWS_COUNT}"
+            )
+        return np.array([index[str(meant[text])] for text in texts], np.int64)
+
+    def attributes(self) -> tuple[np.ndarray, tuple[str, ...]]:
+        """(N, A') float32 of the attributes that have a column, and their names."""
+        columns = {column.casefold(): column for column in self.table.column_names if column not in self.used}
+        found = {}
+        for name in self.scheme.attributes:
+            spelled = (ATTRIBUTE_PREFIX + name, name, *checks.SYNONYMS.get(ATTRIBUTE_PREFIX + name, ()))
+            column = next((columns[word.casefold()] for word in spelled if word.casefold() in columns), None)
+            if column is not None:
+                found[name] = column
+        self.used |= set(found.values())
+        values = [self._numbers(column) for column in found.values()]
+        stacked = np.stack(values, 1) if values else np.empty((self.table.num_rows, 0))
+        return stacked.astype(np.float32), tuple(found)
+
+    def packed(self) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]] | None:
+        """Probabilities, attributes and their names from MEDUSA's `Prediction`; None where it holds labels."""
+        cells = checks.as_strings(self.table.column(PACKED_COLUMN)).to_pylist()
+        if not any(cell and "," in cell for cell in cells):
+            return None
+        self.used.add(PACKED_COLUMN)
+        expected = len(PACKED_CLASSES) + len(PACKED_ATTRIBUTES)
+        numbers = np.full((len(cells), expected), np.nan)
+        for row, cell in enumerate(cells):
+            with contextlib.suppress(ValueError):  # left NaN, and named below
+                numbers[row] = [float(number) for number in (cell or "").strip("[] ").split(",")]
+        wrong = np.flatnonzero(~np.isfinite(numbers).all(1)).tolist()
+        if wrong:
+            what = checks.listing(f"{PACKED_COLUMN} is not {expected} numbers", wrong, cells)
+            raise PredictionsError(f"{self.path}: {what}. {checks.ROWS_COUNT}")
+        named = [class_named(name, self.scheme) for name in PACKED_CLASSES]
+        lacking = [name for name in self.scheme.classes if name not in named]
+        if lacking:
+            raise PredictionsError(
+                f"{self.path}: {PACKED_COLUMN} holds {', '.join(PACKED_CLASSES)}, but nothing for "
+                f"{', '.join(lacking)}, which the manifest's label scheme has."
+            )
+        scores = numbers[:, [named.index(name) for name in self.scheme.classes]]
+        whole = numbers[:, : len(PACKED_CLASSES)]
+        logits = (whole < 0).any() or (np.abs(whole.sum(1) - 1) > SUM_TOLERANCE).any()
+        self.notes.append(
+            f"{PACKED_COLUMN} read as MEDUSA's: {'logits' if logits else 'probabilities'} of "
+            f"{', '.join(PACKED_CLASSES)}; {', '.join(PACKED_ATTRIBUTES)}"
+        )
+        found = tuple(name for name in self.scheme.attributes if name in PACKED_ATTRIBUTES)
+        values = numbers[:, [len(PACKED_CLASSES) + PACKED_ATTRIBUTES.index(name) for name in found]]
+        probabilities = _softmax(scores) if logits else (scores / np.maximum(scores.sum(1, keepdims=True), 1e-30))
+        return probabilities.astype(np.float32), values.astype(np.float32), found
+
+    def _used_label(self) -> str | None:
+        """The label column; beside probabilities it says again which is the largest."""
+        columns = {column.casefold(): column for column in self.table.column_names if column not in self.used}
+        column = next((columns[name.casefold()] for name in LABEL_COLUMNS if name.casefold() in columns), None)
+        if column is not None:
+            self.used.add(column)
+        return column
+
+    def _numbers(self, column: str) -> np.ndarray:
+        values = self.table.column(column)
+        numbers, bad = checks.as_numbers(values)
+        array = numbers.to_numpy()
+        wrong = sorted(set(bad) | set(np.flatnonzero(np.isnan(array)).tolist()))
+        if wrong:
+            what = checks.listing(f"{column} is not a number", wrong, values.to_pylist())
+            raise PredictionsError(f"{self.path}: {what}. {checks.ROWS_COUNT}")
+        return array
+
+    def _distributions(self, scores: np.ndarray, columns: Sequence[str]) -> np.ndarray:
+        total = scores.sum(1, keepdims=True)
+        wrong = np.flatnonzero((scores < 0).any(1) | (np.abs(total[:, 0] - 1) > SUM_TOLERANCE)).tolist()
+        if wrong:
+            what = checks.listing(f"{', '.join(columns)} are no probabilities", wrong, np.round(scores, 4).tolist())
+            raise PredictionsError(
+                f"{self.path}: {what}; expected numbers of 0 or more that sum to 1. Call logits {LOGIT_PREFIX}<class>. "
+                f"{checks.ROWS_COUNT}"
+            )
+        return (scores / total).astype(np.float32)
+
+
+def _read(path: Path) -> pa.Table:
+    if not path.is_file():
+        raise PredictionsError(f"{path} does not exist; give a file of predictions, or the name of posteriors.")
+    if path.suffix.lower() == ".jsonl":
+        table = _read_json_lines(path)
+    else:
+        table = read_table_file(path, any_delimiter=True)
+    if not table.num_rows:
+        raise PredictionsError(f"{path} has no rows; expected a prediction in each.")
+    return table
+
+
+def _read_json_lines(path: Path) -> pa.Table:
+    """One flat object per line; every value as text, a list as its numbers between commas."""
+    rows = []
+    try:
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+            if line.strip():
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise PredictionsError(f"{path}, line {number}: expected an object of named values, found {row!r}.")
+                rows.append(row)
+    except ValueError as error:
+        raise PredictionsError(f"{path} is not JSON lines in UTF-8: {error}.") from None
+    names = dict.fromkeys(name for row in rows for name in row)
+    texts = {name: [_text(row.get(name)) for row in rows] for name in names}
+    return pa.table({name: pa.array(column, pa.string()) for name, column in texts.items()})
+
+
+def _text(value: object) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+def _matched(path: Path, ids: Sequence[str], manifest: Manifest) -> tuple[tuple[str, ...], list[str]]:
+    """The manifest's key of each id, and a note on how ids were matched where not as they are."""
+    forms: dict[str, Callable[[str], str]] = {
+        "": str,
+        "without audio suffix": without_suffix,
+        "without folders": lambda key: PurePosixPath(key).name,
+        "without folders and audio suffix": lambda key: without_suffix(PurePosixPath(key).name),
+    }
+    best: tuple[str, dict[str, str]] = ("", {})
+    for what, form in forms.items():
+        theirs = Counter(form(key) for key in ids)
+        ours = Counter(form(key) for key in manifest.keys)
+        # A form that makes one name of two utterances could give one the other's prediction.
+        if max(theirs.values()) > 1 or max(ours.values()) > 1:
+            continue
+        key_of = {form(key): key for key in manifest.keys}
+        found = {key: key_of[form(key)] for key in ids if form(key) in key_of}
+        if len(found) > len(best[1]):
+            best = what, found
+    surplus = [key for key in ids if key not in best[1]]
+    if surplus:
+        raise AlignmentError(
+            f"{path} has predictions of {some(surplus)}, which manifest {manifest.name} does not have (its ids are "
+            f"like {manifest.keys[0]!r}). Give the manifest that has them, or leave them out of the file."
+        )
+    return tuple(best[1][key] for key in ids), [f"ids matched {best[0]}"] if best[0] else []
+
+
+def without_suffix(key: str) -> str:
+    """A file's name without its suffix, where that is one of audio."""
+    return key[: key.rindex(".")] if key.lower().endswith(AUDIO_SUFFIXES) else key
+
+
+def _softmax(z: np.ndarray) -> np.ndarray:
+    e = np.exp(z - z.max(1, keepdims=True))
+    return (e / e.sum(1, keepdims=True)).astype(np.float32)

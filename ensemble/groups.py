@@ -1,0 +1,150 @@
+"""Scores of parts of the speakers side by side - women and men, one speaker and another - and the gap between them."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from deepser.metrics import jsonable
+from ensemble.bootstrap import LEVEL, Interval, Scored, intervals, resample
+from featurestore.errors import ConfigError
+
+GROUP_SCORES = ("macro_f1", "accuracy", "uar", "mean_ccc")
+# A speaker says few of the classes, and macro-F1 over classes that are absent tells nothing of the speaker.
+SPEAKER_SCORES = ("accuracy", "uar", "mean_ccc")
+MIN_UTTERANCES = 10  # of a speaker that counts in the gap: the score of fewer is mostly chance
+QUANTILES = (0.1, 0.9)
+_SPEAKERS = 13  # separates the random streams that share a seed
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """One group: its utterances, its speakers and its scores; a single speaker's have no interval (NaN ends)."""
+
+    name: str
+    n: int
+    n_clusters: int
+    scores: dict[str, Interval]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far apart groups are in one score: the upper less the lower of the two that are named."""
+
+    upper: str
+    lower: str
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class GroupTable:
+    """Scores by the values of one manifest column, and the gap in each score.
+
+    n_without: utterances without a value there, which are in no group; n_small: speakers with too few utterances to
+    count in the gap.
+    """
+
+    column: str
+    rows: tuple[GroupRow, ...]
+    gaps: dict[str, Gap]
+    n_without: int
+    n_small: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able values."""
+        return jsonable(asdict(self))
+
+
+def by_group(
+    scored: Scored, names: np.ndarray, column: str, n_resamples: int = 1000, *, seed: int = 0, level: float = LEVEL
+) -> GroupTable:
+    """Scores of each group with intervals by speaker, and the gap between the best and the worst group.
+
+    names (N,): each utterance's group, None without one. The speakers of a group are resampled within it, so the gap's
+    interval is that of a difference of two independent samples. With more than two groups the best and worst are those
+    of the data as they are: their gap is the larger for having been picked.
+    """
+    there = _values(column, names)
+    rows, given, drawn, n_speakers = [], {}, {}, {}
+    for stream, group in enumerate(there):
+        sums = scored.rows(names == group).sums()
+        given[group] = _only(GROUP_SCORES, sums.scores())
+        drawn[group] = _only(GROUP_SCORES, sums.scores(resample(sums.values, n_resamples, seed, stream)))
+        n_speakers[group] = len(sums.values)
+        scores = intervals(given[group], drawn[group], n_speakers[group], level)
+        rows.append(GroupRow(group, int((names == group).sum()), n_speakers[group], scores))
+    gaps = {}
+    for score in given[there[0]]:
+        known = [group for group in there if not np.isnan(given[group][score])]
+        if len(known) < 2:
+            continue
+        upper, lower = (pick(known, key=lambda group: given[group][score]) for pick in (max, _last_min))
+        apart = {score: given[upper][score] - given[lower][score]}
+        resampled = {score: drawn[upper][score] - drawn[lower][score]}
+        fewest = min(n_speakers[upper], n_speakers[lower])
+        gaps[score] = Gap(upper, lower, intervals(apart, resampled, fewest, level)[score])
+    return GroupTable(column, tuple(rows), gaps, int(sum(name is None for name in names)))
+
+
+def by_speaker(
+    scored: Scored, names: np.ndarray, n_resamples: int = 1000, *, seed: int = 0, level: float = LEVEL
+) -> GroupTable:
+    """Scores of each speaker, the worst accuracy (else CCC) first, and the gap between speakers.
+
+    names (N,): the speaker of each utterance, None where unknown. The gap is from the 10th to the 90th percentile of
+    the speakers with MIN_UTTERANCES or more, its interval from resampling them: the single best and worst of many
+    speakers would mostly tell who has the fewest utterances. Chance widens it too; compare it between systems.
+    """
+    there = _values("speaker", names)
+    known = np.array([name is not None for name in names])
+    rows = scored.rows(known)
+    own = Scored(
+        rows.classes, rows.labels, rows.predicted, rows.attributes, rows.targets, rows.values, names[known].astype(str)
+    )
+    sums = own.sums()  # a row per speaker, in the order of `there`
+    counts = dict(zip(*np.unique(names[known].astype(str), return_counts=True), strict=True))
+    n = np.array([counts[name] for name in there])
+    scores = _only(SPEAKER_SCORES, sums.scores(sums.values))
+    first = next(iter(scores))
+    order = sorted(range(len(there)), key=lambda i: (np.isnan(scores[first][i]), scores[first][i]))
+    table = [
+        GroupRow(there[i], int(n[i]), 1, {s: Interval(float(v[i]), np.nan, np.nan) for s, v in scores.items()})
+        for i in order
+    ]
+    large = n >= MIN_UTTERANCES
+    gaps = {}
+    low, high = (f"{100 * q:g}th percentile" for q in QUANTILES)
+    for score, values in scores.items():
+        counted = values[large & ~np.isnan(values)]
+        if len(counted) > 1:
+            drawn = np.random.default_rng((_SPEAKERS, seed)).integers(0, len(counted), (n_resamples, len(counted)))
+            resampled = {score: _spread(counted[drawn])}
+            apart = intervals({score: _spread(counted[None])[0]}, resampled, len(counted), level)
+            gaps[score] = Gap(high, low, apart[score])
+    return GroupTable("speaker", tuple(table), gaps, int((~known).sum()), int((~large).sum()))
+
+
+def _spread(values: np.ndarray) -> np.ndarray:
+    """(B,) upper less lower percentile of each row of (B, G)."""
+    low, high = np.quantile(values, QUANTILES, axis=1)
+    return high - low
+
+
+def _last_min(names: list[str], key: Any) -> str:
+    """The last of the smallest, so that among equals the upper and the lower are not the same group."""
+    return min(reversed(names), key=key)
+
+
+def _values(column: str, names: np.ndarray) -> list[str]:
+    there = sorted({str(name) for name in names.tolist() if name is not None})
+    if len(there) < 2:
+        raise ConfigError(
+            f"Column {column!r} names {'one group only, ' + repr(there[0]) if there else 'no group'}; "
+            "a gap needs two. Choose another column."
+        )
+    return there
+
+
+def _only(names: tuple[str, ...], scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: scores[name] for name in names if name in scores}

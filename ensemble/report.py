@@ -1,0 +1,147 @@
+"""What was found out about a system, as tables for the terminal and as pictures."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from deepser.bins import BinnedAttribute
+from deepser.report import TITLES, confusion_png, evaluation_report, matrix_png, matrix_text, number, reliability_png
+from ensemble.assessment import Assessment, Calibrated
+from ensemble.bootstrap import Comparison, Interval
+from ensemble.groups import GroupTable
+
+SHOWN = ("macro_f1", "accuracy", "uar", "mean_ccc")  # and ccc_<attribute>
+NAMES = TITLES | {"cross_entropy": "cross-entropy", "jensen_shannon": "Jensen-Shannon"}
+N_SPEAKERS = 5  # shown from either end
+
+
+def assessment_report(title: str, found: Assessment) -> Group:
+    """Everything of one part, from the scores to the notes."""
+    return Group(*_parts(title, found))
+
+
+def write_pictures(title: str, found: Assessment, confusion: Path | None, reliability: Path | None) -> list[Path]:
+    """Draws what there is to draw, and returns the files: classes at `confusion`, attributes beside it by name."""
+    written = []
+    if confusion is not None:
+        if found.evaluation.classification is not None:
+            confusion_png(found.evaluation.classification, confusion, title)
+            written.append(confusion)
+        for name, bins in found.bins.items():
+            written.append(confusion.with_stem(f"{confusion.stem}-{name}"))
+            matrix_png(bins.names, bins.confusion, written[-1], f"{title}\n{name}, n = {bins.n:,}")
+    if reliability is not None and found.calibration is not None:
+        curves = {"as given": found.calibration.given, "temperature-scaled": found.calibration.scaled}
+        reliability_png(curves, reliability, title)
+        written.append(reliability)
+    return written
+
+
+def _parts(title: str, found: Assessment) -> Iterator[RenderableType]:
+    f1 = {name.removeprefix("f1_"): _ends(i) for name, i in found.intervals.items() if name.startswith("f1_")}
+    yield evaluation_report(title, found.evaluation, f1 or None)
+    for name, bins in found.bins.items():
+        yield Text(f"\n{matrix_text(bins.names, bins.confusion, name)}\n{_bias(bins)}")
+    if found.intervals:
+        yield Text("")
+        yield _interval_table(found.intervals, found.n_speakers)
+    if found.soft is not None:
+        yield Text(
+            f"\nagainst the votes of {found.soft.n:,} utterances: cross-entropy {found.soft.cross_entropy:.3f} nats (the "
+            f"raters' own entropy, {found.soft.vote_entropy:.3f}, is the least possible), Jensen-Shannon "
+            f"{found.soft.jensen_shannon:.3f} bits"
+        )
+    if found.calibration is not None:
+        yield Text("")
+        yield from _calibration(found.calibration)
+    if found.groups is not None:
+        yield Text("")
+        yield from _groups(found.groups)
+    if found.against is not None:
+        yield Text("")
+        yield _comparison(found.against)
+    for note in found.notes:
+        yield Text(f"note: {note}", style="dim")
+
+
+def _interval_table(intervals: dict[str, Interval], n_speakers: int) -> Table:
+    table = Table("score", "value", "95 % interval", box=box.SIMPLE_HEAD, show_edge=False)
+    table.title, table.title_justify = f"{n_speakers:,} speakers resampled", "left"
+    for name, interval in intervals.items():
+        if name in SHOWN or name.startswith("ccc_") or (name in NAMES and name not in TITLES):
+            table.add_row(_named(name), number(interval.value), _ends(interval))
+    return table
+
+
+def _calibration(found: Calibrated) -> Iterator[RenderableType]:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for column in ("probabilities", "ECE", "MCE", "NLL", "Brier", "confidence", "accuracy"):
+        table.add_column(column, justify="left" if column == "probabilities" else "right")
+    for name, own in (("as given", found.given), ("temperature-scaled", found.scaled)):
+        figures = (own.ece, own.mce, own.nll, own.brier, own.confidence, own.accuracy)
+        table.add_row(name, *(number(figure) for figure in figures))
+    yield table
+    fitted = ", ".join(f"{t:.3f}" for t in found.temperatures.values())
+    yield Text(f"temperature {fitted}, fitted on {found.fitted_on}")
+
+
+def _groups(found: GroupTable) -> Iterator[RenderableType]:
+    scores = list(found.rows[0].scores)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    one_each = all(row.n_clusters == 1 for row in found.rows)
+    table.add_column(found.column)
+    for column in ("utterances", *([] if one_each else ["speakers"]), *(NAMES[score] for score in scores)):
+        table.add_column(column, justify="right")
+    rows = list(found.rows)
+    left_out = len(rows) - 2 * N_SPEAKERS
+    for n, row in enumerate(rows):
+        if one_each and left_out > 0 and N_SPEAKERS <= n < N_SPEAKERS + left_out:
+            if n == N_SPEAKERS:
+                table.add_row(f"... {left_out:,} more")
+            continue
+        cells = [f"{number(row.scores[score].value)} {_ends(row.scores[score])}".rstrip() for score in scores]
+        table.add_row(Text(row.name), f"{row.n:,}", *([] if one_each else [f"{row.n_clusters:,}"]), *cells)
+    yield table
+    for score, gap in found.gaps.items():
+        yield Text(
+            f"gap in {NAMES[score]}: {number(gap.interval.value)} {_ends(gap.interval)}, {gap.upper} less {gap.lower}"
+        )
+    if found.n_without:
+        yield Text(f"{found.n_without:,} utterances have no {found.column}", style="dim")
+    if found.n_small:
+        yield Text(f"{found.n_small:,} speakers have too few utterances to count in the gap", style="dim")
+
+
+def _comparison(found: Comparison) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table.title = f"A {found.first}, B {found.second}: {found.n_clusters:,} speakers, {found.n_resamples:,} resamples"
+    table.title_justify = "left"
+    for column in ("score", "A", "B", "A - B", "95 % interval", "p"):
+        table.add_column(column, justify="left" if column == "score" else "right")
+    for name, own in found.differences.items():
+        if name == "micro_f1":
+            continue  # the accuracy, again
+        p = f"{own.p:.3f}" if own.p >= 0.001 else "<.001"
+        interval = _ends(Interval(own.value, own.low, own.high))
+        table.add_row(_named(name), number(own.first), number(own.second), f"{own.value:+.3f}", interval, p)
+    return table
+
+
+def _named(name: str) -> str:
+    if name.startswith("f1_"):
+        return f"F1 {name.removeprefix('f1_')}"
+    return f"CCC {name.removeprefix('ccc_')}" if name.startswith("ccc_") else NAMES[name]
+
+
+def _ends(interval: Interval) -> str:
+    return "" if interval.low != interval.low else f"{interval.low:.3f} to {interval.high:.3f}"
+
+
+def _bias(bins: BinnedAttribute) -> str:
+    """Where on the scale predictions are off, and to which side."""
+    told = [f"{name} {off:+.2f}" for name, off in zip(bins.names, bins.bias, strict=True) if off == off]
+    return f"mean of predicted less true: {', '.join(told)}"

@@ -1,0 +1,161 @@
+"""Submission files of the Interspeech 2025 challenge (speech emotion recognition in naturalistic conditions).
+
+Task 1: `FileName,EmoClass`, one of eight letters; task 2: `FileName,EmoAct,EmoVal,EmoDom`, numbers from 1 to 7. A file
+name is the audio's, with `.wav` and without a folder: MSP-PODCAST_test3_0001.wav.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+
+from ensemble.align import some
+from ensemble.emotions import LETTERS, letter_of
+from ensemble.foreign import without_suffix
+from ensemble.systems import System
+from featurestore import manifest_checks as checks
+from featurestore.errors import MedusaError
+from featurestore.manifest import Manifest
+from featurestore.table_files import read_table_file, write_table_file
+
+ID = "FileName"
+CLASS = "EmoClass"
+ATTRIBUTES = {"EmoAct": "arousal", "EmoVal": "valence", "EmoDom": "dominance"}
+COLUMNS = {"task1": (ID, CLASS), "task2": (ID, *ATTRIBUTES)}
+CLASS_LETTERS = tuple(letter for letter, name in LETTERS.items() if name not in ("other", "no agreement"))
+SCALE = (1.0, 7.0)
+CHALLENGE_ROWS = 3200
+SUFFIX = ".wav"
+
+
+class SubmissionError(MedusaError):
+    """A submission file is not what the challenge takes, or would not be."""
+
+
+def submission(task: str, system: System, manifest: Manifest) -> pa.Table:
+    """The rows of a submission for every utterance of a manifest (labels are not needed), in its order; as text.
+
+    task: "task1" or "task2". AlignmentError when an utterance is not predicted; SubmissionError when the system does
+    not predict what the task asks for, or on another scale.
+    """
+    own = system.of(manifest.keys)
+    columns = {ID: file_names(manifest)}
+    if task == "task1":
+        columns[CLASS] = _letters(own)
+    elif task == "task2":
+        for column, name in ATTRIBUTES.items():
+            columns[column] = _numbers(own, name, manifest)
+    else:
+        raise SubmissionError(f"There is no task {task!r}; expected one of {', '.join(COLUMNS)}.")
+    return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+
+
+def write_submission(task: str, system: System, manifest: Manifest, path: Path) -> int:
+    """Write the submission for a manifest's utterances, if it is valid; returns the number of rows.
+
+    SubmissionError lists what is wrong, and nothing is written.
+    """
+    if path.suffix != ".csv":
+        raise SubmissionError(f"{path}: a submission is a .csv file, found {path.suffix or 'no suffix'!r}.")
+    table = submission(task, system, manifest)
+    wrong = submission_problems(table, task, file_names(manifest))
+    if wrong:
+        raise SubmissionError(checks.sentence(f"The submission of {system.name!r}, not written,", wrong))
+    write_table_file(table, path)
+    return table.num_rows
+
+
+def check_submission(path: Path, expected: Sequence[str] | None = None, n_rows: int | None = None) -> tuple[str, int]:
+    """Check an existing file: returns its task and number of rows, or raises SubmissionError with all that is wrong.
+
+    expected: the file names that it must have, in any order; without them n_rows, by default the challenge's 3,200.
+    """
+    table = read_table_file(path)
+    names = tuple(table.column_names)
+    task = next((task for task, columns in COLUMNS.items() if columns[1] in names), "task1")
+    count = CHALLENGE_ROWS if n_rows is None and expected is None else n_rows
+    wrong = submission_problems(table, task, expected, count)
+    if wrong:
+        raise SubmissionError(checks.sentence(str(path), wrong))
+    return task, table.num_rows
+
+
+def submission_problems(
+    table: pa.Table, task: str, expected: Sequence[str] | None = None, n_rows: int | None = None
+) -> list[str]:
+    """Everything that is wrong with a submission's rows, as sentences without a full stop; rows are counted from 1."""
+    columns = COLUMNS[task]
+    if tuple(table.column_names) != columns:
+        return [f"columns must be {','.join(columns)}, found {','.join(table.column_names)}"]
+    problems = []
+    if n_rows is not None and table.num_rows != n_rows:
+        problems.append(f"expected {n_rows:,} rows, found {table.num_rows:,}")
+    ids = checks.as_strings(table.column(ID))
+    problems += [problem.replace("utterance_id", ID) for problem in checks.id_problems(ids)]
+    names = ids.to_pylist()
+    bad = [row for row, name in enumerate(names) if name and not _is_file_name(name)]
+    if bad:
+        problems.append(checks.listing(f"{ID} is not a name with {SUFFIX} and without a folder", bad, names))
+    if expected is not None:
+        there, wanted = set(names), set(expected)
+        missing, surplus = [name for name in expected if name not in there], [n for n in names if n not in wanted]
+        if missing:
+            problems.append(f"{len(missing):,} of {len(wanted):,} utterances are missing: {some(missing)}")
+        if surplus:
+            problems.append(f"{len(surplus):,} rows are of no utterance asked for: {some([str(n) for n in surplus])}")
+    if task == "task1":
+        letters = checks.as_strings(table.column(CLASS)).to_pylist()
+        bad = [row for row, letter in enumerate(letters) if letter not in CLASS_LETTERS]
+        if bad:
+            problems.append(checks.listing(f"{CLASS} is none of {', '.join(CLASS_LETTERS)}", bad, letters))
+    else:
+        for column in ATTRIBUTES:
+            numbers, bad = checks.as_numbers(table.column(column))
+            values = numbers.to_numpy()
+            outside = np.isnan(values) | (values < SCALE[0]) | (values > SCALE[1])
+            bad = sorted(set(bad) | set(np.flatnonzero(outside).tolist()))
+            if bad:
+                what = f"{column} is no number from {SCALE[0]:g} to {SCALE[1]:g}"
+                problems.append(checks.listing(what, bad, table.column(column).to_pylist()))
+    return problems
+
+
+def file_names(manifest: Manifest) -> list[str]:
+    """The audio's file name of each utterance as the challenge writes it: from the path, else from the id."""
+    paths = manifest.column("path").tolist() if manifest.has("path") else [None] * len(manifest)
+    given = [key if path is None else path for key, path in zip(manifest.keys, paths, strict=True)]
+    return [without_suffix(PurePosixPath(name).name) + SUFFIX for name in given]
+
+
+def _is_file_name(name: str) -> bool:
+    return name.endswith(SUFFIX) and "/" not in name and "\\" not in name and name == name.strip()
+
+
+def _letters(system: System) -> list[str]:
+    if system.predicted is None:
+        raise SubmissionError(f"{system.name!r} predicts no classes, which task 1 asks for.")
+    known = [name for name in system.classes if letter_of(name) in CLASS_LETTERS]
+    if not known:
+        raise SubmissionError(
+            f"{system.name!r} predicts {', '.join(system.classes)}, none of which the challenge has a letter for."
+        )
+    # A class that can't be submitted, such as "other", gives way to the most probable one that can.
+    own = system.among(known)
+    assert own.predicted is not None
+    return [letter_of(own.classes[c]) for c in own.predicted]
+
+
+def _numbers(system: System, name: str, manifest: Manifest) -> list[str]:
+    if name not in system.attributes:
+        raise SubmissionError(
+            f"{system.name!r} predicts no {name}, which task 2 asks for; it has "
+            f"{', '.join(system.attributes) or 'no attributes'}."
+        )
+    ends = manifest.scheme.attributes.get(name, SCALE)
+    if ends != SCALE:
+        raise SubmissionError(
+            f"Manifest {manifest.name} has {name} on a scale of {ends[0]:g} to {ends[1]:g}, the challenge on 1 to 7; "
+            "predict on the corpus's own scale."
+        )
+    return [f"{value:.6g}" for value in system.values[:, system.attributes.index(name)].tolist()]
