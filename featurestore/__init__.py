@@ -30,11 +30,11 @@ if TYPE_CHECKING:
         StoreError as StoreError,
     )
     from featurestore.featureset import FeatureSet as FeatureSet
-    from featurestore.featureset import Packed as Packed
     from featurestore.loader import BatchLoader as BatchLoader
     from featurestore.loader import FeatureRef as FeatureRef
     from featurestore.manifest import LabelScheme as LabelScheme
     from featurestore.manifest import Manifest as Manifest
+    from featurestore.packed import Packed as Packed
     from featurestore.spec import FeatureSpec as FeatureSpec
     from featurestore.store import FeatureStore as FeatureStore
     from featurestore.store import FeatureWriter as FeatureWriter
@@ -49,7 +49,7 @@ _HOME = {
     "SpecMismatch": "errors",
     "StoreError": "errors",
     "FeatureSet": "featureset",
-    "Packed": "featureset",
+    "Packed": "packed",
     "BatchLoader": "loader",
     "FeatureRef": "loader",
     "LabelScheme": "manifest",

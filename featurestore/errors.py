@@ -17,6 +17,10 @@ class StoreError(MedusaError):
     """A feature store, feature set or key is missing, damaged, or refused."""
 
 
+class SegmentGone(StoreError):
+    """A segment that was listed is no longer there, since others compacted or removed it; refreshing helps."""
+
+
 class SpecMismatch(StoreError):
     """A feature set exists under this name with another fingerprint."""
 

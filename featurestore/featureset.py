@@ -1,68 +1,47 @@
 """Reading one feature set: a mapping from keys to rows, and batches of rows packed into one buffer."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import fnmatch
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import google_crc32c
 import numpy as np
 
-from featurestore.errors import StoreError
+from featurestore.errors import SegmentGone, StoreError
+from featurestore.files import LOCAL, Files
 from featurestore.keyindex import KeyIndex
-from featurestore.segment import Segment, read_group
+from featurestore.packed import Packed
+from featurestore.segment import PATTERNS, Segment
+from featurestore.segment_info import read_group
+from featurestore.snapshot import Snapshot
 from featurestore.spec import FeatureSpec
+from featurestore.zarr3 import group_metadata, json_bytes
 
 SET_VERSION = 1
-SEGMENT_PATTERN = "seg-" + "[0-9a-f]" * 16
 # Below this mean size of an utterance, one vectorised take per segment beats one copy per utterance.
 SMALL_UTTERANCE_BYTES = 4096
+# How often a reader looks again when segments vanish under it (compaction) before it gives up.
+MAX_REFRESHES = 20
 
-
-@dataclass
-class Packed:
-    """The rows of several utterances, one after the other: utterance i has rows offsets[i]:offsets[i + 1].
-
-    values: (sum T, D), or (L, sum T, D) where several layers were read. offsets: int64 (B + 1,).
-    """
-
-    values: np.ndarray
-    offsets: np.ndarray
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Rows of each utterance, int64 (B,)."""
-        return np.diff(self.offsets)
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        """Rows of utterance i: a view, (T, D) or (L, T, D)."""
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"utterance {i} of a batch of {len(self)}")
-        i %= len(self)
-        return self.values[..., self.offsets[i] : self.offsets[i + 1], :]
-
-    def pad(self) -> tuple[np.ndarray, np.ndarray]:
-        """(B, max T, D) float32, or (L, B, max T, D), with zeros after each utterance's end; and lengths (B,)."""
-        from featurestore.kernels import pad
-
-        if self.values.ndim == 2:
-            return pad(self.values, self.offsets), self.lengths
-        return np.stack([pad(layer, self.offsets) for layer in self.values]), self.lengths
+T = TypeVar("T")
 
 
 class FeatureSet(Mapping[str, np.ndarray]):
     """One feature set of a store, open for reading; cheap to open, and safe to fork or to pickle (by path).
 
-    Segments that others commit later are seen after `refresh`. Arrays are read-only views of memory-mapped files and
-    stay valid as long as anything refers to them.
+    Segments that others commit later are seen after `refresh`; one that others compacted away is replaced by itself.
+    Arrays are read-only, views of memory-mapped files where rows are stored as they are read, and stay valid as long as
+    anything refers to them. The rows of an utterance are compared with their checksum when they are first read, and a
+    file's size before every read: damage is a StoreError.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, files: Files = LOCAL) -> None:
         self.path = Path(path)
         self.name = name
-        attributes = read_group(self.path)
+        self._files = files
+        attributes = read_group(self.path, files)
         if attributes.get("medusa_set") != SET_VERSION:
             raise StoreError(
                 f"{self.path} holds no feature set of version {SET_VERSION}: "
@@ -75,10 +54,13 @@ class FeatureSet(Mapping[str, np.ndarray]):
                 f"specification's {self.spec.fingerprint!r}."
             )
         self.provenance: dict[str, Any] = attributes.get("provenance") or {}
-        self._loaded: tuple[list[Segment], KeyIndex] | None = None
+        storage = attributes.get("storage") or {}
+        self.format: str = storage.get("format", "zarr")
+        self.compress: str = storage.get("compress", "")
+        self._loaded: Snapshot | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FeatureSet, (self.path, self.name)
+        return FeatureSet, (self.path, self.name, self._files)
 
     def __repr__(self) -> str:
         return f"FeatureSet({self.name!r}, {self.spec.encoder}, layers={','.join(self.layers)}, dim={self.dim})"
@@ -93,35 +75,53 @@ class FeatureSet(Mapping[str, np.ndarray]):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The stored dtype of the rows."""
-        return np.dtype(self.spec.dtype)
+        """The dtype of rows as they are read: float16 (also of int8 rows) or float32 (also of bfloat16 rows)."""
+        return np.dtype(self.spec.row_type.read)
 
     @property
     def segments(self) -> list[Segment]:
         """The open segments, sorted by name."""
-        return self._load()[0]
+        return self._snapshot().segments
 
     @property
     def index(self) -> KeyIndex:
         """Where each key's rows lie."""
-        return self._load()[1]
+        return self._snapshot().index
 
     def refresh(self) -> None:
         """See the segments that are committed now; those already open stay open."""
-        known = self._loaded[0] if self._loaded else []
-        self._loaded = self._read_segments({segment.name: segment for segment in known})
+        for attempt in range(MAX_REFRESHES):
+            known = {segment.name: segment for segment in self._loaded.segments} if self._loaded else {}
+            names = self._segment_names()
+            if self._loaded and names == list(known):
+                return
+            try:
+                segments = [known.get(name) or Segment(self.path / name, self.spec, self._files) for name in names]
+                self._loaded = Snapshot(segments, self.spec)
+            except SegmentGone:
+                if attempt == MAX_REFRESHES - 1:
+                    raise
+            else:
+                return
 
-    def _load(self) -> tuple[list[Segment], KeyIndex]:
+    def _segment_names(self) -> list[str]:
+        names = self._files.names(self.path)
+        return sorted(name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in PATTERNS))
+
+    def _snapshot(self) -> Snapshot:
         if self._loaded is None:
-            self._loaded = self._read_segments({})
+            self.refresh()
+        assert self._loaded is not None
         return self._loaded
 
-    def _read_segments(self, known: dict[str, Segment]) -> tuple[list[Segment], KeyIndex]:
-        names = sorted(path.name for path in self.path.glob(SEGMENT_PATTERN))
-        if self._loaded and names == [segment.name for segment in self._loaded[0]]:
-            return self._loaded
-        segments = [known.get(name) or Segment(self.path / name, self.spec) for name in names]
-        return segments, KeyIndex(segments)
+    def _reading(self, read: Callable[[Snapshot], T]) -> T:
+        """What `read` returns; when a segment is gone, of the segments that there are now."""
+        for _ in range(MAX_REFRESHES):
+            try:
+                return read(self._snapshot())
+            except SegmentGone:
+                self.refresh()
+        return read(self._snapshot())
 
     def __len__(self) -> int:
         return len(self.index)
@@ -140,14 +140,33 @@ class FeatureSet(Mapping[str, np.ndarray]):
         return self.array(key) if key in self else default
 
     def array(self, key: str, layer: str | None = None) -> np.ndarray:
-        """Rows of one utterance, (T, D) in the stored dtype: a read-only view of the file. StoreError: no such key."""
+        """Rows of one utterance, read-only (T, D) in `dtype`: a view of the file where they are stored so."""
         return self.arrays([key], layer)[0]
 
     def arrays(self, keys: Sequence[str], layer: str | None = None) -> list[np.ndarray]:
-        """`array` for several keys, in their order."""
+        """`array` for several keys, in their order. StoreError names keys that are missing."""
+        rows, scales = self.stored_rows(keys, layer)
+        if self.spec.row_type.is_plain:
+            return rows
+        return [self._decoded(part, scales and scales[i]) for i, part in enumerate(rows)]
+
+    def stored(self, key: str, layer: str | None = None) -> np.ndarray:
+        """Rows of one utterance as they lie on disk: float16, float32, uint16 (bfloat16's bits) or int8."""
+        return self.stored_rows([key], layer)[0][0]
+
+    def scales(self, key: str, layer: str | None = None) -> np.ndarray:
+        """The scale of each int8 row of one utterance, float32 (T,); StoreError where rows have none."""
+        scales = self.stored_rows([key], layer)[1]
+        if scales is None:
+            raise StoreError(f"Feature set {self.name!r} stores {self.spec.dtype} rows; only int8 rows have scales.")
+        return scales[0]
+
+    def stored_rows(
+        self, keys: Sequence[str], layer: str | None = None
+    ) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+        """`stored` for several keys, and their scales where rows are int8; `kernels` turns them into floats."""
         layer = self._layer(layer)
-        segments, index = self._load()
-        return _views(segments, index, self._find(index, keys), layer)
+        return self._reading(lambda now: now.stored(self._find(now.index, keys), layer))
 
     def lengths(self, keys: Sequence[str]) -> np.ndarray:
         """Rows of each utterance, int64 (n,)."""
@@ -156,55 +175,83 @@ class FeatureSet(Mapping[str, np.ndarray]):
 
     def durations_s(self, keys: Sequence[str]) -> np.ndarray:
         """Duration of each utterance as told when it was written, float64 (n,); NaN where it was not."""
-        segments, index = self._load()
-        durations = np.concatenate([segment.small("durations_s") for segment in segments] or [np.empty(0)])
-        return durations[self._find(index, keys)]
+        return self._reading(lambda now: now.durations_s(self._find(now.index, keys)))
 
-    def gather(self, keys: Sequence[str], layer: str | None = None, out: np.ndarray | None = None) -> Packed:
+    def gather(
+        self,
+        keys: Sequence[str],
+        layer: str | None = None,
+        out: np.ndarray | None = None,
+        dtype: str | np.dtype[Any] | None = None,
+    ) -> Packed:
         """Rows of the keys, one after the other in their order; StoreError names keys that are missing.
 
-        out: C-contiguous (>= sum T, D) in the stored dtype; the result is a view of its first rows. Pass the same
-        array each time: fresh memory costs page faults, up to half the speed.
+        out: C-contiguous (>= sum T, D), float16 or float32; the result is a view of its first rows, in its dtype. Pass
+        the same array each time: fresh memory costs page faults, up to half the speed. dtype: without `out`, float16 or
+        float32 to read as; the default is `self.dtype`. float32 rows become infinite where float16 can't hold them.
         """
         layer = self._layer(layer)
-        segments, index = self._load()
-        found = self._find(index, keys)
+        target = self._target(out, dtype)
+        return self._reading(lambda now: self._gather(now, keys, layer, out, target))
+
+    def _gather(
+        self, now: Snapshot, keys: Sequence[str], layer: str, out: np.ndarray | None, target: np.dtype[Any]
+    ) -> Packed:
+        found = self._find(now.index, keys)
         offsets = np.zeros(len(found) + 1, dtype=np.int64)
-        np.cumsum(index.n_rows[found], out=offsets[1:])
+        np.cumsum(now.index.n_rows[found], out=offsets[1:])
         n_rows = int(offsets[-1])
         if out is None:
-            values = np.empty((n_rows, self.dim), dtype=self.dtype)
+            values = np.empty((n_rows, self.dim), dtype=target)
         else:
             self._check_out(out, n_rows)
             values = out[:n_rows]
-        if n_rows * self.dim * self.dtype.itemsize < SMALL_UTTERANCE_BYTES * len(found):
-            _take(segments, index, found, layer, values, offsets)
-        else:
-            first, last = offsets[:-1].tolist(), offsets[1:].tolist()
-            for start, stop, rows in zip(first, last, _views(segments, index, found, layer), strict=True):
-                values[start:stop] = rows
+        copied = self.spec.row_type.is_plain and target == self.dtype
+        small = n_rows * self.dim * target.itemsize < SMALL_UTTERANCE_BYTES * len(found)
+        if copied and small and now.take(found, layer, values, offsets):
+            return Packed(values, offsets)
+        rows, scales = now.stored(found, layer)
+        bounds = offsets.tolist()
+        for i, part in enumerate(rows):
+            if copied:
+                values[bounds[i] : bounds[i + 1]] = part
+            else:
+                self._decoded(part, scales and scales[i], values[bounds[i] : bounds[i + 1]])
         return Packed(values, offsets)
 
     def announce(self, keys: Sequence[str], layer: str | None = None) -> None:
         """Tell the kernel that these keys' rows will be read soon, so that it fetches them meanwhile."""
         layer = self._layer(layer)
-        segments, index = self._load()
-        found = self._find(index, keys)
-        for i, first, n in zip(index.segment[found], index.first_row[found], index.n_rows[found], strict=True):
-            segments[i].announce(layer, int(first), int(n))
+        self._reading(lambda now: now.announce(self._find(now.index, keys), layer))
 
     def verify(self) -> list[str]:
         """Everything that is wrong with this set's files, one sentence each; reads every byte."""
         problems = []
-        for path in sorted(self.path.iterdir()):
-            if path.match(SEGMENT_PATTERN):
+        if (self.path / "zarr.json").read_bytes() != json_bytes(
+            set_metadata(self.spec, self.provenance, self.format, self.compress)
+        ):
+            problems.append(f"{self.path / 'zarr.json'}: the feature set's metadata was altered.")
+        segments = self._segment_names()
+        for name in sorted(self._files.names(self.path)):
+            if name in segments:
                 try:
-                    problems += Segment(path, self.spec).verify()
+                    problems += Segment(self.path / name, self.spec, self._files).verify()
+                except SegmentGone:
+                    continue
                 except StoreError as error:
                     problems.append(str(error))
-            elif path.name != "zarr.json" and not path.name.startswith(".tmp-"):
-                problems.append(f"{path}: a file that does not belong to the feature set.")
+            elif name != "zarr.json" and not name.startswith("."):
+                problems.append(f"{self.path / name}: a file that does not belong to the feature set.")
         return problems
+
+    def _decoded(self, rows: np.ndarray, scales: np.ndarray | None, out: np.ndarray | None = None) -> np.ndarray:
+        from featurestore.kernels import decode_rows
+
+        if out is not None:
+            return decode_rows(rows, scales, out)
+        decoded = decode_rows(rows, scales, np.empty(rows.shape, dtype=self.dtype))
+        decoded.flags.writeable = False
+        return decoded
 
     def _layer(self, layer: str | None) -> str:
         if layer is None:
@@ -224,31 +271,27 @@ class FeatureSet(Mapping[str, np.ndarray]):
             )
         return found
 
+    def _target(self, out: np.ndarray | None, dtype: str | np.dtype[Any] | None) -> np.dtype[Any]:
+        target = np.dtype(dtype or self.dtype) if out is None else out.dtype
+        if target not in (np.float16, np.float32) or (out is not None and dtype not in (None, target)):
+            raise StoreError(f"Rows of {self.name!r} can be read as float16 or float32, not as {dtype or target}.")
+        return target
+
     def _check_out(self, out: np.ndarray, n_rows: int) -> None:
-        if out.ndim != 2 or len(out) < n_rows or out.shape[1] != self.dim or out.dtype != self.dtype:
-            raise StoreError(
-                f"The buffer for {self.name!r} is {out.dtype} {out.shape}; the batch needs "
-                f"{self.dtype} ({n_rows} or more, {self.dim})."
-            )
+        if out.ndim != 2 or len(out) < n_rows or out.shape[1] != self.dim:
+            raise StoreError(f"The buffer for {self.name!r} is {out.shape}; the batch needs ({n_rows}+, {self.dim}).")
         if not out.flags.c_contiguous or not out.flags.writeable:
             raise StoreError(f"The buffer for {self.name!r} must be C-contiguous and writeable.")
 
 
-def _views(segments: list[Segment], index: KeyIndex, found: np.ndarray, layer: str) -> list[np.ndarray]:
-    """The rows of each found position, as views of the files."""
-    in_segment = index.segment[found].tolist()
-    rows = {i: segments[i].rows(layer) for i in set(in_segment)}
-    where = zip(in_segment, index.first_row[found].tolist(), index.n_rows[found].tolist(), strict=True)
-    return [rows[i][first : first + n] for i, first, n in where]
-
-
-def _take(
-    segments: list[Segment], index: KeyIndex, found: np.ndarray, layer: str, values: np.ndarray, offsets: np.ndarray
-) -> None:
-    """Gather with one vectorised take per segment: for utterances of a few rows, such as posteriors."""
-    n_rows = np.diff(offsets)
-    source = np.repeat(index.first_row[found] - offsets[:-1], n_rows) + np.arange(len(values))
-    row_segment = np.repeat(index.segment[found], n_rows)
-    for i in np.unique(row_segment).tolist():
-        targets = np.flatnonzero(row_segment == i)
-        values[targets] = segments[i].rows(layer)[source[targets]]
+def set_metadata(spec: FeatureSpec, provenance: Mapping[str, Any], format: str, compress: str) -> dict[str, Any]:
+    """A feature set's zarr.json: its specification, how it was made, how new segments are stored, and their CRC-32C."""
+    told = {
+        "medusa_set": SET_VERSION,
+        "spec": spec.to_json(),
+        "fingerprint": spec.fingerprint,
+        "provenance": dict(provenance),
+        "storage": {"format": format, "compress": compress},
+    }
+    canonical = json.dumps(told, sort_keys=True, separators=(",", ":")).encode()
+    return group_metadata({**told, "crc32c": google_crc32c.value(canonical)})

@@ -16,8 +16,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.encoders.base import Encoder
 from featurestore.errors import ManifestError, StoreError
@@ -121,7 +119,7 @@ def plan(
         n_skipped=n_skipped,
         audio_s=sum(size for _, size in good) / SAMPLE_RATE_HZ if audio else 0.0,
         n_rows=n_rows,
-        n_bytes=n_rows * spec.dim * len(spec.layers) * np.dtype(spec.dtype).itemsize,
+        n_bytes=n_rows * spec.row_type.row_bytes(spec.dim) * len(spec.layers),
         failed=failed,
     )
 

@@ -1,4 +1,6 @@
-"""Compiled loops over packed rows: widen, pad, pool. Rows are float16 or float32, results float32.
+"""Compiled loops over packed rows: decode, widen, pad, pool. Rows are as they are stored, results mostly float32.
+
+Stored rows are float16, float32, uint16 (the bits of bfloat16) or int8 with a float32 scale per row.
 
 Each kernel is a plain loop that fills `out` with the GIL released; a test holds it to a naive twin. Decided on purpose:
 no `fastmath` (it assumes that there is no NaN), no `cache` (it has crashed under multiprocessing elsewhere), no
@@ -16,7 +18,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from featurestore.errors import StoreError
-from featurestore.featureset import Packed
+from featurestore.packed import Packed
 
 
 def _has_half_conversion() -> bool:
@@ -43,33 +45,85 @@ def _widen_by_bits_ir(builder: Any, half_bits: Any) -> Any:
     return builder.bitcast(builder.or_(magnitude, sign), f32)
 
 
-def _widening(instructions: Any) -> Any:
-    # numba has no float16 on the CPU, so that rows come as uint16. Measured here, from the cache, in 10^9 values/s:
-    # the processor's conversion 10-16, integers 4.8, a table of 65,536 floats 3.7, numpy's astype 1.0.
+def _widen_bfloat16_ir(builder: Any, bits: Any) -> Any:
+    """From a bfloat16's 16 bits to float32: they are its upper half."""
+    i32 = ir.IntType(32)
+    return builder.bitcast(builder.shl(builder.zext(bits, i32), i32(16)), ir.FloatType())
+
+
+def _narrow_ir(builder: Any, value: Any) -> Any:
+    """From float32 to a float16's 16 bits, to nearest, ties to even."""
+    return builder.bitcast(builder.fptrunc(value, ir.HalfType()), ir.IntType(16))
+
+
+def _widening(half_instructions: Any) -> Any:
+    # numba has no float16 on the CPU, so that rows come as uint16, and bfloat16 as int16. Measured here, from the
+    # cache, in 10^9 values/s: the processor's conversion 10-16, integers 4.8, a table 3.7, numpy's astype 1.0.
     @intrinsic
     def widen_value(typing_context: Any, value: Any) -> Any:
         def convert(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return instructions(builder, arguments[0]) if value == types.uint16 else arguments[0]
+            if value == types.uint16:
+                return half_instructions(builder, arguments[0])
+            if value == types.int16:
+                return _widen_bfloat16_ir(builder, arguments[0])
+            if value == types.int8:
+                return builder.sitofp(arguments[0], ir.FloatType())
+            return arguments[0]
 
         return types.float32(value), convert
 
     return widen_value
 
 
-_value = _widening(_widen_ir if _has_half_conversion() else _widen_by_bits_ir)
+@intrinsic
+def _narrow(typing_context: Any, value: Any) -> Any:
+    def convert(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _narrow_ir(builder, arguments[0])
+
+    return types.uint16(types.float32), convert
+
+
+HALF_CONVERSION = _has_half_conversion()
+_value = _widening(_widen_ir if HALF_CONVERSION else _widen_by_bits_ir)
 
 
 @numba.njit(nogil=True)
-def _pool_rows(rows, stride, out):  # type: ignore[no-untyped-def]
+def _decode(rows, scales, out):  # type: ignore[no-untyped-def]
+    for t in range(rows.shape[0]):
+        # `scales is None` is decided when the kernel is compiled.
+        if scales is None:
+            for d in range(rows.shape[1]):
+                out[t, d] = _value(rows[t, d])
+        else:
+            for d in range(rows.shape[1]):
+                out[t, d] = _value(rows[t, d]) * scales[t]
+
+
+@numba.njit(nogil=True)
+def _decode_half(rows, scales, out):  # type: ignore[no-untyped-def]
+    for t in range(rows.shape[0]):
+        if scales is None:
+            for d in range(rows.shape[1]):
+                out[t, d] = _narrow(_value(rows[t, d]))
+        else:
+            for d in range(rows.shape[1]):
+                out[t, d] = _narrow(_value(rows[t, d]) * scales[t])
+
+
+@numba.njit(nogil=True)
+def _pool_rows(rows, scales, stride, out):  # type: ignore[no-untyped-def]
     n_rows, dim = rows.shape
     for group in range(out.shape[0]):
         first = group * stride
         last = min(first + stride, n_rows)
-        for d in range(dim):
-            out[group, d] = _value(rows[first, d])
+        _decode(rows[first : first + 1], None if scales is None else scales[first : first + 1], out[group : group + 1])
         for t in range(first + 1, last):
-            for d in range(dim):
-                out[group, d] += _value(rows[t, d])
+            if scales is None:
+                for d in range(dim):
+                    out[group, d] += _value(rows[t, d])
+            else:
+                for d in range(dim):
+                    out[group, d] += _value(rows[t, d]) * scales[t]
         if last - first > 1:
             scale = np.float32(1.0) / np.float32(last - first)
             for d in range(dim):
@@ -120,19 +174,44 @@ def widen(values: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     return pool_rows(values, 1, out)
 
 
-def pool_rows(rows: np.ndarray, stride: int, out: np.ndarray | None = None) -> np.ndarray:
+def decode_rows(rows: np.ndarray, scales: np.ndarray | None, out: np.ndarray) -> np.ndarray:
+    """Stored rows (T, D) as floats into `out` (T, D), C-contiguous float32 or float16; returns it.
+
+    scales: float32 (T,) of int8 rows. Exact, except that float16 is rounded to nearest (infinite where too large).
+    """
+    bits, scales = _bits(rows), _checked_scales(rows, scales)
+    if out.shape != rows.shape or out.dtype not in (np.float16, np.float32) or not out.flags.c_contiguous:
+        raise StoreError(
+            f"The buffer for decoded rows is {out.dtype} {out.shape}; C-contiguous {rows.shape} is needed."
+        )
+    if out.dtype == np.float32:
+        _decode(bits, scales, out)
+    elif HALF_CONVERSION:
+        _decode_half(bits, scales, out.view(np.uint16))
+    else:
+        wide = np.empty(rows.shape, dtype=np.float32)
+        _decode(bits, scales, wide)
+        with np.errstate(over="ignore"):
+            out[:] = wide
+    return out
+
+
+def pool_rows(
+    rows: np.ndarray, stride: int, out: np.ndarray | None = None, scales: np.ndarray | None = None
+) -> np.ndarray:
     """Means over each `stride` rows of one utterance: (T, D) -> (ceil(T / stride), D) float32.
 
-    The last group may be short. out: C-contiguous float32 of the result's shape, filled and returned.
+    The last group may be short. out: C-contiguous float32 of the result's shape, filled and returned. scales: float32
+    (T,) of int8 rows.
     """
     _check_stride(stride)
-    bits = _bits(rows)
+    bits, scales = _bits(rows), _checked_scales(rows, scales)
     shape = (n_pooled(len(rows), stride), rows.shape[1])
     if out is None:
         out = np.empty(shape, dtype=np.float32)
     elif out.shape != shape or out.dtype != np.float32:
         raise StoreError(f"The buffer for pooled rows is {out.dtype} {out.shape}; float32 {shape} is needed.")
-    _pool_rows(bits, stride, out)
+    _pool_rows(bits, scales, stride, out)
     return out
 
 
@@ -150,7 +229,7 @@ def pool_frames(values: np.ndarray, offsets: np.ndarray, stride: int) -> Packed:
     out = np.empty((int(pooled[-1]), values.shape[1]), dtype=np.float32)
     bits = _bits(values)
     for b in range(len(offsets) - 1):
-        _pool_rows(bits[offsets[b] : offsets[b + 1]], stride, out[pooled[b] : pooled[b + 1]])
+        _pool_rows(bits[offsets[b] : offsets[b + 1]], None, stride, out[pooled[b] : pooled[b + 1]])
     return Packed(out, pooled)
 
 
@@ -180,13 +259,26 @@ def mean_std(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def _bits(rows: np.ndarray) -> np.ndarray:
-    """Rows as the kernels take them: float16 as uint16, float32 as it is, C-contiguous."""
+    """Rows as the kernels tell their types apart, C-contiguous: float16 as uint16, bfloat16's bits as int16."""
     rows = np.ascontiguousarray(rows)
     if rows.dtype == np.float16:
         return rows.view(np.uint16)
-    if rows.dtype == np.float32:
+    if rows.dtype == np.uint16:
+        return rows.view(np.int16)
+    if rows.dtype in (np.float32, np.int8):
         return rows
-    raise StoreError(f"Rows of dtype {rows.dtype} were given; float16 or float32 is needed.")
+    raise StoreError(f"Rows of dtype {rows.dtype} were given; float16, float32, uint16 (bfloat16) or int8 is needed.")
+
+
+def _checked_scales(rows: np.ndarray, scales: np.ndarray | None) -> np.ndarray | None:
+    """The scales C-contiguous, once it is sure that there is one per int8 row, and none for other rows."""
+    if (rows.dtype == np.int8) != (scales is not None):
+        raise StoreError(f"Rows of dtype {rows.dtype} {'need' if scales is None else 'have no'} scales.")
+    if scales is None:
+        return None
+    if scales.shape != rows.shape[:1] or scales.dtype != np.float32:
+        raise StoreError(f"Scales are {scales.dtype} {scales.shape}; float32 ({len(rows)},) is needed.")
+    return np.ascontiguousarray(scales)
 
 
 def _checked(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:

@@ -1,12 +1,12 @@
 """From keys to rows: the utterances of all segments, found by 64-bit hash and then compared byte for byte."""
 
-import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from featurestore.errors import StoreError
-from featurestore.segment import Segment, hash_key, index_problems
+from featurestore.segment import Segment
+from featurestore.segment_info import hash_key
 
 # Keys that were looked up are remembered, so that from the second epoch on a batch of 32 costs 5 us instead of 80 (a
 # tenth of the time in which a fast machine copies its rows); no more than these, to bound memory (about 25 MB).
@@ -29,21 +29,21 @@ class KeyIndex:
         self.n_rows = np.empty(n, dtype=np.int64)
         self._keys = np.empty(sum(segment.key_bytes for segment in segments), dtype=np.uint8)
         self._key_starts = np.zeros(n + 1, dtype=np.int64)
+        # The first position of each segment, and the end.
+        self.segment_starts = np.zeros(len(segments) + 1, dtype=np.int64)
         hashes = np.empty(n, dtype=np.uint64)
         first = first_byte = 0
         for i, segment in enumerate(segments):
             last, last_byte = first + segment.n_utterances, first_byte + segment.key_bytes
-            keys = self._keys[first_byte:last_byte]
-            segment.read_into("keys", keys)
-            _native_into(segment, "key_hashes", hashes[first:last])
-            small = {"keys": keys, "offsets": segment.small("offsets"), "key_offsets": segment.small("key_offsets")}
-            for problem in index_problems(small, segment.n_rows):
-                raise StoreError(f"{segment.path}: {problem} Restore the segment from a copy, or remove it.")
+            small = segment.load_index()
+            self._keys[first_byte:last_byte] = small["keys"]
+            hashes[first:last] = small["key_hashes"]
             self.segment[first:last] = i
             self.first_row[first:last] = small["offsets"][:-1]
             self.n_rows[first:last] = np.diff(small["offsets"])
             self._key_starts[first : last + 1] = small["key_offsets"] + first_byte
             first, first_byte = last, last_byte
+            self.segment_starts[i + 1] = last
         self._key_view = self._keys.data
         # Stable: of equal hashes, the one in the first segment stays first.
         self._order = np.argsort(hashes, kind="stable")
@@ -121,9 +121,3 @@ def encode_key(key: str) -> bytes:
         return key.encode()
     except UnicodeEncodeError as error:
         raise StoreError(f"Key {key!r} can't be written as utf-8 (a lone surrogate); rename the utterance.") from error
-
-
-def _native_into(segment: Segment, name: str, out: np.ndarray) -> None:
-    segment.read_into(name, out)
-    if sys.byteorder == "big":
-        out.byteswap(inplace=True)

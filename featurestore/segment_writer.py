@@ -11,21 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-import google_crc32c
 import numpy as np
 
+from featurestore import hdf5_segment, zarr_segment
 from featurestore.errors import StoreError
-from featurestore.segment import content_name, hash_key, segment_attributes
+from featurestore.segment import row_checksum
+from featurestore.segment_info import SegmentInfo, content_name, hash_key
 from featurestore.spec import FeatureSpec
-from featurestore.zarr3 import (
-    ShardLayout,
-    chunk_file,
-    group_metadata,
-    sync_directories,
-    sync_directory,
-    write_json,
-    write_plain,
-)
+from featurestore.zarr3 import chunk_file, sync_directory
 
 TEMPORARY_PREFIX = ".tmp-"
 # A temporary directory is left alone for this long after its last write: younger ones may be between mkdir and lock.
@@ -37,20 +30,24 @@ STALE_WITHOUT_LOCK_S = 7 * 86400.0
 class SegmentWriter:
     """A segment in the making, in `directory`/.tmp-...; memory holds keys and offsets only.
 
-    An utterance counts once `append` has returned: whatever interrupts it, `commit` leaves its half-written rows out.
+    Rows are staged where a Zarr segment has them; the other layouts are made of them when the segment is committed. An
+    utterance counts once `append` has returned: whatever interrupts it, `commit` leaves its half-written rows out.
     """
 
-    def __init__(self, directory: Path, spec: FeatureSpec) -> None:
+    def __init__(self, directory: Path, spec: FeatureSpec, format: str = "zarr", compress: str = "") -> None:
         self.directory = directory
         self.spec = spec
+        self.format = format
+        self.compress = compress
         self.path = directory / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
         self.n_utterances = 0
-        self._row_bytes = spec.dim * np.dtype(spec.dtype).itemsize
+        self._row_bytes = spec.dim * spec.row_type.itemsize
         self._keys: list[bytes] = []
         self._offsets = array("q", [0])
         self._checksums = array("I")
         self._durations_s = array("d")
         self._files: list[BinaryIO] = []
+        self._scale_files: list[BinaryIO] = []
         self._lock = -1
         try:
             self.path.mkdir()
@@ -58,70 +55,78 @@ class SegmentWriter:
             with contextlib.suppress(OSError):  # the lock only tells other writers that this one lives
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for layer in spec.layers:
-                shard = chunk_file(self.path / layer, 2)
-                shard.parent.mkdir(parents=True)
-                self._files.append(open(shard, "xb", buffering=1 << 20))  # noqa: SIM115 (closed by commit or discard)
+                self._files.append(_new_file(chunk_file(self.path / layer, 2)))
+                if spec.row_type.scaled:
+                    self._scale_files.append(_new_file(chunk_file(self.path / f"{layer}.scale", 1)))
         except OSError as error:
             self.discard()
             raise _refused(self.path, error) from error
 
     @property
-    def n_bytes(self) -> int:
-        """Bytes of rows so far, all layers together."""
-        return self._offsets[self.n_utterances] * self._row_bytes * len(self.spec.layers)
+    def n_rows(self) -> int:
+        """Rows so far, of each layer."""
+        return self._offsets[self.n_utterances]
 
-    def append(self, key: bytes, layers: Sequence[np.ndarray], duration_s: float) -> None:
-        """Add one utterance: per layer a C-contiguous (T, dim) array of the stored dtype, T the same in all."""
-        n, start = self.n_utterances, self._offsets[self.n_utterances]
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of rows so far, uncompressed, all layers together."""
+        return self.n_rows * self.spec.row_type.row_bytes(self.spec.dim) * len(self.spec.layers)
+
+    def append(
+        self, key: bytes, layers: Sequence[np.ndarray], duration_s: float, scales: Sequence[np.ndarray] = ()
+    ) -> None:
+        """Add one utterance: per layer a C-contiguous (T, dim) array as it is stored, T the same in all.
+
+        scales: per layer float32 (T,), for int8 rows.
+        """
+        n, start = self.n_utterances, self.n_rows
         # An interrupted append may have left parts behind.
         del self._keys[n:], self._offsets[n + 1 :], self._durations_s[n:], self._checksums[n * len(layers) :]
         try:
             for file, rows in zip(self._files, layers, strict=True):
-                if file.tell() != start * self._row_bytes:
-                    file.seek(start * self._row_bytes)
-                if rows.size:
-                    file.write(rows.data)
+                _write_at(file, start * self._row_bytes, rows)
+            for file, values in zip(self._scale_files, scales, strict=True):
+                _write_at(file, start * 4, values)
         except OSError as error:
             raise _refused(self.path, error) from error
         self._keys.append(key)
         self._offsets.append(start + len(layers[0]))
         self._durations_s.append(duration_s)
-        self._checksums.extend(google_crc32c.value(rows) for rows in layers)
+        pairs = zip(layers, scales or [None] * len(layers), strict=True)
+        self._checksums.extend(row_checksum(rows, values) for rows, values in pairs)
         self.n_utterances = n + 1
 
     def commit(self) -> Path:
-        """Make the segment durable and visible; returns its directory, which may exist already with the same content.
+        """Make the segment durable and visible; returns its path, which may exist already with the same content.
 
         Raises StoreError naming the path when the disk refuses; the temporary directory is removed then.
         """
         n = self.n_utterances
-        offsets = np.array(self._offsets[: n + 1], dtype="<i8")
         keys = self._keys[:n]
         small = {
-            "offsets": offsets,
+            "offsets": np.array(self._offsets[: n + 1], dtype="<i8"),
             "keys": np.frombuffer(b"".join(keys), dtype="|u1"),
             "key_offsets": np.concatenate([[0], np.cumsum([len(key) for key in keys])]).astype("<i8"),
             "key_hashes": np.array([hash_key(key) for key in keys], dtype="<u8"),
             "checksums": np.array(self._checksums[: n * len(self._files)], dtype="<u4").reshape(n, len(self._files)),
             "durations_s": np.array(self._durations_s[:n], dtype="<f8"),
         }
-        layout = ShardLayout.balanced(int(offsets[-1]), self.spec.dim, np.dtype(self.spec.dtype).itemsize)
-        final = self.directory / content_name(self.spec.fingerprint, small)
+        info = SegmentInfo.of(self.spec, n, self.n_rows, small["keys"].size, self.compress)
+        container = hdf5_segment if self.format == "hdf5" else zarr_segment
+        suffix = hdf5_segment.SUFFIX if self.format == "hdf5" else ""
+        final = self.directory / (content_name(self.spec.fingerprint, small) + suffix)
         try:
-            for layer, file in zip(self.spec.layers, self._files, strict=True):
-                self._finish_layer(self.path / layer, file, layout)
-            for name, values in small.items():
-                write_plain(self.path / name, values)
-            # The group's own metadata comes last: before it, no Zarr reader takes the directory for a group.
-            attributes = segment_attributes(self.spec, n, small["keys"].size, layout)
-            write_json(self.path / "zarr.json", group_metadata(attributes))
+            for file in (*self._files, *self._scale_files):
+                file.close()
+            made = container.finish(self.path, info, small)
             sync_directory(self.path)
             try:
-                os.rename(self.path, final)
+                os.rename(made, final)
             except OSError:
+                # The same content was committed before (names are content-derived), so that ours is superfluous.
                 if not (final / "zarr.json").exists():
                     raise
-                # The same content was committed before (names are content-derived), so that ours is superfluous.
+            if self.path.exists():
                 self.discard()
             sync_directory(self.directory)
         except OSError as error:
@@ -130,34 +135,30 @@ class SegmentWriter:
         self._release()
         return final
 
-    def _finish_layer(self, path: Path, file: BinaryIO, layout: ShardLayout) -> None:
-        shard = chunk_file(path, 2)
-        file.flush()
-        if layout.n_rows:
-            file.truncate(layout.data_bytes)
-            file.seek(layout.data_bytes)
-            file.write(layout.tail())
-            file.flush()
-            os.fsync(file.fileno())
-            sync_directories(path, shard.parent)
-        else:
-            shard.unlink()
-        file.close()
-        write_json(path / "zarr.json", layout.metadata(self.spec.dtype))
-        sync_directory(path)
-
     def discard(self) -> None:
         """Give the segment up and remove its temporary directory."""
         shutil.rmtree(self.path, ignore_errors=True)
         self._release()
 
     def _release(self) -> None:
-        for file in self._files:
+        for file in (*self._files, *self._scale_files):
             with contextlib.suppress(OSError):  # a full disk refuses the flush too; that was reported already
                 file.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def _new_file(path: Path) -> BinaryIO:
+    path.parent.mkdir(parents=True)
+    return open(path, "xb", buffering=1 << 20)
+
+
+def _write_at(file: BinaryIO, position: int, values: np.ndarray) -> None:
+    if file.tell() != position:
+        file.seek(position)
+    if values.size:
+        file.write(values.data)
 
 
 def remove_stale(directory: Path) -> None:

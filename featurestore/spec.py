@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from featurestore.errors import StoreError
+from featurestore.rowtypes import ROW_TYPES, RowType
 
 KINDS = ("audio", "text", "posteriors")
-DTYPES = ("float16", "float32")
+DTYPES = tuple(ROW_TYPES)
 POOLS = ("none", "mean", "mean+std")
 # A segment holds these arrays beside its layers, so that no layer may take one of their names.
 RESERVED_LAYERS = ("offsets", "keys", "key_offsets", "key_hashes", "checksums", "durations_s")
+RESERVED_ENDINGS = (".scale", ".chunks")
 
 _SAFE_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _SEGMENT_NAME = re.compile(r"seg-[0-9a-f]{16}")
@@ -79,13 +81,18 @@ class FeatureSpec:
         if not self.layers or len(set(self.layers)) != len(self.layers):
             raise StoreError(f"FeatureSpec.layers is {self.layers}; it must name one or more layers, each once.")
         for layer in self.layers:
-            if not _SAFE_PART.fullmatch(layer) or layer in RESERVED_LAYERS:
+            if not _SAFE_PART.fullmatch(layer) or layer in RESERVED_LAYERS or layer.endswith(RESERVED_ENDINGS):
                 raise StoreError(
                     f"Layer name {layer!r} is not allowed: use letters, digits and . _ + - and none of "
-                    f"{', '.join(RESERVED_LAYERS)}."
+                    f"{', '.join(RESERVED_LAYERS)}, nor an ending {' or '.join(RESERVED_ENDINGS)}."
                 )
         if self.columns and len(self.columns) != self.dim:
             raise StoreError(f"FeatureSpec.columns names {len(self.columns)} columns; dim is {self.dim}.")
+
+    @property
+    def row_type(self) -> RowType:
+        """How the rows are stored and read."""
+        return ROW_TYPES[self.dtype]
 
     @property
     def fingerprint(self) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import json
 import os
 import secrets
 import shutil
@@ -13,13 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from featurestore.compression import check_storage
 from featurestore.errors import SpecMismatch, StoreError
-from featurestore.featureset import SET_VERSION, FeatureSet, Packed
+from featurestore.featureset import FeatureSet, set_metadata
+from featurestore.files import LOCAL, Files
 from featurestore.keyindex import encode_key
-from featurestore.segment import read_group
+from featurestore.packed import Packed
+from featurestore.rowtypes import encode, first_bad_row
+from featurestore.segment_info import read_group
 from featurestore.segment_writer import TEMPORARY_PREFIX, SegmentWriter, remove_stale
 from featurestore.spec import FeatureSpec, check_set_name
-from featurestore.zarr3 import group_metadata, sync_directory, write_bytes
+from featurestore.zarr3 import group_metadata, json_bytes, sync_directory, write_bytes
 
 __all__ = ["FeatureSet", "FeatureStore", "FeatureWriter", "Packed"]
 
@@ -27,11 +30,15 @@ STORE_VERSION = 1
 
 
 class FeatureStore:
-    """A directory that holds feature sets; a Zarr v3 group for every other reader."""
+    """A directory that holds feature sets; a Zarr v3 group for every other reader.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    A remote one (`open` with a URL) is read through a local mirror and can't be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], files: Files = LOCAL) -> None:
         self.path = Path(path)
-        _check_is_store(self.path)
+        self._files = files
+        _check_is_store(self.path, files)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str]) -> "FeatureStore":
@@ -47,9 +54,18 @@ class FeatureStore:
         return cls(path)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> "FeatureStore":
-        """Open a store that exists; reads one small file."""
-        return cls(path)
+    def open(cls, path: str | os.PathLike[str], cache: str | os.PathLike[str] | None = None) -> "FeatureStore":
+        """Open a store that exists; reads one small file.
+
+        path: a directory, or a URL that fsspec knows (s3://, gcs://, https://, memory://, ...), whose bytes are fetched
+        when they are first read and kept in `cache` (default: medusa-ser in the user's cache directory).
+        """
+        if "://" not in str(path):
+            return cls(path)
+        from featurestore.remote import Mirror
+
+        mirror = Mirror(str(path), None if cache is None else Path(cache))
+        return cls(mirror.root, mirror)
 
     @classmethod
     def open_or_create(cls, path: str | os.PathLike[str]) -> "FeatureStore":
@@ -66,13 +82,13 @@ class FeatureStore:
 
     def names(self) -> list[str]:
         """Names of the feature sets, sorted."""
-        return sorted(_set_names(self.path, ""))
+        return sorted(_set_names(self.path, "", self._files))
 
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str):
             return False
         with contextlib.suppress(StoreError):
-            return "medusa_set" in read_group(self.path / check_set_name(name))
+            return "medusa_set" in read_group(self.path / check_set_name(name), self._files)
         return False
 
     def __getitem__(self, name: str) -> FeatureSet:
@@ -80,9 +96,9 @@ class FeatureStore:
         path = self.path / check_set_name(name)
         if name not in self:
             if (path / "zarr.json").exists():
-                read_group(path)  # names the damage where there is some
+                read_group(path, self._files)  # names the damage where there is some
             raise StoreError(f"Store {self.path} has no feature set {name!r}; {self._near(name)}")
-        return FeatureSet(path, name)
+        return FeatureSet(path, name, self._files)
 
     def _near(self, name: str) -> str:
         names = self.names()
@@ -98,25 +114,36 @@ class FeatureStore:
         *,
         provenance: Mapping[str, Any] | None = None,
         segment_bytes: int = 256 << 20,
+        format: str | None = None,
+        compress: str | None = None,
     ) -> "FeatureWriter":
         """A writer that adds utterances to the set `name`, which is created when it is new.
 
-        provenance: JSON values told of a new set (versions, command, date). segment_bytes: rows per commit.
+        provenance: JSON values told of a new set (versions, command, date). segment_bytes: rows per commit. format:
+        "zarr" or "hdf5"; compress: "zstd" or "blosc" (zarr), "gzip" (hdf5), "" for none. By default both are what the
+        set was made with, at first zarr without compression; they may differ between segments of one set.
         Raises SpecMismatch when the set exists with another fingerprint.
         """
+        if self._files.remote:
+            raise StoreError(f"{self.path} mirrors a remote store, which is read-only: write locally, and push.")
         path = self.path / check_set_name(name)
         if name not in self:
-            self._create_set(name, spec, dict(provenance or {}))
+            check_storage(format or "zarr", compress or "")
+            self._create_set(name, spec, dict(provenance or {}), format or "zarr", compress or "")
         stored = FeatureSet(path, name)
+        format = stored.format if format is None else format
+        if compress is None:
+            compress = stored.compress if format == stored.format else ""
+        check_storage(format, compress)
         if stored.spec.fingerprint != spec.fingerprint:
             listed = "; ".join(stored.spec.differences(spec))
             raise SpecMismatch(
                 f"Feature set {name!r} in {self.path} holds other features ({listed}). Write under another name "
                 f"(--name), remove the old one (medusa store rm {name}), or use the settings it was made with."
             )
-        return FeatureWriter(stored, segment_bytes)
+        return FeatureWriter(stored, segment_bytes, format, compress)
 
-    def _create_set(self, name: str, spec: FeatureSpec, provenance: dict[str, Any]) -> None:
+    def _create_set(self, name: str, spec: FeatureSpec, provenance: dict[str, Any], format: str, compress: str) -> None:
         path = self.path / name
         inside = [other for other in self.names() if other.startswith(name + "/") or name.startswith(other + "/")]
         if inside:
@@ -124,17 +151,11 @@ class FeatureStore:
                 f"Feature set {name!r} can't be created in {self.path} beside {inside[0]!r}: a set can't lie inside "
                 "another one; use another name."
             )
-        attributes = {
-            "medusa_set": SET_VERSION,
-            "spec": spec.to_json(),
-            "fingerprint": spec.fingerprint,
-            "provenance": provenance,
-        }
         try:
             path.mkdir(parents=True, exist_ok=True)
             for parent in reversed(path.relative_to(self.path).parents[:-1]):
                 _write_once(self.path / parent / "zarr.json", group_metadata({}))
-            _write_once(path / "zarr.json", group_metadata(attributes))
+            _write_once(path / "zarr.json", set_metadata(spec, provenance, format, compress))
             sync_directory(path.parent)
         except OSError as error:
             raise StoreError(f"Feature set {path} can't be created: {error.strerror or error}.") from error
@@ -160,10 +181,11 @@ class FeatureWriter:
     the end of the `with` block however it ends, since every utterance that was appended is whole.
     """
 
-    def __init__(self, stored: FeatureSet, segment_bytes: int) -> None:
+    def __init__(self, stored: FeatureSet, segment_bytes: int, format: str, compress: str) -> None:
         self.set = stored
         self.spec = stored.spec
         self.segment_bytes = segment_bytes
+        self._storage = format, compress
         self._segment: SegmentWriter | None = None
         self._pending: set[bytes] = set()
         try:
@@ -197,11 +219,13 @@ class FeatureWriter:
         encoded = encode_key(key)
         if key in self:
             raise StoreError(f"Key {key!r} is in feature set {self.set.name!r} already: it is written once.")
-        layers = self._cast(key, rows)
+        encodings = self._encode(key, rows)
+        layers = [stored for stored, _ in encodings]
+        scales = [scale for _, scale in encodings if scale is not None]
         if self._segment is None:
-            self._segment = SegmentWriter(self.set.path, self.spec)
+            self._segment = SegmentWriter(self.set.path, self.spec, *self._storage)
         try:
-            self._segment.append(encoded, layers, float(duration_s))
+            self._segment.append(encoded, layers, float(duration_s), scales)
         except StoreError:
             self._segment.discard()
             self._segment = None
@@ -223,7 +247,9 @@ class FeatureWriter:
         segment.commit()
         self.set.refresh()
 
-    def _cast(self, key: str, rows: Mapping[str, np.ndarray] | Sequence[np.ndarray] | np.ndarray) -> list[np.ndarray]:
+    def _encode(
+        self, key: str, rows: Mapping[str, np.ndarray] | Sequence[np.ndarray] | np.ndarray
+    ) -> list[tuple[np.ndarray, np.ndarray | None]]:
         names = self.spec.layers
         if isinstance(rows, Mapping):
             if set(rows) != set(names):
@@ -238,46 +264,39 @@ class FeatureWriter:
                 f"Utterance {key!r}: rows of shapes {shapes} given; {len(names)} arrays (T, {self.spec.dim}) of the "
                 f"same T expected, for the layers {', '.join(names)}."
             )
-        return [self._cast_layer(key, name, layer) for name, layer in zip(names, given, strict=True)]
+        return [self._encode_layer(key, name, layer) for name, layer in zip(names, given, strict=True)]
 
-    def _cast_layer(self, key: str, layer: str, rows: np.ndarray) -> np.ndarray:
-        with np.errstate(over="ignore"):  # judged below, by what came of it
-            cast = np.ascontiguousarray(rows, dtype=np.dtype(self.spec.dtype).newbyteorder("<"))
-        if _all_finite(cast):
-            return cast
-        frame = int(np.flatnonzero(~np.isfinite(cast).all(axis=1))[0])
+    def _encode_layer(self, key: str, layer: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        if rows.dtype.kind != "f":
+            rows = rows.astype(np.float32)
+        stored, scales = encode(rows, self.spec.row_type)
+        frame = first_bad_row(rows, stored, self.spec.row_type)
+        if frame is None:
+            return stored, scales
         where = f"Utterance {key!r}, layer {layer!r}, row {frame} of {len(rows)}"
         if np.isfinite(rows[frame]).all():
             largest = float(np.abs(rows[frame].astype(np.float64)).max())
             dtype = self.spec.dtype
-            raise StoreError(f"{where}: {largest:.6g} is too large for {dtype}; store with `--dtype float32`.")
+            raise StoreError(f"{where}: {largest:.6g} is too large for {dtype}; store with `--dtype bfloat16|float32`.")
         raise StoreError(
             f"{where}: the encoder gave NaN or infinity. If it computes in float16, let it compute in float32 and "
             "store with `--dtype float32`; otherwise look at the utterance's audio or text."
         )
 
 
-def _all_finite(rows: np.ndarray) -> bool:
-    """Whether no value is NaN or infinite: by its bits, four times as fast as np.isfinite for float16."""
-    bits = rows.view(np.uint16 if rows.dtype.itemsize == 2 else np.uint32)
-    # Without the sign bit, infinity is the smallest value that isn't finite.
-    sign, infinity = (0x7FFF, 0x7C00) if rows.dtype.itemsize == 2 else (0x7FFFFFFF, 0x7F800000)
-    return not rows.size or int(np.bitwise_and(bits, sign).max()) < infinity
-
-
-def _set_names(directory: Path, prefix: str) -> list[str]:
+def _set_names(directory: Path, prefix: str, files: Files) -> list[str]:
     names: list[str] = []
-    for entry in os.scandir(directory):
-        if entry.name.startswith(".") or not entry.is_dir():
+    for name in files.names(directory):
+        if name.startswith(".") or name == "zarr.json":
             continue
         try:
-            attributes = read_group(Path(entry.path))
+            attributes = read_group(directory / name, files)
         except StoreError:
             continue
         if "medusa_set" in attributes:
-            names.append(prefix + entry.name)
+            names.append(prefix + name)
         else:
-            names += _set_names(Path(entry.path), prefix + entry.name + "/")
+            names += _set_names(directory / name, prefix + name + "/", files)
     return names
 
 
@@ -287,7 +306,7 @@ def _write_once(path: Path, metadata: dict[str, Any]) -> None:
         return
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}")
     try:
-        write_bytes(temporary, json.dumps(metadata, indent=1).encode() + b"\n")
+        write_bytes(temporary, json_bytes(metadata))
         with contextlib.suppress(FileExistsError):
             os.link(temporary, path)
     finally:
@@ -295,10 +314,10 @@ def _write_once(path: Path, metadata: dict[str, Any]) -> None:
     sync_directory(path.parent)
 
 
-def _check_is_store(path: Path) -> None:
-    if not (path / "zarr.json").is_file():
+def _check_is_store(path: Path, files: Files) -> None:
+    if not files.remote and not (path / "zarr.json").is_file():
         raise StoreError(f"{path} is not a feature store: {_found_at(path)} was found there.")
-    found = read_group(path).get("medusa_store")
+    found = read_group(path, files).get("medusa_store")
     if found != STORE_VERSION:
         what = "a Zarr group of another kind" if found is None else f"a store of version {found!r}"
         raise StoreError(f"{path} is not a feature store of version {STORE_VERSION}: {what} was found there.")

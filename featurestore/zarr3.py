@@ -7,6 +7,7 @@ that it reads every array back bit for bit. Rules: https://zarr-specs.readthedoc
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import numpy as np
 
 # Inner chunks of about 2 MiB: what another reader fetches at a time. Our own reader ignores them.
 CHUNK_BYTES = 2 << 20
+# Compressed ones are small: an utterance's first and last chunk are decoded whole.
+COMPRESSED_CHUNK_BYTES = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,9 @@ class ShardLayout:
     chunk_rows: int
 
     @classmethod
-    def balanced(cls, n_rows: int, dim: int, itemsize: int) -> "ShardLayout":
+    def balanced(cls, n_rows: int, dim: int, itemsize: int, chunk_bytes: int = CHUNK_BYTES) -> "ShardLayout":
         """Chunks of equal size, so that the zero rows which fill up the last one are fewer than the chunks."""
-        target_rows = max(1, CHUNK_BYTES // (dim * itemsize))
+        target_rows = max(1, chunk_bytes // (dim * itemsize))
         chunk_rows = max(1, math.ceil(n_rows / max(1, math.ceil(n_rows / target_rows))))
         return cls(n_rows, dim, itemsize, math.ceil(n_rows / chunk_rows), chunk_rows)
 
@@ -44,38 +47,50 @@ class ShardLayout:
         return (self.n_chunks * self.chunk_rows - self.n_rows) * self.dim * self.itemsize
 
     @property
+    def chunk_bytes(self) -> int:
+        return self.chunk_rows * self.dim * self.itemsize
+
+    @property
     def file_bytes(self) -> int:
-        """Size of the shard file; 0 rows have no file."""
+        """Size of the uncompressed shard file; 0 rows have no file."""
         return self.data_bytes + self.padding_bytes + 16 * self.n_chunks + 4 if self.n_rows else 0
 
     def tail(self) -> bytes:
-        """What follows the rows in the file: zero rows, (offset, size) uint64 per chunk, CRC-32C of those."""
-        chunk_bytes = self.chunk_rows * self.dim * self.itemsize
-        entries = np.full((self.n_chunks, 2), chunk_bytes, dtype="<u8")
-        entries[:, 0] = np.arange(self.n_chunks, dtype="<u8") * chunk_bytes
-        index = entries.tobytes()
-        return bytes(self.padding_bytes) + index + google_crc32c.value(index).to_bytes(4, "little")
+        """What follows the uncompressed rows in the file: zero rows, and the shard's index."""
+        places = np.full((self.n_chunks, 2), self.chunk_bytes, dtype="<u8")
+        places[:, 0] = np.arange(self.n_chunks, dtype="<u8") * self.chunk_bytes
+        return bytes(self.padding_bytes) + shard_index(places)
 
-    def metadata(self, dtype: str) -> dict[str, Any]:
-        """The array's zarr.json for rows of `dtype` ("float16", ...)."""
+    def metadata(self, dtype: str, inner: Sequence[dict[str, Any]] = (), **attributes: str) -> dict[str, Any]:
+        """The array's zarr.json for rows of the numpy `dtype`; inner: the codecs that compress a chunk's bytes."""
         little = {"name": "bytes", "configuration": {"endian": "little"}}
         sharding = {
             "chunk_shape": [self.chunk_rows, self.dim],
-            "codecs": [little],
+            "codecs": [_bytes_codec(dtype), *inner],
             "index_codecs": [little, {"name": "crc32c"}],
             "index_location": "end",
         }
         shard_rows = max(1, self.n_chunks) * self.chunk_rows
         codec = {"name": "sharding_indexed", "configuration": sharding}
-        return _array_metadata((self.n_rows, self.dim), dtype, (shard_rows, self.dim), codec)
+        metadata = _array_metadata((self.n_rows, self.dim), dtype, (shard_rows, self.dim), codec)
+        return {**metadata, "attributes": attributes}
+
+
+def shard_index(places: np.ndarray) -> bytes:
+    """The end of a shard file: (offset, size) of each chunk, uint64 (n, 2), and the CRC-32C of those bytes."""
+    index = places.astype("<u8", copy=False).tobytes()
+    return index + google_crc32c.value(index).to_bytes(4, "little")
+
+
+def _bytes_codec(dtype: str) -> dict[str, Any]:
+    if np.dtype(dtype).itemsize == 1:
+        return {"name": "bytes"}
+    return {"name": "bytes", "configuration": {"endian": "little"}}
 
 
 def plain_metadata(shape: tuple[int, ...], dtype: str) -> dict[str, Any]:
     """The zarr.json of an array that is one uncompressed chunk: its file holds the values and nothing else."""
-    codec: dict[str, Any] = {"name": "bytes"}
-    if np.dtype(dtype).itemsize > 1:
-        codec["configuration"] = {"endian": "little"}
-    return _array_metadata(shape, dtype, tuple(max(1, size) for size in shape), codec)
+    return _array_metadata(shape, dtype, tuple(max(1, size) for size in shape), _bytes_codec(dtype))
 
 
 def _array_metadata(
@@ -105,9 +120,14 @@ def chunk_file(array: Path, n_dims: int) -> Path:
     return array.joinpath("c", *["0"] * n_dims)
 
 
+def json_bytes(value: dict[str, Any]) -> bytes:
+    """A zarr.json as we write it, byte for byte."""
+    return json.dumps(value, indent=1).encode() + b"\n"
+
+
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write a new zarr.json and fsync it."""
-    write_bytes(path, json.dumps(value, indent=1).encode() + b"\n")
+    write_bytes(path, json_bytes(value))
 
 
 def write_bytes(path: Path, data: bytes) -> None:

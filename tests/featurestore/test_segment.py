@@ -1,60 +1,110 @@
-"""A segment is what any Zarr reader reads, its name is its content, and damage to it is named."""
+"""A segment is what any Zarr or HDF5 reader reads, its name is its content, and damage to it is named.
+
+One suite for every way to store one: both containers, compressed and not, all row types.
+"""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import zarr
 
-from featurestore.errors import StoreError
+from featurestore.errors import SegmentGone, StoreError
+from featurestore.rowtypes import ROW_TYPES, encode
 from featurestore.segment import Segment
 from featurestore.segment_writer import SegmentWriter, remove_stale
 from featurestore.spec import FeatureSpec
 from featurestore.zarr3 import CHUNK_BYTES, ShardLayout, chunk_file
 
 KEYS = ["plain", "a/b c/../ü", "", "話者\x00", "x" * 300]
+STORAGES = [("zarr", ""), ("hdf5", ""), ("zarr", "zstd"), ("zarr", "blosc"), ("hdf5", "gzip")]
 
 
 def make_spec(dtype: str = "float16", dim: int = 3, layers: tuple[str, ...] = ("layer_00", "layer_01")) -> FeatureSpec:
     return FeatureSpec("audio", "e", "none", layers, dim, dtype=dtype)
 
 
-def write(directory: Path, spec: FeatureSpec, lengths: list[int], seed: int = 0) -> tuple[Path, list[list[np.ndarray]]]:
+def write(
+    directory: Path, spec: FeatureSpec, lengths: list[int], seed: int = 0, format: str = "zarr", compress: str = ""
+) -> tuple[Path, list[list[np.ndarray]]]:
+    """A committed segment, and its rows as they are stored: per utterance, per layer."""
     rng = np.random.default_rng(seed)
-    writer = SegmentWriter(directory, spec)
+    writer = SegmentWriter(directory, spec, format, compress)
     written = []
     for i, n_rows in enumerate(lengths):
-        layers = [rng.standard_normal((n_rows, spec.dim)).astype(spec.dtype) for _ in spec.layers]
-        writer.append(KEYS[i % len(KEYS)].encode() + str(i).encode(), layers, float(i))
+        pairs = [encode(rng.standard_normal((n_rows, spec.dim)), spec.row_type) for _ in spec.layers]
+        layers = [rows for rows, _ in pairs]
+        scales = [scale for _, scale in pairs if scale is not None]
+        writer.append(KEYS[i % len(KEYS)].encode() + str(i).encode(), layers, float(i), scales)
         written.append(layers)
     return writer.commit(), written
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize("lengths", [[4, 0, 1, 7], [0], [0, 0], [1], [5000, 3, 2500]])
-def test_zarr_reads_every_array_bit_for_bit(tmp_path: Path, dtype: str, lengths: list[int]) -> None:
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """The segment as zarr-python or h5py see it, with no help from us."""
+    if path.suffix == ".h5":
+        with h5py.File(path, "r") as file:
+            yield file
+    else:
+        yield zarr.open_group(path, mode="r")
+
+
+@pytest.mark.parametrize(("format", "compress"), STORAGES)
+@pytest.mark.parametrize("dtype", list(ROW_TYPES))
+@pytest.mark.parametrize("lengths", [[4, 0, 1, 7], [0, 0], [1], [5000, 3, 2500]])
+def test_other_readers_read_every_array_bit_for_bit(
+    tmp_path: Path, dtype: str, lengths: list[int], format: str, compress: str
+) -> None:
     dim = 300 if max(lengths) > 1000 else 3  # the long ones take several inner chunks
     spec = make_spec(dtype, dim)
-    path, written = write(tmp_path, spec, lengths)
-    group = zarr.open_group(path, mode="r")
-    for layer, name in enumerate(spec.layers):
-        array = group[name]
-        expected = np.concatenate([layers[layer] for layers in written])
-        assert array.dtype == np.dtype(dtype)
-        assert array.shape == expected.shape
-        assert array[:].tobytes() == expected.tobytes()
-        assert Segment(path, spec).rows(name).tobytes() == expected.tobytes()
-    offsets = group["offsets"][:]
-    assert offsets.tolist() == [0, *np.cumsum(lengths).tolist()]
-    assert offsets.dtype == np.int64
-    blob, bounds = group["keys"][:].tobytes(), group["key_offsets"][:]
-    keys = [blob[bounds[i] : bounds[i + 1]].decode() for i in range(len(lengths))]
-    assert keys == [KEYS[i % len(KEYS)] + str(i) for i in range(len(lengths))]
-    assert group["durations_s"][:].tolist() == [float(i) for i in range(len(lengths))]
-    assert group["checksums"].shape == (len(lengths), 2)
-    assert group["key_hashes"].dtype == np.uint64
-    assert sorted(group.array_keys()) == sorted(p.name for p in path.iterdir() if p.is_dir())
+    path, written = write(tmp_path, spec, lengths, format=format, compress=compress)
+    segment = Segment(path, spec)
+    assert segment.verify() == []
+    assert segment.format == format
+    with opened(path) as group:
+        for layer, name in enumerate(spec.layers):
+            array = group[name]
+            expected = np.concatenate([layers[layer] for layers in written])
+            assert array.dtype == np.dtype(ROW_TYPES[dtype].stored)
+            assert array.shape == expected.shape
+            assert array[:].tobytes() == expected.tobytes()
+            rows = segment.layer(name)
+            rows.fetch([(0, len(expected))])
+            assert rows.slice(0, len(expected)).tobytes() == expected.tobytes()
+            first, n = len(expected) // 3, len(expected) // 2
+            assert rows.slice(first, n).tobytes() == expected[first : first + n].tobytes()
+            assert dict(array.attrs).get("medusa_dtype", dtype) == dtype
+            if dtype == "int8":
+                assert array.attrs["scale"] == f"{name}.scale"
+                np.testing.assert_array_equal(group[f"{name}.scale"][:], segment.scales(name).array)
+        offsets = group["offsets"][:]
+        assert offsets.tolist() == [0, *np.cumsum(lengths).tolist()]
+        assert offsets.dtype == np.int64
+        blob, bounds = group["keys"][:].tobytes(), group["key_offsets"][:]
+        keys = [blob[bounds[i] : bounds[i + 1]].decode() for i in range(len(lengths))]
+        assert keys == [KEYS[i % len(KEYS)] + str(i) for i in range(len(lengths))]
+        assert group["durations_s"][:].tolist() == [float(i) for i in range(len(lengths))]
+        assert group["checksums"].shape == (len(lengths), 2)
+        assert group["key_hashes"].dtype == np.uint64
+        if format == "zarr":
+            assert sorted(group.array_keys()) == sorted(p.name for p in path.iterdir() if p.is_dir())
+
+
+@pytest.mark.parametrize(("format", "compress"), STORAGES)
+def test_the_same_content_is_the_same_bytes(tmp_path: Path, format: str, compress: str) -> None:
+    contents = []
+    for directory in (tmp_path / "a", tmp_path / "b"):
+        directory.mkdir()
+        path, _ = write(directory, make_spec("int8"), [3, 2], format=format, compress=compress)
+        files = [path] if path.is_file() else sorted(entry for entry in path.rglob("*") if entry.is_file())
+        contents.append({str(entry.relative_to(directory)): entry.read_bytes() for entry in files})
+    assert contents[0] == contents[1]
 
 
 def test_zarr_reads_single_rows_of_a_large_layer(tmp_path: Path) -> None:
@@ -66,6 +116,16 @@ def test_zarr_reads_single_rows_of_a_large_layer(tmp_path: Path) -> None:
         assert np.array_equal(array[row], written[0][0][row])
 
 
+@pytest.mark.parametrize(("format", "compress"), [("zarr", "zstd"), ("zarr", "blosc"), ("hdf5", "gzip")])
+def test_compression_makes_repetitive_rows_small(tmp_path: Path, format: str, compress: str) -> None:
+    spec = make_spec(dim=64, layers=("layer_00",))
+    writer = SegmentWriter(tmp_path, spec, format, compress)
+    writer.append(b"k", [np.ones((20_000, 64), np.float16)], 1.0)
+    path = writer.commit()
+    files = [path] if path.is_file() else [entry for entry in path.rglob("*") if entry.is_file()]
+    assert sum(entry.stat().st_size for entry in files) < 20_000 * 64 * 2 / 20
+
+
 @pytest.mark.parametrize(("n_rows", "dim"), [(1, 1), (3495, 300), (3496, 300), (100_000, 1024), (7, 2_000_000)])
 def test_padding_is_less_than_one_row_per_chunk(n_rows: int, dim: int) -> None:
     layout = ShardLayout.balanced(n_rows, dim, 2)
@@ -74,10 +134,11 @@ def test_padding_is_less_than_one_row_per_chunk(n_rows: int, dim: int) -> None:
     assert layout.file_bytes == layout.data_bytes + len(layout.tail())
 
 
-def test_the_same_content_is_one_segment(tmp_path: Path) -> None:
-    first, _ = write(tmp_path, make_spec(), [3, 2])
-    second, _ = write(tmp_path, make_spec(), [3, 2])
-    other, _ = write(tmp_path, make_spec(), [3, 2], seed=1)
+@pytest.mark.parametrize("format", ["zarr", "hdf5"])
+def test_the_same_content_is_one_segment(tmp_path: Path, format: str) -> None:
+    first, _ = write(tmp_path, make_spec(), [3, 2], format=format)
+    second, _ = write(tmp_path, make_spec(), [3, 2], format=format)
+    other, _ = write(tmp_path, make_spec(), [3, 2], seed=1, format=format)
     assert first == second != other
     assert sorted(tmp_path.iterdir()) == sorted([first, other])
 
@@ -93,12 +154,12 @@ def test_an_interrupted_append_leaves_no_trace(tmp_path: Path, monkeypatch: pyte
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
-        patch.setattr("featurestore.segment_writer.google_crc32c.value", interrupt)
+        patch.setattr("featurestore.segment.google_crc32c.value", interrupt)
         writer.append(b"broken", rows[1:3], 0.0)
     writer.append(b"second", rows[2:], 0.0)
     segment = Segment(writer.commit(), spec)
     assert segment.n_utterances == 2
-    assert segment.rows("layer_01")[:, 0].tolist() == [1.0] * 4 + [3.0] * 4
+    assert segment.layer("layer_01").slice(0, 8)[:, 0].tolist() == [1.0] * 4 + [3.0] * 4
     assert segment.verify() == []
 
 
@@ -126,16 +187,65 @@ def test_truncated_and_missing_files_are_named(tmp_path: Path, file: str) -> Non
         read_all()
 
 
-@pytest.mark.parametrize("file", ["layer_01/c/0/0", *SMALL_FILES])
-def test_every_flipped_bit_of_the_data_is_found(tmp_path: Path, file: str) -> None:
-    path, _ = write(tmp_path, make_spec(), [3, 2])
-    data = bytearray((path / file).read_bytes())
-    assert Segment(path, make_spec()).verify() == []
-    for i in range(len(data)):
-        damaged = data.copy()
-        damaged[i] ^= 1 << (i % 8)
-        (path / file).write_bytes(damaged)
-        assert Segment(path, make_spec()).verify(), f"byte {i}"
+def damage_found(path: Path, spec: FeatureSpec) -> list[str]:
+    try:
+        return Segment(path, spec).verify()
+    except StoreError as error:
+        return [str(error)]
+
+
+@pytest.mark.parametrize(("dtype", "format", "compress"), [("float16", *s) for s in STORAGES] + [("int8", "zarr", "")])
+def test_flipped_bits_are_found(tmp_path: Path, dtype: str, format: str, compress: str) -> None:
+    """One bit of every few bytes of every file, the bit changing from byte to byte."""
+    spec = make_spec(dtype, layers=("layer_00",))
+    path, _ = write(tmp_path, spec, [3, 2], format=format, compress=compress)
+    assert Segment(path, spec).verify() == []
+    for file in [path] if path.is_file() else sorted(entry for entry in path.rglob("*") if entry.is_file()):
+        data = file.read_bytes()
+        for i in range(0, len(data), 3 if format == "zarr" else 17):
+            damaged = bytearray(data)
+            damaged[i] ^= 1 << (i % 8)
+            file.write_bytes(damaged)
+            assert damage_found(path, spec), f"{file.name}, byte {i}"
+        file.write_bytes(data)
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 600, -1])
+def test_a_cut_hdf5_segment_is_named(tmp_path: Path, size: int) -> None:
+    path, _ = write(tmp_path, make_spec(), [3, 2], format="hdf5")
+    data = path.read_bytes()
+    path.write_bytes(data[:size])
+    with pytest.raises(StoreError, match=path.name):
+        Segment(path, make_spec())
+    path.write_bytes(data + b"x")
+    with pytest.raises(StoreError, match=f"expected {len(data)} bytes, found {len(data) + 1} bytes"):
+        Segment(path, make_spec())
+
+
+@pytest.mark.parametrize("format", ["zarr", "hdf5"])
+def test_a_file_cut_under_a_live_map_is_an_error(tmp_path: Path, format: str) -> None:
+    path, _ = write(tmp_path, make_spec(dim=300), [3000], format=format)
+    segment = Segment(path, make_spec(dim=300))
+    rows = segment.layer("layer_00")
+    rows.fetch([(0, 3000)])
+    with open(path if format == "hdf5" else path / "layer_00/c/0/0", "r+b") as file:
+        file.truncate(4096)
+    with pytest.raises(StoreError, match="truncated while it was in use"):
+        rows.fetch([(0, 3000)])
+
+
+@pytest.mark.parametrize("format", ["zarr", "hdf5"])
+def test_a_removed_segment_is_told_apart_from_a_damaged_one(tmp_path: Path, format: str) -> None:
+    path, _ = write(tmp_path, make_spec(), [3], format=format)
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(SegmentGone):
+        Segment(path, make_spec())
+
+
+def test_a_renamed_segment_is_found(tmp_path: Path) -> None:
+    path, _ = write(tmp_path, make_spec(), [3])
+    other = path.rename(path.with_name("seg-0123456789abcdef"))
+    assert any("renamed" in problem for problem in Segment(other, make_spec()).verify())
 
 
 @pytest.mark.parametrize("file", ["zarr.json", *JSON_FILES])
@@ -145,11 +255,7 @@ def test_altered_metadata_is_found(tmp_path: Path, file: str) -> None:
     for i, old in enumerate(text):
         if old.isdigit():
             (path / file).write_text(text[:i] + str((int(old) + 1) % 10) + text[i + 1 :])
-            try:
-                problems = Segment(path, make_spec()).verify()
-            except StoreError as error:
-                problems = [str(error)]
-            assert problems, text[: i + 1]
+            assert damage_found(path, make_spec()), text[: i + 1]
 
 
 def test_a_foreign_segment_and_foreign_files_are_named(tmp_path: Path) -> None:
@@ -174,10 +280,10 @@ def test_more_segments_than_the_limit_of_open_files(tmp_path: Path) -> None:
         pytest.skip("the hard limit is too low to try")
     resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
     try:
-        opened = [Segment(path, spec).rows("layer_00") for _ in range(200)]
-        assert all(len(rows) == 2 for rows in opened)
+        maps = [Segment(path, spec).layer("layer_00") for _ in range(200)]
+        assert all(len(rows.slice(0, 2)) == 2 for rows in maps)
     finally:
-        opened = []
+        maps = []
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 

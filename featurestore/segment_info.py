@@ -1,0 +1,171 @@
+"""What a segment holds apart from its values: enough to know each array's shape and each file's size.
+
+Every segment holds, whatever its container (FORMAT.md says how they lie in it):
+
+    <layer>        (n_rows, dim) rows in the stored dtype; one array per layer
+    <layer>.scale  float32 (n_rows,): of int8 rows only
+    offsets        int64 (n + 1,): utterance i has rows offsets[i]:offsets[i + 1] of every layer
+    keys           uint8: the keys' utf-8 bytes, one after the other
+    key_offsets    int64 (n + 1,): where each key begins
+    key_hashes     uint64 (n,): 8-byte BLAKE2b of each key, so that opening hashes nothing
+    checksums      uint32 (n, L): CRC-32C of the utterance's stored row bytes (then scales) in each layer
+    durations_s    float64 (n,): NaN where not told
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featurestore.compression import CODECS
+from featurestore.errors import StoreError
+from featurestore.files import LOCAL, Files
+from featurestore.spec import FeatureSpec
+from featurestore.zarr3 import CHUNK_BYTES, COMPRESSED_CHUNK_BYTES, ShardLayout
+
+SEGMENT_VERSION = 1
+# dtype of each small array, in the order in which the segment's name hashes them.
+SMALL_ARRAYS = {
+    "offsets": "<i8",
+    "keys": "|u1",
+    "key_offsets": "<i8",
+    "key_hashes": "<u8",
+    "checksums": "<u4",
+    "durations_s": "<f8",
+}
+SCALE_DTYPE = "<f4"
+
+
+@dataclass(frozen=True)
+class SegmentInfo:
+    """One segment's counts, and how its rows are laid out. compress: a codec's name, "" for none."""
+
+    spec: FeatureSpec
+    n_utterances: int
+    key_bytes: int
+    layout: ShardLayout
+    compress: str = ""
+
+    @classmethod
+    def of(cls, spec: FeatureSpec, n_utterances: int, n_rows: int, key_bytes: int, compress: str) -> "SegmentInfo":
+        """The layout follows from the counts."""
+        chunk_bytes = COMPRESSED_CHUNK_BYTES if compress else CHUNK_BYTES
+        layout = ShardLayout.balanced(n_rows, spec.dim, spec.row_type.itemsize, chunk_bytes)
+        return cls(spec, n_utterances, key_bytes, layout, compress)
+
+    @classmethod
+    def from_attributes(cls, told: dict[str, Any], spec: FeatureSpec, path: Path) -> "SegmentInfo":
+        """Read what `attributes` told; StoreError when it is damaged, or of another version or feature set."""
+        if told.get("medusa_segment") != SEGMENT_VERSION:
+            raise StoreError(
+                f"{path}: segment version {told.get('medusa_segment')!r} found, {SEGMENT_VERSION} expected; the "
+                "segment is damaged, or a newer version of medusa-ser wrote it."
+            )
+        fingerprint = told.get("fingerprint")
+        if fingerprint != spec.fingerprint or told.get("layers") != list(spec.layers):
+            raise StoreError(
+                f"{path}: this segment belongs to another feature set (fingerprint {fingerprint!r}, expected "
+                f"{spec.fingerprint!r}); move it out of this directory."
+            )
+        counts = [told.get(name) for name in ("n_utterances", "n_rows", "key_bytes", "chunk_rows")]
+        if not all(type(count) is int and 0 <= count < 1 << 50 for count in counts) or counts[3] == 0:
+            raise StoreError(f"{path}: damaged counts {counts}; run `medusa store verify`.")
+        n_utterances, n_rows, key_bytes, chunk_rows = (int(count or 0) for count in counts)
+        compress = told.get("compress", "")
+        if compress and compress not in CODECS:
+            raise StoreError(f"{path}: compressed with {compress!r}, which this version of medusa-ser does not know.")
+        layout = ShardLayout(n_rows, spec.dim, spec.row_type.itemsize, -(-n_rows // chunk_rows), chunk_rows)
+        return cls(spec, n_utterances, key_bytes, layout, compress)
+
+    def attributes(self) -> dict[str, Any]:
+        """What the segment says of itself; enough to open it without reading its arrays' metadata."""
+        return {
+            "medusa_segment": SEGMENT_VERSION,
+            "fingerprint": self.spec.fingerprint,
+            "layers": list(self.spec.layers),
+            "n_utterances": self.n_utterances,
+            "n_rows": self.layout.n_rows,
+            "key_bytes": self.key_bytes,
+            "chunk_rows": self.layout.chunk_rows,
+            **({"compress": self.compress} if self.compress else {}),
+        }
+
+    def shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and dtype of every array but the layers."""
+        n = self.n_utterances
+        shapes: dict[str, tuple[int, ...]] = {
+            "offsets": (n + 1,),
+            "keys": (self.key_bytes,),
+            "key_offsets": (n + 1,),
+            "key_hashes": (n,),
+            "checksums": (n, len(self.spec.layers)),
+            "durations_s": (n,),
+        }
+        told = {name: (shape, SMALL_ARRAYS[name]) for name, shape in shapes.items()}
+        return told | dict.fromkeys(self.scales().values(), ((self.layout.n_rows,), SCALE_DTYPE))
+
+    def scales(self) -> dict[str, str]:
+        """The array of each layer's scales, for int8 rows; else nothing."""
+        return {layer: f"{layer}.scale" for layer in self.spec.layers} if self.spec.row_type.scaled else {}
+
+    def layer_attributes(self, layer: str) -> dict[str, str]:
+        """What a reader of the layer's array has to know: nothing where its values are the rows'."""
+        row_type = self.spec.row_type
+        if row_type.is_plain:
+            return {}
+        return {"medusa_dtype": row_type.name} | ({"scale": f"{layer}.scale"} if row_type.scaled else {})
+
+
+def hash_key(key: bytes) -> int:
+    """The 64-bit hash by which a key is found: BLAKE2b with an 8-byte digest, read as little-endian."""
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
+
+
+def content_name(fingerprint: str, small: dict[str, np.ndarray]) -> str:
+    """The segment's name: "seg-" and 16 hex digits over the fingerprint and the small arrays."""
+    digest = hashlib.blake2b(fingerprint.encode(), digest_size=8)
+    for name, dtype in SMALL_ARRAYS.items():
+        values = np.ascontiguousarray(small[name], dtype=dtype)
+        digest.update(f"\n{name} {values.size}\n".encode())
+        digest.update(values.data if values.size else b"")
+    return "seg-" + digest.hexdigest()
+
+
+def index_problems(small: dict[str, np.ndarray], n_rows: int) -> list[str]:
+    """Offsets that would lead a reader outside the rows or keys."""
+    problems = []
+    for name, last in (("offsets", n_rows), ("key_offsets", small["keys"].size)):
+        values = small[name]
+        if values[0] != 0 or values[-1] != last or (np.diff(values) < 0).any():
+            problems.append(f"{name} must rise from 0 to {last}; they don't: the file is damaged.")
+    return problems
+
+
+def parse_json(data: bytes, where: Path) -> dict[str, Any]:
+    """A JSON object; StoreError when it is none."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{where} can't be read: {error}.") from error
+    if not isinstance(value, dict):
+        raise StoreError(f"{where} holds no JSON object.")
+    return value
+
+
+def read_group(path: Path, files: Files = LOCAL) -> dict[str, Any]:
+    """The attributes of the Zarr v3 group at `path`; StoreError when there is none or its metadata is damaged."""
+    where = path / "zarr.json"
+    try:
+        files.file(where)
+        metadata = parse_json(where.read_bytes(), where)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StoreError(f"{path} is not a Zarr group: it has no zarr.json.") from error
+    except OSError as error:
+        raise StoreError(f"{where} can't be read: {error.strerror}.") from error
+    attributes = metadata.get("attributes", {})
+    if not isinstance(attributes, dict) or metadata.get("zarr_format") != 3 or metadata.get("node_type") != "group":
+        raise StoreError(f"{where} is not the metadata of a Zarr v3 group.")
+    return attributes

@@ -1,0 +1,104 @@
+"""The segments that a feature set had at one moment, and reading rows from them by position."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from featurestore.errors import StoreError
+from featurestore.keyindex import KeyIndex
+from featurestore.rowfile import MappedRows, RowFile
+from featurestore.segment import Segment, row_checksum
+from featurestore.spec import FeatureSpec
+
+
+class Snapshot:
+    """Segments sorted by name, the index of their keys, and which utterances' rows were compared with their checksums.
+
+    Positions are those of the index. Every utterance is compared the first time its rows are read (of each layer);
+    afterwards reading costs a copy at most.
+    """
+
+    def __init__(self, segments: Sequence[Segment], spec: FeatureSpec) -> None:
+        self.segments = list(segments)
+        self.spec = spec
+        self.index = KeyIndex(segments)
+        self._was_checked: dict[str, np.ndarray] = {}
+
+    def stored(self, found: np.ndarray, layer: str) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+        """Rows of each found position as they are stored, (T, D); and the scales (T,) of int8 rows."""
+        numbers, firsts, counts = self._where(found)
+        rows = _slices({n: self.segments[n].layer(layer) for n in set(numbers)}, numbers, firsts, counts)
+        scales = None
+        if self.spec.row_type.scaled:
+            files: dict[int, RowFile] = {n: self.segments[n].scales(layer) for n in set(numbers)}
+            scales = _slices(files, numbers, firsts, counts)
+        self._check(found, layer, rows, scales)
+        return rows, scales
+
+    def take(self, found: np.ndarray, layer: str, values: np.ndarray, offsets: np.ndarray) -> bool:
+        """Gather plain rows with one vectorised take per segment: for utterances of a few rows, such as posteriors.
+
+        False where that is impossible (compressed rows); values: (offsets[-1], D) in the stored dtype.
+        """
+        files = {n: self.segments[n].layer(layer) for n in np.unique(self.index.segment[found]).tolist()}
+        if not all(isinstance(file, MappedRows) for file in files.values()):
+            return False
+        if not self._checked(layer)[found].all() or any(self.segments[n].remote for n in files):
+            self.stored(found, layer)
+        n_rows = np.diff(offsets)
+        source = np.repeat(self.index.first_row[found] - offsets[:-1], n_rows) + np.arange(len(values))
+        row_segment = np.repeat(self.index.segment[found], n_rows)
+        for n, file in files.items():
+            file.fetch([])
+            targets = np.flatnonzero(row_segment == n)
+            values[targets] = file.array[source[targets]]  # type: ignore[attr-defined]
+        return True
+
+    def announce(self, found: np.ndarray, layer: str) -> None:
+        """Tell that these positions' rows will be read soon."""
+        numbers, firsts, counts = self._where(found)
+        for number, runs in _runs(numbers, firsts, counts).items():
+            self.segments[number].layer(layer).announce(runs)
+
+    def durations_s(self, found: np.ndarray) -> np.ndarray:
+        """float64 (n,)."""
+        durations = np.concatenate([segment.small("durations_s") for segment in self.segments] or [np.empty(0)])
+        return durations[found]
+
+    def _where(self, found: np.ndarray) -> tuple[list[int], list[int], list[int]]:
+        index = self.index
+        return index.segment[found].tolist(), index.first_row[found].tolist(), index.n_rows[found].tolist()
+
+    def _checked(self, layer: str) -> np.ndarray:
+        if layer not in self._was_checked:
+            self._was_checked[layer] = np.zeros(len(self.index.segment), dtype=bool)
+        return self._was_checked[layer]
+
+    def _check(self, found: np.ndarray, layer: str, rows: list[np.ndarray], scales: list[np.ndarray] | None) -> None:
+        checked = self._checked(layer)
+        column = self.spec.layers.index(layer)
+        for i in np.flatnonzero(~checked[found]).tolist():
+            position = int(found[i])
+            segment = self.segments[self.index.segment[position]]
+            local = position - int(self.index.segment_starts[self.index.segment[position]])
+            if row_checksum(rows[i], None if scales is None else scales[i]) != segment.checksums()[local, column]:
+                raise StoreError(
+                    f"{segment.path}: rows of {self.index.key_bytes(position).decode()!r}, layer {layer}, were altered "
+                    "since they were written (wrong checksum). `medusa store verify` lists all that is damaged; "
+                    f"restore it from a copy, or remove {segment.name} and encode its utterances again."
+                )
+            checked[position] = True
+
+
+def _slices(files: dict[int, RowFile], numbers: list[int], firsts: list[int], counts: list[int]) -> list[np.ndarray]:
+    for number, runs in _runs(numbers, firsts, counts).items():
+        files[number].fetch(runs)
+    return [files[n].slice(first, count) for n, first, count in zip(numbers, firsts, counts, strict=True)]
+
+
+def _runs(numbers: list[int], firsts: list[int], counts: list[int]) -> dict[int, list[tuple[int, int]]]:
+    """The runs of rows (first, n) in each segment."""
+    runs: dict[int, list[tuple[int, int]]] = {}
+    for number, first, count in zip(numbers, firsts, counts, strict=True):
+        runs.setdefault(number, []).append((first, count))
+    return runs
