@@ -28,7 +28,8 @@ from featurestore.terminal import Commands, say, typer_app
 DATA, MODELS, TOOLS = "Corpora and features", "Members and ensembles", "Tools"
 
 Commands.order = (
-    "prepare", "split", "audit", "featurize", "fit-deepser", "fit-meta", "evaluate", "submit", "predict", "demo", "store", "bench",
+    "prepare", "split", "audit", "featurize", "fit-deepser", "fit-meta",
+    "evaluate", "submit", "predict", "demo", "store", "bench",
 )  # fmt: skip
 app = typer_app(cls=Commands)
 

@@ -30,6 +30,7 @@ from featurestore.store import FeatureStore
 
 REPO = Path(__file__).resolve().parents[1]
 COMMANDS = [
+    *("split", "audit"),
     *("prepare ravdess", "prepare csv", "featurize", "fit-deepser", "fit-meta", "evaluate", "predict", "demo"),
     *("submit task1", "submit task2", "submit check"),
     *("store ls", "store info", "store verify", "store rm", "bench io"),

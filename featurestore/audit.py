@@ -1,0 +1,269 @@
+"""What is wrong with a manifest's parts: who and what is in two of them, what can't be read, what nobody agreed on."""
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurestore.agreement import fleiss_kappa, krippendorff_interval, krippendorff_nominal
+from featurestore.content import Content, audio_contents
+from featurestore.errors import ConfigError
+from featurestore.manifest import Manifest
+from featurestore.overlap import (
+    PART_COLUMNS,
+    Items,
+    Overlap,
+    Repeat,
+    bare_key,
+    bare_text,
+    find_overlap,
+    find_repeats,
+    in_order,
+)
+from featurestore.splits import UNKNOWN_SPEAKERS
+from featurestore.votes import consensus
+
+KINDS = ("utterance", "speaker", "audio", "text")
+LEAKS = ("utterance", "speaker", "audio")  # a text is none: acted corpora share their sentences by design
+DURATION_SLACK_S = 0.05
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split or fold, or the utterances that are in none (name "")."""
+
+    name: str
+    n_utterances: int
+    n_speakers: int
+    n_unknown_speakers: int  # utterances whose speaker is missing or "Unknown"
+    hours: float  # this and the next three: NaN where no duration is known
+    shortest_s: float
+    median_s: float
+    longest_s: float
+    classes: dict[str, int]
+    n_unlabelled: int
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How many voted for the scheme's classes, and how far they agree; NaN where nothing tells."""
+
+    n_ratings: int
+    n_annotators: int | None  # None where the manifest has vote counts alone
+    n_rated: int
+    n_tied: int
+    n_label_against_plurality: int  # utterances labelled otherwise than their votes say
+    fleiss_kappa: float
+    krippendorff_nominal: float
+    krippendorff_interval: dict[str, float]  # of each attribute
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """What an audit found."""
+
+    name: str
+    n_utterances: int
+    parts: dict[str, list[Part]]  # by column; one part "all" where there is neither split nor fold
+    overlaps: list[Overlap]
+    repeats: list[Repeat]
+    unreadable: list[tuple[str, str]]  # utterance and reason
+    agreement: Agreement | None
+    notes: list[str]
+
+    @property
+    def leaks(self) -> list[Overlap]:
+        """The overlaps that spoil what is measured."""
+        return [overlap for overlap in self.overlaps if overlap.leak]
+
+    @property
+    def clean(self) -> bool:
+        """Nothing leaks, and every audio file can be decoded."""
+        return not self.leaks and not self.unreadable
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON types, NaN as None."""
+        found: dict[str, Any] = _plain({"clean": self.clean, **dataclasses.asdict(self)})
+        return found
+
+
+def audit(
+    manifest: Manifest,
+    *,
+    leaks: Sequence[str] = LEAKS,
+    audio: bool = True,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> AuditReport:
+    """Look for what the parts of `split` and of `fold` share, for files that can't be decoded, and for agreement.
+
+    leaks: the KINDS whose overlap is leakage (see `find_overlap`). audio: decode every file, in `workers` threads, and
+    compare the samples; else see only whether the files are there, and compare their paths. progress(done, total)
+    counts files. ConfigError: an unknown kind.
+    """
+    unknown = sorted(set(leaks) - set(KINDS))
+    if unknown:
+        raise ConfigError(f"Unknown kind of overlap {', '.join(unknown)}; expected some of {', '.join(KINDS)}.")
+    paths = _paths(manifest)
+    contents = audio_contents(manifest, workers=workers, progress=progress) if audio else _there(paths)
+    durations, notes = _durations(manifest, contents)
+    items: dict[str, Items] = {
+        "utterance": [bare_key(key) for key in manifest.keys],
+        "speaker": _speakers(manifest),
+        "audio": [content.digest or path for content, path in zip(contents, paths, strict=True)],
+        "text": [bare_text(text) for text in manifest.texts] if manifest.has("text") else [None] * len(manifest),
+    }
+    parts = {column: _part_names(manifest, column) for column in PART_COLUMNS if manifest.has(column)}
+    overlaps = [
+        find_overlap(kind, column, items[kind], names, manifest.keys, harmful=kind in leaks)
+        for column, names in parts.items()
+        for kind in KINDS
+    ]
+    labels = _labels(manifest)
+    twice = [
+        find_repeats(kind, items[kind], list(parts.values()), manifest.keys, labels) for kind in ("utterance", "audio")
+    ]
+    agreement = _agreement(manifest, notes)
+    if not parts:
+        notes.append("neither a split nor a fold column, so nothing can leak; `medusa split` makes them")
+    return AuditReport(
+        name=manifest.name,
+        n_utterances=len(manifest),
+        parts={column: part_summaries(manifest, column, durations) for column in parts or ["all"]},
+        overlaps=[overlap for overlap in overlaps if overlap is not None],
+        repeats=[repeat for repeats in twice for repeat in repeats],
+        unreadable=[(key, c.problem) for key, c in zip(manifest.keys, contents, strict=True) if c.problem],
+        agreement=agreement,
+        notes=notes,
+    )
+
+
+def part_summaries(manifest: Manifest, column: str, durations_s: NDArray[np.float64] | None = None) -> list[Part]:
+    """A summary of each part of a column, in their order; "all": one of the whole manifest.
+
+    durations_s (N,), NaN where unknown; None takes the manifest's own.
+    """
+    if durations_s is None:
+        durations_s = manifest.column("duration_s") if manifest.has("duration_s") else np.full(len(manifest), np.nan)
+    names = np.array(["all"] * len(manifest) if column == "all" else _part_names(manifest, column), object)
+    speakers, labels = np.array(_speakers(manifest), object), np.array(_labels(manifest), object)
+    return [_part(name, names == name, speakers, labels, durations_s, manifest) for name in in_order(set(names))]
+
+
+def _part(
+    name: str,
+    at: NDArray[np.bool_],
+    speakers: NDArray[Any],
+    labels: NDArray[Any],
+    durations_s: NDArray[np.float64],
+    manifest: Manifest,
+) -> Part:
+    seconds = durations_s[at][~np.isnan(durations_s[at])]
+    known = len(seconds) > 0
+    who, counts = speakers[at].tolist(), Counter(labels[at].tolist())
+    return Part(
+        name=name,
+        n_utterances=int(at.sum()),
+        n_speakers=len(set(who) - {None}),
+        n_unknown_speakers=who.count(None),
+        hours=float(seconds.sum() / 3600) if known else float("nan"),
+        shortest_s=float(seconds.min()) if known else float("nan"),
+        median_s=float(np.median(seconds)) if known else float("nan"),
+        longest_s=float(seconds.max()) if known else float("nan"),
+        classes={label: counts[label] for label in manifest.scheme.classes},
+        n_unlabelled=counts[None],
+    )
+
+
+def _agreement(manifest: Manifest, notes: list[str]) -> Agreement | None:
+    """Agreement of the ratings, else of the vote counts; None, and a note, where there are but shares."""
+    classes, ratings = manifest.scheme.classes, manifest.ratings
+    if ratings is not None:
+        counts = ratings.renamed(manifest.scheme.corpus_labels).counts(classes)
+    elif manifest.votes is not None:
+        counts = manifest.votes
+    else:
+        return None
+    if (counts != np.round(counts)).any():
+        notes.append("the votes are shares, not counts, so they tell no agreement")
+        return None
+    agreed = consensus(counts)
+    index = {name: c for c, name in enumerate(classes)}
+    labels = np.array([-1 if label is None else index[label] for label in _labels(manifest)])
+    against = (labels >= 0) & (agreed.labels >= 0) & (labels != agreed.labels)
+    by_attribute = (
+        {}
+        if ratings is None
+        else {name: krippendorff_interval(ratings.values[:, a], ratings.key_of)
+              for a, name in enumerate(ratings.attributes)}
+    )  # fmt: skip
+    return Agreement(
+        n_ratings=int(counts.sum()) if ratings is None else len(ratings),
+        n_annotators=None if ratings is None else len(np.unique(ratings.annotator_of)),
+        n_rated=int((~agreed.unrated).sum()),
+        n_tied=int(agreed.tied.sum()),
+        n_label_against_plurality=int(against.sum()),
+        fleiss_kappa=fleiss_kappa(counts),
+        krippendorff_nominal=krippendorff_nominal(counts),
+        krippendorff_interval=by_attribute,
+    )
+
+
+def _durations(manifest: Manifest, contents: Sequence[Content]) -> tuple[NDArray[np.float64], list[str]]:
+    """(N,) seconds as decoded, else as the manifest says; and a note where the two differ."""
+    decoded = np.array([content.duration_s for content in contents])
+    if not manifest.has("duration_s"):
+        return decoded, []
+    told = manifest.column("duration_s")
+    wrong = np.flatnonzero(np.abs(decoded - told) > DURATION_SLACK_S)
+    notes = []
+    if len(wrong):
+        first = wrong[0]
+        notes.append(
+            f"duration_s is wrong for {len(wrong):,} utterances, the first {manifest.keys[first]}: "
+            f"{told[first]:.2f} s told, {decoded[first]:.2f} s decoded"
+        )
+    return np.where(np.isnan(decoded), told, decoded), notes
+
+
+def _paths(manifest: Manifest) -> list[str | None]:
+    if not manifest.has("path"):
+        return [None] * len(manifest)
+    root = os.path.abspath(manifest.root)
+    return [
+        None if path is None else os.path.normpath(os.path.join(root, path))
+        for path in manifest.column("path").tolist()
+    ]
+
+
+def _there(paths: Sequence[str | None]) -> list[Content]:
+    gone = [path for path in paths if path is not None and not os.path.isfile(path)]
+    problems = {path: f"{path}: no such file. Check the manifest's path column and the corpus root." for path in gone}
+    return [Content(problem="" if path is None else problems.get(path, "")) for path in paths]
+
+
+def _part_names(manifest: Manifest, column: str) -> list[str]:
+    return [name or "" for name in manifest.column(column).tolist()]
+
+
+def _labels(manifest: Manifest) -> list[str | None]:
+    return manifest.labels if manifest.has("label") else [None] * len(manifest)
+
+
+def _speakers(manifest: Manifest) -> list[str | None]:
+    if not manifest.has("speaker"):
+        return [None] * len(manifest)
+    return [None if who in UNKNOWN_SPEAKERS else who for who in manifest.column("speaker").tolist()]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and value != value else value

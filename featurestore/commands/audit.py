@@ -1,0 +1,108 @@
+"""`medusa audit`: what the parts of a manifest share, and what is wrong with its files and votes."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import Argument, Option
+
+from featurestore.commands.split import parts_table
+from featurestore.errors import ConfigError
+from featurestore.terminal import FAILED_FILES, LISTED_FAILURES, bar, console, say
+
+if TYPE_CHECKING:
+    from featurestore.audit import AuditReport
+    from featurestore.overlap import Overlap
+
+SHOWN_PAIRS, SHOWN_PARTS, SHOWN_REPEATS = 6, 3, 20
+
+
+def audit(
+    manifest: Annotated[Path, Argument(help="Corpus table (.csv, .parquet).")],
+    strict_text: Annotated[bool, Option("--strict-text", help="Shared texts are leakage too.")] = False,
+    allow: Annotated[list[str] | None, Option(help="Not leakage: speaker, audio, utterance (repeat).")] = None,
+    audio: Annotated[bool, Option(help="Decode every file and compare the samples.")] = True,
+    workers: Annotated[int, Option(help="Decoding threads.", min=1)] = 2,
+    as_json: Annotated[bool, Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Look for speakers, audio and utterances in two splits or folds, and for files that can't be decoded.
+
+    Exit code 1 on either. A shared text is told but is no leakage, since acted corpora share their sentences, and so
+    is what two test splits share. The same audio twice in one split is a warning.
+
+    Example: `medusa audit corpus.csv`
+    """
+    from featurestore.audit import LEAKS
+    from featurestore.audit import audit as run
+    from featurestore.manifest import Manifest
+
+    table = Manifest.read(manifest)
+    wrong = sorted(set(allow or []) - set(LEAKS))
+    if wrong:
+        raise ConfigError(f"--allow {wrong[0]}: expected one of {', '.join(LEAKS)}.")
+    leaks = [kind for kind in (*LEAKS, *["text"] * strict_text) if kind not in (allow or [])]
+    with bar("decoding", len(table), "") as show:
+        report = run(table, leaks=leaks, audio=audio, workers=workers, progress=show)
+    if as_json:
+        sys.stdout.write(json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
+    else:
+        _print(report)
+    if not report.clean:
+        raise typer.Exit(FAILED_FILES)
+
+
+def _print(report: "AuditReport") -> None:
+    for column, parts in report.parts.items():
+        console().print(parts_table(column, parts))
+    for line in _agreement_lines(report):
+        say(line)
+    for overlap in report.overlaps:
+        _say_overlap(overlap)
+    for repeat in report.repeats[:SHOWN_REPEATS]:
+        labels = f", labelled {', '.join(map(str, repeat.labels))}" if len(set(repeat.labels)) > 1 else ""
+        say(f"warning: the same {repeat.kind} within one part: {', '.join(repeat.keys)}{labels}", "yellow")
+    if len(report.repeats) > SHOWN_REPEATS:
+        say(f"... and {len(report.repeats) - SHOWN_REPEATS:,} more such groups (--json lists all)", "yellow")
+    for key, reason in report.unreadable[:LISTED_FAILURES]:
+        say(f"unreadable: {key}: {reason}", "red")
+    if len(report.unreadable) > LISTED_FAILURES:
+        say(f"... and {len(report.unreadable) - LISTED_FAILURES:,} more", "red")
+    for note in report.notes:
+        say(f"note: {note}", "dim")
+    kinds = ", ".join(f"{leak.kind} across {leak.column}s" for leak in report.leaks)
+    say(
+        f"{report.name}: {report.n_utterances:,} utterances, {f'leakage: {kinds}' if kinds else 'no leakage'}, "
+        f"{len(report.repeats):,} repeated, {len(report.unreadable):,} unreadable",
+        "green" if report.clean else "red",
+    )
+
+
+def _say_overlap(overlap: "Overlap") -> None:
+    pairs = [f"{pair}: {n:,}" for pair, n in overlap.pairs.items()]
+    more = f" and {len(pairs) - SHOWN_PAIRS} more pairs" if len(pairs) > SHOWN_PAIRS else ""
+    what = {"audio": "audio clips"}.get(overlap.kind, f"{overlap.kind}s")
+    told = "LEAK" if overlap.leak else "shared"
+    say(
+        f"{told}: {overlap.n_items:,} {what} ({overlap.n_utterances:,} utterances) in more than one {overlap.column} "
+        f"({'; '.join(pairs[:SHOWN_PAIRS])}{more})",
+        "red" if overlap.leak else "",
+    )
+    for item, places in overlap.examples.items() if overlap.leak else ():
+        some = "; ".join(f"{part}: {', '.join(keys[:2])}" for part, keys in list(places.items())[:SHOWN_PARTS])
+        say(f"  {overlap.kind if overlap.kind == 'audio' else item}  {some}", "red")
+
+
+def _agreement_lines(report: "AuditReport") -> list[str]:
+    found = report.agreement
+    if found is None:
+        return []
+    by = "" if found.n_annotators is None else f" by {found.n_annotators:,} annotators"
+    lines = [
+        f"votes: {found.n_ratings:,}{by}, {found.n_rated:,} utterances rated, {found.n_tied:,} tied, "
+        f"{found.n_label_against_plurality:,} labelled against their plurality",
+        f"agreement: Fleiss' kappa {found.fleiss_kappa:.3f}, Krippendorff's alpha {found.krippendorff_nominal:.3f}",
+    ]
+    alphas = ", ".join(f"{name} {alpha:.3f}" for name, alpha in found.krippendorff_interval.items())
+    return lines + ([f"agreement: Krippendorff's alpha (interval) {alphas}"] if alphas else [])

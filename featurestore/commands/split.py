@@ -1,0 +1,80 @@
+"""`medusa split`: who learns and who is tested, written into the manifest."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option
+
+from featurestore.errors import ConfigError
+from featurestore.terminal import console, say, split_names
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from featurestore.audit import Part
+
+
+def split(
+    manifest: Annotated[Path, Argument(help="Corpus table (.csv, .parquet).")],
+    output: Annotated[Path, Option("--output", "-o", help="Manifest to write; may be the same.")],
+    folds: Annotated[int | None, Option(help="Column fold: this many, for --cv fold.", min=2)] = None,
+    hold_out: Annotated[float | None, Option(help="Column split: share of train for development, 0.1.")] = None,
+    balanced_sets: Annotated[int | None, Option(help="Column balanced_sets: draws of equal classes.", min=1)] = None,
+    given: Annotated[Path | None, Option(help="Table of utterance_id and split or fold to take over.")] = None,
+    by: Annotated[str, Option(help="Never torn apart: speaker, a column such as session; or utterance.")] = "speaker",
+    within: Annotated[str | None, Option(help="Only these splits, e.g. train,development.")] = None,
+    seed: Annotated[int, Option(help="Of every draw.")] = 0,
+) -> None:
+    """Divide a corpus: given partitions, folds, a held-out part, balanced sets. The same seed gives the same parts.
+
+    Parts are balanced in size and classes. They become columns; what a column held before is kept as NAME_was. After
+    --hold-out, folds are of the rest, and balanced sets of what was held out.
+
+    Example: `medusa split corpus.csv -o corpus.csv --folds 5 --by speaker`
+    """
+    from featurestore import splits
+    from featurestore.audit import part_summaries
+    from featurestore.manifest import Manifest
+    from featurestore.table_files import read_table_file
+
+    if (folds, hold_out, balanced_sets, given) == (None,) * 4:
+        raise ConfigError("Nothing to do: give --folds, --hold-out, --balanced-sets or --given.")
+    table, chosen = Manifest.read(manifest), split_names(within or "")
+    if given is not None:
+        table = splits.given_parts(table, read_table_file(given, any_delimiter=True), str(given))
+    if hold_out is not None:
+        table = splits.hold_out(table, hold_out, by=by, within=chosen or ["train"], seed=seed)
+    if folds is not None:
+        table = splits.assign_folds(table, folds, by=by, within=["train"] if hold_out else chosen, seed=seed)
+    if balanced_sets is not None:
+        drawn_from = ["development"] if hold_out else chosen or ["development"]
+        table = splits.assign_balanced_sets(table, balanced_sets, within=drawn_from, seed=seed)
+    table.write(output)
+    for column in ("split", "fold"):
+        if table.has(column):
+            console().print(parts_table(column, part_summaries(table, column)))
+    for note in table.notes:
+        say(f"note: {note}", "dim")
+    say(f"wrote {output}")
+
+
+def parts_table(column: str, parts: "list[Part]") -> "Table":
+    """A row for each part: utterances, speakers, hours, and how many of each class."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    hours = any(part.hours == part.hours for part in parts)
+    unlabelled = any(part.n_unlabelled for part in parts)
+    unknown = any(part.n_unknown_speakers for part in parts)
+    table.add_column("" if column == "all" else column)
+    names = ["utterances", "speakers", *["unknown speaker"] * unknown, *["hours", "min s", "median", "max"] * hours]
+    for name in (*names, *parts[0].classes, *["no label"] * unlabelled):
+        table.add_column(name, justify="right")
+    for part in parts:
+        cells = [f"{part.n_utterances:,}", f"{part.n_speakers:,}", *[f"{part.n_unknown_speakers:,}"] * unknown]
+        if hours:
+            cells += [f"{part.hours:.2f}", f"{part.shortest_s:.2f}", f"{part.median_s:.2f}", f"{part.longest_s:.2f}"]
+        cells += [f"{n:,}" for n in part.classes.values()] + [f"{part.n_unlabelled:,}"] * unlabelled
+        table.add_row(part.name or "none", *cells)
+    return table

@@ -1,0 +1,100 @@
+"""What two parts of a corpus share, and what stands twice in one."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations, islice
+
+PART_COLUMNS = ("split", "fold")
+LEARNED_FROM = ("train", "development")  # two test sets may share speakers: no model learns from either
+AUDIO_SUFFIX = re.compile(r"\.(wav|flac|ogg|opus|mp3|m4a|aiff?)$", re.IGNORECASE)
+N_EXAMPLES = 5
+
+Items = Sequence[str | None]  # (N,) what might be shared, None for nothing
+Parts = Sequence[str]  # (N,) "" for an utterance in none
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What two parts or more of a column share: of one kind, how much, between which, and the first few in full."""
+
+    kind: str
+    column: str
+    n_items: int
+    n_utterances: int
+    pairs: dict[str, int]  # "train, test" -> shared items
+    examples: dict[str, dict[str, list[str]]]  # item -> part -> utterances of it
+    leak: bool
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Utterances of one part with the same audio, or with ids that differ only in letter case and suffix."""
+
+    kind: str
+    keys: list[str]
+    labels: list[str | None]
+
+
+def find_overlap(
+    kind: str, column: str, items: Items, parts: Parts, keys: Sequence[str], *, harmful: bool
+) -> Overlap | None:
+    """What the parts of a column share, None if nothing. It is a leak if `harmful` and a model learns from either part.
+
+    Folds are all learned from; of the splits, train and development are.
+    """
+    rows: dict[str, dict[str, list[int]]] = {}
+    for i, (item, part) in enumerate(zip(items, parts, strict=True)):
+        if item is not None and part:
+            rows.setdefault(item, {}).setdefault(part, []).append(i)
+    shared = {item: places for item, places in rows.items() if len(places) > 1}
+    if not shared:
+        return None
+    pairs = Counter(pair for places in shared.values() for pair in combinations(in_order(places), 2))
+    learned = [column != "split" or a in LEARNED_FROM or b in LEARNED_FROM for a, b in pairs]
+    examples = {
+        item: {part: [keys[i] for i in places[part][:N_EXAMPLES]] for part in in_order(places)}
+        for item, places in islice(shared.items(), N_EXAMPLES)
+    }
+    return Overlap(
+        kind=kind,
+        column=column,
+        n_items=len(shared),
+        n_utterances=sum(len(at) for places in shared.values() for at in places.values()),
+        pairs={", ".join(pair): n for pair, n in pairs.most_common()},
+        examples=examples,
+        leak=harmful and any(learned),
+    )
+
+
+def find_repeats(
+    kind: str, items: Items, columns: Sequence[Parts], keys: Sequence[str], labels: Sequence[str | None]
+) -> list[Repeat]:
+    """Items that stand more than once without being shared by two parts of any column."""
+    rows: dict[str, list[int]] = {}
+    for i, item in enumerate(items):
+        if item is not None:
+            rows.setdefault(item, []).append(i)
+    within = [
+        at for at in rows.values() if len(at) > 1 and all(len({parts[i] for i in at} - {""}) <= 1 for parts in columns)
+    ]
+    return [Repeat(kind, [keys[i] for i in at], [labels[i] for i in at]) for at in within]
+
+
+def bare_key(key: str) -> str:
+    """An utterance id without letter case and audio suffix."""
+    return AUDIO_SUFFIX.sub("", key).casefold()
+
+
+def bare_text(text: str) -> str | None:
+    """What is said, without letter case, punctuation and spacing; None for nothing."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(re.findall(r"\w+", folded)) or None
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Splits in the order one learns and tests, folds by number, "" (none) last."""
+    splits = ("train", "development", "test")
+    return sorted(names, key=lambda name: (not name, splits.index(name) if name in splits else 3, len(name), name))
