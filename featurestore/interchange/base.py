@@ -1,0 +1,184 @@
+"""What the interchange formats share: what a source holds, what is to be written, and how arrays become layers."""
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from featurestore.errors import StoreError
+from featurestore.featureset import FeatureSet
+
+DEFAULT_LAYER = "features"
+# How rows of each stored dtype are read, and so exported: bfloat16 exactly, int8 dequantised.
+READ_AS = {"float16": "float16", "float32": "float32", "bfloat16": "float32", "int8": "float16"}
+READABLE = ("float16", "float32", "float64")
+
+Failures = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One utterance of a source: rows (T, D) by layer, and their dtype there (float16, float32, float64, bfloat16)."""
+
+    layers: dict[str, np.ndarray]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """N utterances somewhere, by position; nothing is read before `load`.
+
+    keys: their keys, in the source's order; the same one may come twice. where: the file or dataset of one, for
+    messages. load: read one; StoreError names what is wrong with it. failed: (file, reason) of what has no key.
+    notes: what the user should know.
+    """
+
+    keys: list[str]
+    where: Callable[[int], str]
+    load: Callable[[int], Loaded]
+    failed: Failures = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is to be written: utterances and layers of a feature set, with labels by key where there are any."""
+
+    features: FeatureSet
+    keys: Sequence[str]
+    layers: tuple[str, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    progress: Callable[[int, int], None] = lambda done, total: None
+
+    @property
+    def dtype(self) -> str:
+        """The numpy dtype of `rows`."""
+        return READ_AS[self.features.spec.dtype]
+
+    def rows(self, key: str, layer: str) -> np.ndarray:
+        """(T, D), C-contiguous, little-endian."""
+        return np.ascontiguousarray(self.features.array(key, layer), dtype=np.dtype(self.dtype).newbyteorder("<"))
+
+    def metadata(self) -> dict[str, str]:
+        """What formats with room for it are told: the layers' names, which reading uses, and the specification."""
+        spec = json.dumps(self.features.spec.to_json(), sort_keys=True)
+        return {"medusa_layers": json.dumps(self.layers), "medusa_spec": spec}
+
+
+@dataclass
+class Written:
+    """What came of a `write`: utterances written, those that lay there already, failures, and notes."""
+
+    done: int = 0
+    skipped: int = 0
+    failed: Failures = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class Format(Protocol):
+    """A module of this package. layers: {name: where it lies}, "" where that was not told; the module says what it is.
+
+    resumable: whether a `write` that was cut short can go on. occupied: what a `write` to `target` would replace.
+    """
+
+    resumable: bool
+
+    def read(self, path: Path, layers: Mapping[str, str], flatten: bool) -> AbstractContextManager[Source]: ...
+    def occupied(self, target: Path, layers: Sequence[str]) -> list[Path]: ...
+    def write(self, chosen: Selection, target: Path, resume: bool) -> Written: ...
+
+
+def float_dtype(dtype: np.dtype[Any], where: str) -> str:
+    """The dtype's name; StoreError unless it is one of READABLE."""
+    if dtype.name not in READABLE or dtype.kind != "f":
+        hint = " (bfloat16 as numpy saves it? save it as float32)" if dtype.kind == "V" else ""
+        raise StoreError(f"{where}: values of {dtype}{hint}; {', '.join(READABLE)} expected.")
+    return dtype.name
+
+
+def check_shape(shape: tuple[int, ...], names: Sequence[str], where: str) -> None:
+    """StoreError unless an array of this shape is one utterance: (T, D), (D,) or (L, T, D)."""
+    if len(shape) not in (1, 2, 3) or (len(shape) == 1 and shape[0] == 0):
+        raise StoreError(f"{where}: an array of shape {shape}; (T, D), (D,) or (L, T, D) expected.")
+    n_layers = shape[0] if len(shape) == 3 else 1
+    if n_layers == 0 or (names and n_layers != len(names)):
+        told = f"; the {len(names)} layers {', '.join(names)} were told" if names else ""
+        raise StoreError(f"{where}: an array of shape {shape}, so {n_layers} layers{told}.")
+
+
+def as_layers(array: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """(T, D); (D,), a pooled vector or a single frame, as one row; or (L, T, D) as L layers, numbered unless named."""
+    if array.ndim < 3:
+        return {(names[0] if names else DEFAULT_LAYER): np.atleast_2d(array)}
+    numbered = [f"layer_{i:02d}" for i in range(len(array))] if len(array) > 1 else [DEFAULT_LAYER]
+    return dict(zip(names or numbered, array, strict=True))
+
+
+def joined(parts: Mapping[str, Loaded]) -> Loaded:
+    """Layers that were read one by one, each a (T, D) of its own, as one utterance; of dtypes, one that holds all."""
+    layers = {name: next(iter(part.layers.values())) for name, part in parts.items()}
+    dtypes = {part.dtype for part in parts.values()}
+    return Loaded(layers, dtypes.pop() if len(dtypes) == 1 else "float64" if "float64" in dtypes else "float32")
+
+
+def group_by_utterance(names: Sequence[str], layers: Mapping[str, str], where: str) -> dict[str, dict[str, str]]:
+    """{utterance: {layer: name}} of "utterance/layer" names; empty when no name ends in one of the layers."""
+    endings = {told or layer: layer for layer, told in layers.items()}
+    found: dict[str, dict[str, str]] = {}
+    for name in names:
+        utterance, slash, ending = name.rpartition("/")
+        if slash and ending in endings:
+            found.setdefault(utterance, {})[endings[ending]] = name
+    if not found and any(layers.values()):
+        raise StoreError(
+            f"{where}: no name ends in {' or '.join(f'/{ending}' for ending in endings)}; there is "
+            f"{', '.join(repr(name) for name in names[:3]) or 'nothing'}."
+        )
+    return found
+
+
+def told_layers(metadata: Any) -> dict[str, str]:
+    """The layers that `Selection.metadata` told, or none."""
+    try:
+        names = json.loads(metadata)
+    except (TypeError, ValueError):
+        return {}
+    good = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return dict.fromkeys(names, "") if good else {}
+
+
+@contextmanager
+def replacing(*paths: Path) -> Iterator[list[Path]]:
+    """Temporary paths to write instead; they take the place of `paths`, durably, when the block ends well."""
+    temporary = [path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}") for path in paths]
+    try:
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        for path in (*temporary, *{path.parent for path in paths}):
+            _sync(path)
+        for new, path in zip(temporary, paths, strict=True):
+            os.replace(new, path)
+        for directory in {path.parent for path in paths}:
+            _sync(directory)
+    except OSError as error:
+        raise StoreError(f"{paths[0]} can't be written: {error.strerror or error}.") from error
+    finally:
+        for path in temporary:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,73 @@
+"""A feature set, or some of its utterances and layers, in a format that other tools read."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from featurestore.errors import ConfigError, StoreError
+from featurestore.featureset import FeatureSet
+from featurestore.interchange import FORMATS
+from featurestore.interchange.base import Format, Selection, Written
+
+
+def export_features(
+    features: FeatureSet,
+    format_name: str,
+    target: Path,
+    *,
+    keys: Sequence[str] | None = None,
+    layers: Sequence[str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Written:
+    """Write rows as they are read: float16 and float32 bit for bit, bfloat16 as float32 of the same value (in
+    safetensors as BF16), int8 dequantised to float16.
+
+    keys, layers: in this order; None: all. labels: by key, for emotion2vec's .emo. resume: go on with a directory of
+    .npy. overwrite: replace what has the same name. StoreError: a key or layer isn't there, or the target is not free.
+    """
+    chosen_format = format_of(format_name)
+    if resume and not chosen_format.resumable:
+        raise ConfigError(f"--resume: {format_name} is written whole or not at all; start again with --overwrite.")
+    wanted = tuple(layers) if layers is not None else features.layers
+    unknown = [layer for layer in wanted if layer not in features.layers]
+    if unknown or not wanted or len(set(wanted)) != len(wanted):
+        there = ", ".join(features.layers)
+        raise StoreError(f"Layers {', '.join(wanted)!r} of {features.name!r}: it has {there}, each to be told once.")
+    all_keys = list(features) if keys is None else list(keys)
+    features.lengths(all_keys)  # an error that lists those it lacks
+    if len(set(all_keys)) != len(all_keys):
+        raise StoreError("Some keys were given twice; an utterance is written once.")
+    occupied = chosen_format.occupied(target, wanted)
+    if occupied and not (resume or overwrite):
+        some = ", ".join(str(path) for path in occupied[:4])
+        how = "; --resume adds what is missing" if chosen_format.resumable else ""
+        raise StoreError(f"{some} exists already. Choose another target, or --overwrite replaces it{how}.")
+    selection = Selection(features, all_keys, wanted, labels or {}, progress or (lambda done, total: None))
+    written = chosen_format.write(selection, target, resume)
+    written.notes += [*_dtype_notes(features.spec.dtype, format_name), *_layer_notes(format_name, target, wanted)]
+    return written
+
+
+def format_of(name: str) -> Format:
+    """The format of this name; ConfigError lists them."""
+    if name not in FORMATS:
+        raise ConfigError(f"Format {name!r} is unknown; there are {', '.join(FORMATS)}.")
+    return FORMATS[name]
+
+
+def _dtype_notes(dtype: str, format_name: str) -> list[str]:
+    if dtype == "int8":
+        return ["int8 rows were written as the float16 they are read as; their int8 values and scales were not."]
+    if dtype == "bfloat16" and format_name != "safetensors":
+        return [f"{format_name} has no bfloat16: rows were written as float32 of the same values."]
+    return []
+
+
+def _layer_notes(format_name: str, target: Path, layers: Sequence[str]) -> list[str]:
+    if len(layers) == 1 or format_name not in ("npy", "emotion2vec"):
+        return []
+    told = " ".join(f"--layer {layer}={layer}" for layer in layers)
+    command = f"medusa store import {format_name} {target} NAME {told}"
+    return [f"One directory or name per layer; to read them back: {command}"]

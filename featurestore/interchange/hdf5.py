@@ -1,0 +1,99 @@
+"""One HDF5 file: a dataset per utterance, or a group per utterance with a dataset per layer.
+
+Keys are the datasets' (or groups') paths, encoded as in names.py; the writer encodes `/` as well, since a dataset `a`
+and a dataset `a/b` can't lie in one file. The layers' names are told in the root's attribute `medusa_layers`. A layer's
+`where` is the name of its dataset in each group. Soft and external links are not followed.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from featurestore.errors import StoreError
+from featurestore.interchange.base import (
+    Loaded,
+    Selection,
+    Source,
+    Written,
+    as_layers,
+    check_shape,
+    float_dtype,
+    group_by_utterance,
+    joined,
+    replacing,
+    told_layers,
+)
+from featurestore.interchange.names import escape, path_key
+
+resumable = False
+_DAMAGE = (OSError, RuntimeError, KeyError, ValueError)  # what h5py raises for a damaged file
+
+
+@contextmanager
+def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Source]:
+    """The datasets of the file, by name; where layers are told and groups have them, other datasets are left out."""
+    import h5py
+
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(h5py.File(path, "r"))
+            names: list[str] = []
+            file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+            layers = layers or told_layers(file.attrs.get("medusa_layers"))
+        except _DAMAGE as error:
+            raise StoreError(f"{path} can't be read as HDF5: {error}.") from error
+        if not names:
+            raise StoreError(f"{path} holds no datasets.")
+        grouped = group_by_utterance(names, layers, str(path))
+        entries = list(grouped or names)
+
+        def load(i: int) -> Loaded:
+            if not grouped:
+                return _load(file, path, entries[i], tuple(layers))
+            missing = sorted(set(layers) - set(grouped[entries[i]]))
+            if missing:
+                raise StoreError(f"{path}: utterance {entries[i]!r} lacks the layers {', '.join(missing)}.")
+            return joined({layer: _load(file, path, grouped[entries[i]][layer], (layer,)) for layer in layers})
+
+        yield Source([path_key(name, flatten) for name in entries], lambda i: f"{path}, {entries[i]!r}", load)
+
+
+def _load(file: Any, path: Path, name: str, names: Sequence[str]) -> Loaded:
+    where = f"{path}, {name!r}"
+    try:
+        dataset = file[name]
+        dtype = float_dtype(dataset.dtype, where)
+        check_shape(dataset.shape or (), names, where)
+        return Loaded(as_layers(dataset[()].astype(dtype, copy=False), names), dtype)
+    except _DAMAGE as error:
+        raise StoreError(f"{where} can't be read: {error}.") from error
+
+
+def occupied(target: Path, layers: Sequence[str]) -> list[Path]:
+    """The file itself, where it is."""
+    return [target] if target.exists() else []
+
+
+def write(chosen: Selection, target: Path, resume: bool) -> Written:
+    """The file, whole or not at all; an utterance that can't be read from the store is left out and reported."""
+    import h5py
+
+    written = Written()
+    with replacing(target) as (temporary,), h5py.File(temporary, "w") as file:
+        file.attrs.update(chosen.metadata())
+        for key in chosen.keys:
+            name = escape(key)
+            try:
+                rows = {layer: chosen.rows(key, layer) for layer in chosen.layers}
+            except StoreError as error:
+                written.failed.append((key, str(error)))
+                continue
+            if len(rows) == 1:
+                file.create_dataset(name, data=rows[chosen.layers[0]])
+            for layer in rows if len(rows) > 1 else ():
+                file.create_dataset(f"{name}/{layer}", data=rows[layer])
+            written.done += 1
+            chosen.progress(written.done + len(written.failed), len(chosen.keys))
+    return written

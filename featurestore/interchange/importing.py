@@ -1,0 +1,230 @@
+"""Features that other tools wrote, into a feature set: streamed, resumable, and checked against what is expected."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Container, Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from featurestore.errors import ConfigError, StoreError
+from featurestore.featureset import FeatureSet
+from featurestore.interchange.base import Failures, Loaded, Source
+from featurestore.interchange.description import Description, Fit
+from featurestore.interchange.exporting import format_of
+from featurestore.spec import check_set_name
+from featurestore.stopping import StopSignals
+from featurestore.store import FeatureStore, FeatureWriter
+
+# Utterances read while one is stored; each is held in memory.
+READ_AHEAD = 2
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class ImportReport:
+    """What a run did. missing: expected keys that neither source nor set has; surplus: keys that nobody expected."""
+
+    done: int = 0
+    skipped: int = 0
+    failed: Failures = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    surplus: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    wall_s: float = 0.0
+
+
+def import_features(
+    store: FeatureStore,
+    name: str,
+    format_name: str,
+    path: Path,
+    described: Description,
+    *,
+    layers: Mapping[str, str] | None = None,
+    flatten: bool = False,
+    expected_keys: Sequence[str] | None = None,
+    segment_bytes: int = 256 << 20,
+    progress: Progress | None = None,
+) -> ImportReport:
+    """Append every utterance of the source that the set `name` lacks; a file that can't be taken is reported.
+
+    layers: {name: where}, see the format's module. flatten: keys are file names without their directories.
+    expected_keys: what is missing or surplus beside them is told; StoreError, before anything is written, when none is
+    there. progress(done, total) counts skipped and failed ones too. Rows are never rounded unless a dtype is told
+    (but float64 to float32). Raises SpecMismatch when the set holds other features, and Interrupted after SIGINT or
+    SIGTERM, with what was finished committed.
+    """
+    started = time.monotonic()
+    check_set_name(name)
+    report = ImportReport()
+    with format_of(format_name).read(path, layers or {}, flatten) as source, StopSignals() as stop:
+        report.failed += source.failed
+        report.notes += source.notes
+        stored = _stored(store, name)
+        todo = _distinct(source, report)
+        if expected_keys is not None:
+            _compare(source, expected_keys, () if stored is None else stored, report)
+        first = _first_readable(source, todo, report)
+        if first is not None:
+            like = source.where(first[0])
+            spec = described.spec(first[1], like, None if stored is None else stored.spec)
+            provenance = {"imported_from": format_name, "source": path.name, "source_dtype": first[1].dtype}
+            provenance["medusa-ser"] = version("medusa-ser")
+            with store.writer(name, spec, provenance=provenance, segment_bytes=segment_bytes) as writer:
+                todo = _skip_present(writer, source, todo, report)
+                fit = Fit(spec, like, may_round=described.dtype is not None)
+                _append_all(writer, source, todo, fit, stop, report, progress)
+            if fit.n_rounded:
+                report.notes.append(f"{fit.n_rounded:,} utterances were float64 and were rounded to {spec.dtype}.")
+    report.failed = [(_printable(where), _printable(reason)) for where, reason in report.failed]
+    report.wall_s = time.monotonic() - started
+    return report
+
+
+def _stored(store: FeatureStore, name: str) -> FeatureSet | None:
+    """The set, where there is one."""
+    if name not in store:
+        return None
+    return store[name]
+
+
+def _distinct(source: Source, report: ImportReport) -> list[int]:
+    """Positions of the first utterance of each key that a store can hold; the others are failures."""
+    first: dict[str, int] = {}
+    for i, key in enumerate(source.keys):
+        where = source.where(i)
+        if _printable(key) != key:
+            report.failed.append((where, f"{where}: its name is not utf-8; rename it."))
+        elif first.setdefault(key, i) != i:
+            report.failed.append((where, f"{where}: its key {key!r} is that of {source.where(first[key])} too."))
+    return list(first.values())
+
+
+def _compare(source: Source, expected: Sequence[str], stored: Container[str], report: ImportReport) -> None:
+    found, wanted = set(source.keys), set(expected)
+    report.missing = [key for key in expected if key not in found and key not in stored]
+    report.surplus = [key for key in dict.fromkeys(source.keys) if key not in wanted]
+    if found and wanted and not found & wanted:
+        raise StoreError(
+            f"None of the manifest's {len(wanted)} utterances is in the source. The manifest has "
+            f"{', '.join(map(repr, expected[:2]))}; the source {', '.join(map(ascii, report.surplus[:2]))}. Keys are "
+            "paths without suffix; --flatten leaves their directories out."
+        )
+
+
+def _first_readable(source: Source, todo: Sequence[int], report: ImportReport) -> tuple[int, Loaded] | None:
+    """The first utterance that can be read: it says what the set is like. None, and all failures, when none can."""
+    failed: Failures = []
+    for i in todo:
+        try:
+            return i, source.load(i)
+        except StoreError as error:
+            failed.append((source.where(i), str(error)))
+    report.failed += failed
+    return None
+
+
+def _skip_present(writer: FeatureWriter, source: Source, todo: list[int], report: ImportReport) -> list[int]:
+    """The positions whose keys the set lacks; StoreError when it has other features under the first that it has."""
+    there = writer.set.index.positions([source.keys[i] for i in todo]) >= 0
+    report.skipped = int(there.sum())
+    if report.skipped and not _is_stored(writer, source, i := todo[int(there.argmax())]):
+        raise StoreError(
+            f"Feature set {writer.set.name!r} has other rows for {source.keys[i]!r} than {source.where(i)}. If these "
+            "are another encoder's, import them under another name."
+        )
+    return [i for i, is_there in zip(todo, there.tolist(), strict=True) if not is_there]
+
+
+def _is_stored(writer: FeatureWriter, source: Source, i: int) -> bool:
+    """Whether the set has the rows of utterance i, as far as that can be told."""
+    if writer.spec.dtype not in ("float16", "float32"):
+        return True
+    try:
+        loaded = source.load(i)
+    except StoreError:  # what can't be read now could be once
+        return True
+    with np.errstate(over="ignore"):
+        cast = {layer: rows.astype(writer.spec.dtype) for layer, rows in loaded.layers.items()}
+    return set(cast) == set(writer.spec.layers) and all(
+        np.array_equal(rows, writer.set.array(source.keys[i], layer)) for layer, rows in cast.items()
+    )
+
+
+def _append_all(
+    writer: FeatureWriter,
+    source: Source,
+    positions: Sequence[int],
+    fit: Fit,
+    stop: StopSignals,
+    report: ImportReport,
+    progress: Progress | None,
+) -> None:
+    total = report.skipped + len(positions) + len(report.failed)
+    with contextlib.closing(_loads(source, positions)) as loads:
+        while True:
+            with stop.raising(report):
+                item = next(loads, None)
+            if item is None:
+                return
+            i, loaded = item
+            if isinstance(loaded, StoreError):
+                report.failed.append((source.where(i), str(loaded)))
+            else:
+                _append(writer, source, i, loaded, fit, report)
+            if progress is not None:
+                progress(report.done + report.skipped + len(report.failed), total)
+
+
+def _append(writer: FeatureWriter, source: Source, i: int, loaded: Loaded, fit: Fit, report: ImportReport) -> None:
+    try:
+        writer.append(source.keys[i], fit(loaded))
+    except StoreError as error:
+        if isinstance(error.__cause__, OSError):  # the disk's fault, and the next utterance's too
+            raise
+        report.failed.append((source.where(i), f"{source.where(i)}: {error}"))
+        return
+    report.done += 1
+
+
+def _loads(source: Source, positions: Sequence[int]) -> Generator[tuple[int, Loaded | StoreError]]:
+    """Each utterance, or why it can't be read; the next ones are being read meanwhile."""
+    with ThreadPoolExecutor(READ_AHEAD) as pool:
+        waiting: deque[tuple[int, Future[Loaded]]] = deque()
+        for i in positions:
+            waiting.append((i, pool.submit(source.load, i)))
+            if len(waiting) > READ_AHEAD:
+                yield _result(*waiting.popleft())
+        while waiting:
+            yield _result(*waiting.popleft())
+
+
+def _result(i: int, loading: Future[Loaded]) -> tuple[int, Loaded | StoreError]:
+    try:
+        return i, loading.result()
+    except StoreError as error:
+        return i, error
+
+
+def _printable(text: str) -> str:
+    """The text with bytes that were not utf-8 as \\udcNN."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def parse_layers(texts: Sequence[str]) -> dict[str, str]:
+    """LAYER[=WHERE] each -> {name: where}; a number is that layer: "6=hidden6" -> {"layer_06": "hidden6"}."""
+    layers: dict[str, str] = {}
+    for text in texts:
+        name, equals, where = text.partition("=")
+        name = f"layer_{int(name):02d}" if name.isdecimal() else name
+        if not name or (equals and not where) or name in layers:
+            raise ConfigError(f"--layer {text!r}: expected LAYER or LAYER=WHERE, each layer once.")
+        layers[name] = where
+    return layers

@@ -1,0 +1,204 @@
+"""Directories of `.npy` files, one per utterance: what MEDUSA, MERTools and EmoBox read and write.
+
+MEDUSA and MERTools keep NAME.npy in one directory per encoder: (T, D), or (D,) when pooled or a single frame. EmoBox
+keeps the corpus's directories (Session1/NAME.npy): (T, D), or (L, T, D) of all layers. Keys are the relative paths
+without suffix (see names.py). A layer's `where` is its directory below the source; layers without one are the first
+axis of (L, T, D) files. Writing puts one layer into the target itself, several into target/LAYER.
+"""
+
+import contextlib
+import errno
+import os
+import secrets
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from featurestore.errors import ConfigError, StoreError
+from featurestore.interchange.base import (
+    Failures,
+    Loaded,
+    Selection,
+    Source,
+    Written,
+    as_layers,
+    check_shape,
+    float_dtype,
+    joined,
+)
+from featurestore.interchange.names import key_path, path_key
+
+SUFFIX = ".npy"
+resumable = True
+
+
+@contextmanager
+def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Source]:
+    """The files below `path`, sorted; not hidden ones or other suffixes, nor those behind a link to a directory."""
+    if any(layers.values()) and not all(layers.values()):
+        raise ConfigError(f"Layers {', '.join(layers)}: tell a directory for each of them, or for none.")
+    directories = {layer: path / where for layer, where in layers.items()} if any(layers.values()) else {"": path}
+    failed: Failures = []
+    names: set[str] = set()
+    for directory in directories.values():
+        names.update(_files(directory, failed))
+    files = sorted(names)
+
+    def load(i: int) -> Loaded:
+        if "" in directories:
+            return read_file(path / files[i], tuple(layers))
+        parts = {layer: read_file(directory / files[i], (layer,)) for layer, directory in directories.items()}
+        return joined(parts)
+
+    keys = [path_key(name.removesuffix(SUFFIX), flatten) for name in files]
+    yield Source(keys, lambda i: str(next(iter(directories.values())) / files[i]), load, failed)
+
+
+def read_file(path: Path, names: Sequence[str] = ()) -> Loaded:
+    """One .npy of floats as layers; StoreError when it is damaged, or holds something else."""
+    try:
+        with open(path, "rb") as file:
+            shape, fortran, dtype = read_header(file, path)
+            name = float_dtype(dtype, str(path))
+            check_shape(shape, names, str(path))
+            values = np.fromfile(file, dtype)
+    except OSError as error:
+        raise StoreError(f"{path} can't be read: {error.strerror or error}.") from error
+    array = values.reshape(shape[::-1]).T if fortran else values.reshape(shape)
+    return Loaded(as_layers(array.astype(name, copy=False), names), name)
+
+
+def read_header(file: BinaryIO, path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order and dtype, with `file` left where the values start; StoreError unless these end the file."""
+    try:
+        version = np.lib.format.read_magic(file)
+        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, fortran, dtype = header(file)
+        if min(shape, default=0) < 0:
+            raise ValueError(f"shape {shape}")
+    except Exception as error:  # its text is parsed as Python, which fails in many ways
+        raise StoreError(f"{path} is no .npy file, or a damaged one: {error}.") from None
+    if dtype.hasobject:
+        raise StoreError(f"{path} holds pickled objects, which are not read; save it as an array of numbers.")
+    expected = dtype.itemsize * int(np.prod(shape, dtype=object))
+    found = os.fstat(file.fileno()).st_size - file.tell()
+    if found != expected:
+        raise StoreError(f"{path} is damaged: {dtype} {shape} takes {expected} bytes, {found} follow its header.")
+    return shape, fortran, dtype
+
+
+def _files(directory: Path, failed: Failures) -> list[str]:
+    """Relative paths of the .npy files below `directory`; StoreError when there is none."""
+    if not directory.is_dir():
+        raise StoreError(f"{directory} is no directory; a directory of .npy files was expected there.")
+    found, others = [], 0
+    unreadable: list[OSError] = []
+    for parent, directories, names in os.walk(directory, onerror=unreadable.append):
+        directories[:] = sorted(name for name in directories if not name.startswith("."))
+        for name in directories:
+            if os.path.islink(os.path.join(parent, name)):
+                link = os.path.join(parent, name)
+                failed.append((link, f"{link} is a link to a directory and was not followed: import it by itself."))
+        for name in names:
+            if name.endswith(SUFFIX) and not name.startswith("."):
+                found.append(os.path.relpath(os.path.join(parent, name), directory))
+            else:
+                others += 1
+    failed += [(str(error.filename), f"{error.filename} can't be read: {error.strerror}.") for error in unreadable]
+    if not found and not failed:
+        raise StoreError(f"{directory} holds no .npy files, and {others} others.")
+    return found
+
+
+def occupied(target: Path, layers: Sequence[str]) -> list[Path]:
+    """The target itself, unless it is free or an empty directory."""
+    return [target] if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())) else []
+
+
+def write(chosen: Selection, target: Path, resume: bool) -> Written:
+    """One file per utterance and layer, each written aside and renamed; resume: leave those alone that are there."""
+    written = Written()
+    _check_case(chosen.keys, target)
+    for key in chosen.keys:
+        skipped = []
+        try:
+            for layer in chosen.layers:
+                directory = target if len(chosen.layers) == 1 else target / layer
+                skipped.append(_write_one(chosen, key, layer, directory, resume))
+        except StoreError as error:
+            if isinstance(error.__cause__, OSError):  # the disk's fault, and the next utterance's too
+                raise
+            written.failed.append((key, str(error)))
+        else:
+            written.skipped += all(skipped)
+            written.done += not all(skipped)
+        chosen.progress(written.done + written.skipped + len(written.failed), len(chosen.keys))
+    return written
+
+
+def _check_case(keys: Sequence[str], target: Path) -> None:
+    """StoreError where file names that differ in case (or in Unicode's form) are the same, and two keys are."""
+    folded: dict[str, str] = {}
+    pairs = [(folded[fold], key) for key in keys if folded.setdefault(fold := _folded(key), key) != key]
+    if not pairs:
+        return
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        probe = target / f".tmp-{secrets.token_hex(6)}-a"
+        probe.touch()
+        same = probe.with_name(probe.name.upper()).exists()
+        probe.unlink()
+    except OSError as error:
+        raise StoreError(f"{target} can't be written: {error.strerror or error}.") from error
+    if same:
+        first, second = pairs[0]
+        raise StoreError(f"{first!r} and {second!r} would be the same file in {target}; export them as hdf5.")
+
+
+def _folded(key: str) -> str:
+    return unicodedata.normalize("NFC", key.casefold())
+
+
+def _write_one(chosen: Selection, key: str, layer: str, directory: Path, resume: bool) -> bool:
+    """Write one array; True when it was there."""
+    path = directory / key_path(key, SUFFIX)
+    if resume and _is_there(path, chosen, key):
+        return True
+    rows = chosen.rows(key, layer)
+    temporary = path.with_name(f".tmp-{secrets.token_hex(6)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.resolve().is_relative_to(directory.resolve()):  # a link that somebody put there
+            raise StoreError(f"{path} would lie outside {directory}, behind a link; nothing was written there.")
+        with open(temporary, "xb") as file:
+            np.lib.format.write_array(file, rows, allow_pickle=False)
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            remedy = "export it as hdf5 or safetensors, which take any key"
+            raise StoreError(f"Key {key[:50]!r}... is too long for a file name; {remedy}.") from None
+        raise StoreError(f"{path} can't be written: {error.strerror or error}.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    return False
+
+
+def _is_there(path: Path, chosen: Selection, key: str) -> bool:
+    """Whether a whole array of this utterance's shape lies at `path`; StoreError when it is another one."""
+    try:
+        with open(path, "rb") as file:
+            shape, _, dtype = read_header(file, path)
+    except (OSError, StoreError):  # nothing there, or torn
+        return False
+    expected = (int(chosen.features.lengths([key])[0]), chosen.features.dim)
+    if shape != expected or dtype.name != chosen.dtype:
+        raise StoreError(
+            f"{path} holds {dtype} {shape}, this feature set {chosen.dtype} {expected}: was it written from another "
+            "one? Choose another target, or replace the files (--overwrite)."
+        )
+    return True
