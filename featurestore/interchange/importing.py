@@ -51,13 +51,16 @@ def import_features(
     flatten: bool = False,
     expected_keys: Sequence[str] | None = None,
     segment_bytes: int = 256 << 20,
+    container: str | None = None,
+    compress: str | None = None,
     progress: Progress | None = None,
 ) -> ImportReport:
     """Append every utterance of the source that the set `name` lacks; a file that can't be taken is reported.
 
     layers: {name: where}, see the format's module. flatten: keys are file names without their directories.
     expected_keys: what is missing or surplus beside them is told; StoreError, before anything is written, when none is
-    there. progress(done, total) counts skipped and failed ones too. Rows are never rounded unless a dtype is told
+    there. segment_bytes, container ("zarr", "hdf5"), compress: how the set is stored, see FeatureStore.writer.
+    progress(done, total) counts skipped and failed ones too. Rows are never rounded unless a dtype is told
     (but float64 to float32). Raises SpecMismatch when the set holds other features, and Interrupted after SIGINT or
     SIGTERM, with what was finished committed.
     """
@@ -77,7 +80,9 @@ def import_features(
             spec = described.spec(first[1], like, None if stored is None else stored.spec)
             provenance = {"imported_from": format_name, "source": path.name, "source_dtype": first[1].dtype}
             provenance["medusa-ser"] = version("medusa-ser")
-            with store.writer(name, spec, provenance=provenance, segment_bytes=segment_bytes) as writer:
+            with store.writer(
+                name, spec, provenance=provenance, segment_bytes=segment_bytes, format=container, compress=compress
+            ) as writer:
                 todo = _skip_present(writer, source, todo, report)
                 fit = Fit(spec, like, may_round=described.dtype is not None)
                 _append_all(writer, source, todo, fit, stop, report, progress)
@@ -218,12 +223,17 @@ def _printable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
+def layer_name(text: str) -> str:
+    """A layer as users tell it: "6" is "layer_06", anything else its name."""
+    return f"layer_{int(text):02d}" if text.isascii() and text.isdecimal() else text
+
+
 def parse_layers(texts: Sequence[str]) -> dict[str, str]:
     """LAYER[=WHERE] each -> {name: where}; a number is that layer: "6=hidden6" -> {"layer_06": "hidden6"}."""
     layers: dict[str, str] = {}
     for text in texts:
         name, equals, where = text.partition("=")
-        name = f"layer_{int(name):02d}" if name.isdecimal() else name
+        name = layer_name(name)
         if not name or (equals and not where) or name in layers:
             raise ConfigError(f"--layer {text!r}: expected LAYER or LAYER=WHERE, each layer once.")
         layers[name] = where

@@ -16,6 +16,7 @@ import safetensors.numpy
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from small_corpus import medusa
 
 from featurestore.errors import ConfigError, SpecMismatch, StoreError
 from featurestore.featureset import FeatureSet
@@ -800,3 +801,48 @@ def test_only_a_directory_can_be_resumed(store: FeatureStore, tmp_path: Path) ->
     with pytest.raises(ConfigError, match="whole or not at all"):
         export_features(features, "hdf5", tmp_path / "x", resume=True)
     assert isinstance(export_features(features, "npy", tmp_path / "y", resume=True), Written)
+
+
+class TestCommands:
+    def test_in_and_out_again(self, store: FeatureStore, tmp_path: Path) -> None:
+        data = {f"s{i % 2}/u{i}": np.stack(rows_of(i, i, seed=i)) for i in range(4)}
+        saved(tmp_path / "f" / "06", {key: rows[0] for key, rows in data.items()})
+        saved(tmp_path / "f" / "12", {key: rows[1] for key, rows in data.items()})
+        manifest = tmp_path / "corpus.csv"
+        manifest.write_text("utterance_id,text,label\n" + "".join(f"{key},hi,happy\n" for key in reversed(data)))
+        shared = ["-s", store.path, "-m", manifest]
+        layers = ["--layer", "6=06", "--layer", "12=12"]
+        told = ["--encoder", "wavlm-large", "--frame-rate", "50", "--format", "hdf5"]
+        said = medusa("store", "import", "npy", tmp_path / "f", "w", *layers, *told, *shared).stdout
+        assert "4 taken, 0 there already, 0 failed" in said
+        assert "missing" not in said
+        same(store["w"], data, ("layer_06", "layer_12"))
+        assert store["w"].spec.frame_rate_hz == 50
+        said = medusa("store", "export", "w", "emotion2vec", tmp_path / "e" / "train", "--layer", "12", *shared).stdout
+        assert "4 written" in said
+        assert (tmp_path / "e" / "train.emo").read_text().splitlines()[0] == "s1/u3\thappy"
+        medusa("store", "import", "emotion2vec", tmp_path / "e" / "train", "x", "--layer", "12", "-s", store.path)
+        same(store["x"], {key: rows[1:] for key, rows in data.items()}, ("layer_12",))
+
+    def test_failures_and_what_the_manifest_lacks(self, store: FeatureStore, tmp_path: Path) -> None:
+        directory = saved(tmp_path / "f", {"a": rows_of(1)[0], "b": rows_of(2)[0], "odd": np.arange(3)})
+        manifest = tmp_path / "corpus.csv"
+        manifest.write_text("utterance_id,text\na,hi\nc,hi\n")
+        call = ["store", "import", "npy", directory, "w", "-s", store.path, "-m", manifest]
+        result = medusa(*call, exit_code=1)
+        assert "2 taken, 0 there already, 1 failed" in result.stdout
+        assert "missing: 1 utterances of the manifest, 'c'" in result.stdout
+        assert "surplus: 2 utterances that the manifest lacks, 'b', 'odd'" in result.stdout
+        assert "odd.npy: values of int64" in result.stderr
+        (directory / "odd.npy").unlink()
+        assert "0 taken, 2 there already" in medusa(*call, exit_code=1).stdout  # one is still missing
+        np.save(directory / "c.npy", rows_of(1)[0])
+        assert "1 taken, 2 there already" in medusa(*call).stdout
+
+    def test_a_target_that_is_not_free(self, store: FeatureStore, tmp_path: Path) -> None:
+        filled(store, "w", {"a": np.stack(rows_of(2, 2))})
+        (tmp_path / "x.h5").write_text("mine")
+        call = ["store", "export", "w", "hdf5", tmp_path / "x.h5", "-s", store.path]
+        assert "--overwrite replaces it" in medusa(*call, exit_code=2).stderr
+        assert (tmp_path / "x.h5").read_text() == "mine"
+        assert "1 written" in medusa(*call, "--overwrite").stdout
