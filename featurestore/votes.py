@@ -254,9 +254,9 @@ class Ratings:
 
     def _with_also(self, column: pa.ChunkedArray, order: NDArray[np.int64]) -> "Ratings":
         if not pa.types.is_list(column.type) and not pa.types.is_large_list(column.type):
-            column = pc.split_pattern(pc.fill_null(checks.as_strings(column), ""), ALSO_SEPARATOR)
+            column = pc.split_pattern(pc.fill_null(_strings(column), ""), ALSO_SEPARATOR)
         rows = pc.list_parent_indices(column).to_numpy()
-        names, codes = _names(pc.utf8_trim_whitespace(pc.list_flatten(column)))
+        names, codes = _names(pc.utf8_trim_whitespace(_strings(pc.list_flatten(column))))
         labels = tuple(sorted({*self.labels, *names}))
         place = np.empty(len(order), np.int64)
         place[order] = np.arange(len(order))
@@ -317,12 +317,15 @@ def _encoded(table: pa.Table, name: str) -> tuple[tuple[str, ...], NDArray[np.in
 
 
 def _names(column: pa.ChunkedArray) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    column = pa.chunked_array(column) if isinstance(column, pa.Array) else column
-    if pa.types.is_dictionary(column.type):
-        column = pc.cast(column, column.type.value_type)
-    encoded = checks.as_strings(column).combine_chunks().dictionary_encode()
+    encoded = _strings(column).combine_chunks().dictionary_encode()
     codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
     return tuple(encoded.dictionary.to_pylist()), codes
+
+
+def _strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(column.type):
+        column = pc.cast(column, column.type.value_type)
+    return pc.cast(column, pa.string()) if pa.types.is_null(column.type) else checks.as_strings(column)
 
 
 def _recoded(names: Sequence[str | None], among: Sequence[str]) -> NDArray[np.int64]:
