@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 import platform
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,18 +67,22 @@ def featurize(
     batch_s: float | None = None,
     workers: int = 2,
     weights: Path | str | None = None,
+    format: str | None = None,
+    compress: str | None = None,
     progress: Progress | None = None,
 ) -> FeaturizeReport:
     """Encode every utterance of the manifest that the set `name` lacks, and append it to the set.
 
     batch_s: padded audio per forward pass (None: the encoder's default for its device). workers: decoding threads.
     weights: where the encoder's weights lie, for the record of a new set, so that they are found again.
+    format, compress: how new segments are stored, see `FeatureStore.writer`.
     progress(done, total, audio_s) is called after every utterance; done counts skipped and failed ones too.
     Raises SpecMismatch when the set holds other features, and Interrupted after SIGINT or SIGTERM.
     """
     started = time.monotonic()
     report = FeaturizeReport()
-    with StopSignals() as stop, store.writer(name, encoder.spec, provenance=provenance(weights)) as writer:
+    opened = store.writer(name, encoder.spec, provenance=provenance(weights), format=format, compress=compress)
+    with StopSignals() as stop, opened as writer:
         items, report.failed = _items(manifest, encoder)
         items, report.skipped = _missing(items, store, name)
         total = len(manifest)
@@ -125,8 +132,12 @@ def plan(
 
 
 def provenance(weights: Path | str | None = None) -> dict[str, str]:
-    """Versions of what computes features and where its weights lie, for the set's record, not for its fingerprint."""
-    record = {"python": platform.python_version()}
+    """Versions, command, date and where the weights lie, for the set's record, not for its fingerprint."""
+    record = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "python": platform.python_version(),
+    }
     for package in ("medusa-ser", "torch", "transformers", "numpy", "soundfile", "soxr"):
         try:
             record[package] = version(package)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from featurestore.errors import StoreError
+from featurestore.errors import SegmentGone, StoreError
 
 
 class Files(Protocol):
@@ -76,7 +76,7 @@ class Extent:
         return self.start + self.n_bytes
 
     def read(self) -> bytes:
-        """The bytes; StoreError when the file is too short or can't be read."""
+        """The bytes; SegmentGone when the file is, StoreError when it is too short or can't be read."""
         if not self.n_bytes:
             return b""
         try:
@@ -85,6 +85,8 @@ class Extent:
                 data = file.read(self.n_bytes)
                 while len(data) < self.n_bytes and (more := file.read(self.n_bytes - len(data))):
                     data += more
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise SegmentGone(f"{self.path} is gone.") from error
         except OSError as error:
             raise StoreError(f"{self.path} can't be read: {error.strerror}.") from error
         if len(data) < self.n_bytes:
@@ -132,6 +134,8 @@ class MappedArray:
 def _map_file(extent: Extent, lead: int) -> mmap.mmap:
     try:
         return _map_once(extent, lead)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise SegmentGone(f"{extent.path} is gone.") from error
     except OSError as error:
         # mmap keeps a file descriptor per map (before Python 3.13), and the usual soft limit is 1024.
         if error.errno != errno.EMFILE or not _raise_file_limit():

@@ -89,10 +89,11 @@ class Hdf5Container:
     def _extent(self, name: str, n_bytes: int) -> Extent:
         arrays = self._header.get("arrays")
         told = arrays.get(name) if isinstance(arrays, dict) else None
-        whole = isinstance(told, list) and len(told) == 2 and all(type(n) is int and n >= 0 for n in told)
-        if not whole or told[1] != n_bytes or sum(told) > self._size:
-            raise StoreError(f"{self.path}: array {name} of {n_bytes} bytes is placed at {told}; {self._remedy}")
-        return Extent(self.path, told[0], n_bytes)
+        if isinstance(told, list) and len(told) == 2 and all(type(n) is int and n >= 0 for n in told):
+            extent = Extent(self.path, *told)
+            if extent.n_bytes == n_bytes and extent.stop <= self._size:
+                return extent
+        raise StoreError(f"{self.path}: array {name} of {n_bytes} bytes is placed at {told}; {self._remedy}")
 
     def problems(self, info: SegmentInfo) -> Iterator[str]:
         """HDF5's own bytes, which other readers go by, and the user block, where they are altered."""

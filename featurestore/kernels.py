@@ -75,15 +75,19 @@ def _widening(half_instructions: Any) -> Any:
     return widen_value
 
 
-@intrinsic
-def _narrow(typing_context: Any, value: Any) -> Any:
-    def convert(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _narrow_ir(builder, arguments[0])
+def _narrowing() -> Any:
+    @intrinsic
+    def narrow_value(typing_context: Any, value: Any) -> Any:
+        def convert(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return _narrow_ir(builder, arguments[0])
 
-    return types.uint16(types.float32), convert
+        return types.uint16(types.float32), convert
+
+    return narrow_value
 
 
 HALF_CONVERSION = _has_half_conversion()
+_narrow = _narrowing()
 _value = _widening(_widen_ir if HALF_CONVERSION else _widen_by_bits_ir)
 
 

@@ -92,8 +92,7 @@ class SegmentWriter:
         self._keys.append(key)
         self._offsets.append(start + len(layers[0]))
         self._durations_s.append(duration_s)
-        pairs = zip(layers, scales or [None] * len(layers), strict=True)
-        self._checksums.extend(row_checksum(rows, values) for rows, values in pairs)
+        self._checksums.extend(row_checksum(rows, scales[i] if scales else None) for i, rows in enumerate(layers))
         self.n_utterances = n + 1
 
     def commit(self) -> Path:

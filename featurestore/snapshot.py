@@ -40,8 +40,9 @@ class Snapshot:
 
         False where that is impossible (compressed rows); values: (offsets[-1], D) in the stored dtype.
         """
-        files = {n: self.segments[n].layer(layer) for n in np.unique(self.index.segment[found]).tolist()}
-        if not all(isinstance(file, MappedRows) for file in files.values()):
+        layers = {n: self.segments[n].layer(layer) for n in np.unique(self.index.segment[found]).tolist()}
+        files = {n: file for n, file in layers.items() if isinstance(file, MappedRows)}
+        if len(files) < len(layers):
             return False
         if not self._checked(layer)[found].all() or any(self.segments[n].remote for n in files):
             self.stored(found, layer)
@@ -51,7 +52,7 @@ class Snapshot:
         for n, file in files.items():
             file.fetch([])
             targets = np.flatnonzero(row_segment == n)
-            values[targets] = file.array[source[targets]]  # type: ignore[attr-defined]
+            values[targets] = file.array[source[targets]]
         return True
 
     def announce(self, found: np.ndarray, layer: str) -> None:

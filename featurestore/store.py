@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from featurestore.segment_info import read_group
 from featurestore.segment_writer import TEMPORARY_PREFIX, SegmentWriter, remove_stale
 from featurestore.spec import FeatureSpec, check_set_name
 from featurestore.zarr3 import group_metadata, json_bytes, sync_directory, write_bytes
+
+if TYPE_CHECKING:
+    from featurestore.compact import CompactReport
 
 __all__ = ["FeatureSet", "FeatureStore", "FeatureWriter", "Packed"]
 
@@ -160,8 +163,18 @@ class FeatureStore:
         except OSError as error:
             raise StoreError(f"Feature set {path} can't be created: {error.strerror or error}.") from error
 
+    def compact(self, name: str, **options: Any) -> "CompactReport":
+        """Merge a set's small segments while others read and write; the options are those of `compact.compact`."""
+        from featurestore.compact import compact
+
+        if self._files.remote:
+            raise StoreError(f"{self.path} mirrors a remote store, which is read-only: compact locally, and push.")
+        return compact(self[name], **options)
+
     def remove(self, name: str) -> None:
         """Remove a feature set and its files; readers that have it open keep what they mapped."""
+        if self._files.remote:
+            raise StoreError(f"{self.path} mirrors a remote store, which is read-only.")
         self[name]
         path = self.path / name
         # Renamed first: whoever looks meanwhile sees the set whole or not at all.

@@ -66,6 +66,11 @@ def typer_app(**settings: Any) -> typer.Typer:
     )  # fmt: skip
 
 
+def store_place(text: str) -> Path | str:
+    """A path, or a URL as it is (a path would lose one of its slashes)."""
+    return str(text) if "://" in str(text) else Path(text)
+
+
 def panel(title: str) -> Callable[..., Any]:
     """An option in one panel of the help: panel(help text, option names, settings)."""
     return lambda text, *names, **settings: Option(*names, help=text, rich_help_panel=title, **settings)
@@ -74,7 +79,9 @@ def panel(title: str) -> Callable[..., Any]:
 reads, encodes, writes = panel("Input"), panel("Encoder"), panel("Output")
 network, training, system = panel("Network"), panel("Training"), panel("System")
 ManifestOption = Annotated[Path, reads("Corpus table (.csv, .parquet).", "--manifest", "-m")]
-StoreOption = Annotated[Path, reads("Feature store's directory.", "--store", "-s")]
+StoreOption = Annotated[
+    Path, reads("Feature store: directory, or URL to read.", "--store", "-s", parser=store_place, metavar="PATH")
+]
 CvOption = Annotated[str | None, reads("Manifest column of folds, e.g. fold.")]
 RunsOption = Annotated[Path, writes("Directory of the run directories.")]
 DeviceOption = Annotated[str, system("auto, cpu, cuda, cuda:1, ...")]

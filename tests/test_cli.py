@@ -33,7 +33,7 @@ COMMANDS = [
     *("split", "audit"),
     *("prepare ravdess", "prepare csv", "featurize", "fit-deepser", "fit-meta", "evaluate", "predict", "demo"),
     *("submit task1", "submit task2", "submit check"),
-    *("store ls", "store info", "store verify", "store rm", "store import", "store export", "bench io"),
+    *("store ls", "store info", "store verify", "store compact", "store rm", "store import", "store export", "bench io"),
 ]
 
 

@@ -31,7 +31,9 @@ def featurize(
     weights: Annotated[Path | None, encodes("Directory of its weights.")] = None,
     layers: Annotated[str, encodes("last, all, 6,12,24, last4, last4-sum.")] = "last",
     pool: Annotated[str, writes("none, mean, mean+std (over time).")] = "none",
-    dtype: Annotated[str, writes("Stored rows: float16 or float32.")] = "float16",
+    dtype: Annotated[str, writes("Stored rows: float16, float32, bfloat16, int8.")] = "float16",
+    format: Annotated[str | None, writes("New segments: zarr or hdf5; default: as the set has them, zarr.")] = None,
+    compress: Annotated[str | None, writes("zstd or blosc (zarr), gzip (hdf5); default: none.")] = None,
     whisper_window: Annotated[str | None, encodes("Whisper: pad30 (its own way) or short (faster).")] = None,
     compute: Annotated[str, encodes("Arithmetic: auto, float32, bfloat16, float16.")] = "auto",
     batch_s: Annotated[float | None, system("Seconds of audio per pass.", min=0.1)] = None,
@@ -80,7 +82,7 @@ def featurize(
         try:
             report = run(
                 table, loaded, FeatureStore.open_or_create(store), chosen, batch_s=batch_s, workers=workers,
-                weights=weights, progress=on_utterance,
+                weights=weights, format=format, compress=compress, progress=on_utterance,
             )  # fmt: skip
         except Interrupted as stop:
             show.close()

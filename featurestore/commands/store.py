@@ -6,9 +6,12 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
+from featurestore.commands.interchange import store_export, store_import
+from featurestore.compact import SEGMENT_BYTES
 from featurestore.terminal import (
     FAILED_FILES,
     StoreOption,
+    bar,
     console,
     directory_bytes,
     say,
@@ -16,7 +19,7 @@ from featurestore.terminal import (
     typer_app,
 )
 
-store_app = typer_app(help="Look into a feature store: ls, info, verify, rm.")
+store_app = typer_app(help="Look into a feature store: ls, info, verify, rm, import, export.")
 
 
 @store_app.command("ls")
@@ -84,6 +87,32 @@ def store_verify(
         raise typer.Exit(FAILED_FILES)
 
 
+@store_app.command("compact")
+def store_compact(
+    name: Annotated[str | None, Argument(help="A feature set; default: all.")] = None,
+    store: StoreOption = Path("store"),
+    segment_mb: Annotated[int, Option(help="Size of a merged segment.", min=1)] = SEGMENT_BYTES >> 20,
+    format: Annotated[str | None, Option(help="Also rewrite what is not stored so: zarr or hdf5.")] = None,
+    compress: Annotated[str | None, Option(help="Also rewrite: zstd or blosc (zarr), gzip (hdf5), ''.")] = None,
+) -> None:
+    """Merge small segments, and drop second copies of keys; readers and writers may go on meanwhile.
+
+    Example: `medusa store compact wavlm-large -s store`
+    """
+    from featurestore.store import FeatureStore
+
+    opened = FeatureStore.open(store)
+    for each in opened.names() if name is None else [name]:
+        with bar(each, len(opened[each])) as show:
+            report = opened.compact(
+                each, segment_bytes=segment_mb << 20, format=format, compress=compress, progress=show
+            )
+        say(
+            f"{each}: {report.n_before:,} segments -> {report.n_after:,}; {report.n_copied:,} utterances copied, "
+            f"{report.n_dropped:,} second copies dropped"
+        )
+
+
 @store_app.command("rm")
 def store_rm(
     name: Annotated[str, Argument(help="A feature set.")],
@@ -104,3 +133,7 @@ def store_rm(
         )
     opened.remove(name)
     say(f"removed {name}")
+
+
+store_app.command("import")(store_import)
+store_app.command("export")(store_export)

@@ -1,6 +1,7 @@
 """What is written under a key is read back under it, whatever happens to the writer."""
 
 import dataclasses
+import functools
 import json
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from hypothesis.extra import numpy as hnp
 
 from featurestore.errors import SpecMismatch, StoreError
 from featurestore.featureset import FeatureSet
+from featurestore.segment_info import SMALL_ARRAYS, content_name
 from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
 
@@ -52,12 +55,19 @@ def utterances(n: int, spec: FeatureSpec = SPEC, seed: int = 0, prefix: str = "u
 
 
 def fill(
-    store: FeatureStore, name: str, data: dict[str, np.ndarray], spec: FeatureSpec = SPEC, **options: int
+    store: FeatureStore, name: str, data: dict[str, np.ndarray], spec: FeatureSpec = SPEC, **options: Any
 ) -> FeatureSet:
     with store.writer(name, spec, **options) as writer:
         for i, (key, rows) in enumerate(data.items()):
             writer.append(key, rows, duration_s=i / 4)
     return store[name]
+
+
+@pytest.fixture(params=["zarr", "hdf5"], autouse=True)
+def _format(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test of this module runs over both formats: what a writer writes unless told."""
+    monkeypatch.setattr(FeatureStore, "writer", functools.partialmethod(FeatureStore.writer, format=request.param))
+    return str(request.param)
 
 
 @pytest.fixture
@@ -105,7 +115,7 @@ class TestRoundTrip:
 
     def test_zarr_finds_sets_and_segments_by_itself(self, store: FeatureStore) -> None:
         data = utterances(20)
-        features = fill(store, "posteriors/m1", data, segment_bytes=100)
+        features = fill(store, "posteriors/m1", data, segment_bytes=100, format="zarr")
         group = zarr.open_group(store.path, mode="r")["posteriors/m1"]
         assert group.attrs["spec"]["encoder"] == "wavlm-large"
         segments = dict(group.groups())
@@ -165,9 +175,14 @@ class TestReading:
         packed = features.gather(list(data), out=out)
         assert np.shares_memory(packed.values, out)
         assert (out[len(packed.values) :] == 7).all()
-        for bad in (out[:3], out[:, :3], out.astype(np.float32), np.asfortranarray(out)):
+        for bad in (out[:3], out[:, :3], np.asfortranarray(out)):
             with pytest.raises(StoreError, match="buffer"):
                 features.gather(list(data), out=bad)
+        wide = features.gather(list(data), out=np.empty((1000, 4), np.float32))
+        assert np.array_equal(wide.values, packed.values.astype(np.float32))
+        for dtype in ("float64", "int8"):
+            with pytest.raises(StoreError, match=f"float16 or float32, not as {dtype}"):
+                features.gather(list(data), dtype=dtype)
 
     def test_large_and_small_utterances_gather_alike(self, store: FeatureStore) -> None:
         spec = dataclasses.replace(SPEC, dim=900, layers=("l",))
@@ -248,10 +263,10 @@ class TestReading:
     def test_opening_reads_no_segment(self, store: FeatureStore) -> None:
         features = fill(store, "a", utterances(3))
         for segment in features.segments:
-            (segment.path / "zarr.json").write_text("{")
+            (segment.path / "zarr.json" if segment.format == "zarr" else segment.path).write_text("{")
         lazy = FeatureStore.open(store.path)["a"]
         assert lazy.dim == 4
-        with pytest.raises(StoreError, match=r"zarr\.json"):
+        with pytest.raises(StoreError, match=features.segments[0].name):
             len(lazy)
 
     def test_colliding_hashes_are_told_apart(self, store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +290,7 @@ class TestWriting:
         bad[1, 3, 2] = value
         with store.writer("a", SPEC) as writer:
             writer.append("before", rows)
-            with pytest.raises(StoreError, match=rf"'spoilt', layer 'layer_12', row 3 of 5.*{told}.*--dtype float32"):
+            with pytest.raises(StoreError, match=rf"'spoilt', layer 'layer_12', row 3 of 5.*{told}.*--dtype .*float32"):
                 writer.append("spoilt", bad)
             writer.append("after", rows)
         assert list(store["a"]) == ["before", "after"]
@@ -447,7 +462,7 @@ class TestStores:
                 store["a"]
 
     def test_verify_names_damaged_segments_and_foreign_files(self, store: FeatureStore) -> None:
-        features = fill(store, "a", utterances(30), segment_bytes=300)
+        features = fill(store, "a", utterances(30), segment_bytes=300, format="zarr")
         first, second, *_ = (segment.path for segment in features.segments)
         shard = first / "layer_12/c/0/0"
         data = bytearray(shard.read_bytes())
@@ -462,11 +477,16 @@ class TestStores:
         assert any("notes" in problem for problem in problems)
 
     def test_offsets_that_lead_astray_are_refused_on_open(self, store: FeatureStore) -> None:
-        features = fill(store, "a", utterances(5))
-        path = features.segments[0].path / "offsets/c/0"
-        offsets = np.fromfile(path, "<i8")
-        offsets[2] = 1 << 40
-        offsets.tofile(path)
+        """Also where the segment's name says that they are meant."""
+        features = fill(store, "a", utterances(5), format="zarr")
+        segment = features.segments[0]
+        small = {name: segment.small(name) for name in SMALL_ARRAYS}
+        small["offsets"] = small["offsets"].copy()
+        small["offsets"][2] = 1 << 40
+        small["offsets"].tofile(segment.path / "offsets/c/0")
+        with pytest.raises(StoreError, match="were altered"):
+            store["a"]["u1"]
+        segment.path.rename(segment.path.with_name(content_name(features.spec.fingerprint, small)))
         with pytest.raises(StoreError, match="offsets must rise"):
             store["a"]["u1"]
 

@@ -1,0 +1,144 @@
+"""Merging a feature set's small segments into large ones, while others read it and write to it.
+
+The merged segments are committed first, then the old ones removed, the last name first. Of a key that stands in several
+segments the one in the smallest name counts (FORMAT.md, section 6), so a reader finds the same rows at every moment:
+every segment that holds a copy which does not count is merged too, and among the old segments the one that counts goes
+last. A crash in between leaves both, which the next compaction clears up. Rows are copied as they are stored and
+compared with their checksums on the way.
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from featurestore.errors import StoreError
+from featurestore.featureset import FeatureSet
+from featurestore.segment import Segment, row_checksum
+from featurestore.segment_writer import TEMPORARY_PREFIX, SegmentWriter, remove_stale
+from featurestore.zarr3 import sync_directory
+
+SEGMENT_BYTES = 1 << 30
+
+# Told (utterances copied, utterances in all).
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class CompactReport:
+    """Segments before and after, utterances copied, and copies of keys dropped that did not count."""
+
+    n_before: int
+    n_after: int
+    n_copied: int
+    n_dropped: int
+
+
+def compact(
+    features: FeatureSet,
+    *,
+    segment_bytes: int = SEGMENT_BYTES,
+    format: str | None = None,
+    compress: str | None = None,
+    progress: Progress | None = None,
+) -> CompactReport:
+    """Merge segments of less than half of `segment_bytes` of rows, up to that size, and drop copies of keys.
+
+    format, compress: where told, also rewrite every segment that is stored otherwise. An interrupt loses the segment
+    being written and nothing else. StoreError names a segment whose rows are damaged; it is left as it is.
+    """
+    remove_stale(features.path)
+    features.refresh()
+    index, segments = features.index, features.segments
+    new_format = features.format if format is None else format
+    new_compress = (features.compress if new_format == features.format else "") if compress is None else compress
+    shadowed = np.array(sorted(index.shadowed), dtype=np.int64)
+    chosen = set(index.segment[shadowed].tolist())
+    row_bytes = features.spec.row_type.row_bytes(features.dim) * len(features.layers)
+    small = [i for i, segment in enumerate(segments) if segment.n_rows * row_bytes < segment_bytes // 2]
+    if len(small) > 1:
+        chosen.update(small)
+    if format is not None or compress is not None:
+        stored = [(segment.format, segment.info.compress) for segment in segments]
+        chosen.update(i for i, each in enumerate(stored) if each != (new_format, new_compress))
+    # A copy that counts must not lose to one that doesn't while old segments go: all segments with the key take part.
+    for position in shadowed.tolist():
+        chosen.add(int(index.segment[index.positions_of_bytes([index.key_bytes(position)])[0]]))
+    old = [segments[i] for i in sorted(chosen)]
+    positions = [p for i in sorted(chosen) for p in range(*index.segment_starts[i : i + 2].tolist())]
+    kept = [p for p in positions if p not in index.shadowed]
+    made: list[Path] = []
+    writer: SegmentWriter | None = None
+    try:
+        for done, (key, rows, scales, duration_s) in enumerate(_stored(features, kept)):
+            writer = writer or SegmentWriter(features.path, features.spec, new_format, new_compress)
+            writer.append(key, rows, duration_s, scales)
+            if writer.n_bytes >= segment_bytes:
+                made.append(writer.commit())
+                writer = None
+            if progress is not None:
+                progress(done + 1, len(kept))
+        if writer is not None:
+            made.append(writer.commit())
+            writer = None
+    finally:
+        if writer is not None:
+            writer.discard()
+    for segment in reversed(old):
+        if segment.path not in made:
+            remove_segment(segment.path)
+    if old:
+        sync_directory(features.path)
+    features.refresh()
+    return CompactReport(len(segments), len(segments) - len(old) + len(made), len(kept), len(positions) - len(kept))
+
+
+def _stored(
+    features: FeatureSet, positions: list[int]
+) -> Iterator[tuple[bytes, list[np.ndarray], list[np.ndarray], float]]:
+    """Key, rows and scales per layer as they are stored, and duration, of each position."""
+    index, segments = features.index, features.segments
+    durations: dict[int, np.ndarray] = {}
+    for position in positions:
+        number = int(index.segment[position])
+        if number not in durations:
+            durations = {number: segments[number].small("durations_s")}
+        local = position - int(index.segment_starts[number])
+        rows, scales = _utterance(segments[number], local, int(index.first_row[position]), int(index.n_rows[position]))
+        yield index.key_bytes(position), rows, scales, float(durations[number][local])
+
+
+def _utterance(segment: Segment, local: int, first: int, n: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    rows: list[np.ndarray] = []
+    scales: list[np.ndarray] = []
+    for column, layer in enumerate(segment.spec.layers):
+        file = segment.layer(layer)
+        file.fetch([(first, n)])
+        rows.append(np.ascontiguousarray(file.slice(first, n)))
+        if segment.spec.row_type.scaled:
+            scales.append(segment.scales(layer).slice(first, n))
+        if row_checksum(rows[-1], scales[-1] if scales else None) != segment.checksums()[local, column]:
+            raise StoreError(
+                f"{segment.path}: rows of utterance {local}, layer {layer}, were altered (wrong checksum), so that "
+                "nothing was removed. `medusa store verify` names what is damaged; restore it, or remove the segment."
+            )
+    return rows, scales
+
+
+def remove_segment(path: Path) -> None:
+    """Remove a segment at once for whoever looks, then its files; who has it open keeps what is mapped."""
+    gone = path.with_name(f"{TEMPORARY_PREFIX}removed-{secrets.token_hex(6)}")
+    try:
+        os.rename(path, gone)
+    except FileNotFoundError:
+        return  # another compaction was faster
+    except OSError as error:
+        raise StoreError(f"{path} can't be removed: {error.strerror}.") from error
+    if gone.is_dir():
+        shutil.rmtree(gone, ignore_errors=True)
+    else:
+        gone.unlink(missing_ok=True)

@@ -1,0 +1,149 @@
+"""Compaction changes where rows lie and nothing else, whoever reads and writes meanwhile."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featurestore.compact import compact
+from featurestore.errors import StoreError
+from featurestore.featureset import FeatureSet
+from featurestore.segment_writer import SegmentWriter
+from featurestore.spec import FeatureSpec
+from featurestore.store import FeatureStore
+
+SPEC = FeatureSpec("audio", "e", "none", ("l0", "l1"), 5, dtype="int8")
+
+
+def fill(store: FeatureStore, spec: FeatureSpec, n: int, seed: int = 0, **options: str) -> dict[str, bytes]:
+    rng = np.random.default_rng(seed)
+    for first in range(0, n, 3):
+        with store.writer("a", spec, **options) as writer:  # type: ignore[arg-type]
+            for i in range(first, min(first + 3, n)):
+                writer.append(f"{seed}-{i}", rng.normal(size=(2, int(rng.integers(0, 6)), 5)), duration_s=i / 2)
+    return contents(store["a"])
+
+
+def contents(features: FeatureSet) -> dict[str, bytes]:
+    return {
+        key: b"".join(features.stored(key, layer).tobytes() for layer in features.layers)
+        + features.durations_s([key]).tobytes()
+        for key in features
+    }
+
+
+@pytest.mark.parametrize(("format", "compress"), [("zarr", ""), ("hdf5", ""), ("zarr", "blosc")])
+def test_many_small_segments_become_one(tmp_path: Path, format: str, compress: str) -> None:
+    store = FeatureStore.create(tmp_path / "s")
+    written = fill(store, SPEC, 20, format=format, compress=compress)
+    reader = store["a"]
+    before = reader.array("0-4").copy()
+    view = reader.stored("0-4")
+    assert len(reader.segments) == 7
+    told: list[tuple[int, int]] = []
+    report = store.compact("a", progress=lambda done, total: told.append((done, total)))
+    assert (report.n_before, report.n_after, report.n_copied, report.n_dropped) == (7, 1, 20, 0)
+    assert told[-1] == (20, 20)
+    assert contents(store["a"]) == written
+    assert store["a"].verify() == []
+    assert sorted(path.name for path in (store.path / "a").iterdir()) == sorted(
+        ["zarr.json", store["a"].segments[0].name]
+    )
+    # A reader from before goes on with what it mapped, and finds what it had not opened yet.
+    assert view.shape == (len(before), 5)
+    assert np.array_equal(reader.array("0-4"), before)
+    assert contents(reader) == written
+    assert store.compact("a").n_copied == 0
+
+
+def test_segment_size_is_kept_and_large_ones_stay(tmp_path: Path) -> None:
+    store = FeatureStore.create(tmp_path / "s")
+    written = fill(store, SPEC, 30)
+    store.compact("a", segment_bytes=300)
+    features = store["a"]
+    assert 1 < len(features.segments) < 10
+    assert contents(features) == written
+    names = {segment.name for segment in features.segments if segment.n_rows * 18 >= 150}
+    store.compact("a", segment_bytes=300)
+    assert names <= {segment.name for segment in store["a"].segments}
+
+
+def test_a_set_can_change_its_format(tmp_path: Path) -> None:
+    store = FeatureStore.create(tmp_path / "s")
+    written = fill(store, SPEC, 9)
+    store.compact("a", segment_bytes=1, format="hdf5", compress="gzip")
+    assert {(segment.format, segment.info.compress) for segment in store["a"].segments} == {("hdf5", "gzip")}
+    assert contents(store["a"]) == written
+
+
+def test_copies_that_do_not_count_are_dropped(tmp_path: Path) -> None:
+    """Two writers wrote the same key with different rows: what a reader finds stays what it was."""
+    store = FeatureStore.create(tmp_path / "s")
+    spec = FeatureSpec("audio", "e", "none", ("l",), 2)
+    for value in range(6):
+        path = store.writer("a", spec).set.path
+        segment = SegmentWriter(path, spec)
+        segment.append(b"both", [np.full((300, 2), value, np.float16)], 1.0)
+        segment.append(f"own{value}".encode(), [np.full((1, 2), value, np.float16)], 1.0)
+        segment.commit()
+    winner = float(store["a"]["both"][0, 0])
+    assert len(store["a"]) == 7
+    report = store.compact("a", segment_bytes=1000)  # every segment is large, and all hold a copy
+    assert report.n_dropped == 5
+    assert float(store["a"]["both"][0, 0]) == winner
+    assert sorted(store["a"]) == ["both", *(f"own{value}" for value in range(6))]
+    assert store["a"].verify() == []
+
+
+def test_damaged_rows_stop_it_and_nothing_is_lost(tmp_path: Path) -> None:
+    store = FeatureStore.create(tmp_path / "s")
+    fill(store, SPEC, 9)
+    segments = store["a"].segments
+    shard = next(s for s in segments if s.n_rows).path / "l1/c/0/0"
+    data = bytearray(shard.read_bytes())
+    data[0] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(StoreError, match="nothing was removed"):
+        store.compact("a")
+    assert [segment.name for segment in store["a"].segments] == [segment.name for segment in segments]
+
+
+def test_readers_and_a_writer_meanwhile(tmp_path: Path) -> None:
+    store = FeatureStore.create(tmp_path / "s")
+    written = fill(store, SPEC, 60)
+    keys = list(written)
+    wrong: list[str] = []
+    done = threading.Event()
+
+    def read() -> None:
+        rng = np.random.default_rng(threading.get_ident() % 2**32)
+        try:
+            while not done.is_set():
+                features = store["a"]
+                for key in rng.choice(keys, 8).tolist():
+                    found = b"".join(features.stored(key, layer).tobytes() for layer in features.layers)
+                    if not written[key].startswith(found) or len(written[key]) - len(found) != 8:
+                        wrong.append(key)
+        except BaseException as error:
+            wrong.append(repr(error))
+
+    def write() -> None:
+        try:
+            for seed in range(1, 6):
+                fill(store, SPEC, 6, seed=seed)
+        except BaseException as error:
+            wrong.append(repr(error))
+
+    threads = [threading.Thread(target=read) for _ in range(3)] + [threading.Thread(target=write)]
+    for thread in threads:
+        thread.start()
+    for size in (100, 200, 400, 800, 1 << 20):
+        compact(store["a"], segment_bytes=size)
+    threads[-1].join()
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert len(store["a"]) == 90
+    assert store["a"].verify() == []
