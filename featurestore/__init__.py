@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from featurestore.spec import FeatureSpec as FeatureSpec
     from featurestore.store import FeatureStore as FeatureStore
     from featurestore.store import FeatureWriter as FeatureWriter
+    from featurestore.votes import Ratings as Ratings
 
 _HOME = {
     "decode": "audio",
@@ -57,6 +58,7 @@ _HOME = {
     "FeatureSpec": "spec",
     "FeatureStore": "store",
     "FeatureWriter": "store",
+    "Ratings": "votes",
 }
 
 __all__ = sorted(_HOME)
