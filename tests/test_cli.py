@@ -23,6 +23,7 @@ from benchmarks.commands import bench_io
 from benchmarks.io import IoSettings
 from featurestore.audio import decode
 from featurestore.commands.featurize import featurize as featurize_command
+from featurestore.corpora import CORPORA
 from featurestore.encoders import load_encoder
 from featurestore.featurize import featurize
 from featurestore.manifest import Manifest
@@ -31,7 +32,8 @@ from featurestore.store import FeatureStore
 REPO = Path(__file__).resolve().parents[1]
 COMMANDS = [
     *("split", "audit"),
-    *("prepare ravdess", "prepare csv", "featurize", "fit-deepser", "fit-meta", "evaluate", "predict", "demo"),
+    *(f"prepare {name}" for name in (*CORPORA, "csv")),
+    *("featurize", "fit-deepser", "fit-meta", "evaluate", "predict", "demo"),
     *("submit task1", "submit task2", "submit check"),
     *("store ls", "store info", "store verify", "store compact", "store rm", "store import", "store export", "bench io"),
 ]
@@ -189,7 +191,7 @@ def test_options_out_of_range_are_named_with_what_is_possible(chain: Chain, tmp_
     assert "one of the two" in refused(*fit, "--folds", "3")
     assert "cuda" in refused(*fit, "--device", "quantum")
     encode = ["featurize", "--encoder", "logmel", "-m", chain.manifest, "-s", tmp_path / "s"]
-    assert "float32" in refused(*encode, "--dtype", "int8")
+    assert "float32" in refused(*encode, "--dtype", "int16")
     assert "mean+std" in refused(*encode, "--pool", "max")
     assert "no weights" in refused(*encode, "--weights", tmp_path)
     assert "posteriors, logits" in refused("fit-meta", "--inputs", "features", *chain.shared)

@@ -7,7 +7,6 @@ import typer
 from typer import Argument, Option
 
 from featurestore.commands.interchange import store_export, store_import
-from featurestore.compact import SEGMENT_BYTES
 from featurestore.terminal import (
     FAILED_FILES,
     StoreOption,
@@ -91,7 +90,7 @@ def store_verify(
 def store_compact(
     name: Annotated[str | None, Argument(help="A feature set; default: all.")] = None,
     store: StoreOption = Path("store"),
-    segment_mb: Annotated[int, Option(help="Size of a merged segment.", min=1)] = SEGMENT_BYTES >> 20,
+    segment_mb: Annotated[int, Option(help="Size of a merged segment.", min=1)] = 1024,
     format: Annotated[str | None, Option(help="Also rewrite what is not stored so: zarr or hdf5.")] = None,
     compress: Annotated[str | None, Option(help="Also rewrite: zstd or blosc (zarr), gzip (hdf5), ''.")] = None,
 ) -> None:
