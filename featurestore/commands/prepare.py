@@ -1,35 +1,70 @@
 """`medusa prepare`: a corpus's manifest, one table of its utterances."""
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from featurestore.corpora import CORPORA, Corpus
 from featurestore.errors import ConfigError
-from featurestore.terminal import console, say, split_names, split_pair, typer_app
+from featurestore.terminal import console, panel, say, split_names, split_pair, typer_app
 
 if TYPE_CHECKING:
     from featurestore.manifest import Manifest
 
+labels, folds = panel("Labels"), panel("Folds")
 TableOption = Annotated[Path, Option("--output", "-o", help="Manifest to write (.csv, .parquet).")]
-JoinOption = Annotated[int | None, Option(help="Join the corpus's folds to this many (former ones: fold_was).", min=2)]
+MergeOption = Annotated[list[str] | None, labels("CLASS=INTO, repeat for each: excited=happy.")]
+DropOption = Annotated[str | None, labels("Classes whose utterances are left out: other,fear.")]
+LabelledOption = Annotated[bool, labels("Leave out utterances without a label.", "--labelled-only")]
+JoinOption = Annotated[int | None, folds("Join the corpus's folds to this many (former ones: fold_was).", min=2)]
+AFTER: dict[str, tuple[Any, Any]] = {
+    "output": (TableOption, inspect.Parameter.empty),
+    "merge": (MergeOption, None),
+    "drop": (DropOption, None),
+    "labelled_only": (LabelledOption, False),
+    "join_folds": (JoinOption, None),
+}
+OPTIONS: dict[str, tuple[Any, Any]] = {  # a reader's keyword -> type; None is the reader's own default
+    "scheme": (str | None, None),
+    "label": (str | None, None),
+    "audio": (Path | None, None),
+    "secondary": (float | None, None),
+    "transcripts": (bool, True),
+    "check_audio": (bool, True),
+    "durations": (bool, False),
+}
 
 prepare_app = typer_app(help="Make a corpus's manifest: one table of its utterances.")
 
 
-@prepare_app.command("ravdess")
-def prepare_ravdess(
-    root: Annotated[Path, Option(help="Directory of Actor_01 ... Actor_24.")],
-    output: TableOption,
-    join_folds: JoinOption = None,
-) -> None:
-    """Read RAVDESS's own layout (speech; wav, flac or ogg), with EmoBox's six speaker-disjoint folds.
+def _command(name: str, corpus: Corpus) -> Callable[..., None]:
+    """The command of one corpus: its source, the options it declares, and those that all have."""
 
-    Example: `medusa prepare ravdess --root RAVDESS -o ravdess.csv`
-    """
-    from featurestore.corpora import read_ravdess
+    def prepare(**given: Any) -> None:
+        after = {option: given.pop(option) for option in AFTER}
+        source = given.pop("source")
+        finish(corpus(source, **{option: value for option, value in given.items() if value is not None}), **after)
 
-    _write_manifest(read_ravdess(root), output, join_folds)
+    source = Argument(help=corpus.source) if corpus.is_file else Option("--root", help=corpus.source)
+    parameters = {"source": (Annotated[Path, source], inspect.Parameter.empty)}
+    for option, about in corpus.options.items():
+        kind, default = OPTIONS[option]
+        parameters[option] = (Annotated[kind, Option(help=about)], default)
+    kinds = inspect.Parameter.KEYWORD_ONLY
+    prepare.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(n, kinds, default=d, annotation=t) for n, (t, d) in (parameters | AFTER).items()]
+    )
+    prepare.__annotations__ = {n: t for n, (t, _) in (parameters | AFTER).items()}
+    example = "FILE" if corpus.is_file else "--root DIR"
+    prepare.__doc__ = f"{corpus.about}\n\nExample: `medusa prepare {name} {example} -o {name}.csv`"
+    return prepare
+
+
+for _name, _corpus in CORPORA.items():
+    prepare_app.command(_name)(_command(_name, _corpus))
 
 
 @prepare_app.command("csv")
@@ -42,6 +77,9 @@ def prepare_csv(
     root: Annotated[Path | None, Option(help="Where relative audio paths start; default: the table's place.")] = None,
     check_audio: Annotated[bool, Option(help="Look whether every audio file exists.")] = True,
     labels: Annotated[bool, Option(help="Insist on labels, votes or attributes.")] = True,
+    merge: MergeOption = None,
+    drop: DropOption = None,
+    labelled_only: LabelledOption = False,
     join_folds: JoinOption = None,
 ) -> None:
     """Validate a table, give its columns the manifest's names, and report every problem at once.
@@ -69,19 +107,30 @@ def prepare_csv(
         check_audio=check_audio,
         require_label=labels,
     )
-    _write_manifest(manifest, output, join_folds)
+    finish(manifest, output, merge, drop, labelled_only, join_folds)
 
 
-def _write_manifest(manifest: "Manifest", output: Path, join: int | None) -> None:
-    from featurestore.corpora.folds import join_folds
+def finish(
+    manifest: "Manifest",
+    output: Path,
+    merge: list[str] | None = None,
+    drop: str | None = None,
+    labelled_only: bool = False,
+    join_folds: int | None = None,
+) -> None:
+    """Merge and drop classes, join folds, write the manifest and print what it holds."""
+    from featurestore.corpora import folds
+    from featurestore.corpora.relabel import relabelled
     from featurestore.corpora.summary import summary_table
 
-    notes = manifest.notes
-    if join is not None:
-        manifest = join_folds(manifest, join)
+    if merge or drop or labelled_only:
+        pairs = dict(split_pair("--merge", text) for text in merge or [])
+        manifest = relabelled(manifest, pairs, split_names(drop or ""), labelled_only)
+    if join_folds is not None:
+        manifest = folds.join_folds(manifest, join_folds)
     manifest.write(output)
     console().print(summary_table(manifest))
-    for note in notes:
+    for note in manifest.notes:
         say(f"note: {note}", "dim")
     say(f"wrote {output}")
 

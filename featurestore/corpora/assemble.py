@@ -1,0 +1,184 @@
+"""What readers of corpora share: audio files, documented tables, translated values, and the manifest made of them."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore import manifest_checks as checks
+from featurestore.audio import duration_s
+from featurestore.errors import AudioError, ManifestError
+from featurestore.labelscheme import LabelScheme
+from featurestore.manifest import Manifest
+from featurestore.table_files import read_table_file
+from featurestore.votes import Ratings
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+N_NAMED = 5
+
+
+def audio_files(directory: Path, suffixes: Sequence[str] = AUDIO_SUFFIXES) -> list[Path]:
+    """The audio files at and below a directory, sorted; no dot files, which macOS leaves beside any file it copies."""
+    found = [
+        Path(at, name)
+        for at, _, names in os.walk(directory, followlinks=True)
+        for name in names
+        if name.lower().endswith(tuple(suffixes)) and not name.startswith(".")
+    ]
+    return sorted(found)
+
+
+def existing(root: Path, names: Sequence[str], what: str) -> Path:
+    """The first of `names` that is in `root`; ManifestError says what is there instead."""
+    for name in names:
+        if (root / name).exists():
+            return root / name
+    if not root.is_dir():
+        raise ManifestError(f"{root} is not a directory; expected one that holds {what} ({' or '.join(names)}).")
+    there = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
+    raise ManifestError(f"{root} has no {what}: expected {' or '.join(names)}, found {there}. Check --root.")
+
+
+def documented_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
+    """A table with the columns a corpus documents; ManifestError names those that are missing or unknown."""
+    table = read_table_file(path)
+    refuse_other_columns(table, path, required, optional)
+    return table
+
+
+def refuse_other_columns(table: pa.Table, path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> None:
+    """ManifestError naming the required columns that are missing, and those that are not documented."""
+    names = table.column_names
+    problems = [checks.missing_column(name, names) for name in required if name not in names]
+    unknown = [name for name in names if name not in (*required, *optional)]
+    if unknown:
+        known = ", ".join((*required, *optional))
+        problems.append(f"unknown columns {unknown}, expected only {known}; is it another release of the corpus?")
+    if problems:
+        raise ManifestError(checks.sentence(str(path), problems))
+
+
+def translated(
+    column: pa.ChunkedArray, known: Mapping[str, str | None], path: Path | str, name: str
+) -> pa.ChunkedArray:
+    """A column with each value replaced by what `known` says, null kept; ManifestError lists other values by row."""
+    column = pa.chunked_array([column]) if isinstance(column, pa.Array) else column
+    encoded = column.combine_chunks().dictionary_encode()
+    values = encoded.dictionary.to_pylist()
+    strange = [value for value in values if value not in known]
+    if strange:
+        rows = np.flatnonzero(pc.is_in(column, value_set=pa.array(strange)).to_numpy(zero_copy_only=False)).tolist()
+        what = f"column {name!r} has an unknown value, expected one of {list(known)}"
+        problem = checks.listing(what, rows, column.to_pylist())
+        raise ManifestError(checks.sentence(str(path), [problem]))
+    words = pa.array([known[value] for value in values], pa.string())
+    return pa.chunked_array([words.take(encoded.indices)])
+
+
+def numbers(column: pa.ChunkedArray, low: float, high: float, path: Path | str, name: str) -> pa.ChunkedArray:
+    """A column as float64 within [low, high], null where empty; ManifestError lists what is neither by row."""
+    column = pa.chunked_array([column]) if isinstance(column, pa.Array) else column
+    values, bad = checks.as_numbers(column)
+    problems = [checks.listing(f"column {name!r} is not a number", bad, column.to_pylist())] if bad else []
+    problems += checks.range_problems(values, f"column {name!r}", low, high)
+    if problems:
+        raise ManifestError(checks.sentence(str(path), problems))
+    return values
+
+
+def code(path: Path, field: str, value: str, known: Mapping[str, Any]) -> Any:
+    """What a code in a file's name stands for; ManifestError names the file, the field, and the codes there are."""
+    if value not in known:
+        raise ManifestError(
+            f"{path}: unknown {field} code {value!r}, expected one of {', '.join(known)}. "
+            "Move it elsewhere, or restore its name."
+        )
+    return known[value]
+
+
+def missing_audio(paths: Iterable[str | None], root: Path) -> list[str]:
+    """The sentence for audio files that do not exist, by row, or none."""
+    paths = list(paths)
+    rows = [i for i, path in enumerate(paths) if path is not None and not os.path.isfile(os.path.join(root, path))]
+    if not rows:
+        return []
+    return [checks.listing(f"audio file not found (relative paths start at {os.path.abspath(root)})", rows, paths)]
+
+
+def named(what: str, names: Sequence[str]) -> str:
+    """`2 of what: a, b`, long lists cut: a note on utterances."""
+    more = f" and {len(names) - N_NAMED:,} more" if len(names) > N_NAMED else ""
+    return f"{len(names):,} {what}: {', '.join(names[:N_NAMED])}{more}"
+
+
+def of_clips(
+    rows: Sequence[Mapping[str, object]],
+    scheme: LabelScheme,
+    root: Path,
+    name: str,
+    *,
+    n_clips: int | None = None,
+    ratings: Ratings | None = None,
+) -> Manifest:
+    """The manifest of rows with a `path`, sorted by id, with durations from the files' headers.
+
+    A second copy of an utterance id is left out and noted, as are unreadable headers (no duration then), and a number
+    of clips other than n_clips, the complete corpus's.
+    """
+    first: dict[str, Mapping[str, object]] = {}
+    copies = []
+    for row in rows:
+        key = str(row["utterance_id"])
+        if key in first:
+            copies.append(key)
+        first.setdefault(key, row)
+    chosen = [first[key] for key in sorted(first)]
+    seconds, notes = header_durations([root / str(row["path"]) for row in chosen])
+    table = pa.Table.from_pylist([{**row, "duration_s": s} for row, s in zip(chosen, seconds, strict=True)])
+    manifest = Manifest(table, scheme, root, name, ratings)
+    if copies:
+        manifest.notes.append(named("second copies left out", copies))
+    if n_clips is not None and len(manifest) != n_clips:
+        manifest.notes.append(f"{len(manifest):,} of the corpus's {n_clips:,} clips")
+    manifest.notes += notes
+    return manifest
+
+
+def of_columns(
+    columns: Mapping[str, Any],
+    scheme: LabelScheme,
+    root: Path,
+    name: str,
+    *,
+    source: Path,
+    check_audio: bool = True,
+    notes: Sequence[str] = (),
+    ratings: Ratings | None = None,
+) -> Manifest:
+    """The manifest of columns from `source`, which every problem names; with check_audio, missing files are one."""
+    table, problems = checks.typed(pa.table(dict(columns)))
+    problems += checks.table_problems(table, scheme)
+    if check_audio and "path" in table.column_names:
+        problems += missing_audio(table.column("path").to_pylist(), root)
+    if problems:
+        raise ManifestError(checks.sentence(str(source), problems))
+    manifest = Manifest(table, scheme, root, name, ratings)
+    manifest.notes += notes
+    return manifest
+
+
+def header_durations(paths: Sequence[Path]) -> tuple[list[float | None], list[str]]:
+    """Seconds of each file by its header, None and a note where that can't be read."""
+    seconds: list[float | None] = []
+    notes = []
+    for path in paths:
+        try:
+            seconds.append(round(duration_s(path), 3))
+        except AudioError as error:
+            seconds.append(None)
+            notes.append(f"no duration: {error}")
+    return seconds, notes

@@ -1,0 +1,37 @@
+"""Files of one JSON object per line, plain or gzipped, whose problems are named by line."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from featurestore.errors import ManifestError
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(`file:line`, object) of each line that isn't blank; ManifestError for what is no such file."""
+    if not path.is_file():
+        raise ManifestError(f"{path} is not a file; expected one of JSON lines (.jsonl, .jsonl.gz). Check the path.")
+    number = 0
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    found = json.loads(line)
+                    if not isinstance(found, dict):
+                        raise ValueError(f"found {type(found).__name__}")
+                    yield f"{path}:{number}", found
+    except (ValueError, OSError, EOFError) as error:  # a UnicodeDecodeError is a ValueError
+        raise ManifestError(f"{path}:{number}: expected one JSON object per line ({error}). Write it again.") from None
+
+
+def field(where: str, record: dict[str, Any], *names: str) -> Any:
+    """A field of a record, or of a record in it; ManifestError names the line and the fields there are."""
+    value: Any = record
+    for i, name in enumerate(names):
+        if not isinstance(value, dict) or name not in value:
+            there = f"only {', '.join(map(repr, value))}" if isinstance(value, dict) else f"{value!r}"
+            raise ManifestError(f"{where}: no field {'.'.join(names[: i + 1])!r}, {there}.")
+        value = value[name]
+    return value

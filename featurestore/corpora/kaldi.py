@@ -1,0 +1,65 @@
+"""A Kaldi data directory: `wav.scp`, and `utt2spk`, `spk2gender`, `text`, `utt2emo`, `utt2dur` where they are there."""
+
+from pathlib import Path
+
+from featurestore.corpora.assemble import of_columns
+from featurestore.errors import ManifestError
+from featurestore.manifest import LabelScheme, Manifest
+
+COLUMN_OF = {"utt2spk": "speaker", "text": "text", "utt2emo": "label", "utt2dur": "duration_s"}
+GENDERS = {"m": "male", "f": "female"}
+
+
+def read_kaldi(root: Path, *, audio: Path | None = None, check_audio: bool = True) -> Manifest:
+    """The manifest of the utterances of `wav.scp`.
+
+    audio: where relative paths start, by default the working directory, as in Kaldi. Columns: utterance_id, path,
+    speaker, gender, label, text, duration_s; an utterance may be missing from the files of all but the first two.
+    ManifestError names file and line: pipes instead of files, a `segments` file, ids that repeat or are not in wav.scp.
+    """
+    if (root / "segments").exists():
+        raise ManifestError(
+            f"{root / 'segments'}: utterances are pieces of longer files. Cut them first "
+            "(extract-segments scp:wav.scp segments ark,scp:...), then give each piece a line in wav.scp."
+        )
+    paths = _table(root / "wav.scp")
+    for where, path in paths.values():
+        if path.endswith("|"):
+            raise ManifestError(f"{where}: {path!r} is a command, expected a file. Write its output to a file first.")
+    columns: dict[str, list[str | None]] = {"utterance_id": list(paths), "path": [path for _, path in paths.values()]}
+    for name, column in COLUMN_OF.items():
+        if (root / name).exists():
+            found = _table(root / name, empty=name == "text")
+            for key, (where, _) in found.items():
+                if key not in paths:
+                    raise ManifestError(f"{where}: {key!r} is not in wav.scp. Run utils/fix_data_dir.sh {root}.")
+            columns[column] = [found[key][1] if key in found else None for key in paths]
+    if (root / "spk2gender").exists() and "speaker" in columns:
+        gender_of = {}
+        for speaker, (where, gender) in _table(root / "spk2gender").items():
+            if gender not in GENDERS:
+                raise ManifestError(f"{where}: unknown gender {gender!r}, expected m or f.")
+            gender_of[speaker] = GENDERS[gender]
+        columns["gender"] = [gender_of.get(speaker or "") for speaker in columns["speaker"]]
+    labels = sorted({label for label in columns.get("label", []) if label})
+    notes = [] if labels else [f"no labels: {root / 'utt2emo'} is not there"]
+    return of_columns(
+        columns, LabelScheme(tuple(labels)), Path(".") if audio is None else audio, root.resolve().name,
+        source=root / "wav.scp", check_audio=check_audio, notes=notes,
+    )  # fmt: skip
+
+
+def _table(path: Path, empty: bool = False) -> dict[str, tuple[str, str]]:
+    """Key -> (`file:line`, the rest of its line)."""
+    if not path.is_file():
+        raise ManifestError(f"{path} is not a file; a Kaldi data directory has one. Check --root.")
+    found: dict[str, tuple[str, str]] = {}
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            key, _, value = line.strip().partition(" ")
+            if not key or not (value.strip() or empty):
+                raise ManifestError(f"{path}:{number}: expected an id, a space and a value, found {line.strip()!r}.")
+            if key in found:
+                raise ManifestError(f"{path}:{number}: {key!r} has a line already. Run utils/fix_data_dir.sh.")
+            found[key] = (f"{path}:{number}", value.strip())
+    return found

@@ -1,0 +1,69 @@
+"""lhotse's cuts (`cuts.jsonl`, `cuts.jsonl.gz`): a cut is an utterance when it is the whole of one mono file."""
+
+from pathlib import Path
+from typing import Any
+
+from featurestore.corpora.assemble import of_columns
+from featurestore.corpora.json_lines import field, json_lines
+from featurestore.errors import ManifestError
+from featurestore.manifest import LabelScheme, Manifest
+
+WHOLE_FILES = "Save each cut as a file of its own first: cuts.save_audios(DIR), then to_file."
+
+
+def read_lhotse(path: Path, *, label: str = "emotion", audio: Path | None = None, check_audio: bool = True) -> Manifest:
+    """The manifest of a file of cuts.
+
+    label: the field of the supervision's, else of the cut's, `custom` that holds the class; where no cut has it there
+    is no label column. audio: where relative sources start, by default the directory of the file. Columns: utterance_id
+    (the cut's id), path, speaker, gender, label, text, duration_s, and what else `custom` holds (no lists).
+    ManifestError names the line: mixed or padded cuts, pieces of a recording, several channels or supervisions, sources
+    that are no files.
+    """
+    rows = [_row(where, cut, label) for where, cut in json_lines(path)]
+    if not rows:
+        raise ManifestError(f"{path} holds no cuts.")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns: dict[str, Any] = {name: [row.get(name) for row in rows] for name in names}
+    columns = {name: values for name, values in columns.items() if any(value is not None for value in values)}
+    labels = sorted({str(value) for value in columns.get("label", []) if value is not None})
+    if "label" in columns:
+        columns["label"] = [None if value is None else str(value) for value in columns["label"]]
+    notes = [] if labels else [f"no labels: no cut has a custom field {label!r}; name another with --label"]
+    start = path.parent if audio is None else audio
+    return of_columns(
+        columns, LabelScheme(tuple(labels)), start, path.name.partition(".")[0], source=path,
+        check_audio=check_audio, notes=notes,
+    )  # fmt: skip
+
+
+def _row(where: str, cut: dict[str, Any], label: str) -> dict[str, Any]:
+    if cut.get("type", "MonoCut") != "MonoCut":
+        raise ManifestError(f"{where}: a {cut['type']}, expected a MonoCut. {WHOLE_FILES}")
+    recording = field(where, cut, "recording")
+    sources = field(where, recording, "sources")
+    if len(sources) != 1 or len(sources[0].get("channels", [0])) != 1:
+        raise ManifestError(f"{where}: the recording has several channels, expected a mono file. {WHOLE_FILES}")
+    if sources[0].get("type") != "file":
+        raise ManifestError(f"{where}: the source is a {sources[0].get('type')!r}, expected a file. {WHOLE_FILES}")
+    duration, whole = float(field(where, cut, "duration")), float(field(where, recording, "duration"))
+    start = float(cut.get("start", 0.0))
+    if start or abs(duration - whole) > 1.0 / float(field(where, recording, "sampling_rate")):
+        raise ManifestError(
+            f"{where}: seconds {start:g} to {start + duration:g} of {whole:g}, not all of it. {WHOLE_FILES}"
+        )
+    supervisions = cut.get("supervisions", [])
+    if len(supervisions) > 1:
+        raise ManifestError(f"{where}: {len(supervisions)} supervisions, expected one at most. {WHOLE_FILES}")
+    said = supervisions[0] if supervisions else {}
+    custom = {**(cut.get("custom") or {}), **(said.get("custom") or {})}
+    return {
+        **{name: value for name, value in custom.items() if isinstance(value, (str, int, float))},
+        "utterance_id": field(where, cut, "id"),
+        "path": field(where, sources[0], "source"),
+        "speaker": said.get("speaker"),
+        "gender": said.get("gender"),
+        "label": custom.get(label),
+        "text": said.get("text"),
+        "duration_s": duration,
+    }

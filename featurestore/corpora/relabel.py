@@ -1,0 +1,76 @@
+"""Classes merged, renamed or left out, in labels, votes and scheme alike."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from featurestore import manifest_checks as checks
+from featurestore.errors import ManifestError
+from featurestore.labelscheme import LabelScheme
+from featurestore.manifest import Manifest
+
+
+def relabelled(
+    manifest: Manifest,
+    merge: Mapping[str, str] | None = None,
+    drop: Sequence[str] = (),
+    labelled_only: bool = False,
+) -> Manifest:
+    """The manifest with classes merged (`{"excited": "happy"}`, which may name a new class) and others dropped.
+
+    A merged class stands where the first of its parts stood; its votes are theirs added up. The utterances of a dropped
+    class are left out, and votes for it are no longer counted. labelled_only: leave out utterances without a label too,
+    but not those of a split in which nobody has one (a hidden test set). All of it is noted.
+    """
+    merge = dict(merge or {})
+    classes = manifest.scheme.classes
+    for name in (*merge, *drop):
+        if name not in classes:
+            near = checks.near_names(name, classes)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ManifestError(f"Manifest {manifest.name} has no class {name!r}, only {', '.join(classes)}.{hint}")
+    target = {name: None if name in drop else merge.get(name, name) for name in classes}
+    scheme = LabelScheme(
+        tuple(dict.fromkeys(name for name in target.values() if name is not None)),
+        manifest.scheme.attributes,
+        {label: None if name is None else target[name] for label, name in manifest.scheme.corpus_labels.items()},
+    )
+    table, notes = manifest.to_arrow(), []
+    keep = np.ones(len(manifest), bool)
+    if manifest.has("label"):
+        labels = manifest.labels
+        kept = [None if label is None else target[label] for label in labels]
+        dropped = np.array([label is not None and new is None for label, new in zip(labels, kept, strict=True)])
+        unlabelled = _unlabelled(manifest) if labelled_only else np.zeros(len(manifest), bool)
+        keep &= ~dropped & ~unlabelled
+        notes += [f"left out {dropped.sum():,} utterances of {', '.join(drop)}"] if dropped.any() else []
+        notes += [f"left out {unlabelled.sum():,} utterances without a label"] if unlabelled.any() else []
+        table = table.set_column(table.column_names.index("label"), "label", pa.array(kept, pa.string()))
+    if manifest.votes is not None:
+        votes = manifest.votes
+        table = table.drop_columns([f"vote_{name}" for name in classes])
+        for name in scheme.classes:
+            total = votes[:, [i for i, old in enumerate(classes) if target[old] == name]].sum(1)
+            table = table.append_column(f"vote_{name}", pa.array(total))
+    if not keep.any():
+        raise ManifestError(
+            f"Manifest {manifest.name}: nothing is left of {len(manifest):,} utterances; drop fewer classes."
+        )
+    ratings = manifest.ratings
+    if ratings is not None:
+        ratings = ratings.renamed({old: new for old, new in merge.items() if old in ratings.labels})
+    changed = Manifest(table.filter(pa.array(keep)), scheme, manifest.root, manifest.name, ratings)
+    changed.notes += [*manifest.notes, *notes]
+    return changed
+
+
+def _unlabelled(manifest: Manifest) -> np.ndarray:
+    """(N,) utterances without a label, where others of their split have one."""
+    without = np.array([label is None for label in manifest.labels])
+    if manifest.has("split"):
+        splits = manifest.column("split")
+        for split in set(splits.tolist()):
+            if without[splits == split].all():
+                without &= splits != split
+    return without
