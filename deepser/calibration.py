@@ -12,6 +12,7 @@ from featurestore.errors import ConfigError, ManifestError
 
 N_BINS = 15  # Guo et al. 2017
 EPSILON = float(np.finfo(np.float32).eps)  # a probability of 0 costs as much as this one, as in scikit-learn's log_loss
+SMALLEST = float(np.finfo(np.float32).tiny)  # under a logarithm that must stay finite
 COLDEST, HOTTEST = 0.02, 50.0  # where a fit of the temperature stops: all right or all wrong has no finite optimum
 N_STEPS = 60
 
@@ -34,6 +35,7 @@ class Calibration:
     ece, mce: expected and maximum calibration error of the predicted class over equal-width bins (Guo et al. 2017,
     "On Calibration of Modern Neural Networks", equations 3 and 5); nll: mean -ln p(label); brier: mean over utterances
     of the squared distance to the one-hot label, 0 to 2 (Brier 1950). confidence - accuracy > 0 is overconfidence.
+    bins: those that are not empty.
     """
 
     n: int
@@ -99,6 +101,7 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, n_bins: int = N_B
         bins=tuple(
             ReliabilityBin(float(edges[b]), float(edges[b + 1]), int(n[b]), float(c), float(a))
             for b, (c, a) in enumerate(zip(mean_confidence, mean_right, strict=True))
+            if n[b]
         ),
     )
 
@@ -111,7 +114,7 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     softens. Rows with label -1 are left out. Fit it on utterances other than those it is used on.
     """
     p, y = _labelled(probabilities, labels)
-    z = np.log(np.maximum(p, EPSILON))
+    z = np.log(np.maximum(p, SMALLEST))
     z_label = z[np.arange(len(y)), y]
     low, high, inverse = 1 / HOTTEST, 1 / COLDEST, 1.0
     for _ in range(N_STEPS):
@@ -133,7 +136,7 @@ def scale(probabilities: np.ndarray, temperature: float | np.ndarray) -> np.ndar
     t = np.broadcast_to(np.asarray(temperature, np.float64), len(probabilities))[:, None]
     if not (t > 0).all():
         raise ConfigError(f"A temperature must be more than 0, found {float(t.min())}.")
-    return _softmax(np.log(np.maximum(probabilities.astype(np.float64), EPSILON)) / t).astype(np.float32)
+    return _softmax(np.log(np.maximum(probabilities.astype(np.float64), SMALLEST)) / t).astype(np.float32)
 
 
 def cross_scaled(

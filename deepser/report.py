@@ -117,10 +117,9 @@ def reliability_png(curves: Mapping[str, Calibration], path: Path, title: str = 
     figure, axes = _figure(5.0, 5.0)
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--", label="calibrated")
     for name, own in curves.items():
-        bins = [each for each in own.bins if each.n]
-        x, y = [each.confidence for each in bins], [each.accuracy for each in bins]
+        x, y = [each.confidence for each in own.bins], [each.accuracy for each in own.bins]
         (line,) = axes.plot(x, y, linewidth=1.5, label=f"{name}: ECE {own.ece:.3f}, NLL {own.nll:.3f}")
-        sizes = [10 + 300 * each.n / own.n for each in bins]
+        sizes = [10 + 300 * each.n / own.n for each in own.bins]
         axes.scatter(x, y, s=sizes, color=line.get_color(), alpha=0.5, linewidths=0)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence (largest probability)", ylabel="accuracy")
     axes.legend(loc="upper left", fontsize=8)

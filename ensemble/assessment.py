@@ -1,6 +1,6 @@
 """Everything that can be said of one system's predictions of some utterances, beside another's if need be."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ class Assessment:
 
     system: str
     evaluation: Evaluation
-    n_speakers: int
+    n_clusters: int  # speakers, and utterances of unknown ones
     intervals: dict[str, Interval] = field(default_factory=dict)
     soft: SoftScores | None = None
     bins: dict[str, BinnedAttribute] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Assessment:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values: those of the evaluation, and under their own names what goes beyond it."""
         intervals = {name: [i.value, i.low, i.high] for name, i in self.intervals.items()}
-        found = {"system": self.system, "n_speakers": self.n_speakers, "notes": list(self.notes)}
+        found = {"system": self.system, "n_clusters": self.n_clusters, "notes": list(self.notes)}
         found |= self.evaluation.to_dict() | {"intervals": _defined(intervals)}
         found["bins"] = {name: own.to_dict() for name, own in self.bins.items()}
         for name in ("soft", "calibration", "groups", "against"):
@@ -110,14 +110,13 @@ def assess(
     is known that could be scored.
     """
     asked = asked or Asked()
-    attributes = _shared(manifest, system) if against is None else _shared(manifest, system, against)
-    own = _judge(system, manifest, attributes)
+    own = _judge(system, manifest, _shared(manifest, system))
     scored, targets = own.scored, own.targets
     evaluation = evaluate(
         scored.predicted, scored.labels, scored.classes, scored.values, scored.targets, scored.attributes,
         None if folds is None else fold_names(manifest, folds),
     )  # fmt: skip
-    n_speakers = len(set(scored.clusters.tolist()))
+    n_clusters = len(set(scored.clusters.tolist()))
     options = {"n_resamples": asked.n_resamples, "seed": asked.seed}
     soft = None
     if manifest.votes is not None and own.system.probabilities is not None:
@@ -134,14 +133,14 @@ def assess(
     return Assessment(
         system=system.name,
         evaluation=evaluation,
-        n_speakers=n_speakers,
+        n_clusters=n_clusters,
         intervals=bootstrap(scored.sums(), **options) if asked.n_resamples else {},
         soft=soft,
         bins={name: bins for name, bins in found.items() if bins is not None},
         calibration=_calibrated(own, manifest, folds, held_out, system) if asked.calibration else None,
         groups=groups,
-        against=None if against is None else _compared(own, _judge(against, manifest, attributes), options),
-        notes=(*own.system.notes, *(_speaker_notes(manifest, n_speakers) if asked.n_resamples else ())),
+        against=None if against is None else _compared(own, against, manifest, options),
+        notes=(*own.system.notes, *(_speaker_notes(manifest, n_clusters) if asked.n_resamples else ())),
     )
 
 
@@ -175,23 +174,23 @@ def _judge(system: System, manifest: Manifest, attributes: tuple[str, ...]) -> _
     return _Judged(own, targets, scored)
 
 
-def _compared(first: _Judged, second: _Judged, options: dict[str, int]) -> Comparison:
+def _compared(own: _Judged, against: System, manifest: Manifest, options: dict[str, int]) -> Comparison:
     """Both systems on what both predict: classes, attributes, and means of probabilities."""
-    a, b = first.scored, second.scored
-    common = {name for name in a.means if name in b.means}
-    with_classes = a.predicted is not None and b.predicted is not None
-    if not with_classes and not a.attributes:
-        raise ConfigError(
-            f"{first.system.name!r} and {second.system.name!r} predict nothing in common that is known here."
-        )
+    attributes = _shared(manifest, own.system, against)
+    with_classes = own.scored.predicted is not None and against.predicted is not None
+    if not with_classes and not attributes:
+        raise ConfigError(f"{own.system.name!r} and {against.name!r} predict nothing in common that is known here.")
+    pair = [_judge(system, manifest, attributes).scored for system in (own.system, against)]
+    common = set(pair[0].means) & set(pair[1].means)
     sums = [
-        Scored(
-            own.classes, own.labels, own.predicted if with_classes else None, own.attributes, own.targets, own.values,
-            own.clusters, {name: own.means[name] for name in own.means if name in common},
+        replace(
+            scored,
+            predicted=scored.predicted if with_classes else None,
+            means={name: values for name, values in scored.means.items() if name in common},
         ).sums()
-        for own in (a, b)
-    ]  # fmt: skip
-    return compare(sums[0], sums[1], (first.system.name, second.system.name), **options)
+        for scored in pair
+    ]
+    return compare(sums[0], sums[1], (own.system.name, against.name), **options)
 
 
 def _calibrated(
@@ -228,13 +227,13 @@ def _cross_folds(manifest: Manifest, folds: str | None) -> tuple[str, list[str]]
     return f"other speakers, {n_parts} parts", [str(part + 1) for part in group_folds(groups, n_parts)]
 
 
-def _speaker_notes(manifest: Manifest, n_speakers: int) -> list[str]:
+def _speaker_notes(manifest: Manifest, n_clusters: int) -> list[str]:
     unknown = sum(name is None for name in named(manifest, "speaker")) if manifest.has("speaker") else len(manifest)
     notes = []
     if unknown:
         notes.append(f"{unknown:,} utterances have no known speaker and are resampled one by one")
-    if n_speakers < FEW_SPEAKERS:
-        notes.append(f"{n_speakers} speakers are few: intervals by speaker tend to be too narrow")
+    if n_clusters < FEW_SPEAKERS:
+        notes.append(f"{n_clusters} speakers are few: intervals by speaker tend to be too narrow")
     return notes
 
 

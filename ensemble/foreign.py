@@ -7,9 +7,8 @@ and any table with an id column and a label column, columns of probabilities or 
 
 import contextlib
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -256,20 +255,21 @@ def _matched(path: Path, ids: Sequence[str], manifest: Manifest) -> tuple[tuple[
     forms: dict[str, Callable[[str], str]] = {
         "": str,
         "without audio suffix": without_suffix,
-        "without folders": lambda key: PurePosixPath(key).name,
-        "without folders and audio suffix": lambda key: without_suffix(PurePosixPath(key).name),
+        "without folders": file_name,
+        "without folders and audio suffix": lambda key: without_suffix(file_name(key)),
     }
     best: tuple[str, dict[str, str]] = ("", {})
     for what, form in forms.items():
-        theirs = Counter(form(key) for key in ids)
-        ours = Counter(form(key) for key in manifest.keys)
+        theirs, ours = [form(key) for key in ids], [form(key) for key in manifest.keys]
         # A form that makes one name of two utterances could give one the other's prediction.
-        if max(theirs.values()) > 1 or max(ours.values()) > 1:
+        if len(set(theirs)) < len(ids) or len(set(ours)) < len(ours):
             continue
-        key_of = {form(key): key for key in manifest.keys}
-        found = {key: key_of[form(key)] for key in ids if form(key) in key_of}
+        key_of = dict(zip(ours, manifest.keys, strict=True))
+        found = {key: key_of[name] for key, name in zip(ids, theirs, strict=True) if name in key_of}
         if len(found) > len(best[1]):
             best = what, found
+        if len(found) == len(ids):
+            break
     surplus = [key for key in ids if key not in best[1]]
     if surplus:
         raise AlignmentError(
@@ -277,6 +277,11 @@ def _matched(path: Path, ids: Sequence[str], manifest: Manifest) -> tuple[tuple[
             f"like {manifest.keys[0]!r}). Give the manifest that has them, or leave them out of the file."
         )
     return tuple(best[1][key] for key in ids), [f"ids matched {best[0]}"] if best[0] else []
+
+
+def file_name(path: str) -> str:
+    """What follows the last slash."""
+    return path[path.rfind("/") + 1 :]
 
 
 def without_suffix(key: str) -> str:

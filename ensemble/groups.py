@@ -62,8 +62,8 @@ def by_group(
     """Scores of each group with intervals by speaker, and the gap between the best and the worst group.
 
     names (N,): each utterance's group, None without one. The speakers of a group are resampled within it, so the gap's
-    interval is that of a difference of two independent samples. With more than two groups the best and worst are those
-    of the data as they are: their gap is the larger for having been picked.
+    interval is that of a difference of two independent samples; one group alone has no gap. With more than two groups
+    the best and worst are those of the data as they are: their gap is the larger for having been picked.
     """
     there = _values(column, names)
     rows, given, drawn, n_speakers = [], {}, {}, {}
@@ -138,11 +138,8 @@ def _last_min(names: list[str], key: Any) -> str:
 
 def _values(column: str, names: np.ndarray) -> list[str]:
     there = sorted({str(name) for name in names.tolist() if name is not None})
-    if len(there) < 2:
-        raise ConfigError(
-            f"Column {column!r} names {'one group only, ' + repr(there[0]) if there else 'no group'}; "
-            "a gap needs two. Choose another column."
-        )
+    if not there:
+        raise ConfigError(f"Column {column!r} is empty, so there are no groups to set side by side; choose another.")
     return there
 
 

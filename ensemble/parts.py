@@ -11,6 +11,7 @@ from ensemble.evaluation import evaluate_posteriors, posteriors_name, split_rows
 from ensemble.systems import System, from_store
 from featurestore.errors import ManifestError
 from featurestore.manifest import Manifest
+from featurestore.splits import label_codes
 from featurestore.store import FeatureStore
 
 ALL = "all folds"
@@ -103,9 +104,12 @@ def _has_targets(rows: Manifest) -> bool:
 
 
 def _held_out(system: System, manifest: Manifest) -> HeldOut | None:
-    """The predicted part of development, on which temperatures may be fitted for the other splits."""
+    """The labelled and predicted part of development, on which temperatures may be fitted for the other splits."""
     if not manifest.has("split") or DEVELOPMENT not in manifest.column("split"):
         return None
     rows, judged = split_rows(manifest, DEVELOPMENT), set(system.keys)
-    known = np.array([key in judged for key in rows.keys])
+    labels = label_codes(rows)
+    if labels is None:
+        return None
+    known = np.array([key in judged for key in rows.keys]) & (labels >= 0)
     return HeldOut(DEVELOPMENT, rows.rows(known)) if known.any() else None

@@ -48,12 +48,11 @@ def _parts(title: str, found: Assessment) -> Iterator[RenderableType]:
         yield Text(f"\n{matrix_text(bins.names, bins.confusion, name)}\n{_bias(bins)}")
     if found.intervals:
         yield Text("")
-        yield _interval_table(found.intervals, found.n_speakers)
+        yield _interval_table(found.intervals, found.n_clusters)
     if found.soft is not None:
         yield Text(
-            f"\nagainst the votes of {found.soft.n:,} utterances: cross-entropy {found.soft.cross_entropy:.3f} nats (the "
-            f"raters' own entropy, {found.soft.vote_entropy:.3f}, is the least possible), Jensen-Shannon "
-            f"{found.soft.jensen_shannon:.3f} bits"
+            f"\nvotes of {found.soft.n:,} utterances: cross-entropy {found.soft.cross_entropy:.3f} nats (at least "
+            f"{found.soft.vote_entropy:.3f}, the raters' own), Jensen-Shannon {found.soft.jensen_shannon:.3f} bits"
         )
     if found.calibration is not None:
         yield Text("")
@@ -68,9 +67,9 @@ def _parts(title: str, found: Assessment) -> Iterator[RenderableType]:
         yield Text(f"note: {note}", style="dim")
 
 
-def _interval_table(intervals: dict[str, Interval], n_speakers: int) -> Table:
+def _interval_table(intervals: dict[str, Interval], n_clusters: int) -> Table:
     table = Table("score", "value", "95 % interval", box=box.SIMPLE_HEAD, show_edge=False)
-    table.title, table.title_justify = f"{n_speakers:,} speakers resampled", "left"
+    table.title, table.title_justify = f"by resampling speakers ({n_clusters:,})", "left"
     for name, interval in intervals.items():
         if name in SHOWN or name.startswith("ccc_") or (name in NAMES and name not in TITLES):
             table.add_row(_named(name), number(interval.value), _ends(interval))
@@ -118,7 +117,7 @@ def _groups(found: GroupTable) -> Iterator[RenderableType]:
 
 def _comparison(found: Comparison) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    table.title = f"A {found.first}, B {found.second}: {found.n_clusters:,} speakers, {found.n_resamples:,} resamples"
+    table.title = f"A {found.first}, B {found.second}: {found.n_resamples:,} resamples of {found.n_clusters:,} speakers"
     table.title_justify = "left"
     for column in ("score", "A", "B", "A - B", "95 % interval", "p"):
         table.add_column(column, justify="left" if column == "score" else "right")

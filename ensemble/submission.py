@@ -5,14 +5,14 @@ name is the audio's, with `.wav` and without a folder: MSP-PODCAST_test3_0001.wa
 """
 
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from ensemble.align import some
 from ensemble.emotions import LETTERS, letter_of
-from ensemble.foreign import without_suffix
+from ensemble.foreign import file_name, without_suffix
 from ensemble.systems import System
 from featurestore import manifest_checks as checks
 from featurestore.errors import MedusaError
@@ -125,7 +125,7 @@ def file_names(manifest: Manifest) -> list[str]:
     """The audio's file name of each utterance as the challenge writes it: from the path, else from the id."""
     paths = manifest.column("path").tolist() if manifest.has("path") else [None] * len(manifest)
     given = [key if path is None else path for key, path in zip(manifest.keys, paths, strict=True)]
-    return [without_suffix(PurePosixPath(name).name) + SUFFIX for name in given]
+    return [without_suffix(file_name(name)) + SUFFIX for name in given]
 
 
 def _is_file_name(name: str) -> bool:

@@ -124,3 +124,26 @@ def test_the_row_of_several_seeds_is_their_mean() -> None:
     assert row.scores["accuracy"] == 0.625
     assert row.seeds["accuracy"] == Spread(0.625, np.std([1, 0.25], ddof=1), {"0": 1.0, "1": 0.25})
     assert row.folds["accuracy"].values == {"a": 0.625, "b": 0.625}
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60))
+def test_each_classs_scores_and_uar_equal_scikit_learns(pairs: list[tuple[int, int]]) -> None:
+    predicted, labels = (np.array(column) for column in zip(*pairs, strict=True))
+    result = classification(predicted, labels, CLASSES)
+    expected = sk.precision_recall_fscore_support(labels, predicted, labels=range(4), zero_division=0)
+    for c, own in enumerate(result.per_class.values()):
+        assert (own.precision, own.recall, own.f1, own.support) == pytest.approx([column[c] for column in expected])
+    assert result.uar == pytest.approx(
+        sk.recall_score(labels, predicted, labels=sorted(set(labels.tolist())), average="macro", zero_division=0)
+    )
+
+
+def test_attributes_alone_are_scored_without_classes() -> None:
+    target = np.random.default_rng(0).normal(4, 1, (30, 1))
+    nothing = np.full(30, -1)
+    result = evaluate(None, nothing, CLASSES, target + 0.5, target, ("arousal",), ["a", "b"] * 15)
+    assert result.classification is None
+    assert result.scores() == {"mean_ccc": pytest.approx(ccc(target[:, 0] + 0.5, target[:, 0]))}
+    assert list(result.folds) == ["mean_ccc"]
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["classification"] is None
+    assert ScoreRow.of("m", result).scores == result.scores()

@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 from rich.console import Console, RenderableType
 
+from deepser.calibration import calibration
 from deepser.metrics import ScoreRow, classification, evaluate
-from deepser.report import confusion_png, confusion_text, evaluation_report, scores_table
+from deepser.report import (
+    confusion_png,
+    confusion_text,
+    evaluation_report,
+    matrix_png,
+    reliability_png,
+    scores_table,
+)
 
 CLASSES = ("angry", "[b]sad", "surprised")
 
@@ -63,3 +71,31 @@ def test_the_picture_is_a_png_and_its_folder_is_made(tmp_path: Path) -> None:
     path = tmp_path / "new" / "confusion.png"
     confusion_png(classification(np.array([0, 1]), np.array([0, 2]), CLASSES), path, "m01")
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_attributes_alone_are_reported_without_classes() -> None:
+    target = np.random.default_rng(0).normal(4, 1, (30, 1))
+    evaluation = evaluate(None, np.full(30, -1), CLASSES, target, target, ("arousal",))
+    text = shown(evaluation_report("m01", evaluation))
+    assert "arousal" in text
+    assert "1.000" in text
+    assert "macro-F1" not in text
+    assert "precision" not in text
+
+
+def test_the_intervals_of_f1_stand_beside_it() -> None:
+    labels = np.arange(60) % 3
+    intervals = {"angry": "0.987 to 1.000"}
+    text = shown(evaluation_report("m01", evaluate(labels, labels, CLASSES), intervals), 120)
+    line = next(line for line in text.splitlines() if line.strip().startswith("angry"))
+    assert line.split() == ["angry", "1.000", "1.000", "1.000", "0.987", "to", "1.000", "20"]
+
+
+def test_reliability_curves_are_drawn_with_empty_bins_left_out(tmp_path: Path) -> None:
+    p = np.array([[0.9, 0.1, 0.0], [0.4, 0.3, 0.3], [0.2, 0.2, 0.6]])
+    curve = calibration(p, np.array([0, 1, 2]))
+    assert [each.n for each in curve.bins] == [1, 1, 1]
+    reliability_png({"as given": curve, "scaled": curve}, tmp_path / "new" / "r.png", "m01")
+    assert (tmp_path / "new" / "r.png").read_bytes().startswith(b"\x89PNG")
+    matrix_png(("1-2", "2-3"), ((3, 0), (0, 0)), tmp_path / "m.png")
+    assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG")

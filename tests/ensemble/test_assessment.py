@@ -1,0 +1,267 @@
+"""What is said of a system is about the utterances asked for, and no temperature has seen labels it is scored on."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from rich.console import Console
+from sklearn.metrics import f1_score
+
+from deepser.calibration import calibration, fit_temperature, scale, soft_scores
+from deepser.targets import Targets
+from ensemble.align import AlignmentError
+from ensemble.assessment import Asked, assess
+from ensemble.evaluation import evaluate_posteriors
+from ensemble.parts import assess_parts, evaluate_parts
+from ensemble.report import assessment_report, write_pictures
+from ensemble.systems import System, from_store, open_system
+from featurestore.errors import ConfigError, ManifestError
+from featurestore.manifest import LabelScheme, Manifest
+from featurestore.store import FeatureStore
+
+FEW = Asked(n_resamples=50)
+
+
+def without(manifest: Manifest, *columns: str) -> Manifest:
+    return Manifest(manifest.to_arrow().drop_columns(list(columns)), manifest.scheme, name=manifest.name)
+
+
+def column(manifest: Manifest, name: str, values: list) -> Manifest:
+    table = manifest.to_arrow()
+    if name in table.column_names:
+        table = table.drop_columns([name])
+    return Manifest(table.append_column(name, [values]), manifest.scheme, name=manifest.name)
+
+
+def shown(what: object) -> str:
+    console = Console(width=150)
+    with console.capture() as capture:
+        console.print(what)
+    return capture.get()
+
+
+@pytest.fixture
+def systems(store: FeatureStore, write: Callable, corpus) -> list[System]:
+    write(corpus)
+    return [from_store(store, name, corpus.manifest) for name in ("m0", "posteriors/m1")]
+
+
+def test_the_scores_are_those_of_evaluate_and_the_intervals_the_bootstraps(
+    systems: list[System], store: FeatureStore, corpus
+) -> None:
+    found = assess(systems[0], corpus.manifest, FEW, folds="fold")
+    assert found.evaluation == evaluate_posteriors(store, corpus.manifest, "m0", folds="fold")
+    assert found.n_clusters == 60
+    expected = f1_score(corpus.labels, corpus.logits[0].argmax(1), average="macro")
+    assert found.intervals["macro_f1"].value == pytest.approx(expected)
+    assert found.intervals["macro_f1"].low < expected < found.intervals["macro_f1"].high
+    assert found.intervals["ccc_arousal"].value == pytest.approx(found.evaluation.concordance.ccc["arousal"])
+    assert sum(map(sum, found.bins["arousal"].confusion)) == 600
+    assert found.soft is None  # no votes
+    assert found.notes == ()
+    saved = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert saved["classification"]["macro_f1"] == pytest.approx(expected)
+    assert saved["intervals"]["uar"][1] < saved["intervals"]["uar"][2]
+
+
+def test_rows_are_found_by_key_in_any_order(systems: list[System], corpus) -> None:
+    mixed = corpus.manifest.rows(np.random.default_rng(0).permutation(600))
+    straight, other = (assess(systems[0], m, Asked(0), against=None) for m in (corpus.manifest, mixed))
+    assert straight.evaluation.classification == other.evaluation.classification
+    assert straight.intervals == {}
+
+
+def test_two_systems_are_compared_on_the_same_utterances(systems: list[System], corpus) -> None:
+    found = assess(systems[0], corpus.manifest, FEW, against=systems[1])
+    assert found.against is not None
+    assert (found.against.first, found.against.second) == ("posteriors/m0", "posteriors/m1")
+    own = found.against.differences["uar"]
+    alone = assess(systems[1], corpus.manifest, FEW)
+    assert own.first == pytest.approx(found.evaluation.classification.uar)
+    assert own.second == pytest.approx(alone.evaluation.classification.uar)
+    assert found.against.differences["ccc_arousal"].p < 0.05  # by construction m1 hears arousal worse
+    short = systems[1].of(corpus.manifest.keys[1:])
+    with pytest.raises(AlignmentError, match=f"'posteriors/m1' misses '{corpus.manifest.keys[0]}'"):
+        assess(systems[0], corpus.manifest, FEW, against=short)
+    labels_alone = replace(systems[1], probabilities=None, attributes=(), values=np.empty((600, 0)))
+    beside = assess(systems[0], corpus.manifest, FEW, against=labels_alone)
+    assert beside.evaluation == found.evaluation
+    assert beside.against is not None
+    assert "mean_ccc" not in beside.against.differences
+    assert beside.against.differences["uar"] == own
+    attributes_alone = replace(systems[1], predicted=None, probabilities=None)
+    other = assess(systems[0], corpus.manifest, FEW, against=attributes_alone).against
+    assert other is not None
+    assert set(other.differences) == {"ccc_arousal", "mean_ccc"}
+    with pytest.raises(ConfigError, match="nothing in common"):
+        assess(labels_alone, corpus.manifest, FEW, against=attributes_alone)
+    with pytest.raises(ManifestError, match="Nothing that"):
+        assess(replace(labels_alone, predicted=None), corpus.manifest, FEW)
+
+
+def test_votes_give_soft_scores(make_corpus: Callable, store: FeatureStore, write: Callable) -> None:
+    corpus = make_corpus(300, 2, seed=1, no_consensus=0.2)
+    write(corpus)
+    found = assess(from_store(store, "m0", corpus.manifest), corpus.manifest, FEW)
+    p = corpus.posteriors[0, :, :4]
+    assert found.soft == soft_scores(p, Targets.from_manifest(corpus.manifest).soft)
+    assert found.soft.n == 300  # those without consensus too
+    assert found.intervals["jensen_shannon"].value == pytest.approx(found.soft.jensen_shannon)
+    assert "Jensen-Shannon" in shown(assessment_report("m0", found))
+
+
+def test_a_folds_temperature_is_fitted_on_the_others(systems: list[System], corpus) -> None:
+    found = assess(systems[0], corpus.manifest, Asked(0, calibration=True), folds="fold").calibration
+    assert found is not None
+    p, folds = corpus.posteriors[0, :, :4], corpus.manifest.column("fold")
+    assert found.given == calibration(p, corpus.labels)
+    assert set(found.temperatures) == set("12345")
+    for fold, temperature in found.temperatures.items():
+        rest = folds != fold
+        assert temperature == pytest.approx(fit_temperature(p[rest], corpus.labels[rest]))
+    assert found.fitted_on == "the other folds of column 'fold'"
+    assert found.scaled.accuracy == found.given.accuracy
+
+
+def test_without_folds_it_is_fitted_on_other_speakers(systems: list[System], corpus) -> None:
+    found = assess(systems[0], corpus.manifest, Asked(0, calibration=True)).calibration
+    assert found is not None
+    assert found.fitted_on == "other speakers, 5 parts"
+    assert len(found.temperatures) == 5
+    one = column(corpus.manifest, "speaker", ["s"] * 600)
+    with pytest.raises(ConfigError, match="of one speaker"):
+        assess(systems[0], one, Asked(0, calibration=True))
+    with pytest.raises(ConfigError, match="no probabilities"):
+        assess(replace(systems[0], probabilities=None), corpus.manifest, Asked(0, calibration=True))
+
+
+def test_the_temperature_of_a_test_part_is_fitted_on_development_alone(systems: list[System], corpus) -> None:
+    asked = Asked(0, calibration=True)
+    parts = assess_parts(systems[0], corpus.manifest, asked)
+    assert set(parts) == {"train", "development", "test"}
+    split, p = corpus.manifest.column("split"), corpus.posteriors[0, :, :4]
+    temperature = fit_temperature(p[split == "development"], corpus.labels[split == "development"])
+    test = parts["test"].calibration
+    assert test.temperatures == {"development": pytest.approx(temperature)}
+    expected = calibration(scale(p[split == "test"], temperature), corpus.labels[split == "test"])
+    assert test.scaled.ece == pytest.approx(expected.ece, abs=1e-6)
+    assert parts["development"].calibration.fitted_on == "other speakers, 5 parts"
+    # Whatever the labels of the test part are, its temperature stays.
+    labels = np.array(corpus.manifest.labels, object)
+    labels[split == "test"] = "angry"
+    spoiled = assess_parts(systems[0], column(corpus.manifest, "label", labels.tolist()), asked, split="test")
+    assert spoiled["test"].calibration.temperatures == test.temperatures
+    assert spoiled["test"].calibration.given.accuracy != test.given.accuracy
+
+
+def test_groups_are_those_of_the_column(systems: list[System], corpus) -> None:
+    gender = [("female", "male", None)[int(s[1:]) % 3] for s in corpus.manifest.column("speaker")]
+    manifest = column(corpus.manifest, "gender", gender)
+    table = assess(systems[0], manifest, replace(FEW, by="gender")).groups
+    assert table is not None
+    assert [(row.name, row.n_clusters) for row in table.rows] == [("female", 20), ("male", 20)]
+    assert table.n_without == 200
+    speakers = assess(systems[0], manifest, replace(FEW, by="speaker")).groups
+    assert speakers is not None
+    assert len(speakers.rows) == 60
+    with pytest.raises(ManifestError, match="no column 'sex'"):
+        assess(systems[0], manifest, replace(FEW, by="sex"))
+    text = shown(assessment_report("m0", assess(systems[0], manifest, replace(FEW, by="speaker"))))
+    assert "... 50 more" in text
+    assert "gap in accuracy" in text
+
+
+def test_speakers_that_are_unknown_or_few_are_told(systems: list[System], corpus) -> None:
+    speakers = ["Unknown" if i < 100 else f"s{i % 7}" for i in range(600)]
+    found = assess(systems[0], column(corpus.manifest, "speaker", speakers), FEW)
+    assert found.n_clusters == 107
+    assert found.notes == ("100 utterances have no known speaker and are resampled one by one",)
+    few = assess(systems[0], column(corpus.manifest, "speaker", [f"s{i % 7}" for i in range(600)]), FEW)
+    assert "7 speakers are few" in few.notes[0]
+    nobody = assess(systems[0], without(corpus.manifest, "speaker"), FEW)
+    assert nobody.n_clusters == 600
+    assert assess(systems[0], without(corpus.manifest, "speaker"), Asked(0)).notes == ()
+
+
+def test_attributes_alone_are_scored_where_there_are_no_labels(systems: list[System], corpus) -> None:
+    unlabelled = without(corpus.manifest, "label")
+    attributes_alone = Manifest(unlabelled.to_arrow(), LabelScheme((), {"arousal": (1.0, 7.0)}), name="task2")
+    for manifest in (attributes_alone, column(corpus.manifest, "label", pa.nulls(600, pa.string()).to_pylist())):
+        found = assess(systems[0], manifest, FEW)
+        assert found.evaluation.classification is None
+        assert found.evaluation.scores()["mean_ccc"] == pytest.approx(found.intervals["mean_ccc"].value)
+        assert "macro-F1" not in shown(assessment_report("m0", found))
+    table = corpus.manifest.to_arrow().drop_columns(["label", "attr_arousal"])
+    blind = Manifest(table, LabelScheme(("angry", "sad", "happy", "neutral")), name="blind")
+    with pytest.raises(ManifestError, match="nothing to score"):
+        assess(systems[0], column(blind, "label", [None] * 600), FEW)
+
+
+def test_classes_are_matched_by_name(systems: list[System], corpus) -> None:
+    own = systems[0]
+    assert own.probabilities is not None
+    turned = replace(own, classes=own.classes[::-1], probabilities=own.probabilities[:, ::-1],
+                     predicted=own.probabilities[:, ::-1].argmax(1))  # fmt: skip
+    straight, other = (assess(s, corpus.manifest, Asked(0)) for s in (own, turned))
+    assert straight.evaluation.classification == other.evaluation.classification
+    wider = np.concatenate([own.probabilities / 2, np.full((600, 1), 0.5)], 1).astype(np.float32)
+    found = assess(replace(own, classes=(*own.classes, "other"), probabilities=wider, predicted=wider.argmax(1)),
+                   corpus.manifest, Asked(0, calibration=True))  # fmt: skip
+    assert found.evaluation.classification == straight.evaluation.classification
+    assert found.calibration.given.nll == pytest.approx(calibration(own.probabilities, corpus.labels).nll, rel=1e-5)
+    assert found.notes == ("classes left out: other",)
+    narrower = replace(own, classes=own.classes[:3], probabilities=None, predicted=np.zeros(600, int))
+    with pytest.raises(AlignmentError, match="but not neutral"):
+        assess(narrower, corpus.manifest, Asked(0))
+
+
+def test_a_file_and_the_store_give_the_same_assessment(systems: list[System], corpus, tmp_path: Path) -> None:
+    own = systems[0]
+    head = [*(f"p_{name}" for name in own.classes), "attr_arousal"]
+    rows = np.concatenate([own.probabilities, own.values], 1)
+    lines = [f"{key},{','.join(f'{x:.9g}' for x in row)}" for key, row in zip(own.keys, rows.tolist(), strict=True)]
+    (tmp_path / "m0.csv").write_text("\n".join([",".join(["utterance_id", *head]), *lines]))
+    read = open_system(str(tmp_path / "m0.csv"), corpus.manifest, tmp_path / "no store")
+    given, ours = (assess(s, corpus.manifest, FEW).to_dict() for s in (read, own))
+    assert given.pop("system") == str(tmp_path / "m0.csv")
+    assert ours.pop("system") == "posteriors/m0"
+    assert given == ours
+
+
+def test_the_parts_are_those_that_are_predicted(store: FeatureStore, write: Callable, corpus) -> None:
+    test_part = corpus.manifest.column("split") == "test"
+    write(corpus, rows=test_part)
+    system = from_store(store, "m0", corpus.manifest)
+    assert list(assess_parts(system, corpus.manifest, FEW)) == ["test"]
+    assert list(evaluate_parts(store, corpus.manifest, "m0")) == ["test"]
+    with pytest.raises(AlignmentError, match="misses"):
+        assess_parts(system, corpus.manifest, FEW, split="train")
+    with pytest.raises(ManifestError, match=r"No split of manifest made has both labels and predictions"):
+        assess_parts(system.of(system.keys[:0]), corpus.manifest, FEW)
+    rest = corpus.manifest.rows(~test_part)
+    with pytest.raises(AlignmentError, match="misses every utterance"):
+        from_store(store, "m0", rest)
+
+
+def test_pictures_are_drawn_for_what_there_is(systems: list[System], corpus, tmp_path: Path) -> None:
+    found = assess(systems[0], corpus.manifest, Asked(0, calibration=True))
+    written = write_pictures("m0", found, tmp_path / "c.png", tmp_path / "r.png")
+    assert [path.name for path in written] == ["c.png", "c-arousal.png", "r.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
+    assert write_pictures("m0", replace(found, calibration=None), None, tmp_path / "none.png") == []
+
+
+def test_a_report_has_every_section(systems: list[System], corpus) -> None:
+    asked = replace(FEW, calibration=True)
+    found = assess(systems[0], corpus.manifest, asked, folds="fold", against=systems[1])
+    text = shown(assessment_report("m0", replace(found, notes=("read with care",))))
+    for part in ("macro-F1", "95 % of F1", "true \\ pred.", "by resampling speakers (60)", "CCC arousal", "ECE",
+                 "temperature-scaled", "the other folds of column 'fold'", "A posteriors/m0, B posteriors/m1",
+                 "note: read with care", "mean of predicted less true: 1-2"):  # fmt: skip
+        assert part in text, part
+    assert not math.isnan(found.intervals["uar"].low)

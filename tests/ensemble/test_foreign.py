@@ -1,0 +1,215 @@
+"""Files of predictions are read by what their columns are called, and nothing that is unclear is guessed."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ensemble.align import AlignmentError
+from ensemble.emotions import LETTERS, SPELLINGS, class_named, letter_of
+from ensemble.foreign import PredictionsError, read_predictions
+from ensemble.predictions import Predictions
+from featurestore.errors import ManifestError
+from featurestore.manifest import LabelScheme, Manifest
+
+EIGHT = ("angry", "sad", "happy", "surprise", "fear", "disgust", "contempt", "neutral")
+SCALES = {"arousal": (1.0, 7.0), "valence": (1.0, 7.0), "dominance": (1.0, 7.0)}
+KEYS = ("MSP-PODCAST_0001_0008", "MSP-PODCAST_0001_0009", "MSP-PODCAST_0002_0033")
+
+
+def manifest(
+    classes: tuple[str, ...] = EIGHT, scales: dict[str, tuple[float, float]] = SCALES, keys: tuple[str, ...] = KEYS
+) -> Manifest:
+    columns: dict[str, list] = {"utterance_id": list(keys), "path": [f"Audios/{key}.wav" for key in keys]}
+    columns |= {f"attr_{name}": [2.0] * len(keys) for name in scales}
+    return Manifest(pa.table(columns), LabelScheme(classes, scales), name="msp")
+
+
+def table(path: Path, *rows: list) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    e = np.exp(z - z.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+# What is read
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_what_predict_writes_is_read_back(tmp_path: Path, suffix: str) -> None:
+    rng = np.random.default_rng(0)
+    p = softmax(rng.normal(size=(3, 8))).astype(np.float32)
+    values = rng.uniform(1, 7, (3, 3)).astype(np.float32)
+    folders = tuple(f"/data/Audios/{key}.wav" for key in KEYS)
+    Predictions(folders, EIGHT, tuple(SCALES), p, values, ("m",), np.zeros((1, 3, 11))).write(tmp_path / f"p{suffix}")
+    system = read_predictions(tmp_path / f"p{suffix}", manifest())
+    assert system.keys == KEYS
+    assert system.classes == EIGHT
+    np.testing.assert_allclose(system.probabilities, p, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(system.values, values, rtol=1e-4)
+    assert np.array_equal(system.predicted, p.argmax(1))
+    assert system.notes == ("ids matched without folders and audio suffix",)
+
+
+def test_medusas_eleven_numbers_are_logits_then_attributes_by_name(tmp_path: Path) -> None:
+    z = np.array([[0.08, 0.35, 0.39, 0.24, -0.04, -0.17, 0.09, 0.24]] * 3)
+    z[1, 4] = 2.0
+    rows = [[f"{key}.wav", ", ".join(map(str, [*z[n], 3.5, 4.0 + n, 2.5]))] for n, key in enumerate(KEYS)]
+    path = table(tmp_path / "deepser_Full.csv", ["FileName", "Prediction"], *rows)
+    # The manifest has another order of classes and attributes, and its own word for one of them.
+    order = ("neutral", "contempt", "disgust", "fear", "surprised", "happy", "sad", "angry")
+    system = read_predictions(path, manifest(order, dict(reversed(SCALES.items()))))
+    np.testing.assert_allclose(system.probabilities, softmax(z)[:, ::-1], rtol=1e-5)
+    assert [order[c] for c in system.predicted] == ["happy", "fear", "happy"]
+    assert system.attributes == ("dominance", "valence", "arousal")
+    np.testing.assert_allclose(system.values[1], [2.5, 5.0, 3.5])
+    assert "ids matched without audio suffix" in system.notes
+    assert any("read as MEDUSA's: logits of angry, sad" in note for note in system.notes)
+
+
+def test_medusas_probabilities_are_not_softened_again(tmp_path: Path) -> None:
+    p = [0.5, 0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.05]
+    lines = [json.dumps({"FileName": key, "Prediction": [*p, 0.09, 4, 4]}) for key in KEYS]
+    (tmp_path / "p.jsonl").write_text("\n".join(lines))
+    system = read_predictions(tmp_path / "p.jsonl", manifest())
+    np.testing.assert_allclose(system.probabilities[0], p, rtol=1e-6)
+    assert "3 values of arousal lie outside its scale of 1 to 7" in system.notes
+
+
+def test_submissions_are_read_by_letter_and_by_attribute_name(tmp_path: Path) -> None:
+    rows = [[f"{key}.wav", letter] for key, letter in zip(KEYS, "UNC", strict=True)]
+    letters = table(tmp_path / "1.csv", ["FileName", "EmoClass"], *rows)
+    system = read_predictions(letters, manifest())
+    assert [system.classes[c] for c in system.predicted] == ["surprise", "neutral", "contempt"]
+    assert system.probabilities is None
+    assert system.values.shape == (3, 0)
+    rows = [[f"{key}.wav", 1 + n, 3, 7] for n, key in enumerate(KEYS)]
+    system = read_predictions(table(tmp_path / "2.csv", ["FileName", "EmoDom", "EmoAct", "EmoVal"], *rows), manifest())
+    assert system.predicted is None
+    assert system.attributes == ("arousal", "valence", "dominance")
+    assert system.values[2].tolist() == [3, 7, 3]
+
+
+@pytest.mark.parametrize("spelled", ["{}", "p_{}", "prob_{}", "P_{}"])
+def test_columns_of_probabilities_are_found_in_any_order_and_case(tmp_path: Path, spelled: str) -> None:
+    p = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.3, 0.3, 0.4]])
+    head = ["key", *(spelled.format(name) for name in ("Sadness", "ANGRY", "Happy")), "Gender", "label"]
+    rows = [[key, *p[n], "Male", "whatever"] for n, key in enumerate(KEYS)]
+    system = read_predictions(table(tmp_path / "t.csv", head, *rows), manifest(("angry", "sad", "happy"), {}))
+    np.testing.assert_allclose(system.probabilities, p[:, [1, 0, 2]], rtol=1e-6)
+    assert system.notes == ("columns not read: Gender",)
+
+
+def test_logits_are_said_to_be_logits(tmp_path: Path) -> None:
+    head, rows = ["id", "logit_angry", "logit_sad"], [[key, -1.5, n] for n, key in enumerate(KEYS)]
+    system = read_predictions(table(tmp_path / "t.csv", head, *rows), manifest(("angry", "sad"), {}))
+    np.testing.assert_allclose(system.probabilities, softmax(np.array([[-1.5, n] for n in range(3)])), rtol=1e-6)
+
+
+def test_a_tab_separated_table_and_a_parquet_file_are_read(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("id\temotion\n" + "".join(f"{key}\tHappiness\n" for key in KEYS))
+    pa.parquet.write_table(pa.table({"id": KEYS, "arousal": [1, 2, 3]}), tmp_path / "t.parquet")
+    assert read_predictions(tmp_path / "t.tsv", manifest()).predicted.tolist() == [2, 2, 2]
+    assert read_predictions(tmp_path / "t.parquet", manifest()).values[:, 0].tolist() == [1, 2, 3]
+
+
+def test_without_a_scheme_the_classes_are_msp_podcasts(tmp_path: Path) -> None:
+    blind = Manifest(pa.table({"utterance_id": KEYS, "path": KEYS}), name="test3")
+    path = table(tmp_path / "t.csv", ["FileName", "EmoClass"], *([key, "F"] for key in KEYS))
+    assert read_predictions(path, blind).classes == EIGHT
+
+
+# What words mean
+
+
+def test_every_spelling_and_letter_means_its_class() -> None:
+    scheme = LabelScheme(EIGHT)
+    for letter, name in LETTERS.items():
+        assert class_named(letter, scheme) == (name if name in EIGHT else None)
+    for name, words in SPELLINGS.items():
+        assert {class_named(word, scheme) for word in (name, *words, name.upper(), f" {name} ")} == {name}
+        assert LETTERS[letter_of(name)] == name
+    assert letter_of("calm") == ""
+    assert class_named("c", scheme) is None  # a letter is a capital
+
+
+def test_a_schemes_own_names_and_labels_come_first() -> None:
+    scheme = LabelScheme(("calm", "hap", "exc"), corpus_labels={"C": "calm", "H": "exc", "oth": None})
+    assert class_named("C", scheme) == "calm"
+    assert class_named("H", scheme) == "exc"
+    assert class_named("happiness", scheme) == "hap"
+    assert class_named("oth", scheme) is None
+    assert class_named("joy", LabelScheme(("happy", "happiness"))) is None  # it could be either
+
+
+@given(st.text(max_size=8))
+def test_no_text_means_a_class_that_is_not_there(text: str) -> None:
+    assert class_named(text, LabelScheme(("angry", "calm"))) in ("angry", "calm", None)
+
+
+# What is refused
+
+
+REFUSED = {
+    "no id column": ([["who", "EmoClass"], ["a", "A"]], r"has no column 'utterance_id', only .*who"),
+    "nothing predicted": ([["id", "Gender"], [KEYS[0], "Male"]], r"has no predictions: expected a label column"),
+    "an unknown label": (
+        [["id", "label"], [KEYS[0], "A"], [KEYS[1], "bored"], [KEYS[2], ""]],
+        r"label is no class \(2 rows\): row 2 'bored', row 3 None; expected one of angry, .* letters A, S, H",
+    ),
+    "no agreement": ([["id", "EmoClass"], [KEYS[0], "X"]], r"row 1 'X'"),
+    "a class without a column": ([["id", "p_angry", "p_sad"], [KEYS[0], 0.5, 0.5]], r"none for happy, surprise"),
+    "two columns of a class": ([["id", "p_sad", "p_sadness"], [KEYS[0], 0.5, 0.5]], r"two columns of class 'sad'"),
+    "scores that are no probabilities": (
+        [["id", *EIGHT], [KEYS[0], *[0.125] * 8], [KEYS[1], *[0.3] * 8]],
+        r"are no probabilities \(1 row\): row 2 \[0.3, .* sum to 1. Call logits logit_<class>",
+    ),
+    "a word for a number": ([["id", "EmoAct"], [KEYS[0], "high"]], r"EmoAct is not a number \(1 row\): row 1 'high'"),
+    "a gap": ([["id", "EmoAct"], [KEYS[0], 2], [KEYS[1], ""]], r"EmoAct is not a number \(1 row\): row 2"),
+    "ten numbers of eleven": (
+        [["FileName", "Prediction"], [KEYS[0], ",".join("1" * 11)], [KEYS[1], ",".join("1" * 10)]],
+        r"Prediction is not 11 numbers \(1 row\): row 2",
+    ),
+    "an id twice": ([["id", "label"], [KEYS[0], "A"], [KEYS[0], "A"]], r"id repeats an earlier row's"),
+    "no rows": ([["id", "label"]], r"has no rows"),
+}
+
+
+@pytest.mark.parametrize(("rows", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_is_unclear_is_refused_and_named(tmp_path: Path, rows: list, message: str) -> None:
+    with pytest.raises(PredictionsError, match=message):
+        read_predictions(table(tmp_path / "t.csv", *rows), manifest())
+
+
+def test_ids_that_the_manifest_lacks_are_listed(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.csv", ["id", "label"], [KEYS[0], "A"], ["other_0001", "A"])
+    with pytest.raises(AlignmentError, match=r"predictions of 'other_0001', which manifest msp does not have .*0008"):
+        read_predictions(path, manifest())
+    # Two files of one name in two folders: the name alone must not choose.
+    twins = manifest(keys=("a/1", "b/1"))
+    with pytest.raises(AlignmentError, match="'x/1'"):
+        read_predictions(table(tmp_path / "t.csv", ["id", "label"], ["x/1", "A"]), twins)
+    assert read_predictions(table(tmp_path / "t.csv", ["id", "label"], ["b/1", "A"]), twins).keys == ("b/1",)
+
+
+def test_files_that_can_not_be_read_are_named(tmp_path: Path) -> None:
+    with pytest.raises(PredictionsError, match="does not exist"):
+        read_predictions(tmp_path / "none.csv", manifest())
+    (tmp_path / "t.jsonl").write_text('{"id": "a"}\n[1]\n')
+    with pytest.raises(PredictionsError, match=r"line 2: expected an object of named values, found \[1\]"):
+        read_predictions(tmp_path / "t.jsonl", manifest())
+    (tmp_path / "t.jsonl").write_text("{")
+    with pytest.raises(PredictionsError, match="not JSON lines"):
+        read_predictions(tmp_path / "t.jsonl", manifest())
+    (tmp_path / "t.csv").write_text("id,label\na,b,c\n")
+    with pytest.raises(ManifestError, match="cells"):
+        read_predictions(tmp_path / "t.csv", manifest())
