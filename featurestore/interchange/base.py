@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -169,11 +170,28 @@ def replacing(*paths: Path) -> Iterator[list[Path]]:
         for directory in {path.parent for path in paths}:
             _sync(directory)
     except OSError as error:
-        raise StoreError(f"{paths[0]} can't be written: {error.strerror or error}.") from error
+        raise StoreError(f"{paths[0]} can't be written: {reason_of(error)}.") from error
     finally:
         for path in temporary:
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def reason_of(error: BaseException) -> str:
+    """What the system says; libraries put pages of text into their errors."""
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+
+
+def read_values(path: Path, dtype: str, start: int, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """An array that lies at a byte of a file; StoreError when the file has become shorter than it was."""
+    count = math.prod(shape)
+    try:
+        values = np.fromfile(path, dtype, count, offset=start)
+    except OSError as error:
+        raise StoreError(f"{where} can't be read: {reason_of(error)}.") from error
+    if len(values) != count:
+        raise StoreError(f"{where}: the file became shorter while it was read.")
+    return values.reshape(shape)
 
 
 def _sync(path: Path) -> None:

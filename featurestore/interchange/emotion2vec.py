@@ -1,7 +1,7 @@
 """emotion2vec's layout, which fairseq's examples have too: NAME.npy, all rows one after the other, and NAME.lengths.
 
 The lengths are one per line. Utterances are known by their order alone, so keys come from a file beside it: NAME.keys
-(ours: a key per line, encoded as in names.py, blanks too), else NAME.emo (lines of key and label), else NAME.tsv
+(ours: a key per line, encoded as a path, blanks too), else NAME.emo (lines of key and label), else NAME.tsv
 (fairseq's manifest: a root, then lines of path, tab and frames). A layer's `where` is the NAME of its files below the
 source, taken as a directory. Writing puts one layer into NAME.*, several into NAME/LAYER.*, and adds .emo where every
 utterance has a label.
@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,10 +24,11 @@ from featurestore.interchange.base import (
     as_layers,
     float_dtype,
     joined,
+    read_values,
     replacing,
 )
-from featurestore.interchange.names import escape, path_key, unescape
-from featurestore.interchange.npy import read_header
+from featurestore.interchange.names import key_line, path_key
+from featurestore.interchange.npy import read_header, write_header
 
 resumable = False
 SUFFIXES = (".lengths", ".keys", ".emo", ".npy")
@@ -34,7 +36,7 @@ SUFFIXES = (".lengths", ".keys", ".emo", ".npy")
 
 @contextmanager
 def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Source]:
-    """The utterances of PATH.npy (the suffix may be told or not), memory-mapped, in their order."""
+    """The utterances of PATH.npy (the suffix may be told or not), in their order."""
     if len(layers) > 1 and not all(layers.values()):
         raise ConfigError(f"Layers {', '.join(layers)}: tell the files of each, as LAYER=NAME.")
     base = _prefix(path)
@@ -42,21 +44,25 @@ def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Sourc
     arrays = {layer: _open(prefix) for layer, prefix in prefixes.items()}
     prefix = next(iter(prefixes.values()))
     keys, notes = _keys(prefix, flatten)
-    for layer, (_, offsets) in arrays.items():
+    for layer, (_, _, _, offsets) in arrays.items():
         if len(offsets) - 1 != len(keys):
             lengths = _with(prefixes[layer], ".lengths")
             raise StoreError(f"{lengths} has {len(offsets) - 1} lines, but there are {len(keys)} keys of {prefix}.")
         if _keys(prefixes[layer], flatten)[0] != keys:
             raise StoreError(f"{prefix} and {prefixes[layer]} are of different utterances, or in another order.")
 
+    def where(i: int) -> str:
+        return f"{_with(prefix, '.npy')}, utterance {i + 1} ({keys[i]!r})"
+
     def load(i: int) -> Loaded:
         parts = {}
-        for layer, (values, starts) in arrays.items():
-            rows = np.array(values[starts[i] : starts[i + 1]], dtype=values.dtype.newbyteorder("="))
-            parts[layer] = Loaded(as_layers(rows, (layer,) if layer else ()), rows.dtype.name)
+        for layer, (start, dtype, dim, offsets) in arrays.items():
+            first, shape = start + int(offsets[i]) * dim * dtype.itemsize, (int(offsets[i + 1] - offsets[i]), dim)
+            rows = read_values(_with(prefixes[layer], ".npy"), dtype.str, first, shape, where(i)).astype(dtype.name)
+            parts[layer] = Loaded(as_layers(rows, (layer,) if layer else ()), dtype.name)
         return parts[""] if "" in parts else joined(parts)
 
-    yield Source(keys, lambda i: f"{_with(prefix, '.npy')}, utterance {i + 1} ({keys[i]!r})", load, notes=notes)
+    yield Source(keys, where, load, notes=notes)
 
 
 def _prefix(path: Path) -> Path:
@@ -67,8 +73,8 @@ def _with(prefix: Path, suffix: str) -> Path:
     return prefix.with_name(prefix.name + suffix)
 
 
-def _open(prefix: Path) -> tuple[np.ndarray, np.ndarray]:
-    """All rows (sum T, D), mapped, and the utterances' offsets int64 (N + 1,)."""
+def _open(prefix: Path) -> tuple[int, np.dtype[Any], int, np.ndarray]:
+    """Where the rows (sum T, D) start in their file, their dtype, D, and the utterances' offsets int64 (N + 1,)."""
     path = _with(prefix, ".npy")
     try:
         with open(path, "rb") as file:
@@ -87,15 +93,14 @@ def _open(prefix: Path) -> tuple[np.ndarray, np.ndarray]:
     lengths = [int(line) for line in lines]
     if sum(lengths) != shape[0]:
         raise StoreError(f"{path} has {shape[0]} rows, but the lengths beside it add up to {sum(lengths)}.")
-    values = np.memmap(path, dtype, "r", start, shape) if shape[0] * shape[1] else np.empty(shape, dtype)
-    return values, np.cumsum([0, *lengths], dtype=np.int64)
+    return start, dtype, shape[1], np.cumsum([0, *lengths], dtype=np.int64)
 
 
 def _keys(prefix: Path, flatten: bool) -> tuple[list[str], list[str]]:
     """Keys, and notes on what was left out."""
     keys, emo, tsv = (_with(prefix, suffix) for suffix in (".keys", ".emo", ".tsv"))
     if keys.exists():
-        return [unescape(line) for line in _lines(keys)], []
+        return [path_key(line) for line in _lines(keys)], []
     if emo.exists():
         lines = [line.split() for line in _lines(emo)]
         if not all(lines):
@@ -131,8 +136,8 @@ def _targets(target: Path, layers: Sequence[str]) -> list[Path]:
 
 def write(chosen: Selection, target: Path, resume: bool) -> Written:
     """The files of each layer, whole or not at all."""
-    names = [escape(key, spaces=True) for key in chosen.keys]
-    labels = [escape(chosen.labels[key], spaces=True) for key in chosen.keys if chosen.labels.get(key)]
+    names = [key_line(key) for key in chosen.keys]
+    labels = [key_line(chosen.labels[key]) for key in chosen.keys if chosen.labels.get(key)]
     lengths = chosen.features.lengths(chosen.keys)
     texts = {".lengths": [str(n) for n in lengths], ".keys": names}
     if labels and len(labels) == len(names):
@@ -149,9 +154,8 @@ def write(chosen: Selection, target: Path, resume: bool) -> Written:
 
 def _write_rows(chosen: Selection, layer: str, n_rows: int, path: Path, done: int) -> None:
     dtype = np.dtype(chosen.dtype).newbyteorder("<")
-    header = {"descr": dtype.str, "fortran_order": False, "shape": (n_rows, chosen.features.dim)}
     with open(path, "wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
+        write_header(file, dtype, (n_rows, chosen.features.dim))
         for i, key in enumerate(chosen.keys):
             file.write(chosen.rows(key, layer).tobytes())
             chosen.progress(done + i + 1, len(chosen.layers) * len(chosen.keys))

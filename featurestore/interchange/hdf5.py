@@ -22,6 +22,7 @@ from featurestore.interchange.base import (
     float_dtype,
     group_by_utterance,
     joined,
+    reason_of,
     replacing,
     told_layers,
 )
@@ -81,19 +82,26 @@ def write(chosen: Selection, target: Path, resume: bool) -> Written:
     import h5py
 
     written = Written()
-    with replacing(target) as (temporary,), h5py.File(temporary, "w") as file:
-        file.attrs.update(chosen.metadata())
-        for key in chosen.keys:
-            name = escape(key)
-            try:
-                rows = {layer: chosen.rows(key, layer) for layer in chosen.layers}
-            except StoreError as error:
-                written.failed.append((key, str(error)))
-                continue
-            if len(rows) == 1:
-                file.create_dataset(name, data=rows[chosen.layers[0]])
-            for layer in rows if len(rows) > 1 else ():
-                file.create_dataset(f"{name}/{layer}", data=rows[layer])
-            written.done += 1
-            chosen.progress(written.done + len(written.failed), len(chosen.keys))
+    try:
+        with replacing(target) as (temporary,), h5py.File(temporary, "w") as file:
+            file.attrs.update(chosen.metadata())
+            for key in chosen.keys:
+                _write_one(file, key, chosen, written)
+                chosen.progress(written.done + len(written.failed), len(chosen.keys))
+    except RuntimeError as error:  # closing the file after a write has failed
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise StoreError(f"{target} can't be written: {reason_of(reason)}.") from error
     return written
+
+
+def _write_one(file: Any, key: str, chosen: Selection, written: Written) -> None:
+    try:
+        rows = {layer: chosen.rows(key, layer) for layer in chosen.layers}
+    except StoreError as error:
+        written.failed.append((key, str(error)))
+        return
+    if len(rows) == 1:
+        file.create_dataset(escape(key), data=rows[chosen.layers[0]])
+    for layer in rows if len(rows) > 1 else ():
+        file.create_dataset(f"{escape(key)}/{layer}", data=rows[layer])
+    written.done += 1

@@ -37,8 +37,13 @@ def key_path(key: str, suffix: str) -> PurePosixPath:
     return PurePosixPath(*parts, name + suffix)
 
 
+def key_line(key: str) -> str:
+    """`key` as one word of a line of text; `path_key` is the inverse."""
+    return "/".join(escape(part, spaces=True) for part in key.split("/"))
+
+
 def path_key(path: str, flatten: bool = False) -> str:
-    """The key of a relative path without suffix, the inverse of `key_path`; flatten: of its last part alone."""
+    """The key of a relative path without suffix, the inverse of `key_path`; flatten: its last part alone."""
     parts = path.split("/")
     return "/".join(unescape(part) for part in (parts[-1:] if flatten else parts))
 

@@ -91,6 +91,12 @@ def read_header(file: BinaryIO, path: Path) -> tuple[tuple[int, ...], bool, np.d
     return shape, fortran, dtype
 
 
+def write_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """What goes before the values, in C order."""
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
 def _files(directory: Path, failed: Failures) -> list[str]:
     """Relative paths of the .npy files below `directory`; StoreError when there is none."""
     if not directory.is_dir():
@@ -175,7 +181,8 @@ def _write_one(chosen: Selection, key: str, layer: str, directory: Path, resume:
         if not path.parent.resolve().is_relative_to(directory.resolve()):  # a link that somebody put there
             raise StoreError(f"{path} would lie outside {directory}, behind a link; nothing was written there.")
         with open(temporary, "xb") as file:
-            np.lib.format.write_array(file, rows, allow_pickle=False)
+            write_header(file, rows.dtype, rows.shape)
+            file.write(rows.tobytes())  # numpy's own writer doesn't say why it failed
         os.replace(temporary, path)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:

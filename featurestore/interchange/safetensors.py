@@ -24,6 +24,7 @@ from featurestore.interchange.base import (
     check_shape,
     group_by_utterance,
     joined,
+    read_values,
     replacing,
     told_layers,
 )
@@ -37,7 +38,7 @@ MAX_HEADER_BYTES = 100_000_000  # more is refused by the reference implementatio
 
 @contextmanager
 def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Source]:
-    """The tensors of the file, in its order, memory-mapped; the reference implementation judges the header first."""
+    """The tensors of the file, in its order; the reference implementation judges the header first."""
     header, start = _header(path)
     told = (header.pop("__metadata__", None) or {}).get("medusa_layers")
     names = sorted(header, key=lambda name: (header[name]["data_offsets"], name))
@@ -46,15 +47,14 @@ def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Sourc
     layers = layers or told_layers(told)
     grouped = group_by_utterance(names, layers, str(path))
     entries = list(grouped or names)
-    values = np.memmap(path, np.uint8, mode="r")[start:]
 
     def load_tensor(name: str, layer_names: Sequence[str]) -> Loaded:
-        where, told, (first, last) = f"{path}, {name!r}", header[name], header[name]["data_offsets"]
+        where, told = f"{path}, {name!r}", header[name]
         if told["dtype"] not in STORED_AS:
             raise StoreError(f"{where}: values of {told['dtype']}; {', '.join(STORED_AS)} expected.")
         shape = tuple(told["shape"])
         check_shape(shape, layer_names, where)
-        array = np.frombuffer(values[first:last].tobytes(), STORED_AS[told["dtype"]]).reshape(shape)
+        array = read_values(path, STORED_AS[told["dtype"]], start + told["data_offsets"][0], shape, where)
         if told["dtype"] == "BF16":
             array = (array.astype(np.uint32) << 16).view(np.float32)
         return Loaded(as_layers(array, layer_names), READ_AS[told["dtype"]])

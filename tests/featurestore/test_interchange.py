@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import resource
 import signal
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ from featurestore.interchange.base import Written
 from featurestore.interchange.description import Description
 from featurestore.interchange.exporting import export_features
 from featurestore.interchange.importing import ImportReport, import_features, parse_layers
-from featurestore.interchange.names import escape, key_path, path_key, unescape
+from featurestore.interchange.names import escape, key_line, key_path, path_key, unescape
 from featurestore.spec import FeatureSpec
 from featurestore.stopping import Interrupted
 from featurestore.store import FeatureStore
@@ -213,6 +214,20 @@ class TestEveryFormat:
         left = [path for path in (tmp_path / "e").rglob("*") if path.is_file()]
         assert [path.name for path in left] == (["a.npy", "a.npy"] if format_name == "npy" else [])
 
+    def test_a_full_disk_is_an_error_and_leaves_nothing_behind(
+        self, format_name: str, store: FeatureStore, tmp_path: Path
+    ) -> None:
+        features = filled(store, "out", {"a": np.stack(rows_of(5)), "b": np.stack(rows_of(20_000))}, _one_layer())
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # writing more is an error, as on a full disk
+        try:
+            with pytest.raises(StoreError, match="can't be written: File too large"):
+                export_features(features, format_name, tmp_path / "e" / "x")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        left = [path.name for path in (tmp_path / "e").rglob("*") if path.is_file()]
+        assert left == (["a.npy"] if format_name == "npy" else [])
+
     def test_a_source_that_is_missing_or_damaged_is_an_error_that_names_it(
         self, format_name: str, store: FeatureStore, tmp_path: Path
     ) -> None:
@@ -249,8 +264,8 @@ class TestNames:
     @given(st.text(st.characters(exclude_categories=["Cs"])) | st.text("a./%\\ ~2E"))
     def test_encoding_is_reversible_and_stays_below(self, key: str) -> None:
         assert unescape(escape(key)) == key
-        assert unescape(escape(key, spaces=True)) == key
-        assert len(escape(key, spaces=True).split()) == 1
+        assert len(key_line(key).split()) == 1
+        assert path_key(key_line(key)) == key
         path = key_path(key, ".npy")
         assert path_key(str(path).removesuffix(".npy")) == key
         assert not path.is_absolute()
