@@ -1,20 +1,11 @@
 """What emotions are called: the words and letter codes under which corpora and tools keep the same class."""
 
+from featurestore.corpora import msp_podcast
 from featurestore.labelscheme import LabelScheme
 
-# MSP-Podcast's letters, and other spellings in circulation; the first word is this project's.
-LETTERS = {
-    "A": "angry",
-    "S": "sad",
-    "H": "happy",
-    "U": "surprise",
-    "F": "fear",
-    "D": "disgust",
-    "C": "contempt",
-    "N": "neutral",
-    "O": "other",
-    "X": "no agreement",
-}
+OTHER, NO_AGREEMENT = "other", "no agreement"
+LETTERS = msp_podcast.LETTERS | {"O": OTHER, "X": NO_AGREEMENT}
+# Other spellings in circulation of the project's words.
 SPELLINGS = {
     "angry": ("anger", "ang"),
     "sad": ("sadness",),
@@ -26,7 +17,7 @@ SPELLINGS = {
     "neutral": ("neu",),
 }
 CANONICAL = {word: name for name, words in SPELLINGS.items() for word in (name, *words)}
-CANONICAL |= {"other": "other", "no agreement": "no agreement"}
+CANONICAL |= {OTHER: OTHER, NO_AGREEMENT: NO_AGREEMENT}
 
 
 def canonical(name: str) -> str:

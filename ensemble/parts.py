@@ -99,8 +99,8 @@ def _by_split(manifest: Manifest, name: str, judged: Container[str]) -> dict[str
 
 
 def _has_targets(rows: Manifest) -> bool:
-    labels = rows.has("label") and any(label is not None for label in rows.labels)
-    return labels or rows.votes is not None or not np.isnan(rows.attributes).all()
+    labels = label_codes(rows)
+    return (labels is not None and bool((labels >= 0).any())) or not np.isnan(rows.attributes).all()
 
 
 def _held_out(system: System, manifest: Manifest) -> HeldOut | None:

@@ -11,20 +11,21 @@ import numpy as np
 import pyarrow as pa
 
 from ensemble.align import some
-from ensemble.emotions import LETTERS, letter_of
+from ensemble.emotions import letter_of
 from ensemble.foreign import file_name, without_suffix
 from ensemble.systems import System
 from featurestore import manifest_checks as checks
+from featurestore.corpora import msp_podcast
 from featurestore.errors import MedusaError
 from featurestore.manifest import Manifest
 from featurestore.table_files import read_table_file, write_table_file
 
 ID = "FileName"
 CLASS = "EmoClass"
-ATTRIBUTES = {"EmoAct": "arousal", "EmoVal": "valence", "EmoDom": "dominance"}
+ATTRIBUTES = {column: name for name, column in msp_podcast.ATTRIBUTES.items()}  # EmoAct, EmoVal, EmoDom
 COLUMNS = {"task1": (ID, CLASS), "task2": (ID, *ATTRIBUTES)}
-CLASS_LETTERS = tuple(letter for letter, name in LETTERS.items() if name not in ("other", "no agreement"))
-SCALE = (1.0, 7.0)
+CLASS_LETTERS = tuple(msp_podcast.LETTERS)
+SCALE = (msp_podcast.LOW, msp_podcast.HIGH)
 CHALLENGE_ROWS = 3200
 SUFFIX = ".wav"
 

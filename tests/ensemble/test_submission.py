@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensemble.align import AlignmentError
+from ensemble.assessment import Asked
 from ensemble.foreign import read_predictions
+from ensemble.parts import assess_parts
 from ensemble.submission import (
     CHALLENGE_ROWS,
     CLASS_LETTERS,
@@ -22,6 +24,7 @@ from ensemble.submission import (
     write_submission,
 )
 from ensemble.systems import System
+from featurestore.corpora.msp_podcast import read_msp_podcast
 from featurestore.manifest import LabelScheme, Manifest
 
 EIGHT = ("angry", "sad", "happy", "surprise", "fear", "disgust", "contempt", "neutral")
@@ -161,6 +164,31 @@ def test_without_a_manifest_the_number_of_rows_is_the_challenges(tmp_path: Path)
     path.write_text(path.read_text().replace("4.25", "8"))
     with pytest.raises(SubmissionError, match=r"EmoDom is no number from 1 to 7 \(3,200 rows\)"):
         check_submission(path)
+
+
+def test_the_hidden_test3_of_msp_podcast_is_submitted_and_never_scored(tmp_path: Path) -> None:
+    (tmp_path / "Labels").mkdir()
+    (tmp_path / "Audios").mkdir()
+    names = ["MSP-PODCAST_0001_0008.wav", "MSP-PODCAST_0001_0009.wav", *(f"{key}.wav" for key in KEYS)]
+    for name in names:
+        (tmp_path / "Audios" / name).touch()
+    head = "FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set"
+    rows = [f"{names[0]},F,5,2,4,30,Male,Development", f"{names[1]},X,4,4,4,Unknown,Female,Development"]
+    (tmp_path / "Labels" / "labels_consensus.csv").write_text("\n".join([head, *rows]))
+    corpus = read_msp_podcast(tmp_path, transcripts=False)
+    p = np.eye(8, dtype=np.float32)[[4, 0, *range(8)]]
+    values = np.full((10, 3), 4.5, np.float32)
+    own = System("m", tuple(names), EIGHT, p.argmax(1), p, THREE, values)
+    parts = assess_parts(own, corpus, Asked(0))
+    assert list(parts) == ["development"]
+    assert parts["development"].evaluation.classification.n_no_consensus == 1
+    test3 = corpus.rows(corpus.column("split") == "test3")
+    for task in ("task1", "task2"):
+        write_submission(task, own, test3, tmp_path / f"{task}.csv")
+        assert check_submission(tmp_path / f"{task}.csv", file_names(test3)) == (task, 8)
+    assert (tmp_path / "task1.csv").read_text().splitlines()[1:] == [
+        f"{key}.wav,{letter}" for key, letter in zip(KEYS, "ASHUFDCN", strict=True)
+    ]
 
 
 def test_file_names_come_from_the_path_else_from_the_id() -> None:
