@@ -1,36 +1,97 @@
 """`medusa bench`: what this machine does."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from typer import Option
+from typer import BadParameter
 
-from featurestore.terminal import console, typer_app, working
+from featurestore.terminal import console, panel, typer_app, working
 
 bench_app = typer_app(help="Measure this machine.")
+data, how, files = panel("Data"), panel("Measuring"), panel("Files")
 
 
 @bench_app.command("io")
 def bench_io(
-    directory: Annotated[Path | None, Option(help="Where to write; default: the system's temporary one.")] = None,
-    utterances: Annotated[int, Option(help="How many.")] = 600,
-    dim: Annotated[int, Option(help="Columns of a row.")] = 1024,
-    mean_s: Annotated[float, Option(help="Mean duration of an utterance.")] = 5.5,
-    batch: Annotated[int, Option(help="Utterances per batch.")] = 32,
-    repeats: Annotated[int, Option(help="Runs of which the median is told.")] = 5,
-    seed: Annotated[int, Option(help="Of rows and batches.")] = 0,
-    cold: Annotated[bool, Option("--cold", help="Also with the files dropped from the page cache.")] = False,
-    json_file: Annotated[Path | None, Option("--json", help="Write the figures.")] = None,
+    utterances: Annotated[int, data("Of the widest, longest shape; the others get as many bytes.")] = 600,
+    dims: Annotated[str, data("Columns of a row; comma-separated.")] = "1024",
+    mean_s: Annotated[str, data("Mean durations of an utterance; comma-separated.")] = "5.5",
+    seed: Annotated[int, data("Of rows and batches.")] = 0,
+    batch: Annotated[int, how("Utterances per batch.")] = 32,
+    threads: Annotated[str, how("Threads that share the batches; comma-separated.")] = "1",
+    repeats: Annotated[int, how("Runs of which the median is told.")] = 5,
+    cold: Annotated[bool, how("Also from disk, the files dropped from the page cache.", "--cold")] = False,
+    write: Annotated[bool, how("Also writing, beside the disk's rate with fsync.", "--write")] = False,
+    readers: Annotated[str, how("Only these beside the floors and ours; comma-separated ids (see --json).")] = "",
+    directory: Annotated[Path | None, files("Where to write; default: the system's temporary one.")] = None,
+    json_file: Annotated[Path | None, files("Write every figure.", "--json")] = None,
+    plot_file: Annotated[Path | None, files("Draw the first shape's rates (.png, .pdf, .svg).", "--plot")] = None,
 ) -> None:
-    """Read random batches through our store and through what others use, memcpy being the floor.
+    """Read random batches through our store and through what others use, beside memcpy and the disk.
 
-    Example: `medusa bench io --utterances 3000`
+    Peers that are not installed are listed: `pip install 'medusa-ser[bench]'` brings them.
+
+    Example: `medusa bench io --cold --threads 1,2 --write --json io.json --plot io.png`
     """
-    from benchmarks.io import io_table, run_io
+    from benchmarks.io import IoSettings, io_report, plot_io, run_io
 
+    settings = IoSettings(
+        utterances, _numbers("dims", dims, int), _numbers("mean-s", mean_s, float), _numbers("threads", threads, int),
+        batch, repeats, seed, cold, write, tuple(filter(None, readers.split(","))),
+    )  # fmt: skip
     with working("bench io") as show:
-        result = run_io(
-            directory, n_utterances=utterances, dim=dim, mean_s=mean_s, batch=batch, repeats=repeats, seed=seed,
-            cold=cold, json_path=json_file, progress=show,
+        result = run_io(settings, directory, json_path=json_file, progress=show)
+    console().print(*io_report(result), sep="\n")
+    if plot_file is not None:
+        plot_io(result, plot_file)
+
+
+@bench_app.command("prepare")
+def bench_prepare(
+    utterances: Annotated[int, data("How many.")] = 120_000,
+    ratings: Annotated[int, data("How many, of all utterances.")] = 650_000,
+    form: Annotated[str, data("Release whose form the votes have: 1.6, 1.11 or 2.0.")] = "1.11",
+    transcripts: Annotated[bool, data("With a text file for each utterance.", "--transcripts")] = False,
+    seed: Annotated[int, data("Of the made-up labels.")] = 0,
+    directory: Annotated[Path | None, files("Where to write; default: the system's temporary one.")] = None,
+    json_file: Annotated[Path | None, files("Write every figure.", "--json")] = None,
+) -> None:
+    """Prepare a made-up corpus of MSP-Podcast's size: seconds by step, and the most memory.
+
+    Example: `medusa bench prepare --transcripts`
+    """
+    from benchmarks.prepare import PrepareSettings, prepare_table, run_prepare
+
+    settings = PrepareSettings(utterances, ratings, form, transcripts, seed)
+    with working("bench prepare") as show:
+        result = run_prepare(settings, directory=directory, json_path=json_file, progress=show)
+    console().print(prepare_table(result))
+
+
+@bench_app.command("index")
+def bench_index(
+    utterances: Annotated[int, data("How many, of one tiny row each.")] = 1_000_000,
+    segment: Annotated[int, data("Utterances per segment.")] = 100_000,
+    repeats: Annotated[int, how("Openings of which the median is told.")] = 3,
+    directory: Annotated[Path | None, files("Where to write; default: the system's temporary one.")] = None,
+    json_file: Annotated[Path | None, files("Write every figure.", "--json")] = None,
+) -> None:
+    """Open a store of a million utterances in new processes: seconds, memory, and what looking up keys costs.
+
+    Example: `medusa bench index --utterances 1000000`
+    """
+    from benchmarks.index import index_table, run_index
+
+    with working("bench index") as show:
+        result = run_index(
+            directory, n_utterances=utterances, segment_utterances=segment, repeats=repeats, json_path=json_file,
+            progress=show,
         )  # fmt: skip
-    console().print(io_table(result))
+    console().print(index_table(result))
+
+
+def _numbers(name: str, text: str, kind: type) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise BadParameter(f"{text!r}: numbers, comma-separated, are expected.", param_hint=f"--{name}") from None

@@ -133,8 +133,10 @@ def test_defaults_are_the_librarys() -> None:
             assert ours[name] == theirs[name], name
     ours = defaults(bench_io)
     settings = IoSettings()
-    names = ("dim", "mean_s", "batch", "repeats", "seed", "cold")
+    names = ("batch", "repeats", "seed", "cold", "write")
     assert {name: ours[name] for name in names} == {name: getattr(settings, name) for name in names}
+    for name in ("dims", "mean_s", "threads", "readers"):
+        assert ours[name] == ",".join(str(value) for value in getattr(settings, name)), name
     assert ours["utterances"] == settings.n_utterances
 
 
@@ -437,8 +439,14 @@ def test_the_store_can_be_looked_into_and_cleared(chain: Chain, tmp_path: Path) 
 
 
 def test_bench_io_prints_its_table(tmp_path: Path) -> None:
-    few = ["--utterances", "12", "--dim", "16", "--mean-s", "0.5", "--batch", "4", "--repeats", "1"]
-    said = medusa("bench", "io", *few, "--directory", tmp_path, "--json", tmp_path / "io.json").stdout
-    assert "memcpy" in said
+    few = ["--utterances", "12", "--dims", "8,16", "--mean-s", "0.5", "--batch", "4", "--repeats", "1"]
+    to = ["--directory", tmp_path, "--json", tmp_path / "io.json", "--plot", tmp_path / "io.png"]
+    said = medusa("bench", "io", *few, *to, "--readers", "npy,memmap", "--threads", "1,2").stdout
+    assert all(
+        name in said for name in ("memcpy", "x 8 float16", "x 16 float16", "1 thread: ours is", "2 threads: ours")
+    )
     assert json.loads((tmp_path / "io.json").read_text())["settings"]["n_utterances"] == 12
+    assert (tmp_path / "io.png").stat().st_size > 1000
     assert "more than 0" in refused("bench", "io", "--utterances", "0")
+    assert "no reader sqlite" in refused("bench", "io", "--readers", "sqlite")
+    assert "comma-separated" in medusa("bench", "io", "--dims", "x", exit_code=2).stderr

@@ -1,0 +1,131 @@
+"""How long a store of a million utterances takes to open, what it needs of memory, and what looking up keys costs.
+
+The rows are tiny (one row of four values): what is measured is the index. Each opening is a new process, whose memory
+is compared with that of one which imported the same modules and opened nothing.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurestore.errors import ConfigError
+from featurestore.spec import FeatureSpec
+from featurestore.store import FeatureStore
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+BATCH = 32
+BYTES_PER_UTTERANCE = 150  # on disk, with some to spare
+# Opens a store given by argument (or none) and prints what that took, as JSON.
+OPEN = f"""
+import json, sys, time
+from pathlib import Path
+import numpy as np
+from featurestore.store import FeatureStore
+found = {{}}
+if len(sys.argv) > 1:
+    start = time.perf_counter()
+    features = FeatureStore.open(sys.argv[1])["tiny"]
+    n = len(features)
+    found["open_s"] = time.perf_counter() - start
+    rng = np.random.default_rng(0)
+    def batches():
+        return [["utterance-%012d" % i for i in rng.integers(0, n, {BATCH})] for _ in range(200)]
+    def per_batch(read, batches):
+        read(batches[0])
+        start = time.perf_counter()
+        for batch in batches[1:]:
+            read(batch)
+        return (time.perf_counter() - start) / (len(batches) - 1)
+    new = batches()
+    found["lookup_s"] = per_batch(features.lengths, new)
+    found["lookup_again_s"] = per_batch(features.lengths, new)
+    found["gather_s"] = per_batch(features.gather, batches())
+    found["segments"] = len(features.segments)
+# Not getrusage: its peak counts the process that started this one.
+peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+found["rss_mb"] = int(peak.split()[1]) / 1024
+print(json.dumps(found))
+"""
+
+
+def run_index(
+    directory: Path | None = None,
+    *,
+    n_utterances: int = 1_000_000,
+    segment_utterances: int = 100_000,
+    repeats: int = 3,
+    json_path: Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Build a store of tiny rows in `directory` (removed again), open it `repeats` times; medians, seconds and MB.
+
+    Raises ConfigError where the disk has no room for it, or where there is no /proc to read memory from (not Linux).
+    """
+    if not Path("/proc/self/status").exists():
+        raise ConfigError("bench index reads its memory from /proc, which this system lacks.")
+    if n_utterances < BATCH or segment_utterances < 1 or repeats < 1:
+        raise ConfigError(f"bench index needs {BATCH} utterances or more, and one repeat and one per segment at least.")
+    parent = Path(directory or tempfile.gettempdir())
+    parent.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(parent).free < BYTES_PER_UTTERANCE * n_utterances:
+        raise ConfigError(f"bench index needs {BYTES_PER_UTTERANCE * n_utterances / 1e9:.1f} GB in {parent}.")
+    told = progress or (lambda _: None)
+    work = Path(tempfile.mkdtemp(prefix="medusa-bench-index-", dir=parent))
+    try:
+        _build(work / "store", n_utterances, segment_utterances, told)
+        empty = _open()
+        runs = []
+        for repeat in range(repeats):
+            told(f"opening, {repeat + 1} of {repeats}")
+            runs.append(_open(work / "store"))
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    result: dict[str, Any] = {"utterances": n_utterances}
+    result |= {name: float(np.median([run[name] for run in runs])) for name in runs[0]}
+    result["index_mb"] = result["rss_mb"] - empty["rss_mb"]
+    if json_path is not None:
+        json_path.write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def _build(path: Path, n_utterances: int, segment_utterances: int, told: Callable[[str], None]) -> None:
+    spec = FeatureSpec("audio", "tiny", "none", ("layer_00",), 4)
+    rows = np.ones((1, 1, 4), dtype=np.float16)
+    with FeatureStore.create(path).writer("tiny", spec) as writer:
+        for i in range(n_utterances):
+            writer.append(f"utterance-{i:012d}", rows, duration_s=1.0)
+            if (i + 1) % segment_utterances == 0:
+                told(f"writing, {(i + 1) / n_utterances:.0%}")
+                writer.commit()
+
+
+def _open(*path: Path) -> dict[str, float]:
+    done = subprocess.run([sys.executable, "-c", OPEN, *map(str, path)], capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout))
+
+
+def index_table(result: dict[str, Any]) -> "Table":
+    """The result of `run_index` as a table for the terminal."""
+    from rich.table import Table
+
+    table = Table(
+        title=f"{result['utterances']:,} utterances in {result['segments']:.0f} segments", title_justify="left"
+    )
+    table.add_column("what")
+    table.add_column("cost", justify="right")
+    table.add_row("open, with the index of all keys", f"{result['open_s']:.2f} s")
+    table.add_row("memory of the process", f"{result['rss_mb']:.0f} MB")
+    table.add_row("of that for the index", f"{result['index_mb']:.0f} MB")
+    table.add_row(f"look up {BATCH} keys for the first time", f"{result['lookup_s'] * 1e6:.0f} us")
+    table.add_row("look them up again", f"{result['lookup_again_s'] * 1e6:.0f} us")
+    table.add_row(f"gather {BATCH} utterances of one row", f"{result['gather_s'] * 1e6:.0f} us")
+    return table
