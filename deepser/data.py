@@ -11,9 +11,12 @@ from torch import Tensor
 from deepser.targets import Targets
 from featurestore.loader import BatchLoader, FeatureRef
 from featurestore.store import FeatureStore
+from featurestore.torch_loader import TensorLoader
 
 Indices = NDArray[np.int64]
-Rows = list[tuple[Tensor, Tensor]]  # per feature set: values (L, sum T, D) float32, offsets (B + 1,) int64
+Rows = list[tuple[Tensor, Tensor]]  # per feature set: values (L, sum T, D), offsets (B + 1,) int64
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,21 @@ class TrainingData:
     refs: tuple[FeatureRef, ...]
     targets: Targets
 
-    def read(self, batches: Sequence[Indices], stride: int) -> Iterator[tuple[Indices, Rows]]:
-        """Each batch's indices and its rows per feature set: values (L, sum T, D) float32, offsets (B + 1,) int64."""
+    def read(
+        self, batches: Sequence[Indices], stride: int, device: torch.device = CPU
+    ) -> Iterator[tuple[Indices, Rows]]:
+        """Each batch's indices and its rows per feature set on `device`: values (L, sum T, D), offsets (B + 1,) int64.
+
+        Values are float32, or float16 on the way to another device where that loses nothing; tensors are valid until
+        the next batch is asked for.
+        """
         keys = [[self.targets.keys[i] for i in batch] for batch in batches]
-        for batch, packs in zip(batches, BatchLoader(self.store, self.refs, keys, stride=stride), strict=True):
-            yield batch, [(torch.from_numpy(p.values), torch.from_numpy(p.offsets)) for p in packs]
+        loader = BatchLoader(self.store, self.refs, keys, stride=stride, dtype=self._dtype(stride, device))
+        yield from zip(batches, TensorLoader(loader, device), strict=True)
+
+    def _dtype(self, stride: int, device: torch.device) -> str:
+        halves = all(self.store[ref.name].spec.dtype == "float16" for ref in self.refs)
+        return "float16" if halves and stride == 1 and device.type != "cpu" else "float32"
 
     def lengths(self) -> Indices:
         """(N,) rows of each utterance in the first feature set; batches of like length pad less."""

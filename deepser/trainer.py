@@ -123,7 +123,7 @@ class _Run:
         self.network.train()
         total_loss = waited = 0.0
         started = waiting = time.perf_counter()
-        for step, (at, rows) in enumerate(self.data.read(batches, config.stride)):
+        for step, (at, rows) in enumerate(self.data.read(batches, config.stride, self.device)):
             waited += time.perf_counter() - waiting
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(stage, epoch + step / len(batches))
@@ -131,7 +131,7 @@ class _Run:
             y_c = mix(torch.from_numpy(self.targets[at]).to(self.device))
             y_r = mix(torch.from_numpy(self.data.targets.attribute_values[at]).to(self.device))
             with autocast(config.precision, self.device):
-                x = self.network.embed([(v.to(self.device), o.to(self.device)) for v, o in rows])
+                x = self.network.embed(rows)
             logits, attributes = self.network.head(mix(x.float()))
             loss = config.classification_weight * soft_cross_entropy(logits, y_c, weights)
             if attributes.shape[1]:
@@ -188,9 +188,10 @@ def predict(
     by_length = np.argsort(data.lengths()[at], kind="stable")
     batches = samplers.batches(by_length, PREDICT_BATCH_SIZE)
     network.to(device).eval()
+    read = data.read([at[b] for b in batches], config.stride, device)
     with torch.inference_mode(), autocast(config.precision, device):
-        for places, (_, rows) in zip(batches, data.read([at[b] for b in batches], config.stride), strict=True):
-            y_c, y_r = network([(v.to(device), o.to(device)) for v, o in rows])
+        for places, (_, rows) in zip(batches, read, strict=True):
+            y_c, y_r = network(rows)
             logits[places] = y_c.float().cpu().numpy()
             attributes[places] = y_r.float().cpu().numpy()
     return logits, attributes

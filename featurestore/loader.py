@@ -1,23 +1,24 @@
-"""Batches of rows from several feature sets, aligned by key, read ahead by a background thread."""
+"""Batches of rows from several feature sets, aligned by key, read ahead by background threads."""
 
-import threading
+import contextlib
+import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from queue import Empty, Full, Queue
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from featurestore.errors import StoreError
 from featurestore.featureset import FeatureSet
 from featurestore.packed import Packed
+from featurestore.rowreader import Buffer, Memory, RowReader
 from featurestore.store import FeatureStore
 
-# Batches whose rows the kernel is told of before they are read: cold reads went from 0.68 to 1.9 GB/s with four.
-ANNOUNCED_BATCHES = 4
-
-# What the background thread hands over: a batch, an error to raise, or None at the end.
-_Item = list[Packed] | BaseException | None
+# How far ahead of its turn a batch is announced to the kernel: cold reads went from 0.68 to 1.9 GB/s with four batches
+# of 18 MB. Bounded in bytes, so that what was fetched is still in memory when its turn comes.
+ANNOUNCED_BYTES = 128 << 20
+ANNOUNCED_BATCHES = 16
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,26 @@ class FeatureRef:
         return self.layers or features.layers
 
 
+def row_readers(store: FeatureStore, refs: Sequence[FeatureRef], stride: int, dtype: str) -> list[RowReader]:
+    """One for each reference; StoreError when a feature set or a layer is not there."""
+    if not refs:
+        raise StoreError("A loader needs one feature set or more; none was given.")
+    opened = [store[ref.name] for ref in refs]
+    return [RowReader(f, ref.resolve(f), stride, dtype) for f, ref in zip(opened, refs, strict=True)]
+
+
 class BatchLoader:
     """Reads `batches` (sequences of keys) from `store`, one item per batch: a Packed for each of `refs`.
 
-    A Packed's values are (L, sum T', D) float32, its layers in the reference's order, T' = ceil(T / stride) rows per
-    utterance (means over `stride` rows). Row counts may differ between sets; utterances and their order are the same.
+    A Packed's values are (L, sum T', D) in `dtype` ("float32" or "float16"), its layers in the reference's order,
+    T' = ceil(T / stride) rows per utterance (means over `stride` rows). Row counts may differ between sets; utterances
+    and their order are the same.
 
-    The arrays of a batch are reused: they are valid until the next batch is asked for. A background thread reads up to
-    `prefetch` batches ahead (0: none, the consumer reads) and announces the next ones to the kernel; what it raises,
-    such as a StoreError for a missing key, is raised in the consumer. Iterating again reads `batches` again.
+    The arrays of a batch are reused: they are valid until the next batch is asked for. `threads` background threads
+    read up to `prefetch` batches ahead (threads=0: the consumer reads) and announce those after them to the kernel, or
+    have a remote store fetch them. Batches come in their order whatever the threads do; what reading one raises, such
+    as a StoreError for a missing key, is raised when its turn comes. Iterating again reads `batches` again; threads
+    live as long as the iteration, so that a loader may be made before a fork and used after it.
     """
 
     def __init__(
@@ -69,16 +81,15 @@ class BatchLoader:
         batches: Iterable[Sequence[str]],
         *,
         stride: int = 1,
+        dtype: str = "float32",
+        threads: int = 1,
         prefetch: int = 4,
     ) -> None:
-        if not refs:
-            raise StoreError("A loader needs one feature set or more; none was given.")
-        if stride < 1 or prefetch < 0:
-            raise StoreError(f"stride is {stride}, prefetch {prefetch}: at least 1 and 0 are needed.")
-        self.sets = [store[ref.name] for ref in refs]
-        self.layers = [ref.resolve(features) for ref, features in zip(refs, self.sets, strict=True)]
+        if threads < 0 or prefetch < 1:
+            raise StoreError(f"threads is {threads}, prefetch {prefetch}: at least 0 and 1 are needed.")
+        self.readers = row_readers(store, refs, stride, dtype)
         self.batches = batches
-        self.stride = stride
+        self.threads = threads
         self.prefetch = prefetch
 
     def __len__(self) -> int:
@@ -86,93 +97,90 @@ class BatchLoader:
         return len(self.batches)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[list[Packed]]:
-        if not self.prefetch:
-            yield from self._read_all(n_slots=1)
+        return self.read()
+
+    def read(self, memory: Memory = np.empty) -> Generator[list[Packed], None, None]:
+        """The batches, in buffers from `memory`."""
+        if not self.threads:
+            slot = self._slot(memory)
+            yield from (self._read(turn, slot) for turn in self._turns())
             return
-        queue: Queue[_Item] = Queue(self.prefetch)
-        stop = threading.Event()
-        # One slot for each batch in the queue, one for the consumer's, one for the batch that is being read.
-        work = self._read_all(n_slots=self.prefetch + 2)
-        thread = threading.Thread(target=_produce, args=(work, queue, stop), name="medusa-loader", daemon=True)
-        thread.start()
+        process = os.getpid()
+        # One slot for each batch that is read ahead, and one for the consumer's.
+        free = deque(self._slot(memory) for _ in range(self.prefetch + 1))
+        reading: deque[tuple[Future[list[Packed]], list[Buffer]]] = deque()
+        turns = self._turns()
+        pool = ThreadPoolExecutor(self.threads, "medusa-loader")
         try:
-            while (item := queue.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
+            while True:
+                while free and (turn := next(turns, None)) is not None:
+                    slot = free.popleft()
+                    reading.append((pool.submit(self._read, turn, slot), slot))
+                if not reading:
+                    return
+                batch, slot = reading.popleft()
+                yield batch.result()
+                if os.getpid() != process:
+                    raise StoreError("Threads don't outlive a fork: in the new process, iterate the loader anew.")
+                free.append(slot)
         finally:
-            stop.set()
-            while thread.is_alive():  # it may be waiting for room in the queue
-                try:
-                    queue.get_nowait()
-                except Empty:
-                    thread.join(timeout=0.05)
+            if os.getpid() == process:
+                pool.shutdown(cancel_futures=True)
 
-    def _read_all(self, n_slots: int) -> Iterator[list[Packed]]:
-        slots = [[_Buffer() for _ in self.sets] for _ in range(n_slots)]
-        for i, keys in enumerate(self._announced()):
-            yield [
-                self._read(features, layers, keys, buffer)
-                for features, layers, buffer in zip(self.sets, self.layers, slots[i % n_slots], strict=True)
-            ]
+    def _slot(self, memory: Memory) -> list[Buffer]:
+        return [Buffer(memory) for _ in self.readers]
 
-    def _announced(self) -> Iterator[Sequence[str]]:
-        """The batches, each announced to the kernel some batches before its turn."""
-        coming: deque[Sequence[str]] = deque()
-        for keys in self.batches:
-            for features, layers in zip(self.sets, self.layers, strict=True):
-                for layer in layers:
-                    features.announce(keys, layer)
-            coming.append(keys)
-            if len(coming) > ANNOUNCED_BATCHES:
-                yield coming.popleft()
-        yield from coming
-
-    def _read(self, features: FeatureSet, layers: Sequence[str], keys: Sequence[str], buffer: "_Buffer") -> Packed:
-        from featurestore.kernels import n_pooled, pool_rows
-
-        offsets = np.zeros(len(keys) + 1, dtype=np.int64)
-        np.cumsum(n_pooled(features.lengths(keys), self.stride), out=offsets[1:])
-        values = buffer.take((len(layers), int(offsets[-1]), features.dim))
-        bounds = offsets.tolist()
-        for out, layer in zip(values, layers, strict=True):
-            # Straight from the map: widened and pooled in one pass, without a copy of the stored rows.
-            stored, scales = features.stored_rows(keys, layer)
-            for i, rows in enumerate(stored):
-                pool_rows(rows, self.stride, out[bounds[i] : bounds[i + 1]], scales and scales[i])
-        return Packed(values, offsets)
-
-
-class _Buffer:
-    """Memory that is used again for each batch and grows when one needs more: fresh pages cost half the speed."""
-
-    def __init__(self) -> None:
-        self._values = np.empty(0, dtype=np.float32)
-
-    def take(self, shape: tuple[int, ...]) -> np.ndarray:
-        size = int(np.prod(shape))
-        if size > self._values.size:
-            self._values = np.empty(size + size // 4, dtype=np.float32)
-        return self._values[:size].reshape(shape)
-
-
-def _produce(work: Iterator[list[Packed]], queue: "Queue[_Item]", stop: threading.Event) -> None:
-    def put(item: _Item) -> bool:
-        while not stop.is_set():
+    def _turns(self) -> Iterator["_Turn"]:
+        """The batches, each with those that are to be announced before it is read."""
+        coming: deque[tuple[Sequence[str], int]] = deque()
+        announced: list[Sequence[str]] = []
+        n_bytes = 0
+        failure: Exception | None = None
+        batches = iter(self.batches)
+        while True:
             try:
-                queue.put(item, timeout=0.1)
-            except Full:
-                continue
-            return True
-        return False
+                keys = next(batches)
+            except StopIteration:
+                break
+            except Exception as error:  # raised after the batches before it
+                failure = error
+                break
+            coming.append((keys, self._n_bytes(keys)))
+            announced.append(keys)
+            n_bytes += coming[-1][1]
+            while coming and (n_bytes > ANNOUNCED_BYTES or len(coming) > ANNOUNCED_BATCHES):
+                first, size = coming.popleft()
+                n_bytes -= size
+                yield _Turn(first, announced)
+                announced = []
+        for first, _ in coming:
+            yield _Turn(first, announced)
+            announced = []
+        if failure is not None:
+            yield _Turn([], [], failure)
 
-    try:
-        for item in work:
-            if not put(item):
-                return
-        put(None)
-    except BaseException as error:
-        put(error)
+    def _n_bytes(self, keys: Sequence[str]) -> int:
+        with contextlib.suppress(StoreError):  # reading it will tell
+            return sum(reader.n_bytes(keys) for reader in self.readers)
+        return 0
+
+    def _read(self, turn: "_Turn", slot: list[Buffer]) -> list[Packed]:
+        for keys in turn.announced:
+            for reader in self.readers:
+                with contextlib.suppress(StoreError):  # raised when its turn comes
+                    reader.announce(keys)
+        if turn.failure is not None:
+            raise turn.failure
+        return [reader.read(turn.keys, buffer) for reader, buffer in zip(self.readers, slot, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """A batch to read; batches to announce first; what `batches` raised in place of this one."""
+
+    keys: Sequence[str]
+    announced: Sequence[Sequence[str]] = field(default_factory=list)
+    failure: Exception | None = None
 
 
 def _is_number(layer: str) -> bool:

@@ -5,12 +5,15 @@ import itertools
 import multiprocessing
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from featurestore import loader as loader_module
 from featurestore.errors import StoreError
+from featurestore.featureset import FeatureSet
 from featurestore.loader import BatchLoader, FeatureRef
 from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
@@ -52,13 +55,13 @@ def pooled(rows: np.ndarray, stride: int) -> np.ndarray:
     return np.stack(groups, axis=1) if groups else rows
 
 
-@pytest.mark.parametrize("prefetch", [0, 1, 4, 50])
+@pytest.mark.parametrize(("threads", "prefetch"), [(0, 4), (1, 1), (1, 4), (2, 4), (3, 50)])
 @pytest.mark.parametrize("stride", [1, 3])
 def test_batches_are_aligned_by_key(
-    store: FeatureStore, data: dict[str, dict[str, np.ndarray]], prefetch: int, stride: int
+    store: FeatureStore, data: dict[str, dict[str, np.ndarray]], threads: int, prefetch: int, stride: int
 ) -> None:
     refs = [FeatureRef.parse("wavlm@12+0"), FeatureRef.parse("posteriors/m1@logits"), FeatureRef("wavlm")]
-    loader = BatchLoader(store, refs, batches(), stride=stride, prefetch=prefetch)
+    loader = BatchLoader(store, refs, batches(), stride=stride, threads=threads, prefetch=prefetch)
     assert len(loader) == len(batches())
     for _ in range(2):  # an epoch more
         for keys, (chosen, logits, whole) in zip(batches(), loader, strict=True):
@@ -70,14 +73,51 @@ def test_batches_are_aligned_by_key(
                 np.testing.assert_array_equal(logits[i], data["posteriors/m1"][key][1:])
 
 
-def test_a_batch_stays_valid_until_the_next_is_asked_for(store: FeatureStore) -> None:
-    """The thread reads ahead as far as it may while the consumer takes its time; it must not write into its batch."""
-    expected = [batch.values.copy() for (batch,) in BatchLoader(store, [FeatureRef("wavlm")], batches(), prefetch=0)]
-    for (batch,), values in zip(
-        BatchLoader(store, [FeatureRef("wavlm")], batches(), prefetch=2), expected, strict=True
-    ):
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_batch_stays_valid_until_the_next_is_asked_for(store: FeatureStore, threads: int) -> None:
+    """Threads read ahead as far as they may while the consumer takes its time; they must not write into its batch."""
+    refs = [FeatureRef("wavlm")]
+    expected = [
+        (batch.values.copy(), batch.offsets.copy()) for (batch,) in BatchLoader(store, refs, batches(), threads=0)
+    ]
+    loader = BatchLoader(store, refs, batches(), threads=threads, prefetch=2)
+    for (batch,), (values, offsets) in zip(loader, expected, strict=True):
         time.sleep(0.02)
         np.testing.assert_array_equal(batch.values, values)
+        np.testing.assert_array_equal(batch.offsets, offsets)
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_rows_come_as_float16_where_asked_for(
+    store: FeatureStore, data: dict[str, dict[str, np.ndarray]], stride: int
+) -> None:
+    """Stored float16 comes bit for bit; what is computed is rounded once, from float32."""
+    refs = [FeatureRef("wavlm"), FeatureRef("posteriors/m1")]
+    wide = BatchLoader(store, refs, batches(), stride=stride, threads=0)
+    narrow = BatchLoader(store, refs, batches(), stride=stride, dtype="float16")
+    for keys, expected, found in zip(batches(), wide, narrow, strict=True):
+        for want, got in zip(expected, found, strict=True):
+            assert got.values.dtype == np.float16
+            np.testing.assert_array_equal(got.offsets, want.offsets)
+            np.testing.assert_array_equal(got.values, want.values.astype(np.float16))
+        if stride == 1:
+            np.testing.assert_array_equal(found[0][2], data["wavlm"][keys[2]])
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 0), ("bfloat16", 2**-8), ("int8", 1 / 250)])
+def test_every_stored_type_is_read(tmp_path: Path, dtype: str, tolerance: float) -> None:
+    rows = {f"k{i}": np.random.default_rng(i).uniform(-1, 1, (2, i + 1, 5)).astype(np.float32) for i in range(6)}
+    store = FeatureStore.create(tmp_path / "store")
+    with store.writer("a", FeatureSpec("audio", "a", "none", ("x", "y"), 5, dtype=dtype)) as writer:
+        for key, layers in rows.items():
+            writer.append(key, layers)
+    for stride, read_as in itertools.product([1, 2], ["float32", "float16"]):
+        loader = BatchLoader(store, [FeatureRef("a", ("y",))], [list(rows)], stride=stride, dtype=read_as)
+        ((batch,),) = loader
+        for i, layers in enumerate(rows.values()):
+            np.testing.assert_allclose(
+                batch[i], pooled(layers[1:], stride), atol=tolerance + (1e-3 if read_as == "float16" else 1e-6)
+            )
 
 
 def test_buffers_are_used_again(store: FeatureStore) -> None:
@@ -87,28 +127,60 @@ def test_buffers_are_used_again(store: FeatureStore) -> None:
 
 
 def loader_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "medusa-loader"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("medusa-loader")]
 
 
-def test_errors_reach_the_consumer(store: FeatureStore) -> None:
-    loader = BatchLoader(store, [FeatureRef("wavlm")], [["u1"], ["u2", "nobody"], ["u3"]])
-    with pytest.raises(StoreError, match="lacks 1 of 2 keys: 'nobody'"):
-        list(loader)
+@pytest.mark.parametrize("threads", [0, 1, 2])
+def test_errors_reach_the_consumer_when_their_turn_comes(store: FeatureStore, threads: int) -> None:
+    good = [["u1"]] * 7
 
-    def broken() -> itertools.chain:
-        yield ["u1"]
+    def failing() -> Iterator[list[str]]:
+        yield from good
         raise RuntimeError("the sampler failed")
 
-    with pytest.raises(RuntimeError, match="sampler failed"):
-        list(BatchLoader(store, [FeatureRef("wavlm")], broken()))
+    for coming, error, message in [
+        ([*good, ["u2", "nobody"], ["u3"]], StoreError, "lacks 1 of 2 keys: 'nobody'"),
+        (failing(), RuntimeError, "sampler failed"),
+    ]:
+        iterator = iter(BatchLoader(store, [FeatureRef("wavlm")], coming, threads=threads))
+        assert len(list(itertools.islice(iterator, len(good)))) == len(good)
+        with pytest.raises(error, match=message):
+            next(iterator)
     assert not loader_threads()
 
 
-def test_stopping_early_ends_the_thread(store: FeatureStore) -> None:
-    iterator = iter(BatchLoader(store, [FeatureRef("wavlm")], itertools.repeat(["u1", "u2"]), prefetch=2))
+def test_no_more_is_asked_of_the_sampler_than_is_read_or_announced(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Announcing is bounded by bytes, so that rows are still in memory when their turn comes."""
+    asked = itertools.count()
+    whole = ["u10"] * 8  # 10 rows, 3 layers, 7 float16: 420 bytes each
+
+    def sampler() -> Iterator[list[str]]:
+        while True:
+            next(asked)
+            yield whole
+
+    monkeypatch.setattr(loader_module, "ANNOUNCED_BYTES", 3 * 8 * 420)
+    told: list[int] = []
+    announce = FeatureSet.announce
+    monkeypatch.setattr(
+        FeatureSet, "announce", lambda self, keys, layer=None: (told.append(len(keys)), announce(self, keys, layer))
+    )
+    iterator = BatchLoader(store, [FeatureRef("wavlm")], sampler(), threads=0).read()
+    next(iterator)
+    assert next(asked) == 4  # the one that is read, and three announced
+    assert told == [8] * 4 * 3  # each layer of each
+    next(iterator)
+    assert told == [8] * 5 * 3
+    iterator.close()
+
+
+def test_stopping_early_ends_the_threads(store: FeatureStore) -> None:
+    iterator = BatchLoader(store, [FeatureRef("wavlm")], itertools.repeat(["u1", "u2"]), threads=2, prefetch=2).read()
     next(iterator)
     assert loader_threads()
-    iterator.close()  # type: ignore[attr-defined]
+    iterator.close()
     assert not loader_threads()
 
 
@@ -121,6 +193,10 @@ def test_bad_settings_fail_at_once(store: FeatureStore) -> None:
         BatchLoader(store, [], [])
     with pytest.raises(StoreError, match="stride is 0"):
         BatchLoader(store, [FeatureRef("wavlm")], [], stride=0)
+    with pytest.raises(StoreError, match="threads is -1"):
+        BatchLoader(store, [FeatureRef("wavlm")], [], threads=-1)
+    with pytest.raises(StoreError, match="float32 or float16, not as 'bfloat16'"):
+        BatchLoader(store, [FeatureRef("wavlm")], [], dtype="bfloat16")
 
 
 @pytest.mark.parametrize(
@@ -153,6 +229,43 @@ def test_loaders_work_in_other_processes(store: FeatureStore, method: str) -> No
     here = read_in_child(store.path)
     with multiprocessing.get_context(method).Pool(1) as pool:
         assert pool.apply(read_in_child, (store.path,)) == here
+
+
+def in_fork(work: Callable[[], str]) -> str:
+    """What `work` returns in a forked process."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=lambda: sender.send(work()))
+    child.start()
+    assert receiver.poll(60), "the child hangs"
+    child.join(60)
+    assert child.exitcode == 0
+    return str(receiver.recv())
+
+
+def test_a_loader_that_has_read_is_read_again_after_a_fork(store: FeatureStore) -> None:
+    """Maps are inherited; threads are not, so each iteration makes its own."""
+    loader = BatchLoader(store, [FeatureRef("wavlm")], batches(), threads=2)
+
+    def total() -> str:
+        return repr(float(sum(batch.values.sum() for (batch,) in loader)))
+
+    here = total()
+    assert in_fork(total) == here
+    halfway = iter(loader)
+    next(halfway)
+    assert in_fork(total) == here  # threads of another iteration are at work when the process forks
+
+    def go_on() -> str:
+        try:
+            next(halfway)
+        except StoreError as error:
+            return str(error)
+        return "read"
+
+    assert "iterate the loader anew" in in_fork(go_on)
+    next(halfway)
+    halfway.close()  # type: ignore[attr-defined]
 
 
 def test_an_empty_store_gives_empty_batches(tmp_path: Path) -> None:
