@@ -21,6 +21,17 @@ class SegmentGone(StoreError):
     """A segment that was listed is no longer there, since others compacted or removed it; refreshing helps."""
 
 
+class RemoteError(StoreError):
+    """A remote store doesn't answer (`transient`: it may later), or refuses."""
+
+    def __init__(self, message: str, transient: bool = False) -> None:
+        super().__init__(message, transient)
+        self.transient = transient
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class SpecMismatch(StoreError):
     """A feature set exists under this name with another fingerprint."""
 

@@ -1,6 +1,5 @@
 """Reading one feature set: a mapping from keys to rows, and batches of rows packed into one buffer."""
 
-import fnmatch
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from featurestore.errors import SegmentGone, StoreError
 from featurestore.files import LOCAL, Files
 from featurestore.keyindex import KeyIndex
 from featurestore.packed import Packed
-from featurestore.segment import PATTERNS, Segment
+from featurestore.segment import Segment, is_segment_name
 from featurestore.segment_info import read_group
 from featurestore.snapshot import Snapshot
 from featurestore.spec import FeatureSpec
@@ -106,7 +105,7 @@ class FeatureSet(Mapping[str, np.ndarray]):
 
     def _segment_names(self) -> list[str]:
         names = self._files.names(self.path)
-        return sorted(name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in PATTERNS))
+        return sorted(name for name in names if is_segment_name(name))
 
     def _snapshot(self) -> Snapshot:
         if self._loaded is None:

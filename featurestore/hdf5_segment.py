@@ -99,6 +99,7 @@ class Hdf5Container:
         """HDF5's own bytes, which other readers go by, and the user block, where they are altered."""
         if self.attributes != info.attributes():
             yield f"{self.path}: the attributes were altered."
+        self._files.ensure(self.path, [(0, self._size)])
         n_json = len(_header_json(self._header))
         padding = Extent(self.path, FIRST_LINE_BYTES + n_json, self._block - FIRST_LINE_BYTES - n_json).read()
         if padding.strip(b"\0"):

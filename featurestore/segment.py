@@ -4,6 +4,7 @@ Its name is a hash of everything but the rows, which the checksums stand for: th
 altered keys, offsets or checksums are found when it is opened.
 """
 
+import fnmatch
 from pathlib import Path
 
 import google_crc32c
@@ -26,6 +27,12 @@ from featurestore.spec import FeatureSpec
 from featurestore.zarr_segment import ZarrContainer
 
 PATTERNS = ("seg-" + "[0-9a-f]" * 16, "seg-" + "[0-9a-f]" * 16 + SUFFIX)
+
+
+
+def is_segment_name(name: str) -> bool:
+    """Whether an entry of a feature set is a segment, by its name."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in PATTERNS)
 
 
 class Segment:

@@ -18,9 +18,8 @@ from featurestore.errors import StoreError
 from featurestore.segment import row_checksum
 from featurestore.segment_info import SegmentInfo, content_name, hash_key
 from featurestore.spec import FeatureSpec
-from featurestore.zarr3 import chunk_file, sync_directory
+from featurestore.zarr3 import TEMPORARY_PREFIX, chunk_file, sync_directory
 
-TEMPORARY_PREFIX = ".tmp-"
 # A temporary directory is left alone for this long after its last write: younger ones may be between mkdir and lock.
 STALE_AFTER_S = 3600.0
 # Where the file system can't tell whether the owner lives (no flock), wait far longer.

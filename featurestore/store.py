@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurestore.compression import check_storage
-from featurestore.errors import SpecMismatch, StoreError
+from featurestore.errors import RemoteError, SpecMismatch, StoreError
 from featurestore.featureset import FeatureSet, set_metadata
 from featurestore.files import LOCAL, Files
 from featurestore.keyindex import encode_key
 from featurestore.packed import Packed
 from featurestore.rowtypes import encode, first_bad_row
 from featurestore.segment_info import read_group
-from featurestore.segment_writer import TEMPORARY_PREFIX, SegmentWriter, remove_stale
+from featurestore.segment_writer import SegmentWriter, remove_stale
 from featurestore.spec import FeatureSpec, check_set_name
-from featurestore.zarr3 import group_metadata, json_bytes, sync_directory, write_bytes
+from featurestore.zarr3 import TEMPORARY_PREFIX, group_metadata, json_bytes, sync_directory, write_once
 
 if TYPE_CHECKING:
     from featurestore.compact import CompactReport
@@ -51,7 +51,7 @@ class FeatureStore:
             raise StoreError(f"{path} is {_found_at(path)}: a new store needs a free path or an empty directory.")
         try:
             path.mkdir(parents=True, exist_ok=True)
-            _write_once(path / "zarr.json", group_metadata({"medusa_store": STORE_VERSION}))
+            write_once(path / "zarr.json", json_bytes(group_metadata({"medusa_store": STORE_VERSION})))
         except OSError as error:
             raise StoreError(f"The store {path} can't be created: {error.strerror or error}.") from error
         return cls(path)
@@ -68,6 +68,12 @@ class FeatureStore:
         from featurestore.remote import Mirror
 
         mirror = Mirror(str(path), None if cache is None else Path(cache))
+        if mirror.local is not None:
+            return cls(mirror.local)
+        try:
+            mirror.file(mirror.root / "zarr.json")
+        except FileNotFoundError:
+            raise StoreError(f"{path} is not a feature store: there is no zarr.json.") from None
         return cls(mirror.root, mirror)
 
     @classmethod
@@ -90,9 +96,12 @@ class FeatureStore:
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str):
             return False
-        with contextlib.suppress(StoreError):
+        try:
             return "medusa_set" in read_group(self.path / check_set_name(name), self._files)
-        return False
+        except RemoteError:
+            raise
+        except StoreError:
+            return False
 
     def __getitem__(self, name: str) -> FeatureSet:
         """The feature set `name`; StoreError lists near names. Reads one small file, no segment."""
@@ -157,8 +166,8 @@ class FeatureStore:
         try:
             path.mkdir(parents=True, exist_ok=True)
             for parent in reversed(path.relative_to(self.path).parents[:-1]):
-                _write_once(self.path / parent / "zarr.json", group_metadata({}))
-            _write_once(path / "zarr.json", set_metadata(spec, provenance, format, compress))
+                write_once(self.path / parent / "zarr.json", json_bytes(group_metadata({})))
+            write_once(path / "zarr.json", json_bytes(set_metadata(spec, provenance, format, compress)))
             sync_directory(path.parent)
         except OSError as error:
             raise StoreError(f"Feature set {path} can't be created: {error.strerror or error}.") from error
@@ -304,6 +313,8 @@ def _set_names(directory: Path, prefix: str, files: Files) -> list[str]:
             continue
         try:
             attributes = read_group(directory / name, files)
+        except RemoteError:
+            raise
         except StoreError:
             continue
         if "medusa_set" in attributes:
@@ -311,20 +322,6 @@ def _set_names(directory: Path, prefix: str, files: Files) -> list[str]:
         else:
             names += _set_names(directory / name, prefix + name + "/", files)
     return names
-
-
-def _write_once(path: Path, metadata: dict[str, Any]) -> None:
-    """Write a zarr.json durably unless there is one: of several writers at once, the first one's counts."""
-    if path.exists():
-        return
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}")
-    try:
-        write_bytes(temporary, json_bytes(metadata))
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_directory(path.parent)
 
 
 def _check_is_store(path: Path, files: Files) -> None:

@@ -4,9 +4,11 @@ zarr-python reached 0.4-1.9 GB/s writing the same files, and its reader must dec
 that it reads every array back bit for bit. Rules: https://zarr-specs.readthedocs.io (core v3, sharding_indexed).
 """
 
+import contextlib
 import json
 import math
 import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,8 @@ import numpy as np
 CHUNK_BYTES = 2 << 20
 # Compressed ones are small: an utterance's first and last chunk are decoded whole.
 COMPRESSED_CHUNK_BYTES = 1 << 17
+# What begins with this is being written, or was when a writer died.
+TEMPORARY_PREFIX = ".tmp-"
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,28 @@ def write_bytes(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_once(path: Path, data: bytes, size: int | None = None) -> None:
+    """Write a file durably unless there is one: of several writers at once, the first one's counts.
+
+    size: in bytes, beyond those of `data` a hole.
+    """
+    if path.exists():
+        return
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            if size is not None:
+                file.truncate(size)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_directory(path.parent)
 
 
 def write_plain(array: Path, values: np.ndarray) -> None:

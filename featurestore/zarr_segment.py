@@ -87,6 +87,7 @@ class ZarrContainer:
             path = self.path / name / "zarr.json"
             own.add(path)
             try:
+                self._files.file(path)
                 if path.read_bytes() != json_bytes(metadata):
                     yield f"{path}: the metadata was altered."
             except OSError as error:
@@ -95,6 +96,7 @@ class ZarrContainer:
             path = chunk_file(self.path / layer, 2)
             own.add(path)
             if info.layout.n_rows and not info.compress:
+                self._files.ensure(path, [(info.layout.data_bytes, info.layout.file_bytes)])
                 with open(path, "rb") as file:
                     file.seek(info.layout.data_bytes)
                     if file.read() != info.layout.tail():

@@ -1,0 +1,240 @@
+"""Reaching a directory at any URL that fsspec knows: retries, listings, and errors that a user can act on."""
+
+import errno
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from featurestore.errors import RemoteError, StoreError
+
+LISTING = ".listing.json"
+LISTING_VERSION = 1
+RETRY_AFTER_S = (0.2, 1.0)
+# Other entries of an HTML listing are links to the parent, to other orders of the listing, and the like.
+_NAME = re.compile(r"[A-Za-z0-9._+-]+")
+_LOCAL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE)
+
+T = TypeVar("T")
+
+
+class RemoteDirectory:
+    """A directory behind a URL, or a local one; paths in it (`at`) are relative, with "/" between their parts.
+
+    Safe to pickle, to fork and to use from several threads. Methods raise FileNotFoundError where there is nothing,
+    RemoteError, which names the URL, when it refuses or doesn't answer after some retries.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url if url.endswith("://") else url.rstrip("/")
+        self._opened: dict[int, tuple[Any, str]] = {}
+        self._filesystem()  # a package that is missing is told at once
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RemoteDirectory, (self.url,)
+
+    @property
+    def local(self) -> Path | None:
+        """The directory itself, where it is a local one."""
+        filesystem, root = self._filesystem()
+        return Path(root) if _protocols(filesystem) & {"file", "local"} else None
+
+    @property
+    def is_http(self) -> bool:
+        """Whether it is read through a web server, which may ignore ranges and may not list directories."""
+        return bool(_protocols(self._filesystem()[0]) & {"http", "https"})
+
+    def where(self, at: str) -> str:
+        """The URL of a path."""
+        return f"{self.url.rstrip('/')}/{at}" if at else self.url
+
+    def read(self, at: str, start: int | None = None, stop: int | None = None) -> bytes:
+        """A file, or its bytes start:stop; a web server may ignore the range and give the whole file."""
+        return self._call("read", at, lambda fs, path: bytes(fs.cat_file(path, start=start, end=stop)))
+
+    def stat(self, at: str) -> tuple[int | None, str]:
+        """A file's size in bytes (None where it isn't told) and the tag that changes with its contents ("" likewise)."""
+        info = self._call("read", at, lambda fs, path: fs.info(path))
+        if info.get("type") == "directory":
+            raise FileNotFoundError(self.where(at))
+        tag = next((info[key] for key in ("ETag", "etag", "md5Hash") if info.get(key)), "")
+        return info.get("size"), str(tag)
+
+    def names(self, at: str) -> list[str]:
+        """Names of the entries of a directory, sorted; none where there is no such directory.
+
+        Where listing is impossible the directory's .listing.json counts, which `push` writes; StoreError without one.
+        """
+        listed = not self.is_http  # a web server gives a page of links, or none
+        try:
+            entries = self._call("listed", at, lambda fs, path: fs.ls(path, detail=False))
+        except FileNotFoundError:
+            entries = []
+        except RemoteError as error:
+            if error.transient:
+                raise
+            entries, listed = [], False
+        found = {str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries}
+        names = sorted(name for name in found - {".", ".."} if _NAME.fullmatch(name))
+        if names or listed:
+            return names
+        try:
+            return _listed(self.read(f"{at}/{LISTING}".lstrip("/")), self.where(at))
+        except FileNotFoundError:
+            if not self.exists(f"{at}/zarr.json".lstrip("/")):
+                return []
+            raise StoreError(
+                f"{self.where(at)} can't be listed, and has no {LISTING}: read it from a server that lists "
+                "directories, or copy the store there with `medusa store push`, which writes the listings."
+            ) from None
+
+    def exists(self, at: str) -> bool:
+        """Whether there is a file."""
+        try:
+            self.stat(at)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def sizes(self, at: str) -> dict[str, int]:
+        """Every file below a directory, relative to it, and its size in bytes."""
+        root = self._path(at)
+        try:
+            found = self._call("listed", at, lambda fs, path: fs.find(path, detail=True))
+        except FileNotFoundError:
+            return {}
+        return {name[len(root) :].lstrip("/"): info["size"] for name, info in found.items()}
+
+    def get(self, at: str, target: Path, progress: Callable[[int], None]) -> None:
+        """Copy a file to a local path; progress is told the bytes of each part."""
+        self._call("read", at, lambda fs, path: fs.get_file(path, str(target), callback=_parts(progress)))
+
+    def put(self, source: Path, at: str, progress: Callable[[int], None]) -> None:
+        """Copy a local file here: it appears whole, and not before (on object stores)."""
+        self._call("written", at, lambda fs, path: fs.put_file(str(source), path, callback=_parts(progress)))
+
+    def write(self, at: str, data: bytes) -> None:
+        """Write a small file."""
+        self._call("written", at, lambda fs, path: fs.pipe_file(path, data))
+
+    def write_listing(self, at: str, names: list[str]) -> None:
+        """Write a directory's .listing.json: for readers of a server that can't list it."""
+        self.write(
+            f"{at}/{LISTING}".lstrip("/"), json.dumps({"medusa_listing": LISTING_VERSION, "names": names}).encode()
+        )
+
+    def remove(self, at: str) -> None:
+        """Remove a file, or a directory with what is in it; nothing there is fine."""
+        try:
+            self._call("removed", at, lambda fs, path: fs.rm(path, recursive=True))
+        except FileNotFoundError:
+            return
+
+    def _call(self, what: str, at: str, do: Callable[[Any, str], T]) -> T:
+        filesystem, path = self._filesystem()[0], self._path(at)
+        for delay in (*RETRY_AFTER_S, None):
+            try:
+                return do(filesystem, path)
+            except Exception as error:  # every backend has its own
+                failure = error
+            if isinstance(failure, FileNotFoundError) and _is_missing(failure):
+                if what != "written":
+                    raise FileNotFoundError(self.where(at)) from failure
+                break
+            if isinstance(failure, OSError) and (failure.filename or failure.errno in _LOCAL_ERRORS):
+                raise failure  # of the local file
+            if not _may_pass(failure):
+                break
+            if delay is None:
+                raise RemoteError(
+                    f"{self.where(at)} can't be {what}: {_told(failure)}. Check the address and the network, then run "
+                    "the same command again: what has come so far is kept.",
+                    transient=True,
+                ) from failure
+            time.sleep(delay)
+        raise RemoteError(
+            f"{self.where(at)} can't be {what}: {_told(failure)}. Check the address and your credentials for it (of S3: "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile; FSSPEC_S3_ANON=1 for a public bucket)."
+        ) from failure
+
+    def _path(self, at: str) -> str:
+        root = self._filesystem()[1]
+        return f"{root.rstrip('/')}/{at}" if at else root
+
+    def _filesystem(self) -> tuple[Any, str]:
+        # An fsspec filesystem has a thread with an event loop, which a fork leaves behind.
+        pid = os.getpid()
+        if pid not in self._opened:
+            self._opened.setdefault(pid, _open(self.url))
+        return self._opened[pid]
+
+
+def _open(url: str) -> tuple[Any, str]:
+    try:
+        from fsspec.core import url_to_fs
+
+        filesystem, path = url_to_fs(url, skip_instance_cache=True, use_listings_cache=False)
+    except ImportError as error:
+        raise StoreError(
+            f"{url} can't be opened: {error}. Remote stores need further packages: pip install 'medusa-ser[remote]'."
+        ) from error
+    except ValueError as error:
+        raise StoreError(f"{url} can't be opened: {error}.") from error
+    return filesystem, str(path)
+
+
+def _protocols(filesystem: Any) -> set[str]:
+    protocol = filesystem.protocol
+    return {protocol} if isinstance(protocol, str) else set(protocol)
+
+
+def _parts(progress: Callable[[int], None]) -> Any:
+    from fsspec.callbacks import Callback
+
+    class Parts(Callback):  # type: ignore[misc]
+        def relative_update(self, inc: int = 1) -> None:
+            progress(inc)
+
+    return Parts()
+
+
+def _listed(data: bytes, where: str) -> list[str]:
+    try:
+        told = json.loads(data)
+    except ValueError:
+        told = None
+    names = told.get("names") if isinstance(told, dict) and told.get("medusa_listing") == LISTING_VERSION else None
+    if not isinstance(names, list) or not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
+        raise StoreError(f"{where}/{LISTING} is damaged; `medusa store push` writes it anew.")
+    return sorted(names)
+
+
+def _is_missing(error: FileNotFoundError) -> bool:
+    """Whether there really is no such file: fsspec's HTTP says so of every failure, and has the real one as the cause."""
+    cause = error.__cause__
+    of_the_network = isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp")
+    return cause is None or isinstance(cause, FileNotFoundError) or not of_the_network or _status(cause) in (404, 410)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether trying again makes sense."""
+    status = _status(error)
+    if status is not None:
+        return status >= 500 or status in (408, 429)
+    never = (PermissionError, IsADirectoryError, NotADirectoryError, ValueError, TypeError, NotImplementedError)
+    return not isinstance(error, never) and "Credentials" not in type(error).__name__
+
+
+def _status(error: BaseException) -> int | None:
+    """The status of an HTTP answer."""
+    status = getattr(error, "status", None)
+    return status if isinstance(status, int) else None
+
+
+def _told(error: Exception) -> str:
+    cause = error.__cause__
+    shown = cause if isinstance(error, FileNotFoundError) and cause is not None else error
+    return " ".join(str(shown).split()).rstrip(".") or type(shown).__name__
