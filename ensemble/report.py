@@ -47,8 +47,8 @@ def _parts(title: str, found: Assessment) -> Iterator[RenderableType]:
     for name, bins in found.bins.items():
         yield Text(f"\n{matrix_text(bins.names, bins.confusion, name)}\n{_bias(bins)}")
     if found.intervals:
-        yield Text("")
-        yield _interval_table(found.intervals, found.n_clusters)
+        yield Text(f"\nby resampling {found.n_clusters:,} speakers")
+        yield _interval_table(found.intervals)
     if found.soft is not None:
         yield Text(
             f"\nvotes of {found.soft.n:,} utterances: cross-entropy {found.soft.cross_entropy:.3f} nats (at least "
@@ -61,15 +61,18 @@ def _parts(title: str, found: Assessment) -> Iterator[RenderableType]:
         yield Text("")
         yield from _groups(found.groups)
     if found.against is not None:
-        yield Text("")
-        yield _comparison(found.against)
+        own = found.against
+        yield Text(
+            f"\nA {own.first}, B {own.second}: {own.n_resamples:,} resamples of {own.n_clusters:,} speakers; "
+            "p from swapping A and B"
+        )
+        yield _comparison(own)
     for note in found.notes:
         yield Text(f"note: {note}", style="dim")
 
 
-def _interval_table(intervals: dict[str, Interval], n_clusters: int) -> Table:
+def _interval_table(intervals: dict[str, Interval]) -> Table:
     table = Table("score", "value", "95 % interval", box=box.SIMPLE_HEAD, show_edge=False)
-    table.title, table.title_justify = f"by resampling speakers ({n_clusters:,})", "left"
     for name, interval in intervals.items():
         if name in SHOWN or name.startswith("ccc_") or (name in NAMES and name not in TITLES):
             table.add_row(_named(name), number(interval.value), _ends(interval))
@@ -117,8 +120,6 @@ def _groups(found: GroupTable) -> Iterator[RenderableType]:
 
 def _comparison(found: Comparison) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    table.title = f"A {found.first}, B {found.second}: {found.n_resamples:,} resamples of {found.n_clusters:,} speakers"
-    table.title_justify = "left"
     for column in ("score", "A", "B", "A - B", "95 % interval", "p"):
         table.add_column(column, justify="left" if column == "score" else "right")
     for name, own in found.differences.items():

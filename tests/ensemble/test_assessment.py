@@ -260,7 +260,7 @@ def test_a_report_has_every_section(systems: list[System], corpus) -> None:
     asked = replace(FEW, calibration=True)
     found = assess(systems[0], corpus.manifest, asked, folds="fold", against=systems[1])
     text = shown(assessment_report("m0", replace(found, notes=("read with care",))))
-    for part in ("macro-F1", "95 % of F1", "true \\ pred.", "by resampling speakers (60)", "CCC arousal", "ECE",
+    for part in ("macro-F1", "95 % of F1", "true \\ pred.", "by resampling 60 speakers", "CCC arousal", "ECE",
                  "temperature-scaled", "the other folds of column 'fold'", "A posteriors/m0, B posteriors/m1",
                  "note: read with care", "mean of predicted less true: 1-2"):  # fmt: skip
         assert part in text, part
