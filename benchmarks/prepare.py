@@ -42,8 +42,10 @@ marks.append(time.perf_counter())
 again = Manifest.read(output)
 n_ratings = len(again.ratings)
 marks.append(time.perf_counter())
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+used = resource.getrusage(resource.RUSAGE_SELF)
+peak = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 print(json.dumps({"seconds": [b - a for a, b in zip(marks, marks[1:])], "peak_rss_bytes": peak,
+                  "cpu_s": used.ru_utime + used.ru_stime,
                   "n_utterances": len(again), "n_ratings": n_ratings, "votes": float(manifest.votes.sum())}))
 """
 
@@ -114,12 +116,18 @@ def prepare_table(result: dict[str, Any]) -> "Table":
         f"{result['n_ratings']:,} ratings",
         box=box.SIMPLE_HEAD,
     )
-    for name in ("to", *(f"{step} s" for step in result["steps"]), "in all s", "peak MB", "written MB"):
+    for name in ("to", *(f"{step} s" for step in result["steps"]), "in all s", "CPU s", "peak MB", "written MB"):
         table.add_column(name, justify="left" if name == "to" else "right")
     for suffix, told in result["results"].items():
         seconds = told["seconds"]
         figures = [f"{second:.2f}" for second in (*seconds, sum(seconds))]
-        table.add_row(suffix, *figures, f"{told['peak_rss_bytes'] / 1e6:.0f}", f"{told['output_bytes'] / 1e6:.1f}")
+        table.add_row(
+            suffix,
+            *figures,
+            f"{told['cpu_s']:.2f}",
+            f"{told['peak_rss_bytes'] / 1e6:.0f}",
+            f"{told['output_bytes'] / 1e6:.1f}",
+        )
     return table
 
 

@@ -94,7 +94,9 @@ def read_ravdess(root: Path) -> Manifest:
         raise ManifestError(f"{root} holds no speech clips of RAVDESS, only {left_out}. {_expected()}")
     # In the order of the names, not of the folders: neighbours are different actors.
     rows.sort(key=lambda row: str(row["utterance_id"]))
-    manifest = Manifest(pa.Table.from_pylist(rows), LabelScheme(tuple(EMOTIONS.values())), root, "ravdess")
+    manifest = Manifest(
+        pa.Table.from_pylist(rows), LabelScheme(tuple(EMOTIONS.values()), corpus_labels=EMOTIONS), root, "ravdess"
+    )
     manifest.notes += [f"left out {n:,} {kind} files" for kind, n in left_out.items()]
     manifest.notes += [f"no duration: {reason}" for reason in unreadable]
     if len(rows) != N_CLIPS:

@@ -42,6 +42,9 @@ def _lines(manifest: Manifest) -> list[tuple[str, str]]:
     if votes is not None:
         sums = zip(manifest.scheme.classes, votes.sum(0), strict=True)
         lines.append(("votes", ", ".join(f"{name} {total:,.6g}" for name, total in sums)))
+    ratings = manifest.ratings
+    if ratings is not None:
+        lines.append(("ratings", f"{len(ratings):,} by {len(ratings.annotators):,} annotators"))
     known = (~np.isnan(manifest.attributes)).sum(0)
     for (name, (low, high)), n in zip(manifest.scheme.attributes.items(), known, strict=True):
         lines.append((name, f"{low:g} to {high:g}, {n:,} known"))
