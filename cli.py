@@ -4,6 +4,7 @@ A command is arguments, one library call, and what came of it; each package keep
 are imported inside the commands, so that `medusa --help` answers at once.
 """
 
+import faulthandler
 import os
 import shlex
 import signal
@@ -99,6 +100,7 @@ def main() -> None:
     """The console script."""
     # Read when torch is loaded. Threads that spin while they wait made training 20 times slower on two busy cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    faulthandler.enable()  # a file cut while it is read from its map ends the process (SIGBUS); this says where
     signal.signal(signal.SIGTERM, _terminate)  # so that temporary files go and checkpoints stay whole
     app()
 

@@ -1,5 +1,6 @@
 """Compressed chunks of rows: each codec is two inverse functions on bytes and its description for other readers."""
 
+import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def _zstd_encode(data: bytes, itemsize: int) -> bytes:
 def _zstd_decode(data: bytes, n_bytes: int, itemsize: int) -> bytes:
     from numcodecs import zstd
 
-    return bytes(zstd.decompress(_checked(data)))
+    return zstd.decompress(_checked(data), np.zeros(n_bytes, np.uint8)).tobytes()
 
 
 def _blosc_encode(data: bytes, itemsize: int) -> bytes:
@@ -68,7 +69,11 @@ def _blosc_encode(data: bytes, itemsize: int) -> bytes:
 def _blosc_decode(data: bytes, n_bytes: int, itemsize: int) -> bytes:
     from numcodecs import blosc
 
-    return bytes(blosc.decompress(_checked(data)))
+    data = _checked(data)
+    # Blosc's header: the sizes of what comes out, of a block, and of all this.
+    if len(data) < 16 or struct.unpack_from("<4xI4xI", data) != (n_bytes, len(data)):
+        raise ValueError("wrong sizes in its header")
+    return bytes(blosc.decompress(data))
 
 
 def _blosc_shuffle(itemsize: int) -> int:
@@ -94,7 +99,7 @@ def _gzip_encode(data: bytes, itemsize: int) -> bytes:
 def _gzip_decode(data: bytes, n_bytes: int, itemsize: int) -> bytes:
     inflate = zlib.decompressobj()
     shuffled = inflate.decompress(data, n_bytes + 1)
-    if len(shuffled) != n_bytes or not inflate.eof:
+    if len(shuffled) != n_bytes or not inflate.eof or inflate.unused_data:
         raise ValueError(f"{len(shuffled)} bytes in it")
     return np.frombuffer(shuffled, np.uint8).reshape(itemsize, -1).T.tobytes()
 

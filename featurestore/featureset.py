@@ -52,10 +52,12 @@ class FeatureSet(Mapping[str, np.ndarray]):
                 f"{self.path / 'zarr.json'} is damaged: its fingerprint is {attributes.get('fingerprint')!r}, its "
                 f"specification's {self.spec.fingerprint!r}."
             )
-        self.provenance: dict[str, Any] = attributes.get("provenance") or {}
-        storage = attributes.get("storage") or {}
-        self.format: str = storage.get("format", "zarr")
-        self.compress: str = storage.get("compress", "")
+        self.provenance: dict[str, Any] = attributes.get("provenance", {})
+        storage = attributes.get("storage", {})
+        if not isinstance(self.provenance, dict) or not isinstance(storage, dict):
+            raise StoreError(f"{self.path / 'zarr.json'} is damaged: its provenance or storage is no JSON object.")
+        self.format: str = str(storage.get("format", "zarr"))
+        self.compress: str = str(storage.get("compress", ""))
         self._loaded: Snapshot | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -226,10 +228,13 @@ class FeatureSet(Mapping[str, np.ndarray]):
     def verify(self) -> list[str]:
         """Everything that is wrong with this set's files, one sentence each; reads every byte."""
         problems = []
-        if (self.path / "zarr.json").read_bytes() != json_bytes(
-            set_metadata(self.spec, self.provenance, self.format, self.compress)
-        ):
-            problems.append(f"{self.path / 'zarr.json'}: the feature set's metadata was altered.")
+        where = self.path / "zarr.json"
+        try:
+            told = where.read_bytes()
+        except OSError as error:
+            return [f"{where} can't be read: {error.strerror}."]
+        if told != json_bytes(set_metadata(self.spec, self.provenance, self.format, self.compress)):
+            problems.append(f"{where}: the feature set's metadata was altered.")
         segments = self._segment_names()
         for name in sorted(self._files.names(self.path)):
             if name in segments:

@@ -46,6 +46,8 @@ class LocalFiles:
             return os.listdir(directory)
         except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise StoreError(f"{directory} can't be read: {error.strerror}.") from error
 
     def file(self, path: Path) -> None:
         pass

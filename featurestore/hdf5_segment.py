@@ -7,6 +7,7 @@ library: a CRC-32C of everything outside the arrays stands in the header.
 """
 
 import json
+import math
 import os
 import re
 import shutil
@@ -99,6 +100,17 @@ class Hdf5Container:
         """HDF5's own bytes, which other readers go by, and the user block, where they are altered."""
         if self.attributes != info.attributes():
             yield f"{self.path}: the attributes were altered."
+        expected = {name: math.prod(shape) * np.dtype(dtype).itemsize for name, (shape, dtype) in info.shapes().items()}
+        for layer in info.spec.layers:
+            if info.compress:
+                expected[f"{layer}.chunks"] = 16 * info.layout.n_chunks
+            if not info.compress or not info.layout.n_rows:
+                expected[layer] = info.layout.data_bytes
+        if set(self._header["arrays"]) != set(expected):
+            yield f"{self.path}: the header doesn't tell of the arrays that a segment has."
+            return
+        for name, n_bytes in expected.items():
+            self._extent(name, n_bytes)
         self._files.ensure(self.path, [(0, self._size)])
         n_json = len(_header_json(self._header))
         padding = Extent(self.path, FIRST_LINE_BYTES + n_json, self._block - FIRST_LINE_BYTES - n_json).read()

@@ -58,10 +58,17 @@ class KeyIndex:
         """The key at a position, as utf-8."""
         return bytes(self._key_view[self._key_starts[position] : self._key_starts[position + 1]])
 
+    def key(self, position: int) -> str:
+        """The key at a position; StoreError when it is no utf-8."""
+        try:
+            return self.key_bytes(position).decode()
+        except UnicodeDecodeError as error:
+            raise StoreError(f"Key {self.key_bytes(position)!r} is no utf-8: the store is damaged.") from error
+
     def __iter__(self) -> Iterator[str]:
         for position in range(len(self.segment)):
             if position not in self.shadowed:
-                yield self.key_bytes(position).decode()
+                yield self.key(position)
 
     def positions(self, keys: Sequence[str]) -> np.ndarray:
         """Position of each key, int64 (n,); -1 where there is none."""

@@ -75,7 +75,7 @@ class SegmentInfo:
             raise StoreError(f"{path}: damaged counts {counts}; run `medusa store verify`.")
         n_utterances, n_rows, key_bytes, chunk_rows = (int(count or 0) for count in counts)
         compress = told.get("compress", "")
-        if compress and compress not in CODECS:
+        if not isinstance(compress, str) or (compress and compress not in CODECS):
             raise StoreError(f"{path}: compressed with {compress!r}, which this version of medusa-ser does not know.")
         layout = ShardLayout(n_rows, spec.dim, spec.row_type.itemsize, -(-n_rows // chunk_rows), chunk_rows)
         return cls(spec, n_utterances, key_bytes, layout, compress)

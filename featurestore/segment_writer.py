@@ -160,12 +160,12 @@ def _write_at(file: BinaryIO, position: int, values: np.ndarray) -> None:
 
 
 def remove_stale(directory: Path) -> None:
-    """Remove temporary directories whose writer is dead: long untouched and not locked."""
+    """Remove temporary directories and files whose writer is dead: long untouched and not locked."""
     for path in directory.glob(TEMPORARY_PREFIX + "*"):
         with contextlib.suppress(OSError):
             age_s = time.time() - max(entry.stat().st_mtime for entry in (path, *path.rglob("*")))
             if age_s > STALE_AFTER_S and _owner_is_dead(path, age_s):
-                shutil.rmtree(path, ignore_errors=True)
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
 
 def _owner_is_dead(path: Path, age_s: float) -> bool:

@@ -84,7 +84,7 @@ class Snapshot:
             local = position - int(self.index.segment_starts[self.index.segment[position]])
             if row_checksum(rows[i], None if scales is None else scales[i]) != segment.checksums()[local, column]:
                 raise StoreError(
-                    f"{segment.path}: rows of {self.index.key_bytes(position).decode()!r}, layer {layer}, were altered "
+                    f"{segment.path}: rows of {self.index.key(position)!r}, layer {layer}, were altered "
                     "since they were written (wrong checksum). `medusa store verify` lists all that is damaged; "
                     f"restore it from a copy, or remove {segment.name} and encode its utterances again."
                 )

@@ -76,8 +76,8 @@ class FeatureSpec:
             value = getattr(self, name)
             if value not in allowed:
                 raise StoreError(f"FeatureSpec.{name} is {value!r}; it must be one of {', '.join(allowed)}.")
-        if self.dim < 1:
-            raise StoreError(f"FeatureSpec.dim is {self.dim}; it must be 1 or more.")
+        if not 1 <= self.dim < 1 << 31:
+            raise StoreError(f"FeatureSpec.dim is {self.dim}; it must be 1 or more, and less than 2^31.")
         if not self.layers or len(set(self.layers)) != len(self.layers):
             raise StoreError(f"FeatureSpec.layers is {self.layers}; it must name one or more layers, each once.")
         for layer in self.layers:
@@ -132,7 +132,10 @@ class FeatureSpec:
                 raise StoreError(f"Feature specification field {name!r} has the wrong type: {value!r}.")
             if isinstance(value, list) and not all(isinstance(item, str) for item in value):
                 raise StoreError(f"Feature specification field {name!r} must hold strings: {value!r}.")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except OverflowError as error:
+            raise StoreError(f"The feature specification has a number out of range: {error}.") from error
 
     def differences(self, other: "FeatureSpec") -> list[str]:
         """Each differing field as "dtype: stored float16, asked float32"; self is what is stored."""

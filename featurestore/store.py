@@ -22,7 +22,7 @@ from featurestore.rowtypes import encode, first_bad_row
 from featurestore.segment_info import read_group
 from featurestore.segment_writer import SegmentWriter, remove_stale
 from featurestore.spec import FeatureSpec, check_set_name
-from featurestore.zarr3 import TEMPORARY_PREFIX, group_metadata, json_bytes, sync_directory, write_once
+from featurestore.zarr3 import TEMPORARY_PREFIX, group_metadata, json_bytes, make_directory, sync_directory, write_once
 
 if TYPE_CHECKING:
     from featurestore.compact import CompactReport
@@ -47,10 +47,10 @@ class FeatureStore:
     def create(cls, path: str | os.PathLike[str]) -> "FeatureStore":
         """Make a new, empty store; StoreError when something else is there already."""
         path = Path(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise StoreError(f"{path} is {_found_at(path)}: a new store needs a free path or an empty directory.")
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            if not _is_free(path):
+                raise StoreError(f"{path} is {_found_at(path)}: a new store needs a free path or an empty directory.")
+            make_directory(path)
             write_once(path / "zarr.json", json_bytes(group_metadata({"medusa_store": STORE_VERSION})))
         except OSError as error:
             raise StoreError(f"The store {path} can't be created: {error.strerror or error}.") from error
@@ -80,10 +80,12 @@ class FeatureStore:
     def open_or_create(cls, path: str | os.PathLike[str]) -> "FeatureStore":
         """Open the store at `path`, or create it where nothing (or an empty directory) is."""
         path = Path(path)
-        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-            # Another process may create it at the same moment; then it is there, and we open it.
-            with contextlib.suppress(StoreError):
-                return cls.create(path)
+        try:
+            return cls.create(path)
+        except StoreError as error:
+            # Another process may have created it at this moment; then it is there, and we open it.
+            if isinstance(error.__cause__, OSError):
+                raise
         return cls(path)
 
     def __repr__(self) -> str:
@@ -107,7 +109,7 @@ class FeatureStore:
         """The feature set `name`; StoreError lists near names. Reads one small file, no segment."""
         path = self.path / check_set_name(name)
         if name not in self:
-            if (path / "zarr.json").exists():
+            if _is_there(path / "zarr.json"):
                 read_group(path, self._files)  # names the damage where there is some
             raise StoreError(f"Store {self.path} has no feature set {name!r}; {self._near(name)}")
         return FeatureSet(path, name, self._files)
@@ -139,6 +141,8 @@ class FeatureStore:
         if self._files.remote:
             raise StoreError(f"{self.path} mirrors a remote store, which is read-only: write locally, and push.")
         path = self.path / check_set_name(name)
+        with contextlib.suppress(OSError):
+            remove_stale(path.parent)  # what `remove` left when it was interrupted
         if name not in self:
             check_storage(format or "zarr", compress or "")
             self._create_set(name, spec, dict(provenance or {}), format or "zarr", compress or "")
@@ -164,7 +168,7 @@ class FeatureStore:
                 "another one; use another name."
             )
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            make_directory(path)
             for parent in reversed(path.relative_to(self.path).parents[:-1]):
                 write_once(self.path / parent / "zarr.json", json_bytes(group_metadata({})))
             write_once(path / "zarr.json", json_bytes(set_metadata(spec, provenance, format, compress)))
@@ -325,12 +329,30 @@ def _set_names(directory: Path, prefix: str, files: Files) -> list[str]:
 
 
 def _check_is_store(path: Path, files: Files) -> None:
-    if not files.remote and not (path / "zarr.json").is_file():
-        raise StoreError(f"{path} is not a feature store: {_found_at(path)} was found there.")
+    try:
+        if not files.remote and not (path / "zarr.json").is_file():
+            raise StoreError(f"{path} is not a feature store: {_found_at(path)} was found there.")
+    except OSError as error:
+        raise StoreError(f"The store {path} can't be read: {error.strerror or error}.") from error
     found = read_group(path, files).get("medusa_store")
     if found != STORE_VERSION:
         what = "a Zarr group of another kind" if found is None else f"a store of version {found!r}"
         raise StoreError(f"{path} is not a feature store of version {STORE_VERSION}: {what} was found there.")
+
+
+def _is_free(path: Path) -> bool:
+    """Nothing, or a directory that is empty but for what a creation that was interrupted left."""
+    if not path.exists():
+        return True
+    return path.is_dir() and all(entry.name.startswith(TEMPORARY_PREFIX) for entry in path.iterdir())
+
+
+def _is_there(path: Path) -> bool:
+    """Also where that can't be told."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
 
 
 def _found_at(path: Path) -> str:

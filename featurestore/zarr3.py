@@ -177,6 +177,15 @@ def write_plain(array: Path, values: np.ndarray) -> None:
     sync_directory(array)
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory, and those above it that are missing, durably."""
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_directory(path.parent)
+
+
 def sync_directories(top: Path, bottom: Path) -> None:
     """fsync `bottom` and each directory above it, up to but not including `top`."""
     while bottom != top:

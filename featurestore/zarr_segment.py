@@ -97,10 +97,9 @@ class ZarrContainer:
             own.add(path)
             if info.layout.n_rows and not info.compress:
                 self._files.ensure(path, [(info.layout.data_bytes, info.layout.file_bytes)])
-                with open(path, "rb") as file:
-                    file.seek(info.layout.data_bytes)
-                    if file.read() != info.layout.tail():
-                        yield f"{path}: the shard's index was altered."
+                tail = info.layout.tail()
+                if Extent(path, info.layout.data_bytes, len(tail)).read() != tail:
+                    yield f"{path}: the shard's index was altered."
         for entry in sorted(self.path.rglob("*")):
             if entry not in own and not any(entry in mine.parents for mine in own):
                 yield f"{entry}: a file that does not belong to the segment."

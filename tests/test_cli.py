@@ -434,7 +434,7 @@ def test_the_store_can_be_looked_into_and_cleared(chain: Chain, tmp_path: Path) 
         file.seek(100)
         file.write(b"\xff\xff")
     damaged = medusa("store", "verify", "logmel", *at, exit_code=1)
-    assert "1 problems" in damaged.stdout
+    assert "1 problem" in damaged.stdout
     assert "seg-" in damaged.stderr
 
 

@@ -74,12 +74,12 @@ def store_verify(
 
     Example: `medusa store verify -s store`
     """
-    from featurestore.store import FeatureStore
+    from featurestore.verify import verify_store
 
-    opened = FeatureStore.open(store)
-    problems = {each: opened[each].verify() for each in (opened.names() if name is None else [name])}
+    problems = verify_store(store, name)
     for each, found in problems.items():
-        say(f"{each}: {'whole' if not found else f'{len(found)} problems'}", "red" if found else "")
+        told = "whole" if not found else f"{len(found)} problem{'s' if len(found) > 1 else ''}"
+        say(f"{each or store}: {told}", "red" if found else "")
         for problem in found:
             say(f"  {problem}", stderr=True)
     if any(problems.values()):
