@@ -3,6 +3,7 @@
 import errno
 import mmap
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,15 @@ class LocalFiles:
 
 
 LOCAL = LocalFiles()
+
+
+def url_of(path: str | os.PathLike[str]) -> str | None:
+    """The URL, where a store's path is one; pathlib writes s3:/bucket where s3://bucket was meant."""
+    text = os.fspath(path)
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", text, re.DOTALL)
+    if found is None or ("://" not in text and os.path.exists(text)):
+        return None
+    return text if "://" in text else f"{found[1]}://{found[2]}"
 
 
 @dataclass(frozen=True)

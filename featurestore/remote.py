@@ -77,10 +77,9 @@ class Mirror:
         def ask() -> None:
             names = self._source.names(at)
             segments = [name for name in names if is_segment_name(name)]
-            whole = dict(
-                zip(segments, self._own.threads.map(self._look_into, [directory / s for s in segments]), strict=True)
-            )
-            _replace(listing, json.dumps([name for name in names if whole.get(name, True)]).encode())
+            whole = self._own.threads.map(self._look_into, [directory / name for name in segments])
+            partial = {name for name, is_whole in zip(segments, whole, strict=True) if not is_whole}
+            _replace(listing, json.dumps([name for name in names if name not in partial]).encode())
 
         self._ask(at, ask, listing)
         return [str(name) for name in json.loads(listing.read_bytes())]
@@ -149,7 +148,10 @@ class Mirror:
             if not error.transient or not known.exists():
                 raise
             own.offline_until = time.monotonic() + OFFLINE_S
-            warnings.warn(f"Using what is cached of {self._source.where(at)}: {error}", stacklevel=4)
+            reason = error.__cause__ or error
+            warnings.warn(
+                f"{self._source.where(at)} doesn't answer, so what was cached of it counts ({reason}).", stacklevel=4
+            )
 
     def _look_into(self, segment: Path) -> bool:
         """Whether a segment is whole; its small files are sent for, since opening it needs them all."""
@@ -175,7 +177,7 @@ class Mirror:
         except FileNotFoundError:
             self._check_not_gone(at)
             raise
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             if path.read_bytes() == data:
                 return
         _replace(path, data)
@@ -220,8 +222,8 @@ class Mirror:
         for kept in (self.root / segment, self._state / segment, self._state / f"{segment}.map"):
             shutil.rmtree(kept) if kept.is_dir() else kept.unlink(missing_ok=True)
         raise StoreError(
-            f"{self._source.where(at)} was replaced by another file since a part of it was cached; the cache is cleared "
-            "of it: open the store again."
+            f"{self._source.where(at)} was replaced by another file since a part of it was cached. The cache is "
+            "cleared of it: open the store again."
         )
 
     def _check_not_gone(self, at: str) -> None:
@@ -258,8 +260,8 @@ class Mirror:
             data = self._source.read(at, start, stop)
             if len(data) != stop - start and len(data) != file.size:
                 raise StoreError(
-                    f"{self._source.where(at)}: bytes {start} to {stop} asked for, {len(data)} bytes came; it is damaged, "
-                    "or its server or a proxy is."
+                    f"{self._source.where(at)}: bytes {start} to {stop} asked for, {len(data)} bytes came: it was "
+                    "altered, or its server is broken."
                 )
             # A web server may ignore the range and give all there is.
             whole = len(data) == file.size

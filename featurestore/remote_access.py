@@ -56,7 +56,7 @@ class RemoteDirectory:
         return self._call("read", at, lambda fs, path: bytes(fs.cat_file(path, start=start, end=stop)))
 
     def stat(self, at: str) -> tuple[int | None, str]:
-        """A file's size in bytes (None where it isn't told) and the tag that changes with its contents ("" likewise)."""
+        """A file's size in bytes (None: not told), and the tag that changes with its contents ("": not told)."""
         info = self._call("read", at, lambda fs, path: fs.info(path))
         if info.get("type") == "directory":
             raise FileNotFoundError(self.where(at))
@@ -135,7 +135,8 @@ class RemoteDirectory:
 
     def _call(self, what: str, at: str, do: Callable[[Any, str], T]) -> T:
         filesystem, path = self._filesystem()[0], self._path(at)
-        for delay in (*RETRY_AFTER_S, None):
+        # The object stores' filesystems have retries of their own.
+        for delay in (*(() if hasattr(filesystem, "retries") else RETRY_AFTER_S), None):
             try:
                 return do(filesystem, path)
             except Exception as error:  # every backend has its own
@@ -156,7 +157,7 @@ class RemoteDirectory:
                 ) from failure
             time.sleep(delay)
         raise RemoteError(
-            f"{self.where(at)} can't be {what}: {_told(failure)}. Check the address and your credentials for it (of S3: "
+            f"{self.where(at)} can't be {what}: {_told(failure)}. Check the address and your credentials (of S3: "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile; FSSPEC_S3_ANON=1 for a public bucket)."
         ) from failure
 
@@ -194,7 +195,7 @@ def _protocols(filesystem: Any) -> set[str]:
 def _parts(progress: Callable[[int], None]) -> Any:
     from fsspec.callbacks import Callback
 
-    class Parts(Callback):  # type: ignore[misc]
+    class Parts(Callback):
         def relative_update(self, inc: int = 1) -> None:
             progress(inc)
 
@@ -213,7 +214,7 @@ def _listed(data: bytes, where: str) -> list[str]:
 
 
 def _is_missing(error: FileNotFoundError) -> bool:
-    """Whether there really is no such file: fsspec's HTTP says so of every failure, and has the real one as the cause."""
+    """Whether there is no such file: fsspec's HTTP says so of every failure, and has the real one as the cause."""
     cause = error.__cause__
     of_the_network = isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp")
     return cause is None or isinstance(cause, FileNotFoundError) or not of_the_network or _status(cause) in (404, 410)

@@ -15,7 +15,7 @@ import numpy as np
 from featurestore.compression import check_storage
 from featurestore.errors import RemoteError, SpecMismatch, StoreError
 from featurestore.featureset import FeatureSet, set_metadata
-from featurestore.files import LOCAL, Files
+from featurestore.files import LOCAL, Files, url_of
 from featurestore.keyindex import encode_key
 from featurestore.packed import Packed
 from featurestore.rowtypes import encode, first_bad_row
@@ -46,6 +46,8 @@ class FeatureStore:
     @classmethod
     def create(cls, path: str | os.PathLike[str]) -> "FeatureStore":
         """Make a new, empty store; StoreError when something else is there already."""
+        if (url := url_of(path)) is not None:
+            raise StoreError(f"{url} can be read only: write into a directory, and `medusa store push` it there.")
         path = Path(path)
         try:
             if not _is_free(path):
@@ -63,22 +65,25 @@ class FeatureStore:
         path: a directory, or a URL that fsspec knows (s3://, gcs://, https://, memory://, ...), whose bytes are fetched
         when they are first read and kept in `cache` (default: medusa-ser in the user's cache directory).
         """
-        if "://" not in str(path):
+        url = url_of(path)
+        if url is None:
             return cls(path)
         from featurestore.remote import Mirror
 
-        mirror = Mirror(str(path), None if cache is None else Path(cache))
+        mirror = Mirror(url, None if cache is None else Path(cache))
         if mirror.local is not None:
             return cls(mirror.local)
         try:
             mirror.file(mirror.root / "zarr.json")
         except FileNotFoundError:
-            raise StoreError(f"{path} is not a feature store: there is no zarr.json.") from None
+            raise StoreError(f"{url} is not a feature store: there is no zarr.json.") from None
         return cls(mirror.root, mirror)
 
     @classmethod
     def open_or_create(cls, path: str | os.PathLike[str]) -> "FeatureStore":
         """Open the store at `path`, or create it where nothing (or an empty directory) is."""
+        if url_of(path) is not None:
+            return cls.create(path)  # says that it can't be written
         path = Path(path)
         try:
             return cls.create(path)

@@ -1,7 +1,7 @@
 """Copying feature sets between a local store and one at any URL: whole segments, none twice, none half.
 
-A reader of the target sees a segment whole or not at all. In a local directory that is a rename; elsewhere the
-segment's files are copied first and its zarr.json last, without which it counts for nothing (an .h5 file is one object).
+A reader of the target sees a segment whole or not at all. In a local directory that is a rename; elsewhere a segment's
+files are copied first and its zarr.json last, without which it counts for nothing (an .h5 file is one object).
 """
 
 import os
@@ -14,6 +14,7 @@ import numpy as np
 
 from featurestore.errors import SpecMismatch, StoreError
 from featurestore.featureset import SET_VERSION
+from featurestore.files import url_of
 from featurestore.hdf5_segment import SUFFIX
 from featurestore.remote_access import RemoteDirectory
 from featurestore.segment import is_segment_name
@@ -64,7 +65,7 @@ def push(
     it was. Raises SpecMismatch when the target has other features under a name; StoreError names what is damaged,
     missing or refused.
     """
-    if "://" in str(store):
+    if url_of(store) is not None:
         raise StoreError(f"{store} is a URL: pull it first, and push from the directory.")
     FeatureStore.open(store)  # says what is there when it is no store
     return _copy(RemoteDirectory(os.path.abspath(store)), RemoteDirectory(url), names, verify, prune, progress)
@@ -82,7 +83,7 @@ def pull(
 
     verify: compare every checksum of a segment before it is taken up.
     """
-    if "://" in str(store):
+    if url_of(store) is not None:
         raise StoreError(f"{store} is a URL: a store is pulled into a directory.")
     return _copy(RemoteDirectory(url), RemoteDirectory(os.path.abspath(store)), names, verify, False, progress)
 
@@ -137,7 +138,7 @@ def _plan(source: RemoteDirectory, name: str, segment: str, spec: FeatureSpec, t
 def _segment_files(source: RemoteDirectory, name: str, segment: str, spec: FeatureSpec) -> list[str]:
     """Every file of a Zarr segment, relative to the feature set, its own zarr.json last."""
     info = SegmentInfo.from_attributes(attributes_of(source, f"{name}/{segment}") or {}, spec, Path(segment))
-    shapes: dict[str, tuple[int, ...]] = {layer: (info.layout.n_rows, spec.dim) for layer in spec.layers}
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(spec.layers, (info.layout.n_rows, spec.dim))
     shapes |= {array: shape for array, (shape, _) in info.shapes().items()}
     files = []
     for array, shape in shapes.items():

@@ -21,7 +21,7 @@ from featurestore.segment_info import parse_json
 from featurestore.segment_writer import remove_stale
 from featurestore.spec import FeatureSpec
 from featurestore.store import STORE_VERSION, FeatureStore
-from featurestore.zarr3 import TEMPORARY_PREFIX, group_metadata, json_bytes, sync_directory, write_once
+from featurestore.zarr3 import TEMPORARY_PREFIX, group_metadata, json_bytes, make_directory, sync_directory, write_once
 
 # Told (bytes copied, bytes in all, the feature set).
 Progress = Callable[[int, int, str], None]
@@ -29,7 +29,7 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """One segment to copy: its files, relative to the feature set, the one that makes it count last; and their bytes."""
+    """One segment to copy: its files, relative to the feature set, and their bytes. With the last one it counts."""
 
     name: str
     files: dict[str, int]
@@ -108,7 +108,7 @@ class LocalTarget:
     def create_set(self, name: str, metadata: bytes) -> None:
         directory = self._root / name
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            make_directory(directory)
             for group in groups_above(name):
                 write_once(self._root / group / "zarr.json", json_bytes(group_metadata({})))
             write_once(directory / "zarr.json", metadata)

@@ -36,7 +36,8 @@ COMMANDS = [
     *("featurize", "fit-deepser", "fit-meta", "evaluate", "predict", "demo"),
     *("submit task1", "submit task2", "submit check"),
     *("store ls", "store info", "store verify", "store compact", "store rm", "store import", "store export"),
-    *("bench prepare", "bench io",),
+    *("store push", "store pull"),
+    *("bench prepare", "bench io"),
 ]
 
 

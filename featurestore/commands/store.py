@@ -7,6 +7,7 @@ import typer
 from typer import Argument, Option
 
 from featurestore.commands.interchange import store_export, store_import
+from featurestore.commands.transfer import store_pull, store_push
 from featurestore.terminal import (
     FAILED_FILES,
     StoreOption,
@@ -18,7 +19,7 @@ from featurestore.terminal import (
     typer_app,
 )
 
-store_app = typer_app(help="Look into a feature store: ls, info, verify, rm, import, export.")
+store_app = typer_app(help="Look into a feature store: ls, info, verify, rm, import, export, push, pull.")
 
 
 @store_app.command("ls")
@@ -136,3 +137,5 @@ def store_rm(
 
 store_app.command("import")(store_import)
 store_app.command("export")(store_export)
+store_app.command("push")(store_push)
+store_app.command("pull")(store_pull)

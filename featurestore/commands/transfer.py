@@ -1,0 +1,72 @@
+"""`medusa store push` and `medusa store pull`: feature sets to and from a store at a URL."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from typer import Argument
+
+from featurestore.terminal import StoreOption, console, reads, say, told_bytes, writes
+
+if TYPE_CHECKING:
+    from featurestore.transfer import Copied
+    from featurestore.transfer_target import Progress as Told
+
+UrlArgument = Annotated[str, Argument(metavar="URL", help="s3://, gcs://, https://, ...; or a directory.")]
+NamesArgument = Annotated[list[str] | None, Argument(metavar="[NAME]...", help="Feature sets; default: all.")]
+NoVerify = Annotated[bool, reads("Don't compare checksums.", "--no-verify")]
+
+
+def store_push(
+    url: UrlArgument,
+    names: NamesArgument = None,
+    store: StoreOption = Path("store"),
+    prune: Annotated[bool, writes("Then remove segments there that aren't here any more.", "--prune")] = False,
+    no_verify: NoVerify = False,
+) -> None:
+    """Copy feature sets to a store at a URL: segments that it lacks. An interrupted push goes on where it was.
+
+    Example: `medusa store push s3://bucket/features wavlm-large`
+    """
+    from featurestore.transfer import push
+
+    with _bytes_bar() as show:
+        copied = push(store, url, names or None, verify=not no_verify, prune=prune, progress=show)
+    _tell(copied, url)
+
+
+def store_pull(
+    url: UrlArgument,
+    names: NamesArgument = None,
+    store: StoreOption = Path("store"),
+    no_verify: NoVerify = False,
+) -> None:
+    """Copy feature sets from a store at a URL: segments that the local store lacks.
+
+    Example: `medusa store pull s3://bucket/features wavlm-large -s store`
+    """
+    from featurestore.transfer import pull
+
+    with _bytes_bar() as show:
+        copied = pull(url, store, names or None, verify=not no_verify, progress=show)
+    _tell(copied, str(store))
+
+
+def _tell(copied: "Sequence[Copied]", target: str) -> None:
+    for each in copied:
+        removed = f", {len(each.removed)} removed" if each.removed else ""
+        skipped = f", {len(each.skipped)} there already" if each.skipped else ""
+        say(f"{each.name}: {len(each.copied)} segments copied ({told_bytes(each.n_bytes)}){skipped}{removed}")
+    if not copied:
+        say(f"no feature sets; {target} is an empty store")
+
+
+@contextmanager
+def _bytes_bar() -> "Iterator[Told]":
+    where = console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    with Progress(*columns, TimeRemainingColumn(), console=where, transient=True, disable=not where.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
