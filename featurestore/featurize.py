@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.encoders.base import Encoder
 from featurestore.errors import ManifestError, StoreError
+from featurestore.sharding import Shard
 from featurestore.stopping import Interrupted, StopSignals
 from featurestore.stream import Encoded, Item, iter_encode, size_of
+from featurestore.trial import seconds_for
 
 if TYPE_CHECKING:
     from featurestore.manifest import Manifest
@@ -48,7 +50,10 @@ class FeaturizeReport:
 
 @dataclass(frozen=True)
 class FeaturizePlan:
-    """What a run would do: utterances to encode and those already there, audio, rows, bytes on disk, and failures."""
+    """What a run would do: utterances to encode and those already there, audio, rows, bytes on disk, and failures.
+
+    wall_s: seconds it will take, from a trial; NaN without one.
+    """
 
     n_utterances: int
     n_skipped: int
@@ -56,6 +61,7 @@ class FeaturizePlan:
     n_rows: int
     n_bytes: int
     failed: list[tuple[str, str]]
+    wall_s: float = math.nan
 
 
 def featurize(
@@ -69,13 +75,14 @@ def featurize(
     weights: Path | str | None = None,
     format: str | None = None,
     compress: str | None = None,
+    shard: Shard | None = None,
     progress: Progress | None = None,
 ) -> FeaturizeReport:
     """Encode every utterance of the manifest that the set `name` lacks, and append it to the set.
 
     batch_s: padded audio per forward pass (None: the encoder's default for its device). workers: decoding threads.
     weights: where the encoder's weights lie, for the record of a new set, so that they are found again.
-    format, compress: how new segments are stored, see `FeatureStore.writer`.
+    format, compress: how new segments are stored, see `FeatureStore.writer`. shard: this part of the manifest alone.
     progress(done, total, audio_s) is called after every utterance; done counts skipped and failed ones too.
     Raises SpecMismatch when the set holds other features, and Interrupted after SIGINT or SIGTERM.
     """
@@ -83,9 +90,9 @@ def featurize(
     report = FeaturizeReport()
     opened = store.writer(name, encoder.spec, provenance=provenance(weights), format=format, compress=compress)
     with StopSignals() as stop, opened as writer:
-        items, report.failed = _items(manifest, encoder)
+        items, report.failed = items_of(manifest, encoder, shard, workers)
+        total = len(items) + len(report.failed)
         items, report.skipped = _missing(items, store, name)
-        total = len(manifest)
         stream = iter_encode(encoder, items, batch_s=batch_s, workers=workers)
         try:
             while True:
@@ -104,10 +111,20 @@ def featurize(
 
 
 def plan(
-    manifest: Manifest, encoder: Encoder, store: FeatureStore | None = None, name: str = "", workers: int = 2
+    manifest: Manifest,
+    encoder: Encoder,
+    store: FeatureStore | None = None,
+    name: str = "",
+    workers: int = 2,
+    *,
+    shard: Shard | None = None,
+    trial_s: float = 0.0,
 ) -> FeaturizePlan:
-    """Count utterances, audio, rows and bytes of a run from the files' headers, without decoding or encoding."""
-    items, failed = _items(manifest, encoder)
+    """Count utterances, audio, rows and bytes of a run from the files' headers.
+
+    trial_s: also encode some utterances for at least this long, to tell how long the run will take.
+    """
+    items, failed = items_of(manifest, encoder, shard, workers)
     items, n_skipped = _missing(items, store, name)
     with ThreadPoolExecutor(max(1, workers)) as pool:
         sizes = list(pool.map(lambda item: size_of(encoder, item), items))
@@ -121,6 +138,10 @@ def plan(
         n_rows = sum(encoder.n_frames(size) for _, size in good)
     else:
         n_rows = sum(size for _, size in good)
+    wall_s = math.nan
+    if trial_s:
+        costs = [encoder.cost(size) if audio else size for _, size in good]
+        wall_s = seconds_for(encoder, [item for item, _ in good], costs, at_least_s=trial_s, workers=workers)
     return FeaturizePlan(
         n_utterances=len(good),
         n_skipped=n_skipped,
@@ -128,6 +149,7 @@ def plan(
         n_rows=n_rows,
         n_bytes=n_rows * spec.row_type.row_bytes(spec.dim) * len(spec.layers),
         failed=failed,
+        wall_s=wall_s,
     )
 
 
@@ -148,8 +170,33 @@ def provenance(weights: Path | str | None = None) -> dict[str, str]:
     return record
 
 
+def items_of(
+    manifest: Manifest, encoder: Encoder, shard: Shard | None = None, workers: int = 2
+) -> tuple[list[Item], list[tuple[str, str]]]:
+    """The inputs of one part (or all), and (key, reason) of utterances that have no audio path where others do."""
+    items, failed = _items(manifest, encoder)
+    if shard is None:
+        return items, failed
+    sizes = _sizes(manifest, encoder, items, workers)
+    chosen = [items[i] for i in shard.select([item.key for item in items], sizes)]
+    return chosen, failed if shard.number == 1 else []
+
+
+def _sizes(manifest: Manifest, encoder: Encoder, items: list[Item], workers: int) -> list[float]:
+    """How long each input is, for sharing out the work: the manifest's durations, else the files' headers."""
+    if encoder.kind == "text":
+        return [len(str(item.source)) for item in items]
+    if manifest.has("duration_s"):
+        told = dict(zip(manifest.keys, manifest.column("duration_s").tolist(), strict=True))
+        sizes = [told[item.key] for item in items]
+        if all(isinstance(size, float) and math.isfinite(size) for size in sizes):
+            return sizes
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        found = pool.map(lambda item: size_of(encoder, item), items)
+        return [0 if isinstance(size, str) else size for size in found]
+
+
 def _items(manifest: Manifest, encoder: Encoder) -> tuple[list[Item], list[tuple[str, str]]]:
-    """The inputs, and (key, reason) of utterances that have no audio path where others do."""
     if encoder.kind == "text":
         return [Item(key, text) for key, text in zip(manifest.keys, manifest.texts, strict=True)], []
     manifest.column("path")  # its absence is an error of the manifest, not of each row

@@ -154,5 +154,12 @@ def told_bytes(n: float) -> str:
     return f"{n:.2f} TB"
 
 
+def told_seconds(seconds: float) -> str:
+    """ "40 s", "12 min", "3.4 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def directory_bytes(directory: Path) -> int:
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())

@@ -10,17 +10,24 @@ from featurestore.terminal import (
     ManifestOption,
     StoreOption,
     bar,
+    console,
     encodes,
     end_with_failures,
     say,
     system,
     told_bytes,
+    told_seconds,
     working,
     writes,
 )
 
 if TYPE_CHECKING:
-    from featurestore.featurize import FeaturizeReport
+    from featurestore.encoders.base import Encoder
+    from featurestore.featurize import FeaturizePlan, FeaturizeReport
+    from featurestore.manifest import Manifest
+    from featurestore.store import FeatureStore
+
+TRIAL_S = 2.0  # of a dry run
 
 
 def featurize(
@@ -35,11 +42,16 @@ def featurize(
     format: Annotated[str | None, writes("New segments: zarr or hdf5; default: as the set has them, zarr.")] = None,
     compress: Annotated[str | None, writes("zstd or blosc (zarr), gzip (hdf5); default: none.")] = None,
     whisper_window: Annotated[str | None, encodes("Whisper: pad30 (its own way) or short (faster).")] = None,
+    keep_special: Annotated[bool, encodes("Text: rows of special tokens too.", "--keep-special")] = False,
     compute: Annotated[str, encodes("Arithmetic: auto, float32, bfloat16, float16.")] = "auto",
     batch_s: Annotated[float | None, system("Seconds of audio per pass.", min=0.1)] = None,
     workers: Annotated[int, system("Decoding threads.", min=1)] = 2,
     device: DeviceOption = "auto",
-    dry_run: Annotated[bool, Option("--dry-run", help="Count hours and bytes, encode nothing.")] = False,
+    shard: Annotated[str | None, system("Only part I of N, as in 2/8: for N jobs that write to one store.")] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Tell hours, bytes and time (from a short trial).")] = False,
+    check: Annotated[
+        int, Option(help="Compare so many utterances alone, in a batch and as stored; encode no more.")
+    ] = 0,
 ) -> None:
     """Encode every utterance once into a feature set of the store.
 
@@ -53,21 +65,25 @@ def featurize(
     from featurestore.featurize import featurize as run
     from featurestore.featurize import plan as plan_run
     from featurestore.manifest import Manifest
+    from featurestore.sharding import Shard
     from featurestore.store import FeatureStore
 
     table = Manifest.read(manifest)
+    part = None if shard is None else Shard.parse(shard)
     with working(f"loading {encoder}"):
         loaded = load_encoder(
             encoder, weights=weights, layers=layers, pool=pool, dtype=dtype, device=device,
-            window=whisper_window, compute=compute,
+            window=whisper_window, compute=compute, keep_special=keep_special,
         )  # fmt: skip
     chosen = name or loaded.name
+    existing = FeatureStore.open(store) if "://" in str(store) or Path(store).exists() else None
+    if check:
+        _check(table, loaded, existing, chosen, check)
+        return
     if dry_run:
-        planned = plan_run(table, loaded, FeatureStore.open(store) if store.exists() else None, chosen, workers)
-        hours = f", {planned.audio_s / 3600:.2f} h of audio" if planned.audio_s else ""
-        say(f"{chosen}: {planned.n_utterances:,} utterances to encode{hours}, {planned.n_skipped:,} there already")
-        size = told_bytes(planned.n_bytes)
-        say(f"{planned.n_rows:,} rows x {loaded.spec.dim} x {len(loaded.spec.layers)} layers: {size}")
+        with working(f"trying {chosen}"):
+            planned = plan_run(table, loaded, existing, chosen, workers, shard=part, trial_s=TRIAL_S)
+        _say_plan(chosen, loaded, planned)
         end_with_failures(planned.failed)
         return
     if weights is None and encoder not in ENCODERS and Path(encoder).is_dir():
@@ -82,7 +98,7 @@ def featurize(
         try:
             report = run(
                 table, loaded, FeatureStore.open_or_create(store), chosen, batch_s=batch_s, workers=workers,
-                weights=weights, format=format, compress=compress, progress=on_utterance,
+                weights=weights, format=format, compress=compress, shard=part, progress=on_utterance,
             )  # fmt: skip
         except Interrupted as stop:
             show.close()
@@ -90,6 +106,40 @@ def featurize(
             raise
     _say_report(chosen, report)
     end_with_failures(report.failed)
+
+
+def _say_plan(name: str, encoder: "Encoder", plan: "FeaturizePlan") -> None:
+    hours = f", {plan.audio_s / 3600:.2f} h of audio" if plan.audio_s else ""
+    say(f"{name}: {plan.n_utterances:,} utterances to encode{hours}, {plan.n_skipped:,} there already")
+    size, spec = told_bytes(plan.n_bytes), encoder.spec
+    say(f"{plan.n_rows:,} rows x {spec.dim} x {len(spec.layers)} layers of {spec.dtype}: {size}")
+    if plan.wall_s == plan.wall_s:
+        say(f"about {told_seconds(plan.wall_s)} on this machine, from a short trial")
+
+
+def _check(manifest: "Manifest", encoder: "Encoder", store: "FeatureStore | None", name: str, n: int) -> None:
+    """Print what a check found; exit code 1 when rows depend on their batch, or aren't those that are stored."""
+    from rich.table import Table
+
+    from featurestore.featurize import items_of
+    from featurestore.trial import check_rows, tolerances
+
+    items, failed = items_of(manifest, encoder)
+    stored = store[name] if store is not None and name in store else None
+    with working(f"checking {name}"):
+        found = check_rows(encoder, items, n, stored=stored)
+    in_batch, kept = tolerances(encoder)
+    table = Table(title=f"{name}: largest relative difference of a row, {len(found)} utterances", title_justify="left")
+    for column in ("utterance", "rows", f"alone / in a batch (<= {in_batch:g})", f"alone / stored (<= {kept:g})"):
+        table.add_column(column, justify="left" if column == "utterance" else "right", overflow="fold")
+    for each in found:
+        table.add_row(
+            each.key, str(each.n_rows), *("-" if x != x else f"{x:.2g}" for x in (each.in_batch, each.stored))
+        )
+    console().print(table)
+    wrong = [(each.key, "its rows differ by more than arithmetic explains") for each in found
+             if each.in_batch > in_batch or each.stored > kept]  # fmt: skip
+    end_with_failures([*failed, *((each.key, each.error) for each in found if each.error), *wrong])
 
 
 def _say_report(name: str, report: "FeaturizeReport") -> None:

@@ -28,7 +28,7 @@ from featurestore.encoders.weights import (
     load_tokenizer,
     model_type,
 )
-from featurestore.errors import EncoderError
+from featurestore.errors import ConfigError, EncoderError
 from featurestore.spec import DTYPES, POOLS, FeatureSpec
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def load_encoder(
     window: str | None = None,
     compute: str = "auto",
     source: str = "text",
+    keep_special: bool = False,
 ) -> Encoder:
     """Load an encoder by its name in ENCODERS, a hub name (`org/name`) or a transformers directory.
 
@@ -53,11 +54,14 @@ def load_encoder(
     layers: `last`, `all`, `last4`, `last4-sum`, `6,12,24`.
     pool: none, mean, mean+std. dtype: of the stored rows. window: see the encoder's class; None is its default.
     compute: arithmetic of the forward pass. source: what the texts are (a manifest column, a transcript's identity).
+    keep_special: rows of special tokens too (text encoders).
     Raises EncoderError (unknown name, weights not found or not loadable) and ConfigError (options).
     """
     check_choice("pool", pool, POOLS)
     check_choice("dtype", dtype, DTYPES)
     given = None if weights is None else Path(weights)
+    if keep_special and name in ENCODERS and ENCODERS[name].family != "text":
+        raise ConfigError(f"--keep-special: {name} encodes audio, which has no special tokens; leave it out.")
     if name == "logmel":
         return _logmel(given, layers, pool, dtype, window)
     where = pick_device(device)
@@ -69,7 +73,9 @@ def load_encoder(
     label, directory = _resolve(name, given)
     family = _family(name, model_type(directory))
     if family == "text":
-        return _text(label, directory, layers, pool, dtype, window, where, arithmetic, source)
+        return _text(label, directory, layers, pool, dtype, window, where, arithmetic, source, keep_special)
+    if keep_special:
+        raise ConfigError(f"--keep-special: {name} encodes audio, which has no special tokens; leave it out.")
     if family == "whisper":
         model, weights_id = load_model(directory, label).encoder, identity(directory, with_tokenizer=False)
         return _whisper(model, weights_id, label, layers, pool, dtype, window, where, arithmetic)
@@ -198,6 +204,7 @@ def _text(
     where: torch.device,
     arithmetic: torch.dtype,
     source: str,
+    keep_special: bool,
 ) -> Encoder:
     from featurestore.encoders import text
 
@@ -214,9 +221,12 @@ def _text(
         pool=pool,
         window=window,
         source=source,
-        extra=_compute_pairs(arithmetic),
+        extra=(*_compute_pairs(arithmetic), *((("special_tokens", "kept"),) if keep_special else ())),
     )
-    return text.TextEncoder(model, tokenizer, spec=spec, choice=choice, window=window, device=where, compute=arithmetic)
+    return text.TextEncoder(
+        model, tokenizer, spec=spec, choice=choice, window=window, device=where, compute=arithmetic,
+        keep_special=keep_special,
+    )  # fmt: skip
 
 
 def _logmel(given: Path | None, layers: str, pool: str, dtype: str, window: str | None) -> Encoder:

@@ -61,6 +61,7 @@ class TextEncoder:
         window: str,
         device: torch.device,
         compute: torch.dtype,
+        keep_special: bool = False,
     ) -> None:
         self.model = model.eval().requires_grad_(False).to(device)
         self.tokenizer = tokenizer
@@ -69,6 +70,7 @@ class TextEncoder:
         self.choice = choice
         self.device = device
         self.compute = compute
+        self.keep_special = keep_special
         self.layers_available: int = model.config.num_hidden_layers
         self.default_batch_frames = default_batch_frames(device, CPU_BATCH_TOKENS)
         self._prefix, self._suffix = special_tokens(tokenizer)
@@ -112,12 +114,18 @@ class TextEncoder:
         for run in batches(costs, max_frames or self.default_batch_frames):
             part = [jobs[i] for i in run]
             states = self._forward([ids for _, ids, _ in part])
-            for b, (index, _, window) in enumerate(part):
-                first = window.keep_start - window.start + len(self._prefix)
-                n_kept = window.keep_stop - window.keep_start
-                kept = slice(first, first + n_kept) if n_kept else slice(0, 1)
-                builders[index].add(states[b, :, kept])
+            for b, (index, ids, window) in enumerate(part):
+                builders[index].add(states[b, :, self._kept(window, len(ids))])
         return [builder.rows() for builder in builders]
+
+    def _kept(self, window: Window, n_ids: int) -> slice:
+        """The rows of one forward pass that are kept."""
+        first = window.keep_start - window.start + len(self._prefix)
+        last = window.keep_stop - window.start + len(self._prefix)
+        if self.keep_special:
+            is_first, is_last = window.start == 0, last + len(self._suffix) == n_ids
+            return slice(0 if is_first else first, n_ids if is_last else last)
+        return slice(first, last) if last > first else slice(0, 1)
 
     def _tokens(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False, truncation=False, padding=False, verbose=False)[

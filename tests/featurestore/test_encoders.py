@@ -336,6 +336,35 @@ def test_whisper_encodes_more_than_30_s_in_full_windows(load: Callable[..., Any]
     np.testing.assert_array_equal(rows[:, 1_450:], last[:, 1_450 - 551 :])
 
 
+@pytest.mark.parametrize("name", TEXT_NAMES)
+def test_special_tokens_can_be_kept(load: Callable[..., Any], name: str) -> None:
+    """All rows of the plain call, where the default has those of the text's own tokens."""
+    plain, kept = load(name, layers="last"), load(name, layers="last", keep_special=True)
+    for text in ("kids are talking by the door", ""):
+        ids = [*kept._prefix, *kept._tokens(text), *kept._suffix]
+        (rows,) = kept.encode([text])
+        with torch.inference_mode():
+            states = kept.model(torch.tensor([ids]), output_hidden_states=True).hidden_states[-1]
+        np.testing.assert_allclose(rows[0], states[0].numpy(), atol=1e-5)
+        if text:
+            (own,) = plain.encode([text])
+            np.testing.assert_allclose(rows[:, len(kept._prefix) : -len(kept._suffix)], own, atol=1e-5)
+    assert plain.spec.fingerprint != kept.spec.fingerprint
+
+
+def test_a_long_text_keeps_its_first_and_last_special_tokens(load: Callable[..., Any]) -> None:
+    encoder, plain = load("bert", window="16tok+3", keep_special=True), load("bert", window="16tok+3")
+    text = " ".join(["kids"] * 40)
+    (rows,), (own,) = encoder.encode([text]), plain.encode([text])
+    assert rows.shape[1] == own.shape[1] + 2
+    np.testing.assert_allclose(rows[:, 1:-1], own, atol=1e-5)
+
+
+def test_audio_has_no_special_tokens(load: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigError, match="no special tokens"):
+        load_encoder("tiny-hubert", keep_special=True)
+
+
 def test_a_long_text_is_windowed_by_tokens(load: Callable[..., Any]) -> None:
     encoder = load("bert", window="22tok+5", layers="last")
     words = (WORDS * 2)[:100]

@@ -16,9 +16,11 @@ import soundfile
 
 from featurestore.encoders import load_encoder
 from featurestore.errors import ManifestError, SpecMismatch, StoreError
-from featurestore.featurize import Encoded, Interrupted, Item, featurize, iter_encode, plan
+from featurestore.featurize import Encoded, Interrupted, Item, featurize, items_of, iter_encode, plan
 from featurestore.manifest import Manifest
+from featurestore.sharding import Shard
 from featurestore.store import FeatureStore
+from featurestore.trial import check_rows, tolerances
 
 LENGTHS = {"a/../b": 9_000, "c d": 16_000, "語": 300, "e": 12_345, "f": 9_000, "g": 40_000}
 
@@ -313,3 +315,48 @@ def test_new_files_are_encoded_without_a_manifest(corpus: Manifest) -> None:
     assert results["x"].duration_s == pytest.approx(9_000 / 16_000)
     assert isinstance(results["y"], Encoded)
     assert "no such file" in results["y"].error
+
+
+def test_parts_of_a_manifest_fill_one_set(corpus: Manifest, store: FeatureStore) -> None:
+    encoder = load_encoder("logmel")
+    reports = [featurize(corpus, encoder, store, "parts", shard=Shard(n, 3)) for n in (1, 2, 3)]
+    assert sorted(report.done for report in reports) == [2, 2, 2]
+    featurize(corpus, encoder, store, "whole")
+    assert sorted(store["parts"]) == sorted(store["whole"])
+    for key in store["whole"]:
+        assert np.array_equal(store["parts"][key], store["whole"][key])
+    again = featurize(corpus, encoder, store, "parts", shard=Shard(2, 3))
+    assert (again.done, again.skipped) == (0, 2)
+
+
+def test_a_plan_can_tell_the_time_from_a_trial(corpus: Manifest) -> None:
+    encoder = load_encoder("logmel")
+    assert np.isnan(plan(corpus, encoder).wall_s)
+    planned = plan(corpus, encoder, trial_s=0.01)
+    assert 0 < planned.wall_s < 60
+
+
+def test_a_check_compares_alone_in_a_batch_and_stored(corpus: Manifest, store: FeatureStore) -> None:
+    encoder = load_encoder("tiny-hubert")
+    items, _ = items_of(corpus, encoder)
+    featurize(corpus, encoder, store, "a")
+    in_batch, stored = tolerances(encoder)
+    found = check_rows(encoder, items, 4, stored=store["a"])
+    assert len(found) == 4
+    for each in found:
+        assert each.in_batch <= in_batch < each.stored <= stored
+    other = load_encoder("tiny-hubert", layers="1", dtype="float32")
+    featurize(corpus, other, store, "b")
+    with store.writer("c", encoder.spec) as writer:  # rows of another layer under the asked name
+        for key in store["b"]:
+            writer.append(key, [store["b"][key]])
+    assert all(each.stored > 0.1 for each in check_rows(encoder, items, 3, stored=store["c"]))
+
+
+def test_a_check_finds_an_encoder_that_looks_at_its_batch(corpus: Manifest) -> None:
+    class Leaky(Recorder):
+        def encode(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> list[np.ndarray]:
+            return [np.full((1, 3, 2), float(len(batch))) for _ in batch]
+
+    items, _ = items_of(corpus, Leaky())
+    assert all(each.in_batch > 1e-2 for each in check_rows(Leaky(), items, 6))
