@@ -160,7 +160,7 @@ def of_columns(
     ratings: Ratings | None = None,
 ) -> Manifest:
     """The manifest of columns from `source`, which every problem names; with check_audio, missing files are one."""
-    table, problems = checks.typed(pa.table(dict(columns)))
+    table, problems = checks.typed(_table(columns, source))
     problems += checks.table_problems(table, scheme)
     if check_audio and "path" in table.column_names:
         problems += missing_audio(table.column("path").to_pylist(), root)
@@ -169,6 +169,19 @@ def of_columns(
     manifest = Manifest(table, scheme, root, name, ratings)
     manifest.notes += notes
     return manifest
+
+
+def _table(columns: Mapping[str, Any], source: Path) -> pa.Table:
+    arrays = {}
+    for name, values in columns.items():
+        try:
+            known = isinstance(values, (pa.Array, pa.ChunkedArray))
+            arrays[name] = values if known else pa.array(values, from_pandas=True)
+        except (pa.ArrowException, TypeError) as error:
+            raise ManifestError(
+                f"{source}: {name} mixes numbers, texts or lists ({error}). Make them one type."
+            ) from None
+    return pa.table(arrays)
 
 
 def header_durations(paths: Sequence[Path]) -> tuple[list[float | None], list[str]]:

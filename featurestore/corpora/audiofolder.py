@@ -38,7 +38,10 @@ def read_audiofolder(root: Path, *, label: str = "label", check_audio: bool = Tr
         raise ManifestError(
             f"{root} holds no audio ({', '.join(AUDIO_SUFFIXES)}) in folders, and no {', '.join(TABLES)}."
         )
-    whole = pa.concat_tables(tables, promote_options="permissive")
+    try:
+        whole = pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise ManifestError(f"{root}: the splits' tables differ in a column's type ({error}). Make it one.") from None
     columns: dict[str, Any] = {name: whole.column(name) for name in whole.column_names}
     notes = []
     labels: list[str] = []
@@ -96,5 +99,10 @@ def _metadata(place: Path) -> pa.Table | None:
     if not found:
         return None
     if found[0].suffix == ".jsonl":
-        return pa.Table.from_pylist([record for _, record in json_lines(found[0])])
+        try:
+            return pa.Table.from_pylist([record for _, record in json_lines(found[0])])
+        except pa.ArrowException as error:
+            raise ManifestError(
+                f"{found[0]}: a field mixes numbers, texts or lists ({error}). Make it one type."
+            ) from None
     return read_table_file(found[0])

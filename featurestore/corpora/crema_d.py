@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.corpora.assemble import audio_files, code, documented_table, named, numbers, of_clips
+from featurestore.corpora.assemble import audio_files, code, documented_table, named, numbers, of_clips, translated
 from featurestore.errors import ManifestError
 from featurestore.manifest import LabelScheme, Manifest
 from featurestore.votes import Ratings, plurality
@@ -150,6 +150,7 @@ def _people(root: Path) -> dict[str, dict[str, object]]:
     if not path.exists():
         return {}
     table = documented_table(path, ("ActorID", "Age", "Sex"), ("Race", "Ethnicity"))
-    rows = zip(*(table.column(name).to_pylist() for name in ("ActorID", "Age", "Sex")), strict=True)
-    sexes = {"Male": "male", "Female": "female"}
-    return {actor: {"gender": code(path, "sex", sex, sexes), "age": float(age)} for actor, age, sex in rows}
+    ages = numbers(table.column("Age"), 0, 120, path, "Age").to_pylist()
+    genders = translated(table.column("Sex"), {"Male": "male", "Female": "female"}, path, "Sex").to_pylist()
+    rows = zip(table.column("ActorID").to_pylist(), genders, ages, strict=True)
+    return {actor: {"gender": gender, "age": age} for actor, gender, age in rows}

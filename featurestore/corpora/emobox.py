@@ -33,10 +33,11 @@ def read_emobox(root: Path, *, audio: Path | None = None, check_audio: bool = Tr
     for path in [whole] if whole.exists() else sorted({path for paths in parts.values() for path in paths.values()}):
         for where, record in json_lines(path):
             _refuse_other(where, record)
-            records.setdefault(str(field(where, record, "key")), record | {"where": where})
+            record |= {"where": where, "emo": str(record["emo"])}
+            records.setdefault(str(field(where, record, "key")), record)
     if not records:
         raise ManifestError(f"{root} has neither {whole.name} nor fold_*/*.jsonl. Point --root at EmoBox/data/CORPUS.")
-    label_map = _label_map(root / "label_map.json", [str(record["emo"]) for record in records.values()])
+    label_map = _label_map(root / "label_map.json", [record["emo"] for record in records.values()])
     for record in records.values():
         if record["emo"] not in label_map:
             raise ManifestError(

@@ -57,6 +57,7 @@ RATING = re.compile(r"(?P<kind>[CA])-(?P<who>[EFM]\d*):(?P<what>[^(]*)(?:\(.*)?"
 VALUE = re.compile(r"(?P<name>[a-z]+)\s*(?P<value>[\d.]*)")
 WORDS = re.compile(r"(?P<key>Ses0\w+)\s*\[[\d.]+-[\d.]+\]:\s*(?P<text>.*)")
 N_SESSIONS = 5
+TRANSCRIPTS = Path("dialog", "transcriptions")
 
 
 def read_iemocap(root: Path, *, scheme: str = "4", check_audio: bool = True) -> Manifest:
@@ -102,6 +103,8 @@ def read_iemocap(root: Path, *, scheme: str = "4", check_audio: bool = True) -> 
         )
     notes = [f"left out: {', '.join(f'{label} {n:,}' for label, n in sorted(left_out.items()))}"] if left_out else []
     notes += [named("turns with an attribute outside 1 to 5 moved to the nearest end", moved)] if moved else []
+    silent = [session.name for session in sessions if not (session / TRANSCRIPTS).is_dir()]
+    notes += [f"no transcripts in {', '.join(silent)}"] if silent else []
     notes += [f"{len(sessions)} of {N_SESSIONS} sessions"] if len(sessions) < N_SESSIONS else []
     return _manifest(root, rows, ratings, classes_of, check_audio, notes)
 
@@ -189,7 +192,7 @@ def _lines(directory: Path) -> Iterator[tuple[str, str]]:
 
 
 def _texts(session: Path) -> Iterator[tuple[str, str]]:
-    for _, line in _lines(session / "dialog" / "transcriptions"):
+    for _, line in _lines(session / TRANSCRIPTS) if (session / TRANSCRIPTS).is_dir() else ():
         found = WORDS.fullmatch(line)
         if found is not None:  # the others are remarks without a turn of their own, such as `M: [LAUGHTER]`
             yield found["key"], found["text"]

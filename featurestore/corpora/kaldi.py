@@ -54,12 +54,18 @@ def _table(path: Path, empty: bool = False) -> dict[str, tuple[str, str]]:
     if not path.is_file():
         raise ManifestError(f"{path} is not a file; a Kaldi data directory has one. Check --root.")
     found: dict[str, tuple[str, str]] = {}
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            key, _, value = line.strip().partition(" ")
-            if not key or not (value.strip() or empty):
-                raise ManifestError(f"{path}:{number}: expected an id, a space and a value, found {line.strip()!r}.")
-            if key in found:
-                raise ManifestError(f"{path}:{number}: {key!r} has a line already. Run utils/fix_data_dir.sh.")
-            found[key] = (f"{path}:{number}", value.strip())
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path} is not UTF-8 ({error}). Convert it.") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip() and number == len(lines):
+            break
+        key, *rest = line.split(None, 1) or [""]
+        value = rest[0].strip() if rest else ""
+        if not key or not (value or empty):
+            raise ManifestError(f"{path}:{number}: expected an id, a space and a value, found {line.strip()!r}.")
+        if key in found:
+            raise ManifestError(f"{path}:{number}: {key!r} has a line already. Run utils/fix_data_dir.sh.")
+        found[key] = (f"{path}:{number}", value)
     return found

@@ -20,7 +20,12 @@ def read_lhotse(path: Path, *, label: str = "emotion", audio: Path | None = None
     ManifestError names the line: mixed or padded cuts, pieces of a recording, several channels or supervisions, sources
     that are no files.
     """
-    rows = [_row(where, cut, label) for where, cut in json_lines(path)]
+    rows = []
+    for where, cut in json_lines(path):
+        try:
+            rows.append(_row(where, cut, label))
+        except (TypeError, ValueError, AttributeError, IndexError) as error:
+            raise ManifestError(f"{where}: not a cut as lhotse writes it ({error}).") from None
     if not rows:
         raise ManifestError(f"{path} holds no cuts.")
     names = list(dict.fromkeys(name for row in rows for name in row))

@@ -200,7 +200,7 @@ def _partitions(path: Path) -> dict[str, str]:
 def _pairs(path: Path) -> Iterator[tuple[str, str, str]]:
     """(`file:line`, left, right) of the lines `left; right`; others are headings. Nothing where there is no file."""
     if path.exists():
-        with open(path, encoding="utf-8-sig") as file:
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
             for number, line in enumerate(file, 1):
                 left, between, right = line.strip().rstrip(";").partition(";")
                 if ";" in right:

@@ -88,6 +88,7 @@ def test_emobox_with_gaps_or_strangers_is_refused(emobox: Path) -> None:
         ({"c.jsonl": lines(line("e"))}, "1 clips are in no part: e"),
         ({"c.jsonl": lines(line("a", wav="gone.wav"))}, r"audio file not found.*row 1 'gone.wav'"),
         ({"fold_1/c_test_fold_1.jsonl": lines(line("c"))}, "'c' is tested in folds 1 and 2"),
+        ({"c.jsonl": lines(line("a", length=[1]), line("b"))}, "c.jsonl: duration_s mixes numbers, texts or lists"),
         ({"label_map.json": "[1]"}, r"label_map.json: expected JSON like"),
         ({"fold_1/list.jsonl": ""}, r"expected a name like c_test_fold_1.jsonl"),
     ):
@@ -147,6 +148,8 @@ def test_cuts_that_are_no_whole_files_are_refused(tmp_path: Path) -> None:
         (cut("a", recording=remote), "the source is a 'url', expected a file"),
         (cut("a", supervisions=[{}, {}]), "2 supervisions"),
         ({"id": "a"}, "no field 'recording', only 'id'"),
+        (cut("a", duration="long"), "cuts.jsonl:2: not a cut as lhotse writes it .*'long'"),
+        (cut("a", supervisions=[], custom={"rater": "nobody"}), "cuts.jsonl: rater mixes numbers, texts or lists"),
     ):
         write_files(tmp_path, {"cuts.jsonl": lines(cut("z"), record)})
         with pytest.raises(ManifestError, match=message):
@@ -162,7 +165,7 @@ KALDI = {
     "utt2spk": "a1 anna\na2 anna\n",
     "spk2gender": "anna f\n",
     "text": "a1 hello there\na2\n",
-    "utt2emo": "a1 sad\n",
+    "utt2emo": "a1\tsad\n",
     "utt2dur": "a1 0.1\na2 0.2\n",
 }
 
@@ -248,6 +251,9 @@ def test_an_audiofolder_with_mistakes(tmp_path: Path) -> None:
     write_csv(tmp_path / "metadata.csv", ("file_name", "label"), [("a.wav", "x")])
     with pytest.raises(ManifestError, match=r"audio file not found.*row 1 'a.wav'"):
         read_audiofolder(tmp_path)
+    write_files(tmp_path / "j", {"metadata.jsonl": '{"file_name": "a.wav"}\n{"file_name": 3}\n'})
+    with pytest.raises(ManifestError, match="a field mixes numbers, texts or lists"):
+        read_audiofolder(tmp_path / "j")
     write_files(tmp_path, {"metadata.jsonl": ""})
     with pytest.raises(ManifestError, match="leave one of them"):
         read_audiofolder(tmp_path)
