@@ -42,9 +42,7 @@ class Web:
         self.url = f"http://127.0.0.1:{int(self._server.stdout.readline())}"
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
         self.kill()
 
     def kill(self) -> None:
