@@ -40,5 +40,9 @@ class EncoderError(MedusaError):
     """An encoder is unknown, or its weights can't be loaded."""
 
 
+class TranscriptError(MedusaError):
+    """A transcript table is missing or damaged, or another model's than asked for."""
+
+
 class ConfigError(MedusaError):
     """A setting is out of range, or settings contradict each other."""

@@ -53,7 +53,7 @@ def iter_encode(
     the encoder, one more and two minutes of decoded audio waiting. Out of memory halves the batches from then on.
     """
     max_frames = encoder.default_batch_frames if batch_s is None else max(1, round(batch_s * FRAMES_PER_S))
-    with _Pool(workers) as pool:
+    with Pool(workers) as pool:
         items = list(items)
         sized = zip(items, pool.map(lambda item: size_of(encoder, item), items), strict=True)
         work: list[tuple[int, Item, int]] = []
@@ -84,7 +84,7 @@ def size_of(encoder: Encoder, item: Item) -> int | str:
 
 
 def _decoded_ahead(
-    encoder: Encoder, work: Sequence[tuple[int, Item, int]], max_frames: int, pool: _Pool
+    encoder: Encoder, work: Sequence[tuple[int, Item, int]], max_frames: int, pool: Pool
 ) -> Iterator[list[tuple[Item, Any]]]:
     """Batches of (item, waveform, text or AudioError), decoded while the encoder works on those before."""
     runs = iter(list(batches([cost for cost, _, _ in work], max_frames)))
@@ -106,10 +106,11 @@ def _decoded_ahead(
             return
         n_samples, part = waiting.popleft()
         n_waiting -= n_samples
-        yield [(item, _outcome(data)) for item, data in part]
+        yield [(item, outcome(data)) for item, data in part]
 
 
-def _outcome(data: Any) -> Any:
+def outcome(data: Any) -> Any:
+    """What a decoding thread made: samples, or the AudioError; anything but a future as it is."""
     if not isinstance(data, Future):
         return data
     try:
@@ -124,10 +125,10 @@ def _encode(encoder: Encoder, inputs: list[Any], max_frames: int) -> tuple[list[
         try:
             return list(encoder.encode(inputs, max_frames)), max_frames
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
         # Out of the except block: the traceback no longer holds the failed pass's tensors.
-        _free_device_memory()
+        free_device_memory()
         if max_frames > 1:
             longest = max(encoder.cost(x if isinstance(x, str) else len(x)) for x in inputs)
             max_frames = max(1, min(max_frames, longest * len(inputs)) // 2)
@@ -138,14 +139,16 @@ def _encode(encoder: Encoder, inputs: list[Any], max_frames: int) -> tuple[list[
     return [], max_frames
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
+    """Whether an exception, of torch or of Python, says that memory is short."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(
         phrase in text for phrase in ("out of memory", "not enough memory", "can't allocate memory")
     )
 
 
-def _free_device_memory() -> None:
+def free_device_memory() -> None:
+    """Hand torch's cached device memory back, if torch is in use."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -160,7 +163,7 @@ def _result(encoder: Encoder, item: Item, data: Any, result: np.ndarray | str) -
     return Encoded(item.key, result, duration_s=len(data) / SAMPLE_RATE_HZ)
 
 
-class _Pool(ThreadPoolExecutor):
+class Pool(ThreadPoolExecutor):
     """Threads that drop what is queued when the caller stops early."""
 
     def __init__(self, workers: int) -> None:
