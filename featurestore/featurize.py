@@ -199,6 +199,11 @@ def _sizes(manifest: Manifest, encoder: Encoder, items: list[Item], workers: int
 def _items(manifest: Manifest, encoder: Encoder) -> tuple[list[Item], list[tuple[str, str]]]:
     if encoder.kind == "text":
         return [Item(key, text) for key, text in zip(manifest.keys, manifest.texts, strict=True)], []
+    return audio_items(manifest)
+
+
+def audio_items(manifest: Manifest) -> tuple[list[Item], list[tuple[str, str]]]:
+    """Every utterance's audio file, and (key, reason) of those without one where others have one."""
     manifest.column("path")  # its absence is an error of the manifest, not of each row
     items, failed = [], []
     for i, key in enumerate(manifest.keys):
