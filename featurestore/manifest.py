@@ -1,5 +1,6 @@
 """A corpus as one table: an utterance per row, its audio or text, and what is known about it."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -72,7 +73,8 @@ class Manifest:
         """Write the .csv or .parquet, its `<stem>.scheme.json`, and `<stem>.ratings.parquet` if there are ratings.
 
         Audio paths are made to hold from the new directory: one stays relative where the corpus and the manifest lie
-        one above the other, else it becomes absolute. Ratings that a former manifest of that name had are removed.
+        one above the other, else it becomes absolute. Ratings that a former manifest of that name had, where this one
+        has none, are kept as `<stem>.ratings.old.parquet`.
         """
         path = Path(path)
         ratings = self.ratings
@@ -85,7 +87,8 @@ class Manifest:
         write_table_file(table, path)
         replace_file(LabelScheme.sidecar(path), lambda file: file.write(scheme))
         if ratings is None:
-            Ratings.sidecar(path).unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                Ratings.sidecar(path).replace(path.with_suffix(".ratings.old.parquet"))
         else:
             ratings.write(Ratings.sidecar(path))
 

@@ -1,13 +1,16 @@
 """`medusa featurize`: every utterance encoded once."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
+from featurestore.errors import ConfigError
 from featurestore.terminal import (
     DeviceOption,
     ManifestOption,
+    Show,
     StoreOption,
     bar,
     console,
@@ -23,6 +26,7 @@ from featurestore.terminal import (
 
 if TYPE_CHECKING:
     from featurestore.encoders.base import Encoder
+    from featurestore.engines import Job
     from featurestore.featurize import FeaturizePlan, FeaturizeReport
     from featurestore.manifest import Manifest
     from featurestore.store import FeatureStore
@@ -47,6 +51,9 @@ def featurize(
     batch_s: Annotated[float | None, system("Seconds of audio per pass.", min=0.1)] = None,
     workers: Annotated[int, system("Decoding threads.", min=1)] = 2,
     device: DeviceOption = "auto",
+    devices: Annotated[str | None, system("all, or cuda:0,cuda:1: a process for each, at once.")] = None,
+    engine: Annotated[str | None, system("ray: on a Ray cluster ('medusa-ser[ray]').")] = None,
+    parts: Annotated[int, system("Ray tasks.", min=1)] = 8,
     shard: Annotated[str | None, system("Only part I of N, as in 2/8: for N jobs that write to one store.")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Tell hours, bytes and time (from a short trial).")] = False,
     check: Annotated[
@@ -61,6 +68,8 @@ def featurize(
     Example: `medusa featurize --encoder wavlm-large --layers 6,12,24 -m corpus.csv -s store`
     """
     from featurestore.encoders import ENCODERS, load_encoder
+    from featurestore.encoders.load import label_of
+    from featurestore.engines import Job
     from featurestore.featurize import Interrupted
     from featurestore.featurize import featurize as run
     from featurestore.featurize import plan as plan_run
@@ -70,11 +79,21 @@ def featurize(
 
     table = Manifest.read(manifest)
     part = None if shard is None else Shard.parse(shard)
+    how: dict[str, Any] = {
+        "name": encoder, "weights": weights, "layers": layers, "pool": pool, "dtype": dtype, "window": whisper_window,
+        "compute": compute, "keep_special": keep_special,
+    }  # fmt: skip
+    if weights is None and encoder not in ENCODERS and Path(encoder).is_dir():
+        weights = Path(encoder)
+    options: dict[str, Any] = {"batch_s": batch_s, "workers": workers, "weights": weights, "format": format, "compress": compress}
+    if devices is not None or engine is not None:
+        if part is not None or dry_run or check:
+            raise ConfigError("--devices and --engine go without --shard, --dry-run and --check.")
+        job = Job(manifest, Path(store), name or label_of(encoder), how, options)
+        _spread(job, len(table), devices, engine, parts, device)
+        return
     with working(f"loading {encoder}"):
-        loaded = load_encoder(
-            encoder, weights=weights, layers=layers, pool=pool, dtype=dtype, device=device,
-            window=whisper_window, compute=compute, keep_special=keep_special,
-        )  # fmt: skip
+        loaded = load_encoder(**how, device=device)
     chosen = name or loaded.name
     existing = FeatureStore.open(store) if "://" in str(store) or Path(store).exists() else None
     if check:
@@ -86,25 +105,41 @@ def featurize(
         _say_plan(chosen, loaded, planned)
         end_with_failures(planned.failed)
         return
-    if weights is None and encoder not in ENCODERS and Path(encoder).is_dir():
-        weights = Path(encoder)
     with bar(f"{loaded.name} -> {chosen}", len(table), "{task.fields[rate]}") as show:
-
-        def on_utterance(done: int, total: int, audio_s: float) -> None:
-            elapsed = max(show.task.elapsed or 0.0, 1e-3)
-            rate = f"{show.task.speed or done / elapsed:.1f}/s"
-            show(done, total, rate=f"{audio_s / elapsed:.0f} x real time, {rate}" if audio_s else rate)
-
+        opened = FeatureStore.open_or_create(store)
         try:
-            report = run(
-                table, loaded, FeatureStore.open_or_create(store), chosen, batch_s=batch_s, workers=workers,
-                weights=weights, format=format, compress=compress, shard=part, progress=on_utterance,
-            )  # fmt: skip
+            report = run(table, loaded, opened, chosen, **options, shard=part, progress=_with_rate(show))
         except Interrupted as stop:
             show.close()
             _say_report(chosen, stop.report)
             raise
     _say_report(chosen, report)
+    end_with_failures(report.failed)
+
+
+def _with_rate(show: Show) -> Callable[[int, int, float], None]:
+    """Progress that also tells utterances per second, and audio per second of wall clock."""
+
+    def on_utterance(done: int, total: int, audio_s: float) -> None:
+        elapsed = max(show.task.elapsed or 0.0, 1e-3)
+        rate = f"{show.task.speed or done / elapsed:.1f}/s"
+        show(done, total, rate=f"{audio_s / elapsed:.0f} x real time, {rate}" if audio_s else rate)
+
+    return on_utterance
+
+
+def _spread(job: "Job", n: int, devices: str | None, engine: str | None, parts: int, device: str) -> None:
+    """Encode with several processes, and say what they did together."""
+    from featurestore.engines import featurize_on_devices, featurize_with_ray, visible_devices
+
+    if engine not in (None, "ray") or (engine and devices):
+        raise ConfigError(f"--engine {engine}: expected ray, and no --devices with it.")
+    with bar(job.name, n, "{task.fields[rate]}") as show:
+        if engine:
+            report = featurize_with_ray(job, parts, device, progress=_with_rate(show))
+        else:
+            report = featurize_on_devices(job, visible_devices(devices or ""), progress=_with_rate(show))
+    _say_report(job.name, report)
     end_with_failures(report.failed)
 
 

@@ -69,7 +69,7 @@ def load_encoder(
     if given is not None and given.suffix == ".pt" and given.is_file():
         _family(name, "whisper")
         model, weights_id = load_openai_encoder(given, name), file_identity(given)
-        return _whisper(model, weights_id, _label(name), layers, pool, dtype, window, where, arithmetic)
+        return _whisper(model, weights_id, label_of(name), layers, pool, dtype, window, where, arithmetic)
     label, directory = _resolve(name, given)
     family = _family(name, model_type(directory))
     if family == "text":
@@ -87,13 +87,13 @@ def _resolve(name: str, given: Path | None) -> tuple[str, Path]:
     if name in ENCODERS:
         return name, find_weights(name, ENCODERS[name].hub_id, given)
     if given is not None:
-        return _label(name), find_weights(name, None, given)
+        return label_of(name), find_weights(name, None, given)
     if (os.sep in name and Path(name).is_dir()) or (Path(name) / "config.json").is_file():
-        return _label(name), checked_directory(Path(name), f"--encoder {name}")
+        return label_of(name), checked_directory(Path(name), f"--encoder {name}")
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
         return name, find_weights(name, name, None)
     if os.sep in name:
-        return _label(name), checked_directory(Path(name), f"--encoder {name}")
+        return label_of(name), checked_directory(Path(name), f"--encoder {name}")
     near = difflib.get_close_matches(name.lower(), {k.lower(): k for k in ENCODERS}, n=3, cutoff=0.6)
     names = {k.lower(): k for k in ENCODERS}
     hint = f"Did you mean {' or '.join(names[k] for k in near)}?" if near else f"Known are {', '.join(ENCODERS)}."
@@ -102,8 +102,8 @@ def _resolve(name: str, given: Path | None) -> tuple[str, Path]:
     )
 
 
-def _label(name: str) -> str:
-    """A directory's own name: paths differ between machines, what was encoded doesn't."""
+def label_of(name: str) -> str:
+    """An encoder's name for the record: of a directory its own name, since paths differ between machines."""
     return Path(name).resolve().name if Path(name).is_dir() else name
 
 

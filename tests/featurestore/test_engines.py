@@ -1,0 +1,116 @@
+"""Several processes fill one set as one process does, also when one of them is killed in the middle."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+
+from featurestore.encoders import load_encoder
+from featurestore.engines import Job, featurize_on_devices, featurize_with_ray, visible_devices
+from featurestore.errors import ConfigError, SpecMismatch
+from featurestore.featurize import featurize
+from featurestore.manifest import Manifest
+from featurestore.store import FeatureStore
+
+N = 24
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    """24 noises, 2 files that are no audio, and the job of encoding them."""
+    rng = np.random.default_rng(0)
+    for i in range(N):
+        soundfile.write(tmp_path / f"{i}.wav", 0.1 * rng.standard_normal(8_000 + 700 * i), 16_000)
+    for i in (N, N + 1):
+        (tmp_path / f"{i}.wav").write_text("no audio")
+    table = pa.table({"utterance_id": [f"u{i}" for i in range(N + 2)], "path": [f"{i}.wav" for i in range(N + 2)]})
+    Manifest(table, root=tmp_path).write(tmp_path / "m.csv")
+    return Job(tmp_path / "m.csv", tmp_path / "store", "a", {"name": "tiny-hubert"})
+
+
+def same_as_alone(job: Job) -> None:
+    store = FeatureStore.open(job.store)
+    featurize(Manifest.read(job.manifest), load_encoder("tiny-hubert", device="cpu"), store, "alone")
+    assert sorted(store["a"]) == sorted(store["alone"])
+    for key in store["alone"]:
+        assert np.array_equal(store["a"][key], store["alone"][key])
+    assert store["a"].verify() == []
+
+
+def test_two_processes_do_what_one_does(job: Job) -> None:
+    told: list[tuple[int, int, float]] = []
+    report = featurize_on_devices(job, ["cpu", "cpu"], lambda *each: told.append(each))
+    assert (report.done, report.skipped, len(report.failed)) == (N, 0, 2)
+    assert told[-1][:2] == (N + 2, N + 2)
+    assert len(FeatureStore.open(job.store)["a"].segments) == 2
+    same_as_alone(job)
+    again = featurize_on_devices(job, ["cpu", "cpu", "cpu"])
+    assert (again.done, again.skipped, len(again.failed)) == (0, N, 2)
+
+
+def test_a_killed_process_is_replaced(job: Job) -> None:
+    import multiprocessing
+
+    def kill_one() -> None:
+        while not (children := multiprocessing.active_children()):
+            time.sleep(0.01)
+        time.sleep(1.0)
+        os.kill(children[0].pid or 0, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    report = featurize_on_devices(job, ["cpu", "cpu"])
+    killer.join()
+    assert report.done + report.skipped == N
+    same_as_alone(job)
+
+
+def test_an_error_of_a_process_is_raised_here(job: Job) -> None:
+    featurize_on_devices(job, ["cpu"])
+    other = Job(job.manifest, job.store, "a", {"name": "tiny-hubert", "layers": "1"})
+    with pytest.raises(SpecMismatch, match="layer_01"):
+        featurize_on_devices(other, ["cpu", "cpu"])
+
+
+def test_devices_are_named_or_all() -> None:
+    assert visible_devices("cuda:0, cuda:3") == ["cuda:0", "cuda:3"]
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="no CUDA device"):
+            visible_devices("all")
+
+
+@pytest.mark.slow
+def test_ray_workers_do_what_one_process_does_although_one_is_killed(job: Job) -> None:
+    ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'medusa-ser[ray]'")
+    psutil = pytest.importorskip("psutil")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+
+    killed = []
+
+    def kill_one() -> None:
+        for _ in range(600):
+            for process in psutil.Process().children(recursive=True):
+                if "_ray_work" in " ".join(process.cmdline()):
+                    time.sleep(1.0)
+                    process.kill()
+                    killed.append(process.pid)
+                    return
+            time.sleep(0.05)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    try:
+        report = featurize_with_ray(job, 4, "cpu")
+    finally:
+        killer.join()
+        ray.shutdown()
+    assert killed
+    assert report.done + report.skipped == N
+    same_as_alone(job)
