@@ -1,9 +1,11 @@
 """Epoch orders as pure functions of (labels, seed, epoch): the same call gives the same order on every machine."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore.splits import balanced_draw
+from featurestore.splits import balanced_draw, class_members
 
 Indices = NDArray[np.int64]
 
@@ -24,14 +26,24 @@ def balanced_subset(
     `labels` (N,) int, -1 for clips without consensus, of which `no_consensus_share` of the balanced count joins.
     Classes without a clip are left out. Returns int64 indices into `labels`.
     """
-    rng = np.random.default_rng((_BALANCED, seed, epoch))
-    chosen = balanced_draw(labels, rng)
-    if not chosen:
-        return np.zeros(0, np.int64)
-    open_clips = np.flatnonzero(labels < 0)
-    n_open = min(len(open_clips), round(no_consensus_share * len(chosen[0]) * len(chosen)))
-    chosen.append(rng.choice(open_clips, n_open, replace=False))
-    return rng.permutation(np.concatenate(chosen)).astype(np.int64)
+    return balanced_subsets(labels, seeds=[seed], epoch=epoch, no_consensus_share=no_consensus_share)[0]
+
+
+def balanced_subsets(
+    labels: NDArray[np.integer], *, seeds: Sequence[int], epoch: int, no_consensus_share: float = 0.125
+) -> Indices:
+    """`balanced_subset` of several seeds, (S, n) int64: the clips of each class are looked up once for all."""
+    members, open_clips = class_members(labels), np.flatnonzero(labels < 0)
+    if not members:
+        return np.zeros((len(seeds), 0), np.int64)
+    orders = []
+    for seed in seeds:
+        rng = np.random.default_rng((_BALANCED, seed, epoch))
+        chosen = balanced_draw(members, rng)
+        n_open = min(len(open_clips), round(no_consensus_share * len(chosen[0]) * len(chosen)))
+        chosen.append(rng.choice(open_clips, n_open, replace=False))
+        orders.append(rng.permutation(np.concatenate(chosen)))
+    return np.stack(orders).astype(np.int64)
 
 
 def batches(

@@ -207,9 +207,13 @@ def deal(
     return part_of[which].astype(np.int64)
 
 
-def balanced_draw(labels: NDArray[np.integer], rng: np.random.Generator) -> list[Indices]:
-    """As many clips of each class as the rarest has, (n,) indices for each class that occurs; -1 is no class."""
-    members = [np.flatnonzero(labels == c) for c in np.unique(labels[labels >= 0])]
+def class_members(labels: NDArray[np.integer]) -> list[Indices]:
+    """The (n,) indices of each class that occurs, by class; -1 is no class."""
+    return [np.flatnonzero(labels == c) for c in np.unique(labels[labels >= 0])]
+
+
+def balanced_draw(members: Sequence[Indices], rng: np.random.Generator) -> list[Indices]:
+    """As many clips of each class as the rarest has, (n,) indices for each; members: as `class_members` finds them."""
     n_each = min((len(m) for m in members), default=0)
     return [rng.choice(m, n_each, replace=False) for m in members]
 
@@ -217,7 +221,8 @@ def balanced_draw(labels: NDArray[np.integer], rng: np.random.Generator) -> list
 def balanced_sets(labels: NDArray[np.integer], *, seed: int, n_sets: int = 10) -> list[Indices]:
     """The balanced sets whose mean macro-F1 selects a model: the same `n_sets` draws for every epoch and member."""
     stream, offset = _BALANCED_SETS
-    draws = [balanced_draw(labels, np.random.default_rng((stream, seed + offset, i))) for i in range(n_sets)]
+    members = class_members(labels)
+    draws = [balanced_draw(members, np.random.default_rng((stream, seed + offset, i))) for i in range(n_sets)]
     return [np.concatenate([*drawn, np.zeros(0, np.int64)]) for drawn in draws]
 
 
