@@ -1,7 +1,7 @@
 """What a member learns from, read in batches from the store."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -26,18 +26,25 @@ class TrainingData:
     store: FeatureStore
     refs: tuple[FeatureRef, ...]
     targets: Targets
+    _loaders: dict[tuple[int, str], BatchLoader] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def read(
         self, batches: Sequence[Indices], stride: int, device: torch.device = CPU
-    ) -> Iterator[tuple[Indices, Rows]]:
+    ) -> Generator[tuple[Indices, Rows], None, None]:
         """Each batch's indices and its rows per feature set on `device`: values (L, sum T, D), offsets (B + 1,) int64.
 
         Values are float32, or float16 on the way to another device where that loses nothing; tensors are valid until
         the next batch is asked for.
         """
         keys = [[self.targets.keys[i] for i in batch] for batch in batches]
-        loader = BatchLoader(self.store, self.refs, keys, stride=stride, dtype=self._dtype(stride, device))
+        loader = self._loader(stride, self._dtype(stride, device)).over(keys)
         yield from zip(batches, TensorLoader(loader, device), strict=True)
+
+    def _loader(self, stride: int, dtype: str) -> BatchLoader:
+        """Kept from epoch to epoch: opening a set anew would check its rows again and touch fresh memory."""
+        if (stride, dtype) not in self._loaders:
+            self._loaders[stride, dtype] = BatchLoader(self.store, self.refs, [], stride=stride, dtype=dtype)
+        return self._loaders[stride, dtype]
 
     def _dtype(self, stride: int, device: torch.device) -> str:
         halves = all(self.store[ref.name].spec.dtype == "float16" for ref in self.refs)

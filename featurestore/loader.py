@@ -1,6 +1,7 @@
 """Batches of rows from several feature sets, aligned by key, read ahead by background threads."""
 
 import contextlib
+import copy
 import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -70,8 +71,8 @@ class BatchLoader:
     The arrays of a batch are reused: they are valid until the next batch is asked for. `threads` background threads
     read up to `prefetch` batches ahead (threads=0: the consumer reads) and announce those after them to the kernel, or
     have a remote store fetch them. Batches come in their order whatever the threads do; what reading one raises, such
-    as a StoreError for a missing key, is raised when its turn comes. Iterating again reads `batches` again; threads
-    live as long as the iteration, so that a loader may be made before a fork and used after it.
+    as a StoreError for a missing key, is raised when its turn comes. Iterating again reads `batches` again, into the
+    same buffers. Threads live as long as the iteration, so that a loader may be made before a fork and used after it.
     """
 
     def __init__(
@@ -91,6 +92,13 @@ class BatchLoader:
         self.batches = batches
         self.threads = threads
         self.prefetch = prefetch
+        self._free: dict[Memory, list[_Slot]] = {}
+
+    def over(self, batches: Iterable[Sequence[str]]) -> "BatchLoader":
+        """The same for other batches, such as the next epoch's, with the sets and buffers of this one."""
+        other = copy.copy(self)
+        other.batches = batches
+        return other
 
     def __len__(self) -> int:
         """Number of batches, where `batches` knows it."""
@@ -101,34 +109,41 @@ class BatchLoader:
 
     def read(self, memory: Memory = np.empty) -> Generator[list[Packed], None, None]:
         """The batches, in buffers from `memory`."""
-        if not self.threads:
-            slot = self._slot(memory)
-            yield from (self._read(turn, slot) for turn in self._turns())
-            return
         process = os.getpid()
         # One slot for each batch that is read ahead, and one for the consumer's.
-        free = deque(self._slot(memory) for _ in range(self.prefetch + 1))
-        reading: deque[tuple[Future[list[Packed]], list[Buffer]]] = deque()
-        turns = self._turns()
-        pool = ThreadPoolExecutor(self.threads, "medusa-loader")
+        slots = self._take_slots(memory, self.prefetch + 1 if self.threads else 1)
+        pool = ThreadPoolExecutor(self.threads, "medusa-loader") if self.threads else None
         try:
-            while True:
-                while free and (turn := next(turns, None)) is not None:
-                    slot = free.popleft()
-                    reading.append((pool.submit(self._read, turn, slot), slot))
-                if not reading:
-                    return
-                batch, slot = reading.popleft()
-                yield batch.result()
+            if pool is None:
+                yield from (self._read(turn, slots[0]) for turn in self._turns())
+                return
+            for batch in self._read_ahead(pool, slots):
+                yield batch
                 if os.getpid() != process:
                     raise StoreError("Threads don't outlive a fork: in the new process, iterate the loader anew.")
-                free.append(slot)
         finally:
             if os.getpid() == process:
-                pool.shutdown(cancel_futures=True)
+                if pool is not None:
+                    pool.shutdown(cancel_futures=True)
+                self._free.setdefault(memory, []).extend(slots)
 
-    def _slot(self, memory: Memory) -> list[Buffer]:
-        return [Buffer(memory) for _ in self.readers]
+    def _read_ahead(self, pool: ThreadPoolExecutor, slots: Sequence["_Slot"]) -> Iterator[list[Packed]]:
+        free = deque(slots)
+        reading: deque[tuple[Future[list[Packed]], _Slot]] = deque()
+        turns = self._turns()
+        while True:
+            while free and (turn := next(turns, None)) is not None:
+                slot = free.popleft()
+                reading.append((pool.submit(self._read, turn, slot), slot))
+            if not reading:
+                return
+            batch, slot = reading.popleft()
+            yield batch.result()
+            free.append(slot)
+
+    def _take_slots(self, memory: Memory, n: int) -> list["_Slot"]:
+        free = self._free.setdefault(memory, [])
+        return [free.pop() if free else [Buffer(memory) for _ in self.readers] for _ in range(n)]
 
     def _turns(self) -> Iterator["_Turn"]:
         """The batches, each with those that are to be announced before it is read."""
@@ -164,7 +179,7 @@ class BatchLoader:
             return sum(reader.n_bytes(keys) for reader in self.readers)
         return 0
 
-    def _read(self, turn: "_Turn", slot: list[Buffer]) -> list[Packed]:
+    def _read(self, turn: "_Turn", slot: "_Slot") -> list[Packed]:
         for keys in turn.announced:
             for reader in self.readers:
                 with contextlib.suppress(StoreError):  # raised when its turn comes
@@ -172,6 +187,10 @@ class BatchLoader:
         if turn.failure is not None:
             raise turn.failure
         return [reader.read(turn.keys, buffer) for reader, buffer in zip(self.readers, slot, strict=True)]
+
+
+# The buffers of one batch, one per feature set.
+_Slot = list[Buffer]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,138 @@
+"""How long a training loop waits for data: our loader, and torch's DataLoader over our dataset, on CPU or GPU.
+
+The loop's step is a product of the rows with a matrix of --width columns, whose result is awaited, as a trainer awaits
+its loss. "Waiting" is the time spent in asking for the next batch; "alone" is the same loop over batches that lie on
+the device already. Every way's batches are compared with those before they are timed; epochs of the ways are
+interleaved, medians are told.
+
+Run: python benchmarks/loader.py --device cuda --width 4096
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from benchmarks.io.ours import NAME, write_store
+from benchmarks.io.rows import Rows, Shape
+from featurestore.loader import BatchLoader, FeatureRef
+from featurestore.store import FeatureStore
+from featurestore.torch_loader import FeatureDataset, TensorLoader, collate
+
+REF = FeatureRef(NAME)
+
+# One epoch: the rows of each batch on the device, (L, sum T, D).
+Epoch = Callable[[], Iterable[Tensor]]
+
+
+def ways(store: FeatureStore, batches: list[list[str]], device: torch.device) -> dict[str, Epoch]:
+    """What is measured, by name."""
+
+    def ours(threads: int, dtype: str = "float32", to: str = "") -> Epoch:
+        loader = BatchLoader(store, [REF], batches, threads=threads, dtype=dtype)
+        return lambda: (rows.to(device) for ((rows, _),) in TensorLoader(loader, to or device))
+
+    def torchs(workers: int, pin: bool = False) -> Epoch:
+        dataset = FeatureDataset(store, [REF])
+        numbers = {key: i for i, key in enumerate(dataset.keys)}
+        chosen = [[numbers[key] for key in keys] for keys in batches]
+        loader = DataLoader(
+            dataset, batch_sampler=chosen, collate_fn=collate, num_workers=workers, pin_memory=pin,
+            persistent_workers=workers > 0, prefetch_factor=2 if workers else None,
+        )  # fmt: skip
+        return lambda: (batch[NAME][0].to(device, non_blocking=pin) for batch in loader)
+
+    told = {
+        "medusa, the consumer reads": ours(0),
+        "medusa, 1 thread": ours(1),
+        "medusa, 2 threads": ours(2),
+        "medusa, 1 thread, float16": ours(1, "float16"),
+        "DataLoader, no workers": torchs(0),
+        "DataLoader, 2 workers": torchs(2),
+    }
+    if device.type == "cuda":
+        told["medusa, 1 thread, then .to(device)"] = ours(1, to="cpu")
+        told["DataLoader, 2 workers, pin_memory"] = torchs(2, pin=True)
+    return told
+
+
+def epoch_s(batches: Iterable[Tensor], weight: Tensor) -> tuple[float, float]:
+    """Seconds of a loop over the batches, and of those the seconds of waiting for the next one."""
+    waited = 0.0
+    started = asked = time.perf_counter()
+    for rows in batches:
+        waited += time.perf_counter() - asked
+        (rows[0].float() @ weight).relu_().sum().item()
+        asked = time.perf_counter()
+    ended = time.perf_counter()
+    return ended - started, waited + ended - asked
+
+
+def check(name: str, epoch: Epoch, expected: list[Tensor]) -> None:
+    for i, (rows, want) in enumerate(zip(epoch(), expected, strict=True)):
+        if not torch.equal(rows.float(), want):
+            raise AssertionError(f"{name}: batch {i} isn't what the store holds")
+
+
+def run(
+    directory: Path, *, n_utterances: int, dim: int, mean_s: float, batch: int, width: int, epochs: int, device: str
+) -> Iterator[tuple[str, float, float]]:
+    """(name, ms per batch, share of the time spent waiting) of every way; "alone" comes first."""
+    on = torch.device(device)
+    rows = Rows.random(Shape(n_utterances, dim, mean_s), seed=0)
+    write_store(directory, rows)
+    store = FeatureStore.open(directory / "store")
+    batches = [b.keys for b in rows.random_batches(batch, 0, 0)]
+    weight = torch.randn(dim, width, device=on)
+    # The rows themselves, from memory and not from the store.
+    expected = [
+        torch.cat([torch.from_numpy(rows.of(i)) for i in b.numbers]).float()[None].to(on)
+        for b in rows.random_batches(batch, 0, 0)
+    ]
+    measured: dict[str, Epoch] = {"alone": lambda: expected, **ways(store, batches, on)}
+    for name, epoch in measured.items():
+        check(name, epoch, expected)
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in measured}
+    for _ in range(epochs):
+        for name, epoch in measured.items():
+            times[name].append(epoch_s(epoch(), weight))
+    for name, taken in times.items():
+        total = statistics.median(wall for wall, _ in taken)
+        yield name, 1e3 * total / len(batches), statistics.median(waited / wall for wall, waited in taken)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="How long a training loop waits for data.")
+    parser.add_argument("--utterances", type=int, default=600)
+    parser.add_argument("--dim", type=int, default=1024)
+    parser.add_argument("--mean-s", type=float, default=5.5)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--width", type=int, default=64, help="columns of the step's matrix: how long it computes")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--directory", type=Path, help="where to write; default: the system's temporary one")
+    given = parser.parse_args()
+    table = Table(title=f"{given.device}, {torch.get_num_threads()} thread(s) of torch")
+    for name in ("way", "ms per batch", "of alone", "waiting"):
+        table.add_column(name, justify="left" if name == "way" else "right")
+    with tempfile.TemporaryDirectory(dir=given.directory) as directory:
+        alone_ms = 0.0
+        for name, ms, waiting in run(
+            Path(directory), n_utterances=given.utterances, dim=given.dim, mean_s=given.mean_s, batch=given.batch,
+            width=given.width, epochs=given.epochs, device=given.device,
+        ):  # fmt: skip
+            alone_ms = alone_ms or ms
+            table.add_row(name, f"{ms:.2f}", f"{ms / alone_ms:.2f}", f"{waiting:.1%}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
