@@ -14,7 +14,7 @@ from featurestore.store import FeatureStore
 from featurestore.torch_loader import TensorLoader
 
 Indices = NDArray[np.int64]
-Rows = list[tuple[Tensor, Tensor]]  # per feature set: values (L, sum T, D), offsets (B + 1,) int64
+Rows = list[tuple[Tensor, Tensor]]  # per feature set: values (L, sum T, D) float32, offsets (B + 1,) int64
 
 CPU = torch.device("cpu")
 
@@ -31,14 +31,14 @@ class TrainingData:
     def read(
         self, batches: Sequence[Indices], stride: int, device: torch.device = CPU
     ) -> Generator[tuple[Indices, Rows], None, None]:
-        """Each batch's indices and its rows per feature set on `device`: values (L, sum T, D), offsets (B + 1,) int64.
+        """Each batch's indices and its rows per feature set on `device`, valid until the next batch is asked for.
 
-        Values are float32, or float16 on the way to another device where that loses nothing; tensors are valid until
-        the next batch is asked for.
+        Values are float32 (L, sum T, D), copied to another device as float16 where that loses nothing; offsets int64.
         """
         keys = [[self.targets.keys[i] for i in batch] for batch in batches]
         loader = self._loader(stride, self._dtype(stride, device)).over(keys)
-        yield from zip(batches, TensorLoader(loader, device), strict=True)
+        for batch, rows in zip(batches, TensorLoader(loader, device), strict=True):
+            yield batch, [(values.float(), offsets) for values, offsets in rows]
 
     def _loader(self, stride: int, dtype: str) -> BatchLoader:
         """Kept from epoch to epoch: opening a set anew would check its rows again and touch fresh memory."""
@@ -47,8 +47,9 @@ class TrainingData:
         return self._loaders[stride, dtype]
 
     def _dtype(self, stride: int, device: torch.device) -> str:
-        halves = all(self.store[ref.name].spec.dtype == "float16" for ref in self.refs)
-        return "float16" if halves and stride == 1 and device.type != "cpu" else "float32"
+        if device.type == "cpu" or stride > 1:
+            return "float32"
+        return "float16" if all(self.store[ref.name].spec.dtype == "float16" for ref in self.refs) else "float32"
 
     def lengths(self) -> Indices:
         """(N,) rows of each utterance in the first feature set; batches of like length pad less."""

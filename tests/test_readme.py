@@ -13,7 +13,8 @@ from featurestore.store import FeatureStore
 README = Path(__file__).resolve().parents[1] / "README.md"
 
 
-def test_its_python_reads_the_store_with_us_with_zarr_and_with_h5py(
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on machines with one core
+def test_its_python_reads_the_store_with_us_with_zarr_with_h5py_and_in_a_training_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -23,13 +24,16 @@ def test_its_python_reads_the_store_with_us_with_zarr_and_with_h5py(
         writer.append("a/b", stored)
     found: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(block, found)
     np.testing.assert_array_equal(np.asarray(found["rows"]), stored[0])
     np.testing.assert_array_equal(np.asarray(found["first"]), stored[0])
     with h5py.File("view.h5") as view:
         np.testing.assert_array_equal(view["layer_02"][:], stored[0])
+    np.testing.assert_array_equal(np.asarray(found["values"]), stored)
+    np.testing.assert_array_equal(np.asarray(found["padded"])[:, 0], stored)
+    assert np.asarray(found["lengths"]).tolist() == [7]
 
 
 def test_no_result_is_left_to_fill_in() -> None:
