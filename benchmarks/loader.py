@@ -5,7 +5,7 @@ its loss. "Waiting" is the time spent in asking for the next batch; "alone" is t
 the device already. Every way's batches are compared with those before they are timed; epochs of the ways are
 interleaved, medians are told.
 
-Run: python benchmarks/loader.py --device cuda --width 4096
+Run: python -m benchmarks.loader --device cuda --width 4096
 """
 
 import argparse
