@@ -24,12 +24,13 @@ from featurestore.commands.featurize import featurize
 from featurestore.commands.prepare import prepare_app
 from featurestore.commands.split import split
 from featurestore.commands.store import store_app
+from featurestore.commands.transcribe import transcribe
 from featurestore.terminal import Commands, say, typer_app
 
 DATA, MODELS, TOOLS = "Corpora and features", "Members and ensembles", "Tools"
 
 Commands.order = (
-    "prepare", "split", "audit", "featurize", "fit-deepser", "fit-meta",
+    "prepare", "split", "audit", "transcribe", "featurize", "fit-deepser", "fit-meta",
     "evaluate", "submit", "predict", "demo", "store", "bench",
 )  # fmt: skip
 app = typer_app(cls=Commands)
@@ -77,6 +78,7 @@ def demo(
 app.add_typer(prepare_app, name="prepare", rich_help_panel=DATA)
 app.command("split", rich_help_panel=DATA)(split)
 app.command("audit", rich_help_panel=DATA)(audit)
+app.command("transcribe", rich_help_panel=DATA)(transcribe)
 app.command("featurize", rich_help_panel=DATA)(featurize)
 app.add_typer(store_app, name="store", rich_help_panel=DATA)
 app.command("fit-deepser", rich_help_panel=MODELS)(fit_deepser)

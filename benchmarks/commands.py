@@ -90,6 +90,40 @@ def bench_index(
     console().print(index_table(result))
 
 
+@bench_app.command("transcribe")
+def bench_transcribe(
+    models: Annotated[str, data("openai-whisper's names or FILE.pt; comma-separated.")] = "large-v3",
+    clips: Annotated[int, data("Random ones of the manifest.")] = 48,
+    manifest: Annotated[
+        Path | None, data("Default: the corpus that comes with the program.", "--manifest", "-m")
+    ] = None,
+    language: Annotated[str, data("Code or English name; auto: told for each clip.")] = "auto",
+    seed: Annotated[int, data("Of the choice of clips.")] = 0,
+    batches: Annotated[str, how("Clips at once; comma-separated.")] = "1,8",
+    repeats: Annotated[int, how("Runs of which the median is told.")] = 1,
+    device: Annotated[str, how("auto, cpu, cuda, ...")] = "auto",
+    json_file: Annotated[Path | None, files("Write every figure.", "--json")] = None,
+) -> None:
+    """Transcribe clips file by file and in batches: utterances per second, and how many texts differ.
+
+    Example: `medusa bench transcribe --models base,large-v3 --batches 1,8,16 --language en`
+    """
+    from benchmarks.transcribe import TranscribeSettings, run_transcribe, transcribe_table
+
+    settings = TranscribeSettings(
+        tuple(filter(None, models.split(","))),
+        _numbers("batches", batches, int),
+        clips,
+        language,
+        device,
+        repeats,
+        seed,
+    )
+    with working("bench transcribe") as show:
+        result = run_transcribe(settings, manifest=manifest, json_path=json_file, progress=show)
+    console().print(transcribe_table(result))
+
+
 def _numbers(name: str, text: str, kind: type) -> tuple[Any, ...]:
     try:
         return tuple(kind(part) for part in text.split(","))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.encoders.base import Encoder
-from featurestore.errors import ManifestError, StoreError
+from featurestore.errors import ConfigError, ManifestError, StoreError
 from featurestore.sharding import Shard
 from featurestore.stopping import Interrupted, StopSignals
 from featurestore.stream import Encoded, Item, iter_encode, size_of
@@ -30,6 +30,7 @@ from featurestore.trial import seconds_for
 if TYPE_CHECKING:
     from featurestore.manifest import Manifest
     from featurestore.store import FeatureStore
+    from featurestore.transcripts import Transcripts
 
 __all__ = ["Encoded", "FeaturizePlan", "FeaturizeReport", "Interrupted", "Item", "featurize", "iter_encode", "plan"]
 
@@ -76,6 +77,7 @@ def featurize(
     format: str | None = None,
     compress: str | None = None,
     shard: Shard | None = None,
+    transcripts: Transcripts | None = None,
     progress: Progress | None = None,
 ) -> FeaturizeReport:
     """Encode every utterance of the manifest that the set `name` lacks, and append it to the set.
@@ -83,6 +85,7 @@ def featurize(
     batch_s: padded audio per forward pass (None: the encoder's default for its device). workers: decoding threads.
     weights: where the encoder's weights lie, for the record of a new set, so that they are found again.
     format, compress: how new segments are stored, see `FeatureStore.writer`. shard: this part of the manifest alone.
+    transcripts: texts for a text encoder of that `source`, instead of the manifest's; an utterance without one fails.
     progress(done, total, audio_s) is called after every utterance; done counts skipped and failed ones too.
     Raises SpecMismatch when the set holds other features, and Interrupted after SIGINT or SIGTERM.
     """
@@ -90,7 +93,7 @@ def featurize(
     report = FeaturizeReport()
     opened = store.writer(name, encoder.spec, provenance=provenance(weights), format=format, compress=compress)
     with StopSignals() as stop, opened as writer:
-        items, report.failed = items_of(manifest, encoder, shard, workers)
+        items, report.failed = items_of(manifest, encoder, shard, workers, transcripts)
         total = len(items) + len(report.failed)
         items, report.skipped = _missing(items, store, name)
         stream = iter_encode(encoder, items, batch_s=batch_s, workers=workers)
@@ -118,13 +121,14 @@ def plan(
     workers: int = 2,
     *,
     shard: Shard | None = None,
+    transcripts: Transcripts | None = None,
     trial_s: float = 0.0,
 ) -> FeaturizePlan:
     """Count utterances, audio, rows and bytes of a run from the files' headers.
 
     trial_s: also encode some utterances for at least this long, to tell how long the run will take.
     """
-    items, failed = items_of(manifest, encoder, shard, workers)
+    items, failed = items_of(manifest, encoder, shard, workers, transcripts)
     items, n_skipped = _missing(items, store, name)
     with ThreadPoolExecutor(max(1, workers)) as pool:
         sizes = list(pool.map(lambda item: size_of(encoder, item), items))
@@ -171,10 +175,14 @@ def provenance(weights: Path | str | None = None) -> dict[str, str]:
 
 
 def items_of(
-    manifest: Manifest, encoder: Encoder, shard: Shard | None = None, workers: int = 2
+    manifest: Manifest,
+    encoder: Encoder,
+    shard: Shard | None = None,
+    workers: int = 2,
+    transcripts: Transcripts | None = None,
 ) -> tuple[list[Item], list[tuple[str, str]]]:
-    """The inputs of one part (or all), and (key, reason) of utterances that have no audio path where others do."""
-    items, failed = _items(manifest, encoder)
+    """The inputs of one part (or all), and (key, reason) of utterances that have no path, or transcript, as others do."""
+    items, failed = _items(manifest, encoder, transcripts)
     if shard is None:
         return items, failed
     sizes = _sizes(manifest, encoder, items, workers)
@@ -196,7 +204,18 @@ def _sizes(manifest: Manifest, encoder: Encoder, items: list[Item], workers: int
         return [0 if isinstance(size, str) else size for size in found]
 
 
-def _items(manifest: Manifest, encoder: Encoder) -> tuple[list[Item], list[tuple[str, str]]]:
+def _items(
+    manifest: Manifest, encoder: Encoder, transcripts: Transcripts | None
+) -> tuple[list[Item], list[tuple[str, str]]]:
+    if transcripts is not None:
+        if encoder.kind != "text":
+            raise ConfigError(f"--transcripts: {encoder.name} encodes audio, not text; leave it out.")
+        if encoder.spec.source != transcripts.source:
+            raise ConfigError(
+                f"{encoder.name} was loaded for {encoder.spec.source}, the texts are {transcripts.source}."
+            )
+        texts, failed = transcripts.of(manifest)
+        return [Item(key, text) for key, text in texts], failed
     if encoder.kind == "text":
         return [Item(key, text) for key, text in zip(manifest.keys, manifest.texts, strict=True)], []
     return audio_items(manifest)

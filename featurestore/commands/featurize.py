@@ -16,6 +16,7 @@ from featurestore.terminal import (
     console,
     encodes,
     end_with_failures,
+    reads,
     say,
     system,
     told_bytes,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from featurestore.featurize import FeaturizePlan, FeaturizeReport
     from featurestore.manifest import Manifest
     from featurestore.store import FeatureStore
+    from featurestore.transcripts import Transcripts
 
 TRIAL_S = 2.0  # of a dry run
 
@@ -40,6 +42,7 @@ def featurize(
     store: StoreOption = Path("store"),
     name: Annotated[str | None, writes("Feature set; default: the encoder's name.")] = None,
     weights: Annotated[Path | None, encodes("Directory of its weights.")] = None,
+    transcripts: Annotated[Path | None, reads("Text encoders: what `medusa transcribe` wrote.")] = None,
     layers: Annotated[str, encodes("last, all, 6,12,24, last4, last4-sum.")] = "last",
     pool: Annotated[str, writes("none, mean, mean+std (over time).")] = "none",
     dtype: Annotated[str, writes("Stored rows: float16, float32, bfloat16, int8.")] = "float16",
@@ -76,16 +79,21 @@ def featurize(
     from featurestore.manifest import Manifest
     from featurestore.sharding import Shard
     from featurestore.store import FeatureStore
+    from featurestore.transcripts import Transcripts
 
     table = Manifest.read(manifest)
+    texts = None if transcripts is None else Transcripts.read(transcripts)
     part = None if shard is None else Shard.parse(shard)
     how: dict[str, Any] = {
         "name": encoder, "weights": weights, "layers": layers, "pool": pool, "dtype": dtype, "window": whisper_window,
-        "compute": compute, "keep_special": keep_special,
+        "compute": compute, "keep_special": keep_special, "source": "text" if texts is None else texts.source,
     }  # fmt: skip
     if weights is None and encoder not in ENCODERS and Path(encoder).is_dir():
         weights = Path(encoder)
-    options: dict[str, Any] = {"batch_s": batch_s, "workers": workers, "weights": weights, "format": format, "compress": compress}
+    options: dict[str, Any] = {
+        "batch_s": batch_s, "workers": workers, "weights": weights, "format": format, "compress": compress,
+        "transcripts": texts,
+    }  # fmt: skip
     if devices is not None or engine is not None:
         if part is not None or dry_run or check:
             raise ConfigError("--devices and --engine go without --shard, --dry-run and --check.")
@@ -97,11 +105,11 @@ def featurize(
     chosen = name or loaded.name
     existing = FeatureStore.open(store) if "://" in str(store) or Path(store).exists() else None
     if check:
-        _check(table, loaded, existing, chosen, check)
+        _check(table, loaded, existing, chosen, check, texts)
         return
     if dry_run:
         with working(f"trying {chosen}"):
-            planned = plan_run(table, loaded, existing, chosen, workers, shard=part, trial_s=TRIAL_S)
+            planned = plan_run(table, loaded, existing, chosen, workers, shard=part, transcripts=texts, trial_s=TRIAL_S)
         _say_plan(chosen, loaded, planned)
         end_with_failures(planned.failed)
         return
@@ -152,14 +160,21 @@ def _say_plan(name: str, encoder: "Encoder", plan: "FeaturizePlan") -> None:
         say(f"about {told_seconds(plan.wall_s)} on this machine, from a short trial")
 
 
-def _check(manifest: "Manifest", encoder: "Encoder", store: "FeatureStore | None", name: str, n: int) -> None:
+def _check(
+    manifest: "Manifest",
+    encoder: "Encoder",
+    store: "FeatureStore | None",
+    name: str,
+    n: int,
+    transcripts: "Transcripts | None",
+) -> None:
     """Print what a check found; exit code 1 when rows depend on their batch, or aren't those that are stored."""
     from rich.table import Table
 
     from featurestore.featurize import items_of
     from featurestore.trial import check_rows, tolerances
 
-    items, failed = items_of(manifest, encoder)
+    items, failed = items_of(manifest, encoder, transcripts=transcripts)
     stored = store[name] if store is not None and name in store else None
     with working(f"checking {name}"):
         found = check_rows(encoder, items, n, stored=stored)

@@ -1,0 +1,131 @@
+"""What batches gain in transcribing, and how often they change a text: against whisper.transcribe, file by file."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import featurestore
+from featurestore.audio import SAMPLE_RATE_HZ, decode
+from featurestore.corpora import CORPORA
+from featurestore.errors import ConfigError
+from featurestore.manifest import Manifest
+from featurestore.transcriber import Transcriber, load_transcriber
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DEMO_CORPUS = Path(featurestore.__file__).parent / "demo_corpus"
+PLAIN = "whisper.transcribe"
+EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class TranscribeSettings:
+    """models: names or .pt files. batches: utterances at once. n_clips: random ones of the manifest."""
+
+    models: tuple[str, ...] = ("large-v3",)
+    batches: tuple[int, ...] = (1, 8)
+    n_clips: int = 48
+    language: str = "auto"
+    device: str = "auto"
+    repeats: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.models or self.n_clips < 1 or self.repeats < 1 or min(self.batches, default=0) < 1:
+            raise ConfigError("Expected a model or more, and clips, batches and repeats of 1 or more.")
+
+
+def run_transcribe(
+    settings: TranscribeSettings = TranscribeSettings(),
+    *,
+    manifest: Path | None = None,
+    json_path: Path | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Transcribe the same decoded clips in every way: utterances/s (median), and texts unlike whisper.transcribe's.
+
+    manifest: by default the corpus that comes with the program.
+    """
+    corpus = CORPORA["ravdess"](DEMO_CORPUS, check_audio=False) if manifest is None else Manifest.read(manifest)
+    rng = np.random.default_rng(settings.seed)
+    which = np.sort(rng.permutation(len(corpus))[: settings.n_clips])
+    # As `medusa transcribe` orders them: longest first, so that batches are of like length.
+    clips = sorted((decode(corpus.audio_path(int(i))) for i in which), key=len, reverse=True)
+    results: list[dict[str, Any]] = []
+    for model in settings.models:
+        progress(f"loading {model}")
+        transcriber = load_transcriber(model, language=settings.language, device=settings.device)
+        told: list[str] = []
+        for batch in (0, *settings.batches):
+            way = f"batch {batch}" if batch else PLAIN
+            progress(f"{transcriber.source.model}, {way}")
+            call = _batched(transcriber, batch) if batch else _plain(transcriber)
+            call(clips[: batch or 1])  # warm
+            seconds, texts = [], []
+            for _ in range(settings.repeats):
+                start = time.perf_counter()
+                texts = call(clips)
+                seconds.append(time.perf_counter() - start)
+            told = told or texts
+            differing = [(one, other) for one, other in zip(told, texts, strict=True) if one != other]
+            results.append({
+                "model": transcriber.source.model, "identity": transcriber.source.identity, "way": way,
+                "device": str(transcriber.model.device), "compute": transcriber.source.compute,
+                "seconds": statistics.median(seconds), "n_differing": len(differing), "differing": differing[:EXAMPLES],
+            })  # fmt: skip
+    audio_s = sum(map(len, clips)) / SAMPLE_RATE_HZ
+    result = {**asdict(settings), "n_clips": len(clips), "audio_s": audio_s, "results": results}
+    if json_path is not None:
+        json_path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return result
+
+
+def transcribe_table(result: dict[str, Any]) -> "Table":
+    """The figures for the terminal."""
+    from rich import box
+    from rich.table import Table
+
+    n, audio_s = result["n_clips"], result["audio_s"]
+    table = Table(title=f"transcribe: {n:,} clips, {audio_s / n:.1f} s on average", box=box.SIMPLE_HEAD)
+    for name in ("model", "way", "on", "utterances/s", "x real time", "other texts"):
+        table.add_column(name, justify="left" if name in ("model", "way", "on") else "right")
+    for each in result["results"]:
+        seconds, differing = each["seconds"], each["n_differing"]
+        table.add_row(
+            each["model"], each["way"], f"{each['device']} {each['compute']}", f"{n / seconds:.2f}",
+            f"{audio_s / seconds:.1f}", f"{differing} ({100 * differing / n:.1f} %)" if each["way"] != PLAIN else "",
+        )  # fmt: skip
+    return table
+
+
+def _batched(transcriber: Transcriber, batch: int) -> Callable[[Sequence[np.ndarray]], list[str]]:
+    def call(clips: Sequence[np.ndarray]) -> list[str]:
+        transcriber.batch = batch
+        heard = [each for i in range(0, len(clips), batch) for each in transcriber.hear(clips[i : i + batch])]
+        return [each if isinstance(each, str) else each.text for each in heard]
+
+    return call
+
+
+def _plain(transcriber: Transcriber) -> Callable[[Sequence[np.ndarray]], list[str]]:
+    import torch
+    import whisper
+
+    language = None if transcriber.source.language == "auto" else transcriber.source.language
+    half = transcriber.source.compute == "float16"
+
+    def call(clips: Sequence[np.ndarray]) -> list[str]:
+        texts = []
+        for clip in clips:
+            torch.manual_seed(0)
+            texts.append(whisper.transcribe(transcriber.model, clip, language=language, fp16=half)["text"].strip())
+        return texts
+
+    return call

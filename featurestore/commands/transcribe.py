@@ -1,0 +1,78 @@
+"""`medusa transcribe`: what was said in every utterance, by openai-whisper."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from featurestore.terminal import (
+    DeviceOption,
+    ManifestOption,
+    bar,
+    encodes,
+    end_with_failures,
+    say,
+    system,
+    working,
+    writes,
+)
+
+if TYPE_CHECKING:
+    from featurestore.transcribe import TranscribeReport
+
+
+def transcribe(
+    manifest: ManifestOption,
+    output: Annotated[Path, writes("Table of transcripts (.csv, .parquet).", "--output", "-o")] = Path(
+        "transcripts.csv"
+    ),
+    model: Annotated[str, encodes("openai-whisper's name (tiny.en, base, turbo, ...) or its checkpoint, FILE.pt.")] = (
+        "large-v3"
+    ),
+    language: Annotated[str, encodes("Code or English name; auto: told for each utterance.")] = "auto",
+    beam: Annotated[int, encodes("Beams of the search; 1 is greedy.", min=1)] = 1,
+    compute: Annotated[str, encodes("Arithmetic: auto, float32, float16.")] = "auto",
+    batch: Annotated[int | None, system("Utterances at once; default: 16 on a GPU, else 1.", min=1)] = None,
+    workers: Annotated[int, system("Decoding threads.", min=1)] = 2,
+    device: DeviceOption = "auto",
+) -> None:
+    """Transcribe every utterance once, for text encoders: `medusa featurize --transcripts FILE`.
+
+    What is there already is skipped, a file that fails is reported and the rest done (exit code 1). Ctrl-C keeps what
+    is finished. Another model or option needs another file.
+
+    Example: `medusa transcribe --model large-v3 --language en -m corpus.csv -o transcripts.csv`
+    """
+    from featurestore.manifest import Manifest
+    from featurestore.stopping import Interrupted
+    from featurestore.transcribe import transcribe as run
+    from featurestore.transcriber import load_transcriber
+
+    table = Manifest.read(manifest)
+    with working(f"loading {model}"):
+        loaded = load_transcriber(
+            model, language=language, beam=beam, device=device, compute=compute, batch=batch
+        )  # fmt: skip
+    with bar(f"{loaded.source.model} -> {output.name}", len(table), "{task.fields[rate]}") as show:
+
+        def on_utterance(done: int, total: int, audio_s: float) -> None:
+            elapsed = max(show.task.elapsed or 0.0, 1e-3)
+            show(done, total, rate=f"{audio_s / elapsed:.1f} x real time")
+
+        try:
+            report = run(table, loaded, output, workers=workers, progress=on_utterance)
+        except Interrupted as stop:
+            show.close()
+            _say_report(output, stop.report)
+            raise
+    _say_report(output, report)
+    end_with_failures(report.failed)
+
+
+def _say_report(output: Path, report: "TranscribeReport") -> None:
+    empty = f" ({report.empty:,} of them without a word)" if report.empty else ""
+    speed = f", {report.audio_s / report.wall_s:.1f} x real time" if report.audio_s and report.wall_s else ""
+    say(
+        f"{output}: {report.done:,} done{empty}, {report.skipped:,} there already, {len(report.failed):,} failed; "
+        f"{report.wall_s:.1f} s{speed}"
+    )
+    if report.languages:
+        say(f"languages: {', '.join(f'{code} {n:,}' for code, n in report.languages.most_common(10))}")

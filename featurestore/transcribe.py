@@ -1,0 +1,141 @@
+"""openai-whisper over a manifest into a table of transcripts: decoded ahead, resumable, failures reported."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurestore.audio import SAMPLE_RATE_HZ, decode, duration_s
+from featurestore.errors import AudioError
+from featurestore.featurize import audio_items
+from featurestore.stopping import StopSignals
+from featurestore.stream import Item, Pool, outcome
+from featurestore.transcriber import WINDOW_S, Transcriber
+from featurestore.transcript_source import Transcript
+from featurestore.transcript_writer import TranscriptWriter
+
+if TYPE_CHECKING:
+    from featurestore.manifest import Manifest
+
+AHEAD_CHUNKS = 2  # decoded audio that waits for the model
+
+Progress = Callable[[int, int, float], None]
+
+
+@dataclass
+class TranscribeReport:
+    """What a run did: utterances transcribed (`empty` of them without a word), already there, and failed, and why."""
+
+    done: int = 0
+    skipped: int = 0
+    empty: int = 0
+    languages: Counter[str] = field(default_factory=Counter)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    audio_s: float = 0.0
+    wall_s: float = 0.0
+
+
+def transcribe(
+    manifest: Manifest,
+    transcriber: Transcriber,
+    path: Path | str,
+    *,
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> TranscribeReport:
+    """Transcribe every utterance of the manifest that the table at `path` (.csv, .parquet) lacks.
+
+    workers: decoding threads. progress(done, total, audio_s) is called after every utterance; done counts skipped and
+    failed ones too. Raises TranscriptError when the table is another model's, and Interrupted after SIGINT or SIGTERM;
+    either way the table has what was finished.
+    """
+    started = time.monotonic()
+    items, failed = audio_items(manifest)
+    report = TranscribeReport(failed=failed)
+    with StopSignals() as stop, TranscriptWriter(path, transcriber.source) as writer:
+        missing = [item for item in items if item.key not in writer.keys]
+        report.skipped = len(items) - len(missing)
+        stream = iter_transcribe(transcriber, missing, workers=workers)
+        try:
+            while True:
+                with stop.raising(report):
+                    result = next(stream, None)
+                if result is None:
+                    break
+                key, row = result
+                if isinstance(row, str):
+                    report.failed.append((key, row))
+                else:
+                    writer.append(row)
+                    report.done += 1
+                    report.empty += not row.text
+                    report.languages[row.language] += 1
+                    report.audio_s += row.duration_s
+                report.wall_s = time.monotonic() - started
+                if progress is not None:
+                    progress(report.done + report.skipped + len(report.failed), len(manifest), report.audio_s)
+        finally:
+            stream.close()
+            report.wall_s = time.monotonic() - started
+    return report
+
+
+def iter_transcribe(
+    transcriber: Transcriber, items: Iterable[Item], *, workers: int = 2
+) -> Generator[tuple[str, Transcript | str]]:
+    """(key, transcript, or the reason why there is none), longest audio first (ties by key), decoded ahead in threads.
+
+    Audio of like length is likely to have like numbers of words, so that a batch is done at about the same time.
+    """
+    with Pool(workers) as pool:
+        items = list(items)
+        work: list[tuple[float, Item]] = []
+        for item, seconds in zip(items, pool.map(_seconds, items), strict=True):
+            if isinstance(seconds, str):
+                yield item.key, seconds
+            else:
+                work.append((seconds, item))
+        work.sort(key=lambda entry: (-entry[0], entry[1].key))
+        for part in _decoded_ahead(_chunks(work, transcriber.batch), pool):
+            good = [(item, data) for item, data in part if not isinstance(data, Exception)]
+            yield from ((item.key, str(data)) for item, data in part if isinstance(data, Exception))
+            for (item, data), heard in zip(good, transcriber.hear([data for _, data in good]), strict=True):
+                if isinstance(heard, str):
+                    yield item.key, f"{item.key}: {heard}"
+                else:
+                    seconds = len(data) / SAMPLE_RATE_HZ
+                    numbers = (heard.avg_logprob, heard.no_speech_prob, seconds)
+                    yield item.key, Transcript(item.key, heard.text, heard.language, *numbers)
+
+
+def _seconds(item: Item) -> float | str:
+    try:
+        return duration_s(item.source)
+    except AudioError as error:
+        return str(error)
+
+
+def _chunks(work: Sequence[tuple[float, Item]], batch: int) -> Iterator[list[Item]]:
+    """What is decoded together: utterances of more than one window alone, the others in batches."""
+    long = [item for seconds, item in work if seconds > WINDOW_S]
+    short = [item for seconds, item in work if seconds <= WINDOW_S]
+    yield from ([item] for item in long)
+    yield from (short[i : i + batch] for i in range(0, len(short), batch))
+
+
+def _decoded_ahead(chunks: Iterable[list[Item]], pool: Pool) -> Iterator[list[tuple[Item, Any]]]:
+    """Chunks of (item, waveform or AudioError), decoded while the model works on those before."""
+    waiting: deque[list[tuple[Item, Future[np.ndarray]]]] = deque()
+    for chunk in chunks:
+        waiting.append([(item, pool.submit(decode, item.source)) for item in chunk])
+        if len(waiting) > AHEAD_CHUNKS:
+            yield [(item, outcome(future)) for item, future in waiting.popleft()]
+    while waiting:
+        yield [(item, outcome(future)) for item, future in waiting.popleft()]

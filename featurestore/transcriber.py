@@ -1,0 +1,287 @@
+"""One openai-whisper model that transcribes many utterances at once, with whisper.transcribe's own text.
+
+whisper.transcribe decodes windows of 30 s one after the other: greedily first, again at higher temperatures where the
+text is repetitive or improbable, and drops what is no speech. Here it does all that for every utterance, but finds the
+greedy decoding of an utterance's first window done, in one batch with others'. So most utterances cost a share of a
+batch, the rest what they always cost, and no rule of whisper is told twice. Audio of more than 30 s goes alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurestore.audio import SAMPLE_RATE_HZ
+from featurestore.encoders.base import check_choice, pick_device
+from featurestore.encoders.openai_checkpoint import file_identity
+from featurestore.errors import ConfigError, EncoderError
+from featurestore.stream import free_device_memory, out_of_memory
+from featurestore.transcript_source import TranscriptSource
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_MODEL = "large-v3"
+ALIASES = {"large": "large-v3", "turbo": "large-v3-turbo"}
+WINDOW_FRAMES = 3000  # log-mel frames of 10 ms in 30 s
+HOP_SAMPLES = 160
+WINDOW_S = WINDOW_FRAMES * HOP_SAMPLES / SAMPLE_RATE_HZ
+GPU_BATCH, CPU_BATCH = 16, 1
+# As whisper.transcribe has them, written here so that a release with other ones changes no text unseen.
+THRESHOLDS = {"compression_ratio_threshold": 2.4, "logprob_threshold": -1.0, "no_speech_threshold": 0.6}
+TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+SEED = 0  # of the draws at a temperature above 0: each utterance's are its own, whatever came before it
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The words of one waveform; the numbers as in Transcript."""
+
+    text: str
+    language: str
+    avg_logprob: float
+    no_speech_prob: float
+
+
+class Transcriber:
+    """An openai-whisper model on its device. `batch` first windows are decoded at once; out of memory halves it."""
+
+    def __init__(self, model: Any, source: TranscriptSource, *, batch: int) -> None:
+        self.model = model
+        self.source = source
+        self.batch = batch
+        self._language = None if source.language == "auto" else source.language
+        self._fp16 = source.compute == "float16"
+        # whisper refuses a beam with a temperature and `best_of` without one; None is neither.
+        self._beam = {} if source.beam == 1 else {"beam_size": source.beam}
+
+    def hear(self, waveforms: Sequence[np.ndarray]) -> Iterator[Heard | str]:
+        """Waveforms (n_samples,) float32, 16 kHz -> what was said in each, or why it can't be told, in order."""
+        for waveform, prepared in zip(waveforms, self._first_windows(waveforms), strict=True):
+            try:
+                yield self._hear(waveform, prepared)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                yield "out of memory on a single utterance; use a smaller model, another device, or split the file."
+                free_device_memory()
+
+    def _hear(self, waveform: np.ndarray, prepared: Any) -> Heard:
+        import torch
+        import whisper
+
+        model = _Prepared(self.model, prepared)
+        with ExitStack() as stack:
+            device = self.model.device
+            stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", "Performing inference on CPU when CUDA is available")
+            torch.manual_seed(SEED)
+            result = whisper.transcribe(
+                model,
+                torch.from_numpy(waveform).to(device),
+                language=self._language if prepared is None else prepared.language,
+                temperature=TEMPERATURES,
+                fp16=self._fp16,
+                **THRESHOLDS,
+                **self._beam,
+            )
+        weights = [len(window.tokens) + 1 for window in model.windows]  # the end counts as a token
+        logprobs = [window.avg_logprob * weight for window, weight in zip(model.windows, weights, strict=True)]
+        return Heard(
+            text=result["text"].strip(),
+            language=result["language"],
+            avg_logprob=sum(logprobs) / sum(weights) if weights else math.nan,
+            no_speech_prob=min((window.no_speech_prob for window in model.windows), default=math.nan),
+        )
+
+    def _first_windows(self, waveforms: Sequence[np.ndarray]) -> list[Any]:
+        """The greedy decoding of each first window, made in batches; None for what whisper had better do alone."""
+        results: list[Any] = [None] * len(waveforms)
+        short = [i for i, w in enumerate(waveforms) if len(w) // HOP_SAMPLES <= WINDOW_FRAMES]
+        while len(short) > 1 and self.batch > 1:
+            part = short[: self.batch]
+            try:
+                decoded = self._decode([waveforms[i] for i in part])
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                decoded = []
+            if decoded:
+                for i, result in zip(part, decoded, strict=True):
+                    results[i] = result
+                short = short[len(part) :]
+            else:  # out of the except block: the traceback no longer holds the failed pass's tensors
+                free_device_memory()
+                self.batch = len(part) // 2
+        return results
+
+    def _decode(self, waveforms: Sequence[np.ndarray]) -> list[Any]:
+        """Waveforms of up to 30 s -> whisper's DecodingResult of each, at temperature 0, in one batch per language."""
+        import torch
+        from whisper.audio import N_SAMPLES, log_mel_spectrogram, pad_or_trim
+
+        dtype = torch.float16 if self._fp16 else torch.float32
+        # What whisper.transcribe sees: it tells the language from a window that ends in silence, and the
+        # words from one that is cut at the audio's end and filled with zeros.
+        silent, zeroed = [], []
+        for waveform in waveforms:
+            audio = torch.from_numpy(waveform).to(self.model.device)
+            mel = log_mel_spectrogram(audio, self.model.dims.n_mels, padding=N_SAMPLES)
+            silent.append(pad_or_trim(mel, WINDOW_FRAMES))
+            zeroed.append(pad_or_trim(mel[:, : len(waveform) // HOP_SAMPLES], WINDOW_FRAMES))
+        if self._language is None:
+            told = self.model.detect_language(torch.stack(silent).to(dtype))[1]
+            languages = [str(max(each, key=each.get)) for each in told]
+        else:
+            languages = [self._language] * len(waveforms)
+        results: list[Any] = [None] * len(waveforms)
+        for language in sorted(set(languages)):
+            which = [i for i, each in enumerate(languages) if each == language]
+            windows = torch.stack([zeroed[i] for i in which]).to(dtype)
+            for i, result in zip(which, self.model.decode(windows, self._greedy(language)), strict=True):
+                results[i] = result
+        return results
+
+    def _greedy(self, language: str) -> Any:
+        from whisper import DecodingOptions
+
+        return DecodingOptions(language=language, temperature=TEMPERATURES[0], fp16=self._fp16, **self._beam)
+
+
+class _Prepared:
+    """A Whisper model to whisper.transcribe, whose first decoding is known; remembers what each window came to."""
+
+    def __init__(self, model: Any, first: Any) -> None:
+        self.device, self.dims = model.device, model.dims
+        self.is_multilingual, self.num_languages = model.is_multilingual, model.num_languages
+        self.detect_language = model.detect_language
+        self.windows: list[Any] = []
+        self._decode = model.decode
+        self._first = first
+
+    def decode(self, segment: torch.Tensor, options: Any) -> Any:
+        result = self._first
+        if result is None:
+            result = self._decode(segment, options)
+        self._first = None
+        if options.temperature == TEMPERATURES[0]:
+            self.windows.append(result)
+        else:
+            self.windows[-1] = result
+        return result
+
+
+def load_transcriber(
+    model: str = DEFAULT_MODEL,
+    *,
+    language: str = "auto",
+    beam: int = 1,
+    device: str = "auto",
+    compute: str = "auto",
+    batch: int | None = None,
+) -> Transcriber:
+    """Load a model by openai-whisper's name of it (tiny.en ... large-v3, turbo) or from its checkpoint, a .pt file.
+
+    language: code or English name, or auto. beam: beams of a search, 1 is greedy. compute: float16 on a GPU and float32
+    on a CPU by default. batch: windows decoded at once; by default 16 on a GPU, and 1 on a CPU, which gains nothing.
+    Raises EncoderError (unknown name, weights not found or not loadable) and ConfigError (options).
+    """
+    check_choice("compute", compute, ("auto", "float32", "float16"))
+    where = pick_device(device)
+    if compute == "auto":
+        compute = "float16" if where.type == "cuda" else "float32"
+    if compute == "float16" and where.type != "cuda":
+        raise ConfigError(f"--compute float16: whisper has it on a GPU only, found device {where}. Use float32.")
+    if beam < 1 or (batch is not None and batch < 1):
+        raise ConfigError(f"--beam {beam} and --batch {batch}: expected 1 or more.")
+    label, loaded, path = _load(model)
+    source = TranscriptSource(label, file_identity(path), _language_code(language, loaded, label), beam, compute)
+    if compute == "float16":
+        halve(loaded)
+    loaded = loaded.eval().requires_grad_(False).to(where)
+    return Transcriber(loaded, source, batch=batch or (GPU_BATCH if where.type == "cuda" else CPU_BATCH))
+
+
+def halve(model: Any) -> None:
+    """Cast to float16 what whisper casts at every step, to the same numbers; a step then reads half the bytes."""
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv1d):
+            module.half()
+
+
+def _load(name: str) -> tuple[str, Any, Path]:
+    """The model's name for the record, the model on the CPU, and the file of its weights."""
+    import whisper
+    from huggingface_hub import constants
+
+    if name.endswith(".pt"):
+        path = Path(name)
+        if not path.is_file():
+            raise EncoderError(f"--model {name}: no such file; expected an openai-whisper checkpoint such as base.pt.")
+        return path.stem, _checkpoint(str(path), path, f"--model {name}"), path
+    label = name.removeprefix("openai/").removeprefix("whisper-")
+    known = whisper.available_models()
+    if label not in known:
+        near = difflib.get_close_matches(label.lower(), known, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"Known are {', '.join(known)}."
+        raise EncoderError(
+            f"--model {name}: unknown to openai-whisper. {hint} A checkpoint's path (.pt) works as well."
+        )
+    label = ALIASES.get(label, label)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whisper"
+    path = cache / f"{label}.pt"
+    if not path.is_file() and constants.HF_HUB_OFFLINE:
+        raise _not_found(label, path, "HF_HUB_OFFLINE is set")
+    return label, _checkpoint(label, path, f"--model {name}"), path
+
+
+def _checkpoint(name: str, path: Path, what: str) -> Any:
+    import whisper
+
+    try:
+        return whisper.load_model(name, device="cpu", download_root=str(path.parent))
+    except Exception as error:  # urllib, torch and whisper raise many kinds; they mean one of two things to a user
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        if not path.is_file():
+            raise _not_found(name, path, reason) from None
+        raise EncoderError(
+            f"{what}: {path} is not an openai-whisper checkpoint ({type(error).__name__}: {reason}). Pass one such as "
+            "base.pt, or remove the file to have it downloaded again."
+        ) from None
+
+
+def _not_found(label: str, path: Path, reason: str) -> EncoderError:
+    return EncoderError(
+        f"whisper {label}: weights not found; tried {path} and the download ({reason}). With no network, copy "
+        f"{label}.pt here and pass --model {label}.pt (with its path)."
+    )
+
+
+def _language_code(text: str, model: Any, label: str) -> str:
+    """ "German" or "de" -> "de"; an English-only model has "en" alone. ConfigError for what the model doesn't know."""
+    from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE
+
+    wanted = text.strip().lower()
+    codes = list(LANGUAGES)[: model.num_languages] if model.is_multilingual else ["en"]
+    code = TO_LANGUAGE_CODE.get(wanted, wanted)
+    if wanted == "auto":
+        return "auto" if model.is_multilingual else "en"
+    if code not in codes:
+        names = {name: code for name, code in TO_LANGUAGE_CODE.items() if code in codes}
+        near = difflib.get_close_matches(wanted, [*names, *codes], n=3)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        expected = "a code such as en, its English name, or auto" if model.is_multilingual else "en, its only language"
+        raise ConfigError(f"--language {text}: not one that {label} knows, expected {expected}.{hint}")
+    return code

@@ -1,0 +1,179 @@
+"""Transcripts of a corpus: a table keyed by utterance, what made it, and the journal of a run that has not ended.
+
+`transcripts.csv` (or .parquet) has a row for each utterance, sorted by utterance_id: text, language, avg_logprob,
+no_speech_prob, duration_s, and `model`, the identity of what made it, the same in all rows. `transcripts.source.json`
+says in full what that identity stands for. While a run lasts, `transcripts.csv.journal` has a line of JSON for each new
+utterance, so that a crash costs one; the next run, or a reader, takes it for a part of the table.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from featurestore.errors import TranscriptError
+from featurestore.manifest import Manifest
+from featurestore.table_files import read_table_file, write_table_file
+from featurestore.transcript_source import Transcript, TranscriptSource
+
+NUMBERS = ("avg_logprob", "no_speech_prob", "duration_s")
+COLUMNS = ("utterance_id", "text", "language", *NUMBERS, "model")
+FIELDS = [field.name for field in fields(Transcript)]
+DECIMALS = 4
+
+
+class Transcripts(Mapping[str, str]):
+    """A table of transcripts: a mapping from utterance id to text, with what made it."""
+
+    def __init__(self, rows: Iterable[Transcript], identity: str, path: Path | str = "transcripts") -> None:
+        self.rows = {row.key: row for row in rows}
+        self.identity = identity
+        self.path = Path(path)
+
+    @classmethod
+    def read(cls, path: Path | str) -> "Transcripts":
+        """Read a .csv or .parquet table and the journal beside it; TranscriptError when it isn't one."""
+        path = Path(path)
+        journal = read_journal(journal_path(path))
+        if not path.exists():
+            if journal is None:
+                raise TranscriptError(f"{path} does not exist. Write it with `medusa transcribe -o {path}`.")
+            return cls(journal[1], journal[0].identity, path)
+        found = read_table(path)
+        if journal is not None:
+            if journal[0].identity != found.identity:
+                raise TranscriptError(
+                    f"{journal_path(path)} is of {journal[0].identity}, but {path} of {found.identity}. Remove the one "
+                    "that does not belong there."
+                )
+            found.rows |= {row.key: row for row in journal[1]}
+        return found
+
+    def __getitem__(self, key: str) -> str:
+        return self.rows[key].text
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def source(self) -> str:
+        """What a text encoder's FeatureSpec.source says of these texts."""
+        return f"transcripts:{self.identity}"
+
+    def of(self, manifest: Manifest) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        """(key, text) of the manifest's utterances that have a transcript, be it empty; (key, reason) of the others.
+
+        TranscriptError when no utterance has one.
+        """
+        texts = [(key, self[key]) for key in manifest.keys if key in self.rows]
+        if not texts:
+            some = ", ".join(map(repr, manifest.keys[:3]))
+            raise TranscriptError(
+                f"{self.path} has no transcript of any of the {len(manifest):,} utterances of {manifest.name} (such as "
+                f"{some}). Give the manifest that it was made from, or run `medusa transcribe` on this one."
+            )
+        reason = f"no transcript in {self.path}; run `medusa transcribe` for it."
+        return texts, [(key, f"{key}: {reason}") for key in manifest.keys if key not in self.rows]
+
+    def write(self) -> None:
+        """Replace the table at `path`, sorted by key: the same transcripts are the same bytes, however they came."""
+        rows = [self.rows[key] for key in sorted(self.rows)]
+        columns = {
+            "utterance_id": pa.array([row.key for row in rows], pa.string()),
+            "text": pa.array([row.text for row in rows], pa.string()),
+            "language": pa.array([row.language for row in rows], pa.string()),
+            **{name: pa.array([_rounded(getattr(row, name)) for row in rows], pa.float64()) for name in NUMBERS},
+            "model": pa.array([self.identity] * len(rows), pa.string()),
+        }
+        write_table_file(pa.table(columns), self.path)
+
+
+def journal_path(path: Path) -> Path:
+    """Where the journal of a table lies."""
+    return path.with_name(f"{path.name}.journal")
+
+
+def source_path(path: Path) -> Path:
+    """Where it is said in full what made a table."""
+    return path.with_name(f"{path.stem}.source.json")
+
+
+def read_table(path: Path) -> Transcripts:
+    """The table alone, without the journal."""
+    table = read_table_file(path)
+    lacking = [name for name in COLUMNS if name not in table.column_names]
+    if lacking:
+        raise TranscriptError(
+            f"{path} lacks the columns {', '.join(lacking)}: `medusa transcribe` did not write it. Texts of another "
+            "origin belong into the manifest's text column."
+        )
+    columns = {name: table.column(name).to_pylist() for name in COLUMNS}
+    identities = sorted(set(columns["model"]), key=str)
+    if len(identities) != 1 or identities[0] is None:
+        raise TranscriptError(
+            f"{path}: expected one value in its model column, found {', '.join(map(str, identities)) or 'no row'}. "
+            "Transcripts of several models don't go into one table; remove it and transcribe again."
+        )
+    try:
+        rows = [
+            Transcript(str(key), text or "", language or "", *(_number(value) for value in numbers))
+            for key, text, language, *numbers in zip(*(columns[name] for name in COLUMNS[:-1]), strict=True)
+        ]
+    except ValueError as error:
+        raise TranscriptError(f"{path}: {error}; expected numbers in {', '.join(NUMBERS)}.") from None
+    found = Transcripts(rows, identities[0], path)
+    if len(found) != len(rows):
+        raise TranscriptError(f"{path}: {len(rows) - len(found)} utterances stand there twice. Remove the doubles.")
+    return found
+
+
+def read_source(path: Path) -> TranscriptSource | None:
+    """What the file beside a table says of its origin; None where there is none."""
+    if not path.exists():
+        return None
+    try:
+        return TranscriptSource.from_json(json.loads(path.read_bytes()), str(path))
+    except ValueError:
+        raise TranscriptError(f"{path} is not JSON. Remove it; the table's model column still tells.") from None
+
+
+def read_journal(path: Path) -> tuple[TranscriptSource, list[Transcript], int] | None:
+    """What made it, its transcripts up to the first torn line, and the bytes up to there; None where there is none."""
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return None
+    source, rows, n_bytes = None, [], 0
+    for line in lines:
+        try:
+            values = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            values = None
+        if not isinstance(values, dict):
+            break  # torn by a crash; what follows is transcribed again
+        if source is None:
+            source = TranscriptSource.from_json(values, str(path))
+        elif list(values) == FIELDS:
+            rows.append(Transcript(**values))
+        else:
+            raise TranscriptError(
+                f"{path} has a line with the fields {', '.join(values)}, expected {', '.join(FIELDS)}: it is damaged, "
+                "or a newer version of medusa-ser wrote it. Remove it to transcribe its utterances again."
+            )
+        n_bytes += len(line)
+    return None if source is None else (source, rows, n_bytes)
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, DECIMALS) if math.isfinite(value) else None
