@@ -1,4 +1,4 @@
-"""Which attention is faster on this CPU in bf16: torch's fused kernel, or the plain product of `deepser.enc`.
+"""Which attention is faster on this CPU in bf16: torch's fused kernel, or the plain product of `deepser.networks`.
 
 Run: python benchmarks/attention.py
 """
@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
-from deepser.enc import attend
+from deepser.networks.attention import attend
 
 SHAPES = [(16, 4, 46, 32), (16, 4, 184, 32), (16, 8, 370, 128)]  # (B, heads, T, d_head)
 REPEATS = 10

@@ -20,23 +20,42 @@ class State:
 
     stage: int = 0
     epoch: int = 0  # finished epochs of the stage
-    best_score: float = -1.0
+    best_score: float | None = None
     best_at: str = ""
+    rule: str = ""  # what best_score is a score of
+    waited: int = 0  # epochs of the stage since the best one
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint holds beside the network's weights, each by parameter name (optimiser: "<slot>/<name>")."""
+
+    state: State
+    best: dict[str, Tensor]
+    optimiser: dict[str, Tensor]
+    average: dict[str, Tensor]
+
+
 def save_checkpoint(
-    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, best: dict[str, Tensor], state: State
+    path: Path,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    best: dict[str, Tensor],
+    average: dict[str, Tensor],
+    state: State,
 ) -> None:
     tensors = {f"model/{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"best/{name}": value for name, value in best.items()}
+    tensors |= {f"average/{name}": value for name, value in average.items()}
     for name, parameter in network.named_parameters():
         for slot, value in optimiser.state.get(parameter, {}).items():
             tensors[f"optimiser/{slot}/{name}"] = value
     save_atomically(tensors, path, {"state": json.dumps(asdict(state))})
 
 
-def load_checkpoint(path: Path, network: nn.Module) -> tuple[State, dict[str, Tensor], dict[str, Tensor]]:
+def load_checkpoint(path: Path, network: nn.Module) -> Saved:
+    """The state of a run, its weights into `network`; ConfigError when the file can't be read."""
     try:
         with safe_open(path, "pt") as file:
             state = State(**json.loads(file.metadata()["state"]))
@@ -45,12 +64,12 @@ def load_checkpoint(path: Path, network: nn.Module) -> tuple[State, dict[str, Te
         raise ConfigError(
             f"The checkpoint {path} can't be read ({error}); remove it to start this fold again."
         ) from error
-    groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}}
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}, "average": {}}
     for name, value in tensors.items():
         group, _, rest = name.partition("/")
         groups[group][rest] = value
     network.load_state_dict(groups["model"])
-    return state, groups["best"], groups["optimiser"]
+    return Saved(state, groups["best"], groups["optimiser"], groups["average"])
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, network: nn.Module, saved: dict[str, Tensor]) -> None:

@@ -8,10 +8,18 @@ from typing import Any
 
 from featurestore.errors import ConfigError
 
-SAMPLERS = ("shuffled", "balanced")
-SELECTIONS = ("macro_f1", "last")
+NETWORKS = ("deepser", "unimodal", "late-fusion", "cross-attention", "srpol", "baseline")
+N_INPUTS = {"unimodal": (1, 1), "baseline": (1, None)}  # fewest and most feature sets; the others take two or more
+POOLINGS = ("mean", "attention", "asp")
 INPUT_NORMS = ("none", "standard")
-LOSS_TARGETS = ("soft", "one-hot")
+SAMPLERS = ("shuffled", "balanced", "inverse-frequency")
+SCHEDULES = ("constant", "cosine", "exponential")
+CLASS_LOSSES = ("cross-entropy", "focal")
+ATTRIBUTE_LOSSES = ("mse", "ccc", "gaussian-mse")
+LOSS_TARGETS = ("soft", "one-hot", "vote-dropping")
+CLASS_SCORES = ("macro_f1", "micro_f1", "accuracy", "uar")
+SELECTIONS = (*CLASS_SCORES, "mean_ccc", "loss", "last")  # and ccc:<attribute>
+SELECTED_ON = ("balanced", "all")
 
 
 def _positive(config: Any, *names: str) -> None:
@@ -31,41 +39,105 @@ def _one_of(config: Any, name: str, allowed: tuple[str, ...]) -> None:
         raise ConfigError(f"{name} must be one of {', '.join(allowed)}; found {getattr(config, name)!r}.")
 
 
+def _not_negative(config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 0:
+            raise ConfigError(f"{name} must not be below zero, found {getattr(config, name)}.")
+
+
+def _selection(config: Any, default: str) -> None:
+    rule = config.select
+    if rule != default and rule not in SELECTIONS and not rule.startswith("ccc:"):
+        raise ConfigError(f"select must be one of {', '.join(SELECTIONS)}, ccc:<attribute>; found {rule!r}.")
+
+
 @dataclass(frozen=True)
 class NetworkConfig:
-    """DeepSER's shape. The defaults are the paper's (MEDUSA, section 3); `input_norm` and `dropout` it leaves open."""
+    """A network's shape. The defaults are MEDUSA's (section 3), which leaves `input_norm` and `dropout` open."""
 
     d: int = 1024
-    n_layers: int = 2
+    n_layers: int = 2  # transformer layers of each Enc; of srpol: LSTM layers
     n_heads: int = 8
     ff_multiple: int = 4
     dropout: float = 0.1
     input_norm: str = "standard"  # "standard": each dim standardised with the training split's mean and deviation
+    kind: str = "deepser"
+    pooling: str = "mean"  # of valid frames; "attention": their weighted mean, "asp": with the deviation beside it
+    pool_dim: int = 0  # hidden width of the two attentive poolings; 0: as wide as what is pooled
+    lstm_dim: int = 2048  # of srpol
 
     def __post_init__(self) -> None:
-        _positive(self, "d", "n_layers", "n_heads", "ff_multiple")
+        _one_of(self, "kind", NETWORKS)
+        _positive(self, "d", "n_layers", "n_heads", "ff_multiple", "lstm_dim")
+        _not_negative(self, "pool_dim")
         _fraction(self, "dropout")
         _one_of(self, "input_norm", INPUT_NORMS)
-        if self.d % self.n_heads:
+        _one_of(self, "pooling", POOLINGS)
+        if self.kind not in ("srpol", "baseline") and self.d % self.n_heads:
             raise ConfigError(f"d={self.d} must be a multiple of n_heads={self.n_heads}; change one of them.")
+
+    def check_inputs(self, n: int, names: str = "") -> None:
+        """ConfigError when a network of this kind can't take n feature sets."""
+        fewest, most = N_INPUTS.get(self.kind, (2, None))
+        found = f"found {names or n}"
+        if n < fewest:
+            asked = "one feature set or more" if fewest == 1 else "two or more feature sets"
+            one = ", or use --network unimodal or baseline" if n == 1 else ""
+            raise ConfigError(f"Network {self.kind} reads {asked}, {found}; name more in --features{one}.")
+        if most is not None and n > most:
+            raise ConfigError(f"Network {self.kind} reads one feature set, {found}; name one, or another --network.")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """classification_weight * loss of the classes + attribute_weight * loss of the attributes; MEDUSA's by default."""
+
+    classes: str = "cross-entropy"
+    attributes: str = "mse"
+    classification_weight: float = 1.5
+    attribute_weight: float = 0.4
+    focal_gamma: float = 2.0
+    gaussian_sigma: float = 3.0  # of "gaussian-mse", in points of a scale from 1 to 7
+
+    def __post_init__(self) -> None:
+        _one_of(self, "classes", CLASS_LOSSES)
+        _one_of(self, "attributes", ATTRIBUTE_LOSSES)
+        _not_negative(self, "classification_weight", "attribute_weight", "focal_gamma")
+        _positive(self, "gaussian_sigma")
+        if not self.classification_weight + self.attribute_weight:
+            raise ConfigError("A loss needs a weight above zero: classification_weight or attribute_weight.")
 
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One stage of training: what is drawn, how classes are weighted, how fast, how long."""
+    """One stage of training: what is drawn, how classes weigh, what is minimised, how fast, how long, what is kept.
+
+    Samplers: "shuffled", every training clip once an epoch; "balanced", a new subset every epoch with as many clips of
+    each class; "inverse-frequency", with replacement, each class as likely as the others.
+    """
 
     name: str
-    sampler: str  # "shuffled": every training clip once an epoch; "balanced": a new equal-count subset every epoch
+    sampler: str
     class_weight_exponent: float  # weights (N / (C f_c)) ** exponent from the training split; 0 = uniform
     epochs: int
     lr: float
     warmup_epochs: float = 0.0
-    schedule: str = "constant"  # or "cosine", to zero at the stage's end
+    schedule: str = "constant"  # or "cosine", "exponential": from lr to min_lr at the stage's end
+    min_lr: float = 0.0
+    loss: LossConfig = field(default_factory=LossConfig)
+    samples_per_epoch: int = 0  # 0: as many as the sampler gives
+    select: str = ""  # the rule of this stage; "": the run's
+    patience: int = 0  # epochs without a better score before the stage ends; 0: it never ends early
 
     def __post_init__(self) -> None:
         _one_of(self, "sampler", SAMPLERS)
-        _one_of(self, "schedule", ("constant", "cosine"))
+        _one_of(self, "schedule", SCHEDULES)
         _positive(self, "epochs", "lr")
+        _not_negative(self, "warmup_epochs", "min_lr", "samples_per_epoch", "patience")
+        if self.min_lr > self.lr or (self.schedule == "exponential" and not self.min_lr):
+            need = "above zero and " if self.schedule == "exponential" else ""
+            raise ConfigError(f"min_lr must be {need}at most lr={self.lr}, found {self.min_lr}.")
+        _selection(self, "")
 
 
 @dataclass(frozen=True)
@@ -78,30 +150,56 @@ class TrainConfig:
     )
     batch_size: int = 16
     weight_decay: float = 0.01
-    grad_clip: float = 1.0
-    classification_weight: float = 1.5
-    attribute_weight: float = 0.4
-    targets: str = "soft"
+    grad_clip: float = 1.0  # the gradient's norm at most; 0: any
+    targets: str = "soft"  # "vote-dropping": the votes that are left when annotators are dropped anew each epoch
     label_smoothing: float = 0.0
     mixup_p: float = 0.3
     mixup_alpha: float = 0.2
-    no_consensus_share: float = 0.125  # stage 2: no-consensus clips, as a share of the balanced count
+    no_consensus_share: float = 0.125  # balanced draws: no-consensus clips, as a share of the balanced count
     dev_fraction: float = 0.1  # of the training part, speaker-disjoint; used for selection alone
-    select: str = (
-        "macro_f1"  # best epoch of the last stage by mean macro-F1 on balanced held-out sets; "last": no held-out part
-    )
+    select: str = "macro_f1"  # the epoch kept: the best on the held-out part by this score; "last": no held-out part
     stride: int = 1  # frames averaged into one on reading
     seed: int = 0
     precision: str = "auto"  # "auto": bf16 autocast where the device multiplies in bf16, else float32
+    select_on: str = "balanced"  # class scores: mean over balanced draws from the held-out part; "all": the whole of it
+    accumulate: int = 1  # parts in which a batch goes through the network: the same step in less memory
+    ema_decay: float = 0.0  # weights judged and kept: an exponential mean over steps; 0: the last step's
+    vote_drop_share: float = 0.2  # of an utterance's annotators, with targets "vote-dropping"
+    drop_no_consensus: bool = False  # clips without a consensus label teach nothing, not even their attributes
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise ConfigError("A member needs at least one stage of training.")
-        _positive(self, "batch_size", "stride", "mixup_alpha")
+        _positive(self, "batch_size", "stride", "mixup_alpha", "accumulate")
+        _not_negative(self, "weight_decay", "grad_clip")
         _fraction(self, "mixup_p", "dev_fraction", "no_consensus_share", "label_smoothing")
-        _one_of(self, "select", SELECTIONS)
+        _fraction(self, "vote_drop_share", "ema_decay")
+        _selection(self, "macro_f1")
+        _one_of(self, "select_on", SELECTED_ON)
         _one_of(self, "targets", LOSS_TARGETS)
         _one_of(self, "precision", ("auto", "float32", "bfloat16"))
+
+    def rule(self, stage: StageConfig) -> str:
+        """What selects the epoch of a stage; without a held-out part it is the last."""
+        return (stage.select or self.select) if self.dev_fraction else "last"
+
+    @property
+    def holds_out(self) -> bool:
+        """Does any stage select on a held-out part?"""
+        return any(self.rule(stage) != "last" for stage in self.stages)
+
+    @property
+    def learns_attributes(self) -> bool:
+        return any(stage.loss.attribute_weight > 0 for stage in self.stages)
+
+    @staticmethod
+    def upgraded(values: dict[str, Any]) -> dict[str, Any]:
+        """What was saved before a stage had a loss of its own: the weights stood beside the stages."""
+        values = dict(values)
+        weights = {name: values.pop(name) for name in ("classification_weight", "attribute_weight") if name in values}
+        if weights and isinstance(values.get("stages"), (list, tuple)):
+            values["stages"] = [{"loss": weights, **stage} for stage in values["stages"]]
+        return values
 
 
 @dataclass(frozen=True)
@@ -114,9 +212,7 @@ class MemberConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
-        if len(self.features) < 2:
-            found = ", ".join(self.features) or "none"
-            raise ConfigError(f"DeepSER fuses two or more feature sets, found {found}; name more in --features.")
+        self.network.check_inputs(len(self.features), ", ".join(self.features) or "none")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -127,6 +223,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(cls: type, values: dict[str, Any], where: str = "config") -> Any:
     """The dataclass `cls` from plain values; an unknown or mistyped field is a ConfigError that names it."""
     hints = typing.get_type_hints(cls)
+    values = cls.upgraded(values) if hasattr(cls, "upgraded") else values
     unknown = sorted(set(values) - set(hints))
     if unknown:
         raise ConfigError(f"{where}: unknown field {unknown[0]!r}; the fields are {', '.join(hints)}.")

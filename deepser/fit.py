@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 
 from deepser import trainer
 from deepser.checkpoint import save_atomically
-from deepser.config import MemberConfig, to_dict
+from deepser.config import CLASS_SCORES, MemberConfig, TrainConfig, from_dict, to_dict
 from deepser.data import Indices, TrainingData
 from deepser.device import one_thread, pick_device, resolve_precision
 from deepser.folds import FoldPlan
 from deepser.member import Member, PosteriorMean
-from deepser.network import DeepSER
+from deepser.networks.network import Network
 from deepser.targets import Targets
 from featurestore.errors import ConfigError, ManifestError
 from featurestore.loader import FeatureRef
@@ -53,7 +53,10 @@ def fit_member(
     directory = Path(directory)
     on = pick_device(device)
     config = replace(config, train=replace(config.train, precision=resolve_precision(config.train.precision, on)))
-    targets = Targets.from_manifest(manifest)
+    targets = Targets.from_manifest(manifest, ratings=config.train.targets == "vote-dropping")
+    if not config.train.learns_attributes:
+        targets = targets.without_attributes()  # else the posteriors would hold an untrained layer's
+    _check_attributes(config.train, targets)
     member, data = _open_data(store, config, targets, directory)
     posteriors = f"posteriors/{config.name}"
     if overwrite:
@@ -102,6 +105,8 @@ def _open_directory(member: Member, targets: Targets, plan: FoldPlan) -> None:
     digest = hashlib.blake2b(digest_size=8)
     for part in (targets.labels, targets.soft, targets.attribute_values, plan.folds):
         digest.update(np.ascontiguousarray(part).tobytes())
+    if targets.ratings is not None:
+        digest.update(targets.ratings.counts(targets.classes).tobytes())
     digest.update("\n".join(targets.keys).encode(errors="surrogatepass"))
     wanted = {
         "format": FORMAT,
@@ -120,7 +125,8 @@ def _open_directory(member: Member, targets: Targets, plan: FoldPlan) -> None:
     if path.exists():
         try:
             found = json.loads(path.read_text())
-        except ValueError as error:
+            found["member"] = json.loads(json.dumps(to_dict(from_dict(MemberConfig, found["member"]))))
+        except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{path} is damaged ({error}); use --overwrite to fit the member anew.") from error
         differences = list(_differences(found, wanted, ""))
         if differences:
@@ -155,7 +161,7 @@ def _fit_fold(
     manifest: Manifest,
     device: torch.device,
     progress: Callable[[str, int, int, str], None] | None,
-) -> DeepSER:
+) -> Network:
     config, name = member.config.train, plan.names[fold]
     directory = member.directory / f"fold-{name}"
     directory.mkdir(exist_ok=True)
@@ -174,20 +180,36 @@ def _fit_fold(
     return network
 
 
+def _check_attributes(config: TrainConfig, targets: Targets) -> None:
+    """ConfigError when a stage learns or is selected by attributes that the corpus does not have."""
+    known = ", ".join(targets.attributes) or "none"
+    for stage in config.stages:
+        rule = config.rule(stage)
+        if not stage.loss.classification_weight and not targets.attributes:
+            raise ConfigError(f"{stage.name} learns attributes alone, and the manifest has no attr_<attribute> column.")
+        if (rule == "mean_ccc" and not targets.attributes) or (
+            rule.startswith("ccc:") and rule.removeprefix("ccc:") not in targets.attributes
+        ):
+            raise ConfigError(f"--select {rule}: there is no such attribute to learn; there is {known}.")
+
+
 def _hold_out(member: Member, targets: Targets, at: Indices, manifest: Manifest) -> tuple[Indices, Indices]:
     """Of the training part: what to learn from, and the speaker-disjoint part that selects the best epoch."""
     config = member.config.train
     at = at[targets.usable[at]]
+    if config.drop_no_consensus:
+        at = at[targets.labels[at] >= 0]
     if not len(at):
         raise ManifestError(
             f"Member {member.config.name!r}: no training utterance has a label, a vote or an attribute."
         )
-    if config.select == "last" or not config.dev_fraction:
+    if not config.holds_out:
         return at, at[:0]
     n_parts = max(2, round(1 / config.dev_fraction))
     part = group_folds(speaker_groups(manifest)[at].tolist(), n_parts, seed=config.seed)
     train_at, dev_at = at[part != 0], at[part == 0]
-    if not len(train_at) or not (targets.labels[dev_at] >= 0).any():
+    by_class = any(config.rule(stage) in CLASS_SCORES for stage in config.stages)
+    if not len(train_at) or not len(dev_at) or (by_class and not (targets.labels[dev_at] >= 0).any()):
         raise ManifestError(
             f"Member {member.config.name!r}: {len(at)} training utterances are too few speakers to hold "
             f"{config.dev_fraction:.0%} out for selection; use --select last."

@@ -1,5 +1,6 @@
 """Losses and Manifold MixUp, on class logits, soft targets and attributes that may be missing."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+
+from deepser.config import LossConfig
+
+SEVEN_POINT_SPAN = 6.0  # of the scale that a Gaussian penalty's sigma is given on, 1 to 7
+CCC_FLOOR = 1e-8  # a batch in which predictions and targets are one constant has no concordance to divide by
 
 
 def class_weights(labels: NDArray[np.integer], n_classes: int, exponent: float) -> NDArray[np.float32]:
@@ -20,16 +26,93 @@ def class_weights(labels: NDArray[np.integer], n_classes: int, exponent: float) 
     return weights.astype(np.float32)
 
 
+def total_loss(
+    config: LossConfig,
+    logits: Tensor,
+    soft: Tensor,
+    weights: Tensor,
+    attributes: Tensor,
+    values: Tensor,
+    ranges: Tensor,
+) -> Tensor:
+    """A stage's loss: the weighted sum of the losses of classes and attributes, each as far as its weight is not zero.
+
+    logits, soft (B, C); weights (C,); attributes, values (B, A) on their own scales, values NaN where missing;
+    ranges (A, 2): low and high of each.
+    """
+    total = logits.new_zeros(())
+    if config.classification_weight:
+        total = config.classification_weight * CLASS_LOSSES[config.classes](logits, soft, weights, config)
+    if config.attribute_weight and attributes.shape[1]:
+        total = total + config.attribute_weight * ATTRIBUTE_LOSSES[config.attributes](
+            attributes, values, ranges, config
+        )
+    return total
+
+
 def soft_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """Mean over the batch of -sum_c w_c t_c log p_c; logits, targets (B, C), weights (C,)."""
     return -(weights * targets * F.log_softmax(logits, 1)).sum(1).mean()
 
 
+def focal_loss(logits: Tensor, targets: Tensor, weights: Tensor, gamma: float) -> Tensor:
+    """Mean over the batch of -sum_c w_c t_c (1 - p_c) ** gamma log p_c (Lin et al. 2017, for soft targets)."""
+    log_p = F.log_softmax(logits, 1)
+    # p can round to one, where the slope of (1 - p) ** gamma is not finite for gamma below one.
+    far = (1 - log_p.exp()).clamp(min=torch.finfo(log_p.dtype).eps) ** gamma
+    return -(weights * targets * far * log_p).sum(1).mean()
+
+
 def masked_mse(predicted: Tensor, targets: Tensor) -> Tensor:
     """Mean squared error over the attributes that are known; (B, A), NaN where missing; zero if none is known."""
-    known = ~torch.isnan(targets)
-    errors = torch.where(known, predicted - targets, torch.zeros_like(predicted))
+    known, errors = _errors(predicted, targets)
     return errors.square().sum() / known.sum().clamp(min=1)
+
+
+def gaussian_mse(predicted: Tensor, targets: Tensor, ranges: Tensor, sigma: float) -> Tensor:
+    """Mean over the known of exp(-(y' - mu)^2 / (2 sigma^2)) (y - y')^2: errors near the scale's middle cost more.
+
+    SRPOL's penalty against predictions near the mean: mu = 4 and sigma in {3, 5, 7} on a scale from 1 to 7. On any
+    other scale, mu is its middle and sigma grows with it. predicted, targets (B, A), ranges (A, 2).
+    """
+    known, errors = _errors(predicted, targets)
+    low, high = ranges[:, 0], ranges[:, 1]
+    from_middle = (predicted - (low + high) / 2) / (sigma * (high - low) / SEVEN_POINT_SPAN)
+    return (torch.exp(-from_middle.square() / 2) * errors.square()).sum() / known.sum().clamp(min=1)
+
+
+def ccc_loss(predicted: Tensor, targets: Tensor) -> Tensor:
+    """Sum over attributes of 1 - CCC within the batch (population moments); (B, A), NaN where missing.
+
+    The same on any scale. An attribute known of fewer than two clips adds nothing.
+    """
+    known = ~torch.isnan(targets)
+    n = known.sum(0).clamp(min=1)
+    x, y = torch.where(known, predicted, 0), torch.where(known, targets, 0)
+    mean_x, mean_y = x.sum(0) / n, y.sum(0) / n
+    dx, dy = torch.where(known, x - mean_x, 0), torch.where(known, y - mean_y, 0)
+    covariance, variances = (dx * dy).sum(0) / n, (dx.square() + dy.square()).sum(0) / n
+    ccc = 2 * covariance / (variances + (mean_x - mean_y).square() + CCC_FLOOR)
+    return torch.where(known.sum(0) > 1, 1 - ccc, 0).sum()
+
+
+def _errors(predicted: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Which (B, A) are known, and predicted - target there, zero elsewhere (no NaN reaches a gradient)."""
+    known = ~torch.isnan(targets)
+    return known, torch.where(known, predicted - targets, torch.zeros_like(predicted))
+
+
+CLASS_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, LossConfig], Tensor]] = {
+    "cross-entropy": lambda logits, soft, weights, config: soft_cross_entropy(logits, soft, weights),
+    "focal": lambda logits, soft, weights, config: focal_loss(logits, soft, weights, config.focal_gamma),
+}
+ATTRIBUTE_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, LossConfig], Tensor]] = {
+    "mse": lambda predicted, values, ranges, config: masked_mse(predicted, values),
+    "ccc": lambda predicted, values, ranges, config: ccc_loss(predicted, values),
+    "gaussian-mse": lambda predicted, values, ranges, config: gaussian_mse(
+        predicted, values, ranges, config.gaussian_sigma
+    ),
+}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from deepser import trainer
 from deepser.config import MemberConfig, from_dict
 from deepser.data import Indices, TrainingData
 from deepser.device import pick_device
-from deepser.network import DeepSER
+from deepser.networks.network import Network
 from deepser.targets import Targets
 from featurestore.errors import ConfigError
 from featurestore.loader import FeatureRef
@@ -67,8 +67,8 @@ class Member:
     def columns(self) -> tuple[str, ...]:
         return (*self.classes, *(f"attr:{name}" for name in self.attributes))
 
-    def new_network(self) -> DeepSER:
-        return DeepSER(self.inputs, len(self.classes), self.attribute_ranges, self.config.network)
+    def new_network(self) -> Network:
+        return Network(self.inputs, len(self.classes), self.attribute_ranges, self.config.network)
 
     def weights(self) -> list[Path]:
         """The weight files of its folds; ConfigError when it is not fitted to the end."""

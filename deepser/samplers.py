@@ -1,16 +1,35 @@
 """Epoch orders as pure functions of (labels, seed, epoch): the same call gives the same order on every machine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepser.config import StageConfig
 from featurestore.splits import balanced_draw, class_members
 
 Indices = NDArray[np.int64]
 
 # Separates the random streams that share a (seed, epoch): an order must not echo the weights' or MixUp's draws.
-_SHUFFLED, _BALANCED = 1, 2
+_SHUFFLED, _BALANCED, _INVERSE = 1, 2, 3
+
+
+def epoch_order(
+    stage: StageConfig, labels: NDArray[np.integer], *, seed: int, epoch: int, no_consensus_share: float = 0.125
+) -> Indices:
+    """The clips of one epoch of a stage, in order: int64 indices into `labels` (N,), -1 for clips without consensus."""
+    n = stage.samples_per_epoch
+    if stage.sampler == "inverse-frequency":
+        return inverse_frequency(
+            labels, n or len(labels), seed=seed, epoch=epoch, no_consensus_share=no_consensus_share
+        )
+
+    def draw(epoch: int) -> Indices:
+        if stage.sampler == "shuffled":
+            return shuffled(len(labels), seed=seed, epoch=epoch)
+        return balanced_subset(labels, seed=seed, epoch=epoch, no_consensus_share=no_consensus_share)
+
+    return fixed_size(draw, n, epoch) if n else draw(epoch)
 
 
 def shuffled(n: int, *, seed: int, epoch: int) -> Indices:
@@ -44,6 +63,46 @@ def balanced_subsets(
         chosen.append(rng.choice(open_clips, n_open, replace=False))
         orders.append(rng.permutation(np.concatenate(chosen)))
     return np.stack(orders).astype(np.int64)
+
+
+def inverse_frequency(
+    labels: NDArray[np.integer], n: int, *, seed: int, epoch: int, no_consensus_share: float = 0.125
+) -> Indices:
+    """n draws with replacement, a clip of class c with probability proportional to 1 / f_c: each class as likely.
+
+    `labels` (N,) int, -1 for clips without consensus: those are drawn `no_consensus_share` as often as all others
+    together. Returns int64 indices into `labels`.
+    """
+    counts = np.bincount(labels[labels >= 0])
+    weights = np.zeros(len(labels))
+    weights[labels >= 0] = 1 / (np.count_nonzero(counts) * counts[labels[labels >= 0]])
+    n_open = int((labels < 0).sum())
+    weights[labels < 0] = no_consensus_share / max(n_open, 1)
+    if not weights.sum():
+        return np.zeros(0, np.int64)
+    rng = np.random.default_rng((_INVERSE, seed, epoch))
+    return rng.choice(len(labels), n, p=weights / weights.sum()).astype(np.int64)
+
+
+def fixed_size(draw: Callable[[int], Indices], n: int, epoch: int) -> Indices:
+    """Epoch `epoch` of n clips each, cut from draw(0), draw(1), ... laid end to end; draws must be of one size.
+
+    So with draws of every clip each clip has its turn before any has the next, however long an epoch is.
+    """
+    size = len(draw(0))
+    if not size:
+        return np.zeros(0, np.int64)
+    first, last = epoch * n // size, -(-(epoch + 1) * n // size)
+    start = epoch * n - first * size
+    return np.concatenate([draw(i) for i in range(first, last)])[start : start + n]
+
+
+def share_of(batch: Indices, rank: int, world: int) -> Indices:
+    """What process `rank` of `world` takes of a batch: shares are disjoint, differ by one clip at most, and make it up.
+
+    A short last batch may leave a process without any. The batches are those of one process, whatever `world` is.
+    """
+    return batch[rank::world]
 
 
 def batches(

@@ -1,13 +1,13 @@
 """What a corpus asks of a model: soft class targets from votes, consensus labels, and attributes with gaps."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurestore.errors import ManifestError
 from featurestore.manifest import Manifest
-from featurestore.votes import plurality, soft_targets
+from featurestore.votes import Ratings, augmented_targets, plurality, soft_targets
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,17 @@ class Targets:
     attributes: tuple[str, ...]
     attribute_ranges: tuple[tuple[float, float], ...]
     labels: NDArray[np.int64]  # (N,), -1 where there is no consensus
-    soft: NDArray[
-        np.float32
-    ]  # (N, C): votes normalised to sum to one, else the label's one-hot; zeros where unlabelled
+    # (N, C): votes normalised to sum to one, else the label's one-hot; zeros where unlabelled
+    soft: NDArray[np.float32]
     attribute_values: NDArray[np.float32]  # (N, A) on each attribute's own scale, NaN where missing
+    ratings: Ratings | None = None  # of the N utterances, labels as class names; read where annotators are dropped
 
     @staticmethod
-    def from_manifest(manifest: Manifest) -> "Targets":
-        """The targets of a manifest; without a label or vote column it is a ManifestError that says so."""
+    def from_manifest(manifest: Manifest, *, ratings: bool = False) -> "Targets":
+        """The targets of a manifest; without a label or vote column it is a ManifestError that says so.
+
+        ratings: what each annotator said too; a ManifestError where neither ratings nor whole vote counts tell.
+        """
         scheme = manifest.scheme
         if not scheme.classes:
             raise ManifestError(
@@ -53,7 +56,13 @@ class Targets:
             labels=labels,
             soft=soft,
             attribute_values=manifest.attributes.astype(np.float32),
+            ratings=_ratings(manifest) if ratings else None,
         )
+
+    def without_attributes(self) -> "Targets":
+        """The classes alone."""
+        none = np.zeros((len(self.keys), 0), np.float32)
+        return replace(self, attributes=(), attribute_ranges=(), attribute_values=none)
 
     @staticmethod
     def unknown(
@@ -81,3 +90,32 @@ class Targets:
             if self.attributes
             else self.soft.sum(1) > 0
         )
+
+    def of_epoch(
+        self, kind: str, *, smoothing: float = 0.0, seed: int = 0, epoch: int = 0, drop_share: float = 0.2
+    ) -> NDArray[np.float32]:
+        """(N, C) class targets of one epoch: "soft", "one-hot", or "vote-dropping", a pure function of seed and epoch.
+
+        Vote-dropping leaves out each annotator of an utterance with probability `drop_share`, never all of them
+        (SAIL's label augmentation); utterances that nobody rated keep their soft targets. smoothing: the share of every
+        target that is spread over all classes.
+        """
+        target = self.one_hot if kind == "one-hot" else self.soft
+        if kind == "vote-dropping":
+            if self.ratings is None:
+                raise ManifestError("Targets from dropped votes need the ratings: read them with ratings=True.")
+            left = augmented_targets(self.ratings, self.classes, seed=seed, epoch=epoch, share=drop_share)
+            target = np.where(left.any(1, keepdims=True), left, target)
+        known = target.sum(1, keepdims=True)
+        return (1 - smoothing) * target + smoothing * known / target.shape[1]
+
+
+def _ratings(manifest: Manifest) -> Ratings:
+    if manifest.ratings is not None:
+        return manifest.ratings.renamed(manifest.scheme.corpus_labels)
+    if manifest.votes is None:
+        raise ManifestError(
+            f"{manifest.name} has neither ratings nor vote_<class> columns, so no votes can be dropped; use --targets "
+            "soft or one-hot."
+        )
+    return Ratings.from_counts(manifest.keys, manifest.scheme.classes, manifest.votes)

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deepser import metrics, samplers
-from deepser.checkpoint import State, load_checkpoint, restore_optimiser, save_checkpoint
+from deepser import samplers
+from deepser.averaging import MovingAverage
+from deepser.checkpoint import Saved, State, load_checkpoint, restore_optimiser, save_checkpoint
 from deepser.config import StageConfig, TrainConfig
-from deepser.data import Indices, TrainingData
+from deepser.data import Indices, Rows, TrainingData
 from deepser.device import autocast
-from deepser.losses import Mix, class_weights, masked_mse, soft_cross_entropy
-from deepser.network import DeepSER
+from deepser.losses import Mix, class_weights, total_loss
+from deepser.networks.network import Network
+from deepser.schedule import learning_rate
+from deepser.selection import held_out_score
+from deepser.standardise import standardise
 from featurestore.errors import ConfigError
-from featurestore.splits import balanced_sets
 
 Progress = Callable[[int, int, str], None]  # (steps done, steps in all, what is going on)
 
-N_STATISTICS_CLIPS = 2000  # enough to know a dim's mean and deviation without reading all of a large corpus
 PREDICT_BATCH_SIZE = 64
 
 
 def train(
-    network: DeepSER,
+    network: Network,
     data: TrainingData,
     train_at: Indices,
     dev_at: Indices,
@@ -53,7 +56,7 @@ class _Run:
 
     def __init__(
         self,
-        network: DeepSER,
+        network: Network,
         data: TrainingData,
         train_at: Indices,
         dev_at: Indices,
@@ -66,119 +69,152 @@ class _Run:
         self.train_at, self.dev_at = train_at, dev_at
         self.checkpoint = directory / "checkpoint.safetensors"
         self.lengths = data.lengths()
-        targets = data.targets.soft if config.targets == "soft" else data.targets.one_hot
-        known = targets.sum(1, keepdims=True)
-        self.targets = (1 - config.label_smoothing) * targets + config.label_smoothing * known / targets.shape[1]
-        n_steps = [math.ceil(len(self._order(i, 0)) / config.batch_size) for i in range(len(config.stages))]
-        self.n_steps = sum(n * stage.epochs for n, stage in zip(n_steps, config.stages, strict=True))
-        self.state, self.best, self.resumed = State(), {}, None  # type: State, dict[str, Tensor], dict[str, Tensor] | None
+        self.ranges = torch.tensor(data.targets.attribute_ranges, dtype=torch.float32, device=device).reshape(-1, 2)
+        of_epoch = [math.ceil(len(self._order(i, 0)) / config.batch_size) for i in range(len(config.stages))]
+        self.n_steps = [n * stage.epochs for n, stage in zip(of_epoch, config.stages, strict=True)]
+        self.state = State()
+        self.best: dict[str, Tensor] = {}
+        self.resumed: Saved | None = None
         if self.checkpoint.exists():
-            self.state, self.best, self.resumed = load_checkpoint(self.checkpoint, network)
+            self.resumed = load_checkpoint(self.checkpoint, network)
+            self.state, self.best = self.resumed.state, self.resumed.best
         else:
-            _standardise(network, data, train_at, config)
-        past = [n * stage.epochs for n, stage in zip(n_steps, config.stages, strict=True)][: self.state.stage]
-        self.done = sum(past) + n_steps[self.state.stage] * self.state.epoch
+            standardise(network, data, train_at, config)
+        self.done = sum(self.n_steps[: self.state.stage]) + of_epoch[self.state.stage] * self.state.epoch
 
     def to_the_end(self) -> list[dict[str, Any]]:
         first = self.state.stage
         for index, stage in enumerate(self.config.stages[first:], start=first):
             if index > first:
                 self.state.stage, self.state.epoch = index, 0
+                self.done = sum(self.n_steps[:index])
             self._stage(index, stage)
         if self.best:
             self.network.load_state_dict(self.best)
         return self.state.history
 
     def _stage(self, index: int, stage: StageConfig) -> None:
-        if self.best and self.state.epoch == 0:
-            self.network.load_state_dict(self.best)
+        state, rule = self.state, self.config.rule(stage)
+        if state.epoch == 0:
+            self._begin(stage, rule)
         optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=stage.lr, weight_decay=self.config.weight_decay, fused=True
         )
+        average = MovingAverage(self.network, self.config.ema_decay)
         if self.resumed is not None:
-            restore_optimiser(optimiser, self.network, self.resumed)
+            restore_optimiser(optimiser, self.network, self.resumed.optimiser)
+            average.restore(self.resumed.average)
             self.resumed = None
         labels, n_classes = self.data.targets.labels[self.train_at], len(self.data.targets.classes)
         weights = torch.from_numpy(class_weights(labels, n_classes, stage.class_weight_exponent)).to(self.device)
-        for epoch in range(self.state.epoch, stage.epochs):
+        for epoch in range(state.epoch, stage.epochs):
+            if stage.patience and state.waited >= stage.patience:
+                break
             started = time.perf_counter()
-            row: dict[str, Any] = {
-                "stage": stage.name,
-                "epoch": epoch + 1,
-                **self._epoch(optimiser, index, epoch, weights),
-            }
-            if self.config.select == "macro_f1":
-                row["dev_macro_f1"] = self._score()
-                self._keep_best(row["dev_macro_f1"], f"{stage.name} epoch {epoch + 1}")
+            done = self._epoch(optimiser, average, index, epoch, weights)
+            row: dict[str, Any] = {"stage": stage.name, "epoch": epoch + 1, **done}
+            if rule != "last":
+                with average.applied():
+                    row[f"dev_{rule}"] = self._score(stage, rule)
+                    self._keep_best(row[f"dev_{rule}"], f"{stage.name} epoch {epoch + 1}")
             row["seconds"] = round(time.perf_counter() - started, 3)
-            self.state.history.append(row)
-            self.state.epoch = epoch + 1
-            save_checkpoint(self.checkpoint, self.network, optimiser, self.best, self.state)
+            state.history.append(row)
+            state.epoch = epoch + 1
+            save_checkpoint(self.checkpoint, self.network, optimiser, self.best, average.mean, state)
+        average.settle()
 
-    def _epoch(self, optimiser: torch.optim.Optimizer, index: int, epoch: int, weights: Tensor) -> dict[str, float]:
+    def _begin(self, stage: StageConfig, rule: str) -> None:
+        """Start a stage from the best weights so far; where the rule is another than before, they are a candidate."""
+        state = self.state
+        if self.best:
+            self.network.load_state_dict(self.best)
+        if rule == "last":
+            self.best, state.best_score = {}, None
+        elif state.rule and state.rule != rule:
+            state.best_score = None
+            self._keep_best(self._score(stage, rule), f"the start of {stage.name}")
+        state.rule, state.waited = rule, 0
+
+    def _epoch(
+        self, optimiser: torch.optim.Optimizer, average: MovingAverage, index: int, epoch: int, weights: Tensor
+    ) -> dict[str, float]:
         config, stage = self.config, self.config.stages[index]
         batches = samplers.batches(self._order(index, epoch), config.batch_size, lengths=self.lengths)
+        parts = [np.array_split(batch, min(config.accumulate, len(batch))) for batch in batches]
         torch.manual_seed(int(np.random.SeedSequence((config.seed, index, epoch)).generate_state(1)[0]))
         mix_rng = np.random.default_rng((5, config.seed, index, epoch))
+        soft = self.data.targets.of_epoch(
+            config.targets, smoothing=config.label_smoothing, seed=self._seed(index), epoch=epoch,
+            drop_share=config.vote_drop_share,
+        )  # fmt: skip
         self.network.train()
-        total_loss = waited = 0.0
-        started = waiting = time.perf_counter()
-        for step, (at, rows) in enumerate(self.data.read(batches, config.stride, self.device)):
-            waited += time.perf_counter() - waiting
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(stage, epoch + step / len(batches))
-            mix = Mix.draw(len(at), config.mixup_p, config.mixup_alpha, mix_rng).to(self.device)
-            y_c = mix(torch.from_numpy(self.targets[at]).to(self.device))
-            y_r = mix(torch.from_numpy(self.data.targets.attribute_values[at]).to(self.device))
-            with autocast(config.precision, self.device):
-                x = self.network.embed(rows)
-            logits, attributes = self.network.head(mix(x.float()))
-            loss = config.classification_weight * soft_cross_entropy(logits, y_c, weights)
-            if attributes.shape[1]:
-                loss = loss + config.attribute_weight * masked_mse(attributes, y_r)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise ConfigError(
-                    f"{stage.name}, epoch {epoch + 1}: the loss became {value}. Lower --lr or use --precision float32; "
-                    "the last epoch's checkpoint is kept."
-                )
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.network.parameters(), config.grad_clip)
-            optimiser.step()
-            total_loss += value
-            self.done += 1
-            if self.progress is not None:
-                self.progress(self.done, self.n_steps, f"{stage.name} epoch {epoch + 1}/{stage.epochs}")
-            waiting = time.perf_counter()
+        total_value = waited = 0.0
+        started = time.perf_counter()
+        with closing(self.data.read([part for batch in parts for part in batch], config.stride, self.device)) as reader:
+            for step, batch in enumerate(parts):
+                for group in optimiser.param_groups:
+                    group["lr"] = learning_rate(stage, epoch + step / len(batches))
+                optimiser.zero_grad(set_to_none=True)
+                for part in batch:
+                    waiting = time.perf_counter()
+                    at, rows = next(reader)
+                    waited += time.perf_counter() - waiting
+                    mix = Mix.draw(len(at), config.mixup_p, config.mixup_alpha, mix_rng).to(self.device)
+                    loss = self._loss(stage, at, rows, mix, soft, weights) * (len(part) / len(batches[step]))
+                    value = loss.item()
+                    if not math.isfinite(value):
+                        raise ConfigError(
+                            f"{stage.name}, epoch {epoch + 1}: the loss became {value}. Lower --lr or use --precision "
+                            "float32; the last epoch's checkpoint is kept."
+                        )
+                    loss.backward()
+                    total_value += value
+                if config.grad_clip:
+                    nn.utils.clip_grad_norm_(self.network.parameters(), config.grad_clip)
+                optimiser.step()
+                average.update()
+                self.done += 1
+                if self.progress is not None:
+                    self.progress(self.done, sum(self.n_steps), f"{stage.name} epoch {epoch + 1}/{stage.epochs}")
         wall = max(time.perf_counter() - started, 1e-9)
-        mean_loss = total_loss / max(len(batches), 1)
+        mean_loss = total_value / max(len(batches), 1)
         return {"loss": mean_loss, "lr": learning_rate(stage, epoch), "waiting_share": round(waited / wall, 4)}
 
-    def _order(self, index: int, epoch: int) -> Indices:
-        at, seed = self.train_at, self.config.seed * 101 + index
-        if self.config.stages[index].sampler == "shuffled":
-            return at[samplers.shuffled(len(at), seed=seed, epoch=epoch)]
-        share = self.config.no_consensus_share
-        labels = self.data.targets.labels[at]
-        return at[samplers.balanced_subset(labels, seed=seed, epoch=epoch, no_consensus_share=share)]
+    def _loss(
+        self, stage: StageConfig, at: Indices, rows: Rows, mix: Mix, soft: NDArray[np.float32], weights: Tensor
+    ) -> Tensor:
+        y_c = mix(torch.from_numpy(soft[at]).to(self.device))
+        y_r = mix(torch.from_numpy(self.data.targets.attribute_values[at]).to(self.device))
+        with autocast(self.config.precision, self.device):
+            x = self.network.embed(rows)
+        logits, attributes = self.network.head(mix(x.float()))
+        return total_loss(stage.loss, logits, y_c, weights, attributes, y_r, self.ranges)
 
-    def _score(self) -> float:
-        """Mean macro-F1 over balanced draws from the whole held-out part, so that rare classes count as others do."""
-        logits, _ = predict(self.network, self.data, self.dev_at, self.config, self.device)
-        labels, classes = self.data.targets.labels[self.dev_at], self.data.targets.classes
-        draws = balanced_sets(labels, seed=self.config.seed)
-        scores = [metrics.classification(logits[d].argmax(1), labels[d], classes).macro_f1 for d in draws]
-        return float(np.mean(scores))
+    def _seed(self, index: int) -> int:
+        return self.config.seed * 101 + index
+
+    def _order(self, index: int, epoch: int) -> Indices:
+        stage, labels = self.config.stages[index], self.data.targets.labels[self.train_at]
+        share = self.config.no_consensus_share
+        order = samplers.epoch_order(stage, labels, seed=self._seed(index), epoch=epoch, no_consensus_share=share)
+        return self.train_at[order]
+
+    def _score(self, stage: StageConfig, rule: str) -> float:
+        logits, attributes = predict(self.network, self.data, self.dev_at, self.config, self.device)
+        return held_out_score(
+            rule, self.config.select_on, logits, attributes, self.data.targets, self.dev_at, stage.loss,
+            seed=self.config.seed,
+        )  # fmt: skip
 
     def _keep_best(self, score: float, at: str) -> None:
-        if score > self.state.best_score:
-            self.state.best_score, self.state.best_at = score, at
+        self.state.waited += 1
+        if self.state.best_score is None or score > self.state.best_score:
+            self.state.best_score, self.state.best_at, self.state.waited = score, at, 0
             self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 
 
 def predict(
-    network: DeepSER, data: TrainingData, at: Indices, config: TrainConfig, device: torch.device
+    network: Network, data: TrainingData, at: Indices, config: TrainConfig, device: torch.device
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Class logits (n, C) and attributes (n, A) of the clips `at`, in that order."""
     logits = np.zeros((len(at), len(data.targets.classes)), np.float32)
@@ -195,31 +231,3 @@ def predict(
             logits[places] = y_c.float().cpu().numpy()
             attributes[places] = y_r.float().cpu().numpy()
     return logits, attributes
-
-
-def learning_rate(stage: StageConfig, at_epoch: float) -> float:
-    """The learning rate at a fractional epoch of a stage: linear warm-up, then constant or cosine to zero."""
-    warm = min(1.0, (at_epoch + 1e-2) / stage.warmup_epochs) if stage.warmup_epochs else 1.0
-    if stage.schedule == "constant":
-        return stage.lr * warm
-    return stage.lr * warm * 0.5 * (1 + math.cos(math.pi * at_epoch / stage.epochs))
-
-
-def _standardise(network: DeepSER, data: TrainingData, train_at: Indices, config: TrainConfig) -> None:
-    """Set each input's mean and deviation per stored layer and dim from (a sample of) the training clips."""
-    if not network.standardises:
-        return
-    sample = np.sort(train_at[samplers.shuffled(len(train_at), seed=0, epoch=0)[:N_STATISTICS_CLIPS]])
-    n_rows = [0] * len(data.refs)
-    sums: list[Any] = [0.0] * len(data.refs)
-    squares: list[Any] = [0.0] * len(data.refs)
-    for _, rows in data.read(samplers.batches(sample, PREDICT_BATCH_SIZE), config.stride):
-        for i, (values, _) in enumerate(rows):
-            values = values.double()
-            n_rows[i] += values.shape[1]
-            sums[i] = sums[i] + values.sum(1, keepdim=True)
-            squares[i] = squares[i] + values.square().sum(1, keepdim=True)
-    for i in range(len(data.refs)):
-        mean = sums[i] / max(n_rows[i], 1)
-        variance = (squares[i] / max(n_rows[i], 1) - mean.square()).clamp(min=0)
-        network.set_statistics(i, mean.float(), variance.sqrt().float())

@@ -1,12 +1,13 @@
 """`medusa fit-deepser` and `medusa fit-meta`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from deepser.config import LOSS_TARGETS, SELECTIONS, MemberConfig, NetworkConfig, TrainConfig
-from ensemble.config import INPUTS, STARTS, MetaConfig
+from deepser.config import LOSS_TARGETS, NETWORKS, POOLINGS, SCHEDULES, SELECTIONS, NetworkConfig, TrainConfig
+from deepser.presets import find_preset, member_config, parse_changes
+from ensemble.config import INPUTS, METAS, N_HIDDEN, SOUPS, STARTS, ForestConfig, MetaConfig
 from featurestore.errors import ConfigError
 from featurestore.terminal import (
     CvOption,
@@ -16,7 +17,7 @@ from featurestore.terminal import (
     StoreOption,
     bar,
     console,
-    network,
+    panel,
     reads,
     say,
     split_names,
@@ -27,43 +28,64 @@ from featurestore.terminal import (
 )
 
 if TYPE_CHECKING:
+    from ensemble.selection import Rule
     from featurestore.manifest import Manifest
 
+
+def of_preset(title: str) -> Callable[..., Any]:
+    """An option that changes the preset where it is given; the help shows MEDUSA's value as its default."""
+    plain = panel(title)
+    return lambda text, *names, default, **settings: plain(text, *names, show_default=str(default), **settings)
+
+
+preset_panel = panel("Preset")
+shape, stage, train_option = of_preset("Network"), of_preset("Stages"), of_preset("Training")
 TRAIN, NETWORK, META = TrainConfig(), NetworkConfig(), MetaConfig()
+FOREST = ForestConfig()
 STAGE1, STAGE2 = TRAIN.stages
 
 
 def fit_deepser(
-    features: Annotated[str, reads("Two or more feature sets, layers after @: a,b@3+4,c.")],
     manifest: ManifestOption,
+    features: Annotated[str | None, reads("Feature sets, layers after @: a,b@3+4,c. Default: the preset's.")] = None,
     store: StoreOption = Path("store"),
     cv: CvOption = None,
     folds: Annotated[int, reads("Speaker-disjoint folds within split train.", min=1)] = 1,
-    name: Annotated[str | None, writes("Default: from features and seed.")] = None,
+    preset: Annotated[str, preset_panel("A published system; what follows changes it. README lists them.")] = "medusa",
+    change: Annotated[
+        list[str] | None, preset_panel("Any setting in config.json: train.mixup_alpha=0.4.", "--set")
+    ] = None,
+    name: Annotated[str | None, writes("Default: from features, or preset, and seed.")] = None,
     runs: RunsOption = Path("runs"),
     overwrite: Annotated[bool, writes("Start a member of that name anew.", "--overwrite")] = False,
-    d: Annotated[int, network("Width.")] = NETWORK.d,
-    n_layers: Annotated[int, network("Transformer layers of each Enc.")] = NETWORK.n_layers,
-    n_heads: Annotated[int, network("Attention heads; they divide d.")] = NETWORK.n_heads,
-    dropout: Annotated[float, network("Share of units dropped.")] = NETWORK.dropout,
-    stride: Annotated[int, network("Frames averaged into one.")] = TRAIN.stride,
-    seed: Annotated[int, training("Of weights, order and MixUp.")] = TRAIN.seed,
-    epochs: Annotated[int, training("Stage 1: all clips.", min=1)] = STAGE1.epochs,
-    stage2_epochs: Annotated[int, training("Stage 2: balanced; 0: none.", min=0)] = STAGE2.epochs,
-    lr: Annotated[float, training("Learning rate of stage 1.")] = STAGE1.lr,
-    stage2_lr: Annotated[float, training("Learning rate of stage 2.")] = STAGE2.lr,
-    schedule: Annotated[str, training("constant or cosine.")] = STAGE1.schedule,
-    warmup_epochs: Annotated[float, training("Linear warm-up of stage 1.")] = STAGE1.warmup_epochs,
-    batch_size: Annotated[int, training("Utterances per step.")] = TRAIN.batch_size,
-    weight_decay: Annotated[float, training("Of AdamW.")] = TRAIN.weight_decay,
-    mixup: Annotated[float, training("Share of clips mixed.")] = TRAIN.mixup_p,
-    targets: Annotated[str, training(" or ".join(LOSS_TARGETS) + ".")] = TRAIN.targets,
-    label_smoothing: Annotated[float, training("Share of the target spread evenly.")] = TRAIN.label_smoothing,
-    select: Annotated[str, training(f"Epoch kept: {' or '.join(SELECTIONS)}.")] = TRAIN.select,
-    precision: Annotated[str, system("auto, float32, bfloat16.")] = TRAIN.precision,
+    kind: Annotated[str | None, shape(", ".join(NETWORKS) + ".", "--network", default=NETWORK.kind)] = None,
+    d: Annotated[int | None, shape("Width.", default=NETWORK.d)] = None,
+    n_layers: Annotated[int | None, shape("Transformer layers of each Enc.", default=NETWORK.n_layers)] = None,
+    n_heads: Annotated[int | None, shape("Attention heads; they divide d.", default=NETWORK.n_heads)] = None,
+    pooling: Annotated[str | None, shape(", ".join(POOLINGS) + ".", default=NETWORK.pooling)] = None,
+    dropout: Annotated[float | None, shape("Share of units dropped.", default=NETWORK.dropout)] = None,
+    stride: Annotated[int | None, shape("Frames averaged into one.", default=TRAIN.stride)] = None,
+    epochs: Annotated[int | None, stage("Stage 1: all clips.", default=STAGE1.epochs, min=1)] = None,
+    stage2_epochs: Annotated[int | None, stage("Stage 2: balanced; 0: none.", default=STAGE2.epochs, min=0)] = None,
+    lr: Annotated[float | None, stage("Learning rate of stage 1.", default=STAGE1.lr)] = None,
+    stage2_lr: Annotated[float | None, stage("Learning rate of stage 2.", default=STAGE2.lr)] = None,
+    schedule: Annotated[str | None, stage(", ".join(SCHEDULES) + ".", default=STAGE1.schedule)] = None,
+    warmup_epochs: Annotated[float | None, stage("Linear warm-up of stage 1.", default=STAGE1.warmup_epochs)] = None,
+    seed: Annotated[int | None, train_option("Of weights, order and MixUp.", default=TRAIN.seed)] = None,
+    batch_size: Annotated[int | None, train_option("Utterances per step.", default=TRAIN.batch_size)] = None,
+    weight_decay: Annotated[float | None, train_option("Of AdamW.", default=TRAIN.weight_decay)] = None,
+    mixup: Annotated[float | None, train_option("Share of clips mixed.", default=TRAIN.mixup_p)] = None,
+    targets: Annotated[str | None, train_option(", ".join(LOSS_TARGETS) + ".", default=TRAIN.targets)] = None,
+    label_smoothing: Annotated[
+        float | None, train_option("Share of the target spread evenly.", default=TRAIN.label_smoothing)
+    ] = None,
+    select: Annotated[
+        str | None, train_option(f"Epoch kept: {', '.join(SELECTIONS)}, ccc:ATTRIBUTE.", default=TRAIN.select)
+    ] = None,
+    precision: Annotated[str | None, system("auto, float32, bfloat16.", show_default=TRAIN.precision)] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Train one member, DeepSER over two or more feature sets, and keep its posteriors in the store.
+    """Train one member, DeepSER or another network over cached features, and keep its posteriors in the store.
 
     With --cv every utterance is judged by a model that learned from the other folds; otherwise the manifest's split
     says what to learn from. An interrupted fit goes on at its last finished epoch.
@@ -77,18 +99,28 @@ def fit_deepser(
 
     if cv is not None and folds != 1:
         raise ConfigError("--cv names the folds and --folds makes them; give one of the two.")
-    stages = [replace(STAGE1, epochs=epochs, lr=lr, schedule=schedule, warmup_epochs=warmup_epochs)]
-    if stage2_epochs:
-        stages.append(replace(STAGE2, epochs=stage2_epochs, lr=stage2_lr, schedule=schedule))
-    train = replace(
-        TRAIN, stages=tuple(stages), batch_size=batch_size, weight_decay=weight_decay, mixup_p=mixup, targets=targets,
-        label_smoothing=label_smoothing, select=select, stride=stride, seed=seed, precision=precision,
-    )  # fmt: skip
-    shape = replace(NETWORK, d=d, n_layers=n_layers, n_heads=n_heads, dropout=dropout)
-    refs = split_names(features)
-    config = MemberConfig(name or _member_name(refs, seed), tuple(refs), shape, train)
+    chosen = find_preset(preset)
+    if stage2_epochs == 0 and len(chosen.train.stages) > 1:
+        chosen, stage2_epochs = replace(chosen, train=replace(chosen.train, stages=chosen.train.stages[:1])), None
+        stage2_lr = None
+    flags = {
+        "network.kind": kind, "network.d": d, "network.n_layers": n_layers, "network.n_heads": n_heads,
+        "network.pooling": pooling, "network.dropout": dropout, "train.stride": stride, "train.seed": seed,
+        "train.stages.0.epochs": epochs, "train.stages.1.epochs": stage2_epochs or None, "train.stages.0.lr": lr,
+        "train.stages.1.lr": stage2_lr, "train.stages.*.schedule": schedule,
+        "train.stages.0.warmup_epochs": warmup_epochs, "train.batch_size": batch_size,
+        "train.weight_decay": weight_decay, "train.mixup_p": mixup, "train.targets": targets,
+        "train.label_smoothing": label_smoothing, "train.select": select, "train.precision": precision,
+    }  # fmt: skip
+    refs = split_names(features) if features is not None else list(chosen.features)
+    if not refs:
+        raise ConfigError(f"Preset {preset} reads any features: name them with --features.")
+    changes = {path: value for path, value in flags.items() if value is not None} | parse_changes(change or [])
+    config = member_config(name or "unnamed", refs, chosen, changes)
+    if name is None:
+        config = replace(config, name=_member_name(refs, config.train.seed, preset))
     table, opened = Manifest.read(manifest), FeatureStore.open(store)
-    plan = plan_folds(table, cv=cv, n_folds=folds, seed=seed)
+    plan = plan_folds(table, cv=cv, n_folds=folds, seed=config.train.seed)
     with bar(config.name, len(plan.names)) as show:
 
         def on_step(fold: str, done: int, total: int, what: str) -> None:
@@ -103,9 +135,10 @@ def fit_deepser(
     say(f"member in {runs / config.name}, posteriors in {store} as posteriors/{config.name}")
 
 
-def _member_name(features: Sequence[str], seed: int) -> str:
-    """A name that is safe as a directory's and a feature set's: a,b@3+4 and seed 0 -> a_b.3+4_s0."""
-    return "_".join(ref.replace("@", ".").replace("/", "-") for ref in features) + f"_s{seed}"
+def _member_name(features: Sequence[str], seed: int, preset: str) -> str:
+    """A name that is safe as a directory's and a feature set's: a,b@3+4 and seed 0 -> a_b.3+4_s0, PRESET_a_b.3+4_s0."""
+    of_preset = [] if preset == "medusa" else [preset]
+    return "_".join([*of_preset, *(ref.replace("@", ".").replace("/", "-") for ref in features)]) + f"_s{seed}"
 
 
 def _print_scores(store: Any, manifest: "Manifest", name: str, cv: str | None) -> None:
@@ -124,42 +157,70 @@ def fit_meta(
     members: Annotated[str | None, reads("m01,m02,...; default: every member in the store.")] = None,
     cv: CvOption = None,
     in_sample: Annotated[bool, reads("Allow posteriors of training utterances.", "--in-sample")] = False,
+    top: Annotated[int | None, reads("Only the best so many members.", min=1)] = None,
+    greedy: Annotated[bool, reads("Only members that greedy forward selection takes.", "--greedy")] = False,
     name: Annotated[str, writes("Of the ensemble.")] = "meta",
     runs: RunsOption = Path("runs"),
+    weights_plot: Annotated[Path | None, writes("Draw weights and reliability by member and class (.png).")] = None,
+    meta: Annotated[str, training(" or ".join(METAS) + ".")] = METAS[0],
     seeds: Annotated[int, training("Trained at once, then averaged.", min=1)] = len(META.seeds),
-    inputs: Annotated[str, training(" or ".join(INPUTS) + ".")] = META.inputs,
+    inputs: Annotated[str | None, training(f"{', '.join(INPUTS)}; default: {META.inputs}, a forest's logits.")] = None,
+    soup: Annotated[str, training("Seeds averaged: " + " or ".join(SOUPS) + ".")] = META.soup,
+    hidden: Annotated[int, training("Hidden units of an MLP.", min=1)] = N_HIDDEN,
     lr: Annotated[float, training("Learning rate.")] = META.lr,
     batch_size: Annotated[int, training("Utterances per step.")] = META.batch_size,
     rounds: Annotated[int, training("Rounds of training, at most.")] = META.rounds,
     start: Annotated[str, training(" or ".join(STARTS) + ".")] = META.start,
     select: Annotated[str, training(f"Round kept: {' or '.join(SELECTIONS)}.")] = META.select,
 ) -> None:
-    """Fit the linear meta-classifier on members' posteriors, and compare members, votes, meta and soup.
+    """Fit a meta-classifier on members' posteriors, and compare members, votes, meta and soup.
 
-    Example: `medusa fit-meta --seeds 6 --members m01,m02,m03 -m corpus.csv`
+    Members, rounds and weights are chosen on other utterances than those scored.
+
+    Example: `medusa fit-meta --seeds 6 --members m01,m02,m03 -m corpus.csv --weights-plot weights.png`
     """
     from deepser.report import scores_table
     from ensemble.fit import fit_ensemble
     from ensemble.members import find_members, record_members
+    from ensemble.tables import learned_picture, learned_tables
     from featurestore.manifest import Manifest
     from featurestore.store import FeatureStore
 
-    config = replace(
-        META, inputs=inputs, seeds=tuple(range(seeds)), lr=lr, batch_size=batch_size, rounds=rounds, start=start,
-        select=select,
-    )  # fmt: skip
+    if weights_plot is not None and meta != "linear":
+        raise ConfigError("--weights-plot shows a linear meta-classifier's weights; leave it out, or --meta linear.")
+    config: MetaConfig | ForestConfig = ForestConfig(inputs=inputs or FOREST.inputs)
+    if meta != "forest":
+        config = replace(
+            META, inputs=inputs or META.inputs, seeds=tuple(range(seeds)), lr=lr, batch_size=batch_size,
+            rounds=rounds, start=start, select=select, soup=soup, hidden=hidden if meta == "mlp" else 0,
+        )  # fmt: skip
     table, opened = Manifest.read(manifest), FeatureStore.open(store)
     chosen = find_members(opened) if members is None else split_names(members)
     with working("fitting the meta-classifier") as show:
         _, report = fit_ensemble(
-            opened, table, chosen, name=name, config=config, folds=cv, in_sample=in_sample, directory=runs / name,
-            progress=lambda what: show(f"meta-classifier: {what}"),
+            opened, table, chosen, name=name, config=config, select=_rule(meta, top, greedy), folds=cv,
+            in_sample=in_sample, directory=runs / name, progress=show,
         )  # fmt: skip
     unknown = record_members(runs / name, opened, report.members, runs)
     for part, rows in report.parts.items():
         console().print(scores_table(rows, title=part))
+    if report.learned is not None:
+        console().print(learned_tables(report.learned))
+        if weights_plot is not None:
+            learned_picture(report.learned, weights_plot, name)
+            say(f"wrote {weights_plot}")
     for note in report.notes:
         say(f"note: {note}", "dim")
     if unknown:
         say(f"note: no run directory in {runs} made {', '.join(unknown)}; `medusa predict` needs it.", "dim")
     say(f"ensemble in {runs / name}, posteriors in {store} as posteriors/{name}")
+
+
+def _rule(meta: str, k: int | None, forward: bool) -> "Rule | None":
+    from ensemble.selection import greedy, top
+
+    if meta not in METAS:
+        raise ConfigError(f"--meta {meta!r}: expected {', '.join(METAS)}.")
+    if k is not None and forward:
+        raise ConfigError("--top and --greedy both choose members; give one of the two.")
+    return greedy() if forward else None if k is None else top(k)

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from deepser.config import NetworkConfig
-from deepser.enc import Dropout, attend
-from deepser.network import DeepSER
+from deepser.networks.attention import Dropout, attend
+from deepser.networks.network import Network
 
 INPUTS = [(2, 12), (1, 7), (1, 5)]
 SMALL = NetworkConfig(d=16, n_layers=2, n_heads=2, dropout=0.0)
@@ -32,7 +32,7 @@ def batch_of(*clips: list[Tensor]) -> Batch:
 def test_a_clip_alone_equals_the_clip_among_longer_and_shorter_mates(n_inputs: int, n_layers: int) -> None:
     torch.manual_seed(0)
     config = NetworkConfig(d=16, n_layers=n_layers, n_heads=2, dropout=0.0)
-    network = DeepSER(INPUTS[:n_inputs], 4, [(1, 7), (0, 1)], config).eval()
+    network = Network(INPUTS[:n_inputs], 4, [(1, 7), (0, 1)], config).eval()
     clips = [clip(lengths[:n_inputs], i) for i, lengths in enumerate([(9, 3, 4), (30, 1, 9), (2, 20, 1), (5, 0, 3)])]
     together = network(batch_of(*clips))
     for i, one in enumerate(clips):
@@ -42,14 +42,15 @@ def test_a_clip_alone_equals_the_clip_among_longer_and_shorter_mates(n_inputs: i
 
 def test_fusion_follows_algorithm_2() -> None:
     torch.manual_seed(0)
-    network = DeepSER(INPUTS[:2], 4, [(1, 7)], SMALL).eval()
+    network = Network(INPUTS[:2], 4, [(1, 7)], SMALL).eval()
     h, g = clip((6, 3), 0)
     all_valid = [torch.ones(1, t, dtype=torch.bool) for t in (6, 3, 9, 18)]
-    h_out = network.unimodal[0](network.inputs[0](h)[None], all_valid[0])
-    g_out = network.unimodal[1](network.inputs[1](g)[None], all_valid[1])
-    f1 = network.fusion[0](torch.cat([h_out.sequences[0], g_out.sequences[0]], 1), all_valid[2])
-    f2 = network.fusion[1](torch.cat([h_out.sequences[1], g_out.sequences[1], f1.sequences[1]], 1), all_valid[3])
-    x = network.merge(torch.cat([h_out.pooled, g_out.pooled, f2.pooled], 1))
+    body = network.body
+    h1, h2 = body.unimodal[0](network.inputs[0](h)[None], all_valid[0])
+    g1, g2 = body.unimodal[1](network.inputs[1](g)[None], all_valid[1])
+    _, f1_last = body.fusion[0](torch.cat([h1, g1], 1), all_valid[2])
+    _, f2_last = body.fusion[1](torch.cat([h2, g2, f1_last], 1), all_valid[3])
+    x = body.merge(torch.cat([h2.mean(1), g2.mean(1), f2_last.mean(1)], 1))
     logits, attributes = network(batch_of([h, g]))
     torch.testing.assert_close(logits, network.head.classes(torch.relu(x)))
     assert network.head.attributes is not None
@@ -57,14 +58,14 @@ def test_fusion_follows_algorithm_2() -> None:
 
 
 def test_attributes_stay_on_their_own_scales() -> None:
-    network = DeepSER(INPUTS[:2], 3, [(1, 7), (-1, 1)], SMALL).eval()
+    network = Network(INPUTS[:2], 3, [(1, 7), (-1, 1)], SMALL).eval()
     _, attributes = network(batch_of(*(clip((t, 4), t) for t in range(1, 20))))
     assert ((attributes[:, 0] > 1) & (attributes[:, 0] < 7)).all()
     assert (attributes[:, 1].abs() < 1).all()
 
 
 def test_a_corpus_without_attributes_has_an_empty_output() -> None:
-    logits, attributes = DeepSER(INPUTS[:2], 3, [], SMALL)(batch_of(clip((4, 4), 0)))
+    logits, attributes = Network(INPUTS[:2], 3, [], SMALL)(batch_of(clip((4, 4), 0)))
     assert logits.shape == (1, 3)
     assert attributes.shape == (1, 0)
 
@@ -83,7 +84,7 @@ def test_the_papers_configuration_has_the_size_its_layers_imply() -> None:
     d, ff = config.d, config.ff_multiple * config.d
     layer = 4 * d * d + 4 * d + 2 * d * ff + d + ff + 4 * d
     enc = 2 * (d * d + d) + 2 * layer
-    network = DeepSER([(1, d), (1, d)], 8, [(1, 7)] * 3, config)
+    network = Network([(1, d), (1, d)], 8, [(1, 7)] * 3, config)
     assert sum(p.numel() for p in network.parameters()) == 4 * enc + 3 * d * d + d + 11 * (d + 1) + 2
 
 

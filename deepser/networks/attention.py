@@ -1,6 +1,4 @@
-"""Enc, DeepSER's building block: a small masked transformer that returns every layer's sequence and their pool."""
-
-from dataclasses import dataclass
+"""Masked attention and the transformer layer that the networks are made of."""
 
 import torch
 from torch import Tensor, nn
@@ -8,13 +6,7 @@ from torch.nn import functional as F
 
 from deepser.config import NetworkConfig
 
-
-@dataclass(frozen=True)
-class EncOutput:
-    """`sequences`: one (B, T, d) per transformer layer; `pooled`: (B, d), the mean of the last one's valid frames."""
-
-    sequences: tuple[Tensor, ...]
-    pooled: Tensor
+Masked = tuple[Tensor, Tensor]  # a padded sequence (B, T, D) and which of its frames are valid (B, T) bool
 
 
 class Dropout(nn.Module):
@@ -61,26 +53,11 @@ class TransformerLayer(nn.Module):
         return x + self.dropout(self.ff_out(F.relu(self.ff_in(self.norm_ff(x)))))
 
 
-class Enc(nn.Module):
-    """Linear, ReLU, linear, then transformer layers (MEDUSA, Algorithm 1)."""
-
-    def __init__(self, in_dim: int, config: NetworkConfig) -> None:
-        super().__init__()
-        self.project = nn.Sequential(nn.Linear(in_dim, config.d), nn.ReLU(), nn.Linear(config.d, config.d))
-        self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.n_layers))
-
-    def forward(self, x: Tensor, valid: Tensor) -> EncOutput:
-        """(B, T, in_dim), valid (B, T) bool -> every layer's sequence and the masked mean of the last."""
-        x = self.project(x)
-        sequences = []
-        for layer in self.layers:
-            x = layer(x, valid)
-            sequences.append(x)
-        return EncOutput(tuple(sequences), masked_mean(x, valid))
-
-
 def attend(q: Tensor, k: Tensor, v: Tensor, valid: Tensor) -> Tensor:
-    """Softmax attention of (B, heads, T, d_head) over the keys that are valid, (B, T) bool."""
+    """Softmax attention of queries (B, heads, T, d_head) over the keys and values (B, heads, S, d_head) that are valid.
+
+    valid: (B, S) bool, at least one key of each clip.
+    """
     if q.device.type != "cpu" or q.dtype == torch.float32:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=valid[:, None, None, :])
     # On CPUs with bf16 matrix units the plain product is 3-5x faster than torch's fused
@@ -88,24 +65,3 @@ def attend(q: Tensor, k: Tensor, v: Tensor, valid: Tensor) -> Tensor:
     with torch.autocast("cpu", enabled=False):
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         return scores.masked_fill(~valid[:, None, None, :], float("-inf")).softmax(-1) @ v
-
-
-def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
-    """(B, T, d), valid (B, T) bool -> (B, d): the mean over valid frames; zeros where a clip has none."""
-    weight = valid.to(x.dtype).unsqueeze(-1)
-    return (x * weight).sum(1) / weight.sum(1).clamp(min=1)
-
-
-def pad(values: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """Packed rows (sum T, D) and offsets (B + 1,) -> padded (B, T, D) and valid (B, T) bool, on the rows' device.
-
-    A clip without rows gets one valid row of zeros, so that attention over it is defined.
-    """
-    lengths = offsets[1:] - offsets[:-1]
-    n_frames = max(int(lengths.max()), 1)
-    filled = torch.arange(n_frames, device=values.device) < lengths[:, None]
-    padded = values.new_zeros((*filled.shape, values.shape[-1]))
-    padded[filled] = values
-    valid = filled.clone()
-    valid[:, 0] = True
-    return padded, valid

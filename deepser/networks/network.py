@@ -1,0 +1,136 @@
+"""What every network has in common: inputs of stored layers, a body that makes one vector of a clip, and the head."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepser.config import NetworkConfig
+from deepser.networks.attention import Dropout, Masked
+from deepser.networks.baseline import Baseline
+from deepser.networks.cross_attention import CrossAttention
+from deepser.networks.deepser import DeepSER
+from deepser.networks.late_fusion import LateFusion
+from deepser.networks.srpol import Srpol
+from deepser.networks.unimodal import Unimodal
+
+Rows = Sequence[tuple[Tensor, Tensor]]  # per modality: values (L, sum T, D), offsets (B + 1,) int64
+
+# A body maps (B, T, D) sequences and their masks to x (B, body.width); body.relu: the head takes ReLU(x).
+Body = DeepSER | Unimodal | LateFusion | CrossAttention | Srpol | Baseline
+BODIES: dict[str, Callable[[Sequence[int], NetworkConfig], Body]] = {
+    "deepser": DeepSER,
+    "unimodal": Unimodal,
+    "late-fusion": LateFusion,
+    "cross-attention": CrossAttention,
+    "srpol": Srpol,
+    "baseline": Baseline,
+}
+OF_BODY = ("unimodal.", "fusion.", "merge.")  # parameters that stood beside the head before there were other bodies
+
+
+class FeatureInput(nn.Module):
+    """Stored rows of one feature set -> one sequence: dims standardised, layers summed by learned weights (SUPERB)."""
+
+    mean: Tensor
+    inverse_std: Tensor
+
+    def __init__(self, n_layers: int, dim: int) -> None:
+        super().__init__()
+        self.layer_logits = nn.Parameter(torch.zeros(n_layers))
+        self.register_buffer("mean", torch.zeros(n_layers, 1, dim))
+        self.register_buffer("inverse_std", torch.ones(n_layers, 1, dim))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(L, sum T, D) -> (sum T, D)."""
+        weights = self.layer_logits.softmax(0)
+        return torch.einsum("l,ltd->td", weights, (values - self.mean) * self.inverse_std)
+
+
+class Head(nn.Module):
+    """Class logits and attributes of x or ReLU(x); attributes are low + (high - low) * sigmoid, as 1 + 6 * sigmoid."""
+
+    low: Tensor
+    span: Tensor
+
+    def __init__(
+        self,
+        width: int,
+        n_classes: int,
+        attribute_ranges: Sequence[tuple[float, float]],
+        dropout: float,
+        relu: bool = True,
+    ) -> None:
+        super().__init__()
+        ranges = torch.tensor(attribute_ranges, dtype=torch.float32).reshape(-1, 2)
+        self.relu = relu
+        self.dropout = Dropout(dropout)
+        self.classes = nn.Linear(width, n_classes)
+        self.attributes = nn.Linear(width, len(ranges)) if len(ranges) else None
+        self.register_buffer("low", ranges[:, 0])
+        self.register_buffer("span", ranges[:, 1] - ranges[:, 0])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, width) -> (B, C) logits and (B, A) attributes on their own scales."""
+        x = self.dropout(F.relu(x) if self.relu else x)
+        if self.attributes is None:
+            return self.classes(x), x.new_zeros((len(x), 0))
+        return self.classes(x), self.low + self.span * torch.sigmoid(self.attributes(x))
+
+
+class Network(nn.Module):
+    """Inputs, a body and the head. `embed` gives x, which Manifold MixUp mixes; the head does the rest."""
+
+    def __init__(
+        self,
+        inputs: Sequence[tuple[int, int]],
+        n_classes: int,
+        attribute_ranges: Sequence[tuple[float, float]],
+        config: NetworkConfig,
+    ) -> None:
+        """`inputs`: (number of stored layers, dim) per modality; `attribute_ranges`: (low, high) per attribute."""
+        super().__init__()
+        config.check_inputs(len(inputs))
+        self.standardises = config.input_norm == "standard"
+        self.inputs = nn.ModuleList(FeatureInput(n_layers, dim) for n_layers, dim in inputs)
+        self.body: Body = BODIES[config.kind]([dim for _, dim in inputs], config)
+        self.head = Head(self.body.width, n_classes, attribute_ranges, config.dropout, self.body.relu)
+        self.register_load_state_dict_pre_hook(_name_the_body)
+
+    def set_statistics(self, i: int, mean: Tensor, std: Tensor) -> None:
+        """Standardise input `i` with the mean and deviation (L, 1, D) of the training split's rows."""
+        read = self.inputs[i]
+        assert isinstance(read, FeatureInput)
+        read.mean.copy_(mean)
+        read.inverse_std.copy_(1 / (std + 1e-5))
+
+    def embed(self, batch: Rows) -> Tensor:
+        """Packed (values (L, sum T, D), offsets (B + 1,)) per modality -> x (B, width), before the head's ReLU."""
+        sequences = [pad(read(values), offsets) for read, (values, offsets) in zip(self.inputs, batch, strict=True)]
+        return self.body(sequences)
+
+    def forward(self, batch: Rows) -> tuple[Tensor, Tensor]:
+        """Packed batch -> class logits (B, C) and attributes (B, A) on their own scales."""
+        return self.head(self.embed(batch))
+
+
+def pad(values: Tensor, offsets: Tensor) -> Masked:
+    """Packed rows (sum T, D) and offsets (B + 1,) -> padded (B, T, D) and valid (B, T) bool, on the rows' device.
+
+    A clip without rows gets one valid row of zeros, so that attention over it is defined.
+    """
+    lengths = offsets[1:] - offsets[:-1]
+    n_frames = max(int(lengths.max()), 1)
+    filled = torch.arange(n_frames, device=values.device) < lengths[:, None]
+    padded = values.new_zeros((*filled.shape, values.shape[-1]))
+    padded[filled] = values
+    valid = filled.clone()
+    valid[:, 0] = True
+    return padded, valid
+
+
+def _name_the_body(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for name in [name for name in state if name.removeprefix(prefix).startswith(OF_BODY)]:
+        state[f"{prefix}body.{name.removeprefix(prefix)}"] = state.pop(name)
