@@ -34,11 +34,7 @@ def make_cold(paths: Sequence[Path]) -> None:
         with open(path, "rb", buffering=0) as file:
             while file.readinto(block):
                 pass
-    for path in paths:
-        handle = os.open(path, os.O_RDONLY)
-        os.fsync(handle)  # pages that aren't on disk yet stay
-        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(handle)
+    drop(paths)
     total = sum(path.stat().st_size for path in paths)
     resident = sum(resident_bytes(path) for path in paths)
     if resident > MAX_RESIDENT * total + mmap.PAGESIZE * len(paths) * 0.5:
@@ -46,6 +42,15 @@ def make_cold(paths: Sequence[Path]) -> None:
             f"bench io --cold: {resident / total:.0%} of {paths[0].parent} stay in memory after they were dropped "
             "from the page cache (tmpfs keeps its files there): give --directory on a disk, or leave --cold out."
         )
+
+
+def drop(paths: Sequence[Path]) -> None:
+    """Have the kernel forget the files' pages, but for those that a process has mapped and touched."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        os.fsync(handle)  # pages that aren't on disk yet stay
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(handle)
 
 
 def resident_bytes(path: Path) -> int:

@@ -33,7 +33,10 @@ def features_of(place: Place) -> FeatureSet:
 
 
 class Medusa:
-    """`FeatureSet.gather`; the next batches are announced where the data lies on disk, as the loader does."""
+    """`FeatureSet.gather`; the next batches are announced where the data lies on disk, as the loader does.
+
+    A cold run opens the set anew, so that it includes what only the first reading costs: every utterance's checksum.
+    """
 
     def __init__(self, features: FeatureSet, out: np.ndarray | None, announce: bool) -> None:
         self.features, self.out, self.announce = features, out, announce
