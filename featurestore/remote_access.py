@@ -141,12 +141,14 @@ class RemoteDirectory:
                 return do(filesystem, path)
             except Exception as error:  # every backend has its own
                 failure = error
-            if isinstance(failure, FileNotFoundError) and _is_missing(failure):
+            if isinstance(failure, NotADirectoryError) or _is_missing(failure):
                 if what != "written":
                     raise FileNotFoundError(self.where(at)) from failure
                 break
-            if isinstance(failure, OSError) and (failure.filename or failure.errno in _LOCAL_ERRORS):
-                raise failure  # of the local file
+            if isinstance(failure, OSError) and failure.errno in _LOCAL_ERRORS:
+                raise failure  # of a file that is copied here
+            if self.local is not None:
+                raise StoreError(f"{self.where(at)} can't be {what}: {_told(failure)}.") from failure
             if not _may_pass(failure):
                 break
             if delay is None:
@@ -213,11 +215,12 @@ def _listed(data: bytes, where: str) -> list[str]:
     return sorted(names)
 
 
-def _is_missing(error: FileNotFoundError) -> bool:
+def _is_missing(error: Exception) -> bool:
     """Whether there is no such file: fsspec's HTTP says so of every failure, and has the real one as the cause."""
     cause = error.__cause__
     of_the_network = isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp")
-    return cause is None or isinstance(cause, FileNotFoundError) or not of_the_network or _status(cause) in (404, 410)
+    excused = cause is None or isinstance(cause, FileNotFoundError) or not of_the_network
+    return isinstance(error, FileNotFoundError) and (excused or _status(cause) in (404, 410))
 
 
 def _may_pass(error: Exception) -> bool:
@@ -229,7 +232,7 @@ def _may_pass(error: Exception) -> bool:
     return not isinstance(error, never) and "Credentials" not in type(error).__name__
 
 
-def _status(error: BaseException) -> int | None:
+def _status(error: BaseException | None) -> int | None:
     """The status of an HTTP answer."""
     status = getattr(error, "status", None)
     return status if isinstance(status, int) else None

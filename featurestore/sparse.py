@@ -49,14 +49,20 @@ class SparseFile:
         """The blocks that the byte ranges start:stop touch and that aren't there, sorted."""
         found = self._missing(ranges)
         if found:  # perhaps another process fetched them
-            self._held[:] = self._map_path.read_bytes()[_HEADER.size :]
+            try:
+                self._held[:] = self._map_path.read_bytes()[_HEADER.size :]
+            except OSError as error:
+                raise StoreError(
+                    f"{self._map_path} can't be read: {error.strerror}. If the cache was removed, open the store again."
+                ) from error
             found = self._missing(ranges)
         return sorted(found)
 
     def _missing(self, ranges: Sequence[tuple[int, int]]) -> set[int]:
         found: set[int] = set()
         for start, stop in ranges:
-            first, last = start // self.block_bytes, -(-min(stop, self.size) // self.block_bytes)
+            stop = min(stop, self.size)
+            first, last = start // self.block_bytes, -(-stop // self.block_bytes)
             if start < stop and self._held.count(1, first, last) < last - first:
                 found.update(block for block in range(first, last) if not self._held[block])
         return found
