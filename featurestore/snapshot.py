@@ -1,5 +1,6 @@
 """The segments that a feature set had at one moment, and reading rows from them by position."""
 
+import mmap
 from collections.abc import Sequence
 
 import numpy as np
@@ -82,6 +83,7 @@ class Snapshot:
             position = int(found[i])
             segment = self.segments[self.index.segment[position]]
             local = position - int(self.index.segment_starts[self.index.segment[position]])
+            _touch(rows[i])
             if row_checksum(rows[i], None if scales is None else scales[i]) != segment.checksums()[local, column]:
                 raise StoreError(
                     f"{segment.path}: rows of {self.index.key(position)!r}, layer {layer}, were altered "
@@ -89,6 +91,12 @@ class Snapshot:
                     f"restore it from a copy, or remove {segment.name} and encode its utterances again."
                 )
             checked[position] = True
+
+
+def _touch(rows: np.ndarray) -> None:
+    """Bring the rows' pages in from disk, other threads running meanwhile: the checksum would hold them all up."""
+    flat = rows.reshape(-1).view(np.uint8)
+    flat.take(np.arange(0, flat.size, mmap.PAGESIZE))
 
 
 def _slices(files: dict[int, RowFile], numbers: list[int], firsts: list[int], counts: list[int]) -> list[np.ndarray]:
