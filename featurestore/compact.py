@@ -7,6 +7,7 @@ last. A crash in between leaves both, which the next compaction clears up. Rows 
 compared with their checksums on the way.
 """
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -51,7 +52,8 @@ def compact(
     format, compress: where told, also rewrite every segment that is stored otherwise. An interrupt loses the segment
     being written and nothing else. StoreError names a segment whose rows are damaged; it is left as it is.
     """
-    remove_stale(features.path)
+    with contextlib.suppress(OSError):
+        remove_stale(features.path)
     features.refresh()
     index, segments = features.index, features.segments
     new_format = features.format if format is None else format
@@ -91,8 +93,10 @@ def compact(
     for segment in reversed(old):
         if segment.path not in made:
             remove_segment(segment.path)
-    if old:
+    try:
         sync_directory(features.path)
+    except OSError as error:
+        raise StoreError(f"{features.path} can't be written: {error.strerror or error}.") from error
     features.refresh()
     return CompactReport(len(segments), len(segments) - len(old) + len(made), len(kept), len(positions) - len(kept))
 
@@ -141,4 +145,5 @@ def remove_segment(path: Path) -> None:
     if gone.is_dir():
         shutil.rmtree(gone, ignore_errors=True)
     else:
-        gone.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # like rmtree: what stays is stale, and the next writer removes it
+            gone.unlink()

@@ -124,10 +124,16 @@ class MappedArray:
 
     def look(self) -> None:
         """StoreError when the file has become shorter than what is mapped: touching it would kill the process."""
-        if self._map is not None and self._map.size() < self._extent.stop:
+        if self._map is None:
+            return
+        try:
+            size = self._map.size()
+        except OSError as error:
+            raise StoreError(f"{self._extent.path} can't be read: {error.strerror}.") from error
+        if size < self._extent.stop:
             raise StoreError(
-                f"{self._extent.path} was truncated while it was in use: {self._map.size()} bytes are left of "
-                f"{self._extent.stop} or more; restore it from a copy, or remove its segment and encode again."
+                f"{self._extent.path} was truncated while it was in use: {size} bytes are left of {self._extent.stop} "
+                "or more; restore it from a copy, or remove its segment and encode again."
             )
 
     def announce(self, first: int, n: int) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from featurestore.compression import CODECS
 from featurestore.errors import SegmentGone, StoreError
 from featurestore.files import Extent, Files
+from featurestore.hdf5_sink import Hdf5Sink
 from featurestore.segment_info import SegmentInfo, parse_json
 from featurestore.zarr3 import chunk_file
 from featurestore.zarr_segment import compressed_chunks
@@ -135,12 +136,12 @@ def finish(path: Path, info: SegmentInfo, small: dict[str, np.ndarray]) -> Path:
         block *= 2
     staged = {layer: chunk_file(path / layer, 2) for layer in info.spec.layers}
     staged |= {name: chunk_file(path / name, 1) for name in info.scales().values()}
-    try:
-        with h5py.File(target, "x", userblock_size=block) as file:
+    with open(target, "x+b", buffering=0) as whole:
+        sink = Hdf5Sink(whole)
+        with h5py.File(sink, "w", userblock_size=block) as file:
             arrays = _write_datasets(file, info, small, staged)
-    except (RuntimeError, ValueError) as error:  # h5py tells a full disk so when it closes a file
-        raise OSError(0, str(error), str(target)) from error
-    with open(target, "r+b") as whole:
+        if sink.error is not None:
+            raise sink.error
         for name, (start, n_bytes) in arrays.items():
             if name in staged and n_bytes:
                 with open(staged[name], "rb") as rows:

@@ -173,9 +173,10 @@ class FeatureStore:
                 "another one; use another name."
             )
         try:
-            make_directory(path)
             for parent in reversed(path.relative_to(self.path).parents[:-1]):
+                make_directory(self.path / parent)
                 write_once(self.path / parent / "zarr.json", json_bytes(group_metadata({})))
+            make_directory(path)
             write_once(path / "zarr.json", json_bytes(set_metadata(spec, provenance, format, compress)))
             sync_directory(path.parent)
         except OSError as error:

@@ -35,6 +35,9 @@ class Crashes:
     ) -> None:
         self._server.communicate(timeout=60)
 
+    def can_trace(self) -> bool:
+        return bool(self("can trace", Path(), ("", ""))["can"])
+
     def __call__(self, action: str, path: Path, storage: tuple[str, str], **more: Any) -> dict[str, Any]:
         """Let a process do `action`; see `_actions` and `_answer` for `more`. Answers its code, calls and stderr."""
         assert self._server.stdin is not None
@@ -60,6 +63,8 @@ def _actions(request: dict[str, Any]) -> int:
             small_store.write(path, storage, range(n), request.get("segment_bytes", 1 << 20), spec)
         elif request["action"] == "compact":
             FeatureStore.open(path).compact(small_store.NAME, segment_bytes=request.get("segment_bytes", 1 << 20))
+        elif request["action"] == "remove":
+            FeatureStore.open(path).remove(small_store.NAME)
         elif request["action"] == "read":
             features = FeatureStore.open(path)[small_store.NAME]
             for i in range(n):
@@ -75,12 +80,17 @@ def _actions(request: dict[str, Any]) -> int:
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    """after_s: kill the child after this time. at: at this call; error: refuse the call with this errno instead."""
-    if "after_s" not in request:
-        import syscalls
+    """How the child ended; all that `syscalls.Trace` tells unless it is killed by the clock.
 
+    after_s: kill the child after this time. at: at this call; error: refuse the call with this errno instead.
+    """
+    import syscalls
+
+    if request["action"] == "can trace":
+        return {"can": syscalls.can_trace()}
+    if "after_s" not in request:
         names = syscalls.READS if request["action"] == "read" else syscalls.CHANGES
-        below = Path(request["path"])
+        below = Path(request["path"]).parent
         trace = syscalls.traced(lambda: _actions(request), below, request.get("at", 0), request.get("error", 0), names)
         return vars(trace)
     started = time.perf_counter()

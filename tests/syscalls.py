@@ -48,8 +48,8 @@ _libc.ptrace.restype = ctypes.c_long
 class Trace:
     """How the child ended (exit code, or minus the signal), the calls it made, and what it wrote to stderr.
 
-    calls: (name, path) of each call below the watched directory. unsynced: at each rename of something within it, what
-    lay below without having been fsynced, (target, paths).
+    calls: (name, path) of each call below the watched directory. unsynced: at each rename to a lasting name, the target
+    and what lay below without having been fsynced. left_unsynced: what had not been fsynced in the end.
     """
 
     code: int = 0
@@ -60,11 +60,12 @@ class Trace:
 
 
 def can_trace() -> bool:
+    """Whether `traced` works here."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return False
     with tempfile.TemporaryDirectory() as directory:
-        trace = traced(lambda: os.mkdir(directory + "/a") or 0, Path(directory))
-    return trace.code == 0 and len(trace.calls) == 1
+        trace = traced(lambda: os.mkdir(directory + "/made") or 0, Path(directory))
+    return trace.code == 0 and trace.calls == [("mkdir", directory + "/made")]
 
 
 def traced(
@@ -122,7 +123,11 @@ def _child(run: Callable[[], int], numbers: list[int], output: int) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
     if not _filter(numbers):
         os._exit(98)
-    sys.exit(run())  # through Python's and HDF5's own ends, as a real process
+    try:
+        code = run()
+    finally:
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _filter(numbers: list[int]) -> bool:
@@ -177,11 +182,12 @@ def _follow(name: str, path: str, target: str, dirty: dict[str, None], trace: Tr
         dirty.pop(path, None)
         return
     if name.startswith("rename"):
-        lost = [each for each in dirty if each == path or each.startswith(path + "/")]
+        moved = [each for each in dirty if each == path or each.startswith(path + "/")]
         if "/.tmp-" not in target:
-            trace.unsynced.append((target, lost))
-        for each in lost:
-            dirty.pop(each)
+            trace.unsynced.append((target, moved))
+        for each in [*moved, target]:
+            dirty.pop(each, None)
+        dirty.update({target + each[len(path) :]: None for each in moved})
         dirty[os.path.dirname(path)] = None
     if name in _BY_FD or name in ("copy_file_range", "sendfile", "truncate"):
         dirty[path] = None
