@@ -15,10 +15,12 @@ import typer
 from typer import Option
 
 from benchmarks.commands import bench_app
+from ensemble.commands.compare import compare
 from ensemble.commands.evaluate import evaluate
+from ensemble.commands.meta import fit_meta
 from ensemble.commands.predict import predict
 from ensemble.commands.submit import submit_app
-from ensemble.commands.train import fit_deepser, fit_meta
+from ensemble.commands.train import fit_deepser
 from featurestore.commands.audit import audit
 from featurestore.commands.featurize import featurize
 from featurestore.commands.prepare import prepare_app
@@ -30,7 +32,7 @@ from featurestore.terminal import Commands, say, typer_app
 DATA, MODELS, TOOLS = "Corpora and features", "Members and ensembles", "Tools"
 
 Commands.order = (
-    "prepare", "split", "audit", "transcribe", "featurize", "fit-deepser", "fit-meta",
+    "prepare", "split", "audit", "transcribe", "featurize", "fit-deepser", "fit-meta", "compare",
     "evaluate", "submit", "predict", "demo", "store", "bench",
 )  # fmt: skip
 app = typer_app(cls=Commands)
@@ -83,6 +85,7 @@ app.command("featurize", rich_help_panel=DATA)(featurize)
 app.add_typer(store_app, name="store", rich_help_panel=DATA)
 app.command("fit-deepser", rich_help_panel=MODELS)(fit_deepser)
 app.command("fit-meta", rich_help_panel=MODELS)(fit_meta)
+app.command("compare", rich_help_panel=MODELS)(compare)
 app.command("evaluate", rich_help_panel=MODELS)(evaluate)
 app.add_typer(submit_app, name="submit", rich_help_panel=MODELS)
 app.command("predict", rich_help_panel=MODELS)(predict)

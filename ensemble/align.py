@@ -1,7 +1,7 @@
 """Members' posteriors as one array, aligned by key: the same keys and columns, or an error that lists what differs."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,17 @@ OUT_OF_FOLD = ("fold", "none")
 
 
 class AlignmentError(MedusaError):
-    """Members' posteriors differ in keys or columns, so their rows can't be put side by side."""
+    """Members' posteriors differ in keys or columns, so their rows can't be put side by side.
+
+    missing, surplus: every key that differs, by member; the message names the first of them.
+    """
+
+    def __init__(
+        self, message: str, missing: Mapping[str, Sequence[str]] | None = None,
+        surplus: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(message)
+        self.missing, self.surplus = dict(missing or {}), dict(surplus or {})
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,11 @@ class Aligned:
         keys = tuple(self.keys[i] for i in chosen)
         return Aligned(self.members, keys, self.columns, self.values[:, chosen], self.out_of_fold)
 
+    def choose(self, which: Sequence[int]) -> "Aligned":
+        """Some of the members, in the order given."""
+        members, made = (tuple(of[m] for m in which) for of in (self.members, self.out_of_fold))
+        return Aligned(members, self.keys, self.columns, self.values[list(which)], made)
+
 
 def load_posteriors(
     store: FeatureStore,
@@ -62,7 +77,8 @@ def load_posteriors(
     columns: the wanted order, by default the first member's; a member with the same columns in another order is put in
     this order by name, and with allow_surplus_columns may have more of them. layer: "posteriors" (probabilities) or
     "logits"; attributes are on their own scale in both.
-    AlignmentError lists missing and surplus keys, or columns, per member; a row is never dropped or shifted.
+    AlignmentError lists missing and surplus keys (keys=None: those that one member alone has), or columns, per member;
+    a row is never dropped or shifted.
     """
     if not members:
         raise AlignmentError("An ensemble needs at least one member; name its posteriors, e.g. posteriors/m01.")
@@ -124,17 +140,26 @@ def _agreed_keys(sets: dict[str, FeatureSet], keys: Sequence[str] | None) -> tup
     if len(wanted) != len(chosen):
         twice = Counter(chosen).most_common(1)[0][0]
         raise AlignmentError(f"Key {twice!r} is asked for twice; an utterance has one row.")
-    problems = []
-    for member, own in held.items():
-        missing, surplus = sorted(wanted - own), sorted(own - wanted)
-        if missing:
-            problems.append(
-                f"{member!r} misses {some(missing)}" + (f", has besides {some(surplus)}" if surplus else "")
-            )
-    if problems:
+    missing = {member: sorted(wanted - own) for member, own in held.items() if wanted - own}
+    surplus: dict[str, list[str]] = {}
+    if missing and keys is not None:
+        surplus = {member: sorted(held[member] - wanted) for member in missing if held[member] - wanted}
+    elif missing and len(held) > 1:
+        n_holders = Counter(key for own in held.values() for key in own)
+        alone = {member: sorted(key for key in own if n_holders[key] == 1) for member, own in held.items()}
+        surplus = {member: own for member, own in alone.items() if own}
+    if missing:
+        problems = []
+        for member in held:
+            told = [f"misses {some(missing[member])}"] if member in missing else []
+            if member in surplus:
+                told.append(f"has {'alone' if keys is None else 'besides'} {some(surplus[member])}")
+            problems += [f"{member!r} {', '.join(told)}"] if told else []
         raise AlignmentError(
             f"Members don't hold the same utterances: {'; '.join(problems)}. "
-            "Predict the missing ones, or leave the member out."
+            "Predict the missing ones, or leave the member out.",
+            missing,
+            surplus,
         )
     if not chosen:
         raise AlignmentError(f"Members {', '.join(sets)} hold no utterance; train them first.")

@@ -1,19 +1,22 @@
-"""Training the linear meta-classifier: all seeds at once, each on its own balanced subsets (MEDUSA, stage 3)."""
+"""Training the linear meta-classifier and the small MLP on out-of-fold posteriors (MEDUSA, stages 3 and 4)."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
 from torch import Tensor
 
 from deepser.device import one_thread
-from deepser.samplers import balanced_subset
 from deepser.targets import Targets
 from ensemble.align import Aligned, AlignmentError, column_names
-from ensemble.config import MetaConfig
-from ensemble.meta import MetaClassifier, prepare, to_scale
+from ensemble.config import MetaConfig, joins_attributes
+from ensemble.meta import MetaClassifier, prepare
+from ensemble.mlp import MlpMeta
+from ensemble.seed_training import Rows, Scorer, train_seeds
 from featurestore.errors import ConfigError, ManifestError
-from featurestore.splits import balanced_sets
+
+GAINS = (0.1, 1000.0)  # the least and the greatest sharpening of the mean that a start may have
 
 
 @torch.no_grad()
@@ -28,166 +31,190 @@ def fit_meta(
     Raises AlignmentError when targets and posteriors are of other utterances or columns.
     """
     config = config or MetaConfig()
-    _check(aligned, targets, config, held_out)
-    n_classes, ranges = len(targets.classes), targets.attribute_ranges
-    inputs = prepare(aligned.values, n_classes, ranges)
-    inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)  # the bias is the weight of a constant column
-    train = np.flatnonzero(targets.usable if held_out is None else targets.usable & ~held_out)
-    labels = targets.labels[train]
-    if not (labels >= 0).any():
-        raise ManifestError("No training utterance has a label, so nothing can be fitted; check the split and folds.")
-    rows = _Rows(
-        inputs[train], torch.from_numpy(targets.soft[train]), torch.from_numpy(targets.attribute_values[train]), ranges
-    )
-    scorer = None if held_out is None else _Scorer(inputs, targets.labels, held_out, n_classes, config.n_held_out_sets)
+    if config.hidden:
+        raise ConfigError(f"A linear meta-classifier has no hidden units, found {config.hidden}; fit_mlp has.")
+    task = _Task.of(aligned, targets, config, held_out)
+    network = _Linear([_departures(config, *task.start.shape)], task.start, task.mask)
     # A step takes 0.3 ms, less than it costs to wake the other threads (30 ms on shared cores).
     with one_thread():
-        weight, history = _train(rows, labels, config, len(aligned.members), scorer)
+        history, scores = train_seeds(network, task.rows, task.labels, config, task.scorer)
+        in_soup: tuple[int, ...] = ()
+        if config.soup == "greedy":
+            assert task.scorer is not None
+            in_soup = greedy_soup(network, scores, task.scorer)
+    weight = network.weight.transpose(1, 2)
     return MetaClassifier(
-        config=config,
-        members=aligned.members,
-        classes=targets.classes,
-        attributes=dict(zip(targets.attributes, ranges, strict=True)),
-        weight=weight[:, :-1].contiguous(),
-        bias=weight[:, -1].contiguous(),
-        history=tuple(history),
+        config, aligned.members, targets.classes, _ranges(targets), weight[:, :-1].contiguous(),
+        weight[:, -1].contiguous(), tuple(history), in_soup,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def fit_mlp(aligned: Aligned, targets: Targets, config: MetaConfig, held_out: np.ndarray | None = None) -> MlpMeta:
+    """As `fit_meta`, with config.hidden ReLU units beside the linear map: what it has to learn is the difference."""
+    if not config.hidden:
+        raise ConfigError("An MLP needs hidden units; set hidden, or use fit_meta.")
+    task = _Task.of(aligned, targets, config, held_out)
+    n_outputs, n_inputs = task.start.shape
+    draws = [torch.Generator().manual_seed(seed) for seed in config.seeds]
+    first = torch.stack([torch.randn(config.hidden, n_inputs, generator=g) for g in draws]) / n_inputs**0.5
+    # From zero, the network starts as the linear map does.
+    second = torch.zeros(len(config.seeds), n_outputs, config.hidden)
+    if task.mask is not None:
+        first *= task.mask[0] if targets.classes else task.mask[-1]
+    network = _Mlp(
+        [_departures(config, n_outputs, n_inputs), first, second], task.start, task.mask, len(targets.classes)
     )
+    with one_thread():
+        history, _ = train_seeds(network, task.rows, task.labels, config, task.scorer)
+    tensors = {"weight": network.weight, "hidden": network.parameters[1], "output": network.parameters[2]}
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    return MlpMeta(config, aligned.members, targets.classes, _ranges(targets), tensors, tuple(history))
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Training rows: inputs x (N, F), soft (N, C), attributes (N, A) with NaN, and each attribute's (low, high)."""
-
-    x: Tensor
-    soft: Tensor
-    attributes: Tensor
-    ranges: tuple[tuple[float, float], ...]
-
-
-def _train(
-    rows: _Rows, labels: np.ndarray, config: MetaConfig, n_members: int, scorer: "_Scorer | None"
-) -> tuple[Tensor, list[dict[str, object]]]:
-    """The seeds' weights (S, F, C + A) and, where there is a scorer, every round's scores."""
-    start = starting_point(rows, labels, config, n_members)
-    departure = _departures(config, *start.shape)
-    optimizer = torch.optim.AdamW([departure], lr=config.lr, weight_decay=config.weight_decay)
-    # The start is a candidate too: on the held-out rows a soup's seeds are never worse than the soft vote.
-    best, best_score = (
-        departure.clone(),
-        np.full(len(config.seeds), -1.0) if scorer is None else scorer(departure + start),
-    )
-    history: list[dict[str, object]] = [] if scorer is None else [{"round": 0, "macro_f1": best_score.tolist()}]
-    waited = np.zeros(len(config.seeds), np.int64)
-    epoch = 0
-    for round_ in range(1, config.rounds + 1):
-        n_steps = 0
-        while n_steps < config.steps_per_round:
-            order = _orders(labels, config, epoch)
-            for batch in order.split(config.batch_size, dim=1):
-                departure.grad = gradient(rows, batch, departure + start, config)
-                optimizer.step()
-                n_steps += 1
-            epoch += 1
-        if scorer is None:
-            continue
-        score = scorer(departure + start)
-        running = waited < config.patience
-        better = running & (score > best_score)
-        best_score = np.where(better, score, best_score)
-        best[torch.from_numpy(better)] = departure[torch.from_numpy(better)]
-        waited = np.where(better, 0, waited + 1)
-        history.append({"round": round_, "macro_f1": score.tolist()})
-        if (waited >= config.patience).all():
-            break
-    return (departure if scorer is None else best) + start, history
+def greedy_soup(network: "_Linear", scores: np.ndarray, scorer: Scorer) -> tuple[int, ...]:
+    """The seeds whose average is taken (Wortsman et al. 2022, recipe 1): best first, each kept if the score holds."""
+    order = np.argsort(-scores, kind="stable").tolist()
+    weight, chosen, best = network.weight, order[:1], float(scores[order[0]])
+    for seed in order[1:]:
+        mean = weight[[*chosen, seed]].mean(0, keepdim=True)
+        score = float(scorer(_Linear([torch.zeros_like(mean)], mean[0], None))[0])
+        if score >= best:
+            chosen, best = [*chosen, seed], score
+    return tuple(sorted(chosen))
 
 
-def gradient(rows: _Rows, batch: Tensor, weight: Tensor, config: MetaConfig) -> Tensor:
-    """Gradient (S, F, C + A) of 1.5 * cross-entropy to the votes + 0.4 * mean squared error of the known attributes.
-
-    batch: (S, B) int64 rows; weight: (S, F, C + A). Written out, it takes a third of autograd's time at these sizes; a
-    test holds it to autograd.
-    """
-    x, soft = rows.x[batch], rows.soft[batch]
-    outputs = torch.bmm(x, weight)
-    n_classes = soft.shape[2]
-    # A row without votes (soft all zero) has no cross-entropy and so no gradient.
-    by_class = outputs[..., :n_classes].softmax(2) * soft.sum(2, keepdim=True) - soft
-    back = by_class * (config.classification_weight / batch.shape[1])
-    if rows.ranges:
-        target = rows.attributes[batch]
-        known = ~target.isnan()
-        z = outputs[..., n_classes:]
-        width = z.new_tensor([high - low for low, high in rows.ranges])
-        error = torch.where(known, to_scale(z, rows.ranges) - target, 0)
-        slope = width * z.sigmoid() * (1 - z.sigmoid())
-        n_known = known.sum((1, 2), keepdim=True).clamp(min=1)
-        back = torch.cat([back, 2 * config.attribute_weight * error * slope / n_known], 2)
-    return torch.bmm(x.transpose(1, 2), back)
-
-
-def starting_point(rows: _Rows, labels: np.ndarray, config: MetaConfig, n_members: int) -> Tensor:
-    """(F, C + A): the fixed weights from which seeds depart; zeros for config.start "random".
+def starting_point(inputs: Tensor, targets: Targets, config: MetaConfig, n_members: int, train: np.ndarray) -> Tensor:
+    """(C + A, F): the fixed weights from which seeds depart; zeros for config.start "random".
 
     "soft_vote" is gain * (mean over members), whose argmax is the soft vote's; the gain is the one number that fits the
-    training rows best, each class weighing the same. An attribute is twice the members' mean on -1..1: the slope that
-    gives the mean back through the sigmoid, at the middle of the scale.
+    rows `train` of inputs (N, F) best, each class weighing the same. An attribute is twice the members' mean on -1..1:
+    the slope that gives the mean back through the sigmoid, at the middle of the scale.
     """
-    n_classes = rows.soft.shape[1]
-    n_outputs = n_classes + len(rows.ranges)
-    start = rows.x.new_zeros(rows.x.shape[1], n_outputs)
+    n_classes, n_outputs = len(targets.classes), len(targets.classes) + len(targets.attributes)
+    start = inputs.new_zeros(n_outputs, inputs.shape[1])
     if config.start == "soft_vote":
-        mean = rows.x[:, :-1].reshape(-1, n_members, n_outputs).mean(1)[:, :n_classes]
-        counts = np.bincount(labels[labels >= 0], minlength=n_classes)
-        weights = torch.from_numpy(np.where(labels >= 0, 1 / counts[labels].clip(1), 0).astype(np.float32))
-        gains = np.geomspace(0.1, 1000, 81)
-        costs = [-float((weights * (rows.soft * (g * mean).log_softmax(1)).sum(1)).sum()) for g in gains]
+        labels = targets.labels[train]
+        mean = inputs[:, :-1].view(len(inputs), n_members, n_outputs)[..., :n_classes].mean(1)
         scale = torch.full((n_outputs,), 2.0)
-        scale[:n_classes] = float(gains[int(np.argmin(costs))])
-        start[:-1] = (scale.diag() / n_members).repeat(n_members, 1)
+        scale[:n_classes] = _gain(mean[train].T.contiguous(), targets.soft[train], labels)
+        start[:, :-1] = (scale.diag() / n_members).repeat(1, n_members)
     return start
 
 
-def _departures(config: MetaConfig, n_inputs: int, n_outputs: int) -> Tensor:
-    """(S, F, C + A): what each seed adds to the starting point before its first step."""
+def _gain(mean: Tensor, soft: np.ndarray, labels: np.ndarray) -> float:
+    """The g for which softmax(g * mean), mean (C, N), has the least cross-entropy to soft (N, C), classes balanced."""
+    if not (labels >= 0).any():
+        return 1.0
+    counts = np.bincount(labels[labels >= 0], minlength=len(mean))
+    weight = torch.from_numpy(np.where(labels >= 0, 1 / counts[labels].clip(1), 0))
+    by_votes = (mean * torch.from_numpy(soft).T).sum(0)
+    total = torch.from_numpy(soft.sum(1))
+
+    def slope(log_gain: float) -> float:  # of the cross-entropy, which is convex in the gain
+        expected = ((mean * float(np.exp(log_gain))).softmax(0) * mean).sum(0)
+        return float((weight * (expected * total - by_votes)).sum())
+
+    low, high = np.log(GAINS)
+    if slope(low) >= 0 or slope(high) <= 0:
+        return GAINS[0] if slope(low) >= 0 else GAINS[1]
+    return float(np.exp(brentq(slope, low, high, xtol=1e-4)))
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What training needs besides a network. start, mask: (C + A, F); labels: (N,) of the training rows."""
+
+    rows: Rows
+    labels: np.ndarray
+    start: Tensor
+    mask: Tensor | None
+    scorer: Scorer | None
+
+    @classmethod
+    def of(cls, aligned: Aligned, targets: Targets, config: MetaConfig, held_out: np.ndarray | None) -> "_Task":
+        _check(aligned, targets, config, held_out)
+        n_classes, ranges = len(targets.classes), targets.attribute_ranges
+        inputs = prepare(aligned.values, n_classes, ranges, constant=True)
+        train = np.flatnonzero(targets.usable if held_out is None else targets.usable & ~held_out)
+        labels = targets.labels[train]
+        if not (labels >= 0).any() and np.isnan(targets.attribute_values[train]).all():
+            raise ManifestError(
+                "No training utterance has a label, so nothing can be fitted; check the split and folds."
+            )
+        rows = Rows.of(inputs, targets.soft, targets.attribute_values, ranges)
+        scorer = None if held_out is None else Scorer(inputs, rows, targets.labels, held_out, config)
+        if len(train) < len(inputs):
+            rows = Rows(rows.values[train], rows.n_inputs, rows.n_classes, rows.n_attributes)
+        start = starting_point(inputs, targets, config, len(aligned.members), train)
+        mask = None if joins_attributes(config.inputs) else _own_kind(len(aligned.members), n_classes, len(ranges))
+        return cls(rows, labels, start, mask, scorer)
+
+
+class _Linear:
+    """weight (S, C + A, F) = start + departure; mask: which weights there are."""
+
+    def __init__(self, parameters: list[Tensor], start: Tensor, mask: Tensor | None) -> None:
+        self.parameters, self.start, self.mask = parameters, start, mask
+        if mask is not None:
+            parameters[0] *= mask
+
+    @property
+    def weight(self) -> Tensor:
+        return self.parameters[0] + self.start
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        return torch.matmul(self.weight, x), None
+
+    def backward(self, x: Tensor, kept: Tensor | None, back: Tensor) -> list[Tensor]:
+        gradient = torch.bmm(back, x)
+        return [gradient if self.mask is None else gradient * self.mask]
+
+
+class _Mlp(_Linear):
+    """The linear map plus second (S, C + A, H) times ReLU of first (S, H, F) times x.
+
+    Under a mask the hidden units read and serve the classes alone (the attributes, where there are no classes).
+    """
+
+    def __init__(self, parameters: list[Tensor], start: Tensor, mask: Tensor | None, n_classes: int) -> None:
+        super().__init__(parameters, start, mask)
+        self.n_served = n_classes or len(start)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        hidden = torch.matmul(self.parameters[1], x).relu_()
+        return torch.matmul(self.weight, x) + torch.matmul(self.parameters[2], hidden), hidden
+
+    def backward(self, x: Tensor, kept: Tensor | None, back: Tensor) -> list[Tensor]:
+        assert kept is not None
+        gradients = super().backward(x, None, back)
+        by_hidden = torch.bmm(self.parameters[2].transpose(1, 2), back) * (kept > 0)
+        first, second = torch.bmm(by_hidden, x), torch.bmm(back, kept.transpose(1, 2))
+        if self.mask is not None:
+            first *= self.mask[0]
+            second[:, self.n_served :] = 0
+        return [*gradients, first, second]
+
+
+def _departures(config: MetaConfig, n_outputs: int, n_inputs: int) -> Tensor:
+    """(S, C + A, F): what each seed adds to the starting point before its first step."""
     # torch.nn.Linear draws from U(-1, 1) / sqrt(F), whose deviation this is.
     std = config.start_std if config.start == "soft_vote" else 1 / (3 * n_inputs) ** 0.5
     draws = [torch.randn(n_inputs, n_outputs, generator=torch.Generator().manual_seed(s)) for s in config.seeds]
-    return torch.stack(draws) * std
+    return (torch.stack(draws) * std).transpose(1, 2).contiguous()
 
 
-def _orders(labels: np.ndarray, config: MetaConfig, epoch: int) -> Tensor:
-    """(S, n) int64: each seed's own balanced subset for this epoch; all have the same length."""
-    share = config.no_consensus_share
-    drawn = [balanced_subset(labels, seed=seed, epoch=epoch, no_consensus_share=share) for seed in config.seeds]
-    return torch.from_numpy(np.stack(drawn))
+def _own_kind(n_members: int, n_classes: int, n_attributes: int) -> Tensor | None:
+    """(C + A, F): 1 where an output reads a column of its own kind or the bias; None where there is one kind only."""
+    if not n_classes or not n_attributes:
+        return None
+    kinds = torch.tensor([1.0] * n_classes + [0.0] * n_attributes)
+    same = (kinds[:, None] == kinds[None]).float()
+    return torch.cat([same.repeat(1, n_members), torch.ones(len(kinds), 1)], 1)
 
 
-class _Scorer:
-    """Mean macro-F1 of every seed over balanced held-out sets; classes without a held-out row are left out."""
-
-    def __init__(self, x: Tensor, labels: np.ndarray, held_out: np.ndarray, n_classes: int, n_sets: int) -> None:
-        scored = np.flatnonzero(held_out & (labels >= 0))
-        self.x, self.n_classes = x[scored], n_classes
-        self.sets = np.stack(balanced_sets(labels[scored], seed=0, n_sets=n_sets))  # (K, n)
-        self.labels = labels[scored][self.sets]
-
-    def __call__(self, weight: Tensor) -> np.ndarray:
-        """(S, F, C + A) -> (S,) float64."""
-        logits = torch.einsum("nf,sfc->snc", self.x, weight[..., : self.n_classes])
-        return macro_f1(logits.argmax(2).numpy()[:, self.sets], self.labels[None], self.n_classes).mean(1)
-
-
-def macro_f1(predicted: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """(..., n) int predictions and labels (broadcast) -> (...) macro-F1 over the classes that occur in the labels."""
-    predicted, labels = np.broadcast_arrays(predicted, labels)
-    shape, n = predicted.shape[:-1], predicted.shape[-1]
-    cells = labels.reshape(-1, n) * n_classes + predicted.reshape(-1, n)
-    cells = cells + np.arange(len(cells))[:, None] * n_classes**2
-    confusion = np.bincount(cells.ravel(), minlength=len(cells) * n_classes**2).reshape(-1, n_classes, n_classes)
-    hits, truth, guess = np.diagonal(confusion, axis1=1, axis2=2), confusion.sum(2), confusion.sum(1)
-    f1 = 2 * hits / np.maximum(truth + guess, 1)
-    return (f1.sum(1, where=truth > 0) / np.maximum((truth > 0).sum(1), 1)).reshape(shape)
+def _ranges(targets: Targets) -> dict[str, tuple[float, float]]:
+    return dict(zip(targets.attributes, targets.attribute_ranges, strict=True))
 
 
 def _check(aligned: Aligned, targets: Targets, config: MetaConfig, held_out: np.ndarray | None) -> None:
@@ -203,5 +230,9 @@ def _check(aligned: Aligned, targets: Targets, config: MetaConfig, held_out: np.
         )
     if config.select == "last" and held_out is not None:
         raise ConfigError('Held-out rows choose nothing under select="last"; train on them or use select="macro_f1".')
-    if config.select == "macro_f1" and (held_out is None or not (targets.labels[held_out] >= 0).any()):
-        raise ConfigError('select="macro_f1" needs held-out rows with labels; give held_out, or use select="last".')
+    if config.select == "macro_f1":
+        judged = None if held_out is None else targets.labels[held_out] >= 0
+        if judged is not None and not (targets.labels >= 0).any():
+            judged = ~np.isnan(targets.attribute_values[held_out]).all(1)
+        if judged is None or not judged.any():
+            raise ConfigError('select="macro_f1" needs held-out rows with labels; give held_out, or use select="last".')

@@ -18,7 +18,7 @@ import pyarrow as pa
 from deepser.member import Member
 from ensemble.align import Aligned, column_names
 from ensemble.members import MEMBERS_FILE, read_runs, weights_digest
-from ensemble.meta import MetaClassifier
+from ensemble.metas import Meta, load_meta
 from ensemble.predictions import Predictions
 from featurestore.encoders import ENCODERS, Encoder, load_encoder
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch
@@ -37,7 +37,7 @@ class Model:
     """What `--model` names: one member (meta is None), or a meta-classifier and its members in its order."""
 
     members: tuple[Member, ...]
-    meta: MetaClassifier | None
+    meta: Meta | None
 
     @classmethod
     def load(cls, directory: Path | str) -> "Model":
@@ -52,7 +52,7 @@ class Model:
             if not directory.is_dir():
                 raise ConfigError(f"{directory}: no such directory; give what `medusa fit-meta` or fit-deepser wrote.")
             return cls((Member.load(directory),), None)
-        meta = MetaClassifier.load(directory)
+        meta = load_meta(directory)
         runs = read_runs(directory)
         missing = [name for name in meta.members if name not in runs]
         if missing:
@@ -246,7 +246,7 @@ def _fused(
     probabilities, attribute_values = posteriors[0, :, :n_classes], posteriors[0, :, n_classes:]
     names: tuple[str, ...] = tuple(member.config.name for member in model.members)
     if model.meta is not None and keys:
-        read = LOGITS if model.meta.config.inputs == "logits" else POSTERIORS
+        read = LOGITS if model.meta.layer == "logits" else POSTERIORS
         columns = column_names(model.classes, model.attributes)
         values = np.stack([output[read] for output in outputs])
         aligned = Aligned(model.meta.members, keys, columns, values, ("",) * len(names))

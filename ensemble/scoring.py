@@ -1,21 +1,16 @@
-"""What an ensemble's fit is about - posteriors, targets, predictions - and how its ways of fusing are scored."""
+"""How an ensemble's ways of fusing are scored, and what is told of a fit."""
 
 import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from deepser.metrics import Evaluation, ScoreRow, evaluate, jsonable
-from deepser.targets import Targets
-from ensemble.align import Aligned
-from ensemble.config import MetaConfig
-from ensemble.evaluation import PREFIX
-from ensemble.meta import Prediction
-from ensemble.votes import MAJORITY_VOTE, SOFT_VOTE, majority_vote, soft_vote
-
-META_SINGLE, META_SOUP = "meta (single)", "meta (soup)"
+from ensemble.evaluation import PREFIX, scores_classes
+from ensemble.learned import Learned
+from ensemble.problem import Problem
+from ensemble.techniques import Fused, Technique
 
 
 @dataclass(frozen=True)
@@ -23,7 +18,8 @@ class EnsembleReport:
     """What `fit_ensemble` found: a table per evaluated part, and how the meta-classifier was fitted.
 
     parts: "all folds", or "development", "test", ...: a ScoreRow per member, vote and meta-classifier; evaluations: the
-    soup's full evaluation of each part.
+    meta-classifier's full evaluation of each part. members: those it is made of; chosen: those of each pass, where they
+    were selected.
     """
 
     name: str
@@ -34,64 +30,44 @@ class EnsembleReport:
     notes: tuple[str, ...]
     parts: dict[str, tuple[ScoreRow, ...]]
     evaluations: dict[str, Evaluation]
+    chosen: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    learned: Learned | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values."""
         return jsonable(dataclasses.asdict(self))
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Everything of N utterances that fitting and scoring need, in one order; `logits` where the meta reads those."""
-
-    posteriors: Aligned
-    inputs: Aligned
-    targets: Targets
-    groups: np.ndarray
-
-    def rows(self, index: np.ndarray) -> "Problem":
-        index = np.arange(len(self.groups))[index]
-        t = self.targets
-        targets = dataclasses.replace(
-            t,
-            keys=tuple(t.keys[i] for i in index),
-            labels=t.labels[index],
-            soft=t.soft[index],
-            attribute_values=t.attribute_values[index],
-        )
-        return Problem(self.posteriors.rows(index), self.inputs.rows(index), targets, self.groups[index])
+def scored(problem: Problem, probabilities: np.ndarray, attributes: np.ndarray, folds: np.ndarray | None) -> Evaluation:
+    """The evaluation of (N, C) probabilities and (N, A) attributes of the problem's rows; folds: (N,) names."""
+    targets = problem.targets
+    return evaluate(
+        probabilities if scores_classes(targets) else None,
+        targets.labels,
+        targets.classes,
+        attributes,
+        targets.attribute_values,
+        targets.attributes,
+        None if folds is None else folds.tolist(),
+    )
 
 
-@dataclass(frozen=True)
-class Fused:
-    """The meta-classifiers' predictions of some utterances: one per seed, and the soup's."""
-
-    seeds: tuple[Prediction, ...]
-    soup: Prediction
+def member_rows(problem: Problem, folds: np.ndarray | None) -> list[ScoreRow]:
+    """A row for every member."""
+    own = zip(problem.members, problem.probabilities, problem.attributes, strict=True)
+    return [ScoreRow.of(member.removeprefix(PREFIX), scored(problem, p, a, folds)) for member, p, a in own]
 
 
-def score(
-    problem: Problem, fused: Fused, config: MetaConfig, folds: np.ndarray | None
-) -> tuple[tuple[ScoreRow, ...], Evaluation]:
-    """The table of members, votes, meta and soup; and the soup's whole evaluation."""
-    targets, values = problem.targets, problem.posteriors.values
-    n_classes = len(targets.classes)
-    names = None if folds is None else folds.tolist()
+def technique_rows(problem: Problem, technique: Technique, fused: Fused, folds: np.ndarray | None) -> list[ScoreRow]:
+    """A technique's row, after that of its seeds alone where it has several."""
+    rows = []
+    if fused.seeds:
+        own = {str(s): scored(problem, p.probabilities, p.attributes, folds) for s, p in enumerate(fused.seeds)}
+        rows.append(ScoreRow.over_seeds(technique.single, own))
+    whole = scored(problem, fused.whole.probabilities, fused.whole.attributes, folds)
+    return [*rows, ScoreRow.of(technique.name, whole)]
 
-    def scored(predicted: np.ndarray, attributes: np.ndarray) -> Evaluation:
-        known = targets.attribute_values, targets.attributes
-        return evaluate(predicted, targets.labels, targets.classes, attributes, *known, names)
 
-    def systems() -> Iterator[ScoreRow]:
-        for member, own in zip(problem.posteriors.members, values, strict=True):
-            yield ScoreRow.of(member.removeprefix(PREFIX), scored(own[:, :n_classes], own[:, n_classes:]))
-        probabilities, attributes = values[..., :n_classes], soft_vote(values[..., n_classes:])
-        yield ScoreRow.of(MAJORITY_VOTE, scored(majority_vote(probabilities), attributes))
-        yield ScoreRow.of(SOFT_VOTE, scored(soft_vote(probabilities), attributes))
-        single = {
-            str(seed): scored(p.probabilities, p.attributes) for seed, p in zip(config.seeds, fused.seeds, strict=True)
-        }
-        yield ScoreRow.over_seeds(META_SINGLE, single)
-
-    soup = scored(fused.soup.probabilities, fused.soup.attributes)
-    return (*systems(), ScoreRow.of(META_SOUP, soup)), soup
+def worth_scoring(problem: Problem) -> bool:
+    """Whether anything of these rows is known; a challenge's test part may have no labels: predicted, not scored."""
+    return problem.has_labels or not np.isnan(problem.targets.attribute_values).all()

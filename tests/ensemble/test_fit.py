@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score
 from deepser.metrics import classification
 from deepser.targets import Targets
 from ensemble.align import AlignmentError, load_posteriors
-from ensemble.config import MetaConfig
+from ensemble.config import ForestConfig, MetaConfig
 from ensemble.evaluation import evaluate_posteriors
 from ensemble.fit import fit_ensemble
 from ensemble.meta import MetaClassifier
@@ -182,6 +182,14 @@ def test_a_stack_of_stacks_and_an_unlabelled_test_part_work(store: FeatureStore,
     label = pc.if_else(pc.equal(table["split"], "test"), None, table["label"])
     blind = Manifest(table.set_column(table.column_names.index("label"), "label", label), corpus.manifest.scheme)
     _, report = fit_ensemble(store, blind, ["m0", "meta"], name="second", config=SHORT)
+    assert list(report.parts) == ["development", "test"]
+    assert set(report.parts["test"][-1].scores) == {"mean_ccc"}
+    table = blind.to_arrow()
+    arousal = pc.if_else(pc.equal(table["split"], "test"), None, table["attr_arousal"])
+    nothing = Manifest(
+        table.set_column(table.column_names.index("attr_arousal"), "attr_arousal", arousal), blind.scheme
+    )
+    _, report = fit_ensemble(store, nothing, ["m0", "meta"], name="second", config=SHORT)
     assert list(report.parts) == ["development"]
     assert len(store["posteriors/second"]) == 240
 

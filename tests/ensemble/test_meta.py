@@ -15,8 +15,11 @@ from deepser.targets import Targets
 from ensemble.align import Aligned, AlignmentError
 from ensemble.config import MetaConfig
 from ensemble.meta import MetaClassifier, prepare, to_scale
-from ensemble.meta_training import _Rows, fit_meta, gradient, macro_f1, starting_point
-from ensemble.scoring import Problem
+from ensemble.meta_training import _Linear, _Mlp, fit_meta, fit_mlp, greedy_soup, starting_point
+from ensemble.metas import load_meta
+from ensemble.mlp import MlpMeta
+from ensemble.problem import Problem
+from ensemble.seed_training import AdamW, Rows, Scorer, _mean_ccc, loss_gradient, macro_f1
 from ensemble.votes import soft_vote
 from featurestore.errors import ConfigError, ManifestError
 
@@ -45,20 +48,25 @@ def test_the_same_seeds_give_the_same_bits(corpus) -> None:
     assert torch.equal(fitted(corpus).weight, fitted(corpus).weight)
 
 
-def test_the_gradient_is_autograds(corpus) -> None:
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_the_gradient_is_autograds(kind: str) -> None:
     rng = np.random.default_rng(0)
-    attributes = torch.tensor(rng.uniform(1, 7, (40, 2)), dtype=torch.float64)
-    attributes[rng.random((40, 2)) < 0.4] = torch.nan
-    soft = torch.tensor(rng.dirichlet(np.ones(3), 40))
+    attributes = rng.uniform(1, 7, (40, 2))
+    attributes[rng.random((40, 2)) < 0.4] = np.nan
+    soft = rng.dirichlet(np.ones(3), 40)
     soft[:5] = 0  # utterances with attributes but without any vote
     ranges = ((1.0, 7.0), (0.0, 1.0))
-    rows = _Rows(torch.tensor(rng.normal(size=(40, 11))), soft, attributes, ranges)
+    inputs = torch.tensor(rng.normal(size=(40, 11)))
+    rows = Rows.of(inputs, soft, attributes, ranges)
     batch = torch.tensor(rng.integers(0, 40, (2, 16)))
-    weight = torch.tensor(rng.normal(size=(2, 11, 5)), requires_grad=True)
-    config = MetaConfig()
+    shapes = {"linear": [(2, 5, 11)], "mlp": [(2, 5, 11), (2, 7, 11), (2, 5, 7)]}
+    parameters = [torch.tensor(rng.normal(size=shape), requires_grad=True) for shape in shapes[kind]]
+    start, config = torch.tensor(rng.normal(size=(5, 11))), MetaConfig()
     for s in range(2):
-        x, y, a = rows.x[batch[s]], soft[batch[s]], attributes[batch[s]]
-        outputs = x @ weight[s]
+        x, y, a = inputs[batch[s]], torch.tensor(soft)[batch[s]], torch.tensor(attributes)[batch[s]]
+        outputs = x @ (parameters[0][s] + start).T
+        if kind == "mlp":
+            outputs = outputs + (x @ parameters[1][s].T).relu() @ parameters[2][s].T
         entropy = -(y * outputs[:, :3].log_softmax(1)).sum(1).mean()
         errors = [
             (to_scale(outputs[i, 3:], ranges)[j] - a[i, j]) ** 2
@@ -67,23 +75,34 @@ def test_the_gradient_is_autograds(corpus) -> None:
             if a[i, j] == a[i, j]
         ]
         (1.5 * entropy + 0.4 * torch.stack(errors).mean()).backward()
-    assert torch.allclose(weight.grad, gradient(rows, batch, weight.detach(), config))
+    network = _Linear([p.detach() for p in parameters], start, None)
+    if kind == "mlp":
+        network = _Mlp([p.detach() for p in parameters], start, None, 3)
+    x, goals = rows.batch(batch)
+    outputs, kept = network.forward(x.transpose(1, 2))
+    found = network.backward(x, kept, loss_gradient(outputs, goals, rows, config))
+    for own, p in zip(found, parameters, strict=True):
+        assert torch.allclose(own, p.grad)
 
 
 def test_training_starts_at_the_soft_vote(corpus) -> None:
     aligned, targets = corpus.aligned(), Targets.from_manifest(corpus.manifest)
-    x = prepare(aligned.values, 4, targets.attribute_ranges)
-    x = torch.cat([x, torch.ones(len(x), 1)], 1)
-    rows = _Rows(
-        x, torch.from_numpy(targets.soft), torch.from_numpy(targets.attribute_values), targets.attribute_ranges
-    )
-    outputs = x @ starting_point(rows, targets.labels, MetaConfig(), len(aligned.members))
+    x = prepare(aligned.values, 4, targets.attribute_ranges, constant=True)
+    start = starting_point(x, targets, MetaConfig(), len(aligned.members), np.arange(600))
+    outputs = x @ start.T
     assert np.array_equal(outputs[:, :4].argmax(1).numpy(), soft_vote(aligned.values[..., :4]).argmax(1))
     mean = aligned.values[..., 4].mean(0)
     middle = np.abs(mean - 4) < 1
     assert np.allclose(
         to_scale(outputs[:, 4:], targets.attribute_ranges)[:, 0].numpy()[middle], mean[middle], atol=0.05
     )
+    # No other gain fits the classes better, each weighing the same.
+    weight = 1 / np.bincount(targets.labels)[targets.labels]
+    costs = [
+        -(weight * (gain * outputs[:, :4]).log_softmax(1).numpy()[np.arange(600), targets.labels]).sum()
+        for gain in (1.0, 0.97, 1.03)
+    ]
+    assert costs[0] == min(costs)
 
 
 @pytest.mark.parametrize("inputs", ["posteriors", "logits"])
@@ -93,7 +112,7 @@ def test_meta_beats_the_soft_vote_where_members_know_different_classes(make_corp
     if inputs == "logits":
         aligned.values[..., :4] = corpus.logits
     train = np.arange(1500) < 1000
-    problem = Problem(aligned, aligned, targets, np.array(targets.keys))
+    problem = Problem(aligned, None, targets, np.array(targets.keys))
     soup = fit_meta(aligned.rows(train), problem.rows(train).targets, MetaConfig(inputs=inputs, select="last")).soup()
     predicted, test = soup.predict(aligned.rows(~train)), problem.rows(~train).targets
     vote = soft_vote(corpus.posteriors[:, ~train])
@@ -209,8 +228,151 @@ def test_a_directory_that_holds_no_meta_classifier_is_named(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"inputs": "scores"}, {"start": "zero"}, {"seeds": ()}, {"seeds": (1, 1)}, {"lr": 0.0}, {"held_out": 1.0}]
+    "wrong",
+    [
+        *({"inputs": "scores"}, {"start": "zero"}, {"seeds": ()}, {"seeds": (1, 1)}, {"lr": 0.0}, {"held_out": 1.0}),
+        *({"hidden": -1}, {"soup": "thick"}),
+    ],
 )
 def test_settings_out_of_range_are_refused(wrong: dict) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         MetaConfig(**wrong)
+
+
+def test_the_optimiser_is_torchs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    own, theirs = ([torch.ones(3, 4), torch.ones(2)] for _ in range(2))
+    ours = AdamW(own, lr=0.05, weight_decay=0.1)
+    reference = torch.optim.AdamW(theirs, lr=0.05, weight_decay=0.1)
+    for _ in range(30):
+        gradients = [torch.randn(p.shape, generator=generator) for p in own]
+        ours.step(gradients)
+        for p, gradient in zip(theirs, gradients, strict=True):
+            p.grad = gradient
+        reference.step()
+    for p, q in zip(own, theirs, strict=True):
+        assert torch.allclose(p, q, atol=1e-6)
+
+
+@pytest.mark.parametrize("inputs", ["posteriors", "posteriors+attributes"])
+@pytest.mark.parametrize("hidden", [0, 6])
+def test_attributes_are_read_by_classes_only_if_asked_for(corpus, inputs: str, hidden: int) -> None:
+    config = dataclasses.replace(SHORT, inputs=inputs, hidden=hidden)
+    aligned, targets = corpus.aligned(), Targets.from_manifest(corpus.manifest)
+    meta = (fit_mlp if hidden else fit_meta)(aligned, targets, config)
+    louder = aligned.values.copy()
+    louder[..., 4] = 7 - louder[..., 4] / 2
+    before, after = meta.predict_values(aligned.values), meta.predict_values(louder)
+    assert np.array_equal(before.probabilities, after.probabilities) == (inputs == "posteriors")
+    assert not np.array_equal(before.attributes, after.attributes)
+
+
+def test_a_greedy_soup_takes_a_seed_only_if_the_held_out_score_holds(corpus) -> None:
+    aligned, targets = corpus.aligned(), Targets.from_manifest(corpus.manifest)
+    held_out = np.arange(600) % 5 == 0
+    config = dataclasses.replace(SHORT, select="macro_f1", soup="greedy", seeds=(0, 1, 2, 3), start="random", rounds=6)
+    meta = fit_meta(aligned, targets, config, held_out)
+    x = prepare(aligned.values, 4, targets.attribute_ranges, constant=True)
+    rows = Rows.of(x, targets.soft, targets.attribute_values, targets.attribute_ranges)
+    scorer = Scorer(x, rows, targets.labels, held_out, config)
+    weight = torch.cat([meta.weight, meta.bias[:, None]], 1).transpose(1, 2)
+
+    def score(seeds: list[int]) -> float:
+        mean = weight[seeds].mean(0)
+        return float(scorer(_Linear([torch.zeros(1, *mean.shape)], mean, None))[0])
+
+    alone = [score([s]) for s in range(4)]
+    chosen: list[int] = []
+    best = -1.0
+    for s in sorted(range(4), key=lambda s: -alone[s]):
+        if score([*chosen, s]) >= best:
+            chosen, best = [*chosen, s], score([*chosen, s])
+    assert meta.in_soup == tuple(sorted(chosen))
+    assert torch.allclose(meta.soup().weight[0], meta.weight[chosen].mean(0), atol=1e-6)
+    # A seed that has unlearned everything is left out.
+    spoiled = weight.clone()
+    spoiled[2] *= -1
+    network = _Linear([spoiled], torch.zeros_like(spoiled[0]), None)
+    assert 2 not in greedy_soup(network, scorer(network), scorer)
+    for wrong in ({"select": "last"}, {"hidden": 3}):
+        with pytest.raises(ConfigError, match="greedy"):
+            dataclasses.replace(config, **wrong)
+
+
+@pytest.mark.parametrize("select", ["last", "macro_f1"])
+def test_attributes_alone_can_be_learned(corpus, select: str) -> None:
+    targets = Targets.from_manifest(corpus.manifest)
+    values = corpus.posteriors[..., 4:]
+    none = Targets.unknown(targets.keys, (), targets.attributes, targets.attribute_ranges)
+    targets = dataclasses.replace(none, attribute_values=targets.attribute_values)
+    aligned = Aligned(corpus.members, targets.keys, ("attr:arousal",), values, ("fold",) * 4)
+    held_out = np.arange(600) % 5 == 0
+    config = MetaConfig(rounds=30, select=select)
+    meta = fit_meta(aligned, targets, config, held_out if select == "macro_f1" else None)
+    own = ccc(meta.soup().predict(aligned).attributes[:, 0], targets.attribute_values[:, 0])
+    assert own > ccc(soft_vote(values)[:, 0], targets.attribute_values[:, 0]) + 0.02
+    assert meta.soup().predict(aligned).probabilities.shape == (600, 0)
+
+
+def test_the_batched_concordance_is_the_plain_one() -> None:
+    rng = np.random.default_rng(0)
+    predicted, target = rng.normal(size=(2, 3, 40)), rng.normal(size=(3, 40))
+    known = rng.random((3, 40)) < 0.7
+    known[2] = False
+    found = _mean_ccc(*(torch.tensor(a) for a in (predicted, target, known.astype(float))))
+    for s in range(2):
+        alone = [ccc(predicted[s, a], np.where(known[a], target[a], np.nan)) for a in range(2)]
+        assert found[s] == pytest.approx(np.mean(alone))
+
+
+def test_an_mlp_starts_as_the_linear_map_and_its_seeds_are_averaged_in_what_they_say(corpus, tmp_path: Path) -> None:
+    aligned, targets = corpus.aligned(), Targets.from_manifest(corpus.manifest)
+    config = dataclasses.replace(SHORT, hidden=8)
+    # With no step that counts, what is left is the start.
+    still = fit_mlp(aligned, targets, dataclasses.replace(config, lr=1e-12))
+    linear = fit_meta(aligned, targets, dataclasses.replace(SHORT, lr=1e-12))
+    for s, own in enumerate(still.predict_seeds(aligned.values)):
+        assert np.allclose(own.probabilities, linear.predict(aligned, s).probabilities, atol=1e-5)
+    mlp = fit_mlp(aligned, targets, config)
+    seeds = mlp.predict_seeds(aligned.values)
+    assert np.allclose(mlp.predict(aligned).probabilities, np.mean([p.probabilities for p in seeds], 0), atol=1e-6)
+    assert np.allclose(np.exp(mlp.predict(aligned).logits), mlp.predict(aligned).probabilities, atol=1e-6)
+    alone = fit_mlp(aligned, targets, dataclasses.replace(config, seeds=(1,)))
+    assert np.allclose(alone.predict(aligned).probabilities, seeds[1].probabilities, atol=1e-3)
+    mlp.save(tmp_path)
+    again = load_meta(tmp_path)
+    assert isinstance(again, MlpMeta)
+    assert np.array_equal(again.predict(aligned).probabilities, mlp.predict(aligned).probabilities)
+    with pytest.raises(ConfigError, match="kind 'mlp'"):
+        MetaClassifier.load(tmp_path)
+    with pytest.raises(AlignmentError, match="reads members"):
+        mlp.predict(aligned.choose([1, 0, 2, 3]))
+    with pytest.raises(ConfigError, match="hidden"):
+        fit_mlp(aligned, targets, SHORT)
+    with pytest.raises(ConfigError, match="hidden"):
+        fit_meta(aligned, targets, config)
+
+
+def test_an_mlp_learns_what_no_linear_map_can() -> None:
+    """Two members, of whom one must be believed where the other is sure, and else not."""
+    rng = np.random.default_rng(1)
+    n = 4000
+    truth, sure = rng.integers(0, 2, n), rng.integers(0, 2, n)
+    shown = np.where(sure == 1, truth, 1 - truth)  # right where the other is sure, wrong where it isn't
+    p = np.empty((2, n, 2), np.float32)
+    p[0, :, 0] = np.where(shown == 0, 0.9, 0.1)
+    p[1, :, 0] = np.where(sure == 1, 0.9, 0.1)
+    p[..., 1] = 1 - p[..., 0]
+    keys = tuple(map(str, range(n)))
+    targets = Targets(keys, ("a", "b"), (), (), truth, np.eye(2, dtype=np.float32)[truth], np.zeros((n, 0), np.float32))
+    aligned = Aligned(("m0", "m1"), keys, ("a", "b"), p, ("fold",) * 2)
+    config = MetaConfig(seeds=(0, 1), lr=0.02, rounds=20, select="last", weight_decay=0.0, start="random")
+    right = [
+        (meta.predict(aligned).probabilities.argmax(1) == truth).mean()
+        for meta in (
+            fit_meta(aligned, targets, config).soup(),
+            fit_mlp(aligned, targets, dataclasses.replace(config, hidden=16)),
+        )
+    ]
+    assert right[0] < 0.8
+    assert right[1] > 0.95

@@ -1,0 +1,86 @@
+"""`medusa compare`: ways of fusing against sets of members."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from typer import BadParameter
+
+from ensemble.config import INPUTS, SELECTIONS, SOUPS, MetaConfig
+from featurestore.terminal import (
+    CvOption,
+    ManifestOption,
+    StoreOption,
+    console,
+    panel,
+    reads,
+    say,
+    split_names,
+    training,
+    working,
+    writes,
+)
+
+META = MetaConfig()
+choice = panel("Rows and columns")
+ROWS = "majority,soft,weighted,linear"
+
+
+def compare(
+    manifest: ManifestOption,
+    store: StoreOption = Path("store"),
+    members: Annotated[str | None, reads("m01,m02,...; default: every member in the store.")] = None,
+    cv: CvOption = None,
+    in_sample: Annotated[bool, reads("Allow posteriors of training utterances.", "--in-sample")] = False,
+    rows: Annotated[
+        str, choice("Of majority, soft, weighted, attributes, linear, mlp, forest, linear:logits ...; all.")
+    ] = ROWS,
+    top: Annotated[str | None, choice("Members, e.g. 14,7,5; default: all, half, five in fourteen.")] = None,
+    greedy: Annotated[bool, choice("Also members by greedy forward selection.", "--greedy")] = False,
+    replacement: Annotated[bool, choice("Greedy may choose a member again.", "--replacement")] = False,
+    seeds: Annotated[int, training("Of meta-classifiers, trained at once.", min=1)] = len(META.seeds),
+    inputs: Annotated[str, training(", ".join(INPUTS) + ".")] = META.inputs,
+    soup: Annotated[str, training(" or ".join(SOUPS) + ".")] = META.soup,
+    select: Annotated[str, training(f"Round kept: {' or '.join(SELECTIONS)}.")] = META.select,
+    json_file: Annotated[Path | None, writes("Write every score.", "--json")] = None,
+) -> None:
+    """Compare ways of fusing members over all of them and the best few (MEDUSA's Table 3): macro-F1, accuracy, CCC.
+
+    What is scored takes no part in choosing members, rounds or weights: other folds do, or train or development.
+
+    Example: `medusa compare -m corpus.csv --top 14,7,5 --greedy --json table3.json`
+    """
+    import json
+
+    from ensemble.compare import columns_of
+    from ensemble.compare import compare as run
+    from ensemble.members import find_members
+    from ensemble.tables import comparison_table
+    from ensemble.techniques import techniques_of
+    from featurestore.manifest import Manifest
+    from featurestore.store import FeatureStore
+
+    ways = techniques_of(rows, replace(META, seeds=tuple(range(seeds)), inputs=inputs, soup=soup, select=select))
+    table, opened = Manifest.read(manifest), FeatureStore.open(store)
+    chosen = find_members(opened) if members is None else split_names(members)
+    columns = columns_of(len(chosen), None if top is None else _numbers(top), greedy or replacement, replacement)
+    with working("comparing") as show:
+        found = run(opened, table, chosen, ways, columns, folds=cv, in_sample=in_sample, progress=show)
+    console().print(comparison_table(found))
+    for note in found.notes:
+        say(f"note: {note}", "dim")
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(found.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+        json_file.write_text(text + "\n", encoding="utf-8")
+        say(f"wrote {json_file}")
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        found = [int(part) for part in split_names(text)]
+    except ValueError:
+        found = []
+    if not found or min(found) < 1:
+        raise BadParameter(f"{text!r}: numbers of members, comma-separated, are expected.", param_hint="--top")
+    return found

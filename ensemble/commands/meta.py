@@ -1,0 +1,101 @@
+"""`medusa fit-meta`: a meta-classifier over members' posteriors."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from ensemble.config import INPUTS, METAS, N_HIDDEN, SELECTIONS, SOUPS, STARTS, ForestConfig, MetaConfig
+from featurestore.errors import ConfigError
+from featurestore.terminal import (
+    CvOption,
+    ManifestOption,
+    RunsOption,
+    StoreOption,
+    console,
+    reads,
+    say,
+    split_names,
+    training,
+    working,
+    writes,
+)
+
+if TYPE_CHECKING:
+    from ensemble.selection import Rule
+
+META, FOREST = MetaConfig(), ForestConfig()
+
+
+def fit_meta(
+    manifest: ManifestOption,
+    store: StoreOption = Path("store"),
+    members: Annotated[str | None, reads("m01,m02,...; default: every member in the store.")] = None,
+    cv: CvOption = None,
+    in_sample: Annotated[bool, reads("Allow posteriors of training utterances.", "--in-sample")] = False,
+    top: Annotated[int | None, reads("Only the best so many members.", min=1)] = None,
+    greedy: Annotated[bool, reads("Only members that greedy forward selection takes.", "--greedy")] = False,
+    name: Annotated[str, writes("Of the ensemble.")] = "meta",
+    runs: RunsOption = Path("runs"),
+    weights_plot: Annotated[Path | None, writes("Draw weights and reliability by member and class (.png).")] = None,
+    meta: Annotated[str, training(" or ".join(METAS) + ".")] = METAS[0],
+    seeds: Annotated[int, training("Trained at once, then averaged.", min=1)] = len(META.seeds),
+    inputs: Annotated[str | None, training(f"{', '.join(INPUTS)}; default: {META.inputs}, a forest's logits.")] = None,
+    soup: Annotated[str, training("Seeds averaged: " + " or ".join(SOUPS) + ".")] = META.soup,
+    hidden: Annotated[int, training("Hidden units of an MLP.", min=1)] = N_HIDDEN,
+    lr: Annotated[float, training("Learning rate.")] = META.lr,
+    batch_size: Annotated[int, training("Utterances per step.")] = META.batch_size,
+    rounds: Annotated[int, training("Rounds of training, at most.")] = META.rounds,
+    start: Annotated[str, training(" or ".join(STARTS) + ".")] = META.start,
+    select: Annotated[str, training(f"Round kept: {' or '.join(SELECTIONS)}.")] = META.select,
+) -> None:
+    """Fit a meta-classifier on members' posteriors, and compare members, votes, meta and soup.
+
+    Members, rounds and weights are chosen on other utterances than those scored.
+
+    Example: `medusa fit-meta --seeds 6 --members m01,m02,m03 -m corpus.csv --weights-plot weights.png`
+    """
+    from deepser.report import scores_table
+    from ensemble.fit import fit_ensemble
+    from ensemble.members import find_members, record_members
+    from ensemble.tables import learned_picture, learned_tables
+    from featurestore.manifest import Manifest
+    from featurestore.store import FeatureStore
+
+    if weights_plot is not None and meta != "linear":
+        raise ConfigError("--weights-plot shows a linear meta-classifier's weights; leave it out, or --meta linear.")
+    config: MetaConfig | ForestConfig = ForestConfig(inputs=inputs or FOREST.inputs)
+    if meta != "forest":
+        config = replace(
+            META, inputs=inputs or META.inputs, seeds=tuple(range(seeds)), lr=lr, batch_size=batch_size,
+            rounds=rounds, start=start, select=select, soup=soup, hidden=hidden if meta == "mlp" else 0,
+        )  # fmt: skip
+    table, opened = Manifest.read(manifest), FeatureStore.open(store)
+    chosen = find_members(opened) if members is None else split_names(members)
+    with working("fitting the meta-classifier") as show:
+        _, report = fit_ensemble(
+            opened, table, chosen, name=name, config=config, select=_rule(meta, top, greedy), folds=cv,
+            in_sample=in_sample, directory=runs / name, progress=show,
+        )  # fmt: skip
+    unknown = record_members(runs / name, opened, report.members, runs)
+    for part, rows in report.parts.items():
+        console().print(scores_table(rows, title=part))
+    if report.learned is not None:
+        console().print(learned_tables(report.learned))
+        if weights_plot is not None:
+            learned_picture(report.learned, weights_plot, name)
+            say(f"wrote {weights_plot}")
+    for note in report.notes:
+        say(f"note: {note}", "dim")
+    if unknown:
+        say(f"note: no run directory in {runs} made {', '.join(unknown)}; `medusa predict` needs it.", "dim")
+    say(f"ensemble in {runs / name}, posteriors in {store} as posteriors/{name}")
+
+
+def _rule(meta: str, k: int | None, forward: bool) -> "Rule | None":
+    from ensemble.selection import greedy, top
+
+    if meta not in METAS:
+        raise ConfigError(f"--meta {meta!r}: expected {', '.join(METAS)}.")
+    if k is not None and forward:
+        raise ConfigError("--top and --greedy both choose members; give one of the two.")
+    return greedy() if forward else None if k is None else top(k)

@@ -1,0 +1,121 @@
+"""MEDUSA's Table 3 on any corpus: ways of fusing against sets of members, every figure from utterances held out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from deepser.metrics import ScoreRow, jsonable
+from ensemble.division import divide, members_of
+from ensemble.judge import judge
+from ensemble.problem import load_problem
+from ensemble.scoring import technique_rows, worth_scoring
+from ensemble.selection import Rule, everyone, greedy, top
+from ensemble.techniques import Technique
+from featurestore.errors import ConfigError
+from featurestore.manifest import Manifest
+from featurestore.store import FeatureStore
+
+GREEDY, WITH_REPLACEMENT = "greedy", "greedy, repl."
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """parts[part][column][row]: a way of fusing's scores; chosen[column][pass]: the members it was made of there.
+
+    Columns are named as they are shown: "14", "top-7", "greedy". attribute_rows: rows that have no word on classes.
+    """
+
+    members: tuple[str, ...]
+    fitted_on: str
+    n_fitted: int
+    in_sample: bool
+    notes: tuple[str, ...]
+    parts: dict[str, dict[str, dict[str, ScoreRow]]]
+    chosen: dict[str, dict[str, tuple[str, ...]]]
+    attribute_rows: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able values."""
+        parts = {
+            part: {column: {name: row.to_dict() for name, row in rows.items()} for column, rows in columns.items()}
+            for part, columns in self.parts.items()
+        }
+        return jsonable(
+            {
+                "members": self.members, "fitted_on": self.fitted_on, "n_fitted": self.n_fitted,
+                "in_sample": self.in_sample, "notes": self.notes, "chosen": self.chosen, "parts": parts,
+            }
+        )  # fmt: skip
+
+
+def columns_of(
+    n_members: int, tops: Sequence[int] | None = None, greedily: bool = False, replacement: bool = False
+) -> dict[str, Rule]:
+    """Rules by the name of their column. tops: how many members; None: the proportions of Table 3.
+
+    Those are all members, half of them and five in fourteen. ConfigError for more members than there are.
+    """
+    if tops is None:
+        tops = [n_members, n_members // 2, round(n_members * 5 / 14)]
+    columns: dict[str, Rule] = {}
+    for k in tops:
+        if k > n_members or (k < 1 and len(tops) == 1):
+            raise ConfigError(f"The top {k} can't be chosen of {n_members} members; name fewer in --top.")
+        if k == n_members:
+            columns[str(k)] = everyone
+        elif k > 0:
+            columns[f"top-{k}"] = top(k)
+    if greedily:
+        columns[WITH_REPLACEMENT if replacement else GREEDY] = greedy(replacement)
+    return columns
+
+
+def compare(
+    store: FeatureStore,
+    manifest: Manifest,
+    members: Sequence[str],
+    techniques: Sequence[Technique],
+    columns: Mapping[str, Rule],
+    *,
+    folds: str | None = None,
+    in_sample: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Scores of every technique over every selection of members.
+
+    Nested: the utterances that are scored take no part in choosing members, rounds or weights; see
+    `ensemble.division.divide` for which those are. AlignmentError when a member lacks an utterance, ConfigError for
+    in-sample posteriors that aren't asked for.
+    """
+    names = members_of(store, members)
+    division = divide(store, manifest, names, folds, in_sample)
+    problem = load_problem(store, division.manifest, names, logits=any(each.logits for each in techniques))
+    judged = judge(problem, division, columns, techniques, keep_fit=False, progress=progress)
+    parts: dict[str, dict[str, dict[str, ScoreRow]]] = {}
+    for part in division.parts:
+        rows = division.rows(part)
+        own, at = problem.rows(rows), division.folds_of(part)
+        if not worth_scoring(own):
+            continue
+        parts[part] = {
+            column: {
+                row.name: row
+                for each in techniques
+                for row in technique_rows(own, each, judged.predictions[column, each.name][part], at)
+            }
+            for column in columns
+        }
+    chosen = {
+        column: {each: tuple(names[m] for m in selection.members) for each, selection in passes.items()}
+        for column, passes in judged.chosen.items()
+    }
+    return Comparison(
+        members=names,
+        fitted_on=division.fitted_on,
+        n_fitted=division.n_fitted,
+        in_sample=bool(division.in_sample),
+        notes=division.notes,
+        parts=parts,
+        chosen=chosen,
+        attribute_rows=tuple(each.name for each in techniques if not each.classes),
+    )

@@ -1,0 +1,178 @@
+"""Which utterances an ensemble is fitted on and which it is scored on, so that none is on both sides.
+
+What remains in cross-fitted stacking: the posteriors of fold j come from a member that was trained on fold k, so a
+meta-classifier fitted on fold j, to predict fold k, has met fold k's labels through that member. A linear map with few
+weights can make little of it, but it is not nothing: only members trained anew inside each outer fold, or a test part
+that no member was trained on, are free of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ensemble.align import OUT_OF_FOLD, out_of_fold
+from ensemble.evaluation import fold_names, group_names, posteriors_name
+from featurestore.errors import ConfigError, ManifestError
+from featurestore.manifest import Manifest
+from featurestore.splits import group_folds
+from featurestore.store import FeatureStore
+
+ALL_FOLDS = "all folds"
+N_INNER_FOLDS = 5  # over which an ensemble fitted on development is cross-fitted to be scored there
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One fit: the rows (int64 indices) it learns and selects from, and by part those that it then judges."""
+
+    name: str
+    fit: np.ndarray
+    judge: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Division:
+    """The passes over `manifest`'s rows; the last one's fit is the ensemble's own, the others judge what it can't.
+
+    folds: (N,) names of folds over which scores are spread, None for splits. in_sample: members whose posteriors may
+    come from models that saw these utterances.
+    """
+
+    manifest: Manifest
+    passes: tuple[Pass, ...]
+    folds: np.ndarray | None
+    fitted_on: str
+    in_sample: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts that are judged, in their order."""
+        return tuple(dict.fromkeys(part for each in self.passes for part in each.judge))
+
+    @property
+    def n_fitted(self) -> int:
+        """Utterances that the ensemble's own fit learns from."""
+        return len(self.passes[-1].fit)
+
+    def rows(self, part: str) -> np.ndarray:
+        """(n,) the rows of a part, ascending."""
+        return np.sort(np.concatenate([each.judge[part] for each in self.passes if part in each.judge]))
+
+    def folds_of(self, part: str) -> np.ndarray | None:
+        """(n,) the folds of a part's rows."""
+        return None if self.folds is None else self.folds[self.rows(part)]
+
+
+def members_of(store: FeatureStore, members: Sequence[str]) -> tuple[str, ...]:
+    """Feature sets of members given with or without "posteriors/"; ConfigError for none."""
+    chosen = tuple(posteriors_name(store, member) for member in members)
+    if not chosen:
+        raise ConfigError("An ensemble needs at least one member; name the members' posteriors.")
+    return chosen
+
+
+def divide(
+    store: FeatureStore, manifest: Manifest, members: Sequence[str], folds: str | None = None, in_sample: bool = False
+) -> Division:
+    """The passes for a fold column, or (None) for the "split" column, or for "fold" where there is no split.
+
+    With folds, each is judged by a fit on the other folds, and the ensemble's own fit is on all. With splits, the fit
+    is on train where every member has out-of-fold posteriors of it, else on development, which is then judged by
+    cross-fitting (5 speaker-disjoint parts); every part but train is judged. Posteriors that a member made of its own
+    training utterances are refused (ConfigError) unless in_sample is set, which is recorded.
+    """
+    if folds is None and not manifest.has("split"):
+        if not manifest.has("fold"):
+            raise ManifestError(
+                f"Manifest {manifest.name} has neither a 'split' nor a 'fold' column; name a fold column."
+            )
+        folds = "fold"
+    if folds is not None:
+        return _by_fold(store, manifest, members, folds, in_sample)
+    return _by_split(store, manifest, members, in_sample)
+
+
+def _by_fold(store: FeatureStore, manifest: Manifest, members: Sequence[str], column: str, in_sample: bool) -> Division:
+    folds = np.array(fold_names(manifest, column), dtype=object)
+    inside = _in_sample_members(store, members, in_sample)
+    passes = [
+        Pass(f"fold {fold}", np.flatnonzero(folds != fold), {ALL_FOLDS: np.flatnonzero(folds == fold)})
+        for fold in sorted(set(folds))
+    ]
+    groups = group_names(manifest)
+    divided = sum(len(set(folds[groups == group])) > 1 for group in set(groups))
+    notes = [f"{divided} speakers are in more than one fold, so these scores are not speaker-independent."]
+    return Division(
+        manifest=manifest,
+        passes=(*passes, Pass(ALL_FOLDS, np.arange(len(manifest)), {})),
+        folds=folds,
+        fitted_on=f"the other folds of column {column!r}",
+        in_sample=inside,
+        notes=(*(notes if divided else []), *_in_sample_note(inside)),
+    )
+
+
+def _by_split(store: FeatureStore, manifest: Manifest, members: Sequence[str], in_sample: bool) -> Division:
+    split = manifest.column("split")
+    there = sorted({part for part in split if part is not None})
+    made = [out_of_fold(store[member].spec) for member in members]
+    full = all(how == "fold" or (in_sample and how not in OUT_OF_FOLD) for how in made)
+    on_train = "train" in there and full
+    inside = _in_sample_members(store, members, in_sample)
+    fit_part = "train" if on_train else "development"
+    if fit_part not in there:
+        raise ManifestError(
+            f"Manifest {manifest.name} has no split 'development', and not every member has out-of-fold posteriors "
+            f"of 'train', so there is nothing to fit on (splits: {', '.join(there)}). Fit members over folds of train."
+        )
+    used = [part for part in there if part != "train" or on_train]
+    rows = np.array([part in used for part in split])
+    manifest, parts = manifest.rows(rows), split[rows]
+    at = {part: np.flatnonzero(parts == part) for part in used}
+    passes = []
+    if fit_part == "development":
+        own = at[fit_part]
+        inner = _inner_folds(manifest, own)
+        passes = [
+            Pass(f"development {fold + 1}", own[inner != fold], {fit_part: own[inner == fold]})
+            for fold in range(inner.max() + 1)
+        ]
+    judged = {part: index for part, index in at.items() if part not in ("train", fit_part)}
+    notes = [
+        "Not every member has out-of-fold posteriors of train, so the ensemble is fitted on development; "
+        "its scores there are cross-fitted over speaker-disjoint parts."
+    ]
+    return Division(
+        manifest=manifest,
+        passes=(*passes, Pass(fit_part, at[fit_part], judged)),
+        folds=None,
+        fitted_on=fit_part,
+        in_sample=inside,
+        notes=(*([] if on_train else notes), *_in_sample_note(inside)),
+    )
+
+
+def _inner_folds(manifest: Manifest, rows: np.ndarray) -> np.ndarray:
+    """(n,) speaker-disjoint parts of some rows, or parts by utterance where all are of one speaker."""
+    groups = group_names(manifest)[rows].tolist()
+    if len(set(groups)) == 1:
+        groups = [manifest.keys[i] for i in rows]
+    return group_folds(groups, min(N_INNER_FOLDS, len(set(groups))))
+
+
+def _in_sample_members(store: FeatureStore, members: Sequence[str], in_sample: bool) -> tuple[str, ...]:
+    """Members whose posteriors may come from models that saw these utterances; refused unless asked for."""
+    inside = tuple(member for member in members if out_of_fold(store[member].spec) not in OUT_OF_FOLD)
+    if inside and not in_sample:
+        raise ConfigError(
+            f"The posteriors of {', '.join(inside)} are not recorded as out of fold: they may come from a model that "
+            "learned from these very utterances, and an ensemble would learn to trust that confidence. Fit the "
+            "members over folds, or ask for in-sample posteriors by name."
+        )
+    return inside
+
+
+def _in_sample_note(inside: Sequence[str]) -> list[str]:
+    return [f"In-sample posteriors were used, as asked for: {', '.join(inside)}."] if inside else []

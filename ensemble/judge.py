@@ -1,0 +1,75 @@
+"""Fitting and selecting pass by pass: what is scored took no part in choosing members, rounds or weights."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ensemble.division import Division
+from ensemble.meta import Prediction
+from ensemble.problem import Problem
+from ensemble.selection import Rule, Selection
+from ensemble.techniques import Fitted, Fused, Technique
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What became of every column (a rule that selects members) and technique.
+
+    predictions[column, technique's name][part]: of the part's utterances, in the order of the division's manifest.
+    chosen[column][pass]: the members. fitted[column, name]: of the division's last pass.
+    """
+
+    predictions: dict[tuple[str, str], dict[str, Fused]]
+    chosen: dict[str, dict[str, Selection]]
+    fitted: dict[tuple[str, str], Fitted]
+
+
+def judge(
+    problem: Problem,
+    division: Division,
+    columns: Mapping[str, Rule],
+    techniques: Sequence[Technique],
+    *,
+    keep_fit: bool = True,
+    progress: Callable[[str], None] | None = None,
+) -> Judged:
+    """Selects and fits on each pass's rows, and predicts the others that it judges.
+
+    problem: of the division's manifest, all members. keep_fit: the last pass is fitted even where it judges nothing.
+    """
+    say = progress or (lambda _: None)
+    passes = [each for each in division.passes if each.judge or (keep_fit and each is division.passes[-1])]
+    pieces: dict[tuple[str, str], dict[str, list[tuple[np.ndarray, Fused]]]] = {}
+    chosen: dict[str, dict[str, Selection]] = {column: {} for column in columns}
+    fitted: dict[tuple[str, str], Fitted] = {}
+    for each in passes:
+        train = problem.rows(each.fit)
+        judged = {part: problem.rows(rows) for part, rows in each.judge.items()}
+        for column, rule in columns.items():
+            selection = rule(train)
+            chosen[column][each.name] = selection
+            own = train.choose(selection.members)
+            for technique in techniques:
+                say(f"{each.name}: {technique.name}, {column}")
+                fit = technique.fit(own, selection)
+                if each is division.passes[-1]:
+                    fitted[column, technique.name] = fit
+                parts = pieces.setdefault((column, technique.name), {})
+                for part, rows in judged.items():
+                    parts.setdefault(part, []).append((each.judge[part], fit.predict(rows.choose(selection.members))))
+    predictions = {key: {part: _join(found) for part, found in parts.items()} for key, parts in pieces.items()}
+    return Judged(predictions, chosen, fitted)
+
+
+def _join(pieces: Sequence[tuple[np.ndarray, Fused]]) -> Fused:
+    """Predictions of several passes as one, in the order of their rows."""
+    order = np.argsort(np.concatenate([rows for rows, _ in pieces]))
+    fused = [each for _, each in pieces]
+
+    def joined(own: Sequence[Prediction]) -> Prediction:
+        fields = ("logits", "probabilities", "attributes")
+        return Prediction(*(np.concatenate([getattr(p, name) for p in own])[order] for name in fields))
+
+    n_seeds = len(fused[0].seeds)
+    return Fused(joined([f.whole for f in fused]), tuple(joined([f.seeds[s] for f in fused]) for s in range(n_seeds)))

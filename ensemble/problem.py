@@ -1,0 +1,91 @@
+"""What an ensemble is about: members' posteriors, targets and speakers of the same utterances, in one order."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from deepser.targets import Targets
+from ensemble.align import Aligned, column_names, load_posteriors
+from ensemble.evaluation import group_names, shared_attributes, targets_of
+from featurestore.errors import ConfigError
+from featurestore.manifest import Manifest
+from featurestore.store import FeatureStore
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything of N utterances that fitting and scoring need; logits where something reads them.
+
+    groups: (N,) who must not be on both sides of a division, the speaker where it is known.
+    """
+
+    posteriors: Aligned
+    logits: Aligned | None
+    targets: Targets
+    groups: np.ndarray
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        return self.posteriors.members
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.targets.classes)
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """(M, N, C) float32."""
+        return self.posteriors.values[..., : self.n_classes]
+
+    @property
+    def attributes(self) -> np.ndarray:
+        """(M, N, A) float32, on their own scales."""
+        return self.posteriors.values[..., self.n_classes :]
+
+    @property
+    def has_labels(self) -> bool:
+        return bool((self.targets.labels >= 0).any())
+
+    def inputs(self, layer: str) -> Aligned:
+        """Members' "posteriors" or "logits"."""
+        if layer == "posteriors":
+            return self.posteriors
+        if self.logits is None:
+            raise ConfigError("This problem was loaded without the members' logits; load_problem(..., logits=True).")
+        return self.logits
+
+    def rows(self, index: np.ndarray) -> "Problem":
+        """Some utterances: (n,) int indices or an (N,) bool mask."""
+        index = np.arange(len(self.groups))[index]
+        t = self.targets
+        targets = dataclasses.replace(
+            t,
+            keys=tuple(t.keys[i] for i in index),
+            labels=t.labels[index],
+            soft=t.soft[index],
+            attribute_values=t.attribute_values[index],
+        )
+        logits = None if self.logits is None else self.logits.rows(index)
+        return Problem(self.posteriors.rows(index), logits, targets, self.groups[index])
+
+    def choose(self, which: Sequence[int]) -> "Problem":
+        """Some members, in the order given."""
+        if list(which) == list(range(len(self.members))):
+            return self
+        logits = None if self.logits is None else self.logits.choose(which)
+        return Problem(self.posteriors.choose(which), logits, self.targets, self.groups)
+
+
+def load_problem(store: FeatureStore, manifest: Manifest, members: Sequence[str], logits: bool = False) -> Problem:
+    """Members' posteriors of every utterance of the manifest, with its targets.
+
+    members: names of feature sets, such as "posteriors/m08". Attributes are those that the scheme and the first member
+    share. AlignmentError lists per member the utterances it lacks.
+    """
+    attributes = shared_attributes(store, manifest, members[0]) if members else ()
+    columns = column_names(manifest.scheme.classes, attributes)
+    posteriors = load_posteriors(store, members, manifest.keys, columns=columns)
+    found = load_posteriors(store, members, manifest.keys, "logits", columns) if logits else None
+    return Problem(posteriors, found, targets_of(manifest, attributes), group_names(manifest))

@@ -1,0 +1,128 @@
+"""What ensembles are told as: Table 3, how often members were chosen, and what a linear meta-classifier has learned."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from deepser.report import TITLES, number
+from ensemble.compare import Comparison
+from ensemble.evaluation import PREFIX
+from ensemble.learned import Learned
+
+CLASS_SCORES, ATTRIBUTE_SCORES = ("macro_f1", "accuracy"), ("mean_ccc",)
+SHORT = {"macro_f1": "F1", "accuracy": "acc."}
+
+
+def comparison_table(found: Comparison) -> Group:
+    """Per part a table of macro-F1 and accuracy, and one of the mean CCC where there are attributes."""
+    shown: list[RenderableType] = []
+    for part, columns in found.parts.items():
+        for scores in (CLASS_SCORES, ATTRIBUTE_SCORES):
+            hidden = found.attribute_rows if scores == CLASS_SCORES else ()
+            if any(score in row.scores for rows in columns.values() for row in rows.values() for score in scores):
+                shown.append(_scores_table(f"{part}: {_titles(scores)}", columns, scores, hidden))
+    chosen = {column: passes for column, passes in found.chosen.items() if column != str(len(found.members))}
+    if chosen:
+        shown.append(_chosen_table(found.members, chosen))
+    return Group(*shown)
+
+
+def _titles(scores: Sequence[str]) -> str:
+    return " and ".join("mean CCC" if score == "mean_ccc" else TITLES[score] for score in scores)
+
+
+def _scores_table(title: str, columns: dict, scores: Sequence[str], hidden: Sequence[str]) -> Table:
+    """Rows: ways of fusing; for each set of members its scores, the best of a column bold."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("")
+    several = len(scores) > 1
+    for column in columns:
+        for score in scores:
+            table.add_column(f"{column}\n{SHORT[score]}" if several else column, justify="right", no_wrap=True)
+    names = [name for name in next(iter(columns.values())) if name not in hidden]
+    for name in names:
+        cells = []
+        for rows in columns.values():
+            for score in scores:
+                value = rows[name].scores.get(score, math.nan)
+                best = max((rows[other].scores.get(score, math.nan) for other in names), key=_order)
+                cells.append(Text(number(value), style="bold" if number(value) == number(best) else ""))
+        table.add_row(Text(name), *cells)
+    return table
+
+
+def _order(value: float) -> float:
+    return -math.inf if math.isnan(value) else value
+
+
+def _chosen_table(members: Sequence[str], chosen: dict[str, dict[str, tuple[str, ...]]]) -> Table:
+    """In how many of the passes each member was chosen."""
+    table = Table(title="chosen in so many passes", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("member")
+    for column, passes in chosen.items():
+        table.add_column(f"{column}\nof {len(passes)}", justify="right")
+    times = {column: Counter(m for own in passes.values() for m in own) for column, passes in chosen.items()}
+    for member in members:
+        counts = [str(times[column][member] or "") for column in chosen]
+        table.add_row(Text(member.removeprefix(PREFIX)), *counts)
+    return table
+
+
+def learned_tables(found: Learned) -> Group:
+    """The weights, and the reliabilities, by member and class or attribute; the largest of a column bold."""
+    tables = []
+    for title, values in (
+        ("what the meta-classifier learned: weight of a member's word, by class", found.weights),
+        ("reliability: F1 by class, CCC by attribute", found.reliability),
+    ):
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+        table.add_column("member")
+        for column in found.columns:
+            table.add_column(column, justify="right")
+        cells = [[math.nan if value is None else value for value in row] for row in values]
+        top = [max((row[k] for row in cells), key=_order) for k in range(len(found.columns))]
+        for member, row in zip(found.members, cells, strict=True):
+            styled = [Text(number(v), style="bold" if v == best else "") for v, best in zip(row, top, strict=True)]
+            table.add_row(Text(member), *styled)
+        tables.append(table)
+    return Group(*tables)
+
+
+def learned_picture(found: Learned, path: Path, title: str = "") -> None:
+    """Draws weights and reliabilities side by side as heat maps (.png, .pdf, .svg)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    height, width = 1.6 + 0.32 * len(found.members), 3.0 + 1.3 * len(found.columns)
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
+    FigureCanvasAgg(figure)  # no window system, whatever the user's default backend is
+    panels = figure.subplots(1, 2, sharey=True)
+    known = [value for row in found.weights for value in row]
+    bound = max((abs(value) for value in known), default=1.0) or 1.0
+    maps = (
+        ("weight of a member's word", found.weights, {"cmap": "RdBu_r", "vmin": -bound, "vmax": bound}),
+        ("reliability: F1, CCC", found.reliability, {"cmap": "Greens", "vmin": 0, "vmax": 1}),
+    )
+    for axes, (name, values, look) in zip(panels, maps, strict=True):
+        cells = [[math.nan if value is None else value for value in row] for row in values]
+        image = axes.imshow(cells, aspect="auto", **look)
+        axes.set_xticks(
+            range(len(found.columns)), labels=found.columns, rotation=45, ha="right", rotation_mode="anchor"
+        )
+        axes.set_yticks(range(len(found.members)), labels=found.members)
+        for m, row in enumerate(cells):
+            for k, value in enumerate(row):
+                red, green, blue, _ = image.cmap(image.norm(value))
+                dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+                axes.text(k, m, number(value), ha="center", va="center", fontsize=7, color="white" if dark else "black")
+        axes.set_title(name, fontsize=10)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
