@@ -237,10 +237,9 @@ class Mirror:
         """Reads that bring the blocks, or were about to already."""
         own, futures = self._own, []
         with own.lock:
-            waiting = {future for b in blocks if (future := own.blocks.get((file.path, b))) is not None}
-            runs = _runs(
-                [b for b in blocks if (file.path, b) not in own.blocks], max(1, READ_BYTES // file.block_bytes)
-            )
+            waiting = {future for block in blocks if (future := own.blocks.get((file.path, block))) is not None}
+            new = [block for block in blocks if (file.path, block) not in own.blocks and not file.holds(block)]
+            runs = _runs(new, max(1, READ_BYTES // file.block_bytes))
             if own.ranges_work is None:
                 own.ranges_work = None if self._source.is_http else True
             if runs and own.ranges_work is None:

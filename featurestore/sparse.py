@@ -50,13 +50,20 @@ class SparseFile:
         found = self._missing(ranges)
         if found:  # perhaps another process fetched them
             try:
-                self._held[:] = self._map_path.read_bytes()[_HEADER.size :]
+                held = self._map_path.read_bytes()[_HEADER.size :]
             except OSError as error:
                 raise StoreError(
                     f"{self._map_path} can't be read: {error.strerror}. If the cache was removed, open the store again."
                 ) from error
-            found = self._missing(ranges)
+            theirs = [block for block in found if held[block]]
+            for block in theirs:  # one by one: other threads set theirs meanwhile
+                self._held[block] = 1
+            found.difference_update(theirs)
         return sorted(found)
+
+    def holds(self, block: int) -> bool:
+        """Whether a block is there, as far as this process knows."""
+        return bool(self._held[block])
 
     def _missing(self, ranges: Sequence[tuple[int, int]]) -> set[int]:
         found: set[int] = set()
