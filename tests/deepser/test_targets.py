@@ -7,6 +7,7 @@ import pytest
 from deepser.targets import Targets
 from featurestore.errors import ManifestError
 from featurestore.manifest import LabelScheme, Manifest
+from featurestore.votes import Ratings
 
 
 def manifest(**columns: list[object]) -> Manifest:
@@ -47,3 +48,56 @@ def test_scheme_order_is_kept() -> None:
     scheme = LabelScheme(("sad", "angry"), {})
     frame = pd.DataFrame({"utterance_id": ["x"], "path": ["x.wav"], "label": ["angry"]})
     assert Targets.from_manifest(Manifest.from_pandas(frame, scheme)).labels.tolist() == [1]
+
+
+def test_dropped_votes_are_a_distribution_of_some_of_the_votes_drawn_anew_each_epoch() -> None:
+    votes = {"vote_happy": [2, 1, 0, 0], "vote_neutral": [1, 1, 0, 5], "vote_sad": [0, 3, 0, 0]}
+    targets = Targets.from_manifest(manifest(**votes), ratings=True)
+    drawn = np.stack([targets.of_epoch("vote-dropping", seed=1, epoch=e, drop_share=0.4) for e in range(60)])
+    assert drawn.dtype == np.float32
+    np.testing.assert_allclose(drawn.sum(2), [[1, 1, 0, 1]] * 60, rtol=1e-6)
+    np.testing.assert_array_equal(drawn[:, 3], targets.soft[[3]].repeat(60, 0))
+    seen = {tuple(np.round(row.astype(float), 3).tolist()) for row in drawn[:, 0]}
+    assert {(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.5, 0.5, 0.0), (0.667, 0.333, 0.0)} == seen
+    again = targets.of_epoch("vote-dropping", seed=1, epoch=7, drop_share=0.4)
+    np.testing.assert_array_equal(again, drawn[7])
+    np.testing.assert_array_equal(targets.of_epoch("vote-dropping", drop_share=0.0), targets.soft)
+
+
+def test_votes_are_dropped_under_the_classes_names_and_unrated_clips_keep_theirs() -> None:
+    frame = pd.DataFrame(
+        {"utterance_id": ["a", "b"], "path": ["a.wav", "b.wav"], "label": ["glad", "sad"],
+         "vote_glad": [2, 0], "vote_sad": [0, 0]}
+    )  # fmt: skip
+    scheme = LabelScheme(("glad", "sad"), {}, {"happy": "glad", "joy": "glad", "other": None})
+    ratings = Ratings.of(["a", "a", "a"], labels=["happy", "joy", "other"])
+    targets = Targets.from_manifest(Manifest.from_pandas(frame, scheme, ratings=ratings), ratings=True)
+    for epoch in range(10):
+        soft = targets.of_epoch("vote-dropping", seed=0, epoch=epoch, drop_share=0.5)
+        np.testing.assert_array_equal(soft, [[1, 0], [0, 1]])
+
+
+def test_one_hot_soft_and_smoothed_targets() -> None:
+    targets = Targets.from_manifest(manifest(vote_happy=[3, 1, 0], vote_sad=[1, 1, 0]))
+    np.testing.assert_array_equal(targets.of_epoch("one-hot"), [[1, 0], [0, 0], [0, 0]])
+    np.testing.assert_array_equal(targets.of_epoch("soft"), targets.soft)
+    smoothed = targets.of_epoch("soft", smoothing=0.2)
+    np.testing.assert_allclose(smoothed, [[0.7, 0.3], [0.5, 0.5], [0, 0]], rtol=1e-6)
+
+
+def test_votes_that_cannot_be_dropped_are_an_error() -> None:
+    with pytest.raises(ManifestError, match="no votes can be dropped"):
+        Targets.from_manifest(manifest(label=["a", "b"]), ratings=True)
+    with pytest.raises(ManifestError, match="whole numbers"):
+        Targets.from_manifest(manifest(vote_a=[0.5], vote_b=[0.5]), ratings=True)
+    with pytest.raises(ManifestError, match="ratings=True"):
+        Targets.from_manifest(manifest(vote_a=[1], vote_b=[2])).of_epoch("vote-dropping")
+
+
+def test_without_attributes_only_classes_are_left() -> None:
+    targets = Targets.from_manifest(manifest(label=["a", None], attr_valence=[1.5, 2.0]))
+    assert targets.usable.tolist() == [True, True]
+    alone = targets.without_attributes()
+    assert alone.attributes == ()
+    assert alone.attribute_values.shape == (2, 0)
+    assert alone.usable.tolist() == [True, False]

@@ -1,0 +1,77 @@
+"""What selects an epoch is a score of the whole held-out part, by name."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from deepser import metrics
+from deepser.config import LossConfig
+from deepser.losses import soft_cross_entropy
+from deepser.selection import held_out_score
+from deepser.targets import Targets
+from featurestore.errors import ConfigError
+from featurestore.splits import balanced_sets
+
+CLASSES, N = ("a", "b", "c"), 60
+
+
+def targets(*, labelled: bool = True) -> Targets:
+    rng = np.random.default_rng(0)
+    labels = np.where(rng.random(N) < 0.8, rng.choice(3, N, p=[0.7, 0.2, 0.1]), -1)
+    soft = np.eye(4, 3, dtype=np.float32)[labels]
+    values = np.stack([rng.uniform(1, 7, N), np.full(N, np.nan)], 1).astype(np.float32)
+    values[::7] = np.nan
+    keys = tuple(f"u{i}" for i in range(N))
+    ranges = ((1.0, 7.0), (1.0, 7.0))
+    return Targets(keys, CLASSES, ("arousal", "power"), ranges, labels if labelled else np.full(N, -1), soft, values)
+
+
+def outputs(seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(40, 3)).astype(np.float32), rng.uniform(1, 7, (40, 2)).astype(np.float32)
+
+
+AT = np.arange(10, 50)
+
+
+def score(rule: str, on: str = "all", of: Targets | None = None) -> float:
+    return held_out_score(rule, on, *outputs(), of or targets(), AT, LossConfig(), seed=0)
+
+
+@pytest.mark.parametrize("rule", ["macro_f1", "micro_f1", "accuracy", "uar"])
+def test_class_scores_are_those_of_the_whole_part(rule: str) -> None:
+    expected = metrics.classification(outputs()[0], targets().labels[AT], CLASSES)
+    assert score(rule) == getattr(expected, rule)
+
+
+def test_balanced_is_the_mean_over_balanced_draws() -> None:
+    labels, logits = targets().labels[AT], outputs()[0]
+    draws = balanced_sets(labels, seed=0)
+    expected = np.mean([metrics.classification(logits[d], labels[d], CLASSES).macro_f1 for d in draws])
+    assert score("macro_f1", "balanced") == pytest.approx(float(expected))
+    assert score("macro_f1", "balanced") != score("macro_f1")
+
+
+def test_attributes_are_scored_over_what_is_known() -> None:
+    arousal = metrics.ccc(outputs()[1][:, 0], targets().attribute_values[AT, 0])
+    assert score("mean_ccc") == score("ccc:arousal") == arousal
+    with pytest.raises(ConfigError, match="it has arousal"):
+        score("ccc:power")
+
+
+def test_the_loss_is_of_the_whole_part_at_once_and_less_is_better() -> None:
+    logits, attributes = outputs()
+    y = targets().attribute_values[AT]
+    known = ~np.isnan(y)
+    entropy = soft_cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets().soft[AT]), torch.ones(3))
+    expected = 1.5 * float(entropy) + 0.4 * float(np.square(attributes[known] - y[known]).mean())
+    assert score("loss") == pytest.approx(-expected, rel=1e-5)
+
+
+def test_a_part_without_labels_selects_by_no_class_score() -> None:
+    unlabelled = targets(labelled=False)
+    with pytest.raises(ConfigError, match="no held-out utterance has a consensus label"):
+        score("macro_f1", of=unlabelled)
+    assert not math.isnan(score("mean_ccc", of=unlabelled))
