@@ -46,7 +46,10 @@ class FeatureSet(Mapping[str, np.ndarray]):
                 f"{self.path} holds no feature set of version {SET_VERSION}: "
                 f"its medusa_set is {attributes.get('medusa_set')!r}."
             )
-        self.spec = FeatureSpec.from_json(attributes.get("spec", {}))
+        try:
+            self.spec = FeatureSpec.from_json(attributes.get("spec", {}))
+        except StoreError as error:
+            raise StoreError(f"{self.path / 'zarr.json'}: {error}") from error
         if attributes.get("fingerprint") != self.spec.fingerprint:
             raise StoreError(
                 f"{self.path / 'zarr.json'} is damaged: its fingerprint is {attributes.get('fingerprint')!r}, its "

@@ -98,7 +98,7 @@ class FeatureStore:
 
     def names(self) -> list[str]:
         """Names of the feature sets, sorted."""
-        return sorted(_set_names(self.path, "", self._files))
+        return sorted(set_names(self.path, "", self._files))
 
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str):
@@ -316,7 +316,8 @@ class FeatureWriter:
         )
 
 
-def _set_names(directory: Path, prefix: str, files: Files) -> list[str]:
+def set_names(directory: Path, prefix: str, files: Files) -> list[str]:
+    """Names of the feature sets below a directory, each with `prefix` before it; what can't be read is left out."""
     names: list[str] = []
     for name in files.names(directory):
         if name.startswith(".") or name == "zarr.json":
@@ -330,7 +331,7 @@ def _set_names(directory: Path, prefix: str, files: Files) -> list[str]:
         if "medusa_set" in attributes:
             names.append(prefix + name)
         else:
-            names += _set_names(directory / name, prefix + name + "/", files)
+            names += set_names(directory / name, prefix + name + "/", files)
     return names
 
 

@@ -12,17 +12,17 @@ from featurestore.files import LOCAL
 from featurestore.segment import PATTERNS
 from featurestore.segment_info import read_group
 from featurestore.spec import check_set_name
-from featurestore.store import STORE_VERSION, FeatureStore
+from featurestore.store import STORE_VERSION, FeatureStore, set_names
 from featurestore.zarr3 import group_metadata, json_bytes
 
 Found = Iterator[tuple[str, list[str]]]
 
 
 def verify_store(path: Path | str, name: str | None = None) -> dict[str, list[str]]:
-    """What is wrong with each feature set, one sentence each; under "" what is wrong beside them. Reads every byte.
+    """What is wrong with each feature set, one sentence each; under "" what is wrong around them, if anything is.
 
-    path: a directory or a URL. name: only this set. A directory whose own metadata is damaged but which holds feature
-    sets is a damaged store; StoreError where there is none, or no set of that name.
+    Reads every byte. path: a directory or a URL. name: only this set. A directory without a store's metadata that holds
+    feature sets is a damaged store; StoreError where there is none, or no set of that name.
     """
     if "://" in str(path):
         remote = FeatureStore.open(path)
@@ -33,7 +33,7 @@ def verify_store(path: Path | str, name: str | None = None) -> dict[str, list[st
         FeatureStore.open(root)
         problems[""] = _altered(root, {"medusa_store": STORE_VERSION})
     except StoreError as error:
-        if not root.is_dir() or all(not each or not found for each, found in _walk(root, "")):
+        if not os.path.isdir(root) or not set_names(root, "", LOCAL):
             raise
         problems[""] = [str(error)]
     for each, found in _walk(root, "") if name is None else _entry(root / check_set_name(name), name):

@@ -194,22 +194,6 @@ def damage_found(path: Path, spec: FeatureSpec) -> list[str]:
         return [str(error)]
 
 
-@pytest.mark.parametrize(("dtype", "format", "compress"), [("float16", *s) for s in STORAGES] + [("int8", "zarr", "")])
-def test_flipped_bits_are_found(tmp_path: Path, dtype: str, format: str, compress: str) -> None:
-    """One bit of every few bytes of every file, the bit changing from byte to byte."""
-    spec = make_spec(dtype, layers=("layer_00",))
-    path, _ = write(tmp_path, spec, [3, 2], format=format, compress=compress)
-    assert Segment(path, spec).verify() == []
-    for file in [path] if path.is_file() else sorted(entry for entry in path.rglob("*") if entry.is_file()):
-        data = file.read_bytes()
-        for i in range(0, len(data), 3 if format == "zarr" else 17):
-            damaged = bytearray(data)
-            damaged[i] ^= 1 << (i % 8)
-            file.write_bytes(damaged)
-            assert damage_found(path, spec), f"{file.name}, byte {i}"
-        file.write_bytes(data)
-
-
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 600, -1])
 def test_a_cut_hdf5_segment_is_named(tmp_path: Path, size: int) -> None:
     path, _ = write(tmp_path, make_spec(), [3, 2], format="hdf5")
