@@ -193,6 +193,11 @@ def test_options_out_of_range_are_named_with_what_is_possible(chain: Chain, tmp_
     assert "multiple of n_heads" in refused(*fit, "--d", "30", "--n-heads", "4")
     assert "macro_f1" in refused(*fit, "--select", "best")
     assert "one of the two" in refused(*fit, "--folds", "3")
+    assert "medusa-08" in refused(*fit, "--preset", "medusa-8")
+    assert "'mixup_q'" in refused(*fit, "--set", "train.mixup_q=1")
+    assert "unimodal reads one feature set" in refused(*fit, "--preset", "unimodal")
+    assert "name them with --features" in refused("fit-deepser", "--preset", "cross-attention", *chain.shared)
+    assert "no setting 'train.stages.1.lr'" in refused(*fit, "--preset", "baseline-frozen", "--stage2-lr", "1e-3")
     assert "cuda" in refused(*fit, "--device", "quantum")
     encode = ["featurize", "--encoder", "logmel", "-m", chain.manifest, "-s", tmp_path / "s"]
     assert "float32" in refused(*encode, "--dtype", "int16")
@@ -360,6 +365,21 @@ def test_what_is_done_is_not_done_again(chain: Chain) -> None:
     said = refused(*fit, *FAST, "--batch-size", "8")
     assert "--overwrite" in said
     assert "batch_size is 16 there, 8 asked" in said
+
+
+def test_a_preset_is_changed_by_options_and_what_was_resolved_is_kept(chain: Chain, tmp_path: Path) -> None:
+    given = ["fit-deepser", "--preset", "baseline-frozen", "--features", "h@2+3", "--cv", "fold", "--runs", tmp_path]
+    small = ["--d", "16", "--stride", "32", "--epochs", "2", "--stage2-epochs", "0", "--set", "network.pool_dim=4"]
+    name = "baseline-frozen_h.2+3_s0"
+    assert name in medusa(*given, *small, "--lr", "3e-3", "--select", "uar", *chain.shared).stdout
+    saved = json.loads((tmp_path / name / "config.json").read_text())["member"]
+    network = {"kind": "baseline", "pooling": "asp", "d": 16, "pool_dim": 4, "dropout": 0.5}
+    assert {field: saved["network"][field] for field in network} == network
+    (stage,) = saved["train"]["stages"]
+    assert (stage["epochs"], stage["lr"], stage["class_weight_exponent"]) == (2, 3e-3, 1.0)
+    assert saved["train"]["select"] == "uar"
+    assert "dev_uar" in (tmp_path / name / "fold-1" / "metrics.jsonl").read_text()
+    medusa("store", "rm", f"posteriors/{name}", "-s", chain.store, "--yes")
 
 
 def test_evaluate_writes_the_scores_it_prints(chain: Chain, tmp_path: Path) -> None:
