@@ -152,7 +152,7 @@ class FeatureSet(Mapping[str, np.ndarray]):
         rows, scales = self.stored_rows(keys, layer)
         if self.spec.row_type.is_plain:
             return rows
-        return [self._decoded(part, scales and scales[i]) for i, part in enumerate(rows)]
+        return [self._decoded(part, None if scales is None else scales[i]) for i, part in enumerate(rows)]
 
     def stored(self, key: str, layer: str | None = None) -> np.ndarray:
         """Rows of one utterance as they lie on disk: float16, float32, uint16 (bfloat16's bits) or int8."""
@@ -214,13 +214,21 @@ class FeatureSet(Mapping[str, np.ndarray]):
         small = n_rows * self.dim * target.itemsize < SMALL_UTTERANCE_BYTES * len(found)
         if copied and small and now.take(found, layer, values, offsets):
             return Packed(values, offsets)
-        rows, scales = now.stored(found, layer)
-        bounds = offsets.tolist()
+        rows, scales = now.stored(found, layer, check=False)
+        unchecked = now.unchecked(found, layer)
+        if copied and not unchecked:
+            if rows:
+                np.concatenate(rows, out=values)
+            return Packed(values, offsets)
+        bounds, fresh = offsets.tolist(), set(unchecked)
         for i, part in enumerate(rows):
+            target_rows = values[bounds[i] : bounds[i + 1]]
             if copied:
-                values[bounds[i] : bounds[i + 1]] = part
+                target_rows[:] = part
             else:
-                self._decoded(part, scales and scales[i], values[bounds[i] : bounds[i + 1]])
+                self._decoded(part, None if scales is None else scales[i], target_rows)
+            if i in fresh:  # what was just copied is in the cache
+                now.check(int(found[i]), layer, target_rows if copied else part, None if scales is None else scales[i])
         return Packed(values, offsets)
 
     def announce(self, keys: Sequence[str], layer: str | None = None) -> None:

@@ -115,6 +115,31 @@ def _decode_half(rows, scales, out):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True)
+def _quantise(bits, rows, out, scales):  # type: ignore[no-untyped-def]
+    for t in range(rows.shape[0]):
+        # Without the sign, float32 values are ordered as their bits are, infinity and NaN above all others; and a
+        # maximum of integers is vectorised, one of floats is not.
+        largest = np.uint32(0)
+        for d in range(rows.shape[1]):
+            largest = max(largest, bits[t, d] & np.uint32(0x7FFFFFFF))
+        scales[t] = np.uint32(largest).view(np.float32) / np.float32(127)
+        # A row of zeros has scale 0; dividing by 1 instead leaves it zeros.
+        divisor = scales[t] if scales[t] > 0 else np.float32(1)
+        for d in range(rows.shape[1]):
+            out[t, d] = np.int8(min(max(np.rint(rows[t, d] / divisor), np.float32(-127)), np.float32(127)))
+
+
+@numba.njit(nogil=True)
+def _upper_half(bits, out):  # type: ignore[no-untyped-def]
+    for t in range(bits.shape[0]):
+        for d in range(bits.shape[1]):
+            value = bits[t, d]
+            rounded = (value + np.uint32(0x7FFF) + ((value >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+            is_nan = (value & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+            out[t, d] = np.uint16(0x7FC0) if is_nan else np.uint16(rounded)
+
+
+@numba.njit(nogil=True)
 def _pool_rows(rows, scales, stride, out):  # type: ignore[no-untyped-def]
     n_rows, dim = rows.shape
     for group in range(out.shape[0]):
@@ -197,6 +222,22 @@ def decode_rows(rows: np.ndarray, scales: np.ndarray | None, out: np.ndarray) ->
         _decode(bits, scales, wide)
         with np.errstate(over="ignore"):
             out[:] = wide
+    return out
+
+
+def quantise(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Float rows (T, D) as int8 (T, D) and a float32 scale per row (T,): max|row| / 127, not finite where it isn't."""
+    rows = np.ascontiguousarray(rows, dtype=np.float32)
+    out, scales = np.empty(rows.shape, dtype=np.int8), np.empty(len(rows), dtype=np.float32)
+    _quantise(rows.view(np.uint32), rows, out, scales)
+    return out, scales
+
+
+def to_bfloat16(rows: np.ndarray) -> np.ndarray:
+    """Float rows (T, D) as bfloat16's bits, uint16 (T, D): rounded to nearest, ties to even; NaN stays NaN."""
+    rows = np.ascontiguousarray(rows, dtype=np.float32)
+    out = np.empty(rows.shape, dtype=np.uint16)
+    _upper_half(rows.view(np.uint32), out)
     return out
 
 

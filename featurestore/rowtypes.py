@@ -54,17 +54,17 @@ def encode(rows: np.ndarray, row_type: RowType) -> tuple[np.ndarray, np.ndarray 
     even. int8 keeps every value within max|row| / 253 when read as float32; see FORMAT.md.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        if row_type.scaled:
-            return _quantise(np.asarray(rows, dtype=np.float32))
-        if row_type.name == "bfloat16":
-            return _upper_half(np.ascontiguousarray(rows, dtype=np.float32)), None
-        return np.ascontiguousarray(rows, dtype=row_type.stored), None
+        if row_type.is_plain:
+            return np.ascontiguousarray(rows, dtype=row_type.stored), None
+        from featurestore.kernels import quantise, to_bfloat16
+
+        return quantise(rows) if row_type.scaled else (to_bfloat16(rows), None)
 
 
-def first_bad_row(rows: np.ndarray, stored: np.ndarray, row_type: RowType) -> int | None:
-    """The first of `rows` that `stored` doesn't hold: NaN or infinite, before or after the cast; None when all fit."""
-    if row_type.scaled:
-        bad = ~(np.abs(np.asarray(rows, dtype=np.float32)).max(axis=1, initial=0) <= LARGEST_INT8_VALUE)
+def first_bad_row(stored: np.ndarray, scales: np.ndarray | None, row_type: RowType) -> int | None:
+    """The first row (of what `encode` returned) that is NaN, infinite or too large for its type; None when all fit."""
+    if scales is not None:
+        bad = ~(scales <= np.float32(LARGEST_INT8_VALUE) / np.float32(127))
         return int(np.flatnonzero(bad)[0]) if bad.any() else None
     # By their bits, four times as fast as np.isfinite: without the sign, infinity is the smallest that isn't finite.
     unsigned: type[np.unsignedinteger[Any]] = np.uint16 if row_type.itemsize == 2 else np.uint32
@@ -77,17 +77,3 @@ def first_bad_row(rows: np.ndarray, stored: np.ndarray, row_type: RowType) -> in
     if not stored.size or int(bits.max()) < infinity:
         return None
     return int(np.flatnonzero((bits >= infinity).any(axis=1))[0])
-
-
-def _upper_half(rows: np.ndarray) -> np.ndarray:
-    """float32 rounded to bfloat16, as uint16; NaN stays NaN."""
-    bits = rows.view(np.uint32)
-    rounded = ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-    return np.where(np.isnan(rows), np.uint16(0x7FC0), rounded)
-
-
-def _quantise(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    scales = (np.abs(rows).max(axis=1, initial=0) / np.float32(127)).astype(np.float32)
-    # A row of zeros has scale 0; dividing by 1 instead leaves it zeros.
-    divisors = np.where(scales > 0, scales, np.float32(1))[:, None]
-    return np.ascontiguousarray(np.rint(rows / divisors).clip(-127, 127), dtype=np.int8), scales

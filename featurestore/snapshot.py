@@ -1,7 +1,7 @@
 """The segments that a feature set had at one moment, and reading rows from them by position."""
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -25,16 +25,41 @@ class Snapshot:
         self.index = KeyIndex(segments)
         self._was_checked: dict[str, np.ndarray] = {}
 
-    def stored(self, found: np.ndarray, layer: str) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
-        """Rows of each found position as they are stored, (T, D); and the scales (T,) of int8 rows."""
+    def stored(
+        self, found: np.ndarray, layer: str, check: bool = True
+    ) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+        """Rows of each found position as they are stored, (T, D); and the scales (T,) of int8 rows.
+
+        check=False: the caller reads them and then calls `check`, when their pages are in memory.
+        """
         numbers, firsts, counts = self._where(found)
-        rows = _slices({n: self.segments[n].layer(layer) for n in set(numbers)}, numbers, firsts, counts)
+        layers = {n: self.segments[n].layer(layer) for n in set(numbers)}
+        rows = self._slices(layers, numbers, firsts, counts)
         scales = None
         if self.spec.row_type.scaled:
-            files: dict[int, RowFile] = {n: self.segments[n].scales(layer) for n in set(numbers)}
-            scales = _slices(files, numbers, firsts, counts)
-        self._check(found, layer, rows, scales)
+            files: dict[int, RowFile] = {n: self.segments[n].scales(layer) for n in layers}
+            scales = self._slices(files, numbers, firsts, counts)
+        if check:
+            for i in self.unchecked(found, layer):
+                _touch(rows[i])
+                self.check(int(found[i]), layer, rows[i], None if scales is None else scales[i])
         return rows, scales
+
+    def unchecked(self, found: np.ndarray, layer: str) -> list[int]:
+        """Which of the found positions' rows were not compared with their checksums yet."""
+        return np.flatnonzero(~self._checked(layer)[found]).tolist()
+
+    def check(self, position: int, layer: str, rows: np.ndarray, scales: np.ndarray | None) -> None:
+        """Compare an utterance's stored rows with their checksum; StoreError when they were altered."""
+        number = int(self.index.segment[position])
+        segment, local = self.segments[number], position - int(self.index.segment_starts[number])
+        if row_checksum(rows, scales) != segment.checksums()[local, self.spec.layers.index(layer)]:
+            raise StoreError(
+                f"{segment.path}: rows of {self.index.key_bytes(position).decode()!r}, layer {layer}, were altered "
+                "since they were written (wrong checksum). `medusa store verify` lists all that is damaged; "
+                f"restore it from a copy, or remove {segment.name} and encode its utterances again."
+            )
+        self._checked(layer)[position] = True
 
     def take(self, found: np.ndarray, layer: str, values: np.ndarray, offsets: np.ndarray) -> bool:
         """Gather plain rows with one vectorised take per segment: for utterances of a few rows, such as posteriors.
@@ -45,7 +70,7 @@ class Snapshot:
         files = {n: file for n, file in layers.items() if isinstance(file, MappedRows)}
         if len(files) < len(layers):
             return False
-        if not self._checked(layer)[found].all() or any(self.segments[n].remote for n in files):
+        if self.unchecked(found, layer) or any(self.segments[n].remote for n in files):
             self.stored(found, layer)
         n_rows = np.diff(offsets)
         source = np.repeat(self.index.first_row[found] - offsets[:-1], n_rows) + np.arange(len(values))
@@ -76,33 +101,19 @@ class Snapshot:
             self._was_checked[layer] = np.zeros(len(self.index.segment), dtype=bool)
         return self._was_checked[layer]
 
-    def _check(self, found: np.ndarray, layer: str, rows: list[np.ndarray], scales: list[np.ndarray] | None) -> None:
-        checked = self._checked(layer)
-        column = self.spec.layers.index(layer)
-        for i in np.flatnonzero(~checked[found]).tolist():
-            position = int(found[i])
-            segment = self.segments[self.index.segment[position]]
-            local = position - int(self.index.segment_starts[self.index.segment[position]])
-            _touch(rows[i])
-            if row_checksum(rows[i], None if scales is None else scales[i]) != segment.checksums()[local, column]:
-                raise StoreError(
-                    f"{segment.path}: rows of {self.index.key(position)!r}, layer {layer}, were altered "
-                    "since they were written (wrong checksum). `medusa store verify` lists all that is damaged; "
-                    f"restore it from a copy, or remove {segment.name} and encode its utterances again."
-                )
-            checked[position] = True
+    def _slices(
+        self, files: Mapping[int, RowFile], numbers: list[int], firsts: list[int], counts: list[int]
+    ) -> list[np.ndarray]:
+        runs = _runs(numbers, firsts, counts) if any(self.segments[n].remote for n in files) else {}
+        for n, file in files.items():
+            file.fetch(runs.get(n, ()))
+        return [files[n].slice(first, count) for n, first, count in zip(numbers, firsts, counts, strict=True)]
 
 
 def _touch(rows: np.ndarray) -> None:
     """Bring the rows' pages in from disk, other threads running meanwhile: the checksum would hold them all up."""
     flat = rows.reshape(-1).view(np.uint8)
     flat.take(np.arange(0, flat.size, mmap.PAGESIZE))
-
-
-def _slices(files: dict[int, RowFile], numbers: list[int], firsts: list[int], counts: list[int]) -> list[np.ndarray]:
-    for number, runs in _runs(numbers, firsts, counts).items():
-        files[number].fetch(runs)
-    return [files[n].slice(first, count) for n, first, count in zip(numbers, firsts, counts, strict=True)]
 
 
 def _runs(numbers: list[int], firsts: list[int], counts: list[int]) -> dict[int, list[tuple[int, int]]]:

@@ -302,7 +302,7 @@ class FeatureWriter:
         if rows.dtype.kind != "f":
             rows = rows.astype(np.float32)
         stored, scales = encode(rows, self.spec.row_type)
-        frame = first_bad_row(rows, stored, self.spec.row_type)
+        frame = first_bad_row(stored, scales, self.spec.row_type)
         if frame is None:
             return stored, scales
         where = f"Utterance {key!r}, layer {layer!r}, row {frame} of {len(rows)}"
