@@ -5,7 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from deepser.config import LOSS_TARGETS, NETWORKS, POOLINGS, SCHEDULES, SELECTIONS, NetworkConfig, TrainConfig
+from deepser.config import (
+    LOSS_TARGETS,
+    NETWORKS,
+    POOLINGS,
+    SCHEDULES,
+    SELECTIONS,
+    MemberConfig,
+    NetworkConfig,
+    TrainConfig,
+)
 from deepser.presets import find_preset, member_config, parse_changes
 from featurestore.errors import ConfigError
 from featurestore.terminal import (
@@ -94,26 +103,16 @@ def fit_deepser(
 
     if cv is not None and folds != 1:
         raise ConfigError("--cv names the folds and --folds makes them; give one of the two.")
-    chosen = find_preset(preset)
-    if stage2_epochs == 0 and len(chosen.train.stages) > 1:
-        chosen, stage2_epochs = replace(chosen, train=replace(chosen.train, stages=chosen.train.stages[:1])), None
-        stage2_lr = None
     flags = {
         "network.kind": kind, "network.d": d, "network.n_layers": n_layers, "network.n_heads": n_heads,
         "network.pooling": pooling, "network.dropout": dropout, "train.stride": stride, "train.seed": seed,
-        "train.stages.0.epochs": epochs, "train.stages.1.epochs": stage2_epochs or None, "train.stages.0.lr": lr,
+        "train.stages.0.epochs": epochs, "train.stages.1.epochs": stage2_epochs, "train.stages.0.lr": lr,
         "train.stages.1.lr": stage2_lr, "train.stages.*.schedule": schedule,
         "train.stages.0.warmup_epochs": warmup_epochs, "train.batch_size": batch_size,
         "train.weight_decay": weight_decay, "train.mixup_p": mixup, "train.targets": targets,
         "train.label_smoothing": label_smoothing, "train.select": select, "train.precision": precision,
     }  # fmt: skip
-    refs = split_names(features) if features is not None else list(chosen.features)
-    if not refs:
-        raise ConfigError(f"Preset {preset} reads any features: name them with --features.")
-    changes = {path: value for path, value in flags.items() if value is not None} | parse_changes(change or [])
-    config = member_config(name or "unnamed", refs, chosen, changes)
-    if name is None:
-        config = replace(config, name=_member_name(refs, config.train.seed, preset))
+    config = _member(preset, features, name, flags, change or [], one_stage=stage2_epochs == 0)
     table, opened = Manifest.read(manifest), FeatureStore.open(store)
     plan = plan_folds(table, cv=cv, n_folds=folds, seed=config.train.seed)
     with bar(config.name, len(plan.names)) as show:
@@ -128,6 +127,22 @@ def fit_deepser(
         show(len(plan.names), len(plan.names), config.name)
     _print_scores(opened, table, config.name, cv)
     say(f"member in {runs / config.name}, posteriors in {store} as posteriors/{config.name}")
+
+
+def _member(
+    preset: str, features: str | None, name: str | None, flags: dict[str, Any], changes: Sequence[str], one_stage: bool
+) -> MemberConfig:
+    """The preset with the flags that were given (not None), then with what --set says."""
+    chosen = find_preset(preset)
+    if one_stage:
+        chosen = replace(chosen, train=replace(chosen.train, stages=chosen.train.stages[:1]))
+        flags = {path: value for path, value in flags.items() if not path.startswith("train.stages.1.")}
+    refs = split_names(features) if features is not None else list(chosen.features)
+    if not refs:
+        raise ConfigError(f"Preset {preset} reads any features: name them with --features.")
+    given = {path: value for path, value in flags.items() if value is not None}
+    config = member_config(name or "unnamed", refs, chosen, given | parse_changes(changes))
+    return config if name else replace(config, name=_member_name(refs, config.train.seed, preset))
 
 
 def _member_name(features: Sequence[str], seed: int, preset: str) -> str:
