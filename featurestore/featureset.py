@@ -33,7 +33,8 @@ class FeatureSet(Mapping[str, np.ndarray]):
     Segments that others commit later are seen after `refresh`; one that others compacted away is replaced by itself.
     Arrays are read-only, views of memory-mapped files where rows are stored as they are read, and stay valid as long as
     anything refers to them. The rows of an utterance are compared with their checksum when they are first read, and a
-    file's size before every read: damage is a StoreError.
+    file's size before every read: damage is a StoreError. A file that is cut, or a disk that fails, while rows are
+    copied from the map ends the process (SIGBUS); `medusa` and `faulthandler.enable()` then tell where.
     """
 
     def __init__(self, path: Path, name: str, files: Files = LOCAL) -> None:
