@@ -189,6 +189,10 @@ class TrainConfig:
         return any(self.rule(stage) != "last" for stage in self.stages)
 
     @property
+    def learns_classes(self) -> bool:
+        return any(stage.loss.classification_weight > 0 for stage in self.stages)
+
+    @property
     def learns_attributes(self) -> bool:
         return any(stage.loss.attribute_weight > 0 for stage in self.stages)
 

@@ -126,6 +126,8 @@ def fit_deepser(
         )
         show(len(plan.names), len(plan.names), config.name)
     _print_scores(opened, table, config.name, cv)
+    if not config.train.learns_classes:
+        say("note: only attributes were learned; its class posteriors are an untrained layer's, leave them out.", "dim")
     say(f"member in {runs / config.name}, posteriors in {store} as posteriors/{config.name}")
 
 
