@@ -53,7 +53,7 @@ def run_transcribe(
 
     manifest: by default the corpus that comes with the program.
     """
-    corpus = CORPORA["ravdess"](DEMO_CORPUS, check_audio=False) if manifest is None else Manifest.read(manifest)
+    corpus = CORPORA["ravdess"](DEMO_CORPUS) if manifest is None else Manifest.read(manifest)
     rng = np.random.default_rng(settings.seed)
     which = np.sort(rng.permutation(len(corpus))[: settings.n_clips])
     # As `medusa transcribe` orders them: longest first, so that batches are of like length.

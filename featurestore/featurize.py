@@ -181,7 +181,7 @@ def items_of(
     workers: int = 2,
     transcripts: Transcripts | None = None,
 ) -> tuple[list[Item], list[tuple[str, str]]]:
-    """The inputs of one part (or all), and (key, reason) of utterances that have no path, or transcript, as others do."""
+    """The inputs of one part (or all), and (key, reason) of utterances without a path or transcript."""
     items, failed = _items(manifest, encoder, transcripts)
     if shard is None:
         return items, failed

@@ -35,7 +35,7 @@ ALIASES = {"large": "large-v3", "turbo": "large-v3-turbo"}
 WINDOW_FRAMES = 3000  # log-mel frames of 10 ms in 30 s
 HOP_SAMPLES = 160
 WINDOW_S = WINDOW_FRAMES * HOP_SAMPLES / SAMPLE_RATE_HZ
-GPU_BATCH, CPU_BATCH = 16, 1
+GPU_BATCH = 16
 # As whisper.transcribe has them, written here so that a release with other ones changes no text unseen.
 THRESHOLDS = {"compression_ratio_threshold": 2.4, "logprob_threshold": -1.0, "no_speech_threshold": 0.6}
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -155,7 +155,7 @@ class Transcriber:
     def _greedy(self, language: str) -> Any:
         from whisper import DecodingOptions
 
-        return DecodingOptions(language=language, temperature=TEMPERATURES[0], fp16=self._fp16, **self._beam)
+        return DecodingOptions(language=language, temperature=TEMPERATURES[0], fp16=self._fp16)
 
 
 class _Prepared:
@@ -193,7 +193,7 @@ def load_transcriber(
     """Load a model by openai-whisper's name of it (tiny.en ... large-v3, turbo) or from its checkpoint, a .pt file.
 
     language: code or English name, or auto. beam: beams of a search, 1 is greedy. compute: float16 on a GPU and float32
-    on a CPU by default. batch: windows decoded at once; by default 16 on a GPU, and 1 on a CPU, which gains nothing.
+    on a CPU by default. batch: windows decoded at once; by default 16 on a GPU, and 1 on a CPU or with beams.
     Raises EncoderError (unknown name, weights not found or not loadable) and ConfigError (options).
     """
     check_choice("compute", compute, ("auto", "float32", "float16"))
@@ -204,12 +204,14 @@ def load_transcriber(
         raise ConfigError(f"--compute float16: whisper has it on a GPU only, found device {where}. Use float32.")
     if beam < 1 or (batch is not None and batch < 1):
         raise ConfigError(f"--beam {beam} and --batch {batch}: expected 1 or more.")
+    if beam > 1 and (batch or 1) > 1:
+        raise ConfigError(f"--beam {beam}: openai-whisper searches for one utterance at a time; leave --batch out.")
     label, loaded, path = _load(model)
     source = TranscriptSource(label, file_identity(path), _language_code(language, loaded, label), beam, compute)
     if compute == "float16":
         halve(loaded)
     loaded = loaded.eval().requires_grad_(False).to(where)
-    return Transcriber(loaded, source, batch=batch or (GPU_BATCH if where.type == "cuda" else CPU_BATCH))
+    return Transcriber(loaded, source, batch=batch or (GPU_BATCH if where.type == "cuda" and beam == 1 else 1))
 
 
 def halve(model: Any) -> None:
