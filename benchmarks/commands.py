@@ -124,6 +124,30 @@ def bench_transcribe(
     console().print(transcribe_table(result))
 
 
+@bench_app.command("meta")
+def bench_meta(
+    utterances: Annotated[int, data("How many.")] = 120_000,
+    members: Annotated[int, data("Of the ensemble.")] = 14,
+    classes: Annotated[int, data("2 to 8.")] = 8,
+    attributes: Annotated[int, data("0 or more.")] = 3,
+    seeds: Annotated[int, how("Trained one after another, and at once.")] = 6,
+    rounds: Annotated[int, how("Rounds of training, at most.")] = 40,
+    plain: Annotated[bool, how("Also plain PyTorch, one seed after another.")] = True,
+    seed: Annotated[int, data("Of the made-up posteriors.")] = 0,
+    json_file: Annotated[Path | None, files("Write every figure.", "--json")] = None,
+) -> None:
+    """Train the meta-classifier's seeds one after another and at once, on made-up posteriors: seconds of each.
+
+    Example: `medusa bench meta --members 14 --utterances 120000`
+    """
+    from benchmarks.meta import MetaSettings, meta_table, run_meta
+
+    settings = MetaSettings(utterances, members, classes, attributes, seeds, rounds, plain, seed)
+    with working("bench meta") as show:
+        result = run_meta(settings, json_path=json_file, progress=show)
+    console().print(meta_table(result))
+
+
 def _numbers(name: str, text: str, kind: type) -> tuple[Any, ...]:
     try:
         return tuple(kind(part) for part in text.split(","))

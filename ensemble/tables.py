@@ -95,7 +95,7 @@ def learned_tables(found: Learned) -> Group:
 
 
 def learned_picture(found: Learned, path: Path, title: str = "") -> None:
-    """Draws weights and reliabilities side by side as heat maps (.png, .pdf, .svg)."""
+    """Draws weights and reliabilities side by side as heat maps (.png, .pdf, .svg); a column's mean weight is white."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -103,22 +103,23 @@ def learned_picture(found: Learned, path: Path, title: str = "") -> None:
     figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)  # no window system, whatever the user's default backend is
     panels = figure.subplots(1, 2, sharey=True)
-    known = [value for row in found.weights for value in row]
-    bound = max((abs(value) for value in known), default=1.0) or 1.0
-    maps = (
-        ("weight of a member's word", found.weights, {"cmap": "RdBu_r", "vmin": -bound, "vmax": bound}),
-        ("reliability: F1, CCC", found.reliability, {"cmap": "Greens", "vmin": 0, "vmax": 1}),
+    means = [sum(column) / len(column) for column in zip(*found.weights, strict=True)]
+    departures = [[value - mean for value, mean in zip(row, means, strict=True)] for row in found.weights]
+    bound = max((abs(value) for row in departures for value in row), default=0.0) or 1.0
+    reliability = [[math.nan if value is None else value for value in row] for row in found.reliability]
+    maps: tuple[tuple[str, Sequence, Sequence, dict], ...] = (
+        ("weight of a member's word", found.weights, departures, {"cmap": "PiYG", "vmin": -bound, "vmax": bound}),
+        ("reliability: F1, CCC", reliability, reliability, {"cmap": "Greens"}),
     )
-    for axes, (name, values, look) in zip(panels, maps, strict=True):
-        cells = [[math.nan if value is None else value for value in row] for row in values]
-        image = axes.imshow(cells, aspect="auto", **look)
+    for axes, (name, cells, colours, look) in zip(panels, maps, strict=True):
+        image = axes.imshow(colours, aspect="auto", **look)
         axes.set_xticks(
             range(len(found.columns)), labels=found.columns, rotation=45, ha="right", rotation_mode="anchor"
         )
         axes.set_yticks(range(len(found.members)), labels=found.members)
         for m, row in enumerate(cells):
             for k, value in enumerate(row):
-                red, green, blue, _ = image.cmap(image.norm(value))
+                red, green, blue, _ = image.cmap(image.norm(colours[m][k]))
                 dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
                 axes.text(k, m, number(value), ha="center", va="center", fontsize=7, color="white" if dark else "black")
         axes.set_title(name, fontsize=10)

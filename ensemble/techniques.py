@@ -172,18 +172,22 @@ VOTES = {
 
 
 def techniques_of(
-    rows: str, config: MetaConfig | None = None, forest: ForestConfig | None = None
+    rows: str, config: MetaConfig | None = None, forest: ForestConfig | None = None, attributes: bool = True
 ) -> tuple[Technique, ...]:
     """Techniques by name, comma-separated; a meta-classifier's inputs may follow a colon: "soft,linear,mlp:logits".
 
-    "all" is every vote, the linear meta-classifier on each kind of input, the MLP and the forest. config and forest:
-    how meta-classifiers are trained. ConfigError for a name that is none.
+    "all" is every vote, the linear meta-classifier on each kind of input, the MLP and the forest; attributes=False:
+    without what differs only where there are attributes. config and forest: how meta-classifiers are trained.
+    ConfigError for a name that is none.
     """
     config, forest = config or MetaConfig(), forest or ForestConfig()
     names = [name.strip() for name in rows.split(",") if name.strip()]
     if names == ["all"]:
-        others = [f"linear:{inputs}" for inputs in INPUTS if inputs != config.inputs]
-        names = [*VOTES, "linear", *others, "mlp", "forest"]
+        others = [inputs for inputs in INPUTS if inputs != config.inputs]
+        if not attributes:
+            others = [layer for layer in ("posteriors", "logits") if layer != layer_of(config.inputs)]
+        votes = [name for name in VOTES if attributes or name != "attributes"]
+        names = [*votes, "linear", *(f"linear:{inputs}" for inputs in others), "mlp", "forest"]
     found = []
     for name in names:
         kind, _, inputs = name.partition(":")

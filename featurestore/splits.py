@@ -209,7 +209,7 @@ def deal(
 
 def class_members(labels: NDArray[np.integer]) -> list[Indices]:
     """The (n,) indices of each class that occurs, by class; -1 is no class."""
-    return [np.flatnonzero(labels == c) for c in np.unique(labels[labels >= 0])]
+    return [np.flatnonzero(labels == c) for c in np.flatnonzero(np.bincount(labels[labels >= 0]))]
 
 
 def balanced_draw(members: Sequence[Indices], rng: np.random.Generator) -> list[Indices]:

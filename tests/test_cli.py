@@ -37,7 +37,7 @@ COMMANDS = [
     *("submit task1", "submit task2", "submit check"),
     *("store ls", "store info", "store verify", "store compact", "store rm", "store import", "store export"),
     *("store push", "store pull"),
-    *("bench prepare", "bench io", "bench index", "bench transcribe"),
+    *("bench prepare", "bench io", "bench index", "bench meta", "bench transcribe"),
 ]
 
 

@@ -60,8 +60,9 @@ def compare(
     from featurestore.manifest import Manifest
     from featurestore.store import FeatureStore
 
-    ways = techniques_of(rows, replace(META, seeds=tuple(range(seeds)), inputs=inputs, soup=soup, select=select))
     table, opened = Manifest.read(manifest), FeatureStore.open(store)
+    config = replace(META, seeds=tuple(range(seeds)), inputs=inputs, soup=soup, select=select)
+    ways = techniques_of(rows, config, attributes=bool(table.scheme.attributes))
     chosen = find_members(opened) if members is None else split_names(members)
     columns = columns_of(len(chosen), None if top is None else _numbers(top), greedy or replacement, replacement)
     with working("comparing") as show:

@@ -48,14 +48,31 @@ def test_a_missing_row_is_an_error_that_names_member_and_key(
         load_posteriors(store, corpus.members, corpus.manifest.keys if asked == "manifest" else None)
     assert f"'posteriors/m2' misses {lost!r}" in str(error.value)
     assert "m1" not in str(error.value)
+    assert error.value.missing == {"posteriors/m2": [lost]}
+    assert error.value.surplus == {}
+
+
+def test_without_keys_every_members_missing_and_lonely_keys_are_listed(
+    store: FeatureStore, write: Callable, corpus
+) -> None:
+    first, second = corpus.manifest.keys[5:7]
+    others = [member for member in corpus.members if member != "posteriors/m1"]
+    write(corpus, leave_out={member: [first] for member in others} | {"posteriors/m1": [second]})
+    with pytest.raises(AlignmentError) as error:
+        load_posteriors(store, corpus.members)
+    assert f"'posteriors/m1' misses {second!r}, has alone {first!r};" in str(error.value)
+    assert error.value.missing == {member: [first] for member in others} | {"posteriors/m1": [second]}
+    assert error.value.surplus == {"posteriors/m1": [first]}
 
 
 def test_the_error_lists_surplus_keys_and_counts_what_it_does_not_list(
     store: FeatureStore, write: Callable, corpus
 ) -> None:
     write(corpus, rows=np.arange(600) < 300)
-    with pytest.raises(AlignmentError, match=r"and 295 more \(300 in all\), has besides 'ü 0000/clip'"):
+    with pytest.raises(AlignmentError, match=r"and 295 more \(300 in all\), has besides 'ü 0000/clip'") as error:
         load_posteriors(store, corpus.members, corpus.manifest.keys[300:])
+    assert error.value.missing["posteriors/m3"] == sorted(corpus.manifest.keys[300:])
+    assert error.value.surplus["posteriors/m3"] == sorted(corpus.manifest.keys[:300])
 
 
 def test_a_subset_of_what_members_hold_can_be_asked_for_but_no_key_twice(

@@ -1,0 +1,76 @@
+"""What is told of a linear meta-classifier is what it does with a member's word."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score
+
+from deepser.metrics import ccc
+from deepser.targets import Targets
+from ensemble.config import MetaConfig
+from ensemble.learned import learned, own_weights, reliability_of
+from ensemble.meta_training import fit_meta
+from ensemble.problem import Problem
+from ensemble.tables import learned_picture
+
+
+@pytest.fixture(scope="module")
+def fitted(corpus):
+    aligned, targets = corpus.aligned(), Targets.from_manifest(corpus.manifest)
+    meta = fit_meta(aligned, targets, MetaConfig(rounds=20, seeds=(0, 1), select="last")).soup()
+    return meta, Problem(aligned, None, targets, np.array(targets.keys))
+
+
+def test_the_soft_vote_weighs_all_members_alike(fitted) -> None:
+    meta, _ = fitted
+    weight = torch.zeros(1, 20, 5)
+    for m in range(4):
+        weight[0, m * 5 : m * 5 + 4, :4] = 3 * torch.eye(4) / 4
+        weight[0, m * 5 + 4, 4] = 0.5
+    found = own_weights(dataclasses.replace(meta, weight=weight))
+    assert np.allclose(found, [[0.75] * 4 + [0.5]] * 4)
+
+
+def test_weights_that_do_the_same_are_told_the_same(fitted) -> None:
+    """All logits may rise together, and a member's probabilities sum to one: neither can be seen in a prediction."""
+    meta, problem = fitted
+    generator = torch.Generator().manual_seed(0)
+    other = meta.weight.clone()
+    for m in range(4):
+        block = other[0, m * 5 : m * 5 + 4, :4]
+        block += torch.randn(4, 1, generator=generator) + torch.randn(1, 4, generator=generator)
+    same = dataclasses.replace(meta, weight=other)
+    before, after = (each.predict(problem.posteriors).probabilities for each in (meta, same))
+    assert np.allclose(before, after, atol=1e-5)
+    assert np.allclose(own_weights(meta), own_weights(same), atol=1e-5)
+
+
+def test_reliability_is_the_members_f1_and_concordance_and_weights_follow_it(fitted, corpus) -> None:
+    meta, problem = fitted
+    found = learned(meta, problem)
+    assert found.members == ("m0", "m1", "m2", "m3")
+    assert found.columns == ("angry", "sad", "happy", "neutral", "arousal")
+    for m in range(4):
+        f1 = f1_score(corpus.labels, corpus.logits[m].argmax(1), average=None)
+        assert found.reliability[m][:4] == pytest.approx(f1.tolist(), abs=1e-5)
+        expected = ccc(corpus.arousal[m].astype(np.float32), problem.targets.attribute_values[:, 0])
+        assert found.reliability[m][4] == pytest.approx(expected, abs=1e-5)
+    # By construction the first member hears arousal best and the last worst.
+    arousal = [row[4] for row in found.weights]
+    assert max(arousal) == arousal[0]
+    assert min(arousal) == arousal[3]
+    absent = dataclasses.replace(
+        problem.targets, labels=np.where(problem.targets.labels == 2, -1, problem.targets.labels)
+    )
+    assert np.isnan(reliability_of(dataclasses.replace(problem, targets=absent))[:, 2]).all()
+
+
+def test_it_is_drawn_also_where_a_class_has_no_reliability(fitted, tmp_path: Path) -> None:
+    meta, problem = fitted
+    found = learned(meta, problem)
+    holes = dataclasses.replace(found, reliability=tuple((None, *row[1:]) for row in found.reliability))
+    learned_picture(holes, tmp_path / "a" / "w.png", "title")
+    assert (tmp_path / "a" / "w.png").read_bytes().startswith(b"\x89PNG")
