@@ -28,7 +28,7 @@ def test_its_python_reads_the_store_with_us_with_zarr_with_h5py_and_in_a_trainin
     assert len(blocks) == 3
     for block in blocks:
         exec(block, found)
-    np.testing.assert_array_equal(np.asarray(found["rows"]), stored[0])
+    np.testing.assert_array_equal(np.asarray(found["rows"]), stored[1])
     np.testing.assert_array_equal(np.asarray(found["first"]), stored[0])
     np.testing.assert_array_equal(np.asarray(found["same"]), stored[0])
     np.testing.assert_array_equal(np.asarray(found["values"]), stored)
