@@ -17,8 +17,10 @@ from typer import Option
 from benchmarks.commands import bench_app
 from ensemble.commands.compare import compare
 from ensemble.commands.evaluate import evaluate
+from ensemble.commands.export import export
 from ensemble.commands.meta import fit_meta
 from ensemble.commands.predict import predict
+from ensemble.commands.run import run
 from ensemble.commands.submit import submit_app
 from ensemble.commands.train import fit_deepser
 from featurestore.commands.audit import audit
@@ -33,7 +35,7 @@ DATA, MODELS, TOOLS = "Corpora and features", "Members and ensembles", "Tools"
 
 Commands.order = (
     "prepare", "split", "audit", "transcribe", "featurize", "fit-deepser", "fit-meta", "compare",
-    "evaluate", "submit", "predict", "demo", "store", "bench",
+    "evaluate", "submit", "predict", "export", "run", "demo", "store", "bench",
 )  # fmt: skip
 app = typer_app(cls=Commands)
 
@@ -89,6 +91,8 @@ app.command("compare", rich_help_panel=MODELS)(compare)
 app.command("evaluate", rich_help_panel=MODELS)(evaluate)
 app.add_typer(submit_app, name="submit", rich_help_panel=MODELS)
 app.command("predict", rich_help_panel=MODELS)(predict)
+app.command("export", rich_help_panel=MODELS)(export)
+app.command("run", rich_help_panel=TOOLS)(run)
 app.command("demo", rich_help_panel=TOOLS)(demo)
 app.add_typer(bench_app, name="bench", rich_help_panel=TOOLS)
 

@@ -3,8 +3,8 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,20 +36,60 @@ class Predictions:
     member_posteriors: np.ndarray
     failed: tuple[tuple[str, str], ...] = ()
 
+    @classmethod
+    def join(cls, parts: "Sequence[Predictions]") -> "Predictions":
+        """The predictions of one model on several sets of utterances, one after another."""
+        return replace(
+            parts[0],
+            keys=tuple(key for part in parts for key in part.keys),
+            probabilities=np.concatenate([part.probabilities for part in parts]),
+            attribute_values=np.concatenate([part.attribute_values for part in parts]),
+            member_posteriors=np.concatenate([part.member_posteriors for part in parts], 1),
+            failed=tuple(failure for part in parts for failure in part.failed),
+        )
+
+    @property
+    def spread(self) -> np.ndarray:
+        """(N, C + A) float32: standard deviation over the members' own predictions, classes then attributes."""
+        return self.member_posteriors.std(0)
+
+    @property
+    def entropy(self) -> np.ndarray:
+        """(N,) of the probabilities, in nats: 0 for a certain class, ln(C) where all are alike."""
+        return _entropy(self.probabilities)
+
+    @property
+    def disagreement(self) -> np.ndarray:
+        """(N,) mutual information of class and member, in nats: 0 where all members say the same, however unsure.
+
+        It is the entropy of the members' mean less the mean of their entropies (Gal et al. 2017, BALD).
+        """
+        said = self.member_posteriors[..., : len(self.classes)]
+        return np.maximum(_entropy(said.mean(0)) - _entropy(said).mean(0), 0)
+
     @property
     def labels(self) -> list[str]:
         """The most probable class of each utterance."""
         return [self.classes[c] for c in self.probabilities.argmax(1)]
 
+    @property
+    def columns(self) -> list[str]:
+        """The columns of a row: file, label, p_<class>, attr_<attribute>, entropy; of several members their spread too.
+
+        That is sd_<class> and sd_attr_<attribute>, the standard deviation over members, and disagreement.
+        """
+        named = [*self.classes, *(f"attr_{name}" for name in self.attributes)]
+        spread = [*(f"sd_{name}" for name in named), "disagreement"] if len(self.members) > 1 else []
+        return ["file", "label", *(f"p_{c}" for c in self.classes), *named[len(self.classes) :], "entropy", *spread]
+
     def rows(self) -> Iterator[dict[str, Any]]:
-        """One flat record per utterance: file, label, p_<class>..., attr_<attribute>..."""
-        for n, (key, label) in enumerate(zip(self.keys, self.labels, strict=True)):
-            row: dict[str, Any] = {"file": key, "label": label}
-            row |= {f"p_{name}": _short(p) for name, p in zip(self.classes, self.probabilities[n], strict=True)}
-            row |= {
-                f"attr_{name}": _short(v) for name, v in zip(self.attributes, self.attribute_values[n], strict=True)
-            }
-            yield row
+        """One flat record per utterance, see `columns`."""
+        parts = [self.probabilities, self.attribute_values, self.entropy[:, None]]
+        if len(self.members) > 1:
+            parts += [self.spread, self.disagreement[:, None]]
+        names, labels = self.columns, self.labels
+        for n, values in enumerate(np.concatenate(parts, 1)):
+            yield dict(zip(names, [self.keys[n], labels[n], *map(_short, values)], strict=True))
 
     def write(self, path: Path | str) -> None:
         """Write a .csv or .jsonl, whole or not at all; utterances that failed are not in it."""
@@ -60,10 +100,8 @@ class Predictions:
         replace_file(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
 
     def _csv(self) -> str:
-        columns = ["file", "label", *(f"p_{name}" for name in self.classes)]
-        columns += [f"attr_{name}" for name in self.attributes]
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows())
         return text.getvalue()
@@ -93,14 +131,27 @@ def predictions_table(predictions: Predictions) -> "Table":
         table.add_column(f"{name} %", justify="right")
     for name in predictions.attributes:
         table.add_column(name, justify="right")
+    several = len(predictions.members) > 1
+    if several:
+        table.add_column("disagreement", justify="right")
+    spread, disagreement = predictions.spread[:, len(predictions.classes) :], predictions.disagreement
     for n, (key, label) in enumerate(zip(predictions.keys, predictions.labels, strict=True)):
         top = predictions.probabilities[n].argmax()
         cells = [
             Text(f"{100 * p:.0f}", style="bold" if c == top else "") for c, p in enumerate(predictions.probabilities[n])
         ]
-        values = [Text(f"{value:.2f}") for value in predictions.attribute_values[n]]
+        values = [
+            Text(f"{value:.2f} ± {deviation:.2f}" if several else f"{value:.2f}")
+            for value, deviation in zip(predictions.attribute_values[n], spread[n], strict=True)
+        ]
+        values += [Text(f"{disagreement[n]:.2f}")] if several else []
         table.add_row(Text(key), Text(label, style="bold"), *cells, *values)
     return table
+
+
+def _entropy(probabilities: np.ndarray) -> np.ndarray:
+    """(..., C) -> (...), in nats; a probability of zero adds nothing."""
+    return -(probabilities * np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))).sum(-1)
 
 
 def _short(value: Any) -> float:

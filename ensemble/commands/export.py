@@ -1,0 +1,30 @@
+"""`medusa export`: a model in one directory, to hand on."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument
+
+from featurestore.terminal import directory_bytes, reads, say, told_bytes, writes
+
+
+def export(
+    model: Annotated[Path, Argument(help="Run directory of fit-meta or fit-deepser.")],
+    output: Annotated[Path, writes("Directory to make.", "--output", "-o")],
+    title: Annotated[str, writes("Of the model card; default: the directory's name.")] = "",
+    manifest: Annotated[
+        Path | None, reads("Corpus it was fitted on: what its labels became goes along.", "--manifest", "-m")
+    ] = None,
+    overwrite: Annotated[bool, writes("Replace an earlier export.", "--overwrite")] = False,
+) -> None:
+    """Pack a model into one directory: members, fusion, labels, encoder names, scores, a model card; safetensors only.
+
+    Example: `medusa export runs/meta -o emotion-model`
+    """
+    from ensemble.export import export_model
+    from featurestore.manifest import Manifest
+
+    scheme = None if manifest is None else Manifest.read(manifest).scheme
+    packed = export_model(model, output, title=title, scheme=scheme, overwrite=overwrite)
+    say(f"{len(packed.members)} members in {output}, {told_bytes(directory_bytes(output))}; its README.md is the card")
+    say(f"try it: medusa predict FILE.wav --model {output}")

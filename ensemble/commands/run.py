@@ -1,0 +1,101 @@
+"""`medusa run`: a whole recipe."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import Argument, Option
+
+from featurestore.errors import ConfigError
+from featurestore.terminal import DeviceOption, console, reads, say, split_names, told_seconds, writes
+
+if TYPE_CHECKING:
+    from ensemble.plan import Places, Step
+
+
+def run(
+    ctx: typer.Context,
+    recipe: Annotated[str | None, Argument(help="A recipe's name (see --list), or a YAML file.")] = None,
+    output: Annotated[
+        Path | None, writes("Directory of all it makes; default: the recipe's name.", "--output", "-o")
+    ] = None,
+    store: Annotated[
+        Path | None, writes("Feature store; default: in the output. Recipes may share one.", "--store", "-s")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, reads("NAME=VALUE: a variable, or an entry: members.m01.seed=3.", "--set")
+    ] = None,
+    only: Annotated[str | None, reads("These steps alone: featurize, members/m01, ...")] = None,
+    again: Annotated[str | None, reads("These steps though they are done; a member from its start.")] = None,
+    device: DeviceOption = "auto",
+    dry_run: Annotated[bool, Option("--dry-run", help="Print the plan, and what of it is done.")] = False,
+    listing: Annotated[bool, Option("--list", help="The recipes that come with the program.")] = False,
+) -> None:
+    """Carry out a recipe: prepare, transcribe, featurize, members, meta, evaluate. What is done is skipped.
+
+    Killed at any moment, the same command goes on.
+
+    Example: `medusa run medusa14 --set corpus=MSP-PODCAST --dry-run`
+    """
+    from ensemble.plan import Places, steps_of
+    from ensemble.recipe import read_recipe
+    from ensemble.run import run_steps, undone
+    from ensemble.summary import write_summary
+
+    if listing:
+        _print_recipes()
+        return
+    if recipe is None:
+        raise ConfigError("Name a recipe (`medusa run --list`), or a YAML file.")
+    read = read_recipe(recipe, settings or [])
+    directory = output or Path(read.name)
+    places = Places(directory, store or directory / "store")
+    commands = ctx.find_root().command
+    steps = steps_of(read, commands, places, device)
+    if dry_run:
+        for step in steps:
+            say(f"{step.name}: {undone(step, places) or 'done'}", "bold")
+            say(f"  $ medusa {shlex.join(step.arguments)}", "cyan")
+        return
+    code = run_steps(
+        steps, places, lambda arguments: commands.main(list(arguments), "medusa", standalone_mode=False) or 0,
+        only=split_names(only or ""), again=split_names(again or ""), begin=_begin,
+    )  # fmt: skip
+    if code:
+        say("The same command goes on from here; --again STEP does a step anew, a member from its start.", stderr=True)
+        raise typer.Exit(code)
+    _print_times(steps, places)
+    say(f"wrote {write_summary(read, steps, places)}")
+
+
+def _begin(step: "Step", number: int, of: int, why: str) -> None:
+    say(f"\n[{number}/{of}] {step.name}: {why or 'done before'}", "bold")
+    if why:
+        say(f"$ medusa {shlex.join(step.arguments)}", "cyan")
+
+
+def _print_recipes() -> None:
+    from rich import box
+    from rich.table import Table
+
+    from ensemble.recipe import built_in, read_recipe
+
+    table = Table("recipe", "what", "--set", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in built_in():
+        read = read_recipe(name, values_needed=False)
+        given = [f"{key}=..." if value is None else key for key, value in read.variables.items()]
+        table.add_row(read.name, read.about, " ".join(given))
+    console().print(table)
+
+
+def _print_times(steps: "list[Step]", places: "Places") -> None:
+    from rich import box
+    from rich.table import Table
+
+    from ensemble.summary import times
+
+    table = Table("step", "time", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, seconds, attempts in times(steps, places):
+        table.add_row(name, told_seconds(seconds) + (f" (attempt {attempts})" if attempts > 1 else ""))
+    console().print(table)

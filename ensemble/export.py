@@ -1,0 +1,150 @@
+"""A fitted model as one directory that can be handed on: members, fusion, label scheme, encoder names, scores, card.
+
+    README.md             the model card
+    config.json, model.safetensors, report.json    the meta-classifier and its scores (of one member: its own)
+    members.json, members/<name>/                  the members, each config.json and fold-*/model.safetensors
+    scheme.json           classes, attributes and their ranges
+    encoders.json         the feature sets that are read: encoder, hub name, layers, weights' identity
+
+No path of this machine is in it, and no weights in another form than safetensors. `Model.load` reads it as it is.
+"""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deepser.member import Member
+from ensemble.card import model_card, read_report
+from ensemble.members import MEMBERS_FILE, weights_digest
+from ensemble.meta import CONFIG, WEIGHTS
+from ensemble.model import Model, needed_sets
+from featurestore.encoders.catalog import ENCODERS
+from featurestore.errors import ConfigError
+from featurestore.labelscheme import LabelScheme
+
+REPORT, CARD, ENCODER_NAMES, SCHEME = "report.json", "README.md", "encoders.json", "scheme.json"
+# Of a feature set's provenance; the rest, its command and where its weights were, tells of the machine.
+KEPT_PROVENANCE = ("date", "python", "medusa-ser", "torch", "transformers", "numpy", "soundfile", "soxr")
+
+
+def export_model(
+    source: Path | str,
+    target: Path | str,
+    *,
+    title: str = "",
+    scheme: LabelScheme | None = None,
+    overwrite: bool = False,
+) -> Model:
+    """Copy what `Model.load(source)` reads into `target`, whole or not at all, and return it as read from there.
+
+    title: of the card, the directory's name by default. scheme: the corpus's, which also tells what its labels became;
+    its classes and attributes must be the model's. ConfigError when something is at `target` already, unless it is an
+    earlier export and `overwrite` is set.
+    """
+    source, target = Path(source), Path(target)
+    model = Model.load(source)
+    scheme = _checked_scheme(model, scheme)
+    _check_free(target, overwrite)
+    made = target.absolute().parent / f".tmp-{secrets.token_hex(4)}-{target.name}"
+    made.mkdir(parents=True)
+    try:
+        report = None
+        if model.meta is None:
+            _copy_member(model.members[0], made)
+        else:
+            report = _copy_ensemble(model, source, made)
+        _write(made / SCHEME, scheme.to_json())
+        _write(made / ENCODER_NAMES, _json(_encoders(model)))
+        _write(made / CARD, model_card(title or target.absolute().name, target.absolute().name, model, report))
+        _put_in_place(made, target)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return Model.load(target)
+
+
+def _checked_scheme(model: Model, given: LabelScheme | None) -> LabelScheme:
+    own = LabelScheme(model.classes, model.attribute_ranges)
+    if given is None:
+        return own
+    if set(given.classes) != set(own.classes) or not set(own.attributes) <= set(given.attributes):
+        raise ConfigError(
+            f"The manifest's scheme has {', '.join((*given.classes, *given.attributes))}, the model predicts "
+            f"{', '.join((*own.classes, *own.attributes))}; give the manifest that it was fitted on."
+        )
+    return LabelScheme(own.classes, own.attributes, given.corpus_labels)
+
+
+def _check_free(target: Path, overwrite: bool) -> None:
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not (target / ENCODER_NAMES).is_file():
+        raise ConfigError(f"{target} is there already, and no export; choose another directory.")
+    if not overwrite:
+        raise ConfigError(f"{target} is an export already; choose another directory, or replace it with --overwrite.")
+
+
+def _copy_ensemble(model: Model, source: Path, target: Path) -> Mapping[str, Any] | None:
+    """The meta-classifier and its members; returns its report."""
+    assert model.meta is not None
+    runs = {}
+    for name, member in zip(model.meta.members, model.members, strict=True):
+        place = f"members/{member.config.name}"
+        _copy_member(member, target / place)
+        runs[name] = {"run": place, "weights": weights_digest(member)}
+    for name in (CONFIG, WEIGHTS):
+        shutil.copyfile(source / name, target / name)
+    _write(target / MEMBERS_FILE, _json(runs))
+    if not (source / REPORT).is_file():
+        return None
+    shutil.copyfile(source / REPORT, target / REPORT)
+    return read_report(source / REPORT)
+
+
+def _copy_member(member: Member, target: Path) -> None:
+    """A member's config, without what it says of this machine, and its weights."""
+    target.mkdir(parents=True, exist_ok=True)
+    saved = json.loads((member.directory / "config.json").read_text(encoding="utf-8"))
+    for each in saved["specs"]:
+        told = each.get("provenance") or {}
+        each["provenance"] = {name: told[name] for name in KEPT_PROVENANCE if name in told}
+    _write(target / "config.json", _json(saved))
+    for path in member.weights():
+        place = target / path.parent.name
+        place.mkdir()
+        shutil.copyfile(path, place / path.name)
+
+
+def _encoders(model: Model) -> dict[str, Any]:
+    found = {}
+    for name, saved in needed_sets(model.members).items():
+        spec = saved["spec"]
+        entry = ENCODERS.get(spec["encoder"])
+        fields = {key: spec[key] for key in ("encoder", "kind", "layers", "dim", "pool", "window", "source", "weights")}
+        hub = {"hub": entry.hub_id} if entry is not None and entry.hub_id else {}
+        found[name] = fields | hub | {"fingerprint": saved["fingerprint"]}
+    return found
+
+
+def _put_in_place(made: Path, target: Path) -> None:
+    """Rename the finished directory over the old one, which is kept aside until the new one is there."""
+    for path in made.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+    old = made.with_name(f"{made.name}-old")
+    if target.exists():
+        target.rename(old)
+    made.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,129 @@
+"""Where the words come from that a model's text encoders read: the manifest, or openai-whisper."""
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from featurestore.errors import ConfigError, SpecMismatch
+from featurestore.manifest import Manifest
+from featurestore.transcript_source import TranscriptSource
+
+if TYPE_CHECKING:
+    from featurestore.transcriber import Transcriber
+
+TRANSCRIPTS = "transcripts:"  # what FeatureSpec.source of a text encoder begins with, where its texts were heard
+OFF = "off"
+MOST_BEAMS = 16
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """Which feature sets read heard texts (`sets`; those not named read the manifest's), and who hears them.
+
+    model: openai-whisper's name of it, or its checkpoint. source: the settings of the transcripts that members learned
+    from, as far as they can be told; None where they learned from other texts.
+    """
+
+    sets: frozenset[str]
+    model: str
+    identity: str
+    source: TranscriptSource | None
+    device: str
+
+    @classmethod
+    def of(cls, sets: Mapping[str, Mapping[str, Any]], manifest: Manifest, asr: str | None, device: str) -> "Hearing":
+        """Members that learned from transcripts hear the same model, all the others read the manifest's text column.
+
+        asr: the model that hears for all text encoders; "off": none, the manifest's texts are taken for all; None: as
+        the members learned. ConfigError where a text is needed and there is none.
+        """
+        sources = {name: saved["spec"]["source"] for name, saved in sets.items() if saved["spec"]["kind"] == "text"}
+        heard = {name for name, source in sources.items() if asr or source.startswith(TRANSCRIPTS)}
+        heard = set() if asr == OFF else heard
+        read = sorted(set(sources) - heard)
+        if read and not manifest.has("text"):
+            raise ConfigError(
+                f"The model reads text (feature set {', '.join(read)}): give the transcript with --text, a --manifest "
+                "with a text column, or --asr MODEL, which hears it."
+            )
+        if heard and not manifest.has("path"):
+            raise ConfigError(f"The model hears the words of {', '.join(sorted(heard))}: the manifest has no 'path'.")
+        identities = sorted({sources[name].removeprefix(TRANSCRIPTS) for name in heard
+                             if sources[name].startswith(TRANSCRIPTS)})  # fmt: skip
+        if len(identities) > 1:
+            raise ConfigError(
+                f"The members learned from transcripts of different models ({', '.join(identities)}); give the texts "
+                "with --text or a --manifest, and --asr off."
+            )
+        identity = identities[0] if identities else ""
+        return cls(frozenset(heard), asr or identity.partition("@")[0], identity, settings_of(identity), device)
+
+    @property
+    def needed(self) -> int:
+        """1 where something has to be heard, else 0."""
+        return int(bool(self.sets))
+
+    def reads(self, name: str) -> bool:
+        """Does this feature set read heard texts?"""
+        return name in self.sets
+
+    def texts(
+        self, manifest: Manifest, workers: int, progress: Callable[[int, int], None]
+    ) -> tuple[Manifest, dict[str, str]]:
+        """The manifest with what was heard as its text column, and by key why nothing could be heard of the others."""
+        from featurestore.featurize import audio_items
+        from featurestore.transcribe import iter_transcribe
+
+        items, without = audio_items(manifest)
+        failed, texts = dict(without), {}
+        for done, (key, result) in enumerate(iter_transcribe(self.transcriber, items, workers=workers), 1):
+            if isinstance(result, str):
+                failed[key] = result
+            else:
+                texts[key] = result.text
+            progress(done, len(items))
+        table = manifest.to_arrow().filter(pa.array([key in texts for key in manifest.keys], pa.bool_()))
+        column = pa.array([texts[key] for key in table.column("utterance_id").to_pylist()], pa.string())
+        if "text" in table.column_names:
+            table = table.drop_columns(["text"])
+        return manifest.with_table(table.append_column("text", column)), failed
+
+    @cached_property
+    def transcriber(self) -> "Transcriber":
+        """The model, loaded once; SpecMismatch when its weights are not those of the transcripts."""
+        from featurestore.encoders.base import pick_device
+        from featurestore.transcriber import load_transcriber
+
+        options: dict[str, Any] = {}
+        if self.source is not None:
+            options = {"language": self.source.language, "beam": self.source.beam}
+            if not (self.source.compute == "float16" and pick_device(self.device).type != "cuda"):
+                options["compute"] = self.source.compute
+        loaded = load_transcriber(self.model, device=self.device, **options)
+        weights = self.identity.partition("@")[2].partition("+")[0]
+        if weights and loaded.source.weights.removeprefix("sha256:") != weights:
+            raise SpecMismatch(
+                f"The members learned from transcripts of {self.identity}, and {self.model} has other weights "
+                f"({loaded.source.weights}). Give the checkpoint with --asr FILE.pt, or the texts with --asr off."
+            )
+        return loaded
+
+
+def settings_of(identity: str) -> TranscriptSource | None:
+    """The settings behind a transcript's identity, of which it holds a digest: found by trying those there are."""
+    if not identity:
+        return None
+    from whisper.tokenizer import LANGUAGES
+
+    model, _, rest = identity.partition("@")
+    weights = f"sha256:{rest.partition('+')[0]}"
+    beams = range(1, MOST_BEAMS + 1)
+    for beam, compute, language in itertools.product(beams, ("float32", "float16"), ("auto", *LANGUAGES)):
+        source = TranscriptSource(model, weights, language, beam, compute)
+        if source.identity == identity:
+            return source
+    return None

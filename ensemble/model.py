@@ -1,0 +1,108 @@
+"""A model: one member, or a meta-classifier and its members, as `fit-deepser`, `fit-meta` or `export` left it.
+
+A meta-classifier's run directory names its members' run directories, and a member's config.json holds the specification
+of each feature set it reads. So a model finds its encoders again, and the fingerprint says whether they are the same.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deepser.member import Member
+from ensemble.members import MEMBERS_FILE, read_runs, weights_digest
+from ensemble.metas import Meta, load_meta
+from featurestore.errors import ConfigError, SpecMismatch
+from featurestore.spec import FeatureSpec
+
+if TYPE_CHECKING:
+    from ensemble.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Model:
+    """What `--model` names: one member (meta is None), or a meta-classifier and its members in its order."""
+
+    members: tuple[Member, ...]
+    meta: Meta | None
+
+    @classmethod
+    def load(cls, directory: Path | str) -> "Model":
+        """Read a run directory of fit-meta or fit-deepser, or an export; ConfigError: what is missing or changed."""
+        directory = Path(directory)
+        if not (directory / MEMBERS_FILE).is_file():
+            if (directory / "model.safetensors").is_file():
+                raise ConfigError(
+                    f"{directory} does not say where its members are ({MEMBERS_FILE} is missing); run "
+                    "`medusa fit-meta` again."
+                )
+            if not directory.is_dir():
+                raise ConfigError(f"{directory}: no such directory; give what `medusa fit-meta` or fit-deepser wrote.")
+            return cls((Member.load(directory),), None)
+        meta = load_meta(directory)
+        runs = read_runs(directory)
+        missing = [name for name in meta.members if name not in runs]
+        if missing:
+            raise ConfigError(
+                f"{directory / MEMBERS_FILE} names no run directory for {', '.join(missing)}: fit-meta found none. "
+                "Fit these members with `medusa fit-deepser`, then run `medusa fit-meta --runs DIR` again."
+            )
+        members = []
+        for name in meta.members:
+            run, weights = runs[name]
+            member = Member.load(Path(os.path.normpath(directory / run)))
+            if weights_digest(member) != weights:
+                raise ConfigError(
+                    f"{member.directory} holds other weights than {directory} was fitted on; run `medusa fit-meta` "
+                    "again."
+                )
+            members.append(member)
+        return cls(tuple(members), meta)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.members[0].classes if self.meta is None else self.meta.classes
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        return tuple(self.attribute_ranges)
+
+    @property
+    def attribute_ranges(self) -> dict[str, tuple[float, float]]:
+        """(low, high) of each attribute, in their order."""
+        if self.meta is not None:
+            return dict(self.meta.attributes)
+        first = self.members[0]
+        return dict(zip(first.attributes, first.attribute_ranges, strict=True))
+
+    def predict(self, places: Iterable[Path | str], **options: Any) -> "Predictions":
+        """Predict audio files, folders and patterns; options: those of `ensemble.predict.predict`, and `text`."""
+        from ensemble.hearing import OFF
+        from ensemble.inputs import files_manifest, find_files
+        from ensemble.predict import predict
+
+        text = options.pop("text", None)
+        if text is not None:
+            options["asr"] = OFF
+        return predict(self, files_manifest(find_files(places), text), **options)
+
+
+def needed_sets(members: Sequence[Member]) -> dict[str, dict[str, Any]]:
+    """The feature sets that members read, by name, as their config.json describes them."""
+    sets: dict[str, dict[str, Any]] = {}
+    for member in members:
+        for saved in member.specs:
+            known = sets.setdefault(saved["name"], saved)
+            if known["fingerprint"] != saved["fingerprint"]:
+                listed = "; ".join(spec_of(known).differences(spec_of(saved)))
+                raise SpecMismatch(
+                    f"Members read two different feature sets named {saved['name']!r} ({listed}); fit them on features "
+                    "of different names, or on the same ones."
+                )
+    return sets
+
+
+def spec_of(saved: Any) -> FeatureSpec:
+    """The specification of a feature set, as a member's config.json has it."""
+    return FeatureSpec.from_json(saved["spec"])

@@ -1,0 +1,323 @@
+"""From a recipe to the commands that carry it out, what each reads and what it makes.
+
+Nothing is known twice: an option of a recipe is the option of its command, and the command itself checks the value.
+"""
+
+import inspect
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from ensemble.evaluation import PREFIX
+from ensemble.recipe import Entry, Recipe, unknown_key
+from featurestore.encoders.catalog import ENCODERS
+from featurestore.errors import ConfigError
+from featurestore.loader import FeatureRef
+from featurestore.store import FeatureStore
+
+# Options that say how to compute, not what: a run that was begun on one machine goes on where they differ.
+MACHINE = ("device", "devices", "workers", "batch", "batch-s", "engine", "parts", "weights")
+NEVER = ("dry-run", "check", "overwrite", "shard")  # contradict what a run is
+SYSTEMS = "systems"  # of evaluate, the one key that is no option
+
+
+@dataclass(frozen=True)
+class Thing:
+    """What a step reads or makes: a "manifest", "file", "tree" (any path), or a "set" of features in a store."""
+
+    kind: str
+    path: Path
+    name: str = ""  # of the set
+    manifest: Path | None = None  # whose utterances the set must hold
+
+    def __str__(self) -> str:
+        return self.name or self.path.name
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command: its name in the plan, its `medusa` arguments, and what decides whether it is done.
+
+    what: the settings, without those that only say how to compute. always: it shows results, and is never skipped.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    what: tuple[str, ...]
+    reads: tuple[Thing, ...]
+    makes: tuple[Thing, ...]
+    always: bool = False
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a run keeps what it makes."""
+
+    directory: Path
+    store: Path
+
+    @property
+    def runs(self) -> Path:
+        return self.directory / "runs"
+
+    def step(self, name: str) -> Path:
+        """The record of a step."""
+        return self.directory / "steps" / f"{name.replace('/', '.')}.json"
+
+
+def steps_of(recipe: Recipe, commands: Any, places: Places, device: str = "auto") -> list[Step]:
+    """The steps of a recipe, in their order. commands: the `medusa` command itself, whose options its sections have.
+
+    ConfigError names the line of an option that its command doesn't know or can't take, of a member that reads what
+    nothing makes, and of a section that needs another.
+    """
+    return _Planner(recipe, commands, places, device).steps()
+
+
+@dataclass(frozen=True)
+class _Planner:
+    recipe: Recipe
+    commands: Any
+    places: Places
+    device: str
+
+    def steps(self) -> list[Step]:
+        if (self.recipe.manifest is None) == ("prepare" not in self.recipe.sections):
+            raise ConfigError(f"{self.recipe.source.name}: expected either a prepare section or manifest: FILE.")
+        found = []
+        for section, entries in self.recipe.sections.items():
+            make = getattr(self, f"_{section}")
+            for name, options in entries.items():
+                found += make(name, options) if name else make(options)
+        return found
+
+    @property
+    def manifest(self) -> Path:
+        if self.recipe.manifest is not None and "split" not in self.recipe.sections:
+            return Path(self.recipe.manifest.text)
+        return self.places.directory / "manifest.csv"
+
+    @property
+    def unsplit(self) -> Path:
+        """What `split` starts from."""
+        if self.recipe.manifest is not None:
+            return Path(self.recipe.manifest.text)
+        return self.places.directory / "prepared.csv" if "split" in self.recipe.sections else self.manifest
+
+    @property
+    def transcripts(self) -> Path:
+        return self.places.directory / "transcripts.csv"
+
+    @property
+    def fused(self) -> str:
+        """The meta-classifier's name, or "" where the recipe has none."""
+        options = self.recipe.sections.get("meta", {}).get("")
+        return "" if options is None else options.value["name"].text if "name" in options.value else "meta"
+
+    def posteriors(self, name: str) -> Thing:
+        return Thing("set", self.places.store, PREFIX + name)
+
+    def _prepare(self, options: Entry) -> list[Step]:
+        own = dict(options.value)
+        if "corpus" not in own:
+            raise ConfigError(f"{options.where}: prepare needs corpus: NAME, as in `medusa prepare NAME`.")
+        words = ("prepare", own.pop("corpus").text)
+        return [self._step("prepare", words, Entry(own, options.where), {"output": self.unsplit},
+                           makes=(Thing("manifest", self.unsplit),))]  # fmt: skip
+
+    def _split(self, options: Entry) -> list[Step]:
+        given = {"manifest": self.unsplit, "output": self.manifest}
+        return [self._step("split", ("split",), options, given, reads=(Thing("manifest", self.unsplit),),
+                           makes=(Thing("manifest", self.manifest),))]  # fmt: skip
+
+    def _transcribe(self, options: Entry) -> list[Step]:
+        given = {"manifest": self.manifest, "output": self.transcripts}
+        return [self._step("transcribe", ("transcribe",), options, given, reads=(Thing("manifest", self.manifest),),
+                           makes=(Thing("file", self.transcripts),))]  # fmt: skip
+
+    def _featurize(self, name: str, options: Entry) -> list[Step]:
+        own = dict(options.value)
+        own.setdefault("encoder", Entry(name, options.where))
+        given: dict[str, Any] = {"name": name, "manifest": self.manifest, "store": self.places.store}
+        reads = [Thing("manifest", self.manifest)]
+        if self._reads_transcripts(own):
+            given["transcripts"] = self.transcripts
+            reads.append(Thing("file", self.transcripts))
+        made = Thing("set", self.places.store, name, self.manifest)
+        step = self._step(f"featurize/{name}", ("featurize",), Entry(own, options.where), given, tuple(reads), (made,))
+        return [step]
+
+    def _reads_transcripts(self, options: dict[str, Entry]) -> bool:
+        """What the key `transcripts` says, else: is there a transcribe section, and a text encoder by name?"""
+        there = "transcribe" in self.recipe.sections
+        asked = options.pop("transcripts", None)
+        if asked is None:
+            encoder = ENCODERS.get(options["encoder"].text)
+            return there and encoder is not None and encoder.family == "text"
+        if not isinstance(asked.value, bool) or (asked.value and not there):
+            raise ConfigError(f"{asked.where}: transcripts: true takes those of the transcribe section; else false.")
+        return asked.value
+
+    def _members(self, name: str, options: Entry) -> list[Step]:
+        places = self.places
+        given = {"name": name, "manifest": self.manifest, "store": places.store, "runs": places.runs}
+        reads = [Thing("manifest", self.manifest)]
+        for ref in options.value["features"].texts if "features" in options.value else ():
+            source = FeatureRef.parse(ref).name
+            if source not in self.recipe.sections.get("featurize", {}) and not _in_store(places.store, source):
+                raise ConfigError(
+                    f"{options.value['features'].where}: member {name} reads {source!r}, which the featurize section "
+                    f"does not make, and which is not in {places.store}."
+                )
+            reads.append(Thing("set", places.store, source, self.manifest))
+        makes = (self.posteriors(name), Thing("file", places.runs / name / "config.json"))
+        return [self._step(f"members/{name}", ("fit-deepser",), self._with_cv(options), given, tuple(reads), makes)]
+
+    def _meta(self, options: Entry) -> list[Step]:
+        own = self._with_members(options)
+        own.value.setdefault("name", Entry(self.fused, options.where))
+        given = {"manifest": self.manifest, "store": self.places.store, "runs": self.places.runs}
+        reads = (Thing("manifest", self.manifest), *(self.posteriors(name) for name in own.value["members"].texts))
+        makes = (self.posteriors(self.fused), Thing("file", self.places.runs / self.fused / "report.json"))
+        return [self._step("meta", ("fit-meta",), self._with_cv(own), given, reads, makes)]
+
+    def _compare(self, options: Entry) -> list[Step]:
+        own = self._with_members(options)
+        given = {
+            "manifest": self.manifest, "store": self.places.store, "json": self.places.directory / "comparison.json",
+        }  # fmt: skip
+        reads = (Thing("manifest", self.manifest), *(self.posteriors(name) for name in own.value["members"].texts))
+        return [self._step("compare", ("compare",), self._with_cv(own), given, reads, always=True)]
+
+    def _evaluate(self, options: Entry) -> list[Step]:
+        own = dict(options.value)
+        members = list(self.recipe.sections.get("members", {}))
+        asked = own.pop(SYSTEMS).texts if SYSTEMS in own else [self.fused] if self.fused else members
+        found = []
+        for name in asked:
+            given = {
+                "name": name, "manifest": self.manifest, "store": self.places.store,
+                "json": self.places.directory / f"scores-{name}.json",
+                "confusion": self.places.directory / f"confusion-{name}.png",
+            }  # fmt: skip
+            reads = (Thing("manifest", self.manifest), self.posteriors(name))
+            with_cv = self._with_cv(Entry(own, options.where))
+            found.append(self._step(f"evaluate/{name}", ("evaluate",), with_cv, given, reads, always=True))
+        return found
+
+    def _with_members(self, options: Entry) -> Entry:
+        """The options with the recipe's members, where they name none."""
+        own = dict(options.value)
+        members = own["members"].texts if "members" in own else list(self.recipe.sections.get("members", {}))
+        if not members:
+            raise ConfigError(f"{options.where}: needs a members section, or members: [NAME, ...].")
+        return Entry(own | {"members": Entry(members, options.where)}, options.where)
+
+    def _with_cv(self, options: Entry) -> Entry:
+        """The options with the recipe's fold column, where they say nothing of folds themselves."""
+        if self.recipe.cv is None or {"cv", "folds", "split"} & set(options.value):
+            return options
+        return Entry({**options.value, "cv": self.recipe.cv}, options.where)
+
+    def _step(
+        self,
+        name: str,
+        words: tuple[str, ...],
+        options: Entry,
+        given: Mapping[str, Any],
+        reads: tuple[Thing, ...] = (),
+        makes: tuple[Thing, ...] = (),
+        always: bool = False,
+    ) -> Step:
+        """A step from the options that the recipe gives and those that the run itself sets."""
+        command = _find(self.commands, words, options.where)
+        known = {key: parameter for parameter in command.params for key in _keys(parameter)}
+        paths = _path_options(command)
+        arguments, what, sources = [], [], list(reads)
+        for key, entry in options.value.items():
+            if key in given or key in NEVER:
+                raise ConfigError(f"{entry.where}: {key} is set by the run itself; leave it out.")
+            if key not in known:
+                free = [each for each in known if each not in given and each not in NEVER]
+                raise unknown_key(entry.where, key, free, f"option of medusa {' '.join(words)}")
+            arguments += _arguments(known[key], key, entry)
+            value = ",".join(entry.value) if isinstance(entry.value, list) else str(entry.value)
+            if known[key].name in paths:
+                sources.append(Thing("tree", Path(value)))
+                value = os.path.abspath(value)
+            if key not in MACHINE:
+                what.append(f"{key}={value}")
+        if "device" in known and "device" not in options.value and self.device != "auto":
+            arguments += ["--device", self.device]
+        for key, value in given.items():
+            arguments += [str(value)] if _is_argument(known[key]) else [f"--{key}", str(value)]
+        self._check(command, words, arguments, options)
+        return Step(name, (*words, *arguments), (*words, *sorted(what)), tuple(sources), makes, always)
+
+    def _check(self, command: Any, words: tuple[str, ...], arguments: list[str], options: Entry) -> None:
+        """Let the command itself read its arguments, and tell the line of what it refuses."""
+        try:
+            command.make_context(" ".join(words), list(arguments))
+        except Exception as error:  # typer's class for it has moved between its releases
+            if not hasattr(error, "format_message"):
+                raise
+            refused = getattr(error, "param", None)
+            keys = [] if refused is None else [key for key in _keys(refused) if key in options.value]
+            where = options.value[keys[0]].where if keys else options.where
+            raise ConfigError(f"{where}: {' '.join(error.format_message().split())}") from None
+
+
+def _find(commands: Any, words: tuple[str, ...], where: str) -> Any:
+    found = commands
+    for i, word in enumerate(words):
+        if word not in found.commands:
+            raise unknown_key(where, word, sorted(found.commands), f"command medusa {' '.join(words[:i])}".strip())
+        found = found.commands[word]
+    return found
+
+
+def _is_argument(parameter: Any) -> bool:
+    return not any(option.startswith("-") for option in parameter.opts)
+
+
+def _keys(parameter: Any) -> list[str]:
+    """What a recipe calls a parameter of a command: its long option without dashes, or the argument's name."""
+    if _is_argument(parameter):
+        return [parameter.name]
+    return [option.removeprefix("--") for option in parameter.opts if option.startswith("--")]
+
+
+def _path_options(command: Any) -> set[str]:
+    """The parameters of a command that are paths, by their names in its signature."""
+    hints = {name: p.annotation for name, p in inspect.signature(command.callback).parameters.items()}
+    return {name for name, hint in hints.items() if Path in _parts(hint)}
+
+
+def _parts(hint: Any) -> list[Any]:
+    """A type and all that it is made of: Annotated[Path | None, ...] -> ..., Path, None."""
+    return [hint, *(part for inner in get_args(hint) if isinstance(inner, type) or get_args(inner)
+                    for part in _parts(inner))]  # fmt: skip
+
+
+def _arguments(parameter: Any, key: str, entry: Entry) -> list[str]:
+    """A recipe's value as arguments of the command."""
+    if getattr(parameter, "is_flag", False):
+        if not isinstance(entry.value, bool):
+            raise ConfigError(f"{entry.where}: {key} must be true or false, found {entry.value!r}.")
+        off = [option for option in parameter.secondary_opts if option.startswith("--")]
+        return [f"--{key}"] if entry.value else off[:1]
+    if getattr(parameter, "multiple", False):
+        texts = entry.value if isinstance(entry.value, list) else [entry.text]
+        return [part for text in texts for part in _option(key, text)]
+    text = ",".join(entry.value) if isinstance(entry.value, list) else entry.text
+    return [text] if _is_argument(parameter) else _option(key, text)
+
+
+def _option(key: str, text: str) -> list[str]:
+    return [f"--{key}={text}"] if text.startswith("-") else [f"--{key}", text]
+
+
+def _in_store(path: Path, name: str) -> bool:
+    return path.exists() and name in FeatureStore.open(path)

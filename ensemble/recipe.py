@@ -1,0 +1,268 @@
+"""Recipes: a YAML file that declares a whole run. Reading one names every mistake with its line.
+
+    about: one line
+    variables: {corpus: null, weights: models}      # null: must be given, --set corpus=DIR; used as ${corpus}
+    cv: fold                                        # for members and all that follows, where they say nothing else
+    prepare: {corpus: ravdess, root: "${corpus}"}   # or manifest: FILE, which is there already
+    split, transcribe: {...}
+    featurize: {NAME: {...}, ...}                   # NAME is the feature set, and the encoder unless one is named
+    members: {defaults: {...}, NAME: {features: [a, b@3+4], ...}, ...}
+    meta, compare, evaluate: {...}
+
+A section's keys are the options of its command (`medusa prepare CORPUS`, `split`, `transcribe`, `featurize`,
+`fit-deepser`, `fit-meta`, `compare`, `evaluate`) without the dashes. `ensemble/plan.py` makes the commands of it.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ensemble.demo import CORPUS
+from featurestore.errors import ConfigError
+
+BUILT_IN = Path(__file__).resolve().parent / "recipes"
+SUFFIXES = (".yaml", ".yml")
+SECTIONS = ("prepare", "split", "transcribe", "featurize", "members", "meta", "compare", "evaluate")
+NAMED_SECTIONS = ("featurize", "members")  # a mapping of names, each with options; the others have options alone
+DEFAULTS = "defaults"  # of a named section: options of every entry that doesn't say otherwise
+TOP = ("about", "variables", "manifest", "cv", *SECTIONS)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A value of a recipe and where it stands: a text, a bool, None, a list of texts, or entries by key."""
+
+    value: Any
+    where: str
+
+    @property
+    def entries(self) -> "dict[str, Entry]":
+        """The entries by key; ConfigError when it is none."""
+        if not isinstance(self.value, dict):
+            raise ConfigError(f"{self.where}: expected keys with values, found {shown(self.value)}.")
+        return self.value
+
+    @property
+    def text(self) -> str:
+        """The text; ConfigError when it is another kind of value."""
+        if not isinstance(self.value, str):
+            raise ConfigError(f"{self.where}: expected a text or a number, found {shown(self.value)}.")
+        return self.value
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts of a list, or of one text with commas between them."""
+        if isinstance(self.value, list):
+            return self.value
+        return [part.strip() for part in self.text.split(",") if part.strip()]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe that was read: its sections, each as entries of options by name ("" where a section has no names)."""
+
+    name: str
+    about: str
+    source: Path
+    variables: Mapping[str, str | None]
+    manifest: Entry | None
+    cv: Entry | None
+    sections: Mapping[str, Mapping[str, Entry]]
+
+
+def built_in() -> list[str]:
+    """The names of the recipes that come with the program."""
+    return sorted(path.stem for path in BUILT_IN.glob("*.yaml"))
+
+
+def find_recipe(place: str) -> Path:
+    """The file of a built-in recipe's name, or of a path; ConfigError with near names."""
+    if place.endswith(SUFFIXES):
+        if not Path(place).is_file():
+            raise ConfigError(f"{place}: no such file; give a recipe's path, or one of {', '.join(built_in())}.")
+        return Path(place)
+    if place not in built_in():
+        near = difflib.get_close_matches(place, built_in(), cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(built_in())}."
+        raise ConfigError(f"No recipe is called {place!r}; {hint} A file's name ends in .yaml.")
+    return BUILT_IN / f"{place}.yaml"
+
+
+def read_recipe(place: str, settings: Sequence[str] = (), *, values_needed: bool = True) -> Recipe:
+    """Read and check a recipe, by name or path, but for the options themselves, which the commands know.
+
+    settings: "NAME=VALUE", a variable, or an entry by its keys with dots between them (members.m01.seed=3); VALUE is
+    YAML. values_needed: a variable without a value is an error. Raises ConfigError that names file and line.
+    """
+    path = find_recipe(place)
+    tree = _tree(_compose(path), path.name).entries
+    _check_keys(tree, TOP)
+    there = {"demo_corpus": str(CORPUS)}  # the audio that comes with the program needs no variable
+    variables = {
+        key: None if entry.value is None else _filled(entry, there).text
+        for key, entry in _section(tree, "variables").items()
+    }
+    changes: dict[str, Entry] = {}
+    for setting in settings:
+        name, separator, text = setting.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {setting}: expected NAME=VALUE.")
+        if name in variables:
+            variables[name] = text
+        else:
+            changes[name] = _tree(_compose_text(text, f"--set {name}"), f"--set {name}")
+    for name, entry in changes.items():
+        _change(tree, name, entry, TOP, list(variables))
+    if values_needed:
+        values = there | variables
+        tree = {key: entry if key == "variables" else _filled(entry, values) for key, entry in tree.items()}
+    sections = {name: _entries(tree[name], name) for name in SECTIONS if name in tree}
+    return Recipe(
+        name=path.stem,
+        about=tree["about"].text if "about" in tree else "",
+        source=path,
+        variables=variables,
+        manifest=tree.get("manifest"),
+        cv=tree.get("cv"),
+        sections=sections,
+    )
+
+
+def shown(value: Any) -> str:
+    """A value as an error tells it."""
+    if isinstance(value, dict):
+        return f"the keys {', '.join(value)}" if value else "no keys"
+    return "nothing" if value is None else repr(value)
+
+
+def unknown_key(where: str, key: str, known: Sequence[str], what: str = "key") -> ConfigError:
+    """The error for a key that means nothing, with near ones."""
+    near = difflib.get_close_matches(key, known, cutoff=0.6)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(known)}."
+    return ConfigError(f"{where}: unknown {what} {key!r}; {hint}")
+
+
+def _compose(path: Path) -> yaml.Node:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} can't be read ({error}); expected a YAML file in UTF-8.") from None
+    return _compose_text(text, path.name)
+
+
+def _compose_text(text: str, name: str) -> yaml.Node:
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{name}, line {mark.line + 1}" if mark is not None else name
+        raise ConfigError(f"{where}: not YAML ({getattr(error, 'problem', None) or error}).") from None
+    return yaml.MappingNode("tag:yaml.org,2002:map", []) if node is None else node
+
+
+def _tree(node: yaml.Node, name: str, depth: int = 0) -> Entry:
+    """A node with all below it; scalars stay as they are written, since commands read texts ("1e-5", "006")."""
+    where = _place(node, name)
+    if isinstance(node, yaml.MappingNode):
+        if depth > 3:
+            raise ConfigError(f"{where}: keys within keys within keys; no section is that deep.")
+        entries: dict[str, Entry] = {}
+        for key_node, value in node.value:
+            at = _place(key_node, name)
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise ConfigError(f"{at}: a key must be a name.")
+            if key_node.value in entries:
+                raise ConfigError(f"{at}: {key_node.value!r} stands twice; keep one.")
+            entries[key_node.value] = Entry(_tree(value, name, depth + 1).value, at)
+        return Entry(entries, where)
+    if isinstance(node, yaml.SequenceNode):
+        if not all(isinstance(item, yaml.ScalarNode) for item in node.value):
+            raise ConfigError(f"{where}: expected a list of plain values.")
+        return Entry([item.value for item in node.value], where)
+    if node.tag.endswith(":null"):
+        return Entry(None, where)
+    if node.tag.endswith(":bool"):
+        return Entry(node.value.lower() in ("true", "yes", "on"), where)
+    return Entry(node.value, where)
+
+
+def _place(node: yaml.Node, name: str) -> str:
+    """Where a node stands; what an option of the command line gives has no lines."""
+    return name if name.startswith("--") or node.start_mark is None else f"{name}, line {node.start_mark.line + 1}"
+
+
+def _section(tree: Mapping[str, Entry], name: str) -> dict[str, Entry]:
+    """A section's entries; none where it is missing or empty."""
+    if name not in tree or tree[name].value is None:
+        return {}
+    return tree[name].entries
+
+
+def _check_keys(entries: Mapping[str, Entry], known: Sequence[str]) -> None:
+    for key, entry in entries.items():
+        if key not in known:
+            raise unknown_key(entry.where, key, known)
+
+
+def _entries(section: Entry, name: str) -> dict[str, Entry]:
+    """A section's options by name, each with the section's defaults."""
+    options = {} if section.value is None else section.entries
+    if name not in NAMED_SECTIONS:
+        return {"": Entry(options, section.where)}
+    defaults = _section(options, DEFAULTS)
+    found = {}
+    for key, entry in options.items():
+        if not _NAME.fullmatch(key):
+            raise ConfigError(f"{entry.where}: {key!r} can't be a name; use letters, digits and . _ + -.")
+        if key != DEFAULTS:
+            found[key] = Entry(defaults | ({} if entry.value is None else entry.entries), entry.where)
+    if not found:
+        raise ConfigError(f"{section.where}: {name} names nothing; leave it out, or say what to make.")
+    return found
+
+
+def _change(tree: dict[str, Entry], path: str, entry: Entry, known: Sequence[str], variables: Sequence[str]) -> None:
+    """Put an entry where a dotted path leads; names may hold dots themselves, so the longest that is there counts.
+
+    known: the keys that may be new at this level; none given: any.
+    """
+    if path.startswith(f"{DEFAULTS}.") and not known:
+        tree.setdefault(DEFAULTS, Entry({}, entry.where))
+    within = [key for key, below in tree.items() if isinstance(below.value, dict) and path.startswith(f"{key}.")]
+    if within:
+        key = max(within, key=len)
+        _change(tree[key].value, path[len(key) + 1 :], entry, (), variables)
+    elif "." in path or (known and path not in known):
+        told = f"the recipe's variables are {', '.join(variables)}" if variables else "the recipe has no variables"
+        raise ConfigError(f"{entry.where}: leads nowhere; {told}, and entries go by keys, such as members.m01.seed.")
+    else:
+        tree[path] = entry
+
+
+def _filled(entry: Entry, values: Mapping[str, str | None]) -> Entry:
+    """The entry with ${name} replaced in every text."""
+
+    def value_of(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in values:
+            raise unknown_key(entry.where, name, list(values), "variable")
+        found = values[name]
+        if found is None:
+            raise ConfigError(f"{entry.where}: {name} has no value; give it with --set {name}=VALUE.")
+        return found
+
+    if isinstance(entry.value, dict):
+        return Entry({key: _filled(below, values) for key, below in entry.value.items()}, entry.where)
+    if isinstance(entry.value, list):
+        return Entry([_VARIABLE.sub(value_of, text) for text in entry.value], entry.where)
+    if isinstance(entry.value, str):
+        return Entry(_VARIABLE.sub(value_of, entry.value), entry.where)
+    return entry

@@ -1,0 +1,179 @@
+"""Carrying out a plan: what is done is skipped, what was cut off goes on, and fingerprints decide which is which.
+
+A step is done when its record says that these settings, on inputs with these fingerprints, made what is still there.
+Records are written after a step, so a kill at any moment leaves a step undone, never half done; the commands themselves
+go on where they were stopped.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ensemble.plan import Places, Step, Thing
+from featurestore.errors import ConfigError, StoreError
+from featurestore.manifest import Manifest
+from featurestore.store import FeatureStore
+from featurestore.table_files import replace_file
+
+SIDECARS = (".scheme.json", ".ratings.parquet")
+MEMBERS = "members/"
+
+Begin = Callable[[Step, int, int, str], None]  # (step, its number, how many, why it runs; "" when it is skipped)
+
+
+def run_steps(
+    steps: Sequence[Step],
+    places: Places,
+    call: Callable[[tuple[str, ...]], int],
+    *,
+    only: Sequence[str] = (),
+    again: Sequence[str] = (),
+    begin: Begin | None = None,
+) -> int:
+    """Run what is not done, in order; returns 0, or the exit code of the step that ended it.
+
+    call: runs `medusa` with these arguments and returns its exit code. only, again: steps by name, "members/m01" or all
+    of "members"; `only` leaves the others alone, `again` does them though they are done (a member from its start).
+    """
+    chosen = named_steps(steps, only) or list(steps)
+    repeated = {step.name for step in named_steps(steps, again)}
+    for number, step in enumerate(chosen, 1):
+        why = "asked for again" if step.name in repeated else undone(step, places)
+        if begin is not None:
+            begin(step, number, len(chosen), why)
+        if not why:
+            continue
+        _refuse_edited(step, places)
+        fresh = ("--overwrite",) if step.name in repeated and step.name.startswith(MEMBERS) else ()
+        attempts = record_of(step, places).get("attempts", 0) + 1
+        _write(step, places, {"attempts": attempts})
+        started = time.monotonic()
+        code = call((*step.arguments, *fresh))
+        if code:
+            return code
+        _write(step, places, {
+            "attempts": attempts, "seconds": round(time.monotonic() - started, 2), "what": list(step.what),
+            "reads": {str(thing): digest(thing) for thing in step.reads},
+            "makes": {str(thing): digest(thing) for thing in step.makes},
+        })  # fmt: skip
+    return 0
+
+
+def named_steps(steps: Sequence[Step], names: Sequence[str]) -> list[Step]:
+    """The steps of these names, or of these sections; ConfigError for a name that is none."""
+    for name in names:
+        if not any(_is_called(step, name) for step in steps):
+            raise ConfigError(f"No step is called {name!r}; the steps are {', '.join(step.name for step in steps)}.")
+    return [step for step in steps if any(_is_called(step, name) for name in names)]
+
+
+def _is_called(step: Step, name: str) -> bool:
+    return name in (step.name, step.name.partition("/")[0])
+
+
+def undone(step: Step, places: Places) -> str:
+    """Why a step has to run; "" when it is done."""
+    record = record_of(step, places)
+    if step.always:
+        return "shows results"
+    if "what" not in record:
+        return "was cut off" if record else "not done yet"
+    if record["what"] != list(step.what):
+        return "its settings changed"
+    for thing in step.reads:
+        if record["reads"].get(str(thing)) != digest(thing):
+            return f"{thing} changed"
+    for thing in step.makes:
+        if record["makes"].get(str(thing)) != digest(thing):
+            return f"{thing} is not what it made"
+    return ""
+
+
+def record_of(step: Step, places: Places) -> dict[str, Any]:
+    """What is written down of a step: attempts, and where it was finished seconds, what, reads and makes."""
+    path = places.step(step.name)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} can't be read ({error}); remove it, and the step is looked at anew.") from None
+    return found if isinstance(found, dict) else {}
+
+
+def digest(thing: Thing) -> str:
+    """What something on disk is now; "" when it isn't there.
+
+    A manifest or file: its content. A tree: its files' names, sizes and times. A set of features: its fingerprint, and
+    whether it has every utterance of the manifest.
+    """
+    if thing.kind == "set":
+        return _set_digest(thing)
+    if not thing.path.exists():
+        return ""
+    total = hashlib.blake2b(digest_size=8)
+    if thing.kind == "tree":
+        for name, size, changed in sorted(_files(thing.path)):
+            total.update(f"{name}\0{size}\0{changed}\n".encode(errors="surrogateescape"))
+        return total.hexdigest()
+    paths = [thing.path]
+    if thing.kind == "manifest":
+        paths += [path for suffix in SIDECARS if (path := thing.path.with_suffix(suffix)).exists()]
+    for path in paths:
+        total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def _files(path: Path) -> list[tuple[str, int, int]]:
+    """(name, bytes, time of the last change in ns) of a file, or of all files below a directory."""
+    if not path.is_dir():
+        about = path.stat()
+        return [("", about.st_size, about.st_mtime_ns)]
+    found = []
+    for at, _, names in os.walk(path):
+        for name in names:
+            about = os.stat(os.path.join(at, name), follow_symlinks=False)
+            found.append((os.path.relpath(os.path.join(at, name), path), about.st_size, about.st_mtime_ns))
+    return found
+
+
+def _set_digest(thing: Thing) -> str:
+    try:
+        features = FeatureStore.open(thing.path)[thing.name]
+    except StoreError:
+        return ""
+    fingerprint = features.spec.fingerprint
+    if thing.manifest is None or not thing.manifest.exists():
+        return fingerprint
+    about = thing.manifest.stat()
+    n_missing = sum(key not in features for key in _keys(thing.manifest, about.st_mtime_ns, about.st_size))
+    return fingerprint if not n_missing else f"{fingerprint}, {n_missing} utterances missing"
+
+
+@lru_cache(maxsize=4)
+def _keys(path: Path, changed: int, size: int) -> list[str]:
+    return Manifest.read(path).keys
+
+
+def _refuse_edited(step: Step, places: Places) -> None:
+    """A manifest that somebody changed since it was made is not overwritten."""
+    record = record_of(step, places)
+    for thing in step.makes:
+        made = record.get("makes", {}).get(str(thing))
+        if thing.kind == "manifest" and made and digest(thing) not in ("", made):
+            raise ConfigError(
+                f"{thing.path} is not what `medusa {step.name}` wrote: it was changed since. Remove it to have it made "
+                f"again, or use it in the recipe: `manifest: {thing.path}` in place of prepare."
+            )
+
+
+def _write(step: Step, places: Places, record: dict[str, Any]) -> None:
+    old = record_of(step, places)
+    kept = {"makes": old["makes"]} if "what" not in record and "makes" in old else {}
+    text = json.dumps(kept | record, indent=1, ensure_ascii=False) + "\n"
+    replace_file(places.step(step.name), lambda file: file.write(text.encode(errors="surrogateescape")))
