@@ -96,7 +96,9 @@ def test_batches_hold_every_clip_once_and_like_lengths_together(n: int, size: in
     assert all(len(batch) <= size for batch in cut)
     plain = samplers.batches(order, size)
     waste = [sum(lengths[b].max() * len(b) for b in batches) for batches in (cut, plain)]
-    assert waste[0] <= waste[1] or len(cut) != len(plain)
+    assert len(cut) == len(plain)
+    if n % size == 0:  # where the short last batch falls may cost more than sorting gains
+        assert waste[0] <= waste[1]
 
 
 PINNED_SHUFFLED = [5, 0, 1, 4, 2, 6, 3, 7]
