@@ -100,8 +100,9 @@ class ZarrContainer:
                 tail = info.layout.tail()
                 if Extent(path, info.layout.data_bytes, len(tail)).read() != tail:
                     yield f"{path}: the shard's index was altered."
+        own.update([parent for file in own for parent in file.parents])
         for entry in sorted(self.path.rglob("*")):
-            if entry not in own and not any(entry in mine.parents for mine in own):
+            if entry not in own:
                 yield f"{entry}: a file that does not belong to the segment."
 
     def _fetched_size(self, path: Path) -> int:
