@@ -2,8 +2,8 @@
 
 What a paper leaves open is ours and the same everywhere: standardised inputs, AdamW's weight decay 0.01, gradients cut
 at norm 1, a tenth of the training part held out by speaker. Ours too: MEDUSA's epochs (10 + 5); SRPOL's class weights
-(exponent 1), the hidden width of its pooling (128), its 20 epochs of phase 2 and its sigma of 5 (the paper: 20 to 30, and
-3, 5 or 7).
+(exponent 1), the hidden width of its pooling (128), its 20 epochs of phase 2 and its sigma of 5 (the paper: 20 to 30,
+and 3, 5 or 7).
 """
 
 import copy
