@@ -48,4 +48,6 @@ if [ -z "${MEMBERS:-}" ]; then
   medusa fit-meta --seeds 6 --manifest "$manifest" --store "$store" --runs "$out/runs" --cv fold
   medusa evaluate meta --manifest "$manifest" --store "$store" --cv fold \
     --json "$out/meta.json" --confusion "$out/confusion.png"
+  medusa compare --manifest "$manifest" --store "$store" --cv fold --members m1,m2,m3,m4,m5,m6 --rows all --greedy \
+    --json "$out/compare.json"
 fi

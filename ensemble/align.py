@@ -134,23 +134,26 @@ def _column_order(member: str, found: Sequence[str], wanted: Sequence[str], allo
 
 def _agreed_keys(sets: dict[str, FeatureSet], keys: Sequence[str] | None) -> tuple[str, ...]:
     """The keys to read, in order; AlignmentError with every member's difference."""
-    held = {member: set(features) for member, features in sets.items()}
-    chosen = tuple(sorted(set().union(*held.values()))) if keys is None else tuple(keys)
-    wanted = set(chosen)
-    if len(wanted) != len(chosen):
+    chosen = tuple(sorted(set().union(*sets.values()))) if keys is None else tuple(keys)
+    if len(set(chosen)) != len(chosen):
         twice = Counter(chosen).most_common(1)[0][0]
         raise AlignmentError(f"Key {twice!r} is asked for twice; an utterance has one row.")
-    missing = {member: sorted(wanted - own) for member, own in held.items() if wanted - own}
+    missing: dict[str, list[str]] = {}
+    for member, features in sets.items():
+        lacking = np.flatnonzero(features.index.positions(chosen) < 0)
+        if len(lacking):
+            missing[member] = sorted(chosen[i] for i in lacking)
     surplus: dict[str, list[str]] = {}
     if missing and keys is not None:
-        surplus = {member: sorted(held[member] - wanted) for member in missing if held[member] - wanted}
-    elif missing and len(held) > 1:
-        n_holders = Counter(key for own in held.values() for key in own)
-        alone = {member: sorted(key for key in own if n_holders[key] == 1) for member, own in held.items()}
-        surplus = {member: own for member, own in alone.items() if own}
+        wanted = set(chosen)
+        surplus = {member: sorted(key for key in sets[member] if key not in wanted) for member in missing}
+    elif missing and len(sets) > 1:
+        n_holders = Counter(key for features in sets.values() for key in features)
+        surplus = {m: sorted(key for key in features if n_holders[key] == 1) for m, features in sets.items()}
+    surplus = {member: own for member, own in surplus.items() if own}
     if missing:
         problems = []
-        for member in held:
+        for member in sets:
             told = [f"misses {some(missing[member])}"] if member in missing else []
             if member in surplus:
                 told.append(f"has {'alone' if keys is None else 'besides'} {some(surplus[member])}")
