@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ensemble.evaluation import PREFIX
-from ensemble.recipe import Entry, Recipe, unknown_key
+from ensemble.recipe import Entry, Recipe, shown, unknown_key
 from featurestore.encoders.catalog import ENCODERS
 from featurestore.errors import ConfigError
 from featurestore.loader import FeatureRef
@@ -123,7 +123,9 @@ class _Planner:
         own = dict(options.value)
         if "corpus" not in own:
             raise ConfigError(f"{options.where}: prepare needs corpus: NAME, as in `medusa prepare NAME`.")
-        words = ("prepare", own.pop("corpus").text)
+        corpus = own.pop("corpus")
+        words = ("prepare", corpus.text)
+        _find(self.commands, words, corpus.where)
         return [self._step("prepare", words, Entry(own, options.where), {"output": self.unsplit},
                            makes=(Thing("manifest", self.unsplit),))]  # fmt: skip
 
@@ -266,7 +268,8 @@ class _Planner:
             refused = getattr(error, "param", None)
             keys = [] if refused is None else [key for key in _keys(refused) if key in options.value]
             where = options.value[keys[0]].where if keys else options.where
-            raise ConfigError(f"{where}: {' '.join(error.format_message().split())}") from None
+            found = f", found {shown(options.value[keys[0]].value)}" if keys else ""
+            raise ConfigError(f"{where}: {' '.join(error.format_message().split()).rstrip('.')}{found}.") from None
 
 
 def _find(commands: Any, words: tuple[str, ...], where: str) -> Any:

@@ -133,7 +133,7 @@ def predictions_table(predictions: Predictions) -> "Table":
         table.add_column(name, justify="right")
     several = len(predictions.members) > 1
     if several:
-        table.add_column("disagreement", justify="right")
+        table.add_column("differ", justify="right")  # `disagreement`: how far the members differ
     spread, disagreement = predictions.spread[:, len(predictions.classes) :], predictions.disagreement
     for n, (key, label) in enumerate(zip(predictions.keys, predictions.labels, strict=True)):
         top = predictions.probabilities[n].argmax()

@@ -1,64 +1,31 @@
 import csv
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from small_corpus import medusa
+from small_models import Trained, train
 
-from deepser.config import MemberConfig, NetworkConfig, StageConfig, TrainConfig
-from deepser.fit import fit_member
-from deepser.folds import plan_folds
+import ensemble.predict
 from deepser.member import Member
-from ensemble.config import MetaConfig
-from ensemble.fit import fit_ensemble
+from ensemble.inputs import files_manifest
 from ensemble.members import find_members, record_members, weights_digest
-from ensemble.predict import Model, encoder_of, files_manifest, layers_option, predict
-from featurestore.corpora import read_ravdess
+from ensemble.model import Model
+from ensemble.predict import encoder_of, layers_option, predict
+from ensemble.predictions import Predictions
 from featurestore.encoders import load_encoder
 from featurestore.encoders.base import LayerChoice
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch
 from featurestore.featurize import featurize
-from featurestore.manifest import Manifest
 from featurestore.store import FeatureStore
-
-ACTORS = ("01", "04", "08")
-
-
-@dataclass(frozen=True)
-class Trained:
-    store: FeatureStore
-    manifest: Manifest
-    runs: Path
 
 
 @pytest.fixture(scope="module")
 def trained(demo_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Two members over two kinds of log-mel features of 48 clips, and a meta-classifier of each kind of input."""
-    directory = tmp_path_factory.mktemp("predict")
-    for actor in ACTORS:
-        shutil.copytree(demo_corpus / f"Actor_{actor}", directory / "corpus" / f"Actor_{actor}")
-    manifest = read_ravdess(directory / "corpus")
-    store = FeatureStore.create(directory / "store")
-    featurize(manifest, load_encoder("logmel"), store, "mel")
-    featurize(manifest, load_encoder("logmel", pool="mean+std", dtype="float32"), store, "pooled")
-    stages = (StageConfig("stage1", "shuffled", 0.5, 4, 3e-3),)
-    train = TrainConfig(stages=stages, select="last", precision="float32", stride=16)
-    network = NetworkConfig(d=16, n_heads=2, dropout=0.1)
-    plan = plan_folds(manifest, cv="fold")
-    for seed in (0, 1):
-        config = MemberConfig(f"m{seed}", ("mel", "pooled"), network, replace(train, seed=seed))
-        fit_member(store, manifest, config, plan, directory / "runs" / config.name)
-    for inputs in ("posteriors", "logits"):
-        runs, name = directory / "runs", f"meta-{inputs}"
-        members = ["posteriors/m0", "posteriors/m1"]
-        fit_ensemble(
-            store, manifest, members, name=name, config=MetaConfig(inputs=inputs, seeds=(0, 1), rounds=2),
-            folds="fold", directory=runs / name,
-        )  # fmt: skip
-        assert record_members(runs / name, store, members, runs) == []
-    return Trained(store, manifest, directory / "runs")
+    return train(demo_corpus, tmp_path_factory.mktemp("predict"))
 
 
 def files_of(trained: Trained, *rows: int) -> list[Path]:
@@ -109,19 +76,85 @@ def test_nothing_but_bad_files_gives_an_empty_result(trained: Trained, tmp_path:
     assert (tmp_path / "out.csv").read_text().startswith("file,label,p_neutral,")
 
 
-def test_csv_and_json_lines_hold_every_class_by_name(trained: Trained, tmp_path: Path) -> None:
-    found = predict(Model.load(trained.runs / "m0"), files_manifest(files_of(trained, 0, 1)))
+@pytest.mark.parametrize("name", ["m0", "meta-posteriors"])
+def test_csv_and_json_lines_hold_every_class_and_the_spread_by_name(
+    trained: Trained, tmp_path: Path, name: str
+) -> None:
+    found = predict(Model.load(trained.runs / name), files_manifest(files_of(trained, 0, 1)))
     found.write(tmp_path / "out.csv")
     found.write(tmp_path / "out.jsonl")
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()))
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    spread = [*(f"sd_{c}" for c in found.classes), "disagreement"] if name != "m0" else []
     for i, (row, line) in enumerate(zip(rows, lines, strict=True)):
-        assert list(row) == ["file", "label", *(f"p_{name}" for name in found.classes)]
+        assert list(row) == ["file", "label", *(f"p_{c}" for c in found.classes), "entropy", *spread]
         assert row["label"] == line["label"] == found.labels[i]
-        np.testing.assert_allclose([float(row[f"p_{name}"]) for name in found.classes], found.probabilities[i], 1e-4)
+        np.testing.assert_allclose([float(row[f"p_{c}"]) for c in found.classes], found.probabilities[i], 1e-4)
         assert line["file"] == found.keys[i]
+        assert {column: value for column, value in line.items() if column not in ("file", "label")} == {
+            column: float(value) for column, value in row.items() if column not in ("file", "label")
+        }
+        if spread:
+            said = found.member_posteriors[:, i]
+            np.testing.assert_allclose([line[f"sd_{c}"] for c in found.classes], np.std(said, 0), 1e-4)
     with pytest.raises(ConfigError, match=r"\.csv or \.jsonl"):
         found.write(tmp_path / "out.xlsx")
+
+
+def test_uncertainty_tells_disagreement_from_doubt() -> None:
+    """Four utterances: all sure of one class, all in doubt, sure of different classes, one of both kinds."""
+    sure, doubt = [1.0, 0.0], [0.5, 0.5]
+    said = np.array([[[*sure, 2.0], [*doubt, 2.0], [*sure, 1.0], [*sure, 4.0]],
+                     [[*sure, 2.0], [*doubt, 4.0], [0.0, 1.0, 7.0], [*doubt, 4.0]]], np.float32)  # fmt: skip
+    mean = said.mean(0)
+    found = Predictions(tuple("abcd"), ("x", "y"), ("arousal",), mean[:, :2], mean[:, 2:], ("m0", "m1"), said)
+    np.testing.assert_allclose(found.entropy, [0, np.log(2), np.log(2), 0.562335], atol=1e-6)
+    np.testing.assert_allclose(found.disagreement, [0, 0, np.log(2), 0.562335 - np.log(2) / 2], atol=1e-6)
+    np.testing.assert_allclose(found.spread, [[0, 0, 0], [0, 0, 1], [0.5, 0.5, 3], [0.25, 0.25, 0]], atol=1e-6)
+    assert found.columns == [
+        *("file", "label", "p_x", "p_y", "attr_arousal", "entropy", "sd_x", "sd_y", "sd_attr_arousal", "disagreement")
+    ]
+
+
+def test_in_chunks_it_is_the_same_and_each_encoder_is_loaded_once(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    files = [*files_of(trained, 0, 7, 3), tmp_path / "gone.wav", *files_of(trained, 9, 2)]
+    model = Model.load(trained.runs / "meta-logits")
+    whole = predict(model, files_manifest(files))
+    loaded = []
+
+    def counted(name: str, *rest: object, **more: object) -> object:
+        loaded.append(name)
+        return encoder_of(name, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ensemble.predict, "encoder_of", counted)
+    told: list[tuple[float, int]] = []
+    parts = predict(model, files_manifest(files), chunk=2, progress=lambda what, done, of: told.append((done, of)))
+    assert sorted(loaded) == ["mel", "pooled"]
+    assert parts.keys == whole.keys
+    assert parts.failed == whole.failed
+    np.testing.assert_allclose(parts.probabilities, whole.probabilities, atol=1e-6)
+    np.testing.assert_allclose(parts.member_posteriors, whole.member_posteriors, atol=1e-6)
+    assert told[-1] == (6, 6)
+    assert all(of == 6 and done <= 6 for done, of in told)
+
+
+def test_the_command_takes_folders_patterns_and_a_list(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for i in (0, 1, 2):
+        (tmp_path / "in" / str(i)).mkdir(parents=True)
+        shutil.copy(trained.manifest.audio_path(i), tmp_path / "in" / str(i) / "clip.ogg")
+    to = ["--model", trained.runs / "meta-posteriors", "-o", "p.csv"]
+    expected = [f"in/{i}/clip.ogg" for i in (0, 1, 2)]
+    for given, stdin in ((["in"], None), (["in/*/*.ogg"], None), (["-"], "in/0\nin/[12]/clip.ogg\n")):
+        medusa("predict", *given, *to, stdin=stdin)
+        rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
+        assert [row["file"] for row in rows] == expected
+    shown = medusa("predict", "in", *to[:2]).stdout
+    assert "differ" in shown
 
 
 def test_run_directories_may_move_together(trained: Trained, tmp_path: Path) -> None:
@@ -174,13 +207,6 @@ def test_members_that_mean_different_features_by_one_name_are_refused(trained: T
     model = Model((Model.load(trained.runs / "m1").members[0], replace(other, specs=specs)), None)
     with pytest.raises(SpecMismatch, match="dtype: stored float16, asked float32"):
         predict(model, files_manifest(files_of(trained, 0)))
-
-
-def test_a_member_that_reads_text_asks_for_it(trained: Trained, tmp_path: Path) -> None:
-    model = changed(trained, tmp_path, kind="text")
-    with pytest.raises(ConfigError, match="--text"):
-        predict(model, files_manifest(files_of(trained, 0)))
-    assert files_manifest(["a.wav", "b.wav"], "hello").texts == ["hello", "hello"]
 
 
 def test_weights_for_a_feature_set_that_is_not_read_are_refused(trained: Trained, tmp_path: Path) -> None:

@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import pytest
+
+from ensemble.inputs import files_manifest, find_files
+from featurestore.errors import ConfigError
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """a.wav, deep/b.FLAC, deep/er/[c].mp3, deep/notes.txt, deep/._b.wav; the working directory."""
+    for name in ("a.wav", "deep/b.FLAC", "deep/er/[c].mp3", "deep/notes.txt", "deep/._b.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_folder_is_all_audio_below_it(place: Path) -> None:
+    assert find_files(["deep"]) == ["deep/b.FLAC", "deep/er/[c].mp3"]
+    assert find_files([place]) == [str(place / name) for name in ("a.wav", "deep/b.FLAC", "deep/er/[c].mp3")]
+
+
+def test_a_pattern_is_what_it_matches_and_a_file_is_itself(place: Path) -> None:
+    assert find_files(["**/*.*"]) == ["a.wav", "deep/b.FLAC", "deep/er/[c].mp3", "deep/notes.txt"]
+    assert find_files(["deep/er/[c].mp3"]) == ["deep/er/[c].mp3"]  # a name, though it looks like a pattern
+    assert find_files(["gone.wav", "deep/notes.txt"]) == ["gone.wav", "deep/notes.txt"]  # to fail by themselves
+
+
+def test_each_file_is_there_once_in_the_order_of_the_places(place: Path) -> None:
+    assert find_files(["deep/b.FLAC", "deep", "*.wav", "a.wav"]) == ["deep/b.FLAC", "deep/er/[c].mp3", "a.wav"]
+
+
+def test_a_list_from_elsewhere_holds_places_too(place: Path) -> None:
+    lines = ["a.wav\n", "\n", "deep/er\r\n", " gone with spaces .wav\n"]
+    assert find_files(["-"], lines) == ["a.wav", "deep/er/[c].mp3", " gone with spaces .wav"]
+
+
+def test_nothing_found_is_an_error_that_names_the_place(place: Path) -> None:
+    (place / "none").mkdir()
+    with pytest.raises(ConfigError, match="none holds no audio"):
+        find_files(["a.wav", "none"])
+    with pytest.raises(ConfigError, match=r"\*\.ogg matches no file"):
+        find_files(["*.ogg"])
+    with pytest.raises(ConfigError, match="No file to predict"):
+        files_manifest(find_files(["-"], []))
+
+
+def test_a_manifest_of_files_has_their_names_as_keys_and_one_text() -> None:
+    manifest = files_manifest(["a.wav", "b.wav", "a.wav"], "hello")
+    assert manifest.keys == ["a.wav", "b.wav"]
+    assert manifest.texts == ["hello", "hello"]
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        files_manifest(["bad\udcff.wav"])

@@ -1,0 +1,201 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import cli
+from deepser.presets import MEDUSA_MEMBERS, PRESETS
+from ensemble.plan import Places, Step, steps_of
+from ensemble.recipe import BUILT_IN, built_in, read_recipe
+from featurestore.errors import ConfigError
+
+GOOD = """\
+variables:
+  corpus: C
+  epochs:
+cv: fold
+prepare:
+  corpus: ravdess
+  root: ${corpus}
+featurize:
+  mel: {encoder: logmel}
+  tiny-hubert:
+    layers: [2, 3]
+members:
+  defaults: {d: 16, lr: 1e-3}
+  m1:
+    features: tiny-hubert@2+3, mel
+    epochs: ${epochs}
+  m2: {features: [mel, tiny-hubert], lr: 0.1}
+meta: {seeds: 2}
+evaluate:
+"""
+REQUIRED = {"corpus": "C", "weights": "W"}
+
+
+@pytest.fixture(scope="module")
+def commands() -> Any:
+    return typer.main.get_command(cli.app)
+
+
+def planned(commands: Any, directory: Path, text: str, *settings: str) -> list[Step]:
+    path = directory / "r.yaml"
+    path.write_text(text, encoding="utf-8")
+    recipe = read_recipe(str(path), settings)
+    return steps_of(recipe, commands, Places(directory / "out", directory / "out" / "store"))
+
+
+def options(step: Step) -> dict[str, str]:
+    found = dict(zip(step.arguments, step.arguments[1:], strict=False))
+    return {key.removeprefix("--"): value for key, value in found.items() if key.startswith("--")}
+
+
+def test_sections_become_commands_in_their_order(commands: Any, tmp_path: Path) -> None:
+    steps = planned(commands, tmp_path, GOOD, "epochs=3")
+    assert [step.name for step in steps] == [
+        *("prepare", "featurize/mel", "featurize/tiny-hubert", "members/m1", "members/m2", "meta", "evaluate/meta")
+    ]
+    assert [step.arguments[0] for step in steps] == [
+        *("prepare", "featurize", "featurize", "fit-deepser", "fit-deepser", "fit-meta", "evaluate")
+    ]
+    assert steps[0].arguments[:4] == ("prepare", "ravdess", "--root", "C")
+    first, second = options(steps[3]), options(steps[4])
+    assert (first["d"], first["lr"], first["epochs"], first["features"]) == ("16", "1e-3", "3", "tiny-hubert@2+3, mel")
+    assert (second["d"], second["lr"], second["features"]) == ("16", "0.1", "mel,tiny-hubert")
+    assert options(steps[5])["members"] == "m1,m2"
+    assert [options(step).get("cv") for step in steps] == [None, None, None, *["fold"] * 4]
+    assert [str(thing) for thing in steps[3].reads] == ["manifest.csv", "tiny-hubert", "mel"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "said"),
+    [
+        ("cv: fold", "cw: fold", 4, r"unknown key 'cw'; expected one of .*cv"),
+        ("layers: [2, 3]", "layer: 2", 11, r"unknown option of medusa featurize 'layer'; did you mean layers"),
+        ("d: 16", "d: wide", 13, r"'--d'.*, found 'wide'"),
+        ("d: 16", "d: 1.5", 13, r"'--d'.*, found '1.5'"),
+        ("d: 16", "d: [1, 2]", 13, r"'--d'.*, found \['1', '2'\]"),
+        ("lr: 1e-3", "lr: true", 13, r"expected a text or a number, found True"),
+        ("seeds: 2", "seeds: 0", 18, r"'--seeds'.*, found '0'"),
+        ("seeds: 2", "in-sample: 1", 18, r"in-sample must be true or false, found '1'"),
+        ("seeds: 2", "store: here", 18, r"store is set by the run itself"),
+        ("epochs: ${epochs}", "epochs: ${epoch}", 16, r"unknown variable 'epoch'; did you mean epochs"),
+        ("corpus: ravdess", "corpus: ravdes", 6, r"unknown command medusa prepare 'ravdes'; did you mean ravdess"),
+        ("root: ${corpus}", "join-folds: 3", 5, r"--root"),
+        ("corpus: ravdess", "{", 7, r"not YAML"),
+        ("  m2: {", "  m1: {", 17, r"'m1' stands twice"),
+        ("  m2: {", "  m 2: {", 17, r"'m 2' can't be a name"),
+        ("[mel, tiny-hubert]", "[mel, hubert]", 17, r"m2 reads 'hubert', which the featurize section does not make"),
+        ("meta: {seeds: 2}", "meta: 2", 18, r"expected keys with values, found '2'"),
+        ("layers: [2, 3]", "layers: [[2], 3]", 11, r"a list of plain values"),
+        ("layers: [2, 3]", "transcripts: true", 11, r"takes those of the transcribe section"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(
+    commands: Any, tmp_path: Path, old: str, new: str, line: int, said: str
+) -> None:
+    assert old in GOOD
+    with pytest.raises(ConfigError, match=rf"r\.yaml, line {line}: .*{said}"):
+        planned(commands, tmp_path, GOOD.replace(old, new), "epochs=3")
+
+
+def test_a_variable_without_a_value_is_asked_for(commands: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"line 16: epochs has no value; give it with --set epochs=VALUE"):
+        planned(commands, tmp_path, GOOD)
+
+
+def test_settings_reach_variables_and_every_entry(commands: Any, tmp_path: Path) -> None:
+    settings = ["epochs=3", "corpus=elsewhere", "members.m2.features=[mel]", "members.defaults.seed=7", "meta.seeds=5"]
+    steps = planned(commands, tmp_path, GOOD, *settings, "featurize.defaults.workers=3", "cv=session")
+    assert "elsewhere" in steps[0].arguments
+    assert options(steps[1])["workers"] == "3"
+    assert (options(steps[3])["seed"], options(steps[4])["features"]) == ("7", "mel")
+    assert (options(steps[5])["seeds"], options(steps[5])["cv"]) == ("5", "session")
+    for setting in ("epoch=3", "members.m9.d=3", "nothing"):
+        with pytest.raises(ConfigError, match=rf"--set {setting.split('=')[0]}.*(leads nowhere|expected NAME=VALUE)"):
+            planned(commands, tmp_path, GOOD, "epochs=3", setting)
+    with pytest.raises(ConfigError, match=r"--set members\.m1\.d: .*found 'wide'"):
+        planned(commands, tmp_path, GOOD, "epochs=3", "members.m1.d=wide")
+
+
+def test_how_to_compute_is_no_part_of_what_a_step_is(commands: Any, tmp_path: Path) -> None:
+    one, other = (
+        planned(commands, tmp_path, GOOD, "epochs=3", f"featurize.defaults.workers={n}") for n in (2, 4)
+    )  # fmt: skip
+    assert [step.what for step in one] == [step.what for step in other]
+    changed = planned(commands, tmp_path, GOOD, "epochs=4")
+    assert [a.name for a, b in zip(one, changed, strict=True) if a.what != b.what] == ["members/m1"]
+
+
+def test_text_encoders_read_the_transcripts_unless_told_otherwise(commands: Any, tmp_path: Path) -> None:
+    text = GOOD.replace("featurize:", "transcribe: {model: tiny.en}\nfeaturize:\n  roberta-base:\n  mine: {encoder: C}")
+    steps = {step.name: options(step) for step in planned(commands, tmp_path, text, "epochs=1")}
+    assert steps["transcribe"]["output"] == steps["featurize/roberta-base"]["transcripts"]
+    assert "transcripts" not in steps["featurize/mine"] | steps["featurize/tiny-hubert"]
+    other = text.replace("roberta-base:", "roberta-base: {transcripts: false}").replace(
+        ": C}", ": C, transcripts: true}"
+    )
+    steps = {step.name: options(step) for step in planned(commands, tmp_path, other, "epochs=1")}
+    assert "transcripts" in steps["featurize/mine"]
+    assert "transcripts" not in steps["featurize/roberta-base"]
+
+
+def test_a_manifest_may_be_there_already_and_be_split(commands: Any, tmp_path: Path) -> None:
+    prepare = re.search(r"prepare:.*?(?=featurize)", GOOD, re.DOTALL)[0]  # type: ignore[index]
+    steps = planned(commands, tmp_path, GOOD.replace(prepare, "manifest: mine.csv\n"), "epochs=1")
+    assert steps[0].name == "featurize/mel"
+    assert options(steps[0])["manifest"] == "mine.csv"
+    steps = planned(commands, tmp_path, GOOD.replace("featurize:", "split: {folds: 3}\nfeaturize:"), "epochs=1")
+    assert steps[0].arguments[-1].endswith("prepared.csv")
+    assert steps[1].arguments[-2:] == (str(tmp_path / "out" / "prepared.csv"), "--output") or steps[1].name == "split"
+    assert options(steps[2])["manifest"] == str(tmp_path / "out" / "manifest.csv")
+    with pytest.raises(ConfigError, match="either a prepare section or manifest"):
+        planned(commands, tmp_path, GOOD.replace(prepare, ""), "epochs=1")
+
+
+# What comes with the program
+
+
+@pytest.mark.parametrize("name", built_in())
+def test_every_recipe_can_be_planned(commands: Any, tmp_path: Path, name: str) -> None:
+    about = read_recipe(name, values_needed=False)
+    assert about.about
+    needed = [key for key, value in about.variables.items() if value is None]
+    steps = steps_of(
+        read_recipe(name, [f"{key}={REQUIRED[key]}" for key in needed]), commands, Places(tmp_path, tmp_path / "store")
+    )
+    for step in steps:
+        preset = options(step).get("preset")
+        assert preset is None or preset in PRESETS
+    text = (BUILT_IN / f"{name}.yaml").read_text()
+    assert not re.search(r"(?<![\w$.}])/\w", re.sub(r"#.*", "", text)), "a path of some machine"
+
+
+def test_medusa14_is_table_1(commands: Any) -> None:
+    recipe = read_recipe("medusa14", ["corpus=C"])
+    members = recipe.sections["members"]
+    assert [tuple(member.value["features"].texts) for member in members.values()] == list(MEDUSA_MEMBERS)
+    assert [member.value["preset"].text for member in members.values()] == ["medusa"] * 14
+    assert list(recipe.sections["featurize"]) == [
+        *("hubert-large", "wavlm-large", "whisper-large-v3", "roberta-large", "modernbert-large")
+    ]
+    assert recipe.sections["meta"][""].value["seeds"].text == "6"
+
+
+def test_the_small_one_has_its_shape() -> None:
+    stands_for = {
+        "tiny-wavlm": "wavlm-large", "tiny-hubert": "hubert-large", "whisper-base": "whisper-large-v3",
+        "all-mpnet-base-v2": "roberta-large", "all-MiniLM-L6-v2": "modernbert-large",
+    }  # fmt: skip
+    members = read_recipe("medusa14-small", ["corpus=C", "weights=W"]).sections["members"].values()
+    found = [tuple(stands_for[ref.partition("@")[0]] for ref in m.value["features"].texts) for m in members]
+    assert found == list(MEDUSA_MEMBERS)
+
+
+def test_an_unknown_recipe_suggests_the_near_ones(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean medusa14"):
+        read_recipe("medusa")
+    with pytest.raises(ConfigError, match="no such file"):
+        read_recipe(str(tmp_path / "none.yaml"))
