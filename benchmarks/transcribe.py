@@ -68,17 +68,19 @@ def run_transcribe(
             progress(f"{transcriber.source.model}, {way}")
             call = _batched(transcriber, batch) if batch else _plain(transcriber)
             call(clips[: batch or 1])  # warm
-            seconds, texts = [], []
+            seconds, cpu_seconds, texts = [], [], []
             for _ in range(settings.repeats):
-                start = time.perf_counter()
+                start, cpu_start = time.perf_counter(), time.process_time()
                 texts = call(clips)
                 seconds.append(time.perf_counter() - start)
+                cpu_seconds.append(time.process_time() - cpu_start)
             told = told or texts
             differing = [(one, other) for one, other in zip(told, texts, strict=True) if one != other]
             results.append({
                 "model": transcriber.source.model, "identity": transcriber.source.identity, "way": way,
                 "device": str(transcriber.model.device), "compute": transcriber.source.compute,
-                "seconds": statistics.median(seconds), "n_differing": len(differing), "differing": differing[:EXAMPLES],
+                "seconds": statistics.median(seconds), "cpu_seconds": statistics.median(cpu_seconds),
+                "n_differing": len(differing), "differing": differing[:EXAMPLES],
             })  # fmt: skip
     audio_s = sum(map(len, clips)) / SAMPLE_RATE_HZ
     result = {**asdict(settings), "n_clips": len(clips), "audio_s": audio_s, "results": results}
@@ -94,13 +96,14 @@ def transcribe_table(result: dict[str, Any]) -> "Table":
 
     n, audio_s = result["n_clips"], result["audio_s"]
     table = Table(title=f"transcribe: {n:,} clips, {audio_s / n:.1f} s on average", box=box.SIMPLE_HEAD)
-    for name in ("model", "way", "on", "utterances/s", "x real time", "other texts"):
+    for name in ("model", "way", "on", "utterances/s", "x real time", "CPU s each", "other texts"):
         table.add_column(name, justify="left" if name in ("model", "way", "on") else "right")
     for each in result["results"]:
         seconds, differing = each["seconds"], each["n_differing"]
         table.add_row(
             each["model"], each["way"], f"{each['device']} {each['compute']}", f"{n / seconds:.2f}",
-            f"{audio_s / seconds:.1f}", f"{differing} ({100 * differing / n:.1f} %)" if each["way"] != PLAIN else "",
+            f"{audio_s / seconds:.1f}", f"{each['cpu_seconds'] / n:.2f}",
+            f"{differing} ({100 * differing / n:.1f} %)" if each["way"] != PLAIN else "",
         )  # fmt: skip
     return table
 

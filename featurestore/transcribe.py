@@ -14,7 +14,7 @@ import numpy as np
 
 from featurestore.audio import SAMPLE_RATE_HZ, decode, duration_s
 from featurestore.errors import AudioError
-from featurestore.featurize import audio_items
+from featurestore.featurize import audio_items, provenance
 from featurestore.stopping import StopSignals
 from featurestore.stream import Item, Pool, outcome
 from featurestore.transcriber import WINDOW_S, Transcriber
@@ -59,7 +59,7 @@ def transcribe(
     started = time.monotonic()
     items, failed = audio_items(manifest)
     report = TranscribeReport(failed=failed)
-    with StopSignals() as stop, TranscriptWriter(path, transcriber.source) as writer:
+    with StopSignals() as stop, TranscriptWriter(path, transcriber.source, provenance()) as writer:
         missing = [item for item in items if item.key not in writer.keys]
         report.skipped = len(items) - len(missing)
         stream = iter_transcribe(transcriber, missing, workers=workers)

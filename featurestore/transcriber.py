@@ -107,7 +107,7 @@ class Transcriber:
     def _first_windows(self, waveforms: Sequence[np.ndarray]) -> list[Any]:
         """The greedy decoding of each first window, made in batches; None for what whisper had better do alone."""
         results: list[Any] = [None] * len(waveforms)
-        short = [i for i, w in enumerate(waveforms) if len(w) // HOP_SAMPLES <= WINDOW_FRAMES]
+        short = [i for i, w in enumerate(waveforms) if 0 < len(w) // HOP_SAMPLES <= WINDOW_FRAMES]
         while len(short) > 1 and self.batch > 1:
             part = short[: self.batch]
             try:

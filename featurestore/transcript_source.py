@@ -52,7 +52,7 @@ class TranscriptSource:
     def from_json(cls, values: Any, where: str) -> "TranscriptSource":
         """Read what `to_json` wrote; TranscriptError names the place when it is something else."""
         try:
-            source = cls(**{name: value for name, value in values.items() if name != "identity"})
+            source = cls(**{name: value for name, value in values.items() if name not in ("identity", "made_with")})
             for field in dataclasses.fields(cls):
                 if type(getattr(source, field.name)) is not field.type:
                     raise TypeError(f"{field.name} is {getattr(source, field.name)!r}")

@@ -24,12 +24,14 @@ class TranscriptWriter:
     """Adds transcripts to a table: `with TranscriptWriter(path, source) as writer`, then `append`.
 
     Entering reads what is there (`keys`), refuses a table of another source, and locks it against other runs. What is
-    appended is in the journal at once; leaving, also by an exception, folds the journal into the table.
+    appended is in the journal at once; leaving, also by an exception, folds the journal into the table. made_with:
+    versions and the like, for the record beside the table.
     """
 
-    def __init__(self, path: Path | str, source: TranscriptSource) -> None:
+    def __init__(self, path: Path | str, source: TranscriptSource, made_with: Mapping[str, str] | None = None) -> None:
         self.path = Path(path)
         self.source = source
+        self.made_with = dict(made_with or {})
         if self.path.suffix not in SUFFIXES:
             raise TranscriptError(f"{self.path}: expected a name that ends in .csv or .parquet.")
 
@@ -90,7 +92,8 @@ class TranscriptWriter:
                 os.fsync(self._file)
                 self._table.write()
             if len(self._table) and (changed or not source_path(self.path).exists()):
-                told = (json.dumps(self.source.to_json(), indent=2) + "\n").encode()
+                record = {**self.source.to_json(), "made_with": self.made_with}
+                told = (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
                 replace_file(source_path(self.path), lambda file: file.write(told))
             journal_path(self.path).unlink()
         finally:

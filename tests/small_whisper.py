@@ -21,6 +21,8 @@ def save_whisper(path: Path, *, multilingual: bool = True, sure: bool = True, se
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) / parameter.shape[-1] ** 0.5)
+            elif name.endswith("bias"):  # else drawn by torch's own generator, other ones in each run
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
             if "cross_attn" in name or "positional" in name:
                 parameter.mul_(4)
         model.decoder.ln.weight.fill_(30.0 if sure else 0.1)

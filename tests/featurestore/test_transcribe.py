@@ -130,8 +130,9 @@ def test_a_text_is_whispers_own_whatever_the_batch(
         assert [other.avg_logprob, other.no_speech_prob] == pytest.approx(
             [one.avg_logprob, one.no_speech_prob], rel=1e-3, abs=1e-6, nan_ok=True
         )
-        if plain["segments"]:
-            assert one.avg_logprob == pytest.approx(plain["segments"][0]["avg_logprob"], rel=0.5)
+        if len({segment["seek"] for segment in plain["segments"]}) == 1:  # one window, one number
+            assert one.avg_logprob == pytest.approx(plain["segments"][0]["avg_logprob"])
+            assert one.no_speech_prob == pytest.approx(plain["segments"][0]["no_speech_prob"])
     assert len({each.text for each in alone}) > (3 if sure else 0)
     assert all((each.avg_logprob > -1) == sure for each in alone if each.text)
 
@@ -294,6 +295,7 @@ def test_the_table_says_what_was_said_and_by_what(
     assert models == {read.identity}
     told = json.loads(source_path(path).read_text())
     assert (told["model"], told["language"], told["identity"]) == ("many-sure", "auto", read.identity)
+    assert told["made_with"]["openai-whisper"] == whisper.__version__
     assert sorted(file.name for file in path.parent.iterdir()) == sorted([path.name, "t.source.json"])
 
 
