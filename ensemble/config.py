@@ -1,6 +1,6 @@
 """How a meta-classifier is trained, as frozen dataclasses that are saved beside its weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from featurestore.errors import ConfigError
 
@@ -8,7 +8,8 @@ INPUTS = ("posteriors", "logits", "posteriors+attributes", "logits+attributes")
 STARTS = ("soft_vote", "random")
 SELECTIONS = ("last", "macro_f1")
 SOUPS = ("uniform", "greedy")
-METAS = ("linear", "mlp", "forest")
+RULES = ("majority", "soft", "weighted", "attributes")
+METAS = ("linear", "mlp", "forest", *RULES)
 N_HIDDEN = 32  # of an MLP where nothing else is said
 
 
@@ -96,3 +97,33 @@ class ForestConfig:
             )
         if not 0 < self.min_leaf_share < 0.5:
             raise ConfigError(f"min_leaf_share must lie between 0 and 0.5, found {self.min_leaf_share}.")
+
+
+@dataclass(frozen=True)
+class VoteConfig:
+    """A fusion without training but for the members' weights, see `ensemble.vote_meta.fit_vote`."""
+
+    rule: str = "soft"
+    n_best: int = 3  # for "attributes": SRPOL averages the best three
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES or self.n_best < 1:
+            raise ConfigError(
+                f"rule must be one of {', '.join(RULES)} and n_best at least 1; found {self.rule!r}, {self.n_best}."
+            )
+
+
+Config = MetaConfig | ForestConfig | VoteConfig
+
+
+def config_of(meta: str, linear: MetaConfig, forest: ForestConfig | None = None) -> Config:
+    """How a kind of meta-classifier is trained, by its name in METAS; linear: the settings of "linear" and "mlp"."""
+    if meta not in METAS:
+        raise ConfigError(f"{meta!r} is no way of fusing; there are {', '.join(METAS)}.")
+    if meta in RULES:
+        return VoteConfig(meta)
+    if meta == "forest":
+        return forest or ForestConfig()
+    if meta == "mlp":
+        return replace(linear, hidden=linear.hidden or N_HIDDEN)
+    return replace(linear, hidden=0)

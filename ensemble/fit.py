@@ -9,7 +9,7 @@ import numpy as np
 
 from deepser.metrics import Evaluation, ScoreRow
 from ensemble.align import LAYERS, column_names
-from ensemble.config import ForestConfig, MetaConfig
+from ensemble.config import Config, MetaConfig
 from ensemble.division import Division, divide, members_of
 from ensemble.evaluation import PREFIX
 from ensemble.judge import Judged, judge
@@ -19,7 +19,7 @@ from ensemble.metas import Meta
 from ensemble.problem import Problem, load_problem
 from ensemble.scoring import EnsembleReport, member_rows, scored, technique_rows, worth_scoring
 from ensemble.selection import Rule, everyone
-from ensemble.techniques import VOTES, Technique, meta_technique
+from ensemble.techniques import Technique, technique, techniques_of
 from featurestore.errors import StoreError
 from featurestore.manifest import Manifest
 from featurestore.spec import FeatureSpec
@@ -35,7 +35,7 @@ def fit_ensemble(
     members: Sequence[str],
     *,
     name: str = "meta",
-    config: MetaConfig | ForestConfig | None = None,
+    config: Config | None = None,
     select: Rule | None = None,
     folds: str | None = None,
     in_sample: bool = False,
@@ -44,8 +44,8 @@ def fit_ensemble(
 ) -> tuple[Meta, EnsembleReport]:
     """Fits a meta-classifier over members' posteriors, and scores members, votes and meta-classifier.
 
-    What is fitted on and scored is `ensemble.division.divide`'s; never both. config: linear with a
-    soup, an MLP (hidden > 0) or a forest. select: chooses among the members, anew on the fitting rows of every pass.
+    What is fitted on and what is scored says `ensemble.division.divide`; no row is both. config: linear with a soup, an
+    MLP (hidden > 0), a forest or a vote. select: chooses among the members, anew on the fitting rows of every pass.
 
     The predictions go to the store as posteriors/<name>, held-out rows alone; `directory` gets config.json,
     model.safetensors and report.json. members: feature sets, with or without "posteriors/". AlignmentError when a
@@ -53,15 +53,14 @@ def fit_ensemble(
     """
     names = members_of(store, members)
     division = divide(store, manifest, names, folds, in_sample)
-    technique = meta_technique(config or MetaConfig())
+    way = technique(config or MetaConfig())
     _check_name(store, PREFIX + name)
-    problem = load_problem(store, division.manifest, names, logits=technique.logits)
-    ways = (VOTES["majority"], VOTES["soft"], technique)
-    judged = judge(problem, division, {CHOSEN: select or everyone}, ways, progress=progress)
-    meta = judged.fitted[CHOSEN, technique.name].meta
-    assert meta is not None
-    report = _report(problem, division, judged, ways, meta, name, selected=select is not None)
-    _store_predictions(store, PREFIX + name, meta, division, judged, technique, problem, report)
+    problem = load_problem(store, division.manifest, names, logits=way.logits)
+    ways = [vote for vote in techniques_of("majority,soft") if vote.name != way.name]
+    judged = judge(problem, division, {CHOSEN: select or everyone}, [*ways, way], progress=progress)
+    meta = judged.fitted[CHOSEN, way.name].meta
+    report = _report(problem, division, judged, [*ways, way], meta, name, selected=select is not None)
+    _store_predictions(store, PREFIX + name, meta, division, judged, way, problem, report)
     if directory is not None:
         meta.save(directory)
         text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
@@ -133,7 +132,7 @@ def _store_predictions(
     meta: Meta,
     division: Division,
     judged: Judged,
-    technique: Technique,
+    way: Technique,
     problem: Problem,
     report: EnsembleReport,
 ) -> None:
@@ -156,7 +155,7 @@ def _store_predictions(
     if name in store:
         store.remove(name)
     with store.writer(name, spec, provenance={"made_by": MADE_BY}) as writer:
-        for part, fused in judged.predictions[CHOSEN, technique.name].items():
+        for part, fused in judged.predictions[CHOSEN, way.name].items():
             p = fused.whole
             posteriors = np.concatenate([p.probabilities, p.attributes], 1)[:, None]
             logits = np.concatenate([p.logits, p.attributes], 1)[:, None]

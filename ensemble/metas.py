@@ -1,4 +1,4 @@
-"""Every kind of meta-classifier that can be fitted, saved and used: linear, MLP, forest."""
+"""Every kind of meta-classifier that can be fitted, saved and used: linear, MLP, forest, votes."""
 
 import json
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from ensemble.align import Aligned
 from ensemble.forest import ForestMeta
 from ensemble.meta import CONFIG, MetaClassifier, Prediction, wrong_content
 from ensemble.mlp import MlpMeta
+from ensemble.vote_meta import VoteMeta
 from featurestore.errors import ConfigError
 
 
@@ -40,6 +41,7 @@ KINDS: dict[str, Callable[[Path], Meta]] = {
     "meta": MetaClassifier.load,
     "mlp": MlpMeta.load,
     "forest": ForestMeta.load,
+    "vote": VoteMeta.load,
 }
 
 

@@ -80,12 +80,6 @@ def best_per_attribute(problem: Problem, k: int) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(np.argsort(-scores[:, a], kind="stable")[:k].tolist()) for a in range(scores.shape[1]))
 
 
-def mean_per_attribute(attributes: np.ndarray, chosen: tuple[tuple[int, ...], ...]) -> np.ndarray:
-    """Members' (M, N, A) attributes -> (N, A) float32, each attribute the mean over its own members."""
-    columns = [attributes[list(own), :, a].mean(0, dtype=np.float64) for a, own in enumerate(chosen)]
-    return np.stack(columns, 1).astype(np.float32) if columns else np.empty((attributes.shape[1], 0), np.float32)
-
-
 def member_scores(problem: Problem) -> np.ndarray:
     """(M,) float64: each member's macro-F1 over all classes that occur; its mean CCC where there are no labels."""
     rows = _scorable(problem)

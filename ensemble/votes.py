@@ -2,10 +2,6 @@
 
 import numpy as np
 
-MAJORITY_VOTE = "majority vote"
-SOFT_VOTE = "soft vote"
-WEIGHTED_VOTE = "weighted vote"
-
 
 def majority_vote(probabilities: np.ndarray) -> np.ndarray:
     """Members' (M, N, C) probabilities -> (N,) int64 classes, the one most members put first (a plurality is enough).

@@ -1,10 +1,10 @@
-"""`medusa fit-meta`: a meta-classifier over members' posteriors."""
+"""`medusa fit-meta`: a meta-classifier or a vote over members' posteriors."""
 
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from ensemble.config import INPUTS, METAS, N_HIDDEN, SELECTIONS, SOUPS, STARTS, ForestConfig, MetaConfig
+from ensemble.config import INPUTS, METAS, N_HIDDEN, SELECTIONS, SOUPS, STARTS, ForestConfig, MetaConfig, config_of
 from featurestore.errors import ConfigError
 from featurestore.terminal import (
     CvOption,
@@ -37,7 +37,7 @@ def fit_meta(
     name: Annotated[str, writes("Of the ensemble.")] = "meta",
     runs: RunsOption = Path("runs"),
     weights_plot: Annotated[Path | None, writes("Draw weights and reliability by member and class (.png).")] = None,
-    meta: Annotated[str, training(" or ".join(METAS) + ".")] = METAS[0],
+    meta: Annotated[str, training(", ".join(METAS) + ".")] = METAS[0],
     seeds: Annotated[int, training("Trained at once, then averaged.", min=1)] = len(META.seeds),
     inputs: Annotated[str | None, training(f"{', '.join(INPUTS)}; default: {META.inputs}, a forest's logits.")] = None,
     soup: Annotated[str, training("Seeds averaged: " + " or ".join(SOUPS) + ".")] = META.soup,
@@ -48,7 +48,7 @@ def fit_meta(
     start: Annotated[str, training(" or ".join(STARTS) + ".")] = META.start,
     select: Annotated[str, training(f"Round kept: {' or '.join(SELECTIONS)}.")] = META.select,
 ) -> None:
-    """Fit a meta-classifier on members' posteriors, and compare members, votes, meta and soup.
+    """Fit a meta-classifier, or a vote, on members' posteriors, and compare members, votes, meta and soup.
 
     Members, rounds and weights are chosen on other utterances than those scored.
 
@@ -63,17 +63,16 @@ def fit_meta(
 
     if weights_plot is not None and meta != "linear":
         raise ConfigError("--weights-plot shows a linear meta-classifier's weights; leave it out, or --meta linear.")
-    config: MetaConfig | ForestConfig = ForestConfig(inputs=inputs or FOREST.inputs)
-    if meta != "forest":
-        config = replace(
-            META, inputs=inputs or META.inputs, seeds=tuple(range(seeds)), lr=lr, batch_size=batch_size,
-            rounds=rounds, start=start, select=select, soup=soup, hidden=hidden if meta == "mlp" else 0,
-        )  # fmt: skip
+    linear = replace(
+        META, inputs=inputs or META.inputs, seeds=tuple(range(seeds)), lr=lr, batch_size=batch_size, rounds=rounds,
+        start=start, select=select, soup=soup, hidden=hidden if meta == "mlp" else 0,
+    )  # fmt: skip
+    config = config_of(meta, linear, ForestConfig(inputs=inputs or FOREST.inputs))
     table, opened = Manifest.read(manifest), FeatureStore.open(store)
     chosen = find_members(opened) if members is None else split_names(members)
     with working("fitting the meta-classifier") as show:
         _, report = fit_ensemble(
-            opened, table, chosen, name=name, config=config, select=_rule(meta, top, greedy), folds=cv,
+            opened, table, chosen, name=name, config=config, select=_rule(top, greedy), folds=cv,
             in_sample=in_sample, directory=runs / name, progress=show,
         )  # fmt: skip
     unknown = record_members(runs / name, opened, report.members, runs)
@@ -91,11 +90,9 @@ def fit_meta(
     say(f"ensemble in {runs / name}, posteriors in {store} as posteriors/{name}")
 
 
-def _rule(meta: str, k: int | None, forward: bool) -> "Rule | None":
+def _rule(k: int | None, forward: bool) -> "Rule | None":
     from ensemble.selection import greedy, top
 
-    if meta not in METAS:
-        raise ConfigError(f"--meta {meta!r}: expected {', '.join(METAS)}.")
     if k is not None and forward:
         raise ConfigError("--top and --greedy both choose members; give one of the two.")
     return greedy() if forward else None if k is None else top(k)

@@ -84,7 +84,6 @@ def test_a_folds_own_labels_change_nothing_that_is_said_of_it(
 ) -> None:
     write(corpus)
     ways = techniques_of("soft,weighted,attributes,linear,mlp,forest", SHORT, FOREST)
-    ways = tuple(way for way in ways if way)
     table = corpus.manifest.to_arrow()
     third = pc.equal(table["fold"], "3")
     table = table.set_column(table.column_names.index("label"), "label", pc.if_else(third, "angry", table["label"]))
@@ -181,6 +180,8 @@ def test_what_can_not_be_compared_is_named() -> None:
         techniques_of("soft,soft")
     with pytest.raises(ConfigError, match="inputs must be one of"):
         techniques_of("linear:faces")
+    with pytest.raises(ConfigError, match="votes read posteriors"):
+        techniques_of("soft:logits")
     assert list(columns_of(14)) == ["14", "top-7", "top-5"]
     assert list(columns_of(2)) == ["2", "top-1"]
     assert [way.name for way in techniques_of("all", attributes=False)] == [
@@ -205,7 +206,7 @@ def test_the_command_prints_the_table_and_writes_it(
         assert told in " ".join(medusa("compare", *shared, *wrong, exit_code=2).stderr.split())
 
 
-@pytest.mark.parametrize("meta", ["linear", "mlp", "forest"])
+@pytest.mark.parametrize("meta", ["linear", "mlp", "forest", "majority", "weighted", "attributes"])
 def test_fit_meta_fits_every_kind_on_chosen_members(
     store: FeatureStore, write: Callable, corpus, tmp_path: Path, meta: str
 ) -> None:

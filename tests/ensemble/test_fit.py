@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score
 from deepser.metrics import classification
 from deepser.targets import Targets
 from ensemble.align import AlignmentError, load_posteriors
-from ensemble.config import ForestConfig, MetaConfig
+from ensemble.config import MetaConfig
 from ensemble.evaluation import evaluate_posteriors
 from ensemble.fit import fit_ensemble
 from ensemble.meta import MetaClassifier

@@ -17,7 +17,6 @@ from ensemble.selection import (
     best_per_attribute,
     everyone,
     greedy,
-    mean_per_attribute,
     member_scores,
     top,
 )
@@ -97,7 +96,7 @@ def attributes_alone(n: int = 200) -> Problem:
     return Problem(aligned, None, dataclasses.replace(none, attribute_values=target), np.array(keys))
 
 
-def test_each_attribute_has_its_own_best_members_and_their_mean() -> None:
+def test_each_attribute_has_its_own_best_members() -> None:
     problem = attributes_alone()
     chosen = best_per_attribute(problem, 3)
     assert [set(own) for own in chosen] == [{0, 2, 3}, {1, 2, 3}]
@@ -106,12 +105,8 @@ def test_each_attribute_has_its_own_best_members_and_their_mean() -> None:
     assert scores[1, 1] == pytest.approx(
         ccc(problem.attributes[1, known, 1], problem.targets.attribute_values[known, 1])
     )
-    mean = mean_per_attribute(problem.attributes, chosen)
-    for a, own in enumerate(chosen):
-        assert np.allclose(mean[:, a], np.mean([problem.attributes[m, :, a] for m in own], 0), atol=1e-6)
     assert best_per_attribute(problem, 9)[0][:1] == (0,)
     assert len(best_per_attribute(problem, 9)[0]) == 5
-    assert mean_per_attribute(problem.attributes[..., :0], ()).shape == (200, 0)
 
 
 def test_without_classes_members_are_chosen_by_their_mean_concordance() -> None:

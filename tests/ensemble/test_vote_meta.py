@@ -1,0 +1,68 @@
+"""A vote that is saved is the vote that was fitted, on the rows it was fitted on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from deepser.metrics import ccc
+from deepser.targets import Targets
+from ensemble.align import AlignmentError
+from ensemble.config import VoteConfig
+from ensemble.metas import load_meta
+from ensemble.problem import Problem
+from ensemble.selection import Selection
+from ensemble.vote_meta import VoteMeta, fit_vote
+from ensemble.votes import majority_vote, soft_vote
+from featurestore.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def problem(corpus) -> Problem:
+    targets = Targets.from_manifest(corpus.manifest)
+    return Problem(corpus.aligned(), None, targets, np.array(targets.keys))
+
+
+def test_every_rule_is_the_plain_one(problem: Problem, corpus) -> None:
+    p, arousal = problem.probabilities, problem.attributes[..., 0]
+    said = {
+        rule: fit_vote(problem, VoteConfig(rule, n_best=2)).predict(problem.posteriors)
+        for rule in ("majority", "soft", "weighted", "attributes")
+    }
+    assert np.array_equal(said["majority"].probabilities.argmax(1), majority_vote(p))
+    assert np.array_equal(said["soft"].probabilities, soft_vote(p))
+    for rule in ("majority", "soft"):
+        assert np.allclose(said[rule].attributes[:, 0], arousal.mean(0), atol=1e-6)
+    above = [f1_score(corpus.labels, own.argmax(1), average="macro") - 1 / 4 for own in p]
+    assert np.allclose(said["weighted"].probabilities, np.average(p, axis=0, weights=above), atol=1e-6)
+    concordance = [ccc(own, problem.targets.attribute_values[:, 0]) for own in arousal]
+    assert np.allclose(said["weighted"].attributes[:, 0], np.average(arousal, axis=0, weights=concordance), atol=1e-5)
+    best = np.argsort(concordance)[-2:]
+    assert np.allclose(said["attributes"].attributes[:, 0], arousal[best].mean(0), atol=1e-6)
+    assert np.array_equal(said["attributes"].probabilities, said["soft"].probabilities)
+    counted = fit_vote(problem, VoteConfig("weighted"), Selection((0, 1, 2, 3), (3, 1, 1, 2)))
+    expected = np.average(p, axis=0, weights=[3, 1, 1, 2])
+    assert np.allclose(counted.predict(problem.posteriors).probabilities, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ["majority", "weighted", "attributes"])
+def test_it_is_saved_and_loaded_whole(problem: Problem, tmp_path: Path, rule: str) -> None:
+    meta = fit_vote(problem, VoteConfig(rule))
+    meta.save(tmp_path)
+    again = load_meta(tmp_path)
+    assert isinstance(again, VoteMeta)
+    assert (again.config, again.members, again.layer) == (meta.config, meta.members, "posteriors")
+    before, after = meta.predict(problem.posteriors), again.predict(problem.posteriors)
+    assert np.array_equal(before.probabilities, after.probabilities)
+    assert np.array_equal(before.attributes, after.attributes)
+    assert np.isfinite(after.logits).all()
+    with pytest.raises(AlignmentError, match="reads members"):
+        again.predict(problem.posteriors.choose([1, 0, 2, 3]))
+
+
+def test_rules_that_are_none_are_refused() -> None:
+    with pytest.raises(ConfigError, match="majority, soft, weighted, attributes"):
+        VoteConfig("loud")
+    with pytest.raises(ConfigError, match="n_best"):
+        VoteConfig("attributes", 0)
