@@ -8,6 +8,7 @@ compared with their checksums on the way.
 """
 
 import contextlib
+import fcntl
 import os
 import secrets
 import shutil
@@ -17,13 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
-from featurestore.errors import StoreError
+from featurestore.errors import SegmentGone, StoreError
 from featurestore.featureset import FeatureSet
 from featurestore.segment import Segment, row_checksum
 from featurestore.segment_writer import TEMPORARY_PREFIX, SegmentWriter, remove_stale
 from featurestore.zarr3 import sync_directory
 
 SEGMENT_BYTES = 1 << 30
+# How often to begin again when segments that are being merged are gone.
+MAX_ATTEMPTS = 20
 
 # Told (utterances copied, utterances in all).
 Progress = Callable[[int, int], None]
@@ -50,8 +53,34 @@ def compact(
     """Merge segments of less than half of `segment_bytes` of rows, up to that size, and drop copies of keys.
 
     format, compress: where told, also rewrite every segment that is stored otherwise. An interrupt loses the segment
-    being written and nothing else. StoreError names a segment whose rows are damaged; it is left as it is.
+    being written and nothing else. StoreError names a segment whose rows are damaged; it is left as it is. Of several
+    compactions of one set, each waits for the one before it.
     """
+    with _alone(features.path):
+        for _ in range(MAX_ATTEMPTS - 1):
+            with contextlib.suppress(SegmentGone):  # by another compaction, where there are no locks
+                return _compact(features, segment_bytes, format, compress, progress)
+        return _compact(features, segment_bytes, format, compress, progress)
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Wait until no other compaction of this set runs; where the file system has no locks, go on."""
+    try:
+        handle = os.open(directory, os.O_RDONLY)
+    except OSError as error:
+        raise StoreError(f"{directory} can't be read: {error.strerror}.") from error
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _compact(
+    features: FeatureSet, segment_bytes: int, format: str | None, compress: str | None, progress: Progress | None
+) -> CompactReport:
     with contextlib.suppress(OSError):
         remove_stale(features.path)
     features.refresh()

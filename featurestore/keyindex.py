@@ -23,6 +23,8 @@ class KeyIndex:
     """
 
     def __init__(self, segments: Sequence[Segment]) -> None:
+        for segment in segments:
+            segment.check_counts()
         n = sum(segment.n_utterances for segment in segments)
         self.segment = np.empty(n, dtype=np.int32)
         self.first_row = np.empty(n, dtype=np.int64)

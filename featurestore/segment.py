@@ -12,7 +12,7 @@ import numpy as np
 
 from featurestore.compression import CODECS
 from featurestore.errors import StoreError
-from featurestore.files import LOCAL, Files
+from featurestore.files import LOCAL, Extent, Files
 from featurestore.hdf5_segment import SUFFIX, Hdf5Container
 from featurestore.rowfile import ChunkedRows, MappedRows, RowFile
 from featurestore.segment_info import (
@@ -27,7 +27,6 @@ from featurestore.spec import FeatureSpec
 from featurestore.zarr_segment import ZarrContainer
 
 PATTERNS = ("seg-" + "[0-9a-f]" * 16, "seg-" + "[0-9a-f]" * 16 + SUFFIX)
-
 
 
 def is_segment_name(name: str) -> bool:
@@ -71,9 +70,17 @@ class Segment:
     def small(self, name: str) -> np.ndarray:
         """A small array as a new array."""
         shape, dtype = self.info.shapes()[name]
-        n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        values = np.frombuffer(self._container.place(name, shape, n_bytes).read(), dtype)
+        values = np.frombuffer(self._small_extent(name).read(), dtype)
         return values.reshape(shape).astype(np.dtype(dtype).newbyteorder("="), copy=False)
+
+    def _small_extent(self, name: str) -> Extent:
+        shape, dtype = self.info.shapes()[name]
+        return self._container.place(name, shape, int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize)
+
+    def check_counts(self) -> None:
+        """StoreError unless there are as many keys and bytes of keys as the attributes tell: ask before allocating."""
+        for name in ("key_hashes", "keys"):
+            self._small_extent(name)
 
     def load_index(self) -> dict[str, np.ndarray]:
         """Every small array, once it is sure that they are what was committed; StoreError when they are not."""
@@ -115,8 +122,7 @@ class Segment:
         return self._checksums.array
 
     def _mapped(self, name: str, dtype: str, shape: tuple[int, ...]) -> MappedRows:
-        n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        return MappedRows(self._container.place(name, shape, n_bytes), dtype, shape, self._files)
+        return MappedRows(self._small_extent(name), dtype, shape, self._files)
 
     def verify(self) -> list[str]:
         """Each thing that is wrong with the segment's files, as a sentence; empty when all is right."""

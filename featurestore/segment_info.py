@@ -77,8 +77,14 @@ class SegmentInfo:
         compress = told.get("compress", "")
         if not isinstance(compress, str) or (compress and compress not in CODECS):
             raise StoreError(f"{path}: compressed with {compress!r}, which this version of medusa-ser does not know.")
-        layout = ShardLayout(n_rows, spec.dim, spec.row_type.itemsize, -(-n_rows // chunk_rows), chunk_rows)
-        return cls(spec, n_utterances, key_bytes, layout, compress)
+        info = cls.of(spec, n_utterances, n_rows, key_bytes, compress)
+        if info.layout.chunk_rows != chunk_rows:
+            # Rows in chunks of any size might take any memory to decode.
+            raise StoreError(
+                f"{path}: chunks of {chunk_rows} rows found, {info.layout.chunk_rows} expected: it is damaged; run "
+                "`medusa store verify`."
+            )
+        return info
 
     def attributes(self) -> dict[str, Any]:
         """What the segment says of itself; enough to open it without reading its arrays' metadata."""

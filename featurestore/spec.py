@@ -13,6 +13,7 @@ from featurestore.rowtypes import ROW_TYPES, RowType
 
 KINDS = ("audio", "text", "posteriors")
 DTYPES = tuple(ROW_TYPES)
+MAX_DIM = 1 << 24
 POOLS = ("none", "mean", "mean+std")
 # A segment holds these arrays beside its layers, so that no layer may take one of their names.
 RESERVED_LAYERS = ("offsets", "keys", "key_offsets", "key_hashes", "checksums", "durations_s")
@@ -76,8 +77,8 @@ class FeatureSpec:
             value = getattr(self, name)
             if value not in allowed:
                 raise StoreError(f"FeatureSpec.{name} is {value!r}; it must be one of {', '.join(allowed)}.")
-        if not 1 <= self.dim < 1 << 31:
-            raise StoreError(f"FeatureSpec.dim is {self.dim}; it must be 1 or more, and less than 2^31.")
+        if not 1 <= self.dim <= MAX_DIM:
+            raise StoreError(f"FeatureSpec.dim is {self.dim}; it must be 1 or more, and at most {MAX_DIM}.")
         if not self.layers or len(set(self.layers)) != len(self.layers):
             raise StoreError(f"FeatureSpec.layers is {self.layers}; it must name one or more layers, each once.")
         for layer in self.layers:
