@@ -118,8 +118,11 @@ def stress(path: Path, start: str, seconds: float, writers: int, readers: int, c
     context = multiprocessing.get_context(start)
     told: Queue[Any] = context.Queue()
     store = FeatureStore.open_or_create(path)
-    store.writer(NAME, SPEC).commit()
+    with store.writer(NAME, SPEC) as writer:
+        for i in range(0, SHARED, 10):
+            writer.append(f"shared/{i}", rows(f"shared/{i}"))
     features = store[NAME]
+    check(features, list(features), 0)
     actions: list[tuple[Any, ...]] = [(write, path, i, seconds) for i in range(writers)]
     actions += [(compact, path, i, seconds) for i in range(compactions)]
     # Every second reader gets a set that was open before: by fork with its maps, by spawn pickled.
