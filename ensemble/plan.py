@@ -21,6 +21,7 @@ from featurestore.store import FeatureStore
 MACHINE = ("device", "devices", "workers", "batch", "batch-s", "engine", "parts", "weights")
 NEVER = ("dry-run", "check", "overwrite", "shard")  # contradict what a run is
 SYSTEMS = "systems"  # of evaluate, the one key that is no option
+COMPARISON = "comparison.json"  # what `compare` writes
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ class _Planner:
     def _compare(self, options: Entry) -> list[Step]:
         own = self._with_members(options)
         given = {
-            "manifest": self.manifest, "store": self.places.store, "json": self.places.directory / "comparison.json",
+            "manifest": self.manifest, "store": self.places.store, "json": self.places.directory / COMPARISON,
         }  # fmt: skip
         reads = (Thing("manifest", self.manifest), *(self.posteriors(name) for name in own.value["members"].texts))
         return [self._step("compare", ("compare",), self._with_cv(own), given, reads, always=True)]

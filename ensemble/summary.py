@@ -1,15 +1,20 @@
 """What a run came to, in Markdown: its scores, and how long each step took."""
 
+import json
+import math
 from collections.abc import Sequence
+from pathlib import Path
 
+from deepser.report import TITLES, number
 from ensemble.card import machine, read_report, score_rows, scores_markdown, table_markdown
-from ensemble.plan import Places, Step
+from ensemble.plan import COMPARISON, Places, Step
 from ensemble.recipe import Recipe
 from ensemble.run import record_of
 from featurestore.table_files import replace_file
 from featurestore.terminal import told_seconds
 
 SUMMARY = "summary.md"
+COMPARED = ("macro_f1", "accuracy", "mean_ccc")
 
 
 def times(steps: Sequence[Step], places: Places) -> list[tuple[str, float, int]]:
@@ -28,6 +33,7 @@ def write_summary(recipe: Recipe, steps: Sequence[Step], places: Places) -> str:
                 for part, scores in score_rows(report).items():
                     parts += [f"On {part}:", scores_markdown(scores)]
                 parts += [f"Note: {note}" for note in report["notes"]]
+    parts += _comparison(places.directory / COMPARISON) if any(step.name == "compare" for step in steps) else []
     took = times(steps, places)
     rows = [[name, told_seconds(seconds), str(attempts)] for name, seconds, attempts in took]
     total = told_seconds(sum(seconds for _, seconds, _ in took))
@@ -37,3 +43,21 @@ def write_summary(recipe: Recipe, steps: Sequence[Step], places: Places) -> str:
     text = "\n\n".join(part for part in parts if part) + "\n"
     replace_file(path, lambda file: file.write(text.encode()))
     return str(path)
+
+
+def _comparison(path: Path) -> list[str]:
+    """What `medusa compare` wrote: a table for each part, ways of fusing against sets of members."""
+    if not path.is_file():
+        return []
+    parts = []
+    for part, columns in json.loads(path.read_text(encoding="utf-8"))["parts"].items():
+        scores = {column: {name: row["scores"] for name, row in found.items()} for column, found in columns.items()}
+        all_rows = [row for found in scores.values() for row in found.values()]
+        cells = [(score, column) for score in COMPARED if any(score in row for row in all_rows) for column in scores]
+        lines = []
+        for name in dict.fromkeys(name for found in scores.values() for name in found):
+            values = [scores[column].get(name, {}).get(score) for score, column in cells]
+            lines.append([name, *(number(math.nan if value is None else value) for value in values)])
+        heads = ["fusion", *(f"{TITLES[score]}, {column}" for score, column in cells)]
+        parts += [f"Ways of fusing, by sets of members, on {part}:", table_markdown(heads, lines)]
+    return parts

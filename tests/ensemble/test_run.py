@@ -15,9 +15,11 @@ from small_corpus import copy_clips, medusa
 from featurestore.store import FeatureStore
 
 REPO = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
 SMALL = ["d=16", "n-heads=2", "epochs=2", "stage2-epochs=1", "precision=float32"]
 STEPS = ["prepare", "featurize/tiny-hubert", "featurize/tiny-wavlm", "featurize/mel",
-         "members/m1", "members/m2", "members/m3", "meta", "evaluate/meta"]  # fmt: skip
+         "members/m1", "members/m2", "members/m3", "meta", "compare", "evaluate/meta"]  # fmt: skip
+SHOWN = dict.fromkeys(STEPS[-2:], "shows results")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def call(corpus: Path, directory: Path, *more: str) -> list[str]:
 def undisturbed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("run") / "out"
     said = medusa(*call(corpus, directory)).stdout
-    assert re.findall(r"^\[\d/9\] ([^:]+):", said, re.MULTILINE) == STEPS
+    assert re.findall(r"^\[\d+/10\] ([^:]+):", said, re.MULTILINE) == STEPS
     return directory
 
 
@@ -50,11 +52,11 @@ def states(said: str) -> dict[str, str]:
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(corpus: Path, undisturbed: Path, tmp_path: Path) -> None:
     said = medusa(*call(corpus, tmp_path / "new", "--dry-run")).stdout
-    assert states(said) == dict.fromkeys(STEPS[:-1], "not done yet") | {"evaluate/meta": "shows results"}
+    assert states(said) == dict.fromkeys(STEPS[:-2], "not done yet") | SHOWN
     assert said.count("$ medusa ") == len(STEPS)
     assert not (tmp_path / "new").exists()
     done = states(medusa(*call(corpus, undisturbed, "--dry-run")).stdout)
-    assert done == dict.fromkeys(STEPS[:-1], "done") | {"evaluate/meta": "shows results"}
+    assert done == dict.fromkeys(STEPS[:-2], "done") | SHOWN
 
 
 def test_it_makes_scores_a_picture_a_summary_and_a_model(corpus: Path, undisturbed: Path) -> None:
@@ -63,6 +65,10 @@ def test_it_makes_scores_a_picture_a_summary_and_a_model(corpus: Path, undisturb
     assert f"| meta (soup) | {scores['classification']['macro_f1']:.3f} |" in summary
     for step in STEPS:
         assert f"| {step} |" in summary
+    best = json.loads((undisturbed / "comparison.json").read_text())["parts"]["all folds"]["top-2"]["soft vote"]
+    _, compared = [line for line in summary.splitlines() if "| soft vote | " in line]
+    assert f" {best['scores']['macro_f1']:.3f} " in compared
+    assert "| fusion | macro-F1, 3 | macro-F1, top-2 |" in summary
     assert (undisturbed / "confusion-meta.png").read_bytes().startswith(b"\x89PNG")
     clip = next(corpus.glob("Actor_04/*.ogg"))
     medusa("predict", clip, "--model", undisturbed / "runs" / "meta", "-o", undisturbed / "p.csv")
@@ -72,12 +78,12 @@ def test_it_makes_scores_a_picture_a_summary_and_a_model(corpus: Path, undisturb
 def test_what_is_done_is_skipped_and_what_changed_is_not(corpus: Path, undisturbed: Path, tmp_path: Path) -> None:
     before = fingerprints(undisturbed)
     said = medusa(*call(corpus, undisturbed)).stdout
-    assert said.count("done before") == len(STEPS) - 1
-    assert said.count("$ medusa ") == 1
+    assert said.count("done before") == len(STEPS) - 2
+    assert said.count("$ medusa ") == 2
     changed = states(medusa(*call(corpus, undisturbed, "--dry-run", "--set", "members.m2.seed=9")).stdout)
-    assert {step: why for step, why in changed.items() if why != "done"} == {
-        "members/m2": "its settings changed", "evaluate/meta": "shows results",
-    }  # fmt: skip
+    assert {step: why for step, why in changed.items() if why != "done"} == SHOWN | {
+        "members/m2": "its settings changed"
+    }
     refused = medusa(*call(corpus, undisturbed, "--set", "members.m2.seed=9"), exit_code=2)
     assert "seed is 2 there, 9 asked" in refused.stderr
     assert "--again" in refused.stderr
