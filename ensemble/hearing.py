@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from featurestore.errors import ConfigError, SpecMismatch
+from featurestore.errors import ConfigError, EncoderError, SpecMismatch
 from featurestore.manifest import Manifest
 from featurestore.transcript_source import TranscriptSource
 
@@ -103,7 +103,13 @@ class Hearing:
             options = {"language": self.source.language, "beam": self.source.beam}
             if not (self.source.compute == "float16" and pick_device(self.device).type != "cuda"):
                 options["compute"] = self.source.compute
-        loaded = load_transcriber(self.model, device=self.device, **options)
+        try:
+            loaded = load_transcriber(self.model, device=self.device, **options)
+        except EncoderError as error:
+            raise EncoderError(
+                f"The model hears words with Whisper {self.model}: {error} Here that is --asr FILE.pt; or give the "
+                "words with --text, or with --manifest and --asr off."
+            ) from None
         weights = self.identity.partition("@")[2].partition("+")[0]
         if weights and loaded.source.weights.removeprefix("sha256:") != weights:
             raise SpecMismatch(

@@ -57,6 +57,10 @@ def predict(
         )
     hearing = Hearing.of(sets, manifest, asr, device)
     job = _Job(model, sets, weights, hearing, device, workers, keep=len(manifest) > chunk)
+    if job.keep:  # of a long job the missing weights are told now, not hours later
+        for name in sets:
+            say(f"loading {name}", 0, len(manifest))
+            job.encoder(name)
     parts = []
     for first in range(0, len(manifest), chunk):
         part = manifest.rows(np.arange(first, min(first + chunk, len(manifest))))
@@ -102,7 +106,7 @@ class _Job:
                 if not len(good):
                     break
                 say(f"loading {name}", n * step / n_steps, n)
-                encoder = self._encoder(name)
+                encoder = self.encoder(name)
                 report = featurize(good, encoder, store, name, workers=self.workers, progress=told(name, step))
                 failed |= dict(report.failed)
             keys = [key for key in manifest.keys if key not in failed]
@@ -114,7 +118,7 @@ class _Job:
         in_order = tuple((key, failed[key]) for key in manifest.keys if key in failed)
         return _fused(self.model, tuple(keys), outputs, in_order)
 
-    def _encoder(self, name: str) -> Encoder:
+    def encoder(self, name: str) -> Encoder:
         if name in self.encoders:
             return self.encoders[name]
         encoder = encoder_of(name, self.sets[name], weights=self.weights, device=self.device)

@@ -20,7 +20,7 @@ from ensemble.model import Model, needed_sets
 from ensemble.predict import predict
 from featurestore.corpora import read_ravdess
 from featurestore.encoders import load_encoder
-from featurestore.errors import ConfigError, SpecMismatch
+from featurestore.errors import ConfigError, EncoderError, SpecMismatch
 from featurestore.featurize import featurize
 from featurestore.manifest import Manifest
 from featurestore.store import FeatureStore
@@ -87,6 +87,11 @@ def test_another_ear_than_the_members_is_refused(place: Path) -> None:
     other = save_whisper(place / "other.pt", seed=1)
     with pytest.raises(SpecMismatch, match=r"other weights.*--asr off"):
         predict(model, clips(place), asr=str(other), device="cpu")
+
+
+def test_an_ear_that_is_not_there_is_asked_for(place: Path) -> None:
+    with pytest.raises(EncoderError, match=r"hears words with Whisper ear: .*--asr FILE\.pt"):
+        predict(Model.load(place / "runs" / "heard"), clips(place), device="cpu")
 
 
 def test_a_file_that_cannot_be_heard_does_not_stop_the_others(place: Path) -> None:
