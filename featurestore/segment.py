@@ -129,10 +129,6 @@ class Segment:
         try:
             small = self.load_index()
             problems = list(self._container.problems(self.info))
-            if self.info != SegmentInfo.of(
-                self.spec, self.n_utterances, self.n_rows, self.key_bytes, self.info.compress
-            ):
-                problems.append(f"{self.path}: the segment's attributes were altered.")
         except StoreError as error:
             return [str(error)]
         keys, key_offsets = small["keys"].tobytes(), small["key_offsets"].tolist()

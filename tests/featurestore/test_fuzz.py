@@ -223,3 +223,9 @@ def test_random_damages_neither_crash_nor_mislead() -> None:
     """In a process of its own, which may crash. The long run, guided by coverage: python -m benchmarks.fuzz_store."""
     told = run_fuzzer("--random", "--runs", 400, "--seconds", 60, "--seed", os.getpid())
     assert "reads refused, no crash, no wrong row" in told
+
+
+def test_damages_that_reached_new_code_in_long_runs() -> None:
+    """Of libFuzzer's corpus as many as reach every edge of the code; each line is an input of `damage_and_read`."""
+    told = run_fuzzer("--replay", Path(__file__).with_name("fuzz_inputs.txt"))
+    assert "no crash, no wrong row" in told
