@@ -279,7 +279,9 @@ def test_stale_directories_go_and_live_ones_stay(tmp_path: Path) -> None:
     for path in (dead, young):
         (path / "layer_00").mkdir(parents=True)
         (path / "layer_00" / "part").write_bytes(b"rows")
-    for path in (dead, alive.path):
+    removed = tmp_path / ".tmp-removed-3"  # a file: an HDF5 segment
+    removed.write_bytes(b"rows")
+    for path in (dead, alive.path, removed):
         for entry in (*path.rglob("*"), path):
             os.utime(entry, (1.0, 1.0))
     remove_stale(tmp_path)
