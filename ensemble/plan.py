@@ -3,15 +3,15 @@
 Nothing is known twice: an option of a recipe is the option of its command, and the command itself checks the value.
 """
 
-import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
+from ensemble.arguments import arguments_of, check_arguments, find_command, is_argument, keys_of, path_options
 from ensemble.evaluation import PREFIX
-from ensemble.recipe import Entry, Recipe, shown, unknown_key
+from ensemble.recipe import Entry, Recipe, unknown_key
 from featurestore.encoders.catalog import ENCODERS
 from featurestore.errors import ConfigError
 from featurestore.loader import FeatureRef
@@ -126,7 +126,7 @@ class _Planner:
             raise ConfigError(f"{options.where}: prepare needs corpus: NAME, as in `medusa prepare NAME`.")
         corpus = own.pop("corpus")
         words = ("prepare", corpus.text)
-        _find(self.commands, words, corpus.where)
+        find_command(self.commands, words, corpus.where)
         return [self._step("prepare", words, Entry(own, options.where), {"output": self.unsplit},
                            makes=(Thing("manifest", self.unsplit),))]  # fmt: skip
 
@@ -235,9 +235,9 @@ class _Planner:
         always: bool = False,
     ) -> Step:
         """A step from the options that the recipe gives and those that the run itself sets."""
-        command = _find(self.commands, words, options.where)
-        known = {key: parameter for parameter in command.params for key in _keys(parameter)}
-        paths = _path_options(command)
+        command = find_command(self.commands, words, options.where)
+        known = {key: parameter for parameter in command.params for key in keys_of(parameter)}
+        paths = path_options(command)
         arguments, what, sources = [], [], list(reads)
         for key, entry in options.value.items():
             if key in given or key in NEVER:
@@ -245,7 +245,7 @@ class _Planner:
             if key not in known:
                 free = [each for each in known if each not in given and each not in NEVER]
                 raise unknown_key(entry.where, key, free, f"option of medusa {' '.join(words)}")
-            arguments += _arguments(known[key], key, entry)
+            arguments += arguments_of(known[key], key, entry)
             value = ",".join(entry.value) if isinstance(entry.value, list) else str(entry.value)
             if known[key].name in paths:
                 sources.append(Thing("tree", Path(value)))
@@ -255,72 +255,9 @@ class _Planner:
         if "device" in known and "device" not in options.value and self.device != "auto":
             arguments += ["--device", self.device]
         for key, value in given.items():
-            arguments += [str(value)] if _is_argument(known[key]) else [f"--{key}", str(value)]
-        self._check(command, words, arguments, options)
+            arguments += [str(value)] if is_argument(known[key]) else [f"--{key}", str(value)]
+        check_arguments(command, words, arguments, options)
         return Step(name, (*words, *arguments), (*words, *sorted(what)), tuple(sources), makes, always)
-
-    def _check(self, command: Any, words: tuple[str, ...], arguments: list[str], options: Entry) -> None:
-        """Let the command itself read its arguments, and tell the line of what it refuses."""
-        try:
-            command.make_context(" ".join(words), list(arguments))
-        except Exception as error:  # typer's class for it has moved between its releases
-            if not hasattr(error, "format_message"):
-                raise
-            refused = getattr(error, "param", None)
-            keys = [] if refused is None else [key for key in _keys(refused) if key in options.value]
-            where = options.value[keys[0]].where if keys else options.where
-            found = f", found {shown(options.value[keys[0]].value)}" if keys else ""
-            raise ConfigError(f"{where}: {' '.join(error.format_message().split()).rstrip('.')}{found}.") from None
-
-
-def _find(commands: Any, words: tuple[str, ...], where: str) -> Any:
-    found = commands
-    for i, word in enumerate(words):
-        if word not in found.commands:
-            raise unknown_key(where, word, sorted(found.commands), f"command medusa {' '.join(words[:i])}".strip())
-        found = found.commands[word]
-    return found
-
-
-def _is_argument(parameter: Any) -> bool:
-    return not any(option.startswith("-") for option in parameter.opts)
-
-
-def _keys(parameter: Any) -> list[str]:
-    """What a recipe calls a parameter of a command: its long option without dashes, or the argument's name."""
-    if _is_argument(parameter):
-        return [parameter.name]
-    return [option.removeprefix("--") for option in parameter.opts if option.startswith("--")]
-
-
-def _path_options(command: Any) -> set[str]:
-    """The parameters of a command that are paths, by their names in its signature."""
-    hints = {name: p.annotation for name, p in inspect.signature(command.callback).parameters.items()}
-    return {name for name, hint in hints.items() if Path in _parts(hint)}
-
-
-def _parts(hint: Any) -> list[Any]:
-    """A type and all that it is made of: Annotated[Path | None, ...] -> ..., Path, None."""
-    return [hint, *(part for inner in get_args(hint) if isinstance(inner, type) or get_args(inner)
-                    for part in _parts(inner))]  # fmt: skip
-
-
-def _arguments(parameter: Any, key: str, entry: Entry) -> list[str]:
-    """A recipe's value as arguments of the command."""
-    if getattr(parameter, "is_flag", False):
-        if not isinstance(entry.value, bool):
-            raise ConfigError(f"{entry.where}: {key} must be true or false, found {entry.value!r}.")
-        off = [option for option in parameter.secondary_opts if option.startswith("--")]
-        return [f"--{key}"] if entry.value else off[:1]
-    if getattr(parameter, "multiple", False):
-        texts = entry.value if isinstance(entry.value, list) else [entry.text]
-        return [part for text in texts for part in _option(key, text)]
-    text = ",".join(entry.value) if isinstance(entry.value, list) else entry.text
-    return [text] if _is_argument(parameter) else _option(key, text)
-
-
-def _option(key: str, text: str) -> list[str]:
-    return [f"--{key}={text}"] if text.startswith("-") else [f"--{key}", text]
 
 
 def _in_store(path: Path, name: str) -> bool:

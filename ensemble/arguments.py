@@ -1,0 +1,77 @@
+"""A recipe's values as arguments of a command: what the command knows, it need not be told twice.
+
+Commands are typer's, and known by their parameters' names alone: its classes have moved between its releases.
+"""
+
+import inspect
+from pathlib import Path
+from typing import Any, get_args
+
+from ensemble.recipe import Entry, shown, unknown_key
+from featurestore.errors import ConfigError
+
+
+def find_command(commands: Any, words: tuple[str, ...], where: str) -> Any:
+    """The command of these words; ConfigError with near ones at `where`."""
+    found = commands
+    for i, word in enumerate(words):
+        if word not in found.commands:
+            raise unknown_key(where, word, sorted(found.commands), f"command medusa {' '.join(words[:i])}".strip())
+        found = found.commands[word]
+    return found
+
+
+def is_argument(parameter: Any) -> bool:
+    """Is it given by its place, not by a name?"""
+    return not any(option.startswith("-") for option in parameter.opts)
+
+
+def keys_of(parameter: Any) -> list[str]:
+    """What a recipe calls a parameter of a command: its long option without dashes, or the argument's name."""
+    if is_argument(parameter):
+        return [parameter.name]
+    return [option.removeprefix("--") for option in parameter.opts if option.startswith("--")]
+
+
+def path_options(command: Any) -> set[str]:
+    """The parameters of a command that are paths, by their names in its signature."""
+    hints = {name: p.annotation for name, p in inspect.signature(command.callback).parameters.items()}
+    return {name for name, hint in hints.items() if Path in _parts(hint)}
+
+
+def _parts(hint: Any) -> list[Any]:
+    """A type and all that it is made of: Annotated[Path | None, ...] -> ..., Path, None."""
+    return [hint, *(part for inner in get_args(hint) if isinstance(inner, type) or get_args(inner)
+                    for part in _parts(inner))]  # fmt: skip
+
+
+def arguments_of(parameter: Any, key: str, entry: Entry) -> list[str]:
+    """A recipe's value as arguments of the command."""
+    if getattr(parameter, "is_flag", False):
+        if not isinstance(entry.value, bool):
+            raise ConfigError(f"{entry.where}: {key} must be true or false, found {entry.value!r}.")
+        off = [option for option in parameter.secondary_opts if option.startswith("--")]
+        return [f"--{key}"] if entry.value else off[:1]
+    if getattr(parameter, "multiple", False):
+        texts = entry.value if isinstance(entry.value, list) else [entry.text]
+        return [part for text in texts for part in _option(key, text)]
+    text = ",".join(entry.value) if isinstance(entry.value, list) else entry.text
+    return [text] if is_argument(parameter) else _option(key, text)
+
+
+def _option(key: str, text: str) -> list[str]:
+    return [f"--{key}={text}"] if text.startswith("-") else [f"--{key}", text]
+
+
+def check_arguments(command: Any, words: tuple[str, ...], arguments: list[str], options: Entry) -> None:
+    """Let the command itself read its arguments, and tell the line of what it refuses."""
+    try:
+        command.make_context(" ".join(words), list(arguments))
+    except Exception as error:  # typer's class for it has moved between its releases
+        if not hasattr(error, "format_message"):
+            raise
+        refused = getattr(error, "param", None)
+        keys = [] if refused is None else [key for key in keys_of(refused) if key in options.value]
+        where = options.value[keys[0]].where if keys else options.where
+        found = f", found {shown(options.value[keys[0]].value)}" if keys else ""
+        raise ConfigError(f"{where}: {' '.join(error.format_message().split()).rstrip('.')}{found}.") from None
