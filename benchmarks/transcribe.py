@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import featurestore
+from featurestore.asr.transcriber import Transcriber, load_transcriber
 from featurestore.audio import SAMPLE_RATE_HZ, decode
 from featurestore.corpora import CORPORA
 from featurestore.errors import ConfigError
 from featurestore.manifest import Manifest
-from featurestore.transcriber import Transcriber, load_transcriber
 
 if TYPE_CHECKING:
     from rich.table import Table

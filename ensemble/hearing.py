@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from featurestore.asr.transcript_source import TranscriptSource
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch
 from featurestore.manifest import Manifest
-from featurestore.transcript_source import TranscriptSource
 
 if TYPE_CHECKING:
-    from featurestore.transcriber import Transcriber
+    from featurestore.asr.transcriber import Transcriber
 
 TRANSCRIPTS = "transcripts:"  # what FeatureSpec.source of a text encoder begins with, where its texts were heard
 OFF = "off"
@@ -75,8 +75,8 @@ class Hearing:
         self, manifest: Manifest, workers: int, progress: Callable[[int, int], None]
     ) -> tuple[Manifest, dict[str, str]]:
         """The manifest with what was heard as its text column, and by key why nothing could be heard of the others."""
+        from featurestore.asr.transcribe import iter_transcribe
         from featurestore.featurize import audio_items
-        from featurestore.transcribe import iter_transcribe
 
         items, without = audio_items(manifest)
         failed, texts = dict(without), {}
@@ -95,8 +95,8 @@ class Hearing:
     @cached_property
     def transcriber(self) -> "Transcriber":
         """The model, loaded once; SpecMismatch when its weights are not those of the transcripts."""
+        from featurestore.asr.transcriber import load_transcriber
         from featurestore.encoders.base import pick_device
-        from featurestore.transcriber import load_transcriber
 
         options: dict[str, Any] = {}
         if self.source is not None:

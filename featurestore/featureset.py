@@ -9,14 +9,14 @@ import google_crc32c
 import numpy as np
 
 from featurestore.errors import SegmentGone, StoreError
-from featurestore.files import LOCAL, Files
+from featurestore.format.files import LOCAL, Files
+from featurestore.format.segment import Segment, is_segment_name
+from featurestore.format.segment_info import read_group
+from featurestore.format.zarr3 import group_metadata, json_bytes
 from featurestore.keyindex import KeyIndex
 from featurestore.packed import Packed
-from featurestore.segment import Segment, is_segment_name
-from featurestore.segment_info import read_group
 from featurestore.snapshot import Snapshot
 from featurestore.spec import FeatureSpec
-from featurestore.zarr3 import group_metadata, json_bytes
 
 SET_VERSION = 1
 # Below this mean size of an utterance, one vectorised take per segment beats one copy per utterance.

@@ -28,9 +28,9 @@ from featurestore.stream import Encoded, Item, iter_encode, size_of
 from featurestore.trial import seconds_for
 
 if TYPE_CHECKING:
+    from featurestore.asr.transcripts import Transcripts
     from featurestore.manifest import Manifest
     from featurestore.store import FeatureStore
-    from featurestore.transcripts import Transcripts
 
 __all__ = ["Encoded", "FeaturizePlan", "FeaturizeReport", "Interrupted", "Item", "featurize", "iter_encode", "plan"]
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from featurestore.errors import StoreError
-from featurestore.segment import Segment
-from featurestore.segment_info import hash_key
+from featurestore.format.segment import Segment
+from featurestore.format.segment_info import hash_key
 
 # Keys that were looked up are remembered, so that from the second epoch on a batch of 32 costs 5 us instead of 80 (a
 # tenth of the time in which a fast machine copies its rows); no more than these, to bound memory (about 25 MB).

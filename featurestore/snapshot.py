@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from featurestore.errors import StoreError
+from featurestore.format.rowfile import MappedRows, RowFile
+from featurestore.format.segment import Segment, row_checksum
 from featurestore.keyindex import KeyIndex
-from featurestore.rowfile import MappedRows, RowFile
-from featurestore.segment import Segment, row_checksum
 from featurestore.spec import FeatureSpec
 
 

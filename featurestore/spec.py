@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from featurestore.errors import StoreError
-from featurestore.rowtypes import ROW_TYPES, RowType
+from featurestore.format.rowtypes import ROW_TYPES, RowType
 
 KINDS = ("audio", "text", "posteriors")
 DTYPES = tuple(ROW_TYPES)

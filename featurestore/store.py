@@ -12,17 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurestore.compression import check_storage
 from featurestore.errors import RemoteError, SpecMismatch, StoreError
 from featurestore.featureset import FeatureSet, set_metadata
-from featurestore.files import LOCAL, Files, url_of
+from featurestore.format.compression import check_storage
+from featurestore.format.files import LOCAL, Files, url_of
+from featurestore.format.rowtypes import encode, first_bad_row
+from featurestore.format.segment_info import read_group
+from featurestore.format.segment_writer import SegmentWriter, remove_stale
+from featurestore.format.zarr3 import (
+    TEMPORARY_PREFIX,
+    group_metadata,
+    json_bytes,
+    make_directory,
+    sync_directory,
+    write_once,
+)
 from featurestore.keyindex import encode_key
 from featurestore.packed import Packed
-from featurestore.rowtypes import encode, first_bad_row
-from featurestore.segment_info import read_group
-from featurestore.segment_writer import SegmentWriter, remove_stale
 from featurestore.spec import FeatureSpec, check_set_name
-from featurestore.zarr3 import TEMPORARY_PREFIX, group_metadata, json_bytes, make_directory, sync_directory, write_once
 
 if TYPE_CHECKING:
     from featurestore.compact import CompactReport
@@ -68,7 +75,7 @@ class FeatureStore:
         url = url_of(path)
         if url is None:
             return cls(path)
-        from featurestore.remote import Mirror
+        from featurestore.remote.mirror import Mirror
 
         mirror = Mirror(url, None if cache is None else Path(cache))
         if mirror.local is not None:

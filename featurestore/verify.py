@@ -8,12 +8,12 @@ from typing import Any
 
 from featurestore.errors import StoreError
 from featurestore.featureset import FeatureSet
-from featurestore.files import LOCAL
-from featurestore.segment import PATTERNS
-from featurestore.segment_info import read_group
+from featurestore.format.files import LOCAL
+from featurestore.format.segment import PATTERNS
+from featurestore.format.segment_info import read_group
+from featurestore.format.zarr3 import group_metadata, json_bytes
 from featurestore.spec import check_set_name
 from featurestore.store import STORE_VERSION, FeatureStore, set_names
-from featurestore.zarr3 import group_metadata, json_bytes
 
 Found = Iterator[tuple[str, list[str]]]
 

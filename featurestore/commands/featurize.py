@@ -26,12 +26,12 @@ from featurestore.terminal import (
 )
 
 if TYPE_CHECKING:
+    from featurestore.asr.transcripts import Transcripts
     from featurestore.encoders.base import Encoder
     from featurestore.engines import Job
     from featurestore.featurize import FeaturizePlan, FeaturizeReport
     from featurestore.manifest import Manifest
     from featurestore.store import FeatureStore
-    from featurestore.transcripts import Transcripts
 
 TRIAL_S = 2.0  # of a dry run
 
@@ -70,6 +70,7 @@ def featurize(
 
     Example: `medusa featurize --encoder wavlm-large --layers 6,12,24 -m corpus.csv -s store`
     """
+    from featurestore.asr.transcripts import Transcripts
     from featurestore.encoders import ENCODERS, load_encoder
     from featurestore.encoders.load import label_of
     from featurestore.engines import Job
@@ -79,7 +80,6 @@ def featurize(
     from featurestore.manifest import Manifest
     from featurestore.sharding import Shard
     from featurestore.store import FeatureStore
-    from featurestore.transcripts import Transcripts
 
     table = Manifest.read(manifest)
     texts = None if transcripts is None else Transcripts.read(transcripts)

@@ -16,7 +16,7 @@ from featurestore.terminal import (
 )
 
 if TYPE_CHECKING:
-    from featurestore.transcribe import TranscribeReport
+    from featurestore.asr.transcribe import TranscribeReport
 
 
 def transcribe(
@@ -41,10 +41,10 @@ def transcribe(
 
     Example: `medusa transcribe --model large-v3 --language en -m corpus.csv -o transcripts.csv`
     """
+    from featurestore.asr.transcribe import transcribe as run
+    from featurestore.asr.transcriber import load_transcriber
     from featurestore.manifest import Manifest
     from featurestore.stopping import Interrupted
-    from featurestore.transcribe import transcribe as run
-    from featurestore.transcriber import load_transcriber
 
     table = Manifest.read(manifest)
     with working(f"loading {model}"):

@@ -18,16 +18,16 @@ from ensemble.hearing import Hearing, settings_of
 from ensemble.inputs import files_manifest
 from ensemble.model import Model, needed_sets
 from ensemble.predict import predict
+from featurestore.asr.transcribe import transcribe
+from featurestore.asr.transcriber import load_transcriber
+from featurestore.asr.transcript_source import TranscriptSource
+from featurestore.asr.transcripts import Transcripts
 from featurestore.corpora import read_ravdess
 from featurestore.encoders import load_encoder
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch
 from featurestore.featurize import featurize
 from featurestore.manifest import Manifest
 from featurestore.store import FeatureStore
-from featurestore.transcribe import transcribe
-from featurestore.transcriber import load_transcriber
-from featurestore.transcript_source import TranscriptSource
-from featurestore.transcripts import Transcripts
 
 
 @pytest.fixture(scope="module")

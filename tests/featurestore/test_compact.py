@@ -9,7 +9,7 @@ import pytest
 from featurestore.compact import compact
 from featurestore.errors import StoreError
 from featurestore.featureset import FeatureSet
-from featurestore.segment_writer import SegmentWriter
+from featurestore.format.segment_writer import SegmentWriter
 from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
 

@@ -15,11 +15,11 @@ import pytest
 import zarr
 
 import featurestore
-from featurestore.rowtypes import ROW_TYPES
+from featurestore.format.rowtypes import ROW_TYPES
 from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
 
-FORMAT = Path(featurestore.__file__).with_name("FORMAT.md").read_text(encoding="utf-8")
+FORMAT = (Path(featurestore.__file__).parent / "format" / "FORMAT.md").read_text(encoding="utf-8")
 EXAMPLE_FILES = re.findall(r"^\| `(\S+)` \| `([0-9a-f ]+)` \|", FORMAT, re.MULTILINE)
 GOLDEN = Path(__file__).with_name("golden")
 ROW_DTYPE = {"float16": "<f2", "float32": "<f4", "bfloat16": "<u2", "int8": "i1"}

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from small_store import quick_directory
 
 from benchmarks.damaged import KINDS, NAME, Stores, damage_and_read, repair
-from featurestore.compression import CODECS
 from featurestore.errors import StoreError
 from featurestore.featureset import FeatureSet
-from featurestore.segment_info import SMALL_ARRAYS, SegmentInfo
+from featurestore.format.compression import CODECS
+from featurestore.format.segment_info import SMALL_ARRAYS, SegmentInfo
 from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
 from featurestore.verify import verify_store

@@ -27,11 +27,11 @@ from web_server import Web
 
 from featurestore.errors import RemoteError, StoreError
 from featurestore.featureset import FeatureSet
-from featurestore.remote import Mirror
-from featurestore.sparse import SparseFile
+from featurestore.remote.mirror import Mirror
+from featurestore.remote.sparse import SparseFile
+from featurestore.remote.transfer import push
 from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
-from featurestore.transfer import push
 from featurestore.verify import verify_store
 
 needs_moto = pytest.mark.skipif(not has_moto(), reason="moto with flask, and s3fs, are not installed")
@@ -245,7 +245,7 @@ class TestWhatIsFetched:
 READER = """
 import sys
 from pathlib import Path
-from featurestore.remote import Mirror
+from featurestore.remote.mirror import Mirror
 from featurestore.store import FeatureStore
 url, cache, block, local = sys.argv[1:]
 mirror = Mirror(url, Path(cache), int(block))

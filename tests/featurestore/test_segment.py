@@ -15,11 +15,11 @@ import pytest
 import zarr
 
 from featurestore.errors import SegmentGone, StoreError
-from featurestore.rowtypes import ROW_TYPES, encode
-from featurestore.segment import Segment
-from featurestore.segment_writer import SegmentWriter, remove_stale
+from featurestore.format.rowtypes import ROW_TYPES, encode
+from featurestore.format.segment import Segment
+from featurestore.format.segment_writer import SegmentWriter, remove_stale
+from featurestore.format.zarr3 import CHUNK_BYTES, ShardLayout, chunk_file
 from featurestore.spec import FeatureSpec
-from featurestore.zarr3 import CHUNK_BYTES, ShardLayout, chunk_file
 
 KEYS = ["plain", "a/b c/../ü", "", "話者\x00", "x" * 300]
 STORAGES = [("zarr", ""), ("hdf5", ""), ("zarr", "zstd"), ("zarr", "blosc"), ("hdf5", "gzip")]
@@ -154,7 +154,7 @@ def test_an_interrupted_append_leaves_no_trace(tmp_path: Path, monkeypatch: pyte
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
-        patch.setattr("featurestore.segment.google_crc32c.value", interrupt)
+        patch.setattr("featurestore.format.segment.google_crc32c.value", interrupt)
         writer.append(b"broken", rows[1:3], 0.0)
     writer.append(b"second", rows[2:], 0.0)
     segment = Segment(writer.commit(), spec)

@@ -21,7 +21,7 @@ from hypothesis.extra import numpy as hnp
 
 from featurestore.errors import SpecMismatch, StoreError
 from featurestore.featureset import FeatureSet
-from featurestore.segment_info import SMALL_ARRAYS, content_name
+from featurestore.format.segment_info import SMALL_ARRAYS, content_name
 from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
 
@@ -267,7 +267,7 @@ class TestReading:
             len(lazy)
 
     def test_colliding_hashes_are_told_apart(self, store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("featurestore.segment_writer.hash_key", lambda key: len(key))
+        monkeypatch.setattr("featurestore.format.segment_writer.hash_key", lambda key: len(key))
         monkeypatch.setattr("featurestore.keyindex.hash_key", lambda key: len(key))
         data = utterances(30)
         features = fill(store, "a", data, segment_bytes=500)

@@ -25,6 +25,11 @@ from small_corpus import medusa
 from small_text_encoder import save_text_encoder
 from small_whisper import save_whisper
 
+from featurestore.asr.transcribe import transcribe
+from featurestore.asr.transcriber import Heard, Transcriber, halve, load_transcriber
+from featurestore.asr.transcript_source import Transcript, TranscriptSource
+from featurestore.asr.transcript_writer import TranscriptWriter
+from featurestore.asr.transcripts import COLUMNS, Transcripts, journal_path, source_path
 from featurestore.audio import decode
 from featurestore.encoders import load_encoder
 from featurestore.errors import ConfigError, EncoderError, ManifestError, TranscriptError
@@ -32,11 +37,6 @@ from featurestore.featurize import featurize, items_of
 from featurestore.manifest import Manifest
 from featurestore.stopping import Interrupted
 from featurestore.store import FeatureStore
-from featurestore.transcribe import transcribe
-from featurestore.transcriber import Heard, Transcriber, halve, load_transcriber
-from featurestore.transcript_source import Transcript, TranscriptSource
-from featurestore.transcript_writer import TranscriptWriter
-from featurestore.transcripts import COLUMNS, Transcripts, journal_path, source_path
 
 REPO = Path(__file__).resolve().parents[2]
 LENGTHS_S = {"a/../b": 3.0, "c d": 1.0, "語": 0.3, "e": 2.0, "f": 0.005, "g": 0.05}

@@ -20,9 +20,9 @@ from web_server import Web
 
 from featurestore.errors import SpecMismatch, StoreError
 from featurestore.featureset import FeatureSet
+from featurestore.remote.transfer import pull, push
 from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
-from featurestore.transfer import pull, push
 from featurestore.verify import verify_store
 
 SPEC = FeatureSpec("audio", "e", "none", ("l0", "l1"), 64, 50.0)
@@ -215,7 +215,9 @@ class TestInterrupted:
         write(tmp_path / "here")
         write(tmp_path / "here", "h5", storage=("hdf5", ""))
         rng = random.Random(0)
-        code = "import sys; from featurestore.transfer import pull; print('begun', flush=True); pull(*sys.argv[1:])"
+        code = (
+            "import sys; from featurestore.remote.transfer import pull; print('begun', flush=True); pull(*sys.argv[1:])"
+        )
         with ExitStack() as stack:
             web = stack.enter_context(Web(tmp_path / "here", tmp_path / "log", "--pause=0.01"))
             for _ in range(8):
@@ -282,7 +284,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
         import resource, sys
         resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, resource.RLIM_INFINITY))
         from featurestore.errors import StoreError
-        from featurestore.transfer import pull
+        from featurestore.remote.transfer import pull
         try:
             pull(*sys.argv[1:])
         except StoreError as error:

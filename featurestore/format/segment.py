@@ -10,12 +10,12 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from featurestore.compression import CODECS
 from featurestore.errors import StoreError
-from featurestore.files import LOCAL, Extent, Files
-from featurestore.hdf5_segment import SUFFIX, Hdf5Container
-from featurestore.rowfile import ChunkedRows, MappedRows, RowFile
-from featurestore.segment_info import (
+from featurestore.format.compression import CODECS
+from featurestore.format.files import LOCAL, Extent, Files
+from featurestore.format.hdf5_segment import SUFFIX, Hdf5Container
+from featurestore.format.rowfile import ChunkedRows, MappedRows, RowFile
+from featurestore.format.segment_info import (
     SCALE_DTYPE,
     SMALL_ARRAYS,
     SegmentInfo,
@@ -23,8 +23,8 @@ from featurestore.segment_info import (
     hash_key,
     index_problems,
 )
+from featurestore.format.zarr_segment import ZarrContainer
 from featurestore.spec import FeatureSpec
-from featurestore.zarr_segment import ZarrContainer
 
 PATTERNS = ("seg-" + "[0-9a-f]" * 16, "seg-" + "[0-9a-f]" * 16 + SUFFIX)
 

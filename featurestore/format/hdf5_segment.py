@@ -18,13 +18,13 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from featurestore.compression import CODECS
 from featurestore.errors import SegmentGone, StoreError
-from featurestore.files import Extent, Files
-from featurestore.hdf5_sink import Hdf5Sink
-from featurestore.segment_info import SegmentInfo, parse_json
-from featurestore.zarr3 import chunk_file
-from featurestore.zarr_segment import compressed_chunks
+from featurestore.format.compression import CODECS
+from featurestore.format.files import Extent, Files
+from featurestore.format.hdf5_sink import Hdf5Sink
+from featurestore.format.segment_info import SegmentInfo, parse_json
+from featurestore.format.zarr3 import chunk_file
+from featurestore.format.zarr_segment import compressed_chunks
 
 SUFFIX = ".h5"
 FIRST_LINE_BYTES = 64

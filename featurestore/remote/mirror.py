@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.errors import RemoteError, SegmentGone, StoreError
-from featurestore.hdf5_segment import SUFFIX
-from featurestore.remote_access import RemoteDirectory
-from featurestore.segment import is_segment_name
-from featurestore.segment_info import SMALL_ARRAYS
-from featurestore.sparse import SparseFile, hash_tag
-from featurestore.zarr3 import TEMPORARY_PREFIX, chunk_file
+from featurestore.format.hdf5_segment import SUFFIX
+from featurestore.format.segment import is_segment_name
+from featurestore.format.segment_info import SMALL_ARRAYS
+from featurestore.format.zarr3 import TEMPORARY_PREFIX, chunk_file
+from featurestore.remote.access import RemoteDirectory
+from featurestore.remote.sparse import SparseFile, hash_tag
 
 N_THREADS = 8
 READ_BYTES = 16 << 20  # of one ranged read; so many, N_THREADS times, are held in memory

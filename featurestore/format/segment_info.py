@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from featurestore.compression import CODECS
 from featurestore.errors import StoreError
-from featurestore.files import LOCAL, Files
+from featurestore.format.compression import CODECS
+from featurestore.format.files import LOCAL, Files
+from featurestore.format.zarr3 import CHUNK_BYTES, COMPRESSED_CHUNK_BYTES, ShardLayout
 from featurestore.spec import FeatureSpec
-from featurestore.zarr3 import CHUNK_BYTES, COMPRESSED_CHUNK_BYTES, ShardLayout
 
 SEGMENT_VERSION = 1
 # dtype of each small array, in the order in which the segment's name hashes them.

@@ -14,14 +14,13 @@ import numpy as np
 
 from featurestore.errors import SpecMismatch, StoreError
 from featurestore.featureset import SET_VERSION
-from featurestore.files import url_of
-from featurestore.hdf5_segment import SUFFIX
-from featurestore.remote_access import RemoteDirectory
-from featurestore.segment import is_segment_name
-from featurestore.segment_info import SegmentInfo
-from featurestore.spec import FeatureSpec, check_set_name
-from featurestore.store import FeatureStore
-from featurestore.transfer_target import (
+from featurestore.format.files import url_of
+from featurestore.format.hdf5_segment import SUFFIX
+from featurestore.format.segment import is_segment_name
+from featurestore.format.segment_info import SegmentInfo
+from featurestore.format.zarr3 import chunk_file
+from featurestore.remote.access import RemoteDirectory
+from featurestore.remote.transfer_target import (
     Count,
     LocalTarget,
     Plan,
@@ -33,7 +32,8 @@ from featurestore.transfer_target import (
     groups_above,
     is_whole,
 )
-from featurestore.zarr3 import chunk_file
+from featurestore.spec import FeatureSpec, check_set_name
+from featurestore.store import FeatureStore
 
 N_THREADS = 8
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from featurestore.asr.transcript_source import Transcript, TranscriptSource
+from featurestore.asr.transcripts import Transcripts, journal_path, read_journal, read_source, read_table, source_path
 from featurestore.errors import TranscriptError
 from featurestore.table_files import replace_file
-from featurestore.transcript_source import Transcript, TranscriptSource
-from featurestore.transcripts import Transcripts, journal_path, read_journal, read_source, read_table, source_path
 
 SUFFIXES = (".csv", ".parquet")
 SYNC_S = 2.0  # a crash of the machine costs at most the utterances of so many seconds; one of the process, none

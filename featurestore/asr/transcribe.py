@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featurestore.asr.transcriber import WINDOW_S, Transcriber
+from featurestore.asr.transcript_source import Transcript
+from featurestore.asr.transcript_writer import TranscriptWriter
 from featurestore.audio import SAMPLE_RATE_HZ, decode, duration_s
 from featurestore.errors import AudioError
 from featurestore.featurize import audio_items, provenance
 from featurestore.stopping import StopSignals
 from featurestore.stream import Item, Pool, outcome
-from featurestore.transcriber import WINDOW_S, Transcriber
-from featurestore.transcript_source import Transcript
-from featurestore.transcript_writer import TranscriptWriter
 
 if TYPE_CHECKING:
     from featurestore.manifest import Manifest

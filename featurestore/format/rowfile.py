@@ -6,9 +6,9 @@ from typing import Protocol
 
 import numpy as np
 
-from featurestore.compression import Codec
-from featurestore.files import Extent, Files, MappedArray
-from featurestore.zarr3 import ShardLayout
+from featurestore.format.compression import Codec
+from featurestore.format.files import Extent, Files, MappedArray
+from featurestore.format.zarr3 import ShardLayout
 
 
 class RowFile(Protocol):

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featurestore.asr.transcript_source import TranscriptSource
 from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.encoders.base import check_choice, pick_device
 from featurestore.encoders.openai_checkpoint import file_identity
 from featurestore.errors import ConfigError, EncoderError
 from featurestore.stream import free_device_memory, out_of_memory
-from featurestore.transcript_source import TranscriptSource
 
 if TYPE_CHECKING:
     import torch

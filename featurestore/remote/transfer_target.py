@@ -14,14 +14,21 @@ from typing import Any, Protocol
 
 from featurestore.compact import remove_segment
 from featurestore.errors import StoreError
-from featurestore.hdf5_segment import SUFFIX
-from featurestore.remote_access import RemoteDirectory
-from featurestore.segment import Segment, is_segment_name
-from featurestore.segment_info import parse_json
-from featurestore.segment_writer import remove_stale
+from featurestore.format.hdf5_segment import SUFFIX
+from featurestore.format.segment import Segment, is_segment_name
+from featurestore.format.segment_info import parse_json
+from featurestore.format.segment_writer import remove_stale
+from featurestore.format.zarr3 import (
+    TEMPORARY_PREFIX,
+    group_metadata,
+    json_bytes,
+    make_directory,
+    sync_directory,
+    write_once,
+)
+from featurestore.remote.access import RemoteDirectory
 from featurestore.spec import FeatureSpec
 from featurestore.store import STORE_VERSION, FeatureStore
-from featurestore.zarr3 import TEMPORARY_PREFIX, group_metadata, json_bytes, make_directory, sync_directory, write_once
 
 # Told (bytes copied, bytes in all, the feature set).
 Progress = Callable[[int, int, str], None]

@@ -15,10 +15,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from featurestore.asr.transcript_source import Transcript, TranscriptSource
 from featurestore.errors import TranscriptError
 from featurestore.manifest import Manifest
 from featurestore.table_files import read_table_file, write_table_file
-from featurestore.transcript_source import Transcript, TranscriptSource
 
 NUMBERS = ("avg_logprob", "no_speech_prob", "duration_s")
 COLUMNS = ("utterance_id", "text", "language", *NUMBERS, "model")

@@ -13,11 +13,11 @@ from typing import Any, BinaryIO
 import google_crc32c
 import numpy as np
 
-from featurestore.compression import CODECS, Codec
 from featurestore.errors import SegmentGone, StoreError
-from featurestore.files import Extent, Files
-from featurestore.segment_info import SegmentInfo, read_group
-from featurestore.zarr3 import (
+from featurestore.format.compression import CODECS, Codec
+from featurestore.format.files import Extent, Files
+from featurestore.format.segment_info import SegmentInfo, read_group
+from featurestore.format.zarr3 import (
     chunk_file,
     group_metadata,
     json_bytes,

@@ -1,0 +1,1 @@
+"""Transcripts of speech by openai-whisper, for the text encoders."""
