@@ -221,15 +221,16 @@ class FeatureSet(Mapping[str, np.ndarray]):
             if rows:
                 np.concatenate(rows, out=values)
             return Packed(values, offsets)
-        bounds, fresh = offsets.tolist(), set(unchecked)
+        bounds = offsets.tolist()
         for i, part in enumerate(rows):
             target_rows = values[bounds[i] : bounds[i + 1]]
             if copied:
                 target_rows[:] = part
             else:
                 self._decoded(part, None if scales is None else scales[i], target_rows)
-            if i in fresh:  # what was just copied is in the cache
-                now.check(int(found[i]), layer, target_rows if copied else part, None if scales is None else scales[i])
+            if i in unchecked:  # what was just copied is in the cache
+                own = target_rows if copied else part
+                now.check(int(found[i]), layer, own, None if scales is None else scales[i], unchecked[i])
         return Packed(values, offsets)
 
     def announce(self, keys: Sequence[str], layer: str | None = None) -> None:

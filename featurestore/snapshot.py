@@ -40,20 +40,29 @@ class Snapshot:
             files: dict[int, RowFile] = {n: self.segments[n].scales(layer) for n in layers}
             scales = self._slices(files, numbers, firsts, counts)
         if check:
-            for i in self.unchecked(found, layer):
+            for i, expected in self.unchecked(found, layer).items():
                 _touch(rows[i])
-                self.check(int(found[i]), layer, rows[i], None if scales is None else scales[i])
+                self.check(int(found[i]), layer, rows[i], None if scales is None else scales[i], expected)
         return rows, scales
 
-    def unchecked(self, found: np.ndarray, layer: str) -> list[int]:
-        """Which of the found positions' rows were not compared with their checksums yet."""
-        return np.flatnonzero(~self._checked(layer)[found]).tolist()
+    def unchecked(self, found: np.ndarray, layer: str) -> dict[int, int]:
+        """Which of the found positions' rows were not compared yet, and the checksums that they should have."""
+        fresh = np.flatnonzero(~self._checked(layer)[found])
+        if not len(fresh):
+            return {}
+        positions, column = found[fresh], self.spec.layers.index(layer)
+        numbers = self.index.segment[positions]
+        local = positions - self.index.segment_starts[numbers]
+        expected = np.empty(len(fresh), dtype=np.uint32)
+        for n in np.unique(numbers).tolist():
+            there = numbers == n
+            expected[there] = self.segments[n].checksums()[local[there], column]
+        return dict(zip(fresh.tolist(), expected.tolist(), strict=True))
 
-    def check(self, position: int, layer: str, rows: np.ndarray, scales: np.ndarray | None) -> None:
+    def check(self, position: int, layer: str, rows: np.ndarray, scales: np.ndarray | None, expected: int) -> None:
         """Compare an utterance's stored rows with their checksum; StoreError when they were altered."""
-        number = int(self.index.segment[position])
-        segment, local = self.segments[number], position - int(self.index.segment_starts[number])
-        if row_checksum(rows, scales) != segment.checksums()[local, self.spec.layers.index(layer)]:
+        if row_checksum(rows, scales) != expected:
+            segment = self.segments[int(self.index.segment[position])]
             raise StoreError(
                 f"{segment.path}: rows of {self.index.key_bytes(position).decode()!r}, layer {layer}, were altered "
                 "since they were written (wrong checksum). `medusa store verify` lists all that is damaged; "
@@ -112,6 +121,8 @@ class Snapshot:
 
 def _touch(rows: np.ndarray) -> None:
     """Bring the rows' pages in from disk, other threads running meanwhile: the checksum would hold them all up."""
+    if rows.nbytes <= mmap.PAGESIZE:
+        return
     flat = rows.reshape(-1).view(np.uint8)
     flat.take(np.arange(0, flat.size, mmap.PAGESIZE))
 
