@@ -1,6 +1,6 @@
 # Each target does all of its set-up: a machine with Python >= 3.11 (with venv and pip) and make is enough.
 #   make demo    the whole chain on a small real corpus, with the encoders in this repository (no network once installed)
-#   make test    the tests          make lint    ruff and mypy          make clean    removes .venv and the caches
+#   make test    the tests (make test-slow: the long ones)    make lint    ruff and mypy          make clean    removes .venv and the caches
 # PYTHON=python3.12 chooses the interpreter.
 
 PYTHON ?= python3
@@ -12,13 +12,17 @@ STAMP := $(VENV)/installed.stamp
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null 2>&1 || echo https://download.pytorch.org/whl/cpu)
 TORCH_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --retries 1 --timeout 30)
 
-.PHONY: demo test lint install clean
+.PHONY: demo test test-slow lint install clean
 
 demo: $(STAMP)
 	$(VENV)/bin/medusa demo
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+# Every bit flipped, every system call failing, a minute of writers and readers: about half an hour.
+test-slow: $(STAMP)
+	$(VENV)/bin/python -m pytest -m slow
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

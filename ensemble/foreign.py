@@ -80,10 +80,15 @@ def read_predictions(path: Path, manifest: Manifest) -> System:
         if outside:
             notes.append(f"{outside:,} values of {name} lie outside its scale of {low:g} to {high:g}")
     notes += read.notes
-    left = [name for name in table.column_names if name not in read.used]
+    left = [name for name in table.column_names if name not in read.used and not _is_spread(name)]
     if left:
         notes.append(f"columns not read: {', '.join(left)}")
     return System(str(path), keys, scheme.classes, predicted, probabilities, found, values, notes=tuple(notes))
+
+
+def _is_spread(column: str) -> bool:
+    """Whether it is one of the columns by which `predict` tells its own uncertainty: scores don't need them."""
+    return column in ("entropy", "disagreement") or column.startswith("sd_")
 
 
 class _Columns:

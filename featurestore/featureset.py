@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import google_crc32c
 import numpy as np
 
-from featurestore.errors import SegmentGone, StoreError
+from featurestore.errors import SegmentGone, SpecMismatch, StoreError
 from featurestore.format.files import LOCAL, Files
 from featurestore.format.segment import Segment, is_segment_name
 from featurestore.format.segment_info import read_group
@@ -69,6 +69,16 @@ class FeatureSet(Mapping[str, np.ndarray]):
 
     def __repr__(self) -> str:
         return f"FeatureSet({self.name!r}, {self.spec.encoder}, layers={','.join(self.layers)}, dim={self.dim})"
+
+    def check_spec(self, asked: FeatureSpec) -> None:
+        """SpecMismatch, with each difference, unless rows of that specification may be added to this set."""
+        if self.spec.fingerprint != asked.fingerprint:
+            listed = "; ".join(self.spec.differences(asked))
+            raise SpecMismatch(
+                f"Feature set {self.name!r} ({self.path}) holds other features ({listed}). Choose another name for the "
+                f"new ones, remove the old ones (medusa store rm {self.name} -s STORE), or use the settings they were "
+                "made with."
+            )
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -5,14 +5,14 @@ import difflib
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurestore.errors import RemoteError, SpecMismatch, StoreError
+from featurestore.errors import RemoteError, StoreError
 from featurestore.featureset import FeatureSet, set_metadata
 from featurestore.format.compression import check_storage
 from featurestore.format.files import LOCAL, Files, url_of
@@ -107,6 +107,12 @@ class FeatureStore:
         """Names of the feature sets, sorted."""
         return sorted(set_names(self.path, "", self._files))
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        return len(self.names())
+
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str):
             return False
@@ -163,12 +169,7 @@ class FeatureStore:
         if compress is None:
             compress = stored.compress if format == stored.format else ""
         check_storage(format, compress)
-        if stored.spec.fingerprint != spec.fingerprint:
-            listed = "; ".join(stored.spec.differences(spec))
-            raise SpecMismatch(
-                f"Feature set {name!r} in {self.path} holds other features ({listed}). Write under another name "
-                f"(--name), remove the old one (medusa store rm {name}), or use the settings it was made with."
-            )
+        stored.check_spec(spec)
         return FeatureWriter(stored, segment_bytes, format, compress)
 
     def _create_set(self, name: str, spec: FeatureSpec, provenance: dict[str, Any], format: str, compress: str) -> None:

@@ -107,6 +107,8 @@ def featurize(
     if check:
         _check(table, loaded, existing, chosen, check, texts)
         return
+    if existing is not None and chosen in existing:
+        existing[chosen].check_spec(loaded.spec)
     if dry_run:
         with working(f"trying {chosen}"):
             planned = plan_run(table, loaded, existing, chosen, workers, shard=part, transcripts=texts, trial_s=TRIAL_S)

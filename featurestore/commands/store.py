@@ -8,18 +8,20 @@ from typer import Argument, Option
 
 from featurestore.commands.interchange import store_export, store_import
 from featurestore.commands.transfer import store_pull, store_push
+from featurestore.errors import StoreError
 from featurestore.terminal import (
     FAILED_FILES,
     StoreOption,
     bar,
     console,
     directory_bytes,
+    end_with_failures,
     say,
     told_bytes,
     typer_app,
 )
 
-store_app = typer_app(help="Look into a feature store: ls, info, verify, rm, import, export, push, pull.")
+store_app = typer_app(help="Look into a feature store: ls, info, verify, compact, rm, import, export, push, pull.")
 
 
 @store_app.command("ls")
@@ -35,15 +37,23 @@ def store_ls(store: StoreOption = Path("store")) -> None:
 
     opened = FeatureStore.open(store)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("feature set", "kind", "encoder", "layers", "dim", "dtype", "utterances", "bytes"):
+    for column in ("feature set", "kind", "encoder", "layers", "dim", "dtype", "stored as", "utterances", "bytes"):
         right = column in ("dim", "utterances", "bytes")
         table.add_column(column, justify="right" if right else "left", overflow="fold")
+    damaged = []
     for name in opened.names():
         features = opened[name]
         spec = features.spec
-        cells = [name, spec.kind, spec.encoder, ",".join(spec.layers), str(spec.dim), spec.dtype, f"{len(features):,}"]
+        try:
+            n = f"{len(features):,}"
+        except StoreError as error:
+            n = "damaged"
+            damaged.append((name, str(error)))
+        how = f"{features.format} {features.compress}".strip()
+        cells = [name, spec.kind, spec.encoder, ",".join(spec.layers), str(spec.dim), spec.dtype, how, n]
         table.add_row(*cells, told_bytes(directory_bytes(features.path)))
     console().print(table)
+    end_with_failures(damaged)
 
 
 @store_app.command("info")
@@ -58,7 +68,9 @@ def store_info(name: Annotated[str, Argument(help="A feature set.")], store: Sto
     lines = {"fingerprint": features.spec.fingerprint, **features.spec.to_json()}
     lines |= {f"made with {key}": value for key, value in features.provenance.items()}
     lines |= {
+        "stored as": f"{features.format} {features.compress}".strip(),
         "utterances": len(features),
+        "rows": int(features.index.n_rows.sum()),
         "segments": len(features.segments),
         "bytes": told_bytes(directory_bytes(features.path)),
     }

@@ -8,7 +8,6 @@ import shutil
 import time
 from array import array
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,8 +22,6 @@ from featurestore.spec import FeatureSpec
 
 # A temporary directory is left alone for this long after its last write: younger ones may be between mkdir and lock.
 STALE_AFTER_S = 3600.0
-# Rows written between two write-backs: small enough that the disk begins early, large enough that it isn't bothered.
-WRITEBACK_BYTES = 64 << 20
 # Where the file system can't tell whether the owner lives (no flock), wait far longer.
 STALE_WITHOUT_LOCK_S = 7 * 86400.0
 
@@ -51,8 +48,6 @@ class SegmentWriter:
         self._files: list[BinaryIO] = []
         self._scale_files: list[BinaryIO] = []
         self._lock = -1
-        # Rows that stay where they are staged go to disk while more are appended; others are only copied from there.
-        self._writeback = Writeback() if format == "zarr" and not compress else None
         try:
             self.path.mkdir()
             self._lock = os.open(self.path, os.O_RDONLY)
@@ -91,8 +86,6 @@ class SegmentWriter:
                 _write_at(file, start * self._row_bytes, rows)
             for file, values in zip(self._scale_files, scales, strict=True):
                 _write_at(file, start * 4, values)
-            if self._writeback is not None:
-                self._writeback.written(sum(rows.nbytes for rows in layers), self._files)
         except OSError as error:
             raise _refused(self.path, error) from error
         self._keys.append(key)
@@ -121,8 +114,6 @@ class SegmentWriter:
         suffix = hdf5_segment.SUFFIX if self.format == "hdf5" else ""
         final = self.directory / (content_name(self.spec.fingerprint, small) + suffix)
         try:
-            if self._writeback is not None:
-                self._writeback.finish()
             for file in (*self._files, *self._scale_files):
                 file.close()
             made = container.finish(self.path, info, small)
@@ -144,9 +135,6 @@ class SegmentWriter:
 
     def discard(self) -> None:
         """Give the segment up and remove its temporary directory."""
-        if self._writeback is not None:
-            with contextlib.suppress(OSError):
-                self._writeback.finish()
         shutil.rmtree(self.path, ignore_errors=True)
         self._release()
 
@@ -157,46 +145,6 @@ class SegmentWriter:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
-
-
-class Writeback:
-    """Sends what was written to disk meanwhile, in a thread, so that a commit has little to wait for."""
-
-    def __init__(self) -> None:
-        self._n_bytes = 0
-        self._thread: ThreadPoolExecutor | None = None
-        self._pending: Future[None] | None = None
-
-    def written(self, n_bytes: int, files: Sequence[BinaryIO]) -> None:
-        """Count bytes written to the files. Raises the OSError of an earlier write-back: the system tells it once."""
-        self._n_bytes += n_bytes
-        if self._n_bytes < WRITEBACK_BYTES or (self._pending is not None and not self._pending.done()):
-            return
-        self._wait()
-        self._n_bytes = 0
-        for file in files:
-            file.flush()
-        self._thread = self._thread or ThreadPoolExecutor(1, "writeback")
-        self._pending = self._thread.submit(_sync_data, [file.fileno() for file in files])
-
-    def finish(self) -> None:
-        """Wait for the thread; raises the OSError that it met."""
-        try:
-            self._wait()
-        finally:
-            if self._thread is not None:
-                self._thread.shutdown()
-                self._thread = None
-
-    def _wait(self) -> None:
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
-
-
-def _sync_data(handles: Sequence[int]) -> None:
-    for handle in handles:
-        os.fdatasync(handle) if hasattr(os, "fdatasync") else os.fsync(handle)
 
 
 def _new_file(path: Path) -> BinaryIO:

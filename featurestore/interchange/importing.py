@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Container, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from featurestore.store import FeatureStore, FeatureWriter
 # Utterances read while one is stored; each is held in memory.
 READ_AHEAD = 2
 Progress = Callable[[int, int], None]
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".m4a")
 
 
 @dataclass
@@ -71,6 +73,8 @@ def import_features(
         report.failed += source.failed
         report.notes += source.notes
         stored = _stored(store, name)
+        if expected_keys is not None:
+            source = _named_as(source, expected_keys, report)
         todo = _distinct(source, report)
         if expected_keys is not None:
             _compare(source, expected_keys, () if stored is None else stored, report)
@@ -112,6 +116,17 @@ def _distinct(source: Source, report: ImportReport) -> list[int]:
     return list(first.values())
 
 
+def _named_as(source: Source, expected: Sequence[str], report: ImportReport) -> Source:
+    """The source with the manifest's ids where those have an audio suffix: NAME.npy is the utterance NAME.wav."""
+    if set(source.keys) & set(expected):
+        return source
+    named = {key.rpartition(".")[0]: key for key in expected if key.lower().endswith(AUDIO_SUFFIXES)}
+    if not any(key in named for key in source.keys):
+        return source
+    report.notes.append("Utterances are stored under the manifest's ids, which have an audio suffix.")
+    return replace(source, keys=[named.get(key, key) for key in source.keys])
+
+
 def _compare(source: Source, expected: Sequence[str], stored: Container[str], report: ImportReport) -> None:
     found, wanted = set(source.keys), set(expected)
     report.missing = [key for key in expected if key not in found and key not in stored]
@@ -120,7 +135,8 @@ def _compare(source: Source, expected: Sequence[str], stored: Container[str], re
         raise StoreError(
             f"None of the manifest's {len(wanted)} utterances is in the source. The manifest has "
             f"{', '.join(map(repr, expected[:2]))}; the source {', '.join(map(ascii, report.surplus[:2]))}. Keys are "
-            "paths without suffix; --flatten leaves their directories out."
+            "paths without suffix (an audio suffix of the manifest's ids is allowed for); --flatten leaves their "
+            "directories out."
         )
 
 
