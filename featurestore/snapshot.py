@@ -66,7 +66,7 @@ class Snapshot:
             raise StoreError(
                 f"{segment.path}: rows of {self.index.key_bytes(position).decode()!r}, layer {layer}, were altered "
                 "since they were written (wrong checksum). `medusa store verify` lists all that is damaged; "
-                f"restore it from a copy, or remove {segment.name} and encode its utterances again."
+                "restore it from a copy, or remove its segment (`medusa store rm SET --damaged`) and encode again."
             )
         self._checked(layer)[position] = True
 

@@ -17,6 +17,7 @@ from featurestore.featureset import FeatureSet, set_metadata
 from featurestore.format.compression import check_storage
 from featurestore.format.files import LOCAL, Files, url_of
 from featurestore.format.rowtypes import encode, first_bad_row
+from featurestore.format.segment import Segment, is_segment_name
 from featurestore.format.segment_info import read_group
 from featurestore.format.segment_writer import SegmentWriter, remove_stale
 from featurestore.format.zarr3 import (
@@ -198,12 +199,34 @@ class FeatureStore:
             raise StoreError(f"{self.path} mirrors a remote store, which is read-only: compact locally, and push.")
         return compact(self[name], **options)
 
+    def remove_damaged(self, name: str) -> list[str]:
+        """Remove the segments of a set in which `verify` finds anything wrong, and return their names.
+
+        All of such a segment's utterances go with it: encode (or import) again to fill them in.
+        """
+        from featurestore.compact import remove_segment
+
+        if self._files.remote:
+            raise StoreError(f"{self.path} mirrors a remote store, which is read-only.")
+        features = self[name]
+        damaged = []
+        for path in sorted(path for path in features.path.iterdir() if is_segment_name(path.name)):
+            try:
+                wrong = Segment(path, features.spec).verify()
+            except StoreError as error:
+                wrong = [str(error)]
+            if wrong:
+                remove_segment(path)
+                damaged.append(path.name)
+        return damaged
+
     def remove(self, name: str) -> None:
         """Remove a feature set and its files; readers that have it open keep what they mapped."""
         if self._files.remote:
             raise StoreError(f"{self.path} mirrors a remote store, which is read-only.")
-        self[name]
-        path = self.path / name
+        path = self.path / check_set_name(name)
+        if name not in self and not any(path.glob("seg-*")):  # of a damaged set the segments are left to know it by
+            self[name]
         # Renamed first: whoever looks meanwhile sees the set whole or not at all.
         gone = path.with_name(f"{TEMPORARY_PREFIX}removed-{secrets.token_hex(6)}")
         try:

@@ -130,19 +130,24 @@ def store_rm(
     name: Annotated[str, Argument(help="A feature set.")],
     store: StoreOption = Path("store"),
     yes: Annotated[bool, Option("--yes", "-y", help="Don't ask.")] = False,
+    damaged: Annotated[bool, Option("--damaged", help="Only segments in which verify finds damage.")] = False,
 ) -> None:
-    """Remove a feature set.
+    """Remove a feature set, or what is damaged of it: encode again to fill that in.
 
     Example: `medusa store rm wavlm-large -s store`
     """
+    from featurestore.spec import check_set_name
     from featurestore.store import FeatureStore
 
     opened = FeatureStore.open(store)
-    features = opened[name]
+    if damaged:
+        gone = opened.remove_damaged(name)
+        say(f"{name}: {len(gone)} damaged segments removed" + "".join(f"\n  {segment}" for segment in gone))
+        return
+    if name not in opened and not (opened.path / check_set_name(name)).exists():
+        opened[name]  # names what there is
     if not yes:
-        typer.confirm(
-            f"Remove {name}: {len(features):,} utterances, {told_bytes(directory_bytes(features.path))}?", abort=True
-        )
+        typer.confirm(f"Remove {name}, {told_bytes(directory_bytes(opened.path / name))}?", abort=True)
     opened.remove(name)
     say(f"removed {name}")
 

@@ -122,7 +122,7 @@ class Hdf5Container:
 
     @property
     def _remedy(self) -> str:
-        return f"restore the file from a copy, or remove {self.path.name} and encode its utterances again."
+        return "restore the file from a copy, or remove it (`medusa store rm SET --damaged`) and encode again."
 
 
 def finish(path: Path, info: SegmentInfo, small: dict[str, np.ndarray]) -> Path:

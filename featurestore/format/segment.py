@@ -88,7 +88,7 @@ class Segment:
         if content_name(self.spec.fingerprint, small) != self.path.stem:
             raise StoreError(
                 f"{self.path}: keys, offsets, checksums or durations were altered, or the segment was renamed; restore "
-                f"it from a copy, or remove {self.name} and encode its utterances again."
+                "it from a copy, or remove it (`medusa store rm SET --damaged`) and encode its utterances again."
             )
         for problem in index_problems(small, self.n_rows):
             raise StoreError(f"{self.path}: {problem} Restore the segment from a copy, or remove it.")

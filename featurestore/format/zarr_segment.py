@@ -128,7 +128,7 @@ class ZarrContainer:
 
     @property
     def _remedy(self) -> str:
-        return f"restore the segment from a copy, or remove {self.path.name} and encode its utterances again."
+        return "restore the segment from a copy, or remove it (`medusa store rm SET --damaged`) and encode again."
 
 
 def layer_metadata(layer: str, info: SegmentInfo) -> dict[str, Any]:

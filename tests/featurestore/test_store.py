@@ -524,3 +524,31 @@ def test_every_public_name_loads() -> None:
         assert name in dir(featurestore)
     with pytest.raises(AttributeError, match="nothing"):
         featurestore.nothing  # noqa: B018
+
+
+def test_damaged_segments_go_and_can_be_written_again(store: FeatureStore) -> None:
+    data = utterances(30)
+    features = fill(store, "a", data, segment_bytes=300)
+    segments = features.segments
+    assert store.remove_damaged("a") == []
+    victim = next(segment for segment in segments if segment.n_rows)
+    file = victim.path if victim.path.is_file() else victim.path / "layer_12/c/0/0"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    assert store.remove_damaged("a") == [victim.name]
+    again = store["a"]
+    missing = {key: rows for key, rows in data.items() if key not in again}
+    assert len(missing) == victim.n_utterances
+    fill(store, "a", missing)
+    same(store["a"], data)
+    assert store["a"].verify() == []
+
+
+def test_a_set_whose_own_metadata_is_damaged_can_be_removed(store: FeatureStore) -> None:
+    fill(store, "a", utterances(3))
+    (store.path / "a" / "zarr.json").write_text("{")
+    store.remove("a")
+    assert list(store) == []
+    assert len(store) == 0
+    with pytest.raises(StoreError, match="no feature set"):
+        store.remove("a")
