@@ -620,7 +620,7 @@ def test_an_openai_checkpoint_gives_openai_whispers_numbers(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     "options",
-    [{"pool": "max"}, {"dtype": "int8"}, {"device": "gpu7"}, {"compute": "int8"}, {"window": "30s"}, {"layers": "9"}],
+    [{"pool": "max"}, {"dtype": "int16"}, {"device": "gpu7"}, {"compute": "int8"}, {"window": "30s"}, {"layers": "9"}],
 )
 def test_wrong_options_are_named(options: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=f"--{next(iter(options))}"):
