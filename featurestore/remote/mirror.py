@@ -187,8 +187,10 @@ class Mirror:
         map_path = self._state / f"{at}.map"
         try:
             file = SparseFile(path, map_path)
-        except FileNotFoundError:
-            map_path.unlink(missing_ok=True)
+        except FileNotFoundError as error:
+            # Only of a file that was removed: a map that was missing a moment ago may be another process's by now.
+            if error.filename != str(map_path):
+                map_path.unlink(missing_ok=True)
             file = self._create_sparse(path, map_path, at)
         return self._files.setdefault(path, file)
 
