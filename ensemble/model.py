@@ -4,6 +4,7 @@ A meta-classifier's run directory names its members' run directories, and a memb
 of each feature set it reads. So a model finds its encoders again, and the fingerprint says whether they are the same.
 """
 
+import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,18 @@ class Model:
                 )
             members.append(member)
         return cls(tuple(members), meta)
+
+    @property
+    def identity(self) -> str:
+        """A digest of all weights, and of how the meta-classifier reads the members."""
+        digest = hashlib.sha256()
+        for member in self.members:
+            digest.update(weights_digest(member).encode())
+        if self.meta is not None:
+            digest.update(repr((self.meta.config, self.meta.members, self.meta.classes, self.meta.attributes)).encode())
+            for name, tensor in sorted(self.meta.tensors.items()):
+                digest.update(name.encode() + tensor.numpy().tobytes())
+        return f"sha256:{digest.hexdigest()[:16]}"
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,29 @@ def predict(
     chunk: int = CHUNK,
     progress: Progress | None = None,
 ) -> Predictions:
-    """Predict every utterance of the manifest; one that fails is reported, and the rest is done.
+    """`predict_parts`, joined."""
+    return Predictions.join(
+        list(
+            predict_parts(
+                model, manifest, weights=weights, asr=asr, device=device, workers=workers, chunk=chunk,
+                progress=progress,
+            )
+        )
+    )  # fmt: skip
+
+
+def predict_parts(
+    model: Model,
+    manifest: Manifest,
+    *,
+    weights: Mapping[str, Path] | None = None,
+    asr: str | None = None,
+    device: str = "auto",
+    workers: int = 2,
+    chunk: int = CHUNK,
+    progress: Progress | None = None,
+) -> Iterator[Predictions]:
+    """Predict every utterance of the manifest, `chunk` by `chunk`; one that fails is reported, and the rest is done.
 
     weights: directories of encoders' weights by feature set or encoder name, where they are no longer where they were
     when the members' features were made. asr: who hears the words that a member reads (see `ensemble.hearing`).
@@ -61,16 +83,14 @@ def predict(
         for name in sets:
             say(f"loading {name}", 0, len(manifest))
             job.encoder(name)
-    parts = []
     for first in range(0, len(manifest), chunk):
         part = manifest.rows(np.arange(first, min(first + chunk, len(manifest))))
 
         def tell(what: str, done: float, of: int, first: int = first) -> None:
             say(what, first + done, len(manifest))
 
-        parts.append(job.predict(part, tell))
+        yield job.predict(part, tell)
     say("members", len(manifest), len(manifest))
-    return Predictions.join(parts)
 
 
 @dataclass

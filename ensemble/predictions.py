@@ -3,10 +3,10 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -74,13 +74,8 @@ class Predictions:
 
     @property
     def columns(self) -> list[str]:
-        """The columns of a row: file, label, p_<class>, attr_<attribute>, entropy; of several members their spread too.
-
-        That is sd_<class> and sd_attr_<attribute>, the standard deviation over members, and disagreement.
-        """
-        named = [*self.classes, *(f"attr_{name}" for name in self.attributes)]
-        spread = [*(f"sd_{name}" for name in named), "disagreement"] if len(self.members) > 1 else []
-        return ["file", "label", *(f"p_{c}" for c in self.classes), *named[len(self.classes) :], "entropy", *spread]
+        """The columns of a row, see `columns_of`."""
+        return columns_of(self.classes, self.attributes, len(self.members))
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One flat record per utterance, see `columns`."""
@@ -93,21 +88,35 @@ class Predictions:
 
     def write(self, path: Path | str) -> None:
         """Write a .csv or .jsonl, whole or not at all; utterances that failed are not in it."""
-        path = Path(path)
-        check_output(path)
-        text = self._jsonl() if path.suffix == ".jsonl" else self._csv()
-        # A file name that isn't UTF-8 keeps its bytes.
-        replace_file(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
+        write_rows(Path(path), self.columns, self.rows())
 
-    def _csv(self) -> str:
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows())
-        return text.getvalue()
 
-    def _jsonl(self) -> str:
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows())
+def columns_of(classes: Sequence[str], attributes: Sequence[str], n_members: int) -> list[str]:
+    """The columns of a row: file, label, p_<class>, attr_<attribute>, entropy; of several members their spread too.
+
+    That is sd_<class> and sd_attr_<attribute>, the standard deviation over members, and disagreement.
+    """
+    named = [*classes, *(f"attr_{name}" for name in attributes)]
+    spread = [*(f"sd_{name}" for name in named), "disagreement"] if n_members > 1 else []
+    return ["file", "label", *(f"p_{c}" for c in classes), *named[len(classes) :], "entropy", *spread]
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
+    """Write records as a .csv or .jsonl, whole or not at all, however many there are."""
+    check_output(path)
+
+    def fill(file: IO[bytes]) -> None:
+        # A file name that is not UTF-8 keeps its bytes.
+        text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+        if path.suffix == ".csv":
+            writer = csv.DictWriter(text, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        else:
+            text.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        text.detach()
+
+    replace_file(path, fill)
 
 
 def check_output(path: Path) -> None:

@@ -1,6 +1,8 @@
 """`medusa predict`: emotions of new audio."""
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +11,7 @@ from typer import Argument
 from featurestore.errors import ConfigError
 from featurestore.terminal import (
     DeviceOption,
+    Show,
     bar,
     console,
     end_with_failures,
@@ -36,14 +39,18 @@ def predict(
     """Predict emotions of new audio: encoders, members, meta-classifier; how far the members disagree.
 
     Words are heard only where a member reads them. A file that fails is reported and the rest done (exit code 1).
+    Stopped with --output, it goes on where it was when it is run again.
 
     Example: `medusa predict clip.wav calls/ --model runs/meta -o predictions.csv`
     """
+    import numpy as np
+
     from ensemble.hearing import OFF
     from ensemble.inputs import files_manifest, find_files
     from ensemble.model import Model
-    from ensemble.predict import predict as run
-    from ensemble.predictions import check_output, predictions_table
+    from ensemble.predict import predict_parts
+    from ensemble.prediction_writer import PredictionWriter
+    from ensemble.predictions import Predictions, check_output, columns_of, predictions_table
     from featurestore.manifest import Manifest
 
     if bool(files) == (manifest is not None):
@@ -51,19 +58,34 @@ def predict(
     if text is not None and (manifest is not None or asr not in (None, OFF)):
         raise ConfigError("--text goes with files; a manifest has a text column, and --asr hears one.")
     if output is not None:
-        check_output(output)
+        check_output(output)  # before the model is loaded
     table = Manifest.read(manifest) if manifest else files_manifest(find_files(files or [], sys.stdin), text)
     places = {name: Path(place) for name, place in (split_pair("--weights", pair) for pair in weights or [])}
     with working("loading the model"):
         loaded = Model.load(model)
-    with bar("predict", len(table)) as show:
-        result = run(
-            loaded, table, weights=places, asr=asr if text is None else OFF, device=device, workers=workers,
-            chunk=chunk, progress=lambda what, done, total: show(done, total, what),
-        )  # fmt: skip
+    run = partial(
+        predict_parts, loaded, weights=places, asr=asr if text is None else OFF, device=device, workers=workers,
+        chunk=chunk,
+    )  # fmt: skip
     if output is None:
+        with bar("predict", len(table)) as show:
+            result = Predictions.join(list(run(table, progress=_into(show))))
         console().print(predictions_table(result))
-    else:
-        result.write(output)
-        say(f"wrote {len(result.keys):,} predictions to {output}")
-    end_with_failures(result.failed)
+        end_with_failures(result.failed)
+        return
+    failed: list[tuple[str, str]] = []
+    with PredictionWriter(output, {"model": loaded.identity, "asr": asr, "text": text}, table.keys) as writer:
+        rest = table.rows(np.array([key not in writer.done for key in table.keys], bool))
+        if writer.done:
+            say(f"{len(writer.done):,} were predicted before that run was stopped; going on with {len(rest):,}")
+        with bar("predict", len(rest)) as show:
+            for part in run(rest, progress=_into(show)):
+                writer.append(part)
+                failed += part.failed
+        writer.finish(columns_of(loaded.classes, loaded.attributes, len(loaded.members)))
+        say(f"wrote {len(writer.done):,} predictions to {output}")
+    end_with_failures(failed)
+
+
+def _into(show: Show) -> Callable[[str, float, int], None]:
+    return lambda what, done, total: show(done, total, what)

@@ -8,7 +8,7 @@ utterance, so that a crash costs one; the next run, or a reader, takes it for a 
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from featurestore.asr.transcript_source import Transcript, TranscriptSource
 from featurestore.errors import TranscriptError
+from featurestore.journal import read_lines
 from featurestore.manifest import Manifest
 from featurestore.table_files import read_table_file, write_table_file
 
@@ -144,31 +145,24 @@ def read_source(path: Path) -> TranscriptSource | None:
         raise TranscriptError(f"{path} is not JSON. Remove it; the table's model column still tells.") from None
 
 
-def read_journal(path: Path) -> tuple[TranscriptSource, list[Transcript], int] | None:
-    """What made it, its transcripts up to the first torn line, and the bytes up to there; None where there is none."""
-    try:
-        lines = path.read_bytes().splitlines(keepends=True)
-    except FileNotFoundError:
+def read_journal(path: Path) -> tuple[TranscriptSource, list[Transcript]] | None:
+    """What made a journal's transcripts, and these, up to a torn line; None where there is none."""
+    found = read_lines(path)
+    return None if found is None else parse_journal(path, found[0])
+
+
+def parse_journal(path: Path, lines: Sequence[dict[str, Any]]) -> tuple[TranscriptSource, list[Transcript]] | None:
+    """The same from the journal's lines; None where there are none."""
+    if not lines:
         return None
-    source, rows, n_bytes = None, [], 0
-    for line in lines:
-        try:
-            values = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:
-            values = None
-        if not isinstance(values, dict):
-            break  # torn by a crash; what follows is transcribed again
-        if source is None:
-            source = TranscriptSource.from_json(values, str(path))
-        elif list(values) == FIELDS:
-            rows.append(Transcript(**values))
-        else:
-            raise TranscriptError(
-                f"{path} has a line with the fields {', '.join(values)}, expected {', '.join(FIELDS)}: it is damaged, "
-                "or a newer version of medusa-ser wrote it. Remove it to transcribe its utterances again."
-            )
-        n_bytes += len(line)
-    return None if source is None else (source, rows, n_bytes)
+    source = TranscriptSource.from_json(lines[0], str(path))
+    wrong = next((values for values in lines[1:] if list(values) != FIELDS), None)
+    if wrong is not None:
+        raise TranscriptError(
+            f"{path} has a line with the fields {', '.join(wrong)}, expected {', '.join(FIELDS)}: it is damaged, "
+            "or a newer version of medusa-ser wrote it. Remove it to transcribe its utterances again."
+        )
+    return source, [Transcript(**values) for values in lines[1:]]
 
 
 def _number(value: Any) -> float:

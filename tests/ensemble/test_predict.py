@@ -20,6 +20,7 @@ from featurestore.encoders import load_encoder
 from featurestore.encoders.base import LayerChoice
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch
 from featurestore.featurize import featurize
+from featurestore.manifest import Manifest
 from featurestore.store import FeatureStore
 
 
@@ -248,3 +249,40 @@ def test_members_are_all_posteriors_but_the_ensembles_own(trained: Trained, tmp_
 def test_the_digest_of_the_weights_is_the_one_in_the_store(trained: Trained, tmp_path: Path) -> None:
     assert weights_digest(Member.load(trained.runs / "m0")) == trained.store["posteriors/m0"].spec.weights
     assert record_members(tmp_path, trained.store, ["posteriors/m0"], tmp_path) == ["posteriors/m0"]
+
+
+def test_a_stopped_prediction_goes_on(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [*map(str, files_of(trained, 0, 7, 3)), str(tmp_path / "gone.wav"), *map(str, files_of(trained, 9, 2))]
+    out, journal = tmp_path / "out.csv", tmp_path / "out.csv.journal"
+    command = ["predict", *files, "--model", trained.runs / "meta-logits", "-o", out, "--chunk", 2]
+    encoded: list[str] = []
+    whole = ensemble.predict.featurize
+
+    def stopping(manifest: Manifest, *rest: object, **more: object) -> object:
+        encoded.extend(manifest.keys)
+        if files[4] in manifest.keys:
+            raise KeyboardInterrupt
+        return whole(manifest, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ensemble.predict, "featurize", stopping)
+    medusa(*command, exit_code=130)
+    assert not out.exists()
+    assert [json.loads(line)["file"] for line in journal.read_text().splitlines()[1:]] == files[:3]
+    with open(journal, "ab") as file:
+        file.write(b'{"file": "torn')
+    refused = medusa("predict", *files[1:], "--model", trained.runs / "meta-logits", "-o", out, exit_code=2)
+    assert "on other files too" in refused.output
+    assert Path(files[0]).name in refused.output.replace("\n", "")
+    refused = medusa("predict", *files, "--model", trained.runs / "m0", "-o", out, exit_code=2)
+    assert "another model" in refused.output
+
+    monkeypatch.setattr(ensemble.predict, "featurize", whole)
+    going_on = medusa(*command, exit_code=1)  # for the file that isn't there
+    assert "gone.wav" in going_on.output.replace("\n", "")
+    assert not journal.exists()
+    rows = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines()))
+    assert [row["file"] for row in rows] == [*files[:3], *files[4:]]
+    found = predict(Model.load(trained.runs / "meta-logits"), files_manifest(files))
+    np.testing.assert_allclose(
+        [float(row["p_sad"]) for row in rows], found.probabilities[:, found.classes.index("sad")], 1e-4
+    )

@@ -390,7 +390,7 @@ def test_a_journal_cut_anywhere_gives_its_whole_lines(tmp_path_factory: pytest.T
     for each in rows:
         writer.append(each)
         sizes.append(journal_path(path).stat().st_size)
-    os.close(writer._file)  # as a SIGKILL leaves it
+    writer._journal.close()  # as a SIGKILL leaves it
     whole = journal_path(path).read_bytes()
     cut = data.draw(st.integers(0, len(whole)))
     journal_path(path).write_bytes(whole[:cut] + data.draw(st.sampled_from([b"", b"\0\0\0", b'{"key"', b"\0\n{}\n"])))
@@ -417,7 +417,7 @@ def test_an_unfinished_run_can_be_read_and_is_no_other_runs(tmp_path: Path) -> N
     writer = TranscriptWriter(path, SOURCE).__enter__()
     writer.append(row("b"))
     assert sorted(Transcripts.read(path)) == ["a", "b"]
-    os.close(writer._file)
+    writer._journal.close()
     other = TranscriptSource("large-v3", SOURCE.weights)
     path.unlink()
     with pytest.raises(TranscriptError, match="model: stored base, asked large-v3"), TranscriptWriter(path, other):

@@ -1,0 +1,85 @@
+"""Writing predictions as they come, so that a stopped run has lost none of them."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ensemble.predictions import Predictions, check_output, write_rows
+from featurestore.errors import ConfigError
+from featurestore.journal import Journal
+
+
+class PredictionWriter:
+    """Adds predictions to OUTPUT.journal; `finish` makes the table of them.
+
+    identity: of the model and whatever else decides what it says (`Model.identity`). The journal of a run that was
+    stopped is gone on with (`done`: the utterances in it); it is a ConfigError where it has another identity, or
+    predictions of utterances other than `wanted`.
+    """
+
+    def __init__(self, output: Path, identity: dict[str, Any], wanted: Sequence[str]) -> None:
+        check_output(output)
+        self.output = output
+        self._identity = identity
+        self._wanted = wanted
+
+    def __enter__(self) -> "PredictionWriter":
+        path = self.output.with_name(f"{self.output.name}.journal")
+        self._journal = Journal(path, ConfigError)
+        lines = self._journal.lines
+        self.done = {line["file"] for line in lines[1:]}
+        try:
+            self._check(path, lines)
+        except BaseException:
+            self._journal.close()
+            raise
+        return self
+
+    def _check(self, path: Path, lines: Sequence[dict[str, Any]]) -> None:
+        if not lines:
+            self._journal.append([self._identity])
+            return
+        remedy = "Finish that run with its own arguments, write to another file, or remove this one."
+        if lines[0] != self._identity:
+            raise ConfigError(
+                f"{path} is of a run that was stopped, with another model or other settings "
+                f"({_differences(lines[0], self._identity)}). {remedy}"
+            )
+        others = sorted(self.done - set(self._wanted))
+        if others:
+            raise ConfigError(
+                f"{path} is of a run that was stopped, on other files too ({len(others):,}, such as {others[0]}). "
+                f"{remedy}"
+            )
+
+    def append(self, predictions: Predictions) -> None:
+        """Add predictions, durable when this returns."""
+        self._journal.append(predictions.rows())
+        self._journal.sync()
+        self.done |= set(predictions.keys)
+
+    def finish(self, columns: Sequence[str]) -> None:
+        """Write the table of those that have a prediction, in the order of `wanted`, and remove the journal."""
+        write_rows(self.output, columns, self._rows())
+        self._journal.remove()
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        places: dict[str, int] = {}  # where each line begins: the rows of a large corpus would not fit into memory
+        with open(self._journal.path, "rb") as file:
+            at = len(file.readline())
+            for line in file:
+                places[json.loads(line)["file"]] = at
+                at += len(line)
+            for key in self._wanted:
+                if key in places:
+                    file.seek(places[key])
+                    yield json.loads(file.readline())
+
+    def __exit__(self, *exc: object) -> None:
+        self._journal.close()
+
+
+def _differences(stored: dict[str, Any], asked: dict[str, Any]) -> str:
+    names = [name for name in dict.fromkeys((*stored, *asked)) if stored.get(name) != asked.get(name)]
+    return "; ".join(f"{name}: {stored.get(name)!r}, now {asked.get(name)!r}" for name in names)
