@@ -23,9 +23,11 @@ from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.encoders.base import Encoder
 from featurestore.errors import ConfigError, ManifestError, StoreError
 from featurestore.sharding import Shard
+from featurestore.stages import stage
 from featurestore.stopping import Interrupted, StopSignals
 from featurestore.stream import Encoded, Item, iter_encode, size_of
 from featurestore.trial import seconds_for
+from featurestore.writing import WriterThread
 
 if TYPE_CHECKING:
     from featurestore.asr.transcripts import Transcripts
@@ -78,6 +80,7 @@ def featurize(
     compress: str | None = None,
     shard: Shard | None = None,
     transcripts: Transcripts | None = None,
+    max_memory_gib: float | None = None,
     progress: Progress | None = None,
 ) -> FeaturizeReport:
     """Encode every utterance of the manifest that the set `name` lacks, and append it to the set.
@@ -86,6 +89,7 @@ def featurize(
     weights: where the encoder's weights lie, for the record of a new set, so that they are found again.
     format, compress: how new segments are stored, see `FeatureStore.writer`. shard: this part of the manifest alone.
     transcripts: texts for a text encoder of that `source`, instead of the manifest's; an utterance without one fails.
+    max_memory_gib: of this process (CPU) or allocated on its GPU; batches are made to fit, see `plan_memory`.
     progress(done, total, audio_s) is called after every utterance; done counts skipped and failed ones too.
     Raises SpecMismatch when the set holds other features, and Interrupted after SIGINT or SIGTERM.
     """
@@ -96,19 +100,30 @@ def featurize(
         items, report.failed = items_of(manifest, encoder, shard, workers, transcripts)
         total = len(items) + len(report.failed)
         items, report.skipped = _missing(items, store, name)
-        stream = iter_encode(encoder, items, batch_s=batch_s, workers=workers)
-        try:
-            while True:
-                with stop.raising(report):
-                    encoded = next(stream, None)
-                if encoded is None:
-                    break
-                _store_one(writer, encoder, encoded, report)
+        stream = iter_encode(encoder, items, batch_s=batch_s, workers=workers, max_memory_gib=max_memory_gib)
+
+        def count(written: WriterThread) -> None:
+            for encoded, error in written.outcomes():
+                _count(report, encoded, error)
                 report.wall_s = time.monotonic() - started
                 if progress is not None:
                     progress(report.done + report.skipped + len(report.failed), total, report.audio_s)
+
+        thread = WriterThread(lambda encoded: (encoded, _write(writer, encoder, encoded)))
+        try:
+            with thread:
+                while True:
+                    with stop.raising(report):
+                        encoded = next(stream, None)
+                    if encoded is None:
+                        break
+                    thread.put(encoded)
+                    count(thread)
         finally:
             stream.close()
+            count(thread)
+            with stage("write"):
+                writer.commit()
             report.wall_s = time.monotonic() - started
     return report
 
@@ -242,17 +257,24 @@ def _missing(items: list[Item], store: FeatureStore | None, name: str) -> tuple[
     return missing, len(items) - len(missing)
 
 
-def _store_one(writer: Any, encoder: Encoder, encoded: Encoded, report: FeaturizeReport) -> None:
+def _write(writer: Any, encoder: Encoder, encoded: Encoded) -> str:
+    """Append one utterance; the reason when it can't be, "" when it is in."""
     if encoded.rows is None:
-        report.failed.append((encoded.key, encoded.error))
-        return
+        return encoded.error
     try:
         rows = dict(zip(encoder.spec.layers, encoded.rows, strict=True))
-        writer.append(encoded.key, rows, duration_s=encoded.duration_s)
+        with stage("write"):
+            writer.append(encoded.key, rows, duration_s=encoded.duration_s)
     except StoreError as error:  # a row that overflows the store's dtype, or is NaN
         if isinstance(error.__cause__, OSError):  # the disk's fault, and the next utterance's too
             raise
-        report.failed.append((encoded.key, str(error)))
+        return str(error)
+    return ""
+
+
+def _count(report: FeaturizeReport, encoded: Encoded, error: str) -> None:
+    if error:
+        report.failed.append((encoded.key, error))
         return
     report.done += 1
     report.empty_texts += encoded.empty

@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 import sys
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,15 @@ from featurestore.audio import SAMPLE_RATE_HZ, decode, duration_s
 from featurestore.encoders.base import Encoder
 from featurestore.encoders.windows import batches
 from featurestore.errors import AudioError
+from featurestore.memory import plan_memory
+from featurestore.stages import stage
 
 FRAMES_PER_S = 50  # of batch budgets; every audio encoder here gives 50 frames/s
-AHEAD_SAMPLES = 120 * SAMPLE_RATE_HZ  # decoded audio that waits for the encoder, beside the next batch
+AHEAD_SAMPLES = 120 * SAMPLE_RATE_HZ  # decoded audio that waits for the encoder, at least two batches of it
+NO_ROOM = "out of memory on a single window; use a smaller encoder, another device or a shorter --window."
+
+# Gives a batch's rows, or reasons, once they are there.
+Rows = Callable[[], list[Any]]
 
 
 @dataclass(frozen=True)
@@ -45,12 +52,19 @@ class Encoded:
 
 
 def iter_encode(
-    encoder: Encoder, items: Iterable[Item], *, batch_s: float | None = None, workers: int = 2
+    encoder: Encoder,
+    items: Iterable[Item],
+    *,
+    batch_s: float | None = None,
+    workers: int = 2,
+    max_memory_gib: float | None = None,
 ) -> Generator[Encoded, None, None]:
     """Encode inputs longest first (ties by key), decoding ahead in threads; failures come as results, never raised.
 
-    The order of the results and the batches depend only on the items and batch_s. Memory is bounded by one batch in
-    the encoder, one more and two minutes of decoded audio waiting. Out of memory halves the batches from then on.
+    The order of the results and the batches depend only on the items, batch_s and max_memory_gib (see `plan_memory`).
+    Memory is bounded by a batch in the encoder and, waiting, decoded audio of two batches, of two minutes, or of one
+    long file. Out of memory halves the batches from then on. Where the encoder overlaps, a batch is on its way to the
+    device before the rows of the one before it are there.
     """
     max_frames = encoder.default_batch_frames if batch_s is None else max(1, round(batch_s * FRAMES_PER_S))
     with Pool(workers) as pool:
@@ -63,14 +77,23 @@ def iter_encode(
             else:
                 work.append((encoder.cost(size) if encoder.kind == "audio" else size, item, size))
         work.sort(key=lambda entry: (-entry[0], entry[1].key))
+        if max_memory_gib is not None and work:
+            limit = plan_memory(encoder, max_memory_gib, [size for _, _, size in work])
+            max_frames = min(max_frames, limit.pass_frames)
+            refused = [(item, limit.refusal(encoder, size)) for _, item, size in work]
+            work = [entry for entry, (_, why) in zip(work, refused, strict=True) if not why]
+            yield from (Encoded(item.key, None, error=f"{item.key}: {why}") for item, why in refused if why)
+        before: tuple[list[tuple[Item, Any]], Rows] = ([], list)
         for part in _decoded_ahead(encoder, work, max_frames, pool):
             good = [(item, data) for item, data in part if not isinstance(data, Exception)]
             for item, data in part:
                 if isinstance(data, Exception):
                     yield Encoded(item.key, None, error=str(data))
-            rows, max_frames = _encode(encoder, [data for _, data in good], max_frames)
-            for (item, data), result in zip(good, rows, strict=True):
-                yield _result(encoder, item, data, result)
+            rows, max_frames = _start(encoder, [data for _, data in good], max_frames)
+            if getattr(encoder, "overlaps", False):
+                before, (good, rows) = (good, rows), before
+            yield from _results(encoder, good, rows)
+        yield from _results(encoder, *before)
 
 
 def size_of(encoder: Encoder, item: Item) -> int | str:
@@ -88,10 +111,11 @@ def _decoded_ahead(
 ) -> Iterator[list[tuple[Item, Any]]]:
     """Batches of (item, waveform, text or AudioError), decoded while the encoder works on those before."""
     runs = iter(list(batches([cost for cost, _, _ in work], max_frames)))
+    ahead = max(AHEAD_SAMPLES, 2 * max_frames * SAMPLE_RATE_HZ // FRAMES_PER_S)
     waiting: deque[tuple[int, list[tuple[Item, Any]]]] = deque()
     n_waiting = 0
     while True:
-        while len(waiting) < 2 or n_waiting < AHEAD_SAMPLES:
+        while not waiting or n_waiting < ahead:
             run = next(runs, None)
             if run is None:
                 break
@@ -101,12 +125,19 @@ def _decoded_ahead(
             if encoder.kind == "text":
                 waiting.append((n_samples, [(item, item.source) for _, item, _ in entries]))
             else:
-                waiting.append((n_samples, [(item, pool.submit(decode, item.source)) for _, item, _ in entries]))
+                waiting.append((n_samples, [(item, pool.submit(_decode, item.source)) for _, item, _ in entries]))
         if not waiting:
             return
         n_samples, part = waiting.popleft()
         n_waiting -= n_samples
-        yield [(item, outcome(data)) for item, data in part]
+        with stage("wait"):
+            ready = [(item, outcome(data)) for item, data in part]
+        yield ready
+
+
+def _decode(path: Path | str) -> np.ndarray:
+    with stage("decode"):
+        return decode(path)
 
 
 def outcome(data: Any) -> Any:
@@ -119,11 +150,11 @@ def outcome(data: Any) -> Any:
         return error if isinstance(error, AudioError) else AudioError("out of memory while decoding; split the file.")
 
 
-def _encode(encoder: Encoder, inputs: list[Any], max_frames: int) -> tuple[list[np.ndarray | str], int]:
-    """Rows of each input, or a reason, and the batch size that went through."""
+def _start(encoder: Encoder, inputs: list[Any], max_frames: int) -> tuple[Rows, int]:
+    """A function that gives the rows of each input, or a reason, and the batch size that went through."""
     while inputs:
         try:
-            return list(encoder.encode(inputs, max_frames)), max_frames
+            return _launched(encoder, inputs, max_frames), max_frames
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -133,10 +164,21 @@ def _encode(encoder: Encoder, inputs: list[Any], max_frames: int) -> tuple[list[
             longest = max(encoder.cost(x if isinstance(x, str) else len(x)) for x in inputs)
             max_frames = max(1, min(max_frames, longest * len(inputs)) // 2)
         elif len(inputs) > 1:
-            return [_encode(encoder, [x], 1)[0][0] for x in inputs], 1
+            return partial(_joined, [_start(encoder, [x], 1)[0] for x in inputs]), 1
         else:
-            return ["out of memory on a single window; use a smaller encoder, another device or a shorter --window."], 1
-    return [], max_frames
+            return lambda: [NO_ROOM], 1
+    return list, max_frames
+
+
+def _joined(parts: Sequence[Rows]) -> list[Any]:
+    return [rows for part in parts for rows in part()]
+
+
+def _launched(encoder: Encoder, inputs: list[Any], max_frames: int) -> Rows:
+    if getattr(encoder, "overlaps", False):
+        return encoder.start(inputs, max_frames)  # type: ignore[attr-defined]
+    rows = list(encoder.encode(inputs, max_frames))
+    return lambda: list(rows)
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -152,6 +194,11 @@ def free_device_memory() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _results(encoder: Encoder, good: Sequence[tuple[Item, Any]], rows: Rows) -> Iterator[Encoded]:
+    for (item, data), result in zip(good, rows(), strict=True):
+        yield _result(encoder, item, data, result)
 
 
 def _result(encoder: Encoder, item: Item, data: Any, result: np.ndarray | str) -> Encoded:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from featurestore.errors import ConfigError
 from featurestore.spec import FeatureSpec
+from featurestore.stages import stage
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +42,9 @@ class Encoder(Protocol):
     def encode(self, batch: Sequence[Any], max_frames: int | None = None) -> list[np.ndarray]:
         """Encode ragged inputs: waveforms float32 (n_samples,) or texts -> (L, T, D) float32 each, in order.
 
-        max_frames bounds the padded frames of one forward pass; longer batches are split.
+        max_frames bounds the padded frames of one forward pass; longer batches are split. An encoder whose `overlaps`
+        is true also has `start`, which takes the same and gives a function that waits for the rows: the device may
+        get its next batch before.
         """
         ...
 
@@ -120,7 +123,7 @@ class RowsBuilder:
 
     def __init__(self, pool: str) -> None:
         self.pool = pool
-        self.pieces: list[np.ndarray] = []
+        self.pieces: list[torch.Tensor] = []
         self.count = 0
         self.sums: torch.Tensor | None = None
         self.squares: torch.Tensor | None = None
@@ -128,28 +131,75 @@ class RowsBuilder:
     def add(self, rows: torch.Tensor) -> None:
         """Append (L, T, D) rows, the window's kept frames."""
         if self.pool == "none":
-            self.pieces.append(rows.cpu().numpy())
+            self.pieces.append(to_host(rows))
             return
-        wide = (rows.cpu() if rows.device.type == "mps" else rows).double()  # mps has no float64
-        sums, squares = wide.sum(dim=1), wide.square().sum(dim=1)
-        self.count += rows.shape[1]
-        self.sums = sums if self.sums is None else self.sums + sums
-        self.squares = squares if self.squares is None else self.squares + squares
+        with stage("pack", rows.device):
+            wide = (rows.cpu() if rows.device.type == "mps" else rows).double()  # mps has no float64
+            sums = wide.sum(dim=1)
+            self.count += rows.shape[1]
+            self.sums = sums if self.sums is None else self.sums + sums
+            if self.pool == "mean+std":
+                squares = wide.square().sum(dim=1)
+                self.squares = squares if self.squares is None else self.squares + squares
 
-    def rows(self) -> np.ndarray:
-        """(L, T, D) float32, or (L, 1, D) / (L, 1, 2 D) when pooled."""
+    def finish(self) -> None:
+        """All windows are there: pooled rows start on their way to the host."""
         if self.pool == "none":
-            whole = self.pieces[0] if len(self.pieces) == 1 else np.concatenate(self.pieces, axis=1)
-            return np.ascontiguousarray(whole, dtype=np.float32)
-        assert self.sums is not None
-        assert self.squares is not None
-        mean = self.sums / self.count
-        parts = [mean]
-        if self.pool == "mean+std":
-            parts.append((self.squares / self.count - mean.square()).clamp(min=0).sqrt())
+            return
         import torch
 
-        return torch.cat(parts, dim=-1)[:, None].float().cpu().numpy()
+        assert self.sums is not None
+        with stage("pack", self.sums.device):
+            mean = self.sums / self.count
+            parts = [mean]
+            if self.squares is not None:
+                parts.append((self.squares / self.count - mean.square()).clamp(min=0).sqrt())
+            pooled = torch.cat(parts, dim=-1)[:, None].float()
+        self.pieces.append(to_host(pooled))
+
+    def rows(self) -> np.ndarray:
+        """(L, T, D) float32, or (L, 1, D) / (L, 1, 2 D) when pooled; after `finish`, and what it started."""
+        with stage("pack"):
+            pieces = [piece.numpy() for piece in self.pieces]
+            whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
+            return np.ascontiguousarray(whole, dtype=np.float32)
+
+
+def collect(builders: Sequence[RowsBuilder], device: torch.device) -> Callable[[], list[np.ndarray]]:
+    """Start the last copies to the host; the function given waits for them alone, not for later work."""
+    for builder in builders:
+        builder.finish()
+    if device.type != "cuda":
+        return lambda: [builder.rows() for builder in builders]
+    import torch
+
+    copied = torch.cuda.Event()
+    copied.record(torch.cuda.current_stream(device))
+
+    def wait() -> list[np.ndarray]:
+        copied.synchronize()
+        return [builder.rows() for builder in builders]
+
+    return wait
+
+
+def to_host(values: torch.Tensor) -> torch.Tensor:
+    """The values in host memory; of a CUDA device pinned, and there once its stream has come so far."""
+    with stage("copy", values.device):
+        if values.device.type != "cuda":
+            return values.cpu()
+        import torch
+
+        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        return host.copy_(values, non_blocking=True)
+
+
+def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The values on the device; to a CUDA device without waiting, neither for it nor for what it does at the time."""
+    with stage("copy", device):
+        if device.type != "cuda":
+            return values.to(device)
+        return values.pin_memory().to(device, non_blocking=True)
 
 
 def pooled_dim(dim: int, pool: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,10 +19,19 @@ import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from featurestore.audio import SAMPLE_RATE_HZ
-from featurestore.encoders.base import ONE_AT_A_TIME, LayerChoice, RowsBuilder, default_batch_frames, stack
+from featurestore.encoders.base import (
+    ONE_AT_A_TIME,
+    LayerChoice,
+    RowsBuilder,
+    collect,
+    default_batch_frames,
+    stack,
+    to_device,
+)
 from featurestore.encoders.windows import Window, batches, windows
 from featurestore.errors import ConfigError
 from featurestore.spec import FeatureSpec
+from featurestore.stages import padded_batch, stage
 
 MODEL_TYPES = ("hubert", "wavlm", "wav2vec2", "data2vec-audio")
 DEFAULT_WINDOW = "30s+1s"
@@ -63,7 +72,8 @@ class SpeechEncoder:
         self._convs = list(zip(config.conv_kernel, config.conv_stride, strict=True))
         self._stride = math.prod(config.conv_stride)
         self._field = receptive_field(self._convs)
-        self._window_frames, self._margin = parse_window(window, SAMPLE_RATE_HZ / self._stride)
+        self.overlaps = device.type == "cuda"
+        self.window_frames, self._margin = parse_window(window, SAMPLE_RATE_HZ / self._stride)
         self._group_norm = getattr(config, "feat_extract_norm", "layer") == "group"
         # data2vec-audio has no such field: it is always post-norm.
         self._stable = getattr(config, "do_stable_layer_norm", False)
@@ -85,6 +95,10 @@ class SpeechEncoder:
 
     def encode(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> list[np.ndarray]:
         """Waveforms (n_samples,) float32 at 16 kHz -> (L, T, D) float32 each."""
+        return self.start(batch, max_frames)()
+
+    def start(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> Callable[[], list[np.ndarray]]:
+        """As `encode`; the function given waits for the rows."""
         builders = [RowsBuilder(self.spec.pool) for _ in batch]
         jobs = list(self._jobs(batch))
         costs = [window.stop - window.start for _, _, window in jobs]
@@ -94,7 +108,7 @@ class SpeechEncoder:
             for b, (index, _, window) in enumerate(part):
                 kept = slice(window.keep_start - window.start, window.keep_stop - window.start)
                 builders[index].add(states[b, :, kept])
-        return [builder.rows() for builder in builders]
+        return collect(builders, self.device)
 
     def _jobs(self, batch: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray, Window]]:
         """(utterance, samples of one window, window): what one row of a padded batch is made of."""
@@ -102,7 +116,7 @@ class SpeechEncoder:
             samples = normalized(waveform) if self.normalize else np.asarray(waveform, np.float32)
             if len(samples) < self._field:
                 samples = np.pad(samples, (0, self._field - len(samples)))
-            for window in windows(self.n_frames(len(samples)), self._window_frames, self._margin):
+            for window in windows(self.n_frames(len(samples)), self.window_frames, self._margin):
                 start = window.start * self._stride
                 stop = (window.stop - 1) * self._stride + self._field
                 # Samples after the last whole frame stay with an unwindowed utterance: group norm hears them too.
@@ -112,17 +126,19 @@ class SpeechEncoder:
     @torch.inference_mode()
     def _forward(self, samples: list[np.ndarray]) -> torch.Tensor:
         """Samples of each window -> (B, L, T, D) float32, rows after a window's own frames undefined."""
-        with torch.autocast(self.device.type, self.compute, enabled=self.compute != torch.float32):
-            features = self._front_end([torch.from_numpy(s).to(self.device) for s in samples])
-            lengths = torch.tensor([len(f) for f in features], device=self.device)
-            hidden = pad_sequence(features, batch_first=True)
-            frames = torch.arange(hidden.shape[1], device=self.device)
-            mask = frames < lengths[:, None] if len(set(map(len, features))) > 1 else None
+        frames = [self.n_frames(len(s)) for s in samples]
+        padded_batch(frames, max(frames))
+        waveforms = [to_device(torch.from_numpy(s), self.device) for s in samples]
+        lengths = to_device(torch.tensor(frames), self.device)
+        autocast = torch.autocast(self.device.type, self.compute, enabled=self.compute != torch.float32)
+        with stage("encode", self.device), autocast:
+            hidden = pad_sequence(self._front_end(waveforms, frames), batch_first=True)
+            numbers = torch.arange(hidden.shape[1], device=self.device)
+            mask = numbers < lengths[:, None] if len(set(frames)) > 1 else None
             return stack(self._transformer(hidden, mask), self.choice)
 
-    def _front_end(self, samples: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Convolutions and projection: one (T, D) per window."""
-        frames = [self.n_frames(len(s)) for s in samples]
+    def _front_end(self, samples: list[torch.Tensor], frames: list[int]) -> list[torch.Tensor]:
+        """Convolutions and projection: one (T, D) per window, of as many frames as given."""
         if self._group_norm:
             # Group norm takes its statistics over time, so padding would be part of them: one window at a time.
             features = [self.model.feature_extractor(s[None])[0].T for s in samples]
@@ -181,7 +197,10 @@ def normalized(waveform: np.ndarray) -> np.ndarray:
     wide = np.asarray(waveform, np.float64)
     if not len(wide):
         return np.zeros(0, np.float32)
-    return ((wide - wide.mean()) / np.sqrt(wide.var() + 1e-7)).astype(np.float32)
+    mean, deviation = wide.mean(), np.sqrt(wide.var() + 1e-7)
+    wide = wide - mean if wide is waveform else np.subtract(wide, mean, out=wide)  # an hour is 0.5 GB of float64
+    wide /= deviation
+    return wide.astype(np.float32)
 
 
 def receptive_field(convs: Sequence[tuple[int, int]]) -> int:

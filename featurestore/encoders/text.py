@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 
-from featurestore.encoders.base import LayerChoice, RowsBuilder, default_batch_frames, stack
+from featurestore.encoders.base import LayerChoice, RowsBuilder, collect, default_batch_frames, stack, to_device
 from featurestore.encoders.windows import Window, batches, windows
 from featurestore.errors import ConfigError, EncoderError
 from featurestore.spec import FeatureSpec
+from featurestore.stages import padded_batch, stage
 
 MODEL_TYPES = (
     "albert",
@@ -37,6 +39,7 @@ MODEL_TYPES = (
 POSITIONS_AFTER_PADDING = ("camembert", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl")
 MAX_TOKENS = 512  # of a default window, also where a model has more positions: memory grows with the square
 MARGIN_TOKENS = 32
+TOKENIZED_TEXTS = 1 << 16  # kept
 CPU_BATCH_TOKENS = 256  # measured: texts of 15 tokens go three times as fast as one by one
 
 
@@ -76,7 +79,11 @@ class TextEncoder:
         self._prefix, self._suffix = special_tokens(tokenizer)
         size, self._margin = parse_window(window)
         limit = max_positions(model.config, tokenizer)
+        self.overlaps = device.type == "cuda"
+        self.window_frames = size
         self._window_tokens = size - self._n_special
+        # A run asks three times for a text's tokens: its length, its rows, whether it is empty.
+        self._tokens = lru_cache(TOKENIZED_TEXTS)(self._tokenized)
         if size > limit or self._window_tokens <= 2 * self._margin:
             raise ConfigError(
                 f"--window {window}: expected at most {limit} tokens for {self.name}, and more than twice the context "
@@ -108,6 +115,10 @@ class TextEncoder:
 
     def encode(self, batch: Sequence[str], max_frames: int | None = None) -> list[np.ndarray]:
         """Texts -> (L, T, D) float32 each, T tokens or 1 for an empty text."""
+        return self.start(batch, max_frames)()
+
+    def start(self, batch: Sequence[str], max_frames: int | None = None) -> Callable[[], list[np.ndarray]]:
+        """As `encode`; the function given waits for the rows."""
         builders = [RowsBuilder(self.spec.pool) for _ in batch]
         jobs = list(self._jobs(batch))
         costs = [len(ids) for _, ids, _ in jobs]
@@ -116,7 +127,7 @@ class TextEncoder:
             states = self._forward([ids for _, ids, _ in part])
             for b, (index, ids, window) in enumerate(part):
                 builders[index].add(states[b, :, self._kept(window, len(ids))])
-        return [builder.rows() for builder in builders]
+        return collect(builders, self.device)
 
     def _kept(self, window: Window, n_ids: int) -> slice:
         """The rows of one forward pass that are kept."""
@@ -127,10 +138,9 @@ class TextEncoder:
             return slice(0 if is_first else first, n_ids if is_last else last)
         return slice(first, last) if last > first else slice(0, 1)
 
-    def _tokens(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False, truncation=False, padding=False, verbose=False)[
-            "input_ids"
-        ]
+    def _tokenized(self, text: str) -> tuple[int, ...]:
+        encoded = self.tokenizer(text, add_special_tokens=False, truncation=False, padding=False, verbose=False)
+        return tuple(encoded["input_ids"])
 
     def _jobs(self, batch: Sequence[str]) -> Iterator[tuple[int, list[int], Window]]:
         """(text, ids of one window with its special tokens, window over the text's own tokens)."""
@@ -148,11 +158,12 @@ class TextEncoder:
         for b, row in enumerate(ids):
             input_ids[b, : len(row)] = torch.tensor(row)
             mask[b, : len(row)] = 1
-        with torch.autocast(self.device.type, self.compute, enabled=self.compute != torch.float32):
-            output = self.model(
-                input_ids=input_ids.to(self.device), attention_mask=mask.to(self.device), output_hidden_states=True
-            )
-        return stack({k: output.hidden_states[k] for k in self.choice.numbers}, self.choice)
+        padded_batch([len(row) for row in ids], n_longest)
+        input_ids, mask = to_device(input_ids, self.device), to_device(mask, self.device)
+        autocast = torch.autocast(self.device.type, self.compute, enabled=self.compute != torch.float32)
+        with stage("encode", self.device), autocast:
+            output = self.model(input_ids=input_ids, attention_mask=mask, output_hidden_states=True)
+            return stack({k: output.hidden_states[k] for k in self.choice.numbers}, self.choice)
 
 
 def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from featurestore.encoders.base import ONE_AT_A_TIME, LayerChoice, RowsBuilder, default_batch_frames, stack
+from featurestore.encoders.base import (
+    ONE_AT_A_TIME,
+    LayerChoice,
+    RowsBuilder,
+    collect,
+    default_batch_frames,
+    stack,
+    to_device,
+)
 from featurestore.encoders.logmel import mel_filters
 from featurestore.encoders.windows import Window, batches, windows
 from featurestore.spec import FeatureSpec
+from featurestore.stages import padded_batch, stage
 
 MODEL_TYPES = ("whisper",)
 WINDOWS = ("pad30", "short")
@@ -57,7 +66,8 @@ class WhisperEncoder:
         self.layers_available: int = model.config.encoder_layers
         self.default_batch_frames = default_batch_frames(device, ONE_AT_A_TIME)
         self._short = window == "short"
-        self._window_frames: int = model.config.max_source_positions
+        self.overlaps = device.type == "cuda"
+        self.window_frames: int = model.config.max_source_positions
         self._filters = torch.from_numpy(mel_filters(model.config.num_mel_bins)).to(device)
         self._hann = torch.hann_window(N_FFT, device=device)
 
@@ -69,48 +79,55 @@ class WhisperEncoder:
         n_frames = self.n_frames(int(item))
         if self._short:
             return n_frames
-        return self._window_frames * len(windows(n_frames, self._window_frames, MARGIN_FRAMES))
+        return self.window_frames * len(windows(n_frames, self.window_frames, MARGIN_FRAMES))
 
     def encode(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> list[np.ndarray]:
         """Waveforms (n_samples,) float32 at 16 kHz -> (L, T, D) float32 each."""
+        return self.start(batch, max_frames)()
+
+    def start(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> Callable[[], list[np.ndarray]]:
+        """As `encode`; the function given waits for the rows."""
         builders = [RowsBuilder(self.spec.pool) for _ in batch]
         jobs = list(self._jobs(batch))
-        costs = [w.stop - w.start if self._short else self._window_frames for _, _, w in jobs]
+        costs = [w.stop - w.start if self._short else self.window_frames for _, _, w in jobs]
         for run in batches(costs, max_frames or self.default_batch_frames):
             part = [jobs[i] for i in run]
             states = self._forward([samples for _, samples, _ in part], [w.stop - w.start for _, _, w in part])
             for b, (index, _, window) in enumerate(part):
                 kept = slice(window.keep_start - window.start, window.keep_stop - window.start)
                 builders[index].add(states[b, :, kept])
-        return [builder.rows() for builder in builders]
+        return collect(builders, self.device)
 
     def _jobs(self, batch: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray, Window]]:
         """(utterance, samples of one window, window): what one row of a padded batch is made of."""
         for index, waveform in enumerate(batch):
-            for window in windows(self.n_frames(len(waveform)), self._window_frames, MARGIN_FRAMES):
+            for window in windows(self.n_frames(len(waveform)), self.window_frames, MARGIN_FRAMES):
                 samples = waveform[window.start * FRAME_SAMPLES : window.stop * FRAME_SAMPLES]
                 yield index, np.asarray(samples, np.float32), window
 
     @torch.inference_mode()
     def _forward(self, samples: list[np.ndarray], n_frames: list[int]) -> torch.Tensor:
         """Samples of each window -> (B, L, T, D) float32, rows after a window's own frames undefined."""
-        n_longest = max(n_frames) if self._short else self._window_frames
+        n_longest = max(n_frames) if self._short else self.window_frames
         # stft with center=True mirrors at the window's end: what Whisper does at 30 s. A short window must instead
         # hear silence after its end, or the mirror would lie where its batch mates decide.
-        full = n_longest == self._window_frames
+        full = n_longest == self.window_frames
         padded = torch.zeros(len(samples), n_longest * FRAME_SAMPLES + (0 if full else N_FFT))
         for b, s in enumerate(samples):
             padded[b, : len(s)] = torch.from_numpy(s)
-        mel = self._log_mel(padded.to(self.device))[..., : 2 * n_longest]
+        padded_batch(n_frames, n_longest)
+        on_device, lengths = to_device(padded, self.device), to_device(torch.tensor(n_frames), self.device)
+        with stage("mel", self.device):
+            mel = self._log_mel(on_device)[..., : 2 * n_longest]
         mask = None
         if self._short:
-            lengths = torch.tensor(n_frames, device=self.device)
             valid = torch.arange(2 * n_longest, device=self.device) < 2 * lengths[:, None]
             # The first convolution zero-pads at an utterance's end; the second never looks past it.
             mel = mel * valid[:, None]
             if len(set(n_frames)) > 1:
                 mask = valid[:, ::2][:, None, None, :]
-        with torch.autocast(self.device.type, self.compute, enabled=self.compute != torch.float32):
+        autocast = torch.autocast(self.device.type, self.compute, enabled=self.compute != torch.float32)
+        with stage("encode", self.device), autocast:
             return stack(self._transformer(mel, mask), self.choice)
 
     def _log_mel(self, padded: torch.Tensor) -> torch.Tensor:

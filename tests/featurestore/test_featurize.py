@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,34 @@ def test_out_of_memory_halves_the_batch_and_goes_on(corpus: Manifest) -> None:
     assert "out of memory" in next(r.error for r in results if r.rows is None)
 
 
+def test_a_batch_is_sent_before_the_rows_of_the_one_before_are_there(corpus: Manifest) -> None:
+    events: list[str] = []
+
+    class Overlapping(Recorder):
+        overlaps = True
+
+        def start(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> Callable[[], list[np.ndarray]]:
+            n = len(self.batches)
+            events.append(f"start {n}")
+            rows = self.encode(batch, max_frames)
+
+            def wait() -> list[np.ndarray]:
+                events.append(f"wait {n}")
+                return rows
+
+            return wait
+
+    items = [Item(key, corpus.audio_path(i)) for i, key in enumerate(corpus.keys)]
+    items.append(Item("absent", Path("absent.wav")))
+    found = {each.key: each for each in iter_encode(Overlapping(), items)}
+    assert events == [
+        "start 0", "start 1", "wait 0", "start 2", "wait 1", "start 3", "wait 2", "wait 3",
+    ]  # fmt: skip
+    for each in iter_encode(Recorder(), items):
+        np.testing.assert_array_equal(found[each.key].rows, each.rows)
+    assert found["absent"].rows is None
+
+
 def test_an_error_of_the_encoder_itself_is_not_swallowed(corpus: Manifest, store: FeatureStore) -> None:
     def broken(batch: Sequence[np.ndarray], max_frames: int) -> None:
         raise RuntimeError("shapes do not match")
@@ -265,9 +294,12 @@ def test_an_interrupt_while_writing_waits_for_the_utterance(
         append(self, *args, **options)
 
     monkeypatch.setattr(FeatureWriter, "append", append_interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        featurize(corpus, Recorder(), store, "mel")
-    assert set(store["mel"]) == {"g"}
+    with pytest.raises(Interrupted) as caught:
+        featurize(corpus, Recorder(lambda batch, max_frames: time.sleep(0.05)), store, "mel")
+    # All that was encoded by then is whole, in order, and counted.
+    assert 1 <= caught.value.report.done == len(store["mel"]) < 6
+    assert set(store["mel"]) == set(["g", "e", "c d", "a/../b", "f"][: caught.value.report.done])
+    assert store["mel"].verify() == []
 
 
 def test_it_runs_in_a_thread_that_may_not_set_signal_handlers(corpus: Manifest, store: FeatureStore) -> None:

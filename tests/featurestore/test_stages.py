@@ -1,0 +1,52 @@
+"""The stage clock: seconds by stage from every thread, nothing when nobody measures."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import soundfile
+
+from featurestore.encoders import load_encoder
+from featurestore.featurize import featurize
+from featurestore.manifest import Manifest
+from featurestore.stages import STAGES, StageClock, measured, padded_batch, stage
+from featurestore.store import FeatureStore
+
+
+def test_seconds_are_summed_over_threads_and_only_while_measured() -> None:
+    def work(_: int) -> None:
+        with stage("decode"):
+            time.sleep(0.02)
+
+    with measured(StageClock()) as clock, ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+        padded_batch([3, 5], 5)
+    work(0)
+    padded_batch([1], 1)
+    assert clock.seconds()["decode"] >= 0.08
+    assert clock.seconds()["write"] == clock.busy_s() == 0.0
+    assert clock.batches == [((3, 5), 5)]
+    assert list(clock.seconds()) == list(STAGES)
+
+
+def test_a_run_is_measured_without_changing_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        soundfile.write(tmp_path / f"{i}.wav", 0.1 * rng.standard_normal(8_000 * (i + 1)), 16_000)
+    table = pa.table({"utterance_id": list("abcd"), "path": [f"{i}.wav" for i in range(4)]})
+    manifest, encoder = Manifest(table, root=tmp_path), load_encoder("tiny-hubert", device="cpu")
+    store = FeatureStore.create(tmp_path / "store")
+    featurize(manifest, encoder, store, "plain")
+    with measured(StageClock()) as clock:
+        report = featurize(manifest, encoder, store, "measured")
+    seconds = clock.seconds()
+    assert all(seconds[name] > 0 for name in ("decode", "encode", "pack", "copy", "write"))
+    assert seconds["mel"] == 0.0
+    assert clock.busy_s() <= report.wall_s
+    assert sorted(n for frames, _ in clock.batches for n in frames) == sorted(
+        encoder.n_frames(8_000 * (i + 1)) for i in range(4)
+    )
+    names = [sorted(p.name for p in (store.path / s).glob("seg-*")) for s in ("plain", "measured")]
+    assert names[0] == names[1]
