@@ -15,6 +15,7 @@ import typer
 from typer import Option
 
 from benchmarks.commands import bench_app
+from ensemble.commands.ablate import ablate
 from ensemble.commands.compare import compare
 from ensemble.commands.evaluate import evaluate
 from ensemble.commands.export import export
@@ -34,7 +35,7 @@ from featurestore.terminal import Commands, say, typer_app
 DATA, MODELS, TOOLS = "Corpora and features", "Members and ensembles", "Tools"
 
 Commands.order = (
-    "prepare", "split", "audit", "transcribe", "featurize", "fit-deepser", "fit-meta", "compare",
+    "prepare", "split", "audit", "transcribe", "featurize", "fit-deepser", "ablate", "fit-meta", "compare",
     "evaluate", "submit", "predict", "export", "run", "demo", "store", "bench",
 )  # fmt: skip
 app = typer_app(cls=Commands)
@@ -86,6 +87,7 @@ app.command("transcribe", rich_help_panel=DATA)(transcribe)
 app.command("featurize", rich_help_panel=DATA)(featurize)
 app.add_typer(store_app, name="store", rich_help_panel=DATA)
 app.command("fit-deepser", rich_help_panel=MODELS)(fit_deepser)
+app.command("ablate", rich_help_panel=MODELS)(ablate)
 app.command("fit-meta", rich_help_panel=MODELS)(fit_meta)
 app.command("compare", rich_help_panel=MODELS)(compare)
 app.command("evaluate", rich_help_panel=MODELS)(evaluate)

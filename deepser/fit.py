@@ -43,14 +43,16 @@ def fit_member(
     *,
     device: str = "auto",
     overwrite: bool = False,
+    into: FeatureStore | None = None,
     progress: Callable[[str, int, int, str], None] | None = None,
 ) -> Member:
     """Fit a member's fold models, then write `posteriors/<name>` into the store; both are continued where they stopped.
 
+    into: another store for the posteriors than the features'.
     progress: called with (fold name, steps done, steps in all, what is going on). Raises ConfigError when `directory`
     holds a member with other settings, features or labels, listing each difference; `overwrite` starts it anew.
     """
-    directory = Path(directory)
+    directory, into = Path(directory), store if into is None else into
     on = pick_device(device)
     config = replace(config, train=replace(config.train, precision=resolve_precision(config.train.precision, on)))
     targets = Targets.from_manifest(manifest, ratings=config.train.targets == "vote-dropping")
@@ -63,16 +65,18 @@ def fit_member(
         if directory.exists():
             Member.load(directory)  # only ever removes what is a member's run directory
             shutil.rmtree(directory)
-        if posteriors in store:
-            store.remove(posteriors)
+        if posteriors in into:
+            into.remove(posteriors)
     _open_directory(member, targets, plan)
+    if _is_finished(into, posteriors, member, plan, targets):
+        return member
     total = PosteriorMean(len(targets.keys), len(member.columns))
     with one_thread() if on.type == "cpu" and config.network.d < MANY_THREADS_D else nullcontext():
         for fold in range(len(plan.names)):
             network = _fit_fold(member, data, plan, fold, manifest, on, progress)
             judged = plan.judged_at(fold)
             total.add(judged, *trainer.predict(network, data, judged, config.train, on))
-    _write_posteriors(store, posteriors, member, plan, targets, total)
+    _write_posteriors(into, posteriors, member, plan, targets, total)
     return member
 
 
@@ -217,13 +221,22 @@ def _hold_out(member: Member, targets: Targets, at: Indices, manifest: Manifest)
     return train_at, dev_at
 
 
-def _write_posteriors(
-    store: FeatureStore, name: str, member: Member, plan: FoldPlan, targets: Targets, total: PosteriorMean
-) -> None:
+def _is_finished(store: FeatureStore, name: str, member: Member, plan: FoldPlan, targets: Targets) -> bool:
+    """Are there all weights, and the posteriors that they give?"""
+    made = [(member.directory / f"fold-{fold}" / "model.safetensors").exists() for fold in plan.names]
+    if not all(made) or name not in store:
+        return False
+    posteriors = store[name]
+    judged = {int(i) for fold in range(len(plan.names)) for i in plan.judged_at(fold)}
+    same = posteriors.spec.fingerprint == _posteriors_spec(member, plan).fingerprint
+    return same and all(targets.keys[i] in posteriors for i in judged)
+
+
+def _posteriors_spec(member: Member, plan: FoldPlan) -> FeatureSpec:
     digest = hashlib.sha256()
     for path in member.weights():
         digest.update(path.read_bytes())
-    spec = FeatureSpec(
+    return FeatureSpec(
         kind="posteriors",
         encoder=member.config.name,
         weights=f"sha256:{digest.hexdigest()[:16]}",
@@ -233,6 +246,12 @@ def _write_posteriors(
         columns=member.columns,
         extra=(("oof", plan.oof), ("folds", plan.rule), ("features", ",".join(member.config.features))),
     )
+
+
+def _write_posteriors(
+    store: FeatureStore, name: str, member: Member, plan: FoldPlan, targets: Targets, total: PosteriorMean
+) -> None:
+    spec = _posteriors_spec(member, plan)
     posteriors, logits = total.means()
     with store.writer(name, spec, provenance={"member": member.config.name}) as writer:
         for i in np.flatnonzero(total.count):

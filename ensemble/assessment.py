@@ -144,6 +144,11 @@ def assess(
     )
 
 
+def scored(system: System, manifest: Manifest, attributes: tuple[str, ...]) -> Scored:
+    """A system's word on every utterance of `manifest`, of the classes and these attributes, beside what is true."""
+    return _judge(system, manifest, attributes).scored
+
+
 def _shared(manifest: Manifest, *systems: System) -> tuple[str, ...]:
     """The scheme's attributes, in its order, that all the systems predict."""
     return tuple(a for a in manifest.scheme.attributes if all(a in system.attributes for system in systems))

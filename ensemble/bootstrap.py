@@ -5,7 +5,7 @@ are clusters: speakers. Every score is a function of sums over utterances (confu
 up over clusters; a resample is then a row of counts times a table of sums, and a thousand of them one matrix product.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -107,6 +107,25 @@ class Sums:
             "uar": _ratio(recall.sum(-1), (support > 0).sum(-1)),
         }
         return found | {f"f1_{name}": f1[..., c] for c, name in enumerate(self.classes)}
+
+
+@dataclass(frozen=True)
+class MeanSums(Sums):
+    """Sums of M systems side by side, values (G, M * K): a score is the mean over the systems."""
+
+    n_systems: int = 1
+
+    @classmethod
+    def of(cls, sums: Sequence[Sums]) -> "MeanSums":
+        """Systems on the same utterances, with the same classes, attributes and means."""
+        first = sums[0]
+        values = np.concatenate([each.values for each in sums], 1)
+        return cls(first.classes, first.attributes, first.means, values, len(sums))
+
+    def scores(self, values: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        values = self.values.sum(0) if values is None else values
+        each = [Sums.scores(self, part) for part in np.split(values, self.n_systems, axis=-1)]
+        return {name: np.mean([own[name] for own in each], 0) for name in each[0]}
 
 
 @dataclass(frozen=True)

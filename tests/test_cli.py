@@ -33,7 +33,8 @@ REPO = Path(__file__).resolve().parents[1]
 COMMANDS = [
     *("split", "audit"),
     *(f"prepare {name}" for name in (*CORPORA, "csv")),
-    *("transcribe", "featurize", "fit-deepser", "fit-meta", "compare", "evaluate", "predict", "export", "run", "demo"),
+    *("transcribe", "featurize", "fit-deepser", "ablate", "fit-meta", "compare", "evaluate", "predict", "export"),
+    *("run", "demo"),
     *("submit task1", "submit task2", "submit check"),
     *("store ls", "store info", "store verify", "store compact", "store rm", "store import", "store export"),
     *("store push", "store pull"),

@@ -1,0 +1,282 @@
+"""MEDUSA's Table 2 on any corpus, and any systems side by side: each trained over the folds, set against the first.
+
+A system is trained as one or more members (feature lists x seeds); its scores are means over them. Differences are
+paired: both systems on the same utterances, resampled by speaker.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepser.config import MemberConfig, to_dict
+from deepser.fit import fit_member
+from deepser.folds import FoldPlan
+from deepser.metrics import ScoreRow, jsonable
+from deepser.targets import Targets
+from ensemble.assessment import scored
+from ensemble.bootstrap import Comparison, Interval, MeanSums, bootstrap, compare
+from ensemble.evaluation import evaluate_posteriors
+from ensemble.parts import parts_of
+from ensemble.systems import from_store
+from featurestore.errors import ConfigError
+from featurestore.manifest import Manifest
+from featurestore.store import FeatureStore
+
+FULL = "full system"
+
+Progress = Callable[[float, str], None]  # (share done, what is going on)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A system to be trained, as one member or more; without members it can't be, and `why_not` says why.
+
+    table2: how much the paper's macro-F1 changed, relative, in per cent.
+    """
+
+    name: str
+    about: str
+    members: tuple[MemberConfig, ...] = ()
+    why_not: str = ""
+    table2: float | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A trained system on one part of a corpus. against: the first system less nothing; of the others, this - first."""
+
+    row: ScoreRow
+    intervals: dict[str, Interval]
+    against: Comparison | None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a variant: `results` by part, parameters of its (first) network, seconds spent in epochs."""
+
+    variant: Variant
+    n_parameters: int
+    train_s: float
+    results: dict[str, Result]
+
+
+@dataclass(frozen=True)
+class Ablations:
+    """Every system, trained or not, in the order asked for; the first that was trained is what others are held to."""
+
+    trained: tuple[Trained, ...]
+    left_out: tuple[Variant, ...]
+    folds: tuple[str, ...]
+    rule: str
+    n_speakers: dict[str, int]
+    n_resamples: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able values."""
+        systems = [
+            {
+                "name": each.variant.name, "about": each.variant.about, "table2_percent": each.variant.table2,
+                "members": [{"name": m.name, "features": m.features, "seed": m.train.seed}
+                            for m in each.variant.members],
+                "n_parameters": each.n_parameters, "train_s": each.train_s,
+                "parts": {
+                    part: {
+                        **result.row.to_dict(),
+                        "intervals": {name: [i.value, i.low, i.high] for name, i in result.intervals.items()},
+                        "against": None if result.against is None else result.against.to_dict(),
+                    }
+                    for part, result in each.results.items()
+                },
+            }
+            for each in self.trained
+        ]  # fmt: skip
+        left_out = [{"name": each.name, "about": each.about, "why": each.why_not} for each in self.left_out]
+        return jsonable({
+            "folds": self.folds, "rule": self.rule, "n_speakers": self.n_speakers, "n_resamples": self.n_resamples,
+            "systems": systems, "left_out": left_out,
+        })  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One part of the system taken out; why_not gives the reason where it does not apply, else ""."""
+
+    about: str
+    table2: float
+    change: Callable[[MemberConfig], MemberConfig]
+    why_not: Callable[[MemberConfig, Targets], str]
+
+
+def _train(config: MemberConfig, **changes: Any) -> MemberConfig:
+    return replace(config, train=replace(config.train, **changes))
+
+
+def _without_attributes(config: MemberConfig) -> MemberConfig:
+    stages = config.train.stages
+    return _train(config, stages=tuple(replace(s, loss=replace(s.loss, attribute_weight=0.0)) for s in stages))
+
+
+def _same_targets(config: MemberConfig, targets: Targets) -> str:
+    if config.train.targets == "one-hot":
+        return "the full system's targets are one-hot already"
+    same = np.array_equal(targets.soft, targets.one_hot)
+    return "the corpus has no votes that disagree, so that soft targets are the labels" if same else ""
+
+
+def _one_task(config: MemberConfig, targets: Targets) -> str:
+    if not targets.attributes or np.isnan(targets.attribute_values).all():
+        return "the corpus has no attributes, so that classes are the only task"
+    both = all(s.loss.attribute_weight and s.loss.classification_weight for s in config.train.stages)
+    return "" if both else "not every stage of the full system learns classes and attributes"
+
+
+# Table 2 of MEDUSA (arXiv 2506.09556), with its relative changes of macro-F1 (mean over four members, full = .421).
+ABLATIONS = {
+    "one-hot": Ablation(
+        "the consensus label as target in place of the votes", -8.23, lambda c: _train(c, targets="one-hot"),
+        _same_targets,
+    ),
+    "late-fusion": Ablation(
+        "no fusion Encs: the modalities meet in the head", -6.31,
+        lambda c: replace(c, network=replace(c.network, kind="late-fusion")),
+        lambda c, _: "" if c.network.kind == "deepser" else f"the full system's network is {c.network.kind}",
+    ),
+    "no-mixup": Ablation(
+        "no Manifold MixUp", -2.93, lambda c: _train(c, mixup_p=0.0),
+        lambda c, _: "" if c.train.mixup_p else "the full system has no MixUp",
+    ),
+    "no-multitask": Ablation("classes alone, no attributes", -2.18, _without_attributes, _one_task),
+    "no-stage2": Ablation(
+        "stage 1 alone", -1.20, lambda c: _train(c, stages=c.train.stages[:1]),
+        lambda c, _: "" if len(c.train.stages) > 1 else "the full system has one stage",
+    ),
+}  # fmt: skip
+
+
+def named(config: MemberConfig) -> MemberConfig:
+    """The member named after its network, features, seed and a digest of all settings: another setting, another member.
+
+    So tables that share a directory share the members that they have in common.
+    """
+    settings = json.dumps([config.features, to_dict(config.network), to_dict(config.train)], sort_keys=True)
+    digest = hashlib.blake2b(settings.encode(), digest_size=4).hexdigest()
+    features = "_".join(ref.replace("@", ".").replace("/", "-") for ref in config.features)
+    return replace(config, name=f"{config.network.kind}-{features}-s{config.train.seed}-{digest}")
+
+
+def ablations_of(
+    members: Sequence[MemberConfig], manifest: Manifest, only: Sequence[str] = (), about: str = "nothing taken out"
+) -> list[Variant]:
+    """The full system and its ablations; those that would change nothing on this corpus say why.
+
+    members: the full system's, one for each feature list and seed.
+    """
+    unknown = [name for name in only if name not in ABLATIONS]
+    if unknown:
+        raise ConfigError(f"There is no ablation {unknown[0]!r}; there are {', '.join(ABLATIONS)}.")
+    targets = Targets.from_manifest(manifest)
+    variants = [Variant(FULL, about, tuple(map(named, members)))]
+    for name, each in ABLATIONS.items():
+        if only and name not in only:
+            continue
+        reasons = [reason for m in members if (reason := each.why_not(m, targets))]
+        changed = () if reasons else tuple(named(each.change(m)) for m in members)
+        variants.append(Variant(name, each.about, changed, reasons[0] if reasons else "", each.table2))
+    return variants
+
+
+def run_variants(
+    store: FeatureStore,
+    manifest: Manifest,
+    variants: Sequence[Variant],
+    plan: FoldPlan,
+    directory: Path,
+    *,
+    cv: str | None = None,
+    device: str = "auto",
+    n_resamples: int = 1000,
+    progress: Progress | None = None,
+) -> Ablations:
+    """Train every variant and compare; members and their posteriors lie in `directory`, nothing in `store`.
+
+    A second run goes on where the first stopped. Raises ConfigError where no variant can be trained.
+    """
+    runnable = [each for each in variants if each.members]
+    if not runnable:
+        raise ConfigError(f"Nothing can be trained: {'; '.join(each.why_not for each in variants)}.")
+    directory.mkdir(parents=True, exist_ok=True)
+    into = FeatureStore.open_or_create(directory / "posteriors")
+    todo = [(variant, member) for variant in runnable for member in variant.members]
+    n_parameters: dict[str, int] = {}
+    for number, (variant, member) in enumerate(todo):
+
+        def on_step(fold: str, done: int, total: int, what: str, number: int = number, name: str = member.name) -> None:
+            if progress is not None:
+                share = (plan.names.index(fold) + done / total) / len(plan.names)
+                progress((number + share) / len(todo), f"{name}: fold {fold}, {what}")
+
+        fitted = fit_member(
+            store, manifest, member, plan, directory / member.name, device=device, into=into, progress=on_step
+        )  # fmt: skip
+        n_parameters[variant.name] = sum(p.numel() for p in fitted.new_network().parameters())
+    if progress is not None:
+        progress(1.0, "comparing")
+    results, n_speakers = _results(into, manifest, runnable, cv, n_resamples)
+    trained = [
+        Trained(each, n_parameters[each.name], _train_s(directory, each), results[each.name]) for each in runnable
+    ]
+    left_out = tuple(each for each in variants if not each.members)
+    return Ablations(tuple(trained), left_out, plan.names, plan.rule, n_speakers, n_resamples)
+
+
+def _results(
+    into: FeatureStore, manifest: Manifest, variants: Sequence[Variant], cv: str | None, n_resamples: int
+) -> tuple[dict[str, dict[str, Result]], dict[str, int]]:
+    """Results by variant and part, and the number of speakers (or utterances of unknown ones) of each part."""
+    first = variants[0]
+    one = from_store(into, first.members[0].name, manifest)
+    parts = parts_of(manifest, one.name, set(one.keys), cv=cv or one.fold_column or None)
+    results: dict[str, dict[str, Result]] = {each.name: {} for each in variants}
+    n_speakers = {}
+    for part, rows in parts.items():
+        systems = {m.name: from_store(into, m.name, manifest) for each in variants for m in each.members}
+
+        def sums_of(variant: Variant, attributes: tuple[str, ...], rows: Any = rows, systems: Any = systems) -> Any:
+            told = [scored(systems[m.name], rows.manifest, attributes) for m in variant.members]
+            return MeanSums.of([replace(each, means={}).sums() for each in told])
+
+        def attributes_of(*those: Variant, systems: Any = systems) -> tuple[str, ...]:
+            own = [systems[m.name].attributes for each in those for m in each.members]
+            return tuple(name for name in manifest.scheme.attributes if all(name in found for found in own))
+
+        for each in variants:
+            evaluations = {
+                m.name: evaluate_posteriors(into, rows.manifest, m.name, rows.folds) for m in each.members
+            }  # fmt: skip
+            one_evaluation = next(iter(evaluations.values()))
+            row = (
+                ScoreRow.over_seeds(each.name, evaluations)
+                if len(evaluations) > 1
+                else ScoreRow.of(each.name, one_evaluation)
+            )
+            own = sums_of(each, attributes_of(each))
+            n_speakers[part] = len(own.values)
+            against = None
+            if each is not first:
+                shared = attributes_of(first, each)
+                pair = sums_of(each, shared), sums_of(first, shared)
+                if pair[0].values.shape == pair[1].values.shape and n_resamples:
+                    against = compare(*pair, (each.name, first.name), n_resamples)
+            results[each.name][part] = Result(row, bootstrap(own, n_resamples), against)
+    return results, n_speakers
+
+
+def _train_s(directory: Path, variant: Variant) -> float:
+    """Seconds in the epochs of all folds, from their metrics."""
+    files = [path for m in variant.members for path in (directory / m.name).glob("fold-*/metrics.jsonl")]
+    return sum(json.loads(line)["seconds"] for path in files for line in path.read_text().splitlines())

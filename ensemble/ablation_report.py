@@ -1,0 +1,143 @@
+"""Ablations and presets as tables: for the terminal, and as markdown to be kept."""
+
+import math
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from deepser.report import TITLES, number
+from ensemble.ablation import Ablations, Result, Trained
+from ensemble.bootstrap import Interval
+from featurestore.terminal import told_seconds
+
+SHOWN = ("macro_f1", "accuracy", "uar", "mean_ccc")
+COMPARED = ("macro_f1", "uar")
+# Too much for a terminal's width.
+PAGE_ONLY = ("macro-F1\n95 %", "UAR\n95 %", "macro-F1\nby fold", "change of\nUAR, 95 %", "parameters")
+
+
+def ablation_table(found: Ablations) -> Group:
+    """A table for each part of the corpus, then what does not apply and why."""
+    shown: list[RenderableType] = []
+    for part in found.n_speakers:
+        table = Table(title=_title(found, part), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+        headers = _headers(found, part)
+        shown_here = [n for n, header in enumerate(headers) if header not in PAGE_ONLY]
+        for n in shown_here:
+            table.add_column(headers[n], justify="right" if n else "left", no_wrap=n == 0)
+        for cells in _rows(found, part):
+            table.add_row(*(Text(cells[n]) for n in shown_here))
+        shown.append(table)
+    shown += [Text(f"{each.name} ({each.about}): left out, {each.why_not}.") for each in found.left_out]
+    return Group(*shown)
+
+
+def ablation_markdown(found: Ablations, heading: str, command: str = "") -> str:
+    """The same as a page: the command that made it, what was trained, the tables and how to read them."""
+    lines = [f"# {heading}", ""]
+    if command:
+        lines += ["```console", command, "```", ""]
+    for part in found.n_speakers:
+        headers = [header.replace("\n", " ") for header in _headers(found, part)]
+        lines += [f"{_title(found, part)}.", ""]
+        lines += [_line(headers), _line(["---", *["---:"] * (len(headers) - 1)])]
+        lines += [_line(cells) for cells in _rows(found, part)] + [""]
+    lines += [f"- {each.variant.name}: {each.variant.about}{_members(each)}." for each in found.trained]
+    lines += [f"- {each.name} ({each.about}): left out, {each.why_not}." for each in found.left_out]
+    told = found.trained[0].variant.name
+    lines += [
+        "",
+        f"Differences are from {told}, on the same utterances; intervals are 95 %, from {found.n_resamples:,} "
+        "resamples of speakers; p from swapping the two systems speaker by speaker.",
+    ]
+    if any(each.variant.table2 is not None for each in found.trained):
+        lines += ["The last column is the relative change of macro-F1 that MEDUSA's Table 2 gives, on MSP-Podcast."]
+    return "\n".join(lines) + "\n"
+
+
+def _title(found: Ablations, part: str) -> str:
+    n = len(found.folds)
+    return f"{part}: {n} fold{'s' if n > 1 else ''} ({found.rule}), {found.n_speakers[part]:,} speakers"
+
+
+def _scores(found: Ablations, part: str) -> list[str]:
+    rows = [each.results[part].row for each in found.trained]
+    return [score for score in SHOWN if any(score in row.scores for row in rows)]
+
+
+def _headers(found: Ablations, part: str) -> list[str]:
+    headers = ["system"]
+    for score in _scores(found, part):
+        headers.append(TITLES[score])
+        headers += [f"{TITLES[score]}\n95 %"] if score in COMPARED else []
+    rows = [each.results[part].row for each in found.trained]
+    headers += [f"{TITLES[score]}\nby fold" for score in COMPARED if any(score in row.folds for row in rows)]
+    headers += [f"change of\n{TITLES[score]}, 95 %" for score in COMPARED]
+    headers += ["p\nmacro-F1", "change\nin %"]
+    headers += ["paper\nin %"] if _has_table2(found) else []
+    return [*headers, "parameters", "epochs took"]
+
+
+def _rows(found: Ablations, part: str) -> list[list[str]]:
+    own = [each.results[part] for each in found.trained]
+    by_fold = [score for score in COMPARED if any(score in each.row.folds for each in own)]
+    rows = []
+    for each, result in zip(found.trained, own, strict=True):
+        cells = [each.variant.name]
+        for score in _scores(found, part):
+            cells.append(number(result.row.scores.get(score, math.nan)))
+            cells += [_interval(result.intervals.get(score))] if score in COMPARED else []
+        cells += [_by_fold(result, score) for score in by_fold]
+        cells += [_change(result, score) for score in COMPARED]
+        cells += _relative(result)
+        if _has_table2(found):
+            cells.append("" if each.variant.table2 is None else f"{each.variant.table2:+.1f}")
+        rows.append([*cells, told_count(each.n_parameters), told_seconds(each.train_s)])
+    return rows
+
+
+def told_count(n: int) -> str:
+    """ "60.1 M", "350 k"."""
+    return f"{n / 1e6:.1f} M" if n >= 1e6 else f"{n / 1e3:.0f} k"
+
+
+def _has_table2(found: Ablations) -> bool:
+    return any(each.variant.table2 is not None for each in found.trained)
+
+
+def _interval(interval: Interval | None) -> str:
+    return "" if interval is None or math.isnan(interval.low) else f"{interval.low:.3f} to {interval.high:.3f}"
+
+
+def _by_fold(result: Result, score: str) -> str:
+    spread = result.row.folds.get(score)
+    return "" if spread is None else f"{spread.mean:.3f} ± {spread.std:.3f}"
+
+
+def _change(result: Result, score: str) -> str:
+    if result.against is None or score not in result.against.differences:
+        return ""
+    found = result.against.differences[score]
+    return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+
+
+def _relative(result: Result) -> list[str]:
+    """p of macro-F1, and its relative change in per cent."""
+    if result.against is None or "macro_f1" not in result.against.differences:
+        return ["", ""]
+    found = result.against.differences["macro_f1"]
+    return [f"{found.p:.3f}", f"{100 * found.value / found.second:+.1f}" if found.second else ""]
+
+
+def _members(trained: Trained) -> str:
+    """The members behind a row, where they are more than one or the features differ from row to row."""
+    told = "; ".join(f"{', '.join(m.features)}, seed {m.train.seed}" for m in trained.variant.members)
+    epochs = " + ".join(str(stage.epochs) for stage in trained.variant.members[0].train.stages)
+    return f" ({told}; {epochs} epochs)"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,106 @@
+"""`medusa ablate`."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from typer import BadParameter
+
+from featurestore.errors import ConfigError
+from featurestore.terminal import (
+    CvOption,
+    DeviceOption,
+    ManifestOption,
+    RunsOption,
+    StoreOption,
+    bar,
+    console,
+    panel,
+    reads,
+    say,
+    split_names,
+    training,
+    writes,
+)
+
+what = panel("Systems")
+
+
+def ablate(
+    manifest: ManifestOption,
+    features: Annotated[
+        list[str] | None, reads("a,b@3+4: a member's feature sets; given again: a further member, means are told.")
+    ] = None,
+    store: StoreOption = Path("store"),
+    cv: CvOption = None,
+    folds: Annotated[int, reads("Speaker-disjoint folds within split train.", min=1)] = 1,
+    preset: Annotated[str, what("The full system.")] = "medusa",
+    only: Annotated[
+        str | None, what("Of one-hot, late-fusion, no-mixup, no-multitask, no-stage2; default: all.")
+    ] = None,
+    presets: Annotated[str | None, what("Presets side by side in place of ablations: medusa,srpol-task1,...")] = None,
+    change: Annotated[
+        list[str] | None, what("Any setting in config.json: network.d=128; of one preset: NAME:network.d=64.", "--set")
+    ] = None,
+    seeds: Annotated[str, training("A member for each; comma-separated.")] = "0",
+    resamples: Annotated[int, training("Of speakers, for intervals and p.", min=1)] = 1000,
+    name: Annotated[str, writes("Of the run directory; tables in one directory share members.")] = "ablations",
+    runs: RunsOption = Path("runs"),
+    json_file: Annotated[Path | None, writes("Write every score.", "--json")] = None,
+    markdown: Annotated[Path | None, writes("Write the tables as a page.")] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Take one part after another out of a system (MEDUSA's Table 2), or set presets side by side; train and compare.
+
+    Nothing is written into the store. A run that was stopped goes on where it was. What does not apply (no votes, no
+    attributes) is named with the reason.
+
+    Example: `medusa ablate -m corpus.csv --cv fold --features wavlm-large,roberta-large --markdown ablations.md`
+    """
+    from deepser.folds import plan_folds
+    from deepser.presets import find_preset, parse_changes
+    from ensemble.ablation import ablations_of, run_variants
+    from ensemble.ablation_report import ablation_markdown, ablation_table
+    from ensemble.preset_table import members_of, preset_variants
+    from featurestore.manifest import Manifest
+    from featurestore.store import FeatureStore
+
+    if cv is not None and folds != 1:
+        raise ConfigError("--cv names the folds and --folds makes them; give one of the two.")
+    if presets is not None and only is not None:
+        raise ConfigError("--only chooses ablations, and --presets sets presets side by side; give one of the two.")
+    table, lists, numbers = Manifest.read(manifest), [split_names(text) for text in features or []], _numbers(seeds)
+    if presets is None:
+        members = members_of(find_preset(preset), lists, numbers, parse_changes(change or []))
+        variants = ablations_of(members, table, split_names(only or ""), f"preset {preset}")
+    else:
+        variants = preset_variants(split_names(presets), lists, numbers, change or [])
+    directory, kind = runs / name, "ablations" if presets is None else "presets"
+    with bar(directory.name, 1) as show:
+        found = run_variants(
+            FeatureStore.open(store), table, variants, plan_folds(table, cv=cv, n_folds=folds), directory, cv=cv,
+            device=device, n_resamples=resamples,
+            progress=lambda share, text: show(share, 1, text),
+        )  # fmt: skip
+    console().print(ablation_table(found))
+    texts = {json_file or directory / f"{kind}.json": json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n"}
+    if markdown is not None:
+        texts[markdown] = ablation_markdown(
+            found, f"{kind.capitalize()} on {table.name}", shlex.join(["medusa", *sys.argv[1:]])
+        )
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        say(f"wrote {path}")
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        found = [int(part) for part in split_names(text)]
+    except ValueError:
+        found = []
+    if not found:
+        raise BadParameter(f"{text!r}: numbers, comma-separated, are expected.", param_hint="--seeds")
+    return found
