@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import soundfile
@@ -16,12 +17,22 @@ MP3_SLACK_FRAMES = 4 * 1152  # an MP3 header counts encoder delay and padding th
 OPEN_LENGTH_BYTES = 0x7FFFFF00
 
 
-def decode(path: Path | str) -> np.ndarray:
+class Recording(Protocol):
+    """Audio that is not a file as it lies there, such as an augmented one; see `decode` and `duration_s`."""
+
+    def decode(self) -> np.ndarray: ...
+
+    def duration_s(self) -> float: ...
+
+
+def decode(path: Path | str | Recording) -> np.ndarray:
     """Decode one file: (n_samples,) float32, mono (mean of the channels), 16 kHz (soxr, high quality).
 
     Integer formats are scaled to [-1, 1); float files keep their values, also beyond 1. n_samples >= 1.
     Raises AudioError for a missing, empty, truncated, unreadable or non-audio file and for NaN or infinite samples.
     """
+    if not isinstance(path, Path | str):
+        return path.decode()
     with _open(path) as file:
         blocks = []
         try:
@@ -57,8 +68,10 @@ def decode(path: Path | str) -> np.ndarray:
     return np.ascontiguousarray(mono, dtype=np.float32)
 
 
-def duration_s(path: Path | str) -> float:
+def duration_s(path: Path | str | Recording) -> float:
     """Seconds of audio by the file's header, without decoding; AudioError as in `decode` for what a header can tell."""
+    if not isinstance(path, Path | str):
+        return path.duration_s()
     with _open(path) as file:
         return float(file.frames / file.samplerate)
 

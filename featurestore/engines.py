@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from featurestore.augment import View
 from featurestore.errors import ConfigError, EncoderError
 from featurestore.featurize import FeaturizeReport, featurize
 from featurestore.sharding import Shard
@@ -24,24 +25,30 @@ Progress = Callable[[int, int, float], None]
 
 @dataclass(frozen=True)
 class Job:
-    """All that a process needs. encoder: arguments of `load_encoder`; options: of `featurize`."""
+    """All that a process needs. encoder: arguments of `load_encoder`; options: of `featurize`; view: None for clean."""
 
     manifest: Path
     store: Path
     name: str
     encoder: dict[str, Any]
     options: dict[str, Any] = field(default_factory=dict)
+    view: View | None = None
 
     def run(self, shard: Shard, device: str, progress: Progress | None = None) -> FeaturizeReport:
         """Encode one part in this process."""
         from featurestore.encoders import load_encoder
         from featurestore.manifest import Manifest
+        from featurestore.mixing import heard
         from featurestore.store import FeatureStore
 
+        manifest, store = Manifest.read(self.manifest), FeatureStore.open_or_create(self.store)
+        encoder = load_encoder(**self.encoder, device=device)
+        if self.view is not None:
+            encoder, manifest = self.view.encoder(encoder), heard(manifest, self.view, store)
         return featurize(
-            Manifest.read(self.manifest),
-            load_encoder(**self.encoder, device=device),
-            FeatureStore.open_or_create(self.store),
+            manifest,
+            encoder,
+            store,
             self.name,
             shard=shard,
             progress=progress,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -32,6 +33,16 @@ class Buffer:
         elif size > held.size:
             held = self._held[dtype] = self._memory(size + size // 4, dtype)
         return held[:size].reshape(shape)
+
+
+class Reader(Protocol):
+    """What a loader reads batches with: a batch is any sequence that the reader understands, such as keys."""
+
+    def n_bytes(self, keys: Sequence[Any]) -> int: ...
+
+    def announce(self, keys: Sequence[Any]) -> None: ...
+
+    def read(self, keys: Sequence[Any], buffer: Buffer) -> Packed: ...
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from featurestore.terminal import (
     console,
     encodes,
     end_with_failures,
+    panel,
     reads,
     say,
     system,
@@ -27,6 +28,7 @@ from featurestore.terminal import (
 
 if TYPE_CHECKING:
     from featurestore.asr.transcripts import Transcripts
+    from featurestore.augment import View
     from featurestore.encoders.base import Encoder
     from featurestore.engines import Job
     from featurestore.featurize import FeaturizePlan, FeaturizeReport
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from featurestore.store import FeatureStore
 
 TRIAL_S = 2.0  # of a dry run
+views_of = panel("Augmented views")
+Failures = list[tuple[str, str]]  # (key, reason)
 
 
 def featurize(
@@ -51,8 +55,16 @@ def featurize(
     whisper_window: Annotated[str | None, encodes("Whisper: pad30 (its own way) or short (faster).")] = None,
     keep_special: Annotated[bool, encodes("Text: rows of special tokens too.", "--keep-special")] = False,
     compute: Annotated[str, encodes("Arithmetic: auto, float32, bfloat16, float16.")] = "auto",
+    augment: Annotated[
+        list[str] | None, views_of("noise, reverb, gain or mix, or several: reverb+noise:snr=0..10. README has more.")
+    ] = None,
+    views: Annotated[int, views_of("Views of each kind, NAME+noise1, ...", min=1)] = 1,
+    noise: Annotated[Path | None, views_of("Directory of noises; default: synthetic.")] = None,
+    rooms: Annotated[Path | None, views_of("Directory of impulse responses; default: synthetic.")] = None,
+    seed: Annotated[int, views_of("Of every draw.", min=0)] = 0,
     batch_s: Annotated[float | None, system("Seconds of audio per pass.", min=0.1)] = None,
     workers: Annotated[int, system("Decoding threads.", min=1)] = 2,
+    max_memory: Annotated[float | None, system("GiB of this process, or allocated on its GPU.", min=0.05)] = None,
     device: DeviceOption = "auto",
     devices: Annotated[str | None, system("all, or cuda:0,cuda:1: a process for each, at once.")] = None,
     engine: Annotated[str | None, system("ray: on a Ray cluster ('medusa-ser[ray]').")] = None,
@@ -71,6 +83,7 @@ def featurize(
     Example: `medusa featurize --encoder wavlm-large --layers 6,12,24 -m corpus.csv -s store`
     """
     from featurestore.asr.transcripts import Transcripts
+    from featurestore.augment import parse_views
     from featurestore.encoders import ENCODERS, load_encoder
     from featurestore.encoders.load import label_of
     from featurestore.engines import Job
@@ -78,9 +91,12 @@ def featurize(
     from featurestore.featurize import featurize as run
     from featurestore.featurize import plan as plan_run
     from featurestore.manifest import Manifest
+    from featurestore.mixing import heard
     from featurestore.sharding import Shard
     from featurestore.store import FeatureStore
 
+    if augment is None and (views != 1 or noise or rooms):
+        raise ConfigError("--views, --noise and --rooms go with --augment.")
     table = Manifest.read(manifest)
     texts = None if transcripts is None else Transcripts.read(transcripts)
     part = None if shard is None else Shard.parse(shard)
@@ -92,39 +108,57 @@ def featurize(
         weights = Path(encoder)
     options: dict[str, Any] = {
         "batch_s": batch_s, "workers": workers, "weights": weights, "format": format, "compress": compress,
-        "transcripts": texts,
+        "transcripts": texts, "max_memory_gib": max_memory,
     }  # fmt: skip
+    asked: list[View | None] = [*parse_views(augment or [], n_views=views, seed=seed, noises=noise, rooms=rooms)]
+    asked = asked or [None]  # the clean set
+    failed: Failures = []
     if devices is not None or engine is not None:
         if part is not None or dry_run or check:
             raise ConfigError("--devices and --engine go without --shard, --dry-run and --check.")
-        job = Job(manifest, Path(store), name or label_of(encoder), how, options)
-        _spread(job, len(table), devices, engine, parts, device)
+        for view in asked:
+            job = Job(manifest, Path(store), _set_name(name or label_of(encoder), view), how, options, view)
+            failed += _spread(job, len(table), devices, engine, parts, device)
+        end_with_failures(failed)
         return
     with working(f"loading {encoder}"):
         loaded = load_encoder(**how, device=device)
-    chosen = name or loaded.name
     existing = FeatureStore.open(store) if "://" in str(store) or Path(store).exists() else None
-    if check:
-        _check(table, loaded, existing, chosen, check, texts)
-        return
-    if existing is not None and chosen in existing:
-        existing[chosen].check_spec(loaded.spec)
-    if dry_run:
-        with working(f"trying {chosen}"):
-            planned = plan_run(table, loaded, existing, chosen, workers, shard=part, transcripts=texts, trial_s=TRIAL_S)
-        _say_plan(chosen, loaded, planned)
-        end_with_failures(planned.failed)
-        return
-    with bar(f"{loaded.name} -> {chosen}", len(table), "{task.fields[rate]}") as show:
-        opened = FeatureStore.open_or_create(store)
-        try:
-            report = run(table, loaded, opened, chosen, **options, shard=part, progress=_with_rate(show))
-        except Interrupted as stop:
-            show.close()
-            _say_report(chosen, stop.report)
-            raise
-    _say_report(chosen, report)
-    end_with_failures(report.failed)
+    for view in asked:
+        chosen = _set_name(name or loaded.name, view)
+        seen = loaded if view is None else view.encoder(loaded)
+        rows = table if view is None else heard(table, view, existing, write=False)
+        if len(rows) < len(table):
+            say(f"{chosen}: of the {len(rows):,} utterances of split train, of {len(table):,} in all")
+        if check:
+            failed += _check(rows, seen, existing, chosen, check, texts)
+            continue
+        if existing is not None and chosen in existing:
+            existing[chosen].check_spec(seen.spec)
+        if dry_run:
+            with working(f"trying {chosen}"):
+                planned = plan_run(
+                    rows, seen, existing, chosen, workers, shard=part, transcripts=texts, trial_s=TRIAL_S
+                )
+            _say_plan(chosen, seen, planned)
+            failed += planned.failed
+            continue
+        with bar(f"{loaded.name} -> {chosen}", len(rows), "{task.fields[rate]}") as show:
+            opened = FeatureStore.open_or_create(store)
+            rows = table if view is None else heard(table, view, opened)
+            try:
+                report = run(rows, seen, opened, chosen, **options, shard=part, progress=_with_rate(show))
+            except Interrupted as stop:
+                show.close()
+                _say_report(chosen, stop.report)
+                raise
+        _say_report(chosen, report)
+        failed += report.failed
+    end_with_failures(failed)
+
+
+def _set_name(base: str, view: "View | None") -> str:
+    return base if view is None else view.name(base)
 
 
 def _with_rate(show: Show) -> Callable[[int, int, float], None]:
@@ -138,8 +172,8 @@ def _with_rate(show: Show) -> Callable[[int, int, float], None]:
     return on_utterance
 
 
-def _spread(job: "Job", n: int, devices: str | None, engine: str | None, parts: int, device: str) -> None:
-    """Encode with several processes, and say what they did together."""
+def _spread(job: "Job", n: int, devices: str | None, engine: str | None, parts: int, device: str) -> Failures:
+    """Encode with several processes, and say what they did together; what failed."""
     from featurestore.engines import featurize_on_devices, featurize_with_ray, visible_devices
 
     if engine not in (None, "ray") or (engine and devices):
@@ -150,7 +184,7 @@ def _spread(job: "Job", n: int, devices: str | None, engine: str | None, parts: 
         else:
             report = featurize_on_devices(job, visible_devices(devices or ""), progress=_with_rate(show))
     _say_report(job.name, report)
-    end_with_failures(report.failed)
+    return report.failed
 
 
 def _say_plan(name: str, encoder: "Encoder", plan: "FeaturizePlan") -> None:
@@ -169,8 +203,8 @@ def _check(
     name: str,
     n: int,
     transcripts: "Transcripts | None",
-) -> None:
-    """Print what a check found; exit code 1 when rows depend on their batch, or aren't those that are stored."""
+) -> Failures:
+    """Print what a check found; failed are rows that depend on their batch, or aren't those that are stored."""
     from rich.table import Table
 
     from featurestore.featurize import items_of
@@ -191,7 +225,7 @@ def _check(
     console().print(table)
     wrong = [(each.key, "its rows differ by more than arithmetic explains") for each in found
              if each.in_batch > in_batch or each.stored > kept]  # fmt: skip
-    end_with_failures([*failed, *((each.key, each.error) for each in found if each.error), *wrong])
+    return [*failed, *((each.key, each.error) for each in found if each.error), *wrong]
 
 
 def _say_report(name: str, report: "FeaturizeReport") -> None:
