@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,12 +129,20 @@ def check_output(path: Path) -> None:
 
 
 def predictions_table(predictions: Predictions) -> "Table":
-    """File, label, each class's probability in per cent (the largest bold), attributes."""
+    """File, label, each class's probability in per cent (the largest bold), attributes.
+
+    The directory that all files are in stands above the table, not in every row.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    directories = {os.path.dirname(key) for key in predictions.keys}
+    alike = len(predictions.keys) > 1 and len({os.path.isabs(each) for each in directories}) == 1
+    directory = os.path.commonpath(directories) if alike else ""
+    directory = f"{directory}/" if directory.strip("/") else ""
+    title = Text(f"files in {directory}") if directory else None
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     table.add_column("file", overflow="fold")
     table.add_column("label", no_wrap=True)
     for name in predictions.classes:
@@ -154,7 +163,7 @@ def predictions_table(predictions: Predictions) -> "Table":
             for value, deviation in zip(predictions.attribute_values[n], spread[n], strict=True)
         ]
         values += [Text(f"{disagreement[n]:.2f}")] if several else []
-        table.add_row(Text(key), Text(label, style="bold"), *cells, *values)
+        table.add_row(Text(key.removeprefix(directory)), Text(label, style="bold"), *cells, *values)
     return table
 
 

@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from small_corpus import medusa
 from small_models import Trained, train
 
@@ -15,7 +17,7 @@ from ensemble.inputs import files_manifest
 from ensemble.members import find_members, record_members, weights_digest
 from ensemble.model import Model
 from ensemble.predict import encoder_of, layers_option, predict
-from ensemble.predictions import Predictions
+from ensemble.predictions import Predictions, predictions_table
 from featurestore.encoders import load_encoder
 from featurestore.encoders.base import LayerChoice
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch
@@ -286,3 +288,19 @@ def test_a_stopped_prediction_goes_on(trained: Trained, tmp_path: Path, monkeypa
     np.testing.assert_allclose(
         [float(row["p_sad"]) for row in rows], found.probabilities[:, found.classes.index("sad")], 1e-4
     )
+
+
+def test_the_terminals_table_names_the_common_directory_once() -> None:
+    said = np.array([[[0.9, 0.1], [0.2, 0.8]]], np.float32)
+
+    def shown(*keys: str) -> str:
+        found = Predictions(keys, ("x", "y"), (), said[0], np.zeros((2, 0), np.float32), ("m",), said)
+        console = Console(width=60, file=io.StringIO())
+        console.print(predictions_table(found))
+        return console.file.getvalue()  # type: ignore[attr-defined]
+
+    text = shown("data/calls/a/1.wav", "data/calls/b/2.wav")
+    assert text.count("data/calls/") == 1
+    assert " a/1.wav " in text
+    assert "files in" not in shown("1.wav", "2.wav")
+    assert "/1.wav" in shown("/1.wav", "/2.wav")
