@@ -24,14 +24,16 @@ class State:
     best_at: str = ""
     rule: str = ""  # what best_score is a score of
     waited: int = 0  # epochs of the stage since the best one
+    confusion: list[float] = field(default_factory=list)  # factors of the stage's class weights; []: 1
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Saved:
-    """What a checkpoint holds beside the network's weights, each by parameter name (optimiser: "<slot>/<name>")."""
+    """What a checkpoint holds, tensors by the names of parameters (optimiser: "<slot>/<name>")."""
 
     state: State
+    model: dict[str, Tensor]
     best: dict[str, Tensor]
     optimiser: dict[str, Tensor]
     average: dict[str, Tensor]
@@ -54,8 +56,8 @@ def save_checkpoint(
     save_atomically(tensors, path, {"state": json.dumps(asdict(state))})
 
 
-def load_checkpoint(path: Path, network: nn.Module) -> Saved:
-    """The state of a run, its weights into `network`; ConfigError when the file can't be read."""
+def load_checkpoint(path: Path) -> Saved:
+    """The state of a run; ConfigError when the file can't be read."""
     try:
         with safe_open(path, "pt") as file:
             state = State(**json.loads(file.metadata()["state"]))
@@ -68,8 +70,7 @@ def load_checkpoint(path: Path, network: nn.Module) -> Saved:
     for name, value in tensors.items():
         group, _, rest = name.partition("/")
         groups[group][rest] = value
-    network.load_state_dict(groups["model"])
-    return Saved(state, groups["best"], groups["optimiser"], groups["average"])
+    return Saved(state, groups["model"], groups["best"], groups["optimiser"], groups["average"])
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, network: nn.Module, saved: dict[str, Tensor]) -> None:

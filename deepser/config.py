@@ -128,12 +128,14 @@ class StageConfig:
     samples_per_epoch: int = 0  # 0: as many as the sampler gives
     select: str = ""  # the rule of this stage; "": the run's
     patience: int = 0  # epochs without a better score before the stage ends; 0: it never ends early
+    # Class weights are multiplied by ((0.1 + 1 - F1_c) / mean) ** exponent of the held-out part at the stage's start.
+    confusion_exponent: float = 0.0
 
     def __post_init__(self) -> None:
         _one_of(self, "sampler", SAMPLERS)
         _one_of(self, "schedule", SCHEDULES)
         _positive(self, "epochs", "lr")
-        _not_negative(self, "warmup_epochs", "min_lr", "samples_per_epoch", "patience")
+        _not_negative(self, "warmup_epochs", "min_lr", "samples_per_epoch", "patience", "confusion_exponent")
         if self.min_lr > self.lr or (self.schedule == "exponential" and not self.min_lr):
             need = "above zero and " if self.schedule == "exponential" else ""
             raise ConfigError(f"min_lr must be {need}at most lr={self.lr}, found {self.min_lr}.")
@@ -166,11 +168,25 @@ class TrainConfig:
     ema_decay: float = 0.0  # weights judged and kept: an exponential mean over steps; 0: the last step's
     vote_drop_share: float = 0.2  # of an utterance's annotators, with targets "vote-dropping"
     drop_no_consensus: bool = False  # clips without a consensus label teach nothing, not even their attributes
+    views: tuple[str, ...] = ()  # augmented views that training clips are drawn from, by label; ("all",): those there
+    view_share: float = 0.5  # of the training clips that are drawn from a view instead of the clean set
+    # Members that share one stream of batches have these two in common; everything else that is drawn (weights,
+    # dropout, MixUp, dropped votes, the draws that epochs are judged on) goes by each one's own seed.
+    order_seed: int | None = None  # of the order of clips, the held-out part and the folds; null: seed
+    bucket_by: str = ""  # the feature set by whose lengths clips are put together in batches; "": the member's first
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise ConfigError("A member needs at least one stage of training.")
+        if not 0.0 <= self.view_share <= 1.0:
+            raise ConfigError(f"view_share must be 0 to 1, found {self.view_share}.")
+        if len(set(self.views)) < len(self.views) or ("all" in self.views and len(self.views) > 1):
+            raise ConfigError(f"views must name each view once, or be all; found {', '.join(self.views)}.")
+        if not self.holds_out and any(stage.confusion_exponent for stage in self.stages):
+            raise ConfigError("confusion_exponent weighs by what is confused in the held-out part; there is none.")
         _positive(self, "batch_size", "stride", "mixup_alpha", "accumulate")
+        if self.seed < 0 or (self.order_seed or 0) < 0:
+            raise ConfigError(f"seed and order_seed must not be below zero, found {self.seed}, {self.order_seed}.")
         _not_negative(self, "weight_decay", "grad_clip")
         _fraction(self, "mixup_p", "dev_fraction", "no_consensus_share", "label_smoothing")
         _fraction(self, "vote_drop_share", "ema_decay")
@@ -178,6 +194,11 @@ class TrainConfig:
         _one_of(self, "select_on", SELECTED_ON)
         _one_of(self, "targets", LOSS_TARGETS)
         _one_of(self, "precision", ("auto", "float32", "bfloat16"))
+
+    @property
+    def stream_seed(self) -> int:
+        """Of what is read, and in which order."""
+        return self.seed if self.order_seed is None else self.order_seed
 
     def rule(self, stage: StageConfig) -> str:
         """What selects the epoch of a stage; without a held-out part it is the last."""

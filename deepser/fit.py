@@ -1,11 +1,10 @@
-"""Fits a member over its folds into a run directory, then writes its posteriors into the store."""
+"""Fits members over their folds into run directories, then writes their posteriors into the store."""
 
-import hashlib
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,29 @@ from safetensors.torch import load_file
 
 from deepser import trainer
 from deepser.checkpoint import save_atomically
-from deepser.config import CLASS_SCORES, MemberConfig, TrainConfig, from_dict, to_dict
+from deepser.config import CLASS_SCORES, MemberConfig, TrainConfig
 from deepser.data import Indices, TrainingData
 from deepser.device import one_thread, pick_device, resolve_precision
 from deepser.folds import FoldPlan
 from deepser.member import Member, PosteriorMean
-from deepser.networks.network import Network
+from deepser.posteriors import is_finished, posteriors_name, write_posteriors
+from deepser.processes import World
+from deepser.rundir import open_directory, remove_directory, write_whole
 from deepser.targets import Targets
+from deepser.together import SharedReader, bucket_lengths, stream_key
+from deepser.trainer import History, Job
+from deepser.views import Views, resolve_views
 from featurestore.errors import ConfigError, ManifestError
 from featurestore.loader import FeatureRef
 from featurestore.manifest import Manifest
-from featurestore.spec import FeatureSpec
 from featurestore.splits import group_folds, speaker_groups
 from featurestore.store import FeatureStore
 
-FORMAT = 1
 # Below this width one CPU thread is the faster: at d = 96 an epoch of the demo took 0.38 s on one, 0.80 s on two.
 MANY_THREADS_D = 256
+
+Progress = Callable[[str, int, int, str], None]  # (fold name, steps done, steps in all, what is going on)
+OnEpoch = Callable[[str, str, History], None]  # (member, fold, records of its epochs so far, the last one is new)
 
 
 def fit_member(
@@ -44,45 +49,88 @@ def fit_member(
     device: str = "auto",
     overwrite: bool = False,
     into: FeatureStore | None = None,
-    progress: Callable[[str, int, int, str], None] | None = None,
+    progress: Progress | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Member:
-    """Fit a member's fold models, then write `posteriors/<name>` into the store; both are continued where they stopped.
+    """`fit_members` for one member, in one process."""
+    world = World(device=pick_device(device))
+    return fit_members(
+        store, manifest, [config], plan, [directory], world=world, overwrite=overwrite, into=into,
+        progress=progress, on_epoch=on_epoch,
+    )[0]  # fmt: skip
 
-    into: another store for the posteriors than the features'.
-    progress: called with (fold name, steps done, steps in all, what is going on). Raises ConfigError when `directory`
-    holds a member with other settings, features or labels, listing each difference; `overwrite` starts it anew.
+
+def fit_members(
+    store: FeatureStore,
+    manifest: Manifest,
+    configs: Sequence[MemberConfig],
+    plan: FoldPlan,
+    directories: Sequence[Path | str],
+    *,
+    world: World | None = None,
+    at_once: int = 0,
+    overwrite: bool = False,
+    into: FeatureStore | None = None,
+    progress: Progress | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> list[Member]:
+    """Fit members' fold models, then write `posteriors/<name>` into the store; all are continued where they stopped.
+
+    Members that agree in what is read, and when, are trained and judged on one reading of the store
+    (`together.sharing` makes members agree), `at_once` at most (0: all), with the result of fitting each alone. What is
+    finished is not fitted again.
+    world: the processes that fit together, by default this one (`processes.joined` gives torchrun's); the first writes.
+    into: another store for the posteriors than the features'. progress, on_epoch: called in the first process.
+    Raises ConfigError when a directory holds a member with other settings, features or labels, listing each difference;
+    `overwrite` starts it anew.
     """
-    directory, into = Path(directory), store if into is None else into
-    on = pick_device(device)
-    config = replace(config, train=replace(config.train, precision=resolve_precision(config.train.precision, on)))
-    targets = Targets.from_manifest(manifest, ratings=config.train.targets == "vote-dropping")
-    if not config.train.learns_attributes:
+    world, into = world or World(device=pick_device("auto")), store if into is None else into
+    twice = [name for name, n in Counter(config.name for config in configs).items() if n > 1]
+    if twice:
+        raise ConfigError(f"Two members are called {twice[0]!r}; a member's name is its run directory's.")
+    members = [
+        _open(store, manifest, config, Path(directory), world)
+        for config, directory in zip(configs, directories, strict=True)
+    ]
+    left = world.once(lambda: [_is_left(into, own, plan, overwrite) for own in members])
+    fits = [own for own, is_left in zip(members, left, strict=True) if is_left]
+    reader = SharedReader()
+    for fold in range(len(plan.names)):
+        groups = _groups(fits, plan, fold, manifest, at_once)
+        for i, group in enumerate(groups):
+            show = None if progress is None else _of_group(progress, plan.names[fold], i, len(groups))
+            small = max(own.member.config.network.d for own, _ in group) < MANY_THREADS_D
+            with one_thread() if world.device.type == "cpu" and small else nullcontext():
+                _fit_fold(group, plan, fold, world, reader, show, on_epoch)
+    for own in fits if world.first else ():
+        write_posteriors(into, own.member, plan, own.targets, own.total)
+    return [own.member for own in members]
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """A member that is being fitted."""
+
+    member: Member
+    data: TrainingData
+    total: PosteriorMean
+
+    @property
+    def targets(self) -> Targets:
+        return self.data.targets
+
+
+_Parts = tuple[Indices, Indices]  # what a fold's model learns from, and what selects its epoch
+
+
+def _open(store: FeatureStore, manifest: Manifest, config: MemberConfig, directory: Path, world: World) -> _Fit:
+    train = replace(config.train, precision=resolve_precision(config.train.precision, world.device))
+    train = replace(train, views=resolve_views(store, config.features, train.views))
+    config = replace(config, train=train)
+    targets = Targets.from_manifest(manifest, ratings=train.targets == "vote-dropping")
+    if not train.learns_attributes:
         targets = targets.without_attributes()  # else the posteriors would hold an untrained layer's
-    _check_attributes(config.train, targets)
-    member, data = _open_data(store, config, targets, directory)
-    posteriors = f"posteriors/{config.name}"
-    if overwrite:
-        if directory.exists():
-            Member.load(directory)  # only ever removes what is a member's run directory
-            shutil.rmtree(directory)
-        if posteriors in into:
-            into.remove(posteriors)
-    _open_directory(member, targets, plan)
-    if _is_finished(into, posteriors, member, plan, targets):
-        return member
-    total = PosteriorMean(len(targets.keys), len(member.columns))
-    with one_thread() if on.type == "cpu" and config.network.d < MANY_THREADS_D else nullcontext():
-        for fold in range(len(plan.names)):
-            network = _fit_fold(member, data, plan, fold, manifest, on, progress)
-            judged = plan.judged_at(fold)
-            total.add(judged, *trainer.predict(network, data, judged, config.train, on))
-    _write_posteriors(into, posteriors, member, plan, targets, total)
-    return member
-
-
-def _open_data(
-    store: FeatureStore, config: MemberConfig, targets: Targets, directory: Path
-) -> tuple[Member, TrainingData]:
+    _check_attributes(train, targets)
     refs, layers, inputs, specs = [], [], [], []
     for text in config.features:
         ref = FeatureRef.parse(text)
@@ -101,87 +149,93 @@ def _open_data(
                       "provenance": features.provenance})  # fmt: skip
     member = Member(config, targets.classes, targets.attributes, targets.attribute_ranges, tuple(inputs), tuple(layers),
                     tuple(specs), directory)  # fmt: skip
-    return member, TrainingData(store, tuple(refs), targets)
+    data = TrainingData(store, tuple(refs), targets, Views.of(store, refs, train.views, targets.keys))
+    bucket_lengths(data, train)  # a set to cut batches by that is not there, or lacks keys, is told now
+    return _Fit(member, data, PosteriorMean(len(targets.keys), len(member.columns)))
 
 
-def _open_directory(member: Member, targets: Targets, plan: FoldPlan) -> None:
-    """Write config.json, or check that the one that is there says the same."""
-    digest = hashlib.blake2b(digest_size=8)
-    for part in (targets.labels, targets.soft, targets.attribute_values, plan.folds):
-        digest.update(np.ascontiguousarray(part).tobytes())
-    if targets.ratings is not None:
-        digest.update(targets.ratings.counts(targets.classes).tobytes())
-    digest.update("\n".join(targets.keys).encode(errors="surrogatepass"))
-    wanted = {
-        "format": FORMAT,
-        "member": to_dict(member.config),
-        "classes": member.classes,
-        "attributes": member.attributes,
-        "attribute_ranges": member.attribute_ranges,
-        "inputs": member.inputs,
-        "layers": member.layers,
-        "specs": member.specs,
-        "folds": {"names": plan.names, "rule": plan.rule},
-        "corpus": {"utterances": len(targets.keys), "keys_labels_folds": digest.hexdigest()},
-    }
-    wanted = json.loads(json.dumps(wanted))
-    path = member.directory / "config.json"
-    if path.exists():
-        try:
-            found = json.loads(path.read_text())
-            found["member"] = json.loads(json.dumps(to_dict(from_dict(MemberConfig, found["member"]))))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{path} is damaged ({error}); use --overwrite to fit the member anew.") from error
-        differences = list(_differences(found, wanted, ""))
-        if differences:
-            raise ConfigError(
-                f"{member.directory} holds a member with other settings: {'; '.join(differences[:8])}. "
-                "Choose another --name, or --overwrite to fit it anew."
-            )
-        return
-    member.directory.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(".config.json.tmp")
-    temporary.write_text(json.dumps(wanted, indent=1) + "\n")
-    temporary.replace(path)
+def _is_left(into: FeatureStore, own: _Fit, plan: FoldPlan, overwrite: bool) -> bool:
+    """Open the run directory; is there anything left to do?"""
+    member = own.member
+    if overwrite:
+        remove_directory(member.directory)
+        if posteriors_name(member.config.name) in into:
+            into.remove(posteriors_name(member.config.name))
+    open_directory(member, own.targets, plan, own.data.views)
+    return not is_finished(into, member, plan, own.targets)
 
 
-def _differences(found: Any, wanted: Any, where: str) -> Iterator[str]:
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        for key in sorted({*found, *wanted}):
-            if key != "provenance":
-                yield from _differences(found.get(key), wanted.get(key), f"{where}.{key}" if where else key)
-    elif isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
-        for i, (a, b) in enumerate(zip(found, wanted, strict=True)):
-            yield from _differences(a, b, f"{where}[{i}]")
-    elif found != wanted:
-        yield f"{where} is {found!r} there, {wanted!r} asked"
+def _groups(
+    fits: Sequence[_Fit], plan: FoldPlan, fold: int, manifest: Manifest, at_once: int
+) -> list[list[tuple[_Fit, _Parts]]]:
+    """The members that share a stream of batches, in groups of `at_once` at most."""
+    streams: dict[Any, list[tuple[_Fit, _Parts]]] = {}
+    for own in fits:
+        parts = _hold_out(own.member, own.targets, plan.train_at(fold), manifest)
+        threads = own.member.config.network.d < MANY_THREADS_D
+        key = (threads, stream_key(own.data, *parts, own.member.config.train))
+        streams.setdefault(key, []).append((own, parts))
+    return [group[i : i + (at_once or len(group))] for group in streams.values()
+            for i in range(0, len(group), at_once or len(group))]  # fmt: skip
+
+
+def _of_group(progress: Progress, fold: str, i: int, n: int) -> trainer.Progress:
+    """The progress of a fold while group `i` of `n` trains."""
+    return lambda done, total, what: progress(fold, i * total + done, n * total, what)
 
 
 def _fit_fold(
-    member: Member,
-    data: TrainingData,
+    group: Sequence[tuple[_Fit, _Parts]],
     plan: FoldPlan,
     fold: int,
-    manifest: Manifest,
-    device: torch.device,
-    progress: Callable[[str, int, int, str], None] | None,
-) -> Network:
-    config, name = member.config.train, plan.names[fold]
-    directory = member.directory / f"fold-{name}"
+    world: World,
+    reader: SharedReader,
+    progress: trainer.Progress | None,
+    on_epoch: OnEpoch | None,
+) -> None:
+    """Train the members' models of one fold where they aren't there, and add what they say of those it judges."""
+    name = plan.names[fold]
+    networks, jobs = [], []
+    for own, (train_at, dev_at) in group:
+        config, directory = own.member.config, own.member.directory / f"fold-{name}"
+        torch.manual_seed(int(np.random.SeedSequence((config.train.seed, 77, fold)).generate_state(1)[0]))
+        network = own.member.new_network()
+        saved = world.once(lambda directory=directory: _saved(directory))  # type: ignore[misc]
+        if saved is None:
+            jobs.append(Job(network, own.data, train_at, dev_at, config.train, directory, config.name))
+        else:
+            network.load_state_dict(saved)
+        networks.append(network)
+    if jobs:
+
+        def record(job: Job, history: History) -> None:
+            write_whole(job.directory / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in history))
+            if on_epoch is not None:
+                on_epoch(job.name, name, history)
+
+        trainer.train_together(jobs, world, reader, progress=progress, on_epoch=record)
+        world.once(lambda: _save(jobs))
+    members = [own for own, _ in group]
+    first, configs = members[0], [own.member.config.train for own in members]
+    judged, lengths = plan.judged_at(fold), bucket_lengths(first.data, configs[0])
+    said = trainer.predict_together(
+        networks, [own.data for own in members], judged, configs, world, reader, lengths
+    )  # fmt: skip
+    for own, outputs in zip(members, said, strict=True):
+        own.total.add(judged, *outputs)
+
+
+def _saved(directory: Path) -> dict[str, torch.Tensor] | None:
+    """A fold's fitted weights, if they are there; else its directory is."""
     directory.mkdir(exist_ok=True)
-    weights = directory / "model.safetensors"
-    torch.manual_seed(int(np.random.SeedSequence((config.seed, 77, fold)).generate_state(1)[0]))
-    network = member.new_network()
-    if weights.exists():
-        network.load_state_dict(load_file(weights))
-        return network.to(device)
-    train_at, dev_at = _hold_out(member, data.targets, plan.train_at(fold), manifest)
-    on_step = None if progress is None else lambda done, n, what: progress(name, done, n, what)
-    history = trainer.train(network, data, train_at, dev_at, config, directory, device=device, progress=on_step)
-    (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
-    save_atomically(dict(network.state_dict()), weights)
-    (directory / "checkpoint.safetensors").unlink(missing_ok=True)
-    return network
+    path = directory / "model.safetensors"
+    return load_file(path) if path.exists() else None
+
+
+def _save(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        save_atomically(dict(job.network.state_dict()), job.directory / "model.safetensors")
+        (job.directory / "checkpoint.safetensors").unlink(missing_ok=True)
 
 
 def _check_attributes(config: TrainConfig, targets: Targets) -> None:
@@ -197,7 +251,7 @@ def _check_attributes(config: TrainConfig, targets: Targets) -> None:
             raise ConfigError(f"--select {rule}: there is no such attribute to learn; there is {known}.")
 
 
-def _hold_out(member: Member, targets: Targets, at: Indices, manifest: Manifest) -> tuple[Indices, Indices]:
+def _hold_out(member: Member, targets: Targets, at: Indices, manifest: Manifest) -> _Parts:
     """Of the training part: what to learn from, and the speaker-disjoint part that selects the best epoch."""
     config = member.config.train
     at = at[targets.usable[at]]
@@ -210,7 +264,7 @@ def _hold_out(member: Member, targets: Targets, at: Indices, manifest: Manifest)
     if not config.holds_out:
         return at, at[:0]
     n_parts = max(2, round(1 / config.dev_fraction))
-    part = group_folds(speaker_groups(manifest)[at].tolist(), n_parts, seed=config.seed)
+    part = group_folds(speaker_groups(manifest)[at].tolist(), n_parts, seed=config.stream_seed)
     train_at, dev_at = at[part != 0], at[part == 0]
     by_class = any(config.rule(stage) in CLASS_SCORES for stage in config.stages)
     if not len(train_at) or not len(dev_at) or (by_class and not (targets.labels[dev_at] >= 0).any()):
@@ -219,41 +273,3 @@ def _hold_out(member: Member, targets: Targets, at: Indices, manifest: Manifest)
             f"{config.dev_fraction:.0%} out for selection; use --select last."
         )
     return train_at, dev_at
-
-
-def _is_finished(store: FeatureStore, name: str, member: Member, plan: FoldPlan, targets: Targets) -> bool:
-    """Are there all weights, and the posteriors that they give?"""
-    made = [(member.directory / f"fold-{fold}" / "model.safetensors").exists() for fold in plan.names]
-    if not all(made) or name not in store:
-        return False
-    posteriors = store[name]
-    judged = {int(i) for fold in range(len(plan.names)) for i in plan.judged_at(fold)}
-    same = posteriors.spec.fingerprint == _posteriors_spec(member, plan).fingerprint
-    return same and all(targets.keys[i] in posteriors for i in judged)
-
-
-def _posteriors_spec(member: Member, plan: FoldPlan) -> FeatureSpec:
-    digest = hashlib.sha256()
-    for path in member.weights():
-        digest.update(path.read_bytes())
-    return FeatureSpec(
-        kind="posteriors",
-        encoder=member.config.name,
-        weights=f"sha256:{digest.hexdigest()[:16]}",
-        layers=("posteriors", "logits"),
-        dim=len(member.columns),
-        dtype="float32",
-        columns=member.columns,
-        extra=(("oof", plan.oof), ("folds", plan.rule), ("features", ",".join(member.config.features))),
-    )
-
-
-def _write_posteriors(
-    store: FeatureStore, name: str, member: Member, plan: FoldPlan, targets: Targets, total: PosteriorMean
-) -> None:
-    spec = _posteriors_spec(member, plan)
-    posteriors, logits = total.means()
-    with store.writer(name, spec, provenance={"member": member.config.name}) as writer:
-        for i in np.flatnonzero(total.count):
-            if targets.keys[i] not in writer:
-                writer.append(targets.keys[i], {"posteriors": posteriors[i : i + 1], "logits": logits[i : i + 1]})

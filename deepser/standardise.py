@@ -1,33 +1,57 @@
 """Each input's mean and deviation per stored layer and dim, from the training clips alone."""
 
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
+import torch
+from torch import Tensor
 
 from deepser import samplers
-from deepser.config import TrainConfig
-from deepser.data import Indices, TrainingData
+from deepser.data import CPU, Indices, TrainingData
 from deepser.networks.network import Network
+from deepser.together import SharedReader, takes
 
 N_STATISTICS_CLIPS = 2000  # enough to know a dim's mean and deviation without reading all of a large corpus
 BATCH_SIZE = 64
 
 
-def standardise(network: Network, data: TrainingData, train_at: Indices, config: TrainConfig) -> None:
-    """Give a network that standardises its inputs the statistics of (a sample of) the training clips."""
-    if not network.standardises:
+def standardise(
+    networks: Sequence[Network], members: Sequence[TrainingData], train_at: Indices, stride: int, reader: SharedReader
+) -> None:
+    """Give the networks that standardise their inputs the statistics of (a sample of) the training clips.
+
+    networks, and the data that each reads: all are served by one pass over the clips.
+    """
+    chosen = [(network, data) for network, data in zip(networks, members, strict=True) if network.standardises]
+    if not chosen:
         return
-    sample = np.sort(train_at[samplers.shuffled(len(train_at), seed=0, epoch=0)[:N_STATISTICS_CLIPS]])
+    union = reader.union([data for _, data in chosen])
+    means, deviations = _statistics(union, train_at, stride)
+    for network, data in chosen:
+        for i, (place, layers) in enumerate(takes(data, union)):
+            own = slice(None) if layers is None else layers
+            network.set_statistics(i, means[place][own], deviations[place][own])
+
+
+def _statistics(data: TrainingData, train_at: Indices, stride: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Per feature set: mean and standard deviation, (L, 1, D) float32 each."""
+    sample = train_at[samplers.shuffled(len(train_at), seed=0, epoch=0)[:N_STATISTICS_CLIPS]]
+    sample.sort()
     n_rows = [0] * len(data.refs)
-    sums: list[Any] = [0.0] * len(data.refs)
-    squares: list[Any] = [0.0] * len(data.refs)
-    for _, rows in data.read(samplers.batches(sample, BATCH_SIZE), config.stride):
+    sums: list[list[Tensor]] = [[] for _ in data.refs]
+    squares: list[list[Tensor]] = [[] for _ in data.refs]
+    for _, rows in data.read(samplers.batches(sample, BATCH_SIZE), stride, CPU):
         for i, (values, _) in enumerate(rows):
-            values = values.double()
             n_rows[i] += values.shape[1]
-            sums[i] = sums[i] + values.sum(1, keepdim=True)
-            squares[i] = squares[i] + values.square().sum(1, keepdim=True)
-    for i in range(len(data.refs)):
-        mean = sums[i] / max(n_rows[i], 1)
-        variance = (squares[i] / max(n_rows[i], 1) - mean.square()).clamp(min=0)
-        network.set_statistics(i, mean.float(), variance.sqrt().float())
+            # Each layer on its own: the same sums whatever is read beside it.
+            of_batch = [of_layer.double() for of_layer in values]
+            now = [of_layer.sum(0, keepdim=True) for of_layer in of_batch]
+            now_squares = [of_layer.square().sum(0, keepdim=True) for of_layer in of_batch]
+            sums[i] = [a + b for a, b in zip(sums[i], now, strict=True)] if sums[i] else now
+            squares[i] = [a + b for a, b in zip(squares[i], now_squares, strict=True)] if squares[i] else now_squares
+    means, deviations = [], []
+    for n, of_set, squares_of_set in zip(n_rows, sums, squares, strict=True):
+        mean = torch.stack(of_set) / max(n, 1)
+        variance = (torch.stack(squares_of_set) / max(n, 1) - mean.square()).clamp(min=0)
+        means.append(mean.float())
+        deviations.append(variance.sqrt().float())
+    return means, deviations

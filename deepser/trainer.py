@@ -1,31 +1,30 @@
-"""Trains one network: read a batch, step, select, checkpoint each epoch; resumes to the same weights."""
+"""Trains networks: one stream of batches, read once, that all of them step on; resumes to the same weights."""
 
-import math
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from deepser import samplers
-from deepser.averaging import MovingAverage
-from deepser.checkpoint import Saved, State, load_checkpoint, restore_optimiser, save_checkpoint
-from deepser.config import StageConfig, TrainConfig
-from deepser.data import Indices, Rows, TrainingData
+from deepser.config import TrainConfig
+from deepser.data import Indices, TrainingData
 from deepser.device import autocast
-from deepser.losses import Mix, class_weights, total_loss
 from deepser.networks.network import Network
-from deepser.schedule import learning_rate
-from deepser.selection import held_out_score
+from deepser.processes import World
+from deepser.run import Job, Outputs, Run
 from deepser.standardise import standardise
+from deepser.together import SharedReader, bucket_lengths, stream_key
+from deepser.views import by_view
 from featurestore.errors import ConfigError
 
+History = list[dict[str, Any]]  # one record per epoch: stage, epoch, loss, lr, waiting_share, dev_<rule>, seconds
 Progress = Callable[[int, int, str], None]  # (steps done, steps in all, what is going on)
+OnEpoch = Callable[[Job, History], None]  # the history so far: what a resumed run had done, and the epoch just ended
 
 PREDICT_BATCH_SIZE = 64
 
@@ -40,194 +39,194 @@ def train(
     *,
     device: torch.device,
     progress: Progress | None = None,
-) -> list[dict[str, Any]]:
-    """Train `network` in place on the clips `train_at`, selecting on `dev_at`; returns the metrics of every epoch.
+    on_epoch: OnEpoch | None = None,
+) -> History:
+    """`train_together` for one network in one process; returns the records of its epochs."""
+    job = Job(network, data, train_at, dev_at, config, directory)
+    return train_together([job], World(device=device), progress=progress, on_epoch=on_epoch)[0]
 
-    After each epoch the whole state goes to `directory`/checkpoint.safetensors; called again after a kill, training
-    continues from there to the weights of an undisturbed run. Every draw depends on (seed, stage, epoch) alone.
-    Each stage starts from the best weights so far with a new optimiser. Raises ConfigError when the loss diverges.
+
+def train_together(
+    jobs: Sequence[Job],
+    world: World,
+    reader: SharedReader | None = None,
+    *,
+    progress: Progress | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> list[History]:
+    """Train the jobs' networks in place, on batches that are read once for all; returns each one's records.
+
+    After each epoch a job's whole state goes to its directory/checkpoint.safetensors; called again after a kill, jobs
+    go on from there, to the weights of an undisturbed run. Jobs share samples, their order and the batches they are cut
+    into, and must agree in what decides these (`together.stream_key`). Each has its own initial weights, dropout,
+    MixUp, loss, schedule, selection and early stop, so that its weights are, bit for bit, those of training it alone
+    with the same config. Every draw depends on (seed, stage, epoch) alone.
+
+    In several processes each batch is split (`World`): the step is that of one process on the whole batch but for the
+    order of float sums, whatever the loss, and for dropout, which each process draws for its own clips. Each judges a
+    share of the held-out part's batches. The first process alone writes, calls `progress` and `on_epoch`; a run may go
+    on in another number of processes. "seconds" and "waiting_share" of a record are those of the shared epoch.
+
+    Raises ConfigError when a loss diverges, or a batch is smaller than the number of processes.
     """
-    network.to(device)
-    return _Run(network, data, train_at, dev_at, config, directory, device, progress).to_the_end()
+    config = jobs[0].config
+    assert len({stream_key(j.data, j.train_at, j.dev_at, j.config) for j in jobs}) == 1
+    if max(config.batch_size // config.accumulate, 1) < world.size:
+        parts = f" in {config.accumulate} parts" if config.accumulate > 1 else ""
+        raise ConfigError(
+            f"A batch of {config.batch_size}{parts} is too small for {world.size} processes: some would never have a "
+            "clip. Raise --batch-size, or start fewer processes."
+        )
+    return _Stream(jobs, world, reader or SharedReader(), progress, on_epoch).to_the_end()
 
 
-class _Run:
-    """One training run, between its checkpoints."""
+class _Stream:
+    """The batches of the jobs' stages and epochs, and the runs that learn from them."""
 
     def __init__(
         self,
-        network: Network,
-        data: TrainingData,
-        train_at: Indices,
-        dev_at: Indices,
-        config: TrainConfig,
-        directory: Path,
-        device: torch.device,
+        jobs: Sequence[Job],
+        world: World,
+        reader: SharedReader,
         progress: Progress | None,
+        on_epoch: OnEpoch | None,
     ) -> None:
-        self.network, self.data, self.config, self.device, self.progress = network, data, config, device, progress
-        self.train_at, self.dev_at = train_at, dev_at
-        self.checkpoint = directory / "checkpoint.safetensors"
-        self.lengths = data.lengths()
-        self.ranges = torch.tensor(data.targets.attribute_ranges, dtype=torch.float32, device=device).reshape(-1, 2)
-        of_epoch = [math.ceil(len(self._order(i, 0)) / config.batch_size) for i in range(len(config.stages))]
-        self.n_steps = [n * stage.epochs for n, stage in zip(of_epoch, config.stages, strict=True)]
-        self.state = State()
-        self.best: dict[str, Tensor] = {}
-        self.resumed: Saved | None = None
-        if self.checkpoint.exists():
-            self.resumed = load_checkpoint(self.checkpoint, network)
-            self.state, self.best = self.resumed.state, self.resumed.best
-        else:
-            standardise(network, data, train_at, config)
-        self.done = sum(self.n_steps[: self.state.stage]) + of_epoch[self.state.stage] * self.state.epoch
+        self.world, self.reader, self.config = world, reader, jobs[0].config
+        self.progress, self.on_epoch = (progress, on_epoch) if world.first else (None, None)
+        self.train_at, self.labels = jobs[0].train_at, jobs[0].data.targets.labels[jobs[0].train_at]
+        self.available = jobs[0].data.views.available(self.train_at)
+        self.lengths = bucket_lengths(jobs[0].data, self.config)
+        steps = [len(self._batches(i, 0)) for i in range(len(self.config.stages))]
+        self.runs = [Run(job, world, steps) for job in jobs]
+        if world.first:
+            new = [run.job for run in self.runs if run.saved is None]
+            standardise([j.network for j in new], [j.data for j in new], self.train_at, self.config.stride, reader)
+        for run in self.runs:
+            world.same(run.network)
 
-    def to_the_end(self) -> list[dict[str, Any]]:
-        first = self.state.stage
-        for index, stage in enumerate(self.config.stages[first:], start=first):
-            if index > first:
-                self.state.stage, self.state.epoch = index, 0
-                self.done = sum(self.n_steps[:index])
-            self._stage(index, stage)
-        if self.best:
-            self.network.load_state_dict(self.best)
-        return self.state.history
+    def to_the_end(self) -> list[History]:
+        if self.on_epoch is not None:
+            for run in self.runs:
+                if run.history:
+                    self.on_epoch(run.job, run.history)
+        for index in range(len(self.config.stages)):
+            for run in self.runs:
+                run.open_stage(index)
+            candidates = [run for run in self.runs if run.state.stage == index and run.asks]
+            for run, outputs in zip(candidates, self._outputs(candidates), strict=True):
+                run.judge_start(outputs)
+            for epoch in range(max(run.config.stages[index].epochs for run in self.runs)):
+                learning = [run for run in self.runs if run.wants(index, epoch)]
+                if learning:
+                    self._epoch(learning, index, epoch)
+            for run in self.runs:
+                run.close_stage(index)
+        for run in self.runs:
+            run.finish()
+        return [run.history for run in self.runs]
 
-    def _stage(self, index: int, stage: StageConfig) -> None:
-        state, rule = self.state, self.config.rule(stage)
-        if state.epoch == 0:
-            self._begin(stage, rule)
-        optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=stage.lr, weight_decay=self.config.weight_decay, fused=True
-        )
-        average = MovingAverage(self.network, self.config.ema_decay)
-        if self.resumed is not None:
-            restore_optimiser(optimiser, self.network, self.resumed.optimiser)
-            average.restore(self.resumed.average)
-            self.resumed = None
-        labels, n_classes = self.data.targets.labels[self.train_at], len(self.data.targets.classes)
-        weights = torch.from_numpy(class_weights(labels, n_classes, stage.class_weight_exponent)).to(self.device)
-        for epoch in range(state.epoch, stage.epochs):
-            if stage.patience and state.waited >= stage.patience:
-                break
-            started = time.perf_counter()
-            done = self._epoch(optimiser, average, index, epoch, weights)
-            row: dict[str, Any] = {"stage": stage.name, "epoch": epoch + 1, **done}
-            if rule != "last":
-                with average.applied():
-                    row[f"dev_{rule}"] = self._score(stage, rule)
-                    self._keep_best(row[f"dev_{rule}"], f"{stage.name} epoch {epoch + 1}")
-            row["seconds"] = round(time.perf_counter() - started, 3)
-            state.history.append(row)
-            state.epoch = epoch + 1
-            save_checkpoint(self.checkpoint, self.network, optimiser, self.best, average.mean, state)
-        average.settle()
-
-    def _begin(self, stage: StageConfig, rule: str) -> None:
-        """Start a stage from the best weights so far; where the rule is another than before, they are a candidate."""
-        state = self.state
-        if self.best:
-            self.network.load_state_dict(self.best)
-        if rule == "last":
-            self.best, state.best_score = {}, None
-        elif state.rule and state.rule != rule:
-            state.best_score = None
-            self._keep_best(self._score(stage, rule), f"the start of {stage.name}")
-        state.rule, state.waited = rule, 0
-
-    def _epoch(
-        self, optimiser: torch.optim.Optimizer, average: MovingAverage, index: int, epoch: int, weights: Tensor
-    ) -> dict[str, float]:
-        config, stage = self.config, self.config.stages[index]
-        batches = samplers.batches(self._order(index, epoch), config.batch_size, lengths=self.lengths)
-        parts = [np.array_split(batch, min(config.accumulate, len(batch))) for batch in batches]
-        torch.manual_seed(int(np.random.SeedSequence((config.seed, index, epoch)).generate_state(1)[0]))
-        mix_rng = np.random.default_rng((5, config.seed, index, epoch))
-        soft = self.data.targets.of_epoch(
-            config.targets, smoothing=config.label_smoothing, seed=self._seed(index), epoch=epoch,
-            drop_share=config.vote_drop_share,
+    def _batches(self, index: int, epoch: int) -> list[Indices]:
+        order = samplers.epoch_order(
+            self.config.stages[index], self.labels, seed=self.config.stream_seed * 101 + index, epoch=epoch,
+            no_consensus_share=self.config.no_consensus_share,
         )  # fmt: skip
-        self.network.train()
-        total_value = waited = 0.0
+        clips = self.train_at[order]
+        if len(self.available):
+            seed = self.config.stream_seed * 101 + index
+            clips = samplers.draw_views(clips, self.available, self.config.view_share, seed=seed, epoch=epoch)
+        return samplers.batches(clips, self.config.batch_size, lengths=self.lengths)
+
+    def _epoch(self, runs: Sequence[Run], index: int, epoch: int) -> None:
         started = time.perf_counter()
-        with closing(self.data.read([part for batch in parts for part in batch], config.stride, self.device)) as reader:
-            for step, batch in enumerate(parts):
-                for group in optimiser.param_groups:
-                    group["lr"] = learning_rate(stage, epoch + step / len(batches))
-                optimiser.zero_grad(set_to_none=True)
-                for part in batch:
-                    waiting = time.perf_counter()
-                    at, rows = next(reader)
-                    waited += time.perf_counter() - waiting
-                    mix = Mix.draw(len(at), config.mixup_p, config.mixup_alpha, mix_rng).to(self.device)
-                    loss = self._loss(stage, at, rows, mix, soft, weights) * (len(part) / len(batches[step]))
-                    value = loss.item()
-                    if not math.isfinite(value):
-                        raise ConfigError(
-                            f"{stage.name}, epoch {epoch + 1}: the loss became {value}. Lower --lr or use --precision "
-                            "float32; the last epoch's checkpoint is kept."
-                        )
-                    loss.backward()
-                    total_value += value
-                if config.grad_clip:
-                    nn.utils.clip_grad_norm_(self.network.parameters(), config.grad_clip)
-                optimiser.step()
-                average.update()
-                self.done += 1
-                if self.progress is not None:
-                    self.progress(self.done, sum(self.n_steps), f"{stage.name} epoch {epoch + 1}/{stage.epochs}")
-        wall = max(time.perf_counter() - started, 1e-9)
-        mean_loss = total_value / max(len(batches), 1)
-        return {"loss": mean_loss, "lr": learning_rate(stage, epoch), "waiting_share": round(waited / wall, 4)}
+        for run in runs:
+            run.begin_epoch()
+        waited = self._steps(runs, self._batches(index, epoch), epoch)
+        records: list[dict[str, Any]] = [
+            {"waiting_share": round(waited / max(time.perf_counter() - started, 1e-9), 4)} for _ in runs
+        ]
+        judged = [i for i, run in enumerate(runs) if run.rule != "last"]
+        with ExitStack() as averages:
+            for i in judged:
+                averages.enter_context(runs[i].average.applied())
+            for i, outputs in zip(judged, self._outputs([runs[i] for i in judged]), strict=True):
+                records[i] |= runs[i].judge(outputs)
+        for run, record in zip(runs, records, strict=True):
+            run.end_epoch({**record, "seconds": round(time.perf_counter() - started, 3)})
+            if self.on_epoch is not None:
+                self.on_epoch(run.job, run.history)
 
-    def _loss(
-        self, stage: StageConfig, at: Indices, rows: Rows, mix: Mix, soft: NDArray[np.float32], weights: Tensor
-    ) -> Tensor:
-        y_c = mix(torch.from_numpy(soft[at]).to(self.device))
-        y_r = mix(torch.from_numpy(self.data.targets.attribute_values[at]).to(self.device))
-        with autocast(self.config.precision, self.device):
-            x = self.network.embed(rows)
-        logits, attributes = self.network.head(mix(x.float()))
-        return total_loss(stage.loss, logits, y_c, weights, attributes, y_r, self.ranges)
-
-    def _seed(self, index: int) -> int:
-        return self.config.seed * 101 + index
-
-    def _order(self, index: int, epoch: int) -> Indices:
-        stage, labels = self.config.stages[index], self.data.targets.labels[self.train_at]
-        share = self.config.no_consensus_share
-        order = samplers.epoch_order(stage, labels, seed=self._seed(index), epoch=epoch, no_consensus_share=share)
-        return self.train_at[order]
-
-    def _score(self, stage: StageConfig, rule: str) -> float:
-        logits, attributes = predict(self.network, self.data, self.dev_at, self.config, self.device)
-        return held_out_score(
-            rule, self.config.select_on, logits, attributes, self.data.targets, self.dev_at, stage.loss,
-            seed=self.config.seed,
+    def _outputs(self, runs: Sequence[Run]) -> list[Outputs]:
+        """What each run's network says of the held-out part."""
+        if not runs:
+            return []
+        networks, members, configs = zip(*((run.network, run.job.data, run.config) for run in runs), strict=True)
+        return predict_together(
+            networks, members, runs[0].job.dev_at, configs, self.world, self.reader, self.lengths
         )  # fmt: skip
 
-    def _keep_best(self, score: float, at: str) -> None:
-        self.state.waited += 1
-        if self.state.best_score is None or score > self.state.best_score:
-            self.state.best_score, self.state.best_at, self.state.waited = score, at, 0
-            self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+    def _steps(self, runs: Sequence[Run], batches: Sequence[Indices], epoch: int) -> float:
+        """A step of every run on every batch; returns the seconds of waiting for batches."""
+        config, waited = self.config, 0.0
+        n = len(self.runs[0].targets.keys)
+        parts = [
+            [by_view(part, n) for part in np.array_split(batch, min(config.accumulate, len(batch)))]
+            for batch in batches
+        ]  # fmt: skip
+        own = [share for batch in parts for part in batch if len(share := self.world.own(part))]
+        members = [run.job.data for run in runs]
+        with closing(self.reader.read(members, own, config.stride, self.world.device)) as reader:
+            for step, batch in enumerate(parts):
+                for run in runs:
+                    run.begin_step(epoch + step / len(batches))
+                for part in batch:
+                    rows: list[Any] = [None] * len(runs)
+                    if len(self.world.own(part)):
+                        waiting = time.perf_counter()
+                        _, rows = next(reader)
+                        waited += time.perf_counter() - waiting
+                    for run, of_member in zip(runs, rows, strict=True):
+                        run.learn(part, of_member, len(part) / len(batches[step]))
+                for run in runs:
+                    run.end_step()
+                if self.progress is not None:
+                    stage = runs[0].stage
+                    what = f"{stage.name} epoch {epoch + 1}/{stage.epochs}"
+                    self.progress(sum(run.n_done for run in self.runs), sum(run.n_steps for run in self.runs), what)
+        return waited
 
 
 def predict(
     network: Network, data: TrainingData, at: Indices, config: TrainConfig, device: torch.device
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Class logits (n, C) and attributes (n, A) of the clips `at`, in that order."""
-    logits = np.zeros((len(at), len(data.targets.classes)), np.float32)
-    attributes = np.zeros((len(at), len(data.targets.attributes)), np.float32)
-    if not len(at):
-        return logits, attributes
-    by_length = np.argsort(data.lengths()[at], kind="stable")
-    batches = samplers.batches(by_length, PREDICT_BATCH_SIZE)
-    network.to(device).eval()
-    read = data.read([at[b] for b in batches], config.stride, device)
-    with torch.inference_mode(), autocast(config.precision, device):
-        for places, (_, rows) in zip(batches, read, strict=True):
-            y_c, y_r = network(rows)
-            logits[places] = y_c.float().cpu().numpy()
-            attributes[places] = y_r.float().cpu().numpy()
-    return logits, attributes
+    return predict_together([network], [data], at, [config], World(device=device), SharedReader(), data.lengths())[0]
+
+
+def predict_together(
+    networks: Sequence[Network],
+    members: Sequence[TrainingData],
+    at: Indices,
+    configs: Sequence[TrainConfig],
+    world: World,
+    reader: SharedReader,
+    lengths: Indices,
+) -> list[Outputs]:
+    """Each network's logits (n, C) and attributes (n, A) of the clips `at`, in that order, read once for all.
+
+    lengths: (N,), by which clips are put together in batches; whose share is whose doesn't change the batches.
+    """
+    outputs = []
+    for network, data in zip(networks, members, strict=True):
+        network.to(world.device).eval()
+        targets = data.targets
+        widths = (len(targets.classes), len(targets.attributes))
+        outputs.append(tuple(np.zeros((len(at), width), np.float32) for width in widths))
+    batches = samplers.batches(np.argsort(lengths[at], kind="stable"), PREDICT_BATCH_SIZE)[world.rank :: world.size]
+    read = reader.read(members, [at[batch] for batch in batches], configs[0].stride, world.device)
+    for places, (_, rows) in zip(batches, read, strict=True):
+        for network, of_member, config, made in zip(networks, rows, configs, outputs, strict=True):
+            with torch.inference_mode(), autocast(config.precision, world.device):
+                said = network(of_member)
+            for array, values in zip(made, said, strict=True):
+                array[places] = values.float().cpu().numpy()
+    return [(world.sum(logits), world.sum(attributes)) for logits, attributes in outputs]

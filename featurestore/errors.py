@@ -46,3 +46,7 @@ class TranscriptError(MedusaError):
 
 class ConfigError(MedusaError):
     """A setting is out of range, or settings contradict each other."""
+
+
+class ProcessError(MedusaError):
+    """One of several processes that work together ended, or is out of reach."""

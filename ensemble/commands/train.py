@@ -1,7 +1,7 @@
 """`medusa fit-deepser`."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +15,7 @@ from deepser.config import (
     NetworkConfig,
     TrainConfig,
 )
-from deepser.presets import find_preset, member_config, parse_changes
+from ensemble.member_list import Asked, members
 from featurestore.errors import ConfigError
 from featurestore.terminal import (
     CvOption,
@@ -59,6 +59,11 @@ def fit_deepser(
     change: Annotated[
         list[str] | None, preset_panel("Any setting in config.json: train.mixup_alpha=0.4.", "--set")
     ] = None,
+    seeds: Annotated[str | None, preset_panel("A member for each, on one reading: 6, how many, or 1,2,3.")] = None,
+    several: Annotated[
+        str | None,
+        preset_panel("Several on one reading: presets (medusa-08,medusa-??), or a recipe's FILE.yaml.", "--members"),
+    ] = None,
     name: Annotated[str | None, writes("Default: from features, or preset, and seed.")] = None,
     runs: RunsOption = Path("runs"),
     overwrite: Annotated[bool, writes("Start a member of that name anew.", "--overwrite")] = False,
@@ -88,76 +93,67 @@ def fit_deepser(
     ] = None,
     precision: Annotated[str | None, system("auto, float32, bfloat16.", show_default=TRAIN.precision)] = None,
     device: DeviceOption = "auto",
+    at_once: Annotated[int, system("Of several members, this many in memory at once; 0: all.", min=0)] = 0,
 ) -> None:
     """Train one member, DeepSER or another network over cached features, and keep its posteriors in the store.
 
     With --cv every utterance is judged by a model that learned from the other folds; otherwise the manifest's split
-    says what to learn from. An interrupted fit goes on at its last finished epoch.
+    says what to learn from. An interrupted fit goes on at its last finished epoch. Started by `torchrun`, several
+    processes split each batch.
 
     Example: `medusa fit-deepser --features wavlm-large,whisper-large-v3,roberta-large -m corpus.csv --name m01`
     """
-    from deepser.fit import fit_member
+    from deepser.fit import fit_members
     from deepser.folds import plan_folds
+    from deepser.processes import joined
+    from deepser.together import sharing
     from featurestore.manifest import Manifest
     from featurestore.store import FeatureStore
 
     if cv is not None and folds != 1:
         raise ConfigError("--cv names the folds and --folds makes them; give one of the two.")
-    flags = {
-        "network.kind": kind, "network.d": d, "network.n_layers": n_layers, "network.n_heads": n_heads,
-        "network.pooling": pooling, "network.dropout": dropout, "train.stride": stride, "train.seed": seed,
-        "train.stages.0.epochs": epochs, "train.stages.1.epochs": stage2_epochs, "train.stages.0.lr": lr,
-        "train.stages.1.lr": stage2_lr, "train.stages.*.schedule": schedule,
-        "train.stages.0.warmup_epochs": warmup_epochs, "train.batch_size": batch_size,
-        "train.weight_decay": weight_decay, "train.mixup_p": mixup, "train.targets": targets,
-        "train.label_smoothing": label_smoothing, "train.select": select, "train.precision": precision,
+    options = {
+        "network": kind, "d": d, "n-layers": n_layers, "n-heads": n_heads, "pooling": pooling, "dropout": dropout,
+        "stride": stride, "epochs": epochs, "stage2-epochs": stage2_epochs, "lr": lr, "stage2-lr": stage2_lr,
+        "schedule": schedule, "warmup-epochs": warmup_epochs, "seed": seed, "batch-size": batch_size,
+        "weight-decay": weight_decay, "mixup": mixup, "targets": targets, "label-smoothing": label_smoothing,
+        "select": select, "precision": precision,
     }  # fmt: skip
-    config = _member(preset, features, name, flags, change or [], one_stage=stage2_epochs == 0)
-    table, opened = Manifest.read(manifest), FeatureStore.open(store)
-    plan = plan_folds(table, cv=cv, n_folds=folds, seed=config.train.seed)
-    with bar(config.name, len(plan.names)) as show:
+    given = {option: value for option, value in options.items() if value is not None}
+    refs = None if features is None else split_names(features)
+    configs = sharing(members(Asked(preset, refs, name, given, change or []), seeds, several))
+    with joined(device) as world:
+        table, opened = Manifest.read(manifest), FeatureStore.open(store)
+        plan = plan_folds(table, cv=cv, n_folds=folds, seed=configs[0].train.stream_seed)
+        title = configs[0].name if len(configs) == 1 else f"{len(configs)} members"
+        with bar(title, len(plan.names)) if world.first else nullcontext() as show:
 
-        def on_step(fold: str, done: int, total: int, what: str) -> None:
-            of = f" fold {fold}," if len(plan.names) > 1 else ""
-            show(plan.names.index(fold) + done / total, len(plan.names), f"{config.name}:{of} {what}")
+            def on_step(fold: str, done: int, total: int, what: str) -> None:
+                of = f" fold {fold}," if len(plan.names) > 1 else ""
+                assert show is not None
+                show(plan.names.index(fold) + done / total, len(plan.names), f"{title}:{of} {what}")
 
-        fit_member(
-            opened, table, config, plan, runs / config.name, device=device, overwrite=overwrite, progress=on_step
-        )
-        show(len(plan.names), len(plan.names), config.name)
-    _print_scores(opened, table, config.name, cv)
-    if not config.train.learns_classes:
-        say("note: only attributes were learned; its class posteriors are an untrained layer's, leave them out.", "dim")
-    say(f"member in {runs / config.name}, posteriors in {store} as posteriors/{config.name}")
-
-
-def _member(
-    preset: str, features: str | None, name: str | None, flags: dict[str, Any], changes: Sequence[str], one_stage: bool
-) -> MemberConfig:
-    """The preset with the flags that were given (not None), then with what --set says."""
-    chosen = find_preset(preset)
-    if one_stage:
-        chosen = replace(chosen, train=replace(chosen.train, stages=chosen.train.stages[:1]))
-        flags = {path: value for path, value in flags.items() if not path.startswith("train.stages.1.")}
-    refs = split_names(features) if features is not None else list(chosen.features)
-    if not refs:
-        raise ConfigError(f"Preset {preset} reads any features: name them with --features.")
-    given = {path: value for path, value in flags.items() if value is not None}
-    config = member_config(name or "unnamed", refs, chosen, given | parse_changes(changes))
-    return config if name else replace(config, name=_member_name(refs, config.train.seed, preset))
+            fit_members(
+                opened, table, configs, plan, [runs / config.name for config in configs], world=world,
+                at_once=at_once, overwrite=overwrite, progress=on_step,
+            )  # fmt: skip
+        if world.first:
+            _tell(opened, table, configs, cv, runs, store)
 
 
-def _member_name(features: Sequence[str], seed: int, preset: str) -> str:
-    """A name that is safe as a directory's and a feature set's: a,b@3+4 and seed 0 -> a_b.3+4_s0, PRESET_a_b.3+4_s0."""
-    of_preset = [] if preset == "medusa" else [preset]
-    return "_".join([*of_preset, *(ref.replace("@", ".").replace("/", "-") for ref in features)]) + f"_s{seed}"
-
-
-def _print_scores(store: Any, manifest: "Manifest", name: str, cv: str | None) -> None:
+def _tell(
+    store: Any, manifest: "Manifest", configs: Sequence[MemberConfig], cv: str | None, runs: Path, place: Path
+) -> None:
     from deepser.metrics import ScoreRow
     from deepser.report import scores_table
     from ensemble.parts import evaluate_parts
 
-    parts = evaluate_parts(store, manifest, name, cv=cv)
-    rows = [ScoreRow.of(f"{name} ({part})", evaluation) for part, evaluation in parts.items()]
+    rows = []
+    for config in configs:
+        parts = evaluate_parts(store, manifest, config.name, cv=cv)
+        rows += [ScoreRow.of(f"{config.name} ({part})", evaluation) for part, evaluation in parts.items()]
     console().print(scores_table(rows))
+    for config in configs:
+        if not config.train.learns_classes:
+            say(f"note: {config.name} learned attributes alone; leave its class posteriors out.", "dim")
+        say(f"member in {runs / config.name}, posteriors in {place} as posteriors/{config.name}")

@@ -1,0 +1,55 @@
+"""A fitted member's judgement of a corpus, as a feature set: what it consists of, whether it is there, writing it."""
+
+import hashlib
+
+import numpy as np
+
+from deepser.folds import FoldPlan
+from deepser.member import Member, PosteriorMean
+from deepser.targets import Targets
+from featurestore.spec import FeatureSpec
+from featurestore.store import FeatureStore
+
+
+def posteriors_name(member: str) -> str:
+    return f"posteriors/{member}"
+
+
+def is_finished(store: FeatureStore, member: Member, plan: FoldPlan, targets: Targets) -> bool:
+    """Are there all weights, and the posteriors that they give?"""
+    made = [(member.directory / f"fold-{fold}" / "model.safetensors").exists() for fold in plan.names]
+    name = posteriors_name(member.config.name)
+    if not all(made) or name not in store:
+        return False
+    posteriors = store[name]
+    judged = {int(i) for fold in range(len(plan.names)) for i in plan.judged_at(fold)}
+    same = posteriors.spec.fingerprint == _spec(member, plan).fingerprint
+    return same and all(targets.keys[i] in posteriors for i in judged)
+
+
+def write_posteriors(
+    store: FeatureStore, member: Member, plan: FoldPlan, targets: Targets, total: PosteriorMean
+) -> None:
+    """Posteriors and logits, a row of C + A each, of every utterance that a model judged."""
+    posteriors, logits = total.means()
+    spec, provenance = _spec(member, plan), {"member": member.config.name}
+    with store.writer(posteriors_name(member.config.name), spec, provenance=provenance) as writer:
+        for i in np.flatnonzero(total.count):
+            if targets.keys[i] not in writer:
+                writer.append(targets.keys[i], {"posteriors": posteriors[i : i + 1], "logits": logits[i : i + 1]})
+
+
+def _spec(member: Member, plan: FoldPlan) -> FeatureSpec:
+    digest = hashlib.sha256()
+    for path in member.weights():
+        digest.update(path.read_bytes())
+    return FeatureSpec(
+        kind="posteriors",
+        encoder=member.config.name,
+        weights=f"sha256:{digest.hexdigest()[:16]}",
+        layers=("posteriors", "logits"),
+        dim=len(member.columns),
+        dtype="float32",
+        columns=member.columns,
+        extra=(("oof", plan.oof), ("folds", plan.rule), ("features", ",".join(member.config.features))),
+    )

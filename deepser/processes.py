@@ -1,0 +1,157 @@
+"""Processes that train one network together, as torchrun starts them: who they are, and what they tell each other."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from deepser.device import pick_device
+from featurestore.errors import ConfigError, MedusaError, ProcessError
+
+T = TypeVar("T")
+B = TypeVar("B", Tensor, NDArray[np.int64])
+CPU = torch.device("cpu")
+LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # torchrun tells each process these
+SILENCE = timedelta(minutes=30)  # the others wait this long, as for the first one to write a large store
+
+
+@dataclass(frozen=True)
+class World:
+    """Process `rank` of `size` that train together, and its device; by default one alone, for which nothing is sent.
+
+    A batch is split as `samplers.share_of` does: process r holds clips r, r + size, ...; a short one may leave it none.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = CPU
+
+    @property
+    def first(self) -> bool:
+        """Is this the process that writes and tells?"""
+        return self.rank == 0
+
+    def own(self, batch: B) -> B:
+        """This process's rows of a batch."""
+        return batch if self.size == 1 else batch[self.rank :: self.size]
+
+    def once(self, make: Callable[[], T]) -> T:
+        """What the first process makes, for all; all wait. A MedusaError or OSError there is raised in all of them."""
+        if self.size == 1:
+            return make()
+        told: list[Any] = [None, None]
+        if self.first:
+            try:
+                told[0] = make()
+            except (MedusaError, OSError) as error:
+                told[1] = error
+        dist.broadcast_object_list(told, src=0, device=CPU)
+        if told[1] is not None:
+            raise told[1]
+        return told[0]
+
+    def whole(self, own: Tensor, n: int) -> Tensor:
+        """Every process's rows (B_r, ...) as the batch's (n, ...), in its order, in all of them.
+
+        Gradients flow back: a row's is the sum of what all processes' losses say of it, so the loss of the batch is
+        the sum of theirs.
+        """
+        if self.size == 1 or 0 in own.shape[1:]:
+            return own
+        return _Whole.apply(own, n, self.rank, self.size)
+
+    def sum_gradients(self, network: nn.Module) -> None:
+        """Each parameter's gradient becomes the sum over processes; none where no process has one."""
+        if self.size == 1:
+            return
+        parameters = list(network.parameters())
+        known = torch.tensor([p.grad is not None for p in parameters], dtype=torch.float32, device=self.device)
+        own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([known, *(gradient.reshape(-1) for gradient in own)])
+        dist.all_reduce(flat)
+        known, *gradients = flat.split([len(known), *(p.numel() for p in parameters)])
+        for parameter, gradient, n in zip(parameters, gradients, known.tolist(), strict=True):
+            parameter.grad = gradient.view_as(parameter) if n else None
+
+    def sum(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The sum of every process's array."""
+        if self.size == 1:
+            return values
+        summed = torch.from_numpy(values)
+        dist.all_reduce(summed)
+        return summed.numpy()
+
+    def same(self, network: nn.Module) -> None:
+        """Every process's weights and buffers become the first one's."""
+        if self.size > 1:
+            for value in network.state_dict().values():
+                dist.broadcast(value, 0)
+
+
+class _Whole(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, n: int, rank: int, size: int) -> Tensor:
+        # The sum with zeros, not all_gather: shares differ in size, and a short batch leaves some without any.
+        ctx.place = slice(rank, n, size)
+        whole = own.new_zeros((n, *own.shape[1:]))
+        whole[ctx.place] = own
+        dist.all_reduce(whole)
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        summed = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(summed)
+        return summed[ctx.place], None, None, None
+
+
+@contextmanager
+def joined(device: str = "auto") -> Iterator[World]:
+    """This process in the world that torchrun made, on a device of its own; alone where torchrun didn't start it.
+
+    NCCL between CUDA devices, gloo between CPUs. ConfigError when there are fewer devices than processes here;
+    ProcessError when another process ended.
+    """
+    size = int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in LAUNCHED) else 1
+    if size == 1:
+        yield World(device=pick_device(device))
+        return
+    rank = int(os.environ["RANK"])
+    on = _own_device(device, int(os.environ.get("LOCAL_RANK", rank)), size)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on.type == "cuda" else "gloo", timeout=SILENCE)
+    world = World(rank, size, on)
+    try:
+        yield world
+        world.once(lambda: None)  # nobody leaves while the first one still writes
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        raise ProcessError(
+            f"Process {rank} of {size}: another process ended or is out of reach; its own message says why. "
+            "Run the same command again to go on."
+        ) from error
+    dist.destroy_process_group()
+
+
+def _own_device(device: str, local: int, size: int) -> torch.device:
+    on = pick_device(device)
+    if on.type != "cuda":
+        return on
+    if on.index is not None and ":" in device:
+        raise ConfigError(f"--device {device} names one device for {size} processes; leave it out, or use cuda.")
+    if local >= torch.cuda.device_count():
+        raise ConfigError(
+            f"Process {local + 1} on this machine finds {torch.cuda.device_count()} CUDA devices; start as many with "
+            "torchrun --nproc-per-node, or use --device cpu."
+        )
+    on = torch.device("cuda", local)
+    torch.cuda.set_device(on)
+    return on

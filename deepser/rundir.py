@@ -1,0 +1,86 @@
+"""A member's run directory: its config.json says what it was fitted on; nothing else is continued there."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepser.config import MemberConfig, from_dict, to_dict
+from deepser.folds import FoldPlan
+from deepser.member import Member
+from deepser.targets import Targets
+from deepser.views import Views
+from featurestore.errors import ConfigError
+
+FORMAT = 1
+
+
+def open_directory(member: Member, targets: Targets, plan: FoldPlan, views: Views) -> None:
+    """Write config.json, or check that the one that is there says the same: else a ConfigError with each difference."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in (targets.labels, targets.soft, targets.attribute_values, plan.folds):
+        digest.update(np.ascontiguousarray(part).tobytes())
+    if targets.ratings is not None:
+        digest.update(targets.ratings.counts(targets.classes).tobytes())
+    digest.update("\n".join(targets.keys).encode(errors="surrogatepass"))
+    wanted = {
+        "format": FORMAT,
+        "member": to_dict(member.config),
+        "classes": member.classes,
+        "attributes": member.attributes,
+        "attribute_ranges": member.attribute_ranges,
+        "inputs": member.inputs,
+        "layers": member.layers,
+        "specs": member.specs,
+        "folds": {"names": plan.names, "rule": plan.rule},
+        "corpus": {"utterances": len(targets.keys), "keys_labels_folds": digest.hexdigest()},
+    }
+    if views.labels:
+        wanted["views"] = views.to_json()
+    wanted = json.loads(json.dumps(wanted))
+    path = member.directory / "config.json"
+    if path.exists():
+        try:
+            found = json.loads(path.read_text())
+            found["member"] = json.loads(json.dumps(to_dict(from_dict(MemberConfig, found["member"]))))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{path} is damaged ({error}); use --overwrite to fit the member anew.") from error
+        differences = list(_differences(found, wanted, ""))
+        if differences:
+            raise ConfigError(
+                f"{member.directory} holds a member with other settings: {'; '.join(differences[:8])}. "
+                "Choose another --name, or --overwrite to fit it anew."
+            )
+        return
+    member.directory.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(wanted, indent=1) + "\n")
+
+
+def remove_directory(directory: Path) -> None:
+    """Remove a member's run directory; ConfigError when it is anything else."""
+    if directory.exists():
+        Member.load(directory)
+        shutil.rmtree(directory)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """A file that is there whole or as it was before."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def _differences(found: Any, wanted: Any, where: str) -> Iterator[str]:
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key in sorted({*found, *wanted}):
+            if key != "provenance":
+                yield from _differences(found.get(key), wanted.get(key), f"{where}.{key}" if where else key)
+    elif isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
+        for i, (a, b) in enumerate(zip(found, wanted, strict=True)):
+            yield from _differences(a, b, f"{where}[{i}]")
+    elif found != wanted:
+        yield f"{where} is {found!r} there, {wanted!r} asked"

@@ -1,0 +1,102 @@
+"""Members that share one stream of batches: what they must agree in, and reading for all of them at once."""
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from deepser.config import MemberConfig, TrainConfig
+from deepser.data import Indices, Rows, TrainingData
+from featurestore.loader import FeatureRef
+
+Take = tuple[int, list[int] | None]  # of a member's feature set: which of the union's, and which layers (None: all)
+
+
+def sharing(configs: Sequence[MemberConfig]) -> list[MemberConfig]:
+    """The same members, all drawing their clips by the seed of the first one and cutting batches by its lengths.
+
+    Weights, dropout, MixUp and dropped votes stay each member's own. What the members share is written into their
+    configs (train.order_seed, train.bucket_by), so that each one trained alone gives the same weights.
+    """
+    first = configs[0]
+    order, lengths = first.train.stream_seed, first.train.bucket_by or _first_set(first)
+    shared = []
+    for config in configs:
+        train = config.train
+        if train.stream_seed != order:
+            train = replace(train, order_seed=order)
+        if (train.bucket_by or _first_set(config)) != lengths:
+            train = replace(train, bucket_by=lengths)
+        shared.append(replace(config, train=train))
+    return shared
+
+
+def _first_set(config: MemberConfig) -> str:
+    return FeatureRef.parse(config.features[0]).name
+
+
+def stream_key(data: TrainingData, train_at: Indices, dev_at: Indices, config: TrainConfig) -> Any:
+    """What members must agree in to share batches; hashable."""
+    draws = tuple((stage.sampler, stage.samples_per_epoch) for stage in config.stages)
+    cut = (config.batch_size, config.accumulate, config.stride, config.no_consensus_share)
+    views = (data.views.identity, config.view_share if data.views.labels else 0.0)
+    return (
+        config.stream_seed, draws, cut, config.bucket_by or data.refs[0].name, train_at.tobytes(), dev_at.tobytes(),
+        views,
+    )  # fmt: skip
+
+
+def bucket_lengths(data: TrainingData, config: TrainConfig) -> Indices:
+    """(N,) rows of each utterance in the feature set by whose lengths batches are cut."""
+    return data.lengths(config.bucket_by)
+
+
+@dataclass(frozen=True)
+class SharedReader:
+    """Reads for several members at once: each feature set one time, in the layers that any of them takes."""
+
+    _unions: dict[tuple[FeatureRef, ...], TrainingData] = field(default_factory=dict)
+
+    def read(
+        self, members: Sequence[TrainingData], batches: Sequence[Indices], stride: int, device: torch.device
+    ) -> Generator[tuple[Indices, list[Rows]], None, None]:
+        """Each batch's indices and every member's rows, as `TrainingData.read` gives them to it alone, bit for bit."""
+        union = self.union(members)
+        taken = [takes(data, union) for data in members]
+        with closing(union.read(batches, stride, device)) as reader:
+            for at, rows in reader:
+                yield at, [[_take(rows, *each) for each in own] for own in taken]
+
+    def union(self, members: Sequence[TrainingData]) -> TrainingData:
+        """What all of them read, each feature set once; kept, so that its buffers and checked rows are used again."""
+        layers: dict[str, list[str]] = {}
+        for ref in (ref for data in members for ref in data.refs):
+            known = layers.setdefault(ref.name, [])
+            known.extend(layer for layer in ref.layers if layer not in known)
+        refs = tuple(FeatureRef(name, tuple(of_set)) for name, of_set in layers.items())
+        if refs == members[0].refs:
+            return members[0]
+        if refs not in self._unions:
+            self._unions[refs] = replace(members[0], refs=refs)
+        return self._unions[refs]
+
+
+def takes(data: TrainingData, union: TrainingData) -> list[Take]:
+    """Where each of a member's feature sets is in the union."""
+    places = {ref.name: i for i, ref in enumerate(union.refs)}
+    found: list[Take] = []
+    for ref in data.refs:
+        there = union.refs[places[ref.name]].layers
+        found.append((places[ref.name], None if ref.layers == there else [there.index(name) for name in ref.layers]))
+    return found
+
+
+def _take(rows: Rows, place: int, layers: list[int] | None) -> tuple[torch.Tensor, torch.Tensor]:
+    values, offsets = rows[place]
+    if layers is None:
+        return values, offsets
+    if len(layers) == 1:
+        return values[layers[0] : layers[0] + 1], offsets
+    return values[layers], offsets

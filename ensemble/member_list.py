@@ -1,0 +1,115 @@
+"""The members that one `medusa fit-deepser` asks for: one, a seed each, a preset each, or those of a recipe."""
+
+import fnmatch
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from deepser.config import MemberConfig
+from deepser.presets import PRESETS, find_preset, member_config, parse_changes
+from ensemble.recipe import SUFFIXES, Entry, read_recipe, unknown_key
+from featurestore.errors import ConfigError
+
+# What `fit-deepser` calls a setting, and where it stands in config.json.
+OPTIONS = {
+    "network": "network.kind", "d": "network.d", "n-layers": "network.n_layers", "n-heads": "network.n_heads",
+    "pooling": "network.pooling", "dropout": "network.dropout", "stride": "train.stride",
+    "epochs": "train.stages.0.epochs", "stage2-epochs": "train.stages.1.epochs", "lr": "train.stages.0.lr",
+    "stage2-lr": "train.stages.1.lr", "schedule": "train.stages.*.schedule",
+    "warmup-epochs": "train.stages.0.warmup_epochs", "seed": "train.seed", "batch-size": "train.batch_size",
+    "weight-decay": "train.weight_decay", "mixup": "train.mixup_p", "targets": "train.targets",
+    "label-smoothing": "train.label_smoothing", "select": "train.select", "precision": "train.precision",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One member as asked for: a preset, what it reads, and what is to be changed in it."""
+
+    preset: str = "medusa"
+    features: Sequence[str] | None = None  # None: the preset's
+    name: str | None = None  # None: made of features, seed and preset
+    options: Mapping[str, Any] = field(default_factory=dict)  # by the names in OPTIONS
+    changes: Sequence[str] = ()  # of --set
+
+    def config(self) -> MemberConfig:
+        """The preset with the options, then with the changes."""
+        chosen, options = find_preset(self.preset), dict(self.options)
+        if options.get("stage2-epochs") == 0:
+            chosen = replace(chosen, train=replace(chosen.train, stages=chosen.train.stages[:1]))
+            options = {name: value for name, value in options.items() if not name.startswith("stage2-")}
+        refs = list(chosen.features if self.features is None else self.features)
+        if not refs:
+            raise ConfigError(f"Preset {self.preset} reads any features: name them with --features.")
+        changes = {OPTIONS[name]: value for name, value in options.items()} | parse_changes(self.changes)
+        config = member_config(self.name or "unnamed", refs, chosen, changes)
+        return config if self.name else replace(config, name=_made_name(refs, config.train.seed, self.preset))
+
+
+def members(asked: Asked, seeds: str | None = None, names: str | None = None) -> list[MemberConfig]:
+    """The members asked for.
+
+    seeds: "6", that many from the member's own on, or "1,2,3". names: presets with commas between them, patterns of
+    presets ("medusa-??"), and .yaml files, whose `members` section counts (the keys of a recipe's); what `asked` says
+    holds for all of them, what a file says of one comes before that. Both: each seed of each.
+    """
+    each = [asked] if names is None else _named(asked, names)
+    if seeds is None:
+        return [one.config() for one in each]
+    return [_seeded(one, seed).config() for one in each for seed in _seeds(seeds, one)]
+
+
+def _named(asked: Asked, names: str) -> list[Asked]:
+    if asked.name or asked.preset != Asked.preset:
+        raise ConfigError("--members names members and their presets: leave --name and --preset out.")
+    found: list[Asked] = []
+    for part in [part.strip() for part in names.split(",") if part.strip()]:
+        if part.endswith(SUFFIXES):
+            entries = read_recipe(part, values_needed=False).sections.get("members", {})
+            found += [_of_recipe(asked, name, entry) for name, entry in entries.items()]
+            continue
+        presets = fnmatch.filter(PRESETS, part) or [part]
+        found += [replace(asked, preset=preset, name=preset) for preset in presets if find_preset(preset)]
+    if not found:
+        raise ConfigError(f"--members {names!r} names no member: expected presets, or a .yaml file with members.")
+    return found
+
+
+def _of_recipe(asked: Asked, name: str, entry: Entry) -> Asked:
+    values = dict(entry.entries)
+    for key in values:
+        if key not in (*OPTIONS, "features", "preset", "set"):
+            raise unknown_key(values[key].where, key, [*OPTIONS, "features", "preset", "set"])
+    features = values.pop("features").texts if "features" in values else asked.features
+    preset = values.pop("preset").text if "preset" in values else asked.preset
+    changes = values.pop("set").value if "set" in values else []
+    options = {key: _plain(value.text) for key, value in values.items()}
+    changes = [*asked.changes, *([changes] if isinstance(changes, str) else changes)]
+    return Asked(preset, features, name, {**asked.options, **options}, changes)
+
+
+def _plain(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _seeds(text: str, asked: Asked) -> list[int]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdecimal() for part in parts) or (len(parts) == 1 and not int(parts[0])):
+        raise ConfigError(f"--seeds {text!r}: expected how many (6), or which (1,2,3).")
+    first = asked.config().train.seed
+    return list(range(first, first + int(parts[0]))) if len(parts) == 1 else [int(part) for part in parts]
+
+
+def _seeded(asked: Asked, seed: int) -> Asked:
+    name = f"{asked.name}_s{seed}" if asked.name else None
+    return replace(asked, name=name, options={**asked.options, "seed": seed})
+
+
+def _made_name(features: Sequence[str], seed: int, preset: str) -> str:
+    """A name that is safe as a directory's and a feature set's: a,b@3+4 and seed 0 -> a_b.3+4_s0, PRESET_a_b.3+4_s0."""
+    of_preset = [] if preset == "medusa" else [preset]
+    return "_".join([*of_preset, *(ref.replace("@", ".").replace("/", "-") for ref in features)]) + f"_s{seed}"
