@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from deepser.config import LossConfig
 
 SEVEN_POINT_SPAN = 6.0  # of the scale that a Gaussian penalty's sigma is given on, 1 to 7
+CONFUSION_FLOOR = 0.1  # of 1 - F1: a class that is never confused still counts
 CCC_FLOOR = 1e-8  # a batch in which predictions and targets are one constant has no concordance to divide by
 
 
@@ -24,6 +25,25 @@ def class_weights(labels: NDArray[np.integer], n_classes: int, exponent: float) 
     with np.errstate(divide="ignore"):
         weights = np.where(counts > 0, (counts.sum() / (n_classes * np.maximum(counts, 1))) ** exponent, 0.0)
     return weights.astype(np.float32)
+
+
+def confusion_factors(
+    logits: NDArray[np.floating], labels: NDArray[np.integer], exponent: float
+) -> NDArray[np.float32]:
+    """What class weights are multiplied by where classes that are confused count more; (C,) float32, 1 on average.
+
+    (0.1 + 1 - F1_c) over its mean over classes, to the power of `exponent`. F1 counts both kinds of confusion: clips of
+    c called otherwise, and others called c. logits (n, C), labels (n,), -1 for none; a class without a clip gets 1.
+    SRPOL weighs "the classes most confused" in its phase 2 and gives no formula: this one is ours.
+    """
+    at, n_classes = labels >= 0, logits.shape[1]
+    true, said = labels[at], logits[at].argmax(1)
+    n_true, n_said = np.bincount(true, minlength=n_classes), np.bincount(said, minlength=n_classes)
+    hits = np.bincount(true[true == said], minlength=n_classes)
+    confused = CONFUSION_FLOOR + 1 - 2 * hits / np.maximum(n_true + n_said, 1)
+    there = n_true > 0
+    mean = confused[there].mean() if there.any() else 1.0
+    return np.where(there, (confused / mean) ** exponent, 1.0).astype(np.float32)
 
 
 def total_loss(

@@ -124,7 +124,7 @@ class Run:
         return True
 
     def judge_start(self, outputs: Outputs) -> None:
-        """Weigh classes by how they are confused, and take the weights that the stage starts from as the best so far."""
+        """Weigh classes by how they are confused; take the weights that the stage starts from as the best so far."""
         if self.stage.confusion_exponent:
             labels = self.targets.labels[self.job.dev_at]
             self.state.confusion = confusion_factors(outputs[0], labels, self.stage.confusion_exponent).tolist()

@@ -11,7 +11,7 @@ from featurestore.splits import balanced_draw, class_members
 Indices = NDArray[np.int64]
 
 # Separates the random streams that share a (seed, epoch): an order must not echo the weights' or MixUp's draws.
-_SHUFFLED, _BALANCED, _INVERSE = 1, 2, 3
+_SHUFFLED, _BALANCED, _INVERSE, _VIEWS = 1, 2, 3, 4
 
 
 def epoch_order(
@@ -95,6 +95,20 @@ def fixed_size(draw: Callable[[int], Indices], n: int, epoch: int) -> Indices:
     first, last = epoch * n // size, -(-(epoch + 1) * n // size)
     start = epoch * n - first * size
     return np.concatenate([draw(i) for i in range(first, last)])[start : start + n]
+
+
+def draw_views(order: Indices, available: NDArray[np.bool_], share: float, *, seed: int, epoch: int) -> Indices:
+    """An order of which each clip is, with probability `share`, one of its views, each as likely; int64.
+
+    available (V, N): which views utterance i has. Clip k * N + i is utterance i in view k, counted from 1; a clip
+    without views stays as it is.
+    """
+    rng = np.random.default_rng((_VIEWS, seed, epoch))
+    drawn, place = rng.random(len(order)) < share, rng.random(len(order))
+    of_clip = available[:, order]
+    nth = np.floor(place * of_clip.sum(0)).astype(np.int64)
+    view = 1 + (np.cumsum(of_clip, 0) > nth).argmax(0)
+    return order + available.shape[1] * np.where(drawn & of_clip.any(0), view, 0)
 
 
 def share_of(batch: Indices, rank: int, world: int) -> Indices:

@@ -20,6 +20,7 @@ OPTIONS = {
     "warmup-epochs": "train.stages.0.warmup_epochs", "seed": "train.seed", "batch-size": "train.batch_size",
     "weight-decay": "train.weight_decay", "mixup": "train.mixup_p", "targets": "train.targets",
     "label-smoothing": "train.label_smoothing", "select": "train.select", "precision": "train.precision",
+    "views": "train.views", "view-share": "train.view_share",
 }  # fmt: skip
 
 
@@ -39,12 +40,15 @@ class Asked:
         if options.get("stage2-epochs") == 0:
             chosen = replace(chosen, train=replace(chosen.train, stages=chosen.train.stages[:1]))
             options = {name: value for name, value in options.items() if not name.startswith("stage2-")}
+        views = [name.strip() for name in str(options.get("views", "")).split(",") if name.strip()]
+        if "views" in options:
+            options["views"] = [] if views == ["none"] else views
         refs = list(chosen.features if self.features is None else self.features)
         if not refs:
             raise ConfigError(f"Preset {self.preset} reads any features: name them with --features.")
         changes = {OPTIONS[name]: value for name, value in options.items()} | parse_changes(self.changes)
         config = member_config(self.name or "unnamed", refs, chosen, changes)
-        return config if self.name else replace(config, name=_made_name(refs, config.train.seed, self.preset))
+        return config if self.name else replace(config, name=_made_name(refs, views, config.train.seed, self.preset))
 
 
 def members(asked: Asked, seeds: str | None = None, names: str | None = None) -> list[MemberConfig]:
@@ -109,7 +113,7 @@ def _seeded(asked: Asked, seed: int) -> Asked:
     return replace(asked, name=name, options={**asked.options, "seed": seed})
 
 
-def _made_name(features: Sequence[str], seed: int, preset: str) -> str:
+def _made_name(features: Sequence[str], views: Sequence[str], seed: int, preset: str) -> str:
     """A name that is safe as a directory's and a feature set's: a,b@3+4 and seed 0 -> a_b.3+4_s0, PRESET_a_b.3+4_s0."""
     of_preset = [] if preset == "medusa" else [preset]
-    return "_".join([*of_preset, *(ref.replace("@", ".").replace("/", "-") for ref in features)]) + f"_s{seed}"
+    return "_".join([*of_preset, *(ref.replace("@", ".").replace("/", "-") for ref in features), *views]) + f"_s{seed}"

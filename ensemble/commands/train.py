@@ -88,6 +88,12 @@ def fit_deepser(
     label_smoothing: Annotated[
         float | None, train_option("Share of the target spread evenly.", default=TRAIN.label_smoothing)
     ] = None,
+    views: Annotated[
+        str | None, train_option("Augmented views to draw from: noise1,mix1; all: those there.", default="none")
+    ] = None,
+    view_share: Annotated[
+        float | None, train_option("Share of clips drawn from views.", default=TRAIN.view_share)
+    ] = None,
     select: Annotated[
         str | None, train_option(f"Epoch kept: {', '.join(SELECTIONS)}, ccc:ATTRIBUTE.", default=TRAIN.select)
     ] = None,
@@ -117,7 +123,7 @@ def fit_deepser(
         "stride": stride, "epochs": epochs, "stage2-epochs": stage2_epochs, "lr": lr, "stage2-lr": stage2_lr,
         "schedule": schedule, "warmup-epochs": warmup_epochs, "seed": seed, "batch-size": batch_size,
         "weight-decay": weight_decay, "mixup": mixup, "targets": targets, "label-smoothing": label_smoothing,
-        "select": select, "precision": precision,
+        "views": views, "view-share": view_share, "select": select, "precision": precision,
     }  # fmt: skip
     given = {option: value for option, value in options.items() if value is not None}
     refs = None if features is None else split_names(features)
