@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from typer import BadParameter
 
-from featurestore.terminal import console, panel, typer_app, working
+from featurestore.terminal import console, panel, split_names, split_pair, typer_app, working
 
 bench_app = typer_app(help="Measure this machine.")
 data, how, files = panel("Data"), panel("Measuring"), panel("Files")
@@ -44,6 +44,41 @@ def bench_io(
     console().print(*io_report(result), sep="\n")
     if plot_file is not None:
         plot_io(result, plot_file)
+
+
+@bench_app.command("featurize")
+def bench_featurize(
+    encoder: Annotated[str, data("Names; comma-separated.")] = "tiny-hubert,tiny-wavlm",
+    weights: Annotated[list[str] | None, data("NAME=DIR, once for each encoder that isn't at hand.")] = None,
+    random: Annotated[bool, data("Random weights of the true size.", "--random")] = False,
+    tiny: Annotated[bool, data("Shrink the random ones, to try the command.", "--tiny")] = False,
+    utterances: Annotated[int, data("Files, log-normal lengths, 5.6 s on average.")] = 48,
+    speech: Annotated[Path | None, data("Audio to cut them from; default: what comes with the program.")] = None,
+    seed: Annotated[int, data("Of lengths and weights.")] = 0,
+    device: Annotated[str, how("auto, cpu, cuda, ...")] = "auto",
+    compute: Annotated[str, how("Our arithmetic; the peers' is float32.")] = "auto",
+    whisper_window: Annotated[str, how("pad30, short or both; comma-separated.")] = "pad30,short",
+    batch_s: Annotated[float | None, how("Seconds of audio per pass.")] = None,
+    workers: Annotated[int, how("Our decoding threads.")] = 2,
+    peers: Annotated[str, how("per-file, arrival, workers; comma-separated, or none.")] = "per-file,arrival,workers",
+    repeats: Annotated[int, how("Runs of which the median is told.")] = 3,
+    directory: Annotated[Path | None, files("Where to write; default: the system's temporary one.")] = None,
+    json_file: Annotated[Path | None, files("Write every figure.", "--json")] = None,
+) -> None:
+    """Files to features, ours beside the ways of the field: speed, FLOP/s and share of the device's, stages, rows.
+
+    Example: `medusa bench featurize --encoder wavlm-large --random --device cuda --compute bfloat16`
+    """
+    from benchmarks.featurize import FeaturizeSettings, featurize_report, run_featurize
+
+    settings = FeaturizeSettings(
+        tuple(split_names(encoder)), tuple(split_pair("--weights", pair) for pair in weights or []), random, tiny,
+        utterances, device, compute, tuple(split_names(whisper_window)), batch_s, workers,
+        () if peers == "none" else tuple(split_names(peers)), repeats, seed,
+    )  # fmt: skip
+    with working("bench featurize") as show:
+        result = run_featurize(settings, speech=speech, directory=directory, json_path=json_file, progress=show)
+    console().print(*featurize_report(result), sep="\n")
 
 
 @bench_app.command("prepare")

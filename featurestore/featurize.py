@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.encoders.base import Encoder
 from featurestore.errors import ConfigError, ManifestError, StoreError
+from featurestore.memory import keep_freed_memory
 from featurestore.sharding import Shard
 from featurestore.stages import stage
 from featurestore.stopping import Interrupted, StopSignals
@@ -96,6 +97,8 @@ def featurize(
     started = time.monotonic()
     report = FeaturizeReport()
     opened = store.writer(name, encoder.spec, provenance=provenance(weights), format=format, compress=compress)
+    if max_memory_gib is None and str(getattr(encoder, "device", "")) == "cpu":
+        keep_freed_memory()
     with StopSignals() as stop, opened as writer:
         items, report.failed = items_of(manifest, encoder, shard, workers, transcripts)
         total = len(items) + len(report.failed)

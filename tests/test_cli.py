@@ -38,7 +38,7 @@ COMMANDS = [
     *("submit task1", "submit task2", "submit check"),
     *("store ls", "store info", "store verify", "store compact", "store rm", "store import", "store export"),
     *("store push", "store pull"),
-    *("bench prepare", "bench io", "bench index", "bench meta", "bench transcribe"),
+    *("bench prepare", "bench io", "bench index", "bench featurize", "bench meta", "bench transcribe", "bench train"),
 ]
 
 

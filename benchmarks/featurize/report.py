@@ -1,0 +1,61 @@
+"""The result of `run_featurize` for people: a table of ways and a line of stages per encoder."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+# |a - b| / |a| of a row that float16 storing explains (2^-11 of each value), and float32 rounding beside it.
+SAME_ROWS = 2e-3
+
+
+def featurize_report(result: dict[str, Any]) -> Iterator["RenderableType"]:
+    """Tables and lines for the terminal."""
+    from rich import box
+    from rich.table import Table
+
+    n, audio_s = result["corpus"]["n"], result["corpus"]["audio_s"]
+    for record in result["encoders"]:
+        window = f", {record['window']}" if record["window"] else ""
+        title = f"{record['encoder']}{window}, {record['device']} {record['compute']}: {n:,} files, {audio_s:.0f} s"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+        for column in ("way", "s", "CPU s", "x real time", "files/s", "TFLOP/s", "MFU", "medusa is", "worst row"):
+            table.add_column(column, justify="left" if column == "way" else "right")
+        for figure in figures(record, n, audio_s):
+            own = figure["way"].startswith("medusa")
+            table.add_row(
+                figure["name"], f"{figure['seconds']:.2f}", f"{figure['cpu_seconds']:.1f}",
+                f"{figure['x_real_time']:.1f}",
+                f"{figure['files_per_s']:.1f}", f"{figure['flop_per_s'] / 1e12:.3f}" if own else "",
+                f"{100 * figure['mfu']:.0f} %" if own else "", "" if own else f"{figure['ratio']:.2f} x",
+                f"{figure['worst_row']:.1e}" + ("" if figure["worst_row"] <= SAME_ROWS else " !"),
+                style="bold" if own else "",
+            )  # fmt: skip
+        yield table
+        yield stages_line(record)
+
+
+def figures(record: dict[str, Any], n: int, audio_s: float) -> list[dict[str, Any]]:
+    """Each way with its rates; ratio: how many times its time ours takes less. MFU counts valid frames alone."""
+    own = next(way["seconds"] for way in record["ways"] if way["way"].startswith("medusa"))
+    return [
+        {
+            **way, "x_real_time": audio_s / way["seconds"], "files_per_s": n / way["seconds"],
+            "ratio": way["seconds"] / own, "flop_per_s": record["flop"] / way["seconds"],
+            "mfu": record["flop"] / way["seconds"] / record["peak_flop_per_s"],
+        }
+        for way in record["ways"]
+    ]  # fmt: skip
+
+
+def stages_line(record: dict[str, Any]) -> str:
+    """Where one run's time went."""
+    stages = ", ".join(f"{name} {seconds:.2f}" for name, seconds in record["stages_s"].items())
+    waste = record["frames_padded"] / record["frames"] - 1
+    padded = record["flop_padded"] / record["wall_s"]
+    return (
+        f"seconds of {record['wall_s']:.2f}: {stages}; the encoder idle {100 * record['idle']:.1f} %; "
+        f"{record['passes']} passes, {100 * waste:.1f} % padding, with it {padded / 1e12:.3f} TFLOP/s; "
+        f"matrix products alone: {record['peak_flop_per_s'] / 1e12:.2f} TFLOP/s\n"
+    )
