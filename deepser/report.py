@@ -97,7 +97,7 @@ def matrix_png(names: Sequence[str], counts: Sequence[Sequence[int]], path: Path
     """Draws counts, row the true and column the predicted name, as `confusion_png` does."""
     shares = [[count / max(sum(row), 1) for count in row] for row in counts]
     side = 2.0 + 0.75 * len(names)
-    figure, axes = _figure(side, side)
+    figure, (axes,) = new_figure(side, side)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     places = range(len(names))
     axes.set_xticks(places, labels=names, rotation=45, ha="right", rotation_mode="anchor")
@@ -109,12 +109,12 @@ def matrix_png(names: Sequence[str], counts: Sequence[Sequence[int]], path: Path
             colour = "white" if shares[i][j] > 0.5 else "black"
             axes.text(j, i, f"{100 * shares[i][j]:.0f} %\n{count}", ha="center", va="center", color=colour, fontsize=8)
     axes.set_title(title, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def reliability_png(curves: Mapping[str, Calibration], path: Path, title: str = "") -> None:
     """Draws reliability curves by name: accuracy over confidence, marks as large as their share of the utterances."""
-    figure, axes = _figure(5.0, 5.0)
+    figure, (axes,) = new_figure(5.0, 5.0)
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--", label="calibrated")
     for name, own in curves.items():
         x, y = [each.confidence for each in own.bins], [each.accuracy for each in own.bins]
@@ -124,20 +124,21 @@ def reliability_png(curves: Mapping[str, Calibration], path: Path, title: str = 
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence (largest probability)", ylabel="accuracy")
     axes.legend(loc="upper left", fontsize=8)
     axes.set_title(title, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
-    """A figure, sides in inches, and its axes."""
+def new_figure(width: float, height: float, n_panels: int = 1) -> tuple[Any, list[Any]]:
+    """A figure, sides in inches, and the axes of its panels, side by side."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)  # no window system, whatever the user's default backend is
-    return figure, figure.add_subplot()
+    return figure, list(figure.subplots(1, n_panels, squeeze=False)[0])
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
+    """Write it; the suffix says in which format."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 

@@ -23,7 +23,6 @@ from featurestore.terminal import (
     ManifestOption,
     RunsOption,
     StoreOption,
-    bar,
     console,
     panel,
     reads,
@@ -67,6 +66,7 @@ def fit_deepser(
     name: Annotated[str | None, writes("Default: from features, or preset, and seed.")] = None,
     runs: RunsOption = Path("runs"),
     overwrite: Annotated[bool, writes("Start a member of that name anew.", "--overwrite")] = False,
+    tensorboard: Annotated[bool, writes("Event files in the run directory.", "--tensorboard")] = False,
     kind: Annotated[str | None, shape(", ".join(NETWORKS) + ".", "--network", default=NETWORK.kind)] = None,
     d: Annotated[int | None, shape("Width.", default=NETWORK.d)] = None,
     n_layers: Annotated[int | None, shape("Transformer layers of each Enc.", default=NETWORK.n_layers)] = None,
@@ -113,6 +113,7 @@ def fit_deepser(
     from deepser.folds import plan_folds
     from deepser.processes import joined
     from deepser.together import sharing
+    from deepser.watch import watching
     from featurestore.manifest import Manifest
     from featurestore.store import FeatureStore
 
@@ -131,17 +132,12 @@ def fit_deepser(
     with joined(device) as world:
         table, opened = Manifest.read(manifest), FeatureStore.open(store)
         plan = plan_folds(table, cv=cv, n_folds=folds, seed=configs[0].train.stream_seed)
-        title = configs[0].name if len(configs) == 1 else f"{len(configs)} members"
-        with bar(title, len(plan.names)) if world.first else nullcontext() as show:
-
-            def on_step(fold: str, done: int, total: int, what: str) -> None:
-                of = f" fold {fold}," if len(plan.names) > 1 else ""
-                assert show is not None
-                show(plan.names.index(fold) + done / total, len(plan.names), f"{title}:{of} {what}")
-
+        directories = {config.name: runs / config.name for config in configs}
+        shown = watching(directories, plan.names, tensorboard=tensorboard) if world.first else nullcontext()
+        with shown as watch:
             fit_members(
-                opened, table, configs, plan, [runs / config.name for config in configs], world=world,
-                at_once=at_once, overwrite=overwrite, progress=on_step,
+                opened, table, configs, plan, list(directories.values()), world=world, at_once=at_once,
+                overwrite=overwrite, progress=watch.step if watch else None, on_epoch=watch.epoch if watch else None,
             )  # fmt: skip
         if world.first:
             _tell(opened, table, configs, cv, runs, store)
