@@ -26,8 +26,8 @@ def run(
     settings: Annotated[
         list[str] | None, reads("NAME=VALUE: a variable, or an entry: members.m01.seed=3.", "--set")
     ] = None,
-    only: Annotated[str | None, reads("These steps alone: featurize, members/m01, ...")] = None,
-    again: Annotated[str | None, reads("These steps though they are done; a member from its start.")] = None,
+    only: Annotated[list[str] | None, reads("These steps alone: featurize, members/m01, ...")] = None,
+    again: Annotated[list[str] | None, reads("These steps though they are done; a member from its start.")] = None,
     device: DeviceOption = "auto",
     dry_run: Annotated[bool, Option("--dry-run", help="Print the plan, and what of it is done.")] = False,
     listing: Annotated[bool, Option("--list", help="The recipes that come with the program.")] = False,
@@ -60,7 +60,7 @@ def run(
         return
     code = run_steps(
         steps, places, lambda arguments: commands.main(list(arguments), "medusa", standalone_mode=False) or 0,
-        only=split_names(only or ""), again=split_names(again or ""), begin=_begin,
+        only=split_names(",".join(only or [])), again=split_names(",".join(again or [])), begin=_begin,
     )  # fmt: skip
     if code:
         say("The same command goes on from here; --again STEP does a step anew, a member from its start.", stderr=True)

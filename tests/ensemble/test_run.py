@@ -111,6 +111,9 @@ def test_what_is_missing_is_made_again_alone(corpus: Path, undisturbed: Path) ->
     assert "[1/3] members/m1" in said
     assert said.count("done before") == 2
     assert fingerprints(undisturbed) == before
+    both = "members/m1", "members/m2"
+    for only in (["--only", ",".join(both)], ["--only", both[0], "--only", both[1]]):
+        assert list(states(medusa(*call(corpus, undisturbed, *only)).stdout)) == list(both)
     assert "no-such" in medusa(*call(corpus, undisturbed, "--only", "no-such"), exit_code=2).stderr
 
 
