@@ -15,7 +15,6 @@ from deepser.config import (
     NetworkConfig,
     TrainConfig,
 )
-from ensemble.member_list import Asked, members
 from featurestore.errors import ConfigError
 from featurestore.terminal import (
     CvOption,
@@ -146,6 +145,7 @@ def fit_deepser(
 def _tell(
     store: Any, manifest: "Manifest", configs: Sequence[MemberConfig], cv: str | None, runs: Path, place: Path
 ) -> None:
+    from deepser.member import Member
     from deepser.metrics import ScoreRow
     from deepser.report import scores_table
     from ensemble.parts import evaluate_parts
@@ -158,4 +158,7 @@ def _tell(
     for config in configs:
         if not config.train.learns_classes:
             say(f"note: {config.name} learned attributes alone; leave its class posteriors out.", "dim")
+        drawn = Member.load(runs / config.name).config.train.views
+        if drawn:
+            say(f"{config.name} was trained from the views {', '.join(drawn)}, too; config.json tells more.")
         say(f"member in {runs / config.name}, posteriors in {place} as posteriors/{config.name}")
