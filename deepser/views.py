@@ -56,9 +56,10 @@ class Views:
             for ref in audio:
                 name = view_name(ref.name, label)
                 _check_set(store, ref, name)
-                told[name] = view_pairs(store[name].spec)
-                sets.append((name, store[name].spec.fingerprint))
-                there[k] &= np.fromiter((key in store[name] for key in keys), bool, n)
+                seen = store[name]
+                told[name] = view_pairs(seen.spec)
+                sets.append((name, seen.spec.fingerprint))
+                there[k] &= seen.index.positions(list(keys)) >= 0
             pairs = next(iter(told.values()))
             differing = [name for name, other in told.items() if other != pairs]
             if differing:

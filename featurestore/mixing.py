@@ -110,13 +110,13 @@ def mixed_places(store: FeatureStore, label: str, keys: Sequence[str]) -> tuple[
     Known: the set has the key, and its partner is one of `keys`.
     """
     features = store[mixing_name(label)]
-    at = np.array([i for i, key in enumerate(keys) if key in features], np.int64)
+    at = np.flatnonzero(features.index.positions(list(keys)) >= 0)
     partner, weight = np.full(len(keys), -1, np.int64), np.ones(len(keys), np.float32)
     there = np.zeros(len(keys), bool)
     if not len(at):
         return partner, weight, there
     place = {hash_key(encode_key(key)): i for i, key in enumerate(keys)}
-    packed = features.gather([keys[i] for i in at], "parts")
+    packed = features.gather([keys[i] for i in at.tolist()], "parts")
     if set(packed.lengths.tolist()) - {1, 2}:
         raise StoreError(f"Feature set {features.name!r}: expected one part or two of each clip. Make the view again.")
     rows = packed.values.astype(np.float64)

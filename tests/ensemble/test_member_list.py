@@ -75,3 +75,10 @@ def test_every_setting_stands_in_config_json() -> None:
     assert config.network.d == config.network.n_heads == config.train.stages[1].epochs == 2
     assert config.train.stages[1].schedule == "cosine"
     assert find_preset("medusa").network.d == 1024
+
+
+def test_views_are_named_in_one_text_and_in_the_members_name() -> None:
+    (member,) = members(Asked(features=("a", "b"), options={"views": "noise1, mix1", "view-share": 0.3}))
+    assert (member.name, member.train.views, member.train.view_share) == ("a_b_noise1_mix1_s0", ("noise1", "mix1"), 0.3)
+    (srpol,) = members(Asked("srpol-task1", options={"views": "none"}))
+    assert srpol.train.views == ()
