@@ -112,8 +112,8 @@ def fit_deepser(
     from deepser.folds import plan_folds
     from deepser.processes import joined
     from deepser.together import sharing
-    from ensemble.member_list import Asked, members
     from deepser.watch import watching
+    from ensemble.member_list import Asked, members
     from featurestore.manifest import Manifest
     from featurestore.store import FeatureStore
 
