@@ -35,6 +35,12 @@ if TYPE_CHECKING:
     import torch
 
 
+NO_SAFE_WEIGHTS = (
+    "emotion2vec's weights are published as a pickle alone, which can run any code when it is opened, and as no "
+    "transformers model. Encode with its authors' program and take the rows in with `medusa store import emotion2vec`."
+)
+
+
 def load_encoder(
     name: str,
     *,
@@ -90,6 +96,8 @@ def _resolve(name: str, given: Path | None) -> tuple[str, Path]:
         return label_of(name), find_weights(name, None, given)
     if (os.sep in name and Path(name).is_dir()) or (Path(name) / "config.json").is_file():
         return label_of(name), checked_directory(Path(name), f"--encoder {name}")
+    if "emotion2vec" in name.lower():
+        raise EncoderError(f"{name}: {NO_SAFE_WEIGHTS}")
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
         return name, find_weights(name, name, None)
     if os.sep in name:

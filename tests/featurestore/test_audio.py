@@ -21,7 +21,7 @@ def write(path: Path, samples: np.ndarray, rate_hz: int = SAMPLE_RATE_HZ, **opti
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 16_000, 22_050, 44_100, 48_000])
-@pytest.mark.parametrize("n_channels", [1, 2, 6])
+@pytest.mark.parametrize("n_channels", [1, 2, 3, 4, 5, 6])
 def test_any_rate_and_channel_count_gives_the_same_tone(tmp_path: Path, rate_hz: int, n_channels: int) -> None:
     path = write(tmp_path / "a.wav", np.repeat(tone(rate_hz)[:, None], n_channels, axis=1), rate_hz)
     samples = decode(path)

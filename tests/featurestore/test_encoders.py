@@ -293,6 +293,59 @@ def test_frame_counts_follow_the_formulas_for_every_length(
             assert int(stock._get_feat_extract_output_lengths(n)) == formula
 
 
+FAMILIES = ["hubert-group", "wavlm-stable", "wav2vec2-stable", "data2vec", "whisper-80", "whisper-128", "logmel"]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_length_from_20_ms_to_40_s_has_the_stated_number_of_frames(load: Callable[..., Any], name: str) -> None:
+    """Of every sample count, as a formula; of those where frames and windows begin and end, as rows."""
+    encoder = load(name, layers="last")
+
+    def formula(n: int) -> int:
+        return -(-n // 320) if name.startswith("whisper") else (max(n, 400) - 400) // 320 + 1
+
+    # The speech models share their front end's code: one of them counts every length.
+    step = 1 if name in ("hubert-group", "whisper-80", "logmel") else 113
+    assert all(encoder.n_frames(n) == formula(n) for n in range(320, 640_001, step))
+    short = load(name, layers="last", window="short") if name == "whisper-80" else encoder
+    for n in (320, 399, 400, 719, 720, 721, 89_600, 480_000, 480_080, 480_081, 480_400, 640_000):
+        for each in {encoder, short} if n in (320, 480_081) else (short,):
+            assert each.encode([np.zeros(n, np.float32)])[0].shape[1] == formula(n)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hubert-group", "wavlm-stable", "whisper-80", "logmel"])
+def test_ten_minutes_in_one_file_take_the_memory_of_a_window_and_of_the_rows(
+    load: Callable[..., Any], name: str
+) -> None:
+    from featurestore.memory import RssMeter
+
+    encoder = load(name, layers="last", **({"window": "short"} if name == "whisper-80" else {}))
+    waveform = noise(16_000 * 600)[0]
+    encoder.encode([waveform[: 16_000 * 60]])  # two windows and more
+    meter = RssMeter()
+    base = meter.now()
+    meter.reset()
+    (rows,) = encoder.encode([waveform])
+    assert rows.shape == (1, encoder.n_frames(len(waveform)), encoder.spec.dim)
+    assert np.isfinite(rows).all()
+    # float64 copies of the samples (77 MB each), and what a window takes.
+    assert meter.peak() - base < 400 << 20
+
+
+def test_pooled_rows_of_all_layers_come_from_one_pass_over_the_frames(load: Callable[..., Any]) -> None:
+    from featurestore.stages import StageClock, measured
+
+    encoder = load("wavlm-stable", layers="all", pool="mean")
+    waveforms = noise(16_000, 8_000)
+    with measured(StageClock()) as clock:
+        rows = encoder.encode(waveforms)
+    assert len(clock.batches) == 2
+    assert [r.shape for r in rows] == [(4, 1, 32)] * 2
+    for r, whole in zip(rows, load("wavlm-stable", layers="all").encode(waveforms), strict=True):
+        np.testing.assert_allclose(r[:, 0], whole.mean(axis=1), atol=1e-5)
+
+
 @given(n=st.integers(0, 500), size=st.integers(3, 60), data=st.data())
 def test_windows_keep_every_frame_once_with_context_on_both_sides(n: int, size: int, data: st.DataObject) -> None:
     margin = data.draw(st.integers(0, (size - 1) // 2))
@@ -616,6 +669,35 @@ def test_an_openai_checkpoint_gives_openai_whispers_numbers(tmp_path: Path) -> N
     (tmp_path / "bad.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(EncoderError, match="not an openai-whisper checkpoint"):
         load_encoder("whisper-tiny", weights=tmp_path / "bad.pt")
+
+
+def test_real_checkpoints_of_openai_and_of_the_hub_give_the_same_rows(models_dir: Path) -> None:
+    """And those of openai-whisper's own encoder, of the speech that comes with the program."""
+    import whisper as openai_whisper
+
+    from featurestore.audio import decode
+
+    directory = models_dir / "whisper-tiny.en"
+    if not (directory / "tiny.en.pt").is_file():
+        pytest.skip(f"no openai-whisper checkpoint at {directory}")
+    clip = next((EMBEDDED.parent / "demo_corpus").rglob("*.ogg"))
+    waveform = decode(clip)
+    one, other = (
+        load_encoder("whisper-tiny.en", weights=path, device="cpu").encode([waveform])[0]
+        for path in (directory / "tiny.en.pt", directory / "hf")
+    )
+    model = openai_whisper.load_model(str(directory / "tiny.en.pt"), device="cpu")
+    mel = openai_whisper.log_mel_spectrogram(openai_whisper.pad_or_trim(waveform), model.dims.n_mels)
+    with torch.inference_mode():
+        plain = model.encoder(mel[None])[:, : one.shape[1]].numpy()
+    assert worst_row(one, plain) <= 1e-4
+    assert worst_row(one, other) <= 2e-3  # a checkpoint holds halves, the other what they were rounded from
+
+
+@pytest.mark.parametrize("name", ["emotion2vec", "emotion2vec_plus_large", "emotion2vec/emotion2vec_base"])
+def test_emotion2vec_is_refused_with_the_reason_and_the_other_way(name: str) -> None:
+    with pytest.raises(EncoderError, match=r"a pickle alone.*store import emotion2vec"):
+        load_encoder(name)
 
 
 @pytest.mark.parametrize(

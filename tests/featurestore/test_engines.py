@@ -10,11 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile
+from small_text_encoder import save_text_encoder
 
+from featurestore.asr.transcript_source import Transcript
+from featurestore.asr.transcripts import Transcripts
 from featurestore.encoders import load_encoder
 from featurestore.engines import Job, featurize_on_devices, featurize_with_ray, visible_devices
 from featurestore.errors import ConfigError, SpecMismatch
-from featurestore.featurize import featurize
+from featurestore.featurize import FeaturizeReport, featurize
 from featurestore.manifest import Manifest
 from featurestore.store import FeatureStore
 
@@ -76,6 +79,43 @@ def test_an_error_of_a_process_is_raised_here(job: Job) -> None:
     other = Job(job.manifest, job.store, "a", {"name": "tiny-hubert", "layers": "1"})
     with pytest.raises(SpecMismatch, match="layer_01"):
         featurize_on_devices(other, ["cpu", "cpu"])
+
+
+@pytest.fixture
+def text_job(tmp_path: Path) -> Job:
+    """Texts that were transcribed, of 8 of 9 utterances, for a small BERT."""
+    rows = [Transcript(f"u{i}", " ".join(f"w{j}" for j in range(i)), "en", -0.1, 0.0, 1.0) for i in range(8)]
+    texts = Transcripts(rows, "whisper-mini", tmp_path / "t.csv")
+    texts.write()
+    columns = {"utterance_id": [f"u{i}" for i in range(9)], "text": ["what the script had"] * 9}
+    Manifest(pa.table(columns)).write(tmp_path / "m.csv")
+    how = {"name": str(save_text_encoder(tmp_path / "bert")), "source": texts.source}
+    return Job(tmp_path / "m.csv", tmp_path / "store", "t", how, {"transcripts": texts})
+
+
+def texts_as_alone(job: Job, report: FeaturizeReport) -> None:
+    assert (report.done, report.empty_texts, [key for key, _ in report.failed]) == (8, 1, ["u8"])
+    store = FeatureStore.open(job.store)
+    encoder = load_encoder(**job.encoder, device="cpu")
+    featurize(Manifest.read(job.manifest), encoder, store, "alone", **job.options)
+    assert sorted(store["t"]) == sorted(store["alone"])
+    for key in store["alone"]:
+        assert np.array_equal(store["t"][key], store["alone"][key])
+
+
+def test_processes_take_transcripts(text_job: Job) -> None:
+    texts_as_alone(text_job, featurize_on_devices(text_job, ["cpu", "cpu"]))
+
+
+@pytest.mark.slow
+def test_ray_workers_take_transcripts(text_job: Job) -> None:
+    ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'medusa-ser[ray]'")
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        report = featurize_with_ray(text_job, 2, "cpu")
+    finally:
+        ray.shutdown()
+    texts_as_alone(text_job, report)
 
 
 def test_devices_are_named_or_all() -> None:

@@ -142,6 +142,47 @@ def test_order_of_the_files_and_number_of_threads_change_nothing(
     assert names[0] == names[1]
 
 
+def segments(store: FeatureStore, name: str) -> dict[str, bytes]:
+    """Every file of a set's segments, whose names derive from what is in them."""
+    root = store.path / name
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.glob("seg-*/**/*") if p.is_file()}
+
+
+@pytest.mark.parametrize("encoder", ["tiny-hubert", "tiny-wavlm"])
+def test_workers_limits_and_overlap_change_no_byte_of_the_store(
+    corpus: Manifest, store: FeatureStore, encoder: str
+) -> None:
+    loaded = load_encoder(encoder, device="cpu", layers="all", dtype="float32")
+    featurize(corpus, loaded, store, "plain", workers=1)
+    featurize(corpus, loaded, store, "again", workers=3)
+    featurize(corpus, loaded, store, "limited", max_memory_gib=1e3)
+    loaded.overlaps = True  # type: ignore[attr-defined]  # the order of work that a GPU has
+    featurize(corpus, loaded, store, "overlapping")
+    assert len(segments(store, "plain")) > 6
+    for other in ("again", "limited", "overlapping"):
+        assert segments(store, other) == segments(store, "plain")
+
+
+def test_padded_batches_and_threads_of_arithmetic_differ_by_rounding_alone(
+    corpus: Manifest, store: FeatureStore
+) -> None:
+    """Both cut sums another way: oneDNN and MKL choose their blocks by shape and by number of threads."""
+    torch = pytest.importorskip("torch")
+    loaded = load_encoder("tiny-hubert", device="cpu", dtype="float32")
+    featurize(corpus, loaded, store, "plain")
+    featurize(corpus, loaded, store, "batches", batch_s=60.0)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before + 1)
+        featurize(corpus, loaded, store, "threads")
+    finally:
+        torch.set_num_threads(before)
+    for name in ("batches", "threads"):
+        for key, rows in rows_of(store, "plain").items():
+            worst = np.linalg.norm(rows_of(store, name)[key] - rows, axis=1) / np.linalg.norm(rows, axis=1)
+            assert worst.max() <= 1e-5
+
+
 def test_batches_are_sorted_by_length_within_the_budget_whatever_the_threads(corpus: Manifest) -> None:
     items = [Item(key, corpus.audio_path(i)) for i, key in enumerate(corpus.keys)]
     for workers in (1, 4):
