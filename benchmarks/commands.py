@@ -159,6 +159,50 @@ def bench_transcribe(
     console().print(transcribe_table(result))
 
 
+@bench_app.command("train")
+def bench_train(
+    utterances: Annotated[int, data("How many; with --memory-limit as many as it takes.")] = 128,
+    features: Annotated[str, data("DIM@RATE of each feature set; comma-separated.")] = "1024@50,1024@4",
+    mean_s: Annotated[float, data("Mean duration; durations are log-normal.")] = 5.6,
+    seed: Annotated[int, data("Of rows, targets, weights and batches.")] = 0,
+    d: Annotated[int, panel("Network")("Width of DeepSER.")] = 256,
+    n_layers: Annotated[int, panel("Network")("Transformer layers of each Enc.")] = 2,
+    n_heads: Annotated[int, panel("Network")("Attention heads; they divide d.")] = 4,
+    batch: Annotated[int, how("Utterances per step.")] = 16,
+    epochs: Annotated[int, how("Timed ones, after a first one.")] = 2,
+    precision: Annotated[str, how("Of our trainer; comma-separated: auto, float32, bfloat16.")] = "auto,float32",
+    workers: Annotated[str, how('Of the field\'s DataLoader; comma-separated; none: "".')] = "0,2",
+    compiled: Annotated[bool, how("torch.compile the network.", "--compile")] = False,
+    threads: Annotated[int, how("Of torch.")] = 1,
+    device: Annotated[str, how("auto, cpu, cuda, ...")] = "auto",
+    memory_limit: Annotated[
+        float | None, how("Train on ten times this many MB, with no more private memory than that.")
+    ] = None,
+    directory: Annotated[Path | None, files("Where to write; default: the system's temporary one.")] = None,
+    json_file: Annotated[Path | None, files("Write every figure.", "--json")] = None,
+) -> None:
+    """Train DeepSER with our loop, and with DataLoader, a .npy file per utterance, pad_sequence, float32, no masks.
+
+    Clips per second, the share of time spent waiting for data, padding, and the most memory of each way.
+
+    Example: `medusa bench train --d 256 --features 1024@50,1024@4 --json train.json`
+    """
+    from benchmarks.train import TrainSettings, memory_table, run_memory, run_train, train_table
+
+    settings = TrainSettings(
+        utterances, tuple(features.split(",")), mean_s, d, n_layers, n_heads, batch, epochs,
+        tuple(precision.split(",")), _numbers("workers", workers, int) if workers else (), compiled, device, threads,
+        seed,
+    )  # fmt: skip
+    with working("bench train") as show:
+        if memory_limit is not None:
+            limit = int(memory_limit * 1e6)
+            result = run_memory(limit, settings, directory, json_path=json_file, progress=show)
+        else:
+            result = run_train(settings, directory, json_path=json_file, progress=show)
+    console().print(train_table(result) if memory_limit is None else memory_table(result))
+
+
 @bench_app.command("meta")
 def bench_meta(
     utterances: Annotated[int, data("How many.")] = 120_000,

@@ -1,0 +1,168 @@
+"""One way of training in a process of its own: `python -m benchmarks.train.one_way < job.json`, JSON on stdout.
+
+Peak memory is then that way's alone, and a limit on the process holds for it alone.
+"""
+
+import json
+import resource
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.train.corpus import Modality, made, member_config
+from benchmarks.train.field import check, plain_like, train_plainly
+from deepser import trainer
+from deepser.data import TrainingData
+from deepser.device import pick_device, resolve_precision
+from deepser.networks.network import Network
+from featurestore.loader import FeatureRef
+from featurestore.store import FeatureStore
+
+SAMPLED_EVERY_S = 0.05
+
+
+class Memory(threading.Thread):
+    """The most anonymous memory and resident memory, in bytes, of this process and its workers together (Linux).
+
+    Anonymous memory is what a process has of its own; resident memory has besides what of the mapped files happens to
+    be in the page cache, which the kernel takes back when it needs it. Shared pages count once in each process.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.anonymous = self.resident = 0
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.wait(SAMPLED_EVERY_S):
+            self.sample()
+
+    def sample(self) -> None:
+        found = [each for pid in _processes() if (each := _status(pid))]
+        self.anonymous = max(self.anonymous, sum(each.get("RssAnon", 0) + each.get("RssShmem", 0) for each in found))
+        self.resident = max(self.resident, sum(each.get("VmRSS", 0) for each in found))
+
+    def end(self) -> dict[str, int | None]:
+        self.sample()
+        self._ended.set()
+        self.join()
+        if not self.resident:  # not Linux
+            unit = 1 if sys.platform == "darwin" else 1024
+            return {"anonymous": None, "resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+        return {"anonymous": self.anonymous, "resident": self.resident}
+
+
+def _processes() -> list[str]:
+    """This process and its children."""
+    found = ["self"]
+    for path in Path("/proc/self/task").glob("*/children"):
+        found += path.read_text().split()
+    return found
+
+
+def _status(pid: str) -> dict[str, int]:
+    """Bytes by name; nothing where the process has ended, or the system has no /proc."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return {}
+    parts = [line.split() for line in lines if line.endswith(" kB")]
+    return {part[0].rstrip(":"): int(part[1]) * 1024 for part in parts}
+
+
+def train_one_way(job: dict[str, Any]) -> dict[str, Any]:
+    """The figures of one way; job: see `run.py`, which writes it."""
+    torch.set_num_threads(job["threads"])
+    modalities = [Modality(*each) for each in job["modalities"]]
+    corpus = made(Path(job["directory"]), job["n_utterances"], modalities, job["mean_s"], job["seed"])
+    n = job["first_n"] or job["n_utterances"]  # how much of the corpus is trained on
+    device = pick_device(job["device"])
+    precision = resolve_precision(job["precision"], device)
+    names = corpus.names
+    config = member_config(
+        names, d=job["d"], n_layers=job["n_layers"], n_heads=job["n_heads"], batch=job["batch"],
+        epochs=1 + job["epochs"], precision=precision,
+    )  # fmt: skip
+    torch.manual_seed(job["seed"])
+    targets = corpus.targets
+    inputs = [(1, modality.dim) for modality in modalities]
+    network = Network(inputs, len(targets.classes), targets.attribute_ranges, config.network)
+    memory = Memory()
+    memory.start()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    cpu_marks: list[float] = []  # seconds of all threads, after each step
+    if job["way"] == "field":
+        plain = plain_like(network, [modality.dim for modality in modalities], config.network, len(targets.attributes))
+        first = [torch.from_numpy(np.load(corpus.npy(m, 0))).float() for m in range(len(names))]
+        apart = check(network, plain, first)
+        if job["compile"]:
+            plain.compile(dynamic=True)
+        epochs: Any = list(
+            train_plainly(corpus, plain, config, job["workers"], device, lambda: cpu_marks.append(time.process_time()))
+        )
+        found = {"apart": apart}
+    else:
+        data = TrainingData(FeatureStore.open(corpus.store), tuple(FeatureRef(name) for name in names), targets)
+        padding = count_padding(network)
+        if job["compile"]:
+            network.body.compile(dynamic=True)
+        with tempfile.TemporaryDirectory(dir=job["directory"]) as directory:
+            epochs = trainer.train(
+                network, data, np.arange(n), np.arange(0), config.train, Path(directory), device=device,
+                progress=lambda done, total, what: cpu_marks.append(time.process_time()),
+            )  # fmt: skip
+        found = {"padding_share": 1 - padding["rows"] / padding["padded"]}
+    n_steps, warm = len(cpu_marks) // len(epochs), epochs[1:]
+    cpu_s = (cpu_marks[-1] - cpu_marks[n_steps - 1]) / len(warm)
+    return {
+        **found,
+        **({"padding_share": float(np.mean([each["padding_share"] for each in warm]))} if "apart" in found else {}),
+        "precision": precision if job["way"] == "medusa" else "float32",
+        "device": str(device),
+        "n_parameters": sum(p.numel() for p in network.parameters()),
+        "n_clips": n,
+        "n_steps": n_steps,
+        "cpu_s": cpu_s,  # of an epoch; of this process, its loader's workers left out
+        "epoch_s": [each["seconds"] for each in warm],
+        "waiting_shares": [each["waiting_share"] for each in warm],
+        "first_epoch_s": epochs[0]["seconds"],
+        "first_waiting_share": epochs[0]["waiting_share"],
+        "losses": [each["loss"] for each in epochs],
+        "peak_bytes": memory.end(),
+        "cuda_peak_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+    }
+
+
+def count_padding(network: Network) -> dict[str, int]:
+    """Counts, from now on, the rows that the network is given, and those there are when all clips are made as long."""
+    counted = {"rows": 0, "padded": 0}
+    embed = network.embed
+
+    def counting(batch: Any) -> Tensor:
+        for _, offsets in batch:
+            counted["rows"] += int(offsets[-1])
+            counted["padded"] += (len(offsets) - 1) * int(offsets.diff().max())
+        return embed(batch)
+
+    network.embed = counting  # type: ignore[method-assign]
+    return counted
+
+
+def limit_memory(n_bytes: int) -> None:
+    """No more than this much private writable memory (RLIMIT_DATA): mapped files, and the page cache, don't count."""
+    resource.setrlimit(resource.RLIMIT_DATA, (n_bytes, n_bytes))
+
+
+if __name__ == "__main__":
+    asked = json.load(sys.stdin)
+    if asked["limit_bytes"]:
+        limit_memory(asked["limit_bytes"])
+    print(json.dumps(train_one_way(asked)))
