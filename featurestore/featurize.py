@@ -75,7 +75,7 @@ def featurize(
     name: str,
     *,
     batch_s: float | None = None,
-    workers: int = 2,
+    workers: int | None = None,
     weights: Path | str | None = None,
     format: str | None = None,
     compress: str | None = None,
@@ -86,7 +86,8 @@ def featurize(
 ) -> FeaturizeReport:
     """Encode every utterance of the manifest that the set `name` lacks, and append it to the set.
 
-    batch_s: padded audio per forward pass (None: the encoder's default for its device). workers: decoding threads.
+    batch_s: padded audio per forward pass (None: the encoder's default for its device). workers: decoding threads
+    (None: `stream.decoding_threads`).
     weights: where the encoder's weights lie, for the record of a new set, so that they are found again.
     format, compress: how new segments are stored, see `FeatureStore.writer`. shard: this part of the manifest alone.
     transcripts: texts for a text encoder of that `source`, instead of the manifest's; an utterance without one fails.
@@ -100,7 +101,7 @@ def featurize(
     if max_memory_gib is None and str(getattr(encoder, "device", "")) == "cpu":
         keep_freed_memory()
     with StopSignals() as stop, opened as writer:
-        items, report.failed = items_of(manifest, encoder, shard, workers, transcripts)
+        items, report.failed = items_of(manifest, encoder, shard, workers or 2, transcripts)
         total = len(items) + len(report.failed)
         items, report.skipped = _missing(items, store, name)
         stream = iter_encode(encoder, items, batch_s=batch_s, workers=workers, max_memory_gib=max_memory_gib)

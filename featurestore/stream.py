@@ -6,6 +6,7 @@ It needs no manifest and no store: `featurize` appends what it yields, predictio
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -56,7 +57,7 @@ def iter_encode(
     items: Iterable[Item],
     *,
     batch_s: float | None = None,
-    workers: int = 2,
+    workers: int | None = None,
     max_memory_gib: float | None = None,
 ) -> Generator[Encoded, None, None]:
     """Encode inputs longest first (ties by key), decoding ahead in threads; failures come as results, never raised.
@@ -64,10 +65,13 @@ def iter_encode(
     The order of the results and the batches depend only on the items, batch_s and max_memory_gib (see `plan_memory`).
     Memory is bounded by a batch in the encoder and, waiting, decoded audio of two batches, of two minutes, or of one
     long file. Out of memory halves the batches from then on. Where the encoder overlaps, a batch is on its way to the
-    device before the rows of the one before it are there.
+    device before the rows of the one before it are there. workers: see `decoding_threads`.
+
+    On a CPU in float32 rows are the same to the bit, whatever the workers and the other items, for windows run alone;
+    batch_s pads batches there too, and torch's number of threads cuts sums another way: both change the rounding.
     """
     max_frames = encoder.default_batch_frames if batch_s is None else max(1, round(batch_s * FRAMES_PER_S))
-    with Pool(workers) as pool:
+    with Pool(decoding_threads(encoder) if workers is None else workers) as pool:
         items = list(items)
         sized = zip(items, pool.map(lambda item: size_of(encoder, item), items), strict=True)
         work: list[tuple[int, Item, int]] = []
@@ -94,6 +98,14 @@ def iter_encode(
                 before, (good, rows) = (good, rows), before
             yield from _results(encoder, good, rows)
         yield from _results(encoder, *before)
+
+
+def decoding_threads(encoder: Encoder) -> int:
+    """2; for a GPU, which encodes thousands of seconds in one, a thread for each core that we may use, at most 16."""
+    if getattr(getattr(encoder, "device", None), "type", "cpu") != "cuda":
+        return 2
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
+    return max(2, min(16, cores))
 
 
 def size_of(encoder: Encoder, item: Item) -> int | str:

@@ -63,7 +63,9 @@ def featurize(
     rooms: Annotated[Path | None, views_of("Directory of impulse responses; default: synthetic.")] = None,
     seed: Annotated[int, views_of("Of every draw.", min=0)] = 0,
     batch_s: Annotated[float | None, system("Seconds of audio per pass.", min=0.1)] = None,
-    workers: Annotated[int, system("Decoding threads.", min=1)] = 2,
+    workers: Annotated[
+        int | None, system("Decoding threads; default: 2, for a GPU one per core, at most 16.", min=1)
+    ] = None,
     max_memory: Annotated[float | None, system("GiB of this process, or allocated on its GPU.", min=0.05)] = None,
     device: DeviceOption = "auto",
     devices: Annotated[str | None, system("all, or cuda:0,cuda:1: a process for each, at once.")] = None,
@@ -138,7 +140,7 @@ def featurize(
         if dry_run:
             with working(f"trying {chosen}"):
                 planned = plan_run(
-                    rows, seen, existing, chosen, workers, shard=part, transcripts=texts, trial_s=TRIAL_S
+                    rows, seen, existing, chosen, workers or 2, shard=part, transcripts=texts, trial_s=TRIAL_S
                 )
             _say_plan(chosen, seen, planned)
             failed += planned.failed
