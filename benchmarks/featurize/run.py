@@ -82,9 +82,10 @@ def run_featurize(
         manifest = write_corpus(work / "corpus", settings.n_utterances, settings.seed, speech)
         seconds = manifest.column("duration_s").astype(float)
         result: dict[str, Any] = {
-            "settings": asdict(settings),
+            "settings": {**asdict(settings), "weights": [name for name, _ in settings.weights]},
             "machine": {
-                "platform": platform.platform(), "threads": torch.get_num_threads(), "torch": torch.__version__,
+                "platform": f"{platform.system()} {platform.machine()}", "threads": torch.get_num_threads(),
+                "torch": torch.__version__,
                 "transformers": version("transformers"),
             },
             "corpus": {
