@@ -93,7 +93,8 @@ class World:
         """Every process's weights and buffers become the first one's."""
         if self.size > 1:
             for value in network.state_dict().values():
-                dist.broadcast(value, 0)
+                if value.numel():
+                    dist.broadcast(value, 0)
 
 
 class _Whole(torch.autograd.Function):
