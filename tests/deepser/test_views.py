@@ -19,11 +19,13 @@ from synthetic_views import LABELS, add_views
 from deepser import samplers
 from deepser.config import StageConfig, TrainConfig
 from deepser.data import TrainingData
-from deepser.fit import fit_member
+from deepser.fit import fit_member, fit_members
 from deepser.folds import FoldPlan, plan_folds
 from deepser.losses import confusion_factors
 from deepser.presets import PRESETS
+from deepser.processes import World
 from deepser.targets import Targets
+from deepser.together import sharing
 from deepser.views import Views, by_view, resolve_views
 from featurestore.augment import parse_views
 from featurestore.errors import ConfigError
@@ -187,6 +189,83 @@ def test_killed_anywhere_it_resumes_to_the_weights_of_an_undisturbed_run(made: A
     assert whole.keys() == resumed.keys()
     for name, value in whole.items():
         np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+
+
+def test_members_that_share_a_stream_draw_the_same_clips_as_alone(made: Any, tmp_path: Path) -> None:
+    store, manifest = made
+    plan = FoldPlan(("all",), np.zeros(len(manifest), int), "test")
+    first = everything("first")
+    second = replace(first, name="second", features=("second@1", "words"), train=replace(first.train, seed=4))
+    clean = replace(first, name="clean", train=replace(first.train, views=()))
+    configs = sharing([first, second, clean])
+    fit_members(store, manifest, configs, plan, [tmp_path / "together" / c.name for c in configs])
+    for config in configs:
+        into = FeatureStore.create(tmp_path / f"alone-{config.name}")
+        fit_member(store, manifest, config, plan, tmp_path / "alone" / config.name, into=into)
+        alone, together = (weights(tmp_path / way / config.name) for way in ("alone", "together"))
+        for name, value in alone.items():
+            np.testing.assert_array_equal(together[name], value, err_msg=f"{config.name} {name}")
+
+
+PROCESS = """
+import sys; sys.path[:0] = sys.argv[2:4]
+from pathlib import Path
+from test_views import in_processes
+from deepser.processes import joined
+with joined("cpu") as world:
+    in_processes(Path(sys.argv[1]), world)
+"""
+
+
+def in_processes(directory: Path, world: World) -> None:
+    """Fit without dropout in the processes of `world`; each writes which clips it read."""
+    store, manifest = FeatureStore.open(directory / "store"), Manifest.read(directory / "m.csv")
+    config = everything("m")
+    # Steps so short that rounding stays rounding: of a gradient that is zero but for it, Adam makes a whole step.
+    stages = tuple(replace(stage, lr=1e-4) for stage in config.train.stages)
+    config = replace(
+        config, network=replace(config.network, dropout=0.0), train=replace(config.train, stages=stages)
+    )  # fmt: skip
+    log: list[list[int]] = []
+
+    class Logged(TrainingData):
+        def read(self, batches: Any, *further: Any) -> Any:
+            log.extend(batch.tolist() for batch in batches)
+            return super().read(batches, *further)
+
+    plan = FoldPlan(("all",), np.zeros(len(manifest), int), "test")
+    at = directory / f"of-{world.size}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deepser.fit.TrainingData", Logged)
+        into = FeatureStore.open_or_create(directory / f"posteriors-{world.size}-{world.rank}")
+        fit_members(store, manifest, [config], plan, [at], world=world, into=into)
+    (directory / f"read-{world.size}-{world.rank}.json").write_text(json.dumps(log))
+
+
+def test_two_processes_draw_the_clips_of_one_and_learn_the_same(made: Any, tmp_path: Path) -> None:
+    in_processes(tmp_path, World())
+    script = tmp_path / "script.py"
+    script.write_text(PROCESS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    places = [str(tmp_path), str(HERE), str(HERE / "deepser")]
+    done = subprocess.run([*command, *places], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    one, first, second = (
+        [clip for batch in json.loads((tmp_path / f"read-{which}.json").read_text()) for clip in batch]
+        for which in ("1-0", "2-0", "2-1")
+    )
+    n = len(made[1])
+    # What standardises the inputs is read by the first process, what is learned and judged is shared out.
+    assert sorted(one) == sorted(first + second)
+    assert max(one) >= n
+    alone, both = (
+        [json.loads(row) for row in (tmp_path / f"of-{n}" / "fold-all" / "metrics.jsonl").read_text().splitlines()]
+        for n in (1, 2)
+    )
+    np.testing.assert_allclose([row["loss"] for row in both], [row["loss"] for row in alone], rtol=2e-3)
+    one_by_one = weights(tmp_path / "of-1")
+    for name, value in weights(tmp_path / "of-2").items():
+        np.testing.assert_allclose(value, one_by_one[name], atol=5e-3, err_msg=name)
 
 
 def test_views_change_the_weights_and_stand_in_config_json(made: Any, tmp_path: Path) -> None:
