@@ -166,6 +166,12 @@ class _Planner:
     def _members(self, name: str, options: Entry) -> list[Step]:
         places = self.places
         given = {"name": name, "manifest": self.manifest, "store": places.store, "runs": places.runs}
+        for key in ("seeds", "members"):
+            if key in options.value:
+                where = options.value[key].where
+                raise ConfigError(
+                    f"{where}: a member of a recipe is one; give {name} a seed, and others names of their own."
+                )
         reads = [Thing("manifest", self.manifest)]
         for ref in options.value["features"].texts if "features" in options.value else ():
             source = FeatureRef.parse(ref).name

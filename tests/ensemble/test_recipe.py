@@ -90,6 +90,7 @@ def test_sections_become_commands_in_their_order(commands: Any, tmp_path: Path) 
         ("[mel, tiny-hubert]", "[mel, hubert]", 17, r"m2 reads 'hubert', which the featurize section does not make"),
         ("meta: {seeds: 2}", "meta: 2", 18, r"expected keys with values, found '2'"),
         ("layers: [2, 3]", "layers: [[2], 3]", 11, r"a list of plain values"),
+        ("d: 16", "seeds: 3", 13, r"a member of a recipe is one"),
         ("layers: [2, 3]", "transcripts: true", 11, r"takes those of the transcribe section"),
     ],
 )

@@ -266,6 +266,6 @@ def test_labels_tell_views_apart_and_directories_need_audio(tmp_path: Path) -> N
         parse_views(["noise", "noise:snr=1"])
     with pytest.raises(ConfigError, match="no audio"):
         parse_views(["noise"], noises=tmp_path)
+    soundfile.write(tmp_path / "a.wav", np.ones(10), SAMPLE_RATE_HZ)
     with pytest.raises(ConfigError, match="no view has reverb"):
-        soundfile.write(tmp_path / "a.wav", np.ones(10), SAMPLE_RATE_HZ)
         parse_views(["noise"], rooms=tmp_path)
