@@ -28,6 +28,7 @@ from featurestore.encoders.base import (
     stack,
     to_device,
 )
+from featurestore.encoders.frontend import RowFrontEnd
 from featurestore.encoders.windows import Window, batches, windows
 from featurestore.errors import ConfigError
 from featurestore.spec import FeatureSpec
@@ -74,8 +75,10 @@ class SpeechEncoder:
         self._field = receptive_field(self._convs)
         self.overlaps = device.type == "cuda"
         self.window_frames, self._margin = parse_window(window, SAMPLE_RATE_HZ / self._stride)
+        # data2vec-audio has neither field: its front end has layer norm, its layers are post-norm.
         self._group_norm = getattr(config, "feat_extract_norm", "layer") == "group"
-        # data2vec-audio has no such field: it is always post-norm.
+        on_cpu = device.type == "cpu" and not self._group_norm
+        self._row_front_end = RowFrontEnd(self.model.feature_extractor) if on_cpu else None
         self._stable = getattr(config, "do_stable_layer_norm", False)
         self._wavlm = config.model_type == "wavlm"
         if self._wavlm:
@@ -142,6 +145,8 @@ class SpeechEncoder:
         if self._group_norm:
             # Group norm takes its statistics over time, so padding would be part of them: one window at a time.
             features = [self.model.feature_extractor(s[None])[0].T for s in samples]
+        elif self._row_front_end is not None:
+            features = [self._row_front_end(s) for s in samples]
         else:
             padded = self.model.feature_extractor(pad_sequence(samples, batch_first=True)).transpose(1, 2)
             # A frame is valid when every sample it sees is; those after it saw padding and are dropped.
