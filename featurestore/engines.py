@@ -5,9 +5,12 @@ lock. A process that dies is replaced, and its successor does only what is missi
 """
 
 import multiprocessing
-import queue
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from featurestore.augment import View
 from featurestore.errors import ConfigError, EncoderError
 from featurestore.featurize import FeaturizeReport, featurize
 from featurestore.sharding import Shard
-from featurestore.stopping import Interrupted
+from featurestore.stopping import Interrupted, StopSignals
 
 MAX_STARTS = 3  # of a process for one part
 
@@ -70,55 +73,73 @@ def visible_devices(text: str) -> list[str]:
 def featurize_on_devices(job: Job, devices: Sequence[str], progress: Progress | None = None) -> FeaturizeReport:
     """One process per device, each with its part. Raises what a process raised, once the others have finished.
 
-    EncoderError when a part's process dies again and again; Interrupted after SIGINT or SIGTERM, which processes obey.
+    EncoderError when a part's process dies again and again. Interrupted after SIGINT or SIGTERM, once all processes
+    have committed what they finished, with the report of them all. Processes whose parent is killed do the same.
     """
     context = multiprocessing.get_context("spawn")
-    messages: Any = context.Queue()
     parts = [Shard(i + 1, len(devices)) for i in range(len(devices))]
-    running: dict[int, Any] = {}
+    # A pipe for each, not one queue for all: a process killed while it holds a queue's lock would stop the others.
+    running: dict[Connection, tuple[int, Any]] = {}
     starts = [0] * len(parts)
     told: dict[int, tuple[int, int, float]] = {}
-    reports: dict[int, FeaturizeReport] = {}
+    reports: list[FeaturizeReport] = []
     errors: list[BaseException] = []
+    signum = 0
 
     def start(i: int) -> None:
         starts[i] += 1
-        running[i] = context.Process(target=_work, args=(job, parts[i], devices[i], i, messages), daemon=True)
-        running[i].start()
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_work, args=(job, parts[i], devices[i], sender), daemon=True)
+        with _deaf_to_ctrl_c():
+            process.start()
+        sender.close()  # ours: the process's own end closes with it, and wait tells
+        running[receiver] = i, process
 
-    try:
+    with StopSignals() as stop:
         for i in range(len(parts)):
             start(i)
         while running:
             try:
-                i, kind, value = messages.get(timeout=0.2)
-            except queue.Empty:
-                for i in [i for i, process in running.items() if not process.is_alive() and messages.empty()]:
-                    code = running.pop(i).exitcode
-                    if starts[i] < MAX_STARTS:
-                        start(i)
-                    else:
-                        errors.append(EncoderError(f"the process for {devices[i]} died {MAX_STARTS} times ({code})."))
+                with stop.raising(FeaturizeReport()) if not signum else nullcontext():
+                    ready = wait(list(running))
+            except Interrupted as stopped:
+                signum = stopped.signum
+                for _, process in running.values():
+                    process.terminate()
                 continue
-            if kind == "progress":
-                told[i] = value
-                if progress is not None:
-                    done, total, audio_s = (sum(each) for each in zip(*told.values(), strict=True))
-                    progress(int(done), int(total), float(audio_s))
-                continue
-            running.pop(i).join()
-            if kind == "report":
-                reports[i] = value
-            else:
-                errors.append(Interrupted(*value) if kind == "interrupted" else value)
-    finally:
-        for process in running.values():
-            process.terminate()
-        for process in running.values():
-            process.join()
+            for receiver in ready:
+                assert isinstance(receiver, Connection)
+                i, process = running[receiver]
+                try:
+                    kind, value = receiver.recv()
+                except (EOFError, OSError):  # OSError: it died while it told something
+                    kind, value = "died", None
+                if kind == "progress":
+                    told[i] = value
+                    if progress is not None:
+                        done, total, audio_s = (sum(each) for each in zip(*told.values(), strict=True))
+                        progress(int(done), int(total), float(audio_s))
+                    continue
+                del running[receiver]
+                receiver.close()
+                process.join()
+                if kind == "report":
+                    reports.append(value)
+                elif kind == "interrupted":
+                    signum, report = signum or value[0], value[1]
+                    reports.append(report)
+                elif kind == "error":
+                    errors.append(value)
+                elif not signum and starts[i] < MAX_STARTS:
+                    start(i)
+                elif not signum:
+                    died = f"the process for {devices[i]} died {MAX_STARTS} times ({process.exitcode})."
+                    errors.append(EncoderError(died))
     if errors:
         raise errors[0]
-    return merged(list(reports.values()))
+    if signum:
+        raise Interrupted(signum, merged(reports))
+    return merged(reports)
 
 
 def featurize_with_ray(
@@ -164,14 +185,29 @@ def _ray_work(job: Job, shard: Shard, device: str) -> FeaturizeReport:
     return job.run(shard, device)
 
 
-def _work(job: Job, shard: Shard, device: str, i: int, messages: Any) -> None:
+def _work(job: Job, shard: Shard, device: str, sender: Connection) -> None:
+    with suppress(BrokenPipeError):  # the parent was killed; what this process finished is committed
+        try:
+            report = job.run(shard, device, lambda *told: sender.send(("progress", told)))
+        except Interrupted as stop:
+            sender.send(("interrupted", (stop.signum, stop.report)))
+        except BaseException as error:
+            sender.send(("error", error))
+        else:
+            sender.send(("report", report))
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """A process started inside ignores SIGINT until it encodes; each that still imports would print its traceback.
+
+    A terminal sends SIGINT to all of them; the parent, which gets it too, ends them by SIGTERM.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        report = job.run(shard, device, lambda *told: messages.put((i, "progress", told)))
-    except Interrupted as stop:
-        messages.put((i, "interrupted", (stop.signum, stop.report)))
-    except BaseException as error:
-        messages.put((i, "error", error))
-    else:
-        messages.put((i, "report", report))
-    messages.close()
-    messages.join_thread()
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.encoders.base import Encoder
@@ -33,11 +33,15 @@ from featurestore.writing import WriterThread
 if TYPE_CHECKING:
     from featurestore.asr.transcripts import Transcripts
     from featurestore.manifest import Manifest
-    from featurestore.store import FeatureStore
+    from featurestore.store import FeatureStore, FeatureWriter
 
 __all__ = ["Encoded", "FeaturizePlan", "FeaturizeReport", "Interrupted", "Item", "featurize", "iter_encode", "plan"]
 
 Progress = Callable[[int, int, float], None]
+
+# What is encoded between two commits at most, where rows are few: what a killed run has to do again. Told in audio, a
+# text counted as a second, since a commit by the clock would cut the same corpus into other segments in each run.
+COMMIT_AUDIO_S = 3600.0
 
 
 @dataclass
@@ -113,7 +117,7 @@ def featurize(
                 if progress is not None:
                     progress(report.done + report.skipped + len(report.failed), total, report.audio_s)
 
-        thread = WriterThread(lambda encoded: (encoded, _write(writer, encoder, encoded)))
+        thread = WriterThread(_Appending(writer, encoder))
         try:
             with thread:
                 while True:
@@ -261,19 +265,31 @@ def _missing(items: list[Item], store: FeatureStore | None, name: str) -> tuple[
     return missing, len(items) - len(missing)
 
 
-def _write(writer: Any, encoder: Encoder, encoded: Encoded) -> str:
-    """Append one utterance; the reason when it can't be, "" when it is in."""
-    if encoded.rows is None:
-        return encoded.error
-    try:
-        rows = dict(zip(encoder.spec.layers, encoded.rows, strict=True))
-        with stage("write"):
-            writer.append(encoded.key, rows, duration_s=encoded.duration_s)
-    except StoreError as error:  # a row that overflows the store's dtype, or is NaN
-        if isinstance(error.__cause__, OSError):  # the disk's fault, and the next utterance's too
-            raise
-        return str(error)
-    return ""
+class _Appending:
+    """Appends utterance after utterance, and commits every `COMMIT_AUDIO_S`."""
+
+    def __init__(self, writer: FeatureWriter, encoder: Encoder) -> None:
+        self._writer = writer
+        self._layers = encoder.spec.layers
+        self._since_commit_s = 0.0
+
+    def __call__(self, encoded: Encoded) -> tuple[Encoded, str]:
+        """The utterance, and the reason when it can't be appended, "" when it is in."""
+        if encoded.rows is None:
+            return encoded, encoded.error
+        try:
+            rows = dict(zip(self._layers, encoded.rows, strict=True))
+            with stage("write"):
+                self._writer.append(encoded.key, rows, duration_s=encoded.duration_s)
+                self._since_commit_s += 1.0 if math.isnan(encoded.duration_s) else encoded.duration_s
+                if self._since_commit_s >= COMMIT_AUDIO_S:
+                    self._writer.commit()
+                    self._since_commit_s = 0.0
+        except StoreError as error:  # a row that overflows the store's dtype, or is NaN
+            if isinstance(error.__cause__, OSError):  # the disk's fault, and the next utterance's too
+                raise
+            return encoded, str(error)
+        return encoded, ""
 
 
 def _count(report: FeaturizeReport, encoded: Encoded, error: str) -> None:

@@ -52,7 +52,14 @@ def featurize(
     dtype: Annotated[str, writes("Stored rows: float16, float32, bfloat16, int8.")] = "float16",
     format: Annotated[str | None, writes("New segments: zarr or hdf5; default: as the set has them, zarr.")] = None,
     compress: Annotated[str | None, writes("zstd or blosc (zarr), gzip (hdf5); default: none.")] = None,
-    whisper_window: Annotated[str | None, encodes("Whisper: pad30 (its own way) or short (faster).")] = None,
+    window: Annotated[
+        str | None,
+        encodes(
+            "Whisper: pad30 (its own way) or short (faster). Others: window and context, such as 30s+1s, 512tok+32.",
+            "--window",
+            "--whisper-window",
+        ),
+    ] = None,
     keep_special: Annotated[bool, encodes("Text: rows of special tokens too.", "--keep-special")] = False,
     compute: Annotated[str, encodes("Arithmetic: auto, float32, bfloat16, float16.")] = "auto",
     augment: Annotated[
@@ -103,7 +110,7 @@ def featurize(
     texts = None if transcripts is None else Transcripts.read(transcripts)
     part = None if shard is None else Shard.parse(shard)
     how: dict[str, Any] = {
-        "name": encoder, "weights": weights, "layers": layers, "pool": pool, "dtype": dtype, "window": whisper_window,
+        "name": encoder, "weights": weights, "layers": layers, "pool": pool, "dtype": dtype, "window": window,
         "compute": compute, "keep_special": keep_special, "source": "text" if texts is None else texts.source,
     }  # fmt: skip
     if weights is None and encoder not in ENCODERS and Path(encoder).is_dir():
@@ -177,14 +184,20 @@ def _with_rate(show: Show) -> Callable[[int, int, float], None]:
 def _spread(job: "Job", n: int, devices: str | None, engine: str | None, parts: int, device: str) -> Failures:
     """Encode with several processes, and say what they did together; what failed."""
     from featurestore.engines import featurize_on_devices, featurize_with_ray, visible_devices
+    from featurestore.stopping import Interrupted
 
     if engine not in (None, "ray") or (engine and devices):
         raise ConfigError(f"--engine {engine}: expected ray, and no --devices with it.")
     with bar(job.name, n, "{task.fields[rate]}") as show:
-        if engine:
-            report = featurize_with_ray(job, parts, device, progress=_with_rate(show))
-        else:
-            report = featurize_on_devices(job, visible_devices(devices or ""), progress=_with_rate(show))
+        try:
+            if engine:
+                report = featurize_with_ray(job, parts, device, progress=_with_rate(show))
+            else:
+                report = featurize_on_devices(job, visible_devices(devices or ""), progress=_with_rate(show))
+        except Interrupted as stop:
+            show.close()
+            _say_report(job.name, stop.report)
+            raise
     _say_report(job.name, report)
     return report.failed
 

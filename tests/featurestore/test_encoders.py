@@ -22,6 +22,7 @@ from featurestore.encoders import ENCODERS, load_encoder
 from featurestore.encoders.base import LayerChoice
 from featurestore.encoders.logmel import mel_filters
 from featurestore.encoders.speech import SpeechEncoder, parse_window
+from featurestore.encoders.text import MODEL_TYPES as TEXT_TYPES
 from featurestore.encoders.weights import EMBEDDED, identity
 from featurestore.encoders.windows import batches, windows
 from featurestore.errors import ConfigError, EncoderError
@@ -51,6 +52,7 @@ TEXT = {
     "cls_token_id": 2,
     "sep_token_id": 3,
 }
+RELATIVE = {**TEXT, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0}
 
 
 def whisper(n_mels: int) -> transformers.WhisperConfig:
@@ -84,16 +86,31 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     ),
     "whisper-80": lambda: whisper(80),
     "whisper-128": lambda: whisper(128),
+    "albert": lambda: transformers.AlbertConfig(**TEXT, embedding_size=16),
     "bert": lambda: transformers.BertConfig(**TEXT),
-    "roberta": lambda: transformers.RobertaConfig(**TEXT),
-    "mpnet": lambda: transformers.MPNetConfig(**TEXT),
-    "deberta": lambda: transformers.DebertaV2Config(
-        **TEXT, relative_attention=True, pos_att_type=["p2c", "c2p"], type_vocab_size=0
+    "camembert": lambda: transformers.CamembertConfig(**TEXT),
+    "data2vec-text": lambda: transformers.Data2VecTextConfig(**TEXT),
+    "deberta": lambda: transformers.DebertaConfig(**RELATIVE),
+    "deberta-v2": lambda: transformers.DebertaV2Config(**RELATIVE),
+    "distilbert": lambda: transformers.DistilBertConfig(
+        vocab_size=99, max_position_embeddings=66, dim=32, n_layers=3, n_heads=2, hidden_dim=48
     ),
+    "electra": lambda: transformers.ElectraConfig(**TEXT, embedding_size=16),
+    "ernie": lambda: transformers.ErnieConfig(**TEXT),
+    "eurobert": lambda: transformers.EuroBertConfig(**TEXT),
+    "megatron-bert": lambda: transformers.MegatronBertConfig(**TEXT),
+    "mpnet": lambda: transformers.MPNetConfig(**TEXT),
+    "nomic_bert": lambda: transformers.NomicBertConfig(**TEXT),
+    "rembert": lambda: transformers.RemBertConfig(**TEXT, input_embedding_size=16, output_embedding_size=16),
+    "roberta": lambda: transformers.RobertaConfig(**TEXT),
+    "roberta-prelayernorm": lambda: transformers.RobertaPreLayerNormConfig(**TEXT),
+    "roformer": lambda: transformers.RoFormerConfig(**TEXT),
+    "xlm-roberta": lambda: transformers.XLMRobertaConfig(**TEXT),
+    "xlm-roberta-xl": lambda: transformers.XLMRobertaXLConfig(**TEXT),
     "modernbert": lambda: transformers.ModernBertConfig(**TEXT, local_attention=8, global_attn_every_n_layers=2),
 }
-SPEECH_NAMES = [name for name in CONFIGS if name.startswith(("hubert", "wavlm", "wav2vec2", "data2vec"))]
-TEXT_NAMES = ["bert", "roberta", "mpnet", "deberta", "modernbert"]
+SPEECH_NAMES = [name for name in CONFIGS if name.startswith(("hubert", "wavlm", "wav2vec2")) or name == "data2vec"]
+TEXT_NAMES = [name for name in CONFIGS if name in TEXT_TYPES]
 AUDIO_CASES = [
     *((name, {}) for name in SPEECH_NAMES),
     ("whisper-80", {}),
@@ -164,6 +181,10 @@ def worst_row(rows: np.ndarray, reference: np.ndarray) -> float:
     """Largest relative difference of a row: norm of the difference over the norm of the reference."""
     assert rows.shape == reference.shape
     return float((np.linalg.norm(rows - reference, axis=-1) / np.linalg.norm(reference, axis=-1)).max())
+
+
+def test_every_text_architecture_is_tested_here() -> None:
+    assert sorted(TEXT_NAMES) == sorted(TEXT_TYPES)
 
 
 # --- alone = in a batch ---------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from featurestore.engines import Job, featurize_on_devices, featurize_with_ray, 
 from featurestore.errors import ConfigError, SpecMismatch
 from featurestore.featurize import FeaturizeReport, featurize
 from featurestore.manifest import Manifest
+from featurestore.stopping import Interrupted
 from featurestore.store import FeatureStore
 
 N = 24
@@ -71,6 +72,22 @@ def test_a_killed_process_is_replaced(job: Job) -> None:
     report = featurize_on_devices(job, ["cpu", "cpu"])
     killer.join()
     assert report.done + report.skipped == N
+    same_as_alone(job)
+
+
+def test_a_stop_is_told_to_all_processes_and_counts_what_they_did(job: Job) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def stop(done: int, total: int, audio_s: float) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="SIGTERM") as caught:
+        featurize_on_devices(job, ["cpu", "cpu"], stop)
+    assert signal.getsignal(signal.SIGTERM) is before
+    n_done = caught.value.report.done
+    assert n_done == (len(FeatureStore.open(job.store)["a"]) if n_done else 0)
+    report = featurize_on_devices(job, ["cpu", "cpu"])
+    assert (report.done, report.skipped) == (N - n_done, n_done)
     same_as_alone(job)
 
 

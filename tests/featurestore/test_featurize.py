@@ -380,6 +380,17 @@ featurize(manifest, load_encoder("logmel"), FeatureStore.open({str(store.path)!r
     assert store["mel"].verify() == []
 
 
+def test_what_a_kill_can_cost_is_bounded_where_rows_are_small(
+    corpus: Manifest, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("featurestore.featurize.COMMIT_AUDIO_S", 2.0)
+    pooled = load_encoder("logmel", pool="mean")
+    assert featurize(corpus, pooled, store, "mel").done == 6
+    # Longest first: 2.5 s; 1.5 and 1 s; the rest is 1.1 s.
+    assert sorted(segment.n_utterances for segment in store["mel"].segments) == [1, 2, 3]
+    assert store["mel"].verify() == []
+
+
 def test_new_files_are_encoded_without_a_manifest(corpus: Manifest) -> None:
     items = [Item("x", corpus.audio_path(0)), Item("y", Path("absent.wav"))]
     results = {r.key: r for r in iter_encode(load_encoder("logmel"), items)}
