@@ -1,17 +1,17 @@
 """A run's state on disk: weights, optimiser and history in one safetensors file that is there whole or not at all."""
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from featurestore.errors import ConfigError
+from featurestore.table_files import replace_file
 
 
 @dataclass
@@ -83,10 +83,13 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, network: nn.Module, save
 
 
 def save_atomically(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """A safetensors file that is there whole or not at all, whenever the process dies."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    """A safetensors file that is there whole or not at all, whenever the process or the machine dies."""
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    save_file(contiguous, temporary, metadata)
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+
+    def write(file: IO[bytes]) -> None:
+        try:
+            save_file(contiguous, file.name, metadata)  # by name: safetensors.save would copy all of it in memory
+        except SafetensorError as error:  # a full disk, for one
+            raise OSError(str(error)) from error
+
+    replace_file(path, write)

@@ -19,9 +19,9 @@ from deepser.data import Indices, TrainingData
 from deepser.device import one_thread, pick_device, resolve_precision
 from deepser.folds import FoldPlan
 from deepser.member import Member, PosteriorMean
-from deepser.posteriors import is_finished, posteriors_name, write_posteriors
+from deepser.posteriors import check_place, is_finished, posteriors_name, write_posteriors
 from deepser.processes import World
-from deepser.rundir import open_directory, remove_directory, write_whole
+from deepser.rundir import open_directory, remove_directory
 from deepser.targets import Targets
 from deepser.together import SharedReader, bucket_lengths, stream_key
 from deepser.trainer import History, Job
@@ -31,6 +31,7 @@ from featurestore.loader import FeatureRef
 from featurestore.manifest import Manifest
 from featurestore.splits import group_folds, speaker_groups
 from featurestore.store import FeatureStore
+from featurestore.table_files import replace_file
 
 # Below this width one CPU thread is the faster: at d = 96 an epoch of the demo took 0.38 s on one, 0.80 s on two.
 MANY_THREADS_D = 256
@@ -161,6 +162,7 @@ def _is_left(into: FeatureStore, own: _Fit, plan: FoldPlan, overwrite: bool) -> 
         remove_directory(member.directory)
         if posteriors_name(member.config.name) in into:
             into.remove(posteriors_name(member.config.name))
+    check_place(into, member, plan)
     open_directory(member, own.targets, plan, own.data.views)
     return not is_finished(into, member, plan, own.targets)
 
@@ -209,7 +211,8 @@ def _fit_fold(
     if jobs:
 
         def record(job: Job, history: History) -> None:
-            write_whole(job.directory / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in history))
+            text = "".join(json.dumps(row) + "\n" for row in history)
+            replace_file(job.directory / "metrics.jsonl", lambda file: file.write(text.encode()))
             if on_epoch is not None:
                 on_epoch(job.name, name, history)
 

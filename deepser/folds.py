@@ -44,7 +44,8 @@ def plan_folds(manifest: Manifest, *, cv: str | None = None, n_folds: int = 1, s
     utterance may have no fold where its `split` is another than train: no model learns from it.
     Otherwise the `split` column counts: models learn from train, in `n_folds` speaker-disjoint folds, and judge the
     rest.
-    Raises ManifestError when the column is missing or empty somewhere, or names too few folds.
+    Raises ManifestError when the column is missing or empty somewhere, or names too few folds, and when there are fewer
+    speakers than folds.
     """
     if cv is not None:
         values = [None if v is None or v != v or v == "" else str(v) for v in manifest.column(cv).tolist()]
@@ -73,5 +74,11 @@ def plan_folds(manifest: Manifest, *, cv: str | None = None, n_folds: int = 1, s
         folds[train] = 0
         return FoldPlan(("all",), folds, "split")
     at = np.flatnonzero(train)
-    folds[at] = group_folds(speaker_groups(manifest)[at].tolist(), n_folds, seed=seed)
+    speakers = speaker_groups(manifest)[at].tolist()
+    if len(set(speakers)) < n_folds:
+        raise ManifestError(
+            f"Split train of {manifest.name} has {len(set(speakers))} speakers, too few for {n_folds} folds without "
+            "one in two of them; make fewer folds."
+        )
+    folds[at] = group_folds(speakers, n_folds, seed=seed)
     return FoldPlan(tuple(str(i + 1) for i in range(n_folds)), folds, f"split, {n_folds} speaker-disjoint folds")

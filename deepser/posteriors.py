@@ -7,7 +7,8 @@ import numpy as np
 from deepser.folds import FoldPlan
 from deepser.member import Member, PosteriorMean
 from deepser.targets import Targets
-from featurestore.spec import FeatureSpec
+from featurestore.errors import ConfigError
+from featurestore.spec import FeatureSpec, check_set_name
 from featurestore.store import FeatureStore
 
 
@@ -23,8 +24,25 @@ def is_finished(store: FeatureStore, member: Member, plan: FoldPlan, targets: Ta
         return False
     posteriors = store[name]
     judged = {int(i) for fold in range(len(plan.names)) for i in plan.judged_at(fold)}
-    same = posteriors.spec.fingerprint == _spec(member, plan).fingerprint
+    same = posteriors.spec.fingerprint == _spec(member, plan, _digest(member)).fingerprint
     return same and all(targets.keys[i] in posteriors for i in judged)
+
+
+def check_place(store: FeatureStore, member: Member, plan: FoldPlan) -> None:
+    """Told before training, not after it: a name that can't be stored, or that another member's posteriors have.
+
+    StoreError, ConfigError. Of the same features and folds by other weights are told by `write_posteriors` alone.
+    """
+    name = check_set_name(posteriors_name(member.config.name))
+    if name not in store:
+        return
+    there = store[name].spec
+    differences = there.differences(_spec(member, plan, there.weights))
+    if differences:
+        raise ConfigError(
+            f"{name} in {store.path} is another member's: {'; '.join(differences)}. Choose another --name, or "
+            "--overwrite to replace it."
+        )
 
 
 def write_posteriors(
@@ -32,21 +50,25 @@ def write_posteriors(
 ) -> None:
     """Posteriors and logits, a row of C + A each, of every utterance that a model judged."""
     posteriors, logits = total.means()
-    spec, provenance = _spec(member, plan), {"member": member.config.name}
+    spec, provenance = _spec(member, plan, _digest(member)), {"member": member.config.name}
     with store.writer(posteriors_name(member.config.name), spec, provenance=provenance) as writer:
         for i in np.flatnonzero(total.count):
             if targets.keys[i] not in writer:
                 writer.append(targets.keys[i], {"posteriors": posteriors[i : i + 1], "logits": logits[i : i + 1]})
 
 
-def _spec(member: Member, plan: FoldPlan) -> FeatureSpec:
+def _digest(member: Member) -> str:
     digest = hashlib.sha256()
     for path in member.weights():
         digest.update(path.read_bytes())
+    return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def _spec(member: Member, plan: FoldPlan, weights: str) -> FeatureSpec:
     return FeatureSpec(
         kind="posteriors",
         encoder=member.config.name,
-        weights=f"sha256:{digest.hexdigest()[:16]}",
+        weights=weights,
         layers=("posteriors", "logits"),
         dim=len(member.columns),
         dtype="float32",

@@ -15,6 +15,7 @@ from deepser.member import Member
 from deepser.targets import Targets
 from deepser.views import Views
 from featurestore.errors import ConfigError
+from featurestore.table_files import replace_file
 
 FORMAT = 1
 
@@ -57,7 +58,8 @@ def open_directory(member: Member, targets: Targets, plan: FoldPlan, views: View
             )
         return
     member.directory.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(wanted, indent=1) + "\n")
+    text = json.dumps(wanted, indent=1) + "\n"
+    replace_file(path, lambda file: file.write(text.encode()))
 
 
 def remove_directory(directory: Path) -> None:
@@ -65,13 +67,6 @@ def remove_directory(directory: Path) -> None:
     if directory.exists():
         Member.load(directory)
         shutil.rmtree(directory)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """A file that is there whole or as it was before."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def _differences(found: Any, wanted: Any, where: str) -> Iterator[str]:

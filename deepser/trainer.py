@@ -67,7 +67,7 @@ def train_together(
     share of the held-out part's batches. The first process alone writes, calls `progress` and `on_epoch`; a run may go
     on in another number of processes. "seconds" and "waiting_share" of a record are those of the shared epoch.
 
-    Raises ConfigError when a loss diverges, or a batch is smaller than the number of processes.
+    Raises ConfigError when a loss diverges, a batch is smaller than the number of processes, or a stage draws no clip.
     """
     config = jobs[0].config
     assert len({stream_key(j.data, j.train_at, j.dev_at, j.config) for j in jobs}) == 1
@@ -97,6 +97,12 @@ class _Stream:
         self.available = jobs[0].data.views.available(self.train_at)
         self.lengths = bucket_lengths(jobs[0].data, self.config)
         steps = [len(self._batches(i, 0)) for i in range(len(self.config.stages))]
+        for stage, n in zip(self.config.stages, steps, strict=True):
+            if not n:
+                raise ConfigError(
+                    f"{stage.name} has nothing to learn from: no training utterance has a consensus label, and only "
+                    f"such are drawn by sampler {stage.sampler}. Leave the stage out, or use sampler shuffled."
+                )
         self.runs = [Run(job, world, steps) for job in jobs]
         if world.first:
             new = [run.job for run in self.runs if run.saved is None]

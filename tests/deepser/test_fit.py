@@ -18,7 +18,7 @@ from deepser.fit import fit_member
 from deepser.folds import plan_folds
 from deepser.member import Member
 from deepser.targets import Targets
-from featurestore.errors import ConfigError, ManifestError
+from featurestore.errors import ConfigError, ManifestError, StoreError
 from featurestore.manifest import Manifest
 from featurestore.store import FeatureStore
 
@@ -154,6 +154,39 @@ def test_a_split_gives_one_model_that_judges_only_the_rest(tmp_path: Path) -> No
     assert all(not set(speakers[folds.train_at(f)]) & set(speakers[folds.folds == f]) for f in range(3))
     fit_member(store, manifest, member("three"), folds, tmp_path / "three")
     assert len(store["posteriors/three"]) == len(manifest)
+
+
+def test_what_could_not_be_stored_is_told_before_training(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path)
+    plan = plan_folds(manifest, cv="fold")
+    for name in ("../elsewhere", "a b"):
+        with pytest.raises(StoreError, match="not allowed"):
+            fit_member(store, manifest, member(name), plan, tmp_path / "m")
+    fit_member(store, manifest, member("m"), plan, tmp_path / "m")
+    other = MemberConfig("m", ("first@1", "second@2"), member().network, member().train)
+    with pytest.raises(ConfigError, match=r"another member's: extra: stored .*first@1\+2.*--overwrite"):
+        fit_member(store, manifest, other, plan, tmp_path / "elsewhere")
+    assert not (tmp_path / "elsewhere").exists()
+    fit_member(store, manifest, other, plan, tmp_path / "elsewhere", overwrite=True)
+
+
+def test_more_folds_than_speakers_are_refused(tmp_path: Path) -> None:
+    _, manifest = corpus(tmp_path)
+    frame = manifest.to_pandas()
+    frame["split"] = "train"
+    manifest = Manifest.from_pandas(frame)
+    assert len(plan_folds(manifest, n_folds=9).names) == 9
+    with pytest.raises(ManifestError, match="9 speakers, too few for 10 folds"):
+        plan_folds(manifest, n_folds=10)
+
+
+def test_a_stage_that_draws_nothing_is_refused(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path)
+    frame = manifest.to_pandas()
+    frame[[f"vote_{name}" for name in CLASSES]] = 1
+    manifest = Manifest.from_pandas(frame)
+    with pytest.raises(ConfigError, match="stage2 has nothing to learn from"):
+        fit_member(store, manifest, member(), plan_folds(manifest, cv="fold"), tmp_path / "m")
 
 
 def test_errors_name_the_column_the_set_and_the_remedy(tmp_path: Path) -> None:
