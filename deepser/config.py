@@ -138,7 +138,10 @@ class StageConfig:
         _not_negative(self, "warmup_epochs", "min_lr", "samples_per_epoch", "patience", "confusion_exponent")
         if self.min_lr > self.lr or (self.schedule == "exponential" and not self.min_lr):
             need = "above zero and " if self.schedule == "exponential" else ""
-            raise ConfigError(f"min_lr must be {need}at most lr={self.lr}, found {self.min_lr}.")
+            raise ConfigError(
+                f"{self.name}: with schedule {self.schedule}, min_lr must be {need}at most lr={self.lr}, found "
+                f"{self.min_lr}; such as --set train.stages.*.min_lr={self.lr / 100:g}."
+            )
         _selection(self, "")
 
 
@@ -178,8 +181,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.stages:
             raise ConfigError("A member needs at least one stage of training.")
-        if not 0.0 <= self.view_share <= 1.0:
-            raise ConfigError(f"view_share must be 0 to 1, found {self.view_share}.")
+        for name in ("mixup_p", "view_share"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigError(f"{name} must be 0 to 1, found {getattr(self, name)}.")
         if len(set(self.views)) < len(self.views) or ("all" in self.views and len(self.views) > 1):
             raise ConfigError(f"views must name each view once, or be all; found {', '.join(self.views)}.")
         if not self.holds_out and any(stage.confusion_exponent for stage in self.stages):
@@ -188,7 +192,7 @@ class TrainConfig:
         if self.seed < 0 or (self.order_seed or 0) < 0:
             raise ConfigError(f"seed and order_seed must not be below zero, found {self.seed}, {self.order_seed}.")
         _not_negative(self, "weight_decay", "grad_clip")
-        _fraction(self, "mixup_p", "dev_fraction", "no_consensus_share", "label_smoothing")
+        _fraction(self, "dev_fraction", "no_consensus_share", "label_smoothing")
         _fraction(self, "vote_drop_share", "ema_decay")
         _selection(self, "macro_f1")
         _one_of(self, "select_on", SELECTED_ON)

@@ -27,7 +27,8 @@ SILENCE = timedelta(minutes=30)  # the others wait this long, as for the first o
 class World:
     """Process `rank` of `size` that train together, and its device; by default one alone, for which nothing is sent.
 
-    A batch is split as `samplers.share_of` does: process r holds clips r, r + size, ...; a short one may leave it none.
+    Of a batch, which is one process's whatever `size` is, process r holds clips r, r + size, ...; a short one may leave
+    it none.
     """
 
     rank: int = 0

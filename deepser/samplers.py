@@ -111,14 +111,6 @@ def draw_views(order: Indices, available: NDArray[np.bool_], share: float, *, se
     return order + available.shape[1] * np.where(drawn & of_clip.any(0), view, 0)
 
 
-def share_of(batch: Indices, rank: int, world: int) -> Indices:
-    """What process `rank` of `world` takes of a batch: shares are disjoint, differ by one clip at most, and make it up.
-
-    A short last batch may leave a process without any. The batches are those of one process, whatever `world` is.
-    """
-    return batch[rank::world]
-
-
 def batches(
     order: Indices, batch_size: int, *, lengths: NDArray[np.integer] | None = None, pool: int = 16
 ) -> list[Indices]:

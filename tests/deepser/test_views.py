@@ -344,6 +344,9 @@ def test_what_is_no_view_is_refused_with_what_there_is(made: Any) -> None:
 def test_settings_of_views_and_confusion_are_checked() -> None:
     with pytest.raises(ConfigError, match="view_share must be 0 to 1"):
         TrainConfig(view_share=1.5)
+    with pytest.raises(ConfigError, match="mixup_p must be 0 to 1"):
+        TrainConfig(mixup_p=1.01)
+    assert TrainConfig(mixup_p=1.0, view_share=1.0).mixup_p == 1.0
     for views in (("all", "noise1"), ("a", "a")):
         with pytest.raises(ConfigError, match="views must name each view once"):
             TrainConfig(views=views)
