@@ -22,6 +22,7 @@ OPTIONS = {
     "label-smoothing": "train.label_smoothing", "select": "train.select", "precision": "train.precision",
     "views": "train.views", "view-share": "train.view_share",
 }  # fmt: skip
+KNOWN = (*OPTIONS, "features", "preset", "set")  # what a recipe's member may say here
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class Asked:
         if options.get("stage2-epochs") == 0:
             chosen = replace(chosen, train=replace(chosen.train, stages=chosen.train.stages[:1]))
             options = {name: value for name, value in options.items() if not name.startswith("stage2-")}
+        lacks = [name for name in options if name.startswith("stage2-") and len(chosen.train.stages) == 1]
+        if lacks:
+            raise ConfigError(f"--{lacks[0]}: preset {self.preset} has one stage, {chosen.train.stages[0].name}.")
         views = [name.strip() for name in str(options.get("views", "")).split(",") if name.strip()]
         if "views" in options:
             options["views"] = [] if views == ["none"] else views
@@ -61,7 +65,9 @@ def members(asked: Asked, seeds: str | None = None, names: str | None = None) ->
     each = [asked] if names is None else _named(asked, names)
     if seeds is None:
         return [one.config() for one in each]
-    return [_seeded(one, seed).config() for one in each for seed in _seeds(seeds, one)]
+    return [
+        _seeded(one, seed).config() for one in each for seed in seeds_of(seeds, one.config().train.seed)
+    ]  # fmt: skip
 
 
 def _named(asked: Asked, names: str) -> list[Asked]:
@@ -71,7 +77,7 @@ def _named(asked: Asked, names: str) -> list[Asked]:
     for part in [part.strip() for part in names.split(",") if part.strip()]:
         if part.endswith(SUFFIXES):
             entries = read_recipe(part, values_needed=False).sections.get("members", {})
-            found += [_of_recipe(asked, name, entry) for name, entry in entries.items()]
+            found += [of_recipe(name, entry, asked) for name, entry in entries.items()]
             continue
         presets = fnmatch.filter(PRESETS, part) or [part]
         found += [replace(asked, preset=preset, name=preset) for preset in presets if find_preset(preset)]
@@ -80,11 +86,13 @@ def _named(asked: Asked, names: str) -> list[Asked]:
     return found
 
 
-def _of_recipe(asked: Asked, name: str, entry: Entry) -> Asked:
+def of_recipe(name: str, entry: Entry, asked: Asked | None = None) -> Asked:
+    """A recipe's member, with what `asked` says where the recipe says nothing."""
+    asked = asked or Asked()
     values = dict(entry.entries)
     for key in values:
-        if key not in (*OPTIONS, "features", "preset", "set"):
-            raise unknown_key(values[key].where, key, [*OPTIONS, "features", "preset", "set"])
+        if key not in KNOWN:
+            raise unknown_key(values[key].where, key, KNOWN)
     features = values.pop("features").texts if "features" in values else asked.features
     preset = values.pop("preset").text if "preset" in values else asked.preset
     changes = values.pop("set").value if "set" in values else []
@@ -100,11 +108,11 @@ def _plain(text: str) -> Any:
         return text
 
 
-def _seeds(text: str, asked: Asked) -> list[int]:
+def seeds_of(text: str, first: int) -> list[int]:
+    """What --seeds asks for: "6", that many from `first` on, or "1,2,3", those. ConfigError for anything else."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdecimal() for part in parts) or (len(parts) == 1 and not int(parts[0])):
         raise ConfigError(f"--seeds {text!r}: expected how many (6), or which (1,2,3).")
-    first = asked.config().train.seed
     return list(range(first, first + int(parts[0]))) if len(parts) == 1 else [int(part) for part in parts]
 
 

@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from typer import BadParameter
-
 from featurestore.errors import ConfigError
 from featurestore.terminal import (
     CvOption,
@@ -44,7 +42,7 @@ def ablate(
     change: Annotated[
         list[str] | None, what("Any setting in config.json: network.d=128; of one preset: NAME:network.d=64.", "--set")
     ] = None,
-    seeds: Annotated[str, training("A member for each; comma-separated.")] = "0",
+    seeds: Annotated[str, training("A member for each, from 0 on: 3, how many, or 1,2,3.")] = "1",
     resamples: Annotated[int, training("Of speakers, for intervals and p.", min=1)] = 1000,
     name: Annotated[str, writes("Of the run directory; tables in one directory share members.")] = "ablations",
     runs: RunsOption = Path("runs"),
@@ -63,6 +61,7 @@ def ablate(
     from deepser.presets import find_preset, parse_changes
     from ensemble.ablation import ablations_of, run_variants
     from ensemble.ablation_report import ablation_markdown, ablation_table
+    from ensemble.member_list import seeds_of
     from ensemble.preset_table import members_of, preset_variants
     from featurestore.manifest import Manifest
     from featurestore.store import FeatureStore
@@ -71,7 +70,7 @@ def ablate(
         raise ConfigError("--cv names the folds and --folds makes them; give one of the two.")
     if presets is not None and only is not None:
         raise ConfigError("--only chooses ablations, and --presets sets presets side by side; give one of the two.")
-    table, lists, numbers = Manifest.read(manifest), [split_names(text) for text in features or []], _numbers(seeds)
+    table, lists, numbers = Manifest.read(manifest), [split_names(text) for text in features or []], seeds_of(seeds, 0)
     if presets is None:
         members = members_of(find_preset(preset), lists, numbers, parse_changes(change or []))
         variants = ablations_of(members, table, split_names(only or ""), f"preset {preset}")
@@ -94,13 +93,3 @@ def ablate(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         say(f"wrote {path}")
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        found = [int(part) for part in split_names(text)]
-    except ValueError:
-        found = []
-    if not found:
-        raise BadParameter(f"{text!r}: numbers, comma-separated, are expected.", param_hint="--seeds")
-    return found

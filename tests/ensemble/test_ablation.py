@@ -177,6 +177,8 @@ def test_the_command(tmp_path: Path) -> None:
     assert (tmp_path / "a.md").read_text().startswith("# Ablations on c\n")
     found = json.loads((tmp_path / "runs" / "ablations" / "ablations.json").read_text())
     assert [each["name"] for each in found["systems"]] == [FULL, "no-mixup"]
+    assert [member["seed"] for member in found["systems"][0]["members"]] == [0]
+    assert "how many (6), or which (1,2,3)" in medusa(*shared, "--seeds", "six", exit_code=2).stderr
     said = medusa(*shared, "--presets", "medusa,unimodal", "--json", tmp_path / "p.json").stdout
     assert "unimodal second" in said
     # The table of presets has a member of the ablations' in it.

@@ -26,6 +26,12 @@ def test_seeds_are_counted_from_the_members_own_or_named() -> None:
             members(AB, wrong)
 
 
+def test_a_stage_that_the_preset_lacks_is_named() -> None:
+    with pytest.raises(ConfigError, match="--stage2-epochs: preset baseline-frozen has one stage"):
+        Asked("baseline-frozen", options={"stage2-epochs": 2}).config()
+    assert len(Asked("baseline-frozen", options={"stage2-epochs": 0}).config().train.stages) == 1
+
+
 def test_presets_by_name_and_by_pattern_keep_their_own_settings() -> None:
     all_of_table_1 = members(Asked(options={"epochs": 3}), names="medusa-??")
     assert [m.name for m in all_of_table_1] == [f"medusa-{i:02d}" for i in range(1, 15)]
