@@ -11,6 +11,7 @@ from typing import Any
 
 from ensemble.arguments import arguments_of, check_arguments, find_command, is_argument, keys_of, path_options
 from ensemble.evaluation import PREFIX
+from ensemble.member_list import KNOWN, of_recipe
 from ensemble.recipe import Entry, Recipe, unknown_key
 from featurestore.encoders.catalog import ENCODERS
 from featurestore.errors import ConfigError
@@ -182,7 +183,13 @@ class _Planner:
                 )
             reads.append(Thing("set", places.store, source, self.manifest))
         makes = (self.posteriors(name), Thing("file", places.runs / name / "config.json"))
-        return [self._step(f"members/{name}", ("fit-deepser",), self._with_cv(options), given, tuple(reads), makes)]
+        step = self._step(f"members/{name}", ("fit-deepser",), self._with_cv(options), given, tuple(reads), makes)
+        try:
+            settings = {key: options.value[key] for key in KNOWN if key in options.value}
+            of_recipe(name, Entry(settings, options.where)).config()
+        except ConfigError as error:
+            raise ConfigError(f"{options.where}: member {name}: {error}") from None
+        return [step]
 
     def _meta(self, options: Entry) -> list[Step]:
         own = self._with_members(options)
@@ -203,7 +210,7 @@ class _Planner:
     def _evaluate(self, options: Entry) -> list[Step]:
         own = dict(options.value)
         members = list(self.recipe.sections.get("members", {}))
-        asked = own.pop(SYSTEMS).texts if SYSTEMS in own else [self.fused] if self.fused else members
+        asked = self._made(own.pop(SYSTEMS)) if SYSTEMS in own else [self.fused] if self.fused else members
         found = []
         for name in asked:
             given = {
@@ -219,10 +226,24 @@ class _Planner:
     def _with_members(self, options: Entry) -> Entry:
         """The options with the recipe's members, where they name none."""
         own = dict(options.value)
-        members = own["members"].texts if "members" in own else list(self.recipe.sections.get("members", {}))
+        members = self._made(own["members"]) if "members" in own else list(self.recipe.sections.get("members", {}))
         if not members:
             raise ConfigError(f"{options.where}: needs a members section, or members: [NAME, ...].")
+        for k in own["top"].texts if "top" in own else ():
+            if k.isdecimal() and int(k) > len(members):
+                raise ConfigError(f"{own['top'].where}: the top {k} can't be chosen of {len(members)} members.")
         return Entry(own | {"members": Entry(members, options.where)}, options.where)
+
+    def _made(self, names: Entry) -> list[str]:
+        """Names of posteriors; ConfigError for one that no section makes and that is not in the store."""
+        made = [*self.recipe.sections.get("members", {}), self.fused]
+        for name in names.texts:
+            if name not in made and not _in_store(self.places.store, PREFIX + name):
+                raise ConfigError(
+                    f"{names.where}: no section makes {name!r}, and it is not in {self.places.store}; they make "
+                    f"{', '.join(filter(None, made)) or 'nothing'}."
+                )
+        return names.texts
 
     def _with_cv(self, options: Entry) -> Entry:
         """The options with the recipe's fold column, where they say nothing of folds themselves."""

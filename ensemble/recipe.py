@@ -124,6 +124,8 @@ def read_recipe(place: str, settings: Sequence[str] = (), *, values_needed: bool
     if values_needed:
         values = there | variables
         tree = {key: entry if key == "variables" else _filled(entry, values) for key, entry in tree.items()}
+    if "cv" in tree:
+        _ = tree["cv"].text
     sections = {name: _entries(tree[name], name) for name in SECTIONS if name in tree}
     return Recipe(
         name=path.stem,

@@ -41,15 +41,15 @@ def run_steps(
     of "members"; `only` leaves the others alone, `again` does them though they are done (a member from its start).
     """
     chosen = named_steps(steps, only) or list(steps)
-    repeated = {step.name for step in named_steps(steps, again)}
+    repeated = named_steps(steps, again)
     for number, step in enumerate(chosen, 1):
-        why = "asked for again" if step.name in repeated else undone(step, places)
+        why = why_run(step, places, repeated)
         if begin is not None:
             begin(step, number, len(chosen), why)
         if not why:
             continue
         _refuse_edited(step, places)
-        fresh = ("--overwrite",) if step.name in repeated and step.name.startswith(MEMBERS) else ()
+        fresh = ("--overwrite",) if step in repeated and step.name.startswith(MEMBERS) else ()
         attempts = record_of(step, places).get("attempts", 0) + 1
         _write(step, places, {"attempts": attempts})
         started = time.monotonic()
@@ -74,6 +74,11 @@ def named_steps(steps: Sequence[Step], names: Sequence[str]) -> list[Step]:
 
 def _is_called(step: Step, name: str) -> bool:
     return name in (step.name, step.name.partition("/")[0])
+
+
+def why_run(step: Step, places: Places, again: Sequence[Step]) -> str:
+    """Why a step is run; "" when it is done, and not among those that are asked for again."""
+    return "asked for again" if step in again else undone(step, places)
 
 
 def undone(step: Step, places: Places) -> str:

@@ -14,6 +14,7 @@ from ensemble.mlp import log_probabilities
 from ensemble.problem import Problem
 from ensemble.selection import Selection, attribute_scores, best_per_attribute, member_scores
 from ensemble.votes import vote_shares, weighted_vote
+from featurestore.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ def fit_vote(problem: Problem, config: VoteConfig, selection: Selection | None =
     zero. "attributes": each attribute is the mean of the n_best members that are best at it (SRPOL's Task 2).
     """
     targets = problem.targets
+    if config.rule == "attributes" and not targets.attributes:
+        raise ConfigError("There are no attributes to choose members for; take another way of fusing, such as soft.")
     n_members, n_classes = len(problem.members), problem.n_classes
     weights = np.ones((n_members, n_classes + len(targets.attributes)))
     if config.rule == "weighted" and selection is not None and selection.counts is not None:

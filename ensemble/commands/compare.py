@@ -2,10 +2,9 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from typer import BadParameter
-
+from ensemble.commands.choices import counts, known_rows, one_of
 from ensemble.config import INPUTS, SELECTIONS, SOUPS, MetaConfig
 from featurestore.terminal import (
     CvOption,
@@ -33,15 +32,22 @@ def compare(
     cv: CvOption = None,
     in_sample: Annotated[bool, reads("Allow posteriors of training utterances.", "--in-sample")] = False,
     rows: Annotated[
-        str, choice("Of majority, soft, weighted, attributes, linear, mlp, forest, linear:logits ...; all.")
+        str,
+        choice(
+            "Of majority, soft, weighted, attributes, linear, mlp, forest, linear:logits ...; all.", callback=known_rows
+        ),
     ] = ROWS,
-    top: Annotated[str | None, choice("Members, e.g. 14,7,5; default: all, half, five in fourteen.")] = None,
+    top: Annotated[
+        str | None, choice("Members, e.g. 14,7,5; default: all, half, five in fourteen.", callback=counts)
+    ] = None,
     greedy: Annotated[bool, choice("Also members by greedy forward selection.", "--greedy")] = False,
     replacement: Annotated[bool, choice("Greedy may choose a member again.", "--replacement")] = False,
     seeds: Annotated[int, training("Of meta-classifiers, trained at once.", min=1)] = len(META.seeds),
-    inputs: Annotated[str, training(", ".join(INPUTS) + ".")] = META.inputs,
-    soup: Annotated[str, training(" or ".join(SOUPS) + ".")] = META.soup,
-    select: Annotated[str, training(f"Round kept: {' or '.join(SELECTIONS)}.")] = META.select,
+    inputs: Annotated[str, training(", ".join(INPUTS) + ".", callback=one_of(INPUTS))] = META.inputs,
+    soup: Annotated[str, training(" or ".join(SOUPS) + ".", callback=one_of(SOUPS))] = META.soup,
+    select: Annotated[
+        str, training(f"Round kept: {' or '.join(SELECTIONS)}.", callback=one_of(SELECTIONS))
+    ] = META.select,
     json_file: Annotated[Path | None, writes("Write every score.", "--json")] = None,
 ) -> None:
     """Compare ways of fusing members over all of them and the best few (MEDUSA's Table 3): macro-F1, accuracy, CCC.
@@ -64,7 +70,8 @@ def compare(
     config = replace(META, seeds=tuple(range(seeds)), inputs=inputs, soup=soup, select=select)
     ways = techniques_of(rows, config, attributes=bool(table.scheme.attributes))
     chosen = find_members(opened) if members is None else split_names(members)
-    columns = columns_of(len(chosen), None if top is None else _numbers(top), greedy or replacement, replacement)
+    tops: Any = top  # numbers, by the option's callback
+    columns = columns_of(len(chosen), tops, greedy or replacement, replacement)
     with working("comparing") as show:
         found = run(opened, table, chosen, ways, columns, folds=cv, in_sample=in_sample, progress=show)
     console().print(comparison_table(found))
@@ -75,13 +82,3 @@ def compare(
         text = json.dumps(found.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
         json_file.write_text(text + "\n", encoding="utf-8")
         say(f"wrote {json_file}")
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        found = [int(part) for part in split_names(text)]
-    except ValueError:
-        found = []
-    if not found or min(found) < 1:
-        raise BadParameter(f"{text!r}: numbers of members, comma-separated, are expected.", param_hint="--top")
-    return found

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from ensemble.commands.choices import one_of
 from ensemble.config import INPUTS, METAS, N_HIDDEN, SELECTIONS, SOUPS, STARTS, ForestConfig, MetaConfig, config_of
 from featurestore.errors import ConfigError
 from featurestore.terminal import (
@@ -37,16 +38,21 @@ def fit_meta(
     name: Annotated[str, writes("Of the ensemble.")] = "meta",
     runs: RunsOption = Path("runs"),
     weights_plot: Annotated[Path | None, writes("Draw weights and reliability by member and class (.png).")] = None,
-    meta: Annotated[str, training(", ".join(METAS) + ".")] = METAS[0],
+    meta: Annotated[str, training(", ".join(METAS) + ".", callback=one_of(METAS))] = METAS[0],
     seeds: Annotated[int, training("Trained at once, then averaged.", min=1)] = len(META.seeds),
-    inputs: Annotated[str | None, training(f"{', '.join(INPUTS)}; default: {META.inputs}, a forest's logits.")] = None,
-    soup: Annotated[str, training("Seeds averaged: " + " or ".join(SOUPS) + ".")] = META.soup,
+    inputs: Annotated[
+        str | None,
+        training(f"{', '.join(INPUTS)}; default: {META.inputs}, a forest's logits.", callback=one_of(INPUTS)),
+    ] = None,
+    soup: Annotated[str, training("Seeds averaged: " + " or ".join(SOUPS) + ".", callback=one_of(SOUPS))] = META.soup,
     hidden: Annotated[int, training("Hidden units of an MLP.", min=1)] = N_HIDDEN,
     lr: Annotated[float, training("Learning rate.")] = META.lr,
     batch_size: Annotated[int, training("Utterances per step.")] = META.batch_size,
     rounds: Annotated[int, training("Rounds of training, at most.")] = META.rounds,
-    start: Annotated[str, training(" or ".join(STARTS) + ".")] = META.start,
-    select: Annotated[str, training(f"Round kept: {' or '.join(SELECTIONS)}.")] = META.select,
+    start: Annotated[str, training(" or ".join(STARTS) + ".", callback=one_of(STARTS))] = META.start,
+    select: Annotated[
+        str, training(f"Round kept: {' or '.join(SELECTIONS)}.", callback=one_of(SELECTIONS))
+    ] = META.select,
 ) -> None:
     """Fit a meta-classifier, or a vote, on members' posteriors, and compare members, votes, meta and soup.
 

@@ -70,7 +70,8 @@ def predict(
     if output is None:
         with bar("predict", len(table)) as show:
             result = Predictions.join(list(run(table, progress=_into(show))))
-        console().print(predictions_table(result))
+        if result.keys:
+            console().print(predictions_table(result))
         end_with_failures(result.failed)
         return
     failed: list[tuple[str, str]] = []

@@ -40,7 +40,7 @@ def run(
     """
     from ensemble.plan import Places, steps_of
     from ensemble.recipe import read_recipe
-    from ensemble.run import run_steps, undone
+    from ensemble.run import named_steps, run_steps, why_run
     from ensemble.summary import write_summary
 
     if listing:
@@ -53,14 +53,16 @@ def run(
     places = Places(directory, store or directory / "store")
     commands = ctx.find_root().command
     steps = steps_of(read, commands, places, device)
+    names, anew = split_names(",".join(only or [])), split_names(",".join(again or []))
     if dry_run:
-        for step in steps:
-            say(f"{step.name}: {undone(step, places) or 'done'}", "bold")
+        repeated = named_steps(steps, anew)
+        for step in named_steps(steps, names) or steps:
+            say(f"{step.name}: {why_run(step, places, repeated) or 'done'}", "bold")
             say(f"  $ medusa {shlex.join(step.arguments)}", "cyan")
         return
     code = run_steps(
         steps, places, lambda arguments: commands.main(list(arguments), "medusa", standalone_mode=False) or 0,
-        only=split_names(",".join(only or [])), again=split_names(",".join(again or [])), begin=_begin,
+        only=names, again=anew, begin=_begin,
     )  # fmt: skip
     if code:
         say("The same command goes on from here; --again STEP does a step anew, a member from its start.", stderr=True)

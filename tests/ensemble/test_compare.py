@@ -202,7 +202,7 @@ def test_the_command_prints_the_table_and_writes_it(
     for name in ("majority vote", "soft vote", "meta (single)", "meta (soup)"):
         assert f"{table['parts']['all folds']['top-2'][name]['scores']['macro_f1']:.3f}" in said
     assert "chosen in so many passes" in said
-    for wrong, told in ((["--top", "4,x"], "numbers of members"), (["--rows", "x"], "no way of fusing")):
+    for wrong, told in ((["--top", "4,x"], "numbers of members"), (["--rows", "x"], "is not one of linear")):
         assert told in " ".join(medusa("compare", *shared, *wrong, exit_code=2).stderr.split())
 
 

@@ -92,6 +92,17 @@ def test_sections_become_commands_in_their_order(commands: Any, tmp_path: Path) 
         ("layers: [2, 3]", "layers: [[2], 3]", 11, r"a list of plain values"),
         ("d: 16", "seeds: 3", 13, r"a member of a recipe is one"),
         ("layers: [2, 3]", "transcripts: true", 11, r"takes those of the transcribe section"),
+        ("cv: fold", "cv: [a, b]", 4, r"expected a text or a number, found \['a', 'b'\]"),
+        ("lr: 0.1", "preset: medusae", 17, r"member m2: .*medusae"),
+        ("lr: 0.1", "set: [network.dd=3]", 17, r"member m2: .*dd"),
+        ("seeds: 2", "meta: foo", 18, r"'--meta'.*'foo' is not one of linear, mlp, .*, found 'foo'"),
+        ("seeds: 2", "inputs: logit", 18, r"'--inputs'.*not one of posteriors, logits"),
+        ("seeds: 2", "top: 3", 18, r"the top 3 can't be chosen of 2 members"),
+        ("seeds: 2", "members: [m1, m9]", 18, r"no section makes 'm9', .*; they make m1, m2, meta"),
+        ("evaluate:", "evaluate: {systems: [m1, m9]}", 19, r"no section makes 'm9'"),
+        ("evaluate:", "compare: {rows: [soft, liner]}", 19, r"'--rows'.*'liner' is not one of"),
+        ("evaluate:", "compare: {rows: linear:logit}", 19, r"'--rows'.*'logit' is not one of"),
+        ("evaluate:", "compare: {top: few}", 19, r"'--top'.*numbers of members"),
     ],
 )
 def test_a_mistake_is_named_with_its_line(
@@ -108,11 +119,17 @@ def test_a_variable_without_a_value_is_asked_for(commands: Any, tmp_path: Path) 
 
 
 def test_settings_reach_variables_and_every_entry(commands: Any, tmp_path: Path) -> None:
-    settings = ["epochs=3", "corpus=elsewhere", "members.m2.features=[mel]", "members.defaults.seed=7", "meta.seeds=5"]
+    settings = [
+        "epochs=3",
+        "corpus=elsewhere",
+        "members.m2.features=[mel, tiny-hubert@3]",
+        "members.defaults.seed=7",
+        "meta.seeds=5",
+    ]
     steps = planned(commands, tmp_path, GOOD, *settings, "featurize.defaults.workers=3", "cv=session")
     assert "elsewhere" in steps[0].arguments
     assert options(steps[1])["workers"] == "3"
-    assert (options(steps[3])["seed"], options(steps[4])["features"]) == ("7", "mel")
+    assert (options(steps[3])["seed"], options(steps[4])["features"]) == ("7", "mel,tiny-hubert@3")
     assert (options(steps[5])["seeds"], options(steps[5])["cv"]) == ("5", "session")
     for setting in ("epoch=3", "members.m9.d=3", "nothing"):
         with pytest.raises(ConfigError, match=rf"--set {setting.split('=')[0]}.*(leads nowhere|expected NAME=VALUE)"):

@@ -114,7 +114,10 @@ def test_what_is_missing_is_made_again_alone(corpus: Path, undisturbed: Path) ->
     both = "members/m1", "members/m2"
     for only in (["--only", ",".join(both)], ["--only", both[0], "--only", both[1]]):
         assert list(states(medusa(*call(corpus, undisturbed, *only)).stdout)) == list(both)
-    assert "no-such" in medusa(*call(corpus, undisturbed, "--only", "no-such"), exit_code=2).stderr
+    for more in ([], ["--dry-run"]):
+        assert "no-such" in medusa(*call(corpus, undisturbed, "--only", "no-such", *more), exit_code=2).stderr
+    said = medusa(*call(corpus, undisturbed, "--only", "members", "--again", "members/m2", "--dry-run")).stdout
+    assert states(said) == {"members/m1": "done", "members/m2": "asked for again", "members/m3": "done"}
 
 
 def test_a_manifest_that_was_edited_is_not_overwritten(corpus: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A vote that is saved is the vote that was fitted, on the rows it was fitted on."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,15 @@ def test_it_is_saved_and_loaded_whole(problem: Problem, tmp_path: Path, rule: st
         again.predict(problem.posteriors.choose([1, 0, 2, 3]))
 
 
-def test_rules_that_are_none_are_refused() -> None:
+def test_rules_that_are_none_are_refused(problem: Problem) -> None:
+    classes = problem.posteriors.columns[: problem.n_classes]
+    posteriors = replace(problem.posteriors, columns=classes, values=problem.probabilities)
+    targets = replace(
+        problem.targets, attributes=(), attribute_ranges=(), attribute_values=problem.targets.attribute_values[:, :0]
+    )
+    without = Problem(posteriors, None, targets, problem.groups)
+    with pytest.raises(ConfigError, match="no attributes"):
+        fit_vote(without, VoteConfig("attributes"))
     with pytest.raises(ConfigError, match="majority, soft, weighted, attributes"):
         VoteConfig("loud")
     with pytest.raises(ConfigError, match="n_best"):

@@ -1,0 +1,41 @@
+"""Options of a few known values, refused before a command begins and so in a recipe's plan too."""
+
+from collections.abc import Callable, Collection
+
+from typer import BadParameter
+
+from ensemble.config import INPUTS, METAS
+from featurestore.terminal import split_names
+
+
+def one_of(known: Collection[str]) -> Callable[[str | None], str | None]:
+    """A callback of an option that takes these values; None is an option that was left out."""
+
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in known:
+            raise BadParameter(f"{value!r} is not one of {', '.join(known)}.")
+        return value
+
+    return check
+
+
+def known_rows(value: str) -> str:
+    """The callback of `--rows`: ways of fusing, each with inputs after a colon if need be, or "all"."""
+    for name in split_names(value) if value != "all" else ():
+        kind, _, inputs = name.partition(":")
+        one_of(METAS)(kind)
+        one_of(INPUTS)(inputs or None)
+    return value
+
+
+def counts(text: str | None) -> list[int] | None:
+    """The callback of `--top`: "14,7,5" as numbers."""
+    if text is None:
+        return None
+    try:
+        found = [int(part) for part in split_names(text)]
+    except ValueError:
+        found = []
+    if not found or min(found) < 1:
+        raise BadParameter(f"{text!r}: numbers of members, comma-separated, are expected.")
+    return found
