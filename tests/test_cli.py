@@ -198,7 +198,7 @@ def test_options_out_of_range_are_named_with_what_is_possible(chain: Chain, tmp_
     assert "'mixup_q'" in refused(*fit, "--set", "train.mixup_q=1")
     assert "unimodal reads one feature set" in refused(*fit, "--preset", "unimodal")
     assert "name them with --features" in refused("fit-deepser", "--preset", "cross-attention", *chain.shared)
-    assert "no setting 'train.stages.1.lr'" in refused(*fit, "--preset", "baseline-frozen", "--stage2-lr", "1e-3")
+    assert "baseline-frozen has one stage" in refused(*fit, "--preset", "baseline-frozen", "--stage2-lr", "1e-3")
     assert "cuda" in refused(*fit, "--device", "quantum")
     encode = ["featurize", "--encoder", "logmel", "-m", chain.manifest, "-s", tmp_path / "s"]
     assert "float32" in refused(*encode, "--dtype", "int16")
