@@ -21,6 +21,7 @@ from featurestore.sharding import Shard
 from featurestore.stopping import Interrupted, StopSignals
 
 MAX_STARTS = 3  # of a process for one part
+STOP_S = 60.0  # for Ray's tasks to commit after a stop
 
 # Told (utterances done, utterances in all, seconds of audio encoded).
 Progress = Callable[[int, int, float], None]
@@ -147,25 +148,58 @@ def featurize_with_ray(
 ) -> FeaturizeReport:
     """`n_parts` Ray tasks, retried by Ray when a worker or node dies; ConfigError where Ray is not installed.
 
-    Manifest, audio and store must have the same paths on every node. A task asks for a GPU unless `device` is "cpu".
+    Manifest, audio and store must have the same paths on every node. A task asks for a GPU unless `device` is "cpu", or
+    "auto" in a cluster without one. Raises what a task raised, once the others have finished, and Interrupted after
+    SIGINT or SIGTERM, once all tasks have committed what they finished.
     """
     try:
         import ray
+        from ray.exceptions import RayError
     except ImportError as error:
         raise ConfigError("--engine ray needs Ray: pip install 'medusa-ser[ray]'.") from error
     job = replace(job, manifest=job.manifest.resolve(), store=job.store.resolve())
     if not ray.is_initialized():
         ray.init(address=address, log_to_driver=False)
-    task = ray.remote(max_retries=MAX_STARTS, num_cpus=1, num_gpus=0 if device == "cpu" else 1)(_ray_work)
+    if device == "auto" and not ray.cluster_resources().get("GPU"):
+        device = "cpu"
+    task = ray.remote(max_retries=MAX_STARTS, num_cpus=1, num_gpus=0 if device == "cpu" else 1)(_outcome)
     waiting = [task.remote(job, Shard(i + 1, n_parts), device) for i in range(n_parts)]
     reports: list[FeaturizeReport] = []
-    while waiting:
-        ready, waiting = ray.wait(waiting)
-        reports += ray.get(ready)
-        so_far = merged(reports)
-        if progress is not None:
-            n_done = so_far.done + so_far.skipped + len(so_far.failed)
-            progress(n_done, round(n_done * n_parts / len(reports)), so_far.audio_s)
+    errors: list[BaseException] = []
+    signum = 0
+    with StopSignals() as stop:
+        while waiting:
+            try:
+                with stop.raising(FeaturizeReport()) if not signum else nullcontext():
+                    ready, waiting = ray.wait(waiting, timeout=STOP_S if signum else None)
+            except KeyboardInterrupt:  # Ray turns our Interrupted into a plain one
+                signum = stop.signum or signal.SIGINT
+                for one in waiting:
+                    ray.cancel(one)
+                continue
+            if not ready:
+                break  # tasks out of reach; Ray ends them with this process
+            try:
+                kind, value = ray.get(ready[0])
+            except RayError as error:
+                if not signum:  # else a task that had not started
+                    errors.append(EncoderError(f"a Ray task ended: {(str(error).splitlines() or [''])[0]}"))
+                continue
+            if kind == "error":
+                errors.append(value)
+            elif kind == "interrupted":
+                signum = signum or value[0]
+                reports.append(value[1])
+            else:
+                reports.append(value)
+            if progress is not None and reports:
+                so_far = merged(reports)
+                n_done = so_far.done + so_far.skipped + len(so_far.failed)
+                progress(n_done, round(n_done * n_parts / len(reports)), so_far.audio_s)
+    if errors:
+        raise errors[0]
+    if signum:
+        raise Interrupted(signum, merged(reports))
     return merged(reports)
 
 
@@ -181,20 +215,19 @@ def merged(reports: Sequence[FeaturizeReport]) -> FeaturizeReport:
     )
 
 
-def _ray_work(job: Job, shard: Shard, device: str) -> FeaturizeReport:
-    return job.run(shard, device)
+def _outcome(job: Job, shard: Shard, device: str, progress: Progress | None = None) -> tuple[str, Any]:
+    """ "report" and the part's, "interrupted" with signal and report, or "error" and the exception."""
+    try:
+        return "report", job.run(shard, device, progress)
+    except Interrupted as stop:
+        return "interrupted", (stop.signum, stop.report)
+    except Exception as error:
+        return "error", error
 
 
 def _work(job: Job, shard: Shard, device: str, sender: Connection) -> None:
     with suppress(BrokenPipeError):  # the parent was killed; what this process finished is committed
-        try:
-            report = job.run(shard, device, lambda *told: sender.send(("progress", told)))
-        except Interrupted as stop:
-            sender.send(("interrupted", (stop.signum, stop.report)))
-        except BaseException as error:
-            sender.send(("error", error))
-        else:
-            sender.send(("report", report))
+        sender.send(_outcome(job, shard, device, lambda *told: sender.send(("progress", told))))
 
 
 @contextmanager

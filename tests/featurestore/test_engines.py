@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -154,7 +155,7 @@ def test_ray_workers_do_what_one_process_does_although_one_is_killed(job: Job) -
     def kill_one() -> None:
         for _ in range(600):
             for process in psutil.Process().children(recursive=True):
-                if "_ray_work" in " ".join(process.cmdline()):
+                if "_outcome" in " ".join(process.cmdline()):
                     time.sleep(1.0)
                     process.kill()
                     killed.append(process.pid)
@@ -169,5 +170,29 @@ def test_ray_workers_do_what_one_process_does_although_one_is_killed(job: Job) -
         killer.join()
         ray.shutdown()
     assert killed
+    assert report.done + report.skipped == N
+    same_as_alone(job)
+
+
+@pytest.mark.slow
+def test_a_stop_reaches_ray_workers_and_errors_come_back_as_they_are(job: Job) -> None:
+    ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'medusa-ser[ray]'")
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+
+    def stop(done: int, total: int, audio_s: float) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    try:
+        with pytest.raises(Interrupted, match="SIGINT") as caught:
+            featurize_with_ray(job, 3, "auto", progress=stop)  # with one worker, part after part
+        assert 0 < caught.value.report.done < N
+        store = FeatureStore.open(job.store)
+        assert len(store["a"]) >= caught.value.report.done
+        other = replace(job, encoder={"name": "tiny-hubert", "layers": "1"})
+        with pytest.raises(SpecMismatch, match="layer_01"):
+            featurize_with_ray(other, 1, "cpu")
+        report = featurize_with_ray(job, 2, "cpu")
+    finally:
+        ray.shutdown()
     assert report.done + report.skipped == N
     same_as_alone(job)
