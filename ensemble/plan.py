@@ -211,6 +211,8 @@ class _Planner:
         own = dict(options.value)
         members = list(self.recipe.sections.get("members", {}))
         asked = self._made(own.pop(SYSTEMS)) if SYSTEMS in own else [self.fused] if self.fused else members
+        if "against" in own and not Path(own["against"].text).suffix:  # else a file of predictions
+            self._made(own["against"])
         found = []
         for name in asked:
             given = {

@@ -100,6 +100,7 @@ def test_sections_become_commands_in_their_order(commands: Any, tmp_path: Path) 
         ("seeds: 2", "top: 3", 18, r"the top 3 can't be chosen of 2 members"),
         ("seeds: 2", "members: [m1, m9]", 18, r"no section makes 'm9', .*; they make m1, m2, meta"),
         ("evaluate:", "evaluate: {systems: [m1, m9]}", 19, r"no section makes 'm9'"),
+        ("evaluate:", "evaluate: {against: m9}", 19, r"no section makes 'm9'"),
         ("evaluate:", "compare: {rows: [soft, liner]}", 19, r"'--rows'.*'liner' is not one of"),
         ("evaluate:", "compare: {rows: linear:logit}", 19, r"'--rows'.*'logit' is not one of"),
         ("evaluate:", "compare: {top: few}", 19, r"'--top'.*numbers of members"),
