@@ -73,6 +73,17 @@ def load_checkpoint(path: Path) -> Saved:
     return Saved(state, groups["model"], groups["best"], groups["optimiser"], groups["average"])
 
 
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """A fitted network's tensors by name; ConfigError when the file can't be read."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(
+            f"{path} is damaged ({error}); restore it from a copy, or remove it and run the same `medusa fit-deepser` "
+            "again, which trains this fold anew."
+        ) from error
+
+
 def restore_optimiser(optimiser: torch.optim.Optimizer, network: nn.Module, saved: dict[str, Tensor]) -> None:
     for name, parameter in network.named_parameters():
         slots = {key.partition("/")[0]: value for key, value in saved.items() if key.partition("/")[2] == name}

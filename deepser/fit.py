@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from deepser import trainer
-from deepser.checkpoint import save_atomically
+from deepser.checkpoint import load_weights, save_atomically
 from deepser.config import CLASS_SCORES, MemberConfig, TrainConfig
 from deepser.data import Indices, TrainingData
 from deepser.device import one_thread, pick_device, resolve_precision
@@ -232,7 +231,7 @@ def _saved(directory: Path) -> dict[str, torch.Tensor] | None:
     """A fold's fitted weights, if they are there; else its directory is."""
     directory.mkdir(exist_ok=True)
     path = directory / "model.safetensors"
-    return load_file(path) if path.exists() else None
+    return load_weights(path) if path.exists() else None
 
 
 def _save(jobs: Sequence[Job]) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 
 from deepser import trainer
+from deepser.checkpoint import load_weights
 from deepser.config import MemberConfig, from_dict
 from deepser.data import Indices, TrainingData
 from deepser.device import pick_device
@@ -90,7 +90,7 @@ class Member:
         everything = np.arange(len(keys))
         for path in self.weights():
             network = self.new_network()
-            network.load_state_dict(load_file(path))
+            network.load_state_dict(load_weights(path))
             total.add(everything, *trainer.predict(network, data, everything, self.config.train, on))
         return total.means()
 

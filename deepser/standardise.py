@@ -11,7 +11,7 @@ from deepser.networks.network import Network
 from deepser.together import SharedReader, takes
 
 N_STATISTICS_CLIPS = 2000  # enough to know a dim's mean and deviation without reading all of a large corpus
-BATCH_SIZE = 64
+BATCH_SIZE = 4  # clips; several such batches are read ahead
 
 
 def standardise(

@@ -26,8 +26,6 @@ History = list[dict[str, Any]]  # one record per epoch: stage, epoch, loss, lr, 
 Progress = Callable[[int, int, str], None]  # (steps done, steps in all, what is going on)
 OnEpoch = Callable[[Job, History], None]  # the history so far: what a resumed run had done, and the epoch just ended
 
-PREDICT_BATCH_SIZE = 64
-
 
 def train(
     network: Network,
@@ -227,7 +225,7 @@ def predict_together(
         targets = data.targets
         widths = (len(targets.classes), len(targets.attributes))
         outputs.append(tuple(np.zeros((len(at), width), np.float32) for width in widths))
-    batches = samplers.batches(np.argsort(lengths[at], kind="stable"), PREDICT_BATCH_SIZE)[world.rank :: world.size]
+    batches = samplers.batches(np.argsort(lengths[at], kind="stable"), configs[0].batch_size)[world.rank :: world.size]
     read = reader.read(members, [at[batch] for batch in batches], configs[0].stride, world.device)
     for places, (_, rows) in zip(batches, read, strict=True):
         for network, of_member, config, made in zip(networks, rows, configs, outputs, strict=True):

@@ -200,11 +200,12 @@ def run_variants(
     cv: str | None = None,
     device: str = "auto",
     n_resamples: int = 1000,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Ablations:
     """Train every variant and compare; members and their posteriors lie in `directory`, nothing in `store`.
 
-    A second run goes on where the first stopped. Raises ConfigError where no variant can be trained.
+    A second run goes on where the first stopped, or with `overwrite` starts anew. Raises ConfigError where no variant can be trained.
     """
     runnable = [each for each in variants if each.members]
     if not runnable:
@@ -221,7 +222,8 @@ def run_variants(
                 progress((number + share) / len(todo), f"{name}: fold {fold}, {what}")
 
         fitted = fit_member(
-            store, manifest, member, plan, directory / member.name, device=device, into=into, progress=on_step
+            store, manifest, member, plan, directory / member.name, device=device, overwrite=overwrite, into=into,
+            progress=on_step,
         )  # fmt: skip
         n_parameters[variant.name] = sum(p.numel() for p in fitted.new_network().parameters())
     if progress is not None:

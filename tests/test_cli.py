@@ -204,8 +204,11 @@ def test_options_out_of_range_are_named_with_what_is_possible(chain: Chain, tmp_
     assert "float32" in refused(*encode, "--dtype", "int16")
     assert "mean+std" in refused(*encode, "--pool", "max")
     assert "no weights" in refused(*encode, "--weights", tmp_path)
-    assert "posteriors, logits" in refused("fit-meta", "--inputs", "features", *chain.shared)
+    unknown = medusa("fit-meta", "--inputs", "features", *chain.shared, exit_code=2)
+    assert "posteriors, logits" in " ".join(unknown.stderr.split())
     assert "posteriors/m9" in refused("fit-meta", "--members", "m9", *chain.shared)
+    assert "'posteriors/../m'" in refused("fit-meta", "--name", "../m", *chain.shared)
+    assert "give one of the two" in refused(*encode, "--devices", "cpu,cpu", "--device", "cpu")
     assert not (tmp_path / "s").exists()
 
 

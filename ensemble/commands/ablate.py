@@ -46,6 +46,7 @@ def ablate(
     resamples: Annotated[int, training("Of speakers, for intervals and p.", min=1)] = 1000,
     name: Annotated[str, writes("Of the run directory; tables in one directory share members.")] = "ablations",
     runs: RunsOption = Path("runs"),
+    overwrite: Annotated[bool, writes("Start its members anew.", "--overwrite")] = False,
     json_file: Annotated[Path | None, writes("Write every score.", "--json")] = None,
     markdown: Annotated[Path | None, writes("Write the tables as a page.")] = None,
     device: DeviceOption = "auto",
@@ -80,7 +81,7 @@ def ablate(
     with bar(directory.name, 1) as show:
         found = run_variants(
             FeatureStore.open(store), table, variants, plan_folds(table, cv=cv, n_folds=folds), directory, cv=cv,
-            device=device, n_resamples=resamples,
+            device=device, n_resamples=resamples, overwrite=overwrite,
             progress=lambda share, text: show(share, 1, text),
         )  # fmt: skip
     console().print(ablation_table(found))

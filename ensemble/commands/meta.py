@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from ensemble.commands.choices import one_of
 from ensemble.config import INPUTS, METAS, N_HIDDEN, SELECTIONS, SOUPS, STARTS, ForestConfig, MetaConfig, config_of
 from featurestore.errors import ConfigError
+from featurestore.spec import check_set_name
 from featurestore.terminal import (
     CvOption,
     ManifestOption,
@@ -69,6 +70,7 @@ def fit_meta(
 
     if weights_plot is not None and meta != "linear":
         raise ConfigError("--weights-plot shows a linear meta-classifier's weights; leave it out, or --meta linear.")
+    check_set_name(f"posteriors/{name}")
     linear = replace(
         META, inputs=inputs or META.inputs, seeds=tuple(range(seeds)), lr=lr, batch_size=batch_size, rounds=rounds,
         start=start, select=select, soup=soup, hidden=hidden if meta == "mlp" else 0,

@@ -125,6 +125,8 @@ def featurize(
     if devices is not None or engine is not None:
         if part is not None or dry_run or check:
             raise ConfigError("--devices and --engine go without --shard, --dry-run and --check.")
+        if devices is not None and device != "auto":
+            raise ConfigError(f"--devices {devices} and --device {device}: give one of the two.")
         for view in asked:
             job = Job(manifest, Path(store), _set_name(name or label_of(encoder), view), how, options, view)
             failed += _spread(job, len(table), devices, engine, parts, device)

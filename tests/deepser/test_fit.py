@@ -127,6 +127,19 @@ def test_a_finished_member_is_not_fitted_again(tmp_path: Path) -> None:
     assert not steps, f"trained again for {time.perf_counter() - started:.1f} s"
 
 
+def test_damaged_weights_are_named_where_they_are_read(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path)
+    plan = plan_folds(manifest, cv="fold")
+    fitted = fit_member(store, manifest, member(), plan, tmp_path / "m")
+    path = tmp_path / "m" / "fold-1" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ConfigError, match=r"fold-1.model\.safetensors is damaged"):
+        fitted.predict(store, manifest.keys[:2])
+    (tmp_path / "store" / "posteriors").rename(tmp_path / "gone")  # so that fitting again has something to do
+    with pytest.raises(ConfigError, match=r"fold-1.model\.safetensors is damaged"):
+        fit_member(FeatureStore.open(tmp_path / "store"), manifest, member(), plan, tmp_path / "m")
+
+
 def test_other_settings_in_the_same_place_are_refused_with_the_difference(tmp_path: Path) -> None:
     store, manifest = corpus(tmp_path)
     plan = plan_folds(manifest, cv="fold")
