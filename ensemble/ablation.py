@@ -205,7 +205,8 @@ def run_variants(
 ) -> Ablations:
     """Train every variant and compare; members and their posteriors lie in `directory`, nothing in `store`.
 
-    A second run goes on where the first stopped, or with `overwrite` starts anew. Raises ConfigError where no variant can be trained.
+    A second run goes on where the first stopped, or with `overwrite` starts anew. Raises ConfigError where no variant
+    can be trained.
     """
     runnable = [each for each in variants if each.members]
     if not runnable:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 from ensemble.commands.choices import one_of
 from ensemble.config import INPUTS, METAS, N_HIDDEN, SELECTIONS, SOUPS, STARTS, ForestConfig, MetaConfig, config_of
 from featurestore.errors import ConfigError
-from featurestore.spec import check_set_name
 from featurestore.terminal import (
     CvOption,
     ManifestOption,
@@ -66,6 +65,7 @@ def fit_meta(
     from ensemble.members import find_members, record_members
     from ensemble.tables import learned_picture, learned_tables
     from featurestore.manifest import Manifest
+    from featurestore.spec import check_set_name
     from featurestore.store import FeatureStore
 
     if weights_plot is not None and meta != "linear":
