@@ -237,3 +237,19 @@ def pick_compute(compute: str, device: torch.device) -> torch.dtype:
 def default_batch_frames(device: torch.device, on_cpu: int) -> int:
     """Padded frames per forward pass; a GPU takes about 600 s of audio to fill."""
     return 30_000 if device.type == "cuda" else on_cpu
+
+
+def frozen(model: Any, device: torch.device, compute: torch.dtype) -> Any:
+    """The model on the device, without dropout or gradients, to be run under autocast to `compute`.
+
+    Weights that autocast would cast in every pass are cast once, to the same numbers: on a CPU, where a pass is one
+    utterance, half the time of a large model would go into casting.
+    """
+    import torch
+
+    model = model.eval().requires_grad_(False)
+    if compute != torch.float32:
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.to(compute)
+    return model.to(device)

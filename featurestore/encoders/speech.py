@@ -25,6 +25,7 @@ from featurestore.encoders.base import (
     RowsBuilder,
     collect,
     default_batch_frames,
+    frozen,
     stack,
     to_device,
 )
@@ -60,7 +61,7 @@ class SpeechEncoder:
         device: torch.device,
         compute: torch.dtype,
     ) -> None:
-        self.model = model.eval().requires_grad_(False).to(device)
+        self.model = frozen(model, device, compute)
         self.name = spec.encoder
         self.spec = spec
         self.choice = choice
@@ -77,8 +78,7 @@ class SpeechEncoder:
         self.window_frames, self._margin = parse_window(window, SAMPLE_RATE_HZ / self._stride)
         # data2vec-audio has neither field: its front end has layer norm, its layers are post-norm.
         self._group_norm = getattr(config, "feat_extract_norm", "layer") == "group"
-        on_cpu = device.type == "cpu" and not self._group_norm
-        self._row_front_end = RowFrontEnd(self.model.feature_extractor) if on_cpu else None
+        self._row_front_end = RowFrontEnd(self.model.feature_extractor) if device.type == "cpu" else None
         self._stable = getattr(config, "do_stable_layer_norm", False)
         self._wavlm = config.model_type == "wavlm"
         if self._wavlm:
@@ -142,11 +142,11 @@ class SpeechEncoder:
 
     def _front_end(self, samples: list[torch.Tensor], frames: list[int]) -> list[torch.Tensor]:
         """Convolutions and projection: one (T, D) per window, of as many frames as given."""
-        if self._group_norm:
+        if self._row_front_end is not None:
+            features = [self._row_front_end(s) for s in samples]
+        elif self._group_norm:
             # Group norm takes its statistics over time, so padding would be part of them: one window at a time.
             features = [self.model.feature_extractor(s[None])[0].T for s in samples]
-        elif self._row_front_end is not None:
-            features = [self._row_front_end(s) for s in samples]
         else:
             padded = self.model.feature_extractor(pad_sequence(samples, batch_first=True)).transpose(1, 2)
             # A frame is valid when every sample it sees is; those after it saw padding and are dropped.

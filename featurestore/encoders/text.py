@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from featurestore.encoders.base import LayerChoice, RowsBuilder, collect, default_batch_frames, stack, to_device
+from featurestore.encoders.base import (
+    LayerChoice,
+    RowsBuilder,
+    collect,
+    default_batch_frames,
+    frozen,
+    stack,
+    to_device,
+)
 from featurestore.encoders.windows import Window, batches, windows
 from featurestore.errors import ConfigError, EncoderError
 from featurestore.spec import FeatureSpec
@@ -79,7 +87,7 @@ class TextEncoder:
         compute: torch.dtype,
         keep_special: bool = False,
     ) -> None:
-        self.model = model.eval().requires_grad_(False).to(device)
+        self.model = frozen(model, device, compute)
         self.tokenizer = tokenizer
         self.name = spec.encoder
         self.spec = spec

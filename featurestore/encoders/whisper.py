@@ -15,6 +15,7 @@ from featurestore.encoders.base import (
     RowsBuilder,
     collect,
     default_batch_frames,
+    frozen,
     stack,
     to_device,
 )
@@ -57,7 +58,7 @@ class WhisperEncoder:
         device: torch.device,
         compute: torch.dtype,
     ) -> None:
-        self.model = model.eval().requires_grad_(False).to(device)
+        self.model = frozen(model, device, compute)
         self.name = spec.encoder
         self.spec = spec
         self.choice = choice

@@ -354,6 +354,15 @@ def test_ten_minutes_in_one_file_take_the_memory_of_a_window_and_of_the_rows(
     assert meter.peak() - base < 400 << 20
 
 
+@pytest.mark.parametrize("name", [*SPEECH_NAMES, "whisper-80", *TEXT_NAMES])
+def test_weights_are_cast_once_to_what_autocast_casts_them_to(load: Callable[..., Any], name: str) -> None:
+    once, each_time = load(name, compute="bfloat16"), load(name, compute="float32")
+    each_time.compute = torch.bfloat16
+    inputs = ["how are you", "fine"] if once.kind == "text" else noise(9_000, 16_000)
+    for a, b in zip(once.encode(inputs), each_time.encode(inputs), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_pooled_rows_of_all_layers_come_from_one_pass_over_the_frames(load: Callable[..., Any]) -> None:
     from featurestore.stages import StageClock, measured
 
