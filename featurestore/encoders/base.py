@@ -252,4 +252,8 @@ def frozen(model: Any, device: torch.device, compute: torch.dtype) -> Any:
         for module in model.modules():
             if isinstance(module, torch.nn.Linear):
                 module.to(compute)
+            # DeBERTa adds these to a layer's output, which autocast then leaves in float32, and its mask overflows.
+            for bias in (getattr(module, name, None) for name in ("q_bias", "v_bias")):
+                if isinstance(bias, torch.nn.Parameter):
+                    bias.data = bias.data.to(compute)
     return model.to(device)
