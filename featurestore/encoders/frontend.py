@@ -5,7 +5,7 @@ convolution of kernel k and stride s is ceil(k / s) products: s taps of it meet 
 is a view. Group norm over time, which base models have behind their first convolution, becomes part of that one's
 weights: the variance of a channel is its kernel's with the covariance of what the taps see, a few numbers.
 
-On a CPU this takes half the time of the stock modules in float32 with layer norm, the same with group norm, and a fifth
+On a CPU this takes half the time of the stock modules in float32 with layer norm, as much with group norm, and a fifth
 in bfloat16 (benchmarks/results/featurize.md). Each utterance goes through alone, without padding.
 """
 
