@@ -221,7 +221,7 @@ def test_the_same_clips_are_drawn_each_by_one_process(both: Both) -> None:
         split = [i for half in (first, second) for batch in half for i in batch]
         assert sorted(clips) == sorted(split)
         seen_by_both += bool(first) and bool(second)
-    assert seen_by_both == 8  # four epochs of two streams; what is judged is one batch, and so one process's
+    assert seen_by_both == len(both.read_by_one)  # epochs and what is judged: each pass has several batches
 
 
 def test_only_the_first_process_writes(both: Both) -> None:
