@@ -7,7 +7,7 @@ from typing import Any
 
 from ensemble.predictions import Predictions, check_output, write_rows
 from featurestore.errors import ConfigError
-from featurestore.journal import Journal
+from featurestore.runtime.journal import Journal
 
 
 class PredictionWriter:

@@ -17,8 +17,8 @@ from typing import Any
 from featurestore.augment import View
 from featurestore.errors import ConfigError, EncoderError
 from featurestore.featurize import FeaturizeReport, featurize
+from featurestore.runtime.stopping import Interrupted, StopSignals
 from featurestore.sharding import Shard
-from featurestore.stopping import Interrupted, StopSignals
 
 MAX_STARTS = 3  # of a process for one part
 STOP_S = 60.0  # for Ray's tasks to commit after a stop

@@ -23,9 +23,9 @@ from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.encoders.base import Encoder
 from featurestore.errors import ConfigError, ManifestError, StoreError
 from featurestore.memory import keep_freed_memory
+from featurestore.runtime.stage_clock import stage
+from featurestore.runtime.stopping import Interrupted, StopSignals
 from featurestore.sharding import Shard
-from featurestore.stages import stage
-from featurestore.stopping import Interrupted, StopSignals
 from featurestore.stream import Encoded, Item, iter_encode, size_of
 from featurestore.trial import seconds_for
 from featurestore.writing import WriterThread

@@ -23,7 +23,7 @@ from featurestore.encoders.base import Encoder
 from featurestore.encoders.windows import batches
 from featurestore.errors import AudioError
 from featurestore.memory import plan_memory
-from featurestore.stages import stage
+from featurestore.runtime.stage_clock import stage
 
 FRAMES_PER_S = 50  # of batch budgets; every audio encoder here gives 50 frames/s
 AHEAD_SAMPLES = 120 * SAMPLE_RATE_HZ  # decoded audio that waits for the encoder, at least two batches of it

@@ -26,7 +26,7 @@ from featurestore.encoders.weights import find_weights
 from featurestore.errors import ConfigError
 from featurestore.featurize import featurize
 from featurestore.manifest import Manifest
-from featurestore.stages import StageClock, measured
+from featurestore.runtime.stage_clock import StageClock, measured
 from featurestore.store import FeatureStore
 
 OURS = "medusa"

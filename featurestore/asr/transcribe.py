@@ -18,7 +18,7 @@ from featurestore.asr.transcript_writer import TranscriptWriter
 from featurestore.audio import SAMPLE_RATE_HZ, decode, duration_s
 from featurestore.errors import AudioError
 from featurestore.featurize import audio_items, provenance
-from featurestore.stopping import StopSignals
+from featurestore.runtime.stopping import StopSignals
 from featurestore.stream import Item, Pool, outcome
 
 if TYPE_CHECKING:

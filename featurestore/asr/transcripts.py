@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from featurestore.asr.transcript_source import Transcript, TranscriptSource
 from featurestore.errors import TranscriptError
-from featurestore.journal import read_lines
 from featurestore.manifest import Manifest
+from featurestore.runtime.journal import read_lines
 from featurestore.table_files import read_table_file, write_table_file
 
 NUMBERS = ("avg_logprob", "no_speech_prob", "duration_s")

@@ -186,7 +186,7 @@ def _with_rate(show: Show) -> Callable[[int, int, float], None]:
 def _spread(job: "Job", n: int, devices: str | None, engine: str | None, parts: int, device: str) -> Failures:
     """Encode with several processes, and say what they did together; what failed."""
     from featurestore.engines import featurize_on_devices, featurize_with_ray, visible_devices
-    from featurestore.stopping import Interrupted
+    from featurestore.runtime.stopping import Interrupted
 
     if engine not in (None, "ray") or (engine and devices):
         raise ConfigError(f"--engine {engine}: expected ray, and no --devices with it.")

@@ -57,7 +57,7 @@ def store_import(
     from featurestore.interchange.description import Description
     from featurestore.interchange.importing import import_features, parse_layers
     from featurestore.manifest import Manifest
-    from featurestore.stopping import Interrupted
+    from featurestore.runtime.stopping import Interrupted
     from featurestore.store import FeatureStore
 
     named = tuple(split_names(columns or ""))

@@ -44,7 +44,7 @@ def transcribe(
     from featurestore.asr.transcribe import transcribe as run
     from featurestore.asr.transcriber import load_transcriber
     from featurestore.manifest import Manifest
-    from featurestore.stopping import Interrupted
+    from featurestore.runtime.stopping import Interrupted
 
     table = Manifest.read(manifest)
     with working(f"loading {model}"):

@@ -18,8 +18,8 @@ from featurestore.featureset import FeatureSet
 from featurestore.interchange.base import Failures, Loaded, Source
 from featurestore.interchange.description import Description, Fit
 from featurestore.interchange.exporting import format_of
+from featurestore.runtime.stopping import StopSignals
 from featurestore.spec import check_set_name
-from featurestore.stopping import StopSignals
 from featurestore.store import FeatureStore, FeatureWriter
 
 # Utterances read while one is stored; each is held in memory.

@@ -15,7 +15,7 @@ from benchmarks.featurize.weights import SIZES, random_weights
 from featurestore.audio import decode
 from featurestore.encoders import ENCODERS, load_encoder
 from featurestore.errors import ConfigError
-from featurestore.stages import STAGES
+from featurestore.runtime.stage_clock import STAGES
 
 # Workers are forked while threads of the pipeline may still end; the loader says so of few cores, too.
 pytestmark = [

@@ -371,7 +371,7 @@ def test_weights_are_cast_once_to_what_autocast_casts_them_to(load: Callable[...
 
 
 def test_pooled_rows_of_all_layers_come_from_one_pass_over_the_frames(load: Callable[..., Any]) -> None:
-    from featurestore.stages import StageClock, measured
+    from featurestore.runtime.stage_clock import StageClock, measured
 
     encoder = load("wavlm-stable", layers="all", pool="mean")
     waveforms = noise(16_000, 8_000)

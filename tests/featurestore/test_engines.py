@@ -20,7 +20,7 @@ from featurestore.engines import Job, featurize_on_devices, featurize_with_ray, 
 from featurestore.errors import ConfigError, SpecMismatch
 from featurestore.featurize import FeaturizeReport, featurize
 from featurestore.manifest import Manifest
-from featurestore.stopping import Interrupted
+from featurestore.runtime.stopping import Interrupted
 from featurestore.store import FeatureStore
 
 N = 24

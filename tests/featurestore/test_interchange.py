@@ -27,8 +27,8 @@ from featurestore.interchange.description import Description
 from featurestore.interchange.exporting import export_features
 from featurestore.interchange.importing import ImportReport, import_features, parse_layers
 from featurestore.interchange.names import escape, key_line, key_path, path_key, unescape
+from featurestore.runtime.stopping import Interrupted
 from featurestore.spec import FeatureSpec
-from featurestore.stopping import Interrupted
 from featurestore.store import FeatureStore
 
 SPEC = FeatureSpec("audio", "wavlm-large", "sha256:00", ("layer_06", "layer_12"), 3, 50.0, "float32")

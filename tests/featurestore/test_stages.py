@@ -11,7 +11,7 @@ import soundfile
 from featurestore.encoders import load_encoder
 from featurestore.featurize import featurize
 from featurestore.manifest import Manifest
-from featurestore.stages import STAGES, StageClock, measured, padded_batch, stage
+from featurestore.runtime.stage_clock import STAGES, StageClock, measured, padded_batch, stage
 from featurestore.store import FeatureStore
 
 

@@ -35,7 +35,7 @@ from featurestore.encoders import load_encoder
 from featurestore.errors import ConfigError, EncoderError, ManifestError, TranscriptError
 from featurestore.featurize import featurize, items_of
 from featurestore.manifest import Manifest
-from featurestore.stopping import Interrupted
+from featurestore.runtime.stopping import Interrupted
 from featurestore.store import FeatureStore
 
 REPO = Path(__file__).resolve().parents[2]
