@@ -15,8 +15,8 @@ from featurestore.augment import view_pairs, without_view
 from featurestore.errors import ConfigError
 from featurestore.loader import FeatureRef
 from featurestore.mixing import check_mixing, mixed_places, mixing_name
-from featurestore.packed import Packed
 from featurestore.rowreader import Buffer, RowReader
+from featurestore.rows.packed import Packed
 from featurestore.store import FeatureStore
 
 Indices = NDArray[np.int64]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from featurestore.loader import FeatureRef as FeatureRef
     from featurestore.manifest import LabelScheme as LabelScheme
     from featurestore.manifest import Manifest as Manifest
-    from featurestore.packed import Packed as Packed
+    from featurestore.rows.packed import Packed as Packed
     from featurestore.spec import FeatureSpec as FeatureSpec
     from featurestore.store import FeatureStore as FeatureStore
     from featurestore.store import FeatureWriter as FeatureWriter
@@ -50,7 +50,7 @@ _HOME = {
     "SpecMismatch": "errors",
     "StoreError": "errors",
     "FeatureSet": "featureset",
-    "Packed": "packed",
+    "Packed": "rows.packed",
     "BatchLoader": "loader",
     "FeatureRef": "loader",
     "LabelScheme": "manifest",

@@ -14,7 +14,7 @@ from featurestore.format.segment import Segment, is_segment_name
 from featurestore.format.segment_info import read_group
 from featurestore.format.zarr3 import group_metadata, json_bytes
 from featurestore.keyindex import KeyIndex
-from featurestore.packed import Packed
+from featurestore.rows.packed import Packed
 from featurestore.snapshot import Snapshot
 from featurestore.spec import FeatureSpec
 
@@ -272,7 +272,7 @@ class FeatureSet(Mapping[str, np.ndarray]):
         return problems
 
     def _decoded(self, rows: np.ndarray, scales: np.ndarray | None, out: np.ndarray | None = None) -> np.ndarray:
-        from featurestore.kernels import decode_rows
+        from featurestore.rows.kernels import decode_rows
 
         if out is not None:
             return decode_rows(rows, scales, out)

@@ -9,7 +9,7 @@ import numpy as np
 
 from featurestore.errors import StoreError
 from featurestore.featureset import FeatureSet
-from featurestore.packed import Packed
+from featurestore.rows.packed import Packed
 
 DTYPES = ("float32", "float16")
 
@@ -92,7 +92,7 @@ class RowReader:
         return Packed(values, offsets)
 
     def _pool(self, keys: Sequence[str], layer: str, out: np.ndarray, bounds: list[int]) -> None:
-        from featurestore.kernels import decode_rows, pool_rows
+        from featurestore.rows.kernels import decode_rows, pool_rows
 
         # Straight from the map: widened and pooled in one pass, without a copy of the stored rows.
         stored, scales = self.features.stored_rows(keys, layer)

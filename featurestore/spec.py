@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from featurestore.errors import StoreError
-from featurestore.format.rowtypes import ROW_TYPES, RowType
+from featurestore.rows.rowtypes import ROW_TYPES, RowType
 
 KINDS = ("audio", "text", "posteriors")
 DTYPES = tuple(ROW_TYPES)

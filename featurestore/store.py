@@ -16,7 +16,6 @@ from featurestore.errors import RemoteError, StoreError
 from featurestore.featureset import FeatureSet, set_metadata
 from featurestore.format.compression import check_storage
 from featurestore.format.files import LOCAL, Files, url_of
-from featurestore.format.rowtypes import encode, first_bad_row
 from featurestore.format.segment import Segment, is_segment_name
 from featurestore.format.segment_info import read_group
 from featurestore.format.segment_writer import SegmentWriter, remove_stale
@@ -29,7 +28,8 @@ from featurestore.format.zarr3 import (
     write_once,
 )
 from featurestore.keyindex import encode_key
-from featurestore.packed import Packed
+from featurestore.rows.packed import Packed
+from featurestore.rows.rowtypes import encode, first_bad_row
 from featurestore.spec import FeatureSpec, check_set_name
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 
 from featurestore.errors import StoreError
 from featurestore.loader import BatchLoader, FeatureRef, row_readers
-from featurestore.packed import Packed
 from featurestore.rowreader import Buffer
+from featurestore.rows.packed import Packed
 from featurestore.store import FeatureStore
 
 # Per feature set: values (L, sum T, D) and offsets (B + 1,) int64.

@@ -15,7 +15,7 @@ import pytest
 import zarr
 
 import featurestore
-from featurestore.format.rowtypes import ROW_TYPES
+from featurestore.rows.rowtypes import ROW_TYPES
 from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from featurestore import kernels
 from featurestore.errors import StoreError
+from featurestore.rows import kernels
 
 
 def naive_widen(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:

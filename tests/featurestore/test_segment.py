@@ -15,10 +15,10 @@ import pytest
 import zarr
 
 from featurestore.errors import SegmentGone, StoreError
-from featurestore.format.rowtypes import ROW_TYPES, encode
 from featurestore.format.segment import Segment
 from featurestore.format.segment_writer import SegmentWriter, remove_stale
 from featurestore.format.zarr3 import CHUNK_BYTES, ShardLayout, chunk_file
+from featurestore.rows.rowtypes import ROW_TYPES, encode
 from featurestore.spec import FeatureSpec
 
 KEYS = ["plain", "a/b c/../ü", "", "話者\x00", "x" * 300]

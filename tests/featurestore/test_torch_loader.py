@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, default_collate, random_split
 
 from featurestore.errors import StoreError
 from featurestore.loader import BatchLoader, FeatureRef
-from featurestore.packed import Packed
+from featurestore.rows.packed import Packed
 from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
 from featurestore.torch_loader import (

@@ -56,7 +56,7 @@ def encode(rows: np.ndarray, row_type: RowType) -> tuple[np.ndarray, np.ndarray 
     with np.errstate(over="ignore", invalid="ignore"):
         if row_type.is_plain:
             return np.ascontiguousarray(rows, dtype=row_type.stored), None
-        from featurestore.kernels import quantise, to_bfloat16
+        from featurestore.rows.kernels import quantise, to_bfloat16
 
         return quantise(rows) if row_type.scaled else (to_bfloat16(rows), None)
 

@@ -18,7 +18,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from featurestore.errors import StoreError
-from featurestore.packed import Packed
+from featurestore.rows.packed import Packed
 
 
 def _has_half_conversion() -> bool:
