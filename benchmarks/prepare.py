@@ -33,7 +33,7 @@ root, output, transcripts = sys.argv[1], sys.argv[2], sys.argv[3] == "1"
 marks = [time.perf_counter()]
 from featurestore.corpora import CORPORA
 from featurestore.corpora.msp_podcast import read_msp_podcast
-from featurestore.manifest import Manifest
+from featurestore.corpus.manifest import Manifest
 marks.append(time.perf_counter())
 manifest = CORPORA["msp-podcast"](root, check_audio=False, transcripts=transcripts)
 marks.append(time.perf_counter())

@@ -14,8 +14,8 @@ import featurestore
 from featurestore.asr.transcriber import Transcriber, load_transcriber
 from featurestore.audio import SAMPLE_RATE_HZ, decode
 from featurestore.corpora import CORPORA
+from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
-from featurestore.manifest import Manifest
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -10,8 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from featurestore.corpus.tables import replace_file
 from featurestore.errors import ConfigError
-from featurestore.table_files import replace_file
 
 
 @dataclass

@@ -25,12 +25,12 @@ from deepser.targets import Targets
 from deepser.together import SharedReader, bucket_lengths, stream_key
 from deepser.trainer import History, Job
 from deepser.views import Views, resolve_views
+from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.splits import group_folds, speaker_groups
+from featurestore.corpus.tables import replace_file
 from featurestore.errors import ConfigError, ManifestError
 from featurestore.loader import FeatureRef
-from featurestore.manifest import Manifest
-from featurestore.splits import group_folds, speaker_groups
 from featurestore.store import FeatureStore
-from featurestore.table_files import replace_file
 
 # Below this width one CPU thread is the faster: at d = 96 an epoch of the demo took 0.38 s on one, 0.80 s on two.
 MANY_THREADS_D = 256

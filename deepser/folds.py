@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from deepser.data import Indices
+from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.splits import group_folds, speaker_groups
 from featurestore.errors import ManifestError
-from featurestore.manifest import Manifest
-from featurestore.splits import group_folds, speaker_groups
 
 
 @dataclass(frozen=True)

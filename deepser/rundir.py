@@ -14,8 +14,8 @@ from deepser.folds import FoldPlan
 from deepser.member import Member
 from deepser.targets import Targets
 from deepser.views import Views
+from featurestore.corpus.tables import replace_file
 from featurestore.errors import ConfigError
-from featurestore.table_files import replace_file
 
 FORMAT = 1
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepser.config import StageConfig
-from featurestore.splits import balanced_draw, class_members
+from featurestore.corpus.splits import balanced_draw, class_members
 
 Indices = NDArray[np.int64]
 

@@ -11,8 +11,8 @@ from deepser.config import LossConfig
 from deepser.data import Indices
 from deepser.losses import total_loss
 from deepser.targets import Targets
+from featurestore.corpus.splits import balanced_sets
 from featurestore.errors import ConfigError
-from featurestore.splits import balanced_sets
 
 
 def held_out_score(

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.ratings import Ratings, augmented_targets, plurality, soft_targets
 from featurestore.errors import ManifestError
-from featurestore.manifest import Manifest
-from featurestore.votes import Ratings, augmented_targets, plurality, soft_targets
 
 
 @dataclass(frozen=True)

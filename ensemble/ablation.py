@@ -23,8 +23,8 @@ from ensemble.bootstrap import Comparison, Interval, MeanSums, bootstrap, compar
 from ensemble.evaluation import evaluate_posteriors
 from ensemble.parts import parts_of
 from ensemble.systems import from_store
+from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
-from featurestore.manifest import Manifest
 from featurestore.store import FeatureStore
 
 FULL = "full system"

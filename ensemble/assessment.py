@@ -14,9 +14,9 @@ from ensemble.bootstrap import Comparison, Interval, Scored, bootstrap, compare
 from ensemble.evaluation import fold_names, group_names, named, scores_classes, targets_of
 from ensemble.groups import GroupTable, by_group, by_speaker
 from ensemble.systems import System
+from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.splits import group_folds
 from featurestore.errors import ConfigError, ManifestError
-from featurestore.manifest import Manifest
-from featurestore.splits import group_folds
 
 N_PARTS = 5  # over which a temperature is cross-fitted where no fold column divides the utterances
 FEW_SPEAKERS = 20

@@ -11,8 +11,8 @@ from ensemble.problem import load_problem
 from ensemble.scoring import technique_rows, worth_scoring
 from ensemble.selection import Rule, everyone, greedy, top
 from ensemble.techniques import Technique
+from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
-from featurestore.manifest import Manifest
 from featurestore.store import FeatureStore
 
 GREEDY, WITH_REPLACEMENT = "greedy", "greedy, repl."

@@ -13,9 +13,9 @@ import numpy as np
 
 from ensemble.align import OUT_OF_FOLD, out_of_fold
 from ensemble.evaluation import fold_names, group_names, posteriors_name
+from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.splits import group_folds
 from featurestore.errors import ConfigError, ManifestError
-from featurestore.manifest import Manifest
-from featurestore.splits import group_folds
 from featurestore.store import FeatureStore
 
 ALL_FOLDS = "all folds"

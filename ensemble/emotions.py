@@ -1,7 +1,7 @@
 """What emotions are called: the words and letter codes under which corpora and tools keep the same class."""
 
 from featurestore.corpora import msp_podcast
-from featurestore.labelscheme import LabelScheme
+from featurestore.corpus.label_scheme import LabelScheme
 
 OTHER, NO_AGREEMENT = "other", "no agreement"
 LETTERS = msp_podcast.LETTERS | {"O": OTHER, "X": NO_AGREEMENT}

@@ -8,9 +8,9 @@ import numpy as np
 from deepser.metrics import Evaluation, evaluate
 from deepser.targets import Targets
 from ensemble.align import column_names, load_posteriors
+from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.splits import UNKNOWN_SPEAKERS, speaker_groups
 from featurestore.errors import ManifestError
-from featurestore.manifest import Manifest
-from featurestore.splits import UNKNOWN_SPEAKERS, speaker_groups
 from featurestore.store import FeatureStore
 
 PREFIX = "posteriors/"

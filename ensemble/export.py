@@ -22,9 +22,9 @@ from ensemble.card import model_card, read_report
 from ensemble.members import MEMBERS_FILE, weights_digest
 from ensemble.meta import CONFIG, WEIGHTS
 from ensemble.model import Model, needed_sets
+from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.encoders.catalog import ENCODERS
 from featurestore.errors import ConfigError
-from featurestore.labelscheme import LabelScheme
 
 REPORT, CARD, ENCODER_NAMES, SCHEME = "report.json", "README.md", "encoders.json", "scheme.json"
 # Of a feature set's provenance; the rest, its command and where its weights were, tells of the machine.

@@ -20,8 +20,8 @@ from ensemble.problem import Problem, load_problem
 from ensemble.scoring import EnsembleReport, member_rows, scored, technique_rows, worth_scoring
 from ensemble.selection import Rule, everyone
 from ensemble.techniques import Technique, technique, techniques_of
+from featurestore.corpus.manifest import Manifest
 from featurestore.errors import StoreError
-from featurestore.manifest import Manifest
 from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
 

@@ -16,11 +16,11 @@ import pyarrow as pa
 from ensemble.align import AlignmentError, some
 from ensemble.emotions import LETTERS, class_named
 from ensemble.systems import System
-from featurestore import manifest_checks as checks
+from featurestore.corpus import checks
+from featurestore.corpus.label_scheme import ATTRIBUTE_RANGE, LabelScheme
+from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.tables import read_table_file
 from featurestore.errors import MedusaError
-from featurestore.labelscheme import ATTRIBUTE_RANGE, LabelScheme
-from featurestore.manifest import Manifest
-from featurestore.table_files import read_table_file
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".m4a", ".sph")

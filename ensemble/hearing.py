@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from featurestore.asr.transcript_source import TranscriptSource
+from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch
-from featurestore.manifest import Manifest
 
 if TYPE_CHECKING:
     from featurestore.asr.transcriber import Transcriber

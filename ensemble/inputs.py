@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from featurestore.corpora.assemble import audio_files
+from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
-from featurestore.manifest import Manifest
 
 # What a folder is searched for: what libsndfile reads and people name so. A file that is named itself may be anything.
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".sph")

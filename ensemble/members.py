@@ -9,9 +9,9 @@ from pathlib import Path
 from deepser.member import Member
 from ensemble.evaluation import PREFIX
 from ensemble.fit import MADE_BY
+from featurestore.corpus.tables import replace_file
 from featurestore.errors import ConfigError
 from featurestore.store import FeatureStore
-from featurestore.table_files import replace_file
 
 MEMBERS_FILE = "members.json"
 

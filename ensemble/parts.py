@@ -9,9 +9,9 @@ from deepser.metrics import Evaluation
 from ensemble.assessment import Asked, Assessment, HeldOut, assess
 from ensemble.evaluation import evaluate_posteriors, posteriors_name, split_rows
 from ensemble.systems import System, from_store
+from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.splits import label_codes
 from featurestore.errors import ManifestError
-from featurestore.manifest import Manifest
-from featurestore.splits import label_codes
 from featurestore.store import FeatureStore
 
 ALL = "all folds"

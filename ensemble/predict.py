@@ -14,10 +14,10 @@ from ensemble.align import Aligned, column_names
 from ensemble.hearing import Hearing
 from ensemble.model import Model, needed_sets, spec_of
 from ensemble.predictions import Predictions
+from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import ENCODERS, Encoder, load_encoder
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch
 from featurestore.featurize import featurize
-from featurestore.manifest import Manifest
 from featurestore.store import FeatureStore
 
 POSTERIORS, LOGITS = 0, 1  # of what Member.predict returns

@@ -11,8 +11,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from featurestore.corpus.tables import replace_file
 from featurestore.errors import ConfigError
-from featurestore.table_files import replace_file
 
 if TYPE_CHECKING:
     from rich.table import Table

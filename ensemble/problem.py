@@ -9,8 +9,8 @@ import numpy as np
 from deepser.targets import Targets
 from ensemble.align import Aligned, column_names, load_posteriors
 from ensemble.evaluation import group_names, shared_attributes, targets_of
+from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
-from featurestore.manifest import Manifest
 from featurestore.store import FeatureStore
 
 

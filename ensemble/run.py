@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.plan import Places, Step, Thing
+from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.tables import replace_file
 from featurestore.errors import ConfigError, StoreError
-from featurestore.manifest import Manifest
 from featurestore.store import FeatureStore
-from featurestore.table_files import replace_file
 
 SIDECARS = (".scheme.json", ".ratings.parquet")
 MEMBERS = "members/"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deepser.samplers import balanced_subsets, shuffled
 from ensemble.config import MetaConfig
-from featurestore.splits import balanced_sets
+from featurestore.corpus.splits import balanced_sets
 
 
 class Network(Protocol):

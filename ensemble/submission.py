@@ -14,11 +14,11 @@ from ensemble.align import some
 from ensemble.emotions import letter_of
 from ensemble.foreign import file_name, without_suffix
 from ensemble.systems import System
-from featurestore import manifest_checks as checks
 from featurestore.corpora import msp_podcast
+from featurestore.corpus import checks
+from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.tables import read_table_file, write_table_file
 from featurestore.errors import MedusaError
-from featurestore.manifest import Manifest
-from featurestore.table_files import read_table_file, write_table_file
 
 ID = "FileName"
 CLASS = "EmoClass"

@@ -10,7 +10,7 @@ from ensemble.card import machine, read_report, score_rows, scores_markdown, tab
 from ensemble.plan import COMPARISON, Places, Step
 from ensemble.recipe import Recipe
 from ensemble.run import record_of
-from featurestore.table_files import replace_file
+from featurestore.corpus.tables import replace_file
 from featurestore.terminal import told_seconds
 
 SUMMARY = "summary.md"

@@ -8,7 +8,7 @@ import numpy as np
 
 from ensemble.align import ATTRIBUTE_PREFIX, AlignmentError, load_posteriors, some
 from ensemble.evaluation import posteriors_name
-from featurestore.manifest import Manifest
+from featurestore.corpus.manifest import Manifest
 from featurestore.store import FeatureStore
 
 

@@ -14,8 +14,8 @@ from ensemble.mlp import MlpMeta, mean_prediction
 from ensemble.problem import Problem
 from ensemble.selection import Selection
 from ensemble.vote_meta import VoteMeta, fit_vote
+from featurestore.corpus.splits import group_folds
 from featurestore.errors import ConfigError
-from featurestore.splits import group_folds
 
 
 @dataclass(frozen=True)

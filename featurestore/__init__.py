@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from featurestore.audio import decode as decode
+    from featurestore.corpus.manifest import LabelScheme as LabelScheme
+    from featurestore.corpus.manifest import Manifest as Manifest
+    from featurestore.corpus.ratings import Ratings as Ratings
     from featurestore.errors import (
         AudioError as AudioError,
     )
@@ -32,13 +35,10 @@ if TYPE_CHECKING:
     from featurestore.featureset import FeatureSet as FeatureSet
     from featurestore.loader import BatchLoader as BatchLoader
     from featurestore.loader import FeatureRef as FeatureRef
-    from featurestore.manifest import LabelScheme as LabelScheme
-    from featurestore.manifest import Manifest as Manifest
     from featurestore.rows.packed import Packed as Packed
     from featurestore.spec import FeatureSpec as FeatureSpec
     from featurestore.store import FeatureStore as FeatureStore
     from featurestore.store import FeatureWriter as FeatureWriter
-    from featurestore.votes import Ratings as Ratings
 
 _HOME = {
     "decode": "audio",
@@ -53,12 +53,12 @@ _HOME = {
     "Packed": "rows.packed",
     "BatchLoader": "loader",
     "FeatureRef": "loader",
-    "LabelScheme": "manifest",
-    "Manifest": "manifest",
+    "LabelScheme": "corpus.manifest",
+    "Manifest": "corpus.manifest",
     "FeatureSpec": "spec",
     "FeatureStore": "store",
     "FeatureWriter": "store",
-    "Ratings": "votes",
+    "Ratings": "corpus.ratings",
 }
 
 __all__ = sorted(_HOME)

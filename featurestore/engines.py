@@ -40,8 +40,8 @@ class Job:
 
     def run(self, shard: Shard, device: str, progress: Progress | None = None) -> FeaturizeReport:
         """Encode one part in this process."""
+        from featurestore.corpus.manifest import Manifest
         from featurestore.encoders import load_encoder
-        from featurestore.manifest import Manifest
         from featurestore.mixing import heard
         from featurestore.store import FeatureStore
 

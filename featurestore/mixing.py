@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from featurestore.augment import Heard, View, view_pairs
+from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError, ManifestError, StoreError
 from featurestore.format.segment_info import hash_key
 from featurestore.keyindex import encode_key
-from featurestore.manifest import Manifest
 from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
 

@@ -11,9 +11,9 @@ from ensemble.config import MetaConfig
 from ensemble.fit import fit_ensemble
 from ensemble.members import record_members
 from featurestore.corpora import read_ravdess
+from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.featurize import featurize
-from featurestore.manifest import Manifest
 from featurestore.store import FeatureStore
 
 ACTORS = ("01", "04", "08")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from deepser.config import MemberConfig, NetworkConfig, StageConfig, TrainConfig
-from featurestore.manifest import Manifest
+from featurestore.corpus.manifest import Manifest
 from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
 

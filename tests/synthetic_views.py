@@ -3,7 +3,7 @@
 import numpy as np
 
 from featurestore.augment import parse_views
-from featurestore.manifest import Manifest
+from featurestore.corpus.manifest import Manifest
 from featurestore.mixing import heard, mixed_from
 from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore

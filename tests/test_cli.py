@@ -24,9 +24,9 @@ from benchmarks.io import IoSettings
 from featurestore.audio import decode
 from featurestore.commands.featurize import featurize as featurize_command
 from featurestore.corpora import CORPORA
+from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.featurize import featurize
-from featurestore.manifest import Manifest
 from featurestore.store import FeatureStore
 
 REPO = Path(__file__).resolve().parents[1]

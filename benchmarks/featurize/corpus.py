@@ -9,8 +9,8 @@ import soundfile
 
 import featurestore
 from featurestore.audio import SAMPLE_RATE_HZ, decode
+from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
-from featurestore.manifest import Manifest
 
 DEMO_CORPUS = Path(featurestore.__file__).parent / "demo_corpus"
 MEAN_S = 5.6  # of MSP-Podcast's utterances

@@ -16,10 +16,10 @@ import transformers
 from torch.utils.data import DataLoader, Dataset
 
 from featurestore.audio import SAMPLE_RATE_HZ
+from featurestore.corpus.manifest import Manifest
 from featurestore.encoders.base import Encoder
 from featurestore.encoders.speech import SpeechEncoder
 from featurestore.encoders.text import TextEncoder
-from featurestore.manifest import Manifest
 
 ARRIVAL_BATCH = 8
 

@@ -20,12 +20,12 @@ import numpy as np
 
 from benchmarks.featurize.corpus import write_corpus
 from benchmarks.featurize.weights import random_weights
+from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import ENCODERS, load_encoder
 from featurestore.encoders.base import Encoder
 from featurestore.encoders.weights import find_weights
 from featurestore.errors import ConfigError
 from featurestore.featurize import featurize
-from featurestore.manifest import Manifest
 from featurestore.runtime.stage_clock import StageClock, measured
 from featurestore.store import FeatureStore
 

@@ -64,7 +64,7 @@ def ablate(
     from ensemble.ablation_report import ablation_markdown, ablation_table
     from ensemble.member_list import seeds_of
     from ensemble.preset_table import members_of, preset_variants
-    from featurestore.manifest import Manifest
+    from featurestore.corpus.manifest import Manifest
     from featurestore.store import FeatureStore
 
     if cv is not None and folds != 1:

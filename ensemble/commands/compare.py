@@ -63,7 +63,7 @@ def compare(
     from ensemble.members import find_members
     from ensemble.tables import comparison_table
     from ensemble.techniques import techniques_of
-    from featurestore.manifest import Manifest
+    from featurestore.corpus.manifest import Manifest
     from featurestore.store import FeatureStore
 
     table, opened = Manifest.read(manifest), FeatureStore.open(store)

@@ -33,7 +33,7 @@ def evaluate(
     from ensemble.parts import assess_parts
     from ensemble.report import assessment_report, write_pictures
     from ensemble.systems import open_system
-    from featurestore.manifest import Manifest
+    from featurestore.corpus.manifest import Manifest
 
     table = Manifest.read(manifest)
     system = open_system(name, table, store)

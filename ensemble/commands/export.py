@@ -22,7 +22,7 @@ def export(
     Example: `medusa export runs/meta -o emotion-model`
     """
     from ensemble.export import export_model
-    from featurestore.manifest import Manifest
+    from featurestore.corpus.manifest import Manifest
 
     scheme = None if manifest is None else Manifest.read(manifest).scheme
     packed = export_model(model, output, title=title, scheme=scheme, overwrite=overwrite)

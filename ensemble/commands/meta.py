@@ -64,7 +64,7 @@ def fit_meta(
     from ensemble.fit import fit_ensemble
     from ensemble.members import find_members, record_members
     from ensemble.tables import learned_picture, learned_tables
-    from featurestore.manifest import Manifest
+    from featurestore.corpus.manifest import Manifest
     from featurestore.spec import check_set_name
     from featurestore.store import FeatureStore
 

@@ -51,7 +51,7 @@ def predict(
     from ensemble.predict import predict_parts
     from ensemble.prediction_writer import PredictionWriter
     from ensemble.predictions import Predictions, check_output, columns_of, predictions_table
-    from featurestore.manifest import Manifest
+    from featurestore.corpus.manifest import Manifest
 
     if bool(files) == (manifest is not None):
         raise ConfigError("Give either audio files or --manifest.")

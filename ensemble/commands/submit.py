@@ -57,8 +57,8 @@ def submit_check(
     """
     from ensemble.evaluation import split_rows
     from ensemble.submission import check_submission, file_names
+    from featurestore.corpus.manifest import Manifest
     from featurestore.errors import ConfigError
-    from featurestore.manifest import Manifest
 
     expected = None
     if manifest is not None:
@@ -74,7 +74,7 @@ def _submit(task: str, name: str, manifest: Path, output: Path, split: str | Non
     from ensemble.evaluation import split_rows
     from ensemble.submission import write_submission
     from ensemble.systems import open_system
-    from featurestore.manifest import Manifest
+    from featurestore.corpus.manifest import Manifest
 
     table = Manifest.read(manifest)
     system = open_system(name, table, store)

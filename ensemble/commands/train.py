@@ -32,7 +32,7 @@ from featurestore.terminal import (
 )
 
 if TYPE_CHECKING:
-    from featurestore.manifest import Manifest
+    from featurestore.corpus.manifest import Manifest
 
 
 def of_preset(title: str) -> Callable[..., Any]:
@@ -114,7 +114,7 @@ def fit_deepser(
     from deepser.together import sharing
     from deepser.watch import watching
     from ensemble.member_list import Asked, members
-    from featurestore.manifest import Manifest
+    from featurestore.corpus.manifest import Manifest
     from featurestore.store import FeatureStore
 
     if cv is not None and folds != 1:

@@ -22,7 +22,7 @@ from featurestore.runtime.stopping import StopSignals
 from featurestore.stream import Item, Pool, outcome
 
 if TYPE_CHECKING:
-    from featurestore.manifest import Manifest
+    from featurestore.corpus.manifest import Manifest
 
 AHEAD_CHUNKS = 2  # decoded audio that waits for the model
 

@@ -8,9 +8,9 @@ from types import TracebackType
 
 from featurestore.asr.transcript_source import Transcript, TranscriptSource
 from featurestore.asr.transcripts import Transcripts, journal_path, parse_journal, read_source, read_table, source_path
+from featurestore.corpus.tables import replace_file
 from featurestore.errors import TranscriptError
 from featurestore.runtime.journal import Journal
-from featurestore.table_files import replace_file
 
 SUFFIXES = (".csv", ".parquet")
 

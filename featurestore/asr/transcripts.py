@@ -16,10 +16,10 @@ from typing import Any
 import pyarrow as pa
 
 from featurestore.asr.transcript_source import Transcript, TranscriptSource
+from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.tables import read_table_file, write_table_file
 from featurestore.errors import TranscriptError
-from featurestore.manifest import Manifest
 from featurestore.runtime.journal import read_lines
-from featurestore.table_files import read_table_file, write_table_file
 
 NUMBERS = ("avg_logprob", "no_speech_prob", "duration_s")
 COLUMNS = ("utterance_id", "text", "language", *NUMBERS, "model")

@@ -13,8 +13,8 @@ from featurestore.errors import ConfigError
 from featurestore.terminal import FAILED_FILES, LISTED_FAILURES, bar, console, say
 
 if TYPE_CHECKING:
-    from featurestore.audit import AuditReport
-    from featurestore.overlap import Overlap
+    from featurestore.corpus.audit import AuditReport
+    from featurestore.corpus.overlap import Overlap
 
 SHOWN_PAIRS, SHOWN_PARTS, SHOWN_REPEATS = 6, 3, 20
 
@@ -34,9 +34,9 @@ def audit(
 
     Example: `medusa audit corpus.csv`
     """
-    from featurestore.audit import LEAKS
-    from featurestore.audit import audit as run
-    from featurestore.manifest import Manifest
+    from featurestore.corpus.audit import LEAKS
+    from featurestore.corpus.audit import audit as run
+    from featurestore.corpus.manifest import Manifest
 
     table = Manifest.read(manifest)
     wrong = sorted(set(allow or []) - set(LEAKS))

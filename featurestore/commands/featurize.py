@@ -29,10 +29,10 @@ from featurestore.terminal import (
 if TYPE_CHECKING:
     from featurestore.asr.transcripts import Transcripts
     from featurestore.augment import View
+    from featurestore.corpus.manifest import Manifest
     from featurestore.encoders.base import Encoder
     from featurestore.engines import Job
     from featurestore.featurize import FeaturizePlan, FeaturizeReport
-    from featurestore.manifest import Manifest
     from featurestore.store import FeatureStore
 
 TRIAL_S = 2.0  # of a dry run
@@ -93,13 +93,13 @@ def featurize(
     """
     from featurestore.asr.transcripts import Transcripts
     from featurestore.augment import parse_views
+    from featurestore.corpus.manifest import Manifest
     from featurestore.encoders import ENCODERS, load_encoder
     from featurestore.encoders.load import label_of
     from featurestore.engines import Job
     from featurestore.featurize import Interrupted
     from featurestore.featurize import featurize as run
     from featurestore.featurize import plan as plan_run
-    from featurestore.manifest import Manifest
     from featurestore.mixing import heard
     from featurestore.sharding import Shard
     from featurestore.store import FeatureStore

@@ -54,9 +54,9 @@ def store_import(
 
     Example: `medusa store import npy features/wavlm wavlm-large -m corpus.csv --frame-rate 50`
     """
+    from featurestore.corpus.manifest import Manifest
     from featurestore.interchange.description import Description
     from featurestore.interchange.importing import import_features, parse_layers
-    from featurestore.manifest import Manifest
     from featurestore.runtime.stopping import Interrupted
     from featurestore.store import FeatureStore
 
@@ -112,9 +112,9 @@ def store_export(
 
     Example: `medusa store export wavlm-large hdf5 wavlm-large.h5 -s store`
     """
+    from featurestore.corpus.manifest import Manifest
     from featurestore.interchange.exporting import export_features
     from featurestore.interchange.importing import layer_name
-    from featurestore.manifest import Manifest
     from featurestore.store import FeatureStore
 
     features = FeatureStore.open(store)[name]

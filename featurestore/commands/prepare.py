@@ -12,7 +12,7 @@ from featurestore.errors import ConfigError
 from featurestore.terminal import console, panel, say, split_names, split_pair, typer_app
 
 if TYPE_CHECKING:
-    from featurestore.manifest import Manifest
+    from featurestore.corpus.manifest import Manifest
 
 labels, folds = panel("Labels"), panel("Folds")
 TableOption = Annotated[Path, Option("--output", "-o", help="Manifest to write (.csv, .parquet).")]
@@ -120,8 +120,8 @@ def finish(
 ) -> None:
     """Merge and drop classes, join folds, write the manifest and print what it holds."""
     from featurestore.corpora import folds
-    from featurestore.corpora.relabel import relabelled
-    from featurestore.corpora.summary import summary_table
+    from featurestore.corpus.relabel import relabelled
+    from featurestore.corpus.summary import summary_table
 
     if merge or drop or labelled_only:
         pairs = dict(split_pair("--merge", text) for text in merge or [])

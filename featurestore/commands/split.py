@@ -11,7 +11,7 @@ from featurestore.terminal import console, say, split_names
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from featurestore.audit import Part
+    from featurestore.corpus.audit import Part
 
 
 def split(
@@ -32,10 +32,10 @@ def split(
 
     Example: `medusa split corpus.csv -o corpus.csv --folds 5 --by speaker`
     """
-    from featurestore import splits
-    from featurestore.audit import part_summaries
-    from featurestore.manifest import Manifest
-    from featurestore.table_files import read_table_file
+    from featurestore.corpus import splits
+    from featurestore.corpus.audit import part_summaries
+    from featurestore.corpus.manifest import Manifest
+    from featurestore.corpus.tables import read_table_file
 
     if (folds, hold_out, balanced_sets, given) == (None,) * 4:
         raise ConfigError("Nothing to do: give --folds, --hold-out, --balanced-sets or --given.")

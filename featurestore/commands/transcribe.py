@@ -43,7 +43,7 @@ def transcribe(
     """
     from featurestore.asr.transcribe import transcribe as run
     from featurestore.asr.transcriber import load_transcriber
-    from featurestore.manifest import Manifest
+    from featurestore.corpus.manifest import Manifest
     from featurestore.runtime.stopping import Interrupted
 
     table = Manifest.read(manifest)

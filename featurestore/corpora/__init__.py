@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from featurestore.corpora.ravdess import read_ravdess as read_ravdess
     from featurestore.corpora.table import read_table as read_table
-    from featurestore.manifest import Manifest
+    from featurestore.corpus.manifest import Manifest
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore import manifest_checks as checks
 from featurestore.audio import duration_s
+from featurestore.corpus import checks
+from featurestore.corpus.label_scheme import LabelScheme
+from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.ratings import Ratings
+from featurestore.corpus.tables import read_table_file
 from featurestore.errors import AudioError, ManifestError
-from featurestore.labelscheme import LabelScheme
-from featurestore.manifest import Manifest
-from featurestore.table_files import read_table_file
-from featurestore.votes import Ratings
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 N_NAMED = 5

@@ -10,13 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from featurestore import manifest_checks as checks
 from featurestore.corpora.assemble import AUDIO_SUFFIXES, audio_files, of_columns
 from featurestore.corpora.json_lines import json_lines
+from featurestore.corpus import checks
+from featurestore.corpus.checks import SPLIT_NAMES
+from featurestore.corpus.manifest import LabelScheme, Manifest
+from featurestore.corpus.tables import read_table_file
 from featurestore.errors import ManifestError
-from featurestore.manifest import LabelScheme, Manifest
-from featurestore.manifest_checks import SPLIT_NAMES
-from featurestore.table_files import read_table_file
 
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_NAME = "file_name"

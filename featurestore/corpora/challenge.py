@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore import manifest_checks as checks
 from featurestore.corpora.assemble import numbers, of_columns, refuse_other_columns, translated
 from featurestore.corpora.msp_podcast import ATTRIBUTES, GENDERS, HIGH, LETTERS, LOW, PARTITIONS, UNKNOWN
+from featurestore.corpus import checks
+from featurestore.corpus.manifest import LabelScheme, Manifest
+from featurestore.corpus.ratings import plurality
+from featurestore.corpus.tables import read_table_file
 from featurestore.errors import ManifestError
-from featurestore.manifest import LabelScheme, Manifest
-from featurestore.table_files import read_table_file
-from featurestore.votes import plurality
 
 CLASSES = (*LETTERS.values(), "other")
 TOLERANCE = 0.02  # of a row's sum: the shares are rounded

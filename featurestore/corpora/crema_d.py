@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.corpora.assemble import audio_files, code, documented_table, named, numbers, of_clips, translated
+from featurestore.corpus.manifest import LabelScheme, Manifest
+from featurestore.corpus.ratings import Ratings, plurality
 from featurestore.errors import ManifestError
-from featurestore.manifest import LabelScheme, Manifest
-from featurestore.votes import Ratings, plurality
 
 EMOTIONS = {
     "ANG": "angry",

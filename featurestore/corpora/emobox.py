@@ -12,8 +12,8 @@ from typing import Any
 
 from featurestore.corpora.assemble import named, of_columns
 from featurestore.corpora.json_lines import field, json_lines
+from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ManifestError
-from featurestore.manifest import LabelScheme, Manifest
 
 FOLD_FILE = re.compile(r"(?P<corpus>.+)_(?P<part>train|valid|test)_fold_?(?P<fold>\d+)")
 SPLIT_OF_PART = {"train": "train", "valid": "development", "test": "test"}  # a later one takes a key from an earlier

@@ -2,8 +2,8 @@
 
 import pyarrow as pa
 
+from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ManifestError
-from featurestore.manifest import Manifest
 
 
 def join_folds(manifest: Manifest, n_folds: int) -> Manifest:

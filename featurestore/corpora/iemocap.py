@@ -15,9 +15,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from featurestore.corpora.assemble import named, of_columns
+from featurestore.corpus.manifest import LabelScheme, Manifest
+from featurestore.corpus.ratings import Ratings
 from featurestore.errors import ManifestError
-from featurestore.manifest import LabelScheme, Manifest
-from featurestore.votes import Ratings
 
 FULL = {
     "ang": "angry",

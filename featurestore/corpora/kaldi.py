@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from featurestore.corpora.assemble import of_columns
+from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ManifestError
-from featurestore.manifest import LabelScheme, Manifest
 
 COLUMN_OF = {"utt2spk": "speaker", "text": "text", "utt2emo": "label", "utt2dur": "duration_s"}
 GENDERS = {"m": "male", "f": "female"}

@@ -5,8 +5,8 @@ from typing import Any
 
 from featurestore.corpora.assemble import of_columns
 from featurestore.corpora.json_lines import field, json_lines
+from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ManifestError
-from featurestore.manifest import LabelScheme, Manifest
 
 WHOLE_FILES = "Save each cut as a file of its own first: cuts.save_audios(DIR), then to_file."
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from featurestore import manifest_checks as checks
 from featurestore.corpora.assemble import AUDIO_SUFFIXES, documented_table, named, of_columns, translated
+from featurestore.corpus import checks
+from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ManifestError
-from featurestore.manifest import LabelScheme, Manifest
 
 EMOTIONS = {
     "neutral": "neutral",

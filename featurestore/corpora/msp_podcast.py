@@ -27,8 +27,8 @@ from featurestore.corpora.assemble import (
     translated,
 )
 from featurestore.corpora.msp_podcast_votes import read_ratings
+from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ManifestError
-from featurestore.manifest import LabelScheme, Manifest
 
 LETTERS = {
     "A": "angry",

@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore import manifest_checks as checks
 from featurestore.corpora.assemble import numbers, refuse_other_columns
+from featurestore.corpus import checks
+from featurestore.corpus.ratings import Ratings
+from featurestore.corpus.tables import read_table_file
 from featurestore.errors import ManifestError
-from featurestore.table_files import read_table_file
-from featurestore.votes import Ratings
 
 CLASS_OF_WORD = {
     "angry": "angry",

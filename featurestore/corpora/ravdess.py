@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from featurestore.audio import duration_s
+from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import AudioError, ManifestError
-from featurestore.manifest import LabelScheme, Manifest
 
 EMOTIONS = {
     "01": "neutral",

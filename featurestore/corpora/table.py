@@ -7,12 +7,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore import manifest_checks as checks
+from featurestore.corpus import checks
+from featurestore.corpus.checks import SPLIT_NAMES
+from featurestore.corpus.label_scheme import LabelScheme
+from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.tables import read_table_file
 from featurestore.errors import ManifestError
-from featurestore.labelscheme import LabelScheme
-from featurestore.manifest import Manifest
-from featurestore.manifest_checks import SPLIT_NAMES
-from featurestore.table_files import read_table_file
 
 
 def read_table(

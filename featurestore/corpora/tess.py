@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 
 from featurestore.corpora.assemble import audio_files, code, of_clips
+from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ManifestError
-from featurestore.manifest import LabelScheme, Manifest
 
 EMOTIONS = {
     "angry": "angry",

@@ -18,8 +18,8 @@ from deepser.fit import fit_member
 from deepser.folds import plan_folds
 from deepser.member import Member
 from deepser.targets import Targets
+from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError, ManifestError, StoreError
-from featurestore.manifest import Manifest
 from featurestore.store import FeatureStore
 
 HERE = Path(__file__).parents[1]
@@ -87,7 +87,7 @@ from pathlib import Path
 from synthetic_corpus import member
 from deepser.fit import fit_member
 from deepser.folds import plan_folds
-from featurestore.manifest import Manifest
+from featurestore.corpus.manifest import Manifest
 from featurestore.store import FeatureStore
 d = Path(sys.argv[1]); m = Manifest.read(d / "m.csv")
 k = member("k", select="macro_f1", dev_fraction=0.3)

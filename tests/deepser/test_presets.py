@@ -16,8 +16,8 @@ from deepser.folds import plan_folds
 from deepser.networks.network import Network
 from deepser.presets import PRESETS, find_preset, member_config, parse_changes
 from deepser.targets import Targets
+from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
-from featurestore.manifest import Manifest
 
 DIMS = {"whisper-large-v3": 1280}  # of the published encoders; the others have 1024
 

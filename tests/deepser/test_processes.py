@@ -24,9 +24,9 @@ from deepser.run import Job, Run
 from deepser.targets import Targets
 from deepser.together import SharedReader, sharing
 from deepser.trainer import train_together
+from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.loader import FeatureRef
-from featurestore.manifest import Manifest
 from featurestore.store import FeatureStore
 
 HERE = Path(__file__).parents[1]
@@ -41,7 +41,7 @@ from test_processes import configs, gradients, plan_of, run_directory
 from deepser.fit import fit_members
 from deepser.processes import joined
 from deepser.together import SharedReader
-from featurestore.manifest import Manifest
+from featurestore.corpus.manifest import Manifest
 from featurestore.store import FeatureStore
 
 directory, what = Path(sys.argv[1]), sys.argv[2]

@@ -11,8 +11,8 @@ from deepser.config import LossConfig
 from deepser.losses import soft_cross_entropy
 from deepser.selection import held_out_score
 from deepser.targets import Targets
+from featurestore.corpus.splits import balanced_sets
 from featurestore.errors import ConfigError
-from featurestore.splits import balanced_sets
 
 CLASSES, N = ("a", "b", "c"), 60
 

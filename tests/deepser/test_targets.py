@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from deepser.targets import Targets
+from featurestore.corpus.manifest import LabelScheme, Manifest
+from featurestore.corpus.ratings import Ratings
 from featurestore.errors import ManifestError
-from featurestore.manifest import LabelScheme, Manifest
-from featurestore.votes import Ratings
 
 
 def manifest(**columns: list[object]) -> Manifest:

@@ -16,8 +16,8 @@ from deepser.config import LossConfig, MemberConfig, StageConfig, from_dict, to_
 from deepser.fit import fit_member, fit_members
 from deepser.folds import FoldPlan, plan_folds
 from deepser.together import sharing
+from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
-from featurestore.manifest import Manifest
 from featurestore.rowreader import RowReader
 from featurestore.store import FeatureStore
 

@@ -17,8 +17,8 @@ from deepser.config import LossConfig, MemberConfig, StageConfig, TrainConfig
 from deepser.fit import fit_member
 from deepser.folds import FoldPlan
 from deepser.member import Member
+from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
-from featurestore.manifest import Manifest
 from featurestore.store import FeatureStore
 
 ONE = StageConfig("one", "shuffled", 0.5, 2, 3e-3)

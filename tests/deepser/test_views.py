@@ -28,9 +28,9 @@ from deepser.targets import Targets
 from deepser.together import sharing
 from deepser.views import Views, by_view, resolve_views
 from featurestore.augment import parse_views
+from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.loader import FeatureRef
-from featurestore.manifest import Manifest
 from featurestore.mixing import mixed_from
 from featurestore.store import FeatureStore
 
@@ -163,7 +163,7 @@ from pathlib import Path
 from test_views import everything
 from deepser.fit import fit_member
 from deepser.folds import plan_folds
-from featurestore.manifest import Manifest
+from featurestore.corpus.manifest import Manifest
 from featurestore.store import FeatureStore
 d = Path(sys.argv[1]); m = Manifest.read(d / "m.csv")
 fit_member(FeatureStore.open(d / "store"), m, everything("k"), plan_folds(m, cv="fold"), d / "k",

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from ensemble.align import Aligned, column_names
-from featurestore.manifest import LabelScheme, Manifest
+from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
 

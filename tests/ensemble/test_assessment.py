@@ -20,8 +20,8 @@ from ensemble.evaluation import evaluate_posteriors
 from ensemble.parts import assess_parts, evaluate_parts
 from ensemble.report import assessment_report, write_pictures
 from ensemble.systems import System, from_store, open_system
+from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ConfigError, ManifestError
-from featurestore.manifest import LabelScheme, Manifest
 from featurestore.store import FeatureStore
 
 FEW = Asked(n_resamples=50)

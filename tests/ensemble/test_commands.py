@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from small_corpus import medusa
 
-from featurestore.manifest import LabelScheme, Manifest
+from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.store import FeatureStore
 
 

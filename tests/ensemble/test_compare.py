@@ -21,8 +21,8 @@ from ensemble.selection import greedy, top
 from ensemble.tables import comparison_table
 from ensemble.techniques import techniques_of
 from ensemble.votes import majority_vote, soft_vote
+from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ConfigError
-from featurestore.manifest import LabelScheme, Manifest
 from featurestore.store import FeatureStore
 
 SHORT = MetaConfig(rounds=3, seeds=(0, 1), select="last")

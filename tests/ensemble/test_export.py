@@ -11,8 +11,8 @@ from small_models import Trained, train
 from ensemble.card import read_report, score_rows
 from ensemble.export import export_model
 from ensemble.model import Model
+from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.errors import ConfigError
-from featurestore.labelscheme import LabelScheme
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 

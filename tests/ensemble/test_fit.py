@@ -17,8 +17,8 @@ from ensemble.evaluation import evaluate_posteriors
 from ensemble.fit import fit_ensemble
 from ensemble.meta import MetaClassifier
 from ensemble.votes import majority_vote, soft_vote
+from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError, ManifestError, StoreError
-from featurestore.manifest import Manifest
 from featurestore.store import FeatureStore
 
 SHORT = MetaConfig(rounds=3, seeds=(0, 1), select="last")

@@ -14,8 +14,8 @@ from ensemble.align import AlignmentError
 from ensemble.emotions import LETTERS, SPELLINGS, class_named, letter_of
 from ensemble.foreign import PredictionsError, read_predictions
 from ensemble.predictions import Predictions
+from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ManifestError
-from featurestore.manifest import LabelScheme, Manifest
 
 EIGHT = ("angry", "sad", "happy", "surprise", "fear", "disgust", "contempt", "neutral")
 SCALES = {"arousal": (1.0, 7.0), "valence": (1.0, 7.0), "dominance": (1.0, 7.0)}

@@ -23,10 +23,10 @@ from featurestore.asr.transcriber import load_transcriber
 from featurestore.asr.transcript_source import TranscriptSource
 from featurestore.asr.transcripts import Transcripts
 from featurestore.corpora import read_ravdess
+from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch
 from featurestore.featurize import featurize
-from featurestore.manifest import Manifest
 from featurestore.store import FeatureStore
 
 

@@ -18,11 +18,11 @@ from ensemble.members import find_members, record_members, weights_digest
 from ensemble.model import Model
 from ensemble.predict import encoder_of, layers_option, predict
 from ensemble.predictions import Predictions, predictions_table
+from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.encoders.base import LayerChoice
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch
 from featurestore.featurize import featurize
-from featurestore.manifest import Manifest
 from featurestore.store import FeatureStore
 
 

@@ -25,7 +25,7 @@ from ensemble.submission import (
 )
 from ensemble.systems import System
 from featurestore.corpora.msp_podcast import read_msp_podcast
-from featurestore.manifest import LabelScheme, Manifest
+from featurestore.corpus.manifest import LabelScheme, Manifest
 
 EIGHT = ("angry", "sad", "happy", "surprise", "fear", "disgust", "contempt", "neutral")
 THREE = ("dominance", "arousal", "valence")  # not in the order of the file

@@ -14,15 +14,15 @@ import pytest
 import soundfile
 from small_corpus import medusa
 
-from featurestore.agreement import fleiss_kappa, krippendorff_interval
-from featurestore.audit import audit, part_summaries
-from featurestore.content import audio_contents
 from featurestore.corpora import read_ravdess
+from featurestore.corpus.agreement import fleiss_kappa, krippendorff_interval
+from featurestore.corpus.audio_digest import audio_contents
+from featurestore.corpus.audit import audit, part_summaries
+from featurestore.corpus.manifest import LabelScheme, Manifest
+from featurestore.corpus.overlap import bare_key, bare_text, in_order
+from featurestore.corpus.ratings import Ratings
+from featurestore.corpus.splits import assign_folds, with_column
 from featurestore.errors import ConfigError
-from featurestore.manifest import LabelScheme, Manifest
-from featurestore.overlap import bare_key, bare_text, in_order
-from featurestore.splits import assign_folds, with_column
-from featurestore.votes import Ratings
 
 TWINS = ["03-01-03-01-02-01-07", "03-01-03-01-02-02-07"]  # byte-identical in the official release
 RATE_HZ = 16_000

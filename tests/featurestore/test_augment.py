@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from featurestore import signals
 from featurestore.audio import SAMPLE_RATE_HZ, decode, duration_s
 from featurestore.augment import Heard, View, parse_views, view_pairs, without_view
+from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.engines import Job
 from featurestore.errors import ConfigError, ManifestError, SpecMismatch
 from featurestore.featurize import featurize
-from featurestore.manifest import Manifest
 from featurestore.mixing import check_mixing, heard, mixed_from, mixed_places, mixing_name, partners
 from featurestore.sharding import Shard
 from featurestore.store import FeatureStore

@@ -11,8 +11,8 @@ import soundfile
 from featurestore.audio import duration_s
 from featurestore.corpora import CORPORA, read_ravdess, read_table
 from featurestore.corpora.ravdess import FOLDS
+from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ManifestError
-from featurestore.manifest import Manifest
 
 OTHER_NAMES = {"fear": "fearful", "surprise": "surprised"}  # the corpus's words, which the reference table keeps
 

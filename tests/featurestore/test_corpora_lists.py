@@ -16,10 +16,10 @@ from featurestore.corpora.audiofolder import read_audiofolder
 from featurestore.corpora.emobox import read_emobox
 from featurestore.corpora.kaldi import read_kaldi
 from featurestore.corpora.lhotse import read_lhotse
-from featurestore.corpora.relabel import relabelled
+from featurestore.corpus.manifest import LabelScheme, Manifest
+from featurestore.corpus.ratings import Ratings
+from featurestore.corpus.relabel import relabelled
 from featurestore.errors import ManifestError
-from featurestore.manifest import LabelScheme, Manifest
-from featurestore.votes import Ratings
 
 # --- EmoBox
 

@@ -11,8 +11,8 @@ from corpus_trees import MSP_CONSENSUS, MSP_FORMS, MSP_RATINGS, MSP_ROWS, msp_de
 from featurestore.corpora import CORPORA
 from featurestore.corpora.challenge import read_challenge
 from featurestore.corpora.msp_podcast import read_msp_podcast
+from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ManifestError
-from featurestore.manifest import Manifest
 
 N8, N9, X1, O2 = (row[0] for row in MSP_ROWS)
 HIDDEN = "MSP-PODCAST_test3_0001.wav"

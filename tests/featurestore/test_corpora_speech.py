@@ -15,8 +15,8 @@ from featurestore.corpora.iemocap import read_iemocap
 from featurestore.corpora.meld import read_meld
 from featurestore.corpora.savee import read_savee
 from featurestore.corpora.tess import read_tess
+from featurestore.corpus.ratings import consensus
 from featurestore.errors import ManifestError
-from featurestore.votes import consensus
 
 # --- IEMOCAP
 

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pytest
 import soundfile
 
+from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.errors import ManifestError, SpecMismatch, StoreError
 from featurestore.featurize import Encoded, Interrupted, Item, featurize, items_of, iter_encode, plan
-from featurestore.manifest import Manifest
 from featurestore.sharding import Shard
 from featurestore.store import FeatureStore
 from featurestore.trial import check_rows, tolerances
@@ -358,7 +358,7 @@ def test_a_killed_run_loses_no_committed_segment_and_the_next_one_finishes(
 import os, signal
 from featurestore.encoders import load_encoder
 from featurestore.featurize import featurize
-from featurestore.manifest import Manifest
+from featurestore.corpus.manifest import Manifest
 from featurestore.store import FeatureStore, FeatureWriter
 append, count = FeatureWriter.append, 0
 def append_then_die(self, *args, **options):

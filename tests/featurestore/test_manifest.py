@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featurestore.corpus.manifest import LabelScheme, Manifest
+from featurestore.corpus.ratings import Ratings
 from featurestore.errors import ManifestError
-from featurestore.manifest import LabelScheme, Manifest
-from featurestore.votes import Ratings
 
 SCHEME = LabelScheme(("sad", "happy"), {"valence": (1.0, 7.0), "arousal": (0.0, 1.0)})
 

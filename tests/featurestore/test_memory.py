@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 import soundfile
 
+from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.errors import ConfigError
-from featurestore.manifest import Manifest
 from featurestore.memory import GIB, RssMeter, plan_memory
 from featurestore.store import FeatureStore
 
@@ -39,7 +39,7 @@ def run(corpus: Path, store: Path, before: str = "", **options: object) -> dict[
 import json, os, resource
 from featurestore.encoders import load_encoder
 from featurestore.featurize import featurize
-from featurestore.manifest import Manifest
+from featurestore.corpus.manifest import Manifest
 from featurestore.memory import RssMeter
 from featurestore.store import FeatureStore
 encoder = load_encoder("tiny-hubert", device="cpu")

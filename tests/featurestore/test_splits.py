@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from small_corpus import medusa
 
 from deepser.folds import plan_folds
-from featurestore.errors import ManifestError
-from featurestore.manifest import LabelScheme, Manifest
-from featurestore.splits import (
+from featurestore.corpus.manifest import LabelScheme, Manifest
+from featurestore.corpus.splits import (
     assign_balanced_sets,
     assign_folds,
     balanced_sets,
@@ -23,6 +22,7 @@ from featurestore.splits import (
     speaker_groups,
     with_column,
 )
+from featurestore.errors import ManifestError
 
 SCHEME = LabelScheme(("sad", "happy", "angry"))
 

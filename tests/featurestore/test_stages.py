@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import soundfile
 
+from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.featurize import featurize
-from featurestore.manifest import Manifest
 from featurestore.runtime.stage_clock import STAGES, StageClock, measured, padded_batch, stage
 from featurestore.store import FeatureStore
 

@@ -31,10 +31,10 @@ from featurestore.asr.transcript_source import Transcript, TranscriptSource
 from featurestore.asr.transcript_writer import TranscriptWriter
 from featurestore.asr.transcripts import COLUMNS, Transcripts, journal_path, source_path
 from featurestore.audio import decode
+from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.errors import ConfigError, EncoderError, ManifestError, TranscriptError
 from featurestore.featurize import featurize, items_of
-from featurestore.manifest import Manifest
 from featurestore.runtime.stopping import Interrupted
 from featurestore.store import FeatureStore
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurestore.agreement import fleiss_kappa, krippendorff_interval, krippendorff_nominal
+from featurestore.corpus.agreement import fleiss_kappa, krippendorff_interval, krippendorff_nominal
+from featurestore.corpus.ratings import Ratings, augmented_targets, consensus, plurality, soft_targets
 from featurestore.errors import ManifestError
-from featurestore.votes import Ratings, augmented_targets, consensus, plurality, soft_targets
 
 CLASSES = ("angry", "happy", "sad")
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from featurestore.errors import ManifestError
 
 if TYPE_CHECKING:
-    from featurestore.labelscheme import LabelScheme
+    from featurestore.corpus.label_scheme import LabelScheme
 
 SPLITS = ("train", "development", "test", "test1", "test2", "test3")
 # The names under which the field keeps its splits; anything else is an error, never a guess.

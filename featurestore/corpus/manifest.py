@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore import manifest_checks as checks
+from featurestore.corpus import checks
+from featurestore.corpus.checks import SPLITS
+from featurestore.corpus.label_scheme import LabelScheme
+from featurestore.corpus.ratings import Ratings
+from featurestore.corpus.tables import read_table_file, replace_file, write_table_file
 from featurestore.errors import ManifestError
-from featurestore.labelscheme import LabelScheme
-from featurestore.manifest_checks import SPLITS
-from featurestore.table_files import read_table_file, replace_file, write_table_file
-from featurestore.votes import Ratings
 
 if TYPE_CHECKING:
     import pandas as pd

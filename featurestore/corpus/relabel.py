@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from featurestore import manifest_checks as checks
+from featurestore.corpus import checks
+from featurestore.corpus.label_scheme import LabelScheme
+from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ManifestError
-from featurestore.labelscheme import LabelScheme
-from featurestore.manifest import Manifest
 
 
 def relabelled(

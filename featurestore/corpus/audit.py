@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore.agreement import fleiss_kappa, krippendorff_interval, krippendorff_nominal
-from featurestore.content import Content, audio_contents
-from featurestore.errors import ConfigError
-from featurestore.manifest import Manifest
-from featurestore.overlap import (
+from featurestore.corpus.agreement import fleiss_kappa, krippendorff_interval, krippendorff_nominal
+from featurestore.corpus.audio_digest import Content, audio_contents
+from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.overlap import (
     PART_COLUMNS,
     Items,
     Overlap,
@@ -25,8 +24,9 @@ from featurestore.overlap import (
     find_repeats,
     in_order,
 )
-from featurestore.splits import UNKNOWN_SPEAKERS
-from featurestore.votes import consensus
+from featurestore.corpus.ratings import consensus
+from featurestore.corpus.splits import UNKNOWN_SPEAKERS
+from featurestore.errors import ConfigError
 
 KINDS = ("utterance", "speaker", "audio", "text")
 LEAKS = ("utterance", "speaker", "audio")  # a text is none: acted corpora share their sentences by design

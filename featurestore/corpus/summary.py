@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featurestore.manifest import Manifest
+from featurestore.corpus.manifest import Manifest
 
 if TYPE_CHECKING:
     from rich.table import Table

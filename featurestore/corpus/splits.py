@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featurestore import manifest_checks as checks
+from featurestore.corpus import checks
+from featurestore.corpus.checks import SPLIT_NAMES
+from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.ratings import plurality
 from featurestore.errors import ManifestError
-from featurestore.manifest import Manifest
-from featurestore.manifest_checks import SPLIT_NAMES
-from featurestore.votes import plurality
 
 Indices = NDArray[np.int64]
 

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from featurestore import manifest_checks as checks
+from featurestore.corpus import checks
+from featurestore.corpus.tables import read_table_file, replace_file
 from featurestore.errors import ManifestError
-from featurestore.table_files import read_table_file, replace_file
 
 ALSO_SEPARATOR = ";"  # between secondary labels in a CSV cell; Parquet holds lists
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featurestore.audio import SAMPLE_RATE_HZ, decode
+from featurestore.corpus.manifest import Manifest
 from featurestore.errors import AudioError
-from featurestore.manifest import Manifest
 
 BLOCK = 1024  # files in flight; more would only hold memory
 

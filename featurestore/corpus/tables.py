@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from featurestore.corpus.checks import ROWS_COUNT
 from featurestore.errors import ManifestError
-from featurestore.manifest_checks import ROWS_COUNT
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 NEEDS_QUOTES = re.compile(r'[,"\r\n]')

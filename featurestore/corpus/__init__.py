@@ -1,0 +1,1 @@
+"""A corpus as one validated table: manifest, label scheme, ratings, splits and audit."""
