@@ -8,7 +8,7 @@ from deepser.folds import FoldPlan
 from deepser.member import Member, PosteriorMean
 from deepser.targets import Targets
 from featurestore.errors import ConfigError
-from featurestore.spec import FeatureSpec, check_set_name
+from featurestore.format.spec import FeatureSpec, check_set_name
 from featurestore.store import FeatureStore
 
 

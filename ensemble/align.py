@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from featurestore.errors import MedusaError
-from featurestore.spec import FeatureSpec
+from featurestore.format.spec import FeatureSpec
 from featurestore.store import FeatureSet, FeatureStore
 
 LAYERS = ("posteriors", "logits")

@@ -22,7 +22,7 @@ from ensemble.selection import Rule, everyone
 from ensemble.techniques import Technique, technique, techniques_of
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import StoreError
-from featurestore.spec import FeatureSpec
+from featurestore.format.spec import FeatureSpec
 from featurestore.store import FeatureStore
 
 MADE_BY = "fit-meta"

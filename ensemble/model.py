@@ -15,7 +15,7 @@ from deepser.member import Member
 from ensemble.members import MEMBERS_FILE, read_runs, weights_digest
 from ensemble.metas import Meta, load_meta
 from featurestore.errors import ConfigError, SpecMismatch
-from featurestore.spec import FeatureSpec
+from featurestore.format.spec import FeatureSpec
 
 if TYPE_CHECKING:
     from ensemble.predictions import Predictions

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
         StoreError as StoreError,
     )
     from featurestore.featureset import FeatureSet as FeatureSet
+    from featurestore.format.spec import FeatureSpec as FeatureSpec
     from featurestore.loader import BatchLoader as BatchLoader
     from featurestore.loader import FeatureRef as FeatureRef
     from featurestore.rows.packed import Packed as Packed
-    from featurestore.spec import FeatureSpec as FeatureSpec
     from featurestore.store import FeatureStore as FeatureStore
     from featurestore.store import FeatureWriter as FeatureWriter
 
@@ -55,7 +55,7 @@ _HOME = {
     "FeatureRef": "loader",
     "LabelScheme": "corpus.manifest",
     "Manifest": "corpus.manifest",
-    "FeatureSpec": "spec",
+    "FeatureSpec": "format.spec",
     "FeatureStore": "store",
     "FeatureWriter": "store",
     "Ratings": "corpus.ratings",

@@ -19,6 +19,7 @@ import numpy as np
 from featurestore.audio import SAMPLE_RATE_HZ, decode, duration_s
 from featurestore.encoders.base import Encoder
 from featurestore.errors import AudioError, ConfigError
+from featurestore.format.spec import FeatureSpec
 from featurestore.signals import (
     coloured_noise,
     excerpt,
@@ -29,7 +30,6 @@ from featurestore.signals import (
     with_gain,
     with_noise,
 )
-from featurestore.spec import FeatureSpec
 
 VERSION = 1  # raised when the same draw gives other samples
 PREFIX = "view"  # of the pairs in FeatureSpec.extra that tell a view

@@ -12,11 +12,11 @@ from featurestore.errors import SegmentGone, SpecMismatch, StoreError
 from featurestore.format.files import LOCAL, Files
 from featurestore.format.segment import Segment, is_segment_name
 from featurestore.format.segment_info import read_group
+from featurestore.format.spec import FeatureSpec
 from featurestore.format.zarr3 import group_metadata, json_bytes
 from featurestore.keyindex import KeyIndex
 from featurestore.rows.packed import Packed
 from featurestore.snapshot import Snapshot
-from featurestore.spec import FeatureSpec
 
 SET_VERSION = 1
 # Below this mean size of an utterance, one vectorised take per segment beats one copy per utterance.

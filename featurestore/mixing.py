@@ -17,8 +17,8 @@ from featurestore.augment import Heard, View, view_pairs
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError, ManifestError, StoreError
 from featurestore.format.segment_info import hash_key
+from featurestore.format.spec import FeatureSpec
 from featurestore.keyindex import encode_key
-from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
 
 OWN_WEIGHT = 0.5  # labels are averaged, whatever the clips' lengths

@@ -8,8 +8,8 @@ import numpy as np
 from featurestore.errors import StoreError
 from featurestore.format.rowfile import MappedRows, RowFile
 from featurestore.format.segment import Segment, row_checksum
+from featurestore.format.spec import FeatureSpec
 from featurestore.keyindex import KeyIndex
-from featurestore.spec import FeatureSpec
 
 
 class Snapshot:

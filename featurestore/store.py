@@ -19,6 +19,7 @@ from featurestore.format.files import LOCAL, Files, url_of
 from featurestore.format.segment import Segment, is_segment_name
 from featurestore.format.segment_info import read_group
 from featurestore.format.segment_writer import SegmentWriter, remove_stale
+from featurestore.format.spec import FeatureSpec, check_set_name
 from featurestore.format.zarr3 import (
     TEMPORARY_PREFIX,
     group_metadata,
@@ -30,7 +31,6 @@ from featurestore.format.zarr3 import (
 from featurestore.keyindex import encode_key
 from featurestore.rows.packed import Packed
 from featurestore.rows.rowtypes import encode, first_bad_row
-from featurestore.spec import FeatureSpec, check_set_name
 
 if TYPE_CHECKING:
     from featurestore.compact import CompactReport

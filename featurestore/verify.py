@@ -11,8 +11,8 @@ from featurestore.featureset import FeatureSet
 from featurestore.format.files import LOCAL
 from featurestore.format.segment import PATTERNS
 from featurestore.format.segment_info import read_group
+from featurestore.format.spec import check_set_name
 from featurestore.format.zarr3 import group_metadata, json_bytes
-from featurestore.spec import check_set_name
 from featurestore.store import STORE_VERSION, FeatureStore, set_names
 
 Found = Iterator[tuple[str, list[str]]]

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from featurestore.featureset import FeatureSet
+from featurestore.format.spec import FeatureSpec
 from featurestore.rows.rowtypes import encode
-from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
 from featurestore.verify import verify_store
 

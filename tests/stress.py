@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from featurestore.featureset import FeatureSet
-from featurestore.spec import FeatureSpec
+from featurestore.format.spec import FeatureSpec
 from featurestore.store import FeatureStore
 from featurestore.verify import verify_store
 

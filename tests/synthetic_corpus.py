@@ -7,7 +7,7 @@ import pandas as pd
 
 from deepser.config import MemberConfig, NetworkConfig, StageConfig, TrainConfig
 from featurestore.corpus.manifest import Manifest
-from featurestore.spec import FeatureSpec
+from featurestore.format.spec import FeatureSpec
 from featurestore.store import FeatureStore
 
 CLASSES = ("calm", "angry", "sad")

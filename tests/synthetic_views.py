@@ -4,8 +4,8 @@ import numpy as np
 
 from featurestore.augment import parse_views
 from featurestore.corpus.manifest import Manifest
+from featurestore.format.spec import FeatureSpec
 from featurestore.mixing import heard, mixed_from
-from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
 
 LABELS = ("mix1", "noise1", "noise2")

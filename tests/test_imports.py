@@ -44,7 +44,7 @@ def test_the_test_sees_imports_inside_functions(tmp_path: Path) -> None:
     assert imported_layers(file) == {"ensemble", "deepser"}
 
 
-@pytest.mark.parametrize("module", ["featurestore", "featurestore.errors", "featurestore.spec"])
+@pytest.mark.parametrize("module", ["featurestore", "featurestore.errors", "featurestore.format.spec"])
 def test_importing_the_store_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(*sorted({HEAVY!r} & sys.modules.keys()))".replace("['", "{'").replace(
         "']", "'}"

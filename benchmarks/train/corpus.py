@@ -9,7 +9,7 @@ import numpy as np
 from deepser.config import MemberConfig, NetworkConfig, StageConfig, TrainConfig
 from deepser.targets import Targets
 from featurestore.errors import ConfigError
-from featurestore.spec import FeatureSpec
+from featurestore.format.spec import FeatureSpec
 from featurestore.store import FeatureStore
 
 LAYER = "layer_00"

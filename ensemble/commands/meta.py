@@ -65,7 +65,7 @@ def fit_meta(
     from ensemble.members import find_members, record_members
     from ensemble.tables import learned_picture, learned_tables
     from featurestore.corpus.manifest import Manifest
-    from featurestore.spec import check_set_name
+    from featurestore.format.spec import check_set_name
     from featurestore.store import FeatureStore
 
     if weights_plot is not None and meta != "linear":

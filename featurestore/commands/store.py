@@ -136,7 +136,7 @@ def store_rm(
 
     Example: `medusa store rm wavlm-large -s store`
     """
-    from featurestore.spec import check_set_name
+    from featurestore.format.spec import check_set_name
     from featurestore.store import FeatureStore
 
     opened = FeatureStore.open(store)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from featurestore.errors import ConfigError
+from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.stage_clock import stage
-from featurestore.spec import FeatureSpec
 
 if TYPE_CHECKING:
     import torch

@@ -29,7 +29,7 @@ from featurestore.encoders.weights import (
     model_type,
 )
 from featurestore.errors import ConfigError, EncoderError
-from featurestore.spec import DTYPES, POOLS, FeatureSpec
+from featurestore.format.spec import DTYPES, POOLS, FeatureSpec
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ import numpy as np
 
 from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.encoders.base import LayerChoice
-from featurestore.spec import FeatureSpec
+from featurestore.format.spec import FeatureSpec
 
 WINDOW_SAMPLES = 400  # 25 ms
 HOP_SAMPLES = 320  # 20 ms, so that row t covers what frame t of a 50 Hz speech encoder covers

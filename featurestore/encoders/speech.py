@@ -32,8 +32,8 @@ from featurestore.encoders.base import (
 from featurestore.encoders.frontend import RowFrontEnd
 from featurestore.encoders.windows import Window, batches, windows
 from featurestore.errors import ConfigError
+from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.stage_clock import padded_batch, stage
-from featurestore.spec import FeatureSpec
 
 MODEL_TYPES = ("hubert", "wavlm", "wav2vec2", "data2vec-audio")
 DEFAULT_WINDOW = "30s+1s"

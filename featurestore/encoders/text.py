@@ -21,8 +21,8 @@ from featurestore.encoders.base import (
 )
 from featurestore.encoders.windows import Window, batches, windows
 from featurestore.errors import ConfigError, EncoderError
+from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.stage_clock import padded_batch, stage
-from featurestore.spec import FeatureSpec
 
 # Each is tested to give a text the same rows alone and padded. Others don't (MobileBERT, ConvBERT: padding reaches the
 # embeddings and convolutions of its neighbours), so that a new one needs its test.

@@ -21,8 +21,8 @@ from featurestore.encoders.base import (
 )
 from featurestore.encoders.logmel import mel_filters
 from featurestore.encoders.windows import Window, batches, windows
+from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.stage_clock import padded_batch, stage
-from featurestore.spec import FeatureSpec
 
 MODEL_TYPES = ("whisper",)
 WINDOWS = ("pad30", "short")

@@ -23,8 +23,8 @@ from featurestore.format.segment_info import (
     hash_key,
     index_problems,
 )
+from featurestore.format.spec import FeatureSpec
 from featurestore.format.zarr_segment import ZarrContainer
-from featurestore.spec import FeatureSpec
 
 PATTERNS = ("seg-" + "[0-9a-f]" * 16, "seg-" + "[0-9a-f]" * 16 + SUFFIX)
 

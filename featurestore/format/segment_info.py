@@ -23,8 +23,8 @@ import numpy as np
 from featurestore.errors import StoreError
 from featurestore.format.compression import CODECS
 from featurestore.format.files import LOCAL, Files
+from featurestore.format.spec import FeatureSpec
 from featurestore.format.zarr3 import CHUNK_BYTES, COMPRESSED_CHUNK_BYTES, ShardLayout
-from featurestore.spec import FeatureSpec
 
 SEGMENT_VERSION = 1
 # dtype of each small array, in the order in which the segment's name hashes them.

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from featurestore.errors import StoreError
+from featurestore.format.spec import FeatureSpec
 from featurestore.interchange.base import Loaded
-from featurestore.spec import FeatureSpec
 
 # In FeatureSpec.weights: nobody can tell which weights made the rows, so the set never mixes with one of our encoders.
 IMPORTED = "imported"

@@ -15,11 +15,11 @@ import numpy as np
 
 from featurestore.errors import ConfigError, StoreError
 from featurestore.featureset import FeatureSet
+from featurestore.format.spec import check_set_name
 from featurestore.interchange.base import Failures, Loaded, Source
 from featurestore.interchange.description import Description, Fit
 from featurestore.interchange.exporting import format_of
 from featurestore.runtime.stopping import StopSignals
-from featurestore.spec import check_set_name
 from featurestore.store import FeatureStore, FeatureWriter
 
 # Utterances read while one is stored; each is held in memory.

@@ -18,6 +18,7 @@ from featurestore.format.files import url_of
 from featurestore.format.hdf5_segment import SUFFIX
 from featurestore.format.segment import is_segment_name
 from featurestore.format.segment_info import SegmentInfo
+from featurestore.format.spec import FeatureSpec, check_set_name
 from featurestore.format.zarr3 import chunk_file
 from featurestore.remote.access import RemoteDirectory
 from featurestore.remote.transfer_target import (
@@ -32,7 +33,6 @@ from featurestore.remote.transfer_target import (
     groups_above,
     is_whole,
 )
-from featurestore.spec import FeatureSpec, check_set_name
 from featurestore.store import FeatureStore
 
 N_THREADS = 8

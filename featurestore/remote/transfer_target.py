@@ -18,6 +18,7 @@ from featurestore.format.hdf5_segment import SUFFIX
 from featurestore.format.segment import Segment, is_segment_name
 from featurestore.format.segment_info import parse_json
 from featurestore.format.segment_writer import remove_stale
+from featurestore.format.spec import FeatureSpec
 from featurestore.format.zarr3 import (
     TEMPORARY_PREFIX,
     group_metadata,
@@ -27,7 +28,6 @@ from featurestore.format.zarr3 import (
     write_once,
 )
 from featurestore.remote.access import RemoteDirectory
-from featurestore.spec import FeatureSpec
 from featurestore.store import STORE_VERSION, FeatureStore
 
 # Told (bytes copied, bytes in all, the feature set).

@@ -10,7 +10,7 @@ import pytest
 
 from ensemble.align import Aligned, column_names
 from featurestore.corpus.manifest import LabelScheme, Manifest
-from featurestore.spec import FeatureSpec
+from featurestore.format.spec import FeatureSpec
 from featurestore.store import FeatureStore
 
 CLASSES = ("angry", "sad", "happy", "neutral")

@@ -7,7 +7,7 @@ import pytest
 
 from ensemble.align import AlignmentError, load_posteriors
 from featurestore.errors import StoreError
-from featurestore.spec import FeatureSpec
+from featurestore.format.spec import FeatureSpec
 from featurestore.store import FeatureStore
 
 

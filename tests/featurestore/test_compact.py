@@ -10,7 +10,7 @@ from featurestore.compact import compact
 from featurestore.errors import StoreError
 from featurestore.featureset import FeatureSet
 from featurestore.format.segment_writer import SegmentWriter
-from featurestore.spec import FeatureSpec
+from featurestore.format.spec import FeatureSpec
 from featurestore.store import FeatureStore
 
 SPEC = FeatureSpec("audio", "e", "none", ("l0", "l1"), 5, dtype="int8")

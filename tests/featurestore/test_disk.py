@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from cli import app
 from featurestore.errors import StoreError
+from featurestore.format.spec import FeatureSpec
 from featurestore.loader import BatchLoader, FeatureRef
-from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
 from featurestore.verify import verify_store
 

@@ -15,8 +15,8 @@ import pytest
 import zarr
 
 import featurestore
+from featurestore.format.spec import FeatureSpec
 from featurestore.rows.rowtypes import ROW_TYPES
-from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
 
 FORMAT = (Path(featurestore.__file__).parent / "format" / "FORMAT.md").read_text(encoding="utf-8")

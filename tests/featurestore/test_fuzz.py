@@ -20,7 +20,7 @@ from featurestore.errors import StoreError
 from featurestore.featureset import FeatureSet
 from featurestore.format.compression import CODECS
 from featurestore.format.segment_info import SMALL_ARRAYS, SegmentInfo
-from featurestore.spec import FeatureSpec
+from featurestore.format.spec import FeatureSpec
 from featurestore.store import FeatureStore
 from featurestore.verify import verify_store
 

@@ -14,8 +14,8 @@ import pytest
 from featurestore import loader as loader_module
 from featurestore.errors import StoreError
 from featurestore.featureset import FeatureSet
+from featurestore.format.spec import FeatureSpec
 from featurestore.loader import BatchLoader, FeatureRef
-from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
 
 SETS = {

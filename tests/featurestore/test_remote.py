@@ -27,10 +27,10 @@ from web_server import Web
 
 from featurestore.errors import RemoteError, StoreError
 from featurestore.featureset import FeatureSet
+from featurestore.format.spec import FeatureSpec
 from featurestore.remote.mirror import Mirror
 from featurestore.remote.sparse import SparseFile
 from featurestore.remote.transfer import push
-from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
 from featurestore.verify import verify_store
 

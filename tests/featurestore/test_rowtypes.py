@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from featurestore.errors import StoreError
+from featurestore.format.spec import FeatureSpec
 from featurestore.rows.kernels import decode_rows, pool_rows
 from featurestore.rows.rowtypes import ROW_TYPES, encode, first_bad_row
-from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
 
 BFLOAT16, INT8 = ROW_TYPES["bfloat16"], ROW_TYPES["int8"]

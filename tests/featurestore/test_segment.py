@@ -17,9 +17,9 @@ import zarr
 from featurestore.errors import SegmentGone, StoreError
 from featurestore.format.segment import Segment
 from featurestore.format.segment_writer import SegmentWriter, remove_stale
+from featurestore.format.spec import FeatureSpec
 from featurestore.format.zarr3 import CHUNK_BYTES, ShardLayout, chunk_file
 from featurestore.rows.rowtypes import ROW_TYPES, encode
-from featurestore.spec import FeatureSpec
 
 KEYS = ["plain", "a/b c/../ü", "", "話者\x00", "x" * 300]
 STORAGES = [("zarr", ""), ("hdf5", ""), ("zarr", "zstd"), ("zarr", "blosc"), ("hdf5", "gzip")]

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from featurestore.errors import StoreError
-from featurestore.spec import FeatureSpec, check_set_name
+from featurestore.format.spec import FeatureSpec, check_set_name
 
 SPEC = FeatureSpec(
     "audio", "wavlm-large", "sha256:ab", ("layer_06", "layer_12"), 1024, 50.0, extra={"b": "2", "a": "1"}

@@ -22,7 +22,7 @@ from hypothesis.extra import numpy as hnp
 from featurestore.errors import SpecMismatch, StoreError
 from featurestore.featureset import FeatureSet
 from featurestore.format.segment_info import SMALL_ARRAYS, content_name
-from featurestore.spec import FeatureSpec
+from featurestore.format.spec import FeatureSpec
 from featurestore.store import FeatureStore
 
 SPEC = FeatureSpec("audio", "wavlm-large", "sha256:00", ("layer_06", "layer_12"), 4, 50.0)

@@ -13,9 +13,9 @@ import torch
 from torch.utils.data import DataLoader, default_collate, random_split
 
 from featurestore.errors import StoreError
+from featurestore.format.spec import FeatureSpec
 from featurestore.loader import BatchLoader, FeatureRef
 from featurestore.rows.packed import Packed
-from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
 from featurestore.torch_loader import (
     FeatureDataset,

@@ -20,8 +20,8 @@ from web_server import Web
 
 from featurestore.errors import SpecMismatch, StoreError
 from featurestore.featureset import FeatureSet
+from featurestore.format.spec import FeatureSpec
 from featurestore.remote.transfer import pull, push
-from featurestore.spec import FeatureSpec
 from featurestore.store import FeatureStore
 from featurestore.verify import verify_store
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from featurestore.spec import FeatureSpec
+from featurestore.format.spec import FeatureSpec
 from featurestore.store import FeatureStore
 
 KEYS = ["first", "no rows", "a/b", "話者", "last"]
