@@ -18,11 +18,11 @@ import google_crc32c
 import numpy as np
 
 from featurestore.errors import StoreError
-from featurestore.featureset import FeatureSet
 from featurestore.format.segment_info import SMALL_ARRAYS, content_name
 from featurestore.format.spec import FeatureSpec
-from featurestore.store import FeatureStore
-from featurestore.verify import verify_store
+from featurestore.store.feature_set import FeatureSet
+from featurestore.store.feature_store import FeatureStore
+from featurestore.store.verify import verify_store
 
 NAME = "a"
 KINDS = [

@@ -17,7 +17,7 @@ import numpy as np
 
 from featurestore.errors import ConfigError
 from featurestore.format.spec import FeatureSpec
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,7 +29,7 @@ OPEN = f"""
 import json, sys, time
 from pathlib import Path
 import numpy as np
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 found = {{}}
 if len(sys.argv) > 1:
     start = time.perf_counter()

@@ -11,7 +11,7 @@ from torch import Tensor
 from deepser.targets import Targets
 from deepser.views import ClipReader, Views, is_audio, view_name
 from featurestore.loader import BatchLoader, FeatureRef
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 from featurestore.torch_loader import TensorLoader
 
 Indices = NDArray[np.int64]

@@ -18,7 +18,7 @@ from deepser.networks.network import Network
 from deepser.targets import Targets
 from featurestore.errors import ConfigError
 from featurestore.loader import FeatureRef
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from deepser.member import Member, PosteriorMean
 from deepser.targets import Targets
 from featurestore.errors import ConfigError
 from featurestore.format.spec import FeatureSpec, check_set_name
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 
 def posteriors_name(member: str) -> str:

@@ -17,7 +17,7 @@ from featurestore.loader import FeatureRef
 from featurestore.mixing import check_mixing, mixed_places, mixing_name
 from featurestore.rowreader import Buffer, RowReader
 from featurestore.rows.packed import Packed
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 Indices = NDArray[np.int64]
 ALL = "all"  # of TrainConfig.views: those there are

@@ -25,7 +25,7 @@ from ensemble.parts import parts_of
 from ensemble.systems import from_store
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 FULL = "full system"
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from featurestore.errors import MedusaError
 from featurestore.format.spec import FeatureSpec
-from featurestore.store import FeatureSet, FeatureStore
+from featurestore.store.feature_store import FeatureSet, FeatureStore
 
 LAYERS = ("posteriors", "logits")
 ATTRIBUTE_PREFIX = "attr:"

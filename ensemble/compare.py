@@ -13,7 +13,7 @@ from ensemble.selection import Rule, everyone, greedy, top
 from ensemble.techniques import Technique
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 GREEDY, WITH_REPLACEMENT = "greedy", "greedy, repl."
 

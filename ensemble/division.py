@@ -16,7 +16,7 @@ from ensemble.evaluation import fold_names, group_names, posteriors_name
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import group_folds
 from featurestore.errors import ConfigError, ManifestError
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 ALL_FOLDS = "all folds"
 N_INNER_FOLDS = 5  # over which an ensemble fitted on development is cross-fitted to be scored there

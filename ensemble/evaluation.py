@@ -11,7 +11,7 @@ from ensemble.align import column_names, load_posteriors
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import UNKNOWN_SPEAKERS, speaker_groups
 from featurestore.errors import ManifestError
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 PREFIX = "posteriors/"
 

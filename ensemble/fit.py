@@ -23,7 +23,7 @@ from ensemble.techniques import Technique, technique, techniques_of
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import StoreError
 from featurestore.format.spec import FeatureSpec
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 MADE_BY = "fit-meta"
 CHOSEN = "members"  # the one column of `judge`

@@ -11,7 +11,7 @@ from ensemble.evaluation import PREFIX
 from ensemble.fit import MADE_BY
 from featurestore.corpus.tables import replace_file
 from featurestore.errors import ConfigError
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 MEMBERS_FILE = "members.json"
 

@@ -12,7 +12,7 @@ from ensemble.systems import System, from_store
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import label_codes
 from featurestore.errors import ManifestError
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 ALL = "all folds"
 DEVELOPMENT = "development"

@@ -16,7 +16,7 @@ from ensemble.recipe import Entry, Recipe, unknown_key
 from featurestore.encoders.catalog import ENCODERS
 from featurestore.errors import ConfigError
 from featurestore.loader import FeatureRef
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 # Options that say how to compute, not what: a run that was begun on one machine goes on where they differ.
 MACHINE = ("device", "devices", "workers", "batch", "batch-s", "engine", "parts", "weights")

@@ -18,7 +18,7 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import ENCODERS, Encoder, load_encoder
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch
 from featurestore.featurize import featurize
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 POSTERIORS, LOGITS = 0, 1  # of what Member.predict returns
 CHUNK = 1000  # utterances whose features are on disk at once: about 2 GB for three large encoders and 5 s clips

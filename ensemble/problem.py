@@ -11,7 +11,7 @@ from ensemble.align import Aligned, column_names, load_posteriors
 from ensemble.evaluation import group_names, shared_attributes, targets_of
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 
 @dataclass(frozen=True)

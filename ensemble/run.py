@@ -18,7 +18,7 @@ from ensemble.plan import Places, Step, Thing
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.tables import replace_file
 from featurestore.errors import ConfigError, StoreError
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 SIDECARS = (".scheme.json", ".ratings.parquet")
 MEMBERS = "members/"

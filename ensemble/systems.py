@@ -9,7 +9,7 @@ import numpy as np
 from ensemble.align import ATTRIBUTE_PREFIX, AlignmentError, load_posteriors, some
 from ensemble.evaluation import posteriors_name
 from featurestore.corpus.manifest import Manifest
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 
 @dataclass(frozen=True)

@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from featurestore.errors import (
         StoreError as StoreError,
     )
-    from featurestore.featureset import FeatureSet as FeatureSet
     from featurestore.format.spec import FeatureSpec as FeatureSpec
     from featurestore.loader import BatchLoader as BatchLoader
     from featurestore.loader import FeatureRef as FeatureRef
     from featurestore.rows.packed import Packed as Packed
-    from featurestore.store import FeatureStore as FeatureStore
-    from featurestore.store import FeatureWriter as FeatureWriter
+    from featurestore.store.feature_set import FeatureSet as FeatureSet
+    from featurestore.store.feature_store import FeatureStore as FeatureStore
+    from featurestore.store.feature_store import FeatureWriter as FeatureWriter
 
 _HOME = {
     "decode": "audio",
@@ -49,15 +49,15 @@ _HOME = {
     "MedusaError": "errors",
     "SpecMismatch": "errors",
     "StoreError": "errors",
-    "FeatureSet": "featureset",
+    "FeatureSet": "store.feature_set",
     "Packed": "rows.packed",
     "BatchLoader": "loader",
     "FeatureRef": "loader",
     "LabelScheme": "corpus.manifest",
     "Manifest": "corpus.manifest",
     "FeatureSpec": "format.spec",
-    "FeatureStore": "store",
-    "FeatureWriter": "store",
+    "FeatureStore": "store.feature_store",
+    "FeatureWriter": "store.feature_store",
     "Ratings": "corpus.ratings",
 }
 

@@ -43,7 +43,7 @@ class Job:
         from featurestore.corpus.manifest import Manifest
         from featurestore.encoders import load_encoder
         from featurestore.mixing import heard
-        from featurestore.store import FeatureStore
+        from featurestore.store.feature_store import FeatureStore
 
         manifest, store = Manifest.read(self.manifest), FeatureStore.open_or_create(self.store)
         encoder = load_encoder(**self.encoder, device=device)

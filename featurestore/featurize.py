@@ -33,7 +33,7 @@ from featurestore.writing import WriterThread
 if TYPE_CHECKING:
     from featurestore.asr.transcripts import Transcripts
     from featurestore.corpus.manifest import Manifest
-    from featurestore.store import FeatureStore, FeatureWriter
+    from featurestore.store.feature_store import FeatureStore, FeatureWriter
 
 __all__ = ["Encoded", "FeaturizePlan", "FeaturizeReport", "Interrupted", "Item", "featurize", "iter_encode", "plan"]
 

@@ -18,8 +18,8 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError, ManifestError, StoreError
 from featurestore.format.segment_info import hash_key
 from featurestore.format.spec import FeatureSpec
-from featurestore.keyindex import encode_key
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
+from featurestore.store.key_index import encode_key
 
 OWN_WEIGHT = 0.5  # labels are averaged, whatever the clips' lengths
 COLUMNS = ("weight", "hash_0", "hash_1", "hash_2", "hash_3")

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from featurestore.errors import StoreError
-from featurestore.featureset import FeatureSet
 from featurestore.rows.packed import Packed
+from featurestore.store.feature_set import FeatureSet
 
 DTYPES = ("float32", "float16")
 

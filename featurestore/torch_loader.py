@@ -14,7 +14,7 @@ from featurestore.errors import StoreError
 from featurestore.loader import BatchLoader, FeatureRef, row_readers
 from featurestore.rowreader import Buffer
 from featurestore.rows.packed import Packed
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 # Per feature set: values (L, sum T, D) and offsets (B + 1,) int64.
 Tensors = list[tuple[Tensor, Tensor]]

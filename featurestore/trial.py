@@ -10,7 +10,7 @@ import numpy as np
 from featurestore.audio import decode
 from featurestore.encoders.base import Encoder
 from featurestore.errors import AudioError
-from featurestore.featureset import FeatureSet
+from featurestore.store.feature_set import FeatureSet
 from featurestore.stream import Item, iter_encode
 
 # Relative difference of a row, alone and in a batch, beyond which a check fails. float32: what padding costs in

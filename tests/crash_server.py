@@ -53,7 +53,7 @@ def _actions(request: dict[str, Any]) -> int:
     import small_store
 
     from featurestore.errors import StoreError
-    from featurestore.store import FeatureStore
+    from featurestore.store.feature_store import FeatureStore
 
     path, storage = Path(request["path"]), tuple(request["storage"])
     spec = small_store.with_dtype(request.get("dtype", "float16"))
@@ -113,7 +113,7 @@ def main() -> None:
     import numcodecs.zstd  # noqa: F401
     import small_store  # noqa: F401
 
-    import featurestore.compact  # noqa: F401
+    import featurestore.store.compact  # noqa: F401
 
     for line in sys.stdin:
         print(json.dumps(_answer(json.loads(line))), flush=True)

@@ -14,7 +14,7 @@ from featurestore.corpora import read_ravdess
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.featurize import featurize
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 ACTORS = ("01", "04", "08")
 STAGES = (StageConfig("stage1", "shuffled", 0.5, 4, 3e-3),)

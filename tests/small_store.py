@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from featurestore.featureset import FeatureSet
 from featurestore.format.spec import FeatureSpec
 from featurestore.rows.rowtypes import encode
-from featurestore.store import FeatureStore
-from featurestore.verify import verify_store
+from featurestore.store.feature_set import FeatureSet
+from featurestore.store.feature_store import FeatureStore
+from featurestore.store.verify import verify_store
 
 STORAGES = [("zarr", ""), ("hdf5", ""), ("zarr", "zstd"), ("zarr", "blosc"), ("hdf5", "gzip")]
 NAME = "set/a"

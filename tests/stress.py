@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from featurestore.featureset import FeatureSet
 from featurestore.format.spec import FeatureSpec
-from featurestore.store import FeatureStore
-from featurestore.verify import verify_store
+from featurestore.store.feature_set import FeatureSet
+from featurestore.store.feature_store import FeatureStore
+from featurestore.store.verify import verify_store
 
 NAME = "set/a"
 SPEC = FeatureSpec("audio", "e", "none", ("l0", "l1"), 8)

@@ -8,7 +8,7 @@ import pandas as pd
 from deepser.config import MemberConfig, NetworkConfig, StageConfig, TrainConfig
 from featurestore.corpus.manifest import Manifest
 from featurestore.format.spec import FeatureSpec
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 CLASSES = ("calm", "angry", "sad")
 DIMS = {"first": 6, "second": 4}

@@ -6,7 +6,7 @@ from featurestore.augment import parse_views
 from featurestore.corpus.manifest import Manifest
 from featurestore.format.spec import FeatureSpec
 from featurestore.mixing import heard, mixed_from
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 LABELS = ("mix1", "noise1", "noise2")
 

@@ -27,7 +27,7 @@ from featurestore.corpora import CORPORA
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.featurize import featurize
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 REPO = Path(__file__).resolve().parents[1]
 COMMANDS = [

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from featurestore.format.spec import FeatureSpec
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 

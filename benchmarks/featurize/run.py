@@ -27,7 +27,7 @@ from featurestore.encoders.weights import find_weights
 from featurestore.errors import ConfigError
 from featurestore.featurize import featurize
 from featurestore.runtime.stage_clock import StageClock, measured
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 OURS = "medusa"
 Progress = Callable[[str], None]

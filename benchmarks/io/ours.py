@@ -10,11 +10,11 @@ import numpy as np
 from benchmarks.io.disk import open_sequential
 from benchmarks.io.rows import FRAME_RATE_HZ, Batch, Rows
 from benchmarks.io.ways import FLOOR, OURS, Place, Reader, Way, nothing, per_thread
-from featurestore.featureset import FeatureSet
 from featurestore.format.spec import FeatureSpec
 from featurestore.format.zarr3 import chunk_file
 from featurestore.loader import ANNOUNCED_BATCHES, BatchLoader, FeatureRef
-from featurestore.store import FeatureStore
+from featurestore.store.feature_set import FeatureSet
+from featurestore.store.feature_store import FeatureStore
 
 LAYER = "layer_00"
 NAME = "random"

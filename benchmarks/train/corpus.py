@@ -10,7 +10,7 @@ from deepser.config import MemberConfig, NetworkConfig, StageConfig, TrainConfig
 from deepser.targets import Targets
 from featurestore.errors import ConfigError
 from featurestore.format.spec import FeatureSpec
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 LAYER = "layer_00"
 CLASSES = ("angry", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise")

@@ -23,7 +23,7 @@ from deepser.data import TrainingData
 from deepser.device import pick_device, resolve_precision
 from deepser.networks.network import Network
 from featurestore.loader import FeatureRef
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 SAMPLED_EVERY_S = 0.05
 

@@ -65,7 +65,7 @@ def ablate(
     from ensemble.member_list import seeds_of
     from ensemble.preset_table import members_of, preset_variants
     from featurestore.corpus.manifest import Manifest
-    from featurestore.store import FeatureStore
+    from featurestore.store.feature_store import FeatureStore
 
     if cv is not None and folds != 1:
         raise ConfigError("--cv names the folds and --folds makes them; give one of the two.")

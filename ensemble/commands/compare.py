@@ -64,7 +64,7 @@ def compare(
     from ensemble.tables import comparison_table
     from ensemble.techniques import techniques_of
     from featurestore.corpus.manifest import Manifest
-    from featurestore.store import FeatureStore
+    from featurestore.store.feature_store import FeatureStore
 
     table, opened = Manifest.read(manifest), FeatureStore.open(store)
     config = replace(META, seeds=tuple(range(seeds)), inputs=inputs, soup=soup, select=select)

@@ -66,7 +66,7 @@ def fit_meta(
     from ensemble.tables import learned_picture, learned_tables
     from featurestore.corpus.manifest import Manifest
     from featurestore.format.spec import check_set_name
-    from featurestore.store import FeatureStore
+    from featurestore.store.feature_store import FeatureStore
 
     if weights_plot is not None and meta != "linear":
         raise ConfigError("--weights-plot shows a linear meta-classifier's weights; leave it out, or --meta linear.")

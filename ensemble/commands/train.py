@@ -115,7 +115,7 @@ def fit_deepser(
     from deepser.watch import watching
     from ensemble.member_list import Asked, members
     from featurestore.corpus.manifest import Manifest
-    from featurestore.store import FeatureStore
+    from featurestore.store.feature_store import FeatureStore
 
     if cv is not None and folds != 1:
         raise ConfigError("--cv names the folds and --folds makes them; give one of the two.")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from featurestore.encoders.base import Encoder
     from featurestore.engines import Job
     from featurestore.featurize import FeaturizePlan, FeaturizeReport
-    from featurestore.store import FeatureStore
+    from featurestore.store.feature_store import FeatureStore
 
 TRIAL_S = 2.0  # of a dry run
 views_of = panel("Augmented views")
@@ -102,7 +102,7 @@ def featurize(
     from featurestore.featurize import plan as plan_run
     from featurestore.mixing import heard
     from featurestore.sharding import Shard
-    from featurestore.store import FeatureStore
+    from featurestore.store.feature_store import FeatureStore
 
     if augment is None and (views != 1 or noise or rooms):
         raise ConfigError("--views, --noise and --rooms go with --augment.")

@@ -58,7 +58,7 @@ def store_import(
     from featurestore.interchange.description import Description
     from featurestore.interchange.importing import import_features, parse_layers
     from featurestore.runtime.stopping import Interrupted
-    from featurestore.store import FeatureStore
+    from featurestore.store.feature_store import FeatureStore
 
     named = tuple(split_names(columns or ""))
     described = Description(encoder or name, kind, frame_rate, dtype, pool, named)
@@ -115,7 +115,7 @@ def store_export(
     from featurestore.corpus.manifest import Manifest
     from featurestore.interchange.exporting import export_features
     from featurestore.interchange.importing import layer_name
-    from featurestore.store import FeatureStore
+    from featurestore.store.feature_store import FeatureStore
 
     features = FeatureStore.open(store)[name]
     table = None if manifest is None else Manifest.read(manifest)

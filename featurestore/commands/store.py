@@ -33,7 +33,7 @@ def store_ls(store: StoreOption = Path("store")) -> None:
     from rich import box
     from rich.table import Table
 
-    from featurestore.store import FeatureStore
+    from featurestore.store.feature_store import FeatureStore
 
     opened = FeatureStore.open(store)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -62,7 +62,7 @@ def store_info(name: Annotated[str, Argument(help="A feature set.")], store: Sto
 
     Example: `medusa store info wavlm-large -s store`
     """
-    from featurestore.store import FeatureStore
+    from featurestore.store.feature_store import FeatureStore
 
     features = FeatureStore.open(store)[name]
     lines = {"fingerprint": features.spec.fingerprint, **features.spec.to_json()}
@@ -87,7 +87,7 @@ def store_verify(
 
     Example: `medusa store verify -s store`
     """
-    from featurestore.verify import verify_store
+    from featurestore.store.verify import verify_store
 
     problems = verify_store(store, name)
     for each, found in problems.items():
@@ -111,7 +111,7 @@ def store_compact(
 
     Example: `medusa store compact wavlm-large -s store`
     """
-    from featurestore.store import FeatureStore
+    from featurestore.store.feature_store import FeatureStore
 
     opened = FeatureStore.open(store)
     for each in opened.names() if name is None else [name]:
@@ -137,7 +137,7 @@ def store_rm(
     Example: `medusa store rm wavlm-large -s store`
     """
     from featurestore.format.spec import check_set_name
-    from featurestore.store import FeatureStore
+    from featurestore.store.feature_store import FeatureStore
 
     opened = FeatureStore.open(store)
     if damaged:

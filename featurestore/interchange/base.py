@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from featurestore.errors import StoreError
-from featurestore.featureset import FeatureSet
+from featurestore.store.feature_set import FeatureSet
 
 DEFAULT_LAYER = "features"
 # How rows of each stored dtype are read, and so exported: bfloat16 exactly, int8 dequantised.

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from featurestore.errors import ConfigError, StoreError
-from featurestore.featureset import FeatureSet
 from featurestore.interchange import FORMATS
 from featurestore.interchange.base import Format, Selection, Written
+from featurestore.store.feature_set import FeatureSet
 
 
 def export_features(

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from featurestore.errors import ConfigError, StoreError
-from featurestore.featureset import FeatureSet
 from featurestore.format.spec import check_set_name
 from featurestore.interchange.base import Failures, Loaded, Source
 from featurestore.interchange.description import Description, Fit
 from featurestore.interchange.exporting import format_of
 from featurestore.runtime.stopping import StopSignals
-from featurestore.store import FeatureStore, FeatureWriter
+from featurestore.store.feature_set import FeatureSet
+from featurestore.store.feature_store import FeatureStore, FeatureWriter
 
 # Utterances read while one is stored; each is held in memory.
 READ_AHEAD = 2

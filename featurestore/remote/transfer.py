@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from featurestore.errors import SpecMismatch, StoreError
-from featurestore.featureset import SET_VERSION
 from featurestore.format.files import url_of
 from featurestore.format.hdf5_segment import SUFFIX
 from featurestore.format.segment import is_segment_name
@@ -33,7 +32,8 @@ from featurestore.remote.transfer_target import (
     groups_above,
     is_whole,
 )
-from featurestore.store import FeatureStore
+from featurestore.store.feature_set import SET_VERSION
+from featurestore.store.feature_store import FeatureStore
 
 N_THREADS = 8
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from featurestore.compact import remove_segment
 from featurestore.errors import StoreError
 from featurestore.format.hdf5_segment import SUFFIX
 from featurestore.format.segment import Segment, is_segment_name
@@ -28,7 +27,8 @@ from featurestore.format.zarr3 import (
     write_once,
 )
 from featurestore.remote.access import RemoteDirectory
-from featurestore.store import STORE_VERSION, FeatureStore
+from featurestore.store.compact import remove_segment
+from featurestore.store.feature_store import STORE_VERSION, FeatureStore
 
 # Told (bytes copied, bytes in all, the feature set).
 Progress = Callable[[int, int, str], None]

@@ -14,7 +14,7 @@ from benchmarks.train.field import FileDataset, check, collate, plain_like
 from deepser.config import NetworkConfig
 from deepser.networks.network import Network
 from featurestore.errors import ConfigError
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 SMALL = TrainSettings(
     n_utterances=12, modalities=("8@10", "6@5"), mean_s=2.0, d=16, n_heads=2, batch=4, epochs=1,

@@ -20,7 +20,7 @@ from deepser.member import Member
 from deepser.targets import Targets
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError, ManifestError, StoreError
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 HERE = Path(__file__).parents[1]
 
@@ -88,7 +88,7 @@ from synthetic_corpus import member
 from deepser.fit import fit_member
 from deepser.folds import plan_folds
 from featurestore.corpus.manifest import Manifest
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 d = Path(sys.argv[1]); m = Manifest.read(d / "m.csv")
 k = member("k", select="macro_f1", dev_fraction=0.3)
 fit_member(FeatureStore.open(d / "store"), m, k, plan_folds(m, cv="fold"), d / "k",

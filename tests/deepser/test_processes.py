@@ -27,7 +27,7 @@ from deepser.trainer import train_together
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.loader import FeatureRef
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 HERE = Path(__file__).parents[1]
 UNIMODAL = NetworkConfig(d=8, n_heads=2, kind="unimodal")
@@ -42,7 +42,7 @@ from deepser.fit import fit_members
 from deepser.processes import joined
 from deepser.together import SharedReader
 from featurestore.corpus.manifest import Manifest
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 directory, what = Path(sys.argv[1]), sys.argv[2]
 store, manifest = FeatureStore.open(directory / "store"), Manifest.read(directory / "m.csv")

@@ -19,7 +19,7 @@ from deepser.folds import FoldPlan
 from deepser.member import Member
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 ONE = StageConfig("one", "shuffled", 0.5, 2, 3e-3)
 

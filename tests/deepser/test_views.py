@@ -32,7 +32,7 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.loader import FeatureRef
 from featurestore.mixing import mixed_from
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 HERE = Path(__file__).parents[1]
 REFS = (FeatureRef("first", ("layer_01", "layer_02")), FeatureRef("words", ("layer_01",)), FeatureRef("second"))
@@ -164,7 +164,7 @@ from test_views import everything
 from deepser.fit import fit_member
 from deepser.folds import plan_folds
 from featurestore.corpus.manifest import Manifest
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 d = Path(sys.argv[1]); m = Manifest.read(d / "m.csv")
 fit_member(FeatureStore.open(d / "store"), m, everything("k"), plan_folds(m, cv="fold"), d / "k",
            progress=lambda fold, done, n, what: print(fold, done, flush=True))

@@ -11,7 +11,7 @@ import pytest
 from ensemble.align import Aligned, column_names
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.format.spec import FeatureSpec
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 CLASSES = ("angry", "sad", "happy", "neutral")
 RANGE = (1.0, 7.0)

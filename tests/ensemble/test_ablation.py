@@ -19,7 +19,7 @@ from ensemble.bootstrap import MeanSums, bootstrap, compare
 from ensemble.preset_table import changes_of, members_of, preset_variants
 from ensemble.systems import from_store
 from featurestore.errors import ConfigError
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 SMALL = replace(member(), train=replace(member().train, stages=tuple(
     replace(stage, epochs=1) for stage in member().train.stages)))  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from ensemble.align import AlignmentError, load_posteriors
 from featurestore.errors import StoreError
 from featurestore.format.spec import FeatureSpec
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 
 def test_rows_follow_the_keys_whatever_order_members_were_written_in(

@@ -22,7 +22,7 @@ from ensemble.report import assessment_report, write_pictures
 from ensemble.systems import System, from_store, open_system
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ConfigError, ManifestError
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 FEW = Asked(n_resamples=50)
 

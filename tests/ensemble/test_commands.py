@@ -9,7 +9,7 @@ import pytest
 from small_corpus import medusa
 
 from featurestore.corpus.manifest import LabelScheme, Manifest
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 
 @pytest.fixture

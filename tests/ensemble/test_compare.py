@@ -23,7 +23,7 @@ from ensemble.techniques import techniques_of
 from ensemble.votes import majority_vote, soft_vote
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ConfigError
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 SHORT = MetaConfig(rounds=3, seeds=(0, 1), select="last")
 FOREST = ForestConfig(n_trees=4, n_folds=2)

@@ -19,7 +19,7 @@ from ensemble.meta import MetaClassifier
 from ensemble.votes import majority_vote, soft_vote
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError, ManifestError, StoreError
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 SHORT = MetaConfig(rounds=3, seeds=(0, 1), select="last")
 ROWS = ["m0", "m1", "m2", "m3", "majority vote", "soft vote", "meta (single)", "meta (soup)"]

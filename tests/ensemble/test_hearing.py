@@ -27,7 +27,7 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch
 from featurestore.featurize import featurize
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from small_corpus import copy_clips, medusa
 
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 REPO = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow

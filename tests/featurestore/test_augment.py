@@ -19,7 +19,7 @@ from featurestore.errors import ConfigError, ManifestError, SpecMismatch
 from featurestore.featurize import featurize
 from featurestore.mixing import check_mixing, heard, mixed_from, mixed_places, mixing_name, partners
 from featurestore.sharding import Shard
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 N = 12
 

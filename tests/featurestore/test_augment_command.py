@@ -6,7 +6,7 @@ import numpy as np
 import soundfile
 from small_corpus import ACTORS, copy_clips, medusa
 
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 
 def test_views_are_made_beside_the_clean_set(demo_corpus: Path, tmp_path: Path) -> None:

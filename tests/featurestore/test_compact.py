@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featurestore.compact import compact
 from featurestore.errors import StoreError
-from featurestore.featureset import FeatureSet
 from featurestore.format.segment_writer import SegmentWriter
 from featurestore.format.spec import FeatureSpec
-from featurestore.store import FeatureStore
+from featurestore.store.compact import compact
+from featurestore.store.feature_set import FeatureSet
+from featurestore.store.feature_store import FeatureStore
 
 SPEC = FeatureSpec("audio", "e", "none", ("l0", "l1"), 5, dtype="int8")
 

@@ -13,7 +13,7 @@ import pytest
 from crash_server import STORE_ERROR, Crashes
 from small_store import NAME, STORAGES, check, quick_directory, segments, write
 
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 Storage = tuple[str, str]
 KILLED = -signal.SIGKILL

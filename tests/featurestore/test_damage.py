@@ -17,8 +17,8 @@ from cli import app
 from featurestore.errors import StoreError
 from featurestore.format.spec import FeatureSpec
 from featurestore.rows.rowtypes import encode
-from featurestore.store import FeatureStore
-from featurestore.verify import verify_store
+from featurestore.store.feature_store import FeatureStore
+from featurestore.store.verify import verify_store
 
 Storage = tuple[str, str]
 TINY = FeatureSpec("audio", "e", "none", ("l",), 2)

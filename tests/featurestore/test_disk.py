@@ -17,8 +17,8 @@ from cli import app
 from featurestore.errors import StoreError
 from featurestore.format.spec import FeatureSpec
 from featurestore.loader import BatchLoader, FeatureRef
-from featurestore.store import FeatureStore
-from featurestore.verify import verify_store
+from featurestore.store.feature_store import FeatureStore
+from featurestore.store.verify import verify_store
 
 ROOT = Path(__file__).resolve().parents[2]
 MEDUSA = [sys.executable, "-c", "import cli; cli.main()"]
@@ -29,7 +29,7 @@ PREPARE = """
     from pathlib import Path
     from small_store import *
     from featurestore.errors import StoreError
-    from featurestore.store import FeatureStore
+    from featurestore.store.feature_store import FeatureStore
     from privileges import drop_override
     where, storage = Path(sys.argv[1]), (sys.argv[2], sys.argv[3])
     WIDE = FeatureSpec("audio", "e", "none", ("l0", "l1"), 512)
@@ -318,7 +318,7 @@ def test_a_file_that_is_cut_while_threads_read_ahead(directory: Path, storage: t
         from small_store import NAME, key
         from featurestore.errors import StoreError
         from featurestore.loader import BatchLoader, FeatureRef
-        from featurestore.store import FeatureStore
+        from featurestore.store.feature_store import FeatureStore
 
         faulthandler.enable()
         path = Path(sys.argv[1])
@@ -351,7 +351,7 @@ def test_a_file_that_is_cut_at_the_moment_of_copying(directory: Path, storage: t
         from pathlib import Path
         import cli
         from small_store import NAME, key
-        from featurestore.store import FeatureStore
+        from featurestore.store.feature_store import FeatureStore
 
         sys.argv[1:], path = ["--version"], Path(sys.argv[1])
         try:

@@ -21,7 +21,7 @@ from featurestore.engines import Job, featurize_on_devices, featurize_with_ray, 
 from featurestore.errors import ConfigError, SpecMismatch
 from featurestore.featurize import FeaturizeReport, featurize
 from featurestore.runtime.stopping import Interrupted
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 N = 24
 

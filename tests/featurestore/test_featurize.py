@@ -20,7 +20,7 @@ from featurestore.encoders import load_encoder
 from featurestore.errors import ManifestError, SpecMismatch, StoreError
 from featurestore.featurize import Encoded, Interrupted, Item, featurize, items_of, iter_encode, plan
 from featurestore.sharding import Shard
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 from featurestore.trial import check_rows, tolerances
 
 LENGTHS = {"a/../b": 9_000, "c d": 16_000, "語": 300, "e": 12_345, "f": 9_000, "g": 40_000}
@@ -271,7 +271,7 @@ def test_a_full_disk_is_not_reported_as_the_files_fault(
     def refuse(*args: Any, **options: Any) -> None:
         raise StoreError("can't be written: no space left") from OSError(28, "No space left on device")
 
-    monkeypatch.setattr("featurestore.store.FeatureWriter.append", refuse)
+    monkeypatch.setattr("featurestore.store.feature_store.FeatureWriter.append", refuse)
     with pytest.raises(StoreError, match="no space left"):
         featurize(corpus, load_encoder("logmel"), store, "mel")
 
@@ -326,7 +326,7 @@ def test_an_interrupt_while_encoding_keeps_what_is_finished(corpus: Manifest, st
 def test_an_interrupt_while_writing_waits_for_the_utterance(
     corpus: Manifest, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from featurestore.store import FeatureWriter
+    from featurestore.store.feature_store import FeatureWriter
 
     append = FeatureWriter.append
 
@@ -359,7 +359,7 @@ import os, signal
 from featurestore.encoders import load_encoder
 from featurestore.featurize import featurize
 from featurestore.corpus.manifest import Manifest
-from featurestore.store import FeatureStore, FeatureWriter
+from featurestore.store.feature_store import FeatureStore, FeatureWriter
 append, count = FeatureWriter.append, 0
 def append_then_die(self, *args, **options):
     global count

@@ -17,7 +17,7 @@ import zarr
 import featurestore
 from featurestore.format.spec import FeatureSpec
 from featurestore.rows.rowtypes import ROW_TYPES
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 FORMAT = (Path(featurestore.__file__).parent / "format" / "FORMAT.md").read_text(encoding="utf-8")
 EXAMPLE_FILES = re.findall(r"^\| `(\S+)` \| `([0-9a-f ]+)` \|", FORMAT, re.MULTILINE)

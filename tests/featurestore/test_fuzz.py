@@ -17,12 +17,12 @@ from small_store import quick_directory
 
 from benchmarks.damaged import KINDS, NAME, Stores, damage_and_read, repair
 from featurestore.errors import StoreError
-from featurestore.featureset import FeatureSet
 from featurestore.format.compression import CODECS
 from featurestore.format.segment_info import SMALL_ARRAYS, SegmentInfo
 from featurestore.format.spec import FeatureSpec
-from featurestore.store import FeatureStore
-from featurestore.verify import verify_store
+from featurestore.store.feature_set import FeatureSet
+from featurestore.store.feature_store import FeatureStore
+from featurestore.store.verify import verify_store
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = FeatureSpec("audio", "e", "none", ("l0", "l1"), 3, 50.0)

@@ -20,7 +20,6 @@ from hypothesis.extra import numpy as hnp
 from small_corpus import medusa
 
 from featurestore.errors import ConfigError, SpecMismatch, StoreError
-from featurestore.featureset import FeatureSet
 from featurestore.format.spec import FeatureSpec
 from featurestore.interchange import FORMATS
 from featurestore.interchange.base import Written
@@ -29,7 +28,8 @@ from featurestore.interchange.exporting import export_features
 from featurestore.interchange.importing import ImportReport, import_features, parse_layers
 from featurestore.interchange.names import escape, key_line, key_path, path_key, unescape
 from featurestore.runtime.stopping import Interrupted
-from featurestore.store import FeatureStore
+from featurestore.store.feature_set import FeatureSet
+from featurestore.store.feature_store import FeatureStore
 
 SPEC = FeatureSpec("audio", "wavlm-large", "sha256:00", ("layer_06", "layer_12"), 3, 50.0, "float32")
 ODD_KEYS = [

@@ -13,10 +13,10 @@ import pytest
 
 from featurestore import loader as loader_module
 from featurestore.errors import StoreError
-from featurestore.featureset import FeatureSet
 from featurestore.format.spec import FeatureSpec
 from featurestore.loader import BatchLoader, FeatureRef
-from featurestore.store import FeatureStore
+from featurestore.store.feature_set import FeatureSet
+from featurestore.store.feature_store import FeatureStore
 
 SETS = {
     "wavlm": FeatureSpec("audio", "wavlm", "none", ("layer_00", "layer_01", "layer_12"), 7),

@@ -15,7 +15,7 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.errors import ConfigError
 from featurestore.memory import GIB, RssMeter, plan_memory
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs the kernel's peak of memory")
 N, SECONDS = 32, 10
@@ -41,7 +41,7 @@ from featurestore.encoders import load_encoder
 from featurestore.featurize import featurize
 from featurestore.corpus.manifest import Manifest
 from featurestore.memory import RssMeter
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 encoder = load_encoder("tiny-hubert", device="cpu")
 encoder.encode([__import__("numpy").zeros(16_000, "f4")])
 meter = RssMeter()

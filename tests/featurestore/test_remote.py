@@ -26,13 +26,13 @@ from s3_server import S3, has_moto
 from web_server import Web
 
 from featurestore.errors import RemoteError, StoreError
-from featurestore.featureset import FeatureSet
 from featurestore.format.spec import FeatureSpec
 from featurestore.remote.mirror import Mirror
 from featurestore.remote.sparse import SparseFile
 from featurestore.remote.transfer import push
-from featurestore.store import FeatureStore
-from featurestore.verify import verify_store
+from featurestore.store.feature_set import FeatureSet
+from featurestore.store.feature_store import FeatureStore
+from featurestore.store.verify import verify_store
 
 needs_moto = pytest.mark.skipif(not has_moto(), reason="moto with flask, and s3fs, are not installed")
 SPEC = FeatureSpec("audio", "e", "none", ("l0", "l1"), 64, 50.0)
@@ -246,7 +246,7 @@ READER = """
 import sys
 from pathlib import Path
 from featurestore.remote.mirror import Mirror
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 url, cache, block, local = sys.argv[1:]
 mirror = Mirror(url, Path(cache), int(block))
 remote, expected = FeatureStore(mirror.root, mirror)["set/a"], FeatureStore.open(local)["set/a"]
@@ -464,7 +464,7 @@ class TestErrors:
                 import resource
                 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, {resource.getrlimit(resource.RLIMIT_FSIZE)[1]}))
                 from featurestore.errors import StoreError
-                from featurestore.store import FeatureStore
+                from featurestore.store.feature_store import FeatureStore
                 try:
                     FeatureStore.open({server.url!r}, cache={str(tmp_path / "cache")!r})["set/a"].array("u5")
                 except StoreError as error:

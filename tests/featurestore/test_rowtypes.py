@@ -12,7 +12,7 @@ from featurestore.errors import StoreError
 from featurestore.format.spec import FeatureSpec
 from featurestore.rows.kernels import decode_rows, pool_rows
 from featurestore.rows.rowtypes import ROW_TYPES, encode, first_bad_row
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 BFLOAT16, INT8 = ROW_TYPES["bfloat16"], ROW_TYPES["int8"]
 

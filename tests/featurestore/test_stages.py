@@ -12,7 +12,7 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.featurize import featurize
 from featurestore.runtime.stage_clock import STAGES, StageClock, measured, padded_batch, stage
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 
 def test_seconds_are_summed_over_threads_and_only_while_measured() -> None:

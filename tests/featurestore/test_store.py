@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from featurestore.errors import SpecMismatch, StoreError
-from featurestore.featureset import FeatureSet
 from featurestore.format.segment_info import SMALL_ARRAYS, content_name
 from featurestore.format.spec import FeatureSpec
-from featurestore.store import FeatureStore
+from featurestore.store.feature_set import FeatureSet
+from featurestore.store.feature_store import FeatureStore
 
 SPEC = FeatureSpec("audio", "wavlm-large", "sha256:00", ("layer_06", "layer_12"), 4, 50.0)
 ODD_KEYS = [
@@ -268,7 +268,7 @@ class TestReading:
 
     def test_colliding_hashes_are_told_apart(self, store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("featurestore.format.segment_writer.hash_key", lambda key: len(key))
-        monkeypatch.setattr("featurestore.keyindex.hash_key", lambda key: len(key))
+        monkeypatch.setattr("featurestore.store.key_index.hash_key", lambda key: len(key))
         data = utterances(30)
         features = fill(store, "a", data, segment_bytes=500)
         assert len(features.segments) > 1

@@ -16,7 +16,7 @@ from featurestore.errors import StoreError
 from featurestore.format.spec import FeatureSpec
 from featurestore.loader import BatchLoader, FeatureRef
 from featurestore.rows.packed import Packed
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 from featurestore.torch_loader import (
     FeatureDataset,
     TensorLoader,

@@ -36,7 +36,7 @@ from featurestore.encoders import load_encoder
 from featurestore.errors import ConfigError, EncoderError, ManifestError, TranscriptError
 from featurestore.featurize import featurize, items_of
 from featurestore.runtime.stopping import Interrupted
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 REPO = Path(__file__).resolve().parents[2]
 LENGTHS_S = {"a/../b": 3.0, "c d": 1.0, "語": 0.3, "e": 2.0, "f": 0.005, "g": 0.05}

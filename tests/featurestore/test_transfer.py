@@ -19,11 +19,11 @@ from small_corpus import medusa
 from web_server import Web
 
 from featurestore.errors import SpecMismatch, StoreError
-from featurestore.featureset import FeatureSet
 from featurestore.format.spec import FeatureSpec
 from featurestore.remote.transfer import pull, push
-from featurestore.store import FeatureStore
-from featurestore.verify import verify_store
+from featurestore.store.feature_set import FeatureSet
+from featurestore.store.feature_store import FeatureStore
+from featurestore.store.verify import verify_store
 
 SPEC = FeatureSpec("audio", "e", "none", ("l0", "l1"), 64, 50.0)
 STORAGES = [("zarr", ""), ("hdf5", ""), ("zarr", "zstd"), ("hdf5", "gzip")]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from featurestore.format.spec import FeatureSpec
-from featurestore.store import FeatureStore
+from featurestore.store.feature_store import FeatureStore
 
 KEYS = ["first", "no rows", "a/b", "話者", "last"]
 LENGTHS = [3, 0, 1, 700, 2]

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurestore.errors import RemoteError, StoreError
-from featurestore.featureset import FeatureSet, set_metadata
 from featurestore.format.compression import check_storage
 from featurestore.format.files import LOCAL, Files, url_of
 from featurestore.format.segment import Segment, is_segment_name
@@ -28,12 +27,13 @@ from featurestore.format.zarr3 import (
     sync_directory,
     write_once,
 )
-from featurestore.keyindex import encode_key
 from featurestore.rows.packed import Packed
 from featurestore.rows.rowtypes import encode, first_bad_row
+from featurestore.store.feature_set import FeatureSet, set_metadata
+from featurestore.store.key_index import encode_key
 
 if TYPE_CHECKING:
-    from featurestore.compact import CompactReport
+    from featurestore.store.compact import CompactReport
 
 __all__ = ["FeatureSet", "FeatureStore", "FeatureWriter", "Packed"]
 
@@ -193,7 +193,7 @@ class FeatureStore:
 
     def compact(self, name: str, **options: Any) -> "CompactReport":
         """Merge a set's small segments while others read and write; the options are those of `compact.compact`."""
-        from featurestore.compact import compact
+        from featurestore.store.compact import compact
 
         if self._files.remote:
             raise StoreError(f"{self.path} mirrors a remote store, which is read-only: compact locally, and push.")
@@ -204,7 +204,7 @@ class FeatureStore:
 
         All of such a segment's utterances go with it: encode (or import) again to fill them in.
         """
-        from featurestore.compact import remove_segment
+        from featurestore.store.compact import remove_segment
 
         if self._files.remote:
             raise StoreError(f"{self.path} mirrors a remote store, which is read-only.")

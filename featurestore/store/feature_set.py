@@ -14,9 +14,9 @@ from featurestore.format.segment import Segment, is_segment_name
 from featurestore.format.segment_info import read_group
 from featurestore.format.spec import FeatureSpec
 from featurestore.format.zarr3 import group_metadata, json_bytes
-from featurestore.keyindex import KeyIndex
 from featurestore.rows.packed import Packed
-from featurestore.snapshot import Snapshot
+from featurestore.store.key_index import KeyIndex
+from featurestore.store.snapshot import Snapshot
 
 SET_VERSION = 1
 # Below this mean size of an utterance, one vectorised take per segment beats one copy per utterance.

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from featurestore.errors import SegmentGone, StoreError
-from featurestore.featureset import FeatureSet
 from featurestore.format.segment import Segment, row_checksum
 from featurestore.format.segment_writer import TEMPORARY_PREFIX, SegmentWriter, remove_stale
 from featurestore.format.zarr3 import sync_directory
+from featurestore.store.feature_set import FeatureSet
 
 SEGMENT_BYTES = 1 << 30
 # How often to begin again when segments that are being merged are gone.

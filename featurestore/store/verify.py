@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.errors import StoreError
-from featurestore.featureset import FeatureSet
 from featurestore.format.files import LOCAL
 from featurestore.format.segment import PATTERNS
 from featurestore.format.segment_info import read_group
 from featurestore.format.spec import check_set_name
 from featurestore.format.zarr3 import group_metadata, json_bytes
-from featurestore.store import STORE_VERSION, FeatureStore, set_names
+from featurestore.store.feature_set import FeatureSet
+from featurestore.store.feature_store import STORE_VERSION, FeatureStore, set_names
 
 Found = Iterator[tuple[str, list[str]]]
 

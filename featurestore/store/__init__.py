@@ -1,0 +1,1 @@
+"""Feature sets made of segments: open, write, look up, compact and verify them."""
