@@ -11,8 +11,8 @@ from typer import Argument
 from featurestore.terminal import StoreOption, console, reads, say, told_bytes, writes
 
 if TYPE_CHECKING:
-    from featurestore.remote.transfer import Copied
-    from featurestore.remote.transfer_target import Progress as Told
+    from featurestore.transfer.copy import Copied
+    from featurestore.transfer.targets import Progress as Told
 
 UrlArgument = Annotated[str, Argument(metavar="URL", help="s3://, gcs://, https://, ...; or a directory.")]
 NamesArgument = Annotated[list[str] | None, Argument(metavar="[NAME]...", help="Feature sets; default: all.")]
@@ -30,7 +30,7 @@ def store_push(
 
     Example: `medusa store push s3://bucket/features wavlm-large`
     """
-    from featurestore.remote.transfer import push
+    from featurestore.transfer.copy import push
 
     with _bytes_bar() as show:
         copied = push(store, url, names or None, verify=not no_verify, prune=prune, progress=show)
@@ -47,7 +47,7 @@ def store_pull(
 
     Example: `medusa store pull s3://bucket/features wavlm-large -s store`
     """
-    from featurestore.remote.transfer import pull
+    from featurestore.transfer.copy import pull
 
     with _bytes_bar() as show:
         copied = pull(url, store, names or None, verify=not no_verify, progress=show)

@@ -29,10 +29,10 @@ from featurestore.errors import RemoteError, StoreError
 from featurestore.format.spec import FeatureSpec
 from featurestore.remote.mirror import Mirror
 from featurestore.remote.sparse import SparseFile
-from featurestore.remote.transfer import push
 from featurestore.store.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
 from featurestore.store.verify import verify_store
+from featurestore.transfer.copy import push
 
 needs_moto = pytest.mark.skipif(not has_moto(), reason="moto with flask, and s3fs, are not installed")
 SPEC = FeatureSpec("audio", "e", "none", ("l0", "l1"), 64, 50.0)

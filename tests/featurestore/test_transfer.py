@@ -20,10 +20,10 @@ from web_server import Web
 
 from featurestore.errors import SpecMismatch, StoreError
 from featurestore.format.spec import FeatureSpec
-from featurestore.remote.transfer import pull, push
 from featurestore.store.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
 from featurestore.store.verify import verify_store
+from featurestore.transfer.copy import pull, push
 
 SPEC = FeatureSpec("audio", "e", "none", ("l0", "l1"), 64, 50.0)
 STORAGES = [("zarr", ""), ("hdf5", ""), ("zarr", "zstd"), ("hdf5", "gzip")]
@@ -216,7 +216,7 @@ class TestInterrupted:
         write(tmp_path / "here", "h5", storage=("hdf5", ""))
         rng = random.Random(0)
         code = (
-            "import sys; from featurestore.remote.transfer import pull; print('begun', flush=True); pull(*sys.argv[1:])"
+            "import sys; from featurestore.transfer.copy import pull; print('begun', flush=True); pull(*sys.argv[1:])"
         )
         with ExitStack() as stack:
             web = stack.enter_context(Web(tmp_path / "here", tmp_path / "log", "--pause=0.01"))
@@ -284,7 +284,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
         import resource, sys
         resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, resource.RLIM_INFINITY))
         from featurestore.errors import StoreError
-        from featurestore.remote.transfer import pull
+        from featurestore.transfer.copy import pull
         try:
             pull(*sys.argv[1:])
         except StoreError as error:

@@ -20,7 +20,9 @@ from featurestore.format.segment_info import SegmentInfo
 from featurestore.format.spec import FeatureSpec, check_set_name
 from featurestore.format.zarr3 import chunk_file
 from featurestore.remote.access import RemoteDirectory
-from featurestore.remote.transfer_target import (
+from featurestore.store.feature_set import SET_VERSION
+from featurestore.store.feature_store import FeatureStore
+from featurestore.transfer.targets import (
     Count,
     LocalTarget,
     Plan,
@@ -32,8 +34,6 @@ from featurestore.remote.transfer_target import (
     groups_above,
     is_whole,
 )
-from featurestore.store.feature_set import SET_VERSION
-from featurestore.store.feature_store import FeatureStore
 
 N_THREADS = 8
 
