@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore.augment import view_pairs, without_view
+from featurestore.augment.mixing import check_mixing, mixed_places, mixing_name
+from featurestore.augment.views import view_pairs, without_view
 from featurestore.errors import ConfigError
 from featurestore.loader import FeatureRef
-from featurestore.mixing import check_mixing, mixed_places, mixing_name
 from featurestore.rowreader import Buffer, RowReader
 from featurestore.rows.packed import Packed
 from featurestore.store.feature_store import FeatureStore

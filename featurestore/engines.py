@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from featurestore.augment import View
+from featurestore.augment.views import View
 from featurestore.errors import ConfigError, EncoderError
 from featurestore.featurize import FeaturizeReport, featurize
 from featurestore.runtime.stopping import Interrupted, StopSignals
@@ -40,9 +40,9 @@ class Job:
 
     def run(self, shard: Shard, device: str, progress: Progress | None = None) -> FeaturizeReport:
         """Encode one part in this process."""
+        from featurestore.augment.mixing import heard
         from featurestore.corpus.manifest import Manifest
         from featurestore.encoders import load_encoder
-        from featurestore.mixing import heard
         from featurestore.store.feature_store import FeatureStore
 
         manifest, store = Manifest.read(self.manifest), FeatureStore.open_or_create(self.store)

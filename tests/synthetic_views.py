@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from featurestore.augment import parse_views
+from featurestore.augment.mixing import heard, mixed_from
+from featurestore.augment.views import parse_views
 from featurestore.corpus.manifest import Manifest
 from featurestore.format.spec import FeatureSpec
-from featurestore.mixing import heard, mixed_from
 from featurestore.store.feature_store import FeatureStore
 
 LABELS = ("mix1", "noise1", "noise2")

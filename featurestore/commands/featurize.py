@@ -28,7 +28,7 @@ from featurestore.terminal import (
 
 if TYPE_CHECKING:
     from featurestore.asr.transcripts import Transcripts
-    from featurestore.augment import View
+    from featurestore.augment.views import View
     from featurestore.corpus.manifest import Manifest
     from featurestore.encoders.base import Encoder
     from featurestore.engines import Job
@@ -92,7 +92,8 @@ def featurize(
     Example: `medusa featurize --encoder wavlm-large --layers 6,12,24 -m corpus.csv -s store`
     """
     from featurestore.asr.transcripts import Transcripts
-    from featurestore.augment import parse_views
+    from featurestore.augment.mixing import heard
+    from featurestore.augment.views import parse_views
     from featurestore.corpus.manifest import Manifest
     from featurestore.encoders import ENCODERS, load_encoder
     from featurestore.encoders.load import label_of
@@ -100,7 +101,6 @@ def featurize(
     from featurestore.featurize import Interrupted
     from featurestore.featurize import featurize as run
     from featurestore.featurize import plan as plan_run
-    from featurestore.mixing import heard
     from featurestore.sharding import Shard
     from featurestore.store.feature_store import FeatureStore
 

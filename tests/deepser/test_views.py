@@ -27,11 +27,11 @@ from deepser.processes import World
 from deepser.targets import Targets
 from deepser.together import sharing
 from deepser.views import Views, by_view, resolve_views
-from featurestore.augment import parse_views
+from featurestore.augment.mixing import mixed_from
+from featurestore.augment.views import parse_views
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.loader import FeatureRef
-from featurestore.mixing import mixed_from
 from featurestore.store.feature_store import FeatureStore
 
 HERE = Path(__file__).parents[1]

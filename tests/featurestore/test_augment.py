@@ -9,15 +9,15 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurestore import signals
 from featurestore.audio import SAMPLE_RATE_HZ, decode, duration_s
-from featurestore.augment import Heard, View, parse_views, view_pairs, without_view
+from featurestore.augment import signals
+from featurestore.augment.mixing import check_mixing, heard, mixed_from, mixed_places, mixing_name, partners
+from featurestore.augment.views import Heard, View, parse_views, view_pairs, without_view
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.engines import Job
 from featurestore.errors import ConfigError, ManifestError, SpecMismatch
 from featurestore.featurize import featurize
-from featurestore.mixing import check_mixing, heard, mixed_from, mixed_places, mixing_name, partners
 from featurestore.sharding import Shard
 from featurestore.store.feature_store import FeatureStore
 

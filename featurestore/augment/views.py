@@ -17,10 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from featurestore.audio import SAMPLE_RATE_HZ, decode, duration_s
-from featurestore.encoders.base import Encoder
-from featurestore.errors import AudioError, ConfigError
-from featurestore.format.spec import FeatureSpec
-from featurestore.signals import (
+from featurestore.augment.signals import (
     coloured_noise,
     excerpt,
     in_room,
@@ -30,6 +27,9 @@ from featurestore.signals import (
     with_gain,
     with_noise,
 )
+from featurestore.encoders.base import Encoder
+from featurestore.errors import AudioError, ConfigError
+from featurestore.format.spec import FeatureSpec
 
 VERSION = 1  # raised when the same draw gives other samples
 PREFIX = "view"  # of the pairs in FeatureSpec.extra that tell a view

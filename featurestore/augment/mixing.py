@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from featurestore.augment import Heard, View, view_pairs
+from featurestore.augment.views import Heard, View, view_pairs
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError, ManifestError, StoreError
 from featurestore.format.segment_info import hash_key
