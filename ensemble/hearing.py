@@ -76,7 +76,7 @@ class Hearing:
     ) -> tuple[Manifest, dict[str, str]]:
         """The manifest with what was heard as its text column, and by key why nothing could be heard of the others."""
         from featurestore.asr.transcribe import iter_transcribe
-        from featurestore.featurize import audio_items
+        from featurestore.featurize.run import audio_items
 
         items, without = audio_items(manifest)
         failed, texts = dict(without), {}

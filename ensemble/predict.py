@@ -17,7 +17,7 @@ from ensemble.predictions import Predictions
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import ENCODERS, Encoder, load_encoder
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch
-from featurestore.featurize import featurize
+from featurestore.featurize.run import featurize
 from featurestore.store.feature_store import FeatureStore
 
 POSTERIORS, LOGITS = 0, 1  # of what Member.predict returns

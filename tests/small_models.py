@@ -13,7 +13,7 @@ from ensemble.members import record_members
 from featurestore.corpora import read_ravdess
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
-from featurestore.featurize import featurize
+from featurestore.featurize.run import featurize
 from featurestore.store.feature_store import FeatureStore
 
 ACTORS = ("01", "04", "08")

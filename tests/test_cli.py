@@ -26,7 +26,7 @@ from featurestore.commands.featurize import featurize as featurize_command
 from featurestore.corpora import CORPORA
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
-from featurestore.featurize import featurize
+from featurestore.featurize.run import featurize
 from featurestore.store.feature_store import FeatureStore
 
 REPO = Path(__file__).resolve().parents[1]

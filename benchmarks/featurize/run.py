@@ -25,7 +25,7 @@ from featurestore.encoders import ENCODERS, load_encoder
 from featurestore.encoders.base import Encoder
 from featurestore.encoders.weights import find_weights
 from featurestore.errors import ConfigError
-from featurestore.featurize import featurize
+from featurestore.featurize.run import featurize
 from featurestore.runtime.stage_clock import StageClock, measured
 from featurestore.store.feature_store import FeatureStore
 

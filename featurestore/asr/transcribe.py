@@ -17,9 +17,9 @@ from featurestore.asr.transcript_source import Transcript
 from featurestore.asr.transcript_writer import TranscriptWriter
 from featurestore.audio import SAMPLE_RATE_HZ, decode, duration_s
 from featurestore.errors import AudioError
-from featurestore.featurize import audio_items, provenance
+from featurestore.featurize.run import audio_items, provenance
+from featurestore.featurize.stream import Item, Pool, outcome
 from featurestore.runtime.stopping import StopSignals
-from featurestore.stream import Item, Pool, outcome
 
 if TYPE_CHECKING:
     from featurestore.corpus.manifest import Manifest

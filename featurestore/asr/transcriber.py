@@ -25,7 +25,7 @@ from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.encoders.base import check_choice, pick_device
 from featurestore.encoders.openai_checkpoint import file_identity
 from featurestore.errors import ConfigError, EncoderError
-from featurestore.stream import free_device_memory, out_of_memory
+from featurestore.featurize.stream import free_device_memory, out_of_memory
 
 if TYPE_CHECKING:
     import torch

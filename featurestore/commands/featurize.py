@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from featurestore.augment.views import View
     from featurestore.corpus.manifest import Manifest
     from featurestore.encoders.base import Encoder
-    from featurestore.engines import Job
-    from featurestore.featurize import FeaturizePlan, FeaturizeReport
+    from featurestore.featurize.engines import Job
+    from featurestore.featurize.run import FeaturizePlan, FeaturizeReport
     from featurestore.store.feature_store import FeatureStore
 
 TRIAL_S = 2.0  # of a dry run
@@ -97,11 +97,11 @@ def featurize(
     from featurestore.corpus.manifest import Manifest
     from featurestore.encoders import ENCODERS, load_encoder
     from featurestore.encoders.load import label_of
-    from featurestore.engines import Job
-    from featurestore.featurize import Interrupted
-    from featurestore.featurize import featurize as run
-    from featurestore.featurize import plan as plan_run
-    from featurestore.sharding import Shard
+    from featurestore.featurize.engines import Job
+    from featurestore.featurize.run import Interrupted
+    from featurestore.featurize.run import featurize as run
+    from featurestore.featurize.run import plan as plan_run
+    from featurestore.featurize.sharding import Shard
     from featurestore.store.feature_store import FeatureStore
 
     if augment is None and (views != 1 or noise or rooms):
@@ -185,7 +185,7 @@ def _with_rate(show: Show) -> Callable[[int, int, float], None]:
 
 def _spread(job: "Job", n: int, devices: str | None, engine: str | None, parts: int, device: str) -> Failures:
     """Encode with several processes, and say what they did together; what failed."""
-    from featurestore.engines import featurize_on_devices, featurize_with_ray, visible_devices
+    from featurestore.featurize.engines import featurize_on_devices, featurize_with_ray, visible_devices
     from featurestore.runtime.stopping import Interrupted
 
     if engine not in (None, "ray") or (engine and devices):
@@ -224,8 +224,8 @@ def _check(
     """Print what a check found; failed are rows that depend on their batch, or aren't those that are stored."""
     from rich.table import Table
 
-    from featurestore.featurize import items_of
-    from featurestore.trial import check_rows, tolerances
+    from featurestore.featurize.run import items_of
+    from featurestore.featurize.trial import check_rows, tolerances
 
     items, failed = items_of(manifest, encoder, transcripts=transcripts)
     stored = store[name] if store is not None and name in store else None

@@ -26,7 +26,7 @@ from featurestore.corpora import read_ravdess
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch
-from featurestore.featurize import featurize
+from featurestore.featurize.run import featurize
 from featurestore.store.feature_store import FeatureStore
 
 

@@ -22,7 +22,7 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.encoders.base import LayerChoice
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch
-from featurestore.featurize import featurize
+from featurestore.featurize.run import featurize
 from featurestore.store.feature_store import FeatureStore
 
 

@@ -15,10 +15,10 @@ from featurestore.augment.mixing import check_mixing, heard, mixed_from, mixed_p
 from featurestore.augment.views import Heard, View, parse_views, view_pairs, without_view
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
-from featurestore.engines import Job
 from featurestore.errors import ConfigError, ManifestError, SpecMismatch
-from featurestore.featurize import featurize
-from featurestore.sharding import Shard
+from featurestore.featurize.engines import Job
+from featurestore.featurize.run import featurize
+from featurestore.featurize.sharding import Shard
 from featurestore.store.feature_store import FeatureStore
 
 N = 12

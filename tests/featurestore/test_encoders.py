@@ -340,7 +340,7 @@ def test_every_length_from_20_ms_to_40_s_has_the_stated_number_of_frames(load: C
 def test_ten_minutes_in_one_file_take_the_memory_of_a_window_and_of_the_rows(
     load: Callable[..., Any], name: str
 ) -> None:
-    from featurestore.memory import RssMeter
+    from featurestore.featurize.memory import RssMeter
 
     encoder = load(name, layers="last", **({"window": "short"} if name == "whisper-80" else {}))
     waveform = noise(16_000 * 600)[0]
@@ -761,7 +761,7 @@ def test_all_known_names_have_a_family_and_a_place() -> None:
 def test_logmel_needs_no_torch() -> None:
     code = (
         "import sys; from featurestore.encoders import load_encoder; e = load_encoder('logmel');"
-        "import numpy; e.encode([numpy.zeros(1600, 'f4')]); import featurestore.featurize;"
+        "import numpy; e.encode([numpy.zeros(1600, 'f4')]); import featurestore.featurize.run;"
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,9 +17,9 @@ from featurestore.asr.transcript_source import Transcript
 from featurestore.asr.transcripts import Transcripts
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
-from featurestore.engines import Job, featurize_on_devices, featurize_with_ray, visible_devices
 from featurestore.errors import ConfigError, SpecMismatch
-from featurestore.featurize import FeaturizeReport, featurize
+from featurestore.featurize.engines import Job, featurize_on_devices, featurize_with_ray, visible_devices
+from featurestore.featurize.run import FeaturizeReport, featurize
 from featurestore.runtime.stopping import Interrupted
 from featurestore.store.feature_store import FeatureStore
 

@@ -18,10 +18,10 @@ import soundfile
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.errors import ManifestError, SpecMismatch, StoreError
-from featurestore.featurize import Encoded, Interrupted, Item, featurize, items_of, iter_encode, plan
-from featurestore.sharding import Shard
+from featurestore.featurize.run import Encoded, Interrupted, Item, featurize, items_of, iter_encode, plan
+from featurestore.featurize.sharding import Shard
+from featurestore.featurize.trial import check_rows, tolerances
 from featurestore.store.feature_store import FeatureStore
-from featurestore.trial import check_rows, tolerances
 
 LENGTHS = {"a/../b": 9_000, "c d": 16_000, "語": 300, "e": 12_345, "f": 9_000, "g": 40_000}
 
@@ -357,7 +357,7 @@ def test_a_killed_run_loses_no_committed_segment_and_the_next_one_finishes(
     code = f"""
 import os, signal
 from featurestore.encoders import load_encoder
-from featurestore.featurize import featurize
+from featurestore.featurize.run import featurize
 from featurestore.corpus.manifest import Manifest
 from featurestore.store.feature_store import FeatureStore, FeatureWriter
 append, count = FeatureWriter.append, 0
@@ -383,7 +383,7 @@ featurize(manifest, load_encoder("logmel"), FeatureStore.open({str(store.path)!r
 def test_what_a_kill_can_cost_is_bounded_where_rows_are_small(
     corpus: Manifest, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("featurestore.featurize.COMMIT_AUDIO_S", 2.0)
+    monkeypatch.setattr("featurestore.featurize.run.COMMIT_AUDIO_S", 2.0)
     pooled = load_encoder("logmel", pool="mean")
     assert featurize(corpus, pooled, store, "mel").done == 6
     # Longest first: 2.5 s; 1.5 and 1 s; the rest is 1.1 s.

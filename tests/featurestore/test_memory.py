@@ -14,7 +14,7 @@ import soundfile
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.errors import ConfigError
-from featurestore.memory import GIB, RssMeter, plan_memory
+from featurestore.featurize.memory import GIB, RssMeter, plan_memory
 from featurestore.store.feature_store import FeatureStore
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs the kernel's peak of memory")
@@ -38,9 +38,9 @@ def run(corpus: Path, store: Path, before: str = "", **options: object) -> dict[
     code = f"""
 import json, os, resource
 from featurestore.encoders import load_encoder
-from featurestore.featurize import featurize
+from featurestore.featurize.run import featurize
 from featurestore.corpus.manifest import Manifest
-from featurestore.memory import RssMeter
+from featurestore.featurize.memory import RssMeter
 from featurestore.store.feature_store import FeatureStore
 encoder = load_encoder("tiny-hubert", device="cpu")
 encoder.encode([__import__("numpy").zeros(16_000, "f4")])

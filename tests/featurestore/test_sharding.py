@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featurestore.errors import ConfigError
-from featurestore.sharding import Shard
+from featurestore.featurize.sharding import Shard
 
 
 @given(st.lists(st.floats(0, 100), max_size=60), st.integers(1, 9), st.randoms())

@@ -34,7 +34,7 @@ from featurestore.audio import decode
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.errors import ConfigError, EncoderError, ManifestError, TranscriptError
-from featurestore.featurize import featurize, items_of
+from featurestore.featurize.run import featurize, items_of
 from featurestore.runtime.stopping import Interrupted
 from featurestore.store.feature_store import FeatureStore
 

@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from featurestore.stream import Encoded
-from featurestore.writing import WriterThread
+from featurestore.featurize.stream import Encoded
+from featurestore.featurize.writer_thread import WriterThread
 
 
 def utterance(i: int, n_rows: int = 1) -> Encoded:

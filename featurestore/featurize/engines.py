@@ -16,9 +16,9 @@ from typing import Any
 
 from featurestore.augment.views import View
 from featurestore.errors import ConfigError, EncoderError
-from featurestore.featurize import FeaturizeReport, featurize
+from featurestore.featurize.run import FeaturizeReport, featurize
+from featurestore.featurize.sharding import Shard
 from featurestore.runtime.stopping import Interrupted, StopSignals
-from featurestore.sharding import Shard
 
 MAX_STARTS = 3  # of a process for one part
 STOP_S = 60.0  # for Ray's tasks to commit after a stop

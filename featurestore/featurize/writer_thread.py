@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
-from featurestore.stream import Encoded
+from featurestore.featurize.stream import Encoded
 
 QUEUE_BYTES = 64 << 20  # of rows that wait for the disk; one utterance always may
 

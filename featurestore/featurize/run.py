@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING
 from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.encoders.base import Encoder
 from featurestore.errors import ConfigError, ManifestError, StoreError
-from featurestore.memory import keep_freed_memory
+from featurestore.featurize.memory import keep_freed_memory
+from featurestore.featurize.sharding import Shard
+from featurestore.featurize.stream import Encoded, Item, iter_encode, size_of
+from featurestore.featurize.trial import seconds_for
+from featurestore.featurize.writer_thread import WriterThread
 from featurestore.runtime.stage_clock import stage
 from featurestore.runtime.stopping import Interrupted, StopSignals
-from featurestore.sharding import Shard
-from featurestore.stream import Encoded, Item, iter_encode, size_of
-from featurestore.trial import seconds_for
-from featurestore.writing import WriterThread
 
 if TYPE_CHECKING:
     from featurestore.asr.transcripts import Transcripts

@@ -22,7 +22,7 @@ from featurestore.audio import SAMPLE_RATE_HZ, decode, duration_s
 from featurestore.encoders.base import Encoder
 from featurestore.encoders.windows import batches
 from featurestore.errors import AudioError
-from featurestore.memory import plan_memory
+from featurestore.featurize.memory import plan_memory
 from featurestore.runtime.stage_clock import stage
 
 FRAMES_PER_S = 50  # of batch budgets; every audio encoder here gives 50 frames/s
