@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from featurestore.asr.transcript_source import TranscriptSource
+from featurestore.asr.source import TranscriptSource
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featurestore.asr.source import Transcript
 from featurestore.asr.transcriber import WINDOW_S, Transcriber
-from featurestore.asr.transcript_source import Transcript
-from featurestore.asr.transcript_writer import TranscriptWriter
+from featurestore.asr.writer import TranscriptWriter
 from featurestore.audio import SAMPLE_RATE_HZ, decode, duration_s
 from featurestore.errors import AudioError
 from featurestore.featurize.run import audio_items, provenance

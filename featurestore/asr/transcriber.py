@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurestore.asr.transcript_source import TranscriptSource
+from featurestore.asr.source import TranscriptSource
 from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.encoders.base import check_choice, pick_device
 from featurestore.encoders.openai_checkpoint import file_identity

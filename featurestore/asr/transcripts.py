@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from featurestore.asr.transcript_source import Transcript, TranscriptSource
+from featurestore.asr.source import Transcript, TranscriptSource
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.tables import read_table_file, write_table_file
 from featurestore.errors import TranscriptError

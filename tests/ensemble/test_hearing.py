@@ -18,9 +18,9 @@ from ensemble.hearing import Hearing, settings_of
 from ensemble.inputs import files_manifest
 from ensemble.model import Model, needed_sets
 from ensemble.predict import predict
+from featurestore.asr.source import TranscriptSource
 from featurestore.asr.transcribe import transcribe
 from featurestore.asr.transcriber import load_transcriber
-from featurestore.asr.transcript_source import TranscriptSource
 from featurestore.asr.transcripts import Transcripts
 from featurestore.corpora import read_ravdess
 from featurestore.corpus.manifest import Manifest

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from small_text_encoder import save_text_encoder
 
-from featurestore.asr.transcript_source import Transcript
+from featurestore.asr.source import Transcript
 from featurestore.asr.transcripts import Transcripts
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder

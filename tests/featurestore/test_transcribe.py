@@ -25,11 +25,11 @@ from small_corpus import medusa
 from small_text_encoder import save_text_encoder
 from small_whisper import save_whisper
 
+from featurestore.asr.source import Transcript, TranscriptSource
 from featurestore.asr.transcribe import transcribe
 from featurestore.asr.transcriber import Heard, Transcriber, halve, load_transcriber
-from featurestore.asr.transcript_source import Transcript, TranscriptSource
-from featurestore.asr.transcript_writer import TranscriptWriter
 from featurestore.asr.transcripts import COLUMNS, Transcripts, journal_path, source_path
+from featurestore.asr.writer import TranscriptWriter
 from featurestore.audio import decode
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from featurestore.asr.transcript_source import Transcript, TranscriptSource
+from featurestore.asr.source import Transcript, TranscriptSource
 from featurestore.asr.transcripts import Transcripts, journal_path, parse_journal, read_source, read_table, source_path
 from featurestore.corpus.tables import replace_file
 from featurestore.errors import TranscriptError
