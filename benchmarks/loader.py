@@ -23,9 +23,9 @@ from torch.utils.data import DataLoader
 
 from benchmarks.io.ours import NAME, write_store
 from benchmarks.io.rows import Rows, Shape
-from featurestore.loader import BatchLoader, FeatureRef
+from featurestore.loaders.batch_loader import BatchLoader, FeatureRef
+from featurestore.loaders.torch import FeatureDataset, TensorLoader, collate
 from featurestore.store.feature_store import FeatureStore
-from featurestore.torch_loader import FeatureDataset, TensorLoader, collate
 
 REF = FeatureRef(NAME)
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from deepser.targets import Targets
 from deepser.views import ClipReader, Views, is_audio, view_name
-from featurestore.loader import BatchLoader, FeatureRef
+from featurestore.loaders.batch_loader import BatchLoader, FeatureRef
+from featurestore.loaders.torch import TensorLoader
 from featurestore.store.feature_store import FeatureStore
-from featurestore.torch_loader import TensorLoader
 
 Indices = NDArray[np.int64]
 Rows = list[tuple[Tensor, Tensor]]  # per feature set: values (L, sum T, D) float32, offsets (B + 1,) int64

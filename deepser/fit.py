@@ -29,7 +29,7 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import group_folds, speaker_groups
 from featurestore.corpus.tables import replace_file
 from featurestore.errors import ConfigError, ManifestError
-from featurestore.loader import FeatureRef
+from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.store.feature_store import FeatureStore
 
 # Below this width one CPU thread is the faster: at d = 96 an epoch of the demo took 0.38 s on one, 0.80 s on two.

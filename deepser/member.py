@@ -17,7 +17,7 @@ from deepser.device import pick_device
 from deepser.networks.network import Network
 from deepser.targets import Targets
 from featurestore.errors import ConfigError
-from featurestore.loader import FeatureRef
+from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.store.feature_store import FeatureStore
 
 

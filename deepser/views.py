@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from featurestore.augment.mixing import check_mixing, mixed_places, mixing_name
 from featurestore.augment.views import view_pairs, without_view
 from featurestore.errors import ConfigError
-from featurestore.loader import FeatureRef
-from featurestore.rowreader import Buffer, RowReader
+from featurestore.loaders.batch_loader import FeatureRef
+from featurestore.loaders.row_reader import Buffer, RowReader
 from featurestore.rows.packed import Packed
 from featurestore.store.feature_store import FeatureStore
 

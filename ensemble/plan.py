@@ -15,7 +15,7 @@ from ensemble.member_list import KNOWN, of_recipe
 from ensemble.recipe import Entry, Recipe, unknown_key
 from featurestore.encoders.catalog import ENCODERS
 from featurestore.errors import ConfigError
-from featurestore.loader import FeatureRef
+from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.store.feature_store import FeatureStore
 
 # Options that say how to compute, not what: a run that was begun on one machine goes on where they differ.

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
         StoreError as StoreError,
     )
     from featurestore.format.spec import FeatureSpec as FeatureSpec
-    from featurestore.loader import BatchLoader as BatchLoader
-    from featurestore.loader import FeatureRef as FeatureRef
+    from featurestore.loaders.batch_loader import BatchLoader as BatchLoader
+    from featurestore.loaders.batch_loader import FeatureRef as FeatureRef
     from featurestore.rows.packed import Packed as Packed
     from featurestore.store.feature_set import FeatureSet as FeatureSet
     from featurestore.store.feature_store import FeatureStore as FeatureStore
@@ -51,8 +51,8 @@ _HOME = {
     "StoreError": "errors",
     "FeatureSet": "store.feature_set",
     "Packed": "rows.packed",
-    "BatchLoader": "loader",
-    "FeatureRef": "loader",
+    "BatchLoader": "loaders.batch_loader",
+    "FeatureRef": "loaders.batch_loader",
     "LabelScheme": "corpus.manifest",
     "Manifest": "corpus.manifest",
     "FeatureSpec": "format.spec",

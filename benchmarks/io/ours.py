@@ -12,7 +12,7 @@ from benchmarks.io.rows import FRAME_RATE_HZ, Batch, Rows
 from benchmarks.io.ways import FLOOR, OURS, Place, Reader, Way, nothing, per_thread
 from featurestore.format.spec import FeatureSpec
 from featurestore.format.zarr3 import chunk_file
-from featurestore.loader import ANNOUNCED_BATCHES, BatchLoader, FeatureRef
+from featurestore.loaders.batch_loader import ANNOUNCED_BATCHES, BatchLoader, FeatureRef
 from featurestore.store.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
 

@@ -22,7 +22,7 @@ from deepser import trainer
 from deepser.data import TrainingData
 from deepser.device import pick_device, resolve_precision
 from deepser.networks.network import Network
-from featurestore.loader import FeatureRef
+from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.store.feature_store import FeatureStore
 
 SAMPLED_EVERY_S = 0.05

@@ -26,7 +26,7 @@ from deepser.together import SharedReader, sharing
 from deepser.trainer import train_together
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
-from featurestore.loader import FeatureRef
+from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.store.feature_store import FeatureStore
 
 HERE = Path(__file__).parents[1]

@@ -18,7 +18,7 @@ from deepser.folds import FoldPlan, plan_folds
 from deepser.together import sharing
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
-from featurestore.rowreader import RowReader
+from featurestore.loaders.row_reader import RowReader
 from featurestore.store.feature_store import FeatureStore
 
 STAGES = (StageConfig("a", "shuffled", 0.5, 3, 3e-3), StageConfig("b", "balanced", 0.0, 2, 1e-3))

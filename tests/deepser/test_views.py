@@ -31,7 +31,7 @@ from featurestore.augment.mixing import mixed_from
 from featurestore.augment.views import parse_views
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
-from featurestore.loader import FeatureRef
+from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.store.feature_store import FeatureStore
 
 HERE = Path(__file__).parents[1]

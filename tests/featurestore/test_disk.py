@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from cli import app
 from featurestore.errors import StoreError
 from featurestore.format.spec import FeatureSpec
-from featurestore.loader import BatchLoader, FeatureRef
+from featurestore.loaders.batch_loader import BatchLoader, FeatureRef
 from featurestore.store.feature_store import FeatureStore
 from featurestore.store.verify import verify_store
 
@@ -317,7 +317,7 @@ def test_a_file_that_is_cut_while_threads_read_ahead(directory: Path, storage: t
         from pathlib import Path
         from small_store import NAME, key
         from featurestore.errors import StoreError
-        from featurestore.loader import BatchLoader, FeatureRef
+        from featurestore.loaders.batch_loader import BatchLoader, FeatureRef
         from featurestore.store.feature_store import FeatureStore
 
         faulthandler.enable()

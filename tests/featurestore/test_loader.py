@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featurestore import loader as loader_module
 from featurestore.errors import StoreError
 from featurestore.format.spec import FeatureSpec
-from featurestore.loader import BatchLoader, FeatureRef
+from featurestore.loaders import batch_loader as loader_module
+from featurestore.loaders.batch_loader import BatchLoader, FeatureRef
 from featurestore.store.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
 

@@ -14,10 +14,8 @@ from torch.utils.data import DataLoader, default_collate, random_split
 
 from featurestore.errors import StoreError
 from featurestore.format.spec import FeatureSpec
-from featurestore.loader import BatchLoader, FeatureRef
-from featurestore.rows.packed import Packed
-from featurestore.store.feature_store import FeatureStore
-from featurestore.torch_loader import (
+from featurestore.loaders.batch_loader import BatchLoader, FeatureRef
+from featurestore.loaders.torch import (
     FeatureDataset,
     TensorLoader,
     Tensors,
@@ -27,6 +25,8 @@ from featurestore.torch_loader import (
     pad_batch,
     pinned_memory,
 )
+from featurestore.rows.packed import Packed
+from featurestore.store.feature_store import FeatureStore
 
 SETS = {
     "wavlm": FeatureSpec("audio", "wavlm", "none", ("layer_00", "layer_12"), 7),

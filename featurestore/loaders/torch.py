@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from featurestore.errors import StoreError
-from featurestore.loader import BatchLoader, FeatureRef, row_readers
-from featurestore.rowreader import Buffer
+from featurestore.loaders.batch_loader import BatchLoader, FeatureRef, row_readers
+from featurestore.loaders.row_reader import Buffer
 from featurestore.rows.packed import Packed
 from featurestore.store.feature_store import FeatureStore
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from featurestore.errors import StoreError
-from featurestore.rowreader import Buffer, Memory, Reader, RowReader
+from featurestore.loaders.row_reader import Buffer, Memory, Reader, RowReader
 from featurestore.rows.packed import Packed
 from featurestore.store.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore

@@ -1,0 +1,1 @@
+"""Batches of rows for a training loop, read ahead in threads."""
