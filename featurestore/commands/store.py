@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from featurestore.commands.interchange import store_export, store_import
-from featurestore.commands.transfer import store_pull, store_push
+from featurestore.commands.store_interchange import store_export, store_import
+from featurestore.commands.store_transfer import store_pull, store_push
 from featurestore.errors import StoreError
 from featurestore.terminal import (
     FAILED_FILES,
