@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deepser.report import new_figure, save_figure
+from deepser.scores.report import new_figure, save_figure
 from featurestore.errors import ConfigError
 
 History = list[dict[str, Any]]

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deepser import metrics
 from deepser.config import LossConfig
 from deepser.data import Indices
 from deepser.losses import total_loss
+from deepser.scores import metrics
 from deepser.targets import Targets
 from featurestore.corpus.splits import balanced_sets
 from featurestore.errors import ConfigError

@@ -16,7 +16,7 @@ import numpy as np
 from deepser.config import MemberConfig, to_dict
 from deepser.fit import fit_member
 from deepser.folds import FoldPlan
-from deepser.metrics import ScoreRow, jsonable
+from deepser.scores.metrics import ScoreRow, jsonable
 from deepser.targets import Targets
 from ensemble.assessment import scored
 from ensemble.bootstrap import Comparison, Interval, MeanSums, bootstrap, compare

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from deepser.report import TITLES, number
+from deepser.scores.report import TITLES, number
 from ensemble.ablation import Ablations, Result, Trained
 from ensemble.bootstrap import Interval
 from featurestore.terminal import told_seconds

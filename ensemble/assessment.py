@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from deepser import calibration as probabilities
-from deepser.bins import BinnedAttribute, binned
-from deepser.calibration import Calibration, SoftScores
-from deepser.metrics import Evaluation, evaluate
+from deepser.scores import calibration as probabilities
+from deepser.scores.bins import BinnedAttribute, binned
+from deepser.scores.calibration import Calibration, SoftScores
+from deepser.scores.metrics import Evaluation, evaluate
 from deepser.targets import Targets
 from ensemble.bootstrap import Comparison, Interval, Scored, bootstrap, compare
 from ensemble.evaluation import fold_names, group_names, named, scores_classes, targets_of

@@ -9,8 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from deepser.metrics import ScoreRow, Spread
-from deepser.report import SHOWN, TITLES, number
+from deepser.scores.metrics import ScoreRow, Spread
+from deepser.scores.report import SHOWN, TITLES, number
 from ensemble.model import Model, needed_sets
 from featurestore.encoders.catalog import ENCODERS
 from featurestore.errors import ConfigError

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deepser.metrics import ScoreRow, jsonable
+from deepser.scores.metrics import ScoreRow, jsonable
 from ensemble.division import divide, members_of
 from ensemble.judge import judge
 from ensemble.problem import load_problem

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from deepser.metrics import Evaluation, evaluate
+from deepser.scores.metrics import Evaluation, evaluate
 from deepser.targets import Targets
 from ensemble.align import column_names, load_posteriors
 from featurestore.corpus.manifest import Manifest

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepser.metrics import Evaluation, ScoreRow
+from deepser.scores.metrics import Evaluation, ScoreRow
 from ensemble.align import LAYERS, column_names
 from ensemble.config import Config, MetaConfig
 from ensemble.division import Division, divide, members_of

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from deepser.metrics import jsonable
+from deepser.scores.metrics import jsonable
 from ensemble.bootstrap import LEVEL, Interval, Scored, intervals, resample
 from featurestore.errors import ConfigError
 

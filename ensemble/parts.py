@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepser.metrics import Evaluation
+from deepser.scores.metrics import Evaluation
 from ensemble.assessment import Asked, Assessment, HeldOut, assess
 from ensemble.evaluation import evaluate_posteriors, posteriors_name, split_rows
 from ensemble.systems import System, from_store

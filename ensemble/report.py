@@ -8,8 +8,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from deepser.bins import BinnedAttribute
-from deepser.report import TITLES, confusion_png, evaluation_report, matrix_png, matrix_text, number, reliability_png
+from deepser.scores.bins import BinnedAttribute
+from deepser.scores.report import (
+    TITLES,
+    confusion_png,
+    evaluation_report,
+    matrix_png,
+    matrix_text,
+    number,
+    reliability_png,
+)
 from ensemble.assessment import Assessment, Calibrated
 from ensemble.bootstrap import Comparison, Interval
 from ensemble.groups import GroupTable

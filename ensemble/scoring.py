@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from deepser.metrics import Evaluation, ScoreRow, evaluate, jsonable
+from deepser.scores.metrics import Evaluation, ScoreRow, evaluate, jsonable
 from ensemble.evaluation import PREFIX, scores_classes
 from ensemble.learned import Learned
 from ensemble.problem import Problem

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepser.metrics import ccc
+from deepser.scores.metrics import ccc
 from ensemble.problem import Problem
 from ensemble.seed_training import macro_f1
 from featurestore.errors import ConfigError

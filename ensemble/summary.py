@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepser.report import TITLES, number
+from deepser.scores.report import TITLES, number
 from ensemble.card import machine, read_report, score_rows, scores_markdown, table_markdown
 from ensemble.plan import COMPARISON, Places, Step
 from ensemble.recipe import Recipe

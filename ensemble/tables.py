@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from deepser.report import TITLES, number
+from deepser.scores.report import TITLES, number
 from ensemble.compare import Comparison
 from ensemble.evaluation import PREFIX
 from ensemble.learned import Learned

@@ -60,7 +60,7 @@ def fit_meta(
 
     Example: `medusa fit-meta --seeds 6 --members m01,m02,m03 -m corpus.csv --weights-plot weights.png`
     """
-    from deepser.report import scores_table
+    from deepser.scores.report import scores_table
     from ensemble.fit import fit_ensemble
     from ensemble.members import find_members, record_members
     from ensemble.tables import learned_picture, learned_tables

@@ -147,8 +147,8 @@ def _tell(
     store: Any, manifest: "Manifest", configs: Sequence[MemberConfig], cv: str | None, runs: Path, place: Path
 ) -> None:
     from deepser.member import Member
-    from deepser.metrics import ScoreRow
-    from deepser.report import scores_table
+    from deepser.scores.metrics import ScoreRow
+    from deepser.scores.report import scores_table
     from ensemble.parts import evaluate_parts
 
     rows = []

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 
-from deepser.bins import binned
+from deepser.scores.bins import binned
 from featurestore.errors import ConfigError
 
 on_scale = st.floats(1, 7, width=32)

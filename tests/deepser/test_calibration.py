@@ -12,7 +12,7 @@ from scipy.spatial.distance import jensenshannon
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
-from deepser.calibration import (
+from deepser.scores.calibration import (
     COLDEST,
     HOTTEST,
     calibration,

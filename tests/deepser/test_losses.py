@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from deepser import metrics
 from deepser.config import LossConfig
 from deepser.losses import (
     Mix,
@@ -21,6 +20,7 @@ from deepser.losses import (
     soft_cross_entropy,
     total_loss,
 )
+from deepser.scores import metrics
 
 
 def test_stage_1_weights_follow_the_formula() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from deepser.metrics import ScoreRow, Spread, ccc, classification, concordance, evaluate
+from deepser.scores.metrics import ScoreRow, Spread, ccc, classification, concordance, evaluate
 from featurestore.errors import ConfigError, ManifestError
 
 CLASSES = ("angry", "sad", "happy", "neutral")

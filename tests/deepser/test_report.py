@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from rich.console import Console, RenderableType
 
-from deepser.calibration import calibration
-from deepser.metrics import ScoreRow, classification, evaluate
-from deepser.report import (
+from deepser.scores.calibration import calibration
+from deepser.scores.metrics import ScoreRow, classification, evaluate
+from deepser.scores.report import (
     confusion_png,
     confusion_text,
     evaluation_report,

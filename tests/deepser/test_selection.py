@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from deepser import metrics
 from deepser.config import LossConfig
 from deepser.losses import soft_cross_entropy
+from deepser.scores import metrics
 from deepser.selection import held_out_score
 from deepser.targets import Targets
 from featurestore.corpus.splits import balanced_sets

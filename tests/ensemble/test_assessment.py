@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from sklearn.metrics import f1_score
 
-from deepser.calibration import calibration, fit_temperature, scale, soft_scores
+from deepser.scores.calibration import calibration, fit_temperature, scale, soft_scores
 from deepser.targets import Targets
 from ensemble.align import AlignmentError
 from ensemble.assessment import Asked, assess

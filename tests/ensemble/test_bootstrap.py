@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepser.metrics import evaluate
+from deepser.scores.metrics import evaluate
 from ensemble import bootstrap as module
 from ensemble.bootstrap import Scored, Sums, bootstrap, compare, resample
 from featurestore.errors import ConfigError

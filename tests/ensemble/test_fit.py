@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pytest
 from sklearn.metrics import f1_score
 
-from deepser.metrics import classification
+from deepser.scores.metrics import classification
 from deepser.targets import Targets
 from ensemble.align import AlignmentError, load_posteriors
 from ensemble.config import MetaConfig

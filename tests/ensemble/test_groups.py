@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from deepser.metrics import classification
+from deepser.scores.metrics import classification
 from ensemble.bootstrap import Scored, bootstrap
 from ensemble.groups import MIN_UTTERANCES, by_group, by_speaker
 from featurestore.errors import ConfigError

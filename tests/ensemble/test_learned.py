@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
-from deepser.metrics import ccc
+from deepser.scores.metrics import ccc
 from deepser.targets import Targets
 from ensemble.config import MetaConfig
 from ensemble.learned import learned, own_weights, reliability_of

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from deepser.metrics import ccc, classification
+from deepser.scores.metrics import ccc, classification
 from deepser.targets import Targets
 from ensemble.align import Aligned, AlignmentError
 from ensemble.config import MetaConfig

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from deepser.metrics import ccc
+from deepser.scores.metrics import ccc
 from deepser.targets import Targets
 from ensemble.align import AlignmentError
 from ensemble.config import VoteConfig

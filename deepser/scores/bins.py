@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from deepser.metrics import jsonable
+from deepser.scores.metrics import jsonable
 from featurestore.errors import ConfigError
 
 N_BINS = 6  # one per unit of the usual scale from 1 to 7

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from deepser.metrics import jsonable
+from deepser.scores.metrics import jsonable
 from featurestore.errors import ConfigError, ManifestError
 
 N_BINS = 15  # Guo et al. 2017

@@ -10,8 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from deepser.calibration import Calibration
-from deepser.metrics import Classification, Evaluation, ScoreRow, Spread
+from deepser.scores.calibration import Calibration
+from deepser.scores.metrics import Classification, Evaluation, ScoreRow, Spread
 
 SHOWN = ("macro_f1", "accuracy", "uar", "mean_ccc")  # micro_f1 is the accuracy: one label, one prediction
 SHOWN_BY_FOLD = ("macro_f1", "uar", "mean_ccc")

@@ -1,0 +1,1 @@
+"""Numbers computed from predictions: counts, metrics, calibration, bins, and their report."""
