@@ -18,9 +18,9 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepser.device import one_thread
-from deepser.samplers import balanced_subset
-from deepser.targets import Targets
+from deepser.training.device import one_thread
+from deepser.training.samplers import balanced_subset
+from deepser.training.targets import Targets
 from ensemble.align import Aligned, column_names
 from ensemble.config import MetaConfig
 from ensemble.meta import MetaClassifier, prepare, to_scale

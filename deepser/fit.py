@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from deepser import trainer
-from deepser.checkpoint import load_weights, save_atomically
 from deepser.config import CLASS_SCORES, MemberConfig, TrainConfig
-from deepser.data import Indices, TrainingData
-from deepser.device import one_thread, pick_device, resolve_precision
 from deepser.folds import FoldPlan
 from deepser.member import Member, PosteriorMean
 from deepser.posteriors import check_place, is_finished, posteriors_name, write_posteriors
-from deepser.processes import World
 from deepser.rundir import open_directory, remove_directory
-from deepser.targets import Targets
-from deepser.together import SharedReader, bucket_lengths, stream_key
-from deepser.trainer import History, Job
-from deepser.views import Views, resolve_views
+from deepser.training import train as trainer
+from deepser.training.checkpoint import load_weights, save_atomically
+from deepser.training.data import Indices, TrainingData
+from deepser.training.device import one_thread, pick_device, resolve_precision
+from deepser.training.processes import World
+from deepser.training.targets import Targets
+from deepser.training.together import SharedReader, bucket_lengths, stream_key
+from deepser.training.train import History, Job
+from deepser.training.views import Views, resolve_views
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import group_folds, speaker_groups
 from featurestore.corpus.tables import replace_file

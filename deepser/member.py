@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepser import trainer
-from deepser.checkpoint import load_weights
 from deepser.config import MemberConfig, from_dict
-from deepser.data import Indices, TrainingData
-from deepser.device import pick_device
 from deepser.networks.network import Network
-from deepser.targets import Targets
+from deepser.training import train as trainer
+from deepser.training.checkpoint import load_weights
+from deepser.training.data import Indices, TrainingData
+from deepser.training.device import pick_device
+from deepser.training.targets import Targets
 from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.store.feature_store import FeatureStore

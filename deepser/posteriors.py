@@ -6,7 +6,7 @@ import numpy as np
 
 from deepser.folds import FoldPlan
 from deepser.member import Member, PosteriorMean
-from deepser.targets import Targets
+from deepser.training.targets import Targets
 from featurestore.errors import ConfigError
 from featurestore.format.spec import FeatureSpec, check_set_name
 from featurestore.store.feature_store import FeatureStore

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from deepser.config import LossConfig, MemberConfig, NetworkConfig, StageConfig, TrainConfig, from_dict, to_dict
-from deepser.views import ALL
+from deepser.training.views import ALL
 from featurestore.errors import ConfigError
 
 MEDUSA_NETWORK, MEDUSA_TRAIN = NetworkConfig(), TrainConfig()

@@ -12,8 +12,8 @@ import numpy as np
 from deepser.config import MemberConfig, from_dict, to_dict
 from deepser.folds import FoldPlan
 from deepser.member import Member
-from deepser.targets import Targets
-from deepser.views import Views
+from deepser.training.targets import Targets
+from deepser.training.views import Views
 from featurestore.corpus.tables import replace_file
 from featurestore.errors import ConfigError
 

@@ -17,7 +17,7 @@ from deepser.config import MemberConfig, to_dict
 from deepser.fit import fit_member
 from deepser.folds import FoldPlan
 from deepser.scores.metrics import ScoreRow, jsonable
-from deepser.targets import Targets
+from deepser.training.targets import Targets
 from ensemble.assessment import scored
 from ensemble.bootstrap import Comparison, Interval, MeanSums, bootstrap, compare
 from ensemble.evaluation import evaluate_posteriors

@@ -9,7 +9,7 @@ from deepser.scores import calibration as probabilities
 from deepser.scores.bins import BinnedAttribute, binned
 from deepser.scores.calibration import Calibration, SoftScores
 from deepser.scores.metrics import Evaluation, evaluate
-from deepser.targets import Targets
+from deepser.training.targets import Targets
 from ensemble.bootstrap import Comparison, Interval, Scored, bootstrap, compare
 from ensemble.evaluation import fold_names, group_names, named, scores_classes, targets_of
 from ensemble.groups import GroupTable, by_group, by_speaker

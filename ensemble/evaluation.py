@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from deepser.scores.metrics import Evaluation, evaluate
-from deepser.targets import Targets
+from deepser.training.targets import Targets
 from ensemble.align import column_names, load_posteriors
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import UNKNOWN_SPEAKERS, speaker_groups

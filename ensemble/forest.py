@@ -10,7 +10,7 @@ import torch
 from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor
 
-from deepser.targets import Targets
+from deepser.training.targets import Targets
 from ensemble.align import Aligned
 from ensemble.config import ForestConfig, joins_attributes, layer_of
 from ensemble.meta import Prediction, check_inputs, read_meta, save_meta, wrong_content

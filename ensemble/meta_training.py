@@ -7,8 +7,8 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from deepser.device import one_thread
-from deepser.targets import Targets
+from deepser.training.device import one_thread
+from deepser.training.targets import Targets
 from ensemble.align import Aligned, AlignmentError, column_names
 from ensemble.config import MetaConfig, joins_attributes
 from ensemble.meta import MetaClassifier, prepare

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepser.targets import Targets
+from deepser.training.targets import Targets
 from ensemble.align import Aligned, column_names, load_posteriors
 from ensemble.evaluation import group_names, shared_attributes, targets_of
 from featurestore.corpus.manifest import Manifest

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepser.samplers import balanced_subsets, shuffled
+from deepser.training.samplers import balanced_subsets, shuffled
 from ensemble.config import MetaConfig
 from featurestore.corpus.splits import balanced_sets
 

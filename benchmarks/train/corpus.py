@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from deepser.config import MemberConfig, NetworkConfig, StageConfig, TrainConfig
-from deepser.targets import Targets
+from deepser.training.targets import Targets
 from featurestore.errors import ConfigError
 from featurestore.format.spec import FeatureSpec
 from featurestore.store.feature_store import FeatureStore

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.train.corpus import Made
 from deepser.config import MemberConfig, NetworkConfig
-from deepser.losses import Mix, class_weights, total_loss
 from deepser.networks.network import Network
+from deepser.training.losses import Mix, class_weights, total_loss
 
 TOLERANCE = 1e-3  # float32 rounding over the layers
 

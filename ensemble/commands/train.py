@@ -110,8 +110,8 @@ def fit_deepser(
     """
     from deepser.fit import fit_members
     from deepser.folds import plan_folds
-    from deepser.processes import joined
-    from deepser.together import sharing
+    from deepser.training.processes import joined
+    from deepser.training.together import sharing
     from deepser.watch import watching
     from ensemble.member_list import Asked, members
     from featurestore.corpus.manifest import Manifest

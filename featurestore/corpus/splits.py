@@ -20,7 +20,7 @@ Indices = NDArray[np.int64]
 
 UNKNOWN_SPEAKERS = (None, "", "Unknown")
 SETS_SEPARATOR = ";"
-# Separates the random streams that share a seed; deepser.samplers has the others.
+# Separates the random streams that share a seed; deepser.training.samplers has the others.
 _FOLDS, _BALANCED_SETS = 4, (2, 3 * 7919)
 
 

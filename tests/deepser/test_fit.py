@@ -17,7 +17,7 @@ from deepser.config import MemberConfig, from_dict, to_dict
 from deepser.fit import fit_member
 from deepser.folds import plan_folds
 from deepser.member import Member
-from deepser.targets import Targets
+from deepser.training.targets import Targets
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError, ManifestError, StoreError
 from featurestore.store.feature_store import FeatureStore
@@ -57,8 +57,8 @@ def test_each_fold_is_judged_by_the_model_that_did_not_learn_it(tmp_path: Path) 
     store, manifest = corpus(tmp_path)
     plan = plan_folds(manifest, cv="fold")
     fitted = fit_member(store, manifest, member(), plan, tmp_path / "m")
-    from deepser import trainer
-    from deepser.data import TrainingData
+    from deepser.training import train as trainer
+    from deepser.training.data import TrainingData
 
     data = TrainingData(store, fitted.refs, Targets.from_manifest(manifest))
     network = fitted.new_network()

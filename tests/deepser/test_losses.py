@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from deepser.config import LossConfig
-from deepser.losses import (
+from deepser.scores import metrics
+from deepser.training.losses import (
     Mix,
     ccc_loss,
     class_weights,
@@ -20,7 +21,6 @@ from deepser.losses import (
     soft_cross_entropy,
     total_loss,
 )
-from deepser.scores import metrics
 
 
 def test_stage_1_weights_follow_the_formula() -> None:

@@ -15,7 +15,7 @@ from deepser.folds import plan_folds
 from deepser.networks.network import Network
 from deepser.presets import PRESETS, find_preset, member_config, parse_changes
 from deepser.scores import metrics
-from deepser.targets import Targets
+from deepser.training.targets import Targets
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 

@@ -15,15 +15,15 @@ from safetensors.numpy import load_file
 from synthetic_corpus import corpus, member
 
 from deepser.config import LossConfig, MemberConfig, NetworkConfig, StageConfig
-from deepser.data import TrainingData
 from deepser.fit import fit_members
 from deepser.folds import FoldPlan
 from deepser.networks.network import Network
-from deepser.processes import World, joined
-from deepser.run import Job, Run
-from deepser.targets import Targets
-from deepser.together import SharedReader, sharing
-from deepser.trainer import train_together
+from deepser.training.data import TrainingData
+from deepser.training.processes import World, joined
+from deepser.training.run import Job, Run
+from deepser.training.targets import Targets
+from deepser.training.together import SharedReader, sharing
+from deepser.training.train import train_together
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
@@ -39,8 +39,8 @@ from pathlib import Path
 sys.path[:0] = sys.argv[3:5]
 from test_processes import configs, gradients, plan_of, run_directory
 from deepser.fit import fit_members
-from deepser.processes import joined
-from deepser.together import SharedReader
+from deepser.training.processes import joined
+from deepser.training.together import SharedReader
 from featurestore.corpus.manifest import Manifest
 from featurestore.store.feature_store import FeatureStore
 

@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepser import samplers
 from deepser.config import StageConfig
-from deepser.processes import World
+from deepser.training import samplers
+from deepser.training.processes import World
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2, -1, -1])
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from deepser.config import StageConfig
-from deepser.schedule import learning_rate
+from deepser.training.schedule import learning_rate
 from featurestore.errors import ConfigError
 
 

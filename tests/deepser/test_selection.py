@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from deepser.config import LossConfig
-from deepser.losses import soft_cross_entropy
 from deepser.scores import metrics
-from deepser.selection import held_out_score
-from deepser.targets import Targets
+from deepser.training.losses import soft_cross_entropy
+from deepser.training.selection import held_out_score
+from deepser.training.targets import Targets
 from featurestore.corpus.splits import balanced_sets
 from featurestore.errors import ConfigError
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deepser.targets import Targets
+from deepser.training.targets import Targets
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.corpus.ratings import Ratings
 from featurestore.errors import ManifestError

@@ -15,7 +15,7 @@ from synthetic_corpus import corpus, member
 from deepser.config import LossConfig, MemberConfig, StageConfig, from_dict, to_dict
 from deepser.fit import fit_member, fit_members
 from deepser.folds import FoldPlan, plan_folds
-from deepser.together import sharing
+from deepser.training.together import sharing
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.loaders.row_reader import RowReader

@@ -12,11 +12,11 @@ from safetensors.numpy import load_file
 from synthetic_corpus import corpus, member
 from torch import nn
 
-from deepser.averaging import MovingAverage
 from deepser.config import LossConfig, MemberConfig, StageConfig, TrainConfig
 from deepser.fit import fit_member
 from deepser.folds import FoldPlan
 from deepser.member import Member
+from deepser.training.averaging import MovingAverage
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.store.feature_store import FeatureStore

@@ -16,17 +16,17 @@ from safetensors.numpy import load_file
 from synthetic_corpus import corpus, member
 from synthetic_views import LABELS, add_views
 
-from deepser import samplers
 from deepser.config import StageConfig, TrainConfig
-from deepser.data import TrainingData
 from deepser.fit import fit_member, fit_members
 from deepser.folds import FoldPlan, plan_folds
-from deepser.losses import confusion_factors
 from deepser.presets import PRESETS
-from deepser.processes import World
-from deepser.targets import Targets
-from deepser.together import sharing
-from deepser.views import Views, by_view, resolve_views
+from deepser.training import samplers
+from deepser.training.data import TrainingData
+from deepser.training.losses import confusion_factors
+from deepser.training.processes import World
+from deepser.training.targets import Targets
+from deepser.training.together import sharing
+from deepser.training.views import Views, by_view, resolve_views
 from featurestore.augment.mixing import mixed_from
 from featurestore.augment.views import parse_views
 from featurestore.corpus.manifest import Manifest
@@ -211,7 +211,7 @@ PROCESS = """
 import sys; sys.path[:0] = sys.argv[2:4]
 from pathlib import Path
 from test_views import in_processes
-from deepser.processes import joined
+from deepser.training.processes import joined
 with joined("cpu") as world:
     in_processes(Path(sys.argv[1]), world)
 """

@@ -13,7 +13,7 @@ from rich.console import Console
 from sklearn.metrics import f1_score
 
 from deepser.scores.calibration import calibration, fit_temperature, scale, soft_scores
-from deepser.targets import Targets
+from deepser.training.targets import Targets
 from ensemble.align import AlignmentError
 from ensemble.assessment import Asked, assess
 from ensemble.evaluation import evaluate_posteriors

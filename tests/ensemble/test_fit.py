@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from deepser.scores.metrics import classification
-from deepser.targets import Targets
+from deepser.training.targets import Targets
 from ensemble.align import AlignmentError, load_posteriors
 from ensemble.config import MetaConfig
 from ensemble.evaluation import evaluate_posteriors

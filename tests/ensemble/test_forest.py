@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepser.targets import Targets
+from deepser.training.targets import Targets
 from ensemble.align import AlignmentError
 from ensemble.config import ForestConfig
 from ensemble.forest import ForestMeta, fit_forest, fit_forests, forest_inputs

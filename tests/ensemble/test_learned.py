@@ -9,7 +9,7 @@ import torch
 from sklearn.metrics import f1_score
 
 from deepser.scores.metrics import ccc
-from deepser.targets import Targets
+from deepser.training.targets import Targets
 from ensemble.config import MetaConfig
 from ensemble.learned import learned, own_weights, reliability_of
 from ensemble.meta_training import fit_meta

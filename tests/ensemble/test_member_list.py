@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from deepser.presets import MEDUSA_MEMBERS, find_preset
-from deepser.together import sharing
+from deepser.training.together import sharing
 from ensemble.member_list import OPTIONS, Asked, members
 from ensemble.recipe import BUILT_IN
 from featurestore.errors import ConfigError

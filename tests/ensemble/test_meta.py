@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from deepser.scores.metrics import ccc, classification
-from deepser.targets import Targets
+from deepser.training.targets import Targets
 from ensemble.align import Aligned, AlignmentError
 from ensemble.config import MetaConfig
 from ensemble.meta import MetaClassifier, prepare, to_scale

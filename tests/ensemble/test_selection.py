@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from deepser.scores.metrics import ccc
-from deepser.targets import Targets
+from deepser.training.targets import Targets
 from ensemble.align import Aligned
 from ensemble.problem import Problem
 from ensemble.selection import (

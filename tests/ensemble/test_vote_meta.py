@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from deepser.scores.metrics import ccc
-from deepser.targets import Targets
+from deepser.training.targets import Targets
 from ensemble.align import AlignmentError
 from ensemble.config import VoteConfig
 from ensemble.metas import load_meta

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from deepser import samplers
-from deepser.data import CPU, Indices, TrainingData
 from deepser.networks.network import Network
-from deepser.together import SharedReader, takes
+from deepser.training import samplers
+from deepser.training.data import CPU, Indices, TrainingData
+from deepser.training.together import SharedReader, takes
 
 N_STATISTICS_CLIPS = 2000  # enough to know a dim's mean and deviation without reading all of a large corpus
 BATCH_SIZE = 4  # clips; several such batches are read ahead

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deepser.device import pick_device
+from deepser.training.device import pick_device
 from featurestore.errors import ConfigError, MedusaError, ProcessError
 
 T = TypeVar("T")

@@ -12,16 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deepser.averaging import MovingAverage
-from deepser.checkpoint import Saved, State, load_checkpoint, restore_optimiser, save_checkpoint
 from deepser.config import TrainConfig
-from deepser.data import Indices, Rows, TrainingData
-from deepser.device import autocast
-from deepser.losses import Mix, class_weights, confusion_factors, total_loss
 from deepser.networks.network import Network
-from deepser.processes import World
-from deepser.schedule import learning_rate
-from deepser.selection import held_out_score
+from deepser.training.averaging import MovingAverage
+from deepser.training.checkpoint import Saved, State, load_checkpoint, restore_optimiser, save_checkpoint
+from deepser.training.data import Indices, Rows, TrainingData
+from deepser.training.device import autocast
+from deepser.training.losses import Mix, class_weights, confusion_factors, total_loss
+from deepser.training.processes import World
+from deepser.training.schedule import learning_rate
+from deepser.training.selection import held_out_score
 from featurestore.errors import ConfigError
 
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]  # class logits (n, C) and attributes (n, A)

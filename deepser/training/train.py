@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deepser import samplers
 from deepser.config import TrainConfig
-from deepser.data import Indices, TrainingData
-from deepser.device import autocast
 from deepser.networks.network import Network
-from deepser.processes import World
-from deepser.run import Job, Outputs, Run
-from deepser.standardise import standardise
-from deepser.together import SharedReader, bucket_lengths, stream_key
-from deepser.views import by_view
+from deepser.training import samplers
+from deepser.training.data import Indices, TrainingData
+from deepser.training.device import autocast
+from deepser.training.processes import World
+from deepser.training.run import Job, Outputs, Run
+from deepser.training.standardise import standardise
+from deepser.training.together import SharedReader, bucket_lengths, stream_key
+from deepser.training.views import by_view
 from featurestore.errors import ConfigError
 
 History = list[dict[str, Any]]  # one record per epoch: stage, epoch, loss, lr, waiting_share, dev_<rule>, seconds

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepser.targets import Targets
-from deepser.views import ClipReader, Views, is_audio, view_name
+from deepser.training.targets import Targets
+from deepser.training.views import ClipReader, Views, is_audio, view_name
 from featurestore.loaders.batch_loader import BatchLoader, FeatureRef
 from featurestore.loaders.torch import TensorLoader
 from featurestore.store.feature_store import FeatureStore

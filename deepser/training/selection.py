@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 
 from deepser.config import LossConfig
-from deepser.data import Indices
-from deepser.losses import total_loss
 from deepser.scores import metrics
-from deepser.targets import Targets
+from deepser.training.data import Indices
+from deepser.training.losses import total_loss
+from deepser.training.targets import Targets
 from featurestore.corpus.splits import balanced_sets
 from featurestore.errors import ConfigError
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from deepser.config import MemberConfig, TrainConfig
-from deepser.data import Indices, Rows, TrainingData
+from deepser.training.data import Indices, Rows, TrainingData
 from featurestore.loaders.batch_loader import FeatureRef
 
 Take = tuple[int, list[int] | None]  # of a member's feature set: which of the union's, and which layers (None: all)
