@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from deepser.config import MemberConfig, to_dict
-from deepser.fit import fit_member
-from deepser.folds import FoldPlan
+from deepser.members.fit import fit_member
+from deepser.members.folds import FoldPlan
 from deepser.scores.metrics import ScoreRow, jsonable
 from deepser.training.targets import Targets
 from ensemble.assessment import scored

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deepser.member import Member
+from deepser.members.member import Member
 from ensemble.card import model_card, read_report
 from ensemble.members import MEMBERS_FILE, weights_digest
 from ensemble.meta import CONFIG, WEIGHTS

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deepser.config import MemberConfig
-from deepser.presets import PRESETS, find_preset, member_config, parse_changes
+from deepser.members.presets import PRESETS, find_preset, member_config, parse_changes
 from ensemble.recipe import SUFFIXES, Entry, read_recipe, unknown_key
 from featurestore.errors import ConfigError
 

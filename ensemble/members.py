@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepser.member import Member
+from deepser.members.member import Member
 from ensemble.evaluation import PREFIX
 from ensemble.fit import MADE_BY
 from featurestore.corpus.tables import replace_file

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepser.member import Member
+from deepser.members.member import Member
 from ensemble.members import MEMBERS_FILE, read_runs, weights_digest
 from ensemble.metas import Meta, load_meta
 from featurestore.errors import ConfigError, SpecMismatch

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from deepser.config import N_INPUTS, MemberConfig
-from deepser.presets import Preset, find_preset, member_config, parse_changes
+from deepser.members.presets import Preset, find_preset, member_config, parse_changes
 from ensemble.ablation import Variant, named
 from featurestore.errors import ConfigError
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deepser.config import MemberConfig, NetworkConfig, StageConfig, TrainConfig
-from deepser.fit import fit_member
-from deepser.folds import plan_folds
+from deepser.members.fit import fit_member
+from deepser.members.folds import plan_folds
 from ensemble.config import MetaConfig
 from ensemble.fit import fit_ensemble
 from ensemble.members import record_members

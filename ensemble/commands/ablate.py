@@ -58,8 +58,8 @@ def ablate(
 
     Example: `medusa ablate -m corpus.csv --cv fold --features wavlm-large,roberta-large --markdown ablations.md`
     """
-    from deepser.folds import plan_folds
-    from deepser.presets import find_preset, parse_changes
+    from deepser.members.folds import plan_folds
+    from deepser.members.presets import find_preset, parse_changes
     from ensemble.ablation import ablations_of, run_variants
     from ensemble.ablation_report import ablation_markdown, ablation_table
     from ensemble.member_list import seeds_of

@@ -108,8 +108,8 @@ def fit_deepser(
 
     Example: `medusa fit-deepser --features wavlm-large,whisper-large-v3,roberta-large -m corpus.csv --name m01`
     """
-    from deepser.fit import fit_members
-    from deepser.folds import plan_folds
+    from deepser.members.fit import fit_members
+    from deepser.members.folds import plan_folds
     from deepser.training.processes import joined
     from deepser.training.together import sharing
     from deepser.watch import watching
@@ -146,7 +146,7 @@ def fit_deepser(
 def _tell(
     store: Any, manifest: "Manifest", configs: Sequence[MemberConfig], cv: str | None, runs: Path, place: Path
 ) -> None:
-    from deepser.member import Member
+    from deepser.members.member import Member
     from deepser.scores.metrics import ScoreRow
     from deepser.scores.report import scores_table
     from ensemble.parts import evaluate_parts

@@ -14,9 +14,9 @@ from safetensors.numpy import load_file
 from synthetic_corpus import CLASSES, corpus, member
 
 from deepser.config import MemberConfig, from_dict, to_dict
-from deepser.fit import fit_member
-from deepser.folds import plan_folds
-from deepser.member import Member
+from deepser.members.fit import fit_member
+from deepser.members.folds import plan_folds
+from deepser.members.member import Member
 from deepser.training.targets import Targets
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError, ManifestError, StoreError
@@ -85,8 +85,8 @@ SCRIPT = """
 import sys; sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from synthetic_corpus import member
-from deepser.fit import fit_member
-from deepser.folds import plan_folds
+from deepser.members.fit import fit_member
+from deepser.members.folds import plan_folds
 from featurestore.corpus.manifest import Manifest
 from featurestore.store.feature_store import FeatureStore
 d = Path(sys.argv[1]); m = Manifest.read(d / "m.csv")

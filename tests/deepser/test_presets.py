@@ -10,10 +10,10 @@ import torch
 from synthetic_corpus import corpus
 
 from deepser.config import MemberConfig, NetworkConfig, TrainConfig, from_dict, to_dict
-from deepser.fit import fit_member
-from deepser.folds import plan_folds
+from deepser.members.fit import fit_member
+from deepser.members.folds import plan_folds
+from deepser.members.presets import PRESETS, find_preset, member_config, parse_changes
 from deepser.networks.network import Network
-from deepser.presets import PRESETS, find_preset, member_config, parse_changes
 from deepser.scores import metrics
 from deepser.training.targets import Targets
 from featurestore.corpus.manifest import Manifest

@@ -15,8 +15,8 @@ from safetensors.numpy import load_file
 from synthetic_corpus import corpus, member
 
 from deepser.config import LossConfig, MemberConfig, NetworkConfig, StageConfig
-from deepser.fit import fit_members
-from deepser.folds import FoldPlan
+from deepser.members.fit import fit_members
+from deepser.members.folds import FoldPlan
 from deepser.networks.network import Network
 from deepser.training.data import TrainingData
 from deepser.training.processes import World, joined
@@ -38,7 +38,7 @@ import json, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[3:5]
 from test_processes import configs, gradients, plan_of, run_directory
-from deepser.fit import fit_members
+from deepser.members.fit import fit_members
 from deepser.training.processes import joined
 from deepser.training.together import SharedReader
 from featurestore.corpus.manifest import Manifest

@@ -13,8 +13,8 @@ from safetensors.numpy import load_file
 from synthetic_corpus import corpus, member
 
 from deepser.config import LossConfig, MemberConfig, StageConfig, from_dict, to_dict
-from deepser.fit import fit_member, fit_members
-from deepser.folds import FoldPlan, plan_folds
+from deepser.members.fit import fit_member, fit_members
+from deepser.members.folds import FoldPlan, plan_folds
 from deepser.training.together import sharing
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError

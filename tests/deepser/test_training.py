@@ -13,9 +13,9 @@ from synthetic_corpus import corpus, member
 from torch import nn
 
 from deepser.config import LossConfig, MemberConfig, StageConfig, TrainConfig
-from deepser.fit import fit_member
-from deepser.folds import FoldPlan
-from deepser.member import Member
+from deepser.members.fit import fit_member
+from deepser.members.folds import FoldPlan
+from deepser.members.member import Member
 from deepser.training.averaging import MovingAverage
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError

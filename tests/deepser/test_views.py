@@ -17,9 +17,9 @@ from synthetic_corpus import corpus, member
 from synthetic_views import LABELS, add_views
 
 from deepser.config import StageConfig, TrainConfig
-from deepser.fit import fit_member, fit_members
-from deepser.folds import FoldPlan, plan_folds
-from deepser.presets import PRESETS
+from deepser.members.fit import fit_member, fit_members
+from deepser.members.folds import FoldPlan, plan_folds
+from deepser.members.presets import PRESETS
 from deepser.training import samplers
 from deepser.training.data import TrainingData
 from deepser.training.losses import confusion_factors
@@ -161,8 +161,8 @@ SCRIPT = """
 import sys; sys.path[:0] = sys.argv[2:4]
 from pathlib import Path
 from test_views import everything
-from deepser.fit import fit_member
-from deepser.folds import plan_folds
+from deepser.members.fit import fit_member
+from deepser.members.folds import plan_folds
 from featurestore.corpus.manifest import Manifest
 from featurestore.store.feature_store import FeatureStore
 d = Path(sys.argv[1]); m = Manifest.read(d / "m.csv")
@@ -236,7 +236,7 @@ def in_processes(directory: Path, world: World) -> None:
     plan = FoldPlan(("all",), np.zeros(len(manifest), int), "test")
     at = directory / f"of-{world.size}"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deepser.fit.TrainingData", Logged)
+        patch.setattr("deepser.members.fit.TrainingData", Logged)
         into = FeatureStore.open_or_create(directory / f"posteriors-{world.size}-{world.rank}")
         fit_members(store, manifest, [config], plan, [at], world=world, into=into)
     (directory / f"read-{world.size}-{world.rank}.json").write_text(json.dumps(log))

@@ -13,8 +13,8 @@ from synthetic_corpus import corpus, member
 
 from deepser import watch as module
 from deepser.curves import curves_png, read_histories, score_of
-from deepser.fit import fit_member
-from deepser.folds import plan_folds
+from deepser.members.fit import fit_member
+from deepser.members.folds import plan_folds
 from deepser.tensorboard import TensorBoard
 from deepser.watch import SHOWN_EPOCHS, Watch, draw_curves, epoch_line, epochs_table, watching
 from featurestore.errors import ConfigError

@@ -10,8 +10,8 @@ from small_corpus import medusa
 from synthetic_corpus import corpus, member
 
 from deepser.config import MemberConfig
-from deepser.folds import plan_folds
-from deepser.presets import PRESETS
+from deepser.members.folds import plan_folds
+from deepser.members.presets import PRESETS
 from ensemble.ablation import ABLATIONS, FULL, Variant, ablations_of, named, run_variants
 from ensemble.ablation_report import ablation_markdown, ablation_table
 from ensemble.assessment import Asked, assess

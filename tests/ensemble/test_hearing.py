@@ -12,8 +12,8 @@ from small_text_encoder import save_text_encoder
 from small_whisper import save_whisper
 
 from deepser.config import MemberConfig
-from deepser.fit import fit_member
-from deepser.folds import plan_folds
+from deepser.members.fit import fit_member
+from deepser.members.folds import plan_folds
 from ensemble.hearing import Hearing, settings_of
 from ensemble.inputs import files_manifest
 from ensemble.model import Model, needed_sets

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deepser.presets import MEDUSA_MEMBERS, find_preset
+from deepser.members.presets import MEDUSA_MEMBERS, find_preset
 from deepser.training.together import sharing
 from ensemble.member_list import OPTIONS, Asked, members
 from ensemble.recipe import BUILT_IN

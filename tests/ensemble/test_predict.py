@@ -12,7 +12,7 @@ from small_corpus import medusa
 from small_models import Trained, train
 
 import ensemble.predict
-from deepser.member import Member
+from deepser.members.member import Member
 from ensemble.inputs import files_manifest
 from ensemble.members import find_members, record_members, weights_digest
 from ensemble.model import Model

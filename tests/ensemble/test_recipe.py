@@ -6,7 +6,7 @@ import pytest
 import typer
 
 import cli
-from deepser.presets import MEDUSA_MEMBERS, PRESETS
+from deepser.members.presets import MEDUSA_MEMBERS, PRESETS
 from ensemble.plan import Places, Step, steps_of
 from ensemble.recipe import BUILT_IN, built_in, read_recipe
 from featurestore.errors import ConfigError

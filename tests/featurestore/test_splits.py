@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_corpus import medusa
 
-from deepser.folds import plan_folds
+from deepser.members.folds import plan_folds
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.corpus.splits import (
     assign_balanced_sets,

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from deepser.config import MemberConfig, from_dict, to_dict
-from deepser.folds import FoldPlan
-from deepser.member import Member
+from deepser.members.folds import FoldPlan
+from deepser.members.member import Member
 from deepser.training.targets import Targets
 from deepser.training.views import Views
 from featurestore.corpus.tables import replace_file

@@ -4,8 +4,8 @@ import hashlib
 
 import numpy as np
 
-from deepser.folds import FoldPlan
-from deepser.member import Member, PosteriorMean
+from deepser.members.folds import FoldPlan
+from deepser.members.member import Member, PosteriorMean
 from deepser.training.targets import Targets
 from featurestore.errors import ConfigError
 from featurestore.format.spec import FeatureSpec, check_set_name

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from deepser.config import CLASS_SCORES, MemberConfig, TrainConfig
-from deepser.folds import FoldPlan
-from deepser.member import Member, PosteriorMean
-from deepser.posteriors import check_place, is_finished, posteriors_name, write_posteriors
-from deepser.rundir import open_directory, remove_directory
+from deepser.members.folds import FoldPlan
+from deepser.members.member import Member, PosteriorMean
+from deepser.members.posteriors import check_place, is_finished, posteriors_name, write_posteriors
+from deepser.members.run_directory import open_directory, remove_directory
 from deepser.training import train as trainer
 from deepser.training.checkpoint import load_weights, save_atomically
 from deepser.training.data import Indices, TrainingData
