@@ -112,7 +112,7 @@ def fit_deepser(
     from deepser.members.folds import plan_folds
     from deepser.training.processes import joined
     from deepser.training.together import sharing
-    from deepser.watch import watching
+    from deepser.watch.terminal import watching
     from ensemble.member_list import Asked, members
     from featurestore.corpus.manifest import Manifest
     from featurestore.store.feature_store import FeatureStore

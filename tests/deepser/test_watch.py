@@ -11,12 +11,12 @@ from rich.console import Console
 from small_corpus import medusa
 from synthetic_corpus import corpus, member
 
-from deepser import watch as module
-from deepser.curves import curves_png, read_histories, score_of
 from deepser.members.fit import fit_member
 from deepser.members.folds import plan_folds
-from deepser.tensorboard import TensorBoard
-from deepser.watch import SHOWN_EPOCHS, Watch, draw_curves, epoch_line, epochs_table, watching
+from deepser.watch import terminal as module
+from deepser.watch.curves import curves_png, read_histories, score_of
+from deepser.watch.tensorboard import TensorBoard
+from deepser.watch.terminal import SHOWN_EPOCHS, Watch, draw_curves, epoch_line, epochs_table, watching
 from featurestore.errors import ConfigError
 
 PNG = b"\x89PNG"

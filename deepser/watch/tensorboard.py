@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deepser.curves import SCORE, History
+from deepser.watch.curves import SCORE, History
 from featurestore.errors import ConfigError
 
 

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from deepser.curves import History, curves_png, read_histories, score_of
-from deepser.tensorboard import TensorBoard
+from deepser.watch.curves import History, curves_png, read_histories, score_of
+from deepser.watch.tensorboard import TensorBoard
 from featurestore.terminal import console, say
 
 SHOWN_EPOCHS = 12
