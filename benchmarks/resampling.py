@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from ensemble.bootstrap import Scored, bootstrap, compare
+from ensemble.evaluation.bootstrap import Scored, bootstrap, compare
 
 N_UTTERANCES, N_RESAMPLES, N_SPEAKERS = 120_000, 1000, 2300
 CLASSES = ("angry", "sad", "happy", "surprise", "fear", "disgust", "contempt", "neutral")

@@ -18,11 +18,11 @@ from deepser.members.fit import fit_member
 from deepser.members.folds import FoldPlan
 from deepser.scores.metrics import ScoreRow, jsonable
 from deepser.training.targets import Targets
-from ensemble.assessment import scored
-from ensemble.bootstrap import Comparison, Interval, MeanSums, bootstrap, compare
-from ensemble.evaluation import evaluate_posteriors
-from ensemble.parts import parts_of
-from ensemble.systems import from_store
+from ensemble.evaluation.assess import scored
+from ensemble.evaluation.bootstrap import Comparison, Interval, MeanSums, bootstrap, compare
+from ensemble.evaluation.parts import parts_of
+from ensemble.evaluation.posteriors import evaluate_posteriors
+from ensemble.evaluation.systems import from_store
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.store.feature_store import FeatureStore

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from deepser.scores.report import TITLES, number
 from ensemble.ablation import Ablations, Result, Trained
-from ensemble.bootstrap import Interval
+from ensemble.evaluation.bootstrap import Interval
 from featurestore.terminal import told_seconds
 
 SHOWN = ("macro_f1", "accuracy", "uar", "mean_ccc")

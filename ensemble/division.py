@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.align import OUT_OF_FOLD, out_of_fold
-from ensemble.evaluation import fold_names, group_names, posteriors_name
+from ensemble.evaluation.align import OUT_OF_FOLD, out_of_fold
+from ensemble.evaluation.posteriors import fold_names, group_names, posteriors_name
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import group_folds
 from featurestore.errors import ConfigError, ManifestError

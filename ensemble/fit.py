@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from deepser.scores.metrics import Evaluation, ScoreRow
-from ensemble.align import LAYERS, column_names
 from ensemble.config import Config, MetaConfig
 from ensemble.division import Division, divide, members_of
-from ensemble.evaluation import PREFIX
+from ensemble.evaluation.align import LAYERS, column_names
+from ensemble.evaluation.posteriors import PREFIX
 from ensemble.judge import Judged, judge
 from ensemble.learned import Learned, learned
 from ensemble.meta import MetaClassifier

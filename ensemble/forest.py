@@ -11,8 +11,8 @@ from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor
 
 from deepser.training.targets import Targets
-from ensemble.align import Aligned
 from ensemble.config import ForestConfig, joins_attributes, layer_of
+from ensemble.evaluation.align import Aligned
 from ensemble.meta import Prediction, check_inputs, read_meta, save_meta, wrong_content
 from ensemble.mlp import log_probabilities
 from ensemble.votes import soft_vote

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.evaluation import PREFIX
+from ensemble.evaluation.posteriors import PREFIX
 from ensemble.meta import MetaClassifier
 from ensemble.problem import Problem
 from ensemble.selection import attribute_scores

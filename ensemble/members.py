@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deepser.members.member import Member
-from ensemble.evaluation import PREFIX
+from ensemble.evaluation.posteriors import PREFIX
 from ensemble.fit import MADE_BY
 from featurestore.corpus.tables import replace_file
 from featurestore.errors import ConfigError

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from deepser.training.device import one_thread
 from deepser.training.targets import Targets
-from ensemble.align import Aligned, AlignmentError, column_names
 from ensemble.config import MetaConfig, joins_attributes
+from ensemble.evaluation.align import Aligned, AlignmentError, column_names
 from ensemble.meta import MetaClassifier, prepare
 from ensemble.mlp import MlpMeta
 from ensemble.seed_training import Rows, Scorer, train_seeds

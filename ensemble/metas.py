@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from ensemble.align import Aligned
+from ensemble.evaluation.align import Aligned
 from ensemble.forest import ForestMeta
 from ensemble.meta import CONFIG, MetaClassifier, Prediction, wrong_content
 from ensemble.mlp import MlpMeta

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ensemble.align import Aligned
 from ensemble.config import MetaConfig, layer_of
+from ensemble.evaluation.align import Aligned
 from ensemble.meta import Prediction, check_inputs, prepare, read_meta, save_meta, to_scale, wrong_content
 from ensemble.votes import soft_vote
 

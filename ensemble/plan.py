@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.arguments import arguments_of, check_arguments, find_command, is_argument, keys_of, path_options
-from ensemble.evaluation import PREFIX
+from ensemble.evaluation.posteriors import PREFIX
 from ensemble.member_list import KNOWN, of_recipe
 from ensemble.recipe import Entry, Recipe, unknown_key
 from featurestore.encoders.catalog import ENCODERS

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from deepser.members.member import Member
-from ensemble.align import Aligned, column_names
+from ensemble.evaluation.align import Aligned, column_names
 from ensemble.hearing import Hearing
 from ensemble.model import Model, needed_sets, spec_of
 from ensemble.predictions import Predictions

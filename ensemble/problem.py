@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from deepser.training.targets import Targets
-from ensemble.align import Aligned, column_names, load_posteriors
-from ensemble.evaluation import group_names, shared_attributes, targets_of
+from ensemble.evaluation.align import Aligned, column_names, load_posteriors
+from ensemble.evaluation.posteriors import group_names, shared_attributes, targets_of
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.store.feature_store import FeatureStore

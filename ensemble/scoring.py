@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from deepser.scores.metrics import Evaluation, ScoreRow, evaluate, jsonable
-from ensemble.evaluation import PREFIX, scores_classes
+from ensemble.evaluation.posteriors import PREFIX, scores_classes
 from ensemble.learned import Learned
 from ensemble.problem import Problem
 from ensemble.techniques import Fused, Technique

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from deepser.scores.report import TITLES, number
 from ensemble.compare import Comparison
-from ensemble.evaluation import PREFIX
+from ensemble.evaluation.posteriors import PREFIX
 from ensemble.learned import Learned
 
 CLASS_SCORES, ATTRIBUTE_SCORES = ("macro_f1", "accuracy"), ("mean_ccc",)

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ensemble.align import Aligned
 from ensemble.config import VoteConfig
+from ensemble.evaluation.align import Aligned
 from ensemble.meta import Prediction, check_inputs, read_meta, save_meta, wrong_content
 from ensemble.mlp import log_probabilities
 from ensemble.problem import Problem

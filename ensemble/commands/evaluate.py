@@ -29,10 +29,10 @@ def evaluate(
     """
     import json
 
-    from ensemble.assessment import Asked
-    from ensemble.parts import assess_parts
-    from ensemble.report import assessment_report, write_pictures
-    from ensemble.systems import open_system
+    from ensemble.evaluation.assess import Asked
+    from ensemble.evaluation.parts import assess_parts
+    from ensemble.evaluation.report import assessment_report, write_pictures
+    from ensemble.evaluation.systems import open_system
     from featurestore.corpus.manifest import Manifest
 
     table = Manifest.read(manifest)

@@ -55,8 +55,8 @@ def submit_check(
 
     Example: `medusa submit check task1.csv -m msp.csv --split test3`
     """
-    from ensemble.evaluation import split_rows
-    from ensemble.submission import check_submission, file_names
+    from ensemble.evaluation.posteriors import split_rows
+    from ensemble.evaluation.submission import check_submission, file_names
     from featurestore.corpus.manifest import Manifest
     from featurestore.errors import ConfigError
 
@@ -71,9 +71,9 @@ def submit_check(
 
 
 def _submit(task: str, name: str, manifest: Path, output: Path, split: str | None, store: Path) -> None:
-    from ensemble.evaluation import split_rows
-    from ensemble.submission import write_submission
-    from ensemble.systems import open_system
+    from ensemble.evaluation.posteriors import split_rows
+    from ensemble.evaluation.submission import write_submission
+    from ensemble.evaluation.systems import open_system
     from featurestore.corpus.manifest import Manifest
 
     table = Manifest.read(manifest)

@@ -149,7 +149,7 @@ def _tell(
     from deepser.members.member import Member
     from deepser.scores.metrics import ScoreRow
     from deepser.scores.report import scores_table
-    from ensemble.parts import evaluate_parts
+    from ensemble.evaluation.parts import evaluate_parts
 
     rows = []
     for config in configs:

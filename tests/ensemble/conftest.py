@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ensemble.align import Aligned, column_names
+from ensemble.evaluation.align import Aligned, column_names
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.format.spec import FeatureSpec
 from featurestore.store.feature_store import FeatureStore

@@ -14,10 +14,10 @@ from deepser.members.folds import plan_folds
 from deepser.members.presets import PRESETS
 from ensemble.ablation import ABLATIONS, FULL, Variant, ablations_of, named, run_variants
 from ensemble.ablation_report import ablation_markdown, ablation_table
-from ensemble.assessment import Asked, assess
-from ensemble.bootstrap import MeanSums, bootstrap, compare
+from ensemble.evaluation.assess import Asked, assess
+from ensemble.evaluation.bootstrap import MeanSums, bootstrap, compare
+from ensemble.evaluation.systems import from_store
 from ensemble.preset_table import changes_of, members_of, preset_variants
-from ensemble.systems import from_store
 from featurestore.errors import ConfigError
 from featurestore.store.feature_store import FeatureStore
 
@@ -140,7 +140,7 @@ def test_scores_of_several_members_are_means_and_differences_are_paired(tmp_path
 
 def test_a_mean_over_the_same_system_twice_is_that_system(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    from ensemble.bootstrap import Scored
+    from ensemble.evaluation.bootstrap import Scored
 
     labels, predicted = rng.integers(0, 3, (2, 60))
     none = np.zeros((60, 0))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ensemble.align import AlignmentError, load_posteriors
+from ensemble.evaluation.align import AlignmentError, load_posteriors
 from featurestore.errors import StoreError
 from featurestore.format.spec import FeatureSpec
 from featurestore.store.feature_store import FeatureStore

@@ -14,12 +14,12 @@ from sklearn.metrics import f1_score
 
 from deepser.scores.calibration import calibration, fit_temperature, scale, soft_scores
 from deepser.training.targets import Targets
-from ensemble.align import AlignmentError
-from ensemble.assessment import Asked, assess
-from ensemble.evaluation import evaluate_posteriors
-from ensemble.parts import assess_parts, evaluate_parts
-from ensemble.report import assessment_report, write_pictures
-from ensemble.systems import System, from_store, open_system
+from ensemble.evaluation.align import AlignmentError
+from ensemble.evaluation.assess import Asked, assess
+from ensemble.evaluation.parts import assess_parts, evaluate_parts
+from ensemble.evaluation.posteriors import evaluate_posteriors
+from ensemble.evaluation.report import assessment_report, write_pictures
+from ensemble.evaluation.systems import System, from_store, open_system
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ConfigError, ManifestError
 from featurestore.store.feature_store import FeatureStore

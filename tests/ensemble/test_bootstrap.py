@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepser.scores.metrics import evaluate
-from ensemble import bootstrap as module
-from ensemble.bootstrap import Scored, Sums, bootstrap, compare, resample
+from ensemble.evaluation import bootstrap as module
+from ensemble.evaluation.bootstrap import Scored, Sums, bootstrap, compare, resample
 from featurestore.errors import ConfigError
 
 CLASSES = ("angry", "sad", "happy")

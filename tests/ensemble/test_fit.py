@@ -11,9 +11,9 @@ from sklearn.metrics import f1_score
 
 from deepser.scores.metrics import classification
 from deepser.training.targets import Targets
-from ensemble.align import AlignmentError, load_posteriors
 from ensemble.config import MetaConfig
-from ensemble.evaluation import evaluate_posteriors
+from ensemble.evaluation.align import AlignmentError, load_posteriors
+from ensemble.evaluation.posteriors import evaluate_posteriors
 from ensemble.fit import fit_ensemble
 from ensemble.meta import MetaClassifier
 from ensemble.votes import majority_vote, soft_vote

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.align import AlignmentError
-from ensemble.emotions import LETTERS, SPELLINGS, class_named, letter_of
-from ensemble.foreign import PredictionsError, read_predictions
+from ensemble.evaluation.align import AlignmentError
+from ensemble.evaluation.emotion_names import LETTERS, SPELLINGS, class_named, letter_of
+from ensemble.evaluation.prediction_files import PredictionsError, read_predictions
 from ensemble.predictions import Predictions
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ManifestError

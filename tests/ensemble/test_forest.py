@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from deepser.training.targets import Targets
-from ensemble.align import AlignmentError
 from ensemble.config import ForestConfig
+from ensemble.evaluation.align import AlignmentError
 from ensemble.forest import ForestMeta, fit_forest, fit_forests, forest_inputs
 from ensemble.metas import load_meta
 from featurestore.errors import ConfigError, ManifestError

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from deepser.scores.metrics import classification
-from ensemble.bootstrap import Scored, bootstrap
-from ensemble.groups import MIN_UTTERANCES, by_group, by_speaker
+from ensemble.evaluation.bootstrap import Scored, bootstrap
+from ensemble.evaluation.groups import MIN_UTTERANCES, by_group, by_speaker
 from featurestore.errors import ConfigError
 
 CLASSES = ("angry", "sad", "happy")

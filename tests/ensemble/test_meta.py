@@ -12,8 +12,8 @@ from sklearn.metrics import f1_score
 
 from deepser.scores.metrics import ccc, classification
 from deepser.training.targets import Targets
-from ensemble.align import Aligned, AlignmentError
 from ensemble.config import MetaConfig
+from ensemble.evaluation.align import Aligned, AlignmentError
 from ensemble.meta import MetaClassifier, prepare, to_scale
 from ensemble.meta_training import _Linear, _Mlp, fit_meta, fit_mlp, greedy_soup, starting_point
 from ensemble.metas import load_meta

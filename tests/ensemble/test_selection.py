@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 
 from deepser.scores.metrics import ccc
 from deepser.training.targets import Targets
-from ensemble.align import Aligned
+from ensemble.evaluation.align import Aligned
 from ensemble.problem import Problem
 from ensemble.selection import (
     attribute_scores,

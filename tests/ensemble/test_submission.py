@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.align import AlignmentError
-from ensemble.assessment import Asked
-from ensemble.foreign import read_predictions
-from ensemble.parts import assess_parts
-from ensemble.submission import (
+from ensemble.evaluation.align import AlignmentError
+from ensemble.evaluation.assess import Asked
+from ensemble.evaluation.parts import assess_parts
+from ensemble.evaluation.prediction_files import read_predictions
+from ensemble.evaluation.submission import (
     CHALLENGE_ROWS,
     CLASS_LETTERS,
     SubmissionError,
@@ -23,7 +23,7 @@ from ensemble.submission import (
     submission_problems,
     write_submission,
 )
-from ensemble.systems import System
+from ensemble.evaluation.systems import System
 from featurestore.corpora.msp_podcast import read_msp_podcast
 from featurestore.corpus.manifest import LabelScheme, Manifest
 

@@ -9,8 +9,8 @@ from sklearn.metrics import f1_score
 
 from deepser.scores.metrics import ccc
 from deepser.training.targets import Targets
-from ensemble.align import AlignmentError
 from ensemble.config import VoteConfig
+from ensemble.evaluation.align import AlignmentError
 from ensemble.metas import load_meta
 from ensemble.problem import Problem
 from ensemble.selection import Selection

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from deepser.scores.metrics import Evaluation
-from ensemble.assessment import Asked, Assessment, HeldOut, assess
-from ensemble.evaluation import evaluate_posteriors, posteriors_name, split_rows
-from ensemble.systems import System, from_store
+from ensemble.evaluation.assess import Asked, Assessment, HeldOut, assess
+from ensemble.evaluation.posteriors import evaluate_posteriors, posteriors_name, split_rows
+from ensemble.evaluation.systems import System, from_store
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import label_codes
 from featurestore.errors import ManifestError

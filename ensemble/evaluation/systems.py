@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.align import ATTRIBUTE_PREFIX, AlignmentError, load_posteriors, some
-from ensemble.evaluation import posteriors_name
+from ensemble.evaluation.align import ATTRIBUTE_PREFIX, AlignmentError, load_posteriors, some
+from ensemble.evaluation.posteriors import posteriors_name
 from featurestore.corpus.manifest import Manifest
 from featurestore.store.feature_store import FeatureStore
 
@@ -116,7 +116,7 @@ def from_store(store: FeatureStore, name: str, manifest: Manifest) -> System:
 
 def open_system(name: str, manifest: Manifest, store: Path) -> System:
     """The system that a user names: a file of predictions (by its suffix), or posteriors in the store."""
-    from ensemble.foreign import SUFFIXES, read_predictions
+    from ensemble.evaluation.prediction_files import SUFFIXES, read_predictions
 
     if Path(name).suffix.lower() in SUFFIXES:
         return read_predictions(Path(name), manifest)

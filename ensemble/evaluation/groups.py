@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from deepser.scores.metrics import jsonable
-from ensemble.bootstrap import LEVEL, Interval, Scored, intervals, resample
+from ensemble.evaluation.bootstrap import LEVEL, Interval, Scored, intervals, resample
 from featurestore.errors import ConfigError
 
 GROUP_SCORES = ("macro_f1", "accuracy", "uar", "mean_ccc")

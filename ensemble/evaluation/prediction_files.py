@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ensemble.align import AlignmentError, some
-from ensemble.emotions import LETTERS, class_named
-from ensemble.systems import System
+from ensemble.evaluation.align import AlignmentError, some
+from ensemble.evaluation.emotion_names import LETTERS, class_named
+from ensemble.evaluation.systems import System
 from featurestore.corpus import checks
 from featurestore.corpus.label_scheme import ATTRIBUTE_RANGE, LabelScheme
 from featurestore.corpus.manifest import Manifest

@@ -18,9 +18,9 @@ from deepser.scores.report import (
     number,
     reliability_png,
 )
-from ensemble.assessment import Assessment, Calibrated
-from ensemble.bootstrap import Comparison, Interval
-from ensemble.groups import GroupTable
+from ensemble.evaluation.assess import Assessment, Calibrated
+from ensemble.evaluation.bootstrap import Comparison, Interval
+from ensemble.evaluation.groups import GroupTable
 
 SHOWN = ("macro_f1", "accuracy", "uar", "mean_ccc")  # and ccc_<attribute>
 NAMES = TITLES | {"cross_entropy": "cross-entropy", "jensen_shannon": "Jensen-Shannon"}
