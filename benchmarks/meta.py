@@ -21,10 +21,10 @@ from torch.nn import functional as F
 from deepser.training.device import one_thread
 from deepser.training.samplers import balanced_subset
 from deepser.training.targets import Targets
-from ensemble.config import MetaConfig
 from ensemble.evaluation.align import Aligned, column_names
-from ensemble.meta import MetaClassifier, prepare, to_scale
-from ensemble.meta_training import fit_meta
+from ensemble.fusion.config import MetaConfig
+from ensemble.fusion.linear import MetaClassifier, prepare, to_scale
+from ensemble.fusion.training import fit_meta
 from featurestore.errors import ConfigError
 
 PLAIN, ALONE, AT_ONCE = "plain PyTorch, one seed after another", "one seed after another", "all seeds at once"

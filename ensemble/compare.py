@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from deepser.scores.metrics import ScoreRow, jsonable
-from ensemble.division import divide, members_of
-from ensemble.judge import judge
-from ensemble.problem import load_problem
-from ensemble.scoring import technique_rows, worth_scoring
-from ensemble.selection import Rule, everyone, greedy, top
-from ensemble.techniques import Technique
+from ensemble.fusion.cross_fit import judge
+from ensemble.fusion.division import divide, members_of
+from ensemble.fusion.fit_report import technique_rows, worth_scoring
+from ensemble.fusion.problem import load_problem
+from ensemble.fusion.selection import Rule, everyone, greedy, top
+from ensemble.fusion.techniques import Technique
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.store.feature_store import FeatureStore
@@ -84,7 +84,7 @@ def compare(
     """Scores of every technique over every selection of members.
 
     Nested: the utterances that are scored take no part in choosing members, rounds or weights; see
-    `ensemble.division.divide` for which those are. AlignmentError when a member lacks an utterance, ConfigError for
+    `ensemble.fusion.division.divide` for which those are. AlignmentError when a member lacks an utterance, ConfigError for
     in-sample posteriors that aren't asked for.
     """
     names = members_of(store, members)

@@ -19,8 +19,8 @@ from typing import Any
 
 from deepser.members.member import Member
 from ensemble.card import model_card, read_report
-from ensemble.members import MEMBERS_FILE, weights_digest
-from ensemble.meta import CONFIG, WEIGHTS
+from ensemble.fusion.linear import CONFIG, WEIGHTS
+from ensemble.fusion.members import MEMBERS_FILE, weights_digest
 from ensemble.model import Model, needed_sets
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.encoders.catalog import ENCODERS

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepser.members.member import Member
-from ensemble.members import MEMBERS_FILE, read_runs, weights_digest
-from ensemble.metas import Meta, load_meta
+from ensemble.fusion.kinds import Meta, load_meta
+from ensemble.fusion.members import MEMBERS_FILE, read_runs, weights_digest
 from featurestore.errors import ConfigError, SpecMismatch
 from featurestore.format.spec import FeatureSpec
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from deepser.scores.report import TITLES, number
 from ensemble.compare import Comparison
 from ensemble.evaluation.posteriors import PREFIX
-from ensemble.learned import Learned
+from ensemble.fusion.learned import Learned
 
 CLASS_SCORES, ATTRIBUTE_SCORES = ("macro_f1", "accuracy"), ("mean_ccc",)
 SHORT = {"macro_f1": "F1", "accuracy": "acc."}

@@ -7,9 +7,9 @@ from pathlib import Path
 from deepser.config import MemberConfig, NetworkConfig, StageConfig, TrainConfig
 from deepser.members.fit import fit_member
 from deepser.members.folds import plan_folds
-from ensemble.config import MetaConfig
-from ensemble.fit import fit_ensemble
-from ensemble.members import record_members
+from ensemble.fusion.config import MetaConfig
+from ensemble.fusion.fit import fit_ensemble
+from ensemble.fusion.members import record_members
 from featurestore.corpora import read_ravdess
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder

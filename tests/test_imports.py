@@ -40,7 +40,7 @@ def test_a_package_imports_only_what_lies_below_it(layer: str) -> None:
 
 def test_the_test_sees_imports_inside_functions(tmp_path: Path) -> None:
     file = tmp_path / "module.py"
-    file.write_text("def f():\n    from ensemble.meta import fit_meta\n    import deepser.enc as e\n")
+    file.write_text("def f():\n    from ensemble.fusion.linear import fit_meta\n    import deepser.enc as e\n")
     assert imported_layers(file) == {"ensemble", "deepser"}
 
 

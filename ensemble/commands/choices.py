@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 
 from typer import BadParameter
 
-from ensemble.config import INPUTS, METAS
+from ensemble.fusion.config import INPUTS, METAS
 from featurestore.terminal import split_names
 
 

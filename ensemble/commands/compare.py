@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ensemble.commands.choices import counts, known_rows, one_of
-from ensemble.config import INPUTS, SELECTIONS, SOUPS, MetaConfig
+from ensemble.fusion.config import INPUTS, SELECTIONS, SOUPS, MetaConfig
 from featurestore.terminal import (
     CvOption,
     ManifestOption,
@@ -60,9 +60,9 @@ def compare(
 
     from ensemble.compare import columns_of
     from ensemble.compare import compare as run
-    from ensemble.members import find_members
+    from ensemble.fusion.members import find_members
+    from ensemble.fusion.techniques import techniques_of
     from ensemble.tables import comparison_table
-    from ensemble.techniques import techniques_of
     from featurestore.corpus.manifest import Manifest
     from featurestore.store.feature_store import FeatureStore
 

@@ -5,7 +5,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from ensemble.commands.choices import one_of
-from ensemble.config import INPUTS, METAS, N_HIDDEN, SELECTIONS, SOUPS, STARTS, ForestConfig, MetaConfig, config_of
+from ensemble.fusion.config import (
+    INPUTS,
+    METAS,
+    N_HIDDEN,
+    SELECTIONS,
+    SOUPS,
+    STARTS,
+    ForestConfig,
+    MetaConfig,
+    config_of,
+)
 from featurestore.errors import ConfigError
 from featurestore.terminal import (
     CvOption,
@@ -22,7 +32,7 @@ from featurestore.terminal import (
 )
 
 if TYPE_CHECKING:
-    from ensemble.selection import Rule
+    from ensemble.fusion.selection import Rule
 
 META, FOREST = MetaConfig(), ForestConfig()
 
@@ -61,8 +71,8 @@ def fit_meta(
     Example: `medusa fit-meta --seeds 6 --members m01,m02,m03 -m corpus.csv --weights-plot weights.png`
     """
     from deepser.scores.report import scores_table
-    from ensemble.fit import fit_ensemble
-    from ensemble.members import find_members, record_members
+    from ensemble.fusion.fit import fit_ensemble
+    from ensemble.fusion.members import find_members, record_members
     from ensemble.tables import learned_picture, learned_tables
     from featurestore.corpus.manifest import Manifest
     from featurestore.format.spec import check_set_name
@@ -99,7 +109,7 @@ def fit_meta(
 
 
 def _rule(k: int | None, forward: bool) -> "Rule | None":
-    from ensemble.selection import greedy, top
+    from ensemble.fusion.selection import greedy, top
 
     if k is not None and forward:
         raise ConfigError("--top and --greedy both choose members; give one of the two.")

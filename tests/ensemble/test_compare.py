@@ -12,15 +12,15 @@ from sklearn.metrics import accuracy_score, f1_score
 from small_corpus import medusa
 
 from ensemble.compare import Comparison, columns_of, compare
-from ensemble.config import ForestConfig, MetaConfig
-from ensemble.division import divide
-from ensemble.fit import fit_ensemble
-from ensemble.judge import judge
-from ensemble.problem import load_problem
-from ensemble.selection import greedy, top
+from ensemble.fusion.config import ForestConfig, MetaConfig
+from ensemble.fusion.cross_fit import judge
+from ensemble.fusion.division import divide
+from ensemble.fusion.fit import fit_ensemble
+from ensemble.fusion.problem import load_problem
+from ensemble.fusion.selection import greedy, top
+from ensemble.fusion.techniques import techniques_of
+from ensemble.fusion.votes import majority_vote, soft_vote
 from ensemble.tables import comparison_table
-from ensemble.techniques import techniques_of
-from ensemble.votes import majority_vote, soft_vote
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ConfigError
 from featurestore.store.feature_store import FeatureStore

@@ -12,15 +12,15 @@ from sklearn.metrics import f1_score
 
 from deepser.scores.metrics import ccc, classification
 from deepser.training.targets import Targets
-from ensemble.config import MetaConfig
 from ensemble.evaluation.align import Aligned, AlignmentError
-from ensemble.meta import MetaClassifier, prepare, to_scale
-from ensemble.meta_training import _Linear, _Mlp, fit_meta, fit_mlp, greedy_soup, starting_point
-from ensemble.metas import load_meta
-from ensemble.mlp import MlpMeta
-from ensemble.problem import Problem
-from ensemble.seed_training import AdamW, Rows, Scorer, _mean_ccc, loss_gradient, macro_f1
-from ensemble.votes import soft_vote
+from ensemble.fusion.config import MetaConfig
+from ensemble.fusion.kinds import load_meta
+from ensemble.fusion.linear import MetaClassifier, prepare, to_scale
+from ensemble.fusion.mlp import MlpMeta
+from ensemble.fusion.problem import Problem
+from ensemble.fusion.seed_training import AdamW, Rows, Scorer, _mean_ccc, loss_gradient, macro_f1
+from ensemble.fusion.training import _Linear, _Mlp, fit_meta, fit_mlp, greedy_soup, starting_point
+from ensemble.fusion.votes import soft_vote
 from featurestore.errors import ConfigError, ManifestError
 
 SHORT = MetaConfig(rounds=4, seeds=(0, 1, 2), select="last")

@@ -13,8 +13,8 @@ from small_models import Trained, train
 
 import ensemble.predict
 from deepser.members.member import Member
+from ensemble.fusion.members import find_members, record_members, weights_digest
 from ensemble.inputs import files_manifest
-from ensemble.members import find_members, record_members, weights_digest
 from ensemble.model import Model
 from ensemble.predict import encoder_of, layers_option, predict
 from ensemble.predictions import Predictions, predictions_table

@@ -11,8 +11,8 @@ from sklearn.metrics import f1_score
 from deepser.scores.metrics import ccc
 from deepser.training.targets import Targets
 from ensemble.evaluation.align import Aligned
-from ensemble.problem import Problem
-from ensemble.selection import (
+from ensemble.fusion.problem import Problem
+from ensemble.fusion.selection import (
     attribute_scores,
     best_per_attribute,
     everyone,

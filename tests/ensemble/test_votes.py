@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sklearn.ensemble import VotingClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from ensemble.votes import majority_vote, soft_vote, vote_shares, weighted_vote
+from ensemble.fusion.votes import majority_vote, soft_vote, vote_shares, weighted_vote
 
 
 def test_the_majority_wins_against_a_confident_minority() -> None:

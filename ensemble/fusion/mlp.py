@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ensemble.config import MetaConfig, layer_of
 from ensemble.evaluation.align import Aligned
-from ensemble.meta import Prediction, check_inputs, prepare, read_meta, save_meta, to_scale, wrong_content
-from ensemble.votes import soft_vote
+from ensemble.fusion.config import MetaConfig, layer_of
+from ensemble.fusion.linear import Prediction, check_inputs, prepare, read_meta, save_meta, to_scale, wrong_content
+from ensemble.fusion.votes import soft_vote
 
 
 @dataclass(frozen=True)

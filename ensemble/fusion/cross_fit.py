@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.division import Division
-from ensemble.meta import Prediction
-from ensemble.problem import Problem
-from ensemble.selection import Rule, Selection
-from ensemble.techniques import Fitted, Fused, Technique
+from ensemble.fusion.division import Division
+from ensemble.fusion.linear import Prediction
+from ensemble.fusion.problem import Problem
+from ensemble.fusion.selection import Rule, Selection
+from ensemble.fusion.techniques import Fitted, Fused, Technique
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deepser.members.member import Member
 from ensemble.evaluation.posteriors import PREFIX
-from ensemble.fit import MADE_BY
+from ensemble.fusion.fit import MADE_BY
 from featurestore.corpus.tables import replace_file
 from featurestore.errors import ConfigError
 from featurestore.store.feature_store import FeatureStore

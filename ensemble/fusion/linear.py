@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from deepser.config import from_dict
-from ensemble.config import MetaConfig, layer_of
 from ensemble.evaluation.align import Aligned, AlignmentError, column_names
+from ensemble.fusion.config import MetaConfig, layer_of
 from featurestore.errors import ConfigError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

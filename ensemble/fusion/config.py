@@ -101,7 +101,7 @@ class ForestConfig:
 
 @dataclass(frozen=True)
 class VoteConfig:
-    """A fusion without training but for the members' weights, see `ensemble.vote_meta.fit_vote`."""
+    """A fusion without training but for the members' weights, see `ensemble.fusion.vote_meta.fit_vote`."""
 
     rule: str = "soft"
     n_best: int = 3  # for "attributes": SRPOL averages the best three

@@ -11,11 +11,11 @@ from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor
 
 from deepser.training.targets import Targets
-from ensemble.config import ForestConfig, joins_attributes, layer_of
 from ensemble.evaluation.align import Aligned
-from ensemble.meta import Prediction, check_inputs, read_meta, save_meta, wrong_content
-from ensemble.mlp import log_probabilities
-from ensemble.votes import soft_vote
+from ensemble.fusion.config import ForestConfig, joins_attributes, layer_of
+from ensemble.fusion.linear import Prediction, check_inputs, read_meta, save_meta, wrong_content
+from ensemble.fusion.mlp import log_probabilities
+from ensemble.fusion.votes import soft_vote
 from featurestore.errors import ManifestError
 
 ARRAYS = ("roots", "feature", "threshold", "left", "right", "share")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from deepser.scores.metrics import ccc
-from ensemble.problem import Problem
-from ensemble.seed_training import macro_f1
+from ensemble.fusion.problem import Problem
+from ensemble.fusion.seed_training import macro_f1
 from featurestore.errors import ConfigError
 
 

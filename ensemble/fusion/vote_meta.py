@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ensemble.config import VoteConfig
 from ensemble.evaluation.align import Aligned
-from ensemble.meta import Prediction, check_inputs, read_meta, save_meta, wrong_content
-from ensemble.mlp import log_probabilities
-from ensemble.problem import Problem
-from ensemble.selection import Selection, attribute_scores, best_per_attribute, member_scores
-from ensemble.votes import vote_shares, weighted_vote
+from ensemble.fusion.config import VoteConfig
+from ensemble.fusion.linear import Prediction, check_inputs, read_meta, save_meta, wrong_content
+from ensemble.fusion.mlp import log_probabilities
+from ensemble.fusion.problem import Problem
+from ensemble.fusion.selection import Selection, attribute_scores, best_per_attribute, member_scores
+from ensemble.fusion.votes import vote_shares, weighted_vote
 from featurestore.errors import ConfigError
 
 

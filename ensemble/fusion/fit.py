@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 
 from deepser.scores.metrics import Evaluation, ScoreRow
-from ensemble.config import Config, MetaConfig
-from ensemble.division import Division, divide, members_of
 from ensemble.evaluation.align import LAYERS, column_names
 from ensemble.evaluation.posteriors import PREFIX
-from ensemble.judge import Judged, judge
-from ensemble.learned import Learned, learned
-from ensemble.meta import MetaClassifier
-from ensemble.metas import Meta
-from ensemble.problem import Problem, load_problem
-from ensemble.scoring import EnsembleReport, member_rows, scored, technique_rows, worth_scoring
-from ensemble.selection import Rule, everyone
-from ensemble.techniques import Technique, technique, techniques_of
+from ensemble.fusion.config import Config, MetaConfig
+from ensemble.fusion.cross_fit import Judged, judge
+from ensemble.fusion.division import Division, divide, members_of
+from ensemble.fusion.fit_report import EnsembleReport, member_rows, scored, technique_rows, worth_scoring
+from ensemble.fusion.kinds import Meta
+from ensemble.fusion.learned import Learned, learned
+from ensemble.fusion.linear import MetaClassifier
+from ensemble.fusion.problem import Problem, load_problem
+from ensemble.fusion.selection import Rule, everyone
+from ensemble.fusion.techniques import Technique, technique, techniques_of
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import StoreError
 from featurestore.format.spec import FeatureSpec
@@ -44,7 +44,7 @@ def fit_ensemble(
 ) -> tuple[Meta, EnsembleReport]:
     """Fits a meta-classifier over members' posteriors, and scores members, votes and meta-classifier.
 
-    What is fitted on and what is scored says `ensemble.division.divide`; no row is both. config: linear with a soup, an
+    What is fitted on and what is scored says `ensemble.fusion.division.divide`; no row is both. config: linear with a soup, an
     MLP (hidden > 0), a forest or a vote. select: chooses among the members, anew on the fitting rows of every pass.
 
     The predictions go to the store as posteriors/<name>, held-out rows alone; `directory` gets config.json,

@@ -8,9 +8,9 @@ import numpy as np
 
 from deepser.scores.metrics import Evaluation, ScoreRow, evaluate, jsonable
 from ensemble.evaluation.posteriors import PREFIX, scores_classes
-from ensemble.learned import Learned
-from ensemble.problem import Problem
-from ensemble.techniques import Fused, Technique
+from ensemble.fusion.learned import Learned
+from ensemble.fusion.problem import Problem
+from ensemble.fusion.techniques import Fused, Technique
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from deepser.training.samplers import balanced_subsets, shuffled
-from ensemble.config import MetaConfig
+from ensemble.fusion.config import MetaConfig
 from featurestore.corpus.splits import balanced_sets
 
 

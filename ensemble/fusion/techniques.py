@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from ensemble.config import INPUTS, RULES, Config, ForestConfig, MetaConfig, VoteConfig, config_of, layer_of
-from ensemble.forest import ForestMeta, fit_forest
-from ensemble.meta import MetaClassifier, Prediction
-from ensemble.meta_training import fit_meta, fit_mlp
-from ensemble.metas import Meta
-from ensemble.mlp import MlpMeta, mean_prediction
-from ensemble.problem import Problem
-from ensemble.selection import Selection
-from ensemble.vote_meta import VoteMeta, fit_vote
+from ensemble.fusion.config import INPUTS, RULES, Config, ForestConfig, MetaConfig, VoteConfig, config_of, layer_of
+from ensemble.fusion.forest import ForestMeta, fit_forest
+from ensemble.fusion.kinds import Meta
+from ensemble.fusion.linear import MetaClassifier, Prediction
+from ensemble.fusion.mlp import MlpMeta, mean_prediction
+from ensemble.fusion.problem import Problem
+from ensemble.fusion.selection import Selection
+from ensemble.fusion.training import fit_meta, fit_mlp
+from ensemble.fusion.vote_meta import VoteMeta, fit_vote
 from featurestore.corpus.splits import group_folds
 from featurestore.errors import ConfigError
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensemble.evaluation.posteriors import PREFIX
-from ensemble.meta import MetaClassifier
-from ensemble.problem import Problem
-from ensemble.selection import attribute_scores
+from ensemble.fusion.linear import MetaClassifier
+from ensemble.fusion.problem import Problem
+from ensemble.fusion.selection import attribute_scores
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import numpy as np
 from torch import Tensor
 
 from ensemble.evaluation.align import Aligned
-from ensemble.forest import ForestMeta
-from ensemble.meta import CONFIG, MetaClassifier, Prediction, wrong_content
-from ensemble.mlp import MlpMeta
-from ensemble.vote_meta import VoteMeta
+from ensemble.fusion.forest import ForestMeta
+from ensemble.fusion.linear import CONFIG, MetaClassifier, Prediction, wrong_content
+from ensemble.fusion.mlp import MlpMeta
+from ensemble.fusion.vote_meta import VoteMeta
 from featurestore.errors import ConfigError
 
 

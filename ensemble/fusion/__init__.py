@@ -1,0 +1,1 @@
+"""The ensembles themselves: votes, meta-classifiers, selection of members, and cross-fitting."""
