@@ -60,10 +60,10 @@ def ablate(
     """
     from deepser.members.folds import plan_folds
     from deepser.members.presets import find_preset, parse_changes
-    from ensemble.ablation import ablations_of, run_variants
-    from ensemble.ablation_report import ablation_markdown, ablation_table
+    from ensemble.experiments.ablation import ablations_of, run_variants
+    from ensemble.experiments.ablation_report import ablation_markdown, ablation_table
+    from ensemble.experiments.presets import members_of, preset_variants
     from ensemble.member_list import seeds_of
-    from ensemble.preset_table import members_of, preset_variants
     from featurestore.corpus.manifest import Manifest
     from featurestore.store.feature_store import FeatureStore
 

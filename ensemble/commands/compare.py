@@ -58,11 +58,11 @@ def compare(
     """
     import json
 
-    from ensemble.compare import columns_of
-    from ensemble.compare import compare as run
+    from ensemble.experiments.compare import columns_of
+    from ensemble.experiments.compare import compare as run
+    from ensemble.experiments.compare_report import comparison_table
     from ensemble.fusion.members import find_members
     from ensemble.fusion.techniques import techniques_of
-    from ensemble.tables import comparison_table
     from featurestore.corpus.manifest import Manifest
     from featurestore.store.feature_store import FeatureStore
 

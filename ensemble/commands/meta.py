@@ -71,9 +71,9 @@ def fit_meta(
     Example: `medusa fit-meta --seeds 6 --members m01,m02,m03 -m corpus.csv --weights-plot weights.png`
     """
     from deepser.scores.report import scores_table
+    from ensemble.experiments.compare_report import learned_picture, learned_tables
     from ensemble.fusion.fit import fit_ensemble
     from ensemble.fusion.members import find_members, record_members
-    from ensemble.tables import learned_picture, learned_tables
     from featurestore.corpus.manifest import Manifest
     from featurestore.format.spec import check_set_name
     from featurestore.store.feature_store import FeatureStore

@@ -12,12 +12,12 @@ from synthetic_corpus import corpus, member
 from deepser.config import MemberConfig
 from deepser.members.folds import plan_folds
 from deepser.members.presets import PRESETS
-from ensemble.ablation import ABLATIONS, FULL, Variant, ablations_of, named, run_variants
-from ensemble.ablation_report import ablation_markdown, ablation_table
 from ensemble.evaluation.assess import Asked, assess
 from ensemble.evaluation.bootstrap import MeanSums, bootstrap, compare
 from ensemble.evaluation.systems import from_store
-from ensemble.preset_table import changes_of, members_of, preset_variants
+from ensemble.experiments.ablation import ABLATIONS, FULL, Variant, ablations_of, named, run_variants
+from ensemble.experiments.ablation_report import ablation_markdown, ablation_table
+from ensemble.experiments.presets import changes_of, members_of, preset_variants
 from featurestore.errors import ConfigError
 from featurestore.store.feature_store import FeatureStore
 

@@ -11,7 +11,8 @@ from rich.console import Console
 from sklearn.metrics import accuracy_score, f1_score
 from small_corpus import medusa
 
-from ensemble.compare import Comparison, columns_of, compare
+from ensemble.experiments.compare import Comparison, columns_of, compare
+from ensemble.experiments.compare_report import comparison_table
 from ensemble.fusion.config import ForestConfig, MetaConfig
 from ensemble.fusion.cross_fit import judge
 from ensemble.fusion.division import divide
@@ -20,7 +21,6 @@ from ensemble.fusion.problem import load_problem
 from ensemble.fusion.selection import greedy, top
 from ensemble.fusion.techniques import techniques_of
 from ensemble.fusion.votes import majority_vote, soft_vote
-from ensemble.tables import comparison_table
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ConfigError
 from featurestore.store.feature_store import FeatureStore

@@ -10,11 +10,11 @@ from sklearn.metrics import f1_score
 
 from deepser.scores.metrics import ccc
 from deepser.training.targets import Targets
+from ensemble.experiments.compare_report import learned_picture
 from ensemble.fusion.config import MetaConfig
 from ensemble.fusion.learned import learned, own_weights, reliability_of
 from ensemble.fusion.problem import Problem
 from ensemble.fusion.training import fit_meta
-from ensemble.tables import learned_picture
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Presets side by side: the variants that `ensemble.ablation` trains and compares, from names and settings."""
+"""Presets side by side: the variants that `ensemble.experiments.ablation` trains and compares, from names and settings."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,7 +6,7 @@ from typing import Any
 
 from deepser.config import N_INPUTS, MemberConfig
 from deepser.members.presets import Preset, find_preset, member_config, parse_changes
-from ensemble.ablation import Variant, named
+from ensemble.experiments.ablation import Variant, named
 from featurestore.errors import ConfigError
 
 

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from deepser.scores.report import TITLES, number
-from ensemble.compare import Comparison
 from ensemble.evaluation.posteriors import PREFIX
+from ensemble.experiments.compare import Comparison
 from ensemble.fusion.learned import Learned
 
 CLASS_SCORES, ATTRIBUTE_SCORES = ("macro_f1", "accuracy"), ("mean_ccc",)

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from deepser.scores.report import TITLES, number
-from ensemble.ablation import Ablations, Result, Trained
 from ensemble.evaluation.bootstrap import Interval
+from ensemble.experiments.ablation import Ablations, Result, Trained
 from featurestore.terminal import told_seconds
 
 SHOWN = ("macro_f1", "accuracy", "uar", "mean_ccc")

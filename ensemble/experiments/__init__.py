@@ -1,0 +1,1 @@
+"""The tables of the papers: ablations, presets and ways of fusing, side by side."""
