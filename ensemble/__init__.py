@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ensemble.model import Model as Model
+    from ensemble.prediction.model import Model as Model
 
 __all__ = ["Model"]
 
@@ -14,6 +14,6 @@ __all__ = ["Model"]
 def __getattr__(name: str) -> Any:
     if name != "Model":
         raise AttributeError(f"module 'ensemble' has no attribute {name!r}")
-    from ensemble.model import Model
+    from ensemble.prediction.model import Model
 
     return Model

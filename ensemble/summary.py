@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deepser.scores.report import TITLES, number
-from ensemble.card import machine, read_report, score_rows, scores_markdown, table_markdown
 from ensemble.plan import COMPARISON, Places, Step
+from ensemble.prediction.card import machine, read_report, score_rows, scores_markdown, table_markdown
 from ensemble.recipe import Recipe
 from ensemble.run import record_of
 from featurestore.corpus.tables import replace_file

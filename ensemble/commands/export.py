@@ -21,7 +21,7 @@ def export(
 
     Example: `medusa export runs/meta -o emotion-model`
     """
-    from ensemble.export import export_model
+    from ensemble.prediction.export import export_model
     from featurestore.corpus.manifest import Manifest
 
     scheme = None if manifest is None else Manifest.read(manifest).scheme

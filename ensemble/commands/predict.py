@@ -45,12 +45,12 @@ def predict(
     """
     import numpy as np
 
-    from ensemble.hearing import OFF
-    from ensemble.inputs import files_manifest, find_files
-    from ensemble.model import Model
-    from ensemble.predict import predict_parts
-    from ensemble.prediction_writer import PredictionWriter
-    from ensemble.predictions import Predictions, check_output, columns_of, predictions_table
+    from ensemble.prediction.inputs import files_manifest, find_files
+    from ensemble.prediction.model import Model
+    from ensemble.prediction.predict import predict_parts
+    from ensemble.prediction.predictions import Predictions, check_output, columns_of, predictions_table
+    from ensemble.prediction.speech_to_text import OFF
+    from ensemble.prediction.writer import PredictionWriter
     from featurestore.corpus.manifest import Manifest
 
     if bool(files) == (manifest is not None):

@@ -8,9 +8,9 @@ import pytest
 from small_corpus import medusa
 from small_models import Trained, train
 
-from ensemble.card import read_report, score_rows
-from ensemble.export import export_model
-from ensemble.model import Model
+from ensemble.prediction.card import read_report, score_rows
+from ensemble.prediction.export import export_model
+from ensemble.prediction.model import Model
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.errors import ConfigError
 

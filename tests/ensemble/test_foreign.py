@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ensemble.evaluation.align import AlignmentError
 from ensemble.evaluation.emotion_names import LETTERS, SPELLINGS, class_named, letter_of
 from ensemble.evaluation.prediction_files import PredictionsError, read_predictions
-from ensemble.predictions import Predictions
+from ensemble.prediction.predictions import Predictions
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ManifestError
 

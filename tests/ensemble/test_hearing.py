@@ -14,10 +14,10 @@ from small_whisper import save_whisper
 from deepser.config import MemberConfig
 from deepser.members.fit import fit_member
 from deepser.members.folds import plan_folds
-from ensemble.hearing import Hearing, settings_of
-from ensemble.inputs import files_manifest
-from ensemble.model import Model, needed_sets
-from ensemble.predict import predict
+from ensemble.prediction.inputs import files_manifest
+from ensemble.prediction.model import Model, needed_sets
+from ensemble.prediction.predict import predict
+from ensemble.prediction.speech_to_text import Hearing, settings_of
 from featurestore.asr.source import TranscriptSource
 from featurestore.asr.transcribe import transcribe
 from featurestore.asr.transcriber import load_transcriber

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from ensemble.inputs import files_manifest, find_files
+from ensemble.prediction.inputs import files_manifest, find_files
 from featurestore.errors import ConfigError
 
 

@@ -11,13 +11,13 @@ from rich.console import Console
 from small_corpus import medusa
 from small_models import Trained, train
 
-import ensemble.predict
+import ensemble.prediction.predict
 from deepser.members.member import Member
 from ensemble.fusion.members import find_members, record_members, weights_digest
-from ensemble.inputs import files_manifest
-from ensemble.model import Model
-from ensemble.predict import encoder_of, layers_option, predict
-from ensemble.predictions import Predictions, predictions_table
+from ensemble.prediction.inputs import files_manifest
+from ensemble.prediction.model import Model
+from ensemble.prediction.predict import encoder_of, layers_option, predict
+from ensemble.prediction.predictions import Predictions, predictions_table
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.encoders.base import LayerChoice
@@ -131,7 +131,7 @@ def test_in_chunks_it_is_the_same_and_each_encoder_is_loaded_once(
         loaded.append(name)
         return encoder_of(name, *rest, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ensemble.predict, "encoder_of", counted)
+    monkeypatch.setattr(ensemble.prediction.predict, "encoder_of", counted)
     told: list[tuple[float, int]] = []
     parts = predict(model, files_manifest(files), chunk=2, progress=lambda what, done, of: told.append((done, of)))
     assert sorted(loaded) == ["mel", "pooled"]
@@ -258,7 +258,7 @@ def test_a_stopped_prediction_goes_on(trained: Trained, tmp_path: Path, monkeypa
     out, journal = tmp_path / "out.csv", tmp_path / "out.csv.journal"
     command = ["predict", *files, "--model", trained.runs / "meta-logits", "-o", out, "--chunk", 2]
     encoded: list[str] = []
-    whole = ensemble.predict.featurize
+    whole = ensemble.prediction.predict.featurize
 
     def stopping(manifest: Manifest, *rest: object, **more: object) -> object:
         encoded.extend(manifest.keys)
@@ -266,7 +266,7 @@ def test_a_stopped_prediction_goes_on(trained: Trained, tmp_path: Path, monkeypa
             raise KeyboardInterrupt
         return whole(manifest, *rest, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ensemble.predict, "featurize", stopping)
+    monkeypatch.setattr(ensemble.prediction.predict, "featurize", stopping)
     medusa(*command, exit_code=130)
     assert not out.exists()
     assert [json.loads(line)["file"] for line in journal.read_text().splitlines()[1:]] == files[:3]
@@ -278,7 +278,7 @@ def test_a_stopped_prediction_goes_on(trained: Trained, tmp_path: Path, monkeypa
     refused = medusa("predict", *files, "--model", trained.runs / "m0", "-o", out, exit_code=2)
     assert "another model" in refused.output
 
-    monkeypatch.setattr(ensemble.predict, "featurize", whole)
+    monkeypatch.setattr(ensemble.prediction.predict, "featurize", whole)
     going_on = medusa(*command, exit_code=1)  # for the file that isn't there
     assert "gone.wav" in going_on.output.replace("\n", "")
     assert not journal.exists()

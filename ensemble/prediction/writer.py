@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ensemble.predictions import Predictions, check_output, write_rows
+from ensemble.prediction.predictions import Predictions, check_output, write_rows
 from featurestore.errors import ConfigError
 from featurestore.runtime.journal import Journal
 

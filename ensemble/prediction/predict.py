@@ -11,9 +11,9 @@ import numpy as np
 
 from deepser.members.member import Member
 from ensemble.evaluation.align import Aligned, column_names
-from ensemble.hearing import Hearing
-from ensemble.model import Model, needed_sets, spec_of
-from ensemble.predictions import Predictions
+from ensemble.prediction.model import Model, needed_sets, spec_of
+from ensemble.prediction.predictions import Predictions
+from ensemble.prediction.speech_to_text import Hearing
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import ENCODERS, Encoder, load_encoder
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch
@@ -62,7 +62,7 @@ def predict_parts(
     """Predict every utterance of the manifest, `chunk` by `chunk`; one that fails is reported, and the rest is done.
 
     weights: directories of encoders' weights by feature set or encoder name, where they are no longer where they were
-    when the members' features were made. asr: who hears the words that a member reads (see `ensemble.hearing`).
+    when the members' features were made. asr: who hears the words that a member reads (see `ensemble.prediction.speech_to_text`).
     Features go through a temporary store, `chunk` utterances at a time; each encoder is loaded once, and so are all of
     them together where there is more than one chunk.
     Raises SpecMismatch when an encoder is not the one the members learned from, ConfigError when text is needed and

@@ -18,7 +18,7 @@ from featurestore.errors import ConfigError, SpecMismatch
 from featurestore.format.spec import FeatureSpec
 
 if TYPE_CHECKING:
-    from ensemble.predictions import Predictions
+    from ensemble.prediction.predictions import Predictions
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,10 @@ class Model:
         return dict(zip(first.attributes, first.attribute_ranges, strict=True))
 
     def predict(self, places: Iterable[Path | str], **options: Any) -> "Predictions":
-        """Predict audio files, folders and patterns; options: those of `ensemble.predict.predict`, and `text`."""
-        from ensemble.hearing import OFF
-        from ensemble.inputs import files_manifest, find_files
-        from ensemble.predict import predict
+        """Predict audio files, folders and patterns; options: those of `ensemble.prediction.predict.predict`, and `text`."""
+        from ensemble.prediction.inputs import files_manifest, find_files
+        from ensemble.prediction.predict import predict
+        from ensemble.prediction.speech_to_text import OFF
 
         text = options.pop("text", None)
         if text is not None:

@@ -1,0 +1,1 @@
+"""From new audio to predictions, and models that can be handed on."""
