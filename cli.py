@@ -68,7 +68,7 @@ def demo(
 
     Example: `medusa demo`
     """
-    from ensemble.demo import forget, steps
+    from ensemble.recipes.demo import forget, steps
 
     if fresh:
         forget(directory)

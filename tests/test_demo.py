@@ -3,17 +3,19 @@ from pathlib import Path
 import pytest
 from small_corpus import copy_clips, medusa
 
-import ensemble.demo
-from ensemble.demo import forget, steps
+import ensemble.recipes.demo
+from ensemble.recipes.demo import forget, steps
 
 
 @pytest.fixture
 def small_demo(demo_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The demo on 48 clips with members that hardly train; returns its directory."""
     corpus = copy_clips(demo_corpus, tmp_path / "corpus")
-    monkeypatch.setattr(ensemble.demo, "CORPUS", corpus)
-    monkeypatch.setattr(ensemble.demo, "CLIP", corpus / "Actor_04" / "03-01-05-01-01-01-04.ogg")
-    monkeypatch.setattr(ensemble.demo, "SMALL", ensemble.demo.SMALL | {"epochs": "1", "d": "16", "stage2-epochs": "1"})
+    monkeypatch.setattr(ensemble.recipes.demo, "CORPUS", corpus)
+    monkeypatch.setattr(ensemble.recipes.demo, "CLIP", corpus / "Actor_04" / "03-01-05-01-01-01-04.ogg")
+    monkeypatch.setattr(
+        ensemble.recipes.demo, "SMALL", ensemble.recipes.demo.SMALL | {"epochs": "1", "d": "16", "stage2-epochs": "1"}
+    )
     return tmp_path / "run"
 
 
@@ -22,13 +24,13 @@ def test_the_demo_ends_in_table_confusion_and_prediction_and_can_be_repeated(sma
     for _, arguments in steps(small_demo):
         assert f"$ medusa {arguments[0]}" in said
     table = said[said.index("$ medusa fit-meta") :]
-    for row in (*ensemble.demo.MEMBERS, "majority vote", "soft vote", "meta (single)", "meta (soup)"):
+    for row in (*ensemble.recipes.demo.MEMBERS, "majority vote", "soft vote", "meta (single)", "meta (soup)"):
         assert row in table
     assert "48 utterances scored" in table
     assert "03-01-05-01-01-01-04.ogg" in table[table.index("$ medusa predict") :]
     assert (small_demo / "confusion.png").exists()
     again = medusa("demo", "--directory", small_demo).stdout
-    assert again.count("0 done, 48 there already") == len(ensemble.demo.ENCODERS)
+    assert again.count("0 done, 48 there already") == len(ensemble.recipes.demo.ENCODERS)
     assert again[again.index("$ medusa evaluate") :] == said[said.index("$ medusa evaluate") :]
 
 
@@ -41,7 +43,7 @@ def test_fresh_forgets_only_what_the_demo_made(tmp_path: Path) -> None:
 
 
 def test_the_demo_has_four_members_and_each_reads_sets_that_it_encodes() -> None:
-    assert len(ensemble.demo.MEMBERS) >= 4
-    for features in ensemble.demo.MEMBERS.values():
-        assert set(features.split(",")) <= set(ensemble.demo.ENCODERS)
-    assert ensemble.demo.CLIP.is_file()
+    assert len(ensemble.recipes.demo.MEMBERS) >= 4
+    for features in ensemble.recipes.demo.MEMBERS.values():
+        assert set(features.split(",")) <= set(ensemble.recipes.demo.ENCODERS)
+    assert ensemble.recipes.demo.CLIP.is_file()

@@ -63,7 +63,7 @@ def ablate(
     from ensemble.experiments.ablation import ablations_of, run_variants
     from ensemble.experiments.ablation_report import ablation_markdown, ablation_table
     from ensemble.experiments.presets import members_of, preset_variants
-    from ensemble.member_list import seeds_of
+    from ensemble.recipes.members import seeds_of
     from featurestore.corpus.manifest import Manifest
     from featurestore.store.feature_store import FeatureStore
 

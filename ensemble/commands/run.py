@@ -11,7 +11,7 @@ from featurestore.errors import ConfigError
 from featurestore.terminal import DeviceOption, console, reads, say, split_names, told_seconds, writes
 
 if TYPE_CHECKING:
-    from ensemble.plan import Places, Step
+    from ensemble.recipes.plan import Places, Step
 
 
 def run(
@@ -38,10 +38,10 @@ def run(
 
     Example: `medusa run medusa14 --set corpus=MSP-PODCAST --dry-run`
     """
-    from ensemble.plan import Places, steps_of
-    from ensemble.recipe import read_recipe
-    from ensemble.run import named_steps, run_steps, why_run
-    from ensemble.summary import write_summary
+    from ensemble.recipes.execute import named_steps, run_steps, why_run
+    from ensemble.recipes.plan import Places, steps_of
+    from ensemble.recipes.recipe import read_recipe
+    from ensemble.recipes.summary import write_summary
 
     if listing:
         _print_recipes()
@@ -81,7 +81,7 @@ def _print_recipes() -> None:
     from rich import box
     from rich.table import Table
 
-    from ensemble.recipe import built_in, read_recipe
+    from ensemble.recipes.recipe import built_in, read_recipe
 
     table = Table("recipe", "what", "--set", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in built_in():
@@ -95,7 +95,7 @@ def _print_times(steps: "list[Step]", places: "Places") -> None:
     from rich import box
     from rich.table import Table
 
-    from ensemble.summary import times
+    from ensemble.recipes.summary import times
 
     table = Table("step", "time", box=box.SIMPLE_HEAD, pad_edge=False)
     for name, seconds, attempts in times(steps, places):

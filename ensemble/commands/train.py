@@ -113,7 +113,7 @@ def fit_deepser(
     from deepser.training.processes import joined
     from deepser.training.together import sharing
     from deepser.watch.terminal import watching
-    from ensemble.member_list import Asked, members
+    from ensemble.recipes.members import Asked, members
     from featurestore.corpus.manifest import Manifest
     from featurestore.store.feature_store import FeatureStore
 

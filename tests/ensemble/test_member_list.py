@@ -6,8 +6,8 @@ import pytest
 
 from deepser.members.presets import MEDUSA_MEMBERS, find_preset
 from deepser.training.together import sharing
-from ensemble.member_list import OPTIONS, Asked, members
-from ensemble.recipe import BUILT_IN
+from ensemble.recipes.members import OPTIONS, Asked, members
+from ensemble.recipes.recipe import BUILT_IN
 from featurestore.errors import ConfigError
 
 AB = Asked(features=("a", "b@3"))

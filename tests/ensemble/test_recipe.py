@@ -7,8 +7,8 @@ import typer
 
 import cli
 from deepser.members.presets import MEDUSA_MEMBERS, PRESETS
-from ensemble.plan import Places, Step, steps_of
-from ensemble.recipe import BUILT_IN, built_in, read_recipe
+from ensemble.recipes.plan import Places, Step, steps_of
+from ensemble.recipes.recipe import BUILT_IN, built_in, read_recipe
 from featurestore.errors import ConfigError
 
 GOOD = """\

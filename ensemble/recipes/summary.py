@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deepser.scores.report import TITLES, number
-from ensemble.plan import COMPARISON, Places, Step
 from ensemble.prediction.card import machine, read_report, score_rows, scores_markdown, table_markdown
-from ensemble.recipe import Recipe
-from ensemble.run import record_of
+from ensemble.recipes.execute import record_of
+from ensemble.recipes.plan import COMPARISON, Places, Step
+from ensemble.recipes.recipe import Recipe
 from featurestore.corpus.tables import replace_file
 from featurestore.terminal import told_seconds
 

@@ -7,7 +7,7 @@ import inspect
 from pathlib import Path
 from typing import Any, get_args
 
-from ensemble.recipe import Entry, shown, unknown_key
+from ensemble.recipes.recipe import Entry, shown, unknown_key
 from featurestore.errors import ConfigError
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from deepser.config import MemberConfig
 from deepser.members.presets import PRESETS, find_preset, member_config, parse_changes
-from ensemble.recipe import SUFFIXES, Entry, read_recipe, unknown_key
+from ensemble.recipes.recipe import SUFFIXES, Entry, read_recipe, unknown_key
 from featurestore.errors import ConfigError
 
 # What `fit-deepser` calls a setting, and where it stands in config.json.

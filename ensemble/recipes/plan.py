@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ensemble.arguments import arguments_of, check_arguments, find_command, is_argument, keys_of, path_options
 from ensemble.evaluation.posteriors import PREFIX
-from ensemble.member_list import KNOWN, of_recipe
-from ensemble.recipe import Entry, Recipe, unknown_key
+from ensemble.recipes.arguments import arguments_of, check_arguments, find_command, is_argument, keys_of, path_options
+from ensemble.recipes.members import KNOWN, of_recipe
+from ensemble.recipes.recipe import Entry, Recipe, unknown_key
 from featurestore.encoders.catalog import ENCODERS
 from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef

@@ -10,7 +10,7 @@
     meta, compare, evaluate: {...}
 
 A section's keys are the options of its command (`medusa prepare CORPUS`, `split`, `transcribe`, `featurize`,
-`fit-deepser`, `fit-meta`, `compare`, `evaluate`) without the dashes. `ensemble/plan.py` makes the commands of it.
+`fit-deepser`, `fit-meta`, `compare`, `evaluate`) without the dashes. `ensemble/recipes/plan.py` makes the commands of it.
 """
 
 import difflib
@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from ensemble.demo import CORPUS
+from ensemble.recipes.demo import CORPUS
 from featurestore.errors import ConfigError
 
 BUILT_IN = Path(__file__).resolve().parent / "recipes"

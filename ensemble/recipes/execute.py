@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ensemble.plan import Places, Step, Thing
+from ensemble.recipes.plan import Places, Step, Thing
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.tables import replace_file
 from featurestore.errors import ConfigError, StoreError
