@@ -19,11 +19,11 @@ from ensemble.commands.ablate import ablate
 from ensemble.commands.compare import compare
 from ensemble.commands.evaluate import evaluate
 from ensemble.commands.export import export
-from ensemble.commands.meta import fit_meta
+from ensemble.commands.fit_deepser import fit_deepser
+from ensemble.commands.fit_meta import fit_meta
 from ensemble.commands.predict import predict
 from ensemble.commands.run import run
 from ensemble.commands.submit import submit_app
-from ensemble.commands.train import fit_deepser
 from featurestore.commands.audit import audit
 from featurestore.commands.featurize import featurize
 from featurestore.commands.prepare import prepare_app
