@@ -1,1 +1,1 @@
-"""Training on cached features: targets, order, losses, one run, and several runs on one stream of batches."""
+"""Training on cached features: targets, order, losses, one run, several runs on one stream of batches."""

@@ -1,1 +1,1 @@
-"""The predictions of any system compared with a corpus: alignment, scores, intervals, groups, files and submissions."""
+"""Any system's predictions compared with a corpus: alignment, scores, intervals, groups, files, submissions."""

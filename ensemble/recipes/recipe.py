@@ -25,7 +25,7 @@ import yaml
 from ensemble.recipes.demo import CORPUS
 from featurestore.errors import ConfigError
 
-BUILT_IN = Path(__file__).resolve().parent / "recipes"
+BUILT_IN = Path(__file__).resolve().parent
 SUFFIXES = (".yaml", ".yml")
 SECTIONS = ("prepare", "split", "transcribe", "featurize", "members", "meta", "compare", "evaluate")
 NAMED_SECTIONS = ("featurize", "members")  # a mapping of names, each with options; the others have options alone

@@ -1,1 +1,1 @@
-"""From a manifest to a feature set: plan, decode ahead, encode in batches, write, and spread over processes."""
+"""From a manifest to a feature set: plan, decode ahead, encode in batches, write, run in several processes."""

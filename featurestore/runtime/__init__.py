@@ -1,1 +1,1 @@
-"""What a long run asks of the machine: durable files, journals, clean stops, clocks, devices, and how sizes and times are worded."""
+"""What a long run asks of the machine: durable files, journals, clean stops, clocks and devices."""
