@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import soundfile
 import typer
-from small_corpus import FAST, copy_clips, medusa
 
 import cli
 from benchmarks.commands import bench_io
@@ -28,6 +27,7 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.featurize.run import featurize
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.small_corpus import FAST, copy_clips, medusa
 
 REPO = Path(__file__).resolve().parents[1]
 COMMANDS = [

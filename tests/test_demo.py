@@ -1,10 +1,10 @@
 from pathlib import Path
 
 import pytest
-from small_corpus import copy_clips, medusa
 
 import ensemble.recipes.demo
 from ensemble.recipes.demo import forget, steps
+from tests.helpers.small_corpus import copy_clips, medusa
 
 
 @pytest.fixture

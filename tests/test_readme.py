@@ -25,7 +25,9 @@ def test_its_python_reads_the_store_with_us_with_zarr_with_h5py_and_in_a_trainin
             writer.append("a/b", stored)
     found: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    blocks = [block for block in blocks if "from ensemble" not in block]  # tests/ensemble/test_export.py has that one
+    blocks = [
+        block for block in blocks if "from ensemble" not in block
+    ]  # tests/ensemble/prediction/test_export.py has that one
     assert len(blocks) == 3
     for block in blocks:
         exec(block, found)

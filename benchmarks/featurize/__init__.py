@@ -9,8 +9,8 @@ CPU seconds (of workers too) tell more than seconds.
 Counted are the operations of matrix products, convolutions and attention (torch's FlopCounterMode, at three lengths,
 with the polynomial of degree two through them), once for the valid frames and once for the padded ones; MFU is the
 valid ones per second over a large matrix product's rate in the same run (of Whisper's own 30 s windows, all). Stages
-are timed by the pipeline's own clock (`featurestore.runtime.stage_clock`) in one more run. No way's time includes loading the
-encoder.
+are timed by the pipeline's own clock (`featurestore.runtime.stage_clock`) in one more run. No way's time includes
+loading the encoder.
 """
 
 from benchmarks.featurize.report import featurize_report

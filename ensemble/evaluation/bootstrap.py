@@ -70,7 +70,7 @@ class Sums:
     values: np.ndarray
 
     def scores(self, values: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """Scores of (..., K) sums, by default of all clusters together; the names are those of `deepser.scores.metrics`.
+        """Scores of (..., K) sums, by default of all clusters; the names are those of `deepser.scores.metrics`.
 
         Defined as there: a class without utterances counts as 0 in macro_f1 and not at all in uar; a constant's CCC
         is 0. Besides them f1_<class>, ccc_<attribute> and the means. NaN where nothing is known.

@@ -84,8 +84,8 @@ def compare(
     """Scores of every technique over every selection of members.
 
     Nested: the utterances that are scored take no part in choosing members, rounds or weights; see
-    `ensemble.fusion.division.divide` for which those are. AlignmentError when a member lacks an utterance, ConfigError for
-    in-sample posteriors that aren't asked for.
+    `ensemble.fusion.division.divide` for which those are. AlignmentError when a member lacks an utterance, ConfigError
+    for in-sample posteriors that aren't asked for.
     """
     names = members_of(store, members)
     division = divide(store, manifest, names, folds, in_sample)

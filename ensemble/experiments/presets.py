@@ -1,4 +1,4 @@
-"""Presets side by side: the variants that `ensemble.experiments.ablation` trains and compares, from names and settings."""
+"""Presets side by side: the variants that `ablation` trains and compares, from names and settings."""
 
 from collections.abc import Sequence
 from dataclasses import replace

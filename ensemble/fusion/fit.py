@@ -44,8 +44,9 @@ def fit_ensemble(
 ) -> tuple[Meta, EnsembleReport]:
     """Fits a meta-classifier over members' posteriors, and scores members, votes and meta-classifier.
 
-    What is fitted on and what is scored says `ensemble.fusion.division.divide`; no row is both. config: linear with a soup, an
-    MLP (hidden > 0), a forest or a vote. select: chooses among the members, anew on the fitting rows of every pass.
+    What is fitted on and what is scored says `ensemble.fusion.division.divide`; no row is both. config: linear with a
+    soup, an MLP (hidden > 0), a forest or a vote. select: chooses among the members, anew on the fitting rows of every
+    pass.
 
     The predictions go to the store as posteriors/<name>, held-out rows alone; `directory` gets config.json,
     model.safetensors and report.json. members: feature sets, with or without "posteriors/". AlignmentError when a

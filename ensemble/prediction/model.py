@@ -90,7 +90,7 @@ class Model:
         return dict(zip(first.attributes, first.attribute_ranges, strict=True))
 
     def predict(self, places: Iterable[Path | str], **options: Any) -> "Predictions":
-        """Predict audio files, folders and patterns; options: those of `ensemble.prediction.predict.predict`, and `text`."""
+        """Predict audio files, folders and patterns; options: those of `predict.predict`, and `text`."""
         from ensemble.prediction.inputs import files_manifest, find_files
         from ensemble.prediction.predict import predict
         from ensemble.prediction.speech_to_text import OFF

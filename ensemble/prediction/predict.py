@@ -62,7 +62,7 @@ def predict_parts(
     """Predict every utterance of the manifest, `chunk` by `chunk`; one that fails is reported, and the rest is done.
 
     weights: directories of encoders' weights by feature set or encoder name, where they are no longer where they were
-    when the members' features were made. asr: who hears the words that a member reads (see `ensemble.prediction.speech_to_text`).
+    when the members' features were made. asr: who hears the words that a member reads (see `speech_to_text`).
     Features go through a temporary store, `chunk` utterances at a time; each encoder is loaded once, and so are all of
     them together where there is more than one chunk.
     Raises SpecMismatch when an encoder is not the one the members learned from, ConfigError when text is needed and

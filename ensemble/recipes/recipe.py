@@ -10,7 +10,7 @@
     meta, compare, evaluate: {...}
 
 A section's keys are the options of its command (`medusa prepare CORPUS`, `split`, `transcribe`, `featurize`,
-`fit-deepser`, `fit-meta`, `compare`, `evaluate`) without the dashes. `ensemble/recipes/plan.py` makes the commands of it.
+`fit-deepser`, `fit-meta`, `compare`, `evaluate`) without the dashes. `plan.py` beside this file makes the commands.
 """
 
 import difflib

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_corpus import medusa
 
 from benchmarks.featurize import FeaturizeSettings, featurize_report, run_featurize
 from benchmarks.featurize.corpus import durations_s, write_corpus
@@ -16,6 +15,7 @@ from featurestore.audio import decode
 from featurestore.encoders import ENCODERS, load_encoder
 from featurestore.errors import ConfigError
 from featurestore.runtime.stage_clock import STAGES
+from tests.helpers.small_corpus import medusa
 
 # Workers are forked while threads of the pipeline may still end; the loader says so of few cores, too.
 pytestmark = [

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from small_corpus import medusa
-from small_whisper import save_whisper
 
 from benchmarks.transcribe import TranscribeSettings
 from featurestore.errors import ConfigError
+from tests.helpers.small_corpus import medusa
+from tests.helpers.small_whisper import save_whisper
 
 
 def test_it_tells_rates_and_differing_texts(tmp_path: Path) -> None:

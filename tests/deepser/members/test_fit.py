@@ -1,0 +1,230 @@
+"""Fitting a member: it learns, judges only what it did not see, resumes to the same weights, and refuses a mix-up."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from deepser.config import MemberConfig, from_dict, to_dict
+from deepser.members.fit import fit_member
+from deepser.members.folds import plan_folds
+from deepser.members.member import Member
+from deepser.training.targets import Targets
+from featurestore.corpus.manifest import Manifest
+from featurestore.errors import ConfigError, ManifestError, StoreError
+from featurestore.store.feature_store import FeatureStore
+from tests.helpers.synthetic_corpus import CLASSES, corpus, member
+
+REPO = Path(__file__).resolve().parents[3]
+
+
+def weights(directory: Path) -> dict[str, dict[str, np.ndarray]]:
+    return {p.parent.name: load_file(p) for p in sorted(directory.glob("fold-*/model.safetensors"))}
+
+
+def same(a: dict[str, dict[str, np.ndarray]], b: dict[str, dict[str, np.ndarray]]) -> bool:
+    return a.keys() == b.keys() and all((a[f][n] == b[f][n]).all() for f in a for n in a[f])
+
+
+def test_a_member_learns_and_writes_out_of_fold_posteriors(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path)
+    plan = plan_folds(manifest, cv="fold")
+    fitted = fit_member(store, manifest, member(), plan, tmp_path / "m")
+    posteriors = store["posteriors/m"]
+    assert posteriors.spec.columns == (*CLASSES, "attr:arousal")
+    assert dict(posteriors.spec.extra)["oof"] == "fold"
+    targets = Targets.from_manifest(manifest)
+    rows = np.stack([posteriors.array(key, "posteriors")[0] for key in targets.keys])
+    known = targets.labels >= 0
+    assert (rows[known, :3].argmax(1) == targets.labels[known]).mean() > 0.8
+    np.testing.assert_allclose(rows[:, :3].sum(1), 1, rtol=1e-5)
+    assert ((rows[:, 3] > 1) & (rows[:, 3] < 7)).all()
+    history = [json.loads(line) for line in (tmp_path / "m" / "fold-0" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["stage"] for row in history] == ["stage1"] * 3 + ["stage2"] * 2
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert not list((tmp_path / "m").glob("fold-*/checkpoint*"))
+    assert Member.load(tmp_path / "m").config == fitted.config
+
+
+def test_each_fold_is_judged_by_the_model_that_did_not_learn_it(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path)
+    plan = plan_folds(manifest, cv="fold")
+    fitted = fit_member(store, manifest, member(), plan, tmp_path / "m")
+    from deepser.training import train as trainer
+    from deepser.training.data import TrainingData
+
+    data = TrainingData(store, fitted.refs, Targets.from_manifest(manifest))
+    network = fitted.new_network()
+    import torch
+
+    network.load_state_dict({k: torch.from_numpy(v) for k, v in weights(tmp_path / "m")["fold-1"].items()})
+    at = plan.judged_at(1)
+    logits, _ = trainer.predict(network, data, at, fitted.config.train, torch.device("cpu"))
+    stored = np.stack([store["posteriors/m"].array(manifest.keys[i], "logits")[0, :3] for i in at])
+    np.testing.assert_allclose(stored, logits, rtol=1e-5, atol=1e-5)
+    assert not set(at) & set(plan.train_at(1))
+
+
+def test_same_seed_same_weights_and_another_seed_others(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path)
+    plan = plan_folds(manifest, cv="fold")
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        fit_member(store, manifest, member(name, seed=seed), plan, tmp_path / name)
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+SCRIPT = """
+import sys; sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from tests.helpers.synthetic_corpus import member
+from deepser.members.fit import fit_member
+from deepser.members.folds import plan_folds
+from featurestore.corpus.manifest import Manifest
+from featurestore.store.feature_store import FeatureStore
+d = Path(sys.argv[1]); m = Manifest.read(d / "m.csv")
+k = member("k", select="macro_f1", dev_fraction=0.3)
+fit_member(FeatureStore.open(d / "store"), m, k, plan_folds(m, cv="fold"), d / "k",
+           progress=lambda fold, done, n, what: print(fold, done, flush=True))
+"""
+
+
+def test_killed_anywhere_it_resumes_to_the_weights_of_an_undisturbed_run(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path)
+    manifest.write(tmp_path / "m.csv")
+    manifest = Manifest.read(tmp_path / "m.csv")
+    config = member("k", select="macro_f1", dev_fraction=0.3)
+    fit_member(store, manifest, config, plan_folds(manifest, cv="fold"), tmp_path / "undisturbed")
+    store.remove("posteriors/k")
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(REPO)]
+    for lines in (13, 40, 27):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, env=dict(os.environ), text=True)
+        assert process.stdout is not None
+        for _ in range(lines):
+            process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert same(weights(tmp_path / "k"), weights(tmp_path / "undisturbed"))
+    assert len(FeatureStore.open(tmp_path / "store")["posteriors/k"]) == len(manifest)
+
+
+def test_a_finished_member_is_not_fitted_again(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path)
+    plan = plan_folds(manifest, cv="fold")
+    fit_member(store, manifest, member(), plan, tmp_path / "m")
+    steps: list[int] = []
+    started = time.perf_counter()
+    fit_member(store, manifest, member(), plan, tmp_path / "m", progress=lambda *a: steps.append(1))
+    assert not steps, f"trained again for {time.perf_counter() - started:.1f} s"
+
+
+def test_damaged_weights_are_named_where_they_are_read(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path)
+    plan = plan_folds(manifest, cv="fold")
+    fitted = fit_member(store, manifest, member(), plan, tmp_path / "m")
+    path = tmp_path / "m" / "fold-1" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ConfigError, match=r"fold-1.model\.safetensors is damaged"):
+        fitted.predict(store, manifest.keys[:2])
+    (tmp_path / "store" / "posteriors").rename(tmp_path / "gone")  # so that fitting again has something to do
+    with pytest.raises(ConfigError, match=r"fold-1.model\.safetensors is damaged"):
+        fit_member(FeatureStore.open(tmp_path / "store"), manifest, member(), plan, tmp_path / "m")
+
+
+def test_other_settings_in_the_same_place_are_refused_with_the_difference(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path)
+    plan = plan_folds(manifest, cv="fold")
+    fit_member(store, manifest, member(), plan, tmp_path / "m")
+    with pytest.raises(ConfigError, match=r"batch_size is 8 there, 4 asked.*--overwrite"):
+        fit_member(store, manifest, member(batch_size=4), plan, tmp_path / "m")
+    fit_member(store, manifest, member(batch_size=4), plan, tmp_path / "m", overwrite=True)
+    assert Member.load(tmp_path / "m").config.train.batch_size == 4
+
+
+def test_a_split_gives_one_model_that_judges_only_the_rest(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path, attributes=False)
+    frame = manifest.to_pandas()
+    frame["split"] = ["train" if i % 9 < 6 else "test" for i in range(len(frame))]
+    manifest = Manifest.from_pandas(frame)
+    fitted = fit_member(store, manifest, member(), plan_folds(manifest), tmp_path / "m")
+    judged = set(store["posteriors/m"])
+    assert judged == {k for k, s in zip(manifest.keys, frame["split"], strict=True) if s == "test"}
+    posteriors, logits = fitted.predict(store, sorted(judged))
+    stored = np.stack([store["posteriors/m"].array(k, "posteriors")[0] for k in sorted(judged)])
+    np.testing.assert_allclose(posteriors, stored, rtol=1e-4, atol=1e-5)
+    assert logits.shape == (len(judged), 3)
+    folds = plan_folds(manifest, n_folds=3)
+    speakers = manifest.column("speaker")
+    assert all(not set(speakers[folds.train_at(f)]) & set(speakers[folds.folds == f]) for f in range(3))
+    fit_member(store, manifest, member("three"), folds, tmp_path / "three")
+    assert len(store["posteriors/three"]) == len(manifest)
+
+
+def test_what_could_not_be_stored_is_told_before_training(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path)
+    plan = plan_folds(manifest, cv="fold")
+    for name in ("../elsewhere", "a b"):
+        with pytest.raises(StoreError, match="not allowed"):
+            fit_member(store, manifest, member(name), plan, tmp_path / "m")
+    fit_member(store, manifest, member("m"), plan, tmp_path / "m")
+    other = MemberConfig("m", ("first@1", "second@2"), member().network, member().train)
+    with pytest.raises(ConfigError, match=r"another member's: extra: stored .*first@1\+2.*--overwrite"):
+        fit_member(store, manifest, other, plan, tmp_path / "elsewhere")
+    assert not (tmp_path / "elsewhere").exists()
+    fit_member(store, manifest, other, plan, tmp_path / "elsewhere", overwrite=True)
+
+
+def test_more_folds_than_speakers_are_refused(tmp_path: Path) -> None:
+    _, manifest = corpus(tmp_path)
+    frame = manifest.to_pandas()
+    frame["split"] = "train"
+    manifest = Manifest.from_pandas(frame)
+    assert len(plan_folds(manifest, n_folds=9).names) == 9
+    with pytest.raises(ManifestError, match="9 speakers, too few for 10 folds"):
+        plan_folds(manifest, n_folds=10)
+
+
+def test_a_stage_that_draws_nothing_is_refused(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path)
+    frame = manifest.to_pandas()
+    frame[[f"vote_{name}" for name in CLASSES]] = 1
+    manifest = Manifest.from_pandas(frame)
+    with pytest.raises(ConfigError, match="stage2 has nothing to learn from"):
+        fit_member(store, manifest, member(), plan_folds(manifest, cv="fold"), tmp_path / "m")
+
+
+def test_errors_name_the_column_the_set_and_the_remedy(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path)
+    with pytest.raises(ManifestError, match="--cv fold"):
+        plan_folds(manifest)
+    with pytest.raises(ManifestError, match="folds"):
+        plan_folds(manifest, cv="folds")
+    frame = manifest.to_pandas()
+    frame.loc[3, "utterance_id"] = "stranger"
+    other = Manifest.from_pandas(frame)
+    with pytest.raises(ConfigError, match=r"stranger.*featurize"):
+        fit_member(store, other, member(), plan_folds(other, cv="fold"), tmp_path / "m")
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        Member.load(tmp_path / "nothing")
+
+
+def test_configs_survive_json_and_wrong_ones_are_named() -> None:
+    config = member()
+    assert from_dict(MemberConfig, json.loads(json.dumps(to_dict(config)))) == config
+    with pytest.raises(ConfigError, match=r"config\.train: unknown field 'sed'"):
+        from_dict(MemberConfig, {**to_dict(config), "train": {"sed": 1}})
+    with pytest.raises(ConfigError, match="expected int, found 'many'"):
+        from_dict(MemberConfig, {**to_dict(config), "network": {"d": "many"}})
+    with pytest.raises(ConfigError, match="two or more feature sets, found first@1"):
+        MemberConfig("one", ("first@1",))
+    with pytest.raises(ConfigError, match="multiple of n_heads"):
+        from_dict(MemberConfig, {**to_dict(config), "network": {"d": 10, "n_heads": 4}})

@@ -1,0 +1,90 @@
+"""`medusa evaluate` and `medusa submit`, on posteriors and on files."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from featurestore.corpus.manifest import LabelScheme, Manifest
+from featurestore.store.feature_store import FeatureStore
+from tests.helpers.small_corpus import medusa
+
+
+@pytest.fixture
+def given(store: FeatureStore, write: Callable, corpus, tmp_path: Path) -> list[str | Path]:
+    """Members of 600 utterances in a store, and the options that name it and their manifest."""
+    write(corpus)
+    gender = ["female" if int(s[1:]) % 2 else "male" for s in corpus.manifest.column("speaker")]
+    table = corpus.manifest.to_arrow().append_column("gender", [gender])
+    Manifest(table, corpus.manifest.scheme).write(tmp_path / "m.csv")
+    return ["-m", tmp_path / "m.csv", "-s", store.path]
+
+
+def refused(*arguments: str | Path) -> str:
+    said = medusa(*arguments, exit_code=2).stderr.strip()
+    assert said.startswith("error: ")
+    assert len(said.splitlines()) == 1
+    return said
+
+
+def test_evaluate_prints_and_writes_all_that_is_asked_for(given: list[str | Path], tmp_path: Path) -> None:
+    asked = ["--against", "m1", "--by", "gender", "--calibration", "--bootstrap", "50", "--split", "test"]
+    files = ["--json", tmp_path / "e.json", "--confusion", tmp_path / "c.png", "--reliability", tmp_path / "r.png"]
+    said = medusa("evaluate", "m0", *given, *asked, *files).stdout
+    scores = json.loads((tmp_path / "e.json").read_text())["test"]
+    assert f"{scores['classification']['macro_f1']:.3f}" in said
+    assert "fitted on development" in said
+    assert "female" in said
+    assert scores["groups"]["gaps"]["uar"]["interval"]["low"] < scores["groups"]["gaps"]["uar"]["interval"]["high"]
+    assert scores["against"]["second"] == "posteriors/m1"
+    assert 0 < scores["against"]["differences"]["macro_f1"]["p"] <= 1
+    for name in ("c.png", "c-arousal.png", "r.png"):
+        assert f"wrote {tmp_path / name}" in said
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_evaluate_is_the_same_twice_and_each_part_has_its_pictures(given: list[str | Path], tmp_path: Path) -> None:
+    asked = ["--bootstrap", "50", "--reliability", tmp_path / "r.png"]
+    first, second = (medusa("evaluate", "m0", *given, *asked).stdout for _ in range(2))
+    assert first == second
+    assert {path.name for path in tmp_path.glob("r*.png")} == {"r-train.png", "r-development.png", "r-test.png"}
+    other = medusa("evaluate", "m0", *given, *asked, "--seed", "1").stdout
+    assert first != other
+
+
+def test_mistakes_are_one_line(given: list[str | Path], tmp_path: Path) -> None:
+    assert "does not exist" in refused("evaluate", tmp_path / "none.csv", *given)
+    assert "posteriors/m9" in refused("evaluate", "m0", "--against", "m9", *given)
+    assert "'sex'" in refused("evaluate", "m0", "--by", "sex", *given)
+    (tmp_path / "p.csv").write_text("FileName,EmoClass\nx.wav,A\n")
+    assert "'x.wav'" in refused("evaluate", tmp_path / "p.csv", *given)
+    (tmp_path / "p.csv").write_text("FileName,EmoClass\nü 0000/clip,A\n")
+    assert "misses" in refused("evaluate", tmp_path / "p.csv", *given, "--split", "train")
+    assert "takes 1 resample" in refused("evaluate", "m0", "--against", "m1", "--bootstrap", "0", *given)
+    assert "no arousal" not in refused("submit", "task2", "m0", *given, "-o", tmp_path / "t.csv")
+    assert "give it with --manifest" in refused("submit", "check", tmp_path / "p.csv", "--split", "test")
+    assert not (tmp_path / "t.csv").exists()
+
+
+def test_submit_writes_a_file_that_check_accepts_and_evaluate_reads(given: list[str | Path], tmp_path: Path) -> None:
+    part = [*given[:2], "--split", "test"]
+    said = medusa("submit", "task1", "m0", *given, "--split", "test", "-o", tmp_path / "t.csv").stdout
+    assert "wrote 120 rows for task1" in said
+    assert "a valid submission for task1, 120 rows" in medusa("submit", "check", tmp_path / "t.csv", *part).stdout
+    assert "120 rows" in medusa("submit", "check", tmp_path / "t.csv", "--rows", "120").stdout
+    assert "expected 3,200 rows, found 120" in refused("submit", "check", tmp_path / "t.csv")
+    assert "missing" in refused("submit", "check", tmp_path / "t.csv", *given[:2])
+
+
+def test_a_test_part_without_labels_is_submitted(store: FeatureStore, write: Callable, corpus, tmp_path: Path) -> None:
+    write(corpus)
+    keys = corpus.manifest.keys[:50]
+    blind = Manifest(pa.table({"utterance_id": keys, "path": [f"{i}.wav" for i in range(50)]}), LabelScheme())
+    blind.write(tmp_path / "blind.csv")
+    given = ["-m", tmp_path / "blind.csv", "-s", store.path]
+    medusa("submit", "task1", "m0", *given, "-o", tmp_path / "t.csv")
+    lines = (tmp_path / "t.csv").read_text().splitlines()
+    expected = ["ASHN"[c] for c in corpus.logits[0, :50].argmax(1)]
+    assert lines[1:] == [f"{i}.wav,{letter}" for i, letter in enumerate(expected)]

@@ -1,0 +1,116 @@
+"""A member that reads words: who hears them, and that nobody does where they are given."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deepser.config import MemberConfig
+from deepser.members.fit import fit_member
+from deepser.members.folds import plan_folds
+from ensemble.prediction.inputs import files_manifest
+from ensemble.prediction.model import Model, needed_sets
+from ensemble.prediction.predict import predict
+from ensemble.prediction.speech_to_text import Hearing, settings_of
+from featurestore.asr.source import TranscriptSource
+from featurestore.asr.transcribe import transcribe
+from featurestore.asr.transcriber import load_transcriber
+from featurestore.asr.transcripts import Transcripts
+from featurestore.corpora import read_ravdess
+from featurestore.corpus.manifest import Manifest
+from featurestore.encoders import load_encoder
+from featurestore.errors import ConfigError, EncoderError, SpecMismatch
+from featurestore.featurize.run import featurize
+from featurestore.store.feature_store import FeatureStore
+from tests.helpers.small_models import NETWORK, TRAIN
+from tests.helpers.small_text_encoder import save_text_encoder
+from tests.helpers.small_whisper import save_whisper
+
+
+@pytest.fixture(scope="module")
+def place(demo_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs "heard", which learned from a Whisper's transcripts, and "read", from the manifest's text column."""
+    root = tmp_path_factory.mktemp("hearing")
+    for actor in ("01", "04"):
+        shutil.copytree(demo_corpus / f"Actor_{actor}", root / "corpus" / f"Actor_{actor}")
+    manifest = read_ravdess(root / "corpus")
+    manifest = manifest.rows(np.arange(len(manifest)) % 8 < 2)
+    manifest.write(root / "manifest.csv")
+    transcribe(manifest, load_transcriber(str(save_whisper(root / "ear.pt")), language="de"), root / "words.csv")
+    words = Transcripts.read(root / "words.csv")
+    weights = save_text_encoder(root / "bert")
+    store = FeatureStore.create(root / "store")
+    featurize(manifest, load_encoder("logmel"), store, "mel")
+    for name, source, texts in (("heard", words.source, words), ("read", "text", None)):
+        encoder = load_encoder(str(weights), source=source)
+        featurize(manifest, encoder, store, f"bert-{name}", weights=weights, transcripts=texts)
+        config = MemberConfig(name, ("mel", f"bert-{name}"), NETWORK, replace(TRAIN, stages=TRAIN.stages[:1]))
+        fit_member(store, manifest, config, plan_folds(manifest, cv="fold"), root / "runs" / name)
+    return root
+
+
+def clips(place: Path) -> Manifest:
+    return Manifest.read(place / "manifest.csv").rows([2, 0, 5])
+
+
+def test_what_a_member_learned_from_is_heard_again(place: Path) -> None:
+    model = Model.load(place / "runs" / "heard")
+    found = predict(model, clips(place), asr=str(place / "ear.pt"), device="cpu", chunk=2)
+    store = FeatureStore.open(place / "store")
+    expected, _ = model.members[0].predict(store, clips(place).keys)
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+
+
+def test_given_words_are_taken_as_they_are(place: Path) -> None:
+    model, table = Model.load(place / "runs" / "read"), clips(place)
+    expected, _ = model.members[0].predict(FeatureStore.open(place / "store"), table.keys)
+    np.testing.assert_allclose(predict(model, table).probabilities, expected, atol=1e-5)
+    files = [table.audio_path(i) for i in range(len(table))]
+    heard = Model.load(place / "runs" / "heard")
+    one, other = (heard.predict(files, text=text).probabilities for text in ("w1 w2 w3", "w90"))
+    assert np.abs(one - other).max() > 1e-6
+
+
+def test_words_that_nobody_gives_or_hears_are_asked_for(place: Path) -> None:
+    model = Model.load(place / "runs" / "read")
+    files = files_manifest([clips(place).audio_path(0)])
+    with pytest.raises(ConfigError, match=r"bert-read.*--text.*--asr"):
+        predict(model, files)
+    assert len(predict(model, files, asr=str(place / "ear.pt")).keys) == 1
+
+
+def test_another_ear_than_the_members_is_refused(place: Path) -> None:
+    model = Model.load(place / "runs" / "heard")
+    other = save_whisper(place / "other.pt", seed=1)
+    with pytest.raises(SpecMismatch, match=r"other weights.*--asr off"):
+        predict(model, clips(place), asr=str(other), device="cpu")
+
+
+def test_an_ear_that_is_not_there_is_asked_for(place: Path) -> None:
+    with pytest.raises(EncoderError, match=r"hears words with Whisper ear: .*--asr FILE\.pt"):
+        predict(Model.load(place / "runs" / "heard"), clips(place), device="cpu")
+
+
+def test_a_file_that_cannot_be_heard_does_not_stop_the_others(place: Path) -> None:
+    model, good = Model.load(place / "runs" / "heard"), clips(place).audio_path(0)
+    found = predict(model, files_manifest([place / "gone.wav", good]), asr=str(place / "ear.pt"), device="cpu")
+    assert found.keys == (str(good),)
+    assert [key for key, _ in found.failed] == [str(place / "gone.wav")]
+
+
+def test_the_settings_of_transcripts_are_found_behind_their_identity(place: Path) -> None:
+    sources = [
+        TranscriptSource("large-v3", "sha256:0123456789abcdef"),
+        TranscriptSource("large-v3", "sha256:0123456789abcdef", "en", 5, "float16"),
+    ]
+    assert [settings_of(source.identity) for source in sources] == sources
+    assert settings_of(sources[0].identity[:-1] + "x") is None
+    saved = json.loads((place / "runs" / "heard" / "config.json").read_text())
+    assert any("transcripts:ear@" in each["spec"]["source"] for each in saved["specs"])
+    sets = needed_sets(Model.load(place / "runs" / "heard").members)
+    hearing = Hearing.of(sets, clips(place), None, "cpu")
+    assert (hearing.model, hearing.source.language if hearing.source else "") == ("ear", "de")
+    assert not hearing.reads("mel")

@@ -1,0 +1,328 @@
+"""Lists that people already have (EmoBox, lhotse, Kaldi, audiofolder) become manifests; relabelling works on any."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from featurestore.corpora import CORPORA
+from featurestore.corpora.audiofolder import read_audiofolder
+from featurestore.corpora.emobox import read_emobox
+from featurestore.corpora.kaldi import read_kaldi
+from featurestore.corpora.lhotse import read_lhotse
+from featurestore.corpus.manifest import LabelScheme, Manifest
+from featurestore.corpus.ratings import Ratings
+from featurestore.corpus.relabel import relabelled
+from featurestore.errors import ManifestError
+from tests.helpers.corpus_trees import write_csv, write_files, write_wav
+from tests.helpers.small_corpus import medusa
+
+# --- EmoBox
+
+
+def line(key: str, emo: str = "neu", **more: Any) -> dict[str, Any]:
+    wav = f"downloads/c/{key}.wav"
+    return {"key": key, "dataset": "c", "wav": wav, "type": "raw", "sample_rate": 16000, "num_frame": 1600.0,
+            "task": "category", "length": 0.1, "emo": emo, "channel": 1} | more  # fmt: skip
+
+
+def lines(*records: dict[str, Any]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+@pytest.fixture
+def emobox(tmp_path: Path) -> Path:
+    """EmoBox/data/c: four clips, two folds."""
+    a, b, c, d = (line(key, emo) for key, emo in zip("abcd", ("exc", "hap", "neu", "exc"), strict=True))
+    for key in "abcd":
+        write_wav(tmp_path / f"downloads/c/{key}.wav")
+    return write_files(
+        tmp_path / "data/c",
+        {
+            "c.jsonl": lines(a, b, c, d),
+            "label_map.json": '{"neu": "Neutral", "hap": "Happy", "exc": "Happy"}',
+            "fold_1/c_test_fold_1.jsonl": lines(a, b),
+            "fold_1/c_train_fold_1.jsonl": lines(c, d),
+            "fold_2/c_test_fold_2.jsonl": lines(c, d),
+            "fold_2/c_train_fold_2.jsonl": lines(a, b),
+            "fold_2/c_test_fold2.jsonl": lines(a),  # an older spelling that lies beside it in some corpora
+        },
+    )
+
+
+def test_emoboxs_folds_and_label_map(emobox: Path) -> None:
+    manifest = CORPORA["emobox"](emobox)
+    assert manifest.keys == list("abcd")
+    assert manifest.scheme.classes == ("Neutral", "Happy")
+    assert manifest.labels == ["Happy", "Happy", "Neutral", "Happy"]
+    assert manifest.column("corpus_label").tolist() == ["exc", "hap", "neu", "exc"]
+    assert manifest.column("fold").tolist() == ["1", "1", "2", "2"]
+    assert manifest.audio_path(0).is_file()
+    assert "names no speakers" in manifest.notes[0]
+
+
+def test_the_parts_of_one_fold_are_splits_and_validation_leaves_training(emobox: Path) -> None:
+    for path in (emobox / "fold_2").iterdir():
+        path.unlink()
+    write_files(emobox, {"fold_1/c_valid_fold_1.jsonl": lines(line("d"))})
+    manifest = read_emobox(emobox)
+    assert manifest.column("split").tolist() == ["test", "test", "train", "development"]
+    assert manifest.notes[-1] == "1 clips of the validation part taken out of training: d"
+    write_files(emobox, {"fold_1/c_valid_fold_1.jsonl": lines(line("a"))})
+    with pytest.raises(ManifestError, match="'a' is in the test part and in another"):
+        read_emobox(emobox)
+
+
+def test_emobox_with_gaps_or_strangers_is_refused(emobox: Path) -> None:
+    for files, message in (
+        ({"c.jsonl": lines(line("a", "bored"))}, r"c.jsonl:1: label 'bored' is not in label_map.json: \['neu'"),
+        ({"c.jsonl": lines(line("a", mood=1))}, r"c.jsonl:1: unknown fields \['mood'\]"),
+        ({"c.jsonl": lines(line("a"), line("b", start_time=1))}, r"c.jsonl:2: the clip is a piece of a longer file"),
+        ({"c.jsonl": lines(line("a", type="feature"))}, r"type is 'feature', expected 'raw'"),
+        ({"c.jsonl": '{"key": "a"\n'}, r"c.jsonl:1: expected one JSON object per line"),
+        ({"c.jsonl": '{"key": "a", "wav": "a.wav"}\n'}, r"c.jsonl:1: no field 'emo', only 'key', 'wav'"),
+        ({"c.jsonl": lines(line("e"))}, "1 clips are in no part: e"),
+        ({"c.jsonl": lines(line("a", wav="gone.wav"))}, r"audio file not found.*row 1 'gone.wav'"),
+        ({"fold_1/c_test_fold_1.jsonl": lines(line("c"))}, "'c' is tested in folds 1 and 2"),
+        ({"c.jsonl": lines(line("a", length=[1]), line("b"))}, "c.jsonl: duration_s mixes numbers, texts or lists"),
+        ({"label_map.json": "[1]"}, r"label_map.json: expected JSON like"),
+        ({"fold_1/list.jsonl": ""}, r"expected a name like c_test_fold_1.jsonl"),
+    ):
+        saved = {path: path.read_text() for path in emobox.rglob("*.json*")}
+        write_files(emobox, files)
+        with pytest.raises(ManifestError, match=message):
+            read_emobox(emobox)
+        for name in files:
+            (emobox / name).unlink()
+        for path, text in saved.items():
+            path.write_text(text)
+    with pytest.raises(ManifestError, match="Point --root at EmoBox/data/CORPUS"):
+        read_emobox(emobox.parent)
+
+
+# --- lhotse
+
+
+def cut(key: str, **more: Any) -> dict[str, Any]:
+    source = {"type": "file", "channels": [0], "source": f"{key}.wav"}
+    recording = {"id": key, "sources": [source], "sampling_rate": 16000, "num_samples": 1600, "duration": 0.1}
+    said = {"id": key, "recording_id": key, "start": 0, "duration": 0.1, "text": "hello", "speaker": "s1",
+            "gender": "female", "custom": {"emotion": "sad", "rater": 3}}  # fmt: skip
+    return {"id": key, "start": 0, "duration": 0.1, "channel": 0, "supervisions": [said], "recording": recording,
+            "type": "MonoCut"} | more  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_lhotses_cuts(tmp_path: Path, suffix: str) -> None:
+    write_wav(tmp_path / "a.wav")
+    write_wav(tmp_path / "b.wav")
+    path = tmp_path / f"cuts.jsonl{suffix}"
+    text = lines(cut("a"), cut("b", supervisions=[], custom={"emotion": "happy"})).encode()
+    path.write_bytes(gzip.compress(text) if suffix else text)
+    manifest = CORPORA["lhotse"](path)
+    assert manifest.keys == ["a", "b"]
+    assert manifest.labels == ["sad", "happy"]
+    assert manifest.column("speaker").tolist() == ["s1", None]
+    assert manifest.texts == ["hello", ""]
+    assert manifest.column("rater").tolist()[0] == 3
+    assert manifest.name == "cuts"
+    assert manifest.column("duration_s").tolist() == [0.1, 0.1]
+    other = read_lhotse(path, label="mood")
+    assert other.scheme.classes == ()
+    assert "no labels" in other.notes[0]
+
+
+def test_cuts_that_are_no_whole_files_are_refused(tmp_path: Path) -> None:
+    write_wav(tmp_path / "a.wav")
+    stereo = cut("a")["recording"] | {"sources": [{"type": "file", "channels": [0, 1], "source": "a.wav"}]}
+    remote = cut("a")["recording"] | {"sources": [{"type": "url", "channels": [0], "source": "http://x/a.wav"}]}
+    for record, message in (
+        (cut("a", start=0.02, duration=0.08), "cuts.jsonl:2: seconds 0.02 to 0.1 of 0.1, not all of it"),
+        (cut("a", duration=0.05), "seconds 0 to 0.05 of 0.1"),
+        (cut("a", type="MixedCut"), "a MixedCut, expected a MonoCut"),
+        (cut("a", recording=stereo), "several channels"),
+        (cut("a", recording=remote), "the source is a 'url', expected a file"),
+        (cut("a", supervisions=[{}, {}]), "2 supervisions"),
+        ({"id": "a"}, "no field 'recording', only 'id'"),
+        (cut("a", duration="long"), "cuts.jsonl:2: not a cut as lhotse writes it .*'long'"),
+        (cut("a", supervisions=[], custom={"rater": "nobody"}), "cuts.jsonl: rater mixes numbers, texts or lists"),
+    ):
+        write_files(tmp_path, {"cuts.jsonl": lines(cut("z"), record)})
+        with pytest.raises(ManifestError, match=message):
+            read_lhotse(tmp_path / "cuts.jsonl")
+    with pytest.raises(ManifestError, match="is not a file"):
+        read_lhotse(tmp_path / "no.jsonl")
+
+
+# --- Kaldi
+
+KALDI = {
+    "wav.scp": "a1 audio/a 1.wav\na2 audio/a2.wav\n",
+    "utt2spk": "a1 anna\na2 anna\n",
+    "spk2gender": "anna f\n",
+    "text": "a1 hello there\na2\n",
+    "utt2emo": "a1\tsad\n",
+    "utt2dur": "a1 0.1\na2 0.2\n",
+}
+
+
+def test_a_kaldi_directory(tmp_path: Path) -> None:
+    root = write_files(tmp_path / "train", KALDI)
+    write_wav(tmp_path / "audio/a 1.wav")
+    write_wav(tmp_path / "audio/a2.wav")
+    manifest = CORPORA["kaldi"](root, audio=tmp_path)
+    assert manifest.keys == ["a1", "a2"]
+    assert manifest.name == "train"
+    assert manifest.labels == ["sad", None]
+    assert manifest.texts == ["hello there", ""]
+    assert manifest.column("gender").tolist() == ["female", "female"]
+    assert manifest.column("duration_s").tolist() == [0.1, 0.2]
+    assert manifest.audio_path(0).is_file()
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"wav.scp": "a1 sph2pipe -f wav a.sph |\n"}, r"wav.scp:1: .* is a command, expected a file"),
+        ({"wav.scp": "a1 a.wav\na1 b.wav\n"}, r"wav.scp:2: 'a1' has a line already"),
+        ({"wav.scp": "a1\n"}, r"wav.scp:1: expected an id, a space and a value"),
+        ({"utt2spk": "a1 x\na9 y\n"}, r"utt2spk:2: 'a9' is not in wav.scp"),
+        ({"spk2gender": "anna w\n"}, r"unknown gender 'w'"),
+        ({"segments": "a1 r 0 1\n"}, r"segments: utterances are pieces"),
+        ({}, r"audio file not found"),
+    ],
+)
+def test_a_kaldi_directory_with_mistakes(tmp_path: Path, files: dict[str, str], message: str) -> None:
+    root = write_files(tmp_path, KALDI | files)
+    with pytest.raises(ManifestError, match=message):
+        read_kaldi(root, audio=tmp_path)
+
+
+# --- audiofolder
+
+
+def test_folders_named_after_classes_in_splits(tmp_path: Path) -> None:
+    for file in ("train/sad/1.wav", "train/happy/2.wav", "validation/sad/3.wav"):
+        write_wav(tmp_path / file)
+    manifest = CORPORA["audiofolder"](tmp_path)
+    assert manifest.keys == ["train/happy/2.wav", "train/sad/1.wav", "validation/sad/3.wav"]
+    assert manifest.labels == ["happy", "sad", "sad"]
+    assert manifest.column("split").tolist() == ["train", "train", "development"]
+    assert manifest.audio_path(2).is_file()
+    write_wav(tmp_path / "train/loose.wav")
+    with pytest.raises(ManifestError, match=r"loose.wav lies in no class's folder"):
+        read_audiofolder(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_metadata_table_in_each_split_or_one_at_the_root(tmp_path: Path, kind: str) -> None:
+    def table(directory: Path, rows: list[dict[str, str]]) -> None:
+        if kind == "jsonl":
+            write_files(directory, {"metadata.jsonl": lines(*rows)})
+        else:
+            write_csv(directory / "metadata.csv", list(rows[0]), [list(row.values()) for row in rows])
+
+    for part in ("train", "test"):
+        write_wav(tmp_path / "each" / part / "clips/1.wav")
+        table(tmp_path / "each" / part, [{"file_name": "clips/1.wav", "mood": "sad", "text": "hi", "speaker": part}])
+    manifest = read_audiofolder(tmp_path / "each", label="mood")
+    assert manifest.keys == ["test/clips/1.wav", "train/clips/1.wav"]
+    assert manifest.labels == ["sad", "sad"]
+    assert manifest.column("speaker").tolist() == ["test", "train"]
+    assert manifest.column("split").tolist() == ["test", "train"]
+
+    write_wav(tmp_path / "one/train/1.wav")
+    table(tmp_path / "one", [{"file_name": "train/1.wav", "label": "3"}])
+    one = read_audiofolder(tmp_path / "one")
+    assert one.labels == ["3"]
+    assert one.column("split").tolist() == ["train"]
+
+
+def test_an_audiofolder_with_mistakes(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="holds no audio"):
+        read_audiofolder(tmp_path)
+    write_csv(tmp_path / "metadata.csv", ("name", "label"), [("a.wav", "x")])
+    with pytest.raises(ManifestError, match=r"no column 'file_name', only 'name'"):
+        read_audiofolder(tmp_path)
+    write_csv(tmp_path / "metadata.csv", ("file_name", "label"), [("a.wav", "x")])
+    with pytest.raises(ManifestError, match=r"audio file not found.*row 1 'a.wav'"):
+        read_audiofolder(tmp_path)
+    write_files(tmp_path / "j", {"metadata.jsonl": '{"file_name": "a.wav"}\n{"file_name": 3}\n'})
+    with pytest.raises(ManifestError, match="a field mixes numbers, texts or lists"):
+        read_audiofolder(tmp_path / "j")
+    write_files(tmp_path, {"metadata.jsonl": ""})
+    with pytest.raises(ManifestError, match="leave one of them"):
+        read_audiofolder(tmp_path)
+
+
+# --- merging and dropping classes
+
+
+def ten_classes() -> Manifest:
+    columns = {
+        "utterance_id": list("abcdef"),
+        "path": ["x.wav"] * 6,
+        "label": ["happy", "excited", "other", None, None, "sad"],
+        "split": ["train"] * 4 + ["test3", "train"],
+        "vote_happy": [2, 1, 0, 1, None, 0],
+        "vote_excited": [1, 2, 0, 1, None, 0],
+        "vote_other": [0, 0, 3, 1, None, 1],
+        "vote_sad": [0, 0, 0, 0, None, 2],
+    }
+    ratings = Ratings.of(["a", "a", "c"], ["w1", "w2", "w1"], ["happy", "excited", "other"])
+    corpus_labels = {"hap": "happy", "exc": "excited", "oth": "other", "sad": "sad", "xxx": None}
+    scheme = LabelScheme(("happy", "excited", "other", "sad"), corpus_labels=corpus_labels)
+    return Manifest(pa.table(columns), scheme, ratings=ratings)
+
+
+def test_classes_are_merged_by_name_in_labels_votes_scheme_and_ratings() -> None:
+    merged = relabelled(ten_classes(), {"excited": "happy"})
+    assert merged.scheme.classes == ("happy", "other", "sad")
+    assert merged.scheme.corpus_labels == {"hap": "happy", "exc": "happy", "oth": "other", "sad": "sad", "xxx": None}
+    assert merged.labels == ["happy", "happy", "other", None, None, "sad"]
+    np.testing.assert_array_equal(merged.votes[:4], [[3, 0, 0], [3, 0, 0], [0, 3, 0], [2, 1, 0]])
+    np.testing.assert_array_equal(merged.ratings.counts(["happy"]).ravel(), [2, 0, 0, 0, 0, 0])
+    renamed = relabelled(ten_classes(), {"happy": "joy", "excited": "joy"})
+    assert renamed.scheme.classes == ("joy", "other", "sad")
+    assert renamed.labels[:2] == ["joy", "joy"]
+
+
+def test_dropped_classes_and_unlabelled_clips_are_left_out_and_noted() -> None:
+    dropped = relabelled(ten_classes(), drop=["other"])
+    assert dropped.keys == ["a", "b", "d", "e", "f"]
+    assert dropped.scheme.classes == ("happy", "excited", "sad")
+    assert dropped.scheme.corpus_labels["oth"] is None
+    assert dropped.notes == ["left out 1 utterances of other"]
+    np.testing.assert_array_equal(dropped.votes[2], [1, 1, 0])
+    labelled = relabelled(ten_classes(), labelled_only=True)
+    assert labelled.keys == ["a", "b", "c", "e", "f"], "a hidden test set has no labels and stays"
+    assert labelled.notes == ["left out 1 utterances without a label"]
+    with pytest.raises(ManifestError, match=r"no class 'hapy', only happy.*Did you mean 'happy'"):
+        relabelled(ten_classes(), drop=["hapy"])
+
+
+# --- the commands
+
+
+def test_each_corpus_is_a_command_with_its_own_options(tmp_path: Path) -> None:
+    for file in ("sad/1.wav", "happy/2.wav", "glad/3.wav"):
+        write_wav(tmp_path / "clips" / file)
+    out = tmp_path / "m.csv"
+    said = medusa("prepare", "audiofolder", "--root", tmp_path / "clips", "-o", out, "--merge", "glad=happy").stdout
+    assert "happy 2, sad 1" in said
+    assert Manifest.read(out).labels == ["happy", "happy", "sad"]
+    said = medusa("prepare", "audiofolder", "--root", tmp_path / "clips", "-o", out, "--drop", "sad,glad").stdout
+    assert "left out 2 utterances of sad, glad" in said
+    assert Manifest.read(out).keys == ["happy/2.wav"]
+    assert "no class 'mad'" in medusa(
+        "prepare", "audiofolder", "--root", tmp_path / "clips", "-o", out, "--drop", "mad", exit_code=2
+    ).stderr.replace("\n", " ")
+    write_files(tmp_path / "clips", {"cuts.jsonl": lines(cut("x"))})
+    cuts = tmp_path / "clips/cuts.jsonl"
+    medusa("prepare", "lhotse", cuts, "-o", out, "--no-check-audio", "--label", "rater", "--audio", "/data")
+    assert Manifest.read(out).labels == ["3"]
+    assert str(Manifest.read(out).audio_path(0)) == "/data/x.wav"

@@ -1,0 +1,198 @@
+"""Several processes fill one set as one process does, also when one of them is killed in the middle."""
+
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+
+from featurestore.asr.source import Transcript
+from featurestore.asr.transcripts import Transcripts
+from featurestore.corpus.manifest import Manifest
+from featurestore.encoders import load_encoder
+from featurestore.errors import ConfigError, SpecMismatch
+from featurestore.featurize.engines import Job, featurize_on_devices, featurize_with_ray, visible_devices
+from featurestore.featurize.run import FeaturizeReport, featurize
+from featurestore.runtime.stopping import Interrupted
+from featurestore.store.feature_store import FeatureStore
+from tests.helpers.small_text_encoder import save_text_encoder
+
+N = 24
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    """24 noises, 2 files that are no audio, and the job of encoding them."""
+    rng = np.random.default_rng(0)
+    for i in range(N):
+        soundfile.write(tmp_path / f"{i}.wav", 0.1 * rng.standard_normal(8_000 + 700 * i), 16_000)
+    for i in (N, N + 1):
+        (tmp_path / f"{i}.wav").write_text("no audio")
+    table = pa.table({"utterance_id": [f"u{i}" for i in range(N + 2)], "path": [f"{i}.wav" for i in range(N + 2)]})
+    Manifest(table, root=tmp_path).write(tmp_path / "m.csv")
+    return Job(tmp_path / "m.csv", tmp_path / "store", "a", {"name": "tiny-hubert"})
+
+
+def same_as_alone(job: Job) -> None:
+    store = FeatureStore.open(job.store)
+    featurize(Manifest.read(job.manifest), load_encoder("tiny-hubert", device="cpu"), store, "alone")
+    assert sorted(store["a"]) == sorted(store["alone"])
+    for key in store["alone"]:
+        assert np.array_equal(store["a"][key], store["alone"][key])
+    assert store["a"].verify() == []
+
+
+def test_two_processes_do_what_one_does(job: Job) -> None:
+    told: list[tuple[int, int, float]] = []
+    report = featurize_on_devices(job, ["cpu", "cpu"], lambda *each: told.append(each))
+    assert (report.done, report.skipped, len(report.failed)) == (N, 0, 2)
+    assert told[-1][:2] == (N + 2, N + 2)
+    assert len(FeatureStore.open(job.store)["a"].segments) == 2
+    same_as_alone(job)
+    again = featurize_on_devices(job, ["cpu", "cpu", "cpu"])
+    assert (again.done, again.skipped, len(again.failed)) == (0, N, 2)
+
+
+def test_a_killed_process_is_replaced(job: Job) -> None:
+    import multiprocessing
+
+    def kill_one() -> None:
+        while not (children := multiprocessing.active_children()):
+            time.sleep(0.01)
+        time.sleep(1.0)
+        os.kill(children[0].pid or 0, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    report = featurize_on_devices(job, ["cpu", "cpu"])
+    killer.join()
+    assert report.done + report.skipped == N
+    same_as_alone(job)
+
+
+def test_a_stop_is_told_to_all_processes_and_counts_what_they_did(job: Job) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def stop(done: int, total: int, audio_s: float) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="SIGTERM") as caught:
+        featurize_on_devices(job, ["cpu", "cpu"], stop)
+    assert signal.getsignal(signal.SIGTERM) is before
+    n_done = caught.value.report.done
+    assert n_done == (len(FeatureStore.open(job.store)["a"]) if n_done else 0)
+    report = featurize_on_devices(job, ["cpu", "cpu"])
+    assert (report.done, report.skipped) == (N - n_done, n_done)
+    same_as_alone(job)
+
+
+def test_an_error_of_a_process_is_raised_here(job: Job) -> None:
+    featurize_on_devices(job, ["cpu"])
+    other = Job(job.manifest, job.store, "a", {"name": "tiny-hubert", "layers": "1"})
+    with pytest.raises(SpecMismatch, match="layer_01"):
+        featurize_on_devices(other, ["cpu", "cpu"])
+
+
+@pytest.fixture
+def text_job(tmp_path: Path) -> Job:
+    """Texts that were transcribed, of 8 of 9 utterances, for a small BERT."""
+    rows = [Transcript(f"u{i}", " ".join(f"w{j}" for j in range(i)), "en", -0.1, 0.0, 1.0) for i in range(8)]
+    texts = Transcripts(rows, "whisper-mini", tmp_path / "t.csv")
+    texts.write()
+    columns = {"utterance_id": [f"u{i}" for i in range(9)], "text": ["what the script had"] * 9}
+    Manifest(pa.table(columns)).write(tmp_path / "m.csv")
+    how = {"name": str(save_text_encoder(tmp_path / "bert")), "source": texts.source}
+    return Job(tmp_path / "m.csv", tmp_path / "store", "t", how, {"transcripts": texts})
+
+
+def texts_as_alone(job: Job, report: FeaturizeReport) -> None:
+    assert (report.done, report.empty_texts, [key for key, _ in report.failed]) == (8, 1, ["u8"])
+    store = FeatureStore.open(job.store)
+    encoder = load_encoder(**job.encoder, device="cpu")
+    featurize(Manifest.read(job.manifest), encoder, store, "alone", **job.options)
+    assert sorted(store["t"]) == sorted(store["alone"])
+    for key in store["alone"]:
+        assert np.array_equal(store["t"][key], store["alone"][key])
+
+
+def test_processes_take_transcripts(text_job: Job) -> None:
+    texts_as_alone(text_job, featurize_on_devices(text_job, ["cpu", "cpu"]))
+
+
+@pytest.mark.slow
+def test_ray_workers_take_transcripts(text_job: Job) -> None:
+    ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'medusa-ser[ray]'")
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        report = featurize_with_ray(text_job, 2, "cpu")
+    finally:
+        ray.shutdown()
+    texts_as_alone(text_job, report)
+
+
+def test_devices_are_named_or_all() -> None:
+    assert visible_devices("cuda:0, cuda:3") == ["cuda:0", "cuda:3"]
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="no CUDA device"):
+            visible_devices("all")
+
+
+@pytest.mark.slow
+def test_ray_workers_do_what_one_process_does_although_one_is_killed(job: Job) -> None:
+    ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'medusa-ser[ray]'")
+    psutil = pytest.importorskip("psutil")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+
+    killed = []
+
+    def kill_one() -> None:
+        for _ in range(600):
+            for process in psutil.Process().children(recursive=True):
+                if "_outcome" in " ".join(process.cmdline()):
+                    time.sleep(1.0)
+                    process.kill()
+                    killed.append(process.pid)
+                    return
+            time.sleep(0.05)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    try:
+        report = featurize_with_ray(job, 4, "cpu")
+    finally:
+        killer.join()
+        ray.shutdown()
+    assert killed
+    assert report.done + report.skipped == N
+    same_as_alone(job)
+
+
+@pytest.mark.slow
+def test_a_stop_reaches_ray_workers_and_errors_come_back_as_they_are(job: Job) -> None:
+    ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'medusa-ser[ray]'")
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+
+    def stop(done: int, total: int, audio_s: float) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    try:
+        with pytest.raises(Interrupted, match="SIGINT") as caught:
+            featurize_with_ray(job, 3, "auto", progress=stop)  # with one worker, part after part
+        assert 0 < caught.value.report.done < N
+        store = FeatureStore.open(job.store)
+        assert len(store["a"]) >= caught.value.report.done
+        other = replace(job, encoder={"name": "tiny-hubert", "layers": "1"})
+        with pytest.raises(SpecMismatch, match="layer_01"):
+            featurize_with_ray(other, 1, "cpu")
+        report = featurize_with_ray(job, 2, "cpu")
+    finally:
+        ray.shutdown()
+    assert report.done + report.skipped == N
+    same_as_alone(job)

@@ -1,0 +1,123 @@
+"""`--max-memory` holds for the process as the kernel counts it, and a real shortage of memory only halves batches."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+
+from featurestore.corpus.manifest import Manifest
+from featurestore.encoders import load_encoder
+from featurestore.errors import ConfigError
+from featurestore.featurize.memory import GIB, RssMeter, plan_memory
+from featurestore.store.feature_store import FeatureStore
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs the kernel's peak of memory")
+N, SECONDS = 32, 10
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """32 noises of 10 s."""
+    root = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    for i in range(N):
+        soundfile.write(root / f"{i}.wav", 0.1 * rng.standard_normal(16_000 * SECONDS), 16_000)
+    table = pa.table({"utterance_id": [f"u{i}" for i in range(N)], "path": [f"{i}.wav" for i in range(N)]})
+    Manifest(table, root=root).write(root / "m.csv")
+    return root / "m.csv"
+
+
+def run(corpus: Path, store: Path, before: str = "", **options: object) -> dict[str, float]:
+    """featurize in a process of its own: utterances done, failures, and peak resident bytes."""
+    code = f"""
+import json, os, resource
+from featurestore.encoders import load_encoder
+from featurestore.featurize.run import featurize
+from featurestore.corpus.manifest import Manifest
+from featurestore.featurize.memory import RssMeter
+from featurestore.store.feature_store import FeatureStore
+encoder = load_encoder("tiny-hubert", device="cpu")
+encoder.encode([__import__("numpy").zeros(16_000, "f4")])
+meter = RssMeter()
+base = meter.now()
+{before}
+meter.reset()
+store = FeatureStore.open_or_create({str(store)!r})
+report = featurize(Manifest.read({str(corpus)!r}), encoder, store, "a", **{options})
+print(json.dumps({{"done": report.done, "failed": report.failed, "peak": meter.peak(), "base": base}}))
+"""
+    # So that what is freed is free again: address space is what the second test limits, and malloc reserves some for
+    # each thread, and keeps blocks in between others.
+    malloc = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+    environment = {**os.environ, **malloc, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+def rows(store: Path) -> dict[str, np.ndarray]:
+    features = FeatureStore.open(store)["a"]
+    return {key: np.asarray(features[key], np.float32) for key in features}
+
+
+@pytest.fixture(scope="module")
+def free(corpus: Path) -> dict[str, float]:
+    """A run in one batch without any limit."""
+    return run(corpus, corpus.parent / "free", batch_s=600.0)
+
+
+@pytest.mark.slow
+def test_the_peak_stays_within_the_limit_where_it_would_not_without(
+    corpus: Path, free: dict[str, float], tmp_path: Path
+) -> None:
+    limit = free["base"] + 0.6 * (free["peak"] - free["base"])
+    kept = run(corpus, tmp_path / "kept", batch_s=600.0, max_memory_gib=limit / GIB)
+    assert (free["done"], kept["done"], kept["failed"]) == (N, N, [])
+    assert free["peak"] > limit
+    assert kept["peak"] <= limit
+    for key, own in rows(corpus.parent / "free").items():
+        np.testing.assert_allclose(rows(tmp_path / "kept")[key], own, atol=2e-3)
+
+
+@pytest.mark.slow
+def test_memory_that_is_really_short_halves_the_batches(corpus: Path, free: dict[str, float], tmp_path: Path) -> None:
+    room = int(0.7 * (free["peak"] - free["base"]))
+    tight = (
+        "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        f"resource.setrlimit(resource.RLIMIT_AS, (size + {room}, size + {room}))"
+    )
+    short = run(corpus, tmp_path / "short", tight, batch_s=600.0)
+    assert (short["done"], short["failed"]) == (N, [])
+    assert short["peak"] < free["peak"]
+    for key, own in rows(corpus.parent / "free").items():
+        np.testing.assert_allclose(rows(tmp_path / "short")[key], own, atol=2e-3)
+
+
+def test_a_file_too_long_for_the_limit_fails_alone_with_the_remedy() -> None:
+    encoder = load_encoder("tiny-hubert", layers="all", device="cpu")
+    plan = plan_memory(encoder, RssMeter().now() / GIB + 1.0, [16_000 * 60, 16_000 * 3600 * 5])
+    assert plan.refusal(encoder, 16_000 * 60) == ""
+    assert "split the file" in plan.refusal(encoder, 16_000 * 3600 * 5)
+    pooled = load_encoder("tiny-hubert", layers="all", pool="mean", device="cpu")
+    assert plan.refusal(pooled, 16_000 * 60) == ""
+
+
+def test_a_limit_below_the_program_itself_is_refused_with_the_least() -> None:
+    with pytest.raises(ConfigError, match=r"--max-memory 0.05: tiny-hubert and the program take .* expected at least"):
+        plan_memory(load_encoder("tiny-hubert", device="cpu"), 0.05, [16_000])
+
+
+def test_texts_are_planned_too(tmp_path: Path) -> None:
+    from tests.helpers.small_text_encoder import save_text_encoder
+
+    encoder = load_encoder(str(save_text_encoder(tmp_path / "bert")), device="cpu")
+    plan = plan_memory(encoder, RssMeter().now() / GIB + 1.0, [500])
+    assert plan.pass_frames >= 128
+    assert plan.refusal(encoder, 500) == ""

@@ -1,0 +1,49 @@
+"""Writes the golden stores of the format's current version; run by hand, once per version, never by a test.
+
+python tests/featurestore/format/golden/make.py tests/featurestore/format/golden/v1
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from featurestore.format.spec import FeatureSpec
+from featurestore.store.feature_store import FeatureStore
+
+KEYS = ["first", "no rows", "a/b", "話者", "last"]
+LENGTHS = [3, 0, 1, 700, 2]
+SETS = {
+    "wavlm": (FeatureSpec("audio", "wavlm", "sha256:0", ("layer_06", "layer_12"), 8, 50.0), "", ""),
+    "wide": (FeatureSpec("audio", "wide", "none", ("layer_00",), 8, 50.0, "float32"), "", ""),
+    "brain": (FeatureSpec("text", "brain", "none", ("layer_00",), 8, dtype="bfloat16", source="manifest"), "", ""),
+    "small": (FeatureSpec("audio", "small", "none", ("layer_00",), 8, 50.0, "int8"), "", ""),
+    "packed/one": (FeatureSpec("audio", "one", "none", ("layer_00",), 8, 50.0), "zstd", "gzip"),
+    "packed/two": (FeatureSpec("audio", "two", "none", ("layer_00",), 8, 50.0, "int8"), "blosc", "gzip"),
+}
+
+
+def rows(layer: int, utterance: int) -> np.ndarray:
+    """(T, 8) float32 that float16 and bfloat16 hold exactly, and int8 too: each row's largest value is 127 / 16."""
+    t, d = np.mgrid[0 : LENGTHS[utterance], 0:8]
+    values = (t * 31 + d * 7 + layer * 5 + utterance * 3) % 255 - 127
+    values[:, 0] = 127
+    return (values / 16).astype(np.float32)
+
+
+def main(directory: Path) -> None:
+    for format in ("zarr", "hdf5"):
+        store = FeatureStore.create(directory / format)
+        for name, (spec, zarr_codec, hdf5_codec) in SETS.items():
+            compress = zarr_codec if format == "zarr" else hdf5_codec
+            for part in (range(3), range(3, 5)):
+                with store.writer(
+                    name, spec, provenance={"made": "2026-11"}, format=format, compress=compress
+                ) as writer:
+                    for i in part:
+                        layers = [rows(layer, i) for layer in range(len(spec.layers))]
+                        writer.append(KEYS[i], layers, duration_s=i / 4)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,59 @@
+"""Processes that write, read and compact one feature set at the same time: no wrong row, no lost key, no hang."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.small_store import quick_directory
+
+ROOT = Path(__file__).resolve().parents[3]
+LONG_S = float(os.environ.get("MEDUSA_STRESS_S", "60"))
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    with quick_directory() as directory:
+        yield directory
+
+
+def stress(directory: Path, start: str, seconds: float, n: int, compactions: int) -> dict[str, int]:
+    """`tests/helpers/stress.py` in a process of its own, since this one may have threads, which fork doesn't bear."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    sizes = ["--writers", str(n), "--readers", str(n), "--compactions", str(compactions)]
+    command = [
+        sys.executable,
+        "tests/helpers/stress.py",
+        str(directory / "s"),
+        "--start",
+        start,
+        "--seconds",
+        str(seconds),
+    ]
+    done = subprocess.run([*command, *sizes], cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    told: dict[str, int] = json.loads(done.stdout)
+    return told
+
+
+@pytest.mark.parametrize(("start", "n", "seconds"), [("fork", 8, 3.0), ("spawn", 2, 2.0)])
+def test_writers_readers_and_compactions_at_once(directory: Path, start: str, n: int, seconds: float) -> None:
+    told = stress(directory, start, seconds, n, compactions=2)
+    assert told["written"] > 0
+    assert told["read"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_eight_of_each_for_a_minute(directory: Path, start: str) -> None:
+    """MEDUSA_STRESS_S changes the minute. Two compactions, which compete for the same segments."""
+    told = stress(directory, start, LONG_S, 8, compactions=2)
+    print(told)
+    assert told["written"] > 1000
+    assert told["read"] > 10_000
+    assert told["merged"] > 100

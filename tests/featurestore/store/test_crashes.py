@@ -1,0 +1,169 @@
+"""Whenever a process dies or a call is refused: the store is whole, and a second run completes it to the same bytes."""
+
+import errno
+import os
+import random
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featurestore.store.feature_store import FeatureStore
+from tests.helpers.crash_server import STORE_ERROR, Crashes
+from tests.helpers.small_store import NAME, STORAGES, check, quick_directory, segments, write
+
+Storage = tuple[str, str]
+KILLED = -signal.SIGKILL
+pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="pidfd_open is there on Linux only")
+every_storage = pytest.mark.parametrize("storage", STORAGES, ids="-".join)
+# Blosc's path is zstd's. The quick ones of each kind run always.
+QUICK = [(("hdf5", ""), "")]
+REFUSED = [(s, refusal) for refusal in ("", "ENOSPC") for s in STORAGES if s[1] != "blosc"]
+REFUSED += [(("zarr", ""), "EIO"), (("hdf5", ""), "EIO")]
+at_every_call = pytest.mark.parametrize(
+    ("storage", "refusal"),
+    [
+        pytest.param(s, r, marks=[] if (s, r) in QUICK else pytest.mark.slow, id=f"{'-'.join(s)}-{r}")
+        for s, r in REFUSED
+    ],
+)
+
+
+@pytest.fixture(scope="module")
+def crashes() -> Iterator[Crashes]:
+    with Crashes() as crashes:
+        yield crashes
+
+
+@pytest.fixture
+def traced(crashes: Crashes) -> Crashes:
+    if not crashes.can_trace():
+        pytest.skip("calls can't be traced here (ptrace, Linux on x86-64)")
+    return crashes
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    with quick_directory() as directory:
+        yield directory
+
+
+@every_storage
+def test_killed_at_random_moments(crashes: Crashes, directory: Path, storage: Storage) -> None:
+    """Forty times for each way of storing; each store is taken up again until it is complete."""
+    n, size = 40, 6000
+    took = [crashes("write", directory / f"whole{i}", storage, n=n, segment_bytes=size, after_s=60) for i in range(3)]
+    moments, usual_s = random.Random(0), sorted(answer["took_s"] for answer in took)[1]
+    expected = segments(directory / "whole0")
+    assert len({name.split("/")[2] for name in expected}) > 1
+    n_killed = n_runs = n_there = 0
+    path = directory / "0"
+    while n_killed < 40:
+        n_runs += 1
+        assert n_runs < 1000
+        answer = crashes("write", path, storage, n=n, segment_bytes=size, after_s=moments.uniform(0, usual_s))
+        assert answer["code"] in (KILLED, 0)
+        n_killed += answer["code"] == KILLED
+        before, n_there = n_there, check(path, n)
+        assert n_there >= before, "what was committed is lost"
+        if n_there == n:
+            assert segments(path) == expected
+            path, n_there = directory / str(n_runs), 0
+    write(path, storage, range(n), size)
+    assert segments(path) == expected
+
+
+def calls_one_by_one(crashes: Crashes, prepare: Any, action: str, storage: Storage, **how: Any) -> Iterator[Any]:
+    """Let `action` die before (or be refused) its first call that changes files, on a new store its second, ..."""
+    k, n_calls = 1, 1
+    while k <= n_calls:
+        path = prepare()
+        answer = crashes(action, path, storage, at=k, **how)
+        n_calls = len(answer["calls"])
+        if n_calls < k:
+            assert answer["code"] == 0
+            return
+        told = f"call {k}, {answer['calls'][-1]}: exit code {answer['code']}, {answer['stderr']}"
+        if how.get("error"):
+            assert answer["code"] in (0, STORE_ERROR), told
+            assert answer["stderr"].count("\n") == (answer["code"] == STORE_ERROR), told
+        else:
+            assert answer["code"] == KILLED, told
+        yield path, told
+        k += 1
+        n_calls = max(n_calls, k)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@at_every_call
+def test_any_call_of_a_writer_may_be_its_last(traced: Crashes, directory: Path, storage: Storage, refusal: str) -> None:
+    """Killed before it, or refused: what a second run leaves are the bytes of an undisturbed one."""
+    how = {"n": 6, "segment_bytes": 1500, "error": getattr(errno, refusal, 0)}
+    write(directory / "whole", storage, range(6), 1500)
+    expected, there = segments(directory / "whole"), set()
+    for path, told in calls_one_by_one(traced, lambda: directory / "s", "write", storage, **how):
+        there.add(check(path, 6))
+        write(path, storage, range(6), 1500)
+        assert segments(path) == expected, told
+        assert check(path, 6) == 6
+    assert len(there) > 2, "moments before, between and after the segments were met"
+
+
+@at_every_call
+def test_any_call_of_a_compaction_may_be_its_last(
+    traced: Crashes, directory: Path, storage: Storage, refusal: str
+) -> None:
+    """Every utterance is there at every moment, and a second compaction does what the first would have."""
+    for i in range(3):  # the last two hold a key twice
+        write(directory / "old", storage, range(3 * i, 3 * i + 3), 1 << 20)
+    shutil.copytree(directory / "old", directory / "whole")
+    FeatureStore.open(directory / "whole").compact(NAME)
+    expected = segments(directory / "whole")
+    prepare = lambda: shutil.copytree(directory / "old", directory / "s")  # noqa: E731
+    n_met = 0
+    for path, told in calls_one_by_one(traced, prepare, "compact", storage, n=9, error=getattr(errno, refusal, 0)):
+        n_met += 1
+        assert check(path, 9) == 9, told
+        FeatureStore.open(path).compact(NAME)
+        assert segments(path) == expected, told
+    assert n_met > 20
+
+
+def test_any_call_of_a_removal_may_be_its_last(traced: Crashes, directory: Path) -> None:
+    """The set is whole or not there."""
+    write(directory / "old", STORAGES[0], range(4), 1 << 20)
+    prepare = lambda: shutil.copytree(directory / "old", directory / "s")  # noqa: E731
+    found = {check(path, 4) for path, _ in calls_one_by_one(traced, prepare, "remove", STORAGES[0], n=4)}
+    assert found == {0, 4}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("refusal", ["EIO", "EACCES"])
+@pytest.mark.parametrize("storage", STORAGES[:3], ids="-".join)
+def test_any_call_of_a_reader_may_be_refused(traced: Crashes, directory: Path, storage: Storage, refusal: str) -> None:
+    """A disk that fails, a file that may not be read: a StoreError or the right rows."""
+    write(directory / "s", storage, range(4), 800)
+    codes = []
+    for k in range(1, 1000):
+        answer = traced("read", directory / "s", storage, n=4, at=k, error=getattr(errno, refusal))
+        if len(answer["calls"]) < k:
+            break
+        told = f"call {k}, {answer['calls'][-1]}: {answer['stderr']}"
+        assert answer["code"] in (0, STORE_ERROR), told
+        assert answer["stderr"].count("\n") == (answer["code"] == STORE_ERROR), told
+        codes.append(answer["code"])
+    assert codes.count(STORE_ERROR) > len(codes) / 2
+
+
+@every_storage
+def test_what_a_rename_makes_visible_was_made_durable(traced: Crashes, directory: Path, storage: Storage) -> None:
+    """A loss of power after any call keeps every segment that is there: files and directories are fsynced before."""
+    for action in ("write", "compact"):
+        answer = traced(action, directory / "s", storage, n=8, segment_bytes=1500 if action == "write" else 1 << 20)
+        assert answer["code"] == 0, answer["stderr"]
+        assert len(answer["unsynced"]) >= 1
+        assert [lost for _, lost in answer["unsynced"] if lost] == []
+        assert answer["left_unsynced"] == []
