@@ -59,7 +59,10 @@ def predict(
         raise ConfigError("--text goes with files; a manifest has a text column, and --asr hears one.")
     if output is not None:
         check_output(output)  # before the model is loaded
-    table = Manifest.read(manifest) if manifest else files_manifest(find_files(files or [], sys.stdin), text)
+    notes: list[str] = []
+    table = Manifest.read(manifest) if manifest else files_manifest(find_files(files or [], sys.stdin, notes), text)
+    for note in notes:
+        say(note)
     places = {name: Path(place) for name, place in (split_pair("--weights", pair) for pair in weights or [])}
     with working("loading the model"):
         loaded = Model.load(model)

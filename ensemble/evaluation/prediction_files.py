@@ -16,6 +16,7 @@ import pyarrow as pa
 from ensemble.evaluation.align import AlignmentError, some
 from ensemble.evaluation.emotion_names import LETTERS, class_named
 from ensemble.evaluation.systems import System
+from featurestore.audio import without_audio_suffix
 from featurestore.corpus import checks
 from featurestore.corpus.label_scheme import ATTRIBUTE_RANGE, LabelScheme
 from featurestore.corpus.manifest import Manifest
@@ -23,7 +24,6 @@ from featurestore.corpus.tables import read_table_file
 from featurestore.errors import MedusaError
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".m4a", ".sph")
 ID_COLUMNS = ("utterance_id", "file", *checks.SYNONYMS["utterance_id"])
 LABEL_COLUMNS = ("label", "EmoClass", "predicted", "pred", "emotion", "emo", "class", "predicted_label", "prediction")
 PACKED_COLUMN = "Prediction"
@@ -291,7 +291,7 @@ def file_name(path: str) -> str:
 
 def without_suffix(key: str) -> str:
     """A file's name without its suffix, where that is one of audio."""
-    return key[: key.rindex(".")] if key.lower().endswith(AUDIO_SUFFIXES) else key
+    return without_audio_suffix(key)
 
 
 def _softmax(z: np.ndarray) -> np.ndarray:

@@ -7,39 +7,41 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from featurestore.corpora.assemble import audio_files
+from featurestore.audio import AUDIO_SUFFIXES, search
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 
-# What a folder is searched for: what libsndfile reads and people name so. A file that is named itself may be anything.
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".sph")
 PATTERN = frozenset("*?[")
 STDIN = "-"
 
 
-def find_files(places: Iterable[Path | str], listed: Iterable[str] = ()) -> list[str]:
+def find_files(places: Iterable[Path | str], listed: Iterable[str] = (), notes: list[str] | None = None) -> list[str]:
     """Audio files, each once, in the order of the places: a file; a folder, with all below it; a pattern; "-".
 
     A pattern is `*.wav`, or `calls/**/*.flac` for all depths. listed: the lines that "-" stands for, each a place. A
     file that isn't there stays in the list, to fail by itself; a folder or pattern without audio is a ConfigError.
+    notes: gets a sentence for each folder with files that may be recordings, but don't have a suffix of audio.
     """
+    notes = [] if notes is None else notes
     found: dict[str, None] = {}
     for place in places:
         text = os.fspath(place)
         if text == STDIN:
             lines = [line.rstrip("\r\n") for line in listed]
-            found |= dict.fromkeys(name for line in lines if line.strip() for name in _files_at(line))
+            found |= dict.fromkeys(name for line in lines if line.strip() for name in _files_at(line, notes))
         else:
-            found |= dict.fromkeys(_files_at(text))
+            found |= dict.fromkeys(_files_at(text, notes))
     return list(found)
 
 
-def _files_at(place: str) -> Iterator[str]:
+def _files_at(place: str, notes: list[str]) -> Iterator[str]:
     if os.path.isdir(place):
-        names = [os.fspath(path) for path in audio_files(Path(place), SUFFIXES)]
-        if not names:
-            raise ConfigError(f"{place} holds no audio ({', '.join(SUFFIXES)}); name the files themselves.")
-        yield from names
+        folder = search(Path(place))
+        if folder.others:
+            notes.append(f"{place}: {folder.left_out()}")
+        if not folder.files:
+            raise ConfigError(f"{place} holds no audio ({', '.join(AUDIO_SUFFIXES)}); name the files themselves.")
+        yield from map(os.fspath, folder.files)
     elif PATTERN & set(place) and not os.path.exists(place):
         names = sorted(name for name in glob.iglob(place, recursive=True) if not os.path.isdir(name))
         if not names:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from featurestore.audio import SAMPLE_RATE_HZ, decode, duration_s
+from featurestore.audio import AUDIO_SUFFIXES, SAMPLE_RATE_HZ, decode, duration_s, search
 from featurestore.augment.signals import (
     coloured_noise,
     excerpt,
@@ -33,7 +33,6 @@ from featurestore.format.spec import FeatureSpec
 
 VERSION = 1  # raised when the same draw gives other samples
 PREFIX = "view"  # of the pairs in FeatureSpec.extra that tell a view
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
 KEPT_FILES = 16  # decoded noises and rooms that stay in memory
 
 Range = tuple[float, float]
@@ -52,7 +51,7 @@ class AudioFiles:
     def of(cls, directory: Path | str, option: str) -> "AudioFiles":
         """Every audio file below a directory; ConfigError when there is none."""
         directory = Path(directory)
-        found = sorted(path for path in directory.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+        found = search(directory).files if directory.is_dir() else []
         if not found:
             raise ConfigError(f"{option} {directory}: no audio in there ({', '.join(AUDIO_SUFFIXES)}).")
         names = [path.relative_to(directory).as_posix() for path in found]

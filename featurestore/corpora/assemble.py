@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.audio import duration_s
+from featurestore.audio import AUDIO_SUFFIXES, duration_s, search
 from featurestore.corpus import checks
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.corpus.manifest import Manifest
@@ -17,19 +17,12 @@ from featurestore.corpus.ratings import Ratings
 from featurestore.corpus.tables import read_table_file
 from featurestore.errors import AudioError, ManifestError
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 N_NAMED = 5
 
 
 def audio_files(directory: Path, suffixes: Sequence[str] = AUDIO_SUFFIXES) -> list[Path]:
-    """The audio files at and below a directory, sorted; no dot files, which macOS leaves beside any file it copies."""
-    found = [
-        Path(at, name)
-        for at, _, names in os.walk(directory, followlinks=True)
-        for name in names
-        if name.lower().endswith(tuple(suffixes)) and not name.startswith(".")
-    ]
-    return sorted(found)
+    """Return the audio files at and below a directory, sorted, each real file once; no dot files."""
+    return search(directory, suffixes).files
 
 
 def existing(root: Path, names: Sequence[str], what: str) -> Path:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from featurestore.corpora.assemble import AUDIO_SUFFIXES, audio_files, of_columns
+from featurestore.audio import AUDIO_SUFFIXES, search
+from featurestore.corpora.assemble import of_columns
 from featurestore.corpora.json_lines import json_lines
 from featurestore.corpus import checks
 from featurestore.corpus.checks import SPLIT_NAMES
@@ -31,7 +32,9 @@ def read_audiofolder(root: Path, *, label: str = "label", check_audio: bool = Tr
     if not root.is_dir():
         raise ManifestError(f"{root} is not a directory. Check --root.")
     parts = [path for path in sorted(root.iterdir()) if path.is_dir() and path.name.lower() in SPLIT_NAMES]
-    tables = [part for part in (_of_directory(root, place, label) for place in (parts or [root])) if part is not None]
+    notes: list[str] = []
+    found = [_of_directory(root, place, label, notes) for place in (parts or [root])]
+    tables = [part for part in found if part is not None]
     if parts and (at_root := _metadata(root)) is not None:
         tables = [_of_table(root, root, at_root, label)]
     if not tables:
@@ -43,7 +46,6 @@ def read_audiofolder(root: Path, *, label: str = "label", check_audio: bool = Tr
     except pa.ArrowException as error:
         raise ManifestError(f"{root}: the splits' tables differ in a column's type ({error}). Make it one.") from None
     columns: dict[str, Any] = {name: whole.column(name) for name in whole.column_names}
-    notes = []
     labels: list[str] = []
     if "label" in columns:
         columns["label"] = checks.as_strings(columns["label"])
@@ -64,11 +66,14 @@ def read_audiofolder(root: Path, *, label: str = "label", check_audio: bool = Tr
     )
 
 
-def _of_directory(root: Path, place: Path, label: str) -> pa.Table | None:
+def _of_directory(root: Path, place: Path, label: str, notes: list[str]) -> pa.Table | None:
     table = _metadata(place)
     if table is not None:
         return _of_table(root, place, table, label)
-    files = audio_files(place)
+    folder = search(place)
+    files = folder.files
+    if folder.others:
+        notes.append(f"{place.name}: {folder.left_out()}")
     if not files:
         return None
     loose = [path for path in files if path.parent == place]

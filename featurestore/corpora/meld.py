@@ -1,15 +1,17 @@
 """MELD (Poria et al. 2019): 13,708 utterances of the series Friends, 7 emotions, official splits.
 
 The labels are `train_sent_emo.csv`, `dev_sent_emo.csv`, `test_sent_emo.csv`; the clips are videos (`dia0_utt3.mp4` in
-`train_splits`, `dev_splits_complete`, `output_repeated_splits_test`), whose sound has to be extracted beside them,
-under the same name. Speakers recur in all three parts, and two clips of the release can't be decoded.
+`train_splits`, `dev_splits_complete`, `output_repeated_splits_test`), whose sound track is read; sound that was
+extracted beside them under the same name is taken instead. Speakers recur in all three parts, and two clips of the
+release can't be decoded.
 """
 
 from pathlib import Path
 
 import pyarrow as pa
 
-from featurestore.corpora.assemble import AUDIO_SUFFIXES, documented_table, named, of_columns, translated
+from featurestore.audio import SOUND_SUFFIXES, has_audio_suffix
+from featurestore.corpora.assemble import documented_table, named, of_columns, translated
 from featurestore.corpus import checks
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ManifestError
@@ -32,7 +34,6 @@ REQUIRED = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
 OPTIONAL = ("Sr No.", "Sentiment", "Season", "Episode", "StartTime", "EndTime")
 # The tables were saved as UTF-8 from text in Windows' code page: its quotation marks became control characters.
 QUOTES = {0x85: "…", 0x91: "‘", 0x92: "’", 0x93: "“", 0x94: "”", 0x96: "–", 0x97: "—"}
-EXTRACT = "for f in $(find . -name 'dia*.mp4'); do ffmpeg -i $f -vn -ac 1 -ar 16000 ${f%.mp4}.wav; done"
 
 
 def read_meld(root: Path) -> Manifest:
@@ -40,7 +41,7 @@ def read_meld(root: Path) -> Manifest:
 
     Columns: utterance_id (such as train_dia0_utt3: numbers start anew in each part), path, speaker, label, text,
     dialogue, sentiment, split. Utterances without sound are left out and noted. ManifestError: another layout, unknown
-    columns or emotions, no extracted sound at all.
+    columns or emotions, no clip at all.
     """
     parts, missing = [], []
     for part, (table_name, folders, split) in PARTS.items():
@@ -69,7 +70,7 @@ def read_meld(root: Path) -> Manifest:
     whole = pa.concat_tables(parts, promote_options="default")
     if not whole.num_rows:
         raise ManifestError(
-            f"{root} has no sound of any utterance, only videos if anything. Extract it there: {EXTRACT}"
+            f"{root} has no clip of any utterance, such as train_splits/dia0_utt0.mp4, or its sound. Check --root."
         )
     notes = [named("utterances without sound left out", missing)] if missing else []
     columns = {name: whole.column(name) for name in whole.column_names}
@@ -81,9 +82,9 @@ def _sounds(root: Path, folders: tuple[str, ...]) -> dict[str, str]:
     """Clip -> its audio file, as seen from `root`; of the folders in any depth that have one of these names."""
     found: dict[str, str] = {}
     for folder in sorted(path for name in folders for path in root.rglob(name) if path.is_dir()):
-        for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("."):
-                found.setdefault(path.stem, path.relative_to(root).as_posix())
+        clips = [path for path in folder.iterdir() if has_audio_suffix(path) and not path.name.startswith(".")]
+        for path in sorted(clips, key=lambda path: (not path.name.lower().endswith(SOUND_SUFFIXES), path)):
+            found.setdefault(path.stem, path.relative_to(root).as_posix())
     return found
 
 

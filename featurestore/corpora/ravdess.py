@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from featurestore.audio import duration_s
+from featurestore.audio import SOUND_SUFFIXES, duration_s
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import AudioError, ManifestError
 
@@ -49,7 +49,6 @@ FOLDS = {
     "6": ("06", "13", "17", "22"),
 }
 FOLD_OF = {actor: fold for fold, actors in FOLDS.items() for actor in actors}
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
 SPEECH_FOLDER = "Audio_Speech_Actors_01-24"
 N_CLIPS = 1440
 
@@ -114,7 +113,9 @@ def _audio_files(root: Path) -> Iterator[Path]:
         raise ManifestError(f"{root} is not a directory. {_expected()}")
     places = [root, *sorted(p for p in root.iterdir() if p.name.lower() == SPEECH_FOLDER.lower())]
     folders = next((found for place in places if (found := sorted(place.glob("Actor_[0-9][0-9]/")))), [])
-    files = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix.lower() in AUDIO_SUFFIXES]
+    files = [
+        path for folder in folders for path in sorted(folder.iterdir()) if path.name.lower().endswith(SOUND_SUFFIXES)
+    ]
     # A dot file is what macOS leaves beside a file on a foreign disk; it is no audio whatever its suffix.
     files = [path for path in files if not path.name.startswith(".")]
     if not files:
@@ -141,7 +142,7 @@ def _codes(path: Path) -> dict[str, str]:
 
 
 def _expected() -> str:
-    suffixes = ", ".join(AUDIO_SUFFIXES)
+    suffixes = ", ".join(SOUND_SUFFIXES)
     return (
         f"Expected folders Actor_01 to Actor_24, or {SPEECH_FOLDER} with them, holding files like "
         f"03-01-06-01-02-01-12.wav ({suffixes}); the corpus is at https://zenodo.org/records/1188976 "

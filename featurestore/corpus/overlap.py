@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
 
+from featurestore.audio import without_audio_suffix
+
 PART_COLUMNS = ("split", "fold")
 LEARNED_FROM = ("train", "development")  # two test sets may share speakers: no model learns from either
-AUDIO_SUFFIX = re.compile(r"\.(wav|flac|ogg|opus|mp3|m4a|aiff?)$", re.IGNORECASE)
 N_EXAMPLES = 5
 
 Items = Sequence[str | None]  # (N,) what might be shared, None for nothing
@@ -85,7 +86,7 @@ def find_repeats(
 
 def bare_key(key: str) -> str:
     """An utterance id without letter case and audio suffix."""
-    return AUDIO_SUFFIX.sub("", key).casefold()
+    return without_audio_suffix(key).casefold()
 
 
 def bare_text(text: str) -> str | None:

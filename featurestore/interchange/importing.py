@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from featurestore.audio import has_audio_suffix
 from featurestore.errors import ConfigError, StoreError
 from featurestore.format.spec import check_set_name
 from featurestore.interchange.base import Failures, Loaded, Source
@@ -25,8 +26,6 @@ from featurestore.store.feature_store import FeatureStore, FeatureWriter
 # Utterances read while one is stored; each is held in memory.
 READ_AHEAD = 2
 Progress = Callable[[int, int], None]
-
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".m4a")
 
 
 @dataclass
@@ -120,7 +119,7 @@ def _named_as(source: Source, expected: Sequence[str], report: ImportReport) -> 
     """The source with the manifest's ids where those have an audio suffix: NAME.npy is the utterance NAME.wav."""
     if set(source.keys) & set(expected):
         return source
-    named = {key.rpartition(".")[0]: key for key in expected if key.lower().endswith(AUDIO_SUFFIXES)}
+    named = {key.rpartition(".")[0]: key for key in expected if has_audio_suffix(key)}
     if not any(key in named for key in source.keys):
         return source
     report.notes.append("Utterances are stored under the manifest's ids, which have an audio suffix.")

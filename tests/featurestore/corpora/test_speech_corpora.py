@@ -136,15 +136,22 @@ def test_melds_parts_are_splits_and_its_quotes_are_mended(meld: Path) -> None:
     assert manifest.notes == ["1 utterances without sound left out: dev_dia0_utt1"]
 
 
-def test_meld_without_sound_or_with_other_emotions_is_refused(meld: Path) -> None:
+def test_melds_videos_are_read_where_no_sound_was_extracted(meld: Path) -> None:
+    (meld / "dev/dev_splits_complete/dia0_utt0.wav").unlink()
+    manifest = read_meld(meld)
+    assert [manifest.audio_path(i).suffix for i in range(5)] == [".wav", ".wav", ".mp4", ".wav", ".wav"]
+    assert manifest.keys[2] == "dev_dia0_utt0"
+
+
+def test_meld_without_clips_or_with_other_emotions_is_refused(meld: Path) -> None:
     table = meld / "test/test_sent_emo.csv"
     table.write_text(table.read_text(encoding="utf-8").replace("joy", "glee"), encoding="utf-8")
     with pytest.raises(ManifestError, match=r"test_sent_emo.csv: column 'Emotion' has an unknown value.*row 2 'glee'"):
         read_meld(meld)
     table.write_text(table.read_text(encoding="utf-8").replace("glee", "joy"), encoding="utf-8")
-    for path in meld.rglob("*.wav"):
+    for path in [*meld.rglob("*.wav"), *meld.rglob("*.mp4")]:
         path.unlink()
-    with pytest.raises(ManifestError, match=r"no sound of any utterance.*ffmpeg"):
+    with pytest.raises(ManifestError, match=r"no clip of any utterance.*--root"):
         read_meld(meld)
     table.unlink()
     with pytest.raises(ManifestError, match=r"no test_sent_emo\.csv at any depth"):

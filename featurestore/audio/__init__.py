@@ -1,0 +1,12 @@
+"""Audio in whatever file people have it, as mono 16 kHz float32 samples."""
+
+from featurestore.audio.decoding import SAMPLE_RATE_HZ as SAMPLE_RATE_HZ
+from featurestore.audio.decoding import Recording as Recording
+from featurestore.audio.decoding import decode as decode
+from featurestore.audio.decoding import duration_s as duration_s
+from featurestore.audio.folders import Folder as Folder
+from featurestore.audio.folders import search as search
+from featurestore.audio.suffixes import AUDIO_SUFFIXES as AUDIO_SUFFIXES
+from featurestore.audio.suffixes import SOUND_SUFFIXES as SOUND_SUFFIXES
+from featurestore.audio.suffixes import has_audio_suffix as has_audio_suffix
+from featurestore.audio.suffixes import without_audio_suffix as without_audio_suffix
