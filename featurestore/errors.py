@@ -9,6 +9,10 @@ class ManifestError(MedusaError):
     """A corpus table is missing, unreadable, or has a wrong row or column."""
 
 
+class ProtocolError(MedusaError):
+    """A division of a corpus leaks or lacks classes, or predictions were made on another division."""
+
+
 class AudioError(MedusaError):
     """An audio file can't be decoded to finite samples."""
 

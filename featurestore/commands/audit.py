@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from featurestore.corpus.audit import AuditReport
     from featurestore.corpus.overlap import Overlap
 
+SHOWN_AS_OVERLAPS = ("utterance", "speaker", "audio")
 SHOWN_PAIRS, SHOWN_PARTS, SHOWN_REPEATS = 6, 3, 20
 
 
@@ -58,8 +59,14 @@ def _print(report: "AuditReport") -> None:
         console().print(parts_table(column, parts))
     for line in _agreement_lines(report):
         say(line)
+    for line in _speaker_lines(report):
+        say(line)
     for overlap in report.overlaps:
         _say_overlap(overlap)
+    for protocol in report.protocols:
+        for finding in protocol.findings:
+            if finding.kind not in SHOWN_AS_OVERLAPS:
+                say(f"{finding.severity}: {finding.message}", "" if finding.severity == "note" else "yellow")
     for repeat in report.repeats[:SHOWN_REPEATS]:
         labels = f", labelled {', '.join(map(str, repeat.labels))}" if len(set(repeat.labels)) > 1 else ""
         say(f"warning: the same {repeat.kind} within one part: {', '.join(repeat.keys)}{labels}", "yellow")
@@ -77,6 +84,12 @@ def _print(report: "AuditReport") -> None:
         f"{len(report.repeats):,} repeated, {len(report.unreadable):,} unreadable",
         "green" if report.clean else "red",
     )
+
+
+def _speaker_lines(report: "AuditReport") -> list[str]:
+    from featurestore.corpus.speakers import sentences
+
+    return [] if report.speakers is None else list(sentences(report.speakers))
 
 
 def _say_overlap(overlap: "Overlap") -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from featurestore.corpus.agreement import fleiss_kappa, krippendorff_interval, krippendorff_nominal
 from featurestore.corpus.audio_digest import Content, audio_contents
+from featurestore.corpus.division import Division, known_speakers, part_name
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.overlap import (
     PART_COLUMNS,
@@ -24,12 +25,13 @@ from featurestore.corpus.overlap import (
     find_repeats,
     in_order,
 )
+from featurestore.corpus.protocol import SHARED, ProtocolReport, check_division
 from featurestore.corpus.ratings import consensus
-from featurestore.corpus.splits import UNKNOWN_SPEAKERS
+from featurestore.corpus.speakers import SpeakerReport, speaker_report
 from featurestore.errors import ConfigError
 
 KINDS = ("utterance", "speaker", "audio", "text")
-LEAKS = ("utterance", "speaker", "audio")  # a text is none: acted corpora share their sentences by design
+LEAKS = SHARED  # a text is none: acted corpora share their sentences by design
 DURATION_SLACK_S = 0.05
 
 
@@ -70,7 +72,9 @@ class AuditReport:
     name: str
     n_utterances: int
     parts: dict[str, list[Part]]  # by column; one part "all" where there is neither split nor fold
+    protocols: list[ProtocolReport]  # of each column of parts
     overlaps: list[Overlap]
+    speakers: SpeakerReport | None  # None where no speaker or no label is known
     repeats: list[Repeat]
     unreadable: list[tuple[str, str]]  # utterance and reason
     agreement: Agreement | None
@@ -88,7 +92,8 @@ class AuditReport:
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON types, NaN as None."""
-        found: dict[str, Any] = _plain({"clean": self.clean, **dataclasses.asdict(self)})
+        protocols = [protocol.to_dict() for protocol in self.protocols]
+        found: dict[str, Any] = _plain({"clean": self.clean, **dataclasses.asdict(self), "protocols": protocols})
         return found
 
 
@@ -119,11 +124,16 @@ def audit(
         "text": [bare_text(text) for text in manifest.texts] if manifest.has("text") else [None] * len(manifest),
     }
     parts = {column: _part_names(manifest, column) for column in PART_COLUMNS if manifest.has(column)}
-    overlaps = [
-        find_overlap(kind, column, items[kind], names, manifest.keys, harmful=kind in leaks)
-        for column, names in parts.items()
-        for kind in KINDS
-    ]
+    protocols: list[ProtocolReport] = []
+    overlaps: list[Overlap] = []
+    for column, names in parts.items():
+        division = Division.of_manifest(manifest, column, parts=names, audio=items["audio"])
+        protocols.append(check_division(division, leaks=leaks))
+        overlaps += protocols[-1].overlaps
+        texts = find_overlap(
+            "text", column, items["text"], names, manifest.keys, harmful="text" in leaks, learned=division.learned_from
+        )
+        overlaps += [] if texts is None else [texts]
     labels = _labels(manifest)
     twice = [
         find_repeats(kind, items[kind], list(parts.values()), manifest.keys, labels) for kind in ("utterance", "audio")
@@ -135,7 +145,9 @@ def audit(
         name=manifest.name,
         n_utterances=len(manifest),
         parts={column: part_summaries(manifest, column, durations) for column in parts or ["all"]},
-        overlaps=[overlap for overlap in overlaps if overlap is not None],
+        protocols=protocols,
+        overlaps=overlaps,
+        speakers=speaker_report(manifest),
         repeats=[repeat for repeats in twice for repeat in repeats],
         unreadable=[(key, c.problem) for key, c in zip(manifest.keys, contents, strict=True) if c.problem],
         agreement=agreement,
@@ -248,17 +260,15 @@ def _there(paths: Sequence[str | None]) -> list[Content]:
 
 
 def _part_names(manifest: Manifest, column: str) -> list[str]:
-    return [name or "" for name in manifest.column(column).tolist()]
+    return [part_name(name) for name in manifest.column(column).tolist()]
 
 
 def _labels(manifest: Manifest) -> list[str | None]:
     return manifest.labels if manifest.has("label") else [None] * len(manifest)
 
 
-def _speakers(manifest: Manifest) -> list[str | None]:
-    if not manifest.has("speaker"):
-        return [None] * len(manifest)
-    return [None if who in UNKNOWN_SPEAKERS else who for who in manifest.column("speaker").tolist()]
+def _speakers(manifest: Manifest) -> Items:
+    return known_speakers(manifest) or [None] * len(manifest)
 
 
 def _plain(value: Any) -> Any:

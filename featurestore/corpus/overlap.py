@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
 
@@ -40,11 +40,19 @@ class Repeat:
 
 
 def find_overlap(
-    kind: str, column: str, items: Items, parts: Parts, keys: Sequence[str], *, harmful: bool
+    kind: str,
+    column: str,
+    items: Items,
+    parts: Parts,
+    keys: Sequence[str],
+    *,
+    harmful: bool,
+    learned: Collection[str] | None = None,
 ) -> Overlap | None:
-    """What the parts of a column share, None if nothing. It is a leak if `harmful` and a model learns from either part.
+    """Return what the parts of a column share, None if nothing.
 
-    Folds are all learned from; of the splits, train and development are.
+    It is a leak if `harmful` and a model learns from either part. learned: the parts that models learn from; None
+    stands for every part, since folds take turns.
     """
     rows: dict[str, dict[str, list[int]]] = {}
     for i, (item, part) in enumerate(zip(items, parts, strict=True)):
@@ -54,7 +62,7 @@ def find_overlap(
     if not shared:
         return None
     pairs = Counter(pair for places in shared.values() for pair in combinations(in_order(places), 2))
-    learned = [column != "split" or a in LEARNED_FROM or b in LEARNED_FROM for a, b in pairs]
+    leaky = any(learned is None or a in learned or b in learned for a, b in pairs)
     examples = {
         item: {part: [keys[i] for i in places[part][:N_EXAMPLES]] for part in in_order(places)}
         for item, places in islice(shared.items(), N_EXAMPLES)
@@ -66,7 +74,7 @@ def find_overlap(
         n_utterances=sum(len(at) for places in shared.values() for at in places.values()),
         pairs={", ".join(pair): n for pair, n in pairs.most_common()},
         examples=examples,
-        leak=harmful and any(learned),
+        leak=harmful and leaky,
     )
 
 

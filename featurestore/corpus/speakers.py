@@ -1,0 +1,161 @@
+"""How far a corpus's labels follow from who speaks: a model that knows voices may seem to know emotions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurestore.corpus.division import Division, known_speakers
+from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.overlap import PART_COLUMNS
+from featurestore.corpus.splits import label_codes
+
+N_HALVES = 10  # random halves of each speaker's utterances
+FEW_SPEAKERS, FEW_SHARE, MOST = 5, 0.1, 0.5
+_STREAM = 9  # of random draws; featurestore.corpus.splits has others
+
+
+@dataclass(frozen=True)
+class SpeakerOnly:
+    """What a classifier reaches that knows who speaks and nothing else, against one that knows nothing.
+
+    column: "all" for halves of every speaker's utterances, one half learned from and the other tested; else the column
+    of parts, where each fold is tested after learning from the others, and test splits after learning from train.
+    """
+
+    column: str
+    n_utterances: int
+    uar: float
+    accuracy: float
+    chance_uar: float  # 1 / classes that occur
+    majority_accuracy: float  # of always answering the most frequent class that was learned from
+
+
+@dataclass(frozen=True)
+class SpeakerReport:
+    """Speakers and labels: who has one class alone, which classes few speakers have, and the classifier by speaker."""
+
+    n_speakers: int  # with a label
+    single_class: dict[str, list[str]]  # class -> speakers of two utterances or more who have no other class
+    few_speakers: dict[str, int]  # class -> speakers who have it, where these are few
+    by_speaker: list[SpeakerOnly]
+
+
+def speaker_report(manifest: Manifest) -> SpeakerReport | None:
+    """Return how labels depend on speakers, None where no utterance has a known speaker and a label (or votes).
+
+    A class has few speakers if fewer than 5 and less than half of the speakers have it, or less than a tenth of them.
+    """
+    codes, speakers = label_codes(manifest), known_speakers(manifest)
+    if codes is None or not speakers:
+        return None
+    known = np.array([who is not None for who in speakers]) & (codes >= 0)
+    if not known.any():
+        return None
+    rows = np.flatnonzero(known)
+    names, who = np.unique([str(speakers[int(i)]) for i in rows], return_inverse=True)
+    counts = _counts(who, codes[known], len(names), len(manifest.scheme.classes))
+    alone = np.flatnonzero(((counts > 0).sum(1) == 1) & (counts.sum(1) > 1))
+    single: dict[str, list[str]] = {}
+    for speaker in alone:
+        single.setdefault(manifest.scheme.classes[int(counts[speaker].argmax())], []).append(str(names[speaker]))
+    n_having = (counts > 0).sum(0)
+    few = {
+        name: int(n) for name, n in zip(manifest.scheme.classes, n_having, strict=True)
+        if n and ((n < FEW_SPEAKERS and n < MOST * len(names)) or n < FEW_SHARE * len(names))
+    }  # fmt: skip
+    by_speaker = [_by_halves(who, codes[rows], counts.shape)]
+    for column in PART_COLUMNS:
+        if manifest.has(column):
+            division = Division.of_manifest(manifest, column)
+            found = _by_parts(division, np.array(division.parts, object)[rows], who, codes[rows], counts.shape)
+            by_speaker += [] if found is None else [found]
+    return SpeakerReport(len(names), single, few, by_speaker)
+
+
+def _by_halves(who: NDArray[np.int64], codes: NDArray[np.int64], shape: tuple[int, ...]) -> SpeakerOnly:
+    """Learn from a random half of each speaker's utterances and test on the other, several times."""
+    credit, plain = np.zeros(len(who)), np.zeros(len(who))
+    for i in range(N_HALVES):
+        order = np.random.default_rng((_STREAM, i)).permutation(len(who))
+        order = order[np.argsort(who[order], kind="stable")]
+        half = np.empty(len(who), bool)
+        half[order] = np.arange(len(who)) % 2 == 0
+        for learned, tested in ((half, ~half), (~half, half)):
+            right, most = _credit(who, codes, learned, tested, shape)
+            credit[tested] += right
+            plain[tested] += most
+    return _score("all", codes, credit / N_HALVES, plain / N_HALVES)
+
+
+def _by_parts(
+    division: Division, parts: NDArray[np.object_], who: NDArray[np.int64], codes: NDArray[np.int64],
+    shape: tuple[int, ...],
+) -> SpeakerOnly | None:  # fmt: skip
+    """Learn and test as models do with this division; None where nothing is learned from or nothing is tested."""
+    learned_from, names = division.learned_from, sorted(set(parts.tolist()) - {""})
+    trained = parts == "train" if learned_from is not None else np.zeros(len(parts), bool)
+    credit, plain = np.full(len(who), np.nan), np.full(len(who), np.nan)
+    for name in names:
+        learned = trained if learned_from is not None else (parts != name) & (parts != "")
+        tested = parts == name
+        if learned.any() and not (learned & tested).any():
+            credit[tested], plain[tested] = _credit(who, codes, learned, tested, shape)
+    done = ~np.isnan(credit)
+    return _score(division.column, codes[done], credit[done], plain[done]) if done.any() else None
+
+
+def _credit(
+    who: NDArray[np.int64], codes: NDArray[np.int64], learned: NDArray[np.bool_], tested: NDArray[np.bool_],
+    shape: tuple[int, ...],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
+    """Return for each tested row the chance that the speaker's, and the corpus's, most frequent class is the right one.
+
+    Classes that are equally frequent share the answer; a speaker who was not learned from gets the corpus's answer.
+    """
+    counts = _counts(who[learned], codes[learned], *shape)
+    counts = np.vstack([counts, counts.sum(0)])
+    best = counts == counts.max(1, keepdims=True)
+    best[:-1] = np.where(counts[:-1].any(1, keepdims=True), best[:-1], best[-1])
+    share = best / best.sum(1, keepdims=True)
+    return share[who[tested], codes[tested]], share[-1, codes[tested]]
+
+
+def _score(
+    column: str, codes: NDArray[np.int64], credit: NDArray[np.float64], plain: NDArray[np.float64]
+) -> SpeakerOnly:
+    n_each = np.bincount(codes)
+    occurring = n_each > 0
+    recalls = np.bincount(codes, credit)[occurring] / n_each[occurring]
+    return SpeakerOnly(
+        column, len(codes), float(recalls.mean()), float(credit.mean()), float(1 / occurring.sum()), float(plain.mean())
+    )
+
+
+def _counts(who: NDArray[np.int64], codes: NDArray[np.int64], n_speakers: int, n_classes: int) -> NDArray[np.int64]:
+    counts = np.zeros((n_speakers, n_classes), np.int64)
+    np.add.at(counts, (who, codes), 1)
+    return counts
+
+
+def sentences(report: SpeakerReport) -> Sequence[str]:
+    """Return what a reader should know of the report, one sentence each, without a full stop."""
+    told = []
+    if report.single_class:
+        names = "; ".join(
+            f"{name}: {', '.join(who[:3])}{f' and {len(who) - 3:,} more' if len(who) > 3 else ''}"
+            for name, who in report.single_class.items()
+        )
+        n = sum(map(len, report.single_class.values()))
+        told.append(f"{n:,} of {report.n_speakers:,} speakers have a single class ({names})")
+    if report.few_speakers:
+        classes = ", ".join(f"{name} {n}" for name, n in report.few_speakers.items())
+        told.append(f"classes that few of the {report.n_speakers:,} speakers have: {classes}")
+    for each in report.by_speaker:
+        where = {"all": "within speakers", "split": "on the splits"}.get(each.column, "on the folds")
+        told.append(
+            f"knowing only the speaker, {where}: UAR {each.uar:.3f} (chance {each.chance_uar:.3f}), accuracy "
+            f"{each.accuracy:.3f} (most frequent class {each.majority_accuracy:.3f})"
+        )
+    return told

@@ -1,0 +1,80 @@
+"""How far labels follow from speakers: single classes, rare classes, and what knowing only the speaker would score."""
+
+import pyarrow as pa
+import pytest
+
+from featurestore.corpus.manifest import LabelScheme, Manifest
+from featurestore.corpus.speakers import sentences, speaker_report
+from tests.helpers.small_corpus import medusa
+
+
+def manifest(speakers: list[str | None], labels: list[str | None], **columns: list) -> Manifest:
+    keys = [f"u{i}" for i in range(len(speakers))]
+    table = {"utterance_id": keys, "text": keys, "speaker": speakers, "label": labels, **columns}
+    return Manifest(pa.table(table), LabelScheme(("sad", "happy", "fear")))
+
+
+def test_where_each_speaker_has_one_class_the_speaker_tells_everything() -> None:
+    report = speaker_report(manifest(["a"] * 10 + ["b"] * 10, ["sad"] * 10 + ["happy"] * 10))
+    assert report is not None
+    assert report.single_class == {"sad": ["a"], "happy": ["b"]}
+    (within,) = report.by_speaker
+    assert (within.uar, within.accuracy, within.chance_uar) == (1.0, 1.0, 0.5)
+    assert "2 of 2 speakers have a single class (sad: a; happy: b)" in sentences(report)[0]
+
+
+def test_where_each_speaker_has_all_classes_alike_the_speaker_tells_nothing() -> None:
+    report = speaker_report(manifest([who for who in "abcdefghij" for _ in range(20)], ["sad", "happy"] * 100))
+    assert report is not None
+    assert report.single_class == {}
+    assert report.few_speakers == {}
+    (within,) = report.by_speaker
+    assert within.uar == pytest.approx(0.5, abs=0.1)
+    assert within.n_utterances == 200
+
+
+def test_folds_that_share_no_speaker_leave_nothing_to_know_and_folds_that_tear_them_much() -> None:
+    speakers, labels = ["a"] * 10 + ["b"] * 10 + ["c"] * 10, ["sad"] * 10 + ["happy"] * 10 + ["sad"] * 10
+    apart = speaker_report(manifest(speakers, labels, fold=["1"] * 10 + ["2"] * 10 + ["3"] * 10))
+    torn = speaker_report(manifest(speakers, labels, fold=["1", "2"] * 15))
+    assert apart is not None
+    assert torn is not None
+    assert [each.column for each in torn.by_speaker] == ["all", "fold"]
+    assert torn.by_speaker[1].uar == 1.0
+    assert apart.by_speaker[1].uar < 0.5
+
+
+def test_splits_are_tested_after_training_on_train() -> None:
+    speakers = ["a", "a", "b", "b", "a", "b", "a", "a"]
+    labels = ["sad", "sad", "happy", "happy", "sad", "happy", "happy", None]
+    splits = ["train"] * 4 + ["test"] * 4
+    report = speaker_report(manifest(speakers, labels, split=splits))
+    assert report is not None
+    split = report.by_speaker[1]
+    assert (split.column, split.n_utterances) == ("split", 3)
+    assert split.accuracy == pytest.approx(2 / 3)
+    assert split.uar == pytest.approx((1 + 1 / 2) / 2)
+
+
+def test_classes_that_few_speakers_have_are_counted() -> None:
+    speakers = [who for who in "abcdefgh" for _ in range(3)]
+    labels = ["sad", "happy", "sad"] * 7 + ["sad", "happy", "fear"]
+    report = speaker_report(manifest(speakers, labels))
+    assert report is not None
+    assert report.few_speakers == {"fear": 1}
+
+
+def test_without_speakers_or_labels_there_is_no_report() -> None:
+    assert speaker_report(manifest(["Unknown", None], ["sad", "sad"])) is None
+    assert speaker_report(manifest(["a", "b"], [None, None])) is None
+    assert speaker_report(Manifest(pa.table({"utterance_id": ["a"], "text": ["a"], "label": ["sad"]}))) is None
+
+
+def test_audit_prints_them_and_the_folds_that_lack_a_class(tmp_path) -> None:
+    speakers, labels = ["a"] * 4 + ["b"] * 4, ["sad"] * 4 + ["happy", "sad"] * 2
+    manifest(speakers, labels, fold=["1"] * 4 + ["2"] * 4).write(tmp_path / "m.csv")
+    said = medusa("audit", tmp_path / "m.csv").stdout
+    assert "1 of 2 speakers have a single class (sad: a)" in said
+    assert "1 has no happy" in said
+    assert "no model learns happy" in said
+    assert "knowing only the speaker, on the folds: UAR" in said
