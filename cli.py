@@ -9,12 +9,11 @@ import os
 import shlex
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Option
 
-from benchmarks.commands import bench_app
 from ensemble.commands.ablate import ablate
 from ensemble.commands.compare import compare
 from ensemble.commands.evaluate import evaluate
@@ -31,6 +30,11 @@ from featurestore.commands.split import split
 from featurestore.commands.store import store_app
 from featurestore.commands.transcribe import transcribe
 from featurestore.terminal import Commands, say, typer_app
+
+if TYPE_CHECKING or not __package__:
+    from benchmarks.commands import bench_app
+else:  # installed, this file is medusa_ser.cli, and benchmarks lies beside it
+    from .benchmarks.commands import bench_app
 
 DATA, MODELS, TOOLS = "Corpora and features", "Members and ensembles", "Tools"
 

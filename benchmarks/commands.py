@@ -33,7 +33,7 @@ def bench_io(
 
     Example: `medusa bench io --cold --threads 1,2 --write --json io.json --plot io.png`
     """
-    from benchmarks.io import IoSettings, io_report, plot_io, run_io
+    from .io import IoSettings, io_report, plot_io, run_io
 
     settings = IoSettings(
         utterances, _numbers("dims", dims, int), _numbers("mean-s", mean_s, float), _numbers("threads", threads, int),
@@ -69,7 +69,7 @@ def bench_featurize(
 
     Example: `medusa bench featurize --encoder wavlm-large --random --device cuda --compute bfloat16`
     """
-    from benchmarks.featurize import FeaturizeSettings, featurize_report, run_featurize
+    from .featurize import FeaturizeSettings, featurize_report, run_featurize
 
     settings = FeaturizeSettings(
         tuple(split_names(encoder)), tuple(split_pair("--weights", pair) for pair in weights or []), random, tiny,
@@ -95,7 +95,7 @@ def bench_prepare(
 
     Example: `medusa bench prepare --transcripts`
     """
-    from benchmarks.prepare import PrepareSettings, prepare_table, run_prepare
+    from .prepare import PrepareSettings, prepare_table, run_prepare
 
     settings = PrepareSettings(utterances, ratings, form, transcripts, seed)
     with working("bench prepare") as show:
@@ -115,7 +115,7 @@ def bench_index(
 
     Example: `medusa bench index --utterances 1000000`
     """
-    from benchmarks.index import index_table, run_index
+    from .index import index_table, run_index
 
     with working("bench index") as show:
         result = run_index(
@@ -143,7 +143,7 @@ def bench_transcribe(
 
     Example: `medusa bench transcribe --models base,large-v3 --batches 1,8,16 --language en`
     """
-    from benchmarks.transcribe import TranscribeSettings, run_transcribe, transcribe_table
+    from .transcribe import TranscribeSettings, run_transcribe, transcribe_table
 
     settings = TranscribeSettings(
         tuple(filter(None, models.split(","))),
@@ -187,7 +187,7 @@ def bench_train(
 
     Example: `medusa bench train --d 256 --features 1024@50,1024@4 --json train.json`
     """
-    from benchmarks.train import TrainSettings, memory_table, run_memory, run_train, train_table
+    from .train import TrainSettings, memory_table, run_memory, run_train, train_table
 
     settings = TrainSettings(
         utterances, tuple(features.split(",")), mean_s, d, n_layers, n_heads, batch, epochs,
@@ -219,7 +219,7 @@ def bench_meta(
 
     Example: `medusa bench meta --members 14 --utterances 120000`
     """
-    from benchmarks.meta import MetaSettings, meta_table, run_meta
+    from .meta import MetaSettings, meta_table, run_meta
 
     settings = MetaSettings(utterances, members, classes, attributes, seeds, rounds, plain, seed)
     with working("bench meta") as show:

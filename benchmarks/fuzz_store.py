@@ -49,9 +49,9 @@ def main() -> None:
     atheris: Any = importlib.import_module("atheris") if guided else None
     if guided:
         with atheris.instrument_imports(include=["featurestore"]):
-            damaged = importlib.import_module("benchmarks.damaged")
+            damaged = importlib.import_module(".damaged", __package__)
     else:
-        damaged = importlib.import_module("benchmarks.damaged")
+        damaged = importlib.import_module(".damaged", __package__)
     memory = Path("/dev/shm")
     where = tempfile.TemporaryDirectory(prefix="medusa-fuzz-", dir=memory if os.access(memory, os.W_OK) else None)
     stores = damaged.Stores(Path(where.name))

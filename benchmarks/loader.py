@@ -21,11 +21,12 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from benchmarks.io.ours import NAME, write_store
-from benchmarks.io.rows import Rows, Shape
 from featurestore.loaders.batch_loader import BatchLoader, FeatureRef
 from featurestore.loaders.torch import FeatureDataset, TensorLoader, collate
 from featurestore.store.feature_store import FeatureStore
+
+from .io.ours import NAME, write_store
+from .io.rows import Rows, Shape
 
 REF = FeatureRef(NAME)
 

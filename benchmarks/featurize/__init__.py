@@ -13,7 +13,7 @@ are timed by the pipeline's own clock (`featurestore.runtime.stage_clock`) in on
 loading the encoder.
 """
 
-from benchmarks.featurize.report import featurize_report
-from benchmarks.featurize.run import FeaturizeSettings, run_featurize
+from .report import featurize_report
+from .run import FeaturizeSettings, run_featurize
 
 __all__ = ["FeaturizeSettings", "featurize_report", "run_featurize"]

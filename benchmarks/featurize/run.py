@@ -18,8 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.featurize.corpus import write_corpus
-from benchmarks.featurize.weights import random_weights
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import ENCODERS, load_encoder
 from featurestore.encoders.base import Encoder
@@ -28,6 +26,9 @@ from featurestore.errors import ConfigError
 from featurestore.featurize.run import featurize
 from featurestore.runtime.stage_clock import StageClock, measured
 from featurestore.store.feature_store import FeatureStore
+
+from .corpus import write_corpus
+from .weights import random_weights
 
 OURS = "medusa"
 Progress = Callable[[str], None]
@@ -123,7 +124,7 @@ def _measure_encoder(
     name: str, directory: Path, manifest: Manifest, settings: FeaturizeSettings, work: Path
 ) -> list[dict[str, Any]]:
     """A record for each window of a Whisper, else one. All peers' runs come before ours."""
-    from benchmarks.featurize.peers import PEERS, PeerModel
+    from .peers import PEERS, PeerModel
 
     whisper = name in ENCODERS and ENCODERS[name].family == "whisper"
     windows = settings.whisper_windows if whisper else (None,)
@@ -192,7 +193,7 @@ def _own_figures(encoder: Encoder, manifest: Manifest, settings: FeaturizeSettin
     """Stages, operations and padding of one more run, with the clock."""
     import torch
 
-    from benchmarks.featurize.flops import Flops, matmul_peak
+    from .flops import Flops, matmul_peak
 
     flops = Flops(encoder)
     device: torch.device = encoder.device  # type: ignore[attr-defined]
@@ -214,7 +215,7 @@ def _own_figures(encoder: Encoder, manifest: Manifest, settings: FeaturizeSettin
 
 def _expected(peer: Any, manifest: Manifest, work: Path, known: bool) -> dict[str, np.ndarray]:
     """transformers' rows of each file alone, in float32."""
-    from benchmarks.featurize.peers import per_file
+    from .peers import per_file
 
     if not known:
         (work / "out-per-file").mkdir()

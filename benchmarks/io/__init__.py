@@ -16,8 +16,8 @@ is shared with others, and only ratios within one run mean anything. A cache of 
 excluded from within; there the "disk" is what the machine has for one, for all readers alike.
 """
 
-from benchmarks.io.report import io_report, plot_io
-from benchmarks.io.rows import IoSettings
-from benchmarks.io.run import run_io
+from .report import io_report, plot_io
+from .rows import IoSettings
+from .run import run_io
 
 __all__ = ["IoSettings", "io_report", "plot_io", "run_io"]

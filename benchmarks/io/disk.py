@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.io.rows import Batch
-from benchmarks.io.ways import Place
 from featurestore.errors import ConfigError
+
+from .rows import Batch
+from .ways import Place
 
 BLOCK_BYTES = 4 << 20
 # A page or two may stay; more would make a cold figure a warm one.

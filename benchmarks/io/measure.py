@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.io.disk import bytes_from_disk, drop, files_below, make_cold
-from benchmarks.io.rows import Batch, IoSettings, Rows
-from benchmarks.io.ways import FLOOR, Place, Reader, Way
 from featurestore.errors import ConfigError
+
+from .disk import bytes_from_disk, drop, files_below, make_cold
+from .rows import Batch, IoSettings, Rows
+from .ways import FLOOR, Place, Reader, Way
 
 # A reader that has taken as long as this isn't repeated further, once it has run twice.
 LONG_ENOUGH_S = 4.0

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
-from benchmarks.io.rows import Batch, Rows
+from .rows import Batch, Rows
 
 
 def npy_stages(directory: Path, rows: Rows, batch: int, seed: int, repeats: int) -> list[dict[str, Any]]:

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.io.disk import open_sequential
-from benchmarks.io.rows import FRAME_RATE_HZ, Batch, Rows
-from benchmarks.io.ways import FLOOR, OURS, Place, Reader, Way, nothing, per_thread
 from featurestore.format.spec import FeatureSpec
 from featurestore.format.zarr3 import chunk_file
 from featurestore.loaders.batch_loader import ANNOUNCED_BATCHES, BatchLoader, FeatureRef
 from featurestore.store.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
+
+from .disk import open_sequential
+from .rows import FRAME_RATE_HZ, Batch, Rows
+from .ways import FLOOR, OURS, Place, Reader, Way, nothing, per_thread
 
 LAYER = "layer_00"
 NAME = "random"

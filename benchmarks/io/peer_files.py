@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.io.rows import Batch, Rows
-from benchmarks.io.ways import PEER, Concatenated, Filled, Place, Reader, Way, in_number_order, nothing, per_thread
+from .rows import Batch, Rows
+from .ways import PEER, Concatenated, Filled, Place, Reader, Way, in_number_order, nothing, per_thread
 
 # What serves the three readers best of 64 KiB to 2 MiB, sharded or not; they read whole chunks.
 ZARR_CHUNK_BYTES = 256 << 10

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.io.rows import Rows
-from benchmarks.io.ways import PEER, Filled, Place, Reader, Way, per_thread
+from .rows import Rows
+from .ways import PEER, Filled, Place, Reader, Way, per_thread
 
 UTTERANCES_PER_RECORD_BATCH = 64
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.io.ways import BARE, FLOOR, OURS, PEER
+from .ways import BARE, FLOOR, OURS, PEER
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -14,15 +14,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.io import peer_files, peer_tables
-from benchmarks.io.disk import direct_is_possible, memory_touch
-from benchmarks.io.measure import measure
-from benchmarks.io.npy_time import npy_stages
-from benchmarks.io.ours import DISK_WAYS, MEDUSA_WAYS, write_store
-from benchmarks.io.rows import IoSettings, Rows, Shape
-from benchmarks.io.ways import FLOOR, MEMCPY, PACKED_WAYS, Way, write_packed
-from benchmarks.io.writing import measure_writing
 from featurestore.errors import ConfigError
+
+from . import peer_files, peer_tables
+from .disk import direct_is_possible, memory_touch
+from .measure import measure
+from .npy_time import npy_stages
+from .ours import DISK_WAYS, MEDUSA_WAYS, write_store
+from .rows import IoSettings, Rows, Shape
+from .ways import FLOOR, MEMCPY, PACKED_WAYS, Way, write_packed
+from .writing import measure_writing
 
 LAYOUTS: dict[str, Callable[[Path, Rows], None]] = {
     "store": write_store,

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.io.rows import Batch, Rows
+from .rows import Batch, Rows
 
 FLOOR, BARE, PEER, OURS = "floor", "bare", "peer", "ours"
 

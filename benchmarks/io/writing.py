@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.io.disk import BLOCK_BYTES, direct_is_possible, files_below, make_cold
-from benchmarks.io.ours import write_store
-from benchmarks.io.rows import Rows
-from benchmarks.io.ways import FLOOR, OURS
+from .disk import BLOCK_BYTES, direct_is_possible, files_below, make_cold
+from .ours import write_store
+from .rows import Rows
+from .ways import FLOOR, OURS
 
 Write = Callable[[Path, Rows], None]
 

@@ -1,5 +1,5 @@
 """`medusa bench train`: our trainer beside the loop that the field writes, with one network and one corpus."""
 
-from benchmarks.train.run import TrainSettings, memory_table, run_memory, run_train, train_table
+from .run import TrainSettings, memory_table, run_memory, run_train, train_table
 
 __all__ = ["TrainSettings", "memory_table", "run_memory", "run_train", "train_table"]

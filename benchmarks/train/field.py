@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.train.corpus import Made
 from deepser.config import MemberConfig, NetworkConfig
 from deepser.networks.network import Network
 from deepser.training.losses import Mix, class_weights, total_loss
+
+from .corpus import Made
 
 TOLERANCE = 1e-3  # float32 rounding over the layers
 

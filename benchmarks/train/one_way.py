@@ -16,14 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.train.corpus import Modality, made, member_config
-from benchmarks.train.field import check, plain_like, train_plainly
 from deepser.networks.network import Network
 from deepser.training import train as trainer
 from deepser.training.data import TrainingData
 from deepser.training.device import pick_device, resolve_precision
 from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.store.feature_store import FeatureStore
+
+from .corpus import Modality, made, member_config
+from .field import check, plain_like, train_plainly
 
 SAMPLED_EVERY_S = 0.05
 

@@ -15,9 +15,10 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from benchmarks.train.corpus import Made, Modality, made, write
 from featurestore.errors import ConfigError
 from featurestore.terminal import told_bytes
+
+from .corpus import Made, Modality, made, write
 
 TIMES_LIMIT = 10  # the corpus of `run_memory`, in times the limit
 
@@ -156,7 +157,7 @@ def _job(settings: TrainSettings, corpus: Made, way: dict[str, Any]) -> dict[str
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.train.one_way"], input=json.dumps(job), capture_output=True, text=True
+        [sys.executable, "-m", f"{__package__}.one_way"], input=json.dumps(job), capture_output=True, text=True
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"ended with exit code {done.returncode}"])[-1]
