@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from typer import BadParameter
 
-from featurestore.terminal import console, panel, split_names, split_pair, typer_app, working
+from featurestore.runtime.wording import split_names
+from featurestore.terminal import console, panel, split_pair, typer_app, working
 
 bench_app = typer_app(help="Measure this machine.")
 data, how, files = panel("Data"), panel("Measuring"), panel("Files")

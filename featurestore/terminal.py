@@ -135,30 +135,11 @@ def end_with_failures(failed: Sequence[tuple[str, str]]) -> None:
         raise typer.Exit(FAILED_FILES)
 
 
-def split_names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def split_pair(option: str, text: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not (name and separator and value):
         raise ConfigError(f"{option} {text!r}: expected NAME=VALUE.")
     return name, value
-
-
-def told_bytes(n: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
-        n /= 1000
-    return f"{n:.2f} TB"
-
-
-def told_seconds(seconds: float) -> str:
-    """ "40 s", "12 min", "3.4 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def directory_bytes(directory: Path) -> int:

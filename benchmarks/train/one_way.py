@@ -19,8 +19,9 @@ from torch import Tensor
 from deepser.networks.network import Network
 from deepser.training import train as trainer
 from deepser.training.data import TrainingData
-from deepser.training.device import pick_device, resolve_precision
+from deepser.training.device import resolve_precision
 from featurestore.loaders.batch_loader import FeatureRef
+from featurestore.runtime.device import pick_device
 from featurestore.store.feature_store import FeatureStore
 
 from .corpus import Modality, made, member_config

@@ -16,7 +16,7 @@ from rich import box
 from rich.table import Table
 
 from featurestore.errors import ConfigError
-from featurestore.terminal import told_bytes
+from featurestore.runtime.wording import format_bytes
 
 from .corpus import Made, Modality, made, write
 
@@ -209,7 +209,7 @@ def train_table(result: dict[str, Any]) -> Table:
             way["name"], way["precision"], f"{way['clips_per_s']:.1f}",
             f"{way['clips_per_s'] / max(field):.2f}" if field else "",
             f"{way['cpu_s'] / way['n_clips']:.3f}", f"{way['waiting_share']:.1%}",
-            f"{way['first_waiting_share']:.1%}", f"{way['padding_share']:.0%}", told_bytes(own),
+            f"{way['first_waiting_share']:.1%}", f"{way['padding_share']:.0%}", format_bytes(own),
         )  # fmt: skip
     return table
 
@@ -217,8 +217,8 @@ def train_table(result: dict[str, Any]) -> Table:
 def memory_table(result: dict[str, Any]) -> Table:
     """What training took with the limit: memory of its own, resident memory (with mapped files), clips/s."""
     title = (
-        f"{told_bytes(result['corpus_bytes'])} of features, {told_bytes(result['limit_bytes'])} of private memory at "
-        "most (RLIMIT_DATA; mapped files don't count)"
+        f"{format_bytes(result['corpus_bytes'])} of features, {format_bytes(result['limit_bytes'])} of private memory "
+        "at most (RLIMIT_DATA; mapped files don't count)"
     )
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
     for name in ("trained on", "clips", "own memory", "resident", "clips/s", "waiting"):
@@ -226,7 +226,7 @@ def memory_table(result: dict[str, Any]) -> Table:
     for way in result["ways"]:
         own, resident = way["peak_bytes"]["anonymous"], way["peak_bytes"]["resident"]
         table.add_row(
-            way["name"], f"{way['n_clips']:,}", "-" if own is None else told_bytes(own), told_bytes(resident),
+            way["name"], f"{way['n_clips']:,}", "-" if own is None else format_bytes(own), format_bytes(resident),
             f"{way['clips_per_s']:.1f}", f"{way['waiting_share']:.1%}",
         )  # fmt: skip
     return table

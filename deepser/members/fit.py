@@ -19,7 +19,7 @@ from deepser.members.run_directory import open_directory, remove_directory
 from deepser.training import train as trainer
 from deepser.training.checkpoint import load_weights, save_atomically
 from deepser.training.data import Indices, TrainingData
-from deepser.training.device import one_thread, pick_device, resolve_precision
+from deepser.training.device import one_thread, resolve_precision
 from deepser.training.processes import World
 from deepser.training.targets import Targets
 from deepser.training.together import SharedReader, bucket_lengths, stream_key
@@ -27,9 +27,10 @@ from deepser.training.train import History, Job
 from deepser.training.views import Views, resolve_views
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import group_folds, speaker_groups
-from featurestore.corpus.tables import replace_file
 from featurestore.errors import ConfigError, ManifestError
 from featurestore.loaders.batch_loader import FeatureRef
+from featurestore.runtime.device import pick_device
+from featurestore.runtime.durable import replace_text, writing
 from featurestore.store.feature_store import FeatureStore
 
 # Below this width one CPU thread is the faster: at d = 96 an epoch of the demo took 0.38 s on one, 0.80 s on two.
@@ -211,7 +212,9 @@ def _fit_fold(
 
         def record(job: Job, history: History) -> None:
             text = "".join(json.dumps(row) + "\n" for row in history)
-            replace_file(job.directory / "metrics.jsonl", lambda file: file.write(text.encode()))
+            path = job.directory / "metrics.jsonl"
+            with writing(path, ConfigError):
+                replace_text(path, text)
             if on_epoch is not None:
                 on_epoch(job.name, name, history)
 

@@ -14,10 +14,10 @@ from deepser.networks.network import Network
 from deepser.training import train as trainer
 from deepser.training.checkpoint import load_weights
 from deepser.training.data import Indices, TrainingData
-from deepser.training.device import pick_device
 from deepser.training.targets import Targets
 from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
+from featurestore.runtime.device import pick_device
 from featurestore.store.feature_store import FeatureStore
 
 

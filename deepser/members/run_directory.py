@@ -14,8 +14,8 @@ from deepser.members.folds import FoldPlan
 from deepser.members.member import Member
 from deepser.training.targets import Targets
 from deepser.training.views import Views
-from featurestore.corpus.tables import replace_file
 from featurestore.errors import ConfigError
+from featurestore.runtime.durable import replace_text, writing
 
 FORMAT = 1
 
@@ -57,9 +57,9 @@ def open_directory(member: Member, targets: Targets, plan: FoldPlan, views: View
                 "Choose another --name, or --overwrite to fit it anew."
             )
         return
-    member.directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps(wanted, indent=1) + "\n"
-    replace_file(path, lambda file: file.write(text.encode()))
+    with writing(path, ConfigError):
+        replace_text(path, text)
 
 
 def remove_directory(directory: Path) -> None:

@@ -10,8 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from featurestore.corpus.tables import replace_file
 from featurestore.errors import ConfigError
+from featurestore.runtime.durable import replace_file, writing
 
 
 @dataclass
@@ -94,7 +94,10 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, network: nn.Module, save
 
 
 def save_atomically(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """A safetensors file that is there whole or not at all, whenever the process or the machine dies."""
+    """A safetensors file that is there whole or not at all, whenever the process or the machine dies.
+
+    Raises ConfigError naming the file and the reason when it can't be written.
+    """
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
     def write(file: IO[bytes]) -> None:
@@ -103,4 +106,5 @@ def save_atomically(tensors: dict[str, Tensor], path: Path, metadata: dict[str, 
         except SafetensorError as error:  # a full disk, for one
             raise OSError(str(error)) from error
 
-    replace_file(path, write)
+    with writing(path, ConfigError):
+        replace_file(path, write)

@@ -6,10 +6,6 @@ from typing import Any
 
 import torch
 
-from featurestore.encoders.base import pick_device
-
-__all__ = ["autocast", "one_thread", "pick_device", "resolve_precision"]
-
 
 def resolve_precision(precision: str, device: torch.device) -> str:
     """ "auto" as "bfloat16" where the device multiplies bf16 matrices in hardware, else "float32"."""

@@ -13,8 +13,8 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deepser.training.device import pick_device
 from featurestore.errors import ConfigError, MedusaError, ProcessError
+from featurestore.runtime.device import pick_device
 
 T = TypeVar("T")
 B = TypeVar("B", Tensor, NDArray[np.int64])

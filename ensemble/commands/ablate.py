@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 from featurestore.errors import ConfigError
+from featurestore.runtime.durable import replace_text
+from featurestore.runtime.wording import split_names
 from featurestore.terminal import (
     CvOption,
     DeviceOption,
@@ -18,7 +20,6 @@ from featurestore.terminal import (
     panel,
     reads,
     say,
-    split_names,
     training,
     writes,
 )
@@ -91,6 +92,5 @@ def ablate(
             found, f"{kind.capitalize()} on {table.name}", shlex.join(["medusa", *sys.argv[1:]])
         )
     for path, text in texts.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        replace_text(path, text)
         say(f"wrote {path}")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from typer import BadParameter
 
 from ensemble.fusion.config import INPUTS, METAS
-from featurestore.terminal import split_names
+from featurestore.runtime.wording import split_names
 
 
 def one_of(known: Collection[str]) -> Callable[[str | None], str | None]:

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from ensemble.commands.choices import counts, known_rows, one_of
 from ensemble.fusion.config import INPUTS, SELECTIONS, SOUPS, MetaConfig
+from featurestore.runtime.durable import replace_text
+from featurestore.runtime.wording import split_names
 from featurestore.terminal import (
     CvOption,
     ManifestOption,
@@ -14,7 +16,6 @@ from featurestore.terminal import (
     panel,
     reads,
     say,
-    split_names,
     training,
     working,
     writes,
@@ -78,7 +79,6 @@ def compare(
     for note in found.notes:
         say(f"note: {note}", "dim")
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(found.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-        json_file.write_text(text + "\n", encoding="utf-8")
+        replace_text(json_file, text + "\n")
         say(f"wrote {json_file}")

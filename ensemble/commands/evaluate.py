@@ -5,6 +5,7 @@ from typing import Annotated
 
 from typer import Argument
 
+from featurestore.runtime.durable import replace_text
 from featurestore.terminal import CvOption, ManifestOption, StoreOption, console, reads, say, working, writes
 
 
@@ -45,9 +46,8 @@ def evaluate(
         console().print(assessment_report(f"{name} ({part})", found))
     if json_file is not None:
         scores = {part: found.to_dict() for part, found in parts.items()}
-        json_file.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(scores, indent=2, ensure_ascii=False, allow_nan=False)
-        json_file.write_text(text + "\n", encoding="utf-8")
+        replace_text(json_file, text + "\n")
         say(f"wrote {json_file}")
     for part, found in parts.items():
         places = [

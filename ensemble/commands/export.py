@@ -5,7 +5,8 @@ from typing import Annotated
 
 from typer import Argument
 
-from featurestore.terminal import directory_bytes, reads, say, told_bytes, writes
+from featurestore.runtime.wording import format_bytes
+from featurestore.terminal import directory_bytes, reads, say, writes
 
 
 def export(
@@ -26,5 +27,7 @@ def export(
 
     scheme = None if manifest is None else Manifest.read(manifest).scheme
     packed = export_model(model, output, title=title, scheme=scheme, overwrite=overwrite)
-    say(f"{len(packed.members)} members in {output}, {told_bytes(directory_bytes(output))}; its README.md is the card")
+    say(
+        f"{len(packed.members)} members in {output}, {format_bytes(directory_bytes(output))}; its README.md is the card"
+    )
     say(f"try it: medusa predict FILE.wav --model {output}")

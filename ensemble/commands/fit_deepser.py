@@ -16,6 +16,7 @@ from deepser.config import (
     TrainConfig,
 )
 from featurestore.errors import ConfigError
+from featurestore.runtime.wording import split_names
 from featurestore.terminal import (
     CvOption,
     DeviceOption,
@@ -26,7 +27,6 @@ from featurestore.terminal import (
     panel,
     reads,
     say,
-    split_names,
     system,
     writes,
 )

@@ -17,6 +17,7 @@ from ensemble.fusion.config import (
     config_of,
 )
 from featurestore.errors import ConfigError
+from featurestore.runtime.wording import split_names
 from featurestore.terminal import (
     CvOption,
     ManifestOption,
@@ -25,7 +26,6 @@ from featurestore.terminal import (
     console,
     reads,
     say,
-    split_names,
     training,
     working,
     writes,

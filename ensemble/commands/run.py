@@ -8,7 +8,8 @@ import typer
 from typer import Argument, Option
 
 from featurestore.errors import ConfigError
-from featurestore.terminal import DeviceOption, console, reads, say, split_names, told_seconds, writes
+from featurestore.runtime.wording import format_seconds, split_names
+from featurestore.terminal import DeviceOption, console, reads, say, writes
 
 if TYPE_CHECKING:
     from ensemble.recipes.plan import Places, Step
@@ -99,5 +100,5 @@ def _print_times(steps: "list[Step]", places: "Places") -> None:
 
     table = Table("step", "time", box=box.SIMPLE_HEAD, pad_edge=False)
     for name, seconds, attempts in times(steps, places):
-        table.add_row(name, told_seconds(seconds) + (f" (attempt {attempts})" if attempts > 1 else ""))
+        table.add_row(name, format_seconds(seconds) + (f" (attempt {attempts})" if attempts > 1 else ""))
     console().print(table)

@@ -11,7 +11,7 @@ from rich.text import Text
 from deepser.scores.report import TITLES, number
 from ensemble.evaluation.bootstrap import Interval
 from ensemble.experiments.ablation import Ablations, Result, Trained
-from featurestore.terminal import told_seconds
+from featurestore.runtime.wording import format_seconds
 
 SHOWN = ("macro_f1", "accuracy", "uar", "mean_ccc")
 COMPARED = ("macro_f1", "uar")
@@ -95,7 +95,7 @@ def _rows(found: Ablations, part: str) -> list[list[str]]:
         cells += _relative(result)
         if _has_table2(found):
             cells.append("" if each.variant.table2 is None else f"{each.variant.table2:+.1f}")
-        rows.append([*cells, told_count(each.n_parameters), told_seconds(each.train_s)])
+        rows.append([*cells, told_count(each.n_parameters), format_seconds(each.train_s)])
     return rows
 
 

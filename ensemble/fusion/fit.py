@@ -21,8 +21,9 @@ from ensemble.fusion.problem import Problem, load_problem
 from ensemble.fusion.selection import Rule, everyone
 from ensemble.fusion.techniques import Technique, technique, techniques_of
 from featurestore.corpus.manifest import Manifest
-from featurestore.errors import StoreError
+from featurestore.errors import ConfigError, StoreError
 from featurestore.format.spec import FeatureSpec
+from featurestore.runtime.durable import replace_text, writing
 from featurestore.store.feature_store import FeatureStore
 
 MADE_BY = "fit-meta"
@@ -65,7 +66,9 @@ def fit_ensemble(
     if directory is not None:
         meta.save(directory)
         text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-        (directory / "report.json").write_text(text + "\n", encoding="utf-8")
+        path = directory / "report.json"
+        with writing(path, ConfigError):
+            replace_text(path, text + "\n")
     return meta, report
 
 

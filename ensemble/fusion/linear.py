@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from deepser.config import from_dict
+from deepser.training.checkpoint import save_atomically
 from ensemble.evaluation.align import Aligned, AlignmentError, column_names
 from ensemble.fusion.config import MetaConfig, layer_of
 from featurestore.errors import ConfigError
+from featurestore.runtime.durable import replace_text, writing
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -108,12 +110,12 @@ def check_inputs(
 
 def save_meta(directory: Path, kind: str, meta: Any, history: tuple[dict[str, Any], ...] = ()) -> None:
     """Writes a meta-classifier's `tensors` and, as JSON, its kind, config, members, classes and attributes."""
-    directory.mkdir(parents=True, exist_ok=True)
-    save_file(meta.tensors, directory / WEIGHTS)
+    save_atomically(meta.tensors, directory / WEIGHTS)
     described = {"kind": kind} | {name: getattr(meta, name) for name in ("members", "classes", "attributes")}
     described |= {"history": history, "config": dataclasses.asdict(meta.config)}
     text = json.dumps(described, indent=2, ensure_ascii=False)
-    (directory / CONFIG).write_text(text + "\n", encoding="utf-8")
+    with writing(directory / CONFIG, ConfigError):
+        replace_text(directory / CONFIG, text + "\n")
 
 
 def read_meta(directory: Path, kind: str, config: type) -> tuple[Any, tuple[Any, Any, Any], dict[str, Any], dict]:

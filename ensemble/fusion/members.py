@@ -9,8 +9,8 @@ from pathlib import Path
 from deepser.members.member import Member
 from ensemble.evaluation.posteriors import PREFIX
 from ensemble.fusion.fit import MADE_BY
-from featurestore.corpus.tables import replace_file
 from featurestore.errors import ConfigError
+from featurestore.runtime.durable import replace_text, writing
 from featurestore.store.feature_store import FeatureStore
 
 MEMBERS_FILE = "members.json"
@@ -43,7 +43,8 @@ def record_members(directory: Path, store: FeatureStore, members: Sequence[str],
         else:
             unknown.append(name)
     text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
-    replace_file(directory / MEMBERS_FILE, lambda file: file.write(text.encode()))
+    with writing(directory / MEMBERS_FILE, ConfigError):
+        replace_text(directory / MEMBERS_FILE, text)
     return unknown
 
 

@@ -10,8 +10,6 @@ No path of this machine is in it, and no weights in another form than safetensor
 """
 
 import json
-import os
-import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +23,7 @@ from ensemble.prediction.model import Model, needed_sets
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.encoders.catalog import ENCODERS
 from featurestore.errors import ConfigError
+from featurestore.runtime.durable import replace_directory, temporary_beside, writing
 
 REPORT, CARD, ENCODER_NAMES, SCHEME = "report.json", "README.md", "encoders.json", "scheme.json"
 # Of a feature set's provenance; the rest, its command and where its weights were, tells of the machine.
@@ -49,20 +48,21 @@ def export_model(
     model = Model.load(source)
     scheme = _checked_scheme(model, scheme)
     _check_free(target, overwrite)
-    made = target.absolute().parent / f".tmp-{secrets.token_hex(4)}-{target.name}"
-    made.mkdir(parents=True)
-    try:
-        report = None
-        if model.meta is None:
-            _copy_member(model.members[0], made)
-        else:
-            report = _copy_ensemble(model, source, made)
-        _write(made / SCHEME, scheme.to_json())
-        _write(made / ENCODER_NAMES, _json(_encoders(model)))
-        _write(made / CARD, model_card(title or target.absolute().name, target.absolute().name, model, report))
-        _put_in_place(made, target)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+    made = temporary_beside(target)
+    with writing(target, ConfigError):
+        made.mkdir(parents=True)
+        try:
+            report = None
+            if model.meta is None:
+                _copy_member(model.members[0], made)
+            else:
+                report = _copy_ensemble(model, source, made)
+            _write(made / SCHEME, scheme.to_json())
+            _write(made / ENCODER_NAMES, _json(_encoders(model)))
+            _write(made / CARD, model_card(title or target.absolute().name, target.absolute().name, model, report))
+            replace_directory(made, target)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
     return Model.load(target)
 
 
@@ -127,19 +127,6 @@ def _encoders(model: Model) -> dict[str, Any]:
         hub = {"hub": entry.hub_id} if entry is not None and entry.hub_id else {}
         found[name] = fields | hub | {"fingerprint": saved["fingerprint"]}
     return found
-
-
-def _put_in_place(made: Path, target: Path) -> None:
-    """Rename the finished directory over the old one, which is kept aside until the new one is there."""
-    for path in made.rglob("*"):
-        if path.is_file():
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
-    old = made.with_name(f"{made.name}-old")
-    if target.exists():
-        target.rename(old)
-    made.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _json(value: Any) -> str:

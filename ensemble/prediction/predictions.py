@@ -11,8 +11,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurestore.corpus.tables import replace_file
 from featurestore.errors import ConfigError
+from featurestore.runtime.durable import replace_file, writing
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -117,7 +117,8 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]
             text.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         text.detach()
 
-    replace_file(path, fill)
+    with writing(path, ConfigError, "Choose another output path."):
+        replace_file(path, fill)
 
 
 def check_output(path: Path) -> None:

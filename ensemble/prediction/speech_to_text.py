@@ -96,7 +96,7 @@ class Hearing:
     def transcriber(self) -> "Transcriber":
         """The model, loaded once; SpecMismatch when its weights are not those of the transcripts."""
         from featurestore.asr.transcriber import load_transcriber
-        from featurestore.encoders.base import pick_device
+        from featurestore.runtime.device import pick_device
 
         options: dict[str, Any] = {}
         if self.source is not None:

@@ -16,8 +16,8 @@ from typing import Any
 
 from ensemble.recipes.plan import Places, Step, Thing
 from featurestore.corpus.manifest import Manifest
-from featurestore.corpus.tables import replace_file
 from featurestore.errors import ConfigError, StoreError
+from featurestore.runtime.durable import replace_file, writing
 from featurestore.store.feature_store import FeatureStore
 
 SIDECARS = (".scheme.json", ".ratings.parquet")
@@ -181,4 +181,6 @@ def _write(step: Step, places: Places, record: dict[str, Any]) -> None:
     old = record_of(step, places)
     kept = {"makes": old["makes"]} if "what" not in record and "makes" in old else {}
     text = json.dumps(kept | record, indent=1, ensure_ascii=False) + "\n"
-    replace_file(places.step(step.name), lambda file: file.write(text.encode(errors="surrogateescape")))
+    path = places.step(step.name)
+    with writing(path, ConfigError):
+        replace_file(path, lambda file: file.write(text.encode(errors="surrogateescape")))

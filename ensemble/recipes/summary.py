@@ -10,8 +10,9 @@ from ensemble.prediction.card import machine, read_report, score_rows, scores_ma
 from ensemble.recipes.execute import record_of
 from ensemble.recipes.plan import COMPARISON, Places, Step
 from ensemble.recipes.recipe import Recipe
-from featurestore.corpus.tables import replace_file
-from featurestore.terminal import told_seconds
+from featurestore.errors import ConfigError
+from featurestore.runtime.durable import replace_text, writing
+from featurestore.runtime.wording import format_seconds
 
 SUMMARY = "summary.md"
 COMPARED = ("macro_f1", "accuracy", "mean_ccc")
@@ -35,13 +36,14 @@ def write_summary(recipe: Recipe, steps: Sequence[Step], places: Places) -> str:
                 parts += [f"Note: {note}" for note in report["notes"]]
     parts += _comparison(places.directory / COMPARISON) if any(step.name == "compare" for step in steps) else []
     took = times(steps, places)
-    rows = [[name, told_seconds(seconds), str(attempts)] for name, seconds, attempts in took]
-    total = told_seconds(sum(seconds for _, seconds, _ in took))
+    rows = [[name, format_seconds(seconds), str(attempts)] for name, seconds, attempts in took]
+    total = format_seconds(sum(seconds for _, seconds, _ in took))
     parts += [table_markdown(["step", "time", "attempts"], [*rows, ["in all", total, ""]])]
     parts += [f"Times are of the attempt that finished a step, on {machine()}."]
     path = places.directory / SUMMARY
     text = "\n\n".join(part for part in parts if part) + "\n"
-    replace_file(path, lambda file: file.write(text.encode()))
+    with writing(path, ConfigError):
+        replace_text(path, text)
     return str(path)
 
 

@@ -17,8 +17,9 @@ from featurestore.asr.transcriber import WINDOW_S, Transcriber
 from featurestore.asr.writer import TranscriptWriter
 from featurestore.audio import SAMPLE_RATE_HZ, decode, duration_s
 from featurestore.errors import AudioError
-from featurestore.featurize.run import audio_items, provenance
+from featurestore.featurize.run import audio_items
 from featurestore.featurize.stream import Item, Pool, outcome
+from featurestore.runtime.provenance import provenance
 from featurestore.runtime.stopping import StopSignals
 
 if TYPE_CHECKING:

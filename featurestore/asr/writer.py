@@ -8,8 +8,8 @@ from types import TracebackType
 
 from featurestore.asr.source import Transcript, TranscriptSource
 from featurestore.asr.transcripts import Transcripts, journal_path, parse_journal, read_source, read_table, source_path
-from featurestore.corpus.tables import replace_file
 from featurestore.errors import TranscriptError
+from featurestore.runtime.durable import replace_file, writing
 from featurestore.runtime.journal import Journal
 
 SUFFIXES = (".csv", ".parquet")
@@ -82,7 +82,8 @@ class TranscriptWriter:
             if len(self._table) and (changed or not source_path(self.path).exists()):
                 record = {**self.source.to_json(), "made_with": self.made_with}
                 told = (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
-                replace_file(source_path(self.path), lambda file: file.write(told))
+                with writing(source_path(self.path), TranscriptError):
+                    replace_file(source_path(self.path), lambda file: file.write(told))
             self._journal.remove()
         finally:
             self._journal.close()

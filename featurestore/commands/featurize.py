@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from featurestore.errors import ConfigError
+from featurestore.runtime.wording import format_bytes, format_seconds
 from featurestore.terminal import (
     DeviceOption,
     ManifestOption,
@@ -20,8 +21,6 @@ from featurestore.terminal import (
     reads,
     say,
     system,
-    told_bytes,
-    told_seconds,
     working,
     writes,
 )
@@ -207,10 +206,10 @@ def _spread(job: "Job", n: int, devices: str | None, engine: str | None, parts: 
 def _say_plan(name: str, encoder: "Encoder", plan: "FeaturizePlan") -> None:
     hours = f", {plan.audio_s / 3600:.2f} h of audio" if plan.audio_s else ""
     say(f"{name}: {plan.n_utterances:,} utterances to encode{hours}, {plan.n_skipped:,} there already")
-    size, spec = told_bytes(plan.n_bytes), encoder.spec
+    size, spec = format_bytes(plan.n_bytes), encoder.spec
     say(f"{plan.n_rows:,} rows x {spec.dim} x {len(spec.layers)} layers of {spec.dtype}: {size}")
     if plan.wall_s == plan.wall_s:
-        say(f"about {told_seconds(plan.wall_s)} on this machine, from a short trial")
+        say(f"about {format_seconds(plan.wall_s)} on this machine, from a short trial")
 
 
 def _check(

@@ -9,7 +9,8 @@ from typer import Argument, Option
 
 from featurestore.corpora import CORPORA, Corpus
 from featurestore.errors import ConfigError
-from featurestore.terminal import console, panel, say, split_names, split_pair, typer_app
+from featurestore.runtime.wording import split_names
+from featurestore.terminal import console, panel, say, split_pair, typer_app
 
 if TYPE_CHECKING:
     from featurestore.corpus.manifest import Manifest

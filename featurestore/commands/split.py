@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from featurestore.errors import ConfigError
-from featurestore.terminal import console, say, split_names
+from featurestore.runtime.wording import split_names
+from featurestore.terminal import console, say
 
 if TYPE_CHECKING:
     from rich.table import Table

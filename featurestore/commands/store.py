@@ -9,6 +9,7 @@ from typer import Argument, Option
 from featurestore.commands.store_interchange import store_export, store_import
 from featurestore.commands.store_transfer import store_pull, store_push
 from featurestore.errors import StoreError
+from featurestore.runtime.wording import format_bytes
 from featurestore.terminal import (
     FAILED_FILES,
     StoreOption,
@@ -17,7 +18,6 @@ from featurestore.terminal import (
     directory_bytes,
     end_with_failures,
     say,
-    told_bytes,
     typer_app,
 )
 
@@ -51,7 +51,7 @@ def store_ls(store: StoreOption = Path("store")) -> None:
             damaged.append((name, str(error)))
         how = f"{features.format} {features.compress}".strip()
         cells = [name, spec.kind, spec.encoder, ",".join(spec.layers), str(spec.dim), spec.dtype, how, n]
-        table.add_row(*cells, told_bytes(directory_bytes(features.path)))
+        table.add_row(*cells, format_bytes(directory_bytes(features.path)))
     console().print(table)
     end_with_failures(damaged)
 
@@ -72,7 +72,7 @@ def store_info(name: Annotated[str, Argument(help="A feature set.")], store: Sto
         "utterances": len(features),
         "rows": int(features.index.n_rows.sum()),
         "segments": len(features.segments),
-        "bytes": told_bytes(directory_bytes(features.path)),
+        "bytes": format_bytes(directory_bytes(features.path)),
     }
     for key, value in lines.items():
         say(f"{key:>24}  {', '.join(map(str, value)) if isinstance(value, list) else value}")
@@ -147,7 +147,7 @@ def store_rm(
     if name not in opened and not (opened.path / check_set_name(name)).exists():
         opened[name]  # names what there is
     if not yes:
-        typer.confirm(f"Remove {name}, {told_bytes(directory_bytes(opened.path / name))}?", abort=True)
+        typer.confirm(f"Remove {name}, {format_bytes(directory_bytes(opened.path / name))}?", abort=True)
     opened.remove(name)
     say(f"removed {name}")
 

@@ -7,17 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument
 
-from featurestore.terminal import (
-    FAILED_FILES,
-    StoreOption,
-    bar,
-    encodes,
-    end_with_failures,
-    reads,
-    say,
-    split_names,
-    writes,
-)
+from featurestore.runtime.wording import split_names
+from featurestore.terminal import FAILED_FILES, StoreOption, bar, encodes, end_with_failures, reads, say, writes
 
 if TYPE_CHECKING:
     from featurestore.interchange.importing import ImportReport

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from typer import Argument
 
-from featurestore.terminal import StoreOption, console, reads, say, told_bytes, writes
+from featurestore.runtime.wording import format_bytes
+from featurestore.terminal import StoreOption, console, reads, say, writes
 
 if TYPE_CHECKING:
     from featurestore.transfer.copy import Copied
@@ -58,7 +59,7 @@ def _tell(copied: "Sequence[Copied]", target: str) -> None:
     for each in copied:
         removed = f", {len(each.removed)} removed" if each.removed else ""
         skipped = f", {len(each.skipped)} there already" if each.skipped else ""
-        say(f"{each.name}: {len(each.copied)} segments copied ({told_bytes(each.n_bytes)}){skipped}{removed}")
+        say(f"{each.name}: {len(each.copied)} segments copied ({format_bytes(each.n_bytes)}){skipped}{removed}")
     if not copied:
         say(f"no feature sets; {target} is an empty store")
 

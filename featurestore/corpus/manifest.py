@@ -15,8 +15,9 @@ from featurestore.corpus import checks
 from featurestore.corpus.checks import SPLITS
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.corpus.ratings import Ratings
-from featurestore.corpus.tables import read_table_file, replace_file, write_table_file
+from featurestore.corpus.tables import ELSEWHERE, read_table_file, write_table_file
 from featurestore.errors import ManifestError
+from featurestore.runtime.durable import replace_file, writing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +86,9 @@ class Manifest:
         scheme = self.scheme.to_json().encode()
         table = table.replace_schema_metadata({SCHEME_KEY: scheme})
         write_table_file(table, path)
-        replace_file(LabelScheme.sidecar(path), lambda file: file.write(scheme))
+        sidecar = LabelScheme.sidecar(path)
+        with writing(sidecar, ManifestError, ELSEWHERE):
+            replace_file(sidecar, lambda file: file.write(scheme))
         if ratings is None:
             with contextlib.suppress(FileNotFoundError):
                 Ratings.sidecar(path).replace(path.with_suffix(".ratings.old.parquet"))

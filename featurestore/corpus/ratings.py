@@ -14,8 +14,9 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from featurestore.corpus import checks
-from featurestore.corpus.tables import read_table_file, replace_file
+from featurestore.corpus.tables import ELSEWHERE, read_table_file
 from featurestore.errors import ManifestError
+from featurestore.runtime.durable import replace_file, writing
 
 ALSO_SEPARATOR = ";"  # between secondary labels in a CSV cell; Parquet holds lists
 
@@ -151,7 +152,8 @@ class Ratings:
         if path.suffix != ".parquet":
             raise ManifestError(f"{path}: ratings are written as .parquet, found {path.suffix or 'no suffix'!r}.")
         table = self.to_table()
-        replace_file(path, lambda file: pyarrow.parquet.write_table(table, file, compression="zstd"))
+        with writing(path, ManifestError, ELSEWHERE):
+            replace_file(path, lambda file: pyarrow.parquet.write_table(table, file, compression="zstd"))
 
     def __len__(self) -> int:
         return len(self.key_of)

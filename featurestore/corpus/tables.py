@@ -1,11 +1,7 @@
 """Tables on disk: CSV (every cell a string) and Parquet to Arrow and back, replaced whole or not at all."""
 
-import contextlib
 import csv
-import os
 import re
-import secrets
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -15,9 +11,11 @@ import pyarrow.parquet
 
 from featurestore.corpus.checks import ROWS_COUNT
 from featurestore.errors import ManifestError
+from featurestore.runtime.durable import replace_file, writing
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 NEEDS_QUOTES = re.compile(r'[,"\r\n]')
+ELSEWHERE = "Choose another output path."
 BLOCK_BYTES = 16 << 20  # no row may be longer
 
 
@@ -85,13 +83,15 @@ def _read_csv(path: Path, any_delimiter: bool) -> pa.Table:
 
 
 def write_table_file(table: pa.Table, path: Path) -> None:
-    """Write a .csv or .parquet file through a temporary file in its directory. ManifestError for another suffix."""
-    if path.suffix == ".parquet":
-        replace_file(path, lambda file: pyarrow.parquet.write_table(table, file))
-    elif path.suffix == ".csv":
-        replace_file(path, lambda file: _write_csv(table, file))
-    else:
+    """Write a .csv or .parquet file through a temporary file in its directory.
+
+    ManifestError: another suffix, or a file that can't be written.
+    """
+    if path.suffix not in (".csv", ".parquet"):
         raise ManifestError(f"{path}: expected a name that ends in .csv or .parquet, found {path.suffix or 'none'!r}.")
+    write = _write_csv if path.suffix == ".csv" else pyarrow.parquet.write_table
+    with writing(path, ManifestError, ELSEWHERE):
+        replace_file(path, lambda file: write(table, file))
 
 
 def _write_csv(table: pa.Table, file: IO[bytes]) -> None:
@@ -107,27 +107,3 @@ def _cell(value: object) -> str:
     # The csv module leaves a lone carriage return unquoted, which then reads as the end of a row.
     text = "" if value is None else str(value)
     return '"' + text.replace('"', '""') + '"' if NEEDS_QUOTES.search(text) else text
-
-
-def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a new file, then put it in place of `path`, durably: readers see the old or the new one."""
-    temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ManifestError(
-            f"{path} can't be written: {error.strerror or error}. Choose another output path."
-        ) from None
-    finally:
-        with contextlib.suppress(OSError):  # gone after the rename; never there when its directory isn't one
-            temporary.unlink()
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # a rename is only as durable as its directory
-    finally:
-        os.close(directory)

@@ -207,21 +207,6 @@ def pooled_dim(dim: int, pool: str) -> int:
     return 2 * dim if pool == "mean+std" else dim
 
 
-def pick_device(device: str) -> torch.device:
-    """`auto` is the first CUDA device, else the CPU; ConfigError for one that this machine lacks."""
-    import torch
-
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"--device {device}: not usable on this machine ({reason}). Use auto or cpu.") from None
-    return chosen
-
-
 def pick_compute(compute: str, device: torch.device) -> torch.dtype:
     """Arithmetic of the forward pass: `auto` is float32 on the CPU and bfloat16 (else float16) on a GPU."""
     import torch

@@ -9,14 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featurestore.encoders.base import (
-    Encoder,
-    LayerChoice,
-    check_choice,
-    pick_compute,
-    pick_device,
-    pooled_dim,
-)
+from featurestore.encoders.base import Encoder, LayerChoice, check_choice, pick_compute, pooled_dim
 from featurestore.encoders.catalog import ENCODERS
 from featurestore.encoders.openai_checkpoint import file_identity, load_openai_encoder
 from featurestore.encoders.weights import (
@@ -30,6 +23,7 @@ from featurestore.encoders.weights import (
 )
 from featurestore.errors import ConfigError, EncoderError
 from featurestore.format.spec import DTYPES, POOLS, FeatureSpec
+from featurestore.runtime.device import pick_device
 
 if TYPE_CHECKING:
     import torch

@@ -7,15 +7,10 @@ commits what is finished. The order of the work depends on the inputs alone, nev
 from __future__ import annotations
 
 import math
-import platform
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +22,7 @@ from featurestore.featurize.sharding import Shard
 from featurestore.featurize.stream import Encoded, Item, iter_encode, size_of
 from featurestore.featurize.trial import seconds_for
 from featurestore.featurize.writer_thread import WriterThread
+from featurestore.runtime.provenance import provenance
 from featurestore.runtime.stage_clock import stage
 from featurestore.runtime.stopping import Interrupted, StopSignals
 
@@ -178,23 +174,6 @@ def plan(
         failed=failed,
         wall_s=wall_s,
     )
-
-
-def provenance(weights: Path | str | None = None) -> dict[str, str]:
-    """Versions, command, date and where the weights lie, for the set's record, not for its fingerprint."""
-    record = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "python": platform.python_version(),
-    }
-    for package in ("medusa-ser", "torch", "transformers", "openai-whisper", "numpy", "soundfile", "soxr"):
-        try:
-            record[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    if weights is not None:
-        record["weights"] = str(Path(weights).resolve())
-    return record
 
 
 def items_of(

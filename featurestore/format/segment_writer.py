@@ -18,7 +18,8 @@ from featurestore.format import hdf5_segment, zarr_segment
 from featurestore.format.segment import row_checksum
 from featurestore.format.segment_info import SegmentInfo, content_name, hash_key
 from featurestore.format.spec import FeatureSpec
-from featurestore.format.zarr3 import TEMPORARY_PREFIX, chunk_file, sync_directory
+from featurestore.format.zarr3 import chunk_file
+from featurestore.runtime.durable import TEMPORARY_PREFIX, sync_directory
 
 # A temporary directory is left alone for this long after its last write: younger ones may be between mkdir and lock.
 STALE_AFTER_S = 3600.0

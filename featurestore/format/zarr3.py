@@ -4,11 +4,8 @@ zarr-python reached 0.4-1.9 GB/s writing the same files, and its reader must dec
 that it reads every array back bit for bit. Rules: https://zarr-specs.readthedocs.io (core v3, sharding_indexed).
 """
 
-import contextlib
 import json
 import math
-import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +14,12 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
+from featurestore.runtime.durable import sync_directories, sync_directory, write_bytes
+
 # Inner chunks of about 2 MiB: what another reader fetches at a time. Our own reader ignores them.
 CHUNK_BYTES = 2 << 20
 # Compressed ones are small: an utterance's first and last chunk are decoded whole.
 COMPRESSED_CHUNK_BYTES = 1 << 17
-# What begins with this is being written, or was when a writer died.
-TEMPORARY_PREFIX = ".tmp-"
 
 
 @dataclass(frozen=True)
@@ -134,36 +131,6 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     write_bytes(path, json_bytes(value))
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a new file and fsync it."""
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def write_once(path: Path, data: bytes, size: int | None = None) -> None:
-    """Write a file durably unless there is one: of several writers at once, the first one's counts.
-
-    size: in bytes, beyond those of `data` a hole.
-    """
-    if path.exists():
-        return
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            if size is not None:
-                file.truncate(size)
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_directory(path.parent)
-
-
 def write_plain(array: Path, values: np.ndarray) -> None:
     """Write one small array (not its parents' directory entries) durably."""
     values = np.ascontiguousarray(values)
@@ -175,28 +142,3 @@ def write_plain(array: Path, values: np.ndarray) -> None:
         sync_directories(array, path.parent)
     write_json(array / "zarr.json", plain_metadata(values.shape, values.dtype.name))
     sync_directory(array)
-
-
-def make_directory(path: Path) -> None:
-    """Make a directory, and those above it that are missing, durably."""
-    if path.is_dir():
-        return
-    make_directory(path.parent)
-    path.mkdir(exist_ok=True)
-    sync_directory(path.parent)
-
-
-def sync_directories(top: Path, bottom: Path) -> None:
-    """fsync `bottom` and each directory above it, up to but not including `top`."""
-    while bottom != top:
-        sync_directory(bottom)
-        bottom = bottom.parent
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the entries of a directory durable; a rename is not durable without it."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -23,11 +23,10 @@ from featurestore.format.zarr3 import (
     json_bytes,
     plain_metadata,
     shard_index,
-    sync_directories,
-    sync_directory,
     write_json,
     write_plain,
 )
+from featurestore.runtime.durable import sync_directories, sync_directory
 
 COMPRESSED_AT_A_TIME = 64  # chunks; what is held in memory
 

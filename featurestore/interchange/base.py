@@ -1,10 +1,7 @@
 """What the interchange formats share: what a source holds, what is to be written, and how arrays become layers."""
 
-import contextlib
 import json
 import math
-import os
-import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from featurestore.errors import StoreError
+from featurestore.runtime import durable
+from featurestore.runtime.durable import reason_of, writing
 from featurestore.store.feature_set import FeatureSet
 
 DEFAULT_LAYER = "features"
@@ -157,29 +156,9 @@ def told_layers(metadata: Any) -> dict[str, str]:
 
 @contextmanager
 def replacing(*paths: Path) -> Iterator[list[Path]]:
-    """Temporary paths to write instead; they take the place of `paths`, durably, when the block ends well."""
-    temporary = [path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}") for path in paths]
-    try:
-        for path in paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
+    """As `durable.replacing`; StoreError where the files can't be written."""
+    with writing(paths[0], StoreError, ""), durable.replacing(*paths) as temporary:
         yield temporary
-        for path in (*temporary, *{path.parent for path in paths}):
-            _sync(path)
-        for new, path in zip(temporary, paths, strict=True):
-            os.replace(new, path)
-        for directory in {path.parent for path in paths}:
-            _sync(directory)
-    except OSError as error:
-        raise StoreError(f"{paths[0]} can't be written: {reason_of(error)}.") from error
-    finally:
-        for path in temporary:
-            with contextlib.suppress(OSError):
-                path.unlink()
-
-
-def reason_of(error: BaseException) -> str:
-    """What the system says; libraries put pages of text into their errors."""
-    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
 
 
 def read_values(path: Path, dtype: str, start: int, shape: tuple[int, ...], where: str) -> np.ndarray:
@@ -192,11 +171,3 @@ def read_values(path: Path, dtype: str, start: int, shape: tuple[int, ...], wher
     if len(values) != count:
         raise StoreError(f"{where}: the file became shorter while it was read.")
     return values.reshape(shape)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

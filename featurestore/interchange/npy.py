@@ -31,6 +31,7 @@ from featurestore.interchange.base import (
     joined,
 )
 from featurestore.interchange.names import key_path, path_key
+from featurestore.runtime.durable import TEMPORARY_PREFIX
 
 SUFFIX = ".npy"
 resumable = True
@@ -154,7 +155,7 @@ def _check_case(keys: Sequence[str], target: Path) -> None:
         return
     try:
         target.mkdir(parents=True, exist_ok=True)
-        probe = target / f".tmp-{secrets.token_hex(6)}-a"
+        probe = target / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-a"
         probe.touch()
         same = probe.with_name(probe.name.upper()).exists()
         probe.unlink()
@@ -175,7 +176,7 @@ def _write_one(chosen: Selection, key: str, layer: str, directory: Path, resume:
     if resume and _is_there(path, chosen, key):
         return True
     rows = chosen.rows(key, layer)
-    temporary = path.with_name(f".tmp-{secrets.token_hex(6)}")
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.parent.resolve().is_relative_to(directory.resolve()):  # a link that somebody put there

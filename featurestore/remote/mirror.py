@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
 import threading
 import time
@@ -27,9 +26,10 @@ from featurestore.errors import RemoteError, SegmentGone, StoreError
 from featurestore.format.hdf5_segment import SUFFIX
 from featurestore.format.segment import is_segment_name
 from featurestore.format.segment_info import SMALL_ARRAYS
-from featurestore.format.zarr3 import TEMPORARY_PREFIX, chunk_file
+from featurestore.format.zarr3 import chunk_file
 from featurestore.remote.access import RemoteDirectory
 from featurestore.remote.sparse import SparseFile, hash_tag
+from featurestore.runtime.durable import replace_file
 
 N_THREADS = 8
 READ_BYTES = 16 << 20  # of one ranged read; so many, N_THREADS times, are held in memory
@@ -330,18 +330,9 @@ def _runs(blocks: list[int], most: int) -> list[tuple[int, int]]:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write a file durably, at once whole, in the place of an older one."""
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}")
+    """Write a file of the cache in the place of an older one."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        replace_file(path, lambda file: file.write(data))
     except OSError as error:
         raise _refused(path, error) from error
 

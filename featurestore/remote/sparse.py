@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from featurestore.errors import StoreError
-from featurestore.format.zarr3 import write_once
+from featurestore.runtime.durable import write_once
 
 _HEADER = struct.Struct("<8sQQ16s")
 _MAGIC = b"medusaB1"

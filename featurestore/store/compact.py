@@ -20,8 +20,8 @@ import numpy as np
 
 from featurestore.errors import SegmentGone, StoreError
 from featurestore.format.segment import Segment, row_checksum
-from featurestore.format.segment_writer import TEMPORARY_PREFIX, SegmentWriter, remove_stale
-from featurestore.format.zarr3 import sync_directory
+from featurestore.format.segment_writer import SegmentWriter, remove_stale
+from featurestore.runtime.durable import TEMPORARY_PREFIX, sync_directory
 from featurestore.store.feature_set import FeatureSet
 
 SEGMENT_BYTES = 1 << 30

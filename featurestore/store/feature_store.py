@@ -19,16 +19,10 @@ from featurestore.format.segment import Segment, is_segment_name
 from featurestore.format.segment_info import read_group
 from featurestore.format.segment_writer import SegmentWriter, remove_stale
 from featurestore.format.spec import FeatureSpec, check_set_name
-from featurestore.format.zarr3 import (
-    TEMPORARY_PREFIX,
-    group_metadata,
-    json_bytes,
-    make_directory,
-    sync_directory,
-    write_once,
-)
+from featurestore.format.zarr3 import group_metadata, json_bytes
 from featurestore.rows.packed import Packed
 from featurestore.rows.rowtypes import encode, first_bad_row
+from featurestore.runtime.durable import TEMPORARY_PREFIX, make_directory, sync_directory, write_once
 from featurestore.store.feature_set import FeatureSet, set_metadata
 from featurestore.store.key_index import encode_key
 

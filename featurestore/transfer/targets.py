@@ -18,15 +18,9 @@ from featurestore.format.segment import Segment, is_segment_name
 from featurestore.format.segment_info import parse_json
 from featurestore.format.segment_writer import remove_stale
 from featurestore.format.spec import FeatureSpec
-from featurestore.format.zarr3 import (
-    TEMPORARY_PREFIX,
-    group_metadata,
-    json_bytes,
-    make_directory,
-    sync_directory,
-    write_once,
-)
+from featurestore.format.zarr3 import group_metadata, json_bytes
 from featurestore.remote.access import RemoteDirectory
+from featurestore.runtime.durable import TEMPORARY_PREFIX, make_directory, sync_directory, write_once
 from featurestore.store.compact import remove_segment
 from featurestore.store.feature_store import STORE_VERSION, FeatureStore
 

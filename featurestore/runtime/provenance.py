@@ -1,0 +1,25 @@
+"""What made a file: the versions, the command and the date."""
+
+import platform
+import shlex
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+
+def provenance(weights: Path | str | None = None) -> dict[str, str]:
+    """Return versions, command, date and where the weights lie: for a set's record, not for its fingerprint."""
+    record = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "python": platform.python_version(),
+    }
+    for package in ("medusa-ser", "torch", "transformers", "openai-whisper", "numpy", "soundfile", "soxr"):
+        try:
+            record[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    if weights is not None:
+        record["weights"] = str(Path(weights).resolve())
+    return record

@@ -1,0 +1,22 @@
+"""Sizes, times and lists of names as people write and read them."""
+
+
+def format_bytes(n: float) -> str:
+    """Return a number of bytes with a decimal unit: "12 B", "3.4 kB", "1.20 TB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.2f} TB"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a time in its natural unit: "40 s", "12 min", "3.4 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def split_names(text: str) -> list[str]:
+    """Return the names of a comma-separated list, without blanks around them and without empty ones."""
+    return [name.strip() for name in text.split(",") if name.strip()]
