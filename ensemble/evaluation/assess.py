@@ -13,7 +13,7 @@ from deepser.training.targets import Targets
 from ensemble.evaluation.bootstrap import Comparison, Interval, Scored, bootstrap, compare
 from ensemble.evaluation.groups import GroupTable, by_group, by_speaker
 from ensemble.evaluation.posteriors import fold_names, group_names, named, scores_classes, targets_of
-from ensemble.evaluation.systems import System
+from ensemble.evaluation.system import System
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import group_folds
 from featurestore.errors import ConfigError, ManifestError

@@ -8,7 +8,8 @@ import numpy as np
 from deepser.scores.metrics import Evaluation
 from ensemble.evaluation.assess import Asked, Assessment, HeldOut, assess
 from ensemble.evaluation.posteriors import evaluate_posteriors, posteriors_name, split_rows
-from ensemble.evaluation.systems import System, from_store
+from ensemble.evaluation.system import System
+from ensemble.evaluation.systems import from_store
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import label_codes
 from featurestore.errors import ManifestError

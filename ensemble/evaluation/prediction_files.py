@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ensemble.evaluation.align import AlignmentError, some
 from ensemble.evaluation.emotion_names import LETTERS, class_named
-from ensemble.evaluation.systems import System
+from ensemble.evaluation.system import System
 from featurestore.audio import without_audio_suffix
 from featurestore.corpus import checks
 from featurestore.corpus.label_scheme import ATTRIBUTE_RANGE, LabelScheme

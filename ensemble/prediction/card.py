@@ -11,7 +11,8 @@ from typing import Any
 
 from deepser.scores.metrics import ScoreRow, Spread
 from deepser.scores.report import SHOWN, TITLES, number
-from ensemble.prediction.model import Model, needed_sets
+from ensemble.prediction.model import Model
+from ensemble.prediction.sets import needed_sets
 from featurestore.encoders.catalog import ENCODERS
 from featurestore.errors import ConfigError
 

@@ -19,7 +19,8 @@ from deepser.members.member import Member
 from ensemble.fusion.linear import CONFIG, WEIGHTS
 from ensemble.fusion.members import MEMBERS_FILE, weights_digest
 from ensemble.prediction.card import model_card, read_report
-from ensemble.prediction.model import Model, needed_sets
+from ensemble.prediction.model import Model
+from ensemble.prediction.sets import needed_sets
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.encoders.catalog import ENCODERS
 from featurestore.errors import ConfigError

@@ -6,19 +6,19 @@ of each feature set it reads. So a model finds its encoders again, and the finge
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deepser.members.member import Member
 from ensemble.fusion.kinds import Meta, load_meta
 from ensemble.fusion.members import MEMBERS_FILE, read_runs, weights_digest
-from featurestore.errors import ConfigError, SpecMismatch
-from featurestore.format.spec import FeatureSpec
-
-if TYPE_CHECKING:
-    from ensemble.prediction.predictions import Predictions
+from ensemble.prediction.inputs import files_manifest, find_files
+from ensemble.prediction.predict import predict
+from ensemble.prediction.predictions import Predictions
+from ensemble.prediction.speech_to_text import OFF
+from featurestore.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -89,33 +89,9 @@ class Model:
         first = self.members[0]
         return dict(zip(first.attributes, first.attribute_ranges, strict=True))
 
-    def predict(self, places: Iterable[Path | str], **options: Any) -> "Predictions":
+    def predict(self, places: Iterable[Path | str], **options: Any) -> Predictions:
         """Predict audio files, folders and patterns; options: those of `predict.predict`, and `text`."""
-        from ensemble.prediction.inputs import files_manifest, find_files
-        from ensemble.prediction.predict import predict
-        from ensemble.prediction.speech_to_text import OFF
-
         text = options.pop("text", None)
         if text is not None:
             options["asr"] = OFF
         return predict(self, files_manifest(find_files(places), text), **options)
-
-
-def needed_sets(members: Sequence[Member]) -> dict[str, dict[str, Any]]:
-    """The feature sets that members read, by name, as their config.json describes them."""
-    sets: dict[str, dict[str, Any]] = {}
-    for member in members:
-        for saved in member.specs:
-            known = sets.setdefault(saved["name"], saved)
-            if known["fingerprint"] != saved["fingerprint"]:
-                listed = "; ".join(spec_of(known).differences(spec_of(saved)))
-                raise SpecMismatch(
-                    f"Members read two different feature sets named {saved['name']!r} ({listed}); fit them on features "
-                    "of different names, or on the same ones."
-                )
-    return sets
-
-
-def spec_of(saved: Any) -> FeatureSpec:
-    """The specification of a feature set, as a member's config.json has it."""
-    return FeatureSpec.from_json(saved["spec"])

@@ -5,14 +5,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from deepser.members.member import Member
 from ensemble.evaluation.align import Aligned, column_names
-from ensemble.prediction.model import Model, needed_sets, spec_of
+from ensemble.fusion.kinds import Meta
 from ensemble.prediction.predictions import Predictions
+from ensemble.prediction.sets import needed_sets, spec_of
 from ensemble.prediction.speech_to_text import Hearing
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import ENCODERS, Encoder, load_encoder
@@ -26,8 +27,24 @@ CHUNK = 1000  # utterances whose features are on disk at once: about 2 GB for th
 Progress = Callable[[str, float, int], None]  # (what is going on, utterances done, utterances in all)
 
 
+class Fusion(Protocol):
+    """What predictions are made with: members, and the meta-classifier that reads them (None: one member alone).
+
+    `ensemble.prediction.model.Model` is one, read from a directory.
+    """
+
+    @property
+    def members(self) -> tuple[Member, ...]: ...
+    @property
+    def meta(self) -> Meta | None: ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def attributes(self) -> tuple[str, ...]: ...
+
+
 def predict(
-    model: Model,
+    model: Fusion,
     manifest: Manifest,
     *,
     weights: Mapping[str, Path] | None = None,
@@ -49,7 +66,7 @@ def predict(
 
 
 def predict_parts(
-    model: Model,
+    model: Fusion,
     manifest: Manifest,
     *,
     weights: Mapping[str, Path] | None = None,
@@ -97,7 +114,7 @@ def predict_parts(
 class _Job:
     """One prediction of many utterances: what is loaded stays loaded from chunk to chunk."""
 
-    model: Model
+    model: Fusion
     sets: Mapping[str, Mapping[str, Any]]
     weights: Mapping[str, Path]
     hearing: Hearing
@@ -217,7 +234,7 @@ def _member_output(
 
 
 def _fused(
-    model: Model,
+    model: Fusion,
     keys: tuple[str, ...],
     outputs: Sequence[tuple[np.ndarray, np.ndarray]],
     failed: tuple[tuple[str, str], ...],

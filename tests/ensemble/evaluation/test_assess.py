@@ -19,7 +19,8 @@ from ensemble.evaluation.assess import Asked, assess
 from ensemble.evaluation.parts import assess_parts, evaluate_parts
 from ensemble.evaluation.posteriors import evaluate_posteriors
 from ensemble.evaluation.report import assessment_report, write_pictures
-from ensemble.evaluation.systems import System, from_store, open_system
+from ensemble.evaluation.system import System
+from ensemble.evaluation.systems import from_store, open_system
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ConfigError, ManifestError
 from featurestore.store.feature_store import FeatureStore

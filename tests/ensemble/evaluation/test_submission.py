@@ -23,7 +23,7 @@ from ensemble.evaluation.submission import (
     submission_problems,
     write_submission,
 )
-from ensemble.evaluation.systems import System
+from ensemble.evaluation.system import System
 from featurestore.corpora.msp_podcast import read_msp_podcast
 from featurestore.corpus.manifest import LabelScheme, Manifest
 

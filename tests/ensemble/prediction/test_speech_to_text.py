@@ -12,8 +12,9 @@ from deepser.config import MemberConfig
 from deepser.members.fit import fit_member
 from deepser.members.folds import plan_folds
 from ensemble.prediction.inputs import files_manifest
-from ensemble.prediction.model import Model, needed_sets
+from ensemble.prediction.model import Model
 from ensemble.prediction.predict import predict
+from ensemble.prediction.sets import needed_sets
 from ensemble.prediction.speech_to_text import Hearing, settings_of
 from featurestore.asr.source import TranscriptSource
 from featurestore.asr.transcribe import transcribe

@@ -1,0 +1,83 @@
+"""One system's predictions of some utterances, wherever they come from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ensemble.evaluation.align import AlignmentError, some
+
+
+@dataclass(frozen=True)
+class System:
+    """One system's word on N utterances.
+
+    predicted: (N,) int64 into `classes`, None where attributes alone are predicted; probabilities: (N, C) float32,
+    rows sum to one, None where classes alone are known; values: (N, A) float32 on each attribute's own scale.
+    fold_column: the manifest's column that it was cross-validated over, "" where there is none. notes: what reading it
+    had to assume.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    classes: tuple[str, ...]
+    predicted: np.ndarray | None
+    probabilities: np.ndarray | None
+    attributes: tuple[str, ...]
+    values: np.ndarray
+    fold_column: str = ""
+    notes: tuple[str, ...] = ()
+
+    def of(self, keys: Sequence[str]) -> "System":
+        """The same for these keys, in their order; AlignmentError lists the keys that are missing."""
+        at = {key: n for n, key in enumerate(self.keys)}
+        missing = [key for key in keys if key not in at]
+        if missing:
+            wanted = set(keys)
+            surplus = [key for key in self.keys if key not in wanted]
+            raise AlignmentError(
+                f"{self.name!r} misses {some(missing)}" + (f", has besides {some(surplus)}" if surplus else "") + ". "
+                "Predict the missing ones, or choose the utterances that are predicted (--split)."
+            )
+        rows = np.array([at[key] for key in keys], np.int64)
+        return replace(
+            self,
+            keys=tuple(keys),
+            predicted=None if self.predicted is None else self.predicted[rows],
+            probabilities=None if self.probabilities is None else self.probabilities[rows],
+            values=self.values[rows],
+        )
+
+    def among(self, classes: Sequence[str]) -> "System":
+        """The same with these classes, in their order; AlignmentError when it predicts others or lacks one.
+
+        Classes that are left over are left out of the probabilities, which are normalised again.
+        """
+        if self.predicted is None or tuple(classes) == self.classes:
+            return self
+        missing = [name for name in classes if name not in self.classes]
+        if missing:
+            raise AlignmentError(
+                f"{self.name!r} predicts {', '.join(self.classes)}, but not {', '.join(missing)}, which the label "
+                "scheme has; score it against a manifest of the classes that it knows."
+            )
+        columns = [self.classes.index(name) for name in classes]
+        surplus = [name for name in self.classes if name not in classes]
+        probabilities = None
+        if self.probabilities is not None:
+            kept = self.probabilities[:, columns]
+            total = kept.sum(1, keepdims=True)
+            probabilities = np.where(total > 0, kept / np.maximum(total, 1e-30), 1 / len(columns)).astype(np.float32)
+            predicted = probabilities.argmax(1)
+        else:
+            place = np.full(len(self.classes), -1, np.int64)
+            place[columns] = np.arange(len(columns))
+            predicted = place[self.predicted]
+            if (predicted < 0).any():
+                row = int(np.flatnonzero(predicted < 0)[0])
+                raise AlignmentError(
+                    f"{self.name!r} predicts {self.classes[self.predicted[row]]!r} for {self.keys[row]!r}, which is "
+                    f"none of {', '.join(classes)}; predict one of these."
+                )
+        notes = (*self.notes, f"classes left out: {', '.join(surplus)}") if surplus else self.notes
+        return replace(self, classes=tuple(classes), predicted=predicted, probabilities=probabilities, notes=notes)

@@ -1,0 +1,28 @@
+"""The feature sets that members read, as their run directories describe them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from deepser.members.member import Member
+from featurestore.errors import SpecMismatch
+from featurestore.format.spec import FeatureSpec
+
+
+def needed_sets(members: Sequence[Member]) -> dict[str, dict[str, Any]]:
+    """The feature sets that members read, by name, as their config.json describes them."""
+    sets: dict[str, dict[str, Any]] = {}
+    for member in members:
+        for saved in member.specs:
+            known = sets.setdefault(saved["name"], saved)
+            if known["fingerprint"] != saved["fingerprint"]:
+                listed = "; ".join(spec_of(known).differences(spec_of(saved)))
+                raise SpecMismatch(
+                    f"Members read two different feature sets named {saved['name']!r} ({listed}); fit them on features "
+                    "of different names, or on the same ones."
+                )
+    return sets
+
+
+def spec_of(saved: Any) -> FeatureSpec:
+    """The specification of a feature set, as a member's config.json has it."""
+    return FeatureSpec.from_json(saved["spec"])
