@@ -1,7 +1,6 @@
 """Ablations and presets as tables: for the terminal, and as markdown to be kept."""
 
 import math
-from collections.abc import Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -10,6 +9,7 @@ from rich.text import Text
 
 from deepser.scores.report import TITLES, number
 from ensemble.evaluation.bootstrap import Interval
+from ensemble.evaluation.markdown import table_markdown
 from ensemble.experiments.ablation import Ablations, Result, Trained
 from featurestore.runtime.wording import format_seconds
 
@@ -43,8 +43,7 @@ def ablation_markdown(found: Ablations, heading: str, command: str = "") -> str:
     for part in found.n_speakers:
         headers = [header.replace("\n", " ") for header in _headers(found, part)]
         lines += [f"{_title(found, part)}.", ""]
-        lines += [_line(headers), _line(["---", *["---:"] * (len(headers) - 1)])]
-        lines += [_line(cells) for cells in _rows(found, part)] + [""]
+        lines += [table_markdown(headers, _rows(found, part)), ""]
     lines += [f"- {each.variant.name}: {each.variant.about}{_members(each)}." for each in found.trained]
     lines += [f"- {each.name} ({each.about}): left out, {each.why_not}." for each in found.left_out]
     told = found.trained[0].variant.name
@@ -137,7 +136,3 @@ def _members(trained: Trained) -> str:
     told = "; ".join(f"{', '.join(m.features)}, seed {m.train.seed}" for m in trained.variant.members)
     epochs = " + ".join(str(stage.epochs) for stage in trained.variant.members[0].train.stages)
     return f" ({told}; {epochs} epochs)"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

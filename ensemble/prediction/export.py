@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from deepser.members.member import Member
+from ensemble.evaluation.markdown import read_report
 from ensemble.fusion.linear import CONFIG, WEIGHTS
 from ensemble.fusion.members import MEMBERS_FILE, weights_digest
-from ensemble.prediction.card import model_card, read_report
+from ensemble.prediction.card import model_card
 from ensemble.prediction.model import Model
 from ensemble.prediction.sets import needed_sets
 from featurestore.corpus.label_scheme import LabelScheme

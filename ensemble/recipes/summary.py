@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deepser.scores.report import TITLES, number
-from ensemble.prediction.card import machine, read_report, score_rows, scores_markdown, table_markdown
+from ensemble.evaluation.markdown import machine, read_report, score_rows, scores_markdown, table_markdown
 from ensemble.recipes.execute import record_of
 from ensemble.recipes.plan import COMPARISON, Places, Step
 from ensemble.recipes.recipe import Recipe

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.prediction.card import read_report, score_rows
+from ensemble.evaluation.markdown import read_report, score_rows
 from ensemble.prediction.export import export_model
 from ensemble.prediction.model import Model
 from featurestore.corpus.label_scheme import LabelScheme

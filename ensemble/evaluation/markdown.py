@@ -1,0 +1,73 @@
+"""Results in Markdown: tables of scores, any table of figures, and what a number was made on."""
+
+import json
+import math
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from deepser.scores.metrics import ScoreRow, Spread
+from deepser.scores.report import SHOWN, TITLES, number
+from featurestore.errors import ConfigError
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """The report.json that `fit-meta` wrote; ConfigError when it isn't one."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        score_rows(found)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} is no report of `medusa fit-meta` ({type(error).__name__}: {error}).") from None
+    return found
+
+
+def score_rows(report: Mapping[str, Any]) -> dict[str, list[ScoreRow]]:
+    """The tables of a report, by the part that was scored."""
+
+    def known(value: float | None) -> float:
+        return math.nan if value is None else value
+
+    def by_name(values: Mapping[str, float | None]) -> dict[str, float]:
+        return {name: known(value) for name, value in values.items()}
+
+    def spreads(values: Mapping[str, Any]) -> dict[str, Spread]:
+        return {
+            name: Spread(known(own["mean"]), known(own["std"]), by_name(own["values"])) for name, own in values.items()
+        }
+
+    def row_of(row: Mapping[str, Any]) -> ScoreRow:
+        return ScoreRow(row["name"], by_name(row["scores"]), spreads(row["folds"]), spreads(row["seeds"]))
+
+    return {part: [row_of(row) for row in rows] for part, rows in report["parts"].items()}
+
+
+def scores_markdown(rows: Sequence[ScoreRow]) -> str:
+    """One line per system, as `scores_table` shows them in a terminal."""
+    shown = [score for score in SHOWN if any(score in row.scores for row in rows)]
+    by_fold = [score for score in ("macro_f1", "uar") if any(score in row.folds for row in rows)]
+    heads = ["system", *(TITLES[score] for score in shown), *(f"{TITLES[score]} by fold" for score in by_fold)]
+    lines = []
+    for row in rows:
+        cells = [number(row.scores.get(score, math.nan)) for score in shown]
+        lines.append([row.name, *cells, *(_spread(row.folds.get(score)) for score in by_fold)])
+    return table_markdown(heads, lines)
+
+
+def table_markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose first column is text and whose others are figures."""
+    ruler = ["---", *("---:" for _ in heads[1:])]
+    lines = [heads, ruler, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def machine() -> str:
+    """What the numbers were made on and with, without naming the machine."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("medusa-ser", "torch", "transformers"))
+    return f"{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}, {versions}"
+
+
+def _spread(spread: Spread | None) -> str:
+    return "" if spread is None else f"{number(spread.mean)} ± {number(spread.std)}"
