@@ -7,8 +7,8 @@ import inspect
 from pathlib import Path
 from typing import Any, get_args
 
-from ensemble.recipes.recipe import Entry, shown, unknown_key
 from featurestore.errors import ConfigError
+from featurestore.runtime.yaml_lines import Entry, shown, unknown_key
 
 
 def find_command(commands: Any, words: tuple[str, ...], where: str) -> Any:

@@ -8,8 +8,9 @@ from typing import Any
 
 from deepser.config import MemberConfig
 from deepser.members.presets import PRESETS, find_preset, member_config, parse_changes
-from ensemble.recipes.recipe import SUFFIXES, Entry, read_recipe, unknown_key
+from ensemble.recipes.recipe import SUFFIXES, read_recipe
 from featurestore.errors import ConfigError
+from featurestore.runtime.yaml_lines import Entry, unknown_key
 
 # What `fit-deepser` calls a setting, and where it stands in config.json.
 OPTIONS = {

@@ -12,10 +12,11 @@ from typing import Any
 from ensemble.evaluation.posteriors import PREFIX
 from ensemble.recipes.arguments import arguments_of, check_arguments, find_command, is_argument, keys_of, path_options
 from ensemble.recipes.members import KNOWN, of_recipe
-from ensemble.recipes.recipe import Entry, Recipe, unknown_key
+from ensemble.recipes.recipe import Recipe
 from featurestore.encoders.catalog import ENCODERS
 from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
+from featurestore.runtime.yaml_lines import Entry, unknown_key
 from featurestore.store.feature_store import FeatureStore
 
 # Options that say how to compute, not what: a run that was begun on one machine goes on where they differ.

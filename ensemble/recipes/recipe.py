@@ -18,12 +18,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from ensemble.recipes.demo import CORPUS
 from featurestore.errors import ConfigError
+from featurestore.runtime.yaml_lines import Entry, read_tree, tree_of, unknown_key
 
 BUILT_IN = Path(__file__).resolve().parent
 SUFFIXES = (".yaml", ".yml")
@@ -34,35 +32,6 @@ TOP = ("about", "variables", "manifest", "cv", *SECTIONS)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A value of a recipe and where it stands: a text, a bool, None, a list of texts, or entries by key."""
-
-    value: Any
-    where: str
-
-    @property
-    def entries(self) -> "dict[str, Entry]":
-        """The entries by key; ConfigError when it is none."""
-        if not isinstance(self.value, dict):
-            raise ConfigError(f"{self.where}: expected keys with values, found {shown(self.value)}.")
-        return self.value
-
-    @property
-    def text(self) -> str:
-        """The text; ConfigError when it is another kind of value."""
-        if not isinstance(self.value, str):
-            raise ConfigError(f"{self.where}: expected a text or a number, found {shown(self.value)}.")
-        return self.value
-
-    @property
-    def texts(self) -> list[str]:
-        """The texts of a list, or of one text with commas between them."""
-        if isinstance(self.value, list):
-            return self.value
-        return [part.strip() for part in self.text.split(",") if part.strip()]
 
 
 @dataclass(frozen=True)
@@ -103,7 +72,7 @@ def read_recipe(place: str, settings: Sequence[str] = (), *, values_needed: bool
     YAML. values_needed: a variable without a value is an error. Raises ConfigError that names file and line.
     """
     path = find_recipe(place)
-    tree = _tree(_compose(path), path.name).entries
+    tree = read_tree(path).entries
     _check_keys(tree, TOP)
     there = {"demo_corpus": str(CORPUS)}  # the audio that comes with the program needs no variable
     variables = {
@@ -118,7 +87,7 @@ def read_recipe(place: str, settings: Sequence[str] = (), *, values_needed: bool
         if name in variables:
             variables[name] = text
         else:
-            changes[name] = _tree(_compose_text(text, f"--set {name}"), f"--set {name}")
+            changes[name] = tree_of(text, f"--set {name}")
     for name, entry in changes.items():
         _change(tree, name, entry, TOP, list(variables))
     if values_needed:
@@ -136,69 +105,6 @@ def read_recipe(place: str, settings: Sequence[str] = (), *, values_needed: bool
         cv=tree.get("cv"),
         sections=sections,
     )
-
-
-def shown(value: Any) -> str:
-    """A value as an error tells it."""
-    if isinstance(value, dict):
-        return f"the keys {', '.join(value)}" if value else "no keys"
-    return "nothing" if value is None else repr(value)
-
-
-def unknown_key(where: str, key: str, known: Sequence[str], what: str = "key") -> ConfigError:
-    """The error for a key that means nothing, with near ones."""
-    near = difflib.get_close_matches(key, known, cutoff=0.6)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(known)}."
-    return ConfigError(f"{where}: unknown {what} {key!r}; {hint}")
-
-
-def _compose(path: Path) -> yaml.Node:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} can't be read ({error}); expected a YAML file in UTF-8.") from None
-    return _compose_text(text, path.name)
-
-
-def _compose_text(text: str, name: str) -> yaml.Node:
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{name}, line {mark.line + 1}" if mark is not None else name
-        raise ConfigError(f"{where}: not YAML ({getattr(error, 'problem', None) or error}).") from None
-    return yaml.MappingNode("tag:yaml.org,2002:map", []) if node is None else node
-
-
-def _tree(node: yaml.Node, name: str, depth: int = 0) -> Entry:
-    """A node with all below it; scalars stay as they are written, since commands read texts ("1e-5", "006")."""
-    where = _place(node, name)
-    if isinstance(node, yaml.MappingNode):
-        if depth > 3:
-            raise ConfigError(f"{where}: keys within keys within keys; no section is that deep.")
-        entries: dict[str, Entry] = {}
-        for key_node, value in node.value:
-            at = _place(key_node, name)
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise ConfigError(f"{at}: a key must be a name.")
-            if key_node.value in entries:
-                raise ConfigError(f"{at}: {key_node.value!r} stands twice; keep one.")
-            entries[key_node.value] = Entry(_tree(value, name, depth + 1).value, at)
-        return Entry(entries, where)
-    if isinstance(node, yaml.SequenceNode):
-        if not all(isinstance(item, yaml.ScalarNode) for item in node.value):
-            raise ConfigError(f"{where}: expected a list of plain values.")
-        return Entry([item.value for item in node.value], where)
-    if node.tag.endswith(":null"):
-        return Entry(None, where)
-    if node.tag.endswith(":bool"):
-        return Entry(node.value.lower() in ("true", "yes", "on"), where)
-    return Entry(node.value, where)
-
-
-def _place(node: yaml.Node, name: str) -> str:
-    """Where a node stands; what an option of the command line gives has no lines."""
-    return name if name.startswith("--") or node.start_mark is None else f"{name}, line {node.start_mark.line + 1}"
 
 
 def _section(tree: Mapping[str, Entry], name: str) -> dict[str, Entry]:

@@ -1,0 +1,109 @@
+"""YAML whose every value knows its line, so that an error can name it."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from featurestore.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A value and where it stands: a text, a bool, None, a list of texts, or entries by key."""
+
+    value: Any
+    where: str
+
+    @property
+    def entries(self) -> "dict[str, Entry]":
+        """Return the entries by key; ConfigError when the value has no keys."""
+        if not isinstance(self.value, dict):
+            raise ConfigError(f"{self.where}: expected keys with values, found {shown(self.value)}.")
+        return self.value
+
+    @property
+    def text(self) -> str:
+        """Return the text; ConfigError when the value is of another kind."""
+        if not isinstance(self.value, str):
+            raise ConfigError(f"{self.where}: expected a text or a number, found {shown(self.value)}.")
+        return self.value
+
+    @property
+    def texts(self) -> list[str]:
+        """Return the texts of a list, or of one text with commas between them."""
+        if isinstance(self.value, list):
+            return self.value
+        return [part.strip() for part in self.text.split(",") if part.strip()]
+
+
+def read_tree(path: Path) -> Entry:
+    """Read a YAML file in UTF-8; ConfigError names the file, and the line where there is one."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} can't be read ({error}); expected a YAML file in UTF-8.") from None
+    return tree_of(text, path.name)
+
+
+def tree_of(text: str, name: str) -> Entry:
+    """Read YAML from a text; name: what errors call it, a file's name or an option."""
+    return _tree(_compose(text, name), name)
+
+
+def shown(value: Any) -> str:
+    """Return a value as an error shows it."""
+    if isinstance(value, dict):
+        return f"the keys {', '.join(value)}" if value else "no keys"
+    return "nothing" if value is None else repr(value)
+
+
+def unknown_key(where: str, key: str, known: Sequence[str], what: str = "key") -> ConfigError:
+    """Return the error for a key that means nothing, with near ones."""
+    near = difflib.get_close_matches(key, known, cutoff=0.6)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(known)}."
+    return ConfigError(f"{where}: unknown {what} {key!r}; {hint}")
+
+
+def _compose(text: str, name: str) -> yaml.Node:
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{name}, line {mark.line + 1}" if mark is not None else name
+        raise ConfigError(f"{where}: not YAML ({getattr(error, 'problem', None) or error}).") from None
+    return yaml.MappingNode("tag:yaml.org,2002:map", []) if node is None else node
+
+
+def _tree(node: yaml.Node, name: str, depth: int = 0) -> Entry:
+    """A node with all below it; scalars stay as they are written, since commands read texts ("1e-5", "006")."""
+    where = _place(node, name)
+    if isinstance(node, yaml.MappingNode):
+        if depth > 3:
+            raise ConfigError(f"{where}: keys within keys within keys; no section is that deep.")
+        entries: dict[str, Entry] = {}
+        for key_node, value in node.value:
+            at = _place(key_node, name)
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise ConfigError(f"{at}: a key must be a name.")
+            if key_node.value in entries:
+                raise ConfigError(f"{at}: {key_node.value!r} stands twice; keep one.")
+            entries[key_node.value] = Entry(_tree(value, name, depth + 1).value, at)
+        return Entry(entries, where)
+    if isinstance(node, yaml.SequenceNode):
+        if not all(isinstance(item, yaml.ScalarNode) for item in node.value):
+            raise ConfigError(f"{where}: expected a list of plain values.")
+        return Entry([item.value for item in node.value], where)
+    if node.tag.endswith(":null"):
+        return Entry(None, where)
+    if node.tag.endswith(":bool"):
+        return Entry(node.value.lower() in ("true", "yes", "on"), where)
+    return Entry(node.value, where)
+
+
+def _place(node: yaml.Node, name: str) -> str:
+    """Where a node stands; what an option of the command line gives has no lines."""
+    return name if name.startswith("--") or node.start_mark is None else f"{name}, line {node.start_mark.line + 1}"
