@@ -1,5 +1,7 @@
 """One exception class per kind of failure; every message names the thing, what was expected and the remedy."""
 
+from collections.abc import Mapping, Sequence
+
 
 class MedusaError(Exception):
     """Base of every error a user can cause or mend; the command line prints it as one line."""
@@ -50,6 +52,33 @@ class TranscriptError(MedusaError):
 
 class ConfigError(MedusaError):
     """A setting is out of range, or settings contradict each other."""
+
+
+class AlignmentError(MedusaError):
+    """Posteriors or predictions differ in keys or columns, so their rows can't be put side by side.
+
+    missing, surplus: every key or column that differs, by member or system; the message names the first of them.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        missing: Mapping[str, Sequence[str]] | None = None,
+        surplus: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        super().__init__(message, missing, surplus)
+        self.missing, self.surplus = dict(missing or {}), dict(surplus or {})
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class PredictionsError(MedusaError):
+    """A file of predictions is unreadable, lacks a column, or holds a value that is none."""
+
+
+class SubmissionError(MedusaError):
+    """A submission file is not what the challenge takes, or would not be."""
 
 
 class ProcessError(MedusaError):

@@ -1,12 +1,12 @@
 """Members' posteriors as one array, aligned by key: the same keys and columns, or an error that lists what differs."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from featurestore.errors import MedusaError
+from featurestore.errors import AlignmentError
 from featurestore.format.spec import FeatureSpec
 from featurestore.store.feature_store import FeatureSet, FeatureStore
 
@@ -15,20 +15,6 @@ ATTRIBUTE_PREFIX = "attr:"
 # What FeatureSpec.extra's "oof" may say where no row comes from a model that learned from it: "fold", each training
 # utterance was judged by a model of the other folds; "none", there are no rows of training utterances.
 OUT_OF_FOLD = ("fold", "none")
-
-
-class AlignmentError(MedusaError):
-    """Members' posteriors differ in keys or columns, so their rows can't be put side by side.
-
-    missing, surplus: every key that differs, by member; the message names the first of them.
-    """
-
-    def __init__(
-        self, message: str, missing: Mapping[str, Sequence[str]] | None = None,
-        surplus: Mapping[str, Sequence[str]] | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(message)
-        self.missing, self.surplus = dict(missing or {}), dict(surplus or {})
 
 
 @dataclass(frozen=True)
@@ -127,7 +113,9 @@ def _column_order(member: str, found: Sequence[str], wanted: Sequence[str], allo
     if missing or (surplus and not allow_surplus):
         raise AlignmentError(
             f"Columns of {member!r} differ: missing {some(missing)}, surplus {some(surplus)}. "
-            "Members of one ensemble must predict the same classes and attributes."
+            "Members of one ensemble must predict the same classes and attributes.",
+            {member: missing} if missing else {},
+            {member: surplus} if surplus else {},
         )
     return [list(found).index(name) for name in wanted]
 

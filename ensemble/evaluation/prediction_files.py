@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ensemble.evaluation.align import AlignmentError, some
+from ensemble.evaluation.align import some
 from ensemble.evaluation.emotion_names import LETTERS, class_named
 from ensemble.evaluation.system import System
 from featurestore.audio import without_audio_suffix
@@ -21,7 +21,7 @@ from featurestore.corpus import checks
 from featurestore.corpus.label_scheme import ATTRIBUTE_RANGE, LabelScheme
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.tables import read_table_file
-from featurestore.errors import MedusaError
+from featurestore.errors import AlignmentError, PredictionsError
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
 ID_COLUMNS = ("utterance_id", "file", *checks.SYNONYMS["utterance_id"])
@@ -32,10 +32,6 @@ PACKED_CLASSES = ("angry", "sad", "happy", "surprise", "fear", "disgust", "conte
 PACKED_ATTRIBUTES = ("arousal", "valence", "dominance")
 PROBABILITY_PREFIXES, LOGIT_PREFIX, ATTRIBUTE_PREFIX = ("p_", "prob_", ""), "logit_", "attr_"
 SUM_TOLERANCE = 0.02  # of a row of probabilities that were written with two digits
-
-
-class PredictionsError(MedusaError):
-    """A file of predictions is unreadable, lacks a column, or holds a value that is none."""
 
 
 def read_predictions(path: Path, manifest: Manifest) -> System:
@@ -279,7 +275,8 @@ def _matched(path: Path, ids: Sequence[str], manifest: Manifest) -> tuple[tuple[
     if surplus:
         raise AlignmentError(
             f"{path} has predictions of {some(surplus)}, which manifest {manifest.name} does not have (its ids are "
-            f"like {manifest.keys[0]!r}). Give the manifest that has them, or leave them out of the file."
+            f"like {manifest.keys[0]!r}). Give the manifest that has them, or leave them out of the file.",
+            surplus={str(path): surplus},
         )
     return tuple(best[1][key] for key in ids), [f"ids matched {best[0]}"] if best[0] else []
 

@@ -18,7 +18,7 @@ from featurestore.corpora import msp_podcast
 from featurestore.corpus import checks
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.tables import read_table_file, write_table_file
-from featurestore.errors import MedusaError
+from featurestore.errors import SubmissionError
 
 ID = "FileName"
 CLASS = "EmoClass"
@@ -28,10 +28,6 @@ CLASS_LETTERS = tuple(msp_podcast.LETTERS)
 SCALE = (msp_podcast.LOW, msp_podcast.HIGH)
 CHALLENGE_ROWS = 3200
 SUFFIX = ".wav"
-
-
-class SubmissionError(MedusaError):
-    """A submission file is not what the challenge takes, or would not be."""
 
 
 def submission(task: str, system: System, manifest: Manifest) -> pa.Table:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ensemble.evaluation.align import AlignmentError, some
+from ensemble.evaluation.align import some
+from featurestore.errors import AlignmentError
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class System:
             surplus = [key for key in self.keys if key not in wanted]
             raise AlignmentError(
                 f"{self.name!r} misses {some(missing)}" + (f", has besides {some(surplus)}" if surplus else "") + ". "
-                "Predict the missing ones, or choose the utterances that are predicted (--split)."
+                "Predict the missing ones, or choose the utterances that are predicted (--split).",
+                {self.name: missing},
+                {self.name: surplus} if surplus else {},
             )
         rows = np.array([at[key] for key in keys], np.int64)
         return replace(
@@ -56,13 +59,15 @@ class System:
         if self.predicted is None or tuple(classes) == self.classes:
             return self
         missing = [name for name in classes if name not in self.classes]
+        surplus = [name for name in self.classes if name not in classes]
         if missing:
             raise AlignmentError(
                 f"{self.name!r} predicts {', '.join(self.classes)}, but not {', '.join(missing)}, which the label "
-                "scheme has; score it against a manifest of the classes that it knows."
+                "scheme has; score it against a manifest of the classes that it knows.",
+                {self.name: missing},
+                {self.name: surplus} if surplus else {},
             )
         columns = [self.classes.index(name) for name in classes]
-        surplus = [name for name in self.classes if name not in classes]
         probabilities = None
         if self.probabilities is not None:
             kept = self.probabilities[:, columns]
@@ -77,7 +82,8 @@ class System:
                 row = int(np.flatnonzero(predicted < 0)[0])
                 raise AlignmentError(
                     f"{self.name!r} predicts {self.classes[self.predicted[row]]!r} for {self.keys[row]!r}, which is "
-                    f"none of {', '.join(classes)}; predict one of these."
+                    f"none of {', '.join(classes)}; predict one of these.",
+                    surplus={self.name: surplus},
                 )
         notes = (*self.notes, f"classes left out: {', '.join(surplus)}") if surplus else self.notes
         return replace(self, classes=tuple(classes), predicted=predicted, probabilities=probabilities, notes=notes)

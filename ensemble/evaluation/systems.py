@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from ensemble.evaluation.align import ATTRIBUTE_PREFIX, AlignmentError, load_posteriors
+from ensemble.evaluation.align import ATTRIBUTE_PREFIX, load_posteriors
 from ensemble.evaluation.posteriors import posteriors_name
 from ensemble.evaluation.prediction_files import SUFFIXES, read_predictions
 from ensemble.evaluation.system import System
 from featurestore.corpus.manifest import Manifest
+from featurestore.errors import AlignmentError
 from featurestore.store.feature_store import FeatureStore
 
 
@@ -18,7 +19,9 @@ def from_store(store: FeatureStore, name: str, manifest: Manifest) -> System:
     if not keys:
         raise AlignmentError(
             f"{name!r} misses every utterance of manifest {manifest.name}, such as {manifest.keys[0]!r}. Predict them, "
-            "or give the manifest that it was made of."
+            "or give the manifest that it was made of.",
+            {name: list(manifest.keys)},
+            {name: sorted(held)} if held else {},
         )
     aligned = load_posteriors(store, [name], keys)
     values, classes = aligned.values[0], aligned.classes

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from deepser.config import from_dict
 from deepser.training.checkpoint import save_atomically
-from ensemble.evaluation.align import Aligned, AlignmentError, column_names
+from ensemble.evaluation.align import Aligned, column_names
 from ensemble.fusion.config import MetaConfig, layer_of
-from featurestore.errors import ConfigError
+from featurestore.errors import AlignmentError, ConfigError
 from featurestore.runtime.durable import replace_text, writing
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from deepser.training.device import one_thread
 from deepser.training.targets import Targets
-from ensemble.evaluation.align import Aligned, AlignmentError, column_names
+from ensemble.evaluation.align import Aligned, column_names
 from ensemble.fusion.config import MetaConfig, joins_attributes
 from ensemble.fusion.linear import MetaClassifier, prepare
 from ensemble.fusion.mlp import MlpMeta
 from ensemble.fusion.seed_training import Rows, Scorer, train_seeds
-from featurestore.errors import ConfigError, ManifestError
+from featurestore.errors import AlignmentError, ConfigError, ManifestError
 
 GAINS = (0.1, 1000.0)  # the least and the greatest sharpening of the mean that a start may have
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ensemble.evaluation.align import AlignmentError, load_posteriors
-from featurestore.errors import StoreError
+from ensemble.evaluation.align import load_posteriors
+from featurestore.errors import AlignmentError, StoreError
 from featurestore.format.spec import FeatureSpec
 from featurestore.store.feature_store import FeatureStore
 

@@ -14,7 +14,6 @@ from sklearn.metrics import f1_score
 
 from deepser.scores.calibration import calibration, fit_temperature, scale, soft_scores
 from deepser.training.targets import Targets
-from ensemble.evaluation.align import AlignmentError
 from ensemble.evaluation.assess import Asked, assess
 from ensemble.evaluation.parts import assess_parts, evaluate_parts
 from ensemble.evaluation.posteriors import evaluate_posteriors
@@ -22,7 +21,7 @@ from ensemble.evaluation.report import assessment_report, write_pictures
 from ensemble.evaluation.system import System
 from ensemble.evaluation.systems import from_store, open_system
 from featurestore.corpus.manifest import LabelScheme, Manifest
-from featurestore.errors import ConfigError, ManifestError
+from featurestore.errors import AlignmentError, ConfigError, ManifestError
 from featurestore.store.feature_store import FeatureStore
 
 FEW = Asked(n_resamples=50)

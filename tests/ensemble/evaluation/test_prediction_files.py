@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.evaluation.align import AlignmentError
 from ensemble.evaluation.emotion_names import LETTERS, SPELLINGS, class_named, letter_of
-from ensemble.evaluation.prediction_files import PredictionsError, read_predictions
+from ensemble.evaluation.prediction_files import read_predictions
 from ensemble.prediction.predictions import Predictions
 from featurestore.corpus.manifest import LabelScheme, Manifest
-from featurestore.errors import ManifestError
+from featurestore.errors import AlignmentError, ManifestError, PredictionsError
 
 EIGHT = ("angry", "sad", "happy", "surprise", "fear", "disgust", "contempt", "neutral")
 SCALES = {"arousal": (1.0, 7.0), "valence": (1.0, 7.0), "dominance": (1.0, 7.0)}

@@ -9,14 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.evaluation.align import AlignmentError
 from ensemble.evaluation.assess import Asked
 from ensemble.evaluation.parts import assess_parts
 from ensemble.evaluation.prediction_files import read_predictions
 from ensemble.evaluation.submission import (
     CHALLENGE_ROWS,
     CLASS_LETTERS,
-    SubmissionError,
     check_submission,
     file_names,
     submission,
@@ -26,6 +24,7 @@ from ensemble.evaluation.submission import (
 from ensemble.evaluation.system import System
 from featurestore.corpora.msp_podcast import read_msp_podcast
 from featurestore.corpus.manifest import LabelScheme, Manifest
+from featurestore.errors import AlignmentError, SubmissionError
 
 EIGHT = ("angry", "sad", "happy", "surprise", "fear", "disgust", "contempt", "neutral")
 THREE = ("dominance", "arousal", "valence")  # not in the order of the file

@@ -11,14 +11,14 @@ from sklearn.metrics import f1_score
 
 from deepser.scores.metrics import classification
 from deepser.training.targets import Targets
-from ensemble.evaluation.align import AlignmentError, load_posteriors
+from ensemble.evaluation.align import load_posteriors
 from ensemble.evaluation.posteriors import evaluate_posteriors
 from ensemble.fusion.config import MetaConfig
 from ensemble.fusion.fit import fit_ensemble
 from ensemble.fusion.linear import MetaClassifier
 from ensemble.fusion.votes import majority_vote, soft_vote
 from featurestore.corpus.manifest import Manifest
-from featurestore.errors import ConfigError, ManifestError, StoreError
+from featurestore.errors import AlignmentError, ConfigError, ManifestError, StoreError
 from featurestore.store.feature_store import FeatureStore
 
 SHORT = MetaConfig(rounds=3, seeds=(0, 1), select="last")

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from deepser.training.targets import Targets
-from ensemble.evaluation.align import AlignmentError
 from ensemble.fusion.config import ForestConfig
 from ensemble.fusion.forest import ForestMeta, fit_forest, fit_forests, forest_inputs
 from ensemble.fusion.kinds import load_meta
-from featurestore.errors import ConfigError, ManifestError
+from featurestore.errors import AlignmentError, ConfigError, ManifestError
 
 SMALL = ForestConfig(n_trees=8, n_folds=3)
 

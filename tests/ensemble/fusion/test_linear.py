@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score
 
 from deepser.scores.metrics import ccc, classification
 from deepser.training.targets import Targets
-from ensemble.evaluation.align import Aligned, AlignmentError
+from ensemble.evaluation.align import Aligned
 from ensemble.fusion.config import MetaConfig
 from ensemble.fusion.kinds import load_meta
 from ensemble.fusion.linear import MetaClassifier, prepare, to_scale
@@ -21,7 +21,7 @@ from ensemble.fusion.problem import Problem
 from ensemble.fusion.seed_training import AdamW, Rows, Scorer, _mean_ccc, loss_gradient, macro_f1
 from ensemble.fusion.training import _Linear, _Mlp, fit_meta, fit_mlp, greedy_soup, starting_point
 from ensemble.fusion.votes import soft_vote
-from featurestore.errors import ConfigError, ManifestError
+from featurestore.errors import AlignmentError, ConfigError, ManifestError
 
 SHORT = MetaConfig(rounds=4, seeds=(0, 1, 2), select="last")
 

@@ -9,14 +9,13 @@ from sklearn.metrics import f1_score
 
 from deepser.scores.metrics import ccc
 from deepser.training.targets import Targets
-from ensemble.evaluation.align import AlignmentError
 from ensemble.fusion.config import VoteConfig
 from ensemble.fusion.kinds import load_meta
 from ensemble.fusion.problem import Problem
 from ensemble.fusion.selection import Selection
 from ensemble.fusion.vote_meta import VoteMeta, fit_vote
 from ensemble.fusion.votes import majority_vote, soft_vote
-from featurestore.errors import ConfigError
+from featurestore.errors import AlignmentError, ConfigError
 
 
 @pytest.fixture(scope="module")
