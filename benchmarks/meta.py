@@ -23,7 +23,7 @@ from deepser.training.samplers import balanced_subset
 from deepser.training.targets import Targets
 from ensemble.evaluation.align import Aligned, column_names
 from ensemble.fusion.config import MetaConfig
-from ensemble.fusion.linear import MetaClassifier, prepare, to_scale
+from ensemble.fusion.linear import LinearSeeds, prepare, to_scale
 from ensemble.fusion.training import fit_meta
 from featurestore.errors import ConfigError
 
@@ -192,6 +192,7 @@ def train_plainly(aligned: Aligned, targets: Targets, config: MetaConfig, seed: 
     return torch.cat([linear.weight.detach().T, linear.bias.detach()[None]])
 
 
-def _weights(meta: MetaClassifier) -> list[Tensor]:
+def _weights(seeds: LinearSeeds) -> list[Tensor]:
     """A (F, C + A) per seed, the last row the bias."""
-    return [torch.cat([weight, bias[None]]) for weight, bias in zip(meta.weight, meta.bias, strict=True)]
+    maps = zip(seeds.state.tensors["weight"], seeds.state.tensors["bias"], strict=True)
+    return [torch.cat([weight, bias[None]]) for weight, bias in maps]

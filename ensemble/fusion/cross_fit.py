@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensemble.fusion.division import Division
-from ensemble.fusion.linear import Prediction
 from ensemble.fusion.problem import Problem
 from ensemble.fusion.selection import Rule, Selection
+from ensemble.fusion.state import Prediction
 from ensemble.fusion.techniques import Fitted, Fused, Technique
 
 

@@ -14,11 +14,11 @@ from ensemble.fusion.config import Config, MetaConfig
 from ensemble.fusion.cross_fit import Judged, judge
 from ensemble.fusion.division import Division, divide, members_of
 from ensemble.fusion.fit_report import EnsembleReport, member_rows, scored, technique_rows, worth_scoring
-from ensemble.fusion.kinds import Meta
+from ensemble.fusion.kinds import save_meta
 from ensemble.fusion.learned import Learned, learned
-from ensemble.fusion.linear import MetaClassifier
 from ensemble.fusion.problem import Problem, load_problem
 from ensemble.fusion.selection import Rule, everyone
+from ensemble.fusion.state import LINEAR, MetaState
 from ensemble.fusion.techniques import Technique, technique, techniques_of
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError, StoreError
@@ -42,7 +42,7 @@ def fit_ensemble(
     in_sample: bool = False,
     directory: Path | None = None,
     progress: Callable[[str], None] | None = None,
-) -> tuple[Meta, EnsembleReport]:
+) -> tuple[MetaState, EnsembleReport]:
     """Fits a meta-classifier over members' posteriors, and scores members, votes and meta-classifier.
 
     What is fitted on and what is scored says `ensemble.fusion.division.divide`; no row is both. config: linear with a
@@ -64,7 +64,7 @@ def fit_ensemble(
     report = _report(problem, division, judged, [*ways, way], meta, name, selected=select is not None)
     _store_predictions(store, PREFIX + name, meta, division, judged, way, problem, report)
     if directory is not None:
-        meta.save(directory)
+        save_meta(directory, meta)
         text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
         path = directory / "report.json"
         with writing(path, ConfigError):
@@ -77,7 +77,7 @@ def _report(
     division: Division,
     judged: Judged,
     ways: Sequence[Technique],
-    meta: Meta,
+    meta: MetaState,
     name: str,
     selected: bool,
 ) -> EnsembleReport:
@@ -115,8 +115,8 @@ def _report(
     )
 
 
-def _learned(meta: Meta, problem: Problem, division: Division) -> Learned | None:
-    if not isinstance(meta, MetaClassifier):
+def _learned(meta: MetaState, problem: Problem, division: Division) -> Learned | None:
+    if meta.kind != LINEAR:
         return None
     fitted = problem.rows(division.passes[-1].fit)
     return learned(meta, fitted.choose([problem.members.index(member) for member in meta.members]))
@@ -133,7 +133,7 @@ def _check_name(store: FeatureStore, name: str) -> None:
 def _store_predictions(
     store: FeatureStore,
     name: str,
-    meta: Meta,
+    meta: MetaState,
     division: Division,
     judged: Judged,
     way: Technique,

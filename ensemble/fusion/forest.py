@@ -1,7 +1,5 @@
 """Random forests over members' logits, one per stratified fold (UNICAMP's meta-model in the 2025 challenge)."""
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numba
@@ -12,9 +10,8 @@ from torch import Tensor
 
 from deepser.training.targets import Targets
 from ensemble.evaluation.align import Aligned
-from ensemble.fusion.config import ForestConfig, joins_attributes, layer_of
-from ensemble.fusion.linear import Prediction, check_inputs, read_meta, save_meta, wrong_content
-from ensemble.fusion.mlp import log_probabilities
+from ensemble.fusion.config import ForestConfig, joins_attributes
+from ensemble.fusion.state import FOREST, MetaState, Prediction, log_probabilities
 from ensemble.fusion.votes import soft_vote
 from featurestore.errors import ManifestError
 
@@ -22,52 +19,24 @@ ARRAYS = ("roots", "feature", "threshold", "left", "right", "share")
 _STREAM = 6  # separates the folds' draw from others of the same seed
 
 
-@dataclass(frozen=True)
-class ForestMeta:
-    """All trees of all forests in flat arrays, so that they are saved as plain numbers and run nobody's code.
+def predict_forest(meta: MetaState, values: np.ndarray) -> Prediction:
+    """Return the trees' mean over (M, N, C + A) columns; attributes are the members' mean.
 
-    tensors: roots (T,) int64; feature, left, right (K,) int32, -1 for a leaf; threshold (K,) float64, a row goes left
-    when its value is at most that; share (K, C) float32, the classes among a node's training rows, weighted.
+    tensors hold all trees of all forests in flat arrays, so that they are saved as plain numbers and run nobody's code:
+    roots (T,) int64; feature, left, right (K,) int32, -1 for a leaf; threshold (K,) float64, a row goes left when its
+    value is at most that; share (K, C) float32, the classes among a node's training rows, weighted.
     """
-
-    config: ForestConfig
-    members: tuple[str, ...]
-    classes: tuple[str, ...]
-    attributes: dict[str, tuple[float, float]]
-    tensors: dict[str, Tensor]
-
-    @property
-    def layer(self) -> str:
-        """The layer of members' posteriors that it reads."""
-        return layer_of(self.config.inputs)
-
-    def predict(self, aligned: Aligned) -> Prediction:
-        """The trees' mean; attributes are the members' mean. AlignmentError as for the linear meta-classifier."""
-        check_inputs(aligned, self.members, self.classes, tuple(self.attributes))
-        return self.predict_values(aligned.values)
-
-    def predict_values(self, values: np.ndarray) -> Prediction:
-        """As `predict`, from a bare (M, N, C + A) array in the order of `members`, `classes` and `attributes`."""
-        x = forest_inputs(values, len(self.classes), self.config)
-        sums = np.zeros((len(x), len(self.classes)))
-        roots, feature, threshold, left, right, share = (self.tensors[name].numpy() for name in ARRAYS)
-        _add_leaves(x, roots, feature, threshold, left, right, share, sums)
-        probabilities = (sums / len(self.tensors["roots"])).astype(np.float32)
-        return Prediction(log_probabilities(probabilities), probabilities, soft_vote(values[..., len(self.classes) :]))
-
-    def save(self, directory: Path) -> None:
-        """Writes config.json and model.safetensors into `directory`, made if need be."""
-        save_meta(directory, "forest", self)
-
-    @classmethod
-    def load(cls, directory: Path) -> "ForestMeta":
-        """Reads what `save` wrote. ConfigError naming the directory when no forest is in it."""
-        config, names, _, tensors = read_meta(directory, "forest", ForestConfig)
-        with wrong_content(directory):
-            return cls(config, *names, {name: tensors[name] for name in ARRAYS})
+    n_classes = len(meta.classes)
+    assert isinstance(meta.config, ForestConfig)
+    x = forest_inputs(values, n_classes, meta.config)
+    sums = np.zeros((len(x), n_classes))
+    roots, feature, threshold, left, right, share = (meta.tensors[name].numpy() for name in ARRAYS)
+    _add_leaves(x, roots, feature, threshold, left, right, share, sums)
+    probabilities = (sums / len(roots)).astype(np.float32)
+    return Prediction(log_probabilities(probabilities), probabilities, soft_vote(values[..., n_classes:]))
 
 
-def fit_forest(aligned: Aligned, targets: Targets, config: ForestConfig | None = None) -> ForestMeta:
+def fit_forest(aligned: Aligned, targets: Targets, config: ForestConfig | None = None) -> MetaState:
     """One forest per fold, each fitted on the labelled utterances of the other folds.
 
     Folds have like shares of every class. ManifestError when fewer than two utterances have a label.
@@ -76,7 +45,7 @@ def fit_forest(aligned: Aligned, targets: Targets, config: ForestConfig | None =
     forests = fit_forests(aligned, targets, config)
     attributes = dict(zip(targets.attributes, targets.attribute_ranges, strict=True))
     tensors = _flat(forests, len(targets.classes))
-    return ForestMeta(config, aligned.members, targets.classes, attributes, tensors)
+    return MetaState(FOREST, config, aligned.members, targets.classes, attributes, tensors)
 
 
 def fit_forests(aligned: Aligned, targets: Targets, config: ForestConfig) -> list[RandomForestClassifier]:

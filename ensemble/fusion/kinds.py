@@ -1,57 +1,115 @@
 """Every kind of meta-classifier that can be fitted, saved and used: linear, MLP, forest, votes."""
 
+import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
-from torch import Tensor
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
-from ensemble.evaluation.align import Aligned
-from ensemble.fusion.forest import ForestMeta
-from ensemble.fusion.linear import CONFIG, MetaClassifier, Prediction, wrong_content
-from ensemble.fusion.mlp import MlpMeta
-from ensemble.fusion.vote_meta import VoteMeta
-from featurestore.errors import ConfigError
+from deepser.config import from_dict
+from deepser.training.checkpoint import save_atomically
+from ensemble.evaluation.align import Aligned, column_names
+from ensemble.fusion.config import Config, ForestConfig, MetaConfig, VoteConfig
+from ensemble.fusion.forest import ARRAYS, predict_forest
+from ensemble.fusion.linear import predict_linear
+from ensemble.fusion.mlp import predict_mlp
+from ensemble.fusion.state import FOREST, LINEAR, MLP, VOTE, MetaState, Prediction
+from ensemble.fusion.vote_meta import predict_vote
+from featurestore.errors import AlignmentError, ConfigError
+from featurestore.runtime.durable import replace_text, writing
 
-
-class Meta(Protocol):
-    """A fitted meta-classifier: members' columns in, classes and attributes out."""
-
-    @property
-    def config(self) -> Any: ...
-    @property
-    def members(self) -> tuple[str, ...]: ...
-    @property
-    def classes(self) -> tuple[str, ...]: ...
-    @property
-    def attributes(self) -> dict[str, tuple[float, float]]: ...
-    @property
-    def layer(self) -> str: ...
-    @property
-    def tensors(self) -> dict[str, Tensor]: ...
-
-    def predict(self, aligned: Aligned) -> Prediction: ...
-    def predict_values(self, values: np.ndarray) -> Prediction: ...
-    def save(self, directory: Path) -> None: ...
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
-KINDS: dict[str, Callable[[Path], Meta]] = {
-    "meta": MetaClassifier.load,
-    "mlp": MlpMeta.load,
-    "forest": ForestMeta.load,
-    "vote": VoteMeta.load,
+@dataclass(frozen=True)
+class Kind:
+    """A kind of meta-classifier.
+
+    config: how it is trained. tensors: the names of what it learns. predict_values: (state, (M, N, C + A) columns in
+    the order of its members, classes and attributes) -> predictions of the N utterances.
+    """
+
+    config: type[Config]
+    tensors: tuple[str, ...]
+    predict_values: Callable[[MetaState, np.ndarray], Prediction]
+
+
+KINDS = {
+    LINEAR: Kind(MetaConfig, ("weight", "bias"), predict_linear),
+    MLP: Kind(MetaConfig, ("weight", "hidden", "output"), predict_mlp),
+    FOREST: Kind(ForestConfig, ARRAYS, predict_forest),
+    VOTE: Kind(VoteConfig, ("weights",), predict_vote),
 }
 
 
-def load_meta(directory: Path) -> Meta:
-    """The meta-classifier in a run directory, whatever its kind; ConfigError naming the directory if there is none."""
-    with wrong_content(directory):
-        kind = json.loads((directory / CONFIG).read_text(encoding="utf-8"))["kind"]
-    if kind not in KINDS:
+def predict_meta(meta: MetaState, aligned: Aligned) -> Prediction:
+    """Predict from members' posteriors (or logits, see `meta.layer`), by the meta-classifier's kind.
+
+    Raises AlignmentError unless members and columns are those that it was fitted on, in that order.
+    """
+    check_inputs(meta, aligned)
+    return KINDS[meta.kind].predict_values(meta, aligned.values)
+
+
+def check_inputs(meta: MetaState, aligned: Aligned) -> None:
+    """Raise AlignmentError unless these are the members and columns that it was fitted on, in their order."""
+    columns = column_names(meta.classes, tuple(meta.attributes))
+    if aligned.members != meta.members or aligned.columns != columns:
+        expected, found = (*meta.members, *columns), (*aligned.members, *aligned.columns)
+        raise AlignmentError(
+            f"The meta-classifier reads members {', '.join(meta.members)} with columns {', '.join(columns)}; found "
+            f"members {', '.join(aligned.members)} with columns {', '.join(aligned.columns)}. Give it what it was "
+            "fitted on, in that order.",
+            {"meta-classifier": [name for name in expected if name not in found]},
+            {"meta-classifier": [name for name in found if name not in expected]},
+        )
+
+
+def save_meta(directory: Path, meta: MetaState) -> None:
+    """Write config.json and model.safetensors into `directory`, made if need be, each whole or not at all."""
+    save_atomically(meta.tensors, directory / WEIGHTS)
+    described = {name: getattr(meta, name) for name in ("kind", "members", "classes", "attributes", "history")}
+    text = json.dumps(described | {"config": dataclasses.asdict(meta.config)}, indent=2, ensure_ascii=False)
+    with writing(directory / CONFIG, ConfigError):
+        replace_text(directory / CONFIG, text + "\n")
+
+
+def load_meta(directory: Path) -> MetaState:
+    """Read what `save_meta` wrote, whatever its kind; ConfigError names the directory if there is none."""
+    with _wrong_content(directory):
+        described = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+        name = str(described["kind"])
+    if name not in KINDS:
         raise ConfigError(
-            f"{directory} holds {kind!r}, which is no kind of meta-classifier ({', '.join(KINDS)}); give the directory "
+            f"{directory} holds {name!r}, which is no kind of meta-classifier ({', '.join(KINDS)}); give the directory "
             "that fit-meta wrote."
         )
-    return KINDS[kind](directory)
+    kind = KINDS[name]
+    with _wrong_content(directory):
+        tensors = load_file(directory / WEIGHTS)
+        return MetaState(
+            kind=name,
+            config=from_dict(kind.config, described["config"], f"{directory / CONFIG}: config"),
+            members=tuple(described["members"]),
+            classes=tuple(described["classes"]),
+            attributes={attribute: (low, high) for attribute, (low, high) in described["attributes"].items()},
+            tensors={tensor: tensors[tensor] for tensor in kind.tensors},
+            history=tuple(described["history"]),
+        )
+
+
+@contextmanager
+def _wrong_content(directory: Path) -> Iterator[None]:
+    """Turn a failure to read what is in `directory` into a ConfigError that names it."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise ConfigError(
+            f"{directory} holds no meta-classifier ({type(error).__name__}: {error}); "
+            "give the directory that fit-meta wrote."
+        ) from error

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensemble.evaluation.posteriors import PREFIX
-from ensemble.fusion.linear import MetaClassifier
 from ensemble.fusion.problem import Problem
 from ensemble.fusion.selection import attribute_scores
+from ensemble.fusion.state import MetaState
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Learned:
     reliability: tuple[tuple[float | None, ...], ...]
 
 
-def learned(meta: MetaClassifier, problem: Problem) -> Learned:
+def learned(meta: MetaState, problem: Problem) -> Learned:
     """Of a soup, or the first seed; problem: what it was fitted on, its members in its order."""
     weights, reliability = own_weights(meta), reliability_of(problem)
     return Learned(
@@ -35,7 +35,7 @@ def learned(meta: MetaClassifier, problem: Problem) -> Learned:
     )
 
 
-def own_weights(meta: MetaClassifier) -> np.ndarray:
+def own_weights(meta: MetaState) -> np.ndarray:
     """(M, C + A) float64: what a member's column of a class (attribute) adds to the logit of that same class.
 
     Logits may all rise alike, and so may a member's centred columns, with no effect; so a member's (C, C) block is
@@ -43,7 +43,7 @@ def own_weights(meta: MetaClassifier) -> np.ndarray:
     For an attribute it is the weight itself, in units of the sigmoid's argument per half of the range.
     """
     n_classes, n_columns = len(meta.classes), len(meta.classes) + len(meta.attributes)
-    blocks = meta.weight[0].double().numpy().reshape(len(meta.members), n_columns, n_columns)
+    blocks = meta.tensors["weight"][0].double().numpy().reshape(len(meta.members), n_columns, n_columns)
     by_class = blocks[:, :n_classes, :n_classes]
     if n_classes > 1:
         by_class = by_class - by_class.mean(1, keepdims=True)

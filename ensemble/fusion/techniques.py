@@ -6,14 +6,15 @@ from functools import partial
 from typing import Protocol
 
 from ensemble.fusion.config import INPUTS, RULES, Config, ForestConfig, MetaConfig, VoteConfig, config_of, layer_of
-from ensemble.fusion.forest import ForestMeta, fit_forest
-from ensemble.fusion.kinds import Meta
-from ensemble.fusion.linear import MetaClassifier, Prediction
-from ensemble.fusion.mlp import MlpMeta, mean_prediction
+from ensemble.fusion.forest import fit_forest
+from ensemble.fusion.kinds import predict_meta
+from ensemble.fusion.linear import LinearSeeds, predict_linear
+from ensemble.fusion.mlp import mean_prediction, predict_seeds
 from ensemble.fusion.problem import Problem
 from ensemble.fusion.selection import Selection
+from ensemble.fusion.state import MetaState, Prediction
 from ensemble.fusion.training import fit_meta, fit_mlp
-from ensemble.fusion.vote_meta import VoteMeta, fit_vote
+from ensemble.fusion.vote_meta import fit_vote
 from featurestore.corpus.splits import group_folds
 from featurestore.errors import ConfigError
 
@@ -30,7 +31,7 @@ class Fitted(Protocol):
     """A technique that has learned what it learns; `meta`: what of it is saved."""
 
     @property
-    def meta(self) -> Meta: ...
+    def meta(self) -> MetaState: ...
 
     def predict(self, problem: Problem) -> Fused: ...
 
@@ -54,26 +55,27 @@ class Technique:
 class FittedLinear:
     """Linear maps of the seeds, and their soup."""
 
-    seeds: MetaClassifier
+    seeds: LinearSeeds
 
     @property
-    def meta(self) -> MetaClassifier:
+    def meta(self) -> MetaState:
         return self.seeds.soup()
 
     def predict(self, problem: Problem) -> Fused:
-        inputs = problem.inputs(self.seeds.layer)
-        own = tuple(self.seeds.predict(inputs, s) for s in range(len(self.seeds.weight)))
-        return Fused(self.meta.predict(inputs), own)
+        state = self.seeds.state
+        inputs = problem.inputs(state.layer)
+        own = tuple(predict_linear(state, inputs.values, s) for s in range(len(state.tensors["weight"])))
+        return Fused(predict_meta(self.meta, inputs), own)
 
 
 @dataclass(frozen=True)
 class FittedMlp:
     """Networks of the seeds; together they say the mean."""
 
-    meta: MlpMeta
+    meta: MetaState
 
     def predict(self, problem: Problem) -> Fused:
-        own = self.meta.predict_seeds(problem.inputs(self.meta.layer).values)
+        own = predict_seeds(self.meta, problem.inputs(self.meta.layer).values)
         return Fused(mean_prediction(own), own)
 
 
@@ -81,10 +83,10 @@ class FittedMlp:
 class FittedOther:
     """A forest or a vote, which has no seeds."""
 
-    meta: ForestMeta | VoteMeta
+    meta: MetaState
 
     def predict(self, problem: Problem) -> Fused:
-        return Fused(self.meta.predict(problem.inputs(self.meta.layer)))
+        return Fused(predict_meta(self.meta, problem.inputs(self.meta.layer)))
 
 
 def _fit_seeds(problem: Problem, selection: Selection, config: MetaConfig) -> Fitted:

@@ -11,9 +11,9 @@ from deepser.training.device import one_thread
 from deepser.training.targets import Targets
 from ensemble.evaluation.align import Aligned, column_names
 from ensemble.fusion.config import MetaConfig, joins_attributes
-from ensemble.fusion.linear import MetaClassifier, prepare
-from ensemble.fusion.mlp import MlpMeta
+from ensemble.fusion.linear import LinearSeeds, prepare
 from ensemble.fusion.seed_training import Rows, Scorer, train_seeds
+from ensemble.fusion.state import LINEAR, MLP, MetaState
 from featurestore.errors import AlignmentError, ConfigError, ManifestError
 
 GAINS = (0.1, 1000.0)  # the least and the greatest sharpening of the mean that a start may have
@@ -22,7 +22,7 @@ GAINS = (0.1, 1000.0)  # the least and the greatest sharpening of the mean that 
 @torch.no_grad()
 def fit_meta(
     aligned: Aligned, targets: Targets, config: MetaConfig | None = None, held_out: np.ndarray | None = None
-) -> MetaClassifier:
+) -> LinearSeeds:
     """A linear meta-classifier per seed, trained in one batched optimisation on out-of-fold posteriors.
 
     Each seed has its own start, its own balanced subsets and batches and its own early stopping, so its weights are
@@ -43,14 +43,14 @@ def fit_meta(
             assert task.scorer is not None
             in_soup = greedy_soup(network, scores, task.scorer)
     weight = network.weight.transpose(1, 2)
-    return MetaClassifier(
-        config, aligned.members, targets.classes, _ranges(targets), weight[:, :-1].contiguous(),
-        weight[:, -1].contiguous(), tuple(history), in_soup,
-    )  # fmt: skip
+    tensors = {"weight": weight[:, :-1].contiguous(), "bias": weight[:, -1].contiguous()}
+    members, classes = aligned.members, targets.classes
+    state = MetaState(LINEAR, config, members, classes, _ranges(targets), tensors, tuple(history))
+    return LinearSeeds(state, in_soup)
 
 
 @torch.no_grad()
-def fit_mlp(aligned: Aligned, targets: Targets, config: MetaConfig, held_out: np.ndarray | None = None) -> MlpMeta:
+def fit_mlp(aligned: Aligned, targets: Targets, config: MetaConfig, held_out: np.ndarray | None = None) -> MetaState:
     """As `fit_meta`, with config.hidden ReLU units beside the linear map: what it has to learn is the difference."""
     if not config.hidden:
         raise ConfigError("An MLP needs hidden units; set hidden, or use fit_meta.")
@@ -69,7 +69,7 @@ def fit_mlp(aligned: Aligned, targets: Targets, config: MetaConfig, held_out: np
         history, _ = train_seeds(network, task.rows, task.labels, config, task.scorer)
     tensors = {"weight": network.weight, "hidden": network.parameters[1], "output": network.parameters[2]}
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    return MlpMeta(config, aligned.members, targets.classes, _ranges(targets), tensors, tuple(history))
+    return MetaState(MLP, config, aligned.members, targets.classes, _ranges(targets), tensors, tuple(history))
 
 
 def greedy_soup(network: "_Linear", scores: np.ndarray, scorer: Scorer) -> tuple[int, ...]:

@@ -1,64 +1,31 @@
 """Votes that are fitted, saved and used like any meta-classifier: members' weights by class and attribute."""
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
 import torch
-from torch import Tensor
 
-from ensemble.evaluation.align import Aligned
 from ensemble.fusion.config import VoteConfig
-from ensemble.fusion.linear import Prediction, check_inputs, read_meta, save_meta, wrong_content
-from ensemble.fusion.mlp import log_probabilities
 from ensemble.fusion.problem import Problem
 from ensemble.fusion.selection import Selection, attribute_scores, best_per_attribute, member_scores
+from ensemble.fusion.state import VOTE, MetaState, Prediction, log_probabilities
 from ensemble.fusion.votes import vote_shares, weighted_vote
 from featurestore.errors import ConfigError
 
 
-@dataclass(frozen=True)
-class VoteMeta:
-    """tensors: weights (M, C + A) float64 of the weighted mean; under rule "majority" classes are counted instead."""
+def predict_vote(meta: MetaState, values: np.ndarray) -> Prediction:
+    """Return the weighted mean of (M, N, C + A) columns; under rule "majority" classes are counted instead.
 
-    config: VoteConfig
-    members: tuple[str, ...]
-    classes: tuple[str, ...]
-    attributes: dict[str, tuple[float, float]]
-    tensors: dict[str, Tensor]
-
-    @property
-    def layer(self) -> str:
-        """The layer of members' posteriors that it reads."""
-        return "posteriors"
-
-    def predict(self, aligned: Aligned) -> Prediction:
-        """The fused predictions. AlignmentError as for the linear meta-classifier."""
-        check_inputs(aligned, self.members, self.classes, tuple(self.attributes))
-        return self.predict_values(aligned.values)
-
-    def predict_values(self, values: np.ndarray) -> Prediction:
-        """As `predict`, from a bare (M, N, C + A) array in the order of `members`, `classes` and `attributes`."""
-        n_classes = len(self.classes)
-        fused = weighted_vote(values, self.tensors["weights"].numpy())
-        probabilities = fused[:, :n_classes]
-        if self.config.rule == "majority":
-            probabilities = vote_shares(values[..., :n_classes])
-        return Prediction(log_probabilities(probabilities.astype(np.float32)), probabilities, fused[:, n_classes:])
-
-    def save(self, directory: Path) -> None:
-        """Writes config.json and model.safetensors into `directory`, made if need be."""
-        save_meta(directory, "vote", self)
-
-    @classmethod
-    def load(cls, directory: Path) -> "VoteMeta":
-        """Reads what `save` wrote. ConfigError naming the directory when no vote is in it."""
-        config, names, _, tensors = read_meta(directory, "vote", VoteConfig)
-        with wrong_content(directory):
-            return cls(config, *names, {"weights": tensors["weights"]})
+    tensors: weights (M, C + A) float64.
+    """
+    n_classes = len(meta.classes)
+    assert isinstance(meta.config, VoteConfig)
+    fused = weighted_vote(values, meta.tensors["weights"].numpy())
+    probabilities = fused[:, :n_classes]
+    if meta.config.rule == "majority":
+        probabilities = vote_shares(values[..., :n_classes])
+    return Prediction(log_probabilities(probabilities.astype(np.float32)), probabilities, fused[:, n_classes:])
 
 
-def fit_vote(problem: Problem, config: VoteConfig, selection: Selection | None = None) -> VoteMeta:
+def fit_vote(problem: Problem, config: VoteConfig, selection: Selection | None = None) -> MetaState:
     """The members' weights, from the rows of the problem alone.
 
     "majority" and "soft" weigh all alike. "weighted": as often as a member was chosen, where the selection counts; else
@@ -79,7 +46,8 @@ def fit_vote(problem: Problem, config: VoteConfig, selection: Selection | None =
     elif config.rule == "attributes":
         for a, own in enumerate(best_per_attribute(problem, config.n_best), n_classes):
             weights[:, a] = np.isin(np.arange(n_members), own)
-    return VoteMeta(
+    return MetaState(
+        VOTE,
         config,
         problem.members,
         targets.classes,

@@ -17,7 +17,7 @@ from typing import Any
 
 from deepser.members.member import Member
 from ensemble.evaluation.markdown import read_report
-from ensemble.fusion.linear import CONFIG, WEIGHTS
+from ensemble.fusion.kinds import CONFIG, WEIGHTS
 from ensemble.fusion.members import MEMBERS_FILE, weights_digest
 from ensemble.prediction.card import model_card
 from ensemble.prediction.model import Model

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from deepser.members.member import Member
-from ensemble.fusion.kinds import Meta, load_meta
+from ensemble.fusion.kinds import load_meta
 from ensemble.fusion.members import MEMBERS_FILE, read_runs, weights_digest
+from ensemble.fusion.state import MetaState
 from ensemble.prediction.inputs import files_manifest, find_files
 from ensemble.prediction.predict import predict
 from ensemble.prediction.predictions import Predictions
@@ -26,7 +27,7 @@ class Model:
     """What `--model` names: one member (meta is None), or a meta-classifier and its members in its order."""
 
     members: tuple[Member, ...]
-    meta: Meta | None
+    meta: MetaState | None
 
     @classmethod
     def load(cls, directory: Path | str) -> "Model":

@@ -11,7 +11,8 @@ import numpy as np
 
 from deepser.members.member import Member
 from ensemble.evaluation.align import Aligned, column_names
-from ensemble.fusion.kinds import Meta
+from ensemble.fusion.kinds import predict_meta
+from ensemble.fusion.state import MetaState
 from ensemble.prediction.predictions import Predictions
 from ensemble.prediction.sets import needed_sets, spec_of
 from ensemble.prediction.speech_to_text import Hearing
@@ -36,7 +37,7 @@ class Fusion(Protocol):
     @property
     def members(self) -> tuple[Member, ...]: ...
     @property
-    def meta(self) -> Meta | None: ...
+    def meta(self) -> MetaState | None: ...
     @property
     def classes(self) -> tuple[str, ...]: ...
     @property
@@ -249,7 +250,7 @@ def _fused(
         columns = column_names(model.classes, model.attributes)
         values = np.stack([output[read] for output in outputs])
         aligned = Aligned(model.meta.members, keys, columns, values, ("",) * len(names))
-        said = model.meta.predict(aligned)
+        said = predict_meta(model.meta, aligned)
         probabilities, attribute_values = said.probabilities, said.attributes
     return Predictions(
         keys, model.classes, model.attributes, probabilities, attribute_values, names, posteriors, failed

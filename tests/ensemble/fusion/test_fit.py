@@ -15,7 +15,7 @@ from ensemble.evaluation.align import load_posteriors
 from ensemble.evaluation.posteriors import evaluate_posteriors
 from ensemble.fusion.config import MetaConfig
 from ensemble.fusion.fit import fit_ensemble
-from ensemble.fusion.linear import MetaClassifier
+from ensemble.fusion.kinds import load_meta
 from ensemble.fusion.votes import majority_vote, soft_vote
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import AlignmentError, ConfigError, ManifestError, StoreError
@@ -53,8 +53,8 @@ def test_over_folds_every_row_of_the_table_is_what_it_says(
     assert evaluate_posteriors(store, corpus.manifest, "meta", folds="fold") == report.evaluations["all folds"]
     saved = json.loads((tmp_path / "run" / "report.json").read_text())
     assert saved["parts"]["all folds"][-1]["scores"]["uar"] == rows["meta (soup)"].scores["uar"]
-    assert np.array_equal(MetaClassifier.load(tmp_path / "run").weight, meta.weight)
-    assert meta.weight.shape == (1, 4 * 5, 5)
+    assert np.array_equal(load_meta(tmp_path / "run").tensors["weight"], meta.tensors["weight"])
+    assert meta.tensors["weight"].shape == (1, 4 * 5, 5)
 
 
 def test_a_fold_is_predicted_without_its_labels(store: FeatureStore, write: Callable, corpus) -> None:

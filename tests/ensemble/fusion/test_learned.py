@@ -12,6 +12,7 @@ from deepser.scores.metrics import ccc
 from deepser.training.targets import Targets
 from ensemble.experiments.compare_report import learned_picture
 from ensemble.fusion.config import MetaConfig
+from ensemble.fusion.kinds import predict_meta
 from ensemble.fusion.learned import learned, own_weights, reliability_of
 from ensemble.fusion.problem import Problem
 from ensemble.fusion.training import fit_meta
@@ -30,7 +31,7 @@ def test_the_soft_vote_weighs_all_members_alike(fitted) -> None:
     for m in range(4):
         weight[0, m * 5 : m * 5 + 4, :4] = 3 * torch.eye(4) / 4
         weight[0, m * 5 + 4, 4] = 0.5
-    found = own_weights(dataclasses.replace(meta, weight=weight))
+    found = own_weights(dataclasses.replace(meta, tensors={**meta.tensors, "weight": weight}))
     assert np.allclose(found, [[0.75] * 4 + [0.5]] * 4)
 
 
@@ -38,12 +39,12 @@ def test_weights_that_do_the_same_are_told_the_same(fitted) -> None:
     """All logits may rise together, and a member's probabilities sum to one: neither can be seen in a prediction."""
     meta, problem = fitted
     generator = torch.Generator().manual_seed(0)
-    other = meta.weight.clone()
+    other = meta.tensors["weight"].clone()
     for m in range(4):
         block = other[0, m * 5 : m * 5 + 4, :4]
         block += torch.randn(4, 1, generator=generator) + torch.randn(1, 4, generator=generator)
-    same = dataclasses.replace(meta, weight=other)
-    before, after = (each.predict(problem.posteriors).probabilities for each in (meta, same))
+    same = dataclasses.replace(meta, tensors={**meta.tensors, "weight": other})
+    before, after = (predict_meta(each, problem.posteriors).probabilities for each in (meta, same))
     assert np.allclose(before, after, atol=1e-5)
     assert np.allclose(own_weights(meta), own_weights(same), atol=1e-5)
 

@@ -14,9 +14,9 @@ from deepser.scores.metrics import ccc, classification
 from deepser.training.targets import Targets
 from ensemble.evaluation.align import Aligned
 from ensemble.fusion.config import MetaConfig
-from ensemble.fusion.kinds import load_meta
-from ensemble.fusion.linear import MetaClassifier, prepare, to_scale
-from ensemble.fusion.mlp import MlpMeta
+from ensemble.fusion.kinds import load_meta, predict_meta, save_meta
+from ensemble.fusion.linear import LinearSeeds, predict_linear, prepare, to_scale
+from ensemble.fusion.mlp import predict_seeds
 from ensemble.fusion.problem import Problem
 from ensemble.fusion.seed_training import AdamW, Rows, Scorer, _mean_ccc, loss_gradient, macro_f1
 from ensemble.fusion.training import _Linear, _Mlp, fit_meta, fit_mlp, greedy_soup, starting_point
@@ -26,7 +26,7 @@ from featurestore.errors import AlignmentError, ConfigError, ManifestError
 SHORT = MetaConfig(rounds=4, seeds=(0, 1, 2), select="last")
 
 
-def fitted(corpus, config: MetaConfig = SHORT, held_out: np.ndarray | None = None) -> MetaClassifier:
+def fitted(corpus, config: MetaConfig = SHORT, held_out: np.ndarray | None = None) -> LinearSeeds:
     return fit_meta(corpus.aligned(), Targets.from_manifest(corpus.manifest), config, held_out)
 
 
@@ -35,17 +35,17 @@ def fitted(corpus, config: MetaConfig = SHORT, held_out: np.ndarray | None = Non
 def test_seeds_trained_at_once_have_the_weights_of_each_alone(corpus, start: str, select: str) -> None:
     config = dataclasses.replace(SHORT, start=start, select=select, patience=1)
     held_out = np.arange(600) % 10 == 0 if select == "macro_f1" else None
-    together = fitted(corpus, config, held_out)
+    together = fitted(corpus, config, held_out).state.tensors
     for s, seed in enumerate(config.seeds):
-        alone = fitted(corpus, dataclasses.replace(config, seeds=(seed,)), held_out)
+        alone = fitted(corpus, dataclasses.replace(config, seeds=(seed,)), held_out).state.tensors
         # Weights are of size 1 to 10, so this is float32 rounding: a batched product adds in another order.
-        assert torch.allclose(together.weight[s], alone.weight[0], atol=1e-4, rtol=0)
-        assert torch.allclose(together.bias[s], alone.bias[0], atol=1e-4, rtol=0)
-    assert not torch.equal(together.weight[0], together.weight[1])
+        assert torch.allclose(together["weight"][s], alone["weight"][0], atol=1e-4, rtol=0)
+        assert torch.allclose(together["bias"][s], alone["bias"][0], atol=1e-4, rtol=0)
+    assert not torch.equal(together["weight"][0], together["weight"][1])
 
 
 def test_the_same_seeds_give_the_same_bits(corpus) -> None:
-    assert torch.equal(fitted(corpus).weight, fitted(corpus).weight)
+    assert torch.equal(*(fitted(corpus).state.tensors["weight"] for _ in range(2)))
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
@@ -114,7 +114,7 @@ def test_meta_beats_the_soft_vote_where_members_know_different_classes(make_corp
     train = np.arange(1500) < 1000
     problem = Problem(aligned, None, targets, np.array(targets.keys))
     soup = fit_meta(aligned.rows(train), problem.rows(train).targets, MetaConfig(inputs=inputs, select="last")).soup()
-    predicted, test = soup.predict(aligned.rows(~train)), problem.rows(~train).targets
+    predicted, test = predict_meta(soup, aligned.rows(~train)), problem.rows(~train).targets
     vote = soft_vote(corpus.posteriors[:, ~train])
     scores = [classification(p, test.labels, targets.classes).macro_f1 for p in (predicted.probabilities, vote[:, :4])]
     assert scores[0] > scores[1] + 0.02
@@ -126,20 +126,20 @@ def test_meta_beats_the_soft_vote_where_members_know_different_classes(make_corp
 
 
 def test_the_soup_is_the_mean_of_the_weights_and_of_one_is_itself(corpus) -> None:
-    meta = fitted(corpus)
-    assert torch.allclose(meta.soup().weight[0], sum(meta.weight) / 3)
-    assert torch.equal(meta.soup().soup().weight, meta.soup().weight)
-    same = dataclasses.replace(meta, weight=meta.weight[:1].expand(3, -1, -1), bias=meta.bias[:1].expand(3, -1))
-    assert torch.allclose(same.soup().weight, meta.weight[:1], rtol=1e-6)
+    seeds = fitted(corpus)
+    soup, weight, bias = seeds.soup(), seeds.state.tensors["weight"], seeds.state.tensors["bias"]
+    assert torch.allclose(soup.tensors["weight"][0], sum(weight) / 3)
+    assert torch.equal(LinearSeeds(soup).soup().tensors["weight"], soup.tensors["weight"])
+    alike = {"weight": weight[:1].expand(3, -1, -1), "bias": bias[:1].expand(3, -1)}
+    same = LinearSeeds(dataclasses.replace(seeds.state, tensors=alike))
+    assert torch.allclose(same.soup().tensors["weight"], weight[:1], rtol=1e-6)
 
 
 def test_predictions_do_not_depend_on_the_order_or_company_of_utterances(corpus) -> None:
     meta, aligned = fitted(corpus).soup(), corpus.aligned()
     order = np.random.default_rng(0).permutation(600)[:77]
-    assert np.allclose(
-        meta.predict(aligned).probabilities[order], meta.predict(aligned.rows(order)).probabilities, atol=1e-6
-    )
-    p = meta.predict(aligned)
+    p, chosen = predict_meta(meta, aligned), predict_meta(meta, aligned.rows(order))
+    assert np.allclose(p.probabilities[order], chosen.probabilities, atol=1e-6)
     assert np.allclose(p.probabilities.sum(1), 1, atol=1e-5)
     assert (p.attributes >= 1).all()
     assert (p.attributes <= 7).all()
@@ -151,15 +151,15 @@ def test_the_order_of_members_does_not_matter(corpus) -> None:
     back = dataclasses.replace(aligned, members=aligned.members[::-1], values=aligned.values[::-1])
     config = dataclasses.replace(SHORT, start_std=1e-6, rounds=20)
     targets = Targets.from_manifest(corpus.manifest)
-    forth = fit_meta(aligned, targets, config).soup().predict(aligned)
-    again = fit_meta(back, targets, config).soup().predict(back)
+    forth = predict_meta(fit_meta(aligned, targets, config).soup(), aligned)
+    again = predict_meta(fit_meta(back, targets, config).soup(), back)
     assert np.allclose(forth.probabilities, again.probabilities, atol=1e-3)
 
 
 def test_it_refuses_other_members_columns_or_utterances(corpus) -> None:
     meta, aligned, targets = fitted(corpus), corpus.aligned(), Targets.from_manifest(corpus.manifest)
     with pytest.raises(AlignmentError, match="reads members posteriors/m0"):
-        meta.predict(dataclasses.replace(aligned, members=aligned.members[::-1]))
+        predict_meta(meta.state, dataclasses.replace(aligned, members=aligned.members[::-1]))
     with pytest.raises(AlignmentError, match="different utterances or orders"):
         fit_meta(aligned.rows(np.arange(600)[::-1]), targets, SHORT)
     with pytest.raises(AlignmentError, match="columns"):
@@ -173,7 +173,7 @@ def test_it_works_without_attributes_and_with_votes_alone(corpus) -> None:
     only = dataclasses.replace(
         targets, attributes=(), attribute_ranges=(), attribute_values=np.zeros((600, 0), np.float32), labels=labels
     )
-    p = fit_meta(bare, only, SHORT).soup().predict(bare)
+    p = predict_meta(fit_meta(bare, only, SHORT).soup(), bare)
     assert p.attributes.shape == (600, 0)
     assert classification(p.probabilities, targets.labels, targets.classes).accuracy > 0.6
     with pytest.raises(ManifestError, match="No training utterance has a label"):
@@ -188,12 +188,12 @@ def test_selection_keeps_the_best_round_of_each_seed_and_needs_rows_for_it(corpu
         fitted(corpus, SHORT, np.ones(600, bool))
     held_out = np.arange(600) % 5 == 0
     meta = fitted(corpus, config, held_out)
-    scores = np.array([row["macro_f1"] for row in meta.history])
+    scores = np.array([row["macro_f1"] for row in meta.state.history])
     rows = corpus.aligned().rows(held_out)
     truth = Targets.from_manifest(corpus.manifest).labels[held_out]
     assert scores.shape[1] == 3
     for s in range(3):  # the kept weights score what the history's best says, up to the balanced draws
-        kept = f1_score(truth, meta.predict(rows, s).probabilities.argmax(1), average="macro")
+        kept = f1_score(truth, predict_linear(meta.state, rows.values, s).probabilities.argmax(1), average="macro")
         assert kept == pytest.approx(scores[:, s].max(), abs=0.05)
 
 
@@ -211,20 +211,20 @@ def test_the_batched_macro_f1_is_scikit_learns_over_the_classes_there_are(seed: 
 
 def test_it_is_saved_and_loaded_whole(corpus, tmp_path: Path) -> None:
     meta = fitted(corpus).soup()
-    meta.save(tmp_path / "run")
-    again = MetaClassifier.load(tmp_path / "run")
+    save_meta(tmp_path / "run", meta)
+    again = load_meta(tmp_path / "run")
     assert again.config == meta.config
     assert (again.members, again.classes, again.attributes) == (meta.members, meta.classes, meta.attributes)
-    p, q = meta.predict(corpus.aligned()), again.predict(corpus.aligned())
+    p, q = (predict_meta(each, corpus.aligned()) for each in (meta, again))
     assert np.array_equal(p.logits, q.logits)
 
 
 def test_a_directory_that_holds_no_meta_classifier_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no meta-classifier"):
-        MetaClassifier.load(tmp_path)
+        load_meta(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="holds no meta-classifier"):
-        MetaClassifier.load(tmp_path)
+        load_meta(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -259,10 +259,10 @@ def test_the_optimiser_is_torchs() -> None:
 def test_attributes_are_read_by_classes_only_if_asked_for(corpus, inputs: str, hidden: int) -> None:
     config = dataclasses.replace(SHORT, inputs=inputs, hidden=hidden)
     aligned, targets = corpus.aligned(), Targets.from_manifest(corpus.manifest)
-    meta = (fit_mlp if hidden else fit_meta)(aligned, targets, config)
+    meta = fit_mlp(aligned, targets, config) if hidden else fit_meta(aligned, targets, config).state
     louder = aligned.values.copy()
     louder[..., 4] = 7 - louder[..., 4] / 2
-    before, after = meta.predict_values(aligned.values), meta.predict_values(louder)
+    before, after = predict_meta(meta, aligned), predict_meta(meta, dataclasses.replace(aligned, values=louder))
     assert np.array_equal(before.probabilities, after.probabilities) == (inputs == "posteriors")
     assert not np.array_equal(before.attributes, after.attributes)
 
@@ -275,7 +275,8 @@ def test_a_greedy_soup_takes_a_seed_only_if_the_held_out_score_holds(corpus) -> 
     x = prepare(aligned.values, 4, targets.attribute_ranges, constant=True)
     rows = Rows.of(x, targets.soft, targets.attribute_values, targets.attribute_ranges)
     scorer = Scorer(x, rows, targets.labels, held_out, config)
-    weight = torch.cat([meta.weight, meta.bias[:, None]], 1).transpose(1, 2)
+    maps = meta.state.tensors
+    weight = torch.cat([maps["weight"], maps["bias"][:, None]], 1).transpose(1, 2)
 
     def score(seeds: list[int]) -> float:
         mean = weight[seeds].mean(0)
@@ -288,7 +289,7 @@ def test_a_greedy_soup_takes_a_seed_only_if_the_held_out_score_holds(corpus) -> 
         if score([*chosen, s]) >= best:
             chosen, best = [*chosen, s], score([*chosen, s])
     assert meta.in_soup == tuple(sorted(chosen))
-    assert torch.allclose(meta.soup().weight[0], meta.weight[chosen].mean(0), atol=1e-6)
+    assert torch.allclose(meta.soup().tensors["weight"][0], maps["weight"][chosen].mean(0), atol=1e-6)
     # A seed that has unlearned everything is left out.
     spoiled = weight.clone()
     spoiled[2] *= -1
@@ -309,9 +310,9 @@ def test_attributes_alone_can_be_learned(corpus, select: str) -> None:
     held_out = np.arange(600) % 5 == 0
     config = MetaConfig(rounds=30, select=select)
     meta = fit_meta(aligned, targets, config, held_out if select == "macro_f1" else None)
-    own = ccc(meta.soup().predict(aligned).attributes[:, 0], targets.attribute_values[:, 0])
+    own = ccc(predict_meta(meta.soup(), aligned).attributes[:, 0], targets.attribute_values[:, 0])
     assert own > ccc(soft_vote(values)[:, 0], targets.attribute_values[:, 0]) + 0.02
-    assert meta.soup().predict(aligned).probabilities.shape == (600, 0)
+    assert predict_meta(meta.soup(), aligned).probabilities.shape == (600, 0)
 
 
 def test_the_batched_concordance_is_the_plain_one() -> None:
@@ -331,22 +332,21 @@ def test_an_mlp_starts_as_the_linear_map_and_its_seeds_are_averaged_in_what_they
     # With no step that counts, what is left is the start.
     still = fit_mlp(aligned, targets, dataclasses.replace(config, lr=1e-12))
     linear = fit_meta(aligned, targets, dataclasses.replace(SHORT, lr=1e-12))
-    for s, own in enumerate(still.predict_seeds(aligned.values)):
-        assert np.allclose(own.probabilities, linear.predict(aligned, s).probabilities, atol=1e-5)
+    for s, own in enumerate(predict_seeds(still, aligned.values)):
+        assert np.allclose(own.probabilities, predict_linear(linear.state, aligned.values, s).probabilities, atol=1e-5)
     mlp = fit_mlp(aligned, targets, config)
-    seeds = mlp.predict_seeds(aligned.values)
-    assert np.allclose(mlp.predict(aligned).probabilities, np.mean([p.probabilities for p in seeds], 0), atol=1e-6)
-    assert np.allclose(np.exp(mlp.predict(aligned).logits), mlp.predict(aligned).probabilities, atol=1e-6)
+    seeds = predict_seeds(mlp, aligned.values)
+    whole = predict_meta(mlp, aligned)
+    assert np.allclose(whole.probabilities, np.mean([p.probabilities for p in seeds], 0), atol=1e-6)
+    assert np.allclose(np.exp(whole.logits), whole.probabilities, atol=1e-6)
     alone = fit_mlp(aligned, targets, dataclasses.replace(config, seeds=(1,)))
-    assert np.allclose(alone.predict(aligned).probabilities, seeds[1].probabilities, atol=1e-3)
-    mlp.save(tmp_path)
+    assert np.allclose(predict_meta(alone, aligned).probabilities, seeds[1].probabilities, atol=1e-3)
+    save_meta(tmp_path, mlp)
     again = load_meta(tmp_path)
-    assert isinstance(again, MlpMeta)
-    assert np.array_equal(again.predict(aligned).probabilities, mlp.predict(aligned).probabilities)
-    with pytest.raises(ConfigError, match="kind 'mlp'"):
-        MetaClassifier.load(tmp_path)
+    assert again.kind == "mlp"
+    assert np.array_equal(predict_meta(again, aligned).probabilities, whole.probabilities)
     with pytest.raises(AlignmentError, match="reads members"):
-        mlp.predict(aligned.choose([1, 0, 2, 3]))
+        predict_meta(mlp, aligned.choose([1, 0, 2, 3]))
     with pytest.raises(ConfigError, match="hidden"):
         fit_mlp(aligned, targets, SHORT)
     with pytest.raises(ConfigError, match="hidden"):
@@ -368,7 +368,7 @@ def test_an_mlp_learns_what_no_linear_map_can() -> None:
     aligned = Aligned(("m0", "m1"), keys, ("a", "b"), p, ("fold",) * 2)
     config = MetaConfig(seeds=(0, 1), lr=0.02, rounds=20, select="last", weight_decay=0.0, start="random")
     right = [
-        (meta.predict(aligned).probabilities.argmax(1) == truth).mean()
+        (predict_meta(meta, aligned).probabilities.argmax(1) == truth).mean()
         for meta in (
             fit_meta(aligned, targets, config).soup(),
             fit_mlp(aligned, targets, dataclasses.replace(config, hidden=16)),

@@ -10,10 +10,10 @@ from sklearn.metrics import f1_score
 from deepser.scores.metrics import ccc
 from deepser.training.targets import Targets
 from ensemble.fusion.config import VoteConfig
-from ensemble.fusion.kinds import load_meta
+from ensemble.fusion.kinds import load_meta, predict_meta, save_meta
 from ensemble.fusion.problem import Problem
 from ensemble.fusion.selection import Selection
-from ensemble.fusion.vote_meta import VoteMeta, fit_vote
+from ensemble.fusion.vote_meta import fit_vote
 from ensemble.fusion.votes import majority_vote, soft_vote
 from featurestore.errors import AlignmentError, ConfigError
 
@@ -27,7 +27,7 @@ def problem(corpus) -> Problem:
 def test_every_rule_is_the_plain_one(problem: Problem, corpus) -> None:
     p, arousal = problem.probabilities, problem.attributes[..., 0]
     said = {
-        rule: fit_vote(problem, VoteConfig(rule, n_best=2)).predict(problem.posteriors)
+        rule: predict_meta(fit_vote(problem, VoteConfig(rule, n_best=2)), problem.posteriors)
         for rule in ("majority", "soft", "weighted", "attributes")
     }
     assert np.array_equal(said["majority"].probabilities.argmax(1), majority_vote(p))
@@ -43,22 +43,22 @@ def test_every_rule_is_the_plain_one(problem: Problem, corpus) -> None:
     assert np.array_equal(said["attributes"].probabilities, said["soft"].probabilities)
     counted = fit_vote(problem, VoteConfig("weighted"), Selection((0, 1, 2, 3), (3, 1, 1, 2)))
     expected = np.average(p, axis=0, weights=[3, 1, 1, 2])
-    assert np.allclose(counted.predict(problem.posteriors).probabilities, expected, atol=1e-6)
+    assert np.allclose(predict_meta(counted, problem.posteriors).probabilities, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("rule", ["majority", "weighted", "attributes"])
 def test_it_is_saved_and_loaded_whole(problem: Problem, tmp_path: Path, rule: str) -> None:
     meta = fit_vote(problem, VoteConfig(rule))
-    meta.save(tmp_path)
+    save_meta(tmp_path, meta)
     again = load_meta(tmp_path)
-    assert isinstance(again, VoteMeta)
+    assert again.kind == "vote"
     assert (again.config, again.members, again.layer) == (meta.config, meta.members, "posteriors")
-    before, after = meta.predict(problem.posteriors), again.predict(problem.posteriors)
+    before, after = (predict_meta(each, problem.posteriors) for each in (meta, again))
     assert np.array_equal(before.probabilities, after.probabilities)
     assert np.array_equal(before.attributes, after.attributes)
     assert np.isfinite(after.logits).all()
     with pytest.raises(AlignmentError, match="reads members"):
-        again.predict(problem.posteriors.choose([1, 0, 2, 3]))
+        predict_meta(again, problem.posteriors.choose([1, 0, 2, 3]))
 
 
 def test_rules_that_are_none_are_refused(problem: Problem) -> None:
