@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from deepser.members.fit import fit_member
 from deepser.members.folds import plan_folds
 from deepser.members.member import Member
+from ensemble.fusion.kinds import KINDS
 from ensemble.prediction.model import Model
 from featurestore import FeatureStore, Manifest
 
@@ -95,7 +96,7 @@ def test_a_meta_classifier_predicts_the_same_bits(
     model = Model.load(made / "runs" / name)
     assert model.meta is not None
     read = np.stack([outputs[m.config.name][model.meta.layer == "logits"] for m in model.members])
-    found = model.meta.predict_values(read)
+    found = KINDS[model.meta.kind].predict_values(model.meta, read)
     same(found.probabilities, expected[f"{name}/probabilities"])
     same(found.attributes, expected[f"{name}/attributes"])
     same(found.logits, expected[f"{name}/logits"], tolerance=1e-4)
