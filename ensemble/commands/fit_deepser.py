@@ -1,20 +1,12 @@
 """`medusa fit-deepser`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from deepser.config import (
-    LOSS_TARGETS,
-    NETWORKS,
-    POOLINGS,
-    SCHEDULES,
-    SELECTIONS,
-    MemberConfig,
-    NetworkConfig,
-    TrainConfig,
-)
+from deepser.config import MemberConfig
+from ensemble.commands.preset_options import preset_options
 from featurestore.errors import ConfigError
 from featurestore.runtime.wording import split_names
 from featurestore.terminal import (
@@ -35,18 +27,10 @@ if TYPE_CHECKING:
     from featurestore.corpus.manifest import Manifest
 
 
-def of_preset(title: str) -> Callable[..., Any]:
-    """An option that changes the preset where it is given; the help shows MEDUSA's value as its default."""
-    plain = panel(title)
-    return lambda text, *names, default, **settings: plain(text, *names, show_default=str(default), **settings)
-
-
 preset_panel = panel("Preset")
-shape, stage, train_option = of_preset("Network"), of_preset("Stages"), of_preset("Training")
-TRAIN, NETWORK = TrainConfig(), NetworkConfig()
-STAGE1, STAGE2 = TRAIN.stages
 
 
+@preset_options
 def fit_deepser(
     manifest: ManifestOption,
     features: Annotated[str | None, reads("Feature sets, layers after @: a,b@3+4,c. Default: the preset's.")] = None,
@@ -66,37 +50,7 @@ def fit_deepser(
     runs: RunsOption = Path("runs"),
     overwrite: Annotated[bool, writes("Start a member of that name anew.", "--overwrite")] = False,
     tensorboard: Annotated[bool, writes("Event files in the run directory.", "--tensorboard")] = False,
-    kind: Annotated[str | None, shape(", ".join(NETWORKS) + ".", "--network", default=NETWORK.kind)] = None,
-    d: Annotated[int | None, shape("Width.", default=NETWORK.d)] = None,
-    n_layers: Annotated[int | None, shape("Transformer layers of each Enc.", default=NETWORK.n_layers)] = None,
-    n_heads: Annotated[int | None, shape("Attention heads; they divide d.", default=NETWORK.n_heads)] = None,
-    pooling: Annotated[str | None, shape(", ".join(POOLINGS) + ".", default=NETWORK.pooling)] = None,
-    dropout: Annotated[float | None, shape("Share of units dropped.", default=NETWORK.dropout)] = None,
-    stride: Annotated[int | None, shape("Frames averaged into one.", default=TRAIN.stride)] = None,
-    epochs: Annotated[int | None, stage("Stage 1: all clips.", default=STAGE1.epochs, min=1)] = None,
-    stage2_epochs: Annotated[int | None, stage("Stage 2: balanced; 0: none.", default=STAGE2.epochs, min=0)] = None,
-    lr: Annotated[float | None, stage("Learning rate of stage 1.", default=STAGE1.lr)] = None,
-    stage2_lr: Annotated[float | None, stage("Learning rate of stage 2.", default=STAGE2.lr)] = None,
-    schedule: Annotated[str | None, stage(", ".join(SCHEDULES) + ".", default=STAGE1.schedule)] = None,
-    warmup_epochs: Annotated[float | None, stage("Linear warm-up of stage 1.", default=STAGE1.warmup_epochs)] = None,
-    seed: Annotated[int | None, train_option("Of weights, order and MixUp.", default=TRAIN.seed)] = None,
-    batch_size: Annotated[int | None, train_option("Utterances per step.", default=TRAIN.batch_size)] = None,
-    weight_decay: Annotated[float | None, train_option("Of AdamW.", default=TRAIN.weight_decay)] = None,
-    mixup: Annotated[float | None, train_option("Share of clips mixed.", default=TRAIN.mixup_p)] = None,
-    targets: Annotated[str | None, train_option(", ".join(LOSS_TARGETS) + ".", default=TRAIN.targets)] = None,
-    label_smoothing: Annotated[
-        float | None, train_option("Share of the target spread evenly.", default=TRAIN.label_smoothing)
-    ] = None,
-    views: Annotated[
-        str | None, train_option("Augmented views to draw from: noise1,mix1; all: those there.", default="none")
-    ] = None,
-    view_share: Annotated[
-        float | None, train_option("Share of clips drawn from views.", default=TRAIN.view_share)
-    ] = None,
-    select: Annotated[
-        str | None, train_option(f"Epoch kept: {', '.join(SELECTIONS)}, ccc:ATTRIBUTE.", default=TRAIN.select)
-    ] = None,
-    precision: Annotated[str | None, system("auto, float32, bfloat16.", show_default=TRAIN.precision)] = None,
+    options: dict[str, Any] | None = None,
     device: DeviceOption = "auto",
     at_once: Annotated[int, system("Of several members, this many in memory at once; 0: all.", min=0)] = 0,
 ) -> None:
@@ -119,16 +73,8 @@ def fit_deepser(
 
     if cv is not None and folds != 1:
         raise ConfigError("--cv names the folds and --folds makes them; give one of the two.")
-    options = {
-        "network": kind, "d": d, "n-layers": n_layers, "n-heads": n_heads, "pooling": pooling, "dropout": dropout,
-        "stride": stride, "epochs": epochs, "stage2-epochs": stage2_epochs, "lr": lr, "stage2-lr": stage2_lr,
-        "schedule": schedule, "warmup-epochs": warmup_epochs, "seed": seed, "batch-size": batch_size,
-        "weight-decay": weight_decay, "mixup": mixup, "targets": targets, "label-smoothing": label_smoothing,
-        "views": views, "view-share": view_share, "select": select, "precision": precision,
-    }  # fmt: skip
-    given = {option: value for option, value in options.items() if value is not None}
     refs = None if features is None else split_names(features)
-    configs = sharing(members(Asked(preset, refs, name, given, change or []), seeds, several))
+    configs = sharing(members(Asked(preset, refs, name, options or {}, change or []), seeds, several))
     with joined(device) as world:
         table, opened = Manifest.read(manifest), FeatureStore.open(store)
         plan = plan_folds(table, cv=cv, n_folds=folds, seed=configs[0].train.stream_seed)

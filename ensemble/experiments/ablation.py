@@ -6,7 +6,7 @@ paired: both systems on the same utterances, resampled by speaker.
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ensemble.evaluation.assess import scored
 from ensemble.evaluation.bootstrap import Comparison, Interval, MeanSums, bootstrap, compare
 from ensemble.evaluation.parts import parts_of
 from ensemble.evaluation.posteriors import evaluate_posteriors
+from ensemble.evaluation.system import System
 from ensemble.evaluation.systems import from_store
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
@@ -242,41 +243,46 @@ def _results(
 ) -> tuple[dict[str, dict[str, Result]], dict[str, int]]:
     """Results by variant and part, and the number of speakers (or utterances of unknown ones) of each part."""
     first = variants[0]
-    one = from_store(into, first.members[0].name, manifest)
+    systems = {m.name: from_store(into, m.name, manifest) for each in variants for m in each.members}
+    one = systems[first.members[0].name]
     parts = parts_of(manifest, one.name, set(one.keys), cv=cv or one.fold_column or None)
     results: dict[str, dict[str, Result]] = {each.name: {} for each in variants}
     n_speakers = {}
     for part, rows in parts.items():
-        systems = {m.name: from_store(into, m.name, manifest) for each in variants for m in each.members}
-
-        def sums_of(variant: Variant, attributes: tuple[str, ...], rows: Any = rows, systems: Any = systems) -> Any:
-            told = [scored(systems[m.name], rows.manifest, attributes) for m in variant.members]
-            return MeanSums.of([replace(each, means={}).sums() for each in told])
-
-        def attributes_of(*those: Variant, systems: Any = systems) -> tuple[str, ...]:
-            own = [systems[m.name].attributes for each in those for m in each.members]
-            return tuple(name for name in manifest.scheme.attributes if all(name in found for found in own))
-
         for each in variants:
-            evaluations = {
-                m.name: evaluate_posteriors(into, rows.manifest, m.name, rows.folds) for m in each.members
-            }  # fmt: skip
+            evaluations = {m.name: evaluate_posteriors(into, rows.manifest, m.name, rows.folds) for m in each.members}
             one_evaluation = next(iter(evaluations.values()))
             row = (
                 ScoreRow.over_seeds(each.name, evaluations)
                 if len(evaluations) > 1
                 else ScoreRow.of(each.name, one_evaluation)
             )
-            own = sums_of(each, attributes_of(each))
-            n_speakers[part] = len(own.values)
+            sums = _mean_sums(each, systems, rows.manifest, _shared_attributes([each], systems, manifest))
+            n_speakers[part] = len(sums.values)
             against = None
             if each is not first:
-                shared = attributes_of(first, each)
-                pair = sums_of(each, shared), sums_of(first, shared)
+                shared = _shared_attributes([first, each], systems, manifest)
+                pair = [_mean_sums(variant, systems, rows.manifest, shared) for variant in (each, first)]
                 if pair[0].values.shape == pair[1].values.shape and n_resamples:
-                    against = compare(*pair, (each.name, first.name), n_resamples)
-            results[each.name][part] = Result(row, bootstrap(own, n_resamples), against)
+                    against = compare(pair[0], pair[1], (each.name, first.name), n_resamples)
+            results[each.name][part] = Result(row, bootstrap(sums, n_resamples), against)
     return results, n_speakers
+
+
+def _mean_sums(
+    variant: Variant, systems: Mapping[str, System], rows: Manifest, attributes: tuple[str, ...]
+) -> MeanSums:
+    """What the scores of a variant's members on some rows are made of, so that their mean can be resampled."""
+    members = [scored(systems[m.name], rows, attributes) for m in variant.members]
+    return MeanSums.of([replace(each, means={}).sums() for each in members])
+
+
+def _shared_attributes(
+    variants: Sequence[Variant], systems: Mapping[str, System], manifest: Manifest
+) -> tuple[str, ...]:
+    """The scheme's attributes, in its order, that every member of the variants predicts."""
+    predicted = [systems[m.name].attributes for each in variants for m in each.members]
+    return tuple(name for name in manifest.scheme.attributes if all(name in names for names in predicted))
 
 
 def _train_s(directory: Path, variant: Variant) -> float:

@@ -9,21 +9,11 @@ from typing import Any
 from deepser.config import MemberConfig
 from deepser.members.presets import PRESETS, find_preset, member_config, parse_changes
 from ensemble.recipes.recipe import SUFFIXES, read_recipe
+from ensemble.recipes.settings import PATHS
 from featurestore.errors import ConfigError
 from featurestore.runtime.yaml_lines import Entry, unknown_key
 
-# What `fit-deepser` calls a setting, and where it stands in config.json.
-OPTIONS = {
-    "network": "network.kind", "d": "network.d", "n-layers": "network.n_layers", "n-heads": "network.n_heads",
-    "pooling": "network.pooling", "dropout": "network.dropout", "stride": "train.stride",
-    "epochs": "train.stages.0.epochs", "stage2-epochs": "train.stages.1.epochs", "lr": "train.stages.0.lr",
-    "stage2-lr": "train.stages.1.lr", "schedule": "train.stages.*.schedule",
-    "warmup-epochs": "train.stages.0.warmup_epochs", "seed": "train.seed", "batch-size": "train.batch_size",
-    "weight-decay": "train.weight_decay", "mixup": "train.mixup_p", "targets": "train.targets",
-    "label-smoothing": "train.label_smoothing", "select": "train.select", "precision": "train.precision",
-    "views": "train.views", "view-share": "train.view_share",
-}  # fmt: skip
-KNOWN = (*OPTIONS, "features", "preset", "set")  # what a recipe's member may say here
+KNOWN = (*PATHS, "features", "preset", "set")  # what a recipe's member may say here
 
 
 @dataclass(frozen=True)
@@ -33,7 +23,7 @@ class Asked:
     preset: str = "medusa"
     features: Sequence[str] | None = None  # None: the preset's
     name: str | None = None  # None: made of features, seed and preset
-    options: Mapping[str, Any] = field(default_factory=dict)  # by the names in OPTIONS
+    options: Mapping[str, Any] = field(default_factory=dict)  # by the options in SETTINGS
     changes: Sequence[str] = ()  # of --set
 
     def config(self) -> MemberConfig:
@@ -51,7 +41,7 @@ class Asked:
         refs = list(chosen.features if self.features is None else self.features)
         if not refs:
             raise ConfigError(f"Preset {self.preset} reads any features: name them with --features.")
-        changes = {OPTIONS[name]: value for name, value in options.items()} | parse_changes(self.changes)
+        changes = {PATHS[name]: value for name, value in options.items()} | parse_changes(self.changes)
         config = member_config(self.name or "unnamed", refs, chosen, changes)
         return config if self.name else replace(config, name=_made_name(refs, views, config.train.seed, self.preset))
 

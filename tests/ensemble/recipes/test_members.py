@@ -3,11 +3,15 @@
 from pathlib import Path
 
 import pytest
+import typer
 
+import cli
+from deepser.config import to_dict
 from deepser.members.presets import MEDUSA_MEMBERS, find_preset
 from deepser.training.together import sharing
-from ensemble.recipes.members import OPTIONS, Asked, members
+from ensemble.recipes.members import Asked, members
 from ensemble.recipes.recipe import BUILT_IN
+from ensemble.recipes.settings import PATHS, SETTINGS
 from featurestore.errors import ConfigError
 
 AB = Asked(features=("a", "b@3"))
@@ -76,7 +80,7 @@ def test_members_of_table_1_share_one_stream() -> None:
 def test_every_setting_stands_in_config_json() -> None:
     values = {"schedule": "cosine", "network": "late-fusion", "pooling": "asp", "targets": "one-hot", "select": "last",
               "precision": "float32", "views": "none"}  # fmt: skip
-    numbers = {name: 0.5 if name in ("dropout", "mixup", "label-smoothing", "view-share") else 2 for name in OPTIONS}
+    numbers = {name: 0.5 if name in ("dropout", "mixup", "label-smoothing", "view-share") else 2 for name in PATHS}
     config = Asked(features=("a", "b"), options=numbers | values).config()
     assert config.network.d == config.network.n_heads == config.train.stages[1].epochs == 2
     assert config.train.stages[1].schedule == "cosine"
@@ -88,3 +92,16 @@ def test_views_are_named_in_one_text_and_in_the_members_name() -> None:
     assert (member.name, member.train.views, member.train.view_share) == ("a_b_noise1_mix1_s0", ("noise1", "mix1"), 0.3)
     (srpol,) = members(Asked("srpol-task1", options={"views": "none"}))
     assert srpol.train.views == ()
+
+
+def test_every_setting_is_an_option_of_fit_deepser_whose_help_shows_the_presets_value() -> None:
+    command = typer.main.get_command(cli.app).commands["fit-deepser"]
+    parameters = {option: parameter for parameter in command.params for option in parameter.opts}
+    config = to_dict(find_preset("medusa").train)
+    for setting in SETTINGS:
+        parameter = parameters[f"--{setting.option}"]
+        assert parameter.default is None, setting.option
+        assert parameter.show_default == setting.default
+        assert parameter.help == setting.help
+    assert parameters["--lr"].show_default == str(config["stages"][0]["lr"])
+    assert parameters["--views"].show_default == "none"
