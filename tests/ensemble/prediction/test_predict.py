@@ -11,6 +11,7 @@ from rich.console import Console
 
 import ensemble.prediction.predict
 from deepser.members.member import Member
+from ensemble.fusion.kinds import KINDS
 from ensemble.fusion.members import find_members, record_members, weights_digest
 from ensemble.prediction.inputs import files_manifest
 from ensemble.prediction.model import Model
@@ -54,7 +55,9 @@ def test_the_meta_classifier_reads_the_members_in_its_order(trained: Trained, in
     outputs = [member.predict(trained.store, keys) for member in model.members]
     read = np.stack([output[inputs == "logits"] for output in outputs])
     assert model.meta is not None
-    np.testing.assert_allclose(found.probabilities, model.meta.predict_values(read).probabilities, atol=1e-5)
+    np.testing.assert_allclose(
+        found.probabilities, KINDS[model.meta.kind].predict_values(model.meta, read).probabilities, atol=1e-5
+    )
     np.testing.assert_allclose(found.member_posteriors, np.stack([output[0] for output in outputs]), atol=1e-5)
     assert found.members == ("m0", "m1")
 
