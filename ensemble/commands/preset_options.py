@@ -40,6 +40,6 @@ def _parameter(setting: Setting) -> inspect.Parameter:
         f"--{setting.option}", help=setting.help, rich_help_panel=setting.panel, min=setting.least,
         show_default=setting.default,
     )  # fmt: skip
-    hint: Any = setting.kind | None  # type: ignore[operator]
+    hint: Any = setting.kind | None
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return inspect.Parameter(_name(setting), kind, default=None, annotation=Annotated[hint, option])
