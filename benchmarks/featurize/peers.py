@@ -36,7 +36,7 @@ class PeerModel:
     @classmethod
     def load(cls, directory: Path, encoder: Encoder, compute: torch.dtype = torch.float32) -> "PeerModel":
         """The stock model from the directory that ours was loaded from."""
-        device: torch.device = encoder.device  # type: ignore[attr-defined]
+        device = torch.device(encoder.device)
         model = transformers.AutoModel.from_pretrained(directory, dtype=compute, local_files_only=True)
         processor: Any
         if isinstance(encoder, TextEncoder):

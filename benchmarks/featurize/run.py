@@ -196,7 +196,7 @@ def _own_figures(encoder: Encoder, manifest: Manifest, settings: FeaturizeSettin
     from .flops import Flops, matmul_peak
 
     flops = Flops(encoder)
-    device: torch.device = encoder.device  # type: ignore[attr-defined]
+    device = torch.device(encoder.device)
     compute: torch.dtype = encoder.compute  # type: ignore[attr-defined]
     peaks = [matmul_peak(device, compute)]
     (work / "out-stages").mkdir(exist_ok=True)

@@ -6,12 +6,18 @@ import difflib
 import math
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from featurestore.encoders.base import Encoder, LayerChoice, check_choice, pick_compute, pooled_dim
+from featurestore.audio import SAMPLE_RATE_HZ
+from featurestore.encoders.base import Encoder
 from featurestore.encoders.catalog import ENCODERS
+from featurestore.encoders.device import pick_compute
+from featurestore.encoders.layers import LayerChoice
 from featurestore.encoders.openai_checkpoint import file_identity, load_openai_encoder
+from featurestore.encoders.options import EncoderOptions, check_choice
+from featurestore.encoders.row_builder import pooled_dim
 from featurestore.encoders.weights import (
     checked_directory,
     do_normalize,
@@ -22,7 +28,7 @@ from featurestore.encoders.weights import (
     model_type,
 )
 from featurestore.errors import ConfigError, EncoderError
-from featurestore.format.spec import DTYPES, POOLS, FeatureSpec
+from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.device import pick_device
 
 if TYPE_CHECKING:
@@ -50,36 +56,54 @@ def load_encoder(
 ) -> Encoder:
     """Load an encoder by its name in ENCODERS, a hub name (`org/name`) or a transformers directory.
 
-    weights: a directory to load from instead of the hub, or an openai-whisper checkpoint (`base.pt`).
-    layers: `last`, `all`, `last4`, `last4-sum`, `6,12,24`.
-    pool: none, mean, mean+std. dtype: of the stored rows. window: see the encoder's class; None is its default.
-    compute: arithmetic of the forward pass. source: what the texts are (a manifest column, a transcript's identity).
-    keep_special: rows of special tokens too (text encoders).
+    The arguments but `device` are the fields of EncoderOptions.
     Raises EncoderError (unknown name, weights not found or not loadable) and ConfigError (options).
     """
-    check_choice("pool", pool, POOLS)
-    check_choice("dtype", dtype, DTYPES)
-    given = None if weights is None else Path(weights)
-    if keep_special and name in ENCODERS and ENCODERS[name].family != "text":
-        raise ConfigError(f"--keep-special: {name} encodes audio, which has no special tokens; leave it out.")
-    if name == "logmel":
-        return _logmel(given, layers, pool, dtype, window)
+    directory = None if weights is None else Path(weights)
+    options = EncoderOptions(name, directory, layers, pool, dtype, window, compute, source, keep_special)
+    return load_with(options, device)
+
+
+def load_with(options: EncoderOptions, device: str = "auto") -> Encoder:
+    """Load the encoder that the options describe; errors as in `load_encoder`."""
+    if options.name in ENCODERS:
+        _refuse_special_tokens(options, ENCODERS[options.name].family)
+    if options.name == "logmel":
+        return _logmel(options)
     where = pick_device(device)
-    arithmetic = pick_compute(compute, where)
+    compute = pick_compute(options.compute, where)
+    found = _find(options)
+    _refuse_special_tokens(options, found.family)
+    load = {"speech": _speech, "whisper": _whisper, "text": _text}[found.family]
+    return load(found, options, where, compute)
+
+
+def _refuse_special_tokens(options: EncoderOptions, family: str) -> None:
+    if options.keep_special and family != "text":
+        raise ConfigError(f"--keep-special: {options.name} encodes audio, which has no special tokens; leave it out.")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An encoder's name for the record, its family, and its weights: a transformers directory or a checkpoint file."""
+
+    label: str
+    family: str
+    place: Path
+
+    def identity(self) -> str:
+        """Return the digest of the weights, of a text encoder with its tokenizer."""
+        if self.place.is_file():
+            return file_identity(self.place)
+        return identity(self.place, with_tokenizer=self.family == "text")
+
+
+def _find(options: EncoderOptions) -> _Found:
+    name, given = options.name, options.weights
     if given is not None and given.suffix == ".pt" and given.is_file():
-        _family(name, "whisper")
-        model, weights_id = load_openai_encoder(given, name), file_identity(given)
-        return _whisper(model, weights_id, label_of(name), layers, pool, dtype, window, where, arithmetic)
+        return _Found(label_of(name), _family(name, "whisper"), given)
     label, directory = _resolve(name, given)
-    family = _family(name, model_type(directory))
-    if family == "text":
-        return _text(label, directory, layers, pool, dtype, window, where, arithmetic, source, keep_special)
-    if keep_special:
-        raise ConfigError(f"--keep-special: {name} encodes audio, which has no special tokens; leave it out.")
-    if family == "whisper":
-        model, weights_id = load_model(directory, label).encoder, identity(directory, with_tokenizer=False)
-        return _whisper(model, weights_id, label, layers, pool, dtype, window, where, arithmetic)
-    return _speech(label, directory, layers, pool, dtype, window, where, arithmetic)
+    return _Found(label, _family(name, model_type(directory)), directory)
 
 
 def _resolve(name: str, given: Path | None) -> tuple[str, Path]:
@@ -125,129 +149,88 @@ def _family(name: str, kind: str) -> str:
     return family
 
 
-def _compute_pairs(arithmetic: torch.dtype) -> tuple[tuple[str, str], ...]:
-    """Half precision changes the numbers, so it is part of the spec; float32 is the rule and goes unsaid."""
-    text = str(arithmetic).removeprefix("torch.")
-    return () if text == "float32" else (("compute", text),)
+@dataclass(frozen=True)
+class _Sizes:
+    """Highest layer number, columns of a hidden state, and samples between two frames (None for text)."""
+
+    n_layers: int
+    dim: int
+    hop_samples: int | None
 
 
-def _speech(
-    label: str,
-    directory: Path,
-    layers: str,
-    pool: str,
-    dtype: str,
-    window: str | None,
-    where: torch.device,
-    arithmetic: torch.dtype,
-) -> Encoder:
-    from featurestore.audio import SAMPLE_RATE_HZ
+def _speech(found: _Found, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
     from featurestore.encoders import speech
 
-    normalize = do_normalize(directory, label)
-    model = load_model(directory, label)
-    window = window or speech.DEFAULT_WINDOW
-    choice = LayerChoice.parse(layers, model.config.num_hidden_layers, label)
-    spec = FeatureSpec(
-        kind="audio",
-        encoder=label,
-        weights=identity(directory, with_tokenizer=False),
-        layers=choice.names,
-        dim=pooled_dim(model.config.hidden_size, pool),
-        frame_rate_hz=SAMPLE_RATE_HZ / math.prod(model.config.conv_stride) if pool == "none" else 0.0,
-        dtype=dtype,
-        pool=pool,
-        window=window,
-        extra=_compute_pairs(arithmetic),
-    )
-    return speech.SpeechEncoder(
-        model, normalize=normalize, spec=spec, choice=choice, window=window, device=where, compute=arithmetic
-    )
+    normalize = do_normalize(found.place, found.label)
+    model = load_model(found.place, found.label)
+    config = model.config
+    sizes = _Sizes(config.num_hidden_layers, config.hidden_size, math.prod(config.conv_stride))
+    window = options.window or speech.DEFAULT_WINDOW
+    choice, spec = spec_for(found.label, found.identity(), sizes, window, options, compute)
+    return speech.SpeechEncoder(model, normalize=normalize, spec=spec, choice=choice, device=device, compute=compute)
 
 
-def _whisper(
-    model: Any,
-    weights_id: str,
-    label: str,
-    layers: str,
-    pool: str,
-    dtype: str,
-    window: str | None,
-    where: torch.device,
-    arithmetic: torch.dtype,
-) -> Encoder:
-    from featurestore.audio import SAMPLE_RATE_HZ
+def _whisper(found: _Found, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
     from featurestore.encoders import whisper
 
-    window = check_choice("window", window or whisper.DEFAULT_WINDOW, whisper.WINDOWS)
-    choice = LayerChoice.parse(layers, model.config.encoder_layers, label)
-    spec = FeatureSpec(
-        kind="audio",
-        encoder=label,
-        weights=weights_id,
-        layers=choice.names,
-        dim=pooled_dim(model.config.d_model, pool),
-        frame_rate_hz=SAMPLE_RATE_HZ / whisper.FRAME_SAMPLES if pool == "none" else 0.0,
-        dtype=dtype,
-        pool=pool,
-        window=window,
-        extra=_compute_pairs(arithmetic),
-    )
-    return whisper.WhisperEncoder(model, spec=spec, choice=choice, window=window, device=where, compute=arithmetic)
+    if found.place.is_file():
+        model = load_openai_encoder(found.place, options.name)
+    else:
+        model = load_model(found.place, found.label).encoder
+    sizes = _Sizes(model.config.encoder_layers, model.config.d_model, whisper.FRAME_SAMPLES)
+    window = check_choice("window", options.window or whisper.DEFAULT_WINDOW, whisper.WINDOWS)
+    choice, spec = spec_for(found.label, found.identity(), sizes, window, options, compute)
+    return whisper.WhisperEncoder(model, spec=spec, choice=choice, device=device, compute=compute)
 
 
-def _text(
-    label: str,
-    directory: Path,
-    layers: str,
-    pool: str,
-    dtype: str,
-    window: str | None,
-    where: torch.device,
-    arithmetic: torch.dtype,
-    source: str,
-    keep_special: bool,
-) -> Encoder:
+def _text(found: _Found, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
     from featurestore.encoders import text
 
-    model, tokenizer = load_model(directory, label), load_tokenizer(directory, label)
-    window = window or text.default_window(model.config, tokenizer)
-    choice = LayerChoice.parse(layers, model.config.num_hidden_layers, label)
-    spec = FeatureSpec(
-        kind="text",
-        encoder=label,
-        weights=identity(directory, with_tokenizer=True),
-        layers=choice.names,
-        dim=pooled_dim(model.config.hidden_size, pool),
-        dtype=dtype,
-        pool=pool,
-        window=window,
-        source=source,
-        extra=(*_compute_pairs(arithmetic), *((("special_tokens", "kept"),) if keep_special else ())),
-    )
+    model, tokenizer = load_model(found.place, found.label), load_tokenizer(found.place, found.label)
+    sizes = _Sizes(model.config.num_hidden_layers, model.config.hidden_size, None)
+    window = options.window or text.default_window(model.config, tokenizer)
+    choice, spec = spec_for(found.label, found.identity(), sizes, window, options, compute)
     return text.TextEncoder(
-        model, tokenizer, spec=spec, choice=choice, window=window, device=where, compute=arithmetic,
-        keep_special=keep_special,
-    )  # fmt: skip
-
-
-def _logmel(given: Path | None, layers: str, pool: str, dtype: str, window: str | None) -> Encoder:
-    from featurestore.audio import SAMPLE_RATE_HZ
-    from featurestore.encoders.logmel import HOP_SAMPLES, N_MELS, LogMelEncoder
-
-    if given is not None:
-        raise EncoderError(f"logmel has no weights, but --weights {given} was given. Leave --weights away.")
-    check_choice("window", window or "none", ("none",))
-    choice = LayerChoice.parse(layers, 0, "logmel")
-    spec = FeatureSpec(
-        kind="audio",
-        encoder="logmel",
-        weights="none",
-        layers=choice.names,
-        dim=pooled_dim(N_MELS, pool),
-        frame_rate_hz=SAMPLE_RATE_HZ / HOP_SAMPLES if pool == "none" else 0.0,
-        dtype=dtype,
-        pool=pool,
-        window="none",
+        model, tokenizer, spec=spec, choice=choice, device=device, compute=compute, keep_special=options.keep_special
     )
-    return LogMelEncoder(spec, choice)
+
+
+def _logmel(options: EncoderOptions) -> Encoder:
+    from featurestore.encoders import logmel
+
+    if options.weights is not None:
+        raise EncoderError(f"logmel has no weights, but --weights {options.weights} was given. Leave --weights away.")
+    window = check_choice("window", options.window or "none", ("none",))
+    sizes = _Sizes(0, logmel.N_MELS, logmel.HOP_SAMPLES)
+    choice, spec = spec_for(options.name, "none", sizes, window, options)
+    return logmel.LogMelEncoder(spec, choice)
+
+
+def spec_for(
+    label: str, weights: str, sizes: _Sizes, window: str, options: EncoderOptions, compute: torch.dtype | None = None
+) -> tuple[LayerChoice, FeatureSpec]:
+    """Return which layers are kept, and the specification of their rows; ConfigError for layers there are not.
+
+    label: the encoder's name for the record. weights: their digest. compute: arithmetic of the forward pass; half
+    precision changes the numbers and is recorded, float32 is the rule.
+    """
+    choice = LayerChoice.parse(options.layers, sizes.n_layers, label)
+    arithmetic = "float32" if compute is None else str(compute).removeprefix("torch.")
+    extra = {} if arithmetic == "float32" else {"compute": arithmetic}
+    if options.keep_special:
+        extra["special_tokens"] = "kept"
+    hop = sizes.hop_samples
+    spec = FeatureSpec(
+        kind="text" if hop is None else "audio",
+        encoder=label,
+        weights=weights,
+        layers=choice.names,
+        dim=pooled_dim(sizes.dim, options.pool),
+        frame_rate_hz=SAMPLE_RATE_HZ / hop if hop is not None and options.pool == "none" else 0.0,
+        dtype=options.dtype,
+        pool=options.pool,
+        window=window,
+        source=options.source if hop is None else "",
+        extra=tuple(extra.items()),
+    )
+    return choice, spec

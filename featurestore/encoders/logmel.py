@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from featurestore.audio import SAMPLE_RATE_HZ
-from featurestore.encoders.base import LayerChoice
+from featurestore.encoders.base import Encoder
+from featurestore.encoders.layers import LayerChoice
 from featurestore.format.spec import FeatureSpec
 
 WINDOW_SAMPLES = 400  # 25 ms
@@ -16,7 +17,7 @@ N_MELS = 80
 CHUNK_FRAMES = 6000  # two minutes at a time bound the memory; frames share no state, so the cut changes nothing
 
 
-class LogMelEncoder:
+class LogMelEncoder(Encoder):
     """80-dimensional log-mel energies, 25 ms Hann window, 20 ms hop, Slaney filters over 0 to 8000 Hz.
 
     Value: (log10(max(power, 1e-10)) + 4) / 4, Whisper's scaling without its per-utterance floor, since loudness is a
@@ -26,7 +27,9 @@ class LogMelEncoder:
 
     kind = "audio"
     layers_available = 0
+    device = "cpu"
     default_batch_frames = 30_000
+    window_frames = default_batch_frames
 
     def __init__(self, spec: FeatureSpec, choice: LayerChoice) -> None:
         self.name = spec.encoder
@@ -42,9 +45,10 @@ class LogMelEncoder:
     def cost(self, item: int | str) -> int:
         return self.n_frames(int(item))
 
-    def encode(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> list[np.ndarray]:
-        """Waveforms (n_samples,) float32 at 16 kHz -> (1, T, 80) float32 each, or pooled."""
-        return [self._pooled(self._rows(waveform))[None] for waveform in batch]
+    def start(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> Callable[[], list[np.ndarray]]:
+        """Waveforms (n_samples,) float32 at 16 kHz -> (1, T, 80) float32 each, or pooled; computed at once."""
+        rows = [self._pooled(self._rows(waveform))[None] for waveform in batch]
+        return lambda: rows
 
     def _rows(self, waveform: np.ndarray) -> np.ndarray:
         samples = np.asarray(waveform, np.float32)

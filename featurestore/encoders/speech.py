@@ -19,18 +19,12 @@ import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from featurestore.audio import SAMPLE_RATE_HZ
-from featurestore.encoders.base import (
-    ONE_AT_A_TIME,
-    LayerChoice,
-    RowsBuilder,
-    collect,
-    default_batch_frames,
-    frozen,
-    stack,
-    to_device,
-)
+from featurestore.encoders.base import Encoder
+from featurestore.encoders.device import ONE_AT_A_TIME, default_batch_frames, frozen, to_device
 from featurestore.encoders.frontend import RowFrontEnd
-from featurestore.encoders.windows import Window, batches, windows
+from featurestore.encoders.layers import LayerChoice, stack
+from featurestore.encoders.row_builder import Piece, run_windows
+from featurestore.encoders.windows import windows
 from featurestore.errors import ConfigError
 from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.stage_clock import padded_batch, stage
@@ -39,7 +33,7 @@ MODEL_TYPES = ("hubert", "wavlm", "wav2vec2", "data2vec-audio")
 DEFAULT_WINDOW = "30s+1s"
 
 
-class SpeechEncoder:
+class SpeechEncoder(Encoder):
     """A transformers speech model with a convolutional front end.
 
     Frame counts: n -> floor((n - kernel) / stride) + 1 through the front end's layers; for the usual front end (400
@@ -57,7 +51,6 @@ class SpeechEncoder:
         normalize: bool,
         spec: FeatureSpec,
         choice: LayerChoice,
-        window: str,
         device: torch.device,
         compute: torch.dtype,
     ) -> None:
@@ -65,7 +58,8 @@ class SpeechEncoder:
         self.name = spec.encoder
         self.spec = spec
         self.choice = choice
-        self.device = device
+        self.device = str(device)
+        self._device = device
         self.compute = compute
         self.normalize = normalize
         config = model.config
@@ -75,7 +69,7 @@ class SpeechEncoder:
         self._stride = math.prod(config.conv_stride)
         self._field = receptive_field(self._convs)
         self.overlaps = device.type == "cuda"
-        self.window_frames, self._margin = parse_window(window, SAMPLE_RATE_HZ / self._stride)
+        self.window_frames, self._margin = parse_window(spec.window, SAMPLE_RATE_HZ / self._stride)
         # data2vec-audio has neither field: its front end has layer norm, its layers are post-norm.
         self._group_norm = getattr(config, "feat_extract_norm", "layer") == "group"
         # With group norm in float32 the stock modules are as fast.
@@ -98,25 +92,22 @@ class SpeechEncoder:
     def cost(self, item: int | str) -> int:
         return self.n_frames(int(item))
 
-    def encode(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> list[np.ndarray]:
-        """Waveforms (n_samples,) float32 at 16 kHz -> (L, T, D) float32 each."""
-        return self.start(batch, max_frames)()
-
     def start(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> Callable[[], list[np.ndarray]]:
-        """As `encode`; the function given waits for the rows."""
-        builders = [RowsBuilder(self.spec.pool) for _ in batch]
-        jobs = list(self._jobs(batch))
-        costs = [window.stop - window.start for _, _, window in jobs]
-        for run in batches(costs, max_frames or self.default_batch_frames):
-            part = [jobs[i] for i in run]
-            states = self._forward([samples for _, samples, _ in part])
-            for b, (index, _, window) in enumerate(part):
-                kept = slice(window.keep_start - window.start, window.keep_stop - window.start)
-                builders[index].add(states[b, :, kept])
-        return collect(builders, self.device)
+        """Start on waveforms (n_samples,) float32 at 16 kHz; see `Encoder.start`."""
+        pieces = list(self._pieces(batch))
+        return run_windows(
+            pieces,
+            [piece.n_frames for piece in pieces],
+            self._forward,
+            lambda piece: piece.kept,
+            n_inputs=len(batch),
+            max_frames=max_frames or self.default_batch_frames,
+            pool=self.spec.pool,
+            device=self._device,
+        )
 
-    def _jobs(self, batch: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray, Window]]:
-        """(utterance, samples of one window, window): what one row of a padded batch is made of."""
+    def _pieces(self, batch: Sequence[np.ndarray]) -> Iterator[Piece]:
+        """Yield the windows of each waveform with their samples."""
         for index, waveform in enumerate(batch):
             samples = normalized(waveform) if self.normalize else np.asarray(waveform, np.float32)
             if len(samples) < self._field:
@@ -126,19 +117,19 @@ class SpeechEncoder:
                 stop = (window.stop - 1) * self._stride + self._field
                 # Samples after the last whole frame stay with an unwindowed utterance: group norm hears them too.
                 whole = window.start == 0 and window.stop == window.keep_stop
-                yield index, samples[start : None if whole else stop], window
+                yield Piece(index, samples[start : None if whole else stop], window)
 
     @torch.inference_mode()
-    def _forward(self, samples: list[np.ndarray]) -> torch.Tensor:
+    def _forward(self, pieces: Sequence[Piece]) -> torch.Tensor:
         """Samples of each window -> (B, L, T, D) float32, rows after a window's own frames undefined."""
-        frames = [self.n_frames(len(s)) for s in samples]
+        frames = [piece.n_frames for piece in pieces]
         padded_batch(frames, max(frames))
-        waveforms = [to_device(torch.from_numpy(s), self.device) for s in samples]
-        lengths = to_device(torch.tensor(frames), self.device)
-        autocast = torch.autocast(self.device.type, self.compute, enabled=self.compute != torch.float32)
-        with stage("encode", self.device), autocast:
+        waveforms = [to_device(torch.from_numpy(piece.data), self._device) for piece in pieces]
+        lengths = to_device(torch.tensor(frames), self._device)
+        autocast = torch.autocast(self._device.type, self.compute, enabled=self.compute != torch.float32)
+        with stage("encode", self._device), autocast:
             hidden = pad_sequence(self._front_end(waveforms, frames), batch_first=True)
-            numbers = torch.arange(hidden.shape[1], device=self.device)
+            numbers = torch.arange(hidden.shape[1], device=self._device)
             mask = numbers < lengths[:, None] if len(set(frames)) > 1 else None
             return stack(self._transformer(hidden, mask), self.choice)
 

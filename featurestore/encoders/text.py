@@ -10,16 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from featurestore.encoders.base import (
-    LayerChoice,
-    RowsBuilder,
-    collect,
-    default_batch_frames,
-    frozen,
-    stack,
-    to_device,
-)
-from featurestore.encoders.windows import Window, batches, windows
+from featurestore.encoders.base import Encoder
+from featurestore.encoders.device import default_batch_frames, frozen, to_device
+from featurestore.encoders.layers import LayerChoice, stack
+from featurestore.encoders.row_builder import Piece, run_windows
+from featurestore.encoders.windows import windows
 from featurestore.errors import ConfigError, EncoderError
 from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.stage_clock import padded_batch, stage
@@ -64,7 +59,7 @@ TOKENIZED_TEXTS = 1 << 16  # kept
 CPU_BATCH_TOKENS = 256  # measured: texts of 15 tokens go three times as fast as one by one
 
 
-class TextEncoder:
+class TextEncoder(Encoder):
     """A transformers text encoder (BERT, RoBERTa, ModernBERT, MPNet, DeBERTa and their kin).
 
     Rows are the hidden states of the text's own tokens, in order. A text without any token (empty, or only spaces)
@@ -82,7 +77,6 @@ class TextEncoder:
         *,
         spec: FeatureSpec,
         choice: LayerChoice,
-        window: str,
         device: torch.device,
         compute: torch.dtype,
         keep_special: bool = False,
@@ -92,13 +86,14 @@ class TextEncoder:
         self.name = spec.encoder
         self.spec = spec
         self.choice = choice
-        self.device = device
+        self.device = str(device)
+        self._device = device
         self.compute = compute
         self.keep_special = keep_special
         self.layers_available: int = model.config.num_hidden_layers
         self.default_batch_frames = default_batch_frames(device, CPU_BATCH_TOKENS)
         self._prefix, self._suffix = special_tokens(tokenizer)
-        size, self._margin = parse_window(window)
+        size, self._margin = parse_window(spec.window)
         limit = max_positions(model.config, tokenizer)
         self.overlaps = device.type == "cuda"
         self.window_frames = size
@@ -107,8 +102,9 @@ class TextEncoder:
         self._tokens = lru_cache(TOKENIZED_TEXTS)(self._tokenized)
         if size > limit or self._window_tokens <= 2 * self._margin:
             raise ConfigError(
-                f"--window {window}: expected at most {limit} tokens for {self.name}, and more than twice the context "
-                f"beside its {self._n_special} special ones. Its default is {default_window(model.config, tokenizer)}."
+                f"--window {spec.window}: expected at most {limit} tokens for {self.name}, and more than twice the "
+                f"context beside its {self._n_special} special ones. Its default is "
+                f"{default_window(model.config, tokenizer)}."
             )
         if not self._n_special:
             raise EncoderError(
@@ -130,28 +126,27 @@ class TextEncoder:
         plan = windows(len(self._tokens(str(item))), self._window_tokens, self._margin)
         return sum(w.stop - w.start + self._n_special for w in plan)
 
-    def is_empty(self, text: str) -> bool:
-        """Whether a text has no tokens, and so gets the defined row."""
-        return not self._tokens(text)
-
-    def encode(self, batch: Sequence[str], max_frames: int | None = None) -> list[np.ndarray]:
-        """Texts -> (L, T, D) float32 each, T tokens or 1 for an empty text."""
-        return self.start(batch, max_frames)()
+    def is_empty(self, item: Any) -> bool:
+        """Return whether a text has no tokens, and so gets the defined row."""
+        return not self._tokens(str(item))
 
     def start(self, batch: Sequence[str], max_frames: int | None = None) -> Callable[[], list[np.ndarray]]:
-        """As `encode`; the function given waits for the rows."""
-        builders = [RowsBuilder(self.spec.pool) for _ in batch]
-        jobs = list(self._jobs(batch))
-        costs = [len(ids) for _, ids, _ in jobs]
-        for run in batches(costs, max_frames or self.default_batch_frames):
-            part = [jobs[i] for i in run]
-            states = self._forward([ids for _, ids, _ in part])
-            for b, (index, ids, window) in enumerate(part):
-                builders[index].add(states[b, :, self._kept(window, len(ids))])
-        return collect(builders, self.device)
+        """Start on texts: T rows for T tokens, 1 for an empty text; see `Encoder.start`."""
+        pieces = list(self._pieces(batch))
+        return run_windows(
+            pieces,
+            [len(piece.data) for piece in pieces],
+            self._forward,
+            self._kept,
+            n_inputs=len(batch),
+            max_frames=max_frames or self.default_batch_frames,
+            pool=self.spec.pool,
+            device=self._device,
+        )
 
-    def _kept(self, window: Window, n_ids: int) -> slice:
-        """The rows of one forward pass that are kept."""
+    def _kept(self, piece: Piece) -> slice:
+        """Return which rows of one window, special tokens among them, are kept."""
+        window, n_ids = piece.window, len(piece.data)
         first = window.keep_start - window.start + len(self._prefix)
         last = window.keep_stop - window.start + len(self._prefix)
         if self.keep_special:
@@ -163,16 +158,18 @@ class TextEncoder:
         encoded = self.tokenizer(text, add_special_tokens=False, truncation=False, padding=False, verbose=False)
         return tuple(encoded["input_ids"])
 
-    def _jobs(self, batch: Sequence[str]) -> Iterator[tuple[int, list[int], Window]]:
-        """(text, ids of one window with its special tokens, window over the text's own tokens)."""
+    def _pieces(self, batch: Sequence[str]) -> Iterator[Piece]:
+        """Yield the windows over each text's own tokens, with their ids and the special ones around them."""
         for index, text in enumerate(batch):
             tokens = self._tokens(text)
             for window in windows(len(tokens), self._window_tokens, self._margin):
-                yield index, [*self._prefix, *tokens[window.start : window.stop], *self._suffix], window
+                ids = [*self._prefix, *tokens[window.start : window.stop], *self._suffix]
+                yield Piece(index, ids, window)
 
     @torch.inference_mode()
-    def _forward(self, ids: list[list[int]]) -> torch.Tensor:
-        """Token ids -> (B, L, T, D) float32, rows after a window's own tokens undefined."""
+    def _forward(self, pieces: Sequence[Piece]) -> torch.Tensor:
+        """Token ids of each window -> (B, L, T, D) float32, rows after a window's own tokens undefined."""
+        ids: list[list[int]] = [piece.data for piece in pieces]
         n_longest = max(map(len, ids))
         input_ids = torch.full((len(ids), n_longest), self._pad_id)
         mask = torch.zeros((len(ids), n_longest), dtype=torch.long)
@@ -180,9 +177,9 @@ class TextEncoder:
             input_ids[b, : len(row)] = torch.tensor(row)
             mask[b, : len(row)] = 1
         padded_batch([len(row) for row in ids], n_longest)
-        input_ids, mask = to_device(input_ids, self.device), to_device(mask, self.device)
-        autocast = torch.autocast(self.device.type, self.compute, enabled=self.compute != torch.float32)
-        with stage("encode", self.device), autocast:
+        input_ids, mask = to_device(input_ids, self._device), to_device(mask, self._device)
+        autocast = torch.autocast(self._device.type, self.compute, enabled=self.compute != torch.float32)
+        with stage("encode", self._device), autocast:
             output = self.model(input_ids=input_ids, attention_mask=mask, output_hidden_states=True)
             return stack({k: output.hidden_states[k] for k in self.choice.numbers}, self.choice)
 

@@ -9,18 +9,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from featurestore.encoders.base import (
-    ONE_AT_A_TIME,
-    LayerChoice,
-    RowsBuilder,
-    collect,
-    default_batch_frames,
-    frozen,
-    stack,
-    to_device,
-)
+from featurestore.encoders.base import Encoder
+from featurestore.encoders.device import ONE_AT_A_TIME, default_batch_frames, frozen, to_device
+from featurestore.encoders.layers import LayerChoice, stack
 from featurestore.encoders.logmel import mel_filters
-from featurestore.encoders.windows import Window, batches, windows
+from featurestore.encoders.row_builder import Piece, run_windows
+from featurestore.encoders.windows import windows
 from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.stage_clock import padded_batch, stage
 
@@ -33,7 +27,7 @@ FRAME_SAMPLES = 2 * HOP_SAMPLES  # between the encoder's frames
 MARGIN_FRAMES = 50  # 1 s of context at the inner ends of windows
 
 
-class WhisperEncoder:
+class WhisperEncoder(Encoder):
     """The encoder of a transformers Whisper model (any size; 80 or 128 mels by its configuration).
 
     Frame counts: ceil(n_samples / 320), at least 1. Audio of more than 1,500 frames (30 s) is encoded in full windows
@@ -54,7 +48,6 @@ class WhisperEncoder:
         *,
         spec: FeatureSpec,
         choice: LayerChoice,
-        window: str,
         device: torch.device,
         compute: torch.dtype,
     ) -> None:
@@ -62,11 +55,12 @@ class WhisperEncoder:
         self.name = spec.encoder
         self.spec = spec
         self.choice = choice
-        self.device = device
+        self.device = str(device)
+        self._device = device
         self.compute = compute
         self.layers_available: int = model.config.encoder_layers
         self.default_batch_frames = default_batch_frames(device, ONE_AT_A_TIME)
-        self._short = window == "short"
+        self._short = spec.window == "short"
         self.overlaps = device.type == "cuda"
         self.window_frames: int = model.config.max_source_positions
         self._filters = torch.from_numpy(mel_filters(model.config.num_mel_bins)).to(device)
@@ -82,53 +76,51 @@ class WhisperEncoder:
             return n_frames
         return self.window_frames * len(windows(n_frames, self.window_frames, MARGIN_FRAMES))
 
-    def encode(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> list[np.ndarray]:
-        """Waveforms (n_samples,) float32 at 16 kHz -> (L, T, D) float32 each."""
-        return self.start(batch, max_frames)()
-
     def start(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> Callable[[], list[np.ndarray]]:
-        """As `encode`; the function given waits for the rows."""
-        builders = [RowsBuilder(self.spec.pool) for _ in batch]
-        jobs = list(self._jobs(batch))
-        costs = [w.stop - w.start if self._short else self.window_frames for _, _, w in jobs]
-        for run in batches(costs, max_frames or self.default_batch_frames):
-            part = [jobs[i] for i in run]
-            states = self._forward([samples for _, samples, _ in part], [w.stop - w.start for _, _, w in part])
-            for b, (index, _, window) in enumerate(part):
-                kept = slice(window.keep_start - window.start, window.keep_stop - window.start)
-                builders[index].add(states[b, :, kept])
-        return collect(builders, self.device)
+        """Start on waveforms (n_samples,) float32 at 16 kHz; see `Encoder.start`."""
+        pieces = list(self._pieces(batch))
+        return run_windows(
+            pieces,
+            [piece.n_frames if self._short else self.window_frames for piece in pieces],
+            self._forward,
+            lambda piece: piece.kept,
+            n_inputs=len(batch),
+            max_frames=max_frames or self.default_batch_frames,
+            pool=self.spec.pool,
+            device=self._device,
+        )
 
-    def _jobs(self, batch: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray, Window]]:
-        """(utterance, samples of one window, window): what one row of a padded batch is made of."""
+    def _pieces(self, batch: Sequence[np.ndarray]) -> Iterator[Piece]:
+        """Yield the windows of each waveform with their samples."""
         for index, waveform in enumerate(batch):
             for window in windows(self.n_frames(len(waveform)), self.window_frames, MARGIN_FRAMES):
                 samples = waveform[window.start * FRAME_SAMPLES : window.stop * FRAME_SAMPLES]
-                yield index, np.asarray(samples, np.float32), window
+                yield Piece(index, np.asarray(samples, np.float32), window)
 
     @torch.inference_mode()
-    def _forward(self, samples: list[np.ndarray], n_frames: list[int]) -> torch.Tensor:
+    def _forward(self, pieces: Sequence[Piece]) -> torch.Tensor:
         """Samples of each window -> (B, L, T, D) float32, rows after a window's own frames undefined."""
+        n_frames = [piece.n_frames for piece in pieces]
         n_longest = max(n_frames) if self._short else self.window_frames
         # stft with center=True mirrors at the window's end: what Whisper does at 30 s. A short window must instead
         # hear silence after its end, or the mirror would lie where its batch mates decide.
         full = n_longest == self.window_frames
-        padded = torch.zeros(len(samples), n_longest * FRAME_SAMPLES + (0 if full else N_FFT))
-        for b, s in enumerate(samples):
-            padded[b, : len(s)] = torch.from_numpy(s)
+        padded = torch.zeros(len(pieces), n_longest * FRAME_SAMPLES + (0 if full else N_FFT))
+        for row, piece in zip(padded, pieces, strict=True):
+            row[: len(piece.data)] = torch.from_numpy(piece.data)
         padded_batch(n_frames, n_longest)
-        on_device, lengths = to_device(padded, self.device), to_device(torch.tensor(n_frames), self.device)
-        with stage("mel", self.device):
+        on_device, lengths = to_device(padded, self._device), to_device(torch.tensor(n_frames), self._device)
+        with stage("mel", self._device):
             mel = self._log_mel(on_device)[..., : 2 * n_longest]
         mask = None
         if self._short:
-            valid = torch.arange(2 * n_longest, device=self.device) < 2 * lengths[:, None]
+            valid = torch.arange(2 * n_longest, device=self._device) < 2 * lengths[:, None]
             # The first convolution zero-pads at an utterance's end; the second never looks past it.
             mel = mel * valid[:, None]
             if len(set(n_frames)) > 1:
                 mask = valid[:, ::2][:, None, None, :]
-        autocast = torch.autocast(self.device.type, self.compute, enabled=self.compute != torch.float32)
-        with stage("encode", self.device), autocast:
+        autocast = torch.autocast(self._device.type, self.compute, enabled=self.compute != torch.float32)
+        with stage("encode", self._device), autocast:
             return stack(self._transformer(mel, mask), self.choice)
 
     def _log_mel(self, padded: torch.Tensor) -> torch.Tensor:

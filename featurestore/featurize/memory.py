@@ -107,7 +107,7 @@ def plan_memory(encoder: Encoder, max_memory_gib: float, sizes: Sequence[int]) -
 
 def window_frames(encoder: Encoder) -> int:
     """Padded frames of the longest piece that goes through the encoder at once."""
-    return int(getattr(encoder, "window_frames", encoder.default_batch_frames))
+    return encoder.window_frames
 
 
 def input_bytes(encoder: Encoder, n_samples: int) -> float:
@@ -125,13 +125,13 @@ def _silence(encoder: Encoder, frames: int) -> Any:
 
 
 def _on_cuda(encoder: Encoder) -> bool:
-    return getattr(getattr(encoder, "device", None), "type", "cpu") == "cuda"
+    return encoder.device.startswith("cuda")
 
 
 class CudaMeter:
     """torch's allocated memory on the encoder's device, bytes."""
 
-    def __init__(self, encoder: Any) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         self._device = encoder.device
 
     def now(self) -> int:

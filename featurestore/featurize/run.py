@@ -98,7 +98,7 @@ def featurize(
     started = time.monotonic()
     report = FeaturizeReport()
     opened = store.writer(name, encoder.spec, provenance=provenance(weights), format=format, compress=compress)
-    if max_memory_gib is None and str(getattr(encoder, "device", "")) == "cpu":
+    if max_memory_gib is None and encoder.device == "cpu":
         keep_freed_memory()
     with StopSignals() as stop, opened as writer:
         items, report.failed = items_of(manifest, encoder, shard, workers or 2, transcripts)

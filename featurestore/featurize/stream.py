@@ -94,7 +94,7 @@ def iter_encode(
                 if isinstance(data, Exception):
                     yield Encoded(item.key, None, error=str(data))
             rows, max_frames = _start(encoder, [data for _, data in good], max_frames)
-            if getattr(encoder, "overlaps", False):
+            if encoder.overlaps:
                 before, (good, rows) = (good, rows), before
             yield from _results(encoder, good, rows)
         yield from _results(encoder, *before)
@@ -102,7 +102,7 @@ def iter_encode(
 
 def decoding_threads(encoder: Encoder) -> int:
     """2; for a GPU, which encodes thousands of seconds in one, a thread for each core that we may use, at most 16."""
-    if getattr(getattr(encoder, "device", None), "type", "cpu") != "cuda":
+    if not encoder.device.startswith("cuda"):
         return 2
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
     return max(2, min(16, cores))
@@ -187,8 +187,8 @@ def _joined(parts: Sequence[Rows]) -> list[Any]:
 
 
 def _launched(encoder: Encoder, inputs: list[Any], max_frames: int) -> Rows:
-    if getattr(encoder, "overlaps", False):
-        return encoder.start(inputs, max_frames)  # type: ignore[attr-defined]
+    if encoder.overlaps:
+        return encoder.start(inputs, max_frames)
     rows = list(encoder.encode(inputs, max_frames))
     return lambda: list(rows)
 
@@ -217,8 +217,7 @@ def _result(encoder: Encoder, item: Item, data: Any, result: np.ndarray | str) -
     if isinstance(result, str):
         return Encoded(item.key, None, error=f"{item.key}: {result}")
     if encoder.kind == "text":
-        is_empty = getattr(encoder, "is_empty", None)
-        return Encoded(item.key, result, empty=bool(is_empty and is_empty(data)))
+        return Encoded(item.key, result, empty=encoder.is_empty(data))
     return Encoded(item.key, result, duration_s=len(data) / SAMPLE_RATE_HZ)
 
 

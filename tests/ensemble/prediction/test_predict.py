@@ -19,7 +19,7 @@ from ensemble.prediction.predict import encoder_of, layers_option, predict
 from ensemble.prediction.predictions import Predictions, predictions_table
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
-from featurestore.encoders.base import LayerChoice
+from featurestore.encoders.layers import LayerChoice
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch
 from featurestore.featurize.run import featurize
 from featurestore.store.feature_store import FeatureStore

@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featurestore.encoders import ENCODERS, load_encoder
-from featurestore.encoders.base import LayerChoice
 from featurestore.encoders.frontend import RowFrontEnd
+from featurestore.encoders.layers import LayerChoice
 from featurestore.encoders.logmel import mel_filters
 from featurestore.encoders.speech import SpeechEncoder, parse_window
 from featurestore.encoders.text import MODEL_TYPES as TEXT_TYPES

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from featurestore.corpus.manifest import Manifest
-from featurestore.encoders import load_encoder
+from featurestore.encoders import Encoder, load_encoder
 from featurestore.errors import ManifestError, SpecMismatch, StoreError
 from featurestore.featurize.run import Encoded, Interrupted, Item, featurize, items_of, iter_encode, plan
 from featurestore.featurize.sharding import Shard
@@ -44,10 +44,11 @@ def store(tmp_path: Path) -> FeatureStore:
     return FeatureStore.create(tmp_path / "store")
 
 
-class Recorder:
+class Recorder(Encoder):
     """A 20-line encoder: one row per input, holding its length; remembers the batches and can fail on demand."""
 
     kind, layers_available, default_batch_frames, name = "audio", 0, 100, "recorder"
+    device, window_frames = "cpu", 100
 
     def __init__(self, on_encode: Callable[[Sequence[np.ndarray], int], None] = lambda batch, max_frames: None) -> None:
         self.spec = load_encoder("logmel").spec
@@ -60,10 +61,10 @@ class Recorder:
     def cost(self, item: int | str) -> int:
         return self.n_frames(int(item))
 
-    def encode(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> list[np.ndarray]:
+    def start(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> Callable[[], list[np.ndarray]]:
         self.on_encode(batch, max_frames or self.default_batch_frames)
         self.batches.append([len(x) for x in batch])
-        return [np.full((1, 1, 80), len(x) / 1e5, np.float32) for x in batch]
+        return lambda: [np.full((1, 1, 80), len(x) / 1e5, np.float32) for x in batch]
 
 
 def rows_of(store: FeatureStore, name: str) -> dict[str, np.ndarray]:
@@ -156,7 +157,7 @@ def test_workers_limits_and_overlap_change_no_byte_of_the_store(
     featurize(corpus, loaded, store, "plain", workers=1)
     featurize(corpus, loaded, store, "again", workers=3)
     featurize(corpus, loaded, store, "limited", max_memory_gib=1e3)
-    loaded.overlaps = True  # type: ignore[attr-defined]  # the order of work that a GPU has
+    loaded.overlaps = True  # the order of work that a GPU has
     featurize(corpus, loaded, store, "overlapping")
     assert len(segments(store, "plain")) > 6
     for other in ("again", "limited", "overlapping"):
@@ -225,7 +226,7 @@ def test_a_batch_is_sent_before_the_rows_of_the_one_before_are_there(corpus: Man
         def start(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> Callable[[], list[np.ndarray]]:
             n = len(self.batches)
             events.append(f"start {n}")
-            rows = self.encode(batch, max_frames)
+            rows = super().start(batch, max_frames)()
 
             def wait() -> list[np.ndarray]:
                 events.append(f"wait {n}")
@@ -255,9 +256,9 @@ def test_an_error_of_the_encoder_itself_is_not_swallowed(corpus: Manifest, store
 @pytest.mark.parametrize("value", [np.nan, 1e6])
 def test_rows_that_do_not_fit_the_store_fail_alone(corpus: Manifest, store: FeatureStore, value: float) -> None:
     class Overflowing(Recorder):
-        def encode(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> list[np.ndarray]:
-            rows = super().encode(batch, max_frames)
-            return [np.full_like(r, value) if len(x) == 300 else r for x, r in zip(batch, rows, strict=True)]
+        def start(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> Callable[[], list[np.ndarray]]:
+            rows = super().start(batch, max_frames)()
+            return lambda: [np.full_like(r, value) if len(x) == 300 else r for x, r in zip(batch, rows, strict=True)]
 
     report = featurize(corpus, Overflowing(), store, "mel")
     assert report.done == 5
@@ -283,8 +284,8 @@ def test_an_empty_text_has_a_row_and_is_counted(corpus: Manifest, store: Feature
         def cost(self, item: int | str) -> int:
             return len(str(item).split()) + 2
 
-        def is_empty(self, text: str) -> bool:
-            return not text.split()
+        def is_empty(self, item: Any) -> bool:
+            return not str(item).split()
 
     report = featurize(corpus, Words(), store, "words")
     assert (report.done, report.empty_texts, report.audio_s) == (6, 2, 0.0)
@@ -356,7 +357,7 @@ def test_a_killed_run_loses_no_committed_segment_and_the_next_one_finishes(
     corpus.write(tmp_path / "corpus.csv")
     code = f"""
 import os, signal
-from featurestore.encoders import load_encoder
+from featurestore.encoders import Encoder, load_encoder
 from featurestore.featurize.run import featurize
 from featurestore.corpus.manifest import Manifest
 from featurestore.store.feature_store import FeatureStore, FeatureWriter
