@@ -1,4 +1,4 @@
-"""Compiled loops over packed rows: decode, widen, pad, pool. Rows are as they are stored, results mostly float32.
+"""Compiled loops over packed rows: decode, pad, pool. Rows are as they are stored, results mostly float32.
 
 Stored rows are float16, float32, uint16 (the bits of bfloat16) or int8 with a float32 scale per row.
 
@@ -18,7 +18,6 @@ from numba import types
 from numba.extending import intrinsic
 
 from featurestore.errors import StoreError
-from featurestore.rows.packed import Packed
 
 
 def _has_half_conversion() -> bool:
@@ -171,38 +170,6 @@ def _pad(values, offsets, out):  # type: ignore[no-untyped-def]
                 out[b, t, d] = np.float32(0.0)
 
 
-@numba.njit(nogil=True)
-def _mean(values, offsets, out):  # type: ignore[no-untyped-def]
-    total = np.empty(values.shape[1], dtype=np.float64)
-    for b in range(out.shape[0]):
-        total[:] = 0.0
-        for t in range(offsets[b], offsets[b + 1]):
-            for d in range(total.size):
-                total[d] += _value(values[t, d])
-        n_rows = max(offsets[b + 1] - offsets[b], 1)
-        for d in range(total.size):
-            out[b, d] = np.float32(total[d] / n_rows)
-
-
-@numba.njit(nogil=True)
-def _std(values, offsets, mean, out):  # type: ignore[no-untyped-def]
-    total = np.empty(values.shape[1], dtype=np.float64)
-    for b in range(out.shape[0]):
-        total[:] = 0.0
-        for t in range(offsets[b], offsets[b + 1]):
-            for d in range(total.size):
-                difference = np.float64(_value(values[t, d])) - mean[b, d]
-                total[d] += difference * difference
-        n_rows = max(offsets[b + 1] - offsets[b], 1)
-        for d in range(total.size):
-            out[b, d] = np.float32(np.sqrt(total[d] / n_rows))
-
-
-def widen(values: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """Rows (T, D) as float32, into `out` (T, D) where given; exact."""
-    return pool_rows(values, 1, out)
-
-
 def decode_rows(rows: np.ndarray, scales: np.ndarray | None, out: np.ndarray) -> np.ndarray:
     """Stored rows (T, D) as floats into `out` (T, D), C-contiguous float32 or float16; returns it.
 
@@ -265,19 +232,6 @@ def n_pooled(n_rows: Any, stride: int) -> Any:
     return (n_rows + stride - 1) // stride
 
 
-def pool_frames(values: np.ndarray, offsets: np.ndarray, stride: int) -> Packed:
-    """Means over each `stride` rows within every utterance: (sum T, D) -> (sum ceil(T / stride), D) float32."""
-    _check_stride(stride)
-    offsets = _checked(values, offsets)
-    pooled = np.zeros(len(offsets), dtype=np.int64)
-    np.cumsum(n_pooled(np.diff(offsets), stride), out=pooled[1:])
-    out = np.empty((int(pooled[-1]), values.shape[1]), dtype=np.float32)
-    bits = _bits(values)
-    for b in range(len(offsets) - 1):
-        _pool_rows(bits[offsets[b] : offsets[b + 1]], None, stride, out[pooled[b] : pooled[b + 1]])
-    return Packed(out, pooled)
-
-
 def pad(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Packed (sum T, D) as (B, max T, D) float32, zeros after each utterance's end."""
     offsets = _checked(values, offsets)
@@ -285,22 +239,6 @@ def pad(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     out = np.empty((len(offsets) - 1, longest, values.shape[1]), dtype=np.float32)
     _pad(_bits(values), offsets, out)
     return out
-
-
-def mean(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Mean over each utterance's rows: packed (sum T, D) -> (B, D) float32; zeros for an utterance of no rows."""
-    offsets = _checked(values, offsets)
-    out = np.empty((len(offsets) - 1, values.shape[1]), dtype=np.float32)
-    _mean(_bits(values), offsets, out)
-    return out
-
-
-def mean_std(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Mean and standard deviation (over T, not T - 1), side by side: packed (sum T, D) -> (B, 2 D) float32."""
-    averages = mean(values, offsets)
-    spread = np.empty_like(averages)
-    _std(_bits(values), _checked(values, offsets), averages, spread)
-    return np.concatenate([averages, spread], axis=1)
 
 
 def _bits(rows: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ class Packed:
 
     def pad(self) -> tuple[np.ndarray, np.ndarray]:
         """(B, max T, D) float32, or (L, B, max T, D), with zeros after each utterance's end; and lengths (B,)."""
-        from featurestore.rows.kernels import pad
+        from featurestore.rows.kernels import pad  # numba loads where it is first needed
 
         if self.values.ndim == 2:
             return pad(self.values, self.offsets), self.lengths

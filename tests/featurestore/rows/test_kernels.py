@@ -26,19 +26,6 @@ def naive_pad(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return out
 
 
-def naive_mean(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    rows = [values[start:stop].astype(np.float64) for start, stop in itertools.pairwise(offsets)]
-    means = [part.mean(axis=0) if len(part) else np.zeros(values.shape[1]) for part in rows]
-    return np.array(means, np.float32).reshape(len(rows), values.shape[1])
-
-
-def naive_mean_std(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    rows = [values[start:stop].astype(np.float64) for start, stop in itertools.pairwise(offsets)]
-    spreads = [part.std(axis=0) if len(part) else np.zeros(values.shape[1]) for part in rows]
-    spread = np.array(spreads, np.float32).reshape(len(rows), values.shape[1])
-    return np.concatenate([naive_mean(values, offsets), spread], axis=1)
-
-
 def naive_pool_frames(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     groups = [
         values[t : min(t + 3, stop)].astype(np.float32).mean(axis=0, dtype=np.float64)
@@ -49,16 +36,14 @@ def naive_pool_frames(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def pool_frames_by_3(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    packed = kernels.pool_frames(values, offsets, 3)
-    assert packed.lengths.tolist() == [-(-length // 3) for length in np.diff(offsets)]
-    return packed.values
+    pooled = [kernels.pool_rows(values[start:stop], 3) for start, stop in itertools.pairwise(offsets)]
+    assert [len(rows) for rows in pooled] == [kernels.n_pooled(length, 3) for length in np.diff(offsets)]
+    return np.concatenate([*pooled, np.empty((0, values.shape[1]), np.float32)])
 
 
 TWINS: dict[str, tuple[Callable[..., np.ndarray], Callable[..., np.ndarray], float]] = {
-    "widen": (lambda values, offsets: kernels.widen(values), naive_widen, 0.0),
+    "widen": (lambda values, offsets: kernels.pool_rows(values, 1), naive_widen, 0.0),
     "pad": (kernels.pad, naive_pad, 0.0),
-    "mean": (kernels.mean, naive_mean, 1e-6),
-    "mean_std": (kernels.mean_std, naive_mean_std, 1e-6),
     "pool_frames": (pool_frames_by_3, naive_pool_frames, 1e-5),
 }
 
@@ -107,29 +92,26 @@ def test_every_float16_widens_exactly(instructions: Callable[..., object]) -> No
 def test_nan_stays_nan() -> None:
     """A pooled NaN must not turn into a number on its way to the network."""
     values = np.array([[1, np.nan], [2, 3]], np.float16)
-    offsets = np.array([0, 2])
-    assert np.isnan(kernels.mean(values, offsets)[0]).tolist() == [False, True]
-    assert np.isnan(kernels.pool_frames(values, offsets, 2).values[0]).tolist() == [False, True]
+    assert np.isnan(kernels.pool_rows(values, 2)[0]).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("offsets", [[0, 5], [-1, 3], [0, 2, 1], [], [[0, 3]]])
-@pytest.mark.parametrize("kernel", [kernels.pad, kernels.mean, kernels.mean_std, pool_frames_by_3])
-def test_offsets_outside_the_rows_are_refused(kernel: Callable[..., object], offsets: list) -> None:
+def test_offsets_outside_the_rows_are_refused(offsets: list) -> None:
     with pytest.raises(StoreError, match="Offsets"):
-        kernel(np.zeros((3, 2), np.float16), np.array(offsets))
+        kernels.pad(np.zeros((3, 2), np.float16), np.array(offsets))
 
 
 def test_wrong_dtypes_strides_and_buffers_are_refused() -> None:
     rows = np.zeros((3, 2), np.float16)
     with pytest.raises(StoreError, match="float64"):
-        kernels.mean(rows.astype(np.float64), np.array([0, 3]))
+        kernels.pad(rows.astype(np.float64), np.array([0, 3]))
     with pytest.raises(StoreError, match="stride is 0"):
-        kernels.pool_frames(rows, np.array([0, 3]), 0)
+        kernels.pool_rows(rows, 0)
     with pytest.raises(StoreError, match=r"float32 \(2, 2\) is needed"):
         kernels.pool_rows(rows, 2, np.empty((3, 2), np.float32))
 
 
 def test_rows_in_another_order_of_memory() -> None:
     rows = np.asfortranarray(np.arange(12, dtype=np.float16).reshape(4, 3))
-    assert kernels.widen(rows).tolist() == rows.tolist()
-    assert kernels.widen(rows[::2]).tolist() == rows[::2].tolist()
+    assert kernels.pool_rows(rows, 1).tolist() == rows.tolist()
+    assert kernels.pool_rows(rows[::2], 1).tolist() == rows[::2].tolist()
