@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurestore.corpus.manifest import Manifest
-from featurestore.corpus.ratings import Ratings, augmented_targets, plurality, soft_targets
+from featurestore.corpus.ratings import Ratings
+from featurestore.corpus.votes import augmented_targets, plurality, soft_targets
 from featurestore.errors import ManifestError
 
 

@@ -17,14 +17,14 @@ from ensemble.evaluation.align import some
 from ensemble.evaluation.emotion_names import LETTERS, class_named
 from ensemble.evaluation.system import System
 from featurestore.audio import without_audio_suffix
-from featurestore.corpus import checks
+from featurestore.corpus import arrow, checks
 from featurestore.corpus.label_scheme import ATTRIBUTE_RANGE, LabelScheme
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.tables import read_table_file
 from featurestore.errors import AlignmentError, PredictionsError
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
-ID_COLUMNS = ("utterance_id", "file", *checks.SYNONYMS["utterance_id"])
+ID_COLUMNS = ("utterance_id", "file", *arrow.SYNONYMS["utterance_id"])
 LABEL_COLUMNS = ("label", "EmoClass", "predicted", "pred", "emotion", "emo", "class", "predicted_label", "prediction")
 PACKED_COLUMN = "Prediction"
 # The order of MEDUSA's eleven numbers, which the file itself does not tell.
@@ -50,12 +50,12 @@ def read_predictions(path: Path, manifest: Manifest) -> System:
     columns = {name.casefold(): name for name in reversed(table.column_names)}
     id_column = next((columns[name.casefold()] for name in ID_COLUMNS if name.casefold() in columns), None)
     if id_column is None:
-        raise PredictionsError(f"{path} {checks.missing_column('utterance_id', table.column_names)}.")
-    ids = checks.as_strings(table.column(id_column))
+        raise PredictionsError(f"{path} {arrow.missing_column('utterance_id', table.column_names)}.")
+    ids = arrow.as_strings(table.column(id_column))
     wrong = checks.id_problems(ids)
     if wrong:
         named = [problem.replace("utterance_id", id_column) for problem in wrong]
-        raise PredictionsError(checks.sentence(str(path), named))
+        raise PredictionsError(arrow.sentence(str(path), named))
     keys, notes = _matched(path, ids.to_pylist(), manifest)
     read = _Columns(path, table, scheme, {id_column})
     packed = table.column_names.count(PACKED_COLUMN) and read.packed()
@@ -126,17 +126,17 @@ class _Columns:
         column = self._used_label()
         if column is None:
             return None
-        texts = checks.as_strings(self.table.column(column)).to_pylist()
+        texts = arrow.as_strings(self.table.column(column)).to_pylist()
         index = {name: c for c, name in enumerate(self.scheme.classes)}
         meant = {text: None if text is None else class_named(text, self.scheme) for text in dict.fromkeys(texts)}
         wrong = [row for row, text in enumerate(texts) if meant[text] is None]
         if wrong:
             letters = ", ".join(letter for letter in LETTERS if class_named(letter, self.scheme))
             raise PredictionsError(
-                f"{self.path}: {checks.listing(f'{column} is no class', wrong, texts)}; expected one of "
+                f"{self.path}: {arrow.listing(f'{column} is no class', wrong, texts)}; expected one of "
                 f"{', '.join(self.scheme.classes)}"
                 + (f" or the letters {letters}" if letters else "")
-                + f". {checks.ROWS_COUNT}"
+                + f". {arrow.ROWS_COUNT}"
             )
         return np.array([index[str(meant[text])] for text in texts], np.int64)
 
@@ -145,7 +145,7 @@ class _Columns:
         columns = {column.casefold(): column for column in self.table.column_names if column not in self.used}
         found = {}
         for name in self.scheme.attributes:
-            spelled = (ATTRIBUTE_PREFIX + name, name, *checks.SYNONYMS.get(ATTRIBUTE_PREFIX + name, ()))
+            spelled = (ATTRIBUTE_PREFIX + name, name, *arrow.SYNONYMS.get(ATTRIBUTE_PREFIX + name, ()))
             column = next((columns[word.casefold()] for word in spelled if word.casefold() in columns), None)
             if column is not None:
                 found[name] = column
@@ -156,7 +156,7 @@ class _Columns:
 
     def packed(self) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]] | None:
         """Probabilities, attributes and their names from MEDUSA's `Prediction`; None where it holds labels."""
-        cells = checks.as_strings(self.table.column(PACKED_COLUMN)).to_pylist()
+        cells = arrow.as_strings(self.table.column(PACKED_COLUMN)).to_pylist()
         if not any(cell and "," in cell for cell in cells):
             return None
         self.used.add(PACKED_COLUMN)
@@ -167,8 +167,8 @@ class _Columns:
                 numbers[row] = [float(number) for number in (cell or "").strip("[] ").split(",")]
         wrong = np.flatnonzero(~np.isfinite(numbers).all(1)).tolist()
         if wrong:
-            what = checks.listing(f"{PACKED_COLUMN} is not {expected} numbers", wrong, cells)
-            raise PredictionsError(f"{self.path}: {what}. {checks.ROWS_COUNT}")
+            what = arrow.listing(f"{PACKED_COLUMN} is not {expected} numbers", wrong, cells)
+            raise PredictionsError(f"{self.path}: {what}. {arrow.ROWS_COUNT}")
         named = [class_named(name, self.scheme) for name in PACKED_CLASSES]
         lacking = [name for name in self.scheme.classes if name not in named]
         if lacking:
@@ -198,22 +198,22 @@ class _Columns:
 
     def _numbers(self, column: str) -> np.ndarray:
         values = self.table.column(column)
-        numbers, bad = checks.as_numbers(values)
+        numbers, bad = arrow.as_numbers(values)
         array = numbers.to_numpy()
         wrong = sorted(set(bad) | set(np.flatnonzero(np.isnan(array)).tolist()))
         if wrong:
-            what = checks.listing(f"{column} is not a number", wrong, values.to_pylist())
-            raise PredictionsError(f"{self.path}: {what}. {checks.ROWS_COUNT}")
+            what = arrow.listing(f"{column} is not a number", wrong, values.to_pylist())
+            raise PredictionsError(f"{self.path}: {what}. {arrow.ROWS_COUNT}")
         return array
 
     def _distributions(self, scores: np.ndarray, columns: Sequence[str]) -> np.ndarray:
         total = scores.sum(1, keepdims=True)
         wrong = np.flatnonzero((scores < 0).any(1) | (np.abs(total[:, 0] - 1) > SUM_TOLERANCE)).tolist()
         if wrong:
-            what = checks.listing(f"{', '.join(columns)} are no probabilities", wrong, np.round(scores, 4).tolist())
+            what = arrow.listing(f"{', '.join(columns)} are no probabilities", wrong, np.round(scores, 4).tolist())
             raise PredictionsError(
                 f"{self.path}: {what}; expected numbers of 0 or more that sum to 1. Call logits {LOGIT_PREFIX}<class>. "
-                f"{checks.ROWS_COUNT}"
+                f"{arrow.ROWS_COUNT}"
             )
         return (scores / total).astype(np.float32)
 

@@ -15,7 +15,7 @@ from ensemble.evaluation.emotion_names import letter_of
 from ensemble.evaluation.prediction_files import file_name, without_suffix
 from ensemble.evaluation.system import System
 from featurestore.corpora import msp_podcast
-from featurestore.corpus import checks
+from featurestore.corpus import arrow, checks
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.tables import read_table_file, write_table_file
 from featurestore.errors import SubmissionError
@@ -58,7 +58,7 @@ def write_submission(task: str, system: System, manifest: Manifest, path: Path) 
     table = submission(task, system, manifest)
     wrong = submission_problems(table, task, file_names(manifest))
     if wrong:
-        raise SubmissionError(checks.sentence(f"The submission of {system.name!r}, not written,", wrong))
+        raise SubmissionError(arrow.sentence(f"The submission of {system.name!r}, not written,", wrong))
     write_table_file(table, path)
     return table.num_rows
 
@@ -74,7 +74,7 @@ def check_submission(path: Path, expected: Sequence[str] | None = None, n_rows: 
     count = CHALLENGE_ROWS if n_rows is None and expected is None else n_rows
     wrong = submission_problems(table, task, expected, count)
     if wrong:
-        raise SubmissionError(checks.sentence(str(path), wrong))
+        raise SubmissionError(arrow.sentence(str(path), wrong))
     return task, table.num_rows
 
 
@@ -88,12 +88,12 @@ def submission_problems(
     problems = []
     if n_rows is not None and table.num_rows != n_rows:
         problems.append(f"expected {n_rows:,} rows, found {table.num_rows:,}")
-    ids = checks.as_strings(table.column(ID))
+    ids = arrow.as_strings(table.column(ID))
     problems += [problem.replace("utterance_id", ID) for problem in checks.id_problems(ids)]
     names = ids.to_pylist()
     bad = [row for row, name in enumerate(names) if name and not _is_file_name(name)]
     if bad:
-        problems.append(checks.listing(f"{ID} is not a name with {SUFFIX} and without a folder", bad, names))
+        problems.append(arrow.listing(f"{ID} is not a name with {SUFFIX} and without a folder", bad, names))
     if expected is not None:
         there, wanted = set(names), set(expected)
         missing, surplus = [name for name in expected if name not in there], [n for n in names if n not in wanted]
@@ -102,19 +102,19 @@ def submission_problems(
         if surplus:
             problems.append(f"{len(surplus):,} rows are of no utterance asked for: {some([str(n) for n in surplus])}")
     if task == "task1":
-        letters = checks.as_strings(table.column(CLASS)).to_pylist()
+        letters = arrow.as_strings(table.column(CLASS)).to_pylist()
         bad = [row for row, letter in enumerate(letters) if letter not in CLASS_LETTERS]
         if bad:
-            problems.append(checks.listing(f"{CLASS} is none of {', '.join(CLASS_LETTERS)}", bad, letters))
+            problems.append(arrow.listing(f"{CLASS} is none of {', '.join(CLASS_LETTERS)}", bad, letters))
     else:
         for column in ATTRIBUTES:
-            numbers, bad = checks.as_numbers(table.column(column))
+            numbers, bad = arrow.as_numbers(table.column(column))
             values = numbers.to_numpy()
             outside = np.isnan(values) | (values < SCALE[0]) | (values > SCALE[1])
             bad = sorted(set(bad) | set(np.flatnonzero(outside).tolist()))
             if bad:
                 what = f"{column} is no number from {SCALE[0]:g} to {SCALE[1]:g}"
-                problems.append(checks.listing(what, bad, table.column(column).to_pylist()))
+                problems.append(arrow.listing(what, bad, table.column(column).to_pylist()))
     return problems
 
 

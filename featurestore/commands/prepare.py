@@ -89,7 +89,7 @@ def prepare_csv(
 
     Example: `medusa prepare csv labels.csv -o corpus.csv --column id=FileName --column label=EmoClass`
     """
-    from featurestore.corpora import read_table
+    from featurestore.corpora.table import read_table
 
     columns = dict(split_pair("--column", text) for text in column or [])
     if "id" in columns:
@@ -120,7 +120,7 @@ def finish(
     join_folds: int | None = None,
 ) -> None:
     """Merge and drop classes, join folds, write the manifest and print what it holds."""
-    from featurestore.corpora import folds
+    from featurestore.corpus import splits
     from featurestore.corpus.relabel import relabelled
     from featurestore.corpus.summary import summary_table
 
@@ -128,7 +128,7 @@ def finish(
         pairs = dict(split_pair("--merge", text) for text in merge or [])
         manifest = relabelled(manifest, pairs, split_names(drop or ""), labelled_only)
     if join_folds is not None:
-        manifest = folds.join_folds(manifest, join_folds)
+        manifest = splits.join_folds(manifest, join_folds)
     manifest.write(output)
     console().print(summary_table(manifest))
     for note in manifest.notes:

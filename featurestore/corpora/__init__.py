@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from featurestore.corpora.ravdess import read_ravdess as read_ravdess
-    from featurestore.corpora.table import read_table as read_table
     from featurestore.corpus.manifest import Manifest
 
 
@@ -103,12 +101,3 @@ CORPORA = {
         is_file=True,
     ),
 }
-
-_HOME = {"read_ravdess": "ravdess", "read_table": "table"}
-__all__ = ["CORPORA", "Corpus", *_HOME]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.audio import AUDIO_SUFFIXES, duration_s, search
-from featurestore.corpus import checks
+from featurestore.corpus import arrow, checks
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.ratings import Ratings
@@ -46,13 +46,13 @@ def documented_table(path: Path, required: Sequence[str], optional: Sequence[str
 def refuse_other_columns(table: pa.Table, path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> None:
     """ManifestError naming the required columns that are missing, and those that are not documented."""
     names = table.column_names
-    problems = [checks.missing_column(name, names) for name in required if name not in names]
+    problems = [arrow.missing_column(name, names) for name in required if name not in names]
     unknown = [name for name in names if name not in (*required, *optional)]
     if unknown:
         known = ", ".join((*required, *optional))
         problems.append(f"unknown columns {unknown}, expected only {known}; is it another release of the corpus?")
     if problems:
-        raise ManifestError(checks.sentence(str(path), problems))
+        raise ManifestError(arrow.sentence(str(path), problems))
 
 
 def translated(
@@ -66,8 +66,8 @@ def translated(
     if strange:
         rows = np.flatnonzero(pc.is_in(column, value_set=pa.array(strange)).to_numpy(zero_copy_only=False)).tolist()
         what = f"column {name!r} has an unknown value, expected one of {list(known)}"
-        problem = checks.listing(what, rows, column.to_pylist())
-        raise ManifestError(checks.sentence(str(path), [problem]))
+        problem = arrow.listing(what, rows, column.to_pylist())
+        raise ManifestError(arrow.sentence(str(path), [problem]))
     words = pa.array([known[value] for value in values], pa.string())
     return pa.chunked_array([words.take(encoded.indices)])
 
@@ -75,11 +75,11 @@ def translated(
 def numbers(column: pa.ChunkedArray, low: float, high: float, path: Path | str, name: str) -> pa.ChunkedArray:
     """A column as float64 within [low, high], null where empty; ManifestError lists what is neither by row."""
     column = pa.chunked_array([column]) if isinstance(column, pa.Array) else column
-    values, bad = checks.as_numbers(column)
-    problems = [checks.listing(f"column {name!r} is not a number", bad, column.to_pylist())] if bad else []
+    values, bad = arrow.as_numbers(column)
+    problems = [arrow.listing(f"column {name!r} is not a number", bad, column.to_pylist())] if bad else []
     problems += checks.range_problems(values, f"column {name!r}", low, high)
     if problems:
-        raise ManifestError(checks.sentence(str(path), problems))
+        raise ManifestError(arrow.sentence(str(path), problems))
     return values
 
 
@@ -99,7 +99,7 @@ def missing_audio(paths: Iterable[str | None], root: Path) -> list[str]:
     rows = [i for i, path in enumerate(paths) if path is not None and not os.path.isfile(os.path.join(root, path))]
     if not rows:
         return []
-    return [checks.listing(f"audio file not found (relative paths start at {os.path.abspath(root)})", rows, paths)]
+    return [arrow.listing(f"audio file not found (relative paths start at {os.path.abspath(root)})", rows, paths)]
 
 
 def named(what: str, names: Sequence[str]) -> str:
@@ -158,7 +158,7 @@ def of_columns(
     if check_audio and "path" in table.column_names:
         problems += missing_audio(table.column("path").to_pylist(), root)
     if problems:
-        raise ManifestError(checks.sentence(str(source), problems))
+        raise ManifestError(arrow.sentence(str(source), problems))
     manifest = Manifest(table, scheme, root, name, ratings)
     manifest.notes += notes
     return manifest

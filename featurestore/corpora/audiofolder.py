@@ -13,7 +13,7 @@ import pyarrow as pa
 from featurestore.audio import AUDIO_SUFFIXES, search
 from featurestore.corpora.assemble import of_columns
 from featurestore.corpora.json_lines import json_lines
-from featurestore.corpus import checks
+from featurestore.corpus import arrow
 from featurestore.corpus.checks import SPLIT_NAMES
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.corpus.tables import read_table_file
@@ -48,7 +48,7 @@ def read_audiofolder(root: Path, *, label: str = "label", check_audio: bool = Tr
     columns: dict[str, Any] = {name: whole.column(name) for name in whole.column_names}
     labels: list[str] = []
     if "label" in columns:
-        columns["label"] = checks.as_strings(columns["label"])
+        columns["label"] = arrow.as_strings(columns["label"])
         labels = sorted(set(columns["label"].to_pylist()) - {None})
     else:
         notes.append(f"no labels: the table has no column {label!r}; name another with --label")
@@ -87,7 +87,7 @@ def _of_directory(root: Path, place: Path, label: str, notes: list[str]) -> pa.T
 def _of_table(root: Path, place: Path, table: pa.Table, label: str) -> pa.Table:
     names = table.column_names
     if FILE_NAME not in names:
-        raise ManifestError(f"{place}: the metadata table {checks.missing_column(FILE_NAME, names)}.")
+        raise ManifestError(f"{place}: the metadata table {arrow.missing_column(FILE_NAME, names)}.")
     before = place.relative_to(root)
     paths = [(before / str(name)).as_posix() for name in table.column(FILE_NAME).to_pylist()]
     columns: dict[str, Any] = {"utterance_id": paths, "path": paths}

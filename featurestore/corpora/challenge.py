@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 
 from featurestore.corpora.assemble import numbers, of_columns, refuse_other_columns, translated
 from featurestore.corpora.msp_podcast import ATTRIBUTES, GENDERS, HIGH, LETTERS, LOW, PARTITIONS, UNKNOWN
-from featurestore.corpus import checks
+from featurestore.corpus import arrow
 from featurestore.corpus.manifest import LabelScheme, Manifest
-from featurestore.corpus.ratings import plurality
 from featurestore.corpus.tables import read_table_file
+from featurestore.corpus.votes import plurality
 from featurestore.errors import ManifestError
 
 CLASSES = (*LETTERS.values(), "other")
@@ -55,7 +55,7 @@ def read_challenge(path: Path, *, audio: Path | None = None, check_audio: bool =
     wrong = np.flatnonzero((np.abs(sums - 1) > TOLERANCE) & (sums > 0)).tolist()
     if wrong:
         raise ManifestError(
-            checks.sentence(str(path), [checks.listing("the classes' shares do not sum to 1", wrong, sums.tolist())])
+            arrow.sentence(str(path), [arrow.listing("the classes' shares do not sum to 1", wrong, sums.tolist())])
         )
     names = list(class_columns)
     columns["label"] = [None if i < 0 else names[i] for i in plurality(shares)]

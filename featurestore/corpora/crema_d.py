@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from featurestore.corpora.assemble import audio_files, code, documented_table, named, numbers, of_clips, translated
 from featurestore.corpus.manifest import LabelScheme, Manifest
-from featurestore.corpus.ratings import Ratings, plurality
+from featurestore.corpus.ratings import Ratings
+from featurestore.corpus.votes import plurality
 from featurestore.errors import ManifestError
 
 EMOTIONS = {

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from featurestore.audio import SOUND_SUFFIXES, has_audio_suffix
 from featurestore.corpora.assemble import documented_table, named, of_columns, translated
-from featurestore.corpus import checks
+from featurestore.corpus import arrow, checks
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ManifestError
 
@@ -65,7 +65,7 @@ def read_meld(root: Path) -> Manifest:
         }
         repeated = checks.id_problems(pa.chunked_array([columns["utterance_id"]]))
         if repeated:
-            raise ManifestError(checks.sentence(str(path), repeated))
+            raise ManifestError(arrow.sentence(str(path), repeated))
         parts.append(pa.table(columns).take(pa.array(kept, pa.int64())))
     whole = pa.concat_tables(parts, promote_options="default")
     if not whole.num_rows:

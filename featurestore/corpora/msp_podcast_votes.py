@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.corpora.assemble import numbers, refuse_other_columns
-from featurestore.corpus import checks
+from featurestore.corpus import arrow
 from featurestore.corpus.ratings import Ratings
 from featurestore.corpus.tables import read_table_file
 from featurestore.errors import ManifestError
@@ -82,7 +82,7 @@ def _of_detail(column: pa.ChunkedArray, path: Path) -> dict[str, pa.ChunkedArray
     unread = np.flatnonzero(pc.is_null(parts).to_numpy(zero_copy_only=False))
     if len(unread):
         what = "column 'EmoDetail' is not like 'WORKER00000001; Happy; Happy,Excited; A:5; V:6; D:4;'"
-        raise ManifestError(checks.sentence(str(path), [checks.listing(what, unread.tolist(), column.to_pylist())]))
+        raise ManifestError(arrow.sentence(str(path), [arrow.listing(what, unread.tolist(), column.to_pylist())]))
     return {name: pc.struct_field(parts, name) for name in ("worker", "primary", "second", *ATTRIBUTES)}
 
 
@@ -95,7 +95,7 @@ def _primary(column: pa.ChunkedArray, path: Path, name: str) -> pa.ChunkedArray:
     if strange:
         rows = np.flatnonzero(pc.is_in(column, value_set=pa.array(strange)).to_numpy(zero_copy_only=False)).tolist()
         what = f"column {name!r} has an unknown primary emotion, expected one of {list(CLASS_OF_WORD)} or Other-..."
-        raise ManifestError(checks.sentence(str(path), [checks.listing(what, rows, column.to_pylist())]))
+        raise ManifestError(arrow.sentence(str(path), [arrow.listing(what, rows, column.to_pylist())]))
     return pa.chunked_array([pa.array(classes, pa.string()).take(encoded.indices)])
 
 

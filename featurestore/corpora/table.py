@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.corpus import checks
+from featurestore.corpus import arrow, checks
 from featurestore.corpus.checks import SPLIT_NAMES
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.corpus.manifest import Manifest
@@ -47,7 +47,7 @@ def read_table(
     if check_audio and "path" in table.column_names:
         problems += _missing_audio(table.column("path").to_pylist(), root)
     if problems:
-        raise ManifestError(checks.sentence(str(path), problems))
+        raise ManifestError(arrow.sentence(str(path), problems))
     manifest = Manifest(table, scheme, root, path.stem)
     manifest.notes += notes
     return manifest
@@ -60,14 +60,14 @@ def _renamed(path: Path, table: pa.Table, columns: dict[str, str]) -> tuple[pa.T
     for target, source in columns.items():
         known = (*checks.STRING_COLUMNS, "duration_s")
         if target not in known and not target.startswith(("vote_", "attr_")):
-            near = checks.near_names(target, known)
+            near = arrow.near_names(target, known)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             expected = ", ".join((*known, "vote_<class>", "attr_<attribute>"))
             problems.append(f"{target!r} is no column of a manifest, expected one of {expected}{hint}")
         if source not in names:
-            problems.append(checks.missing_column(source, names) + f", asked for as {target!r}")
+            problems.append(arrow.missing_column(source, names) + f", asked for as {target!r}")
     if problems:
-        raise ManifestError(checks.sentence(str(path), problems))
+        raise ManifestError(arrow.sentence(str(path), problems))
     used = set(columns.values())
     out: dict[str, pa.ChunkedArray] = {}
     for name in names:
@@ -86,25 +86,25 @@ def _refuse_missing(path: Path, table: pa.Table, require_label: bool) -> None:
     names = table.column_names
     problems = []
     if "utterance_id" not in names:
-        problems.append(checks.missing_column("utterance_id", names))
+        problems.append(arrow.missing_column("utterance_id", names))
     if "path" not in names and "text" not in names:
-        problems.append(checks.missing_column("path", names) + ", and no 'text' column either")
+        problems.append(arrow.missing_column("path", names) + ", and no 'text' column either")
     votes = any(name.startswith(("vote_", "attr_")) for name in names)
     if require_label and "label" not in names and not votes:
         problems.append(
-            checks.missing_column("label", names) + ", and no vote_<class> or attr_<attribute> column either"
+            arrow.missing_column("label", names) + ", and no vote_<class> or attr_<attribute> column either"
         )
     if problems:
         remedy = (
             "; say which column it is, or that there are no labels" if require_label else "; say which column it is"
         )
         problems[-1] += remedy
-        raise ManifestError(checks.sentence(str(path), problems))
+        raise ManifestError(arrow.sentence(str(path), problems))
 
 
 def _uniform_splits(table: pa.Table) -> pa.Table:
     """Known split names in their one spelling; unknown ones are left for the checks to name."""
-    column = checks.as_strings(table.column("split"))
+    column = arrow.as_strings(table.column("split"))
     spelling = {
         value: SPLIT_NAMES.get(value.strip().lower(), value)
         for value in pc.unique(column).to_pylist()
@@ -126,4 +126,4 @@ def _missing_audio(paths: list[str | None], root: Path) -> list[str]:
     rows = [i for i, path in enumerate(paths) if path is not None and not os.path.isfile(os.path.join(root, path))]
     if not rows:
         return []
-    return [checks.listing(f"audio file not found (relative paths start at {os.path.abspath(root)})", rows, paths)]
+    return [arrow.listing(f"audio file not found (relative paths start at {os.path.abspath(root)})", rows, paths)]

@@ -26,8 +26,8 @@ from featurestore.corpus.overlap import (
     in_order,
 )
 from featurestore.corpus.protocol import SHARED, ProtocolReport, check_division
-from featurestore.corpus.ratings import consensus
 from featurestore.corpus.speakers import SpeakerReport, speaker_report
+from featurestore.corpus.votes import consensus
 from featurestore.errors import ConfigError
 
 KINDS = ("utterance", "speaker", "audio", "text")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.corpus.checks import as_strings
+from featurestore.corpus.arrow import as_strings
 from featurestore.errors import ManifestError
 
 ATTRIBUTE_RANGE = (1.0, 7.0)  # MSP-Podcast's seven-point scales, assumed where a table says nothing

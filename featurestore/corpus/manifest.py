@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.corpus import checks
+from featurestore.corpus import arrow, checks
 from featurestore.corpus.checks import SPLITS
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.corpus.ratings import Ratings
@@ -53,7 +53,7 @@ class Manifest:
         self._table, problems = checks.typed(table)
         problems += checks.table_problems(self._table, self.scheme)
         if problems:
-            raise ManifestError(checks.sentence(f"Manifest {name}", problems))
+            raise ManifestError(arrow.sentence(f"Manifest {name}", problems))
 
     @classmethod
     def read(cls, path: Path | str) -> "Manifest":
@@ -178,7 +178,7 @@ class Manifest:
     def column(self, name: str) -> np.ndarray:
         """(N,) one column: numbers as float64 with NaN where missing, everything else as objects with None."""
         if not self.has(name):
-            raise ManifestError(f"Manifest {self.name} {checks.missing_column(name, self.columns)}.")
+            raise ManifestError(f"Manifest {self.name} {arrow.missing_column(name, self.columns)}.")
         column = self._table.column(name)
         if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
             return pc.cast(column, pa.float64(), safe=False).to_numpy()
@@ -246,7 +246,7 @@ class Manifest:
         try:
             return self._row_of[key]
         except KeyError:
-            near = checks.near_names(key, self.keys)
+            near = arrow.near_names(key, self.keys)
             hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise ManifestError(f"Manifest {self.name} has no utterance {key!r}.{hint}") from None
 

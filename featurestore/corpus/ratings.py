@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from featurestore.corpus import checks
+from featurestore.corpus import arrow
 from featurestore.corpus.tables import ELSEWHERE, read_table_file
 from featurestore.errors import ManifestError
 from featurestore.runtime.durable import replace_file, writing
@@ -73,7 +73,7 @@ class Ratings:
         """Ratings from a table: utterance_id, annotator, label, also (lists, or text with ";"), attr_<attribute>."""
         names = table.column_names
         if "utterance_id" not in names:
-            raise ManifestError(f"{source}: {checks.missing_column('utterance_id', names)}.")
+            raise ManifestError(f"{source}: {arrow.missing_column('utterance_id', names)}.")
         known = ("utterance_id", "annotator", "label", "also")
         unknown = [name for name in names if name not in known and not name.startswith("attr_")]
         if unknown:
@@ -93,12 +93,12 @@ class Ratings:
         values = np.full((table.num_rows, len(attributes)), np.nan)
         for a, attribute in enumerate(attributes):
             column = table.column(f"attr_{attribute}")
-            numbers, bad = checks.as_numbers(column)
+            numbers, bad = arrow.as_numbers(column)
             if bad:
-                problems.append(checks.listing(f"attr_{attribute} is not a number", bad, column.to_pylist()))
+                problems.append(arrow.listing(f"attr_{attribute} is not a number", bad, column.to_pylist()))
             values[:, a] = pc.fill_null(numbers, np.nan).to_numpy()
         if problems:
-            raise ManifestError(checks.sentence(source, problems))
+            raise ManifestError(arrow.sentence(source, problems))
         ratings = cls(
             key_names, annotator_names, label_names, attributes, key_of, annotator_of, label_of[order], values[order],
             np.zeros((0, 2), np.int64),
@@ -199,11 +199,6 @@ class Ratings:
         n, total = self._sums(self.values)
         return np.divide(total, n, out=np.full_like(total, np.nan), where=n > 0)
 
-    def attribute_spreads(self) -> NDArray[np.float64]:
-        """(K, A) standard deviation between annotators (n - 1 in the divisor), NaN with fewer than two values."""
-        n, squares = self._sums((self.values - self.attribute_means()[self.key_of]) ** 2)
-        return np.sqrt(np.divide(squares, n - 1, out=np.full_like(squares, np.nan), where=n > 1))
-
     def dropped(self, *, seed: int, epoch: int, share: float = 0.2) -> "Ratings":
         """Without a random subset of each utterance's annotators: label augmentation (SAIL; Feng et al. 2025).
 
@@ -267,46 +262,6 @@ class Ratings:
         return replace(self, labels=labels, label_of=label_of, also=_distinct(also, label_of))
 
 
-@dataclass(frozen=True)
-class Consensus:
-    """What N utterances' voters agreed on: a label where they did, and why there is none where they did not."""
-
-    labels: NDArray[np.int64]  # (N,) class, -1 where there is none
-    tied: NDArray[np.bool_]  # (N,) two or more classes share the most votes, or (majority) none has over half
-    unrated: NDArray[np.bool_]  # (N,) no votes at all
-
-
-def consensus(counts: NDArray[np.floating], *, majority: bool = False) -> Consensus:
-    """The class with the most of an utterance's votes, (N, C); with `majority` it must have over half of them."""
-    top, total = counts.max(1, initial=0.0), counts.sum(1)
-    unrated = total <= 0
-    clear = ((counts == top[:, None]).sum(1) == 1) & ~unrated
-    if majority:
-        clear &= top > total / 2
-    first = counts.argmax(1) if counts.shape[1] else np.zeros(len(counts), np.int64)
-    return Consensus(np.where(clear, first, -1).astype(np.int64), ~clear & ~unrated, unrated)
-
-
-def plurality(counts: NDArray[np.floating]) -> NDArray[np.int64]:
-    """(N, C) vote counts -> (N,) class with the most votes, -1 where it is tied or nobody voted."""
-    return consensus(counts).labels
-
-
-def soft_targets(counts: NDArray[np.floating]) -> NDArray[np.float32]:
-    """(N, C) vote counts -> (N, C) float32 shares that sum to one; zeros where nobody voted."""
-    totals = counts.sum(1, keepdims=True)
-    return (counts / np.where(totals > 0, totals, 1.0)).astype(np.float32)
-
-
-def augmented_targets(
-    ratings: Ratings, classes: Sequence[str], *, seed: int, epoch: int, share: float = 0.2, also: float = 0.0
-) -> NDArray[np.float32]:
-    """(K, C) soft targets of the annotators an epoch leaves; where they voted for no class, those of all."""
-    left = soft_targets(ratings.dropped(seed=seed, epoch=epoch, share=share).counts(classes, also=also))
-    full = soft_targets(ratings.counts(classes, also=also))
-    return np.where(left.any(1, keepdims=True), left, full)
-
-
 def _arrow(values: Any) -> pa.Array:
     return values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(values, from_pandas=True)
 
@@ -315,7 +270,7 @@ def _encoded(table: pa.Table, name: str) -> tuple[tuple[str, ...], NDArray[np.in
     """The distinct names of a column in the order they come in, (R,) indices into them, and what is wrong."""
     names, codes = _names(table.column(name))
     empty = np.flatnonzero(codes < 0).tolist()
-    return names, codes, [checks.listing(f"{name} is empty", empty)] if empty else []
+    return names, codes, [arrow.listing(f"{name} is empty", empty)] if empty else []
 
 
 def _names(column: pa.ChunkedArray) -> tuple[tuple[str, ...], NDArray[np.int64]]:
@@ -327,7 +282,7 @@ def _names(column: pa.ChunkedArray) -> tuple[tuple[str, ...], NDArray[np.int64]]
 def _strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_dictionary(column.type):
         column = pc.cast(column, column.type.value_type)
-    return pc.cast(column, pa.string()) if pa.types.is_null(column.type) else checks.as_strings(column)
+    return pc.cast(column, pa.string()) if pa.types.is_null(column.type) else arrow.as_strings(column)
 
 
 def _recoded(names: Sequence[str | None], among: Sequence[str]) -> NDArray[np.int64]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from featurestore.corpus import checks
+from featurestore.corpus import arrow
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ManifestError
@@ -27,7 +27,7 @@ def relabelled(
     classes = manifest.scheme.classes
     for name in (*merge, *drop):
         if name not in classes:
-            near = checks.near_names(name, classes)
+            near = arrow.near_names(name, classes)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ManifestError(f"Manifest {manifest.name} has no class {name!r}, only {', '.join(classes)}.{hint}")
     target = {name: None if name in drop else merge.get(name, name) for name in classes}

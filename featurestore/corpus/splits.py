@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featurestore.corpus import checks
+from featurestore.corpus import arrow, checks
 from featurestore.corpus.checks import SPLIT_NAMES
 from featurestore.corpus.manifest import Manifest
-from featurestore.corpus.ratings import plurality
+from featurestore.corpus.votes import plurality
 from featurestore.errors import ManifestError
 
 Indices = NDArray[np.int64]
@@ -44,6 +44,25 @@ def assign_folds(
     folds = np.full(len(manifest), None, object)
     folds[at] = [str(fold + 1) for fold in part]
     return with_column(manifest, "fold", folds.tolist())
+
+
+def join_folds(manifest: Manifest, n_folds: int) -> Manifest:
+    """The manifest with its folds joined to `n_folds`, neighbours first: six to three are 1+2, 3+4 and 5+6.
+
+    No speaker gets into two folds who wasn't before. The former folds are kept as column `fold_was`.
+    """
+    former = manifest.column("fold").tolist()
+    if None in former:
+        raise ManifestError(f"Manifest {manifest.name}: {manifest.keys[former.index(None)]!r} has no fold; fill it.")
+    names = sorted(set(former), key=lambda name: (len(name), name))
+    if not 2 <= n_folds <= len(names):
+        raise ManifestError(f"Manifest {manifest.name} has {len(names)} folds; they can't be joined to {n_folds}.")
+    joined = {name: str(1 + i * n_folds // len(names)) for i, name in enumerate(names)}
+    table = manifest.to_arrow()
+    table = table.append_column("fold_was", table.column("fold"))
+    fold = pa.array([joined[name] for name in former], pa.string())
+    table = table.set_column(table.column_names.index("fold"), "fold", fold)
+    return manifest.with_table(table)
 
 
 def hold_out(
@@ -101,18 +120,18 @@ def given_parts(manifest: Manifest, table: pa.Table, source: str = "partitions")
     names = table.column_names
     if "utterance_id" not in names or not {"split", "fold"} & set(names):
         raise ManifestError(f"{source}: expected columns utterance_id and split or fold, found {', '.join(names)}.")
-    keys = checks.as_strings(table.column("utterance_id")).to_pylist()
+    keys = arrow.as_strings(table.column("utterance_id")).to_pylist()
     row = {key: i for i, key in enumerate(keys)}
     missing = [i for i, key in enumerate(manifest.keys) if key not in row]
     problems = checks.id_problems(table.column("utterance_id"))
     if missing:
-        problems.append(checks.listing(f"has no row for utterances of {manifest.name}", missing, manifest.keys))
+        problems.append(arrow.listing(f"has no row for utterances of {manifest.name}", missing, manifest.keys))
     if problems:
-        raise ManifestError(checks.sentence(source, problems))
+        raise ManifestError(arrow.sentence(source, problems))
     changed = manifest
     for column in ("split", "fold"):
         if column in names:
-            values = checks.as_strings(table.column(column)).to_pylist()
+            values = arrow.as_strings(table.column(column)).to_pylist()
             known = SPLIT_NAMES if column == "split" else {}
             parts = [values[row[key]] for key in manifest.keys]
             changed = with_column(changed, column, [known.get((part or "").strip().lower(), part) for part in parts])
@@ -147,7 +166,7 @@ def groups_by(manifest: Manifest, by: str) -> NDArray[np.str_]:
     values = manifest.column(by).tolist()
     empty = [i for i, value in enumerate(values) if value is None or value != value]
     if empty:
-        raise ManifestError(checks.sentence(f"Manifest {manifest.name}", [checks.listing(f"{by} is empty", empty)]))
+        raise ManifestError(arrow.sentence(f"Manifest {manifest.name}", [arrow.listing(f"{by} is empty", empty)]))
     return np.array([str(value) for value in values], dtype=str)
 
 

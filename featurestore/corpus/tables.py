@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from featurestore.corpus.checks import ROWS_COUNT
+from featurestore.corpus.arrow import ROWS_COUNT
 from featurestore.errors import ManifestError
 from featurestore.runtime.durable import replace_file, writing
 

@@ -10,7 +10,7 @@ from deepser.members.folds import plan_folds
 from ensemble.fusion.config import MetaConfig
 from ensemble.fusion.fit import fit_ensemble
 from ensemble.fusion.members import record_members
-from featurestore.corpora import read_ravdess
+from featurestore.corpora.ravdess import read_ravdess
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.featurize.run import featurize

@@ -20,7 +20,7 @@ from featurestore.asr.source import TranscriptSource
 from featurestore.asr.transcribe import transcribe
 from featurestore.asr.transcriber import load_transcriber
 from featurestore.asr.transcripts import Transcripts
-from featurestore.corpora import read_ravdess
+from featurestore.corpora.ravdess import read_ravdess
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch

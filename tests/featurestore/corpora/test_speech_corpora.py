@@ -14,7 +14,7 @@ from featurestore.corpora.iemocap import read_iemocap
 from featurestore.corpora.meld import read_meld
 from featurestore.corpora.savee import read_savee
 from featurestore.corpora.tess import read_tess
-from featurestore.corpus.ratings import consensus
+from featurestore.corpus.votes import consensus
 from featurestore.errors import ManifestError
 from tests.helpers.corpus_trees import IEMOCAP_EVALUATION, iemocap_tree, write_csv, write_files, write_wav
 

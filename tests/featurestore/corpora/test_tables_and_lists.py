@@ -9,8 +9,9 @@ import pytest
 import soundfile
 
 from featurestore.audio import duration_s
-from featurestore.corpora import CORPORA, read_ravdess, read_table
-from featurestore.corpora.ravdess import FOLDS
+from featurestore.corpora import CORPORA
+from featurestore.corpora.ravdess import FOLDS, read_ravdess
+from featurestore.corpora.table import read_table
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ManifestError
 

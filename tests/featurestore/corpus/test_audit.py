@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from featurestore.corpora import read_ravdess
+from featurestore.corpora.ravdess import read_ravdess
 from featurestore.corpus.agreement import fleiss_kappa, krippendorff_interval
 from featurestore.corpus.audio_digest import audio_contents
 from featurestore.corpus.audit import audit, part_summaries

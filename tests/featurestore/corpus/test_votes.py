@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featurestore.corpus.agreement import fleiss_kappa, krippendorff_interval, krippendorff_nominal
-from featurestore.corpus.ratings import Ratings, augmented_targets, consensus, plurality, soft_targets
+from featurestore.corpus.ratings import Ratings
+from featurestore.corpus.votes import augmented_targets, consensus, plurality, soft_targets
 from featurestore.errors import ManifestError
 
 CLASSES = ("angry", "happy", "sad")
@@ -45,7 +46,7 @@ def test_rows_are_grouped_by_utterance_and_nothing_is_lost() -> None:
     ]
 
 
-def test_votes_means_and_spreads() -> None:
+def test_votes_and_means() -> None:
     ratings = few().of_keys(["u1", "u2", "nobody"])
     np.testing.assert_array_equal(ratings.counts(CLASSES), [[0, 1, 0], [0, 0, 2], [0, 0, 0]])
     np.testing.assert_array_equal(ratings.counts(CLASSES, also=0.5), [[0, 1, 0], [0, 1, 2], [0, 0, 0]])
@@ -53,7 +54,6 @@ def test_votes_means_and_spreads() -> None:
     np.testing.assert_array_equal(merged.counts(CLASSES, also=1.0), [[0, 1, 0], [0, 2, 2], [0, 0, 0]])
     np.testing.assert_array_equal(ratings.renamed({"sad": None}).counts(CLASSES)[1], [0, 0, 0])
     np.testing.assert_array_equal(ratings.attribute_means(), [[5.0], [2.0], [np.nan]])
-    np.testing.assert_allclose(ratings.attribute_spreads(), [[2**0.5], [2**0.5], [np.nan]])
 
 
 def test_a_selection_keeps_the_utterances() -> None:
@@ -86,9 +86,8 @@ def test_numbers_agree_with_a_plain_loop(rows: list, order: list[str]) -> None:
     np.testing.assert_allclose(ratings.counts("abcd", also=0.25), votes)
     for k, key in enumerate(order):
         found = [row[4] for row in rows if row[0] == key and row[4] is not None]
-        mean, spread = ratings.attribute_means()[k, 0], ratings.attribute_spreads()[k, 0]
+        mean = ratings.attribute_means()[k, 0]
         assert mean == pytest.approx(np.mean(found)) if found else np.isnan(mean)
-        assert spread == pytest.approx(np.std(found, ddof=1), abs=1e-9) if len(found) > 1 else np.isnan(spread)
     table = ratings.to_table()
     again = Ratings.of_table(table).of_keys(order)
     assert again.to_table().to_pylist() == table.to_pylist()

@@ -1,0 +1,91 @@
+"""Columns of an Arrow table as names and numbers, and the words for what is wrong with its rows and columns."""
+
+import difflib
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+N_SHOWN = 10
+ROWS_COUNT = "(Rows are counted from 1, the header not included.)"
+
+# Names under which the field keeps these columns; difflib alone would not bring "emotion" and "label" together.
+SYNONYMS = {
+    "utterance_id": ("FileName", "file_name", "filename", "utt_id", "utterance", "id", "key", "name", "path", "wav"),
+    "path": ("wav", "file", "audio", "audio_path", "wav_path", "filepath", "file_path", "file_name", "FileName"),
+    "text": ("transcript", "transcription", "sentence", "utterance", "words"),
+    "speaker": ("SpkrID", "speaker_id", "spk", "actor", "spkr"),
+    "gender": ("Gender", "sex"),
+    "label": ("emotion", "emo", "EmoClass", "class", "category", "target", "emotion_label"),
+    "split": ("Split_Set", "set", "subset", "partition", "usage"),
+    "fold": ("session", "cv_fold"),
+    "attr_arousal": ("EmoAct", "arousal", "activation"),
+    "attr_valence": ("EmoVal", "valence"),
+    "attr_dominance": ("EmoDom", "dominance"),
+    "duration_s": ("duration", "length", "dur"),
+}
+
+
+def as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of names as strings: whole numbers lose a float's `.0`, empty becomes null."""
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    if pa.types.is_floating(column.type) and pc.all(pc.equal(column, pc.round(column))).as_py() is not False:
+        column = pc.cast(column, pa.int64())  # pandas turns an integer column with a gap into floats
+    column = pc.cast(column, pa.string())
+    return pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
+
+
+def as_numbers(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[int]]:
+    """A column as float64 with NaN and empty as null, and the rows whose value is no finite number."""
+    try:
+        numbers = pc.cast(as_strings(column) if pa.types.is_string(column.type) else column, pa.float64())
+        bad: list[int] = []
+    except pa.ArrowException:
+        values, bad = [], []
+        for i, value in enumerate(column.to_pylist()):
+            try:
+                values.append(None if value is None or value == "" else float(value))
+            except (TypeError, ValueError):
+                bad.append(i)
+                values.append(None)
+        numbers = pa.chunked_array([pa.array(values, pa.float64())])
+    numbers = pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float64()), numbers)
+    infinite = row_numbers(pc.is_inf(numbers))
+    return numbers, sorted(bad + infinite)
+
+
+def row_numbers(mask: pa.ChunkedArray) -> list[int]:
+    """Return where a mask is true, counted from 0; null is false."""
+    return np.flatnonzero(pc.fill_null(mask, False).to_numpy(zero_copy_only=False)).tolist()
+
+
+def near_names(name: str, names: Sequence[str]) -> list[str]:
+    """Up to three of `names` that a person who wrote `name` may have meant, by synonym, then by spelling."""
+    lower = {candidate.lower(): candidate for candidate in reversed(names)}
+    known = [lower[word.lower()] for word in (name, *SYNONYMS.get(name, ())) if word.lower() in lower]
+    spelled = [lower[word] for word in difflib.get_close_matches(name.lower(), list(lower), n=3, cutoff=0.6)]
+    return list(dict.fromkeys(known + spelled))[:3]
+
+
+def missing_column(name: str, names: Sequence[str]) -> str:
+    """What to say of a column that is not there: the ones that are, and the near ones."""
+    near = near_names(name, names)
+    hint = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
+    return f"has no column {name!r}, only {', '.join(map(repr, names)) or 'none'}{hint}"
+
+
+def listing(what: str, rows: Sequence[int], values: Sequence[object] | None = None) -> str:
+    """`what (14 rows): row 3 'x', row 9 'y' and 12 more`, rows counted from 1; `values` is indexed like the table."""
+    shown = [f"row {i + 1}" + ("" if values is None else f" {values[i]!r}") for i in rows[:N_SHOWN]]
+    more = f" and {len(rows) - N_SHOWN:,} more" if len(rows) > N_SHOWN else ""
+    return f"{what} ({len(rows):,} row{'s' * (len(rows) > 1)}): {', '.join(shown)}{more}"
+
+
+def sentence(source: str, problems: Sequence[str]) -> str:
+    """One message for all the problems of a table: a line when there is one, else a line each."""
+    rows = f" {ROWS_COUNT}" if any(": row " in p for p in problems) else ""
+    if len(problems) == 1:
+        return f"{source}: {problems[0]}.{rows}"
+    return f"{source} has {len(problems)} problems.{rows}\n" + "\n".join(f"  - {p}" for p in problems)

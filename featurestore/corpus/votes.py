@@ -1,0 +1,49 @@
+"""What follows from counts of votes: the consensus, and the soft targets of a training run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurestore.corpus.ratings import Ratings
+
+
+@dataclass(frozen=True)
+class Consensus:
+    """What N utterances' voters agreed on: a label where they did, and why there is none where they did not."""
+
+    labels: NDArray[np.int64]  # (N,) class, -1 where there is none
+    tied: NDArray[np.bool_]  # (N,) two or more classes share the most votes, or (majority) none has over half
+    unrated: NDArray[np.bool_]  # (N,) no votes at all
+
+
+def consensus(counts: NDArray[np.floating], *, majority: bool = False) -> Consensus:
+    """The class with the most of an utterance's votes, (N, C); with `majority` it must have over half of them."""
+    top, total = counts.max(1, initial=0.0), counts.sum(1)
+    unrated = total <= 0
+    clear = ((counts == top[:, None]).sum(1) == 1) & ~unrated
+    if majority:
+        clear &= top > total / 2
+    first = counts.argmax(1) if counts.shape[1] else np.zeros(len(counts), np.int64)
+    return Consensus(np.where(clear, first, -1).astype(np.int64), ~clear & ~unrated, unrated)
+
+
+def plurality(counts: NDArray[np.floating]) -> NDArray[np.int64]:
+    """(N, C) vote counts -> (N,) class with the most votes, -1 where it is tied or nobody voted."""
+    return consensus(counts).labels
+
+
+def soft_targets(counts: NDArray[np.floating]) -> NDArray[np.float32]:
+    """(N, C) vote counts -> (N, C) float32 shares that sum to one; zeros where nobody voted."""
+    totals = counts.sum(1, keepdims=True)
+    return (counts / np.where(totals > 0, totals, 1.0)).astype(np.float32)
+
+
+def augmented_targets(
+    ratings: Ratings, classes: Sequence[str], *, seed: int, epoch: int, share: float = 0.2, also: float = 0.0
+) -> NDArray[np.float32]:
+    """(K, C) soft targets of the annotators an epoch leaves; where they voted for no class, those of all."""
+    left = soft_targets(ratings.dropped(seed=seed, epoch=epoch, share=share).counts(classes, also=also))
+    full = soft_targets(ratings.counts(classes, also=also))
+    return np.where(left.any(1, keepdims=True), left, full)
