@@ -42,7 +42,7 @@ def test_every_way_is_timed_on_the_same_files_and_compared(tmp_path: Path, encod
         assert record["stages_s"]["encode"] > 0 < record["stages_s"]["write"]
         assert (record["stages_s"]["mel"] > 0) == (encoder == "whisper-base")
         assert 0 < own["mfu"] < 1
-        assert record["flop_padded"] >= record["flop"] > 0
+        assert round(record["flop_padded"]) >= round(record["flop"]) > 0  # sums in two orders
         assert record["idle"] < 1
         if encoder == "hubert-base":
             assert rows["arrival"]["worst_row"] > 1e-2  # group norm hears the padding of its batch mates

@@ -339,7 +339,7 @@ def test_a_file_that_is_cut_while_threads_read_ahead(directory: Path, storage: t
     else:
         assert done.returncode == -signal.SIGBUS
         assert "Fatal Python error: Bus error" in done.stderr
-        assert "featureset.py" in done.stderr
+        assert "feature_set.py" in done.stderr
 
 
 @pytest.mark.parametrize("storage", STORAGES[:2], ids="-".join)
