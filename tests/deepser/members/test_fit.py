@@ -20,6 +20,7 @@ from deepser.training.targets import Targets
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError, ManifestError, StoreError
 from featurestore.store.feature_store import FeatureStore
+from tests.deepser.conftest import Fitted
 from tests.helpers.synthetic_corpus import CLASSES, corpus, member
 
 REPO = Path(__file__).resolve().parents[3]
@@ -33,10 +34,8 @@ def same(a: dict[str, dict[str, np.ndarray]], b: dict[str, dict[str, np.ndarray]
     return a.keys() == b.keys() and all((a[f][n] == b[f][n]).all() for f in a for n in a[f])
 
 
-def test_a_member_learns_and_writes_out_of_fold_posteriors(tmp_path: Path) -> None:
-    store, manifest = corpus(tmp_path)
-    plan = plan_folds(manifest, cv="fold")
-    fitted = fit_member(store, manifest, member(), plan, tmp_path / "m")
+def test_a_member_learns_and_writes_out_of_fold_posteriors(fitted: Fitted) -> None:
+    store, manifest = fitted.store, fitted.manifest
     posteriors = store["posteriors/m"]
     assert posteriors.spec.columns == (*CLASSES, "attr:arousal")
     assert dict(posteriors.spec.extra)["oof"] == "fold"
@@ -46,39 +45,35 @@ def test_a_member_learns_and_writes_out_of_fold_posteriors(tmp_path: Path) -> No
     assert (rows[known, :3].argmax(1) == targets.labels[known]).mean() > 0.8
     np.testing.assert_allclose(rows[:, :3].sum(1), 1, rtol=1e-5)
     assert ((rows[:, 3] > 1) & (rows[:, 3] < 7)).all()
-    history = [json.loads(line) for line in (tmp_path / "m" / "fold-0" / "metrics.jsonl").read_text().splitlines()]
+    history = [json.loads(line) for line in (fitted.directory / "fold-0" / "metrics.jsonl").read_text().splitlines()]
     assert [row["stage"] for row in history] == ["stage1"] * 3 + ["stage2"] * 2
     assert history[-1]["loss"] < history[0]["loss"]
-    assert not list((tmp_path / "m").glob("fold-*/checkpoint*"))
-    assert Member.load(tmp_path / "m").config == fitted.config
+    assert not list(fitted.directory.glob("fold-*/checkpoint*"))
+    assert fitted.load().config == member()
 
 
-def test_each_fold_is_judged_by_the_model_that_did_not_learn_it(tmp_path: Path) -> None:
-    store, manifest = corpus(tmp_path)
-    plan = plan_folds(manifest, cv="fold")
-    fitted = fit_member(store, manifest, member(), plan, tmp_path / "m")
+def test_each_fold_is_judged_by_the_model_that_did_not_learn_it(fitted: Fitted) -> None:
+    store, manifest, plan, loaded = fitted.store, fitted.manifest, fitted.plan, fitted.load()
     from deepser.training import train as trainer
     from deepser.training.data import TrainingData
 
-    data = TrainingData(store, fitted.refs, Targets.from_manifest(manifest))
-    network = fitted.new_network()
+    data = TrainingData(store, loaded.refs, Targets.from_manifest(manifest))
+    network = loaded.new_network()
     import torch
 
-    network.load_state_dict({k: torch.from_numpy(v) for k, v in weights(tmp_path / "m")["fold-1"].items()})
+    network.load_state_dict({k: torch.from_numpy(v) for k, v in weights(fitted.directory)["fold-1"].items()})
     at = plan.judged_at(1)
-    logits, _ = trainer.predict(network, data, at, fitted.config.train, torch.device("cpu"))
+    logits, _ = trainer.predict(network, data, at, loaded.config.train, torch.device("cpu"))
     stored = np.stack([store["posteriors/m"].array(manifest.keys[i], "logits")[0, :3] for i in at])
     np.testing.assert_allclose(stored, logits, rtol=1e-5, atol=1e-5)
     assert not set(at) & set(plan.train_at(1))
 
 
-def test_same_seed_same_weights_and_another_seed_others(tmp_path: Path) -> None:
-    store, manifest = corpus(tmp_path)
-    plan = plan_folds(manifest, cv="fold")
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        fit_member(store, manifest, member(name, seed=seed), plan, tmp_path / name)
-    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
-    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+def test_same_seed_same_weights_and_another_seed_others(fitted: Fitted, tmp_path: Path) -> None:
+    for name, seed in (("b", 0), ("c", 1)):
+        fit_member(fitted.store, fitted.manifest, member(name, seed=seed), fitted.plan, tmp_path / name)
+    assert same(weights(fitted.directory), weights(tmp_path / "b"))
+    assert not same(weights(fitted.directory), weights(tmp_path / "c"))
 
 
 SCRIPT = """
@@ -117,33 +112,27 @@ def test_killed_anywhere_it_resumes_to_the_weights_of_an_undisturbed_run(tmp_pat
     assert len(FeatureStore.open(tmp_path / "store")["posteriors/k"]) == len(manifest)
 
 
-def test_a_finished_member_is_not_fitted_again(tmp_path: Path) -> None:
-    store, manifest = corpus(tmp_path)
-    plan = plan_folds(manifest, cv="fold")
-    fit_member(store, manifest, member(), plan, tmp_path / "m")
+def test_a_finished_member_is_not_fitted_again(fitted: Fitted) -> None:
     steps: list[int] = []
     started = time.perf_counter()
-    fit_member(store, manifest, member(), plan, tmp_path / "m", progress=lambda *a: steps.append(1))
+    fit_member(
+        fitted.store, fitted.manifest, member(), fitted.plan, fitted.directory, progress=lambda *a: steps.append(1)
+    )
     assert not steps, f"trained again for {time.perf_counter() - started:.1f} s"
 
 
-def test_damaged_weights_are_named_where_they_are_read(tmp_path: Path) -> None:
-    store, manifest = corpus(tmp_path)
-    plan = plan_folds(manifest, cv="fold")
-    fitted = fit_member(store, manifest, member(), plan, tmp_path / "m")
-    path = tmp_path / "m" / "fold-1" / "model.safetensors"
+def test_damaged_weights_are_named_where_they_are_read(fitted: Fitted, tmp_path: Path) -> None:
+    path = fitted.directory / "fold-1" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ConfigError, match=r"fold-1.model\.safetensors is damaged"):
-        fitted.predict(store, manifest.keys[:2])
+        fitted.load().predict(fitted.store, fitted.manifest.keys[:2])
     (tmp_path / "store" / "posteriors").rename(tmp_path / "gone")  # so that fitting again has something to do
     with pytest.raises(ConfigError, match=r"fold-1.model\.safetensors is damaged"):
-        fit_member(FeatureStore.open(tmp_path / "store"), manifest, member(), plan, tmp_path / "m")
+        fit_member(FeatureStore.open(tmp_path / "store"), fitted.manifest, member(), fitted.plan, fitted.directory)
 
 
-def test_other_settings_in_the_same_place_are_refused_with_the_difference(tmp_path: Path) -> None:
-    store, manifest = corpus(tmp_path)
-    plan = plan_folds(manifest, cv="fold")
-    fit_member(store, manifest, member(), plan, tmp_path / "m")
+def test_other_settings_in_the_same_place_are_refused_with_the_difference(fitted: Fitted, tmp_path: Path) -> None:
+    store, manifest, plan = fitted.store, fitted.manifest, fitted.plan
     with pytest.raises(ConfigError, match=r"batch_size is 8 there, 4 asked.*--overwrite"):
         fit_member(store, manifest, member(batch_size=4), plan, tmp_path / "m")
     fit_member(store, manifest, member(batch_size=4), plan, tmp_path / "m", overwrite=True)
@@ -169,13 +158,11 @@ def test_a_split_gives_one_model_that_judges_only_the_rest(tmp_path: Path) -> No
     assert len(store["posteriors/three"]) == len(manifest)
 
 
-def test_what_could_not_be_stored_is_told_before_training(tmp_path: Path) -> None:
-    store, manifest = corpus(tmp_path)
-    plan = plan_folds(manifest, cv="fold")
+def test_what_could_not_be_stored_is_told_before_training(fitted: Fitted, tmp_path: Path) -> None:
+    store, manifest, plan = fitted.store, fitted.manifest, fitted.plan
     for name in ("../elsewhere", "a b"):
         with pytest.raises(StoreError, match="not allowed"):
-            fit_member(store, manifest, member(name), plan, tmp_path / "m")
-    fit_member(store, manifest, member("m"), plan, tmp_path / "m")
+            fit_member(store, manifest, member(name), plan, tmp_path / "new")
     other = MemberConfig("m", ("first@1", "second@2"), member().network, member().train)
     with pytest.raises(ConfigError, match=r"another member's: extra: stored .*first@1\+2.*--overwrite"):
         fit_member(store, manifest, other, plan, tmp_path / "elsewhere")

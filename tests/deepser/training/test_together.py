@@ -13,12 +13,13 @@ from safetensors.numpy import load_file
 
 from deepser.config import LossConfig, MemberConfig, StageConfig, from_dict, to_dict
 from deepser.members.fit import fit_member, fit_members
-from deepser.members.folds import FoldPlan, plan_folds
+from deepser.members.folds import FoldPlan
 from deepser.training.together import sharing
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.loaders.row_reader import RowReader
 from featurestore.store.feature_store import FeatureStore
+from tests.deepser.conftest import Fitted
 from tests.helpers.synthetic_corpus import corpus, member
 
 STAGES = (StageConfig("a", "shuffled", 0.5, 3, 3e-3), StageConfig("b", "balanced", 0.0, 2, 1e-3))
@@ -195,18 +196,16 @@ def test_members_that_cannot_share_are_fitted_one_stream_after_another(made: Any
         assert_same(tmp_path / "m" / config.name, tmp_path / "alone" / config.name)
 
 
-def test_what_members_share_is_in_their_configs_and_checked(made: Any, tmp_path: Path) -> None:
-    store, manifest, _ = made
+def test_what_members_share_is_in_their_configs_and_checked(fitted: Fitted, tmp_path: Path) -> None:
+    store, manifest, plan = fitted.store, fitted.manifest, fitted.plan
     configs = different()
     assert [(c.train.order_seed, c.train.bucket_by) for c in configs] == [(None, ""), (3, "first"), (3, "")]
     assert from_dict(MemberConfig, json.loads(json.dumps(to_dict(configs[1])))) == configs[1]
     assert sharing(configs) == configs
-    plan = plan_folds(manifest, cv="fold")
     alike = [member("m"), member("m", seed=1)]
     with pytest.raises(ConfigError, match="Two members are called 'm'"):
         fit_members(store, manifest, alike, plan, [tmp_path / "a", tmp_path / "b"])
     with pytest.raises(ConfigError, match="order_seed must not be below zero"):
         member("m", order_seed=-1)
-    fit_member(store, manifest, member("m"), plan, tmp_path / "m")
     with pytest.raises(ConfigError, match=r"order_seed is None there, 5 asked"):
-        fit_member(store, manifest, member("m", order_seed=5), plan, tmp_path / "m")
+        fit_member(store, manifest, member("m", order_seed=5), plan, fitted.directory)
