@@ -18,7 +18,7 @@ demo: $(STAMP)
 	$(VENV)/bin/medusa demo
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest -m "not slow"
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 # Every bit flipped, every system call failing, a minute of writers and readers: about half an hour.
 test-slow: $(STAMP)
