@@ -40,7 +40,10 @@ def io_report(result: dict[str, Any]) -> Iterator["RenderableType"]:
         )
     if result["absent"]:
         names = ", ".join(f"{absent['name']} ({absent['package']})" for absent in result["absent"])
-        yield f"Absent: {names}. Install them with: pip install 'medusa-ser[bench]'"
+        yield (
+            f"Absent: {names}. Install them with: pip install 'medusa-ser[bench]' (litdata and mosaicml-streaming as "
+            "pyproject.toml says)"
+        )
 
 
 def summary(figures: list[Figure]) -> dict[int, dict[str, Any]]:
