@@ -51,3 +51,10 @@ def crema_d_votes() -> Path:
     """CREMA-D's votes for the voice alone: `votes.csv`, 7,442 clips, and `speakers.csv`."""
     default = REPO.parent / "shared" / "data" / "crema-d-votes"
     return _outside_the_repository("MEDUSA_CREMA_D_VOTES", default, "CREMA-D's votes")
+
+
+@pytest.fixture(scope="session")
+def containers_dir() -> Path:
+    """One clip of 3.5035 s, and 40 s of MP3, in the containers that people have, as several programs write them."""
+    default = REPO.parent / "shared" / "data" / "containers"
+    return _outside_the_repository("MEDUSA_CONTAINERS", default, "the containers")

@@ -3,7 +3,9 @@
 from featurestore.audio.decoding import SAMPLE_RATE_HZ as SAMPLE_RATE_HZ
 from featurestore.audio.decoding import Recording as Recording
 from featurestore.audio.decoding import decode as decode
+from featurestore.audio.decoding import decoder_of as decoder_of
 from featurestore.audio.decoding import duration_s as duration_s
+from featurestore.audio.decoding import tracks_of as tracks_of
 from featurestore.audio.folders import Folder as Folder
 from featurestore.audio.folders import search as search
 from featurestore.audio.suffixes import AUDIO_SUFFIXES as AUDIO_SUFFIXES

@@ -1,20 +1,22 @@
 """Audio files to mono 16 kHz float32 samples, with a reason whenever a file can't be that."""
 
-import re
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import soundfile
 import soxr
 
+from featurestore.audio import ffmpeg, sndfile
+from featurestore.audio.layout import KEPT, layout_of
+from featurestore.audio.parts import SNDFILE, Layout, Part
+from featurestore.audio.sndfile import Block
 from featurestore.errors import AudioError
 
 SAMPLE_RATE_HZ = 16_000
-BLOCK_FRAMES = 1 << 20  # channels are averaged block by block, so that a long file never exists in all its channels
-MP3_SLACK_FRAMES = 4 * 1152  # an MP3 header counts encoder delay and padding that the decoder drops
-# A recorder that writes to a pipe leaves the length open: 0xFFFFFFFF or thereabouts is no promise that can be broken.
-OPEN_LENGTH_BYTES = 0x7FFFFF00
+MAX_HOURS = 12  # of a file that is decoded whole: 2.8 GB; pieces of longer ones are read through a window
 
 
 class Recording(Protocol):
@@ -28,28 +30,78 @@ class Recording(Protocol):
 def decode(path: Path | str | Recording) -> np.ndarray:
     """Decode one file: (n_samples,) float32, mono (mean of the channels), 16 kHz (soxr, high quality).
 
-    Integer formats are scaled to [-1, 1); float files keep their values, also beyond 1. n_samples >= 1.
-    Raises AudioError for a missing, empty, truncated, unreadable or non-audio file and for NaN or infinite samples.
+    Integer formats are scaled to [-1, 1); float files keep their values, also beyond 1. n_samples >= 1. Of a video it
+    is the first sound track. Raises AudioError for a missing, empty, truncated, unreadable or non-audio file, for one
+    of more than MAX_HOURS, and for NaN or infinite samples.
     """
     if not isinstance(path, Path | str):
         return path.decode()
-    with _open(path) as file:
+    runs = []
+    n_read = 0.0
+    for rate_hz, group in groupby(native_blocks(path), key=lambda block: block[0]):
         blocks = []
-        try:
-            # Not file.blocks: where a file ends early, it pads the last block with whatever was in memory.
-            while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
-                blocks.append(block.mean(axis=1, dtype=np.float32))
-        except (soundfile.SoundFileError, RuntimeError) as error:
-            n_read = sum(len(block) for block in blocks)
-            raise AudioError(
-                f"{path}: decoding failed after {n_read} of {file.frames} frames ({_reason(error)}); the file is "
-                "truncated or damaged. Copy or convert it again."
-            ) from None
-        rate_hz = file.samplerate
-        mono = blocks[0] if len(blocks) == 1 else np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-        _refuse_truncated(path, file, len(mono))
+        for _, block in group:
+            blocks.append(block)
+            n_read += len(block) / rate_hz
+            if n_read > MAX_HOURS * 3600:
+                raise AudioError(
+                    f"{path}: longer than {MAX_HOURS} hours, too long to be decoded whole. Cut it into segments: a "
+                    "manifest with start_s and end_s, see `medusa prepare segments`."
+                )
+        runs.append(resampled(path, blocks[0] if len(blocks) == 1 else np.concatenate(blocks), rate_hz))
+    mono = runs[0] if len(runs) == 1 else np.concatenate(runs) if runs else np.zeros(0, np.float32)
     if not len(mono):
         raise AudioError(f"{path}: holds no samples. Remove it from the manifest or record it again.")
+    return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+def duration_s(path: Path | str | Recording) -> float:
+    """Return the seconds of audio, without decoding where the header states them; AudioError as in `decode`."""
+    if not isinstance(path, Path | str):
+        return path.duration_s()
+    path = Path(path)
+    layout = layout_of(path)
+    stat = path.stat()
+    return _duration_s(path, layout, stat.st_size, stat.st_mtime_ns)
+
+
+def decoder_of(path: Path | str) -> str:
+    """Return which decoder reads a file, with its version; AudioError for a file that is no audio."""
+    decoders = [part.decoder for part in layout_of(Path(path)).parts]
+    return " and ".join(
+        sndfile.version() if decoder == SNDFILE else ffmpeg.version() for decoder in dict.fromkeys(decoders)
+    )
+
+
+def tracks_of(path: Path | str) -> list[str]:
+    """Return the sound tracks of a container, in order; `decode` reads the first. One for a file of sound alone."""
+    path = Path(path)
+    first = layout_of(path).parts[0]
+    return ["sound"] if first.decoder == SNDFILE else ffmpeg.tracks(path, first)
+
+
+def native_blocks(path: Path | str, first: int = 0) -> Iterator[Block]:
+    """Yield (rate in Hz, (n,) float32 mono) from native sample `first` of the file on; AudioError as in `decode`."""
+    path = Path(path)
+    layout = layout_of(path)
+    parts = layout.parts
+    while first and len(parts) > 1 and first >= (n := part_size(path, parts[0])[0]):
+        first, parts = first - n, parts[1:]
+    offsets = chain([first], (0 for _ in parts[1:]))
+    for part, offset in zip(parts, offsets, strict=True):
+        reader = sndfile.blocks if part.decoder == SNDFILE else ffmpeg.blocks
+        yield from reader(path, part, offset)
+    if layout.truncated:
+        raise AudioError(f"{path}: truncated, {layout.truncated}. Copy the file again.")
+
+
+def part_size(path: Path, part: Part) -> tuple[int, int]:
+    """Return (native samples, rate in Hz) of one part of a file."""
+    return sndfile.size(path, part) if part.decoder == SNDFILE else ffmpeg.size(path, part)
+
+
+def resampled(path: object, mono: np.ndarray, rate_hz: int) -> np.ndarray:
+    """Return (n,) float32 at 16 kHz of native samples; AudioError for NaN or infinite ones, or less than one sample."""
     n_bad = len(mono) - int(np.count_nonzero(np.isfinite(mono)))
     if n_bad:
         first = int(np.flatnonzero(~np.isfinite(mono))[0])
@@ -57,60 +109,18 @@ def decode(path: Path | str | Recording) -> np.ndarray:
             f"{path}: {n_bad} of {len(mono)} samples are NaN or infinite (the first at {first / rate_hz:.3f} s), "
             "expected finite ones. Export the file again."
         )
-    if rate_hz != SAMPLE_RATE_HZ:
-        n_native = len(mono)
-        mono = soxr.resample(mono, rate_hz, SAMPLE_RATE_HZ, quality="HQ")
-        if not len(mono):
-            raise AudioError(
-                f"{path}: {n_native} samples at {rate_hz} Hz are less than one sample at {SAMPLE_RATE_HZ} Hz. "
-                "Remove it from the manifest or record it again."
-            )
-    return np.ascontiguousarray(mono, dtype=np.float32)
-
-
-def duration_s(path: Path | str | Recording) -> float:
-    """Seconds of audio by the file's header, without decoding; AudioError as in `decode` for what a header can tell."""
-    if not isinstance(path, Path | str):
-        return path.duration_s()
-    with _open(path) as file:
-        return float(file.frames / file.samplerate)
-
-
-def _open(path: Path | str) -> soundfile.SoundFile:
-    path = Path(path)
-    if not path.exists():
-        raise AudioError(f"{path}: no such file. Check the manifest's path column and the corpus root.")
-    if not path.is_file():
-        raise AudioError(f"{path}: is not a regular file, expected an audio file.")
-    if path.stat().st_size == 0:
-        raise AudioError(f"{path}: the file is empty (0 bytes). Copy it again.")
-    try:
-        return soundfile.SoundFile(path)
-    except PermissionError as error:
-        raise AudioError(f"{path}: not readable ({error.strerror}). Change its permissions.") from None
-    except (soundfile.SoundFileError, RuntimeError, TypeError, OSError) as error:
+    if rate_hz == SAMPLE_RATE_HZ or not len(mono):
+        return mono
+    at_16k: np.ndarray = soxr.resample(mono, rate_hz, SAMPLE_RATE_HZ, quality="HQ")
+    if not len(at_16k):
         raise AudioError(
-            f"{path}: not audio that can be decoded ({_reason(error)}); expected wav, flac, ogg, mp3, aiff or another "
-            "libsndfile format. Convert it, for example with `ffmpeg -i FILE FILE.wav`."
-        ) from None
+            f"{path}: {len(mono)} samples at {rate_hz} Hz are less than one sample at {SAMPLE_RATE_HZ} Hz. "
+            "Remove it from the manifest or record it again."
+        )
+    return at_16k
 
 
-def _refuse_truncated(path: Path | str, file: soundfile.SoundFile, n_read: int) -> None:
-    """libsndfile silently shortens a cut wav, aiff or ogg; its log and the header still tell."""
-    lost = ""
-    slack = MP3_SLACK_FRAMES if file.format == "MP3" else 0
-    if n_read + slack < file.frames:
-        lost = f"the header promises {file.frames} frames, {n_read} are there"
-    log = file.extra_info
-    match = re.search(r"\b(?:data|SSND) : (\d+) \(should be (\d+)\)", log)
-    if match and int(match[2]) < int(match[1]) < OPEN_LENGTH_BYTES:
-        lost = f"the header promises {match[1]} bytes of samples, {match[2]} are there"
-    if "lacks an end-of-stream bit" in log:
-        lost = "the last page lacks its end-of-stream mark"
-    if lost:
-        raise AudioError(f"{path}: truncated, {lost}. Copy the file again.")
-
-
-def _reason(error: Exception) -> str:
-    text = getattr(error, "error_string", "") or str(error)
-    return text.strip().rstrip(".") or type(error).__name__
+@lru_cache(KEPT)
+def _duration_s(path: Path, layout: Layout, n_bytes: int, mtime_ns: int) -> float:
+    """In the cache, since some files have to be decoded for it."""
+    return sum(n / rate_hz for n, rate_hz in (part_size(path, part) for part in layout.parts))

@@ -15,7 +15,7 @@ def provenance(weights: Path | str | None = None) -> dict[str, str]:
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "python": platform.python_version(),
     }
-    for package in ("medusa-ser", "torch", "transformers", "openai-whisper", "numpy", "soundfile", "soxr"):
+    for package in ("medusa-ser", "torch", "transformers", "openai-whisper", "numpy", "soundfile", "soxr", "av"):
         try:
             record[package] = version(package)
         except PackageNotFoundError:

@@ -1,0 +1,295 @@
+"""Blocks of samples by PyAV (FFmpeg's libraries in its wheel), at the stream's own rate, channels averaged.
+
+PyAV 18.1 is a wheel of 36 MB, 104 MB installed (torch's CPU build is 700), and 0.2 s to import: it is a dependency like
+the others, and imported when the first file asks for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurestore.audio.amr import LAYOUTS, AmrCodec, file_frames, frames_of
+from featurestore.audio.opus import OpusLead
+from featurestore.audio.parts import AMR, Part
+from featurestore.audio.sndfile import Block, Bytes
+from featurestore.errors import AudioError
+
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+
+JOINED_FRAMES = 256  # a decoder's frames are a few hundred samples; they are averaged and handed on together
+BUFFER_BYTES = 1 << 17
+# Two of the longest frames: by so much at most is decoded audio longer than what a container states.
+TRIM_SAMPLES = 4096
+# Only what holds sound: no playlists, which name other files, and no format that a name alone can stand for.
+DEMUXERS = (
+    "wav,w64,aiff,flac,ogg,mp3,aac,loas,latm,ac3,eac3,dts,dtshd,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,asf,asf_o,flv,live_flv,"
+    "mpeg,mpegts,mpegvideo,caf,au,wv,tta,ape,tak,mpc,mpc8,rm,voc,gsm,nistsphere,amr,mp2,dsf,iff,nut,mxf,ircam,truehd,mlp,shn"
+)
+# Here the last packet is as long as what is left, and FFmpeg calls it corrupt.
+RAW = (
+    "wav", "w64", "aiff", "au", "caf", "voc", "mp3", "aac", "loas", "ac3", "eac3", "dts", "flac", "gsm", "nistsphere",
+)  # fmt: skip
+# Containers whose stated length is the sound track's own, and exact; others state that of the pictures, or an estimate.
+EXACT = ("mov", "wv", "tta")
+# FFmpeg drops two frames of any WMA for a delay that its own encoder doesn't have, so that 32 ms would be lost there.
+KEPT_WHOLE = ("wmav1", "wmav2")
+INTEGERS = {"u8": (128.0, 128.0), "s16": (0.0, 2.0**15), "s32": (0.0, 2.0**31), "s64": (0.0, 2.0**63)}
+
+
+def blocks(path: Path, part: Part, first: int = 0) -> Iterator[Block]:
+    """Yield (rate in Hz, (n,) float32) of the first sound track, from native sample `first` on; AudioError as usual."""
+    if part.decoder == AMR:
+        codec, payload = file_frames(path)
+        yield from _from(_joined(path, _amr_frames(frames_of(payload, codec, path), codec)), first)
+    else:
+        yield from _from(_blocks(path, part), first)
+
+
+def size(path: Path, part: Part) -> tuple[int, int]:
+    """Return (samples, rate in Hz): by the container where it states them exactly, else by decoding."""
+    if part.decoder == AMR:
+        codec, payload = file_frames(path)
+        return sum(1 for _ in frames_of(payload, codec, path)) * codec.frame_samples, codec.rate_hz
+    if part.n_least and part.rate_hz:
+        return part.n_least, part.rate_hz
+    if (stated_s := _stated_s(path, part)) and (rate_hz := _rate_hz(path, part)):
+        return round(stated_s * rate_hz), rate_hz
+    n, rate_hz = 0, 1
+    for hz, block in blocks(path, part):
+        n, rate_hz = n + len(block), hz
+    return n, rate_hz
+
+
+def tracks(path: Path, part: Part) -> list[str]:
+    """Return the sound tracks of a file, in order, each as `codec language title`."""
+    if part.decoder == AMR:
+        return [file_frames(path)[0].name]
+    with _opened(path, part) as (container, _):
+        return [
+            " ".join(filter(None, (s.codec_context.name, s.metadata.get("language"), s.metadata.get("title"))))
+            for s in container.streams.audio
+        ]
+
+
+def version() -> str:
+    """Return the versions of the decoder, for records."""
+    av = load()
+    codec = ".".join(str(number) for number in av.library_versions["libavcodec"])
+    return f"PyAV {av.__version__} (libavcodec {codec})"
+
+
+def load() -> Any:
+    """Import PyAV; AudioError says how to install it."""
+    try:
+        import av
+    except ImportError as error:
+        raise AudioError(
+            f"PyAV is needed for this file, and can't be imported ({error}). Install it: pip install av"
+        ) from None
+    return av
+
+
+def _blocks(path: Path, part: Part) -> Iterator[Block]:
+    stated_s = _stated_s(path, part)
+    n_decoded, rate_hz = 0, 1
+    with _opened(path, part) as (container, stream):
+        skip = _skip(stream)
+        for block in _trimmed(_from(_joined(path, _frames(path, container, stream)), skip), part.n_samples, stated_s):
+            n_decoded, rate_hz = n_decoded + len(block[1]), block[0]
+            yield block
+    least = max(part.n_least, round(stated_s * rate_hz) - TRIM_SAMPLES)
+    if n_decoded < least:
+        raise AudioError(
+            f"{path}: truncated, the container promises {max(part.n_least, round(stated_s * rate_hz))} samples, "
+            f"{n_decoded} are there. "
+            "Copy the file again."
+        )
+    if not part.ended:
+        raise AudioError(f"{path}: truncated, the last page lacks its end-of-stream mark. Copy the file again.")
+
+
+def _joined(path: Path, frames: Iterator[AudioFrame]) -> Iterator[Block]:
+    """Blocks of JOINED_FRAMES frames of one kind; AudioError where FFmpeg can't go on."""
+    av = load()
+    pending: list[AudioFrame] = []
+    seconds = 0.0
+    try:
+        for frame in frames:
+            if pending and (len(pending) == JOINED_FRAMES or _kind(frame) != _kind(pending[0])):
+                yield _mono(pending)
+                pending = []
+            pending.append(frame)
+            seconds += frame.samples / frame.sample_rate
+    except av.FFmpegError as error:
+        raise AudioError(
+            f"{path}: decoding failed after {seconds:.3f} s ({_reason(error)}); the file is truncated or damaged. Copy "
+            "or convert it again."
+        ) from None
+    if pending:
+        yield _mono(pending)
+
+
+def _frames(path: Path, container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
+    """The decoded frames of a stream; AMR packets are taken apart, since FFmpeg knows no pauses in them."""
+    name = stream.codec_context.name
+    if name in LAYOUTS:
+        codec = LAYOUTS[name]
+        for packet in container.demux(stream):
+            if packet.size:
+                yield from _amr_frames(frames_of(bytes(packet), codec, path), codec)
+        return
+    lead = OpusLead(stream.codec_context) if name in ("opus", "libopus") else None
+    corrupt_last = container.format.name in RAW
+    for packet in container.demux(stream):
+        if packet.is_corrupt and not corrupt_last:
+            raise AudioError(f"{path}: truncated or damaged at packet {packet.pts}. Copy or convert the file again.")
+        frames = packet.decode()
+        yield from frames if lead is None else lead.dropped(packet, frames)
+
+
+def _amr_frames(frames: Iterator[bytes | None], codec: AmrCodec) -> Iterator[AudioFrame]:
+    """Decode frame by frame: silence of a frame's length where there is no speech, so that the time line holds."""
+    av = load()
+    decoder = av.CodecContext.create(codec.name, "r")
+    decoder.sample_rate, decoder.layout = codec.rate_hz, "mono"
+    silence = np.zeros((1, codec.frame_samples), np.float32)
+    for data in frames:
+        decoded = [] if data is None else decoder.decode(av.Packet(data))
+        if decoded:
+            yield from decoded
+        else:
+            frame = av.AudioFrame.from_ndarray(silence, "fltp", "mono")
+            frame.sample_rate = codec.rate_hz
+            yield frame
+
+
+@contextmanager
+def _opened(path: Path, part: Part) -> Iterator[tuple[InputContainer, AudioStream]]:
+    av = load()
+    with ExitStack() as stack:
+        try:
+            # By name the demuxer reads without Python in between; with "file:" a colon in the name is no protocol.
+            file: Any = f"file:{path}" if part.whole else stack.enter_context(Bytes(path, part))
+            container = stack.enter_context(
+                av.open(
+                    file,
+                    format=part.format or None,
+                    buffer_size=BUFFER_BYTES,
+                    metadata_errors="ignore",
+                    container_options={"protocol_whitelist": "file", "format_whitelist": DEMUXERS},
+                )
+            )
+        except PermissionError as error:
+            raise AudioError(f"{path}: not readable ({error.strerror}). Change its permissions.") from None
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise AudioError(
+                f"{path}: not audio that can be decoded ({_reason(error)}). If it is audio, convert it, for example "
+                "with `ffmpeg -i FILE FILE.wav`; else remove it from the manifest."
+            ) from None
+        if not container.streams.audio:
+            kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+            raise AudioError(f"{path}: holds no sound ({kinds} alone). Remove it from the manifest.")
+        stream = container.streams.audio[0]
+        if stream.codec_context.name in KEPT_WHOLE:
+            stream.codec_context.flags2 |= av.codec.context.Flags2.skip_manual
+        yield container, stream
+
+
+def _stated_s(path: Path, part: Part) -> Fraction:
+    """Seconds that count by a container which says so exactly, 0 where none does.
+
+    MP4's edit lists are in milliseconds, its sample table is exact: the time at which the last packet ends.
+    """
+    with _opened(path, part) as (container, stream):
+        gapless = (stream.metadata.get("iTunSMPB") or container.metadata.get("iTunSMPB") or "").split()
+        if len(gapless) > 3 and re.fullmatch("[0-9A-Fa-f]{8,16}", gapless[3]):
+            return Fraction(int(gapless[3], 16), stream.rate or 1)
+        if not container.format.name.startswith(EXACT) or not stream.rate or not stream.time_base:
+            return Fraction(0)
+        n = stream.duration or 0
+        if not container.format.name.startswith("mov"):
+            return n * stream.time_base
+        end = 0
+        for packet in container.demux(stream):
+            if packet.pts is not None and not packet.is_discard:
+                end = max(end, packet.pts + (packet.duration or 0))
+        shorter = n and (end - n) * stream.time_base * stream.rate <= TRIM_SAMPLES
+        return (min(n, end) if shorter else end) * stream.time_base
+
+
+def _rate_hz(path: Path, part: Part) -> int:
+    """The rate in Hz at which the first frame is decoded, which may be twice the container's (HE-AAC)."""
+    return next((rate_hz for rate_hz, _ in _blocks(path, part)), 0)
+
+
+def _skip(stream: AudioStream) -> int:
+    """Samples of Speex before the time line's zero, which FFmpeg doesn't drop."""
+    if stream.codec_context.name == "speex" and stream.start_time is not None and stream.start_time < 0:
+        # The first granule tells the encoder's delay; the decoder's own is 5 ms at every rate (speexdec drops both).
+        rate_hz = stream.rate or 0
+        return round(-stream.start_time * (stream.time_base or 0) * rate_hz) + rate_hz // 200
+    return 0
+
+
+def _trimmed(blocks: Iterator[Block], n_samples: int | None, seconds: Fraction) -> Iterator[Block]:
+    """Blocks without what is beyond n_samples, else seconds (0: all): if it is short, it is padding, else sound."""
+    at, beyond, sound = 0, list[Block](), not n_samples and not seconds
+    for rate_hz, block in blocks:
+        limit = n_samples or round(seconds * rate_hz)
+        if sound:
+            yield rate_hz, block
+            continue
+        n = max(0, min(len(block), limit - at))
+        at += len(block)
+        if n:
+            yield rate_hz, block[:n]
+        if n < len(block):
+            beyond.append((rate_hz, block[n:]))
+        if at - limit > TRIM_SAMPLES:
+            yield from beyond
+            beyond, sound = [], True
+
+
+def _kind(frame: AudioFrame) -> tuple[int, str, int]:
+    return frame.sample_rate, frame.format.name, frame.layout.nb_channels
+
+
+def _mono(frames: list[AudioFrame]) -> Block:
+    """Frames of one kind, one after another, channels averaged."""
+    first = frames[0]
+    n_channels, name = first.layout.nb_channels, first.format.name
+    arrays = [frame.to_ndarray() for frame in frames]
+    whole = arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=1)
+    if not first.format.is_planar:
+        whole = whole.reshape(-1, n_channels).T
+    kind = name.removesuffix("p")
+    if kind in INTEGERS:
+        zero, scale = INTEGERS[kind]
+        exact: Any = np.float64 if kind in ("s32", "s64") else np.float32
+        whole = ((whole.astype(exact) - exact(zero)) / exact(scale)).astype(np.float32)
+    mono = whole[0] if n_channels == 1 else whole.mean(axis=0, dtype=np.float32)
+    return first.sample_rate, np.ascontiguousarray(mono, np.float32)
+
+
+def _from(decoded: Iterator[Block], first: int) -> Iterator[Block]:
+    for rate_hz, block in decoded:
+        if first >= len(block):
+            first -= len(block)
+            continue
+        yield rate_hz, block[first:] if first else block
+        first = 0
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", "") or str(error)
+    return text.strip().rstrip(".") or type(error).__name__

@@ -1,0 +1,136 @@
+"""Which decoder reads a file, and which bytes of it: the file's own structure decides, never what a decoder claims.
+
+libsndfile reads WAV, AIFF, FLAC, Ogg and MP3 fast and exactly, but guesses where a length is not in the header, reads
+the first link of a chain alone, and knows neither the phone's nor the video's containers. FFmpeg (PyAV) reads the rest.
+"""
+
+import mmap
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO
+
+from featurestore.audio import chunks, mpeg_frames, ogg_pages, sndfile
+from featurestore.audio.parts import AMR, FFMPEG, SNDFILE, Layout, Part
+from featurestore.errors import AudioError
+
+GSM_FRAME_BYTES = 33
+LFS_POINTER = b"version https://git-lfs"
+# Containers that libsndfile knows by their first bytes and that tell their length.
+SNDFILE_MAGIC = (b".snd", b"dns.", b"NIST_1A", b"Creative Voice File", b"caff", b"riff\x2e\x91\xcf\x11")
+KEPT = 4096  # layouts that stay in memory
+
+
+def layout_of(path: Path) -> Layout:
+    """Return how a file is to be decoded; AudioError for one that is missing, empty, no file, or no audio."""
+    try:
+        status = path.stat()
+    except PermissionError as error:
+        raise AudioError(f"{path}: not readable ({error.strerror}). Change its permissions.") from None
+    except (OSError, ValueError):
+        raise AudioError(f"{path}: no such file. Check the manifest's path column and the corpus root.") from None
+    if not path.is_file():
+        raise AudioError(f"{path}: is not a regular file, expected an audio file.")
+    if status.st_size == 0:
+        raise AudioError(f"{path}: the file is empty (0 bytes). Copy it again.")
+    return _layout(os.fspath(path), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(KEPT)
+def _layout(name: str, n_bytes: int, mtime_ns: int) -> Layout:
+    try:
+        with open(name, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _of_bytes(name, file, data)
+    except PermissionError as error:
+        raise AudioError(f"{name}: not readable ({error.strerror}). Change its permissions.") from None
+    except OSError as error:
+        raise AudioError(f"{name}: not readable ({error.strerror or error}).") from None
+
+
+def _of_bytes(name: str, file: BinaryIO, data: mmap.mmap) -> Layout:
+    head = bytes(data[:64])
+    if head.startswith(LFS_POINTER):
+        raise AudioError(f"{name}: is a Git LFS pointer, not audio. Run `git lfs pull` in the corpus's repository.")
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:12] == b"WAVE":
+        return _wave(name, chunks.read_wave(file, len(data)))
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return _chunked(chunks.read_aiff(file, len(data)), SNDFILE, name)
+    if head.startswith(b"OggS"):
+        return _ogg(data)
+    if head.startswith(b"#!AMR"):
+        return Layout((Part(AMR),))
+    if head.startswith(SNDFILE_MAGIC):
+        return Layout((Part(SNDFILE if sndfile.opens(name) else FFMPEG),))
+    at = 0
+    while at < len(data) and data[at : at + 3] == b"ID3" and (size := mpeg_frames.tag_size(data, at)):
+        at += size
+    if data[at : at + 4] == b"fLaC":
+        # STREAMINFO: 36 bits of total samples, 0 where the writer never knew (RFC 9639).
+        total = int.from_bytes(data[at + 21 : at + 26], "big") & 0xFFFFFFFFF
+        return Layout((Part(SNDFILE if total else FFMPEG),))
+    first = mpeg_frames.first_frame(data)
+    if first >= 0:
+        return _mpeg(name, data)
+    if name.lower().endswith(".gsm") and _is_raw_gsm(data):
+        return Layout((Part(FFMPEG, format="gsm", rate_hz=8000),))
+    return Layout((Part(FFMPEG),))
+
+
+def _wave(name: str, found: chunks.Chunks | None) -> Layout:
+    if found is None:
+        return _chunked(found, SNDFILE, name)
+    plain = found.tag in (chunks.PCM, chunks.FLOAT, chunks.ALAW, chunks.MULAW)
+    return _chunked(found, SNDFILE if plain or found.tag in chunks.BLOCK_CODED else FFMPEG, name)
+
+
+def _chunked(found: chunks.Chunks | None, decoder: str, name: str) -> Layout:
+    if found is None:
+        raise AudioError(
+            f"{name}: not audio that can be decoded (a WAV or AIFF header without format or samples). Export it again."
+        )
+    truncated = ""
+    if found.missing:
+        truncated = f"the header promises {found.size} bytes of samples, {found.there} are there"
+    n_samples = found.n_fact if found.tag in chunks.BLOCK_CODED and not found.open_length else None
+    # RF64 from a pipe, which says 0 samples in 64 bits: as plain WAV it goes on to the file's end.
+    head = b"RIFF" if found.unknown_long else b""
+    return Layout((Part(decoder, n_samples=n_samples or None, head=head),), truncated)
+
+
+def _ogg(data: mmap.mmap) -> Layout:
+    """Each link by itself, since decoders take the first link's rate and delay for the others', or end there."""
+    links = ogg_pages.links_of(data)
+    parts = []
+    for link in links:
+        alone = len(links) == 1
+        start, stop = (0, None) if alone else (link.start, link.stop)
+        sound = link.sound
+        # The end of a recorded radio stream is where the recorder was stopped, so only a single link must have an end.
+        if len(link.codecs) == 1 and sound in (["vorbis"], ["opus"]):
+            parts.append(Part(SNDFILE, start, stop, ended=link.ended or not alone))
+        elif len(link.codecs) == 1 and sound == ["speex"]:
+            parts.append(Part(FFMPEG, start, stop, n_samples=link.granule or None, ended=link.ended or not alone))
+        else:
+            parts.append(Part(FFMPEG, start, stop, ended=link.ended or not alone))
+    return Layout(tuple(parts) or (Part(FFMPEG),))
+
+
+def _mpeg(name: str, data: mmap.mmap) -> Layout:
+    found = mpeg_frames.parts_of(data, name)
+    parts, truncated = [], ""
+    for part in found:
+        if part.n_frames + 1 < part.n_promised:
+            truncated = f"the header promises {part.n_promised} frames, {part.n_frames} are there"
+        n = part.n_frames * part.frame_samples
+        if part.tagged:
+            parts.append(Part(SNDFILE, part.start, part.stop, rate_hz=part.rate_hz))
+        else:
+            parts.append(Part(FFMPEG, part.start, part.stop, n, n, part.rate_hz, "mp3"))
+    return Layout(tuple(parts), truncated)
+
+
+def _is_raw_gsm(data: mmap.mmap) -> bool:
+    """Whether every frame of headerless GSM 06.10 has its mark, the nibble 0xD."""
+    return len(data) % GSM_FRAME_BYTES == 0 and all(
+        data[at] >> 4 == 0xD for at in range(0, min(len(data), 1000 * GSM_FRAME_BYTES), GSM_FRAME_BYTES)
+    )

@@ -1,0 +1,168 @@
+"""MPEG audio layer III as bytes: which parts a file consists of, found by walking its frame headers.
+
+A part begins where an encoder began: at the first frame, or at one that holds a Xing, Info or VBRI tag and no sound.
+The tag's frame count says where a part ends; without a tag it ends with the file. Decoders that trust a tag, or guess a
+length from the first frame, are wrong for files from a pipe (no tag) and for joined files (a tag for each).
+"""
+
+import mmap
+from dataclasses import dataclass
+
+from featurestore.errors import AudioError
+
+MAX_JUNK_BYTES = 1 << 16  # between frames; more, and what follows is not looked for
+MAX_SURPLUS = 2  # frames behind those that a tag counts, which are no part of their own
+MIN_FRAMES = 3  # in a row, for bytes to be taken for MPEG audio
+KBPS = {
+    1: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0),
+    2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0),
+}
+RATES_HZ = {3: (44_100, 48_000, 32_000, 0), 2: (22_050, 24_000, 16_000, 0), 0: (11_025, 12_000, 8_000, 0)}
+
+
+@dataclass(frozen=True)
+class MpegPart:
+    """One encoder's output: bytes [start, stop), its frames with sound, and whether a tag tells their number."""
+
+    start: int
+    stop: int
+    n_frames: int
+    frame_samples: int
+    rate_hz: int
+    tagged: bool
+    n_promised: int  # frames by the tag, n_frames where it has none
+
+
+def frame_size(data: bytes | mmap.mmap, at: int) -> tuple[int, int, int] | None:
+    """Return (bytes, samples, rate in Hz) of the layer III frame whose header is at `at`, None where there is none."""
+    if at + 4 > len(data):
+        return None
+    b0, b1, b2 = data[at], data[at + 1], data[at + 2]
+    if b0 != 0xFF or b1 & 0xE6 != 0xE2:  # sync and layer III
+        return None
+    version = b1 >> 3 & 3
+    if version == 1:
+        return None
+    kbps, rate_hz = KBPS[1 if version == 3 else 2][b2 >> 4], RATES_HZ[version][b2 >> 2 & 3]
+    if not kbps or not rate_hz:
+        return None
+    samples = 1152 if version == 3 else 576
+    return samples // 8 * kbps * 1000 // rate_hz + (b2 >> 1 & 1), samples, rate_hz
+
+
+def tag_size(data: bytes | mmap.mmap, at: int) -> int:
+    """Return the bytes of the ID3v1, ID3v2, APE or Lyrics3 tag that begins at `at`, 0 where none does."""
+    head = bytes(data[at : at + 32])
+    if head[:3] == b"ID3" and len(head) >= 10 and max(head[6:10]) < 128:
+        size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
+        return 10 + size + (10 if head[5] & 0x10 else 0)
+    if head[:3] == b"TAG":
+        return 128
+    if head[:8] == b"APETAGEX" and len(head) == 32:
+        size = int.from_bytes(head[12:16], "little")
+        return size + (32 if head[23] & 0x20 else 0)
+    return 0
+
+
+def first_frame(data: bytes | mmap.mmap) -> int:
+    """Return where the first of MIN_FRAMES layer III frames in a row begins, -1 where the file doesn't begin so."""
+    at = 0
+    while size := tag_size(data, at):
+        at += size
+    limit = min(len(data), at + MAX_JUNK_BYTES)
+    while at < limit:
+        place, known = at, None
+        for i in range(MIN_FRAMES):
+            frame = frame_size(data, place)
+            if frame is None or (known is not None and frame[1:] != known):
+                break
+            known, place = frame[1:], place + frame[0]
+            if place >= len(data):
+                return at if i or place == len(data) else -1
+        else:
+            return at
+        at = data.find(b"\xff", at + 1, limit)
+        if at < 0:
+            return -1
+    return -1
+
+
+def parts_of(data: bytes | mmap.mmap, path: object) -> list[MpegPart]:
+    """Return the parts of a file whose first frame `first_frame` found; AudioError where bytes between frames are lost.
+
+    Tags of any kind between, before and after the frames are passed over; a frame that the file's end cuts is dropped.
+    """
+    parts: list[MpegPart] = []
+    at, end = first_frame(data), len(data)
+    while at < end:
+        frame = frame_size(data, at)
+        if frame is None:
+            if size := tag_size(data, at):
+                at += size
+                continue
+            following = _next_frame(data, at)
+            if following < 0:
+                break  # what follows the last frame: padding, Lyrics3, a picture
+            seconds = sum(part.n_frames * part.frame_samples / part.rate_hz for part in parts)
+            raise AudioError(
+                f"{path}: damaged, {following - at} bytes after {seconds:.3f} s are no MPEG audio, but frames follow. "
+                "Copy or convert it again."
+            )
+        part = _part(data, at, *frame)
+        parts.append(part)
+        at = part.stop
+    return [part for part in parts if part.n_frames]
+
+
+def _part(data: bytes | mmap.mmap, start: int, size: int, samples: int, rate_hz: int) -> MpegPart:
+    """One part from its first frame on."""
+    promised = _promised(data, start, size)
+    at, end, n = start + size if promised is not None else start, len(data), 0
+    while at < end and (promised is None or not promised or n < promised):
+        frame = frame_size(data, at)
+        if frame is None or frame[1:] != (samples, rate_hz) or at + frame[0] > end:
+            if frame is not None and at + frame[0] > end:
+                end = at  # cut
+                return MpegPart(start, len(data), n, samples, rate_hz, bool(promised), promised or n)
+            break
+        if n and _promised(data, at, frame[0]) is not None:
+            break
+        n, at = n + 1, at + frame[0]
+    if promised and n == promised:
+        at = _past_surplus(data, at)
+    return MpegPart(start, at, n, samples, rate_hz, bool(promised), promised or n)
+
+
+def _past_surplus(data: bytes | mmap.mmap, at: int) -> int:
+    """Behind the one or two frames that some encoders leave out of their count; `at` where more follow."""
+    place, n = at, 0
+    while (frame := frame_size(data, place)) is not None and _promised(data, place, frame[0]) is None:
+        n, place = n + 1, place + frame[0]
+        if n > MAX_SURPLUS:
+            return at
+    return min(place, len(data))
+
+
+def _promised(data: bytes | mmap.mmap, at: int, size: int) -> int | None:
+    """The number of frames by a frame's tag, 0 where the tag doesn't say it, None where the frame holds no tag."""
+    mpeg1, mono = data[at + 1] >> 3 & 3 == 3, data[at + 3] >> 6 == 3
+    side = (17 if mono else 32) if mpeg1 else (9 if mono else 17)
+    for place in (at + 4 + side, at + 6 + side):  # behind a checksum, where there is one
+        tag = bytes(data[place : place + 12])
+        if tag[:4] in (b"Xing", b"Info") and len(tag) == 12:
+            return int.from_bytes(tag[8:12], "big") if tag[7] & 1 else 0
+    tag = bytes(data[at + 36 : at + 36 + 18])
+    if tag[:4] == b"VBRI" and len(tag) == 18:
+        return int.from_bytes(tag[14:18], "big")
+    return None
+
+
+def _next_frame(data: bytes | mmap.mmap, at: int) -> int:
+    """Where the next two frames in a row begin within MAX_JUNK_BYTES, -1 where none do."""
+    limit = min(len(data), at + MAX_JUNK_BYTES)
+    while 0 <= at < limit:
+        frame = frame_size(data, at)
+        if frame is not None and (following := frame_size(data, at + frame[0])) and following[1:] == frame[1:]:
+            return at
+        at = data.find(b"\xff", at + 1, limit)
+    return -1

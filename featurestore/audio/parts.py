@@ -1,0 +1,37 @@
+"""A file as parts that one decoder each reads from beginning to end."""
+
+from dataclasses import dataclass
+
+SNDFILE, FFMPEG, AMR = "libsndfile", "FFmpeg", "FFmpeg, frame by frame"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Bytes [start, stop) of a file (stop None: to its end), and what decodes them.
+
+    n_samples: samples at the native rate that count, where the container states it (None: all that is decoded).
+    head: what stands at the part's beginning instead of the file's own bytes, so that the decoder reads it.
+    n_least: fewer decoded samples mean that the file is cut or damaged.
+    """
+
+    decoder: str
+    start: int = 0
+    stop: int | None = None
+    n_samples: int | None = None
+    n_least: int = 0
+    rate_hz: int = 0  # where it is known without decoding
+    format: str = ""  # FFmpeg's demuxer, where the bytes don't tell
+    head: bytes = b""
+    ended: bool = True  # False: the container's end mark may be missing
+
+    @property
+    def whole(self) -> bool:
+        return self.start == 0 and self.stop is None and not self.head
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A file's parts in order, and a reason where its samples are known to be cut."""
+
+    parts: tuple[Part, ...]
+    truncated: str = ""

@@ -1,0 +1,133 @@
+"""Blocks of samples by soundfile (libsndfile), at the file's own rate, channels averaged."""
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from featurestore.audio.parts import SNDFILE, Part
+from featurestore.errors import AudioError
+
+BLOCK_FRAMES = 1 << 18  # channels are averaged block by block, so that a long file never exists in all its channels
+
+Block = tuple[int, np.ndarray]
+
+
+class Bytes(io.RawIOBase):
+    """Bytes [start, stop) of a file, as a file of their own, the first ones replaced by a part's `head`."""
+
+    def __init__(self, path: Path, part: Part) -> None:
+        self._file = io.BufferedReader(io.FileIO(path), 1 << 16)
+        self._start, self._head = part.start, part.head
+        self._size = (os.fstat(self._file.fileno()).st_size if part.stop is None else part.stop) - part.start
+        self._file.seek(part.start)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._file.tell() - self._start
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: self._size}[whence]
+        return self._file.seek(self._start + max(0, base + offset)) - self._start
+
+    def readinto(self, buffer: memoryview | bytearray) -> int:  # type: ignore[override]
+        view = memoryview(buffer).cast("B")
+        at = self.tell()
+        n = self._file.readinto(view[: max(0, min(len(view), self._size - at))])
+        if at < len(self._head):
+            instead = self._head[at : at + n]
+            view[: len(instead)] = instead
+        return n
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def blocks(path: Path, part: Part, first: int = 0) -> Iterator[Block]:
+    """Yield (rate in Hz, (n,) float32) from native sample `first` on; AudioError for what is cut or not decodable."""
+    with _opened(path, part) as file:
+        rate_hz, end = file.samplerate, _n_frames(file, part)
+        at = first
+        try:
+            if first:
+                file.seek(first)
+            # Not file.blocks: where a file ends early, it pads the last block with whatever was in memory.
+            while at < end and len(block := file.read(min(BLOCK_FRAMES, end - at), dtype="float32", always_2d=True)):
+                at += len(block)
+                yield rate_hz, block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            raise AudioError(
+                f"{path}: decoding failed after {at} of {file.frames} frames ({reason(error)}); the file is "
+                "truncated or damaged. Copy or convert it again."
+            ) from None
+        if at < end or not part.ended:
+            lost = f"the header promises {end} frames, {at} are there"
+            raise AudioError(
+                f"{path}: truncated, {lost if at < end else 'the last page lacks its end-of-stream mark'}. "
+                "Copy the file again."
+            )
+
+
+def size(path: Path, part: Part) -> tuple[int, int]:
+    """Return (samples, rate in Hz) by the header."""
+    with _opened(path, part) as file:
+        return _n_frames(file, part), file.samplerate
+
+
+def opens(path: Path | str) -> bool:
+    """Return whether libsndfile knows the codec of a file as well as its container."""
+    try:
+        with _opened(Path(path), Part(SNDFILE)):
+            return True
+    except AudioError:
+        return False
+
+
+def version() -> str:
+    """Return the versions of the decoder, for records."""
+    return f"soundfile {soundfile.__version__} ({soundfile.__libsndfile_version__})"
+
+
+def _n_frames(file: soundfile.SoundFile, part: Part) -> int:
+    """The frames there are: blocks are whole where a codec has blocks, and the `fact` chunk says how many count."""
+    n = int(file.frames)
+    return part.n_samples if part.n_samples is not None and part.n_samples < n else n
+
+
+@contextmanager
+def _opened(path: Path, part: Part) -> Iterator[soundfile.SoundFile]:
+    with ExitStack() as stack:
+        yield _open(path, part, stack)
+
+
+def _open(path: Path, part: Part, stack: ExitStack) -> soundfile.SoundFile:
+    # By descriptor: given a name, libsndfile takes any bytes in a .au, .snd or .vox for raw samples.
+    try:
+        if part.whole:
+            return stack.enter_context(
+                soundfile.SoundFile(stack.enter_context(io.FileIO(path)).fileno(), closefd=False)
+            )
+        return stack.enter_context(soundfile.SoundFile(stack.enter_context(Bytes(path, part))))
+    except PermissionError as error:
+        raise AudioError(f"{path}: not readable ({error.strerror}). Change its permissions.") from None
+    except (soundfile.SoundFileError, RuntimeError, TypeError, OSError) as error:
+        raise AudioError(
+            f"{path}: not audio that can be decoded ({reason(error)}). Convert it, for example with "
+            "`ffmpeg -i FILE FILE.wav`."
+        ) from None
+
+
+def reason(error: Exception) -> str:
+    """Return what a decoder's exception says, without a full stop."""
+    text = getattr(error, "error_string", "") or str(error)
+    return text.strip().rstrip(".") or type(error).__name__
