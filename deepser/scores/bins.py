@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from deepser.scores.metrics import jsonable
 from featurestore.errors import ConfigError
+from featurestore.runtime.jsonable import jsonable
 
 N_BINS = 6  # one per unit of the usual scale from 1 to 7
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from deepser.scores.metrics import jsonable
+from deepser.scores.probabilities import SMALLEST, entropy, softmax
 from featurestore.errors import ConfigError, ManifestError
+from featurestore.runtime.jsonable import jsonable
 
 N_BINS = 15  # Guo et al. 2017
 EPSILON = float(np.finfo(np.float32).eps)  # a probability of 0 costs as much as this one, as in scikit-learn's log_loss
-SMALLEST = float(np.finfo(np.float32).tiny)  # under a logarithm that must stay finite
 COLDEST, HOTTEST = 0.02, 50.0  # where a fit of the temperature stops: all right or all wrong has no finite optimum
 N_STEPS = 60
 
@@ -118,7 +118,7 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     z_label = z[np.arange(len(y)), y]
     low, high, inverse = 1 / HOTTEST, 1 / COLDEST, 1.0
     for _ in range(N_STEPS):
-        q = _softmax(inverse * z)
+        q = softmax(inverse * z)
         mean = (q * z).sum(1)
         slope = float((mean - z_label).mean())
         low, high = (low, inverse) if slope > 0 else (inverse, high)
@@ -136,7 +136,7 @@ def scale(probabilities: np.ndarray, temperature: float | np.ndarray) -> np.ndar
     t = np.broadcast_to(np.asarray(temperature, np.float64), len(probabilities))[:, None]
     if not (t > 0).all():
         raise ConfigError(f"A temperature must be more than 0, found {float(t.min())}.")
-    return _softmax(np.log(np.maximum(probabilities.astype(np.float64), SMALLEST)) / t).astype(np.float32)
+    return softmax(np.log(np.maximum(probabilities.astype(np.float64), SMALLEST)) / t).astype(np.float32)
 
 
 def cross_scaled(
@@ -160,7 +160,7 @@ def cross_entropies(probabilities: np.ndarray, soft: np.ndarray) -> np.ndarray:
 def jensen_shannons(probabilities: np.ndarray, soft: np.ndarray) -> np.ndarray:
     """(N,) float64 Jensen-Shannon divergence in bits of (N, C) probabilities and vote distributions; NaN without."""
     p, v = probabilities.astype(np.float64), soft.astype(np.float64)
-    divergence = _entropy((p + v) / 2) - (_entropy(p) + _entropy(v)) / 2
+    divergence = entropy((p + v) / 2) - (entropy(p) + entropy(v)) / 2
     return np.where(v.sum(1) > 0, np.clip(divergence / math.log(2), 0, 1), math.nan)
 
 
@@ -173,7 +173,7 @@ def soft_scores(probabilities: np.ndarray, soft: np.ndarray) -> SoftScores | Non
     return SoftScores(
         n=int(voted.sum()),
         cross_entropy=float(cross_entropies(p, v).mean()),
-        vote_entropy=float(_entropy(v.astype(np.float64)).mean()),
+        vote_entropy=float(entropy(v.astype(np.float64)).mean()),
         jensen_shannon=float(jensen_shannons(p, v).mean()),
     )
 
@@ -195,13 +195,3 @@ def _labelled(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray
 
 def _nll(p: np.ndarray, y: np.ndarray) -> float:
     return float(-np.log(np.maximum(p[np.arange(len(y)), y], EPSILON)).mean())
-
-
-def _softmax(z: np.ndarray) -> np.ndarray:
-    e = np.exp(z - z.max(1, keepdims=True))
-    return e / e.sum(1, keepdims=True)
-
-
-def _entropy(p: np.ndarray) -> np.ndarray:
-    """(N,) in nats; 0 ln 0 = 0."""
-    return -(p * np.log(np.where(p > 0, p, 1.0))).sum(1)

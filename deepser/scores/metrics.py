@@ -1,14 +1,16 @@
 """What is measured of predictions: class scores, concordance of attributes, and their spread over folds."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from sklearn import metrics as sk
 
+from deepser.scores.counts import mean_f1
 from featurestore.errors import ConfigError, ManifestError
+from featurestore.runtime.jsonable import jsonable
 
 SCORES = ("macro_f1", "micro_f1", "accuracy", "uar", "mean_ccc")
 
@@ -204,7 +206,7 @@ def classification(predicted: np.ndarray, labels: np.ndarray, classes: Sequence[
         classes=tuple(classes),
         n=int(known.sum()),
         n_no_consensus=int((~known).sum()),
-        macro_f1=float(f1.mean()),
+        macro_f1=float(mean_f1(f1, support, absent="zero")),
         micro_f1=float(sk.f1_score(truth, guess, labels=every, average="micro", zero_division=0)),
         accuracy=float(sk.accuracy_score(truth, guess)),
         uar=float(recall[support > 0].mean()),
@@ -242,17 +244,6 @@ def ccc(predicted: np.ndarray, target: np.ndarray) -> float:
         return 0.0
     covariance = np.mean((x - x.mean()) * (y - y.mean()))
     return float(2 * covariance / (x.var() + y.var() + (x.mean() - y.mean()) ** 2))
-
-
-def jsonable(value: Any) -> Any:
-    """Nested values with tuples as lists and NaN as None, so that strict JSON can hold them."""
-    if isinstance(value, Mapping):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, float):
-        return None if math.isnan(value) else value
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        return [jsonable(item) for item in value]
-    return value
 
 
 def _natural(name: str) -> tuple[bool, int, str]:

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from deepser.scores.metrics import jsonable
+from deepser.scores.counts import N_SUMS, ccc_of_sums, class_f1, mean_f1, ratio
 from featurestore.errors import ConfigError
+from featurestore.runtime.jsonable import jsonable
 
 CHUNK_BYTES = 64 << 20
 LEVEL = 0.95
-N_MOMENTS = 6  # of an attribute: n, x, y, xx, yy, xy
 _DRAWN, _SWAPPED = 11, 12  # separate the random streams that share a seed
 
 
@@ -80,14 +80,14 @@ class Sums:
         found = self._class_scores(values[..., :at]) if self.classes else {}
         concordances = []
         for name in self.attributes:
-            concordances.append(_ccc(values[..., at : at + N_MOMENTS]))
+            concordances.append(ccc_of_sums(values[..., at : at + N_SUMS]))
             found[f"ccc_{name}"] = concordances[-1]
-            at += N_MOMENTS
+            at += N_SUMS
         if concordances:
             stacked = np.stack(concordances)
-            found["mean_ccc"] = _ratio(np.nansum(stacked, 0), (~np.isnan(stacked)).sum(0))
+            found["mean_ccc"] = ratio(np.nansum(stacked, 0), (~np.isnan(stacked)).sum(0))
         for name in self.means:
-            found[name] = _ratio(values[..., at + 1], values[..., at])
+            found[name] = ratio(values[..., at + 1], values[..., at])
             at += 2
         return found
 
@@ -96,15 +96,14 @@ class Sums:
         confusion = flat.reshape(*flat.shape[:-1], n_classes, n_classes)
         hits, support = np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(-1)
         n = support.sum(-1)
-        f1 = np.nan_to_num(_ratio(2 * hits, support + confusion.sum(-2)))
-        f1 = np.where(n[..., None] > 0, f1, np.nan)
-        accuracy = _ratio(hits.sum(-1), n)
-        recall = np.nan_to_num(_ratio(hits, support))
+        f1 = np.where(n[..., None] > 0, class_f1(confusion), np.nan)
+        accuracy = ratio(hits.sum(-1), n)
+        recall = np.nan_to_num(ratio(hits, support))
         found = {
-            "macro_f1": f1.mean(-1),
+            "macro_f1": mean_f1(f1, support, absent="zero"),
             "micro_f1": accuracy,
             "accuracy": accuracy,
-            "uar": _ratio(recall.sum(-1), (support > 0).sum(-1)),
+            "uar": ratio(recall.sum(-1), (support > 0).sum(-1)),
         }
         return found | {f"f1_{name}": f1[..., c] for c, name in enumerate(self.classes)}
 
@@ -274,20 +273,3 @@ def _p_value(difference: float, permuted: np.ndarray) -> float:
     values = permuted[~np.isnan(permuted)]
     at_least = int((np.abs(values) >= abs(difference) - 1e-12).sum())  # equal but for rounding is equal
     return (1 + at_least) / (1 + len(values))
-
-
-def _ccc(moments: np.ndarray) -> np.ndarray:
-    """CCC (Lin 1989, population moments) of (..., 6) sums."""
-    n = moments[..., 0]
-    mx, my, xx, yy, xy = (_ratio(moments[..., i], n) for i in range(1, N_MOMENTS))
-    vx, vy = np.maximum(xx - mx**2, 0), np.maximum(yy - my**2, 0)
-    # What rounding leaves of a constant's variance is not variance.
-    constant = (vx <= 1e-12 * xx) | (vy <= 1e-12 * yy)
-    value = _ratio(2 * (xy - mx * my), vx + vy + (mx - my) ** 2)
-    return np.where(np.isnan(mx), np.nan, np.where(constant, 0.0, value))
-
-
-def _ratio(a: Any, b: Any) -> np.ndarray:
-    """a / b, NaN where b is 0."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    return np.divide(a, b, out=np.full(np.broadcast_shapes(a.shape, b.shape), np.nan), where=b != 0)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from deepser.scores.metrics import jsonable
 from ensemble.evaluation.bootstrap import LEVEL, Interval, Scored, intervals, resample
 from featurestore.errors import ConfigError
+from featurestore.runtime.jsonable import jsonable
 
 GROUP_SCORES = ("macro_f1", "accuracy", "uar", "mean_ccc")
 # A speaker says few of the classes, and macro-F1 over classes that are absent tells nothing of the speaker.

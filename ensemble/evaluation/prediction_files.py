@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from deepser.scores.probabilities import softmax
 from ensemble.evaluation.align import some
 from ensemble.evaluation.emotion_names import LETTERS, class_named
 from ensemble.evaluation.system import System
@@ -118,7 +119,11 @@ class _Columns:
             scores = np.stack([self._numbers(found[name]) for name in classes], 1)
             self.used |= set(found.values())
             self._used_label()
-            return _softmax(scores) if prefix == LOGIT_PREFIX else self._distributions(scores, list(found.values()))
+            return (
+                softmax(scores).astype(np.float32)
+                if prefix == LOGIT_PREFIX
+                else self._distributions(scores, list(found.values()))
+            )
         return None
 
     def labels(self) -> np.ndarray | None:
@@ -185,7 +190,7 @@ class _Columns:
         )
         found = tuple(name for name in self.scheme.attributes if name in PACKED_ATTRIBUTES)
         values = numbers[:, [len(PACKED_CLASSES) + PACKED_ATTRIBUTES.index(name) for name in found]]
-        probabilities = _softmax(scores) if logits else (scores / np.maximum(scores.sum(1, keepdims=True), 1e-30))
+        probabilities = softmax(scores) if logits else (scores / np.maximum(scores.sum(1, keepdims=True), 1e-30))
         return probabilities.astype(np.float32), values.astype(np.float32), found
 
     def _used_label(self) -> str | None:
@@ -289,8 +294,3 @@ def file_name(path: str) -> str:
 def without_suffix(key: str) -> str:
     """A file's name without its suffix, where that is one of audio."""
     return without_audio_suffix(key)
-
-
-def _softmax(z: np.ndarray) -> np.ndarray:
-    e = np.exp(z - z.max(1, keepdims=True))
-    return (e / e.sum(1, keepdims=True)).astype(np.float32)

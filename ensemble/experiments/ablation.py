@@ -16,7 +16,7 @@ import numpy as np
 from deepser.config import MemberConfig, to_dict
 from deepser.members.fit import fit_member
 from deepser.members.folds import FoldPlan
-from deepser.scores.metrics import ScoreRow, jsonable
+from deepser.scores.metrics import ScoreRow
 from deepser.training.targets import Targets
 from ensemble.evaluation.assess import scored
 from ensemble.evaluation.bootstrap import Comparison, Interval, MeanSums, bootstrap, compare
@@ -26,6 +26,7 @@ from ensemble.evaluation.system import System
 from ensemble.evaluation.systems import from_store
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
+from featurestore.runtime.jsonable import jsonable
 from featurestore.store.feature_store import FeatureStore
 
 FULL = "full system"

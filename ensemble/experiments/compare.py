@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deepser.scores.metrics import ScoreRow, jsonable
+from deepser.scores.metrics import ScoreRow
 from ensemble.fusion.cross_fit import judge
 from ensemble.fusion.division import divide, members_of
 from ensemble.fusion.fit_report import technique_rows, worth_scoring
@@ -13,6 +13,7 @@ from ensemble.fusion.selection import Rule, everyone, greedy, top
 from ensemble.fusion.techniques import Technique
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
+from featurestore.runtime.jsonable import jsonable
 from featurestore.store.feature_store import FeatureStore
 
 GREEDY, WITH_REPLACEMENT = "greedy", "greedy, repl."

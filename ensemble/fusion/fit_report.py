@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from deepser.scores.metrics import Evaluation, ScoreRow, evaluate, jsonable
+from deepser.scores.metrics import Evaluation, ScoreRow, evaluate
 from ensemble.evaluation.posteriors import PREFIX, scores_classes
 from ensemble.fusion.learned import Learned
 from ensemble.fusion.problem import Problem
 from ensemble.fusion.techniques import Fused, Technique
+from featurestore.runtime.jsonable import jsonable
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ import torch
 from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor
 
+from deepser.scores.probabilities import log_probabilities
 from deepser.training.targets import Targets
 from ensemble.evaluation.align import Aligned
 from ensemble.fusion.config import ForestConfig, joins_attributes
-from ensemble.fusion.state import FOREST, MetaState, Prediction, log_probabilities
+from ensemble.fusion.state import FOREST, MetaState, Prediction
 from ensemble.fusion.votes import soft_vote
 from featurestore.errors import ManifestError
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from deepser.scores.probabilities import log_probabilities
 from ensemble.fusion.linear import prepare, to_scale
-from ensemble.fusion.state import MetaState, Prediction, log_probabilities
+from ensemble.fusion.state import MetaState, Prediction
 from ensemble.fusion.votes import soft_vote
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deepser.scores.counts import macro_f1
 from deepser.training.samplers import balanced_subsets, shuffled
 from ensemble.fusion.config import MetaConfig
 from featurestore.corpus.splits import balanced_sets
@@ -180,7 +181,8 @@ class Scorer:
         outputs, _ = network.forward(self.x)
         if self.has_labels:
             predicted = outputs[:, : self.n_classes].argmax(1).numpy()
-            return macro_f1(predicted[:, self.sets], self.labels[None], self.n_classes).mean(1)
+            scores = macro_f1(predicted[:, self.sets], self.labels[None], self.n_classes, absent="skip")
+            return scores.mean(1)
         # CCC is the same on shares of the range as on the scale itself.
         return _mean_ccc(outputs[:, self.n_classes :].sigmoid().double(), self.target.double(), self.known)
 
@@ -194,15 +196,3 @@ def _mean_ccc(predicted: Tensor, target: Tensor, known: Tensor) -> np.ndarray:
     ccc = 2 * (x * y).sum(2) / n / spread.clamp(min=1e-12)
     there = (known.sum(1) > 0).double()
     return ((ccc * there).sum(1) / there.sum().clamp(min=1)).numpy()
-
-
-def macro_f1(predicted: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """(..., n) int predictions and labels (broadcast) -> (...) macro-F1 over the classes that occur in the labels."""
-    predicted, labels = np.broadcast_arrays(predicted, labels)
-    shape, n = predicted.shape[:-1], predicted.shape[-1]
-    cells = labels.reshape(-1, n) * n_classes + predicted.reshape(-1, n)
-    cells = cells + np.arange(len(cells))[:, None] * n_classes**2
-    confusion = np.bincount(cells.ravel(), minlength=len(cells) * n_classes**2).reshape(-1, n_classes, n_classes)
-    hits, truth, guess = np.diagonal(confusion, axis1=1, axis2=2), confusion.sum(2), confusion.sum(1)
-    f1 = 2 * hits / np.maximum(truth + guess, 1)
-    return (f1.sum(1, where=truth > 0) / np.maximum((truth > 0).sum(1), 1)).reshape(shape)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deepser.scores.counts import macro_f1
 from deepser.scores.metrics import ccc
 from ensemble.fusion.problem import Problem
-from ensemble.fusion.seed_training import macro_f1
 from featurestore.errors import ConfigError
 
 
@@ -103,7 +103,7 @@ def _scoring(problem: Problem) -> Callable[[np.ndarray], float]:
     """A function that scores (N, C + A) predictions of the problem's rows."""
     targets, n_classes = problem.targets, problem.n_classes
     if problem.has_labels:
-        return lambda values: float(macro_f1(values[:, :n_classes].argmax(1), targets.labels, n_classes))
+        return lambda values: float(macro_f1(values[:, :n_classes].argmax(1), targets.labels, n_classes, absent="skip"))
 
     def concordance(values: np.ndarray) -> float:
         own = [ccc(values[:, n_classes + a], column) for a, column in enumerate(targets.attribute_values.T)]

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ensemble.fusion.config import Config, VoteConfig, layer_of
@@ -48,8 +47,3 @@ class MetaState:
     def ranges(self) -> tuple[tuple[float, float], ...]:
         """(low, high) of each attribute."""
         return tuple(self.attributes.values())
-
-
-def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
-    """(N, C) -> its logarithm, -87 for what is 0 in float32."""
-    return torch.from_numpy(probabilities).clamp(min=torch.finfo(torch.float32).tiny).log().numpy()

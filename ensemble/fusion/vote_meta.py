@@ -3,10 +3,11 @@
 import numpy as np
 import torch
 
+from deepser.scores.probabilities import log_probabilities
 from ensemble.fusion.config import VoteConfig
 from ensemble.fusion.problem import Problem
 from ensemble.fusion.selection import Selection, attribute_scores, best_per_attribute, member_scores
-from ensemble.fusion.state import VOTE, MetaState, Prediction, log_probabilities
+from ensemble.fusion.state import VOTE, MetaState, Prediction
 from ensemble.fusion.votes import vote_shares, weighted_vote
 from featurestore.errors import ConfigError
 

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from deepser.scores.probabilities import entropy
 from featurestore.errors import ConfigError
 from featurestore.runtime.durable import replace_file, writing
 
@@ -57,7 +58,7 @@ class Predictions:
     @property
     def entropy(self) -> np.ndarray:
         """(N,) of the probabilities, in nats: 0 for a certain class, ln(C) where all are alike."""
-        return _entropy(self.probabilities)
+        return entropy(self.probabilities)
 
     @property
     def disagreement(self) -> np.ndarray:
@@ -66,7 +67,7 @@ class Predictions:
         It is the entropy of the members' mean less the mean of their entropies (Gal et al. 2017, BALD).
         """
         said = self.member_posteriors[..., : len(self.classes)]
-        return np.maximum(_entropy(said.mean(0)) - _entropy(said).mean(0), 0)
+        return np.maximum(entropy(said.mean(0)) - entropy(said).mean(0), 0)
 
     @property
     def labels(self) -> list[str]:
@@ -166,11 +167,6 @@ def predictions_table(predictions: Predictions) -> "Table":
         values += [Text(f"{disagreement[n]:.2f}")] if several else []
         table.add_row(Text(key.removeprefix(directory)), Text(label, style="bold"), *cells, *values)
     return table
-
-
-def _entropy(probabilities: np.ndarray) -> np.ndarray:
-    """(..., C) -> (...), in nats; a probability of zero adds nothing."""
-    return -(probabilities * np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))).sum(-1)
 
 
 def _short(value: Any) -> float:

@@ -29,6 +29,7 @@ from featurestore.corpus.protocol import SHARED, ProtocolReport, check_division
 from featurestore.corpus.speakers import SpeakerReport, speaker_report
 from featurestore.corpus.votes import consensus
 from featurestore.errors import ConfigError
+from featurestore.runtime.jsonable import jsonable
 
 KINDS = ("utterance", "speaker", "audio", "text")
 LEAKS = SHARED  # a text is none: acted corpora share their sentences by design
@@ -93,7 +94,7 @@ class AuditReport:
     def to_json(self) -> dict[str, Any]:
         """The report as JSON types, NaN as None."""
         protocols = [protocol.to_dict() for protocol in self.protocols]
-        found: dict[str, Any] = _plain({"clean": self.clean, **dataclasses.asdict(self), "protocols": protocols})
+        found: dict[str, Any] = jsonable({"clean": self.clean, **dataclasses.asdict(self), "protocols": protocols})
         return found
 
 
@@ -269,11 +270,3 @@ def _labels(manifest: Manifest) -> list[str | None]:
 
 def _speakers(manifest: Manifest) -> Items:
     return known_speakers(manifest) or [None] * len(manifest)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and value != value else value

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
+from deepser.scores.counts import macro_f1
 from deepser.scores.metrics import ccc, classification
 from deepser.training.targets import Targets
 from ensemble.evaluation.align import Aligned
@@ -18,7 +19,7 @@ from ensemble.fusion.kinds import load_meta, predict_meta, save_meta
 from ensemble.fusion.linear import LinearSeeds, predict_linear, prepare, to_scale
 from ensemble.fusion.mlp import predict_seeds
 from ensemble.fusion.problem import Problem
-from ensemble.fusion.seed_training import AdamW, Rows, Scorer, _mean_ccc, loss_gradient, macro_f1
+from ensemble.fusion.seed_training import AdamW, Rows, Scorer, _mean_ccc, loss_gradient
 from ensemble.fusion.training import _Linear, _Mlp, fit_meta, fit_mlp, greedy_soup, starting_point
 from ensemble.fusion.votes import soft_vote
 from featurestore.errors import AlignmentError, ConfigError, ManifestError
@@ -201,7 +202,7 @@ def test_selection_keeps_the_best_round_of_each_seed_and_needs_rows_for_it(corpu
 def test_the_batched_macro_f1_is_scikit_learns_over_the_classes_there_are(seed: int, n_classes: int, n: int) -> None:
     rng = np.random.default_rng(seed)
     predicted, labels = rng.integers(0, n_classes, (2, 3, n)), rng.integers(0, n_classes, (1, 3, n))
-    result = macro_f1(predicted, labels, n_classes)
+    result = macro_f1(predicted, labels, n_classes, absent="skip")
     for s in range(2):
         for k in range(3):
             there = np.unique(labels[0, k])
