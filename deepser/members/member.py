@@ -1,5 +1,6 @@
 """A fitted member of an ensemble: its run directory, read back, and its posteriors for utterances in a store."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from deepser.config import MemberConfig, from_dict
 from deepser.networks.network import Network
+from deepser.scores.probabilities import softmax
 from deepser.training import train as trainer
 from deepser.training.checkpoint import load_weights
 from deepser.training.data import Indices, TrainingData
@@ -79,6 +81,14 @@ class Member:
             )
         return paths
 
+    @property
+    def weights_digest(self) -> str:
+        """The identity of its weights, as its posteriors in a store carry it; ConfigError when it has none yet."""
+        digest = hashlib.sha256()
+        for path in self.weights():
+            digest.update(path.read_bytes())
+        return f"sha256:{digest.hexdigest()[:16]}"
+
     def predict(
         self, store: FeatureStore, keys: Sequence[str], *, device: str = "auto"
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -104,9 +114,7 @@ class PosteriorMean:
         self.count = np.zeros(n, np.int64)
 
     def add(self, at: Indices, logits: NDArray[np.float32], attributes: NDArray[np.float32]) -> None:
-        shifted = np.exp(logits - logits.max(1, keepdims=True))
-        probabilities = shifted / shifted.sum(1, keepdims=True)
-        self.posteriors[at] += np.concatenate([probabilities, attributes], 1)
+        self.posteriors[at] += np.concatenate([softmax(logits), attributes], 1)
         self.logits[at] += np.concatenate([logits, attributes], 1)
         self.count[at] += 1
 

@@ -1,7 +1,5 @@
 """A fitted member's judgement of a corpus, as a feature set: what it consists of, whether it is there, writing it."""
 
-import hashlib
-
 import numpy as np
 
 from deepser.members.folds import FoldPlan
@@ -24,7 +22,7 @@ def is_finished(store: FeatureStore, member: Member, plan: FoldPlan, targets: Ta
         return False
     posteriors = store[name]
     judged = {int(i) for fold in range(len(plan.names)) for i in plan.judged_at(fold)}
-    same = posteriors.spec.fingerprint == _spec(member, plan, _digest(member)).fingerprint
+    same = posteriors.spec.fingerprint == _spec(member, plan, member.weights_digest).fingerprint
     return same and all(targets.keys[i] in posteriors for i in judged)
 
 
@@ -50,18 +48,11 @@ def write_posteriors(
 ) -> None:
     """Posteriors and logits, a row of C + A each, of every utterance that a model judged."""
     posteriors, logits = total.means()
-    spec, provenance = _spec(member, plan, _digest(member)), {"member": member.config.name}
+    spec, provenance = _spec(member, plan, member.weights_digest), {"member": member.config.name}
     with store.writer(posteriors_name(member.config.name), spec, provenance=provenance) as writer:
         for i in np.flatnonzero(total.count):
             if targets.keys[i] not in writer:
                 writer.append(targets.keys[i], {"posteriors": posteriors[i : i + 1], "logits": logits[i : i + 1]})
-
-
-def _digest(member: Member) -> str:
-    digest = hashlib.sha256()
-    for path in member.weights():
-        digest.update(path.read_bytes())
-    return f"sha256:{digest.hexdigest()[:16]}"
 
 
 def _spec(member: Member, plan: FoldPlan, weights: str) -> FeatureSpec:

@@ -1,6 +1,5 @@
 """Members by name: which posteriors in a store are a member's, and where the run directories are that made them."""
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -35,7 +34,7 @@ def record_members(directory: Path, store: FeatureStore, members: Sequence[str],
     for name in members:
         run = runs / name.removeprefix(PREFIX)
         try:
-            digest = weights_digest(Member.load(run))
+            digest = Member.load(run).weights_digest
         except ConfigError:
             digest = ""
         if digest == store[name].spec.weights:
@@ -46,14 +45,6 @@ def record_members(directory: Path, store: FeatureStore, members: Sequence[str],
     with writing(directory / MEMBERS_FILE, ConfigError):
         replace_text(directory / MEMBERS_FILE, text)
     return unknown
-
-
-def weights_digest(member: Member) -> str:
-    """The identity of a member's weights, as its posteriors in a store carry it."""
-    digest = hashlib.sha256()
-    for path in member.weights():
-        digest.update(path.read_bytes())
-    return f"sha256:{digest.hexdigest()[:16]}"
 
 
 def read_runs(directory: Path) -> dict[str, tuple[str, str]]:

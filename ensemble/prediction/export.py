@@ -18,7 +18,7 @@ from typing import Any
 from deepser.members.member import Member
 from ensemble.evaluation.markdown import read_report
 from ensemble.fusion.kinds import CONFIG, WEIGHTS
-from ensemble.fusion.members import MEMBERS_FILE, weights_digest
+from ensemble.fusion.members import MEMBERS_FILE
 from ensemble.prediction.card import model_card
 from ensemble.prediction.model import Model
 from ensemble.prediction.sets import needed_sets
@@ -96,7 +96,7 @@ def _copy_ensemble(model: Model, source: Path, target: Path) -> Mapping[str, Any
     for name, member in zip(model.meta.members, model.members, strict=True):
         place = f"members/{member.config.name}"
         _copy_member(member, target / place)
-        runs[name] = {"run": place, "weights": weights_digest(member)}
+        runs[name] = {"run": place, "weights": member.weights_digest}
     for name in (CONFIG, WEIGHTS):
         shutil.copyfile(source / name, target / name)
     _write(target / MEMBERS_FILE, _json(runs))

@@ -13,7 +13,7 @@ from typing import Any
 
 from deepser.members.member import Member
 from ensemble.fusion.kinds import load_meta
-from ensemble.fusion.members import MEMBERS_FILE, read_runs, weights_digest
+from ensemble.fusion.members import MEMBERS_FILE, read_runs
 from ensemble.fusion.state import MetaState
 from ensemble.prediction.inputs import files_manifest, find_files
 from ensemble.prediction.predict import predict
@@ -54,7 +54,7 @@ class Model:
         for name in meta.members:
             run, weights = runs[name]
             member = Member.load(Path(os.path.normpath(directory / run)))
-            if weights_digest(member) != weights:
+            if member.weights_digest != weights:
                 raise ConfigError(
                     f"{member.directory} holds other weights than {directory} was fitted on; run `medusa fit-meta` "
                     "again."
@@ -67,7 +67,7 @@ class Model:
         """A digest of all weights, and of how the meta-classifier reads the members."""
         digest = hashlib.sha256()
         for member in self.members:
-            digest.update(weights_digest(member).encode())
+            digest.update(member.weights_digest.encode())
         if self.meta is not None:
             digest.update(repr((self.meta.config, self.meta.members, self.meta.classes, self.meta.attributes)).encode())
             for name, tensor in sorted(self.meta.tensors.items()):

@@ -12,7 +12,7 @@ from rich.console import Console
 import ensemble.prediction.predict
 from deepser.members.member import Member
 from ensemble.fusion.kinds import KINDS
-from ensemble.fusion.members import find_members, record_members, weights_digest
+from ensemble.fusion.members import find_members, record_members
 from ensemble.prediction.inputs import files_manifest
 from ensemble.prediction.model import Model
 from ensemble.prediction.predict import encoder_of, layers_option, predict
@@ -252,7 +252,7 @@ def test_members_are_all_posteriors_but_the_ensembles_own(trained: Trained, tmp_
 
 
 def test_the_digest_of_the_weights_is_the_one_in_the_store(trained: Trained, tmp_path: Path) -> None:
-    assert weights_digest(Member.load(trained.runs / "m0")) == trained.store["posteriors/m0"].spec.weights
+    assert Member.load(trained.runs / "m0").weights_digest == trained.store["posteriors/m0"].spec.weights
     assert record_members(tmp_path, trained.store, ["posteriors/m0"], tmp_path) == ["posteriors/m0"]
 
 
