@@ -20,7 +20,7 @@ import numpy as np
 from featurestore.errors import StoreError
 from featurestore.format.segment_info import SMALL_ARRAYS, content_name
 from featurestore.format.spec import FeatureSpec
-from featurestore.store.feature_set import FeatureSet
+from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
 from featurestore.store.verify import verify_store
 

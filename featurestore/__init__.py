@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from featurestore.audio import decode as decode
-    from featurestore.corpus.manifest import LabelScheme as LabelScheme
+    from featurestore.corpus.label_scheme import LabelScheme as LabelScheme
     from featurestore.corpus.manifest import Manifest as Manifest
     from featurestore.corpus.ratings import Ratings as Ratings
     from featurestore.errors import (
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from featurestore.loaders.batch_loader import BatchLoader as BatchLoader
     from featurestore.loaders.batch_loader import FeatureRef as FeatureRef
     from featurestore.rows.packed import Packed as Packed
-    from featurestore.store.feature_set import FeatureSet as FeatureSet
+    from featurestore.sets.feature_set import FeatureSet as FeatureSet
+    from featurestore.sets.writer import FeatureWriter as FeatureWriter
     from featurestore.store.feature_store import FeatureStore as FeatureStore
-    from featurestore.store.feature_store import FeatureWriter as FeatureWriter
 
 _HOME = {
     "decode": "audio",
@@ -49,15 +49,15 @@ _HOME = {
     "MedusaError": "errors",
     "SpecMismatch": "errors",
     "StoreError": "errors",
-    "FeatureSet": "store.feature_set",
+    "FeatureSet": "sets.feature_set",
     "Packed": "rows.packed",
     "BatchLoader": "loaders.batch_loader",
     "FeatureRef": "loaders.batch_loader",
-    "LabelScheme": "corpus.manifest",
+    "LabelScheme": "corpus.label_scheme",
     "Manifest": "corpus.manifest",
     "FeatureSpec": "format.spec",
     "FeatureStore": "store.feature_store",
-    "FeatureWriter": "store.feature_store",
+    "FeatureWriter": "sets.writer",
     "Ratings": "corpus.ratings",
 }
 

@@ -10,7 +10,7 @@ import numpy as np
 from featurestore.format.spec import FeatureSpec
 from featurestore.format.zarr3 import chunk_file
 from featurestore.loaders.batch_loader import ANNOUNCED_BATCHES, BatchLoader, FeatureRef
-from featurestore.store.feature_set import FeatureSet
+from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
 
 from .disk import open_sequential

@@ -136,7 +136,7 @@ def _open(store: FeatureStore, manifest: Manifest, config: MemberConfig, directo
     for text in config.features:
         ref = FeatureRef.parse(text)
         features = store[ref.name]
-        missing = [key for key in targets.keys if key not in features]
+        missing = features.missing(targets.keys)
         if missing:
             raise ConfigError(
                 f"Feature set {ref.name!r} lacks {len(missing)} of the manifest's {len(targets.keys)} utterances "

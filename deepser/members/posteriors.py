@@ -50,8 +50,9 @@ def write_posteriors(
     posteriors, logits = total.means()
     spec, provenance = _spec(member, plan, member.weights_digest), {"member": member.config.name}
     with store.writer(posteriors_name(member.config.name), spec, provenance=provenance) as writer:
+        new = set(writer.set.missing(targets.keys))
         for i in np.flatnonzero(total.count):
-            if targets.keys[i] not in writer:
+            if targets.keys[i] in new:
                 writer.append(targets.keys[i], {"posteriors": posteriors[i : i + 1], "logits": logits[i : i + 1]})
 
 

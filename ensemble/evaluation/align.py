@@ -8,7 +8,8 @@ import numpy as np
 
 from featurestore.errors import AlignmentError
 from featurestore.format.spec import FeatureSpec
-from featurestore.store.feature_store import FeatureSet, FeatureStore
+from featurestore.sets.feature_set import FeatureSet
+from featurestore.store.feature_store import FeatureStore
 
 LAYERS = ("posteriors", "logits")
 ATTRIBUTE_PREFIX = "attr:"

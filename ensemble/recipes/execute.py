@@ -156,7 +156,7 @@ def _set_digest(thing: Thing) -> str:
     if thing.manifest is None or not thing.manifest.exists():
         return fingerprint
     about = thing.manifest.stat()
-    n_missing = sum(key not in features for key in _keys(thing.manifest, about.st_mtime_ns, about.st_size))
+    n_missing = len(features.missing(_keys(thing.manifest, about.st_mtime_ns, about.st_size)))
     return fingerprint if not n_missing else f"{fingerprint}, {n_missing} utterances missing"
 
 

@@ -18,8 +18,8 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError, ManifestError, StoreError
 from featurestore.format.segment_info import hash_key
 from featurestore.format.spec import FeatureSpec
+from featurestore.sets.key_index import encode_key
 from featurestore.store.feature_store import FeatureStore
-from featurestore.store.key_index import encode_key
 
 OWN_WEIGHT = 0.5  # labels are averaged, whatever the clips' lengths
 COLUMNS = ("weight", "hash_0", "hash_1", "hash_2", "hash_3")
@@ -153,8 +153,9 @@ def _kept(store: FeatureStore, view: View, keys: Sequence[str]) -> dict[str, str
     features.check_spec(mixing_spec(view))
     by_hash = {hash_key(encode_key(key)): key for key in keys}
     found: dict[str, str | None] = {}
+    missing = set(features.missing(keys))
     for key in keys:
-        if key in features:
+        if key not in missing:
             rows = features.array(key, "parts").astype(np.float64)
             code = None if len(rows) < 2 else _hash_of(rows[1])
             found[key] = None if code is None else by_hash.get(code, f"hash:{code:016x}")

@@ -29,7 +29,8 @@ from featurestore.runtime.stopping import Interrupted, StopSignals
 if TYPE_CHECKING:
     from featurestore.asr.transcripts import Transcripts
     from featurestore.corpus.manifest import Manifest
-    from featurestore.store.feature_store import FeatureStore, FeatureWriter
+    from featurestore.sets.writer import FeatureWriter
+    from featurestore.store.feature_store import FeatureStore
 
 __all__ = ["Encoded", "FeaturizePlan", "FeaturizeReport", "Interrupted", "Item", "featurize", "iter_encode", "plan"]
 

@@ -11,7 +11,7 @@ from featurestore.audio import decode
 from featurestore.encoders.base import Encoder
 from featurestore.errors import AudioError
 from featurestore.featurize.stream import Item, iter_encode
-from featurestore.store.feature_set import FeatureSet
+from featurestore.sets.feature_set import FeatureSet
 
 # Relative difference of a row, alone and in a batch, beyond which a check fails. float32: what padding costs in
 # rounding (Whisper's short window with real weights reaches 3.4e-5). Reduced precision: its rounding, layer by layer.

@@ -1,4 +1,4 @@
-"""Where a store's bytes come from: the local file system, or a local mirror of a remote one (see remote.py)."""
+"""Where a store's bytes come from: the local file system, or a local mirror of a remote one."""
 
 import errno
 import mmap

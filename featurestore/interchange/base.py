@@ -13,7 +13,7 @@ import numpy as np
 from featurestore.errors import StoreError
 from featurestore.runtime import durable
 from featurestore.runtime.durable import reason_of, writing
-from featurestore.store.feature_set import FeatureSet
+from featurestore.sets.feature_set import FeatureSet
 
 DEFAULT_LAYER = "features"
 # How rows of each stored dtype are read, and so exported: bfloat16 exactly, int8 dequantised.

@@ -6,7 +6,7 @@ from pathlib import Path
 from featurestore.errors import ConfigError, StoreError
 from featurestore.interchange import FORMATS
 from featurestore.interchange.base import Format, Selection, Written
-from featurestore.store.feature_set import FeatureSet
+from featurestore.sets.feature_set import FeatureSet
 
 
 def export_features(

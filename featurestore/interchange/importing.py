@@ -20,8 +20,9 @@ from featurestore.interchange.base import Failures, Loaded, Source
 from featurestore.interchange.description import Description, Fit
 from featurestore.interchange.exporting import format_of
 from featurestore.runtime.stopping import StopSignals
-from featurestore.store.feature_set import FeatureSet
-from featurestore.store.feature_store import FeatureStore, FeatureWriter
+from featurestore.sets.feature_set import FeatureSet
+from featurestore.sets.writer import FeatureWriter
+from featurestore.store.feature_store import FeatureStore
 
 # Utterances read while one is stored; each is held in memory.
 READ_AHEAD = 2

@@ -14,7 +14,7 @@ import numpy as np
 from featurestore.errors import StoreError
 from featurestore.loaders.row_reader import Buffer, Memory, Reader, RowReader
 from featurestore.rows.packed import Packed
-from featurestore.store.feature_set import FeatureSet
+from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
 
 # How far ahead of its turn a batch is announced to the kernel: cold reads went from 0.68 to 1.9 GB/s with four batches

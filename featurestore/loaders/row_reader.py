@@ -9,7 +9,7 @@ import numpy as np
 
 from featurestore.errors import StoreError
 from featurestore.rows.packed import Packed
-from featurestore.store.feature_set import FeatureSet
+from featurestore.sets.feature_set import FeatureSet
 
 DTYPES = ("float32", "float16")
 

@@ -1,1 +1,1 @@
-"""Feature sets made of segments: open, write, look up, compact and verify them."""
+"""A store, opened by path or URL: feature sets by name, made, found, verified and removed."""

@@ -1,35 +1,28 @@
-"""A feature store: a directory of feature sets, each keyed rows of one specification; and writing one."""
+"""A feature store: a directory of feature sets, each keyed rows of one specification; or one at a URL, mirrored."""
 
 import contextlib
 import difflib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from featurestore.errors import RemoteError, StoreError
 from featurestore.format.compression import check_storage
 from featurestore.format.files import LOCAL, Files, url_of
 from featurestore.format.segment import Segment, is_segment_name
 from featurestore.format.segment_info import read_group
-from featurestore.format.segment_writer import SegmentWriter, remove_stale
+from featurestore.format.segment_writer import remove_stale
 from featurestore.format.spec import FeatureSpec, check_set_name
 from featurestore.format.zarr3 import group_metadata, json_bytes
-from featurestore.rows.packed import Packed
-from featurestore.rows.rowtypes import encode, first_bad_row
 from featurestore.runtime.durable import TEMPORARY_PREFIX, make_directory, sync_directory, write_once
-from featurestore.store.feature_set import FeatureSet, set_metadata
-from featurestore.store.key_index import encode_key
+from featurestore.sets.feature_set import FeatureSet, set_metadata
+from featurestore.sets.writer import FeatureWriter
 
 if TYPE_CHECKING:
-    from featurestore.store.compact import CompactReport
-
-__all__ = ["FeatureSet", "FeatureStore", "FeatureWriter", "Packed"]
+    from featurestore.sets.compact import CompactReport
 
 STORE_VERSION = 1
 
@@ -143,7 +136,7 @@ class FeatureStore:
         segment_bytes: int = 256 << 20,
         format: str | None = None,
         compress: str | None = None,
-    ) -> "FeatureWriter":
+    ) -> FeatureWriter:
         """A writer that adds utterances to the set `name`, which is created when it is new.
 
         provenance: JSON values told of a new set (versions, command, date). segment_bytes: rows per commit. format:
@@ -187,7 +180,7 @@ class FeatureStore:
 
     def compact(self, name: str, **options: Any) -> "CompactReport":
         """Merge a set's small segments while others read and write; the options are those of `compact.compact`."""
-        from featurestore.store.compact import compact
+        from featurestore.sets.compact import compact
 
         if self._files.remote:
             raise StoreError(f"{self.path} mirrors a remote store, which is read-only: compact locally, and push.")
@@ -198,7 +191,7 @@ class FeatureStore:
 
         All of such a segment's utterances go with it: encode (or import) again to fill them in.
         """
-        from featurestore.store.compact import remove_segment
+        from featurestore.sets.compact import remove_segment
 
         if self._files.remote:
             raise StoreError(f"{self.path} mirrors a remote store, which is read-only.")
@@ -229,116 +222,6 @@ class FeatureStore:
             sync_directory(path.parent)
         except OSError as error:
             raise StoreError(f"Feature set {path} can't be removed: {error.strerror or error}.") from error
-
-
-class FeatureWriter:
-    """Appends utterances to a feature set; a context manager. For one thread; other writers may write at the same time.
-
-    What was appended becomes visible and durable in segments: at `commit`, whenever `segment_bytes` are reached, and at
-    the end of the `with` block however it ends, since every utterance that was appended is whole.
-    """
-
-    def __init__(self, stored: FeatureSet, segment_bytes: int, format: str, compress: str) -> None:
-        self.set = stored
-        self.spec = stored.spec
-        self.segment_bytes = segment_bytes
-        self._storage = format, compress
-        self._segment: SegmentWriter | None = None
-        self._pending: set[bytes] = set()
-        try:
-            remove_stale(stored.path)
-        except OSError as error:
-            raise StoreError(f"{stored.path} can't be read: {error.strerror or error}.") from error
-
-    def __enter__(self) -> "FeatureWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.commit()
-
-    def __contains__(self, key: object) -> bool:
-        """Whether the set has the key, committed (as far as this writer has seen) or appended here."""
-        return isinstance(key, str) and (key.encode(errors="surrogatepass") in self._pending or key in self.set)
-
-    def append(
-        self,
-        key: str,
-        rows: Mapping[str, np.ndarray] | Sequence[np.ndarray] | np.ndarray,
-        duration_s: float = float("nan"),
-    ) -> None:
-        """Add one utterance: {layer: (T, D)}, or (L, T, D) in the order of the specification's layers.
-
-        Rows are cast to the stored dtype. Raises StoreError, and stays usable, when the key is there already, a shape
-        doesn't fit, or a value is not finite after the cast. A StoreError of the disk gives up what was not committed.
-        """
-        encoded = encode_key(key)
-        if key in self:
-            raise StoreError(f"Key {key!r} is in feature set {self.set.name!r} already: it is written once.")
-        encodings = self._encode(key, rows)
-        layers = [stored for stored, _ in encodings]
-        scales = [scale for _, scale in encodings if scale is not None]
-        if self._segment is None:
-            self._segment = SegmentWriter(self.set.path, self.spec, *self._storage)
-        try:
-            self._segment.append(encoded, layers, float(duration_s), scales)
-        except StoreError:
-            self._segment.discard()
-            self._segment = None
-            self._pending.clear()
-            raise
-        self._pending.add(encoded)
-        if self._segment.n_bytes >= self.segment_bytes:
-            self.commit()
-
-    def commit(self) -> None:
-        """Make everything appended so far durable and visible; does nothing when there is nothing."""
-        segment, self._segment = self._segment, None
-        self._pending = set()
-        if segment is None:
-            return
-        if segment.n_utterances == 0:
-            segment.discard()
-            return
-        segment.commit()
-        self.set.refresh()
-
-    def _encode(
-        self, key: str, rows: Mapping[str, np.ndarray] | Sequence[np.ndarray] | np.ndarray
-    ) -> list[tuple[np.ndarray, np.ndarray | None]]:
-        names = self.spec.layers
-        if isinstance(rows, Mapping):
-            if set(rows) != set(names):
-                raise StoreError(f"Utterance {key!r}: layers {sorted(rows)} given, {sorted(names)} expected.")
-            given = [np.asarray(rows[name]) for name in names]
-        else:
-            given = [np.asarray(layer) for layer in rows]
-        shapes = [layer.shape for layer in given]
-        fits = len(given) == len(names) and all(len(shape) == 2 and shape[1] == self.spec.dim for shape in shapes)
-        if not fits or len({shape[0] for shape in shapes}) != 1:
-            raise StoreError(
-                f"Utterance {key!r}: rows of shapes {shapes} given; {len(names)} arrays (T, {self.spec.dim}) of the "
-                f"same T expected, for the layers {', '.join(names)}."
-            )
-        return [self._encode_layer(key, name, layer) for name, layer in zip(names, given, strict=True)]
-
-    def _encode_layer(self, key: str, layer: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        if rows.dtype.kind != "f":
-            rows = rows.astype(np.float32)
-        stored, scales = encode(rows, self.spec.row_type)
-        frame = first_bad_row(stored, scales, self.spec.row_type)
-        if frame is None:
-            return stored, scales
-        where = f"Utterance {key!r}, layer {layer!r}, row {frame} of {len(rows)}"
-        if np.isfinite(rows[frame]).all():
-            largest = float(np.abs(rows[frame].astype(np.float64)).max())
-            dtype = self.spec.dtype
-            raise StoreError(f"{where}: {largest:.6g} is too large for {dtype}; store with `--dtype bfloat16|float32`.")
-        raise StoreError(
-            f"{where}: the encoder gave NaN or infinity. If it computes in float16, let it compute in float32 and "
-            "store with `--dtype float32`; otherwise look at the utterance's audio or text."
-        )
 
 
 def set_names(directory: Path, prefix: str, files: Files) -> list[str]:

@@ -12,7 +12,7 @@ from featurestore.format.segment import PATTERNS
 from featurestore.format.segment_info import read_group
 from featurestore.format.spec import check_set_name
 from featurestore.format.zarr3 import group_metadata, json_bytes
-from featurestore.store.feature_set import FeatureSet
+from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import STORE_VERSION, FeatureStore, set_names
 
 Found = Iterator[tuple[str, list[str]]]

@@ -20,7 +20,7 @@ from featurestore.format.segment_info import SegmentInfo
 from featurestore.format.spec import FeatureSpec, check_set_name
 from featurestore.format.zarr3 import chunk_file
 from featurestore.remote.access import RemoteDirectory
-from featurestore.store.feature_set import SET_VERSION
+from featurestore.sets.feature_set import SET_VERSION
 from featurestore.store.feature_store import FeatureStore
 from featurestore.transfer.targets import (
     Count,

@@ -21,7 +21,7 @@ from featurestore.format.spec import FeatureSpec
 from featurestore.format.zarr3 import group_metadata, json_bytes
 from featurestore.remote.access import RemoteDirectory
 from featurestore.runtime.durable import TEMPORARY_PREFIX, make_directory, sync_directory, write_once
-from featurestore.store.compact import remove_segment
+from featurestore.sets.compact import remove_segment
 from featurestore.store.feature_store import STORE_VERSION, FeatureStore
 
 # Told (bytes copied, bytes in all, the feature set).

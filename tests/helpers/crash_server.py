@@ -111,7 +111,7 @@ def main() -> None:
     import numcodecs.zstd  # noqa: F401
     import small_store  # noqa: F401
 
-    import featurestore.store.compact  # noqa: F401
+    import featurestore.sets.compact  # noqa: F401
 
     for line in sys.stdin:
         print(json.dumps(_answer(json.loads(line))), flush=True)

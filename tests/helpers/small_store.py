@@ -12,7 +12,7 @@ import numpy as np
 
 from featurestore.format.spec import FeatureSpec
 from featurestore.rows.rowtypes import encode
-from featurestore.store.feature_set import FeatureSet
+from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
 from featurestore.store.verify import verify_store
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from featurestore.format.spec import FeatureSpec
-from featurestore.store.feature_set import FeatureSet
+from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
 from featurestore.store.verify import verify_store
 

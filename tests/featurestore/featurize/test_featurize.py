@@ -272,7 +272,7 @@ def test_a_full_disk_is_not_reported_as_the_files_fault(
     def refuse(*args: Any, **options: Any) -> None:
         raise StoreError("can't be written: no space left") from OSError(28, "No space left on device")
 
-    monkeypatch.setattr("featurestore.store.feature_store.FeatureWriter.append", refuse)
+    monkeypatch.setattr("featurestore.sets.writer.FeatureWriter.append", refuse)
     with pytest.raises(StoreError, match="no space left"):
         featurize(corpus, load_encoder("logmel"), store, "mel")
 
@@ -327,7 +327,7 @@ def test_an_interrupt_while_encoding_keeps_what_is_finished(corpus: Manifest, st
 def test_an_interrupt_while_writing_waits_for_the_utterance(
     corpus: Manifest, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from featurestore.store.feature_store import FeatureWriter
+    from featurestore.sets.writer import FeatureWriter
 
     append = FeatureWriter.append
 
@@ -360,7 +360,8 @@ import os, signal
 from featurestore.encoders import Encoder, load_encoder
 from featurestore.featurize.run import featurize
 from featurestore.corpus.manifest import Manifest
-from featurestore.store.feature_store import FeatureStore, FeatureWriter
+from featurestore.sets.writer import FeatureWriter
+from featurestore.store.feature_store import FeatureStore
 append, count = FeatureWriter.append, 0
 def append_then_die(self, *args, **options):
     global count

@@ -19,7 +19,7 @@ from featurestore.errors import StoreError
 from featurestore.format.compression import CODECS
 from featurestore.format.segment_info import SMALL_ARRAYS, SegmentInfo
 from featurestore.format.spec import FeatureSpec
-from featurestore.store.feature_set import FeatureSet
+from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
 from featurestore.store.verify import verify_store
 from tests.helpers.small_store import quick_directory

@@ -27,7 +27,7 @@ from featurestore.interchange.exporting import export_features
 from featurestore.interchange.importing import ImportReport, import_features, parse_layers
 from featurestore.interchange.names import escape, key_line, key_path, path_key, unescape
 from featurestore.runtime.stopping import Interrupted
-from featurestore.store.feature_set import FeatureSet
+from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.small_corpus import medusa
 

@@ -15,7 +15,7 @@ from featurestore.errors import StoreError
 from featurestore.format.spec import FeatureSpec
 from featurestore.loaders import batch_loader as loader_module
 from featurestore.loaders.batch_loader import BatchLoader, FeatureRef
-from featurestore.store.feature_set import FeatureSet
+from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
 
 SETS = {

@@ -27,7 +27,7 @@ from featurestore.errors import RemoteError, StoreError
 from featurestore.format.spec import FeatureSpec
 from featurestore.remote.mirror import Mirror
 from featurestore.remote.sparse import SparseFile
-from featurestore.store.feature_set import FeatureSet
+from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
 from featurestore.store.verify import verify_store
 from featurestore.transfer.copy import push

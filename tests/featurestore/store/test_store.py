@@ -22,7 +22,7 @@ from hypothesis.extra import numpy as hnp
 from featurestore.errors import SpecMismatch, StoreError
 from featurestore.format.segment_info import SMALL_ARRAYS, content_name
 from featurestore.format.spec import FeatureSpec
-from featurestore.store.feature_set import FeatureSet
+from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
 
 SPEC = FeatureSpec("audio", "wavlm-large", "sha256:00", ("layer_06", "layer_12"), 4, 50.0)
@@ -268,7 +268,7 @@ class TestReading:
 
     def test_colliding_hashes_are_told_apart(self, store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("featurestore.format.segment_writer.hash_key", lambda key: len(key))
-        monkeypatch.setattr("featurestore.store.key_index.hash_key", lambda key: len(key))
+        monkeypatch.setattr("featurestore.sets.key_index.hash_key", lambda key: len(key))
         data = utterances(30)
         features = fill(store, "a", data, segment_bytes=500)
         assert len(features.segments) > 1

@@ -17,7 +17,7 @@ import pytest
 
 from featurestore.errors import SpecMismatch, StoreError
 from featurestore.format.spec import FeatureSpec
-from featurestore.store.feature_set import FeatureSet
+from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
 from featurestore.store.verify import verify_store
 from featurestore.transfer.copy import pull, push

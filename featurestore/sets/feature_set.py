@@ -1,7 +1,7 @@
 """Reading one feature set: a mapping from keys to rows, and batches of rows packed into one buffer."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,8 +15,8 @@ from featurestore.format.segment_info import read_group
 from featurestore.format.spec import FeatureSpec
 from featurestore.format.zarr3 import group_metadata, json_bytes
 from featurestore.rows.packed import Packed
-from featurestore.store.key_index import KeyIndex
-from featurestore.store.snapshot import Snapshot
+from featurestore.sets.key_index import KeyIndex
+from featurestore.sets.snapshot import Snapshot
 
 SET_VERSION = 1
 # Below this mean size of an utterance, one vectorised take per segment beats one copy per utterance.
@@ -146,6 +146,11 @@ class FeatureSet(Mapping[str, np.ndarray]):
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self.index.positions([key])[0] >= 0
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Return the keys that the set lacks, in their order; one lookup of all, not one for each."""
+        asked = list(keys)
+        return [asked[i] for i in np.flatnonzero(self.index.positions(asked) < 0).tolist()]
 
     def __getitem__(self, key: str) -> np.ndarray:
         return self.array(key)

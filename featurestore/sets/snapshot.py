@@ -9,7 +9,7 @@ from featurestore.errors import StoreError
 from featurestore.format.rowfile import MappedRows, RowFile
 from featurestore.format.segment import Segment, row_checksum
 from featurestore.format.spec import FeatureSpec
-from featurestore.store.key_index import KeyIndex
+from featurestore.sets.key_index import KeyIndex
 
 
 class Snapshot:

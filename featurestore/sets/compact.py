@@ -22,7 +22,7 @@ from featurestore.errors import SegmentGone, StoreError
 from featurestore.format.segment import Segment, row_checksum
 from featurestore.format.segment_writer import SegmentWriter, remove_stale
 from featurestore.runtime.durable import TEMPORARY_PREFIX, sync_directory
-from featurestore.store.feature_set import FeatureSet
+from featurestore.sets.feature_set import FeatureSet
 
 SEGMENT_BYTES = 1 << 30
 # How often to begin again when segments that are being merged are gone.

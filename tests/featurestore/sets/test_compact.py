@@ -9,8 +9,8 @@ import pytest
 from featurestore.errors import StoreError
 from featurestore.format.segment_writer import SegmentWriter
 from featurestore.format.spec import FeatureSpec
-from featurestore.store.compact import compact
-from featurestore.store.feature_set import FeatureSet
+from featurestore.sets.compact import compact
+from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
 
 SPEC = FeatureSpec("audio", "e", "none", ("l0", "l1"), 5, dtype="int8")
