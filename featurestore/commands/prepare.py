@@ -31,6 +31,7 @@ AFTER: dict[str, tuple[Any, Any]] = {
 OPTIONS: dict[str, tuple[Any, Any]] = {  # a reader's keyword -> type; None is the reader's own default
     "scheme": (str | None, None),
     "label": (str | None, None),
+    "layout": (str | None, None),
     "audio": (Path | None, None),
     "secondary": (float | None, None),
     "transcripts": (bool, True),

@@ -91,7 +91,11 @@ CORPORA = {
         "audiofolder:read_audiofolder",
         "Hugging Face's audiofolder: metadata.csv or .jsonl, or folders named after classes.",
         "The directory.",
-        {"label": "The table's column that holds the class.", **CHECK},
+        {
+            "label": "The table's column that holds the class.",
+            "layout": "What the folders are without a table: label, split, speaker, gender, fold or _: speaker/label.",
+            **CHECK,
+        },
     ),
     "challenge": Corpus(
         "challenge:read_challenge",

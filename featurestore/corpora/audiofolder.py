@@ -2,16 +2,18 @@
 
 train/metadata.csv      file_name, label, ... (or .jsonl, .parquet; also one table for all splits, at the root)
 train/clip1.wav
-train/angry/clip2.wav   without a table the folder is the class
+train/angry/clip2.wav   without a table the folders are splits and classes, see `folder_levels`
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from featurestore.audio import AUDIO_SUFFIXES, search
-from featurestore.corpora.assemble import of_columns
+from featurestore.corpora.assemble import named, of_columns
+from featurestore.corpora.folder_levels import beside, folder_columns
 from featurestore.corpora.json_lines import json_lines
 from featurestore.corpus import arrow
 from featurestore.corpus.checks import SPLIT_NAMES
@@ -23,20 +25,34 @@ TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_NAME = "file_name"
 
 
-def read_audiofolder(root: Path, *, label: str = "label", check_audio: bool = True) -> Manifest:
+def read_audiofolder(
+    root: Path, *, label: str = "label", layout: str | None = None, check_audio: bool = True
+) -> Manifest:
     """The manifest of such a directory, whose first level may be splits (train, validation or dev, test).
 
-    label: the column of the table that holds the class. Columns: utterance_id and path (the file as seen from `root`),
-    label, split, and all others of the table. ManifestError: no audio, a table without file_name, a missing file.
+    label: the column of the table that holds the class. layout: without a table, what each level of folders is, such as
+    "speaker/label/split"; see `folder_columns` for what is read without it. Columns: utterance_id and path (the file as
+    seen from `root`), label, split, and all others of the table. ManifestError: no audio, a table without file_name, a
+    missing file, folders that can't be told to be classes.
     """
     if not root.is_dir():
         raise ManifestError(f"{root} is not a directory. Check --root.")
     parts = [path for path in sorted(root.iterdir()) if path.is_dir() and path.name.lower() in SPLIT_NAMES]
     notes: list[str] = []
-    found = [_of_directory(root, place, label, notes) for place in (parts or [root])]
-    tables = [part for part in found if part is not None]
-    if parts and (at_root := _metadata(root)) is not None:
-        tables = [_of_table(root, root, at_root, label)]
+    table_of = {place: path for place in (root, *parts) if (path := _table_of(place)) is not None}
+    with_table = [root] if root in table_of else list(table_of)
+    folder = search(root)
+    if folder.others:
+        notes.append(folder.left_out())
+    tables = [_of_table(root, place, _metadata(table_of[place]), label) for place in with_table]
+    in_folders = [path for path in folder.files if not any(path.is_relative_to(place) for place in with_table)]
+    listed = {path for table in tables for path in table.column("path").to_pylist()} | {*map(str, in_folders)}
+    names = [path.relative_to(root).as_posix() for path in folder.files if str(path) not in listed]
+    unlisted = [name for name in names if name not in listed]
+    if unlisted:
+        notes.append(named("audio files that the table doesn't list left out", unlisted))
+    if in_folders:
+        tables.append(_of_folders(root, in_folders, layout, notes))
     if not tables:
         raise ManifestError(
             f"{root} holds no audio ({', '.join(AUDIO_SUFFIXES)}) in folders, and no {', '.join(TABLES)}."
@@ -51,9 +67,10 @@ def read_audiofolder(root: Path, *, label: str = "label", check_audio: bool = Tr
         columns["label"] = arrow.as_strings(columns["label"])
         labels = sorted(set(columns["label"].to_pylist()) - {None})
     else:
-        notes.append(f"no labels: the table has no column {label!r}; name another with --label")
+        where = f"the table has no column {label!r}; name another with --label" if with_table else "no folders"
+        notes.append(f"no labels: {where}")
     paths = columns["path"].to_pylist()
-    if parts and "split" not in columns:
+    if parts and with_table and "split" not in whole.column_names:
         columns["split"] = [SPLIT_NAMES.get(str(path).split("/")[0].lower()) for path in paths]
     return of_columns(
         columns,
@@ -66,22 +83,18 @@ def read_audiofolder(root: Path, *, label: str = "label", check_audio: bool = Tr
     )
 
 
-def _of_directory(root: Path, place: Path, label: str, notes: list[str]) -> pa.Table | None:
-    table = _metadata(place)
-    if table is not None:
-        return _of_table(root, place, table, label)
-    folder = search(place)
-    files = folder.files
-    if folder.others:
-        notes.append(f"{place.name}: {folder.left_out()}")
-    if not files:
-        return None
-    loose = [path for path in files if path.parent == place]
-    if loose and len(loose) < len(files):
-        raise ManifestError(f"{loose[0]} lies in no class's folder, but others in {place} do. Move it to one.")
+def _of_folders(root: Path, files: Sequence[Path], layout: str | None, notes: list[str]) -> pa.Table:
+    """Return the table of files by their folders; a table that lies there and was not read is named."""
+    tables = ", ".join(path.name for path in beside(root, TABLES))
+    instead = f"{tables} in {root} is not read; if it holds the labels: medusa prepare csv" if tables else ""
+    try:
+        columns = folder_columns(files, root, layout, notes)
+    except ManifestError as error:
+        raise ManifestError(f"{error} {instead}".strip()) from None
+    if instead:
+        notes.append(instead)
     names = [path.relative_to(root).as_posix() for path in files]
-    columns = {"utterance_id": names, "path": names}
-    return pa.table(columns if loose else columns | {"label": [path.parent.name for path in files]})
+    return pa.table({"utterance_id": names, "path": names, **columns})
 
 
 def _of_table(root: Path, place: Path, table: pa.Table, label: str) -> pa.Table:
@@ -97,17 +110,18 @@ def _of_table(root: Path, place: Path, table: pa.Table, label: str) -> pa.Table:
     return pa.table(columns)
 
 
-def _metadata(place: Path) -> pa.Table | None:
+def _table_of(place: Path) -> Path | None:
+    """Return the metadata table in a directory, None where there is none; ManifestError where there are two."""
     found = [place / name for name in TABLES if (place / name).exists()]
     if len(found) > 1:
         raise ManifestError(f"{place} has {' and '.join(path.name for path in found)}; leave one of them.")
-    if not found:
-        return None
-    if found[0].suffix == ".jsonl":
-        try:
-            return pa.Table.from_pylist([record for _, record in json_lines(found[0])])
-        except pa.ArrowException as error:
-            raise ManifestError(
-                f"{found[0]}: a field mixes numbers, texts or lists ({error}). Make it one type."
-            ) from None
-    return read_table_file(found[0])
+    return found[0] if found else None
+
+
+def _metadata(path: Path) -> pa.Table:
+    if path.suffix != ".jsonl":
+        return read_table_file(path)
+    try:
+        return pa.Table.from_pylist([record for _, record in json_lines(path)])
+    except pa.ArrowException as error:
+        raise ManifestError(f"{path}: a field mixes numbers, texts or lists ({error}). Make it one type.") from None

@@ -214,7 +214,7 @@ def test_folders_named_after_classes_in_splits(tmp_path: Path) -> None:
     assert manifest.column("split").tolist() == ["train", "train", "development"]
     assert manifest.audio_path(2).is_file()
     write_wav(tmp_path / "train/loose.wav")
-    with pytest.raises(ManifestError, match=r"loose.wav lies in no class's folder"):
+    with pytest.raises(ManifestError, match=r"train/loose.wav lies 1 folders deep and train/happy/2.wav 2"):
         read_audiofolder(tmp_path)
 
 
@@ -257,6 +257,77 @@ def test_an_audiofolder_with_mistakes(tmp_path: Path) -> None:
     write_files(tmp_path, {"metadata.jsonl": ""})
     with pytest.raises(ManifestError, match="leave one of them"):
         read_audiofolder(tmp_path)
+
+
+def test_splits_below_the_classes_are_splits_and_the_class_is_the_level_of_emotions(tmp_path: Path) -> None:
+    for speaker in ("s1", "s2"):
+        for place in ("Angry/train/a", "Angry/test/b", "Sad/train/c", "Sad/evaluation/d"):
+            write_wav(tmp_path / f"{speaker}/{place}.wav")
+    manifest = read_audiofolder(tmp_path)
+    assert manifest.scheme.classes == ("Angry", "Sad")
+    assert manifest.labels == ["Angry", "Angry", "Sad", "Sad"] * 2
+    assert manifest.column("split").tolist() == ["test", "train", "development", "train"] * 2
+    assert not manifest.has("speaker")
+    assert any("s1, s2" in note and "--layout speaker/label/split" in note for note in manifest.notes)
+    assert any("'evaluation' is taken as development" in note for note in manifest.notes)
+    told = read_audiofolder(tmp_path, layout="speaker/label/split")
+    assert told.column("speaker").tolist() == ["s1"] * 4 + ["s2"] * 4
+    assert told.labels == manifest.labels
+
+
+@pytest.mark.parametrize(
+    ("files", "layout", "message"),
+    [
+        (["flac/a.flac", "flac/b.flac"], None, "no class, only splits or formats: level 1: flac"),
+        (["angry/a.wav"], None, "a single class, 'angry'"),
+        (["angry/wav/a.wav", "angry/mp3/b.wav"], None, "a single class, 'angry'"),
+        (["train/a.wav", "angry/b.wav"], None, r"classes named like splits or formats \(train\) beside angry"),
+        (["angry/a.wav", "wav/b.wav"], None, r"like splits or formats \(wav\)"),
+        (["x/s1/a.wav", "y/s2/b.wav"], None, "2 levels of folders may be the class: level 1: x, y; level 2: s1, s2"),
+        (["train/test/a.wav", "test/train/b.wav"], None, "splits on 2 levels"),
+        (["x/a.wav", "y/b.wav"], "speaker/label", "has 2 levels, .* has 1: level 1: x, y"),
+        (["x/a.wav", "y/b.wav"], "mood", "--layout mood: expected label, split, speaker"),
+        (["x/a.wav", "y/b.wav"], "split", "unknown split 'x'"),
+    ],
+)
+def test_folders_that_can_not_be_told_to_be_classes_are_refused(
+    tmp_path: Path, files: list[str], layout: str | None, message: str
+) -> None:
+    for file in files:
+        write_wav(tmp_path / file)
+    with pytest.raises(ManifestError, match=message):
+        read_audiofolder(tmp_path, layout=layout)
+
+
+def test_a_level_of_formats_is_no_class_and_a_layout_decides_what_names_do_not(tmp_path: Path) -> None:
+    for file in ("x/s1/wav/a.wav", "y/s2/wav/b.wav"):
+        write_wav(tmp_path / file)
+    manifest = read_audiofolder(tmp_path, layout="label/speaker/_")
+    assert manifest.labels == ["x", "y"]
+    assert manifest.column("speaker").tolist() == ["s1", "s2"]
+    assert read_audiofolder(tmp_path / "x", layout="_/_").scheme.classes == ()
+    write_wav(tmp_path / "e/Anger/flac/a.flac")
+    write_wav(tmp_path / "e/Joy/flac/b.flac")
+    assert read_audiofolder(tmp_path / "e").labels == ["Anger", "Joy"]
+
+
+def test_a_table_of_another_name_beside_the_audio_is_named(tmp_path: Path) -> None:
+    write_csv(tmp_path / "manifest.csv", ("path", "emotion"), [("flac/a.flac", "sad")])
+    write_wav(tmp_path / "flac/a.flac")
+    with pytest.raises(ManifestError, match=r"only splits or formats.*manifest.csv.*medusa prepare csv"):
+        read_audiofolder(tmp_path)
+    for file in ("sad/1.wav", "happy/2.wav"):
+        write_wav(tmp_path / "b" / file)
+    write_csv(tmp_path / "b/labels.csv", ("path",), [("x",)])
+    assert any("labels.csv" in note for note in read_audiofolder(tmp_path / "b").notes)
+
+
+def test_audio_that_a_table_does_not_list_is_counted(tmp_path: Path) -> None:
+    write_csv(tmp_path / "metadata.csv", ("file_name", "label"), [("a.wav", "sad")])
+    for file in ("a.wav", "b.wav", "c/d.wav"):
+        write_wav(tmp_path / file)
+    (note,) = read_audiofolder(tmp_path).notes
+    assert "2 audio files that the table doesn't list left out: b.wav, c/d.wav" in note
 
 
 # --- merging and dropping classes
