@@ -33,6 +33,8 @@ OPTIONS: dict[str, tuple[Any, Any]] = {  # a reader's keyword -> type; None is t
     "label": (str | None, None),
     "layout": (str | None, None),
     "audio": (Path | None, None),
+    "attribute_range": (str | None, None),
+    "speaker_by_gender": (bool, False),
     "secondary": (float | None, None),
     "transcripts": (bool, True),
     "check_audio": (bool, True),
@@ -92,7 +94,7 @@ def prepare_csv(
     """
     from featurestore.corpora.table import read_table
 
-    columns = dict(split_pair("--column", text) for text in column or [])
+    columns = dict(_column(text) for text in column or [])
     if "id" in columns:
         columns["utterance_id"] = columns.pop("id")
     ranges = {}
@@ -135,6 +137,11 @@ def finish(
     for note in manifest.notes:
         say(f"note: {note}", "dim")
     say(f"wrote {output}")
+
+
+def _column(text: str) -> tuple[str, str]:
+    """NAME=YOURS; `id=` is the column that has no name."""
+    return (text[:-1], "") if text.endswith("=") and text.count("=") == 1 else split_pair("--column", text)
 
 
 def _attribute(text: str) -> tuple[str, str, float, float]:

@@ -101,7 +101,12 @@ CORPORA = {
         "challenge:read_challenge",
         "Label tables of the challenge baseline, MEDUSA and EMO-SUPERB.",
         "A table with FileName, a column for each class, Split_Set.",
-        {"audio": f"{AUDIO}the table's place.", **CHECK},
+        {
+            "audio": f"{AUDIO}the table's place.",
+            "attribute_range": "LOW:HIGH of the attributes, where no config.json beside the table has it: 1:5.",
+            "speaker_by_gender": "SpkrID starts anew for each gender.",
+            **CHECK,
+        },
         is_file=True,
     ),
 }

@@ -50,7 +50,7 @@ def refuse_other_columns(table: pa.Table, path: Path, required: Sequence[str], o
     unknown = [name for name in names if name not in (*required, *optional)]
     if unknown:
         known = ", ".join((*required, *optional))
-        problems.append(f"unknown columns {unknown}, expected only {known}; is it another release of the corpus?")
+        problems.append(f"unknown columns {unknown}, expected only {known}; it may be another release")
     if problems:
         raise ManifestError(arrow.sentence(str(path), problems))
 
@@ -100,6 +100,15 @@ def missing_audio(paths: Iterable[str | None], root: Path) -> list[str]:
     if not rows:
         return []
     return [arrow.listing(f"audio file not found (relative paths start at {os.path.abspath(root)})", rows, paths)]
+
+
+def two_genders(speakers: Sequence[str | None], genders: Sequence[str | None]) -> list[str]:
+    """Return the speakers who have two genders: as a rule several people under one number."""
+    gender_of: dict[str, set[str]] = {}
+    for speaker, gender in zip(speakers, genders, strict=False):
+        if speaker is not None and gender is not None:
+            gender_of.setdefault(speaker, set()).add(gender)
+    return sorted(speaker for speaker, of in gender_of.items() if len(of) > 1)
 
 
 def named(what: str, names: Sequence[str]) -> str:

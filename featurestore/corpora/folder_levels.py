@@ -33,9 +33,9 @@ def folder_columns(
 
     layout: what each level below `root` is, such as "speaker/label/split". None: a level whose names are all splits is
     the split, one whose names are all formats (flac, wavs) is nothing, and of the others the class is the only one with
-    two names or more, or the only one whose names are mostly known emotions. What is not read is added to `notes`. Files
-    that all lie in `root` itself have no column. ManifestError: levels that can't be told apart, a single class, a
-    class named like a split or a format, files in different depths; each with the layout that helps.
+    two names or more, or the only one whose names are mostly known emotions. What is not read is added to `notes`.
+    Files that all lie in `root` itself have no column. ManifestError: levels that can't be told apart, a single
+    class, a class named like a split or a format, files in different depths; each with the layout that helps.
     """
     parts = [path.relative_to(root).parts[:-1] for path in files]
     deepest = max(parts, key=len)

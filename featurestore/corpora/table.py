@@ -11,7 +11,7 @@ from featurestore.corpus import arrow, checks
 from featurestore.corpus.checks import SPLIT_NAMES
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.corpus.manifest import Manifest
-from featurestore.corpus.tables import read_table_file
+from featurestore.corpus.tables import NAMELESS, read_table_file
 from featurestore.errors import ManifestError
 
 
@@ -57,6 +57,11 @@ def _renamed(path: Path, table: pa.Table, columns: dict[str, str]) -> tuple[pa.T
     """The table under the manifest's names; what had such a name before and was not asked for is kept as <name>_was."""
     problems, notes = [], []
     names = table.column_names
+    nameless = next((name for name in NAMELESS if name in names), None)
+    if nameless is not None and columns.get("utterance_id") in (None, *NAMELESS):
+        columns, more = _with_index(table, columns, nameless)
+        notes += more
+    columns = {target: nameless if source == "" and nameless else source for target, source in columns.items()}
     for target, source in columns.items():
         known = (*checks.STRING_COLUMNS, "duration_s")
         if target not in known and not target.startswith(("vote_", "attr_")):
@@ -80,6 +85,18 @@ def _renamed(path: Path, table: pa.Table, columns: dict[str, str]) -> tuple[pa.T
         elif not targets and name not in used:
             out[name] = table.column(name)
     return pa.table(out), notes
+
+
+def _with_index(table: pa.Table, columns: dict[str, str], nameless: str) -> tuple[dict[str, str], list[str]]:
+    """The column without a name, pandas' index, as utterance_id where no other is; never mere row numbers unasked."""
+    if "utterance_id" in table.column_names and "utterance_id" not in columns:
+        return columns, []
+    values = arrow.as_strings(table.column(nameless)).to_pylist()
+    counted = [[str(i + first) for i in range(len(values))] for first in (0, 1)]
+    if values in counted and "utterance_id" not in columns:
+        return columns, []
+    note = "the column without a name (a pandas index) is the utterance_id"
+    return {**columns, "utterance_id": nameless}, [] if "utterance_id" in columns else [note]
 
 
 def _refuse_missing(path: Path, table: pa.Table, require_label: bool) -> None:

@@ -14,6 +14,7 @@ from featurestore.errors import ManifestError
 from featurestore.runtime.durable import replace_file, writing
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+NAMELESS = ("", "Unnamed: 0", "__index_level_0__")  # what becomes of pandas' index: in CSV, read back, in Parquet
 NEEDS_QUOTES = re.compile(r'[,"\r\n]')
 ELSEWHERE = "Choose another output path."
 BLOCK_BYTES = 16 << 20  # no row may be longer

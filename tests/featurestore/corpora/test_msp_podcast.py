@@ -1,6 +1,7 @@
 """MSP-Podcast in each form its labels have had becomes one manifest; what is not documented is named and refused."""
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tests.helpers.corpus_trees import (
     write_csv,
     write_files,
 )
+from tests.helpers.small_corpus import medusa
 
 N8, N9, X1, O2 = (row[0] for row in MSP_ROWS)
 HIDDEN = "MSP-PODCAST_test3_0001.wav"
@@ -238,3 +240,62 @@ def test_other_columns_and_shares_are_refused(tmp_path: Path) -> None:
         write_files(tmp_path, {"t.csv": text})
         with pytest.raises(ManifestError, match=message):
             read_challenge(tmp_path / "t.csv")
+
+
+IMPROV = "FileName,depressed,angry,excited,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set\n"
+IMPROV_ROWS = "F.wav,0.1,0.9,0.0,5.0,1.0,3.0,02,Female,Train\nM.wav,0.1,0.0,0.9,2.0,4.0,3.0,02,Male,Test\n"
+SCALE = '{"dimensional": {"max_score": 5, "min_score": 1}}'
+
+
+def test_the_range_of_attributes_is_read_from_the_config_or_asked_for(tmp_path: Path) -> None:
+    path = write_files(tmp_path, {"t.csv": IMPROV + IMPROV_ROWS}) / "t.csv"
+    with pytest.raises(ManifestError, match="--attribute-range LOW:HIGH, such as 1:5"):
+        read_challenge(path, check_audio=False, speaker_by_gender=True)
+    for text in ("1", "5:x", "1:2:3"):
+        with pytest.raises(ManifestError, match=f"--attribute-range {text}: expected the ends of a scale"):
+            read_challenge(path, check_audio=False, speaker_by_gender=True, attribute_range=text)
+    asked = read_challenge(path, check_audio=False, speaker_by_gender=True, attribute_range="0:6")
+    assert asked.scheme.attributes == dict.fromkeys(("arousal", "valence", "dominance"), (0.0, 6.0))
+    write_files(tmp_path, {"config.json": SCALE})
+    manifest = read_challenge(path, check_audio=False, speaker_by_gender=True)
+    assert manifest.scheme.attributes["arousal"] == (1.0, 5.0)
+    assert manifest.scheme.classes == ("depressed", "angry", "excited")
+    assert manifest.labels == ["angry", "excited"]
+    write_files(tmp_path, {"config.json": '{"dimensional": {"max": 5}}'})
+    with pytest.raises(ManifestError, match=r"config.json, dimensional: expected the ends of a scale"):
+        read_challenge(path, check_audio=False, speaker_by_gender=True)
+    rows = IMPROV_ROWS.replace("F.wav", N8).replace("M.wav", N9)
+    ours = write_files(tmp_path / "p", {"t.csv": IMPROV + rows}) / "t.csv"
+    manifest = read_challenge(ours, check_audio=False, speaker_by_gender=True)
+    assert manifest.scheme.attributes["valence"] == (1.0, 7.0)
+
+
+def test_a_speaker_of_two_genders_is_two_speakers_or_an_error(tmp_path: Path) -> None:
+    write_files(tmp_path, {"t.csv": IMPROV + IMPROV_ROWS, "config.json": SCALE})
+    with pytest.raises(ManifestError, match=r"1 speakers have two genders \(02\).*--speaker-by-gender"):
+        read_challenge(tmp_path / "t.csv", check_audio=False)
+    out = tmp_path / "m.csv"
+    medusa("prepare", "challenge", tmp_path / "t.csv", "-o", out, "--no-check-audio", "--speaker-by-gender")
+    assert Manifest.read(out).column("speaker").tolist() == ["Female_02", "Male_02"]
+
+
+def test_a_column_of_file_names_may_have_no_name(tmp_path: Path) -> None:
+    rows = ",angry,relax,joy,EmoAct,SpkrID,Gender,Split_Set\nn_1.wav,0.1,0.9,0,1,22,Female,Train\n"
+    write_files(tmp_path, {"t.csv": rows, "config.json": SCALE})
+    manifest = read_challenge(tmp_path / "t.csv", check_audio=False)
+    assert manifest.keys == ["n_1.wav"]
+    assert manifest.labels == ["relax"]
+
+
+def test_the_command_that_a_refusal_prints_reads_the_table(tmp_path: Path) -> None:
+    text = IMPROV.replace("depressed", "melancholy and woe").replace("FileName", "") + IMPROV_ROWS
+    write_files(tmp_path, {"t.csv": text})
+    said = medusa("prepare", "challenge", tmp_path / "t.csv", "-o", tmp_path / "m.csv", exit_code=2).stderr
+    assert "melancholy and woe" in said
+    command = shlex.split(said[said.index("medusa prepare csv") :].replace("LOW:HIGH", "1:5"))
+    command[command.index("-o") + 1] = str(tmp_path / "m.csv")
+    medusa(*command[1:], "--no-check-audio")
+    manifest = Manifest.read(tmp_path / "m.csv")
+    assert manifest.keys == ["F.wav", "M.wav"]
+    assert manifest.scheme.classes == ("melancholy and woe", "angry", "excited")
+    assert manifest.scheme.attributes["arousal"] == (1, 5)
