@@ -62,9 +62,9 @@ def read_challenge(
     except ManifestError as error:
         raise ManifestError(f"{error} For any other table: {_by_csv(path, table)}") from None
     if len(class_columns) < 2:
-        names = ", ".join(table.column_names)
         raise ManifestError(
-            f"{path}: expected columns of two classes or more ({', '.join(CLASSES)}), found {names}. "
+            f"{path}: expected columns of two classes or more ({', '.join(CLASSES)}), found "
+            f"{', '.join(table.column_names)}. "
             f"For any other table: {_by_csv(path, table)}"
         )
     columns: dict[str, Any] = {"utterance_id": table.column(file_name), "path": table.column(file_name)}
