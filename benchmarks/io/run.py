@@ -101,7 +101,10 @@ def _measure_shape(
     n_bytes = rows.values.nbytes
     measured: dict[str, Any] = {**asdict(shape), "n_bytes": n_bytes, "npy_stages": None, "writing": None}
     label = f"{shape.dim} x {shape.mean_s:g} s: "
-    told = lambda text: progress(label + text)  # noqa: E731
+
+    def told(text: str) -> None:
+        progress(label + text)
+
     figures: list[dict[str, Any]] = []
     for group in _groups(ways, n_bytes, shutil.disk_usage(work).free):
         layouts = list(dict.fromkeys(way.layout for way in group if way.layout))

@@ -21,9 +21,10 @@ from deepser.training.checkpoint import load_weights, save_atomically
 from deepser.training.data import Indices, TrainingData
 from deepser.training.device import one_thread, resolve_precision
 from deepser.training.processes import World
+from deepser.training.run import Job
 from deepser.training.targets import Targets
 from deepser.training.together import SharedReader, bucket_lengths, stream_key
-from deepser.training.train import History, Job
+from deepser.training.train import History
 from deepser.training.views import Views, resolve_views
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import group_folds, speaker_groups

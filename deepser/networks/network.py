@@ -97,7 +97,7 @@ class Network(nn.Module):
         self.inputs = nn.ModuleList(FeatureInput(n_layers, dim) for n_layers, dim in inputs)
         self.body: Body = BODIES[config.kind]([dim for _, dim in inputs], config)
         self.head = Head(self.body.width, n_classes, attribute_ranges, config.dropout, self.body.relu)
-        self.register_load_state_dict_pre_hook(_name_the_body)
+        self.register_load_state_dict_pre_hook(_name_the_body)  # type: ignore[no-untyped-call]
 
     def set_statistics(self, i: int, mean: Tensor, std: Tensor) -> None:
         """Standardise input `i` with the mean and deviation (L, 1, D) of the training split's rows."""

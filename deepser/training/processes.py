@@ -67,7 +67,7 @@ class World:
         """
         if self.size == 1 or 0 in own.shape[1:]:
             return own
-        return _Whole.apply(own, n, self.rank, self.size)
+        return _Whole.apply(own, n, self.rank, self.size)  # type: ignore[no-untyped-call]
 
     def sum_gradients(self, network: nn.Module) -> None:
         """Each parameter's gradient becomes the sum over processes; none where no process has one."""

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -37,7 +38,7 @@ def _titles(scores: Sequence[str]) -> str:
     return " and ".join("mean CCC" if score == "mean_ccc" else TITLES[score] for score in scores)
 
 
-def _scores_table(title: str, columns: dict, scores: Sequence[str], hidden: Sequence[str]) -> Table:
+def _scores_table(title: str, columns: dict[str, Any], scores: Sequence[str], hidden: Sequence[str]) -> Table:
     """Rows: ways of fusing; for each set of members its scores, the best of a column bold."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("")
@@ -107,7 +108,7 @@ def learned_picture(found: Learned, path: Path, title: str = "") -> None:
     departures = [[value - mean for value, mean in zip(row, means, strict=True)] for row in found.weights]
     bound = max((abs(value) for row in departures for value in row), default=0.0) or 1.0
     reliability = [[math.nan if value is None else value for value in row] for row in found.reliability]
-    maps: tuple[tuple[str, Sequence, Sequence, dict], ...] = (
+    maps: tuple[tuple[str, Sequence[Any], Sequence[Any], dict[str, Any]], ...] = (
         ("weight of a member's word", found.weights, departures, {"cmap": "PiYG", "vmin": -bound, "vmax": bound}),
         ("reliability: F1, CCC", reliability, reliability, {"cmap": "Greens"}),
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from av.audio.codeccontext import AudioCodecContext
     from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
     from av.packet import Packet
 
 # Samples of a frame at 48 kHz by the configuration in a packet's first byte (RFC 6716, table 2).
@@ -30,7 +31,7 @@ class OpusLead:
         head = context.extradata or b""
         self._left = int.from_bytes(head[10:12], "little") if head.startswith(b"OpusHead") else 0
 
-    def dropped(self, packet: Packet, frames: list[AudioFrame]) -> list[AudioFrame]:
+    def dropped(self, packet: Packet[AudioStream], frames: list[AudioFrame]) -> list[AudioFrame]:
         """Return the frames of a packet without what is still to be dropped of them."""
         if not self._left or not packet.size:
             return frames

@@ -68,7 +68,7 @@ def _parts(root: Path) -> dict[str, dict[str, Path]]:
     return {fold: found[fold] for fold in sorted(found)}
 
 
-def _divided(root: Path, parts: dict[str, dict[str, Path]], keys: list[str], notes: list[str]) -> dict[str, list]:
+def _divided(root: Path, parts: dict[str, dict[str, Path]], keys: list[str], notes: list[str]) -> dict[str, list[str]]:
     """The column `fold` of several folds' test parts, or `split` of the parts of the only fold."""
     if not parts:
         notes.append(f"no folds: {root} has no fold_*/*.jsonl")

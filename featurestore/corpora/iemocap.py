@@ -11,6 +11,7 @@ speakers of its own, is a fold. What actors said of their own turns (C-F1, A-M1,
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -76,7 +77,7 @@ def read_iemocap(root: Path, *, scheme: str = "4", check_audio: bool = True) -> 
         raise ManifestError(f"{root} is not IEMOCAP: it has no Session1 ... Session5. Check --root.")
     classes_of = SCHEMES[scheme]
     rows: list[dict[str, object]] = []
-    ratings: dict[tuple[str, str], dict[str, object]] = {}
+    ratings: dict[tuple[str, str], dict[str, Any]] = {}
     left_out: dict[str, int] = {}
     moved = []
     for session in sessions:
@@ -109,7 +110,10 @@ def read_iemocap(root: Path, *, scheme: str = "4", check_audio: bool = True) -> 
     return _manifest(root, rows, ratings, classes_of, check_audio, notes)
 
 
-def _manifest(root: Path, rows: list, ratings: dict, classes_of: dict, check_audio: bool, notes: list) -> Manifest:
+def _manifest(
+    root: Path, rows: list[dict[str, object]], ratings: dict[tuple[str, str], dict[str, Any]],
+    classes_of: dict[str, str | None], check_audio: bool, notes: list[str],
+) -> Manifest:  # fmt: skip
     table = pa.Table.from_pylist(rows)
     columns = {name: table.column(name) for name in table.column_names}
     scheme = LabelScheme(
@@ -135,7 +139,9 @@ def _manifest(root: Path, rows: list, ratings: dict, classes_of: dict, check_aud
     )
 
 
-def _row(session: Path, turn: re.Match, classes_of: dict, texts: dict[str, str]) -> dict[str, object]:
+def _row(
+    session: Path, turn: re.Match[str], classes_of: dict[str, str | None], texts: dict[str, str]
+) -> dict[str, object]:
     return {
         "utterance_id": turn["key"],
         "path": f"{session.name}/sentences/wav/{turn['dialog']}/{turn['key']}.wav",

@@ -22,11 +22,11 @@ from featurestore.interchange.base import (
     float_dtype,
     group_by_utterance,
     joined,
-    reason_of,
     replacing,
     told_layers,
 )
 from featurestore.interchange.names import escape, path_key
+from featurestore.runtime.durable import reason_of
 
 resumable = False
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError)  # what h5py raises for a damaged file

@@ -197,7 +197,7 @@ def _protocols(filesystem: Any) -> set[str]:
 def _parts(progress: Callable[[int], None]) -> Any:
     from fsspec.callbacks import Callback
 
-    class Parts(Callback):
+    class Parts(Callback):  # type: ignore[misc]  # fsspec has no types
         def relative_update(self, inc: int = 1) -> None:
             progress(inc)
 
