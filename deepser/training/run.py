@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deepser.config import TrainConfig
+from deepser.config import StageConfig, TrainConfig
 from deepser.networks.network import Network
 from deepser.training.averaging import MovingAverage
 from deepser.training.checkpoint import Saved, State, load_checkpoint, restore_optimiser, save_checkpoint
@@ -41,10 +41,7 @@ class Job:
 
 
 class Run:
-    """A job between its checkpoints.
-
-    Epoch by epoch: begin_epoch; for each batch begin_step, learn for each of its parts, end_step; judge; end_epoch.
-    """
+    """A job between its checkpoints: what lasts from stage to stage. `open_stage` returns what does the work of one."""
 
     def __init__(self, job: Job, world: World, steps_of_epoch: Sequence[int]) -> None:
         """steps_of_epoch: of each stage."""
@@ -80,162 +77,197 @@ class Run:
             n += of_epoch * (stage.epochs if i < index else self.state.epoch if i == index else 0)
         return n
 
-    def open_stage(self, index: int) -> None:
-        """Get ready for a stage, if it is this run's turn: from the best weights so far, with a new optimiser."""
+    def open_stage(self, index: int) -> "Stage | None":
+        """Return a stage, ready to learn from the best weights so far; None where this run is past it already."""
         if self.state.stage != index:
-            return
-        self.stage = self.config.stages[index]
-        self.rule = self.config.rule(self.stage)
-        self.is_candidate = self.state.epoch == 0 and self._begin()
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=self.stage.lr, weight_decay=self.config.weight_decay, fused=True
+            return None
+        stage = self.config.stages[index]
+        rule = self.config.rule(stage)
+        is_candidate = self.state.epoch == 0 and self._begin(rule)
+        optimiser = torch.optim.AdamW(
+            self.network.parameters(), lr=stage.lr, weight_decay=self.config.weight_decay, fused=True
         )
-        self.average = MovingAverage(self.network, self.config.ema_decay)
+        average = MovingAverage(self.network, self.config.ema_decay)
         if self.saved is not None:
-            restore_optimiser(self.optimiser, self.network, self.saved.optimiser)
-            self.average.restore(self.saved.average)
+            restore_optimiser(optimiser, self.network, self.saved.optimiser)
+            average.restore(self.saved.average)
             self.saved = None
-        self._weigh()
+        return Stage(self, stage, rule, optimiser, average, is_candidate, self.class_weights(stage))
 
-    def _weigh(self) -> None:
-        labels, n_classes = self.targets.labels[self.job.train_at], len(self.targets.classes)
-        weights = class_weights(labels, n_classes, self.stage.class_weight_exponent)
-        if self.state.confusion:
-            weights *= np.array(self.state.confusion, np.float32)
-        self.weights = torch.from_numpy(weights).to(self.world.device)
-
-    @property
-    def asks(self) -> bool:
-        """Before its stage begins: must the held-out part be judged first?"""
-        return self.is_candidate or bool(self.state.epoch == 0 and self.stage.confusion_exponent)
-
-    def _begin(self) -> bool:
+    def _begin(self, rule: str) -> bool:
         """Start from the best weights so far; are they a candidate, since the rule is another than before?"""
         state, before = self.state, self.state.rule
-        state.rule, state.waited, state.confusion = self.rule, 0, []
+        state.rule, state.waited, state.confusion = rule, 0, []
         if self.best:
             self.network.load_state_dict(self.best)
-        if self.rule == "last":
+        if rule == "last":
             self.best, state.best_score = {}, None
             return False
-        if not before or before == self.rule:
+        if not before or before == rule:
             return False
         state.best_score = None
         return True
 
+    def class_weights(self, stage: StageConfig) -> Tensor:
+        """(C,) float32 on the device: by frequency in the training part, times the factors of confused classes."""
+        labels, n_classes = self.targets.labels[self.job.train_at], len(self.targets.classes)
+        weights = class_weights(labels, n_classes, stage.class_weight_exponent)
+        if self.state.confusion:
+            weights *= np.array(self.state.confusion, np.float32)
+        return torch.from_numpy(weights).to(self.world.device)
+
+    def keep_best(self, score: float, at: str) -> None:
+        """Keep the network's weights where `score` is the best so far; at: when they were judged."""
+        self.state.waited += 1
+        if self.state.best_score is None or score > self.state.best_score:
+            self.state.best_score, self.state.best_at, self.state.waited = score, at, 0
+            self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+
+    def finish(self) -> None:
+        """Leave the network with the weights that are kept."""
+        if self.best:
+            self.network.load_state_dict(self.best)
+
+
+@dataclass(eq=False)
+class Stage:
+    """A stage of a run, from `Run.open_stage` to `close`.
+
+    Per epoch: `begin_epoch` returns what its batches are learned with (`Epoch`); then `judge` and `end_epoch`.
+    """
+
+    run: Run
+    config: StageConfig
+    rule: str  # what selects the epoch that is kept
+    optimiser: torch.optim.Optimizer
+    average: MovingAverage
+    is_candidate: bool  # are the weights that it starts from one, to be judged by this stage's rule?
+    weights: Tensor  # (C,) of the classes
+
+    @property
+    def asks(self) -> bool:
+        """Before it begins: must the held-out part be judged first?"""
+        return self.is_candidate or bool(self.run.state.epoch == 0 and self.config.confusion_exponent)
+
     def judge_start(self, outputs: Outputs) -> None:
         """Weigh classes by how they are confused; take the weights that the stage starts from as the best so far."""
-        if self.stage.confusion_exponent:
-            labels = self.targets.labels[self.job.dev_at]
-            self.state.confusion = confusion_factors(outputs[0], labels, self.stage.confusion_exponent).tolist()
-            self._weigh()
+        run = self.run
+        if self.config.confusion_exponent:
+            labels = run.targets.labels[run.job.dev_at]
+            run.state.confusion = confusion_factors(outputs[0], labels, self.config.confusion_exponent).tolist()
+            self.weights = run.class_weights(self.config)
         if self.is_candidate:
-            self._keep_best(self._score(outputs), f"the start of {self.stage.name}")
+            run.keep_best(self._score(outputs), f"the start of {self.config.name}")
 
-    def wants(self, index: int, epoch: int) -> bool:
-        """Is this epoch of a stage the next one that this run learns from?"""
-        if (self.state.stage, self.state.epoch) != (index, epoch) or epoch >= self.stage.epochs:
+    def wants(self, epoch: int) -> bool:
+        """Is this epoch the next one that the run learns from?"""
+        state = self.run.state
+        if state.epoch != epoch or epoch >= self.config.epochs:
             return False
-        return not (self.stage.patience and self.state.waited >= self.stage.patience)
+        return not (self.config.patience and state.waited >= self.config.patience)
 
-    def begin_epoch(self) -> None:
+    def begin_epoch(self) -> "Epoch":
         """Every draw of an epoch depends on (seed, stage, epoch) alone; dropout also on the process."""
-        config, at = self.config, (self.config.seed, self.state.stage, self.state.epoch)
+        run, config = self.run, self.run.config
+        at = (config.seed, run.state.stage, run.state.epoch)
         # The first of several processes draws as one alone does.
-        of_process = (*at, self.world.rank) if self.world.rank else at
-        self.draws = Draws(int(np.random.SeedSequence(of_process).generate_state(1)[0]), self.world.device)
-        self.mix_rng = np.random.default_rng((5, *at))
-        soft = self.targets.of_epoch(
+        of_process = (*at, run.world.rank) if run.world.rank else at
+        draws = Draws(int(np.random.SeedSequence(of_process).generate_state(1)[0]), run.world.device)
+        soft = run.targets.of_epoch(
             config.targets, smoothing=config.label_smoothing, seed=config.seed * 101 + at[1], epoch=at[2],
             drop_share=config.vote_drop_share,
         )  # fmt: skip
-        self.soft = self.job.data.views.soft(soft)
-        self.total_loss = 0.0
-        self.network.train()
+        run.network.train()
+        return Epoch(self, draws, np.random.default_rng((5, *at)), run.job.data.views.soft(soft))
+
+    def judge(self, outputs: Outputs) -> dict[str, float]:
+        """The epoch's score, as its record names it; the network's weights are kept where it is the best one."""
+        score = self._score(outputs)
+        self.run.keep_best(score, f"{self.config.name} epoch {self.run.state.epoch + 1}")
+        return {f"dev_{self.rule}": score}
+
+    def _score(self, outputs: Outputs) -> float:
+        """By the stage's rule, of the network's outputs for the held-out part."""
+        run = self.run
+        return held_out_score(
+            self.rule, run.config.select_on, *outputs, run.targets, run.job.dev_at, self.config.loss,
+            seed=run.config.seed,
+        )  # fmt: skip
+
+    def end_epoch(self, epoch: "Epoch", record: dict[str, Any]) -> None:
+        """Put `record` behind the epoch's name, loss and learning rate in the history, and save all there is."""
+        run, state = self.run, self.run.state
+        own = {"loss": epoch.total_loss / max(run.steps, 1), "lr": learning_rate(self.config, state.epoch)}
+        state.history.append({"stage": self.config.name, "epoch": state.epoch + 1, **own, **record})
+        state.epoch, run.steps = state.epoch + 1, 0
+        if run.world.first:
+            save_checkpoint(run.checkpoint, run.network, self.optimiser, run.best, self.average.mean, state)
+
+    def close(self) -> None:
+        """Leave the network with the averaged weights, and the run at its next stage."""
+        self.average.settle()
+        self.run.state.stage, self.run.state.epoch = self.run.state.stage + 1, 0
+
+
+@dataclass(eq=False)
+class Epoch:
+    """An epoch of a stage: for each batch `begin_step`, `learn` for each of its parts, `end_step`."""
+
+    stage: Stage
+    draws: "Draws"  # of dropout
+    mix_rng: np.random.Generator
+    soft: NDArray[np.float32]  # class targets of every clip
+    total_loss: float = 0.0  # of the steps so far
 
     def begin_step(self, at_epoch: float) -> None:
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.stage, at_epoch)
-        self.optimiser.zero_grad(set_to_none=True)
+        """Set the learning rate of a fractional epoch, and no gradient."""
+        for group in self.stage.optimiser.param_groups:
+            group["lr"] = learning_rate(self.stage.config, at_epoch)
+        self.stage.optimiser.zero_grad(set_to_none=True)
 
     def learn(self, clips: Indices, rows: Rows | None, share: float) -> None:
         """Add the gradient of a batch's part: rows are those of this process's clips among `clips`, None without any.
 
         share: the part's share of the batch. ConfigError when the loss is no number.
         """
+        run = self.stage.run
         with self.draws.in_use():
             loss = self._loss(clips, rows) * share
             value = loss.item()
             if not math.isfinite(value):
-                of = f"{self.job.name}, " if self.job.name else ""
+                of = f"{run.job.name}, " if run.job.name else ""
                 raise ConfigError(
-                    f"{of}{self.stage.name}, epoch {self.state.epoch + 1}: the loss became {value}. Lower --lr or use "
-                    "--precision float32; the last epoch's checkpoint is kept."
+                    f"{of}{self.stage.config.name}, epoch {run.state.epoch + 1}: the loss became {value}. Lower --lr "
+                    "or use --precision float32; the last epoch's checkpoint is kept."
                 )
-            (loss / self.world.size).backward()
+            (loss / run.world.size).backward()
         self.total_loss += value
 
     def _loss(self, clips: Indices, rows: Rows | None) -> Tensor:
         """The loss of all clips of a part, in every process: MixUp and the losses need the whole of it."""
-        config, device, n = self.config, self.world.device, len(clips)
-        mix = Mix.draw(n, config.mixup_p, config.mixup_alpha, self.mix_rng).to(device)
-        y_c = mix(torch.from_numpy(self.soft[clips]).to(device))
-        y_r = mix(torch.from_numpy(self.values[clips]).to(device))
+        run = self.stage.run
+        config, world, n = run.config, run.world, len(clips)
+        mix = Mix.draw(n, config.mixup_p, config.mixup_alpha, self.mix_rng).to(world.device)
+        y_c = mix(torch.from_numpy(self.soft[clips]).to(world.device))
+        y_r = mix(torch.from_numpy(run.values[clips]).to(world.device))
         if rows is None:
-            x = torch.zeros((0, self.network.body.width), device=device, requires_grad=True)
+            x = torch.zeros((0, run.network.body.width), device=world.device, requires_grad=True)
         else:
-            with autocast(config.precision, device):
-                x = self.network.embed(rows)
-        mixed = mix(self.world.whole(x.float(), n))
-        logits, attributes = (self.world.whole(y, n) for y in self.network.head(self.world.own(mixed)))
-        return total_loss(self.stage.loss, logits, y_c, self.weights, attributes, y_r, self.ranges)
+            with autocast(config.precision, world.device):
+                x = run.network.embed(rows)
+        mixed = mix(world.whole(x.float(), n))
+        logits, attributes = (world.whole(y, n) for y in run.network.head(world.own(mixed)))
+        return total_loss(self.stage.config.loss, logits, y_c, self.stage.weights, attributes, y_r, run.ranges)
 
     def end_step(self) -> None:
-        self.world.sum_gradients(self.network)
-        if self.config.grad_clip:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.grad_clip)
-        self.optimiser.step()
-        self.average.update()
-        self.steps += 1
-
-    def _score(self, outputs: Outputs) -> float:
-        """By the stage's rule, of what the network says of the held-out part."""
-        return held_out_score(
-            self.rule, self.config.select_on, *outputs, self.targets, self.job.dev_at, self.stage.loss,
-            seed=self.config.seed,
-        )  # fmt: skip
-
-    def judge(self, outputs: Outputs) -> dict[str, float]:
-        """The epoch's score, as its record names it; the network's weights are kept where it is the best one."""
-        score = self._score(outputs)
-        self._keep_best(score, f"{self.stage.name} epoch {self.state.epoch + 1}")
-        return {f"dev_{self.rule}": score}
-
-    def _keep_best(self, score: float, at: str) -> None:
-        self.state.waited += 1
-        if self.state.best_score is None or score > self.state.best_score:
-            self.state.best_score, self.state.best_at, self.state.waited = score, at, 0
-            self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-
-    def end_epoch(self, record: dict[str, Any]) -> None:
-        """Put `record` behind the epoch's name, loss and learning rate in the history, and save all there is."""
-        state, epoch = self.state, self.state.epoch
-        own = {"loss": self.total_loss / max(self.steps, 1), "lr": learning_rate(self.stage, epoch)}
-        state.history.append({"stage": self.stage.name, "epoch": epoch + 1, **own, **record})
-        state.epoch, self.steps = epoch + 1, 0
-        if self.world.first:
-            save_checkpoint(self.checkpoint, self.network, self.optimiser, self.best, self.average.mean, state)
-
-    def close_stage(self, index: int) -> None:
-        if self.state.stage == index:
-            self.average.settle()
-            self.state.stage, self.state.epoch = index + 1, 0
-            del self.optimiser, self.average
-
-    def finish(self) -> None:
-        """Leave the network with the weights that are kept."""
-        if self.best:
-            self.network.load_state_dict(self.best)
+        """Step along the gradient of all processes."""
+        run = self.stage.run
+        run.world.sum_gradients(run.network)
+        if run.config.grad_clip:
+            nn.utils.clip_grad_norm_(run.network.parameters(), run.config.grad_clip)
+        self.stage.optimiser.step()
+        self.stage.average.update()
+        run.steps += 1
 
 
 class Draws:

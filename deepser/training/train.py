@@ -16,7 +16,7 @@ from deepser.training import samplers
 from deepser.training.data import Indices, TrainingData
 from deepser.training.device import autocast
 from deepser.training.processes import World
-from deepser.training.run import Job, Outputs, Run
+from deepser.training.run import Epoch, Job, Outputs, Run, Stage
 from deepser.training.standardise import standardise
 from deepser.training.together import SharedReader, bucket_lengths, stream_key
 from deepser.training.views import by_view
@@ -114,20 +114,22 @@ class _Stream:
                 if run.history:
                     self.on_epoch(run.job, run.history)
         for index in range(len(self.config.stages)):
-            for run in self.runs:
-                run.open_stage(index)
-            candidates = [run for run in self.runs if run.state.stage == index and run.asks]
-            for run, outputs in zip(candidates, self._outputs(candidates), strict=True):
-                run.judge_start(outputs)
-            for epoch in range(max(run.config.stages[index].epochs for run in self.runs)):
-                learning = [run for run in self.runs if run.wants(index, epoch)]
-                if learning:
-                    self._epoch(learning, index, epoch)
-            for run in self.runs:
-                run.close_stage(index)
+            self._stage(index)
         for run in self.runs:
             run.finish()
         return [run.history for run in self.runs]
+
+    def _stage(self, index: int) -> None:
+        stages = [stage for run in self.runs if (stage := run.open_stage(index)) is not None]
+        candidates = [stage for stage in stages if stage.asks]
+        for stage, outputs in zip(candidates, self._outputs(candidates), strict=True):
+            stage.judge_start(outputs)
+        for epoch in range(max((stage.config.epochs for stage in stages), default=0)):
+            learning = [stage for stage in stages if stage.wants(epoch)]
+            if learning:
+                self._epoch(learning, index, epoch)
+        for stage in stages:
+            stage.close()
 
     def _batches(self, index: int, epoch: int) -> list[Indices]:
         order = samplers.epoch_order(
@@ -140,35 +142,35 @@ class _Stream:
             clips = samplers.draw_views(clips, self.available, self.config.view_share, seed=seed, epoch=epoch)
         return samplers.batches(clips, self.config.batch_size, lengths=self.lengths)
 
-    def _epoch(self, runs: Sequence[Run], index: int, epoch: int) -> None:
+    def _epoch(self, stages: Sequence[Stage], index: int, epoch: int) -> None:
         started = time.perf_counter()
-        for run in runs:
-            run.begin_epoch()
-        waited = self._steps(runs, self._batches(index, epoch), epoch)
+        epochs = [stage.begin_epoch() for stage in stages]
+        waited = self._steps(epochs, self._batches(index, epoch), epoch)
         records: list[dict[str, Any]] = [
-            {"waiting_share": round(waited / max(time.perf_counter() - started, 1e-9), 4)} for _ in runs
+            {"waiting_share": round(waited / max(time.perf_counter() - started, 1e-9), 4)} for _ in stages
         ]
-        judged = [i for i, run in enumerate(runs) if run.rule != "last"]
+        judged = [i for i, stage in enumerate(stages) if stage.rule != "last"]
         with ExitStack() as averages:
             for i in judged:
-                averages.enter_context(runs[i].average.applied())
-            for i, outputs in zip(judged, self._outputs([runs[i] for i in judged]), strict=True):
-                records[i] |= runs[i].judge(outputs)
-        for run, record in zip(runs, records, strict=True):
-            run.end_epoch({**record, "seconds": round(time.perf_counter() - started, 3)})
+                averages.enter_context(stages[i].average.applied())
+            for i, outputs in zip(judged, self._outputs([stages[i] for i in judged]), strict=True):
+                records[i] |= stages[i].judge(outputs)
+        for stage, learned, record in zip(stages, epochs, records, strict=True):
+            stage.end_epoch(learned, {**record, "seconds": round(time.perf_counter() - started, 3)})
             if self.on_epoch is not None:
-                self.on_epoch(run.job, run.history)
+                self.on_epoch(stage.run.job, stage.run.history)
 
-    def _outputs(self, runs: Sequence[Run]) -> list[Outputs]:
-        """What each run's network says of the held-out part."""
-        if not runs:
+    def _outputs(self, stages: Sequence[Stage]) -> list[Outputs]:
+        """The outputs of each stage's network for the held-out part."""
+        if not stages:
             return []
+        runs = [stage.run for stage in stages]
         networks, members, configs = zip(*((run.network, run.job.data, run.config) for run in runs), strict=True)
         return predict_together(
             networks, members, runs[0].job.dev_at, configs, self.world, self.reader, self.lengths
         )  # fmt: skip
 
-    def _steps(self, runs: Sequence[Run], batches: Sequence[Indices], epoch: int) -> float:
+    def _steps(self, epochs: Sequence[Epoch], batches: Sequence[Indices], epoch: int) -> float:
         """A step of every run on every batch; returns the seconds of waiting for batches."""
         config, waited = self.config, 0.0
         n = len(self.runs[0].targets.keys)
@@ -177,23 +179,23 @@ class _Stream:
             for batch in batches
         ]  # fmt: skip
         own = [share for batch in parts for part in batch if len(share := self.world.own(part))]
-        members = [run.job.data for run in runs]
+        members = [learning.stage.run.job.data for learning in epochs]
         with closing(self.reader.read(members, own, config.stride, self.world.device)) as reader:
             for step, batch in enumerate(parts):
-                for run in runs:
-                    run.begin_step(epoch + step / len(batches))
+                for learning in epochs:
+                    learning.begin_step(epoch + step / len(batches))
                 for part in batch:
-                    rows: list[Any] = [None] * len(runs)
+                    rows: list[Any] = [None] * len(epochs)
                     if len(self.world.own(part)):
                         waiting = time.perf_counter()
                         _, rows = next(reader)
                         waited += time.perf_counter() - waiting
-                    for run, of_member in zip(runs, rows, strict=True):
-                        run.learn(part, of_member, len(part) / len(batches[step]))
-                for run in runs:
-                    run.end_step()
+                    for learning, of_member in zip(epochs, rows, strict=True):
+                        learning.learn(part, of_member, len(part) / len(batches[step]))
+                for learning in epochs:
+                    learning.end_step()
                 if self.progress is not None:
-                    stage = runs[0].stage
+                    stage = epochs[0].stage.config
                     what = f"{stage.name} epoch {epoch + 1}/{stage.epochs}"
                     self.progress(sum(run.n_done for run in self.runs), sum(run.n_steps for run in self.runs), what)
         return waited

@@ -111,15 +111,16 @@ def gradients(store: FeatureStore, manifest: Manifest, directory: Path, world: W
         network = Network(((2, 6), (2, 4)), 3, data.targets.attribute_ranges, configs()[0].network)
         for clips in (np.arange(11, 18), np.arange(31, 32)):
             run = Run(Job(network, data, np.arange(90), np.arange(0), config, directory), world, [1])
-            run.open_stage(0)
-            run.begin_epoch()
-            run.begin_step(0)
+            stage = run.open_stage(0)
+            assert stage is not None
+            epoch = stage.begin_epoch()
+            epoch.begin_step(0)
             own = world.own(clips)
             rows = next(data.read([own], 1))[1] if len(own) else None
-            run.learn(clips, rows, 1.0)
+            epoch.learn(clips, rows, 1.0)
             world.sum_gradients(network)
             of = f"{i}/{len(clips)}"
-            found[f"{of}/loss"] = np.array(run.total_loss)
+            found[f"{of}/loss"] = np.array(epoch.total_loss)
             found |= {f"{of}/{n}": p.grad.numpy().copy() for n, p in network.named_parameters() if p.grad is not None}
     if world.first:
         np.savez(directory / f"gradients-{world.size}.npz", **found)
