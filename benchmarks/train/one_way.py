@@ -20,6 +20,8 @@ from deepser.networks.network import Network
 from deepser.training import train as trainer
 from deepser.training.data import TrainingData
 from deepser.training.device import resolve_precision
+from deepser.training.processes import World
+from deepser.training.run import Job
 from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.runtime.device import pick_device
 from featurestore.store.feature_store import FeatureStore
@@ -117,8 +119,9 @@ def train_one_way(job: dict[str, Any]) -> dict[str, Any]:
         if job["compile"]:
             network.body.compile(dynamic=True)
         with tempfile.TemporaryDirectory(dir=job["directory"]) as directory:
-            epochs = trainer.train(
-                network, data, np.arange(n), np.arange(0), config.train, Path(directory), device=device,
+            job = Job(network, data, np.arange(n), np.arange(0), config.train, Path(directory))
+            (epochs,) = trainer.train(
+                [job], World(device=device),
                 progress=lambda done, total, what: cpu_marks.append(time.process_time()),
             )  # fmt: skip
         found = {"padding_share": 1 - padding["rows"] / padding["padded"]}

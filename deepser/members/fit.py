@@ -41,27 +41,6 @@ Progress = Callable[[str, int, int, str], None]  # (fold name, steps done, steps
 OnEpoch = Callable[[str, str, History], None]  # (member, fold, records of its epochs so far, the last one is new)
 
 
-def fit_member(
-    store: FeatureStore,
-    manifest: Manifest,
-    config: MemberConfig,
-    plan: FoldPlan,
-    directory: Path | str,
-    *,
-    device: str = "auto",
-    overwrite: bool = False,
-    into: FeatureStore | None = None,
-    progress: Progress | None = None,
-    on_epoch: OnEpoch | None = None,
-) -> Member:
-    """`fit_members` for one member, in one process."""
-    world = World(device=pick_device(device))
-    return fit_members(
-        store, manifest, [config], plan, [directory], world=world, overwrite=overwrite, into=into,
-        progress=progress, on_epoch=on_epoch,
-    )[0]  # fmt: skip
-
-
 def fit_members(
     store: FeatureStore,
     manifest: Manifest,
@@ -219,12 +198,12 @@ def _fit_fold(
             if on_epoch is not None:
                 on_epoch(job.name, name, history)
 
-        trainer.train_together(jobs, world, reader, progress=progress, on_epoch=record)
+        trainer.train(jobs, world, reader, progress=progress, on_epoch=record)
         world.once(lambda: _save(jobs))
     members = [own for own, _ in group]
     first, configs = members[0], [own.member.config.train for own in members]
     judged, lengths = plan.judged_at(fold), bucket_lengths(first.data, configs[0])
-    said = trainer.predict_together(
+    said = trainer.predict(
         networks, [own.data for own in members], judged, configs, world, reader, lengths
     )  # fmt: skip
     for own, outputs in zip(members, said, strict=True):

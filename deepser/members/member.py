@@ -16,6 +16,7 @@ from deepser.scores.probabilities import softmax
 from deepser.training import train as trainer
 from deepser.training.checkpoint import load_weights
 from deepser.training.data import Indices, TrainingData
+from deepser.training.processes import World
 from deepser.training.targets import Targets
 from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
@@ -101,7 +102,9 @@ class Member:
         for path in self.weights():
             network = self.new_network()
             network.load_state_dict(load_weights(path))
-            total.add(everything, *trainer.predict(network, data, everything, self.config.train, on))
+            total.add(
+                everything, *trainer.predict([network], [data], everything, [self.config.train], World(device=on))[0]
+            )
         return total.means()
 
 

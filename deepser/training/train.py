@@ -28,23 +28,6 @@ OnEpoch = Callable[[Job, History], None]  # the history so far: what a resumed r
 
 
 def train(
-    network: Network,
-    data: TrainingData,
-    train_at: Indices,
-    dev_at: Indices,
-    config: TrainConfig,
-    directory: Path,
-    *,
-    device: torch.device,
-    progress: Progress | None = None,
-    on_epoch: OnEpoch | None = None,
-) -> History:
-    """`train_together` for one network in one process; returns the records of its epochs."""
-    job = Job(network, data, train_at, dev_at, config, directory)
-    return train_together([job], World(device=device), progress=progress, on_epoch=on_epoch)[0]
-
-
-def train_together(
     jobs: Sequence[Job],
     world: World,
     reader: SharedReader | None = None,
@@ -166,7 +149,7 @@ class _Stream:
             return []
         runs = [stage.run for stage in stages]
         networks, members, configs = zip(*((run.network, run.job.data, run.config) for run in runs), strict=True)
-        return predict_together(
+        return predict(
             networks, members, runs[0].job.dev_at, configs, self.world, self.reader, self.lengths
         )  # fmt: skip
 
@@ -202,25 +185,21 @@ class _Stream:
 
 
 def predict(
-    network: Network, data: TrainingData, at: Indices, config: TrainConfig, device: torch.device
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Class logits (n, C) and attributes (n, A) of the clips `at`, in that order."""
-    return predict_together([network], [data], at, [config], World(device=device), SharedReader(), data.lengths())[0]
-
-
-def predict_together(
     networks: Sequence[Network],
     members: Sequence[TrainingData],
     at: Indices,
     configs: Sequence[TrainConfig],
     world: World,
-    reader: SharedReader,
-    lengths: Indices,
+    reader: SharedReader | None = None,
+    lengths: Indices | None = None,
 ) -> list[Outputs]:
     """Each network's logits (n, C) and attributes (n, A) of the clips `at`, in that order, read once for all.
 
-    lengths: (N,), by which clips are put together in batches; whose share is whose doesn't change the batches.
+    lengths: (N,), by which clips are put together in batches, by default those of the first one's data; whose share is
+    whose doesn't change the batches.
     """
+    reader = reader or SharedReader()
+    lengths = members[0].lengths() if lengths is None else lengths
     outputs = []
     for network, data in zip(networks, members, strict=True):
         network.to(world.device).eval()

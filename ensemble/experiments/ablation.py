@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from deepser.config import MemberConfig, to_dict
-from deepser.members.fit import fit_member
+from deepser.members.fit import fit_members
 from deepser.members.folds import FoldPlan
 from deepser.scores.metrics import ScoreRow
+from deepser.training.processes import World
 from deepser.training.targets import Targets
 from ensemble.evaluation.assess import scored
 from ensemble.evaluation.bootstrap import Comparison, Interval, MeanSums, bootstrap, compare
@@ -26,6 +27,7 @@ from ensemble.evaluation.system import System
 from ensemble.evaluation.systems import from_store
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
+from featurestore.runtime.device import pick_device
 from featurestore.runtime.jsonable import jsonable
 from featurestore.store.feature_store import FeatureStore
 
@@ -217,6 +219,7 @@ def run_variants(
     into = FeatureStore.open_or_create(directory / "posteriors")
     todo = [(variant, member) for variant in runnable for member in variant.members]
     n_parameters: dict[str, int] = {}
+    world = World(device=pick_device(device))
     for number, (variant, member) in enumerate(todo):
 
         def on_step(fold: str, done: int, total: int, what: str, number: int = number, name: str = member.name) -> None:
@@ -224,8 +227,8 @@ def run_variants(
                 share = (plan.names.index(fold) + done / total) / len(plan.names)
                 progress((number + share) / len(todo), f"{name}: fold {fold}, {what}")
 
-        fitted = fit_member(
-            store, manifest, member, plan, directory / member.name, device=device, overwrite=overwrite, into=into,
+        (fitted,) = fit_members(
+            store, manifest, [member], plan, [directory / member.name], world=world, overwrite=overwrite, into=into,
             progress=on_step,
         )  # fmt: skip
         n_parameters[variant.name] = sum(p.numel() for p in fitted.new_network().parameters())

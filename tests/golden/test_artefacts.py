@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from deepser.members.fit import fit_member
 from deepser.members.folds import plan_folds
 from deepser.members.member import Member
 from ensemble.fusion.kinds import KINDS
 from ensemble.prediction.model import Model
 from featurestore import FeatureStore, Manifest
+from tests.helpers.fitting import fit_member
 
 GOLDEN = Path(__file__).parent / "a0ddd6b"
 MEMBERS = ("deepser", "unimodal", "late", "crossed", "srpol", "baseline")

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deepser.config import MemberConfig, NetworkConfig, StageConfig, TrainConfig
-from deepser.members.fit import fit_member
 from deepser.members.folds import plan_folds
 from ensemble.fusion.config import MetaConfig
 from ensemble.fusion.fit import fit_ensemble
@@ -15,6 +14,7 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.featurize.run import featurize
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.fitting import fit_member
 
 ACTORS = ("01", "04", "08")
 STAGES = (StageConfig("stage1", "shuffled", 0.5, 4, 3e-3),)

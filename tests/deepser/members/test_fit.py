@@ -13,7 +13,6 @@ import pytest
 from safetensors.numpy import load_file
 
 from deepser.config import MemberConfig, from_dict, to_dict
-from deepser.members.fit import fit_member
 from deepser.members.folds import plan_folds
 from deepser.members.member import Member
 from deepser.training.targets import Targets
@@ -21,6 +20,7 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError, ManifestError, StoreError
 from featurestore.store.feature_store import FeatureStore
 from tests.deepser.conftest import Fitted
+from tests.helpers.fitting import fit_member
 from tests.helpers.synthetic_corpus import CLASSES, corpus, member
 
 REPO = Path(__file__).resolve().parents[3]
@@ -56,6 +56,7 @@ def test_each_fold_is_judged_by_the_model_that_did_not_learn_it(fitted: Fitted) 
     store, manifest, plan, loaded = fitted.store, fitted.manifest, fitted.plan, fitted.load()
     from deepser.training import train as trainer
     from deepser.training.data import TrainingData
+    from deepser.training.processes import World
 
     data = TrainingData(store, loaded.refs, Targets.from_manifest(manifest))
     network = loaded.new_network()
@@ -63,7 +64,7 @@ def test_each_fold_is_judged_by_the_model_that_did_not_learn_it(fitted: Fitted) 
 
     network.load_state_dict({k: torch.from_numpy(v) for k, v in weights(fitted.directory)["fold-1"].items()})
     at = plan.judged_at(1)
-    logits, _ = trainer.predict(network, data, at, loaded.config.train, torch.device("cpu"))
+    ((logits, _),) = trainer.predict([network], [data], at, [loaded.config.train], World())
     stored = np.stack([store["posteriors/m"].array(manifest.keys[i], "logits")[0, :3] for i in at])
     np.testing.assert_allclose(stored, logits, rtol=1e-5, atol=1e-5)
     assert not set(at) & set(plan.train_at(1))
@@ -80,7 +81,7 @@ SCRIPT = """
 import sys; sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from tests.helpers.synthetic_corpus import member
-from deepser.members.fit import fit_member
+from tests.helpers.fitting import fit_member
 from deepser.members.folds import plan_folds
 from featurestore.corpus.manifest import Manifest
 from featurestore.store.feature_store import FeatureStore

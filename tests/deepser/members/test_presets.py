@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from deepser.config import MemberConfig, NetworkConfig, TrainConfig, from_dict, to_dict
-from deepser.members.fit import fit_member
 from deepser.members.folds import plan_folds
 from deepser.members.presets import PRESETS, find_preset, member_config, parse_changes
 from deepser.networks.network import Network
@@ -17,6 +16,7 @@ from deepser.scores import metrics
 from deepser.training.targets import Targets
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
+from tests.helpers.fitting import fit_member
 from tests.helpers.synthetic_corpus import corpus
 
 DIMS = {"whisper-large-v3": 1280}  # of the published encoders; the others have 1024

@@ -22,7 +22,7 @@ from deepser.training.processes import World, joined
 from deepser.training.run import Job, Run
 from deepser.training.targets import Targets
 from deepser.training.together import SharedReader, sharing
-from deepser.training.train import train_together
+from deepser.training.train import train
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
@@ -255,7 +255,7 @@ def test_a_batch_smaller_than_the_world_is_refused(both: Both, tmp_path: Path) -
     data = TrainingData(both.store, (FeatureRef("first"),), Targets.from_manifest(both.manifest))
     job = Job(Network(((2, 6),), 3, [], UNIMODAL), data, np.arange(3), np.arange(0), config, tmp_path)
     with pytest.raises(ConfigError, match="A batch of 4 in 2 parts is too small for 3 processes"):
-        train_together([job], World(size=3))
+        train([job], World(size=3))
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:

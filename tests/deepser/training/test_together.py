@@ -12,7 +12,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from deepser.config import LossConfig, MemberConfig, StageConfig, from_dict, to_dict
-from deepser.members.fit import fit_member, fit_members
+from deepser.members.fit import fit_members
+from tests.helpers.fitting import fit_member
 from deepser.members.folds import FoldPlan
 from deepser.training.together import sharing
 from featurestore.corpus.manifest import Manifest

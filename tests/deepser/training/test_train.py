@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from deepser.config import LossConfig, MemberConfig, StageConfig, TrainConfig
-from deepser.members.fit import fit_member
+from tests.helpers.fitting import fit_member
 from deepser.members.folds import FoldPlan
 from deepser.members.member import Member
 from deepser.training.averaging import MovingAverage

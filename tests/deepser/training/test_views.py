@@ -15,7 +15,8 @@ import torch
 from safetensors.numpy import load_file
 
 from deepser.config import StageConfig, TrainConfig
-from deepser.members.fit import fit_member, fit_members
+from deepser.members.fit import fit_members
+from tests.helpers.fitting import fit_member
 from deepser.members.folds import FoldPlan, plan_folds
 from deepser.members.presets import PRESETS
 from deepser.training import samplers
@@ -161,7 +162,7 @@ SCRIPT = """
 import sys; sys.path[:0] = sys.argv[2:3]
 from pathlib import Path
 from tests.deepser.training.test_views import everything
-from deepser.members.fit import fit_member
+from tests.helpers.fitting import fit_member
 from deepser.members.folds import plan_folds
 from featurestore.corpus.manifest import Manifest
 from featurestore.store.feature_store import FeatureStore

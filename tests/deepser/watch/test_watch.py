@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from deepser.members.fit import fit_member
 from deepser.members.folds import plan_folds
 from deepser.watch import terminal as module
 from deepser.watch.curves import curves_png, read_histories, score_of
 from deepser.watch.tensorboard import TensorBoard
 from deepser.watch.terminal import SHOWN_EPOCHS, Watch, draw_curves, epoch_line, epochs_table, watching
 from featurestore.errors import ConfigError
+from tests.helpers.fitting import fit_member
 from tests.helpers.small_corpus import medusa
 from tests.helpers.synthetic_corpus import corpus, member
 

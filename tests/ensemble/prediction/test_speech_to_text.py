@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from deepser.config import MemberConfig
-from deepser.members.fit import fit_member
 from deepser.members.folds import plan_folds
 from ensemble.prediction.inputs import files_manifest
 from ensemble.prediction.model import Model
@@ -26,6 +25,7 @@ from featurestore.encoders import load_encoder
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch
 from featurestore.featurize.run import featurize
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.fitting import fit_member
 from tests.helpers.small_models import NETWORK, TRAIN
 from tests.helpers.small_text_encoder import save_text_encoder
 from tests.helpers.small_whisper import save_whisper
