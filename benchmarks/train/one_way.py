@@ -119,9 +119,9 @@ def train_one_way(job: dict[str, Any]) -> dict[str, Any]:
         if job["compile"]:
             network.body.compile(dynamic=True)
         with tempfile.TemporaryDirectory(dir=job["directory"]) as directory:
-            job = Job(network, data, np.arange(n), np.arange(0), config.train, Path(directory))
+            alone = Job(network, data, np.arange(n), np.arange(0), config.train, Path(directory))
             (epochs,) = trainer.train(
-                [job], World(device=device),
+                [alone], World(device=device),
                 progress=lambda done, total, what: cpu_marks.append(time.process_time()),
             )  # fmt: skip
         found = {"padding_share": 1 - padding["rows"] / padding["padded"]}

@@ -94,7 +94,7 @@ class Member:
         self, store: FeatureStore, keys: Sequence[str], *, device: str = "auto"
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Posteriors and logits of utterances in the store: each (n, C + A) float32, means over its folds."""
-        on = pick_device(device)
+        world = World(device=pick_device(device))
         targets = Targets.unknown(tuple(keys), self.classes, self.attributes, self.attribute_ranges)
         data = TrainingData(store, self.refs, targets)
         total = PosteriorMean(len(keys), len(self.columns))
@@ -102,9 +102,8 @@ class Member:
         for path in self.weights():
             network = self.new_network()
             network.load_state_dict(load_weights(path))
-            total.add(
-                everything, *trainer.predict([network], [data], everything, [self.config.train], World(device=on))[0]
-            )
+            (outputs,) = trainer.predict([network], [data], everything, [self.config.train], world)
+            total.add(everything, *outputs)
         return total.means()
 
 

@@ -1,6 +1,7 @@
 """What a member learns from, read in batches from the store."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,21 +35,22 @@ class TrainingData:
     _loaders: dict[tuple[int, str], BatchLoader] = field(default_factory=dict, init=False, repr=False, compare=False)
     _lengths: dict[str, Indices] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def read(
+    @contextmanager
+    def open_batches(
         self, batches: Sequence[Indices], stride: int, device: torch.device = CPU
-    ) -> Generator[tuple[Indices, Rows], None, None]:
-        """Each batch's indices and its rows per feature set on `device`, valid until the next batch is asked for.
+    ) -> Iterator[Iterator[Rows]]:
+        """Read batches ahead while the block lasts: an iterator of each one's rows per feature set, on `device`.
 
-        Values are float32 (L, sum T, D), copied to another device as float16 where that loses nothing; offsets int64.
-        Clips in views come sorted by view (`views.by_view`).
+        Rows are valid until the next batch is asked for. Values are float32 (L, sum T, D), copied to another device as
+        float16 where that loses nothing; offsets int64. Clips in views come sorted by view (`views.by_view`).
         """
         loader = self._loader(stride, self._dtype(stride, device))
         if self.views.labels:
             loader = loader.over([batch.tolist() for batch in batches])
         else:
             loader = loader.over([[self.targets.keys[i] for i in batch] for batch in batches])
-        for batch, rows in zip(batches, TensorLoader(loader, device), strict=True):
-            yield batch, [(values.float(), offsets) for values, offsets in rows]
+        with closing(iter(TensorLoader(loader, device))) as read:
+            yield ([(values.float(), offsets) for values, offsets in rows] for rows in read)
 
     def _loader(self, stride: int, dtype: str) -> BatchLoader:
         """Kept from epoch to epoch: opening a set anew would check its rows again and touch fresh memory."""

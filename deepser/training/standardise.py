@@ -39,15 +39,14 @@ def _statistics(data: TrainingData, train_at: Indices, stride: int) -> tuple[lis
     n_rows = [0] * len(data.refs)
     sums: list[list[Tensor]] = [[] for _ in data.refs]
     squares: list[list[Tensor]] = [[] for _ in data.refs]
-    for _, rows in data.read(samplers.batches(sample, BATCH_SIZE), stride, CPU):
-        for i, (values, _) in enumerate(rows):
-            n_rows[i] += values.shape[1]
-            # Each layer on its own: the same sums whatever is read beside it.
-            of_batch = [of_layer.double() for of_layer in values]
-            now = [of_layer.sum(0, keepdim=True) for of_layer in of_batch]
-            now_squares = [of_layer.square().sum(0, keepdim=True) for of_layer in of_batch]
-            sums[i] = [a + b for a, b in zip(sums[i], now, strict=True)] if sums[i] else now
-            squares[i] = [a + b for a, b in zip(squares[i], now_squares, strict=True)] if squares[i] else now_squares
+    with data.open_batches(samplers.batches(sample, BATCH_SIZE), stride, CPU) as batches:
+        for rows in batches:
+            for i, (values, _) in enumerate(rows):
+                n_rows[i] += values.shape[1]
+                # Each layer on its own: the same sums whatever is read beside it.
+                of_batch = [of_layer.double() for of_layer in values]
+                sums[i] = _plus(sums[i], [of_layer.sum(0, keepdim=True) for of_layer in of_batch])
+                squares[i] = _plus(squares[i], [of_layer.square().sum(0, keepdim=True) for of_layer in of_batch])
     means, deviations = [], []
     for n, of_set, squares_of_set in zip(n_rows, sums, squares, strict=True):
         mean = torch.stack(of_set) / max(n, 1)
@@ -55,3 +54,7 @@ def _statistics(data: TrainingData, train_at: Indices, stride: int) -> tuple[lis
         means.append(mean.float())
         deviations.append(variance.sqrt().float())
     return means, deviations
+
+
+def _plus(sums: list[Tensor], now: list[Tensor]) -> list[Tensor]:
+    return [a + b for a, b in zip(sums, now, strict=True)] if sums else now

@@ -1,7 +1,7 @@
 """Members that share one stream of batches: what they must agree in, and reading for all of them at once."""
 
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -59,15 +59,15 @@ class SharedReader:
 
     _unions: dict[tuple[FeatureRef, ...], TrainingData] = field(default_factory=dict)
 
-    def read(
+    @contextmanager
+    def open_batches(
         self, members: Sequence[TrainingData], batches: Sequence[Indices], stride: int, device: torch.device
-    ) -> Generator[tuple[Indices, list[Rows]], None, None]:
-        """Each batch's indices and every member's rows, as `TrainingData.read` gives them to it alone, bit for bit."""
+    ) -> Iterator[Iterator[list[Rows]]]:
+        """As `TrainingData.open_batches`: each batch's rows for every member, bit for bit those that it reads alone."""
         union = self.union(members)
         taken = [takes(data, union) for data in members]
-        with closing(union.read(batches, stride, device)) as reader:
-            for at, rows in reader:
-                yield at, [[_take(rows, *each) for each in own] for own in taken]
+        with union.open_batches(batches, stride, device) as read:
+            yield ([take_layers(rows, own) for own in taken] for rows in read)
 
     def union(self, members: Sequence[TrainingData]) -> TrainingData:
         """What all of them read, each feature set once; kept, so that its buffers and checked rows are used again."""
@@ -93,10 +93,14 @@ def takes(data: TrainingData, union: TrainingData) -> list[Take]:
     return found
 
 
-def _take(rows: Rows, place: int, layers: list[int] | None) -> tuple[torch.Tensor, torch.Tensor]:
-    values, offsets = rows[place]
+def take_layers(rows: Rows, chosen: Sequence[Take]) -> Rows:
+    """Return a member's rows out of those of the union."""
+    return [(_layers(rows[place][0], layers), rows[place][1]) for place, layers in chosen]
+
+
+def _layers(values: torch.Tensor, layers: list[int] | None) -> torch.Tensor:
     if layers is None:
-        return values, offsets
+        return values
     if len(layers) == 1:
-        return values[layers[0] : layers[0] + 1], offsets
-    return values[layers], offsets
+        return values[layers[0] : layers[0] + 1]
+    return values[layers]

@@ -2,13 +2,11 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from deepser.config import TrainConfig
 from deepser.networks.network import Network
@@ -163,7 +161,7 @@ class _Stream:
         ]  # fmt: skip
         own = [share for batch in parts for part in batch if len(share := self.world.own(part))]
         members = [learning.stage.run.job.data for learning in epochs]
-        with closing(self.reader.read(members, own, config.stride, self.world.device)) as reader:
+        with self.reader.open_batches(members, own, config.stride, self.world.device) as read:
             for step, batch in enumerate(parts):
                 for learning in epochs:
                     learning.begin_step(epoch + step / len(batches))
@@ -171,7 +169,7 @@ class _Stream:
                     rows: list[Any] = [None] * len(epochs)
                     if len(self.world.own(part)):
                         waiting = time.perf_counter()
-                        _, rows = next(reader)
+                        rows = next(read)
                         waited += time.perf_counter() - waiting
                     for learning, of_member in zip(epochs, rows, strict=True):
                         learning.learn(part, of_member, len(part) / len(batches[step]))
@@ -207,11 +205,12 @@ def predict(
         widths = (len(targets.classes), len(targets.attributes))
         outputs.append(tuple(np.zeros((len(at), width), np.float32) for width in widths))
     batches = samplers.batches(np.argsort(lengths[at], kind="stable"), configs[0].batch_size)[world.rank :: world.size]
-    read = reader.read(members, [at[batch] for batch in batches], configs[0].stride, world.device)
-    for places, (_, rows) in zip(batches, read, strict=True):
-        for network, of_member, config, made in zip(networks, rows, configs, outputs, strict=True):
-            with torch.inference_mode(), autocast(config.precision, world.device):
-                said = network(of_member)
-            for array, values in zip(made, said, strict=True):
-                array[places] = values.float().cpu().numpy()
+    clips = [at[batch] for batch in batches]
+    with reader.open_batches(members, clips, configs[0].stride, world.device) as read:
+        for places, rows in zip(batches, read, strict=True):
+            for network, of_member, config, made in zip(networks, rows, configs, outputs, strict=True):
+                with torch.inference_mode(), autocast(config.precision, world.device):
+                    judged = network(of_member)
+                for array, values in zip(made, judged, strict=True):
+                    array[places] = values.float().cpu().numpy()
     return [(world.sum(logits), world.sum(attributes)) for logits, attributes in outputs]

@@ -1,6 +1,6 @@
 """The store for PyTorch: `BatchLoader`'s batches as tensors on a device, and a dataset for torch's own DataLoader."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any, Protocol
@@ -35,7 +35,7 @@ class TensorLoader:
     def __len__(self) -> int:
         return len(self.loader)
 
-    def __iter__(self) -> Iterator[Tensors]:
+    def __iter__(self) -> Generator[Tensors, None, None]:
         if self.device.type == "cuda":
             copy = partial(CudaCopy, device=self.device, stream=torch.cuda.Stream(self.device))
             yield from copied_ahead(self.loader.read(pinned_memory), copy)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from deepser.members.fit import fit_member
 from deepser.members.folds import FoldPlan, plan_folds
 from deepser.members.member import Member
 from featurestore.corpus.manifest import Manifest
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.fitting import fit_member
 from tests.helpers.synthetic_corpus import corpus, member
 
 

@@ -49,11 +49,11 @@ store, manifest = FeatureStore.open(directory / "store"), Manifest.read(director
 with joined("cpu") as world:
     into = FeatureStore.open_or_create(directory / "two" / f"posteriors-{world.rank}")
     if what == "fit":
-        read, log = SharedReader.read, []
+        read, log = SharedReader.open_batches, []
         def logged(self, members, batches, stride, device):
             log.append([[int(i) for i in batch] for batch in batches])
             return read(self, members, batches, stride, device)
-        SharedReader.read = logged
+        SharedReader.open_batches = logged
         gradients(store, manifest, directory, world)
         chosen, stop = configs(), None
     else:
@@ -116,8 +116,8 @@ def gradients(store: FeatureStore, manifest: Manifest, directory: Path, world: W
             epoch = stage.begin_epoch()
             epoch.begin_step(0)
             own = world.own(clips)
-            rows = next(data.read([own], 1))[1] if len(own) else None
-            epoch.learn(clips, rows, 1.0)
+            with data.open_batches([own], 1) as batches:
+                epoch.learn(clips, next(batches) if len(own) else None, 1.0)
             world.sum_gradients(network)
             of = f"{i}/{len(clips)}"
             found[f"{of}/loss"] = np.array(epoch.total_loss)
@@ -161,14 +161,14 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
     script.write_text(SCRIPT)
     done = torchrun(script, str(directory), "fit", str(REPO))
     assert done.returncode == 0, done.stderr
-    read, log = SharedReader.read, []
+    read, log = SharedReader.open_batches, []
 
     def logged(self: SharedReader, members: Any, batches: Any, *further: Any) -> Any:
         log.append([[int(i) for i in batch] for batch in batches])
         return read(self, members, batches, *further)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SharedReader, "read", logged)
+        patch.setattr(SharedReader, "open_batches", logged)
         into = FeatureStore.create(directory / "one" / "posteriors")
         places = [directory / "one" / c.name for c in configs()]
         fit_members(store, manifest, configs(), plan_of(manifest), places, world=World(), into=into)

@@ -13,7 +13,6 @@ from safetensors.numpy import load_file
 
 from deepser.config import LossConfig, MemberConfig, StageConfig, from_dict, to_dict
 from deepser.members.fit import fit_members
-from tests.helpers.fitting import fit_member
 from deepser.members.folds import FoldPlan
 from deepser.training.together import sharing
 from featurestore.corpus.manifest import Manifest
@@ -21,6 +20,7 @@ from featurestore.errors import ConfigError
 from featurestore.loaders.row_reader import RowReader
 from featurestore.store.feature_store import FeatureStore
 from tests.deepser.conftest import Fitted
+from tests.helpers.fitting import fit_member
 from tests.helpers.synthetic_corpus import corpus, member
 
 STAGES = (StageConfig("a", "shuffled", 0.5, 3, 3e-3), StageConfig("b", "balanced", 0.0, 2, 1e-3))

@@ -12,13 +12,13 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from deepser.config import LossConfig, MemberConfig, StageConfig, TrainConfig
-from tests.helpers.fitting import fit_member
 from deepser.members.folds import FoldPlan
 from deepser.members.member import Member
 from deepser.training.averaging import MovingAverage
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.fitting import fit_member
 from tests.helpers.synthetic_corpus import corpus, member
 
 ONE = StageConfig("one", "shuffled", 0.5, 2, 3e-3)

@@ -16,7 +16,6 @@ from safetensors.numpy import load_file
 
 from deepser.config import StageConfig, TrainConfig
 from deepser.members.fit import fit_members
-from tests.helpers.fitting import fit_member
 from deepser.members.folds import FoldPlan, plan_folds
 from deepser.members.presets import PRESETS
 from deepser.training import samplers
@@ -32,6 +31,7 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.fitting import fit_member
 from tests.helpers.synthetic_corpus import corpus, member
 from tests.helpers.synthetic_views import LABELS, add_views
 
@@ -88,23 +88,24 @@ def test_clips_are_read_as_one_by_one_and_texts_of_mixed_ones_joined(made: Any) 
     partner = dict(zip(manifest.keys, mixed_from(store, "mix1", manifest.keys), strict=True))
     for stride in (1, 3):
         lengths = data.lengths()
-        for batch, rows in data.read(batches, stride):
-            for (values, offsets), ref in zip(rows, data.refs, strict=True):
-                for i, clip in enumerate(batch.tolist()):
-                    key, view = manifest.keys[clip % n], clip // n
-                    found = values[:, offsets[i] : offsets[i + 1]].numpy()
-                    keys, name = [key], ref.name if not view else f"{ref.name}+{LABELS[view - 1]}"
-                    if ref.name == "words":
-                        name, with_it = "words", partner[key]
-                        keys += [with_it[0]] if view and LABELS[view - 1] == "mix1" and with_it else []
-                    for layer, of_layer in zip(ref.layers, found, strict=True):
-                        parts = [store[name].array(k, layer).astype(np.float32) for k in keys]
-                        pooled = [
-                            np.stack([p[t : t + stride].mean(0) for t in range(0, len(p), stride)]) for p in parts
-                        ]
-                        np.testing.assert_allclose(of_layer, np.concatenate(pooled), rtol=2e-6, atol=1e-6)
-                if ref.name == "first" and stride == 1:
-                    np.testing.assert_array_equal(lengths[batch], np.diff(offsets.numpy()))
+        with data.open_batches(batches, stride) as opened:
+            for batch, rows in zip(batches, opened, strict=True):
+                for (values, offsets), ref in zip(rows, data.refs, strict=True):
+                    for i, clip in enumerate(batch.tolist()):
+                        key, view = manifest.keys[clip % n], clip // n
+                        found = values[:, offsets[i] : offsets[i + 1]].numpy()
+                        keys, name = [key], ref.name if not view else f"{ref.name}+{LABELS[view - 1]}"
+                        if ref.name == "words":
+                            name, with_it = "words", partner[key]
+                            keys += [with_it[0]] if view and LABELS[view - 1] == "mix1" and with_it else []
+                        for layer, of_layer in zip(ref.layers, found, strict=True):
+                            parts = [store[name].array(k, layer).astype(np.float32) for k in keys]
+                            pooled = [
+                                np.stack([p[t : t + stride].mean(0) for t in range(0, len(p), stride)]) for p in parts
+                            ]
+                            np.testing.assert_allclose(of_layer, np.concatenate(pooled), rtol=2e-6, atol=1e-6)
+                    if ref.name == "first" and stride == 1:
+                        np.testing.assert_array_equal(lengths[batch], np.diff(offsets.numpy()))
 
 
 def test_targets_of_mixed_clips_are_the_mean_of_both_and_missing_where_one_is(made: Any) -> None:
@@ -230,9 +231,9 @@ def in_processes(directory: Path, world: World) -> None:
     log: list[list[int]] = []
 
     class Logged(TrainingData):
-        def read(self, batches: Any, *further: Any) -> Any:
+        def open_batches(self, batches: Any, *further: Any) -> Any:
             log.extend(batch.tolist() for batch in batches)
-            return super().read(batches, *further)
+            return super().open_batches(batches, *further)
 
     plan = FoldPlan(("all",), np.zeros(len(manifest), int), "test")
     at = directory / f"of-{world.size}"
