@@ -3,10 +3,16 @@
 A line is `{"key": ..., "wav": "downloads/iemocap/...wav", "emo": "exc", "length": 3.2, ...}`. Several folds: each is
 named after the part that it tests on. One fold: its train, valid and test parts are the splits; EmoBox's own loader
 leaves the validation part in training, here it is taken out.
+
+Some corpora depart from this. emovo's map is `label_dict.json`; emodb's says Neutral where most lines say neutral;
+mer2023 has three test parts, of which `test` repeats the first, with `audio` and `label` for `wav` and `emo`; mead,
+msppodcast and others may come without their train part.
 """
 
 import json
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +21,34 @@ from featurestore.corpora.json_lines import field, json_lines
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ManifestError
 
-FOLD_FILE = re.compile(r"(?P<corpus>.+)_(?P<part>train|valid|test)_fold_?(?P<fold>\d+)")
-SPLIT_OF_PART = {"train": "train", "valid": "development", "test": "test"}  # a later one takes a key from an earlier
-KNOWN = {"key", "dataset", "wav", "type", "sample_rate", "num_frame", "task", "length", "emo", "channel"}
+FOLD_FILE = re.compile(r"(?P<corpus>.+)_(?P<part>train|valid|test[123]?)_fold_?(?P<fold>\d+)")
+TESTS = ("test", "test1", "test2", "test3")
+LABEL_MAPS = ("label_map.json", "label_dict.json")
+ALSO = {"audio": "wav", "label": "emo"}  # other names of two fields
+KNOWN = {
+    "key", "dataset", "wav", "type", "sample_rate", "num_frame", "task", "length", "emo", "channel",
+}  # fmt: skip
 
 
 def read_emobox(root: Path, *, audio: Path | None = None, check_audio: bool = True) -> Manifest:
     """The manifest of one corpus of EmoBox's `data` folder, such as `EmoBox/data/iemocap`.
 
     audio: where `wav` starts, by default the folder that holds `data`. Columns: utterance_id (`key`), path, label (by
-    label_map.json, where it is there), corpus_label, duration_s, fold or split. ManifestError: unknown fields, labels,
-    clips in no part or in several, clips that are pieces of a longer file.
+    label_map.json or label_dict.json, where there is one), corpus_label, duration_s, fold or split. ManifestError:
+    unknown fields, labels, clips in no part or in several, clips that are pieces of a longer file.
     """
     parts = _parts(root)
     whole = root / f"{root.name}.jsonl"
     records: dict[str, dict[str, Any]] = {}
     for path in [whole] if whole.exists() else sorted({path for paths in parts.values() for path in paths.values()}):
         for where, record in json_lines(path):
-            _refuse_other(where, record)
+            record = _checked(where, record)
             record |= {"where": where, "emo": str(record["emo"])}
             records.setdefault(str(field(where, record, "key")), record)
     if not records:
         raise ManifestError(f"{root} has neither {whole.name} nor fold_*/*.jsonl. Point --root at EmoBox/data/CORPUS.")
-    label_map = _label_map(root / "label_map.json", [record["emo"] for record in records.values()])
-    for record in records.values():
-        if record["emo"] not in label_map:
-            raise ManifestError(
-                f"{record['where']}: label {record['emo']!r} is not in label_map.json: {list(label_map)}."
-            )
+    notes = ["EmoBox names no speakers; add a column speaker if splits are to respect them"]
+    label_map = _label_map(root, list(records.values()), notes)
     columns: dict[str, Any] = {
         "utterance_id": list(records),
         "path": [record["wav"] for record in records.values()],
@@ -50,7 +56,6 @@ def read_emobox(root: Path, *, audio: Path | None = None, check_audio: bool = Tr
         "corpus_label": [record["emo"] for record in records.values()],
         "duration_s": [record.get("length") for record in records.values()],
     }
-    notes = ["EmoBox names no speakers; add a column speaker if splits are to respect them"]
     columns |= _divided(root, parts, list(records), notes)
     scheme = LabelScheme(tuple(dict.fromkeys(label_map.values())), corpus_labels=label_map)
     start = root.resolve().parent.parent if audio is None else audio
@@ -73,39 +78,56 @@ def _divided(root: Path, parts: dict[str, dict[str, Path]], keys: list[str], not
     if not parts:
         notes.append(f"no folds: {root} has no fold_*/*.jsonl")
         return {}
-    by_part = {
-        fold: {
-            part: {str(field(where, record, "key")) for where, record in json_lines(path)} for part, path in of.items()
-        }
-        for fold, of in parts.items()
-    }
-    place: dict[str, str] = {}
-    if len(parts) == 1:
-        only = next(iter(by_part.values()))
-        for part, split in SPLIT_OF_PART.items():
-            if part == "test" and (both := sorted(only.get("test", set()) & set(place))):
-                raise ManifestError(f"{root}: {both[0]!r} is in the test part and in another. Take it out of one.")
-            place |= dict.fromkeys(only.get(part, ()), split)
-        if shared := only.get("train", set()) & only.get("valid", set()):
-            notes.append(named("clips of the validation part taken out of training", sorted(shared)))
-        column = "split"
-    else:
-        for fold, of in by_part.items():
-            if twice := sorted(set(place) & of.get("test", set())):
-                raise ManifestError(f"{root}: {twice[0]!r} is tested in folds {place[twice[0]]} and {fold}.")
-            place |= dict.fromkeys(of.get("test", ()), fold)
-        column = "fold"
+    by_part = {fold: {part: _keys(path) for part, path in of.items()} for fold, of in parts.items()}
+    without = [fold for fold, of in parts.items() if "train" not in of]
+    if without:
+        names = ", ".join(f"fold_{fold}/{root.name}_train_fold_{fold}.jsonl" for fold in without)
+        notes.append(f"no train part: {names} not there" + ", so no model can learn" * (len(parts) == 1))
+    place = (
+        _splits(root, next(iter(by_part.values())), notes) if len(parts) == 1 else _folds(root, by_part, keys, notes)
+    )
     lost = [key for key in keys if key not in place]
     if lost:
         raise ManifestError(f"{root}: {named('clips are in no part', lost)}. Complete the files in fold_*.")
-    return {column: [place[key] for key in keys]}
+    return {"split" if len(parts) == 1 else "fold": [place[key] for key in keys]}
+
+
+def _splits(root: Path, of: dict[str, set[str]], notes: list[str]) -> dict[str, str]:
+    """Key -> split; a validation part leaves training, and `test` gives way to numbered parts that hold all of it."""
+    place = dict.fromkeys(of.get("train", ()), "train") | dict.fromkeys(of.get("valid", ()), "development")
+    numbered = [part for part in TESTS[1:] if part in of]
+    tests = numbered if numbered and of.get("test", set()) <= set().union(*(of[part] for part in numbered)) else TESTS
+    for part in tests:
+        if both := sorted(of.get(part, set()) & set(place)):
+            raise ManifestError(f"{root}: {both[0]!r} is in the {part} part and in another. Take it out of one.")
+        place |= dict.fromkeys(of.get(part, ()), part)
+    if shared := of.get("train", set()) & of.get("valid", set()):
+        notes.append(named("clips of the validation part taken out of training", sorted(shared)))
+    return place
+
+
+def _folds(root: Path, by_part: dict[str, dict[str, set[str]]], keys: list[str], notes: list[str]) -> dict[str, str]:
+    """Key -> the fold that tests it; noted is a fold whose training is not all the others."""
+    place: dict[str, str] = {}
+    for fold, of in by_part.items():
+        if twice := sorted(set(place) & of.get("test", set())):
+            raise ManifestError(f"{root}: {twice[0]!r} is tested in folds {place[twice[0]]} and {fold}.")
+        place |= dict.fromkeys(of.get("test", ()), fold)
+    for fold, of in by_part.items():
+        others = set(keys) - of.get("test", set())
+        if "train" in of and of["train"] != others:
+            n = len(of["train"] ^ others)
+            notes.append(f"fold {fold} trains on other clips than those of the other folds in EmoBox ({n:,} differ)")
+    return place
 
 
 def _keys(path: Path) -> set[str]:
     return {str(field(where, record, "key")) for where, record in json_lines(path)}
 
 
-def _refuse_other(where: str, record: dict[str, Any]) -> None:
+def _checked(where: str, record: dict[str, Any]) -> dict[str, Any]:
+    """The record with its fields under their usual names; ManifestError where there are others, or other values."""
+    record = {ALSO.get(name, name) if ALSO.get(name) not in record else name: value for name, value in record.items()}
     for name in ("wav", "emo"):
         field(where, record, name)
     if "start_time" in record or "end_time" in record:
@@ -116,13 +138,30 @@ def _refuse_other(where: str, record: dict[str, Any]) -> None:
     for name, expected in (("type", "raw"), ("task", "category")):
         if record.get(name, expected) != expected:
             raise ManifestError(f"{where}: {name} is {record[name]!r}, expected {expected!r}.")
+    return record
 
 
-def _label_map(path: Path, labels: list[str]) -> dict[str, str]:
-    if not path.exists():
-        return {label: label for label in sorted(set(labels))}
+def _label_map(root: Path, records: Sequence[dict[str, Any]], notes: list[str]) -> dict[str, str]:
+    """What each label of the records becomes; letter case counts only where the map has both spellings."""
+    path = next((root / name for name in LABEL_MAPS if (root / name).exists()), None)
+    if path is None:
+        notes.append(f"classes are the corpus's own labels: {root} has neither {' nor '.join(LABEL_MAPS)}")
+        return {label: label for label in sorted({record["emo"] for record in records})}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return {str(label): str(name) for label, name in found.items()}
+        label_map = {str(label): str(name) for label, name in found.items()}
     except (ValueError, AttributeError) as error:
         raise ManifestError(f'{path}: expected JSON like {{"exc": "Happy", "neu": "Neutral"}} ({error}).') from None
+    in_lower = {label.lower(): name for label, name in label_map.items()}
+    respelt: Counter[str] = Counter()
+    for record in records:
+        label = record["emo"]
+        if label not in label_map and label.lower() in in_lower:
+            label_map[label] = in_lower[label.lower()]
+            respelt[label] = 0
+        if label not in label_map:
+            raise ManifestError(f"{record['where']}: label {label!r} is not in {path.name}: {list(label_map)}.")
+        respelt.update([label] if label in respelt else [])
+    for label, n in respelt.items():
+        notes.append(f"{n:,} clips labelled {label!r} are {label_map[label]}, which {path.name} spells otherwise")
+    return label_map

@@ -77,6 +77,51 @@ def test_the_parts_of_one_fold_are_splits_and_validation_leaves_training(emobox:
         read_emobox(emobox)
 
 
+def test_a_map_under_another_name_is_used_and_none_at_all_is_told(emobox: Path) -> None:
+    (emobox / "label_map.json").rename(emobox / "label_dict.json")
+    manifest = read_emobox(emobox)
+    assert manifest.labels == ["Happy", "Happy", "Neutral", "Happy"]
+    (emobox / "label_dict.json").unlink()
+    manifest = read_emobox(emobox)
+    assert manifest.labels == ["exc", "hap", "neu", "exc"]
+    assert any("neither label_map.json nor label_dict.json" in note for note in manifest.notes)
+
+
+def test_labels_that_the_map_spells_in_another_case_are_counted(emobox: Path) -> None:
+    records = [line("a", "Exc"), line("b", "hap"), line("c", "NEU"), line("d", "NEU")]
+    write_files(emobox, {"c.jsonl": lines(*records)})
+    manifest = read_emobox(emobox)
+    assert manifest.labels == ["Happy", "Happy", "Neutral", "Neutral"]
+    assert manifest.column("corpus_label").tolist() == ["Exc", "hap", "NEU", "NEU"]
+    assert any("2 clips labelled 'NEU' are Neutral" in note for note in manifest.notes)
+
+
+def test_three_test_parts_are_three_splits_and_a_part_that_repeats_one_of_them_gives_way(emobox: Path) -> None:
+    for path in [*emobox.glob("fold_*/*"), emobox / "c.jsonl"]:
+        path.unlink()
+    test = [
+        {{"wav": "audio", "emo": "label"}.get(name, name): value for name, value in line(key).items()} for key in "abc"
+    ]
+    parts = {"train": [line("d")], "test": [line("a")], "test1": test[:1], "test2": test[1:2], "test3": test[2:]}
+    write_files(emobox, {f"fold_1/c_{part}_fold_1.jsonl": lines(*records) for part, records in parts.items()})
+    manifest = read_emobox(emobox)
+    assert dict(zip(manifest.keys, manifest.column("split"), strict=True)) == {
+        "a": "test1", "b": "test2", "c": "test3", "d": "train"
+    }  # fmt: skip
+    assert manifest.labels == ["Neutral"] * 4
+
+
+def test_a_missing_train_part_and_folds_that_train_on_something_else_are_noted(emobox: Path) -> None:
+    write_files(emobox, {"fold_1/c_train_fold_1.jsonl": lines(line("c"))})
+    assert any("fold 1 trains on other clips" in note and "1 differ" in note for note in read_emobox(emobox).notes)
+    for name in ("fold_1/c_train_fold_1.jsonl", *(f"fold_2/{path.name}" for path in (emobox / "fold_2").iterdir())):
+        (emobox / name).unlink()
+    write_files(emobox, {"fold_1/c_test_fold_1.jsonl": lines(*(line(key) for key in "abcd"))})
+    (note,) = [note for note in read_emobox(emobox).notes if "train part" in note]
+    assert "fold_1/c_train_fold_1.jsonl not there" in note
+    assert "no model can learn" in note
+
+
 def test_emobox_with_gaps_or_strangers_is_refused(emobox: Path) -> None:
     for files, message in (
         ({"c.jsonl": lines(line("a", "bored"))}, r"c.jsonl:1: label 'bored' is not in label_map.json: \['neu'"),
