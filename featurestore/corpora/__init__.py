@@ -21,10 +21,15 @@ class Corpus:
     is_file: bool = False  # the first argument is a file, not a directory
 
     def __call__(self, source: Path | str, **options: Any) -> "Manifest":
-        """Read the corpus; ManifestError says what is not as the corpus documents it."""
+        """Read the corpus; ManifestError says what is not as it documents, or why its audio can't be read."""
         module, _, name = self.reader.partition(":")
         reader: Callable[..., Manifest] = getattr(import_module(f"{__name__}.{module}"), name)
-        return reader(Path(source), **options)
+        manifest = reader(Path(source), **options)
+        if options.get("check_audio", True):
+            from featurestore.corpora.sound_check import check_sounds
+
+            manifest.notes += check_sounds(manifest)
+        return manifest
 
 
 CHECK = {"check_audio": "Look whether every audio file exists."}

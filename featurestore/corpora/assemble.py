@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.audio import AUDIO_SUFFIXES, duration_s, search
+from featurestore.audio import SOUND_SUFFIXES, duration_s, search
+from featurestore.corpora.sound_check import grouped, refuse_pointers
 from featurestore.corpus import arrow, checks
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.corpus.manifest import Manifest
@@ -20,9 +21,15 @@ from featurestore.errors import AudioError, ManifestError
 N_NAMED = 5
 
 
-def audio_files(directory: Path, suffixes: Sequence[str] = AUDIO_SUFFIXES) -> list[Path]:
-    """Return the audio files at and below a directory, sorted, each real file once; no dot files."""
-    return search(directory, suffixes).files
+def audio_files(directory: Path, notes: list[str] | None = None) -> list[Path]:
+    """Return the files of sound, not of video, at and below a directory, sorted, each real file once; no dot files.
+
+    What else may be a recording is counted in `notes`.
+    """
+    folder = search(directory, SOUND_SUFFIXES)
+    if notes is not None and folder.others:
+        notes.append(folder.left_out())
+    return folder.files
 
 
 def existing(root: Path, names: Sequence[str], what: str) -> Path:
@@ -125,11 +132,12 @@ def of_clips(
     *,
     n_clips: int | None = None,
     ratings: Ratings | None = None,
+    left_out: Sequence[str] = (),
 ) -> Manifest:
     """The manifest of rows with a `path`, sorted by id, with durations from the files' headers.
 
     A second copy of an utterance id is left out and noted, as are unreadable headers (no duration then), and a number
-    of clips other than n_clips, the complete corpus's.
+    of clips other than n_clips, the complete corpus's. left_out: further notes, on what else lies there.
     """
     first: dict[str, Mapping[str, object]] = {}
     copies = []
@@ -146,7 +154,7 @@ def of_clips(
         manifest.notes.append(named("second copies left out", copies))
     if n_clips is not None and len(manifest) != n_clips:
         manifest.notes.append(f"{len(manifest):,} of the corpus's {n_clips:,} clips")
-    manifest.notes += notes
+    manifest.notes += [*left_out, *notes]
     return manifest
 
 
@@ -187,13 +195,17 @@ def _table(columns: Mapping[str, Any], source: Path) -> pa.Table:
 
 
 def header_durations(paths: Sequence[Path]) -> tuple[list[float | None], list[str]]:
-    """Seconds of each file by its header, None and a note where that can't be read."""
+    """Seconds of each file by its header, None where that can't be read; and a note for each reason.
+
+    ManifestError where files are pointers of Git LFS.
+    """
+    refuse_pointers(paths)
     seconds: list[float | None] = []
-    notes = []
+    problems = []
     for path in paths:
         try:
             seconds.append(round(duration_s(path), 3))
         except AudioError as error:
             seconds.append(None)
-            notes.append(f"no duration: {error}")
-    return seconds, notes
+            problems.append(str(error))
+    return seconds, grouped("files without a known duration", problems)

@@ -65,7 +65,8 @@ def read_crema_d(root: Path, *, label: str = "acted") -> Manifest:
         raise ManifestError(f"CREMA-D's label is one of {', '.join(LABELS)}, found {label!r}.")
     people = _people(root)
     rows = []
-    for path in audio_files(root / "AudioWAV" if (root / "AudioWAV").is_dir() else root):
+    left_out: list[str] = []
+    for path in audio_files(root / "AudioWAV" if (root / "AudioWAV").is_dir() else root, left_out):
         key = MISNAMED.get(path.stem, path.stem)
         name = NAME.fullmatch(key)
         if name is None:
@@ -89,7 +90,7 @@ def read_crema_d(root: Path, *, label: str = "acted") -> Manifest:
     if not rows:
         raise ManifestError(f"{root} holds no audio. Expected CREMA-D's AudioWAV with files like 1001_IEO_ANG_HI.wav.")
     scheme = LabelScheme(tuple(EMOTIONS.values()), corpus_labels=EMOTIONS)
-    manifest = of_clips(rows, scheme, root, "crema-d", n_clips=N_CLIPS)
+    manifest = of_clips(rows, scheme, root, "crema-d", n_clips=N_CLIPS, left_out=left_out)
     return manifest if label == "acted" else _voted(manifest, voice_votes(_votes_file(root)))
 
 

@@ -46,7 +46,8 @@ def read_emodb(root: Path) -> Manifest:
     clips there, or a name that is not four known codes.
     """
     rows = []
-    for path in audio_files(root):
+    left_out: list[str] = []
+    for path in audio_files(root, left_out):
         name = NAME.fullmatch(path.stem)
         if name is None:
             raise ManifestError(f"{path}: expected a name like 03a01Fa. Move it elsewhere, or check --root.")
@@ -65,4 +66,4 @@ def read_emodb(root: Path) -> Manifest:
     if not rows:
         raise ManifestError(f"{root} holds no audio. Expected EmoDB's folder wav with files like 03a01Fa.wav.")
     scheme = LabelScheme(tuple(EMOTIONS.values()), corpus_labels=EMOTIONS)
-    return of_clips(rows, scheme, root, "emodb", n_clips=N_CLIPS)
+    return of_clips(rows, scheme, root, "emodb", n_clips=N_CLIPS, left_out=left_out)

@@ -18,12 +18,21 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    found = json.loads(line)
+                    found = json.loads(line, object_pairs_hook=_once)
                     if not isinstance(found, dict):
                         raise ValueError(f"found {type(found).__name__}")
                     yield f"{path}:{number}", found
     except (ValueError, OSError, EOFError) as error:  # a UnicodeDecodeError is a ValueError
         raise ManifestError(f"{path}:{number}: expected one JSON object per line ({error}). Write it again.") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of the pairs; ValueError for a name that stands in it twice, of which json would keep the last."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands in it twice")
+    return found
 
 
 def field(where: str, record: dict[str, Any], *names: str) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from featurestore.audio import SOUND_SUFFIXES, duration_s
+from featurestore.corpora.sound_check import grouped
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import AudioError, ManifestError
 
@@ -97,7 +98,7 @@ def read_ravdess(root: Path) -> Manifest:
         pa.Table.from_pylist(rows), LabelScheme(tuple(EMOTIONS.values()), corpus_labels=EMOTIONS), root, "ravdess"
     )
     manifest.notes += [f"left out {n:,} {kind} files" for kind, n in left_out.items()]
-    manifest.notes += [f"no duration: {reason}" for reason in unreadable]
+    manifest.notes += grouped("files without a known duration", unreadable)
     if len(rows) != N_CLIPS:
         n_actors = len({row["speaker"] for row in rows})
         manifest.notes.append(f"{len(rows):,} of the corpus's {N_CLIPS:,} speech clips, {n_actors} of 24 actors")

@@ -32,7 +32,8 @@ def read_savee(root: Path) -> Manifest:
     there, or a name that is not known codes.
     """
     rows = []
-    for path in audio_files(root):
+    left_out: list[str] = []
+    for path in audio_files(root, left_out):
         name = NAME.fullmatch(path.stem)
         if name is None:
             raise ManifestError(f"{path}: expected a name like DC_a01, or DC/a01. Move it elsewhere, or check --root.")
@@ -50,4 +51,4 @@ def read_savee(root: Path) -> Manifest:
     if not rows:
         raise ManifestError(f"{root} holds no audio. Expected SAVEE's clips, AudioData/DC/a01.wav or DC_a01.wav.")
     scheme = LabelScheme(tuple(EMOTIONS.values()), corpus_labels=EMOTIONS)
-    return of_clips(rows, scheme, root, "savee", n_clips=N_CLIPS)
+    return of_clips(rows, scheme, root, "savee", n_clips=N_CLIPS, left_out=left_out)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from featurestore.corpora.sound_check import check_sounds
 from featurestore.corpus import arrow, checks
 from featurestore.corpus.checks import SPLIT_NAMES
 from featurestore.corpus.label_scheme import LabelScheme
@@ -50,6 +51,7 @@ def read_table(
         raise ManifestError(arrow.sentence(str(path), problems))
     manifest = Manifest(table, scheme, root, path.stem)
     manifest.notes += notes
+    manifest.notes += check_sounds(manifest) if check_audio else []
     return manifest
 
 

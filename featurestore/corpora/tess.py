@@ -33,7 +33,8 @@ def read_tess(root: Path) -> Manifest:
     name that is not three known codes.
     """
     rows = []
-    for path in audio_files(root):
+    left_out: list[str] = []
+    for path in audio_files(root, left_out):
         key = MISNAMED.get(path.stem, path.stem)
         name = NAME.fullmatch(key)
         if name is None:
@@ -54,4 +55,4 @@ def read_tess(root: Path) -> Manifest:
             f"{root} holds no audio. Expected TESS's folders, OAF_angry with OAF_back_angry.wav and so on."
         )
     scheme = LabelScheme(tuple(EMOTIONS.values()), corpus_labels=EMOTIONS)
-    return of_clips(rows, scheme, root, "tess", n_clips=N_CLIPS)
+    return of_clips(rows, scheme, root, "tess", n_clips=N_CLIPS, left_out=left_out)

@@ -52,6 +52,8 @@ def _read_csv(path: Path, any_delimiter: bool) -> pa.Table:
                 f"Convert it: medusa prepare csv {path} -o {path.stem}_commas.csv"
             )
         file.seek(0)
+        _refuse_open_quotes(path, file, delimiter)
+        file.seek(0)
         header = next(csv.reader(file, delimiter=delimiter))
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
@@ -81,6 +83,26 @@ def _read_csv(path: Path, any_delimiter: bool) -> pa.Table:
             f"Quote cells that contain {DELIMITERS[delimiter]}. {ROWS_COUNT}"
         )
     return table
+
+
+def _refuse_open_quotes(path: Path, file: IO[str], delimiter: str) -> None:
+    """Raise ManifestError, naming the line, for a quoted cell that doesn't end, or goes on after its closing quote.
+
+    Arrow takes all that follows an open quote for one cell, so that a table may lose nearly all of its rows unnoticed.
+    """
+    reader = csv.reader(file, delimiter=delimiter, strict=True)
+    first_line = 1
+    limit = csv.field_size_limit(BLOCK_BYTES)
+    try:
+        for _ in reader:
+            first_line = reader.line_num + 1
+    except csv.Error as error:
+        raise ManifestError(
+            f"{path}: the row that begins on line {first_line:,} has a quote that is not closed, or text after a "
+            f'closing one, by line {reader.line_num:,} ({error}). Close it, or write "" for a quote in a quoted cell.'
+        ) from None
+    finally:
+        csv.field_size_limit(limit)
 
 
 def write_table_file(table: pa.Table, path: Path) -> None:
