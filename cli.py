@@ -1,7 +1,8 @@
 """The `medusa` command: every command in its panel, in the order of `--help`.
 
-A command is arguments, one library call, and what came of it; each package keeps its own in `commands`. Heavy modules
-are imported inside the commands, so that `medusa --help` answers at once.
+A command is arguments, one library call, and what came of it. Those of featurestore, ensemble and benchmarks lie in
+their own `commands`; deepser has none, since `fit-deepser` prints an ensemble's scores and reads recipes' members, and
+so is one of ensemble's. Heavy modules are imported inside the commands, so that `medusa --help` answers at once.
 """
 
 import faulthandler

@@ -53,7 +53,8 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values."""
-        return jsonable(asdict(self))
+        values: dict[str, Any] = jsonable(asdict(self))
+        return values
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ class GroupTable:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values."""
-        return jsonable(asdict(self))
+        values: dict[str, Any] = jsonable(asdict(self))
+        return values
 
 
 def by_group(
@@ -128,7 +129,8 @@ def by_speaker(
 def _spread(values: np.ndarray) -> np.ndarray:
     """(B,) upper less lower percentile of each row of (B, G)."""
     low, high = np.quantile(values, QUANTILES, axis=1)
-    return high - low
+    apart: np.ndarray = high - low
+    return apart
 
 
 def _last_min(names: list[str], key: Any) -> str:

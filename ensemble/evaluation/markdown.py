@@ -17,7 +17,7 @@ from featurestore.errors import ConfigError
 def read_report(path: Path) -> dict[str, Any]:
     """The report.json that `fit-meta` wrote; ConfigError when it isn't one."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         score_rows(found)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is no report of `medusa fit-meta` ({type(error).__name__}: {error}).") from None

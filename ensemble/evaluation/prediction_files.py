@@ -204,7 +204,7 @@ class _Columns:
     def _numbers(self, column: str) -> np.ndarray:
         values = self.table.column(column)
         numbers, bad = arrow.as_numbers(values)
-        array = numbers.to_numpy()
+        array: np.ndarray = numbers.to_numpy()
         wrong = sorted(set(bad) | set(np.flatnonzero(np.isnan(array)).tolist()))
         if wrong:
             what = arrow.listing(f"{column} is not a number", wrong, values.to_pylist())
@@ -220,7 +220,8 @@ class _Columns:
                 f"{self.path}: {what}; expected numbers of 0 or more that sum to 1. Call logits {LOGIT_PREFIX}<class>. "
                 f"{arrow.ROWS_COUNT}"
             )
-        return (scores / total).astype(np.float32)
+        probabilities: np.ndarray = (scores / total).astype(np.float32)
+        return probabilities
 
 
 def _read(path: Path) -> pa.Table:

@@ -60,7 +60,7 @@ def write_submission(task: str, system: System, manifest: Manifest, path: Path) 
     if wrong:
         raise SubmissionError(arrow.sentence(f"The submission of {system.name!r}, not written,", wrong))
     write_table_file(table, path)
-    return table.num_rows
+    return len(table)
 
 
 def check_submission(path: Path, expected: Sequence[str] | None = None, n_rows: int | None = None) -> tuple[str, int]:

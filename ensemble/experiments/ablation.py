@@ -100,10 +100,11 @@ class Ablations:
             for each in self.trained
         ]  # fmt: skip
         left_out = [{"name": each.name, "about": each.about, "why": each.why_not} for each in self.left_out]
-        return jsonable({
+        values: dict[str, Any] = jsonable({
             "folds": self.folds, "rule": self.rule, "n_speakers": self.n_speakers, "n_resamples": self.n_resamples,
             "systems": systems, "left_out": left_out,
         })  # fmt: skip
+        return values
 
 
 @dataclass(frozen=True)
@@ -292,4 +293,4 @@ def _shared_attributes(
 def _train_s(directory: Path, variant: Variant) -> float:
     """Seconds in the epochs of all folds, from their metrics."""
     files = [path for m in variant.members for path in (directory / m.name).glob("fold-*/metrics.jsonl")]
-    return sum(json.loads(line)["seconds"] for path in files for line in path.read_text().splitlines())
+    return sum(float(json.loads(line)["seconds"]) for path in files for line in path.read_text().splitlines())

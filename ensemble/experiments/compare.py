@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deepser.scores.metrics import ScoreRow
-from ensemble.fusion.cross_fit import judge
+from ensemble.fusion.cross_fit import cross_fit
 from ensemble.fusion.division import divide, members_of
 from ensemble.fusion.fit_report import technique_rows, worth_scoring
 from ensemble.fusion.problem import load_problem
@@ -41,12 +41,18 @@ class Comparison:
             part: {column: {name: row.to_dict() for name, row in rows.items()} for column, rows in columns.items()}
             for part, columns in self.parts.items()
         }
-        return jsonable(
+        values: dict[str, Any] = jsonable(
             {
-                "members": self.members, "fitted_on": self.fitted_on, "n_fitted": self.n_fitted,
-                "in_sample": self.in_sample, "notes": self.notes, "chosen": self.chosen, "parts": parts,
+                "members": self.members,
+                "fitted_on": self.fitted_on,
+                "n_fitted": self.n_fitted,
+                "in_sample": self.in_sample,
+                "notes": self.notes,
+                "chosen": self.chosen,
+                "parts": parts,
             }
-        )  # fmt: skip
+        )
+        return values  # fmt: skip
 
 
 def columns_of(
@@ -91,7 +97,7 @@ def compare(
     names = members_of(store, members)
     division = divide(store, manifest, names, folds, in_sample)
     problem = load_problem(store, division.manifest, names, logits=any(each.logits for each in techniques))
-    judged = judge(problem, division, columns, techniques, keep_fit=False, progress=progress)
+    judged = cross_fit(problem, division, columns, techniques, keep_fit=False, progress=progress)
     parts: dict[str, dict[str, dict[str, ScoreRow]]] = {}
     for part in division.parts:
         rows = division.rows(part)

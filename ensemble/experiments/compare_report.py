@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from deepser.scores.metrics import ScoreRow
 from deepser.scores.report import TITLES, number
 from ensemble.evaluation.posteriors import PREFIX
 from ensemble.experiments.compare import Comparison
@@ -38,7 +39,9 @@ def _titles(scores: Sequence[str]) -> str:
     return " and ".join("mean CCC" if score == "mean_ccc" else TITLES[score] for score in scores)
 
 
-def _scores_table(title: str, columns: dict[str, Any], scores: Sequence[str], hidden: Sequence[str]) -> Table:
+def _scores_table(
+    title: str, columns: dict[str, dict[str, ScoreRow]], scores: Sequence[str], hidden: Sequence[str]
+) -> Table:
     """Rows: ways of fusing; for each set of members its scores, the best of a column bold."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("")
@@ -108,7 +111,7 @@ def learned_picture(found: Learned, path: Path, title: str = "") -> None:
     departures = [[value - mean for value, mean in zip(row, means, strict=True)] for row in found.weights]
     bound = max((abs(value) for row in departures for value in row), default=0.0) or 1.0
     reliability = [[math.nan if value is None else value for value in row] for row in found.reliability]
-    maps: tuple[tuple[str, Sequence[Any], Sequence[Any], dict[str, Any]], ...] = (
+    maps: tuple[tuple[str, Sequence[Sequence[float]], Sequence[Sequence[float]], dict[str, Any]], ...] = (
         ("weight of a member's word", found.weights, departures, {"cmap": "PiYG", "vmin": -bound, "vmax": bound}),
         ("reliability: F1, CCC", reliability, reliability, {"cmap": "Greens"}),
     )

@@ -13,7 +13,7 @@ from ensemble.fusion.techniques import Fitted, Fused, Technique
 
 
 @dataclass(frozen=True)
-class Judged:
+class CrossFit:
     """What became of every column (a rule that selects members) and technique.
 
     predictions[column, technique's name][part]: of the part's utterances, in the order of the division's manifest.
@@ -25,7 +25,7 @@ class Judged:
     fitted: dict[tuple[str, str], Fitted]
 
 
-def judge(
+def cross_fit(
     problem: Problem,
     division: Division,
     columns: Mapping[str, Rule],
@@ -33,7 +33,7 @@ def judge(
     *,
     keep_fit: bool = True,
     progress: Callable[[str], None] | None = None,
-) -> Judged:
+) -> CrossFit:
     """Selects and fits on each pass's rows, and predicts the others that it judges.
 
     problem: of the division's manifest, all members. keep_fit: the last pass is fitted even where it judges nothing.
@@ -59,7 +59,7 @@ def judge(
                 for part, rows in judged.items():
                     parts.setdefault(part, []).append((each.judge[part], fit.predict(rows.choose(selection.members))))
     predictions = {key: {part: _join(found) for part, found in parts.items()} for key, parts in pieces.items()}
-    return Judged(predictions, chosen, fitted)
+    return CrossFit(predictions, chosen, fitted)
 
 
 def _join(pieces: Sequence[tuple[np.ndarray, Fused]]) -> Fused:

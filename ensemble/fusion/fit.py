@@ -11,7 +11,7 @@ from deepser.scores.metrics import Evaluation, ScoreRow
 from ensemble.evaluation.align import LAYERS, column_names
 from ensemble.evaluation.posteriors import PREFIX
 from ensemble.fusion.config import Config, MetaConfig
-from ensemble.fusion.cross_fit import Judged, judge
+from ensemble.fusion.cross_fit import CrossFit, cross_fit
 from ensemble.fusion.division import Division, divide, members_of
 from ensemble.fusion.fit_report import EnsembleReport, member_rows, scored, technique_rows, worth_scoring
 from ensemble.fusion.kinds import save_meta
@@ -27,7 +27,7 @@ from featurestore.runtime.durable import replace_text, writing
 from featurestore.store.feature_store import FeatureStore
 
 MADE_BY = "fit-meta"
-CHOSEN = "members"  # the one column of `judge`
+CHOSEN = "members"  # the one column of `cross_fit`
 
 
 def fit_ensemble(
@@ -59,7 +59,7 @@ def fit_ensemble(
     _check_name(store, PREFIX + name)
     problem = load_problem(store, division.manifest, names, logits=way.logits)
     ways = [vote for vote in techniques_of("majority,soft") if vote.name != way.name]
-    judged = judge(problem, division, {CHOSEN: select or everyone}, [*ways, way], progress=progress)
+    judged = cross_fit(problem, division, {CHOSEN: select or everyone}, [*ways, way], progress=progress)
     meta = judged.fitted[CHOSEN, way.name].meta
     report = _report(problem, division, judged, [*ways, way], meta, name, selected=select is not None)
     _store_predictions(store, PREFIX + name, meta, division, judged, way, problem, report)
@@ -75,7 +75,7 @@ def fit_ensemble(
 def _report(
     problem: Problem,
     division: Division,
-    judged: Judged,
+    judged: CrossFit,
     ways: Sequence[Technique],
     meta: MetaState,
     name: str,
@@ -135,7 +135,7 @@ def _store_predictions(
     name: str,
     meta: MetaState,
     division: Division,
-    judged: Judged,
+    judged: CrossFit,
     way: Technique,
     problem: Problem,
     report: EnsembleReport,

@@ -36,7 +36,8 @@ class EnsembleReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values."""
-        return jsonable(dataclasses.asdict(self))
+        values: dict[str, Any] = jsonable(dataclasses.asdict(self))
+        return values
 
 
 def scored(problem: Problem, probabilities: np.ndarray, attributes: np.ndarray, folds: np.ndarray | None) -> Evaluation:

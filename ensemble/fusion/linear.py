@@ -46,7 +46,7 @@ def prepare(
     n_members, n, n_columns = values.shape
     x = torch.empty(n, n_members * n_columns + constant)
     x[:, n_members * n_columns :] = 1
-    inputs = x[:, : n_members * n_columns].unflatten(1, (n_members, n_columns))
+    inputs = x[:, : n_members * n_columns].view(n, n_members, n_columns)
     inputs.copy_(torch.from_numpy(np.ascontiguousarray(values, np.float32)).transpose(0, 1))
     inputs[..., :n_classes] -= inputs[..., :n_classes].mean(2, keepdim=True)
     for a, (low, high) in enumerate(ranges, n_classes):
@@ -57,4 +57,5 @@ def prepare(
 def to_scale(z: Tensor, ranges: tuple[tuple[float, float], ...]) -> Tensor:
     """(..., A) -> low + (high - low) * sigmoid(z), each attribute on its own scale (1 + 6 * sigmoid on 1..7)."""
     low, high = z.new_tensor(ranges).reshape(-1, 2).T
-    return low + (high - low) * z.sigmoid()
+    scaled: Tensor = low + (high - low) * z.sigmoid()
+    return scaled

@@ -75,7 +75,7 @@ def loss_gradient(outputs: Tensor, goals: Tensor, rows: Rows, config: MetaConfig
     by_class *= config.classification_weight / outputs.shape[2]
     if not n_attributes:
         return by_class
-    target, weight = goals[:, n_classes:-1].split(n_attributes, 1)
+    target, weight = torch.split(goals[:, n_classes:-1], n_attributes, 1)
     share = outputs[:, n_classes:].sigmoid()
     n_known = goals[:, -1:].sum(2, keepdim=True).clamp_(min=1)
     error = (share - target) * weight * (share * (1 - share))
@@ -118,7 +118,7 @@ def train_seeds(
     for round_ in range(1, config.rounds + 1):
         n_steps = 0
         while n_steps < config.steps_per_round:
-            for index in _orders(labels, config, epoch).split(config.batch_size, dim=1):
+            for index in torch.split(_orders(labels, config, epoch), config.batch_size, dim=1):
                 x, goals = rows.batch(index)
                 outputs, kept = network.forward(x.transpose(1, 2))
                 optimizer.step(network.backward(x, kept, loss_gradient(outputs, goals, rows, config)))

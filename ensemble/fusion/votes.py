@@ -8,7 +8,8 @@ def majority_vote(probabilities: np.ndarray) -> np.ndarray:
 
     Ties go to the tied class with the largest summed probability.
     """
-    return vote_shares(probabilities).argmax(1)
+    classes: np.ndarray = vote_shares(probabilities).argmax(1)
+    return classes
 
 
 def vote_shares(probabilities: np.ndarray) -> np.ndarray:
@@ -21,12 +22,14 @@ def vote_shares(probabilities: np.ndarray) -> np.ndarray:
     for own in probabilities if n_classes else ():
         votes[np.arange(len(own)), own.argmax(1)] += 1
     mean = probabilities.mean(0, dtype=np.float64)
-    return (votes + mean / (2 * np.maximum(mean.sum(1, keepdims=True), 1e-300))) / (n_members + 0.5)
+    shares: np.ndarray = (votes + mean / (2 * np.maximum(mean.sum(1, keepdims=True), 1e-300))) / (n_members + 0.5)
+    return shares
 
 
 def soft_vote(probabilities: np.ndarray) -> np.ndarray:
     """Members' (M, N, C) probabilities (or attributes, (M, N, A)) -> their mean over members, float32."""
-    return probabilities.mean(0, dtype=np.float64).astype(np.float32)
+    mean: np.ndarray = probabilities.mean(0, dtype=np.float64).astype(np.float32)
+    return mean
 
 
 def weighted_vote(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -38,4 +41,5 @@ def weighted_vote(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     weights = np.broadcast_to(np.atleast_2d(weights.T).T, (len(values), values.shape[2])).astype(np.float64)
     total = weights.sum(0)
     weights = np.where(total > 0, weights / np.where(total > 0, total, 1), 1 / len(values))
-    return np.einsum("mnk,mk->nk", values, weights, dtype=np.float64).astype(np.float32)
+    mean: np.ndarray = np.einsum("mnk,mk->nk", values, weights, dtype=np.float64).astype(np.float32)
+    return mean

@@ -15,7 +15,7 @@ from ensemble.fusion.kinds import predict_meta
 from ensemble.fusion.state import MetaState
 from ensemble.prediction.predictions import Predictions
 from ensemble.prediction.sets import needed_sets, spec_of
-from ensemble.prediction.speech_to_text import Hearing
+from ensemble.prediction.speech_to_text import SpeechToText
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import ENCODERS, Encoder, load_encoder
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch
@@ -95,7 +95,7 @@ def predict_parts(
         raise ConfigError(
             f"--weights {unknown[0]}=...: the model reads no such feature set; it reads {', '.join(sets)}."
         )
-    hearing = Hearing.of(sets, manifest, asr, device)
+    hearing = SpeechToText.of(sets, manifest, asr, device)
     job = _Job(model, sets, weights, hearing, device, workers, keep=len(manifest) > chunk)
     if job.keep:  # of a long job the missing weights are told now, not hours later
         for name in sets:
@@ -118,7 +118,7 @@ class _Job:
     model: Fusion
     sets: Mapping[str, Mapping[str, Any]]
     weights: Mapping[str, Path]
-    hearing: Hearing
+    hearing: SpeechToText
     device: str
     workers: int
     keep: bool

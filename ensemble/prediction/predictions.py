@@ -53,7 +53,8 @@ class Predictions:
     @property
     def spread(self) -> np.ndarray:
         """(N, C + A) float32: standard deviation over the members' own predictions, classes then attributes."""
-        return self.member_posteriors.std(0)
+        deviations: np.ndarray = self.member_posteriors.std(0)
+        return deviations
 
     @property
     def entropy(self) -> np.ndarray:

@@ -21,7 +21,7 @@ MOST_BEAMS = 16
 
 
 @dataclass(frozen=True)
-class Hearing:
+class SpeechToText:
     """Which feature sets read heard texts (`sets`; those not named read the manifest's), and who hears them.
 
     model: openai-whisper's name of it, or its checkpoint. source: the settings of the transcripts that members learned
@@ -35,7 +35,9 @@ class Hearing:
     device: str
 
     @classmethod
-    def of(cls, sets: Mapping[str, Mapping[str, Any]], manifest: Manifest, asr: str | None, device: str) -> "Hearing":
+    def of(
+        cls, sets: Mapping[str, Mapping[str, Any]], manifest: Manifest, asr: str | None, device: str
+    ) -> "SpeechToText":
         """Members that learned from transcripts hear the same model, all the others read the manifest's text column.
 
         asr: the model that hears for all text encoders; "off": none, the manifest's texts are taken for all; None: as

@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from ensemble.experiments.compare import Comparison, columns_of, compare
 from ensemble.experiments.compare_report import comparison_table
 from ensemble.fusion.config import ForestConfig, MetaConfig
-from ensemble.fusion.cross_fit import judge
+from ensemble.fusion.cross_fit import cross_fit
 from ensemble.fusion.division import divide
 from ensemble.fusion.fit import fit_ensemble
 from ensemble.fusion.problem import load_problem
@@ -95,7 +95,7 @@ def test_a_folds_own_labels_change_nothing_that_is_said_of_it(
     for manifest in (corpus.manifest, changed):
         division = divide(store, manifest, corpus.members, "fold")
         problem = load_problem(store, division.manifest, corpus.members, logits=True)
-        said.append(judge(problem, division, {"column": rule}, ways, keep_fit=False))
+        said.append(cross_fit(problem, division, {"column": rule}, ways, keep_fit=False))
     own = corpus.manifest.column("fold") == "3"
     assert said[0].chosen["column"]["fold 3"] == said[1].chosen["column"]["fold 3"]
     for key, parts in said[0].predictions.items():
@@ -112,7 +112,7 @@ def test_a_weighted_vote_of_a_greedy_choice_with_replacement_counts_the_choices(
     write(corpus)
     division = divide(store, corpus.manifest, corpus.members)
     problem = load_problem(store, division.manifest, corpus.members)
-    judged = judge(problem, division, {"g": greedy(True)}, techniques_of("weighted"), keep_fit=False)
+    judged = cross_fit(problem, division, {"g": greedy(True)}, techniques_of("weighted"), keep_fit=False)
     selection = judged.chosen["g"]["train"]
     rows = division.rows("test")
     own = problem.rows(rows).probabilities[list(selection.members)]

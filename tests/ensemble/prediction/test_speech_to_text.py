@@ -14,7 +14,7 @@ from ensemble.prediction.inputs import files_manifest
 from ensemble.prediction.model import Model
 from ensemble.prediction.predict import predict
 from ensemble.prediction.sets import needed_sets
-from ensemble.prediction.speech_to_text import Hearing, settings_of
+from ensemble.prediction.speech_to_text import SpeechToText, settings_of
 from featurestore.asr.source import TranscriptSource
 from featurestore.asr.transcribe import transcribe
 from featurestore.asr.transcriber import load_transcriber
@@ -112,6 +112,6 @@ def test_the_settings_of_transcripts_are_found_behind_their_identity(place: Path
     saved = json.loads((place / "runs" / "heard" / "config.json").read_text())
     assert any("transcripts:ear@" in each["spec"]["source"] for each in saved["specs"])
     sets = needed_sets(Model.load(place / "runs" / "heard").members)
-    hearing = Hearing.of(sets, clips(place), None, "cpu")
+    hearing = SpeechToText.of(sets, clips(place), None, "cpu")
     assert (hearing.model, hearing.source.language if hearing.source else "") == ("ear", "de")
     assert not hearing.reads("mel")
