@@ -1,11 +1,30 @@
 """Options of a few known values, refused before a command begins and so in a recipe's plan too."""
 
 from collections.abc import Callable, Collection
+from typing import Annotated
 
 from typer import BadParameter
 
 from ensemble.fusion.config import INPUTS, METAS
+from featurestore.errors import ConfigError
 from featurestore.runtime.wording import split_names
+from featurestore.terminal import reads
+
+ColumnOption = Annotated[
+    list[str] | None,
+    reads("What a file's columns hold: id=NAME, label=NAME, attr_arousal=NAME, scores=p_.", "--column"),
+]
+
+
+def columns_of(pairs: list[str] | None) -> dict[str, str]:
+    """What `--column` says of a file of predictions: the column of each role; "scores=" are bare class names."""
+    columns = {}
+    for pair in pairs or []:
+        role, separator, column = pair.partition("=")
+        if not separator or not role:
+            raise ConfigError(f"--column {pair!r}: expected what it holds and the column, such as label=prediction.")
+        columns[role] = column
+    return columns
 
 
 def one_of(known: Collection[str]) -> Callable[[str | None], str | None]:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from typer import Argument
 
+from ensemble.commands.choices import ColumnOption, columns_of
 from featurestore.runtime.durable import replace_text
 from featurestore.terminal import CvOption, ManifestOption, StoreOption, console, reads, say, working, writes
 
@@ -15,6 +16,7 @@ def evaluate(
     store: StoreOption = Path("store"),
     cv: CvOption = None,
     split: Annotated[str | None, reads("This split alone.")] = None,
+    column: ColumnOption = None,
     against: Annotated[str | None, reads("A second system, to be compared.")] = None,
     by: Annotated[str | None, reads("Scores by the values of a column, and their gap: gender, speaker.")] = None,
     bootstrap: Annotated[int, reads("Resamples of the speakers, for intervals; 0: none.", min=0)] = 1000,
@@ -37,8 +39,8 @@ def evaluate(
     from featurestore.corpus.manifest import Manifest
 
     table = Manifest.read(manifest)
-    system = open_system(name, table, store)
-    other = None if against is None else open_system(against, table, store)
+    system = open_system(name, table, store, columns_of(column))
+    other = None if against is None else open_system(against, table, store, columns_of(column))
     asked = Asked(bootstrap, seed, by, calibration or reliability is not None)
     with working("resampling speakers"):
         parts = assess_parts(system, table, asked, against=other, cv=cv, split=split)

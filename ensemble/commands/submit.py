@@ -5,6 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from ensemble.commands.choices import ColumnOption, columns_of
 from featurestore.terminal import ManifestOption, StoreOption, reads, say, typer_app, writes
 
 submit_app = typer_app(help="Write or check a challenge submission: task1, task2, check.")
@@ -21,12 +22,13 @@ def submit_task1(
     output: FileOption,
     split: SplitOption = None,
     store: StoreOption = Path("store"),
+    column: ColumnOption = None,
 ) -> None:
     """Write `FileName,EmoClass`, a letter for each utterance; an invalid file is not written.
 
     Example: `medusa submit task1 meta -m msp.csv --split test3 -o task1.csv`
     """
-    _submit("task1", name, manifest, output, split, store)
+    _submit("task1", name, manifest, output, split, store, column)
 
 
 @submit_app.command("task2")
@@ -36,12 +38,13 @@ def submit_task2(
     output: FileOption,
     split: SplitOption = None,
     store: StoreOption = Path("store"),
+    column: ColumnOption = None,
 ) -> None:
     """Write `FileName,EmoAct,EmoVal,EmoDom`, numbers from 1 to 7; an invalid file is not written.
 
     Example: `medusa submit task2 meta -m msp.csv --split test3 -o task2.csv`
     """
-    _submit("task2", name, manifest, output, split, store)
+    _submit("task2", name, manifest, output, split, store, column)
 
 
 @submit_app.command("check")
@@ -70,14 +73,16 @@ def submit_check(
     say(f"{file}: a valid submission for {task}, {n:,} rows")
 
 
-def _submit(task: str, name: str, manifest: Path, output: Path, split: str | None, store: Path) -> None:
+def _submit(
+    task: str, name: str, manifest: Path, output: Path, split: str | None, store: Path, column: list[str] | None
+) -> None:
     from ensemble.evaluation.posteriors import split_rows
     from ensemble.evaluation.submission import write_submission
     from ensemble.evaluation.systems import open_system
     from featurestore.corpus.manifest import Manifest
 
     table = Manifest.read(manifest)
-    system = open_system(name, table, store)
+    system = open_system(name, table, store, columns_of(column))
     n = write_submission(task, system, table if split is None else split_rows(table, split), output)
     for note in system.notes:
         say(f"note: {note}", "dim")

@@ -7,7 +7,7 @@ and any table with an id column and a label column, columns of probabilities or 
 
 import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from featurestore.corpus import arrow, checks
 from featurestore.corpus.label_scheme import ATTRIBUTE_RANGE, LabelScheme
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.tables import read_table_file
-from featurestore.errors import AlignmentError, PredictionsError
+from featurestore.errors import AlignmentError, ConfigError, MedusaError, PredictionsError
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
 ID_COLUMNS = ("utterance_id", "file", *arrow.SYNONYMS["utterance_id"])
@@ -32,15 +32,23 @@ PACKED_COLUMN = "Prediction"
 PACKED_CLASSES = ("angry", "sad", "happy", "surprise", "fear", "disgust", "contempt", "neutral")
 PACKED_ATTRIBUTES = ("arousal", "valence", "dominance")
 PROBABILITY_PREFIXES, LOGIT_PREFIX, ATTRIBUTE_PREFIX = ("p_", "prob_", ""), "logit_", "attr_"
+# What a column can be chosen for; attributes are chosen as attr_<attribute>.
+ID, LABEL, SCORES = "id", "label", "scores"
+ROLES = {ID: "utterance's id", LABEL: "predicted label", SCORES: "classes' scores"}
 SUM_TOLERANCE = 0.02  # of a row of probabilities that were written with two digits
 
 
-def read_predictions(path: Path, manifest: Manifest) -> System:
+def read_predictions(path: Path, manifest: Manifest, columns: Mapping[str, str] | None = None) -> System:
     """The predictions in a file, under the manifest's keys and classes (MSP-Podcast's where it names no classes).
 
     Ids are matched as they are, else without the audio suffix, else without folders. A label is a class's name in any
-    case, another spelling of it, or MSP-Podcast's letter. PredictionsError: columns, labels or numbers that can't be
-    read, by row; AlignmentError: ids that the manifest does not have.
+    case, another spelling of it, or MSP-Podcast's letter.
+
+    Where several columns could be meant and differ, none is guessed. columns: the one that is, by what it holds: "id",
+    "label", "attr_<attribute>", and "scores", for which the prefix of the classes' columns is given (p_, logit_, or
+    "" for bare names). A label beside probabilities is not scored; a note says in how many rows it contradicts them.
+    PredictionsError: columns, labels or numbers that can't be read or told apart, by row; AlignmentError: ids that the
+    manifest does not have.
     """
     table = _read(path)
     given = manifest.scheme
@@ -48,23 +56,21 @@ def read_predictions(path: Path, manifest: Manifest) -> System:
         given.classes or PACKED_CLASSES, given.attributes or dict.fromkeys(PACKED_ATTRIBUTES, ATTRIBUTE_RANGE),
         given.corpus_labels,
     )  # fmt: skip
-    columns = {name.casefold(): name for name in reversed(table.column_names)}
-    id_column = next((columns[name.casefold()] for name in ID_COLUMNS if name.casefold() in columns), None)
-    if id_column is None:
+    chosen = dict(columns or {})
+    _check_chosen(path, table, scheme, chosen)
+    id_columns = [chosen[ID]] if ID in chosen else _called(table.column_names, ID_COLUMNS)
+    if not id_columns:
         raise PredictionsError(f"{path} {arrow.missing_column('utterance_id', table.column_names)}.")
-    ids = arrow.as_strings(table.column(id_column))
-    wrong = checks.id_problems(ids)
-    if wrong:
-        named = [problem.replace("utterance_id", id_column) for problem in wrong]
-        raise PredictionsError(arrow.sentence(str(path), named))
-    keys, notes = _matched(path, ids.to_pylist(), manifest)
-    read = _Columns(path, table, scheme, {id_column})
+    id_column, keys, notes = _identified(path, table, id_columns, manifest)
+    read = _Columns(path, table, scheme, chosen, {id_column})
     packed = table.column_names.count(PACKED_COLUMN) and read.packed()
     probabilities = packed[0] if packed else read.probabilities()
     values, found = packed[1:] if packed else read.attributes()
-    predicted = None if probabilities is None else probabilities.argmax(1)
-    if predicted is None:
+    if probabilities is None:
         predicted = read.labels()
+    else:
+        predicted = probabilities.argmax(1)
+        read.check_labels(probabilities)
     if predicted is None and not found:
         raise PredictionsError(
             f"{path} has no predictions: expected a label column ({', '.join(LABEL_COLUMNS[:2])}), a column for each "
@@ -91,73 +97,145 @@ def _is_spread(column: str) -> bool:
 class _Columns:
     """A table's predictions, by what its columns are called; `used` and `notes` say what was made of them."""
 
-    def __init__(self, path: Path, table: pa.Table, scheme: LabelScheme, used: set[str]) -> None:
-        self.path, self.table, self.scheme, self.used = path, table, scheme, used
+    def __init__(
+        self, path: Path, table: pa.Table, scheme: LabelScheme, chosen: Mapping[str, str], used: set[str]
+    ) -> None:
+        self.path, self.table, self.scheme, self.chosen, self.used = path, table, scheme, chosen, used
         self.notes: list[str] = []
 
     def probabilities(self) -> np.ndarray | None:
         """(N, C) float32 from a column for each class, None where there is none for any."""
         classes = self.scheme.classes
-        for prefix in (LOGIT_PREFIX, *PROBABILITY_PREFIXES):
-            found: dict[str, str] = {}
-            for column in self.table.column_names:
-                if column in self.used or not column.casefold().startswith(prefix):
-                    continue
-                name = class_named(column[len(prefix) :], self.scheme)
-                if name is not None and name in found:
-                    raise PredictionsError(f"{self.path} has two columns of class {name!r}: {found[name]}, {column}.")
-                if name is not None:
-                    found[name] = column
-            if not found:
-                continue
+        prefixes = (self.chosen[SCORES],) if SCORES in self.chosen else (LOGIT_PREFIX, *PROBABILITY_PREFIXES)
+        by_prefix = {prefix: found for prefix in prefixes if (found := self._class_columns(prefix))}
+        whole = {prefix: found for prefix, found in by_prefix.items() if len(found) == len(classes)}
+        if not by_prefix:
+            return None
+        if not whole:
+            prefix, found = next(iter(by_prefix.items()))
             missing = [name for name in classes if name not in found]
-            if missing:
-                raise PredictionsError(
-                    f"{self.path} has columns {', '.join(found.values())}, but none for {', '.join(missing)}; "
-                    f"expected one for each class: {', '.join(prefix + name for name in classes)}."
-                )
-            scores = np.stack([self._numbers(found[name]) for name in classes], 1)
-            self.used |= set(found.values())
-            self._used_label()
-            return (
-                softmax(scores).astype(np.float32)
-                if prefix == LOGIT_PREFIX
-                else self._distributions(scores, list(found.values()))
+            raise PredictionsError(
+                f"{self.path} has columns {', '.join(found.values())}, but none for {', '.join(missing)}; "
+                f"expected one for each class: {', '.join(prefix + name for name in classes)}."
             )
-        return None
+        scores = {prefix: self._scores(prefix, [found[name] for name in classes]) for prefix, found in whole.items()}
+        self.used |= {column for found in whole.values() for column in found.values()}
+        first = next(iter(scores))
+        differ = {prefix: np.abs(p - scores[first]).max(1) > SUM_TOLERANCE for prefix, p in scores.items()}
+        self._same(SCORES, differ, lambda prefix: f"{prefix}{classes[0]}, ...")
+        return scores[first]
 
     def labels(self) -> np.ndarray | None:
         """(N,) int64 from a label column, None where there is none."""
-        column = self._used_label()
-        if column is None:
+        columns = self._label_columns()
+        if not columns:
             return None
-        texts = arrow.as_strings(self.table.column(column)).to_pylist()
-        index = {name: c for c, name in enumerate(self.scheme.classes)}
-        meant = {text: None if text is None else class_named(text, self.scheme) for text in dict.fromkeys(texts)}
-        wrong = [row for row, text in enumerate(texts) if meant[text] is None]
+        meant = {column: self._meant(column) for column in columns}
+        first = next(iter(meant))
+        differ = {
+            column: np.array([a != b for a, b in zip(own, meant[first], strict=True)]) for column, own in meant.items()
+        }
+        self._same(LABEL, differ, str)
+        self.used |= set(columns)
+        texts = arrow.as_strings(self.table.column(first)).to_pylist()
+        wrong = [row for row, name in enumerate(meant[first]) if name is None]
         if wrong:
             letters = ", ".join(letter for letter in LETTERS if class_named(letter, self.scheme))
             raise PredictionsError(
-                f"{self.path}: {arrow.listing(f'{column} is no class', wrong, texts)}; expected one of "
+                f"{self.path}: {arrow.listing(f'{first} is no class', wrong, texts)}; expected one of "
                 f"{', '.join(self.scheme.classes)}"
                 + (f" or the letters {letters}" if letters else "")
                 + f". {arrow.ROWS_COUNT}"
             )
-        return np.array([index[str(meant[text])] for text in texts], np.int64)
+        return np.array([self.scheme.classes.index(str(name)) for name in meant[first]], np.int64)
+
+    def check_labels(self, probabilities: np.ndarray) -> None:
+        """Note in how many rows a label column names another class than (N, C) probabilities; these are scored."""
+        named = [self.chosen[LABEL]] if LABEL in self.chosen else _called(self.table.column_names, LABEL_COLUMNS)
+        index = {name: c for c, name in enumerate(self.scheme.classes)}
+        for column in [name for name in named if name not in self.used]:
+            self.used.add(column)
+            largest = probabilities.max(1)
+            n = sum(
+                name is None or probabilities[row, index[name]] < largest[row]
+                for row, name in enumerate(self._meant(column))
+            )
+            if n:
+                self.notes.append(
+                    f"column {column!r} contradicts the largest probability in {n:,} of {len(largest):,} rows; the "
+                    "probabilities are scored"
+                )
+
+    def _class_columns(self, prefix: str) -> dict[str, str]:
+        """The columns that are called `prefix` and a class, by class."""
+        found: dict[str, str] = {}
+        for column in self.table.column_names:
+            if column in self.used or not column.casefold().startswith(prefix.casefold()):
+                continue
+            name = class_named(column[len(prefix) :], self.scheme)
+            if name is not None and name in found:
+                raise PredictionsError(f"{self.path} has two columns of class {name!r}: {found[name]}, {column}.")
+            if name is not None:
+                found[name] = column
+        return found
+
+    def _scores(self, prefix: str, columns: Sequence[str]) -> np.ndarray:
+        scores = np.stack([self._numbers(column) for column in columns], 1)
+        if prefix.casefold() == LOGIT_PREFIX:
+            return softmax(scores).astype(np.float32)
+        return self._distributions(scores, columns)
+
+    def _label_columns(self) -> list[str]:
+        """Columns that could be the labels: by what they are called, or since every value is a class's name."""
+        if LABEL in self.chosen:
+            return [self.chosen[LABEL]]
+        free = [column for column in self.table.column_names if column not in self.used]
+        called = _called(free, LABEL_COLUMNS)
+        return called + [column for column in free if called and column not in called and self._holds_classes(column)]
+
+    def _holds_classes(self, column: str) -> bool:
+        """Is every value a class's name or spelling? A letter alone is not: F in a column of gender is no fear."""
+        values = self.table.column(column)
+        if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+            return False
+        texts = set(values.to_pylist())
+        return all(text is not None and len(text) > 1 and class_named(text, self.scheme) for text in texts)
+
+    def _meant(self, column: str) -> list[str | None]:
+        """The class that each value names, None for one that names none."""
+        texts = arrow.as_strings(self.table.column(column)).to_pylist()
+        meant = {text: None if text is None else class_named(text, self.scheme) for text in dict.fromkeys(texts)}
+        return [meant[text] for text in texts]
+
+    def _same(self, role: str, differ: Mapping[str, np.ndarray], shown: Callable[[str], str]) -> None:
+        """PredictionsError where a candidate for a role differs from the first; differ: (N,) bool of each."""
+        first, *others = differ
+        for other in others:
+            n = int(differ[other].sum())
+            if n:
+                what = ROLES.get(role, role.removeprefix(ATTRIBUTE_PREFIX))
+                raise PredictionsError(
+                    f"{self.path}: {shown(first)!r} and {shown(other)!r} could both be the {what}, and differ in {n:,} "
+                    f"of {self.table.num_rows:,} rows. Choose with --column {role}={first} or --column {role}={other}, "
+                    "or leave the other out of the file."
+                )
 
     def attributes(self) -> tuple[np.ndarray, tuple[str, ...]]:
         """(N, A') float32 of the attributes that have a column, and their names."""
-        columns = {column.casefold(): column for column in self.table.column_names if column not in self.used}
-        found = {}
+        values: dict[str, np.ndarray] = {}
         for name in self.scheme.attributes:
-            spelled = (ATTRIBUTE_PREFIX + name, name, *arrow.SYNONYMS.get(ATTRIBUTE_PREFIX + name, ()))
-            column = next((columns[word.casefold()] for word in spelled if word.casefold() in columns), None)
-            if column is not None:
-                found[name] = column
-        self.used |= set(found.values())
-        values = [self._numbers(column) for column in found.values()]
-        stacked = np.stack(values, 1) if values else np.empty((self.table.num_rows, 0))
-        return stacked.astype(np.float32), tuple(found)
+            role = ATTRIBUTE_PREFIX + name
+            free = [column for column in self.table.column_names if column not in self.used]
+            spelled = (role, name, *arrow.SYNONYMS.get(role, ()))
+            columns = [self.chosen[role]] if role in self.chosen else _called(free, spelled)
+            if columns:
+                numbers = {column: self._numbers(column) for column in columns}
+                first = numbers[columns[0]]
+                self._same(role, {column: own != first for column, own in numbers.items()}, str)
+                self.used |= set(columns)
+                values[name] = first
+        stacked = np.stack(list(values.values()), 1) if values else np.empty((self.table.num_rows, 0))
+        return stacked.astype(np.float32), tuple(values)
 
     def packed(self) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]] | None:
         """Probabilities, attributes and their names from MEDUSA's `Prediction`; None where it holds labels."""
@@ -193,14 +271,6 @@ class _Columns:
         probabilities = softmax(scores) if logits else (scores / np.maximum(scores.sum(1, keepdims=True), 1e-30))
         return probabilities.astype(np.float32), values.astype(np.float32), found
 
-    def _used_label(self) -> str | None:
-        """The label column; beside probabilities it says again which is the largest."""
-        columns = {column.casefold(): column for column in self.table.column_names if column not in self.used}
-        column = next((columns[name.casefold()] for name in LABEL_COLUMNS if name.casefold() in columns), None)
-        if column is not None:
-            self.used.add(column)
-        return column
-
     def _numbers(self, column: str) -> np.ndarray:
         values = self.table.column(column)
         numbers, bad = arrow.as_numbers(values)
@@ -222,6 +292,54 @@ class _Columns:
             )
         probabilities: np.ndarray = (scores / total).astype(np.float32)
         return probabilities
+
+
+def _called(columns: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The columns that have one of these names, in any case, in the order of the names."""
+    ranks = {name.casefold(): rank for rank, name in reversed(list(enumerate(names)))}
+    return sorted((c for c in columns if c.casefold() in ranks), key=lambda c: ranks[c.casefold()])
+
+
+def _check_chosen(path: Path, table: pa.Table, scheme: LabelScheme, chosen: Mapping[str, str]) -> None:
+    """ConfigError for a role that there is not, or a column that the file does not have."""
+    roles = (*ROLES, *(ATTRIBUTE_PREFIX + name for name in scheme.attributes))
+    for role, column in chosen.items():
+        if role not in roles:
+            raise ConfigError(f"--column {role}={column}: expected one of {', '.join(roles)} before the =.")
+        if role != SCORES and column not in table.column_names:
+            raise ConfigError(
+                f"--column {role}={column}: {path} has no such column; it has {', '.join(table.column_names)}."
+            )
+
+
+def _identified(
+    path: Path, table: pa.Table, columns: Sequence[str], manifest: Manifest
+) -> tuple[str, tuple[str, ...], list[str]]:
+    """The id column, the manifest's key of each row, and notes: of several columns the one whose ids the manifest has.
+
+    PredictionsError where two columns name different utterances.
+    """
+    found: dict[str, tuple[tuple[str, ...], list[str]]] = {}
+    errors: list[MedusaError] = []
+    for column in columns:
+        ids = arrow.as_strings(table.column(column))
+        wrong = [problem.replace("utterance_id", column) for problem in checks.id_problems(ids)]
+        try:
+            if wrong:
+                raise PredictionsError(arrow.sentence(str(path), wrong))
+            found[column] = _matched(path, ids.to_pylist(), manifest)
+        except (PredictionsError, AlignmentError) as error:
+            errors.append(error)
+    if not found:
+        raise errors[0]
+    first, *others = found
+    for other in others:
+        if found[other][0] != found[first][0]:
+            raise PredictionsError(
+                f"{path}: {first!r} and {other!r} could both be the {ROLES[ID]}, and name different utterances. Choose "
+                f"with --column {ID}={first} or --column {ID}={other}, or leave the other out of the file."
+            )
+    return first, *found[first]
 
 
 def _read(path: Path) -> pa.Table:

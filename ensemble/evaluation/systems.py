@@ -1,5 +1,6 @@
 """Systems by name: posteriors in a store, or a file of predictions."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ensemble.evaluation.align import ATTRIBUTE_PREFIX, load_posteriors
@@ -40,8 +41,11 @@ def from_store(store: FeatureStore, name: str, manifest: Manifest) -> System:
     )
 
 
-def open_system(name: str, manifest: Manifest, store: Path) -> System:
-    """The system that a user names: a file of predictions (by its suffix), or posteriors in the store."""
+def open_system(name: str, manifest: Manifest, store: Path, columns: Mapping[str, str] | None = None) -> System:
+    """The system that a user names: a file of predictions (by its suffix), or posteriors in the store.
+
+    columns: of a file, what its columns hold, see `read_predictions`.
+    """
     if Path(name).suffix.lower() in SUFFIXES:
-        return read_predictions(Path(name), manifest)
+        return read_predictions(Path(name), manifest, columns)
     return from_store(FeatureStore.open(store), name, manifest)

@@ -14,7 +14,7 @@ from ensemble.evaluation.emotion_names import LETTERS, SPELLINGS, class_named, l
 from ensemble.evaluation.prediction_files import read_predictions
 from ensemble.prediction.predictions import Predictions
 from featurestore.corpus.manifest import LabelScheme, Manifest
-from featurestore.errors import AlignmentError, ManifestError, PredictionsError
+from featurestore.errors import AlignmentError, ConfigError, ManifestError, PredictionsError
 
 EIGHT = ("angry", "sad", "happy", "surprise", "fear", "disgust", "contempt", "neutral")
 SCALES = {"arousal": (1.0, 7.0), "valence": (1.0, 7.0), "dominance": (1.0, 7.0)}
@@ -105,7 +105,10 @@ def test_columns_of_probabilities_are_found_in_any_order_and_case(tmp_path: Path
     rows = [[key, *p[n], "Male", "whatever"] for n, key in enumerate(KEYS)]
     system = read_predictions(table(tmp_path / "t.csv", head, *rows), manifest(("angry", "sad", "happy"), {}))
     np.testing.assert_allclose(system.probabilities, p[:, [1, 0, 2]], rtol=1e-6)
-    assert system.notes == ("columns not read: Gender",)
+    contradicted, left = system.notes  # no text of "label" is a class, so that all of them contradict
+    assert "'label'" in contradicted
+    assert "3 of 3 rows" in contradicted
+    assert left == "columns not read: Gender"
 
 
 def test_logits_are_said_to_be_logits(tmp_path: Path) -> None:
@@ -125,6 +128,97 @@ def test_without_a_scheme_the_classes_are_msp_podcasts(tmp_path: Path) -> None:
     blind = Manifest(pa.table({"utterance_id": KEYS, "path": KEYS}), name="test3")
     path = table(tmp_path / "t.csv", ["FileName", "EmoClass"], *([key, "F"] for key in KEYS))
     assert read_predictions(path, blind).classes == EIGHT
+
+
+# Where two columns could be meant
+
+
+THREE = ("angry", "happy", "sad")
+TRUTH, GUESS = THREE, ("sad", "angry", "happy")
+
+
+@pytest.mark.parametrize(("first", "second"), [
+    ("label", "prediction"), ("prediction", "label"), ("label", "y_pred"), ("EmoClass", "label"), ("label", "Label"),
+])  # fmt: skip
+def test_the_truth_is_never_scored_as_the_prediction(tmp_path: Path, first: str, second: str) -> None:
+    rows = [list(row) for row in zip(KEYS, TRUTH, GUESS, strict=True)]
+    path = table(tmp_path / "p.csv", ["file", first, second], *rows)
+    with pytest.raises(PredictionsError) as error:
+        read_predictions(path, manifest(THREE, {}))
+    for fact in (f"'{first}'", f"'{second}'", "3 of 3 rows", f"--column label={second}"):
+        assert fact in str(error.value)
+    system = read_predictions(path, manifest(THREE, {}), {"label": second})
+    assert [THREE[c] for c in system.predicted] == list(GUESS)
+
+
+def test_label_columns_that_agree_are_one_label(tmp_path: Path) -> None:
+    rows = [[key, name, name.upper()] for key, name in zip(KEYS, GUESS, strict=True)]
+    system = read_predictions(table(tmp_path / "p.csv", ["file", "label", "pred"], *rows), manifest(THREE, {}))
+    assert [THREE[c] for c in system.predicted] == list(GUESS)
+
+
+def test_a_column_of_letters_under_another_name_is_no_label(tmp_path: Path) -> None:
+    path = table(tmp_path / "p.csv", ["file", "EmoClass", "gender"], *([key, "A", "F"] for key in KEYS))
+    assert read_predictions(path, manifest()).notes == ("columns not read: gender",)
+
+
+@pytest.mark.parametrize(("labels", "n"), [(GUESS, 3), (("angry", "sad", "sad"), 1), (THREE, 0)])
+def test_a_label_that_contradicts_the_probabilities_is_told_with_the_rows(
+    tmp_path: Path, labels: tuple[str, ...], n: int
+) -> None:
+    p = np.eye(3) * 0.7 + 0.1
+    rows = [[key, label, *p[i]] for i, (key, label) in enumerate(zip(KEYS, labels, strict=True))]
+    path = table(tmp_path / "p.csv", ["file", "label", *(f"p_{name}" for name in THREE)], *rows)
+    system = read_predictions(path, manifest(THREE, {}))
+    assert system.predicted.tolist() == [0, 1, 2]
+    assert len(system.notes) == (n > 0)
+    if n:
+        assert "'label'" in system.notes[0]
+        assert f"{n} of 3 rows" in system.notes[0]
+
+
+def test_a_tie_contradicts_neither_class(tmp_path: Path) -> None:
+    rows = [[key, "sad", 0.4, 0.2, 0.4] for key in KEYS]
+    path = table(tmp_path / "p.csv", ["file", "label", *(f"p_{name}" for name in THREE)], *rows)
+    assert read_predictions(path, manifest(THREE, {})).notes == ()
+
+
+def test_two_sets_of_scores_that_differ_are_refused(tmp_path: Path) -> None:
+    head = ["id", *(f"p_{name}" for name in THREE), *THREE]
+    path = table(tmp_path / "p.csv", head, *([key, 0.2, 0.3, 0.5, 1, 0, 0] for key in KEYS))
+    facts = r"'p_angry, \.\.\.' and 'angry, \.\.\.'.*3 of 3 rows.*--column scores=p_"
+    with pytest.raises(PredictionsError, match=facts):
+        read_predictions(path, manifest(THREE, {}))
+    assert read_predictions(path, manifest(THREE, {}), {"scores": ""}).predicted.tolist() == [0, 0, 0]
+    system = read_predictions(path, manifest(THREE, {}), {"scores": "p_"})
+    assert system.predicted.tolist() == [2, 2, 2]
+    assert system.notes == ("columns not read: angry, happy, sad",)
+
+
+def test_two_columns_of_an_attribute_that_differ_are_refused(tmp_path: Path) -> None:
+    path = table(tmp_path / "p.csv", ["id", "EmoAct", "arousal"], *([key, 2, 3] for key in KEYS))
+    with pytest.raises(PredictionsError, match=r"'arousal' and 'EmoAct'.*3 of 3 rows.*--column attr_arousal=EmoAct"):
+        read_predictions(path, manifest())
+    assert read_predictions(path, manifest(), {"attr_arousal": "EmoAct"}).values[:, 0].tolist() == [2, 2, 2]
+
+
+def test_of_two_id_columns_the_one_that_the_manifest_has_counts(tmp_path: Path) -> None:
+    rows = [[f"x{n}", key, "A"] for n, key in enumerate(KEYS)]
+    assert read_predictions(table(tmp_path / "p.csv", ["file", "id", "label"], *rows), manifest()).keys == KEYS
+    swapped = [[key, other, "A"] for key, other in zip(KEYS, KEYS[::-1], strict=True)]
+    path = table(tmp_path / "q.csv", ["file", "id", "label"], *swapped)
+    with pytest.raises(PredictionsError, match=r"'file' and 'id'.*--column id=file"):
+        read_predictions(path, manifest())
+    assert read_predictions(path, manifest(), {"id": "id"}).keys == KEYS[::-1]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"), [({"label": "none"}, "no such column"), ({"truth": "label"}, "id, label")]
+)
+def test_a_choice_of_what_is_not_there_is_named(tmp_path: Path, chosen: dict[str, str], message: str) -> None:
+    path = table(tmp_path / "p.csv", ["file", "label"], [KEYS[0], "A"])
+    with pytest.raises(ConfigError, match=message):
+        read_predictions(path, manifest(), chosen)
 
 
 # What words mean
