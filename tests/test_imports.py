@@ -78,7 +78,7 @@ MAY_IMPORT = {
         "deepser.training deepser.watch featurestore.corpus featurestore.format featurestore.store "
         "featurestore.terminal"
     ),
-    "ensemble": "prediction",  # the public names
+    "ensemble": "evaluation fusion prediction",  # the public names
 }
 # Arrows that run back up and are about to go; each that has gone leaves this set.
 KNOWN = {("featurestore.featurize", "featurestore.asr")}

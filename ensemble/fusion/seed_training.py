@@ -182,7 +182,8 @@ class Scorer:
         if self.has_labels:
             predicted = outputs[:, : self.n_classes].argmax(1).numpy()
             scores = macro_f1(predicted[:, self.sets], self.labels[None], self.n_classes, absent="skip")
-            return scores.mean(1)
+            mean: np.ndarray = scores.mean(1)
+            return mean
         # CCC is the same on shares of the range as on the scale itself.
         return _mean_ccc(outputs[:, self.n_classes :].sigmoid().double(), self.target.double(), self.known)
 
