@@ -269,7 +269,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return tuple(_convert(inner, item, f"{where}[{i}]") for i, item in enumerate(value))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    expected = hint if isinstance(hint, (type, types.UnionType)) else object
-    if not isinstance(value, expected) or (isinstance(value, bool) and expected in (int, float)):
+    assert isinstance(hint, (type, types.UnionType)), f"a field of {where} is of a type that no config has: {hint}"
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint in (int, float)):
         raise ConfigError(f"{where}: expected {getattr(hint, '__name__', hint)}, found {value!r}.")
     return value
