@@ -40,7 +40,7 @@ MAY_IMPORT = {
         "terminal audio corpus corpora format sets store transfer interchange encoders augment featurize asr"
     ),
     "featurestore": "audio corpus format loaders rows sets store",  # the public names
-    "deepser": "",
+    "deepser": "config members scores",  # the public names
     "deepser.config": "",
     "deepser.scores": "",
     "deepser.networks": "config",
