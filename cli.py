@@ -22,6 +22,7 @@ from ensemble.commands.export import export
 from ensemble.commands.fit_deepser import fit_deepser
 from ensemble.commands.fit_meta import fit_meta
 from ensemble.commands.predict import predict
+from ensemble.commands.probe import probe
 from ensemble.commands.run import run
 from ensemble.commands.submit import submit_app
 from featurestore.commands.audit import audit
@@ -40,7 +41,7 @@ else:  # installed, this file is medusa_ser.cli, and benchmarks lies beside it
 DATA, MODELS, TOOLS = "Corpora and features", "Members and ensembles", "Tools"
 
 Commands.order = (
-    "prepare", "split", "audit", "transcribe", "featurize", "fit-deepser", "ablate", "fit-meta", "compare",
+    "prepare", "split", "audit", "transcribe", "featurize", "probe", "fit-deepser", "ablate", "fit-meta", "compare",
     "evaluate", "submit", "predict", "export", "run", "demo", "store", "bench",
 )  # fmt: skip
 app = typer_app(cls=Commands)
@@ -91,6 +92,7 @@ app.command("audit", rich_help_panel=DATA)(audit)
 app.command("transcribe", rich_help_panel=DATA)(transcribe)
 app.command("featurize", rich_help_panel=DATA)(featurize)
 app.add_typer(store_app, name="store", rich_help_panel=DATA)
+app.command("probe", rich_help_panel=MODELS)(probe)
 app.command("fit-deepser", rich_help_panel=MODELS)(fit_deepser)
 app.command("ablate", rich_help_panel=MODELS)(ablate)
 app.command("fit-meta", rich_help_panel=MODELS)(fit_meta)

@@ -1,0 +1,119 @@
+"""Sums over the rows of each cell, from which the ridge regression of any training part follows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deepser.probes.problem import Pass, Problem
+from deepser.probes.rows import Source
+from deepser.probes.standardise import CONSTANT, Rows
+
+BATCH_ROWS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Sums over some rows: how many, of x (D,), of y (K,), of x x' (D, D) and of x y' (D, K)."""
+
+    n: float
+    x: Tensor
+    y: Tensor
+    gram: Tensor
+    xy: Tensor
+
+    def __add__(self, other: "Moments") -> "Moments":
+        pairs = [(getattr(self, name), getattr(other, name)) for name in ("n", "x", "y", "gram", "xy")]
+        return Moments(*(a + b for a, b in pairs))
+
+
+@dataclass(eq=False)
+class Grams:
+    """Moments by (cell, block) of rows less `shift`, by `scale`; these two only keep sums of squares small.
+
+    A cell's rows of which a block is known; blocks known of the same rows share nothing but are few.
+    """
+
+    cells: NDArray[np.int64]
+    shift: Tensor
+    scale: Tensor
+    moments: dict[tuple[int, int], Moments]
+    all_rows: dict[int, tuple[float, Tensor, Tensor]]  # by cell: n, sum and sum of squares of every training row
+    n_blocks: int
+
+    @property
+    def dim(self) -> int:
+        return len(self.shift)
+
+    def shifted(self, rows: NDArray[np.float32]) -> Tensor:
+        """Rows (n, D) as the moments are of."""
+        return (torch.from_numpy(np.ascontiguousarray(rows)).to(self.shift) - self.shift) / self.scale
+
+    def unshifted(self, mean: Tensor, inverse_std: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Statistics of shifted rows as those of the rows themselves."""
+        shift, scale = self.shift.double(), self.scale.double()
+        own, inverse = shift + scale * mean, inverse_std / scale
+        return own.float().cpu().numpy(), inverse.float().cpu().numpy()
+
+    def of_blocks(self, each: Pass, left_out: int | None) -> Iterator[Moments]:
+        """For each block, the sums over a pass's training cells, without one of them."""
+        cells = [cell for cell in np.unique(self.cells[each.train]).tolist() if cell != left_out]
+        for block in range(self.n_blocks):
+            own = [self.moments[cell, block] for cell in cells]
+            total = own[0]
+            for moments in own[1:]:
+                total = total + moments
+            yield total
+
+    def total(self, each: Pass) -> tuple[float, Tensor, Tensor]:
+        """Number, sum and sum of squares of all training rows of a pass."""
+        own = [self.all_rows[cell] for cell in np.unique(self.cells[each.train]).tolist()]
+        n, x, squares = own[0]
+        for more in own[1:]:
+            n, x, squares = n + more[0], x + more[1], squares + more[2]
+        return n, x, squares
+
+    def standardisation(self, total: tuple[float, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean and inverse deviation (D,) float64 of shifted rows; 0 where a dim is constant."""
+        n, x, squares = total
+        mean = x / n
+        std = (squares / n - mean.square()).clamp(min=0).sqrt()
+        own_size = (self.scale.double() * std), (self.shift.double() + self.scale.double() * mean)
+        live = own_size[0] > CONSTANT * (own_size[0].square() + own_size[1].square()).sqrt()
+        return mean, torch.where(live, 1 / torch.where(live, std, torch.ones_like(std)), torch.zeros_like(std))
+
+
+def accumulate(
+    problem: Problem, rows: Rows, source: Source, cells: NDArray[np.int64], device: torch.device, dtype: torch.dtype
+) -> Grams:
+    """Read a source once, BATCH_ROWS rows at a time; products are made in `dtype`, sums are kept in float64."""
+    at_all = np.flatnonzero(cells >= 0)
+    first = rows.part(source, at_all[np.linspace(0, len(at_all) - 1, min(512, len(at_all))).astype(int)])
+    spread = first.std(0)
+    shift = torch.from_numpy(first.mean(0)).to(device, dtype)
+    scale = torch.from_numpy(np.where(spread > 0, spread, 1)).to(device, dtype)
+    blocks = problem.blocks
+    grams = Grams(cells, shift, scale, {}, {}, len(blocks))
+    for start in range(0, len(at_all), BATCH_ROWS):
+        at = at_all[start : start + BATCH_ROWS]
+        x = grams.shifted(rows.part(source, at))
+        for cell in np.unique(cells[at]).tolist():
+            mine = np.flatnonzero(cells[at] == cell)
+            own = x[torch.from_numpy(mine).to(device)]
+            wide = own.double()
+            n, total, squares = grams.all_rows.get(cell, (0.0, 0.0, 0.0))
+            grams.all_rows[cell] = (n + len(mine), total + wide.sum(0), squares + wide.square().sum(0))
+            for b, block in enumerate(blocks):
+                known = np.flatnonzero(block.known[at[mine]])
+                inputs = own if len(known) == len(mine) else own[torch.from_numpy(known).to(device)]
+                y = torch.from_numpy(problem.values[np.ix_(at[mine][known], block.columns)]).to(device, dtype)
+                now = Moments(
+                    float(len(known)), inputs.double().sum(0), y.double().sum(0), (inputs.T @ inputs).double(),
+                    (inputs.T @ y).double(),
+                )  # fmt: skip
+                former = grams.moments.get((cell, b))
+                grams.moments[cell, b] = now if former is None else former + now
+    return grams

@@ -1,0 +1,109 @@
+"""Multinomial logistic regression over pooled rows, by scikit-learn; much slower than the closed forms."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepser.probes.problem import Pass, Problem
+from deepser.probes.rows import Source
+from deepser.probes.solver import Fitted, Judged, Part, Piece, Setting
+from deepser.probes.standardise import Rows, standardisation
+
+ITERATIONS = 1000
+NEVER = -30.0  # the logit of a class that the training part doesn't have
+
+
+@dataclass(frozen=True, eq=False)
+class LogisticSolver:
+    """scikit-learn's LogisticRegression (lbfgs) on standardised rows; penalties are 1 / C.
+
+    Soft targets enter as one weighted row for each class with a share. Combinations are means of logits.
+    """
+
+    problem: Problem
+    rows: Rows
+    balanced: bool
+    penalties: tuple[float, ...]
+    bandwidths: tuple[float, ...] = ()
+
+    def at(self, each: Pass) -> "LogisticPass":
+        return LogisticPass(self, each)
+
+
+@dataclass(frozen=True, eq=False)
+class LogisticPass:
+    """`LogisticSolver` at one pass."""
+
+    solver: LogisticSolver
+    each: Pass
+
+    def single(self, source: Source, settings: Sequence[Setting]) -> list[Judged]:
+        """Judge one layer with each penalty, refitted without each inner fold in turn."""
+        x, judged, _, _ = self._standardised(source)
+        found = []
+        for setting in settings:
+            inner = np.full((len(x), self.solver.problem.values.shape[1]), np.nan, np.float32)
+            for fold in range(self.each.n_inner):
+                own = self.each.inner == fold
+                weights, bias = self._fit(x[~own], self.each.train[~own], setting.penalty)
+                inner[own] = x[own] @ weights + bias
+            weights, bias = self._fit(x, self.each.train, setting.penalty)
+            found.append(Judged(setting, inner, (judged @ weights + bias).astype(np.float32)))
+        return found
+
+    def combined(self, parts: Sequence[Part], penalties: Sequence[float]) -> list[Judged]:
+        """Judge the mean of the layers' logits, each with its own penalty."""
+        own = [self.single(part.source, [part.setting])[0] for part in parts]
+        inner, outer = (np.mean([getattr(j, name) for j in own], 0) for name in ("inner", "outer"))
+        return [Judged(Setting(float(np.exp(np.mean([np.log(p.setting.penalty) for p in parts])))), inner, outer)]
+
+    def fit(self, parts: Sequence[Part], penalty: float) -> Fitted:
+        """Fit each layer on all training rows of the pass, with its own penalty."""
+        pieces, biases = [], []
+        for part in parts:
+            x, _, mean, inverse_std = self._standardised(part.source)
+            weights, bias = self._fit(x, self.each.train, part.setting.penalty)
+            pieces.append(Piece(part.source, mean, inverse_std, weights=weights.astype(np.float32)))
+            biases.append(bias)
+        return Fitted(tuple(pieces), np.mean(biases, 0))
+
+    def _standardised(self, source: Source) -> tuple[NDArray[np.float32], ...]:
+        rows = self.solver.rows.read(source)
+        mean, inverse_std = standardisation(rows[self.each.train])
+        train, judged = ((rows[at] - mean) * inverse_std for at in (self.each.train, self.each.judged))
+        return train, judged, mean, inverse_std
+
+    def _fit(
+        self, x: NDArray[np.float32], at: NDArray[np.int64], penalty: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Weights (D, C) and biases (C,) of the classes' logits."""
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+
+        n_classes = self.solver.problem.n_classes
+        soft = self.solver.problem.values[at, :n_classes]
+        rows, labels = np.nonzero(np.nan_to_num(soft) > 0)
+        share = soft[rows, labels]
+        if self.solver.balanced:
+            total = np.bincount(labels, share, minlength=n_classes)
+            share = share * total.sum() / ((total > 0).sum() * total[labels])
+        model: Any = LogisticRegression(C=1 / penalty, max_iter=ITERATIONS)
+        weights, bias = np.zeros((x.shape[1], n_classes)), np.full(n_classes, NEVER)
+        if len(set(labels.tolist())) == 1:
+            bias[labels[0]] = 0
+            return weights, bias
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(x[rows], labels, sample_weight=share)
+        coefficients, intercepts = model.coef_, model.intercept_
+        if len(coefficients) == 1:
+            coefficients, intercepts = (
+                np.concatenate([-coefficients, coefficients]) / 2,
+                np.r_[-intercepts, intercepts] / 2,
+            )
+        weights[:, model.classes_], bias[model.classes_] = coefficients.T, intercepts
+        return weights, bias

@@ -1,0 +1,219 @@
+"""A fitted probe as a member of an ensemble: its run directory, and its posteriors for utterances in a store."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from deepser.probes.calibrate import Calibration
+from deepser.probes.config import ProbeConfig
+from deepser.probes.fit import ProbeResult
+from deepser.probes.normalise import GroupStatistics
+from deepser.probes.problem import Problem
+from deepser.probes.rows import PooledRows, Source
+from deepser.probes.solver import Fitted, Piece, Setting
+from deepser.training.checkpoint import load_weights, save_atomically
+from featurestore.errors import ConfigError
+from featurestore.loaders.batch_loader import FeatureRef
+from featurestore.runtime.durable import replace_file
+from featurestore.store.feature_store import FeatureStore
+
+KIND = "probe"
+FORMAT = 1
+WEIGHTS = "fold-all/model.safetensors"
+CONFIG = "config.json"
+BATCH_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class ProbeMember:
+    """A fitted probe: its settings, what its outputs mean, and one model of all training utterances.
+
+    fitted: of all training rows. prior: mean and variance of the training corpus's rows, (D,) each, for sources that
+    are normalised by speaker: a speaker of few clips is shrunk towards them.
+    """
+
+    config: ProbeConfig
+    classes: tuple[str, ...]
+    attributes: tuple[str, ...]
+    attribute_ranges: tuple[tuple[float, float], ...]
+    specs: tuple[dict[str, Any], ...]
+    directory: Path
+    fitted: Fitted
+    calibration: Calibration
+    setting: Setting
+    prior: dict[Source, tuple[NDArray[np.float32], NDArray[np.float32]]]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*self.classes, *(f"attr:{name}" for name in self.attributes))
+
+    @property
+    def refs(self) -> tuple[FeatureRef, ...]:
+        """The layers that are read, by feature set."""
+        layers: dict[str, list[str]] = {}
+        for piece in self.fitted.pieces:
+            layers.setdefault(piece.source.features, []).append(piece.source.layer)
+        return tuple(FeatureRef(name, tuple(dict.fromkeys(own))) for name, own in layers.items())
+
+    @property
+    def speaker_adapted(self) -> bool:
+        """Does it read rows normalised by their own speaker?"""
+        return any(piece.source.normalise == "speaker" for piece in self.fitted.pieces)
+
+    def weights(self) -> list[Path]:
+        """The one file of weights; ConfigError when it is missing."""
+        path = self.directory / WEIGHTS
+        if not path.is_file():
+            raise ConfigError(f"{self.directory} holds no weights; run the same `medusa probe` again.")
+        return [path]
+
+    def predict(
+        self, store: FeatureStore, keys: Sequence[str], *, device: str = "auto", speakers: Sequence[str] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Posteriors and logits of utterances in the store: each (n, C + A) float32.
+
+        speakers: who speaks in each, where the probe is speaker-adapted; without them, and for a speaker of one clip,
+        the training corpus's statistics serve.
+        """
+        n_columns = len(self.columns)
+        if not len(keys):
+            return np.zeros((0, n_columns), np.float32), np.zeros((0, n_columns), np.float32)
+        rows = PooledRows(store, keys, self.config.pool)
+        deviations = np.zeros((len(keys), n_columns))
+        kernel = None
+        for piece in self.fitted.pieces:
+            x = self._standardised(piece, rows, speakers)
+            if piece.weights is not None:
+                deviations += x.astype(np.float64) @ piece.weights
+            else:
+                own = _rbf(x, piece)
+                kernel = own if kernel is None else kernel + own
+        if kernel is not None:
+            assert self.fitted.alpha is not None
+            deviations = kernel @ self.fitted.alpha.astype(np.float64)
+        deviations /= len(self.fitted.pieces)
+        scores = deviations + self.fitted.offsets
+        logits, attributes = self.calibration.outputs(self._problem, scores)
+        posteriors = np.concatenate([softmax(logits, 1), attributes], 1)
+        return posteriors.astype(np.float32), np.concatenate([logits, attributes], 1).astype(np.float32)
+
+    @property
+    def _problem(self) -> Problem:
+        none = np.zeros((0, len(self.columns)))
+        return Problem((), self.classes, self.attributes, self.attribute_ranges, np.zeros(0, np.int64), none)
+
+    def _standardised(self, piece: Piece, rows: PooledRows, speakers: Sequence[str] | None) -> NDArray[np.float32]:
+        x = rows.read(Source(piece.source.features, piece.source.layer))
+        if piece.source.normalise == "speaker":
+            names = [str(i) for i in range(len(x))] if speakers is None else list(speakers)
+            known, who = np.unique(np.asarray(names, str), return_inverse=True)
+            prior = self.prior[piece.source]
+            # One clip tells nothing of the speaker that is not the clip itself.
+            shrinkage = self.config.shrinkage
+            statistics = GroupStatistics.of(x, who, len(known), shrinkage, prior, least=2)
+            x = statistics.apply(x, who)
+        elif piece.source.normalise == "corpus":
+            everyone = np.zeros(len(x), np.int64)
+            x = GroupStatistics.of(x, everyone, 1, self.config.shrinkage, self.prior[piece.source]).apply(x, everyone)
+        return (x - piece.mean) * piece.inverse_std
+
+    @staticmethod
+    def save(result: ProbeResult, store: FeatureStore, directory: Path) -> "ProbeMember":
+        """Write a run directory, config.json last, and return it as read from there."""
+        specs = []
+        for name in dict.fromkeys(piece.source.features for piece in result.fitted.pieces):
+            features = store[name]
+            specs.append({"name": name, "fingerprint": features.spec.fingerprint, "spec": features.spec.to_json(),
+                          "provenance": features.provenance})  # fmt: skip
+        problem, fitted = result.problem, result.fitted
+        pieces = [
+            {"features": p.source.features, "layer": p.source.layer, "normalise": p.source.normalise,
+             "bandwidth": p.bandwidth}
+            for p in fitted.pieces
+        ]  # fmt: skip
+        told = {
+            "format": FORMAT, "kind": KIND, "probe": asdict(result.config), "classes": problem.classes,
+            "attributes": problem.attributes, "attribute_ranges": problem.attribute_ranges, "specs": specs,
+            "pieces": pieces, "calibration": asdict(result.calibration),
+            "setting": asdict(result.final.setting), "n_trained": len(result.passes[0].each.train),
+            "folds": {"names": result.plan.names, "rule": result.plan.rule},
+            "speaker_adapted": result.speaker_adapted,
+        }  # fmt: skip
+        tensors = {"offsets": torch.from_numpy(fitted.offsets)}
+        if fitted.alpha is not None:
+            tensors["alpha"] = torch.from_numpy(fitted.alpha)
+        for i, piece in enumerate(fitted.pieces):
+            own = {"mean": piece.mean, "inverse_std": piece.inverse_std, "support": piece.support,
+                   "weights": piece.weights}  # fmt: skip
+            if piece.source in result.prior:
+                own |= dict(zip(("prior_mean", "prior_variance"), result.prior[piece.source], strict=True))
+            tensors |= {f"{i}/{name}": torch.from_numpy(value) for name, value in own.items() if value is not None}
+        (directory / WEIGHTS).parent.mkdir(parents=True, exist_ok=True)
+        save_atomically(tensors, directory / WEIGHTS)
+        text = json.dumps(told, indent=1, ensure_ascii=False) + "\n"
+        replace_file(directory / CONFIG, lambda file: file.write(text.encode()))
+        return ProbeMember.load(directory)
+
+    @staticmethod
+    def load(directory: Path | str) -> "ProbeMember":
+        """Read a run directory; ConfigError says what is missing or damaged."""
+        directory = Path(directory)
+        path = directory / CONFIG
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            config = ProbeConfig(**{name: _frozen(value) for name, value in saved["probe"].items()})
+            tensors = {name: value.numpy() for name, value in load_weights(directory / WEIGHTS).items()}
+            pieces, prior = [], {}
+            for i, each in enumerate(saved["pieces"]):
+                source = Source(each["features"], each["layer"], each["normalise"])
+                own = {name: tensors.get(f"{i}/{name}") for name in ("mean", "inverse_std", "support", "weights")}
+                pieces.append(Piece(source, bandwidth=float(each["bandwidth"]), **own))  # type: ignore[arg-type]
+                if f"{i}/prior_mean" in tensors:
+                    prior[source] = (tensors[f"{i}/prior_mean"], tensors[f"{i}/prior_variance"])
+            return ProbeMember(
+                config=config,
+                classes=tuple(saved["classes"]),
+                attributes=tuple(saved["attributes"]),
+                attribute_ranges=tuple((low, high) for low, high in saved["attribute_ranges"]),
+                specs=tuple(saved["specs"]),
+                directory=directory,
+                fitted=Fitted(tuple(pieces), tensors["offsets"], tensors.get("alpha")),
+                calibration=Calibration(**{name: _frozen(value) for name, value in saved["calibration"].items()}),
+                setting=Setting(**saved["setting"]),
+                prior=prior,
+            )
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{path} is damaged ({type(error).__name__}: {error}); run `medusa probe` again."
+            ) from error
+
+
+def is_probe(directory: Path | str) -> bool:
+    """Does the config.json of a run directory say that a probe wrote it?"""
+    try:
+        return json.loads((Path(directory) / CONFIG).read_text(encoding="utf-8")).get("kind") == KIND
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _rbf(x: NDArray[np.float32], piece: Piece) -> NDArray[np.float64]:
+    """(n, support rows) float64."""
+    assert piece.support is not None
+    out = np.empty((len(x), len(piece.support)))
+    squares = np.square(piece.support, dtype=np.float64).sum(1)
+    for start in range(0, len(x), BATCH_ROWS):
+        own = x[start : start + BATCH_ROWS]
+        distances = np.square(own, dtype=np.float64).sum(1)[:, None] + squares - 2 * (own @ piece.support.T)
+        out[start : start + len(own)] = np.exp(-np.maximum(distances, 0) / (2 * piece.bandwidth**2 * x.shape[1]))
+    return out

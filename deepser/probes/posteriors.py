@@ -1,0 +1,51 @@
+"""A probe's out-of-fold judgement of a corpus, as a feature set like any other member's."""
+
+import hashlib
+
+import numpy as np
+from scipy.special import softmax
+
+from deepser.members.posteriors import posteriors_name
+from deepser.probes.fit import ProbeResult
+from deepser.probes.member import ProbeMember
+from featurestore.errors import ConfigError
+from featurestore.format.spec import FeatureSpec, check_set_name
+from featurestore.store.feature_store import FeatureStore
+
+MADE_BY = "probe"
+ADAPTED = ("adapted", "speaker")  # in a specification's `extra`
+
+
+def check_free(store: FeatureStore, name: str, overwrite: bool) -> None:
+    """ConfigError, before the work, for a name that another member's posteriors have; StoreError for a bad name."""
+    full = check_set_name(posteriors_name(name))
+    if full in store and not overwrite and store[full].provenance.get("made_by") != MADE_BY:
+        raise ConfigError(
+            f"{full} in {store.path} was not written by a probe and is kept. Choose another --name, or --overwrite to "
+            "replace it."
+        )
+
+
+def write_probe_posteriors(store: FeatureStore, member: ProbeMember, result: ProbeResult) -> None:
+    """Write posteriors and logits of every utterance that a pass judged, in place of an earlier probe's."""
+    name = posteriors_name(member.config.name)
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in member.weights())).hexdigest()[:16]
+    extra = [("oof", result.plan.oof), ("folds", result.plan.rule), ("features", ",".join(member.config.features))]
+    extra += [ADAPTED] if result.speaker_adapted else []
+    spec = FeatureSpec(
+        kind="posteriors",
+        encoder=member.config.name,
+        weights=f"sha256:{digest}",
+        layers=("posteriors", "logits"),
+        dim=len(member.columns),
+        dtype="float32",
+        columns=member.columns,
+        extra=tuple(extra),
+    )
+    posteriors = np.concatenate([softmax(result.logits, 1), result.attributes], 1).astype(np.float32)
+    logits = np.concatenate([result.logits, result.attributes], 1).astype(np.float32)
+    if name in store:
+        store.remove(name)
+    with store.writer(name, spec, provenance={"member": member.config.name, "made_by": MADE_BY}) as writer:
+        for i in np.flatnonzero(result.judged):
+            writer.append(result.problem.keys[i], {"posteriors": posteriors[i : i + 1], "logits": logits[i : i + 1]})

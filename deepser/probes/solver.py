@@ -1,0 +1,93 @@
+"""What every solver of a probe offers to the selection, and what a fitted probe consists of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepser.probes.problem import Pass
+from deepser.probes.rows import Source
+
+
+@dataclass(frozen=True, order=True)
+class Setting:
+    """What is chosen besides the layers: penalty, bandwidth of an RBF kernel (0: none), and tilt.
+
+    tilt: the power of its share that a class's score is divided by, where the rows themselves are not weighted.
+    """
+
+    penalty: float
+    bandwidth: float = 0.0
+    tilt: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Scores of one candidate in one pass: inner (n, K) held-out scores of the training rows, outer (m, K)."""
+
+    setting: Setting
+    inner: NDArray[np.float32]
+    outer: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A layer in a combination, with the setting that was chosen for it alone."""
+
+    source: Source
+    setting: Setting
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """What a fitted probe keeps of one source: standardisation (D,), and weights (D, K) or support rows (n, D)."""
+
+    source: Source
+    mean: NDArray[np.float32]
+    inverse_std: NDArray[np.float32]
+    bandwidth: float = 0.0
+    support: NDArray[np.float32] | None = None  # standardised; of an RBF kernel
+    weights: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A fitted probe: its deviations are the mean over the pieces of K(x, support) @ alpha, or of x @ weights.
+
+    Scores are deviations + offsets, (K,). alpha: (n, K) float32, of an RBF kernel.
+    """
+
+    pieces: tuple[Piece, ...]
+    offsets: NDArray[np.float64]
+    alpha: NDArray[np.float32] | None = None
+
+
+class PassSolver(Protocol):
+    """A solver at one pass."""
+
+    def single(self, source: Source, settings: Sequence[Setting]) -> list[Judged]:
+        """Judge one layer with each setting."""
+        ...
+
+    def combined(self, parts: Sequence[Part], penalties: Sequence[float]) -> list[Judged]:
+        """Judge a combination of layers with each penalty."""
+        ...
+
+    def fit(self, parts: Sequence[Part], penalty: float) -> Fitted:
+        """Fit a combination on all training rows of the pass."""
+        ...
+
+
+class Solver(Protocol):
+    """A way to solve: `at` gives it one pass. Settings come in the order in which they are tried."""
+
+    @property
+    def penalties(self) -> tuple[float, ...]: ...
+    @property
+    def bandwidths(self) -> tuple[float, ...]: ...
+
+    def at(self, each: Pass) -> PassSolver:
+        """The solver with the training and judged rows of a pass."""
+        ...

@@ -1,0 +1,149 @@
+"""`medusa probe`: which layer of which encoder carries emotion, and a strong baseline, in seconds."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from deepser.probes.config import (
+    NORMALISATIONS,
+    PROBE_POOLS,
+    PROBE_SELECTIONS,
+    PROBE_TARGETS,
+    SOLVERS,
+    ProbeConfig,
+)
+from ensemble.commands.choices import one_of
+from featurestore.errors import ConfigError
+from featurestore.runtime.wording import split_names
+from featurestore.terminal import (
+    CvOption,
+    DeviceOption,
+    ManifestOption,
+    RunsOption,
+    StoreOption,
+    bar,
+    console,
+    reads,
+    say,
+    training,
+    writes,
+)
+
+if TYPE_CHECKING:
+    from featurestore.store.feature_store import FeatureStore
+
+
+def probe(
+    manifest: ManifestOption,
+    features: Annotated[
+        str | None, reads("Feature sets, layers after @: a,b@3+4. Default: every set of audio or text.")
+    ] = None,
+    store: StoreOption = Path("store"),
+    cv: CvOption = None,
+    folds: Annotated[int, reads("Number of speaker-disjoint folds within split train.", min=1)] = 1,
+    pool: Annotated[str, reads(", ".join(PROBE_POOLS) + " (over time).", callback=one_of(PROBE_POOLS))] = "auto",
+    normalise: Annotated[
+        str, reads(f"{', '.join(NORMALISATIONS)}; several, comma-separated: chosen inside the training part.")
+    ] = "none",
+    name: Annotated[str, writes("Name of the probe as a member.")] = "probe",
+    runs: RunsOption = Path("runs"),
+    json: Annotated[Path | None, writes("Write every score, interval and choice as JSON.")] = None,
+    heat_map: Annotated[Path | None, writes("Draw layers x encoders (.png, .svg, .pdf).", "--heat-map")] = None,
+    overwrite: Annotated[bool, writes("Replace another member of that name.", "--overwrite")] = False,
+    solver: Annotated[str, training(", ".join(SOLVERS) + ".", callback=one_of(SOLVERS))] = "auto",
+    lambdas: Annotated[str | None, training("Ridge penalties to choose from: 0.01,0.1 (logistic: 1 / C).")] = None,
+    bandwidths: Annotated[str | None, training("RBF bandwidths to choose from, in roots of the dims.")] = None,
+    targets: Annotated[
+        str, training(" or ".join(PROBE_TARGETS) + " (votes or labels).", callback=one_of(PROBE_TARGETS))
+    ] = "soft",
+    balanced: Annotated[bool, training("Treat all classes as equally frequent.")] = True,
+    select: Annotated[
+        str, training(", ".join(PROBE_SELECTIONS) + ": what the choice maximises.", callback=one_of(PROBE_SELECTIONS))
+    ] = "auto",
+    combine: Annotated[bool, training("Judge combinations of layers, too.")] = True,
+    seed: Annotated[int, training("Seed of the inner folds and the intervals.", min=0)] = 0,
+    device: DeviceOption = "auto",
+) -> None:
+    """Judge every layer of every encoder in closed form, and keep the best choice as a member.
+
+    Penalty, bandwidth, layers and combinations are chosen inside each training part; the row "nested" is the honest
+    score of that. The rows of single layers and named combinations compare them: the best of those rows is chosen on
+    the utterances that are scored.
+
+    Example: `medusa probe -m corpus.csv --cv fold --heat-map layers.png`
+    """
+    from deepser.members.folds import plan_folds
+    from deepser.probes.fit import fit_probe
+    from deepser.probes.member import ProbeMember
+    from deepser.probes.posteriors import check_free, write_probe_posteriors
+    from ensemble.experiments.probe_report import (
+        check_picture,
+        choices_text,
+        probe_json,
+        probe_rows,
+        probe_tables,
+    )
+    from ensemble.experiments.probe_report import (
+        heat_map as draw,
+    )
+    from featurestore.corpus.manifest import Manifest
+    from featurestore.store.feature_store import FeatureStore
+
+    if cv is not None and folds != 1:
+        raise ConfigError("--cv names the folds and --folds makes them; give one of the two.")
+    if heat_map is not None:
+        check_picture(heat_map)
+    table, opened = Manifest.read(manifest), FeatureStore.open(store)
+    config = ProbeConfig(
+        name=name, features=tuple(split_names(features) if features else _all_sets(opened)), solver=solver, pool=pool,
+        normalise=tuple(split_names(normalise)), lambdas=_numbers("--lambdas", lambdas),
+        bandwidths=_numbers("--bandwidths", bandwidths), balanced=balanced, targets=targets, select=select,
+        combine=combine, seed=seed,
+    )  # fmt: skip
+    check_free(opened, name, overwrite)
+    plan = plan_folds(table, cv=cv, n_folds=folds, seed=seed)
+    with bar("probe", 1) as show:
+        result = fit_probe(
+            opened, table, config, plan, device=device, progress=lambda what, i, n: show(i, n, f"fold {what}")
+        )
+    rows = probe_rows(result, table)
+    if rows:
+        console().print(probe_tables(result, rows))
+    for line in choices_text(result):
+        say(line, "dim")
+    for note in result.notes:
+        say(f"note: {note}", "dim")
+    if config.speaker_adapted and result.confounding.is_high:
+        say(f"warning: {result.confounding.warning()}", "yellow", stderr=True)
+    if result.speaker_adapted:
+        say(
+            "These scores are speaker-adapted: each speaker's rows are normalised by that speaker's other, unlabelled "
+            "clips, those of the judged part included."
+        )
+    member = ProbeMember.save(result, opened, runs / name)
+    write_probe_posteriors(opened, member, result)
+    if json is not None:
+        json.parent.mkdir(parents=True, exist_ok=True)
+        json.write_text(probe_json(result, rows, table.name), encoding="utf-8")
+        say(f"wrote {json}")
+    if heat_map is not None and rows:
+        draw(result, rows, heat_map)
+        say(f"wrote {heat_map}")
+    say(f"member in {runs / name}, posteriors in {store} as posteriors/{name}")
+
+
+def _all_sets(store: "FeatureStore") -> list[str]:
+    """Every set of audio or text that is no augmented view."""
+    from featurestore.augment.views import view_pairs
+
+    names = [name for name in store.names() if store[name].spec.kind != "posteriors"]
+    names = [name for name in names if not view_pairs(store[name].spec)]
+    if not names:
+        raise ConfigError(f"Store {store.path} holds no features; run `medusa featurize` first.")
+    return names
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in split_names(text)) if text else ()
+    except ValueError:
+        raise ConfigError(f"{option} {text!r}: expected numbers, comma-separated, such as 0.01,0.1.") from None

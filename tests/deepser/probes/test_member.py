@@ -1,0 +1,130 @@
+"""A probe as a member: saved, read back, and predicting as it did; its calibration and its warnings."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from deepser.members.folds import plan_folds
+from deepser.probes.calibrate import Calibration
+from deepser.probes.config import ProbeConfig
+from deepser.probes.confounding import Confounding
+from deepser.probes.fit import ProbeResult, fit_probe
+from deepser.probes.member import ProbeMember, is_probe
+from deepser.probes.posteriors import check_free, write_probe_posteriors
+from deepser.probes.problem import Pass, Problem
+from featurestore.corpus.manifest import Manifest
+from featurestore.errors import ConfigError
+from featurestore.store.feature_store import FeatureStore
+from tests.helpers.synthetic_corpus import corpus
+
+SETS = ("first", "second")
+
+
+def fitted(directory: Path, solver: str, normalise: tuple[str, ...]) -> tuple[FeatureStore, Manifest, ProbeResult]:
+    """A probe of a split: its final model judges the test part itself."""
+    store, manifest = corpus(directory)
+    frame = manifest.to_arrow().to_pandas()
+    frame["split"] = np.where(frame["fold"] == "2", "test1", "train")
+    manifest = Manifest.from_pandas(frame)
+    config = ProbeConfig("p", SETS, solver=solver, normalise=normalise)
+    return store, manifest, fit_probe(store, manifest, config, plan_folds(manifest), device="cpu")
+
+
+@pytest.mark.parametrize("solver", ["rbf", "linear", "streaming", "logistic"])
+def test_a_member_read_back_says_of_new_utterances_what_the_probe_said(tmp_path: Path, solver: str) -> None:
+    store, manifest, result = fitted(tmp_path, solver, ("none",))
+    ProbeMember.save(result, store, tmp_path / "run")
+    member = ProbeMember.load(tmp_path / "run")
+    at = np.flatnonzero(result.judged)
+    keys = [manifest.keys[i] for i in at]
+    posteriors, logits = member.predict(store, keys)
+    np.testing.assert_allclose(logits, np.hstack([result.logits, result.attributes])[at], atol=2e-3)
+    np.testing.assert_allclose(posteriors[:, :3], softmax(logits[:, :3], 1), atol=1e-6)
+    alone, _ = member.predict(store, keys[4:5])
+    np.testing.assert_allclose(alone, posteriors[4:5], atol=1e-5)
+    assert member.columns == (
+        ("calm", "angry", "sad") if solver == "logistic" else ("calm", "angry", "sad", "attr:arousal")
+    )
+    assert is_probe(tmp_path / "run")
+    assert len(member.weights()) == 1
+
+
+def test_a_speaker_adapted_member_reads_the_speakers_other_clips_and_falls_back_without(tmp_path: Path) -> None:
+    store, manifest, result = fitted(tmp_path, "rbf", ("speaker",))
+    assert result.speaker_adapted
+    member = ProbeMember.save(result, store, tmp_path / "run")
+    at = np.flatnonzero(result.judged)
+    keys, speakers = [manifest.keys[i] for i in at], manifest.column("speaker")[at].tolist()
+    logits = member.predict(store, keys, speakers=speakers)[1]
+    expected = np.hstack([result.logits, result.attributes])[at]
+    np.testing.assert_allclose(logits, expected, atol=5e-3)
+    nobody = member.predict(store, keys)[1]
+    assert np.abs(nobody - expected).max() > 0.05
+    single = member.predict(store, keys, speakers=[f"one of {key}" for key in keys])[1]
+    np.testing.assert_array_equal(single, nobody)
+
+
+def test_posteriors_hold_what_was_judged_and_say_how(tmp_path: Path) -> None:
+    store, manifest, result = fitted(tmp_path, "rbf", ("speaker",))
+    member = ProbeMember.save(result, store, tmp_path / "run")
+    for _ in range(2):  # a second run replaces the first
+        check_free(store, "p", False)
+        write_probe_posteriors(store, member, result)
+    written = store["posteriors/p"]
+    assert set(written) == {key for key, judged in zip(manifest.keys, result.judged, strict=True) if judged}
+    extra = dict(written.spec.extra)
+    assert (extra["oof"], extra["adapted"]) == ("none", "speaker")
+    row = written.array(manifest.keys[int(np.flatnonzero(result.judged)[0])], "posteriors")
+    assert row[0, :3].sum() == pytest.approx(1, abs=1e-5)
+    with store.writer("posteriors/other", written.spec) as writer:
+        writer.append("x", {"posteriors": row, "logits": row})
+    with pytest.raises(ConfigError, match="posteriors/other"):
+        check_free(store, "other", False)
+
+
+def test_a_damaged_run_directory_is_named(tmp_path: Path) -> None:
+    store, _, result = fitted(tmp_path, "rbf", ("none",))
+    ProbeMember.save(result, store, tmp_path / "run")
+    told = json.loads((tmp_path / "run" / "config.json").read_text())
+    del told["pieces"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(told))
+    with pytest.raises(ConfigError, match=r"config\.json is damaged.*pieces"):
+        ProbeMember.load(tmp_path / "run")
+    assert not is_probe(tmp_path)
+
+
+def test_a_temperature_minimises_the_cross_entropy_and_attributes_get_their_targets_spread() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 200)
+    truth = rng.normal(4, 1, 200)
+    values = np.hstack([np.eye(3)[labels], truth[:, None]])
+    problem = Problem(tuple(map(str, range(200))), ("a", "b", "c"), ("x",), ((1.0, 7.0),), labels, values)
+    scores = np.hstack([np.eye(3)[labels] + rng.normal(size=(200, 3)), 0.1 * truth[:, None] + 3]).astype(np.float32)
+    each = Pass("all", np.arange(200), np.arange(200) % 5, np.arange(0))
+    found = Calibration.of(problem, each, scores, balanced=False)
+
+    def loss(temperature: float) -> float:
+        return -float(np.log(softmax(scores[:, :3] / temperature, 1)[np.arange(200), labels]).sum())
+
+    assert loss(found.temperature) <= min(loss(found.temperature * 1.05), loss(found.temperature / 1.05))
+    logits, attributes = found.outputs(problem, scores)
+    np.testing.assert_allclose(logits, scores[:, :3] / found.temperature, rtol=1e-5)
+    np.testing.assert_allclose(attributes[:, 0], np.clip(truth, 1, 7), atol=1e-3)
+
+
+def test_speakers_with_an_emotion_of_their_own_are_noticed_and_few_clips_alone_are_not() -> None:
+    rng = np.random.default_rng(0)
+    speakers = np.repeat(np.arange(20), 12).astype(str)
+    alike = Confounding.of(rng.integers(0, 4, 240), speakers, 4)
+    assert not alike.is_high
+    assert alike.excess < 0.1
+    own = np.where(rng.random(240) < 0.8, np.repeat(np.arange(20) % 4, 12), rng.integers(0, 4, 240))
+    confounded = Confounding.of(own, speakers, 4)
+    assert confounded.is_high
+    assert confounded.one_sided == 20
+    assert "20 of 20 speakers" in confounded.warning()
+    few = Confounding.of(rng.integers(0, 4, 60), np.arange(60).astype(str), 4)
+    assert not few.is_high

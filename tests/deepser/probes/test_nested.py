@@ -1,0 +1,140 @@
+"""What is chosen in a pass, and said of its judged part, does not depend on that part's labels."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deepser.members.folds import plan_folds
+from deepser.probes.config import ProbeConfig
+from deepser.probes.fit import NESTED, fit_probe
+from deepser.probes.select import scorer
+from deepser.scores.metrics import classification, concordance
+from featurestore.corpus.manifest import Manifest
+from featurestore.errors import ConfigError, ManifestError
+from tests.helpers.synthetic_corpus import corpus
+
+SETS = ("first", "second")
+
+
+def shuffled_labels(manifest: Manifest, fold: str) -> Manifest:
+    """The votes and attributes of one fold given to others of its utterances."""
+    frame = manifest.to_arrow().to_pandas()
+    rows = np.flatnonzero(frame["fold"] == fold)
+    other = np.random.default_rng(3).permutation(rows)
+    columns = [name for name in frame.columns if name.startswith(("vote_", "attr_"))]
+    frame.loc[rows, columns] = frame.loc[other, columns].to_numpy()
+    return Manifest.from_pandas(frame)
+
+
+@pytest.mark.parametrize("solver", ["rbf", "linear", "streaming"])
+def test_a_folds_own_labels_change_nothing_that_is_chosen_for_it_or_said_of_it(tmp_path: Path, solver: str) -> None:
+    store, manifest = corpus(tmp_path, 90)
+    config = ProbeConfig("p", SETS, solver=solver, normalise=("none", "speaker"))
+    plan = plan_folds(manifest, cv="fold")
+    before = fit_probe(store, manifest, config, plan, device="cpu")
+    after = fit_probe(store, shuffled_labels(manifest, "1"), config, plan, device="cpu")
+    a, b = (next(c for c in found.passes if c.each.name == "1") for found in (before, after))
+    assert a.best.parts == b.best.parts
+    assert a.best.setting == b.best.setting
+    judged = a.each.judged
+    np.testing.assert_array_equal(before.nested.scores[judged], after.nested.scores[judged])
+    np.testing.assert_array_equal(before.logits[judged], after.logits[judged])
+    np.testing.assert_array_equal(before.attributes[judged], after.attributes[judged])
+    other = np.setdiff1d(np.arange(90), judged)
+    assert not np.array_equal(before.nested.scores[other], after.nested.scores[other])
+
+
+def test_on_features_that_carry_nothing_the_nested_score_is_chance_and_the_best_row_is_not(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path, 180)
+    frame = manifest.to_arrow().to_pandas()
+    columns = [name for name in frame.columns if name.startswith(("vote_", "attr_"))]
+    order = np.random.default_rng(5).permutation(180)  # 0 is the seed of the corpus itself
+    frame[columns] = frame[columns].to_numpy()[order]
+    noise = Manifest.from_pandas(frame)
+    found = fit_probe(store, noise, ProbeConfig("p", SETS), plan_folds(noise, cv="fold"), device="cpu")
+    score = scorer(found.problem, "uar")
+    everything = np.arange(180)
+    others = [score(s.scores, everything) for s in found.systems if s.name != NESTED]
+    assert abs(score(found.nested.scores, everything) - 1 / 3) < 0.12
+    assert max(others) >= score(found.nested.scores, everything) - 0.05
+
+
+def test_the_nested_row_comes_first_and_only_rows_named_beforehand_follow(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path)
+    found = fit_probe(store, manifest, ProbeConfig("p", SETS), plan_folds(manifest, cv="fold"), device="cpu")
+    names = [system.name for system in found.systems]
+    assert names[0] == NESTED
+    assert found.nested.nested
+    assert set(names[1:]) == {
+        "first@1", "first@2", "second@1", "second@2", "first, 2 layers", "second, 2 layers", "all 4 layers"
+    }  # fmt: skip
+    assert not any(system.nested for system in found.systems[1:])
+    assert found.judged.all()
+
+
+def test_with_a_split_one_pass_learns_from_train_and_judges_the_rest(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path)
+    frame = manifest.to_arrow().to_pandas()
+    frame["split"] = np.where(frame["fold"] == "2", "test1", "train")
+    manifest = Manifest.from_pandas(frame)
+    found = fit_probe(store, manifest, ProbeConfig("p", SETS), plan_folds(manifest), device="cpu")
+    assert [c.each.name for c in found.passes] == ["all"]
+    np.testing.assert_array_equal(found.judged, frame["split"] == "test1")
+    score = scorer(found.problem, "uar")
+    assert score(found.nested.scores[found.judged], np.flatnonzero(found.judged)) > 0.9
+
+
+def test_selection_scores_are_those_of_the_metrics(tmp_path: Path) -> None:
+    _, manifest = corpus(tmp_path)
+    from deepser.probes.problem import Problem
+    from deepser.training.targets import Targets
+
+    problem = Problem.of(Targets.from_manifest(manifest))
+    rng = np.random.default_rng(0)
+    rows, scores = np.arange(90), rng.normal(size=(90, 4)).astype(np.float32)
+    truth = classification(scores[:, :3], problem.labels, problem.classes)
+    for name, value in (("uar", truth.uar), ("macro_f1", truth.macro_f1), ("accuracy", truth.accuracy)):
+        assert scorer(problem, name)(scores, rows) == pytest.approx(value)
+    known = ~np.isnan(problem.values[:, 3])
+    said = scores[:, 3:].astype(np.float64)
+    mended = (said - said[known].mean()) / said[known].std() * problem.values[known, 3].std() + problem.values[
+        known, 3
+    ].mean()
+    expected = concordance(mended, problem.values[:, 3:], ("arousal",)).mean
+    assert scorer(problem, "mean_ccc")(scores, rows) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_seed_and_the_number_of_threads_change_nothing_but_the_inner_folds(tmp_path: Path) -> None:
+    import torch
+
+    store, manifest = corpus(tmp_path)
+    plan = plan_folds(manifest, cv="fold")
+    before, threads = fit_probe(store, manifest, ProbeConfig("p", SETS), plan, device="cpu"), torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        after = fit_probe(store, manifest, ProbeConfig("p", SETS), plan, device="cpu")
+    finally:
+        torch.set_num_threads(threads)
+    for a, b in zip(before.systems, after.systems, strict=True):
+        np.testing.assert_allclose(a.scores, b.scores, atol=1e-4)
+
+
+def test_what_cannot_be_probed_is_said_before_the_work(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path)
+    plan, config = plan_folds(manifest, cv="fold"), ProbeConfig("p", SETS)
+    frame = manifest.to_arrow().to_pandas()
+    for changed, error, match in (
+        (frame.assign(utterance_id=[f"x{key}" for key in frame["utterance_id"]]), ConfigError, r"'first' lacks 90"),
+        (frame.drop(columns="speaker"), ManifestError, "no 'speaker' column"),
+    ):
+        own = replace(config, normalise=("speaker",))
+        with pytest.raises(error, match=match):
+            fit_probe(store, Manifest.from_pandas(changed), own, plan, device="cpu")
+    with pytest.raises(ConfigError, match="names first@1 twice"):
+        fit_probe(store, manifest, ProbeConfig("p", ("first", "first@1")), plan, device="cpu")
+    with pytest.raises(ConfigError, match="normalise"):
+        ProbeConfig("p", SETS, normalise=("person",))
+    with pytest.raises(ConfigError, match="lambdas"):
+        ProbeConfig("p", SETS, lambdas=(0.0,))
