@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from featurestore.errors import ConfigError, StoreError
 from featurestore.loaders.batch_loader import FeatureRef
-from featurestore.rows import kernels
+from featurestore.rows import moments
 from featurestore.store.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
 
@@ -109,7 +109,7 @@ def _pooled(features: FeatureSet, layer: str, keys: Sequence[str], pool: str) ->
             raise StoreError(f"Feature set {features.name!r} is pooled, but not every utterance has one row.")
         rows = np.asarray(packed.values, np.float32)
         return rows[:, : features.dim // 2].copy() if pool == "mean" and features.spec.pool == "mean+std" else rows
-    reduce = kernels.mean if pool == "mean" else kernels.mean_std
+    reduce = moments.mean if pool == "mean" else moments.mean_std
     lengths = features.lengths(keys)
     batch = np.cumsum(lengths) * features.dim * features.dtype.itemsize // BATCH_BYTES
     parts = []

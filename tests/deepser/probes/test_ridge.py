@@ -12,7 +12,7 @@ from deepser.probes.problem import Problem, passes_of
 from deepser.probes.ridge import class_weights, held_out, inverse_of, scores_of
 from deepser.probes.rows import PooledRows, Source
 from deepser.probes.select import scorer
-from deepser.probes.solver import Part, Setting
+from deepser.probes.solver import Part, PassSolver, Setting
 from deepser.probes.streaming import StreamingSolver
 from deepser.training.targets import Targets
 from featurestore.corpus.splits import speaker_groups
@@ -156,6 +156,7 @@ def test_streaming_gives_the_scores_of_the_linear_kernel(made: tuple, dtype: tor
 def test_the_fitted_model_repeats_what_the_pass_said_of_the_judged_rows(made: tuple, kind: str) -> None:
     problem, passes, rows = made
     each = passes.outer[1]
+    own: PassSolver
     if kind == "streaming":
         own = StreamingSolver(problem, rows, passes, True, (0.3,), scorer(problem, "uar"), dtype=torch.float64).at(each)
         setting = Setting(0.3)
@@ -172,6 +173,7 @@ def test_the_fitted_model_repeats_what_the_pass_said_of_the_judged_rows(made: tu
         if piece.weights is not None:
             said += x @ piece.weights / len(fitted.pieces)
         else:
+            assert piece.support is not None
             distances = ((x[:, None].astype(np.float64) - piece.support[None]) ** 2).sum(-1)
             kernel = np.exp(-distances / (2 * piece.bandwidth**2 * x.shape[1]))
             said += kernel @ fitted.alpha / len(fitted.pieces)
