@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from featurestore.errors import ConfigError, StoreError
 from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.rows import moments
-from featurestore.store.feature_set import FeatureSet
+from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
 
 BATCH_BYTES = 64 << 20  # of frames that are pooled at once
@@ -62,7 +62,7 @@ class PooledRows:
     _kept: dict[Source, NDArray[np.float32]] = field(default_factory=dict, init=False)
 
     def read(self, source: Source) -> NDArray[np.float32]:
-        """All rows, (N, D) float32, read-only. StoreError for a row that is not finite, with its key."""
+        """All rows, (N, D) float32, read-only."""
         plain = Source(source.features, source.layer)
         if plain not in self._kept:
             rows = self.part(plain, np.arange(len(self.keys)))
@@ -76,14 +76,7 @@ class PooledRows:
         """The rows of some utterances, (n, D) float32."""
         features = self.store[source.features]
         keys = [self.keys[i] for i in at]
-        rows = _pooled(features, source.layer, keys, self.pool)
-        bad = ~np.isfinite(rows).all(1)
-        if bad.any():
-            raise StoreError(
-                f"Feature set {source.features!r}, {source.layer}: the row of {keys[int(bad.argmax())]!r} is not "
-                f"finite ({int(bad.sum())} such utterances). Encode them again, or leave them out of the manifest."
-            )
-        return rows
+        return _pooled(features, source.layer, keys, self.pool)
 
     def dim(self, source: Source) -> int:
         """Numbers in a row."""

@@ -65,14 +65,6 @@ def test_what_a_set_does_not_hold_is_refused(store: FeatureStore) -> None:
     assert [str(source) for source in sources_of(store, ["frames@3", "both"])] == ["frames@3", "both@0", "both@3"]
 
 
-def test_a_row_that_is_not_finite_names_its_key(store: FeatureStore) -> None:
-    with store.writer("broken", replace(SPEC, layers=("layer_00",))) as writer:
-        for i, key in enumerate(KEYS):
-            writer.append(key, np.full((1, 2, 5), 3e38 if i == 7 else 1.0, np.float32))
-    with pytest.raises(StoreError, match=r"'broken', layer_00.*'clip 7'"):
-        PooledRows(store, KEYS).read(Source("broken", "layer_00"))
-
-
 def test_a_speakers_rows_have_mean_0_and_deviation_1_without_shrinkage() -> None:
     rng = np.random.default_rng(0)
     who = np.array([0] * 30 + [1] * 20)

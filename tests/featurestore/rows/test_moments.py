@@ -1,5 +1,7 @@
 """Compiled means and deviations are numpy's."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from featurestore.rows import moments
 def test_moments_are_those_of_each_utterances_rows(dtype: type, lengths: list[int]) -> None:
     offsets = np.cumsum([0, *lengths])
     values = np.random.default_rng(0).normal(100, 2, (offsets[-1], 5)).astype(dtype)
-    parts = [values[a:b].astype(np.float64) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    parts = [values[a:b].astype(np.float64) for a, b in itertools.pairwise(offsets)]
     means = np.array([part.mean(0) if len(part) else np.zeros(5) for part in parts]).reshape(-1, 5)
     spreads = np.array([part.std(0) if len(part) else np.zeros(5) for part in parts]).reshape(-1, 5)
     np.testing.assert_allclose(moments.mean(values, offsets), means, rtol=1e-6)
