@@ -52,6 +52,10 @@ MAY_IMPORT = {
         "config networks scores training featurestore.corpus featurestore.format featurestore.loaders "
         "featurestore.store"
     ),
+    "deepser.probes": (
+        "members training featurestore.corpus featurestore.format featurestore.loaders featurestore.rows "
+        "featurestore.sets featurestore.store"
+    ),
     "deepser.watch": "scores featurestore.terminal",
     "ensemble.evaluation": (
         "deepser.scores deepser.training featurestore.audio featurestore.corpora featurestore.corpus "
@@ -62,8 +66,8 @@ MAY_IMPORT = {
         "featurestore.format featurestore.store"
     ),
     "ensemble.experiments": (
-        "evaluation fusion deepser.config deepser.members deepser.scores deepser.training featurestore.corpus "
-        "featurestore.store"
+        "evaluation fusion deepser.config deepser.members deepser.probes deepser.scores deepser.training "
+        "featurestore.corpus featurestore.store"
     ),
     "ensemble.prediction": (
         "evaluation fusion deepser.members deepser.scores featurestore.asr featurestore.audio featurestore.corpus "

@@ -14,11 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from deepser.probes.fit import ProbeResult, System
-from deepser.scores.metrics import jsonable
 from deepser.scores.report import TITLES, new_figure, number, save_figure
 from ensemble.evaluation.bootstrap import Interval, Scored, bootstrap
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
+from featurestore.runtime.jsonable import jsonable
 
 PICTURES = (".png", ".svg", ".pdf")
 ADAPTED = "speaker-adapted"
