@@ -78,9 +78,9 @@ MAY_IMPORT = {
         "featurestore.encoders featurestore.loaders featurestore.store"
     ),
     "ensemble.commands": (
-        "evaluation experiments fusion prediction recipes deepser.config deepser.members deepser.scores "
+        "evaluation experiments fusion prediction recipes deepser.config deepser.members deepser.probes deepser.scores "
         "deepser.training deepser.watch featurestore.corpus featurestore.format featurestore.store "
-        "featurestore.terminal"
+        "featurestore.augment featurestore.terminal"
     ),
     "ensemble": "evaluation fusion prediction",  # the public names
 }
