@@ -19,7 +19,7 @@ from ensemble.prediction.speech_to_text import SpeechToText
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import ENCODERS, Encoder, load_encoder
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch
-from featurestore.featurize.run import featurize
+from featurestore.featurize.job import FeaturizeJob, FeaturizeOptions
 from featurestore.store.feature_store import FeatureStore
 
 POSTERIORS, LOGITS = 0, 1  # of what Member.predict returns
@@ -145,7 +145,8 @@ class _Job:
                     break
                 say(f"loading {name}", n * step / n_steps, n)
                 encoder = self.encoder(name)
-                report = featurize(good, encoder, store, name, workers=self.workers, progress=told(name, step))
+                job = FeaturizeJob(good, store, name, encoder, options=FeaturizeOptions(workers=self.workers))
+                report = job.run(progress=told(name, step))
                 failed |= dict(report.failed)
             keys = [key for key in manifest.keys if key not in failed]
             columns = column_names(self.model.classes, self.model.attributes)

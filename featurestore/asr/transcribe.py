@@ -17,8 +17,8 @@ from featurestore.asr.transcriber import WINDOW_S, Transcriber
 from featurestore.asr.writer import TranscriptWriter
 from featurestore.audio import SAMPLE_RATE_HZ, decode, duration_s
 from featurestore.errors import AudioError
-from featurestore.featurize.run import audio_items
-from featurestore.featurize.stream import Item, Pool, outcome
+from featurestore.featurize.decode_ahead import Pool, outcome
+from featurestore.featurize.items import Item, audio_items
 from featurestore.runtime.provenance import provenance
 from featurestore.runtime.stopping import StopSignals
 

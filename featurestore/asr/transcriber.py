@@ -22,10 +22,10 @@ import numpy as np
 
 from featurestore.asr.source import TranscriptSource
 from featurestore.audio import SAMPLE_RATE_HZ
+from featurestore.encoders.device import free_device_memory, out_of_memory
 from featurestore.encoders.openai_checkpoint import file_identity
 from featurestore.encoders.options import check_choice
 from featurestore.errors import ConfigError, EncoderError
-from featurestore.featurize.stream import free_device_memory, out_of_memory
 from featurestore.runtime.device import pick_device
 
 if TYPE_CHECKING:

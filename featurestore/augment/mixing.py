@@ -7,9 +7,9 @@ the part's targets) and `hash_0` ... `hash_3`, the part's key as the four 16-bit
 import bisect
 import hashlib
 import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -26,44 +26,52 @@ COLUMNS = ("weight", "hash_0", "hash_1", "hash_2", "hash_3")
 AUTO, ANYWHERE = "auto", "none"  # of the option `within`
 
 
-class HeardManifest(Manifest):
-    """The training part of a manifest, its audio as a view hears it: what `featurize` reads like any other manifest."""
+@dataclass(frozen=True)
+class ViewedPart:
+    """The training part of a manifest through a view: recordings in place of its files.
 
+    partners: the other utterance of each one that is mixed with another.
+    """
+
+    manifest: Manifest
     view: View
-    partners: dict[str, str]  # of utterances that are mixed with another
+    partners: Mapping[str, str]
 
-    def audio_path(self, i: int) -> Any:
-        """Row i's audio, decoded through the view; ManifestError where it, or its partner, has none."""
-        key, own = self.keys[i], super().audio_path(i)
+    def recording(self, i: int) -> Heard:
+        """Return row i's audio, decoded through the view; ManifestError where it, or its partner, has none."""
+        key, own = self.manifest.keys[i], self.manifest.audio_path(i)
         partner = self.partners.get(key)
-        if partner is not None and partner not in self._row_of:
+        if partner is None:
+            return Heard(key, own, self.view)
+        row = self._rows.get(partner)
+        if row is None:
             raise ManifestError(
                 f"{key!r} is mixed with {partner!r} in {mixing_name(self.view.label)}, which the manifest no longer "
                 "has. Remove that set and the view's, and make them again."
             )
-        other: Path | None = None if partner is None else super().audio_path(self.index(partner))
-        return Heard(key, own, self.view, other)
+        return Heard(key, own, self.view, self.manifest.audio_path(row))
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {key: i for i, key in enumerate(self.manifest.keys)}
 
 
-def heard(manifest: Manifest, view: View, store: FeatureStore | None = None, *, write: bool = True) -> HeardManifest:
-    """A manifest's training part (split train, or all where there is no split) through a view.
+def heard(manifest: Manifest, view: View, store: FeatureStore | None = None, *, write: bool = True) -> ViewedPart:
+    """Return a manifest's training part (split train, or all where there is no split) through a view.
 
     A mixed view's partners are those in the store's `mixing/<label>`; those of further utterances are drawn, and
     written there before anything is encoded. ConfigError where nothing tells which utterances may be mixed.
     """
-    part = _training_part(manifest)
-    seen = object.__new__(HeardManifest)  # rows of a manifest that was checked
-    seen.__dict__.update({name: value for name, value in vars(part).items() if name not in ("keys", "_row_of")})
-    seen.view, seen.partners = view, {}
-    if view.mix is not None:
-        drawn = partners(part.keys, _groups(part, view.mix.within), seed=view.seed, number=view.number)
-        known = {} if store is None else _kept(store, view, part.keys)
-        if store is not None and write:
-            _keep(store, view, {key: partner for key, partner in drawn.items() if key not in known})
-            known = _kept(store, view, part.keys)  # what another process wrote meanwhile counts too
-        chosen = drawn | known
-        seen.partners = {key: partner for key, partner in chosen.items() if partner is not None}
-    return seen
+    part = training_part(manifest)
+    if view.mix is None:
+        return ViewedPart(part, view, {})
+    drawn = partners(part.keys, _groups(part, view.mix.within), seed=view.seed, number=view.number)
+    known = {} if store is None else _kept(store, view, part.keys)
+    if store is not None and write:
+        _keep(store, view, {key: partner for key, partner in drawn.items() if key not in known})
+        known = _kept(store, view, part.keys)  # what another process wrote meanwhile counts too
+    chosen = drawn | known
+    return ViewedPart(part, view, {key: partner for key, partner in chosen.items() if partner is not None})
 
 
 def partners(keys: Sequence[str], groups: Sequence[str], *, seed: int, number: int) -> dict[str, str | None]:
@@ -181,7 +189,8 @@ def _hash_of(row: np.ndarray) -> int:
     return sum(int(word) << shift for word, shift in zip(row[1:5], (0, 16, 32, 48), strict=True))
 
 
-def _training_part(manifest: Manifest) -> Manifest:
+def training_part(manifest: Manifest) -> Manifest:
+    """Return the utterances of split train, all where there is no split; ConfigError where no split is train."""
     if not manifest.has("split"):
         return manifest
     train = manifest.column("split") == "train"

@@ -4,7 +4,6 @@ A view is a feature set beside the clean one, `wavlm-large+noise1` beside `wavlm
 done, so that views mix neither with clean rows nor with each other; every encoder hears the same waveforms.
 """
 
-import copy
 import hashlib
 import json
 import re
@@ -27,7 +26,6 @@ from featurestore.augment.signals import (
     with_gain,
     with_noise,
 )
-from featurestore.encoders.base import Encoder
 from featurestore.errors import AudioError, ConfigError
 from featurestore.format.spec import FeatureSpec
 
@@ -169,18 +167,13 @@ class View:
         return f"{base}+{self.label}"
 
     def spec(self, clean: FeatureSpec) -> FeatureSpec:
-        return replace(clean, extra=(*clean.extra, *self.pairs))
-
-    def encoder(self, encoder: Encoder) -> Encoder:
-        """The encoder with the view in its specification; ConfigError for text, which has no augmented audio."""
-        if encoder.kind != "audio":
+        """Return the specification of the view's set beside a clean one; ConfigError for text, which has no audio."""
+        if clean.kind != "audio":
             raise ConfigError(
-                f"--augment: {encoder.name} encodes text, and views are of audio. Leave it out: trainers read a text "
+                f"--augment: {clean.encoder} encodes text, and views are of audio. Leave it out: trainers read a text "
                 "encoder's clean set beside the audio's views."
             )
-        seen = copy.copy(encoder)  # the same weights
-        seen.spec = self.spec(encoder.spec)
-        return seen
+        return replace(clean, extra=(*clean.extra, *self.pairs))
 
     def rng(self, step: int, key: str) -> Rng:
         """The random numbers of one step on one utterance."""
@@ -259,6 +252,11 @@ def parse_views(
         if given is not None and name not in used:
             raise ConfigError(f"{option} {given}: no view has {name}; ask for it with --augment.")
     return views
+
+
+def viewed_spec(clean: FeatureSpec, view: View | None) -> FeatureSpec:
+    """Return the specification of a view's set beside a clean one, or the clean one where there is no view."""
+    return clean if view is None else view.spec(clean)
 
 
 def view_pairs(spec: FeatureSpec) -> tuple[tuple[str, str], ...]:

@@ -1,8 +1,9 @@
 """`medusa featurize`: every utterance encoded once."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
@@ -26,12 +27,12 @@ from featurestore.terminal import (
 )
 
 if TYPE_CHECKING:
-    from featurestore.asr.transcripts import Transcripts
-    from featurestore.augment.views import View
     from featurestore.corpus.manifest import Manifest
     from featurestore.encoders.base import Encoder
-    from featurestore.featurize.engines import Job
-    from featurestore.featurize.run import FeaturizePlan, FeaturizeReport
+    from featurestore.featurize.job import FeaturizeJob
+    from featurestore.featurize.plan import FeaturizePlan
+    from featurestore.featurize.run import FeaturizeReport
+    from featurestore.featurize.sharding import Shard
     from featurestore.store.feature_store import FeatureStore
 
 TRIAL_S = 2.0  # of a dry run
@@ -91,84 +92,97 @@ def featurize(
     Example: `medusa featurize --encoder wavlm-large --layers 6,12,24 -m corpus.csv -s store`
     """
     from featurestore.asr.transcripts import Transcripts
-    from featurestore.augment.mixing import heard
     from featurestore.augment.views import parse_views
     from featurestore.corpus.manifest import Manifest
-    from featurestore.encoders import ENCODERS, load_encoder
-    from featurestore.encoders.load import label_of
-    from featurestore.featurize.engines import Job
-    from featurestore.featurize.run import Interrupted
-    from featurestore.featurize.run import featurize as run
-    from featurestore.featurize.run import plan as plan_run
+    from featurestore.encoders.load import load_with
+    from featurestore.encoders.options import EncoderOptions
+    from featurestore.featurize.job import FeaturizeOptions, jobs_of
     from featurestore.featurize.sharding import Shard
-    from featurestore.store.feature_store import FeatureStore
 
     if augment is None and (views != 1 or noise or rooms):
         raise ConfigError("--views, --noise and --rooms go with --augment.")
     table = Manifest.read(manifest)
     texts = None if transcripts is None else Transcripts.read(transcripts)
     part = None if shard is None else Shard.parse(shard)
-    how: dict[str, Any] = {
-        "name": encoder, "weights": weights, "layers": layers, "pool": pool, "dtype": dtype, "window": window,
-        "compute": compute, "keep_special": keep_special, "source": "text" if texts is None else texts.source,
-    }  # fmt: skip
-    if weights is None and encoder not in ENCODERS and Path(encoder).is_dir():
-        weights = Path(encoder)
-    options: dict[str, Any] = {
-        "batch_s": batch_s, "workers": workers, "weights": weights, "format": format, "compress": compress,
-        "transcripts": texts, "max_memory_gib": max_memory,
-    }  # fmt: skip
-    asked: list[View | None] = [*parse_views(augment or [], n_views=views, seed=seed, noises=noise, rooms=rooms)]
-    asked = asked or [None]  # the clean set
+    source = "text" if texts is None else texts.source
+    how = EncoderOptions(encoder, weights, layers, pool, dtype, window, compute, source, keep_special)
+    options = FeaturizeOptions(batch_s, workers, format, compress, texts, max_memory)
+    asked = parse_views(augment or [], n_views=views, seed=seed, noises=noise, rooms=rooms)
     failed: Failures = []
     if devices is not None or engine is not None:
         if part is not None or dry_run or check:
             raise ConfigError("--devices and --engine go without --shard, --dry-run and --check.")
         if devices is not None and device != "auto":
             raise ConfigError(f"--devices {devices} and --device {device}: give one of the two.")
-        for view in asked:
-            job = Job(manifest, Path(store), _set_name(name or label_of(encoder), view), how, options, view)
+        for job in jobs_of(manifest, store, how, name=name, views=asked, options=options):
             failed += _spread(job, len(table), devices, engine, parts, device)
         end_with_failures(failed)
         return
+    jobs = jobs_of(table, store, how, name=name, views=asked, options=options)
     with working(f"loading {encoder}"):
-        loaded = load_encoder(**how, device=device)
-    existing = FeatureStore.open(store) if "://" in str(store) or Path(store).exists() else None
-    for view in asked:
-        chosen = _set_name(name or loaded.name, view)
-        seen = loaded if view is None else view.encoder(loaded)
-        rows = table if view is None else heard(table, view, existing, write=False)
-        if len(rows) < len(table):
-            say(f"{chosen}: of the {len(rows):,} utterances of split train, of {len(table):,} in all")
+        loaded = load_with(how, device)
+    for job in jobs:
         if check:
-            failed += _check(rows, seen, existing, chosen, check, texts)
-            continue
-        if existing is not None and chosen in existing:
-            existing[chosen].check_spec(seen.spec)
-        if dry_run:
-            with working(f"trying {chosen}"):
-                planned = plan_run(
-                    rows, seen, existing, chosen, workers or 2, shard=part, transcripts=texts, trial_s=TRIAL_S
-                )
-            _say_plan(chosen, seen, planned)
-            failed += planned.failed
-            continue
-        with bar(f"{loaded.name} -> {chosen}", len(rows), "{task.fields[rate]}") as show:
-            opened = FeatureStore.open_or_create(store)
-            rows = table if view is None else heard(table, view, opened)
-            try:
-                report = run(rows, seen, opened, chosen, **options, shard=part, progress=_with_rate(show))
-            except Interrupted as stop:
-                show.close()
-                _say_report(chosen, stop.report)
-                raise
-        _say_report(chosen, report)
-        failed += report.failed
+            failed += _check(table, loaded, job, check)
+        elif dry_run:
+            failed += _try(table, loaded, job, part)
+        else:
+            failed += _run(table, loaded, job, part)
     end_with_failures(failed)
 
 
-def _set_name(base: str, view: "View | None") -> str:
-    return base if view is None else view.name(base)
+def _existing(job: "FeaturizeJob") -> "FeatureStore | None":
+    """Return the job's store, None where nothing is there yet."""
+    from featurestore.store.feature_store import FeatureStore
+
+    if isinstance(job.store, FeatureStore):
+        return job.store
+    return FeatureStore.open(job.store) if "://" in str(job.store) or Path(job.store).exists() else None
+
+
+def _announce(table: "Manifest", encoder: "Encoder", job: "FeaturizeJob") -> int:
+    """Print which part of the manifest a view is of, refuse a set of another specification, and count utterances."""
+    from featurestore.augment.mixing import training_part
+    from featurestore.augment.views import viewed_spec
+
+    spec = viewed_spec(encoder.spec, job.view)
+    n = len(table) if job.view is None else len(training_part(table))
+    if n < len(table):
+        say(f"{job.name}: of the {n:,} utterances of split train, of {len(table):,} in all")
+    existing = _existing(job)
+    if existing is not None and job.name in existing:
+        existing[job.name].check_spec(spec)
+    return n
+
+
+def _run(table: "Manifest", encoder: "Encoder", job: "FeaturizeJob", part: "Shard | None") -> Failures:
+    """Encode in this process, and print what was done; what failed."""
+    from featurestore.runtime.stopping import Interrupted
+
+    n = _announce(table, encoder, job)
+    with bar(f"{encoder.name} -> {job.name}", n, "{task.fields[rate]}") as show:
+        try:
+            report = replace(job, encoder=encoder).run(part, progress=_with_rate(show))
+        except Interrupted as stop:
+            show.close()
+            _say_report(job.name, stop.report)
+            raise
+    _say_report(job.name, report)
+    return report.failed
+
+
+def _try(table: "Manifest", encoder: "Encoder", job: "FeaturizeJob", part: "Shard | None") -> Failures:
+    """Print the size of a run, and its time from a short trial; what failed already."""
+    from featurestore.featurize.plan import plan
+
+    _announce(table, encoder, job)
+    with working(f"trying {job.name}"):
+        planned = plan(
+            table, encoder, _existing(job), job.name, job.options.workers or 2,
+            shard=part, transcripts=job.options.transcripts, view=job.view, trial_s=TRIAL_S,
+        )  # fmt: skip
+    _say_plan(job.name, encoder, planned)
+    return planned.failed
 
 
 def _with_rate(show: Show) -> Callable[[int, int, float], None]:
@@ -182,7 +196,7 @@ def _with_rate(show: Show) -> Callable[[int, int, float], None]:
     return on_utterance
 
 
-def _spread(job: "Job", n: int, devices: str | None, engine: str | None, parts: int, device: str) -> Failures:
+def _spread(job: "FeaturizeJob", n: int, devices: str | None, engine: str | None, parts: int, device: str) -> Failures:
     """Encode with several processes, and say what they did together; what failed."""
     from featurestore.featurize.engines import featurize_on_devices, featurize_with_ray, visible_devices
     from featurestore.runtime.stopping import Interrupted
@@ -212,21 +226,19 @@ def _say_plan(name: str, encoder: "Encoder", plan: "FeaturizePlan") -> None:
         say(f"about {format_seconds(plan.wall_s)} on this machine, from a short trial")
 
 
-def _check(
-    manifest: "Manifest",
-    encoder: "Encoder",
-    store: "FeatureStore | None",
-    name: str,
-    n: int,
-    transcripts: "Transcripts | None",
-) -> Failures:
+def _check(manifest: "Manifest", encoder: "Encoder", job: "FeaturizeJob", n: int) -> Failures:
     """Print what a check found; failed are rows that depend on their batch, or aren't those that are stored."""
     from rich.table import Table
 
-    from featurestore.featurize.run import items_of
+    from featurestore.augment.mixing import heard
+    from featurestore.augment.views import viewed_spec
+    from featurestore.featurize.items import items_of
     from featurestore.featurize.trial import check_rows, tolerances
 
-    items, failed = items_of(manifest, encoder, transcripts=transcripts)
+    store, name = _existing(job), job.name
+    viewed_spec(encoder.spec, job.view)  # refuses a view of a text encoder
+    part = None if job.view is None else heard(manifest, job.view, store, write=False)
+    items, failed = items_of(manifest, encoder, transcripts=job.options.transcripts, view=part)
     stored = store[name] if store is not None and name in store else None
     with working(f"checking {name}"):
         found = check_rows(encoder, items, n, stored=stored)

@@ -1,7 +1,8 @@
-"""How an encoder computes on its device: arithmetic, size of a batch, and copies to and fro."""
+"""How an encoder computes on its device: arithmetic, size of a batch, copies to and fro, and running out of memory."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from featurestore.encoders.options import check_choice
@@ -69,3 +70,18 @@ def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
         if device.type != "cuda":
             return values.to(device)
         return values.pin_memory().to(device, non_blocking=True)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Return whether an exception, of torch or of Python, says that memory is short."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(
+        phrase in text for phrase in ("out of memory", "not enough memory", "can't allocate memory")
+    )
+
+
+def free_device_memory() -> None:
+    """Hand torch's cached device memory back, if torch is in use."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

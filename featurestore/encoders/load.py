@@ -130,7 +130,7 @@ def _resolve(name: str, given: Path | None) -> tuple[str, Path]:
 
 def label_of(name: str) -> str:
     """An encoder's name for the record: of a directory its own name, since paths differ between machines."""
-    return Path(name).resolve().name if Path(name).is_dir() else name
+    return Path(name).resolve().name if name not in ENCODERS and Path(name).is_dir() else name
 
 
 def _family(name: str, kind: str) -> str:

@@ -7,57 +7,22 @@ lock. A process that dies is replaced, and its successor does only what is missi
 import multiprocessing
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from featurestore.augment.views import View
 from featurestore.errors import ConfigError, EncoderError
-from featurestore.featurize.run import FeaturizeReport, featurize
+from featurestore.featurize.job import FeaturizeJob
+from featurestore.featurize.run import FeaturizeReport, Progress
 from featurestore.featurize.sharding import Shard
 from featurestore.runtime.stopping import Interrupted, StopSignals
 
 MAX_STARTS = 3  # of a process for one part
 STOP_S = 60.0  # for Ray's tasks to commit after a stop
-
-# Told (utterances done, utterances in all, seconds of audio encoded).
-Progress = Callable[[int, int, float], None]
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that a process needs. encoder: arguments of `load_encoder`; options: of `featurize`; view: None for clean."""
-
-    manifest: Path
-    store: Path
-    name: str
-    encoder: dict[str, Any]
-    options: dict[str, Any] = field(default_factory=dict)
-    view: View | None = None
-
-    def run(self, shard: Shard, device: str, progress: Progress | None = None) -> FeaturizeReport:
-        """Encode one part in this process."""
-        from featurestore.augment.mixing import heard
-        from featurestore.corpus.manifest import Manifest
-        from featurestore.encoders import load_encoder
-        from featurestore.store.feature_store import FeatureStore
-
-        manifest, store = Manifest.read(self.manifest), FeatureStore.open_or_create(self.store)
-        encoder = load_encoder(**self.encoder, device=device)
-        if self.view is not None:
-            encoder, manifest = self.view.encoder(encoder), heard(manifest, self.view, store)
-        return featurize(
-            manifest,
-            encoder,
-            store,
-            self.name,
-            shard=shard,
-            progress=progress,
-            **self.options,
-        )
 
 
 def visible_devices(text: str) -> list[str]:
@@ -71,80 +36,19 @@ def visible_devices(text: str) -> list[str]:
     return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
 
 
-def featurize_on_devices(job: Job, devices: Sequence[str], progress: Progress | None = None) -> FeaturizeReport:
-    """One process per device, each with its part. Raises what a process raised, once the others have finished.
+def featurize_on_devices(
+    job: FeaturizeJob, devices: Sequence[str], progress: Progress | None = None
+) -> FeaturizeReport:
+    """Run a job with one process per device, each with its part. Raises what a process raised, once all have ended.
 
     EncoderError when a part's process dies again and again. Interrupted after SIGINT or SIGTERM, once all processes
     have committed what they finished, with the report of them all. Processes whose parent is killed do the same.
     """
-    context = multiprocessing.get_context("spawn")
-    parts = [Shard(i + 1, len(devices)) for i in range(len(devices))]
-    # A pipe for each, not one queue for all: a process killed while it holds a queue's lock would stop the others.
-    running: dict[Connection, tuple[int, Any]] = {}
-    starts = [0] * len(parts)
-    told: dict[int, tuple[int, int, float]] = {}
-    reports: list[FeaturizeReport] = []
-    errors: list[BaseException] = []
-    signum = 0
-
-    def start(i: int) -> None:
-        starts[i] += 1
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(job, parts[i], devices[i], sender), daemon=True)
-        with _deaf_to_ctrl_c():
-            process.start()
-        sender.close()  # ours: the process's own end closes with it, and wait tells
-        running[receiver] = i, process
-
-    with StopSignals() as stop:
-        for i in range(len(parts)):
-            start(i)
-        while running:
-            try:
-                with stop.raising(FeaturizeReport()) if not signum else nullcontext():
-                    ready = wait(list(running))
-            except Interrupted as stopped:
-                signum = stopped.signum
-                for _, process in running.values():
-                    process.terminate()
-                continue
-            for receiver in ready:
-                assert isinstance(receiver, Connection)
-                i, process = running[receiver]
-                try:
-                    kind, value = receiver.recv()
-                except (EOFError, OSError):  # OSError: it died while it told something
-                    kind, value = "died", None
-                if kind == "progress":
-                    told[i] = value
-                    if progress is not None:
-                        done, total, audio_s = (sum(each) for each in zip(*told.values(), strict=True))
-                        progress(int(done), int(total), float(audio_s))
-                    continue
-                del running[receiver]
-                receiver.close()
-                process.join()
-                if kind == "report":
-                    reports.append(value)
-                elif kind == "interrupted":
-                    signum, report = signum or value[0], value[1]
-                    reports.append(report)
-                elif kind == "error":
-                    errors.append(value)
-                elif not signum and starts[i] < MAX_STARTS:
-                    start(i)
-                elif not signum:
-                    died = f"the process for {devices[i]} died {MAX_STARTS} times ({process.exitcode})."
-                    errors.append(EncoderError(died))
-    if errors:
-        raise errors[0]
-    if signum:
-        raise Interrupted(signum, merged(reports))
-    return merged(reports)
+    return _Supervisor(job, devices, progress).run()
 
 
 def featurize_with_ray(
-    job: Job, n_parts: int, device: str, address: str | None = None, progress: Progress | None = None
+    job: FeaturizeJob, n_parts: int, device: str, address: str | None = None, progress: Progress | None = None
 ) -> FeaturizeReport:
     """`n_parts` Ray tasks, retried by Ray when a worker or node dies; ConfigError where Ray is not installed.
 
@@ -157,23 +61,21 @@ def featurize_with_ray(
         from ray.exceptions import RayError
     except ImportError as error:
         raise ConfigError("--engine ray needs Ray: pip install 'medusa-ser[ray]'.") from error
-    job = replace(job, manifest=job.manifest.resolve(), store=job.store.resolve())
+    job = _with_absolute_paths(job)
     if not ray.is_initialized():
         ray.init(address=address, log_to_driver=False)
     if device == "auto" and not ray.cluster_resources().get("GPU"):
         device = "cpu"
     task = ray.remote(max_retries=MAX_STARTS, num_cpus=1, num_gpus=0 if device == "cpu" else 1)(_outcome)
     waiting = [task.remote(job, Shard(i + 1, n_parts), device) for i in range(n_parts)]
-    reports: list[FeaturizeReport] = []
-    errors: list[BaseException] = []
-    signum = 0
+    ended = _Ended()
     with StopSignals() as stop:
         while waiting:
             try:
-                with stop.raising(FeaturizeReport()) if not signum else nullcontext():
-                    ready, waiting = ray.wait(waiting, timeout=STOP_S if signum else None)
+                with stop.raising(FeaturizeReport()) if not ended.signum else nullcontext():
+                    ready, waiting = ray.wait(waiting, timeout=STOP_S if ended.signum else None)
             except KeyboardInterrupt:  # Ray turns our Interrupted into a plain one
-                signum = stop.signum or signal.SIGINT
+                ended.signum = stop.signum or signal.SIGINT
                 for one in waiting:
                     ray.cancel(one)
                 continue
@@ -182,29 +84,132 @@ def featurize_with_ray(
             try:
                 kind, value = ray.get(ready[0])
             except RayError as error:
-                if not signum:  # else a task that had not started
-                    errors.append(EncoderError(f"a Ray task ended: {(str(error).splitlines() or [''])[0]}"))
+                if not ended.signum:  # else a task that had not started
+                    ended.errors.append(EncoderError(f"a Ray task ended: {(str(error).splitlines() or [''])[0]}"))
                 continue
-            if kind == "error":
-                errors.append(value)
-            elif kind == "interrupted":
-                signum = signum or value[0]
-                reports.append(value[1])
-            else:
-                reports.append(value)
-            if progress is not None and reports:
-                so_far = merged(reports)
+            ended.take(kind, value)
+            if progress is not None and ended.reports:
+                so_far = merged(ended.reports)
                 n_done = so_far.done + so_far.skipped + len(so_far.failed)
-                progress(n_done, round(n_done * n_parts / len(reports)), so_far.audio_s)
-    if errors:
-        raise errors[0]
-    if signum:
-        raise Interrupted(signum, merged(reports))
-    return merged(reports)
+                progress(n_done, round(n_done * n_parts / len(ended.reports)), so_far.audio_s)
+    return ended.report()
+
+
+@dataclass
+class _Ended:
+    """How the parts ended: their reports, the errors of those that failed, and the signal that stopped them, or 0."""
+
+    reports: list[FeaturizeReport] = field(default_factory=list)
+    errors: list[BaseException] = field(default_factory=list)
+    signum: int = 0
+
+    def take(self, kind: str, value: Any) -> None:
+        """Add what `_outcome` returned for one part."""
+        if kind == "error":
+            self.errors.append(value)
+        elif kind == "interrupted":
+            self.signum = self.signum or value[0]
+            self.reports.append(value[1])
+        else:
+            self.reports.append(value)
+
+    def report(self) -> FeaturizeReport:
+        """Return the report of all parts; raises the first part's error, or Interrupted with that report."""
+        if self.errors:
+            raise self.errors[0]
+        if self.signum:
+            raise Interrupted(self.signum, merged(self.reports))
+        return merged(self.reports)
+
+
+class _Supervisor:
+    """Starts a process per part, takes what they send, and starts one anew that died."""
+
+    def __init__(self, job: FeaturizeJob, devices: Sequence[str], progress: Progress | None) -> None:
+        self._job = job
+        self._devices = devices
+        self._progress = progress
+        self._context = multiprocessing.get_context("spawn")
+        # A pipe for each, not one queue for all: a process killed while it holds a queue's lock would stop the others.
+        self._running: dict[Connection, tuple[int, BaseProcess]] = {}
+        self._starts = [0] * len(devices)
+        self._counts: dict[int, tuple[int, int, float]] = {}  # of each part: utterances done, in all, seconds of audio
+        self._ended = _Ended()
+
+    def run(self) -> FeaturizeReport:
+        """Run all parts to their end; raises as `featurize_on_devices`."""
+        with StopSignals() as stop:
+            for part in range(len(self._devices)):
+                self._start(part)
+            while self._running:
+                try:
+                    with stop.raising(FeaturizeReport()) if not self._ended.signum else nullcontext():
+                        ready = wait(list(self._running))
+                except Interrupted as stopped:
+                    self._stop(stopped.signum)
+                    continue
+                for receiver in ready:
+                    assert isinstance(receiver, Connection)
+                    self._receive(receiver)
+        return self._ended.report()
+
+    def _start(self, part: int) -> None:
+        self._starts[part] += 1
+        receiver, sender = self._context.Pipe(duplex=False)
+        shard = Shard(part + 1, len(self._devices))
+        process = self._context.Process(target=_work, args=(self._job, shard, self._devices[part], sender), daemon=True)
+        with _deaf_to_ctrl_c():
+            process.start()
+        sender.close()  # ours: the process's own end closes with it, and `wait` returns its pipe
+        self._running[receiver] = part, process
+
+    def _stop(self, signum: int) -> None:
+        self._ended.signum = signum
+        for _, process in self._running.values():
+            process.terminate()
+
+    def _receive(self, receiver: Connection) -> None:
+        part, process = self._running[receiver]
+        try:
+            kind, value = receiver.recv()
+        except (EOFError, OSError):  # OSError: it died while it sent something
+            kind, value = "died", None
+        if kind == "progress":
+            self._counts[part] = value
+            self._report_progress()
+            return
+        del self._running[receiver]
+        receiver.close()
+        process.join()
+        if kind == "died":
+            self._replace(part, process)
+        else:
+            self._ended.take(kind, value)
+
+    def _replace(self, part: int, dead: BaseProcess) -> None:
+        if self._ended.signum:
+            return
+        if self._starts[part] < MAX_STARTS:
+            self._start(part)
+            return
+        died = f"the process for {self._devices[part]} died {MAX_STARTS} times ({dead.exitcode})."
+        self._ended.errors.append(EncoderError(died))
+
+    def _report_progress(self) -> None:
+        if self._progress is not None:
+            done, total, audio_s = (sum(each) for each in zip(*self._counts.values(), strict=True))
+            self._progress(int(done), int(total), float(audio_s))
+
+
+def _with_absolute_paths(job: FeaturizeJob) -> FeaturizeJob:
+    """Return the job as a worker in another directory can run it."""
+    manifest = job.manifest.resolve() if isinstance(job.manifest, Path) else job.manifest
+    store = job.store.resolve() if isinstance(job.store, Path) else job.store
+    return replace(job, manifest=manifest, store=store)
 
 
 def merged(reports: Sequence[FeaturizeReport]) -> FeaturizeReport:
-    """The parts' reports as one; its time is the longest one's."""
+    """Return the parts' reports as one; its time is the longest one's."""
     return FeaturizeReport(
         done=sum(report.done for report in reports),
         skipped=sum(report.skipped for report in reports),
@@ -215,8 +220,8 @@ def merged(reports: Sequence[FeaturizeReport]) -> FeaturizeReport:
     )
 
 
-def _outcome(job: Job, shard: Shard, device: str, progress: Progress | None = None) -> tuple[str, Any]:
-    """ "report" and the part's, "interrupted" with signal and report, or "error" and the exception."""
+def _outcome(job: FeaturizeJob, shard: Shard, device: str, progress: Progress | None = None) -> tuple[str, Any]:
+    """Return "report" and the part's, "interrupted" with signal and report, or "error" and the exception."""
     try:
         return "report", job.run(shard, device, progress)
     except Interrupted as stop:
@@ -225,9 +230,9 @@ def _outcome(job: Job, shard: Shard, device: str, progress: Progress | None = No
         return "error", error
 
 
-def _work(job: Job, shard: Shard, device: str, sender: Connection) -> None:
+def _work(job: FeaturizeJob, shard: Shard, device: str, sender: Connection) -> None:
     with suppress(BrokenPipeError):  # the parent was killed; what this process finished is committed
-        sender.send(_outcome(job, shard, device, lambda *told: sender.send(("progress", told))))
+        sender.send(_outcome(job, shard, device, lambda *counts: sender.send(("progress", counts))))
 
 
 @contextmanager

@@ -6,39 +6,24 @@ It needs no manifest and no store: `featurize` appends what it yields, predictio
 from __future__ import annotations
 
 import math
-import os
-import sys
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featurestore.audio import SAMPLE_RATE_HZ, decode, duration_s
+from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.encoders.base import Encoder
-from featurestore.encoders.windows import batches
-from featurestore.errors import AudioError
+from featurestore.encoders.device import free_device_memory, out_of_memory
+from featurestore.featurize.decode_ahead import FRAMES_PER_S, Pool, decoded_ahead, decoding_threads
+from featurestore.featurize.items import Item, size_of
 from featurestore.featurize.memory import plan_memory
-from featurestore.runtime.stage_clock import stage
 
-FRAMES_PER_S = 50  # of batch budgets; every audio encoder here gives 50 frames/s
-AHEAD_SAMPLES = 120 * SAMPLE_RATE_HZ  # decoded audio that waits for the encoder, at least two batches of it
 NO_ROOM = "out of memory on a single window; use a smaller encoder, another device or a shorter --window."
 
 # Gives a batch's rows, or reasons, once they are there.
 Rows = Callable[[], list[Any]]
-
-
-@dataclass(frozen=True)
-class Item:
-    """One input: its key, and a Path to an audio file or a str of text."""
-
-    key: str
-    source: Path | str
 
 
 @dataclass(frozen=True)
@@ -88,7 +73,7 @@ def iter_encode(
             work = [entry for entry, (_, why) in zip(work, refused, strict=True) if not why]
             yield from (Encoded(item.key, None, error=f"{item.key}: {why}") for item, why in refused if why)
         before: tuple[list[tuple[Item, Any]], Rows] = ([], list)
-        for part in _decoded_ahead(encoder, work, max_frames, pool):
+        for part in decoded_ahead(encoder, work, max_frames, pool):
             good = [(item, data) for item, data in part if not isinstance(data, Exception)]
             for item, data in part:
                 if isinstance(data, Exception):
@@ -98,68 +83,6 @@ def iter_encode(
                 before, (good, rows) = (good, rows), before
             yield from _results(encoder, good, rows)
         yield from _results(encoder, *before)
-
-
-def decoding_threads(encoder: Encoder) -> int:
-    """2; for a GPU, which encodes thousands of seconds in one, a thread for each core that we may use, at most 16."""
-    if not encoder.device.startswith("cuda"):
-        return 2
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
-    return max(2, min(16, cores))
-
-
-def size_of(encoder: Encoder, item: Item) -> int | str:
-    """Samples of an audio file by its header, or padded tokens of a text; the reason when it can't be told."""
-    if encoder.kind == "text":
-        return encoder.cost(str(item.source))
-    try:
-        return round(duration_s(item.source) * SAMPLE_RATE_HZ)
-    except AudioError as error:
-        return str(error)
-
-
-def _decoded_ahead(
-    encoder: Encoder, work: Sequence[tuple[int, Item, int]], max_frames: int, pool: Pool
-) -> Iterator[list[tuple[Item, Any]]]:
-    """Batches of (item, waveform, text or AudioError), decoded while the encoder works on those before."""
-    runs = iter(list(batches([cost for cost, _, _ in work], max_frames)))
-    ahead = max(AHEAD_SAMPLES, 2 * max_frames * SAMPLE_RATE_HZ // FRAMES_PER_S)
-    waiting: deque[tuple[int, list[tuple[Item, Any]]]] = deque()
-    n_waiting = 0
-    while True:
-        while not waiting or n_waiting < ahead:
-            run = next(runs, None)
-            if run is None:
-                break
-            entries = [work[i] for i in run]
-            n_samples = sum(size for _, _, size in entries)
-            n_waiting += n_samples
-            if encoder.kind == "text":
-                waiting.append((n_samples, [(item, item.source) for _, item, _ in entries]))
-            else:
-                waiting.append((n_samples, [(item, pool.submit(_decode, item.source)) for _, item, _ in entries]))
-        if not waiting:
-            return
-        n_samples, part = waiting.popleft()
-        n_waiting -= n_samples
-        with stage("wait"):
-            ready = [(item, outcome(data)) for item, data in part]
-        yield ready
-
-
-def _decode(path: Path | str) -> np.ndarray:
-    with stage("decode"):
-        return decode(path)
-
-
-def outcome(data: Any) -> Any:
-    """What a decoding thread made: samples, or the AudioError; anything but a future as it is."""
-    if not isinstance(data, Future):
-        return data
-    try:
-        return data.result()
-    except (AudioError, MemoryError) as error:
-        return error if isinstance(error, AudioError) else AudioError("out of memory while decoding; split the file.")
 
 
 def _start(encoder: Encoder, inputs: list[Any], max_frames: int) -> tuple[Rows, int]:
@@ -193,21 +116,6 @@ def _launched(encoder: Encoder, inputs: list[Any], max_frames: int) -> Rows:
     return lambda: list(rows)
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether an exception, of torch or of Python, says that memory is short."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or any(
-        phrase in text for phrase in ("out of memory", "not enough memory", "can't allocate memory")
-    )
-
-
-def free_device_memory() -> None:
-    """Hand torch's cached device memory back, if torch is in use."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
 def _results(encoder: Encoder, good: Sequence[tuple[Item, Any]], rows: Rows) -> Iterator[Encoded]:
     for (item, data), result in zip(good, rows(), strict=True):
         yield _result(encoder, item, data, result)
@@ -219,13 +127,3 @@ def _result(encoder: Encoder, item: Item, data: Any, result: np.ndarray | str) -
     if encoder.kind == "text":
         return Encoded(item.key, result, empty=encoder.is_empty(data))
     return Encoded(item.key, result, duration_s=len(data) / SAMPLE_RATE_HZ)
-
-
-class Pool(ThreadPoolExecutor):
-    """Threads that drop what is queued when the caller stops early."""
-
-    def __init__(self, workers: int) -> None:
-        super().__init__(max(1, workers), thread_name_prefix="decode")
-
-    def __exit__(self, *exc: object) -> None:
-        self.shutdown(wait=True, cancel_futures=True)

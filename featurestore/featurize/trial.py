@@ -10,7 +10,8 @@ import numpy as np
 from featurestore.audio import decode
 from featurestore.encoders.base import Encoder
 from featurestore.errors import AudioError
-from featurestore.featurize.stream import Item, iter_encode
+from featurestore.featurize.items import Item
+from featurestore.featurize.stream import iter_encode
 from featurestore.sets.feature_set import FeatureSet
 
 # Relative difference of a row, alone and in a batch, beyond which a check fails. float32: what padding costs in

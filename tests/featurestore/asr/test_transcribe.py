@@ -31,7 +31,8 @@ from featurestore.audio import decode
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.errors import ConfigError, EncoderError, ManifestError, TranscriptError
-from featurestore.featurize.run import featurize, items_of
+from featurestore.featurize.items import items_of
+from featurestore.featurize.run import featurize
 from featurestore.runtime.stopping import Interrupted
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.small_corpus import medusa

@@ -1,5 +1,6 @@
 """Augmented views: what each step does to samples, the same for a key always, and no mixture across a fold or split."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from featurestore.augment.mixing import check_mixing, heard, mixed_from, mixed_p
 from featurestore.augment.views import Heard, View, parse_views, view_pairs, without_view
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
+from featurestore.encoders.options import EncoderOptions
 from featurestore.errors import ConfigError, ManifestError, SpecMismatch
-from featurestore.featurize.engines import Job
+from featurestore.featurize.items import items_of
+from featurestore.featurize.job import FeaturizeJob, FeaturizeOptions
 from featurestore.featurize.run import featurize
 from featurestore.featurize.sharding import Shard
 from featurestore.store.feature_store import FeatureStore
@@ -142,30 +145,53 @@ def test_a_view_is_a_set_of_its_own_and_the_same_however_it_is_made(manifest: Ma
     for text in ("noise", "mix"):
         seen = view(text)
         name = seen.name("logmel")
-        report = featurize(heard(manifest, seen, store), seen.encoder(encoder), store, name)
+        report = featurize(manifest, encoder, store, name, view=seen)
         assert (report.done, report.failed) == (N, [])
         assert without_view(store[name].spec) == store["logmel"].spec == encoder.spec
         assert view_pairs(store[name].spec) == seen.pairs
         # In parts, in other batches, stopped and gone on with, from an order of rows that is another.
         other = FeatureStore.create(tmp_path / f"other-{text}")
-        job = Job(tmp_path / "m.csv", other.path, name, {"name": "logmel"}, {"batch_s": 0.1}, seen)
+        options = FeaturizeOptions(batch_s=0.1)
+        job = FeaturizeJob(tmp_path / "m.csv", other.path, name, EncoderOptions("logmel"), seen, options)
         assert job.run(Shard(2, 3), "cpu").done < N
         backwards = manifest.rows(np.arange(N)[::-1])
-        featurize(heard(backwards, seen, other), seen.encoder(encoder), other, name, workers=1, batch_s=500)
+        featurize(backwards, encoder, other, name, view=seen, workers=1, batch_s=500)
         for key in manifest.keys:
             np.testing.assert_array_equal(other[name][key], store[name][key])
             assert (np.array(store[name][key]).shape != store["logmel"][key].shape) or (
                 store[name][key] != store["logmel"][key]
             ).any()
     with pytest.raises(SpecMismatch, match="view"):
-        featurize(manifest, view("noise:snr=1").encoder(encoder), store, "logmel+noise1")
+        featurize(manifest, encoder, store, "logmel+noise1", view=view("noise:snr=1"))
     with pytest.raises(SpecMismatch, match="view"):
         featurize(manifest, encoder, store, "logmel+noise1")
 
 
+def test_a_views_recordings_and_its_specification_are_made_together(manifest: Manifest, tmp_path: Path) -> None:
+    store, encoder, seen = FeatureStore.create(tmp_path / "store"), load_encoder("logmel"), view("mix")
+    clean = encoder.spec
+    part = heard(manifest, seen, store)
+    items, failed = items_of(manifest, encoder, view=part)
+    assert failed == []
+    for i, item in enumerate(items):
+        assert isinstance(item.source, Heard)
+        assert item.source == part.recording(i)
+        assert item.source.view is seen
+        assert item.source.partner is not None
+    featurize(manifest, encoder, store, "logmel+mix1", view=seen)
+    assert encoder.spec == clean  # no encoder goes about with a view's specification
+    assert store["logmel+mix1"].spec == seen.spec(clean)
+    few = part.manifest.rows([0])  # a part of the view's manifest is of files, and makes a clean set
+    featurize(few, encoder, store, "few")
+    assert store["few"].spec == clean
+    texts = replace(clean, kind="text")
+    with pytest.raises(ConfigError, match="--augment"):
+        seen.spec(texts)
+
+
 def test_mixed_clips_say_whose_they_are_and_stay_within_their_fold(manifest: Manifest, tmp_path: Path) -> None:
     store, encoder, seen = FeatureStore.create(tmp_path / "store"), load_encoder("logmel"), view("mix:overlap=0.5")
-    featurize(heard(manifest, seen, store), seen.encoder(encoder), store, "logmel+mix1")
+    featurize(manifest, encoder, store, "logmel+mix1", view=seen)
     made = mixed_from(store, "mix1", manifest.keys)
     fold = dict(zip(manifest.keys, manifest.column("fold"), strict=True))
     path = {key: manifest.audio_path(i) for i, key in enumerate(manifest.keys)}
@@ -197,7 +223,7 @@ def test_mixed_clips_say_whose_they_are_and_stay_within_their_fold(manifest: Man
     partner_of_first = made[0]
     assert partner_of_first is not None
     less = manifest.rows(np.array([key != partner_of_first[0] for key in manifest.keys]))
-    report = featurize(heard(less, seen, store), seen.encoder(encoder), FeatureStore.create(tmp_path / "c"), "x+mix1")
+    report = featurize(less, encoder, store, "x+mix1", view=seen)
     assert report.done < len(less)
     assert "no longer has" in dict(report.failed)[manifest.keys[0]]
     _, _, there = mixed_places(store, "mix1", less.keys)
@@ -219,12 +245,12 @@ def test_views_are_of_the_training_part_and_mixtures_need_to_know_it(manifest: M
     plain = manifest.with_table(table)
     with pytest.raises(ConfigError, match="within=none"):
         heard(plain, view("mix"))
-    assert len(heard(plain, view("noise"))) == N
+    assert len(heard(plain, view("noise")).manifest) == N
     assert all(heard(plain, view("mix:within=none")).partners.values())
     split = pa.array(["train"] * 5 + ["development"] * 3 + ["test1"] * 4)
     divided = manifest.with_table(table.append_column("split", split))
     seen = heard(divided, view("mix"))
-    assert seen.keys == manifest.keys[:5]
+    assert seen.manifest.keys == manifest.keys[:5]
     assert set(seen.partners.values()) <= set(manifest.keys[:5])
     with pytest.raises(ManifestError, match="session"):
         heard(divided, view("mix:within=session"))
@@ -233,7 +259,7 @@ def test_views_are_of_the_training_part_and_mixtures_need_to_know_it(manifest: M
 def test_one_alone_in_its_fold_stays_as_it_is(manifest: Manifest, tmp_path: Path) -> None:
     store, encoder, seen = FeatureStore.create(tmp_path / "store"), load_encoder("logmel"), view("mix")
     alone = manifest.rows(np.arange(3))
-    featurize(heard(alone, seen, store), seen.encoder(encoder), store, "logmel+mix1")
+    featurize(alone, encoder, store, "logmel+mix1", view=seen)
     assert mixed_from(store, "mix1", alone.keys) == [(None, 1.0)] * 3
     featurize(alone, encoder, store, "logmel")
     for key in alone.keys:

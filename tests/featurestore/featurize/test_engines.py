@@ -16,8 +16,11 @@ from featurestore.asr.source import Transcript
 from featurestore.asr.transcripts import Transcripts
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
+from featurestore.encoders.load import load_with
+from featurestore.encoders.options import EncoderOptions
 from featurestore.errors import ConfigError, SpecMismatch
-from featurestore.featurize.engines import Job, featurize_on_devices, featurize_with_ray, visible_devices
+from featurestore.featurize.engines import featurize_on_devices, featurize_with_ray, visible_devices
+from featurestore.featurize.job import FeaturizeJob, FeaturizeOptions
 from featurestore.featurize.run import FeaturizeReport, featurize
 from featurestore.runtime.stopping import Interrupted
 from featurestore.store.feature_store import FeatureStore
@@ -27,7 +30,7 @@ N = 24
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
+def job(tmp_path: Path) -> FeaturizeJob:
     """24 noises, 2 files that are no audio, and the job of encoding them."""
     rng = np.random.default_rng(0)
     for i in range(N):
@@ -36,30 +39,40 @@ def job(tmp_path: Path) -> Job:
         (tmp_path / f"{i}.wav").write_text("no audio")
     table = pa.table({"utterance_id": [f"u{i}" for i in range(N + 2)], "path": [f"{i}.wav" for i in range(N + 2)]})
     Manifest(table, root=tmp_path).write(tmp_path / "m.csv")
-    return Job(tmp_path / "m.csv", tmp_path / "store", "a", {"name": "tiny-hubert"})
+    return FeaturizeJob(tmp_path / "m.csv", tmp_path / "store", "a", EncoderOptions("tiny-hubert"))
 
 
-def same_as_alone(job: Job) -> None:
-    store = FeatureStore.open(job.store)
-    featurize(Manifest.read(job.manifest), load_encoder("tiny-hubert", device="cpu"), store, "alone")
+def manifest_of(job: FeaturizeJob) -> Path:
+    assert isinstance(job.manifest, Path)
+    return job.manifest
+
+
+def store_of(job: FeaturizeJob) -> Path:
+    assert isinstance(job.store, Path)
+    return job.store
+
+
+def same_as_alone(job: FeaturizeJob) -> None:
+    store = FeatureStore.open(store_of(job))
+    featurize(Manifest.read(manifest_of(job)), load_encoder("tiny-hubert", device="cpu"), store, "alone")
     assert sorted(store["a"]) == sorted(store["alone"])
     for key in store["alone"]:
         assert np.array_equal(store["a"][key], store["alone"][key])
     assert store["a"].verify() == []
 
 
-def test_two_processes_do_what_one_does(job: Job) -> None:
+def test_two_processes_do_what_one_does(job: FeaturizeJob) -> None:
     told: list[tuple[int, int, float]] = []
     report = featurize_on_devices(job, ["cpu", "cpu"], lambda *each: told.append(each))
     assert (report.done, report.skipped, len(report.failed)) == (N, 0, 2)
     assert told[-1][:2] == (N + 2, N + 2)
-    assert len(FeatureStore.open(job.store)["a"].segments) == 2
+    assert len(FeatureStore.open(store_of(job))["a"].segments) == 2
     same_as_alone(job)
     again = featurize_on_devices(job, ["cpu", "cpu", "cpu"])
     assert (again.done, again.skipped, len(again.failed)) == (0, N, 2)
 
 
-def test_a_killed_process_is_replaced(job: Job) -> None:
+def test_a_killed_process_is_replaced(job: FeaturizeJob) -> None:
     import multiprocessing
 
     def kill_one() -> None:
@@ -76,7 +89,7 @@ def test_a_killed_process_is_replaced(job: Job) -> None:
     same_as_alone(job)
 
 
-def test_a_stop_is_told_to_all_processes_and_counts_what_they_did(job: Job) -> None:
+def test_a_stop_is_told_to_all_processes_and_counts_what_they_did(job: FeaturizeJob) -> None:
     before = signal.getsignal(signal.SIGTERM)
 
     def stop(done: int, total: int, audio_s: float) -> None:
@@ -86,47 +99,49 @@ def test_a_stop_is_told_to_all_processes_and_counts_what_they_did(job: Job) -> N
         featurize_on_devices(job, ["cpu", "cpu"], stop)
     assert signal.getsignal(signal.SIGTERM) is before
     n_done = caught.value.report.done
-    assert n_done == (len(FeatureStore.open(job.store)["a"]) if n_done else 0)
+    assert n_done == (len(FeatureStore.open(store_of(job))["a"]) if n_done else 0)
     report = featurize_on_devices(job, ["cpu", "cpu"])
     assert (report.done, report.skipped) == (N - n_done, n_done)
     same_as_alone(job)
 
 
-def test_an_error_of_a_process_is_raised_here(job: Job) -> None:
+def test_an_error_of_a_process_is_raised_here(job: FeaturizeJob) -> None:
     featurize_on_devices(job, ["cpu"])
-    other = Job(job.manifest, job.store, "a", {"name": "tiny-hubert", "layers": "1"})
+    other = replace(job, encoder=EncoderOptions("tiny-hubert", layers="1"))
     with pytest.raises(SpecMismatch, match="layer_01"):
         featurize_on_devices(other, ["cpu", "cpu"])
 
 
 @pytest.fixture
-def text_job(tmp_path: Path) -> Job:
+def text_job(tmp_path: Path) -> FeaturizeJob:
     """Texts that were transcribed, of 8 of 9 utterances, for a small BERT."""
     rows = [Transcript(f"u{i}", " ".join(f"w{j}" for j in range(i)), "en", -0.1, 0.0, 1.0) for i in range(8)]
     texts = Transcripts(rows, "whisper-mini", tmp_path / "t.csv")
     texts.write()
     columns = {"utterance_id": [f"u{i}" for i in range(9)], "text": ["what the script had"] * 9}
     Manifest(pa.table(columns)).write(tmp_path / "m.csv")
-    how = {"name": str(save_text_encoder(tmp_path / "bert")), "source": texts.source}
-    return Job(tmp_path / "m.csv", tmp_path / "store", "t", how, {"transcripts": texts})
+    how = EncoderOptions(str(save_text_encoder(tmp_path / "bert")), source=texts.source)
+    return FeaturizeJob(tmp_path / "m.csv", tmp_path / "store", "t", how, options=FeaturizeOptions(transcripts=texts))
 
 
-def texts_as_alone(job: Job, report: FeaturizeReport) -> None:
+def texts_as_alone(job: FeaturizeJob, report: FeaturizeReport) -> None:
     assert (report.done, report.empty_texts, [key for key, _ in report.failed]) == (8, 1, ["u8"])
-    store = FeatureStore.open(job.store)
-    encoder = load_encoder(**job.encoder, device="cpu")
-    featurize(Manifest.read(job.manifest), encoder, store, "alone", **job.options)
+    store = FeatureStore.open(store_of(job))
+    assert isinstance(job.encoder, EncoderOptions)
+    encoder = load_with(job.encoder, "cpu")
+    texts = job.options.transcripts
+    featurize(Manifest.read(manifest_of(job)), encoder, store, "alone", transcripts=texts)
     assert sorted(store["t"]) == sorted(store["alone"])
     for key in store["alone"]:
         assert np.array_equal(store["t"][key], store["alone"][key])
 
 
-def test_processes_take_transcripts(text_job: Job) -> None:
+def test_processes_take_transcripts(text_job: FeaturizeJob) -> None:
     texts_as_alone(text_job, featurize_on_devices(text_job, ["cpu", "cpu"]))
 
 
 @pytest.mark.slow
-def test_ray_workers_take_transcripts(text_job: Job) -> None:
+def test_ray_workers_take_transcripts(text_job: FeaturizeJob) -> None:
     ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'medusa-ser[ray]'")
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
@@ -145,7 +160,7 @@ def test_devices_are_named_or_all() -> None:
 
 
 @pytest.mark.slow
-def test_ray_workers_do_what_one_process_does_although_one_is_killed(job: Job) -> None:
+def test_ray_workers_do_what_one_process_does_although_one_is_killed(job: FeaturizeJob) -> None:
     ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'medusa-ser[ray]'")
     psutil = pytest.importorskip("psutil")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
@@ -175,7 +190,7 @@ def test_ray_workers_do_what_one_process_does_although_one_is_killed(job: Job) -
 
 
 @pytest.mark.slow
-def test_a_stop_reaches_ray_workers_and_errors_come_back_as_they_are(job: Job) -> None:
+def test_a_stop_reaches_ray_workers_and_errors_come_back_as_they_are(job: FeaturizeJob) -> None:
     ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'medusa-ser[ray]'")
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
 
@@ -186,9 +201,9 @@ def test_a_stop_reaches_ray_workers_and_errors_come_back_as_they_are(job: Job) -
         with pytest.raises(Interrupted, match="SIGINT") as caught:
             featurize_with_ray(job, 3, "auto", progress=stop)  # with one worker, part after part
         assert 0 < caught.value.report.done < N
-        store = FeatureStore.open(job.store)
+        store = FeatureStore.open(store_of(job))
         assert len(store["a"]) >= caught.value.report.done
-        other = replace(job, encoder={"name": "tiny-hubert", "layers": "1"})
+        other = replace(job, encoder=EncoderOptions("tiny-hubert", layers="1"))
         with pytest.raises(SpecMismatch, match="layer_01"):
             featurize_with_ray(other, 1, "cpu")
         report = featurize_with_ray(job, 2, "cpu")

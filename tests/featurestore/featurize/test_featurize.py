@@ -18,9 +18,13 @@ import soundfile
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import Encoder, load_encoder
 from featurestore.errors import ManifestError, SpecMismatch, StoreError
-from featurestore.featurize.run import Encoded, Interrupted, Item, featurize, items_of, iter_encode, plan
+from featurestore.featurize.items import Item, items_of
+from featurestore.featurize.plan import plan
+from featurestore.featurize.run import featurize
 from featurestore.featurize.sharding import Shard
+from featurestore.featurize.stream import Encoded, iter_encode
 from featurestore.featurize.trial import check_rows, tolerances
+from featurestore.runtime.stopping import Interrupted
 from featurestore.store.feature_store import FeatureStore
 
 LENGTHS = {"a/../b": 9_000, "c d": 16_000, "語": 300, "e": 12_345, "f": 9_000, "g": 40_000}

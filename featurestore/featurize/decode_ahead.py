@@ -1,0 +1,84 @@
+"""Audio decoded in threads while the encoder, or a transcriber, works on what came before."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featurestore.audio import SAMPLE_RATE_HZ, Recording, decode
+from featurestore.encoders.base import Encoder
+from featurestore.encoders.windows import batches
+from featurestore.errors import AudioError
+from featurestore.featurize.items import Item
+from featurestore.runtime.stage_clock import stage
+
+FRAMES_PER_S = 50  # of batch budgets; every audio encoder here gives 50 frames/s
+AHEAD_SAMPLES = 120 * SAMPLE_RATE_HZ  # decoded audio that waits for the encoder, at least two batches of it
+
+
+class Pool(ThreadPoolExecutor):
+    """Threads that drop what is queued when the caller stops early."""
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(max(1, workers), thread_name_prefix="decode")
+
+    def __exit__(self, *exc: object) -> None:
+        self.shutdown(wait=True, cancel_futures=True)
+
+
+def decoding_threads(encoder: Encoder) -> int:
+    """Return 2, or for a GPU, which encodes thousands of seconds in one, the cores that we may use, at most 16."""
+    if not encoder.device.startswith("cuda"):
+        return 2
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
+    return max(2, min(16, cores))
+
+
+def decoded_ahead(
+    encoder: Encoder, work: Sequence[tuple[int, Item, int]], max_frames: int, pool: Pool
+) -> Iterator[list[tuple[Item, Any]]]:
+    """Yield batches of (item, waveform, text or AudioError), decoded while the encoder works on those before."""
+    runs = iter(list(batches([cost for cost, _, _ in work], max_frames)))
+    ahead = max(AHEAD_SAMPLES, 2 * max_frames * SAMPLE_RATE_HZ // FRAMES_PER_S)
+    waiting: deque[tuple[int, list[tuple[Item, Any]]]] = deque()
+    n_waiting = 0
+    while True:
+        while not waiting or n_waiting < ahead:
+            run = next(runs, None)
+            if run is None:
+                break
+            entries = [work[i] for i in run]
+            n_samples = sum(size for _, _, size in entries)
+            n_waiting += n_samples
+            if encoder.kind == "text":
+                waiting.append((n_samples, [(item, item.source) for _, item, _ in entries]))
+            else:
+                waiting.append((n_samples, [(item, pool.submit(_decode, item.source)) for _, item, _ in entries]))
+        if not waiting:
+            return
+        n_samples, part = waiting.popleft()
+        n_waiting -= n_samples
+        with stage("wait"):
+            ready = [(item, outcome(data)) for item, data in part]
+        yield ready
+
+
+def _decode(source: Path | str | Recording) -> np.ndarray:
+    with stage("decode"):
+        return decode(source)
+
+
+def outcome(data: Any) -> Any:
+    """Return what a decoding thread made: samples, or the AudioError; anything but a future as it is."""
+    if not isinstance(data, Future):
+        return data
+    try:
+        return data.result()
+    except (AudioError, MemoryError) as error:
+        return error if isinstance(error, AudioError) else AudioError("out of memory while decoding; split the file.")

@@ -1,0 +1,138 @@
+"""What is encoded: the inputs of a manifest, how long each is, and which of them a set lacks."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from featurestore.audio import SAMPLE_RATE_HZ, Recording, duration_s
+from featurestore.encoders.base import Encoder
+from featurestore.errors import AudioError, ConfigError, ManifestError
+from featurestore.featurize.sharding import Shard
+
+if TYPE_CHECKING:
+    from featurestore.augment.mixing import ViewedPart
+    from featurestore.corpus.manifest import Manifest
+    from featurestore.store.feature_store import FeatureStore
+
+Failures = list[tuple[str, str]]  # (key, reason)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One input: its key, and a text (str), an audio file (Path) or audio that is made when it is decoded."""
+
+    key: str
+    source: Path | str | Recording
+
+
+class Texts(Protocol):
+    """Texts by utterance, such as transcripts, to encode instead of the manifest's own."""
+
+    @property
+    def source(self) -> str:
+        """What FeatureSpec.source says of them."""
+        ...
+
+    def of(self, manifest: Manifest) -> tuple[list[tuple[str, str]], Failures]:
+        """Return (key, text) of the manifest's utterances that have one, and (key, reason) of the others."""
+        ...
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what a new feature set records of their origin: JSON values by name."""
+        ...
+
+
+def items_of(
+    manifest: Manifest,
+    encoder: Encoder,
+    shard: Shard | None = None,
+    workers: int = 2,
+    transcripts: Texts | None = None,
+    view: ViewedPart | None = None,
+) -> tuple[list[Item], Failures]:
+    """Return the inputs of one part (or all), and (key, reason) of utterances without a path or text.
+
+    view: the manifest's training part through a view, whose recordings are encoded instead of the manifest's files.
+    """
+    if transcripts is not None and encoder.kind != "text":
+        raise ConfigError(f"--transcripts: {encoder.name} encodes audio, not text; leave it out.")
+    if view is not None:
+        items, failed = _recordings(view)
+    elif encoder.kind == "text":
+        items, failed = _texts(manifest, encoder, transcripts)
+    else:
+        items, failed = audio_items(manifest)
+    if shard is None:
+        return items, failed
+    sizes = _sizes(manifest, encoder, items, workers)
+    chosen = [items[i] for i in shard.select([item.key for item in items], sizes)]
+    return chosen, failed if shard.number == 1 else []
+
+
+def audio_items(manifest: Manifest) -> tuple[list[Item], Failures]:
+    """Return every utterance's audio file, and (key, reason) of those without one where others have one."""
+    manifest.column("path")  # its absence is an error of the manifest, not of each row
+    items, failed = [], []
+    for i, key in enumerate(manifest.keys):
+        try:
+            items.append(Item(key, manifest.audio_path(i)))
+        except ManifestError as error:
+            failed.append((key, str(error)))
+    return items, failed
+
+
+def size_of(encoder: Encoder, item: Item) -> int | str:
+    """Return the samples of audio by its header, or padded tokens of a text; the reason when it can't be known."""
+    if encoder.kind == "text":
+        return encoder.cost(str(item.source))
+    try:
+        return round(duration_s(item.source) * SAMPLE_RATE_HZ)
+    except AudioError as error:
+        return str(error)
+
+
+def missing(items: list[Item], store: FeatureStore | None, name: str) -> tuple[list[Item], int]:
+    """Return the items that the set `name` lacks, and how many it has."""
+    if store is None or name not in store:
+        return items, 0
+    stored = store[name]
+    lacking = [item for item in items if item.key not in stored]
+    return lacking, len(items) - len(lacking)
+
+
+def _recordings(view: ViewedPart) -> tuple[list[Item], Failures]:
+    view.manifest.column("path")
+    items, failed = [], []
+    for i, key in enumerate(view.manifest.keys):
+        try:
+            items.append(Item(key, view.recording(i)))
+        except ManifestError as error:
+            failed.append((key, str(error)))
+    return items, failed
+
+
+def _texts(manifest: Manifest, encoder: Encoder, texts: Texts | None) -> tuple[list[Item], Failures]:
+    if texts is None:
+        return [Item(key, text) for key, text in zip(manifest.keys, manifest.texts, strict=True)], []
+    if encoder.spec.source != texts.source:
+        raise ConfigError(f"{encoder.name} was loaded for {encoder.spec.source}, the texts are {texts.source}.")
+    found, failed = texts.of(manifest)
+    return [Item(key, text) for key, text in found], failed
+
+
+def _sizes(manifest: Manifest, encoder: Encoder, items: list[Item], workers: int) -> list[float]:
+    """Return how long each input is, to share out the work: the manifest's durations, else the files' headers."""
+    if encoder.kind == "text":
+        return [len(str(item.source)) for item in items]
+    if manifest.has("duration_s"):
+        durations = dict(zip(manifest.keys, manifest.column("duration_s").tolist(), strict=True))
+        sizes = [durations[item.key] for item in items]
+        if all(isinstance(size, float) and math.isfinite(size) for size in sizes):
+            return sizes
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        found = pool.map(lambda item: size_of(encoder, item), items)
+        return [0 if isinstance(size, str) else size for size in found]

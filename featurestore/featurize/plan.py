@@ -1,0 +1,83 @@
+"""What a run would do, before it does it: utterances, audio, rows, bytes, and time from a short trial."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from featurestore.audio import SAMPLE_RATE_HZ
+from featurestore.augment.mixing import heard
+from featurestore.encoders.base import Encoder
+from featurestore.featurize.items import Failures, Texts, items_of, missing, size_of
+from featurestore.featurize.sharding import Shard
+from featurestore.featurize.trial import seconds_for
+
+if TYPE_CHECKING:
+    from featurestore.augment.views import View
+    from featurestore.corpus.manifest import Manifest
+    from featurestore.store.feature_store import FeatureStore
+
+
+@dataclass(frozen=True)
+class FeaturizePlan:
+    """What a run would do: utterances to encode and those already there, audio, rows, bytes on disk, and failures.
+
+    wall_s: seconds it will take, from a trial; NaN without one.
+    """
+
+    n_utterances: int
+    n_skipped: int
+    audio_s: float
+    n_rows: int
+    n_bytes: int
+    failed: Failures
+    wall_s: float = math.nan
+
+
+def plan(
+    manifest: Manifest,
+    encoder: Encoder,
+    store: FeatureStore | None = None,
+    name: str = "",
+    workers: int = 2,
+    *,
+    shard: Shard | None = None,
+    transcripts: Texts | None = None,
+    view: View | None = None,
+    trial_s: float = 0.0,
+) -> FeaturizePlan:
+    """Count utterances, audio, rows and bytes of a run from the files' headers.
+
+    transcripts, view: see `featurize`. trial_s: also encode some utterances for at least this long, to learn how long
+    the run will take.
+    """
+    part = None if view is None else heard(manifest, view, store, write=False)
+    items, failed = items_of(manifest, encoder, shard, workers, transcripts, part)
+    items, n_skipped = missing(items, store, name)
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        sizes = list(pool.map(lambda item: size_of(encoder, item), items))
+    failed += [(item.key, size) for item, size in zip(items, sizes, strict=True) if isinstance(size, str)]
+    good = [(item, size) for item, size in zip(items, sizes, strict=True) if not isinstance(size, str)]
+    spec = encoder.spec
+    audio = spec.kind == "audio"
+    if spec.pool != "none":
+        n_rows = len(good)
+    elif audio:
+        n_rows = sum(encoder.n_frames(size) for _, size in good)
+    else:
+        n_rows = sum(size for _, size in good)
+    wall_s = math.nan
+    if trial_s:
+        costs = [encoder.cost(size) if audio else size for _, size in good]
+        wall_s = seconds_for(encoder, [item for item, _ in good], costs, at_least_s=trial_s, workers=workers)
+    return FeaturizePlan(
+        n_utterances=len(good),
+        n_skipped=n_skipped,
+        audio_s=sum(size for _, size in good) / SAMPLE_RATE_HZ if audio else 0.0,
+        n_rows=n_rows,
+        n_bytes=n_rows * spec.row_type.row_bytes(spec.dim) * len(spec.layers),
+        failed=failed,
+        wall_s=wall_s,
+    )
