@@ -29,7 +29,7 @@ from featurestore.runtime.durable import replace_directory, temporary_beside, wr
 
 REPORT, CARD, ENCODER_NAMES, SCHEME = "report.json", "README.md", "encoders.json", "scheme.json"
 # Of a feature set's provenance; the rest, its command and where its weights were, tells of the machine.
-KEPT_PROVENANCE = ("date", "python", "medusa-ser", "torch", "transformers", "numpy", "soundfile", "soxr")
+KEPT_PROVENANCE = ("date", "python", "transcripts", "medusa-ser", "torch", "transformers", "numpy", "soundfile", "soxr")
 
 
 def export_model(

@@ -1,6 +1,5 @@
 """Where the words come from that a model's text encoders read: the manifest, or openai-whisper."""
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from featurestore.asr.source import TranscriptSource
+from featurestore.asr.source import PROVENANCE, TranscriptSource
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch
 
@@ -17,15 +16,15 @@ if TYPE_CHECKING:
 
 TRANSCRIPTS = "transcripts:"  # what FeatureSpec.source of a text encoder begins with, where its texts were heard
 OFF = "off"
-MOST_BEAMS = 16
 
 
 @dataclass(frozen=True)
 class SpeechToText:
     """Which feature sets read heard texts (`sets`; those not named read the manifest's), and who hears them.
 
-    model: openai-whisper's name of it, or its checkpoint. source: the settings of the transcripts that members learned
-    from, as far as they can be told; None where they learned from other texts.
+    model: openai-whisper's name of it, or its checkpoint. identity: of the transcripts that members learned from, ""
+    where they learned from other texts. source: the settings of those transcripts, None where the feature sets do not
+    record them.
     """
 
     sets: frozenset[str]
@@ -62,7 +61,9 @@ class SpeechToText:
                 "with --text or a --manifest, and --asr off."
             )
         identity = identities[0] if identities else ""
-        return cls(frozenset(heard), asr or identity.partition("@")[0], identity, settings_of(identity), device)
+        recorded = (settings_of(name, sets[name]) for name in sorted(heard))
+        source = next((each for each in recorded if each is not None), None)
+        return cls(frozenset(heard), asr or identity.partition("@")[0], identity, source, device)
 
     @property
     def needed(self) -> int:
@@ -78,7 +79,7 @@ class SpeechToText:
     ) -> tuple[Manifest, dict[str, str]]:
         """The manifest with what was heard as its text column, and by key why nothing could be heard of the others."""
         from featurestore.asr.transcribe import iter_transcribe
-        from featurestore.featurize.run import audio_items
+        from featurestore.featurize.items import audio_items
 
         items, without = audio_items(manifest)
         failed, texts = dict(without), {}
@@ -96,7 +97,7 @@ class SpeechToText:
 
     @cached_property
     def transcriber(self) -> "Transcriber":
-        """The model, loaded once; SpecMismatch when its weights are not those of the transcripts."""
+        """The model, loaded once; SpecMismatch when it is not the one, or not set as the one, of the transcripts."""
         from featurestore.asr.transcriber import load_transcriber
         from featurestore.runtime.device import pick_device
 
@@ -112,26 +113,37 @@ class SpeechToText:
                 f"The model hears words with Whisper {self.model}: {error} Here that is --asr FILE.pt; or give the "
                 "words with --text, or with --manifest and --asr off."
             ) from None
-        weights = self.identity.partition("@")[2].partition("+")[0]
-        if weights and loaded.source.weights.removeprefix("sha256:") != weights:
-            raise SpecMismatch(
-                f"The members learned from transcripts of {self.identity}, and {self.model} has other weights "
-                f"({loaded.source.weights}). Give the checkpoint with --asr FILE.pt, or the texts with --asr off."
-            )
+        self._check(loaded.source)
         return loaded
 
+    def _check(self, loaded: TranscriptSource) -> None:
+        """Raise SpecMismatch unless the model transcribes as the one did that the members learned from."""
+        if not self.identity:
+            return
+        learned = f"The members learned from feature set {', '.join(sorted(self.sets))}, of transcripts of"
+        weights, _, digest = self.identity.partition("@")[2].partition("+")
+        if loaded.weights.removeprefix("sha256:") != weights:
+            raise SpecMismatch(
+                f"{learned} {self.identity}, and {self.model} has other weights ({loaded.weights}). Give the "
+                "checkpoint with --asr FILE.pt, or the texts with --asr off."
+            )
+        if self.source is None and loaded.identity.rpartition("+")[2] != digest:
+            raise SpecMismatch(
+                f"{learned} {self.identity}, made with settings (language, beam, compute) that it does not record; "
+                f"{self.model} as it was loaded would make those of {loaded.identity}. Transcribe with "
+                "`medusa transcribe` and the settings that were used then, and give its texts in the text column of a "
+                "--manifest with --asr off; or make the feature set again with `medusa featurize --transcripts`, which "
+                "records them, and fit the members anew."
+            )
 
-def settings_of(identity: str) -> TranscriptSource | None:
-    """The settings behind a transcript's identity, of which it holds a digest: found by trying those there are."""
-    if not identity:
+
+def settings_of(name: str, saved: Mapping[str, Any]) -> TranscriptSource | None:
+    """Return the settings of the transcripts that the feature set `name` was made of, as its provenance records them.
+
+    None where it records none, or those of transcripts of another identity. TranscriptError when they are damaged.
+    """
+    values = (saved.get("provenance") or {}).get(PROVENANCE)
+    if values is None:
         return None
-    from whisper.tokenizer import LANGUAGES
-
-    model, _, rest = identity.partition("@")
-    weights = f"sha256:{rest.partition('+')[0]}"
-    beams = range(1, MOST_BEAMS + 1)
-    for beam, compute, language in itertools.product(beams, ("float32", "float16"), ("auto", *LANGUAGES)):
-        source = TranscriptSource(model, weights, language, beam, compute)
-        if source.identity == identity:
-            return source
-    return None
+    source = TranscriptSource.from_json(values, f"The provenance of feature set {name!r}")
+    return source if saved["spec"]["source"] == TRANSCRIPTS + source.identity else None

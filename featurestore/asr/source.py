@@ -8,6 +8,8 @@ from typing import Any
 
 from featurestore.errors import TranscriptError
 
+PROVENANCE = "transcripts"  # what the provenance of a feature set of transcripts calls the fields of their source
+
 
 @dataclass(frozen=True)
 class TranscriptSource:

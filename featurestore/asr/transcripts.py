@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from featurestore.asr.source import Transcript, TranscriptSource
+from featurestore.asr.source import PROVENANCE, Transcript, TranscriptSource
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.tables import read_table_file, write_table_file
 from featurestore.errors import TranscriptError
@@ -28,12 +28,22 @@ DECIMALS = 4
 
 
 class Transcripts(Mapping[str, str]):
-    """A table of transcripts: a mapping from utterance id to text, with what made it."""
+    """A table of transcripts: a mapping from utterance id to text, with what made it.
 
-    def __init__(self, rows: Iterable[Transcript], identity: str, path: Path | str = "transcripts") -> None:
+    settings: what the identity stands for; None where only the identity is known.
+    """
+
+    def __init__(
+        self,
+        rows: Iterable[Transcript],
+        identity: str,
+        path: Path | str = "transcripts",
+        settings: TranscriptSource | None = None,
+    ) -> None:
         self.rows = {row.key: row for row in rows}
         self.identity = identity
         self.path = Path(path)
+        self.settings = settings
 
     @classmethod
     def read(cls, path: Path | str) -> "Transcripts":
@@ -43,8 +53,11 @@ class Transcripts(Mapping[str, str]):
         if not path.exists():
             if journal is None:
                 raise TranscriptError(f"{path} does not exist. Write it with `medusa transcribe -o {path}`.")
-            return cls(journal[1], journal[0].identity, path)
+            return cls(journal[1], journal[0].identity, path, journal[0])
         found = read_table(path)
+        recorded = read_source(source_path(path)) if journal is None else journal[0]
+        if recorded is not None and recorded.identity == found.identity:
+            found.settings = recorded
         if journal is not None:
             if journal[0].identity != found.identity:
                 raise TranscriptError(
@@ -67,6 +80,10 @@ class Transcripts(Mapping[str, str]):
     def source(self) -> str:
         """What a text encoder's FeatureSpec.source says of these texts."""
         return f"transcripts:{self.identity}"
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what a feature set of these texts records of them: the settings of the model that made them."""
+        return {} if self.settings is None else {PROVENANCE: self.settings.to_json()}
 
     def of(self, manifest: Manifest) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
         """(key, text) of the manifest's utterances that have a transcript, be it empty; (key, reason) of the others.

@@ -66,7 +66,9 @@ def store_info(name: Annotated[str, Argument(help="A feature set.")], store: Sto
 
     features = FeatureStore.open(store)[name]
     lines = {"fingerprint": features.spec.fingerprint, **features.spec.to_json()}
-    lines |= {f"made with {key}": value for key, value in features.provenance.items()}
+    for key, value in features.provenance.items():
+        fields = {f"{key} {field}": each for field, each in value.items()} if isinstance(value, dict) else {key: value}
+        lines |= {f"made with {name}": each for name, each in fields.items()}
     lines |= {
         "stored as": f"{features.format} {features.compress}".strip(),
         "utterances": len(features),

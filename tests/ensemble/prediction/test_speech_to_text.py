@@ -10,6 +10,7 @@ import pytest
 
 from deepser.config import MemberConfig
 from deepser.members.folds import plan_folds
+from ensemble.prediction.export import export_model
 from ensemble.prediction.inputs import files_manifest
 from ensemble.prediction.model import Model
 from ensemble.prediction.predict import predict
@@ -102,16 +103,55 @@ def test_a_file_that_cannot_be_heard_does_not_stop_the_others(place: Path) -> No
     assert [key for key, _ in found.failed] == [str(place / "gone.wav")]
 
 
-def test_the_settings_of_transcripts_are_found_behind_their_identity(place: Path) -> None:
-    sources = [
-        TranscriptSource("large-v3", "sha256:0123456789abcdef"),
-        TranscriptSource("large-v3", "sha256:0123456789abcdef", "en", 5, "float16"),
-    ]
-    assert [settings_of(source.identity) for source in sources] == sources
-    assert settings_of(sources[0].identity[:-1] + "x") is None
-    saved = json.loads((place / "runs" / "heard" / "config.json").read_text())
-    assert any("transcripts:ear@" in each["spec"]["source"] for each in saved["specs"])
+def test_the_settings_of_transcripts_are_recorded_with_the_feature_set_and_the_member(place: Path) -> None:
+    recorded = FeatureStore.open(place / "store")["bert-heard"].provenance["transcripts"]
+    assert (recorded["model"], recorded["language"], recorded["beam"]) == ("ear", "de", 1)
+    assert "transcripts" not in FeatureStore.open(place / "store")["bert-read"].provenance
     sets = needed_sets(Model.load(place / "runs" / "heard").members)
+    assert settings_of("bert-heard", sets["bert-heard"]) == Transcripts.read(place / "words.csv").settings
     hearing = SpeechToText.of(sets, clips(place), None, "cpu")
     assert (hearing.model, hearing.source.language if hearing.source else "") == ("ear", "de")
     assert not hearing.reads("mel")
+
+
+def test_any_number_of_beams_is_read_back_as_it_was(place: Path) -> None:
+    source = TranscriptSource("large-v3", "sha256:0123456789abcdef", "en", 20, "float16")
+    saved = {"spec": {"source": f"transcripts:{source.identity}"}, "provenance": {"transcripts": source.to_json()}}
+    assert settings_of("words", saved) == source
+    other = replace(source, beam=19)
+    assert settings_of("words", saved | {"provenance": {"transcripts": other.to_json()}}) is None
+    assert settings_of("words", saved | {"provenance": {}}) is None
+
+
+def forget_settings(place: Path, run: str, target: Path) -> Model:
+    """A member as an earlier version left it: without the settings of its transcripts."""
+    shutil.copytree(place / "runs" / run, target)
+    saved = json.loads((target / "config.json").read_text())
+    for each in saved["specs"]:
+        each["provenance"].pop("transcripts", None)
+    (target / "config.json").write_text(json.dumps(saved))
+    return Model.load(target)
+
+
+def test_settings_that_are_not_recorded_and_not_the_default_are_refused(place: Path, tmp_path: Path) -> None:
+    model = forget_settings(place, "heard", tmp_path / "old")
+    identity = Transcripts.read(place / "words.csv").identity
+    asked = load_transcriber(str(place / "ear.pt"), device="cpu").source.identity
+    with pytest.raises(SpecMismatch) as caught:
+        predict(model, clips(place), asr=str(place / "ear.pt"), device="cpu")
+    for fact in ("bert-heard", identity, asked, "--asr off", "medusa transcribe"):
+        assert fact in str(caught.value)
+
+
+def test_settings_that_are_not_recorded_but_the_default_are_known_by_the_identity(place: Path) -> None:
+    loaded = load_transcriber(str(place / "ear.pt"), device="cpu")
+    sets = {"words": {"spec": {"kind": "text", "source": f"transcripts:{loaded.source.identity}"}, "provenance": {}}}
+    hearing = SpeechToText.of(sets, clips(place), str(place / "ear.pt"), "cpu")
+    assert hearing.source is None
+    assert hearing.transcriber.source == loaded.source
+
+
+def test_an_export_keeps_the_settings_of_the_transcripts(place: Path, tmp_path: Path) -> None:
+    export_model(place / "runs" / "heard", tmp_path / "exported")
+    for each in Model.load(tmp_path / "exported").members[0].specs:
+        assert ("transcripts" in each["provenance"]) == (each["name"] == "bert-heard")
