@@ -9,8 +9,7 @@ from typer import Argument, Option
 
 from featurestore.corpora import CORPORA, Corpus
 from featurestore.errors import ConfigError
-from featurestore.runtime.wording import split_names
-from featurestore.terminal import console, panel, say, split_pair, typer_app
+from featurestore.terminal import console, panel, say, split_pair, typer_app, writes
 
 if TYPE_CHECKING:
     from featurestore.corpus.manifest import Manifest
@@ -20,6 +19,13 @@ TableOption = Annotated[Path, Option("--output", "-o", help="Manifest to write (
 MergeOption = Annotated[list[str] | None, labels("CLASS=INTO, repeat for each: excited=happy.")]
 DropOption = Annotated[str | None, labels("Classes whose utterances are left out: other,fear.")]
 LabelledOption = Annotated[bool, labels("Leave out utterances without a label.", "--labelled-only")]
+EscapeOption = Annotated[
+    bool,
+    writes(
+        "Put ' before text in a CSV that a spreadsheet would take for a formula (= + - @); the text then is another.",
+        "--escape-formulas",
+    ),
+]
 JoinOption = Annotated[int | None, folds("Join the corpus's folds to this many (former ones: fold_was).", min=2)]
 AFTER: dict[str, tuple[Any, Any]] = {
     "output": (TableOption, inspect.Parameter.empty),
@@ -27,6 +33,7 @@ AFTER: dict[str, tuple[Any, Any]] = {
     "drop": (DropOption, None),
     "labelled_only": (LabelledOption, False),
     "join_folds": (JoinOption, None),
+    "escape_formulas": (EscapeOption, False),
 }
 OPTIONS: dict[str, tuple[Any, Any]] = {  # a reader's keyword -> type; None is the reader's own default
     "scheme": (str | None, None),
@@ -80,11 +87,18 @@ def prepare_csv(
     classes: Annotated[str | None, Option(help="Classes in their order, e.g. angry,sad,happy.")] = None,
     root: Annotated[Path | None, Option(help="Where relative audio paths start; default: the table's place.")] = None,
     check_audio: Annotated[bool, Option(help="Look whether every audio file exists.")] = True,
+    split_name: Annotated[
+        list[str] | None, Option(help="YOURS=train, development, test, test1 ... for each name of a split: 0=train.")
+    ] = None,
+    join: Annotated[
+        list[str] | None, Option(help="FILE:YOURS[=THEIRS]: add a table's columns by a shared one: people.csv:speaker.")
+    ] = None,
     labels: Annotated[bool, Option(help="Insist on labels, votes or attributes.")] = True,
     merge: MergeOption = None,
     drop: DropOption = None,
     labelled_only: LabelledOption = False,
     join_folds: JoinOption = None,
+    escape_formulas: EscapeOption = False,
 ) -> None:
     """Validate a table, give its columns the manifest's names, and report every problem at once.
 
@@ -105,13 +119,58 @@ def prepare_csv(
     manifest = read_table(
         table,
         columns=columns,
-        classes=None if classes is None else split_names(classes),
+        classes=classes,
+        split_names=dict(split_pair("--split-name", text) for text in split_name or []),
+        joined=[_join(text) for text in join or []],
         attributes=ranges,
         root=root,
         check_audio=check_audio,
         require_label=labels,
     )
-    finish(manifest, output, merge, drop, labelled_only, join_folds)
+    finish(manifest, output, merge, drop, labelled_only, join_folds, escape_formulas)
+
+
+@prepare_app.command("join")
+def prepare_join(
+    manifests: Annotated[list[str], Argument(help="Two manifests or more, each FILE or NAME=FILE.")],
+    output: TableOption,
+    common_classes: Annotated[bool, labels("Leave out classes that some corpus lacks.", "--common-classes")] = False,
+    rescale_attributes: Annotated[
+        bool, labels("Move attributes to the range of the first corpus.", "--rescale-attributes")
+    ] = False,
+    merge: MergeOption = None,
+    drop: DropOption = None,
+    labelled_only: LabelledOption = False,
+    escape_formulas: EscapeOption = False,
+) -> None:
+    """Join manifests of several corpora: one label scheme, ids that are unique, and a column `corpus`.
+
+    A corpus is called NAME, else as its file. Classes of one name are one class, after --merge in every corpus.
+
+    Example: `medusa prepare join iemocap.csv crema-d.csv -o both.csv --merge fearful=fear --common-classes`
+    """
+    from featurestore.corpus.join import join_manifests
+    from featurestore.corpus.manifest import Manifest
+    from featurestore.corpus.relabel import relabelled
+
+    pairs = dict(split_pair("--merge", text) for text in merge or [])
+    corpora = {}
+    for text in manifests:
+        name, path = text.split("=", 1) if "=" in text and not Path(text).exists() else (Path(text).stem, text)
+        if name in corpora:
+            raise ConfigError(f"Two manifests are called {name!r}; give one another name: NAME={path}.")
+        corpora[name] = Manifest.read(path)
+    known = {label for manifest in corpora.values() for label in manifest.scheme.classes}
+    strange = sorted(set(pairs) - known)
+    if strange:
+        raise ConfigError(f"--merge {strange[0]}: no corpus has this class, only {', '.join(sorted(known))}.")
+    for name, manifest in corpora.items():
+        own = {label: into for label, into in pairs.items() if label in manifest.scheme.classes}
+        corpora[name] = relabelled(manifest, own) if own else manifest
+    joined = join_manifests(
+        corpora, common_classes=common_classes, rescale_attributes=rescale_attributes, name=output.stem
+    )
+    finish(joined, output, None, drop, labelled_only, escape_formulas=escape_formulas)
 
 
 def finish(
@@ -121,22 +180,32 @@ def finish(
     drop: str | None = None,
     labelled_only: bool = False,
     join_folds: int | None = None,
+    escape_formulas: bool = False,
 ) -> None:
     """Merge and drop classes, join folds, write the manifest and print what it holds."""
     from featurestore.corpus import splits
-    from featurestore.corpus.relabel import relabelled
+    from featurestore.corpus.relabel import names_with_commas, relabelled
     from featurestore.corpus.summary import summary_table
 
     if merge or drop or labelled_only:
         pairs = dict(split_pair("--merge", text) for text in merge or [])
-        manifest = relabelled(manifest, pairs, split_names(drop or ""), labelled_only)
+        manifest = relabelled(manifest, pairs, names_with_commas(drop or "", manifest.scheme.classes), labelled_only)
     if join_folds is not None:
         manifest = splits.join_folds(manifest, join_folds)
-    manifest.write(output)
+    manifest.write(output, escape_formulas=escape_formulas)
     console().print(summary_table(manifest))
     for note in manifest.notes:
         say(f"note: {note}", "dim")
     say(f"wrote {output}")
+
+
+def _join(text: str) -> tuple[Path, str, str]:
+    """FILE:YOURS[=THEIRS] -> (file, our column, theirs)."""
+    path, _, columns = text.rpartition(":")
+    ours, _, theirs = columns.partition("=")
+    if not path or not ours:
+        raise ConfigError(f"--join {text!r}: expected FILE:YOURS or FILE:YOURS=THEIRS, such as people.csv:speaker.")
+    return Path(path), ours, theirs or ours
 
 
 def _column(text: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from featurestore.audio import SOUND_SUFFIXES, duration_s, search
 from featurestore.corpora.sound_check import grouped, refuse_pointers
 from featurestore.corpus import arrow, checks
+from featurestore.corpus.checks import SPLIT_NAMES
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.ratings import Ratings
@@ -170,7 +171,7 @@ def of_columns(
     ratings: Ratings | None = None,
 ) -> Manifest:
     """The manifest of columns from `source`, which every problem names; with check_audio, missing files are one."""
-    table, problems = checks.typed(_table(columns, source))
+    table, problems = checks.typed(_uniform_splits(_table(columns, source)))
     problems += checks.table_problems(table, scheme)
     if check_audio and "path" in table.column_names:
         problems += missing_audio(table.column("path").to_pylist(), root)
@@ -179,6 +180,15 @@ def of_columns(
     manifest = Manifest(table, scheme, root, name, ratings)
     manifest.notes += notes
     return manifest
+
+
+def _uniform_splits(table: pa.Table) -> pa.Table:
+    """The table with its splits in their one spelling (Train, dev); unknown ones are left for the checks to name."""
+    if "split" not in table.column_names:
+        return table
+    values = arrow.as_strings(table.column("split")).to_pylist()
+    uniform = [None if value is None else SPLIT_NAMES.get(value.strip().lower(), value) for value in values]
+    return table.set_column(table.column_names.index("split"), "split", pa.array(uniform, pa.string()))
 
 
 def _table(columns: Mapping[str, Any], source: Path) -> pa.Table:

@@ -12,6 +12,7 @@ from featurestore.corpus import arrow, checks
 from featurestore.corpus.checks import SPLIT_NAMES
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.relabel import names_with_commas
 from featurestore.corpus.tables import NAMELESS, read_table_file
 from featurestore.errors import ManifestError
 
@@ -20,8 +21,10 @@ def read_table(
     path: Path | str,
     *,
     columns: Mapping[str, str] | None = None,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] | str | None = None,
     attributes: Mapping[str, tuple[float, float]] | None = None,
+    split_names: Mapping[str, str] | None = None,
+    joined: Sequence[tuple[Path, str, str]] = (),
     root: Path | str | None = None,
     check_audio: bool = True,
     require_label: bool = True,
@@ -29,7 +32,9 @@ def read_table(
     """Read and validate a .csv, .tsv (commas, semicolons, tabs) or .parquet table.
 
     columns: manifest name -> the table's name, such as {"label": "emotion", "attr_arousal": "EmoAct"}; one column may
-    serve two names. classes: the classes in their order (else the sidecar's, the vote columns', the sorted labels).
+    serve two names. classes: the classes in their order, a list or separated by commas (else the sidecar's, the vote
+    columns', the sorted labels). split_names: what the table's splits are ({"0": "train"}). joined: further
+    tables, each with our column and theirs whose values it shares; their other columns are added.
     attributes: name -> (low, high), 1 to 7 where not given. root: where relative audio paths start (else the table's
     directory). Split names are made uniform (Train, dev, Validation, Test1 -> train, development, development, test1).
     ManifestError lists every problem: missing columns with near names, else by row number and value ids, labels, votes,
@@ -38,10 +43,14 @@ def read_table(
     path = Path(path)
     root = path.parent if root is None else Path(root)
     table = read_table_file(path, any_delimiter=True)
-    table, notes = _renamed(path, table, dict(columns or {}))
+    notes: list[str] = []
+    for other, ours, theirs in joined:
+        table = _joined(path, table, other, ours, theirs, notes)
+    table, more = _renamed(path, table, dict(columns or {}))
+    notes += more
     _refuse_missing(path, table, require_label)
     if "split" in table.column_names:
-        table = _uniform_splits(table)
+        table = _uniform_splits(path, table, split_names or {})
     scheme = _scheme(path, table, classes, attributes or {})
     table, problems = checks.typed(table)
     problems += checks.table_problems(table, scheme)
@@ -121,23 +130,57 @@ def _refuse_missing(path: Path, table: pa.Table, require_label: bool) -> None:
         raise ManifestError(arrow.sentence(str(path), problems))
 
 
-def _uniform_splits(table: pa.Table) -> pa.Table:
-    """Known split names in their one spelling; unknown ones are left for the checks to name."""
+def _joined(path: Path, table: pa.Table, other: Path, ours: str, theirs: str, notes: list[str]) -> pa.Table:
+    """The table with the columns of another one, row by row where `ours` equals `theirs`; others are empty there."""
+    more = read_table_file(other, any_delimiter=True)
+    problems = [
+        f"{place} {arrow.missing_column(name, of.column_names)}"
+        for place, of, name in ((path, table, ours), (other, more, theirs)) if name not in of.column_names
+    ]  # fmt: skip
+    if problems:
+        raise ManifestError(f"--join: {'; '.join(problems)}.")
+    values = arrow.as_strings(more.column(theirs)).to_pylist()
+    row = {value: i for i, value in enumerate(values) if value is not None}
+    if len(row) != len([value for value in values if value is not None]):
+        twice = next(value for value in values if value is not None and values.count(value) > 1)
+        raise ManifestError(f"{other}: {theirs} has {twice!r} twice, expected each value once.")
+    keys = arrow.as_strings(table.column(ours)).to_pylist()
+    rows = pa.array([row.get(key) for key in keys], pa.int64())
+    lost = sorted({str(key) for key in keys if key not in row})
+    if lost:
+        notes.append(f"{len(lost):,} values of {ours} are not in {other.name}: {', '.join(lost[:5])}")
+    for name in more.column_names:
+        if name != theirs:
+            new = f"{other.stem}_{name}" if name in table.column_names else name
+            table = table.append_column(new, more.column(name).combine_chunks().take(rows))
+    return table
+
+
+def _uniform_splits(path: Path, table: pa.Table, names: Mapping[str, str]) -> pa.Table:
+    """Known split names in their one spelling, others as `names` says; ManifestError for what is left."""
+    wrong = sorted({name for name in names.values() if name.lower() not in SPLIT_NAMES})
+    if wrong:
+        raise ManifestError(f"--split-name: {wrong[0]!r} is no split, expected one of {', '.join(SPLIT_NAMES)}.")
     column = arrow.as_strings(table.column("split"))
-    spelling = {
-        value: SPLIT_NAMES.get(value.strip().lower(), value)
-        for value in pc.unique(column).to_pylist()
-        if value is not None
-    }
+    values = [value for value in pc.unique(column).to_pylist() if value is not None]
+    asked = {value: names.get(value, value) for value in values}
+    spelling = {value: SPLIT_NAMES.get(asked[value].strip().lower(), value) for value in values}
+    strange = [value for value in values if asked[value].strip().lower() not in SPLIT_NAMES]
+    if strange:
+        rows = [i for i, value in enumerate(column.to_pylist()) if value in strange]
+        what = arrow.listing(f"unknown split, expected one of {', '.join(SPLIT_NAMES)}", rows, column.to_pylist())
+        raise ManifestError(f"{arrow.sentence(str(path), [what])} Say which it is: --split-name {strange[0]}=train.")
     uniform = pa.array([spelling.get(value) for value in column.to_pylist()], pa.string())
     return table.set_column(table.column_names.index("split"), "split", uniform)
 
 
 def _scheme(
-    path: Path, table: pa.Table, classes: Sequence[str] | None, attributes: Mapping[str, tuple[float, float]]
+    path: Path, table: pa.Table, classes: Sequence[str] | str | None, attributes: Mapping[str, tuple[float, float]]
 ) -> LabelScheme:
     """The classes and ranges that were given, completed from the table's sidecar, else from its columns."""
     implied = LabelScheme.beside(path) or LabelScheme.of_table(table)
+    if isinstance(classes, str):
+        classes = names_with_commas(classes, LabelScheme.of_table(table).classes)
     return LabelScheme(implied.classes if classes is None else tuple(classes), {**implied.attributes, **attributes})
 
 

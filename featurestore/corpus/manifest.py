@@ -70,12 +70,12 @@ class Manifest:
         manifest._ratings = sidecar if sidecar.exists() else None
         return manifest
 
-    def write(self, path: Path | str) -> None:
+    def write(self, path: Path | str, *, escape_formulas: bool = False) -> None:
         """Write the .csv or .parquet, its `<stem>.scheme.json`, and `<stem>.ratings.parquet` if there are ratings.
 
         Audio paths are made to hold from the new directory: one stays relative where the corpus and the manifest lie
         one above the other, else it becomes absolute. Ratings that a former manifest of that name had, where this one
-        has none, are kept as `<stem>.ratings.old.parquet`.
+        has none, are kept as `<stem>.ratings.old.parquet`. escape_formulas: see `write_table_file`.
         """
         path = Path(path)
         ratings = self.ratings
@@ -85,7 +85,7 @@ class Manifest:
             table = table.set_column(table.column_names.index("path"), "path", moved)
         scheme = self.scheme.to_json().encode()
         table = table.replace_schema_metadata({SCHEME_KEY: scheme})
-        write_table_file(table, path)
+        write_table_file(table, path, escape_formulas=escape_formulas)
         sidecar = LabelScheme.sidecar(path)
         with writing(sidecar, ManifestError, ELSEWHERE):
             replace_file(sidecar, lambda file: file.write(scheme))

@@ -74,3 +74,15 @@ def _unlabelled(manifest: Manifest) -> np.ndarray:
             if without[splits == split].all():
                 without &= splits != split
     return without
+
+
+def names_with_commas(text: str, known: Sequence[str]) -> list[str]:
+    """Return the names in a comma-separated text; a known name may hold commas itself, such as `pain, groan`."""
+    pieces = text.split(",")
+    names, start = [], 0
+    while start < len(pieces):
+        ends = range(len(pieces), start + 1, -1)
+        end = next((end for end in ends if ",".join(pieces[start:end]).strip() in known), start + 1)
+        names.append(",".join(pieces[start:end]).strip())
+        start = end
+    return [name for name in names if name]

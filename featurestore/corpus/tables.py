@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import IO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
@@ -15,6 +16,7 @@ from featurestore.runtime.durable import replace_file, writing
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 NAMELESS = ("", "Unnamed: 0", "__index_level_0__")  # what becomes of pandas' index: in CSV, read back, in Parquet
+FORMULA = r"^([=+\-@\t\r])"
 NEEDS_QUOTES = re.compile(r'[,"\r\n]')
 ELSEWHERE = "Choose another output path."
 BLOCK_BYTES = 16 << 20  # no row may be longer
@@ -105,16 +107,28 @@ def _refuse_open_quotes(path: Path, file: IO[str], delimiter: str) -> None:
         csv.field_size_limit(limit)
 
 
-def write_table_file(table: pa.Table, path: Path) -> None:
+def write_table_file(table: pa.Table, path: Path, *, escape_formulas: bool = False) -> None:
     """Write a .csv or .parquet file through a temporary file in its directory.
 
+    escape_formulas: in a CSV, put an apostrophe before text that begins with = + - @ or a control character, which a
+    spreadsheet may run; ids and paths stay as they are. By default every cell is exact.
     ManifestError: another suffix, or a file that can't be written.
     """
     if path.suffix not in (".csv", ".parquet"):
         raise ManifestError(f"{path}: expected a name that ends in .csv or .parquet, found {path.suffix or 'none'!r}.")
     write = _write_csv if path.suffix == ".csv" else pyarrow.parquet.write_table
+    if escape_formulas and path.suffix == ".csv":
+        table = _escaped(table)
     with writing(path, ManifestError, ELSEWHERE):
         replace_file(path, lambda file: write(table, file))
+
+
+def _escaped(table: pa.Table) -> pa.Table:
+    for i, name in enumerate(table.column_names):
+        if pa.types.is_string(table.column(i).type) and name not in ("utterance_id", "path"):
+            cells = pc.replace_substring_regex(table.column(i), FORMULA, r"'\1")
+            table = table.set_column(i, name, cells)
+    return table
 
 
 def _write_csv(table: pa.Table, file: IO[bytes]) -> None:

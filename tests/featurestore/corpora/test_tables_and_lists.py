@@ -14,6 +14,7 @@ from featurestore.corpora.ravdess import FOLDS, read_ravdess
 from featurestore.corpora.table import read_table
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ManifestError
+from tests.helpers.small_corpus import medusa
 
 OTHER_NAMES = {"fear": "fearful", "surprise": "surprised"}  # the corpus's words, which the reference table keeps
 
@@ -204,3 +205,68 @@ def test_relative_paths_may_start_elsewhere(tmp_path: Path, demo_corpus: Path) -
     manifest = read_table(path, root=demo_corpus)
     manifest.write(tmp_path / "out.csv")
     assert Manifest.read(tmp_path / "out.csv").audio_path(0).is_file()
+
+
+def test_an_index_without_a_name_is_the_id_unless_it_only_counts_rows(tmp_path: Path) -> None:
+    named = read_table(written(tmp_path, ",text,label\na.wav,x,sad\nb.wav,y,sad\n"))
+    assert named.keys == ["a.wav", "b.wav"]
+    assert any("without a name" in note for note in named.notes)
+    with pytest.raises(ManifestError, match="no column 'utterance_id'"):
+        read_table(written(tmp_path, ",text,label\n0,x,sad\n1,y,sad\n"))
+    table = written(tmp_path, ",text,label\n0,x,sad\n1,y,sad\n")
+    assert read_table(table, columns={"utterance_id": ""}).keys == ["0", "1"]
+    medusa("prepare", "csv", table, "-o", tmp_path / "m.csv", "--column", "id=")
+    assert Manifest.read(tmp_path / "m.csv").keys == ["0", "1"]
+
+
+def test_splits_of_other_names_are_told_by_an_option_that_the_error_names(tmp_path: Path) -> None:
+    table = written(tmp_path, "utterance_id,text,label,split\na,x,sad,0\nb,y,sad,1\nc,z,sad,2\n")
+    said = medusa("prepare", "csv", table, "-o", tmp_path / "m.csv", exit_code=2).stderr
+    assert "--split-name 0=train" in " ".join(said.split())
+    names = [part for name in ("0=train", "1=dev", "2=test") for part in ("--split-name", name)]
+    medusa("prepare", "csv", table, "-o", tmp_path / "m.csv", *names)
+    assert Manifest.read(tmp_path / "m.csv").column("split").tolist() == ["train", "development", "test"]
+    with pytest.raises(ManifestError, match="--split-name: 'hold' is no split"):
+        read_table(table, split_names={"0": "hold"})
+
+
+def test_a_second_table_is_joined_by_a_column_that_both_have(tmp_path: Path) -> None:
+    table = written(tmp_path, "utterance_id,text,label,who\na,x,sad,01\nb,y,sad,02\nc,z,sad,03\n")
+    people = written(tmp_path, "ActorID,gender,text\n01,female,T\n02,male,U\n", "people.csv")
+    out = tmp_path / "m.csv"
+    join = f"{people}:who=ActorID"
+    said = medusa("prepare", "csv", table, "-o", out, "--join", join, "--column", "speaker=who").stdout
+    manifest = Manifest.read(out)
+    assert manifest.column("gender").tolist() == ["female", "male", None]
+    assert manifest.texts == ["x", "y", "z"]
+    assert manifest.column("people_text").tolist() == ["T", "U", None]
+    assert "1 values of who are not in people.csv: 03" in said
+    people.write_text("ActorID,gender\n01,female\n01,male\n")
+    with pytest.raises(ManifestError, match=r"people.csv: ActorID has '01' twice"):
+        read_table(table, joined=[(people, "who", "ActorID")])
+    with pytest.raises(ManifestError, match=r"--join: .*people.csv has no column 'actor'"):
+        read_table(table, joined=[(people, "who", "actor")])
+    assert "expected FILE:YOURS" in medusa("prepare", "csv", table, "-o", out, "--join", "people", exit_code=2).stderr
+
+
+def test_a_class_may_hold_a_comma_in_drop_and_in_classes(tmp_path: Path) -> None:
+    table = written(tmp_path, 'utterance_id,text,label\na,x,"pain, groan"\nb,y,sad\nc,z,happy\n')
+    out = tmp_path / "m.csv"
+    medusa("prepare", "csv", table, "-o", out, "--drop", "pain, groan,sad")
+    assert Manifest.read(out).labels == ["happy"]
+    medusa("prepare", "csv", table, "-o", out, "--classes", "sad,pain, groan,happy")
+    assert Manifest.read(out).scheme.classes == ("sad", "pain, groan", "happy")
+    medusa("prepare", "csv", table, "-o", out, "--merge", "pain, groan=sad")
+    assert Manifest.read(out).labels == ["sad", "sad", "happy"]
+
+
+def test_cells_that_look_like_formulas_are_exact_unless_they_are_to_be_escaped(tmp_path: Path) -> None:
+    table = written(tmp_path, "utterance_id,text,label,x\n-a,=1+1,sad,@b\n+c,-2,sad,d\n")
+    out = tmp_path / "m.csv"
+    medusa("prepare", "csv", table, "-o", out)
+    assert Manifest.read(out).texts == ["=1+1", "-2"]
+    assert "'" not in out.read_text()
+    medusa("prepare", "csv", table, "-o", out, "--escape-formulas")
+    assert Manifest.read(out).texts == ["'=1+1", "'-2"]
+    assert Manifest.read(out).keys == ["-a", "+c"]
+    assert Manifest.read(out).column("x").tolist() == ["'@b", "d"]

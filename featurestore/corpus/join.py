@@ -1,0 +1,173 @@
+"""Several corpora as one manifest: one label scheme, ids and speakers that stay apart, and a column that says which."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from featurestore.corpus.label_scheme import LabelScheme
+from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.ratings import Ratings
+from featurestore.errors import ManifestError
+
+CORPUS = "corpus"
+SEPARATOR = ":"
+
+
+def join_manifests(
+    manifests: Mapping[str, Manifest],
+    *,
+    common_classes: bool = False,
+    rescale_attributes: bool = False,
+    name: str = "joined",
+) -> Manifest:
+    """Return one manifest of all utterances, with a column `corpus` that holds the keys of `manifests`.
+
+    Ids stay where no two corpora share one, so that stored features are found; else all become `<corpus>:<id>`.
+    Speakers always become `<corpus>:<speaker>`. Classes are all that occur in a scheme, by name, in the order of their
+    first corpus; common_classes leaves out those that some corpus lacks, with their utterances. Votes and ratings stay
+    where all corpora have them. rescale_attributes: move each attribute linearly to the range of the first corpus that
+    has it. What was changed or left out is noted. ManifestError: fewer than two corpora, attributes of different ranges
+    without rescale_attributes, no common class.
+    """
+    if len(manifests) < 2:
+        raise ManifestError(f"Joining needs two manifests or more, found {len(manifests)}.")
+    notes = [f"{corpus}: {note}" for corpus, manifest in manifests.items() for note in manifest.notes]
+    keys = Counter(key for manifest in manifests.values() for key in manifest.keys)
+    repeated = [key for key, n in keys.items() if n > 1]
+    if repeated:
+        notes.append(
+            f"{len(repeated):,} ids occur in several corpora, such as {repeated[0]}, so all became "
+            f"<corpus>{SEPARATOR}<id>: encode this manifest's features anew"
+        )
+    classes = list(dict.fromkeys(name for manifest in manifests.values() for name in manifest.scheme.classes))
+    classes = _common(manifests, classes, notes) if common_classes else classes
+    _note_classes(manifests, classes, notes)
+    ranges = _ranges(manifests, rescale_attributes, notes)
+    with_votes = all(manifest.votes is not None for manifest in manifests.values())
+    with_ratings = with_votes and all(manifest.ratings is not None for manifest in manifests.values())
+    for what, kept in (("votes", with_votes), ("ratings", with_ratings)):
+        if not kept and any(getattr(manifest, what) is not None for manifest in manifests.values()):
+            lacking = [corpus for corpus, manifest in manifests.items() if getattr(manifest, what) is None]
+            notes.append(f"{what} left out, since {', '.join(lacking) or 'not every corpus'} has none")
+    root = os.path.commonpath([os.path.abspath(manifest.root) for manifest in manifests.values()])
+    tables, ratings = [], []
+    for corpus, manifest in manifests.items():
+        if common_classes and manifest.has("label"):
+            manifest = manifest.rows([label is None or label in classes for label in manifest.labels])
+        new_keys = [f"{corpus}{SEPARATOR}{key}" if repeated else key for key in manifest.keys]
+        tables.append(_columns(corpus, manifest, new_keys, classes if with_votes else [], ranges, root))
+        if with_ratings and manifest.ratings is not None:
+            ratings.append(_ratings(corpus, manifest, new_keys))
+    try:
+        table = pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise ManifestError(f"The manifests differ in a column's type ({error}). Make it one.") from None
+    scheme = LabelScheme(tuple(classes), ranges)
+    whole = None
+    if ratings:
+        whole = Ratings.of_table(pa.concat_tables(ratings, promote_options="permissive"), "joined ratings")
+    joined = Manifest(table, scheme, root, name, whole)
+    joined.notes += notes
+    return joined
+
+
+def _common(manifests: Mapping[str, Manifest], classes: Sequence[str], notes: list[str]) -> list[str]:
+    common = [name for name in classes if all(name in manifest.scheme.classes for manifest in manifests.values())]
+    if not common:
+        told = "; ".join(f"{corpus}: {', '.join(m.scheme.classes)}" for corpus, m in manifests.items())
+        raise ManifestError(f"The corpora have no class in common ({told}). Give classes one name with --merge.")
+    left = [name for name in classes if name not in common]
+    if left:
+        n = sum(
+            manifest.labels.count(name) for manifest in manifests.values() if manifest.has("label") for name in left
+        )
+        notes.append(f"left out {n:,} utterances of {', '.join(left)}, which not every corpus has")
+    return common
+
+
+def _note_classes(manifests: Mapping[str, Manifest], classes: Sequence[str], notes: list[str]) -> None:
+    """Note classes that a corpus lacks, and those that differ in letter case alone."""
+    for corpus, manifest in manifests.items():
+        lacking = [name for name in classes if name not in manifest.scheme.classes]
+        if lacking:
+            notes.append(f"{corpus} has no class {', '.join(lacking)}; --merge gives classes one name")
+    by_lower: dict[str, list[str]] = {}
+    for name in classes:
+        by_lower.setdefault(name.lower(), []).append(name)
+    for names in by_lower.values():
+        if len(names) > 1:
+            notes.append(f"classes {' and '.join(names)} differ in letter case alone: --merge {names[1]}={names[0]}")
+
+
+def _ranges(manifests: Mapping[str, Manifest], rescale: bool, notes: list[str]) -> dict[str, tuple[float, float]]:
+    """Return the range of each attribute; ManifestError where corpora differ and nothing is to be rescaled."""
+    ranges: dict[str, tuple[float, float]] = {}
+    for corpus, manifest in manifests.items():
+        for attribute, ends in manifest.scheme.attributes.items():
+            first = ranges.setdefault(attribute, ends)
+            if ends != first and not rescale:
+                raise ManifestError(
+                    f"{attribute} ranges from {ends[0]:g} to {ends[1]:g} in {corpus}, but from {first[0]:g} to "
+                    f"{first[1]:g} before. Use --rescale-attributes, or prepare one without the attribute."
+                )
+            if ends != first:
+                notes.append(
+                    f"{corpus}: {attribute} rescaled from {ends[0]:g}-{ends[1]:g} to {first[0]:g}-{first[1]:g}"
+                )
+    return ranges
+
+
+def _columns(
+    corpus: str,
+    manifest: Manifest,
+    keys: Sequence[str],
+    vote_classes: Sequence[str],
+    ranges: Mapping[str, tuple[float, float]],
+    root: str,
+) -> pa.Table:
+    """Return a corpus's table under the joined names."""
+    table = manifest.to_arrow().replace_schema_metadata()
+    columns: dict[str, Any] = {
+        name: table.column(name) for name in table.column_names if not name.startswith(("vote_", "attr_"))
+    }
+    if CORPUS in columns:
+        columns[f"{CORPUS}_was"] = columns.pop(CORPUS)
+    columns = {"utterance_id": pa.array(keys, pa.string()), CORPUS: pa.array([corpus] * len(keys)), **columns}
+    columns["utterance_id"] = pa.array(keys, pa.string())
+    if "speaker" in columns:
+        who = columns["speaker"].to_pylist()
+        named = [None if speaker is None else f"{corpus}{SEPARATOR}{speaker}" for speaker in who]
+        columns["speaker"] = pa.array(named, pa.string())
+    if "path" in columns:
+        before = os.path.relpath(os.path.abspath(manifest.root), root)
+        paths = columns["path"].to_pylist()
+        columns["path"] = pa.array(
+            [None if path is None else os.path.normpath(os.path.join(before, path)) for path in paths], pa.string()
+        )
+    for name in vote_classes:
+        there = f"vote_{name}" in table.column_names
+        columns[f"vote_{name}"] = table.column(f"vote_{name}") if there else pa.array([0.0] * len(keys))
+    for attribute, (low, high) in ranges.items():
+        if attribute in manifest.scheme.attributes:
+            values = manifest.column(f"attr_{attribute}")
+            old_low, old_high = manifest.scheme.attributes[attribute]
+            if (old_low, old_high) != (low, high):
+                values = low + (values - old_low) * (high - low) / (old_high - old_low)
+            columns[f"attr_{attribute}"] = pa.array(values, from_pandas=True)
+        else:
+            columns[f"attr_{attribute}"] = pa.nulls(len(keys), pa.float64())
+    return pa.table(columns)
+
+
+def _ratings(corpus: str, manifest: Manifest, keys: Sequence[str]) -> pa.Table:
+    """Return a corpus's ratings in the classes' names; annotators of two corpora are different people."""
+    assert manifest.ratings is not None
+    table = manifest.ratings.renamed(manifest.scheme.corpus_labels).to_table()
+    new = dict(zip(manifest.keys, keys, strict=True))
+    ids = pa.array([new[key] for key in table.column("utterance_id").to_pylist()], pa.string())
+    who = pa.array([f"{corpus}{SEPARATOR}{name}" for name in table.column("annotator").to_pylist()], pa.string())
+    table = table.set_column(table.column_names.index("utterance_id"), "utterance_id", ids)
+    return table.set_column(table.column_names.index("annotator"), "annotator", who)

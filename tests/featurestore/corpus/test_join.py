@@ -1,0 +1,102 @@
+"""Several corpora become one manifest in which nobody and nothing is taken for another's."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from featurestore.corpus.join import join_manifests
+from featurestore.corpus.manifest import LabelScheme, Manifest
+from featurestore.corpus.protocol import check_manifest
+from featurestore.corpus.ratings import Ratings
+from featurestore.errors import ManifestError
+from tests.helpers.corpus_trees import write_wav
+from tests.helpers.small_corpus import medusa
+
+
+def corpus(root: Path, keys: list[str], labels: list[str], high: float = 5.0, **columns: list) -> Manifest:
+    for key in keys:
+        write_wav(root / f"{key}.wav")
+    table = {
+        "utterance_id": keys, "path": [f"{key}.wav" for key in keys], "label": labels,
+        "speaker": ["1"] * len(keys), "attr_arousal": [1.0, high][: len(keys)],
+    }  # fmt: skip
+    classes = tuple(dict.fromkeys(labels))
+    return Manifest(pa.table(table | columns), LabelScheme(classes, {"arousal": (1.0, high)}), root)
+
+
+def test_ids_that_repeat_and_all_speakers_are_told_apart_and_the_audio_is_found(tmp_path: Path) -> None:
+    a, b = corpus(tmp_path / "x", ["1", "2"], ["sad", "happy"]), corpus(tmp_path / "y/z", ["2", "3"], ["sad", "fear"])
+    joined = join_manifests({"A": a, "B": b})
+    assert joined.keys == ["A:1", "A:2", "B:2", "B:3"]
+    assert joined.column("speaker").tolist() == ["A:1", "A:1", "B:1", "B:1"]
+    assert joined.column("corpus").tolist() == ["A", "A", "B", "B"]
+    assert joined.scheme.classes == ("sad", "happy", "fear")
+    assert joined.labels == ["sad", "happy", "sad", "fear"]
+    assert all(joined.audio_path(i).is_file() for i in range(4))
+    assert any("1 ids occur in several corpora, such as 2" in note for note in joined.notes)
+    assert any("A has no class fear" in note for note in joined.notes)
+    assert "speaker" not in {finding.kind for finding in check_manifest(joined, "corpus").findings}
+
+
+def test_ids_that_are_unique_stay_so_that_stored_features_are_found(tmp_path: Path) -> None:
+    a, b = corpus(tmp_path / "x", ["1", "2"], ["sad", "happy"]), corpus(tmp_path / "y", ["3", "4"], ["sad", "happy"])
+    joined = join_manifests({"A": a, "B": b})
+    assert joined.keys == ["1", "2", "3", "4"]
+    assert joined.notes == []
+
+
+def test_common_classes_leave_out_the_others_and_count_them(tmp_path: Path) -> None:
+    a, b = corpus(tmp_path / "x", ["1", "2"], ["sad", "happy"]), corpus(tmp_path / "y", ["3", "4"], ["fear", "sad"])
+    joined = join_manifests({"A": a, "B": b}, common_classes=True)
+    assert (joined.keys, joined.scheme.classes) == (["1", "4"], ("sad",))
+    assert any("left out 2 utterances of happy, fear" in note for note in joined.notes)
+    other = corpus(tmp_path / "z", ["5"], ["Sad"])
+    with pytest.raises(ManifestError, match=r"no class in common.*--merge"):
+        join_manifests({"A": a, "C": other}, common_classes=True)
+    assert any("--merge Sad=sad" in note for note in join_manifests({"A": a, "C": other}).notes)
+
+
+def test_attributes_of_different_ranges_are_refused_or_rescaled(tmp_path: Path) -> None:
+    a = corpus(tmp_path / "x", ["1", "2"], ["sad", "happy"])
+    b = corpus(tmp_path / "y", ["3", "4"], ["sad", "happy"], high=7.0)
+    with pytest.raises(ManifestError, match=r"arousal ranges from 1 to 7 in B, but from 1 to 5.*--rescale-attributes"):
+        join_manifests({"A": a, "B": b})
+    joined = join_manifests({"A": a, "B": b}, rescale_attributes=True)
+    assert joined.scheme.attributes == {"arousal": (1.0, 5.0)}
+    np.testing.assert_allclose(joined.attributes[:, 0], [1, 5, 1, 5])
+
+
+def test_votes_and_ratings_stay_where_all_have_them_under_one_scheme(tmp_path: Path) -> None:
+    def rated(root: Path, key: str, word: str) -> Manifest:
+        ratings = Ratings.of([key, key], ["w1", "w2"], [word, word])
+        table = {"utterance_id": [key], "text": ["x"], "label": ["sad"], "vote_sad": [2.0], "vote_happy": [0.0]}
+        scheme = LabelScheme(("sad", "happy"), {}, {word: "sad"})
+        return Manifest(pa.table(table), scheme, root, ratings=ratings)
+
+    a, b = rated(tmp_path, "1", "S"), rated(tmp_path, "2", "SAD")
+    joined = join_manifests({"A": a, "B": b})
+    np.testing.assert_array_equal(joined.votes, [[2, 0], [2, 0]])
+    assert joined.ratings is not None
+    np.testing.assert_array_equal(joined.ratings.counts(joined.scheme.classes), [[2, 0], [2, 0]])
+    assert joined.ratings.annotators == ("A:w1", "A:w2", "B:w1", "B:w2")
+    without = join_manifests({"A": a, "C": corpus(tmp_path / "c", ["9"], ["sad"])})
+    assert without.votes is None
+    assert any("votes left out, since C has none" in note for note in without.notes)
+
+
+def test_the_command_joins_files_under_their_names_and_merges_in_each(tmp_path: Path) -> None:
+    corpus(tmp_path / "x", ["1", "2"], ["sad", "happy"]).write(tmp_path / "a.csv")
+    corpus(tmp_path / "y", ["2", "3"], ["Sadness", "fear"]).write(tmp_path / "b/a.csv")
+    out = tmp_path / "out/both.csv"
+    one, two = tmp_path / "a.csv", tmp_path / "b/a.csv"
+    assert "NAME=" in medusa("prepare", "join", one, two, "-o", out, exit_code=2).stderr
+    said = medusa("prepare", "join", one, f"B={two}", "-o", out, "--merge", "Sadness=sad", "--drop", "fear").stdout
+    joined = Manifest.read(out)
+    assert joined.keys == ["a:1", "a:2", "B:2"]
+    assert joined.labels == ["sad", "happy", "sad"]
+    assert all(joined.audio_path(i).is_file() for i in range(3))
+    assert "left out 1 utterances of fear" in said
+    assert "mad" in medusa("prepare", "join", one, f"B={two}", "-o", out, "--merge", "mad=sad", exit_code=2).stderr
+    medusa("prepare", "join", one, "-o", out, exit_code=2)
