@@ -1,5 +1,6 @@
 """Audio files to mono 16 kHz float32 samples, with a reason whenever a file can't be that."""
 
+import math
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import chain, groupby
@@ -38,16 +39,13 @@ def decode(path: Path | str | Recording) -> np.ndarray:
         return path.decode()
     runs = []
     n_read = 0.0
-    for rate_hz, group in groupby(native_blocks(path), key=lambda block: block[0]):
+    for rate_hz, group in groupby(native_blocks(path, most_s=MAX_HOURS * 3600), key=lambda block: block[0]):
         blocks = []
         for _, block in group:
             blocks.append(block)
             n_read += len(block) / rate_hz
             if n_read > MAX_HOURS * 3600:
-                raise AudioError(
-                    f"{path}: longer than {MAX_HOURS} hours, too long to be decoded whole. Cut it into segments: a "
-                    "manifest with start_s and end_s, see `medusa prepare segments`."
-                )
+                raise sndfile.too_long(Path(path), MAX_HOURS * 3600)
         runs.append(resampled(path, blocks[0] if len(blocks) == 1 else np.concatenate(blocks), rate_hz))
     mono = runs[0] if len(runs) == 1 else np.concatenate(runs) if runs else np.zeros(0, np.float32)
     if not len(mono):
@@ -80,8 +78,11 @@ def tracks_of(path: Path | str) -> list[str]:
     return ["sound"] if first.decoder == SNDFILE else ffmpeg.tracks(path, first)
 
 
-def native_blocks(path: Path | str, first: int = 0) -> Iterator[Block]:
-    """Yield (rate in Hz, (n,) float32 mono) from native sample `first` of the file on; AudioError as in `decode`."""
+def native_blocks(path: Path | str, first: int = 0, most_s: float = math.inf) -> Iterator[Block]:
+    """Yield (rate in Hz, (n,) float32 mono) from native sample `first` of the file on; AudioError as in `decode`.
+
+    most_s: refuse a file that is longer by its header.
+    """
     path = Path(path)
     layout = layout_of(path)
     parts = layout.parts
@@ -89,8 +90,10 @@ def native_blocks(path: Path | str, first: int = 0) -> Iterator[Block]:
         first, parts = first - n, parts[1:]
     offsets = chain([first], (0 for _ in parts[1:]))
     for part, offset in zip(parts, offsets, strict=True):
-        reader = sndfile.blocks if part.decoder == SNDFILE else ffmpeg.blocks
-        yield from reader(path, part, offset)
+        if part.decoder == SNDFILE:
+            yield from sndfile.blocks(path, part, offset, most_s)
+        else:
+            yield from ffmpeg.blocks(path, part, offset)
     if layout.truncated:
         raise AudioError(f"{path}: truncated, {layout.truncated}. Copy the file again.")
 

@@ -200,6 +200,8 @@ def _opened(path: Path, part: Part) -> Iterator[tuple[InputContainer, AudioStrea
             kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
             raise AudioError(f"{path}: holds no sound ({kinds} alone). Remove it from the manifest.")
         stream = container.streams.audio[0]
+        if stream.codec_context is None:
+            raise AudioError(f"{path}: holds sound in a codec that FFmpeg doesn't decode. Convert it.")
         if stream.codec_context.name in KEPT_WHOLE:
             stream.codec_context.flags2 |= av.codec.context.Flags2.skip_manual
         yield container, stream

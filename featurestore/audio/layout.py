@@ -18,6 +18,8 @@ GSM_FRAME_BYTES = 33
 LFS_POINTER = b"version https://git-lfs"
 # Containers that libsndfile knows by their first bytes and that tell their length.
 SNDFILE_MAGIC = (b".snd", b"dns.", b"NIST_1A", b"Creative Voice File", b"caff", b"riff\x2e\x91\xcf\x11")
+# Matroska and WebM, ASF, AVI, FLV, WavPack, TTA; MP4 has its first box's name behind the size.
+FFMPEG_MAGIC = (b"\x1aE\xdf\xa3", b"0&\xb2u\x8ef\xcf\x11", b"RIFF", b"FLV\x01", b"wvpk", b"TTA1")
 KEPT = 4096  # layouts that stay in memory
 
 
@@ -73,14 +75,16 @@ def _of_bytes(name: str, file: BinaryIO, data: mmap.mmap) -> Layout:
         return _mpeg(name, data)
     if name.lower().endswith(".gsm") and _is_raw_gsm(data):
         return Layout((Part(FFMPEG, format="gsm", rate_hz=8000),))
-    return Layout((Part(FFMPEG),))
+    known = head.startswith(FFMPEG_MAGIC) or head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+    return Layout((Part(FFMPEG, nameless=not known),))
 
 
 def _wave(name: str, found: chunks.Chunks | None) -> Layout:
     if found is None:
         return _chunked(found, SNDFILE, name)
-    plain = found.tag in (chunks.PCM, chunks.FLOAT, chunks.ALAW, chunks.MULAW)
-    return _chunked(found, SNDFILE if plain or found.tag in chunks.BLOCK_CODED else FFMPEG, name)
+    known = found.tag in (chunks.PCM, chunks.FLOAT, chunks.ALAW, chunks.MULAW, *chunks.BLOCK_CODED)
+    # libsndfile takes a size of 0 at its word.
+    return _chunked(found, SNDFILE if known and found.size else FFMPEG, name)
 
 
 def _chunked(found: chunks.Chunks | None, decoder: str, name: str) -> Layout:

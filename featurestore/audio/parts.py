@@ -11,6 +11,7 @@ class Part:
 
     n_samples: samples at the native rate that count, where the container states it (None: all that is decoded).
     head: what stands at the part's beginning instead of the file's own bytes, so that the decoder reads it.
+    nameless: the decoder does not learn the file's name, since it would take any bytes for what the suffix says.
     n_least: fewer decoded samples mean that the file is cut or damaged.
     """
 
@@ -22,11 +23,12 @@ class Part:
     rate_hz: int = 0  # where it is known without decoding
     format: str = ""  # FFmpeg's demuxer, where the bytes don't tell
     head: bytes = b""
+    nameless: bool = False
     ended: bool = True  # False: the container's end mark may be missing
 
     @property
     def whole(self) -> bool:
-        return self.start == 0 and self.stop is None and not self.head
+        return self.start == 0 and self.stop is None and not self.head and not self.nameless
 
 
 @dataclass(frozen=True)

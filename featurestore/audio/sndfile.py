@@ -1,6 +1,7 @@
 """Blocks of samples by soundfile (libsndfile), at the file's own rate, channels averaged."""
 
 import io
+import math
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -53,11 +54,16 @@ class Bytes(io.RawIOBase):
         super().close()
 
 
-def blocks(path: Path, part: Part, first: int = 0) -> Iterator[Block]:
-    """Yield (rate in Hz, (n,) float32) from native sample `first` on; AudioError for what is cut or not decodable."""
+def blocks(path: Path, part: Part, first: int = 0, most_s: float = math.inf) -> Iterator[Block]:
+    """Yield (rate in Hz, (n,) float32) from native sample `first` on; AudioError for what is cut or not decodable.
+
+    most_s: a part of more seconds by its header is refused before it is read, see `too_long`.
+    """
     with _opened(path, part) as file:
         rate_hz, end = file.samplerate, _n_frames(file, part)
         at = first
+        if end / rate_hz > most_s:
+            raise too_long(path, most_s)
         try:
             if first:
                 file.seek(first)
@@ -82,6 +88,14 @@ def size(path: Path, part: Part) -> tuple[int, int]:
     """Return (samples, rate in Hz) by the header."""
     with _opened(path, part) as file:
         return _n_frames(file, part), file.samplerate
+
+
+def too_long(path: Path, most_s: float) -> AudioError:
+    """Return the error for a file that is too long to be decoded whole."""
+    return AudioError(
+        f"{path}: longer than {most_s / 3600:g} hours, too long to be decoded whole. Cut it into segments: a manifest "
+        "with start_s and end_s."
+    )
 
 
 def opens(path: Path | str) -> bool:

@@ -13,26 +13,31 @@ MEAN_RATES = (8_000, 16_000, 22_050, 44_100, 48_000)
 
 @dataclass(frozen=True)
 class Kind:
-    """One codec in one container: suffix, muxer, encoder; what is lost; delay and padding in samples.
+    """One codec in one container: suffix, muxer, encoder, and what comes out again.
 
-    error: largest difference to the source, None for a lossy codec. delay_s: audio before the first sample that the
-    container doesn't state. pad_s: by how much the end may be late or early. rates, channels: what the encoder takes.
+    exact: samples are equal, of a source in steps of 1/`exact`; 0 for a lossy codec. delay, pad: native samples before
+    the first one, and at most in all, that the container doesn't state; piped_delay, piped_pad: of one that
+    was written to a pipe (None: it can't be). rates, channels: what the encoder takes. least: correlation at the delay.
     """
 
     suffix: str
     muxer: str
     encoder: str
-    error: float | None = None
-    delay_s: tuple[float, float] = (0.0, 0.0)
-    pad_s: float = 0.0
+    exact: int = 0
+    delay: int = 0
+    pad: int = 0
+    piped_delay: int | None = 0
+    piped_pad: int = 0
     rates: tuple[int, ...] = MEAN_RATES
     channels: tuple[int, ...] = (1, 2)
-    piped: bool = True
+    least: float = 0.9
+    bit_rate: int = 0
     options: tuple[tuple[str, str], ...] = ()
     video: str = ""
 
     def __str__(self) -> str:
-        return f"{self.suffix}-{self.muxer}-{self.encoder}{'-video' if self.video else ''}"
+        shown = "".join(f"-{name}={value}" for name, value in self.options)
+        return f"{self.suffix[1:]}-{self.encoder}{shown}{'-video' if self.video else ''}"
 
 
 class Pipe(io.RawIOBase):
@@ -50,18 +55,6 @@ class Pipe(io.RawIOBase):
     def close(self) -> None:
         self._file.close()
         super().close()
-
-
-def speechlike(rate_hz: int, seconds: float, seed: int = 0) -> np.ndarray:
-    """(n,) float32: a gliding voice with pauses and a little noise, below 3.3 kHz; nothing in it repeats."""
-    n = round(rate_hz * seconds)
-    t = np.arange(n) / rate_hz
-    rng = np.random.default_rng(seed)
-    pitch = 120 + 60 * np.sin(2 * np.pi * 0.31 * t) + 25 * np.sin(2 * np.pi * 1.7 * t + seed)
-    phase = 2 * np.pi * np.cumsum(pitch) / rate_hz
-    voice = sum(np.sin(k * phase) / k for k in range(1, 9))
-    loud = 0.15 + 0.85 * (np.sin(2 * np.pi * 2.3 * t + 0.7) > -0.4) * np.abs(np.sin(2 * np.pi * 1.13 * t))
-    return np.asarray(0.2 * voice * loud + 0.002 * rng.standard_normal(n), np.float32)
 
 
 def encode(
@@ -83,11 +76,11 @@ def encode(
             video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
         stream = container.add_stream(kind.encoder, rate=rate_hz)
         stream.layout = layout
+        if kind.bit_rate:
+            stream.bit_rate = kind.bit_rate
         context = stream.codec_context
         if context.codec.audio_formats:
             context.format = _best(context.codec.audio_formats)
-        if kind.encoder in ("vorbis", "opus", "dca"):
-            context.options = {"strict": "experimental"}
         resampler = av.AudioResampler(context.format, layout, rate_hz)
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(matrix.T), "fltp", layout)
         frame.sample_rate, frame.pts, frame.time_base = rate_hz, 0, Fraction(1, rate_hz)
