@@ -1,6 +1,5 @@
 """Where a store's bytes come from: the local file system, or a local mirror of a remote one."""
 
-import errno
 import mmap
 import os
 import re
@@ -12,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from featurestore.errors import SegmentGone, StoreError
+from featurestore.format.memory_map import MemoryMap
 
 
 class Files(Protocol):
@@ -107,12 +107,12 @@ class Extent:
 
 
 class MappedArray:
-    """An array in a run of a file, memory-mapped: `array` is a read-only view of it."""
+    """An array in a run of a file, memory-mapped: `array` is a read-only view of it. It holds no file open."""
 
     def __init__(self, extent: Extent, dtype: str, shape: tuple[int, ...]) -> None:
         self._extent = extent
         self._row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * np.dtype(dtype).itemsize
-        # mmap starts at multiples of the page size only.
+        # A map starts at multiples of the page size only.
         self._lead = extent.start % mmap.ALLOCATIONGRANULARITY
         self._map = _map_file(extent, self._lead) if extent.n_bytes else None
         if self._map is None:
@@ -120,14 +120,16 @@ class MappedArray:
             self.array.flags.writeable = False
         else:
             n_values = extent.n_bytes // np.dtype(dtype).itemsize
-            self.array = np.frombuffer(self._map, dtype, n_values, self._lead).reshape(shape)
+            self.array = np.frombuffer(self._map.view, dtype, n_values, self._lead).reshape(shape)
 
     def look(self) -> None:
         """StoreError when the file has become shorter than what is mapped: touching it would kill the process."""
         if self._map is None:
             return
         try:
-            size = self._map.size()
+            size = os.stat(self._extent.path).st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return  # compacted away; what is mapped stays, and nobody can cut it any more
         except OSError as error:
             raise StoreError(f"{self._extent.path} can't be read: {error.strerror}.") from error
         if size < self._extent.stop:
@@ -138,10 +140,8 @@ class MappedArray:
 
     def announce(self, first: int, n: int) -> None:
         """Tell the kernel that these rows will be read soon (MADV_WILLNEED); returns at once."""
-        if self._map is None or not n or not hasattr(mmap, "MADV_WILLNEED"):
-            return
-        start = (self._lead + first * self._row_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
-        self._map.madvise(mmap.MADV_WILLNEED, start, self._lead + (first + n) * self._row_bytes - start)
+        if self._map is not None and n:
+            self._map.announce(self._lead + first * self._row_bytes, n * self._row_bytes)
 
     def byte_range(self, first: int, n: int) -> tuple[int, int]:
         """Where rows first:first + n lie in the file."""
@@ -149,38 +149,10 @@ class MappedArray:
         return start, start + n * self._row_bytes
 
 
-def _map_file(extent: Extent, lead: int) -> mmap.mmap:
+def _map_file(extent: Extent, lead: int) -> MemoryMap:
     try:
-        return _map_once(extent, lead)
+        return MemoryMap(extent.path, extent.start - lead, extent.n_bytes + lead)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SegmentGone(f"{extent.path} is gone.") from error
     except OSError as error:
-        # mmap keeps a file descriptor per map (before Python 3.13), and the usual soft limit is 1024.
-        if error.errno != errno.EMFILE or not _raise_file_limit():
-            raise StoreError(f"{extent.path} can't be mapped: {error.strerror}.") from error
-    try:
-        return _map_once(extent, lead)
-    except OSError as error:
-        remedy = "raise the limit of open files (ulimit -n)"
-        raise StoreError(f"{extent.path} can't be mapped: {error.strerror}; {remedy}.") from error
-
-
-def _map_once(extent: Extent, lead: int) -> mmap.mmap:
-    handle = os.open(extent.path, os.O_RDONLY)
-    try:
-        return mmap.mmap(handle, extent.n_bytes + lead, access=mmap.ACCESS_READ, offset=extent.start - lead)
-    except ValueError as error:  # shorter than what is to be mapped
-        raise StoreError(f"{extent.path} is shorter than {extent.stop} bytes; restore it from a copy.") from error
-    finally:
-        os.close(handle)
-
-
-def _raise_file_limit() -> bool:
-    """Lift this process's soft limit of open files to the hard one; False where it is there already."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == hard:
-        return False
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return True
+        raise StoreError(f"{extent.path} can't be mapped: {error.strerror}.") from error

@@ -14,10 +14,10 @@ from featurestore.errors import StoreError
 from featurestore.format.compression import CODECS
 from featurestore.format.files import LOCAL, Extent, Files
 from featurestore.format.hdf5_segment import SUFFIX, Hdf5Container
+from featurestore.format.identity import IDENTITY_ARRAYS
 from featurestore.format.rowfile import ChunkedRows, MappedRows, RowFile
 from featurestore.format.segment_info import (
     SCALE_DTYPE,
-    SMALL_ARRAYS,
     SegmentInfo,
     content_name,
     hash_key,
@@ -84,7 +84,7 @@ class Segment:
 
     def load_index(self) -> dict[str, np.ndarray]:
         """Every small array, once it is sure that they are what was committed; StoreError when they are not."""
-        small = {name: self.small(name) for name in SMALL_ARRAYS}
+        small = {name: self.small(name) for name in self.info.small_arrays()}
         if content_name(self.spec.fingerprint, small) != self.path.stem:
             raise StoreError(
                 f"{self.path}: keys, offsets, checksums or durations were altered, or the segment was renamed; restore "
@@ -93,6 +93,12 @@ class Segment:
         for problem in index_problems(small, self.n_rows):
             raise StoreError(f"{self.path}: {problem} Restore the segment from a copy, or remove it.")
         return small
+
+    def identities(self) -> dict[str, np.ndarray] | int:
+        """The arrays of its utterances' identities, or their number where it records none; see `identity`."""
+        if self.info.decoder_bytes is None:
+            return self.n_utterances
+        return {name: self.small(name) for name in IDENTITY_ARRAYS}
 
     def layer(self, layer: str) -> RowFile:
         """A layer's rows, in the stored dtype."""

@@ -10,6 +10,8 @@ Every segment holds, whatever its container (FORMAT.md says how they lie in it):
     key_hashes     uint64 (n,): 8-byte BLAKE2b of each key, so that opening hashes nothing
     checksums      uint32 (n, L): CRC-32C of the utterance's stored row bytes (then scales) in each layer
     durations_s    float64 (n,): NaN where not told
+
+and, where it records what its utterances were made from, the arrays of `identity`.
 """
 
 import hashlib
@@ -21,8 +23,10 @@ from typing import Any
 import numpy as np
 
 from featurestore.errors import StoreError
+from featurestore.format import identity
 from featurestore.format.compression import CODECS
 from featurestore.format.files import LOCAL, Files
+from featurestore.format.identity import IDENTITY_ARRAYS
 from featurestore.format.spec import FeatureSpec
 from featurestore.format.zarr3 import CHUNK_BYTES, COMPRESSED_CHUNK_BYTES, ShardLayout
 
@@ -37,24 +41,49 @@ SMALL_ARRAYS = {
     "durations_s": "<f8",
 }
 SCALE_DTYPE = "<f4"
+# Names of each array's axes, for readers that join arrays by them (xarray).
+_AXES = {
+    "offsets": ("boundary",),
+    "keys": ("key_byte",),
+    "key_offsets": ("boundary",),
+    "key_hashes": ("utterance",),
+    "checksums": ("utterance", "layer"),
+    "durations_s": ("utterance",),
+    "_source_digests": ("utterance", "digest_byte"),
+    "_source_files": ("utterance", "file_field"),
+    "_source_times_s": ("utterance", "time_field"),
+    "_source_decoders": ("decoder_byte",),
+}
 
 
 @dataclass(frozen=True)
 class SegmentInfo:
-    """One segment's counts, and how its rows are laid out. compress: a codec's name, "" for none."""
+    """One segment's counts, and how its rows are laid out.
+
+    compress: a codec's name, "" for none. decoder_bytes: of its identities' decoders, None where it records none.
+    """
 
     spec: FeatureSpec
     n_utterances: int
     key_bytes: int
     layout: ShardLayout
     compress: str = ""
+    decoder_bytes: int | None = None
 
     @classmethod
-    def of(cls, spec: FeatureSpec, n_utterances: int, n_rows: int, key_bytes: int, compress: str) -> "SegmentInfo":
+    def of(
+        cls,
+        spec: FeatureSpec,
+        n_utterances: int,
+        n_rows: int,
+        key_bytes: int,
+        compress: str,
+        decoder_bytes: int | None = None,
+    ) -> "SegmentInfo":
         """The layout follows from the counts."""
         chunk_bytes = COMPRESSED_CHUNK_BYTES if compress else CHUNK_BYTES
         layout = ShardLayout.balanced(n_rows, spec.dim, spec.row_type.itemsize, chunk_bytes)
-        return cls(spec, n_utterances, key_bytes, layout, compress)
+        return cls(spec, n_utterances, key_bytes, layout, compress, decoder_bytes)
 
     @classmethod
     def from_attributes(cls, told: dict[str, Any], spec: FeatureSpec, path: Path) -> "SegmentInfo":
@@ -77,7 +106,12 @@ class SegmentInfo:
         compress = told.get("compress", "")
         if not isinstance(compress, str) or (compress and compress not in CODECS):
             raise StoreError(f"{path}: compressed with {compress!r}, which this version of medusa-ser does not know.")
-        info = cls.of(spec, n_utterances, n_rows, key_bytes, compress)
+        decoder_bytes = told.get("identity_decoder_bytes")
+        if decoder_bytes is not None and not (type(decoder_bytes) is int and 0 <= decoder_bytes < 1 << 30):
+            raise StoreError(
+                f"{path}: a damaged count, {decoder_bytes!r} bytes of decoders; run `medusa store verify`."
+            )
+        info = cls.of(spec, n_utterances, n_rows, key_bytes, compress, decoder_bytes)
         if info.layout.chunk_rows != chunk_rows:
             # Rows in chunks of any size might take any memory to decode.
             raise StoreError(
@@ -97,6 +131,7 @@ class SegmentInfo:
             "key_bytes": self.key_bytes,
             "chunk_rows": self.layout.chunk_rows,
             **({"compress": self.compress} if self.compress else {}),
+            **({} if self.decoder_bytes is None else {"identity_decoder_bytes": self.decoder_bytes}),
         }
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -111,7 +146,14 @@ class SegmentInfo:
             "durations_s": (n,),
         }
         told = {name: (shape, SMALL_ARRAYS[name]) for name, shape in shapes.items()}
+        if self.decoder_bytes is not None:
+            identities = identity.shapes(n, self.decoder_bytes)
+            told |= {name: (shape, IDENTITY_ARRAYS[name]) for name, shape in identities.items()}
         return told | dict.fromkeys(self.scales().values(), ((self.layout.n_rows,), SCALE_DTYPE))
+
+    def small_arrays(self) -> dict[str, str]:
+        """The dtype of each array that the segment's name hashes, in that order."""
+        return SMALL_ARRAYS if self.decoder_bytes is None else SMALL_ARRAYS | IDENTITY_ARRAYS
 
     def scales(self) -> dict[str, str]:
         """The array of each layer's scales, for int8 rows; else nothing."""
@@ -125,19 +167,42 @@ class SegmentInfo:
         return {"medusa_dtype": row_type.name} | ({"scale": f"{layer}.scale"} if row_type.scaled else {})
 
 
+def axes_of(name: str) -> tuple[str, ...]:
+    """The names of an array's axes; what is not among the small arrays holds a layer's scales."""
+    return _AXES.get(name, ("row",))
+
+
 def hash_key(key: bytes) -> int:
     """The 64-bit hash by which a key is found: BLAKE2b with an 8-byte digest, read as little-endian."""
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
 
 
 def content_name(fingerprint: str, small: dict[str, np.ndarray]) -> str:
-    """The segment's name: "seg-" and 16 hex digits over the fingerprint and the small arrays."""
+    """The segment's name: "seg-" and 16 hex digits over the fingerprint, the small arrays, and identities if any."""
     digest = hashlib.blake2b(fingerprint.encode(), digest_size=8)
-    for name, dtype in SMALL_ARRAYS.items():
+    for name, dtype in (SMALL_ARRAYS | IDENTITY_ARRAYS).items():
+        if name in IDENTITY_ARRAYS and name not in small:
+            continue
         values = np.ascontiguousarray(small[name], dtype=dtype)
         digest.update(f"\n{name} {values.size}\n".encode())
         digest.update(values.data if values.size else b"")
     return "seg-" + digest.hexdigest()
+
+
+def needed_files(group: Path) -> dict[str, int]:
+    """Return the arrays of a Zarr segment that opening it reads, with their axes; `group`: its zarr.json.
+
+    Those of no values, which have no file, are left out where that can be known.
+    """
+    n_dims = {name: 2 if name == "checksums" else 1 for name in SMALL_ARRAYS}
+    try:
+        attributes = parse_json(group.read_bytes(), group).get("attributes")
+    except (OSError, StoreError):
+        return n_dims  # who opens it says what is wrong
+    told = attributes.get("identity_decoder_bytes") if isinstance(attributes, dict) else None
+    if type(told) is int:
+        n_dims |= {name: len(shape) for name, shape in identity.shapes(1, told).items() if 0 not in shape}
+    return n_dims
 
 
 def index_problems(small: dict[str, np.ndarray], n_rows: int) -> list[str]:
@@ -147,6 +212,8 @@ def index_problems(small: dict[str, np.ndarray], n_rows: int) -> list[str]:
         values = small[name]
         if values[0] != 0 or values[-1] != last or (np.diff(values) < 0).any():
             problems.append(f"{name} must rise from 0 to {last}; they don't: the file is damaged.")
+    if "_source_files" in small:
+        problems += identity.problems(small)
     return problems
 
 

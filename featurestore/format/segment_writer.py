@@ -15,6 +15,7 @@ import numpy as np
 
 from featurestore.errors import StoreError
 from featurestore.format import hdf5_segment, zarr_segment
+from featurestore.format.identity import Identity, to_arrays
 from featurestore.format.segment import row_checksum
 from featurestore.format.segment_info import SegmentInfo, content_name, hash_key
 from featurestore.format.spec import FeatureSpec
@@ -46,6 +47,7 @@ class SegmentWriter:
         self._offsets = array("q", [0])
         self._checksums = array("I")
         self._durations_s = array("d")
+        self._identities: list[Identity | None] = []
         self._files: list[BinaryIO] = []
         self._scale_files: list[BinaryIO] = []
         self._lock = -1
@@ -73,15 +75,21 @@ class SegmentWriter:
         return self.n_rows * self.spec.row_type.row_bytes(self.spec.dim) * len(self.spec.layers)
 
     def append(
-        self, key: bytes, layers: Sequence[np.ndarray], duration_s: float, scales: Sequence[np.ndarray] = ()
+        self,
+        key: bytes,
+        layers: Sequence[np.ndarray],
+        duration_s: float,
+        scales: Sequence[np.ndarray] = (),
+        identity: Identity | None = None,
     ) -> None:
         """Add one utterance: per layer a C-contiguous (T, dim) array as it is stored, T the same in all.
 
-        scales: per layer float32 (T,), for int8 rows.
+        scales: per layer float32 (T,), for int8 rows. identity: what it was made from, where that is known.
         """
         n, start = self.n_utterances, self.n_rows
         # An interrupted append may have left parts behind.
         del self._keys[n:], self._offsets[n + 1 :], self._durations_s[n:], self._checksums[n * len(layers) :]
+        del self._identities[n:]
         try:
             for file, rows in zip(self._files, layers, strict=True):
                 _write_at(file, start * self._row_bytes, rows)
@@ -92,6 +100,7 @@ class SegmentWriter:
         self._keys.append(key)
         self._offsets.append(start + len(layers[0]))
         self._durations_s.append(duration_s)
+        self._identities.append(identity)
         self._checksums.extend(row_checksum(rows, scales[i] if scales else None) for i, rows in enumerate(layers))
         self.n_utterances = n + 1
 
@@ -109,8 +118,11 @@ class SegmentWriter:
             "key_hashes": np.array([hash_key(key) for key in keys], dtype="<u8"),
             "checksums": np.array(self._checksums[: n * len(self._files)], dtype="<u4").reshape(n, len(self._files)),
             "durations_s": np.array(self._durations_s[:n], dtype="<f8"),
+            **to_arrays(self._identities[:n]),
         }
-        info = SegmentInfo.of(self.spec, n, self.n_rows, small["keys"].size, self.compress)
+        decoders = small.get("_source_decoders")
+        decoder_bytes = None if decoders is None else decoders.size
+        info = SegmentInfo.of(self.spec, n, self.n_rows, small["keys"].size, self.compress, decoder_bytes)
         container = hdf5_segment if self.format == "hdf5" else zarr_segment
         suffix = hdf5_segment.SUFFIX if self.format == "hdf5" else ""
         final = self.directory / (content_name(self.spec.fingerprint, small) + suffix)

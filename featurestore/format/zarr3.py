@@ -73,7 +73,8 @@ class ShardLayout:
         }
         shard_rows = max(1, self.n_chunks) * self.chunk_rows
         codec = {"name": "sharding_indexed", "configuration": sharding}
-        metadata = _array_metadata((self.n_rows, self.dim), dtype, (shard_rows, self.dim), codec)
+        axes = ("row", "dim")
+        metadata = _array_metadata((self.n_rows, self.dim), dtype, (shard_rows, self.dim), codec, axes)
         return {**metadata, "attributes": attributes}
 
 
@@ -89,13 +90,18 @@ def _bytes_codec(dtype: str) -> dict[str, Any]:
     return {"name": "bytes", "configuration": {"endian": "little"}}
 
 
-def plain_metadata(shape: tuple[int, ...], dtype: str) -> dict[str, Any]:
+def plain_metadata(shape: tuple[int, ...], dtype: str, axes: tuple[str, ...]) -> dict[str, Any]:
     """The zarr.json of an array that is one uncompressed chunk: its file holds the values and nothing else."""
-    return _array_metadata(shape, dtype, tuple(max(1, size) for size in shape), _bytes_codec(dtype))
+    return _array_metadata(shape, dtype, tuple(max(1, size) for size in shape), _bytes_codec(dtype), axes)
+
+
+def without_axes(metadata: dict[str, Any]) -> dict[str, Any]:
+    """An array's zarr.json as the first stores have it, which named no axes."""
+    return {name: value for name, value in metadata.items() if name != "dimension_names"}
 
 
 def _array_metadata(
-    shape: tuple[int, ...], dtype: str, chunk_shape: tuple[int, ...], codec: dict[str, Any]
+    shape: tuple[int, ...], dtype: str, chunk_shape: tuple[int, ...], codec: dict[str, Any], axes: tuple[str, ...]
 ) -> dict[str, Any]:
     return {
         "zarr_format": 3,
@@ -108,6 +114,7 @@ def _array_metadata(
         "codecs": [codec],
         "attributes": {},
         "storage_transformers": [],
+        "dimension_names": list(axes),
     }
 
 
@@ -131,7 +138,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     write_bytes(path, json_bytes(value))
 
 
-def write_plain(array: Path, values: np.ndarray) -> None:
+def write_plain(array: Path, values: np.ndarray, axes: tuple[str, ...]) -> None:
     """Write one small array (not its parents' directory entries) durably."""
     values = np.ascontiguousarray(values)
     array.mkdir()
@@ -140,5 +147,5 @@ def write_plain(array: Path, values: np.ndarray) -> None:
         path.parent.mkdir(parents=True)
         write_bytes(path, values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
         sync_directories(array, path.parent)
-    write_json(array / "zarr.json", plain_metadata(values.shape, values.dtype.name))
+    write_json(array / "zarr.json", plain_metadata(values.shape, values.dtype.name, axes))
     sync_directory(array)

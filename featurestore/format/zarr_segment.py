@@ -16,13 +16,14 @@ import numpy as np
 from featurestore.errors import SegmentGone, StoreError
 from featurestore.format.compression import CODECS, Codec
 from featurestore.format.files import Extent, Files
-from featurestore.format.segment_info import SegmentInfo, read_group
+from featurestore.format.segment_info import SegmentInfo, axes_of, read_group
 from featurestore.format.zarr3 import (
     chunk_file,
     group_metadata,
     json_bytes,
     plain_metadata,
     shard_index,
+    without_axes,
     write_json,
     write_plain,
 )
@@ -80,14 +81,14 @@ class ZarrContainer:
         expected |= {layer: layer_metadata(layer, info) for layer in info.spec.layers}
         own = set()
         for name, (shape, dtype) in info.shapes().items():
-            expected[name] = plain_metadata(shape, np.dtype(dtype).name)
+            expected[name] = plain_metadata(shape, np.dtype(dtype).name, axes_of(name))
             own.add(chunk_file(self.path / name, len(shape)))
         for name, metadata in expected.items():
             path = self.path / name / "zarr.json"
             own.add(path)
             try:
                 self._files.file(path)
-                if path.read_bytes() != json_bytes(metadata):
+                if path.read_bytes() not in (json_bytes(metadata), json_bytes(without_axes(metadata))):
                     yield f"{path}: the metadata was altered."
             except OSError as error:
                 yield f"{path} can't be read: {error.strerror}."
@@ -169,10 +170,10 @@ def finish(path: Path, info: SegmentInfo, small: dict[str, np.ndarray]) -> Path:
             scales.unlink()
         sync_directory(scales.parent)
         shape, dtype = info.shapes()[name]
-        write_json(path / name / "zarr.json", plain_metadata(shape, np.dtype(dtype).name))
+        write_json(path / name / "zarr.json", plain_metadata(shape, np.dtype(dtype).name, axes_of(name)))
         sync_directory(path / name)
     for name, values in small.items():
-        write_plain(path / name, values)
+        write_plain(path / name, values, axes_of(name))
     # The group's own metadata comes last: before it, no Zarr reader takes the directory for a group.
     write_json(path / "zarr.json", group_metadata(info.attributes()))
     sync_directory(path)

@@ -25,7 +25,7 @@ from typing import Any
 from featurestore.errors import RemoteError, SegmentGone, StoreError
 from featurestore.format.hdf5_segment import SUFFIX
 from featurestore.format.segment import is_segment_name
-from featurestore.format.segment_info import SMALL_ARRAYS
+from featurestore.format.segment_info import needed_files
 from featurestore.format.zarr3 import chunk_file
 from featurestore.remote.access import RemoteDirectory
 from featurestore.remote.sparse import SparseFile, hash_tag
@@ -165,8 +165,8 @@ class Mirror:
                 self._fetch_file(group, f"{at}/zarr.json")
         except (FileNotFoundError, SegmentGone):
             return False
-        for name in SMALL_ARRAYS:
-            path = chunk_file(segment / name, 2 if name == "checksums" else 1)
+        for name, n_dims in needed_files(group).items():
+            path = chunk_file(segment / name, n_dims)
             if not path.exists():
                 own.once(f"file {self._at(path)}", lambda path=path: self._fetch_file(path, self._at(path)))  # type: ignore[misc]
         return True

@@ -12,17 +12,19 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from featurestore.errors import SegmentGone, StoreError
+from featurestore.format.identity import Identities, Identity, from_arrays
 from featurestore.format.segment import Segment, row_checksum
 from featurestore.format.segment_writer import SegmentWriter, remove_stale
 from featurestore.runtime.durable import TEMPORARY_PREFIX, sync_directory
 from featurestore.sets.feature_set import FeatureSet
+from featurestore.sets.key_index import encode_key
 
 SEGMENT_BYTES = 1 << 30
 # How often to begin again when segments that are being merged are gone.
@@ -78,6 +80,33 @@ def _alone(directory: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def drop(features: FeatureSet, keys: Iterable[str]) -> int:
+    """Remove every copy of these utterances, and return how many of them the set held.
+
+    The segments that hold them are written anew without them; readers see each segment before or after. An interrupt
+    loses nothing: run it again. StoreError as in `compact`.
+    """
+    unwanted = {encode_key(key) for key in keys}
+    with _alone(features.path):
+        for _ in range(MAX_ATTEMPTS - 1):
+            with contextlib.suppress(SegmentGone):
+                return _drop(features, unwanted)
+        return _drop(features, unwanted)
+
+
+def _drop(features: FeatureSet, unwanted: set[bytes]) -> int:
+    features.refresh()
+    index = features.index
+    found = index.positions_of_bytes(sorted(unwanted))
+    dropped = set(found[found >= 0].tolist())
+    n_held = len(dropped)
+    dropped.update(position for position in index.shadowed if index.key_bytes(position) in unwanted)
+    if dropped:
+        chosen = set(index.segment[sorted(dropped)].tolist())
+        _rewrite(features, chosen, dropped, SEGMENT_BYTES, features.format, features.compress, None)
+    return n_held
+
+
 def _compact(
     features: FeatureSet, segment_bytes: int, format: str | None, compress: str | None, progress: Progress | None
 ) -> CompactReport:
@@ -96,18 +125,34 @@ def _compact(
     if format is not None or compress is not None:
         stored = [(segment.format, segment.info.compress) for segment in segments]
         chosen.update(i for i, each in enumerate(stored) if each != (new_format, new_compress))
+    return _rewrite(features, chosen, set(), segment_bytes, new_format, new_compress, progress)
+
+
+def _rewrite(
+    features: FeatureSet,
+    chosen: set[int],
+    dropped: set[int],
+    segment_bytes: int,
+    format: str,
+    compress: str,
+    progress: Progress | None,
+) -> CompactReport:
+    """Merge the chosen segments into new ones without the dropped positions and copies that don't count."""
+    index, segments = features.index, features.segments
     # A copy that counts must not lose to one that doesn't while old segments go: all segments with the key take part.
-    for position in shadowed.tolist():
+    chosen = set(chosen)
+    for position in index.shadowed:
+        chosen.add(int(index.segment[position]))
         chosen.add(int(index.segment[index.positions_of_bytes([index.key_bytes(position)])[0]]))
     old = [segments[i] for i in sorted(chosen)]
     positions = [p for i in sorted(chosen) for p in range(*index.segment_starts[i : i + 2].tolist())]
-    kept = [p for p in positions if p not in index.shadowed]
+    kept = [p for p in positions if p not in index.shadowed and p not in dropped]
     made: list[Path] = []
     writer: SegmentWriter | None = None
     try:
-        for done, (key, rows, scales, duration_s) in enumerate(_stored(features, kept)):
-            writer = writer or SegmentWriter(features.path, features.spec, new_format, new_compress)
-            writer.append(key, rows, duration_s, scales)
+        for done, (key, rows, scales, duration_s, identity) in enumerate(_stored(features, kept)):
+            writer = writer or SegmentWriter(features.path, features.spec, format, compress)
+            writer.append(key, rows, duration_s, scales, identity)
             if writer.n_bytes >= segment_bytes:
                 made.append(writer.commit())
                 writer = None
@@ -132,17 +177,22 @@ def _compact(
 
 def _stored(
     features: FeatureSet, positions: list[int]
-) -> Iterator[tuple[bytes, list[np.ndarray], list[np.ndarray], float]]:
-    """Key, rows and scales per layer as they are stored, and duration, of each position."""
+) -> Iterator[tuple[bytes, list[np.ndarray], list[np.ndarray], float, Identity | None]]:
+    """Key, rows and scales per layer as they are stored, duration and identity, of each position."""
     index, segments = features.index, features.segments
     durations: dict[int, np.ndarray] = {}
+    identities: dict[int, Identities] = {}
+    recorded: dict[int, np.ndarray] = {}
     for position in positions:
         number = int(index.segment[position])
         if number not in durations:
             durations = {number: segments[number].small("durations_s")}
+            identities = {number: from_arrays([segments[number].identities()])}
+            recorded = {number: identities[number].recorded}
         local = position - int(index.segment_starts[number])
         rows, scales = _utterance(segments[number], local, int(index.first_row[position]), int(index.n_rows[position]))
-        yield index.key_bytes(position), rows, scales, float(durations[number][local])
+        identity = identities[number][local] if recorded[number][local] else None
+        yield index.key_bytes(position), rows, scales, float(durations[number][local]), identity
 
 
 def _utterance(segment: Segment, local: int, first: int, n: int) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from featurestore.errors import SegmentGone, SpecMismatch, StoreError
 from featurestore.format.files import LOCAL, Files
+from featurestore.format.identity import Identities
 from featurestore.format.segment import Segment, is_segment_name
 from featurestore.format.segment_info import read_group
 from featurestore.format.spec import FeatureSpec
@@ -196,6 +197,10 @@ class FeatureSet(Mapping[str, np.ndarray]):
     def durations_s(self, keys: Sequence[str]) -> np.ndarray:
         """Duration of each utterance as told when it was written, float64 (n,); NaN where it was not."""
         return self._reading(lambda now: now.durations_s(self._find(now.index, keys)))
+
+    def identities(self, keys: Sequence[str]) -> Identities:
+        """What each utterance was made from, as recorded when it was written; see `Identities`."""
+        return self._reading(lambda now: now.identities(self._find(now.index, keys)))
 
     def gather(
         self,

@@ -51,7 +51,7 @@ class KeyIndex:
         self._order = np.argsort(hashes, kind="stable")
         self._hashes = hashes[self._order]
         self._known: dict[str, int] = {}
-        self.shadowed = self._find_shadowed()
+        self.shadowed = self._find_shadowed(segments)
 
     def __len__(self) -> int:
         return len(self.segment) - len(self.shadowed)
@@ -108,14 +108,21 @@ class KeyIndex:
             place += 1
         return -1
 
-    def _find_shadowed(self) -> set[int]:
-        """Positions whose key also lies in an earlier segment."""
+    def _find_shadowed(self, segments: Sequence[Segment]) -> set[int]:
+        """Positions whose key also lies in an earlier segment; StoreError when it lies twice in one."""
         shadowed: set[int] = set()
         for place in np.flatnonzero(self._hashes[1:] == self._hashes[:-1]).tolist():
             position = int(self._order[place + 1])
             key, earlier = self.key_bytes(position), place
             while earlier >= 0 and self._hashes[earlier] == self._hashes[place]:
-                if self.key_bytes(self._order[earlier]) == key:
+                other = int(self._order[earlier])
+                if self.key_bytes(other) == key:
+                    if self.segment[other] == self.segment[position]:
+                        raise StoreError(
+                            f"{segments[int(self.segment[position])].path}: the key {key.decode(errors='replace')!r} "
+                            "stands in it twice, so that nobody knows which rows count. Remove the segment (`medusa "
+                            "store rm SET --damaged`) and encode its utterances again."
+                        )
                     shadowed.add(position)
                     break
                 earlier -= 1

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from featurestore.errors import StoreError
+from featurestore.format.identity import Identities, from_arrays
 from featurestore.format.rowfile import MappedRows, RowFile
 from featurestore.format.segment import Segment, row_checksum
 from featurestore.format.spec import FeatureSpec
@@ -100,6 +101,10 @@ class Snapshot:
         """float64 (n,)."""
         durations = np.concatenate([segment.small("durations_s") for segment in self.segments] or [np.empty(0)])
         return durations[found]
+
+    def identities(self, found: np.ndarray) -> Identities:
+        """What each found position was made from."""
+        return from_arrays([segment.identities() for segment in self.segments]).take(found)
 
     def _where(self, found: np.ndarray) -> tuple[list[int], list[int], list[int]]:
         index = self.index

@@ -6,6 +6,7 @@ from types import TracebackType
 import numpy as np
 
 from featurestore.errors import StoreError
+from featurestore.format.identity import Identity
 from featurestore.format.segment_writer import SegmentWriter, remove_stale
 from featurestore.rows.rowtypes import encode, first_bad_row
 from featurestore.sets.feature_set import FeatureSet
@@ -48,9 +49,11 @@ class FeatureWriter:
         key: str,
         rows: Mapping[str, np.ndarray] | Sequence[np.ndarray] | np.ndarray,
         duration_s: float = float("nan"),
+        identity: Identity | None = None,
     ) -> None:
         """Add one utterance: {layer: (T, D)}, or (L, T, D) in the order of the specification's layers.
 
+        identity: what it was made from, by which later runs know whether its key still means the same.
         Rows are cast to the stored dtype. Raises StoreError, and stays usable, when the key is there already, a shape
         doesn't fit, or a value is not finite after the cast. A StoreError of the disk gives up what was not committed.
         """
@@ -63,7 +66,7 @@ class FeatureWriter:
         if self._segment is None:
             self._segment = SegmentWriter(self.set.path, self.spec, *self._storage)
         try:
-            self._segment.append(encoded, layers, float(duration_s), scales)
+            self._segment.append(encoded, layers, float(duration_s), scales, identity)
         except StoreError:
             self._segment.discard()
             self._segment = None

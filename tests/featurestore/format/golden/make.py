@@ -1,6 +1,7 @@
 """Writes the golden stores of the format's current version; run by hand, once per version, never by a test.
 
 python tests/featurestore/format/golden/make.py tests/featurestore/format/golden/v1
+python tests/featurestore/format/golden/make.py --identities tests/featurestore/format/golden/v1-identities
 """
 
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from featurestore.format.identity import Identity
 from featurestore.format.spec import FeatureSpec
 from featurestore.store.feature_store import FeatureStore
 
@@ -45,5 +47,30 @@ def main(directory: Path) -> None:
                         writer.append(KEYS[i], layers, duration_s=i / 4)
 
 
+def identity(i: int) -> Identity | None:
+    """What utterance i was made from; the second has no record, the fourth is a piece of a file."""
+    if i == 1:
+        return None
+    piece = (1.5, 2.25) if i == 3 else (float("nan"), float("nan"))
+    digest = bytes([i + 1]) * 16
+    return Identity(digest, digest[::-1], 1000 + i, 10**18 + i, *piece, i / 4, ["soundfile 0.13.1", "PyAV 18.1"][i % 2])
+
+
+def main_identities(directory: Path) -> None:
+    """A set whose first segment records identities and whose second, of the last utterance, does not."""
+    spec = SETS["wavlm"][0]
+    for format in ("zarr", "hdf5"):
+        store = FeatureStore.create(directory / format)
+        with store.writer("wavlm", spec, provenance={"made": "2026-11"}, format=format) as writer:
+            for i, key in enumerate(KEYS):
+                if i == 4:
+                    writer.commit()
+                layers = [rows(layer, i) for layer in range(len(spec.layers))]
+                writer.append(key, layers, i / 4, None if i == 4 else identity(i))
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if sys.argv[1] == "--identities":
+        main_identities(Path(sys.argv[2]))
+    else:
+        main(Path(sys.argv[1]))

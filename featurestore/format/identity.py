@@ -1,0 +1,211 @@
+"""What an utterance was made from, so that its id can't stand for other audio or text later (FORMAT.md, 3.6).
+
+A segment that records identities holds these arrays beside those of `segment_info`:
+
+    _source_digests  uint8 (n, 32): 16 bytes of the decoded samples or the text, then 16 bytes of the file
+    _source_files    int64 (n, 3): the file's size in bytes, its date (mtime) in ns, and the number of its decoder
+    _source_times_s  float64 (n, 3): start and end of the piece, and the length by the file's header
+    _source_decoders uint8: the decoders' names, utf-8, each followed by a newline
+
+No layer's name begins with an underscore, so these collide with none.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import nan
+
+import numpy as np
+
+from featurestore.errors import StoreError
+
+DIGEST_BYTES = 16
+UNKNOWN = -1  # in _source_files
+NO_DIGEST = bytes(DIGEST_BYTES)
+# dtype of each array, in the order in which the segment's name hashes them.
+IDENTITY_ARRAYS = {
+    "_source_digests": "|u1",
+    "_source_files": "<i8",
+    "_source_times_s": "<f8",
+    "_source_decoders": "|u1",
+}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What one utterance was made from; a field at its default is not recorded.
+
+    digest: BLAKE2b (16 bytes) of the samples as they were encoded (mono float32, little-endian, 16 kHz) or of the text
+    (utf-8). file_digest: of the file's own bytes. n_bytes, mtime_ns: the file's size and date. start_s, end_s: the
+    piece of the file, NaN for all of it. header_s: its length by the header. decoder: name and version.
+    """
+
+    digest: bytes = b""
+    file_digest: bytes = b""
+    n_bytes: int = UNKNOWN
+    mtime_ns: int = UNKNOWN
+    start_s: float = nan
+    end_s: float = nan
+    header_s: float = nan
+    decoder: str = ""
+
+    def __post_init__(self) -> None:
+        for digest in (self.digest, self.file_digest):
+            if digest and len(digest) != DIGEST_BYTES:
+                raise StoreError(f"An identity's digest has {len(digest)} bytes; {DIGEST_BYTES} are expected.")
+        if "\n" in self.decoder:
+            raise StoreError(f"A decoder's name is one line; found {self.decoder!r}.")
+
+
+@dataclass(frozen=True)
+class Identities:
+    """The identities of N utterances in columns; rows that record nothing are `~recorded`.
+
+    digests, file_digests: uint8 (N, 16), zeros where not recorded. n_bytes, mtimes_ns: int64 (N,), -1. starts_s,
+    ends_s, headers_s: float64 (N,), NaN. decoder_numbers: int64 (N,), -1; `decoders` has their names.
+    """
+
+    digests: np.ndarray
+    file_digests: np.ndarray
+    n_bytes: np.ndarray
+    mtimes_ns: np.ndarray
+    starts_s: np.ndarray
+    ends_s: np.ndarray
+    headers_s: np.ndarray
+    decoder_numbers: np.ndarray
+    decoders: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    @property
+    def recorded(self) -> np.ndarray:
+        """Whether anything is recorded of an utterance, bool (N,)."""
+        times_s = np.stack([self.starts_s, self.ends_s, self.headers_s])
+        digests = self.digests.any(axis=1) | self.file_digests.any(axis=1)
+        recorded: np.ndarray = digests | (self.n_bytes >= 0) | ~np.isnan(times_s).all(axis=0)
+        return recorded
+
+    def __getitem__(self, i: int) -> Identity:
+        number = int(self.decoder_numbers[i])
+        return Identity(
+            _bytes(self.digests[i]),
+            _bytes(self.file_digests[i]),
+            int(self.n_bytes[i]),
+            int(self.mtimes_ns[i]),
+            float(self.starts_s[i]),
+            float(self.ends_s[i]),
+            float(self.headers_s[i]),
+            "" if number < 0 else self.decoders[number],
+        )
+
+    def take(self, positions: np.ndarray) -> "Identities":
+        """Return the utterances at these positions, in their order."""
+        return Identities(
+            self.digests[positions],
+            self.file_digests[positions],
+            self.n_bytes[positions],
+            self.mtimes_ns[positions],
+            self.starts_s[positions],
+            self.ends_s[positions],
+            self.headers_s[positions],
+            self.decoder_numbers[positions],
+            self.decoders,
+        )
+
+
+def to_arrays(identities: Sequence[Identity | None]) -> dict[str, np.ndarray]:
+    """Return the arrays that a segment holds; nothing where no utterance has an identity."""
+    if not any(identity is not None for identity in identities):
+        return {}
+    each = [identity or Identity() for identity in identities]
+    decoders = sorted({identity.decoder for identity in each} - {""})
+    numbers = {name: i for i, name in enumerate(decoders)}
+    digests = b"".join((one.digest or NO_DIGEST) + (one.file_digest or NO_DIGEST) for one in each)
+    files = [(one.n_bytes, one.mtime_ns, numbers.get(one.decoder, UNKNOWN)) for one in each]
+    times_s = [(one.start_s, one.end_s, one.header_s) for one in each]
+    names = "".join(f"{name}\n" for name in decoders).encode()
+    return {
+        "_source_digests": np.frombuffer(digests, dtype="|u1").reshape(len(each), 2 * DIGEST_BYTES),
+        "_source_files": np.array(files, dtype="<i8"),
+        "_source_times_s": np.array(times_s, dtype="<f8"),
+        "_source_decoders": np.frombuffer(names, dtype="|u1"),
+    }
+
+
+def shapes(n_utterances: int, decoder_bytes: int) -> dict[str, tuple[int, ...]]:
+    """Return each array's shape."""
+    return {
+        "_source_digests": (n_utterances, 2 * DIGEST_BYTES),
+        "_source_files": (n_utterances, 3),
+        "_source_times_s": (n_utterances, 3),
+        "_source_decoders": (decoder_bytes,),
+    }
+
+
+def problems(arrays: dict[str, np.ndarray]) -> list[str]:
+    """Return what would lead a reader outside the decoders' names, or is no text, as sentences."""
+    try:
+        names = arrays["_source_decoders"].tobytes().decode()
+    except UnicodeDecodeError:
+        return ["_source_decoders is no utf-8: the file is damaged."]
+    numbers = arrays["_source_files"][:, 2]
+    if names and not names.endswith("\n"):
+        return ["_source_decoders does not end with a newline: the file is damaged."]
+    if len(numbers) and not UNKNOWN <= int(numbers.min()) <= int(numbers.max()) < names.count("\n"):
+        return ["_source_files numbers a decoder that _source_decoders does not name: the file is damaged."]
+    return []
+
+
+def from_arrays(parts: Sequence[dict[str, np.ndarray] | int]) -> Identities:
+    """Join the arrays of several segments; a number stands for so many utterances without identities."""
+    decoders: list[str] = []
+    numbers: dict[str, int] = {}
+    digests, files, times_s = [], [], []
+    for part in parts:
+        if isinstance(part, int):
+            digests.append(np.zeros((part, 2 * DIGEST_BYTES), np.uint8))
+            files.append(np.full((part, 3), UNKNOWN, np.int64))
+            times_s.append(np.full((part, 3), nan))
+            continue
+        names = part["_source_decoders"].tobytes().decode().splitlines()
+        for name in names:
+            if numbers.setdefault(name, len(decoders)) == len(decoders):
+                decoders.append(name)
+        joined = part["_source_files"].copy()
+        known = joined[:, 2] >= 0
+        joined[known, 2] = np.array([numbers[name] for name in names], np.int64)[joined[known, 2]]
+        digests.append(part["_source_digests"])
+        files.append(joined)
+        times_s.append(part["_source_times_s"])
+    all_digests = np.concatenate(digests) if digests else np.zeros((0, 2 * DIGEST_BYTES), np.uint8)
+    all_files = np.concatenate(files) if files else np.zeros((0, 3), np.int64)
+    all_times_s = np.concatenate(times_s) if times_s else np.zeros((0, 3))
+    return Identities(
+        all_digests[:, :DIGEST_BYTES],
+        all_digests[:, DIGEST_BYTES:],
+        all_files[:, 0],
+        all_files[:, 1],
+        all_times_s[:, 0],
+        all_times_s[:, 1],
+        all_times_s[:, 2],
+        all_files[:, 2],
+        tuple(decoders),
+    )
+
+
+def digest_of_samples(samples: np.ndarray) -> bytes:
+    """Return the digest of decoded samples (n,) float32; -0.0 and 0.0 are one sample in every format but float."""
+    return hashlib.blake2b(
+        (samples + np.float32(0.0)).astype("<f4", copy=False).data, digest_size=DIGEST_BYTES
+    ).digest()
+
+
+def digest_of_text(text: str) -> bytes:
+    """Return the digest of a text; a lone surrogate, which utf-8 can't hold, counts as it is."""
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=DIGEST_BYTES).digest()
+
+
+def _bytes(digest: np.ndarray) -> bytes:
+    value = digest.tobytes()
+    return b"" if value == NO_DIGEST else value
