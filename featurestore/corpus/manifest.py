@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from featurestore.corpus import arrow, checks
 from featurestore.corpus.checks import SPLITS
@@ -156,7 +157,7 @@ class Manifest:
         return changed
 
     def __len__(self) -> int:
-        return self._table.num_rows
+        return int(self._table.num_rows)
 
     def __repr__(self) -> str:
         return f"<Manifest {self.name}: {len(self):,} utterances, {len(self.scheme.classes)} classes>"
@@ -164,7 +165,8 @@ class Manifest:
     @cached_property
     def keys(self) -> list[str]:
         """The utterance ids, in row order."""
-        return self._table.column("utterance_id").to_pylist()
+        keys: list[str] = self._table.column("utterance_id").to_pylist()
+        return keys
 
     @property
     def columns(self) -> list[str]:
@@ -181,7 +183,8 @@ class Manifest:
             raise ManifestError(f"Manifest {self.name} {arrow.missing_column(name, self.columns)}.")
         column = self._table.column(name)
         if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-            return pc.cast(column, pa.float64(), safe=False).to_numpy()
+            numbers: NDArray[np.float64] = pc.cast(column, pa.float64(), safe=False).to_numpy()
+            return numbers
         values = np.empty(len(self), object)
         values[:] = column.to_pylist()
         return values
@@ -190,7 +193,7 @@ class Manifest:
         """Where row i's audio lies; ManifestError when the row has none."""
         if not self.has("path"):
             self.column("path")
-        path = self._table.column("path")[i].as_py()
+        path: str | None = self._table.column("path")[i].as_py()
         if path is None:
             raise ManifestError(f"Manifest {self.name}: utterance {self.keys[i]!r} (row {i + 1}) has no audio path.")
         return self.root / path
@@ -203,7 +206,8 @@ class Manifest:
     @property
     def labels(self) -> list[str | None]:
         """The class of each utterance, None where there is none; ManifestError when there is no label column."""
-        return self.column("label").tolist()
+        labels: list[str | None] = self.column("label").tolist()
+        return labels
 
     @property
     def votes(self) -> np.ndarray | None:
@@ -211,7 +215,8 @@ class Manifest:
         columns = [f"vote_{name}" for name in self.scheme.classes]
         if not columns or not self.has(columns[0]):
             return None
-        return np.nan_to_num(np.stack([self.column(name) for name in columns], axis=1))
+        votes: NDArray[np.float64] = np.nan_to_num(np.stack([self.column(name) for name in columns], axis=1))
+        return votes
 
     @property
     def attributes(self) -> np.ndarray:

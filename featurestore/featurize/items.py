@@ -99,8 +99,8 @@ def missing(items: list[Item], store: FeatureStore | None, name: str) -> tuple[l
     """Return the items that the set `name` lacks, and how many it has."""
     if store is None or name not in store:
         return items, 0
-    stored = store[name]
-    lacking = [item for item in items if item.key not in stored]
+    keys = set(store[name].missing(item.key for item in items))
+    lacking = [item for item in items if item.key in keys]
     return lacking, len(items) - len(lacking)
 
 

@@ -38,7 +38,7 @@ class Codec:
 
 
 def _with_crc(data: bytes) -> bytes:
-    return data + google_crc32c.value(data).to_bytes(4, "little")
+    return data + int(google_crc32c.value(data)).to_bytes(4, "little")
 
 
 def _checked(data: bytes) -> bytes:
@@ -57,7 +57,7 @@ def _zstd_encode(data: bytes, itemsize: int) -> bytes:
 def _zstd_decode(data: bytes, n_bytes: int, itemsize: int) -> bytes:
     from numcodecs import zstd
 
-    return zstd.decompress(_checked(data), np.zeros(n_bytes, np.uint8)).tobytes()
+    return bytes(zstd.decompress(_checked(data), np.zeros(n_bytes, np.uint8)))
 
 
 def _blosc_encode(data: bytes, itemsize: int) -> bytes:

@@ -81,7 +81,7 @@ class ShardLayout:
 def shard_index(places: np.ndarray) -> bytes:
     """The end of a shard file: (offset, size) of each chunk, uint64 (n, 2), and the CRC-32C of those bytes."""
     index = places.astype("<u8", copy=False).tobytes()
-    return index + google_crc32c.value(index).to_bytes(4, "little")
+    return index + int(google_crc32c.value(index)).to_bytes(4, "little")
 
 
 def _bytes_codec(dtype: str) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Stores at a URL: a local mirror that fetches what is read, and copying between places."""
+"""Stores at a URL: a local mirror that fetches what is read."""

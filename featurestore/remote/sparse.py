@@ -25,6 +25,8 @@ class SparseFile:
         self.path = path
         self._map_path = map_path
         data = map_path.read_bytes()
+        self.size: int
+        self.block_bytes: int
         magic, self.size, self.block_bytes, self.tag = _HEADER.unpack(data[: _HEADER.size].ljust(_HEADER.size))
         self._held = bytearray(data[_HEADER.size :])
         whole = magic == _MAGIC and self.block_bytes and len(self._held) == self.n_blocks

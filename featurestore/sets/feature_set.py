@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import google_crc32c
 import numpy as np
+from numpy.typing import NDArray
 
 from featurestore.errors import SegmentGone, SpecMismatch, StoreError
 from featurestore.format.files import LOCAL, Files
@@ -189,10 +190,11 @@ class FeatureSet(Mapping[str, np.ndarray]):
         layer = self._layer(layer)
         return self._reading(lambda now: now.stored(self._find(now.index, keys), layer))
 
-    def lengths(self, keys: Sequence[str]) -> np.ndarray:
+    def lengths(self, keys: Sequence[str]) -> NDArray[np.int64]:
         """Rows of each utterance, int64 (n,)."""
         index = self.index
-        return index.n_rows[self._find(index, keys)]
+        n_rows: NDArray[np.int64] = index.n_rows[self._find(index, keys)]
+        return n_rows
 
     def durations_s(self, keys: Sequence[str]) -> np.ndarray:
         """Duration of each utterance as told when it was written, float64 (n,); NaN where it was not."""

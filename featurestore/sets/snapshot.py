@@ -4,6 +4,7 @@ import mmap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featurestore.errors import StoreError
 from featurestore.format.identity import Identities, from_arrays
@@ -97,10 +98,12 @@ class Snapshot:
         for number, runs in _runs(numbers, firsts, counts).items():
             self.segments[number].layer(layer).announce(runs)
 
-    def durations_s(self, found: np.ndarray) -> np.ndarray:
+    def durations_s(self, found: NDArray[np.int64]) -> NDArray[np.float64]:
         """float64 (n,)."""
-        durations = np.concatenate([segment.small("durations_s") for segment in self.segments] or [np.empty(0)])
-        return durations[found]
+        durations: NDArray[np.float64] = np.concatenate(
+            [segment.small("durations_s") for segment in self.segments] or [np.empty(0)]
+        )
+        return np.take(durations, found)
 
     def identities(self, found: np.ndarray) -> Identities:
         """What each found position was made from."""
