@@ -1,5 +1,6 @@
 """A fitted probe as a member of an ensemble: its run directory, and its posteriors for utterances in a store."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -73,6 +74,12 @@ class ProbeMember:
         if not path.is_file():
             raise ConfigError(f"{self.directory} holds no weights; run the same `medusa probe` again.")
         return [path]
+
+    @property
+    def weights_digest(self) -> str:
+        """The identity of its weights, as its posteriors in a store carry it."""
+        digest = hashlib.sha256(b"".join(path.read_bytes() for path in self.weights())).hexdigest()[:16]
+        return f"sha256:{digest}"
 
     def predict(
         self, store: FeatureStore, keys: Sequence[str], *, device: str = "auto", speakers: Sequence[str] | None = None

@@ -1,7 +1,5 @@
 """A probe's out-of-fold judgement of a corpus, as a feature set like any other member's."""
 
-import hashlib
-
 import numpy as np
 from scipy.special import softmax
 
@@ -29,13 +27,12 @@ def check_free(store: FeatureStore, name: str, overwrite: bool) -> None:
 def write_probe_posteriors(store: FeatureStore, member: ProbeMember, result: ProbeResult) -> None:
     """Write posteriors and logits of every utterance that a pass judged, in place of an earlier probe's."""
     name = posteriors_name(member.config.name)
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in member.weights())).hexdigest()[:16]
     extra = [("oof", result.plan.oof), ("folds", result.plan.rule), ("features", ",".join(member.config.features))]
     extra += [ADAPTED] if result.speaker_adapted else []
     spec = FeatureSpec(
         kind="posteriors",
         encoder=member.config.name,
-        weights=f"sha256:{digest}",
+        weights=member.weights_digest,
         layers=("posteriors", "logits"),
         dim=len(member.columns),
         dtype="float32",

@@ -83,6 +83,8 @@ def choose(
         found += singles
         for name, members, fixed in _combinations(singles, normalise) if combine else ():
             found.append(_combined(own, solver, each, name, members, score, fixed))
+            if progress is not None:
+                progress(f"{each.name}: {name}")
     return Chosen(each, tuple(found))
 
 

@@ -32,6 +32,10 @@ def predict(
     text: Annotated[str | None, reads("What is said in the files.")] = None,
     asr: Annotated[str | None, reads("Whisper model that hears what is said; off. Default: the members'.")] = None,
     manifest: Annotated[Path | None, reads("Predict its utterances instead.", "--manifest", "-m")] = None,
+    speaker_of: Annotated[
+        str | None,
+        reads("Who speaks, for speaker-adapted models: COLUMN (default: speaker), folder, file.", "--speaker-of"),
+    ] = None,
     chunk: Annotated[int, system("Utterances whose features are on disk at once.", min=1)] = 1000,
     workers: Annotated[int, system("Decoding threads.", min=1)] = 2,
     device: DeviceOption = "auto",
@@ -45,7 +49,7 @@ def predict(
     """
     import numpy as np
 
-    from ensemble.prediction.inputs import files_manifest, find_files
+    from ensemble.prediction.inputs import files_manifest, find_files, speakers_note, with_speakers
     from ensemble.prediction.model import Model
     from ensemble.prediction.predict import predict_parts
     from ensemble.prediction.predictions import Predictions, check_output, columns_of, predictions_table
@@ -63,9 +67,13 @@ def predict(
     table = Manifest.read(manifest) if manifest else files_manifest(find_files(files or [], sys.stdin, notes), text)
     for note in notes:
         say(note)
+    if speaker_of is not None:
+        table = with_speakers(table, speaker_of)
     places = {name: Path(place) for name, place in (split_pair("--weights", pair) for pair in weights or [])}
     with working("loading the model"):
         loaded = Model.load(model)
+    if loaded.speaker_adapted and (note := speakers_note(table)):
+        say(f"note: {note}", stderr=True)
     run = partial(
         predict_parts, loaded, weights=places, asr=asr if text is None else OFF, device=device, workers=workers,
         chunk=chunk,
@@ -78,7 +86,10 @@ def predict(
         end_with_failures(result.failed)
         return
     failed: list[tuple[str, str]] = []
-    with PredictionWriter(output, {"model": loaded.identity, "asr": asr, "text": text}, table.keys) as writer:
+    identity = {"model": loaded.identity, "asr": asr, "text": text}
+    if loaded.speaker_adapted:
+        identity["speaker_of"] = speaker_of
+    with PredictionWriter(output, identity, table.keys) as writer:
         rest = table.rows(np.array([key not in writer.done for key in table.keys], bool))
         if writer.done:
             say(f"{len(writer.done):,} were predicted before that run was stopped; going on with {len(rest):,}")

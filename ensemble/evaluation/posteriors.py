@@ -43,6 +43,11 @@ def evaluate_posteriors(
     )
 
 
+def speaker_adapted(store: FeatureStore, names: Sequence[str]) -> list[str]:
+    """Those posteriors whose models read rows normalised by their own speaker."""
+    return [name for name in names if dict(store[name].spec.extra).get("adapted") == "speaker"]
+
+
 def posteriors_name(store: FeatureStore, name: str) -> str:
     """The feature set a user means by "m08" or "posteriors/m08"."""
     return name if name.startswith(PREFIX) or name in store else PREFIX + name

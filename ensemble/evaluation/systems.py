@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ensemble.evaluation.align import ATTRIBUTE_PREFIX, load_posteriors
-from ensemble.evaluation.posteriors import posteriors_name
+from ensemble.evaluation.posteriors import posteriors_name, speaker_adapted
 from ensemble.evaluation.prediction_files import SUFFIXES, read_predictions
 from ensemble.evaluation.system import System
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import AlignmentError
 from featurestore.store.feature_store import FeatureStore
+
+ADAPTED_NOTE = "speaker-adapted: its models read each speaker's other, unlabelled clips, also of the judged part"
 
 
 def from_store(store: FeatureStore, name: str, manifest: Manifest) -> System:
@@ -38,6 +40,7 @@ def from_store(store: FeatureStore, name: str, manifest: Manifest) -> System:
         attributes=aligned.attributes,
         values=values[:, where],
         fold_column=rule.removeprefix("cv:") if rule.startswith("cv:") else "",
+        notes=(ADAPTED_NOTE,) if speaker_adapted(store, [name]) else (),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from deepser.scores.metrics import Evaluation, ScoreRow
 from ensemble.evaluation.align import LAYERS, column_names
-from ensemble.evaluation.posteriors import PREFIX
+from ensemble.evaluation.posteriors import PREFIX, speaker_adapted
 from ensemble.fusion.config import Config, MetaConfig
 from ensemble.fusion.cross_fit import CrossFit, cross_fit
 from ensemble.fusion.division import Division, divide, members_of
@@ -61,8 +61,9 @@ def fit_ensemble(
     ways = [vote for vote in techniques_of("majority,soft") if vote.name != way.name]
     judged = cross_fit(problem, division, {CHOSEN: select or everyone}, [*ways, way], progress=progress)
     meta = judged.fitted[CHOSEN, way.name].meta
-    report = _report(problem, division, judged, [*ways, way], meta, name, selected=select is not None)
-    _store_predictions(store, PREFIX + name, meta, division, judged, way, problem, report)
+    adapted = speaker_adapted(store, meta.members)
+    report = _report(problem, division, judged, [*ways, way], meta, name, selected=select is not None, adapted=adapted)
+    _store_predictions(store, PREFIX + name, meta, division, judged, way, problem, report, bool(adapted))
     if directory is not None:
         save_meta(directory, meta)
         text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
@@ -80,6 +81,7 @@ def _report(
     meta: MetaState,
     name: str,
     selected: bool,
+    adapted: Sequence[str],
 ) -> EnsembleReport:
     tables: dict[str, tuple[ScoreRow, ...]] = {}
     evaluations: dict[str, Evaluation] = {}
@@ -94,6 +96,8 @@ def _report(
         whole = judged.predictions[CHOSEN, ways[-1].name][part].whole
         tables[part], evaluations[part] = tuple(found), scored(own, whole.probabilities, whole.attributes, folds)
     notes = list(division.notes)
+    if adapted:
+        notes.append(f"Speaker-adapted: {', '.join(adapted)} read each speaker's other clips; so does this ensemble.")
     chosen: dict[str, tuple[str, ...]] = {}
     if selected:
         chosen = {
@@ -139,6 +143,7 @@ def _store_predictions(
     way: Technique,
     problem: Problem,
     report: EnsembleReport,
+    adapted: bool,
 ) -> None:
     """Writes the predictions as a feature set, in place of those an earlier fit wrote under this name."""
     columns = column_names(meta.classes, tuple(meta.attributes))
@@ -154,7 +159,12 @@ def _store_predictions(
         dim=len(columns),
         dtype="float32",
         columns=columns,
-        extra=(("oof", made), ("fitted_on", report.fitted_on), ("members", ",".join(report.members))),
+        extra=(
+            ("oof", made),
+            ("fitted_on", report.fitted_on),
+            ("members", ",".join(report.members)),
+            *([("adapted", "speaker")] if adapted else []),
+        ),
     )
     if name in store:
         store.remove(name)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepser.members.member import Member
+from deepser.probes.any_member import load_member
 from ensemble.evaluation.posteriors import PREFIX
 from ensemble.fusion.fit import MADE_BY
 from featurestore.errors import ConfigError
@@ -20,7 +20,7 @@ def find_members(store: FeatureStore) -> list[str]:
     names = [name for name in store.names() if store[name].spec.kind == "posteriors"]
     members = [name for name in names if store[name].provenance.get("made_by") != MADE_BY]
     if not members:
-        raise ConfigError(f"Store {store.path} holds no member's posteriors; run `medusa fit-deepser` first.")
+        raise ConfigError(f"Store {store.path} holds no member's posteriors; run `medusa probe` or fit-deepser first.")
     return members
 
 
@@ -34,7 +34,7 @@ def record_members(directory: Path, store: FeatureStore, members: Sequence[str],
     for name in members:
         run = runs / name.removeprefix(PREFIX)
         try:
-            digest = Member.load(run).weights_digest
+            digest = load_member(run).weights_digest
         except ConfigError:
             digest = ""
         if digest == store[name].spec.weights:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from deepser.probes.member import ProbeMember
 from ensemble.evaluation.markdown import score_rows, scores_markdown, table_markdown
 from ensemble.prediction.model import Model
 from ensemble.prediction.sets import needed_sets
@@ -51,16 +52,25 @@ def model_card(title: str, directory: str, model: Model, report: Mapping[str, An
 def _about(model: Model) -> str:
     attributes = [f"{name} ({low:g} to {high:g})" for name, (low, high) in model.attribute_ranges.items()]
     text = f"Speech emotion recognition: {', '.join(model.classes)}"
-    return text + (f"; {', '.join(attributes)}." if attributes else ".")
+    text += f"; {', '.join(attributes)}." if attributes else "."
+    if model.speaker_adapted:
+        text += (
+            " It is speaker-adapted: each clip is normalised by the other clips of its speaker, whom "
+            "`medusa predict --speaker-of` names; the scores below are so, too."
+        )
+    return text
 
 
 def _members(model: Model) -> str:
     rows = []
     for member in model.members:
-        config = member.config
-        epochs = " + ".join(str(stage.epochs) for stage in config.train.stages)
-        network = f"{config.network.kind}, {config.network.d}"
-        rows.append([config.name, ", ".join(config.features), network, epochs, str(len(member.weights()))])
+        name, features, n = member.config.name, ", ".join(map(str, member.refs)), str(len(member.weights()))
+        if isinstance(member, ProbeMember):
+            rows.append([name, features, "speaker-adapted probe" if member.speaker_adapted else "probe", "-", n])
+            continue
+        epochs = " + ".join(str(stage.epochs) for stage in member.config.train.stages)
+        network = f"{member.config.network.kind}, {member.config.network.d}"
+        rows.append([name, features, network, epochs, n])
     return table_markdown(["member", "features", "network, width", "epochs", "models"], rows)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deepser.members.member import Member
+from deepser.probes.any_member import AnyMember
 from ensemble.evaluation.markdown import read_report
 from ensemble.fusion.kinds import CONFIG, WEIGHTS
 from ensemble.fusion.members import MEMBERS_FILE
@@ -106,7 +106,7 @@ def _copy_ensemble(model: Model, source: Path, target: Path) -> Mapping[str, Any
     return read_report(source / REPORT)
 
 
-def _copy_member(member: Member, target: Path) -> None:
+def _copy_member(member: AnyMember, target: Path) -> None:
     """A member's config, without what it says of this machine, and its weights."""
     target.mkdir(parents=True, exist_ok=True)
     saved = json.loads((member.directory / "config.json").read_text(encoding="utf-8"))

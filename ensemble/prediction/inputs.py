@@ -2,6 +2,7 @@
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pyarrow as pa
 
 from featurestore.audio import AUDIO_SUFFIXES, search
 from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.splits import speaker_groups, with_column
 from featurestore.errors import ConfigError
 
 PATTERN = frozenset("*?[")
 STDIN = "-"
+ENOUGH_CLIPS = 5  # of a speaker, to be told apart from the training corpus
 
 
 def find_files(places: Iterable[Path | str], listed: Iterable[str] = (), notes: list[str] | None = None) -> list[str]:
@@ -32,6 +35,34 @@ def find_files(places: Iterable[Path | str], listed: Iterable[str] = (), notes: 
         else:
             found |= dict.fromkeys(_files_at(text, notes))
     return list(found)
+
+
+def with_speakers(manifest: Manifest, speaker_of: str) -> Manifest:
+    """The manifest with a column `speaker`: another column's values, each file's "folder", or the "file" itself."""
+    if speaker_of in ("folder", "file"):
+        paths = [Path(str(path)) for path in manifest.column("path").tolist()]
+        names: list[str | None] = [str(path.parent if speaker_of == "folder" else path) for path in paths]
+    else:
+        values = manifest.column(speaker_of).tolist()
+        names = [None if value is None or value != value else str(value) for value in values]
+    return with_column(manifest, "speaker", names)
+
+
+def speakers_note(manifest: Manifest) -> str:
+    """One sentence on what a speaker-adapted model makes of the speakers; "" where each has enough clips."""
+    if not manifest.has("speaker"):
+        return (
+            "the model is speaker-adapted, but nobody says who speaks (--speaker-of): each clip is normalised as the "
+            "training corpus is, and scores will be lower."
+        )
+    counts = Counter(speaker_groups(manifest).tolist())
+    few = sum(n < ENOUGH_CLIPS for n in counts.values())
+    if not few:
+        return ""
+    return (
+        f"the model is speaker-adapted, and {few:,} of {len(counts):,} speakers have fewer than {ENOUGH_CLIPS} clips: "
+        "these are normalised mostly as the training corpus is (a single clip wholly)."
+    )
 
 
 def _files_at(place: str, notes: list[str]) -> Iterator[str]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepser.members.member import Member
+from deepser.probes.any_member import AnyMember, load_member
+from deepser.probes.member import ProbeMember
 from ensemble.fusion.kinds import load_meta
 from ensemble.fusion.members import MEMBERS_FILE, read_runs
 from ensemble.fusion.state import MetaState
@@ -26,7 +27,7 @@ from featurestore.errors import ConfigError
 class Model:
     """What `--model` names: one member (meta is None), or a meta-classifier and its members in its order."""
 
-    members: tuple[Member, ...]
+    members: tuple[AnyMember, ...]
     meta: MetaState | None
 
     @classmethod
@@ -41,7 +42,7 @@ class Model:
                 )
             if not directory.is_dir():
                 raise ConfigError(f"{directory}: no such directory; give what `medusa fit-meta` or fit-deepser wrote.")
-            return cls((Member.load(directory),), None)
+            return cls((load_member(directory),), None)
         meta = load_meta(directory)
         runs = read_runs(directory)
         missing = [name for name in meta.members if name not in runs]
@@ -50,10 +51,10 @@ class Model:
                 f"{directory / MEMBERS_FILE} names no run directory for {', '.join(missing)}: fit-meta found none. "
                 "Fit these members with `medusa fit-deepser`, then run `medusa fit-meta --runs DIR` again."
             )
-        members = []
+        members: list[AnyMember] = []
         for name in meta.members:
             run, weights = runs[name]
-            member = Member.load(Path(os.path.normpath(directory / run)))
+            member = load_member(Path(os.path.normpath(directory / run)))
             if member.weights_digest != weights:
                 raise ConfigError(
                     f"{member.directory} holds other weights than {directory} was fitted on; run `medusa fit-meta` "
@@ -73,6 +74,11 @@ class Model:
             for name, tensor in sorted(self.meta.tensors.items()):
                 digest.update(name.encode() + tensor.numpy().tobytes())
         return f"sha256:{digest.hexdigest()[:16]}"
+
+    @property
+    def speaker_adapted(self) -> bool:
+        """Does a member read rows normalised by their own speaker?"""
+        return any(isinstance(member, ProbeMember) and member.speaker_adapted for member in self.members)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from deepser.members.member import Member
+from deepser.probes.any_member import AnyMember
+from deepser.probes.member import ProbeMember
 from ensemble.evaluation.align import Aligned, column_names
 from ensemble.fusion.kinds import predict_meta
 from ensemble.fusion.state import MetaState
@@ -17,6 +18,7 @@ from ensemble.prediction.predictions import Predictions
 from ensemble.prediction.sets import needed_sets, spec_of
 from ensemble.prediction.speech_to_text import SpeechToText
 from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.splits import speaker_groups
 from featurestore.encoders import ENCODERS, Encoder, load_encoder
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch
 from featurestore.featurize.job import FeaturizeJob, FeaturizeOptions
@@ -35,7 +37,7 @@ class Fusion(Protocol):
     """
 
     @property
-    def members(self) -> tuple[Member, ...]: ...
+    def members(self) -> tuple[AnyMember, ...]: ...
     @property
     def meta(self) -> MetaState | None: ...
     @property
@@ -82,7 +84,8 @@ def predict_parts(
     weights: directories of encoders' weights by feature set or encoder name, where they are no longer where they were
     when the members' features were made. asr: who hears the words that a member reads (see `speech_to_text`).
     Features go through a temporary store, `chunk` utterances at a time; each encoder is loaded once, and so are all of
-    them together where there is more than one chunk.
+    them together where there is more than one chunk. Where the manifest has speakers and a member is speaker-adapted,
+    a speaker's utterances are predicted together, as far as a chunk holds them.
     Raises SpecMismatch when an encoder is not the one the members learned from, ConfigError when text is needed and
     nobody says where it comes from.
     """
@@ -101,13 +104,15 @@ def predict_parts(
         for name in sets:
             say(f"loading {name}", 0, len(manifest))
             job.encoder(name)
-    for first in range(0, len(manifest), chunk):
-        part = manifest.rows(np.arange(first, min(first + chunk, len(manifest))))
+    first = 0
+    for rows in _chunks(model, manifest, chunk):
+        part = manifest.rows(rows)
 
         def tell(what: str, done: float, of: int, first: int = first) -> None:
             say(what, first + done, len(manifest))
 
         yield job.predict(part, tell)
+        first += len(rows)
     say("members", len(manifest), len(manifest))
 
 
@@ -148,12 +153,13 @@ class _Job:
                 job = FeaturizeJob(good, store, name, encoder, options=FeaturizeOptions(workers=self.workers))
                 report = job.run(progress=told(name, step))
                 failed |= dict(report.failed)
-            keys = [key for key in manifest.keys if key not in failed]
+            good = manifest.rows(np.array([key not in failed for key in manifest.keys], bool))
+            keys, speakers = good.keys, speaker_groups(good).tolist()
             columns = column_names(self.model.classes, self.model.attributes)
             outputs = []
             for member in self.model.members:
                 say(f"member {member.config.name}", n, n)
-                outputs.append(_member_output(member, store, keys, columns, self.device))
+                outputs.append(_member_output(member, store, keys, speakers, columns, self.device))
         in_order = tuple((key, failed[key]) for key in manifest.keys if key in failed)
         return _fused(self.model, tuple(keys), outputs, in_order)
 
@@ -215,6 +221,29 @@ def layers_option(layers: Sequence[str]) -> str:
     return ",".join(str(int(layer.removeprefix("layer_"))) for layer in layers)
 
 
+def _chunks(model: Fusion, manifest: Manifest, chunk: int) -> Iterator[np.ndarray]:
+    """Row indices of each chunk; a speaker's rows stay together where a member reads them so."""
+    adapted = any(isinstance(member, ProbeMember) and member.speaker_adapted for member in model.members)
+    if not adapted or not manifest.has("speaker"):
+        for first in range(0, len(manifest), chunk):
+            yield np.arange(first, min(first + chunk, len(manifest)))
+        return
+    rows: dict[str, list[int]] = {}
+    for row, speaker in enumerate(speaker_groups(manifest).tolist()):
+        rows.setdefault(speaker, []).append(row)
+    now: list[int] = []
+    for own in rows.values():
+        if now and len(now) + len(own) > chunk:
+            yield np.array(now)
+            now = []
+        now += own
+        while len(now) > chunk:
+            yield np.array(now[:chunk])
+            now = now[chunk:]
+    if now:
+        yield np.array(now)
+
+
 def _refuse_missing_audio(sets: Mapping[str, Mapping[str, Any]], manifest: Manifest) -> None:
     of_audio = [name for name, saved in sets.items() if saved["spec"]["kind"] == "audio"]
     if of_audio and not manifest.has("path"):
@@ -222,7 +251,12 @@ def _refuse_missing_audio(sets: Mapping[str, Mapping[str, Any]], manifest: Manif
 
 
 def _member_output(
-    member: Member, store: FeatureStore, keys: Sequence[str], columns: Sequence[str], device: str
+    member: AnyMember,
+    store: FeatureStore,
+    keys: Sequence[str],
+    speakers: Sequence[str] | None,
+    columns: Sequence[str],
+    device: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A member's posteriors and logits, (N, C + A) each, their columns put in the model's order by name."""
     missing = [name for name in columns if name not in member.columns]
@@ -231,7 +265,10 @@ def _member_output(
     which = [member.columns.index(name) for name in columns]
     if not keys:
         return np.zeros((0, len(which)), np.float32), np.zeros((0, len(which)), np.float32)
-    posteriors, logits = member.predict(store, keys, device=device)
+    if isinstance(member, ProbeMember):
+        posteriors, logits = member.predict(store, keys, device=device, speakers=speakers)
+    else:
+        posteriors, logits = member.predict(store, keys, device=device)
     return posteriors[:, which], logits[:, which]
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from deepser.members.member import Member
+from deepser.probes.any_member import AnyMember
 from featurestore.errors import SpecMismatch
 from featurestore.format.spec import FeatureSpec
 
 
-def needed_sets(members: Sequence[Member]) -> dict[str, dict[str, Any]]:
+def needed_sets(members: Sequence[AnyMember]) -> dict[str, dict[str, Any]]:
     """The feature sets that members read, by name, as their config.json describes them."""
     sets: dict[str, dict[str, Any]] = {}
     for member in members:

@@ -1,0 +1,119 @@
+"""`medusa probe` and what its members then go through: fit-meta, evaluate, predict, export."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ensemble.prediction.model import Model
+from featurestore.store.feature_store import FeatureStore
+from tests.helpers.small_corpus import copy_clips, medusa
+
+
+@pytest.fixture(scope="module")
+def probed(demo_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty-eight clips, log-mel frames and their means, a plain probe and a speaker-adapted one."""
+    here = tmp_path_factory.mktemp("probe")
+    copy_clips(demo_corpus, here / "clips")
+    medusa("prepare", "ravdess", "--root", here / "clips", "-o", here / "corpus.csv")
+    place = ("-m", here / "corpus.csv", "-s", here / "store")
+    medusa("featurize", "--encoder", "logmel", "--name", "frames", *place)
+    medusa("featurize", "--encoder", "logmel", "--pool", "mean", "--name", "means", "--dtype", "float32", *place)
+    common = (*place, "--runs", here / "runs", "--cv", "fold", "--device", "cpu")
+    medusa("probe", *common, "--name", "plain", "--json", here / "plain.json", "--heat-map", here / "plain.svg")
+    medusa("probe", *common, "--name", "own", "--normalise", "speaker", "--heat-map", here / "own.png")
+    members = ("--meta", "soft", "--members", "plain,own")
+    medusa("fit-meta", *place, "--runs", here / "runs", "--cv", "fold", *members)
+    return here
+
+
+def test_the_table_says_which_score_is_nested_and_gives_intervals(probed: Path) -> None:
+    common = ("-m", probed / "corpus.csv", "-s", probed / "store", "--runs", probed / "runs", "--cv", "fold")
+    out = medusa("probe", *common, "--name", "again", "--no-combine", "--solver", "linear", "--device", "cpu").stdout
+    assert "nested" in out
+    assert "95 % by speaker" in out
+    assert "frames@0" in out
+    assert "adapted" not in out
+
+
+def test_json_holds_every_system_choice_and_interval(probed: Path) -> None:
+    told = json.loads((probed / "plain.json").read_text())
+    names = {system["name"] for system in told["systems"]}
+    assert names == {"nested", "frames@0", "means@0", "all 2 layers"}
+    for system in told["systems"]:
+        low, high = system["intervals"]["uar"]
+        assert low <= system["scores"]["uar"] <= high
+        assert system["nested"] == (system["name"] == "nested")
+        assert system["speaker_adapted"] is False
+    assert [each["fold"] for each in told["passes"]] == sorted({each["fold"] for each in told["passes"]})
+    assert (probed / "plain.svg").read_text().startswith("<?xml")
+    assert (probed / "own.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_posteriors_are_out_of_fold_and_evaluate_says_that_they_are_adapted(probed: Path) -> None:
+    store = FeatureStore.open(probed / "store")
+    assert dict(store["posteriors/own"].spec.extra)["adapted"] == "speaker"
+    assert dict(store["posteriors/meta"].spec.extra)["adapted"] == "speaker"
+    assert "adapted" not in dict(store["posteriors/plain"].spec.extra)
+    assert len(store["posteriors/own"]) == 48
+    common = ("-m", probed / "corpus.csv", "-s", probed / "store", "--bootstrap", "50")
+    assert "speaker-adapted" in medusa("evaluate", "own", *common).stdout
+    assert "speaker-adapted" in medusa("evaluate", "meta", *common).stdout
+    assert "speaker-adapted" not in medusa("evaluate", "plain", *common).stdout
+
+
+def test_a_speaker_adapted_model_predicts_by_speaker_and_says_where_it_falls_back(probed: Path, tmp_path: Path) -> None:
+    clips, model = probed / "clips", probed / "runs" / "own"
+    by_folder = medusa("predict", clips, "--model", model, "--speaker-of", "folder", "-o", tmp_path / "a.csv")
+    assert "speaker" not in by_folder.stderr
+    nobody = medusa("predict", clips, "--model", model, "-o", tmp_path / "b.csv")
+    assert "--speaker-of" in nobody.stderr
+    few = medusa("predict", clips / "Actor_01", "--model", model, "--speaker-of", "file", "-o", tmp_path / "c.csv")
+    assert "8 of 8 speakers have fewer than 5 clips" in few.stderr
+    a, b, c = (pd.read_csv(tmp_path / name) for name in ("a.csv", "b.csv", "c.csv"))
+    columns = [name for name in a.columns if name.startswith("p_")]
+    assert len(a) == len(b) == 48
+    assert np.abs(a[columns].to_numpy() - b[columns].to_numpy()).max() > 0.01
+    same = b[b["file"].isin(c["file"])].sort_values("file")[columns].to_numpy()
+    np.testing.assert_allclose(c.sort_values("file")[columns].to_numpy(), same, atol=1e-6)
+
+
+def test_a_speakers_clips_are_predicted_together_whatever_the_chunk(probed: Path, tmp_path: Path) -> None:
+    clips, model = probed / "clips", probed / "runs" / "own"
+    arguments = ("predict", clips, "--model", model, "--speaker-of", "folder")
+    medusa(*arguments, "-o", tmp_path / "a.csv")
+    medusa(*arguments, "-o", tmp_path / "b.csv", "--chunk", "9")
+    a, b = (pd.read_csv(tmp_path / name) for name in ("a.csv", "b.csv"))
+    assert a["file"].tolist() == b["file"].tolist()
+    columns = [name for name in a.columns if name.startswith("p_")]
+    np.testing.assert_allclose(a[columns], b[columns], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["meta", "plain", "own"])
+def test_a_probe_and_an_ensemble_of_probes_are_exported(probed: Path, tmp_path: Path, name: str) -> None:
+    clip = next((probed / "clips" / "Actor_01").glob("*.ogg"))
+    before = Model.load(probed / "runs" / name).predict([clip])
+    medusa("export", probed / "runs" / name, "-o", tmp_path / "packed", "-m", probed / "corpus.csv")
+    shutil.move(tmp_path / "packed", tmp_path / "moved")
+    after = Model.load(tmp_path / "moved").predict([clip])
+    np.testing.assert_array_equal(after.probabilities, before.probabilities)
+    card = (tmp_path / "moved" / "README.md").read_text()
+    assert "probe" in card
+    assert ("speaker-adapted" in card) == (name != "plain")
+
+
+def test_mistakes_are_one_message(probed: Path) -> None:
+    common = ("-m", probed / "corpus.csv", "-s", probed / "store", "--cv", "fold")
+    for arguments, fact in (
+        (("--heat-map", "x.jpg"), "x.jpg"),
+        (("--normalise", "person"), "person"),
+        (("--lambdas", "small"), "--lambdas"),
+        (("--features", "posteriors/plain"), "posteriors/plain"),
+        (("--name", "meta"), "posteriors/meta"),
+        (("--folds", "3"), "--folds"),
+        (("--select", "mean_ccc"), "mean_ccc"),
+    ):
+        assert fact in medusa("probe", *common, *arguments, exit_code=2).stderr
