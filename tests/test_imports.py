@@ -62,7 +62,7 @@ MAY_IMPORT = {
         "featurestore.format featurestore.sets featurestore.store"
     ),
     "ensemble.fusion": (
-        "evaluation deepser.config deepser.members deepser.scores deepser.training featurestore.corpus "
+        "evaluation deepser.config deepser.members deepser.probes deepser.scores deepser.training featurestore.corpus "
         "featurestore.format featurestore.store"
     ),
     "ensemble.experiments": (
@@ -70,8 +70,8 @@ MAY_IMPORT = {
         "featurestore.corpus featurestore.store"
     ),
     "ensemble.prediction": (
-        "evaluation fusion deepser.members deepser.scores featurestore.asr featurestore.audio featurestore.corpus "
-        "featurestore.encoders featurestore.featurize featurestore.format featurestore.store"
+        "evaluation fusion deepser.members deepser.probes deepser.scores featurestore.asr featurestore.audio "
+        "featurestore.corpus featurestore.encoders featurestore.featurize featurestore.format featurestore.store"
     ),
     "ensemble.recipes": (
         "evaluation deepser.config deepser.members deepser.scores featurestore featurestore.corpus "
