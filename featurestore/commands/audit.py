@@ -72,6 +72,10 @@ def _print(report: "AuditReport") -> None:
         say(f"warning: the same {repeat.kind} within one part: {', '.join(repeat.keys)}{labels}", "yellow")
     if len(report.repeats) > SHOWN_REPEATS:
         say(f"... and {len(report.repeats) - SHOWN_REPEATS:,} more such groups (--json lists all)", "yellow")
+    if report.constant:
+        more = f" and {len(report.constant) - SHOWN_REPEATS:,} more" if len(report.constant) > SHOWN_REPEATS else ""
+        shown = ", ".join(report.constant[:SHOWN_REPEATS])
+        say(f"warning: {len(report.constant):,} silent, all samples of one value: {shown}{more}", "yellow")
     for key, reason in report.unreadable[:LISTED_FAILURES]:
         say(f"unreadable: {key}: {reason}", "red")
     if len(report.unreadable) > LISTED_FAILURES:
@@ -81,7 +85,7 @@ def _print(report: "AuditReport") -> None:
     kinds = ", ".join(f"{leak.kind} across {leak.column}s" for leak in report.leaks)
     say(
         f"{report.name}: {report.n_utterances:,} utterances, {f'leakage: {kinds}' if kinds else 'no leakage'}, "
-        f"{len(report.repeats):,} repeated, {len(report.unreadable):,} unreadable",
+        f"{len(report.repeats):,} repeated, {len(report.constant):,} silent, {len(report.unreadable):,} unreadable",
         "green" if report.clean else "red",
     )
 

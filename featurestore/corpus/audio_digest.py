@@ -20,6 +20,7 @@ class Content:
     digest: str = ""  # of the decoded samples: blake2b, 16 bytes, hexadecimal
     duration_s: float = float("nan")
     problem: str = ""
+    constant: bool = False  # every sample has one value, as a rule 0: nothing was recorded
 
 
 def audio_contents(
@@ -52,5 +53,7 @@ def content_of(path: Path | None) -> Content:
         samples = decode(path)
     except AudioError as error:
         return Content(problem=str(error))
+    constant = bool(samples.min() == samples.max())
     samples += 0.0  # -0.0 and 0.0 are one sample in every format but float
-    return Content(hashlib.blake2b(samples.data, digest_size=16).hexdigest(), len(samples) / SAMPLE_RATE_HZ)
+    digest = hashlib.blake2b(samples.data, digest_size=16).hexdigest()
+    return Content(digest, len(samples) / SAMPLE_RATE_HZ, constant=constant)

@@ -78,6 +78,7 @@ class AuditReport:
     speakers: SpeakerReport | None  # None where no speaker or no label is known
     repeats: list[Repeat]
     unreadable: list[tuple[str, str]]  # utterance and reason
+    constant: list[str]  # utterances whose samples all have one value: silence that nobody recorded
     agreement: Agreement | None
     notes: list[str]
 
@@ -151,6 +152,7 @@ def audit(
         speakers=speaker_report(manifest),
         repeats=[repeat for repeats in twice for repeat in repeats],
         unreadable=[(key, c.problem) for key, c in zip(manifest.keys, contents, strict=True) if c.problem],
+        constant=[key for key, c in zip(manifest.keys, contents, strict=True) if c.constant],
         agreement=agreement,
         notes=notes,
     )

@@ -175,6 +175,17 @@ def test_files_that_cannot_be_decoded_are_named_with_the_reason(directory: Path)
     assert audit(corpus).notes[0].startswith("neither a split nor a fold column")
 
 
+def test_clips_of_one_value_are_counted_and_named(directory: Path) -> None:
+    soundfile.write(directory / "zero.wav", np.zeros(1600, np.int16), RATE_HZ, subtype="PCM_16")
+    soundfile.write(directory / "dc.wav", np.full(1600, 9, np.int16), RATE_HZ, subtype="PCM_16")
+    corpus = manifest(directory, ["a.wav", "zero.wav", "dc.wav"])
+    assert audit(corpus).constant == ["u1", "u2"]
+    assert audit(corpus, audio=False).constant == []
+    corpus.write(directory / "m.csv")
+    said = medusa("audit", directory / "m.csv").stdout
+    assert "2 silent, all samples of one value: u1, u2" in said
+
+
 def test_without_decoding_the_same_file_is_still_found(directory: Path) -> None:
     corpus = manifest(directory, ["a.wav", "./a.wav", "b.wav"], fold=["1", "2", "1"])
     assert kinds(corpus, audio=False) == {("fold", "audio"): True}
