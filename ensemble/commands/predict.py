@@ -67,6 +67,7 @@ def predict(
     table = Manifest.read(manifest) if manifest else files_manifest(find_files(files or [], sys.stdin, notes), text)
     for note in notes:
         say(note)
+    unnamed = [(note.partition(": ")[0], note) for note in table.notes]  # files whose names can't be keys
     if speaker_of is not None:
         table = with_speakers(table, speaker_of)
     places = {name: Path(place) for name, place in (split_pair("--weights", pair) for pair in weights or [])}
@@ -83,7 +84,7 @@ def predict(
             result = Predictions.join(list(run(table, progress=_into(show))))
         if result.keys:
             console().print(predictions_table(result))
-        end_with_failures(result.failed)
+        end_with_failures([*result.failed, *unnamed])
         return
     failed: list[tuple[str, str]] = []
     identity = {"model": loaded.identity, "asr": asr, "text": text}
@@ -99,7 +100,7 @@ def predict(
                 failed += part.failed
         writer.finish(columns_of(loaded.classes, loaded.attributes, len(loaded.members)))
         say(f"wrote {len(writer.done):,} predictions to {output}")
-    end_with_failures(failed)
+    end_with_failures([*failed, *unnamed])
 
 
 def _into(show: Show) -> Callable[[str, float, int], None]:

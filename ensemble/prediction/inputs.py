@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from featurestore.audio import AUDIO_SUFFIXES, search
+from featurestore.audio import AUDIO_SUFFIXES, is_utf8, search
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import speaker_groups, with_column
 from featurestore.errors import ConfigError
@@ -83,14 +83,20 @@ def _files_at(place: str, notes: list[str]) -> Iterator[str]:
 
 
 def files_manifest(files: Sequence[Path | str], text: str | None = None) -> Manifest:
-    """A manifest of audio files under their own names, each once; `text` is what is said in all of them."""
-    names = list(dict.fromkeys(os.fspath(file) for file in files))
+    """A manifest of audio files under their own names, each once; `text` is what is said in all of them.
+
+    A name that is not UTF-8 can't be a key: such files are left out, with a sentence for each in the notes.
+    """
+    given = dict.fromkeys(os.fspath(file) for file in files)
+    names = [name for name in given if is_utf8(name)]
+    strange = [name for name in given if not is_utf8(name)]
+    notes = [f"{name!r}: a file name that is not UTF-8 can't be a key; rename the file." for name in strange]
+    if notes and not names:
+        raise ConfigError(notes[0])
     if not names:
         raise ConfigError("No file to predict; name one or more audio files, or a manifest.")
     columns = {"utterance_id": names, "path": names} | ({} if text is None else {"text": [text] * len(names)})
-    try:
-        table = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
-    except UnicodeEncodeError:
-        bad = next(name for name in names if not name.isprintable())
-        raise ConfigError(f"{bad!r}: a file name that is not UTF-8 can't be a key; rename the file.") from None
-    return Manifest(table, root=".", name="files")
+    table = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+    manifest = Manifest(table, root=".", name="files")
+    manifest.notes += notes
+    return manifest

@@ -7,6 +7,7 @@ from featurestore.audio.decoding import decoder_of as decoder_of
 from featurestore.audio.decoding import duration_s as duration_s
 from featurestore.audio.decoding import tracks_of as tracks_of
 from featurestore.audio.folders import Folder as Folder
+from featurestore.audio.folders import is_utf8 as is_utf8
 from featurestore.audio.folders import search as search
 from featurestore.audio.suffixes import AUDIO_SUFFIXES as AUDIO_SUFFIXES
 from featurestore.audio.suffixes import SOUND_SUFFIXES as SOUND_SUFFIXES

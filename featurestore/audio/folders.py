@@ -33,6 +33,15 @@ class Folder:
         return f"{n:,} {'file' if n == 1 else 'files'} left out, no audio by the suffix: {kinds}"
 
 
+def is_utf8(name: str) -> bool:
+    """Return whether a file name can be a text elsewhere; one in another encoding holds bytes that can't."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def search(directory: Path, suffixes: Sequence[str] = AUDIO_SUFFIXES) -> Folder:
     """Return the files at and below a directory whose names end in one of the suffixes, in any letter case.
 

@@ -256,6 +256,9 @@ def _check(manifest: "Manifest", encoder: "Encoder", job: "FeaturizeJob", n: int
     return [*failed, *((each.key, each.error) for each in found if each.error), *wrong]
 
 
+SHOWN_CONSTANT = 20  # clips of one value that are named
+
+
 def _say_report(name: str, report: "FeaturizeReport") -> None:
     speed = f", {report.audio_s / report.wall_s:.0f} x real time" if report.audio_s and report.wall_s else ""
     empty = f" ({report.empty_texts:,} of them of empty texts)" if report.empty_texts else ""
@@ -263,3 +266,7 @@ def _say_report(name: str, report: "FeaturizeReport") -> None:
         f"{name}: {report.done:,} done{empty}, {report.skipped:,} there already, {len(report.failed):,} failed; "
         f"{report.wall_s:.1f} s{speed}"
     )
+    if report.constant:
+        more = f" and {len(report.constant) - SHOWN_CONSTANT:,} more" if len(report.constant) > SHOWN_CONSTANT else ""
+        shown = ", ".join(report.constant[:SHOWN_CONSTANT])
+        say(f"warning: {len(report.constant):,} silent, all samples of one value: {shown}{more}", "yellow")

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.audio import SOUND_SUFFIXES, duration_s, search
+from featurestore.audio import SOUND_SUFFIXES, Folder, duration_s, is_utf8, search
 from featurestore.corpora.sound_check import grouped, refuse_pointers
 from featurestore.corpus import arrow, checks
 from featurestore.corpus.checks import SPLIT_NAMES
@@ -27,10 +27,17 @@ def audio_files(directory: Path, notes: list[str] | None = None) -> list[Path]:
 
     What else may be a recording is counted in `notes`.
     """
-    folder = search(directory, SOUND_SUFFIXES)
-    if notes is not None and folder.others:
+    return found_files(search(directory, SOUND_SUFFIXES), [] if notes is None else notes)
+
+
+def found_files(folder: Folder, notes: list[str]) -> list[Path]:
+    """Return the files of a folder whose names can be keys; the others, and what else may be a recording, are noted."""
+    if folder.others:
         notes.append(folder.left_out())
-    return folder.files
+    strange = [repr(os.fspath(path)) for path in folder.files if not is_utf8(os.fspath(path))]
+    if strange:
+        notes.append(named("files left out, whose names are not UTF-8 (rename them)", strange))
+    return [path for path in folder.files if is_utf8(os.fspath(path))]
 
 
 def existing(root: Path, names: Sequence[str], what: str) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from featurestore.audio import AUDIO_SUFFIXES, search
-from featurestore.corpora.assemble import named, of_columns
+from featurestore.corpora.assemble import found_files, named, of_columns
 from featurestore.corpora.folder_levels import beside, folder_columns
 from featurestore.corpora.json_lines import json_lines
 from featurestore.corpus import arrow
@@ -41,13 +41,11 @@ def read_audiofolder(
     notes: list[str] = []
     table_of = {place: path for place in (root, *parts) if (path := _table_of(place)) is not None}
     with_table = [root] if root in table_of else list(table_of)
-    folder = search(root)
-    if folder.others:
-        notes.append(folder.left_out())
+    found = found_files(search(root), notes)
     tables = [_of_table(root, place, _metadata(table_of[place]), label) for place in with_table]
-    in_folders = [path for path in folder.files if not any(path.is_relative_to(place) for place in with_table)]
+    in_folders = [path for path in found if not any(path.is_relative_to(place) for place in with_table)]
     listed = {path for table in tables for path in table.column("path").to_pylist()} | {*map(str, in_folders)}
-    names = [path.relative_to(root).as_posix() for path in folder.files if str(path) not in listed]
+    names = [path.relative_to(root).as_posix() for path in found if str(path) not in listed]
     unlisted = [name for name in names if name not in listed]
     if unlisted:
         notes.append(named("audio files that the table doesn't list left out", unlisted))

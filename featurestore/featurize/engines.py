@@ -217,6 +217,7 @@ def merged(reports: Sequence[FeaturizeReport]) -> FeaturizeReport:
         audio_s=sum(report.audio_s for report in reports),
         wall_s=max((report.wall_s for report in reports), default=0.0),
         empty_texts=sum(report.empty_texts for report in reports),
+        constant=[key for report in reports for key in report.constant],
     )
 
 

@@ -48,6 +48,7 @@ class FeaturizeReport:
     audio_s: float = 0.0
     wall_s: float = 0.0
     empty_texts: int = 0
+    constant: list[str] = field(default_factory=list)  # stored, though all samples of the clip have one value
 
 
 def featurize(
@@ -152,5 +153,6 @@ def _count(report: FeaturizeReport, encoded: Encoded, error: str) -> None:
         return
     report.done += 1
     report.empty_texts += encoded.empty
+    report.constant += [encoded.key] if encoded.constant else []
     if not math.isnan(encoded.duration_s):
         report.audio_s += encoded.duration_s

@@ -35,6 +35,7 @@ class Encoded:
     duration_s: float = math.nan
     error: str = ""
     empty: bool = False
+    constant: bool = False  # all samples have one value, as a rule 0: silence that nobody recorded
 
 
 def iter_encode(
@@ -126,4 +127,5 @@ def _result(encoder: Encoder, item: Item, data: Any, result: np.ndarray | str) -
         return Encoded(item.key, None, error=f"{item.key}: {result}")
     if encoder.kind == "text":
         return Encoded(item.key, result, empty=encoder.is_empty(data))
-    return Encoded(item.key, result, duration_s=len(data) / SAMPLE_RATE_HZ)
+    constant = bool(data.min() == data.max())
+    return Encoded(item.key, result, duration_s=len(data) / SAMPLE_RATE_HZ, constant=constant)

@@ -52,3 +52,11 @@ def test_a_manifest_of_files_has_their_names_as_keys_and_one_text() -> None:
     assert manifest.texts == ["hello", "hello"]
     with pytest.raises(ConfigError, match="not UTF-8"):
         files_manifest(["bad\udcff.wav"])
+
+
+def test_a_name_that_is_not_utf8_is_left_out_and_named_and_the_rest_of_the_list_stays() -> None:
+    manifest = files_manifest(["a.wav", "bad\udcff.wav", "b.wav"])
+    assert manifest.keys == ["a.wav", "b.wav"]
+    (note,) = manifest.notes
+    assert "bad" in note
+    assert "not UTF-8" in note

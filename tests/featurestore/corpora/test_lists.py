@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -442,3 +444,15 @@ def test_each_corpus_is_a_command_with_its_own_options(tmp_path: Path) -> None:
     medusa("prepare", "lhotse", cuts, "-o", out, "--no-check-audio", "--label", "rater", "--audio", "/data")
     assert Manifest.read(out).labels == ["3"]
     assert str(Manifest.read(out).audio_path(0)) == "/data/x.wav"
+
+
+def test_a_file_name_that_is_not_utf8_is_left_out_and_named_and_the_rest_is_read(tmp_path: Path) -> None:
+    for file in ("sad/1.wav", "happy/2.wav"):
+        write_wav(tmp_path / file)
+    bad = os.path.join(os.fsencode(tmp_path), b"sad", b"caf\xe9.wav")
+    shutil.copy(tmp_path / "sad/1.wav", bad)
+    manifest = CORPORA["audiofolder"](tmp_path)
+    assert manifest.keys == ["happy/2.wav", "sad/1.wav"]
+    (note,) = manifest.notes
+    assert "1 files left out, whose names are not UTF-8" in note
+    assert "caf" in note

@@ -26,6 +26,7 @@ from featurestore.featurize.stream import Encoded, iter_encode
 from featurestore.featurize.trial import check_rows, tolerances
 from featurestore.runtime.stopping import Interrupted
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.small_corpus import medusa
 
 LENGTHS = {"a/../b": 9_000, "c d": 16_000, "語": 300, "e": 12_345, "f": 9_000, "g": 40_000}
 
@@ -94,6 +95,16 @@ def test_every_utterance_is_stored_once_with_the_encoders_rows(corpus: Manifest,
         expected = encoder.encode([decode(corpus.audio_path(i))])[0].astype(np.float16)
         np.testing.assert_array_equal(features.array(key, "layer_02"), expected[0])
         np.testing.assert_array_equal(features.array(key, "layer_04"), expected[1])
+
+
+def test_clips_of_one_value_are_stored_counted_and_named(corpus: Manifest, store: FeatureStore, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "0.wav", np.zeros(9_000), 16_000)
+    soundfile.write(tmp_path / "5.wav", np.full(9_000, 0.25), 16_000)
+    report = featurize(corpus, load_encoder("logmel"), store, "mel")
+    assert (report.done, sorted(report.constant)) == (6, ["a/../b", "g"])
+    corpus.write(tmp_path / "m.csv")
+    said = medusa("featurize", "-m", tmp_path / "m.csv", "-s", tmp_path / "s", "--encoder", "logmel").stdout
+    assert "2 silent, all samples of one value" in said
 
 
 def test_a_rerun_does_only_the_rest_and_tries_failures_again(
