@@ -102,7 +102,7 @@ def prepare_csv(
 ) -> None:
     """Validate a table, give its columns the manifest's names, and report every problem at once.
 
-    Repeat --column and --attribute for each.
+    Repeat --column and --attribute for each. speaker=Gender+SpkrID joins two columns with a _ between.
 
     Example: `medusa prepare csv labels.csv -o corpus.csv --column id=FileName --column label=EmoClass`
     """
@@ -183,6 +183,7 @@ def finish(
     escape_formulas: bool = False,
 ) -> None:
     """Merge and drop classes, join folds, write the manifest and print what it holds."""
+    from featurestore.corpora.doubts import doubts
     from featurestore.corpus import splits
     from featurestore.corpus.relabel import names_with_commas, relabelled
     from featurestore.corpus.summary import summary_table
@@ -194,7 +195,7 @@ def finish(
         manifest = splits.join_folds(manifest, join_folds)
     manifest.write(output, escape_formulas=escape_formulas)
     console().print(summary_table(manifest))
-    for note in manifest.notes:
+    for note in [*manifest.notes, *doubts(manifest)]:
         say(f"note: {note}", "dim")
     say(f"wrote {output}")
 

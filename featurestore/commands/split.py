@@ -36,6 +36,7 @@ def split(
     from featurestore.corpus import splits
     from featurestore.corpus.audit import part_summaries
     from featurestore.corpus.manifest import Manifest
+    from featurestore.corpus.protocol import check_manifest
     from featurestore.corpus.tables import read_table_file
 
     if (folds, hold_out, balanced_sets, given) == (None,) * 4:
@@ -54,6 +55,8 @@ def split(
     for column in ("split", "fold"):
         if table.has(column):
             console().print(parts_table(column, part_summaries(table, column)))
+            for line in check_manifest(table, column).lines(notes=False):
+                say(line, "yellow")
     for note in table.notes:
         say(f"note: {note}", "dim")
     say(f"wrote {output}")

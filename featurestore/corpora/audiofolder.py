@@ -83,8 +83,14 @@ def read_audiofolder(
 
 def _of_folders(root: Path, files: Sequence[Path], layout: str | None, notes: list[str]) -> pa.Table:
     """Return the table of files by their folders; a table that lies there and was not read is named."""
-    tables = ", ".join(path.name for path in beside(root, TABLES))
-    instead = f"{tables} in {root} is not read; if it holds the labels: medusa prepare csv" if tables else ""
+    tables = beside(root, TABLES)
+    instead = ""
+    if tables:
+        named_tables = ", ".join(path.name for path in tables)
+        instead = (
+            f"{named_tables} in {root} is not read; if it holds the labels: medusa prepare csv {tables[0]} "
+            f"-o {root.resolve().name}.csv"
+        )
     try:
         columns = folder_columns(files, root, layout, notes)
     except ManifestError as error:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from featurestore.audio import decode, duration_s
+from featurestore.audio.layout import LFS_POINTER
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import AudioError, ManifestError
 
-POINTER = b"version https://git-lfs"
 POINTER_BYTES = 1024  # no pointer is longer
 N_TRIED = 5  # of each suffix
 DECODED_S = 60.0  # longer files are tried by their header alone
@@ -58,7 +58,7 @@ def is_pointer(path: Path | str) -> bool:
         if os.stat(path).st_size > POINTER_BYTES:
             return False
         with open(path, "rb") as file:
-            return file.read(len(POINTER)) == POINTER
+            return file.read(len(LFS_POINTER)) == LFS_POINTER
     except OSError:
         return False
 

@@ -16,6 +16,8 @@ from featurestore.corpus.relabel import names_with_commas
 from featurestore.corpus.tables import NAMELESS, read_table_file
 from featurestore.errors import ManifestError
 
+JOINT = "+"  # between columns that are joined to one
+
 
 def read_table(
     path: Path | str,
@@ -32,13 +34,13 @@ def read_table(
     """Read and validate a .csv, .tsv (commas, semicolons, tabs) or .parquet table.
 
     columns: manifest name -> the table's name, such as {"label": "emotion", "attr_arousal": "EmoAct"}; one column may
-    serve two names. classes: the classes in their order, a list or separated by commas (else the sidecar's, the vote
-    columns', the sorted labels). split_names: what the table's splits are ({"0": "train"}). joined: further
-    tables, each with our column and theirs whose values it shares; their other columns are added.
-    attributes: name -> (low, high), 1 to 7 where not given. root: where relative audio paths start (else the table's
-    directory). Split names are made uniform (Train, dev, Validation, Test1 -> train, development, development, test1).
-    ManifestError lists every problem: missing columns with near names, else by row number and value ids, labels, votes,
-    attributes and splits, and with check_audio the audio files that do not exist.
+    serve two names, and "Gender+SpkrID" joins two with a _ between. classes: the classes in their order, a list or
+    separated by commas (else the sidecar's, the vote columns', the sorted labels). split_names: what the table's splits
+    are ({"0": "train"}). joined: further tables, each with our column and theirs whose values it shares; their other
+    columns are added. attributes: name -> (low, high), 1 to 7 where not given. root: where relative audio paths start
+    (else the table's directory). Split names are made uniform (Train, dev, Validation, Test1 -> train, development,
+    development, test1). ManifestError lists every problem: missing columns with near names, else by row number and
+    value ids, labels, votes, attributes and splits, and with check_audio the audio files that do not exist.
     """
     path = Path(path)
     root = path.parent if root is None else Path(root)
@@ -73,6 +75,11 @@ def _renamed(path: Path, table: pa.Table, columns: dict[str, str]) -> tuple[pa.T
         columns, more = _with_index(table, columns, nameless)
         notes += more
     columns = {target: nameless if source == "" and nameless else source for target, source in columns.items()}
+    for source in columns.values():
+        if source not in names and all(part in names for part in source.split(JOINT)):
+            texts = [arrow.as_strings(table.column(part)) for part in source.split(JOINT)]
+            table = table.append_column(source, pc.binary_join_element_wise(*texts, "_"))
+    names = table.column_names
     for target, source in columns.items():
         known = (*checks.STRING_COLUMNS, "duration_s")
         if target not in known and not target.startswith(("vote_", "attr_")):

@@ -55,8 +55,9 @@ def find_overlap(
     stands for every part, since folds take turns.
     """
     rows: dict[str, dict[str, list[int]]] = {}
+    n_each = Counter(items)
     for i, (item, part) in enumerate(zip(items, parts, strict=True)):
-        if item is not None and part:
+        if item is not None and part and n_each[item] > 1:
             rows.setdefault(item, {}).setdefault(part, []).append(i)
     shared = {item: places for item, places in rows.items() if len(places) > 1}
     if not shared:

@@ -154,8 +154,9 @@ def sentences(report: SpeakerReport) -> Sequence[str]:
         told.append(f"classes that few of the {report.n_speakers:,} speakers have: {classes}")
     for each in report.by_speaker:
         where = {"all": "within speakers", "split": "on the splits"}.get(each.column, "on the folds")
+        chance = f"{'chance' if each.uar > each.chance_uar else 'no more than chance,'} {each.chance_uar:.3f}"
         told.append(
-            f"knowing only the speaker, {where}: UAR {each.uar:.3f} (chance {each.chance_uar:.3f}), accuracy "
+            f"knowing only the speaker, {where}: UAR {each.uar:.3f} ({chance}), accuracy "
             f"{each.accuracy:.3f} (most frequent class {each.majority_accuracy:.3f})"
         )
     return told

@@ -270,3 +270,20 @@ def test_cells_that_look_like_formulas_are_exact_unless_they_are_to_be_escaped(t
     assert Manifest.read(out).texts == ["'=1+1", "'-2"]
     assert Manifest.read(out).keys == ["-a", "+c"]
     assert Manifest.read(out).column("x").tolist() == ["'@b", "d"]
+
+
+def test_speakers_of_two_genders_are_noted_and_two_columns_can_be_joined(tmp_path: Path) -> None:
+    table = written(tmp_path, "utterance_id,text,label,who,gender\na,x,sad,1,female\nb,y,Sad,1,male\nc,z,fear,2,male\n")
+    out = tmp_path / "m.csv"
+    said = medusa("prepare", "csv", table, "-o", out, "--column", "speaker=who").stdout
+    assert "1 speakers have two genders: 1" in said
+    assert "--merge 'sad=Sad'" in said
+    said = medusa("prepare", "csv", table, "-o", out, "--column", "speaker=gender+who", "--merge", "Sad=sad").stdout
+    assert "two genders" not in said
+    assert "--merge" not in said
+    assert Manifest.read(out).column("speaker").tolist() == ["female_1", "male_1", "male_2"]
+
+
+def test_a_single_class_is_noted(tmp_path: Path) -> None:
+    table = written(tmp_path, "utterance_id,text,label\na,x,flac\nb,y,flac\n")
+    assert "a single class, 'flac'" in medusa("prepare", "csv", table, "-o", tmp_path / "m.csv").stdout

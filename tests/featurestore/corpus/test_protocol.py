@@ -1,6 +1,7 @@
 """One function knows what is wrong with a division: what its parts share and lack, on what predictions were made."""
 
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.corpus.protocol import Division, PartRecord, ProtocolReport, check_division, check_manifest
 from featurestore.errors import ProtocolError
+from tests.helpers.small_corpus import medusa
 
 LABELS = ["sad", "happy", "sad", "happy", "sad", "happy"]
 FOLDS = ["1", "1", "2", "2", "3", "3"]
@@ -140,3 +142,11 @@ def test_a_column_of_a_manifest_is_checked_and_the_report_is_json() -> None:
     assert told["findings"][0]["parts"] == {"1, 2": 2, "1, 3": 1, "2, 3": 1}
     pieces = manifest(path=["a.wav"] * 6, start=[0, 1, 2, 3, 4, 5], end=[1, 2, 3, 4, 5, 6], speaker=FOLDS)
     assert check_manifest(pieces, "fold").findings == (), "pieces of one file are different sound"
+
+
+def test_medusa_split_names_what_is_wrong_with_the_parts_that_it_makes(tmp_path: Path) -> None:
+    manifest(speaker=["s1"] * 3 + ["s2"] * 3, fold=[None] * 6).write(tmp_path / "m.csv")
+    said = medusa("split", tmp_path / "m.csv", "-o", tmp_path / "m.csv", "--folds", "2", "--by", "utterance").stdout
+    assert "warning: 2 speakers (6 utterances) in more than one fold" in said
+    said = medusa("split", tmp_path / "m.csv", "-o", tmp_path / "m.csv", "--folds", "2").stdout
+    assert "warning" not in said
