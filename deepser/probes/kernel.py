@@ -46,14 +46,14 @@ class KernelPass:
     solver: KernelSolver
     each: Pass
     _products: dict[Source, Tensor] = field(default_factory=dict, init=False)
+    _judged: dict[tuple[Source, Setting], Judged] = field(default_factory=dict, init=False)
 
     def single(self, source: Source, settings: Sequence[Setting]) -> list[Judged]:
         """Judge one layer with each setting."""
-        found = []
         for setting in settings:
-            kernel = self._kernel(source, setting.bandwidth)
-            found.append(self._judge(kernel, setting))
-        return found
+            if (source, setting) not in self._judged:
+                self._judged[source, setting] = self._judge(self._kernel(source, setting.bandwidth), setting)
+        return [self._judged[source, setting] for setting in settings]
 
     def combined(self, parts: Sequence[Part], penalties: Sequence[float]) -> list[Judged]:
         """Judge the mean of the parts' kernels with each penalty."""

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,20 +40,23 @@ class LogisticPass:
 
     solver: LogisticSolver
     each: Pass
+    _judged: dict[tuple[Source, Setting], Judged] = field(default_factory=dict, init=False)
 
     def single(self, source: Source, settings: Sequence[Setting]) -> list[Judged]:
         """Judge one layer with each penalty, refitted without each inner fold in turn."""
         x, judged, _, _ = self._standardised(source)
-        found = []
         for setting in settings:
+            if (source, setting) in self._judged:
+                continue
             inner = np.full((len(x), self.solver.problem.values.shape[1]), np.nan, np.float32)
             for fold in range(self.each.n_inner):
                 own = self.each.inner == fold
                 weights, bias = self._fit(x[~own], self.each.train[~own], setting.penalty)
                 inner[own] = x[own] @ weights + bias
             weights, bias = self._fit(x, self.each.train, setting.penalty)
-            found.append(Judged(setting, inner, (judged @ weights + bias).astype(np.float32)))
-        return found
+            outer = (judged @ weights + bias).astype(np.float32)
+            self._judged[source, setting] = Judged(setting, inner, outer)
+        return [self._judged[source, setting] for setting in settings]
 
     def combined(self, parts: Sequence[Part], penalties: Sequence[float]) -> list[Judged]:
         """Judge the mean of the layers' logits, each with its own penalty."""

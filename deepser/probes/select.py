@@ -10,6 +10,7 @@ from deepser.probes.problem import Pass, Problem
 from deepser.probes.rows import Source
 from deepser.probes.solver import Judged, Part, PassSolver, Setting, Solver
 
+N_REFINED = 3  # combinations of a pass whose penalty is searched
 TOPS = (2, 3, 4, 6, 8, 12)  # sizes of the combinations of the best layers
 
 Score = Callable[[NDArray[np.float32], NDArray[np.int64]], float]  # (scores (n, K), their rows) -> higher is better
@@ -64,27 +65,26 @@ def choose(
     """Judge every layer, and combinations of them, in one pass.
 
     Combinations: all layers of a feature set, all layers, and the best 2, 3, 4, ... by their inner scores; each within
-    one normalisation. The bandwidth is chosen for each feature set, the penalty for each layer and combination.
+    one normalisation. Bandwidth and penalty are chosen for each feature set, the penalty of the best combinations anew.
     """
     own = solver.at(each)
     found: list[Candidate] = []
     for normalise in dict.fromkeys(source.normalise for source in sources):
-        singles = []
         alike = [source for source in sources if source.normalise == normalise]
-        bandwidths = _bandwidths(own, solver, each, alike, score)
+        settings = {name: _setting_of(own, solver, each, layers, score) for name, layers in _by_set(alike).items()}
+        singles = []
         for source in alike:
             if progress is not None:
                 progress(f"{each.name}: {source}")
-            judged = _best(own.single(source, _settings(solver, bandwidths[source.features])), each, score)
-            part = Part(source, judged.setting)
-            value = score(judged.inner, each.train)
-            name = _named(str(source), normalise)
-            singles.append(Candidate(name, (part,), judged.setting, value, judged.inner, judged.outer))
+            judged = own.single(source, [settings[source.features]])[0]
+            singles.append(
+                _candidate(_named(str(source), normalise), [Part(source, judged.setting)], judged, each, score)
+            )
         found += singles
-        for name, members, fixed in _combinations(singles, normalise) if combine else ():
-            found.append(_combined(own, solver, each, name, members, score, fixed))
+        if combine:
             if progress is not None:
-                progress(f"{each.name}: {name}")
+                progress(f"{each.name}: combinations")
+            found += _combined(own, solver, each, _combinations(singles, normalise), score)
     return Chosen(each, tuple(found))
 
 
@@ -138,21 +138,24 @@ def scorer(problem: Problem, rule: str) -> Score:
     return of_attributes if rule == "mean_ccc" else of_classes
 
 
-def _bandwidths(
-    own: PassSolver, solver: Solver, each: Pass, sources: Sequence[Source], score: Score
-) -> dict[str, float]:
-    """The bandwidth of each feature set, chosen at the middle penalty on its middle layer, for the sake of speed."""
-    found = {}
-    middle = solver.penalties[len(solver.penalties) // 2]
-    for name in dict.fromkeys(source.features for source in sources):
-        layers = [source for source in sources if source.features == name]
-        options = [Setting(middle, bandwidth) for bandwidth in solver.bandwidths]
-        if len(options) > 1:
-            judged = own.single(layers[len(layers) // 2], options)
-            found[name] = _best(judged, each, score).setting.bandwidth
-        else:
-            found[name] = options[0].bandwidth if options else 0.0
-    return found
+def _setting_of(own: PassSolver, solver: Solver, each: Pass, layers: Sequence[Source], score: Score) -> Setting:
+    """The setting of a feature set, chosen on its middle layer: the bandwidth at a middle penalty, then the penalty.
+
+    Layers of one encoder are alike in what suits them, and a search for each would take three times as long.
+    """
+    middle, penalty = layers[len(layers) // 2], solver.penalties[len(solver.penalties) // 2]
+    best = _best(
+        own.single(middle, [Setting(penalty, bandwidth) for bandwidth in solver.bandwidths or (0.0,)]), each, score
+    )
+    others = [Setting(p, best.setting.bandwidth) for p in solver.penalties if p != penalty]
+    return _best([best, *own.single(middle, others)], each, score).setting if others else best.setting
+
+
+def _by_set(sources: Sequence[Source]) -> dict[str, list[Source]]:
+    sets: dict[str, list[Source]] = {}
+    for source in sources:
+        sets.setdefault(source.features, []).append(source)
+    return sets
 
 
 def _settings(solver: Solver, bandwidth: float) -> list[Setting]:
@@ -160,12 +163,31 @@ def _settings(solver: Solver, bandwidth: float) -> list[Setting]:
 
 
 def _combined(
-    own: PassSolver, solver: Solver, each: Pass, name: str, members: Sequence[Candidate], score: Score, fixed: bool
+    own: PassSolver,
+    solver: Solver,
+    each: Pass,
+    combinations: Sequence[tuple[str, list[Candidate], bool]],
+    score: Score,
+) -> list[Candidate]:
+    """Every combination with the largest penalty, and those with the best scores with the other penalties, too."""
+    first, *others = sorted(solver.penalties, reverse=True)
+    found = []
+    for name, members, fixed in combinations:
+        parts = [candidate.parts[0] for candidate in members]
+        found.append(_candidate(name, parts, own.combined(parts, [first])[0], each, score, fixed))
+    for candidate in sorted(found, key=lambda candidate: -candidate.score)[:N_REFINED] if others else ():
+        judged = _best(own.combined(candidate.parts, others), each, score)
+        again = _candidate(candidate.name, candidate.parts, judged, each, score, candidate.fixed)
+        if again.score > candidate.score:
+            found[found.index(candidate)] = again
+    return found
+
+
+def _candidate(
+    name: str, parts: Sequence[Part], judged: Judged, each: Pass, score: Score, fixed: bool = True
 ) -> Candidate:
-    parts = tuple(candidate.parts[0] for candidate in members)
-    judged = _best(own.combined(parts, solver.penalties), each, score)
     value = score(judged.inner, each.train)
-    return Candidate(name, parts, judged.setting, value, judged.inner, judged.outer, fixed)
+    return Candidate(name, tuple(parts), judged.setting, value, judged.inner, judged.outer, fixed)
 
 
 def _best(judged: Sequence[Judged], each: Pass, score: Score) -> Judged:

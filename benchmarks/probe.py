@@ -1,0 +1,216 @@
+"""Probes against their peers: seconds and UAR of a sweep over layers, and a large synthetic corpus in bounded memory.
+
+    python -m benchmarks.probe layers -m corpus.csv -s store --features a,b --cv fold [--share 0.05] [--json FILE]
+    python -m benchmarks.probe large [--utterances 120000] [--layers 25] [--dim 2048] [--json FILE]
+
+`layers` times `medusa probe`'s nested sweep, and on the same standardised rows, layers and folds scikit-learn's
+LogisticRegression (lbfgs), RidgeClassifierCV and SVC on precomputed RBF kernels, each with a grid of as many values of
+its penalty chosen in the same inner folds. --share: the part of the (layer, fold) pairs that a peer is timed on, drawn
+evenly; its whole time is told as that many times more, and its UAR as that of these pairs.
+"""
+
+import argparse
+import json
+import os
+import resource
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from deepser.members.folds import plan_folds
+from deepser.probes.config import ProbeConfig
+from deepser.probes.fit import RBF_PENALTIES, fit_probe
+from deepser.probes.problem import Pass, Passes, Problem, passes_of
+from deepser.probes.rows import PooledRows, sources_of
+from deepser.probes.select import scorer
+from deepser.probes.standardise import standardisation
+from deepser.training.targets import Targets
+from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.splits import speaker_groups
+from featurestore.format.spec import FeatureSpec
+from featurestore.store.feature_store import FeatureStore
+
+CS = (0.001, 0.01, 0.1)[: len(RBF_PENALTIES)]
+Fit = Callable[[np.ndarray, np.ndarray, np.ndarray, float], np.ndarray]  # (x, y, x of others, penalty) -> classes
+
+
+def logistic(x: np.ndarray, y: np.ndarray, others: np.ndarray, c: float) -> np.ndarray:
+    """Classes that LogisticRegression predicts."""
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=c, class_weight="balanced", max_iter=1000).fit(x, y).predict(others)
+
+
+def svc(x: np.ndarray, y: np.ndarray, others: np.ndarray, c: float) -> np.ndarray:
+    """Classes that a support vector machine on precomputed kernels predicts."""
+    from sklearn.metrics.pairwise import rbf_kernel
+    from sklearn.svm import SVC
+
+    gamma = 0.5 / x.shape[1]
+    machine = SVC(C=1000 * c, kernel="precomputed", class_weight="balanced").fit(rbf_kernel(x, gamma=gamma), y)
+    return machine.predict(rbf_kernel(others, x, gamma=gamma))
+
+
+def ridge_cv(x: np.ndarray, y: np.ndarray, others: np.ndarray, c: float) -> np.ndarray:
+    """Classes that RidgeClassifierCV predicts; it chooses among all penalties by leaving out one, whatever `c`."""
+    from sklearn.linear_model import RidgeClassifierCV
+
+    return RidgeClassifierCV([1 / each for each in CS], class_weight="balanced").fit(x, y).predict(others)
+
+
+PEERS: dict[str, tuple[Fit, bool]] = {
+    "LogisticRegression": (logistic, True), "SVC, precomputed": (svc, True), "RidgeClassifierCV": (ridge_cv, False),
+}  # fmt: skip
+
+
+def sweep(
+    fit: Fit, nested: bool, problem: Problem, passes: Passes, rows: PooledRows, features: list[str], share: float
+) -> tuple[float, float, int, int]:
+    """Seconds and UAR on the pairs of layer and fold that were run, how many they are, and how many there are."""
+    pairs: list[tuple[Any, Pass]] = [(s, each) for s in sources_of(rows.store, features) for each in passes.outer]
+    at = np.unique(np.linspace(0, len(pairs) - 1, max(2, round(share * len(pairs)))).astype(int))
+    score = scorer(problem, "uar")
+    uars, start = [], time.perf_counter()
+    for source, each in (pairs[i] for i in at):
+        x = rows.read(source)
+        mean, inverse_std = standardisation(x[each.train])
+        x = (x - mean) * inverse_std
+        y, best = problem.labels, CS[0]
+        if nested:
+            inner = {}
+            for c in CS:
+                said = np.empty(len(each.train), np.int64)
+                for fold in range(each.n_inner):
+                    out = each.inner == fold
+                    said[out] = fit(x[each.train[~out]], y[each.train[~out]], x[each.train[out]], c)
+                inner[c] = score(np.eye(problem.n_classes, dtype=np.float32)[said], each.train)
+            best = max(inner, key=lambda c: inner[c])
+        guess = fit(x[each.train], y[each.train], x[each.judged], best)
+        uars.append(score(np.eye(problem.n_classes, dtype=np.float32)[guess], each.judged))
+    return time.perf_counter() - start, float(np.mean(uars)), len(at), len(pairs)
+
+
+def layers(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The table of one corpus."""
+    store, manifest = FeatureStore.open(arguments.store), Manifest.read(arguments.manifest)
+    plan, features = plan_folds(manifest, cv=arguments.cv), arguments.features.split(",")
+    start = time.perf_counter()
+    found = fit_probe(store, manifest, ProbeConfig("p", tuple(features)), plan, device="cpu")
+    seconds = time.perf_counter() - start
+    everything = np.arange(len(found.problem.keys))
+    score = scorer(found.problem, "uar")
+    table = [{"system": "medusa probe, nested, with combinations", "seconds": seconds,
+              "uar": score(found.nested.scores, everything), "timed": 1.0}]  # fmt: skip
+    singles = [score(system.scores, everything) for system in found.systems if system.source is not None]
+    table[0]["mean_uar_of_layers"] = float(np.mean(singles))
+    problem = Problem.of(Targets.from_manifest(manifest))
+    passes = passes_of(problem, plan, speaker_groups(manifest))
+    rows = PooledRows(store, problem.keys)
+    for name, (fit, nested) in PEERS.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            spent, uar, n, of = sweep(fit, nested, problem, passes, rows, features, arguments.share)
+        whole = spent * of / n
+        table.append({"system": name, "seconds": whole, "mean_uar_of_layers": uar, "timed": n / of,
+                      "times_slower": whole / seconds})  # fmt: skip
+    return {"corpus": manifest.name, "layers": len(singles), "folds": len(plan.names), "rows": table}
+
+
+class SyntheticRows:
+    """Rows of N utterances, drawn anew wherever they are read, so that they take no memory."""
+
+    def __init__(self, labels: np.ndarray, dim: int) -> None:
+        self.labels, self._dim = labels, dim
+
+    def read(self, source: Any) -> np.ndarray:
+        return self.part(source, np.arange(len(self.labels)))
+
+    def part(self, source: Any, at: np.ndarray) -> np.ndarray:
+        """Noise, and a direction for each class that is the stronger, the nearer the layer is to the middle."""
+        layer = int(source.layer.removeprefix("layer_"))
+        centres = np.random.default_rng((1, layer)).normal(size=(8, self._dim)).astype(np.float32)
+        rng = np.random.default_rng((2, layer, int(at[0])))
+        return rng.standard_normal((len(at), self._dim), np.float32) + 0.02 * centres[self.labels[at]]
+
+    def dim(self, source: Any) -> int:
+        return self._dim
+
+
+def stored(directory: Path, n: int, n_layers: int, dim: int, labels: np.ndarray) -> FeatureStore:
+    """The synthetic rows as a stored pooled set, float16."""
+    from deepser.probes.rows import Source
+
+    rows, step = SyntheticRows(labels, dim), 2000
+    store = FeatureStore.create(directory / "store")
+    names = tuple(f"layer_{i:02d}" for i in range(n_layers))
+    spec = FeatureSpec("audio", "synthetic", "none", names, dim, pool="mean+std")
+    with store.writer("synthetic", spec) as writer:
+        for start in range(0, n, step):
+            at = np.arange(start, min(start + step, n))
+            block = np.stack([rows.part(Source("synthetic", name), at) for name in names], 1).astype(np.float16)
+            for i, key in enumerate(at):
+                writer.append(f"u{key:07d}", block[i][:, None])
+    return store
+
+
+def large(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Seconds and peak memory of every layer of a large corpus, five folds, nested."""
+    n, n_layers, dim = arguments.utterances, arguments.layers, arguments.dim
+    labels = np.random.default_rng(0).integers(0, 8, n)
+    with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
+        store = stored(Path(directory), n, n_layers, dim, labels)
+        import pandas as pd
+
+        frame = pd.DataFrame({"utterance_id": [f"u{i:07d}" for i in range(n)], "path": "x.wav"})
+        frame["label"] = [f"class{label}" for label in labels]
+        frame["speaker"] = [f"s{i % 1000}" for i in range(n)]
+        frame["fold"] = [str(i % 1000 % 5) for i in range(n)]
+        manifest = Manifest.from_pandas(frame)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        start = time.perf_counter()
+        found = fit_probe(
+            store, manifest, ProbeConfig("p", ("synthetic",)), plan_folds(manifest, cv="fold"), device=arguments.device,
+            progress=lambda what, i, of: None,
+        )  # fmt: skip
+        seconds = time.perf_counter() - start
+    score = scorer(found.problem, "uar")
+    return {
+        "utterances": n, "layers": n_layers, "dim": dim, "seconds": seconds, "device": arguments.device,
+        "uar": score(found.nested.scores, np.arange(n)), "cores": torch.get_num_threads(),
+        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, "peak_gb_before": before / 1e6,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Print a table, and write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    own = kinds.add_parser("layers")
+    for names in (("-m", "--manifest"), ("-s", "--store"), ("--features",)):
+        own.add_argument(*names, required=True)
+    own.add_argument("--cv", default="fold")
+    own.add_argument("--share", type=float, default=1.0)
+    other = kinds.add_parser("large")
+    other.add_argument("--utterances", type=int, default=120_000)
+    other.add_argument("--layers", type=int, default=25)
+    other.add_argument("--dim", type=int, default=2048)
+    other.add_argument("--device", default="cpu")
+    other.add_argument("--directory", default=None)
+    for each in (own, other):
+        each.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    found = {"layers": layers, "large": large}[arguments.kind](arguments) | {"cpus": os.cpu_count()}
+    text = json.dumps(found, indent=1)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
