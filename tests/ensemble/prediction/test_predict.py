@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 import ensemble.prediction.predict
+import featurestore.featurize.job
 from deepser.members.member import Member
 from ensemble.fusion.kinds import KINDS
 from ensemble.fusion.members import find_members, record_members
@@ -261,7 +262,7 @@ def test_a_stopped_prediction_goes_on(trained: Trained, tmp_path: Path, monkeypa
     out, journal = tmp_path / "out.csv", tmp_path / "out.csv.journal"
     command = ["predict", *files, "--model", trained.runs / "meta-logits", "-o", out, "--chunk", 2]
     encoded: list[str] = []
-    whole = ensemble.prediction.predict.featurize
+    whole = featurestore.featurize.job.featurize
 
     def stopping(manifest: Manifest, *rest: object, **more: object) -> object:
         encoded.extend(manifest.keys)
@@ -269,7 +270,7 @@ def test_a_stopped_prediction_goes_on(trained: Trained, tmp_path: Path, monkeypa
             raise KeyboardInterrupt
         return whole(manifest, *rest, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ensemble.prediction.predict, "featurize", stopping)
+    monkeypatch.setattr(featurestore.featurize.job, "featurize", stopping)
     medusa(*command, exit_code=130)
     assert not out.exists()
     assert [json.loads(line)["file"] for line in journal.read_text().splitlines()[1:]] == files[:3]
@@ -281,7 +282,7 @@ def test_a_stopped_prediction_goes_on(trained: Trained, tmp_path: Path, monkeypa
     refused = medusa("predict", *files, "--model", trained.runs / "m0", "-o", out, exit_code=2)
     assert "another model" in refused.output
 
-    monkeypatch.setattr(ensemble.prediction.predict, "featurize", whole)
+    monkeypatch.setattr(featurestore.featurize.job, "featurize", whole)
     going_on = medusa(*command, exit_code=1)  # for the file that isn't there
     assert "gone.wav" in going_on.output.replace("\n", "")
     assert not journal.exists()
