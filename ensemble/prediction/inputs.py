@@ -1,7 +1,9 @@
 """What to predict: files, folders and patterns, as a manifest under the files' own names."""
 
+import fnmatch
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -74,12 +76,37 @@ def _files_at(place: str, notes: list[str]) -> Iterator[str]:
             raise ConfigError(f"{place} holds no audio ({', '.join(AUDIO_SUFFIXES)}); name the files themselves.")
         yield from map(os.fspath, folder.files)
     elif PATTERN & set(place) and not os.path.exists(place):
-        names = sorted(name for name in glob.iglob(place, recursive=True) if not os.path.isdir(name))
+        names = _matching(place)
         if not names:
             raise ConfigError(f"{place} matches no file; ** stands for folders of any depth.")
         yield from names
     else:
         yield place
+
+
+def _matching(pattern: str) -> list[str]:
+    """The files that match a pattern, sorted. Below a `**` each real file counts once, so that loops of links end."""
+    head, stars, tail = pattern.partition("**/")
+    if not stars or PATTERN & set(head):
+        return sorted(name for name in glob.iglob(pattern) if not os.path.isdir(name))
+    rest = re.compile("(?:.*/)?" + "".join(map(_expression, re.findall(r"\*\*/|\*+|\?|\[[^\]]+\]|.", tail, re.DOTALL))))
+    base = Path(head or ".")
+    if not base.is_dir():
+        return []
+    found = [path for path in search(base, ("",)).files if rest.fullmatch(path.relative_to(base).as_posix())]
+    return sorted(os.path.join(head, path.relative_to(base).as_posix()) for path in found)
+
+
+def _expression(piece: str) -> str:
+    """The regular expression of one piece of a pattern."""
+    wild = {"**/": "(?:.*/)?", "?": "[^/]"}
+    if piece in wild:
+        return wild[piece]
+    if piece.startswith("*"):
+        return "[^/]*"
+    if piece.startswith("[") and len(piece) > 1:
+        return fnmatch.translate(piece).removeprefix("(?s:").removesuffix(")\\Z")
+    return re.escape(piece)
 
 
 def files_manifest(files: Sequence[Path | str], text: str | None = None) -> Manifest:

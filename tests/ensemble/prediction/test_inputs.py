@@ -60,3 +60,20 @@ def test_a_name_that_is_not_utf8_is_left_out_and_named_and_the_rest_of_the_list_
     (note,) = manifest.notes
     assert "bad" in note
     assert "not UTF-8" in note
+
+
+def test_a_pattern_of_all_depths_lists_each_real_file_once_where_links_make_loops(place: Path) -> None:
+    for name in ("calls/x/y/1.wav", "calls/x/2.wav", "calls/3.wav", "calls/x/4.flac", "calls/x[1]/5.wav"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).touch()
+    for link in ("calls/x/up", "calls/x/y/up", "calls/again"):
+        (place / link).symlink_to(place / "calls", target_is_directory=True)
+    expected = ["calls/3.wav", "calls/x/2.wav", "calls/x/y/1.wav", "calls/x[1]/5.wav"]
+    assert find_files(["calls/**/*.wav"]) == expected
+    assert find_files([str(place / "calls/**/*.wav")]) == [str(place / name) for name in expected]
+    assert find_files(["calls/**/x/*.wav"]) == ["calls/x/2.wav"]
+    assert find_files(["calls/**/[12].wav"]) == ["calls/x/2.wav", "calls/x/y/1.wav"]
+    assert find_files(["calls/**/[!12].wav"]) == ["calls/3.wav", "calls/x[1]/5.wav"]
+    for pattern in ("none/**/*.wav", "calls/**/[9-1].wav"):
+        with pytest.raises(ConfigError, match="matches no file"):
+            find_files([pattern])
