@@ -1,10 +1,15 @@
 """A fitted member's judgement of a corpus, as a feature set: what it consists of, whether it is there, writing it."""
 
+from typing import Any, Protocol
+
 import numpy as np
 
 from deepser.members.folds import FoldPlan
 from deepser.members.member import Member, PosteriorMean
+from deepser.training.data import Indices
 from deepser.training.targets import Targets
+from featurestore.corpus.division import PartRecord
+from featurestore.corpus.made_on import MADE_ON, pack
 from featurestore.errors import ConfigError
 from featurestore.format.spec import FeatureSpec, check_set_name
 from featurestore.store.feature_store import FeatureStore
@@ -48,12 +53,34 @@ def write_posteriors(
 ) -> None:
     """Posteriors and logits, a row of C + A each, of every utterance that a model judged."""
     posteriors, logits = total.means()
-    spec, provenance = _spec(member, plan, member.weights_digest), {"member": member.config.name}
+    provenance = {"member": member.config.name, MADE_ON: made_on(plan, targets, np.flatnonzero(total.count))}
+    spec = _spec(member, plan, member.weights_digest)
     with store.writer(posteriors_name(member.config.name), spec, provenance=provenance) as writer:
         new = set(writer.set.missing(targets.keys))
         for i in np.flatnonzero(total.count):
             if targets.keys[i] in new:
                 writer.append(targets.keys[i], {"posteriors": posteriors[i : i + 1], "logits": logits[i : i + 1]})
+
+
+class Labelled(Protocol):
+    """N utterances with labels: `Targets`, or a probe's problem."""
+
+    @property
+    def keys(self) -> tuple[str, ...]: ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def labels(self) -> Indices: ...
+
+
+def made_on(plan: FoldPlan, targets: Labelled, judged: Indices) -> dict[str, Any]:
+    """Return the record of which model judged which of the utterances `judged` (n,), under which label."""
+    record = PartRecord(
+        [targets.keys[i] for i in judged],
+        [plan.names[plan.folds[i]] if plan.folds[i] >= 0 else "" for i in judged],
+        [targets.classes[targets.labels[i]] if targets.labels[i] >= 0 else None for i in judged],
+    )
+    return pack(record, plan.rule)
 
 
 def _spec(member: Member, plan: FoldPlan, weights: str) -> FeatureSpec:

@@ -3,9 +3,10 @@
 import numpy as np
 from scipy.special import softmax
 
-from deepser.members.posteriors import posteriors_name
+from deepser.members.posteriors import made_on, posteriors_name
 from deepser.probes.fit import ProbeResult
 from deepser.probes.member import ProbeMember
+from featurestore.corpus.made_on import MADE_ON
 from featurestore.errors import ConfigError
 from featurestore.format.spec import FeatureSpec, check_set_name
 from featurestore.store.feature_store import FeatureStore
@@ -43,6 +44,8 @@ def write_probe_posteriors(store: FeatureStore, member: ProbeMember, result: Pro
     logits = np.concatenate([result.logits, result.attributes], 1).astype(np.float32)
     if name in store:
         store.remove(name)
-    with store.writer(name, spec, provenance={"member": member.config.name, "made_by": MADE_BY}) as writer:
+    made = made_on(result.plan, result.problem, np.flatnonzero(result.judged))
+    provenance = {"member": member.config.name, "made_by": MADE_BY, MADE_ON: made}
+    with store.writer(name, spec, provenance=provenance) as writer:
         for i in np.flatnonzero(result.judged):
             writer.append(result.problem.keys[i], {"posteriors": posteriors[i : i + 1], "logits": logits[i : i + 1]})

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+from ensemble.commands.protocol import StrictOption, tell_protocol
 from featurestore.errors import ConfigError
 from featurestore.runtime.durable import replace_text
 from featurestore.runtime.wording import split_names
@@ -35,6 +36,7 @@ def ablate(
     store: StoreOption = Path("store"),
     cv: CvOption = None,
     folds: Annotated[int, reads("Speaker-disjoint folds within split train.", min=1)] = 1,
+    strict: StrictOption = False,
     preset: Annotated[str, what("The full system.")] = "medusa",
     only: Annotated[
         str | None, what("Of one-hot, late-fusion, no-mixup, no-multitask, no-stage2; default: all.")
@@ -61,6 +63,7 @@ def ablate(
     """
     from deepser.members.folds import plan_folds
     from deepser.members.presets import find_preset, parse_changes
+    from ensemble.evaluation.protocol import check_protocol
     from ensemble.experiments.ablation import ablations_of, run_variants
     from ensemble.experiments.ablation_report import ablation_markdown, ablation_table
     from ensemble.experiments.presets import members_of, preset_variants
@@ -73,6 +76,8 @@ def ablate(
     if presets is not None and only is not None:
         raise ConfigError("--only chooses ablations, and --presets sets presets side by side; give one of the two.")
     table, lists, numbers = Manifest.read(manifest), [split_names(text) for text in features or []], seeds_of(seeds, 0)
+    protocol = check_protocol(table, cv)
+    tell_protocol(protocol, strict)
     if presets is None:
         members = members_of(find_preset(preset), lists, numbers, parse_changes(change or []))
         variants = ablations_of(members, table, split_names(only or ""), f"preset {preset}")
@@ -86,10 +91,11 @@ def ablate(
             progress=lambda share, text: show(share, 1, text),
         )  # fmt: skip
     console().print(ablation_table(found))
-    texts = {json_file or directory / f"{kind}.json": json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n"}
+    scores = found.to_dict() | {"protocol": protocol.to_dict()}
+    texts = {json_file or directory / f"{kind}.json": json.dumps(scores, indent=1, allow_nan=False) + "\n"}
     if markdown is not None:
         texts[markdown] = ablation_markdown(
-            found, f"{kind.capitalize()} on {table.name}", shlex.join(["medusa", *sys.argv[1:]])
+            found, f"{kind.capitalize()} on {table.name}", shlex.join(["medusa", *sys.argv[1:]]), protocol.lines()
         )
     for path, text in texts.items():
         replace_text(path, text)

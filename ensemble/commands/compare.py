@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ensemble.commands.choices import counts, known_rows, one_of
+from ensemble.commands.protocol import StrictOption, tell_protocol
 from ensemble.fusion.config import INPUTS, SELECTIONS, SOUPS, MetaConfig
 from featurestore.runtime.durable import replace_text
 from featurestore.runtime.wording import split_names
@@ -32,6 +33,7 @@ def compare(
     members: Annotated[str | None, reads("m01,m02,...; default: every member in the store.")] = None,
     cv: CvOption = None,
     in_sample: Annotated[bool, reads("Allow posteriors of training utterances.", "--in-sample")] = False,
+    strict: StrictOption = False,
     rows: Annotated[
         str,
         choice(
@@ -59,6 +61,7 @@ def compare(
     """
     import json
 
+    from ensemble.evaluation.protocol import check_protocol, made_of
     from ensemble.experiments.compare import columns_of
     from ensemble.experiments.compare import compare as run
     from ensemble.experiments.compare_report import comparison_table
@@ -71,6 +74,8 @@ def compare(
     config = replace(META, seeds=tuple(range(seeds)), inputs=inputs, soup=soup, select=select)
     ways = techniques_of(rows, config, attributes=bool(table.scheme.attributes))
     chosen = find_members(opened) if members is None else split_names(members)
+    protocol = check_protocol(table, cv, made_of(opened, chosen))
+    tell_protocol(protocol, strict)
     tops: Any = top  # numbers, by the option's callback
     columns = columns_of(len(chosen), tops, greedy or replacement, replacement)
     with working("comparing") as show:
@@ -79,6 +84,7 @@ def compare(
     for note in found.notes:
         say(f"note: {note}", "dim")
     if json_file is not None:
-        text = json.dumps(found.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+        scores = found.to_dict() | {"protocol": protocol.to_dict()}
+        text = json.dumps(scores, indent=2, ensure_ascii=False, allow_nan=False)
         replace_text(json_file, text + "\n")
         say(f"wrote {json_file}")

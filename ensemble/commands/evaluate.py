@@ -6,6 +6,7 @@ from typing import Annotated
 from typer import Argument
 
 from ensemble.commands.choices import ColumnOption, columns_of
+from ensemble.commands.protocol import StrictOption, tell_protocol
 from featurestore.runtime.durable import replace_text
 from featurestore.terminal import CvOption, ManifestOption, StoreOption, console, reads, say, working, writes
 
@@ -22,6 +23,7 @@ def evaluate(
     bootstrap: Annotated[int, reads("Resamples of the speakers, for intervals; 0: none.", min=0)] = 1000,
     seed: Annotated[int, reads("Of the resamples.", min=0)] = 0,
     calibration: Annotated[bool, reads("ECE before and after temperature scaling.", "--calibration")] = False,
+    strict: StrictOption = False,
     json_file: Annotated[Path | None, writes("Write the scores.", "--json")] = None,
     confusion: Annotated[Path | None, writes("Draw confusion matrices (.png).")] = None,
     reliability: Annotated[Path | None, writes("Draw reliability curves (.png).")] = None,
@@ -34,6 +36,7 @@ def evaluate(
 
     from ensemble.evaluation.assess import Asked
     from ensemble.evaluation.parts import assess_parts
+    from ensemble.evaluation.protocol import check_systems
     from ensemble.evaluation.report import assessment_report, write_pictures
     from ensemble.evaluation.systems import open_system
     from featurestore.corpus.manifest import Manifest
@@ -41,13 +44,15 @@ def evaluate(
     table = Manifest.read(manifest)
     system = open_system(name, table, store, columns_of(column))
     other = None if against is None else open_system(against, table, store, columns_of(column))
+    protocol = check_systems(table, [system, *([other] if other else [])], cv, split=split)
+    tell_protocol(protocol, strict)
     asked = Asked(bootstrap, seed, by, calibration or reliability is not None)
     with working("resampling speakers"):
         parts = assess_parts(system, table, asked, against=other, cv=cv, split=split)
     for part, found in parts.items():
         console().print(assessment_report(f"{name} ({part})", found))
     if json_file is not None:
-        scores = {part: found.to_dict() for part, found in parts.items()}
+        scores = {part: found.to_dict() | {"protocol": protocol.to_dict()} for part, found in parts.items()}
         text = json.dumps(scores, indent=2, ensure_ascii=False, allow_nan=False)
         replace_text(json_file, text + "\n")
         say(f"wrote {json_file}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from deepser.config import MemberConfig
 from ensemble.commands.preset_options import preset_options
+from ensemble.commands.protocol import StrictOption, tell_protocol, write_protocol
 from featurestore.errors import ConfigError
 from featurestore.runtime.wording import split_names
 from featurestore.terminal import (
@@ -37,6 +38,7 @@ def fit_deepser(
     store: StoreOption = Path("store"),
     cv: CvOption = None,
     folds: Annotated[int, reads("Speaker-disjoint folds within split train.", min=1)] = 1,
+    strict: StrictOption = False,
     preset: Annotated[str, preset_panel("A published system; what follows changes it. README lists them.")] = "medusa",
     change: Annotated[
         list[str] | None, preset_panel("Any setting in config.json: train.mixup_alpha=0.4.", "--set")
@@ -67,6 +69,7 @@ def fit_deepser(
     from deepser.training.processes import joined
     from deepser.training.together import sharing
     from deepser.watch.terminal import watching
+    from ensemble.evaluation.protocol import check_protocol
     from ensemble.recipes.members import Asked, members
     from featurestore.corpus.manifest import Manifest
     from featurestore.store.feature_store import FeatureStore
@@ -78,6 +81,10 @@ def fit_deepser(
     with joined(device) as world:
         table, opened = Manifest.read(manifest), FeatureStore.open(store)
         plan = plan_folds(table, cv=cv, n_folds=folds, seed=configs[0].train.stream_seed)
+        protocol = check_protocol(table, cv)
+        if world.first:
+            tell_protocol(protocol, strict)
+        protocol.refuse(strict)
         directories = {config.name: runs / config.name for config in configs}
         shown = watching(directories, plan.names, tensorboard=tensorboard) if world.first else nullcontext()
         with shown as watch:
@@ -86,6 +93,8 @@ def fit_deepser(
                 overwrite=overwrite, progress=watch.step if watch else None, on_epoch=watch.epoch if watch else None,
             )  # fmt: skip
         if world.first:
+            for directory in directories.values():
+                write_protocol(directory, protocol)
             _tell(opened, table, configs, cv, runs, store)
 
 

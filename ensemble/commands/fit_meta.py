@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from ensemble.commands.choices import one_of
+from ensemble.commands.protocol import StrictOption, tell_protocol
 from ensemble.fusion.config import (
     INPUTS,
     METAS,
@@ -43,6 +44,7 @@ def fit_meta(
     members: Annotated[str | None, reads("m01,m02,...; default: every member in the store.")] = None,
     cv: CvOption = None,
     in_sample: Annotated[bool, reads("Allow posteriors of training utterances.", "--in-sample")] = False,
+    strict: StrictOption = False,
     top: Annotated[int | None, reads("Only the best so many members.", min=1)] = None,
     greedy: Annotated[bool, reads("Only members that greedy forward selection takes.", "--greedy")] = False,
     name: Annotated[str, writes("Of the ensemble.")] = "meta",
@@ -71,6 +73,7 @@ def fit_meta(
     Example: `medusa fit-meta --seeds 6 --members m01,m02,m03 -m corpus.csv --weights-plot weights.png`
     """
     from deepser.scores.report import scores_table
+    from ensemble.evaluation.protocol import check_protocol, made_of
     from ensemble.experiments.compare_report import learned_picture, learned_tables
     from ensemble.fusion.fit import fit_ensemble
     from ensemble.fusion.members import find_members, record_members
@@ -88,10 +91,12 @@ def fit_meta(
     config = config_of(meta, linear, ForestConfig(inputs=inputs or FOREST.inputs))
     table, opened = Manifest.read(manifest), FeatureStore.open(store)
     chosen = find_members(opened) if members is None else split_names(members)
+    protocol = check_protocol(table, cv, made_of(opened, chosen))
+    tell_protocol(protocol, strict)
     with working("fitting the meta-classifier") as show:
         _, report = fit_ensemble(
             opened, table, chosen, name=name, config=config, select=_rule(top, greedy), folds=cv,
-            in_sample=in_sample, directory=runs / name, progress=show,
+            in_sample=in_sample, directory=runs / name, progress=show, protocol=protocol,
         )  # fmt: skip
     unknown = record_members(runs / name, opened, report.members, runs)
     for part, rows in report.parts.items():

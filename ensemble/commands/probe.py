@@ -12,6 +12,7 @@ from deepser.probes.config import (
     ProbeConfig,
 )
 from ensemble.commands.choices import one_of
+from ensemble.commands.protocol import StrictOption, tell_protocol
 from featurestore.errors import ConfigError
 from featurestore.runtime.wording import split_names
 from featurestore.terminal import (
@@ -40,6 +41,7 @@ def probe(
     store: StoreOption = Path("store"),
     cv: CvOption = None,
     folds: Annotated[int, reads("Number of speaker-disjoint folds within split train.", min=1)] = 1,
+    strict: StrictOption = False,
     pool: Annotated[str, reads(", ".join(PROBE_POOLS) + " (over time).", callback=one_of(PROBE_POOLS))] = "auto",
     normalise: Annotated[
         str, reads(f"{', '.join(NORMALISATIONS)}; several, comma-separated: chosen inside the training part.")
@@ -75,6 +77,7 @@ def probe(
     from deepser.probes.fit import fit_probe
     from deepser.probes.member import ProbeMember
     from deepser.probes.posteriors import check_free, write_probe_posteriors
+    from ensemble.evaluation.protocol import check_protocol
     from ensemble.experiments.probe_report import (
         check_picture,
         choices_text,
@@ -100,6 +103,7 @@ def probe(
         combine=combine, seed=seed,
     )  # fmt: skip
     check_free(opened, name, overwrite)
+    tell_protocol(check_protocol(table, cv), strict)
     plan = plan_folds(table, cv=cv, n_folds=folds, seed=seed)
     with bar("probe", 1) as show:
         result = fit_probe(

@@ -1,12 +1,14 @@
 """`medusa run`: a whole recipe."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
 
+from ensemble.commands.protocol import StrictOption
 from featurestore.errors import ConfigError
 from featurestore.runtime.wording import format_seconds, split_names
 from featurestore.terminal import DeviceOption, console, reads, say, writes
@@ -29,6 +31,7 @@ def run(
     ] = None,
     only: Annotated[list[str] | None, reads("These steps alone: featurize, members/m01, ...")] = None,
     again: Annotated[list[str] | None, reads("These steps though they are done; a member from its start.")] = None,
+    strict: StrictOption = False,
     device: DeviceOption = "auto",
     dry_run: Annotated[bool, Option("--dry-run", help="Print the plan, and what of it is done.")] = False,
     listing: Annotated[bool, Option("--list", help="The recipes that come with the program.")] = False,
@@ -42,7 +45,7 @@ def run(
     from ensemble.recipes.execute import named_steps, run_steps, why_run
     from ensemble.recipes.plan import Places, steps_of
     from ensemble.recipes.recipe import read_recipe
-    from ensemble.recipes.summary import write_summary
+    from ensemble.recipes.summary import refuse_unclean, write_summary
 
     if listing:
         _print_recipes()
@@ -61,15 +64,23 @@ def run(
             say(f"{step.name}: {why_run(step, places, repeated) or 'done'}", "bold")
             say(f"  $ medusa {shlex.join(step.arguments)}", "cyan")
         return
-    code = run_steps(
-        steps, places, lambda arguments: commands.main(list(arguments), "medusa", standalone_mode=False) or 0,
-        only=names, again=anew, begin=_begin,
-    )  # fmt: skip
+
+    def call(arguments: tuple[str, ...]) -> int:
+        return commands.main([*arguments, *_strict(arguments, strict)], "medusa", standalone_mode=False) or 0
+
+    code = run_steps(steps, places, call, only=names, again=anew, begin=_begin)
     if code:
         say("The same command goes on from here; --again STEP does a step anew, a member from its start.", stderr=True)
         raise typer.Exit(code)
+    if strict:
+        refuse_unclean(steps)
     _print_times(steps, places)
     say(f"wrote {write_summary(read, steps, places)}")
+
+
+def _strict(arguments: Sequence[str], strict: bool) -> list[str]:
+    """The option for a step that checks folds and splits."""
+    return ["--strict"] if strict and arguments[0] in ("fit-deepser", "fit-meta", "compare", "evaluate") else []
 
 
 def _begin(step: "Step", number: int, of: int, why: str) -> None:

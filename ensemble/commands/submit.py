@@ -6,6 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from ensemble.commands.choices import ColumnOption, columns_of
+from ensemble.commands.protocol import StrictOption, tell_protocol
 from featurestore.terminal import ManifestOption, StoreOption, reads, say, typer_app, writes
 
 submit_app = typer_app(help="Write or check a challenge submission: task1, task2, check.")
@@ -23,12 +24,13 @@ def submit_task1(
     split: SplitOption = None,
     store: StoreOption = Path("store"),
     column: ColumnOption = None,
+    strict: StrictOption = False,
 ) -> None:
     """Write `FileName,EmoClass`, a letter for each utterance; an invalid file is not written.
 
     Example: `medusa submit task1 meta -m msp.csv --split test3 -o task1.csv`
     """
-    _submit("task1", name, manifest, output, split, store, column)
+    _submit("task1", name, manifest, output, split, store, column, strict)
 
 
 @submit_app.command("task2")
@@ -39,12 +41,13 @@ def submit_task2(
     split: SplitOption = None,
     store: StoreOption = Path("store"),
     column: ColumnOption = None,
+    strict: StrictOption = False,
 ) -> None:
     """Write `FileName,EmoAct,EmoVal,EmoDom`, numbers from 1 to 7; an invalid file is not written.
 
     Example: `medusa submit task2 meta -m msp.csv --split test3 -o task2.csv`
     """
-    _submit("task2", name, manifest, output, split, store, column)
+    _submit("task2", name, manifest, output, split, store, column, strict)
 
 
 @submit_app.command("check")
@@ -74,15 +77,24 @@ def submit_check(
 
 
 def _submit(
-    task: str, name: str, manifest: Path, output: Path, split: str | None, store: Path, column: list[str] | None
+    task: str,
+    name: str,
+    manifest: Path,
+    output: Path,
+    split: str | None,
+    store: Path,
+    column: list[str] | None,
+    strict: bool,
 ) -> None:
     from ensemble.evaluation.posteriors import split_rows
+    from ensemble.evaluation.protocol import check_systems
     from ensemble.evaluation.submission import write_submission
     from ensemble.evaluation.systems import open_system
     from featurestore.corpus.manifest import Manifest
 
     table = Manifest.read(manifest)
     system = open_system(name, table, store, columns_of(column))
+    tell_protocol(check_systems(table, [system], split=split), strict)
     n = write_submission(task, system, table if split is None else split_rows(table, split), output)
     for note in system.notes:
         say(f"note: {note}", "dim")

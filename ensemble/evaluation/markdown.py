@@ -44,6 +44,12 @@ def score_rows(report: Mapping[str, Any]) -> dict[str, list[ScoreRow]]:
     return {part: [row_of(row) for row in rows] for part, rows in report["parts"].items()}
 
 
+def protocol_lines(report: Mapping[str, Any]) -> list[str]:
+    """Return what a saved report, or protocol.json, found wrong with its folds or splits, one line each."""
+    found = (report.get("protocol") or report).get("findings", ())
+    return [f"{each['severity'].capitalize()}: {each['message']}." for each in found]
+
+
 def scores_markdown(rows: Sequence[ScoreRow]) -> str:
     """One line per system, as `scores_table` shows them in a terminal."""
     shown = [score for score in SHOWN if any(score in row.scores for row in rows)]

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ensemble.evaluation.align import ATTRIBUTE_PREFIX, load_posteriors
 from ensemble.evaluation.posteriors import posteriors_name, speaker_adapted
 from ensemble.evaluation.prediction_files import SUFFIXES, read_predictions
 from ensemble.evaluation.system import System
+from featurestore.corpus.division import PartRecord
+from featurestore.corpus.made_on import MADE_ON, unpack
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import AlignmentError
 from featurestore.store.feature_store import FeatureStore
@@ -30,7 +33,6 @@ def from_store(store: FeatureStore, name: str, manifest: Manifest) -> System:
     values, classes = aligned.values[0], aligned.classes
     where = [aligned.columns.index(ATTRIBUTE_PREFIX + attribute) for attribute in aligned.attributes]
     probabilities = values[:, [aligned.columns.index(each) for each in classes]]
-    rule = dict(store[name].spec.extra).get("folds", "")
     return System(
         name=name,
         keys=aligned.keys,
@@ -39,9 +41,28 @@ def from_store(store: FeatureStore, name: str, manifest: Manifest) -> System:
         probabilities=probabilities if classes else None,
         attributes=aligned.attributes,
         values=values[:, where],
-        fold_column=rule.removeprefix("cv:") if rule.startswith("cv:") else "",
+        fold_column=fold_column(store, name),
         notes=(ADAPTED_NOTE,) if speaker_adapted(store, [name]) else (),
+        made_on=made_on(store, name),
+        stored=True,
     )
+
+
+def fold_column(store: FeatureStore, name: str) -> str:
+    """Return the manifest's column of the folds that posteriors were made over, "" where there is none."""
+    rule = dict(store[name].spec.extra).get("folds") or _recorded(store, name).get("column") or ""
+    return str(rule).removeprefix("cv:") if str(rule).startswith("cv:") else ""
+
+
+def made_on(store: FeatureStore, name: str) -> PartRecord | None:
+    """Return the fold and label that each utterance had when posteriors were made; None where that is not recorded."""
+    packed = _recorded(store, name)
+    return unpack(packed, store[name], name) if packed else None
+
+
+def _recorded(store: FeatureStore, name: str) -> Mapping[str, Any]:
+    packed = store[name].provenance.get(MADE_ON)
+    return packed if isinstance(packed, dict) else {}
 
 
 def open_system(name: str, manifest: Manifest, store: Path, columns: Mapping[str, str] | None = None) -> System:

@@ -1,6 +1,7 @@
 """Ablations and presets as tables: for the terminal, and as markdown to be kept."""
 
 import math
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -35,7 +36,7 @@ def ablation_table(found: Ablations) -> Group:
     return Group(*shown)
 
 
-def ablation_markdown(found: Ablations, heading: str, command: str = "") -> str:
+def ablation_markdown(found: Ablations, heading: str, command: str = "", protocol: Sequence[str] = ()) -> str:
     """The same as a page: the command that made it, what was trained, the tables and how to read them."""
     lines = [f"# {heading}", ""]
     if command:
@@ -44,6 +45,7 @@ def ablation_markdown(found: Ablations, heading: str, command: str = "") -> str:
         headers = [header.replace("\n", " ") for header in _headers(found, part)]
         lines += [f"{_title(found, part)}.", ""]
         lines += [table_markdown(headers, _rows(found, part)), ""]
+    lines += [*(f"- {line}." for line in protocol), *([""] if protocol else [])]
     lines += [f"- {each.variant.name}: {each.variant.about}{_members(each)}." for each in found.trained]
     lines += [f"- {each.name} ({each.about}): left out, {each.why_not}." for each in found.left_out]
     told = found.trained[0].variant.name

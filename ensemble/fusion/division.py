@@ -13,6 +13,7 @@ import numpy as np
 
 from ensemble.evaluation.align import OUT_OF_FOLD, out_of_fold
 from ensemble.evaluation.posteriors import fold_names, group_names, posteriors_name
+from featurestore.corpus.division import PartRecord
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import group_folds
 from featurestore.errors import ConfigError, ManifestError
@@ -35,13 +36,14 @@ class Pass:
 class Division:
     """The passes over `manifest`'s rows; the last one's fit is the ensemble's own, the others judge what it can't.
 
-    folds: (N,) names of folds over which scores are spread, None for splits. in_sample: members whose posteriors may
-    come from models that saw these utterances.
+    folds: (N,) names of folds over which scores are spread, None for splits. column: of the folds, or "split".
+    in_sample: members whose posteriors may come from models that saw these utterances.
     """
 
     manifest: Manifest
     passes: tuple[Pass, ...]
     folds: np.ndarray | None
+    column: str
     fitted_on: str
     in_sample: tuple[str, ...]
     notes: tuple[str, ...]
@@ -59,6 +61,14 @@ class Division:
     def rows(self, part: str) -> np.ndarray:
         """(n,) the rows of a part, ascending."""
         return np.sort(np.concatenate([each.judge[part] for each in self.passes if part in each.judge]))
+
+    def record(self, name: str) -> PartRecord:
+        """What the predictions of all parts are made on: the pass that judges each row, "" where no pass learns it."""
+        learned = {int(i) for each in self.passes for i in each.fit}
+        labels = self.manifest.labels if self.manifest.has("label") else [None] * len(self.manifest)
+        judged = {int(i): each.name for each in self.passes for rows in each.judge.values() for i in rows}
+        keys, parts = [self.manifest.keys[i] for i in judged], [p if i in learned else "" for i, p in judged.items()]
+        return PartRecord(keys, parts, [labels[i] for i in judged], name)
 
     def folds_of(self, part: str) -> np.ndarray | None:
         """(n,) the folds of a part's rows."""
@@ -101,16 +111,14 @@ def _by_fold(store: FeatureStore, manifest: Manifest, members: Sequence[str], co
         Pass(f"fold {fold}", np.flatnonzero(folds != fold), {ALL_FOLDS: np.flatnonzero(folds == fold)})
         for fold in sorted(set(folds))
     ]
-    groups = group_names(manifest)
-    divided = sum(len(set(folds[groups == group])) > 1 for group in set(groups))
-    notes = [f"{divided} speakers are in more than one fold, so these scores are not speaker-independent."]
     return Division(
         manifest=manifest,
         passes=(*passes, Pass(ALL_FOLDS, np.arange(len(manifest)), {})),
         folds=folds,
+        column=column,
         fitted_on=f"the other folds of column {column!r}",
         in_sample=inside,
-        notes=(*(notes if divided else []), *_in_sample_note(inside)),
+        notes=tuple(_in_sample_note(inside)),
     )
 
 
@@ -148,6 +156,7 @@ def _by_split(store: FeatureStore, manifest: Manifest, members: Sequence[str], i
         manifest=manifest,
         passes=(*passes, Pass(fit_part, at[fit_part], judged)),
         folds=None,
+        column="split",
         fitted_on=fit_part,
         in_sample=inside,
         notes=(*([] if on_train else notes), *_in_sample_note(inside)),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from deepser.scores.metrics import Evaluation, ScoreRow
 from ensemble.evaluation.align import LAYERS, column_names
 from ensemble.evaluation.posteriors import PREFIX, speaker_adapted
+from ensemble.evaluation.protocol import check_protocol, made_of
 from ensemble.fusion.config import Config, MetaConfig
 from ensemble.fusion.cross_fit import CrossFit, cross_fit
 from ensemble.fusion.division import Division, divide, members_of
@@ -20,7 +22,9 @@ from ensemble.fusion.problem import Problem, load_problem
 from ensemble.fusion.selection import Rule, everyone
 from ensemble.fusion.state import LINEAR, MetaState
 from ensemble.fusion.techniques import Technique, technique, techniques_of
+from featurestore.corpus.made_on import MADE_ON, pack
 from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.protocol import ProtocolReport
 from featurestore.errors import ConfigError, StoreError
 from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.durable import replace_text, writing
@@ -42,6 +46,7 @@ def fit_ensemble(
     in_sample: bool = False,
     directory: Path | None = None,
     progress: Callable[[str], None] | None = None,
+    protocol: ProtocolReport | None = None,
 ) -> tuple[MetaState, EnsembleReport]:
     """Fits a meta-classifier over members' posteriors, and scores members, votes and meta-classifier.
 
@@ -51,9 +56,13 @@ def fit_ensemble(
 
     The predictions go to the store as posteriors/<name>, held-out rows alone; `directory` gets config.json,
     model.safetensors and report.json. members: feature sets, with or without "posteriors/". AlignmentError when a
-    member lacks an utterance, ConfigError for in-sample posteriors that aren't asked for.
+    member lacks an utterance, ConfigError for in-sample posteriors that aren't asked for. protocol: what the check of
+    folds or splits found, made here by default (ProtocolError where members were made on others).
     """
     names = members_of(store, members)
+    if protocol is None:
+        protocol = check_protocol(manifest, folds, made_of(store, names))
+        protocol.refuse()
     division = divide(store, manifest, names, folds, in_sample)
     way = technique(config or MetaConfig())
     _check_name(store, PREFIX + name)
@@ -63,6 +72,7 @@ def fit_ensemble(
     meta = judged.fitted[CHOSEN, way.name].meta
     adapted = speaker_adapted(store, meta.members)
     report = _report(problem, division, judged, [*ways, way], meta, name, selected=select is not None, adapted=adapted)
+    report = replace(report, protocol=protocol.to_dict())
     _store_predictions(store, PREFIX + name, meta, division, judged, way, problem, report, bool(adapted))
     if directory is not None:
         save_meta(directory, meta)
@@ -168,7 +178,9 @@ def _store_predictions(
     )
     if name in store:
         store.remove(name)
-    with store.writer(name, spec, provenance={"made_by": MADE_BY}) as writer:
+    rule = division.column if division.folds is None else f"cv:{division.column}"
+    provenance = {"made_by": MADE_BY, MADE_ON: pack(division.record(name), rule)}
+    with store.writer(name, spec, provenance=provenance) as writer:
         for part, fused in judged.predictions[CHOSEN, way.name].items():
             p = fused.whole
             posteriors = np.concatenate([p.probabilities, p.attributes], 1)[:, None]

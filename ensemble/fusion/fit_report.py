@@ -20,7 +20,7 @@ class EnsembleReport:
 
     parts: "all folds", or "development", "test", ...: a ScoreRow per member, vote and meta-classifier; evaluations: the
     meta-classifier's full evaluation of each part. members: those it is made of; chosen: those of each pass, where they
-    were selected.
+    were selected. protocol: what the check of the folds or splits found, as `ProtocolReport.to_dict` gives it.
     """
 
     name: str
@@ -33,6 +33,7 @@ class EnsembleReport:
     evaluations: dict[str, Evaluation]
     chosen: dict[str, tuple[str, ...]] = field(default_factory=dict)
     learned: Learned | None = None
+    protocol: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values."""

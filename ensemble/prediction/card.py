@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deepser.probes.member import ProbeMember
-from ensemble.evaluation.markdown import score_rows, scores_markdown, table_markdown
+from ensemble.evaluation.markdown import protocol_lines, score_rows, scores_markdown, table_markdown
 from ensemble.prediction.model import Model
 from ensemble.prediction.sets import needed_sets
 from featurestore.encoders.catalog import ENCODERS
@@ -45,7 +45,7 @@ def model_card(title: str, directory: str, model: Model, report: Mapping[str, An
         parts.append(f"## Scores\n\nFitted on {report['fitted_on']} ({report['n_fitted']:,} utterances).")
         for part, rows in score_rows(report).items():
             parts += [f"On {part}:", scores_markdown(rows)]
-        parts += [f"Note: {note}" for note in report["notes"]]
+        parts += protocol_lines(report) + [f"Note: {note}" for note in report["notes"]]
     return "\n\n".join([*parts, _LIMITS]) + "\n"
 
 

@@ -6,11 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deepser.scores.report import TITLES, number
-from ensemble.evaluation.markdown import machine, read_report, score_rows, scores_markdown, table_markdown
+from ensemble.evaluation.markdown import (
+    machine,
+    protocol_lines,
+    read_report,
+    score_rows,
+    scores_markdown,
+    table_markdown,
+)
 from ensemble.recipes.execute import record_of
 from ensemble.recipes.plan import COMPARISON, Places, Step
 from ensemble.recipes.recipe import Recipe
-from featurestore.errors import ConfigError
+from featurestore.errors import ConfigError, ProtocolError
 from featurestore.runtime.durable import replace_text, writing
 from featurestore.runtime.wording import format_seconds
 
@@ -33,7 +40,7 @@ def write_summary(recipe: Recipe, steps: Sequence[Step], places: Places) -> str:
                 report = read_report(thing.path)
                 for part, scores in score_rows(report).items():
                     parts += [f"On {part}:", scores_markdown(scores)]
-                parts += [f"Note: {note}" for note in report["notes"]]
+                parts += protocol_lines(report) + [f"Note: {note}" for note in report["notes"]]
     parts += _comparison(places.directory / COMPARISON) if any(step.name == "compare" for step in steps) else []
     took = times(steps, places)
     rows = [[name, format_seconds(seconds), str(attempts)] for name, seconds, attempts in took]
@@ -45,6 +52,18 @@ def write_summary(recipe: Recipe, steps: Sequence[Step], places: Places) -> str:
     with writing(path, ConfigError):
         replace_text(path, text)
     return str(path)
+
+
+def refuse_unclean(steps: Sequence[Step]) -> None:
+    """Raise ProtocolError if a step that was finished earlier found its folds or splits to be unclean."""
+    for step in steps:
+        for thing in step.makes:
+            for path in (thing.path, thing.path.with_name("protocol.json")):
+                if path.name in ("report.json", "protocol.json") and path.is_file():
+                    found = json.loads(path.read_text(encoding="utf-8"))
+                    wrong = [line for line in protocol_lines(found) if not line.startswith("Note")]
+                    if wrong:
+                        raise ProtocolError(f"{path}: {' '.join(wrong)}")
 
 
 def _comparison(path: Path) -> list[str]:

@@ -62,11 +62,14 @@ def store_info(name: Annotated[str, Argument(help="A feature set.")], store: Sto
 
     Example: `medusa store info wavlm-large -s store`
     """
+    from featurestore.corpus.made_on import MADE_ON
     from featurestore.store.feature_store import FeatureStore
 
     features = FeatureStore.open(store)[name]
     lines = {"fingerprint": features.spec.fingerprint, **features.spec.to_json()}
     for key, value in features.provenance.items():
+        if key == MADE_ON:
+            value = {name: value.get(name) for name in ("column", "utterances")} if isinstance(value, dict) else value
         fields = {f"{key} {field}": each for field, each in value.items()} if isinstance(value, dict) else {key: value}
         lines |= {f"made with {name}": each for name, each in fields.items()}
     lines |= {

@@ -18,7 +18,9 @@ from featurestore.errors import ProtocolError
 ERROR, WARNING, NOTE = "error", "warning", "note"
 SHARED = ("utterance", "speaker", "audio")  # kinds of things that must not be in two parts
 N_PAIRS, N_NAMES = 6, 5
-__all__ = ["Division", "Finding", "PartRecord", "ProtocolReport", "check_division", "check_manifest"]
+__all__ = [
+    "Division", "Finding", "PartRecord", "ProtocolReport", "check_division", "check_manifest", "compare_record"
+]  # fmt: skip
 WHAT = {"utterance": "utterance id", "speaker": "speaker", "audio": "identical recording"}
 
 
@@ -102,7 +104,7 @@ def check_division(
     shared = tuple(overlap for overlap in overlaps if overlap is not None)
     findings = [_of_overlap(overlap) for overlap in shared] + _missing_classes(division) + _unknown_speakers(division)
     if record is not None:
-        findings = _against_record(division, record) + findings
+        findings = compare_record(division, record) + findings
     rank = (ERROR, WARNING, NOTE)
     findings.sort(key=lambda finding: rank.index(finding.severity))
     return ProtocolReport(division.column, len(division.keys), len(set(division.parts) - {""}), tuple(findings), shared)
@@ -189,8 +191,8 @@ def _unknown_speakers(division: Division) -> list[Finding]:
     return [Finding("unknown speaker", NOTE, message, n, n)]
 
 
-def _against_record(division: Division, record: PartRecord) -> list[Finding]:
-    """Findings for predictions that were made on other utterances, parts or labels than the division has."""
+def compare_record(division: Division, record: PartRecord) -> list[Finding]:
+    """Return findings for predictions that were made on other utterances, parts or labels than the division has."""
     row = {key: i for i, key in enumerate(record.keys)}
     rows = [(i, row[key]) for i, key in enumerate(division.keys) if key in row]
     findings = []

@@ -1,0 +1,95 @@
+"""The check of a corpus's division, made before scores of systems on it are printed."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from ensemble.evaluation.posteriors import posteriors_name
+from ensemble.evaluation.system import System
+from ensemble.evaluation.systems import fold_column, made_on
+from featurestore.corpus.division import Division, PartRecord
+from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.protocol import NOTE, WARNING, Finding, ProtocolReport, check_division, compare_record
+from featurestore.store.feature_store import FeatureStore
+
+OTHER_PARTS = "other parts"  # the kind of finding of predictions that were made on another division
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a system's predictions were made on.
+
+    column: of its folds, "" for splits or where it isn't known. record: the fold and label of each utterance, None
+    where it is not recorded, as in predictions that an earlier version stored.
+    """
+
+    column: str
+    record: PartRecord | None
+
+
+def made_of(store: FeatureStore, names: Iterable[str]) -> dict[str, Made]:
+    """Return what posteriors were made on, by their names in the store; the names may lack "posteriors/"."""
+    found = [posteriors_name(store, name) for name in names]
+    return {name: Made(fold_column(store, name), made_on(store, name)) for name in found}
+
+
+def check_systems(
+    manifest: Manifest, systems: Iterable[System], cv: str | None = None, *, split: str | None = None
+) -> ProtocolReport:
+    """Return what `check_protocol` finds of systems that are open, over the folds that the first was made over."""
+    systems = list(systems)
+    known = [each.fold_column for each in systems if split is None and manifest.has(each.fold_column)]
+    made = {each.name: Made(each.fold_column, each.made_on) for each in systems if each.stored}
+    return check_protocol(manifest, cv or (known[0] if known else None), made)
+
+
+def check_protocol(
+    manifest: Manifest,
+    cv: str | None = None,
+    made: Mapping[str, Made] | None = None,
+) -> ProtocolReport:
+    """Return what is wrong with the parts that scores are told of, and with what the systems were made on.
+
+    cv: the fold column; without it the column `split` counts, else `fold`. made: by system, see `made_of`. Predictions
+    that were made on other labels, or over other folds in a column of the same name, are an error; those over the folds
+    of another column are a warning.
+    """
+    made = made or {}
+    column = cv or next((name for name in ("split", "fold") if manifest.has(name)), None)
+    if column is None:
+        labels = manifest.labels if manifest.has("label") else ()
+        division = Division(manifest.keys, [""] * len(manifest), "", labels)
+        report = ProtocolReport("", len(manifest), 0, ())
+    else:
+        division = Division.of_manifest(manifest, column)
+        report = check_division(division)
+    findings = [each for name, own in made.items() for each in _compared(division, own, name)]
+    unrecorded = [name for name, own in made.items() if own.record is None]
+    if unrecorded:
+        message = f"no record of the folds and labels that {', '.join(unrecorded)} were made on, so it can't be checked"
+        findings.append(Finding("no record", NOTE, message, len(unrecorded), 0, tuple(unrecorded)))
+    return replace(report, findings=(*findings, *report.findings))
+
+
+def _compared(division: Division, made: Made, name: str) -> list[Finding]:
+    """Compare the utterances of a division with a record, as far as it has them."""
+    if made.record is None:
+        return []
+    row = {key: i for i, key in enumerate(made.record.keys)}
+    at = [(i, row[key]) for i, key in enumerate(division.keys) if key in row]
+    keys, then = [division.keys[i] for i, _ in at], [made.record.parts[j] for _, j in at]
+    labels, labels_then = [division.labels[i] for i, _ in at] if len(division.labels) else [], []
+    if labels and len(made.record.labels):
+        # A label that is known by now of an utterance that no model learned from changes no model.
+        labels_then = [made.record.labels[j] if made.record.parts[j] else division.labels[i] for i, j in at]
+    # Splits say nothing of folds, nor folds of splits; there is nothing to compare but labels.
+    over_folds = made.column and division.column not in ("split", "")
+    now = [division.parts[i] for i, _ in at] if over_folds else then
+    part = Division(keys, now, division.column, labels)
+    findings = compare_record(part, PartRecord(keys, then, labels_then, f"{name} was"))
+    if made.column == division.column:
+        return findings
+    moved = f"{name} was cross-validated over {made.column!r}, a spread over {division.column!r} is not over its folds"
+    return [
+        replace(each, severity=WARNING, message=f"{moved} ({each.message})") if each.kind == OTHER_PARTS else each
+        for each in findings
+    ]
