@@ -82,13 +82,15 @@ def _guessed(root: Path, names: Sequence[Sequence[str]], notes: list[str]) -> li
         raise ManifestError(f"{root} has splits on {roles.count('split')} levels: {_told(names)}. {REMEDY}")
     left = [i for i, role in enumerate(roles) if not role]
     several = [i for i in left if len(names[i]) > 1]
-    if not several:
-        what = f"a single class, {names[left[-1]][0]!r}" if left else "no class, only splits or formats"
+    known = [i for i in left if 2 * sum(name.lower() in EMOTIONS for name in names[i]) >= len(names[i])]
+    alone = [i for i in known if i not in several]
+    if not several or (alone and not set(known) & set(several)):
+        what = f"a single class, {names[(alone or left)[-1]][0]!r}" if left else "no class, only splits or formats"
         raise ManifestError(
             f"{root}: the folders name {what}: {_told(names)}. Point --root at the folder that holds the classes, "
             "write a metadata.csv (file_name, label), or give --layout (of _ alone for no labels)."
         )
-    known = [i for i in several if 2 * sum(name.lower() in EMOTIONS for name in names[i]) >= len(names[i])]
+    known = [i for i in known if i in several]
     if len(several) > 1 and len(known) != 1:
         raise ManifestError(
             f"{root}: any of {len(several)} levels of folders may be the class: {_told(names)}. {REMEDY}"
@@ -102,13 +104,19 @@ def _guessed(root: Path, names: Sequence[Sequence[str]], notes: list[str]) -> li
             f"Move them elsewhere. {REMEDY}"
         )
     roles[label] = "label"
+    told = f"folders of level {label + 1} ({_shown(names[label])})"
+    if not any(name.lower() in EMOTIONS for name in names[label]):
+        notes.append(f"the classes are {told}, none a known emotion; if they are speakers: {_layout(roles, label)}")
     for i in several:
         if i != label:
-            example = "/".join("speaker" if j == i else role or IGNORED for j, role in enumerate(roles))
-            notes.append(
-                f"folders of level {i + 1} are not read ({_shown(names[i])}); if they are speakers: --layout {example}"
-            )
+            told = f"folders of level {i + 1} ({_shown(names[i])})"
+            notes.append(f"{told} are not read; if they are speakers: {_layout(roles, i)}")
     return [role or IGNORED for role in roles]
+
+
+def _layout(roles: Sequence[str], speaker: int) -> str:
+    """The option that makes one level the speaker."""
+    return "--layout " + "/".join("speaker" if i == speaker else role or IGNORED for i, role in enumerate(roles))
 
 
 def _splits(root: Path, names: Sequence[str], notes: list[str]) -> Mapping[str, str]:

@@ -327,6 +327,7 @@ def test_splits_below_the_classes_are_splits_and_the_class_is_the_level_of_emoti
     [
         (["flac/a.flac", "flac/b.flac"], None, "no class, only splits or formats: level 1: flac"),
         (["angry/a.wav"], None, "a single class, 'angry'"),
+        (["angry/s1/a.wav", "angry/s2/b.wav"], None, "a single class, 'angry'"),
         (["angry/wav/a.wav", "angry/mp3/b.wav"], None, "a single class, 'angry'"),
         (["train/a.wav", "angry/b.wav"], None, r"classes named like splits or formats \(train\) beside angry"),
         (["angry/a.wav", "wav/b.wav"], None, r"like splits or formats \(wav\)"),
@@ -344,6 +345,15 @@ def test_folders_that_can_not_be_told_to_be_classes_are_refused(
         write_wav(tmp_path / file)
     with pytest.raises(ManifestError, match=message):
         read_audiofolder(tmp_path, layout=layout)
+
+
+def test_folders_of_which_none_is_a_known_emotion_are_classes_with_a_note(tmp_path: Path) -> None:
+    for file in ("s1/train/a.wav", "s2/train/b.wav"):
+        write_wav(tmp_path / file)
+    manifest = read_audiofolder(tmp_path)
+    assert manifest.labels == ["s1", "s2"]
+    assert any("s1, s2" in note and "--layout speaker/split" in note for note in manifest.notes)
+    assert read_audiofolder(tmp_path, layout="speaker/split").column("speaker").tolist() == ["s1", "s2"]
 
 
 def test_a_level_of_formats_is_no_class_and_a_layout_decides_what_names_do_not(tmp_path: Path) -> None:
