@@ -105,12 +105,16 @@ def _tell(
     from deepser.scores.metrics import ScoreRow
     from deepser.scores.report import scores_table
     from ensemble.evaluation.parts import evaluate_parts
+    from ensemble.experiments.floor import shortcomings
 
-    rows = []
+    rows, short = [], []
     for config in configs:
         parts = evaluate_parts(store, manifest, config.name, cv=cv)
+        short += shortcomings(store, manifest, config.name, parts, cv) if config.train.learns_classes else []
         rows += [ScoreRow.of(f"{config.name} ({part})", evaluation) for part, evaluation in parts.items()]
     console().print(scores_table(rows))
+    for sentence in short:
+        say(f"warning: {sentence}", "yellow", stderr=True)
     for config in configs:
         if not config.train.learns_classes:
             say(f"note: {config.name} learned attributes alone; leave its class posteriors out.", "dim")

@@ -77,7 +77,9 @@ def probe(
     from deepser.probes.fit import fit_probe
     from deepser.probes.member import ProbeMember
     from deepser.probes.posteriors import check_free, write_probe_posteriors
+    from ensemble.evaluation.parts import evaluate_parts
     from ensemble.evaluation.protocol import check_protocol
+    from ensemble.experiments.floor import shortcomings
     from ensemble.experiments.probe_report import (
         check_picture,
         choices_text,
@@ -118,13 +120,16 @@ def probe(
         say(f"note: {note}", "dim")
     if config.speaker_adapted and result.confounding.is_high:
         say(f"warning: {result.confounding.warning()}", "yellow", stderr=True)
+    member = ProbeMember.save(result, opened, runs / name)
+    write_probe_posteriors(opened, member, result)
+    if result.problem.n_classes and (result.problem.labels >= 0).any():
+        for sentence in shortcomings(opened, table, name, evaluate_parts(opened, table, name, cv=cv), cv):
+            say(f"warning: {sentence}", "yellow", stderr=True)
     if result.speaker_adapted:
         say(
             "These scores are speaker-adapted: each speaker's rows are normalised by that speaker's other, unlabelled "
             "clips, those of the judged part included."
         )
-    member = ProbeMember.save(result, opened, runs / name)
-    write_probe_posteriors(opened, member, result)
     if json is not None:
         json.parent.mkdir(parents=True, exist_ok=True)
         json.write_text(probe_json(result, rows, table.name), encoding="utf-8")

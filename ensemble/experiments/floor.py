@@ -1,0 +1,62 @@
+"""Is a system worth its time? It must beat knowing nothing but the classes, and a probe on the same folds."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from deepser.probes.posteriors import MADE_BY
+from deepser.scores.metrics import Evaluation
+from ensemble.evaluation.parts import evaluate_parts
+from ensemble.evaluation.posteriors import posteriors_name
+from featurestore.corpus.manifest import Manifest
+from featurestore.errors import AlignmentError, ManifestError
+from featurestore.store.feature_store import FeatureStore
+
+
+def shortcomings(
+    store: FeatureStore, manifest: Manifest, name: str, parts: Mapping[str, Evaluation], cv: str | None = None
+) -> list[str]:
+    """Return a sentence for each part where a system does no better than the largest class, or worse than a probe.
+
+    parts: its scores by part, as `evaluate_parts` gives them. Probes are those in the store whose folds are the
+    system's own; a speaker-adapted one counts beside another adapted system only.
+    """
+    found = []
+    for part, evaluation in parts.items():
+        own = evaluation.classification
+        if own is None:
+            continue
+        counts = np.array([own.per_class[each].support for each in own.classes])
+        largest = own.classes[int(counts.argmax())]
+        if own.accuracy <= counts.max() / own.n or own.uar <= 1 / int((counts > 0).sum()):
+            found.append(
+                f"{name} ({part}) is no better than always {largest!r}: accuracy {own.accuracy:.3f} against "
+                f"{counts.max() / own.n:.3f}, UAR {own.uar:.3f} against {1 / int((counts > 0).sum()):.3f}. Train it "
+                "longer, or at another rate."
+            )
+    for probe in _probes(store, name):
+        try:
+            theirs = evaluate_parts(store, manifest, probe, cv=cv)
+        except (AlignmentError, ManifestError):
+            continue  # it judged other utterances
+        for part, evaluation in parts.items():
+            own, other = evaluation.classification, theirs[part].classification if part in theirs else None
+            if own is not None and other is not None and own.uar < other.uar:
+                found.append(
+                    f"{name} ({part}) has UAR {own.uar:.3f}, less than the {other.uar:.3f} of {probe}, a closed form "
+                    "on the same folds."
+                )
+    return found
+
+
+def _probes(store: FeatureStore, name: str) -> list[str]:
+    """The probes in the store over a system's own folds, that are adapted to speakers if and only if it is."""
+    own = dict(store[posteriors_name(store, name)].spec.extra)
+    names = [each for each in store.names() if store[each].provenance.get("made_by") == MADE_BY]
+    alike = ("oof", "folds", "adapted")
+    return [
+        each
+        for each in names
+        if each != posteriors_name(store, name)
+        and all(dict(store[each].spec.extra).get(field) == own.get(field) for field in alike)
+    ]

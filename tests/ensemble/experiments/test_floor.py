@@ -1,0 +1,52 @@
+"""A system that is no better than the largest class, or worse than a probe on the same folds, is told so."""
+
+from pathlib import Path
+
+import numpy as np
+
+from deepser.probes.posteriors import MADE_BY
+from ensemble.evaluation.parts import evaluate_parts
+from ensemble.experiments.floor import shortcomings
+from featurestore.corpus.manifest import Manifest
+from featurestore.format.spec import FeatureSpec
+from featurestore.store.feature_store import FeatureStore
+from tests.helpers.synthetic_corpus import CLASSES, corpus
+
+
+def written(
+    store: FeatureStore, manifest: Manifest, name: str, right: float, made_by: str = "", adapted: bool = False
+) -> list[str]:
+    """Posteriors that are right for a share of the clips, the largest class for the others; what is said of them."""
+    votes = manifest.votes
+    assert votes is not None
+    labels = votes.argmax(1)
+    largest = int(np.bincount(labels).argmax())
+    known = np.random.default_rng(0).random(len(labels)) < right
+    guess = np.where(known, labels, largest)
+    extra = [("oof", "fold"), ("folds", "cv:fold"), *([("adapted", "speaker")] if adapted else [])]
+    spec = FeatureSpec(
+        "posteriors", name, "none", ("posteriors", "logits"), 3, dtype="float32", columns=CLASSES, extra=tuple(extra)
+    )
+    with store.writer(f"posteriors/{name}", spec, provenance={"made_by": made_by}) as writer:
+        for key, c in zip(manifest.keys, guess, strict=True):
+            row = np.eye(3, dtype=np.float32)[c][None]
+            writer.append(key, {"posteriors": row, "logits": row})
+    return shortcomings(store, manifest, name, evaluate_parts(store, manifest, name, cv="fold"), "fold")
+
+
+def test_a_constant_answer_is_no_better_than_the_largest_class(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path, attributes=False)
+    (sentence,) = written(store, manifest, "constant", 0.0)
+    assert "no better than always" in sentence
+    assert "UAR 0.333 against 0.333" in sentence
+    assert written(store, manifest, "good", 0.7) == []
+
+
+def test_a_member_worse_than_a_probe_on_its_folds_is_told_and_an_adapted_probe_does_not_count(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path, attributes=False)
+    written(store, manifest, "adapted", 1.0, MADE_BY, adapted=True)
+    assert written(store, manifest, "member1", 0.5) == []
+    written(store, manifest, "closed", 0.8, MADE_BY)
+    (sentence,) = written(store, manifest, "member2", 0.5)
+    assert "posteriors/closed" in sentence
+    assert written(store, manifest, "member3", 0.95) == []
