@@ -10,7 +10,7 @@ from featurestore.errors import ConfigError
 
 NETWORKS = ("deepser", "unimodal", "late-fusion", "cross-attention", "srpol", "baseline")
 N_INPUTS = {"unimodal": (1, 1), "baseline": (1, None)}  # fewest and most feature sets; the others take two or more
-POOLINGS = ("mean", "attention", "asp")
+POOLINGS = ("mean", "mean+std", "attention", "asp")
 INPUT_NORMS = ("none", "standard")
 SAMPLERS = ("shuffled", "balanced", "inverse-frequency")
 SCHEDULES = ("constant", "cosine", "exponential")
@@ -62,7 +62,8 @@ class NetworkConfig:
     dropout: float = 0.1
     input_norm: str = "standard"  # "standard": each dim standardised with the training split's mean and deviation
     kind: str = "deepser"
-    pooling: str = "mean"  # of valid frames; "attention": their weighted mean, "asp": with the deviation beside it
+    # Of valid frames; "mean+std": their deviation too, "attention": their weighted mean, "asp": that and the deviation.
+    pooling: str = "mean"
     pool_dim: int = 0  # hidden width of the two attentive poolings; 0: as wide as what is pooled
     lstm_dim: int = 2048  # of srpol
 

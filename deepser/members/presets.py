@@ -18,6 +18,8 @@ from deepser.training.views import ALL
 from featurestore.errors import ConfigError
 
 MEDUSA_NETWORK, MEDUSA_TRAIN = NetworkConfig(), TrainConfig()
+# Below so many training utterances a user who names no preset gets "small".
+SMALL_UTTERANCES = 10_000
 # Table 1 of MEDUSA (arXiv 2506.09556): the features of its fourteen members.
 MEDUSA_MEMBERS = (
     ("hubert-large", "roberta-large"),
@@ -78,11 +80,29 @@ def _baseline(task: int) -> Preset:
     return Preset(about, ("wavlm-large",), network, train)
 
 
+def _small() -> Preset:
+    """Ours, for small corpora: a head over means and deviations that is regularised in every way we have."""
+    stages = (
+        StageConfig("stage1", "shuffled", 0.5, epochs=30, lr=1e-3, warmup_epochs=1, schedule="cosine", min_lr=1e-5),
+    )
+    train = TrainConfig(
+        stages, batch_size=32, weight_decay=0.1, mixup_p=0.5, label_smoothing=0.1, ema_decay=0.95, select="last"
+    )
+    network = NetworkConfig(d=256, dropout=0.5, kind="baseline", pooling="mean+std")
+    return Preset("a regularised head over means and deviations, for small corpora (ours)", (), network, train)
+
+
+def default_preset(n_training: int, is_plain: bool) -> str:
+    """The preset of a user who names none: "small" for a small corpus, if no other setting is given either."""
+    return "small" if is_plain and n_training < SMALL_UTTERANCES else "medusa"
+
+
 def _medusa(about: str, features: tuple[str, ...] = (), *, kind: str = "deepser", seed: int = 0) -> Preset:
     return Preset(about, features, replace(MEDUSA_NETWORK, kind=kind), replace(MEDUSA_TRAIN, seed=seed))
 
 
 PRESETS: dict[str, Preset] = {
+    "small": _small(),
     "medusa": _medusa("DeepSER and MEDUSA's stages 1 and 2, on any features"),
     **{
         f"medusa-{number:02d}": _medusa(f"member {number} of MEDUSA's Table 1", features, seed=number)

@@ -19,6 +19,23 @@ class MeanPool(nn.Module):
         return (x * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
+class StatisticsPool(nn.Module):
+    """Mean and standard deviation over valid frames, side by side; the deviation of one frame is that of the floor."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.width = 2 * dim
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """(B, T, D), valid (B, T) bool -> (B, 2 D)."""
+        x = x.float()  # a variance is a small difference of large numbers: not in bf16
+        weight = valid.float().unsqueeze(-1)
+        n = weight.sum(1).clamp(min=1)
+        mean = (x * weight).sum(1) / n
+        variance = ((x - mean.unsqueeze(1)).square() * weight).sum(1) / n
+        return torch.cat([mean, variance.clamp(min=VARIANCE_FLOOR).sqrt()], 1)
+
+
 class AttentivePool(nn.Module):
     """Mean under attention weights softmax(v . tanh(W x + b)) and, for "asp", the standard deviation beside it.
 
@@ -45,6 +62,8 @@ class AttentivePool(nn.Module):
         return torch.cat([mean, variance.clamp(min=VARIANCE_FLOOR).sqrt()], 1)
 
 
-def make_pool(kind: str, dim: int, hidden: int = 0) -> MeanPool | AttentivePool:
-    """The pool of a NetworkConfig's `pooling`: "mean", "attention" or "asp"."""
+def make_pool(kind: str, dim: int, hidden: int = 0) -> MeanPool | StatisticsPool | AttentivePool:
+    """The pool of a NetworkConfig's `pooling`: "mean", "mean+std", "attention" or "asp"."""
+    if kind == "mean+std":
+        return StatisticsPool(dim)
     return MeanPool(dim) if kind == "mean" else AttentivePool(dim, hidden, statistics=kind == "asp")

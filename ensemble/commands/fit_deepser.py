@@ -39,7 +39,10 @@ def fit_deepser(
     cv: CvOption = None,
     folds: Annotated[int, reads("Speaker-disjoint folds within split train.", min=1)] = 1,
     strict: StrictOption = False,
-    preset: Annotated[str, preset_panel("A published system; what follows changes it. README lists them.")] = "medusa",
+    preset: Annotated[
+        str | None,
+        preset_panel("A system by name (README lists them). Default: small below 10,000 clips, or medusa."),
+    ] = None,
     change: Annotated[
         list[str] | None, preset_panel("Any setting in config.json: train.mixup_alpha=0.4.", "--set")
     ] = None,
@@ -66,6 +69,7 @@ def fit_deepser(
     """
     from deepser.members.fit import fit_members
     from deepser.members.folds import plan_folds
+    from deepser.members.presets import default_preset
     from deepser.training.processes import joined
     from deepser.training.together import sharing
     from deepser.watch.terminal import watching
@@ -77,9 +81,16 @@ def fit_deepser(
     if cv is not None and folds != 1:
         raise ConfigError("--cv names the folds and --folds makes them; give one of the two.")
     refs = None if features is None else split_names(features)
+    table = Manifest.read(manifest)
+    if preset is None:
+        is_plain = not options and not change and several is None
+        n_training = len(table) if cv or not table.has("split") else int((table.column("split") == "train").sum())
+        preset = default_preset(n_training, is_plain)
+        if is_plain:
+            say(f"preset {preset}, for {n_training:,} training clips; --preset names another (README).")
     configs = sharing(members(Asked(preset, refs, name, options or {}, change or []), seeds, several))
     with joined(device) as world:
-        table, opened = Manifest.read(manifest), FeatureStore.open(store)
+        opened = FeatureStore.open(store)
         plan = plan_folds(table, cv=cv, n_folds=folds, seed=configs[0].train.stream_seed)
         protocol = check_protocol(table, cv)
         if world.first:

@@ -202,6 +202,11 @@ def test_attentive_statistics_are_the_weighted_mean_and_deviation() -> None:
         deviation = (w[:, None] * (frames - mean) ** 2).sum(0).sqrt()
         torch.testing.assert_close(pooled[b].double(), torch.cat([mean, deviation]), rtol=1e-4, atol=1e-4)
     assert isinstance(make_pool("mean", 5), MeanPool)
+    plain = make_pool("mean+std", 5)(x, torch.arange(9) < torch.tensor(n)[:, None])
+    for b in range(2):
+        frames = x[b, : n[b]].double()
+        expected = torch.cat([frames.mean(0), frames.std(0, correction=0)])
+        torch.testing.assert_close(plain[b].double(), expected, rtol=1e-4, atol=1e-4)
     assert make_pool("attention", 5)(x, torch.ones(2, 9, dtype=torch.bool)).shape == (2, 5)
 
 

@@ -117,3 +117,16 @@ def test_mistakes_are_one_message(probed: Path) -> None:
         (("--select", "mean_ccc"), "mean_ccc"),
     ):
         assert fact in medusa("probe", *common, *arguments, exit_code=2).stderr
+
+
+def test_fit_deepser_takes_the_preset_for_small_corpora_says_so_and_names_a_better_probe(probed: Path) -> None:
+    common = ("-m", probed / "corpus.csv", "-s", probed / "store", "--runs", probed / "runs", "--cv", "fold")
+    done = medusa("fit-deepser", "--features", "frames,means", "--name", "net", *common)
+    assert "preset small, for 48 training clips" in done.stdout
+    config = json.loads((probed / "runs" / "net" / "config.json").read_text())["member"]
+    assert config["network"]["pooling"] == "mean+std"
+    settings = ("--d", "16", "--n-heads", "2", "--epochs", "1", "--stage2-epochs", "1", "--select", "last")
+    given = medusa("fit-deepser", "--features", "frames,means", "--name", "net2", *common, *settings)
+    assert "preset small" not in given.stdout
+    config = json.loads((probed / "runs" / "net2" / "config.json").read_text())["member"]
+    assert config["network"]["kind"] == "deepser"
