@@ -15,8 +15,9 @@ import numpy as np
 from featurestore.asr.source import Transcript
 from featurestore.asr.transcriber import WINDOW_S, Transcriber
 from featurestore.asr.writer import TranscriptWriter
-from featurestore.audio import SAMPLE_RATE_HZ, decode, duration_s
+from featurestore.audio import SAMPLE_RATE_HZ, duration_s
 from featurestore.errors import AudioError
+from featurestore.featurize.clips import Decoder, arranged
 from featurestore.featurize.decode_ahead import Pool, outcome
 from featurestore.featurize.items import Item, audio_items
 from featurestore.runtime.provenance import provenance
@@ -103,8 +104,10 @@ def iter_transcribe(
                 yield item.key, seconds
             else:
                 work.append((seconds, item))
-        work.sort(key=lambda entry: (-entry[0], entry[1].key))
-        for part in _decoded_ahead(_chunks(work, transcriber.batch), pool):
+        lengths = [seconds for seconds, _ in work]
+        n_samples = [round(seconds * SAMPLE_RATE_HZ) for seconds in lengths]
+        work, windows = arranged(work, [item for _, item in work], lengths, n_samples)
+        for part in _decoded_ahead(_chunks(work, transcriber.batch), Decoder(pool, windows)):
             good = [(item, data) for item, data in part if not isinstance(data, Exception)]
             yield from ((item.key, str(data)) for item, data in part if isinstance(data, Exception))
             for (item, data), heard in zip(good, transcriber.hear([data for _, data in good]), strict=True):
@@ -131,11 +134,11 @@ def _chunks(work: Sequence[tuple[float, Item]], batch: int) -> Iterator[list[Ite
     yield from (short[i : i + batch] for i in range(0, len(short), batch))
 
 
-def _decoded_ahead(chunks: Iterable[list[Item]], pool: Pool) -> Iterator[list[tuple[Item, Any]]]:
+def _decoded_ahead(chunks: Iterable[list[Item]], decoder: Decoder) -> Iterator[list[tuple[Item, Any]]]:
     """Chunks of (item, waveform or AudioError), decoded while the model works on those before."""
     waiting: deque[list[tuple[Item, Future[np.ndarray]]]] = deque()
     for chunk in chunks:
-        waiting.append([(item, pool.submit(decode, item.source)) for item in chunk])
+        waiting.append([(item, decoder.submit(item)) for item in chunk])
         if len(waiting) > AHEAD_CHUNKS:
             yield [(item, outcome(future)) for item, future in waiting.popleft()]
     while waiting:

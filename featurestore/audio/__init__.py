@@ -9,6 +9,10 @@ from featurestore.audio.decoding import tracks_of as tracks_of
 from featurestore.audio.folders import Folder as Folder
 from featurestore.audio.folders import is_utf8 as is_utf8
 from featurestore.audio.folders import search as search
+from featurestore.audio.pieces import Clip as Clip
+from featurestore.audio.pieces import OnePass as OnePass
+from featurestore.audio.pieces import decode_pass as decode_pass
+from featurestore.audio.pieces import in_passes as in_passes
 from featurestore.audio.suffixes import AUDIO_SUFFIXES as AUDIO_SUFFIXES
 from featurestore.audio.suffixes import SOUND_SUFFIXES as SOUND_SUFFIXES
 from featurestore.audio.suffixes import has_audio_suffix as has_audio_suffix

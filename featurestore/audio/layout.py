@@ -69,7 +69,7 @@ def _of_bytes(name: str, file: BinaryIO, data: mmap.mmap) -> Layout:
     if data[at : at + 4] == b"fLaC":
         # STREAMINFO: 36 bits of total samples, 0 where the writer never knew (RFC 9639).
         total = int.from_bytes(data[at + 21 : at + 26], "big") & 0xFFFFFFFFF
-        return Layout((Part(SNDFILE if total else FFMPEG),))
+        return Layout((Part(SNDFILE, seeks=True) if total else Part(FFMPEG),))
     first = mpeg_frames.first_frame(data)
     if first >= 0:
         return _mpeg(name, data)
@@ -98,7 +98,17 @@ def _chunked(found: chunks.Chunks | None, decoder: str, name: str) -> Layout:
     n_samples = found.n_fact if found.tag in chunks.BLOCK_CODED and not found.open_length else None
     # RF64 from a pipe, which says 0 samples in 64 bits: as plain WAV it goes on to the file's end.
     head = b"RIFF" if found.unknown_long else b""
-    return Layout((Part(decoder, n_samples=n_samples or None, head=head),), truncated)
+    return Layout(
+        (
+            Part(
+                decoder,
+                n_samples=n_samples or None,
+                head=head,
+                seeks=decoder == SNDFILE and found.tag not in chunks.BLOCK_CODED,
+            ),
+        ),
+        truncated,
+    )
 
 
 def _ogg(data: mmap.mmap) -> Layout:

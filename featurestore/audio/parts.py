@@ -12,6 +12,7 @@ class Part:
     n_samples: samples at the native rate that count, where the container states it (None: all that is decoded).
     head: what stands at the part's beginning instead of the file's own bytes, so that the decoder reads it.
     nameless: the decoder does not learn the file's name, since it would take any bytes for what the suffix says.
+    seeks: the decoder gets to any sample exactly, without what lies before it.
     n_least: fewer decoded samples mean that the file is cut or damaged.
     """
 
@@ -24,6 +25,7 @@ class Part:
     format: str = ""  # FFmpeg's demuxer, where the bytes don't tell
     head: bytes = b""
     nameless: bool = False
+    seeks: bool = False
     ended: bool = True  # False: the container's end mark may be missing
 
     @property

@@ -39,7 +39,7 @@ class ViewedPart:
 
     def recording(self, i: int) -> Heard:
         """Return row i's audio, decoded through the view; ManifestError where it, or its partner, has none."""
-        key, own = self.manifest.keys[i], self.manifest.audio_path(i)
+        key, own = self.manifest.keys[i], self.manifest.audio(i)
         partner = self.partners.get(key)
         if partner is None:
             return Heard(key, own, self.view)
@@ -49,7 +49,7 @@ class ViewedPart:
                 f"{key!r} is mixed with {partner!r} in {mixing_name(self.view.label)}, which the manifest no longer "
                 "has. Remove that set and the view's, and make them again."
             )
-        return Heard(key, own, self.view, self.manifest.audio_path(row))
+        return Heard(key, own, self.view, self.manifest.audio(row))
 
     @cached_property
     def _rows(self) -> dict[str, int]:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from featurestore.audio import AUDIO_SUFFIXES, SAMPLE_RATE_HZ, decode, duration_s, search
+from featurestore.audio import AUDIO_SUFFIXES, SAMPLE_RATE_HZ, Recording, decode, duration_s, search
 from featurestore.augment.signals import (
     coloured_noise,
     excerpt,
@@ -186,9 +186,9 @@ class Heard:
     """One utterance as a view hears it: decoded like a file. partner: the audio mixed in."""
 
     key: str
-    path: Path
+    path: Path | Recording
     view: View
-    partner: Path | None = None
+    partner: Path | Recording | None = None
 
     def __str__(self) -> str:
         return str(self.path)

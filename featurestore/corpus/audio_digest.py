@@ -6,9 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from featurestore.audio import SAMPLE_RATE_HZ, decode
+import numpy as np
+
+from featurestore.audio import SAMPLE_RATE_HZ, Recording, decode_pass, in_passes
 from featurestore.corpus.manifest import Manifest
-from featurestore.errors import AudioError
+from featurestore.errors import AudioError, ManifestError
 
 BLOCK = 1024  # files in flight; more would only hold memory
 
@@ -30,29 +32,46 @@ def audio_contents(
 
     progress(done, total). An interrupt waits for the files that are being decoded, at most `workers`, and passes.
     """
-    paths = [None] * len(manifest) if not manifest.has("path") else manifest.column("path").tolist()
-    files = [None if path is None else manifest.root / path for path in paths]
-    contents: list[Content] = []
+    sources = [_source(manifest, i) for i in range(len(manifest))] if manifest.has("path") else []
+    contents = [Content()] * len(manifest)
+    groups = in_passes(sources)
+    n_done = 0
     pool = ThreadPoolExecutor(workers, thread_name_prefix="medusa-audit")
     try:
-        for start in range(0, len(files), BLOCK):
-            for content in pool.map(content_of, files[start : start + BLOCK]):
-                contents.append(content)
+        for start in range(0, len(groups), BLOCK):
+            block = groups[start : start + BLOCK]
+            for group, of in zip(block, pool.map(_contents, [[sources[i] for i in g] for g in block]), strict=True):
+                for i, content in zip(group, of, strict=True):
+                    contents[i] = content
+                n_done += len(group)
                 if progress is not None:
-                    progress(len(contents), len(files))
+                    progress(n_done, len(manifest))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return contents
 
 
-def content_of(path: Path | None) -> Content:
-    """The digest and duration of one file, or why it can't be decoded."""
-    if path is None:
-        return Content()
+def content_of(path: Path | Recording | None) -> Content:
+    """The digest and duration of one file or piece, or why it can't be decoded."""
+    return _contents([path])[0]
+
+
+def _source(manifest: Manifest, i: int) -> Path | Recording | None:
     try:
-        samples = decode(path)
-    except AudioError as error:
-        return Content(problem=str(error))
+        return manifest.audio(i)
+    except ManifestError:
+        return None
+
+
+def _contents(sources: list[Path | Recording | None]) -> list[Content]:
+    if sources == [None]:
+        return [Content()]
+    return [_content(samples) for samples in decode_pass([source for source in sources if source is not None])]
+
+
+def _content(samples: np.ndarray | AudioError) -> Content:
+    if isinstance(samples, AudioError):
+        return Content(problem=str(samples))
     constant = bool(samples.min() == samples.max())
     samples += 0.0  # -0.0 and 0.0 are one sample in every format but float
     digest = hashlib.blake2b(samples.data, digest_size=16).hexdigest()

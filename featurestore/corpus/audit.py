@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featurestore.corpus.agreement import fleiss_kappa, krippendorff_interval, krippendorff_nominal
 from featurestore.corpus.audio_digest import Content, audio_contents
-from featurestore.corpus.division import Division, known_speakers, part_name
+from featurestore.corpus.division import Division, audio_places, known_speakers, part_name
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.overlap import (
     PART_COLUMNS,
@@ -25,6 +25,7 @@ from featurestore.corpus.overlap import (
     find_repeats,
     in_order,
 )
+from featurestore.corpus.pieces import END, START, same_or_overlapping
 from featurestore.corpus.protocol import SHARED, ProtocolReport, check_division
 from featurestore.corpus.speakers import SpeakerReport, speaker_report
 from featurestore.corpus.votes import consensus
@@ -117,12 +118,13 @@ def audit(
     if unknown:
         raise ConfigError(f"Unknown kind of overlap {', '.join(unknown)}; expected some of {', '.join(KINDS)}.")
     paths = _paths(manifest)
-    contents = audio_contents(manifest, workers=workers, progress=progress) if audio else _there(paths)
+    contents = audio_contents(manifest, workers=workers, progress=progress) if audio else _there(manifest)
     durations, notes = _durations(manifest, contents)
+    sounds = [content.digest or path for content, path in zip(contents, paths, strict=True)]
     items: dict[str, Items] = {
         "utterance": [bare_key(key) for key in manifest.keys],
         "speaker": _speakers(manifest),
-        "audio": [content.digest or path for content, path in zip(contents, paths, strict=True)],
+        "audio": same_or_overlapping(sounds, audio_places(manifest)) if manifest.has_pieces else sounds,
         "text": [bare_text(text) for text in manifest.texts] if manifest.has("text") else [None] * len(manifest),
     }
     parts = {column: _part_names(manifest, column) for column in PART_COLUMNS if manifest.has(column)}
@@ -138,7 +140,8 @@ def audit(
         overlaps += [] if texts is None else [texts]
     labels = _labels(manifest)
     twice = [
-        find_repeats(kind, items[kind], list(parts.values()), manifest.keys, labels) for kind in ("utterance", "audio")
+        find_repeats(kind, repeated, list(parts.values()), manifest.keys, labels)
+        for kind, repeated in (("utterance", items["utterance"]), ("audio", sounds))
     ]
     agreement = _agreement(manifest, notes)
     if not parts:
@@ -247,16 +250,24 @@ def _durations(manifest: Manifest, contents: Sequence[Content]) -> tuple[NDArray
 
 
 def _paths(manifest: Manifest) -> list[str | None]:
+    """(N,) where each utterance's sound lies, with the ends of a piece; None for no path."""
     if not manifest.has("path"):
         return [None] * len(manifest)
     root = os.path.abspath(manifest.root)
-    return [
+    paths = [
         None if path is None else os.path.normpath(os.path.join(root, path))
         for path in manifest.column("path").tolist()
     ]
+    if not manifest.has_pieces:
+        return paths
+    ends = zip(manifest.column(START), manifest.column(END), strict=True)
+    return [None if path is None else f"{path} {low:g} {high:g}" for path, (low, high) in zip(paths, ends, strict=True)]
 
 
-def _there(paths: Sequence[str | None]) -> list[Content]:
+def _there(manifest: Manifest) -> list[Content]:
+    root = os.path.abspath(manifest.root)
+    named = manifest.column("path").tolist() if manifest.has("path") else [None] * len(manifest)
+    paths = [None if path is None else os.path.normpath(os.path.join(root, path)) for path in named]
     gone = [path for path in paths if path is not None and not os.path.isfile(path)]
     problems = {path: f"{path}: no such file. Check the manifest's path column and the corpus root." for path in gone}
     return [Content(problem="" if path is None else problems.get(path, "")) for path in paths]

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from featurestore.corpus.arrow import as_numbers, as_strings, listing, missing_column, row_numbers
 from featurestore.corpus.label_scheme import LabelScheme
+from featurestore.corpus.pieces import with_pieces
 from featurestore.errors import ManifestError
 
 SPLITS = ("train", "development", "test", "test1", "test2", "test3")
@@ -33,7 +34,7 @@ def typed(table: pa.Table) -> tuple[pa.Table, list[str]]:
     twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
     if twice:
         raise ManifestError(f"A manifest has two columns of one name: {', '.join(map(repr, twice))}. Rename one.")
-    problems: list[str] = []
+    table, problems = with_pieces(table)
     for i, name in enumerate(table.column_names):
         column = table.column(name)
         if name in STRING_COLUMNS:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.overlap import LEARNED_FROM, Items
+from featurestore.corpus.pieces import END, START, overlapping
 from featurestore.corpus.splits import UNKNOWN_SPEAKERS
 
 
@@ -96,12 +97,15 @@ def known_speakers(manifest: Manifest) -> Items:
 
 
 def audio_places(manifest: Manifest) -> Items:
-    """Return (N,) where each utterance's sound lies: the normal form of its path and, for a piece, its ends."""
+    """Return (N,) where each utterance's sound lies: the normal form of its path, for a piece with its ends.
+
+    Pieces of one recording that overlap, also by way of others, lie in one place.
+    """
     if not manifest.has("path"):
         return ()
     root = os.path.abspath(manifest.root)
-    ends = [manifest.column(name).tolist() for name in ("start", "end") if manifest.has(name)]
-    return [
-        None if path is None else " ".join([os.path.normpath(os.path.join(root, path)), *map(str, piece)])
-        for path, *piece in zip(manifest.column("path").tolist(), *ends, strict=True)
+    paths = [
+        None if path is None else os.path.normpath(os.path.join(root, path))
+        for path in manifest.column("path").tolist()
     ]
+    return overlapping(paths, manifest.column(START), manifest.column(END)) if manifest.has_pieces else paths

@@ -12,9 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from featurestore.audio import Clip
 from featurestore.corpus import arrow, checks
 from featurestore.corpus.checks import SPLITS
 from featurestore.corpus.label_scheme import LabelScheme
+from featurestore.corpus.pieces import END, START
 from featurestore.corpus.ratings import Ratings
 from featurestore.corpus.tables import ELSEWHERE, read_table_file, write_table_file
 from featurestore.errors import ManifestError
@@ -32,6 +34,7 @@ class Manifest:
     """N utterances, validated: columns by name, votes and attributes in the label scheme's order.
 
     Columns: utterance_id; path and/or text; optional speaker, gender, label, split (one of SPLITS), fold, duration_s,
+    start_s and end_s (seconds: the utterance is this piece of its file, an empty end is the file's),
     vote_<class> (counts or weights >= 0, one column for each class), attr_<attribute>; any others are kept. Names are
     strings (`fold` too), empty is missing. Relative audio paths start at `root`. `notes` says what the reader of a
     corpus left out or found odd; it is not written.
@@ -188,6 +191,19 @@ class Manifest:
         values = np.empty(len(self), object)
         values[:] = column.to_pylist()
         return values
+
+    @cached_property
+    def has_pieces(self) -> bool:
+        """Whether utterances are pieces of their files, by columns start_s and end_s."""
+        return self.has(START)
+
+    def audio(self, i: int) -> Path | Clip:
+        """Return row i's audio: its file, or the piece of it that the row is; ManifestError when it has none."""
+        path = self.audio_path(i)
+        if not self.has_pieces:
+            return path
+        start_s, end_s = (self._table.column(name)[i].as_py() for name in (START, END))
+        return path if not start_s and end_s is None else Clip(path, start_s or 0.0, end_s)
 
     def audio_path(self, i: int) -> Path:
         """Where row i's audio lies; ManifestError when the row has none."""

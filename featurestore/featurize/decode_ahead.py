@@ -6,15 +6,13 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from featurestore.audio import SAMPLE_RATE_HZ, Recording, decode
+from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.encoders.base import Encoder
 from featurestore.encoders.windows import batches
 from featurestore.errors import AudioError
+from featurestore.featurize.clips import Decoder
 from featurestore.featurize.items import Item
 from featurestore.runtime.stage_clock import stage
 
@@ -41,7 +39,7 @@ def decoding_threads(encoder: Encoder) -> int:
 
 
 def decoded_ahead(
-    encoder: Encoder, work: Sequence[tuple[int, Item, int]], max_frames: int, pool: Pool
+    encoder: Encoder, work: Sequence[tuple[int, Item, int]], max_frames: int, decoder: Decoder
 ) -> Iterator[list[tuple[Item, Any]]]:
     """Yield batches of (item, waveform, text or AudioError), decoded while the encoder works on those before."""
     runs = iter(list(batches([cost for cost, _, _ in work], max_frames)))
@@ -59,7 +57,7 @@ def decoded_ahead(
             if encoder.kind == "text":
                 waiting.append((n_samples, [(item, item.source) for _, item, _ in entries]))
             else:
-                waiting.append((n_samples, [(item, pool.submit(_decode, item.source)) for _, item, _ in entries]))
+                waiting.append((n_samples, [(item, decoder.submit(item)) for _, item, _ in entries]))
         if not waiting:
             return
         n_samples, part = waiting.popleft()
@@ -67,11 +65,6 @@ def decoded_ahead(
         with stage("wait"):
             ready = [(item, outcome(data)) for item, data in part]
         yield ready
-
-
-def _decode(source: Path | str | Recording) -> np.ndarray:
-    with stage("decode"):
-        return decode(source)
 
 
 def outcome(data: Any) -> Any:

@@ -79,7 +79,7 @@ def audio_items(manifest: Manifest) -> tuple[list[Item], Failures]:
     items, failed = [], []
     for i, key in enumerate(manifest.keys):
         try:
-            items.append(Item(key, manifest.audio_path(i)))
+            items.append(Item(key, manifest.audio(i)))
         except ManifestError as error:
             failed.append((key, str(error)))
     return items, failed

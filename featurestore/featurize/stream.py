@@ -16,6 +16,7 @@ import numpy as np
 from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.encoders.base import Encoder
 from featurestore.encoders.device import free_device_memory, out_of_memory
+from featurestore.featurize.clips import Decoder, arranged
 from featurestore.featurize.decode_ahead import FRAMES_PER_S, Pool, decoded_ahead, decoding_threads
 from featurestore.featurize.items import Item, size_of
 from featurestore.featurize.memory import plan_memory
@@ -48,6 +49,7 @@ def iter_encode(
 ) -> Generator[Encoded, None, None]:
     """Encode inputs longest first (ties by key), decoding ahead in threads; failures come as results, never raised.
 
+    Pieces of recordings come after the files, in windows that are longest first in themselves, see `arranged`.
     The order of the results and the batches depend only on the items, batch_s and max_memory_gib (see `plan_memory`).
     Memory is bounded by a batch in the encoder and, waiting, decoded audio of two batches, of two minutes, or of one
     long file. Out of memory halves the batches from then on. Where the encoder overlaps, a batch is on its way to the
@@ -73,8 +75,10 @@ def iter_encode(
             refused = [(item, limit.refusal(encoder, size)) for _, item, size in work]
             work = [entry for entry, (_, why) in zip(work, refused, strict=True) if not why]
             yield from (Encoded(item.key, None, error=f"{item.key}: {why}") for item, why in refused if why)
+        keyed = [item for _, item, _ in work]
+        work, windows = arranged(work, keyed, [cost for cost, _, _ in work], [size for _, _, size in work])
         before: tuple[list[tuple[Item, Any]], Rows] = ([], list)
-        for part in decoded_ahead(encoder, work, max_frames, pool):
+        for part in decoded_ahead(encoder, work, max_frames, Decoder(pool, windows)):
             good = [(item, data) for item, data in part if not isinstance(data, Exception)]
             for item, data in part:
                 if isinstance(data, Exception):

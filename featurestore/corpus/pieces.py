@@ -1,0 +1,174 @@
+"""The columns that say which piece of its file an utterance is: many spellings in, `start_s` and `end_s` out."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore.corpus import arrow
+
+START, END = "start_s", "end_s"
+# In this order: our own names first, then those of which no second meaning is known.
+STARTS = (START, "start", "onset", "start_time", "begin", "begin_time", "start_sec", "start_seconds")
+ENDS = (END, "end", "end_time", "end_sec", "end_seconds")
+LENGTHS = ("duration", "duration_s", "dur")
+OFFSET = "offset"  # an end beside an onset, a start beside a duration, else a description
+# What looks like a place in a recording; where it isn't one of the above, it can't be passed over.
+LIKE_A_PLACE = re.compile(
+    r"(seg(ment)?_?|utt(erance)?_?|clip_?)?(start|begin|onset|end|stop)_?"
+    r"(times?|sec|secs|seconds|s|ms|msec|millis\w*|us|ns|frames?|samples?|index|idx|pos|position|stamp|timestamp)?",
+    re.IGNORECASE,
+)
+CLOCK = re.compile(r"(?:(\d+) days? )?\+?(\d+):([0-5]\d):([0-5]\d(?:\.\d+)?)")
+N_DAY_S = 86_400
+WORDS_OF_NOTHING = ("", "nat", "nan", "none", "null")
+
+
+def with_pieces(table: pa.Table) -> tuple[pa.Table, list[str]]:
+    """Return a table with columns start_s and end_s where it has such columns, and what is wrong with them.
+
+    Understood: start_s, start, onset, start_time, begin; end_s, end, end_time; `duration` beside a start; `offset` as
+    an end beside an onset and as a start beside a duration. Values are seconds, `0 days 00:00:03.5`, `00:00:03.5` or
+    Arrow durations; an empty start is 0, an empty end the file's. Columns that were understood are replaced. A table
+    without a path column has no pieces.
+    """
+    names = {name.casefold(): name for name in reversed(table.column_names)}
+    if "path" not in table.column_names:
+        return table, []
+    start, end, length = (_first(names, known) for known in (STARTS, ENDS, LENGTHS))
+    offset = names.get(OFFSET)
+    if start is None and offset is not None and length is not None and end is None:
+        start, offset = offset, None
+    elif offset is not None and start is not None and start.casefold() == "onset" and end is None:
+        end, offset = offset, None
+    used = [name for name in (start, end) if name is not None]
+    ours = START in used
+    strange = [
+        name for name in table.column_names if LIKE_A_PLACE.fullmatch(name.replace(" ", "_")) and name not in used
+    ]
+    if strange and not ours:
+        beside = f" beside {', '.join(used)}" if used else ""
+        return table, [
+            f"columns {', '.join(map(repr, strange))}{beside} seem to say where in its file an utterance lies, but "
+            f"aren't understood; expected {START} and {END} in seconds. Rename them to these, or, if they describe "
+            "something else, to a name such as 'episode_start'"
+        ]
+    if start is None and end is None:
+        return table, []
+    if start is None and end != END:
+        return table, [f"column {end!r} is an end without a start; expected {START}, too, or another name"]
+    problems: list[str] = []
+    starts = _seconds(table, start, problems) if start is not None else np.full(table.num_rows, np.nan)
+    starts = np.where(np.isnan(starts), 0.0, starts)
+    if end is not None:
+        ends = _seconds(table, end, problems)
+    elif length is not None and (length != "duration_s" or start != START):
+        ends = starts + _seconds(table, length, problems)
+    else:
+        ends = np.full(table.num_rows, np.nan)
+    if problems:
+        return table, problems
+    problems = _misplaced(starts, ends, start or START, end or length or END)
+    for name in used:
+        table = table.drop_columns([name])
+    for name, values in ((START, starts), (END, ends)):
+        table = table.append_column(name, pa.array(values, pa.float64(), from_pandas=True))
+    return table, problems
+
+
+def overlapping(paths: Sequence[str | None], starts_s: np.ndarray, ends_s: np.ndarray) -> list[str | None]:
+    """Return (N,) a name for the stretch of a recording that overlapping pieces cover, with its ends, None for no path.
+
+    ends_s: NaN for the file's end. Pieces that only touch don't overlap.
+    """
+    of_path: dict[str, list[int]] = {}
+    for row, path in enumerate(paths):
+        if path is not None:
+            of_path.setdefault(path, []).append(row)
+    named: list[str | None] = [None] * len(paths)
+    ends = np.where(np.isnan(ends_s), np.inf, ends_s)
+    for path, rows in of_path.items():
+        rows.sort(key=lambda row: starts_s[row])
+        stretch: list[int] = []
+        reach = -np.inf
+        for row in [*rows, -1]:
+            if stretch and (row < 0 or starts_s[row] >= reach):
+                name = f"{path} {starts_s[stretch[0]]:g} to {reach:g} s".replace(" inf s", " its end")
+                whole = starts_s[stretch[0]] == 0 and reach == np.inf
+                for member in stretch:
+                    named[member] = path if whole else name
+                stretch, reach = [], -np.inf
+            if row >= 0:
+                stretch.append(row)
+                reach = max(reach, ends[row])
+    return named
+
+
+def same_or_overlapping(sounds: Sequence[str | None], places: Sequence[str | None]) -> list[str | None]:
+    """Return (N,) one name for all that share a sound or a place, also by way of others; None for neither."""
+    parent = list(range(len(sounds)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = i = parent[parent[i]]
+        return i
+
+    for names in (sounds, places):
+        first: dict[str, int] = {}
+        for i, name in enumerate(names):
+            if name is not None:
+                parent[root(i)] = root(first.setdefault(name, i))
+    return [
+        None if sound is None and place is None else places[root(i)] or sounds[root(i)]
+        for i, (sound, place) in enumerate(zip(sounds, places, strict=True))
+    ]
+
+
+def _first(names: dict[str, str], known: Sequence[str]) -> str | None:
+    return next((names[name] for name in known if name in names), None)
+
+
+def _misplaced(starts: np.ndarray, ends: np.ndarray, start: str, end: str) -> list[str]:
+    """Sentences on starts before the file and ends that are not behind their start."""
+    problems = []
+    early = np.flatnonzero((starts < 0) | np.isinf(starts)).tolist()
+    if early:
+        problems.append(arrow.listing(f"{start} must be at least 0", early, starts.tolist()))
+    reversed_ = np.flatnonzero((ends <= starts) | np.isinf(ends)).tolist()
+    if reversed_:
+        shown = [f"{low:g} to {high:g}" for low, high in zip(starts, ends, strict=True)]
+        problems.append(arrow.listing(f"{end} must lie behind {start}", reversed_, shown))
+    return problems
+
+
+def _seconds(table: pa.Table, name: str, problems: list[str]) -> np.ndarray:
+    """(N,) float64 seconds of a column, NaN where empty."""
+    column = table.column(name)
+    if pa.types.is_duration(column.type):
+        return np.asarray(pc.cast(pc.cast(column, pa.duration("ns")), pa.int64()).to_numpy(), np.float64) / 1e9
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        return pc.cast(column, pa.float64()).to_numpy()
+    if pa.types.is_null(column.type):
+        return np.full(table.num_rows, np.nan)
+    texts = column.to_pylist()
+    values = [_of_text(text) for text in texts]
+    bad = [row for row, value in enumerate(values) if value is None]
+    if bad:
+        problems.append(arrow.listing(f"column {name!r} is no time in seconds, nor `0 days 00:00:03.5`", bad, texts))
+    return np.array([np.nan if value is None else value for value in values])
+
+
+def _of_text(text: object) -> float | None:
+    """Seconds, NaN for nothing, None for what is not understood."""
+    if text is None or (isinstance(text, str) and text.strip().casefold() in WORDS_OF_NOTHING):
+        return float("nan")
+    if clock := CLOCK.fullmatch(str(text).strip()):
+        days, hours, minutes, seconds = clock.groups()
+        return int(days or 0) * N_DAY_S + int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    try:
+        value = float(str(text))
+    except ValueError:
+        return None
+    return value

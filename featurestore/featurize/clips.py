@@ -1,0 +1,108 @@
+"""Pieces of long recordings: in which order they are worked on, and decoded in one pass over each recording.
+
+Work goes from longest to shortest, so that batches are of like lengths. For pieces that would mean to jump about in
+their recordings; so they are taken in windows of consecutive pieces, longest first in each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from featurestore.audio import SAMPLE_RATE_HZ, Clip, OnePass, decode
+from featurestore.featurize.items import Item
+from featurestore.runtime.stage_clock import stage
+
+WINDOW_SAMPLES = 300 * SAMPLE_RATE_HZ  # of pieces that are decoded together, or one longer piece
+
+Entry = TypeVar("Entry")
+
+
+def arranged(
+    work: Iterable[Entry], items: Sequence[Item], costs: Sequence[float], n_samples: Sequence[int]
+) -> tuple[list[Entry], list[list[Item]]]:
+    """Return work in its order, and the windows of pieces to be decoded together, each of one recording.
+
+    Whole files come first, longest first, ties by key. Pieces follow by recording, in windows of consecutive ones of
+    at most WINDOW_SAMPLES in sum; one window may hold the pieces of several short recordings, longest first.
+    """
+    work = list(work)
+    by_length = lambda i: (-costs[i], items[i].key)  # noqa: E731
+    files = sorted((i for i, item in enumerate(items) if not isinstance(item.source, Clip)), key=by_length)
+    pieces = sorted(
+        (i for i, item in enumerate(items) if isinstance(item.source, Clip)), key=lambda i: _place(items[i])
+    )
+    order, windows = files, list[list[Item]]()
+    window: list[int] = []
+    n_window = 0
+    for i in [*pieces, -1]:
+        if window and (i < 0 or n_window + n_samples[i] > WINDOW_SAMPLES):
+            order += sorted(window, key=by_length)
+            windows += _by_recording([items[j] for j in window])
+            window, n_window = [], 0
+        if i >= 0:
+            window.append(i)
+            n_window += n_samples[i]
+    return [work[i] for i in order], windows
+
+
+class Decoder:
+    """Decodes items in a pool: files one by one, a window's pieces of a recording together, in one pass over it."""
+
+    def __init__(self, pool: ThreadPoolExecutor, windows: Sequence[Sequence[Item]]) -> None:
+        self._pool = pool
+        self._window_of = {item.key: window for window in windows for item in window}
+        self._last_of = {_path(window[-1]): window[-1].key for window in windows}
+        self._recordings: dict[Path, OnePass] = {}
+        self._futures: dict[str, Future[np.ndarray]] = {}
+
+    def submit(self, item: Item) -> Future[np.ndarray]:
+        """Return the samples-to-be of an item, whose result may be an AudioError."""
+        if item.key not in self._window_of:
+            return self._pool.submit(_decode, item.source)
+        if item.key not in self._futures:
+            window = self._window_of[item.key]
+            recording = self._recordings.setdefault(_path(window[0]), OnePass(_path(window[0])))
+            futures: list[Future[np.ndarray]] = [Future() for _ in window]
+            self._futures |= {each.key: future for each, future in zip(window, futures, strict=True)}
+            last = self._last_of[_path(window[0])] == window[-1].key
+            self._pool.submit(_decode_window, recording, window, futures, last)
+        return self._futures.pop(item.key)
+
+
+def _decode_window(recording: OnePass, window: Sequence[Item], futures: Sequence[Future[Any]], last: bool) -> None:
+    for item, future in zip(window, futures, strict=True):
+        try:
+            with stage("decode"):
+                assert isinstance(item.source, Clip)
+                future.set_result(recording.read(item.source))
+        except Exception as error:  # it is raised where the result is asked for
+            future.set_exception(error)
+    if last:
+        recording.close()
+
+
+def _decode(source: Any) -> np.ndarray:
+    with stage("decode"):
+        return decode(source)
+
+
+def _by_recording(items: Sequence[Item]) -> list[list[Item]]:
+    found: dict[Path, list[Item]] = {}
+    for item in items:
+        found.setdefault(_path(item), []).append(item)
+    return list(found.values())
+
+
+def _path(item: Item) -> Path:
+    assert isinstance(item.source, Clip)
+    return item.source.path
+
+
+def _place(item: Item) -> tuple[str, float, str]:
+    assert isinstance(item.source, Clip)
+    return str(item.source.path), item.source.start_s, item.key

@@ -1,0 +1,153 @@
+"""Columns that say which piece of its file an utterance is, in every spelling, and what becomes of the piece."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from featurestore.audio import Clip
+from featurestore.corpora.table import read_table
+from featurestore.corpus.audit import audit
+from featurestore.corpus.manifest import Manifest
+from featurestore.errors import ManifestError
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    samples = np.random.default_rng(0).uniform(-0.1, 0.1, 16_000 * 10).astype(np.float32)
+    soundfile.write(tmp_path / "r.flac", samples, 16_000)
+    return tmp_path
+
+
+def manifest(root: Path, **columns: list[object]) -> Manifest:
+    n = len(next(iter(columns.values())))
+    table = {"utterance_id": [f"u{i}" for i in range(n)], "path": ["r.flac"] * n, **columns}
+    return Manifest(pa.table({name: pa.array(values, from_pandas=True) for name, values in table.items()}), root=root)
+
+
+SPELLINGS = {
+    "seconds": {"start_s": [1.0, 3.5], "end_s": [3.5, 4.25]},
+    "start-end": {"start": [1.0, 3.5], "end": [3.5, 4.25]},
+    "capitals": {"Start": [1.0, 3.5], "End": [3.5, 4.25]},
+    "emobox": {"start_time": [1.0, 3.5], "end_time": [3.5, 4.25]},
+    "onset-offset": {"onset": [1.0, 3.5], "offset": [3.5, 4.25]},
+    "onset-duration": {"onset": [1.0, 3.5], "duration": [2.5, 0.75]},
+    "start-duration": {"start": [1.0, 3.5], "duration": [2.5, 0.75]},
+    "offset-duration": {"offset": [1.0, 3.5], "duration": [2.5, 0.75]},
+    "audformat": {
+        "start": ["0 days 00:00:01", "0 days 00:00:03.500000"], "end": ["0 days 00:00:03.5", "0 days 00:00:04.25"],
+    },
+    "clock": {"start": ["00:00:01", "00:00:03.5"], "end": ["00:00:03.5", "00:00:04.25"]},
+    "texts": {"start": ["1", "3.5"], "end": ["3.5", "4.25"]},
+    "durations": {
+        "start": [timedelta(seconds=1), timedelta(seconds=3.5)],
+        "end": [timedelta(seconds=3.5), timedelta(seconds=4.25)],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_every_spelling_gives_the_same_pieces(recording: Path, name: str) -> None:
+    found = manifest(recording, **SPELLINGS[name])
+    assert found.column("start_s").tolist() == [1.0, 3.5]
+    assert found.column("end_s").tolist() == [3.5, 4.25]
+    assert found.audio(0) == Clip(recording / "r.flac", 1.0, 3.5)
+    found.write(recording / "m.csv")
+    again = Manifest.read(recording / "m.csv")
+    assert again.audio(1) == Clip(recording / "r.flac", 3.5, 4.25)
+
+
+def test_parquet_keeps_durations_and_pieces(recording: Path) -> None:
+    table = {"utterance_id": ["a"], "path": ["r.flac"], "start": [timedelta(seconds=2)], "end": [None]}
+    schema = pa.schema(
+        [("utterance_id", pa.string()), ("path", pa.string()), ("start", pa.duration("us")), ("end", pa.duration("us"))]
+    )
+    pq.write_table(pa.table(table, schema=schema), recording / "m.parquet")
+    assert Manifest.read(recording / "m.parquet").audio(0) == Clip(recording / "r.flac", 2.0, None)
+
+
+def test_an_empty_start_is_the_files_and_an_empty_end_too(recording: Path) -> None:
+    found = manifest(recording, start_s=[None, 2.0, None], end_s=[1.5, None, None])
+    assert found.audio(0) == Clip(recording / "r.flac", 0.0, 1.5)
+    assert found.audio(1) == Clip(recording / "r.flac", 2.0, None)
+    assert found.audio(2) == recording / "r.flac"
+
+
+def test_duration_and_offset_alone_are_descriptions(recording: Path) -> None:
+    for name in ("duration", "offset", "duration_s"):
+        found = manifest(recording, **{name: [1.0, 2.0]})
+        assert not found.has_pieces
+        assert found.audio(0) == recording / "r.flac"
+        assert found.column(name).tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"start_ms": [1000.0]},
+        {"start": [1.0], "end_frame": [30]},
+        {"StartTime": ["00:16:16,059"], "EndTime": ["00:16:21,731"]},
+        {"start": ["one"], "end": ["two"]},
+        {"end": [2.0]},
+        {"start": [3.0], "end": [2.0]},
+        {"start": [-1.0], "end": [2.0]},
+        {"start": [1.0], "end": [float("inf")]},
+        {"begin_sample": [3]},
+        {"stop": [3.0]},
+    ],
+    ids=lambda columns: "-".join(columns),
+)
+def test_what_is_not_understood_is_an_error_that_names_the_column(
+    recording: Path, columns: dict[str, list[object]]
+) -> None:
+    with pytest.raises(ManifestError) as caught:
+        manifest(recording, **columns)
+    assert any(name in str(caught.value) for name in columns)
+
+
+@pytest.mark.parametrize(
+    "name", ["startle", "weekend", "end_of_turn", "started_by", "text_start", "start_date", "gender"]
+)
+def test_other_columns_are_kept_as_they_are(recording: Path, name: str) -> None:
+    assert manifest(recording, **{name: ["x"]}).column(name).tolist() == ["x"]
+
+
+def test_a_text_corpus_has_no_pieces() -> None:
+    table = pa.table({"utterance_id": ["a"], "text": ["hello"], "start": [3.0]})
+    assert not Manifest(table).has_pieces
+
+
+def test_prepare_csv_reads_pieces(recording: Path) -> None:
+    (recording / "t.csv").write_text(
+        "name,wav,start,end,emotion\na,r.flac,0 days 00:00:00,0 days 00:00:03,angry\nb,r.flac,0 days 00:00:03,,sad\n"
+    )
+    columns = {"utterance_id": "name", "path": "wav", "label": "emotion"}
+    found = read_table(recording / "t.csv", columns=columns)
+    assert found.audio(0) == Clip(recording / "r.flac", 0.0, 3.0)
+    assert found.audio(1) == Clip(recording / "r.flac", 3.0, None)
+
+
+def test_overlapping_pieces_of_one_recording_in_two_parts_are_a_leak(recording: Path) -> None:
+    parts = {"split": ["train", "test", "test"]}
+    leaky = audit(manifest(recording, start_s=[0.0, 1.5, 4.0], end_s=[2.0, 3.0, 5.0], **parts))
+    assert [(overlap.kind, overlap.n_utterances) for overlap in leaky.leaks] == [("audio", 2)]
+    clean = audit(manifest(recording, start_s=[0.0, 2.0, 4.0], end_s=[2.0, 3.0, 5.0], **parts))
+    assert clean.leaks == []
+    assert clean.clean
+    by_path = audit(manifest(recording, start_s=[0.0, 1.5, 4.0], end_s=[2.0, 3.0, 5.0], **parts), audio=False)
+    assert [overlap.kind for overlap in by_path.leaks] == ["audio"]
+
+
+def test_a_piece_and_its_whole_file_overlap(recording: Path) -> None:
+    leaky = audit(manifest(recording, start_s=[0.0, 1.5], end_s=[None, 3.0], split=["train", "test"]))
+    assert [overlap.kind for overlap in leaky.leaks] == ["audio"]
+
+
+def test_audit_names_a_piece_beyond_the_recording_and_reads_the_others(recording: Path) -> None:
+    report = audit(manifest(recording, start_s=[0.0, 9.0, 20.0], end_s=[2.0, 11.0, 21.0]))
+    assert [key for key, _ in report.unreadable] == ["u1", "u2"]
+    assert all("10.000 s" in reason for _, reason in report.unreadable)
