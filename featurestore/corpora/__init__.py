@@ -81,14 +81,14 @@ CORPORA = {
     ),
     "lhotse": Corpus(
         "lhotse:read_lhotse",
-        "A file of lhotse cuts, each the whole of a mono file.",
+        "A file of lhotse cuts, each the whole or a piece of a mono file.",
         "cuts.jsonl or cuts.jsonl.gz.",
         {"label": "The custom field that holds the class.", "audio": f"{AUDIO}the file's place.", **CHECK},
         is_file=True,
     ),
     "kaldi": Corpus(
         "kaldi:read_kaldi",
-        "A Kaldi data directory: wav.scp, utt2spk, text, utt2emo.",
+        "A Kaldi data directory: wav.scp, segments, utt2spk, text, utt2emo.",
         "Directory of wav.scp.",
         {"audio": f"{AUDIO}the working directory.", **CHECK},
     ),

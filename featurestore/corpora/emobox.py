@@ -6,7 +6,7 @@ leaves the validation part in training, here it is taken out.
 
 Some corpora depart from this. emovo's map is `label_dict.json`; emodb's says Neutral where most lines say neutral;
 mer2023 has three test parts, of which `test` repeats the first, with `audio` and `label` for `wav` and `emo`; mead,
-msppodcast and others may come without their train part.
+msppodcast and others may come without their train part; pavoque's utterances are pieces of five long files.
 """
 
 import json
@@ -27,6 +27,7 @@ LABEL_MAPS = ("label_map.json", "label_dict.json")
 ALSO = {"audio": "wav", "label": "emo"}  # other names of two fields
 KNOWN = {
     "key", "dataset", "wav", "type", "sample_rate", "num_frame", "task", "length", "emo", "channel",
+    "start_time", "end_time",
 }  # fmt: skip
 
 
@@ -34,8 +35,8 @@ def read_emobox(root: Path, *, audio: Path | None = None, check_audio: bool = Tr
     """The manifest of one corpus of EmoBox's `data` folder, such as `EmoBox/data/iemocap`.
 
     audio: where `wav` starts, by default the folder that holds `data`. Columns: utterance_id (`key`), path, label (by
-    label_map.json or label_dict.json, where there is one), corpus_label, duration_s, fold or split. ManifestError:
-    unknown fields, labels, clips in no part or in several, clips that are pieces of a longer file.
+    label_map.json or label_dict.json, where there is one), corpus_label, duration_s, start_s and end_s of pieces, fold
+    or split. ManifestError: unknown fields, labels, clips in no part or in several.
     """
     parts = _parts(root)
     whole = root / f"{root.name}.jsonl"
@@ -56,6 +57,9 @@ def read_emobox(root: Path, *, audio: Path | None = None, check_audio: bool = Tr
         "corpus_label": [record["emo"] for record in records.values()],
         "duration_s": [record.get("length") for record in records.values()],
     }
+    if any("start_time" in record for record in records.values()):
+        columns["start_s"] = [record.get("start_time") for record in records.values()]
+        columns["end_s"] = [record.get("end_time") for record in records.values()]
     columns |= _divided(root, parts, list(records), notes)
     scheme = LabelScheme(tuple(dict.fromkeys(label_map.values())), corpus_labels=label_map)
     start = root.resolve().parent.parent if audio is None else audio
@@ -131,7 +135,8 @@ def _checked(where: str, record: dict[str, Any]) -> dict[str, Any]:
     for name in ("wav", "emo"):
         field(where, record, name)
     if "start_time" in record or "end_time" in record:
-        raise ManifestError(f"{where}: the clip is a piece of a longer file. Cut the file, then give each piece a wav.")
+        field(where, record, "start_time")
+        field(where, record, "end_time")
     unknown = sorted(set(record) - KNOWN)
     if unknown:
         raise ManifestError(f"{where}: unknown fields {unknown}, expected only {', '.join(sorted(KNOWN))}.")

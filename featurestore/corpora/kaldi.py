@@ -1,6 +1,7 @@
-"""A Kaldi data directory: `wav.scp`, and `utt2spk`, `spk2gender`, `text`, `utt2emo`, `utt2dur` where they are there."""
+"""A Kaldi data directory: `wav.scp`, and `segments`, `utt2spk`, `spk2gender`, `text`, `utt2emo`, `utt2dur` if there."""
 
 from pathlib import Path
+from typing import Any
 
 from featurestore.corpora.assemble import of_columns
 from featurestore.corpus.manifest import LabelScheme, Manifest
@@ -11,29 +12,29 @@ GENDERS = {"m": "male", "f": "female"}
 
 
 def read_kaldi(root: Path, *, audio: Path | None = None, check_audio: bool = True) -> Manifest:
-    """The manifest of the utterances of `wav.scp`.
+    """The manifest of the utterances of `wav.scp`, or of `segments`, which are pieces of its recordings.
 
     audio: where relative paths start, by default the working directory, as in Kaldi. Columns: utterance_id, path,
-    speaker, gender, label, text, duration_s; an utterance may be missing from the files of all but the first two.
-    ManifestError names file and line: pipes instead of files, a `segments` file, ids that repeat or are not in wav.scp.
+    start_s and end_s of pieces, speaker, gender, label, text, duration_s; an utterance may be missing from the files of
+    all but the first. ManifestError names file and line: pipes instead of files, segments that are no two times, ids
+    that repeat or are unknown.
     """
-    if (root / "segments").exists():
-        raise ManifestError(
-            f"{root / 'segments'}: utterances are pieces of longer files. Cut them first "
-            "(extract-segments scp:wav.scp segments ark,scp:...), then give each piece a line in wav.scp."
-        )
     paths = _table(root / "wav.scp")
     for where, path in paths.values():
         if path.endswith("|"):
             raise ManifestError(f"{where}: {path!r} is a command, expected a file. Write its output to a file first.")
-    columns: dict[str, list[str | None]] = {"utterance_id": list(paths), "path": [path for _, path in paths.values()]}
+    columns: dict[str, Any] = {"utterance_id": list(paths), "path": [path for _, path in paths.values()]}
+    listed_in = "wav.scp"
+    if (root / "segments").exists():
+        columns, listed_in = _pieces(root / "segments", {key: path for key, (_, path) in paths.items()}), "segments"
+    keys = set(columns["utterance_id"])
     for name, column in COLUMN_OF.items():
         if (root / name).exists():
             found = _table(root / name, empty=name == "text")
             for key, (where, _) in found.items():
-                if key not in paths:
-                    raise ManifestError(f"{where}: {key!r} is not in wav.scp. Run utils/fix_data_dir.sh {root}.")
-            columns[column] = [found[key][1] if key in found else None for key in paths]
+                if key not in keys:
+                    raise ManifestError(f"{where}: {key!r} is not in {listed_in}. Run utils/fix_data_dir.sh {root}.")
+            columns[column] = [found[key][1] if key in found else None for key in columns["utterance_id"]]
     if (root / "spk2gender").exists() and "speaker" in columns:
         gender_of = {}
         for speaker, (where, gender) in _table(root / "spk2gender").items():
@@ -47,6 +48,25 @@ def read_kaldi(root: Path, *, audio: Path | None = None, check_audio: bool = Tru
         columns, LabelScheme(tuple(labels)), Path(".") if audio is None else audio, root.resolve().name,
         source=root / "wav.scp", check_audio=check_audio, notes=notes,
     )  # fmt: skip
+
+
+def _pieces(path: Path, recordings: dict[str, str]) -> dict[str, Any]:
+    """The columns of a `segments` file: utterance, recording, start and end, where an end of -1 is the file's."""
+    columns: dict[str, Any] = {name: [] for name in ("utterance_id", "path", "start_s", "end_s")}
+    for key, (where, rest) in _table(path).items():
+        recording, *times = rest.split()
+        if recording not in recordings:
+            raise ManifestError(f"{where}: recording {recording!r} is not in wav.scp. Run utils/fix_data_dir.sh.")
+        try:
+            start, end = map(float, times)
+        except ValueError:
+            raise ManifestError(
+                f"{where}: expected a recording, a start and an end in seconds, found {rest!r}."
+            ) from None
+        ends = (key, recordings[recording], start, None if end == -1 else end)
+        for name, value in zip(columns, ends, strict=True):
+            columns[name].append(value)
+    return columns
 
 
 def _table(path: Path, empty: bool = False) -> dict[str, tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""lhotse's cuts (`cuts.jsonl`, `cuts.jsonl.gz`): a cut is an utterance when it is the whole of one mono file."""
+"""lhotse's cuts (`cuts.jsonl`, `cuts.jsonl.gz`): a cut is an utterance, the whole or a piece of one mono file."""
 
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ def read_lhotse(path: Path, *, label: str = "emotion", audio: Path | None = None
 
     label: the field of the supervision's, else of the cut's, `custom` that holds the class; where no cut has it there
     is no label column. audio: where relative sources start, by default the directory of the file. Columns: utterance_id
-    (the cut's id), path, speaker, gender, label, text, duration_s, and what else `custom` holds (no lists).
-    ManifestError names the line: mixed or padded cuts, pieces of a recording, several channels or supervisions, sources
-    that are no files.
+    (the cut's id), path, start_s and end_s where a cut is a piece of its recording, speaker, gender, label, text,
+    duration_s, and what else `custom` holds (no lists). ManifestError names the line: mixed or padded cuts, several
+    channels or supervisions, cuts beyond their recording, sources that are no files.
     """
     rows = []
     for where, cut in json_lines(path):
@@ -53,10 +53,12 @@ def _row(where: str, cut: dict[str, Any], label: str) -> dict[str, Any]:
         raise ManifestError(f"{where}: the source is a {sources[0].get('type')!r}, expected a file. {WHOLE_FILES}")
     duration, whole = float(field(where, cut, "duration")), float(field(where, recording, "duration"))
     start = float(cut.get("start", 0.0))
-    if start or abs(duration - whole) > 1.0 / float(field(where, recording, "sampling_rate")):
+    slack = 1.0 / float(field(where, recording, "sampling_rate"))
+    if start < 0 or start + duration > whole + slack:
         raise ManifestError(
-            f"{where}: seconds {start:g} to {start + duration:g} of {whole:g}, not all of it. {WHOLE_FILES}"
+            f"{where}: seconds {start:g} to {start + duration:g} of a recording of {whole:g}. Mend one of them."
         )
+    piece = {"start_s": start, "end_s": start + duration} if start or duration < whole - slack else {}
     supervisions = cut.get("supervisions", [])
     if len(supervisions) > 1:
         raise ManifestError(f"{where}: {len(supervisions)} supervisions, expected one at most. {WHOLE_FILES}")
@@ -66,6 +68,7 @@ def _row(where: str, cut: dict[str, Any], label: str) -> dict[str, Any]:
         **{name: value for name, value in custom.items() if isinstance(value, (str, int, float))},
         "utterance_id": field(where, cut, "id"),
         "path": field(where, sources[0], "source"),
+        **piece,
         "speaker": said.get("speaker"),
         "gender": said.get("gender"),
         "label": custom.get(label),

@@ -124,11 +124,21 @@ def test_a_missing_train_part_and_folds_that_train_on_something_else_are_noted(e
     assert "no model can learn" in note
 
 
+def test_clips_that_are_pieces_of_a_long_file_have_their_ends(emobox: Path) -> None:
+    wav = "downloads/c/a.wav"
+    records = [line(key, wav=wav, start_time=0.02 * i, end_time=0.02 * (i + 1)) for i, key in enumerate("abcd")]
+    write_files(emobox, {"c.jsonl": lines(*records)})
+    manifest = read_emobox(emobox)
+    np.testing.assert_allclose(manifest.column("start_s"), [0, 0.02, 0.04, 0.06])
+    np.testing.assert_allclose(manifest.column("end_s"), [0.02, 0.04, 0.06, 0.08])
+    assert set(manifest.column("path")) == {"downloads/c/a.wav"}
+
+
 def test_emobox_with_gaps_or_strangers_is_refused(emobox: Path) -> None:
     for files, message in (
         ({"c.jsonl": lines(line("a", "bored"))}, r"c.jsonl:1: label 'bored' is not in label_map.json: \['neu'"),
         ({"c.jsonl": lines(line("a", mood=1))}, r"c.jsonl:1: unknown fields \['mood'\]"),
-        ({"c.jsonl": lines(line("a"), line("b", start_time=1))}, r"c.jsonl:2: the clip is a piece of a longer file"),
+        ({"c.jsonl": lines(line("a"), line("b", start_time=1))}, r"c.jsonl:2: no field 'end_time'"),
         ({"c.jsonl": lines(line("a", type="feature"))}, r"type is 'feature', expected 'raw'"),
         ({"c.jsonl": '{"key": "a"\n'}, r"c.jsonl:1: expected one JSON object per line"),
         ({"c.jsonl": '{"key": "a", "wav": "a.wav"}\n'}, r"c.jsonl:1: no field 'emo', only 'key', 'wav'"),
@@ -183,13 +193,13 @@ def test_lhotses_cuts(tmp_path: Path, suffix: str) -> None:
     assert "no labels" in other.notes[0]
 
 
-def test_cuts_that_are_no_whole_files_are_refused(tmp_path: Path) -> None:
+def test_cuts_that_are_no_stretch_of_one_mono_file_are_refused(tmp_path: Path) -> None:
     write_wav(tmp_path / "a.wav")
     stereo = cut("a")["recording"] | {"sources": [{"type": "file", "channels": [0, 1], "source": "a.wav"}]}
     remote = cut("a")["recording"] | {"sources": [{"type": "url", "channels": [0], "source": "http://x/a.wav"}]}
     for record, message in (
-        (cut("a", start=0.02, duration=0.08), "cuts.jsonl:2: seconds 0.02 to 0.1 of 0.1, not all of it"),
-        (cut("a", duration=0.05), "seconds 0 to 0.05 of 0.1"),
+        (cut("a", start=0.05), "cuts.jsonl:2: seconds 0.05 to 0.15 of a recording of 0.1"),
+        (cut("a", start=-0.01, duration=0.05), "seconds -0.01 to 0.04 of a recording of 0.1"),
         (cut("a", type="MixedCut"), "a MixedCut, expected a MonoCut"),
         (cut("a", recording=stereo), "several channels"),
         (cut("a", recording=remote), "the source is a 'url', expected a file"),
@@ -203,6 +213,17 @@ def test_cuts_that_are_no_whole_files_are_refused(tmp_path: Path) -> None:
             read_lhotse(tmp_path / "cuts.jsonl")
     with pytest.raises(ManifestError, match="is not a file"):
         read_lhotse(tmp_path / "no.jsonl")
+
+
+def test_a_cut_that_is_a_piece_of_its_recording_has_its_ends(tmp_path: Path) -> None:
+    write_wav(tmp_path / "a.wav")
+    piece = cut("b", start=0.02, duration=0.05, recording=cut("a")["recording"])
+    write_files(tmp_path, {"cuts.jsonl": lines(cut("a"), piece)})
+    manifest = read_lhotse(tmp_path / "cuts.jsonl")
+    assert manifest.column("path").tolist() == ["a.wav", "a.wav"]
+    np.testing.assert_allclose(np.nan_to_num(manifest.column("start_s")), [0, 0.02])
+    np.testing.assert_allclose(manifest.column("end_s")[1], 0.07)
+    assert manifest.column("duration_s").tolist() == [0.1, 0.05]
 
 
 # --- Kaldi
@@ -231,6 +252,25 @@ def test_a_kaldi_directory(tmp_path: Path) -> None:
     assert manifest.audio_path(0).is_file()
 
 
+def test_segments_are_pieces_of_the_recordings(tmp_path: Path) -> None:
+    files = {
+        "wav.scp": "r1 r1.wav\nr2 r2.wav\n",
+        "segments": "u1 r1 0 0.05\nu2 r1 0.05 -1\nu3 r2 0.01 0.09\n",
+        "utt2spk": "u1 anna\nu2 ben\nu3 anna\n",
+        "utt2emo": "u1 sad\nu2 happy\nu3 sad\n",
+    }
+    root = write_files(tmp_path / "d", files)
+    for name in ("r1", "r2"):
+        write_wav(tmp_path / f"{name}.wav")
+    manifest = read_kaldi(root, audio=tmp_path)
+    assert manifest.keys == ["u1", "u2", "u3"]
+    assert manifest.column("path").tolist() == ["r1.wav", "r1.wav", "r2.wav"]
+    assert manifest.column("start_s").tolist() == [0, 0.05, 0.01]
+    np.testing.assert_array_equal(manifest.column("end_s"), [0.05, np.nan, 0.09])
+    assert manifest.labels == ["sad", "happy", "sad"]
+    assert manifest.column("speaker").tolist() == ["anna", "ben", "anna"]
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
@@ -239,7 +279,9 @@ def test_a_kaldi_directory(tmp_path: Path) -> None:
         ({"wav.scp": "a1\n"}, r"wav.scp:1: expected an id, a space and a value"),
         ({"utt2spk": "a1 x\na9 y\n"}, r"utt2spk:2: 'a9' is not in wav.scp"),
         ({"spk2gender": "anna w\n"}, r"unknown gender 'w'"),
-        ({"segments": "a1 r 0 1\n"}, r"segments: utterances are pieces"),
+        ({"segments": "u1 r 0 1\n"}, r"segments:1: recording 'r' is not in wav.scp"),
+        ({"segments": "a1 a1 0\n"}, r"segments:1: expected a recording, a start and an end in seconds, found 'a1 0'"),
+        ({"segments": "u1 a1 0 1\n"}, r"utt2spk:1: 'a1' is not in segments"),
         ({}, r"audio file not found"),
     ],
 )
