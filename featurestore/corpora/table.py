@@ -81,7 +81,7 @@ def _renamed(path: Path, table: pa.Table, columns: dict[str, str]) -> tuple[pa.T
             table = table.append_column(source, pc.binary_join_element_wise(*texts, "_"))
     names = table.column_names
     for target, source in columns.items():
-        known = (*checks.STRING_COLUMNS, "duration_s")
+        known = (*checks.STRING_COLUMNS, "duration_s", "start_s", "end_s")
         if target not in known and not target.startswith(("vote_", "attr_")):
             near = arrow.near_names(target, known)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
