@@ -225,7 +225,8 @@ def _with_chunk_checksums(data: bytes) -> bytes:
     if size >= 4 and offset + size <= len(data) - 20:
         chunk = data[offset : offset + size - 4]
         data = data[:offset] + chunk + google_crc32c.value(chunk).to_bytes(4, "little") + data[offset + size :]
-    return data[:-4] + google_crc32c.value(index).to_bytes(4, "little")
+    checksum: int = google_crc32c.value(index)
+    return data[:-4] + checksum.to_bytes(4, "little")
 
 
 def _repair_fingerprints(files: Files) -> None:

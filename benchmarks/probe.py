@@ -44,7 +44,7 @@ def logistic(x: np.ndarray, y: np.ndarray, others: np.ndarray, c: float) -> np.n
     """Classes that LogisticRegression predicts."""
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=c, class_weight="balanced", max_iter=1000).fit(x, y).predict(others)
+    return np.asarray(LogisticRegression(C=c, class_weight="balanced", max_iter=1000).fit(x, y).predict(others))
 
 
 def svc(x: np.ndarray, y: np.ndarray, others: np.ndarray, c: float) -> np.ndarray:
@@ -54,14 +54,14 @@ def svc(x: np.ndarray, y: np.ndarray, others: np.ndarray, c: float) -> np.ndarra
 
     gamma = 0.5 / x.shape[1]
     machine = SVC(C=1000 * c, kernel="precomputed", class_weight="balanced").fit(rbf_kernel(x, gamma=gamma), y)
-    return machine.predict(rbf_kernel(others, x, gamma=gamma))
+    return np.asarray(machine.predict(rbf_kernel(others, x, gamma=gamma)))
 
 
 def ridge_cv(x: np.ndarray, y: np.ndarray, others: np.ndarray, c: float) -> np.ndarray:
     """Classes that RidgeClassifierCV predicts; it chooses among all penalties by leaving out one, whatever `c`."""
     from sklearn.linear_model import RidgeClassifierCV
 
-    return RidgeClassifierCV([1 / each for each in CS], class_weight="balanced").fit(x, y).predict(others)
+    return np.asarray(RidgeClassifierCV([1 / each for each in CS], class_weight="balanced").fit(x, y).predict(others))
 
 
 PEERS: dict[str, tuple[Fit, bool]] = {
@@ -136,7 +136,9 @@ class SyntheticRows:
         layer = int(source.layer.removeprefix("layer_"))
         centres = np.random.default_rng((1, layer)).normal(size=(8, self._dim)).astype(np.float32)
         rng = np.random.default_rng((2, layer, int(at[0])))
-        return rng.standard_normal((len(at), self._dim), np.float32) + 0.02 * centres[self.labels[at]]
+        rows: np.ndarray = rng.standard_normal((len(at), self._dim), np.float32)
+        rows += np.float32(0.02) * centres[self.labels[at]]
+        return rows
 
     def dim(self, source: Any) -> int:
         return self._dim

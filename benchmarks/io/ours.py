@@ -91,7 +91,8 @@ def _dequantised(place: Place) -> Callable[[int], np.ndarray]:
         bound = np.abs(rows.of(i)).max(axis=1, keepdims=True).astype(np.float32) / 253
         if not (error <= bound).all():
             raise AssertionError(f"bench io: int8 rows of {rows.keys[i]} are off by {error.max():.3g}")
-        return exact.astype(np.float16)
+        half: np.ndarray = exact.astype(np.float16)
+        return half
 
     return of
 
@@ -100,7 +101,8 @@ def file_order(place: Place) -> list[int]:
     """Utterances in the order in which their rows lie in the segments."""
     index = features_of(place).index
     found = index.positions(place.rows.keys)
-    return np.lexsort((index.first_row[found], index.segment[found])).tolist()
+    order: list[int] = np.lexsort((index.first_row[found], index.segment[found])).tolist()
+    return order
 
 
 def _disk(direct: bool) -> Callable[[Place], Sequence[Reader]]:

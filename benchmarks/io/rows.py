@@ -81,7 +81,7 @@ class Rows:
 
     @property
     def dim(self) -> int:
-        return self.values.shape[1]
+        return int(self.values.shape[1])
 
     @cached_property
     def keys(self) -> list[str]:

@@ -90,7 +90,8 @@ class PlainDeepSER(nn.Module):
         fused: list[Tensor] = []
         for layer, enc in enumerate(self.fusion):
             fused = [enc(torch.cat([*(own[layer] for own in layers), *fused], 1))[-1]]
-        return self.merge(torch.cat([*(own[-1].mean(1) for own in layers), fused[0].mean(1)], 1))
+        merged: Tensor = self.merge(torch.cat([*(own[-1].mean(1) for own in layers), fused[0].mean(1)], 1))
+        return merged
 
     def head(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.dropout(torch.relu(x))

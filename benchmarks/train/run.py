@@ -163,7 +163,8 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         last = (done.stderr.strip().splitlines() or [f"ended with exit code {done.returncode}"])[-1]
         hint = " Is --memory-limit large enough?" if job["limit_bytes"] else ""
         raise ConfigError(f"bench train: {job['name']} failed: {last}.{hint}")
-    return json.loads(done.stdout.splitlines()[-1])
+    outcome: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return outcome
 
 
 def _summary(way: dict[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,8 @@ class TransformerLayer(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         mixed = attend(q, k, v, valid)
         x = x + self.dropout(self.out(mixed.transpose(1, 2).reshape(n_batch, n_frames, d)))
-        return x + self.dropout(self.ff_out(F.relu(self.ff_in(self.norm_ff(x)))))
+        output: Tensor = x + self.dropout(self.ff_out(F.relu(self.ff_in(self.norm_ff(x)))))
+        return output
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, valid: Tensor) -> Tensor:
@@ -64,4 +65,5 @@ def attend(q: Tensor, k: Tensor, v: Tensor, valid: Tensor) -> Tensor:
     # kernel (benchmarks/attention.py).
     with torch.autocast("cpu", enabled=False):
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-        return scores.masked_fill(~valid[:, None, None, :], float("-inf")).softmax(-1) @ v
+        output: Tensor = scores.masked_fill(~valid[:, None, None, :], float("-inf")).softmax(-1) @ v
+        return output

@@ -31,4 +31,5 @@ class Baseline(nn.Module):
     def forward(self, sequences: Sequence[Masked]) -> Tensor:
         """Per modality (B, T, D) and valid (B, T) -> x (B, d)."""
         pooled = [pool(x, valid) for pool, (x, valid) in zip(self.pools, sequences, strict=True)]
-        return self.norm(self.project(torch.cat(pooled, 1)))
+        output: Tensor = self.norm(self.project(torch.cat(pooled, 1)))
+        return output

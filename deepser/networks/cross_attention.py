@@ -36,7 +36,8 @@ class CrossLayer(nn.Module):
         )
         mixed = attend(q, k, v, valid)
         x = x + self.dropout(self.out(mixed.transpose(1, 2).reshape(n_batch, n_frames, d)))
-        return x + self.dropout(self.ff_out(F.relu(self.ff_in(self.norm_ff(x)))))
+        output: Tensor = x + self.dropout(self.ff_out(F.relu(self.ff_in(self.norm_ff(x)))))
+        return output
 
 
 class CrossAttention(nn.Module):
@@ -66,4 +67,5 @@ class CrossAttention(nn.Module):
             others = [end for j, end in enumerate(ends) if j != i]
             seen = cross(x, torch.cat([y for y, _ in others], 1), torch.cat([of for _, of in others], 1))
             pooled.append(pool(seen, valid))
-        return self.merge(torch.cat(pooled, 1))
+        output: Tensor = self.merge(torch.cat(pooled, 1))
+        return output

@@ -49,4 +49,5 @@ class DeepSER(nn.Module):
             valid = torch.cat([*masks, *(valid for _, valid in fused)], 1)
             fused = [(enc(x, valid)[-1], valid)]
         pooled = [pool(x, valid) for pool, (x, valid) in zip(self.pools, [*ends, *fused], strict=True)]
-        return self.merge(torch.cat(pooled, 1))
+        output: Tensor = self.merge(torch.cat(pooled, 1))
+        return output

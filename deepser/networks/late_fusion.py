@@ -31,4 +31,5 @@ class LateFusion(nn.Module):
             pool(enc(x, valid)[-1], valid)
             for enc, pool, (x, valid) in zip(self.unimodal, self.pools, sequences, strict=True)
         ]
-        return self.merge(torch.cat(pooled, 1))
+        output: Tensor = self.merge(torch.cat(pooled, 1))
+        return output

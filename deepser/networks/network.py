@@ -109,11 +109,13 @@ class Network(nn.Module):
     def embed(self, batch: Rows) -> Tensor:
         """Packed (values (L, sum T, D), offsets (B + 1,)) per modality -> x (B, width), before the head's ReLU."""
         sequences = [pad(read(values), offsets) for read, (values, offsets) in zip(self.inputs, batch, strict=True)]
-        return self.body(sequences)
+        output: Tensor = self.body(sequences)
+        return output
 
     def forward(self, batch: Rows) -> tuple[Tensor, Tensor]:
         """Packed batch -> class logits (B, C) and attributes (B, A) on their own scales."""
-        return self.head(self.embed(batch))
+        outputs: tuple[Tensor, Tensor] = self.head(self.embed(batch))
+        return outputs
 
 
 def pad(values: Tensor, offsets: Tensor) -> Masked:

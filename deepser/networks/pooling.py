@@ -54,7 +54,7 @@ class AttentivePool(nn.Module):
         scores = self.score(torch.tanh(self.hidden(x))).squeeze(-1).float()
         weight = scores.masked_fill(~valid, float("-inf")).softmax(1).unsqueeze(-1)
         x = x.float()  # a variance is a small difference of large numbers: not in bf16
-        mean = (weight * x).sum(1)
+        mean: Tensor = (weight * x).sum(1)
         if not self.statistics:
             return mean
         # Two passes: E[x^2] - E[x]^2 cancels where a dim is far from zero, and then depends on the padding's order.

@@ -38,4 +38,5 @@ class Srpol(nn.Module):
             for pool, project, (x, valid) in zip(self.pools, self.project, sequences, strict=True)
         ]
         outputs, _ = self.lstm(self.dropout(self.norm(torch.stack(experts, 1))))
-        return outputs[:, -1]
+        output: Tensor = outputs[:, -1]
+        return output

@@ -27,4 +27,5 @@ class Unimodal(nn.Module):
     def forward(self, sequences: Sequence[Masked]) -> Tensor:
         """(B, T, D) and valid (B, T), of one modality -> x (B, d)."""
         ((x, valid),) = sequences
-        return self.merge(self.pool(self.enc(x, valid)[-1], valid))
+        output: Tensor = self.merge(self.pool(self.enc(x, valid)[-1], valid))
+        return output

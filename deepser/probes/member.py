@@ -205,7 +205,8 @@ class ProbeMember:
 def is_probe(directory: Path | str) -> bool:
     """Does the config.json of a run directory say that a probe wrote it?"""
     try:
-        return json.loads((Path(directory) / CONFIG).read_text(encoding="utf-8")).get("kind") == KIND
+        is_probe: bool = json.loads((Path(directory) / CONFIG).read_text(encoding="utf-8")).get("kind") == KIND
+        return is_probe
     except (OSError, ValueError, AttributeError):
         return False
 

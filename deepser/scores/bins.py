@@ -1,12 +1,12 @@
 """Attributes cut into bins, so that a confusion matrix shows where on the scale predictions go."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from featurestore.errors import ConfigError
-from featurestore.runtime.jsonable import jsonable
+from featurestore.runtime.jsonable import json_fields
 
 N_BINS = 6  # one per unit of the usual scale from 1 to 7
 
@@ -32,7 +32,7 @@ class BinnedAttribute:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values."""
-        return jsonable(asdict(self))
+        return json_fields(self)
 
 
 def binned(

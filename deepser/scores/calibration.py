@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from deepser.scores.probabilities import SMALLEST, entropy, softmax
 from featurestore.errors import ConfigError, ManifestError
-from featurestore.runtime.jsonable import jsonable
+from featurestore.runtime.jsonable import json_fields
 
 N_BINS = 15  # Guo et al. 2017
 EPSILON = float(np.finfo(np.float32).eps)  # a probability of 0 costs as much as this one, as in scikit-learn's log_loss
@@ -49,7 +49,7 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values."""
-        return jsonable(asdict(self))
+        return json_fields(self)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class SoftScores:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values."""
-        return jsonable(asdict(self))
+        return json_fields(self)
 
 
 def calibration(probabilities: np.ndarray, labels: np.ndarray, n_bins: int = N_BINS) -> Calibration:

@@ -12,7 +12,9 @@ N_SUMS = 6  # of `ccc_of_sums`
 def ratio(a: NDArray[np.generic], b: NDArray[np.generic]) -> NDArray[np.float64]:
     """Return a / b as float64 (broadcast), NaN where b is 0."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    return np.divide(a, b, out=np.full(np.broadcast_shapes(a.shape, b.shape), np.nan), where=b != 0)
+    quotient: NDArray[np.float64] = np.full(np.broadcast_shapes(a.shape, b.shape), np.nan)
+    np.divide(a, b, out=quotient, where=b != 0)
+    return quotient
 
 
 def confusions(predicted: NDArray[np.integer], labels: NDArray[np.integer], n_classes: int) -> NDArray[np.int64]:
@@ -28,7 +30,8 @@ def confusions(predicted: NDArray[np.integer], labels: NDArray[np.integer], n_cl
 def class_f1(confusion: NDArray[np.number]) -> NDArray[np.float64]:
     """Return each class's F1, (..., C) float64, of (..., C, C) counts; 0 for a class neither predicted nor there."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    return 2 * hits / np.maximum(confusion.sum(-1) + confusion.sum(-2), 1)
+    f1: NDArray[np.float64] = 2 * hits / np.maximum(confusion.sum(-1) + confusion.sum(-2), 1)
+    return f1
 
 
 def mean_f1(f1: NDArray[np.floating], support: NDArray[np.number], *, absent: Absent) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from sklearn import metrics as sk
 
 from deepser.scores.counts import mean_f1
 from featurestore.errors import ConfigError, ManifestError
-from featurestore.runtime.jsonable import jsonable
+from featurestore.runtime.jsonable import json_fields
 
 SCORES = ("macro_f1", "micro_f1", "accuracy", "uar", "mean_ccc")
 
@@ -48,7 +48,7 @@ class Classification:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values."""
-        return jsonable(asdict(self))
+        return json_fields(self)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Concordance:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values."""
-        return jsonable(asdict(self))
+        return json_fields(self)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values."""
-        return jsonable(asdict(self))
+        return json_fields(self)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class ScoreRow:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values."""
-        return jsonable(asdict(self))
+        return json_fields(self)
 
 
 def evaluate(

@@ -57,7 +57,8 @@ class World:
         dist.broadcast_object_list(told, src=0, device=CPU)
         if told[1] is not None:
             raise told[1]
-        return told[0]
+        result: T = told[0]
+        return result
 
     def whole(self, own: Tensor, n: int) -> Tensor:
         """Every process's rows (B_r, ...) as the batch's (n, ...), in its order, in all of them.
@@ -67,7 +68,8 @@ class World:
         """
         if self.size == 1 or 0 in own.shape[1:]:
             return own
-        return _Whole.apply(own, n, self.rank, self.size)  # type: ignore[no-untyped-call]
+        whole: Tensor = _Whole.apply(own, n, self.rank, self.size)  # type: ignore[no-untyped-call]
+        return whole
 
     def sum_gradients(self, network: nn.Module) -> None:
         """Each parameter's gradient becomes the sum over processes; none where no process has one."""

@@ -45,7 +45,8 @@ def balanced_subset(
     `labels` (N,) int, -1 for clips without consensus, of which `no_consensus_share` of the balanced count joins.
     Classes without a clip are left out. Returns int64 indices into `labels`.
     """
-    return balanced_subsets(labels, seeds=[seed], epoch=epoch, no_consensus_share=no_consensus_share)[0]
+    subset: Indices = balanced_subsets(labels, seeds=[seed], epoch=epoch, no_consensus_share=no_consensus_share)[0]
+    return subset
 
 
 def balanced_subsets(
@@ -108,7 +109,8 @@ def draw_views(order: Indices, available: NDArray[np.bool_], share: float, *, se
     of_clip = available[:, order]
     nth = np.floor(place * of_clip.sum(0)).astype(np.int64)
     view = 1 + (np.cumsum(of_clip, 0) > nth).argmax(0)
-    return order + available.shape[1] * np.where(drawn & of_clip.any(0), view, 0)
+    rows: Indices = order + available.shape[1] * np.where(drawn & of_clip.any(0), view, 0)
+    return rows
 
 
 def batches(

@@ -15,5 +15,6 @@ def learning_rate(stage: StageConfig, at_epoch: float) -> float:
     if stage.schedule == "constant":
         return stage.lr * warm
     if stage.schedule == "exponential":
-        return stage.lr * warm * (stage.min_lr / stage.lr) ** gone
+        rate: float = stage.lr * warm * (stage.min_lr / stage.lr) ** gone
+        return rate
     return warm * (stage.min_lr + (stage.lr - stage.min_lr) * 0.5 * (1 + math.cos(math.pi * gone)))

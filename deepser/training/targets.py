@@ -86,11 +86,10 @@ class Targets:
     @property
     def usable(self) -> NDArray[np.bool_]:
         """(N,): utterances with a class target or a known attribute, thus of use in training."""
-        return (
-            (self.soft.sum(1) > 0) | ~np.isnan(self.attribute_values).all(1)
-            if self.attributes
-            else self.soft.sum(1) > 0
-        )
+        usable: NDArray[np.bool_] = self.soft.sum(1) > 0
+        if self.attributes:
+            usable |= ~np.isnan(self.attribute_values).all(1)
+        return usable
 
     def of_epoch(
         self, kind: str, *, smoothing: float = 0.0, seed: int = 0, epoch: int = 0, drop_share: float = 0.2
@@ -108,7 +107,8 @@ class Targets:
             left = augmented_targets(self.ratings, self.classes, seed=seed, epoch=epoch, share=drop_share)
             target = np.where(left.any(1, keepdims=True), left, target)
         known = target.sum(1, keepdims=True)
-        return (1 - smoothing) * target + smoothing * known / target.shape[1]
+        smoothed: NDArray[np.float32] = (1 - smoothing) * target + smoothing * known / target.shape[1]
+        return smoothed
 
 
 def _ratings(manifest: Manifest) -> Ratings:

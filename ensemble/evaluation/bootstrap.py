@@ -6,14 +6,14 @@ up over clusters; a resample is then a row of counts times a table of sums, and 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from deepser.scores.counts import N_SUMS, ccc_of_sums, class_f1, mean_f1, ratio
 from featurestore.errors import ConfigError
-from featurestore.runtime.jsonable import jsonable
+from featurestore.runtime.jsonable import json_fields
 
 CHUNK_BYTES = 64 << 20
 LEVEL = 0.95
@@ -53,7 +53,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values."""
-        values: dict[str, Any] = jsonable(asdict(self))
+        values = json_fields(self)
         return values
 
 

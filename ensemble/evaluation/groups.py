@@ -1,14 +1,14 @@
 """Scores of parts of the speakers side by side - women and men, one speaker and another - and the gap between them."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ensemble.evaluation.bootstrap import LEVEL, Interval, Scored, intervals, resample
 from featurestore.errors import ConfigError
-from featurestore.runtime.jsonable import jsonable
+from featurestore.runtime.jsonable import json_fields
 
 GROUP_SCORES = ("macro_f1", "accuracy", "uar", "mean_ccc")
 # A speaker says few of the classes, and macro-F1 over classes that are absent tells nothing of the speaker.
@@ -53,7 +53,7 @@ class GroupTable:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values."""
-        values: dict[str, Any] = jsonable(asdict(self))
+        values = json_fields(self)
         return values
 
 

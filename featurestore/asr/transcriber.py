@@ -278,7 +278,7 @@ def _language_code(text: str, model: Any, label: str) -> str:
 
     wanted = text.strip().lower()
     codes = list(LANGUAGES)[: model.num_languages] if model.is_multilingual else ["en"]
-    code = TO_LANGUAGE_CODE.get(wanted, wanted)
+    code: str = TO_LANGUAGE_CODE.get(wanted, wanted)
     if wanted == "auto":
         return "auto" if model.is_multilingual else "en"
     if code not in codes:

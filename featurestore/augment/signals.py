@@ -26,7 +26,8 @@ def with_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndar
     if not of_noise:
         return samples
     scale = np.sqrt(power(samples) / of_noise * 10 ** (-snr_db / 10))
-    return (samples + scale * noise).astype(np.float32)
+    noisy: np.ndarray = (samples + scale * noise).astype(np.float32)
+    return noisy
 
 
 def coloured_noise(n: int, exponent: float, rng: np.random.Generator) -> np.ndarray:

@@ -177,7 +177,8 @@ class SpeechEncoder(Encoder):
         """Positional convolution, with padding zero before each layer, as the convolution's own border is."""
         module = self.model.encoder.pos_conv_embed
         if mask is None:
-            return module(hidden)
+            positions: torch.Tensor = module(hidden)
+            return positions
         valid = mask[:, None]
         x = hidden.transpose(1, 2) * valid
         if hasattr(module, "layers"):  # data2vec-audio: five convolutions; each would carry padding one kernel further
@@ -198,7 +199,8 @@ def normalized(waveform: np.ndarray) -> np.ndarray:
     mean, deviation = wide.mean(), np.sqrt(wide.var() + 1e-7)
     wide = wide - mean if wide is waveform else np.subtract(wide, mean, out=wide)  # an hour is 0.5 GB of float64
     wide /= deviation
-    return wide.astype(np.float32)
+    scaled: np.ndarray = wide.astype(np.float32)
+    return scaled
 
 
 def receptive_field(convs: Sequence[tuple[int, int]]) -> int:
@@ -227,7 +229,10 @@ def _biased_attention(
     n_batch, n_frames, dim = hidden.shape
 
     def heads(projection: torch.nn.Linear) -> torch.Tensor:
-        return projection(hidden).view(n_batch, n_frames, attention.num_heads, attention.head_dim).transpose(1, 2)
+        values: torch.Tensor = (
+            projection(hidden).view(n_batch, n_frames, attention.num_heads, attention.head_dim).transpose(1, 2)
+        )
+        return values
 
     query, key, value = heads(attention.q_proj), heads(attention.k_proj), heads(attention.v_proj)
     bias = gated_position_bias.view(n_batch, attention.num_heads, n_frames, n_frames).to(query.dtype)

@@ -198,7 +198,8 @@ def max_positions(config: Any, tokenizer: Any) -> int:
     limit = getattr(config, "max_position_embeddings", None) or MAX_TOKENS
     if config.model_type in POSITIONS_AFTER_PADDING:
         limit -= config.pad_token_id + 1
-    return min(limit, tokenizer.model_max_length)
+    n_positions: int = min(limit, tokenizer.model_max_length)
+    return n_positions
 
 
 def default_window(config: Any, tokenizer: Any) -> str:

@@ -160,7 +160,8 @@ class FeatureDataset(Dataset[dict[str, Any]]):
         return len(self.keys)
 
     def __getitem__(self, at: int | str) -> dict[str, Any]:
-        return self.__getitems__([at])[0]
+        batch: dict[str, Any] = self.__getitems__([at])[0]
+        return batch
 
     def __getitems__(self, at: Sequence[int | str]) -> Utterances:
         """Several utterances with one gather per feature set and layer; DataLoader asks for batches this way."""

@@ -2,7 +2,11 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 def jsonable(value: Any) -> Any:
@@ -14,3 +18,9 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, Iterable) and not isinstance(value, str):
         return [jsonable(item) for item in value]
     return value
+
+
+def json_fields(report: "DataclassInstance") -> dict[str, Any]:
+    """Return a dataclass, and those inside it, as JSON objects of their fields; see `jsonable`."""
+    fields: dict[str, Any] = jsonable(asdict(report))
+    return fields
