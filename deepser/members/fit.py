@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from deepser.config import CLASS_SCORES, MemberConfig, TrainConfig
+from deepser.config import MemberConfig, TrainConfig
+from deepser.members import held_out
 from deepser.members.folds import FoldPlan
+from deepser.members.held_out import Parts, parts_of
 from deepser.members.member import Member, PosteriorMean
 from deepser.members.posteriors import check_place, is_finished, posteriors_name, write_posteriors
 from deepser.members.run_directory import open_directory, remove_directory
 from deepser.training import train as trainer
 from deepser.training.checkpoint import load_weights, save_atomically
-from deepser.training.data import Indices, TrainingData
+from deepser.training.data import TrainingData
 from deepser.training.device import one_thread, resolve_precision
 from deepser.training.processes import World
 from deepser.training.run import Job
@@ -27,8 +29,7 @@ from deepser.training.together import SharedReader, bucket_lengths, stream_key
 from deepser.training.train import History
 from deepser.training.views import Views, resolve_views
 from featurestore.corpus.manifest import Manifest
-from featurestore.corpus.splits import group_folds, speaker_groups
-from featurestore.errors import ConfigError, ManifestError
+from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.runtime.device import pick_device
 from featurestore.runtime.durable import replace_text, writing
@@ -73,8 +74,8 @@ def fit_members(
         _open(store, manifest, config, Path(directory), world)
         for config, directory in zip(configs, directories, strict=True)
     ]
-    left = world.once(lambda: [_is_left(into, own, plan, overwrite) for own in members])
-    fits = [own for own, is_left in zip(members, left, strict=True) if is_left]
+    left = world.once(lambda: [_is_left(into, own, plan, overwrite, manifest) for own in members])
+    fits = [replace(own, earlier=earlier) for own, (is_left, earlier) in zip(members, left, strict=True) if is_left]
     reader = SharedReader()
     for fold in range(len(plan.names)):
         groups = _groups(fits, plan, fold, manifest, at_once)
@@ -95,13 +96,11 @@ class _Fit:
     member: Member
     data: TrainingData
     total: PosteriorMean
+    earlier: bool = False  # the run was begun by a version that kept no record of who is held out
 
     @property
     def targets(self) -> Targets:
         return self.data.targets
-
-
-_Parts = tuple[Indices, Indices]  # what a fold's model learns from, and what selects its epoch
 
 
 def _open(store: FeatureStore, manifest: Manifest, config: MemberConfig, directory: Path, world: World) -> _Fit:
@@ -135,27 +134,30 @@ def _open(store: FeatureStore, manifest: Manifest, config: MemberConfig, directo
     return _Fit(member, data, PosteriorMean(len(targets.keys), len(member.columns)))
 
 
-def _is_left(into: FeatureStore, own: _Fit, plan: FoldPlan, overwrite: bool) -> bool:
-    """Open the run directory; is there anything left to do?"""
+def _is_left(into: FeatureStore, own: _Fit, plan: FoldPlan, overwrite: bool, manifest: Manifest) -> tuple[bool, bool]:
+    """Open the run directory; is there anything left to do, and was it begun without a record of who is held out?"""
     member = own.member
     if overwrite:
         remove_directory(member.directory)
         if posteriors_name(member.config.name) in into:
             into.remove(posteriors_name(member.config.name))
     check_place(into, member, plan)
-    open_directory(member, own.targets, plan, own.data.views)
-    return not is_finished(into, member, plan, own.targets)
+    open_directory(
+        member, own.targets, plan, own.data.views, lambda: held_out.record(member, own.targets, manifest, plan)
+    )  # fmt: skip
+    earlier = not (member.directory / held_out.NAME).is_file()
+    return not is_finished(into, member, plan, own.targets), earlier
 
 
 def _groups(
     fits: Sequence[_Fit], plan: FoldPlan, fold: int, manifest: Manifest, at_once: int
-) -> list[list[tuple[_Fit, _Parts]]]:
+) -> list[list[tuple[_Fit, Parts]]]:
     """The members that share a stream of batches, in groups of `at_once` at most."""
-    streams: dict[Any, list[tuple[_Fit, _Parts]]] = {}
+    streams: dict[Any, list[tuple[_Fit, Parts]]] = {}
     for own in fits:
-        parts = _hold_out(own.member, own.targets, plan.train_at(fold), manifest)
+        parts = parts_of(own.member, own.targets, manifest, plan.train_at(fold), earlier=own.earlier)
         threads = own.member.config.network.d < MANY_THREADS_D
-        key = (threads, stream_key(own.data, *parts, own.member.config.train))
+        key = (threads, stream_key(own.data, parts.train_at, parts.dev_at, parts.config))
         streams.setdefault(key, []).append((own, parts))
     return [group[i : i + (at_once or len(group))] for group in streams.values()
             for i in range(0, len(group), at_once or len(group))]  # fmt: skip
@@ -167,7 +169,7 @@ def _of_group(progress: Progress, fold: str, i: int, n: int) -> trainer.Progress
 
 
 def _fit_fold(
-    group: Sequence[tuple[_Fit, _Parts]],
+    group: Sequence[tuple[_Fit, Parts]],
     plan: FoldPlan,
     fold: int,
     world: World,
@@ -178,13 +180,13 @@ def _fit_fold(
     """Train the members' models of one fold where they aren't there, and add what they say of those it judges."""
     name = plan.names[fold]
     networks, jobs = [], []
-    for own, (train_at, dev_at) in group:
+    for own, parts in group:
         config, directory = own.member.config, own.member.directory / f"fold-{name}"
         torch.manual_seed(int(np.random.SeedSequence((config.train.seed, 77, fold)).generate_state(1)[0]))
         network = own.member.new_network()
         saved = world.once(lambda directory=directory: _saved(directory))  # type: ignore[misc]
         if saved is None:
-            jobs.append(Job(network, own.data, train_at, dev_at, config.train, directory, config.name))
+            jobs.append(Job(network, own.data, parts.train_at, parts.dev_at, parts.config, directory, config.name))
         else:
             network.load_state_dict(saved)
         networks.append(network)
@@ -234,27 +236,3 @@ def _check_attributes(config: TrainConfig, targets: Targets) -> None:
             rule.startswith("ccc:") and rule.removeprefix("ccc:") not in targets.attributes
         ):
             raise ConfigError(f"--select {rule}: there is no such attribute to learn; there is {known}.")
-
-
-def _hold_out(member: Member, targets: Targets, at: Indices, manifest: Manifest) -> _Parts:
-    """Of the training part: what to learn from, and the speaker-disjoint part that selects the best epoch."""
-    config = member.config.train
-    at = at[targets.usable[at]]
-    if config.drop_no_consensus:
-        at = at[targets.labels[at] >= 0]
-    if not len(at):
-        raise ManifestError(
-            f"Member {member.config.name!r}: no training utterance has a label, a vote or an attribute."
-        )
-    if not config.holds_out:
-        return at, at[:0]
-    n_parts = max(2, round(1 / config.dev_fraction))
-    part = group_folds(speaker_groups(manifest)[at].tolist(), n_parts, seed=config.stream_seed)
-    train_at, dev_at = at[part != 0], at[part == 0]
-    by_class = any(config.rule(stage) in CLASS_SCORES for stage in config.stages)
-    if not len(train_at) or not len(dev_at) or (by_class and not (targets.labels[dev_at] >= 0).any()):
-        raise ManifestError(
-            f"Member {member.config.name!r}: {len(at)} training utterances are too few speakers to hold "
-            f"{config.dev_fraction:.0%} out for selection; use --select last."
-        )
-    return train_at, dev_at

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from deepser.config import MemberConfig, from_dict, to_dict
 from deepser.members.folds import FoldPlan
+from deepser.members.held_out import NAME as HELD_OUT
 from deepser.members.member import Member
 from deepser.training.targets import Targets
 from deepser.training.views import Views
@@ -20,8 +21,13 @@ from featurestore.runtime.durable import replace_text, writing
 FORMAT = 1
 
 
-def open_directory(member: Member, targets: Targets, plan: FoldPlan, views: Views) -> None:
-    """Write config.json, or check that the one that is there says the same: else a ConfigError with each difference."""
+def open_directory(
+    member: Member, targets: Targets, plan: FoldPlan, views: Views, held_out: Callable[[], dict[str, Any]]
+) -> None:
+    """Write config.json, or check that the one that is there says the same: else a ConfigError with each difference.
+
+    held_out: finds who is held out of each fold, which a new directory keeps beside it.
+    """
     digest = hashlib.blake2b(digest_size=8)
     for part in (targets.labels, targets.soft, targets.attribute_values, plan.folds):
         digest.update(np.ascontiguousarray(part).tobytes())
@@ -59,6 +65,9 @@ def open_directory(member: Member, targets: Targets, plan: FoldPlan, views: View
         return
     text = json.dumps(wanted, indent=1) + "\n"
     with writing(path, ConfigError):
+        # First, so that a directory with a config.json but without this is one of an earlier version.
+        record = json.dumps(held_out(), indent=1, ensure_ascii=False) + "\n"
+        replace_text(member.directory / HELD_OUT, record)
         replace_text(path, text)
 
 

@@ -106,16 +106,17 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, n_bins: int = N_B
     )
 
 
-def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
+def fit_temperature(probabilities: np.ndarray, labels: np.ndarray, *, smoothing: float = 0.0) -> float:
     """The temperature T that minimises the negative log-likelihood of softmax(z / T) (Guo et al. 2017, section 4.2).
 
     z = ln p of (N, C) probabilities: it differs from the logits by a constant per row, which a softmax ignores. The
     likelihood is concave in 1 / T, whose optimum is found by Newton's method kept inside a shrinking bracket. T > 1
-    softens. Rows with label -1 are left out. Fit it on utterances other than those it is used on.
+    softens. Rows with label -1 are left out. smoothing: the share of each label that is spread over all classes. Fit
+    it on utterances other than those it is used on.
     """
     p, y = _labelled(probabilities, labels)
     z = np.log(np.maximum(p, SMALLEST))
-    z_label = z[np.arange(len(y)), y]
+    z_label = (1 - smoothing) * z[np.arange(len(y)), y] + smoothing * z.mean(1)
     low, high, inverse = 1 / HOTTEST, 1 / COLDEST, 1.0
     for _ in range(N_STEPS):
         q = softmax(inverse * z)

@@ -112,9 +112,11 @@ def fit_deepser(
 def _tell(
     store: Any, manifest: "Manifest", configs: Sequence[MemberConfig], cv: str | None, runs: Path, place: Path
 ) -> None:
+    from deepser.members.held_out import read_record
     from deepser.members.member import Member
     from deepser.scores.metrics import ScoreRow
     from deepser.scores.report import scores_table
+    from ensemble.evaluation.held_out import held_out_lines
     from ensemble.evaluation.parts import evaluate_parts
     from ensemble.experiments.floor import shortcomings
 
@@ -127,6 +129,8 @@ def _tell(
     for sentence in short:
         say(f"warning: {sentence}", "yellow", stderr=True)
     for config in configs:
+        for line in held_out_lines(config.name, read_record(runs / config.name)):
+            say(line)
         if not config.train.learns_classes:
             say(f"note: {config.name} learned attributes alone; leave its class posteriors out.", "dim")
         drawn = Member.load(runs / config.name).config.train.views

@@ -73,6 +73,7 @@ def fit_meta(
     Example: `medusa fit-meta --seeds 6 --members m01,m02,m03 -m corpus.csv --weights-plot weights.png`
     """
     from deepser.scores.report import scores_table
+    from ensemble.evaluation.held_out import held_out_lines
     from ensemble.evaluation.protocol import check_protocol, made_of
     from ensemble.experiments.compare_report import learned_picture, learned_tables
     from ensemble.fusion.fit import fit_ensemble
@@ -106,6 +107,8 @@ def fit_meta(
         if weights_plot is not None:
             learned_picture(report.learned, weights_plot, name)
             say(f"wrote {weights_plot}")
+    for line in held_out_lines(name, report.held_out):
+        say(line, "dim" if line.startswith("note") else "")
     for note in report.notes:
         say(f"note: {note}", "dim")
     if unknown:

@@ -11,6 +11,7 @@ from deepser.scores.calibration import Calibration, SoftScores
 from deepser.scores.metrics import Evaluation, evaluate
 from deepser.training.targets import Targets
 from ensemble.evaluation.bootstrap import Comparison, Interval, Scored, bootstrap, compare
+from ensemble.evaluation.confidence import confidence_notes
 from ensemble.evaluation.groups import GroupTable, by_group, by_speaker
 from ensemble.evaluation.posteriors import fold_names, group_names, named, scores_classes, targets_of
 from ensemble.evaluation.system import System
@@ -140,7 +141,11 @@ def assess(
         calibration=_calibrated(own, manifest, folds, held_out, system) if asked.calibration else None,
         groups=groups,
         against=None if against is None else _compared(own, against, manifest, options),
-        notes=(*own.system.notes, *(_speaker_notes(manifest, n_clusters) if asked.n_resamples else ())),
+        notes=(
+            *own.system.notes,
+            *_confidence(own, manifest, folds),
+            *(_speaker_notes(manifest, n_clusters) if asked.n_resamples else ()),
+        ),
     )
 
 
@@ -240,6 +245,12 @@ def _speaker_notes(manifest: Manifest, n_clusters: int) -> list[str]:
     if n_clusters < FEW_SPEAKERS:
         notes.append(f"{n_clusters} speakers are few: intervals by speaker tend to be too narrow")
     return notes
+
+
+def _confidence(own: _Judged, manifest: Manifest, folds: str | None) -> list[str]:
+    if folds is None or own.system.probabilities is None:
+        return []
+    return confidence_notes(own.system.probabilities, fold_names(manifest, folds))
 
 
 def _defined(intervals: dict[str, list[float]]) -> dict[str, list[float | None]]:

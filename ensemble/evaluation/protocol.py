@@ -79,8 +79,11 @@ def _compared(division: Division, made: Made, name: str) -> list[Finding]:
     keys, then = [division.keys[i] for i, _ in at], [made.record.parts[j] for _, j in at]
     labels, labels_then = [division.labels[i] for i, _ in at] if len(division.labels) else [], []
     if labels and len(made.record.labels):
-        # A label that is known by now of an utterance that no model learned from changes no model.
-        labels_then = [made.record.labels[j] if made.record.parts[j] else division.labels[i] for i, j in at]
+        # No number is told of a label that is hidden now, and no model learned one of an utterance without a fold.
+        labels_then = [
+            now if now is None or not made.record.parts[j] else made.record.labels[j]
+            for now, (_, j) in zip(labels, at, strict=True)
+        ]
     # Splits say nothing of folds, nor folds of splits; there is nothing to compare but labels.
     over_folds = made.column and division.column not in ("split", "")
     now = [division.parts[i] for i, _ in at] if over_folds else then

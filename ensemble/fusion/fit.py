@@ -5,17 +5,20 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from deepser.scores.metrics import Evaluation, ScoreRow
 from ensemble.evaluation.align import LAYERS, column_names
+from ensemble.evaluation.confidence import confidence_notes
 from ensemble.evaluation.posteriors import PREFIX, speaker_adapted
 from ensemble.evaluation.protocol import check_protocol, made_of
 from ensemble.fusion.config import Config, MetaConfig
 from ensemble.fusion.cross_fit import CrossFit, cross_fit
 from ensemble.fusion.division import Division, divide, members_of
 from ensemble.fusion.fit_report import EnsembleReport, member_rows, scored, technique_rows, worth_scoring
+from ensemble.fusion.held_out import held_out_of
 from ensemble.fusion.kinds import save_meta
 from ensemble.fusion.learned import Learned, learned
 from ensemble.fusion.problem import Problem, load_problem
@@ -72,7 +75,7 @@ def fit_ensemble(
     meta = judged.fitted[CHOSEN, way.name].meta
     adapted = speaker_adapted(store, meta.members)
     report = _report(problem, division, judged, [*ways, way], meta, name, selected=select is not None, adapted=adapted)
-    report = replace(report, protocol=protocol.to_dict())
+    report = replace(report, protocol=protocol.to_dict(), held_out=_held_out(problem, division, config or MetaConfig()))
     _store_predictions(store, PREFIX + name, meta, division, judged, way, problem, report, bool(adapted))
     if directory is not None:
         save_meta(directory, meta)
@@ -106,6 +109,9 @@ def _report(
         whole = judged.predictions[CHOSEN, ways[-1].name][part].whole
         tables[part], evaluations[part] = tuple(found), scored(own, whole.probabilities, whole.attributes, folds)
     notes = list(division.notes)
+    for part in tables:
+        fused, names = judged.predictions[CHOSEN, ways[-1].name][part].whole, division.folds_of(part)
+        notes += [] if names is None else confidence_notes(fused.probabilities, names)
     if adapted:
         notes.append(f"Speaker-adapted: {', '.join(adapted)} read each speaker's other clips; so does this ensemble.")
     chosen: dict[str, tuple[str, ...]] = {}
@@ -127,6 +133,14 @@ def _report(
         chosen=chosen,
         learned=_learned(meta, problem, division),
     )
+
+
+def _held_out(problem: Problem, division: Division, config: Config) -> dict[str, Any]:
+    """Who chose the rounds, by pass; nothing where no rounds are chosen."""
+    if not isinstance(config, MetaConfig):
+        return {}
+    found = {each.name: held_out_of(problem.rows(each.fit), config) for each in division.passes}
+    return {name: own.to_dict(problem.targets.classes) for name, own in found.items() if own is not None}
 
 
 def _learned(meta: MetaState, problem: Problem, division: Division) -> Learned | None:

@@ -21,6 +21,7 @@ class EnsembleReport:
     parts: "all folds", or "development", "test", ...: a ScoreRow per member, vote and meta-classifier; evaluations: the
     meta-classifier's full evaluation of each part. members: those it is made of; chosen: those of each pass, where they
     were selected. protocol: what the check of the folds or splits found, as `ProtocolReport.to_dict` gives it.
+    held_out: by pass, who chose the rounds and took no part in training, as `HeldOut.to_dict` gives it.
     """
 
     name: str
@@ -34,6 +35,7 @@ class EnsembleReport:
     chosen: dict[str, tuple[str, ...]] = field(default_factory=dict)
     learned: Learned | None = None
     protocol: dict[str, Any] = field(default_factory=dict)
+    held_out: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values."""

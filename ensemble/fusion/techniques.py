@@ -7,6 +7,7 @@ from typing import Protocol
 
 from ensemble.fusion.config import INPUTS, RULES, Config, ForestConfig, MetaConfig, VoteConfig, config_of, layer_of
 from ensemble.fusion.forest import fit_forest
+from ensemble.fusion.held_out import cooled, held_out_of, temperature_of, without_selection
 from ensemble.fusion.kinds import predict_meta
 from ensemble.fusion.linear import LinearSeeds, predict_linear
 from ensemble.fusion.mlp import mean_prediction, predict_seeds
@@ -15,7 +16,6 @@ from ensemble.fusion.selection import Selection
 from ensemble.fusion.state import MetaState, Prediction
 from ensemble.fusion.training import fit_meta, fit_mlp
 from ensemble.fusion.vote_meta import fit_vote
-from featurestore.corpus.splits import group_folds
 from featurestore.errors import ConfigError
 
 
@@ -67,6 +67,10 @@ class FittedLinear:
         own = tuple(predict_linear(state, inputs.values, s) for s in range(len(state.tensors["weight"])))
         return Fused(predict_meta(self.meta, inputs), own)
 
+    def cooled(self, temperature: float) -> "FittedLinear":
+        """Return the same with the logits of classes divided by a temperature."""
+        return replace(self, seeds=replace(self.seeds, state=cooled(self.seeds.state, temperature)))
+
 
 @dataclass(frozen=True)
 class FittedMlp:
@@ -77,6 +81,10 @@ class FittedMlp:
     def predict(self, problem: Problem) -> Fused:
         own = predict_seeds(self.meta, problem.inputs(self.meta.layer).values)
         return Fused(mean_prediction(own), own)
+
+    def cooled(self, temperature: float) -> "FittedMlp":
+        """Return the same with the logits of classes divided by a temperature."""
+        return replace(self, meta=cooled(self.meta, temperature))
 
 
 @dataclass(frozen=True)
@@ -90,13 +98,22 @@ class FittedOther:
 
 
 def _fit_seeds(problem: Problem, selection: Selection, config: MetaConfig) -> Fitted:
-    held_out = None
-    if config.select == "macro_f1":
-        held_out = group_folds(problem.groups.tolist(), max(2, round(1 / config.held_out))) == 0
+    found = held_out_of(problem, config)
+    if found is None or found.why_not:
+        config, mask = without_selection(config), None
+    else:
+        mask = found.mask
     inputs = problem.inputs(layer_of(config.inputs))
+    fitted: FittedMlp | FittedLinear
     if config.hidden:
-        return FittedMlp(fit_mlp(inputs, problem.targets, config, held_out))
-    return FittedLinear(fit_meta(inputs, problem.targets, config, held_out))
+        fitted = FittedMlp(fit_mlp(inputs, problem.targets, config, mask))
+    else:
+        fitted = FittedLinear(fit_meta(inputs, problem.targets, config, mask))
+    if mask is None or not problem.has_labels:
+        return fitted
+    # Fits of other folds stop at other rounds; each is calibrated by those held out, so that all are on one scale.
+    judged = fitted.predict(problem.rows(mask)).whole
+    return fitted.cooled(temperature_of(judged.probabilities, problem.targets.labels[mask]))
 
 
 def _fit_forest(problem: Problem, selection: Selection, config: ForestConfig) -> Fitted:

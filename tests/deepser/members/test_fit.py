@@ -216,3 +216,26 @@ def test_configs_survive_json_and_wrong_ones_are_named() -> None:
         MemberConfig("one", ("first@1",))
     with pytest.raises(ConfigError, match="multiple of n_heads"):
         from_dict(MemberConfig, {**to_dict(config), "network": {"d": 10, "n_heads": 4}})
+
+
+def test_where_no_speakers_can_be_held_out_all_epochs_are_trained_and_the_record_says_why(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path)
+    config = member("few", select="macro_f1", dev_fraction=0.05)  # of six speakers one is 17 %
+    fit_member(store, manifest, config, plan_folds(manifest, cv="fold"), tmp_path / "few")
+    record = json.loads((tmp_path / "few" / "held_out.json").read_text())
+    assert set(record) == {"0", "1", "2"}
+    assert all("17%" in fold["why_not"] and not fold["speakers"] for fold in record.values())
+    rows = [json.loads(line) for line in (tmp_path / "few" / "fold-1" / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 5  # of three and two epochs
+    assert not any(name.startswith("dev_") for row in rows for name in row)
+
+
+def test_held_out_speakers_are_kept_in_the_run_directory(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path)
+    config = member("held", select="macro_f1", dev_fraction=0.3)
+    fit_member(store, manifest, config, plan_folds(manifest, cv="fold"), tmp_path / "held")
+    record = json.loads((tmp_path / "held" / "held_out.json").read_text())
+    folds = dict(zip(manifest.column("speaker"), manifest.column("fold"), strict=True))
+    for fold, own in record.items():
+        assert own["utterances"] / own["of"] == pytest.approx(1 / 3)
+        assert all(folds[name.removeprefix("s:")] != fold for name in own["speakers"])

@@ -1,0 +1,36 @@
+"""Who chose the epochs or rounds that were kept, in words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from featurestore.corpus.held_out import sentence
+
+SHOWN = 6  # folds that are named one by one
+
+
+def held_out_lines(name: str, folds: Mapping[str, Any]) -> list[str]:
+    """Return a line for each fold or pass of a record of held-out speakers, or one for many that are alike.
+
+    folds: by name what `featurestore.corpus.held_out.HeldOut.to_dict` gives.
+    """
+    without = {fold: own for fold, own in folds.items() if own["why_not"]}
+    held = {fold: own for fold, own in folds.items() if not own["why_not"]}
+    lines = []
+    if len(held) > SHOWN:
+        shares = [own["share"] for own in held.values()]
+        speakers = [len(own["speakers"]) for own in held.values()]
+        lines.append(
+            f"{name}: {min(speakers):,} to {max(speakers):,} speakers ({min(shares):.1%} to {max(shares):.1%} of the "
+            f"training utterances) of each of {len(held):,} fits are held out; the run directory names them"
+        )
+    else:
+        lines += [f"{name}, {_fit(fold)}: {sentence(own)}" for fold, own in held.items()]
+    reasons: dict[str, list[str]] = {}
+    for fold, own in without.items():
+        reasons.setdefault(sentence(own), []).append(_fit(fold))
+    return [*lines, *(f"note: {name}, {', '.join(of)}: {reason}" for reason, of in reasons.items())]
+
+
+def _fit(name: str) -> str:
+    """A member's fits are named as its folds are, a meta-classifier's passes in words."""
+    return name if " " in name or name in ("all", "train", "development") else f"fold {name}"
