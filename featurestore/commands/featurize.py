@@ -27,6 +27,7 @@ from featurestore.terminal import (
 )
 
 if TYPE_CHECKING:
+    from featurestore.augment.mixing import ViewedPart
     from featurestore.corpus.manifest import Manifest
     from featurestore.encoders.base import Encoder
     from featurestore.featurize.job import FeaturizeJob
@@ -140,26 +141,34 @@ def _existing(job: "FeaturizeJob") -> "FeatureStore | None":
     return FeatureStore.open(job.store) if "://" in str(job.store) or Path(job.store).exists() else None
 
 
-def _announce(table: "Manifest", encoder: "Encoder", job: "FeaturizeJob") -> int:
-    """Print which part of the manifest a view is of, refuse a set of another specification, and count utterances."""
-    from featurestore.augment.mixing import training_part
+def _part(table: "Manifest", encoder: "Encoder", job: "FeaturizeJob") -> "ViewedPart | None":
+    """Return what a view is of, and print how much of the manifest that is; None for the clean set."""
+    from featurestore.augment.mixing import heard
+
+    if job.view is None:
+        return None
+    job.view.spec(encoder.spec)  # refuses a text encoder, before anything is read or written
+    part = heard(table, job.view, _existing(job), write=False)
+    if len(part.manifest) < len(table):
+        say(f"{job.name}: of the {len(part.manifest):,} utterances of split train, of {len(table):,} in all")
+    return part
+
+
+def _refuse_other_set(encoder: "Encoder", job: "FeaturizeJob") -> None:
     from featurestore.augment.views import viewed_spec
 
-    spec = viewed_spec(encoder.spec, job.view)
-    n = len(table) if job.view is None else len(training_part(table))
-    if n < len(table):
-        say(f"{job.name}: of the {n:,} utterances of split train, of {len(table):,} in all")
     existing = _existing(job)
     if existing is not None and job.name in existing:
-        existing[job.name].check_spec(spec)
-    return n
+        existing[job.name].check_spec(viewed_spec(encoder.spec, job.view))
 
 
 def _run(table: "Manifest", encoder: "Encoder", job: "FeaturizeJob", part: "Shard | None") -> Failures:
     """Encode in this process, and print what was done; what failed."""
     from featurestore.runtime.stopping import Interrupted
 
-    n = _announce(table, encoder, job)
+    viewed = _part(table, encoder, job)
+    _refuse_other_set(encoder, job)
+    n = len(table if viewed is None else viewed.manifest)
     with bar(f"{encoder.name} -> {job.name}", n, "{task.fields[rate]}") as show:
         try:
             report = replace(job, encoder=encoder).run(part, progress=_with_rate(show))
@@ -175,7 +184,8 @@ def _try(table: "Manifest", encoder: "Encoder", job: "FeaturizeJob", part: "Shar
     """Print the size of a run, and its time from a short trial; what failed already."""
     from featurestore.featurize.plan import plan
 
-    _announce(table, encoder, job)
+    _part(table, encoder, job)
+    _refuse_other_set(encoder, job)
     with working(f"trying {job.name}"):
         planned = plan(
             table, encoder, _existing(job), job.name, job.options.workers or 2,
@@ -230,15 +240,12 @@ def _check(manifest: "Manifest", encoder: "Encoder", job: "FeaturizeJob", n: int
     """Print what a check found; failed are rows that depend on their batch, or aren't those that are stored."""
     from rich.table import Table
 
-    from featurestore.augment.mixing import heard
-    from featurestore.augment.views import viewed_spec
     from featurestore.featurize.items import items_of
     from featurestore.featurize.trial import check_rows, tolerances
 
     store, name = _existing(job), job.name
-    viewed_spec(encoder.spec, job.view)  # refuses a view of a text encoder
-    part = None if job.view is None else heard(manifest, job.view, store, write=False)
-    items, failed = items_of(manifest, encoder, transcripts=job.options.transcripts, view=part)
+    viewed = _part(manifest, encoder, job)
+    items, failed = items_of(manifest, encoder, transcripts=job.options.transcripts, view=viewed)
     stored = store[name] if store is not None and name in store else None
     with working(f"checking {name}"):
         found = check_rows(encoder, items, n, stored=stored)
