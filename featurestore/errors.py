@@ -42,6 +42,10 @@ class SpecMismatch(StoreError):
     """A feature set exists under this name with another fingerprint."""
 
 
+class IdentityMismatch(StoreError):
+    """A feature set holds an id whose rows were made from other audio or text."""
+
+
 class EncoderError(MedusaError):
     """An encoder is unknown, or its weights can't be loaded."""
 

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "featurestore.corpus": "audio",
     "featurestore.corpora": "audio corpus",
     "featurestore.format": "rows",
-    "featurestore.sets": "format rows",
+    "featurestore.sets": "audio format rows",
     "featurestore.remote": "format",
     "featurestore.store": "format remote sets",
     "featurestore.transfer": "format remote sets store",
@@ -50,7 +50,7 @@ MAY_IMPORT = {
     ),
     "deepser.members": (
         "config networks scores training featurestore.corpus featurestore.format featurestore.loaders "
-        "featurestore.store"
+        "featurestore.sets featurestore.store"
     ),
     "deepser.probes": (
         "members training featurestore.corpus featurestore.format featurestore.loaders featurestore.rows "

@@ -18,6 +18,7 @@ from deepser.members.held_out import Parts, parts_of
 from deepser.members.member import Member, PosteriorMean
 from deepser.members.posteriors import check_place, is_finished, posteriors_name, write_posteriors
 from deepser.members.run_directory import open_directory, remove_directory
+from deepser.members.sources import check_sources
 from deepser.training import train as trainer
 from deepser.training.checkpoint import load_weights, save_atomically
 from deepser.training.data import TrainingData
@@ -121,6 +122,7 @@ def _open(store: FeatureStore, manifest: Manifest, config: MemberConfig, directo
                 f"Feature set {ref.name!r} lacks {len(missing)} of the manifest's {len(targets.keys)} utterances "
                 f"({', '.join(missing[:3])}...). Run `medusa featurize` for them, or leave them out of the manifest."
             )
+        check_sources(manifest, features)
         read = ref.resolve(features)
         refs.append(FeatureRef(ref.name, read))
         layers.append(read)

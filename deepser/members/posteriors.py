@@ -1,5 +1,6 @@
 """A fitted member's judgement of a corpus, as a feature set: what it consists of, whether it is there, writing it."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +12,9 @@ from deepser.training.targets import Targets
 from featurestore.corpus.division import PartRecord
 from featurestore.corpus.made_on import MADE_ON, pack
 from featurestore.errors import ConfigError
+from featurestore.format.identity import Identity
 from featurestore.format.spec import FeatureSpec, check_set_name
+from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.store.feature_store import FeatureStore
 
 
@@ -37,6 +40,7 @@ def check_place(store: FeatureStore, member: Member, plan: FoldPlan) -> None:
     StoreError, ConfigError. Of the same features and folds by other weights are told by `write_posteriors` alone.
     """
     name = check_set_name(posteriors_name(member.config.name))
+    store.check_writable(name)
     if name not in store:
         return
     there = store[name].spec
@@ -57,9 +61,24 @@ def write_posteriors(
     spec = _spec(member, plan, member.weights_digest)
     with store.writer(posteriors_name(member.config.name), spec, provenance=provenance) as writer:
         new = set(writer.set.missing(targets.keys))
+        durations_s, identities = _origins(store, member, targets.keys)
         for i in np.flatnonzero(total.count):
             if targets.keys[i] in new:
-                writer.append(targets.keys[i], {"posteriors": posteriors[i : i + 1], "logits": logits[i : i + 1]})
+                rows = {"posteriors": posteriors[i : i + 1], "logits": logits[i : i + 1]}
+                writer.append(targets.keys[i], rows, float(durations_s[i]), identities[i])
+
+
+def _origins(store: FeatureStore, member: Member, keys: Sequence[str]) -> tuple[np.ndarray, list[Identity | None]]:
+    """Duration (N,) and identity of each utterance, as the first of the member's sets that records them has them."""
+    for text in member.config.features:
+        name = FeatureRef.parse(text).name
+        if name in store and not store[name].missing(keys):
+            identities = store[name].identities(keys)
+            recorded = identities.recorded.tolist()
+            if any(recorded):
+                each = [identities[i] if known else None for i, known in enumerate(recorded)]
+                return store[name].durations_s(keys), each
+    return np.full(len(keys), np.nan), [None] * len(keys)
 
 
 class Labelled(Protocol):

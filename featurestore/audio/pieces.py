@@ -1,5 +1,6 @@
 """Pieces of recordings: one by itself, and many of one recording in a single pass through a bounded window."""
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -29,6 +30,16 @@ class Clip:
     path: Path
     start_s: float = 0.0
     end_s: float | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The recording; what a feature set records of the piece."""
+        return (self.path,)
+
+    @property
+    def piece_s(self) -> tuple[float, float]:
+        """Start and end of the piece, NaN for the recording's end."""
+        return self.start_s, math.nan if self.end_s is None else self.end_s
 
     def __str__(self) -> str:
         return f"{self.path}, {self.start_s:g} to {'its end' if self.end_s is None else f'{self.end_s:g} s'}"

@@ -28,6 +28,7 @@ from featurestore.augment.signals import (
 )
 from featurestore.errors import AudioError, ConfigError
 from featurestore.format.spec import FeatureSpec
+from featurestore.sets.sources import files_of, piece_of
 
 VERSION = 1  # raised when the same draw gives other samples
 PREFIX = "view"  # of the pairs in FeatureSpec.extra that tell a view
@@ -192,6 +193,16 @@ class Heard:
 
     def __str__(self) -> str:
         return str(self.path)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files it is made of, its own first; what a feature set records of it."""
+        return files_of(self.path) + (() if self.partner is None else files_of(self.partner))
+
+    @property
+    def piece_s(self) -> tuple[float, float]:
+        """Start and end of its own piece of the file, NaN for all of it."""
+        return piece_of(self.path)
 
     def duration_s(self) -> float:
         """By the headers of the files; a mixed clip's to a sample's rounding."""

@@ -80,6 +80,12 @@ def featurize(
     engine: Annotated[str | None, system("ray: on a Ray cluster ('medusa-ser[ray]').")] = None,
     parts: Annotated[int, system("Ray tasks.", min=1)] = 8,
     shard: Annotated[str | None, system("Only part I of N, as in 2/8: for N jobs that write to one store.")] = None,
+    verify_audio: Annotated[
+        bool, Option("--verify-audio", help="Read what is there already again, to see that it is the same audio.")
+    ] = False,
+    again: Annotated[
+        list[str] | None, Option(help="Ids to encode again, or mismatched: those made from other data. Repeat it.")
+    ] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Tell hours, bytes and time (from a short trial).")] = False,
     check: Annotated[
         int, Option(help="Compare so many utterances alone, in a batch and as stored; encode no more.")
@@ -87,8 +93,9 @@ def featurize(
 ) -> None:
     """Encode every utterance once into a feature set of the store.
 
-    What is there already is skipped, a file that fails is reported and the rest done (exit code 1). Ctrl-C keeps what
-    is finished.
+    What is there already is skipped, after a look at the files' sizes and dates: an id made from other data is an error
+    that names both (--again mismatched encodes it again). A file that fails is reported and the rest done (exit code
+    1). Ctrl-C keeps what is finished.
 
     Example: `medusa featurize --encoder wavlm-large --layers 6,12,24 -m corpus.csv -s store`
     """
@@ -98,6 +105,7 @@ def featurize(
     from featurestore.encoders.load import load_with
     from featurestore.encoders.options import EncoderOptions
     from featurestore.featurize.job import FeaturizeOptions, jobs_of
+    from featurestore.featurize.present import Again
     from featurestore.featurize.sharding import Shard
 
     if augment is None and (views != 1 or noise or rooms):
@@ -107,7 +115,8 @@ def featurize(
     part = None if shard is None else Shard.parse(shard)
     source = "text" if texts is None else texts.source
     how = EncoderOptions(encoder, weights, layers, pool, dtype, window, compute, source, keep_special)
-    options = FeaturizeOptions(batch_s, workers, format, compress, texts, max_memory)
+    redone = Again.parse(again, table) if again else None
+    options = FeaturizeOptions(batch_s, workers, format, compress, texts, max_memory, verify_audio, redone)
     asked = parse_views(augment or [], n_views=views, seed=seed, noises=noise, rooms=rooms)
     failed: Failures = []
     if devices is not None or engine is not None:
@@ -190,6 +199,7 @@ def _try(table: "Manifest", encoder: "Encoder", job: "FeaturizeJob", part: "Shar
         planned = plan(
             table, encoder, _existing(job), job.name, job.options.workers or 2,
             shard=part, transcripts=job.options.transcripts, view=job.view, trial_s=TRIAL_S,
+            verify_audio=job.options.verify_audio, again=job.options.again,
         )  # fmt: skip
     _say_plan(job.name, encoder, planned)
     return planned.failed
@@ -269,11 +279,20 @@ SHOWN_CONSTANT = 20  # clips of one value that are named
 def _say_report(name: str, report: "FeaturizeReport") -> None:
     speed = f", {report.audio_s / report.wall_s:.0f} x real time" if report.audio_s and report.wall_s else ""
     empty = f" ({report.empty_texts:,} of them of empty texts)" if report.empty_texts else ""
+    redone = f" ({report.n_again:,} of them again)" if report.n_again else ""
     say(
-        f"{name}: {report.done:,} done{empty}, {report.skipped:,} there already, {len(report.failed):,} failed; "
-        f"{report.wall_s:.1f} s{speed}"
+        f"{name}: {report.done:,} done{empty}{redone}, {report.skipped:,} there already, {len(report.failed):,} "
+        f"failed; {report.wall_s:.1f} s{speed}"
     )
     if report.constant:
         more = f" and {len(report.constant) - SHOWN_CONSTANT:,} more" if len(report.constant) > SHOWN_CONSTANT else ""
         shown = ", ".join(report.constant[:SHOWN_CONSTANT])
         say(f"warning: {len(report.constant):,} silent, all samples of one value: {shown}{more}", "yellow")
+    if report.n_unrecorded:
+        say(
+            f"{name}: {report.n_unrecorded:,} there already, made before identities were recorded: not compared "
+            "but for their durations",
+            "dim",
+        )
+    if report.n_unreachable:
+        say(f"{name}: {report.n_unreachable:,} there already, whose files can't be reached: not compared", "dim")

@@ -63,7 +63,7 @@ class Decoder:
     def submit(self, item: Item) -> Future[np.ndarray]:
         """Return the samples-to-be of an item, whose result may be an AudioError."""
         if item.key not in self._window_of:
-            return self._pool.submit(_decode, item.source)
+            return self._pool.submit(_decode, item)
         if item.key not in self._futures:
             window = self._window_of[item.key]
             recording = self._recordings.setdefault(_path(window[0]), OnePass(_path(window[0])))
@@ -79,16 +79,26 @@ def _decode_window(recording: OnePass, window: Sequence[Item], futures: Sequence
         try:
             with stage("decode"):
                 assert isinstance(item.source, Clip)
-                future.set_result(recording.read(item.source))
+                samples = recording.read(item.source)
+            _note(item, samples)
+            future.set_result(samples)
         except Exception as error:  # it is raised where the result is asked for
             future.set_exception(error)
     if last:
         recording.close()
 
 
-def _decode(source: Any) -> np.ndarray:
+def _decode(item: Item) -> np.ndarray:
     with stage("decode"):
-        return decode(source)
+        samples = decode(item.source)  # type: ignore[arg-type]  # texts are not decoded
+    _note(item, samples)
+    return samples
+
+
+def _note(item: Item, samples: np.ndarray) -> None:
+    if item.recorder is not None:
+        with stage("identify"):
+            item.recorder(samples)
 
 
 def _by_recording(items: Sequence[Item]) -> list[list[Item]]:

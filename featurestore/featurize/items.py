@@ -1,4 +1,4 @@
-"""What is encoded: the inputs of a manifest, how long each is, and which of them a set lacks."""
+"""What is encoded: the inputs of a manifest, and how long each is."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from featurestore.audio import SAMPLE_RATE_HZ, Recording, duration_s
 from featurestore.encoders.base import Encoder
 from featurestore.errors import AudioError, ConfigError, ManifestError
 from featurestore.featurize.sharding import Shard
+from featurestore.sets.sources import Recorder
 
 if TYPE_CHECKING:
     from featurestore.augment.mixing import ViewedPart
     from featurestore.corpus.manifest import Manifest
-    from featurestore.store.feature_store import FeatureStore
 
 Failures = list[tuple[str, str]]  # (key, reason)
 
@@ -27,6 +27,7 @@ class Item:
 
     key: str
     source: Path | str | Recording
+    recorder: Recorder | None = None  # is called with the samples when they are decoded
 
 
 class Texts(Protocol):
@@ -93,15 +94,6 @@ def size_of(encoder: Encoder, item: Item) -> int | str:
         return round(duration_s(item.source) * SAMPLE_RATE_HZ)
     except AudioError as error:
         return str(error)
-
-
-def missing(items: list[Item], store: FeatureStore | None, name: str) -> tuple[list[Item], int]:
-    """Return the items that the set `name` lacks, and how many it has."""
-    if store is None or name not in store:
-        return items, 0
-    keys = set(store[name].missing(item.key for item in items))
-    lacking = [item for item in items if item.key in keys]
-    return lacking, len(items) - len(lacking)
 
 
 def _recordings(view: ViewedPart) -> tuple[list[Item], Failures]:

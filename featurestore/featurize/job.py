@@ -13,6 +13,7 @@ from featurestore.encoders.catalog import ENCODERS
 from featurestore.encoders.load import label_of, load_with
 from featurestore.encoders.options import EncoderOptions
 from featurestore.featurize.items import Texts
+from featurestore.featurize.present import Again
 from featurestore.featurize.run import FeaturizeReport, Progress, featurize
 from featurestore.featurize.sharding import Shard
 from featurestore.store.feature_store import FeatureStore
@@ -28,6 +29,8 @@ class FeaturizeOptions:
     compress: str | None = None
     transcripts: Texts | None = None
     max_memory_gib: float | None = None
+    verify_audio: bool = False
+    again: Again | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.augment.mixing import heard
 from featurestore.encoders.base import Encoder
-from featurestore.featurize.items import Failures, Texts, items_of, missing, size_of
+from featurestore.featurize.items import Failures, Texts, items_of, size_of
+from featurestore.featurize.present import Again, to_encode
 from featurestore.featurize.sharding import Shard
 from featurestore.featurize.trial import seconds_for
 
@@ -47,15 +48,17 @@ def plan(
     transcripts: Texts | None = None,
     view: View | None = None,
     trial_s: float = 0.0,
+    verify_audio: bool = False,
+    again: Again | None = None,
 ) -> FeaturizePlan:
     """Count utterances, audio, rows and bytes of a run from the files' headers.
 
-    transcripts, view: see `featurize`. trial_s: also encode some utterances for at least this long, to learn how long
-    the run will take.
+    transcripts, view, verify_audio, again: see `featurize`. trial_s: also encode some utterances for at least this
+    long, to learn how long the run will take.
     """
     part = None if view is None else heard(manifest, view, store, write=False)
     items, failed = items_of(manifest, encoder, shard, workers, transcripts, part)
-    items, n_skipped = missing(items, store, name)
+    items, present = to_encode(items, store, name, verify_audio=verify_audio, again=again, workers=workers, write=False)
     with ThreadPoolExecutor(max(1, workers)) as pool:
         sizes = list(pool.map(lambda item: size_of(encoder, item), items))
     failed += [(item.key, size) for item, size in zip(items, sizes, strict=True) if isinstance(size, str)]
@@ -74,7 +77,7 @@ def plan(
         wall_s = seconds_for(encoder, [item for item, _ in good], costs, at_least_s=trial_s, workers=workers)
     return FeaturizePlan(
         n_utterances=len(good),
-        n_skipped=n_skipped,
+        n_skipped=present.n,
         audio_s=sum(size for _, size in good) / SAMPLE_RATE_HZ if audio else 0.0,
         n_rows=n_rows,
         n_bytes=n_rows * spec.row_type.row_bytes(spec.dim) * len(spec.layers),

@@ -17,14 +17,16 @@ from featurestore.augment.mixing import heard
 from featurestore.augment.views import View, viewed_spec
 from featurestore.encoders.base import Encoder
 from featurestore.errors import StoreError
-from featurestore.featurize.items import Failures, Texts, items_of, missing
+from featurestore.featurize.items import Failures, Texts, items_of
 from featurestore.featurize.memory import keep_freed_memory
+from featurestore.featurize.present import Again, to_encode
 from featurestore.featurize.sharding import Shard
 from featurestore.featurize.stream import Encoded, iter_encode
 from featurestore.featurize.writer_thread import WriterThread
 from featurestore.runtime.provenance import provenance
 from featurestore.runtime.stage_clock import stage
 from featurestore.runtime.stopping import StopSignals
+from featurestore.sets.sources import Recorder
 
 if TYPE_CHECKING:
     from featurestore.corpus.manifest import Manifest
@@ -40,7 +42,11 @@ COMMIT_AUDIO_S = 3600.0
 
 @dataclass
 class FeaturizeReport:
-    """What a run did: utterances stored, already there, and failed with the reason; audio encoded and time taken."""
+    """What a run did: utterances stored, already there, and failed with the reason; audio encoded and time taken.
+
+    n_again: of those stored, encoded again. Of those there already, n_unrecorded were made before identities were
+    recorded, and the files of n_unreachable can't be reached: they weren't compared with today's data.
+    """
 
     done: int = 0
     skipped: int = 0
@@ -49,6 +55,9 @@ class FeaturizeReport:
     wall_s: float = 0.0
     empty_texts: int = 0
     constant: list[str] = field(default_factory=list)  # stored, though all samples of the clip have one value
+    n_again: int = 0
+    n_unrecorded: int = 0
+    n_unreachable: int = 0
 
 
 def featurize(
@@ -66,6 +75,8 @@ def featurize(
     transcripts: Texts | None = None,
     view: View | None = None,
     max_memory_gib: float | None = None,
+    verify_audio: bool = False,
+    again: Again | None = None,
     progress: Progress | None = None,
 ) -> FeaturizeReport:
     """Encode every utterance of the manifest that the set `name` lacks, and append it to the set.
@@ -78,7 +89,10 @@ def featurize(
     view: encode the manifest's training part through this view; the set's specification is `view.spec(encoder.spec)`.
     max_memory_gib: of this process (CPU) or allocated on its GPU; batches are made to fit, see `plan_memory`.
     progress(done, total, audio_s) is called after every utterance; done counts skipped and failed ones too.
-    Raises SpecMismatch when the set holds other features, and Interrupted after SIGINT or SIGTERM.
+    What the set has already is compared with today's files (see `sources.compare`): verify_audio reads them all.
+    again: what is encoded again although the set has it.
+    Raises SpecMismatch when the set holds other features, IdentityMismatch when it holds an id whose rows were made
+    from other data, and Interrupted after SIGINT or SIGTERM.
     """
     started = time.monotonic()
     report = FeaturizeReport()
@@ -91,7 +105,11 @@ def featurize(
     with StopSignals() as stop, opened as writer:
         items, report.failed = items_of(manifest, encoder, shard, workers or 2, transcripts, part)
         total = len(items) + len(report.failed)
-        items, report.skipped = missing(items, store, name)
+        items, present = to_encode(items, store, name, verify_audio=verify_audio, again=again, workers=workers or 2)
+        writer.set.refresh()
+        report.skipped, report.n_again = present.n, present.n_again
+        report.n_unrecorded = present.comparison.n_unrecorded
+        report.n_unreachable = present.comparison.n_unreachable
         stream = iter_encode(encoder, items, batch_s=batch_s, workers=workers, max_memory_gib=max_memory_gib)
 
         def count(written: WriterThread) -> None:
@@ -101,7 +119,8 @@ def featurize(
                 if progress is not None:
                     progress(report.done + report.skipped + len(report.failed), total, report.audio_s)
 
-        thread = WriterThread(_Appending(writer, spec.layers))
+        recorders = {item.key: item.recorder for item in items if item.recorder is not None}
+        thread = WriterThread(_Appending(writer, spec.layers, recorders))
         try:
             with thread:
                 while True:
@@ -123,8 +142,9 @@ def featurize(
 class _Appending:
     """Appends utterance after utterance, and commits every `COMMIT_AUDIO_S`."""
 
-    def __init__(self, writer: FeatureWriter, layers: tuple[str, ...]) -> None:
+    def __init__(self, writer: FeatureWriter, layers: tuple[str, ...], recorders: dict[str, Recorder]) -> None:
         self._writer = writer
+        self._recorders = recorders
         self._layers = layers
         self._since_commit_s = 0.0
 
@@ -135,7 +155,9 @@ class _Appending:
         try:
             rows = dict(zip(self._layers, encoded.rows, strict=True))
             with stage("write"):
-                self._writer.append(encoded.key, rows, duration_s=encoded.duration_s)
+                recorder = self._recorders.pop(encoded.key, None)
+                identity = None if recorder is None else recorder.identity
+                self._writer.append(encoded.key, rows, encoded.duration_s, identity)
                 self._since_commit_s += 1.0 if math.isnan(encoded.duration_s) else encoded.duration_s
                 if self._since_commit_s >= COMMIT_AUDIO_S:
                     self._writer.commit()

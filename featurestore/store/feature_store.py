@@ -5,6 +5,7 @@ import difflib
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,12 +163,7 @@ class FeatureStore:
 
     def _create_set(self, name: str, spec: FeatureSpec, provenance: dict[str, Any], format: str, compress: str) -> None:
         path = self.path / name
-        inside = [other for other in self.names() if other.startswith(name + "/") or name.startswith(other + "/")]
-        if inside:
-            raise StoreError(
-                f"Feature set {name!r} can't be created in {self.path} beside {inside[0]!r}: a set can't lie inside "
-                "another one; use another name."
-            )
+        self._check_place(name)
         try:
             for parent in reversed(path.relative_to(self.path).parents[:-1]):
                 make_directory(self.path / parent)
@@ -177,6 +173,30 @@ class FeatureStore:
             sync_directory(path.parent)
         except OSError as error:
             raise StoreError(f"Feature set {path} can't be created: {error.strerror or error}.") from error
+
+    def _check_place(self, name: str) -> None:
+        inside = [other for other in self.names() if other.startswith(name + "/") or name.startswith(other + "/")]
+        if inside:
+            raise StoreError(
+                f"Feature set {name!r} can't be created in {self.path} beside {inside[0]!r}: a set can't lie inside "
+                "another one; use another name."
+            )
+
+    def check_writable(self, name: str) -> None:
+        """Raise StoreError unless the set `name` can be added to, or created: ask before long work, not after it."""
+        if self._files.remote:
+            raise StoreError(f"{self.path} mirrors a remote store, which is read-only: write locally, and push.")
+        path = self.path / check_set_name(name)
+        if name not in self:
+            self._check_place(name)
+        directory = next(each for each in (path, *path.parents) if each.is_dir())
+        try:
+            os.rmdir(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=directory))
+        except OSError as error:
+            raise StoreError(
+                f"Feature set {name!r} can't be written in {directory}: {error.strerror or error}. Permit writing there, "
+                "or name another store."
+            ) from error
 
     def compact(self, name: str, **options: Any) -> "CompactReport":
         """Merge a set's small segments while others read and write; the options are those of `compact.compact`."""

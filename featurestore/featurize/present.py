@@ -1,0 +1,102 @@
+"""What a feature set has already: left as it is where it was made from the same data, else refused or made again."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from featurestore.errors import ConfigError
+from featurestore.featurize.items import Item
+from featurestore.sets.compact import drop
+from featurestore.sets.sources import Comparison, Digests, Recorder, compare, refuse
+
+if TYPE_CHECKING:
+    from featurestore.corpus.manifest import Manifest
+    from featurestore.store.feature_store import FeatureStore
+
+MISMATCHED = "mismatched"
+REMEDY = (
+    "Ids must mean one thing in a store: give this corpus ids of its own, or encode it into another set (--name) or "
+    "store (-s). Where the data was changed on purpose, `--again mismatched` encodes these utterances again."
+)
+
+
+@dataclass(frozen=True)
+class Again:
+    """Which utterances are encoded again although the set has them: these keys, or all that don't match."""
+
+    keys: frozenset[str] = frozenset()
+    mismatched: bool = False
+
+    @classmethod
+    def parse(cls, texts: Sequence[str], manifest: Manifest) -> Again:
+        """Read KEY, KEY,KEY or "mismatched" each; ConfigError for a key that the manifest lacks."""
+        known, keys, mismatched = set(manifest.keys), set(), False
+        for text in texts:
+            for key in [text] if text in known else [part.strip() for part in text.split(",")]:
+                if key == MISMATCHED and key not in known:
+                    mismatched = True
+                elif key in known:
+                    keys.add(key)
+                else:
+                    near = difflib.get_close_matches(key, manifest.keys, n=1)
+                    hint = f"; did you mean {near[0]!r}?" if near else "."
+                    raise ConfigError(f"--again {key}: expected {MISMATCHED}, or ids that the manifest has{hint}")
+        return cls(frozenset(keys), mismatched)
+
+
+@dataclass(frozen=True)
+class Present:
+    """What the set has. n: utterances that stay. n_again: that are encoded again. comparison: with today's data."""
+
+    n: int = 0
+    n_again: int = 0
+    comparison: Comparison = field(default_factory=Comparison)
+
+
+def to_encode(
+    items: Sequence[Item],
+    store: FeatureStore | None,
+    name: str,
+    *,
+    verify_audio: bool = False,
+    again: Again | None = None,
+    workers: int = 2,
+    write: bool = True,
+) -> tuple[list[Item], Present]:
+    """Return the items that the set `name` lacks, each with a recorder of what it is made from, and what the set has.
+
+    Utterances to be encoded again are removed from the set, unless write=False. IdentityMismatch where the set has an
+    id that was made from other data; see `sources.compare`.
+    """
+    lacking, present = _lacking(items, store, name, verify_audio, again or Again(), workers, write)
+    digests = Digests()
+    return [replace(item, recorder=Recorder(item.source, digests)) for item in lacking], present
+
+
+def _lacking(
+    items: Sequence[Item],
+    store: FeatureStore | None,
+    name: str,
+    verify_audio: bool,
+    again: Again,
+    workers: int,
+    write: bool,
+) -> tuple[list[Item], Present]:
+    if store is None or name not in store:
+        return list(items), Present()
+    features = store[name]
+    absent = set(features.missing([item.key for item in items]))
+    kept = {item.key: item.source for item in items if item.key not in absent | again.keys}
+    comparison = compare(kept, features, verify=verify_audio, workers=workers)
+    redone = {item.key for item in items} & again.keys - absent
+    if again.mismatched:
+        redone |= {mismatch.key for mismatch in comparison.mismatches}
+    else:
+        refuse(features, comparison, REMEDY)
+    if redone and write:
+        drop(features, sorted(redone))
+    lacking = [item for item in items if item.key in absent or item.key in redone]
+    return lacking, Present(len(items) - len(lacking), len(redone), comparison)

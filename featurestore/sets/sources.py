@@ -1,0 +1,357 @@
+"""What utterances are made from: recorded as they are encoded, and compared when their ids come again.
+
+An id alone says nothing: two corpora may both have a `DC_a01`, and a file may be replaced. The comparison is cheap
+where nothing has changed (a file's size and date, and the piece of it), and reads bytes or samples where something has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from featurestore.audio import SAMPLE_RATE_HZ, Recording, decode, decoder_of, duration_s
+from featurestore.errors import AudioError, IdentityMismatch
+from featurestore.format.identity import DIGEST_BYTES, Identities, Identity, digest_of_samples, digest_of_text
+from featurestore.sets.feature_set import FeatureSet
+
+Source = Path | str | Recording
+
+KEPT_DIGESTS = 4096  # files whose digests stay in memory: a recording of many pieces is read once
+N_SPOT_CHECKS = 3  # files whose bytes are read although their size and date are those recorded
+# How far a length by the header may lie from that of the samples (encoders' delays, frames that are cut).
+HEADER_S, HEADER_SHARE = 0.1, 0.01
+N_NAMED = 5  # utterances in a message
+
+
+@runtime_checkable
+class FromFiles(Protocol):
+    """A recording that is made of files: the first one is the utterance's own."""
+
+    @property
+    def files(self) -> tuple[Path, ...]: ...
+
+    @property
+    def piece_s(self) -> tuple[float, float]:
+        """Start and end of the piece of the file, NaN for all of it."""
+        ...
+
+
+class Recorder:
+    """Notes what one utterance is made of: call it with the samples once they are decoded.
+
+    digests: shared by the utterances of a run.
+    """
+
+    def __init__(self, source: Source, digests: Digests | None = None) -> None:
+        self._source = source
+        self._digests = digests or Digests()
+        self._stat = stat_of(source)  # before decoding: a file that changes meanwhile will differ from its record
+        self.identity = Identity(digest_of_text(source)) if isinstance(source, str) else None
+
+    def __call__(self, samples: np.ndarray) -> None:
+        """samples: (n,) float32, as the encoder gets them."""
+        digest, source = digest_of_samples(samples), self._source
+        if self._stat is None:
+            self.identity = Identity(digest)
+            return
+        self.identity = Identity(
+            digest,
+            self._digests(source),
+            self._stat.n_bytes,
+            self._stat.mtime_ns,
+            *piece_of(source),
+            duration_s(source),
+            decoder_name(source),
+        )
+
+
+@dataclass(frozen=True)
+class Item:
+    """One utterance that is compared."""
+
+    key: str
+    source: Source
+
+
+@dataclass(frozen=True)
+class Stat:
+    """The size of an item's files together, and the latest of their dates."""
+
+    n_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """An utterance whose rows in a set were made from something else: what is there now, and what it was."""
+
+    key: str
+    now: str
+    recorded: str
+
+    def __str__(self) -> str:
+        return f"{self.key!r} ({self.now}; in the set: {self.recorded})"
+
+
+@dataclass
+class Comparison:
+    """What comparing found. n_unrecorded: made before identities were recorded. n_unreachable: files that are gone."""
+
+    n_compared: int = 0
+    n_unrecorded: int = 0
+    n_unreachable: int = 0
+    mismatches: list[Mismatch] = field(default_factory=list)
+
+
+def compare(
+    sources: Mapping[str, Source],
+    features: FeatureSet,
+    *,
+    verify: bool = False,
+    workers: int = 2,
+) -> Comparison:
+    """Compare what utterances are now with what the set's rows of these keys were made from; others are left out.
+
+    sources: by key, a text (str), an audio file (Path) or a recording.
+
+    verify: read the files also where size, date and piece are those recorded. Of a set made before identities were
+    recorded, the durations alone are compared.
+    """
+    absent = set(features.missing(sources))
+    keys = [key for key in sources if key not in absent]
+    items = [Item(key, sources[key]) for key in keys]
+    comparison = Comparison()
+    if not items:
+        return comparison
+    identities, durations_s = features.identities(keys), features.durations_s(keys)
+    recorded = identities.recorded
+    comparison.n_unrecorded = int((~recorded).sum())
+    comparison.n_compared = len(items) - comparison.n_unrecorded
+    comparison.mismatches += _other_texts(items, identities)
+    audio = np.flatnonzero([not isinstance(item.source, str) for item in items])
+    stats = {i: stat_of(items[i].source) for i in audio.tolist()}
+    comparison.n_unreachable = sum(stat is None for stat in stats.values())
+    same = _looks_same(items, identities, stats)
+    suspects = [i for i, stat in stats.items() if stat is not None and (not recorded[i] or verify or not same[i])]
+    spots = sorted((i for i in stats if same[i] and recorded[i] and not verify), key=lambda i: identities.n_bytes[i])
+
+    digests = Digests()
+
+    def of(i: int) -> Mismatch | None:
+        stat, known = stats[i], float(durations_s[i])
+        assert stat is not None
+        try:
+            if not recorded[i]:
+                return _other_length(items[i], known)
+            return _other_samples(items[i], identities[i], stat, known, digests)
+        except AudioError as error:
+            now = f"{_file_words(stat.n_bytes, stat.mtime_ns)}, which can't be decoded: {error}"
+            return Mismatch(items[i].key, now, _recorded_words(identities[i], known))
+
+    with ThreadPoolExecutor(max(1, workers), "compare") as pool:
+        found = list(pool.map(of, suspects))
+        if any(pool.map(of, spots[:N_SPOT_CHECKS])):
+            found += pool.map(of, spots)  # size and date can't be trusted here
+    comparison.mismatches += [mismatch for mismatch in found if mismatch is not None]
+    return comparison
+
+
+def compare_headers(
+    sources: Mapping[str, Source | None], features: FeatureSet, durations_s: np.ndarray | None = None
+) -> Comparison:
+    """Compare as `compare` does, without decoding: texts, and lengths, which other samples may share.
+
+    sources: by key, None where nothing can be reached. durations_s: (N,) of the keys by the manifest, NaN where it has
+    none; without them the headers of files are read whose size or date is not that recorded.
+    """
+    keys = list(sources)
+    absent = set(features.missing(keys))
+    positions = [i for i, key in enumerate(keys) if key not in absent]
+    comparison = Comparison()
+    if not positions:
+        return comparison
+    held = [keys[i] for i in positions]
+    identities, recorded_s = features.identities(held), features.durations_s(held)
+    comparison.n_unrecorded = int((~identities.recorded).sum())
+    comparison.n_compared = len(held) - comparison.n_unrecorded
+    reached = {i: source for i, key in enumerate(held) if (source := sources[key]) is not None}
+    items = [Item(key, reached.get(i, "")) for i, key in enumerate(held)]
+    if durations_s is not None:
+        now_s = np.asarray(durations_s, np.float64)[positions]
+        for i in np.flatnonzero(np.abs(now_s - recorded_s) > HEADER_S + HEADER_SHARE * now_s).tolist():
+            words = f"{now_s[i]:.3f} s by the manifest"
+            comparison.mismatches.append(Mismatch(held[i], words, _recorded_words(identities[i], recorded_s[i])))
+    files = {i: source for i, source in reached.items() if not isinstance(source, str) and identities.n_bytes[i] >= 0}
+    texts = [i for i, source in reached.items() if isinstance(source, str)]
+    comparison.mismatches += _other_texts([items[i] for i in texts], identities.take(np.array(texts, np.int64)))
+    known = {mismatch.key for mismatch in comparison.mismatches}
+    stats = {i: stat_of(source) for i, source in files.items() if held[i] not in known}
+    comparison.n_unreachable = sum(stat is None for stat in stats.values())
+    same = _looks_same(items, identities, stats)
+    for i, stat in stats.items():
+        if stat is not None and not same[i]:
+            try:
+                found = _other_header(items[i], identities[i], stat, float(recorded_s[i]))
+            except AudioError:
+                continue  # whoever decodes it says what is wrong
+            comparison.mismatches += [] if found is None else [found]
+    return comparison
+
+
+def refuse(features: FeatureSet, comparison: Comparison, remedy: str) -> None:
+    """Raise IdentityMismatch, with both values of the first of them, where something else was compared."""
+    found = comparison.mismatches
+    if found:
+        more = f" and {len(found) - N_NAMED:,} more" if found[N_NAMED:] else ""
+        named = ", ".join(map(str, found[:N_NAMED])) + more
+        raise IdentityMismatch(
+            f"Feature set {features.name!r} ({features.path}) has {len(found):,} of these ids, made from other data: "
+            f"{named}. {remedy}"
+        )
+
+
+def stat_of(source: Source) -> Stat | None:
+    """Return size and date of an item's files; None where they can't be reached, or there are none."""
+    try:
+        stats = [os.stat(path) for path in files_of(source)]
+    except (OSError, ValueError):
+        return None
+    if not stats:
+        return None
+    return Stat(sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats))
+
+
+def files_of(source: Source) -> tuple[Path, ...]:
+    """Return the files that an item is made of."""
+    if isinstance(source, Path):
+        return (source,)
+    return source.files if isinstance(source, FromFiles) else ()
+
+
+def piece_of(source: Source) -> tuple[float, float]:
+    """Return start and end in seconds of the piece of the file that an item is, NaN for all of it."""
+    return source.piece_s if isinstance(source, FromFiles) else (float("nan"), float("nan"))
+
+
+def decoder_name(source: Source) -> str:
+    """Return what makes an item's samples of its files, with versions."""
+    names = dict.fromkeys(decoder_of(path) for path in files_of(source))
+    return ", ".join([*names, f"soxr {version('soxr')}"])
+
+
+def file_digest(source: Source) -> bytes:
+    """Return the digest of an item's files, one after the other; b"" where one can't be read."""
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    try:
+        for path in files_of(source):
+            with open(path, "rb") as file:
+                while data := file.read(1 << 20):
+                    digest.update(data)
+    except OSError:
+        return b""
+    return digest.digest()
+
+
+class Digests:
+    """Digests of files, each read once, since a recording may have many pieces; of one run, as files change."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Path, ...], bytes] = {}
+
+    def __call__(self, source: Source) -> bytes:
+        """Return `file_digest` of the source."""
+        files = files_of(source)
+        if files not in self._known:
+            if len(self._known) >= KEPT_DIGESTS:
+                self._known.clear()
+            self._known[files] = file_digest(source)
+        return self._known[files]
+
+
+def _other_texts(items: Sequence[Item], identities: Identities) -> list[Mismatch]:
+    found = []
+    for i, item in enumerate(items):
+        if isinstance(item.source, str) and identities.digests[i].any():
+            now, then = digest_of_text(item.source), identities.digests[i].tobytes()
+            if now != then:
+                text = item.source if len(item.source) <= 40 else f"{item.source[:40]}..."
+                found.append(Mismatch(item.key, f"the text {text!r}, {now.hex()[:8]}", f"a text {then.hex()[:8]}"))
+    return found
+
+
+def _looks_same(items: Sequence[Item], identities: Identities, stats: dict[int, Stat | None]) -> np.ndarray:
+    """Whether size, date and piece are those recorded, bool (N,)."""
+    n_bytes = np.full(len(items), -1, np.int64)
+    mtimes_ns = np.full(len(items), -1, np.int64)
+    pieces_s = np.full((len(items), 2), np.nan)
+    for i, stat in stats.items():
+        if stat is not None:
+            n_bytes[i], mtimes_ns[i] = stat.n_bytes, stat.mtime_ns
+            pieces_s[i] = piece_of(items[i].source)
+    then_s = np.stack([identities.starts_s, identities.ends_s], axis=1)
+    pieces = ((pieces_s == then_s) | (np.isnan(pieces_s) & np.isnan(then_s))).all(axis=1)
+    same: np.ndarray = (n_bytes == identities.n_bytes) & (mtimes_ns == identities.mtimes_ns) & pieces & (n_bytes >= 0)
+    return same
+
+
+def _other_length(item: Item, recorded_s: float) -> Mismatch | None:
+    """Compare the header's length with a duration of a set without identities; NaN is none."""
+    now_s = duration_s(item.source)
+    if abs(now_s - recorded_s) > HEADER_S + HEADER_SHARE * now_s:
+        return Mismatch(item.key, f"{now_s:.3f} s", f"{recorded_s:.3f} s")
+    return None
+
+
+def _other_header(item: Item, identity: Identity, stat: Stat, recorded_s: float) -> Mismatch | None:
+    """Compare the header's length with that of the record, or else with the duration of the samples."""
+    now_s = duration_s(item.source)
+    then_s = identity.header_s if identity.header_s == identity.header_s else recorded_s
+    if abs(now_s - then_s) > HEADER_S + HEADER_SHARE * now_s:
+        return Mismatch(item.key, _now_words(item, now_s, stat), _recorded_words(identity, recorded_s))
+    return None
+
+
+def _other_samples(item: Item, identity: Identity, stat: Stat, recorded_s: float, digests: Digests) -> Mismatch | None:
+    """Compare the file's bytes, which say the same of the same piece under every decoder, and then the samples."""
+    start_s, end_s = piece_of(item.source)
+    same_piece = _equal(start_s, identity.start_s) and _equal(end_s, identity.end_s)
+    if same_piece and identity.file_digest and digests(item.source) == identity.file_digest:
+        return None
+    samples = decode(item.source)
+    if not identity.digest or digest_of_samples(samples) == identity.digest:
+        return None
+    now_s = len(samples) / SAMPLE_RATE_HZ
+    return Mismatch(item.key, _now_words(item, now_s, stat), _recorded_words(identity, recorded_s))
+
+
+def _equal(a: float, b: float) -> bool:
+    return a == b or (a != a and b != b)
+
+
+def _now_words(item: Item, now_s: float, stat: Stat) -> str:
+    return f"{now_s:.3f} s{_piece_words(*piece_of(item.source))} of {_file_words(stat.n_bytes, stat.mtime_ns)}"
+
+
+def _recorded_words(identity: Identity, recorded_s: float) -> str:
+    piece = _piece_words(identity.start_s, identity.end_s)
+    if identity.n_bytes < 0:
+        return f"{recorded_s:.3f} s{piece}"
+    return f"{recorded_s:.3f} s{piece} of {_file_words(identity.n_bytes, identity.mtime_ns)}"
+
+
+def _piece_words(start_s: float, end_s: float) -> str:
+    return "" if start_s != start_s else f" ({start_s:g} to {end_s:g} s)"
+
+
+def _file_words(n_bytes: int, mtime_ns: int) -> str:
+    date = datetime.fromtimestamp(mtime_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return f"a file of {n_bytes:,} bytes dated {date}"
