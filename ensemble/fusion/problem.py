@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deepser.members.sources import check_sources
 from deepser.training.targets import Targets
 from ensemble.evaluation.align import Aligned, column_names, load_posteriors
 from ensemble.evaluation.posteriors import group_names, shared_attributes, targets_of
@@ -87,5 +88,7 @@ def load_problem(store: FeatureStore, manifest: Manifest, members: Sequence[str]
     attributes = shared_attributes(store, manifest, members[0]) if members else ()
     columns = column_names(manifest.scheme.classes, attributes)
     posteriors = load_posteriors(store, members, manifest.keys, columns=columns)
+    for member in members:
+        check_sources(manifest, store[member])
     found = load_posteriors(store, members, manifest.keys, "logits", columns) if logits else None
     return Problem(posteriors, found, targets_of(manifest, attributes), group_names(manifest))

@@ -194,8 +194,8 @@ class FeatureStore:
             os.rmdir(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=directory))
         except OSError as error:
             raise StoreError(
-                f"Feature set {name!r} can't be written in {directory}: {error.strerror or error}. Permit writing there, "
-                "or name another store."
+                f"Feature set {name!r} can't be written in {directory}: {error.strerror or error}. Permit writing "
+                "there, or name another store."
             ) from error
 
     def compact(self, name: str, **options: Any) -> "CompactReport":

@@ -1,0 +1,63 @@
+"""Rows of another corpus's utterances, whose ids are the same, are refused before anything is fitted on them."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+
+from deepser.members.sources import check_sources
+from featurestore.corpus.manifest import Manifest
+from featurestore.encoders import load_encoder
+from featurestore.errors import IdentityMismatch, StoreError
+from featurestore.featurize.run import featurize
+from featurestore.format.spec import FeatureSpec
+from featurestore.sets.feature_set import FeatureSet
+from featurestore.store.feature_store import FeatureStore
+
+KEYS = ["a", "b"]
+
+
+def corpus(directory: Path, seconds: float, **columns: list[float]) -> Manifest:
+    directory.mkdir()
+    rng = np.random.default_rng(0)
+    for key in KEYS:
+        soundfile.write(directory / f"{key}.wav", 0.1 * rng.standard_normal(round(seconds * 16_000)), 16_000)
+    table = {"utterance_id": KEYS, "path": [f"{key}.wav" for key in KEYS], **columns}
+    return Manifest(pa.table(table), root=directory)
+
+
+@pytest.fixture
+def features(tmp_path: Path) -> FeatureSet:
+    store = FeatureStore.create(tmp_path / "store")
+    featurize(corpus(tmp_path / "own", 1.0), load_encoder("logmel"), store, "logmel")
+    return store["logmel"]
+
+
+def test_the_corpus_that_was_encoded_passes(tmp_path: Path, features: FeatureSet) -> None:
+    check_sources(Manifest(pa.table({"utterance_id": KEYS, "text": ["x", "y"]}), root=tmp_path), features)
+    paths = [str(tmp_path / "own" / f"{key}.wav") for key in KEYS]
+    check_sources(Manifest(pa.table({"utterance_id": KEYS, "path": paths, "duration_s": [1.0, 1.0]})), features)
+
+
+def test_files_of_another_length_are_refused_by_their_headers(tmp_path: Path, features: FeatureSet) -> None:
+    with pytest.raises(IdentityMismatch, match=r"(?s)'a' \(2\.000 s.*1\.000 s.*'b'.*--again mismatched"):
+        check_sources(corpus(tmp_path / "other", 2.0), features)
+
+
+def test_other_durations_are_refused_without_files(tmp_path: Path, features: FeatureSet) -> None:
+    table = pa.table({"utterance_id": KEYS, "path": ["gone/a.wav", "gone/b.wav"], "duration_s": [1.0, 3.648]})
+    with pytest.raises(IdentityMismatch, match=r"has 1 of these ids.*'b' \(3\.648 s by the manifest.*1\.000 s"):
+        check_sources(Manifest(table, root=tmp_path), features)
+
+
+def test_a_store_that_cannot_take_posteriors_says_so_before_training(tmp_path: Path) -> None:
+    store = FeatureStore.create(tmp_path / "s")
+    spec = FeatureSpec("audio", "x", "none", ("layer_00",), 2)
+    with store.writer("posteriors", spec) as writer:
+        writer.append("a", [np.ones((1, 2))])
+    with pytest.raises(StoreError, match=r"posteriors/m1.*beside 'posteriors'"):
+        store.check_writable("posteriors/m1")
+    store.check_writable("other/m1")
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["posteriors", "zarr.json"]
