@@ -58,7 +58,7 @@ class Member:
                 specs=tuple(saved["specs"]),
                 directory=directory,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ConfigError(f"{path} is damaged ({type(error).__name__}: {error}); fit the member again.") from error
 
     @property

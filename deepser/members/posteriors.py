@@ -59,6 +59,13 @@ def write_posteriors(
     posteriors, logits = total.means()
     provenance = {"member": member.config.name, MADE_ON: made_on(plan, targets, np.flatnonzero(total.count))}
     spec = _spec(member, plan, member.weights_digest)
+    judged = np.flatnonzero(total.count)
+    bad = [targets.keys[i] for i in judged if not np.isfinite(posteriors[i]).all() or not np.isfinite(logits[i]).all()]
+    if bad:
+        raise ConfigError(
+            f"{member.config.name} gives no number for {len(bad)} utterances ({', '.join(bad[:3])}), so no posteriors are "
+            f"written. Look at their rows in {', '.join(member.config.features)}: values of 1e18 and more overflow."
+        )
     with store.writer(posteriors_name(member.config.name), spec, provenance=provenance) as writer:
         new = set(writer.set.missing(targets.keys))
         durations_s, identities = _origins(store, member, targets.keys)

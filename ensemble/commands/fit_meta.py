@@ -91,7 +91,7 @@ def fit_meta(
     )  # fmt: skip
     config = config_of(meta, linear, ForestConfig(inputs=inputs or FOREST.inputs))
     table, opened = Manifest.read(manifest), FeatureStore.open(store)
-    chosen = find_members(opened) if members is None else split_names(members)
+    chosen = find_members(opened, table.keys) if members is None else split_names(members)
     protocol = check_protocol(table, cv, made_of(opened, chosen))
     tell_protocol(protocol, strict)
     with working("fitting the meta-classifier") as show:

@@ -108,7 +108,7 @@ def _wrong_content(directory: Path) -> Iterator[None]:
     """Turn a failure to read what is in `directory` into a ConfigError that names it."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise ConfigError(
             f"{directory} holds no meta-classifier ({type(error).__name__}: {error}); "
             "give the directory that fit-meta wrote."

@@ -15,13 +15,28 @@ from featurestore.store.feature_store import FeatureStore
 MEMBERS_FILE = "members.json"
 
 
-def find_members(store: FeatureStore) -> list[str]:
-    """The posteriors in a store that an ensemble may be made of: all but those that a meta-classifier made."""
+def find_members(store: FeatureStore, keys: Sequence[str] | None = None) -> list[str]:
+    """The posteriors in a store that an ensemble may be made of: all but those that a meta-classifier made.
+
+    keys: of the manifest; ConfigError where some of the members are of none of them, so that they must be named.
+    """
     names = [name for name in store.names() if store[name].spec.kind == "posteriors"]
     members = [name for name in names if store[name].provenance.get("made_by") != MADE_BY]
+    if keys is not None:
+        _check_one_corpus(store, members, keys)
     if not members:
         raise ConfigError(f"Store {store.path} holds no member's posteriors; run `medusa probe` or fit-deepser first.")
     return members
+
+
+def _check_one_corpus(store: FeatureStore, members: Sequence[str], keys: Sequence[str]) -> None:
+    other = [name for name in members if len(store[name].missing(keys)) == len(keys)]
+    own = [name for name in members if name not in other]
+    if other and own:
+        raise ConfigError(
+            f"Store {store.path} holds posteriors of other utterances alone: {', '.join(other)}. They are of "
+            f"another corpus; name the members: --members {','.join(name.removeprefix(PREFIX) for name in own)}"
+        )
 
 
 def record_members(directory: Path, store: FeatureStore, members: Sequence[str], runs: Path) -> list[str]:
@@ -53,7 +68,7 @@ def read_runs(directory: Path) -> dict[str, tuple[str, str]]:
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         return {name: (str(run["run"]), str(run["weights"])) for name, run in saved.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path} is damaged ({type(error).__name__}: {error}); run `medusa fit-meta` again."
         ) from error

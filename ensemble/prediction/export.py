@@ -20,14 +20,14 @@ from ensemble.evaluation.markdown import read_report
 from ensemble.fusion.kinds import CONFIG, WEIGHTS
 from ensemble.fusion.members import MEMBERS_FILE
 from ensemble.prediction.card import model_card
-from ensemble.prediction.model import Model
+from ensemble.prediction.model import ENCODER_NAMES, Model
 from ensemble.prediction.sets import needed_sets
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.encoders.catalog import ENCODERS
 from featurestore.errors import ConfigError
 from featurestore.runtime.durable import replace_directory, temporary_beside, writing
 
-REPORT, CARD, ENCODER_NAMES, SCHEME = "report.json", "README.md", "encoders.json", "scheme.json"
+REPORT, CARD, SCHEME = "report.json", "README.md", "scheme.json"
 # Of a feature set's provenance; the rest, its command and where its weights were, tells of the machine.
 KEPT_PROVENANCE = ("date", "python", "transcripts", "medusa-ser", "torch", "transformers", "numpy", "soundfile", "soxr")
 

@@ -6,7 +6,7 @@ of each feature set it reads. So a model finds its encoders again, and the finge
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from ensemble.prediction.predict import predict
 from ensemble.prediction.predictions import Predictions
 from ensemble.prediction.speech_to_text import OFF
 from featurestore.errors import ConfigError
+
+ENCODER_NAMES = "encoders.json"  # which only an export has
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Model:
             return cls((load_member(directory),), None)
         meta = load_meta(directory)
         runs = read_runs(directory)
+        if (directory / ENCODER_NAMES).is_file():
+            _check_inside(directory, runs)
         missing = [name for name in meta.members if name not in runs]
         if missing:
             raise ConfigError(
@@ -102,3 +106,14 @@ class Model:
         if text is not None:
             options["asr"] = OFF
         return predict(self, files_manifest(find_files(places), text), **options)
+
+
+def _check_inside(directory: Path, runs: Mapping[str, tuple[str, str]]) -> None:
+    """ConfigError unless every member of an export lies in it: what is handed on may point nowhere else."""
+    root = directory.resolve()
+    for name, (run, _) in runs.items():
+        if not (root / run).resolve().is_relative_to(root):
+            raise ConfigError(
+                f"{directory / MEMBERS_FILE}: the member {name} is said to lie in {run}, outside the export. It is "
+                "damaged, or was altered; export the model again."
+            )

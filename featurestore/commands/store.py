@@ -33,15 +33,20 @@ def store_ls(store: StoreOption = Path("store")) -> None:
     from rich import box
     from rich.table import Table
 
-    from featurestore.store.feature_store import FeatureStore
+    from featurestore.store.feature_store import FeatureStore, broken_sets
 
     opened = FeatureStore.open(store)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("feature set", "kind", "encoder", "layers", "dim", "dtype", "stored as", "utterances", "bytes"):
         right = column in ("dim", "utterances", "bytes")
         table.add_column(column, justify="right" if right else "left", overflow="fold")
-    damaged = []
+    broken = broken_sets(opened.path, opened.files)
+    damaged = list(broken.items())
+    for name in broken:
+        table.add_row(name, *"-" * 6, "damaged", format_bytes(directory_bytes(opened.path / name)))
     for name in opened.names():
+        if name in broken:
+            continue
         features = opened[name]
         spec = features.spec
         try:

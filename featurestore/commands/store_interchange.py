@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SOME = 3  # keys shown of many
 KeysOption = Annotated[Path | None, reads("Corpus table to compare keys with.", "--manifest", "-m")]
 ChosenOption = Annotated[Path | None, reads("Corpus table: these utterances, in its order.", "--manifest", "-m")]
-FormatArgument = Annotated[str, Argument(metavar="FORMAT", help="npy, hdf5, emotion2vec, safetensors.")]
+FormatArgument = Annotated[str, Argument(metavar="FORMAT", help="npy, hdf5, emotion2vec, safetensors; import also pt.")]
 
 
 def store_import(

@@ -111,6 +111,7 @@ def _resolve(name: str, given: Path | None) -> tuple[str, Path]:
     if name in ENCODERS:
         return name, find_weights(name, ENCODERS[name].hub_id, given)
     if given is not None:
+        _refuse_typo(name)
         return label_of(name), find_weights(name, None, given)
     if (os.sep in name and Path(name).is_dir()) or (Path(name) / "config.json").is_file():
         return label_of(name), checked_directory(Path(name), f"--encoder {name}")
@@ -126,6 +127,18 @@ def _resolve(name: str, given: Path | None) -> tuple[str, Path]:
     raise EncoderError(
         f"unknown encoder {name!r}. {hint} A hub name (org/name) or a transformers directory works as well."
     )
+
+
+def _refuse_typo(name: str) -> None:
+    """EncoderError for a name of one's own that is a known one but for a letter or two."""
+    if os.sep in name or Path(name).is_dir():
+        return
+    near = difflib.get_close_matches(name.lower(), [each.lower() for each in ENCODERS], n=1, cutoff=0.9)
+    if near and not name.lower().startswith(near[0]):
+        raise EncoderError(
+            f"--encoder {name}: did you mean {near[0]}? With --weights, a name of one's own makes a feature set of its "
+            f"own; name it otherwise, such as {near[0]}-own."
+        )
 
 
 def label_of(name: str) -> str:
@@ -176,7 +189,7 @@ def _whisper(found: _Found, options: EncoderOptions, device: torch.device, compu
     if found.place.is_file():
         model = load_openai_encoder(found.place, options.name)
     else:
-        model = load_model(found.place, found.label).encoder
+        model = load_model(found.place, found.label, needed="encoder.").encoder
     sizes = _Sizes(model.config.encoder_layers, model.config.d_model, whisper.FRAME_SAMPLES)
     window = check_choice("window", options.window or whisper.DEFAULT_WINDOW, whisper.WINDOWS)
     choice, spec = spec_for(found.label, found.identity(), sizes, window, options, compute)

@@ -90,8 +90,11 @@ def identity(directory: Path, with_tokenizer: bool) -> str:
     return f"sha256:{digest.hexdigest()[:16]}"
 
 
-def load_model(directory: Path, what: str) -> Any:
-    """The bare transformers model of a directory, float32 on the CPU, in evaluation mode."""
+def load_model(directory: Path, what: str, needed: str = "") -> Any:
+    """The bare transformers model of a directory, float32 on the CPU, in evaluation mode.
+
+    needed: only parameters whose names begin with it must be in the file; the others are not used.
+    """
     import torch
     import transformers
 
@@ -108,6 +111,12 @@ def load_model(directory: Path, what: str) -> Any:
             output_loading_info=True,
         )
     except Exception as error:  # transformers raises many kinds for a bad file; all mean the same to a user
+        if _is_import(error):
+            raise EncoderError(
+                f"{what}: transformers can't be used here, which says nothing of the weights "
+                f"({_import_reason(error)}). A package beside it doesn't match: reinstall it, or uninstall it where it "
+                "isn't needed (torchvision)."
+            ) from error
         raise EncoderError(
             f"{what}: the weights in {directory} can't be loaded ({_one_line(error)}). Download the directory again or "
             "pass another with --weights DIR."
@@ -116,7 +125,8 @@ def load_model(directory: Path, what: str) -> Any:
         transformers.logging.set_verbosity(level)
         if progress:
             transformers.utils.logging.enable_progress_bar()
-    absent = sorted(key for key in info["missing_keys"] if not any(part in key for part in NEVER_READ))
+    lacking = [key for key in info["missing_keys"] if key.startswith(needed)]
+    absent = sorted(key for key in lacking if not any(part in key for part in NEVER_READ))
     if absent:
         raise EncoderError(
             f"{what}: {len(absent)} parameters of its configuration are not in the weights of {directory} (the first: "
@@ -179,6 +189,18 @@ def _from_hub(name: str, hub_id: str) -> Path:
         f"{name}: weights not found; tried {tried} and the hub ({hub_id}: {reason}). With no network, copy the model's "
         "directory here and pass --weights DIR."
     )
+
+
+def _is_import(error: BaseException) -> bool:
+    """Whether a package can't be imported: transformers imports its models late, and wraps what that raises."""
+    text = str(error)
+    return isinstance(error, ImportError) or "Failed to import" in text or "torchvision::nms" in text
+
+
+def _import_reason(error: BaseException) -> str:
+    """The last line of what an import raised, which names the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    return f"{type(error).__name__}: {lines[-1]}"[:200]
 
 
 def _one_line(error: Exception) -> str:

@@ -63,7 +63,14 @@ def featurize_with_ray(
         raise ConfigError("--engine ray needs Ray: pip install 'medusa-ser[ray]'.") from error
     job = _with_absolute_paths(job)
     if not ray.is_initialized():
-        ray.init(address=address, log_to_driver=False)
+        try:
+            ray.init(address=address, log_to_driver=False)
+        except Exception as error:  # of many kinds: no such cluster, no room, another version
+            reason = (str(error).strip().splitlines() or [""])[0]
+            raise ConfigError(
+                f"--engine ray: Ray can't be started or reached ({type(error).__name__}: {reason[:200]}). Check "
+                "RAY_ADDRESS and `ray status`, or use --devices."
+            ) from error
     if device == "auto" and not ray.cluster_resources().get("GPU"):
         device = "cpu"
     task = ray.remote(max_retries=MAX_STARTS, num_cpus=1, num_gpus=0 if device == "cpu" else 1)(_outcome)

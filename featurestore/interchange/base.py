@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -105,7 +107,7 @@ def float_dtype(dtype: np.dtype[Any], where: str) -> str:
 
 def check_shape(shape: tuple[int, ...], names: Sequence[str], where: str) -> None:
     """StoreError unless an array of this shape is one utterance: (T, D), (D,) or (L, T, D)."""
-    if len(shape) not in (1, 2, 3) or (len(shape) == 1 and shape[0] == 0):
+    if len(shape) not in (1, 2, 3) or shape[-1] == 0:
         raise StoreError(f"{where}: an array of shape {shape}; (T, D), (D,) or (L, T, D) expected.")
     n_layers = shape[0] if len(shape) == 3 else 1
     if n_layers == 0 or (names and n_layers != len(names)):
@@ -159,6 +161,26 @@ def replacing(*paths: Path) -> Iterator[list[Path]]:
     """As `durable.replacing`; StoreError where the files can't be written."""
     with writing(paths[0], StoreError, ""), durable.replacing(*paths) as temporary:
         yield temporary
+
+
+def check_regular(path: Path) -> None:
+    """StoreError unless there is a file of bytes at `path`: reading a pipe or a device may wait for ever."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise StoreError(f"{path} can't be read: {reason_of(error)}.") from error
+    if not stat.S_ISREG(mode):
+        raise StoreError(f"{path} is no regular file, so it is not read; give a file of features.")
+
+
+def check_bytes(n_bytes: int, where: str) -> None:
+    """StoreError for an array that this machine's memory can't hold, before it is asked for."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if n_bytes > memory:
+        raise StoreError(
+            f"{where}: an array of {n_bytes:,} bytes is declared, and this machine has {memory:,} bytes of memory: the "
+            "file is damaged, or holds more than one utterance."
+        )
 
 
 def read_values(path: Path, dtype: str, start: int, shape: tuple[int, ...], where: str) -> np.ndarray:

@@ -22,6 +22,7 @@ from featurestore.interchange.base import (
     Source,
     Written,
     as_layers,
+    check_regular,
     float_dtype,
     joined,
     read_values,
@@ -76,6 +77,8 @@ def _with(prefix: Path, suffix: str) -> Path:
 def _open(prefix: Path) -> tuple[int, np.dtype[Any], int, np.ndarray]:
     """Where the rows (sum T, D) start in their file, their dtype, D, and the utterances' offsets int64 (N + 1,)."""
     path = _with(prefix, ".npy")
+    for suffix in (".npy", ".lengths"):
+        check_regular(_with(prefix, suffix))
     try:
         with open(path, "rb") as file:
             shape, fortran, dtype = read_header(file, path)

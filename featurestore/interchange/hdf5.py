@@ -2,7 +2,8 @@
 
 Keys are the datasets' (or groups') paths, encoded as in names.py; the writer encodes `/` as well, since a dataset `a`
 and a dataset `a/b` can't lie in one file. The layers' names are told in the root's attribute `medusa_layers`. A layer's
-`where` is the name of its dataset in each group. Soft and external links are not followed.
+`where` is the name of its dataset in each group. Nothing of another file is read: soft and external links, virtual
+datasets and external storage are refused by name, and so is a dataset that was never written.
 """
 
 import contextlib
@@ -13,11 +14,14 @@ from typing import Any
 
 from featurestore.errors import StoreError
 from featurestore.interchange.base import (
+    Failures,
     Loaded,
     Selection,
     Source,
     Written,
     as_layers,
+    check_bytes,
+    check_regular,
     check_shape,
     float_dtype,
     group_by_utterance,
@@ -37,15 +41,18 @@ def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Sourc
     """The datasets of the file, by name; where layers are told and groups have them, other datasets are left out."""
     import h5py
 
+    check_regular(path)
+    failed: Failures = []
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(h5py.File(path, "r"))
             names: list[str] = []
             file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+            failed += _links(file, path)
             layers = layers or told_layers(file.attrs.get("medusa_layers"))
         except _DAMAGE as error:
             raise StoreError(f"{path} can't be read as HDF5: {error}.") from error
-        if not names:
+        if not names and not failed:
             raise StoreError(f"{path} holds no datasets.")
         grouped = group_by_utterance(names, layers, str(path))
         entries = list(grouped or names)
@@ -58,7 +65,36 @@ def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Sourc
                 raise StoreError(f"{path}: utterance {entries[i]!r} lacks the layers {', '.join(missing)}.")
             return joined({layer: _load(file, path, grouped[entries[i]][layer], (layer,)) for layer in layers})
 
-        yield Source([path_key(name, flatten) for name in entries], lambda i: f"{path}, {entries[i]!r}", load)
+        yield Source([path_key(name, flatten) for name in entries], lambda i: f"{path}, {entries[i]!r}", load, failed)
+
+
+def _links(file: Any, path: Path) -> Failures:
+    """Soft and external links, which are not followed: their targets may be in another file, or missing."""
+    import h5py
+
+    found: Failures = []
+
+    def look(name: str, link: Any) -> None:
+        if isinstance(link, h5py.SoftLink | h5py.ExternalLink):
+            target = f"{link.filename}, {link.path}" if isinstance(link, h5py.ExternalLink) else link.path
+            where = f"{path}, {name!r}"
+            found.append((where, f"{where} is a link to {target}, which is not followed; copy the dataset itself."))
+
+    file.visititems_links(look)
+    return found
+
+
+def _check_own(dataset: Any, where: str) -> None:
+    """StoreError for a dataset whose values lie in another file, or nowhere: HDF5 reads zeros for what is missing."""
+    if dataset.is_virtual:
+        sources = ", ".join(sorted({source.file_name for source in dataset.virtual_sources()}))
+        raise StoreError(f"{where} is a virtual dataset of {sources}; import those files, or copy the values into one.")
+    if dataset.external:
+        files = ", ".join(str(name) for name, _, _ in dataset.external)
+        raise StoreError(f"{where} has its values in other files ({files}); copy them into the dataset itself.")
+    if dataset.size and not dataset.id.get_storage_size():
+        raise StoreError(f"{where} was never written: it has a shape and no values, which HDF5 would read as zeros.")
+    check_bytes(dataset.size * dataset.dtype.itemsize, where)
 
 
 def _load(file: Any, path: Path, name: str, names: Sequence[str]) -> Loaded:
@@ -67,6 +103,7 @@ def _load(file: Any, path: Path, name: str, names: Sequence[str]) -> Loaded:
         dataset = file[name]
         dtype = float_dtype(dataset.dtype, where)
         check_shape(dataset.shape or (), names, where)
+        _check_own(dataset, where)
         return Loaded(as_layers(dataset[()].astype(dtype, copy=False), names), dtype)
     except _DAMAGE as error:
         raise StoreError(f"{where} can't be read: {error}.") from error

@@ -145,7 +145,7 @@ def _first_readable(source: Source, todo: Sequence[int], report: ImportReport) -
     failed: Failures = []
     for i in todo:
         try:
-            return i, source.load(i)
+            return i, _loaded(source, i)
         except StoreError as error:
             failed.append((source.where(i), str(error)))
     report.failed += failed
@@ -169,7 +169,7 @@ def _is_stored(writer: FeatureWriter, source: Source, i: int) -> bool:
     if writer.spec.dtype not in ("float16", "float32"):
         return True
     try:
-        loaded = source.load(i)
+        loaded = _loaded(source, i)
     except StoreError:  # what can't be read now could be once
         return True
     with np.errstate(over="ignore"):
@@ -220,11 +220,18 @@ def _loads(source: Source, positions: Sequence[int]) -> Generator[tuple[int, Loa
     with ThreadPoolExecutor(READ_AHEAD) as pool:
         waiting: deque[tuple[int, Future[Loaded]]] = deque()
         for i in positions:
-            waiting.append((i, pool.submit(source.load, i)))
+            waiting.append((i, pool.submit(_loaded, source, i)))
             if len(waiting) > READ_AHEAD:
                 yield _result(*waiting.popleft())
         while waiting:
             yield _result(*waiting.popleft())
+
+
+def _loaded(source: Source, i: int) -> Loaded:
+    try:
+        return source.load(i)
+    except MemoryError:
+        raise StoreError(f"{source.where(i)} is larger than the memory that is free.") from None
 
 
 def _result(i: int, loading: Future[Loaded]) -> tuple[int, Loaded | StoreError]:

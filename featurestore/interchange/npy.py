@@ -11,7 +11,7 @@ import errno
 import os
 import secrets
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +26,7 @@ from featurestore.interchange.base import (
     Source,
     Written,
     as_layers,
+    check_regular,
     check_shape,
     float_dtype,
     joined,
@@ -40,13 +41,24 @@ resumable = True
 @contextmanager
 def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Source]:
     """The files below `path`, sorted; not hidden ones or other suffixes, nor those behind a link to a directory."""
+    yield directory_source(path, layers, flatten, SUFFIX, read_file)
+
+
+def directory_source(
+    path: Path,
+    layers: Mapping[str, str],
+    flatten: bool,
+    suffix: str,
+    read_file: Callable[[Path, Sequence[str]], Loaded],
+) -> Source:
+    """The files of one suffix below `path`, one per utterance and, where layers have directories, layer."""
     if any(layers.values()) and not all(layers.values()):
         raise ConfigError(f"Layers {', '.join(layers)}: tell a directory for each of them, or for none.")
     directories = {layer: path / where for layer, where in layers.items()} if any(layers.values()) else {"": path}
     failed: Failures = []
     names: set[str] = set()
     for directory in directories.values():
-        names.update(_files(directory, failed))
+        names.update(_files(directory, failed, suffix))
     files = sorted(names)
 
     def load(i: int) -> Loaded:
@@ -55,12 +67,13 @@ def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Sourc
         parts = {layer: read_file(directory / files[i], (layer,)) for layer, directory in directories.items()}
         return joined(parts)
 
-    keys = [path_key(name.removesuffix(SUFFIX), flatten) for name in files]
-    yield Source(keys, lambda i: str(next(iter(directories.values())) / files[i]), load, failed)
+    keys = [path_key(name.removesuffix(suffix), flatten) for name in files]
+    return Source(keys, lambda i: str(next(iter(directories.values())) / files[i]), load, failed)
 
 
 def read_file(path: Path, names: Sequence[str] = ()) -> Loaded:
     """One .npy of floats as layers; StoreError when it is damaged, or holds something else."""
+    check_regular(path)
     try:
         with open(path, "rb") as file:
             shape, fortran, dtype = read_header(file, path)
@@ -98,10 +111,10 @@ def write_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def _files(directory: Path, failed: Failures) -> list[str]:
-    """Relative paths of the .npy files below `directory`; StoreError when there is none."""
+def _files(directory: Path, failed: Failures, suffix: str) -> list[str]:
+    """Relative paths of the files of one suffix below `directory`; StoreError when there is none."""
     if not directory.is_dir():
-        raise StoreError(f"{directory} is no directory; a directory of .npy files was expected there.")
+        raise StoreError(f"{directory} is no directory; a directory of {suffix} files was expected there.")
     found, others = [], 0
     unreadable: list[OSError] = []
     for parent, directories, names in os.walk(directory, onerror=unreadable.append):
@@ -111,13 +124,13 @@ def _files(directory: Path, failed: Failures) -> list[str]:
                 link = os.path.join(parent, name)
                 failed.append((link, f"{link} is a link to a directory and was not followed: import it by itself."))
         for name in names:
-            if name.endswith(SUFFIX) and not name.startswith("."):
+            if name.endswith(suffix) and not name.startswith("."):
                 found.append(os.path.relpath(os.path.join(parent, name), directory))
             else:
                 others += 1
     failed += [(str(error.filename), f"{error.filename} can't be read: {error.strerror}.") for error in unreadable]
     if not found and not failed:
-        raise StoreError(f"{directory} holds no .npy files, and {others} others.")
+        raise StoreError(f"{directory} holds no {suffix} files, and {others} others.")
     return found
 
 

@@ -21,6 +21,7 @@ from featurestore.interchange.base import (
     Source,
     Written,
     as_layers,
+    check_regular,
     check_shape,
     group_by_utterance,
     joined,
@@ -75,6 +76,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     """What the file tells of its tensors, and where their bytes start; StoreError when it is damaged."""
     from safetensors import SafetensorError, safe_open
 
+    check_regular(path)
     try:
         with safe_open(path, framework="numpy"):
             pass

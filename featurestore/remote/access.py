@@ -70,7 +70,9 @@ class RemoteDirectory:
         """
         listed = not self.is_http  # a web server gives a page of links, or none
         try:
-            entries = self._call("listed", at, lambda fs, path: fs.ls(path, detail=False))
+            # Web servers list a directory under its address with a slash; some (rclone) know no other.
+            slash = "/" if self.is_http else ""
+            entries = self._call("listed", at, lambda fs, path: fs.ls(path.rstrip("/") + slash, detail=False))
         except FileNotFoundError:
             entries = []
         except RemoteError as error:

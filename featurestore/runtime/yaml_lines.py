@@ -10,6 +10,8 @@ import yaml
 
 from featurestore.errors import ConfigError
 
+MAX_NODES = 10_000  # of one file, with what its aliases stand for
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -51,7 +53,12 @@ def read_tree(path: Path) -> Entry:
 
 def tree_of(text: str, name: str) -> Entry:
     """Read YAML from a text; name: what errors call it, a file's name or an option."""
-    return _tree(_compose(text, name), name)
+    try:
+        node = _compose(text, name)
+        _check_size(node, name)
+        return _tree(node, name)
+    except RecursionError:
+        raise ConfigError(f"{name}: nested too deeply; no section is that deep.") from None
 
 
 def shown(value: Any) -> str:
@@ -76,6 +83,21 @@ def _compose(text: str, name: str) -> yaml.Node:
         where = f"{name}, line {mark.line + 1}" if mark is not None else name
         raise ConfigError(f"{where}: not YAML ({getattr(error, 'problem', None) or error}).") from None
     return yaml.MappingNode("tag:yaml.org,2002:map", []) if node is None else node
+
+
+def _check_size(node: yaml.Node, name: str) -> None:
+    """ConfigError where aliases, each of which stands for all that it names, multiply to more than MAX_NODES."""
+    sizes: dict[int, int] = {}
+
+    def size(each: yaml.Node) -> int:
+        if id(each) not in sizes:
+            sizes[id(each)] = MAX_NODES + 1  # an alias inside what it names has no end
+            below = [part for pair in each.value for part in pair] if isinstance(each, yaml.MappingNode) else each.value
+            sizes[id(each)] = 1 + (sum(map(size, below)) if isinstance(below, list) else 0)
+        return sizes[id(each)]
+
+    if size(node) > MAX_NODES:
+        raise ConfigError(f"{name}: its aliases stand for more than {MAX_NODES:,} values; write them out.")
 
 
 def _tree(node: yaml.Node, name: str, depth: int = 0) -> Entry:

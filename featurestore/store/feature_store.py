@@ -89,6 +89,11 @@ class FeatureStore:
                 raise
         return cls(path)
 
+    @property
+    def files(self) -> Files:
+        """Where its bytes come from."""
+        return self._files
+
     def __repr__(self) -> str:
         return f"FeatureStore({str(self.path)!r})"
 
@@ -261,6 +266,26 @@ def set_names(directory: Path, prefix: str, files: Files) -> list[str]:
         else:
             names += set_names(directory / name, prefix + name + "/", files)
     return names
+
+
+def broken_sets(directory: Path, files: Files = LOCAL, prefix: str = "") -> dict[str, str]:
+    """What is wrong with the metadata of the feature sets below a directory that can't be opened, by name."""
+    broken: dict[str, str] = {}
+    for name in sorted(files.names(directory)):
+        path = directory / name
+        if name.startswith(".") or name == "zarr.json" or is_segment_name(name):
+            continue
+        try:
+            if "medusa_set" in read_group(path, files):
+                FeatureSet(path, prefix + name, files)
+            else:
+                broken |= broken_sets(path, files, f"{prefix}{name}/")
+        except RemoteError:
+            raise
+        except StoreError as error:
+            if _is_there(path / "zarr.json") or any(is_segment_name(each) for each in files.names(path)):
+                broken[prefix + name] = str(error)
+    return broken
 
 
 def _check_is_store(path: Path, files: Files) -> None:

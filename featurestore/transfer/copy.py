@@ -68,7 +68,7 @@ def push(
     if url_of(store) is not None:
         raise StoreError(f"{store} is a URL: pull it first, and push from the directory.")
     FeatureStore.open(store)  # says what is there when it is no store
-    return _copy(RemoteDirectory(os.path.abspath(store)), RemoteDirectory(url), names, verify, prune, progress)
+    return _copy(RemoteDirectory(os.path.abspath(store)), RemoteDirectory(url), names, verify, prune, True, progress)
 
 
 def pull(
@@ -85,7 +85,7 @@ def pull(
     """
     if url_of(store) is not None:
         raise StoreError(f"{store} is a URL: a store is pulled into a directory.")
-    return _copy(RemoteDirectory(url), RemoteDirectory(os.path.abspath(store)), names, verify, False, progress)
+    return _copy(RemoteDirectory(url), RemoteDirectory(os.path.abspath(store)), names, verify, False, False, progress)
 
 
 def _copy(
@@ -94,11 +94,12 @@ def _copy(
     names: Sequence[str] | None,
     verify: bool,
     prune: bool,
+    listings: bool,
     progress: Progress | None,
 ) -> list[Copied]:
     if "medusa_store" not in (attributes_of(source, "") or {}):
         raise StoreError(f"{source.url} is not a feature store: it has no zarr.json that says so.")
-    target: Target = RemoteTarget(to) if to.local is None else LocalTarget(to, to.local)
+    target: Target = RemoteTarget(to) if to.local is None else LocalTarget(to, to.local, listings)
     chosen = sorted(_set_names(source, "") if names is None else {check_set_name(name) for name in names})
     specs = {name: _spec(source, name) for name in chosen}
     for name, spec in specs.items():

@@ -100,8 +100,8 @@ class Target(Protocol):
 class LocalTarget:
     """A directory on this machine: segments are staged, verified, synced and renamed."""
 
-    def __init__(self, place: RemoteDirectory, root: Path) -> None:
-        self.place, self._root = place, root
+    def __init__(self, place: RemoteDirectory, root: Path, listings: bool = False) -> None:
+        self.place, self._root, self._listings = place, root, listings
 
     def create_store(self) -> None:
         FeatureStore.open_or_create(self._root)
@@ -159,6 +159,8 @@ class LocalTarget:
                 os.close(handle)
 
     def finish(self, name: str, surplus: Sequence[str]) -> None:
+        if self._listings:
+            write_listings(self.place, name, surplus)
         for segment in reversed(surplus):
             remove_segment(self._root / name / segment)
 
@@ -200,22 +202,26 @@ class RemoteTarget:
         upload(last)
 
     def finish(self, name: str, surplus: Sequence[str]) -> None:
-        for at in (name, *reversed(groups_above(name)), ""):
-            self._write_listing(at, set(surplus) if at == name else set())
+        write_listings(self.place, name, surplus)
         for segment in reversed(surplus):
             if not segment.endswith(SUFFIX):
                 self.place.remove(f"{name}/{segment}/zarr.json")
             self.place.remove(f"{name}/{segment}")
 
-    def _write_listing(self, at: str, surplus: set[str]) -> None:
+
+def write_listings(place: RemoteDirectory, name: str, surplus: Sequence[str]) -> None:
+    """Write the .listing.json of a set, without these segments, and of the groups above it up to the store."""
+    for at in (name, *reversed(groups_above(name)), ""):
         written: list[str] | None = None
-        while written != (names := self._names(at, surplus)):  # of two pushes at once, the last sees what the other did
-            self.place.write_listing(at, names)
+        left_out = set(surplus) if at == name else set()
+        while written != (names := _listed(place, at, left_out)):  # of two pushes, the last sees what the other did
+            place.write_listing(at, names)
             written = names
 
-    def _names(self, at: str, surplus: set[str]) -> list[str]:
-        names = [name for name in self.place.names(at) if not name.startswith(".") and name not in surplus]
-        return [name for name in names if not is_segment_name(name) or is_whole(self.place, at, name)]
+
+def _listed(place: RemoteDirectory, at: str, left_out: set[str]) -> list[str]:
+    names = [name for name in place.names(at) if not name.startswith(".") and name not in left_out]
+    return [name for name in names if not is_segment_name(name) or is_whole(place, at, name)]
 
 
 class _FileCount:
