@@ -63,8 +63,8 @@ def write_posteriors(
     bad = [targets.keys[i] for i in judged if not np.isfinite(posteriors[i]).all() or not np.isfinite(logits[i]).all()]
     if bad:
         raise ConfigError(
-            f"{member.config.name} gives no number for {len(bad)} utterances ({', '.join(bad[:3])}), so no posteriors are "
-            f"written. Look at their rows in {', '.join(member.config.features)}: values of 1e18 and more overflow."
+            f"{member.config.name} gives no number for {len(bad)} utterances ({', '.join(bad[:3])}), so no posteriors "
+            f"are written. Look at their rows in {', '.join(member.config.features)}: values of 1e18 and more overflow."
         )
     with store.writer(posteriors_name(member.config.name), spec, provenance=provenance) as writer:
         new = set(writer.set.missing(targets.keys))

@@ -29,11 +29,7 @@ def check_sources(manifest: Manifest, features: FeatureSet) -> None:
     else:
         if manifest.has("path"):
             paths = manifest.column("path").tolist()
-            sources = {key: _file(manifest, path) for key, path in zip(manifest.keys, paths, strict=True)}
+            sources = {key: None if paths[i] is None else manifest.audio(i) for i, key in enumerate(manifest.keys)}
         if manifest.has("duration_s"):
             durations_s = np.asarray(manifest.column("duration_s"), np.float64)
     refuse(features, compare_headers(sources, features, durations_s), REMEDY)
-
-
-def _file(manifest: Manifest, path: str | None) -> Source | None:
-    return None if path is None else manifest.root / path

@@ -349,7 +349,9 @@ def _recorded_words(identity: Identity, recorded_s: float) -> str:
 
 
 def _piece_words(start_s: float, end_s: float) -> str:
-    return "" if start_s != start_s else f" ({start_s:g} to {end_s:g} s)"
+    if start_s != start_s:
+        return ""
+    return f" ({start_s:g} s to {'the end' if end_s != end_s else f'{end_s:g} s'})"
 
 
 def _file_words(n_bytes: int, mtime_ns: int) -> str:

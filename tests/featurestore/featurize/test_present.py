@@ -159,6 +159,16 @@ def test_files_that_are_gone_are_counted_and_no_error(tmp_path: Path, store: Fea
     assert (report.skipped, report.n_unreachable) == (2, 1)
 
 
+def test_a_piece_of_another_place_in_the_same_file_is_refused(tmp_path: Path, store: FeatureStore) -> None:
+    whole = corpus(tmp_path / "c", 0, {"u": 48_000})
+    columns = {"utterance_id": ["a"], "path": ["u.wav"], "start_s": [0.0], "end_s": [1.0]}
+    run(Manifest(pa.table(columns), root=whole.root), store)
+    assert run(Manifest(pa.table(columns), root=whole.root), store).skipped == 1
+    moved = Manifest(pa.table({**columns, "start_s": [1.5], "end_s": [2.5]}), root=whole.root)
+    with pytest.raises(IdentityMismatch, match=r"1\.5 s to 2\.5 s"):
+        run(moved, store)
+
+
 def test_a_text_that_changed_is_refused(tmp_path: Path, store: FeatureStore) -> None:
     with store.writer("t", LOGMEL.spec) as writer:
         for key, text in (("a", "dogs"), ("b", "kids")):

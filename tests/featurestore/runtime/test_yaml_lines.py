@@ -61,3 +61,18 @@ def test_a_near_key_is_offered() -> None:
     assert "lrr" in str(unknown_key("x", "lrr", ["lr", "seed"]))
     assert "mean lr" in str(unknown_key("x", "lrr", ["lr", "seed"]))
     assert "lr, seed" in str(unknown_key("x", "zzz", ["lr", "seed"]))
+
+
+def test_aliases_that_multiply_are_refused_before_they_are_read() -> None:
+    lines = ["a0: &a0 {x: 1, y: 2}"] + [
+        f"a{i}: &a{i} {{{', '.join(f'k{j}: *a{i - 1}' for j in range(10))}}}" for i in range(1, 9)
+    ]
+    with pytest.raises(ConfigError, match="aliases stand for more than"):
+        tree_of("\n".join(lines), "x")
+    assert tree_of("a: &a {x: 1}\nb: *a", "x").entries["b"].entries["x"].text == "1"
+
+
+def test_deep_nesting_is_an_error_of_the_file() -> None:
+    for text in ("[" * 5000, "{a: " * 5000):
+        with pytest.raises(ConfigError, match="x"):
+            tree_of(text, "x")

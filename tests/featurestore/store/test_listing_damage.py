@@ -44,8 +44,7 @@ def test_a_key_that_stands_twice_in_a_segment_is_found_by_ls_verify_and_compact(
     opened = FeatureStore.open(store)
     writer = SegmentWriter(store / "damaged", SPEC)
     for value in (2, 3):
-        layers = [layer for layer in rows(value)] if not isinstance(rows(value), dict) else list(rows(value).values())
-        writer.append(b"twice", [layer.astype(SPEC.row_type.stored) for layer in layers], 0.1)
+        writer.append(b"twice", list(rows(value).astype(SPEC.row_type.stored)), 0.1)
     writer.commit()
     assert any("twice" in problem for problem in opened["damaged"].verify())
     with pytest.raises(StoreError, match="stands in it twice"):
