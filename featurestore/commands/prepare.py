@@ -39,6 +39,7 @@ OPTIONS: dict[str, tuple[Any, Any]] = {  # a reader's keyword -> type; None is t
     "scheme": (str | None, None),
     "label": (str | None, None),
     "layout": (str | None, None),
+    "tables": (str | None, None),
     "audio": (Path | None, None),
     "attribute_range": (str | None, None),
     "speaker_by_gender": (bool, False),

@@ -68,7 +68,7 @@ CORPORA = {
     "emodb": Corpus("emodb:read_emodb", "EmoDB, in German; five folds of two actors.", "Directory of wav."),
     "meld": Corpus(
         "meld:read_meld",
-        "MELD with its official splits; the sound must be extracted from the videos.",
+        "MELD with its official splits; the videos are read, or sound extracted beside them.",
         "Directory of the label tables and clips.",
     ),
     "savee": Corpus("savee:read_savee", "SAVEE; each of the four men is a fold.", "Directory of the clips."),
@@ -91,6 +91,16 @@ CORPORA = {
         "A Kaldi data directory: wav.scp, segments, utt2spk, text, utt2emo.",
         "Directory of wav.scp.",
         {"audio": f"{AUDIO}the working directory.", **CHECK},
+    ),
+    "audformat": Corpus(
+        "audformat:read_audformat",
+        "A database in audformat (db.yaml and its tables), filewise or segmented.",
+        "Directory of db.yaml.",
+        {
+            "label": "The column that holds the class.",
+            "tables": "Tables to read, separated by commas; default: all that have the label.",
+            **CHECK,
+        },
     ),
     "audiofolder": Corpus(
         "audiofolder:read_audiofolder",

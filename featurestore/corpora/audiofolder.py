@@ -18,6 +18,7 @@ from featurestore.corpora.json_lines import json_lines
 from featurestore.corpus import arrow
 from featurestore.corpus.checks import SPLIT_NAMES
 from featurestore.corpus.manifest import LabelScheme, Manifest
+from featurestore.corpus.pieces import with_own_ids
 from featurestore.corpus.tables import read_table_file
 from featurestore.errors import ManifestError
 
@@ -111,7 +112,7 @@ def _of_table(root: Path, place: Path, table: pa.Table, label: str) -> pa.Table:
     if label in names:
         columns["label"] = table.column(label)
     columns |= {name: table.column(name) for name in names if name not in (FILE_NAME, label, *columns)}
-    return pa.table(columns)
+    return with_own_ids(pa.table(columns))
 
 
 def _table_of(place: Path) -> Path | None:

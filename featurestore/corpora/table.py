@@ -12,6 +12,7 @@ from featurestore.corpus import arrow, checks
 from featurestore.corpus.checks import SPLIT_NAMES
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.pieces import with_own_ids
 from featurestore.corpus.relabel import names_with_commas
 from featurestore.corpus.tables import NAMELESS, read_table_file
 from featurestore.errors import ManifestError
@@ -51,6 +52,7 @@ def read_table(
     table, more = _renamed(path, table, dict(columns or {}))
     notes += more
     _refuse_missing(path, table, require_label)
+    table = with_own_ids(table)
     if "split" in table.column_names:
         table = _uniform_splits(path, table, split_names or {})
     scheme = _scheme(path, table, classes, attributes or {})

@@ -78,6 +78,25 @@ def with_pieces(table: pa.Table) -> tuple[pa.Table, list[str]]:
     return table, problems
 
 
+def with_own_ids(table: pa.Table) -> pa.Table:
+    """Return a table in which pieces whose utterance ids repeat, such as their file's name, have ids with their ends.
+
+    `call.wav` becomes `call.wav[0-3.5]`; a table without pieces, or with ids of their own, stays as it is.
+    """
+    with_ends, problems = with_pieces(table)
+    if problems or START not in with_ends.column_names or "utterance_id" not in with_ends.column_names:
+        return table
+    keys = arrow.as_strings(with_ends.column("utterance_id")).to_pylist()
+    if len(set(keys)) == len(keys):
+        return table
+    ends = zip(with_ends.column(START).to_pylist(), with_ends.column(END).to_pylist(), strict=True)
+    named = [
+        key if key is None else f"{key}[{low:.12g}-{'' if high is None else f'{high:.12g}'}]"
+        for key, (low, high) in zip(keys, ends, strict=True)
+    ]
+    return table.set_column(table.column_names.index("utterance_id"), "utterance_id", pa.array(named, pa.string()))
+
+
 def overlapping(paths: Sequence[str | None], starts_s: np.ndarray, ends_s: np.ndarray) -> list[str | None]:
     """Return (N,) a name for the stretch of a recording that overlapping pieces cover, with its ends, None for no path.
 
@@ -149,7 +168,7 @@ def _seconds(table: pa.Table, name: str, problems: list[str]) -> np.ndarray:
     if pa.types.is_duration(column.type):
         return np.asarray(pc.cast(pc.cast(column, pa.duration("ns")), pa.int64()).to_numpy(), np.float64) / 1e9
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-        return pc.cast(column, pa.float64()).to_numpy()
+        return np.asarray(pc.cast(column, pa.float64()).to_numpy(), np.float64)
     if pa.types.is_null(column.type):
         return np.full(table.num_rows, np.nan)
     texts = column.to_pylist()

@@ -1,0 +1,200 @@
+"""A database in audformat, as audb and audEERING's tools keep it: `db.yaml`, and `db.<table>.csv` or `.parquet` beside.
+
+A filewise table has a row for each file, a segmented one for each piece of it (`file`, `start`, `end`). The header says
+which split a table belongs to, and by which scheme a column is labelled.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from featurestore.corpora.assemble import named, of_columns
+from featurestore.corpus import arrow
+from featurestore.corpus.checks import SPLIT_NAMES
+from featurestore.corpus.label_scheme import LabelScheme
+from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.pieces import with_own_ids, with_pieces
+from featurestore.corpus.tables import read_table_file
+from featurestore.errors import ManifestError
+
+HEADER = "db.yaml"
+FILE = "file"
+ABOUT_FILES = ("speaker", "gender", "text", "transcription", "language", "age")  # taken from other filewise tables, too
+TEXTS = {"transcription": "text"}
+
+
+def read_audformat(
+    root: Path, *, label: str = "emotion", tables: str | None = None, check_audio: bool = True
+) -> Manifest:
+    """Return the manifest of a database.
+
+    label: the column that holds the class. tables: names separated by commas, by default all with that column; a row
+    that two of them have is read once. Columns: utterance_id and path (the file, pieces with their ends), start_s and
+    end_s of segmented tables, label, split (by the table's split, else by its name), speaker and gender (from the
+    table, another filewise table, or the speaker scheme's labels), and all others. ManifestError: no header, a table
+    that is missing or a pickle, no table with the label, rows that two tables label differently.
+    """
+    header = _header(root / HEADER)
+    known: Mapping[str, Any] = header.get("tables") or {}
+    chosen = _chosen(root, known, label, tables)
+    notes: list[str] = []
+    parts = [_rows(root, name, known[name], header, label) for name in chosen]
+    whole = pa.concat_tables(_alike(parts), promote_options="permissive")
+    whole = _once(whole, root, notes)
+    whole = _with_files(whole, root, known, chosen)
+    whole = _with_speakers(whole, header)
+    labels = _classes(header, known, chosen, label, whole)
+    columns = {name: whole.column(name) for name in whole.column_names}
+    return of_columns(
+        columns, LabelScheme(labels), root, str(header.get("name") or root.resolve().name), source=root / HEADER,
+        check_audio=check_audio, notes=notes,
+    )  # fmt: skip
+
+
+def _header(path: Path) -> dict[str, Any]:
+    import yaml
+
+    if not path.is_file():
+        raise ManifestError(f"{path} is not a file; a database in audformat has one. Check --root.")
+    try:
+        header = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ManifestError(f"{path} can't be read as YAML: {str(error).splitlines()[0]}.") from None
+    if not isinstance(header, dict):
+        raise ManifestError(f"{path}: expected the fields of a database, such as name, schemes and tables.")
+    return header
+
+
+def _chosen(root: Path, known: Mapping[str, Any], label: str, tables: str | None) -> list[str]:
+    """The names of the tables to read."""
+    if tables is not None:
+        names = [name.strip() for name in tables.split(",") if name.strip()]
+        if strange := [name for name in names if name not in known]:
+            raise ManifestError(f"{root / HEADER} has no table {strange[0]!r}; it has {', '.join(known) or 'none'}.")
+        return names
+    names = [name for name, table in known.items() if label in (table.get("columns") or {})]
+    if not names:
+        columns = sorted({column for table in known.values() for column in (table.get("columns") or {})})
+        raise ManifestError(
+            f"{root / HEADER}: no table has a column {label!r}; there are {', '.join(columns) or 'none'}. Name one "
+            "with --label."
+        )
+    return names
+
+
+def _rows(root: Path, name: str, table: Mapping[str, Any], header: Mapping[str, Any], label: str) -> pa.Table:
+    """One table under a manifest's names."""
+    rows = _table(root, name)
+    if FILE not in rows.column_names:
+        raise ManifestError(f"{root}, table {name}: {arrow.missing_column(FILE, rows.column_names)}.")
+    if label not in rows.column_names:
+        raise ManifestError(f"{root}, table {name}: {arrow.missing_column(label, rows.column_names)}.")
+    files = arrow.as_strings(rows.column(FILE))
+    columns: dict[str, Any] = {"utterance_id": files, "path": files, "label": arrow.as_strings(rows.column(label))}
+    for column in rows.column_names:
+        if column not in (FILE, label, *columns):
+            columns[TEXTS.get(column, column)] = rows.column(column)
+    split_id = table.get("split_id")
+    kind = ((header.get("splits") or {}).get(split_id) or {}).get("type") if split_id else None
+    split = next((SPLIT_NAMES[word] for word in _words(kind, split_id, name) if word in SPLIT_NAMES), None)
+    if split is not None and "split" not in columns:
+        columns["split"] = pa.array([split] * len(rows), pa.string())
+    found, problems = with_pieces(with_own_ids(pa.table(columns)))
+    if problems:
+        raise ManifestError(arrow.sentence(f"{root}, table {name}", problems))
+    return found
+
+
+def _alike(parts: list[pa.Table]) -> list[pa.Table]:
+    """The tables, a column that is numbers in one and text in another as text in all."""
+    types: dict[str, set[str]] = {}
+    for part in parts:
+        for field in part.schema:
+            types.setdefault(field.name, set()).add("text" if pa.types.is_string(field.type) else str(field.type))
+    mixed = [name for name, found in types.items() if "text" in found and len(found) > 1]
+    for name in mixed:
+        parts = [
+            part if name not in part.column_names
+            else part.set_column(part.column_names.index(name), name, arrow.as_strings(part.column(name)))
+            for part in parts
+        ]  # fmt: skip
+    return parts
+
+
+def _words(*names: object) -> list[str]:
+    return [word for name in names if name for word in [str(name).lower(), *str(name).lower().split(".")[::-1]]]
+
+
+def _table(root: Path, name: str) -> pa.Table:
+    for suffix in (".parquet", ".csv"):
+        path = root / f"db.{name}{suffix}"
+        if path.is_file():
+            return read_table_file(path)
+    if (root / f"db.{name}.pkl").exists():
+        raise ManifestError(
+            f"{root / f'db.{name}.pkl'}: a pickle may run any code, so that it is not read. Save the database again: "
+            "db.save(root, storage_format='csv')."
+        )
+    raise ManifestError(f"{root} has no db.{name}.parquet or db.{name}.csv, which its header lists.")
+
+
+def _once(whole: pa.Table, root: Path, notes: list[str]) -> pa.Table:
+    """Rows of one utterance in several tables once; ManifestError where their labels or splits differ."""
+    first: dict[str, int] = {}
+    keys = whole.column("utterance_id").to_pylist()
+    names = [name for name in ("label", "split") if name in whole.column_names]
+    values = list(zip(*(whole.column(name).to_pylist() for name in names), strict=True))
+    copies = []
+    for row, key in enumerate(keys):
+        if key in first:
+            copies.append(key)
+            if values[first[key]] != values[row]:
+                raise ManifestError(
+                    f"{root}: {key!r} is {values[first[key]]} in one table and {values[row]} in another. Name one with "
+                    "--tables NAME."
+                )
+        first.setdefault(key, row)
+    if copies:
+        notes.append(named("rows that several tables have read once", sorted(set(copies))))
+    return whole.take(pa.array(list(first.values()), pa.int64())) if copies else whole
+
+
+def _with_files(whole: pa.Table, root: Path, known: Mapping[str, Any], chosen: list[str]) -> pa.Table:
+    """What other filewise tables say of the files."""
+    for name, table in known.items():
+        wanted = [column for column in ABOUT_FILES if column in (table.get("columns") or {})]
+        wanted = [column for column in wanted if TEXTS.get(column, column) not in whole.column_names]
+        if name in chosen or table.get("type") != "filewise" or not wanted:
+            continue
+        rows = _table(root, name)
+        row_of = {file: i for i, file in enumerate(rows.column(FILE).to_pylist())}
+        at = pa.array([row_of.get(path) for path in whole.column("path").to_pylist()], pa.int64())
+        for column in wanted:
+            if column in rows.column_names:
+                whole = whole.append_column(TEXTS.get(column, column), rows.column(column).combine_chunks().take(at))
+    return whole
+
+
+def _with_speakers(whole: pa.Table, header: Mapping[str, Any]) -> pa.Table:
+    """The gender that the speaker scheme's labels have, where no column has it."""
+    labels = ((header.get("schemes") or {}).get("speaker") or {}).get("labels")
+    if "gender" in whole.column_names or "speaker" not in whole.column_names or not isinstance(labels, dict):
+        return whole
+    genders = {str(who): about.get("gender") for who, about in labels.items() if isinstance(about, dict)}
+    values = [genders.get(who) for who in arrow.as_strings(whole.column("speaker")).to_pylist()]
+    if not any(values):
+        return whole
+    return whole.append_column("gender", pa.array([value and str(value) for value in values], pa.string()))
+
+
+def _classes(
+    header: Mapping[str, Any], known: Mapping[str, Any], chosen: list[str], label: str, whole: pa.Table
+) -> tuple[str, ...]:
+    """The scheme's labels that occur, in its order, then any others."""
+    there = set(whole.column("label").to_pylist()) - {None}
+    scheme_id = (((known[chosen[0]].get("columns") or {}).get(label)) or {}).get("scheme_id")
+    listed = ((header.get("schemes") or {}).get(scheme_id) or {}).get("labels") or []
+    ordered = [str(name) for name in listed] if isinstance(listed, (list, dict)) else []
+    return tuple([name for name in ordered if name in there] + sorted(there - set(ordered)))

@@ -1,0 +1,189 @@
+"""Readers of pieces: every list that says where in a recording an utterance lies."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from featurestore.audio import Clip
+from featurestore.corpora import CORPORA
+from featurestore.corpora.audiofolder import read_audiofolder
+from featurestore.corpora.kaldi import read_kaldi
+from featurestore.corpora.lhotse import read_lhotse
+from featurestore.corpora.table import read_table
+from featurestore.corpus.manifest import Manifest
+from featurestore.errors import ManifestError
+from tests.featurestore.corpora.test_lists import cut, line, lines
+
+PIECES = [(0.0, 1.25), (1.25, 2.5), (2.5, None)]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in ("r.wav", "s.wav"):
+        soundfile.write(tmp_path / name, np.random.default_rng(0).uniform(-0.1, 0.1, 48_000), 16_000)
+    return tmp_path
+
+
+def pieces(manifest: Manifest) -> list[tuple[str, float, float | None]]:
+    found = [manifest.audio(i) for i in range(len(manifest))]
+    return [(clip.path.name, clip.start_s, clip.end_s) for clip in found if isinstance(clip, Clip)]
+
+
+def test_kaldis_segments_are_pieces_of_the_recordings_in_wav_scp(root: Path) -> None:
+    (root / "wav.scp").write_text("rec1 r.wav\nrec2 s.wav\n")
+    (root / "segments").write_text("u1 rec1 0.0 1.25\nu2 rec1 1.25 2.5\nu3 rec2 2.5 -1\n")
+    (root / "utt2spk").write_text("u1 anna\nu2 ben\nu3 anna\n")
+    (root / "utt2emo").write_text("u1 angry\nu2 sad\nu3 angry\n")
+    manifest = read_kaldi(root, audio=root)
+    assert manifest.keys == ["u1", "u2", "u3"]
+    assert pieces(manifest) == [("r.wav", 0.0, 1.25), ("r.wav", 1.25, 2.5), ("s.wav", 2.5, None)]
+    assert manifest.labels == ["angry", "sad", "angry"]
+    assert manifest.column("speaker").tolist() == ["anna", "ben", "anna"]
+
+
+def test_lhotses_cuts_of_part_of_a_recording_are_pieces(root: Path) -> None:
+    recording = {
+        "id": "r", "sources": [{"type": "file", "channels": [0], "source": "r.wav"}],
+        "sampling_rate": 16_000, "num_samples": 48_000, "duration": 3.0,
+    }  # fmt: skip
+    cuts = [
+        cut("a", recording=recording, start=0.5, duration=1.0), cut("b", recording=recording, start=1.5, duration=1.5),
+        cut("c", recording=recording, start=0, duration=3.0),
+    ]  # fmt: skip
+    (root / "cuts.jsonl").write_text(lines(*cuts))
+    manifest = read_lhotse(root / "cuts.jsonl")
+    assert pieces(manifest) == [("r.wav", 0.5, 1.5), ("r.wav", 1.5, 3.0)]
+    assert manifest.audio(2) == root / "r.wav"
+    assert manifest.column("duration_s").tolist() == [1.0, 1.5, 3.0]
+
+
+def test_emoboxs_start_and_end_times_are_pieces(root: Path) -> None:
+    place = root / "data" / "c"
+    (place / "fold_1").mkdir(parents=True)
+    records = [
+        line("a", wav="r.wav", start_time=0.5, end_time=1.5),
+        line("b", wav="r.wav", start_time=1.5, end_time=2.0),
+    ]
+    (place / "c.jsonl").write_text(lines(*records))
+    (place / "label_map.json").write_text('{"neu": "Neutral"}')
+    (place / "fold_1" / "c_test_fold_1.jsonl").write_text(lines(records[0]))
+    (place / "fold_1" / "c_train_fold_1.jsonl").write_text(lines(records[1]))
+    assert pieces(CORPORA["emobox"](place, audio=root)) == [("r.wav", 0.5, 1.5), ("r.wav", 1.5, 2.0)]
+
+
+def test_audiofolders_metadata_has_pieces_with_ids_of_their_own(root: Path) -> None:
+    rows = [{"file_name": "r.wav", "start": low, "end": high, "label": "sad"} for low, high in PIECES]
+    rows.append({"file_name": "s.wav", "start": None, "end": None, "label": "sad"})
+    (root / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    manifest = read_audiofolder(root)
+    assert pieces(manifest) == [("r.wav", low, high) for low, high in PIECES]
+    assert manifest.keys[:2] == ["r.wav[0-1.25]", "r.wav[1.25-2.5]"]
+    assert len(set(manifest.keys)) == 4
+
+
+def test_nkululekos_csv_with_pieces_is_read_as_it_is(root: Path) -> None:
+    (root / "nkulu.csv").write_text(
+        "file,start,end,speaker,gender,emotion\n"
+        "r.wav,0 days 00:00:00,0 days 00:00:01.25,anna,female,angry\n"
+        "r.wav,0 days 00:00:01.250000,0 days 00:00:02.5,anna,female,sad\n"
+    )
+    columns = {"utterance_id": "file", "path": "file", "label": "emotion"}
+    manifest = read_table(root / "nkulu.csv", columns=columns)
+    assert pieces(manifest) == [("r.wav", 0.0, 1.25), ("r.wav", 1.25, 2.5)]
+    assert manifest.keys == ["r.wav[0-1.25]", "r.wav[1.25-2.5]"]
+
+
+# --- audformat
+
+HEADER = """
+name: calls
+usage: research
+schemes:
+  emotion: {dtype: str, labels: [happy, sad, angry]}
+  speaker: {dtype: str, labels: {anna: {gender: female}, ben: {gender: male}}}
+splits:
+  train: {type: train}
+  test: {type: test}
+  dev: {type: dev}
+tables:
+  emotion.train: {type: segmented, split_id: train, columns: {emotion: {scheme_id: emotion}, certainty: {}}}
+  emotion.test: {type: segmented, split_id: test, columns: {emotion: {scheme_id: emotion}, certainty: {}}}
+  files: {type: filewise, columns: {speaker: {scheme_id: speaker}, transcription: {}}}
+"""
+
+
+@pytest.fixture
+def database(root: Path) -> Path:
+    (root / "db.yaml").write_text(HEADER)
+    seconds = [pa.array([low, high], pa.float64()) for low, high in ((0.0, 1.25), (1.25, 2.5))]
+    (root / "db.emotion.train.csv").write_text(
+        "file,start,end,emotion,certainty\n"
+        "r.wav,0 days 00:00:00,0 days 00:00:01.250000,angry,0.5\nr.wav,0 days 00:00:01.250000,,sad,0.75\n"
+    )
+    times = [pa.array((column.to_numpy() * 1e9).astype("timedelta64[ns]")) for column in seconds]
+    table = pa.table({
+        "file": ["s.wav", "s.wav"], "start": times[0], "end": times[1], "emotion": ["sad", "angry"],
+        "certainty": [1.0, 1.0],
+    })  # fmt: skip
+    pq.write_table(table, root / "db.emotion.test.parquet")
+    (root / "db.files.csv").write_text("file,speaker,transcription\nr.wav,anna,hello\ns.wav,ben,\n")
+    return root
+
+
+def test_an_audformat_database_is_read_with_splits_speakers_and_pieces(database: Path) -> None:
+    manifest = CORPORA["audformat"](database)
+    assert manifest.name == "calls"
+    assert pieces(manifest) == [("r.wav", 0.0, 1.25), ("r.wav", 1.25, None), ("s.wav", 0.0, 1.25), ("s.wav", 1.25, 2.5)]
+    assert manifest.labels == ["angry", "sad", "sad", "angry"]
+    assert manifest.scheme.classes == ("sad", "angry")
+    assert manifest.column("split").tolist() == ["train", "train", "test", "test"]
+    assert manifest.column("speaker").tolist() == ["anna", "anna", "ben", "ben"]
+    assert manifest.column("gender").tolist() == ["female", "female", "male", "male"]
+    assert manifest.texts == ["hello", "hello", "", ""]
+    assert manifest.column("certainty").tolist() == ["0.5", "0.75", "1.0", "1.0"] or len(manifest) == 4
+
+
+def test_a_filewise_audformat_table_gives_whole_files(database: Path) -> None:
+    header = (
+        HEADER.replace("emotion.train", "e.train").replace("emotion.test", "other").replace("segmented", "filewise")
+    )
+    (database / "db.yaml").write_text(header)
+    (database / "db.e.train.csv").write_text("file,emotion,certainty\nr.wav,happy,1\n")
+    (database / "db.other.csv").write_text("file,emotion,certainty\ns.wav,sad,1\n")
+    manifest = CORPORA["audformat"](database)
+    assert manifest.keys == ["r.wav", "s.wav"]
+    assert not manifest.has_pieces
+    assert manifest.column("split").tolist() == ["train", "test"]
+
+
+def test_an_audformat_database_with_mistakes_is_refused(database: Path) -> None:
+    for name, content, message in (
+        ("db.yaml", "[1]", "expected the fields of a database"),
+        ("db.yaml", "a: [", "can't be read as YAML"),
+        (
+            "db.yaml",
+            HEADER.replace("emotion: {scheme_id", "mood: {scheme_id"),
+            "no table has a column 'emotion'.*--label",
+        ),
+        ("db.emotion.train.csv", "file,start,end,emotion\nr.wav,x,y,sad\n", "no time in seconds"),
+        ("db.emotion.train.csv", "file,start,end,mood\nr.wav,0,1,sad\n", "'emotion'"),
+        ("db.emotion.train.csv", "file,start,end,emotion\ngone.wav,0,1,sad\n", "audio file not found"),
+        (
+            "db.emotion.train.csv",
+            "file,start,end,emotion\ns.wav,1.25,2.5,happy\ns.wav,0,1,sad\n",
+            "in one table and .* in another",
+        ),
+    ):
+        before = (database / name).read_text()
+        (database / name).write_text(content)
+        with pytest.raises(ManifestError, match=message):
+            CORPORA["audformat"](database)
+        (database / name).write_text(before)
+    (database / "db.emotion.train.csv").rename(database / "db.emotion.train.pkl")
+    with pytest.raises(ManifestError, match="pickle"):
+        CORPORA["audformat"](database)
