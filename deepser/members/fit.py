@@ -72,7 +72,7 @@ def fit_members(
     if twice:
         raise ConfigError(f"Two members are called {twice[0]!r}; a member's name is its run directory's.")
     members = [
-        _open(store, manifest, config, Path(directory), world)
+        _open(store, manifest, config, plan, Path(directory), world)
         for config, directory in zip(configs, directories, strict=True)
     ]
     left = world.once(lambda: [_is_left(into, own, plan, overwrite, manifest) for own in members])
@@ -104,13 +104,16 @@ class _Fit:
         return self.data.targets
 
 
-def _open(store: FeatureStore, manifest: Manifest, config: MemberConfig, directory: Path, world: World) -> _Fit:
+def _open(
+    store: FeatureStore, manifest: Manifest, config: MemberConfig, plan: FoldPlan, directory: Path, world: World
+) -> _Fit:
     train = replace(config.train, precision=resolve_precision(config.train.precision, world.device))
     train = replace(train, views=resolve_views(store, config.features, train.views))
     config = replace(config, train=train)
     targets = Targets.from_manifest(manifest, ratings=train.targets == "vote-dropping")
     if not train.learns_attributes:
         targets = targets.without_attributes()  # else the posteriors would hold an untrained layer's
+    targets = targets.rated(np.flatnonzero(plan.folds >= 0))  # of what nobody rated nothing is learned
     _check_attributes(train, targets)
     refs, layers, inputs, specs = [], [], [], []
     for text in config.features:

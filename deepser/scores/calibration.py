@@ -13,6 +13,7 @@ from featurestore.runtime.jsonable import json_fields
 
 N_BINS = 15  # Guo et al. 2017
 EPSILON = float(np.finfo(np.float32).eps)  # a probability of 0 costs as much as this one, as in scikit-learn's log_loss
+EDGE = 1e-6  # float32 keeps a probability to 6e-8 or better
 COLDEST, HOTTEST = 0.02, 50.0  # where a fit of the temperature stops: all right or all wrong has no finite optimum
 N_STEPS = 60
 
@@ -81,7 +82,8 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, n_bins: int = N_B
         raise ConfigError(f"A reliability curve needs 1 bin or more, found {n_bins}.")
     confidence, right = p.max(1), p.argmax(1) == y
     edges = np.linspace(0, 1, n_bins + 1)
-    which = np.searchsorted(edges[1:-1], confidence, side="left")  # (low, high], as Guo et al. have it
+    # (low, high], as Guo et al. have it. A share such as 3 / 5 is on an edge whether it was kept in float32 or float64.
+    which = np.searchsorted(edges[1:-1] + EDGE, confidence, side="left")
     n = np.bincount(which, minlength=n_bins)
     mean_confidence, mean_right = (
         np.divide(np.bincount(which, values, n_bins), n, out=np.full(n_bins, math.nan), where=n > 0)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 Absent = Literal["zero", "skip"]
 N_SUMS = 6  # of `ccc_of_sums`
+MIN_PAIRS = 2  # of a concordance
 
 
 def ratio(a: NDArray[np.generic], b: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -38,11 +39,11 @@ def mean_f1(f1: NDArray[np.floating], support: NDArray[np.number], *, absent: Ab
     """Return macro-F1, (...) float64, of each class's F1 and number of utterances, both (..., C).
 
     absent: what a class without utterances counts, "zero" (the challenge's rule, scikit-learn's labels=all and
-    zero_division=0) or nothing, "skip". NaN without any utterance under "zero", 0 under "skip".
+    zero_division=0) or nothing, "skip". NaN without any utterance.
     """
     if absent == "zero":
         return np.where(support.sum(-1) > 0, f1.mean(-1), np.nan)
-    return np.asarray(f1.sum(-1, where=support > 0) / np.maximum((support > 0).sum(-1), 1))
+    return ratio(f1.sum(-1, where=support > 0), (support > 0).sum(-1))
 
 
 def macro_f1(
@@ -57,7 +58,7 @@ def ccc_of_sums(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the concordance correlation coefficient (Lin 1989, population moments), (...) float64.
 
     sums: (..., 6), of predictions x and targets y: n, x, y, xx, yy, xy. 0 where either side is constant, NaN where n
-    is 0.
+    is below 2: of one utterance nothing varies.
     """
     n = sums[..., 0]
     mx, my, xx, yy, xy = (ratio(sums[..., i], n) for i in range(1, N_SUMS))
@@ -65,4 +66,4 @@ def ccc_of_sums(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     # What rounding leaves of a constant's variance is not variance.
     constant = (vx <= 1e-12 * xx) | (vy <= 1e-12 * yy)
     value = ratio(2 * (xy - mx * my), vx + vy + (mx - my) ** 2)
-    return np.where(np.isnan(mx), np.nan, np.where(constant, 0.0, value))
+    return np.where(n < MIN_PAIRS, np.nan, np.where(constant, 0.0, value))

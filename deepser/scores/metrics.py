@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 from sklearn import metrics as sk
 
-from deepser.scores.counts import mean_f1
+from deepser.scores.counts import MIN_PAIRS, mean_f1
 from featurestore.errors import ConfigError, ManifestError
 from featurestore.runtime.jsonable import json_fields
 
-SCORES = ("macro_f1", "micro_f1", "accuracy", "uar", "mean_ccc")
+SCORES = ("macro_f1", "macro_f1_present", "micro_f1", "accuracy", "uar", "mean_ccc")
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class: precision, recall, F1 (0 where the ratio is 0/0) and its number of utterances."""
+    """One class: precision, recall, F1 and its number of utterances.
+
+    Recall and F1 of a class that has no utterance, and precision of one that is never predicted, are NaN.
+    """
 
     precision: float
     recall: float
@@ -30,15 +33,17 @@ class Classification:
     """Scores of class predictions, by class name.
 
     macro_f1 averages over every class of the scheme, as the challenge does: a class without utterances counts as 0
-    (scikit-learn's labels=all, zero_division=0) and is named in `absent`. uar averages recall over the classes that
-    have utterances (scikit-learn's balanced_accuracy_score): the recall of a class that never occurs is undefined.
-    micro_f1 equals accuracy while each utterance has one label and one prediction.
+    (scikit-learn's labels=all, zero_division=0) and is named in `absent`. macro_f1_present averages over the classes
+    that have utterances, and uar averages recall over them (scikit-learn's balanced_accuracy_score): the recall of a
+    class that never occurs is undefined. micro_f1 equals accuracy while each utterance has one label and one
+    prediction.
     """
 
     classes: tuple[str, ...]
     n: int
     n_no_consensus: int
     macro_f1: float
+    macro_f1_present: float
     micro_f1: float
     accuracy: float
     uar: float
@@ -53,7 +58,7 @@ class Classification:
 
 @dataclass(frozen=True)
 class Concordance:
-    """Concordance correlation per attribute and its mean; NaN where an attribute has no target at all."""
+    """Concordance correlation per attribute and its mean; NaN where an attribute has fewer than two targets."""
 
     ccc: dict[str, float]
     mean: float
@@ -207,11 +212,17 @@ def classification(predicted: np.ndarray, labels: np.ndarray, classes: Sequence[
         n=int(known.sum()),
         n_no_consensus=int((~known).sum()),
         macro_f1=float(mean_f1(f1, support, absent="zero")),
+        macro_f1_present=float(mean_f1(f1, support, absent="skip")),
         micro_f1=float(sk.f1_score(truth, guess, labels=every, average="micro", zero_division=0)),
         accuracy=float(sk.accuracy_score(truth, guess)),
         uar=float(recall[support > 0].mean()),
         per_class={
-            name: ClassScore(float(precision[c]), float(recall[c]), float(f1[c]), int(support[c]))
+            name: ClassScore(
+                float(precision[c]) if (guess == c).any() else math.nan,
+                float(recall[c]) if support[c] else math.nan,
+                float(f1[c]) if support[c] else math.nan,
+                int(support[c]),
+            )
             for c, name in enumerate(classes)
         },
         confusion=tuple(tuple(int(n) for n in row) for row in sk.confusion_matrix(truth, guess, labels=every)),
@@ -234,11 +245,11 @@ def concordance(predicted: np.ndarray, target: np.ndarray, names: Sequence[str])
 def ccc(predicted: np.ndarray, target: np.ndarray) -> float:
     """Concordance correlation coefficient (Lin 1989, population moments) of two (N,) arrays, NaN targets left out.
 
-    0 where either side is constant (nothing varies together), NaN where there is no target.
+    0 where either side is constant (nothing varies together), NaN where there are fewer than two targets.
     """
     known = ~np.isnan(target)
     x, y = predicted[known].astype(np.float64), target[known].astype(np.float64)
-    if not len(x):
+    if len(x) < MIN_PAIRS:
         return math.nan
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return 0.0

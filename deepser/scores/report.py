@@ -15,8 +15,15 @@ from deepser.scores.metrics import Classification, Evaluation, ScoreRow, Spread
 
 SHOWN = ("macro_f1", "accuracy", "uar", "mean_ccc")  # micro_f1 is the accuracy: one label, one prediction
 SHOWN_BY_FOLD = ("macro_f1", "uar", "mean_ccc")
+PRESENT = "macro_f1_present"  # beside macro-F1, where some class does not occur
 HEAD = "true \\ pred."
-TITLES = {"macro_f1": "macro-F1", "accuracy": "accuracy", "uar": "UAR", "mean_ccc": "CCC"}
+TITLES = {
+    "macro_f1": "macro-F1",
+    "macro_f1_present": "macro-F1\nof present",
+    "accuracy": "accuracy",
+    "uar": "UAR",
+    "mean_ccc": "CCC",
+}
 
 
 def scores_table(rows: Sequence[ScoreRow], title: str = "") -> Table:
@@ -24,8 +31,7 @@ def scores_table(rows: Sequence[ScoreRow], title: str = "") -> Table:
 
     A system of several seeds shows mean and deviation over the seeds. The best figures of a column are bold.
     """
-    shown = [score for score in SHOWN if any(score in row.scores for row in rows)]
-    by_fold = [score for score in SHOWN_BY_FOLD if any(score in row.folds for row in rows)]
+    shown, by_fold = shown_scores(rows, SHOWN), shown_scores(rows, SHOWN_BY_FOLD, by_fold=True)
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("system")
     for score in shown:
@@ -42,6 +48,22 @@ def scores_table(rows: Sequence[ScoreRow], title: str = "") -> Table:
         cells += [Text(_spread(row.folds[score]) if score in row.folds else "") for score in by_fold]
         table.add_row(Text(row.name), *cells)
     return table
+
+
+def shown_scores(rows: Sequence[ScoreRow], scores: Sequence[str], by_fold: bool = False) -> list[str]:
+    """Return which of `scores` some row has; macro-F1 of the classes that occur stands beside it where they differ."""
+    found = [score for score in scores if any(score in (row.folds if by_fold else row.scores) for row in rows)]
+    differs = any(PRESENT in row.scores and not _same(row.scores["macro_f1"], row.scores[PRESENT]) for row in rows)
+    if by_fold:
+        pairs = [(row.folds["macro_f1"], row.folds[PRESENT]) for row in rows if PRESENT in row.folds]
+        differs = any(not _same(a, b.values[fold]) for own, b in pairs for fold, a in own.values.items())
+    if differs and "macro_f1" in found:
+        found.insert(found.index("macro_f1") + 1, PRESENT)
+    return found
+
+
+def _same(a: float, b: float) -> bool:
+    return abs(a - b) < 1e-9 or (math.isnan(a) and math.isnan(b))
 
 
 def class_table(result: Classification, f1_intervals: Mapping[str, str] | None = None) -> Table:
@@ -66,6 +88,9 @@ def evaluation_report(name: str, evaluation: Evaluation, f1_intervals: Mapping[s
         for attribute, value in evaluation.concordance.ccc.items():
             table.add_row(Text(attribute), number(value), f"{evaluation.concordance.n[attribute]:,}")
         parts.append(table)
+        undefined = [name for name, value in evaluation.concordance.ccc.items() if math.isnan(value)]
+        if undefined:
+            parts.append(Text(f"CCC of {', '.join(undefined)} is undefined (-): fewer than two utterances are rated."))
     if result:
         parts += [class_table(result, f1_intervals), Text(confusion_text(result)), Text(_counted(result))]
     return Group(*parts)
@@ -149,7 +174,8 @@ def _counted(result: Classification) -> str:
     if result.n_no_consensus:
         text += f"; {result.n_no_consensus:,} without a consensus label left out"
     if result.absent:
-        text += f"; no utterance of {', '.join(result.absent)}: it counts as 0 in macro-F1 and not at all in UAR"
+        text += f"; no utterance of {', '.join(result.absent)}: it counts as 0 in macro-F1 and not at all in UAR; "
+        text += "its recall and F1 are undefined (-)"
     return text + "."
 
 
@@ -164,4 +190,6 @@ def _rounded(value: float) -> float:
 
 
 def _spread(spread: Spread) -> str:
-    return f"{number(spread.mean)}±{spread.std:.3f}".replace("±0.", "±.")
+    n, defined = len(spread.values), sum(not math.isnan(value) for value in spread.values.values())
+    of = f" ({defined} of {n})" if defined < n else ""
+    return f"{number(spread.mean)}±{spread.std:.3f}".replace("±0.", "±.") + of

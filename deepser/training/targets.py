@@ -65,6 +65,19 @@ class Targets:
         none = np.zeros((len(self.keys), 0), np.float32)
         return replace(self, attributes=(), attribute_ranges=(), attribute_values=none)
 
+    def rated(self, at: NDArray[np.int64]) -> "Targets":
+        """The same with those attributes alone that somebody rated of the utterances `at` (n,)."""
+        known = ~np.isnan(self.attribute_values[at]).all(0)
+        if known.all():
+            return self
+        which = np.flatnonzero(known)
+        return replace(
+            self,
+            attributes=tuple(self.attributes[a] for a in which),
+            attribute_ranges=tuple(self.attribute_ranges[a] for a in which),
+            attribute_values=self.attribute_values[:, which],
+        )
+
     @staticmethod
     def unknown(
         keys: tuple[str, ...],

@@ -209,8 +209,10 @@ def predict(
     with reader.open_batches(members, clips, configs[0].stride, world.device) as read:
         for places, rows in zip(batches, read, strict=True):
             for network, of_member, config, made in zip(networks, rows, configs, outputs, strict=True):
-                with torch.inference_mode(), autocast(config.precision, world.device):
-                    judged = network(of_member)
+                with torch.inference_mode():
+                    with autocast(config.precision, world.device):
+                        x = network.embed(of_member)
+                    judged = network.head(x.float())  # in float32, as it is trained
                 for array, values in zip(made, judged, strict=True):
                     array[places] = values.float().cpu().numpy()
     return [(world.sum(logits), world.sum(attributes)) for logits, attributes in outputs]

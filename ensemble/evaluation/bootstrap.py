@@ -73,8 +73,9 @@ class Sums:
     def scores(self, values: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Scores of (..., K) sums, by default of all clusters; the names are those of `deepser.scores.metrics`.
 
-        Defined as there: a class without utterances counts as 0 in macro_f1 and not at all in uar; a constant's CCC
-        is 0. Besides them f1_<class>, ccc_<attribute> and the means. NaN where nothing is known.
+        Defined as there: a class without utterances counts as 0 in macro_f1, not at all in macro_f1_present and uar,
+        and its own F1 is NaN; a constant's CCC is 0. Besides them f1_<class>, ccc_<attribute> and the means. NaN where
+        nothing is known.
         """
         values = self.values.sum(0) if values is None else values
         at = len(self.classes) ** 2
@@ -97,16 +98,19 @@ class Sums:
         confusion = flat.reshape(*flat.shape[:-1], n_classes, n_classes)
         hits, support = np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(-1)
         n = support.sum(-1)
-        f1 = np.where(n[..., None] > 0, class_f1(confusion), np.nan)
+        f1 = class_f1(confusion)
         accuracy = ratio(hits.sum(-1), n)
         recall = np.nan_to_num(ratio(hits, support))
         found = {
             "macro_f1": mean_f1(f1, support, absent="zero"),
+            "macro_f1_present": mean_f1(f1, support, absent="skip"),
             "micro_f1": accuracy,
             "accuracy": accuracy,
             "uar": ratio(recall.sum(-1), (support > 0).sum(-1)),
         }
-        return found | {f"f1_{name}": f1[..., c] for c, name in enumerate(self.classes)}
+        return found | {
+            f"f1_{name}": np.where(support[..., c] > 0, f1[..., c], np.nan) for c, name in enumerate(self.classes)
+        }
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Scores of parts of the speakers side by side - women and men, one speaker and another - and the gap between them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ GROUP_SCORES = ("macro_f1", "accuracy", "uar", "mean_ccc")
 SPEAKER_SCORES = ("accuracy", "uar", "mean_ccc")
 MIN_UTTERANCES = 10  # of a speaker that counts in the gap: the score of fewer is mostly chance
 QUANTILES = (0.1, 0.9)
+PRESENT = "macro_f1_present"
 _SPEAKERS = 13  # separates the random streams that share a seed
 
 
@@ -42,7 +43,7 @@ class GroupTable:
     """Scores by the values of one manifest column, and the gap in each score.
 
     n_without: utterances without a value there, which are in no group; n_small: speakers with too few utterances to
-    count in the gap.
+    count in the gap. left_out: classes that not every group has, whose utterances take no part.
     """
 
     column: str
@@ -50,6 +51,7 @@ class GroupTable:
     gaps: dict[str, Gap]
     n_without: int
     n_small: int = 0
+    left_out: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values."""
@@ -62,11 +64,14 @@ def by_group(
 ) -> GroupTable:
     """Scores of each group with intervals by speaker, and the gap between the best and the worst group.
 
+    Class scores are of the utterances of those classes that every group has: macro-F1 of a group in which a class does
+    not occur is not comparable with that of one in which it does.
     names (N,): each utterance's group, None without one. The speakers of a group are resampled within it, so the gap's
     interval is that of a difference of two independent samples; one group alone has no gap. With more than two groups
     the best and worst are those of the data as they are: their gap is the larger for having been picked.
     """
     there = _values(column, names)
+    scored, left_out = _on_common_classes(scored, names, there)
     rows, given, drawn, n_speakers = [], {}, {}, {}
     for stream, group in enumerate(there):
         sums = scored.rows(names == group).sums()
@@ -85,7 +90,18 @@ def by_group(
         resampled = {score: drawn[upper][score] - drawn[lower][score]}
         fewest = min(n_speakers[upper], n_speakers[lower])
         gaps[score] = Gap(upper, lower, intervals(apart, resampled, fewest, level)[score])
-    return GroupTable(column, tuple(rows), gaps, int(sum(name is None for name in names)))
+    return GroupTable(column, tuple(rows), gaps, int(sum(name is None for name in names)), left_out=left_out)
+
+
+def _on_common_classes(scored: Scored, names: np.ndarray, there: list[str]) -> tuple[Scored, tuple[str, ...]]:
+    """Return the same without the labels of classes that some group lacks, and these classes that others have."""
+    if scored.predicted is None:
+        return scored, ()
+    labels = [set(scored.labels[names == group].tolist()) - {-1} for group in there]
+    common, anywhere = set.intersection(*labels), set.union(*labels)
+    left_out = tuple(scored.classes[c] for c in sorted(anywhere - common))
+    kept = np.where(np.isin(scored.labels, sorted(common)), scored.labels, -1)
+    return replace(scored, labels=kept), left_out
 
 
 def by_speaker(
@@ -146,4 +162,5 @@ def _values(column: str, names: np.ndarray) -> list[str]:
 
 
 def _only(names: tuple[str, ...], scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: scores[name] for name in names if name in scores}
+    """The scores by these names; macro-F1 is that of the classes that occur, since groups are compared on such."""
+    return {name: scores[PRESENT if name == "macro_f1" else name] for name in names if name in scores}

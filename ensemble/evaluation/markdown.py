@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deepser.scores.metrics import ScoreRow, Spread
-from deepser.scores.report import SHOWN, TITLES, number
+from deepser.scores.report import SHOWN, TITLES, number, shown_scores
 from featurestore.errors import ConfigError
 
 
@@ -52,9 +52,9 @@ def protocol_lines(report: Mapping[str, Any]) -> list[str]:
 
 def scores_markdown(rows: Sequence[ScoreRow]) -> str:
     """One line per system, as `scores_table` shows them in a terminal."""
-    shown = [score for score in SHOWN if any(score in row.scores for row in rows)]
-    by_fold = [score for score in ("macro_f1", "uar") if any(score in row.folds for row in rows)]
-    heads = ["system", *(TITLES[score] for score in shown), *(f"{TITLES[score]} by fold" for score in by_fold)]
+    shown, by_fold = shown_scores(rows, SHOWN), shown_scores(rows, ("macro_f1", "uar"), by_fold=True)
+    titles = {score: title.replace("\n", " ") for score, title in TITLES.items()}
+    heads = ["system", *(titles[score] for score in shown), *(f"{titles[score]} by fold" for score in by_fold)]
     lines = []
     for row in rows:
         cells = [number(row.scores.get(score, math.nan)) for score in shown]

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from deepser.scores.bins import BinnedAttribute
 from deepser.scores.report import (
+    PRESENT,
     TITLES,
     confusion_png,
     evaluation_report,
@@ -120,6 +121,10 @@ def _groups(found: GroupTable) -> Iterator[RenderableType]:
         yield Text(
             f"gap in {NAMES[score]}: {number(gap.interval.value)} {_ends(gap.interval)}, {gap.upper} less {gap.lower}"
         )
+    if found.left_out:
+        yield Text(
+            f"not every {found.column} has {', '.join(found.left_out)}: these utterances are left out of class scores"
+        )
     if found.n_without:
         yield Text(f"{found.n_without:,} utterances have no {found.column}", style="dim")
     if found.n_small:
@@ -133,6 +138,8 @@ def _comparison(found: Comparison) -> Table:
     for name, own in found.differences.items():
         if name == "micro_f1":
             continue  # the accuracy, again
+        if name == PRESENT and own.first == found.differences["macro_f1"].first:
+            continue  # every class occurs
         p = f"{own.p:.3f}" if own.p >= 0.001 else "<.001"
         interval = _ends(Interval(own.value, own.low, own.high))
         table.add_row(_named(name), number(own.first), number(own.second), f"{own.value:+.3f}", interval, p)
@@ -142,7 +149,7 @@ def _comparison(found: Comparison) -> Table:
 def _named(name: str) -> str:
     if name.startswith("f1_"):
         return f"F1 {name.removeprefix('f1_')}"
-    return f"CCC {name.removeprefix('ccc_')}" if name.startswith("ccc_") else NAMES[name]
+    return f"CCC {name.removeprefix('ccc_')}" if name.startswith("ccc_") else NAMES[name].replace("\n", " ")
 
 
 def _ends(interval: Interval) -> str:

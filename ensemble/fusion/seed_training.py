@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepser.scores.counts import macro_f1
+from deepser.scores.counts import MIN_PAIRS, macro_f1
 from deepser.training.samplers import balanced_subsets, shuffled
 from ensemble.fusion.config import MetaConfig
 from featurestore.corpus.splits import balanced_sets
@@ -195,5 +195,5 @@ def _mean_ccc(predicted: Tensor, target: Tensor, known: Tensor) -> np.ndarray:
     x, y = (predicted - mean_x[..., None]) * known, (target - mean_y[:, None]) * known
     spread = (x * x).sum(2) / n + (y * y).sum(1) / n + (mean_x - mean_y) ** 2
     ccc = 2 * (x * y).sum(2) / n / spread.clamp(min=1e-12)
-    there = (known.sum(1) > 0).double()
+    there = (known.sum(1) >= MIN_PAIRS).double()
     return ((ccc * there).sum(1) / there.sum().clamp(min=1)).numpy()

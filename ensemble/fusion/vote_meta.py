@@ -30,8 +30,9 @@ def fit_vote(problem: Problem, config: VoteConfig, selection: Selection | None =
     """The members' weights, from the rows of the problem alone.
 
     "majority" and "soft" weigh all alike. "weighted": as often as a member was chosen, where the selection counts; else
-    a member's class weight is its macro-F1 above chance (1 / C), an attribute's weight its concordance, nothing below
-    zero. "attributes": each attribute is the mean of the n_best members that are best at it (SRPOL's Task 2).
+    a member's class weight is its macro-F1 above chance, both over the classes that occur, and an attribute's weight
+    its concordance, nothing below zero. "attributes": each attribute is the mean of the n_best members that are best
+    at it (SRPOL's Task 2).
     """
     targets = problem.targets
     if config.rule == "attributes" and not targets.attributes:
@@ -42,7 +43,8 @@ def fit_vote(problem: Problem, config: VoteConfig, selection: Selection | None =
         weights *= np.array(selection.counts)[:, None]
     elif config.rule == "weighted":
         if problem.has_labels:
-            weights[:, :n_classes] = (member_scores(problem) - 1 / n_classes).clip(min=0)[:, None]
+            n_present = len(np.unique(targets.labels[targets.labels >= 0]))
+            weights[:, :n_classes] = (member_scores(problem) - 1 / n_present).clip(min=0)[:, None]
         weights[:, n_classes:] = attribute_scores(problem).clip(min=0)
     elif config.rule == "attributes":
         for a, own in enumerate(best_per_attribute(problem, config.n_best), n_classes):

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from safetensors.numpy import load_file
 
@@ -16,7 +17,7 @@ from deepser.config import MemberConfig, from_dict, to_dict
 from deepser.members.folds import plan_folds
 from deepser.members.member import Member
 from deepser.training.targets import Targets
-from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ConfigError, ManifestError, StoreError
 from featurestore.store.feature_store import FeatureStore
 from tests.deepser.conftest import Fitted
@@ -83,7 +84,7 @@ from pathlib import Path
 from tests.helpers.synthetic_corpus import member
 from tests.helpers.fitting import fit_member
 from deepser.members.folds import plan_folds
-from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.store.feature_store import FeatureStore
 d = Path(sys.argv[1]); m = Manifest.read(d / "m.csv")
 k = member("k", select="macro_f1", dev_fraction=0.3)
@@ -239,3 +240,22 @@ def test_held_out_speakers_are_kept_in_the_run_directory(tmp_path: Path) -> None
     for fold, own in record.items():
         assert own["utterances"] / own["of"] == pytest.approx(1 / 3)
         assert all(folds[name.removeprefix("s:")] != fold for name in own["speakers"])
+
+
+def test_an_attribute_that_nobody_rated_has_no_output(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path)
+    frame = manifest.to_pandas()
+    frame["attr_valence"] = [2.0 if i == 0 else None for i in range(len(frame))]
+    frame["attr_dominance"] = [float("nan")] * len(frame)
+    scheme = LabelScheme(CLASSES, dict.fromkeys(("arousal", "valence", "dominance"), (1.0, 7.0)))
+    whole = Manifest(pa.Table.from_pandas(frame, preserve_index=False), scheme)
+    fitted = fit_member(store, whole, member("few"), plan_folds(whole, cv="fold"), tmp_path / "few")
+    assert fitted.attributes == ("arousal", "valence")
+
+
+def test_a_bfloat16_member_judges_attributes_in_float32(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path)
+    config = member("half", precision="bfloat16")
+    fit_member(store, manifest, config, plan_folds(manifest, cv="fold"), tmp_path / "half", device="cpu")
+    rows = np.concatenate([store["posteriors/half"][key] for key in manifest.keys])
+    assert len(np.unique(rows[:, -1])) > 80  # of 90; rounded to eight bits they would be a few dozen

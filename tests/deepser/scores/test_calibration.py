@@ -195,3 +195,13 @@ def test_what_is_no_distribution_or_has_no_label_is_refused() -> None:
     known = labels.copy()
     known[5:] = -1
     assert calibration(p, known, 1) == calibration(p[:5], labels[:5], 1)
+
+
+@pytest.mark.parametrize("share", [0.6, 0.8, 2 / 5, 1 / 3, 7 / 15])
+def test_a_probability_on_the_edge_of_a_bin_is_in_the_same_bin_in_float32_and_float64(share: float) -> None:
+    rows = np.tile([share, *[(1 - share) / 3] * 3], (7, 1))
+    rows = np.concatenate([rows, np.tile([0.9, 0.05, 0.03, 0.02], (5, 1))])
+    labels = np.array([0, 1] * 6)
+    one, other = calibration(rows.astype(np.float32), labels), calibration(rows, labels)
+    assert one.ece == pytest.approx(other.ece, abs=1e-6)
+    assert [each.n for each in one.bins] == [each.n for each in other.bins]

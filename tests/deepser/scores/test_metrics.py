@@ -107,7 +107,7 @@ def test_fold_scores_are_those_of_each_fold_alone() -> None:
     assert result.folds["uar"].mean == pytest.approx(np.mean(alone))
     assert result.folds["uar"].std == pytest.approx(np.std(alone, ddof=1))
     assert result.classification == classification(p, labels, CLASSES)
-    assert set(result.folds) == {"macro_f1", "micro_f1", "accuracy", "uar", "mean_ccc"}
+    assert set(result.folds) == {"macro_f1", "macro_f1_present", "micro_f1", "accuracy", "uar", "mean_ccc"}
     json.dumps(result.to_dict(), allow_nan=False)
 
 
@@ -132,7 +132,13 @@ def test_each_classs_scores_and_uar_equal_scikit_learns(pairs: list[tuple[int, i
     result = classification(predicted, labels, CLASSES)
     expected = sk.precision_recall_fscore_support(labels, predicted, labels=range(4), zero_division=0)
     for c, own in enumerate(result.per_class.values()):
-        assert (own.precision, own.recall, own.f1, own.support) == pytest.approx([column[c] for column in expected])
+        precision, recall, f1, support = (column[c] for column in expected)
+        if c not in predicted:
+            precision = math.nan
+        if not support:
+            recall = f1 = math.nan
+        found = (own.precision, own.recall, own.f1, own.support)
+        assert found == pytest.approx((precision, recall, f1, support), nan_ok=True)
     assert result.uar == pytest.approx(
         sk.recall_score(labels, predicted, labels=sorted(set(labels.tolist())), average="macro", zero_division=0)
     )
@@ -147,3 +153,23 @@ def test_attributes_alone_are_scored_without_classes() -> None:
     assert list(result.folds) == ["mean_ccc"]
     assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["classification"] is None
     assert ScoreRow.of("m", result).scores == result.scores()
+
+
+def test_recall_and_f1_of_a_class_that_does_not_occur_are_undefined_and_null_in_json() -> None:
+    result = classification(np.array([0, 2, 1, 1]), np.array([0, 0, 1, 1]), CLASSES)
+    never = result.per_class["happy"]  # predicted once, and not there
+    assert never.precision == 0
+    assert math.isnan(never.recall)
+    assert math.isnan(never.f1)
+    assert result.to_dict()["per_class"]["happy"]["f1"] is None
+    assert result.macro_f1 == pytest.approx((2 / 3 + 1) / 4)
+    assert result.macro_f1_present == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_the_concordance_of_one_utterance_is_undefined() -> None:
+    assert math.isnan(ccc(np.array([3.0]), np.array([2.0])))
+    target = np.array([[1.0, 4.0], [2.0, np.nan], [4.0, np.nan]])
+    result = concordance(target * 0 + [[1.0, 5], [2, 5], [4, 5]], target, ("arousal", "valence"))
+    assert math.isnan(result.ccc["valence"])
+    assert result.n["valence"] == 1
+    assert result.mean == pytest.approx(1.0)

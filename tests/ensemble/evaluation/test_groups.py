@@ -113,3 +113,20 @@ def test_a_speaker_of_few_utterances_is_listed_and_not_in_the_gap() -> None:
     assert next(row for row in table.rows if row.name == "03").n == MIN_UTTERANCES - 1
     rest = by_speaker(scored.rows(speaker != "03"), speaker[speaker != "03"], 50)
     assert table.gaps["accuracy"].interval == rest.gaps["accuracy"].interval
+
+
+def test_groups_are_compared_on_the_classes_that_all_have_and_the_others_are_named() -> None:
+    scored, speaker = draw(np.full(40, 0.7), seed=3)
+    gender = np.array([("female", "male")[int(s) % 2] for s in speaker], dtype=object)
+    there = ~((gender == "male") & (scored.labels == 2))  # no man is happy
+    scored, gender = scored.rows(there), gender[there]
+    table = by_group(scored, gender, "gender", 200)
+    assert table.left_out == ("happy",)
+    assert scored.predicted is not None
+    for row in table.rows:
+        own = (gender == row.name) & (scored.labels < 2)
+        alone = classification(scored.predicted[own], scored.labels[own], CLASSES)
+        assert row.scores["macro_f1"].value == pytest.approx(alone.macro_f1_present)
+        assert row.scores["uar"].value == pytest.approx(alone.uar)
+    assert table.gaps["macro_f1"].interval.value < 0.1
+    assert json.loads(json.dumps(table.to_dict(), allow_nan=False))["left_out"] == ["happy"]
