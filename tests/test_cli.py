@@ -32,8 +32,19 @@ from tests.helpers.small_corpus import FAST, copy_clips, medusa
 REPO = Path(__file__).resolve().parents[1]
 COMMANDS = [
     *("split", "audit"),
-    *(f"prepare {name}" for name in (*CORPORA, "csv")),
-    *("transcribe", "featurize", "fit-deepser", "ablate", "fit-meta", "compare", "evaluate", "predict", "export"),
+    *(f"prepare {name}" for name in (*CORPORA, "csv", "join")),
+    *(
+        "transcribe",
+        "featurize",
+        "probe",
+        "fit-deepser",
+        "ablate",
+        "fit-meta",
+        "compare",
+        "evaluate",
+        "predict",
+        "export",
+    ),
     *("run", "demo"),
     *("submit task1", "submit task2", "submit check"),
     *("store ls", "store info", "store verify", "store compact", "store rm", "store import", "store export"),
@@ -183,7 +194,7 @@ def test_a_missing_manifest_store_or_feature_set_is_named(chain: Chain, tmp_path
     fit = ["fit-deepser", "--cv", "fold", "-m", chain.manifest]
     assert "not a feature store" in refused(*fit, "--features", "h,logmel", "-s", tmp_path)
     assert "logmel" in refused(*fit, "--features", "h,logmell", "-s", chain.store)
-    assert "two or more" in refused(*fit, "--features", "h", "-s", chain.store)
+    assert "two or more" in refused(*fit, "--features", "h", "--preset", "medusa-08", "-s", chain.store)
     assert "layer_07" in refused(*fit, "--features", "h@7,logmel", "-s", chain.store)
     assert "'foldd'" in refused("fit-deepser", "--features", "h,logmel", "--cv", "foldd", *chain.shared)
     assert "posteriors/met" in refused("evaluate", "met", *chain.shared)
@@ -316,6 +327,11 @@ def test_a_dry_run_counts_and_writes_nothing(chain: Chain, tmp_path: Path) -> No
     )
 
 
+def _has_rows(store: Path) -> bool:
+    """Return whether some rows of tiny-hubert have been written under a temporary name."""
+    return any(file.stat().st_size for file in store.glob("tiny-hubert/.tmp-*/**/c/0/0"))
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_keeps_what_it_has_and_goes_on(chain: Chain, tmp_path: Path, signum: int, code: int) -> None:
@@ -328,9 +344,8 @@ def test_a_stopped_run_keeps_what_it_has_and_goes_on(chain: Chain, tmp_path: Pat
         [*run, "-s", str(tmp_path / "s")], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     waited_until = time.monotonic() + 120
-    while not list((tmp_path / "s").glob("tiny-hubert/.tmp-*")) and time.monotonic() < waited_until:
+    while not _has_rows(tmp_path / "s") and time.monotonic() < waited_until:
         time.sleep(0.05)
-    time.sleep(0.5)
     process.send_signal(signum)
     out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
@@ -374,6 +389,10 @@ def test_what_is_done_is_not_done_again(chain: Chain) -> None:
 def test_a_preset_is_changed_by_options_and_what_was_resolved_is_kept(chain: Chain, tmp_path: Path) -> None:
     given = ["fit-deepser", "--preset", "baseline-frozen", "--features", "h@2+3", "--cv", "fold", "--runs", tmp_path]
     small = ["--d", "16", "--stride", "32", "--epochs", "2", "--stage2-epochs", "0", "--set", "network.pool_dim=4"]
+    small += [
+        "--set",
+        "train.dev_fraction=0.4",
+    ]  # of 32 clips of eight classes; a smaller part could not choose an epoch
     name = "baseline-frozen_h.2+3_s0"
     assert name in medusa(*given, *small, "--lr", "3e-3", "--select", "uar", *chain.shared).stdout
     saved = json.loads((tmp_path / name / "config.json").read_text())["member"]
@@ -448,7 +467,9 @@ def test_the_store_can_be_looked_into_and_cleared(chain: Chain, tmp_path: Path) 
     for name in ("h", "logmel", "posteriors/meta"):
         assert re.search(rf"^ ?{name} .* 48 ", listed, re.MULTILINE), listed
     assert "sha256:" in medusa("store", "info", "h", *at).stdout
-    assert medusa("store", "verify", *at).stdout.count("whole") == 5
+    n_sets = len(list(FeatureStore.open(tmp_path / "s")))  # other tests of this file may have added members
+    assert n_sets >= 5
+    assert medusa("store", "verify", *at).stdout.count("whole") == n_sets
     medusa("store", "rm", "h", *at, stdin="n\n", exit_code=1)
     assert "h" in FeatureStore.open(tmp_path / "s")
     medusa("store", "rm", "h", *at, "--yes")

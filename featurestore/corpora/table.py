@@ -53,15 +53,16 @@ def read_table(
     notes += more
     _refuse_missing(path, table, require_label)
     table = with_own_ids(table)
+    remedy = ""
     if "split" in table.column_names:
-        table = _uniform_splits(path, table, split_names or {})
+        table, remedy = _uniform_splits(table, split_names or {})
     scheme = _scheme(path, table, classes, attributes or {})
     table, problems = checks.typed(table)
     problems += checks.table_problems(table, scheme)
     if check_audio and "path" in table.column_names:
         problems += _missing_audio(table.column("path").to_pylist(), root)
     if problems:
-        raise ManifestError(arrow.sentence(str(path), problems))
+        raise ManifestError(arrow.sentence(str(path), problems) + remedy)
     manifest = Manifest(table, scheme, root, path.stem)
     manifest.notes += notes
     manifest.notes += check_sounds(manifest) if check_audio else []
@@ -165,8 +166,8 @@ def _joined(path: Path, table: pa.Table, other: Path, ours: str, theirs: str, no
     return table
 
 
-def _uniform_splits(path: Path, table: pa.Table, names: Mapping[str, str]) -> pa.Table:
-    """Known split names in their one spelling, others as `names` says; ManifestError for what is left."""
+def _uniform_splits(table: pa.Table, names: Mapping[str, str]) -> tuple[pa.Table, str]:
+    """Return the table with known split names in their one spelling, and what to do about others (left as they are)."""
     wrong = sorted({name for name in names.values() if name.lower() not in SPLIT_NAMES})
     if wrong:
         raise ManifestError(f"--split-name: {wrong[0]!r} is no split, expected one of {', '.join(SPLIT_NAMES)}.")
@@ -175,12 +176,9 @@ def _uniform_splits(path: Path, table: pa.Table, names: Mapping[str, str]) -> pa
     asked = {value: names.get(value, value) for value in values}
     spelling = {value: SPLIT_NAMES.get(asked[value].strip().lower(), value) for value in values}
     strange = [value for value in values if asked[value].strip().lower() not in SPLIT_NAMES]
-    if strange:
-        rows = [i for i, value in enumerate(column.to_pylist()) if value in strange]
-        what = arrow.listing(f"unknown split, expected one of {', '.join(SPLIT_NAMES)}", rows, column.to_pylist())
-        raise ManifestError(f"{arrow.sentence(str(path), [what])} Say which it is: --split-name {strange[0]}=train.")
+    remedy = f" Say which split {strange[0]!r} is: --split-name {strange[0]}=train." if strange else ""
     uniform = pa.array([spelling.get(value) for value in column.to_pylist()], pa.string())
-    return table.set_column(table.column_names.index("split"), "split", uniform)
+    return table.set_column(table.column_names.index("split"), "split", uniform), remedy
 
 
 def _scheme(
