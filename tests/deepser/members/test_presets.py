@@ -140,7 +140,7 @@ def test_changes_go_to_their_path_and_are_checked() -> None:
         ("train.mixup=1", "'mixup' expected stages, batch_size"),
         ("network.d.x=1", "'d' is 1028"),
         ("network.d=wide", "network.d: expected int, found 'wide'"),
-        ("network.pooling=max", "mean, attention, asp"),
+        ("network.pooling=max", r"mean, mean\+std, attention, asp"),
     ):
         with pytest.raises(ConfigError, match=told):
             member_config("m", ["a", "b"], preset, parse_changes([wrong]))
