@@ -17,7 +17,7 @@ from ensemble.evaluation.protocol import check_protocol, made_of
 from ensemble.fusion.config import Config, MetaConfig
 from ensemble.fusion.cross_fit import CrossFit, cross_fit
 from ensemble.fusion.division import Division, divide, members_of
-from ensemble.fusion.fit_report import EnsembleReport, member_rows, scored, technique_rows, worth_scoring
+from ensemble.fusion.fit_report import EnsembleReport, beaten_by, member_rows, scored, technique_rows, worth_scoring
 from ensemble.fusion.held_out import held_out_of
 from ensemble.fusion.kinds import save_meta
 from ensemble.fusion.learned import Learned, learned
@@ -97,6 +97,7 @@ def _report(
     adapted: Sequence[str],
 ) -> EnsembleReport:
     tables: dict[str, tuple[ScoreRow, ...]] = {}
+    beaten: list[str] = []
     evaluations: dict[str, Evaluation] = {}
     for part in division.parts:
         rows = division.rows(part)
@@ -107,6 +108,7 @@ def _report(
         for way in ways:
             found += technique_rows(own, way, judged.predictions[CHOSEN, way.name][part], folds)
         whole = judged.predictions[CHOSEN, ways[-1].name][part].whole
+        beaten += beaten_by(part, found)
         tables[part], evaluations[part] = tuple(found), scored(own, whole.probabilities, whole.attributes, folds)
     notes = list(division.notes)
     for part in tables:
@@ -114,6 +116,7 @@ def _report(
         notes += [] if names is None else confidence_notes(fused.probabilities, names)
     if adapted:
         notes.append(f"Speaker-adapted: {', '.join(adapted)} read each speaker's other clips; so does this ensemble.")
+    notes += beaten
     chosen: dict[str, tuple[str, ...]] = {}
     if selected:
         chosen = {

@@ -1,12 +1,15 @@
 """How an ensemble's ways of fusing are scored, and what is told of a fit."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from deepser.scores.metrics import Evaluation, ScoreRow, evaluate
+from deepser.scores.report import TITLES
 from ensemble.evaluation.posteriors import PREFIX, scores_classes
 from ensemble.fusion.learned import Learned
 from ensemble.fusion.problem import Problem
@@ -71,6 +74,22 @@ def technique_rows(problem: Problem, technique: Technique, fused: Fused, folds: 
         rows.append(ScoreRow.over_seeds(technique.single, own))
     whole = scored(problem, fused.whole.probabilities, fused.whole.attributes, folds)
     return [*rows, ScoreRow.of(technique.name, whole)]
+
+
+def beaten_by(part: str, rows: Sequence[ScoreRow]) -> list[str]:
+    """A sentence where the ensemble, the last row, scores less than a member or another vote does on the same part."""
+    score = "macro_f1" if "macro_f1" in rows[-1].scores else "mean_ccc"
+    own = rows[-1]
+    others = [row for row in rows[:-1] if not math.isnan(row.scores.get(score, math.nan))]
+    if not others or math.isnan(own.scores.get(score, math.nan)):
+        return []
+    best = max(others, key=lambda row: row.scores[score])
+    if not own.scores[score] < best.scores[score]:
+        return []
+    return [
+        f"On {part} {best.name} scores more than {own.name}: {TITLES[score]} {best.scores[score]:.3f} against "
+        f"{own.scores[score]:.3f}. Fewer members, or --meta soft, may be the better choice."
+    ]
 
 
 def worth_scoring(problem: Problem) -> bool:
