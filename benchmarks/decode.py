@@ -1,0 +1,216 @@
+"""Decoding against what else people use, on the same files in one run: `python -m benchmarks.decode`.
+
+Whole files: ours, plain soundfile, plain PyAV, and librosa.load and torchaudio.load where they are installed. Pieces of
+one long recording: ours in one pass, against opening, seeking, reading and closing for each (no resampling there).
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+import featurestore
+from featurestore.audio import SAMPLE_RATE_HZ, Clip, decode, decode_pass
+
+DEMO_CORPUS = Path(featurestore.__file__).parent / "demo_corpus"
+FORMATS = {"wav": "PCM_16", "flac": "PCM_16", "mp3": None, "ogg": "VORBIS"}
+SEGMENTED = ("flac", "mp3")
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """clip_s, n_clips: files of each format, decoded whole. long_s, n_segments: the recording read in pieces."""
+
+    clip_s: float = 10.0
+    n_clips: int = 100
+    long_s: float = 3600.0
+    n_segments: int = 5000
+    n_peer_segments: int = 5000  # fewer are scaled up: each one by itself takes as long
+    repeats: int = 3
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One method on one kind of file: median seconds of the repeats, and the largest memory of the process in MiB."""
+
+    what: str
+    format: str
+    method: str
+    seconds: float
+    memory_mib: float
+
+
+def run_decode(
+    settings: DecodeSettings = DecodeSettings(), progress: Callable[[str], None] = lambda text: None
+) -> list[Timing]:
+    """Time every method on every format, each in a process of its own; a method that can't be imported is left out."""
+    timings = []
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        files = {suffix: _clips(root, suffix, settings) for suffix in FORMATS}
+        longs = {suffix: _long(root, suffix, settings) for suffix in SEGMENTED}
+        segments = _segments(settings)
+        for suffix, paths in files.items():
+            for name, method in WHOLE.items():
+                timings += _timed("whole", suffix, name, _whole, (method, paths), settings.repeats, progress)
+        for suffix, path in longs.items():
+            ours = (path, segments)
+            timings += _timed("pieces", suffix, "ours", _one_pass, ours, settings.repeats, progress)
+            few = segments[: settings.n_peer_segments]
+            scale = len(segments) / len(few)
+            peers = _timed("pieces", suffix, "soundfile, each", _each, (path, few), 1, progress)
+            timings += [Timing(**{**asdict(peer), "seconds": peer.seconds * scale}) for peer in peers]
+    return timings
+
+
+def _ours(path: Path) -> np.ndarray:
+    return decode(path)
+
+
+def _soundfile(path: Path) -> np.ndarray:
+    return np.asarray(soundfile.read(path, dtype="float32", always_2d=True)[0].mean(axis=1))
+
+
+def _pyav(path: Path) -> np.ndarray:
+    import av
+
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
+    return np.concatenate(frames, axis=1)
+
+
+def _librosa(path: Path) -> np.ndarray:
+    import librosa  # type: ignore[import-not-found,unused-ignore]
+
+    return np.asarray(librosa.load(path, sr=None)[0])
+
+
+def _torchaudio(path: Path) -> np.ndarray:
+    import torchaudio  # type: ignore[import-not-found,unused-ignore]
+
+    return np.asarray(torchaudio.load(str(path))[0].mean(0))
+
+
+WHOLE: dict[str, Callable[[Path], np.ndarray]] = {
+    "ours": _ours, "soundfile": _soundfile, "PyAV": _pyav, "librosa.load": _librosa, "torchaudio.load": _torchaudio,
+}  # fmt: skip
+
+
+def _whole(method: Callable[[Path], np.ndarray], paths: Sequence[Path]) -> int:
+    return sum(len(method(path)) for path in paths)
+
+
+def _one_pass(path: Path, segments: Sequence[tuple[float, float]]) -> int:
+    n = 0
+    for samples in decode_pass([Clip(path, *ends) for ends in segments]):
+        if isinstance(samples, Exception):
+            raise samples
+        n += len(samples)
+    return n
+
+
+def _each(path: Path, segments: Sequence[tuple[float, float]]) -> int:
+    n = 0
+    for start_s, end_s in segments:
+        with soundfile.SoundFile(path) as file:
+            file.seek(round(start_s * file.samplerate))
+            n += len(file.read(round((end_s - start_s) * file.samplerate), dtype="float32"))
+    return n
+
+
+def _timed(
+    what: str,
+    suffix: str,
+    name: str,
+    work: Callable[..., int],
+    arguments: tuple[Any, ...],
+    repeats: int,
+    progress: Callable[[str], None],
+) -> list[Timing]:
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        found = pool.apply(_in_process, (work, arguments, repeats))
+    progress(f"{what} {suffix} {name}: {'left out, not installed' if found is None else f'{found[0]:.3f} s'}")
+    return [] if found is None else [Timing(what, suffix, name, *found)]
+
+
+def _in_process(work: Callable[..., int], arguments: tuple[Any, ...], repeats: int) -> tuple[float, float] | None:
+    """Seconds and MiB, after one run that imports and fills the page cache; None for what can't be imported."""
+    try:
+        work(*arguments) if work is not _each else work(arguments[0], arguments[1][:3])
+    except (ImportError, OSError, RuntimeError):
+        return None
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work(*arguments)
+        seconds.append(time.perf_counter() - started)
+    per_mib = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    return statistics.median(seconds), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_mib
+
+
+def _speech(seconds: float) -> np.ndarray:
+    clips = [decode(path) for path in sorted(DEMO_CORPUS.rglob("*.ogg"))[:40]]
+    return np.resize(np.concatenate(clips), round(seconds * SAMPLE_RATE_HZ))
+
+
+def _clips(root: Path, suffix: str, settings: DecodeSettings) -> list[Path]:
+    samples = _speech(settings.clip_s)
+    paths = [root / f"{i}.{suffix}" for i in range(settings.n_clips)]
+    for i, path in enumerate(paths):
+        soundfile.write(path, np.roll(samples, 1000 * i), SAMPLE_RATE_HZ, subtype=FORMATS[suffix])
+    return paths
+
+
+def _long(root: Path, suffix: str, settings: DecodeSettings) -> Path:
+    path = root / f"long.{suffix}"
+    soundfile.write(path, _speech(settings.long_s), SAMPLE_RATE_HZ, subtype=FORMATS[suffix])
+    return path
+
+
+def _segments(settings: DecodeSettings) -> list[tuple[float, float]]:
+    rng = np.random.default_rng(settings.seed)
+    starts = np.sort(rng.uniform(0, settings.long_s - 3.0, settings.n_segments))
+    lengths = rng.uniform(0.5, 3.0, settings.n_segments)
+    return list(zip(starts.tolist(), (starts + lengths).tolist(), strict=True))
+
+
+def report(timings: Sequence[Timing]) -> str:
+    """Return the timings as a Markdown table, each with the times by which it is slower or faster than ours."""
+    ours = {(t.what, t.format): t.seconds for t in timings if t.method == "ours"}
+    lines = ["| | format | method | s | by ours | MiB |", "|---|---|---|---:|---:|---:|"]
+    for t in timings:
+        ratio = t.seconds / ours[t.what, t.format]
+        lines.append(f"| {t.what} | {t.format} | {t.method} | {t.seconds:.3f} | {ratio:.2f} | {t.memory_mib:.0f} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run with the settings given on the command line and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.decode", description=__doc__)
+    defaults = DecodeSettings()
+    for name, default in asdict(defaults).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+    parser.add_argument("--json", type=Path, help="Also write the timings here.")
+    given = vars(parser.parse_args(arguments))
+    json_path = given.pop("json")
+    timings = run_decode(DecodeSettings(**given), lambda text: print(text, file=sys.stderr))
+    print(report(timings))
+    if json_path is not None:
+        json_path.write_text(json.dumps([asdict(t) for t in timings], indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
