@@ -90,7 +90,7 @@ def _decode_window(recording: OnePass, window: Sequence[Item], futures: Sequence
 
 def _decode(item: Item) -> np.ndarray:
     with stage("decode"):
-        samples = decode(item.source)  # type: ignore[arg-type]  # texts are not decoded
+        samples = decode(item.source)
     _note(item, samples)
     return samples
 
