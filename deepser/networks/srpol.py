@@ -1,6 +1,7 @@
 """SRPOL's multi-expert network: pooled encoders as a short sequence, read by an LSTM."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,9 @@ from torch import Tensor, nn
 from deepser.config import NetworkConfig
 from deepser.networks.attention import Dropout, Masked
 from deepser.networks.pooling import make_pool
+
+# Autocast casts cuDNN's recurrent layers to float16 whatever its own type is, and nothing here scales the loss for it.
+WITHOUT_AUTOCAST = ("cuda",)
 
 
 class Srpol(nn.Module):
@@ -37,6 +41,9 @@ class Srpol(nn.Module):
             project(pool(x, valid))
             for pool, project, (x, valid) in zip(self.pools, self.project, sequences, strict=True)
         ]
-        outputs, _ = self.lstm(self.dropout(self.norm(torch.stack(experts, 1))))
+        read = self.dropout(self.norm(torch.stack(experts, 1)))
+        apart = read.device.type in WITHOUT_AUTOCAST
+        with torch.autocast(read.device.type, enabled=False) if apart else nullcontext():
+            outputs, _ = self.lstm(read.float() if apart else read)
         output: Tensor = outputs[:, -1]
         return output

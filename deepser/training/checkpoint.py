@@ -85,12 +85,11 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, network: nn.Module, saved: dict[str, Tensor]) -> None:
+    """Put saved slots into an optimiser, each on its parameter's device, where a fused optimiser needs `step`, too."""
     for name, parameter in network.named_parameters():
         slots = {key.partition("/")[0]: value for key, value in saved.items() if key.partition("/")[2] == name}
         if slots:
-            optimiser.state[parameter] = {
-                slot: v.to(parameter.device if v.dim() else "cpu") for slot, v in slots.items()
-            }
+            optimiser.state[parameter] = {slot: value.to(parameter.device) for slot, value in slots.items()}
 
 
 def save_atomically(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:

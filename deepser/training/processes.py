@@ -1,7 +1,7 @@
-"""Processes that train one network together, as torchrun starts them: who they are, and what they tell each other."""
+"""Processes that train one network together, as torchrun or srun starts them: who they are, and what they exchange."""
 
-import os
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from featurestore.errors import ConfigError, MedusaError, ProcessError
 from featurestore.runtime.device import pick_device
+from featurestore.runtime.launched import rendezvous_of_step, task_of_launcher
 
 T = TypeVar("T")
 B = TypeVar("B", Tensor, NDArray[np.int64])
 CPU = torch.device("cpu")
-LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # torchrun tells each process these
 SILENCE = timedelta(minutes=30)  # the others wait this long, as for the first one to write a large store
 
 
@@ -119,43 +119,68 @@ class _Whole(torch.autograd.Function):
 
 @contextmanager
 def joined(device: str = "auto") -> Iterator[World]:
-    """This process in the world that torchrun made, on a device of its own; alone where torchrun didn't start it.
+    """This process in the world that torchrun or srun made, on a device of its own; alone where neither started it.
 
-    NCCL between CUDA devices, gloo between CPUs. ConfigError when there are fewer devices than processes here;
-    ProcessError when another process ended.
+    NCCL between CUDA devices, gloo between CPUs. ConfigError when there are fewer devices than processes here, or two
+    processes have one; ProcessError when another process ended.
     """
-    size = int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in LAUNCHED) else 1
-    if size == 1:
+    task = task_of_launcher()
+    if task is None:
         yield World(device=pick_device(device))
         return
-    rank = int(os.environ["RANK"])
-    on = _own_device(device, int(os.environ.get("LOCAL_RANK", rank)), size)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on.type == "cuda" else "gloo", timeout=SILENCE)
-    world = World(rank, size, on)
+    on = _own_device(device, task.local, task.count)
+    backend = "cpu:gloo,cuda:nccl" if on.type == "cuda" else "gloo"
     try:
+        url = None if task.launcher == "torchrun" else rendezvous_of_step()
+        dist.init_process_group(backend, url, timeout=SILENCE, rank=task.rank, world_size=task.count)
+        world = World(task.rank, task.count, on)
+        if on.type == "cuda":
+            _check_cards(world)
         yield world
         world.once(lambda: None)  # nobody leaves while the first one still writes
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
         raise ProcessError(
-            f"Process {rank} of {size}: another process ended or is out of reach; its own message says why. "
+            f"Process {task.rank} of {task.count}: another process ended or is out of reach; its own message says why. "
             "Run the same command again to go on."
         ) from error
     dist.destroy_process_group()
 
 
 def _own_device(device: str, local: int, size: int) -> torch.device:
+    """Return the device of the process with number `local` on this machine, of `size` in all."""
     on = pick_device(device)
     if on.type != "cuda":
         return on
     if on.index is not None and ":" in device:
         raise ConfigError(f"--device {device} names one device for {size} processes; leave it out, or use cuda.")
-    if local >= torch.cuda.device_count():
+    n_devices = torch.cuda.device_count()
+    if n_devices == 1:
+        local = 0  # `srun --gpus-per-task=1`, and many containers, show each process its own device alone
+    if local >= n_devices:
         raise ConfigError(
-            f"Process {local + 1} on this machine finds {torch.cuda.device_count()} CUDA devices; start as many with "
-            "torchrun --nproc-per-node, or use --device cpu."
+            f"Process {local + 1} on this machine finds {n_devices} CUDA devices; start as many processes (torchrun "
+            "--nproc-per-node), or use --device cpu."
         )
     on = torch.device("cuda", local)
     torch.cuda.set_device(on)
     return on
+
+
+def _check_cards(world: World) -> None:
+    """ConfigError where two processes compute on one card; NCCL would stop with an internal error, or wait."""
+    own = f"{socket.gethostname()} {torch.cuda.get_device_properties(world.device).uuid}"
+    cards: list[str] = [""] * world.size
+    dist.all_gather_object(cards, own)
+    refuse_shared(cards)
+
+
+def refuse_shared(cards: Sequence[str]) -> None:
+    """ConfigError where a card, named by its machine and UUID, is that of two ranks."""
+    for rank, card in enumerate(cards):
+        if card in cards[:rank]:
+            raise ConfigError(
+                f"Processes {cards.index(card)} and {rank} have one card ({card}); start one process for each card, "
+                "such as `srun --gpus-per-task=1`, or use --device cpu."
+            )

@@ -17,7 +17,7 @@ from deepser.networks.network import Network
 from deepser.training.averaging import MovingAverage
 from deepser.training.checkpoint import Saved, State, load_checkpoint, restore_optimiser, save_checkpoint
 from deepser.training.data import Indices, Rows, TrainingData
-from deepser.training.device import autocast
+from deepser.training.device import arithmetic, autocast
 from deepser.training.losses import Mix, class_weights, confusion_factors, total_loss
 from deepser.training.processes import World
 from deepser.training.schedule import learning_rate
@@ -231,7 +231,7 @@ class Epoch:
         share: the part's share of the batch. ConfigError when the loss is no number.
         """
         run = self.stage.run
-        with self.draws.in_use():
+        with self.draws.in_use(), arithmetic(run.config.precision, run.world.device):
             loss = self._loss(clips, rows) * share
             value = loss.item()
             if not math.isfinite(value):

@@ -12,7 +12,7 @@ from deepser.config import TrainConfig
 from deepser.networks.network import Network
 from deepser.training import samplers
 from deepser.training.data import Indices, TrainingData
-from deepser.training.device import autocast
+from deepser.training.device import arithmetic, autocast
 from deepser.training.processes import World
 from deepser.training.run import Epoch, Job, Outputs, Run, Stage
 from deepser.training.standardise import standardise
@@ -36,10 +36,11 @@ def train(
     """Train the jobs' networks in place, on batches that are read once for all; returns each one's records.
 
     After each epoch a job's whole state goes to its directory/checkpoint.safetensors; called again after a kill, jobs
-    go on from there, to the weights of an undisturbed run. Jobs share samples, their order and the batches they are cut
-    into, and must agree in what decides these (`together.stream_key`). Each has its own initial weights, dropout,
-    MixUp, loss, schedule, selection and early stop, so that its weights are, bit for bit, those of training it alone
-    with the same config. Every draw depends on (seed, stage, epoch) alone.
+    go on from there, on a CPU to the weights of an undisturbed run. Jobs share samples, their order and the batches
+    they are cut into, and must agree in what decides these (`together.stream_key`). Each has its own initial weights,
+    dropout, MixUp, loss, schedule, selection and early stop, so that its weights are, on a CPU bit for bit, those of
+    training it alone with the same config. Every draw depends on (seed, stage, epoch) alone. CUDA repeats itself to
+    the last bit in `device.deterministic` at most.
 
     In several processes each batch is split (`World`): the step is that of one process on the whole batch but for the
     order of float sums, whatever the loss, and for dropout, which each process draws for its own clips. Each judges a
@@ -209,7 +210,7 @@ def predict(
     with reader.open_batches(members, clips, configs[0].stride, world.device) as read:
         for places, rows in zip(batches, read, strict=True):
             for network, of_member, config, made in zip(networks, rows, configs, outputs, strict=True):
-                with torch.inference_mode():
+                with torch.inference_mode(), arithmetic(config.precision, world.device):
                     with autocast(config.precision, world.device):
                         x = network.embed(of_member)
                     judged = network.head(x.float())  # in float32, as it is trained

@@ -57,19 +57,23 @@ def fit_deepser(
     tensorboard: Annotated[bool, writes("Event files in the run directory.", "--tensorboard")] = False,
     options: dict[str, Any] | None = None,
     device: DeviceOption = "auto",
+    deterministic: Annotated[
+        bool, system("On CUDA deterministic kernels alone: the same weights every time, slower.", "--deterministic")
+    ] = False,
     at_once: Annotated[int, system("Of several members, this many in memory at once; 0: all.", min=0)] = 0,
 ) -> None:
     """Train one member, DeepSER or another network over cached features, and keep its posteriors in the store.
 
     With --cv every utterance is judged by a model that learned from the other folds; otherwise the manifest's split
-    says what to learn from. An interrupted fit goes on at its last finished epoch. Started by `torchrun`, several
-    processes split each batch.
+    says what to learn from. An interrupted fit goes on at its last finished epoch. Started by `torchrun`, or by `srun`
+    as several tasks, several processes split each batch.
 
     Example: `medusa fit-deepser --features wavlm-large,whisper-large-v3,roberta-large -m corpus.csv --name m01`
     """
     from deepser.members.fit import fit_members
     from deepser.members.folds import plan_folds
     from deepser.members.presets import default_preset
+    from deepser.training.device import deterministic as deterministic_kernels
     from deepser.training.processes import joined
     from deepser.training.together import sharing
     from deepser.watch.terminal import watching
@@ -89,7 +93,7 @@ def fit_deepser(
         if is_plain:
             say(f"preset {preset}, for {n_training:,} training clips; --preset names another (README).")
     configs = sharing(members(Asked(preset, refs, name, options or {}, change or []), seeds, several))
-    with joined(device) as world:
+    with joined(device) as world, deterministic_kernels(world.device) if deterministic else nullcontext():
         opened = FeatureStore.open(store)
         plan = plan_folds(table, cv=cv, n_folds=folds, seed=configs[0].train.stream_seed)
         protocol = check_protocol(table, cv)

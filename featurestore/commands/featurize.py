@@ -79,7 +79,7 @@ def featurize(
     devices: Annotated[str | None, system("all, or cuda:0,cuda:1: a process for each, at once.")] = None,
     engine: Annotated[str | None, system("ray: on a Ray cluster ('medusa-ser[ray]').")] = None,
     parts: Annotated[int, system("Ray tasks.", min=1)] = 8,
-    shard: Annotated[str | None, system("Only part I of N, as in 2/8: for N jobs that write to one store.")] = None,
+    shard: Annotated[str | None, system("Only part I of N, as 2/8; auto: as Slurm or torchrun number tasks.")] = None,
     verify_audio: Annotated[
         bool, Option("--verify-audio", help="Read what is there already again, to see that it is the same audio.")
     ] = False,
@@ -106,13 +106,12 @@ def featurize(
     from featurestore.encoders.options import EncoderOptions
     from featurestore.featurize.job import FeaturizeOptions, jobs_of
     from featurestore.featurize.present import Again
-    from featurestore.featurize.sharding import Shard
 
     if augment is None and (views != 1 or noise or rooms):
         raise ConfigError("--views, --noise and --rooms go with --augment.")
     table = Manifest.read(manifest)
     texts = None if transcripts is None else Transcripts.read(transcripts)
-    part = None if shard is None else Shard.parse(shard)
+    part = _part(shard)
     source = "text" if texts is None else texts.source
     how = EncoderOptions(encoder, weights, layers, pool, dtype, window, compute, source, keep_special)
     redone = Again.parse(again, table) if again else None
@@ -139,6 +138,24 @@ def featurize(
         else:
             failed += _run(table, loaded, job, part)
     end_with_failures(failed)
+
+
+def _part(text: str | None) -> "Shard | None":
+    """Return what --shard says; ConfigError where several tasks were started and each would encode everything."""
+    from featurestore.featurize.sharding import Shard
+    from featurestore.runtime.launched import task_of_launcher
+
+    own = task_of_launcher()
+    if text is None and own is not None:
+        raise ConfigError(
+            f"{own.launcher} started {own.count} tasks, and each would encode the whole manifest: give --shard "
+            "auto, or start one."
+        )
+    if text != "auto":
+        return None if text is None else Shard.parse(text)
+    part, launcher = Shard.of_task()
+    say(f"part {part}, as {launcher} numbers its tasks")
+    return part
 
 
 def _existing(job: "FeaturizeJob") -> "FeatureStore | None":

@@ -17,15 +17,17 @@ ONE_AT_A_TIME = 1
 
 
 def pick_compute(compute: str, device: torch.device) -> torch.dtype:
-    """Arithmetic of the forward pass: `auto` is float32 on the CPU and bfloat16 (else float16) on a GPU."""
+    """Arithmetic of the forward pass: `auto` is float32 on the CPU, bfloat16 (float16 before Ampere) on a GPU."""
     import torch
+
+    from featurestore.runtime.device import multiplies_bfloat16
 
     check_choice("compute", compute, ("auto", "float32", "bfloat16", "float16"))
     if compute != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[compute]
     if device.type != "cuda":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if multiplies_bfloat16(device) else torch.float16
 
 
 def default_batch_frames(device: torch.device, on_cpu: int) -> int:

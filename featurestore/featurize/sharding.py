@@ -1,10 +1,12 @@
 """A manifest's utterances shared among processes or machines that don't talk to each other."""
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from featurestore.errors import ConfigError
+from featurestore.runtime.launched import part_of_all
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,22 @@ class Shard:
         """ "2/8" -> the second of eight."""
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
         if match is None:
-            raise ConfigError(f"--shard {text}: expected I/N with I from 1 to N, such as 2/8.")
+            raise ConfigError(f"--shard {text}: expected I/N with I from 1 to N, such as 2/8, or auto.")
         return cls(int(match[1]), int(match[2]))
+
+    @classmethod
+    def of_task(cls, environment: Mapping[str, str] = os.environ) -> "tuple[Shard, str]":
+        """Return this process's part, as torchrun, srun or a Slurm array numbers it, and which of them does.
+
+        ConfigError where none of them started it.
+        """
+        task = part_of_all(environment)
+        if task is None:
+            raise ConfigError(
+                "--shard auto: neither a Slurm array (SLURM_ARRAY_TASK_ID), nor srun (SLURM_PROCID) or torchrun (RANK) "
+                "with several tasks started this process; give --shard I/N."
+            )
+        return cls(task.rank + 1, task.count), task.launcher
 
     def select(self, keys: Sequence[str], sizes: Sequence[float]) -> list[int]:
         """Positions of this part, longest first: the same on every machine, each position in exactly one part.

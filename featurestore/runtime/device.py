@@ -1,7 +1,9 @@
-"""The device that a long run computes on."""
+"""The device that a long run computes on, and what its arithmetic is."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from featurestore.errors import ConfigError
@@ -26,3 +28,40 @@ def pick_device(device: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"--device {device}: not usable on this machine ({reason}). Use auto or cpu.") from None
     return chosen
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Return whether a CUDA device multiplies bfloat16 matrices in hardware: from compute capability 8.0 (Ampere) on.
+
+    `torch.cuda.is_bf16_supported` counts emulation as well, and asks the current device instead of a given one.
+    """
+    import torch
+
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+@contextmanager
+def ieee_float32() -> Iterator[None]:
+    """Compute float32 as IEEE float32 on CUDA while the block lasts.
+
+    By default cuDNN rounds the factors of float32 convolutions and recurrent layers to TF32, 10 bits.
+    """
+    import torch
+
+    backends = torch.backends
+    settings = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
+    before = [setting.fp32_precision for setting in settings]
+    matmul, cudnn = torch.get_float32_matmul_precision(), before[0] == "tf32"
+    # The older switches come first: torch refuses to multiply where they contradict the newer ones, and to set one of
+    # the older alone leaves the others to torch.backends.fp32_precision.
+    torch.set_float32_matmul_precision("highest")
+    backends.cudnn.allow_tf32 = False
+    for setting in settings:
+        setting.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)
+        backends.cudnn.allow_tf32 = cudnn
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision

@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepser.training.checkpoint import State, load_checkpoint, save_atomically, save_checkpoint
+from deepser.training.checkpoint import (
+    State,
+    load_checkpoint,
+    restore_optimiser,
+    save_atomically,
+    save_checkpoint,
+)
 from featurestore.errors import ConfigError
 
 
@@ -35,3 +41,15 @@ def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     for name, value in network.state_dict().items():
         assert saved.model[name].equal(value)
         assert saved.best[name].equal(value)
+
+
+def test_every_slot_of_the_optimiser_comes_back_on_its_parameters_device() -> None:
+    # A fused AdamW refuses a `step` that is on the CPU while its parameter is on a card; "meta" stands for one here.
+    network = torch.nn.Linear(2, 1, device="meta")
+    optimiser = torch.optim.AdamW(network.parameters())
+    saved = {f"{slot}/{name}": torch.zeros(shape) for name, shape in (("weight", (1, 2)), ("bias", (1,)))
+             for slot, shape in (("step", ()), ("exp_avg", shape), ("exp_avg_sq", shape))}  # fmt: skip
+    restore_optimiser(optimiser, network, saved)
+    for parameter in network.parameters():
+        assert set(optimiser.state[parameter]) == {"step", "exp_avg", "exp_avg_sq"}
+        assert {value.device.type for value in optimiser.state[parameter].values()} == {"meta"}

@@ -17,8 +17,9 @@ from deepser.config import LossConfig, MemberConfig, NetworkConfig, StageConfig
 from deepser.members.fit import fit_members
 from deepser.members.folds import FoldPlan
 from deepser.networks.network import Network
+from deepser.training import processes
 from deepser.training.data import TrainingData
-from deepser.training.processes import World, joined
+from deepser.training.processes import World, _own_device, joined, refuse_shared
 from deepser.training.run import Job, Run
 from deepser.training.targets import Targets
 from deepser.training.together import SharedReader, sharing
@@ -27,6 +28,7 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.fake_cuda import fake_cuda
 from tests.helpers.synthetic_corpus import corpus, member
 
 REPO = Path(__file__).resolve().parents[3]
@@ -263,6 +265,39 @@ def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("RANK", raising=False)
     with joined("cpu") as world:
         assert world == World()
+
+
+def test_a_process_that_sees_one_card_takes_it_whatever_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "pick_device", torch.device)
+    made_current = fake_cuda(monkeypatch, (9, 0))
+    assert _own_device("cuda", 3, 4) == torch.device("cuda:0")
+    assert made_current == [torch.device("cuda:0")]
+    fake_cuda(monkeypatch, (9, 0), (9, 0))
+    assert _own_device("cuda", 1, 4) == torch.device("cuda:1")
+    with pytest.raises(ConfigError, match="Process 3 on this machine finds 2"):
+        _own_device("cuda", 2, 4)
+
+
+def test_two_processes_on_one_card_are_named() -> None:
+    refuse_shared(["n1 GPU-a", "n2 GPU-a", "n1 GPU-b"])  # the same number on another machine is another card
+    with pytest.raises(ConfigError, match=r"Processes 0 and 2 .*n1 GPU-a"):
+        refuse_shared(["n1 GPU-a", "n1 GPU-b", "n1 GPU-a"])
+
+
+def test_srun_starts_processes_of_one_run(tmp_path: Path) -> None:
+    code = ("from deepser.training.processes import joined\nimport os\n"
+            "with joined('cpu') as world:\n"
+            "    print(world.rank, world.size, world.once(lambda: os.environ['SLURM_PROCID']))")  # fmt: skip
+    step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_ID": "0",
+            "SLURM_JOB_ID": str(os.getpid()), "OMP_NUM_THREADS": "1"}  # fmt: skip
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], cwd=REPO, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, **step, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    assert [task.communicate(timeout=120)[0].split() for task in tasks] == [["0", "2", "0"], ["1", "2", "0"]]
 
 
 @pytest.mark.slow
