@@ -111,7 +111,7 @@ def featurize(
         raise ConfigError("--views, --noise and --rooms go with --augment.")
     table = Manifest.read(manifest)
     texts = None if transcripts is None else Transcripts.read(transcripts)
-    part = _part(shard)
+    part = _own_shard(shard)
     source = "text" if texts is None else texts.source
     how = EncoderOptions(encoder, weights, layers, pool, dtype, window, compute, source, keep_special)
     redone = Again.parse(again, table) if again else None
@@ -140,7 +140,7 @@ def featurize(
     end_with_failures(failed)
 
 
-def _part(text: str | None) -> "Shard | None":
+def _own_shard(text: str | None) -> "Shard | None":
     """Return what --shard says; ConfigError where several tasks were started and each would encode everything."""
     from featurestore.featurize.sharding import Shard
     from featurestore.runtime.launched import task_of_launcher
