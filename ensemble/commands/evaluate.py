@@ -42,8 +42,8 @@ def evaluate(
     from featurestore.corpus.manifest import Manifest
 
     table = Manifest.read(manifest)
-    system = open_system(name, table, store, columns_of(column))
-    other = None if against is None else open_system(against, table, store, columns_of(column))
+    system = open_system(name, table, store, columns_of(column), split)
+    other = None if against is None else open_system(against, table, store, columns_of(column), split)
     protocol = check_systems(table, [system, *([other] if other else [])], cv, split=split)
     tell_protocol(protocol, strict)
     asked = Asked(bootstrap, seed, by, calibration or reliability is not None)

@@ -93,7 +93,7 @@ def _submit(
     from featurestore.corpus.manifest import Manifest
 
     table = Manifest.read(manifest)
-    system = open_system(name, table, store, columns_of(column))
+    system = open_system(name, table, store, columns_of(column), split)
     tell_protocol(check_systems(table, [system], split=split), strict)
     n = write_submission(task, system, table if split is None else split_rows(table, split), output)
     for note in system.notes:

@@ -7,7 +7,8 @@ and any table with an id column and a label column, columns of probabilities or 
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +33,11 @@ PACKED_COLUMN = "Prediction"
 PACKED_CLASSES = ("angry", "sad", "happy", "surprise", "fear", "disgust", "contempt", "neutral")
 PACKED_ATTRIBUTES = ("arousal", "valence", "dominance")
 PROBABILITY_PREFIXES, LOGIT_PREFIX, ATTRIBUTE_PREFIX = ("p_", "prob_", ""), "logit_", "attr_"
+PREDICTED = ("{}_pred", "{}_predicted", "{}_prediction", "pred_{}", "predicted_{}")  # of an attribute
 # What a column can be chosen for; attributes are chosen as attr_<attribute>.
 ID, LABEL, SCORES = "id", "label", "scores"
 ROLES = {ID: "utterance's id", LABEL: "predicted label", SCORES: "classes' scores"}
+MOST_FOLDERS = 3  # before a file name, by which paths of another place are matched
 SUM_TOLERANCE = 0.02  # of a row of probabilities that were written with two digits
 
 
@@ -63,7 +66,9 @@ def read_predictions(path: Path, manifest: Manifest, columns: Mapping[str, str] 
         raise PredictionsError(f"{path} {arrow.missing_column('utterance_id', table.column_names)}.")
     id_column, keys, notes = _identified(path, table, id_columns, manifest)
     read = _Columns(path, table, scheme, chosen, {id_column})
-    packed = table.column_names.count(PACKED_COLUMN) and read.packed()
+    packed = table.column_names.count(PACKED_COLUMN) and SCORES not in chosen and read.packed()
+    if packed:
+        read.check_packed(packed[0])
     probabilities = packed[0] if packed else read.probabilities()
     values, found = packed[1:] if packed else read.attributes()
     if probabilities is None:
@@ -124,6 +129,19 @@ class _Columns:
         differ = {prefix: np.abs(p - scores[first]).max(1) > SUM_TOLERANCE for prefix, p in scores.items()}
         self._same(SCORES, differ, lambda prefix: f"{prefix}{classes[0]}, ...")
         return scores[first]
+
+    def check_packed(self, packed: np.ndarray) -> None:
+        """PredictionsError where columns of classes differ from the (N, C) probabilities that one column holds."""
+        own = self.probabilities()
+        if own is None:
+            return
+        n = int((np.abs(own - packed).max(1) > SUM_TOLERANCE).sum())
+        if n:
+            raise PredictionsError(
+                f"{self.path}: {PACKED_COLUMN!r} and the columns of classes could both be the {ROLES[SCORES]}, and "
+                f"differ in {n:,} of {len(packed):,} rows. Choose the columns with --column {SCORES}=p_ (their "
+                "prefix), or leave one of the two out of the file."
+            )
 
     def labels(self) -> np.ndarray | None:
         """(N,) int64 from a label column, None where there is none."""
@@ -226,7 +244,7 @@ class _Columns:
         for name in self.scheme.attributes:
             role = ATTRIBUTE_PREFIX + name
             free = [column for column in self.table.column_names if column not in self.used]
-            spelled = (role, name, *arrow.SYNONYMS.get(role, ()))
+            spelled = (role, name, *(form.format(name) for form in PREDICTED), *arrow.SYNONYMS.get(role, ()))
             columns = [self.chosen[role]] if role in self.chosen else _called(free, spelled)
             if columns:
                 numbers = {column: self._numbers(column) for column in columns}
@@ -376,16 +394,14 @@ def _text(value: object) -> str | None:
 
 
 def _matched(path: Path, ids: Sequence[str], manifest: Manifest) -> tuple[tuple[str, ...], list[str]]:
-    """The manifest's key of each id, and a note on how ids were matched where not as they are."""
-    forms: dict[str, Callable[[str], str]] = {
-        "": str,
-        "without audio suffix": without_suffix,
-        "without folders": file_name,
-        "without folders and audio suffix": lambda key: without_suffix(file_name(key)),
-    }
+    """The manifest's key of each id, and a note on how ids were matched where not as they are.
+
+    Ids are those of the manifest, else its paths, whole or as far as their last folders: `predict` names the files that
+    it was given, which may be found at another place.
+    """
     best: tuple[str, dict[str, str]] = ("", {})
-    for what, form in forms.items():
-        theirs, ours = [form(key) for key in ids], [form(key) for key in manifest.keys]
+    for what, form, names in _forms(manifest):
+        theirs, ours = [form(key) for key in ids], [form(name) for name in names]
         # A form that makes one name of two utterances could give one the other's prediction.
         if len(set(theirs)) < len(ids) or len(set(ours)) < len(ours):
             continue
@@ -403,6 +419,26 @@ def _matched(path: Path, ids: Sequence[str], manifest: Manifest) -> tuple[tuple[
             surplus={str(path): surplus},
         )
     return tuple(best[1][key] for key in ids), [f"ids matched {best[0]}"] if best[0] else []
+
+
+def _forms(manifest: Manifest) -> Iterator[tuple[str, Callable[[str], str], Sequence[str]]]:
+    """What an id may be called, in words, how it is brought to that form, and the manifest's names to compare with."""
+    keys = manifest.keys
+    yield "", str, keys
+    yield "without audio suffix", without_suffix, keys
+    yield "without folders", file_name, keys
+    yield "without folders and audio suffix", lambda key: without_suffix(file_name(key)), keys
+    paths = manifest.column("path").tolist() if manifest.has("path") else []
+    if paths and None not in paths:
+        yield "by path", str, paths
+        for depth in range(MOST_FOLDERS, -1, -1):
+            what = f"by the last {depth + 1} names of the path" if depth else "by the file name of the path"
+            yield what, partial(_end_of_path, depth=depth), paths
+
+
+def _end_of_path(path: str, depth: int) -> str:
+    """The file's name without its suffix, and the `depth` folders before it."""
+    return without_suffix("/".join(path.replace("\\", "/").split("/")[-depth - 1 :]))
 
 
 def file_name(path: str) -> str:

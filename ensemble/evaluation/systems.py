@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.evaluation.align import ATTRIBUTE_PREFIX, load_posteriors
-from ensemble.evaluation.posteriors import posteriors_name, speaker_adapted
+from ensemble.evaluation.posteriors import posteriors_name, speaker_adapted, split_rows
 from ensemble.evaluation.prediction_files import SUFFIXES, read_predictions
 from ensemble.evaluation.system import System
 from featurestore.corpus.division import PartRecord
@@ -65,11 +65,19 @@ def _recorded(store: FeatureStore, name: str) -> Mapping[str, Any]:
     return packed if isinstance(packed, dict) else {}
 
 
-def open_system(name: str, manifest: Manifest, store: Path, columns: Mapping[str, str] | None = None) -> System:
+def open_system(
+    name: str, manifest: Manifest, store: Path, columns: Mapping[str, str] | None = None, split: str | None = None
+) -> System:
     """The system that a user names: a file of predictions (by its suffix), or posteriors in the store.
 
-    columns: of a file, what its columns hold, see `read_predictions`.
+    columns: of a file, what its columns hold, see `read_predictions`. split: where a file's ids are not those of the
+    whole manifest, such as file names that repeat in every split, they are looked for in this split.
     """
     if Path(name).suffix.lower() in SUFFIXES:
-        return read_predictions(Path(name), manifest, columns)
+        try:
+            return read_predictions(Path(name), manifest, columns)
+        except AlignmentError:
+            if split is None:
+                raise
+            return read_predictions(Path(name), split_rows(manifest, split), columns)
     return from_store(FeatureStore.open(store), name, manifest)

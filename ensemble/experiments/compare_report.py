@@ -17,8 +17,8 @@ from ensemble.evaluation.posteriors import PREFIX
 from ensemble.experiments.compare import Comparison
 from ensemble.fusion.learned import Learned
 
-CLASS_SCORES, ATTRIBUTE_SCORES = ("macro_f1", "accuracy"), ("mean_ccc",)
-SHORT = {"macro_f1": "F1", "accuracy": "acc."}
+CLASS_SCORES, ATTRIBUTE_SCORES = ("macro_f1", "uar", "accuracy"), ("mean_ccc",)
+SHORT = {"macro_f1": "F1", "uar": "UAR", "accuracy": "acc."}
 
 
 def comparison_table(found: Comparison) -> Group:
@@ -36,7 +36,8 @@ def comparison_table(found: Comparison) -> Group:
 
 
 def _titles(scores: Sequence[str]) -> str:
-    return " and ".join("mean CCC" if score == "mean_ccc" else TITLES[score] for score in scores)
+    *names, last = ("mean CCC" if score == "mean_ccc" else TITLES[score] for score in scores)
+    return f"{', '.join(names)} and {last}" if names else last
 
 
 def _scores_table(

@@ -22,7 +22,7 @@ from featurestore.runtime.durable import replace_text, writing
 from featurestore.runtime.wording import format_seconds
 
 SUMMARY = "summary.md"
-COMPARED = ("macro_f1", "accuracy", "mean_ccc")
+COMPARED = ("macro_f1", "uar", "accuracy", "mean_ccc")
 
 
 def times(steps: Sequence[Step], places: Places) -> list[tuple[str, float, int]]:

@@ -134,7 +134,7 @@ def test_with_splits_members_are_chosen_on_train_and_scored_elsewhere(
     rows = corpus.manifest.column("split") == "test"
     expected = f1_score(corpus.labels[rows], soft_vote(corpus.posteriors[:, rows, :4]).argmax(1), average="macro")
     assert found.parts["test"]["4"]["soft vote"].scores["macro_f1"] == pytest.approx(expected)
-    assert "test: macro-F1 and accuracy" in shown(found)
+    assert "test: macro-F1, UAR and accuracy" in shown(found)
 
 
 def test_in_sample_posteriors_are_refused_or_recorded(store: FeatureStore, write: Callable, corpus) -> None:
