@@ -56,7 +56,8 @@ KINDS = [
     Kind(".opus", "ogg", "libopus", rates=OPUS_RATES),
     Kind(".mp3", "mp3", "libmp3lame", piped_delay=LAME, piped_pad=4000, bit_rate=64_000),
     Kind(".mp3", "mp3", "libmp3lame", **late(LAME, 4000), options=(("write_xing", "0"),), bit_rate=64_000),
-    Kind(".mp2", "mp2", "mp2", **late(MP2, 1700), rates=(16_000, 22_050, 44_100, 48_000), bit_rate=128_000),
+    # Below 32 kHz FFmpeg's encoder spoils stereo: two decoders agree that the file itself is wrong.
+    Kind(".mp2", "mp2", "mp2", **late(MP2, 1700), rates=(44_100, 48_000)),
     Kind(".mpga", "mp2", "mp2", **late(MP2, 1700), rates=(44_100,)),
     Kind(".mpg", "mpeg", "mp2", **late(MP2, 1700), rates=(44_100, 48_000)),
     Kind(".mpeg", "mpeg", "mp2", **late(MP2, 1700), rates=(44_100,)),
