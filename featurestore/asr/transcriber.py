@@ -53,6 +53,9 @@ class Heard:
     no_speech_prob: float
 
 
+NO_ROOM = "out of memory on a single utterance; use a smaller model, another device, or split the file."
+
+
 class Transcriber:
     """An openai-whisper model on its device. `batch` first windows are decoded at once; out of memory halves it."""
 
@@ -68,13 +71,15 @@ class Transcriber:
     def hear(self, waveforms: Sequence[np.ndarray]) -> Iterator[Heard | str]:
         """Waveforms (n_samples,) float32, 16 kHz -> what was said in each, or why it can't be told, in order."""
         for waveform, prepared in zip(waveforms, self._first_windows(waveforms), strict=True):
+            heard: Heard | None = None
             try:
-                yield self._hear(waveform, prepared)
+                heard = self._hear(waveform, prepared)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
-                yield "out of memory on a single utterance; use a smaller model, another device, or split the file."
+            if heard is None:  # out of the except block: the traceback no longer holds the failed pass's tensors
                 free_device_memory()
+            yield NO_ROOM if heard is None else heard
 
     def _hear(self, waveform: np.ndarray, prepared: Any) -> Heard:
         import torch

@@ -56,7 +56,7 @@ class AudioFiles:
         names = [path.relative_to(directory).as_posix() for path in found]
         told = json.dumps([[name, path.stat().st_size] for name, path in zip(names, found, strict=True)])
         digest = hashlib.blake2b(told.encode(errors="surrogatepass"), digest_size=8).hexdigest()
-        return cls(directory, tuple(names), f"{len(names)} files {digest}")
+        return cls(directory.resolve(), tuple(names), f"{len(names)} files {digest}")
 
     def draw(self, rng: Rng) -> np.ndarray:
         """One of them, decoded; AudioError when it can't be, or is silent."""

@@ -214,7 +214,7 @@ def _try(table: "Manifest", encoder: "Encoder", job: "FeaturizeJob", part: "Shar
     _refuse_other_set(encoder, job)
     with working(f"trying {job.name}"):
         planned = plan(
-            table, encoder, _existing(job), job.name, job.options.workers or 2,
+            table, encoder, _existing(job), job.name, job.options.workers,
             shard=part, transcripts=job.options.transcripts, view=job.view, trial_s=TRIAL_S,
             verify_audio=job.options.verify_audio, again=job.options.again,
         )  # fmt: skip

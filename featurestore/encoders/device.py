@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from featurestore.encoders.options import check_choice
+from featurestore.runtime.device import ieee_float32, multiplies_bfloat16
 from featurestore.runtime.stage_clock import stage
 
 if TYPE_CHECKING:
@@ -16,11 +19,20 @@ if TYPE_CHECKING:
 ONE_AT_A_TIME = 1
 
 
+# As torch, cuDNN (the last two, of a convolution on a full card, too) and cuBLAS say it, in lower case.
+OUT_OF_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "alloc_failed",
+    "allocation_failed",
+    "unable to find an engine to execute this computation",
+)
+
+
 def pick_compute(compute: str, device: torch.device) -> torch.dtype:
     """Arithmetic of the forward pass: `auto` is float32 on the CPU, bfloat16 (float16 before Ampere) on a GPU."""
     import torch
-
-    from featurestore.runtime.device import multiplies_bfloat16
 
     check_choice("compute", compute, ("auto", "float32", "bfloat16", "float16"))
     if compute != "auto":
@@ -74,12 +86,21 @@ def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
         return values.pin_memory().to(device, non_blocking=True)
 
 
+@contextmanager
+def arithmetic(compute: torch.dtype, device: torch.device) -> Iterator[None]:
+    """Compute in `compute` while the block lasts: 16 bits by autocast, float32 as IEEE float32, on CUDA as well."""
+    import torch
+
+    half = compute != torch.float32
+    exact = ieee_float32() if device.type == "cuda" and not half else nullcontext()
+    with exact, torch.autocast(device.type, compute, enabled=half):
+        yield
+
+
 def out_of_memory(error: Exception) -> bool:
     """Return whether an exception, of torch or of Python, says that memory is short."""
     text = str(error).lower()
-    return isinstance(error, MemoryError) or any(
-        phrase in text for phrase in ("out of memory", "not enough memory", "can't allocate memory")
-    )
+    return isinstance(error, MemoryError) or any(phrase in text for phrase in OUT_OF_MEMORY)
 
 
 def free_device_memory() -> None:

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.encoders.base import Encoder
-from featurestore.encoders.device import ONE_AT_A_TIME, default_batch_frames, frozen, to_device
+from featurestore.encoders.device import ONE_AT_A_TIME, arithmetic, default_batch_frames, frozen, to_device
 from featurestore.encoders.frontend import RowFrontEnd
 from featurestore.encoders.layers import LayerChoice, stack
 from featurestore.encoders.row_builder import Piece, run_windows
@@ -126,8 +126,7 @@ class SpeechEncoder(Encoder):
         padded_batch(frames, max(frames))
         waveforms = [to_device(torch.from_numpy(piece.data), self._device) for piece in pieces]
         lengths = to_device(torch.tensor(frames), self._device)
-        autocast = torch.autocast(self._device.type, self.compute, enabled=self.compute != torch.float32)
-        with stage("encode", self._device), autocast:
+        with stage("encode", self._device), arithmetic(self.compute, self._device):
             hidden = pad_sequence(self._front_end(waveforms, frames), batch_first=True)
             numbers = torch.arange(hidden.shape[1], device=self._device)
             mask = numbers < lengths[:, None] if len(set(frames)) > 1 else None

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from featurestore.encoders.base import Encoder
-from featurestore.encoders.device import default_batch_frames, frozen, to_device
+from featurestore.encoders.device import arithmetic, default_batch_frames, frozen, to_device
 from featurestore.encoders.layers import LayerChoice, stack
 from featurestore.encoders.row_builder import Piece, run_windows
 from featurestore.encoders.windows import windows
@@ -178,8 +178,7 @@ class TextEncoder(Encoder):
             mask[b, : len(row)] = 1
         padded_batch([len(row) for row in ids], n_longest)
         input_ids, mask = to_device(input_ids, self._device), to_device(mask, self._device)
-        autocast = torch.autocast(self._device.type, self.compute, enabled=self.compute != torch.float32)
-        with stage("encode", self._device), autocast:
+        with stage("encode", self._device), arithmetic(self.compute, self._device):
             output = self.model(input_ids=input_ids, attention_mask=mask, output_hidden_states=True)
             return stack({k: output.hidden_states[k] for k in self.choice.numbers}, self.choice)
 

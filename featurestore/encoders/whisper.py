@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from featurestore.encoders.base import Encoder
-from featurestore.encoders.device import ONE_AT_A_TIME, default_batch_frames, frozen, to_device
+from featurestore.encoders.device import ONE_AT_A_TIME, arithmetic, default_batch_frames, frozen, to_device
 from featurestore.encoders.layers import LayerChoice, stack
 from featurestore.encoders.logmel import mel_filters
 from featurestore.encoders.row_builder import Piece, run_windows
@@ -119,8 +119,7 @@ class WhisperEncoder(Encoder):
             mel = mel * valid[:, None]
             if len(set(n_frames)) > 1:
                 mask = valid[:, ::2][:, None, None, :]
-        autocast = torch.autocast(self._device.type, self.compute, enabled=self.compute != torch.float32)
-        with stage("encode", self._device), autocast:
+        with stage("encode", self._device), arithmetic(self.compute, self._device):
             return stack(self._transformer(mel, mask), self.choice)
 
     def _log_mel(self, padded: torch.Tensor) -> torch.Tensor:

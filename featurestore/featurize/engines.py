@@ -4,10 +4,12 @@ Every process loads the encoder for itself and encodes one part of the manifest 
 lock. A process that dies is replaced, and its successor does only what is missing.
 """
 
+import math
 import multiprocessing
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
@@ -15,6 +17,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from featurestore.encoders.catalog import ENCODERS
+from featurestore.encoders.options import EncoderOptions
 from featurestore.errors import ConfigError, EncoderError
 from featurestore.featurize.job import FeaturizeJob
 from featurestore.featurize.run import FeaturizeReport, Progress
@@ -22,6 +26,7 @@ from featurestore.featurize.sharding import Shard
 from featurestore.runtime.stopping import Interrupted, StopSignals
 
 MAX_STARTS = 3  # of a process for one part
+PROGRESS_S = 0.2  # between two messages of a process
 STOP_S = 60.0  # for Ray's tasks to commit after a stop
 
 
@@ -61,7 +66,7 @@ def featurize_with_ray(
         from ray.exceptions import RayError
     except ImportError as error:
         raise ConfigError("--engine ray needs Ray: pip install 'medusa-ser[ray]'.") from error
-    job = _with_absolute_paths(job)
+    job = with_absolute_paths(job)
     if not ray.is_initialized():
         try:
             ray.init(address=address, log_to_driver=False)
@@ -208,11 +213,17 @@ class _Supervisor:
             self._progress(int(done), int(total), float(audio_s))
 
 
-def _with_absolute_paths(job: FeaturizeJob) -> FeaturizeJob:
+def with_absolute_paths(job: FeaturizeJob) -> FeaturizeJob:
     """Return the job as a worker in another directory can run it."""
     manifest = job.manifest.resolve() if isinstance(job.manifest, Path) else job.manifest
     store = job.store.resolve() if isinstance(job.store, Path) else job.store
-    return replace(job, manifest=manifest, store=store)
+    encoder = job.encoder
+    if isinstance(encoder, EncoderOptions):
+        is_directory = encoder.name not in ENCODERS and Path(encoder.name).is_dir()
+        name = str(Path(encoder.name).resolve()) if is_directory else encoder.name
+        encoder = replace(encoder, name=name, weights=encoder.weights and encoder.weights.resolve())
+    weights = job.weights and job.weights.resolve()
+    return replace(job, manifest=manifest, store=store, encoder=encoder, weights=weights)
 
 
 def merged(reports: Sequence[FeaturizeReport]) -> FeaturizeReport:
@@ -243,7 +254,24 @@ def _outcome(job: FeaturizeJob, shard: Shard, device: str, progress: Progress | 
 
 def _work(job: FeaturizeJob, shard: Shard, device: str, sender: Connection) -> None:
     with suppress(BrokenPipeError):  # the parent was killed; what this process finished is committed
-        sender.send(_outcome(job, shard, device, lambda *counts: sender.send(("progress", counts))))
+        sender.send(_outcome(job, shard, device, paced(lambda *counts: sender.send(("progress", counts)))))
+
+
+def paced(progress: Progress, every_s: float = PROGRESS_S, clock: Callable[[], float] = time.monotonic) -> Progress:
+    """Return a progress that passes on the first call, the last one's, and others `every_s` apart.
+
+    A message for each utterance of eight devices is as much as one parent can take, and a full pipe stops its sender.
+    """
+    sent_s = -math.inf
+
+    def pass_on(done: int, total: int, audio_s: float) -> None:
+        nonlocal sent_s
+        now_s = clock()
+        if done == total or now_s - sent_s >= every_s:
+            sent_s = now_s
+            progress(done, total, audio_s)
+
+    return pass_on
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.augment.mixing import heard
 from featurestore.encoders.base import Encoder
+from featurestore.featurize.decode_ahead import decoding_threads
 from featurestore.featurize.items import Failures, Texts, items_of, size_of
 from featurestore.featurize.present import Again, to_encode
 from featurestore.featurize.sharding import Shard
@@ -42,7 +43,7 @@ def plan(
     encoder: Encoder,
     store: FeatureStore | None = None,
     name: str = "",
-    workers: int = 2,
+    workers: int | None = None,
     *,
     shard: Shard | None = None,
     transcripts: Texts | None = None,
@@ -53,9 +54,10 @@ def plan(
 ) -> FeaturizePlan:
     """Count utterances, audio, rows and bytes of a run from the files' headers.
 
-    transcripts, view, verify_audio, again: see `featurize`. trial_s: also encode some utterances for at least this
-    long, to learn how long the run will take.
+    workers, transcripts, view, verify_audio, again: see `featurize`. trial_s: also encode some utterances for at least
+    this long, to learn how long the run will take.
     """
+    workers = workers or decoding_threads(encoder)
     part = None if view is None else heard(manifest, view, store, write=False)
     items, failed = items_of(manifest, encoder, shard, workers, transcripts, part)
     items, present = to_encode(items, store, name, verify_audio=verify_audio, again=again, workers=workers, write=False)

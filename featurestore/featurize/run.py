@@ -17,6 +17,7 @@ from featurestore.augment.mixing import heard
 from featurestore.augment.views import View, viewed_spec
 from featurestore.encoders.base import Encoder
 from featurestore.errors import StoreError
+from featurestore.featurize.decode_ahead import decoding_threads
 from featurestore.featurize.items import Failures, Texts, items_of
 from featurestore.featurize.memory import keep_freed_memory
 from featurestore.featurize.present import Again, to_encode
@@ -95,6 +96,7 @@ def featurize(
     from other data, and Interrupted after SIGINT or SIGTERM.
     """
     started = time.monotonic()
+    threads = workers or decoding_threads(encoder)
     report = FeaturizeReport()
     spec = viewed_spec(encoder.spec, view)
     part = None if view is None else heard(manifest, view, store)
@@ -103,9 +105,9 @@ def featurize(
     if max_memory_gib is None and encoder.device == "cpu":
         keep_freed_memory()
     with StopSignals() as stop, opened as writer:
-        items, report.failed = items_of(manifest, encoder, shard, workers or 2, transcripts, part)
+        items, report.failed = items_of(manifest, encoder, shard, threads, transcripts, part)
         total = len(items) + len(report.failed)
-        items, present = to_encode(items, store, name, verify_audio=verify_audio, again=again, workers=workers or 2)
+        items, present = to_encode(items, store, name, verify_audio=verify_audio, again=again, workers=threads)
         writer.set.refresh()
         report.skipped, report.n_again = present.n, present.n_again
         report.n_unrecorded = present.comparison.n_unrecorded

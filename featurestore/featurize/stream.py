@@ -52,8 +52,9 @@ def iter_encode(
     Pieces of recordings come after the files, in windows that are longest first in themselves, see `arranged`.
     The order of the results and the batches depend only on the items, batch_s and max_memory_gib (see `plan_memory`).
     Memory is bounded by a batch in the encoder and, waiting, decoded audio of two batches, of two minutes, or of one
-    long file. Out of memory halves the batches from then on. Where the encoder overlaps, a batch is on its way to the
-    device before the rows of the one before it are there. workers: see `decoding_threads`.
+    long file. Out of memory, twice for one batch, halves the batches from then on. Where the encoder
+    overlaps, a batch is on its way to the device before the rows of the one before it are there. workers: see
+    `decoding_threads`.
 
     On a CPU in float32 rows are the same to the bit, whatever the workers and the other items, for windows run alone;
     batch_s pads batches there too, and torch's number of threads cuts sums another way: both change the rounding.
@@ -91,22 +92,30 @@ def iter_encode(
 
 
 def _start(encoder: Encoder, inputs: list[Any], max_frames: int) -> tuple[Rows, int]:
-    """A function that gives the rows of each input, or a reason, and the batch size that went through."""
+    """A function that gives the rows of each input, or a reason, and the batch size that went through.
+
+    Out of memory, the same batch is tried once more with what torch had cached handed back; then it is halved.
+    """
+    tried_again = False
     while inputs:
+        reason = ""
         try:
             return _launched(encoder, inputs, max_frames), max_frames
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
+            reason = (str(error).splitlines() or [""])[0]
         # Out of the except block: the traceback no longer holds the failed pass's tensors.
         free_device_memory()
-        if max_frames > 1:
+        if not tried_again:
+            tried_again = True
+        elif max_frames > 1:
             longest = max(encoder.cost(x if isinstance(x, str) else len(x)) for x in inputs)
             max_frames = max(1, min(max_frames, longest * len(inputs)) // 2)
         elif len(inputs) > 1:
             return partial(_joined, [_start(encoder, [x], 1)[0] for x in inputs]), 1
         else:
-            return lambda: [NO_ROOM], 1
+            return partial(list, [f"{NO_ROOM} ({reason})" if reason else NO_ROOM]), 1
     return list, max_frames
 
 

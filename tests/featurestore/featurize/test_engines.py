@@ -14,12 +14,19 @@ import soundfile
 
 from featurestore.asr.source import Transcript
 from featurestore.asr.transcripts import Transcripts
+from featurestore.augment.views import Noise, parse_views
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.encoders.load import load_with
 from featurestore.encoders.options import EncoderOptions
 from featurestore.errors import ConfigError, SpecMismatch
-from featurestore.featurize.engines import featurize_on_devices, featurize_with_ray, visible_devices
+from featurestore.featurize.engines import (
+    featurize_on_devices,
+    featurize_with_ray,
+    paced,
+    visible_devices,
+    with_absolute_paths,
+)
 from featurestore.featurize.job import FeaturizeJob, FeaturizeOptions
 from featurestore.featurize.run import FeaturizeReport, featurize
 from featurestore.runtime.stopping import Interrupted
@@ -211,3 +218,37 @@ def test_a_stop_reaches_ray_workers_and_errors_come_back_as_they_are(job: Featur
         ray.shutdown()
     assert report.done + report.skipped == N
     same_as_alone(job)
+
+
+def test_every_relative_path_of_a_job_is_absolute_to_a_worker_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for directory in ("weights", "encoder", "noises"):
+        (tmp_path / directory).mkdir()
+    soundfile.write(tmp_path / "noises" / "a.wav", np.ones(1600, np.float32) / 4, 16_000)
+    (view,) = parse_views(["noise"], noises=Path("noises"))
+    options = EncoderOptions("encoder", weights=Path("weights"))
+    job = with_absolute_paths(FeaturizeJob(Path("m.csv"), Path("store"), "x", options, view, weights=Path("weights")))
+    assert isinstance(job.encoder, EncoderOptions)
+    assert job.view is not None
+    ((_, noise),) = job.view.steps
+    assert isinstance(noise, Noise)
+    assert noise.files is not None
+    paths = (job.manifest, job.store, job.encoder.name, job.encoder.weights, job.weights, noise.files.directory)
+    assert [str(path) for path in paths] == [
+        str(tmp_path / name) for name in ("m.csv", "store", "encoder", "weights", "weights", "noises")
+    ]
+    hub = with_absolute_paths(FeaturizeJob(Path("m.csv"), "s3://bucket/store", "x", EncoderOptions("wavlm-large")))
+    assert (hub.store, hub.encoder) == ("s3://bucket/store", EncoderOptions("wavlm-large"))
+
+
+def test_a_process_sends_its_progress_five_times_a_second_and_at_its_end() -> None:
+    now_s, sent = 0.0, []
+    progress = paced(lambda *counts: sent.append(counts[0]), 0.2, lambda: now_s)
+    for done in range(1, 1001):
+        now_s += 0.001
+        progress(done, 1000, float(done))
+    assert len(sent) <= 7
+    assert sent[0] == 1
+    assert sent[-1] == 1000

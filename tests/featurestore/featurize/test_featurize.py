@@ -232,6 +232,19 @@ def test_out_of_memory_halves_the_batch_and_goes_on(corpus: Manifest) -> None:
     assert "out of memory" in next(r.error for r in results if r.rows is None)
 
 
+def test_a_batch_that_fits_at_its_second_try_is_not_halved(corpus: Manifest) -> None:
+    failures = ["GET was unable to find an engine to execute this computation"]
+
+    def fragmented(batch: Sequence[np.ndarray], max_frames: int) -> None:
+        if failures:
+            raise RuntimeError(failures.pop())
+
+    recorder = Recorder(fragmented)
+    items = [Item(key, corpus.audio_path(i)) for i, key in enumerate(corpus.keys)]
+    assert all(result.rows is not None for result in iter_encode(recorder, items, batch_s=10.0))
+    assert recorder.batches[-2:] == [[40_000, 24_690, 16_000, 9_000], [9_000, 300]]
+
+
 def test_a_batch_is_sent_before_the_rows_of_the_one_before_are_there(corpus: Manifest) -> None:
     events: list[str] = []
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from featurestore.encoders.device import pick_compute
+from featurestore.encoders.device import arithmetic, out_of_memory, pick_compute
 from featurestore.runtime.device import ieee_float32, multiplies_bfloat16
 from tests.helpers.fake_cuda import fake_cuda
 
@@ -49,3 +49,32 @@ def test_a_users_own_choice_of_tf32_comes_back_after_an_error() -> None:
     finally:
         torch.set_float32_matmul_precision(before)
     assert torch.backends.cuda.matmul.allow_tf32 is False
+
+
+def test_an_encoder_in_float32_turns_tf32_off_on_cuda_alone() -> None:
+    with arithmetic(torch.float32, torch.device("cuda")):
+        assert precisions() == ["ieee"] * 3
+    for compute, device in ((torch.float32, "cpu"), (torch.bfloat16, "cpu")):
+        with arithmetic(compute, torch.device(device)):
+            assert torch.is_autocast_enabled("cpu") == (compute == torch.bfloat16)
+            assert "tf32" in precisions()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB.",
+        "GET was unable to find an engine to execute this computation",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+        "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes",
+    ],
+)
+def test_every_wording_of_out_of_memory_is_known(message: str) -> None:
+    assert out_of_memory(RuntimeError(message))
+
+
+def test_another_error_is_not_out_of_memory() -> None:
+    assert not out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    assert not out_of_memory(RuntimeError("Expected all tensors to be on the same device"))
