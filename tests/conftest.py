@@ -1,6 +1,7 @@
 """Fixtures that more than one test package uses; data outside the repository is found beside it, or the test skips."""
 
 import os
+import signal
 from pathlib import Path
 
 # Before torch, numba or transformers are imported: they read these once.
@@ -10,6 +11,10 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.pop("COLUMNS", None)  # a shell's or xdist's: outputs are those of a pipe
+
+# A shell's background jobs ignore Ctrl-C, and so would all that tests start; tests that interrupt need it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 from hypothesis import HealthCheck, settings
