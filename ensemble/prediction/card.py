@@ -64,13 +64,14 @@ def _about(model: Model) -> str:
 def _members(model: Model) -> str:
     rows = []
     for member in model.members:
-        name, features, n = member.config.name, ", ".join(map(str, member.refs)), str(len(member.weights()))
+        name, n = member.config.name, str(len(member.weights()))
         if isinstance(member, ProbeMember):
-            rows.append([name, features, "speaker-adapted probe" if member.speaker_adapted else "probe", "-", n])
+            kind = "speaker-adapted probe" if member.speaker_adapted else "probe"
+            rows.append([name, ", ".join(map(str, member.refs)), kind, "-", n])
             continue
         epochs = " + ".join(str(stage.epochs) for stage in member.config.train.stages)
         network = f"{member.config.network.kind}, {member.config.network.d}"
-        rows.append([name, features, network, epochs, n])
+        rows.append([name, ", ".join(member.config.features), network, epochs, n])
     return table_markdown(["member", "features", "network, width", "epochs", "models"], rows)
 
 
