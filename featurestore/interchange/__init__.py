@@ -10,3 +10,4 @@ FORMATS: dict[str, Format] = {
     "safetensors": safetensors,
     "pt": pt,
 }
+EXPORTED = ("npy", "hdf5", "emotion2vec", "safetensors")  # what is written, too; .pt files are read alone

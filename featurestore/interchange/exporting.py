@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from featurestore.errors import ConfigError, StoreError
-from featurestore.interchange import FORMATS
+from featurestore.interchange import EXPORTED, FORMATS
 from featurestore.interchange.base import Format, Selection, Written
 from featurestore.sets.feature_set import FeatureSet
 
@@ -53,7 +53,7 @@ def export_features(
 def format_of(name: str) -> Format:
     """The format of this name; ConfigError lists them."""
     if name not in FORMATS:
-        raise ConfigError(f"Format {name!r} is unknown; there are {', '.join(FORMATS)}.")
+        raise ConfigError(f"Format {name!r} is unknown; there are {', '.join(EXPORTED)}.")
     return FORMATS[name]
 
 

@@ -20,7 +20,7 @@ from hypothesis.extra import numpy as hnp
 
 from featurestore.errors import ConfigError, SpecMismatch, StoreError
 from featurestore.format.spec import FeatureSpec
-from featurestore.interchange import FORMATS
+from featurestore.interchange import EXPORTED
 from featurestore.interchange.base import Written
 from featurestore.interchange.description import Description
 from featurestore.interchange.exporting import export_features
@@ -109,7 +109,7 @@ def store(tmp_path: Path) -> FeatureStore:
     return FeatureStore.create(tmp_path / "store")
 
 
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", EXPORTED)
 class TestEveryFormat:
     @settings(max_examples=30)
     @given(data=st.data())
