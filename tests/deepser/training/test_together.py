@@ -103,8 +103,9 @@ def test_each_member_becomes_what_it_becomes_alone(made: Any, tmp_path: Path, re
     ended = [row["stage"] for row in dict(files(tmp_path / "together" / "two"))["fold-x/metrics.jsonl"]]
     assert 2 <= ended.count("a") < 5, "the early stop was to be among what differs"
     # Of "first" all three read, of "second" two. Alone, each reads its own share of the epochs.
-    assert together["first"] < reads["first"] / 2
-    assert together["second"] < reads["second"] / 1.5
+    # The member that stops early does so sooner since the held-out part covers the classes, so that less is shared.
+    assert together["first"] < reads["first"] / 1.8
+    assert together["second"] < reads["second"] / 1.25
 
 
 def test_the_same_sets_are_read_once_for_all_seeds(made: Any, tmp_path: Path, reads: Counter[str]) -> None:
