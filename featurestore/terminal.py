@@ -1,10 +1,13 @@
 """What commands share: lines and progress on a terminal, option declarations, and how a failure is told."""
 
+import functools
+import inspect
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -85,6 +88,35 @@ StoreOption = Annotated[
 CvOption = Annotated[str | None, reads("Manifest column of folds, e.g. fold.")]
 RunsOption = Annotated[Path, writes("Directory of the run directories.")]
 DeviceOption = Annotated[str, system("auto, cpu, cuda, cuda:1, ...")]
+
+
+def option_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take its options in dataclasses: each one in the signature stands for the options of its fields.
+
+    A field is declared as a parameter is: its type Annotated with an option, its default that of the option. The names
+    of all fields and of the command's other parameters must differ.
+    """
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, tuple[type, list[str]]] = {}  # of a parameter: its dataclass and the names of the fields
+    for parameter in inspect.signature(command).parameters.values():
+        if not is_dataclass(parameter.annotation):
+            parameters.append(parameter)
+            continue
+        fields = inspect.signature(parameter.annotation).parameters
+        groups[parameter.name] = (parameter.annotation, list(fields))
+        parameters += fields.values()
+
+    @functools.wraps(command)
+    def call(**values: Any) -> None:
+        made = {
+            name: group(**{field: values.pop(field) for field in fields}) for name, (group, fields) in groups.items()
+        }
+        command(**made, **values)
+
+    by_name = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    call.__signature__ = inspect.Signature(by_name)  # type: ignore[attr-defined]  # what typer reads, with the types:
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return call
 
 
 class Show:

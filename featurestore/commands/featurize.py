@@ -1,85 +1,42 @@
 """`medusa featurize`: every utterance encoded once."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from featurestore.errors import ConfigError
-from featurestore.runtime.wording import format_bytes, format_seconds
-from featurestore.terminal import (
-    DeviceOption,
-    ManifestOption,
-    Show,
-    StoreOption,
-    bar,
-    console,
-    encodes,
-    end_with_failures,
-    panel,
-    reads,
-    say,
-    system,
-    working,
-    writes,
+from featurestore.commands.featurize_options import (
+    EncoderArguments,
+    InputArguments,
+    OutputArguments,
+    SystemArguments,
+    ViewArguments,
 )
+from featurestore.commands.featurize_report import say_plan, say_report, show_checks, with_rate
+from featurestore.errors import ConfigError
+from featurestore.terminal import bar, end_with_failures, option_groups, say, working
 
 if TYPE_CHECKING:
     from featurestore.augment.mixing import ViewedPart
     from featurestore.corpus.manifest import Manifest
     from featurestore.encoders.base import Encoder
     from featurestore.featurize.job import FeaturizeJob
-    from featurestore.featurize.plan import FeaturizePlan
-    from featurestore.featurize.run import FeaturizeReport
     from featurestore.featurize.sharding import Shard
     from featurestore.store.feature_store import FeatureStore
 
 TRIAL_S = 2.0  # of a dry run
-views_of = panel("Augmented views")
 Failures = list[tuple[str, str]]  # (key, reason)
 
 
+@option_groups
 def featurize(
-    encoder: Annotated[str, encodes("Name, hub name (org/name) or directory.")],
-    manifest: ManifestOption,
-    store: StoreOption = Path("store"),
-    name: Annotated[str | None, writes("Feature set; default: the encoder's name.")] = None,
-    weights: Annotated[Path | None, encodes("Directory of its weights.")] = None,
-    transcripts: Annotated[Path | None, reads("Text encoders: what `medusa transcribe` wrote.")] = None,
-    layers: Annotated[str, encodes("last, all, 6,12,24, last4, last4-sum.")] = "last",
-    pool: Annotated[str, writes("none, mean, mean+std (over time).")] = "none",
-    dtype: Annotated[str, writes("Stored rows: float16, float32, bfloat16, int8.")] = "float16",
-    format: Annotated[str | None, writes("New segments: zarr or hdf5; default: as the set has them, zarr.")] = None,
-    compress: Annotated[str | None, writes("zstd or blosc (zarr), gzip (hdf5); default: none.")] = None,
-    window: Annotated[
-        str | None,
-        encodes(
-            "Whisper: pad30 (its own way) or short (faster). Others: window and context, such as 30s+1s, 512tok+32.",
-            "--window",
-            "--whisper-window",
-        ),
-    ] = None,
-    keep_special: Annotated[bool, encodes("Text: rows of special tokens too.", "--keep-special")] = False,
-    compute: Annotated[str, encodes("Arithmetic: auto, float32, bfloat16, float16.")] = "auto",
-    augment: Annotated[
-        list[str] | None, views_of("noise, reverb, gain or mix, or several: reverb+noise:snr=0..10. README has more.")
-    ] = None,
-    views: Annotated[int, views_of("Views of each kind, NAME+noise1, ...", min=1)] = 1,
-    noise: Annotated[Path | None, views_of("Directory of noises; default: synthetic.")] = None,
-    rooms: Annotated[Path | None, views_of("Directory of impulse responses; default: synthetic.")] = None,
-    seed: Annotated[int, views_of("Of every draw.", min=0)] = 0,
-    batch_s: Annotated[float | None, system("Seconds of audio per pass.", min=0.1)] = None,
-    workers: Annotated[
-        int | None, system("Decoding threads; default: 2, for a GPU one per core, at most 16.", min=1)
-    ] = None,
-    max_memory: Annotated[float | None, system("GiB of this process, or allocated on its GPU.", min=0.05)] = None,
-    device: DeviceOption = "auto",
-    devices: Annotated[str | None, system("all, or cuda:0,cuda:1: a process for each, at once.")] = None,
-    engine: Annotated[str | None, system("ray: on a Ray cluster ('medusa-ser[ray]').")] = None,
-    parts: Annotated[int, system("Ray tasks.", min=1)] = 8,
-    shard: Annotated[str | None, system("Only part I of N, as 2/8; auto: as Slurm or torchrun number tasks.")] = None,
+    encoder: EncoderArguments,
+    inputs: InputArguments,
+    output: OutputArguments,
+    augmented: ViewArguments,
+    where: SystemArguments,
     verify_audio: Annotated[
         bool, Option("--verify-audio", help="Read what is there already again, to see that it is the same audio.")
     ] = False,
@@ -99,37 +56,36 @@ def featurize(
 
     Example: `medusa featurize --encoder wavlm-large --layers 6,12,24 -m corpus.csv -s store`
     """
-    from featurestore.asr.transcripts import Transcripts
-    from featurestore.augment.views import parse_views
     from featurestore.corpus.manifest import Manifest
     from featurestore.encoders.load import load_with
     from featurestore.encoders.options import EncoderOptions
     from featurestore.featurize.job import FeaturizeOptions, jobs_of
     from featurestore.featurize.present import Again
 
-    if augment is None and (views != 1 or noise or rooms):
-        raise ConfigError("--views, --noise and --rooms go with --augment.")
-    table = Manifest.read(manifest)
-    texts = None if transcripts is None else Transcripts.read(transcripts)
-    part = _own_shard(shard)
-    source = "text" if texts is None else texts.source
-    how = EncoderOptions(encoder, weights, layers, pool, dtype, window, compute, source, keep_special)
+    augmented.check()
+    table = Manifest.read(inputs.manifest)
+    texts = inputs.texts()
+    part = where.part()
+    rows = EncoderOptions(
+        encoder.encoder, encoder.weights, encoder.layers, output.pool, output.dtype, encoder.window, encoder.compute,
+        "text" if texts is None else texts.source, encoder.keep_special,
+    )  # fmt: skip
     redone = Again.parse(again, table) if again else None
-    options = FeaturizeOptions(batch_s, workers, format, compress, texts, max_memory, verify_audio, redone)
-    asked = parse_views(augment or [], n_views=views, seed=seed, noises=noise, rooms=rooms)
-    failed: Failures = []
-    if devices is not None or engine is not None:
-        if part is not None or dry_run or check:
-            raise ConfigError("--devices and --engine go without --shard, --dry-run and --check.")
-        if devices is not None and device != "auto":
-            raise ConfigError(f"--devices {devices} and --device {device}: give one of the two.")
-        for job in jobs_of(manifest, store, how, name=name, views=asked, options=options):
-            failed += _spread(job, len(table), devices, engine, parts, device)
-        end_with_failures(failed)
+    options = FeaturizeOptions(
+        where.batch_s, where.workers, output.format, output.compress, texts, where.max_memory, verify_audio, redone
+    )
+    views = augmented.parse()
+    if where.in_processes and (part is not None or dry_run or check):
+        raise ConfigError("--devices and --engine go without --shard, --dry-run and --check.")
+    # A process of its own reads the table again: what is sent to it is the path.
+    manifest = inputs.manifest if where.in_processes else table
+    jobs = jobs_of(manifest, inputs.store, rows, name=output.name, views=views, options=options)
+    if where.in_processes:
+        end_with_failures(_run_in_processes(jobs, len(table), where))
         return
-    jobs = jobs_of(table, store, how, name=name, views=asked, options=options)
-    with working(f"loading {encoder}"):
-        loaded = load_with(how, device)
+    with working(f"loading {encoder.encoder}"):
+        loaded = load_with(rows, where.device)
+    failed: Failures = []
     for job in jobs:
         if check:
             failed += _check(table, loaded, job, check)
@@ -138,24 +94,6 @@ def featurize(
         else:
             failed += _run(table, loaded, job, part)
     end_with_failures(failed)
-
-
-def _own_shard(text: str | None) -> "Shard | None":
-    """Return what --shard says; ConfigError where several tasks were started and each would encode everything."""
-    from featurestore.featurize.sharding import Shard
-    from featurestore.runtime.launched import task_of_launcher
-
-    own = task_of_launcher()
-    if text is None and own is not None:
-        raise ConfigError(
-            f"{own.launcher} started {own.count} tasks, and each would encode the whole manifest: give --shard "
-            "auto, or start one."
-        )
-    if text != "auto":
-        return None if text is None else Shard.parse(text)
-    part, launcher = Shard.of_task()
-    say(f"part {part}, as {launcher} numbers its tasks")
-    return part
 
 
 def _existing(job: "FeaturizeJob") -> "FeatureStore | None":
@@ -197,12 +135,42 @@ def _run(table: "Manifest", encoder: "Encoder", job: "FeaturizeJob", part: "Shar
     n = len(table if viewed is None else viewed.manifest)
     with bar(f"{encoder.name} -> {job.name}", n, "{task.fields[rate]}") as show:
         try:
-            report = replace(job, encoder=encoder).run(part, progress=_with_rate(show))
+            report = replace(job, encoder=encoder).run(part, progress=with_rate(show))
         except Interrupted as stop:
             show.close()
-            _say_report(job.name, stop.report)
+            say_report(job.name, stop.report)
             raise
-    _say_report(job.name, report)
+    say_report(job.name, report)
+    return report.failed
+
+
+def _run_in_processes(jobs: "Sequence[FeaturizeJob]", n: int, where: SystemArguments) -> Failures:
+    """Encode each set of n utterances with several processes, and print what they did together; what failed."""
+    if where.devices is not None and where.device != "auto":
+        raise ConfigError(f"--devices {where.devices} and --device {where.device}: give one of the two.")
+    if where.engine not in (None, "ray") or (where.engine and where.devices):
+        raise ConfigError(f"--engine {where.engine}: expected ray, and no --devices with it.")
+    failed: Failures = []
+    for job in jobs:
+        failed += _spread(job, n, where)
+    return failed
+
+
+def _spread(job: "FeaturizeJob", n: int, where: SystemArguments) -> Failures:
+    from featurestore.featurize.engines import featurize_on_devices, featurize_with_ray, visible_devices
+    from featurestore.runtime.stopping import Interrupted
+
+    with bar(job.name, n, "{task.fields[rate]}") as show:
+        try:
+            if where.engine:
+                report = featurize_with_ray(job, where.parts, where.device, progress=with_rate(show))
+            else:
+                report = featurize_on_devices(job, visible_devices(where.devices or ""), progress=with_rate(show))
+        except Interrupted as stop:
+            show.close()
+            say_report(job.name, stop.report)
+            raise
+    say_report(job.name, report)
     return report.failed
 
 
@@ -218,55 +186,12 @@ def _try(table: "Manifest", encoder: "Encoder", job: "FeaturizeJob", part: "Shar
             shard=part, transcripts=job.options.transcripts, view=job.view, trial_s=TRIAL_S,
             verify_audio=job.options.verify_audio, again=job.options.again,
         )  # fmt: skip
-    _say_plan(job.name, encoder, planned)
+    say_plan(job.name, encoder, planned)
     return planned.failed
-
-
-def _with_rate(show: Show) -> Callable[[int, int, float], None]:
-    """Progress that also tells utterances per second, and audio per second of wall clock."""
-
-    def on_utterance(done: int, total: int, audio_s: float) -> None:
-        elapsed = max(show.task.elapsed or 0.0, 1e-3)
-        rate = f"{show.task.speed or done / elapsed:.1f}/s"
-        show(done, total, rate=f"{audio_s / elapsed:.0f} x real time, {rate}" if audio_s else rate)
-
-    return on_utterance
-
-
-def _spread(job: "FeaturizeJob", n: int, devices: str | None, engine: str | None, parts: int, device: str) -> Failures:
-    """Encode with several processes, and say what they did together; what failed."""
-    from featurestore.featurize.engines import featurize_on_devices, featurize_with_ray, visible_devices
-    from featurestore.runtime.stopping import Interrupted
-
-    if engine not in (None, "ray") or (engine and devices):
-        raise ConfigError(f"--engine {engine}: expected ray, and no --devices with it.")
-    with bar(job.name, n, "{task.fields[rate]}") as show:
-        try:
-            if engine:
-                report = featurize_with_ray(job, parts, device, progress=_with_rate(show))
-            else:
-                report = featurize_on_devices(job, visible_devices(devices or ""), progress=_with_rate(show))
-        except Interrupted as stop:
-            show.close()
-            _say_report(job.name, stop.report)
-            raise
-    _say_report(job.name, report)
-    return report.failed
-
-
-def _say_plan(name: str, encoder: "Encoder", plan: "FeaturizePlan") -> None:
-    hours = f", {plan.audio_s / 3600:.2f} h of audio" if plan.audio_s else ""
-    say(f"{name}: {plan.n_utterances:,} utterances to encode{hours}, {plan.n_skipped:,} there already")
-    size, spec = format_bytes(plan.n_bytes), encoder.spec
-    say(f"{plan.n_rows:,} rows x {spec.dim} x {len(spec.layers)} layers of {spec.dtype}: {size}")
-    if plan.wall_s == plan.wall_s:
-        say(f"about {format_seconds(plan.wall_s)} on this machine, from a short trial")
 
 
 def _check(manifest: "Manifest", encoder: "Encoder", job: "FeaturizeJob", n: int) -> Failures:
     """Print what a check found; failed are rows that depend on their batch, or aren't those that are stored."""
-    from rich.table import Table
-
     from featurestore.featurize.items import items_of
     from featurestore.featurize.trial import check_rows, tolerances
 
@@ -275,41 +200,9 @@ def _check(manifest: "Manifest", encoder: "Encoder", job: "FeaturizeJob", n: int
     items, failed = items_of(manifest, encoder, transcripts=job.options.transcripts, view=viewed)
     stored = store[name] if store is not None and name in store else None
     with working(f"checking {name}"):
-        found = check_rows(encoder, items, n, stored=stored)
+        checks = check_rows(encoder, items, n, stored=stored)
     in_batch, kept = tolerances(encoder)
-    table = Table(title=f"{name}: largest relative difference of a row, {len(found)} utterances", title_justify="left")
-    for column in ("utterance", "rows", f"alone / in a batch (<= {in_batch:g})", f"alone / stored (<= {kept:g})"):
-        table.add_column(column, justify="left" if column == "utterance" else "right", overflow="fold")
-    for each in found:
-        table.add_row(
-            each.key, str(each.n_rows), *("-" if x != x else f"{x:.2g}" for x in (each.in_batch, each.stored))
-        )
-    console().print(table)
-    wrong = [(each.key, "its rows differ by more than arithmetic explains") for each in found
+    show_checks(name, checks, in_batch, kept)
+    wrong = [(each.key, "its rows differ by more than arithmetic explains") for each in checks
              if each.in_batch > in_batch or each.stored > kept]  # fmt: skip
-    return [*failed, *((each.key, each.error) for each in found if each.error), *wrong]
-
-
-SHOWN_CONSTANT = 20  # clips of one value that are named
-
-
-def _say_report(name: str, report: "FeaturizeReport") -> None:
-    speed = f", {report.audio_s / report.wall_s:.0f} x real time" if report.audio_s and report.wall_s else ""
-    empty = f" ({report.empty_texts:,} of them of empty texts)" if report.empty_texts else ""
-    redone = f" ({report.n_again:,} of them again)" if report.n_again else ""
-    say(
-        f"{name}: {report.done:,} done{empty}{redone}, {report.skipped:,} there already, {len(report.failed):,} "
-        f"failed; {report.wall_s:.1f} s{speed}"
-    )
-    if report.constant:
-        more = f" and {len(report.constant) - SHOWN_CONSTANT:,} more" if len(report.constant) > SHOWN_CONSTANT else ""
-        shown = ", ".join(report.constant[:SHOWN_CONSTANT])
-        say(f"warning: {len(report.constant):,} silent, all samples of one value: {shown}{more}", "yellow")
-    if report.n_unrecorded:
-        say(
-            f"{name}: {report.n_unrecorded:,} there already, made before identities were recorded: not compared "
-            "but for their durations",
-            "dim",
-        )
-    if report.n_unreachable:
-        say(f"{name}: {report.n_unreachable:,} there already, whose files can't be reached: not compared", "dim")
+    return [*failed, *((each.key, each.error) for each in checks if each.error), *wrong]

@@ -1,0 +1,122 @@
+"""The options of `medusa featurize`, a dataclass for each panel of its help, and what they ask of the library."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from featurestore.errors import ConfigError
+from featurestore.terminal import DeviceOption, ManifestOption, StoreOption, encodes, panel, reads, say, system, writes
+
+if TYPE_CHECKING:
+    from featurestore.asr.transcripts import Transcripts
+    from featurestore.augment.views import View
+    from featurestore.featurize.sharding import Shard
+
+views_of = panel("Augmented views")
+
+
+@dataclass(frozen=True)
+class EncoderArguments:
+    """Which encoder, and which of its layers."""
+
+    encoder: Annotated[str, encodes("Name, hub name (org/name) or directory.")]
+    weights: Annotated[Path | None, encodes("Directory of its weights.")] = None
+    layers: Annotated[str, encodes("last, all, 6,12,24, last4, last4-sum.")] = "last"
+    window: Annotated[
+        str | None,
+        encodes(
+            "Whisper: pad30 (its own way) or short (faster). Others: window and context, such as 30s+1s, 512tok+32.",
+            "--window",
+            "--whisper-window",
+        ),
+    ] = None
+    keep_special: Annotated[bool, encodes("Text: rows of special tokens too.", "--keep-special")] = False
+    compute: Annotated[str, encodes("Arithmetic: auto, float32, bfloat16, float16.")] = "auto"
+
+
+@dataclass(frozen=True)
+class InputArguments:
+    """What is read."""
+
+    manifest: ManifestOption
+    store: StoreOption = Path("store")
+    transcripts: Annotated[Path | None, reads("Text encoders: what `medusa transcribe` wrote.")] = None
+
+    def texts(self) -> "Transcripts | None":
+        """Read the transcripts; None where none are given."""
+        from featurestore.asr.transcripts import Transcripts
+
+        return None if self.transcripts is None else Transcripts.read(self.transcripts)
+
+
+@dataclass(frozen=True)
+class OutputArguments:
+    """Which feature set is written, and how its rows are stored."""
+
+    name: Annotated[str | None, writes("Feature set; default: the encoder's name.")] = None
+    pool: Annotated[str, writes("none, mean, mean+std (over time).")] = "none"
+    dtype: Annotated[str, writes("Stored rows: float16, float32, bfloat16, int8.")] = "float16"
+    format: Annotated[str | None, writes("New segments: zarr or hdf5; default: as the set has them, zarr.")] = None
+    compress: Annotated[str | None, writes("zstd or blosc (zarr), gzip (hdf5); default: none.")] = None
+
+
+@dataclass(frozen=True)
+class ViewArguments:
+    """Which augmented views of the audio are encoded in place of the clean audio."""
+
+    augment: Annotated[
+        list[str] | None, views_of("noise, reverb, gain or mix, or several: reverb+noise:snr=0..10. README has more.")
+    ] = None
+    views: Annotated[int, views_of("Views of each kind, NAME+noise1, ...", min=1)] = 1
+    noise: Annotated[Path | None, views_of("Directory of noises; default: synthetic.")] = None
+    rooms: Annotated[Path | None, views_of("Directory of impulse responses; default: synthetic.")] = None
+    seed: Annotated[int, views_of("Of every draw.", min=0)] = 0
+
+    def check(self) -> None:
+        """Raise ConfigError for an option of views where there are none."""
+        if self.augment is None and (self.views != 1 or self.noise or self.rooms):
+            raise ConfigError("--views, --noise and --rooms go with --augment.")
+
+    def parse(self) -> "list[View]":
+        """Return the views; ConfigError names what is wrong."""
+        from featurestore.augment.views import parse_views
+
+        return parse_views(self.augment or [], n_views=self.views, seed=self.seed, noises=self.noise, rooms=self.rooms)
+
+
+@dataclass(frozen=True)
+class SystemArguments:
+    """Where the work is done: threads, memory, devices and processes."""
+
+    batch_s: Annotated[float | None, system("Seconds of audio per pass.", min=0.1)] = None
+    workers: Annotated[
+        int | None, system("Decoding threads; default: 2, for a GPU one per core, at most 16.", min=1)
+    ] = None
+    max_memory: Annotated[float | None, system("GiB of this process, or allocated on its GPU.", min=0.05)] = None
+    device: DeviceOption = "auto"
+    devices: Annotated[str | None, system("all, or cuda:0,cuda:1: a process for each, at once.")] = None
+    engine: Annotated[str | None, system("ray: on a Ray cluster ('medusa-ser[ray]').")] = None
+    parts: Annotated[int, system("Ray tasks.", min=1)] = 8
+    shard: Annotated[str | None, system("Only part I of N, as 2/8; auto: as Slurm or torchrun number tasks.")] = None
+
+    @property
+    def in_processes(self) -> bool:
+        """Do several processes share the work?"""
+        return self.devices is not None or self.engine is not None
+
+    def part(self) -> "Shard | None":
+        """Return the part of --shard; ConfigError where several tasks were started and each would encode everything."""
+        from featurestore.featurize.sharding import Shard
+        from featurestore.runtime.launched import task_of_launcher
+
+        launched = task_of_launcher()
+        if self.shard is None and launched is not None:
+            raise ConfigError(
+                f"{launched.launcher} started {launched.count} tasks, and each would encode the whole manifest: give "
+                "--shard auto, or start one."
+            )
+        if self.shard != "auto":
+            return None if self.shard is None else Shard.parse(self.shard)
+        part, launcher = Shard.of_task()
+        say(f"part {part}, as {launcher} numbers its tasks")
+        return part

@@ -1,0 +1,70 @@
+"""What `medusa featurize` prints: its progress, a plan, a check of rows, and what a run did."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from featurestore.runtime.wording import format_bytes, format_seconds
+from featurestore.terminal import Show, console, say
+
+if TYPE_CHECKING:
+    from featurestore.encoders.base import Encoder
+    from featurestore.featurize.plan import FeaturizePlan
+    from featurestore.featurize.run import FeaturizeReport
+    from featurestore.featurize.trial import Checked
+
+SHOWN_CONSTANT = 20  # clips of one value that are named
+
+
+def with_rate(show: Show) -> Callable[[int, int, float], None]:
+    """Return progress that shows utterances per second too, and audio per second of wall clock."""
+
+    def on_utterance(done: int, total: int, audio_s: float) -> None:
+        elapsed = max(show.task.elapsed or 0.0, 1e-3)
+        rate = f"{show.task.speed or done / elapsed:.1f}/s"
+        show(done, total, rate=f"{audio_s / elapsed:.0f} x real time, {rate}" if audio_s else rate)
+
+    return on_utterance
+
+
+def say_plan(name: str, encoder: "Encoder", plan: "FeaturizePlan") -> None:
+    hours = f", {plan.audio_s / 3600:.2f} h of audio" if plan.audio_s else ""
+    say(f"{name}: {plan.n_utterances:,} utterances to encode{hours}, {plan.n_skipped:,} there already")
+    size, spec = format_bytes(plan.n_bytes), encoder.spec
+    say(f"{plan.n_rows:,} rows x {spec.dim} x {len(spec.layers)} layers of {spec.dtype}: {size}")
+    if plan.wall_s == plan.wall_s:
+        say(f"about {format_seconds(plan.wall_s)} on this machine, from a short trial")
+
+
+def show_checks(name: str, checks: "Sequence[Checked]", in_batch: float, stored: float) -> None:
+    """Print a row for each checked utterance; in_batch, stored: the largest differences that are in order."""
+    from rich.table import Table
+
+    table = Table(title=f"{name}: largest relative difference of a row, {len(checks)} utterances", title_justify="left")
+    for column in ("utterance", "rows", f"alone / in a batch (<= {in_batch:g})", f"alone / stored (<= {stored:g})"):
+        table.add_column(column, justify="left" if column == "utterance" else "right", overflow="fold")
+    for check in checks:
+        differences = ("-" if x != x else f"{x:.2g}" for x in (check.in_batch, check.stored))
+        table.add_row(check.key, str(check.n_rows), *differences)
+    console().print(table)
+
+
+def say_report(name: str, report: "FeaturizeReport") -> None:
+    speed = f", {report.audio_s / report.wall_s:.0f} x real time" if report.audio_s and report.wall_s else ""
+    empty = f" ({report.empty_texts:,} of them of empty texts)" if report.empty_texts else ""
+    redone = f" ({report.n_again:,} of them again)" if report.n_again else ""
+    say(
+        f"{name}: {report.done:,} done{empty}{redone}, {report.skipped:,} there already, {len(report.failed):,} "
+        f"failed; {report.wall_s:.1f} s{speed}"
+    )
+    if report.constant:
+        more = f" and {len(report.constant) - SHOWN_CONSTANT:,} more" if len(report.constant) > SHOWN_CONSTANT else ""
+        shown = ", ".join(report.constant[:SHOWN_CONSTANT])
+        say(f"warning: {len(report.constant):,} silent, all samples of one value: {shown}{more}", "yellow")
+    if report.n_unrecorded:
+        say(
+            f"{name}: {report.n_unrecorded:,} there already, made before identities were recorded: not compared "
+            "but for their durations",
+            "dim",
+        )
+    if report.n_unreachable:
+        say(f"{name}: {report.n_unreachable:,} there already, whose files can't be reached: not compared", "dim")
