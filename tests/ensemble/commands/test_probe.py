@@ -78,7 +78,7 @@ def test_a_speaker_adapted_model_predicts_by_speaker_and_says_where_it_falls_bac
     assert len(a) == len(b) == 48
     assert np.abs(a[columns].to_numpy() - b[columns].to_numpy()).max() > 0.01
     same = b[b["file"].isin(c["file"])].sort_values("file")[columns].to_numpy()
-    np.testing.assert_allclose(c.sort_values("file")[columns].to_numpy(), same, atol=1e-6)
+    np.testing.assert_allclose(c.sort_values("file")[columns].to_numpy(), same, atol=5e-6)
 
 
 def test_a_speakers_clips_are_predicted_together_whatever_the_chunk(probed: Path, tmp_path: Path) -> None:
