@@ -3,8 +3,9 @@
 Names load when they are first used, so that `import deepser` costs nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from featurestore.runtime.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from deepser.config import LossConfig as LossConfig
@@ -22,31 +23,14 @@ if TYPE_CHECKING:
     from deepser.scores.metrics import ccc as ccc
     from deepser.scores.metrics import evaluate as evaluate
 
-_HOME = {
-    "LossConfig": "config",
-    "MemberConfig": "config",
-    "NetworkConfig": "config",
-    "StageConfig": "config",
-    "TrainConfig": "config",
-    "fit_members": "members.fit",
-    "FoldPlan": "members.folds",
-    "plan_folds": "members.folds",
-    "Member": "members.member",
-    "find_preset": "members.presets",
-    "member_config": "members.presets",
-    "Evaluation": "scores.metrics",
-    "ccc": "scores.metrics",
-    "evaluate": "scores.metrics",
-}
-
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'deepser' has no attribute {name!r}")
-    return getattr(import_module(f"deepser.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "config": ["LossConfig", "MemberConfig", "NetworkConfig", "StageConfig", "TrainConfig"],
+        "members.fit": ["fit_members"],
+        "members.folds": ["FoldPlan", "plan_folds"],
+        "members.member": ["Member"],
+        "members.presets": ["find_preset", "member_config"],
+        "scores.metrics": ["Evaluation", "ccc", "evaluate"],
+    },
+)

@@ -3,8 +3,9 @@
 Names load when they are first used, so that `import ensemble` costs nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from featurestore.runtime.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from ensemble.evaluation.align import Aligned as Aligned
@@ -27,36 +28,21 @@ if TYPE_CHECKING:
     from ensemble.prediction.model import Model as Model
     from ensemble.prediction.predictions import Predictions as Predictions
 
-_HOME = {
-    "Model": "prediction.model",
-    "Predictions": "prediction.predictions",
-    "export_model": "prediction.export",
-    "System": "evaluation.system",
-    "open_system": "evaluation.systems",
-    "read_predictions": "evaluation.prediction_files",
-    "Asked": "evaluation.assess",
-    "Assessment": "evaluation.assess",
-    "assess": "evaluation.assess",
-    "assess_parts": "evaluation.parts",
-    "Aligned": "evaluation.align",
-    "load_posteriors": "evaluation.align",
-    "fit_ensemble": "fusion.fit",
-    "load_meta": "fusion.kinds",
-    "predict_meta": "fusion.kinds",
-    "MetaState": "fusion.state",
-    "MetaConfig": "fusion.config",
-    "ForestConfig": "fusion.config",
-    "VoteConfig": "fusion.config",
-}
-
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'ensemble' has no attribute {name!r}")
-    return getattr(import_module(f"ensemble.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "evaluation.align": ["Aligned", "load_posteriors"],
+        "evaluation.assess": ["Asked", "Assessment", "assess"],
+        "evaluation.parts": ["assess_parts"],
+        "evaluation.prediction_files": ["read_predictions"],
+        "evaluation.system": ["System"],
+        "evaluation.systems": ["open_system"],
+        "fusion.config": ["ForestConfig", "MetaConfig", "VoteConfig"],
+        "fusion.fit": ["fit_ensemble"],
+        "fusion.kinds": ["load_meta", "predict_meta"],
+        "fusion.state": ["MetaState"],
+        "prediction.export": ["export_model"],
+        "prediction.model": ["Model"],
+        "prediction.predictions": ["Predictions"],
+    },
+)

@@ -3,8 +3,9 @@
 Names load when they are first used, so that `import featurestore` costs nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from featurestore.runtime.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from featurestore.audio import decode as decode
@@ -40,35 +41,27 @@ if TYPE_CHECKING:
     from featurestore.sets.writer import FeatureWriter as FeatureWriter
     from featurestore.store.feature_store import FeatureStore as FeatureStore
 
-_HOME = {
-    "decode": "audio",
-    "AudioError": "errors",
-    "ConfigError": "errors",
-    "EncoderError": "errors",
-    "ManifestError": "errors",
-    "MedusaError": "errors",
-    "SpecMismatch": "errors",
-    "StoreError": "errors",
-    "FeatureSet": "sets.feature_set",
-    "Packed": "rows.packed",
-    "BatchLoader": "loaders.batch_loader",
-    "FeatureRef": "loaders.batch_loader",
-    "LabelScheme": "corpus.label_scheme",
-    "Manifest": "corpus.manifest",
-    "FeatureSpec": "format.spec",
-    "FeatureStore": "store.feature_store",
-    "FeatureWriter": "sets.writer",
-    "Ratings": "corpus.ratings",
-}
-
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'featurestore' has no attribute {name!r}")
-    return getattr(import_module(f"featurestore.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "audio": ["decode"],
+        "corpus.label_scheme": ["LabelScheme"],
+        "corpus.manifest": ["Manifest"],
+        "corpus.ratings": ["Ratings"],
+        "errors": [
+            "AudioError",
+            "ConfigError",
+            "EncoderError",
+            "ManifestError",
+            "MedusaError",
+            "SpecMismatch",
+            "StoreError",
+        ],
+        "format.spec": ["FeatureSpec"],
+        "loaders.batch_loader": ["BatchLoader", "FeatureRef"],
+        "rows.packed": ["Packed"],
+        "sets.feature_set": ["FeatureSet"],
+        "sets.writer": ["FeatureWriter"],
+        "store.feature_store": ["FeatureStore"],
+    },
+)

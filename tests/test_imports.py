@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -210,6 +211,20 @@ def test_importing_the_store_loads_nothing_heavy(module: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_type_checkers_see_the_names_that_load_when_they_are_used(package: str) -> None:
+    tree = ast.parse((REPO / package / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    homes = {
+        alias.asname: each.module for each in block.body if isinstance(each, ast.ImportFrom) for alias in each.names
+    }
+    module = import_module(package)
+    assert sorted(homes) == module.__all__
+    for name, home in homes.items():
+        assert getattr(module, name) is getattr(import_module(str(home)), name)
+        assert name in dir(module)
 
 
 def test_the_public_names_of_the_store_are_there() -> None:
