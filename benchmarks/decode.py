@@ -22,6 +22,7 @@ import soundfile
 
 import featurestore
 from featurestore.audio import SAMPLE_RATE_HZ, Clip, decode, decode_pass
+from featurestore.runtime.durable import replace_text
 
 DEMO_CORPUS = Path(featurestore.__file__).parent / "demo_corpus"
 FORMATS = {"wav": "PCM_16", "flac": "PCM_16", "mp3": None, "ogg": "VORBIS"}
@@ -209,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     timings = run_decode(DecodeSettings(**given), lambda text: print(text, file=sys.stderr))
     print(report(timings))
     if json_path is not None:
-        json_path.write_text(json.dumps([asdict(t) for t in timings], indent=1) + "\n", encoding="utf-8")
+        replace_text(json_path, json.dumps([asdict(t) for t in timings], indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import numpy as np
 
 from featurestore.errors import ConfigError
 from featurestore.format.spec import FeatureSpec
+from featurestore.runtime.durable import replace_text
 from featurestore.store.feature_store import FeatureStore
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def run_index(
     result |= {name: float(np.median([run[name] for run in runs])) for name in runs[0]}
     result["index_mb"] = result["rss_mb"] - empty["rss_mb"]
     if json_path is not None:
-        json_path.write_text(json.dumps(result, indent=1) + "\n")
+        replace_text(json_path, json.dumps(result, indent=1) + "\n")
     return result
 
 

@@ -26,6 +26,7 @@ from ensemble.fusion.config import MetaConfig
 from ensemble.fusion.linear import LinearSeeds, prepare, to_scale
 from ensemble.fusion.training import fit_meta
 from featurestore.errors import ConfigError
+from featurestore.runtime.durable import replace_text
 
 PLAIN, ALONE, AT_ONCE = "plain PyTorch, one seed after another", "one seed after another", "all seeds at once"
 LOW, HIGH = 1.0, 7.0
@@ -105,7 +106,7 @@ def run_meta(
     }  # fmt: skip
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        replace_text(json_path, json.dumps(result, indent=2) + "\n")
     return result
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurestore.errors import ConfigError
+from featurestore.runtime.durable import replace_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -102,7 +103,7 @@ def run_prepare(
         shutil.rmtree(place)
     result = {**asdict(settings), "steps": list(STEPS), "results": results}
     if json_path is not None:
-        json_path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        replace_text(json_path, json.dumps(result, indent=2) + "\n")
     return result
 
 

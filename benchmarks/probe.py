@@ -34,6 +34,7 @@ from deepser.training.targets import Targets
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import speaker_groups
 from featurestore.format.spec import FeatureSpec
+from featurestore.runtime.durable import replace_text
 from featurestore.store.feature_store import FeatureStore
 
 CS = (0.001, 0.01, 0.1)[: len(RBF_PENALTIES)]
@@ -211,7 +212,7 @@ def main() -> None:
     text = json.dumps(found, indent=1)
     print(text)
     if arguments.json:
-        arguments.json.write_text(text + "\n")
+        replace_text(arguments.json, text + "\n")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from featurestore.audio import SAMPLE_RATE_HZ, decode
 from featurestore.corpora import CORPORA
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
+from featurestore.runtime.durable import replace_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -85,7 +86,7 @@ def run_transcribe(
     audio_s = sum(map(len, clips)) / SAMPLE_RATE_HZ
     result = {**asdict(settings), "n_clips": len(clips), "audio_s": audio_s, "results": results}
     if json_path is not None:
-        json_path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        replace_text(json_path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     return result
 
 

@@ -54,7 +54,7 @@ MAY_IMPORT = {
         "featurestore.sets featurestore.store"
     ),
     "deepser.probes": (
-        "members training featurestore.corpus featurestore.format featurestore.loaders featurestore.rows "
+        "members scores training featurestore.corpus featurestore.format featurestore.loaders featurestore.rows "
         "featurestore.sets featurestore.store"
     ),
     "deepser.watch": "scores featurestore.terminal",

@@ -24,6 +24,7 @@ from featurestore.encoders.base import Encoder
 from featurestore.encoders.weights import find_weights
 from featurestore.errors import ConfigError
 from featurestore.featurize.run import featurize
+from featurestore.runtime.durable import replace_text
 from featurestore.runtime.stage_clock import StageClock, measured
 from featurestore.store.feature_store import FeatureStore
 
@@ -108,7 +109,7 @@ def run_featurize(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     if json_path is not None:
-        Path(json_path).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        replace_text(Path(json_path), json.dumps(result, indent=1) + "\n")
     return result
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.errors import ConfigError
+from featurestore.runtime.durable import replace_text
 
 from . import peer_files, peer_tables
 from .disk import direct_is_possible, memory_touch
@@ -90,7 +91,7 @@ def run_io(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     if json_path is not None:
-        Path(json_path).write_text(json.dumps(result, indent=1) + "\n")
+        replace_text(Path(json_path), json.dumps(result, indent=1) + "\n")
     return result
 
 

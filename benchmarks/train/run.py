@@ -16,6 +16,7 @@ from rich import box
 from rich.table import Table
 
 from featurestore.errors import ConfigError
+from featurestore.runtime.durable import replace_text
 from featurestore.runtime.wording import format_bytes
 
 from .corpus import Made, Modality, made, write
@@ -179,7 +180,7 @@ def _summary(way: dict[str, Any]) -> dict[str, Any]:
 def _keep(result: dict[str, Any], path: Path | None) -> None:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        replace_text(path, json.dumps(result, indent=1) + "\n")
 
 
 def train_table(result: dict[str, Any]) -> Table:

@@ -1,6 +1,5 @@
 """A fitted member of an ensemble: its run directory, read back, and its posteriors for utterances in a store."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from deepser.training.targets import Targets
 from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.runtime.device import pick_device
+from featurestore.runtime.weights_digest import parts_of_files, weights_digest
 from featurestore.store.feature_store import FeatureStore
 
 
@@ -85,10 +85,7 @@ class Member:
     @property
     def weights_digest(self) -> str:
         """The identity of its weights, as its posteriors in a store carry it; ConfigError when it has none yet."""
-        digest = hashlib.sha256()
-        for path in self.weights():
-            digest.update(path.read_bytes())
-        return f"sha256:{digest.hexdigest()[:16]}"
+        return weights_digest(parts_of_files(self.weights()))
 
     def predict(
         self, store: FeatureStore, keys: Sequence[str], *, device: str = "auto"

@@ -1,6 +1,5 @@
 """A fitted probe as a member of an ensemble: its run directory, and its posteriors for utterances in a store."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from deepser.probes.calibrate import Calibration
 from deepser.probes.config import ProbeConfig
@@ -19,10 +17,12 @@ from deepser.probes.normalise import GroupStatistics
 from deepser.probes.problem import Problem
 from deepser.probes.rows import PooledRows, Source
 from deepser.probes.solver import Fitted, Piece, Setting
+from deepser.scores.probabilities import softmax
 from deepser.training.checkpoint import load_weights, save_atomically
 from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
-from featurestore.runtime.durable import replace_file
+from featurestore.runtime.durable import replace_text
+from featurestore.runtime.weights_digest import parts_of_files, weights_digest
 from featurestore.store.feature_store import FeatureStore
 
 KIND = "probe"
@@ -78,8 +78,7 @@ class ProbeMember:
     @property
     def weights_digest(self) -> str:
         """The identity of its weights, as its posteriors in a store carry it."""
-        digest = hashlib.sha256(b"".join(path.read_bytes() for path in self.weights())).hexdigest()[:16]
-        return f"sha256:{digest}"
+        return weights_digest(parts_of_files(self.weights()))
 
     def predict(
         self, store: FeatureStore, keys: Sequence[str], *, device: str = "auto", speakers: Sequence[str] | None = None
@@ -108,7 +107,7 @@ class ProbeMember:
         deviations /= len(self.fitted.pieces)
         scores = deviations + self.fitted.offsets
         logits, attributes = self.calibration.outputs(self._problem, scores)
-        posteriors = np.concatenate([softmax(logits, 1), attributes], 1)
+        posteriors = np.concatenate([softmax(logits), attributes], 1)
         return posteriors.astype(np.float32), np.concatenate([logits, attributes], 1).astype(np.float32)
 
     @property
@@ -165,7 +164,7 @@ class ProbeMember:
         (directory / WEIGHTS).parent.mkdir(parents=True, exist_ok=True)
         save_atomically(tensors, directory / WEIGHTS)
         text = json.dumps(told, indent=1, ensure_ascii=False) + "\n"
-        replace_file(directory / CONFIG, lambda file: file.write(text.encode()))
+        replace_text(directory / CONFIG, text)
         return ProbeMember.load(directory)
 
     @staticmethod

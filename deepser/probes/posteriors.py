@@ -1,11 +1,11 @@
 """A probe's out-of-fold judgement of a corpus, as a feature set like any other member's."""
 
 import numpy as np
-from scipy.special import softmax
 
 from deepser.members.posteriors import made_on, posteriors_name
 from deepser.probes.fit import ProbeResult
 from deepser.probes.member import ProbeMember
+from deepser.scores.probabilities import softmax
 from featurestore.corpus.made_on import MADE_ON
 from featurestore.errors import ConfigError
 from featurestore.format.spec import FeatureSpec, check_set_name
@@ -40,7 +40,7 @@ def write_probe_posteriors(store: FeatureStore, member: ProbeMember, result: Pro
         columns=member.columns,
         extra=tuple(extra),
     )
-    posteriors = np.concatenate([softmax(result.logits, 1), result.attributes], 1).astype(np.float32)
+    posteriors = np.concatenate([softmax(result.logits), result.attributes], 1).astype(np.float32)
     logits = np.concatenate([result.logits, result.attributes], 1).astype(np.float32)
     if name in store:
         store.remove(name)

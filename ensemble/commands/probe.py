@@ -14,6 +14,7 @@ from deepser.probes.config import (
 from ensemble.commands.choices import one_of
 from ensemble.commands.protocol import StrictOption, tell_protocol
 from featurestore.errors import ConfigError
+from featurestore.runtime.durable import replace_text
 from featurestore.runtime.wording import split_names
 from featurestore.terminal import (
     CvOption,
@@ -131,8 +132,7 @@ def probe(
             "clips, those of the judged part included."
         )
     if json is not None:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(probe_json(result, rows, table.name), encoding="utf-8")
+        replace_text(json, probe_json(result, rows, table.name))
         say(f"wrote {json}")
     if heat_map is not None and rows:
         draw(result, rows, heat_map)

@@ -110,7 +110,7 @@ def column_names(classes: Sequence[str], attributes: Sequence[str]) -> tuple[str
 
 def _column_order(member: str, found: Sequence[str], wanted: Sequence[str], allow_surplus: bool) -> list[int]:
     """Where each wanted column is in this member's rows."""
-    missing, surplus = [c for c in wanted if c not in found], [c for c in found if c not in wanted]
+    missing, surplus = differences(found, wanted)
     if missing or (surplus and not allow_surplus):
         raise AlignmentError(
             f"Columns of {member!r} differ: missing {some(missing)}, surplus {some(surplus)}. "
@@ -156,6 +156,12 @@ def _agreed_keys(sets: dict[str, FeatureSet], keys: Sequence[str] | None) -> tup
     if not chosen:
         raise AlignmentError(f"Members {', '.join(sets)} hold no utterance; train them first.")
     return chosen
+
+
+def differences(found: Sequence[str], expected: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the names that are expected but not found, and those that are found but not expected, in their order."""
+    missing, surplus = set(expected) - set(found), set(found) - set(expected)
+    return [name for name in expected if name in missing], [name for name in found if name in surplus]
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:

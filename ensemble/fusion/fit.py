@@ -1,6 +1,5 @@
 """Fitting an ensemble on members' posteriors in the store, and the table that says what each way of fusing is worth."""
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -31,6 +30,7 @@ from featurestore.corpus.protocol import ProtocolReport
 from featurestore.errors import ConfigError, StoreError
 from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.durable import replace_text, writing
+from featurestore.runtime.weights_digest import weights_digest
 from featurestore.store.feature_store import FeatureStore
 
 MADE_BY = "fit-meta"
@@ -174,14 +174,11 @@ def _store_predictions(
 ) -> None:
     """Writes the predictions as a feature set, in place of those an earlier fit wrote under this name."""
     columns = column_names(meta.classes, tuple(meta.attributes))
-    digest = hashlib.sha256()
-    for tensor in meta.tensors.values():
-        digest.update(tensor.numpy().tobytes())
     made = "in-sample" if report.in_sample else "none" if division.folds is None else "fold"
     spec = FeatureSpec(
         kind="posteriors",
         encoder=name.removeprefix(PREFIX),
-        weights=f"sha256:{digest.hexdigest()[:16]}",
+        weights=weights_digest(tensor.numpy().tobytes() for tensor in meta.tensors.values()),
         layers=LAYERS,
         dim=len(columns),
         dtype="float32",

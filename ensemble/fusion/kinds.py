@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from deepser.config import from_dict
 from deepser.training.checkpoint import save_atomically
-from ensemble.evaluation.align import Aligned, column_names
+from ensemble.evaluation.align import Aligned, column_names, differences
 from ensemble.fusion.config import Config, ForestConfig, MetaConfig, VoteConfig
 from ensemble.fusion.forest import ARRAYS, predict_forest
 from ensemble.fusion.linear import predict_linear
@@ -60,13 +60,13 @@ def check_inputs(meta: MetaState, aligned: Aligned) -> None:
     """Raise AlignmentError unless these are the members and columns that it was fitted on, in their order."""
     columns = column_names(meta.classes, tuple(meta.attributes))
     if aligned.members != meta.members or aligned.columns != columns:
-        expected, found = (*meta.members, *columns), (*aligned.members, *aligned.columns)
+        missing, surplus = differences((*aligned.members, *aligned.columns), (*meta.members, *columns))
         raise AlignmentError(
             f"The meta-classifier reads members {', '.join(meta.members)} with columns {', '.join(columns)}; found "
             f"members {', '.join(aligned.members)} with columns {', '.join(aligned.columns)}. Give it what it was "
             "fitted on, in that order.",
-            {"meta-classifier": [name for name in expected if name not in found]},
-            {"meta-classifier": [name for name in found if name not in expected]},
+            {"meta-classifier": missing},
+            {"meta-classifier": surplus},
         )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from deepser.training.device import one_thread
 from deepser.training.targets import Targets
-from ensemble.evaluation.align import Aligned, column_names
+from ensemble.evaluation.align import Aligned, column_names, differences
 from ensemble.fusion.config import MetaConfig, joins_attributes
 from ensemble.fusion.linear import LinearSeeds, prepare
 from ensemble.fusion.seed_training import Rows, Scorer, train_seeds
@@ -219,14 +219,20 @@ def _ranges(targets: Targets) -> dict[str, tuple[float, float]]:
 
 def _check(aligned: Aligned, targets: Targets, config: MetaConfig, held_out: np.ndarray | None) -> None:
     if aligned.keys != targets.keys:
+        missing, surplus = differences(aligned.keys, targets.keys)
         raise AlignmentError(
-            "Posteriors and targets are of different utterances or orders; load them for the same keys."
+            "Posteriors and targets are of different utterances or orders; load them for the same keys.",
+            {"posteriors": missing} if missing else {},
+            {"posteriors": surplus} if surplus else {},
         )
     expected = column_names(targets.classes, targets.attributes)
     if aligned.columns != expected:
+        missing, surplus = differences(aligned.columns, expected)
         raise AlignmentError(
             f"Posteriors have columns {', '.join(aligned.columns)}, targets {', '.join(expected)}; "
-            "both must be of one label scheme."
+            "both must be of one label scheme.",
+            {"posteriors": missing} if missing else {},
+            {"posteriors": surplus} if surplus else {},
         )
     if config.select == "last" and held_out is not None:
         raise ConfigError('Held-out rows choose nothing under select="last"; train on them or use select="macro_f1".')

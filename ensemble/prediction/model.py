@@ -4,7 +4,6 @@ A meta-classifier's run directory names its members' run directories, and a memb
 of each feature set it reads. So a model finds its encoders again, and the fingerprint says whether they are the same.
 """
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from ensemble.prediction.predict import predict
 from ensemble.prediction.predictions import Predictions
 from ensemble.prediction.speech_to_text import OFF
 from featurestore.errors import ConfigError
+from featurestore.runtime.weights_digest import weights_digest
 
 ENCODER_NAMES = "encoders.json"  # which only an export has
 
@@ -70,14 +70,11 @@ class Model:
     @property
     def identity(self) -> str:
         """A digest of all weights, and of how the meta-classifier reads the members."""
-        digest = hashlib.sha256()
-        for member in self.members:
-            digest.update(member.weights_digest.encode())
+        parts = [member.weights_digest.encode() for member in self.members]
         if self.meta is not None:
-            digest.update(repr((self.meta.config, self.meta.members, self.meta.classes, self.meta.attributes)).encode())
-            for name, tensor in sorted(self.meta.tensors.items()):
-                digest.update(name.encode() + tensor.numpy().tobytes())
-        return f"sha256:{digest.hexdigest()[:16]}"
+            parts.append(repr((self.meta.config, self.meta.members, self.meta.classes, self.meta.attributes)).encode())
+            parts += [name.encode() + tensor.numpy().tobytes() for name, tensor in sorted(self.meta.tensors.items())]
+        return weights_digest(parts)
 
     @property
     def speaker_adapted(self) -> bool:

@@ -9,7 +9,7 @@ from types import TracebackType
 from featurestore.asr.source import Transcript, TranscriptSource
 from featurestore.asr.transcripts import Transcripts, journal_path, parse_journal, read_source, read_table, source_path
 from featurestore.errors import TranscriptError
-from featurestore.runtime.durable import replace_file, writing
+from featurestore.runtime.durable import replace_text, writing
 from featurestore.runtime.journal import Journal
 
 SUFFIXES = (".csv", ".parquet")
@@ -81,9 +81,9 @@ class TranscriptWriter:
                 self._table.write()
             if len(self._table) and (changed or not source_path(self.path).exists()):
                 record = {**self.source.to_json(), "made_with": self.made_with}
-                told = (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
+                text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
                 with writing(source_path(self.path), TranscriptError):
-                    replace_file(source_path(self.path), lambda file: file.write(told))
+                    replace_text(source_path(self.path), text)
             self._journal.remove()
         finally:
             self._journal.close()

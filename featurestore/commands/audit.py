@@ -10,6 +10,7 @@ from typer import Argument, Option
 
 from featurestore.commands.split import parts_table
 from featurestore.errors import ConfigError
+from featurestore.runtime.wording import first_names
 from featurestore.terminal import FAILED_FILES, LISTED_FAILURES, bar, console, say
 
 if TYPE_CHECKING:
@@ -73,9 +74,8 @@ def _print(report: "AuditReport") -> None:
     if len(report.repeats) > SHOWN_REPEATS:
         say(f"... and {len(report.repeats) - SHOWN_REPEATS:,} more such groups (--json lists all)", "yellow")
     if report.constant:
-        more = f" and {len(report.constant) - SHOWN_REPEATS:,} more" if len(report.constant) > SHOWN_REPEATS else ""
-        shown = ", ".join(report.constant[:SHOWN_REPEATS])
-        say(f"warning: {len(report.constant):,} silent, all samples of one value: {shown}{more}", "yellow")
+        shown = first_names(report.constant, SHOWN_REPEATS)
+        say(f"warning: {len(report.constant):,} silent, all samples of one value: {shown}", "yellow")
     for key, reason in report.unreadable[:LISTED_FAILURES]:
         say(f"unreadable: {key}: {reason}", "red")
     if len(report.unreadable) > LISTED_FAILURES:

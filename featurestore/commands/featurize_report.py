@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from featurestore.runtime.wording import format_bytes, format_seconds
+from featurestore.runtime.wording import first_names, format_bytes, format_seconds
 from featurestore.terminal import Show, console, say
 
 if TYPE_CHECKING:
@@ -57,9 +57,8 @@ def say_report(name: str, report: "FeaturizeReport") -> None:
         f"failed; {report.wall_s:.1f} s{speed}"
     )
     if report.constant:
-        more = f" and {len(report.constant) - SHOWN_CONSTANT:,} more" if len(report.constant) > SHOWN_CONSTANT else ""
-        shown = ", ".join(report.constant[:SHOWN_CONSTANT])
-        say(f"warning: {len(report.constant):,} silent, all samples of one value: {shown}{more}", "yellow")
+        shown = first_names(report.constant, SHOWN_CONSTANT)
+        say(f"warning: {len(report.constant):,} silent, all samples of one value: {shown}", "yellow")
     if report.n_unrecorded:
         say(
             f"{name}: {report.n_unrecorded:,} there already, made before identities were recorded: not compared "

@@ -18,6 +18,7 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.ratings import Ratings
 from featurestore.corpus.tables import read_table_file
 from featurestore.errors import AudioError, ManifestError
+from featurestore.runtime.wording import first_names
 
 N_NAMED = 5
 
@@ -128,8 +129,7 @@ def two_genders(speakers: Sequence[str | None], genders: Sequence[str | None]) -
 
 def named(what: str, names: Sequence[str]) -> str:
     """`2 of what: a, b`, long lists cut: a note on utterances."""
-    more = f" and {len(names) - N_NAMED:,} more" if len(names) > N_NAMED else ""
-    return f"{len(names):,} {what}: {', '.join(names[:N_NAMED])}{more}"
+    return f"{len(names):,} {what}: {first_names(names, N_NAMED)}"
 
 
 def of_clips(

@@ -5,6 +5,7 @@ from pathlib import Path, PurePath
 
 from featurestore.corpus.checks import SPLIT_NAMES
 from featurestore.errors import ManifestError
+from featurestore.runtime.wording import first_names
 
 IGNORED = "_"
 LEVELS = ("label", "split", "speaker", "gender", "fold", IGNORED)
@@ -98,18 +99,18 @@ def _guessed(root: Path, names: Sequence[Sequence[str]], notes: list[str]) -> li
     label = several[0] if len(several) == 1 else known[0]
     strange = [name for name in names[label] if name.lower() in {*SPLIT_NAMES, *EVALUATION, *FORMATS}]
     if strange:
-        others = _shown([name for name in names[label] if name not in strange])
+        others = first_names([name for name in names[label] if name not in strange], N_SHOWN)
         raise ManifestError(
             f"{root}: classes named like splits or formats ({', '.join(strange)}) beside {others}. "
             f"Move them elsewhere. {REMEDY}"
         )
     roles[label] = "label"
-    told = f"folders of level {label + 1} ({_shown(names[label])})"
+    told = f"folders of level {label + 1} ({first_names(names[label], N_SHOWN)})"
     if not any(name.lower() in EMOTIONS for name in names[label]):
         notes.append(f"the classes are {told}, none a known emotion; if they are speakers: {_layout(roles, label)}")
     for i in several:
         if i != label:
-            told = f"folders of level {i + 1} ({_shown(names[i])})"
+            told = f"folders of level {i + 1} ({first_names(names[i], N_SHOWN)})"
             notes.append(f"{told} are not read; if they are speakers: {_layout(roles, i)}")
     return [role or IGNORED for role in roles]
 
@@ -136,12 +137,7 @@ def _splits(root: Path, names: Sequence[str], notes: list[str]) -> Mapping[str, 
 
 
 def _told(names: Sequence[Sequence[str]]) -> str:
-    return "; ".join(f"level {i + 1}: {_shown(of_level)}" for i, of_level in enumerate(names))
-
-
-def _shown(names: Sequence[str]) -> str:
-    more = f" and {len(names) - N_SHOWN:,} more" if len(names) > N_SHOWN else ""
-    return ", ".join(names[:N_SHOWN]) + more
+    return "; ".join(f"level {i + 1}: {first_names(of_level, N_SHOWN)}" for i, of_level in enumerate(names))
 
 
 def beside(root: Path, tables: Sequence[str]) -> list[Path]:

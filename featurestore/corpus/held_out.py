@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurestore.corpus.splits import deal
+from featurestore.runtime.wording import first_names
 
 LEAST, MOST = 0.5, 2.0  # of the share asked for: a part that is smaller or larger is not used
 N_SEARCHED = 256  # speakers among whom the part is searched for; of more, it is dealt
@@ -155,5 +156,7 @@ def sentence(saved: dict[str, Any]) -> str:
     if saved["why_not"]:
         return f"nobody is held out and the last epoch is kept: {saved['why_not']}"
     names = [str(name).partition(":")[2] or str(name) for name in saved["speakers"]]
-    who = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
-    return f"{saved['utterances']:,} of {saved['of']:,} utterances ({saved['share']:.1%}) are held out: {who}"
+    return (
+        f"{saved['utterances']:,} of {saved['of']:,} utterances ({saved['share']:.1%}) are held out: "
+        f"{first_names(names, NAMED)}"
+    )

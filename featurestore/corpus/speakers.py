@@ -10,6 +10,7 @@ from featurestore.corpus.division import Division, known_speakers
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.overlap import PART_COLUMNS
 from featurestore.corpus.splits import label_codes
+from featurestore.runtime.wording import first_names
 
 N_HALVES = 10  # random halves of each speaker's utterances
 FEW_SPEAKERS, FEW_SHARE, MOST = 5, 0.1, 0.5
@@ -143,10 +144,7 @@ def sentences(report: SpeakerReport) -> Sequence[str]:
     """Return what a reader should know of the report, one sentence each, without a full stop."""
     told = []
     if report.single_class:
-        names = "; ".join(
-            f"{name}: {', '.join(who[:3])}{f' and {len(who) - 3:,} more' if len(who) > 3 else ''}"
-            for name, who in report.single_class.items()
-        )
+        names = "; ".join(f"{name}: {first_names(who, 3)}" for name, who in report.single_class.items())
         n = sum(map(len, report.single_class.values()))
         told.append(f"{n:,} of {report.n_speakers:,} speakers have a single class ({names})")
     if report.few_speakers:

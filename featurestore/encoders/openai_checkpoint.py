@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Any
 
 from featurestore.errors import EncoderError
+from featurestore.runtime.weights_digest import parts_of_files, weights_digest
 
 # openai-whisper's names on the left; both call the layers' parts "weight" and "bias".
 RENAMES = (
@@ -58,8 +58,7 @@ def load_openai_encoder(path: Path, what: str) -> Any:
 
 def file_identity(path: Path) -> str:
     """`sha256:` and 16 hex digits over the file's content."""
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+    return weights_digest(parts_of_files([path]))
 
 
 def _renamed(key: str) -> str:

@@ -6,12 +6,13 @@ weights_only), and every parameter of the model must be in the file: one that is
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from featurestore.errors import EncoderError
+from featurestore.runtime.weights_digest import parts_of_files, weights_digest
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "weights"
 TOKENIZER_FILES = (
@@ -79,15 +80,14 @@ def model_type(directory: Path) -> str:
 
 def identity(directory: Path, with_tokenizer: bool) -> str:
     """`sha256:` and 16 hex digits over the contents of the weights and of the files that decide the numbers."""
-    digest = hashlib.sha256()
     names = CONFIG_FILES + (TOKENIZER_FILES if with_tokenizer else ())
     extras = [directory / name for name in names if (directory / name).is_file()]
-    for path in [*weight_files(directory), *extras]:
-        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-    return f"sha256:{digest.hexdigest()[:16]}"
+    return weights_digest(part for path in [*weight_files(directory), *extras] for part in _named_content(path))
+
+
+def _named_content(path: Path) -> Iterator[bytes]:
+    yield f"{path.name}\0{path.stat().st_size}\0".encode()
+    yield from parts_of_files([path])
 
 
 def load_model(directory: Path, what: str, needed: str = "") -> Any:

@@ -32,7 +32,7 @@ from featurestore.interchange.base import (
     joined,
 )
 from featurestore.interchange.names import key_path, path_key
-from featurestore.runtime.durable import TEMPORARY_PREFIX
+from featurestore.runtime.durable import TEMPORARY_PREFIX, temporary_beside
 
 SUFFIX = ".npy"
 resumable = True
@@ -189,7 +189,8 @@ def _write_one(chosen: Selection, key: str, layer: str, directory: Path, resume:
     if resume and _is_there(path, chosen, key):
         return True
     rows = chosen.rows(key, layer)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}")
+    # Not `replacing`: an fsync for each of many small files costs more than all else.
+    temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.parent.resolve().is_relative_to(directory.resolve()):  # a link that somebody put there

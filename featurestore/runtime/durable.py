@@ -85,6 +85,13 @@ def temporary_beside(path: Path) -> Path:
     return path.absolute().parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
 
 
+def set_aside(path: Path) -> Path:
+    """Rename what is to be removed, at once for whoever looks, and return its new name in the same directory."""
+    aside = path.with_name(f"{TEMPORARY_PREFIX}removed-{secrets.token_hex(6)}")
+    os.rename(path, aside)
+    return aside
+
+
 def replace_directory(made: Path, target: Path) -> None:
     """Put a finished directory in place of `target`, which is kept aside until the new one is there."""
     for path in made.rglob("*"):

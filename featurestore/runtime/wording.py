@@ -1,5 +1,7 @@
 """Sizes, times and lists of names as people write and read them."""
 
+from collections.abc import Sequence
+
 
 def format_bytes(n: float) -> str:
     """Return a number of bytes with a decimal unit: "12 B", "3.4 kB", "1.20 TB"."""
@@ -15,6 +17,12 @@ def format_seconds(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def first_names(names: Sequence[str], limit: int) -> str:
+    """Return the first names, comma-separated, and how many more there are: "a, b and 12 more"."""
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def split_names(text: str) -> list[str]:

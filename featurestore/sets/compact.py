@@ -10,7 +10,6 @@ compared with their checksums on the way.
 import contextlib
 import fcntl
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from featurestore.errors import SegmentGone, StoreError
 from featurestore.format.identity import Identities, Identity, from_arrays
 from featurestore.format.segment import Segment, row_checksum
 from featurestore.format.segment_writer import SegmentWriter, remove_stale
-from featurestore.runtime.durable import TEMPORARY_PREFIX, sync_directory
+from featurestore.runtime.durable import set_aside, sync_directory
 from featurestore.sets.feature_set import FeatureSet
 from featurestore.sets.key_index import encode_key
 
@@ -214,9 +213,8 @@ def _utterance(segment: Segment, local: int, first: int, n: int) -> tuple[list[n
 
 def remove_segment(path: Path) -> None:
     """Remove a segment at once for whoever looks, then its files; who has it open keeps what is mapped."""
-    gone = path.with_name(f"{TEMPORARY_PREFIX}removed-{secrets.token_hex(6)}")
     try:
-        os.rename(path, gone)
+        gone = set_aside(path)
     except FileNotFoundError:
         return  # another compaction was faster
     except OSError as error:

@@ -3,7 +3,6 @@
 import contextlib
 import difflib
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ from featurestore.format.segment_info import read_group
 from featurestore.format.segment_writer import remove_stale
 from featurestore.format.spec import FeatureSpec, check_set_name
 from featurestore.format.zarr3 import group_metadata, json_bytes
-from featurestore.runtime.durable import TEMPORARY_PREFIX, make_directory, sync_directory, write_once
+from featurestore.runtime.durable import TEMPORARY_PREFIX, make_directory, set_aside, sync_directory, write_once
 from featurestore.sets.feature_set import FeatureSet, set_metadata
 from featurestore.sets.writer import FeatureWriter
 
@@ -240,10 +239,8 @@ class FeatureStore:
         if name not in self and not any(path.glob("seg-*")):  # of a damaged set the segments are left to know it by
             self[name]
         # Renamed first: whoever looks meanwhile sees the set whole or not at all.
-        gone = path.with_name(f"{TEMPORARY_PREFIX}removed-{secrets.token_hex(6)}")
         try:
-            path.rename(gone)
-            shutil.rmtree(gone)
+            shutil.rmtree(set_aside(path))
             sync_directory(path.parent)
         except OSError as error:
             raise StoreError(f"Feature set {path} can't be removed: {error.strerror or error}.") from error

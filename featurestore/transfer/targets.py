@@ -20,7 +20,7 @@ from featurestore.format.segment_writer import remove_stale
 from featurestore.format.spec import FeatureSpec
 from featurestore.format.zarr3 import group_metadata, json_bytes
 from featurestore.remote.access import RemoteDirectory
-from featurestore.runtime.durable import TEMPORARY_PREFIX, make_directory, sync_directory, write_once
+from featurestore.runtime.durable import TEMPORARY_PREFIX, make_directory, sync_directory, sync_file, write_once
 from featurestore.sets.compact import remove_segment
 from featurestore.store.feature_store import STORE_VERSION, FeatureStore
 
@@ -152,11 +152,7 @@ class LocalTarget:
     def _fetch(self, file: str, stage: Path, plan: Plan, work: Work) -> None:
         with _FileCount(work.count, plan.files[file]) as progress:
             work.source.get(f"{work.name}/{file}", stage / file, progress)
-            handle = os.open(stage / file, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            sync_file(stage / file)
 
     def finish(self, name: str, surplus: Sequence[str]) -> None:
         if self._listings:
