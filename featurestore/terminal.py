@@ -97,13 +97,14 @@ def option_groups(command: Callable[..., None]) -> Callable[..., None]:
     of all fields and of the command's other parameters must differ.
     """
     parameters: list[inspect.Parameter] = []
-    groups: dict[str, tuple[type, list[str]]] = {}  # of a parameter: its dataclass and the names of the fields
+    groups: dict[str, tuple[Any, list[str]]] = {}  # of a parameter: its dataclass and the names of the fields
     for parameter in inspect.signature(command).parameters.values():
-        if not is_dataclass(parameter.annotation):
+        group: Any = parameter.annotation
+        if not is_dataclass(group):
             parameters.append(parameter)
             continue
-        fields = inspect.signature(parameter.annotation).parameters
-        groups[parameter.name] = (parameter.annotation, list(fields))
+        fields = inspect.signature(group).parameters
+        groups[parameter.name] = (group, list(fields))
         parameters += fields.values()
 
     @functools.wraps(command)

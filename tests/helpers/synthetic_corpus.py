@@ -14,8 +14,13 @@ CLASSES = ("calm", "angry", "sad")
 DIMS = {"first": 6, "second": 4}
 
 
-def corpus(directory: Path, n: int = 90, *, attributes: bool = True) -> tuple[FeatureStore, Manifest]:
-    """n utterances of 9 speakers in 3 folds; every tenth without consensus, every third without arousal."""
+def corpus(
+    directory: Path, n: int = 90, *, attributes: bool = True, rated_speakers: bool = False
+) -> tuple[FeatureStore, Manifest]:
+    """n utterances of 9 speakers in 3 folds; every tenth without consensus, every third without arousal.
+
+    rated_speakers: every speaker has utterances with arousal; else every third speaker has none.
+    """
     rng = np.random.default_rng(0)
     labels = rng.integers(0, len(CLASSES), n)
     keys = [f"u/{i} é" for i in range(n)]
@@ -36,7 +41,9 @@ def corpus(directory: Path, n: int = 90, *, attributes: bool = True) -> tuple[Fe
         frame[f"vote_{name}"] = votes[:, c]
     if attributes:
         arousal = 2.0 + 2 * labels
-        frame["attr_arousal"] = [None if i % 3 == 0 else float(a) for i, a in enumerate(arousal)]
+        frame["attr_arousal"] = [
+            None if (i // 9 if rated_speakers else i) % 3 == 0 else float(a) for i, a in enumerate(arousal)
+        ]
     return store, Manifest.from_pandas(frame)
 
 

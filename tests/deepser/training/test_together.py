@@ -44,7 +44,8 @@ def different() -> list[MemberConfig]:
 
 @pytest.fixture
 def made(tmp_path: Path) -> tuple[FeatureStore, Manifest, FoldPlan]:
-    store, manifest = corpus(tmp_path)
+    # Whoever is held out, each rule finds there what it chooses by, so that all members learn from the same clips.
+    store, manifest = corpus(tmp_path, rated_speakers=True)
     folds = np.array([i % 9 // 3 if i % 9 < 6 else -1 for i in range(len(manifest))])
     return store, manifest, FoldPlan(("x", "y"), folds, "test")
 
@@ -103,9 +104,8 @@ def test_each_member_becomes_what_it_becomes_alone(made: Any, tmp_path: Path, re
     ended = [row["stage"] for row in dict(files(tmp_path / "together" / "two"))["fold-x/metrics.jsonl"]]
     assert 2 <= ended.count("a") < 5, "the early stop was to be among what differs"
     # Of "first" all three read, of "second" two. Alone, each reads its own share of the epochs.
-    # On one fold no part has all of what "two" is to be chosen by: it learns from more clips there, in its own stream.
-    assert together["first"] < reads["first"] / 1.8
-    assert together["second"] < reads["second"] / 1.25
+    assert together["first"] < reads["first"] / 2
+    assert together["second"] < reads["second"] / 1.5
 
 
 def test_the_same_sets_are_read_once_for_all_seeds(made: Any, tmp_path: Path, reads: Counter[str]) -> None:
