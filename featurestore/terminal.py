@@ -100,7 +100,7 @@ def option_groups(command: Callable[..., None]) -> Callable[..., None]:
     groups: dict[str, tuple[Any, list[str]]] = {}  # of a parameter: its dataclass and the names of the fields
     for parameter in inspect.signature(command).parameters.values():
         group: Any = parameter.annotation
-        if not is_dataclass(group):
+        if not is_dataclass(parameter.annotation):
             parameters.append(parameter)
             continue
         fields = inspect.signature(group).parameters
@@ -114,10 +114,15 @@ def option_groups(command: Callable[..., None]) -> Callable[..., None]:
         }
         command(**made, **values)
 
+    return declare(call, parameters)
+
+
+def declare(command: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
+    """Have typer read these parameters, which the command receives by name, in place of those of its signature."""
     by_name = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
-    call.__signature__ = inspect.Signature(by_name)  # type: ignore[attr-defined]  # what typer reads, with the types:
-    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return call
+    command.__signature__ = inspect.Signature(by_name)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
 
 
 class Show:

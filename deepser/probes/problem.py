@@ -12,7 +12,6 @@ from featurestore.corpus.splits import group_folds
 from featurestore.errors import ManifestError
 
 Indices = NDArray[np.int64]
-Scores = NDArray[np.float32]
 
 LEAST_INNER_FOLDS = 5
 FINAL = "all"

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from typer import Option
 
 from ensemble.recipes.settings import SETTINGS, Setting
+from featurestore.terminal import declare
 
 PLACE = "options"  # the parameter of a command in whose place they stand
 
@@ -27,8 +28,7 @@ def preset_options(command: Callable[..., None]) -> Callable[..., None]:
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command).parameters.values():
         parameters += [_parameter(setting) for setting in SETTINGS] if parameter.name == PLACE else [parameter]
-    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
-    return call
+    return declare(call, parameters)
 
 
 def _name(setting: Setting) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import featurestore
@@ -31,6 +32,7 @@ SMALL = {
     "stage2-lr": "2e-4",
     "select": "last",
 }
+META = {"seeds": "6"}
 MADE = ("demo.csv", "demo.scheme.json", "store", "runs", "confusion.png", "prediction.csv")
 
 Step = tuple[str, list[str]]  # what it does, and the arguments of `medusa`
@@ -52,15 +54,16 @@ def steps(directory: Path) -> list[Step]:
     for encoder, layers in ENCODERS.items():
         chosen = [] if layers == "last" else ["--layers", layers]
         found.append((f"Encode every clip once: {encoder}", ["featurize", "--encoder", encoder, *chosen, *both]))
-    settings = [part for name, value in SMALL.items() for part in (f"--{name}", value)]
     for member, features in MEMBERS.items():
         arguments = ["fit-deepser", "--features", features, *both, "--cv", "fold", "--name", member, "--runs", runs]
-        found.append((f"Train member {member}, each fold judged by a model of the others", [*arguments, *settings]))
+        found.append(
+            (f"Train member {member}, each fold judged by a model of the others", [*arguments, *_options(SMALL)])
+        )
     found += [
         (
             "Fit the meta-classifier on the members' posteriors: six seeds at once, then their average, the soup",
             [
-                *("fit-meta", "--seeds", "6", "--members", ",".join(MEMBERS)),
+                *("fit-meta", *_options(META), "--members", ",".join(MEMBERS)),
                 *(*both, "--cv", "fold", "--runs", runs),
             ],
         ),
@@ -84,6 +87,10 @@ def forget(directory: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def _options(settings: Mapping[str, str]) -> list[str]:
+    return [part for name, value in settings.items() for part in (f"--{name}", value)]
 
 
 def _shown(path: Path) -> str:

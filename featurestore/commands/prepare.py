@@ -9,7 +9,7 @@ from typer import Argument, Option
 
 from featurestore.corpora import CORPORA, Corpus
 from featurestore.errors import ConfigError
-from featurestore.terminal import console, panel, say, split_pair, typer_app, writes
+from featurestore.terminal import console, declare, panel, say, split_pair, typer_app, writes
 
 if TYPE_CHECKING:
     from featurestore.corpus.manifest import Manifest
@@ -65,14 +65,11 @@ def _command(name: str, corpus: Corpus) -> Callable[..., None]:
     for option, about in corpus.options.items():
         kind, default = OPTIONS[option]
         parameters[option] = (Annotated[kind, Option(help=about)], default)
-    kinds = inspect.Parameter.KEYWORD_ONLY
-    prepare.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [inspect.Parameter(n, kinds, default=d, annotation=t) for n, (t, d) in (parameters | AFTER).items()]
-    )
-    prepare.__annotations__ = {n: t for n, (t, _) in (parameters | AFTER).items()}
     example = "FILE" if corpus.is_file else "--root DIR"
     prepare.__doc__ = f"{corpus.about}\n\nExample: `medusa prepare {name} {example} -o {name}.csv`"
-    return prepare
+    by_name = inspect.Parameter.KEYWORD_ONLY
+    declared = (parameters | AFTER).items()
+    return declare(prepare, [inspect.Parameter(n, by_name, default=d, annotation=t) for n, (t, d) in declared])
 
 
 for _name, _corpus in CORPORA.items():

@@ -1,6 +1,5 @@
 """What a corpus's audio files hold: the same samples have the same digest, in whatever container they lie."""
 
-import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from featurestore.audio import SAMPLE_RATE_HZ, Recording, decode_pass, in_passes
+from featurestore.audio.digest import digest_of_samples
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import AudioError, ManifestError
 
@@ -51,11 +51,6 @@ def audio_contents(
     return contents
 
 
-def content_of(path: Path | Recording | None) -> Content:
-    """The digest and duration of one file or piece, or why it can't be decoded."""
-    return _contents([path])[0]
-
-
 def _source(manifest: Manifest, i: int) -> Path | Recording | None:
     try:
         return manifest.audio(i)
@@ -73,6 +68,4 @@ def _content(samples: np.ndarray | AudioError) -> Content:
     if isinstance(samples, AudioError):
         return Content(problem=str(samples))
     constant = bool(samples.min() == samples.max())
-    samples += 0.0  # -0.0 and 0.0 are one sample in every format but float
-    digest = hashlib.blake2b(samples.data, digest_size=16).hexdigest()
-    return Content(digest, len(samples) / SAMPLE_RATE_HZ, constant=constant)
+    return Content(digest_of_samples(samples).hex(), len(samples) / SAMPLE_RATE_HZ, constant=constant)

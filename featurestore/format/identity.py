@@ -194,13 +194,6 @@ def from_arrays(parts: Sequence[dict[str, np.ndarray] | int]) -> Identities:
     )
 
 
-def digest_of_samples(samples: np.ndarray) -> bytes:
-    """Return the digest of decoded samples (n,) float32; -0.0 and 0.0 are one sample in every format but float."""
-    return hashlib.blake2b(
-        (samples + np.float32(0.0)).astype("<f4", copy=False).data, digest_size=DIGEST_BYTES
-    ).digest()
-
-
 def digest_of_text(text: str) -> bytes:
     """Return the digest of a text; a lone surrogate, which utf-8 can't hold, counts as it is."""
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=DIGEST_BYTES).digest()

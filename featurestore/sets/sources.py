@@ -19,8 +19,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from featurestore.audio import SAMPLE_RATE_HZ, Recording, decode, decoder_of, duration_s
+from featurestore.audio.digest import digest_of_samples
 from featurestore.errors import AudioError, IdentityMismatch
-from featurestore.format.identity import DIGEST_BYTES, Identities, Identity, digest_of_samples, digest_of_text
+from featurestore.format.identity import DIGEST_BYTES, Identities, Identity, digest_of_text
 from featurestore.sets.feature_set import FeatureSet
 
 Source = Path | str | Recording

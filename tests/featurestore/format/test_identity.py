@@ -13,8 +13,9 @@ import pytest
 import zarr
 
 import featurestore
+from featurestore.audio.digest import digest_of_samples
 from featurestore.errors import StoreError
-from featurestore.format.identity import Identity, digest_of_samples, digest_of_text
+from featurestore.format.identity import Identity, digest_of_text
 from featurestore.format.spec import FeatureSpec
 from featurestore.sets.compact import drop
 from featurestore.store.feature_store import FeatureStore
@@ -54,9 +55,8 @@ def store_of(path: Path, format: str = "zarr") -> FeatureStore:
     return store
 
 
-@pytest.mark.parametrize("format", ["zarr", "hdf5"])
-def test_golden_identities_are_read_and_verified(format: str) -> None:
-    features = FeatureStore.open(GOLDEN / "v1-identities" / format)["wavlm"]
+def test_golden_identities_are_read_and_verified(store_format: str) -> None:
+    features = FeatureStore.open(GOLDEN / "v1-identities" / store_format)["wavlm"]
     found = features.identities(GOLD.KEYS)
     assert found.recorded.tolist() == [True, False, True, True, False]
     for i in (0, 2, 3):
@@ -77,12 +77,11 @@ def test_what_we_write_today_is_the_same_segments_with_identities(tmp_path: Path
         assert names[0] == names[1]
 
 
-@pytest.mark.parametrize("format", ["zarr", "hdf5"])
-def test_zarr_and_h5py_alone_read_identities(format: str) -> None:
-    paths = (GOLDEN / "v1-identities" / format / "wavlm").glob("seg-*")
+def test_zarr_and_h5py_alone_read_identities(store_format: str) -> None:
+    paths = (GOLDEN / "v1-identities" / store_format / "wavlm").glob("seg-*")
     held = []
     for path in paths:
-        segment = zarr.open_group(path, mode="r") if format == "zarr" else h5py.File(path, "r")
+        segment = zarr.open_group(path, mode="r") if store_format == "zarr" else h5py.File(path, "r")
         if "_source_files" in segment:
             held.append(segment["_source_files"][:][:, 0].tolist())
             assert segment["_source_decoders"][:].tobytes().decode() == "PyAV 18.1\nsoundfile 0.13.1\n"
@@ -123,9 +122,8 @@ def test_the_second_worked_example_is_what_we_write_and_decodes_by_the_rules(tmp
     assert "seg-" + digest.hexdigest() == path.name
 
 
-@pytest.mark.parametrize("format", ["zarr", "hdf5"])
-def test_compaction_keeps_identities(tmp_path: Path, format: str) -> None:
-    store = store_of(tmp_path / "s", format)
+def test_compaction_keeps_identities(tmp_path: Path, store_format: str) -> None:
+    store = store_of(tmp_path / "s", store_format)
     before = [store["x"].identities([*"abcd"])[i] for i in range(4)]
     store.compact("x")
     features = store["x"]
@@ -135,9 +133,8 @@ def test_compaction_keeps_identities(tmp_path: Path, format: str) -> None:
     assert features.verify() == []
 
 
-@pytest.mark.parametrize("format", ["zarr", "hdf5"])
-def test_utterances_can_be_dropped_and_written_again(tmp_path: Path, format: str) -> None:
-    store = store_of(tmp_path / "s", format)
+def test_utterances_can_be_dropped_and_written_again(tmp_path: Path, store_format: str) -> None:
+    store = store_of(tmp_path / "s", store_format)
     assert drop(store["x"], ["a", "c", "nobody"]) == 2
     features = store["x"]
     assert sorted(features) == ["b", "d"]
