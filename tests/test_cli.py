@@ -27,6 +27,7 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.featurize.run import featurize
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.made_once import copy_of, made_once
 from tests.helpers.small_corpus import FAST, copy_clips, medusa
 
 REPO = Path(__file__).resolve().parents[1]
@@ -80,10 +81,18 @@ class Chain:
 @pytest.fixture(scope="module")
 def chain(demo_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Chain:
     """prepare, featurize x2, fit-deepser x2, fit-meta, by their commands."""
-    directory = tmp_path_factory.mktemp("chain")
-    corpus = copy_clips(demo_corpus, directory / "corpus")
-    clip = corpus / "Actor_04" / "03-01-05-01-01-01-04.ogg"
-    made = Chain(directory, directory / "ravdess.csv", directory / "store", directory / "runs", clip)
+    return chain_of(
+        copy_of(made_once(tmp_path_factory, "chain", lambda directory: go(demo_corpus, directory)), tmp_path_factory)
+    )
+
+
+def chain_of(directory: Path) -> Chain:
+    clip = directory / "corpus" / "Actor_04" / "03-01-05-01-01-01-04.ogg"
+    return Chain(directory, directory / "ravdess.csv", directory / "store", directory / "runs", clip)
+
+
+def go(demo_corpus: Path, directory: Path) -> None:
+    corpus, made = copy_clips(demo_corpus, directory / "corpus"), chain_of(directory)
     assert "48" in medusa("prepare", "ravdess", "--root", corpus, "-o", made.manifest).stdout
     assert "48 done" in medusa("featurize", "--encoder", "logmel", *made.shared).stdout
     medusa("featurize", "--encoder", "tiny-hubert", "--layers", "2,3", "--name", "h", *made.shared)
@@ -95,7 +104,6 @@ def chain(demo_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Chain:
     said = medusa("fit-meta", "--seeds", "2", "--cv", "fold", "--runs", made.runs, *made.shared).stdout
     for row in ("h.3_logmel_s1", "h.3_logmel_s2", "majority vote", "soft vote", "meta (single)", "meta (soup)"):
         assert row in said
-    return made
 
 
 # The command line as such
@@ -333,7 +341,9 @@ def _has_rows(store: Path) -> bool:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_stopped_run_keeps_what_it_has_and_goes_on(chain: Chain, tmp_path: Path, signum: int, code: int) -> None:
     many = [
         {"utterance_id": str(i), "path": str(chain.clip), "label": "x"} for i in range(200)

@@ -9,13 +9,14 @@ from tests.helpers.small_corpus import copy_clips, medusa
 
 @pytest.fixture
 def small_demo(demo_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The demo on 48 clips with members that hardly train; returns its directory."""
+    """The demo on 48 clips with members and a meta-classifier that hardly train; returns its directory."""
     corpus = copy_clips(demo_corpus, tmp_path / "corpus")
     monkeypatch.setattr(ensemble.recipes.demo, "CORPUS", corpus)
     monkeypatch.setattr(ensemble.recipes.demo, "CLIP", corpus / "Actor_04" / "03-01-05-01-01-01-04.ogg")
     monkeypatch.setattr(
         ensemble.recipes.demo, "SMALL", ensemble.recipes.demo.SMALL | {"epochs": "1", "d": "16", "stage2-epochs": "1"}
     )
+    monkeypatch.setattr(ensemble.recipes.demo, "META", ensemble.recipes.demo.META | {"rounds": "4"})
     return tmp_path / "run"
 
 

@@ -64,10 +64,11 @@ def test_the_fields_batches_are_padded_to_the_longest(tmp_path: Path) -> None:
     assert torch.equal(values, torch.from_numpy(corpus.targets.attribute_values))
 
 
-def test_every_way_is_measured(tmp_path: Path) -> None:
-    result = run_train(SMALL, tmp_path / "work", json_path=tmp_path / "r.json")
+@pytest.mark.parametrize("workers", [(0,), pytest.param((0, 1), marks=pytest.mark.slow)], ids=["alone", "workers"])
+def test_every_way_is_measured(tmp_path: Path, workers: tuple[int, ...]) -> None:
+    result = run_train(replace(SMALL, workers=workers), tmp_path / "work", json_path=tmp_path / "r.json")
     assert json.loads((tmp_path / "r.json").read_text()) == json.loads(json.dumps(result))
-    assert [way["way"] for way in result["ways"]] == ["medusa", "field", "field"]
+    assert [way["way"] for way in result["ways"]] == ["medusa", *("field" for _ in workers)]
     for way in result["ways"]:
         assert (way["n_clips"], way["n_steps"], way["precision"]) == (12, 3, "float32")
         assert way["clips_per_s"] > 0
@@ -79,7 +80,7 @@ def test_every_way_is_measured(tmp_path: Path) -> None:
     ours, field = result["ways"][0], result["ways"][1]
     assert ours["n_parameters"] == field["n_parameters"]
     assert ours["padding_share"] < field["padding_share"]  # batches are of like lengths
-    assert train_table(result).row_count == 3
+    assert train_table(result).row_count == 1 + len(workers)
     assert not list((tmp_path / "work").iterdir())
 
 

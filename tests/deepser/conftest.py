@@ -11,6 +11,7 @@ from deepser.members.member import Member
 from featurestore.corpus.manifest import Manifest
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.fitting import fit_member
+from tests.helpers.made_once import made_once
 from tests.helpers.synthetic_corpus import corpus, member
 
 
@@ -29,11 +30,13 @@ class Fitted:
 
 @pytest.fixture(scope="session")
 def _fitted_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("fitted")
+    return made_once(tmp_path_factory, "fitted", _fit)
+
+
+def _fit(directory: Path) -> None:
     store, manifest = corpus(directory)
     fit_member(store, manifest, member(), plan_folds(manifest, cv="fold"), directory / "m")
     manifest.write(directory / "m.csv")
-    return directory
 
 
 @pytest.fixture

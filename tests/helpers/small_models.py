@@ -29,7 +29,12 @@ class Trained:
     runs: Path
 
 
-def train(demo_corpus: Path, directory: Path) -> Trained:
+def load_trained(directory: Path) -> Trained:
+    """Open what `train` made, there or in a copy."""
+    return Trained(FeatureStore.open(directory / "store"), read_ravdess(directory / "corpus"), directory / "runs")
+
+
+def train(demo_corpus: Path, directory: Path) -> None:
     """runs/m0, runs/m1, runs/meta-posteriors and runs/meta-logits, over the feature sets mel and pooled."""
     for actor in ACTORS:
         shutil.copytree(demo_corpus / f"Actor_{actor}", directory / "corpus" / f"Actor_{actor}")
@@ -49,4 +54,3 @@ def train(demo_corpus: Path, directory: Path) -> Trained:
             folds="fold", directory=runs / name,
         )  # fmt: skip
         assert record_members(runs / name, store, members, runs) == []
-    return Trained(store, manifest, directory / "runs")

@@ -93,7 +93,11 @@ fit_member(FeatureStore.open(d / "store"), m, k, plan_folds(m, cv="fold"), d / "
 """
 
 
-def test_killed_anywhere_it_resumes_to_the_weights_of_an_undisturbed_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [(27,), pytest.param((13, 40, 27), marks=pytest.mark.slow)], ids=["once", "often"])
+def test_killed_anywhere_it_resumes_to_the_weights_of_an_undisturbed_run(
+    tmp_path: Path, kills: tuple[int, ...]
+) -> None:
+    """Each number: the steps that a process does before it is killed."""
     store, manifest = corpus(tmp_path)
     manifest.write(tmp_path / "m.csv")
     manifest = Manifest.read(tmp_path / "m.csv")
@@ -101,7 +105,7 @@ def test_killed_anywhere_it_resumes_to_the_weights_of_an_undisturbed_run(tmp_pat
     fit_member(store, manifest, config, plan_folds(manifest, cv="fold"), tmp_path / "undisturbed")
     store.remove("posteriors/k")
     command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(REPO)]
-    for lines in (13, 40, 27):
+    for lines in kills:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, env=dict(os.environ), text=True)
         assert process.stdout is not None
         for _ in range(lines):

@@ -3,7 +3,8 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +43,18 @@ def different() -> list[MemberConfig]:
     ])  # fmt: skip
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> tuple[FeatureStore, Manifest, FoldPlan]:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[FeatureStore, Manifest, FoldPlan]:
+    """A corpus that all tests read; what they fit and predict goes elsewhere."""
     # Whoever is held out, each rule finds there what it chooses by, so that all members learn from the same clips.
-    store, manifest = corpus(tmp_path, rated_speakers=True)
+    store, manifest = corpus(tmp_path_factory.mktemp("made"), rated_speakers=True)
     folds = np.array([i % 9 // 3 if i % 9 < 6 else -1 for i in range(len(manifest))])
     return store, manifest, FoldPlan(("x", "y"), folds, "test")
 
 
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each utterance's rows of a feature set were read."""
+@contextmanager
+def counted_reads() -> Iterator[Counter[str]]:
+    """How often each utterance's rows of a feature set are read meanwhile."""
     counted: Counter[str] = Counter()
     read = RowReader.read
 
@@ -60,8 +62,31 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counted[self.features.name] += len(keys)
         return read(self, keys, *further)
 
-    monkeypatch.setattr(RowReader, "read", counting)
-    return counted
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RowReader, "read", counting)
+        yield counted
+
+
+@pytest.fixture
+def reads() -> Iterator[Counter[str]]:
+    with counted_reads() as counted:
+        yield counted
+
+
+@dataclass(frozen=True)
+class Whole:
+    """`different()` fitted together without a disturbance: for tests to compare with, not to change."""
+
+    directory: Path
+    reads: Counter[str]
+
+
+@pytest.fixture(scope="module")
+def whole(made: Any, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    directory = tmp_path_factory.mktemp("together")
+    with counted_reads() as counted:
+        fit(made, different(), directory)
+    return Whole(directory, counted)
 
 
 def files(directory: Path) -> Iterator[tuple[str, Any]]:
@@ -90,22 +115,20 @@ def fit(made: Any, configs: Sequence[MemberConfig], directory: Path, **settings:
     fit_members(store, manifest, configs, plan, [directory / c.name for c in configs], into=into, **settings)
 
 
-def test_each_member_becomes_what_it_becomes_alone(made: Any, tmp_path: Path, reads: Counter[str]) -> None:
-    configs = different()
-    fit(made, configs, tmp_path / "together")
-    together = Counter(reads)
-    reads.clear()
-    for config in configs:
-        fit(made, [config], tmp_path / "alone")
-        assert_same(tmp_path / "together" / config.name, tmp_path / "alone" / config.name)
-        a, b = (FeatureStore.open(tmp_path / which / "posteriors") for which in ("together", "alone"))
+def test_each_member_becomes_what_it_becomes_alone(
+    made: Any, whole: Whole, tmp_path: Path, reads: Counter[str]
+) -> None:
+    for config in different():
+        fit(made, [config], tmp_path)
+        assert_same(whole.directory / config.name, tmp_path / config.name)
+        a, b = (FeatureStore.open(place / "posteriors") for place in (whole.directory, tmp_path))
         for key, rows in a[f"posteriors/{config.name}"].items():
             np.testing.assert_array_equal(rows, b[f"posteriors/{config.name}"][key])
-    ended = [row["stage"] for row in dict(files(tmp_path / "together" / "two"))["fold-x/metrics.jsonl"]]
+    ended = [row["stage"] for row in dict(files(whole.directory / "two"))["fold-x/metrics.jsonl"]]
     assert 2 <= ended.count("a") < 5, "the early stop was to be among what differs"
     # Of "first" all three read, of "second" two. Alone, each reads its own share of the epochs.
-    assert together["first"] < reads["first"] / 2
-    assert together["second"] < reads["second"] / 1.5
+    assert whole.reads["first"] < reads["first"] / 2
+    assert whole.reads["second"] < reads["second"] / 1.5
 
 
 def test_the_same_sets_are_read_once_for_all_seeds(made: Any, tmp_path: Path, reads: Counter[str]) -> None:
@@ -127,10 +150,12 @@ class Stopped(Exception):
     pass
 
 
-def test_stopped_anywhere_all_of_them_go_on(made: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "stops", [(20, 41), pytest.param((9, 20, 41, 23), marks=pytest.mark.slow)], ids=["twice", "often"]
+)
+def test_stopped_anywhere_all_of_them_go_on(made: Any, whole: Whole, tmp_path: Path, stops: tuple[int, ...]) -> None:
     configs = different()
-    fit(made, configs, tmp_path / "whole")
-    for allowed in (9, 20, 41, 23, 10_000):
+    for allowed in (*stops, 10_000):
         left = [allowed]
 
         def stop(*_: object, left: list[int] = left) -> None:
@@ -143,12 +168,13 @@ def test_stopped_anywhere_all_of_them_go_on(made: Any, tmp_path: Path) -> None:
         except Stopped:
             assert allowed < 10_000
     for config in configs:
-        assert_same(tmp_path / "whole" / config.name, tmp_path / "stopped" / config.name)
+        assert_same(whole.directory / config.name, tmp_path / "stopped" / config.name)
 
 
-def test_stopped_between_two_members_checkpoints_each_goes_on_from_its_own(made: Any, tmp_path: Path) -> None:
+def test_stopped_between_two_members_checkpoints_each_goes_on_from_its_own(
+    made: Any, whole: Whole, tmp_path: Path
+) -> None:
     configs = different()
-    fit(made, configs, tmp_path / "whole")
     told: list[str] = []
 
     def stop(name: str, fold: str, history: list[dict[str, Any]]) -> None:
@@ -163,7 +189,7 @@ def test_stopped_between_two_members_checkpoints_each_goes_on_from_its_own(made:
     fit(made, configs, tmp_path / "stopped", on_epoch=lambda name, fold, rows: again.append((name, fold, len(rows))))
     assert again[:5] == [("one", "x", 2), ("two", "x", 2), ("three", "x", 1), ("three", "x", 2), ("one", "x", 3)]
     for config in configs:
-        assert_same(tmp_path / "whole" / config.name, tmp_path / "stopped" / config.name)
+        assert_same(whole.directory / config.name, tmp_path / "stopped" / config.name)
 
 
 def test_finished_members_are_left_and_the_others_fitted(made: Any, tmp_path: Path, reads: Counter[str]) -> None:

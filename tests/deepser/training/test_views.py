@@ -173,12 +173,15 @@ fit_member(FeatureStore.open(d / "store"), m, everything("k"), plan_folds(m, cv=
 """
 
 
-def test_killed_anywhere_it_resumes_to_the_weights_of_an_undisturbed_run(made: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [(20,), pytest.param((7, 20), marks=pytest.mark.slow)], ids=["once", "twice"])
+def test_killed_anywhere_it_resumes_to_the_weights_of_an_undisturbed_run(
+    made: Any, tmp_path: Path, kills: tuple[int, ...]
+) -> None:
     store, manifest = made
     plan = plan_folds(manifest, cv="fold")
     fit_member(store, manifest, everything("whole"), plan, tmp_path / "whole")
     command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(REPO)]
-    for lines in (7, 20):
+    for lines in kills:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, env=dict(os.environ), text=True)
         assert process.stdout is not None
         for _ in range(lines):
@@ -244,6 +247,7 @@ def in_processes(directory: Path, world: World) -> None:
     (directory / f"read-{world.size}-{world.rank}.json").write_text(json.dumps(log))
 
 
+@pytest.mark.slow
 def test_two_processes_draw_the_clips_of_one_and_learn_the_same(made: Any, tmp_path: Path) -> None:
     in_processes(tmp_path, World())
     script = tmp_path / "script.py"

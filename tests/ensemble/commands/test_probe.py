@@ -10,13 +10,17 @@ import pytest
 
 from ensemble.prediction.model import Model
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.made_once import copy_of, made_once
 from tests.helpers.small_corpus import copy_clips, medusa
 
 
 @pytest.fixture(scope="module")
 def probed(demo_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty-eight clips, log-mel frames and their means, a plain probe and a speaker-adapted one."""
-    here = tmp_path_factory.mktemp("probe")
+    return copy_of(made_once(tmp_path_factory, "probed", lambda here: probe(demo_corpus, here)), tmp_path_factory)
+
+
+def probe(demo_corpus: Path, here: Path) -> None:
     copy_clips(demo_corpus, here / "clips")
     medusa("prepare", "ravdess", "--root", here / "clips", "-o", here / "corpus.csv")
     place = ("-m", here / "corpus.csv", "-s", here / "store")
@@ -27,7 +31,6 @@ def probed(demo_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     medusa("probe", *common, "--name", "own", "--normalise", "speaker", "--heat-map", here / "own.png")
     members = ("--meta", "soft", "--members", "plain,own")
     medusa("fit-meta", *place, "--runs", here / "runs", "--cv", "fold", *members)
-    return here
 
 
 def test_the_table_says_which_score_is_nested_and_gives_intervals(probed: Path) -> None:

@@ -12,14 +12,9 @@ from ensemble.prediction.model import Model
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.errors import ConfigError
 from tests.helpers.small_corpus import medusa
-from tests.helpers.small_models import Trained, train
+from tests.helpers.small_models import Trained
 
 README = Path(__file__).resolve().parents[3] / "README.md"
-
-
-@pytest.fixture(scope="module")
-def trained(demo_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return train(demo_corpus, tmp_path_factory.mktemp("export"))
 
 
 def contents(directory: Path) -> dict[str, bytes]:

@@ -25,12 +25,7 @@ from featurestore.errors import ConfigError, EncoderError, SpecMismatch
 from featurestore.featurize.run import featurize
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.small_corpus import medusa
-from tests.helpers.small_models import Trained, train
-
-
-@pytest.fixture(scope="module")
-def trained(demo_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return train(demo_corpus, tmp_path_factory.mktemp("predict"))
+from tests.helpers.small_models import Trained
 
 
 def files_of(trained: Trained, *rows: int) -> list[Path]:

@@ -113,7 +113,7 @@ def test_a_stop_is_told_to_all_processes_and_counts_what_they_did(job: Featurize
 
 
 def test_an_error_of_a_process_is_raised_here(job: FeaturizeJob) -> None:
-    featurize_on_devices(job, ["cpu"])
+    job.run(device="cpu")
     other = replace(job, encoder=EncoderOptions("tiny-hubert", layers="1"))
     with pytest.raises(SpecMismatch, match="layer_01"):
         featurize_on_devices(other, ["cpu", "cpu"])
@@ -143,8 +143,9 @@ def texts_as_alone(job: FeaturizeJob, report: FeaturizeReport) -> None:
         assert np.array_equal(store["t"][key], store["alone"][key])
 
 
-def test_processes_take_transcripts(text_job: FeaturizeJob) -> None:
-    texts_as_alone(text_job, featurize_on_devices(text_job, ["cpu", "cpu"]))
+@pytest.mark.parametrize("n", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_processes_take_transcripts(text_job: FeaturizeJob, n: int) -> None:
+    texts_as_alone(text_job, featurize_on_devices(text_job, ["cpu"] * n))
 
 
 @pytest.mark.slow

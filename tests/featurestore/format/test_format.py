@@ -100,16 +100,15 @@ def test_no_golden_file_is_missing_or_altered() -> None:
 
 
 @pytest.mark.parametrize("name", list(GOLD.SETS))
-@pytest.mark.parametrize("format", ["zarr", "hdf5"])
-def test_golden_stores_are_read(format: str, name: str) -> None:
+def test_golden_stores_are_read(store_format: str, name: str) -> None:
     spec, zarr_codec, hdf5_codec = GOLD.SETS[name]
-    store = FeatureStore.open(GOLDEN / "v1" / format)
+    store = FeatureStore.open(GOLDEN / "v1" / store_format)
     assert store.names() == sorted(GOLD.SETS)
     features = store[name]
     assert features.spec == spec
     assert features.provenance == {"made": "2026-11"}
     assert [segment.info.compress for segment in features.segments] == [
-        zarr_codec if format == "zarr" else hdf5_codec
+        zarr_codec if store_format == "zarr" else hdf5_codec
     ] * 2
     assert sorted(features) == sorted(GOLD.KEYS)
     for i, key in enumerate(GOLD.KEYS):
@@ -120,13 +119,12 @@ def test_golden_stores_are_read(format: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(GOLD.SETS))
-@pytest.mark.parametrize("format", ["zarr", "hdf5"])
-def test_golden_stores_are_read_by_zarr_and_h5py_alone(format: str, name: str) -> None:
+def test_golden_stores_are_read_by_zarr_and_h5py_alone(store_format: str, name: str) -> None:
     spec, _, _ = GOLD.SETS[name]
-    directory = GOLDEN / "v1" / format / name
+    directory = GOLDEN / "v1" / store_format / name
     found: dict[str, list[np.ndarray]] = {}
     for path in sorted(directory.glob("seg-*")):
-        segment = zarr.open_group(path, mode="r") if format == "zarr" else h5py.File(path, "r")
+        segment = zarr.open_group(path, mode="r") if store_format == "zarr" else h5py.File(path, "r")
         bounds, offsets, keys = segment["key_offsets"][:], segment["offsets"][:], segment["keys"][:].tobytes()
         for i in range(len(bounds) - 1):
             key = keys[bounds[i] : bounds[i + 1]].decode()
@@ -139,7 +137,7 @@ def test_golden_stores_are_read_by_zarr_and_h5py_alone(format: str, name: str) -
                 elif spec.dtype == "int8":
                     stored = stored * segment[f"{layer}.scale"][offsets[i] : offsets[i + 1]][:, None]
                 found[key].append(stored)
-        if format == "hdf5":
+        if store_format == "hdf5":
             assert json.loads(segment.attrs["spec"])["encoder"] == spec.encoder
             segment.close()
     assert sorted(found) == sorted(GOLD.KEYS)
@@ -148,9 +146,8 @@ def test_golden_stores_are_read_by_zarr_and_h5py_alone(format: str, name: str) -
             assert np.array_equal(stored, GOLD.rows(layer, i))
 
 
-@pytest.mark.parametrize("format", ["zarr", "hdf5"])
-def test_what_we_write_today_is_the_same_segments(format: str, tmp_path: Path) -> None:
+def test_what_we_write_today_is_the_same_segments(store_format: str, tmp_path: Path) -> None:
     GOLD.main(tmp_path)
     for name in GOLD.SETS:
-        written = sorted(path.name for path in (tmp_path / format / name).iterdir())
-        assert written == sorted(path.name for path in (GOLDEN / "v1" / format / name).iterdir())
+        written = sorted(path.name for path in (tmp_path / store_format / name).iterdir())
+        assert written == sorted(path.name for path in (GOLDEN / "v1" / store_format / name).iterdir())

@@ -134,11 +134,10 @@ def test_padding_is_less_than_one_row_per_chunk(n_rows: int, dim: int) -> None:
     assert layout.file_bytes == layout.data_bytes + len(layout.tail())
 
 
-@pytest.mark.parametrize("format", ["zarr", "hdf5"])
-def test_the_same_content_is_one_segment(tmp_path: Path, format: str) -> None:
-    first, _ = write(tmp_path, make_spec(), [3, 2], format=format)
-    second, _ = write(tmp_path, make_spec(), [3, 2], format=format)
-    other, _ = write(tmp_path, make_spec(), [3, 2], seed=1, format=format)
+def test_the_same_content_is_one_segment(tmp_path: Path, store_format: str) -> None:
+    first, _ = write(tmp_path, make_spec(), [3, 2], format=store_format)
+    second, _ = write(tmp_path, make_spec(), [3, 2], format=store_format)
+    other, _ = write(tmp_path, make_spec(), [3, 2], seed=1, format=store_format)
     assert first == second != other
     assert sorted(tmp_path.iterdir()) == sorted([first, other])
 
@@ -206,21 +205,19 @@ def test_a_cut_hdf5_segment_is_named(tmp_path: Path, size: int) -> None:
         Segment(path, make_spec())
 
 
-@pytest.mark.parametrize("format", ["zarr", "hdf5"])
-def test_a_file_cut_under_a_live_map_is_an_error(tmp_path: Path, format: str) -> None:
-    path, _ = write(tmp_path, make_spec(dim=300), [3000], format=format)
+def test_a_file_cut_under_a_live_map_is_an_error(tmp_path: Path, store_format: str) -> None:
+    path, _ = write(tmp_path, make_spec(dim=300), [3000], format=store_format)
     segment = Segment(path, make_spec(dim=300))
     rows = segment.layer("layer_00")
     rows.fetch([(0, 3000)])
-    with open(path if format == "hdf5" else path / "layer_00/c/0/0", "r+b") as file:
+    with open(path if store_format == "hdf5" else path / "layer_00/c/0/0", "r+b") as file:
         file.truncate(4096)
     with pytest.raises(StoreError, match="truncated while it was in use"):
         rows.fetch([(0, 3000)])
 
 
-@pytest.mark.parametrize("format", ["zarr", "hdf5"])
-def test_a_removed_segment_is_told_apart_from_a_damaged_one(tmp_path: Path, format: str) -> None:
-    path, _ = write(tmp_path, make_spec(), [3], format=format)
+def test_a_removed_segment_is_told_apart_from_a_damaged_one(tmp_path: Path, store_format: str) -> None:
+    path, _ = write(tmp_path, make_spec(), [3], format=store_format)
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(SegmentGone):
         Segment(path, make_spec())

@@ -60,11 +60,11 @@ def fill(
     return store[name]
 
 
-@pytest.fixture(params=["zarr", "hdf5"], autouse=True)
-def _format(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+@pytest.fixture(autouse=True)
+def _format(store_format: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every test of this module runs over both formats: what a writer writes unless told."""
-    monkeypatch.setattr(FeatureStore, "writer", functools.partialmethod(FeatureStore.writer, format=request.param))
-    return str(request.param)
+    monkeypatch.setattr(FeatureStore, "writer", functools.partialmethod(FeatureStore.writer, format=store_format))
+    return store_format
 
 
 @pytest.fixture

@@ -1,0 +1,33 @@
+"""What is costly to make, made once for a whole run of the tests, also where pytest-xdist runs them in processes."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return the directory `name` that `make` filled, in this process or in another one of the same run.
+
+    Tests share it: who changes something there works on a copy (`copy_of`).
+    """
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # a worker's own directory lies in that of the run
+        root = root.parent
+    directory, done = root / name, root / f"{name}.done"
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(directory, ignore_errors=True)  # of a try that failed
+            directory.mkdir()
+            make(directory)
+            done.touch()
+    return directory
+
+
+def copy_of(made: Path, factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of what `made_once` made, in a new directory of the same name."""
+    return Path(shutil.copytree(made, factory.mktemp(made.name) / made.name))
