@@ -101,7 +101,7 @@ def go(demo_corpus: Path, directory: Path) -> None:
         said = medusa(*fit, *made.shared, *FAST).stdout
         assert "macro-F1" in said
         assert f"h.3_logmel_s{seed}" in said
-    said = medusa("fit-meta", "--seeds", "2", "--cv", "fold", "--runs", made.runs, *made.shared).stdout
+    said = medusa("fit-meta", "--seeds", "2", "--rounds", "4", "--cv", "fold", "--runs", made.runs, *made.shared).stdout
     for row in ("h.3_logmel_s1", "h.3_logmel_s2", "majority vote", "soft vote", "meta (single)", "meta (soup)"):
         assert row in said
 

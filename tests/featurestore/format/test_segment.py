@@ -20,9 +20,9 @@ from featurestore.format.segment_writer import SegmentWriter, remove_stale
 from featurestore.format.spec import FeatureSpec
 from featurestore.format.zarr3 import CHUNK_BYTES, ShardLayout, chunk_file
 from featurestore.rows.rowtypes import ROW_TYPES, encode
+from tests.helpers.small_store import STORAGES
 
 KEYS = ["plain", "a/b c/../ü", "", "話者\x00", "x" * 300]
-STORAGES = [("zarr", ""), ("hdf5", ""), ("zarr", "zstd"), ("zarr", "blosc"), ("hdf5", "gzip")]
 
 
 def make_spec(dtype: str = "float16", dim: int = 3, layers: tuple[str, ...] = ("layer_00", "layer_01")) -> FeatureSpec:

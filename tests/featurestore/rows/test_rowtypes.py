@@ -13,6 +13,7 @@ from featurestore.format.spec import FeatureSpec
 from featurestore.rows.kernels import decode_rows, pool_rows
 from featurestore.rows.rowtypes import ROW_TYPES, encode, first_bad_row
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.small_store import STORAGES
 
 BFLOAT16, INT8 = ROW_TYPES["bfloat16"], ROW_TYPES["int8"]
 
@@ -113,9 +114,6 @@ def test_scales_go_with_int8_rows_only() -> None:
         decode_rows(rows.astype(np.float16), np.zeros(2, np.float32), out)
     with pytest.raises(StoreError, match="buffer"):
         decode_rows(rows, np.zeros(2, np.float32), out.astype(np.float64))
-
-
-STORAGES = [("zarr", ""), ("hdf5", ""), ("zarr", "zstd"), ("zarr", "blosc"), ("hdf5", "gzip")]
 
 
 @pytest.mark.parametrize(("format", "compress"), STORAGES)

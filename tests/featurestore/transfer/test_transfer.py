@@ -23,10 +23,11 @@ from featurestore.store.verify import verify_store
 from featurestore.transfer.copy import pull, push
 from tests.helpers.s3_server import S3, has_moto
 from tests.helpers.small_corpus import medusa
+from tests.helpers.small_store import STORAGES
 from tests.helpers.web_server import Web
 
 SPEC = FeatureSpec("audio", "e", "none", ("l0", "l1"), 64, 50.0)
-STORAGES = [("zarr", ""), ("hdf5", ""), ("zarr", "zstd"), ("hdf5", "gzip")]
+BUT_BLOSC = [storage for storage in STORAGES if storage[1] != "blosc"]  # blosc's path is zstd's
 
 
 def write(
@@ -80,7 +81,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 class TestThereAndBack:
-    @pytest.mark.parametrize("storage", STORAGES, ids="-".join)
+    @pytest.mark.parametrize("storage", BUT_BLOSC, ids="-".join)
     def test_the_copy_of_the_copy_is_the_same_byte_for_byte(
         self, place: str, storage: tuple[str, str], tmp_path: Path
     ) -> None:
