@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deepser.training.data import Indices
+from featurestore.corpus.cross_corpus import CrossCorpus
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import group_folds, speaker_groups
 from featurestore.errors import ManifestError
@@ -37,13 +38,20 @@ class FoldPlan:
         return np.flatnonzero(unseen if len(self.names) == 1 else unseen | (self.folds == fold))
 
 
-def plan_folds(manifest: Manifest, *, cv: str | None = None, n_folds: int = 1, seed: int = 0) -> FoldPlan:
+def plan_folds(
+    manifest: Manifest,
+    *,
+    cv: str | None = None,
+    n_folds: int = 1,
+    seed: int = 0,
+    corpora: CrossCorpus | None = None,
+) -> FoldPlan:
     """The fold plan of a manifest.
 
     cv: a column whose values are the folds; every utterance is judged by a model that did not learn from it. An
     utterance may have no fold where its `split` is another than train: no model learns from it.
     Otherwise the `split` column counts: models learn from train, in `n_folds` speaker-disjoint folds, and judge the
-    rest.
+    rest. corpora: those by which `CrossCorpus.divide` made that column; the posteriors record them.
     Raises ManifestError when the column is missing or empty somewhere, or names too few folds, and when there are fewer
     speakers than folds.
     """
@@ -72,7 +80,7 @@ def plan_folds(manifest: Manifest, *, cv: str | None = None, n_folds: int = 1, s
     folds = np.full(len(manifest), -1, np.int64)
     if n_folds == 1:
         folds[train] = 0
-        return FoldPlan(("all",), folds, "split")
+        return FoldPlan(("all",), folds, corpora.rule if corpora else "split")
     at = np.flatnonzero(train)
     speakers = speaker_groups(manifest)[at].tolist()
     if len(set(speakers)) < n_folds:
@@ -81,4 +89,8 @@ def plan_folds(manifest: Manifest, *, cv: str | None = None, n_folds: int = 1, s
             "one in two of them; make fewer folds."
         )
     folds[at] = group_folds(speakers, n_folds, seed=seed)
-    return FoldPlan(tuple(str(i + 1) for i in range(n_folds)), folds, f"split, {n_folds} speaker-disjoint folds")
+    return FoldPlan(
+        tuple(str(i + 1) for i in range(n_folds)),
+        folds,
+        f"{corpora.rule if corpora else 'split'}, {n_folds} speaker-disjoint folds",
+    )

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+from ensemble.commands.corpora import TestOnOption, TrainOnOption, divided
 from ensemble.commands.protocol import StrictOption, tell_protocol
 from featurestore.errors import ConfigError
 from featurestore.runtime.durable import replace_text
@@ -36,6 +37,8 @@ def ablate(
     store: StoreOption = Path("store"),
     cv: CvOption = None,
     folds: Annotated[int, reads("Speaker-disjoint folds within split train.", min=1)] = 1,
+    train_on: TrainOnOption = None,
+    test_on: TestOnOption = None,
     strict: StrictOption = False,
     preset: Annotated[str, what("The full system.")] = "medusa",
     only: Annotated[
@@ -75,7 +78,8 @@ def ablate(
         raise ConfigError("--cv names the folds and --folds makes them; give one of the two.")
     if presets is not None and only is not None:
         raise ConfigError("--only chooses ablations, and --presets sets presets side by side; give one of the two.")
-    table, lists, numbers = Manifest.read(manifest), [split_names(text) for text in features or []], seeds_of(seeds, 0)
+    table, corpora = divided(Manifest.read(manifest), train_on, test_on, cv)
+    lists, numbers = [split_names(text) for text in features or []], seeds_of(seeds, 0)
     protocol = check_protocol(table, cv)
     tell_protocol(protocol, strict)
     if presets is None:
@@ -83,12 +87,12 @@ def ablate(
         variants = ablations_of(members, table, split_names(only or ""), f"preset {preset}")
     else:
         variants = preset_variants(split_names(presets), lists, numbers, change or [])
+    plan = plan_folds(table, cv=cv, n_folds=folds, corpora=corpora)
     directory, kind = runs / name, "ablations" if presets is None else "presets"
     with bar(directory.name, 1) as show:
         found = run_variants(
-            FeatureStore.open(store), table, variants, plan_folds(table, cv=cv, n_folds=folds), directory, cv=cv,
-            device=device, n_resamples=resamples, overwrite=overwrite,
-            progress=lambda share, text: show(share, 1, text),
+            FeatureStore.open(store), table, variants, plan, directory, cv=cv, device=device, n_resamples=resamples,
+            overwrite=overwrite, progress=lambda share, text: show(share, 1, text),
         )  # fmt: skip
     console().print(ablation_table(found))
     scores = found.to_dict() | {"protocol": protocol.to_dict()}

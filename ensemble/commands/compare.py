@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ensemble.commands.choices import counts, known_rows, one_of
+from ensemble.commands.corpora import TestOnOption, TrainOnOption, divided_as_made
 from ensemble.commands.protocol import StrictOption, tell_protocol
 from ensemble.fusion.config import INPUTS, SELECTIONS, SOUPS, MetaConfig
 from featurestore.runtime.durable import replace_text
@@ -33,6 +34,8 @@ def compare(
     members: Annotated[str | None, reads("m01,m02,...; default: every member in the store.")] = None,
     cv: CvOption = None,
     in_sample: Annotated[bool, reads("Allow posteriors of training utterances.", "--in-sample")] = False,
+    train_on: TrainOnOption = None,
+    test_on: TestOnOption = None,
     strict: StrictOption = False,
     rows: Annotated[
         str,
@@ -62,6 +65,7 @@ def compare(
     import json
 
     from ensemble.evaluation.protocol import check_protocol, made_of
+    from ensemble.evaluation.sounds import known_sounds
     from ensemble.experiments.compare import columns_of
     from ensemble.experiments.compare import compare as run
     from ensemble.experiments.compare_report import comparison_table
@@ -74,7 +78,8 @@ def compare(
     config = replace(META, seeds=tuple(range(seeds)), inputs=inputs, soup=soup, select=select)
     ways = techniques_of(rows, config, attributes=bool(table.scheme.attributes))
     chosen = find_members(opened) if members is None else split_names(members)
-    protocol = check_protocol(table, cv, made_of(opened, chosen))
+    table = divided_as_made(table, opened, chosen, train_on, test_on, cv=cv)
+    protocol = check_protocol(table, cv, made_of(opened, chosen), sounds=known_sounds(opened, table, chosen))
     tell_protocol(protocol, strict)
     tops: Any = top  # numbers, by the option's callback
     columns = columns_of(len(chosen), tops, greedy or replacement, replacement)

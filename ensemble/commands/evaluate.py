@@ -6,6 +6,7 @@ from typing import Annotated
 from typer import Argument
 
 from ensemble.commands.choices import ColumnOption, columns_of
+from ensemble.commands.corpora import TestOnOption, TrainOnOption, divided_as_made
 from ensemble.commands.protocol import StrictOption, tell_protocol
 from featurestore.runtime.durable import replace_text
 from featurestore.terminal import CvOption, ManifestOption, StoreOption, console, reads, say, working, writes
@@ -17,6 +18,8 @@ def evaluate(
     store: StoreOption = Path("store"),
     cv: CvOption = None,
     split: Annotated[str | None, reads("This split alone.")] = None,
+    train_on: TrainOnOption = None,
+    test_on: TestOnOption = None,
     column: ColumnOption = None,
     against: Annotated[str | None, reads("A second system, to be compared.")] = None,
     by: Annotated[str | None, reads("Scores by the values of a column, and their gap: gender, speaker.")] = None,
@@ -41,7 +44,10 @@ def evaluate(
     from ensemble.evaluation.systems import open_system
     from featurestore.corpus.manifest import Manifest
 
-    table = Manifest.read(manifest)
+    table = divided_as_made(
+        Manifest.read(manifest), store, [name, *([against] if against else [])], train_on, test_on,
+        cv=cv, split=split,
+    )  # fmt: skip
     system = open_system(name, table, store, columns_of(column), split)
     other = None if against is None else open_system(against, table, store, columns_of(column), split)
     protocol = check_systems(table, [system, *([other] if other else [])], cv, split=split)

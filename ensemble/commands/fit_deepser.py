@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from deepser.config import MemberConfig
+from ensemble.commands.corpora import TestOnOption, TrainOnOption, divided
 from ensemble.commands.preset_options import preset_options
 from ensemble.commands.protocol import StrictOption, tell_protocol, write_protocol
 from featurestore.errors import ConfigError
@@ -38,6 +39,8 @@ def fit_deepser(
     store: StoreOption = Path("store"),
     cv: CvOption = None,
     folds: Annotated[int, reads("Speaker-disjoint folds within split train.", min=1)] = 1,
+    train_on: TrainOnOption = None,
+    test_on: TestOnOption = None,
     strict: StrictOption = False,
     preset: Annotated[
         str | None,
@@ -65,8 +68,9 @@ def fit_deepser(
     """Train one member, DeepSER or another network over cached features, and keep its posteriors in the store.
 
     With --cv every utterance is judged by a model that learned from the other folds; otherwise the manifest's split
-    says what to learn from. An interrupted fit goes on at its last finished epoch. Started by `torchrun`, or by `srun`
-    as several tasks, several processes split each batch.
+    says what to learn from, or --train-on and --test-on do, corpus by corpus of a joined manifest. An interrupted fit
+    goes on at its last finished epoch. Started by `torchrun`, or by `srun` as several tasks, several processes split
+    each batch.
 
     Example: `medusa fit-deepser --features wavlm-large,whisper-large-v3,roberta-large -m corpus.csv --name m01`
     """
@@ -78,6 +82,7 @@ def fit_deepser(
     from deepser.training.together import sharing
     from deepser.watch.terminal import watching
     from ensemble.evaluation.protocol import check_protocol
+    from ensemble.evaluation.sounds import known_sounds
     from ensemble.recipes.members import Asked, members
     from featurestore.corpus.manifest import Manifest
     from featurestore.store.feature_store import FeatureStore
@@ -85,7 +90,7 @@ def fit_deepser(
     if cv is not None and folds != 1:
         raise ConfigError("--cv names the folds and --folds makes them; give one of the two.")
     refs = None if features is None else split_names(features)
-    table = Manifest.read(manifest)
+    table, corpora = divided(Manifest.read(manifest), train_on, test_on, cv)
     if preset is None:
         is_plain = not options and not change and several is None
         n_training = len(table) if cv or not table.has("split") else int((table.column("split") == "train").sum())
@@ -95,8 +100,10 @@ def fit_deepser(
     configs = sharing(members(Asked(preset, refs, name, options or {}, change or []), seeds, several))
     with joined(device) as world, deterministic_kernels(world.device) if deterministic else nullcontext():
         opened = FeatureStore.open(store)
-        plan = plan_folds(table, cv=cv, n_folds=folds, seed=configs[0].train.stream_seed)
-        protocol = check_protocol(table, cv)
+        plan = plan_folds(table, cv=cv, n_folds=folds, seed=configs[0].train.stream_seed, corpora=corpora)
+        protocol = check_protocol(
+            table, cv, sounds=known_sounds(opened, table, [name for c in configs for name in c.features])
+        )
         if world.first:
             tell_protocol(protocol, strict)
         protocol.refuse(strict)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from ensemble.commands.choices import one_of
+from ensemble.commands.corpora import TestOnOption, TrainOnOption, divided_as_made
 from ensemble.commands.protocol import StrictOption, tell_protocol
 from ensemble.fusion.config import (
     INPUTS,
@@ -44,6 +45,8 @@ def fit_meta(
     members: Annotated[str | None, reads("m01,m02,...; default: every member in the store.")] = None,
     cv: CvOption = None,
     in_sample: Annotated[bool, reads("Allow posteriors of training utterances.", "--in-sample")] = False,
+    train_on: TrainOnOption = None,
+    test_on: TestOnOption = None,
     strict: StrictOption = False,
     top: Annotated[int | None, reads("Only the best so many members.", min=1)] = None,
     greedy: Annotated[bool, reads("Only members that greedy forward selection takes.", "--greedy")] = False,
@@ -75,6 +78,7 @@ def fit_meta(
     from deepser.scores.report import scores_table
     from ensemble.evaluation.held_out import held_out_lines
     from ensemble.evaluation.protocol import check_protocol, made_of
+    from ensemble.evaluation.sounds import known_sounds
     from ensemble.experiments.compare_report import learned_picture, learned_tables
     from ensemble.fusion.fit import fit_ensemble
     from ensemble.fusion.members import find_members, record_members
@@ -92,7 +96,8 @@ def fit_meta(
     config = config_of(meta, linear, ForestConfig(inputs=inputs or FOREST.inputs))
     table, opened = Manifest.read(manifest), FeatureStore.open(store)
     chosen = find_members(opened, table.keys) if members is None else split_names(members)
-    protocol = check_protocol(table, cv, made_of(opened, chosen))
+    table = divided_as_made(table, opened, chosen, train_on, test_on, cv=cv)
+    protocol = check_protocol(table, cv, made_of(opened, chosen), sounds=known_sounds(opened, table, chosen))
     tell_protocol(protocol, strict)
     with working("fitting the meta-classifier") as show:
         _, report = fit_ensemble(

@@ -12,6 +12,7 @@ from deepser.probes.config import (
     ProbeConfig,
 )
 from ensemble.commands.choices import one_of
+from ensemble.commands.corpora import TestOnOption, TrainOnOption, divided
 from ensemble.commands.protocol import StrictOption, tell_protocol
 from featurestore.errors import ConfigError
 from featurestore.runtime.durable import replace_text
@@ -42,6 +43,8 @@ def probe(
     store: StoreOption = Path("store"),
     cv: CvOption = None,
     folds: Annotated[int, reads("Number of speaker-disjoint folds within split train.", min=1)] = 1,
+    train_on: TrainOnOption = None,
+    test_on: TestOnOption = None,
     strict: StrictOption = False,
     pool: Annotated[str, reads(", ".join(PROBE_POOLS) + " (over time).", callback=one_of(PROBE_POOLS))] = "auto",
     normalise: Annotated[
@@ -80,6 +83,7 @@ def probe(
     from deepser.probes.posteriors import check_free, write_probe_posteriors
     from ensemble.evaluation.parts import evaluate_parts
     from ensemble.evaluation.protocol import check_protocol
+    from ensemble.evaluation.sounds import known_sounds
     from ensemble.experiments.floor import shortcomings
     from ensemble.experiments.probe_report import (
         check_picture,
@@ -98,7 +102,8 @@ def probe(
         raise ConfigError("--cv names the folds and --folds makes them; give one of the two.")
     if heat_map is not None:
         check_picture(heat_map)
-    table, opened = Manifest.read(manifest), FeatureStore.open(store)
+    table, corpora = divided(Manifest.read(manifest), train_on, test_on, cv)
+    opened = FeatureStore.open(store)
     config = ProbeConfig(
         name=name, features=tuple(split_names(features) if features else _all_sets(opened)), solver=solver, pool=pool,
         normalise=tuple(split_names(normalise)), lambdas=_numbers("--lambdas", lambdas),
@@ -106,8 +111,8 @@ def probe(
         combine=combine, seed=seed,
     )  # fmt: skip
     check_free(opened, name, overwrite)
-    tell_protocol(check_protocol(table, cv), strict)
-    plan = plan_folds(table, cv=cv, n_folds=folds, seed=seed)
+    tell_protocol(check_protocol(table, cv, sounds=known_sounds(opened, table, config.features)), strict)
+    plan = plan_folds(table, cv=cv, n_folds=folds, seed=seed, corpora=corpora)
     with bar("probe", 1) as show:
         result = fit_probe(
             opened, table, config, plan, device=device, progress=lambda what, i, n: show(i, n, f"fold {what}")

@@ -10,6 +10,8 @@ from ensemble.evaluation.assess import Asked, Assessment, HeldOut, assess
 from ensemble.evaluation.posteriors import evaluate_posteriors, posteriors_name, split_rows
 from ensemble.evaluation.system import System
 from ensemble.evaluation.systems import from_store
+from featurestore.corpus.cross_corpus import TEST, CrossCorpus
+from featurestore.corpus.join import CORPUS
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import label_codes
 from featurestore.errors import ManifestError
@@ -71,8 +73,9 @@ def parts_of(
     """The parts on which the system `name` is scored: {"all folds": ...}, or one for each split.
 
     cv: the fold column; without it every split that has labels or attributes and whose utterances are in `judged`;
-    where there is no `split` column all utterances together, over the column `fold` if that is there. split: one split
-    alone. ManifestError when nothing can be scored.
+    where there is no `split` column all utterances together, over the column `fold` if that is there. Where splits are
+    corpora (`CrossCorpus`), each corpus that is tested on is a part of its name. split: one split alone. ManifestError
+    when nothing can be scored.
     """
     if split is not None:
         return {split: Part(split_rows(manifest, split), cv)}
@@ -89,7 +92,14 @@ def _known(system: System, manifest: Manifest) -> str | None:
 
 def _by_split(manifest: Manifest, name: str, judged: Container[str]) -> dict[str, Part]:
     parts = {}
+    corpora = CrossCorpus.of_manifest(manifest)
+    for corpus in corpora.test if corpora else ():
+        rows = manifest.rows(np.array([each == corpus for each in manifest.column(CORPUS).tolist()]))
+        if _has_targets(rows) and any(key in judged for key in rows.keys):
+            parts[corpus] = Part(rows, None)
     for split in dict.fromkeys(value for value in manifest.column("split").tolist() if value is not None):
+        if corpora and split == TEST:
+            continue
         rows = split_rows(manifest, split)
         # A split is judged whole or not at all; what scores it names what is missing.
         if _has_targets(rows) and any(key in judged for key in rows.keys):

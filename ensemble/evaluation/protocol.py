@@ -6,9 +6,19 @@ from dataclasses import dataclass, replace
 from ensemble.evaluation.posteriors import posteriors_name
 from ensemble.evaluation.system import System
 from ensemble.evaluation.systems import fold_column, made_on
+from featurestore.corpus.cross_corpus import CrossCorpus, shared_names
 from featurestore.corpus.division import Division, PartRecord
 from featurestore.corpus.manifest import Manifest
-from featurestore.corpus.protocol import NOTE, WARNING, Finding, ProtocolReport, check_division, compare_record
+from featurestore.corpus.overlap import Items
+from featurestore.corpus.protocol import (
+    NOTE,
+    WARNING,
+    Finding,
+    ProtocolReport,
+    check_division,
+    compare_record,
+    counted,
+)
 from featurestore.store.feature_store import FeatureStore
 
 OTHER_PARTS = "other parts"  # the kind of finding of predictions that were made on another division
@@ -46,12 +56,16 @@ def check_protocol(
     manifest: Manifest,
     cv: str | None = None,
     made: Mapping[str, Made] | None = None,
+    *,
+    sounds: Items = (),
 ) -> ProtocolReport:
     """Return what is wrong with the parts that scores are told of, and with what the systems were made on.
 
     cv: the fold column; without it the column `split` counts, else `fold`. made: by system, see `made_of`. Predictions
     that were made on other labels, or over other folds in a column of the same name, are an error; those over the folds
-    of another column are a warning.
+    of another column are a warning. sounds: (N,) digests of the decoded samples, see `sounds.known_sounds`; else equal
+    paths are equal sound. Where splits are corpora, they are named so, and what their labels and speakers' names have
+    in common is checked, too.
     """
     made = made or {}
     column = cv or next((name for name in ("split", "fold") if manifest.has(name)), None)
@@ -60,14 +74,50 @@ def check_protocol(
         division = Division(manifest.keys, [""] * len(manifest), "", labels)
         report = ProtocolReport("", len(manifest), 0, ())
     else:
-        division = Division.of_manifest(manifest, column)
+        corpora = CrossCorpus.of_manifest(manifest) if column == "split" else None
+        division = Division.of_manifest(
+            manifest, column, audio=sounds, parts=corpora and corpora.part_names(manifest),
+            learned=corpora and corpora.learned,
+        )  # fmt: skip
         report = check_division(division)
+        if corpora is not None:
+            report = replace(report, findings=(*report.findings, *_across_corpora(division)))
     findings = [each for name, own in made.items() for each in _compared(division, own, name)]
     unrecorded = [name for name, own in made.items() if own.record is None]
     if unrecorded:
         message = f"no record of the folds and labels that {', '.join(unrecorded)} were made on, so it can't be checked"
         findings.append(Finding("no record", NOTE, message, len(unrecorded), 0, tuple(unrecorded)))
     return replace(report, findings=(*findings, *report.findings))
+
+
+def _across_corpora(division: Division) -> list[Finding]:
+    """What corpora on two sides may have in common under other names: classes in another letter case, and people."""
+    findings = []
+    sides: dict[str, set[str]] = {}
+    for part, label in zip(division.parts, division.labels, strict=False):
+        if label is not None:
+            sides.setdefault(part, set()).add(label)
+    names = sorted(set().union(*sides.values())) if sides else []
+    twins = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :] if a.casefold() == b.casefold()]
+    if twins:
+        told = ", ".join(f"{a} and {b}" for a, b in twins)
+        message = f"classes that differ in letter case alone are two classes: {told}; `medusa prepare join --merge`"
+        findings.append(Finding("class", WARNING, message, len(twins), 0, tuple(twins[0])))
+    common = set.intersection(*sides.values()) if sides else set()
+    if len(sides) > 1 and common != set(names):
+        message = (
+            f"{len(common)} of {len(names)} classes occur on both sides ({', '.join(sorted(common)) or 'none'}); "
+            "`medusa prepare join --common-classes` leaves the others out of both, `--merge` gives classes one name"
+        )
+        findings.append(Finding("label scheme", NOTE, message, len(names) - len(common), 0))
+    people = shared_names(division.speakers, division.parts) if len(division.speakers) else []
+    if people:
+        message = (
+            f"{counted(len(people), 'speaker name')} on both sides ({', '.join(people[:5])}), taken for different "
+            "people; if they are the same, join the corpora as one"
+        )
+        findings.append(Finding("speaker name", NOTE, message, len(people), 0, tuple(people[:5])))
+    return findings
 
 
 def _compared(division: Division, made: Made, name: str) -> list[Finding]:

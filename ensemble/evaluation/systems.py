@@ -8,6 +8,7 @@ from ensemble.evaluation.align import ATTRIBUTE_PREFIX, load_posteriors
 from ensemble.evaluation.posteriors import posteriors_name, speaker_adapted, split_rows
 from ensemble.evaluation.prediction_files import SUFFIXES, read_predictions
 from ensemble.evaluation.system import System
+from featurestore.corpus.cross_corpus import CrossCorpus
 from featurestore.corpus.division import PartRecord
 from featurestore.corpus.made_on import MADE_ON, unpack
 from featurestore.corpus.manifest import Manifest
@@ -50,8 +51,18 @@ def from_store(store: FeatureStore, name: str, manifest: Manifest) -> System:
 
 def fold_column(store: FeatureStore, name: str) -> str:
     """Return the manifest's column of the folds that posteriors were made over, "" where there is none."""
-    rule = dict(store[name].spec.extra).get("folds") or _recorded(store, name).get("column") or ""
-    return str(rule).removeprefix("cv:") if str(rule).startswith("cv:") else ""
+    rule = _rule(store, name)
+    return rule.removeprefix("cv:") if rule.startswith("cv:") else ""
+
+
+def corpora_of(store: FeatureStore, name: str) -> CrossCorpus | None:
+    """Return the corpora that posteriors were trained and tested on; None where a rule of another kind made them."""
+    name = posteriors_name(store, name)
+    return CrossCorpus.of_rule(_rule(store, name)) if name in store else None
+
+
+def _rule(store: FeatureStore, name: str) -> str:
+    return str(dict(store[name].spec.extra).get("folds") or _recorded(store, name).get("column") or "")
 
 
 def made_on(store: FeatureStore, name: str) -> PartRecord | None:

@@ -24,6 +24,7 @@ from ensemble.fusion.problem import Problem, load_problem
 from ensemble.fusion.selection import Rule, everyone
 from ensemble.fusion.state import LINEAR, MetaState
 from ensemble.fusion.techniques import Technique, technique, techniques_of
+from featurestore.corpus.cross_corpus import CrossCorpus
 from featurestore.corpus.made_on import MADE_ON, pack
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.protocol import ProtocolReport
@@ -76,7 +77,9 @@ def fit_ensemble(
     adapted = speaker_adapted(store, meta.members)
     report = _report(problem, division, judged, [*ways, way], meta, name, selected=select is not None, adapted=adapted)
     report = replace(report, protocol=protocol.to_dict(), held_out=_held_out(problem, division, config or MetaConfig()))
-    _store_predictions(store, PREFIX + name, meta, division, judged, way, problem, report, bool(adapted))
+    corpora = CrossCorpus.of_manifest(manifest) if folds is None else None
+    rule = corpora.rule if corpora else division.column if division.folds is None else f"cv:{division.column}"
+    _store_predictions(store, PREFIX + name, meta, division, judged, way, problem, report, bool(adapted), rule)
     if directory is not None:
         save_meta(directory, meta)
         text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
@@ -171,6 +174,7 @@ def _store_predictions(
     problem: Problem,
     report: EnsembleReport,
     adapted: bool,
+    rule: str,
 ) -> None:
     """Writes the predictions as a feature set, in place of those an earlier fit wrote under this name."""
     columns = column_names(meta.classes, tuple(meta.attributes))
@@ -192,7 +196,6 @@ def _store_predictions(
     )
     if name in store:
         store.remove(name)
-    rule = division.column if division.folds is None else f"cv:{division.column}"
     provenance = {"made_by": MADE_BY, MADE_ON: pack(division.record(name), rule)}
     with store.writer(name, spec, provenance=provenance) as writer:
         for part, fused in judged.predictions[CHOSEN, way.name].items():

@@ -7,7 +7,7 @@ from typer import Argument, Option
 
 from featurestore.errors import ConfigError
 from featurestore.runtime.wording import split_names
-from featurestore.terminal import console, say
+from featurestore.terminal import console, say, split_pair
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,6 +22,9 @@ def split(
     hold_out: Annotated[float | None, Option(help="Column split: share of train for development, 0.1.")] = None,
     balanced_sets: Annotated[int | None, Option(help="Column balanced_sets: draws of equal classes.", min=1)] = None,
     given: Annotated[Path | None, Option(help="Table of utterance_id and split or fold to take over.")] = None,
+    split_name: Annotated[
+        list[str] | None, Option(help="Of --given: YOURS=train, development, test, ... for each of its names: 0=train.")
+    ] = None,
     by: Annotated[str, Option(help="Never torn apart: speaker, a column such as session; or utterance.")] = "speaker",
     within: Annotated[str | None, Option(help="Only these splits, e.g. train,development.")] = None,
     seed: Annotated[int, Option(help="Of every draw.")] = 0,
@@ -41,9 +44,12 @@ def split(
 
     if (folds, hold_out, balanced_sets, given) == (None,) * 4:
         raise ConfigError("Nothing to do: give --folds, --hold-out, --balanced-sets or --given.")
+    if split_name and given is None:
+        raise ConfigError("--split-name says what the splits of a table are called; name it with --given.")
+    names = dict(split_pair("--split-name", text) for text in split_name or [])
     table, chosen = Manifest.read(manifest), split_names(within or "")
     if given is not None:
-        table = splits.given_parts(table, read_table_file(given, any_delimiter=True), str(given))
+        table = splits.given_parts(table, read_table_file(given, any_delimiter=True), str(given), names)
     if hold_out is not None:
         table = splits.hold_out(table, hold_out, by=by, within=chosen or ["train"], seed=seed)
     if folds is not None:

@@ -183,7 +183,7 @@ def of_columns(
     if check_audio and "path" in table.column_names:
         problems += missing_audio(table.column("path").to_pylist(), root)
     if problems:
-        raise ManifestError(arrow.sentence(str(source), problems))
+        raise ManifestError(arrow.sentence(str(source), problems) + checks.remedy(problems))
     manifest = Manifest(table, scheme, root, name, ratings)
     manifest.notes += notes
     return manifest

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.corpora.assemble import named, of_columns
+from featurestore.corpora.emobox_balanced import PATTERN, read_balanced
 from featurestore.corpora.json_lines import field, json_lines
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ManifestError
@@ -36,10 +37,13 @@ def read_emobox(root: Path, *, audio: Path | None = None, check_audio: bool = Tr
 
     audio: where `wav` starts, by default the folder that holds `data`. Columns: utterance_id (`key`), path, label (by
     label_map.json or label_dict.json, where there is one), corpus_label, duration_s, start_s and end_s of pieces, fold
-    or split. ManifestError: unknown fields, labels, clips in no part or in several.
+    or split. The folder `track2` is read by `emobox_balanced`. ManifestError: unknown fields, labels, clips in no part
+    or in several.
     """
-    parts = _parts(root)
     whole = root / f"{root.name}.jsonl"
+    if not whole.exists() and any(root.glob(PATTERN)):
+        return read_balanced(root, audio=audio, check_audio=check_audio)
+    parts = _parts(root)
     records: dict[str, dict[str, Any]] = {}
     for path in [whole] if whole.exists() else sorted({path for paths in parts.values() for path in paths.values()}):
         for where, record in json_lines(path):

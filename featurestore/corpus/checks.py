@@ -26,6 +26,7 @@ SPLIT_NAMES = {
     "test2": "test2",
     "test3": "test3",
 }
+SPLIT_REMEDY = " `medusa prepare csv TABLE --split-name YOURS=train` gives a table's splits these names."
 STRING_COLUMNS = ("utterance_id", "path", "text", "speaker", "gender", "label", "split", "fold")
 
 
@@ -83,6 +84,11 @@ def table_problems(table: pa.Table, scheme: LabelScheme) -> list[str]:
             table.column(f"attr_{attribute}"), f"attr_{attribute}", *scheme.attributes[attribute]
         )
     return problems
+
+
+def remedy(problems: Sequence[str]) -> str:
+    """Return what to do about the problems of a table, as a sentence behind them; "" where they say it themselves."""
+    return SPLIT_REMEDY if any(problem.startswith("unknown split") for problem in problems) else ""
 
 
 def id_problems(ids: pa.ChunkedArray) -> list[str]:

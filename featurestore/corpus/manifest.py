@@ -57,7 +57,7 @@ class Manifest:
         self._table, problems = checks.typed(table)
         problems += checks.table_problems(self._table, self.scheme)
         if problems:
-            raise ManifestError(arrow.sentence(f"Manifest {name}", problems))
+            raise ManifestError(arrow.sentence(f"Manifest {name}", problems) + checks.remedy(problems))
 
     @classmethod
     def read(cls, path: Path | str) -> "Manifest":

@@ -105,6 +105,11 @@ def bare_text(text: str) -> str | None:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Splits in the order one learns and tests, folds by number, "" (none) last."""
+    """Splits in the order one learns and tests, also "train (A)"; folds by number, "" (none) last."""
     splits = ("train", "development", "test")
-    return sorted(names, key=lambda name: (not name, splits.index(name) if name in splits else 3, len(name), name))
+
+    def rank(name: str) -> int:
+        split = name.partition(" (")[0]
+        return splits.index(split) if split in splits else len(splits)
+
+    return sorted(names, key=lambda name: (not name, rank(name), len(name), name))

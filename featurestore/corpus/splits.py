@@ -20,6 +20,7 @@ Indices = NDArray[np.int64]
 
 UNKNOWN_SPEAKERS = (None, "", "Unknown")
 SETS_SEPARATOR = ";"
+_LIKELY = ("train", "development", "test")  # what an example calls splits of other names
 # Separates the random streams that share a seed; deepser.training.samplers has the others.
 _FOLDS, _BALANCED_SETS = 4, (2, 3 * 7919)
 
@@ -111,11 +112,14 @@ def assign_balanced_sets(
     return with_column(manifest, "balanced_sets", [SETS_SEPARATOR.join(numbers) or None for numbers in member])
 
 
-def given_parts(manifest: Manifest, table: pa.Table, source: str = "partitions") -> Manifest:
+def given_parts(
+    manifest: Manifest, table: pa.Table, source: str = "partitions", split_names: Mapping[str, str] | None = None
+) -> Manifest:
     """Columns `split` and `fold` as a table of utterance_id and either or both gives them.
 
-    Split names are made uniform (Train, dev, Test1). ManifestError: an utterance of the manifest that the table does
-    not have, or has twice. Further rows of the table are counted in `notes`.
+    Split names are made uniform (Train, dev, Test1); split_names: what others are ({"0": "train"}). ManifestError: an
+    utterance of the manifest that the table does not have, or has twice, or a split of another name. Further rows of
+    the table are counted in `notes`.
     """
     names = table.column_names
     if "utterance_id" not in names or not {"split", "fold"} & set(names):
@@ -132,12 +136,32 @@ def given_parts(manifest: Manifest, table: pa.Table, source: str = "partitions")
     for column in ("split", "fold"):
         if column in names:
             values = arrow.as_strings(table.column(column)).to_pylist()
-            known = SPLIT_NAMES if column == "split" else {}
             parts = [values[row[key]] for key in manifest.keys]
-            changed = with_column(changed, column, [known.get((part or "").strip().lower(), part) for part in parts])
+            changed = with_column(changed, column, uniform_splits(parts, split_names or {}, source)
+                                  if column == "split" else parts)  # fmt: skip
     more = len(set(keys) - set(manifest.keys))
     changed.notes += [f"{more:,} utterances of {source} are not in the manifest"] if more else []
     return changed
+
+
+def uniform_splits(parts: Sequence[str | None], names: Mapping[str, str], source: str) -> list[str | None]:
+    """Return splits in their one spelling, by `names` ({"0": "train"}) and by SPLIT_NAMES.
+
+    ManifestError: a split of another name, with the option that says what it is, or a name that stands for none.
+    """
+    wrong = [name for name in names.values() if name.strip().lower() not in SPLIT_NAMES]
+    if wrong:
+        raise ManifestError(f"--split-name: {wrong[0]!r} is no split, expected one of {', '.join(SPLIT_NAMES)}.")
+    known: dict[str, str | None] = {**SPLIT_NAMES, "": None}
+    known |= {name.strip().lower(): SPLIT_NAMES[split.strip().lower()] for name, split in names.items()}
+    strange = list(dict.fromkeys(part for part in parts if (part or "").strip().lower() not in known))
+    if strange:
+        asked = " ".join(f"--split-name {name}={split}" for name, split in zip(strange, _LIKELY, strict=False))
+        raise ManifestError(
+            f"{source}: unknown split {', '.join(map(repr, strange[:5]))}, expected one of {', '.join(SPLIT_NAMES)}. "
+            f"Say what each stands for, such as {asked}."
+        )
+    return [known[(part or "").strip().lower()] for part in parts]
 
 
 def with_column(manifest: Manifest, name: str, values: Sequence[Any]) -> Manifest:

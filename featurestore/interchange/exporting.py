@@ -6,6 +6,7 @@ from pathlib import Path
 from featurestore.errors import ConfigError, StoreError
 from featurestore.interchange import EXPORTED, FORMATS
 from featurestore.interchange.base import Format, Selection, Written
+from featurestore.interchange.origins import write_origins
 from featurestore.sets.feature_set import FeatureSet
 
 
@@ -22,7 +23,8 @@ def export_features(
     progress: Callable[[int, int], None] | None = None,
 ) -> Written:
     """Write rows as they are read: float16 and float32 bit for bit, bfloat16 as float32 of the same value (in
-    safetensors as BF16), int8 dequantised to float16.
+    safetensors as BF16), int8 dequantised to float16. Durations, and what the utterances were made from, are written
+    beside them (see origins.py).
 
     keys, layers: in this order; None: all. labels: by key, for emotion2vec's .emo. resume: go on with a directory of
     .npy. overwrite: replace what has the same name. StoreError: a key or layer isn't there, or the target is not free.
@@ -46,6 +48,7 @@ def export_features(
         raise StoreError(f"{some} exists already. Choose another target, or --overwrite replaces it{how}.")
     selection = Selection(features, all_keys, wanted, labels or {}, progress or (lambda done, total: None))
     written = chosen_format.write(selection, target, resume)
+    write_origins(features, all_keys, target)
     written.notes += [*_dtype_notes(features.spec.dtype, format_name), *_layer_notes(format_name, target, wanted)]
     return written
 

@@ -19,6 +19,7 @@ from featurestore.format.spec import check_set_name
 from featurestore.interchange.base import Failures, Loaded, Source
 from featurestore.interchange.description import Description, Fit
 from featurestore.interchange.exporting import format_of
+from featurestore.interchange.origins import NO_ORIGINS, Origin, read_origins
 from featurestore.runtime.stopping import StopSignals
 from featurestore.sets.feature_set import FeatureSet
 from featurestore.sets.writer import FeatureWriter
@@ -63,8 +64,9 @@ def import_features(
     expected_keys: what is missing or surplus beside them is told; StoreError, before anything is written, when none is
     there. segment_bytes, container ("zarr", "hdf5"), compress: how the set is stored, see FeatureStore.writer.
     progress(done, total) counts skipped and failed ones too. Rows are never rounded unless a dtype is told
-    (but float64 to float32). Raises SpecMismatch when the set holds other features, and Interrupted after SIGINT or
-    SIGTERM, with what was finished committed.
+    (but float64 to float32). Durations and identities are taken over where an export of ours left them beside the
+    source, and it is noted where nothing did. Raises SpecMismatch when the set holds other features, and Interrupted
+    after SIGINT or SIGTERM, with what was finished committed.
     """
     started = time.monotonic()
     check_set_name(name)
@@ -72,6 +74,7 @@ def import_features(
     with format_of(format_name).read(path, layers or {}, flatten) as source, StopSignals() as stop:
         report.failed += source.failed
         report.notes += source.notes
+        origins = _by_place(source, read_origins(path))
         stored = _stored(store, name)
         if expected_keys is not None:
             source = _named_as(source, expected_keys, report)
@@ -89,12 +92,23 @@ def import_features(
             ) as writer:
                 todo = _skip_present(writer, source, todo, report)
                 fit = Fit(spec, like, may_round=described.dtype is not None)
-                _append_all(writer, source, todo, fit, stop, report, progress)
+                _append_all(writer, source, todo, origins, fit, stop, report, progress)
             if fit.n_rounded:
                 report.notes.append(f"{fit.n_rounded:,} utterances were float64 and were rounded to {spec.dtype}.")
+    if report.done and not any(origins):
+        report.notes.append(NO_ORIGINS)
     report.failed = [(_printable(where), _printable(reason)) for where, reason in report.failed]
     report.wall_s = time.monotonic() - started
     return report
+
+
+def _by_place(source: Source, origins: Mapping[str, Origin]) -> list[Origin | None]:
+    """The origin of each utterance of the source, also where its keys lack the directories that the record has."""
+    names: dict[str, Origin | None] = {}
+    for key, origin in origins.items():
+        name = key.rpartition("/")[2]
+        names[name] = None if name in names else origin
+    return [origins.get(key) or names.get(key) for key in source.keys]
 
 
 def _stored(store: FeatureStore, name: str) -> FeatureSet | None:
@@ -183,6 +197,7 @@ def _append_all(
     writer: FeatureWriter,
     source: Source,
     positions: Sequence[int],
+    origins: Sequence[Origin | None],
     fit: Fit,
     stop: StopSignals,
     report: ImportReport,
@@ -199,14 +214,16 @@ def _append_all(
             if isinstance(loaded, StoreError):
                 report.failed.append((source.where(i), str(loaded)))
             else:
-                _append(writer, source, i, loaded, fit, report)
+                _append(writer, source, i, loaded, origins[i] or Origin(), fit, report)
             if progress is not None:
                 progress(report.done + report.skipped + len(report.failed), total)
 
 
-def _append(writer: FeatureWriter, source: Source, i: int, loaded: Loaded, fit: Fit, report: ImportReport) -> None:
+def _append(
+    writer: FeatureWriter, source: Source, i: int, loaded: Loaded, origin: Origin, fit: Fit, report: ImportReport
+) -> None:
     try:
-        writer.append(source.keys[i], fit(loaded))
+        writer.append(source.keys[i], fit(loaded), origin.duration_s, origin.identity)
     except StoreError as error:
         if isinstance(error.__cause__, OSError):  # the disk's fault, and the next utterance's too
             raise

@@ -216,6 +216,29 @@ def test_given_partitions_are_taken_over(tmp_path: Path) -> None:
         given_parts(manifest, pa.table({"utterance_id": ["u0"]}))
 
 
+def test_splits_that_are_numbers_are_refused_with_an_option_that_works(tmp_path: Path) -> None:
+    path, parts = tmp_path / "corpus.csv", tmp_path / "parts.csv"
+    corpus(3).write(path)
+    parts.write_text("utterance_id,split\nu0,0\nu1,1\nu2,2\n")
+    refused = medusa("split", path, "-o", path, "--given", parts, exit_code=2).stderr
+    remedy = "--split-name 0=train --split-name 1=development --split-name 2=test"
+    assert f"{parts}: unknown split '0', '1', '2'" in " ".join(refused.split())
+    assert remedy in " ".join(refused.split())
+    medusa("split", path, "-o", path, "--given", parts, *remedy.split())
+    assert Manifest.read(path).column("split").tolist() == ["train", "development", "test"]
+    assert "no split" in medusa("split", path, "-o", path, "--given", parts, "--split-name", "0=a", exit_code=2).stderr
+    assert "--given" in medusa("split", path, "-o", path, "--split-name", "0=train", "--folds", "2", exit_code=2).stderr
+
+
+def test_a_manifest_whose_splits_are_numbers_names_the_command_that_takes_them(tmp_path: Path) -> None:
+    path, mended = tmp_path / "corpus.csv", tmp_path / "mended.csv"
+    path.write_text("utterance_id,text,label,split\nu0,x,a,0\nu1,y,a,2\n")
+    with pytest.raises(ManifestError, match="medusa prepare csv TABLE --split-name"):
+        Manifest.read(path)
+    medusa("prepare", "csv", path, "-o", mended, "--split-name", "0=train", "--split-name", "2=test")
+    assert Manifest.read(mended).column("split").tolist() == ["train", "test"]
+
+
 def test_a_column_that_changes_leaves_its_former_values() -> None:
     manifest = corpus(3, fold=["1", "2", "3"])
     assert "fold_was" not in with_column(manifest, "fold", ["1", "2", "3"]).columns

@@ -1,0 +1,83 @@
+"""The options `--train-on` and `--test-on`: some corpora of a joined manifest teach, others test."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from featurestore.errors import ConfigError
+from featurestore.terminal import reads, say
+
+if TYPE_CHECKING:
+    from featurestore.corpus.cross_corpus import CrossCorpus
+    from featurestore.corpus.manifest import Manifest
+    from featurestore.store.feature_store import FeatureStore
+
+TrainOnOption = Annotated[
+    str | None, reads("Corpora to learn from, by column corpus of a joined manifest: A,B.", "--train-on")
+]
+TestOnOption = Annotated[str | None, reads("Corpora to test on: C. They are taken whole.", "--test-on")]
+
+
+def divided(
+    manifest: "Manifest", train_on: str | None, test_on: str | None, cv: str | None = None, *, quiet: bool = False
+) -> "tuple[Manifest, CrossCorpus | None]":
+    """Return a manifest divided by the corpora asked for, and these; unchanged and None where none are."""
+    from featurestore.corpus.cross_corpus import CrossCorpus
+
+    corpora = CrossCorpus.asked(train_on, test_on)
+    if corpora is None:
+        return manifest, None
+    if cv is not None:
+        raise ConfigError(
+            "--cv spreads folds over all corpora; with --train-on and --test-on leave it out. --folds N makes folds "
+            "within the corpora that are trained on."
+        )
+    return _divided(manifest, corpora, quiet), corpora
+
+
+def divided_as_made(
+    manifest: "Manifest",
+    store: "FeatureStore | Path",
+    systems: Sequence[str],
+    train_on: str | None,
+    test_on: str | None,
+    *,
+    cv: str | None,
+    split: str | None = None,
+) -> "Manifest":
+    """Return a manifest divided by the corpora asked for, else by those that posteriors in the store were made over.
+
+    store: opened where a system is not a file. systems: sets of posteriors, or files of predictions. cv, split: folds or
+    a split that are named, so that nothing is taken from the record. ConfigError: systems that were made over different
+    corpora.
+    """
+    from ensemble.evaluation.prediction_files import SUFFIXES
+    from ensemble.evaluation.systems import corpora_of
+    from featurestore.store.feature_store import FeatureStore
+
+    if any(each is not None for each in (train_on, test_on, cv, split)) or not manifest.has("corpus"):
+        return divided(manifest, train_on, test_on, cv)[0]
+    stored = [name for name in systems if Path(name).suffix.lower() not in SUFFIXES]
+    if stored and isinstance(store, Path):
+        store = FeatureStore.open(store)
+    found = {name: corpora_of(store, name) for name in stored} if isinstance(store, FeatureStore) else {}
+    recorded = {corpora for corpora in found.values() if corpora is not None}
+    if not recorded:
+        return manifest
+    if len(recorded) > 1 or None in found.values():
+        told = "; ".join(f"{name}: {corpora or 'not by corpora'}" for name, corpora in found.items())
+        raise ConfigError(
+            f"These systems were made over different corpora ({told}). Name those that were made alike, or say which "
+            "corpora are meant: --train-on A --test-on B."
+        )
+    return _divided(manifest, recorded.pop(), quiet=False)
+
+
+def _divided(manifest: "Manifest", corpora: "CrossCorpus", quiet: bool) -> "Manifest":
+    table = corpora.divide(manifest)
+    if not quiet:
+        n_train = int((table.column("split") == "train").sum())
+        say(f"{corpora}: {n_train:,} utterances to learn from, {len(table) - n_train:,} to test on")
+        for note in table.notes:
+            say(f"note: {note}", "dim")
+    return table

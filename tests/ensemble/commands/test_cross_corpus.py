@@ -1,0 +1,152 @@
+"""Training on one corpus of a joined manifest and testing on another: --train-on, --test-on."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ensemble.evaluation.systems import corpora_of
+from featurestore.corpus.cross_corpus import CrossCorpus
+from featurestore.corpus.join import join_manifests
+from featurestore.corpus.manifest import Manifest
+from featurestore.errors import ConfigError, ManifestError
+from featurestore.format.identity import Identity
+from featurestore.format.spec import FeatureSpec
+from featurestore.store.feature_store import FeatureStore
+from tests.helpers.small_corpus import FAST, medusa
+
+CLASSES = {"first": ("sad", "angry", "calm"), "second": ("sad", "angry", "fear"), "third": ("sad", "angry")}
+SHARED_CLIP = 3  # of `second`, the same samples as the one of `first`
+
+
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three corpora of 36 utterances and six speakers in one store and one manifest."""
+    here = tmp_path_factory.mktemp("cross")
+    rng = np.random.default_rng(1)
+    centres = {name: rng.normal(size=8) * 3 for name in ("sad", "angry", "calm", "fear")}
+    manifests = {}
+    with FeatureStore.create(here / "store").writer(
+        "f", FeatureSpec("audio", "f", "none", ("layer_01",), 8, 50.0)
+    ) as w:
+        for corpus, classes in CLASSES.items():
+            labels = [classes[i % len(classes)] for i in range(36)]
+            keys = [f"{corpus}{i}" for i in range(36)]
+            speakers = [f"{corpus[0]}{i // 6}" for i in range(36)]
+            for i, (key, label) in enumerate(zip(keys, labels, strict=True)):
+                rows = (centres[label] + rng.normal(size=(6, 8))).astype(np.float32)
+                of = "first" if i == SHARED_CLIP and corpus == "second" else corpus
+                w.append(key, {"layer_01": rows}, 1.0, Identity(f"{of}{i:010}".encode()[:16].ljust(16), n_bytes=9))
+            frame = pd.DataFrame({"utterance_id": keys, "path": [f"{key}.wav" for key in keys], "label": labels})
+            frame["speaker"], frame["fold"] = speakers, [str(i % 3 + 1) for i in range(36)]
+            manifests[corpus] = Manifest.from_pandas(frame, root=here / corpus)
+    join_manifests(manifests).write(here / "joined.csv")
+    return here
+
+
+def fitted(joined: Path, name: str, *options: str, command: str = "fit-deepser", exit_code: int = 0) -> str:
+    own = ("--features", "f", "--name", name, "--runs", joined / "runs", "--device", "cpu")
+    fast = ("--network", "unimodal", *FAST) if command == "fit-deepser" else ()
+    done = medusa(
+        command, "-m", joined / "joined.csv", "-s", joined / "store", *own, *fast, *options, exit_code=exit_code
+    )
+    return " ".join((done.stdout + done.stderr).split())
+
+
+def test_a_member_learns_from_one_corpus_and_judges_the_others_each_by_itself(joined: Path) -> None:
+    shown = fitted(joined, "a", "--train-on", "first", "--test-on", "second,third")
+    assert "trained on first, tested on second, third: 36 utterances to learn from, 72 to test on" in shown
+    assert "a (second)" in shown
+    assert "a (third)" in shown
+    store = FeatureStore.open(joined / "store")
+    assert len(store["posteriors/a"]) == 72
+    assert "first0" not in store["posteriors/a"]
+    assert corpora_of(store, "a") == CrossCorpus(("first",), ("second", "third"))
+
+
+def test_what_the_two_sides_lack_or_share_is_said_and_refused_with_strict(joined: Path) -> None:
+    shown = fitted(joined, "b", "--train-on", "first", "--test-on", "second")
+    assert "train (first) has no fear; test (second) has no calm; no model learns fear" in shown
+    assert "2 of 4 classes occur on both sides (angry, sad)" in shown
+    assert "1 identical recording (2 utterances) in more than one split (train (first), test (second): 1)" in shown
+    strict = fitted(joined, "c", "--train-on", "first", "--test-on", "second", "--strict", exit_code=2)
+    assert "1 identical recording" in strict
+    assert not (joined / "runs" / "c").exists()
+
+
+def test_evaluate_knows_the_corpora_of_posteriors_and_takes_them_from_the_options(joined: Path) -> None:
+    fitted(joined, "d", "--train-on", "first,second", "--test-on", "third")
+    common = ("-m", joined / "joined.csv", "-s", joined / "store", "--bootstrap", "20")
+    medusa("evaluate", "d", *common, "--json", joined / "d.json")
+    scores = json.loads((joined / "d.json").read_text())
+    assert list(scores) == ["third"]
+    assert scores["third"]["classification"]["n"] == 36
+    narrower = medusa("evaluate", "a", *common, "--train-on", "first", "--test-on", "third").stdout
+    assert "a (third)" in narrower
+    assert "a (second)" not in narrower
+    refused = medusa("evaluate", "a", *common, "--against", "d", exit_code=2).stderr
+    assert "different corpora" in refused
+
+
+def test_a_meta_classifier_learns_from_folds_of_the_corpus_trained_on(joined: Path) -> None:
+    for name in ("e1", "e2"):
+        fitted(joined, name, "--train-on", "first", "--test-on", "third", "--folds", "3")
+    common = ("-m", joined / "joined.csv", "-s", joined / "store")
+    meta = ("--runs", joined / "runs", "--members", "e1,e2", "--name", "em", "--seeds", "2", "--rounds", "20")
+    shown = medusa("fit-meta", *common, *meta).stdout
+    assert "trained on first, tested on third" in shown
+    assert corpora_of(FeatureStore.open(joined / "store"), "em") == CrossCorpus(("first",), ("third",))
+    assert "em (third)" in medusa("evaluate", "em", *common, "--bootstrap", "0").stdout
+    assert "soft vote" in medusa("compare", *common, "--members", "e1,e2", "--rows", "soft", "--top", "2").stdout
+
+
+def test_a_probe_takes_the_corpora_too(joined: Path) -> None:
+    shown = fitted(joined, "p", "--train-on", "first,second", "--test-on", "third", command="probe")
+    assert "trained on first, second, tested on third" in shown
+    assert set(FeatureStore.open(joined / "store")["posteriors/p"]) == {f"third{i}" for i in range(36)}
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        (("--train-on", "first"), "--test-on"),
+        (("--train-on", "first", "--test-on", "first"), "--cv"),
+        (("--train-on", "frist", "--test-on", "second"), "did you mean 'first'"),
+        (("--train-on", "first", "--test-on", "second", "--cv", "fold"), "--folds"),
+        (("--train-on", "first", "--test-on", ","), "names no corpus"),
+    ],
+)
+def test_corpora_that_make_no_sense_are_refused_with_the_remedy(joined: Path, options: tuple, remedy: str) -> None:
+    assert remedy in fitted(joined, "x", *options, exit_code=2)
+    assert not (joined / "runs" / "x").exists()
+
+
+def test_a_manifest_that_was_not_joined_is_refused_with_the_command_that_joins() -> None:
+    alone = Manifest.from_pandas(pd.DataFrame({"utterance_id": ["a"], "path": ["a.wav"], "label": ["sad"]}))
+    with pytest.raises(ManifestError, match="medusa prepare join"):
+        CrossCorpus(("a",), ("b",)).divide(alone)
+
+
+def test_the_same_name_in_another_letter_case_and_of_a_person_on_both_sides_is_said(tmp_path: Path) -> None:
+    from ensemble.evaluation.protocol import check_protocol
+
+    sides = {}
+    for corpus, label in {"a": "Neutral", "b": "neutral"}.items():
+        frame = pd.DataFrame({"utterance_id": [f"{corpus}1"], "path": [f"{corpus}1.wav"], "label": [label]})
+        frame["speaker"] = "01"
+        sides[corpus] = Manifest.from_pandas(frame)
+    found = check_protocol(CrossCorpus(("a",), ("b",)).divide(join_manifests(sides))).lines()
+    assert any("Neutral and neutral" in line and line.startswith("warning") for line in found)
+    assert any("1 speaker name on both sides (01)" in line for line in found)
+
+
+def test_a_rule_is_read_back_whatever_the_corpora_are_called() -> None:
+    corpora = CrossCorpus(("a, b", 'c"d'), ("é",))
+    assert CrossCorpus.of_rule(corpora.rule) == corpora
+    assert CrossCorpus.of_rule(f"{corpora.rule}, 5 speaker-disjoint folds") == corpora
+    for other in ("split", "cv:fold", "corpora ", "corpora {}", "corpora []"):
+        assert CrossCorpus.of_rule(other) is None
+    with pytest.raises(ConfigError, match="go together"):
+        CrossCorpus.asked(None, "a")

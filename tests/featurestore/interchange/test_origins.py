@@ -1,0 +1,93 @@
+"""Durations, and what utterances were made from, go out of a store and come back with the rows."""
+
+from math import nan
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from featurestore.errors import StoreError
+from featurestore.format.identity import Identity
+from featurestore.format.spec import FeatureSpec
+from featurestore.interchange import EXPORTED
+from featurestore.interchange.description import Description
+from featurestore.interchange.exporting import export_features
+from featurestore.interchange.importing import import_features
+from featurestore.interchange.origins import NO_ORIGINS, place_of
+from featurestore.sets.feature_set import FeatureSet
+from featurestore.store.feature_store import FeatureStore
+
+SPEC = FeatureSpec("audio", "e", "none", ("layer_06",), 3, 50.0)
+RECORDED = {
+    "a/é": (1.5, Identity(b"1" * 16, b"2" * 16, 48_044, 1_700_000_000_123_456_789, 0.25, nan, 1.5, "soundfile 0.13")),
+    "b": (nan, Identity(b"3" * 16)),
+    "c": (2.0, None),
+}
+
+
+def filled(store: FeatureStore, origins: bool = True) -> FeatureSet:
+    with store.writer("set", SPEC) as writer:
+        for key, (duration_s, identity) in RECORDED.items():
+            rows = np.ones((1, 2, 3), np.float32)
+            writer.append(key, rows, *((duration_s, identity) if origins else ()))
+    return store["set"]
+
+
+@pytest.mark.parametrize("format_name", EXPORTED)
+@pytest.mark.parametrize("container", ["zarr", "hdf5"])
+def test_an_export_and_its_import_keep_durations_and_identities(
+    format_name: str, container: str, tmp_path: Path
+) -> None:
+    export_features(filled(FeatureStore.create(tmp_path / "a")), format_name, tmp_path / "out")
+    into = FeatureStore.create(tmp_path / "b")
+    report = import_features(into, "set", format_name, tmp_path / "out", Description("e"), container=container)
+    assert (report.done, report.notes) == (3, [])
+    keys = list(RECORDED)
+    np.testing.assert_array_equal(into["set"].durations_s(keys), [duration_s for duration_s, _ in RECORDED.values()])
+    found = into["set"].identities(keys)
+    assert found.recorded.tolist() == [True, True, False]
+    for i, (_, identity) in enumerate(RECORDED.values()):
+        np.testing.assert_equal(vars(found[i]), vars(identity or Identity()))
+
+
+def test_a_source_without_them_says_so_once(tmp_path: Path) -> None:
+    export_features(filled(FeatureStore.create(tmp_path / "a"), origins=False), "npy", tmp_path / "out")
+    assert not place_of(tmp_path / "out").exists()
+    report = import_features(FeatureStore.create(tmp_path / "b"), "s", "npy", tmp_path / "out", Description("e"))
+    assert report.notes.count(NO_ORIGINS) == 1
+
+
+def test_an_export_over_another_leaves_no_record_of_the_other(tmp_path: Path) -> None:
+    target = tmp_path / "out.h5"
+    export_features(filled(FeatureStore.create(tmp_path / "a")), "hdf5", target)
+    assert place_of(target).is_file()
+    plain = filled(FeatureStore.create(tmp_path / "b"), origins=False)
+    export_features(plain, "hdf5", target, overwrite=True)
+    assert not place_of(target).exists()
+
+
+def test_keys_without_their_directories_keep_the_record(tmp_path: Path) -> None:
+    export_features(filled(FeatureStore.create(tmp_path / "a")), "npy", tmp_path / "out")
+    into = FeatureStore.create(tmp_path / "b")
+    import_features(into, "s", "npy", tmp_path / "out", Description("e"), flatten=True)
+    assert into["s"].durations_s(["é"])[0] == 1.5
+
+
+@pytest.mark.parametrize("damage", ["bytes", "columns", "digest"])
+def test_a_damaged_record_is_named_and_nothing_is_written(damage: str, tmp_path: Path) -> None:
+    export_features(filled(FeatureStore.create(tmp_path / "a")), "npy", tmp_path / "out")
+    record = place_of(tmp_path / "out")
+    if damage == "bytes":
+        record.write_bytes(b"PAR1 no")
+    else:
+        table = parquet.read_table(record)
+        place = table.column_names.index("digest")
+        bad = pa.array(["zz"] * len(table))
+        table = table.drop_columns(["digest"]) if damage == "columns" else table.set_column(place, "digest", bad)
+        parquet.write_table(table, record)
+    into = FeatureStore.create(tmp_path / "b")
+    with pytest.raises(StoreError, match=record.name):
+        import_features(into, "s", "npy", tmp_path / "out", Description("e"))
+    assert "s" not in into
