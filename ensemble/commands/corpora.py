@@ -47,8 +47,8 @@ def divided_as_made(
 ) -> "Manifest":
     """Return a manifest divided by the corpora asked for, else by those that posteriors in the store were made over.
 
-    store: opened where a system is not a file. systems: sets of posteriors, or files of predictions. cv, split: folds or
-    a split that are named, so that nothing is taken from the record. ConfigError: systems that were made over different
+    store: opened where a system is not a file. systems: sets of posteriors, or files of predictions. cv, split: folds
+    or a split that are named, so that nothing is taken from the record. ConfigError: systems that were made over other
     corpora.
     """
     from ensemble.evaluation.prediction_files import SUFFIXES
