@@ -1,6 +1,5 @@
 """The speakers of each fold's training part that choose the epoch that is kept, and their record in a run directory."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from featurestore.corpus.held_out import HeldOut, choose_held_out
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import group_folds, speaker_groups
 from featurestore.errors import ConfigError, ManifestError
+from featurestore.runtime.json_text import read_json
 
 NAME = "held_out.json"
 
@@ -82,7 +82,7 @@ def read_record(directory: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(read_json(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{path} is damaged ({error}); use --overwrite to fit the member anew.") from None
 

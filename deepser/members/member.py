@@ -1,6 +1,5 @@
 """A fitted member of an ensemble: its run directory, read back, and its posteriors for utterances in a store."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from deepser.training.targets import Targets
 from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.runtime.device import pick_device
+from featurestore.runtime.json_text import read_json
 from featurestore.runtime.weights_digest import parts_of_files, weights_digest
 from featurestore.store.feature_store import FeatureStore
 
@@ -47,7 +47,7 @@ class Member:
                 f"{directory} is not a member's run directory: it has no config.json. Run `medusa fit-deepser` first."
             )
         try:
-            saved = json.loads(path.read_text())
+            saved = read_json(path.read_text())
             return Member(
                 config=from_dict(MemberConfig, saved["member"], f"{path}: member"),
                 classes=tuple(saved["classes"]),
@@ -58,7 +58,7 @@ class Member:
                 specs=tuple(saved["specs"]),
                 directory=directory,
             )
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{path} is damaged ({type(error).__name__}: {error}); fit the member again.") from error
 
     @property

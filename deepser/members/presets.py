@@ -8,7 +8,6 @@ store has some.
 """
 
 import copy
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from deepser.config import LossConfig, MemberConfig, NetworkConfig, StageConfig, TrainConfig, from_dict, to_dict
 from deepser.training.views import ALL
 from featurestore.errors import ConfigError
+from featurestore.runtime.json_text import read_json
 
 MEDUSA_NETWORK, MEDUSA_TRAIN = NetworkConfig(), TrainConfig()
 # Below so many training utterances a user who names no preset gets "small".
@@ -150,7 +150,7 @@ def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
         if not (path and separator):
             raise ConfigError(f"--set {text!r}: expected PATH=VALUE, such as train.mixup_alpha=0.4.")
         try:
-            changes[path] = json.loads(value)
+            changes[path] = read_json(value)
         except ValueError:
             changes[path] = value
     return changes

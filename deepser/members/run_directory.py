@@ -17,6 +17,7 @@ from deepser.training.targets import Targets
 from deepser.training.views import Views
 from featurestore.errors import ConfigError
 from featurestore.runtime.durable import replace_text, writing
+from featurestore.runtime.json_text import read_json
 
 FORMAT = 1
 
@@ -52,7 +53,7 @@ def open_directory(
     path = member.directory / "config.json"
     if path.exists():
         try:
-            found = json.loads(path.read_text())
+            found = read_json(path.read_text())
             found["member"] = json.loads(json.dumps(to_dict(from_dict(MemberConfig, found["member"]))))
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{path} is damaged ({error}); use --overwrite to fit the member anew.") from error

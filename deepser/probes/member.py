@@ -22,6 +22,7 @@ from deepser.training.checkpoint import load_weights, save_atomically
 from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.runtime.durable import replace_text
+from featurestore.runtime.json_text import read_json
 from featurestore.runtime.weights_digest import parts_of_files, weights_digest
 from featurestore.store.feature_store import FeatureStore
 
@@ -173,7 +174,7 @@ class ProbeMember:
         directory = Path(directory)
         path = directory / CONFIG
         try:
-            saved = json.loads(path.read_text(encoding="utf-8"))
+            saved = read_json(path.read_text(encoding="utf-8"))
             config = ProbeConfig(**{name: _frozen(value) for name, value in saved["probe"].items()})
             tensors = {name: value.numpy() for name, value in load_weights(directory / WEIGHTS).items()}
             pieces, prior = [], {}
@@ -204,7 +205,7 @@ class ProbeMember:
 def is_probe(directory: Path | str) -> bool:
     """Does the config.json of a run directory say that a probe wrote it?"""
     try:
-        is_probe: bool = json.loads((Path(directory) / CONFIG).read_text(encoding="utf-8")).get("kind") == KIND
+        is_probe: bool = read_json((Path(directory) / CONFIG).read_text(encoding="utf-8")).get("kind") == KIND
         return is_probe
     except (OSError, ValueError, AttributeError):
         return False

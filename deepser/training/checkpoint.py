@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from featurestore.errors import ConfigError
 from featurestore.runtime.durable import replace_file, writing
+from featurestore.runtime.json_text import read_json
 
 
 @dataclass
@@ -60,7 +61,7 @@ def load_checkpoint(path: Path) -> Saved:
     """The state of a run; ConfigError when the file can't be read."""
     try:
         with safe_open(path, "pt") as file:
-            state = State(**json.loads(file.metadata()["state"]))
+            state = State(**read_json(file.metadata()["state"]))
         tensors = load_file(path)
     except Exception as error:
         raise ConfigError(

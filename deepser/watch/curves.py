@@ -1,12 +1,12 @@
 """What training looked like: the epochs' records read back from a run directory, and drawn."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from deepser.scores.report import new_figure, save_figure
 from featurestore.errors import ConfigError
+from featurestore.runtime.json_text import read_json
 
 History = list[dict[str, Any]]
 
@@ -20,7 +20,7 @@ def read_histories(directory: Path) -> dict[str, History]:
         own = found.setdefault(path.parent.name.removeprefix("fold-"), [])
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             try:
-                record = json.loads(line)
+                record = read_json(line)
                 record["stage"], record["loss"]
             except (ValueError, KeyError, TypeError) as error:
                 raise ConfigError(f"{path}, line {number} is no record of an epoch ({error}); fit anew.") from error

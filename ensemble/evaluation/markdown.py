@@ -1,6 +1,5 @@
 """Results in Markdown: tables of scores, any table of figures, and what a number was made on."""
 
-import json
 import math
 import os
 import platform
@@ -12,12 +11,13 @@ from typing import Any
 from deepser.scores.metrics import ScoreRow, Spread
 from deepser.scores.report import SHOWN, TITLES, number, shown_scores
 from featurestore.errors import ConfigError
+from featurestore.runtime.json_text import read_json
 
 
 def read_report(path: Path) -> dict[str, Any]:
     """The report.json that `fit-meta` wrote; ConfigError when it isn't one."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = read_json(path.read_text(encoding="utf-8"))
         score_rows(found)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is no report of `medusa fit-meta` ({type(error).__name__}: {error}).") from None

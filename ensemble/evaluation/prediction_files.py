@@ -24,6 +24,7 @@ from featurestore.corpus.label_scheme import ATTRIBUTE_RANGE, LabelScheme
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.tables import read_table_file
 from featurestore.errors import AlignmentError, ConfigError, MedusaError, PredictionsError
+from featurestore.runtime.json_text import read_json
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
 ID_COLUMNS = ("utterance_id", "file", *arrow.SYNONYMS["utterance_id"])
@@ -378,7 +379,7 @@ def _read_json_lines(path: Path) -> pa.Table:
     try:
         for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
             if line.strip():
-                row = json.loads(line)
+                row = read_json(line)
                 if not isinstance(row, dict):
                     raise PredictionsError(f"{path}, line {number}: expected an object of named values, found {row!r}.")
                 rows.append(row)

@@ -22,6 +22,7 @@ from ensemble.fusion.state import FOREST, LINEAR, MLP, VOTE, MetaState, Predicti
 from ensemble.fusion.vote_meta import predict_vote
 from featurestore.errors import AlignmentError, ConfigError
 from featurestore.runtime.durable import replace_text, writing
+from featurestore.runtime.json_text import read_json
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -82,7 +83,7 @@ def save_meta(directory: Path, meta: MetaState) -> None:
 def load_meta(directory: Path) -> MetaState:
     """Read what `save_meta` wrote, whatever its kind; ConfigError names the directory if there is none."""
     with _wrong_content(directory):
-        described = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+        described = read_json((directory / CONFIG).read_text(encoding="utf-8"))
         name = str(described["kind"])
     if name not in KINDS:
         raise ConfigError(
@@ -108,7 +109,7 @@ def _wrong_content(directory: Path) -> Iterator[None]:
     """Turn a failure to read what is in `directory` into a ConfigError that names it."""
     try:
         yield
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise ConfigError(
             f"{directory} holds no meta-classifier ({type(error).__name__}: {error}); "
             "give the directory that fit-meta wrote."

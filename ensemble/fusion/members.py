@@ -10,6 +10,7 @@ from ensemble.evaluation.posteriors import PREFIX
 from ensemble.fusion.fit import MADE_BY
 from featurestore.errors import ConfigError
 from featurestore.runtime.durable import replace_text, writing
+from featurestore.runtime.json_text import read_json
 from featurestore.store.feature_store import FeatureStore
 
 MEMBERS_FILE = "members.json"
@@ -66,9 +67,9 @@ def read_runs(directory: Path) -> dict[str, tuple[str, str]]:
     """Members' run directories, relative to `directory`, and the digests of their weights."""
     path = directory / MEMBERS_FILE
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
+        saved = read_json(path.read_text(encoding="utf-8"))
         return {name: (str(run["run"]), str(run["weights"])) for name, run in saved.items()}
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path} is damaged ({type(error).__name__}: {error}); run `medusa fit-meta` again."
         ) from error

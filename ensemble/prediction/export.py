@@ -26,6 +26,7 @@ from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.encoders.catalog import ENCODERS
 from featurestore.errors import ConfigError
 from featurestore.runtime.durable import replace_directory, temporary_beside, writing
+from featurestore.runtime.json_text import read_json
 
 REPORT, CARD, SCHEME = "report.json", "README.md", "scheme.json"
 # Of a feature set's provenance; the rest, its command and where its weights were, tells of the machine.
@@ -109,7 +110,7 @@ def _copy_ensemble(model: Model, source: Path, target: Path) -> Mapping[str, Any
 def _copy_member(member: AnyMember, target: Path) -> None:
     """A member's config, without what it says of this machine, and its weights."""
     target.mkdir(parents=True, exist_ok=True)
-    saved = json.loads((member.directory / "config.json").read_text(encoding="utf-8"))
+    saved = read_json((member.directory / "config.json").read_text(encoding="utf-8"))
     for each in saved["specs"]:
         told = each.get("provenance") or {}
         each["provenance"] = {name: told[name] for name in KEPT_PROVENANCE if name in told}

@@ -1,6 +1,5 @@
 """Writing predictions as they come, so that a stopped run has lost none of them."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from ensemble.prediction.predictions import Predictions, check_output, write_rows
 from featurestore.errors import ConfigError
 from featurestore.runtime.journal import Journal
+from featurestore.runtime.json_text import read_json
 
 
 class PredictionWriter:
@@ -69,12 +69,12 @@ class PredictionWriter:
         with open(self._journal.path, "rb") as file:
             at = len(file.readline())
             for line in file:
-                places[json.loads(line)["file"]] = at
+                places[read_json(line)["file"]] = at
                 at += len(line)
             for key in self._wanted:
                 if key in places:
                     file.seek(places[key])
-                    yield json.loads(file.readline())
+                    yield read_json(file.readline())
 
     def __exit__(self, *exc: object) -> None:
         self._journal.close()

@@ -18,6 +18,7 @@ from ensemble.recipes.plan import Places, Step, Thing
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError, StoreError
 from featurestore.runtime.durable import replace_file, writing
+from featurestore.runtime.json_text import read_json
 from featurestore.store.feature_store import FeatureStore
 
 SIDECARS = (".scheme.json", ".ratings.parquet")
@@ -103,7 +104,7 @@ def record_of(step: Step, places: Places) -> dict[str, Any]:
     """What is written down of a step: attempts, and where it was finished seconds, what, reads and makes."""
     path = places.step(step.name)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

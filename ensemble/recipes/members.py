@@ -1,7 +1,6 @@
 """The members that one `medusa fit-deepser` asks for: one, a seed each, a preset each, or those of a recipe."""
 
 import fnmatch
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,6 +10,7 @@ from deepser.members.presets import PRESETS, find_preset, member_config, parse_c
 from ensemble.recipes.recipe import SUFFIXES, read_recipe
 from ensemble.recipes.settings import PATHS
 from featurestore.errors import ConfigError
+from featurestore.runtime.json_text import read_json
 from featurestore.runtime.yaml_lines import Entry, unknown_key
 
 KNOWN = (*PATHS, "features", "preset", "set")  # what a recipe's member may say here
@@ -94,7 +94,7 @@ def of_recipe(name: str, entry: Entry, asked: Asked | None = None) -> Asked:
 
 def _plain(text: str) -> Any:
     try:
-        return json.loads(text)
+        return read_json(text)
     except ValueError:
         return text
 

@@ -1,6 +1,5 @@
 """What a run came to, in Markdown: its scores, and how long each step took."""
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from ensemble.recipes.plan import COMPARISON, Places, Step
 from ensemble.recipes.recipe import Recipe
 from featurestore.errors import ConfigError, ProtocolError
 from featurestore.runtime.durable import replace_text, writing
+from featurestore.runtime.json_text import read_json
 from featurestore.runtime.wording import format_seconds
 
 SUMMARY = "summary.md"
@@ -60,7 +60,7 @@ def refuse_unclean(steps: Sequence[Step]) -> None:
         for thing in step.makes:
             for path in (thing.path, thing.path.with_name("protocol.json")):
                 if path.name in ("report.json", "protocol.json") and path.is_file():
-                    found = json.loads(path.read_text(encoding="utf-8"))
+                    found = read_json(path.read_text(encoding="utf-8"))
                     wrong = [line for line in protocol_lines(found) if not line.startswith("Note")]
                     if wrong:
                         raise ProtocolError(f"{path}: {' '.join(wrong)}")
@@ -71,7 +71,7 @@ def _comparison(path: Path) -> list[str]:
     if not path.is_file():
         return []
     parts = []
-    for part, columns in json.loads(path.read_text(encoding="utf-8"))["parts"].items():
+    for part, columns in read_json(path.read_text(encoding="utf-8"))["parts"].items():
         scores = {column: {name: row["scores"] for name, row in found.items()} for column, found in columns.items()}
         all_rows = [row for found in scores.values() for row in found.values()]
         cells = [(score, column) for score in COMPARED if any(score in row for row in all_rows) for column in scores]

@@ -6,7 +6,6 @@ says in full what that identity stands for. While a run lasts, `transcripts.csv.
 utterance, so that a crash costs one; the next run, or a reader, takes it for a part of the table.
 """
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -20,6 +19,7 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.tables import read_table_file, write_table_file
 from featurestore.errors import TranscriptError
 from featurestore.runtime.journal import read_lines
+from featurestore.runtime.json_text import read_json
 
 NUMBERS = ("avg_logprob", "no_speech_prob", "duration_s")
 COLUMNS = ("utterance_id", "text", "language", *NUMBERS, "model")
@@ -157,7 +157,7 @@ def read_source(path: Path) -> TranscriptSource | None:
     if not path.exists():
         return None
     try:
-        return TranscriptSource.from_json(json.loads(path.read_bytes()), str(path))
+        return TranscriptSource.from_json(read_json(path.read_bytes()), str(path))
     except ValueError:
         raise TranscriptError(f"{path} is not JSON. Remove it; the table's model column still tells.") from None
 

@@ -14,7 +14,9 @@ from featurestore.runtime.wording import first_names
 from featurestore.terminal import FAILED_FILES, LISTED_FAILURES, bar, console, say
 
 if TYPE_CHECKING:
+    from featurestore.corpus.audio_digest import Content
     from featurestore.corpus.audit import AuditReport
+    from featurestore.corpus.manifest import Manifest
     from featurestore.corpus.overlap import Overlap
 
 SHOWN_AS_OVERLAPS = ("utterance", "speaker", "audio")
@@ -26,6 +28,13 @@ def audit(
     strict_text: Annotated[bool, Option("--strict-text", help="Shared texts are leakage too.")] = False,
     allow: Annotated[list[str] | None, Option(help="Not leakage: speaker, audio, utterance (repeat).")] = None,
     audio: Annotated[bool, Option(help="Decode every file and compare the samples.")] = True,
+    store: Annotated[
+        Path,
+        Option("--store", "-s", help="Feature store, if there: what it recorded of unchanged files is not decoded."),
+    ] = Path("store"),
+    verify_audio: Annotated[
+        bool, Option("--verify-audio", help="Decode also the files that the store recorded.")
+    ] = False,
     workers: Annotated[int, Option(help="Decoding threads.", min=1)] = 2,
     as_json: Annotated[bool, Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
@@ -45,14 +54,47 @@ def audit(
     if wrong:
         raise ConfigError(f"--allow {wrong[0]}: expected one of {', '.join(LEAKS)}.")
     leaks = [kind for kind in (*LEAKS, *["text"] * strict_text) if kind not in (allow or [])]
+    known = {} if verify_audio or not audio or not store.is_dir() else _recorded(table, store)
     with bar("decoding", len(table), "") as show:
-        report = run(table, leaks=leaks, audio=audio, workers=workers, progress=show)
+        report = run(table, leaks=leaks, audio=audio, known=known, workers=workers, progress=show)
     if as_json:
         sys.stdout.write(json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
     else:
         _print(report)
+        if known:
+            say(f"{len(known):,} not decoded, since {store} recorded them and their files are unchanged", "dim")
     if not report.clean:
         raise typer.Exit(FAILED_FILES)
+
+
+def _recorded(table: "Manifest", place: Path) -> "dict[str, Content]":
+    """Contents of the manifest's unchanged audio by key, as the feature sets of a store recorded them."""
+    from featurestore.corpus.audio_digest import content_of_record
+    from featurestore.errors import StoreError
+    from featurestore.sets.sources import recorded_sounds
+    from featurestore.store.feature_store import FeatureStore
+
+    known: dict[str, Content] = {}
+    if not table.has("path"):
+        return known
+    try:
+        store = FeatureStore.open(place)
+        names = store.names()
+    except StoreError:
+        return known  # a directory of that name which is no store
+    paths = table.column("path").tolist()
+    for name in names:
+        try:
+            features = store[name]
+        except StoreError:
+            continue  # a damaged set: `medusa store ls` names it
+        if features.spec.kind == "audio" and not any(field.startswith("view") for field, _ in features.spec.extra):
+            left = {
+                key: table.audio(i) for i, key in enumerate(table.keys) if key not in known and paths[i] is not None
+            }
+            found = recorded_sounds(left, features)
+            known |= {key: content_of_record(*recorded) for key, recorded in found.items()}
+    return known
 
 
 def _print(report: "AuditReport") -> None:

@@ -17,7 +17,7 @@ from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.pieces import with_own_ids, with_pieces
 from featurestore.corpus.tables import read_table_file
-from featurestore.errors import ManifestError
+from featurestore.errors import ConfigError, ManifestError
 
 HEADER = "db.yaml"
 FILE = "file"
@@ -54,13 +54,13 @@ def read_audformat(
 
 
 def _header(path: Path) -> dict[str, Any]:
-    import yaml
+    from featurestore.runtime.yaml_lines import plain_yaml
 
     if not path.is_file():
         raise ManifestError(f"{path} is not a file; a database in audformat has one. Check --root.")
     try:
-        header = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        header = plain_yaml(path.read_text(encoding="utf-8"), path.name)
+    except (ConfigError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path} can't be read as YAML: {str(error).splitlines()[0]}.") from None
     if not isinstance(header, dict):
         raise ManifestError(f"{path}: expected the fields of a database, such as name, schemes and tables.")

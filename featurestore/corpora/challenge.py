@@ -9,7 +9,6 @@ in the `config.json` beside them (IEMOCAP's has none), and in IEMOCAP's and IMPR
 for each gender. NNIME's column of file names has no name.
 """
 
-import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.corpus.tables import NAMELESS, read_table_file
 from featurestore.corpus.votes import plurality
 from featurestore.errors import ManifestError
+from featurestore.runtime.json_text import read_json
 
 SECONDARY = (
     "frustrated", "annoyed", "disappointed", "depressed", "confused", "concerned", "amused", "excited", "relax", "joy",
@@ -116,7 +116,7 @@ def _range(path: Path, files: pa.ChunkedArray, classes: dict[str, str], asked: s
             low, high = map(float, asked.split(":"))
             return low, high
         if config.exists():
-            scores = json.loads(config.read_text(encoding="utf-8")).get("dimensional")
+            scores = read_json(config.read_text(encoding="utf-8")).get("dimensional")
             if scores is not None:
                 return float(scores["min_score"]), float(scores["max_score"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:

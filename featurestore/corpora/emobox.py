@@ -9,7 +9,6 @@ mer2023 has three test parts, of which `test` repeats the first, with `audio` an
 msppodcast and others may come without their train part; pavoque's utterances are pieces of five long files.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from featurestore.corpora.emobox_balanced import PATTERN, read_balanced
 from featurestore.corpora.json_lines import field, json_lines
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ManifestError
+from featurestore.runtime.json_text import read_json
 
 FOLD_FILE = re.compile(r"(?P<corpus>.+)_(?P<part>train|valid|test[123]?)_fold_?(?P<fold>\d+)")
 TESTS = ("test", "test1", "test2", "test3")
@@ -157,7 +157,7 @@ def _label_map(root: Path, records: Sequence[dict[str, Any]], notes: list[str]) 
         notes.append(f"classes are the corpus's own labels: {root} has neither {' nor '.join(LABEL_MAPS)}")
         return {label: label for label in sorted({record["emo"] for record in records})}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path.read_text(encoding="utf-8"))
         label_map = {str(label): str(name) for label, name in found.items()}
     except (ValueError, AttributeError) as error:
         raise ManifestError(f'{path}: expected JSON like {{"exc": "Happy", "neu": "Neutral"}} ({error}).') from None

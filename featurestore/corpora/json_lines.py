@@ -1,12 +1,12 @@
 """Files of one JSON object per line, plain or gzipped, whose problems are named by line."""
 
 import gzip
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from featurestore.errors import ManifestError
+from featurestore.runtime.json_text import read_json
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -18,7 +18,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    found = json.loads(line, object_pairs_hook=_once)
+                    found = read_json(line, object_pairs_hook=_once)
                     if not isinstance(found, dict):
                         raise ValueError(f"found {type(found).__name__}")
                     yield f"{path}:{number}", found

@@ -1,6 +1,6 @@
 """What a corpus's audio files hold: the same samples have the same digest, in whatever container they lie."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,29 +26,43 @@ class Content:
 
 
 def audio_contents(
-    manifest: Manifest, *, workers: int = 2, progress: Callable[[int, int], None] | None = None
+    manifest: Manifest,
+    *,
+    known: Mapping[str, Content] | None = None,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Content]:
     """Decode every utterance's audio in threads (N contents, in row order); rows without a path have an empty one.
 
-    progress(done, total). An interrupt waits for the files that are being decoded, at most `workers`, and passes.
+    known: contents by key, which are not decoded. progress(done, total). An interrupt waits for the files that are
+    being decoded, at most `workers`, and passes.
     """
-    sources = [_source(manifest, i) for i in range(len(manifest))] if manifest.has("path") else []
-    contents = [Content()] * len(manifest)
+    known = known or {}
+    contents = [known.get(key, Content()) for key in manifest.keys]
+    rows = [i for i, key in enumerate(manifest.keys) if key not in known] if manifest.has("path") else []
+    sources = [_source(manifest, i) for i in rows]
     groups = in_passes(sources)
-    n_done = 0
+    n_done = len(manifest) - len(rows)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="medusa-audit")
     try:
         for start in range(0, len(groups), BLOCK):
             block = groups[start : start + BLOCK]
             for group, of in zip(block, pool.map(_contents, [[sources[i] for i in g] for g in block]), strict=True):
                 for i, content in zip(group, of, strict=True):
-                    contents[i] = content
+                    contents[rows[i]] = content
                 n_done += len(group)
                 if progress is not None:
                     progress(n_done, len(manifest))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return contents
+
+
+def content_of_record(digest: bytes, duration_s: float) -> Content:
+    """Return the content that a digest of the samples and a duration stand for, without the samples."""
+    n_samples = 0 if duration_s != duration_s else round(duration_s * SAMPLE_RATE_HZ)
+    silent = n_samples > 0 and digest_of_samples(np.zeros(n_samples, np.float32)) == digest
+    return Content(digest.hex(), duration_s, constant=silent)
 
 
 def _source(manifest: Manifest, i: int) -> Path | Recording | None:

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,20 +105,22 @@ def audit(
     *,
     leaks: Sequence[str] = LEAKS,
     audio: bool = True,
+    known: Mapping[str, Content] | None = None,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> AuditReport:
     """Look for what the parts of `split` and of `fold` share, for files that can't be decoded, and for agreement.
 
     leaks: the KINDS whose overlap is leakage (see `find_overlap`). audio: decode every file, in `workers` threads, and
-    compare the samples; else see only whether the files are there, and compare their paths. progress(done, total)
+    compare the samples; else see only whether the files are there, and compare their paths. known: contents by key
+    that need no decoding, as a store recorded them. progress(done, total)
     counts files. ConfigError: an unknown kind.
     """
     unknown = sorted(set(leaks) - set(KINDS))
     if unknown:
         raise ConfigError(f"Unknown kind of overlap {', '.join(unknown)}; expected some of {', '.join(KINDS)}.")
     paths = _paths(manifest)
-    contents = audio_contents(manifest, workers=workers, progress=progress) if audio else _there(manifest)
+    contents = audio_contents(manifest, known=known, workers=workers, progress=progress) if audio else _there(manifest)
     durations, notes = _durations(manifest, contents)
     sounds = [content.digest or path for content, path in zip(contents, paths, strict=True)]
     items: dict[str, Items] = {

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from featurestore.corpus.arrow import as_strings
 from featurestore.errors import ManifestError
+from featurestore.runtime.json_text import read_json
 
 ATTRIBUTE_RANGE = (1.0, 7.0)  # MSP-Podcast's seven-point scales, assumed where a table says nothing
 
@@ -48,7 +49,7 @@ class LabelScheme:
     def from_json(cls, text: str | bytes, source: str = "label scheme") -> "LabelScheme":
         """The inverse of `to_json`; ManifestError names `source` when it is not such JSON."""
         try:
-            found = json.loads(text)
+            found = read_json(text)
             unknown = sorted(set(found) - {"classes", "attributes", "corpus_labels"})
             if unknown:
                 raise ValueError(f"unknown fields {unknown}")

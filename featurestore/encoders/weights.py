@@ -6,12 +6,12 @@ weights_only), and every parameter of the model must be in the file: one that is
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from featurestore.errors import EncoderError
+from featurestore.runtime.json_text import read_json
 from featurestore.runtime.weights_digest import parts_of_files, weights_digest
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "weights"
@@ -71,7 +71,7 @@ def weight_files(directory: Path) -> list[Path]:
 def model_type(directory: Path) -> str:
     """config.json's model_type; EncoderError when the file isn't one."""
     try:
-        return str(json.loads((directory / "config.json").read_text(encoding="utf-8"))["model_type"])
+        return str(read_json((directory / "config.json").read_text(encoding="utf-8"))["model_type"])
     except (ValueError, KeyError, TypeError) as error:
         raise EncoderError(
             f"{directory / 'config.json'}: not a transformers configuration with a model_type ({error!r})."
@@ -152,7 +152,7 @@ def do_normalize(directory: Path, what: str) -> bool:
     """Whether the preprocessor normalises waveforms; EncoderError where the directory doesn't say."""
     path = directory / "preprocessor_config.json"
     try:
-        return bool(json.loads(path.read_text(encoding="utf-8")).get("do_normalize", True))
+        return bool(read_json(path.read_text(encoding="utf-8")).get("do_normalize", True))
     except (OSError, ValueError, AttributeError):
         raise EncoderError(
             f"{what}: {path} is missing or not JSON, and without it nobody knows whether the model wants normalised "

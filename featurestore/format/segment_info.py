@@ -15,7 +15,6 @@ and, where it records what its utterances were made from, the arrays of `identit
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from featurestore.format.files import LOCAL, Files
 from featurestore.format.identity import IDENTITY_ARRAYS
 from featurestore.format.spec import FeatureSpec
 from featurestore.format.zarr3 import CHUNK_BYTES, COMPRESSED_CHUNK_BYTES, ShardLayout
+from featurestore.runtime.json_text import read_json
 
 SEGMENT_VERSION = 1
 # dtype of each small array, in the order in which the segment's name hashes them.
@@ -220,8 +220,8 @@ def index_problems(small: dict[str, np.ndarray], n_rows: int) -> list[str]:
 def parse_json(data: bytes, where: Path) -> dict[str, Any]:
     """A JSON object; StoreError when it is none."""
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        value = read_json(data)
+    except ValueError as error:
         raise StoreError(f"{where} can't be read: {error}.") from error
     if not isinstance(value, dict):
         raise StoreError(f"{where} holds no JSON object.")

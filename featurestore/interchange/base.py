@@ -15,6 +15,7 @@ import numpy as np
 from featurestore.errors import StoreError
 from featurestore.runtime import durable
 from featurestore.runtime.durable import reason_of, writing
+from featurestore.runtime.json_text import read_json
 from featurestore.sets.feature_set import FeatureSet
 
 DEFAULT_LAYER = "features"
@@ -149,7 +150,7 @@ def group_by_utterance(names: Sequence[str], layers: Mapping[str, str], where: s
 def told_layers(metadata: Any) -> dict[str, str]:
     """The layers that `Selection.metadata` told, or none."""
     try:
-        names = json.loads(metadata)
+        names = read_json(metadata)
     except (TypeError, ValueError):
         return {}
     good = isinstance(names, list) and all(isinstance(name, str) for name in names)

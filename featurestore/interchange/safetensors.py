@@ -29,6 +29,7 @@ from featurestore.interchange.base import (
     replacing,
     told_layers,
 )
+from featurestore.runtime.json_text import read_json
 
 resumable = False
 STORED_AS = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
@@ -82,7 +83,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
             pass
         with open(path, "rb") as file:
             (n_bytes,) = struct.unpack("<Q", file.read(8))
-            return json.loads(file.read(n_bytes)), 8 + n_bytes
+            return read_json(file.read(n_bytes)), 8 + n_bytes
     except (SafetensorError, OSError, ValueError) as error:
         raise StoreError(f"{path} can't be read as safetensors: {error}.") from error
 

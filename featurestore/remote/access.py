@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from featurestore.errors import RemoteError, StoreError
+from featurestore.runtime.json_text import read_json
 
 LISTING = ".listing.json"
 LISTING_VERSION = 1
@@ -208,7 +209,7 @@ def _parts(progress: Callable[[int], None]) -> Any:
 
 def _listed(data: bytes, where: str) -> list[str]:
     try:
-        told = json.loads(data)
+        told = read_json(data)
     except ValueError:
         told = None
     names = told.get("names") if isinstance(told, dict) and told.get("medusa_listing") == LISTING_VERSION else None

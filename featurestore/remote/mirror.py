@@ -30,6 +30,7 @@ from featurestore.format.zarr3 import chunk_file
 from featurestore.remote.access import RemoteDirectory
 from featurestore.remote.sparse import SparseFile, hash_tag
 from featurestore.runtime.durable import replace_file
+from featurestore.runtime.json_text import read_json
 
 N_THREADS = 8
 READ_BYTES = 16 << 20  # of one ranged read; so many, N_THREADS times, are held in memory
@@ -82,7 +83,7 @@ class Mirror:
             _replace(listing, json.dumps([name for name in names if name not in partial]).encode())
 
         self._ask(at, ask, listing)
-        return [str(name) for name in json.loads(listing.read_bytes())]
+        return [str(name) for name in read_json(listing.read_bytes())]
 
     def file(self, path: Path) -> None:
         """Fetch a whole, small file, unless it is here; FileNotFoundError when the remote has none."""

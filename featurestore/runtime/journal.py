@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.errors import MedusaError
+from featurestore.runtime.json_text import read_json
 
 SYNC_S = 2.0  # a crash of the machine costs at most what was added in so many seconds; one of the process, nothing
 
@@ -68,7 +69,7 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int] | None:
     records, n_bytes = [], 0
     for line in lines:
         try:
-            record = json.loads(line) if line.endswith(b"\n") else None
+            record = read_json(line) if line.endswith(b"\n") else None
         except ValueError:
             record = None
         if not isinstance(record, dict):

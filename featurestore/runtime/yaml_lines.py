@@ -10,7 +10,8 @@ import yaml
 
 from featurestore.errors import ConfigError
 
-MAX_NODES = 10_000  # of one file, with what its aliases stand for
+MAX_NODES = 10_000  # of one recipe, with what its aliases stand for
+MAX_DATA_NODES = 1_000_000  # of a corpus's own description, such as audformat's db.yaml with a value for each speaker
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,18 @@ def tree_of(text: str, name: str) -> Entry:
         raise ConfigError(f"{name}: nested too deeply; no section is that deep.") from None
 
 
+def plain_yaml(text: str, name: str) -> Any:
+    """Return a YAML text as plain values; ConfigError where it is none, too deep, or its aliases multiply."""
+    try:
+        node = _compose(text, name)
+        _check_size(node, name, MAX_DATA_NODES)
+        return yaml.SafeLoader("").construct_document(node)
+    except RecursionError:
+        raise ConfigError(f"{name}: nested too deeply.") from None
+    except (yaml.YAMLError, ValueError) as error:  # a date that is none
+        raise ConfigError(f"{name}: not YAML ({str(error).splitlines()[0]}).") from None
+
+
 def shown(value: Any) -> str:
     """Return a value as an error shows it."""
     if isinstance(value, dict):
@@ -85,19 +98,19 @@ def _compose(text: str, name: str) -> yaml.Node:
     return yaml.MappingNode("tag:yaml.org,2002:map", []) if node is None else node
 
 
-def _check_size(node: yaml.Node, name: str) -> None:
-    """ConfigError where aliases, each of which stands for all that it names, multiply to more than MAX_NODES."""
+def _check_size(node: yaml.Node, name: str, most: int = MAX_NODES) -> None:
+    """ConfigError where aliases, each of which stands for all that it names, multiply to more than `most` values."""
     sizes: dict[int, int] = {}
 
     def size(each: yaml.Node) -> int:
         if id(each) not in sizes:
-            sizes[id(each)] = MAX_NODES + 1  # an alias inside what it names has no end
+            sizes[id(each)] = most + 1  # an alias inside what it names has no end
             below = [part for pair in each.value for part in pair] if isinstance(each, yaml.MappingNode) else each.value
             sizes[id(each)] = 1 + (sum(map(size, below)) if isinstance(below, list) else 0)
         return sizes[id(each)]
 
-    if size(node) > MAX_NODES:
-        raise ConfigError(f"{name}: its aliases stand for more than {MAX_NODES:,} values; write them out.")
+    if size(node) > most:
+        raise ConfigError(f"{name}: its aliases stand for more than {most:,} values; write them out.")
 
 
 def _tree(node: yaml.Node, name: str, depth: int = 0) -> Entry:

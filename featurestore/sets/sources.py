@@ -166,6 +166,27 @@ def compare(
     return comparison
 
 
+def recorded_sounds(sources: Mapping[str, Source], features: FeatureSet) -> dict[str, tuple[bytes, float]]:
+    """Return digest of the samples and duration in s, by key, of utterances whose files are as they were recorded.
+
+    sources: by key, audio files or recordings. Size, date and piece must be those recorded; the bytes of a few files
+    are compared, too, and where one of these differs nothing is returned. So nothing needs to be decoded to know them.
+    """
+    absent = set(features.missing(sources))
+    items = [Item(key, source) for key, source in sources.items() if key not in absent]
+    if not items:
+        return {}
+    keys = [item.key for item in items]
+    identities, durations_s = features.identities(keys), features.durations_s(keys)
+    stats = {i: stat_of(item.source) for i, item in enumerate(items) if identities.digests[i].any()}
+    same = [i for i in np.flatnonzero(_looks_same(items, identities, stats)).tolist() if i in stats]
+    digests = Digests()
+    for i in sorted(same, key=lambda i: identities.n_bytes[i])[:N_SPOT_CHECKS]:
+        if identities.file_digests[i].any() and digests(items[i].source) != identities.file_digests[i].tobytes():
+            return {}
+    return {keys[i]: (identities.digests[i].tobytes(), float(durations_s[i])) for i in same}
+
+
 def compare_headers(
     sources: Mapping[str, Source | None], features: FeatureSet, durations_s: np.ndarray | None = None
 ) -> Comparison:

@@ -300,3 +300,39 @@ def _decoding(pid: int) -> bool:
         return any("long" in os.readlink(link) and str(link) for link in Path(f"/proc/{pid}/fd").iterdir())
     except OSError:
         return False
+
+
+# --- what a store recorded
+
+
+def test_files_that_a_store_recorded_are_not_decoded_and_found_equal_all_the_same(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(directory / "z.wav", np.zeros(1600, np.int16), RATE_HZ, subtype="PCM_16")
+    files = ["a.wav", "b.wav", "a.flac", "c.wav", "z.wav"]
+    manifest(directory, files, fold=["1", "1", "2", "2", "2"]).write(directory / "m.csv")
+    store = directory / "store"
+    medusa("featurize", "--encoder", "logmel", "-m", directory / "m.csv", "-s", store)
+    plain = json.loads(medusa("audit", directory / "m.csv", "-s", directory / "none", "--json", exit_code=1).stdout)
+    with monkeypatch.context() as patch:
+        patch.setattr("featurestore.corpus.audio_digest.decode_pass", lambda sources: pytest.fail("decoded"))
+        recorded = json.loads(medusa("audit", directory / "m.csv", "-s", store, "--json", exit_code=1).stdout)
+    assert recorded == plain
+    assert recorded["constant"] == ["u4"]
+    assert "5 not decoded" in medusa("audit", directory / "m.csv", "-s", store, exit_code=1).stdout
+
+
+def test_a_file_that_changed_since_is_decoded_and_so_is_everything_when_asked_for(directory: Path) -> None:
+    manifest(directory, ["a.wav", "b.wav"], fold=["1", "2"]).write(directory / "m.csv")
+    store = directory / "store"
+    medusa("featurize", "--encoder", "logmel", "-m", directory / "m.csv", "-s", store)
+    soundfile.write(directory / "b.wav", noise(0), RATE_HZ, subtype="PCM_16")  # now the samples of a.wav
+    shown = medusa("audit", directory / "m.csv", "-s", store, exit_code=1).stdout
+    assert "1 not decoded" in shown
+    assert "LEAK: 1 audio clips" in shown
+    assert "not decoded" not in medusa("audit", directory / "m.csv", "-s", store, "--verify-audio", exit_code=1).stdout
+
+
+def test_a_directory_that_is_no_store_is_passed_over(directory: Path) -> None:
+    manifest(directory, ["a.wav"]).write(directory / "m.csv")
+    assert "not decoded" not in medusa("audit", directory / "m.csv", "-s", directory).stdout
