@@ -18,6 +18,7 @@ ADAPTED = ("adapted", "speaker")  # in a specification's `extra`
 def check_free(store: FeatureStore, name: str, overwrite: bool) -> None:
     """ConfigError, before the work, for a name that another member's posteriors have; StoreError for a bad name."""
     full = check_set_name(posteriors_name(name))
+    store.check_writable(full)
     if full in store and not overwrite and store[full].provenance.get("made_by") != MADE_BY:
         raise ConfigError(
             f"{full} in {store.path} was not written by a probe and is kept. Choose another --name, or --overwrite to "

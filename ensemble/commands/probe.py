@@ -15,7 +15,7 @@ from ensemble.commands.choices import one_of
 from ensemble.commands.corpora import TestOnOption, TrainOnOption, divided
 from ensemble.commands.protocol import StrictOption, tell_protocol
 from featurestore.errors import ConfigError
-from featurestore.runtime.durable import replace_text
+from featurestore.runtime.durable import check_directory, replace_text, writing
 from featurestore.runtime.wording import split_names
 from featurestore.terminal import (
     CvOption,
@@ -111,6 +111,8 @@ def probe(
         combine=combine, seed=seed,
     )  # fmt: skip
     check_free(opened, name, overwrite)
+    with writing(runs / name, ConfigError):
+        check_directory(runs / name)
     tell_protocol(check_protocol(table, cv, sounds=known_sounds(opened, table, config.features)), strict)
     plan = plan_folds(table, cv=cv, n_folds=folds, seed=seed, corpora=corpora)
     with bar("probe", 1) as show:

@@ -30,7 +30,7 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.protocol import ProtocolReport
 from featurestore.errors import ConfigError, StoreError
 from featurestore.format.spec import FeatureSpec
-from featurestore.runtime.durable import replace_text, writing
+from featurestore.runtime.durable import check_directory, replace_text, writing
 from featurestore.runtime.weights_digest import weights_digest
 from featurestore.store.feature_store import FeatureStore
 
@@ -70,6 +70,9 @@ def fit_ensemble(
     division = divide(store, manifest, names, folds, in_sample)
     way = technique(config or MetaConfig())
     _check_name(store, PREFIX + name)
+    if directory is not None:
+        with writing(directory, ConfigError):
+            check_directory(directory)
     problem = load_problem(store, division.manifest, names, logits=way.logits)
     ways = [vote for vote in techniques_of("majority,soft") if vote.name != way.name]
     judged = cross_fit(problem, division, {CHOSEN: select or everyone}, [*ways, way], progress=progress)
@@ -158,6 +161,7 @@ def _learned(meta: MetaState, problem: Problem, division: Division) -> Learned |
 
 def _check_name(store: FeatureStore, name: str) -> None:
     """An earlier ensemble's posteriors are replaced, anything else is kept: told before the work, not after."""
+    store.check_writable(name)
     if name in store and store[name].provenance.get("made_by") != MADE_BY:
         raise StoreError(
             f"{name!r} in {store.path} was not written by an ensemble and is kept; give the ensemble another name."

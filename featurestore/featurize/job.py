@@ -55,6 +55,8 @@ class FeaturizeJob:
         """Encode what the set lacks, of one part or of all; errors as in `load_encoder` and `featurize`."""
         manifest = Manifest.read(self.manifest) if isinstance(self.manifest, Path) else self.manifest
         store = self.store if isinstance(self.store, FeatureStore) else FeatureStore.open_or_create(self.store)
+        if self.name not in store:
+            store.check_writable(self.name)
         encoder = load_with(self.encoder, device) if isinstance(self.encoder, EncoderOptions) else self.encoder
         options = {each.name: getattr(self.options, each.name) for each in fields(self.options)}
         return featurize(

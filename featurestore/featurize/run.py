@@ -108,6 +108,8 @@ def featurize(
         items, report.failed = items_of(manifest, encoder, shard, threads, transcripts, part)
         total = len(items) + len(report.failed)
         items, present = to_encode(items, store, name, verify_audio=verify_audio, again=again, workers=threads)
+        if items:
+            store.check_writable(name)
         writer.set.refresh()
         report.skipped, report.n_again = present.n, present.n_again
         report.n_unrecorded = present.comparison.n_unrecorded

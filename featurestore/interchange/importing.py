@@ -91,6 +91,8 @@ def import_features(
                 name, spec, provenance=provenance, segment_bytes=segment_bytes, format=container, compress=compress
             ) as writer:
                 todo = _skip_present(writer, source, todo, report)
+                if todo:
+                    store.check_writable(name)
                 fit = Fit(spec, like, may_round=described.dtype is not None)
                 _append_all(writer, source, todo, origins, fit, stop, report, progress)
             if fit.n_rounded:

@@ -8,6 +8,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,6 +134,12 @@ def write_once(path: Path, data: bytes, size: int | None = None) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync_directory(path.parent)
+
+
+def check_directory(path: Path) -> None:
+    """Raise the system's OSError unless files can be made in a directory, or in the nearest one above that is there."""
+    there = next(each for each in (path, *path.absolute().parents) if each.is_dir())
+    os.rmdir(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=there))
 
 
 def make_directory(path: Path) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import difflib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,14 @@ from featurestore.format.segment_info import read_group
 from featurestore.format.segment_writer import remove_stale
 from featurestore.format.spec import FeatureSpec, check_set_name
 from featurestore.format.zarr3 import group_metadata, json_bytes
-from featurestore.runtime.durable import TEMPORARY_PREFIX, make_directory, set_aside, sync_directory, write_once
+from featurestore.runtime.durable import (
+    TEMPORARY_PREFIX,
+    check_directory,
+    make_directory,
+    set_aside,
+    sync_directory,
+    write_once,
+)
 from featurestore.sets.feature_set import FeatureSet, set_metadata
 from featurestore.sets.writer import FeatureWriter
 
@@ -193,12 +199,11 @@ class FeatureStore:
         path = self.path / check_set_name(name)
         if name not in self:
             self._check_place(name)
-        directory = next(each for each in (path, *path.parents) if each.is_dir())
         try:
-            os.rmdir(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=directory))
+            check_directory(path)
         except OSError as error:
             raise StoreError(
-                f"Feature set {name!r} can't be written in {directory}: {error.strerror or error}. Permit writing "
+                f"Feature set {name!r} can't be written in {self.path}: {error.strerror or error}. Permit writing "
                 "there, or name another store."
             ) from error
 

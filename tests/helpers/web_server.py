@@ -30,7 +30,11 @@ class Sent:
 
 
 class Web:
-    """The server as a process; a context manager. options: "--no-ranges", "--no-listings", "--pause=SECONDS"."""
+    """The server as a process; a context manager.
+
+    options: "--no-ranges", "--no-listings", "--pause=SECONDS", "--strict-slash" (a directory without its final slash
+    is 404, as rclone has it).
+    """
 
     def __init__(self, root: Path, log: Path, *options: str) -> None:
         self._command = [sys.executable, __file__, str(root), str(log), *options]
@@ -72,6 +76,10 @@ class Handler(SimpleHTTPRequestHandler):
 
     def _answer(self, with_body: bool) -> None:
         path = Path(self.translate_path(self.path))
+        if path.is_dir() and self.options.strict_slash and not self.path.endswith("/"):
+            self._note(404, 0, 0)
+            self.send_error(404)
+            return
         if path.is_dir() and not self.options.no_listings:
             self._note(200, 0, 0)
             super().do_GET()
@@ -118,6 +126,7 @@ def main() -> None:
     parser.add_argument("log")
     parser.add_argument("--no-ranges", action="store_true")
     parser.add_argument("--no-listings", action="store_true")
+    parser.add_argument("--strict-slash", action="store_true")
     parser.add_argument("--pause", type=float, default=0.0)
     Handler.options = parser.parse_args()
     root = Handler.options.root

@@ -2,10 +2,12 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pyarrow as pa
@@ -157,6 +159,31 @@ def test_ray_workers_take_transcripts(text_job: FeaturizeJob) -> None:
     finally:
         ray.shutdown()
     texts_as_alone(text_job, report)
+
+
+def test_a_cluster_that_cannot_be_reached_is_one_line(text_job: FeaturizeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="Ray is an extra: pip install 'medusa-ser[ray]'")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ConfigError, match=r"Ray can't be started or reached.*RAY_ADDRESS.*--devices"):
+        featurize_with_ray(text_job, 1, "cpu", address="auto")  # no cluster runs here
+
+
+def test_a_ray_that_fails_to_start_is_one_line_whatever_it_says(
+    text_job: FeaturizeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(**options: object) -> None:
+        raise RuntimeError("The node has no room.\n" + "  at raylet.cc\n" * 50)
+
+    broken = ModuleType("ray")
+    broken.is_initialized, broken.init = (lambda: False), init  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ray", broken)
+    errors = ModuleType("ray.exceptions")
+    errors.RayError = RuntimeError  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ray.exceptions", errors)
+    with pytest.raises(ConfigError) as caught:
+        featurize_with_ray(text_job, 1, "cpu")
+    assert "RuntimeError: The node has no room." in str(caught.value)
+    assert "raylet" not in str(caught.value)
 
 
 def test_devices_are_named_or_all() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from featurestore.errors import SpecMismatch, StoreError
+from featurestore.format.identity import Identity
 from featurestore.format.spec import FeatureSpec
 from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
@@ -299,6 +300,31 @@ def test_a_full_disk(tmp_path: Path) -> None:
             assert sound(tmp_path / "back")
     pull(str(tmp_path / "here"), tmp_path / "back")
     assert files(tmp_path / "back") == files(tmp_path / "here")
+
+
+@pytest.mark.parametrize("pushed", [True, False], ids=["with listings", "without"])
+def test_a_server_that_knows_directories_by_their_final_slash_alone_is_read(tmp_path: Path, pushed: bool) -> None:
+    write(tmp_path / "here")
+    if pushed:
+        push(tmp_path / "here", str(tmp_path / "there"))
+    with Web(tmp_path / ("there" if pushed else "here"), tmp_path / "log", "--strict-slash") as web:
+        pull(web.url, tmp_path / "back")
+    assert sound(tmp_path / "back")
+    assert files(tmp_path / "back") == files(tmp_path / "here")
+
+
+@pytest.mark.parametrize("storage", ["zarr", "hdf5"])
+def test_identities_and_durations_go_there_and_back(tmp_path: Path, storage: str) -> None:
+    identity = Identity(b"1" * 16, b"2" * 16, 99, 5, 0.5, 1.5, 2.0, "soundfile 0.13")
+    store = FeatureStore.create(tmp_path / "here")
+    with store.writer("a", SPEC, format=storage) as writer:
+        writer.append("u", np.ones((len(SPEC.layers), 2, SPEC.dim), np.float32), 1.0, identity)
+    push(tmp_path / "here", str(tmp_path / "there"))
+    pull(str(tmp_path / "there"), tmp_path / "back")
+    found = FeatureStore.open(tmp_path / "back")["a"]
+    assert found.identities(["u"])[0] == identity
+    assert found.durations_s(["u"]).tolist() == [1.0]
+    assert sound(tmp_path / "back")
 
 
 def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
