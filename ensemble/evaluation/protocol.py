@@ -76,8 +76,8 @@ def check_protocol(
     else:
         corpora = CrossCorpus.of_manifest(manifest) if column == "split" else None
         division = Division.of_manifest(
-            manifest, column, audio=sounds, parts=corpora and corpora.part_names(manifest),
-            learned=corpora and corpora.learned,
+            manifest, column, audio=sounds, parts=corpora.part_names(manifest) if corpora else None,
+            learned=corpora.learned if corpora else None,
         )  # fmt: skip
         report = check_division(division)
         if corpora is not None:

@@ -55,6 +55,8 @@ def arguments_of(parameter: Any, key: str, entry: Entry) -> list[str]:
     if getattr(parameter, "multiple", False):
         texts = entry.value if isinstance(entry.value, list) else [entry.text]
         return [part for text in texts for part in _option(key, text)]
+    if is_argument(parameter) and getattr(parameter, "nargs", 1) == -1:
+        return list(entry.texts)
     text = ",".join(entry.value) if isinstance(entry.value, list) else entry.text
     return [text] if is_argument(parameter) else _option(key, text)
 

@@ -87,13 +87,19 @@ class _Planner:
     device: str
 
     def steps(self) -> list[Step]:
-        if (self.recipe.manifest is None) == ("prepare" not in self.recipe.sections):
+        if not self.recipe.mistakes and (self.recipe.manifest is None) == ("prepare" not in self.recipe.sections):
             raise ConfigError(f"{self.recipe.source.name}: expected either a prepare section or manifest: FILE.")
-        found = []
+        found: list[Step] = []
+        mistakes = list(self.recipe.mistakes)
         for section, entries in self.recipe.sections.items():
             make = getattr(self, f"_{section}")
             for name, options in entries.items():
-                found += make(name, options) if name else make(options)
+                try:
+                    found += make(name, options) if name else make(options)
+                except ConfigError as error:
+                    mistakes.append(str(error))
+        if mistakes:
+            raise ConfigError(" ".join(dict.fromkeys(mistakes)))
         return found
 
     @property
@@ -174,17 +180,22 @@ class _Planner:
                 raise ConfigError(
                     f"{where}: a member of a recipe is one; give {name} a seed, and others names of their own."
                 )
-        reads = [Thing("manifest", self.manifest)]
+        reads, mistakes = [Thing("manifest", self.manifest)], []
         for ref in options.value["features"].texts if "features" in options.value else ():
             source = FeatureRef.parse(ref).name
             if source not in self.recipe.sections.get("featurize", {}) and not _in_store(places.store, source):
-                raise ConfigError(
+                mistakes.append(
                     f"{options.value['features'].where}: member {name} reads {source!r}, which the featurize section "
                     f"does not make, and which is not in {places.store}."
                 )
             reads.append(Thing("set", places.store, source, self.manifest))
         makes = (self.posteriors(name), Thing("file", places.runs / name / "config.json"))
-        step = self._step(f"members/{name}", ("fit-deepser",), self._with_cv(options), given, tuple(reads), makes)
+        try:
+            step = self._step(f"members/{name}", ("fit-deepser",), self._with_cv(options), given, tuple(reads), makes)
+        except ConfigError as error:
+            raise ConfigError(" ".join([*mistakes, str(error)])) from None
+        if mistakes:
+            raise ConfigError(" ".join(mistakes))
         try:
             settings = {key: options.value[key] for key in KNOWN if key in options.value}
             of_recipe(name, Entry(settings, options.where)).config()
@@ -250,9 +261,23 @@ class _Planner:
 
     def _with_cv(self, options: Entry) -> Entry:
         """The options with the recipe's fold column, where they say nothing of folds themselves."""
-        if self.recipe.cv is None or {"cv", "folds", "split"} & set(options.value):
+        if self.recipe.cv is None or {"cv", "folds", "split", "train-on"} & set(options.value):
             return options
         return Entry({**options.value, "cv": self.recipe.cv}, options.where)
+
+    def _refuse_keys(
+        self, options: Entry, known: Mapping[str, Any], given: Mapping[str, Any], words: tuple[str, ...]
+    ) -> None:
+        """Raise ConfigError with every key that the command has no option for, or that is set by the run."""
+        mistakes = []
+        for key, entry in options.value.items():
+            if key in given or key in NEVER:
+                mistakes.append(f"{entry.where}: {key} is set by the run itself; leave it out.")
+            elif key not in known:
+                free = [each for each in known if each not in given and each not in NEVER]
+                mistakes.append(str(unknown_key(entry.where, key, free, f"option of medusa {' '.join(words)}")))
+        if mistakes:
+            raise ConfigError(" ".join(mistakes))
 
     def _step(
         self,
@@ -269,17 +294,15 @@ class _Planner:
         known = {key: parameter for parameter in command.params for key in keys_of(parameter)}
         paths = path_options(command)
         arguments, what, sources = [], [], list(reads)
+        self._refuse_keys(options, known, given, words)
         for key, entry in options.value.items():
-            if key in given or key in NEVER:
-                raise ConfigError(f"{entry.where}: {key} is set by the run itself; leave it out.")
-            if key not in known:
-                free = [each for each in known if each not in given and each not in NEVER]
-                raise unknown_key(entry.where, key, free, f"option of medusa {' '.join(words)}")
             arguments += arguments_of(known[key], key, entry)
             value = ",".join(entry.value) if isinstance(entry.value, list) else str(entry.value)
             if known[key].name in paths:
                 sources.append(Thing("tree", Path(value)))
                 value = os.path.abspath(value)
+            elif is_argument(known[key]):
+                sources += [Thing("tree", path) for path in map(_file_of, entry.texts) if path is not None]
             if key not in MACHINE:
                 what.append(f"{key}={value}")
         if "device" in known and "device" not in options.value and self.device != "auto":
@@ -288,6 +311,12 @@ class _Planner:
             arguments += [str(value)] if is_argument(known[key]) else [f"--{key}", str(value)]
         check_arguments(command, words, arguments, options)
         return Step(name, (*words, *arguments), (*words, *sorted(what)), tuple(sources), makes, always)
+
+
+def _file_of(text: str) -> Path | None:
+    """The file that an argument names, FILE or NAME=FILE; None for other text."""
+    places = (Path(text), Path(text.partition("=")[2] or "/"))
+    return next((path for path in places if path.is_file()), None)
 
 
 def _in_store(path: Path, name: str) -> bool:

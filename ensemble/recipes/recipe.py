@@ -10,7 +10,9 @@
     meta, compare, evaluate: {...}
 
 A section's keys are the options of its command (`medusa prepare CORPUS`, `split`, `transcribe`, `featurize`,
-`fit-deepser`, `fit-meta`, `compare`, `evaluate`) without the dashes. `plan.py` beside this file makes the commands.
+`fit-deepser`, `fit-meta`, `compare`, `evaluate`) without the dashes, and its arguments by their names in small letters
+(`table:` of `prepare csv`, `manifests: [a.csv, b.csv]` of `prepare join`). `plan.py` beside this file makes the
+commands.
 """
 
 import difflib
@@ -45,6 +47,7 @@ class Recipe:
     manifest: Entry | None
     cv: Entry | None
     sections: Mapping[str, Mapping[str, Entry]]
+    mistakes: tuple[str, ...] = ()  # unknown keys, which `plan.steps_of` refuses together with those of sections
 
 
 def built_in() -> list[str]:
@@ -73,7 +76,7 @@ def read_recipe(place: str, settings: Sequence[str] = (), *, values_needed: bool
     """
     path = find_recipe(place)
     tree = read_tree(path).entries
-    _check_keys(tree, TOP)
+    strange = [str(unknown_key(tree[key].where, key, TOP)) for key in tree if key not in TOP]
     there = {"demo_corpus": str(CORPUS)}  # the audio that comes with the program needs no variable
     variables = {
         key: None if entry.value is None else _filled(entry, there).text
@@ -104,6 +107,7 @@ def read_recipe(place: str, settings: Sequence[str] = (), *, values_needed: bool
         manifest=tree.get("manifest"),
         cv=tree.get("cv"),
         sections=sections,
+        mistakes=tuple(strange),
     )
 
 
@@ -112,12 +116,6 @@ def _section(tree: Mapping[str, Entry], name: str) -> dict[str, Entry]:
     if name not in tree or tree[name].value is None:
         return {}
     return tree[name].entries
-
-
-def _check_keys(entries: Mapping[str, Entry], known: Sequence[str]) -> None:
-    for key, entry in entries.items():
-        if key not in known:
-            raise unknown_key(entry.where, key, known)
 
 
 def _entries(section: Entry, name: str) -> dict[str, Entry]:

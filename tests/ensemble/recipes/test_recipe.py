@@ -218,3 +218,38 @@ def test_an_unknown_recipe_suggests_the_near_ones(tmp_path: Path) -> None:
         read_recipe("medusa")
     with pytest.raises(ConfigError, match="no such file"):
         read_recipe(str(tmp_path / "none.yaml"))
+
+
+def test_all_mistakes_of_a_recipe_are_named_at_once_with_their_lines(commands: Any, tmp_path: Path) -> None:
+    text = "prepare: {corpus: ravdess, root: R, merg: a=b, strikt: true}\nfeaturise: {}\nmembers:\n"
+    text += "  m1: {features: [none], sed: 3}\n  m2: {features: [nowhere]}\nevaluate: {bootstrap: many}\n"
+    with pytest.raises(ConfigError) as caught:
+        planned(commands, tmp_path, text)
+    for line, word in [
+        (1, "merg"),
+        (1, "strikt"),
+        (2, "featurise"),
+        (4, "none"),
+        (4, "sed"),
+        (5, "nowhere"),
+        (6, "many"),
+    ]:
+        assert re.search(rf"line {line}:.*{word}", str(caught.value)), (line, word, str(caught.value))
+
+
+def test_a_recipe_joins_corpora_and_trains_across_them(commands: Any, tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("utterance_id,text,label\nu,x,sad\n")
+    text = f"""\
+cv: fold
+prepare: {{corpus: join, manifests: ["{tmp_path}/a.csv", "B={tmp_path}/b.csv"], merge: [anger=angry]}}
+featurize: {{mel: {{encoder: logmel}}}}
+members:
+  defaults: {{train-on: a, test-on: B}}
+  m1: {{features: mel}}
+"""
+    steps = planned(commands, tmp_path, text)
+    assert steps[0].arguments[:4] == ("prepare", "join", f"{tmp_path}/a.csv", f"B={tmp_path}/b.csv")
+    assert {thing.path for thing in steps[0].reads} == {tmp_path / "a.csv", tmp_path / "b.csv"}
+    assert options(steps[2])["train-on"] == "a"
+    assert "cv" not in options(steps[2])
