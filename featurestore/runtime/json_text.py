@@ -16,8 +16,8 @@ def read_json(text: str | bytes, *, object_pairs_hook: Callable[[list[tuple[str,
         value = json.loads(text, object_pairs_hook=object_pairs_hook)
     except RecursionError:
         raise ValueError(f"nested more than {MAX_DEPTH} deep") from None
-    opening = (b"[", b"{") if isinstance(text, bytes) else ("[", "{")
-    if sum(text.count(each) for each in opening) > MAX_DEPTH:  # type: ignore[arg-type]
+    n_opened = text.count(b"[") + text.count(b"{") if isinstance(text, bytes) else text.count("[") + text.count("{")
+    if n_opened > MAX_DEPTH:
         _check_depth(value)
     return value
 
