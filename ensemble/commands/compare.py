@@ -77,7 +77,7 @@ def compare(
     table, opened = Manifest.read(manifest), FeatureStore.open(store)
     config = replace(META, seeds=tuple(range(seeds)), inputs=inputs, soup=soup, select=select)
     ways = techniques_of(rows, config, attributes=bool(table.scheme.attributes))
-    chosen = find_members(opened) if members is None else split_names(members)
+    chosen = find_members(opened, table.keys) if members is None else split_names(members)
     table = divided_as_made(table, opened, chosen, train_on, test_on, cv=cv)
     protocol = check_protocol(table, cv, made_of(opened, chosen), sounds=known_sounds(opened, table, chosen))
     tell_protocol(protocol, strict)
