@@ -17,6 +17,7 @@ from featurestore.audio.digest import digest_of_samples
 from featurestore.errors import StoreError
 from featurestore.format.identity import Identity, digest_of_text
 from featurestore.format.spec import FeatureSpec
+from featurestore.interchange.exporting import export_features
 from featurestore.sets.compact import drop
 from featurestore.store.feature_store import FeatureStore
 
@@ -176,7 +177,7 @@ def test_a_digest_is_of_values_not_of_signs_of_zero() -> None:
     assert len(digest_of_text("\udcff")) == 16
 
 
-def test_a_hundred_segments_of_25_layers_are_read_and_compacted_with_256_files(tmp_path: Path) -> None:
+def test_a_hundred_segments_of_25_layers_are_read_exported_and_compacted_with_256_files(tmp_path: Path) -> None:
     import resource
 
     layers = tuple(f"layer_{i:02d}" for i in range(25))
@@ -192,6 +193,7 @@ def test_a_hundred_segments_of_25_layers_are_read_and_compacted_with_256_files(t
         features = store["x"]
         held = [features.array(f"u{i}", layer) for i in range(100) for layer in layers]
         assert all(float(rows[0, 0]) == i // 25 for i, rows in enumerate(held))
+        assert export_features(features, "npy", tmp_path / "out").done == 100
         report = store.compact("x")
         assert (report.n_before, report.n_after, report.n_copied) == (100, 1, 100)
         assert len(store["x"]) == 100
