@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from ensemble.commands.corpora import TestOnOption, TrainOnOption, divided
+from ensemble.commands.corpora import TestOnOption, TrainOnOption, divided, say_corpora
 from ensemble.commands.protocol import StrictOption, tell_protocol
 from featurestore.errors import ConfigError
 from featurestore.runtime.durable import replace_text
@@ -80,6 +80,7 @@ def ablate(
         raise ConfigError("--only chooses ablations, and --presets sets presets side by side; give one of the two.")
     table, corpora = divided(Manifest.read(manifest), train_on, test_on, cv)
     lists, numbers = [split_names(text) for text in features or []], seeds_of(seeds, 0)
+    say_corpora(table, corpora)
     protocol = check_protocol(table, cv)
     tell_protocol(protocol, strict)
     if presets is None:

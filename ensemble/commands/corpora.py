@@ -19,7 +19,7 @@ TestOnOption = Annotated[str | None, reads("Corpora to test on: C. They are take
 
 
 def divided(
-    manifest: "Manifest", train_on: str | None, test_on: str | None, cv: str | None = None, *, quiet: bool = False
+    manifest: "Manifest", train_on: str | None, test_on: str | None, cv: str | None = None
 ) -> "tuple[Manifest, CrossCorpus | None]":
     """Return a manifest divided by the corpora asked for, and these; unchanged and None where none are."""
     from featurestore.corpus.cross_corpus import CrossCorpus
@@ -32,7 +32,7 @@ def divided(
             "--cv spreads folds over all corpora; with --train-on and --test-on leave it out. --folds N makes folds "
             "within the corpora that are trained on."
         )
-    return _divided(manifest, corpora, quiet), corpora
+    return corpora.divide(manifest), corpora
 
 
 def divided_as_made(
@@ -56,28 +56,33 @@ def divided_as_made(
     from featurestore.store.feature_store import FeatureStore
 
     if any(each is not None for each in (train_on, test_on, cv, split)) or not manifest.has("corpus"):
-        return divided(manifest, train_on, test_on, cv)[0]
+        table, corpora = divided(manifest, train_on, test_on, cv)
+        say_corpora(table, corpora)
+        return table
     stored = [name for name in systems if Path(name).suffix.lower() not in SUFFIXES]
     if stored and isinstance(store, Path):
         store = FeatureStore.open(store)
     found = {name: corpora_of(store, name) for name in stored} if isinstance(store, FeatureStore) else {}
-    recorded = {corpora for corpora in found.values() if corpora is not None}
+    recorded = {each for each in found.values() if each is not None}
     if not recorded:
         return manifest
     if len(recorded) > 1 or None in found.values():
-        told = "; ".join(f"{name}: {corpora or 'not by corpora'}" for name, corpora in found.items())
+        told = "; ".join(f"{name}: {each or 'not by corpora'}" for name, each in found.items())
         raise ConfigError(
             f"These systems were made over different corpora ({told}). Name those that were made alike, or say which "
             "corpora are meant: --train-on A --test-on B."
         )
-    return _divided(manifest, recorded.pop(), quiet=False)
-
-
-def _divided(manifest: "Manifest", corpora: "CrossCorpus", quiet: bool) -> "Manifest":
-    table = corpora.divide(manifest)
-    if not quiet:
-        n_train = int((table.column("split") == "train").sum())
-        say(f"{corpora}: {n_train:,} utterances to learn from, {len(table) - n_train:,} to test on")
-        for note in table.notes:
-            say(f"note: {note}", "dim")
+    made = recorded.pop()
+    table = made.divide(manifest)
+    say_corpora(table, made)
     return table
+
+
+def say_corpora(table: "Manifest", corpora: "CrossCorpus | None") -> None:
+    """Print which corpora a divided manifest learns from and tests on, and what was left out of it."""
+    if corpora is None:
+        return
+    n_train = int((table.column("split") == "train").sum())
+    say(f"{corpora}: {n_train:,} utterances to learn from, {len(table) - n_train:,} to test on")
+    for note in table.notes:
+        say(f"note: {note}", "dim")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from deepser.config import MemberConfig
-from ensemble.commands.corpora import TestOnOption, TrainOnOption, divided
+from ensemble.commands.corpora import TestOnOption, TrainOnOption, divided, say_corpora
 from ensemble.commands.preset_options import preset_options
 from ensemble.commands.protocol import StrictOption, tell_protocol, write_protocol
 from featurestore.errors import ConfigError
@@ -105,6 +105,7 @@ def fit_deepser(
             table, cv, sounds=known_sounds(opened, table, [name for c in configs for name in c.features])
         )
         if world.first:
+            say_corpora(table, corpora)
             tell_protocol(protocol, strict)
         protocol.refuse(strict)
         directories = {config.name: runs / config.name for config in configs}

@@ -12,7 +12,7 @@ from deepser.probes.config import (
     ProbeConfig,
 )
 from ensemble.commands.choices import one_of
-from ensemble.commands.corpora import TestOnOption, TrainOnOption, divided
+from ensemble.commands.corpora import TestOnOption, TrainOnOption, divided, say_corpora
 from ensemble.commands.protocol import StrictOption, tell_protocol
 from featurestore.errors import ConfigError
 from featurestore.runtime.durable import check_directory, replace_text, writing
@@ -110,6 +110,7 @@ def probe(
         bandwidths=_numbers("--bandwidths", bandwidths), balanced=balanced, targets=targets, select=select,
         combine=combine, seed=seed,
     )  # fmt: skip
+    say_corpora(table, corpora)
     check_free(opened, name, overwrite)
     with writing(runs / name, ConfigError):
         check_directory(runs / name)
