@@ -246,7 +246,7 @@ prepare: {{corpus: join, manifests: ["{tmp_path}/a.csv", "B={tmp_path}/b.csv"], 
 featurize: {{mel: {{encoder: logmel}}}}
 members:
   defaults: {{train-on: a, test-on: B}}
-  m1: {{features: mel}}
+  m1: {{features: mel, network: unimodal}}
 """
     steps = planned(commands, tmp_path, text)
     assert steps[0].arguments[:4] == ("prepare", "join", f"{tmp_path}/a.csv", f"B={tmp_path}/b.csv")
