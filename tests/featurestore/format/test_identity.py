@@ -193,7 +193,7 @@ def test_a_hundred_segments_of_25_layers_are_read_exported_and_compacted_with_25
         features = store["x"]
         held = [features.array(f"u{i}", layer) for i in range(100) for layer in layers]
         assert all(float(rows[0, 0]) == i // 25 for i, rows in enumerate(held))
-        assert export_features(features, "npy", tmp_path / "out").done == 100
+        assert export_features(features, "hdf5", tmp_path / "out.h5").done == 100
         report = store.compact("x")
         assert (report.n_before, report.n_after, report.n_copied) == (100, 1, 100)
         assert len(store["x"]) == 100
