@@ -19,10 +19,10 @@ StrictOption = Annotated[
 ]  # fmt: skip
 
 
-def tell_protocol(report: "ProtocolReport", strict: bool) -> None:
-    """Print what is wrong with a division; ProtocolError where it must not be used."""
+def tell_protocol(report: "ProtocolReport", strict: bool, *, stderr: bool = False) -> None:
+    """Print what is wrong with a division; ProtocolError where it must not be used. stderr: see `tell_lines`."""
     report.refuse(strict)
-    tell_lines(report.lines())
+    tell_lines(report.lines(), stderr=stderr)
 
 
 def write_protocol(directory: Path, report: "ProtocolReport") -> None:
@@ -34,8 +34,8 @@ def write_protocol(directory: Path, report: "ProtocolReport") -> None:
             replace_text(path, text)
 
 
-def tell_lines(lines: Sequence[str]) -> None:
-    """Print warnings in yellow on stderr, notes on stdout."""
+def tell_lines(lines: Sequence[str], *, stderr: bool = False) -> None:
+    """Print warnings in yellow on stderr, notes on stdout; stderr=True prints all there, beside a table on stdout."""
     for line in lines:
         warning = not line.startswith("note")
-        say(line, "yellow" if warning else "dim", stderr=warning)
+        say(line, "yellow" if warning else "dim", stderr=warning or stderr)

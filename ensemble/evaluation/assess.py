@@ -111,7 +111,7 @@ def assess(
     is known that could be scored.
     """
     asked = asked or Asked()
-    own = _judge(system, manifest, _shared(manifest, system))
+    own = _judge(system, manifest, common_attributes(manifest, system))
     scored, targets = own.scored, own.targets
     evaluation = evaluate(
         scored.predicted, scored.labels, scored.classes, scored.values, scored.targets, scored.attributes,
@@ -144,7 +144,7 @@ def assess(
         notes=(
             *own.system.notes,
             *_confidence(own, manifest, folds),
-            *(_speaker_notes(manifest, n_clusters) if asked.n_resamples else ()),
+            *(speaker_notes(manifest, n_clusters) if asked.n_resamples else ()),
         ),
     )
 
@@ -154,8 +154,8 @@ def scored(system: System, manifest: Manifest, attributes: tuple[str, ...]) -> S
     return _judge(system, manifest, attributes).scored
 
 
-def _shared(manifest: Manifest, *systems: System) -> tuple[str, ...]:
-    """The scheme's attributes, in its order, that all the systems predict."""
+def common_attributes(manifest: Manifest, *systems: System) -> tuple[str, ...]:
+    """Return the scheme's attributes, in its order, that all the systems predict."""
     return tuple(a for a in manifest.scheme.attributes if all(a in system.attributes for system in systems))
 
 
@@ -186,7 +186,7 @@ def _judge(system: System, manifest: Manifest, attributes: tuple[str, ...]) -> _
 
 def _compared(own: _Judged, against: System, manifest: Manifest, options: dict[str, int]) -> Comparison:
     """Both systems on what both predict: classes, attributes, and means of probabilities."""
-    attributes = _shared(manifest, own.system, against)
+    attributes = common_attributes(manifest, own.system, against)
     with_classes = own.scored.predicted is not None and against.predicted is not None
     if not with_classes and not attributes:
         raise ConfigError(f"{own.system.name!r} and {against.name!r} predict nothing in common that is known here.")
@@ -237,7 +237,8 @@ def _cross_folds(manifest: Manifest, folds: str | None) -> tuple[str, list[str]]
     return f"other speakers, {n_parts} parts", [str(part + 1) for part in group_folds(groups, n_parts)]
 
 
-def _speaker_notes(manifest: Manifest, n_clusters: int) -> list[str]:
+def speaker_notes(manifest: Manifest, n_clusters: int) -> list[str]:
+    """Return notes on what is resampled: utterances without a speaker, and speakers that are few."""
     unknown = sum(name is None for name in named(manifest, "speaker")) if manifest.has("speaker") else len(manifest)
     notes = []
     if unknown:

@@ -256,13 +256,17 @@ def _chunks(n_resamples: int, n_clusters: int) -> Iterator[int]:
 def intervals(
     given: Mapping[str, np.ndarray], resampled: Mapping[str, np.ndarray], n_clusters: int, level: float = LEVEL
 ) -> dict[str, Interval]:
-    """Each given score between the quantiles of its (B,) resampled values; NaN ends where there are none."""
+    """Return each score between the quantiles of its (B,) resampled values.
+
+    The ends are NaN where there are no such values, and around a score that is undefined itself: a speaker drawn twice
+    would make two ratings of one.
+    """
     if not 0 < level < 1:
         raise ConfigError(f"The level of an interval must lie between 0 and 1, found {level}.")
     found = {}
     for name, value in given.items():
         values = resampled[name][~np.isnan(resampled[name])]
-        known = n_clusters > 1 and len(values) > 0
+        known = n_clusters > 1 and len(values) > 0 and not np.isnan(value)
         low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]) if known else (np.nan, np.nan)
         found[name] = Interval(float(value), float(low), float(high))
     return found

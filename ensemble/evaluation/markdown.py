@@ -3,6 +3,7 @@
 import math
 import os
 import platform
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +13,8 @@ from deepser.scores.metrics import ScoreRow, Spread
 from deepser.scores.report import SHOWN, TITLES, number, shown_scores
 from featurestore.errors import ConfigError
 from featurestore.runtime.json_text import read_json
+
+_MARKS = re.compile(r"([\\`*_\[\]<>~&#])")  # what Markdown may read as markup
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -58,15 +61,24 @@ def scores_markdown(rows: Sequence[ScoreRow]) -> str:
     lines = []
     for row in rows:
         cells = [number(row.scores.get(score, math.nan)) for score in shown]
-        lines.append([row.name, *cells, *(_spread(row.folds.get(score)) for score in by_fold)])
+        lines.append([escape_markdown(row.name), *cells, *(_spread(row.folds.get(score)) for score in by_fold)])
     return table_markdown(heads, lines)
 
 
-def table_markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose first column is text and whose others are figures."""
-    ruler = ["---", *("---:" for _ in heads[1:])]
-    lines = [heads, ruler, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+def table_markdown(heads: Sequence[str], rows: Iterable[Sequence[str]], n_texts: int = 1) -> str:
+    """Return a table whose first columns, by default one, are text and whose others are figures."""
+    ruler = [*["---"] * n_texts, *["---:"] * (len(heads) - n_texts)]
+    lines = [[_in_cell(head) for head in heads], ruler, *([_in_cell(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def escape_markdown(text: str) -> str:
+    """Return a text as Markdown shows it, on one line; a table escapes the bars in its cells itself."""
+    return _MARKS.sub(r"\\\1", " ".join(text.split()))
+
+
+def _in_cell(text: str) -> str:
+    return " ".join(text.splitlines()).replace("|", "\\|")
 
 
 def machine() -> str:

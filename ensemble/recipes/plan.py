@@ -23,6 +23,7 @@ from featurestore.store.feature_store import FeatureStore
 MACHINE = ("device", "devices", "workers", "batch", "batch-s", "engine", "parts", "weights")
 NEVER = ("dry-run", "check", "overwrite", "shard")  # contradict what a run is
 SYSTEMS = "systems"  # of evaluate, the one key that is no option
+TABLE, ONE_SYSTEM = ("output", "format", "common"), ("by", "calibration", "reliability")  # options of evaluate
 COMPARISON = "comparison.json"  # what `compare` writes
 
 
@@ -225,16 +226,23 @@ class _Planner:
         asked = self._made(own.pop(SYSTEMS)) if SYSTEMS in own else [self.fused] if self.fused else members
         if "against" in own and not Path(own["against"].text).suffix:  # else a file of predictions
             self._made(own["against"])
+        of_table = {key: own.pop(key) for key in TABLE if key in own}
         found = []
         for name in asked:
-            given = {
-                "name": name, "manifest": self.manifest, "store": self.places.store,
+            given: dict[str, Any] = {
+                "names": name, "manifest": self.manifest, "store": self.places.store,
                 "json": self.places.directory / f"scores-{name}.json",
                 "confusion": self.places.directory / f"confusion-{name}.png",
             }  # fmt: skip
             reads = (Thing("manifest", self.manifest), self.posteriors(name))
             with_cv = self._with_cv(Entry(own, options.where))
             found.append(self._step(f"evaluate/{name}", ("evaluate",), with_cv, given, reads, always=True))
+        if of_table:
+            shared = {key: entry for key, entry in own.items() if key not in ONE_SYSTEM}
+            given = {"names": asked, "manifest": self.manifest, "store": self.places.store}
+            reads = (Thing("manifest", self.manifest), *map(self.posteriors, asked))
+            with_cv = self._with_cv(Entry(shared | of_table, options.where))
+            found.append(self._step("evaluate/table", ("evaluate",), with_cv, given, reads, always=True))
         return found
 
     def _with_members(self, options: Entry) -> Entry:
@@ -308,7 +316,8 @@ class _Planner:
         if "device" in known and "device" not in options.value and self.device != "auto":
             arguments += ["--device", self.device]
         for key, value in given.items():
-            arguments += [str(value)] if is_argument(known[key]) else [f"--{key}", str(value)]
+            texts = [str(each) for each in (value if isinstance(value, list) else [value])]
+            arguments += texts if is_argument(known[key]) else [f"--{key}", *texts]
         check_arguments(command, words, arguments, options)
         return Step(name, (*words, *arguments), (*words, *sorted(what)), tuple(sources), makes, always)
 

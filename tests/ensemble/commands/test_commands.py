@@ -88,3 +88,30 @@ def test_a_test_part_without_labels_is_submitted(store: FeatureStore, write: Cal
     lines = (tmp_path / "t.csv").read_text().splitlines()
     expected = ["ASHN"[c] for c in corpus.logits[0, :50].argmax(1)]
     assert lines[1:] == [f"{i}.wav,{letter}" for i, letter in enumerate(expected)]
+
+
+def test_evaluate_of_posteriors_and_a_file_makes_one_table_whose_suffix_is_the_format(
+    given: list[str | Path], tmp_path: Path
+) -> None:
+    medusa("submit", "task1", "m1", *given, "--split", "test", "-o", tmp_path / "t.csv")
+    asked = ["evaluate", "m0", "m1", tmp_path / "t.csv", *given, "--split", "test", "--bootstrap", "50"]
+    said = medusa(*asked, "-o", tmp_path / "t.tex", "--json", tmp_path / "t.json").stdout
+    scores = json.loads((tmp_path / "t.json").read_text())["test"]
+    m1, of_file = (each["scores"] for each in scores["systems"][1:])
+    assert m1["macro_f1"] == of_file["macro_f1"]
+    assert f"{m1['macro_f1'][0]:.3f}" in said
+    assert "\\toprule" in (tmp_path / "t.tex").read_text()
+    printed = medusa(*asked, "--format", "csv").stdout
+    assert printed.splitlines()[0].startswith("part,system,reference,")
+    assert len(printed.splitlines()) == 4
+    medusa(*asked, "-o", tmp_path / "new" / "t.md", "--against", "m1")
+    assert "| less m1 |" in (tmp_path / "new" / "t.md").read_text()
+
+
+def test_what_a_table_can_not_hold_is_refused(given: list[str | Path], tmp_path: Path) -> None:
+    assert "named twice" in refused("evaluate", "m0", "m0", *given)
+    assert "--by" in refused("evaluate", "m0", "m1", *given, "--by", "gender")
+    assert ".tex" in refused("evaluate", "m0", "m1", *given, "-o", tmp_path / "t.docx")
+    assert "--common" in refused("evaluate", "m0", *given, "--common")
+    (tmp_path / "p.csv").write_text("FileName,EmoClass\nü 0000/clip,A\n")
+    assert "p.csv 1 of 360" in refused("evaluate", "m0", tmp_path / "p.csv", *given)

@@ -203,3 +203,11 @@ def test_attributes_alone_are_enough() -> None:
     sums = replace(draw(), predicted=None).sums()
     assert isinstance(sums, Sums)
     assert set(bootstrap(sums, 20)) == {"ccc_arousal", "ccc_valence", "mean_ccc", "cross_entropy"}
+
+
+def test_a_ccc_of_one_rating_has_no_interval_though_its_speaker_is_drawn_twice() -> None:
+    targets = np.array([[3.0], [np.nan], [np.nan]])
+    none = np.full(3, -1)
+    scored = Scored((), none, None, ("arousal",), targets, np.ones((3, 1)), np.array(["a", "b", "c"]))
+    found = bootstrap(scored.sums(), 200)["ccc_arousal"]
+    assert all(map(np.isnan, (found.value, found.low, found.high)))

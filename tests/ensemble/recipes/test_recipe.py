@@ -253,3 +253,13 @@ members:
     assert {thing.path for thing in steps[0].reads} == {tmp_path / "a.csv", tmp_path / "b.csv"}
     assert options(steps[2])["train-on"] == "a"
     assert "cv" not in options(steps[2])
+
+
+def test_a_table_of_systems_is_a_step_of_its_own_with_all_of_them(commands: Any, tmp_path: Path) -> None:
+    text = GOOD.replace("evaluate:", "evaluate: {systems: [m1, m2, meta], by: gender, output: t.tex}")
+    *_, one, table = planned(commands, tmp_path, text, "epochs=3")
+    assert table.name == "evaluate/table"
+    assert {"m1", "m2", "meta"} <= set(table.arguments)
+    assert options(table)["output"] == "t.tex"
+    assert "--output" not in one.arguments
+    assert "--by" not in table.arguments
