@@ -78,6 +78,8 @@ def fit_members(
     left = world.once(lambda: [_is_left(into, own, plan, overwrite, manifest) for own in members])
     fits = [replace(own, earlier=earlier) for own, (is_left, earlier) in zip(members, left, strict=True) if is_left]
     reader = SharedReader()
+    if fits:
+        world.once(lambda: reader.union([own.data for own in fits]).scan(configs[0].train.stride))
     for fold in range(len(plan.names)):
         groups = _groups(fits, plan, fold, manifest, at_once)
         for i, group in enumerate(groups):
@@ -113,7 +115,8 @@ def _open(
     targets = Targets.from_manifest(manifest, ratings=train.targets == "vote-dropping")
     if not train.learns_attributes:
         targets = targets.without_attributes()  # else the posteriors would hold an untrained layer's
-    targets = targets.rated(np.flatnonzero(plan.folds >= 0))  # of what nobody rated nothing is learned
+    # Of what nobody rated nothing is learned, nor by the model of a fold outside which nobody did.
+    targets = targets.rated([plan.train_at(fold) for fold in range(len(plan.names))])
     _check_attributes(train, targets)
     refs, layers, inputs, specs = [], [], [], []
     for text in config.features:

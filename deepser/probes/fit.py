@@ -104,6 +104,8 @@ def fit_probe(
     targets = Targets.from_manifest(manifest)
     if config.solver == "logistic":
         targets = targets.without_attributes()
+    everything = targets.attributes
+    targets = targets.rated([plan.train_at(fold) for fold in range(len(plan.names))])
     problem = Problem.of(targets, config.targets)
     groups = speaker_groups(manifest)
     sources = sources_of(store, config.features)
@@ -142,6 +144,9 @@ def fit_probe(
     notes = [f"Chosen by the held-out {rule} inside each training part."]
     if passes.by_utterance:
         notes.append("A training part has one speaker only, so its inner folds cut through that speaker.")
+    unrated = [name for name in everything if name not in targets.attributes]
+    if unrated:
+        notes.append(f"No output for {', '.join(unrated)}, which nobody rated in the training part of some fold.")
     return ProbeResult(
         config=config,
         problem=problem,

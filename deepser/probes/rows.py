@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from deepser.training.data import TOO_LARGE
 from featurestore.errors import ConfigError, StoreError
 from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.rows import moments
@@ -76,7 +77,15 @@ class PooledRows:
         """The rows of some utterances, (n, D) float32."""
         features = self.store[source.features]
         keys = [self.keys[i] for i in at]
-        return _pooled(features, source.layer, keys, self.pool)
+        rows = _pooled(features, source.layer, keys, self.pool)
+        sound = np.abs(rows).max(1, initial=0) < TOO_LARGE  # false for NaN
+        if not sound.all():
+            raise ConfigError(
+                f"Feature set {source.features!r}, {source.layer}, holds NaN, infinity or values beyond "
+                f"{TOO_LARGE:g} for {keys[int(sound.argmin())]!r}. Encode or import this utterance again, or leave it "
+                "out of the manifest."
+            )
+        return rows
 
     def dim(self, source: Source) -> int:
         """Numbers in a row."""

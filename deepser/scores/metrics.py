@@ -89,12 +89,14 @@ class Spread:
 class Evaluation:
     """Scores over all utterances pooled and, where folds were given, each score's spread over the folds.
 
-    classification is None where attributes alone were predicted, concordance where classes alone were.
+    classification is None where attributes alone were predicted, concordance where classes alone were. absent_by_fold:
+    by the folds that lack a class, those classes.
     """
 
     classification: Classification | None
     concordance: Concordance | None = None
     folds: dict[str, Spread] = field(default_factory=dict)
+    absent_by_fold: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def scores(self) -> dict[str, float]:
         """The pooled scores by the names in SCORES, as far as they were asked for."""
@@ -175,7 +177,8 @@ def evaluate(
             None if attribute_targets is None else attribute_targets[rows],
             attribute_names,
         )
-    return Evaluation(pooled, concord, per_fold(parts))
+    absent = {fold: own.classification.absent for fold, own in parts.items() if own.classification}
+    return Evaluation(pooled, concord, per_fold(parts), {fold: names for fold, names in absent.items() if names})
 
 
 def per_fold(evaluations: Mapping[str, Evaluation]) -> dict[str, Spread]:

@@ -16,6 +16,7 @@ from deepser.scores.metrics import Classification, Evaluation, ScoreRow, Spread
 SHOWN = ("macro_f1", "accuracy", "uar", "mean_ccc")  # micro_f1 is the accuracy: one label, one prediction
 SHOWN_BY_FOLD = ("macro_f1", "uar", "mean_ccc")
 PRESENT = "macro_f1_present"  # beside macro-F1, where some class does not occur
+FOLDS_NAMED = 6
 HEAD = "true \\ pred."
 TITLES = {
     "macro_f1": "macro-F1",
@@ -37,15 +38,15 @@ def scores_table(rows: Sequence[ScoreRow], title: str = "") -> Table:
     for score in shown:
         table.add_column(TITLES[score], justify="right", no_wrap=True)
     for score in by_fold:
-        table.add_column(f"{TITLES[score]}\nby fold", justify="right", no_wrap=True)
+        table.add_column(f"{TITLES[score]}\n{over_folds(rows, score)}", justify="right", no_wrap=True)
     best = {score: max(_rounded(row.scores[score]) for row in rows if score in row.scores) for score in shown}
     for row in rows:
         cells = []
         for score in shown:
-            text = _spread(row.seeds[score]) if score in row.seeds else number(row.scores.get(score, math.nan))
+            text = spread_text(row.seeds[score]) if score in row.seeds else number(row.scores.get(score, math.nan))
             top = score in row.scores and _rounded(row.scores[score]) == best[score]
             cells.append(Text(text, style="bold" if top else ""))
-        cells += [Text(_spread(row.folds[score]) if score in row.folds else "") for score in by_fold]
+        cells += [Text(spread_text(row.folds[score]) if score in row.folds else "") for score in by_fold]
         table.add_row(Text(row.name), *cells)
     return table
 
@@ -60,6 +61,12 @@ def shown_scores(rows: Sequence[ScoreRow], scores: Sequence[str], by_fold: bool 
     if differs and "macro_f1" in found:
         found.insert(found.index("macro_f1") + 1, PRESENT)
     return found
+
+
+def over_folds(rows: Sequence[ScoreRow], score: str) -> str:
+    """Return the head of a column of means over folds: over how many."""
+    numbers = sorted({len(row.folds[score].values) for row in rows if score in row.folds})
+    return f"over {' or '.join(map(str, numbers))} folds"
 
 
 def _same(a: float, b: float) -> bool:
@@ -91,6 +98,8 @@ def evaluation_report(name: str, evaluation: Evaluation, f1_intervals: Mapping[s
         undefined = [name for name, value in evaluation.concordance.ccc.items() if math.isnan(value)]
         if undefined:
             parts.append(Text(f"CCC of {', '.join(undefined)} is undefined (-): fewer than two utterances are rated."))
+    if evaluation.absent_by_fold:
+        parts.append(Text(_absent_text(evaluation.absent_by_fold)))
     if result:
         parts += [class_table(result, f1_intervals), Text(confusion_text(result)), Text(_counted(result))]
     return Group(*parts)
@@ -179,6 +188,16 @@ def _counted(result: Classification) -> str:
     return text + "."
 
 
+def _absent_text(absent: Mapping[str, Sequence[str]]) -> str:
+    """Return which folds lack which classes, the first few by name."""
+    told = [f"{fold} no {', '.join(names)}" for fold, names in absent.items()]
+    more = f"; and {len(told) - FOLDS_NAMED:,} more folds" if len(told) > FOLDS_NAMED else ""
+    return (
+        f"Folds without a class, which counts as 0 in their macro-F1 and not in that of present classes: "
+        f"{'; '.join(told[:FOLDS_NAMED])}{more}."
+    )
+
+
 def number(value: float) -> str:
     """Three digits; a dash where it is undefined."""
     return "-" if math.isnan(value) else f"{value:.3f}"
@@ -189,7 +208,10 @@ def _rounded(value: float) -> float:
     return -math.inf if math.isnan(value) else round(value, 3)
 
 
-def _spread(spread: Spread) -> str:
+def spread_text(spread: Spread, sign: str = "±") -> str:
+    """Return a mean and its deviation; how many values are defined where some are not."""
     n, defined = len(spread.values), sum(not math.isnan(value) for value in spread.values.values())
+    if not defined:
+        return "-"
     of = f" ({defined} of {n})" if defined < n else ""
-    return f"{number(spread.mean)}±{spread.std:.3f}".replace("±0.", "±.") + of
+    return f"{number(spread.mean)}{sign}{spread.std:.3f}".replace("±0.", "±.") + of

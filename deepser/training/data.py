@@ -1,5 +1,6 @@
 """What a member learns from, read in batches from the store."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from deepser.training.targets import Targets
 from deepser.training.views import ClipReader, Views, is_audio, view_name
+from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import BatchLoader, FeatureRef
 from featurestore.loaders.torch import TensorLoader
 from featurestore.store.feature_store import FeatureStore
@@ -19,6 +21,9 @@ Indices = NDArray[np.int64]
 Rows = list[tuple[Tensor, Tensor]]  # per feature set: values (L, sum T, D) float32, offsets (B + 1,) int64
 
 CPU = torch.device("cpu")
+TOO_LARGE = 1e18  # float32 holds no square of more
+SCANNED_CLIPS = 16  # at once
+SCANNED_BYTES = 1 << 30  # of rows that `scan` reads: a second or two
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class TrainingData:
     views: Views = field(default_factory=Views)
     _loaders: dict[tuple[int, str], BatchLoader] = field(default_factory=dict, init=False, repr=False, compare=False)
     _lengths: dict[str, Indices] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _sound: set[int] = field(default_factory=set, init=False, repr=False, compare=False)  # clips that were checked
 
     @contextmanager
     def open_batches(
@@ -43,6 +49,7 @@ class TrainingData:
 
         Rows are valid until the next batch is asked for. Values are float32 (L, sum T, D), copied to another device as
         float16 where that loses nothing; offsets int64. Clips in views come sorted by view (`views.by_view`).
+        ConfigError names a clip whose rows hold NaN, infinity or values of TOO_LARGE and more, when it is first read.
         """
         loader = self._loader(stride, self._dtype(stride, device))
         if self.views.labels:
@@ -50,7 +57,54 @@ class TrainingData:
         else:
             loader = loader.over([[self.targets.keys[i] for i in batch] for batch in batches])
         with closing(iter(TensorLoader(loader, device))) as read:
-            yield ([(values.float(), offsets) for values, offsets in rows] for rows in read)
+            yield self._checked(batches, ([(values.float(), offsets) for values, offsets in rows] for rows in read))
+
+    def _checked(self, batches: Sequence[Indices], read: Iterator[Rows]) -> Iterator[Rows]:
+        for clips, rows in zip(batches, read, strict=True):
+            new = set(clips.tolist()) - self._sound
+            if new:
+                for i, (values, offsets) in enumerate(rows):
+                    self._check_values(clips, i, values, offsets)
+                self._sound.update(new)
+            yield rows
+
+    def _check_values(self, clips: Indices, i: int, values: Tensor, offsets: Tensor) -> None:
+        """Raise ConfigError that names clip and feature set of a value that float32 can't square, or no number."""
+        if not values.numel():
+            return
+        low, high = values.aminmax()
+        if float(low) > -TOO_LARGE and float(high) < TOO_LARGE:  # false for NaN
+            return
+        worst = values.abs().amax(dim=(0, 2)).nan_to_num(nan=math.inf)
+        row = int(worst.argmax())
+        place = int(torch.searchsorted(offsets, row, right=True)) - 1
+        view, clip = divmod(int(clips[place]), len(self.targets.keys))
+        name = self.refs[i].name
+        if view and is_audio(self.store, name):
+            name = view_name(name, self.views.labels[view - 1])
+        found = "no number" if math.isinf(float(worst[row])) else f"a value of {float(worst[row]):.6g}"
+        raise ConfigError(
+            f"Feature set {name!r} holds {found} for {self.targets.keys[clip]!r}, row {row - int(offsets[place])}: "
+            f"NaN, infinity and values beyond {TOO_LARGE:g} spoil a training. Encode or import this utterance again "
+            f"(medusa featurize --again, on a line of a file), or leave it out of the manifest."
+        )
+
+    def scan(self, stride: int) -> None:
+        """Read every utterance once, so that one whose values spoil a training is named before it begins.
+
+        Nothing is read where the rows are more than SCANNED_BYTES: then `open_batches` names it when it is first read.
+        """
+        n_values = sum(
+            int(self.store[ref.name].lengths(list(self.targets.keys)).sum())
+            * self.store[ref.name].spec.row_type.row_bytes(self.store[ref.name].dim) * len(ref.layers)
+            for ref in self.refs
+        )  # fmt: skip
+        if n_values <= SCANNED_BYTES:
+            everyone = np.arange(len(self.targets.keys))
+            batches = [everyone[start : start + SCANNED_CLIPS] for start in range(0, len(everyone), SCANNED_CLIPS)]
+            with self.open_batches(batches, stride) as read:
+                for _ in read:
+                    pass
 
     def _loader(self, stride: int, dtype: str) -> BatchLoader:
         """Kept from epoch to epoch: opening a set anew would check its rows again and touch fresh memory."""

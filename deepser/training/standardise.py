@@ -1,6 +1,5 @@
 """Each input's mean and deviation per stored layer and dim, from the training clips alone."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -10,10 +9,8 @@ from deepser.networks.network import Network
 from deepser.training import samplers
 from deepser.training.data import CPU, Indices, TrainingData
 from deepser.training.together import SharedReader, takes
-from featurestore.errors import ConfigError
 
 N_STATISTICS_CLIPS = 2000  # enough to know a dim's mean and deviation without reading all of a large corpus
-TOO_LARGE = 1e18  # float32 holds no square of more
 BATCH_SIZE = 4  # clips; several such batches are read ahead
 
 
@@ -44,9 +41,8 @@ def _statistics(data: TrainingData, train_at: Indices, stride: int) -> tuple[lis
     squares: list[list[Tensor]] = [[] for _ in data.refs]
     clips = samplers.batches(sample, BATCH_SIZE)
     with data.open_batches(clips, stride, CPU) as batches:
-        for of_clips, rows in zip(clips, batches, strict=True):
-            for i, (values, offsets) in enumerate(rows):
-                _check_range(data, of_clips, i, values, offsets)
+        for rows in batches:
+            for i, (values, _) in enumerate(rows):
                 n_rows[i] += values.shape[1]
                 # Each layer on its own: the same sums whatever is read beside it.
                 of_batch = [of_layer.double() for of_layer in values]
@@ -59,21 +55,6 @@ def _statistics(data: TrainingData, train_at: Indices, stride: int) -> tuple[lis
         means.append(mean.float())
         deviations.append(variance.sqrt().float())
     return means, deviations
-
-
-def _check_range(data: TrainingData, clips: Indices, i: int, values: Tensor, offsets: Tensor) -> None:
-    """ConfigError that names clip and feature set of a value that float32 can't square, or that is no number."""
-    if not values.numel() or float(values.abs().amax()) < TOO_LARGE:  # false for NaN
-        return
-    worst = values.abs().amax(dim=(0, 2)).nan_to_num(nan=math.inf)
-    row = int(worst.argmax())
-    place = int(torch.searchsorted(offsets, row, right=True)) - 1
-    clip = int(clips[place]) % len(data.targets.keys)
-    raise ConfigError(
-        f"Feature set {data.refs[i].name!r} holds a value of {float(worst[row]):.6g} for {data.targets.keys[clip]!r}, "
-        f"row {row - int(offsets[place])}: beyond {TOO_LARGE:g} training overflows. "
-        "Encode or import this utterance again, or leave it out of the manifest."
-    )
 
 
 def _plus(sums: list[Tensor], now: list[Tensor]) -> list[Tensor]:

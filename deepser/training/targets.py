@@ -1,5 +1,6 @@
 """What a corpus asks of a model: soft class targets from votes, consensus labels, and attributes with gaps."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -65,12 +66,12 @@ class Targets:
         none = np.zeros((len(self.keys), 0), np.float32)
         return replace(self, attributes=(), attribute_ranges=(), attribute_values=none)
 
-    def rated(self, at: NDArray[np.int64]) -> "Targets":
-        """The same with those attributes alone that somebody rated of the utterances `at` (n,)."""
-        known = ~np.isnan(self.attribute_values[at]).all(0)
-        if known.all():
+    def rated(self, parts: Sequence[NDArray[np.int64]]) -> "Targets":
+        """Return the same with those attributes alone that somebody rated in each of the parts, (n,) indices."""
+        known = [~np.isnan(self.attribute_values[part]).all(0) for part in parts]
+        which = np.flatnonzero(np.logical_and.reduce(known))
+        if len(which) == len(self.attributes):
             return self
-        which = np.flatnonzero(known)
         return replace(
             self,
             attributes=tuple(self.attributes[a] for a in which),

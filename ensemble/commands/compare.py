@@ -8,7 +8,8 @@ from ensemble.commands.choices import counts, known_rows, one_of
 from ensemble.commands.corpora import TestOnOption, TrainOnOption, divided_as_made
 from ensemble.commands.protocol import StrictOption, tell_protocol
 from ensemble.fusion.config import INPUTS, SELECTIONS, SOUPS, MetaConfig
-from featurestore.runtime.durable import replace_text
+from featurestore.errors import ConfigError
+from featurestore.runtime.durable import replace_text, writing
 from featurestore.runtime.wording import split_names
 from featurestore.terminal import (
     CvOption,
@@ -54,9 +55,11 @@ def compare(
     select: Annotated[
         str, training(f"Round kept: {' or '.join(SELECTIONS)}.", callback=one_of(SELECTIONS))
     ] = META.select,
+    bootstrap: Annotated[int, reads("Resamples of the speakers, for intervals; 0: none.", min=0)] = 1000,
+    output: Annotated[Path | None, writes("Write the tables in Markdown (.md).", "--output", "-o")] = None,
     json_file: Annotated[Path | None, writes("Write every score.", "--json")] = None,
 ) -> None:
-    """Compare ways of fusing members over all of them and the best few (MEDUSA's Table 3): macro-F1, accuracy, CCC.
+    """Compare ways of fusing members over all and the best few (MEDUSA's Table 3): macro-F1, UAR, accuracy, CCC.
 
     What is scored takes no part in choosing members, rounds or weights: other folds do, or train or development.
 
@@ -68,7 +71,7 @@ def compare(
     from ensemble.evaluation.sounds import known_sounds
     from ensemble.experiments.compare import columns_of
     from ensemble.experiments.compare import compare as run
-    from ensemble.experiments.compare_report import comparison_table
+    from ensemble.experiments.compare_report import comparison_markdown, comparison_table
     from ensemble.fusion.members import find_members
     from ensemble.fusion.techniques import techniques_of
     from featurestore.corpus.manifest import Manifest
@@ -84,10 +87,17 @@ def compare(
     tops: Any = top  # numbers, by the option's callback
     columns = columns_of(len(chosen), tops, greedy or replacement, replacement)
     with working("comparing") as show:
-        found = run(opened, table, chosen, ways, columns, folds=cv, in_sample=in_sample, progress=show)
+        found = run(opened, table, chosen, ways, columns, folds=cv, in_sample=in_sample, n_resamples=bootstrap,
+                    progress=show)  # fmt: skip
     console().print(comparison_table(found))
     for note in found.notes:
         say(f"note: {note}", "dim")
+    if output is not None:
+        notes = [f"- {line}" for line in (*protocol.lines(), *found.notes)]
+        text = "\n\n".join([*comparison_markdown(found.to_dict()), "\n".join(notes)]).rstrip() + "\n"
+        with writing(output, ConfigError):
+            replace_text(output, text)
+        say(f"wrote {output}")
     if json_file is not None:
         scores = found.to_dict() | {"protocol": protocol.to_dict()}
         text = json.dumps(scores, indent=2, ensure_ascii=False, allow_nan=False)

@@ -143,6 +143,10 @@ def _tell(
     for config in configs:
         for line in held_out_lines(config.name, read_record(runs / config.name)):
             say(line)
+        unrated = set(manifest.scheme.attributes) - set(Member.load(runs / config.name).attributes)
+        if unrated and config.train.learns_attributes:
+            named = ", ".join(name for name in manifest.scheme.attributes if name in unrated)
+            say(f"note: no output for {named}, which nobody rated in the training part of some fold.", "dim")
         if not config.train.learns_classes:
             say(f"note: {config.name} learned attributes alone; leave its class posteriors out.", "dim")
         drawn = Member.load(runs / config.name).config.train.views

@@ -56,14 +56,14 @@ def load_posteriors(
     keys: Sequence[str] | None = None,
     layer: str = "posteriors",
     columns: Sequence[str] | None = None,
-    allow_surplus_columns: bool = False,
+    surplus: Sequence[str] | None = (),
 ) -> Aligned:
     """Reads each member's feature set (e.g. "posteriors/m08") for the same keys in the same order.
 
     keys=None takes every key, sorted, and all members must hold the same ones; with keys given a member may hold more.
     columns: the wanted order, by default the first member's; a member with the same columns in another order is put in
-    this order by name, and with allow_surplus_columns may have more of them. layer: "posteriors" (probabilities) or
-    "logits"; attributes are on their own scale in both.
+    this order by name. surplus: columns that a member may have besides, None for any. layer: "posteriors"
+    (probabilities) or "logits"; attributes are on their own scale in both.
     AlignmentError lists missing and surplus keys (keys=None: those that one member alone has), or columns, per member;
     a row is never dropped or shifted.
     """
@@ -80,8 +80,7 @@ def load_posteriors(
             )
     wanted = tuple(columns) if columns is not None else sets[members[0]].spec.columns
     orders = {
-        member: _column_order(member, features.spec.columns, wanted, allow_surplus_columns)
-        for member, features in sets.items()
+        member: _column_order(member, features.spec.columns, wanted, surplus) for member, features in sets.items()
     }
     chosen = _agreed_keys(sets, keys)
     values = np.empty((len(members), len(chosen), len(wanted)), np.float32)
@@ -94,6 +93,13 @@ def load_posteriors(
                 f"{member!r} has {n_rows[worst]} rows for {chosen[worst]!r}; posteriors have one per utterance."
             )
         values[m] = np.asarray(packed.values)[:, orders[member]]
+        bad = [key for key, sound in zip(chosen, np.isfinite(values[m]).all(1), strict=True) if not sound]
+        if bad:
+            raise AlignmentError(
+                f"{member!r} has no number (NaN or infinity) for {some(bad)}, so it can't be scored or fused. Predict "
+                "these utterances again, or leave them out of the manifest.",
+                {member: bad},
+            )
     made = tuple(out_of_fold(features.spec) for features in sets.values())
     return Aligned(tuple(members), chosen, wanted, values, made)
 
@@ -108,10 +114,11 @@ def column_names(classes: Sequence[str], attributes: Sequence[str]) -> tuple[str
     return (*classes, *(ATTRIBUTE_PREFIX + name for name in attributes))
 
 
-def _column_order(member: str, found: Sequence[str], wanted: Sequence[str], allow_surplus: bool) -> list[int]:
-    """Where each wanted column is in this member's rows."""
+def _column_order(member: str, found: Sequence[str], wanted: Sequence[str], allowed: Sequence[str] | None) -> list[int]:
+    """Return where each wanted column is in this member's rows."""
     missing, surplus = differences(found, wanted)
-    if missing or (surplus and not allow_surplus):
+    surplus = [name for name in surplus if allowed is not None and name not in allowed]
+    if missing or surplus:
         raise AlignmentError(
             f"Columns of {member!r} differ: missing {some(missing)}, surplus {some(surplus)}. "
             "Members of one ensemble must predict the same classes and attributes.",

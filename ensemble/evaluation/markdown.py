@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deepser.scores.metrics import ScoreRow, Spread
-from deepser.scores.report import SHOWN, TITLES, number, shown_scores
+from deepser.scores.report import SHOWN, SHOWN_BY_FOLD, TITLES, number, over_folds, shown_scores, spread_text
 from featurestore.errors import ConfigError
 from featurestore.runtime.json_text import read_json
 
@@ -55,9 +55,13 @@ def protocol_lines(report: Mapping[str, Any]) -> list[str]:
 
 def scores_markdown(rows: Sequence[ScoreRow]) -> str:
     """One line per system, as `scores_table` shows them in a terminal."""
-    shown, by_fold = shown_scores(rows, SHOWN), shown_scores(rows, ("macro_f1", "uar"), by_fold=True)
+    shown, by_fold = shown_scores(rows, SHOWN), shown_scores(rows, SHOWN_BY_FOLD, by_fold=True)
     titles = {score: title.replace("\n", " ") for score, title in TITLES.items()}
-    heads = ["system", *(titles[score] for score in shown), *(f"{titles[score]} by fold" for score in by_fold)]
+    heads = [
+        "system",
+        *(titles[score] for score in shown),
+        *(f"{titles[score]} {over_folds(rows, score)}" for score in by_fold),
+    ]
     lines = []
     for row in rows:
         cells = [number(row.scores.get(score, math.nan)) for score in shown]
@@ -88,4 +92,4 @@ def machine() -> str:
 
 
 def _spread(spread: Spread | None) -> str:
-    return "" if spread is None else f"{number(spread.mean)} ± {number(spread.std)}"
+    return "" if spread is None else spread_text(spread, " ± ")

@@ -29,7 +29,7 @@ def evaluate_posteriors(
     name = posteriors_name(store, name)
     attributes = shared_attributes(store, manifest, name)
     columns = column_names(manifest.scheme.classes, attributes)
-    aligned = load_posteriors(store, [name], manifest.keys, columns=columns, allow_surplus_columns=True)
+    aligned = load_posteriors(store, [name], manifest.keys, columns=columns, surplus=None)
     targets = targets_of(manifest, attributes)
     n_classes = len(targets.classes)
     return evaluate(

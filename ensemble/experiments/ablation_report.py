@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from deepser.scores.report import TITLES, number
+from deepser.scores.report import TITLES, number, over_folds, shown_scores, spread_text
 from ensemble.evaluation.bootstrap import Interval
 from ensemble.evaluation.markdown import table_markdown
 from ensemble.experiments.ablation import Ablations, Result, Trained
@@ -17,7 +17,7 @@ from featurestore.runtime.wording import format_seconds
 SHOWN = ("macro_f1", "accuracy", "uar", "mean_ccc")
 COMPARED = ("macro_f1", "uar")
 # Too much for a terminal's width.
-PAGE_ONLY = ("macro-F1\n95 %", "UAR\n95 %", "macro-F1\nby fold", "change of\nUAR, 95 %", "parameters")
+PAGE_ONLY = ("macro-F1\n95 %", "UAR\n95 %", "change of\nUAR, 95 %", "parameters")
 
 
 def ablation_table(found: Ablations) -> Group:
@@ -26,7 +26,9 @@ def ablation_table(found: Ablations) -> Group:
     for part in found.n_speakers:
         table = Table(title=_title(found, part), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
         headers = _headers(found, part)
-        shown_here = [n for n, header in enumerate(headers) if header not in PAGE_ONLY]
+        shown_here = [
+            n for n, header in enumerate(headers) if header not in PAGE_ONLY and not header.startswith("macro-F1\nover")
+        ]
         for n in shown_here:
             table.add_column(headers[n], justify="right" if n else "left", no_wrap=n == 0)
         for cells in _rows(found, part):
@@ -66,7 +68,7 @@ def _title(found: Ablations, part: str) -> str:
 
 def _scores(found: Ablations, part: str) -> list[str]:
     rows = [each.results[part].row for each in found.trained]
-    return [score for score in SHOWN if any(score in row.scores for row in rows)]
+    return shown_scores(rows, SHOWN)
 
 
 def _headers(found: Ablations, part: str) -> list[str]:
@@ -75,7 +77,9 @@ def _headers(found: Ablations, part: str) -> list[str]:
         headers.append(TITLES[score])
         headers += [f"{TITLES[score]}\n95 %"] if score in COMPARED else []
     rows = [each.results[part].row for each in found.trained]
-    headers += [f"{TITLES[score]}\nby fold" for score in COMPARED if any(score in row.folds for row in rows)]
+    headers += [
+        f"{TITLES[score]}\n{over_folds(rows, score)}" for score in COMPARED if any(score in row.folds for row in rows)
+    ]
     headers += [f"change of\n{TITLES[score]}, 95 %" for score in COMPARED]
     headers += ["p\nmacro-F1", "change\nin %"]
     headers += ["paper\nin %"] if _has_table2(found) else []
@@ -115,7 +119,7 @@ def _interval(interval: Interval | None) -> str:
 
 def _by_fold(result: Result, score: str) -> str:
     spread = result.row.folds.get(score)
-    return "" if spread is None else f"{spread.mean:.3f} ± {spread.std:.3f}"
+    return "" if spread is None else spread_text(spread, " ± ")
 
 
 def _change(result: Result, score: str) -> str:

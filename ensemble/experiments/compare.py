@@ -1,13 +1,14 @@
 """MEDUSA's Table 3 on any corpus: ways of fusing against sets of members, every figure from utterances held out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from deepser.scores.metrics import ScoreRow
+from ensemble.evaluation.bootstrap import Interval
 from ensemble.fusion.cross_fit import cross_fit
 from ensemble.fusion.division import divide, members_of
-from ensemble.fusion.fit_report import technique_rows, worth_scoring
+from ensemble.fusion.fit_report import technique_intervals, technique_rows, worth_scoring
 from ensemble.fusion.problem import load_problem
 from ensemble.fusion.selection import Rule, everyone, greedy, top
 from ensemble.fusion.techniques import Technique
@@ -34,6 +35,9 @@ class Comparison:
     parts: dict[str, dict[str, dict[str, ScoreRow]]]
     chosen: dict[str, dict[str, tuple[str, ...]]]
     attribute_rows: tuple[str, ...] = ()
+    # By part, column and row: 95 % intervals of its scores by resampling speakers, the same draws for every row.
+    intervals: dict[str, dict[str, dict[str, dict[str, Interval]]]] = field(default_factory=dict)
+    n_resamples: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values."""
@@ -49,7 +53,13 @@ class Comparison:
                 "in_sample": self.in_sample,
                 "notes": self.notes,
                 "chosen": self.chosen,
+                "attribute_rows": self.attribute_rows,
                 "parts": parts,
+                "n_resamples": self.n_resamples,
+                "intervals": {
+                    part: {column: {name: _ends(own) for name, own in rows.items()} for column, rows in columns.items()}
+                    for part, columns in self.intervals.items()
+                },
             }
         )
         return values  # fmt: skip
@@ -86,9 +96,11 @@ def compare(
     *,
     folds: str | None = None,
     in_sample: bool = False,
+    n_resamples: int = 0,
+    seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> Comparison:
-    """Scores of every technique over every selection of members.
+    """Scores of every technique over every selection of members, with intervals by speaker where n_resamples > 0.
 
     Nested: the utterances that are scored take no part in choosing members, rounds or weights; see
     `ensemble.fusion.division.divide` for which those are. AlignmentError when a member lacks an utterance, ConfigError
@@ -99,19 +111,20 @@ def compare(
     problem = load_problem(store, division.manifest, names, logits=any(each.logits for each in techniques))
     judged = cross_fit(problem, division, columns, techniques, keep_fit=False, progress=progress)
     parts: dict[str, dict[str, dict[str, ScoreRow]]] = {}
+    ends: dict[str, dict[str, dict[str, dict[str, Interval]]]] = {}
     for part in division.parts:
         rows = division.rows(part)
         own, at = problem.rows(rows), division.folds_of(part)
         if not worth_scoring(own):
             continue
-        parts[part] = {
-            column: {
-                row.name: row
-                for each in techniques
-                for row in technique_rows(own, each, judged.predictions[column, each.name][part], at)
-            }
-            for column in columns
-        }
+        parts[part], ends[part] = {}, {}
+        for column in columns:
+            parts[part][column], ends[part][column] = {}, {}
+            for each in techniques:
+                fused = judged.predictions[column, each.name][part]
+                parts[part][column] |= {row.name: row for row in technique_rows(own, each, fused, at)}
+                if n_resamples:
+                    ends[part][column] |= technique_intervals(own, each, fused, n_resamples, seed)
     chosen = {
         column: {each: tuple(names[m] for m in selection.members) for each, selection in passes.items()}
         for column, passes in judged.chosen.items()
@@ -125,4 +138,10 @@ def compare(
         parts=parts,
         chosen=chosen,
         attribute_rows=tuple(each.name for each in techniques if not each.classes),
+        intervals=ends,
+        n_resamples=n_resamples,
     )
+
+
+def _ends(intervals: Mapping[str, Interval]) -> dict[str, list[float]]:
+    return {name: [own.value, own.low, own.high] for name, own in intervals.items()}

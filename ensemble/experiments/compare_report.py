@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +12,85 @@ from rich.table import Table
 from rich.text import Text
 
 from deepser.scores.metrics import ScoreRow
-from deepser.scores.report import TITLES, number
+from deepser.scores.report import PRESENT, TITLES, number, shown_scores
+from ensemble.evaluation.bootstrap import Interval
+from ensemble.evaluation.markdown import escape_markdown, table_markdown
 from ensemble.evaluation.posteriors import PREFIX
 from ensemble.experiments.compare import Comparison
 from ensemble.fusion.learned import Learned
 
 CLASS_SCORES, ATTRIBUTE_SCORES = ("macro_f1", "uar", "accuracy"), ("mean_ccc",)
-SHORT = {"macro_f1": "F1", "uar": "UAR", "accuracy": "acc."}
+SHORT = {"macro_f1": "F1", "macro_f1_present": "F1 of\npresent", "uar": "UAR", "accuracy": "acc."}
+TITLES_OF_CLASSES = (*CLASS_SCORES, PRESENT)
+WITH_INTERVAL = ("macro_f1", "uar", "mean_ccc")  # in a terminal; JSON and Markdown have all
 
 
 def comparison_table(found: Comparison) -> Group:
-    """Per part a table of macro-F1 and accuracy, and one of the mean CCC where there are attributes."""
+    """Return per part a table of class scores, and one of the mean CCC where there are attributes, with intervals."""
     shown: list[RenderableType] = []
     for part, columns in found.parts.items():
+        every = [row for rows in columns.values() for row in rows.values()]
         for scores in (CLASS_SCORES, ATTRIBUTE_SCORES):
             hidden = found.attribute_rows if scores == CLASS_SCORES else ()
-            if any(score in row.scores for rows in columns.values() for row in rows.values() for score in scores):
-                shown.append(_scores_table(f"{part}: {_titles(scores)}", columns, scores, hidden))
+            there = shown_scores([row for row in every if row.name not in hidden], scores)
+            if there:
+                ends = found.intervals.get(part, {})
+                shown.append(_scores_table(f"{part}: {_titles(there)}", columns, there, hidden, ends))
+    if found.n_resamples:
+        shown.append(Text(f"95 % intervals from {found.n_resamples:,} resamples of the speakers", style="dim"))
     chosen = {column: passes for column, passes in found.chosen.items() if column != str(len(found.members))}
     if chosen:
         shown.append(_chosen_table(found.members, chosen))
     return Group(*shown)
 
 
+def comparison_markdown(saved: Mapping[str, Any]) -> list[str]:
+    """Return for each part a title and a table in Markdown of what `Comparison.to_dict` gave."""
+    texts = []
+    for part, columns in saved["parts"].items():
+        hidden = set(saved.get("attribute_rows", ()))
+        every = [ScoreRow(row["name"], _defined(row["scores"])) for rows in columns.values() for row in rows.values()]
+        scores = shown_scores([row for row in every if row.name not in hidden], (*CLASS_SCORES, *ATTRIBUTE_SCORES))
+        ends = saved.get("intervals", {}).get(part, {})
+        cells = [(score, column) for score in scores for column in columns]
+        lines = []
+        for name in dict.fromkeys(name for rows in columns.values() for name in rows):
+            line = [escape_markdown(name)]
+            for score, column in cells:
+                known = _defined(columns[column].get(name, {}).get("scores", {}))
+                value = math.nan if name in hidden and score in TITLES_OF_CLASSES else known.get(score, math.nan)
+                _, low, high = ends.get(column, {}).get(name, {}).get(score) or (None, None, None)
+                known_ends = low is not None and not math.isnan(value)
+                line.append(number(value) + (f" ({number(low)} to {number(high)})" if known_ends else ""))
+            lines.append(line)
+        heads = ["fusion", *(f"{_title(score)}, {column}" for score, column in cells)]
+        texts += [f"Ways of fusing, by sets of members, on {part}:", table_markdown(heads, lines)]
+    if saved.get("n_resamples"):
+        texts.append(f"In brackets: 95 % intervals from {saved['n_resamples']:,} resamples of the speakers.")
+    return texts
+
+
+def _defined(scores: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: math.nan if value is None else value for name, value in scores.items()}
+
+
+def _title(score: str) -> str:
+    return "mean CCC" if score == "mean_ccc" else TITLES[score].replace("\n", " ")
+
+
 def _titles(scores: Sequence[str]) -> str:
-    *names, last = ("mean CCC" if score == "mean_ccc" else TITLES[score] for score in scores)
+    *names, last = map(_title, scores)
     return f"{', '.join(names)} and {last}" if names else last
 
 
 def _scores_table(
-    title: str, columns: dict[str, dict[str, ScoreRow]], scores: Sequence[str], hidden: Sequence[str]
+    title: str,
+    columns: Mapping[str, Mapping[str, ScoreRow]],
+    scores: Sequence[str],
+    hidden: Sequence[str],
+    ends: Mapping[str, Mapping[str, Mapping[str, Interval]]],
 ) -> Table:
-    """Rows: ways of fusing; for each set of members its scores, the best of a column bold."""
+    """Return a row for each way of fusing: for each set of members its scores, the best of a column bold."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("")
     several = len(scores) > 1
@@ -53,13 +100,23 @@ def _scores_table(
     names = [name for name in next(iter(columns.values())) if name not in hidden]
     for name in names:
         cells = []
-        for rows in columns.values():
+        for column, rows in columns.items():
             for score in scores:
                 value = rows[name].scores.get(score, math.nan)
                 best = max((rows[other].scores.get(score, math.nan) for other in names), key=_order)
-                cells.append(Text(number(value), style="bold" if number(value) == number(best) else ""))
+                interval = ends.get(column, {}).get(name, {}).get(score) if score in WITH_INTERVAL else None
+                text = "\n".join(filter(None, (number(value), _short(interval))))
+                cells.append(Text(text, style="bold" if number(value) == number(best) else ""))
         table.add_row(Text(name), *cells)
     return table
+
+
+def _short(interval: Interval | None) -> str:
+    """Return an interval in few characters: .402-.460."""
+    if interval is None or math.isnan(interval.low):
+        return ""
+    low, high = (f"{end:.3f}".replace("0.", ".") for end in (interval.low, interval.high))
+    return f"{low} to {high}" if interval.low < 0 else f"{low}-{high}"
 
 
 def _order(value: float) -> float:

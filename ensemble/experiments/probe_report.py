@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from deepser.probes.fit import ProbeResult, System
-from deepser.scores.report import TITLES, new_figure, number, save_figure
+from deepser.scores.metrics import ScoreRow
+from deepser.scores.report import TITLES, new_figure, number, save_figure, shown_scores
 from ensemble.evaluation.bootstrap import Interval, Scored, bootstrap
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
@@ -187,7 +188,8 @@ def _main_score(rows: Sequence[ProbeRow]) -> str:
 
 
 def _table(part: str, rows: Sequence[ProbeRow], main: str, result: ProbeResult) -> Table:
-    shown = [name for name in SHOWN if name in rows[0].intervals]
+    scores = [ScoreRow(row.name, {name: own.value for name, own in row.intervals.items()}) for row in rows]
+    shown = shown_scores(scores, SHOWN)
     table = Table(title=part, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("system")
     for name in shown:

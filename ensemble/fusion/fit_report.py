@@ -10,9 +10,11 @@ import numpy as np
 
 from deepser.scores.metrics import Evaluation, ScoreRow, evaluate
 from deepser.scores.report import TITLES
+from ensemble.evaluation.bootstrap import Interval, MeanSums, Scored, Sums, bootstrap
 from ensemble.evaluation.posteriors import PREFIX, scores_classes
 from ensemble.fusion.learned import Learned
 from ensemble.fusion.problem import Problem
+from ensemble.fusion.state import Prediction
 from ensemble.fusion.techniques import Fused, Technique
 from featurestore.runtime.jsonable import jsonable
 
@@ -74,6 +76,26 @@ def technique_rows(problem: Problem, technique: Technique, fused: Fused, folds: 
         rows.append(ScoreRow.over_seeds(technique.single, own))
     whole = scored(problem, fused.whole.probabilities, fused.whole.attributes, folds)
     return [*rows, ScoreRow.of(technique.name, whole)]
+
+
+def technique_intervals(
+    problem: Problem, technique: Technique, fused: Fused, n_resamples: int, seed: int = 0
+) -> dict[str, dict[str, Interval]]:
+    """Return 95 % intervals of the rows of `technique_rows`, by their names, from resampling speakers."""
+    found = {technique.name: bootstrap(_sums(problem, fused.whole), n_resamples, seed=seed)}
+    if fused.seeds:
+        each = MeanSums.of([_sums(problem, own) for own in fused.seeds])
+        found[technique.single] = bootstrap(each, n_resamples, seed=seed)
+    return found
+
+
+def _sums(problem: Problem, prediction: Prediction) -> Sums:
+    targets = problem.targets
+    predicted = prediction.probabilities.argmax(1) if scores_classes(targets) else None
+    return Scored(
+        targets.classes, targets.labels, predicted, targets.attributes, targets.attribute_values,
+        prediction.attributes, problem.groups,
+    ).sums()  # fmt: skip
 
 
 def beaten_by(part: str, rows: Sequence[ScoreRow]) -> list[str]:

@@ -83,12 +83,14 @@ def load_problem(store: FeatureStore, manifest: Manifest, members: Sequence[str]
     """Members' posteriors of every utterance of the manifest, with its targets.
 
     members: names of feature sets, such as "posteriors/m08". Attributes are those that the scheme and the first member
-    share. AlignmentError lists per member the utterances it lacks.
+    share, and that somebody rated. AlignmentError lists per member the utterances it lacks.
     """
-    attributes = shared_attributes(store, manifest, members[0]) if members else ()
+    shared = shared_attributes(store, manifest, members[0]) if members else ()
+    attributes = tuple(name for name in shared if not np.isnan(manifest.column(f"attr_{name}")).all())
     columns = column_names(manifest.scheme.classes, attributes)
-    posteriors = load_posteriors(store, members, manifest.keys, columns=columns)
+    unrated = column_names((), [name for name in shared if name not in attributes])
+    posteriors = load_posteriors(store, members, manifest.keys, columns=columns, surplus=unrated)
     for member in members:
         check_sources(manifest, store[member])
-    found = load_posteriors(store, members, manifest.keys, "logits", columns) if logits else None
+    found = load_posteriors(store, members, manifest.keys, "logits", columns, surplus=unrated) if logits else None
     return Problem(posteriors, found, targets_of(manifest, attributes), group_names(manifest))

@@ -1,10 +1,8 @@
 """What a run came to, in Markdown: its scores, and how long each step took."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepser.scores.report import TITLES, number
 from ensemble.evaluation.markdown import (
     machine,
     protocol_lines,
@@ -13,6 +11,7 @@ from ensemble.evaluation.markdown import (
     scores_markdown,
     table_markdown,
 )
+from ensemble.experiments.compare_report import comparison_markdown
 from ensemble.recipes.execute import record_of
 from ensemble.recipes.plan import COMPARISON, Places, Step
 from ensemble.recipes.recipe import Recipe
@@ -22,7 +21,6 @@ from featurestore.runtime.json_text import read_json
 from featurestore.runtime.wording import format_seconds
 
 SUMMARY = "summary.md"
-COMPARED = ("macro_f1", "uar", "accuracy", "mean_ccc")
 
 
 def times(steps: Sequence[Step], places: Places) -> list[tuple[str, float, int]]:
@@ -67,18 +65,5 @@ def refuse_unclean(steps: Sequence[Step]) -> None:
 
 
 def _comparison(path: Path) -> list[str]:
-    """What `medusa compare` wrote: a table for each part, ways of fusing against sets of members."""
-    if not path.is_file():
-        return []
-    parts = []
-    for part, columns in read_json(path.read_text(encoding="utf-8"))["parts"].items():
-        scores = {column: {name: row["scores"] for name, row in found.items()} for column, found in columns.items()}
-        all_rows = [row for found in scores.values() for row in found.values()]
-        cells = [(score, column) for score in COMPARED if any(score in row for row in all_rows) for column in scores]
-        lines = []
-        for name in dict.fromkeys(name for found in scores.values() for name in found):
-            values = [scores[column].get(name, {}).get(score) for score, column in cells]
-            lines.append([name, *(number(math.nan if value is None else value) for value in values)])
-        heads = ["fusion", *(f"{TITLES[score]}, {column}" for score, column in cells)]
-        parts += [f"Ways of fusing, by sets of members, on {part}:", table_markdown(heads, lines)]
-    return parts
+    """Return what `medusa compare` wrote: a table for each part, ways of fusing against sets of members."""
+    return comparison_markdown(read_json(path.read_text(encoding="utf-8"))) if path.is_file() else []

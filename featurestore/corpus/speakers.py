@@ -23,6 +23,7 @@ class SpeakerOnly:
 
     column: "all" for halves of every speaker's utterances, one half learned from and the other tested; else the column
     of parts, where each fold is tested after learning from the others, and test splits after learning from train.
+    uar_error: the standard error of its UAR, each class's hits taken as binomial.
     """
 
     column: str
@@ -31,6 +32,12 @@ class SpeakerOnly:
     accuracy: float
     chance_uar: float  # 1 / classes that occur
     majority_accuracy: float  # of always answering the most frequent class that was learned from
+    uar_error: float = 0.0
+
+    @property
+    def is_informed(self) -> bool:
+        """Does it know more than chance? A difference of less than two standard errors is none."""
+        return self.uar > self.chance_uar + 2 * self.uar_error
 
 
 @dataclass(frozen=True)
@@ -129,9 +136,11 @@ def _score(
     n_each = np.bincount(codes)
     occurring = n_each > 0
     recalls = np.bincount(codes, credit)[occurring] / n_each[occurring]
+    error = np.sqrt((recalls * (1 - recalls) / n_each[occurring]).sum()) / occurring.sum()
     return SpeakerOnly(
-        column, len(codes), float(recalls.mean()), float(credit.mean()), float(1 / occurring.sum()), float(plain.mean())
-    )
+        column, len(codes), float(recalls.mean()), float(credit.mean()), float(1 / occurring.sum()),
+        float(plain.mean()), float(error),
+    )  # fmt: skip
 
 
 def _counts(who: NDArray[np.int64], codes: NDArray[np.int64], n_speakers: int, n_classes: int) -> NDArray[np.int64]:
@@ -152,9 +161,14 @@ def sentences(report: SpeakerReport) -> Sequence[str]:
         told.append(f"classes that few of the {report.n_speakers:,} speakers have: {classes}")
     for each in report.by_speaker:
         where = {"all": "within speakers", "split": "on the splits"}.get(each.column, "on the folds")
-        chance = f"{'chance' if each.uar > each.chance_uar else 'no more than chance,'} {each.chance_uar:.3f}"
-        told.append(
-            f"knowing only the speaker, {where}: UAR {each.uar:.3f} ({chance}), accuracy "
-            f"{each.accuracy:.3f} (most frequent class {each.majority_accuracy:.3f})"
-        )
+        if each.is_informed:
+            told.append(
+                f"knowing only the speaker, {where}, scores UAR {each.uar:.3f} (chance {each.chance_uar:.3f}), accuracy "
+                f"{each.accuracy:.3f} (most frequent class {each.majority_accuracy:.3f})"
+            )
+        else:
+            told.append(
+                f"the speaker alone says nothing of the label {where}: UAR {each.uar:.3f}, which is chance "
+                f"({each.chance_uar:.3f} ± {each.uar_error:.3f})"
+            )
     return told

@@ -1,5 +1,6 @@
 """Fitting a member: it learns, judges only what it did not see, resumes to the same weights, and refuses a mix-up."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -246,15 +247,32 @@ def test_held_out_speakers_are_kept_in_the_run_directory(tmp_path: Path) -> None
         assert all(folds[name.removeprefix("s:")] != fold for name in own["speakers"])
 
 
-def test_an_attribute_that_nobody_rated_has_no_output(tmp_path: Path) -> None:
+def test_an_attribute_that_nobody_rated_in_some_training_part_has_no_output(tmp_path: Path) -> None:
     store, manifest = corpus(tmp_path)
     frame = manifest.to_pandas()
-    frame["attr_valence"] = [2.0 if i == 0 else None for i in range(len(frame))]
+    frame["attr_valence"] = [2.0 if i == 0 else None for i in range(len(frame))]  # of one fold alone
     frame["attr_dominance"] = [float("nan")] * len(frame)
     scheme = LabelScheme(CLASSES, dict.fromkeys(("arousal", "valence", "dominance"), (1.0, 7.0)))
     whole = Manifest(pa.Table.from_pandas(frame, preserve_index=False), scheme)
     fitted = fit_member(store, whole, member("few"), plan_folds(whole, cv="fold"), tmp_path / "few")
-    assert fitted.attributes == ("arousal", "valence")
+    assert fitted.attributes == ("arousal",)
+    assert store["posteriors/few"].spec.columns == (*CLASSES, "attr:arousal")
+
+
+def test_a_clip_that_spoils_the_training_is_named_before_it_and_nothing_is_stored(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path)
+    name = next(ref.partition("@")[0] for ref in member("bad").features)
+    spec = dataclasses.replace(store[name].spec, dtype="float32")
+    last = manifest.keys[-1]
+    rows = {key: np.array(store[name][key], np.float32) for key in manifest.keys}
+    store.remove(name)
+    with store.writer(name, spec) as writer:
+        for key, own in rows.items():
+            writer.append(key, own * (1e38 if key == last else 1))
+    with pytest.raises(ConfigError, match=f"'{name}'.*'{last}'"):
+        fit_member(store, manifest, member("bad"), plan_folds(manifest, cv="fold"), tmp_path / "bad")
+    assert "posteriors/bad" not in store
+    assert not list((tmp_path / "bad").glob("fold-*/model.safetensors"))
 
 
 def test_a_bfloat16_member_judges_attributes_in_float32(tmp_path: Path) -> None:

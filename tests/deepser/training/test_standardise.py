@@ -1,27 +1,49 @@
-"""A clip whose values training can't compute with is named before training."""
+"""A clip whose values training can't compute with is named when it is first read, wherever in the corpus it is."""
 
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from deepser.training.standardise import _check_range
+from deepser.training.data import TrainingData
+from deepser.training.targets import Targets
 from featurestore.errors import ConfigError
+from featurestore.format.spec import FeatureSpec
+from featurestore.loaders.batch_loader import FeatureRef
+from featurestore.store.feature_store import FeatureStore
+
+KEYS = ("a", "b", "c")
 
 
-def data() -> SimpleNamespace:
-    return SimpleNamespace(refs=[SimpleNamespace(name="wavlm")], targets=SimpleNamespace(keys=("a", "b", "c")))
+def data(tmp_path: Path, value: float) -> TrainingData:
+    """Three clips of 2 rows in two layers; `value` is in the second row of "c"."""
+    store = FeatureStore.create(tmp_path / "store")
+    rows = np.zeros((3, 2, 4), np.float32)
+    rows[2, 1, 3] = value
+    spec = FeatureSpec("audio", "wavlm", "none", ("layer_01", "layer_02"), 4, 50.0, dtype="float32")
+    with store.writer("wavlm", spec) as writer:
+        for key, own in zip(KEYS, rows, strict=True):
+            writer.append(key, {"layer_01": np.zeros_like(own), "layer_02": own})
+    return TrainingData(store, (FeatureRef("wavlm", spec.layers),), Targets.unknown(KEYS, ("x",), (), ()))
 
 
 @pytest.mark.parametrize("value", [1e38, -1e38, float("nan"), float("inf")])
-def test_a_value_that_overflows_is_named_with_its_key_feature_set_and_row(value: float) -> None:
-    values = torch.zeros(2, 5, 3)
-    values[1, 3, 2] = value
-    with pytest.raises(ConfigError, match=r"'wavlm'.*'c', row 1"):
-        _check_range(data(), np.array([0, 2]), 0, values, torch.tensor([0, 2, 5]))  # type: ignore[arg-type]
+def test_a_value_that_overflows_is_named_with_its_key_feature_set_and_row(value: float, tmp_path: Path) -> None:
+    own = data(tmp_path, value)
+    with own.open_batches([np.array([0, 1]), np.array([0, 2])], 1) as read:
+        next(read)
+        with pytest.raises(ConfigError, match=r"'wavlm'.*'c', row 1"):
+            next(read)
 
 
-def test_clips_without_rows_and_large_values_that_can_be_squared_pass() -> None:
-    _check_range(data(), np.array([0]), 0, torch.zeros(1, 0, 3), torch.tensor([0, 0]))  # type: ignore[arg-type]
-    _check_range(data(), np.array([0]), 0, torch.full((1, 1, 3), 1e17), torch.tensor([0, 1]))  # type: ignore[arg-type]
+def test_a_scan_reads_every_utterance_and_large_values_that_can_be_squared_pass(tmp_path: Path) -> None:
+    data(tmp_path / "good", 1e17).scan(1)
+    with pytest.raises(ConfigError, match="'c'"):
+        data(tmp_path / "bad", 1e19).scan(1)
+
+
+def test_what_is_too_large_to_be_scanned_is_not_read_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deepser.training.data.SCANNED_BYTES", 1)
+    data(tmp_path, 1e38).scan(1)
