@@ -163,8 +163,8 @@ def sentences(report: SpeakerReport) -> Sequence[str]:
         where = {"all": "within speakers", "split": "on the splits"}.get(each.column, "on the folds")
         if each.is_informed:
             told.append(
-                f"knowing only the speaker, {where}, scores UAR {each.uar:.3f} (chance {each.chance_uar:.3f}), accuracy "
-                f"{each.accuracy:.3f} (most frequent class {each.majority_accuracy:.3f})"
+                f"knowing only the speaker, {where}, scores UAR {each.uar:.3f} (chance {each.chance_uar:.3f}), "
+                f"accuracy {each.accuracy:.3f} (most frequent class {each.majority_accuracy:.3f})"
             )
         else:
             told.append(

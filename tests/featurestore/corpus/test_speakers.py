@@ -77,4 +77,21 @@ def test_audit_prints_them_and_the_folds_that_lack_a_class(tmp_path) -> None:
     assert "1 of 2 speakers have a single class (sad: a)" in said
     assert "1 has no happy" in said
     assert "no model learns happy" in said
-    assert "knowing only the speaker, on the folds: UAR" in said
+    assert "on the folds: UAR 0.333" in said
+
+
+def test_a_classifier_by_speaker_near_chance_is_said_to_know_nothing_and_one_above_is_not() -> None:
+    """Slightly below or above chance is no finding: folds that are disjoint in speakers score there by nature."""
+    speakers = [who for who in "abcdefghij" for _ in range(20)]
+    at_chance = speaker_report(manifest(speakers, ["sad", "happy"] * 100))
+    assert at_chance is not None
+    (text,) = sentences(at_chance)
+    assert "says nothing of the label within speakers" in text
+    assert "0.500 ±" in text
+    (below,) = at_chance.by_speaker
+    assert below.uar < below.chance_uar + 2 * below.uar_error
+    one_sided = speaker_report(
+        manifest(speakers, (["sad"] * 8 + ["happy"] * 2) * 10 + (["happy"] * 8 + ["sad"] * 2) * 10)
+    )
+    assert one_sided is not None
+    assert "knowing only the speaker, within speakers, scores UAR 0.8" in sentences(one_sided)[-1]
