@@ -13,6 +13,7 @@ from featurestore.store.feature_store import FeatureStore
 
 LAYERS = ("posteriors", "logits")
 ATTRIBUTE_PREFIX = "attr:"
+SUM_TOLERANCE = 0.02  # of probabilities that were stored with few digits
 # What FeatureSpec.extra's "oof" may say where no row comes from a model that learned from it: "fold", each training
 # utterance was judged by a model of the other folds; "none", there are no rows of training utterances.
 OUT_OF_FOLD = ("fold", "none")
@@ -93,15 +94,27 @@ def load_posteriors(
                 f"{member!r} has {n_rows[worst]} rows for {chosen[worst]!r}; posteriors have one per utterance."
             )
         values[m] = np.asarray(packed.values)[:, orders[member]]
-        bad = [key for key, sound in zip(chosen, np.isfinite(values[m]).all(1), strict=True) if not sound]
-        if bad:
-            raise AlignmentError(
-                f"{member!r} has no number (NaN or infinity) for {some(bad)}, so it can't be scored or fused. Predict "
-                "these utterances again, or leave them out of the manifest.",
-                {member: bad},
-            )
+        _check_values(member, chosen, np.asarray(packed.values), features.spec.columns, layer)
     made = tuple(out_of_fold(features.spec) for features in sets.values())
     return Aligned(tuple(members), chosen, wanted, values, made)
+
+
+def _check_values(member: str, keys: Sequence[str], rows: np.ndarray, columns: Sequence[str], layer: str) -> None:
+    """Raise AlignmentError for keys whose row (N, K) holds no number, or classes' values that are no probabilities."""
+    sound = np.isfinite(rows).all(1)
+    what = "no number (NaN or infinity)"
+    classes = [i for i, name in enumerate(columns) if not name.startswith(ATTRIBUTE_PREFIX)]
+    if sound.all() and layer == "posteriors" and classes:
+        own = rows[:, classes]
+        sound = (own >= -SUM_TOLERANCE).all(1) & (np.abs(own.sum(1) - 1) <= SUM_TOLERANCE)
+        what = "class values that are no probabilities (0 or more, and sum to 1)"
+    if not sound.all():
+        bad = [key for key, is_sound in zip(keys, sound.tolist(), strict=True) if not is_sound]
+        raise AlignmentError(
+            f"{member!r} has {what} for {some(bad)}, so it can't be scored or fused. Predict or import these utterances "
+            "again, or leave them out of the manifest.",
+            {member: bad},
+        )
 
 
 def out_of_fold(spec: FeatureSpec) -> str:

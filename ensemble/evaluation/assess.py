@@ -8,7 +8,7 @@ import numpy as np
 from deepser.scores import calibration as probabilities
 from deepser.scores.bins import BinnedAttribute, binned
 from deepser.scores.calibration import Calibration, SoftScores
-from deepser.scores.metrics import Evaluation, evaluate
+from deepser.scores.metrics import Evaluation, ccc, evaluate
 from deepser.training.targets import Targets
 from ensemble.evaluation.bootstrap import Comparison, Interval, Scored, bootstrap, compare
 from ensemble.evaluation.confidence import confidence_notes
@@ -21,6 +21,7 @@ from featurestore.errors import ConfigError, ManifestError
 
 N_PARTS = 5  # over which a temperature is cross-fitted where no fold column divides the utterances
 FEW_SPEAKERS = 20
+OTHER_SCALE = 0.25  # of a correlation above its CCC: more than models that shrink to the mean lose
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ def assess(
         against=None if against is None else _compared(own, against, manifest, options),
         notes=(
             *own.system.notes,
+            *scale_notes(scored),
             *_confidence(own, manifest, folds),
             *(speaker_notes(manifest, n_clusters) if asked.n_resamples else ()),
         ),
@@ -245,6 +247,27 @@ def speaker_notes(manifest: Manifest, n_clusters: int) -> list[str]:
         notes.append(f"{unknown:,} utterances have no known speaker and are resampled one by one")
     if n_clusters < FEW_SPEAKERS:
         notes.append(f"{n_clusters} speakers are few: intervals by speaker tend to be too narrow")
+    return notes
+
+
+def scale_notes(own: Scored) -> list[str]:
+    """Return a note for each attribute that follows the truth far better than its CCC says: another scale, or shifted.
+
+    The correlation is Pearson's, which no change of scale alters; CCC falls short of it by scale and shift alone.
+    """
+    notes = []
+    for a, name in enumerate(own.attributes):
+        known = ~np.isnan(own.targets[:, a])
+        said, truth = own.values[known, a].astype(np.float64), own.targets[known, a].astype(np.float64)
+        if len(said) < 2 or np.ptp(said) == 0 or np.ptp(truth) == 0:
+            continue
+        correlation, value = float(np.corrcoef(said, truth)[0, 1]), ccc(said, truth)
+        if correlation - value > OTHER_SCALE:
+            notes.append(
+                f"{name} correlates with the truth by {correlation:.3f} and has a CCC of {value:.3f}: predictions of "
+                f"{said.min():.2f} to {said.max():.2f} for a truth of {truth.min():.2f} to {truth.max():.2f} seem to "
+                "be on another scale, or shifted, which CCC counts"
+            )
     return notes
 
 

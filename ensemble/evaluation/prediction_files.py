@@ -7,18 +7,16 @@ and any table with an id column and a label column, columns of probabilities or 
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from deepser.scores.probabilities import softmax
-from ensemble.evaluation.align import some
 from ensemble.evaluation.emotion_names import LETTERS, class_named
+from ensemble.evaluation.matching import matched_keys
 from ensemble.evaluation.system import System
-from featurestore.audio import without_audio_suffix
 from featurestore.corpus import arrow, checks
 from featurestore.corpus.label_scheme import ATTRIBUTE_RANGE, LabelScheme
 from featurestore.corpus.manifest import Manifest
@@ -38,7 +36,6 @@ PREDICTED = ("{}_pred", "{}_predicted", "{}_prediction", "pred_{}", "predicted_{
 # What a column can be chosen for; attributes are chosen as attr_<attribute>.
 ID, LABEL, SCORES = "id", "label", "scores"
 ROLES = {ID: "utterance's id", LABEL: "predicted label", SCORES: "classes' scores"}
-MOST_FOLDERS = 3  # before a file name, by which paths of another place are matched
 SUM_TOLERANCE = 0.02  # of a row of probabilities that were written with two digits
 
 
@@ -75,8 +72,7 @@ def read_predictions(path: Path, manifest: Manifest, columns: Mapping[str, str] 
     if probabilities is None:
         predicted = read.labels()
     else:
-        predicted = probabilities.argmax(1)
-        read.check_labels(probabilities)
+        predicted = read.choose(probabilities)
     if predicted is None and not found:
         raise PredictionsError(
             f"{path} has no predictions: expected a label column ({', '.join(LABEL_COLUMNS[:2])}), a column for each "
@@ -168,22 +164,36 @@ class _Columns:
             )
         return np.array([self.scheme.classes.index(str(name)) for name in meant[first]], np.int64)
 
-    def check_labels(self, probabilities: np.ndarray) -> None:
-        """Note in how many rows a label column names another class than (N, C) probabilities; these are scored."""
+    def choose(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return the most probable class of each row, (N,) int64; of equals the label column's, else the first.
+
+        Notes say in how many rows a label names another class than (N, C) probabilities, which are scored, and in how
+        many nothing tells equals apart.
+        """
         named = [self.chosen[LABEL]] if LABEL in self.chosen else _called(self.table.column_names, LABEL_COLUMNS)
         index = {name: c for c, name in enumerate(self.scheme.classes)}
+        predicted: np.ndarray = probabilities.argmax(1)
+        largest = probabilities.max(1)
+        tied = (probabilities == largest[:, None]).sum(1) > 1
         for column in [name for name in named if name not in self.used]:
             self.used.add(column)
-            largest = probabilities.max(1)
-            n = sum(
-                name is None or probabilities[row, index[name]] < largest[row]
-                for row, name in enumerate(self._meant(column))
-            )
+            meant = [None if name is None else index[name] for name in self._meant(column)]
+            n = sum(c is None or probabilities[row, c] < largest[row] for row, c in enumerate(meant))
+            for row in np.flatnonzero(tied).tolist():
+                c = meant[row]
+                if c is not None and probabilities[row, c] == largest[row]:
+                    predicted[row], tied[row] = c, False
             if n:
                 self.notes.append(
                     f"column {column!r} contradicts the largest probability in {n:,} of {len(largest):,} rows; the "
                     "probabilities are scored"
                 )
+        if tied.any():
+            self.notes.append(
+                f"{int(tied.sum()):,} of {len(tied):,} rows give the highest probability to several classes; the first "
+                f"of the scheme ({', '.join(self.scheme.classes)}) is scored"
+            )
+        return predicted
 
     def _class_columns(self, prefix: str) -> dict[str, str]:
         """The columns that are called `prefix` and a class, by class."""
@@ -201,8 +211,16 @@ class _Columns:
     def _scores(self, prefix: str, columns: Sequence[str]) -> np.ndarray:
         scores = np.stack([self._numbers(column) for column in columns], 1)
         if prefix.casefold() == LOGIT_PREFIX:
+            if (scores >= 0).all() and (np.abs(scores.sum(1) - 1) < 1e-3).all():
+                raise PredictionsError(
+                    f"{self.path}: {', '.join(columns)} are 0 or more and sum to 1 in every row, as probabilities do, "
+                    f"not logits. Call them {PROBABILITY_PREFIXES[0]}<class>."
+                )
             return softmax(scores).astype(np.float32)
-        return self._distributions(scores, columns)
+        if (scores >= 0).all() and (np.abs(scores.sum(1) - 100) <= 100 * SUM_TOLERANCE).all():
+            self.notes.append(f"{', '.join(columns)} sum to 100 in every row and are read as per cent")
+            scores = scores / 100
+        return self._distributions(scores, columns, prefix)
 
     def _label_columns(self) -> list[str]:
         """Columns that could be the labels: by what they are called, or since every value is a class's name."""
@@ -300,14 +318,17 @@ class _Columns:
             raise PredictionsError(f"{self.path}: {what}. {arrow.ROWS_COUNT}")
         return array
 
-    def _distributions(self, scores: np.ndarray, columns: Sequence[str]) -> np.ndarray:
+    def _distributions(self, scores: np.ndarray, columns: Sequence[str], prefix: str) -> np.ndarray:
         total = scores.sum(1, keepdims=True)
         wrong = np.flatnonzero((scores < 0).any(1) | (np.abs(total[:, 0] - 1) > SUM_TOLERANCE)).tolist()
         if wrong:
             what = arrow.listing(f"{', '.join(columns)} are no probabilities", wrong, np.round(scores, 4).tolist())
+            others = [name for name in self.table.column_names if prefix and name.startswith(prefix)]
+            others = [name for name in others if name not in columns]
+            more = f" {', '.join(others)} belong to no class of the manifest." if others else ""
             raise PredictionsError(
-                f"{self.path}: {what}; expected numbers of 0 or more that sum to 1. Call logits {LOGIT_PREFIX}<class>. "
-                f"{arrow.ROWS_COUNT}"
+                f"{self.path}: {what}; expected numbers of 0 or more that sum to 1.{more} Call logits "
+                f"{LOGIT_PREFIX}<class>. {arrow.ROWS_COUNT}"
             )
         probabilities: np.ndarray = (scores / total).astype(np.float32)
         return probabilities
@@ -346,7 +367,7 @@ def _identified(
         try:
             if wrong:
                 raise PredictionsError(arrow.sentence(str(path), wrong))
-            found[column] = _matched(path, ids.to_pylist(), manifest)
+            found[column] = matched_keys(path, ids.to_pylist(), manifest)
         except (PredictionsError, AlignmentError) as error:
             errors.append(error)
     if not found:
@@ -392,61 +413,3 @@ def _read_json_lines(path: Path) -> pa.Table:
 
 def _text(value: object) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value)
-
-
-def _matched(path: Path, ids: Sequence[str], manifest: Manifest) -> tuple[tuple[str, ...], list[str]]:
-    """The manifest's key of each id, and a note on how ids were matched where not as they are.
-
-    Ids are those of the manifest, else its paths, whole or as far as their last folders: `predict` names the files that
-    it was given, which may be found at another place.
-    """
-    best: tuple[str, dict[str, str]] = ("", {})
-    for what, form, names in _forms(manifest):
-        theirs, ours = [form(key) for key in ids], [form(name) for name in names]
-        # A form that makes one name of two utterances could give one the other's prediction.
-        if len(set(theirs)) < len(ids) or len(set(ours)) < len(ours):
-            continue
-        key_of = dict(zip(ours, manifest.keys, strict=True))
-        found = {key: key_of[name] for key, name in zip(ids, theirs, strict=True) if name in key_of}
-        if len(found) > len(best[1]):
-            best = what, found
-        if len(found) == len(ids):
-            break
-    surplus = [key for key in ids if key not in best[1]]
-    if surplus:
-        raise AlignmentError(
-            f"{path} has predictions of {some(surplus)}, which manifest {manifest.name} does not have (its ids are "
-            f"like {manifest.keys[0]!r}). Give the manifest that has them, or leave them out of the file.",
-            surplus={str(path): surplus},
-        )
-    return tuple(best[1][key] for key in ids), [f"ids matched {best[0]}"] if best[0] else []
-
-
-def _forms(manifest: Manifest) -> Iterator[tuple[str, Callable[[str], str], Sequence[str]]]:
-    """What an id may be called, in words, how it is brought to that form, and the manifest's names to compare with."""
-    keys = manifest.keys
-    yield "", str, keys
-    yield "without audio suffix", without_suffix, keys
-    yield "without folders", file_name, keys
-    yield "without folders and audio suffix", lambda key: without_suffix(file_name(key)), keys
-    paths = manifest.column("path").tolist() if manifest.has("path") else []
-    if paths and None not in paths:
-        yield "by path", str, paths
-        for depth in range(MOST_FOLDERS, -1, -1):
-            what = f"by the last {depth + 1} names of the path" if depth else "by the file name of the path"
-            yield what, partial(_end_of_path, depth=depth), paths
-
-
-def _end_of_path(path: str, depth: int) -> str:
-    """The file's name without its suffix, and the `depth` folders before it."""
-    return without_suffix("/".join(path.replace("\\", "/").split("/")[-depth - 1 :]))
-
-
-def file_name(path: str) -> str:
-    """What follows the last slash."""
-    return path[path.rfind("/") + 1 :]
-
-
-def without_suffix(key: str) -> str:
-    """A file's name without its suffix, where that is one of audio."""
-    return without_audio_suffix(key)

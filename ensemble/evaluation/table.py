@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.evaluation.assess import common_attributes, scored, speaker_notes
+from ensemble.evaluation.assess import common_attributes, scale_notes, scored, speaker_notes
 from ensemble.evaluation.bootstrap import Comparison, Difference, Interval, Scored, Sums, bootstrap, compare
 from ensemble.evaluation.parts import Part, parts_of
 from ensemble.evaluation.system import System
@@ -204,7 +204,11 @@ def _table(
         part, reference, len(rows), int((labels >= 0).sum()), n_clusters, n_resamples, absent, mean_of,
         tuple(table_rows), (),
     )  # fmt: skip
-    own_notes = [f"{name}: {note}" for name, system in systems.items() for note in system.of(rows.keys).notes]
+    own_notes = [
+        f"{name}: {note}"
+        for name, system in systems.items()
+        for note in (*system.of(rows.keys).notes, *scale_notes(judged[name]))
+    ]
     speakers = speaker_notes(rows, n_clusters) if n_resamples else []
     return replace(table, notes=(*_explained(table, judged), *notes, *speakers, *own_notes))
 
@@ -277,5 +281,5 @@ def _explained(table: SystemTable, judged: Mapping[str, Scored]) -> list[str]:
         notes.append(f"CCC of {', '.join(undefined)} is undefined (-): fewer than two utterances are rated")
     lacking = [row.name for row in table.rows if any(name not in row.scores for name in table.scores)]
     if lacking:
-        notes.append(f"- : {', '.join(lacking)} {'do' if len(lacking) > 1 else 'does'} not predict it")
+        notes.append(f"a dash: {', '.join(lacking)} {'do' if len(lacking) > 1 else 'does'} not predict it")
     return notes

@@ -119,11 +119,13 @@ def _lines(tables: Mapping[str, SystemTable], scores: Sequence[str]) -> list[_Li
     lines = []
     for part, found in tables.items():
         best = {score: max((_order(row.score(score).value) for row in found.rows), default=0) for score in scores}
+        known = {score: [row for row in found.rows if not math.isnan(row.score(score).value)] for score in scores}
+        several = {score: len(rows) > 1 for score, rows in known.items()}
         for row in found.rows:
             cells = []
             for score in scores:
                 own = row.score(score)
-                is_best = len(found.rows) > 1 and _order(own.value) == best[score] and not math.isnan(own.value)
+                is_best = several[score] and _order(own.value) == best[score]
                 cells.append(_Cell(number(own.value), _ends(own), best=is_best))
             lines.append(_Line(part, row.name, tuple(cells)))
             if row.differences:
@@ -202,7 +204,8 @@ def _latex(tables: Mapping[str, SystemTable], warnings: Sequence[str]) -> str:
         told = rf"\textbf{{{value}}}" if own.best else value
         if own.interval:
             told += rf" {{\footnotesize ({escape_latex(own.interval.replace('-', MINUS))})}}"
-        return told + (rf", {{\footnotesize ${own.p}$}}" if own.p else "")
+        sign = "<" if "<" in own.p else "="
+        return told + (rf", {{\footnotesize $p {sign} {own.p.lstrip('p <')}$}}" if own.p else "")
 
     heads, rows = _rows(tables, escape_latex, cell)
     n_texts = 1 + (len(tables) > 1)

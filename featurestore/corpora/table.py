@@ -51,6 +51,9 @@ def read_table(
         table = _joined(path, table, other, ours, theirs, notes)
     table, more = _renamed(path, table, dict(columns or {}))
     notes += more
+    if "utterance_id" not in table.column_names and "path" in table.column_names:
+        table = table.append_column("utterance_id", table.column("path"))
+        notes.append("no column of ids: the audio paths are the utterance ids")
     _refuse_missing(path, table, require_label)
     table = with_own_ids(table)
     remedy = ""
@@ -100,6 +103,8 @@ def _renamed(path: Path, table: pa.Table, columns: dict[str, str]) -> tuple[pa.T
         targets = [target for target, source in columns.items() if source == name]
         for target in targets:
             out[target] = table.column(name)
+        if targets == ["utterance_id"] and name in checks.STRING_COLUMNS and name not in columns:
+            out[name] = table.column(name)  # the path may serve as the id, too
         if not targets and name in columns:
             notes.append(f"column {name!r} is now {columns[name]!r}; the former one is kept as '{name}_was'")
             out[f"{name}_was"] = table.column(name)

@@ -1,13 +1,16 @@
 """Columns of an Arrow table as names and numbers, and the words for what is wrong with its rows and columns."""
 
 import difflib
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 N_SHOWN = 10
+_COMMA, _THOUSANDS = re.compile(r"[+-]?\d+(,\d+)?"), re.compile(r"[+-]?\d{1,3},\d{3}")
 ROWS_COUNT = "(Rows are counted from 1, the header not included.)"
 
 # Names under which the field keeps these columns; difflib alone would not bring "emotion" and "label" together.
@@ -38,13 +41,16 @@ def as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def as_numbers(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[int]]:
-    """A column as float64 with NaN and empty as null, and the rows whose value is no finite number."""
+    """A column as float64 with NaN and empty as null, and the rows whose value is no finite number.
+
+    Texts with decimal commas throughout (0,8) are understood; 1,234 alone may be a thousand, and is no number.
+    """
     try:
         numbers = pc.cast(as_strings(column) if pa.types.is_string(column.type) else column, pa.float64())
         bad: list[int] = []
     except pa.ArrowException:
         values, bad = [], []
-        for i, value in enumerate(column.to_pylist()):
+        for i, value in enumerate(_with_points(column.to_pylist())):
             try:
                 values.append(None if value is None or value == "" else float(value))
             except (TypeError, ValueError):
@@ -54,6 +60,16 @@ def as_numbers(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[int]]:
     numbers = pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float64()), numbers)
     infinite = row_numbers(pc.is_inf(numbers))
     return numbers, sorted(bad + infinite)
+
+
+def _with_points(values: list[Any]) -> list[Any]:
+    """Return texts with points for decimal commas, where all are written so and none can mean thousands alone."""
+    texts = [value for value in values if value]
+    if not all(isinstance(text, str) and _COMMA.fullmatch(text.strip()) for text in texts):
+        return values
+    if all(_THOUSANDS.fullmatch(text.strip()) for text in texts if "," in text):
+        return values
+    return [value.replace(",", ".") if value else value for value in values]
 
 
 def row_numbers(mask: pa.ChunkedArray) -> list[int]:

@@ -63,7 +63,10 @@ def table_problems(table: pa.Table, scheme: LabelScheme) -> list[str]:
     if "label" in names:
         problems += membership_problems(table.column("label"), "label", scheme.classes)
     if "split" in names:
-        problems += membership_problems(table.column("split"), "split", SPLITS)
+        wrong = membership_problems(table.column("split"), "split", SPLITS)
+        problems += [
+            f"{each}; `medusa prepare csv` reads other spellings, and --split-name says more" for each in wrong
+        ]
     if "duration_s" in names:
         problems += range_problems(table.column("duration_s"), "duration_s", 0.0, np.inf)
     votes = {name.removeprefix("vote_") for name in names if name.startswith("vote_")}

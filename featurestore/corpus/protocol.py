@@ -76,7 +76,9 @@ class ProtocolReport:
         severities = (ERROR, WARNING) if strict else (ERROR,)
         wrong = [each.message for each in self.findings if each.severity in severities]
         if wrong:
-            raise ProtocolError("; ".join(wrong) + ".")
+            of_other = any(each.severity == ERROR for each in self.findings)
+            remedy = " Fit again with this manifest, or give the manifest (and fold column) that it was made with."
+            raise ProtocolError("; ".join(wrong) + "." + (remedy if of_other else ""))
 
 
 def check_division(

@@ -118,3 +118,24 @@ def test_other_columns_rows_or_kinds_are_refused(store: FeatureStore) -> None:
         load_posteriors(store, ["speech"])
     with pytest.raises(AlignmentError, match="layer 'logits'"):
         load_posteriors(store, ["p/ab"], layer="logits")
+
+
+def test_posteriors_that_are_no_numbers_are_named_and_never_scored(store: FeatureStore) -> None:
+    spec = FeatureSpec("posteriors", "m", "none", ("posteriors",), 2, dtype="float32", columns=("angry", "sad"))
+    with store.writer("posteriors/m", spec) as writer:
+        for key, row in (("a", [0.5, 0.5]), ("b", [np.nan, 0.5])):
+            writer.append(key, np.array([row], np.float32))
+    with pytest.raises(AlignmentError, match=r"'posteriors/m'.*'b'") as error:
+        load_posteriors(store, ["posteriors/m"])
+    assert error.value.missing == {"posteriors/m": ["b"]}
+
+
+def test_posteriors_that_are_no_probabilities_are_refused_with_a_row(store: FeatureStore) -> None:
+    columns = ("angry", "sad", "attr:arousal")
+    spec = FeatureSpec("posteriors", "m", "none", ("posteriors",), 3, dtype="float32", columns=columns)
+    with store.writer("posteriors/m", spec) as writer:
+        writer.append("a", np.array([[0.25, 0.75, 5]], np.float32))
+        writer.append("b", np.array([[25, 75, 5]], np.float32))
+    assert load_posteriors(store, ["posteriors/m"], ["a"]).values[0, 0].tolist() == [0.25, 0.75, 5]
+    with pytest.raises(AlignmentError, match=r"'posteriors/m'.*sum to 1.*'b'"):
+        load_posteriors(store, ["posteriors/m"])

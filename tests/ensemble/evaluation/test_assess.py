@@ -265,3 +265,10 @@ def test_a_report_has_every_section(systems: list[System], corpus) -> None:
                  "note: read with care", "mean of predicted less true: 1-2"):  # fmt: skip
         assert part in text, part
     assert not math.isnan(found.intervals["uar"].low)
+
+
+def test_predictions_on_another_scale_are_noted_with_correlation_and_ranges(systems: list[System], corpus) -> None:
+    own = replace(systems[0], values=(1 + (systems[0].values - 1) * 2 / 3).astype(np.float32))  # 1-5 for 1-7
+    (note,) = [each for each in assess(own, corpus.manifest, Asked(0)).notes if "scale" in each]
+    assert "arousal" in note
+    assert not any("scale" in each for each in assess(systems[0], corpus.manifest, Asked(0)).notes)

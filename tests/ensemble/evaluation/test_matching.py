@@ -60,3 +60,13 @@ def test_an_attribute_called_as_a_prediction_is_read_and_beside_the_truth_refuse
     both = written(tmp_path / "q.csv", "file,arousal,arousal_pred\nt0,1.0,4.5\n")
     with pytest.raises(PredictionsError, match="arousal_pred"):
         read_predictions(both, manifest())
+
+
+def test_ids_in_another_letter_case_or_with_blanks_are_matched_unless_that_makes_two_alike(tmp_path: Path) -> None:
+    file = written(tmp_path / "p.csv", "file,label\nT0 ,sad\n E1,angry\n")
+    found = read_predictions(file, manifest())
+    assert found.keys == ("t0", "e1")
+    assert any("letter case" in note for note in found.notes)
+    twice = written(tmp_path / "q.csv", "file,label\nT0,sad\nt0,angry\n")
+    with pytest.raises(AlignmentError, match="'T0'"):
+        read_predictions(twice, manifest())

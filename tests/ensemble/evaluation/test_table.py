@@ -100,7 +100,7 @@ def test_a_score_that_one_system_has_not_is_a_dash_with_a_note(systems: dict, co
     assert "ccc_arousal" not in table.rows[1].scores
     assert "ccc_arousal" in table.rows[2].differences
     assert "ccc_arousal" not in table.rows[1].differences
-    assert any("m1 does not predict" in note for note in table.notes)
+    assert any("a dash: m1 does not predict" in note for note in table.notes)
     line = next(line for line in text_of({"": table}, "markdown", {}, ()).splitlines() if line.startswith("| m1 "))
     assert line.rstrip("| ").endswith("-")
 

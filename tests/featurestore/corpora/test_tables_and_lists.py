@@ -287,3 +287,13 @@ def test_speakers_of_two_genders_are_noted_and_two_columns_can_be_joined(tmp_pat
 def test_a_single_class_is_noted(tmp_path: Path) -> None:
     table = written(tmp_path, "utterance_id,text,label\na,x,flac\nb,y,flac\n")
     assert "a single class, 'flac'" in medusa("prepare", "csv", table, "-o", tmp_path / "m.csv").stdout
+
+
+@pytest.mark.parametrize("columns", [{}, {"utterance_id": "path"}])
+def test_paths_serve_as_ids_where_there_are_none_and_pieces_of_a_file_have_ids_with_their_ends(
+    tmp_path: Path, columns: dict[str, str]
+) -> None:
+    table = written(tmp_path, "path,start,end,label\na.wav,0 days 00:00:00,0 days 00:00:03,sad\na.wav,3,6,happy\n")
+    found = read_table(table, columns=columns, check_audio=False)
+    assert found.keys == ["a.wav[0-3]", "a.wav[3-6]"]
+    assert found.column("path").tolist() == ["a.wav", "a.wav"]
