@@ -111,8 +111,8 @@ def _check_values(member: str, keys: Sequence[str], rows: np.ndarray, columns: S
     if not sound.all():
         bad = [key for key, is_sound in zip(keys, sound.tolist(), strict=True) if not is_sound]
         raise AlignmentError(
-            f"{member!r} has {what} for {some(bad)}, so it can't be scored or fused. Predict or import these utterances "
-            "again, or leave them out of the manifest.",
+            f"{member!r} has {what} for {some(bad)}, so it can't be scored or fused. Predict or import these "
+            "utterances again, or leave them out of the manifest.",
             {member: bad},
         )
 

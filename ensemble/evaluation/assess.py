@@ -21,7 +21,7 @@ from featurestore.errors import ConfigError, ManifestError
 
 N_PARTS = 5  # over which a temperature is cross-fitted where no fold column divides the utterances
 FEW_SPEAKERS = 20
-OTHER_SCALE = 0.25  # of a correlation above its CCC: more than models that shrink to the mean lose
+OTHER_SCALE, SHIFT, WIDER = 0.1, 0.5, 1.25  # see `scale_notes`
 
 
 @dataclass(frozen=True)
@@ -251,9 +251,10 @@ def speaker_notes(manifest: Manifest, n_clusters: int) -> list[str]:
 
 
 def scale_notes(own: Scored) -> list[str]:
-    """Return a note for each attribute that follows the truth far better than its CCC says: another scale, or shifted.
+    """Return a note for each attribute that follows the truth better than its CCC says, by its scale or a shift.
 
-    The correlation is Pearson's, which no change of scale alters; CCC falls short of it by scale and shift alone.
+    The correlation is Pearson's, which no change of scale alters. Predictions that merely shrink to the truth's mean,
+    as those of models that minimise squared errors, are on its scale.
     """
     notes = []
     for a, name in enumerate(own.attributes):
@@ -262,7 +263,8 @@ def scale_notes(own: Scored) -> list[str]:
         if len(said) < 2 or np.ptp(said) == 0 or np.ptp(truth) == 0:
             continue
         correlation, value = float(np.corrcoef(said, truth)[0, 1]), ccc(said, truth)
-        if correlation - value > OTHER_SCALE:
+        shifted = abs(said.mean() - truth.mean()) > SHIFT * truth.std()
+        if correlation - value > OTHER_SCALE and (shifted or said.std() > WIDER * truth.std()):
             notes.append(
                 f"{name} correlates with the truth by {correlation:.3f} and has a CCC of {value:.3f}: predictions of "
                 f"{said.min():.2f} to {said.max():.2f} for a truth of {truth.min():.2f} to {truth.max():.2f} seem to "

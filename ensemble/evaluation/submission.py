@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ensemble.evaluation.align import some
 from ensemble.evaluation.emotion_names import letter_of
-from ensemble.evaluation.prediction_files import file_name, without_suffix
+from ensemble.evaluation.matching import file_name, without_suffix
 from ensemble.evaluation.system import System
 from featurestore.corpora import msp_podcast
 from featurestore.corpus import arrow, checks

@@ -106,7 +106,7 @@ def beaten_by(part: str, rows: Sequence[ScoreRow]) -> list[str]:
     if not others or math.isnan(own.scores.get(score, math.nan)):
         return []
     best = max(others, key=lambda row: row.scores[score])
-    if not own.scores[score] < best.scores[score]:
+    if not round(own.scores[score], 3) < round(best.scores[score], 3):  # as they are shown
         return []
     return [
         f"On {part} {best.name} scores more than {own.name}: {TITLES[score]} {best.scores[score]:.3f} against "

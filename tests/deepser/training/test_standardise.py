@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from deepser.training.data import TrainingData
 from deepser.training.targets import Targets
@@ -27,13 +28,21 @@ def data(tmp_path: Path, value: float) -> TrainingData:
     return TrainingData(store, (FeatureRef("wavlm", spec.layers),), Targets.unknown(KEYS, ("x",), (), ()))
 
 
-@pytest.mark.parametrize("value", [1e38, -1e38, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [1e38, -1e38, 2e18])
 def test_a_value_that_overflows_is_named_with_its_key_feature_set_and_row(value: float, tmp_path: Path) -> None:
     own = data(tmp_path, value)
     with own.open_batches([np.array([0, 1]), np.array([0, 2])], 1) as read:
         next(read)
         with pytest.raises(ConfigError, match=r"'wavlm'.*'c', row 1"):
             next(read)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_is_named_too_where_another_program_stored_it(value: float, tmp_path: Path) -> None:
+    rows = torch.zeros(2, 4, 4)
+    rows[1, 3, 2] = value
+    with pytest.raises(ConfigError, match=r"'wavlm' holds no number for 'b', row 1"):
+        data(tmp_path, 0.0)._check_values(np.array([0, 1]), 0, rows, torch.tensor([0, 2, 4]))
 
 
 def test_a_scan_reads_every_utterance_and_large_values_that_can_be_squared_pass(tmp_path: Path) -> None:
