@@ -11,7 +11,7 @@ import numpy as np
 from deepser.scores.metrics import Evaluation, ScoreRow
 from ensemble.evaluation.align import LAYERS, column_names
 from ensemble.evaluation.confidence import confidence_notes
-from ensemble.evaluation.posteriors import PREFIX, speaker_adapted
+from ensemble.evaluation.posteriors import PREFIX, shared_attributes, speaker_adapted
 from ensemble.evaluation.protocol import check_protocol, made_of
 from ensemble.fusion.config import Config, MetaConfig
 from ensemble.fusion.cross_fit import CrossFit, cross_fit
@@ -79,6 +79,10 @@ def fit_ensemble(
     meta = judged.fitted[CHOSEN, way.name].meta
     adapted = speaker_adapted(store, meta.members)
     report = _report(problem, division, judged, [*ways, way], meta, name, selected=select is not None, adapted=adapted)
+    unrated = [a for a in shared_attributes(store, manifest, names[0]) if a not in problem.targets.attributes]
+    if unrated:
+        note = f"No output for {', '.join(unrated)}, which nobody rated."
+        report = replace(report, notes=(*report.notes, note))
     report = replace(report, protocol=protocol.to_dict(), held_out=_held_out(problem, division, config or MetaConfig()))
     corpora = CrossCorpus.of_manifest(manifest) if folds is None else None
     rule = corpora.rule if corpora else division.column if division.folds is None else f"cv:{division.column}"

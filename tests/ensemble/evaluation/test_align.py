@@ -132,8 +132,8 @@ def test_posteriors_that_are_no_probabilities_are_refused_with_a_row(store: Feat
     columns = ("angry", "sad", "attr:arousal")
     spec = FeatureSpec("posteriors", "m", "none", ("posteriors",), 3, dtype="float32", columns=columns)
     with store.writer("posteriors/m", spec) as writer:
-        writer.append("a", np.array([[0.25, 0.75, 5]], np.float32))
-        writer.append("b", np.array([[25, 75, 5]], np.float32))
+        writer.append("a", [np.array([[0.25, 0.75, 5]], np.float32)])
+        writer.append("b", [np.array([[25, 75, 5]], np.float32)])
     assert load_posteriors(store, ["posteriors/m"], ["a"]).values[0, 0].tolist() == [0.25, 0.75, 5]
     with pytest.raises(AlignmentError, match=r"'posteriors/m'.*sum to 1.*'b'"):
         load_posteriors(store, ["posteriors/m"])
