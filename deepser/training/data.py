@@ -85,8 +85,8 @@ class TrainingData:
         found = "no number" if math.isinf(float(worst[row])) else f"a value of {float(worst[row]):.6g}"
         raise ConfigError(
             f"Feature set {name!r} holds {found} for {self.targets.keys[clip]!r}, row {row - int(offsets[place])}: "
-            f"NaN, infinity and values beyond {TOO_LARGE:g} spoil a training. Encode or import this utterance again "
-            f"(medusa featurize --again, on a line of a file), or leave it out of the manifest."
+            f"NaN, infinity and values beyond {TOO_LARGE:g} spoil a training. Encode this utterance again (medusa "
+            f"featurize --again {self.targets.keys[clip]}), import it anew, or leave it out of the manifest."
         )
 
     def scan(self, stride: int) -> None:

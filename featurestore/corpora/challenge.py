@@ -104,7 +104,12 @@ def read_challenge(
         tuple(names), dict.fromkeys(attributes, (low, high)), {theirs: n for n, theirs in class_columns.items()}
     )
     start = path.parent if audio is None else audio
-    return of_columns(columns, scheme, start, path.stem, source=path, check_audio=check_audio)
+    manifest = of_columns(columns, scheme, start, path.stem, source=path, check_audio=check_audio)
+    if attributes and attribute_range is None and (low, high) == (LOW, HIGH) and not _is_msp(table.column(file_name)):
+        manifest.notes.append(
+            f"attributes are on MSP-Podcast's scale, {LOW:g} to {HIGH:g}; say --attribute-range LOW:HIGH if they aren't"
+        )
+    return manifest
 
 
 def _range(path: Path, files: pa.ChunkedArray, classes: dict[str, str], asked: str | None) -> tuple[float, float]:
@@ -125,12 +130,16 @@ def _range(path: Path, files: pa.ChunkedArray, classes: dict[str, str], asked: s
             f"{where}: expected the ends of a scale ({type(error).__name__}: {error}). {remedy}"
         ) from None
     capitalised = all(name[0].isupper() for name in classes.values())  # the forms that are MSP-Podcast's alone
-    if capitalised or pc.all(pc.starts_with(files, MSP_FILES)).as_py():
+    if capitalised or _is_msp(files):
         return LOW, HIGH
     raise ManifestError(
         f"{path}: the range of EmoAct, EmoVal and EmoDom is not known: there is no config.json with min_score and "
         f"max_score beside it, and the files are not MSP-Podcast's. {remedy}"
     )
+
+
+def _is_msp(files: pa.ChunkedArray) -> bool:
+    return bool(pc.all(pc.starts_with(files, MSP_FILES)).as_py())
 
 
 def _by_csv(path: Path, table: pa.Table) -> str:
