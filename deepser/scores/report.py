@@ -66,7 +66,7 @@ def shown_scores(rows: Sequence[ScoreRow], scores: Sequence[str], by_fold: bool 
 def over_folds(rows: Sequence[ScoreRow], score: str) -> str:
     """Return the head of a column of means over folds: over how many."""
     numbers = sorted({len(row.folds[score].values) for row in rows if score in row.folds})
-    return f"over {' or '.join(map(str, numbers))} folds"
+    return f"of {' or '.join(map(str, numbers))} folds"
 
 
 def _same(a: float, b: float) -> bool:

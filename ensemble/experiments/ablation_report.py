@@ -27,7 +27,7 @@ def ablation_table(found: Ablations) -> Group:
         table = Table(title=_title(found, part), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
         headers = _headers(found, part)
         shown_here = [
-            n for n, header in enumerate(headers) if header not in PAGE_ONLY and not header.startswith("macro-F1\nover")
+            n for n, header in enumerate(headers) if header not in PAGE_ONLY and not header.startswith("macro-F1\nof ")
         ]
         for n in shown_here:
             table.add_column(headers[n], justify="right" if n else "left", no_wrap=n == 0)

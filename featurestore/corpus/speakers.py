@@ -167,8 +167,10 @@ def sentences(report: SpeakerReport) -> Sequence[str]:
                 f"accuracy {each.accuracy:.3f} (most frequent class {each.majority_accuracy:.3f})"
             )
         else:
+            below = each.uar < each.chance_uar - 2 * each.uar_error
+            why = "; below it, as a class that is frequent in one part is rare in the other" if below else ""
             told.append(
-                f"the speaker alone says nothing of the label {where}: UAR {each.uar:.3f}, which is chance "
-                f"({each.chance_uar:.3f} ± {each.uar_error:.3f})"
+                f"the speaker alone says nothing of the label {where}: UAR {each.uar:.3f} is no more than chance "
+                f"({each.chance_uar:.3f} ± {each.uar_error:.3f}){why}"
             )
     return told

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy.special import softmax
 
@@ -15,10 +16,11 @@ from deepser.probes.fit import ProbeResult, fit_probe
 from deepser.probes.member import ProbeMember, is_probe
 from deepser.probes.posteriors import check_free, write_probe_posteriors
 from deepser.probes.problem import Pass, Problem
-from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ConfigError
+from featurestore.format.spec import FeatureSpec
 from featurestore.store.feature_store import FeatureStore
-from tests.helpers.synthetic_corpus import corpus
+from tests.helpers.synthetic_corpus import CLASSES, corpus
 
 SETS = ("first", "second")
 
@@ -128,3 +130,31 @@ def test_speakers_with_an_emotion_of_their_own_are_noticed_and_few_clips_alone_a
     assert "20 of 20 speakers" in confounded.warning()
     few = Confounding.of(rng.integers(0, 4, 60), np.arange(60).astype(str), 4)
     assert not few.is_high
+
+
+@pytest.mark.parametrize("solver", ["rbf", "linear", "streaming"])
+def test_a_probe_has_no_output_for_an_attribute_that_nobody_rated_in_some_training_part(
+    tmp_path: Path, solver: str
+) -> None:
+    store, manifest = corpus(tmp_path)
+    frame = manifest.to_arrow().to_pandas()
+    frame["attr_valence"] = [2.0 if i == 0 else None for i in range(len(frame))]  # of one fold alone
+    frame["attr_dominance"] = [float("nan")] * len(frame)
+    whole = Manifest(pa.Table.from_pandas(frame, preserve_index=False), LabelScheme(
+        CLASSES, dict.fromkeys(("arousal", "valence", "dominance"), (1.0, 7.0))
+    ))  # fmt: skip
+    result = fit_probe(store, whole, ProbeConfig("p", SETS, solver=solver), plan_folds(whole, cv="fold"), device="cpu")
+    member = ProbeMember.save(result, store, tmp_path / "run")
+    assert member.attributes == ("arousal",)
+    assert member.predict(store, whole.keys[:2])[0].shape == (2, 4)
+    assert any("valence, dominance" in note for note in result.notes)
+
+
+def test_a_probe_names_a_clip_whose_values_spoil_it(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path)
+    spec = FeatureSpec("audio", "huge", "none", ("layer_01",), 2, 50.0, dtype="float32")
+    with store.writer("huge", spec) as writer:
+        for key in manifest.keys:
+            writer.append(key, [np.full((2, 2), 1e38 if key == manifest.keys[7] else 1.0, np.float32)])
+    with pytest.raises(ConfigError, match=f"'huge'.*'{manifest.keys[7]}'"):
+        fit_probe(store, manifest, ProbeConfig("p", ("huge",)), plan_folds(manifest, cv="fold"), device="cpu")

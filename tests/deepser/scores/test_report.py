@@ -99,3 +99,23 @@ def test_reliability_curves_are_drawn_with_empty_bins_left_out(tmp_path: Path) -
     assert (tmp_path / "new" / "r.png").read_bytes().startswith(b"\x89PNG")
     matrix_png(("1-2", "2-3"), ((3, 0), (0, 0)), tmp_path / "m.png")
     assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_tables_over_folds_say_over_how_many_and_show_macro_f1_by_both_conventions() -> None:
+    labels = np.array([0, 1, 2, 0, 1, 2, 0, 1, 0, 1])  # the last four are a fold without the third class
+    folds = ["1"] * 3 + ["2"] * 3 + ["3"] * 4
+    evaluation = evaluate(labels, labels, CLASSES, folds=folds)
+    assert evaluation.absent_by_fold == {"3": ("surprised",)}
+    assert evaluation.folds["macro_f1"].values["3"] == pytest.approx(2 / 3)
+    assert evaluation.folds["macro_f1_present"].values["3"] == 1
+    text = shown(evaluation_report("m01", evaluation), 120)
+    assert text.count("of 3 folds") == 3
+    assert "3 no surprised" in text
+    row = next(line for line in text.splitlines() if line.strip().startswith("m01"))
+    assert {"0.889±.192", "1.000±.000"} <= set(row.split())
+
+
+def test_a_mean_over_the_folds_where_a_score_is_defined_says_how_many_these_are() -> None:
+    targets = np.array([[1.0], [2.0], [3.0], [np.nan], [np.nan], [5.0]])
+    evaluation = evaluate(None, np.full(6, -1), CLASSES, targets, targets, ("arousal",), ["1"] * 3 + ["2"] * 3)
+    assert "(1 of 2)" in shown(scores_table([ScoreRow.of("m01", evaluation)]))

@@ -89,6 +89,7 @@ def test_posteriors_of_other_folds_in_a_column_of_the_same_name_are_refused(
     said = medusa(*of(command, manifest_of(moved), store, tmp_path, "--cv", "fold"), exit_code=2).stderr
     assert "posteriors/m0" in said
     assert "another fold than then" in said
+    assert "Fit again" in said
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda each: each[0])

@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 from sklearn.metrics import accuracy_score, f1_score
 
+from ensemble.evaluation.bootstrap import Scored, bootstrap
 from ensemble.experiments.compare import Comparison, columns_of, compare
-from ensemble.experiments.compare_report import comparison_table
+from ensemble.experiments.compare_report import comparison_markdown, comparison_table
 from ensemble.fusion.config import ForestConfig, MetaConfig
 from ensemble.fusion.cross_fit import cross_fit
 from ensemble.fusion.division import divide
@@ -228,3 +229,32 @@ def test_fit_meta_fits_every_kind_on_chosen_members(
     else:
         assert report["learned"] is None
         assert "--weights-plot" in medusa("fit-meta", *shared, "--weights-plot", "x.png", exit_code=2).stderr
+
+
+def test_every_cell_has_an_interval_by_speaker_in_terminal_json_and_markdown(
+    store: FeatureStore, write: Callable, corpus
+) -> None:
+    write(corpus)
+    columns = columns_of(4, [4, 2])
+    ways = techniques_of(TABLE3, SHORT)
+    found = compare(store, corpus.manifest, corpus.members, ways, columns, folds="fold", n_resamples=50)
+    for column, rows in found.parts["all folds"].items():
+        for name, row in rows.items():
+            ends = found.intervals["all folds"][column][name]
+            for score in ("macro_f1", "uar", "accuracy", "mean_ccc"):
+                assert ends[score].value == pytest.approx(row.scores[score])
+                assert ends[score].low <= row.scores[score] <= ends[score].high
+    vote = soft_vote(corpus.posteriors[..., :4]).argmax(1)
+    arousal = np.zeros((600, 1))
+    scored = Scored(
+        corpus.manifest.scheme.classes, corpus.labels, vote, ("arousal",), arousal, arousal,
+        corpus.manifest.column("speaker"),
+    )  # fmt: skip
+    own = found.intervals["all folds"]["4"]["soft vote"]["uar"]
+    assert own == bootstrap(scored.sums(), 50)["uar"]
+    assert f"{own.low:.3f}-{own.high:.3f}".replace("0.", ".") in shown(found)
+    saved = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert saved["intervals"]["all folds"]["4"]["soft vote"]["uar"] == [own.value, own.low, own.high]
+    markdown = "\n".join(comparison_markdown(saved))
+    assert f"{own.value:.3f} ({own.low:.3f} to {own.high:.3f})" in markdown
+    assert "UAR, top-2" in markdown

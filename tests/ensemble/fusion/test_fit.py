@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from sklearn.metrics import f1_score
@@ -13,7 +14,7 @@ from deepser.scores.metrics import classification
 from deepser.training.targets import Targets
 from ensemble.evaluation.align import load_posteriors
 from ensemble.evaluation.posteriors import evaluate_posteriors
-from ensemble.fusion.config import MetaConfig
+from ensemble.fusion.config import ForestConfig, MetaConfig, config_of
 from ensemble.fusion.fit import fit_ensemble
 from ensemble.fusion.kinds import load_meta
 from ensemble.fusion.votes import majority_vote, soft_vote
@@ -222,3 +223,21 @@ def test_what_the_manifest_lacks_is_named(store: FeatureStore, write: Callable, 
         fit_ensemble(store, test_only, [], config=SHORT)
     with pytest.raises(ManifestError, match="no utterance in split 'test3'; it has test"):
         evaluate_posteriors(store, test_only, "m0", split="test3")
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp", "forest", "soft", "majority", "weighted"])
+def test_an_attribute_that_nobody_rated_has_no_output_whatever_fuses(
+    kind: str, store: FeatureStore, write: Callable, make_corpus: Callable
+) -> None:
+    small = make_corpus(n=60, n_members=2)
+    write(small)
+    table = small.manifest.to_arrow()
+    at = table.column_names.index("attr_arousal")
+    unrated = table.set_column(at, "attr_arousal", pa.nulls(60, pa.float64()))
+    config = config_of(kind, SHORT, ForestConfig(n_trees=4, n_folds=2))
+    meta, report = fit_ensemble(
+        store, Manifest(unrated, small.manifest.scheme), small.members, config=config, folds="fold"
+    )
+    assert meta.attributes == {}
+    assert store["posteriors/meta"].spec.columns == small.manifest.scheme.classes
+    assert any("arousal" in note and "nobody rated" in note for note in report.notes)
