@@ -75,7 +75,7 @@ class TrainingData:
         low, high = values.aminmax()
         if float(low) > -TOO_LARGE and float(high) < TOO_LARGE:  # false for NaN
             return
-        worst = values.abs().amax(dim=(0, 2)).nan_to_num(nan=math.inf)
+        worst = values.abs().amax(dim=(0, 2)).nan_to_num(nan=math.inf, posinf=math.inf)
         row = int(worst.argmax())
         place = int(torch.searchsorted(offsets, row, right=True)) - 1
         view, clip = divmod(int(clips[place]), len(self.targets.keys))
