@@ -268,7 +268,7 @@ def test_a_clip_that_spoils_the_training_is_named_before_it_and_nothing_is_store
     store.remove(name)
     with store.writer(name, spec) as writer:
         for key, own in rows.items():
-            writer.append(key, dict.fromkeys(spec.layers, own * (1e38 if key == last else 1)))
+            writer.append(key, dict.fromkeys(spec.layers, own * (1e30 if key == last else 1)))
     with pytest.raises(ConfigError, match=f"'{name}'.*'{last}'"):
         fit_member(store, manifest, member("bad"), plan_folds(manifest, cv="fold"), tmp_path / "bad")
     assert "posteriors/bad" not in store
