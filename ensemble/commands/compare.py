@@ -67,11 +67,12 @@ def compare(
     """
     import json
 
+    from ensemble.evaluation.markdown import comparison_markdown
     from ensemble.evaluation.protocol import check_protocol, made_of
     from ensemble.evaluation.sounds import known_sounds
     from ensemble.experiments.compare import columns_of
     from ensemble.experiments.compare import compare as run
-    from ensemble.experiments.compare_report import comparison_markdown, comparison_table
+    from ensemble.experiments.compare_report import comparison_table
     from ensemble.fusion.members import find_members
     from ensemble.fusion.techniques import techniques_of
     from featurestore.corpus.manifest import Manifest

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from deepser.scores.metrics import ScoreRow, Spread
-from deepser.scores.report import SHOWN, SHOWN_BY_FOLD, TITLES, number, over_folds, shown_scores, spread_text
+from deepser.scores.report import PRESENT, SHOWN, SHOWN_BY_FOLD, TITLES, number, over_folds, shown_scores, spread_text
 from featurestore.errors import ConfigError
 from featurestore.runtime.json_text import read_json
 
+CLASS_SCORES = ("macro_f1", PRESENT, "uar", "accuracy")
+COMPARED = ("macro_f1", "uar", "accuracy", "mean_ccc")
 _MARKS = re.compile(r"([\\`*_\[\]<>~&#])")  # what Markdown may read as markup
 
 
@@ -67,6 +69,41 @@ def scores_markdown(rows: Sequence[ScoreRow]) -> str:
         cells = [number(row.scores.get(score, math.nan)) for score in shown]
         lines.append([escape_markdown(row.name), *cells, *(_spread(row.folds.get(score)) for score in by_fold)])
     return table_markdown(heads, lines)
+
+
+def comparison_markdown(saved: Mapping[str, Any]) -> list[str]:
+    """Return for each part a title and a table in Markdown of what `Comparison.to_dict` gave."""
+    texts = []
+    for part, columns in saved["parts"].items():
+        hidden = set(saved.get("attribute_rows", ()))
+        every = [ScoreRow(row["name"], _defined(row["scores"])) for rows in columns.values() for row in rows.values()]
+        scores = shown_scores([row for row in every if row.name not in hidden], COMPARED)
+        ends = saved.get("intervals", {}).get(part, {})
+        cells = [(score, column) for score in scores for column in columns]
+        lines = []
+        for name in dict.fromkeys(name for rows in columns.values() for name in rows):
+            line = [escape_markdown(name)]
+            for score, column in cells:
+                known = _defined(columns[column].get(name, {}).get("scores", {}))
+                value = math.nan if name in hidden and score in CLASS_SCORES else known.get(score, math.nan)
+                _, low, high = ends.get(column, {}).get(name, {}).get(score) or (None, None, None)
+                known_ends = low is not None and not math.isnan(value)
+                line.append(number(value) + (f" ({number(low)} to {number(high)})" if known_ends else ""))
+            lines.append(line)
+        heads = ["fusion", *(f"{title_of(score)}, {column}" for score, column in cells)]
+        texts += [f"Ways of fusing, by sets of members, on {part}:", table_markdown(heads, lines)]
+    if saved.get("n_resamples"):
+        texts.append(f"In brackets: 95 % intervals from {saved['n_resamples']:,} resamples of the speakers.")
+    return texts
+
+
+def _defined(scores: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: math.nan if value is None else value for name, value in scores.items()}
+
+
+def title_of(score: str) -> str:
+    """Return how a score is called, on one line."""
+    return "mean CCC" if score == "mean_ccc" else TITLES[score].replace("\n", " ")
 
 
 def table_markdown(heads: Sequence[str], rows: Iterable[Sequence[str]], n_texts: int = 1) -> str:

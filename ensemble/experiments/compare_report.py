@@ -12,16 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from deepser.scores.metrics import ScoreRow
-from deepser.scores.report import PRESENT, TITLES, number, shown_scores
+from deepser.scores.report import number, shown_scores
 from ensemble.evaluation.bootstrap import Interval
-from ensemble.evaluation.markdown import escape_markdown, table_markdown
+from ensemble.evaluation.markdown import title_of
 from ensemble.evaluation.posteriors import PREFIX
 from ensemble.experiments.compare import Comparison
 from ensemble.fusion.learned import Learned
 
 CLASS_SCORES, ATTRIBUTE_SCORES = ("macro_f1", "uar", "accuracy"), ("mean_ccc",)
 SHORT = {"macro_f1": "F1", "macro_f1_present": "F1 of\npresent", "uar": "UAR", "accuracy": "acc."}
-TITLES_OF_CLASSES = (*CLASS_SCORES, PRESENT)
 WITH_INTERVAL = ("macro_f1", "uar", "mean_ccc")  # in a terminal; JSON and Markdown have all
 
 
@@ -44,42 +43,8 @@ def comparison_table(found: Comparison) -> Group:
     return Group(*shown)
 
 
-def comparison_markdown(saved: Mapping[str, Any]) -> list[str]:
-    """Return for each part a title and a table in Markdown of what `Comparison.to_dict` gave."""
-    texts = []
-    for part, columns in saved["parts"].items():
-        hidden = set(saved.get("attribute_rows", ()))
-        every = [ScoreRow(row["name"], _defined(row["scores"])) for rows in columns.values() for row in rows.values()]
-        scores = shown_scores([row for row in every if row.name not in hidden], (*CLASS_SCORES, *ATTRIBUTE_SCORES))
-        ends = saved.get("intervals", {}).get(part, {})
-        cells = [(score, column) for score in scores for column in columns]
-        lines = []
-        for name in dict.fromkeys(name for rows in columns.values() for name in rows):
-            line = [escape_markdown(name)]
-            for score, column in cells:
-                known = _defined(columns[column].get(name, {}).get("scores", {}))
-                value = math.nan if name in hidden and score in TITLES_OF_CLASSES else known.get(score, math.nan)
-                _, low, high = ends.get(column, {}).get(name, {}).get(score) or (None, None, None)
-                known_ends = low is not None and not math.isnan(value)
-                line.append(number(value) + (f" ({number(low)} to {number(high)})" if known_ends else ""))
-            lines.append(line)
-        heads = ["fusion", *(f"{_title(score)}, {column}" for score, column in cells)]
-        texts += [f"Ways of fusing, by sets of members, on {part}:", table_markdown(heads, lines)]
-    if saved.get("n_resamples"):
-        texts.append(f"In brackets: 95 % intervals from {saved['n_resamples']:,} resamples of the speakers.")
-    return texts
-
-
-def _defined(scores: Mapping[str, float | None]) -> dict[str, float]:
-    return {name: math.nan if value is None else value for name, value in scores.items()}
-
-
-def _title(score: str) -> str:
-    return "mean CCC" if score == "mean_ccc" else TITLES[score].replace("\n", " ")
-
-
 def _titles(scores: Sequence[str]) -> str:
-    *names, last = map(_title, scores)
+    *names, last = map(title_of, scores)
     return f"{', '.join(names)} and {last}" if names else last
 
 

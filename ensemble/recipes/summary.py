@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ensemble.evaluation.markdown import (
+    comparison_markdown,
     machine,
     protocol_lines,
     read_report,
@@ -11,7 +12,6 @@ from ensemble.evaluation.markdown import (
     scores_markdown,
     table_markdown,
 )
-from ensemble.experiments.compare_report import comparison_markdown
 from ensemble.recipes.execute import record_of
 from ensemble.recipes.plan import COMPARISON, Places, Step
 from ensemble.recipes.recipe import Recipe

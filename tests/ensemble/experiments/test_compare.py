@@ -11,8 +11,9 @@ from rich.console import Console
 from sklearn.metrics import accuracy_score, f1_score
 
 from ensemble.evaluation.bootstrap import Scored, bootstrap
+from ensemble.evaluation.markdown import comparison_markdown
 from ensemble.experiments.compare import Comparison, columns_of, compare
-from ensemble.experiments.compare_report import comparison_markdown, comparison_table
+from ensemble.experiments.compare_report import comparison_table
 from ensemble.fusion.config import ForestConfig, MetaConfig
 from ensemble.fusion.cross_fit import cross_fit
 from ensemble.fusion.division import divide
