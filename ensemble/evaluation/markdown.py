@@ -87,14 +87,18 @@ def comparison_markdown(saved: Mapping[str, Any]) -> list[str]:
                 known = _defined(columns[column].get(name, {}).get("scores", {}))
                 value = math.nan if name in hidden and score in CLASS_SCORES else known.get(score, math.nan)
                 _, low, high = ends.get(column, {}).get(name, {}).get(score) or (None, None, None)
-                known_ends = low is not None and not math.isnan(value)
-                line.append(number(value) + (f" ({number(low)} to {number(high)})" if known_ends else ""))
+                unknown = low is None or high is None or math.isnan(value)
+                line.append(number(value) if unknown else f"{number(value)} ({_end(low)} to {_end(high)})")
             lines.append(line)
         heads = ["fusion", *(f"{title_of(score)}, {column}" for score, column in cells)]
         texts += [f"Ways of fusing, by sets of members, on {part}:", table_markdown(heads, lines)]
     if saved.get("n_resamples"):
         texts.append(f"In brackets: 95 % intervals from {saved['n_resamples']:,} resamples of the speakers.")
     return texts
+
+
+def _end(value: float | None) -> str:
+    return number(math.nan if value is None else value)
 
 
 def _defined(scores: Mapping[str, float | None]) -> dict[str, float]:

@@ -240,9 +240,9 @@ class _Planner:
         if of_table:
             shared = {key: entry for key, entry in own.items() if key not in ONE_SYSTEM}
             given = {"names": asked, "manifest": self.manifest, "store": self.places.store}
-            reads = (Thing("manifest", self.manifest), *map(self.posteriors, asked))
+            all_read = (Thing("manifest", self.manifest), *map(self.posteriors, asked))
             with_cv = self._with_cv(Entry(shared | of_table, options.where))
-            found.append(self._step("evaluate/table", ("evaluate",), with_cv, given, reads, always=True))
+            found.append(self._step("evaluate/table", ("evaluate",), with_cv, given, all_read, always=True))
         return found
 
     def _with_members(self, options: Entry) -> Entry:
