@@ -44,11 +44,13 @@ def divided_as_made(
     *,
     cv: str | None,
     split: str | None = None,
+    stderr: bool = False,
 ) -> "Manifest":
     """Return a manifest divided by the corpora asked for, else by those that posteriors in the store were made over.
 
     store: opened where a system is not a file. systems: sets of posteriors, or files of predictions. cv, split: folds
-    or a split that are named, so that nothing is taken from the record. ConfigError: systems that were made over other
+    or a split that are named, so that nothing is taken from the record. stderr: see `say_corpora`.
+    ConfigError: systems that were made over other
     corpora.
     """
     from ensemble.evaluation.prediction_files import SUFFIXES
@@ -57,7 +59,7 @@ def divided_as_made(
 
     if any(each is not None for each in (train_on, test_on, cv, split)) or not manifest.has("corpus"):
         table, corpora = divided(manifest, train_on, test_on, cv)
-        say_corpora(table, corpora)
+        say_corpora(table, corpora, stderr=stderr)
         return table
     stored = [name for name in systems if Path(name).suffix.lower() not in SUFFIXES]
     if stored and isinstance(store, Path):
@@ -74,15 +76,18 @@ def divided_as_made(
         )
     made = recorded.pop()
     table = made.divide(manifest)
-    say_corpora(table, made)
+    say_corpora(table, made, stderr=stderr)
     return table
 
 
-def say_corpora(table: "Manifest", corpora: "CrossCorpus | None") -> None:
-    """Print which corpora a divided manifest learns from and tests on, and what was left out of it."""
+def say_corpora(table: "Manifest", corpora: "CrossCorpus | None", *, stderr: bool = False) -> None:
+    """Print which corpora a divided manifest learns from and tests on, and what was left out of it.
+
+    stderr: there, since stdout holds a table for another program.
+    """
     if corpora is None:
         return
     n_train = int((table.column("split") == "train").sum())
-    say(f"{corpora}: {n_train:,} utterances to learn from, {len(table) - n_train:,} to test on")
+    say(f"{corpora}: {n_train:,} utterances to learn from, {len(table) - n_train:,} to test on", stderr=stderr)
     for note in table.notes:
-        say(f"note: {note}", "dim")
+        say(f"note: {note}", "dim", stderr=stderr)

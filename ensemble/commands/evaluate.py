@@ -78,10 +78,13 @@ def evaluate(
     elif common:
         raise ConfigError("--common is for several systems; name them, or leave it out.")
     wanted = _each_once(names, against)
-    table = divided_as_made(Manifest.read(manifest), store, wanted, train_on, test_on, cv=cv, split=split)
+    printed = kind is not None and output is None
+    table = divided_as_made(
+        Manifest.read(manifest), store, wanted, train_on, test_on, cv=cv, split=split, stderr=printed
+    )
     systems = {each: open_system(each, table, store, columns_of(column), split) for each in wanted}
     protocol = check_systems(table, systems.values(), cv, split=split)
-    tell_protocol(protocol, strict, stderr=kind is not None and output is None)
+    tell_protocol(protocol, strict, stderr=printed)
     parts: Mapping[str, Assessment] | Mapping[str, SystemTable]
     assessments: Mapping[str, Assessment] = {}
     if as_table:
