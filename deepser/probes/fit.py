@@ -211,7 +211,7 @@ def _check(
 ) -> None:
     for name in dict.fromkeys(source.features for source in sources):
         features = store[name]
-        missing = [key for key in problem.keys if key not in features]
+        missing = features.missing(problem.keys)
         if missing:
             raise ConfigError(
                 f"Feature set {name!r} lacks {len(missing)} of the manifest's {len(problem.keys)} utterances "

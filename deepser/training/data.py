@@ -52,10 +52,7 @@ class TrainingData:
         ConfigError names a clip whose rows hold NaN, infinity or values of TOO_LARGE and more, when it is first read.
         """
         loader = self._loader(stride, self._dtype(stride, device))
-        if self.views.labels:
-            loader = loader.over([batch.tolist() for batch in batches])
-        else:
-            loader = loader.over([[self.targets.keys[i] for i in batch] for batch in batches])
+        loader = loader.over([batch.tolist() for batch in batches])
         with closing(iter(TensorLoader(loader, device))) as read:
             yield self._checked(batches, ([(values.float(), offsets) for values, offsets in rows] for rows in read))
 
@@ -109,9 +106,9 @@ class TrainingData:
     def _loader(self, stride: int, dtype: str) -> BatchLoader:
         """Kept from epoch to epoch: opening a set anew would check its rows again and touch fresh memory."""
         if (stride, dtype) not in self._loaders:
-            loader = BatchLoader(self.store, self.refs, [], stride=stride, dtype=dtype)
+            keys = self.targets.keys
+            loader = BatchLoader(self.store, self.refs, [], stride=stride, dtype=dtype, keys=keys)
             if self.views.labels:
-                keys = self.targets.keys
                 loader = loader.through(
                     [ClipReader.of(self.store, ref, keys, self.views, stride, dtype) for ref in self.refs]
                 )

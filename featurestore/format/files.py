@@ -111,6 +111,7 @@ class MappedArray:
 
     def __init__(self, extent: Extent, dtype: str, shape: tuple[int, ...]) -> None:
         self._extent = extent
+        self._path = os.fspath(extent.path)
         self._row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * np.dtype(dtype).itemsize
         # A map starts at multiples of the page size only.
         self._lead = extent.start % mmap.ALLOCATIONGRANULARITY
@@ -127,7 +128,7 @@ class MappedArray:
         if self._map is None:
             return
         try:
-            size = os.stat(self._extent.path).st_size
+            size = os.stat(self._path).st_size
         except (FileNotFoundError, NotADirectoryError):
             return  # compacted away; what is mapped stays, and nobody can cut it any more
         except OSError as error:

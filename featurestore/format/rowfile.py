@@ -9,6 +9,7 @@ import numpy as np
 from featurestore.format.compression import Codec
 from featurestore.format.files import Extent, Files, MappedArray
 from featurestore.format.zarr3 import ShardLayout
+from featurestore.rows.aligned import address_of
 
 
 class RowFile(Protocol):
@@ -25,13 +26,18 @@ class RowFile(Protocol):
 
 
 class MappedRows:
-    """Rows that lie in one run of a file: slices are views of its map. Also for scales, (n,)."""
+    """Rows that lie in one run of a file: slices are views of its map. Also for scales, (n,).
+
+    address: of the first row in memory, for as long as this lives. row_bytes: from one to the next.
+    """
 
     def __init__(self, extent: Extent, dtype: str, shape: tuple[int, ...], files: Files) -> None:
         self._path = extent.path
         self._files = files
         self._mapped = MappedArray(extent, dtype, shape)
         self.array = self._mapped.array
+        self.address = address_of(self.array)
+        self.row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * self.array.itemsize
 
     def fetch(self, runs: Sequence[tuple[int, int]]) -> None:
         self._mapped.look()

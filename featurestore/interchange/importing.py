@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Container, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -80,7 +80,7 @@ def import_features(
             source = _named_as(source, expected_keys, report)
         todo = _distinct(source, report)
         if expected_keys is not None:
-            _compare(source, expected_keys, () if stored is None else stored, report)
+            _compare(source, expected_keys, stored, report)
         first = _first_readable(source, todo, report)
         if first is not None:
             like = source.where(first[0])
@@ -143,9 +143,10 @@ def _named_as(source: Source, expected: Sequence[str], report: ImportReport) -> 
     return replace(source, keys=[named.get(key, key) for key in source.keys])
 
 
-def _compare(source: Source, expected: Sequence[str], stored: Container[str], report: ImportReport) -> None:
+def _compare(source: Source, expected: Sequence[str], stored: FeatureSet | None, report: ImportReport) -> None:
     found, wanted = set(source.keys), set(expected)
-    report.missing = [key for key in expected if key not in found and key not in stored]
+    absent = [key for key in expected if key not in found]
+    report.missing = absent if stored is None else stored.missing(absent)
     report.surplus = [key for key in dict.fromkeys(source.keys) if key not in wanted]
     if found and wanted and not found & wanted:
         raise StoreError(

@@ -1,5 +1,6 @@
 """The store for PyTorch: `BatchLoader`'s batches as tensors on a device, and a dataset for torch's own DataLoader."""
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from functools import partial
@@ -8,11 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from featurestore.errors import StoreError
 from featurestore.loaders.batch_loader import BatchLoader, FeatureRef, row_readers
 from featurestore.loaders.row_reader import Buffer
+from featurestore.rows.aligned import ALIGNMENT, address_of
 from featurestore.rows.packed import Packed
 from featurestore.store.feature_store import FeatureStore
 
@@ -109,16 +111,49 @@ def copied_ahead(
 
 
 def pinned_memory(n: int, dtype: str) -> np.ndarray:
-    """An array in page-locked memory, from which a GPU copies by itself."""
-    return torch.empty(n, dtype=getattr(torch, dtype), pin_memory=True).numpy()
+    """Return an array in page-locked memory, from which a GPU copies by itself; it begins at a multiple of 64 bytes."""
+    spare = ALIGNMENT // np.dtype(dtype).itemsize
+    memory = torch.empty(n + spare, dtype=getattr(torch, dtype), pin_memory=True).numpy()
+    start = -address_of(memory) % ALIGNMENT // memory.itemsize
+    return memory[start : start + n]
+
+
+class SharedMemory(Buffer):
+    """Memory of a DataLoader's worker that the main process maps as it is: torch would copy any other there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tensors: dict[int, Tensor] = {}
+
+    def take(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+        storage = torch.UntypedStorage._new_shared(max(n_bytes, 1))
+        tensor = torch.empty(0, dtype=getattr(torch, dtype)).set_(storage)[: math.prod(shape)].view(shape)
+        array: np.ndarray = tensor.numpy()
+        self._tensors[address_of(array)] = tensor
+        return array
+
+    def tensor(self, array: np.ndarray) -> Tensor:
+        """Return the tensor of an array that was taken here."""
+        return self._tensors[address_of(array)]
 
 
 class Utterances(Sequence[dict[str, Any]]):
-    """Utterances as `FeatureDataset` returns them; the rows of each feature set lie in one array, in `packs`."""
+    """Utterances as `FeatureDataset` returns them; the rows of each feature set lie in one array, in `packs`.
 
-    def __init__(self, keys: list[str], packs: dict[str, Packed]) -> None:
+    shared: the memory that these lie in, in a DataLoader's worker.
+    """
+
+    def __init__(self, keys: list[str], packs: dict[str, Packed], shared: SharedMemory | None = None) -> None:
         self.keys = keys
         self.packs = packs
+        self.shared = shared
+
+    def tensors(self) -> Tensors:
+        """Values and offsets of each feature set, without a copy."""
+        if self.shared is None:
+            return _tensors(list(self.packs.values()))
+        return [(self.shared.tensor(pack.values), self.shared.tensor(pack.offsets)) for pack in self.packs.values()]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -166,11 +201,15 @@ class FeatureDataset(Dataset[dict[str, Any]]):
     def __getitems__(self, at: Sequence[int | str]) -> Utterances:
         """Several utterances with one gather per feature set and layer; DataLoader asks for batches this way."""
         keys = [i if isinstance(i, str) else self.keys[i] for i in at]
-        return Utterances(keys, {name: reader.read(keys, Buffer()) for name, reader in self.readers.items()})
+        shared = None if get_worker_info() is None else SharedMemory()
+        packs = {name: reader.read(keys, shared or Buffer()) for name, reader in self.readers.items()}
+        return Utterances(keys, packs, shared)
 
 
 def collate(batch: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Utterances as {"keys": [...], name: (values (L, sum T, D), offsets (B + 1,) int64), ...}, one after the other."""
+    if isinstance(batch, Utterances):
+        return {"keys": batch.keys, **dict(zip(batch.packs, batch.tensors(), strict=True))}
     keys, packs = _packed(batch)
     return {"keys": keys, **dict(zip(packs, _tensors(list(packs.values())), strict=True))}
 

@@ -85,6 +85,32 @@ def _narrowing() -> Any:
     return narrow_value
 
 
+@intrinsic
+def _as_stored(typing_context: Any, value: Any, like: Any) -> Any:
+    """A float32 as an element of `like`: as it is, or as a float16's bits."""
+
+    def convert(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _narrow_ir(builder, arguments[0]) if like.dtype == types.uint16 else arguments[0]
+
+    return like.dtype(value, like), convert
+
+
+@intrinsic
+def _larger_magnitude(typing_context: Any, bits: Any, value: Any) -> Any:
+    """The larger of the bits of a float32 without sign, and those of `value`: 32 bits wide, so that it is vectorised.
+
+    Without the sign, floats are ordered as their bits are, infinity and NaN above all others.
+    """
+
+    def convert(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        i32 = ir.IntType(32)
+        own = builder.and_(builder.bitcast(arguments[1], i32), i32(0x7FFFFFFF))
+        return builder.select(builder.icmp_signed(">", own, arguments[0]), own, arguments[0])
+
+    return types.int32(types.int32, types.float32), convert
+
+
+ROUNDING = np.float32(12582912)
 HALF_CONVERSION = _has_half_conversion()
 _narrow = _narrowing()
 _value = _widening(_widen_ir if HALF_CONVERSION else _widen_by_bits_ir)
@@ -92,40 +118,39 @@ _value = _widening(_widen_ir if HALF_CONVERSION else _widen_by_bits_ir)
 
 @numba.njit(nogil=True)
 def _decode(rows, scales, out):  # type: ignore[no-untyped-def]
+    # `scales is None`, and the type of `out`, are decided when the kernel is compiled. One loop over all values where
+    # it can be: 1.2 times as fast as a loop for each row.
+    if scales is None:
+        values, target = rows.reshape(-1), out.reshape(-1)
+        for i in range(values.size):
+            target[i] = _as_stored(_value(values[i]), target)  # type: ignore[call-arg]
+        return
     for t in range(rows.shape[0]):
-        # `scales is None` is decided when the kernel is compiled.
-        if scales is None:
-            for d in range(rows.shape[1]):
-                out[t, d] = _value(rows[t, d])
-        else:
-            for d in range(rows.shape[1]):
-                out[t, d] = _value(rows[t, d]) * scales[t]
-
-
-@numba.njit(nogil=True)
-def _decode_half(rows, scales, out):  # type: ignore[no-untyped-def]
-    for t in range(rows.shape[0]):
-        if scales is None:
-            for d in range(rows.shape[1]):
-                out[t, d] = _narrow(_value(rows[t, d]))
-        else:
-            for d in range(rows.shape[1]):
-                out[t, d] = _narrow(_value(rows[t, d]) * scales[t])
-
-
-@numba.njit(nogil=True)
-def _quantise(bits, rows, out, scales):  # type: ignore[no-untyped-def]
-    for t in range(rows.shape[0]):
-        # Without the sign, float32 values are ordered as their bits are, infinity and NaN above all others; and a
-        # maximum of integers is vectorised, one of floats is not.
-        largest = np.uint32(0)
         for d in range(rows.shape[1]):
-            largest = max(largest, bits[t, d] & np.uint32(0x7FFFFFFF))
-        scales[t] = np.uint32(largest).view(np.float32) / np.float32(127)
+            out[t, d] = _as_stored(_value(rows[t, d]) * scales[t], out)  # type: ignore[call-arg]
+
+
+@numba.njit(nogil=True)
+def _quantise(rows, out, scales):  # type: ignore[no-untyped-def]
+    for t in range(rows.shape[0]):
+        largest = np.int32(0)
+        for d in range(rows.shape[1]):
+            largest = _larger_magnitude(largest, _value(rows[t, d]))  # type: ignore[call-arg]
+        scales[t] = np.int32(largest).view(np.float32) / np.float32(127)
         # A row of zeros has scale 0; dividing by 1 instead leaves it zeros.
         divisor = scales[t] if scales[t] > 0 else np.float32(1)
         for d in range(rows.shape[1]):
-            out[t, d] = np.int8(min(max(np.rint(rows[t, d] / divisor), np.float32(-127)), np.float32(127)))
+            # Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, and is vectorised; np.rint is a call.
+            value = (_value(rows[t, d]) / divisor + ROUNDING) - ROUNDING
+            value = value if value < np.float32(127) else np.float32(127)
+            value = value if value > np.float32(-127) else np.float32(-127)
+            out[t, d] = np.int8(np.int32(value))
+
+
+@numba.njit(nogil=True)
+def _narrow_all(values, out):  # type: ignore[no-untyped-def]
+    for i in range(values.size):
+        out[i] = _narrow(values[i])
 
 
 @numba.njit(nogil=True)
@@ -183,7 +208,7 @@ def decode_rows(rows: np.ndarray, scales: np.ndarray | None, out: np.ndarray) ->
     if out.dtype == np.float32:
         _decode(bits, scales, out)
     elif HALF_CONVERSION:
-        _decode_half(bits, scales, out.view(np.uint16))
+        _decode(bits, scales, out.view(np.uint16))
     else:
         wide = np.empty(rows.shape, dtype=np.float32)
         _decode(bits, scales, wide)
@@ -194,10 +219,23 @@ def decode_rows(rows: np.ndarray, scales: np.ndarray | None, out: np.ndarray) ->
 
 def quantise(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Float rows (T, D) as int8 (T, D) and a float32 scale per row (T,): max|row| / 127, not finite where it isn't."""
-    rows = np.ascontiguousarray(rows, dtype=np.float32)
+    rows = rows if rows.dtype == np.float16 else rows.astype(np.float32, copy=False)
     out, scales = np.empty(rows.shape, dtype=np.int8), np.empty(len(rows), dtype=np.float32)
-    _quantise(rows.view(np.uint32), rows, out, scales)
+    _quantise(_bits(rows), out, scales)
     return out, scales
+
+
+def to_float16(rows: np.ndarray) -> np.ndarray:
+    """Return float rows (T, D) as float16 (T, D): rounded to nearest, ties to even, infinite where they are too large.
+
+    float64 rows are rounded once, by numpy, which also serves processors without the conversion.
+    """
+    if rows.dtype != np.float32 or not HALF_CONVERSION:
+        return np.ascontiguousarray(rows, dtype=np.float16)
+    rows = np.ascontiguousarray(rows)
+    out = np.empty(rows.shape, dtype=np.uint16)
+    _narrow_all(rows.reshape(-1), out.reshape(-1))
+    return out.view(np.float16)
 
 
 def to_bfloat16(rows: np.ndarray) -> np.ndarray:

@@ -54,10 +54,12 @@ def encode(rows: np.ndarray, row_type: RowType) -> tuple[np.ndarray, np.ndarray 
     even. int8 keeps every value within max|row| / 253 when read as float32; see FORMAT.md.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        if row_type.is_plain:
+        if row_type.is_plain and (row_type.itemsize == 4 or rows.dtype != np.float32):
             return np.ascontiguousarray(rows, dtype=row_type.stored), None
-        from featurestore.rows.kernels import quantise, to_bfloat16
+        from featurestore.rows.kernels import quantise, to_bfloat16, to_float16
 
+        if row_type.is_plain:
+            return to_float16(rows), None
         return quantise(rows) if row_type.scaled else (to_bfloat16(rows), None)
 
 

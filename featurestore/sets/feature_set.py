@@ -16,13 +16,14 @@ from featurestore.format.segment import Segment, is_segment_name
 from featurestore.format.segment_info import read_group
 from featurestore.format.spec import FeatureSpec
 from featurestore.format.zarr3 import group_metadata, json_bytes
+from featurestore.rows.aligned import aligned_empty
 from featurestore.rows.packed import Packed
+from featurestore.sets.filling import fill
 from featurestore.sets.key_index import KeyIndex
+from featurestore.sets.selection import Chosen, Selection
 from featurestore.sets.snapshot import Snapshot
 
 SET_VERSION = 1
-# Below this mean size of an utterance, one vectorised take per segment beats one copy per utterance.
-SMALL_UTTERANCE_BYTES = 4096
 # How often a reader looks again when segments vanish under it (compaction) before it gives up.
 MAX_REFRESHES = 20
 
@@ -65,6 +66,7 @@ class FeatureSet(Mapping[str, np.ndarray]):
         self.format: str = str(storage.get("format", "zarr"))
         self.compress: str = str(storage.get("compress", ""))
         self._loaded: Snapshot | None = None
+        self._selected: Selection | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FeatureSet, (self.path, self.name, self._files)
@@ -108,18 +110,28 @@ class FeatureSet(Mapping[str, np.ndarray]):
     def refresh(self) -> None:
         """See the segments that are committed now; those already open stay open."""
         for attempt in range(MAX_REFRESHES):
-            known = {segment.name: segment for segment in self._loaded.segments} if self._loaded else {}
-            names = self._segment_names()
-            if self._loaded and names == list(known):
-                return
             try:
-                segments = [known.get(name) or Segment(self.path / name, self.spec, self._files) for name in names]
-                self._loaded = Snapshot(segments, self.spec)
+                self._load(self._segment_names())
             except SegmentGone:
                 if attempt == MAX_REFRESHES - 1:
                     raise
             else:
                 return
+
+    def see(self, name: str) -> None:
+        """See one segment that was just committed, and leave those of other writers to `refresh`."""
+        if self._loaded is None:
+            return  # the first look will
+        try:
+            self._load(sorted({*(segment.name for segment in self._loaded.segments), name}))
+        except SegmentGone:  # compacted by now
+            self.refresh()
+
+    def _load(self, names: list[str]) -> None:
+        known = {segment.name: segment for segment in self._loaded.segments} if self._loaded else {}
+        if self._loaded is None or names != list(known):
+            segments = [known.get(name) or Segment(self.path / name, self.spec, self._files) for name in names]
+            self._loaded = Snapshot(segments, self.spec, self._loaded)
 
     def _segment_names(self) -> list[str]:
         names = self._files.names(self.path)
@@ -188,21 +200,21 @@ class FeatureSet(Mapping[str, np.ndarray]):
     ) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
         """`stored` for several keys, and their scales where rows are int8; `kernels` turns them into floats."""
         layer = self._layer(layer)
-        return self._reading(lambda now: now.stored(self._find(now.index, keys), layer))
+        return self._reading(lambda now: now.stored(self.find(now.index, keys), layer))
 
     def lengths(self, keys: Sequence[str]) -> NDArray[np.int64]:
         """Rows of each utterance, int64 (n,)."""
         index = self.index
-        n_rows: NDArray[np.int64] = index.n_rows[self._find(index, keys)]
+        n_rows: NDArray[np.int64] = index.n_rows[self.find(index, keys)]
         return n_rows
 
     def durations_s(self, keys: Sequence[str]) -> np.ndarray:
         """Duration of each utterance as told when it was written, float64 (n,); NaN where it was not."""
-        return self._reading(lambda now: now.durations_s(self._find(now.index, keys)))
+        return self._reading(lambda now: now.durations_s(self.find(now.index, keys)))
 
     def identities(self, keys: Sequence[str]) -> Identities:
         """What each utterance was made from, as recorded when it was written; see `Identities`."""
-        return self._reading(lambda now: now.identities(self._find(now.index, keys)))
+        return self._reading(lambda now: now.identities(self.find(now.index, keys)))
 
     def gather(
         self,
@@ -214,51 +226,75 @@ class FeatureSet(Mapping[str, np.ndarray]):
         """Rows of the keys, one after the other in their order; StoreError names keys that are missing.
 
         out: C-contiguous (>= sum T, D), float16 or float32; the result is a view of its first rows, in its dtype. Pass
-        the same array each time: fresh memory costs page faults, up to half the speed. dtype: without `out`, float16 or
-        float32 to read as; the default is `self.dtype`. float32 rows become infinite where float16 can't hold them.
+        the same array each time: fresh memory costs page faults, up to half the speed. Let it begin at a multiple of 64
+        bytes (`rows.aligned.aligned_empty`): copies into other addresses are half as fast on some processors.
+        dtype: without `out`, float16 or float32 to read as; the default is `self.dtype`. float32 rows become infinite
+        where float16 can't hold them.
         """
-        layer = self._layer(layer)
+        chosen = self._layer(layer)
         target = self._target(out, dtype)
-        return self._reading(lambda now: self._gather(now, keys, layer, out, target))
+
+        def memory(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+            if out is None or len(shape) == 1:
+                return aligned_empty(shape, dtype)
+            self._check_out(out, shape[1])
+            return out[None, : shape[1]]
+
+        packed = self._reading(lambda now: self._gather(now, keys, (chosen,), 1, memory, target.name))
+        return Packed(packed.values[0], packed.offsets)
+
+    def read_layers(
+        self,
+        keys: Sequence[str],
+        layers: Sequence[str],
+        dtype: str,
+        *,
+        stride: int = 1,
+        memory: Callable[[tuple[int, ...], str], np.ndarray] = aligned_empty,
+    ) -> Packed:
+        """Return the rows of several layers, (L, sum T', D) in `dtype` ("float32" or "float16"), T' = ceil(T / stride).
+
+        With a stride, means over that many rows are taken in float32 and rounded to `dtype` in the end. float16 becomes
+        infinite where stored rows are too large for it. memory(shape, dtype) is where they go. StoreError names keys
+        that are missing.
+        """
+        names = tuple(self._layer(layer) for layer in layers)
+        return self._reading(lambda now: self._gather(now, keys, names, stride, memory, dtype))
+
+    def select(self, keys: Sequence[str]) -> Selection:
+        """Return these keys as a selection, whose parts are read without looking keys up again.
+
+        StoreError names keys that are missing. The last selection is kept: asking for the same keys costs no look-up.
+        """
+        keys, selected = list(keys), self._selected
+        if selected is None or selected.keys != keys:
+            selected = Selection(self.find, keys)
+        selected.positions(self.index)
+        self._selected = selected
+        return selected
 
     def _gather(
-        self, now: Snapshot, keys: Sequence[str], layer: str, out: np.ndarray | None, target: np.dtype[Any]
+        self,
+        now: Snapshot,
+        keys: Sequence[str],
+        layers: tuple[str, ...],
+        stride: int,
+        memory: Callable[[tuple[int, ...], str], np.ndarray],
+        dtype: str,
     ) -> Packed:
-        found = self._find(now.index, keys)
-        offsets = np.zeros(len(found) + 1, dtype=np.int64)
-        np.cumsum(now.index.n_rows[found], out=offsets[1:])
-        n_rows = int(offsets[-1])
-        if out is None:
-            values = np.empty((n_rows, self.dim), dtype=target)
-        else:
-            self._check_out(out, n_rows)
-            values = out[:n_rows]
-        copied = self.spec.row_type.is_plain and target == self.dtype
-        small = n_rows * self.dim * target.itemsize < SMALL_UTTERANCE_BYTES * len(found)
-        if copied and small and now.take(found, layer, values, offsets):
-            return Packed(values, offsets)
-        rows, scales = now.stored(found, layer, check=False)
-        unchecked = now.unchecked(found, layer)
-        if copied and not unchecked:
-            if rows:
-                np.concatenate(rows, out=values)
-            return Packed(values, offsets)
-        bounds = offsets.tolist()
-        for i, part in enumerate(rows):
-            target_rows = values[bounds[i] : bounds[i + 1]]
-            if copied:
-                target_rows[:] = part
-            else:
-                self._decoded(part, None if scales is None else scales[i], target_rows)
-            if i in unchecked:  # what was just copied is in the cache
-                own = target_rows if copied else part
-                now.check(int(found[i]), layer, own, None if scales is None else scales[i], unchecked[i])
+        found = self.find(now.index, keys)
+        offsets = memory((len(found) + 1,), "int64")
+        offsets[0] = 0
+        lengths = now.index.n_rows[found]
+        np.cumsum(lengths if stride == 1 else -(-lengths // stride), out=offsets[1:])
+        values = memory((len(layers), int(offsets[-1]), self.dim), dtype)
+        fill(now, found, layers, stride, offsets, values)
         return Packed(values, offsets)
 
     def announce(self, keys: Sequence[str], layer: str | None = None) -> None:
         """Tell the kernel that these keys' rows will be read soon, so that it fetches them meanwhile."""
         layer = self._layer(layer)
-        self._reading(lambda now: now.announce(self._find(now.index, keys), layer))
+        self._reading(lambda now: now.announce(self.find(now.index, keys), layer))
 
     def verify(self) -> list[str]:
         """Everything that is wrong with this set's files, one sentence each; reads every byte."""
@@ -299,7 +335,10 @@ class FeatureSet(Mapping[str, np.ndarray]):
             raise StoreError(f"Feature set {self.name!r} has no layer {layer!r}; it has {', '.join(self.layers)}.")
         return layer
 
-    def _find(self, index: KeyIndex, keys: Sequence[str]) -> np.ndarray:
+    def find(self, index: KeyIndex, keys: Sequence[str]) -> np.ndarray:
+        """Return the position of each key in `index`, int64 (n,); StoreError names those that are missing."""
+        if isinstance(keys, Chosen):
+            return keys.positions(index)
         found = index.positions(keys)
         if (found < 0).any():
             missing = [keys[i] for i in np.flatnonzero(found < 0).tolist()]

@@ -22,9 +22,14 @@ class KeyIndex:
     segment: int32 (n,) index into `segments`. first_row, n_rows: int64 (n,) rows within that segment.
     """
 
-    def __init__(self, segments: Sequence[Segment]) -> None:
+    def __init__(
+        self, segments: Sequence[Segment], before: "KeyIndex | None" = None, segments_before: Sequence[Segment] = ()
+    ) -> None:
+        """before: an index of `segments_before`: of those that are here again nothing is read."""
+        places = {} if before is None else {id(segment): i for i, segment in enumerate(segments_before)}
         for segment in segments:
-            segment.check_counts()
+            if id(segment) not in places:
+                segment.check_counts()
         n = sum(segment.n_utterances for segment in segments)
         self.segment = np.empty(n, dtype=np.int32)
         self.first_row = np.empty(n, dtype=np.int64)
@@ -34,16 +39,27 @@ class KeyIndex:
         # The first position of each segment, and the end.
         self.segment_starts = np.zeros(len(segments) + 1, dtype=np.int64)
         hashes = np.empty(n, dtype=np.uint64)
+        known_hashes = np.empty(0, np.uint64) if before is None else before._unsorted_hashes()
         first = first_byte = 0
         for i, segment in enumerate(segments):
             last, last_byte = first + segment.n_utterances, first_byte + segment.key_bytes
-            small = segment.load_index()
-            self._keys[first_byte:last_byte] = small["keys"]
-            hashes[first:last] = small["key_hashes"]
             self.segment[first:last] = i
-            self.first_row[first:last] = small["offsets"][:-1]
-            self.n_rows[first:last] = np.diff(small["offsets"])
-            self._key_starts[first : last + 1] = small["key_offsets"] + first_byte
+            if before is not None and id(segment) in places:
+                own = slice(*before.segment_starts[places[id(segment)] : places[id(segment)] + 2].tolist())
+                byte, end = before._key_starts[own.start], before._key_starts[own.stop]
+                self._keys[first_byte:last_byte] = before._keys[byte:end]
+                hashes[first:last] = known_hashes[own]
+                self.first_row[first:last] = before.first_row[own]
+                self.n_rows[first:last] = before.n_rows[own]
+                key_starts = before._key_starts[own.start : own.stop + 1] - byte
+            else:
+                small = segment.load_index()
+                self._keys[first_byte:last_byte] = small["keys"]
+                hashes[first:last] = small["key_hashes"]
+                self.first_row[first:last] = small["offsets"][:-1]
+                self.n_rows[first:last] = np.diff(small["offsets"])
+                key_starts = small["key_offsets"]
+            self._key_starts[first : last + 1] = key_starts + first_byte
             first, first_byte = last, last_byte
             self.segment_starts[i + 1] = last
         self._key_view = self._keys.data
@@ -52,6 +68,12 @@ class KeyIndex:
         self._hashes = hashes[self._order]
         self._known: dict[str, int] = {}
         self.shadowed = self._find_shadowed(segments)
+
+    def _unsorted_hashes(self) -> np.ndarray:
+        """The hash of each position's key, uint64 (n,)."""
+        hashes = np.empty(len(self._hashes), np.uint64)
+        hashes[self._order] = self._hashes
+        return hashes
 
     def __len__(self) -> int:
         return len(self.segment) - len(self.shadowed)

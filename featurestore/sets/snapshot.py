@@ -2,6 +2,7 @@
 
 import mmap
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,11 @@ from featurestore.format.identity import Identities, from_arrays
 from featurestore.format.rowfile import MappedRows, RowFile
 from featurestore.format.segment import Segment, row_checksum
 from featurestore.format.spec import FeatureSpec
+from featurestore.rows.aligned import address_of
 from featurestore.sets.key_index import KeyIndex
+
+if TYPE_CHECKING:
+    from featurestore.rows.runs import Runs
 
 
 class Snapshot:
@@ -21,11 +26,20 @@ class Snapshot:
     afterwards reading costs a copy at most.
     """
 
-    def __init__(self, segments: Sequence[Segment], spec: FeatureSpec) -> None:
+    def __init__(self, segments: Sequence[Segment], spec: FeatureSpec, before: "Snapshot | None" = None) -> None:
+        """before: what of it is here again needs not be read, nor compared, a second time."""
         self.segments = list(segments)
         self.spec = spec
-        self.index = KeyIndex(segments)
-        self._was_checked: dict[str, np.ndarray] = {}
+        self._columns = {layer: k for k, layer in enumerate(spec.layers)}
+        self._bases: dict[tuple[str, ...], np.ndarray] = {}
+        self.index = KeyIndex(segments) if before is None else KeyIndex(segments, before.index, before.segments)
+        self._was_checked = np.zeros((len(spec.layers), len(self.index.segment)), dtype=bool)
+        places = {} if before is None else {id(segment): i for i, segment in enumerate(before.segments)}
+        for i, segment in enumerate(self.segments):
+            if before is not None and id(segment) in places:
+                here = slice(*self.index.segment_starts[i : i + 2].tolist())
+                there = slice(*before.index.segment_starts[places[id(segment)] :][:2].tolist())
+                self._was_checked[:, here] = before._was_checked[:, there]
 
     def stored(
         self, found: np.ndarray, layer: str, check: bool = True
@@ -47,11 +61,16 @@ class Snapshot:
                 self.check(int(found[i]), layer, rows[i], None if scales is None else scales[i], expected)
         return rows, scales
 
+    def all_checked(self, found: np.ndarray, layers: Sequence[str]) -> bool:
+        """Whether the rows of all found positions were compared before, in each of the layers."""
+        return all(self._was_checked[self._columns[layer]].take(found).all() for layer in layers)
+
     def unchecked(self, found: np.ndarray, layer: str) -> dict[int, int]:
         """Which of the found positions' rows were not compared yet, and the checksums that they should have."""
-        fresh = np.flatnonzero(~self._checked(layer)[found])
-        if not len(fresh):
+        checked = self._was_checked[self._columns[layer]].take(found)
+        if checked.all():
             return {}
+        fresh = np.flatnonzero(~checked)
         positions, column = found[fresh], self.spec.layers.index(layer)
         numbers = self.index.segment[positions]
         local = positions - self.index.segment_starts[numbers]
@@ -70,7 +89,7 @@ class Snapshot:
                 "since they were written (wrong checksum). `medusa store verify` lists all that is damaged; "
                 "restore it from a copy, or remove its segment (`medusa store rm SET --damaged`) and encode again."
             )
-        self._checked(layer)[position] = True
+        self._was_checked[self._columns[layer], position] = True
 
     def take(self, found: np.ndarray, layer: str, values: np.ndarray, offsets: np.ndarray) -> bool:
         """Gather plain rows with one vectorised take per segment: for utterances of a few rows, such as posteriors.
@@ -92,6 +111,55 @@ class Snapshot:
             values[targets] = file.array[source[targets]]
         return True
 
+    def runs(self, found: np.ndarray, layers: Sequence[str]) -> "Runs":
+        """Where the found positions' rows of each layer lie in memory; they aren't compared with their checksums."""
+        from featurestore.rows.runs import Runs  # numba loads where it is first needed
+
+        numbers, lengths = self.index.segment[found], self.index.n_rows[found]
+        used = set(numbers.tolist())
+        row_type = self.spec.row_type
+        keeps: list[Any] = [self]
+        row_bytes = self.spec.dim * row_type.itemsize
+        of_rows: list[Mapping[int, RowFile]] = [{n: self.segments[n].layer(layer) for n in used} for layer in layers]
+        rows, scales = self._addresses(("rows", *layers), of_rows, found, numbers, row_bytes, keeps), None
+        if row_type.scaled:
+            of_scales: list[Mapping[int, RowFile]] = [
+                {n: self.segments[n].scales(layer) for n in used} for layer in layers
+            ]
+            scales = self._addresses(("scales", *layers), of_scales, found, numbers, 4, keeps)
+        return Runs(rows, scales, lengths, np.dtype(row_type.stored), keeps)
+
+    def _addresses(
+        self,
+        what: tuple[str, ...],
+        files: Sequence[Mapping[int, RowFile]],
+        found: np.ndarray,
+        numbers: np.ndarray,
+        row_bytes: int,
+        keeps: list[Any],
+    ) -> np.ndarray:
+        """The address of each found position's first row in each layer, int64 (L, n).
+
+        what: names the layers. files: of each layer, by segment. What is decoded for this goes to `keeps`.
+        """
+        bases = self._bases.setdefault(what, np.zeros((len(files), len(self.segments)), np.int64))
+        for k, of_layer in enumerate(files):
+            for n, file in of_layer.items():
+                if not isinstance(file, MappedRows) or self.segments[n].remote:
+                    return self._decoded_addresses(files, found, keeps)
+                file.fetch(())
+                if not bases[k, n]:
+                    bases[k, n] = file.address
+        addresses: np.ndarray = bases[:, numbers] + self.index.first_row[found] * row_bytes
+        return addresses
+
+    def _decoded_addresses(
+        self, files: Sequence[Mapping[int, RowFile]], found: np.ndarray, keeps: list[Any]
+    ) -> np.ndarray:
+        arrays = [self._slices(of_layer, *self._where(found)) for of_layer in files]
+        keeps.append(arrays)
+        return np.array([[address_of(array) for array in of_layer] for of_layer in arrays], np.int64)
+
     def announce(self, found: np.ndarray, layer: str) -> None:
         """Tell that these positions' rows will be read soon."""
         numbers, firsts, counts = self._where(found)
@@ -112,11 +180,6 @@ class Snapshot:
     def _where(self, found: np.ndarray) -> tuple[list[int], list[int], list[int]]:
         index = self.index
         return index.segment[found].tolist(), index.first_row[found].tolist(), index.n_rows[found].tolist()
-
-    def _checked(self, layer: str) -> np.ndarray:
-        if layer not in self._was_checked:
-            self._was_checked[layer] = np.zeros(len(self.index.segment), dtype=bool)
-        return self._was_checked[layer]
 
     def _slices(
         self, files: Mapping[int, RowFile], numbers: list[int], firsts: list[int], counts: list[int]

@@ -85,8 +85,8 @@ class FeatureWriter:
         if segment.n_utterances == 0:
             segment.discard()
             return
-        segment.commit()
-        self.set.refresh()
+        # Not `refresh`: of many writers at once each would read what all the others commit.
+        self.set.see(segment.commit().name)
 
     def _encode(
         self, key: str, rows: Mapping[str, np.ndarray] | Sequence[np.ndarray] | np.ndarray

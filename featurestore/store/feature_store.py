@@ -1,6 +1,7 @@
 """A feature store: a directory of feature sets, each keyed rows of one specification; or one at a URL, mirrored."""
 
 import contextlib
+import copy
 import difflib
 import os
 import shutil
@@ -42,6 +43,7 @@ class FeatureStore:
     def __init__(self, path: str | os.PathLike[str], files: Files = LOCAL) -> None:
         self.path = Path(path)
         self._files = files
+        self._kept: dict[str, FeatureSet] | None = None
         _check_is_store(self.path, files)
 
     @classmethod
@@ -94,6 +96,15 @@ class FeatureStore:
                 raise
         return cls(path)
 
+    def keeping_sets(self) -> "FeatureStore":
+        """Return the same store, which opens each feature set once and gives it again, with what it has looked up.
+
+        For a run that reads a set in many places; its segments stay those of the first look, until `refresh`.
+        """
+        kept = copy.copy(self)
+        kept._kept = {}
+        return kept
+
     @property
     def files(self) -> Files:
         """Where its bytes come from."""
@@ -124,6 +135,13 @@ class FeatureStore:
 
     def __getitem__(self, name: str) -> FeatureSet:
         """The feature set `name`; StoreError lists near names. Reads one small file, no segment."""
+        if self._kept is not None:
+            if name not in self._kept:
+                self._kept[name] = self._open(name)
+            return self._kept[name]
+        return self._open(name)
+
+    def _open(self, name: str) -> FeatureSet:
         path = self.path / check_set_name(name)
         if name not in self:
             if _is_there(path / "zarr.json"):

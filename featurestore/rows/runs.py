@@ -1,0 +1,161 @@
+"""Compiled loops over the rows of many utterances at once, wherever in memory these lie: what fills a batch.
+
+One call fills a batch of every layer, with the GIL released: calls for each utterance cost 8 us, as long as copying
+40 KB takes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import carray, types  # type: ignore[attr-defined]
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from featurestore.errors import StoreError
+from featurestore.rows.aligned import address_of
+from featurestore.rows.kernels import HALF_CONVERSION, _bits, _check_stride, _decode, _pool_rows
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """Where the stored rows of B utterances lie, in L layers.
+
+    rows: int64 (L, B) addresses of each one's first row, C-contiguous (T, D). scales: int64 (L, B) addresses of float32
+    (T,), for int8 rows alone. lengths: int64 (B,). dtype: of the stored values. keeps: what owns the memory.
+    """
+
+    rows: np.ndarray
+    scales: np.ndarray | None
+    lengths: np.ndarray
+    dtype: np.dtype[Any]
+    keeps: Any = None
+
+    @classmethod
+    def of(cls, rows: Sequence[np.ndarray], scales: Sequence[np.ndarray] | None) -> "Runs":
+        """Runs of one layer, from each utterance's array of stored rows (T, D), and of scales (T,)."""
+        arrays = [np.ascontiguousarray(part) for part in rows]
+        factors = None if scales is None else [np.ascontiguousarray(part, np.float32) for part in scales]
+        return cls(
+            np.array([[address_of(part) for part in arrays]], np.int64).reshape(1, -1),
+            None if factors is None else np.array([[address_of(part) for part in factors]], np.int64).reshape(1, -1),
+            np.array([len(part) for part in arrays], np.int64),
+            arrays[0].dtype,
+            (arrays, factors),
+        )
+
+
+@intrinsic
+def _pointer(typing_context: Any, address: Any, like: Any) -> Any:
+    """An address as a pointer to values of the type of those of `like`."""
+
+    def convert(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    pointer = types.CPointer(like.dtype)  # type: ignore[no-untyped-call]
+    return pointer(types.int64, like), convert
+
+
+@intrinsic
+def _copy(typing_context: Any, target: Any, source: Any, n_bytes: Any) -> Any:
+    """memcpy, by addresses."""
+
+    def convert(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = ir.IntType(8).as_pointer()
+        to, of = (builder.inttoptr(address, pointer) for address in arguments[:2])
+        cgutils.raw_memcpy(builder, to, of, arguments[2], 1)  # type: ignore[no-untyped-call]
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), convert
+
+
+@numba.njit(nogil=True)
+def _rows_at(address, like, n, dim):  # type: ignore[no-untyped-def]
+    return carray(_pointer(address, like), (n, dim))  # type: ignore[call-arg]
+
+
+@numba.njit(nogil=True)
+def _scales_at(address, like, n):  # type: ignore[no-untyped-def]
+    return carray(_pointer(address, like), (n,))  # type: ignore[call-arg]
+
+
+@numba.njit(nogil=True)
+def _copy_runs(rows, lengths, row_bytes, target):  # type: ignore[no-untyped-def]
+    for k in range(rows.shape[0]):
+        for i in range(rows.shape[1]):
+            n_bytes = lengths[i] * row_bytes
+            _copy(target, rows[k, i], n_bytes)  # type: ignore[call-arg]
+            target += n_bytes
+
+
+@numba.njit(nogil=True)
+def _decode_runs(like, floats, rows, scales, lengths, out):  # type: ignore[no-untyped-def]
+    for k in range(rows.shape[0]):
+        first = 0
+        for i in range(rows.shape[1]):
+            n = lengths[i]
+            own = None if scales is None else _scales_at(scales[k, i], floats, n)
+            _decode(_rows_at(rows[k, i], like, n, out.shape[2]), own, out[k, first : first + n])
+            first += n
+
+
+@numba.njit(nogil=True)
+def _pool_runs(like, floats, rows, scales, lengths, stride, out):  # type: ignore[no-untyped-def]
+    for k in range(rows.shape[0]):
+        first = 0
+        for i in range(rows.shape[1]):
+            n = lengths[i]
+            last = first + (n + stride - 1) // stride
+            own = None if scales is None else _scales_at(scales[k, i], floats, n)
+            _pool_rows(_rows_at(rows[k, i], like, n, out.shape[2]), own, stride, out[k, first:last])
+            first = last
+
+
+_FLOATS = np.empty(0, np.float32)
+
+
+def read_runs(runs: Runs, out: np.ndarray) -> None:
+    """Fill `out` (L, sum T, D), C-contiguous float16 or float32, with the rows of each layer, utterance by utterance.
+
+    Exact, except that float16 is rounded to nearest (infinite where too large).
+    """
+    _check(runs, int(runs.lengths.sum()), out)
+    if runs.dtype == out.dtype:
+        _copy_runs(runs.rows, runs.lengths, out.shape[2] * out.itemsize, address_of(out))
+    elif out.dtype == np.float32 or HALF_CONVERSION:
+        like, target = _bits(np.empty(0, runs.dtype)), out if out.dtype == np.float32 else out.view(np.uint16)
+        _decode_runs(like, _FLOATS, runs.rows, runs.scales, runs.lengths, target)
+    else:
+        wide = np.empty(out.shape, np.float32)
+        read_runs(runs, wide)
+        with np.errstate(over="ignore"):
+            out[:] = wide
+
+
+def pool_runs(runs: Runs, stride: int, out: np.ndarray) -> None:
+    """Fill `out` (L, sum T', D), C-contiguous float16 or float32, with means over `stride` rows: T' = ceil(T / stride).
+
+    Means are taken in float32. The last group of an utterance may be short.
+    """
+    _check_stride(stride)
+    _check(runs, int((-(-runs.lengths // stride)).sum()), out)
+    wide = out if out.dtype == np.float32 else np.empty(out.shape, np.float32)
+    like = _bits(np.empty(0, runs.dtype))
+    _pool_runs(like, _FLOATS, runs.rows, runs.scales, runs.lengths, stride, wide)
+    if wide is not out:
+        with np.errstate(over="ignore"):
+            out[:] = wide
+
+
+def _check(runs: Runs, n_rows: int, out: np.ndarray) -> None:
+    fits = out.ndim == 3 and len(out) == len(runs.rows) and out.shape[1] == n_rows
+    if not fits or out.dtype not in (np.float16, np.float32) or not out.flags.c_contiguous:
+        raise StoreError(
+            f"The buffer for rows is {out.dtype} {out.shape}; C-contiguous float16 or float32 ({len(runs.rows)}, "
+            f"{n_rows}, D) is needed."
+        )
+    if (runs.dtype == np.int8) != (runs.scales is not None):
+        raise StoreError(f"Rows of dtype {runs.dtype} {'need' if runs.scales is None else 'have no'} scales.")

@@ -1,0 +1,81 @@
+"""Filling a batch's buffer with rows: copied, widened or pooled, and compared with their checksums when first read."""
+
+import numpy as np
+
+from featurestore.rows.rowtypes import RowType
+from featurestore.sets.snapshot import Snapshot
+
+# Below this mean size of an utterance, one vectorised take per segment beats one copy per utterance.
+SMALL_UTTERANCE_BYTES = 4096
+
+
+def fill(
+    now: Snapshot, found: np.ndarray, layers: tuple[str, ...], stride: int, offsets: np.ndarray, values: np.ndarray
+) -> None:
+    """Fill `values` (L, offsets[-1], D), float16 or float32, with the rows of the found positions in each layer.
+
+    Each layer of `values` is C-contiguous; all of them together may be a part of a larger array.
+    stride: means over that many rows, in float32. offsets: int64 (B + 1,) of the (pooled) rows. StoreError where rows
+    that are read for the first time don't have their checksum.
+    """
+    if not len(found):
+        return
+    row_type: RowType = now.spec.row_type
+    copied = stride == 1 and row_type.is_plain and values.dtype == np.dtype(row_type.read)
+    is_checked = now.all_checked(found, layers)
+    if copied and len(layers) == 1:
+        if values[0].nbytes < SMALL_UTTERANCE_BYTES * len(found) and now.take(found, layers[0], values[0], offsets):
+            return
+        if is_checked:
+            np.concatenate(now.stored(found, layers[0], check=False)[0], out=values[0])
+            return
+    unchecked = [{} if is_checked else now.unchecked(found, layer) for layer in layers]
+    fresh = [k for k in range(len(layers)) if unchecked[k]]
+    for k in fresh:
+        _fill_first(now, found, layers[k], unchecked[k], copied, stride, offsets.tolist(), values[k])
+    if not fresh and values.flags.c_contiguous:
+        _fill_at_once(now, found, layers, stride, values)
+        return
+    for k in set(range(len(layers))).difference(fresh):
+        _fill_at_once(now, found, layers[k : k + 1], stride, values[k : k + 1])
+
+
+def _fill_at_once(now: Snapshot, found: np.ndarray, layers: tuple[str, ...], stride: int, values: np.ndarray) -> None:
+    from featurestore.rows.runs import pool_runs, read_runs  # numba loads where it is first needed
+
+    if stride > 1:
+        pool_runs(now.runs(found, layers), stride, values)
+    else:
+        read_runs(now.runs(found, layers), values)
+
+
+def _fill_first(
+    now: Snapshot,
+    found: np.ndarray,
+    layer: str,
+    unchecked: dict[int, int],
+    copied: bool,
+    stride: int,
+    bounds: list[int],
+    values: np.ndarray,
+) -> None:
+    """One layer, utterance by utterance, so that what is compared with its checksum is in the cache just then.
+
+    unchecked: the checksums that some of the found positions' rows must have. copied: as they are stored.
+    """
+    rows, scales = now.stored(found, layer, check=False)
+    if not copied:
+        from featurestore.rows.runs import Runs, pool_runs, read_runs
+    for i, part in enumerate(rows):
+        target = values[bounds[i] : bounds[i + 1]]
+        if copied:
+            target[:] = part
+        else:
+            run = Runs.of([part], None if scales is None else scales[i : i + 1])
+            if stride > 1:
+                pool_runs(run, stride, target[None])
+            else:
+                read_runs(run, target[None])
+        if i in unchecked:
+            of_disk = target if copied else part
+            now.check(int(found[i]), layer, of_disk, None if scales is None else scales[i], unchecked[i])
