@@ -23,11 +23,15 @@ from featurestore.format.compression import CODECS
 from featurestore.format.files import Extent, Files
 from featurestore.format.hdf5_sink import Hdf5Sink
 from featurestore.format.segment_info import SegmentInfo, parse_json
+from featurestore.format.write_behind import start_writing
 from featurestore.format.zarr3 import chunk_file
 from featurestore.format.zarr_segment import compressed_chunks
+from featurestore.rows.aligned import ALIGNMENT
 
 SUFFIX = ".h5"
 FIRST_LINE_BYTES = 64
+ALIGNED_BYTES = 4096  # arrays as large as this begin at a cache line
+COPIED_BYTES = 16 << 20  # at a time
 _FIRST_LINE = re.compile(rb"medusa-segment 1 block=(\d{1,9}) json=(\d{1,9}) crc32c=([0-9a-f]{8})\n *\n")
 
 
@@ -138,7 +142,8 @@ def finish(path: Path, info: SegmentInfo, small: dict[str, np.ndarray]) -> Path:
     staged |= {name: chunk_file(path / name, 1) for name in info.scales().values()}
     with open(target, "x+b", buffering=0) as whole:
         sink = Hdf5Sink(whole)
-        with h5py.File(sink, "w", userblock_size=block) as file:
+        aligned = {"alignment_threshold": ALIGNED_BYTES, "alignment_interval": ALIGNMENT}
+        with h5py.File(sink, "w", userblock_size=block, **aligned) as file:
             arrays = _write_datasets(file, info, small, staged)
         if sink.error is not None:
             raise sink.error
@@ -224,9 +229,11 @@ def _copy(source: int, target: Any, n_bytes: int) -> None:
     if hasattr(os, "copy_file_range"):
         try:
             while done < n_bytes:
-                n = os.copy_file_range(source, target.fileno(), n_bytes - done, done, start + done)
+                n = min(n_bytes - done, COPIED_BYTES)
+                n = os.copy_file_range(source, target.fileno(), n, done, start + done)
                 if not n:
                     break
+                start_writing(target.fileno(), start + done, n)
                 done += n
         except OSError:  # not on this file system; a full disk will say so again
             pass

@@ -9,7 +9,6 @@ import time
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from featurestore.format.identity import Identity, to_arrays
 from featurestore.format.segment import row_checksum
 from featurestore.format.segment_info import SegmentInfo, content_name, hash_key
 from featurestore.format.spec import FeatureSpec
+from featurestore.format.write_behind import StagedFile, WriteBehind
 from featurestore.format.zarr3 import chunk_file
 from featurestore.runtime.durable import TEMPORARY_PREFIX, sync_directory
 
@@ -29,7 +29,7 @@ STALE_WITHOUT_LOCK_S = 7 * 86400.0
 
 
 class SegmentWriter:
-    """A segment in the making, in `directory`/.tmp-...; memory holds keys and offsets only.
+    """A segment in the making, in `directory`/.tmp-...; memory holds keys, offsets and some 64 MiB of rows at most.
 
     Rows are staged where a Zarr segment has them; the other layouts are made of them when the segment is committed. An
     utterance counts once `append` has returned: whatever interrupts it, `commit` leaves its half-written rows out.
@@ -48,8 +48,10 @@ class SegmentWriter:
         self._checksums = array("I")
         self._durations_s = array("d")
         self._identities: list[Identity | None] = []
-        self._files: list[BinaryIO] = []
-        self._scale_files: list[BinaryIO] = []
+        n_files = len(spec.layers) * (2 if spec.row_type.scaled else 1)
+        self._behind = WriteBehind(n_files, lasting=format == "zarr" and not compress)
+        self._files: list[StagedFile] = []
+        self._scale_files: list[StagedFile] = []
         self._lock = -1
         try:
             self.path.mkdir()
@@ -57,9 +59,9 @@ class SegmentWriter:
             with contextlib.suppress(OSError):  # the lock only tells other writers that this one lives
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for layer in spec.layers:
-                self._files.append(_new_file(chunk_file(self.path / layer, 2)))
+                self._files.append(StagedFile(chunk_file(self.path / layer, 2), self._behind))
                 if spec.row_type.scaled:
-                    self._scale_files.append(_new_file(chunk_file(self.path / f"{layer}.scale", 1)))
+                    self._scale_files.append(StagedFile(chunk_file(self.path / f"{layer}.scale", 1), self._behind))
         except OSError as error:
             self.discard()
             raise _refused(self.path, error) from error
@@ -92,9 +94,9 @@ class SegmentWriter:
         del self._identities[n:]
         try:
             for file, rows in zip(self._files, layers, strict=True):
-                _write_at(file, start * self._row_bytes, rows)
+                file.write_at(start * self._row_bytes, rows)
             for file, values in zip(self._scale_files, scales, strict=True):
-                _write_at(file, start * 4, values)
+                file.write_at(start * 4, values)
         except OSError as error:
             raise _refused(self.path, error) from error
         self._keys.append(key)
@@ -127,7 +129,9 @@ class SegmentWriter:
         suffix = hdf5_segment.SUFFIX if self.format == "hdf5" else ""
         final = self.directory / (content_name(self.spec.fingerprint, small) + suffix)
         try:
+            self._behind.finish()
             for file in (*self._files, *self._scale_files):
+                file.finish()
                 file.close()
             made = container.finish(self.path, info, small)
             sync_directory(self.path)
@@ -148,28 +152,17 @@ class SegmentWriter:
 
     def discard(self) -> None:
         """Give the segment up and remove its temporary directory."""
+        self._behind.close()
         shutil.rmtree(self.path, ignore_errors=True)
         self._release()
 
     def _release(self) -> None:
+        self._behind.close()
         for file in (*self._files, *self._scale_files):
-            with contextlib.suppress(OSError):  # a full disk refuses the flush too; that was reported already
-                file.close()
+            file.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
-
-
-def _new_file(path: Path) -> BinaryIO:
-    path.parent.mkdir(parents=True)
-    return open(path, "xb", buffering=1 << 20)
-
-
-def _write_at(file: BinaryIO, position: int, values: np.ndarray) -> None:
-    if file.tell() != position:
-        file.seek(position)
-    if values.size:
-        file.write(values.data)
 
 
 def remove_stale(directory: Path) -> None:

@@ -14,8 +14,6 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from featurestore.runtime.durable import sync_directories, sync_directory, write_bytes
-
 # Inner chunks of about 2 MiB: what another reader fetches at a time. Our own reader ignores them.
 CHUNK_BYTES = 2 << 20
 # Compressed ones are small: an utterance's first and last chunk are decoded whole.
@@ -134,18 +132,16 @@ def json_bytes(value: dict[str, Any]) -> bytes:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a new zarr.json and fsync it."""
-    write_bytes(path, json_bytes(value))
+    """Write a new zarr.json; whoever makes the segment has all of its files made durable at once."""
+    path.write_bytes(json_bytes(value))
 
 
 def write_plain(array: Path, values: np.ndarray, axes: tuple[str, ...]) -> None:
-    """Write one small array (not its parents' directory entries) durably."""
+    """Write one small array; see `write_json`."""
     values = np.ascontiguousarray(values)
     array.mkdir()
     if values.size:
         path = chunk_file(array, values.ndim)
         path.parent.mkdir(parents=True)
-        write_bytes(path, values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
-        sync_directories(array, path.parent)
+        path.write_bytes(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
     write_json(array / "zarr.json", plain_metadata(values.shape, values.dtype.name, axes))
-    sync_directory(array)

@@ -27,7 +27,7 @@ from featurestore.format.zarr3 import (
     write_json,
     write_plain,
 )
-from featurestore.runtime.durable import sync_directories, sync_directory
+from featurestore.runtime.durable import sync_tree
 
 COMPRESSED_AT_A_TIME = 64  # chunks; what is held in memory
 
@@ -156,27 +156,19 @@ def finish(path: Path, info: SegmentInfo, small: dict[str, np.ndarray]) -> Path:
                 file.truncate(info.layout.data_bytes)
                 file.seek(info.layout.data_bytes)
                 file.write(info.layout.tail())
-                file.flush()
-                os.fsync(file.fileno())
-        sync_directories(path / layer, shard.parent)
         write_json(path / layer / "zarr.json", layer_metadata(layer, info))
-        sync_directory(path / layer)
     for name in info.scales().values():
         scales = chunk_file(path / name, 1)
-        with open(scales, "r+b") as file:
-            file.truncate(4 * info.layout.n_rows)
-            os.fsync(file.fileno())
+        os.truncate(scales, 4 * info.layout.n_rows)
         if not info.layout.n_rows:
             scales.unlink()
-        sync_directory(scales.parent)
         shape, dtype = info.shapes()[name]
         write_json(path / name / "zarr.json", plain_metadata(shape, np.dtype(dtype).name, axes_of(name)))
-        sync_directory(path / name)
     for name, values in small.items():
         write_plain(path / name, values, axes_of(name))
     # The group's own metadata comes last: before it, no Zarr reader takes the directory for a group.
     write_json(path / "zarr.json", group_metadata(info.attributes()))
-    sync_directory(path)
+    sync_tree(path)
     return path
 
 
@@ -189,8 +181,6 @@ def _compress(shard: Path, info: SegmentInfo, codec: Codec) -> None:
             places[i] = file.tell(), len(data)
             file.write(data)
         file.write(shard_index(places))
-        file.flush()
-        os.fsync(file.fileno())
     target.replace(shard)
 
 
