@@ -20,6 +20,7 @@ LOSS_TARGETS = ("soft", "one-hot", "vote-dropping")
 CLASS_SCORES = ("macro_f1", "micro_f1", "accuracy", "uar")
 SELECTIONS = (*CLASS_SCORES, "mean_ccc", "loss", "last")  # and ccc:<attribute>
 SELECTED_ON = ("balanced", "all")
+ALL_VIEWS = "all"  # of TrainConfig.views: those that the store has
 
 
 def _positive(config: Any, *names: str) -> None:

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.runtime.device import pick_device
 from featurestore.runtime.durable import replace_text, writing
+from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
 
 # Below this width one CPU thread is the faster: at d = 96 an epoch of the demo took 0.38 s on one, 0.80 s on two.
@@ -71,17 +72,16 @@ def fit_members(
     twice = [name for name, n in Counter(config.name for config in configs).items() if n > 1]
     if twice:
         raise ConfigError(f"Two members are called {twice[0]!r}; a member's name is its run directory's.")
-    members = [
-        _open(store, manifest, config, plan, Path(directory), world)
-        for config, directory in zip(configs, directories, strict=True)
-    ]
-    left = world.once(lambda: [_is_left(into, own, plan, overwrite, manifest) for own in members])
+    opening = _Opening(store.keeping_sets(), manifest, plan, world)
+    members = [opening.fit(config, Path(directory)) for config, directory in zip(configs, directories, strict=True)]
+    known: held_out.Known = {}
+    left = world.once(lambda: [_is_left(into, own, plan, overwrite, manifest, known) for own in members])
     fits = [replace(own, earlier=earlier) for own, (is_left, earlier) in zip(members, left, strict=True) if is_left]
     reader = SharedReader()
     if fits:
         world.once(lambda: reader.union([own.data for own in fits]).scan(configs[0].train.stride))
     for fold in range(len(plan.names)):
-        groups = _groups(fits, plan, fold, manifest, at_once)
+        groups = _groups(fits, plan, fold, manifest, at_once, known)
         for i, group in enumerate(groups):
             show = None if progress is None else _of_group(progress, plan.names[fold], i, len(groups))
             small = max(own.member.config.network.d for own, _ in group) < MANY_THREADS_D
@@ -106,43 +106,75 @@ class _Fit:
         return self.data.targets
 
 
-def _open(
-    store: FeatureStore, manifest: Manifest, config: MemberConfig, plan: FoldPlan, directory: Path, world: World
-) -> _Fit:
-    train = replace(config.train, precision=resolve_precision(config.train.precision, world.device))
-    train = replace(train, views=resolve_views(store, config.features, train.views))
-    config = replace(config, train=train)
-    targets = Targets.from_manifest(manifest, ratings=train.targets == "vote-dropping")
-    if not train.learns_attributes:
-        targets = targets.without_attributes()  # else the posteriors would hold an untrained layer's
-    # Of what nobody rated nothing is learned, nor by the model of a fold outside which nobody did.
-    targets = targets.rated([plan.train_at(fold) for fold in range(len(plan.names))])
-    _check_attributes(train, targets)
-    refs, layers, inputs, specs = [], [], [], []
-    for text in config.features:
-        ref = FeatureRef.parse(text)
-        features = store[ref.name]
+@dataclass(frozen=True, eq=False)
+class _Opening:
+    """Opens members on one manifest: what several read, or learn from, is read and checked once."""
+
+    store: FeatureStore  # keeps its sets
+    manifest: Manifest
+    plan: FoldPlan
+    world: World
+    _targets: dict[tuple[bool, bool], Targets] = field(default_factory=dict)
+    _checked: set[str] = field(default_factory=set)
+    _views: dict[Any, Views] = field(default_factory=dict)
+
+    def fit(self, config: MemberConfig, directory: Path) -> _Fit:
+        """Return a member that is ready to be fitted; ConfigError where its features or labels don't do."""
+        store = self.store
+        train = replace(config.train, precision=resolve_precision(config.train.precision, self.world.device))
+        train = replace(train, views=resolve_views(store, config.features, train.views))
+        config = replace(config, train=train)
+        targets = self.targets(train)
+        _check_attributes(train, targets)
+        refs, layers, inputs, specs = [], [], [], []
+        for text in config.features:
+            ref = FeatureRef.parse(text)
+            features = store[ref.name]
+            self.check(features, targets)
+            read = ref.resolve(features)
+            refs.append(FeatureRef(ref.name, read))
+            layers.append(read)
+            inputs.append((len(read), features.dim))
+            specs.append({"name": ref.name, "fingerprint": features.spec.fingerprint, "spec": features.spec.to_json(),
+                          "provenance": features.provenance})  # fmt: skip
+        member = Member(config, targets.classes, targets.attributes, targets.attribute_ranges, tuple(inputs),
+                        tuple(layers), tuple(specs), directory)  # fmt: skip
+        views = (tuple(refs), train.views)
+        if views not in self._views:
+            self._views[views] = Views.of(store, refs, train.views, targets.keys)
+        data = TrainingData(store, tuple(refs), targets, self._views[views])
+        bucket_lengths(data, train)  # a set to cut batches by that is not there, or lacks keys, is told now
+        return _Fit(member, data, PosteriorMean(len(targets.keys), len(member.columns)))
+
+    def targets(self, train: TrainConfig) -> Targets:
+        """Return what the members of these settings learn from."""
+        asked = (train.targets == "vote-dropping", train.learns_attributes)
+        if asked not in self._targets:
+            targets = Targets.from_manifest(self.manifest, ratings=asked[0])
+            if not train.learns_attributes:
+                targets = targets.without_attributes()  # else the posteriors would hold an untrained layer's
+            # Of what nobody rated nothing is learned, nor by the model of a fold outside which nobody did.
+            folds = range(len(self.plan.names))
+            self._targets[asked] = targets.rated([self.plan.train_at(fold) for fold in folds])
+        return self._targets[asked]
+
+    def check(self, features: FeatureSet, targets: Targets) -> None:
+        """Raise ConfigError where the set lacks an utterance, IdentityMismatch where it has another of that name."""
+        if features.name in self._checked:
+            return
         missing = features.missing(targets.keys)
         if missing:
             raise ConfigError(
-                f"Feature set {ref.name!r} lacks {len(missing)} of the manifest's {len(targets.keys)} utterances "
+                f"Feature set {features.name!r} lacks {len(missing)} of the manifest's {len(targets.keys)} utterances "
                 f"({', '.join(missing[:3])}...). Run `medusa featurize` for them, or leave them out of the manifest."
             )
-        check_sources(manifest, features)
-        read = ref.resolve(features)
-        refs.append(FeatureRef(ref.name, read))
-        layers.append(read)
-        inputs.append((len(read), features.dim))
-        specs.append({"name": ref.name, "fingerprint": features.spec.fingerprint, "spec": features.spec.to_json(),
-                      "provenance": features.provenance})  # fmt: skip
-    member = Member(config, targets.classes, targets.attributes, targets.attribute_ranges, tuple(inputs), tuple(layers),
-                    tuple(specs), directory)  # fmt: skip
-    data = TrainingData(store, tuple(refs), targets, Views.of(store, refs, train.views, targets.keys))
-    bucket_lengths(data, train)  # a set to cut batches by that is not there, or lacks keys, is told now
-    return _Fit(member, data, PosteriorMean(len(targets.keys), len(member.columns)))
+        check_sources(self.manifest, features)
+        self._checked.add(features.name)
 
 
-def _is_left(into: FeatureStore, own: _Fit, plan: FoldPlan, overwrite: bool, manifest: Manifest) -> tuple[bool, bool]:
+def _is_left(
+    into: FeatureStore, own: _Fit, plan: FoldPlan, overwrite: bool, manifest: Manifest, known: held_out.Known
+) -> tuple[bool, bool]:
     """Open the run directory; is there anything left to do, and was it begun without a record of who is held out?"""
     member = own.member
     if overwrite:
@@ -151,19 +183,19 @@ def _is_left(into: FeatureStore, own: _Fit, plan: FoldPlan, overwrite: bool, man
             into.remove(posteriors_name(member.config.name))
     check_place(into, member, plan)
     open_directory(
-        member, own.targets, plan, own.data.views, lambda: held_out.record(member, own.targets, manifest, plan)
+        member, own.targets, plan, own.data.views, lambda: held_out.record(member, own.targets, manifest, plan, known)
     )  # fmt: skip
     earlier = not (member.directory / held_out.NAME).is_file()
     return not is_finished(into, member, plan, own.targets), earlier
 
 
 def _groups(
-    fits: Sequence[_Fit], plan: FoldPlan, fold: int, manifest: Manifest, at_once: int
+    fits: Sequence[_Fit], plan: FoldPlan, fold: int, manifest: Manifest, at_once: int, known: held_out.Known
 ) -> list[list[tuple[_Fit, Parts]]]:
     """The members that share a stream of batches, in groups of `at_once` at most."""
     streams: dict[Any, list[tuple[_Fit, Parts]]] = {}
     for own in fits:
-        parts = parts_of(own.member, own.targets, manifest, plan.train_at(fold), earlier=own.earlier)
+        parts = parts_of(own.member, own.targets, manifest, plan.train_at(fold), earlier=own.earlier, known=known)
         threads = own.member.config.network.d < MANY_THREADS_D
         key = (threads, stream_key(own.data, parts.train_at, parts.dev_at, parts.config))
         streams.setdefault(key, []).append((own, parts))

@@ -33,9 +33,21 @@ class Parts:
     held_out: HeldOut | None = None
 
 
-def parts_of(member: Member, targets: Targets, manifest: Manifest, at: Indices, *, earlier: bool = False) -> Parts:
+Known = dict[tuple[int, bytes, float, int], HeldOut]  # who is held out, of those asked for before
+
+
+def parts_of(
+    member: Member,
+    targets: Targets,
+    manifest: Manifest,
+    at: Indices,
+    *,
+    earlier: bool = False,
+    known: Known | None = None,
+) -> Parts:
     """Divide the training utterances `at` (n,) of a fold by speaker.
 
+    known: what was found for other members with the same `targets`, to which this is added.
     earlier: as versions did that left no held_out.json, so that a run that one of them began goes on as it was. Where
     no part can choose an epoch, all is learned from and the last epoch is kept. ManifestError: nothing to learn from,
     or a stage that can't do without a held-out part.
@@ -53,7 +65,11 @@ def parts_of(member: Member, targets: Targets, manifest: Manifest, at: Indices, 
     groups = speaker_groups(manifest)[at].tolist()
     if earlier:
         return Parts(*_of_earlier(member, targets, at, groups), config)
-    found = choose_held_out(groups, config.dev_fraction, labels=targets.labels[at], seed=config.stream_seed)
+    known = {} if known is None else known
+    asked = (id(targets), at.tobytes(), config.dev_fraction, config.stream_seed)
+    if asked not in known:
+        known[asked] = choose_held_out(groups, config.dev_fraction, labels=targets.labels[at], seed=config.stream_seed)
+    found = known[asked]
     why = found.why_not or _lacks(config, targets, at[found.mask])
     if not why:
         return Parts(at[~found.mask], at[found.mask], config, found)
@@ -66,11 +82,13 @@ def parts_of(member: Member, targets: Targets, manifest: Manifest, at: Indices, 
     return Parts(at, at[:0], replace(config, dev_fraction=0.0), nobody)
 
 
-def record(member: Member, targets: Targets, manifest: Manifest, plan: FoldPlan) -> dict[str, Any]:
+def record(
+    member: Member, targets: Targets, manifest: Manifest, plan: FoldPlan, known: Known | None = None
+) -> dict[str, Any]:
     """Return who is held out in each fold, as held_out.json keeps it; {} where nobody is asked for."""
     folds: dict[str, Any] = {}
     for fold, name in enumerate(plan.names):
-        held_out = parts_of(member, targets, manifest, plan.train_at(fold)).held_out
+        held_out = parts_of(member, targets, manifest, plan.train_at(fold), known=known).held_out
         if held_out is not None:
             folds[name] = held_out.to_dict(targets.classes)
     return folds

@@ -12,8 +12,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from deepser.config import LossConfig, MemberConfig, NetworkConfig, StageConfig, TrainConfig, from_dict, to_dict
-from deepser.training.views import ALL
+from deepser.config import (
+    ALL_VIEWS,
+    LossConfig,
+    MemberConfig,
+    NetworkConfig,
+    StageConfig,
+    TrainConfig,
+    from_dict,
+    to_dict,
+)
 from featurestore.errors import ConfigError
 from featurestore.runtime.json_text import read_json
 
@@ -59,7 +67,7 @@ def _srpol(task: int, confusion_exponent: float = 0.0) -> Preset:
     phase2 = replace(phase1, name=f"task{task}", epochs=20, lr=5e-6, loss=tuned, confusion_exponent=confusion_exponent)
     train = TrainConfig(
         (phase1, phase2), batch_size=128, targets="one-hot", mixup_p=0.0, select_on="all",
-        select="macro_f1" if task == 1 else "mean_ccc", drop_no_consensus=True, views=(ALL,),
+        select="macro_f1" if task == 1 else "mean_ccc", drop_no_consensus=True, views=(ALL_VIEWS,),
     )  # fmt: skip
     network = NetworkConfig(d=1028, n_layers=2, dropout=0.0, kind="srpol", pooling="asp", pool_dim=128, lstm_dim=2048)
     about = f"SRPOL's multi-expert network, tuned for Task {task} ({'classes' if task == 1 else 'attributes'})"

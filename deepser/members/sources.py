@@ -28,8 +28,7 @@ def check_sources(manifest: Manifest, features: FeatureSet) -> None:
         sources = dict(zip(manifest.keys, manifest.texts, strict=True))
     else:
         if manifest.has("path"):
-            paths = manifest.column("path").tolist()
-            sources = {key: None if paths[i] is None else manifest.audio(i) for i, key in enumerate(manifest.keys)}
+            sources = dict(zip(manifest.keys, manifest.audios, strict=True))
         if manifest.has("duration_s"):
             durations_s = np.asarray(manifest.column("duration_s"), np.float64)
     refuse(features, compare_headers(sources, features, durations_s), REMEDY)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from sklearn import metrics as sk
 
 from deepser.scores.counts import MIN_PAIRS, mean_f1
 from featurestore.errors import ConfigError, ManifestError
@@ -209,6 +208,8 @@ def classification(predicted: np.ndarray, labels: np.ndarray, classes: Sequence[
         )
     truth, guess = labels[known], predicted[known]
     every = list(range(len(classes)))
+    from sklearn import metrics as sk  # takes seconds to load: most commands print no scores
+
     precision, recall, f1, support = sk.precision_recall_fscore_support(truth, guess, labels=every, zero_division=0)
     return Classification(
         classes=tuple(classes),

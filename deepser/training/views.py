@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepser.config import ALL_VIEWS
 from featurestore.augment.mixing import check_mixing, mixed_places, mixing_name
 from featurestore.augment.views import view_pairs, without_view
 from featurestore.errors import ConfigError
@@ -20,7 +21,6 @@ from featurestore.rows.packed import Packed
 from featurestore.store.feature_store import FeatureStore
 
 Indices = NDArray[np.int64]
-ALL = "all"  # of TrainConfig.views: those there are
 
 
 def _none() -> NDArray[Any]:
@@ -229,7 +229,7 @@ def is_audio(store: FeatureStore, name: str) -> bool:
 
 def resolve_views(store: FeatureStore, features: Sequence[str], asked: Sequence[str]) -> tuple[str, ...]:
     """Views by label as they are, or for "all" those that the store has of every audio set among `features`."""
-    if tuple(asked) != (ALL,):
+    if tuple(asked) != (ALL_VIEWS,):
         return tuple(asked)
     names = {FeatureRef.parse(text).name for text in features}
     of_each = [
@@ -243,7 +243,7 @@ def resolve_views(store: FeatureStore, features: Sequence[str], asked: Sequence[
 def _check_set(store: FeatureStore, ref: FeatureRef, name: str) -> None:
     label = name.removeprefix(f"{ref.name}+")
     if name not in store:
-        known = ", ".join(resolve_views(store, [ref.name], [ALL])) or "none"
+        known = ", ".join(resolve_views(store, [ref.name], [ALL_VIEWS])) or "none"
         raise ConfigError(
             f"--views {label}: the store has no feature set {name}; of {ref.name} there are: {known}. Make it with "
             "`medusa featurize --augment`."

@@ -205,6 +205,17 @@ class Manifest:
         start_s, end_s = (self._table.column(name)[i].as_py() for name in (START, END))
         return path if not start_s and end_s is None else Clip(path, start_s or 0.0, end_s)
 
+    @cached_property
+    def audios(self) -> list[Path | Clip | None]:
+        """Return every row's audio, None where it has none; made once."""
+        if not self.has("path"):
+            self.column("path")
+        paths = self._table.column("path").to_pylist()
+        if self.has_pieces:
+            return [None if path is None else self.audio(i) for i, path in enumerate(paths)]
+        root = self.root
+        return [None if path is None else root / path for path in paths]
+
     def audio_path(self, i: int) -> Path:
         """Where row i's audio lies; ManifestError when the row has none."""
         if not self.has("path"):

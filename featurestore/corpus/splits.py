@@ -4,6 +4,7 @@ Everything here is a pure function of the manifest and a seed: the same call giv
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -194,8 +195,15 @@ def groups_by(manifest: Manifest, by: str) -> NDArray[np.str_]:
     return np.array([str(value) for value in values], dtype=str)
 
 
+@lru_cache(maxsize=2)  # many members ask for that of the same manifest
 def speaker_groups(manifest: Manifest) -> NDArray[np.str_]:
-    """(N,) who speaks; an unknown speaker (missing or "Unknown") is a group of its own per utterance."""
+    """(N,) who speaks, read-only; an unknown speaker (missing or "Unknown") is a group of its own per utterance."""
+    groups = _speaker_groups(manifest)
+    groups.flags.writeable = False
+    return groups
+
+
+def _speaker_groups(manifest: Manifest) -> NDArray[np.str_]:
     keys = np.asarray(manifest.keys, dtype=str)
     if not manifest.has("speaker"):
         return keys
