@@ -42,14 +42,13 @@ def run(
 
     Example: `medusa run medusa14 --set corpus=MSP-PODCAST --dry-run`
     """
-    from ensemble.recipes.execute import named_steps, run_steps, why_run
-    from ensemble.recipes.plan import Places, steps_of
-    from ensemble.recipes.recipe import read_recipe
-    from ensemble.recipes.summary import refuse_unclean, write_summary
-
     if listing:
         _print_recipes()
         return
+    from ensemble.recipes.execute import named_steps, run_steps, why_run
+    from ensemble.recipes.plan import Places, steps_of
+    from ensemble.recipes.recipe import read_recipe
+
     if recipe is None:
         raise ConfigError("Name a recipe (`medusa run --list`), or a YAML file.")
     read = read_recipe(recipe, settings or [])
@@ -64,6 +63,8 @@ def run(
             say(f"{step.name}: {why_run(step, places, repeated) or 'done'}", "bold")
             say(f"  $ medusa {shlex.join(step.arguments)}", "cyan")
         return
+
+    from ensemble.recipes.summary import refuse_unclean, write_summary
 
     def call(arguments: tuple[str, ...]) -> int:
         return commands.main([*arguments, *_strict(arguments, strict)], "medusa", standalone_mode=False) or 0

@@ -7,13 +7,11 @@ import numpy as np
 
 from deepser.scores.metrics import Evaluation, evaluate
 from deepser.training.targets import Targets
-from ensemble.evaluation.align import column_names, load_posteriors
+from ensemble.evaluation.align import PREFIX, column_names, load_posteriors
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import UNKNOWN_SPEAKERS, speaker_groups
 from featurestore.errors import ManifestError
 from featurestore.store.feature_store import FeatureStore
-
-PREFIX = "posteriors/"
 
 
 def evaluate_posteriors(

@@ -13,9 +13,9 @@ from rich.text import Text
 
 from deepser.scores.metrics import ScoreRow
 from deepser.scores.report import number, shown_scores
+from ensemble.evaluation.align import PREFIX
 from ensemble.evaluation.bootstrap import Interval
 from ensemble.evaluation.markdown import title_of
-from ensemble.evaluation.posteriors import PREFIX
 from ensemble.experiments.compare import Comparison
 from ensemble.fusion.learned import Learned
 

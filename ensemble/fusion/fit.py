@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from deepser.scores.metrics import Evaluation, ScoreRow
-from ensemble.evaluation.align import LAYERS, column_names
+from ensemble.evaluation.align import LAYERS, PREFIX, column_names
 from ensemble.evaluation.confidence import confidence_notes
-from ensemble.evaluation.posteriors import PREFIX, shared_attributes, speaker_adapted
+from ensemble.evaluation.posteriors import shared_attributes, speaker_adapted
 from ensemble.evaluation.protocol import check_protocol, made_of
 from ensemble.fusion.config import Config, MetaConfig
 from ensemble.fusion.cross_fit import CrossFit, cross_fit

@@ -10,8 +10,9 @@ import numpy as np
 
 from deepser.scores.metrics import Evaluation, ScoreRow, evaluate
 from deepser.scores.report import TITLES
+from ensemble.evaluation.align import PREFIX
 from ensemble.evaluation.bootstrap import Interval, MeanSums, Scored, Sums, bootstrap
-from ensemble.evaluation.posteriors import PREFIX, scores_classes
+from ensemble.evaluation.posteriors import scores_classes
 from ensemble.fusion.learned import Learned
 from ensemble.fusion.problem import Problem
 from ensemble.fusion.state import Prediction

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.evaluation.posteriors import PREFIX
+from ensemble.evaluation.align import PREFIX
 from ensemble.fusion.problem import Problem
 from ensemble.fusion.selection import attribute_scores
 from ensemble.fusion.state import MetaState

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deepser.probes.any_member import load_member
-from ensemble.evaluation.posteriors import PREFIX
+from ensemble.evaluation.align import PREFIX
 from ensemble.fusion.fit import MADE_BY
 from featurestore.errors import ConfigError
 from featurestore.runtime.durable import replace_text, writing

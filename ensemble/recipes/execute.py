@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.recipes.plan import Places, Step, Thing
-from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError, StoreError
 from featurestore.runtime.durable import replace_file, writing
 from featurestore.runtime.json_text import read_json
@@ -163,6 +162,8 @@ def _set_digest(thing: Thing) -> str:
 
 @lru_cache(maxsize=4)
 def _keys(path: Path, changed: int, size: int) -> list[str]:
+    from featurestore.corpus.manifest import Manifest  # half a second that a plan of what isn't made yet doesn't need
+
     return Manifest.read(path).keys
 
 

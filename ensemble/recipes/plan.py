@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ensemble.evaluation.posteriors import PREFIX
+from ensemble.evaluation.align import PREFIX
 from ensemble.recipes.arguments import arguments_of, check_arguments, find_command, is_argument, keys_of, path_options
 from ensemble.recipes.members import KNOWN, of_recipe
 from ensemble.recipes.recipe import Recipe

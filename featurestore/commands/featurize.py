@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from featurestore.augment.mixing import ViewedPart
     from featurestore.corpus.manifest import Manifest
     from featurestore.encoders.base import Encoder
+    from featurestore.encoders.options import EncoderOptions
     from featurestore.featurize.job import FeaturizeJob
     from featurestore.featurize.sharding import Shard
     from featurestore.store.feature_store import FeatureStore
@@ -83,9 +84,14 @@ def featurize(
     if where.in_processes:
         end_with_failures(_run_in_processes(jobs, len(table), where))
         return
+    failed: Failures = []
+    if not (check or dry_run or part is not None):
+        jobs, failed = _unfinished(table, jobs, rows, where.device)
+    if not jobs:
+        end_with_failures(failed)
+        return
     with working(f"loading {encoder.encoder}"):
         loaded = load_with(rows, where.device)
-    failed: Failures = []
     for job in jobs:
         if check:
             failed += _check(table, loaded, job, check)
@@ -94,6 +100,24 @@ def featurize(
         else:
             failed += _run(table, loaded, job, part)
     end_with_failures(failed)
+
+
+def _unfinished(
+    table: "Manifest", jobs: "list[FeaturizeJob]", encoder: "EncoderOptions", device: str
+) -> "tuple[list[FeaturizeJob], Failures]":
+    """Return the jobs that have anything to do, and what failed of the others, whose reports are printed."""
+    from featurestore.featurize.finished import finished
+
+    left: list[FeaturizeJob] = []
+    failed: Failures = []
+    for job in jobs:
+        report = finished(table, _existing(job), job, encoder, device)
+        if report is None:
+            left.append(job)
+        else:
+            say_report(job.name, report)
+            failed += report.failed
+    return left, failed
 
 
 def _existing(job: "FeaturizeJob") -> "FeatureStore | None":

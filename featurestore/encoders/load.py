@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import os
 import re
@@ -14,6 +15,13 @@ from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.encoders.base import Encoder
 from featurestore.encoders.catalog import ENCODERS
 from featurestore.encoders.device import pick_compute
+from featurestore.encoders.families import (
+    FAMILIES,
+    SPEECH_WINDOW,
+    WHISPER_FRAME_SAMPLES,
+    WHISPER_WINDOW,
+    WHISPER_WINDOWS,
+)
 from featurestore.encoders.layers import LayerChoice
 from featurestore.encoders.openai_checkpoint import file_identity, load_openai_encoder
 from featurestore.encoders.options import EncoderOptions, check_choice
@@ -147,12 +155,9 @@ def label_of(name: str) -> str:
 
 
 def _family(name: str, kind: str) -> str:
-    from featurestore.encoders import speech, text, whisper
-
-    families = {"speech": speech.MODEL_TYPES, "whisper": whisper.MODEL_TYPES, "text": text.MODEL_TYPES}
-    family = next((family for family, kinds in families.items() if kind in kinds), None)
+    family = next((family for family, kinds in FAMILIES.items() if kind in kinds), None)
     if family is None:
-        known = ", ".join(kind for kinds in families.values() for kind in kinds)
+        known = ", ".join(kind for kinds in FAMILIES.values() for kind in kinds)
         raise EncoderError(f"{name}: model_type {kind!r} in its config.json is not supported; expected one of {known}.")
     if name in ENCODERS and ENCODERS[name].family != family:
         raise EncoderError(
@@ -178,7 +183,7 @@ def _speech(found: _Found, options: EncoderOptions, device: torch.device, comput
     model = load_model(found.place, found.label)
     config = model.config
     sizes = _Sizes(config.num_hidden_layers, config.hidden_size, math.prod(config.conv_stride))
-    window = options.window or speech.DEFAULT_WINDOW
+    window = options.window or SPEECH_WINDOW
     choice, spec = spec_for(found.label, found.identity(), sizes, window, options, compute)
     return speech.SpeechEncoder(model, normalize=normalize, spec=spec, choice=choice, device=device, compute=compute)
 
@@ -190,8 +195,8 @@ def _whisper(found: _Found, options: EncoderOptions, device: torch.device, compu
         model = load_openai_encoder(found.place, options.name)
     else:
         model = load_model(found.place, found.label, needed="encoder.").encoder
-    sizes = _Sizes(model.config.encoder_layers, model.config.d_model, whisper.FRAME_SAMPLES)
-    window = check_choice("window", options.window or whisper.DEFAULT_WINDOW, whisper.WINDOWS)
+    sizes = _Sizes(model.config.encoder_layers, model.config.d_model, WHISPER_FRAME_SAMPLES)
+    window = check_choice("window", options.window or WHISPER_WINDOW, WHISPER_WINDOWS)
     choice, spec = spec_for(found.label, found.identity(), sizes, window, options, compute)
     return whisper.WhisperEncoder(model, spec=spec, choice=choice, device=device, compute=compute)
 
@@ -206,6 +211,40 @@ def _text(found: _Found, options: EncoderOptions, device: torch.device, compute:
     return text.TextEncoder(
         model, tokenizer, spec=spec, choice=choice, device=device, compute=compute, keep_special=options.keep_special
     )
+
+
+def described(options: EncoderOptions, device: str = "auto") -> FeatureSpec | None:
+    """Return the specification of the rows that `load_with` would give, without loading torch or the model.
+
+    None where that takes more than the configuration and the weights' digest: a text encoder's default window, a
+    checkpoint of openai-whisper, a configuration that leaves sizes to defaults, arithmetic that depends on a GPU.
+    Raises EncoderError and ConfigError as `load_with` does.
+    """
+    if options.name == "logmel" or device not in ("auto", "cpu") or (device == "auto" and _may_have_gpu()):
+        return None
+    found = _find(options)
+    _refuse_special_tokens(options, found.family)
+    if found.place.is_file() or options.compute not in ("auto", "float32"):
+        return None
+    config = json.loads((found.place / "config.json").read_text(encoding="utf-8"))
+    try:
+        if found.family == "speech":
+            hop = math.prod(config["conv_stride"])
+            sizes = _Sizes(config["num_hidden_layers"], config["hidden_size"], hop)
+            window = options.window or SPEECH_WINDOW
+        elif found.family == "whisper":
+            sizes = _Sizes(config["encoder_layers"], config["d_model"], WHISPER_FRAME_SAMPLES)
+            window = check_choice("window", options.window or WHISPER_WINDOW, WHISPER_WINDOWS)
+        else:
+            return None
+    except KeyError:
+        return None
+    return spec_for(found.label, found.identity(), sizes, window, options)[1]
+
+
+def _may_have_gpu() -> bool:
+    """Whether torch might find a CUDA (or ROCm) device here; asking torch itself takes seconds."""
+    return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/proc/driver/nvidia"))
 
 
 def _logmel(options: EncoderOptions) -> Encoder:

@@ -21,6 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.encoders.base import Encoder
 from featurestore.encoders.device import ONE_AT_A_TIME, arithmetic, default_batch_frames, frozen, to_device
+from featurestore.encoders.families import SPEECH_WINDOW
 from featurestore.encoders.frontend import RowFrontEnd
 from featurestore.encoders.layers import LayerChoice, stack
 from featurestore.encoders.row_builder import Piece, run_windows
@@ -28,9 +29,6 @@ from featurestore.encoders.windows import windows
 from featurestore.errors import ConfigError
 from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.stage_clock import padded_batch, stage
-
-MODEL_TYPES = ("hubert", "wavlm", "wav2vec2", "data2vec-audio")
-DEFAULT_WINDOW = "30s+1s"
 
 
 class SpeechEncoder(Encoder):
@@ -216,7 +214,7 @@ def parse_window(window: str, frame_rate_hz: float) -> tuple[int, int]:
     size, margin = (round(float(part) * frame_rate_hz) for part in match.groups()) if match else (0, 0)
     if not match or size < 2 * margin + 1:
         raise ConfigError(
-            f"--window {window}: expected SECONDSs+SECONDSs, window and context, such as {DEFAULT_WINDOW}."
+            f"--window {window}: expected SECONDSs+SECONDSs, window and context, such as {SPEECH_WINDOW}."
         )
     return size, margin
 

@@ -19,30 +19,6 @@ from featurestore.errors import ConfigError, EncoderError
 from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.stage_clock import padded_batch, stage
 
-# Each is tested to give a text the same rows alone and padded. Others don't (MobileBERT, ConvBERT: padding reaches the
-# embeddings and convolutions of its neighbours), so that a new one needs its test.
-MODEL_TYPES = (
-    "albert",
-    "bert",
-    "camembert",
-    "data2vec-text",
-    "deberta",
-    "deberta-v2",
-    "distilbert",
-    "electra",
-    "ernie",
-    "eurobert",
-    "megatron-bert",
-    "modernbert",
-    "mpnet",
-    "nomic_bert",
-    "rembert",
-    "roberta",
-    "roberta-prelayernorm",
-    "roformer",
-    "xlm-roberta",
-    "xlm-roberta-xl",
-)
 # These count positions from pad_token_id + 1, so that many of their position embeddings are never used.
 POSITIONS_AFTER_PADDING = (
     "camembert",

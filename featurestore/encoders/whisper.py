@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from featurestore.encoders.base import Encoder
 from featurestore.encoders.device import ONE_AT_A_TIME, arithmetic, default_batch_frames, frozen, to_device
+from featurestore.encoders.families import WHISPER_FRAME_SAMPLES
 from featurestore.encoders.layers import LayerChoice, stack
 from featurestore.encoders.logmel import mel_filters
 from featurestore.encoders.row_builder import Piece, run_windows
@@ -18,12 +19,9 @@ from featurestore.encoders.windows import windows
 from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.stage_clock import padded_batch, stage
 
-MODEL_TYPES = ("whisper",)
-WINDOWS = ("pad30", "short")
-DEFAULT_WINDOW = "pad30"
 N_FFT = 400
 HOP_SAMPLES = 160  # between mel frames
-FRAME_SAMPLES = 2 * HOP_SAMPLES  # between the encoder's frames
+FRAME_SAMPLES = WHISPER_FRAME_SAMPLES
 MARGIN_FRAMES = 50  # 1 s of context at the inner ends of windows
 
 

@@ -19,11 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featurestore.encoders import ENCODERS, load_encoder
+from featurestore.encoders.families import TEXT_TYPES
 from featurestore.encoders.frontend import RowFrontEnd
 from featurestore.encoders.layers import LayerChoice
 from featurestore.encoders.logmel import mel_filters
 from featurestore.encoders.speech import SpeechEncoder, parse_window
-from featurestore.encoders.text import MODEL_TYPES as TEXT_TYPES
 from featurestore.encoders.weights import EMBEDDED, identity
 from featurestore.encoders.windows import batches, windows
 from featurestore.errors import ConfigError, EncoderError
