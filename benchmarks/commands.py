@@ -24,6 +24,7 @@ def bench_io(
     cold: Annotated[bool, how("Also from disk, the files dropped from the page cache.", "--cold")] = False,
     write: Annotated[bool, how("Also writing, beside the disk's rate with fsync.", "--write")] = False,
     readers: Annotated[str, how("Only these beside the floors and ours; comma-separated ids (see --json).")] = "",
+    against: Annotated[Path | None, how("A checkout of another version, to read the same store with.")] = None,
     directory: Annotated[Path | None, files("Where to write; default: the system's temporary one.")] = None,
     json_file: Annotated[Path | None, files("Write every figure.", "--json")] = None,
     plot_file: Annotated[Path | None, files("Draw the first shape's rates (.png, .pdf, .svg).", "--plot")] = None,
@@ -41,7 +42,7 @@ def bench_io(
         batch, repeats, seed, cold, write, tuple(filter(None, readers.split(","))),
     )  # fmt: skip
     with working("bench io") as show:
-        result = run_io(settings, directory, json_path=json_file, progress=show)
+        result = run_io(settings, directory, against=against, json_path=json_file, progress=show)
     console().print(*io_report(result), sep="\n")
     if plot_file is not None:
         plot_io(result, plot_file)

@@ -1,5 +1,6 @@
 """How long a store of a million utterances takes to open, what it needs of memory, and what looking up keys costs.
 
+And what it takes to look every key up, and to list, verify and compact the store: seconds, and the process's peak.
 The rows are tiny (one row of four values): what is measured is the index. Each opening is a new process, whose memory
 is compared with that of one which imported the same modules and opened nothing.
 """
@@ -24,17 +25,38 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 BATCH = 32
+# What is done once, each in a process of its own.
+OTHERS = {
+    "missing": "missing, of all keys and one more",
+    "ls": "store ls",
+    "verify": "store verify",
+    "compact": "store compact",
+}
 BYTES_PER_UTTERANCE = 150  # on disk, with some to spare
-# Opens a store given by argument (or none) and prints what that took, as JSON.
-OPEN = f"""
-import json, sys, time
+# Does with a store, given by argument, what else is given, and prints what that took, as JSON.
+WORK = f"""
+import contextlib, io, json, sys, time
 from pathlib import Path
 import numpy as np
 from featurestore.store.feature_store import FeatureStore
-found = {{}}
-if len(sys.argv) > 1:
+found, what = {{}}, sys.argv[1]
+start = time.perf_counter()
+if what == "missing":
+    features = FeatureStore.open(sys.argv[2])["tiny"]
+    len(features)
+    keys = ["utterance-%012d" % i for i in range(int(sys.argv[3]) + 1)]
     start = time.perf_counter()
-    features = FeatureStore.open(sys.argv[1])["tiny"]
+    assert features.missing(keys) == keys[-1:]
+elif what in ("ls", "verify", "compact"):
+    from featurestore.commands.store import store_app
+    start = time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()):
+        code = store_app([what, "--store", sys.argv[2]], standalone_mode=False)
+    assert not code
+found["seconds"] = time.perf_counter() - start
+if what == "open":
+    start = time.perf_counter()
+    features = FeatureStore.open(sys.argv[2])["tiny"]
     n = len(features)
     found["open_s"] = time.perf_counter() - start
     rng = np.random.default_rng(0)
@@ -83,15 +105,21 @@ def run_index(
     work = Path(tempfile.mkdtemp(prefix="medusa-bench-index-", dir=parent))
     try:
         _build(work / "store", n_utterances, segment_utterances, told)
-        empty = _open()
+        empty = _work("nothing")
         runs = []
         for repeat in range(repeats):
             told(f"opening, {repeat + 1} of {repeats}")
-            runs.append(_open(work / "store"))
+            runs.append(_work("open", work / "store"))
+        others = {}
+        for what in OTHERS:
+            told(f"{what}, of {n_utterances:,} utterances")
+            others[what] = _work(what, work / "store", n_utterances)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     result: dict[str, Any] = {"utterances": n_utterances}
-    result |= {name: float(np.median([run[name] for run in runs])) for name in runs[0]}
+    result |= {name: float(np.median([run[name] for run in runs])) for name in runs[0] if name != "seconds"}
+    for what, figures in others.items():
+        result |= {f"{what}_s": figures["seconds"], f"{what}_rss_mb": figures["rss_mb"]}
     result["index_mb"] = result["rss_mb"] - empty["rss_mb"]
     if json_path is not None:
         replace_text(json_path, json.dumps(result, indent=1) + "\n")
@@ -109,8 +137,9 @@ def _build(path: Path, n_utterances: int, segment_utterances: int, told: Callabl
                 writer.commit()
 
 
-def _open(*path: Path) -> dict[str, float]:
-    done = subprocess.run([sys.executable, "-c", OPEN, *map(str, path)], capture_output=True, text=True, check=True)
+def _work(*arguments: object) -> dict[str, float]:
+    command = [sys.executable, "-c", WORK, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return dict(json.loads(done.stdout))
 
 
@@ -129,4 +158,6 @@ def index_table(result: dict[str, Any]) -> "Table":
     table.add_row(f"look up {BATCH} keys for the first time", f"{result['lookup_s'] * 1e6:.0f} us")
     table.add_row("look them up again", f"{result['lookup_again_s'] * 1e6:.0f} us")
     table.add_row(f"gather {BATCH} utterances of one row", f"{result['gather_s'] * 1e6:.0f} us")
+    for what, name in OTHERS.items():
+        table.add_row(name, f"{result[f'{what}_s']:.2f} s, {result[f'{what}_rss_mb']:.0f} MB")
     return table

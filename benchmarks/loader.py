@@ -12,9 +12,11 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -26,7 +28,8 @@ from featurestore.loaders.torch import FeatureDataset, TensorLoader, collate
 from featurestore.store.feature_store import FeatureStore
 
 from .io.ours import NAME, write_store
-from .io.rows import Rows, Shape
+from .io.peer_tables import write_litdata
+from .io.rows import Batch, Rows, Shape
 
 REF = FeatureRef(NAME)
 
@@ -65,6 +68,39 @@ def ways(store: FeatureStore, batches: list[list[str]], device: torch.device) ->
     return told
 
 
+def peers(directory: Path, rows: Rows, batches: Sequence[Batch], device: torch.device) -> dict[str, Epoch]:
+    """The same batches through other libraries, those that are installed, by name.
+
+    annbatch is not among them: it needs Python 3.12 or newer, and reads AnnData's matrices.
+    """
+    found: dict[str, Epoch] = {}
+    if find_spec("datasets"):
+        import datasets
+
+        datasets.disable_progress_bars()
+        column = [rows.of(i) for i in range(len(rows))]
+        kind = datasets.Features({"rows": datasets.Array2D((None, rows.dim), "float16")})
+        (directory / "hf").mkdir()
+        datasets.Dataset.from_dict({"rows": column}, kind).save_to_disk(str(directory / "hf" / "rows"))
+        stored = datasets.load_from_disk(str(directory / "hf" / "rows")).with_format("torch")
+        found["datasets, torch format"] = lambda: (
+            torch.cat(list(stored[batch.numbers]["rows"])).float()[None].to(device) for batch in batches
+        )
+    if find_spec("litdata"):
+        from litdata import StreamingDataset
+
+        (directory / "litdata").mkdir()
+        write_litdata(directory / "litdata", rows)
+        streamed = StreamingDataset(str(directory / "litdata"))
+        found["litData"] = lambda: (
+            torch.cat([torch.as_tensor(np.asarray(streamed[i]["rows"])) for i in batch.numbers])
+            .float()[None]
+            .to(device)
+            for batch in batches
+        )
+    return found
+
+
 def epoch_s(batches: Iterable[Tensor], weight: Tensor) -> tuple[float, float]:
     """Seconds of a loop over the batches, and of those the seconds of waiting for the next one."""
     waited = 0.0
@@ -91,14 +127,19 @@ def run(
     rows = Rows.random(Shape(n_utterances, dim, mean_s), seed=0)
     write_store(directory, rows)
     store = FeatureStore.open(directory / "store")
-    batches = [b.keys for b in rows.random_batches(batch, 0, 0)]
+    chosen = rows.random_batches(batch, 0, 0)
+    batches = [b.keys for b in chosen]
     weight = torch.randn(dim, width, device=on)
     # The rows themselves, from memory and not from the store.
     expected = [
         torch.cat([torch.from_numpy(rows.of(i)) for i in b.numbers]).float()[None].to(on)
         for b in rows.random_batches(batch, 0, 0)
     ]
-    measured: dict[str, Epoch] = {"alone": lambda: expected, **ways(store, batches, on)}
+    measured: dict[str, Epoch] = {
+        "alone": lambda: expected,
+        **ways(store, batches, on),
+        **peers(directory, rows, chosen, on),
+    }
     for name, epoch in measured.items():
         check(name, epoch, expected)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in measured}

@@ -72,10 +72,10 @@ def resident_bytes(path: Path) -> int:
     return int((pages & 1).sum()) * mmap.PAGESIZE
 
 
-def bytes_from_disk() -> int | None:
-    """Bytes that this process has caused to be read from devices so far; None where the system doesn't count them."""
+def bytes_from_disk(process: str = "self") -> int | None:
+    """Bytes that a process (by its number, or this one) has had read from devices so far; None if nobody counts."""
     try:
-        lines = Path("/proc/self/io").read_text().splitlines()
+        lines = Path(f"/proc/{process}/io").read_text().splitlines()
     except OSError:
         return None
     return next((int(line.split()[1]) for line in lines if line.startswith("read_bytes")), None)

@@ -14,6 +14,7 @@ import numpy as np
 from featurestore.errors import ConfigError
 
 from .disk import bytes_from_disk, drop, files_below, make_cold
+from .elsewhere import Elsewhere, digest_of
 from .rows import Batch, IoSettings, Rows
 from .ways import FLOOR, Place, Reader, Way
 
@@ -91,6 +92,8 @@ def shares(batches: Sequence[Batch], n: int) -> list[Sequence[Batch]]:
 
 def time_readers(readers: Sequence[Reader], batches: Sequence[Batch]) -> float:
     """Seconds until the readers, a thread each, have read all batches."""
+    if isinstance(readers[0], Elsewhere):
+        return readers[0].seconds(batches)
     if len(readers) == 1:
         started = time.perf_counter()
         for _ in readers[0].read(batches):
@@ -117,10 +120,15 @@ def check(way: Way, readers: Sequence[Reader], place: Place, settings: IoSetting
     batches = batches_of(way, place, settings, 0)
     if way.in_blocks:
         found_bytes = np.concatenate([block.copy() for reader in readers for block in reader.read(batches)])
-        expected = np.concatenate([place.rows.of(i) for batch in batches for i in batch.numbers])
-        _compare(way, found_bytes, expected.view(np.uint8).reshape(-1))
+        written = np.concatenate([place.rows.of(i) for batch in batches for i in batch.numbers])
+        _compare(way, found_bytes, written.view(np.uint8).reshape(-1))
         return
     of = way.expect(place) if way.expect else place.rows.of
+    if isinstance(readers[0], Elsewhere):
+        expected = [digest_of(np.concatenate([of(i) for i in batch.numbers])) for batch in batches]
+        if readers[0].digests(batches) != expected:
+            raise AssertionError(f"bench io: {way.name} returned other rows than were written")
+        return
     for reader, share in zip(readers, shares(batches, len(readers)), strict=True):
         for batch, found in zip(share, reader.read(share), strict=True):
             # A reader may widen rows, which is exact.
@@ -154,9 +162,10 @@ def _time_cold(way: Way, place: Place, batches: Sequence[Batch], timings: Timing
     readers = way.open(place)
     drop(files)  # once more: opening an Arrow file brings a quarter of 0.3 GB into the cache, by the kernel's readahead
     try:
-        before = bytes_from_disk()
+        process = str(readers[0].pid) if isinstance(readers[0], Elsewhere) else "self"
+        before = bytes_from_disk(process)
         seconds = time_readers(readers, batches)
-        after = bytes_from_disk()
+        after = bytes_from_disk(process)
         if not timings.seconds[way.id]:
             check(way, readers, place, settings)
     finally:

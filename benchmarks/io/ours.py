@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from featurestore.format.spec import FeatureSpec
 from featurestore.format.zarr3 import chunk_file
-from featurestore.loaders.batch_loader import ANNOUNCED_BATCHES, BatchLoader, FeatureRef
+from featurestore.loaders.batch_loader import ANNOUNCED_BYTES, BatchLoader, FeatureRef
 from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
 
@@ -34,7 +35,7 @@ def features_of(place: Place) -> FeatureSet:
 
 
 class Medusa:
-    """`FeatureSet.gather`; the next batches are announced where the data lies on disk, as the loader does.
+    """`FeatureSet.gather`; the next batches are announced where the data lies on disk, as the loader does, in a thread.
 
     A cold run opens the set anew, so that it includes what only the first reading costs: every utterance's checksum.
     """
@@ -43,29 +44,33 @@ class Medusa:
         self.features, self.out, self.announce = features, out, announce
 
     def read(self, batches: Sequence[Batch]) -> Iterator[np.ndarray]:
-        coming: deque[Batch] = deque()
-        for batch in batches:
-            if self.announce:
-                self.features.announce(batch.keys)
-                coming.append(batch)
-                if len(coming) <= ANNOUNCED_BATCHES:
-                    continue
-                batch = coming.popleft()
-            yield self.features.gather(batch.keys, out=self.out).values
-        for batch in coming:
-            yield self.features.gather(batch.keys, out=self.out).values
+        if not self.announce:
+            for batch in batches:
+                yield self.features.gather(batch.keys, out=self.out).values
+            return
+        row_bytes = self.features.spec.row_type.row_bytes(self.features.dim)
+        coming: deque[tuple[Batch, Future[None]]] = deque()
+        with ThreadPoolExecutor(1) as announcer:
+            for batch in [*batches, None]:
+                if batch is not None:
+                    coming.append((batch, announcer.submit(self.features.announce, batch.keys)))
+                while coming and (batch is None or row_bytes * sum(b.n_rows for b, _ in coming) > ANNOUNCED_BYTES):
+                    first, announced = coming.popleft()
+                    announced.result()
+                    yield self.features.gather(first.keys, out=self.out).values
 
     close = staticmethod(nothing)
 
 
 class Loader:
-    """`BatchLoader`: a thread of its own reads ahead; rows come as float32."""
+    """`BatchLoader`, kept from epoch to epoch: a thread of its own reads ahead; rows come as float32."""
 
     def __init__(self, place: Place) -> None:
-        self.store = FeatureStore.open(place.directory / "store")
+        keys = place.rows.keys
+        self.loader = BatchLoader(FeatureStore.open(place.directory / "store"), [FeatureRef(NAME)], [], keys=keys)
 
     def read(self, batches: Sequence[Batch]) -> Iterator[np.ndarray]:
-        for (packed,) in BatchLoader(self.store, [FeatureRef(NAME)], [batch.keys for batch in batches]):
+        for (packed,) in self.loader.over([batch.numbers for batch in batches]):
             yield packed.values[0]
 
     close = staticmethod(nothing)

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from featurestore.errors import ConfigError
+from featurestore.rows.aligned import aligned_empty
 
 FRAME_RATE_HZ = 50.0
 
@@ -73,7 +74,8 @@ class Rows:
         durations_s = np.maximum(rng.gamma(2.5, shape.mean_s / 2.5, shape.n_utterances), 0.5)
         offsets = np.concatenate([[0], np.cumsum(np.ceil(durations_s * FRAME_RATE_HZ).astype(np.int64))])
         # Every bit pattern below that of 1.0 is a float16 in [0, 1); a normal distribution takes ten times as long.
-        bits = rng.integers(0, 0x3C00, (int(offsets[-1]), shape.dim), dtype=np.uint16)
+        bits = aligned_empty((int(offsets[-1]), shape.dim), "uint16")
+        bits[:] = rng.integers(0, 0x3C00, bits.shape, dtype=np.uint16)
         return cls(bits.view(np.float16), offsets)
 
     def __len__(self) -> int:

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -19,9 +19,10 @@ from featurestore.runtime.durable import replace_text
 
 from . import peer_files, peer_tables
 from .disk import direct_is_possible, memory_touch
+from .elsewhere import ways_against
 from .measure import measure
 from .npy_time import npy_stages
-from .ours import DISK_WAYS, MEDUSA_WAYS, write_store
+from .ours import DISK_WAYS, MEDUSA_WAYS, NAME, write_store
 from .rows import IoSettings, Rows, Shape
 from .ways import FLOOR, MEMCPY, PACKED_WAYS, Way, write_packed
 from .writing import measure_writing
@@ -49,6 +50,7 @@ PACKAGES = {
     "zarrs": "zarrs", "tensorstore": "tensorstore", "lmdb": "lmdb", "datasets": "datasets", "lance": "pylance",
     "litdata": "litdata", "streaming": "mosaicml-streaming", "webdataset": "webdataset",
 }  # fmt: skip
+COMPARED = ("medusa", "medusa-hdf5", "medusa-int8")  # with another version
 # Rows, and what a layout needs beyond them.
 ROOM_PER_LAYOUT = 1.15
 
@@ -57,6 +59,7 @@ def run_io(
     settings: IoSettings,
     directory: Path | None = None,
     *,
+    against: Path | None = None,
     json_path: Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
@@ -64,18 +67,21 @@ def run_io(
 
     directory: where the files are written and removed again; the default is the system's temporary directory. Where it
     has no room for all layouts at once, they are written, measured beside the floors, and removed one by one. A figure
-    is a record of `measure`, one per way, state (warm, cold) and number of threads. json_path: write the result there.
+    is a record of `measure`, one per way, state (warm, cold) and number of threads. against: a checkout of another
+    version, which reads the same store in turn with this one. json_path: write the result there.
     Raises ConfigError for settings that can't be, and AssertionError when a reader returns other rows than were
     written.
     """
     told = progress or (lambda _: None)
     chosen = _chosen(settings.readers)
+    if against is not None:
+        chosen += ways_against(against, [way for way in chosen if way.id in COMPARED], NAME)
     parent = Path(directory or tempfile.gettempdir())
     parent.mkdir(parents=True, exist_ok=True)
     _check_room(settings, parent)
     result: dict[str, Any] = {
         "settings": asdict(settings),
-        "machine": machine(),
+        "machine": machine(parent),
         "memory_touch": memory_touch() if settings.cold else None,
         "absent": [
             {"id": way.id, "name": way.name, "package": PACKAGES[way.needs]} for way in chosen if not way.installed
@@ -165,7 +171,7 @@ def _quiet_peers() -> Iterator[None]:
         yield
 
 
-def machine() -> dict[str, Any]:
+def machine(directory: Path) -> dict[str, Any]:
     """What the figures depend on."""
     versions = {}
     for package in PACKAGES.values():
@@ -175,7 +181,33 @@ def machine() -> dict[str, Any]:
             continue
     return {
         "system": f"{platform.system()} {platform.machine()}",
+        "kernel": platform.release(),
+        "libc": " ".join(platform.libc_ver()),
+        "processor": _processor(),
         "cpus": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "file_system": _file_system(directory),
         "python": platform.python_version(),
         "packages": versions,
     }
+
+
+def _processor() -> str:
+    """Name, family, model and stepping of the processor, where the system tells."""
+    with suppress(OSError):
+        lines = [line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line]
+        told = {name.strip(): value.strip() for name, value in reversed(lines)}
+        if "model name" in told:
+            numbers = [told[name] for name in ("cpu family", "model", "stepping") if name in told]
+            return f"{told['model name']} ({'/'.join(numbers)})" if numbers else told["model name"]
+    return platform.processor()
+
+
+def _file_system(directory: Path) -> str:
+    """Type of the file system of a directory, where the system tells."""
+    with suppress(OSError):
+        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+        place = str(directory.resolve()) + "/"
+        found = [(len(point), kind) for _, point, kind, *_ in mounts if place.startswith(point.rstrip("/") + "/")]
+        return max(found)[1] if found else ""
+    return ""

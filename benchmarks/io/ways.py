@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from featurestore.rows.aligned import aligned_empty
+
 from .rows import Batch, Rows
 
 FLOOR, BARE, PEER, OURS = "floor", "bare", "peer", "ours"
@@ -33,8 +35,10 @@ class Place:
     cold: bool = False
 
     def buffer(self) -> np.ndarray:
-        """Room for the largest batch, its pages touched, so that no timed read is their first use."""
-        return np.zeros((self.rows.largest_batch(self.batch), self.rows.dim), self.rows.values.dtype)
+        """Room for the largest batch, aligned, its pages touched, so that no timed read is their first use."""
+        out = aligned_empty((self.rows.largest_batch(self.batch), self.rows.dim), self.rows.values.dtype)
+        out[:] = 0
+        return out
 
     def part(self, data: Any) -> np.ndarray:
         """One utterance's bytes as rows."""
