@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from featurestore.errors import SpecMismatch, StoreError
+from featurestore.format import write_behind
 from featurestore.format.segment_info import SMALL_ARRAYS, content_name
 from featurestore.format.spec import FeatureSpec
 from featurestore.sets.feature_set import FeatureSet
@@ -356,9 +357,10 @@ class TestWriting:
         assert len(store["a"]) == 0
         assert [path.name for path in (store.path / "a").iterdir()] == ["zarr.json"]
 
-    def test_memory_does_not_grow_with_the_rows(self, store: FeatureStore) -> None:
+    def test_memory_does_not_grow_with_the_rows(self, store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
         import tracemalloc
 
+        monkeypatch.setattr(write_behind, "STAGED_BYTES", 1 << 20)  # 64 MB else, of every segment
         spec = dataclasses.replace(SPEC, layers=("l",), dim=1000)
         rows = np.zeros((1, 500, 1000), np.float16)
         tracemalloc.start()
