@@ -9,6 +9,7 @@ import numpy as np
 
 from deepser.scores.counts import MIN_PAIRS, mean_f1
 from featurestore.errors import ConfigError, ManifestError
+from featurestore.runtime.html import html_table
 from featurestore.runtime.jsonable import json_fields
 
 SCORES = ("macro_f1", "macro_f1_present", "micro_f1", "accuracy", "uar", "mean_ccc")
@@ -106,6 +107,31 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values."""
         return json_fields(self)
+
+    def _repr_html_(self) -> str:
+        """Return the scores, then those of each class, as tables for notebooks."""
+        rows = []
+        for name, value in self.scores().items():
+            fold = self.folds.get(name)
+            rows.append([name, f"{value:.3f}", "" if fold is None else f"{fold.mean:.3f} ± {fold.std:.3f}"])
+        tables = [html_table(("score", "value", "by fold"), rows, "scores")]
+        if self.classification is not None:
+            heads = ("class", "precision", "recall", "F1", "utterances")
+            tables.append(
+                html_table(
+                    heads,
+                    [
+                        [name, *(f"{value:.3f}" for value in (own.precision, own.recall, own.f1)), f"{own.support:,}"]
+                        for name, own in self.classification.per_class.items()
+                    ],
+                    f"{self.classification.n:,} utterances",
+                )
+            )
+        if self.concordance is not None:
+            own = self.concordance
+            rows = [[name, f"{value:.3f}", f"{own.n[name]:,}"] for name, value in own.ccc.items()]
+            tables.append(html_table(("attribute", "CCC", "utterances"), rows, "attributes"))
+        return "".join(tables)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ensemble.evaluation.system import System
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import group_folds
 from featurestore.errors import ConfigError, ManifestError
+from featurestore.runtime.html import html_table
 
 N_PARTS = 5  # over which a temperature is cross-fitted where no fold column divides the utterances
 FEW_SPEAKERS = 20
@@ -82,6 +83,26 @@ class Assessment:
             value = getattr(self, name)
             found[name] = None if value is None else value.to_dict()
         return found
+
+    def _repr_html_(self) -> str:
+        """Return the scores with their intervals and, where there is one, the comparison, as tables for notebooks."""
+        rows = [[name, f"{i.value:.3f}", _ends(i.low, i.high)] for name, i in self.intervals.items()]
+        tables = [html_table(("score", "value", "95 % interval"), rows, f"{self.system}, {self.n_clusters:,} speakers")]
+        if not rows:
+            tables = [self.evaluation._repr_html_()]
+        if self.against is not None:
+            heads = ("score", self.against.first, self.against.second, "difference", "95 % interval", "p")
+            rows = [
+                [name, f"{d.first:.3f}", f"{d.second:.3f}", f"{d.value:+.3f}", _ends(d.low, d.high), f"{d.p:.3f}"]
+                for name, d in self.against.differences.items()
+            ]
+            tables.append(html_table(heads, rows, "paired differences"))
+        tables += [html_table((), [[note] for note in self.notes], "notes")] if self.notes else []
+        return "".join(tables)
+
+
+def _ends(low: float, high: float) -> str:
+    return "-" if low != low else f"{low:.3f} to {high:.3f}"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy as np
 from deepser.scores.probabilities import entropy
 from featurestore.errors import ConfigError
 from featurestore.runtime.durable import replace_file, writing
+from featurestore.runtime.html import SHOWN_ROWS, html_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -89,6 +90,18 @@ class Predictions:
         names, labels = self.columns, self.labels
         for n, values in enumerate(np.concatenate(parts, 1)):
             yield dict(zip(names, [self.keys[n], labels[n], *map(_short, values)], strict=True))
+
+    def _repr_html_(self) -> str:
+        """Return the first utterances as a table for notebooks: file, label, probabilities, attributes."""
+        heads = ["file", "label", *(f"p {name}" for name in self.classes), *self.attributes]
+        values = np.concatenate([self.probabilities, self.attribute_values], 1)[:SHOWN_ROWS]
+        rows = [
+            [key, label, *(f"{value:.3f}" for value in line)]
+            for key, label, line in zip(self.keys, self.labels, values.tolist(), strict=False)
+        ]
+        caption = f"{len(self.keys):,} predictions of {len(self.members)} members"
+        caption += f"; {len(self.failed):,} failed" if self.failed else ""
+        return html_table(heads, rows, caption, max(0, len(self.keys) - SHOWN_ROWS))
 
     def write(self, path: Path | str) -> None:
         """Write a .csv or .jsonl, whole or not at all; utterances that failed are not in it."""

@@ -18,6 +18,7 @@ from featurestore.format.spec import FeatureSpec
 from featurestore.format.zarr3 import group_metadata, json_bytes
 from featurestore.rows.aligned import aligned_empty
 from featurestore.rows.packed import Packed
+from featurestore.runtime.html import html_table
 from featurestore.sets.filling import fill
 from featurestore.sets.key_index import KeyIndex
 from featurestore.sets.selection import Chosen, Selection
@@ -73,6 +74,23 @@ class FeatureSet(Mapping[str, np.ndarray]):
 
     def __repr__(self) -> str:
         return f"FeatureSet({self.name!r}, {self.spec.encoder}, layers={','.join(self.layers)}, dim={self.dim})"
+
+    def _repr_html_(self) -> str:
+        """Return the set as a table for notebooks; opens the segments for the number of utterances."""
+        spec = self.spec
+        lines = [
+            ("kind", spec.kind),
+            ("encoder", spec.encoder),
+            ("weights", spec.weights),
+            ("layers", ", ".join(spec.layers)),
+            ("dim", str(spec.dim)),
+            ("frame rate", f"{spec.frame_rate_hz:g} Hz" if spec.frame_rate_hz else ""),
+            ("rows", spec.dtype if spec.pool == "none" else f"{spec.dtype}, {spec.pool} over time"),
+            ("columns", ", ".join(spec.columns)),
+            ("utterances", f"{len(self):,}"),
+            ("fingerprint", spec.fingerprint),
+        ]
+        return html_table((), [line for line in lines if line[1]], f"feature set {self.name}")
 
     def check_spec(self, asked: FeatureSpec) -> None:
         """SpecMismatch, with each difference, unless rows of that specification may be added to this set."""
