@@ -1,6 +1,6 @@
 # Each target does all of its set-up: a machine with Python >= 3.11 (with venv and pip) and make is enough.
 #   make demo    the whole chain on a small real corpus, with the encoders in this repository (no network once installed)
-#   make test    the tests (make test-slow: the long ones)    make lint    ruff and mypy          make clean    removes .venv and the caches
+#   make test    the tests (make test-slow: the long ones)    make lint    ruff, mypy, eslint        make clean    removes .venv and the caches
 # PYTHON=python3.12 chooses the interpreter.
 
 PYTHON ?= python3
@@ -11,6 +11,9 @@ STAMP := $(VENV)/installed.stamp
 # "+cpu" build it prefers; when that index can't be reached pip says so and goes on with what it has.
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null 2>&1 || echo https://download.pytorch.org/whl/cpu)
 TORCH_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --retries 1 --timeout 30)
+
+# The linter of the report's scripts, where npm's npx can fetch it.
+ESLINT := npx --yes --fetch-retries=0 --fetch-timeout=20000 eslint@10
 
 .PHONY: demo test test-slow lint install clean
 
@@ -28,6 +31,7 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	@if $(ESLINT) --version >/dev/null 2>&1; then $(ESLINT) ensemble/report/assets; else echo "no eslint: scripts are not linted"; fi
 
 install: $(STAMP)
 

@@ -9,6 +9,7 @@ import faulthandler
 import os
 import shlex
 import signal
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,11 +19,13 @@ from typer import Option
 from ensemble.commands.ablate import ablate
 from ensemble.commands.compare import compare
 from ensemble.commands.evaluate import evaluate
+from ensemble.commands.explore import explore
 from ensemble.commands.export import export
 from ensemble.commands.fit_deepser import fit_deepser
 from ensemble.commands.fit_meta import fit_meta
 from ensemble.commands.predict import predict
 from ensemble.commands.probe import probe
+from ensemble.commands.report import report
 from ensemble.commands.run import run
 from ensemble.commands.submit import submit_app
 from featurestore.commands.audit import audit
@@ -42,7 +45,7 @@ DATA, MODELS, TOOLS = "Corpora and features", "Members and ensembles", "Tools"
 
 Commands.order = (
     "prepare", "split", "audit", "transcribe", "featurize", "probe", "fit-deepser", "ablate", "fit-meta", "compare",
-    "evaluate", "submit", "predict", "export", "run", "demo", "store", "bench",
+    "evaluate", "report", "explore", "submit", "predict", "export", "run", "demo", "store", "bench",
 )  # fmt: skip
 app = typer_app(cls=Commands)
 
@@ -74,16 +77,18 @@ def demo(
 
     Example: `medusa demo`
     """
-    from ensemble.recipes.demo import forget, steps
+    from ensemble.recipes.demo import forget, record_time, steps
 
     if fresh:
         forget(directory)
-    for title, arguments in steps(directory):
+    for number, (title, arguments) in enumerate(steps(directory), 1):
         say(f"\n{title}", "bold")
         say(f"$ medusa {shlex.join(arguments)}", "cyan")
+        started = time.monotonic()
         code = app(arguments, standalone_mode=False)
         if code:
             raise typer.Exit(code)
+        record_time(directory, number, arguments, time.monotonic() - started)
 
 
 app.add_typer(prepare_app, name="prepare", rich_help_panel=DATA)
@@ -98,6 +103,8 @@ app.command("ablate", rich_help_panel=MODELS)(ablate)
 app.command("fit-meta", rich_help_panel=MODELS)(fit_meta)
 app.command("compare", rich_help_panel=MODELS)(compare)
 app.command("evaluate", rich_help_panel=MODELS)(evaluate)
+app.command("report", rich_help_panel=MODELS)(report)
+app.command("explore", rich_help_panel=MODELS)(explore)
 app.add_typer(submit_app, name="submit", rich_help_panel=MODELS)
 app.command("predict", rich_help_panel=MODELS)(predict)
 app.command("export", rich_help_panel=MODELS)(export)

@@ -1,8 +1,11 @@
 """Fixtures that more than one test package uses; data outside the repository is found beside it, or the test skips."""
 
 import os
+import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Before torch, numba or transformers are imported: they read these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -19,6 +22,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 import pytest
 from hypothesis import HealthCheck, settings
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 REPO = Path(__file__).resolve().parents[1]
 
 # A shared machine may stall any single example; wrong results, not slow ones, are what the property tests look for.
@@ -63,3 +67,16 @@ def containers_dir() -> Path:
     """One clip of 3.5035 s, and 40 s of MP3, in the containers that people have, as several programs write them."""
     default = REPO.parent / "shared" / "data" / "containers"
     return _outside_the_repository("MEDUSA_CONTAINERS", default, "the containers")
+
+
+@pytest.fixture(scope="module")  # not the session's: Playwright's event loop would run on beside later tests
+def chromium() -> Iterator[Any]:
+    """The system's Chromium, driven by Playwright; skips where either is missing."""
+    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
+    path = os.environ.get("MEDUSA_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip("no Chromium is installed (Debian: apt-get install chromium); MEDUSA_CHROMIUM names another")
+    with driver.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, chromium_sandbox=False)
+        yield browser
+        browser.close()

@@ -43,6 +43,8 @@ COMMANDS = [
         "fit-meta",
         "compare",
         "evaluate",
+        "report",
+        "explore",
         "predict",
         "export",
     ),

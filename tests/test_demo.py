@@ -30,6 +30,9 @@ def test_the_demo_ends_in_table_confusion_and_prediction_and_can_be_repeated(sma
     assert "48 utterances scored" in table
     assert "03-01-05-01-01-01-04.ogg" in table[table.index("$ medusa predict") :]
     assert (small_demo / "confusion.png").exists()
+    page = (small_demo / "report.html").read_text()
+    assert all(name in page for name in ensemble.recipes.demo.MEMBERS)
+    assert "featurize-tiny-hubert" in page  # and what it took
     again = medusa("demo", "--directory", small_demo).stdout
     assert again.count("0 done, 48 there already") == len(ensemble.recipes.demo.ENCODERS)
     assert again[again.index("$ medusa evaluate") :] == said[said.index("$ medusa evaluate") :]

@@ -74,13 +74,17 @@ MAY_IMPORT = {
         "evaluation fusion deepser.members deepser.probes deepser.scores featurestore.asr featurestore.audio "
         "featurestore.corpus featurestore.encoders featurestore.featurize featurestore.format featurestore.store"
     ),
+    "ensemble.report": (
+        "evaluation deepser.probes deepser.scores deepser.watch featurestore.audio featurestore.corpus "
+        "featurestore.sets featurestore.store"
+    ),
     "ensemble.recipes": (
         "evaluation deepser.config deepser.members deepser.scores featurestore featurestore.corpus "
         "featurestore.encoders featurestore.loaders featurestore.store"
     ),
     "ensemble.commands": (
-        "evaluation experiments fusion prediction recipes deepser.config deepser.members deepser.probes deepser.scores "
-        "deepser.training deepser.watch featurestore.corpus featurestore.format featurestore.store "
+        "evaluation experiments fusion prediction recipes report deepser.config deepser.members deepser.probes "
+        "deepser.scores deepser.training deepser.watch featurestore.corpus featurestore.format featurestore.store "
         "featurestore.augment featurestore.terminal"
     ),
     "ensemble": "evaluation fusion prediction",  # the public names

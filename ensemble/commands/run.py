@@ -9,7 +9,7 @@ import typer
 from typer import Argument, Option
 
 from ensemble.commands.protocol import StrictOption
-from featurestore.errors import ConfigError
+from featurestore.errors import ConfigError, MedusaError
 from featurestore.runtime.wording import format_seconds, split_names
 from featurestore.terminal import DeviceOption, console, reads, say, writes
 
@@ -33,6 +33,9 @@ def run(
     again: Annotated[list[str] | None, reads("These steps though they are done; a member from its start.")] = None,
     strict: StrictOption = False,
     device: DeviceOption = "auto",
+    page: Annotated[
+        bool, writes("Write report.html, the page of `medusa report`, at the end.", "--report/--no-report")
+    ] = True,
     dry_run: Annotated[bool, Option("--dry-run", help="Print the plan, and what of it is done.")] = False,
     listing: Annotated[bool, Option("--list", help="The recipes that come with the program.")] = False,
 ) -> None:
@@ -77,6 +80,8 @@ def run(
         refuse_unclean(steps)
     _print_times(steps, places)
     say(f"wrote {write_summary(read, steps, places)}")
+    if page:
+        _write_page(read.name, steps, places)
 
 
 def _strict(arguments: Sequence[str], strict: bool) -> list[str]:
@@ -102,6 +107,23 @@ def _print_recipes() -> None:
         given = [f"{key}=..." if value is None else key for key, value in read.variables.items()]
         table.add_row(read.name, read.about, " ".join(given))
     console().print(table)
+
+
+def _write_page(title: str, steps: "list[Step]", places: "Places") -> None:
+    """Write the page of the run's systems, if there are any yet; a page that can't be made ends no run."""
+    from ensemble.commands.report import write_report
+    from ensemble.report.collect import Wanted
+    from ensemble.report.runs import find_runs
+
+    made = [thing for step in steps for thing in step.makes if thing.kind == "set" and thing.path == places.store]
+    manifests = [thing.path for step in steps for thing in step.reads if thing.kind == "manifest"]
+    if not manifests or not any(thing.name.startswith("posteriors/") for thing in made) or not places.runs.is_dir():
+        return
+    try:
+        runs = find_runs([str(places.directory)], manifests[-1], places.store)
+        write_report(runs, Wanted(title=title), places.directory / "report.html")
+    except MedusaError as error:
+        say(f"note: no report.html: {' '.join(str(error).split())}", "dim", stderr=True)
 
 
 def _print_times(steps: "list[Step]", places: "Places") -> None:

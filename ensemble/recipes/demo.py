@@ -1,5 +1,6 @@
 """`medusa demo`: the whole way on a small corpus, as the command lines that a user would type."""
 
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import featurestore
 from featurestore.errors import ConfigError
+from featurestore.runtime.durable import replace_text, writing
 
 CORPUS = Path(featurestore.__file__).parent / "demo_corpus"
 CLIP = CORPUS / "Actor_07" / "03-01-05-01-01-01-07.ogg"
@@ -33,7 +35,9 @@ SMALL = {
     "select": "last",
 }
 META = {"seeds": "6"}
-MADE = ("demo.csv", "demo.scheme.json", "store", "runs", "confusion.png", "prediction.csv")
+MADE = (
+    "demo.csv", "demo.scheme.json", "store", "runs", "steps", "confusion.png", "prediction.csv", "report.html",
+)  # fmt: skip
 
 Step = tuple[str, list[str]]  # what it does, and the arguments of `medusa`
 
@@ -72,11 +76,26 @@ def steps(directory: Path) -> list[Step]:
             ["evaluate", "meta", *both, "--cv", "fold", "--confusion", str(directory / "confusion.png")],
         ),
         (
+            "See it: one page with scores, mistakes and clips, to be opened in a browser",
+            ["report", str(directory), "--output", str(directory / "report.html")],
+        ),
+        (
             "Predict a file (an angry one; two of each member's three models learned from it)",
             ["predict", _shown(CLIP), "--model", str(directory / "runs" / "meta")],
         ),
     ]
     return found
+
+
+def record_time(directory: Path, number: int, arguments: list[str], seconds: float) -> None:
+    """Write down what a step took when it was done first; `medusa report` shows it."""
+    name = "-".join(
+        [arguments[0], *(arguments[i + 1] for i, a in enumerate(arguments) if a in ("--encoder", "--name"))]
+    )
+    path = directory / "steps" / f"{number:02d} {name}.json"
+    if not path.exists():
+        with writing(path, ConfigError):
+            replace_text(path, json.dumps({"attempts": 1, "seconds": round(seconds, 2)}) + "\n")
 
 
 def forget(directory: Path) -> None:

@@ -145,7 +145,7 @@ def audit(
         find_repeats(kind, repeated, list(parts.values()), manifest.keys, labels)
         for kind, repeated in (("utterance", items["utterance"]), ("audio", sounds))
     ]
-    agreement = _agreement(manifest, notes)
+    agreement = agreement_of(manifest, notes)
     if not parts:
         notes.append("neither a split nor a fold column, so nothing can leak; `medusa split` makes them")
     return AuditReport(
@@ -200,7 +200,7 @@ def _part(
     )
 
 
-def _agreement(manifest: Manifest, notes: list[str]) -> Agreement | None:
+def agreement_of(manifest: Manifest, notes: list[str]) -> Agreement | None:
     """Agreement of the ratings, else of the vote counts; None, and a note, where there are but shares."""
     classes, ratings = manifest.scheme.classes, manifest.ratings
     if ratings is not None:

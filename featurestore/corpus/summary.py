@@ -20,12 +20,13 @@ def summary_table(manifest: Manifest) -> "Table":
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
-    for name, value in _lines(manifest):
+    for name, value in summary_lines(manifest):
         table.add_row(name, Text(value))
     return table
 
 
-def _lines(manifest: Manifest) -> list[tuple[str, str]]:
+def summary_lines(manifest: Manifest) -> list[tuple[str, str]]:
+    """Return what `summary_table` shows, as (name, value)."""
     lines = [("utterances", f"{len(manifest):,}")]
     if manifest.has("duration_s"):
         seconds = manifest.column("duration_s")

@@ -70,6 +70,8 @@ def test_it_makes_scores_a_picture_a_summary_and_a_model(corpus: Path, undisturb
     assert f" {best['scores']['macro_f1']:.3f} " in compared
     assert "| fusion | macro-F1, 3 | macro-F1, top-2 |" in summary
     assert (undisturbed / "confusion-meta.png").read_bytes().startswith(b"\x89PNG")
+    page = (undisturbed / "report.html").read_text()
+    assert all(f'"{step}"' in page for step in STEPS)
     clip = next(corpus.glob("Actor_04/*.ogg"))
     medusa("predict", clip, "--model", undisturbed / "runs" / "meta", "-o", undisturbed / "p.csv")
     assert (undisturbed / "p.csv").read_text().splitlines()[1].startswith(str(clip))

@@ -1,0 +1,153 @@
+"""Everything that a page shows, collected from runs, a store and a manifest as one JSON object."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepser.scores.probabilities import entropy
+from ensemble.evaluation.markdown import machine
+from ensemble.evaluation.posteriors import targets_of
+from ensemble.evaluation.protocol import check_systems
+from ensemble.evaluation.system import System
+from ensemble.evaluation.systems import open_system
+from ensemble.report import made
+from ensemble.report.agreement import annotator_agreement
+from ensemble.report.projection import maps, methods_of
+from ensemble.report.runs import Runs
+from ensemble.report.scores import Scoring, reference_of, score_systems
+from ensemble.report.utterances import judged_rows, utterance_columns
+from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.protocol import ProtocolReport
+from featurestore.store.feature_store import FeatureStore
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a page is to hold besides what is always there.
+
+    maps: feature sets or systems that are projected; empty: the reference's posteriors. projections: see
+    `projection.methods_of`. probes: JSON files of `medusa probe`. title: by default the manifest's name.
+    """
+
+    scoring: Scoring = field(default_factory=Scoring)
+    columns: dict[str, str] = field(default_factory=dict)
+    maps: tuple[str, ...] = ()
+    projections: tuple[str, ...] | None = None
+    probes: tuple[Path, ...] = ()
+    title: str = ""
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a page shows, the utterances in its order, and the rows that are the hardest, these first."""
+
+    payload: dict[str, Any]
+    rows: Manifest
+    hardest: list[int]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Why figures of the page may be too good, or not of what the store holds; one line each."""
+        found: list[str] = self.payload["warnings"]
+        return found
+
+
+def collect(runs: Runs, wanted: Wanted, progress: Callable[[str], None] = lambda text: None) -> Collected:
+    """Read, check and score the systems of `runs`.
+
+    ProtocolError where predictions were made on other labels or folds than the manifest's (with `strict` also where the
+    division leaks); whatever the evaluation raises where a system can't be scored.
+    """
+    manifest = Manifest.read(runs.manifest)
+    scoring = wanted.scoring
+    progress("reading predictions")
+    systems = [open_system(name, manifest, Path(runs.store) if not isinstance(runs.store, str) else runs.store,
+                           wanted.columns, scoring.split) for name in runs.systems]  # type: ignore[arg-type]  # fmt: skip
+    store = FeatureStore.open(runs.store) if any(system.stored for system in systems) else None
+    protocol = check_systems(manifest, systems, scoring.cv, split=scoring.split)
+    protocol.refuse(wanted.strict)
+    rows = judged_rows(manifest, systems)
+    reference = reference_of(systems)
+    names = list(wanted.maps) or ([reference.name] if reference.probabilities is not None else [])
+    covered = len(reference.keys) == len(rows)
+    features, members = made.feature_rows(store, runs), made.system_rows(store, runs, systems)
+    payload = {
+        "format": FORMAT,
+        "title": wanted.title or manifest.name,
+        "made": {
+            "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "version": version("medusa-ser"),
+            "machine": machine(),
+        },
+        "protocol": protocol.to_dict(),
+        "notes": _notes(runs, manifest, rows),
+        "corpus": made.corpus_lines(manifest, runs.manifest),
+        "features": features,
+        "members": members,
+        "warnings": _warnings(protocol, features, members),
+        "reference": reference.name,
+        "scores": score_systems(systems, manifest, scoring, progress),
+        "resamples": scoring.n_resamples,
+        "utterances": utterance_columns(rows, systems, scoring.by),
+        "maps": maps(
+            store, rows.keys, systems, names if covered or wanted.maps else [],
+            methods_of(wanted.projections, len(rows)), seed=scoring.seed, progress=progress,
+        ),
+        "curves": made.training_curves(runs),
+        "ensembles": made.ensemble_reports(runs),
+        "agreement": annotator_agreement(rows, systems),
+        "probes": made.probe_tables(wanted.probes),
+        "steps": made.step_rows(runs, store),
+    }  # fmt: skip
+    return Collected(payload, rows, hardest_first(rows, reference))
+
+
+def hardest_first(rows: Manifest, system: System) -> list[int]:
+    """Return the rows that a system gets wrong, the most confident first, then those whose annotators disagree most."""
+    targets = targets_of(rows, ())
+    labels = targets.labels
+    order: list[int] = []
+    held = {key: i for i, key in enumerate(system.keys)}
+    if system.probabilities is not None and targets.classes:
+        at = np.array([i for i, key in enumerate(rows.keys) if key in held and labels[i] >= 0], np.int64)
+        if len(at):
+            own = system.of([rows.keys[i] for i in at.tolist()]).among(targets.classes)
+            assert own.probabilities is not None
+            margin = own.probabilities.max(1) - own.probabilities[np.arange(len(at)), labels[at]]
+            wrong = np.flatnonzero(margin > 0)
+            order += at[wrong[np.argsort(-margin[wrong], kind="stable")]].tolist()
+    if targets.soft.any():
+        disagreement = entropy(targets.soft.astype(np.float64))
+        order += np.argsort(-disagreement, kind="stable")[: int((disagreement > 0).sum())].tolist()
+    return list(dict.fromkeys(order))
+
+
+def _warnings(protocol: ProtocolReport, features: list[dict[str, Any]], members: list[dict[str, Any]]) -> list[str]:
+    """Return the findings on the division, then systems that learned from what is scored, and replaced features."""
+    lines = protocol.lines(notes=False)
+    in_sample = [each["name"] for each in members if each.get("out_of_fold") == "in-sample"]
+    if in_sample:
+        lines.append(
+            f"warning: {', '.join(in_sample)} may have learned from the utterances that are scored: the predictions "
+            "are not recorded as out of fold"
+        )
+    replaced = [each["name"] for each in features if each["other"]]
+    if replaced:
+        lines.append(f"warning: the store now holds other features than members read: {', '.join(replaced)}")
+    return lines
+
+
+def _notes(runs: Runs, manifest: Manifest, rows: Manifest) -> list[str]:
+    notes = []
+    if runs.unfinished:
+        notes.append(f"left out, their posteriors are not in the store: {', '.join(runs.unfinished)}")
+    if len(rows) < len(manifest):
+        notes.append(f"{len(rows):,} of {len(manifest):,} utterances are predicted by a system and shown here")
+    return notes

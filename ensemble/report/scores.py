@@ -1,0 +1,130 @@
+"""Every score of several systems, part by part: with intervals, differences to one of them, and by groups."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ensemble.evaluation.assess import Asked, Assessment, scored
+from ensemble.evaluation.bootstrap import Interval, Scored
+from ensemble.evaluation.groups import GroupRow, GroupTable, by_group, by_speaker
+from ensemble.evaluation.parts import Part, assess_parts, parts_of
+from ensemble.evaluation.posteriors import named
+from ensemble.evaluation.system import System
+from featurestore.corpus.manifest import Manifest
+from featurestore.errors import ConfigError
+
+MOST_GROUPS = 60  # of a column that is no speaker: more are names, not groups
+GROUP_COLUMNS = ("gender", "split", "corpus")
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How systems are scored; see `ensemble.evaluation.assess.Asked`. by: further columns whose groups are scored."""
+
+    n_resamples: int = 1000
+    seed: int = 0
+    cv: str | None = None
+    split: str | None = None
+    by: tuple[str, ...] = ()
+
+
+def reference_of(systems: Sequence[System]) -> System:
+    """Return the system that the others are compared with: the last, which is an ensemble where there is one."""
+    return systems[-1]
+
+
+def score_systems(
+    systems: Sequence[System],
+    manifest: Manifest,
+    asked: Scoring,
+    progress: Callable[[str], None] = lambda text: None,
+) -> list[dict[str, Any]]:
+    """Return {"name", "parts": {part: {"assessment", "groups", "notes"}}} of each system, as JSON values.
+
+    "assessment": `Assessment.to_dict`, compared with the reference where both predict its utterances. Raises what
+    `assess_parts` raises: no system is dropped because it can't be scored.
+    """
+    reference = reference_of(systems)
+    found = []
+    for system in systems:
+        progress(f"scoring {system.name}")
+        cv = asked.cv or (system.fold_column if manifest.has(system.fold_column) else None)
+        parts = parts_of(manifest, system.name, set(system.keys), cv=cv, split=asked.split)
+        against = reference if system is not reference and _covers(reference, parts) and asked.n_resamples else None
+        assessments, reason = _assessed(system, manifest, asked, against)
+        found.append({
+            "name": system.name,
+            "parts": {
+                name: {
+                    "assessment": assessments[name].to_dict(),
+                    "groups": _groups(system, part, asked),
+                    "notes": [reason] if reason else [],
+                }
+                for name, part in parts.items()
+            },
+        })  # fmt: skip
+    return found
+
+
+def _covers(system: System, parts: dict[str, Part]) -> bool:
+    held = set(system.keys)
+    return all(key in held for part in parts.values() for key in part.manifest.keys)
+
+
+def _assessed(
+    system: System, manifest: Manifest, asked: Scoring, against: System | None
+) -> tuple[dict[str, Assessment], str]:
+    """Return the assessments, and why calibration is not among them ("" where it is)."""
+    options: dict[str, Any] = {"against": against, "cv": asked.cv, "split": asked.split}
+    plain = Asked(asked.n_resamples, asked.seed)
+    if system.probabilities is None:
+        return assess_parts(system, manifest, plain, **options), "no probabilities, so no calibration"
+    try:
+        return assess_parts(system, manifest, replace(plain, calibration=True), **options), ""
+    except ConfigError as error:
+        return assess_parts(system, manifest, plain, **options), f"no calibration: {error}"
+
+
+def _groups(system: System, part: Part, asked: Scoring) -> dict[str, Any]:
+    """Return the table of each column of groups that says anything, by its name."""
+    manifest = part.manifest
+    attributes = tuple(name for name in manifest.scheme.attributes if name in system.attributes)
+    own = scored(system, manifest, attributes)
+    options = {"n_resamples": asked.n_resamples, "seed": asked.seed}
+    columns = [name for name in dict.fromkeys((part.folds, *GROUP_COLUMNS, *asked.by)) if name and manifest.has(name)]
+    found = {}
+    for column in columns:
+        names = named(manifest, column)
+        n_groups = len({name for name in names.tolist() if name is not None})
+        if column != "speaker" and (1 < n_groups <= MOST_GROUPS or (n_groups and column in asked.by)):
+            found[column] = by_group(own, names, column, **options)
+    if manifest.has("speaker"):
+        names = named(manifest, "speaker")
+        if any(name is not None for name in names.tolist()):
+            found["speaker"] = _with_wilson(by_speaker(own, names, **options), own, names)
+    return {name: table.to_dict() for name, table in found.items()}
+
+
+def _with_wilson(table: GroupTable, own: Scored, names: np.ndarray) -> GroupTable:
+    """Return the table with an interval of each speaker's accuracy (Wilson 1927, 95 %).
+
+    Speakers can't be resampled within one speaker; Wilson's interval takes that speaker's utterances as independent.
+    """
+    from scipy.stats import binomtest
+
+    if own.predicted is None:
+        return table
+    known = own.labels >= 0
+    counts = Counter(names[known].tolist())
+    right = Counter(names[known & (own.labels == own.predicted)].tolist())
+    rows: list[GroupRow] = []
+    for row in table.rows:
+        if counts[row.name] and "accuracy" in row.scores:
+            ends = binomtest(right[row.name], counts[row.name]).proportion_ci(method="wilson")
+            accuracy = Interval(row.scores["accuracy"].value, float(ends.low), float(ends.high))
+            row = replace(row, scores=row.scores | {"accuracy": accuracy})
+        rows.append(row)
+    return replace(table, rows=tuple(rows))

@@ -1,0 +1,91 @@
+"""The utterances of a report by column: labels, votes, transcripts, and what each system predicts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ensemble.evaluation.posteriors import scores_classes, targets_of
+from ensemble.evaluation.system import System
+from ensemble.report.packing import pack, pack_names, pack_probabilities
+from featurestore.corpus.manifest import Manifest
+
+GROUP_COLUMNS = ("speaker", "gender", "split", "fold", "corpus")
+
+
+def judged_rows(manifest: Manifest, systems: Sequence[System]) -> Manifest:
+    """Return the utterances that some system predicts, in the manifest's order."""
+    held = set().union(*(system.keys for system in systems))
+    return manifest.rows(np.array([key in held for key in manifest.keys], bool))
+
+
+def utterance_columns(rows: Manifest, systems: Sequence[System], further: Sequence[str] = ()) -> dict[str, Any]:
+    """Return N utterances as packed columns; further: names of manifest columns that group them.
+
+    predicted is -1, probabilities are 0 and attributes NaN where a system does not predict an utterance.
+    """
+    attributes = tuple(rows.scheme.attributes)
+    targets = targets_of(rows, attributes)
+    with_classes = bool(targets.classes) and scores_classes(targets)
+    groups = [name for name in dict.fromkeys((*GROUP_COLUMNS, *further)) if rows.has(name)]
+    votes = rows.votes
+    return {
+        "n": len(rows),
+        "ids": rows.keys,
+        "classes": list(targets.classes),
+        "labels": pack(targets.labels, "i2"),
+        "votes": None if votes is None else pack(votes, "f4"),
+        "texts": rows.texts if rows.has("text") else None,
+        "durations": pack(_durations(rows), "f4"),
+        "groups": {name: pack_names(_names(rows, name)) for name in groups},
+        "attributes": {name: pack(targets.attribute_values[:, a], "f4") for a, name in enumerate(attributes)},
+        "ranges": {name: list(ends) for name, ends in rows.scheme.attributes.items()},
+        "systems": [_system(system, rows, with_classes) for system in systems],
+    }
+
+
+def _system(system: System, rows: Manifest, with_classes: bool) -> dict[str, Any]:
+    held = set(system.keys)
+    at = np.array([key in held for key in rows.keys], bool)
+    own = system.of([key for key, known in zip(rows.keys, at.tolist(), strict=True) if known])
+    classes = tuple(rows.scheme.classes)
+    predicted = probabilities = None
+    if own.predicted is not None and with_classes:
+        own = own.among(classes)
+        assert own.predicted is not None
+        predicted = np.full(len(rows), -1, np.int64)
+        predicted[at] = own.predicted
+        if own.probabilities is not None:
+            probabilities = np.zeros((len(rows), len(classes)))
+            probabilities[at] = own.probabilities
+    values = {}
+    for a, name in enumerate(own.attributes):
+        if name in rows.scheme.attributes:
+            column = np.full(len(rows), np.nan)
+            column[at] = own.values[:, a]
+            values[name] = pack(column, "f4")
+    return {
+        "name": system.name,
+        "predicted": None if predicted is None else pack(predicted, "i2"),
+        "probabilities": None if probabilities is None else pack_probabilities(probabilities),
+        "attributes": values,
+    }
+
+
+def _durations(rows: Manifest) -> np.ndarray:
+    """Return (N,) seconds, NaN where the manifest does not say."""
+    if rows.has("duration_s"):
+        return rows.column("duration_s")
+    if rows.has("start_s") and rows.has("end_s"):
+        return rows.column("end_s") - np.nan_to_num(rows.column("start_s"))
+    return np.full(len(rows), np.nan)
+
+
+def _names(rows: Manifest, column: str) -> list[str | None]:
+    names: list[str | None] = []
+    for value in rows.column(column).tolist():
+        if value is None or value == "" or value != value:
+            names.append(None)
+        else:
+            names.append(str(int(value)) if isinstance(value, float) and value.is_integer() else str(value))
+    return names

@@ -1,0 +1,37 @@
+"""A run of hostile strings, what is collected of it, and its page in a real Chromium."""
+
+from pathlib import Path
+
+import pytest
+
+from ensemble.report.collect import Collected, Wanted, collect
+from ensemble.report.page import write_page
+from ensemble.report.runs import Runs, find_runs
+from ensemble.report.scores import Scoring
+from ensemble.report.sound import audio_of
+from tests.helpers.report_runs import SYSTEMS, hostile_run
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run whose strings are all markup."""
+    return hostile_run(tmp_path_factory.mktemp("report") / "run")
+
+
+@pytest.fixture(scope="session")
+def runs(run: Path) -> Runs:
+    return find_runs(SYSTEMS, run / "manifest.csv", run / "store")
+
+
+@pytest.fixture(scope="session")
+def collected(runs: Runs) -> Collected:
+    wanted = Wanted(Scoring(n_resamples=50), maps=("meta", "tone"), title="<b>title</b>")
+    return collect(runs, wanted)
+
+
+@pytest.fixture(scope="session")
+def html(run: Path, collected: Collected) -> Path:
+    """The page as a file beside the run, its clips inside."""
+    path = run / "report.html"
+    write_page(path, collected.payload, audio_of(collected.rows, "embed", path, first=collected.hardest))
+    return path

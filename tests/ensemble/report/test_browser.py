@@ -1,0 +1,164 @@
+"""The page in a real Chromium: nothing fails, markup stays text, cells and regions filter, clips play."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ensemble.report.collect import Collected
+from ensemble.report.page import SCRIPTS, write_page
+from ensemble.report.sound import audio_of
+from tests.helpers.report_runs import ATTRIBUTE, CLASSES, MARKUP, N
+
+PLAYABLE = "() => document.querySelector('audio').readyState >= 2 && document.querySelector('audio').duration > 0.1"
+
+
+@dataclass
+class Opened:
+    """A page that is open, and what its console said that is worse than a message."""
+
+    page: Any
+    problems: list[str] = field(default_factory=list)
+
+
+def opened(browser: Any, url: str, **context: Any) -> Opened:
+    own = Opened(browser.new_page(**context))
+    own.page.on(
+        "console", lambda message: own.problems.append(message.text) if message.type in ("error", "warning") else None
+    )
+    own.page.on("pageerror", lambda error: own.problems.append(str(error)))
+    own.page.goto(url)
+    own.page.wait_for_selector("html[data-ready='charts']")
+    return own
+
+
+@pytest.fixture(scope="module")
+def shown(chromium: Any, html: Path) -> Iterator[Opened]:
+    own = opened(chromium, html.as_uri())
+    yield own
+    own.page.close()
+
+
+@pytest.fixture
+def page(shown: Opened) -> Any:
+    shown.page.click("#clear")
+    return shown.page
+
+
+def test_nothing_fails_and_every_chart_is_drawn(shown: Opened) -> None:
+    assert shown.problems == []
+    plots = shown.page.locator(".plot")
+    assert plots.count() >= 4
+    assert shown.page.locator(".plot .main-svg").count() >= plots.count()
+
+
+def test_markup_in_keys_labels_transcripts_paths_and_speakers_is_inert(shown: Opened) -> None:
+    page = shown.page
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("img, iframe, object, embed, b").count() == 0
+    assert page.locator("body script:not([type])").count() == len(SCRIPTS) + 1  # and Plotly
+    assert page.locator("h1").inner_text() == "<b>title</b>"
+    row = page.locator("#table tbody tr").first.inner_text()
+    assert f"u0{MARKUP}" in row
+    assert f"text 0 {MARKUP}" in row
+    assert f"s0{MARKUP}" in page.locator("#warnings").inner_text()
+    assert CLASSES[0] in page.locator("#matrix").inner_text()
+    assert ATTRIBUTE in page.locator("#attributes").inner_text()
+    assert MARKUP in page.locator("#groups .plot").text_content()
+
+
+def test_the_policy_runs_no_script_but_the_pages_own(shown: Opened) -> None:
+    shown.page.evaluate("""() => {
+        const script = document.createElement("script");
+        script.textContent = "window.hacked = 2";
+        document.body.append(script);
+    }""")
+    assert shown.page.evaluate("window.hacked") is None
+    assert len(shown.problems) == 1
+    shown.problems.clear()
+
+
+def test_a_cell_of_the_matrix_shows_its_utterances(page: Any) -> None:
+    for cell in page.locator("#matrix .cell").all()[:4]:
+        n = int(cell.locator("span").inner_text())
+        cell.click()
+        assert page.locator("#status").inner_text().startswith(f"{n} of {N} utterances: label ")
+        assert page.locator("#table tbody tr").count() == n
+        assert cell.get_attribute("aria-pressed") == "true"
+
+
+def test_search_and_order_change_the_table(page: Any, collected: Collected) -> None:
+    page.fill("#search", "TEXT 17 ")
+    page.wait_for_function("() => document.querySelectorAll('#table tbody tr').length === 1")
+    assert f"u17{MARKUP}" in page.locator("#table tbody").inner_text()
+    page.click("#clear")
+    page.get_by_role("button", name="Hardest first").click()
+    first = page.locator("#table tbody tr").first
+    assert collected.rows.keys[collected.hardest[0]] in first.inner_text()
+    page.click("button[data-sort='duration']")
+    assert f"u0{MARKUP}" in page.locator("#table tbody tr").first.inner_text()
+    page.click("button[data-sort='duration']")
+    assert f"u{N - 1}{MARKUP}" in page.locator("#table tbody tr").first.inner_text()
+
+
+def test_the_map_draws_every_utterance_and_a_region_fills_the_table(page: Any) -> None:
+    canvas = page.locator("#map-canvas")
+    canvas.scroll_into_view_if_needed()
+    assert canvas.get_attribute("data-points") == str(N)
+    box = canvas.bounding_box()
+    left, top, right, bottom = 2, 2, box["width"] - 2, box["height"] - 2
+    page.mouse.move(box["x"] + left, box["y"] + top)
+    page.mouse.down()
+    for x, y in ((right, top), (right, bottom), (left, bottom), (left, top)):
+        page.mouse.move(box["x"] + x, box["y"] + y)
+    page.mouse.up()
+    assert page.locator("#status").inner_text() == f"{N} of {N} utterances: in the region of the map"
+    for option in page.locator("#map select").nth(1).locator("option").all():
+        page.locator("#map select").nth(1).select_option(option.get_attribute("value"))
+        assert canvas.get_attribute("data-points") == str(N)
+
+
+def test_a_click_on_the_map_plays_that_utterance(page: Any) -> None:
+    canvas = page.locator("#map-canvas")
+    canvas.scroll_into_view_if_needed()
+    x, y = page.evaluate("() => [Medusa.map.px[5], Medusa.map.py[5]]")
+    canvas.click(position={"x": x, "y": y})
+    assert page.locator(".playing").inner_text().startswith("u")
+    page.wait_for_function(PLAYABLE)
+
+
+def test_keys_move_open_and_play(page: Any) -> None:
+    page.locator("#table tbody tr").first.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    details = page.locator("#table tr.details")
+    assert details.count() == 1
+    assert f"u1{MARKUP}" in details.inner_text()
+    assert "meta" in details.inner_text()
+    page.keyboard.press(" ")
+    page.wait_for_function(PLAYABLE)
+    page.keyboard.press("Enter")
+    assert page.locator("#table tr.details").count() == 0
+
+
+def test_clips_inside_the_page_and_files_beside_it_play(chromium: Any, html: Path, collected: Collected) -> None:
+    linked = html.with_name("linked.html")
+    write_page(linked, collected.payload, audio_of(collected.rows, "link", linked))
+    for path, begins in ((html, "data:audio/ogg"), (linked, "file:")):
+        own = opened(chromium, path.as_uri())
+        own.page.locator("#table .play").nth(3).click()
+        assert own.page.evaluate("document.querySelector('audio').src").startswith(begins)
+        own.page.wait_for_function(PLAYABLE)
+        assert own.problems == []
+        own.page.close()
+
+
+def test_it_is_dark_where_the_reader_asks_for_it_and_prints(chromium: Any, html: Path) -> None:
+    own = opened(chromium, html.as_uri(), color_scheme="dark")
+    red, green, blue = own.page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+    assert max(red, green, blue) < 60
+    assert own.page.pdf().startswith(b"%PDF-")
+    assert own.problems == []
+    own.page.close()

@@ -1,0 +1,56 @@
+"""What a notebook shows of feature sets, predictions and scores: their numbers, every text escaped."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ensemble.evaluation.assess import Asked
+from ensemble.evaluation.parts import assess_parts
+from ensemble.evaluation.systems import open_system
+from ensemble.prediction.predictions import Predictions
+from featurestore.corpus.manifest import Manifest
+from featurestore.runtime.html import html_table
+from featurestore.store.feature_store import FeatureStore
+from tests.helpers.report_runs import N
+
+
+def test_every_text_of_a_table_is_escaped() -> None:
+    html = html_table(["<a>"], [["<b>&"]], "<c>", 3)
+    assert "&lt;a&gt;" in html
+    assert "&lt;b&gt;&amp;" in html
+    assert "&lt;c&gt;" in html
+    assert "and 3 more" in html
+
+
+def test_a_feature_set_shows_what_it_is(run: Path) -> None:
+    features = FeatureStore.open(run / "store")["tone"]
+    html = features._repr_html_()
+    assert features.spec.fingerprint in html
+    assert f"<td>{N}</td>" in html
+
+
+def test_predictions_show_the_first_and_count_the_others() -> None:
+    n = 25
+    p = np.tile(np.float32([[0.25, 0.75]]), (n, 1))
+    values = np.full((n, 1), 3.5, np.float32)
+    keys = tuple(f"<u{i}>" for i in range(n))
+    found = Predictions(keys, ("calm", "<angry>"), ("arousal",), p, values, ("m",), np.zeros((1, n, 3)), (("x", "y"),))
+    html = found._repr_html_()
+    assert html.count("<td>&lt;angry&gt;</td>") == 20
+    assert "<td>&lt;u0&gt;</td>" in html
+    assert "<td>0.750</td><td>3.500</td>" in html
+    assert "and 5 more" in html
+    assert "1 failed" in html
+
+
+def test_scores_show_values_intervals_and_differences(run: Path) -> None:
+    table = Manifest.read(run / "manifest.csv")
+    systems = [open_system(name, table, run / "store") for name in ("m1", "meta")]
+    (found,) = assess_parts(systems[0], table, Asked(20), against=systems[1]).values()
+    html = found._repr_html_()
+    accuracy = found.intervals["accuracy"]
+    assert f"<td>{accuracy.value:.3f}</td><td>{accuracy.low:.3f} to {accuracy.high:.3f}</td>" in html
+    assert "paired differences" in html
+    assert "<img" not in html
+    assert found.evaluation.classification is not None
+    assert f"{found.evaluation.classification.macro_f1:.3f}" in found.evaluation._repr_html_()
