@@ -178,24 +178,37 @@
       page.note("Times are of the attempt that finished a step."));
   };
 
-  // A grid of numbers, each with a bar that grows from the least value, or from `base`.
+  // A grid of numbers whose shade grows with the value from the least one, or from `base`; the largest is bold.
   page.grid = function (caption, corner, columns, rows, base = Infinity) {
     const values = rows.flatMap(([, line]) => line).filter(page.known);
     const low = Math.min(base, ...values), high = Math.max(...values);
     const lines = rows.map(([name, line]) => [name, ...line.map((value) => {
-      const cell = el("span", { className: "shade" }, number(value));
+      const cell = el("span", { className: value === high ? "heat most" : "heat" }, page.known(value) ? number(value) : "");
       cell.style.setProperty("--share", page.known(value) && high > low ? (value - low) / (high - low) : 0);
       return cell;
     })]);
     return table(caption, [{ text: corner, row: true }, ...columns.map(right)], lines, { className: "grid" });
   };
 
+  // All probes' layers in one grid for each part, so that feature sets stand below one another.
   page.probeSection = function (data) {
-    const tables = data.probes.flatMap((own) => Object.entries(own.parts).filter(([, part]) => part.sets.length)
-      .map(([name, part]) => [page.grid(`${own.probe} (${own.file}): ${page.scoreName(own.score)} of each layer, ${name}`,
-        "features", part.layers, part.sets.map((set, i) => [set, part.values[i]])),
-      page.note(`The choice made inside the training parts: ${number(part.nested)}. Compare layers, but report this.`)]));
-    if (tables.length) page.section("probe", "Layers", tables.flat());
+    const kinds = new Map();
+    for (const own of data.probes) {
+      for (const [part, found] of Object.entries(own.parts)) {
+        const key = `${page.scoreName(own.score)} of each layer, ${part}`;
+        if (!kinds.has(key)) kinds.set(key, []);
+        kinds.get(key).push([own.probe || own.file, found]);
+      }
+    }
+    if (!kinds.size) return;
+    page.section("probe", "Layers", [...kinds].flatMap(([caption, found]) => {
+      const layers = [...new Set(found.flatMap(([, part]) => part.layers))].sort((a, b) => a - b || (a < b ? -1 : 1));
+      const rows = found.flatMap(([, part]) => part.sets.map((set, i) =>
+        [set, layers.map((layer) => (part.layers.includes(layer) ? part.values[i][part.layers.indexOf(layer)] : NaN))]));
+      const nested = found.map(([name, part]) => `${name} ${number(part.nested)}`).join(", ");
+      return [page.grid(caption, "features", layers, rows),
+        page.note(`Chosen inside the training parts: ${nested}. Compare layers by the grid, but report these.`)];
+    }));
   };
 
   page.weightsSection = function (data) {
