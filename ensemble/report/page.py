@@ -1,5 +1,8 @@
 """One HTML file of what was collected: our scripts and styles, Plotly, the data, and nothing from a network.
 
+Charts are Plotly.js's (MIT; its licence stands in the script), which the package plotly on PyPI carries: 4.8 MB, in the
+page 2.0 MB. Tables, the confusion matrix and the map of utterances are elements and a canvas of our own.
+
 Every key, label, transcript and path is text that nobody vouches for. It stands in a JSON element in which no "<" is
 left, the scripts put it into the page as text, and a Content-Security-Policy runs the scripts of this file alone, by
 their digests, and lets nothing be fetched.
