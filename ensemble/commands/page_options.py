@@ -64,6 +64,7 @@ class PageArguments:
 
     def wanted(self) -> "Wanted":
         """Return what the page is to hold."""
+        from ensemble.commands.corpora import divided_as_made
         from ensemble.report.collect import Wanted
         from ensemble.report.scores import Scoring
 
@@ -75,4 +76,7 @@ class PageArguments:
             probes=tuple(self.probe or ()),
             title=self.title,
             strict=self.strict,
+            divide=lambda manifest, runs: divided_as_made(
+                manifest, runs.store, runs.systems, None, None, cv=self.cv, split=self.split
+            ),
         )

@@ -1,6 +1,6 @@
 """Everything that a page shows, collected from runs, a store and a manifest as one JSON object."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -33,7 +33,8 @@ class Wanted:
     """What a page is to hold besides what is always there.
 
     maps: feature sets or systems that are projected; empty: the reference's posteriors. projections: see
-    `projection.methods_of`. probes: JSON files of `medusa probe`. title: by default the manifest's name.
+    `projection.methods_of`. probes: JSON files of `medusa probe`. title: by default the manifest's name. divide: gives
+    the manifest the parts that the systems were made over, where its own columns do not say.
     """
 
     scoring: Scoring = field(default_factory=Scoring)
@@ -43,6 +44,7 @@ class Wanted:
     probes: tuple[Path, ...] = ()
     title: str = ""
     strict: bool = False
+    divide: Callable[[Manifest, Runs], Manifest] = lambda manifest, runs: manifest
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,10 @@ def collect(runs: Runs, wanted: Wanted, progress: Callable[[str], None] = lambda
     ProtocolError where predictions were made on other labels or folds than the manifest's (with `strict` also where the
     division leaks); whatever the evaluation raises where a system can't be scored.
     """
-    manifest = Manifest.read(runs.manifest)
+    manifest = wanted.divide(Manifest.read(runs.manifest), runs)
     scoring = wanted.scoring
     progress("reading predictions")
-    systems = [open_system(name, manifest, Path(runs.store) if not isinstance(runs.store, str) else runs.store,
-                           wanted.columns, scoring.split) for name in runs.systems]  # type: ignore[arg-type]  # fmt: skip
+    systems = [open_system(name, manifest, runs.store, wanted.columns, scoring.split) for name in runs.systems]
     store = FeatureStore.open(runs.store) if any(system.stored for system in systems) else None
     protocol = check_systems(manifest, systems, scoring.cv, split=scoring.split)
     protocol.refuse(wanted.strict)
@@ -87,7 +88,7 @@ def collect(runs: Runs, wanted: Wanted, progress: Callable[[str], None] = lambda
             "machine": machine(),
         },
         "protocol": protocol.to_dict(),
-        "notes": _notes(runs, manifest, rows),
+        "notes": _notes(runs, manifest, rows, systems),
         "corpus": made.corpus_lines(manifest, runs.manifest),
         "features": features,
         "members": members,
@@ -144,8 +145,10 @@ def _warnings(protocol: ProtocolReport, features: list[dict[str, Any]], members:
     return lines
 
 
-def _notes(runs: Runs, manifest: Manifest, rows: Manifest) -> list[str]:
+def _notes(runs: Runs, manifest: Manifest, rows: Manifest, systems: Sequence[System]) -> list[str]:
     notes = []
+    if len({frozenset(system.attributes) for system in systems if system.attributes}) > 1:
+        notes.append("systems predict different attributes, so that their mean CCC are not of the same ones")
     if runs.unfinished:
         notes.append(f"left out, their posteriors are not in the store: {', '.join(runs.unfinished)}")
     if len(rows) < len(manifest):

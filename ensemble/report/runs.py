@@ -26,14 +26,14 @@ class Runs:
     """
 
     manifest: Path
-    store: Path | str
+    store: Path  # a URL, as commands give it, is a str; see `featurestore.terminal.store_place`
     systems: tuple[str, ...]
     directories: Mapping[str, Path] = field(default_factory=dict)
     whole: tuple[Path, ...] = ()
     unfinished: tuple[str, ...] = ()
 
 
-def find_runs(places: Sequence[str], manifest: Path | None = None, store: Path | str | None = None) -> Runs:
+def find_runs(places: Sequence[str], manifest: Path | None = None, store: Path | None = None) -> Runs:
     """Return the systems of run directories, of directories of them, and of names in the store or files.
 
     manifest, store: by default those in the directory of a whole run. ConfigError for a place that is none of these,
@@ -100,8 +100,8 @@ def _manifest_in(homes: Sequence[Path]) -> Path:
 def state_of(runs: Runs) -> tuple[tuple[str, int, int], ...]:
     """Return names, sizes and dates of what a page is made from: it is another when any of it was written again."""
     places = [runs.manifest, runs.manifest.with_suffix(".ratings.parquet"), *map(Path, runs.systems)]
-    if not isinstance(runs.store, str):
-        places += [Path(runs.store) / name for name in runs.systems]
+    if isinstance(runs.store, Path):
+        places += [runs.store / name for name in runs.systems]
     for directory in runs.directories.values():
         places += [directory, directory / CONFIG, directory / "report.json"]
     found = [(place, place.stat()) for place in places if place.exists()]

@@ -194,10 +194,10 @@
       const [low, high] = page.utterances.ranges[name];
       const truth = page.utterances.attributes[name];
       const rows = [];
-      const split = page.utterances.groups.split;
-      const code = split ? split.values.indexOf(page.chosen.part) : -1;
+      const part = Object.entries(page.partGroup(page.chosen.part));
+      const isHere = (i) => part.every(([column, code]) => page.utterances.groups[column].codes[i] === code);
       for (let i = 0; i < page.utterances.n; i++) {
-        if (page.known(truth[i]) && page.known(values[i]) && (code < 0 || split.codes[i] === code)) rows.push(i);
+        if (page.known(truth[i]) && page.known(values[i]) && isHere(i)) rows.push(i);
       }
       const line = { x: [low, high], y: [low, high], mode: "lines", line: { dash: "dot", color: "#888" }, hoverinfo: "skip", showlegend: false };
       const points = rows.length <= MOST_POINTS ? {

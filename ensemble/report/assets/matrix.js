@@ -55,10 +55,14 @@
     if (!again) document.getElementById("utterances").scrollIntoView({ block: "start" });
   }
 
-  // The group that a part is: a split by its name; all folds are everything.
+  // The group that a part is: a split or a corpus by its name; all folds are everything.
   function partGroup(part) {
-    const own = page.utterances.groups.split;
-    const code = own ? own.values.indexOf(part) : -1;
-    return code >= 0 ? { split: code } : {};
+    for (const column of ["split", "corpus"]) {
+      const own = page.utterances.groups[column];
+      const code = own ? own.values.indexOf(part) : -1;
+      if (code >= 0) return { [column]: code };
+    }
+    return {};
   }
+  page.partGroup = partGroup;
 })(Medusa);
