@@ -104,7 +104,7 @@ def opus(samples: np.ndarray) -> bytes:
     options = {"application": "voip", "compression_level": "3"}
     with av.open(file, "w", format="ogg") as container:
         stream = container.add_stream("libopus", rate=SAMPLE_RATE_HZ, options=options)
-        stream.bit_rate, stream.layout = OPUS_BITS, "mono"  # type: ignore[assignment]
+        stream.bit_rate, stream.layout = OPUS_BITS, "mono"
         for packet in (*stream.encode(frame), *stream.encode(None)):
             container.mux(packet)
     return file.getvalue()
