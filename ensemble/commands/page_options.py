@@ -49,7 +49,7 @@ class PageArguments:
         holds("Feature set (wavlm-large@12) or system to draw as a map. Repeat it. Default: the last system.", "--map"),
     ] = None
     projections: Annotated[
-        str | None, holds("pca, tsne, umap, comma-separated. Default: pca, and tsne up to 3,000 utterances.")
+        str | None, holds("pca, tsne, umap, comma-separated. Default: pca, and tsne up to 1,000 utterances.")
     ] = None
     probe: Annotated[
         list[Path] | None, holds("JSON file of `medusa probe --json`: its heat map of layers. Repeat it.", "--probe")
