@@ -65,6 +65,12 @@ def test_the_wheel_holds_every_module_and_no_top_level_name_but_four(wheel: Path
     assert {name for name in names if name.endswith(".py")} == mapped
 
 
+def test_the_wheel_holds_the_scripts_and_styles_of_the_report(wheel: Path) -> None:
+    assets = {str(path.relative_to(REPO)) for path in (REPO / "ensemble" / "report" / "assets").iterdir()}
+    assert len(assets) > 9
+    assert assets <= set(zipfile.ZipFile(wheel).namelist())
+
+
 @pytest.mark.slow
 def test_the_command_runs_beside_a_package_with_a_cli_of_its_own(installed: Path, tmp_path: Path) -> None:
     assert run(installed / "medusa", "--version", cwd=tmp_path).startswith("medusa-ser ")
