@@ -30,9 +30,9 @@ def explore(
         say(f"warning: {' '.join(text.split())}", "yellow", stderr=True)
 
     with Explorer(make, lambda: state_of(page.find()), port, warn) as server:
-        tell_lines(server.collected.warnings)
-        say(f"serving {len(server.collected.rows):,} utterances; Ctrl-C ends it. Open\n{server.url}")
         try:
+            tell_lines(server.collected.warnings)
+            say(f"serving {len(server.collected.rows):,} utterances; Ctrl-C ends it. Open\n{server.url}")
             server.serve_forever()
         except KeyboardInterrupt:
             say("stopped serving.", stderr=True)

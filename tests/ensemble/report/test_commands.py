@@ -44,7 +44,7 @@ def test_a_mistake_is_one_line_that_names_it_and_nothing_is_written(
     run: Path, tmp_path: Path, arguments: list[str], named: str
 ) -> None:
     page = tmp_path / "page.html"
-    where = ["-m", run / "manifest.csv", "-s", run / "store", "-o", page, *FAST]
-    done = medusa("report", *arguments, *where, exit_code=2)
+    where = ["-m", run / "manifest.csv", "-s", run / "store", "-o", page]
+    done = medusa("report", *FAST, *arguments, *where, exit_code=2)
     assert named in done.stderr
     assert not page.exists()
