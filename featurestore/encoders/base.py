@@ -42,6 +42,20 @@ class Encoder(Protocol):
         order. max_frames bounds the padded frames of one forward pass; longer batches are split.
         """
 
+    def prepare(self, item: Any) -> Any:
+        """Return what `start_prepared` takes of an input: what can be done beforehand, in another thread."""
+        return item
+
+    def start_prepared(
+        self, batch: Sequence[Any], max_frames: int | None = None, *, stored: bool = False
+    ) -> Callable[[], list[np.ndarray]]:
+        """Start on prepared inputs, as `start` does.
+
+        stored: rows may come in the type in which the store has them, bfloat16 as its bits (uint16), and so cast on
+        the device; a value that is too large for the type is then infinite.
+        """
+        return self.start(batch, max_frames)
+
     def encode(self, batch: Sequence[Any], max_frames: int | None = None) -> list[np.ndarray]:
         """Encode ragged inputs, and wait: (L, T, D) float32 for each; the arguments are those of `start`."""
         return self.start(batch, max_frames)()

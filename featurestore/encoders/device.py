@@ -1,4 +1,4 @@
-"""How an encoder computes on its device: arithmetic, size of a batch, copies to and fro, and running out of memory."""
+"""How an encoder computes on its device: arithmetic, size of a batch, and running out of memory."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from featurestore.encoders.options import check_choice
-from featurestore.runtime.device import ieee_float32, multiplies_bfloat16
-from featurestore.runtime.stage_clock import stage
+from featurestore.runtime.device import fused_attention, ieee_float32, multiplies_bfloat16
 
 if TYPE_CHECKING:
     import torch
 
+    from featurestore.format.spec import FeatureSpec
+
 # On a CPU an utterance fills the cores by itself (measured: batches of 16 s gain at most 7 % on the smallest encoders,
 # larger ones lose by padding), and alone its rows are the same to the last bit whatever the batch.
 ONE_AT_A_TIME = 1
+FRAMES_OF_A_GPU = 30_000
+MAX_ROW_BYTES = 512 << 20  # of one batch, in memory that can't be paged; two batches are on their way
 
-
-# As torch, cuDNN (the last two, of a convolution on a full card, too) and cuBLAS say it, in lower case.
+# As torch, cuDNN (of a convolution on a full card, too), cuBLAS and oneDNN (the last) say it, in lower case.
 OUT_OF_MEMORY = (
     "out of memory",
     "not enough memory",
@@ -27,6 +29,7 @@ OUT_OF_MEMORY = (
     "alloc_failed",
     "allocation_failed",
     "unable to find an engine to execute this computation",
+    "could not create a primitive",
 )
 
 
@@ -42,9 +45,18 @@ def pick_compute(compute: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if multiplies_bfloat16(device) else torch.float16
 
 
-def default_batch_frames(device: torch.device, on_cpu: int) -> int:
-    """Padded frames per forward pass; a GPU takes about 600 s of audio to fill."""
-    return 30_000 if device.type == "cuda" else on_cpu
+def default_batch_frames(device: torch.device, on_cpu: int, spec: FeatureSpec, window_frames: int) -> int:
+    """Return the padded frames of a forward pass; a GPU takes about 600 s of audio to fill.
+
+    Fewer where so many layers are kept that their rows would take more than MAX_ROW_BYTES, but a window's at least.
+    """
+    from featurestore.runtime.transfer import is_queued
+
+    if not is_queued(device):
+        return on_cpu
+    itemsize = 4 if spec.row_type.scaled else spec.row_type.itemsize
+    row_bytes = 1 if spec.pool != "none" else len(spec.layers) * spec.dim * itemsize
+    return min(FRAMES_OF_A_GPU, max(window_frames, MAX_ROW_BYTES // row_bytes))
 
 
 def frozen(model: Any, device: torch.device, compute: torch.dtype) -> Any:
@@ -67,25 +79,6 @@ def frozen(model: Any, device: torch.device, compute: torch.dtype) -> Any:
     return model.to(device)
 
 
-def to_host(values: torch.Tensor) -> torch.Tensor:
-    """The values in host memory; of a CUDA device pinned, and there once its stream has come so far."""
-    with stage("copy", values.device):
-        if values.device.type != "cuda":
-            return values.cpu()
-        import torch
-
-        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-        return host.copy_(values, non_blocking=True)
-
-
-def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The values on the device; to a CUDA device without waiting, neither for it nor for what it does at the time."""
-    with stage("copy", device):
-        if device.type != "cuda":
-            return values.to(device)
-        return values.pin_memory().to(device, non_blocking=True)
-
-
 @contextmanager
 def arithmetic(compute: torch.dtype, device: torch.device) -> Iterator[None]:
     """Compute in `compute` while the block lasts: 16 bits by autocast, float32 as IEEE float32, on CUDA as well."""
@@ -93,7 +86,8 @@ def arithmetic(compute: torch.dtype, device: torch.device) -> Iterator[None]:
 
     half = compute != torch.float32
     exact = ieee_float32() if device.type == "cuda" and not half else nullcontext()
-    with exact, torch.autocast(device.type, compute, enabled=half):
+    low = torch.autocast(device.type, compute) if half else nullcontext()
+    with exact, low, fused_attention(device):
         yield
 
 

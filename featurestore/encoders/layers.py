@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from featurestore.errors import ConfigError
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,15 @@ def layer_name(number: int) -> str:
     return f"layer_{number:02d}"
 
 
-def stack(states: dict[int, torch.Tensor], choice: LayerChoice) -> torch.Tensor:
-    """Hidden states by layer number, each (B, T, D) -> (B, L, T, D) float32 as the layer choice asks."""
-    import torch
-
-    chosen = torch.stack([states[k].float() for k in choice.numbers], dim=1)
-    return chosen.sum(dim=1, keepdim=True) if choice.summed else chosen
+def chosen(states: Iterable[tuple[int, Tensor]], choice: LayerChoice) -> Iterator[Tensor]:
+    """Yield the chosen hidden states of (number, (B, T, D)) in rising order, or their one float32 sum."""
+    total: Tensor | None = None
+    for number, state in states:
+        if number not in choice.numbers:
+            continue
+        if not choice.summed:
+            yield state
+        else:
+            total = state.float() if total is None else total + state.float()
+    if total is not None:
+        yield total

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -184,7 +185,9 @@ def _speech(found: _Found, options: EncoderOptions, device: torch.device, comput
     config = model.config
     sizes = _Sizes(config.num_hidden_layers, config.hidden_size, math.prod(config.conv_stride))
     window = options.window or SPEECH_WINDOW
-    choice, spec = spec_for(found.label, found.identity(), sizes, window, options, compute)
+    # Rows of 16 bits were others before the residual stream was kept in float32, which this records.
+    stream = {} if str(compute) == "torch.float32" else {"residual": "float32"}
+    choice, spec = spec_for(found.label, found.identity(), sizes, window, options, compute, stream)
     return speech.SpeechEncoder(model, normalize=normalize, spec=spec, choice=choice, device=device, compute=compute)
 
 
@@ -259,16 +262,22 @@ def _logmel(options: EncoderOptions) -> Encoder:
 
 
 def spec_for(
-    label: str, weights: str, sizes: _Sizes, window: str, options: EncoderOptions, compute: torch.dtype | None = None
+    label: str,
+    weights: str,
+    sizes: _Sizes,
+    window: str,
+    options: EncoderOptions,
+    compute: torch.dtype | None = None,
+    recorded: Mapping[str, str] | None = None,
 ) -> tuple[LayerChoice, FeatureSpec]:
     """Return which layers are kept, and the specification of their rows; ConfigError for layers there are not.
 
     label: the encoder's name for the record. weights: their digest. compute: arithmetic of the forward pass; half
-    precision changes the numbers and is recorded, float32 is the rule.
+    precision changes the numbers and is recorded, float32 is the rule. recorded: what else tells its rows from others.
     """
     choice = LayerChoice.parse(options.layers, sizes.n_layers, label)
     arithmetic = "float32" if compute is None else str(compute).removeprefix("torch.")
-    extra = {} if arithmetic == "float32" else {"compute": arithmetic}
+    extra = {**({} if arithmetic == "float32" else {"compute": arithmetic}), **(recorded or {})}
     if options.keep_special:
         extra["special_tokens"] = "kept"
     hop = sizes.hop_samples

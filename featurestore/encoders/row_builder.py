@@ -1,19 +1,22 @@
-"""The rows of one utterance, joined from its windows and pooled over time when asked."""
+"""The rows of each input: the kept frames of its windows, packed on the device, pooled over time when asked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurestore.encoders.device import to_host
 from featurestore.encoders.windows import Window, batches
+from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.stage_clock import stage
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
+
+Rows = Callable[[], list[np.ndarray]]  # waits for the rows of each input
 
 
 @dataclass(frozen=True)
@@ -35,98 +38,166 @@ class Piece:
         return slice(self.window.keep_start - self.window.start, self.window.keep_stop - self.window.start)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """The windows of one forward pass, and which frames of each are kept."""
+
+    pieces: Sequence[Piece]
+    keeps: Sequence[slice]
+    pool: str
+
+    def selection(self, n_padded: int) -> np.ndarray:
+        """Return which of the (B, n_padded) frames are kept: their places, int64, in order; bool (B, n_padded) to pool.
+
+        It goes to the device with the batch's data, and comes back to `take`.
+        """
+        if self.pool == "none":
+            starts = range(0, len(self.pieces) * n_padded, n_padded)
+            places = [np.arange(at + keep.start, at + keep.stop) for at, keep in zip(starts, self.keeps, strict=True)]
+            return np.concatenate(places)
+        kept = np.zeros((len(self.pieces), n_padded), bool)
+        for row, keep in zip(kept, self.keeps, strict=True):
+            row[keep] = True
+        return kept
+
+    def take(self, states: Iterable[Tensor], selection: Tensor, dtype: torch.dtype) -> list[Tensor]:
+        """Take what is kept of each layer's (B, T, D): rows (sum of kept, D) of `dtype`.
+
+        To pool: float64 sums over each window's kept frames, of values (of squares) and of ones, (B, 2 or 3, D).
+        """
+        if self.pool == "none":
+            return [self._packed(state, selection).to(dtype) for state in states]
+        return [self._sums(state, selection) for state in states]
+
+    def _packed(self, state: Tensor, places: Tensor) -> Tensor:
+        if len(self.pieces) == 1:
+            return state[0, self.keeps[0]]
+        return state.flatten(0, 1).index_select(0, places)
+
+    def _sums(self, state: Tensor, kept: Tensor) -> Tensor:
+        import torch
+
+        if state.device.type == "mps":  # which has no float64
+            state, kept = state.cpu(), kept.cpu()
+        # Not a product with zeros: what stands behind an input's own frames need not be finite.
+        wide = torch.where(kept[..., None], state.double(), 0.0)
+        sums = [wide.sum(dim=1)]
+        if self.pool == "mean+std":
+            sums.append(wide.square().sum(dim=1))
+        counts = kept.sum(dim=1, dtype=torch.float64)[:, None].expand_as(sums[0])
+        return torch.stack([*sums, counts], dim=1)
+
+
 def run_windows(
     pieces: Sequence[Piece],
     costs: Sequence[int],
-    forward: Callable[[Sequence[Piece]], torch.Tensor],
+    forward: Callable[[Batch, torch.dtype], list[Tensor]],
     keep: Callable[[Piece], slice],
     *,
     n_inputs: int,
     max_frames: int,
-    pool: str,
-    device: torch.device,
-) -> Callable[[], list[np.ndarray]]:
+    spec: FeatureSpec,
+    stored: bool,
+) -> Rows:
     """Run all pieces of `n_inputs` inputs in padded batches, and return a function that waits for each input's rows.
 
-    costs: padded frames of each piece; a batch has at most `max_frames` of them. forward: pieces -> (B, L, T, D)
-    float32 on the device. keep: which of a piece's T rows are kept. The function returns (L, T, D) float32 per input.
+    costs: padded frames of each piece; a batch has at most `max_frames` of them. forward: a batch -> what
+    `Batch.take` returns for each layer. keep: which of a piece's T rows are kept. The function returns for each input
+    (L, T, D), pooled (L, 1, D) or (L, 1, 2 D): float32, or when `stored` in the type in which the store has them
+    (bfloat16 as its bits), but for int8, whose scales the store computes. Arrays may share memory within a batch.
     """
-    builders = [RowsBuilder(pool) for _ in range(n_inputs)]
+    dtype = _dtype(spec, stored)
+    packed: _Packed | _Pooled = _Packed(n_inputs) if spec.pool == "none" else _Pooled(n_inputs, dtype)
     for run in batches(costs, max_frames):
-        batch = [pieces[i] for i in run]
-        states = forward(batch)
-        for states_of_piece, piece in zip(states, batch, strict=True):
-            builders[piece.index].add(states_of_piece[:, keep(piece)])
-    return collect(builders, device)
+        batch = Batch([pieces[i] for i in run], [keep(pieces[i]) for i in run], spec.pool)
+        packed.add(batch, forward(batch, dtype))
+    return packed.finish()
 
 
-class RowsBuilder:
-    """Collects one utterance's windows in order and gives its rows, pooled over all its frames when asked.
-
-    Pooled sums are kept in float64 on the device, so that hours of audio need one window's memory. Numbers: mean and
-    population standard deviation (0 for a single frame) over the kept frames; `mean+std` concatenates them to 2 D.
-    """
-
-    def __init__(self, pool: str) -> None:
-        self.pool = pool
-        self.pieces: list[torch.Tensor] = []
-        self.count = 0
-        self.sums: torch.Tensor | None = None
-        self.squares: torch.Tensor | None = None
-
-    def add(self, rows: torch.Tensor) -> None:
-        """Append (L, T, D) rows, the window's kept frames."""
-        if self.pool == "none":
-            self.pieces.append(to_host(rows))
-            return
-        with stage("pack", rows.device):
-            wide = (rows.cpu() if rows.device.type == "mps" else rows).double()  # mps has no float64
-            sums = wide.sum(dim=1)
-            self.count += rows.shape[1]
-            self.sums = sums if self.sums is None else self.sums + sums
-            if self.pool == "mean+std":
-                squares = wide.square().sum(dim=1)
-                self.squares = squares if self.squares is None else self.squares + squares
-
-    def finish(self) -> None:
-        """All windows are there: pooled rows start on their way to the host."""
-        if self.pool == "none":
-            return
-        import torch
-
-        assert self.sums is not None
-        with stage("pack", self.sums.device):
-            mean = self.sums / self.count
-            parts = [mean]
-            if self.squares is not None:
-                parts.append((self.squares / self.count - mean.square()).clamp(min=0).sqrt())
-            pooled = torch.cat(parts, dim=-1)[:, None].float()
-        self.pieces.append(to_host(pooled))
-
-    def rows(self) -> np.ndarray:
-        """(L, T, D) float32, or (L, 1, D) / (L, 1, 2 D) when pooled; after `finish`, and what it started."""
-        with stage("pack"):
-            pieces = [piece.numpy() for piece in self.pieces]
-            whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
-            return np.ascontiguousarray(whole, dtype=np.float32)
-
-
-def collect(builders: Sequence[RowsBuilder], device: torch.device) -> Callable[[], list[np.ndarray]]:
-    """Start the last copies to the host; the function given waits for them alone, not for later work."""
-    for builder in builders:
-        builder.finish()
-    if device.type != "cuda":
-        return lambda: [builder.rows() for builder in builders]
+def _dtype(spec: FeatureSpec, stored: bool) -> torch.dtype:
     import torch
 
-    copied = torch.cuda.Event()
-    copied.record(torch.cuda.current_stream(device))
+    known = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+    return known.get(spec.dtype, torch.float32) if stored else torch.float32
 
-    def wait() -> list[np.ndarray]:
-        copied.synchronize()
-        return [builder.rows() for builder in builders]
 
-    return wait
+class _Packed:
+    """Rows of all frames, a copy to the host for each batch."""
+
+    def __init__(self, n_inputs: int) -> None:
+        self._parts: list[list[tuple[int, int, int]]] = [[] for _ in range(n_inputs)]  # batch, first row, last row
+        self._fetched: list[Callable[[], np.ndarray]] = []
+
+    def add(self, batch: Batch, layers: list[Tensor]) -> None:
+        """Start to copy a batch's rows, (sum T, D) of each layer."""
+        import torch
+
+        from featurestore.runtime.transfer import to_host
+
+        start = 0
+        for piece, keep in zip(batch.pieces, batch.keeps, strict=True):
+            stop = start + keep.stop - keep.start
+            self._parts[piece.index].append((len(self._fetched), start, stop))
+            start = stop
+        self._fetched.append(to_host(torch.stack(layers) if len(layers) > 1 else layers[0][None]))
+
+    def finish(self) -> Rows:
+        """Return the function that waits for the rows."""
+
+        def wait() -> list[np.ndarray]:
+            arrays = [fetched() for fetched in self._fetched]
+            with stage("pack"):
+                return [_joined([arrays[b][:, start:stop] for b, start, stop in parts]) for parts in self._parts]
+
+        return wait
+
+
+class _Pooled:
+    """Sums over all frames in float64 on the device, so that hours of audio need one window's memory.
+
+    Mean and population standard deviation (0 for a single frame); `mean+std` concatenates them to 2 D.
+    """
+
+    def __init__(self, n_inputs: int, dtype: torch.dtype) -> None:
+        self._n_inputs, self._dtype = n_inputs, dtype
+        self._sums: Tensor | None = None  # (n_inputs, L, 2 or 3, D)
+
+    def add(self, batch: Batch, layers: list[Tensor]) -> None:
+        """Add a batch's sums, (B, 2 or 3, D) of each layer."""
+        import torch
+
+        from featurestore.runtime.transfer import to_device
+
+        sums = torch.stack(layers, dim=1)
+        indices = [piece.index for piece in batch.pieces]
+        if self._sums is None and indices == list(range(self._n_inputs)):
+            self._sums = sums
+            return
+        if self._sums is None:
+            self._sums = sums.new_zeros((self._n_inputs, *sums.shape[1:]))
+        (places,) = to_device([np.array(indices)], sums.device)
+        self._sums.index_add_(0, places, sums)
+
+    def finish(self) -> Rows:
+        """Start to copy the pooled rows to the host; return the function that waits for them."""
+        import torch
+
+        from featurestore.runtime.transfer import to_host
+
+        if self._sums is None:
+            return list
+        with stage("pack", self._sums.device):
+            means = self._sums[:, :, :-1] / self._sums[:, :, -1:]
+            parts = [means[:, :, :1]]
+            if means.shape[2] == 2:
+                parts.append((means[:, :, 1:] - means[:, :, :1].square()).clamp(min=0).sqrt())
+            pooled = torch.cat(parts, dim=-1).float().to(self._dtype)
+        fetched = to_host(pooled)
+        return lambda: list(fetched())
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 def pooled_dim(dim: int, pool: str) -> int:

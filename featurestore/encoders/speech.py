@@ -1,8 +1,8 @@
 """HuBERT, WavLM, wav2vec 2.0 and data2vec-audio: waveforms to hidden states that no batch mate can change.
 
 Padding reaches a valid frame in four ways in the stock models, and each is closed here: group norm over time in the
-convolutional front end (run per utterance instead), the positional convolution (its input is masked before every
-layer that mixes frames), attention (masked keys), and normalisation of the waveform (per utterance, before padding).
+convolutional front end (its statistics are an utterance's own), the positional convolution (its input is masked before
+every layer that mixes frames), attention (masked keys), and normalisation of the waveform (per utterance, before padding).
 """
 
 from __future__ import annotations
@@ -10,26 +10,28 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.encoders.base import Encoder
-from featurestore.encoders.device import ONE_AT_A_TIME, arithmetic, default_batch_frames, frozen, to_device
+from featurestore.encoders.device import ONE_AT_A_TIME, arithmetic, default_batch_frames, frozen
 from featurestore.encoders.families import SPEECH_WINDOW
-from featurestore.encoders.frontend import RowFrontEnd
-from featurestore.encoders.layers import LayerChoice, stack
-from featurestore.encoders.row_builder import Piece, run_windows
+from featurestore.encoders.frontend import PaddedFrontEnd, RowFrontEnd
+from featurestore.encoders.layers import LayerChoice, chosen
+from featurestore.encoders.row_builder import Batch, Piece, run_windows
+from featurestore.encoders.wavlm import fuse_attention, padding_bias, position_bias
 from featurestore.encoders.windows import windows
 from featurestore.errors import ConfigError
 from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.stage_clock import padded_batch, stage
+from featurestore.runtime.transfer import Padded, is_queued, to_device
 
+FRAMES_OF_A_TILE = 16  # fused attention copies a bias whose rows aren't a multiple of this
 
 class SpeechEncoder(Encoder):
     """A transformers speech model with a convolutional front end.
@@ -62,23 +64,23 @@ class SpeechEncoder(Encoder):
         self.normalize = normalize
         config = model.config
         self.layers_available: int = config.num_hidden_layers
-        self.default_batch_frames = default_batch_frames(device, ONE_AT_A_TIME)
         self._convs = list(zip(config.conv_kernel, config.conv_stride, strict=True))
         self._stride = math.prod(config.conv_stride)
         self._field = receptive_field(self._convs)
-        self.overlaps = device.type == "cuda"
+        self.overlaps = is_queued(device)
         self.window_frames, self._margin = parse_window(spec.window, SAMPLE_RATE_HZ / self._stride)
+        self.default_batch_frames = default_batch_frames(device, ONE_AT_A_TIME, spec, self.window_frames)
         # data2vec-audio has neither field: its front end has layer norm, its layers are post-norm.
-        self._group_norm = getattr(config, "feat_extract_norm", "layer") == "group"
+        group_norm = getattr(config, "feat_extract_norm", "layer") == "group"
+        extractor = self.model.feature_extractor
+        self._padded_front_end = PaddedFrontEnd(extractor) if device.type != "cpu" else None
         # With group norm in float32 the stock modules are as fast.
-        by_rows = device.type == "cpu" and (compute != torch.float32 or not self._group_norm)
-        self._row_front_end = RowFrontEnd(self.model.feature_extractor) if by_rows else None
+        by_rows = device.type == "cpu" and (compute != torch.float32 or not group_norm)
+        self._row_front_end = RowFrontEnd(extractor) if by_rows else None
         self._stable = getattr(config, "do_stable_layer_norm", False)
         self._wavlm = config.model_type == "wavlm"
         if self._wavlm:
-            for layer in model.encoder.layers:
-                # The stock attention materialises averaged weights that nobody reads; the same numbers through SDPA.
-                layer.attention.torch_multi_head_self_attention = partial(_biased_attention, layer.attention)
+            fuse_attention(self.model)
 
     def n_frames(self, n_samples: int) -> int:
         """Rows for this many samples, by the formula above."""
@@ -90,8 +92,18 @@ class SpeechEncoder(Encoder):
     def cost(self, item: int | str) -> int:
         return self.n_frames(int(item))
 
+    def prepare(self, item: np.ndarray) -> np.ndarray:
+        """Return the samples (n_samples,) float32 as the model was trained on them."""
+        return normalized(item) if self.normalize else np.asarray(item, np.float32)
+
     def start(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> Callable[[], list[np.ndarray]]:
         """Start on waveforms (n_samples,) float32 at 16 kHz; see `Encoder.start`."""
+        return self.start_prepared([self.prepare(waveform) for waveform in batch], max_frames)
+
+    def start_prepared(
+        self, batch: Sequence[np.ndarray], max_frames: int | None = None, *, stored: bool = False
+    ) -> Callable[[], list[np.ndarray]]:
+        """Start on waveforms that went through `prepare`; see `Encoder.start_prepared`."""
         pieces = list(self._pieces(batch))
         return run_windows(
             pieces,
@@ -100,14 +112,13 @@ class SpeechEncoder(Encoder):
             lambda piece: piece.kept,
             n_inputs=len(batch),
             max_frames=max_frames or self.default_batch_frames,
-            pool=self.spec.pool,
-            device=self._device,
+            spec=self.spec,
+            stored=stored,
         )
 
     def _pieces(self, batch: Sequence[np.ndarray]) -> Iterator[Piece]:
         """Yield the windows of each waveform with their samples."""
-        for index, waveform in enumerate(batch):
-            samples = normalized(waveform) if self.normalize else np.asarray(waveform, np.float32)
+        for index, samples in enumerate(batch):
             if len(samples) < self._field:
                 samples = np.pad(samples, (0, self._field - len(samples)))
             for window in windows(self.n_frames(len(samples)), self.window_frames, self._margin):
@@ -118,36 +129,60 @@ class SpeechEncoder(Encoder):
                 yield Piece(index, samples[start : None if whole else stop], window)
 
     @torch.inference_mode()
-    def _forward(self, pieces: Sequence[Piece]) -> torch.Tensor:
-        """Samples of each window -> (B, L, T, D) float32, rows after a window's own frames undefined."""
-        frames = [piece.n_frames for piece in pieces]
-        padded_batch(frames, max(frames))
-        waveforms = [to_device(torch.from_numpy(piece.data), self._device) for piece in pieces]
-        lengths = to_device(torch.tensor(frames), self._device)
+    def _forward(self, batch: Batch, dtype: torch.dtype) -> list[Tensor]:
+        """Samples of each window -> what `Batch.take` returns."""
+        frames = [piece.n_frames for piece in batch.pieces]
+        if self._padded_front_end is None:
+            return self._forward_by_rows(batch, frames, dtype)
+        n_padded = self._n_padded(frames)
+        padded_batch(frames, n_padded)
+        n_samples = [len(piece.data) for piece in batch.pieces]
+        width = max(*n_samples, (n_padded - 1) * self._stride + self._field)
+        waveforms = Padded([piece.data for piece in batch.pieces], width)
+        numbers = [np.array(frames), np.array(n_samples), batch.selection(n_padded)]
+        padded, lengths, lengths_in_samples, selection = to_device([waveforms, *numbers], self._device)
         with stage("encode", self._device), arithmetic(self.compute, self._device):
-            hidden = pad_sequence(self._front_end(waveforms, frames), batch_first=True)
-            numbers = torch.arange(hidden.shape[1], device=self._device)
-            mask = numbers < lengths[:, None] if len(set(frames)) > 1 else None
-            return stack(self._transformer(hidden, mask), self.choice)
+            hidden = self._projected(self._padded_front_end(padded, lengths_in_samples))
+            mask = None
+            if min(frames) < n_padded:
+                mask = torch.arange(n_padded, device=self._device) < lengths[:, None]
+            return batch.take(chosen(self._states(hidden, mask), self.choice), selection, dtype)
 
-    def _front_end(self, samples: list[torch.Tensor], frames: list[int]) -> list[torch.Tensor]:
-        """Convolutions and projection: one (T, D) per window, of as many frames as given."""
+    def _n_padded(self, frames: Sequence[int]) -> int:
+        """Return to how many frames a batch is padded; more than the longest has where attention has a bias anyway."""
+        longest = max(frames)
+        if not self._wavlm and min(frames) == longest:
+            return longest
+        return -(-longest // FRAMES_OF_A_TILE) * FRAMES_OF_A_TILE
+
+    def _forward_by_rows(self, batch: Batch, frames: list[int], dtype: torch.dtype) -> list[Tensor]:
+        """The same on a CPU, where each window goes through the front end alone."""
+        n_padded = max(frames)
+        padded_batch(frames, n_padded)
+        data = [np.array(frames), batch.selection(n_padded), *(piece.data for piece in batch.pieces)]
+        lengths, selection, *waveforms = to_device(data, self._device)
+        with stage("encode", self._device), arithmetic(self.compute, self._device):
+            hidden = self._projected(torch.cat([self._rows(samples) for samples in waveforms]))
+            hidden = pad_sequence(list(hidden.split(frames)), batch_first=True)
+            mask = torch.arange(n_padded) < lengths[:, None] if len(set(frames)) > 1 else None
+            return batch.take(chosen(self._states(hidden, mask), self.choice), selection, dtype)
+
+    def _rows(self, samples: Tensor) -> Tensor:
+        """(n_samples,) -> (T, C)."""
         if self._row_front_end is not None:
-            features = [self._row_front_end(s) for s in samples]
-        elif self._group_norm:
-            # Group norm takes its statistics over time, so padding would be part of them: one window at a time.
-            features = [self.model.feature_extractor(s[None])[0].T for s in samples]
-        else:
-            padded = self.model.feature_extractor(pad_sequence(samples, batch_first=True)).transpose(1, 2)
-            # A frame is valid when every sample it sees is; those after it saw padding and are dropped.
-            features = [padded[b, :n] for b, n in enumerate(frames)]
-        projected = self.model.feature_projection(torch.cat(features))
-        # HuBERT's projection returns the hidden states alone, the others' also the normalised features.
-        hidden = projected[0] if isinstance(projected, tuple) else projected
-        return list(hidden.split(frames))
+            return self._row_front_end(samples)
+        rows: Tensor = self.model.feature_extractor(samples[None])[0].T
+        return rows
 
-    def _transformer(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> dict[int, torch.Tensor]:
-        """(B, T, D) and a frame mask (B, T), True where valid -> hidden states of the chosen layers by number.
+    def _projected(self, features: Tensor) -> Tensor:
+        """(..., C) -> (..., D) float32: what is added up from layer to layer is not rounded to 16 bits in between."""
+        projected = self.model.feature_projection(features)
+        # HuBERT's projection returns the hidden states alone, the others' also the normalised features.
+        hidden: Tensor = projected[0] if isinstance(projected, tuple) else projected
+        return hidden.float()
+
+    def _states(self, hidden: Tensor, mask: Tensor | None) -> Iterator[tuple[int, Tensor]]:
+        """(B, T, D) and a frame mask (B, T), True where valid -> number and hidden state of each layer, (B, T, D).
 
         0 is what the first layer reads, k what layer k gives. The last one of a pre-norm ("stable") model includes the
         final layer norm: transformers' last_hidden_state, which version 4 also gave as hidden_states[-1] and version 5
@@ -157,24 +192,25 @@ class SpeechEncoder(Encoder):
         hidden = hidden + self._positions(hidden, mask)
         if not self._stable:
             hidden = encoder.layer_norm(hidden)
-        attended = mask if mask is None or self._wavlm else mask[:, None, None, :]
-        position_bias = None
-        states = {0: hidden}
+        attended = None if mask is None else mask[:, None, None, :]
+        bias = None
+        if self._wavlm:
+            attended = padding_bias(mask, self.compute)
+            bias = position_bias(self.model, hidden.shape[1]).to(self.compute)
+        yield 0, hidden
         for number, layer in enumerate(encoder.layers[: self.choice.deepest], start=1):
             if self._wavlm:
-                hidden, position_bias = layer(hidden, attention_mask=attended, position_bias=position_bias)
+                hidden, _ = layer(hidden, attention_mask=attended, position_bias=bias)
             else:
                 hidden = layer(hidden, attention_mask=attended)
-            if number in self.choice.numbers:
-                final = self._stable and number == self.layers_available
-                states[number] = encoder.layer_norm(hidden) if final else hidden
-        return states
+            final = self._stable and number == self.layers_available
+            yield number, encoder.layer_norm(hidden) if final else hidden
 
-    def _positions(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def _positions(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
         """Positional convolution, with padding zero before each layer, as the convolution's own border is."""
         module = self.model.encoder.pos_conv_embed
         if mask is None:
-            positions: torch.Tensor = module(hidden)
+            positions: Tensor = module(hidden)
             return positions
         valid = mask[:, None]
         x = hidden.transpose(1, 2) * valid
@@ -217,23 +253,3 @@ def parse_window(window: str, frame_rate_hz: float) -> tuple[int, int]:
             f"--window {window}: expected SECONDSs+SECONDSs, window and context, such as {SPEECH_WINDOW}."
         )
     return size, margin
-
-
-def _biased_attention(
-    attention: Any, hidden: torch.Tensor, mask: torch.Tensor | None, gated_position_bias: torch.Tensor
-) -> tuple[torch.Tensor, None]:
-    """WavLM's attention: (B, T, D), frame mask (B, T) and bias (B H, T, T) added to the logits -> (B, T, D)."""
-    n_batch, n_frames, dim = hidden.shape
-
-    def heads(projection: torch.nn.Linear) -> torch.Tensor:
-        values: torch.Tensor = (
-            projection(hidden).view(n_batch, n_frames, attention.num_heads, attention.head_dim).transpose(1, 2)
-        )
-        return values
-
-    query, key, value = heads(attention.q_proj), heads(attention.k_proj), heads(attention.v_proj)
-    bias = gated_position_bias.view(n_batch, attention.num_heads, n_frames, n_frames).to(query.dtype)
-    if mask is not None:
-        bias = bias.masked_fill(~mask[:, None, None, :], torch.finfo(query.dtype).min)
-    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-    return attention.out_proj(mixed.transpose(1, 2).reshape(n_batch, n_frames, dim)), None

@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from featurestore.encoders.base import Encoder
-from featurestore.encoders.device import arithmetic, default_batch_frames, frozen, to_device
-from featurestore.encoders.layers import LayerChoice, stack
-from featurestore.encoders.row_builder import Piece, run_windows
+from featurestore.encoders.device import arithmetic, default_batch_frames, frozen
+from featurestore.encoders.layers import LayerChoice, chosen
+from featurestore.encoders.row_builder import Batch, Piece, run_windows
 from featurestore.encoders.windows import windows
 from featurestore.errors import ConfigError, EncoderError
 from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.stage_clock import padded_batch, stage
+from featurestore.runtime.transfer import Padded, is_queued, to_device
 
 # These count positions from pad_token_id + 1, so that many of their position embeddings are never used.
 POSITIONS_AFTER_PADDING = (
@@ -29,6 +31,7 @@ POSITIONS_AFTER_PADDING = (
     "xlm-roberta",
     "xlm-roberta-xl",
 )
+OWN_MASKS = ("deberta", "deberta-v2")  # these mask more than attention, and read nothing back from the device for it
 MAX_TOKENS = 512  # of a default window, also where a model has more positions: memory grows with the square
 MARGIN_TOKENS = 32
 TOKENIZED_TEXTS = 1 << 16  # kept
@@ -67,12 +70,14 @@ class TextEncoder(Encoder):
         self.compute = compute
         self.keep_special = keep_special
         self.layers_available: int = model.config.num_hidden_layers
-        self.default_batch_frames = default_batch_frames(device, CPU_BATCH_TOKENS)
+        # It reads tokens back from the device to warn of what does not happen here: padding without a mask.
+        self.model.warn_if_padding_and_no_attention_mask = lambda *_: None
         self._prefix, self._suffix = special_tokens(tokenizer)
         size, self._margin = parse_window(spec.window)
         limit = max_positions(model.config, tokenizer)
-        self.overlaps = device.type == "cuda"
+        self.overlaps = is_queued(device)
         self.window_frames = size
+        self.default_batch_frames = default_batch_frames(device, CPU_BATCH_TOKENS, spec, size)
         self._window_tokens = size - self._n_special
         # A run asks three times for a text's tokens: its length, its rows, whether it is empty.
         self._tokens = lru_cache(TOKENIZED_TEXTS)(self._tokenized)
@@ -108,6 +113,12 @@ class TextEncoder(Encoder):
 
     def start(self, batch: Sequence[str], max_frames: int | None = None) -> Callable[[], list[np.ndarray]]:
         """Start on texts: T rows for T tokens, 1 for an empty text; see `Encoder.start`."""
+        return self.start_prepared(batch, max_frames)
+
+    def start_prepared(
+        self, batch: Sequence[str], max_frames: int | None = None, *, stored: bool = False
+    ) -> Callable[[], list[np.ndarray]]:
+        """Start on texts; see `Encoder.start_prepared`."""
         pieces = list(self._pieces(batch))
         return run_windows(
             pieces,
@@ -116,8 +127,8 @@ class TextEncoder(Encoder):
             self._kept,
             n_inputs=len(batch),
             max_frames=max_frames or self.default_batch_frames,
-            pool=self.spec.pool,
-            device=self._device,
+            spec=self.spec,
+            stored=stored,
         )
 
     def _kept(self, piece: Piece) -> slice:
@@ -140,23 +151,43 @@ class TextEncoder(Encoder):
             tokens = self._tokens(text)
             for window in windows(len(tokens), self._window_tokens, self._margin):
                 ids = [*self._prefix, *tokens[window.start : window.stop], *self._suffix]
-                yield Piece(index, ids, window)
+                yield Piece(index, np.array(ids), window)
 
     @torch.inference_mode()
-    def _forward(self, pieces: Sequence[Piece]) -> torch.Tensor:
-        """Token ids of each window -> (B, L, T, D) float32, rows after a window's own tokens undefined."""
-        ids: list[list[int]] = [piece.data for piece in pieces]
-        n_longest = max(map(len, ids))
-        input_ids = torch.full((len(ids), n_longest), self._pad_id)
-        mask = torch.zeros((len(ids), n_longest), dtype=torch.long)
-        for b, row in enumerate(ids):
-            input_ids[b, : len(row)] = torch.tensor(row)
-            mask[b, : len(row)] = 1
-        padded_batch([len(row) for row in ids], n_longest)
-        input_ids, mask = to_device(input_ids, self._device), to_device(mask, self._device)
+    def _forward(self, batch: Batch, dtype: torch.dtype) -> list[Tensor]:
+        """Token ids of each window -> what `Batch.take` returns."""
+        lengths = [len(piece.data) for piece in batch.pieces]
+        n_longest = max(lengths)
+        padded_batch(lengths, n_longest)
+        ids = Padded([piece.data for piece in batch.pieces], n_longest, self._pad_id)
+        input_ids, on_device, selection = to_device([ids, np.array(lengths), batch.selection(n_longest)], self._device)
         with stage("encode", self._device), arithmetic(self.compute, self._device):
+            mask = None
+            # Fused attention is faster without one; what has none would make one and read it back.
+            if min(lengths) < n_longest or self.model.config._attn_implementation != "sdpa":
+                mask = self._mask(torch.arange(n_longest, device=self._device) < on_device[:, None])
             output = self.model(input_ids=input_ids, attention_mask=mask, output_hidden_states=True)
-            return stack({k: output.hidden_states[k] for k in self.choice.numbers}, self.choice)
+            return batch.take(chosen(enumerate(output.hidden_states), self.choice), selection, dtype)
+
+    def _mask(self, valid: Tensor) -> Any:
+        """(B, T) bool -> the mask as the model's attention takes it; from a plain one it would be made with a wait."""
+        config = self.model.config
+        if config.model_type in OWN_MASKS:
+            return valid.long()
+        full = valid[:, None, None]
+        if config.model_type != "modernbert":
+            return self._as_added(full)
+        places = torch.arange(valid.shape[1], device=valid.device)
+        near = (places - places[:, None]).abs() <= config.sliding_window
+        return {"full_attention": self._as_added(full), "sliding_attention": self._as_added(full & near)}
+
+    def _as_added(self, attended: Tensor) -> Tensor:
+        """Bool (B, 1, T or 1, T) as fused attention takes it, or as what eager attention adds to its logits."""
+        if self.model.config._attn_implementation == "sdpa":
+            return attended
+        return torch.zeros(attended.shape, device=attended.device).masked_fill(
+            ~attended, torch.finfo(torch.float32).min
+        )
 
 
 def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:

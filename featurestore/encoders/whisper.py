@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from featurestore.encoders.base import Encoder
-from featurestore.encoders.device import ONE_AT_A_TIME, arithmetic, default_batch_frames, frozen, to_device
+from featurestore.encoders.device import ONE_AT_A_TIME, arithmetic, default_batch_frames, frozen
 from featurestore.encoders.families import WHISPER_FRAME_SAMPLES
-from featurestore.encoders.layers import LayerChoice, stack
+from featurestore.encoders.layers import LayerChoice, chosen
 from featurestore.encoders.logmel import mel_filters
-from featurestore.encoders.row_builder import Piece, run_windows
+from featurestore.encoders.row_builder import Batch, Piece, run_windows
 from featurestore.encoders.windows import windows
 from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.stage_clock import padded_batch, stage
+from featurestore.runtime.transfer import Padded, is_queued, to_device
 
 N_FFT = 400
 HOP_SAMPLES = 160  # between mel frames
@@ -57,10 +59,10 @@ class WhisperEncoder(Encoder):
         self._device = device
         self.compute = compute
         self.layers_available: int = model.config.encoder_layers
-        self.default_batch_frames = default_batch_frames(device, ONE_AT_A_TIME)
         self._short = spec.window == "short"
-        self.overlaps = device.type == "cuda"
+        self.overlaps = is_queued(device)
         self.window_frames: int = model.config.max_source_positions
+        self.default_batch_frames = default_batch_frames(device, ONE_AT_A_TIME, spec, self.window_frames)
         self._filters = torch.from_numpy(mel_filters(model.config.num_mel_bins)).to(device)
         self._hann = torch.hann_window(N_FFT, device=device)
 
@@ -76,6 +78,12 @@ class WhisperEncoder(Encoder):
 
     def start(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> Callable[[], list[np.ndarray]]:
         """Start on waveforms (n_samples,) float32 at 16 kHz; see `Encoder.start`."""
+        return self.start_prepared(batch, max_frames)
+
+    def start_prepared(
+        self, batch: Sequence[np.ndarray], max_frames: int | None = None, *, stored: bool = False
+    ) -> Callable[[], list[np.ndarray]]:
+        """Start on waveforms; see `Encoder.start_prepared`."""
         pieces = list(self._pieces(batch))
         return run_windows(
             pieces,
@@ -84,8 +92,8 @@ class WhisperEncoder(Encoder):
             lambda piece: piece.kept,
             n_inputs=len(batch),
             max_frames=max_frames or self.default_batch_frames,
-            pool=self.spec.pool,
-            device=self._device,
+            spec=self.spec,
+            stored=stored,
         )
 
     def _pieces(self, batch: Sequence[np.ndarray]) -> Iterator[Piece]:
@@ -96,20 +104,21 @@ class WhisperEncoder(Encoder):
                 yield Piece(index, np.asarray(samples, np.float32), window)
 
     @torch.inference_mode()
-    def _forward(self, pieces: Sequence[Piece]) -> torch.Tensor:
-        """Samples of each window -> (B, L, T, D) float32, rows after a window's own frames undefined."""
-        n_frames = [piece.n_frames for piece in pieces]
+    def _forward(self, batch: Batch, dtype: torch.dtype) -> list[Tensor]:
+        """Samples of each window -> what `Batch.take` returns."""
+        n_frames = [piece.n_frames for piece in batch.pieces]
         n_longest = max(n_frames) if self._short else self.window_frames
+        padded_batch(n_frames, n_longest)
         # stft with center=True mirrors at the window's end: what Whisper does at 30 s. A short window must instead
         # hear silence after its end, or the mirror would lie where its batch mates decide.
         full = n_longest == self.window_frames
-        padded = torch.zeros(len(pieces), n_longest * FRAME_SAMPLES + (0 if full else N_FFT))
-        for row, piece in zip(padded, pieces, strict=True):
-            row[: len(piece.data)] = torch.from_numpy(piece.data)
-        padded_batch(n_frames, n_longest)
-        on_device, lengths = to_device(padded, self._device), to_device(torch.tensor(n_frames), self._device)
+        width = n_longest * FRAME_SAMPLES + (0 if full else N_FFT)
+        waveforms = Padded([piece.data for piece in batch.pieces], width)
+        padded, lengths, selection = to_device(
+            [waveforms, np.array(n_frames), batch.selection(n_longest)], self._device
+        )
         with stage("mel", self._device):
-            mel = self._log_mel(on_device)[..., : 2 * n_longest]
+            mel = self._log_mel(padded)[..., : 2 * n_longest]
         mask = None
         if self._short:
             valid = torch.arange(2 * n_longest, device=self._device) < 2 * lengths[:, None]
@@ -118,9 +127,9 @@ class WhisperEncoder(Encoder):
             if len(set(n_frames)) > 1:
                 mask = valid[:, ::2][:, None, None, :]
         with stage("encode", self._device), arithmetic(self.compute, self._device):
-            return stack(self._transformer(mel, mask), self.choice)
+            return batch.take(chosen(self._states(mel, mask), self.choice), selection, dtype)
 
-    def _log_mel(self, padded: torch.Tensor) -> torch.Tensor:
+    def _log_mel(self, padded: Tensor) -> Tensor:
         """(B, n) samples -> (B, mels, n // 160): log10 power, floored 8 below each row's maximum, (x + 4) / 4.
 
         As in transformers' WhisperFeatureExtractor and openai-whisper's log_mel_spectrogram. Silence after the audio
@@ -131,8 +140,8 @@ class WhisperEncoder(Encoder):
         floor = log_mel.amax(dim=(1, 2), keepdim=True) - 8.0
         return (log_mel.maximum(floor) + 4.0) / 4.0
 
-    def _transformer(self, mel: torch.Tensor, mask: torch.Tensor | None) -> dict[int, torch.Tensor]:
-        """(B, mels, 2 T) -> hidden states of the chosen layers by number, each (B, T, D).
+    def _states(self, mel: Tensor, mask: Tensor | None) -> Iterator[tuple[int, Tensor]]:
+        """(B, mels, 2 T) -> number and hidden state of each layer, (B, T, D).
 
         Numbers as in transformers: 0 is what the first layer reads, k what layer k gives, and the last one includes
         the final layer norm. Layers above the deepest chosen one are not computed.
@@ -140,9 +149,7 @@ class WhisperEncoder(Encoder):
         model = self.model
         hidden = F.gelu(model.conv2(F.gelu(model.conv1(mel)))).transpose(1, 2)
         hidden = hidden + model.embed_positions.weight[: hidden.shape[1]]
-        states = {0: hidden}
+        yield 0, hidden
         for number, layer in enumerate(model.layers[: self.choice.deepest], start=1):
             hidden = layer(hidden, mask)
-            if number in self.choice.numbers:
-                states[number] = model.layer_norm(hidden) if number == self.layers_available else hidden
-        return states
+            yield number, model.layer_norm(hidden) if number == self.layers_available else hidden

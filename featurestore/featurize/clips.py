@@ -6,7 +6,7 @@ their recordings; so they are taken in windows of consecutive pieces, longest fi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,48 +51,56 @@ def arranged(
 
 
 class Decoder:
-    """Decodes items in a pool: files one by one, a window's pieces of a recording together, in one pass over it."""
+    """Decodes items in a pool: files one by one, a window's pieces of a recording together, in one pass over it.
 
-    def __init__(self, pool: ThreadPoolExecutor, windows: Sequence[Sequence[Item]]) -> None:
-        self._pool = pool
+    prepare: what else is done with an item's samples there; its result takes their place.
+    """
+
+    def __init__(
+        self,
+        pool: ThreadPoolExecutor,
+        windows: Sequence[Sequence[Item]],
+        prepare: Callable[[np.ndarray], Any] = lambda samples: samples,
+    ) -> None:
+        self._pool, self._prepare = pool, prepare
         self._window_of = {item.key: window for window in windows for item in window}
         self._last_of = {_path(window[-1]): window[-1].key for window in windows}
         self._recordings: dict[Path, OnePass] = {}
-        self._futures: dict[str, Future[np.ndarray]] = {}
+        self._futures: dict[str, Future[Any]] = {}
 
-    def submit(self, item: Item) -> Future[np.ndarray]:
-        """Return the samples-to-be of an item, whose result may be an AudioError."""
+    def submit(self, item: Item) -> Future[Any]:
+        """Return the samples-to-be of an item, prepared, whose result may be an AudioError."""
         if item.key not in self._window_of:
-            return self._pool.submit(_decode, item)
+            return self._pool.submit(self._decode, item)
         if item.key not in self._futures:
             window = self._window_of[item.key]
             recording = self._recordings.setdefault(_path(window[0]), OnePass(_path(window[0])))
-            futures: list[Future[np.ndarray]] = [Future() for _ in window]
+            futures: list[Future[Any]] = [Future() for _ in window]
             self._futures |= {each.key: future for each, future in zip(window, futures, strict=True)}
             last = self._last_of[_path(window[0])] == window[-1].key
-            self._pool.submit(_decode_window, recording, window, futures, last)
+            self._pool.submit(self._decode_window, recording, window, futures, last)
         return self._futures.pop(item.key)
 
+    def _decode(self, item: Item) -> Any:
+        with stage("decode"):
+            samples = decode(item.source)
+        _note(item, samples)
+        return self._prepare(samples)
 
-def _decode_window(recording: OnePass, window: Sequence[Item], futures: Sequence[Future[Any]], last: bool) -> None:
-    for item, future in zip(window, futures, strict=True):
-        try:
-            with stage("decode"):
-                assert isinstance(item.source, Clip)
-                samples = recording.read(item.source)
-            _note(item, samples)
-            future.set_result(samples)
-        except Exception as error:  # it is raised where the result is asked for
-            future.set_exception(error)
-    if last:
-        recording.close()
-
-
-def _decode(item: Item) -> np.ndarray:
-    with stage("decode"):
-        samples = decode(item.source)
-    _note(item, samples)
-    return samples
+    def _decode_window(
+        self, recording: OnePass, window: Sequence[Item], futures: Sequence[Future[Any]], last: bool
+    ) -> None:
+        for item, future in zip(window, futures, strict=True):
+            try:
+                with stage("decode"):
+                    assert isinstance(item.source, Clip)
+                    samples = recording.read(item.source)
+                _note(item, samples)
+                future.set_result(self._prepare(samples))
+            except Exception as error:  # it is raised where the result is asked for
+                future.set_exception(error)
+        if last:
+            recording.close()
 
 
 def _note(item: Item, samples: np.ndarray) -> None:

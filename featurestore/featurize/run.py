@@ -114,7 +114,9 @@ def featurize(
         report.skipped, report.n_again = present.n, present.n_again
         report.n_unrecorded = present.comparison.n_unrecorded
         report.n_unreachable = present.comparison.n_unreachable
-        stream = iter_encode(encoder, items, batch_s=batch_s, workers=workers, max_memory_gib=max_memory_gib)
+        stream = iter_encode(
+            encoder, items, batch_s=batch_s, workers=workers, max_memory_gib=max_memory_gib, stored=True
+        )
 
         def count(written: WriterThread) -> None:
             for encoded, error in written.outcomes():
@@ -161,7 +163,9 @@ class _Appending:
             with stage("write"):
                 recorder = self._recorders.pop(encoded.key, None)
                 identity = None if recorder is None else recorder.identity
-                self._writer.append(encoded.key, rows, encoded.duration_s, identity)
+                # Only the encoder's device casts to 16 bits, and only to those that the store has.
+                stored = encoded.rows.dtype.itemsize == 2
+                self._writer.append(encoded.key, rows, encoded.duration_s, identity, stored=stored)
                 self._since_commit_s += 1.0 if math.isnan(encoded.duration_s) else encoded.duration_s
                 if self._since_commit_s >= COMMIT_AUDIO_S:
                     self._writer.commit()

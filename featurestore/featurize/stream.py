@@ -29,7 +29,7 @@ Rows = Callable[[], list[Any]]
 
 @dataclass(frozen=True)
 class Encoded:
-    """One result: rows (L, T, D) float32, or None and the reason. duration_s is NaN for text."""
+    """One result: rows (L, T, D) float32 or as they are stored, or None and the reason. duration_s is NaN for text."""
 
     key: str
     rows: np.ndarray | None
@@ -39,6 +39,15 @@ class Encoded:
     constant: bool = False  # all samples have one value, as a rule 0: silence that nobody recorded
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """One input as the encoder takes it, its samples (0 for a text), and whether all of them have one value."""
+
+    data: Any
+    n_samples: int = 0
+    constant: bool = False
+
+
 def iter_encode(
     encoder: Encoder,
     items: Iterable[Item],
@@ -46,6 +55,7 @@ def iter_encode(
     batch_s: float | None = None,
     workers: int | None = None,
     max_memory_gib: float | None = None,
+    stored: bool = False,
 ) -> Generator[Encoded, None, None]:
     """Encode inputs longest first (ties by key), decoding ahead in threads; failures come as results, never raised.
 
@@ -54,7 +64,7 @@ def iter_encode(
     Memory is bounded by a batch in the encoder and, waiting, decoded audio of two batches, of two minutes, or of one
     long file. Out of memory, twice for one batch, halves the batches from then on. Where the encoder
     overlaps, a batch is on its way to the device before the rows of the one before it are there. workers: see
-    `decoding_threads`.
+    `decoding_threads`. stored: rows may come in the type in which they are stored, see `Encoder.start_prepared`.
 
     On a CPU in float32 rows are the same to the bit, whatever the workers and the other items, for windows run alone;
     batch_s pads batches there too, and torch's number of threads cuts sums another way: both change the rounding.
@@ -78,20 +88,27 @@ def iter_encode(
             yield from (Encoded(item.key, None, error=f"{item.key}: {why}") for item, why in refused if why)
         keyed = [item for _, item, _ in work]
         work, windows = arranged(work, keyed, [cost for cost, _, _ in work], [size for _, _, size in work])
-        before: tuple[list[tuple[Item, Any]], Rows] = ([], list)
-        for part in decoded_ahead(encoder, work, max_frames, Decoder(pool, windows)):
-            good = [(item, data) for item, data in part if not isinstance(data, Exception)]
+        before: tuple[list[tuple[Item, Decoded]], Rows] = ([], list)
+        prepare = partial(_prepared, encoder)
+        for part in decoded_ahead(encoder, work, max_frames, Decoder(pool, windows, prepare)):
+            good: list[tuple[Item, Decoded]] = []
             for item, data in part:
                 if isinstance(data, Exception):
                     yield Encoded(item.key, None, error=str(data))
-            rows, max_frames = _start(encoder, [data for _, data in good], max_frames)
+                else:
+                    good.append((item, data if isinstance(data, Decoded) else Decoded(data)))
+            rows, max_frames = _start(encoder, [decoded.data for _, decoded in good], max_frames, stored)
             if encoder.overlaps:
                 before, (good, rows) = (good, rows), before
             yield from _results(encoder, good, rows)
         yield from _results(encoder, *before)
 
 
-def _start(encoder: Encoder, inputs: list[Any], max_frames: int) -> tuple[Rows, int]:
+def _prepared(encoder: Encoder, samples: np.ndarray) -> Decoded:
+    return Decoded(encoder.prepare(samples), len(samples), bool(samples.min() == samples.max()))
+
+
+def _start(encoder: Encoder, inputs: list[Any], max_frames: int, stored: bool) -> tuple[Rows, int]:
     """A function that gives the rows of each input, or a reason, and the batch size that went through.
 
     Out of memory, the same batch is tried once more with what torch had cached handed back; then it is halved.
@@ -100,7 +117,7 @@ def _start(encoder: Encoder, inputs: list[Any], max_frames: int) -> tuple[Rows, 
     while inputs:
         reason = ""
         try:
-            return _launched(encoder, inputs, max_frames), max_frames
+            return _launched(encoder, inputs, max_frames, stored), max_frames
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -113,7 +130,7 @@ def _start(encoder: Encoder, inputs: list[Any], max_frames: int) -> tuple[Rows, 
             longest = max(encoder.cost(x if isinstance(x, str) else len(x)) for x in inputs)
             max_frames = max(1, min(max_frames, longest * len(inputs)) // 2)
         elif len(inputs) > 1:
-            return partial(_joined, [_start(encoder, [x], 1)[0] for x in inputs]), 1
+            return partial(_joined, [_start(encoder, [x], 1, stored)[0] for x in inputs]), 1
         else:
             return partial(list, [f"{NO_ROOM} ({reason})" if reason else NO_ROOM]), 1
     return list, max_frames
@@ -123,22 +140,22 @@ def _joined(parts: Sequence[Rows]) -> list[Any]:
     return [rows for part in parts for rows in part()]
 
 
-def _launched(encoder: Encoder, inputs: list[Any], max_frames: int) -> Rows:
+def _launched(encoder: Encoder, inputs: list[Any], max_frames: int, stored: bool) -> Rows:
+    started = encoder.start_prepared(inputs, max_frames, stored=stored)
     if encoder.overlaps:
-        return encoder.start(inputs, max_frames)
-    rows = list(encoder.encode(inputs, max_frames))
+        return started
+    rows = started()
     return lambda: list(rows)
 
 
-def _results(encoder: Encoder, good: Sequence[tuple[Item, Any]], rows: Rows) -> Iterator[Encoded]:
-    for (item, data), result in zip(good, rows(), strict=True):
-        yield _result(encoder, item, data, result)
+def _results(encoder: Encoder, good: Sequence[tuple[Item, Decoded]], rows: Rows) -> Iterator[Encoded]:
+    for (item, decoded), result in zip(good, rows(), strict=True):
+        yield _result(encoder, item, decoded, result)
 
 
-def _result(encoder: Encoder, item: Item, data: Any, result: np.ndarray | str) -> Encoded:
+def _result(encoder: Encoder, item: Item, decoded: Decoded, result: np.ndarray | str) -> Encoded:
     if isinstance(result, str):
         return Encoded(item.key, None, error=f"{item.key}: {result}")
     if encoder.kind == "text":
-        return Encoded(item.key, result, empty=encoder.is_empty(data))
-    constant = bool(data.min() == data.max())
-    return Encoded(item.key, result, duration_s=len(data) / SAMPLE_RATE_HZ, constant=constant)
+        return Encoded(item.key, result, empty=encoder.is_empty(decoded.data))
+    return Encoded(item.key, result, duration_s=decoded.n_samples / SAMPLE_RATE_HZ, constant=decoded.constant)

@@ -79,3 +79,10 @@ def first_bad_row(stored: np.ndarray, scales: np.ndarray | None, row_type: RowTy
     if not stored.size or int(bits.max()) < infinity:
         return None
     return int(np.flatnonzero((bits >= infinity).any(axis=1))[0])
+
+
+def is_nan(row: np.ndarray, row_type: RowType) -> bool:
+    """Return whether any value of a row as it is stored is NaN, not merely infinite."""
+    if row_type.name != "bfloat16":
+        return bool(np.isnan(row).any())
+    return bool((np.bitwise_and(row, 0x7FFF) > 0x7F80).any())

@@ -65,3 +65,18 @@ def ieee_float32() -> Iterator[None]:
         backends.cudnn.allow_tf32 = cudnn
         for setting, precision in zip(settings, before, strict=True):
             setting.fp32_precision = precision
+
+
+@contextmanager
+def fused_attention(device: torch.device) -> Iterator[None]:
+    """Compute attention on CUDA by flash, memory-efficient or plain kernels while the block lasts, not by cuDNN's.
+
+    cuDNN plans each shape anew, and nearly every batch here has a new one.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+        yield

@@ -8,7 +8,7 @@ import numpy as np
 from featurestore.errors import StoreError
 from featurestore.format.identity import Identity
 from featurestore.format.segment_writer import SegmentWriter, remove_stale
-from featurestore.rows.rowtypes import encode, first_bad_row
+from featurestore.rows.rowtypes import encode, first_bad_row, is_nan
 from featurestore.sets.feature_set import FeatureSet
 from featurestore.sets.key_index import encode_key
 
@@ -50,17 +50,20 @@ class FeatureWriter:
         rows: Mapping[str, np.ndarray] | Sequence[np.ndarray] | np.ndarray,
         duration_s: float = float("nan"),
         identity: Identity | None = None,
+        *,
+        stored: bool = False,
     ) -> None:
         """Add one utterance: {layer: (T, D)}, or (L, T, D) in the order of the specification's layers.
 
         identity: what it was made from, by which later runs know whether its key still means the same.
+        stored: rows are in the type in which they are stored (`RowType.stored`, bfloat16 as its bits); not int8 ones.
         Rows are cast to the stored dtype. Raises StoreError, and stays usable, when the key is there already, a shape
         doesn't fit, or a value is not finite after the cast. A StoreError of the disk gives up what was not committed.
         """
         encoded = encode_key(key)
         if key in self:
             raise StoreError(f"Key {key!r} is in feature set {self.set.name!r} already: it is written once.")
-        encodings = self._encode(key, rows)
+        encodings = self._encode(key, rows, stored)
         layers = [stored for stored, _ in encodings]
         scales = [scale for _, scale in encodings if scale is not None]
         if self._segment is None:
@@ -89,7 +92,7 @@ class FeatureWriter:
         self.set.see(segment.commit().name)
 
     def _encode(
-        self, key: str, rows: Mapping[str, np.ndarray] | Sequence[np.ndarray] | np.ndarray
+        self, key: str, rows: Mapping[str, np.ndarray] | Sequence[np.ndarray] | np.ndarray, as_stored: bool
     ) -> list[tuple[np.ndarray, np.ndarray | None]]:
         names = self.spec.layers
         if isinstance(rows, Mapping):
@@ -105,17 +108,31 @@ class FeatureWriter:
                 f"Utterance {key!r}: rows of shapes {shapes} given; {len(names)} arrays (T, {self.spec.dim}) of the "
                 f"same T expected, for the layers {', '.join(names)}."
             )
-        return [self._encode_layer(key, name, layer) for name, layer in zip(names, given, strict=True)]
+        return [self._encode_layer(key, name, layer, as_stored) for name, layer in zip(names, given, strict=True)]
 
-    def _encode_layer(self, key: str, layer: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        if rows.dtype.kind != "f":
-            rows = rows.astype(np.float32)
-        stored, scales = encode(rows, self.spec.row_type)
+    def _encode_layer(
+        self, key: str, layer: str, rows: np.ndarray, as_stored: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        scales: np.ndarray | None = None
+        if as_stored:
+            assert rows.dtype == np.dtype(self.spec.row_type.stored), (rows.dtype, self.spec.dtype)
+            assert not self.spec.row_type.scaled
+            stored = np.ascontiguousarray(rows)
+        else:
+            if rows.dtype.kind != "f":
+                rows = rows.astype(np.float32)
+            stored, scales = encode(rows, self.spec.row_type)
         frame = first_bad_row(stored, scales, self.spec.row_type)
         if frame is None:
             return stored, scales
         where = f"Utterance {key!r}, layer {layer!r}, row {frame} of {len(rows)}"
-        if np.isfinite(rows[frame]).all():
+        if as_stored and not is_nan(rows[frame], self.spec.row_type):
+            dtype = self.spec.dtype
+            raise StoreError(
+                f"{where}: a value is infinite, since it is too large for {dtype} or the encoder gave it so; store "
+                "with `--dtype bfloat16|float32`, and if that does not help, let the encoder compute in float32."
+            )
+        if not as_stored and np.isfinite(rows[frame]).all():
             largest = float(np.abs(rows[frame].astype(np.float64)).max())
             dtype = self.spec.dtype
             raise StoreError(f"{where}: {largest:.6g} is too large for {dtype}; store with `--dtype bfloat16|float32`.")

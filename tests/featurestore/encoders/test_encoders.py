@@ -20,98 +20,15 @@ from hypothesis import strategies as st
 
 from featurestore.encoders import ENCODERS, load_encoder
 from featurestore.encoders.families import TEXT_TYPES
-from featurestore.encoders.frontend import RowFrontEnd
+from featurestore.encoders.frontend import PaddedFrontEnd, RowFrontEnd
 from featurestore.encoders.layers import LayerChoice
 from featurestore.encoders.logmel import mel_filters
 from featurestore.encoders.speech import SpeechEncoder, parse_window
 from featurestore.encoders.weights import EMBEDDED, identity
 from featurestore.encoders.windows import batches, windows
 from featurestore.errors import ConfigError, EncoderError
+from tests.helpers.encoder_configs import GROUP, SPEECH_NAMES, TEXT_NAMES, WORDS, save_random
 
-SPEECH = {
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 48,
-    "conv_dim": [16] * 7,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-    "vocab_size": 32,
-}
-GROUP = {**SPEECH, "feat_extract_norm": "group"}
-STABLE = {**SPEECH, "feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
-TEXT = {
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 48,
-    "vocab_size": 99,
-    "max_position_embeddings": 66,
-    "pad_token_id": 0,
-    "bos_token_id": 2,
-    "eos_token_id": 3,
-    "cls_token_id": 2,
-    "sep_token_id": 3,
-}
-RELATIVE = {**TEXT, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0}
-
-
-def whisper(n_mels: int) -> transformers.WhisperConfig:
-    return transformers.WhisperConfig(
-        d_model=32,
-        encoder_layers=3,
-        encoder_attention_heads=2,
-        encoder_ffn_dim=48,
-        decoder_layers=1,
-        decoder_attention_heads=2,
-        decoder_ffn_dim=48,
-        num_mel_bins=n_mels,
-        vocab_size=64,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        decoder_start_token_id=3,
-    )
-
-
-CONFIGS: dict[str, Callable[[], Any]] = {
-    "hubert-group": lambda: transformers.HubertConfig(**GROUP),
-    "hubert-stable": lambda: transformers.HubertConfig(**STABLE),
-    "hubert-batchnorm": lambda: transformers.HubertConfig(**GROUP, conv_pos_batch_norm=True),
-    "wavlm-group": lambda: transformers.WavLMConfig(**GROUP),
-    "wavlm-stable": lambda: transformers.WavLMConfig(**STABLE),
-    "wav2vec2-group": lambda: transformers.Wav2Vec2Config(**GROUP),
-    "wav2vec2-stable": lambda: transformers.Wav2Vec2Config(**STABLE),
-    "data2vec": lambda: transformers.Data2VecAudioConfig(
-        **{**SPEECH, "num_conv_pos_embeddings": 3, "conv_pos_kernel_size": 7}
-    ),
-    "whisper-80": lambda: whisper(80),
-    "whisper-128": lambda: whisper(128),
-    "albert": lambda: transformers.AlbertConfig(**TEXT, embedding_size=16),
-    "bert": lambda: transformers.BertConfig(**TEXT),
-    "camembert": lambda: transformers.CamembertConfig(**TEXT),
-    "data2vec-text": lambda: transformers.Data2VecTextConfig(**TEXT),
-    "deberta": lambda: transformers.DebertaConfig(**RELATIVE),
-    "deberta-v2": lambda: transformers.DebertaV2Config(**RELATIVE),
-    "distilbert": lambda: transformers.DistilBertConfig(
-        vocab_size=99, max_position_embeddings=66, dim=32, n_layers=3, n_heads=2, hidden_dim=48
-    ),
-    "electra": lambda: transformers.ElectraConfig(**TEXT, embedding_size=16),
-    "ernie": lambda: transformers.ErnieConfig(**TEXT),
-    "eurobert": lambda: transformers.EuroBertConfig(**TEXT),
-    "megatron-bert": lambda: transformers.MegatronBertConfig(**TEXT),
-    "mpnet": lambda: transformers.MPNetConfig(**TEXT),
-    "nomic_bert": lambda: transformers.NomicBertConfig(**TEXT),
-    "rembert": lambda: transformers.RemBertConfig(**TEXT, input_embedding_size=16, output_embedding_size=16),
-    "roberta": lambda: transformers.RobertaConfig(**TEXT),
-    "roberta-prelayernorm": lambda: transformers.RobertaPreLayerNormConfig(**TEXT),
-    "roformer": lambda: transformers.RoFormerConfig(**TEXT),
-    "xlm-roberta": lambda: transformers.XLMRobertaConfig(**TEXT),
-    "xlm-roberta-xl": lambda: transformers.XLMRobertaXLConfig(**TEXT),
-    "modernbert": lambda: transformers.ModernBertConfig(**TEXT, local_attention=8, global_attn_every_n_layers=2),
-}
-SPEECH_NAMES = [name for name in CONFIGS if name.startswith(("hubert", "wavlm", "wav2vec2")) or name == "data2vec"]
-TEXT_NAMES = [name for name in CONFIGS if name in TEXT_TYPES]
 AUDIO_CASES = [
     *((name, {}) for name in SPEECH_NAMES),
     ("whisper-80", {}),
@@ -121,47 +38,13 @@ AUDIO_CASES = [
     ("tiny-wavlm", {}),
     ("logmel", {}),
 ]
-WORDS = [f"w{i}" for i in range(90)]
 
 
 @pytest.fixture(scope="session")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The directory of one architecture's random weights, made when it is first asked for."""
     root = tmp_path_factory.mktemp("weights")
-
-    def make(name: str) -> Path:
-        path = root / name
-        if path.is_dir():
-            return path
-        torch.manual_seed(0)
-        config = CONFIGS[name]()
-        model = transformers.AutoModel.from_config(config)
-        with torch.no_grad():
-            for key, tensor in [*model.named_parameters(), *model.named_buffers()]:
-                if tensor.is_floating_point() and not key.endswith(("inv_freq", "position_ids")):
-                    tensor.add_(0.1 * torch.randn_like(tensor).abs())
-        model.save_pretrained(path)
-        if name in TEXT_NAMES:
-            save_tokenizer(path)
-        else:
-            (path / "preprocessor_config.json").write_text(json.dumps({"do_normalize": "stable" in name}))
-        return path
-
-    return make
-
-
-def save_tokenizer(path: Path) -> None:
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate([*special, *WORDS])}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    ).save_pretrained(path)
+    return lambda name: save_random(name, root / name)
 
 
 @pytest.fixture
@@ -202,6 +85,34 @@ def test_rows_do_not_depend_on_batch_mates(load: Callable[..., Any], name: str, 
             assert a.shape == (encoder.layers_available + 1, encoder.n_frames(len(w)), encoder.spec.dim)
             assert a.dtype == b.dtype == np.float32
             assert worst_row(b, a) <= 1e-5
+
+
+@pytest.mark.parametrize("name", [*SPEECH_NAMES, "tiny-hubert", "tiny-wavlm"])
+def test_the_padded_front_end_of_a_gpu_gives_the_rows_of_each_file_alone(load: Callable[..., Any], name: str) -> None:
+    encoder = load(name)
+    waveforms = [*noise(16_000, 5_000, 24_123, 300, 9_999), np.zeros(8_000, np.float32), noise(4_000)[0] + 0.5]
+    alone = [encoder.encode([w])[0] for w in waveforms]
+    encoder._padded_front_end = PaddedFrontEnd(encoder.model.feature_extractor)
+    for w, rows, padded in zip(waveforms, alone, encoder.encode(waveforms, 100_000), strict=True):
+        assert rows.shape == padded.shape == (encoder.layers_available + 1, encoder.n_frames(len(w)), rows.shape[2])
+        assert worst_row(padded, rows) <= 1e-5
+
+
+def test_a_float32_residual_stream_brings_bfloat16_nearer_to_float32(load: Callable[..., Any]) -> None:
+    waveforms = noise(16_000, 24_123)
+    exact = load("tiny-wavlm").encode(waveforms)
+    encoder = load("tiny-wavlm", compute="bfloat16")
+    project = encoder._projected
+    errors = []
+    for rounded in (False, True):  # the second as the builds before had it
+        encoder._projected = lambda features, rounded=rounded: (
+            project(features).bfloat16() if rounded else project(features)
+        )
+        rows = encoder.encode(waveforms)
+        errors.append(
+            float(np.median([worst_row(a[-1:, ::10], b[-1:, ::10]) for a, b in zip(rows, exact, strict=True)]))
+        )
+    assert errors[0] < 0.8 * errors[1]
 
 
 @pytest.mark.parametrize("name", TEXT_NAMES)
@@ -770,7 +681,7 @@ def test_logmel_needs_no_torch() -> None:
 def test_half_precision_is_part_of_the_spec(load: Callable[..., Any]) -> None:
     encoder = load("tiny-hubert", compute="bfloat16")
     assert isinstance(encoder, SpeechEncoder)
-    assert dict(encoder.spec.extra) == {"compute": "bfloat16"}
+    assert dict(encoder.spec.extra) == {"compute": "bfloat16", "residual": "float32"}
     waveforms = noise(16_000, 5_000)
     alone = [encoder.encode([w])[0] for w in waveforms]
     exact = load("tiny-hubert").encode(waveforms)

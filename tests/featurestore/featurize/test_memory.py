@@ -77,7 +77,7 @@ def free(corpus: Path) -> dict[str, float]:
 def test_the_peak_stays_within_the_limit_where_it_would_not_without(
     corpus: Path, free: dict[str, float], tmp_path: Path
 ) -> None:
-    limit = free["base"] + 0.6 * (free["peak"] - free["base"])
+    limit = free["base"] + 0.75 * (free["peak"] - free["base"])
     kept = run(corpus, tmp_path / "kept", batch_s=600.0, max_memory_gib=limit / GIB)
     assert (free["done"], kept["done"], kept["failed"]) == (N, N, [])
     assert free["peak"] > limit
@@ -88,7 +88,7 @@ def test_the_peak_stays_within_the_limit_where_it_would_not_without(
 
 @pytest.mark.slow
 def test_memory_that_is_really_short_halves_the_batches(corpus: Path, free: dict[str, float], tmp_path: Path) -> None:
-    room = int(0.7 * (free["peak"] - free["base"]))
+    room = int(0.85 * (free["peak"] - free["base"]))
     tight = (
         "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         f"resource.setrlimit(resource.RLIMIT_AS, (size + {room}, size + {room}))"

@@ -1,0 +1,112 @@
+"""What one batch asks of a GPU: a wait, a copy each way, and no kernels that grow with the number of utterances."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from featurestore.encoders.base import Encoder
+from featurestore.encoders.load import _Sizes, load_encoder, spec_for
+from featurestore.encoders.options import EncoderOptions
+from featurestore.encoders.speech import SpeechEncoder
+from tests.helpers.device_work import META, DeviceWork, counted
+from tests.helpers.encoder_configs import CONFIGS, SPEECH_NAMES, TEXT_NAMES, WORDS, save_random
+
+AUDIO = [*((name, "30s+1s") for name in SPEECH_NAMES), ("whisper-80", "pad30"), ("whisper-80", "short")]
+POOLS = ["none", "mean+std"]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    root = tmp_path_factory.mktemp("weights")
+    return lambda name: save_random(name, root / name)
+
+
+def waveforms(n: int) -> list[np.ndarray]:
+    return [np.zeros(16_000 + 321 * i, np.float32) for i in range(n)]
+
+
+def batch_of(encoder: Encoder, inputs: list[Any], work: DeviceWork) -> list[np.ndarray]:
+    """Encode twice, so that what is made once is there, and count the second time."""
+    encoder.start_prepared([encoder.prepare(each) for each in inputs], 100_000, stored=True)()
+    work.start_anew()
+    return encoder.start_prepared([encoder.prepare(each) for each in inputs], 100_000, stored=True)()
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize(("name", "window"), AUDIO)
+def test_a_batch_of_audio_is_one_wait_and_one_copy_each_way(
+    name: str, window: str, pool: str, directory: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with counted(monkeypatch) as work:
+        encoder = load_encoder(
+            str(directory(name)), device="meta", compute="float32", window=window, layers="all", pool=pool
+        )
+        rows = batch_of(encoder, waveforms(5), work)
+    assert (work.waits, work.inward, work.outward) == (1, 1, 1), work.waited_for
+    assert [each.dtype for each in rows] == [np.float16] * 5  # cast on the device
+    assert encoder.overlaps
+
+
+@pytest.mark.parametrize("n_words", [[3, 9, 0, 20], [7, 7, 7]])
+@pytest.mark.parametrize("name", TEXT_NAMES)
+def test_a_batch_of_texts_is_one_wait_and_one_copy_each_way(
+    name: str, n_words: list[int], directory: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with counted(monkeypatch) as work:
+        encoder = load_encoder(str(directory(name)), device="meta", compute="float32", layers="last")
+        batch_of(encoder, [" ".join(WORDS[:n]) for n in n_words], work)
+    assert (work.waits, work.inward, work.outward) == (1, 1, 1), work.waited_for
+
+
+def of_true_size(name: str) -> SpeechEncoder:
+    """A base model without its numbers."""
+    config = CONFIGS[name]().__class__(hidden_size=768, num_hidden_layers=12, num_attention_heads=12)
+    with torch.device("meta"):
+        model = transformers.AutoModel.from_config(config)
+    choice, spec = spec_for(name, "none", _Sizes(12, 768, 320), "30s+1s", EncoderOptions(name))
+    return SpeechEncoder(model.eval(), normalize=True, spec=spec, choice=choice, device=META, compute=torch.float32)
+
+
+@pytest.mark.parametrize(("name", "most"), [("wavlm-group", 420), ("hubert-group", 250), ("wav2vec2-group", 250)])
+def test_a_base_model_takes_all_clips_through_its_front_end_at_once(
+    name: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 118 clips of different lengths; the build before took 3,338 for WavLM-base, 826 of them convolutions."""
+    with counted(monkeypatch) as work:
+        encoder = of_true_size(name)
+        batch_of(encoder, waveforms(118), work)
+    assert work.kernels <= most
+    assert sum(n for kernel, n in work.names.items() if kernel.startswith("conv")) == 8  # 7, and of the positions
+
+
+@pytest.mark.parametrize("name", SPEECH_NAMES)
+def test_kernels_of_a_batch_do_not_grow_with_its_clips(
+    name: str, directory: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = []
+    with counted(monkeypatch) as work:
+        encoder = load_encoder(str(directory(name)), device="meta", compute="float32", layers="all")
+        for n in (3, 60):
+            batch_of(encoder, waveforms(n), work)
+            counts.append(work.kernels)
+    assert counts[0] == counts[1]
+
+
+def test_many_layers_make_batches_smaller_so_that_pinned_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = {}
+    with counted(monkeypatch):
+        for layers in ("last", "all"):
+            choice, spec = spec_for(
+                "wavlm-group", "none", _Sizes(24, 1024, 320), "30s+1s", EncoderOptions("wavlm-group", layers=layers)
+            )
+            with torch.device("meta"):
+                model = transformers.AutoModel.from_config(CONFIGS["wavlm-group"]())
+            encoder = SpeechEncoder(model, normalize=True, spec=spec, choice=choice, device=META, compute=torch.float32)
+            frames[layers] = encoder.default_batch_frames
+    assert frames["last"] == 30_000
+    assert frames["all"] * 25 * 1024 * 2 <= 512 << 20
