@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,8 +16,9 @@ from deepser.networks.deepser import DeepSER
 from deepser.networks.late_fusion import LateFusion
 from deepser.networks.srpol import Srpol
 from deepser.networks.unimodal import Unimodal
+from featurestore.runtime.transfer import to_device
 
-Rows = Sequence[tuple[Tensor, Tensor]]  # per modality: values (L, sum T, D), offsets (B + 1,) int64
+Rows = Sequence[tuple[Tensor, Tensor]]  # per modality: values (L, sum T, D), offsets (B + 1,) int64, best on the host
 
 # A body maps (B, T, D) sequences and their masks to x (B, body.width); body.relu: the head takes ReLU(x).
 Body = DeepSER | Unimodal | LateFusion | CrossAttention | Srpol | Baseline
@@ -121,16 +123,18 @@ class Network(nn.Module):
 def pad(values: Tensor, offsets: Tensor) -> Masked:
     """Packed rows (sum T, D) and offsets (B + 1,) -> padded (B, T, D) and valid (B, T) bool, on the rows' device.
 
-    A clip without rows gets one valid row of zeros, so that attention over it is defined.
+    A clip without rows gets one valid row of zeros, so that attention over it is defined. Nothing waits for the device
+    where the offsets are on the host.
     """
-    lengths = offsets[1:] - offsets[:-1]
-    n_frames = max(int(lengths.max()), 1)
-    filled = torch.arange(n_frames, device=values.device) < lengths[:, None]
-    padded = values.new_zeros((*filled.shape, values.shape[-1]))
-    padded[filled] = values
-    valid = filled.clone()
-    valid[:, 0] = True
-    return padded, valid
+    of_clip = np.diff(offsets.cpu().numpy())
+    n_clips, n_frames = len(of_clip), max(int(of_clip.max()), 1)
+    starts = np.arange(n_clips) * n_frames
+    before = np.concatenate([[0], np.cumsum(of_clip)[:-1]])
+    places = np.arange(len(values)) + np.repeat(starts - before, of_clip)
+    lengths, at = to_device([np.maximum(of_clip, 1), places], values.device)
+    padded = values.new_zeros((n_clips * n_frames, values.shape[-1])).index_copy(0, at, values)
+    valid = torch.arange(n_frames, device=values.device) < lengths[:, None]
+    return padded.view(n_clips, n_frames, -1), valid
 
 
 def _name_the_body(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

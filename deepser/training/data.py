@@ -15,10 +15,11 @@ from deepser.training.views import ClipReader, Views, is_audio, view_name
 from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import BatchLoader, FeatureRef
 from featurestore.loaders.torch import TensorLoader
+from featurestore.runtime.transfer import is_queued, to_host
 from featurestore.store.feature_store import FeatureStore
 
 Indices = NDArray[np.int64]
-Rows = list[tuple[Tensor, Tensor]]  # per feature set: values (L, sum T, D) float32, offsets (B + 1,) int64
+Rows = list[tuple[Tensor, Tensor]]  # per feature set: values (L, sum T, D) float32, offsets (B + 1,) int64 on the host
 
 CPU = torch.device("cpu")
 TOO_LARGE = 1e18  # float32 holds no square of more
@@ -53,26 +54,34 @@ class TrainingData:
         """
         loader = self._loader(stride, self._dtype(stride, device))
         loader = loader.over([batch.tolist() for batch in batches])
-        with closing(iter(TensorLoader(loader, device))) as read:
+        with closing(iter(TensorLoader(loader, device, host_offsets=True))) as read:
             yield self._checked(batches, ([(values.float(), offsets) for values, offsets in rows] for rows in read))
 
     def _checked(self, batches: Sequence[Indices], read: Iterator[Rows]) -> Iterator[Rows]:
-        for clips, rows in zip(batches, read, strict=True):
+        for number, (clips, rows) in enumerate(zip(batches, read, strict=True), start=1):
             new = set(clips.tolist()) - self._sound
-            if new:
-                for i, (values, offsets) in enumerate(rows):
-                    self._check_values(clips, i, values, offsets)
-                self._sound.update(new)
-            yield rows
+            if not new:
+                yield rows
+                continue
+            limits = to_host(torch.stack([_limits(values) for values, _ in rows]))
+            # A queued device is asked once it has the step to compute as well, so that it need not stand still.
+            late = is_queued(rows[0][0].device) and number < len(batches)
+            if late:
+                yield rows
+            self._check_values(clips, rows, limits())
+            self._sound.update(new)
+            if not late:
+                yield rows
 
-    def _check_values(self, clips: Indices, i: int, values: Tensor, offsets: Tensor) -> None:
+    def _check_values(self, clips: Indices, rows: Rows, limits: NDArray[np.float32]) -> None:
+        """Raise ConfigError where the lowest and highest value of a set (n_sets, 2) show that one is unsound."""
+        for i, (low, high) in enumerate(limits.tolist()):
+            if not (low > -TOO_LARGE and high < TOO_LARGE):  # also for NaN
+                self._refuse(clips, i, *rows[i])
+
+    def _refuse(self, clips: Indices, i: int, values: Tensor, offsets: Tensor) -> None:
         """Raise ConfigError that names clip and feature set of a value that float32 can't square, or no number."""
-        if not values.numel():
-            return
-        low, high = values.aminmax()
-        if float(low) > -TOO_LARGE and float(high) < TOO_LARGE:  # false for NaN
-            return
-        worst = values.abs().amax(dim=(0, 2)).nan_to_num(nan=math.inf, posinf=math.inf)
+        worst = values.abs().amax(dim=(0, 2)).nan_to_num(nan=math.inf, posinf=math.inf).cpu()
         row = int(worst.argmax())
         place = int(torch.searchsorted(offsets, row, right=True)) - 1
         view, clip = divmod(int(clips[place]), len(self.targets.keys))
@@ -131,3 +140,8 @@ class TrainingData:
         if name not in self._lengths:
             self._lengths[name] = self.views.lengths(self.store, name, self.targets.keys)
         return self._lengths[name]
+
+
+def _limits(values: Tensor) -> Tensor:
+    """Return the lowest and the highest value (2,), NaN where one is; zeros where there is none."""
+    return torch.stack(values.aminmax()) if values.numel() else values.new_zeros(2)

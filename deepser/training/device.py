@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from featurestore.runtime.device import ieee_float32, multiplies_bfloat16
+from featurestore.runtime.device import fused_attention, ieee_float32, multiplies_bfloat16
 
 CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # cuBLAS reads it once, before the first product
 DETERMINISTIC_CUBLAS = ":4096:8"
@@ -28,9 +28,15 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
-def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Make precision "float32" IEEE float32 on CUDA while the block lasts, backward passes included."""
-    return ieee_float32() if precision == "float32" and device.type == "cuda" else nullcontext()
+@contextmanager
+def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
+    """Make precision "float32" IEEE float32 on CUDA while the block lasts, backward passes included.
+
+    Attention there is not cuDNN's, which plans each of a step's shapes anew.
+    """
+    exact = ieee_float32() if precision == "float32" and device.type == "cuda" else nullcontext()
+    with exact, fused_attention(device):
+        yield
 
 
 @contextmanager

@@ -76,11 +76,13 @@ class World:
         if self.size == 1:
             return
         parameters = list(network.parameters())
-        known = torch.tensor([p.grad is not None for p in parameters], dtype=torch.float32, device=self.device)
+        # On the host, by gloo: to read it from a device would be to wait for the device's backward pass.
+        known = torch.tensor([p.grad is not None for p in parameters], dtype=torch.float32)
+        dist.all_reduce(known)
         own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        flat = torch.cat([known, *(gradient.reshape(-1) for gradient in own)])
+        flat = torch.cat([gradient.reshape(-1) for gradient in own])
         dist.all_reduce(flat)
-        known, *gradients = flat.split([len(known), *(p.numel() for p in parameters)])
+        gradients = flat.split([p.numel() for p in parameters])
         for parameter, gradient, n in zip(parameters, gradients, known.tolist(), strict=True):
             parameter.grad = gradient.view_as(parameter) if n else None
 

@@ -1,9 +1,9 @@
 """One network's training: its stages, steps, choice of the best epoch, and what is saved of it after each epoch."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from deepser.training.processes import World
 from deepser.training.schedule import learning_rate
 from deepser.training.selection import held_out_score
 from featurestore.errors import ConfigError
+from featurestore.runtime.transfer import to_device, to_host
 
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]  # class logits (n, C) and attributes (n, A)
 
@@ -217,7 +218,17 @@ class Epoch:
     draws: "Draws"  # of dropout
     mix_rng: np.random.Generator
     soft: NDArray[np.float32]  # class targets of every clip
-    total_loss: float = 0.0  # of the steps so far
+    losses: Tensor = field(init=False)  # float64 on the device: the sum over the steps so far
+
+    def __post_init__(self) -> None:
+        device = self.stage.run.world.device
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.losses = torch.zeros((), dtype=dtype, device=device)
+
+    @property
+    def total_loss(self) -> float:
+        """The sum of the steps' losses; waits for the device."""
+        return float(self.losses)
 
     def begin_step(self, at_epoch: float) -> None:
         """Set the learning rate of a fractional epoch, and no gradient."""
@@ -228,28 +239,35 @@ class Epoch:
     def learn(self, clips: Indices, rows: Rows | None, share: float) -> None:
         """Add the gradient of a batch's part: rows are those of this process's clips among `clips`, None without any.
 
-        share: the part's share of the batch. ConfigError when the loss is no number.
+        share: the part's share of the batch. Whether the loss is a number is seen by `DivergenceCheck`, a step late.
         """
         run = self.stage.run
         with self.draws.in_use(), arithmetic(run.config.precision, run.world.device):
             loss = self._loss(clips, rows) * share
-            value = loss.item()
-            if not math.isfinite(value):
-                of = f"{run.job.name}, " if run.job.name else ""
-                raise ConfigError(
-                    f"{of}{self.stage.config.name}, epoch {run.state.epoch + 1}: the loss became {value}. Lower --lr "
-                    "or use --precision float32; the last epoch's checkpoint is kept."
-                )
             (loss / run.world.size).backward()
-        self.total_loss += value
+        self.losses = self.losses + loss.detach()
+
+    def check(self, total: float) -> None:
+        """ConfigError when a sum of losses is no number."""
+        if math.isfinite(total):
+            return
+        run = self.stage.run
+        of = f"{run.job.name}, " if run.job.name else ""
+        raise ConfigError(
+            f"{of}{self.stage.config.name}, epoch {run.state.epoch + 1}: the loss became {total}. Lower --lr or use "
+            "--precision float32; the last epoch's checkpoint is kept."
+        )
 
     def _loss(self, clips: Indices, rows: Rows | None) -> Tensor:
         """The loss of all clips of a part, in every process: MixUp and the losses need the whole of it."""
         run = self.stage.run
         config, world, n = run.config, run.world, len(clips)
-        mix = Mix.draw(n, config.mixup_p, config.mixup_alpha, self.mix_rng).to(world.device)
-        y_c = mix(torch.from_numpy(self.soft[clips]).to(world.device))
-        y_r = mix(torch.from_numpy(run.values[clips]).to(world.device))
+        drawn = Mix.draw(n, config.mixup_p, config.mixup_alpha, self.mix_rng)
+        weight, partner, soft, values = to_device(
+            [drawn.weight.numpy(), drawn.partner.numpy(), self.soft[clips], run.values[clips]], world.device
+        )
+        mix = Mix(weight, partner)
+        y_c, y_r = mix(soft), mix(values)
         if rows is None:
             x = torch.zeros((0, run.network.body.width), device=world.device, requires_grad=True)
         else:
@@ -268,6 +286,30 @@ class Epoch:
         self.stage.optimiser.step()
         self.stage.average.update()
         run.steps += 1
+
+
+class DivergenceCheck:
+    """Looks at the losses of several epochs' steps, each a step late: by then they are there, and nothing stands still.
+
+    One wait a step, whatever the number of members, so that the host is never more than two steps ahead of the device.
+    """
+
+    def __init__(self, epochs: Sequence[Epoch]) -> None:
+        self._epochs = epochs
+        self._before: Callable[[], NDArray[Any]] | None = None
+
+    def end_step(self) -> None:
+        """Check the step before this one; ConfigError where a loss became no number."""
+        on_their_way = to_host(torch.stack([epoch.losses for epoch in self._epochs]))
+        self.close()
+        self._before = on_their_way
+
+    def close(self) -> None:
+        """Check the last step."""
+        if self._before is not None:
+            for epoch, total in zip(self._epochs, self._before().tolist(), strict=True):
+                epoch.check(total)
+        self._before = None
 
 
 class Draws:

@@ -103,4 +103,6 @@ def _layers(values: torch.Tensor, layers: list[int] | None) -> torch.Tensor:
         return values
     if len(layers) == 1:
         return values[layers[0] : layers[0] + 1]
-    return values[layers]
+    return torch.cat(
+        [values[layer : layer + 1] for layer in layers]
+    )  # a list would be copied to the device as an index

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from deepser.config import TrainConfig
 from deepser.networks.network import Network
@@ -14,11 +15,12 @@ from deepser.training import samplers
 from deepser.training.data import Indices, TrainingData
 from deepser.training.device import arithmetic, autocast
 from deepser.training.processes import World
-from deepser.training.run import Epoch, Job, Outputs, Run, Stage
+from deepser.training.run import DivergenceCheck, Epoch, Job, Outputs, Run, Stage
 from deepser.training.standardise import standardise
 from deepser.training.together import SharedReader, bucket_lengths, stream_key
 from deepser.training.views import by_view
 from featurestore.errors import ConfigError
+from featurestore.runtime.transfer import to_host
 
 History = list[dict[str, Any]]  # one record per epoch: stage, epoch, loss, lr, waiting_share, dev_<rule>, seconds
 Progress = Callable[[int, int, str], None]  # (steps done, steps in all, what is going on)
@@ -162,6 +164,7 @@ class _Stream:
         ]  # fmt: skip
         own = [share for batch in parts for part in batch if len(share := self.world.own(part))]
         members = [learning.stage.run.job.data for learning in epochs]
+        check = DivergenceCheck(epochs)
         with self.reader.open_batches(members, own, config.stride, self.world.device) as read:
             for step, batch in enumerate(parts):
                 for learning in epochs:
@@ -176,10 +179,12 @@ class _Stream:
                         learning.learn(part, of_member, len(part) / len(batches[step]))
                 for learning in epochs:
                     learning.end_step()
+                check.end_step()
                 if self.progress is not None:
                     stage = epochs[0].stage.config
                     what = f"{stage.name} epoch {epoch + 1}/{stage.epochs}"
                     self.progress(sum(run.n_done for run in self.runs), sum(run.n_steps for run in self.runs), what)
+        check.close()
         return waited
 
 
@@ -199,21 +204,30 @@ def predict(
     """
     reader = reader or SharedReader()
     lengths = members[0].lengths() if lengths is None else lengths
-    outputs = []
+    outputs, judged = [], list[list[Tensor]]()
     for network, data in zip(networks, members, strict=True):
         network.to(world.device).eval()
         targets = data.targets
         widths = (len(targets.classes), len(targets.attributes))
         outputs.append(tuple(np.zeros((len(at), width), np.float32) for width in widths))
+        judged.append([])
     batches = samplers.batches(np.argsort(lengths[at], kind="stable"), configs[0].batch_size)[world.rank :: world.size]
     clips = [at[batch] for batch in batches]
     with reader.open_batches(members, clips, configs[0].stride, world.device) as read:
-        for places, rows in zip(batches, read, strict=True):
-            for network, of_member, config, made in zip(networks, rows, configs, outputs, strict=True):
+        for _, rows in zip(batches, read, strict=True):
+            for network, of_member, config, made in zip(networks, rows, configs, judged, strict=True):
                 with torch.inference_mode(), arithmetic(config.precision, world.device):
                     with autocast(config.precision, world.device):
                         x = network.embed(of_member)
-                    judged = network.head(x.float())  # in float32, as it is trained
-                for array, values in zip(made, judged, strict=True):
-                    array[places] = values.float().cpu().numpy()
+                    scores = network.head(x.float())  # in float32, as it is trained
+                    made.append(torch.cat([values.float() for values in scores], dim=1))
+    if batches:
+        order = np.concatenate(batches)
+        # They stay on the device until all are there: one wait, however many batches and members.
+        fetched = to_host(torch.cat([torch.cat(made) for made in judged], dim=1))()
+        start = 0
+        for arrays in outputs:
+            for array in arrays:
+                array[order] = fetched[:, start : start + array.shape[1]]
+                start += array.shape[1]
     return [(world.sum(logits), world.sum(attributes)) for logits, attributes in outputs]

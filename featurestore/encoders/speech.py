@@ -2,7 +2,8 @@
 
 Padding reaches a valid frame in four ways in the stock models, and each is closed here: group norm over time in the
 convolutional front end (its statistics are an utterance's own), the positional convolution (its input is masked before
-every layer that mixes frames), attention (masked keys), and normalisation of the waveform (per utterance, before padding).
+every layer that mixes frames), attention (masked keys), and normalisation of the waveform (per utterance, before
+padding).
 """
 
 from __future__ import annotations

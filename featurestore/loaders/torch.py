@@ -30,23 +30,27 @@ class TensorLoader:
     the tensors are the consumer's own; give the loader dtype="float16" to copy half the bytes.
     """
 
-    def __init__(self, loader: BatchLoader, device: torch.device | str = "cpu") -> None:
+    def __init__(self, loader: BatchLoader, device: torch.device | str = "cpu", *, host_offsets: bool = False) -> None:
+        """host_offsets: leave offsets on the host, whose code then knows all lengths without waiting for the device."""
         self.loader = loader
         self.device = torch.device(device)
+        self.host_offsets = host_offsets
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Generator[Tensors, None, None]:
         if self.device.type == "cuda":
-            copy = partial(CudaCopy, device=self.device, stream=torch.cuda.Stream(self.device))
+            stream = torch.cuda.Stream(self.device)
+            copy = partial(CudaCopy, device=self.device, stream=stream, host_offsets=self.host_offsets)
             yield from copied_ahead(self.loader.read(pinned_memory), copy)
             return
         with closing(self.loader.read()) as batches:
             for batch in batches:
                 tensors = _tensors(batch)
                 if self.device.type != "cpu":
-                    tensors = [(v.to(self.device), o.to(self.device)) for v, o in tensors]
+                    tensors = [(v.to(self.device), o.clone() if self.host_offsets else o.to(self.device))
+                               for v, o in tensors]  # fmt: skip
                 yield tensors
 
 
@@ -63,12 +67,15 @@ class Copy(Protocol):
 class CudaCopy:
     """From pinned memory, on a stream of its own, so that it runs beside the work on the consumer's stream."""
 
-    def __init__(self, batch: list[Packed], device: torch.device, stream: torch.cuda.Stream) -> None:
+    def __init__(
+        self, batch: list[Packed], device: torch.device, stream: torch.cuda.Stream, host_offsets: bool = False
+    ) -> None:
         self._device = device
         self._done = torch.cuda.Event(blocking=True)  # sleeps while it waits: the cores are for the reading threads
         with torch.cuda.stream(stream):
             self._tensors = [
-                (v.to(device, non_blocking=True), o.to(device, non_blocking=True)) for v, o in _tensors(batch)
+                (v.to(device, non_blocking=True), o.clone() if host_offsets else o.to(device, non_blocking=True))
+                for v, o in _tensors(batch)
             ]
             self._done.record(stream)
 
@@ -82,7 +89,8 @@ class CudaCopy:
             # They belong to the copying stream: without this their memory could be given to its next copy while the
             # consumer's queued work still reads them.
             values.record_stream(consumer)
-            offsets.record_stream(consumer)
+            if offsets.device.type == "cuda":
+                offsets.record_stream(consumer)
         return self._tensors
 
 
