@@ -17,6 +17,7 @@ from featurestore.featurize.items import Item
 from featurestore.runtime.stage_clock import stage
 
 FRAMES_PER_S = 50  # of batch budgets; every audio encoder here gives 50 frames/s
+MOST_THREADS = 16
 AHEAD_SAMPLES = 120 * SAMPLE_RATE_HZ  # decoded audio that waits for the encoder, at least two batches of it
 
 
@@ -34,8 +35,12 @@ def decoding_threads(encoder: Encoder) -> int:
     """Return 2, or for a GPU, which encodes thousands of seconds in one, the cores that we may use, at most 16."""
     if not encoder.device.startswith("cuda"):
         return 2
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
-    return max(2, min(16, cores))
+    return max(2, min(MOST_THREADS, usable_cores()))
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
 
 
 def decoded_ahead(

@@ -4,12 +4,10 @@ Every process loads the encoder for itself and encodes one part of the manifest 
 lock. A process that dies is replaced, and its successor does only what is missing.
 """
 
-import math
 import multiprocessing
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
@@ -20,13 +18,16 @@ from typing import Any
 from featurestore.encoders.catalog import ENCODERS
 from featurestore.encoders.options import EncoderOptions
 from featurestore.errors import ConfigError, EncoderError
+from featurestore.featurize.decode_ahead import MOST_THREADS, usable_cores
 from featurestore.featurize.job import FeaturizeJob
-from featurestore.featurize.run import FeaturizeReport, Progress
+from featurestore.featurize.run import FeaturizeReport, Progress, paced
 from featurestore.featurize.sharding import Shard
 from featurestore.runtime.stopping import Interrupted, StopSignals
 
 MAX_STARTS = 3  # of a process for one part
-PROGRESS_S = 0.2  # between two messages of a process
+# Between two messages of a process: a message for each utterance of eight devices is as much as one parent can take,
+# and a full pipe stops its sender.
+PROGRESS_S = 0.2
 STOP_S = 60.0  # for Ray's tasks to commit after a stop
 
 
@@ -138,7 +139,7 @@ class _Supervisor:
     """Starts a process per part, takes what they send, and starts one anew that died."""
 
     def __init__(self, job: FeaturizeJob, devices: Sequence[str], progress: Progress | None) -> None:
-        self._job = job
+        self._job = with_share_of_cores(job, devices)
         self._devices = devices
         self._progress = progress
         self._context = multiprocessing.get_context("spawn")
@@ -213,6 +214,14 @@ class _Supervisor:
             self._progress(int(done), int(total), float(audio_s))
 
 
+def with_share_of_cores(job: FeaturizeJob, devices: Sequence[str]) -> FeaturizeJob:
+    """Return the job with decoding threads for one of several GPUs, where it does not name their number itself."""
+    if job.options.workers is not None or not any(device.startswith("cuda") for device in devices):
+        return job
+    workers = max(2, min(MOST_THREADS, usable_cores() // len(devices)))
+    return replace(job, options=replace(job.options, workers=workers))
+
+
 def with_absolute_paths(job: FeaturizeJob) -> FeaturizeJob:
     """Return the job as a worker in another directory can run it."""
     manifest = job.manifest.resolve() if isinstance(job.manifest, Path) else job.manifest
@@ -254,24 +263,7 @@ def _outcome(job: FeaturizeJob, shard: Shard, device: str, progress: Progress | 
 
 def _work(job: FeaturizeJob, shard: Shard, device: str, sender: Connection) -> None:
     with suppress(BrokenPipeError):  # the parent was killed; what this process finished is committed
-        sender.send(_outcome(job, shard, device, paced(lambda *counts: sender.send(("progress", counts)))))
-
-
-def paced(progress: Progress, every_s: float = PROGRESS_S, clock: Callable[[], float] = time.monotonic) -> Progress:
-    """Return a progress that passes on the first call, the last one's, and others `every_s` apart.
-
-    A message for each utterance of eight devices is as much as one parent can take, and a full pipe stops its sender.
-    """
-    sent_s = -math.inf
-
-    def pass_on(done: int, total: int, audio_s: float) -> None:
-        nonlocal sent_s
-        now_s = clock()
-        if done == total or now_s - sent_s >= every_s:
-            sent_s = now_s
-            progress(done, total, audio_s)
-
-    return pass_on
+        sender.send(_outcome(job, shard, device, paced(lambda *counts: sender.send(("progress", counts)), PROGRESS_S)))
 
 
 @contextmanager

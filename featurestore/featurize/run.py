@@ -23,7 +23,7 @@ from featurestore.featurize.memory import keep_freed_memory
 from featurestore.featurize.present import Again, to_encode
 from featurestore.featurize.sharding import Shard
 from featurestore.featurize.stream import Encoded, iter_encode
-from featurestore.featurize.writer_thread import WriterThread
+from featurestore.featurize.writer_thread import QUEUE_BYTES, WriterThread
 from featurestore.runtime.provenance import provenance
 from featurestore.runtime.stage_clock import stage
 from featurestore.runtime.stopping import StopSignals
@@ -36,9 +36,16 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int, float], None]
 
+SHOWN_EVERY_S = 0.1  # drawing a bar takes as long as batching a clip
+
 # What is encoded between two commits at most, where rows are few: what a killed run has to do again. Told in audio, a
 # text counted as a second, since a commit by the clock would cut the same corpus into other segments in each run.
 COMMIT_AUDIO_S = 3600.0
+# A GPU fills 256 MB and an hour of audio in half a second. Its segments are larger, made durable while the next one is
+# written, and so many rows may wait for the disk before it stands still.
+GPU_SEGMENT_BYTES = 1 << 30
+GPU_COMMIT_AUDIO_S = 10 * COMMIT_AUDIO_S
+GPU_QUEUE_BYTES = 1 << 30
 
 
 @dataclass
@@ -89,7 +96,7 @@ def featurize(
     transcripts: texts for a text encoder of that `source`, instead of the manifest's; an utterance without one fails.
     view: encode the manifest's training part through this view; the set's specification is `view.spec(encoder.spec)`.
     max_memory_gib: of this process (CPU) or allocated on its GPU; batches are made to fit, see `plan_memory`.
-    progress(done, total, audio_s) is called after every utterance; done counts skipped and failed ones too.
+    progress(done, total, audio_s) is called every 0.1 s at most, and at the end; done counts skipped and failed ones.
     What the set has already is compared with today's files (see `sources.compare`): verify_audio reads them all.
     again: what is encoded again although the set has it.
     Raises SpecMismatch when the set holds other features, IdentityMismatch when it holds an id whose rows were made
@@ -98,6 +105,7 @@ def featurize(
     started = time.monotonic()
     threads = workers or decoding_threads(encoder)
     report = FeaturizeReport()
+    progress = progress and paced(progress, SHOWN_EVERY_S)
     spec = viewed_spec(encoder.spec, view)
     part = None if view is None else heard(manifest, view, store)
     origin = provenance(weights) | ({} if transcripts is None else transcripts.provenance())
@@ -126,7 +134,11 @@ def featurize(
                     progress(report.done + report.skipped + len(report.failed), total, report.audio_s)
 
         recorders = {item.key: item.recorder for item in items if item.recorder is not None}
-        thread = WriterThread(_Appending(writer, spec.layers, recorders))
+        commit_audio_s, queue_bytes = COMMIT_AUDIO_S, QUEUE_BYTES
+        if encoder.overlaps:
+            commit_audio_s, queue_bytes = GPU_COMMIT_AUDIO_S, GPU_QUEUE_BYTES
+            writer.segment_bytes, writer.commits_behind = GPU_SEGMENT_BYTES, True
+        thread = WriterThread(_Appending(writer, spec.layers, recorders, commit_audio_s), queue_bytes)
         try:
             with thread:
                 while True:
@@ -145,10 +157,27 @@ def featurize(
     return report
 
 
-class _Appending:
-    """Appends utterance after utterance, and commits every `COMMIT_AUDIO_S`."""
+def paced(progress: Progress, every_s: float, clock: Callable[[], float] = time.monotonic) -> Progress:
+    """Return a progress that passes on the first call, the last one's, and others `every_s` apart."""
+    sent_s = -math.inf
 
-    def __init__(self, writer: FeatureWriter, layers: tuple[str, ...], recorders: dict[str, Recorder]) -> None:
+    def pass_on(done: int, total: int, audio_s: float) -> None:
+        nonlocal sent_s
+        now_s = clock()
+        if done == total or now_s - sent_s >= every_s:
+            sent_s = now_s
+            progress(done, total, audio_s)
+
+    return pass_on
+
+
+class _Appending:
+    """Appends utterance after utterance, and commits every `commit_audio_s`."""
+
+    def __init__(
+        self, writer: FeatureWriter, layers: tuple[str, ...], recorders: dict[str, Recorder], commit_audio_s: float
+    ) -> None:
+        self._commit_audio_s = commit_audio_s
         self._writer = writer
         self._recorders = recorders
         self._layers = layers
@@ -167,8 +196,8 @@ class _Appending:
                 stored = encoded.rows.dtype.itemsize == 2
                 self._writer.append(encoded.key, rows, encoded.duration_s, identity, stored=stored)
                 self._since_commit_s += 1.0 if math.isnan(encoded.duration_s) else encoded.duration_s
-                if self._since_commit_s >= COMMIT_AUDIO_S:
-                    self._writer.commit()
+                if self._since_commit_s >= self._commit_audio_s:
+                    self._writer.end_segment()
                     self._since_commit_s = 0.0
         except StoreError as error:  # a row that overflows the store's dtype, or is NaN
             if isinstance(error.__cause__, OSError):  # the disk's fault, and the next utterance's too

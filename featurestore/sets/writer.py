@@ -1,6 +1,8 @@
 """Adding utterances to a feature set."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -18,6 +20,9 @@ class FeatureWriter:
 
     What was appended becomes visible and durable in segments: at `commit`, whenever `segment_bytes` are reached, and at
     the end of the `with` block however it ends, since every utterance that was appended is whole.
+
+    commits_behind: a full segment is made durable in a thread of its own, while the next one is appended to, so that a
+    crash may lose both; an error of it is raised by a later call.
     """
 
     def __init__(self, stored: FeatureSet, segment_bytes: int, format: str, compress: str) -> None:
@@ -27,6 +32,10 @@ class FeatureWriter:
         self._storage = format, compress
         self._segment: SegmentWriter | None = None
         self._pending: set[bytes] = set()
+        self.commits_behind = False
+        self._thread: ThreadPoolExecutor | None = None
+        self._commit: Future[Path] | None = None
+        self._committing: set[bytes] = set()  # keys of the segment that is being committed
         try:
             remove_stale(stored.path)
         except OSError as error:
@@ -38,11 +47,18 @@ class FeatureWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.commit()
+        try:
+            self.commit()
+        finally:
+            if self._thread is not None:
+                self._thread.shutdown()
 
     def __contains__(self, key: object) -> bool:
         """Whether the set has the key, committed (as far as this writer has seen) or appended here."""
-        return isinstance(key, str) and (key.encode(errors="surrogatepass") in self._pending or key in self.set)
+        if not isinstance(key, str):
+            return False
+        encoded = key.encode(errors="surrogatepass")
+        return encoded in self._pending or encoded in self._committing or key in self.set
 
     def append(
         self,
@@ -77,19 +93,51 @@ class FeatureWriter:
             raise
         self._pending.add(encoded)
         if self._segment.n_bytes >= self.segment_bytes:
-            self.commit()
+            self.end_segment()
 
     def commit(self) -> None:
         """Make everything appended so far durable and visible; does nothing when there is nothing."""
-        segment, self._segment = self._segment, None
-        self._pending = set()
+        try:
+            self._wait()
+        finally:  # the segment before may have failed; this one is whole all the same
+            segment = self._take_segment()
+            if segment is not None:
+                # Not `refresh`: of many writers at once each would read what all the others commit.
+                self.set.see(segment.commit().name)
+
+    def end_segment(self) -> None:
+        """Commit what was appended so far, behind the caller's back where `commits_behind`, once the one before is."""
+        if not self.commits_behind:
+            self.commit()
+            return
+        self._wait()
+        keys = self._pending
+        segment = self._take_segment()
         if segment is None:
             return
-        if segment.n_utterances == 0:
-            segment.discard()
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "medusa-commit")
+        self._committing = keys
+        self._commit = self._thread.submit(segment.commit)
+
+    def _take_segment(self) -> SegmentWriter | None:
+        """Return the segment that was appended to, None where nothing is in it."""
+        segment, self._segment = self._segment, None
+        self._pending = set()
+        if segment is None or segment.n_utterances:
+            return segment
+        segment.discard()
+        return None
+
+    def _wait(self) -> None:
+        """Wait for the segment that is being committed; raises its error."""
+        if self._commit is None:
             return
-        # Not `refresh`: of many writers at once each would read what all the others commit.
-        self.set.see(segment.commit().name)
+        commit, self._commit = self._commit, None
+        try:
+            self.set.see(commit.result().name)
+        finally:
+            self._committing = set()
 
     def _encode(
         self, key: str, rows: Mapping[str, np.ndarray] | Sequence[np.ndarray] | np.ndarray, as_stored: bool

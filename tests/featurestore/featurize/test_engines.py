@@ -25,12 +25,12 @@ from featurestore.errors import ConfigError, SpecMismatch
 from featurestore.featurize.engines import (
     featurize_on_devices,
     featurize_with_ray,
-    paced,
     visible_devices,
     with_absolute_paths,
+    with_share_of_cores,
 )
 from featurestore.featurize.job import FeaturizeJob, FeaturizeOptions
-from featurestore.featurize.run import FeaturizeReport, featurize
+from featurestore.featurize.run import FeaturizeReport, featurize, paced
 from featurestore.runtime.stopping import Interrupted
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.small_text_encoder import save_text_encoder
@@ -280,3 +280,18 @@ def test_a_process_sends_its_progress_five_times_a_second_and_at_its_end() -> No
     assert len(sent) <= 7
     assert sent[0] == 1
     assert sent[-1] == 1000
+
+
+def test_several_gpus_share_the_cores_for_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from featurestore.featurize import engines
+
+    monkeypatch.setattr(engines, "usable_cores", lambda: 64)
+    job = FeaturizeJob(tmp_path / "m.csv", tmp_path, "a", EncoderOptions("tiny-hubert"))
+    eight = [f"cuda:{i}" for i in range(8)]
+    assert with_share_of_cores(job, eight).options.workers == 8
+    assert with_share_of_cores(job, ["cuda:0", "cuda:1"]).options.workers == 16
+    assert with_share_of_cores(job, ["cpu", "cpu"]) is job
+    asked = FeaturizeJob(
+        tmp_path / "m.csv", tmp_path, "a", EncoderOptions("tiny-hubert"), None, FeaturizeOptions(None, 3)
+    )
+    assert with_share_of_cores(asked, eight) is asked
