@@ -139,7 +139,7 @@ class _Supervisor:
     """Starts a process per part, takes what they send, and starts one anew that died."""
 
     def __init__(self, job: FeaturizeJob, devices: Sequence[str], progress: Progress | None) -> None:
-        self._job = with_share_of_cores(job, devices)
+        self._job = with_share_of_cores(with_one_arithmetic(job, devices), devices)
         self._devices = devices
         self._progress = progress
         self._context = multiprocessing.get_context("spawn")
@@ -212,6 +212,29 @@ class _Supervisor:
         if self._progress is not None:
             done, total, audio_s = (sum(each) for each in zip(*self._counts.values(), strict=True))
             self._progress(int(done), int(total), float(audio_s))
+
+
+def with_one_arithmetic(job: FeaturizeJob, devices: Sequence[str]) -> FeaturizeJob:
+    """Return the job with what `--compute auto` is on these devices; ConfigError where it differs between them.
+
+    It is part of a set's specification: else the second process to write would be refused half way.
+    """
+    if not isinstance(job.encoder, EncoderOptions) or job.encoder.compute != "auto":
+        return job
+    import torch
+
+    from featurestore.encoders.device import pick_compute
+
+    found: dict[str, str] = {}
+    for device in devices:
+        with suppress(RuntimeError, AssertionError):  # no such device, which its process reports
+            found[str(pick_compute("auto", torch.device(device))).removeprefix("torch.")] = device
+    if len(found) > 1:
+        kinds = " and ".join(f"{compute} on {device}" for compute, device in found.items())
+        raise ConfigError(
+            f"--devices: --compute auto is {kinds}, whose rows differ; give --compute float32 or another."
+        )
+    return replace(job, encoder=replace(job.encoder, compute=next(iter(found), "auto")))
 
 
 def with_share_of_cores(job: FeaturizeJob, devices: Sequence[str]) -> FeaturizeJob:

@@ -27,12 +27,14 @@ from featurestore.featurize.engines import (
     featurize_with_ray,
     visible_devices,
     with_absolute_paths,
+    with_one_arithmetic,
     with_share_of_cores,
 )
 from featurestore.featurize.job import FeaturizeJob, FeaturizeOptions
 from featurestore.featurize.run import FeaturizeReport, featurize, paced
 from featurestore.runtime.stopping import Interrupted
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.fake_cuda import fake_cuda
 from tests.helpers.small_text_encoder import save_text_encoder
 
 N = 24
@@ -295,3 +297,18 @@ def test_several_gpus_share_the_cores_for_decoding(tmp_path: Path, monkeypatch: 
         tmp_path / "m.csv", tmp_path, "a", EncoderOptions("tiny-hubert"), None, FeaturizeOptions(None, 3)
     )
     assert with_share_of_cores(asked, eight) is asked
+
+
+def test_compute_auto_is_the_same_on_all_devices_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_cuda(monkeypatch, (9, 0), (7, 5), (8, 0))
+    job = FeaturizeJob(tmp_path / "m.csv", tmp_path, "a", EncoderOptions("tiny-hubert"))
+
+    def compute(*devices: str) -> str:
+        encoder = with_one_arithmetic(job, devices).encoder
+        assert isinstance(encoder, EncoderOptions)
+        return encoder.compute
+
+    assert (compute("cuda:0", "cuda:2"), compute("cuda:1"), compute("cpu", "cpu")) == ("bfloat16", "float16", "float32")
+    for mixed in (["cuda:0", "cuda:1"], ["cpu", "cuda:0"]):
+        with pytest.raises(ConfigError, match="--compute auto is .*; give --compute"):
+            with_one_arithmetic(job, mixed)
