@@ -310,5 +310,5 @@ def test_compute_auto_is_the_same_on_all_devices_or_refused(tmp_path: Path, monk
 
     assert (compute("cuda:0", "cuda:2"), compute("cuda:1"), compute("cpu", "cpu")) == ("bfloat16", "float16", "float32")
     for mixed in (["cuda:0", "cuda:1"], ["cpu", "cuda:0"]):
-        with pytest.raises(ConfigError, match="--compute auto is .*; give --compute"):
+        with pytest.raises(ConfigError, match=r"--compute auto is .*; give --compute"):
             with_one_arithmetic(job, mixed)
