@@ -1,7 +1,7 @@
 """What a member learns from, read in batches from the store."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
@@ -63,19 +63,19 @@ class TrainingData:
             if not new:
                 yield rows
                 continue
-            limits = to_host(torch.stack([_limits(values) for values, _ in rows]))
+            limits = _limits_of(rows)
             # A queued device is asked once it has the step to compute as well, so that it need not stand still.
             late = is_queued(rows[0][0].device) and number < len(batches)
             if late:
                 yield rows
-            self._check_values(clips, rows, limits())
+            self._check_values(clips, rows, limits)
             self._sound.update(new)
             if not late:
                 yield rows
 
-    def _check_values(self, clips: Indices, rows: Rows, limits: NDArray[np.float32]) -> None:
+    def _check_values(self, clips: Indices, rows: Rows, limits: Callable[[], NDArray[np.float32]]) -> None:
         """Raise ConfigError where the lowest and highest value of a set (n_sets, 2) show that one is unsound."""
-        for i, (low, high) in enumerate(limits.tolist()):
+        for i, (low, high) in enumerate(limits().tolist()):
             if not (low > -TOO_LARGE and high < TOO_LARGE):  # also for NaN
                 self._refuse(clips, i, *rows[i])
 
@@ -140,6 +140,11 @@ class TrainingData:
         if name not in self._lengths:
             self._lengths[name] = self.views.lengths(self.store, name, self.targets.keys)
         return self._lengths[name]
+
+
+def _limits_of(rows: Rows) -> Callable[[], NDArray[np.float32]]:
+    """Start to look for each set's lowest and highest value; the function waits for them, (n_sets, 2)."""
+    return to_host(torch.stack([_limits(values) for values, _ in rows]))
 
 
 def _limits(values: Tensor) -> Tensor:

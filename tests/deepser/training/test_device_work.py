@@ -50,6 +50,10 @@ def data(tmp_path: Path) -> TrainingData:
 def test_a_step_is_one_wait_for_any_number_of_feature_sets_and_members(
     data: TrainingData, kind: str, n_sets: int, n_members: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    optimiser = torch.optim.AdamW
+    # The fused one, a kernel or two on CUDA, takes no meta parameters.
+    plain = lambda parameters, **how: optimiser(parameters, **{**how, "fused": False, "foreach": True})  # noqa: E731
+    monkeypatch.setattr(torch.optim, "AdamW", plain)
     with counted(monkeypatch) as work:
         epochs = [epoch_of(data, n_sets, kind, tmp_path / str(i), META) for i in range(n_members)]
         check = DivergenceCheck(epochs)

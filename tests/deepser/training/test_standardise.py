@@ -42,7 +42,7 @@ def test_what_is_no_number_is_named_too_where_another_program_stored_it(value: f
     rows = torch.zeros(2, 4, 4)
     rows[1, 3, 2] = value
     with pytest.raises(ConfigError, match=r"'wavlm' holds no number for 'b', row 1"):
-        data(tmp_path, 0.0)._check_values(np.array([0, 1]), 0, rows, torch.tensor([0, 2, 4]))
+        list(data(tmp_path, 0.0)._checked([np.array([0, 1])], iter([[(rows, torch.tensor([0, 2, 4]))]])))
 
 
 def test_a_scan_reads_every_utterance_and_large_values_that_can_be_squared_pass(tmp_path: Path) -> None:
