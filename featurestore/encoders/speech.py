@@ -34,6 +34,7 @@ from featurestore.runtime.transfer import Padded, is_queued, to_device
 
 FRAMES_OF_A_TILE = 16  # fused attention copies a bias whose rows aren't a multiple of this
 
+
 class SpeechEncoder(Encoder):
     """A transformers speech model with a convolutional front end.
 
