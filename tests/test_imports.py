@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "featurestore.rows": "",
     "featurestore.corpus": "audio",
     "featurestore.corpora": "audio corpus",
+    "featurestore.recordings": "audio corpus",
     "featurestore.format": "rows",
     "featurestore.sets": "audio format rows",
     "featurestore.remote": "format",
@@ -38,7 +39,7 @@ MAY_IMPORT = {
     "featurestore.featurize": "audio augment corpus encoders sets store",
     "featurestore.asr": "audio corpus encoders featurize",
     "featurestore.commands": (
-        "terminal audio corpus corpora format sets store transfer interchange encoders augment featurize asr"
+        "terminal audio corpus corpora recordings format sets store transfer interchange encoders augment featurize asr"
     ),
     "featurestore": "audio corpus format loaders rows sets store",  # the public names
     "deepser": "config members scores",  # the public names
@@ -72,7 +73,8 @@ MAY_IMPORT = {
     ),
     "ensemble.prediction": (
         "evaluation fusion deepser.members deepser.probes deepser.scores featurestore.asr featurestore.audio "
-        "featurestore.corpus featurestore.encoders featurestore.featurize featurestore.format featurestore.store"
+        "featurestore.corpus featurestore.encoders featurestore.featurize featurestore.format featurestore.recordings "
+        "featurestore.store"
     ),
     "ensemble.report": (
         "evaluation deepser.probes deepser.scores deepser.watch featurestore.audio featurestore.corpus "
@@ -85,7 +87,7 @@ MAY_IMPORT = {
     "ensemble.commands": (
         "evaluation experiments fusion prediction recipes report deepser.config deepser.members deepser.probes "
         "deepser.scores deepser.training deepser.watch featurestore.corpus featurestore.format featurestore.store "
-        "featurestore.augment featurestore.terminal"
+        "featurestore.augment featurestore.recordings featurestore.terminal"
     ),
     "ensemble": "evaluation fusion prediction",  # the public names
 }

@@ -49,13 +49,14 @@ def predict(
     """
     import numpy as np
 
-    from ensemble.prediction.inputs import files_manifest, find_files, speakers_note, with_speakers
+    from ensemble.prediction.inputs import files_manifest, speakers_note, with_speakers
     from ensemble.prediction.model import Model
     from ensemble.prediction.predict import predict_parts
     from ensemble.prediction.predictions import Predictions, check_output, columns_of, predictions_table
     from ensemble.prediction.speech_to_text import OFF
     from ensemble.prediction.writer import PredictionWriter
     from featurestore.corpus.manifest import Manifest
+    from featurestore.recordings.places import find_files
 
     if bool(files) == (manifest is not None):
         raise ConfigError("Give either audio files or --manifest.")

@@ -15,11 +15,12 @@ from deepser.probes.member import ProbeMember
 from ensemble.fusion.kinds import load_meta
 from ensemble.fusion.members import MEMBERS_FILE, read_runs
 from ensemble.fusion.state import MetaState
-from ensemble.prediction.inputs import files_manifest, find_files
+from ensemble.prediction.inputs import files_manifest
 from ensemble.prediction.predict import predict
 from ensemble.prediction.predictions import Predictions
 from ensemble.prediction.speech_to_text import OFF
 from featurestore.errors import ConfigError
+from featurestore.recordings.places import find_files
 from featurestore.runtime.weights_digest import weights_digest
 
 ENCODER_NAMES = "encoders.json"  # which only an export has

@@ -1,7 +1,7 @@
 """The audio files at and below a folder, each real file once, and what else lies there."""
 
 import os
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +17,40 @@ BESIDE_AUDIO = (
 )  # fmt: skip
 
 
+APPLE_DOUBLE = "._"  # what macOS leaves beside a file on other file systems
+N_NAMED = 5  # files left out that are named, of each kind
+ZARR_GROUP = "zarr.json"  # in a directory of arrays, such as a feature store, whose chunks have no suffix
+
+
 @dataclass(frozen=True)
 class Folder:
-    """What a folder holds: its audio files, sorted, and by suffix how many other files that may be recordings too."""
+    """What a folder holds: its audio files, and other files that may be recordings too, both sorted.
+
+    hidden: files with a suffix of audio whose names begin with a dot.
+    """
 
     files: list[Path]
-    others: dict[str, int]
+    others: list[Path]
+    hidden: list[Path]
 
-    def left_out(self) -> str:
-        """Return `3 files left out: 2 .vox, 1 .dat`, "" where everything else is plainly no recording."""
-        if not self.others:
-            return ""
-        n = sum(self.others.values())
-        kinds = ", ".join(f"{count:,} {suffix or 'without suffix'}" for suffix, count in sorted(self.others.items()))
-        return f"{n:,} {'file' if n == 1 else 'files'} left out, no audio by the suffix: {kinds}"
+    def left_out(self, root: Path) -> str:
+        """Return what was left out and why, named from `root`; "" where everything else is plainly no recording."""
+        by_suffix: dict[str, list[Path]] = {}
+        for path in self.others:
+            by_suffix.setdefault(path.suffix.lower(), []).append(path)
+        kinds = [_kind(suffix or "without suffix", paths, root) for suffix, paths in sorted(by_suffix.items())]
+        n, told = len(self.others), []
+        if kinds:
+            told.append(f"{n:,} {'file' if n == 1 else 'files'} left out, no audio by the suffix: {', '.join(kinds)}")
+        if self.hidden:
+            told.append(f"left out, since a dot hides them: {_kind('files', self.hidden, root)}")
+        return "; ".join(told)
+
+
+def _kind(name: str, paths: Sequence[Path], root: Path) -> str:
+    """Return `2 .vox (a.vox, b/c.vox)`, the first few named."""
+    some = [path.relative_to(root).as_posix() for path in paths[:N_NAMED]]
+    return f"{len(paths):,} {name} ({', '.join([*some, *['...'] * (len(paths) > N_NAMED)])})"
 
 
 def is_utf8(name: str) -> bool:
@@ -46,21 +66,26 @@ def search(directory: Path, suffixes: Sequence[str] = AUDIO_SUFFIXES) -> Folder:
     """Return the files at and below a directory whose names end in one of the suffixes, in any letter case.
 
     Links are followed, after everything that is reached without them; a file or folder that is reached twice counts
-    once. A link to nothing is listed. Dot files, which macOS leaves beside any file it copies, are ignored.
+    once. A link to nothing is listed. Directories of Zarr arrays are passed over, and so are dot files, which macOS
+    leaves beside any file it copies.
     """
     directory = Path(directory)
     waiting, linked = deque([(directory, os.path.realpath(directory))]), deque[tuple[Path, str]]()
     visited: set[str] = set()
     found: dict[str, Path] = {}  # by real path
     linked_files: list[Path] = []
-    others: Counter[str] = Counter()
+    others: list[Path] = []
+    hidden: list[Path] = []
     while waiting or linked:
         place, real = waiting.popleft() if waiting else linked.popleft()
         if real in visited:
             continue
         visited.add(real)
         with os.scandir(place) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
+            by_name = sorted(entries, key=lambda entry: entry.name)
+            if any(entry.name == ZARR_GROUP for entry in by_name):
+                continue
+            for entry in by_name:
                 path = place / entry.name
                 if entry.is_dir():
                     if entry.is_symlink():
@@ -68,14 +93,14 @@ def search(directory: Path, suffixes: Sequence[str] = AUDIO_SUFFIXES) -> Folder:
                     else:
                         waiting.append((path, os.path.join(real, entry.name)))
                 elif entry.name.startswith("."):
-                    continue
+                    if entry.name.lower().endswith(AUDIO_SUFFIXES) and not entry.name.startswith(APPLE_DOUBLE):
+                        hidden.append(path)
                 elif not entry.name.lower().endswith(tuple(suffixes)):
-                    suffix = path.suffix.lower()
-                    others.update([suffix] if suffix not in BESIDE_AUDIO else [])
+                    others += [path] if path.suffix.lower() not in BESIDE_AUDIO else []
                 elif entry.is_symlink():
                     linked_files.append(path)
                 else:
                     found.setdefault(os.path.join(real, entry.name), path)
     for path in linked_files:
         found.setdefault(os.path.realpath(path), path)
-    return Folder(sorted(found.values()), dict(others))
+    return Folder(sorted(found.values()), sorted(others), sorted(hidden))

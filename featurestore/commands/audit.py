@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
+from featurestore.commands.recordings import manifest_of
 from featurestore.commands.split import parts_table
 from featurestore.errors import ConfigError
 from featurestore.runtime.wording import first_names
-from featurestore.terminal import FAILED_FILES, LISTED_FAILURES, bar, console, say
+from featurestore.terminal import FAILED_FILES, LISTED_FAILURES, bar, console, end_with_failures, say
 
 if TYPE_CHECKING:
     from featurestore.corpus.audio_digest import Content
@@ -24,7 +25,7 @@ SHOWN_PAIRS, SHOWN_PARTS, SHOWN_REPEATS = 6, 3, 20
 
 
 def audit(
-    manifest: Annotated[Path, Argument(help="Corpus table (.csv, .parquet).")],
+    corpus: Annotated[list[str], Argument(help="Corpus table (.csv, .parquet), or recordings: files, folders, ...")],
     strict_text: Annotated[bool, Option("--strict-text", help="Shared texts are leakage too.")] = False,
     allow: Annotated[list[str] | None, Option(help="Not leakage: speaker, audio, utterance (repeat).")] = None,
     audio: Annotated[bool, Option(help="Decode every file and compare the samples.")] = True,
@@ -47,9 +48,10 @@ def audit(
     """
     from featurestore.corpus.audit import LEAKS
     from featurestore.corpus.audit import audit as run
-    from featurestore.corpus.manifest import Manifest
+    from featurestore.recordings.places import TABLES
 
-    table = Manifest.read(manifest)
+    is_table = len(corpus) == 1 and corpus[0].lower().endswith(TABLES)
+    table, failed = manifest_of(*((None, Path(corpus[0])) if is_table else (corpus, None)), stderr=as_json)
     wrong = sorted(set(allow or []) - set(LEAKS))
     if wrong:
         raise ConfigError(f"--allow {wrong[0]}: expected one of {', '.join(LEAKS)}.")
@@ -63,6 +65,7 @@ def audit(
         _print(report)
         if known:
             say(f"{len(known):,} not decoded, since {store} recorded them and their files are unchanged", "dim")
+    end_with_failures(failed)
     if not report.clean:
         raise typer.Exit(FAILED_FILES)
 

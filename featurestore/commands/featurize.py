@@ -53,18 +53,17 @@ def featurize(
 
     What is there already is skipped, after a look at the files' sizes and dates: an id made from other data is an error
     that names both (--again mismatched encodes it again). A file that fails is reported and the rest done (exit code
-    1). Ctrl-C keeps what is finished.
+    1). Ctrl-C keeps what is finished. Files and folders need no manifest: one without labels is made of them.
 
     Example: `medusa featurize --encoder wavlm-large --layers 6,12,24 -m corpus.csv -s store`
     """
-    from featurestore.corpus.manifest import Manifest
     from featurestore.encoders.load import load_with
     from featurestore.encoders.options import EncoderOptions
     from featurestore.featurize.job import FeaturizeOptions, jobs_of
     from featurestore.featurize.present import Again
 
     augmented.check()
-    table = Manifest.read(inputs.manifest)
+    table, failed = inputs.table(keep=not (dry_run or check))
     texts = inputs.texts()
     part = where.part()
     rows = EncoderOptions(
@@ -78,11 +77,11 @@ def featurize(
     views = augmented.parse()
     if where.in_processes and (part is not None or dry_run or check):
         raise ConfigError("--devices and --engine go without --shard, --dry-run and --check.")
-    # A process of its own reads the table again: what is sent to it is the path.
-    manifest = inputs.manifest if where.in_processes else table
+    # A process of its own reads a manifest again: what is sent to it is the path.
+    manifest = inputs.manifest if where.in_processes and inputs.manifest is not None else table
     jobs = jobs_of(manifest, inputs.store, rows, name=output.name, views=views, options=options)
     if where.in_processes:
-        end_with_failures(_run_in_processes(jobs, len(table), where))
+        end_with_failures(failed + _run_in_processes(jobs, len(table), where))
         return
     failed: Failures = []
     if not (check or dry_run or part is not None):

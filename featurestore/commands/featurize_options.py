@@ -4,12 +4,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from featurestore.commands.recordings import (
+    Failures,
+    FilesArgument,
+    KeptOption,
+    OptionalManifest,
+    beside,
+    manifest_of,
+)
 from featurestore.errors import ConfigError
-from featurestore.terminal import DeviceOption, ManifestOption, StoreOption, encodes, panel, reads, say, system, writes
+from featurestore.terminal import DeviceOption, StoreOption, encodes, panel, reads, say, system, writes
 
 if TYPE_CHECKING:
     from featurestore.asr.transcripts import Transcripts
     from featurestore.augment.views import View
+    from featurestore.corpus.manifest import Manifest
     from featurestore.featurize.sharding import Shard
 
 views_of = panel("Augmented views")
@@ -38,9 +47,15 @@ class EncoderArguments:
 class InputArguments:
     """What is read."""
 
-    manifest: ManifestOption
+    files: FilesArgument = None
+    manifest: OptionalManifest = None
     store: StoreOption = Path("store")
     transcripts: Annotated[Path | None, reads("Text encoders: what `medusa transcribe` wrote.")] = None
+    write_manifest: KeptOption = None
+
+    def table(self, *, keep: bool) -> "tuple[Manifest, Failures]":
+        """Return the manifest, and (name, reason) of recordings left out; keep: one of recordings is written."""
+        return manifest_of(self.files, self.manifest, (self.write_manifest or beside(self.store)) if keep else None)
 
     def texts(self) -> "Transcripts | None":
         """Read the transcripts; None where none are given."""

@@ -7,9 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from featurestore.commands.recordings import (
+    EveryOption,
+    FilesArgument,
+    OptionalManifest,
+    SegmentsOption,
+    SpanOption,
+    manifest_of,
+)
 from featurestore.corpora import CORPORA, Corpus
 from featurestore.errors import ConfigError
-from featurestore.terminal import console, declare, panel, say, split_pair, typer_app, writes
+from featurestore.terminal import bar, console, declare, end_with_failures, panel, say, split_pair, typer_app, writes
 
 if TYPE_CHECKING:
     from featurestore.corpus.manifest import Manifest
@@ -169,6 +177,42 @@ def prepare_join(
         corpora, common_classes=common_classes, rescale_attributes=rescale_attributes, name=output.stem
     )
     finish(joined, output, None, drop, labelled_only, escape_formulas=escape_formulas)
+
+
+@prepare_app.command("segments")
+def prepare_segments(
+    output: TableOption,
+    files: FilesArgument = None,
+    manifest: OptionalManifest = None,
+    every: EveryOption = None,
+    span: SpanOption = None,
+    segments: SegmentsOption = None,
+    escape_formulas: EscapeOption = False,
+) -> None:
+    """Cut recordings into utterances: windows, speech, or the segments of a table; features are made of each piece.
+
+    Windows start at 0, --every, 2 x --every ... and are --span long; one that reaches the recording's end ends there,
+    and is the last. Ids are like call.m4a[2-8]. A recording that can't be decoded is reported and the rest done (exit
+    code 1).
+
+    Example: `medusa prepare segments calls/ --every 2 --span 6 -o windows.csv`
+    """
+    from featurestore.recordings.cut import cut, cutter_of
+
+    how = cutter_of(every, span, segments)
+    if how is None:
+        raise ConfigError("Give --every and --span, or --segments.")
+    table, failed = manifest_of(files, manifest)
+    with bar("recordings", len(table)) as show:
+        found = cut(table, how, lambda done, total: show(done, total))
+    for note in found.notes:
+        say(f"note: {note}")
+    if found.manifest is None:
+        end_with_failures([*failed, *found.failed])
+        raise ConfigError(f"No segment in {len(table):,} recordings; nothing was written.")
+    found.manifest.write(output, escape_formulas=escape_formulas)
+    say(f"wrote {len(found.manifest):,} segments of {len(table) - len(found.failed):,} recordings to {output}")
+    end_with_failures([*failed, *found.failed])
 
 
 def finish(

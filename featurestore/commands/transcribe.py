@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from featurestore.commands.recordings import FilesArgument, KeptOption, OptionalManifest, beside, manifest_of
 from featurestore.terminal import (
     DeviceOption,
-    ManifestOption,
     bar,
     encodes,
     end_with_failures,
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 
 def transcribe(
-    manifest: ManifestOption,
+    files: FilesArgument = None,
+    manifest: OptionalManifest = None,
     output: Annotated[Path, writes("Table of transcripts (.csv, .parquet).", "--output", "-o")] = Path(
         "transcripts.csv"
     ),
+    write_manifest: KeptOption = None,
     model: Annotated[str, encodes("openai-whisper's name (tiny.en, base, turbo, ...) or its checkpoint, FILE.pt.")] = (
         "large-v3"
     ),
@@ -37,16 +39,15 @@ def transcribe(
     """Transcribe every utterance once, for text encoders: `medusa featurize --transcripts FILE`.
 
     What is there already is skipped, a file that fails is reported and the rest done (exit code 1). Ctrl-C keeps what
-    is finished. Another model or option needs another file.
+    is finished. Another model or option needs another file. Files and folders need no manifest, see featurize.
 
     Example: `medusa transcribe --model large-v3 --language en -m corpus.csv -o transcripts.csv`
     """
     from featurestore.asr.transcribe import transcribe as run
     from featurestore.asr.transcriber import load_transcriber
-    from featurestore.corpus.manifest import Manifest
     from featurestore.runtime.stopping import Interrupted
 
-    table = Manifest.read(manifest)
+    table, failed = manifest_of(files, manifest, write_manifest or beside(output))
     with working(f"loading {model}"):
         loaded = load_transcriber(
             model, language=language, beam=beam, device=device, compute=compute, batch=batch
@@ -64,7 +65,7 @@ def transcribe(
             _say_report(output, stop.report)
             raise
     _say_report(output, report)
-    end_with_failures(report.failed)
+    end_with_failures([*failed, *report.failed])
 
 
 def _say_report(output: Path, report: "TranscribeReport") -> None:

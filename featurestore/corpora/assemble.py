@@ -28,13 +28,13 @@ def audio_files(directory: Path, notes: list[str] | None = None) -> list[Path]:
 
     What else may be a recording is counted in `notes`.
     """
-    return found_files(search(directory, SOUND_SUFFIXES), [] if notes is None else notes)
+    return found_files(search(directory, SOUND_SUFFIXES), directory, [] if notes is None else notes)
 
 
-def found_files(folder: Folder, notes: list[str]) -> list[Path]:
+def found_files(folder: Folder, root: Path, notes: list[str]) -> list[Path]:
     """Return the files of a folder whose names can be keys; the others, and what else may be a recording, are noted."""
-    if folder.others:
-        notes.append(folder.left_out())
+    if left_out := folder.left_out(root):
+        notes.append(left_out)
     strange = [repr(os.fspath(path)) for path in folder.files if not is_utf8(os.fspath(path))]
     if strange:
         notes.append(named("files left out, whose names are not UTF-8 (rename them)", strange))

@@ -42,7 +42,7 @@ def read_audiofolder(
     notes: list[str] = []
     table_of = {place: path for place in (root, *parts) if (path := _table_of(place)) is not None}
     with_table = [root] if root in table_of else list(table_of)
-    found = found_files(search(root), notes)
+    found = found_files(search(root), root, notes)
     tables = [_of_table(root, place, _metadata(table_of[place]), label) for place in with_table]
     in_folders = [path for path in found if not any(path.is_relative_to(place) for place in with_table)]
     listed = {path for table in tables for path in table.column("path").to_pylist()} | {*map(str, in_folders)}

@@ -85,7 +85,7 @@ class Manifest:
         ratings = self.ratings
         table = self._table
         if self.has("path"):
-            moved = pa.array(_moved(table.column("path").to_pylist(), self.root, path.parent), pa.string())
+            moved = pa.array(moved_paths(table.column("path").to_pylist(), self.root, path.parent), pa.string())
             table = table.set_column(table.column_names.index("path"), "path", moved)
         scheme = self.scheme.to_json().encode()
         table = table.replace_schema_metadata({SCHEME_KEY: scheme})
@@ -287,11 +287,11 @@ class Manifest:
         return {key: i for i, key in enumerate(self.keys)}
 
 
-def _moved(paths: list[str | None], root: Path, directory: Path) -> list[str | None]:
-    """The audio paths as seen from another directory than `root`."""
+def moved_paths(paths: Sequence[str | None], root: Path | str, directory: Path | str) -> list[str | None]:
+    """Return paths that start at `root` as seen from a directory: relative where one of the two holds the other."""
     old, new = os.path.abspath(root), os.path.abspath(directory)
     if old == new:
-        return paths
+        return list(paths)
     related = os.path.commonpath([old, new]) in (old, new)
     prefix = os.path.relpath(old, new) if related else old
     return [path if path is None else os.path.join(prefix, path) for path in paths]

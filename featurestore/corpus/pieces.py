@@ -90,11 +90,13 @@ def with_own_ids(table: pa.Table) -> pa.Table:
     if len(set(keys)) == len(keys):
         return table
     ends = zip(with_ends.column(START).to_pylist(), with_ends.column(END).to_pylist(), strict=True)
-    named = [
-        key if key is None else f"{key}[{low:.12g}-{'' if high is None else f'{high:.12g}'}]"
-        for key, (low, high) in zip(keys, ends, strict=True)
-    ]
+    named = [key if key is None else piece_id(key, *own) for key, own in zip(keys, ends, strict=True)]
     return table.set_column(table.column_names.index("utterance_id"), "utterance_id", pa.array(named, pa.string()))
+
+
+def piece_id(key: str, start_s: float, end_s: float | None) -> str:
+    """Return the id of a piece of the recording `key`: `call.wav[0-3.5]`, `call.wav[3.5-]` to the recording's end."""
+    return f"{key}[{start_s:.12g}-{'' if end_s is None else f'{end_s:.12g}'}]"
 
 
 def overlapping(paths: Sequence[str | None], starts_s: np.ndarray, ends_s: np.ndarray) -> list[str | None]:

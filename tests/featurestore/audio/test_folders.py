@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from ensemble.evaluation.prediction_files import without_suffix
-from ensemble.prediction.inputs import find_files
 from featurestore.audio import AUDIO_SUFFIXES, search
 from featurestore.augment.views import AudioFiles
 from featurestore.corpora.audiofolder import read_audiofolder
 from featurestore.corpus.overlap import bare_key
+from featurestore.recordings.places import find_files
+from featurestore.store.feature_store import FeatureStore
 
 
 @pytest.fixture
@@ -44,12 +45,30 @@ def test_an_id_without_its_suffix_is_the_same_utterance_for_scores_and_audit(suf
 def test_files_that_may_be_recordings_are_counted_by_suffix_and_tables_are_not(tmp_path: Path) -> None:
     for name in ("a.wav", "b.vox", "c.VOX", "d", "labels.csv", "notes.txt", "._a.wav", ".DS_Store"):
         (tmp_path / name).touch()
-    assert search(tmp_path).others == {".vox": 2, "": 1}
+    assert [path.name for path in search(tmp_path).others] == ["b.vox", "c.VOX", "d"]
     notes: list[str] = []
     assert len(find_files([tmp_path], notes=notes)) == 1
     assert ".vox" in notes[0]
     assert "3 files" in notes[0]
     assert any(".vox" in note for note in read_audiofolder(tmp_path).notes)
+
+
+def test_what_is_left_out_is_named_and_so_are_hidden_recordings(tmp_path: Path) -> None:
+    for name in ("a.wav", "deep/b.vox", "deep/.c.wav", "deep/._a.wav", ".DS_Store"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    left_out = search(tmp_path).left_out(tmp_path)
+    assert "deep/b.vox" in left_out
+    assert "deep/.c.wav" in left_out
+    assert "._a" not in left_out
+
+
+def test_the_chunks_of_a_feature_store_in_the_folder_are_no_recordings(tmp_path: Path) -> None:
+    FeatureStore.create(tmp_path / "store")
+    (tmp_path / "store" / "0").touch()
+    (tmp_path / "a.wav").touch()
+    assert search(tmp_path).left_out(tmp_path) == ""
+    assert search(tmp_path).files == [tmp_path / "a.wav"]
 
 
 def test_links_that_lead_back_end_and_each_real_file_is_listed_once_under_its_own_name(tmp_path: Path) -> None:
