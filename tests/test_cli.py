@@ -33,7 +33,7 @@ from tests.helpers.small_corpus import FAST, copy_clips, medusa
 REPO = Path(__file__).resolve().parents[1]
 COMMANDS = [
     *("split", "audit"),
-    *(f"prepare {name}" for name in (*CORPORA, "csv", "join")),
+    *(f"prepare {name}" for name in (*CORPORA, "csv", "join", "segments")),
     *(
         "transcribe",
         "featurize",

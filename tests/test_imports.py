@@ -87,7 +87,7 @@ MAY_IMPORT = {
     "ensemble.commands": (
         "evaluation experiments fusion prediction recipes report deepser.config deepser.members deepser.probes "
         "deepser.scores deepser.training deepser.watch featurestore.corpus featurestore.format featurestore.store "
-        "featurestore.augment featurestore.recordings featurestore.terminal"
+        "featurestore.augment featurestore.commands featurestore.recordings featurestore.terminal"
     ),
     "ensemble": "evaluation fusion prediction",  # the public names
 }

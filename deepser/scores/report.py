@@ -161,14 +161,15 @@ def reliability_png(curves: Mapping[str, Calibration], path: Path, title: str = 
     save_figure(figure, path)
 
 
-def new_figure(width: float, height: float, n_panels: int = 1) -> tuple[Any, list[Any]]:
-    """A figure, sides in inches, and the axes of its panels, side by side."""
+def new_figure(width: float, height: float, n_panels: int = 1, stacked: bool = False) -> tuple[Any, list[Any]]:
+    """Return a figure, sides in inches, and the axes of its panels, side by side or stacked."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)  # no window system, whatever the user's default backend is
-    return figure, list(figure.subplots(1, n_panels, squeeze=False)[0])
+    n_rows, n_columns = (n_panels, 1) if stacked else (1, n_panels)
+    return figure, list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
 
 
 def save_figure(figure: Any, path: Path) -> None:

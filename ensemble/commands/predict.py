@@ -1,13 +1,15 @@
 """`medusa predict`: emotions of new audio."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument
 
+from featurestore.commands.recordings import EveryOption, Failures, SegmentsOption, SpanOption
 from featurestore.errors import ConfigError
 from featurestore.terminal import (
     DeviceOption,
@@ -15,6 +17,7 @@ from featurestore.terminal import (
     bar,
     console,
     end_with_failures,
+    option_groups,
     reads,
     say,
     split_pair,
@@ -23,19 +26,108 @@ from featurestore.terminal import (
     writes,
 )
 
+if TYPE_CHECKING:
+    from ensemble.prediction.formats import Record
+    from ensemble.prediction.model import Model
+    from ensemble.prediction.pieces import Piece
+    from ensemble.prediction.predictions import Predictions
+    from featurestore.corpus.manifest import Manifest
 
-def predict(
-    files: Annotated[list[str] | None, Argument(help="Files, folders, 'patterns/**/*.wav', or - for a list.")] = None,
-    model: Annotated[Path, reads("What fit-meta, fit-deepser or export wrote.")] = Path("runs/meta"),
-    output: Annotated[Path | None, writes(".csv or .jsonl.", "--output", "-o")] = None,
-    weights: Annotated[list[str] | None, reads("NAME=DIR: weights of an encoder that moved.")] = None,
-    text: Annotated[str | None, reads("What is said in the files.")] = None,
-    asr: Annotated[str | None, reads("Whisper model that hears what is said; off. Default: the members'.")] = None,
-    manifest: Annotated[Path | None, reads("Predict its utterances instead.", "--manifest", "-m")] = None,
+Run = Callable[..., "Iterable[Predictions]"]  # of a manifest
+
+
+@dataclass(frozen=True)
+class InputArguments:
+    """What is predicted, and what is known about it."""
+
+    weights: Annotated[list[str] | None, reads("NAME=DIR: weights of an encoder that moved.")] = None
+    text: Annotated[str | None, reads("What is said in the files.")] = None
+    asr: Annotated[str | None, reads("Whisper model that hears what is said; off. Default: the members'.")] = None
+    manifest: Annotated[Path | None, reads("Predict its utterances instead.", "--manifest", "-m")] = None
     speaker_of: Annotated[
         str | None,
         reads("Who speaks, for speaker-adapted models: COLUMN (default: speaker), folder, file.", "--speaker-of"),
-    ] = None,
+    ] = None
+    every: EveryOption = None
+    span: SpanOption = None
+    segments: SegmentsOption = None
+
+    def table(self, files: list[str] | None, *, stderr: bool) -> "tuple[Manifest, Failures]":
+        """Return what to predict, cut where that is asked for, and (name, reason) of what can't be.
+
+        stderr: notes go there, since the output is the predictions.
+        """
+        from ensemble.prediction.inputs import TEXT_OF_ALL, cut_files, files_manifest, with_speakers
+        from ensemble.prediction.speech_to_text import OFF
+        from featurestore.corpus.manifest import Manifest
+        from featurestore.recordings.cut import cutter_of
+        from featurestore.recordings.places import find_files
+
+        if bool(files) == (self.manifest is not None):
+            raise ConfigError("Give either audio files or --manifest.")
+        if self.text is not None and (self.manifest is not None or self.asr not in (None, OFF)):
+            raise ConfigError("--text goes with files; a manifest has a text column, and --asr hears one.")
+        how = cutter_of(self.every, self.span, self.segments)
+        if self.text is not None and how is not None:
+            raise ConfigError(TEXT_OF_ALL)
+        notes: list[str] = []
+        if self.manifest is not None:
+            table = Manifest.read(self.manifest)
+        else:
+            table = files_manifest(find_files(files or [], sys.stdin, notes), self.text)
+        unnamed = [(note.partition(": ")[0], note) for note in table.notes]  # files whose names can't be keys
+        if how is not None:
+            with bar("looking for pieces", len(table)) as show:
+                table, failed = cut_files(table, how, notes, lambda done, total: show(done, total))
+            unnamed += failed
+        for note in notes:
+            say(note, stderr=stderr)
+        return table if self.speaker_of is None else with_speakers(table, self.speaker_of), unnamed
+
+    def identity(self, model: "Model") -> dict[str, object]:
+        """Return what decides the predictions, for a run that goes on with those of another."""
+        of: dict[str, object] = {"model": model.identity, "asr": self.asr, "text": self.text}
+        if model.speaker_adapted:
+            of["speaker_of"] = self.speaker_of
+        return of
+
+
+@dataclass(frozen=True)
+class OutputArguments:
+    """Where predictions go, and how they are written."""
+
+    output: Annotated[Path | None, writes(".csv, .jsonl, .rttm, or any with --format.", "--output", "-o")] = None
+    format: Annotated[
+        str | None, writes("csv, jsonl, rttm or audacity; default: by the suffix; without --output on the terminal.")
+    ] = None
+    plot: Annotated[Path | None, writes("Draw the classes over time (.png, .svg).")] = None
+
+    def check(self, pieces: "Sequence[Piece]") -> str:
+        """Return the format; ConfigError for what it, or a plot, can't show."""
+        from ensemble.prediction.formats import check_recordings, format_of
+        from ensemble.prediction.plot import check_plot
+
+        chosen = format_of(self.output, self.format)
+        check_recordings(chosen, [piece.path for piece in pieces])
+        if self.plot is not None:
+            check_plot(self.plot, pieces)
+        return chosen
+
+    def draw(self, model: "Model", records: "Iterable[Record]") -> None:
+        """Draw the plot, where there is one."""
+        from ensemble.prediction.plot import plot_timeline
+
+        if self.plot is not None:
+            plot_timeline(self.plot, records, model.classes, model.attribute_ranges)
+            say(f"wrote {self.plot}", stderr=self.output is None)
+
+
+@option_groups
+def predict(
+    inputs: InputArguments,
+    to: OutputArguments,
+    files: Annotated[list[str] | None, Argument(help="Files, folders, 'patterns/**/*.wav', or - for a list.")] = None,
+    model: Annotated[Path, reads("What fit-meta, fit-deepser or export wrote.")] = Path("runs/meta"),
     chunk: Annotated[int, system("Utterances whose features are on disk at once.", min=1)] = 1000,
     workers: Annotated[int, system("Decoding threads.", min=1)] = 2,
     device: DeviceOption = "auto",
@@ -43,55 +135,72 @@ def predict(
     """Predict emotions of new audio: encoders, members, meta-classifier; how far the members disagree.
 
     Words are heard only where a member reads them. A file that fails is reported and the rest done (exit code 1).
-    Stopped with --output, it goes on where it was when it is run again.
+    Stopped with --output, it goes on where it was when it is run again. Of a long recording --every and --span predict
+    windows, --segments speech or a table's segments: csv and jsonl have a row for each, rttm and audacity a timeline.
 
     Example: `medusa predict clip.wav calls/ --model runs/meta -o predictions.csv`
     """
-    import numpy as np
-
-    from ensemble.prediction.inputs import files_manifest, speakers_note, with_speakers
+    from ensemble.prediction.formats import format_of
+    from ensemble.prediction.inputs import speakers_note
     from ensemble.prediction.model import Model
+    from ensemble.prediction.pieces import pieces_of
     from ensemble.prediction.predict import predict_parts
-    from ensemble.prediction.predictions import Predictions, check_output, columns_of, predictions_table
     from ensemble.prediction.speech_to_text import OFF
-    from ensemble.prediction.writer import PredictionWriter
-    from featurestore.corpus.manifest import Manifest
-    from featurestore.recordings.places import find_files
 
-    if bool(files) == (manifest is not None):
-        raise ConfigError("Give either audio files or --manifest.")
-    if text is not None and (manifest is not None or asr not in (None, OFF)):
-        raise ConfigError("--text goes with files; a manifest has a text column, and --asr hears one.")
-    if output is not None:
-        check_output(output)  # before the model is loaded
-    notes: list[str] = []
-    table = Manifest.read(manifest) if manifest else files_manifest(find_files(files or [], sys.stdin, notes), text)
-    for note in notes:
-        say(note)
-    unnamed = [(note.partition(": ")[0], note) for note in table.notes]  # files whose names can't be keys
-    if speaker_of is not None:
-        table = with_speakers(table, speaker_of)
-    places = {name: Path(place) for name, place in (split_pair("--weights", pair) for pair in weights or [])}
+    format_of(to.output, to.format)  # before anything is read
+    table, failed = inputs.table(files, stderr=to.output is None)
+    pieces = pieces_of(table)
+    format = to.check(list(pieces.values()))
+    places = {name: Path(place) for name, place in (split_pair("--weights", pair) for pair in inputs.weights or [])}
     with working("loading the model"):
         loaded = Model.load(model)
     if loaded.speaker_adapted and (note := speakers_note(table)):
         say(f"note: {note}", stderr=True)
     run = partial(
-        predict_parts, loaded, weights=places, asr=asr if text is None else OFF, device=device, workers=workers,
-        chunk=chunk,
+        predict_parts, loaded, weights=places, asr=inputs.asr if inputs.text is None else OFF, device=device,
+        workers=workers, chunk=chunk,
     )  # fmt: skip
-    if output is None:
-        with bar("predict", len(table)) as show:
-            result = Predictions.join(list(run(table, progress=_into(show))))
-        if result.keys:
-            console().print(predictions_table(result))
-        end_with_failures([*result.failed, *unnamed])
-        return
-    failed: list[tuple[str, str]] = []
-    identity = {"model": loaded.identity, "asr": asr, "text": text}
-    if loaded.speaker_adapted:
-        identity["speaker_of"] = speaker_of
-    with PredictionWriter(output, identity, table.keys) as writer:
+    if to.output is None:
+        failed = _shown(loaded, table, run, to) + failed
+    else:
+        failed = _written(loaded, table, run, to, format, inputs.identity(loaded), pieces) + failed
+    end_with_failures(failed)
+
+
+def _shown(model: "Model", table: "Manifest", run: Run, to: OutputArguments) -> Failures:
+    """Predict, and print a table or, where a format is asked for, what would be in a file of it; what failed."""
+    from ensemble.prediction.formats import write_text
+    from ensemble.prediction.predictions import Predictions, predictions_table
+
+    with bar("predict", len(table)) as show:
+        result = Predictions.join(list(run(table, progress=_into(show))))
+    if result.keys and to.format is not None:
+        write_text(sys.stdout, to.format, result.columns, result.records())
+    elif result.keys:
+        console().print(predictions_table(result))
+    if result.keys:
+        to.draw(model, result.records())
+    return list(result.failed)
+
+
+def _written(
+    model: "Model",
+    table: "Manifest",
+    run: Run,
+    to: OutputArguments,
+    format: str,
+    identity: dict[str, object],
+    pieces: "Mapping[str, Piece]",
+) -> Failures:
+    """Predict what a run that was stopped has not predicted, and write all; what failed."""
+    import numpy as np
+
+    from ensemble.prediction.predictions import columns_of
+    from ensemble.prediction.writer import PredictionWriter
+
+    assert to.output is not None
+    failed: Failures = []
+    with PredictionWriter(to.output, identity, table.keys) as writer:
         rest = table.rows(np.array([key not in writer.done for key in table.keys], bool))
         if writer.done:
             say(f"{len(writer.done):,} were predicted before that run was stopped; going on with {len(rest):,}")
@@ -99,9 +208,12 @@ def predict(
             for part in run(rest, progress=_into(show)):
                 writer.append(part)
                 failed += part.failed
-        writer.finish(columns_of(loaded.classes, loaded.attributes, len(loaded.members)))
-        say(f"wrote {len(writer.done):,} predictions to {output}")
-    end_with_failures([*failed, *unnamed])
+        if writer.done:
+            to.draw(model, writer.records(pieces))
+        columns = columns_of(model.classes, model.attributes, len(model.members), table.has_pieces)
+        writer.finish(columns, format, pieces)
+        say(f"wrote {len(writer.done):,} predictions to {to.output}")
+    return failed
 
 
 def _into(show: Show) -> Callable[[str, float, int], None]:

@@ -11,6 +11,10 @@ from featurestore.audio import is_utf8
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import speaker_groups, with_column
 from featurestore.errors import ConfigError
+from featurestore.recordings.cut import Progress, cut
+from featurestore.recordings.segment_tables import SegmentTable
+from featurestore.recordings.speech import Speech
+from featurestore.recordings.windows import Windows
 
 ENOUGH_CLIPS = 5  # of a speaker, to be told apart from the training corpus
 
@@ -33,6 +37,30 @@ def files_manifest(files: Sequence[Path | str], text: str | None = None) -> Mani
     manifest = Manifest(table, root=".", name="files")
     manifest.notes += notes
     return manifest
+
+
+TEXT_OF_ALL = "A text is of the whole file; of its pieces, --asr transcribes each, or a table has a column 'text'."
+
+
+def cut_files(
+    manifest: Manifest,
+    how: Windows | Speech | SegmentTable | None,
+    notes: list[str] | None = None,
+    progress: Progress | None = None,
+) -> tuple[Manifest, list[tuple[str, str]]]:
+    """Return the manifest cut into pieces, as it is where `how` is None, and (id, reason) of what can't be decoded.
+
+    ConfigError: no piece at all.
+    """
+    if how is None:
+        return manifest, []
+    found = cut(manifest, how, progress)
+    if notes is not None:
+        notes += found.notes
+    if found.manifest is None:
+        reasons = [reason for _, reason in found.failed] + found.notes
+        raise ConfigError(f"There is nothing to predict: {'; '.join(reasons[:3])}")
+    return found.manifest, found.failed
 
 
 def with_speakers(manifest: Manifest, speaker_of: str) -> Manifest:

@@ -6,7 +6,7 @@ of each feature set it reads. So a model finds its encoders again, and the finge
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from deepser.probes.member import ProbeMember
 from ensemble.fusion.kinds import load_meta
 from ensemble.fusion.members import MEMBERS_FILE, read_runs
 from ensemble.fusion.state import MetaState
-from ensemble.prediction.inputs import files_manifest
+from ensemble.prediction.inputs import TEXT_OF_ALL, cut_files, files_manifest
 from ensemble.prediction.predict import predict
 from ensemble.prediction.predictions import Predictions
 from ensemble.prediction.speech_to_text import OFF
 from featurestore.errors import ConfigError
+from featurestore.recordings.cut import cutter_of
 from featurestore.recordings.places import find_files
 from featurestore.runtime.weights_digest import weights_digest
 
@@ -98,12 +99,28 @@ class Model:
         first = self.members[0]
         return dict(zip(first.attributes, first.attribute_ranges, strict=True))
 
-    def predict(self, places: Iterable[Path | str], **options: Any) -> Predictions:
-        """Predict audio files, folders and patterns; options: those of `predict.predict`, and `text`."""
-        text = options.pop("text", None)
+    def predict(
+        self,
+        places: Iterable[Path | str],
+        *,
+        text: str | None = None,
+        every: float | None = None,
+        span: float | None = None,
+        segments: str | None = None,
+        **options: Any,
+    ) -> Predictions:
+        """Predict audio files, folders and patterns, whole or cut into pieces.
+
+        every, span: windows, in seconds. segments: "vad" or a table of segments. options: those of `predict.predict`.
+        """
+        how = cutter_of(every, span, segments)
+        if how is not None and text is not None:
+            raise ConfigError(TEXT_OF_ALL)
+        manifest, failed = cut_files(files_manifest(find_files(places), text), how)
         if text is not None:
             options["asr"] = OFF
-        return predict(self, files_manifest(find_files(places), text), **options)
+        found = predict(self, manifest, **options)
+        return replace(found, failed=(*failed, *found.failed))
 
 
 def _check_inside(directory: Path, runs: Mapping[str, tuple[str, str]]) -> None:

@@ -3,7 +3,7 @@
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from deepser.probes.member import ProbeMember
 from ensemble.evaluation.align import Aligned, column_names
 from ensemble.fusion.kinds import predict_meta
 from ensemble.fusion.state import MetaState
+from ensemble.prediction.pieces import pieces_of
 from ensemble.prediction.predictions import Predictions
 from ensemble.prediction.sets import needed_sets, spec_of
 from ensemble.prediction.speech_to_text import SpeechToText
@@ -161,7 +162,9 @@ class _Job:
                 say(f"member {member.config.name}", n, n)
                 outputs.append(_member_output(member, store, keys, speakers, columns, self.device))
         in_order = tuple((key, failed[key]) for key in manifest.keys if key in failed)
-        return _fused(self.model, tuple(keys), outputs, in_order)
+        found = _fused(self.model, tuple(keys), outputs, in_order)
+        where = pieces_of(good)
+        return replace(found, pieces=tuple(where.get(key) for key in keys), cut=manifest.has_pieces)
 
     def encoder(self, name: str) -> Encoder:
         if name in self.encoders:

@@ -1,25 +1,20 @@
-"""What a model says of new utterances, as a table for the terminal, CSV or JSON lines."""
+"""What a model predicts of new utterances: rows for files, and a table for the terminal."""
 
-import csv
-import io
-import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deepser.scores.probabilities import entropy
-from featurestore.errors import ConfigError
-from featurestore.runtime.durable import replace_file, writing
+from ensemble.prediction.formats import Record, format_of, seconds, write_file
+from ensemble.prediction.pieces import Piece
 from featurestore.runtime.html import SHOWN_ROWS, html_table
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-SUFFIXES = (".csv", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -27,7 +22,8 @@ class Predictions:
     """Predictions of N utterances, in the order they were asked for, and the utterances that have none.
 
     probabilities: (N, C) float32, rows sum to one. attribute_values: (N, A) float32 on each attribute's own scale.
-    member_posteriors: (M, N, C + A) float32, what each member said. failed: (key, reason).
+    member_posteriors: (M, N, C + A) float32, what each member said. failed: (key, reason). pieces: where each utterance
+    lies, None for a text alone; cut: they are pieces of recordings, and their rows have start and end.
     """
 
     keys: tuple[str, ...]
@@ -38,6 +34,8 @@ class Predictions:
     members: tuple[str, ...]
     member_posteriors: np.ndarray
     failed: tuple[tuple[str, str], ...] = ()
+    pieces: tuple[Piece | None, ...] = ()
+    cut: bool = False
 
     @classmethod
     def join(cls, parts: "Sequence[Predictions]") -> "Predictions":
@@ -49,6 +47,7 @@ class Predictions:
             attribute_values=np.concatenate([part.attribute_values for part in parts]),
             member_posteriors=np.concatenate([part.member_posteriors for part in parts], 1),
             failed=tuple(failure for part in parts for failure in part.failed),
+            pieces=tuple(piece for part in parts for piece in part.pieces),
         )
 
     @property
@@ -80,7 +79,7 @@ class Predictions:
     @property
     def columns(self) -> list[str]:
         """The columns of a row, see `columns_of`."""
-        return columns_of(self.classes, self.attributes, len(self.members))
+        return columns_of(self.classes, self.attributes, len(self.members), self.cut)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One flat record per utterance, see `columns`."""
@@ -89,7 +88,10 @@ class Predictions:
             parts += [self.spread, self.disagreement[:, None]]
         names, labels = self.columns, self.labels
         for n, values in enumerate(np.concatenate(parts, 1)):
-            yield dict(zip(names, [self.keys[n], labels[n], *map(_short, values)], strict=True))
+            place: list[Any] = [self.keys[n], None, None] if self.cut else [self.keys[n]]
+            if self.cut and (piece := self.pieces[n]) is not None:
+                place = [piece.file, piece.start_s, piece.end_s]
+            yield dict(zip(names, [*place, labels[n], *map(_short, values)], strict=True))
 
     def _repr_html_(self) -> str:
         """Return the first utterances as a table for notebooks: file, label, probabilities, attributes."""
@@ -103,46 +105,29 @@ class Predictions:
         caption += f"; {len(self.failed):,} failed" if self.failed else ""
         return html_table(heads, rows, caption, max(0, len(self.keys) - SHOWN_ROWS))
 
-    def write(self, path: Path | str) -> None:
-        """Write a .csv or .jsonl, whole or not at all; utterances that failed are not in it."""
-        write_rows(Path(path), self.columns, self.rows())
+    def records(self) -> Iterator[Record]:
+        """Yield each row with the piece that it is of."""
+        return zip(self.rows(), self.pieces or [None] * len(self.keys), strict=True)
+
+    def write(self, path: Path | str, format: str | None = None) -> None:
+        """Write csv, jsonl, rttm or audacity (default: by the suffix), whole or not at all, without those that failed.
+
+        ConfigError for no such format, a place that can't be written, and Audacity's labels of several recordings.
+        """
+        path = Path(path)
+        write_file(path, format_of(path, format), self.columns, self.records())
 
 
-def columns_of(classes: Sequence[str], attributes: Sequence[str], n_members: int) -> list[str]:
+def columns_of(classes: Sequence[str], attributes: Sequence[str], n_members: int, cut: bool = False) -> list[str]:
     """The columns of a row: file, label, p_<class>, attr_<attribute>, entropy; of several members their spread too.
 
-    That is sd_<class> and sd_attr_<attribute>, the standard deviation over members, and disagreement.
+    That is sd_<class> and sd_attr_<attribute>, the standard deviation over members, and disagreement. cut: behind the
+    file stand start_s and end_s of the piece of it.
     """
     named = [*classes, *(f"attr_{name}" for name in attributes)]
     spread = [*(f"sd_{name}" for name in named), "disagreement"] if n_members > 1 else []
-    return ["file", "label", *(f"p_{c}" for c in classes), *named[len(classes) :], "entropy", *spread]
-
-
-def write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
-    """Write records as a .csv or .jsonl, whole or not at all, however many there are."""
-    check_output(path)
-
-    def fill(file: IO[bytes]) -> None:
-        # A file name that is not UTF-8 keeps its bytes.
-        text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
-        if path.suffix == ".csv":
-            writer = csv.DictWriter(text, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        else:
-            text.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        text.detach()
-
-    with writing(path, ConfigError, "Choose another output path."):
-        replace_file(path, fill)
-
-
-def check_output(path: Path) -> None:
-    """ConfigError for a file name whose suffix says no known format: told before the work, not after it."""
-    if path.suffix not in SUFFIXES:
-        raise ConfigError(
-            f"{path}: expected an output name that ends in {' or '.join(SUFFIXES)}, found {path.suffix or 'none'!r}."
-        )
+    place = ["file", *(("start_s", "end_s") if cut else ())]
+    return [*place, "label", *(f"p_{c}" for c in classes), *named[len(classes) :], "entropy", *spread]
 
 
 def predictions_table(predictions: Predictions) -> "Table":
@@ -154,13 +139,17 @@ def predictions_table(predictions: Predictions) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    directories = {os.path.dirname(key) for key in predictions.keys}
-    alike = len(predictions.keys) > 1 and len({os.path.isabs(each) for each in directories}) == 1
+    cut = predictions.cut
+    files = [row["file"] for row in predictions.rows()] if cut else predictions.keys
+    directories = {os.path.dirname(key) for key in files}
+    alike = len(files) > 1 and len({os.path.isabs(each) for each in directories}) == 1
     directory = os.path.commonpath(directories) if alike else ""
     directory = f"{directory}/" if directory.strip("/") else ""
     title = Text(f"files in {directory}") if directory else None
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     table.add_column("file", overflow="fold")
+    for name in ("from", "to") if cut else ():
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("label", no_wrap=True)
     for name in predictions.classes:
         table.add_column(f"{name} %", justify="right")
@@ -170,7 +159,7 @@ def predictions_table(predictions: Predictions) -> "Table":
     if several:
         table.add_column("differ", justify="right")  # `disagreement`: how far the members differ
     spread, disagreement = predictions.spread[:, len(predictions.classes) :], predictions.disagreement
-    for n, (key, label) in enumerate(zip(predictions.keys, predictions.labels, strict=True)):
+    for n, (key, label) in enumerate(zip(files, predictions.labels, strict=True)):
         top = predictions.probabilities[n].argmax()
         cells = [
             Text(f"{100 * p:.0f}", style="bold" if c == top else "") for c, p in enumerate(predictions.probabilities[n])
@@ -180,8 +169,15 @@ def predictions_table(predictions: Predictions) -> "Table":
             for value, deviation in zip(predictions.attribute_values[n], spread[n], strict=True)
         ]
         values += [Text(f"{disagreement[n]:.2f}")] if several else []
-        table.add_row(Text(key.removeprefix(directory)), Text(label, style="bold"), *cells, *values)
+        ends = _ends(predictions.pieces[n]) if cut else []
+        table.add_row(Text(key.removeprefix(directory)), *ends, Text(label, style="bold"), *cells, *values)
     return table
+
+
+def _ends(piece: Piece | None) -> list[str]:
+    """Start and end of a piece, "" where it has none."""
+    ends = (None, None) if piece is None else (piece.start_s, piece.end_s)
+    return ["" if end is None else seconds(end) for end in ends]
 
 
 def _short(value: Any) -> float:

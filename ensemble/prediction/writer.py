@@ -1,13 +1,17 @@
 """Writing predictions as they come, so that a stopped run has lost none of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ensemble.prediction.predictions import Predictions, check_output, write_rows
+from ensemble.prediction.formats import Record, write_file
+from ensemble.prediction.pieces import Piece
+from ensemble.prediction.predictions import Predictions
 from featurestore.errors import ConfigError
 from featurestore.runtime.journal import Journal
 from featurestore.runtime.json_text import read_json
+
+KEY = "utterance_id"  # of a line of the journal, beside the row's columns
 
 
 class PredictionWriter:
@@ -19,7 +23,6 @@ class PredictionWriter:
     """
 
     def __init__(self, output: Path, identity: dict[str, Any], wanted: Sequence[str]) -> None:
-        check_output(output)
         self.output = output
         self._identity = identity
         self._wanted = wanted
@@ -28,7 +31,7 @@ class PredictionWriter:
         path = self.output.with_name(f"{self.output.name}.journal")
         self._journal = Journal(path, ConfigError)
         lines = self._journal.lines
-        self.done = {line["file"] for line in lines[1:]}
+        self.done = {_key(line) for line in lines[1:]}
         try:
             self._check(path, lines)
         except BaseException:
@@ -55,29 +58,41 @@ class PredictionWriter:
 
     def append(self, predictions: Predictions) -> None:
         """Add predictions, durable when this returns."""
-        self._journal.append(predictions.rows())
+        rows = zip(predictions.keys, predictions.rows(), strict=True)
+        self._journal.append({KEY: key, **row} for key, row in rows)
         self._journal.sync()
         self.done |= set(predictions.keys)
 
-    def finish(self, columns: Sequence[str]) -> None:
-        """Write the table of those that have a prediction, in the order of `wanted`, and remove the journal."""
-        write_rows(self.output, columns, self._rows())
+    def finish(self, columns: Sequence[str], format: str, pieces: Mapping[str, Piece]) -> None:
+        """Write the table of those that have a prediction, in the order of `wanted`, and remove the journal.
+
+        pieces: where utterances lie, by key; of a manifest of texts none.
+        """
+        write_file(self.output, format, columns, self.records(pieces))
         self._journal.remove()
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
+    def records(self, pieces: Mapping[str, Piece]) -> Iterator[Record]:
+        """Yield the row of each utterance that has a prediction, and its piece, in the order of `wanted`."""
         places: dict[str, int] = {}  # where each line begins: the rows of a large corpus would not fit into memory
         with open(self._journal.path, "rb") as file:
             at = len(file.readline())
             for line in file:
-                places[read_json(line)["file"]] = at
+                places[_key(read_json(line))] = at
                 at += len(line)
             for key in self._wanted:
                 if key in places:
                     file.seek(places[key])
-                    yield read_json(file.readline())
+                    row = read_json(file.readline())
+                    row.pop(KEY, None)
+                    yield row, pieces.get(key)
 
     def __exit__(self, *exc: object) -> None:
         self._journal.close()
+
+
+def _key(line: Mapping[str, Any]) -> str:
+    key: str = line.get(KEY) or line["file"]  # of a journal that the release before began
+    return key
 
 
 def _differences(stored: dict[str, Any], asked: dict[str, Any]) -> str:

@@ -66,12 +66,7 @@ def cut(manifest: Manifest, how: Windows | Speech | SegmentTable, progress: Prog
     failed, silent = [], []
     for i, key in enumerate(manifest.keys):
         try:
-            if isinstance(how, Speech):
-                own = how.of_file(
-                    manifest.audio_path(i), lambda share, i=i: progress and progress(i + share, len(manifest))
-                )
-            else:
-                own = how.of_file(manifest.audio_path(i))
+            own = how.of_file(manifest.audio_path(i), _after(i, len(manifest), progress))
         except AudioError as error:
             failed.append((key, str(error)))
             continue
@@ -83,6 +78,11 @@ def cut(manifest: Manifest, how: Windows | Speech | SegmentTable, progress: Prog
         silent += [] if own else [key]
     notes = [f"no speech in {len(silent):,} recordings: {_some(silent)}"] if silent else []
     return Cut(_pieces(manifest, rows, ends), failed, notes)
+
+
+def _after(i: int, n: int, progress: Progress | None) -> Callable[[float], None]:
+    """Progress within recording i of n."""
+    return lambda share: None if progress is None else progress(i + share, n)
 
 
 def _pieces(
@@ -121,7 +121,7 @@ def _by_table(manifest: Manifest, how: SegmentTable) -> Cut:
         names = [manifest.keys[i] for i in without]
         notes.append(f"no segment in the table for {len(without):,} recordings: {_some(names)}")
     extra = table.take(pa.array(pieces.values(), pa.int64())).drop_columns([START, END])
-    chosen = _pieces(manifest, [row for row, *_ in pieces], [ends for _, *ends in pieces], extra)
+    chosen = _pieces(manifest, [row for row, *_ in pieces], [(low, high) for _, low, high in pieces], extra)
     return Cut(chosen, [], notes)
 
 

@@ -44,7 +44,7 @@ def recordings_of(places: Sequence[Path | str], listed: Iterable[str] = (), *, k
     there, failed = _sorted_out(files)
     if not there:
         why = f": {failed[0][0]}: {failed[0][1]}" if failed else ""
-        raise ConfigError(f"There is no recording in {', '.join(map(os.fspath, places))}{why}")
+        raise ConfigError(f"There is no recording in {', '.join(str(place) for place in places)}{why}")
     repeated = [name for name, own in there.items() if own != name]
     if repeated:
         some = ", ".join(f"{name} (as {there[name]})" for name in repeated[:3])

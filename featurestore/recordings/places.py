@@ -32,7 +32,7 @@ def expanded(places: Iterable[Path | str], listed: Iterable[str] = ()) -> list[s
     Relative paths in a list start at the working directory. ConfigError: a list that is empty or can't be read.
     """
     found: list[str] = []
-    for place in map(os.fspath, places):
+    for place in [os.fspath(place) for place in places]:
         if place == STDIN:
             found += _lines(listed)
         elif place.lower().endswith(LISTS) and os.path.isfile(place):

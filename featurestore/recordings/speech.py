@@ -14,7 +14,7 @@ import numpy as np
 from featurestore.audio import SAMPLE_RATE_HZ, duration_s
 from featurestore.audio.streaming import stream
 from featurestore.errors import ConfigError
-from featurestore.recordings.windows import LEAST_S, Ends, on_the_grid
+from featurestore.recordings.windows import LEAST_S, Ends, Progress, on_the_grid
 
 FRAME = 512  # samples that the model judges at a time, 32 ms
 LONGEST_S = 11.0  # of a segment where none is asked for: MSP-Podcast's longest
@@ -37,7 +37,7 @@ class Speech:
         if importlib.util.find_spec("silero_vad") is None:
             raise ConfigError("--segments vad needs silero-vad: pip install 'medusa-ser[vad]'.")
 
-    def of_file(self, path: Path, progress: Callable[[float], None] | None = None) -> list[Ends]:
+    def of_file(self, path: Path, progress: Progress | None = None) -> list[Ends]:
         """Return start and end of each segment; AudioError for a recording that can't be decoded.
 
         progress: is called with the share of the recording that was read.

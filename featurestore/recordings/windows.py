@@ -1,6 +1,7 @@
 """Windows over a recording: one every few seconds, each of a span, at exact multiples."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
@@ -9,6 +10,7 @@ from featurestore.audio import duration_s
 from featurestore.errors import ConfigError
 
 Ends = tuple[float, float]  # start and end of a piece, seconds
+Progress = Callable[[float], None]  # the share of a recording that was read
 LEAST_S = 0.05  # between two windows, or of one: two of an encoder's frames
 SHORT_S = 0.5  # a last window below this, and below half a span, is left out
 MICROSECOND = Decimal("1e-6")  # far below a sample
@@ -51,8 +53,8 @@ class Windows:
             break
         return found
 
-    def of_file(self, path: Path) -> list[Ends]:
-        """Return the windows of a recording; AudioError for one that can't be decoded."""
+    def of_file(self, path: Path, progress: Progress | None = None) -> list[Ends]:
+        """Return the windows of a recording; AudioError for one that can't be decoded. progress: see `Speech`."""
         return self.ends(duration_s(path))
 
 

@@ -99,7 +99,7 @@ def test_csv_and_json_lines_hold_every_class_and_the_spread_by_name(
         if spread:
             said = found.member_posteriors[:, i]
             np.testing.assert_allclose([line[f"sd_{c}"] for c in found.classes], np.std(said, 0), 1e-4)
-    with pytest.raises(ConfigError, match=r"\.csv or \.jsonl"):
+    with pytest.raises(ConfigError, match=r"\.csv, \.jsonl.*xlsx"):
         found.write(tmp_path / "out.xlsx")
 
 
