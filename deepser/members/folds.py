@@ -55,6 +55,8 @@ def plan_folds(
     Raises ManifestError when the column is missing or empty somewhere, or names too few folds, and when there are fewer
     speakers than folds.
     """
+    if not manifest.has(cv or "split"):
+        manifest.check_labelled()  # of a folder of recordings that is the first thing to say
     if cv is not None:
         values = [None if v is None or v != v or v == "" else str(v) for v in manifest.column(cv).tolist()]
         splits = manifest.column("split") if manifest.has("split") else np.full(len(manifest), "train", object)

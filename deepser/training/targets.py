@@ -33,9 +33,10 @@ class Targets:
         ratings: what each annotator said too; a ManifestError where neither ratings nor whole vote counts tell.
         """
         scheme = manifest.scheme
+        manifest.check_labelled()
         if not scheme.classes:
             raise ManifestError(
-                f"{manifest.name} has neither a 'label' column nor vote_<class> columns, so there is nothing to learn. "
+                f"{manifest.name} has neither a 'label' column nor vote_<class> columns, so no class to learn. "
                 "Name the label column with `medusa prepare csv --column label=YOURS`."
             )
         index = {name: i for i, name in enumerate(scheme.classes)}

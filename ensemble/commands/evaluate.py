@@ -79,8 +79,10 @@ def evaluate(
         raise ConfigError("--common is for several systems; name them, or leave it out.")
     wanted = _each_once(names, against)
     printed = kind is not None and output is None
+    whole = Manifest.read(manifest)
+    whole.check_labelled()
     table = divided_as_made(
-        Manifest.read(manifest), store, wanted, train_on, test_on, cv=cv, split=split, stderr=printed
+        whole, store, wanted, train_on, test_on, cv=cv, split=split, stderr=printed
     )
     systems = {each: open_system(each, table, store, columns_of(column), split) for each in wanted}
     protocol = check_systems(table, systems.values(), cv, split=split)

@@ -1,5 +1,6 @@
 """The utterances that a file of predictions names: its ids matched to a manifest's keys or paths."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from ensemble.evaluation.align import some
 from featurestore.audio import without_audio_suffix
 from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.pieces import END, START, piece_id
 from featurestore.errors import AlignmentError
 
 MOST_FOLDERS = 3  # before a file name, by which paths of another place are matched
@@ -50,6 +52,10 @@ def _forms(manifest: Manifest) -> Iterator[tuple[str, Callable[[str], str], Sequ
     yield "without folders and audio suffix", lambda key: without_suffix(file_name(key)), keys
     paths = manifest.column("path").tolist() if manifest.has("path") else []
     if paths and None not in paths:
+        if manifest.has_pieces:
+            ends = zip(manifest.column(START).tolist(), manifest.column(END).tolist(), strict=True)
+            of_pieces = zip(paths, ends, strict=True)
+            paths = [piece_id(path, low, None if math.isnan(high) else high) for path, (low, high) in of_pieces]
         yield "by path", str, paths
         for depth in range(MOST_FOLDERS, -1, -1):
             what = f"by the last {depth + 1} names of the path" if depth else "by the file name of the path"

@@ -20,6 +20,7 @@ from ensemble.evaluation.system import System
 from featurestore.corpus import arrow, checks
 from featurestore.corpus.label_scheme import ATTRIBUTE_RANGE, LabelScheme
 from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.pieces import END, START, piece_id
 from featurestore.corpus.tables import read_table_file
 from featurestore.errors import AlignmentError, ConfigError, MedusaError, PredictionsError
 from featurestore.runtime.json_text import read_json
@@ -36,6 +37,7 @@ PREDICTED = ("{}_pred", "{}_predicted", "{}_prediction", "pred_{}", "predicted_{
 # What a column can be chosen for; attributes are chosen as attr_<attribute>.
 ID, LABEL, SCORES = "id", "label", "scores"
 ROLES = {ID: "utterance's id", LABEL: "predicted label", SCORES: "classes' scores"}
+PIECES = "file, start_s and end_s"  # the ids of pieces, as messages name them
 SUM_TOLERANCE = 0.02  # of a row of probabilities that were written with two digits
 
 
@@ -62,8 +64,9 @@ def read_predictions(path: Path, manifest: Manifest, columns: Mapping[str, str] 
     id_columns = [chosen[ID]] if ID in chosen else _called(table.column_names, ID_COLUMNS)
     if not id_columns:
         raise PredictionsError(f"{path} {arrow.missing_column('utterance_id', table.column_names)}.")
-    id_column, keys, notes = _identified(path, table, id_columns, manifest)
-    read = _Columns(path, table, scheme, chosen, {id_column})
+    table, ends = _with_piece_ids(table, id_columns)
+    id_column, keys, notes = _identified(path, table, [*ends, *id_columns], manifest)
+    read = _Columns(path, table, scheme, chosen, {id_column, *ends, *(ends and (START, END))})
     packed = table.column_names.count(PACKED_COLUMN) and SCORES not in chosen and read.packed()
     if packed:
         read.check_packed(packed[0])
@@ -350,6 +353,19 @@ def _check_chosen(path: Path, table: pa.Table, scheme: LabelScheme, chosen: Mapp
             raise ConfigError(
                 f"--column {role}={column}: {path} has no such column; it has {', '.join(table.column_names)}."
             )
+
+
+def _with_piece_ids(table: pa.Table, id_columns: Sequence[str]) -> tuple[pa.Table, list[str]]:
+    """Add the ids of pieces, such as `call.m4a[2-8]`, where rows have start_s and end_s; the name of that column."""
+    if not {START, END} <= set(table.column_names):
+        return table, []
+    starts, ends = (arrow.as_numbers(table.column(name))[0].to_pylist() for name in (START, END))
+    names = arrow.as_strings(table.column(id_columns[0])).to_pylist()
+    ids = [
+        name if name is None else piece_id(name, low or 0.0, high)
+        for name, low, high in zip(names, starts, ends, strict=True)
+    ]
+    return table.append_column(PIECES, pa.array(ids, pa.string())), [PIECES]
 
 
 def _identified(

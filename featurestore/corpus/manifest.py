@@ -236,6 +236,15 @@ class Manifest:
         labels: list[str | None] = self.column("label").tolist()
         return labels
 
+    def check_labelled(self) -> None:
+        """Raise ManifestError where neither class nor attribute is known, as in the manifest of a mere folder."""
+        if not self.scheme.classes and not self.scheme.attributes:
+            raise ManifestError(
+                f"Manifest {self.name} has no labels: no column 'label', vote_<class> or attr_<attribute>, so there is "
+                "nothing to learn or to score. Name the label column with `medusa prepare csv --column label=YOURS`, "
+                "or read a labelled folder with `medusa prepare audiofolder`; the same ids find the same features."
+            )
+
     @property
     def votes(self) -> np.ndarray | None:
         """(N, C) float64, votes in the order of scheme.classes, 0 where empty; None when there are no vote columns."""

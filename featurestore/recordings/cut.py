@@ -15,6 +15,7 @@ from featurestore.errors import AudioError, ConfigError
 from featurestore.recordings.segment_tables import SegmentTable, read_segments
 from featurestore.recordings.speech import Speech
 from featurestore.recordings.windows import Ends, Windows
+from featurestore.runtime.wording import first_names
 
 VAD = "vad"
 # Of a whole recording, and not of a piece of it.
@@ -76,7 +77,7 @@ def cut(manifest: Manifest, how: Windows | Speech | SegmentTable, progress: Prog
         rows += [i] * len(own)
         ends += own
         silent += [] if own else [key]
-    notes = [f"no speech in {len(silent):,} recordings: {_some(silent)}"] if silent else []
+    notes = [f"no speech in {len(silent):,} recordings: {first_names(silent, SHOWN)}"] if silent else []
     return Cut(_pieces(manifest, rows, ends), failed, notes)
 
 
@@ -119,7 +120,7 @@ def _by_table(manifest: Manifest, how: SegmentTable) -> Cut:
     without = sorted(set(range(len(manifest))) - set(rows))
     if without:
         names = [manifest.keys[i] for i in without]
-        notes.append(f"no segment in the table for {len(without):,} recordings: {_some(names)}")
+        notes.append(f"no segment in the table for {len(without):,} recordings: {first_names(names, SHOWN)}")
     extra = table.take(pa.array(pieces.values(), pa.int64())).drop_columns([START, END])
     chosen = _pieces(manifest, [row for row, *_ in pieces], [(low, high) for _, low, high in pieces], extra)
     return Cut(chosen, [], notes)
@@ -140,11 +141,13 @@ def _with_rows(manifest: Manifest, table: pa.Table, notes: list[str]) -> tuple[p
     strange = [name for name, row in found.items() if row is None]
     if len(strange) == len(found):
         raise ConfigError(
-            f"The table of segments has none of the recordings given: it has {_some(strange)}, given were "
-            f"{_some(manifest.keys)}."
+            f"The table of segments has none of the recordings given: it has {first_names(strange, SHOWN)}, given were "
+            f"{first_names(manifest.keys, SHOWN)}."
         )
     if strange:
-        notes.append(f"segments of {len(strange):,} recordings that were not given left out: {_some(strange)}")
+        notes.append(
+            f"segments of {len(strange):,} recordings that were not given left out: {first_names(strange, SHOWN)}"
+        )
     chosen = [i for i, name in enumerate(names) if found[name] is not None]
     rows = [row for name in names if (row := found[name]) is not None]
     return table.take(pa.array(chosen, pa.int64())).drop_columns(["path"]), rows
@@ -182,7 +185,3 @@ class _Names:
 
 def _bare(name: str) -> str:
     return re.sub(r"\s", "_", without_audio_suffix(name))
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

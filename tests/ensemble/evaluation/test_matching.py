@@ -70,3 +70,21 @@ def test_ids_in_another_letter_case_or_with_blanks_are_matched_unless_that_makes
     twice = written(tmp_path / "q.csv", "file,label\nT0,sad\nt0,angry\n")
     with pytest.raises(AlignmentError, match="'T0'"):
         read_predictions(twice, manifest())
+
+
+@pytest.mark.parametrize("keys", [["u1", "u2", "u3"], ["call.wav[0-2]", "call.wav[2-4.5]", "call.wav[4.5-]"]])
+@pytest.mark.parametrize("file", ["call.wav", "/data/x/call.wav"])
+def test_rows_of_windows_are_matched_by_file_start_and_end(tmp_path: Path, keys: list[str], file: str) -> None:
+    columns = {
+        "utterance_id": keys, "path": ["x/call.wav"] * 3, "start_s": [0.0, 2.0, 4.5], "end_s": [2.0, 4.5, None],
+        "label": ["angry", "sad", "sad"],
+    }  # fmt: skip
+    text = f"file,start_s,end_s,label\n{file},2.0,4.5,sad\n{file},0,2,angry\n{file},4.50,,angry\n"
+    found = read_predictions(written(tmp_path / "p.csv", text), Manifest(pa.table(columns), LabelScheme(CLASSES)))
+    assert found.keys == (keys[1], keys[0], keys[2])
+
+
+def test_windows_that_the_manifest_does_not_have_are_refused(tmp_path: Path) -> None:
+    text = "file,start_s,end_s,label\nmeld/test/d0.mp4,0,2,sad\nmeld/test/d0.mp4,2,4,sad\n"
+    with pytest.raises(AlignmentError, match=r"d0\.mp4\[0-2\]"):
+        read_predictions(written(tmp_path / "p.csv", text), manifest())

@@ -1,0 +1,146 @@
+"""Recordings cut into pieces: ids, columns, tables matched to recordings."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+
+from featurestore.audio import decode
+from featurestore.corpus.manifest import Manifest
+from featurestore.errors import ConfigError
+from featurestore.recordings.cut import cut, cutter_of
+from featurestore.recordings.manifest_of import recordings_of
+from featurestore.recordings.segment_tables import SegmentTable
+from tests.helpers.small_corpus import medusa
+
+RATE = 16_000
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """calls/a.wav of 5 s, calls/x/a.wav of 3 s, calls/x/my b.flac of 2.5 s, noise, in the working directory."""
+    for name, seconds in (("a.wav", 5.0), ("x/a.wav", 3.0), ("x/my b.flac", 2.5)):
+        (tmp_path / "calls" / name).parent.mkdir(parents=True, exist_ok=True)
+        samples = np.random.default_rng(int(10 * seconds)).normal(0, 0.1, int(seconds * RATE))
+        soundfile.write(tmp_path / "calls" / name, samples, RATE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "calls"
+
+
+def listed(**columns: list[object]) -> SegmentTable:
+    return SegmentTable(pa.table(columns), [])
+
+
+def test_windows_have_ids_with_their_ends_and_are_what_the_recording_holds_there(calls: Path) -> None:
+    how = cutter_of(1, 2, None)
+    assert how is not None
+    found = cut(recordings_of(["calls"]).manifest, how).manifest
+    assert found is not None
+    assert found.keys[:4] == ["a.wav[0-2]", "a.wav[1-3]", "a.wav[2-4]", "a.wav[3-5]"]
+    assert found.keys[-2:] == ["x/my b.flac[0-2]", "x/my b.flac[1-2.5]"]
+    clip = found.audio(found.index("a.wav[1-3]"))
+    assert not isinstance(clip, Path)
+    np.testing.assert_array_equal(clip.decode(), decode(calls / "a.wav")[RATE : 3 * RATE])
+
+
+def test_the_recordings_columns_stay_but_for_text_and_duration(calls: Path) -> None:
+    table = recordings_of(["calls"]).manifest.to_arrow()
+    for name, values in (("speaker", ["a", "b", "c"]), ("text", ["x"] * 3), ("duration_s", [5.0, 3.0, 2.5])):
+        table = table.append_column(name, pa.array(values))
+    how = cutter_of(None, 2.5, None)
+    assert how is not None
+    found = cut(Manifest(table, root=calls), how).manifest
+    assert found is not None
+    assert found.columns == ["utterance_id", "path", "speaker", "start_s", "end_s"]
+    assert found.column("speaker").tolist() == ["a", "a", "b", "b", "c"]
+
+
+def test_a_recording_that_can_not_be_decoded_is_named_and_the_rest_cut(calls: Path) -> None:
+    (calls / "broken.wav").write_text("no sound")
+    how = cutter_of(2, None, None)
+    assert how is not None
+    found = cut(recordings_of(["calls"]).manifest, how)
+    assert found.manifest is not None
+    assert [key for key, _ in found.failed] == ["broken.wav"]
+    assert len(set(found.manifest.column("path"))) == 3
+
+
+@pytest.mark.parametrize("name", ["calls/x/a.wav", "x/a.wav", "x/a", "./x/a.wav"])
+def test_a_tables_recording_is_found_by_the_end_of_its_path(calls: Path, name: str) -> None:
+    how = listed(path=[name, name], start_s=[1.0, 0.0], end_s=[2.0, None], speaker=["anna", None])
+    found = cut(recordings_of(["calls"]).manifest, how)
+    assert found.manifest is not None
+    assert found.manifest.keys == ["x/a.wav[1-2]", "x/a.wav[0-]"]
+    assert found.manifest.column("speaker").tolist() == ["anna", None]
+    assert any("a.wav" in note and "my b.flac" in note for note in found.notes)  # these have no segment
+
+
+def test_blanks_that_rttm_writes_otherwise_are_found(calls: Path) -> None:
+    found = cut(recordings_of(["calls"]).manifest, listed(path=["my_b"], start_s=[0.0], end_s=[1.0]))
+    assert found.manifest is not None
+    assert found.manifest.keys == ["x/my b.flac[0-1]"]
+
+
+def test_a_name_that_two_recordings_have_is_an_error_that_names_both(calls: Path) -> None:
+    with pytest.raises(ConfigError, match=r"a\.wav or x/a\.wav"):
+        cut(recordings_of(["calls"]).manifest, listed(path=["a"], start_s=[0.0], end_s=[1.0]))
+
+
+def test_recordings_that_are_not_given_are_noted_and_none_at_all_is_an_error(calls: Path) -> None:
+    one = recordings_of(["calls/a.wav"]).manifest
+    found = cut(one, listed(path=["a.wav", "zzz"], start_s=[0.0, 0.0], end_s=[1.0, 1.0]))
+    assert any("zzz" in note for note in found.notes)
+    with pytest.raises(ConfigError, match=r"none of the recordings.*zzz"):
+        cut(one, listed(path=["zzz"], start_s=[0.0], end_s=[1.0]))
+
+
+def test_a_table_without_recordings_goes_with_a_single_one(calls: Path) -> None:
+    how = listed(start_s=[0.0, 0.0], end_s=[1.0, 1.0], annotation=["x", "y"])
+    found = cut(recordings_of(["calls/a.wav"]).manifest, how)
+    assert found.manifest is not None
+    assert found.manifest.keys == ["a.wav[0-1]"]
+    assert any("same ends" in note for note in found.notes)
+    with pytest.raises(ConfigError, match="names no recording, and 3"):
+        cut(recordings_of(["calls"]).manifest, how)
+
+
+def test_pieces_are_not_cut_again(calls: Path) -> None:
+    how = cutter_of(1, 2, None)
+    assert how is not None
+    once = cut(recordings_of(["calls"]).manifest, how).manifest
+    assert once is not None
+    with pytest.raises(ConfigError, match="pieces"):
+        cut(once, how)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"), [((1, None, "vad"), "--every"), ((None, 2, "t.csv"), "--span"), ((1, 2, "t.csv"), "--every")]
+)
+def test_options_that_contradict_are_refused(options: tuple[float | None, float | None, str], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        cutter_of(*options)
+
+
+# The command
+
+
+def test_prepare_segments_writes_what_featurize_reads(calls: Path) -> None:
+    said = medusa("prepare", "segments", "calls", "--every", "1", "--span", "2", "-o", "w.csv").stdout
+    assert "8 segments of 3 recordings" in said
+    assert "8 done" in medusa("featurize", "--encoder", "logmel", "-m", "w.csv", "-s", "store").stdout
+    assert Manifest.read("w.csv").column("path").tolist()[0] == "calls/a.wav"
+
+
+def test_prepare_segments_of_a_table_and_what_it_lacks(calls: Path) -> None:
+    Path("t.rttm").write_text("SPEAKER my_b 1 0.5 1.0 <NA> <NA> anna <NA> <NA>\n")
+    medusa("prepare", "segments", "calls", "--segments", "t.rttm", "-o", "w.csv")
+    assert Manifest.read("w.csv").keys == ["x/my b.flac[0.5-1.5]"]
+    shutil.copy("t.rttm", "broken.wav")
+    failed = medusa("prepare", "segments", "calls", "broken.wav", "--span", "2", "-o", "v.csv", exit_code=1)
+    assert "broken.wav" in failed.stderr
+    for wrong in (["--span", "0"], ["--every", "nan"], [], ["--segments", "gone.csv"]):
+        medusa("prepare", "segments", "calls", *wrong, "-o", "u.csv", exit_code=2)
+    assert not Path("u.csv").exists()
