@@ -33,7 +33,7 @@ def test_a_folder_is_featurized_without_a_manifest_and_what_fails_is_named(calls
     assert "2 done" in said.stdout
     kept = Manifest.read("store.files.csv")
     assert kept.keys == ["a.ogg", "broken.wav", "x/b.ogg"]
-    assert sorted(FeatureStore.open("store")["logmel"].keys) == ["a.ogg", "x/b.ogg"]
+    assert sorted(FeatureStore.open("store")["logmel"]) == ["a.ogg", "x/b.ogg"]
     (calls / "metadata.csv").write_text("file_name,label\na.ogg,sad\nx/b.ogg,angry\n")
     assert read_audiofolder(calls).keys == ["a.ogg", "x/b.ogg"]  # finds the features by its own ids
 
@@ -59,11 +59,14 @@ def test_what_encodes_nothing_writes_no_manifest(calls: Path, option: list[str])
 
 def test_the_manifest_goes_where_it_is_asked_to(calls: Path) -> None:
     medusa("featurize", "--encoder", "logmel", "calls/a.ogg", "--write-manifest", "mine/list.csv")
-    assert Manifest.read("mine/list.csv").column("path").tolist() == ["../calls/a.ogg"]
+    kept = Manifest.read("mine/list.csv")
+    assert kept.keys == ["a.ogg"]
+    assert kept.audio_path(0).samefile(calls / "a.ogg")
     assert not Path("store.files.csv").exists()
 
 
 def test_files_and_a_manifest_together_or_neither_are_refused(calls: Path) -> None:
+    Path("x.csv").write_text("utterance_id,path\na,calls/a.ogg\n")
     for more in (["calls", "-m", "x.csv"], []):
         assert "--manifest" in medusa("featurize", "--encoder", "logmel", *more, exit_code=2).stderr
     assert "--manifest" in medusa("featurize", "--encoder", "logmel", "calls", "x.csv", exit_code=2).stderr
@@ -85,7 +88,7 @@ def test_commands_that_need_labels_say_that_there_are_none(calls: Path) -> None:
     for command in (
         ["fit-deepser", "--features", "logmel", *shared],
         ["fit-deepser", "--features", "logmel", "--cv", "fold", *shared],
-        ["ablate", "--features", "logmel", "--features", "logmel", *shared],
+        ["ablate", "--features", "a,b", *shared],
         ["probe", *shared],
         ["evaluate", "p.csv", *shared],
     ):
