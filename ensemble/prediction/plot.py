@@ -16,6 +16,7 @@ from featurestore.runtime.durable import writing
 SUFFIXES = (".png", ".svg")
 MOST_PANELS = 8  # recordings in one picture
 IN_MINUTES_S = 120.0
+STEPS_S, MOST_TICKS = (30, 60, 120, 300, 600, 900, 1800, 3600), 12  # between ticks of minutes
 
 
 def check_plot(path: Path, pieces: Iterable[Piece]) -> None:
@@ -47,7 +48,9 @@ def plot_timeline(
         spoken = stretches([piece.ends() for _, piece in rows])
         panel = axes[each * i]
         lines = _lines(spoken, [[row[f"p_{name}"] for name in classes] for row, _ in rows])
-        panel.stackplot(lines[0], lines[1:], labels=classes, colors=_colours(len(classes)), linewidth=0)
+        panel.stackplot(
+            lines[0], lines[1:], labels=classes, colors=_colours(len(classes)), linewidth=0, antialiased=False
+        )
         panel.set(ylim=(0, 1), ylabel="probability")
         panel.set_title(os.path.basename(recording), fontsize=10, parse_math=False)
         _finish(panel, spoken)
@@ -81,11 +84,12 @@ def _lines(spoken: Sequence[tuple[float, float, int]], rows: Sequence[Sequence[f
 
 
 def _finish(panel: Any, spoken: Sequence[tuple[float, float, int]]) -> None:
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, MultipleLocator
 
     end_s = spoken[-1][1]
     panel.set(xlim=(0, end_s), xlabel="minutes" if end_s > IN_MINUTES_S else "seconds")
     if end_s > IN_MINUTES_S:
+        panel.xaxis.set_major_locator(MultipleLocator(next((s for s in STEPS_S if end_s <= MOST_TICKS * s), end_s)))
         panel.xaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{int(at // 60)}:{int(at % 60):02d}"))
     legend = panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False, reverse=True)
     for text in legend.get_texts():
