@@ -29,8 +29,8 @@ print(predictions.labels, predictions.probabilities, predictions.disagreement)
 _COLUMNS = """In a row of predictions `p_<class>` are probabilities, `attr_<attribute>` values on the attribute's scale,
 `entropy` the entropy of the probabilities in nats. With several members `sd_<class>` and `sd_attr_<attribute>` are the
 standard deviation over the members' own predictions, and `disagreement` is the mutual information of class and member
-in nats: 0 where all members say the same, however unsure they are. With `--every`, `--span` or `--segments`, `start_s` and
-`end_s` (seconds) follow the file."""
+in nats: 0 where all members say the same, however unsure they are. Of windows and segments
+`start_s` and `end_s` (seconds) follow the file."""
 _LIMITS = """## Limits
 
 The scores are those of the corpus it was fitted on; other microphones, languages and kinds of speech will score lower.
