@@ -81,9 +81,7 @@ def evaluate(
     printed = kind is not None and output is None
     whole = Manifest.read(manifest)
     whole.check_labelled()
-    table = divided_as_made(
-        whole, store, wanted, train_on, test_on, cv=cv, split=split, stderr=printed
-    )
+    table = divided_as_made(whole, store, wanted, train_on, test_on, cv=cv, split=split, stderr=printed)
     systems = {each: open_system(each, table, store, columns_of(column), split) for each in wanted}
     protocol = check_systems(table, systems.values(), cv, split=split)
     tell_protocol(protocol, strict, stderr=printed)
