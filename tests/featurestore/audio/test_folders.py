@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ensemble.evaluation.prediction_files import without_suffix
+from ensemble.evaluation.matching import without_suffix
 from featurestore.audio import AUDIO_SUFFIXES, search
 from featurestore.augment.views import AudioFiles
 from featurestore.corpora.audiofolder import read_audiofolder
