@@ -6,6 +6,7 @@ the first link of a chain alone, and knows neither the phone's nor the video's c
 
 import mmap
 import os
+import stat
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -31,45 +32,58 @@ def layout_of(path: Path) -> Layout:
         raise AudioError(f"{path}: not readable ({error.strerror}). Change its permissions.") from None
     except (OSError, ValueError):
         raise AudioError(f"{path}: no such file. Check the manifest's path column and the corpus root.") from None
-    if not path.is_file():
+    if not stat.S_ISREG(status.st_mode):
         raise AudioError(f"{path}: is not a regular file, expected an audio file.")
     if status.st_size == 0:
         raise AudioError(f"{path}: the file is empty (0 bytes). Copy it again.")
     return _layout(os.fspath(path), status.st_size, status.st_mtime_ns)
 
 
+def forget() -> None:
+    """Drop the layouts in memory, so that every file is looked at again."""
+    _layout.cache_clear()
+
+
 @lru_cache(KEPT)
 def _layout(name: str, n_bytes: int, mtime_ns: int) -> Layout:
     try:
-        with open(name, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _of_bytes(name, file, data)
+        with open(name, "rb") as file:
+            found = _of_head(name, file, n_bytes)
+            if found is not None:
+                return found
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return _of_bytes(name, data)
     except PermissionError as error:
         raise AudioError(f"{name}: not readable ({error.strerror}). Change its permissions.") from None
     except OSError as error:
         raise AudioError(f"{name}: not readable ({error.strerror or error}).") from None
 
 
-def _of_bytes(name: str, file: BinaryIO, data: mmap.mmap) -> Layout:
-    head = bytes(data[:64])
+def _of_head(name: str, file: BinaryIO, n_bytes: int) -> Layout | None:
+    """The layout of a file that its first bytes and its chunks tell, None where more of it has to be looked at."""
+    head = file.read(64)
     if head.startswith(LFS_POINTER):
         raise AudioError(f"{name}: is a Git LFS pointer, not audio. Run `git lfs pull` in the corpus's repository.")
     if head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:12] == b"WAVE":
-        return _wave(name, chunks.read_wave(file, len(data)))
+        return _wave(name, chunks.read_wave(file, n_bytes))
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        return _chunked(chunks.read_aiff(file, len(data)), SNDFILE, name)
-    if head.startswith(b"OggS"):
-        return _ogg(data)
+        return _chunked(chunks.read_aiff(file, n_bytes), SNDFILE, name)
     if head.startswith(b"#!AMR"):
         return Layout((Part(AMR),))
     if head.startswith(SNDFILE_MAGIC):
         return Layout((Part(SNDFILE if sndfile.opens(name) else FFMPEG),))
+    return _flac(head) if head.startswith(b"fLaC") else None
+
+
+def _of_bytes(name: str, data: mmap.mmap) -> Layout:
+    head = bytes(data[:64])
+    if head.startswith(b"OggS"):
+        return _ogg(data)
     at = 0
     while at < len(data) and data[at : at + 3] == b"ID3" and (size := mpeg_frames.tag_size(data, at)):
         at += size
     if data[at : at + 4] == b"fLaC":
-        # STREAMINFO: 36 bits of total samples, 0 where the writer never knew (RFC 9639).
-        total = int.from_bytes(data[at + 21 : at + 26], "big") & 0xFFFFFFFFF
-        return Layout((Part(SNDFILE, seeks=True) if total else Part(FFMPEG),))
+        return _flac(data[at : at + 64])
     first = mpeg_frames.first_frame(data)
     if first >= 0:
         return _mpeg(name, data)
@@ -77,6 +91,12 @@ def _of_bytes(name: str, file: BinaryIO, data: mmap.mmap) -> Layout:
         return Layout((Part(FFMPEG, format="gsm", rate_hz=8000),))
     known = head.startswith(FFMPEG_MAGIC) or head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
     return Layout((Part(FFMPEG, nameless=not known),))
+
+
+def _flac(stream: bytes) -> Layout:
+    # STREAMINFO: 36 bits of total samples, 0 where the writer never knew (RFC 9639).
+    total = int.from_bytes(stream[21:26], "big") & 0xFFFFFFFFF
+    return Layout((Part(SNDFILE, seeks=True) if total else Part(FFMPEG),))
 
 
 def _wave(name: str, found: chunks.Chunks | None) -> Layout:
