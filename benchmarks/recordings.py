@@ -173,6 +173,7 @@ def _encode(
     """Write (n,) int16 mono by FFmpeg, at a bit rate, or at a quality and a variable one."""
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(encoder, rate=at_hz or rate_hz)
+        assert isinstance(stream, av.AudioStream)
         stream.layout = "mono"
         if bit_rate:
             stream.bit_rate = bit_rate
@@ -216,7 +217,7 @@ def report(forms: Sequence[Form]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run on the manifest given on the command line and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recordings", description=__doc__)
-    parser.add_argument("manifest", type=Path, help="CSV: utterance_id, path, speaker, emotion, fold.")
+    parser.add_argument("manifest", type=Path, help="CSV: utterance_id, path, speaker, emotion, fold; folds of speakers.")
     parser.add_argument("--encoder", default="tiny-hubert", help="By default one that comes with the package.")
     parser.add_argument("--json", type=Path, help="Also write the rows here.")
     given = parser.parse_args(arguments)
