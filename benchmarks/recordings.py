@@ -217,7 +217,7 @@ def report(forms: Sequence[Form]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run on the manifest given on the command line and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recordings", description=__doc__)
-    parser.add_argument("manifest", type=Path, help="CSV: utterance_id, path, speaker, emotion, fold; folds of speakers.")
+    parser.add_argument("manifest", type=Path, help="CSV: utterance_id, path, speaker, emotion, fold of speakers.")
     parser.add_argument("--encoder", default="tiny-hubert", help="By default one that comes with the package.")
     parser.add_argument("--json", type=Path, help="Also write the rows here.")
     given = parser.parse_args(arguments)
