@@ -147,7 +147,7 @@ def _write_segment(directory: Path, spec: FeatureSpec, first: int, n: int) -> No
     keys[:, : len(KEY)] = np.frombuffer(KEY.encode(), np.uint8)
     keys[:, len(KEY) :] = numbers[:, None] // 10 ** np.arange(DIGITS - 1, -1, -1) % 10 + ord("0")
     rows = np.ones((n, spec.dim), np.float16)
-    small = {
+    small: dict[str, np.ndarray] = {
         "offsets": np.arange(n + 1),
         "keys": keys.reshape(-1),
         "key_offsets": np.arange(n + 1) * keys.shape[1],

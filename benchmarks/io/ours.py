@@ -51,10 +51,10 @@ class Medusa:
         row_bytes = self.features.spec.row_type.row_bytes(self.features.dim)
         coming: deque[tuple[Batch, Future[None]]] = deque()
         with ThreadPoolExecutor(1) as announcer:
-            for batch in [*batches, None]:
-                if batch is not None:
-                    coming.append((batch, announcer.submit(self.features.announce, batch.keys)))
-                while coming and (batch is None or row_bytes * sum(b.n_rows for b, _ in coming) > ANNOUNCED_BYTES):
+            for ahead in [*batches, None]:
+                if ahead is not None:
+                    coming.append((ahead, announcer.submit(self.features.announce, ahead.keys)))
+                while coming and (ahead is None or row_bytes * sum(b.n_rows for b, _ in coming) > ANNOUNCED_BYTES):
                     first, announced = coming.popleft()
                     announced.result()
                     yield self.features.gather(first.keys, out=self.out).values

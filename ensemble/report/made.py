@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ensemble.evaluation.posteriors import PREFIX
+from ensemble.evaluation.align import PREFIX
 from ensemble.evaluation.system import System
 from ensemble.report.packing import natural
 from ensemble.report.runs import CONFIG, MEMBERS, Runs, read_json

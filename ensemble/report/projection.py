@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from deepser.probes.rows import PooledRows, sources_of
-from ensemble.evaluation.posteriors import PREFIX
+from ensemble.evaluation.align import PREFIX
 from ensemble.evaluation.system import System
 from ensemble.report.packing import pack
 from featurestore.errors import ConfigError

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ensemble.evaluation.posteriors import PREFIX, posteriors_name
+from ensemble.evaluation.align import PREFIX
+from ensemble.evaluation.posteriors import posteriors_name
 from ensemble.evaluation.prediction_files import SUFFIXES
 from ensemble.report.packing import natural
 from featurestore.errors import ConfigError

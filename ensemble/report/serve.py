@@ -14,7 +14,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import soundfile
 
@@ -64,7 +64,7 @@ class Explorer(ThreadingHTTPServer):
 
     def _show(self, collected: Collected) -> None:
         self.collected = collected
-        audio = {"links": None, "clips": {}, "note": "", "served": "audio/"}
+        audio: dict[str, Any] = {"links": None, "clips": {}, "note": "", "served": "audio/"}
         if not collected.rows.has("path"):
             audio = {"links": None, "clips": {}, "note": "the manifest has no audio"}
         self.page = page_of(collected.payload, audio)

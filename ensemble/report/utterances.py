@@ -74,11 +74,12 @@ def _system(system: System, rows: Manifest, with_classes: bool) -> dict[str, Any
 
 def _durations(rows: Manifest) -> np.ndarray:
     """Return (N,) seconds, NaN where the manifest does not say."""
+    durations = np.full(len(rows), np.nan)
     if rows.has("duration_s"):
-        return rows.column("duration_s")
-    if rows.has("start_s") and rows.has("end_s"):
-        return rows.column("end_s") - np.nan_to_num(rows.column("start_s"))
-    return np.full(len(rows), np.nan)
+        durations[:] = rows.column("duration_s")
+    elif rows.has("start_s") and rows.has("end_s"):
+        durations[:] = rows.column("end_s") - np.nan_to_num(rows.column("start_s"))
+    return durations
 
 
 def _names(rows: Manifest, column: str) -> list[str | None]:

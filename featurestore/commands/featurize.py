@@ -83,9 +83,9 @@ def featurize(
     if where.in_processes:
         end_with_failures(failed + _run_in_processes(jobs, len(table), where))
         return
-    failed: Failures = []
     if not (check or dry_run or part is not None):
-        jobs, failed = _unfinished(table, jobs, rows, where.device)
+        jobs, unread = _unfinished(table, jobs, rows, where.device)
+        failed += unread
     if not jobs:
         end_with_failures(failed)
         return

@@ -88,7 +88,7 @@ def _copy_runs(rows, lengths, row_bytes, target):  # type: ignore[no-untyped-def
         for i in range(rows.shape[1]):
             n_bytes = lengths[i] * row_bytes
             _copy(target, rows[k, i], n_bytes)  # type: ignore[call-arg]
-            target += n_bytes
+            target += n_bytes  # type: ignore[unreachable]
 
 
 @numba.njit(nogil=True)

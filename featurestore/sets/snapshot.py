@@ -32,7 +32,9 @@ class Snapshot:
         self.spec = spec
         self._columns = {layer: k for k, layer in enumerate(spec.layers)}
         self._bases: dict[tuple[str, ...], np.ndarray] = {}
-        self.index = KeyIndex(segments) if before is None else KeyIndex(segments, before.index, before.segments)
+        self.index: KeyIndex = (
+            KeyIndex(segments) if before is None else KeyIndex(segments, before.index, before.segments)
+        )
         self._was_checked = np.zeros((len(spec.layers), len(self.index.segment)), dtype=bool)
         places = {} if before is None else {id(segment): i for i, segment in enumerate(before.segments)}
         for i, segment in enumerate(self.segments):
