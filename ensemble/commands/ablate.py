@@ -67,6 +67,7 @@ def ablate(
     from deepser.members.folds import plan_folds
     from deepser.members.presets import find_preset, parse_changes
     from ensemble.evaluation.protocol import check_protocol
+    from ensemble.evaluation.sounds import known_sounds
     from ensemble.experiments.ablation import ablations_of, run_variants
     from ensemble.experiments.ablation_report import ablation_markdown, ablation_table
     from ensemble.experiments.presets import members_of, preset_variants
@@ -81,7 +82,8 @@ def ablate(
     table, corpora = divided(Manifest.read(manifest), train_on, test_on, cv)
     lists, numbers = [split_names(text) for text in features or []], seeds_of(seeds, 0)
     say_corpora(table, corpora)
-    protocol = check_protocol(table, cv)
+    opened = FeatureStore.open(store)
+    protocol = check_protocol(table, cv, sounds=known_sounds(opened, table, []))
     tell_protocol(protocol, strict)
     if presets is None:
         members = members_of(find_preset(preset), lists, numbers, parse_changes(change or []))
@@ -92,7 +94,7 @@ def ablate(
     directory, kind = runs / name, "ablations" if presets is None else "presets"
     with bar(directory.name, 1) as show:
         found = run_variants(
-            FeatureStore.open(store), table, variants, plan, directory, cv=cv, device=device, n_resamples=resamples,
+            opened, table, variants, plan, directory, cv=cv, device=device, n_resamples=resamples,
             overwrite=overwrite, progress=lambda share, text: show(share, 1, text),
         )  # fmt: skip
     console().print(ablation_table(found))

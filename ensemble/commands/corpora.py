@@ -1,6 +1,6 @@
 """The options `--train-on` and `--test-on`: some corpora of a joined manifest teach, others test."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,14 +70,20 @@ def divided_as_made(
         return manifest
     if len(recorded) > 1 or None in found.values():
         told = "; ".join(f"{name}: {each or 'not by corpora'}" for name, each in found.items())
-        raise ConfigError(
-            f"These systems were made over different corpora ({told}). Name those that were made alike, or say which "
-            "corpora are meant: --train-on A --test-on B."
-        )
+        raise ConfigError(f"These systems were made over different corpora ({told}). {_way_out(recorded)}")
     made = recorded.pop()
     table = made.divide(manifest)
     say_corpora(table, made, stderr=stderr)
     return table
+
+
+def _way_out(made: "Collection[CrossCorpus]") -> str:
+    """Return what to do where systems of different corpora are named: the options under which all can be scored."""
+    train = sorted({name for each in made for name in each.train})
+    test = sorted(set.intersection(*(set(each.test) for each in made)) - set(train))
+    if not test:
+        return "No corpus is a test of all of them; name those that were made alike."
+    return f"Name those that were made alike, or score all: --train-on {','.join(train)} --test-on {','.join(test)}."
 
 
 def say_corpora(table: "Manifest", corpora: "CrossCorpus | None", *, stderr: bool = False) -> None:

@@ -91,10 +91,12 @@ def _submit(
     from ensemble.evaluation.submission import write_submission
     from ensemble.evaluation.systems import open_system
     from featurestore.corpus.manifest import Manifest
+    from featurestore.store.feature_store import FeatureStore
 
     table = Manifest.read(manifest)
     system = open_system(name, table, store, columns_of(column), split)
-    tell_protocol(check_systems(table, [system], split=split), strict)
+    opened = FeatureStore.open(store) if system.stored else None
+    tell_protocol(check_systems(table, [system], split=split, store=opened), strict)
     n = write_submission(task, system, table if split is None else split_rows(table, split), output)
     for note in system.notes:
         say(f"note: {note}", "dim")

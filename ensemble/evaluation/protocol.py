@@ -4,13 +4,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ensemble.evaluation.posteriors import posteriors_name
+from ensemble.evaluation.sounds import known_sounds
 from ensemble.evaluation.system import System
-from ensemble.evaluation.systems import fold_column, made_on
+from ensemble.evaluation.systems import corpora_of, fold_column, made_on
 from featurestore.corpus.cross_corpus import CrossCorpus, shared_names
 from featurestore.corpus.division import Division, PartRecord
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.overlap import Items
 from featurestore.corpus.protocol import (
+    ERROR,
     NOTE,
     WARNING,
     Finding,
@@ -21,6 +23,7 @@ from featurestore.corpus.protocol import (
 )
 from featurestore.store.feature_store import FeatureStore
 
+OTHER_CORPORA = "other corpora"  # the kind of finding of predictions by models of other corpora than those named
 OTHER_PARTS = "other parts"  # the kind of finding of predictions that were made on another division
 
 
@@ -29,27 +32,38 @@ class Made:
     """What a system's predictions were made on.
 
     column: of its folds, "" for splits or where it isn't known. record: the fold and label of each utterance, None
-    where it is not recorded, as in predictions that an earlier version stored.
+    where it is not recorded, as in predictions that an earlier version stored. corpora: trained on and tested on.
     """
 
     column: str
     record: PartRecord | None
+    corpora: CrossCorpus | None = None
 
 
 def made_of(store: FeatureStore, names: Iterable[str]) -> dict[str, Made]:
     """Return what posteriors were made on, by their names in the store; the names may lack "posteriors/"."""
     found = [posteriors_name(store, name) for name in names]
-    return {name: Made(fold_column(store, name), made_on(store, name)) for name in found}
+    return {name: Made(fold_column(store, name), made_on(store, name), corpora_of(store, name)) for name in found}
 
 
 def check_systems(
-    manifest: Manifest, systems: Iterable[System], cv: str | None = None, *, split: str | None = None
+    manifest: Manifest,
+    systems: Iterable[System],
+    cv: str | None = None,
+    *,
+    split: str | None = None,
+    store: FeatureStore | None = None,
 ) -> ProtocolReport:
-    """Return what `check_protocol` finds of systems that are open, over the folds that the first was made over."""
+    """Return what `check_protocol` finds of systems that are open, over the folds that the first was made over.
+
+    store: what it recorded of the audio tells equal sound; without it, equal paths do.
+    """
     systems = list(systems)
     known = [each.fold_column for each in systems if split is None and manifest.has(each.fold_column)]
-    made = {each.name: Made(each.fold_column, each.made_on) for each in systems if each.stored}
-    return check_protocol(manifest, cv or (known[0] if known else None), made)
+    stored = [each for each in systems if each.stored]
+    made = {each.name: Made(each.fold_column, each.made_on, each.corpora) for each in stored}
+    sounds = () if store is None else known_sounds(store, manifest, [each.name for each in stored])
+    return check_protocol(manifest, cv or (known[0] if known else None), made, sounds=sounds)
 
 
 def check_protocol(
@@ -81,13 +95,35 @@ def check_protocol(
         )  # fmt: skip
         report = check_division(division)
         if corpora is not None:
-            report = replace(report, findings=(*report.findings, *_across_corpora(division)))
+            others = [each for name, own in made.items() for each in _other_corpora(corpora, own, name)]
+            report = replace(report, findings=(*others, *report.findings, *_across_corpora(division)))
     findings = [each for name, own in made.items() for each in _compared(division, own, name)]
     unrecorded = [name for name, own in made.items() if own.record is None]
     if unrecorded:
         message = f"no record of the folds and labels that {', '.join(unrecorded)} were made on, so it can't be checked"
         findings.append(Finding("no record", NOTE, message, len(unrecorded), 0, tuple(unrecorded)))
     return replace(report, findings=(*findings, *report.findings))
+
+
+def _other_corpora(asked: CrossCorpus, made: Made, name: str) -> list[Finding]:
+    """Compare the corpora that a score is headed by with those that a system learned from."""
+    if made.corpora is None:
+        if not made.column:
+            return []
+        message = f"{name} was cross-validated over {made.column!r}, so it may have learned from the corpora under test"
+        return [Finding(OTHER_CORPORA, WARNING, message, 1, 0, (name,))]
+    own = made.corpora.train
+    if set(own) == set(asked.train):
+        return []
+    if set(own) < set(asked.train):
+        message = f"{name} learned from {', '.join(own)} alone"
+        return [Finding(OTHER_CORPORA, NOTE, message, 1, 0, (name,))]
+    train = ",".join(dict.fromkeys((*asked.train, *own)))
+    message = f"{name} learned from {', '.join(own)}, not from {', '.join(asked.train)} alone"
+    test = [each for each in asked.test if each not in own]
+    if test:
+        message += f"; leave --train-on and --test-on out, or give --train-on {train} --test-on {','.join(test)}"
+    return [Finding(OTHER_CORPORA, ERROR, message, 1, 0, (name,))]
 
 
 def _across_corpora(division: Division) -> list[Finding]:

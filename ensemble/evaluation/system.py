@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ensemble.evaluation.align import some
+from featurestore.corpus.cross_corpus import CrossCorpus
 from featurestore.corpus.division import PartRecord
 from featurestore.errors import AlignmentError
 
@@ -18,7 +19,8 @@ class System:
     rows sum to one, None where classes alone are known; values: (N, A) float32 on each attribute's own scale.
     fold_column: the manifest's column that it was cross-validated over, "" where there is none. made_on: the fold and
     label of each utterance when it was made, None where that is not recorded. stored: it is a set of posteriors in a
-    store. notes: what reading it had to assume.
+    store. corpora: that it learned from and was tested on, where it was made by corpora. notes: what
+    reading it had to assume.
     """
 
     name: str
@@ -32,6 +34,7 @@ class System:
     notes: tuple[str, ...] = ()
     made_on: PartRecord | None = None
     stored: bool = False
+    corpora: CrossCorpus | None = None
 
     def of(self, keys: Sequence[str]) -> "System":
         """The same for these keys, in their order; AlignmentError lists the keys that are missing."""

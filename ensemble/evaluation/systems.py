@@ -45,6 +45,7 @@ def from_store(store: FeatureStore, name: str, manifest: Manifest) -> System:
         fold_column=fold_column(store, name),
         notes=(ADAPTED_NOTE,) if speaker_adapted(store, [name]) else (),
         made_on=made_on(store, name),
+        corpora=corpora_of(store, name),
         stored=True,
     )
 

@@ -73,7 +73,7 @@ def collect(runs: Runs, wanted: Wanted, progress: Callable[[str], None] = lambda
     progress("reading predictions")
     systems = [open_system(name, manifest, runs.store, wanted.columns, scoring.split) for name in runs.systems]
     store = FeatureStore.open(runs.store) if any(system.stored for system in systems) else None
-    protocol = check_systems(manifest, systems, scoring.cv, split=scoring.split)
+    protocol = check_systems(manifest, systems, scoring.cv, split=scoring.split, store=store)
     protocol.refuse(wanted.strict)
     rows = judged_rows(manifest, systems)
     reference = reference_of(systems)

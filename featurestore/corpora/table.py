@@ -138,10 +138,9 @@ def _refuse_missing(path: Path, table: pa.Table, require_label: bool) -> None:
             arrow.missing_column("label", names) + ", and no vote_<class> or attr_<attribute> column either"
         )
     if problems:
-        remedy = (
-            "; say which column it is, or that there are no labels" if require_label else "; say which column it is"
-        )
-        problems[-1] += remedy
+        problems[-1] += "; say which column it is (--column NAME=YOURS)"
+        if require_label:
+            problems[-1] += ", or that there are no labels"
         raise ManifestError(arrow.sentence(str(path), problems))
 
 

@@ -88,6 +88,47 @@ def test_evaluate_knows_the_corpora_of_posteriors_and_takes_them_from_the_option
     assert "a (second)" not in narrower
     refused = medusa("evaluate", "a", *common, "--against", "d", exit_code=2).stderr
     assert "different corpora" in refused
+    assert "--train-on first,second --test-on third" in refused
+
+
+def test_scores_are_not_headed_by_corpora_that_a_system_did_not_learn_from(joined: Path) -> None:
+    fitted(joined, "h1", "--train-on", "first", "--test-on", "second,third")
+    fitted(joined, "h2", "--train-on", "first,second", "--test-on", "third")
+    common = ("-m", joined / "joined.csv", "-s", joined / "store", "--bootstrap", "0")
+    for systems, train in ((["h1"], "second"), (["h1", "h2"], "first"), (["h2"], "first")):
+        refused = medusa("evaluate", *systems, *common, "--train-on", train, "--test-on", "third", exit_code=2).stderr
+        assert "learned from first" in refused
+        assert "--test-on third" in refused
+    compared = ("compare", *common[:4], "--members", "h1,h2", "--train-on", "first", "--test-on", "third")
+    assert "learned from first, second" in medusa(*compared, exit_code=2).stderr
+    shown = medusa("evaluate", "h1", *common, "--train-on", "first,second", "--test-on", "third").stdout
+    assert "h1 learned from first alone" in " ".join(shown.split())
+
+
+def test_a_system_of_folds_over_all_corpora_is_a_warning_under_corpora(joined: Path) -> None:
+    fitted(joined, "hf", "--cv", "fold")
+    common = ("-m", joined / "joined.csv", "-s", joined / "store", "--bootstrap", "0")
+    asked = ("evaluate", "hf", *common, "--train-on", "first", "--test-on", "third")
+    assert "was cross-validated over 'fold'" in " ".join(medusa(*asked).stdout.split())
+    assert "was cross-validated over 'fold'" in medusa(*asked, "--strict", exit_code=2).stderr
+
+
+def test_sound_that_the_corpora_share_is_named_wherever_scores_are_printed(joined: Path) -> None:
+    """Posteriors hold the corpus under test alone; the digests of what was learned from are the features'."""
+    for name in ("s1", "s2"):
+        fitted(joined, name, "--train-on", "first", "--test-on", "second", "--folds", "3")
+    common = ("-m", joined / "joined.csv", "-s", joined / "store")
+    corpora = ("--train-on", "first", "--test-on", "second")
+    for command in (
+        ("evaluate", "s1", *common, "--bootstrap", "0"),
+        ("evaluate", "s1", "s2", *common, "--bootstrap", "100"),
+        ("compare", *common, "--members", "s1,s2", "--rows", "soft", "--top", "2"),
+        ("fit-meta", *common, "--members", "s1,s2", "--name", "sm", "--runs", joined / "runs"),
+        ("ablate", *common, "--features", "f", "--runs", joined / "runs", *corpora),
+    ):
+        refused = medusa(*command, "--strict", exit_code=2)
+        assert "1 identical recording" in " ".join((refused.stdout + refused.stderr).split()), command
+    assert "1 identical recording" in " ".join(medusa("evaluate", "s1", *common, "--bootstrap", "0").stdout.split())
 
 
 def test_a_meta_classifier_learns_from_folds_of_the_corpus_trained_on(joined: Path) -> None:

@@ -23,6 +23,12 @@ def test_an_ensemble_as_good_as_the_best_says_nothing() -> None:
     assert beaten_by("test1", [row("only", macro_f1=0.75)]) == []
 
 
+def test_scores_that_are_shown_alike_say_nothing_and_those_that_differ_as_shown_do() -> None:
+    assert beaten_by("dev", [row("m1", macro_f1=0.7504), row("meta", macro_f1=0.7496)]) == []
+    (sentence,) = beaten_by("dev", [row("m1", macro_f1=0.7506), row("meta", macro_f1=0.7504)])
+    assert "0.751 against 0.750" in sentence
+
+
 def test_attributes_count_where_there_are_no_classes_and_what_is_undefined_beats_nothing() -> None:
     assert "CCC" in beaten_by("dev", [row("m1", mean_ccc=0.6), row("meta", mean_ccc=0.5)])[0]
     assert beaten_by("dev", [row("m1", mean_ccc=math.nan), row("meta", mean_ccc=0.5)]) == []

@@ -270,6 +270,22 @@ def test_the_range_of_attributes_is_read_from_the_config_or_asked_for(tmp_path: 
     assert manifest.scheme.attributes["valence"] == (1.0, 7.0)
 
 
+def test_a_range_of_1_to_7_that_is_assumed_is_noted_with_the_option_and_no_other_range_is(tmp_path: Path) -> None:
+    path = write_files(tmp_path, {"t.csv": MEDUSA + "a.wav,0,0,1,0,0,0,0,0,4.0,3.8,4.1,Train\n"}) / "t.csv"
+    manifest = read_challenge(path, check_audio=False)
+    assert manifest.scheme.attributes["arousal"] == (1.0, 7.0)
+    (note,) = [note for note in manifest.notes if "scale" in note]
+    assert "1 to 7" in note
+    assert "--attribute-range" in note
+    printed = " ".join(
+        medusa("prepare", "challenge", path, "-o", tmp_path / "m.csv", "--no-check-audio").stdout.split()
+    )
+    assert "1 to 7; say --attribute-range" in printed
+    assert not any("scale" in note for note in read_challenge(path, check_audio=False, attribute_range="1:7").notes)
+    path.write_text(path.read_text().replace("a.wav", N8))
+    assert not any("scale" in note for note in read_challenge(path, check_audio=False).notes), "MSP-Podcast's own"
+
+
 def test_a_speaker_of_two_genders_is_two_speakers_or_an_error(tmp_path: Path) -> None:
     write_files(tmp_path, {"t.csv": IMPROV + IMPROV_ROWS, "config.json": SCALE})
     with pytest.raises(ManifestError, match=r"1 speakers have two genders \(02\).*--speaker-by-gender"):

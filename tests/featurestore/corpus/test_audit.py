@@ -133,6 +133,15 @@ def test_test_sets_may_share_speakers_but_nothing_learned_from_may() -> None:
     assert shared("train", "train") == {}
 
 
+def test_corpora_of_a_joined_manifest_are_no_parts_and_the_sound_they_share_is_there_twice(directory: Path) -> None:
+    """Which corpus teaches and which tests is chosen later, by --train-on and --test-on, and checked there."""
+    joined = manifest(directory, ["a.wav", "a.flac", "b.wav"], corpus=["x", "y", "y"], speaker=["s", "s", "t"])
+    report = audit(joined)
+    assert report.clean
+    assert list(report.parts) == ["all"]
+    assert [repeat.keys for repeat in report.repeats] == [["u0", "u1"]]
+
+
 def test_an_unknown_speaker_or_part_shares_nothing() -> None:
     columns = {"speaker": ["Unknown", "Unknown", "", None, "s"], "fold": ["1", "2", "3", "1", None]}
     keys = [f"u{i}" for i in range(5)]
