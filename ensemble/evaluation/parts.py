@@ -100,6 +100,8 @@ def _by_split(manifest: Manifest, name: str, judged: Container[str]) -> dict[str
     for split in dict.fromkeys(value for value in manifest.column("split").tolist() if value is not None):
         if corpora and split == TEST:
             continue
+        if corpora and not all(key in judged for key in split_rows(manifest, split).keys):
+            continue  # corpora to learn from, of which a system that learned from some was tested on others
         rows = split_rows(manifest, split)
         # A split is judged whole or not at all; what scores it names what is missing.
         if _has_targets(rows) and any(key in judged for key in rows.keys):

@@ -55,6 +55,12 @@ def fitted(joined: Path, name: str, *options: str, command: str = "fit-deepser",
     return " ".join((done.stdout + done.stderr).split())
 
 
+def output(*arguments: str | Path) -> str:
+    """What a command prints, with its warnings, as one line."""
+    done = medusa(*arguments)
+    return " ".join((done.stdout + done.stderr).split())
+
+
 def test_a_member_learns_from_one_corpus_and_judges_the_others_each_by_itself(joined: Path) -> None:
     shown = fitted(joined, "a", "--train-on", "first", "--test-on", "second,third")
     assert "trained on first, tested on second, third: 36 utterances to learn from, 72 to test on" in shown
@@ -101,15 +107,17 @@ def test_scores_are_not_headed_by_corpora_that_a_system_did_not_learn_from(joine
         assert "--test-on third" in refused
     compared = ("compare", *common[:4], "--members", "h1,h2", "--train-on", "first", "--test-on", "third")
     assert "learned from first, second" in medusa(*compared, exit_code=2).stderr
-    shown = medusa("evaluate", "h1", *common, "--train-on", "first,second", "--test-on", "third").stdout
-    assert "h1 learned from first alone" in " ".join(shown.split())
+    both = ("--train-on", "first,second", "--test-on", "third")
+    shown = output("evaluate", "h1", "h2", *common[:4], "--bootstrap", "20", *both)
+    assert "h1 learned from first alone" in shown
+    assert "third: 36 utterances" in shown
 
 
 def test_a_system_of_folds_over_all_corpora_is_a_warning_under_corpora(joined: Path) -> None:
     fitted(joined, "hf", "--cv", "fold")
     common = ("-m", joined / "joined.csv", "-s", joined / "store", "--bootstrap", "0")
     asked = ("evaluate", "hf", *common, "--train-on", "first", "--test-on", "third")
-    assert "was cross-validated over 'fold'" in " ".join(medusa(*asked).stdout.split())
+    assert "was cross-validated over 'fold'" in output(*asked)
     assert "was cross-validated over 'fold'" in medusa(*asked, "--strict", exit_code=2).stderr
 
 
@@ -128,7 +136,7 @@ def test_sound_that_the_corpora_share_is_named_wherever_scores_are_printed(joine
     ):
         refused = medusa(*command, "--strict", exit_code=2)
         assert "1 identical recording" in " ".join((refused.stdout + refused.stderr).split()), command
-    assert "1 identical recording" in " ".join(medusa("evaluate", "s1", *common, "--bootstrap", "0").stdout.split())
+    assert "1 identical recording" in output("evaluate", "s1", *common, "--bootstrap", "0")
 
 
 def test_a_meta_classifier_learns_from_folds_of_the_corpus_trained_on(joined: Path) -> None:
