@@ -54,14 +54,18 @@ def divided_as_made(
     corpora.
     """
     from ensemble.evaluation.prediction_files import SUFFIXES
-    from ensemble.evaluation.systems import corpora_of
+    from ensemble.evaluation.posteriors import posteriors_name
+    from ensemble.evaluation.systems import corpora_of, fold_column
     from featurestore.store.feature_store import FeatureStore
 
+    stored = [name for name in systems if Path(name).suffix.lower() not in SUFFIXES]
     if any(each is not None for each in (train_on, test_on, cv, split)) or not manifest.has("corpus"):
         table, corpora = divided(manifest, train_on, test_on, cv)
         say_corpora(table, corpora, stderr=stderr)
+        if corpora is not None and stored:
+            opened = FeatureStore.open(store) if isinstance(store, Path) else store
+            _refuse_folds({name: fold_column(opened, posteriors_name(opened, name)) for name in stored})
         return table
-    stored = [name for name in systems if Path(name).suffix.lower() not in SUFFIXES]
     if stored and isinstance(store, Path):
         store = FeatureStore.open(store)
     found = {name: corpora_of(store, name) for name in stored} if isinstance(store, FeatureStore) else {}
@@ -75,6 +79,16 @@ def divided_as_made(
     table = made.divide(manifest)
     say_corpora(table, made, stderr=stderr)
     return table
+
+
+def _refuse_folds(columns: dict[str, str]) -> None:
+    """ConfigError for a system that was cross-validated: its models learned from every corpus, also those under test."""
+    for name, column in columns.items():
+        if column:
+            raise ConfigError(
+                f"{name} was cross-validated over {column!r}, so its models learned from the corpora under test, too. "
+                "Leave --train-on and --test-on out, or fit it again with them."
+            )
 
 
 def _way_out(made: "Collection[CrossCorpus]") -> str:

@@ -113,12 +113,12 @@ def test_scores_are_not_headed_by_corpora_that_a_system_did_not_learn_from(joine
     assert "third: 36 utterances" in shown
 
 
-def test_a_system_of_folds_over_all_corpora_is_a_warning_under_corpora(joined: Path) -> None:
+def test_a_system_of_folds_over_all_corpora_is_refused_under_corpora(joined: Path) -> None:
     fitted(joined, "hf", "--cv", "fold")
     common = ("-m", joined / "joined.csv", "-s", joined / "store", "--bootstrap", "0")
-    asked = ("evaluate", "hf", *common, "--train-on", "first", "--test-on", "third")
-    assert "was cross-validated over 'fold'" in output(*asked)
-    assert "was cross-validated over 'fold'" in medusa(*asked, "--strict", exit_code=2).stderr
+    refused = medusa("evaluate", "hf", *common, "--train-on", "first", "--test-on", "third", exit_code=2).stderr
+    assert "was cross-validated over 'fold'" in refused
+    assert "all folds" in medusa("evaluate", "hf", *common).stdout
 
 
 def test_sound_that_the_corpora_share_is_named_wherever_scores_are_printed(joined: Path) -> None:
