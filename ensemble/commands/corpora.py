@@ -53,8 +53,8 @@ def divided_as_made(
     ConfigError: systems that were made over other
     corpora.
     """
-    from ensemble.evaluation.prediction_files import SUFFIXES
     from ensemble.evaluation.posteriors import posteriors_name
+    from ensemble.evaluation.prediction_files import SUFFIXES
     from ensemble.evaluation.systems import corpora_of, fold_column
     from featurestore.store.feature_store import FeatureStore
 
@@ -82,7 +82,7 @@ def divided_as_made(
 
 
 def _refuse_folds(columns: dict[str, str]) -> None:
-    """ConfigError for a system that was cross-validated: its models learned from every corpus, also those under test."""
+    """Raise ConfigError for a cross-validated system, whose models learned from all corpora, those under test too."""
     for name, column in columns.items():
         if column:
             raise ConfigError(
