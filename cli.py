@@ -29,6 +29,7 @@ from ensemble.commands.report import report
 from ensemble.commands.run import run
 from ensemble.commands.submit import submit_app
 from featurestore.commands.audit import audit
+from featurestore.commands.encoders import encoders
 from featurestore.commands.featurize import featurize
 from featurestore.commands.prepare import prepare_app
 from featurestore.commands.split import split
@@ -44,8 +45,8 @@ else:  # installed, this file is medusa_ser.cli, and benchmarks lies beside it
 DATA, MODELS, TOOLS = "Corpora and features", "Members and ensembles", "Tools"
 
 Commands.order = (
-    "prepare", "split", "audit", "transcribe", "featurize", "probe", "fit-deepser", "ablate", "fit-meta", "compare",
-    "evaluate", "report", "explore", "submit", "predict", "export", "run", "demo", "store", "bench",
+    "prepare", "split", "audit", "transcribe", "encoders", "featurize", "probe", "fit-deepser", "ablate", "fit-meta",
+    "compare", "evaluate", "report", "explore", "submit", "predict", "export", "run", "demo", "store", "bench",
 )  # fmt: skip
 app = typer_app(cls=Commands)
 
@@ -95,6 +96,7 @@ app.add_typer(prepare_app, name="prepare", rich_help_panel=DATA)
 app.command("split", rich_help_panel=DATA)(split)
 app.command("audit", rich_help_panel=DATA)(audit)
 app.command("transcribe", rich_help_panel=DATA)(transcribe)
+app.command("encoders", rich_help_panel=DATA)(encoders)
 app.command("featurize", rich_help_panel=DATA)(featurize)
 app.add_typer(store_app, name="store", rich_help_panel=DATA)
 app.command("probe", rich_help_panel=MODELS)(probe)

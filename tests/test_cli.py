@@ -36,6 +36,7 @@ COMMANDS = [
     *(f"prepare {name}" for name in (*CORPORA, "csv", "join", "segments")),
     *(
         "transcribe",
+        "encoders",
         "featurize",
         "probe",
         "fit-deepser",

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "featurestore.transfer": "format remote sets store",
     "featurestore.loaders": "rows sets store",
     "featurestore.interchange": "audio format sets store",
-    "featurestore.encoders": "audio format",
+    "featurestore.encoders": "audio format rows",
     "featurestore.augment": "audio corpus format sets store",
     "featurestore.featurize": "audio augment corpus encoders sets store",
     "featurestore.asr": "audio corpus encoders featurize",

@@ -207,6 +207,9 @@ def encoder_of(name: str, saved: Mapping[str, Any], *, weights: Mapping[str, Pat
         compute=extra.get("compute", "float32"),
         source=spec.source,
         keep_special=extra.get("special_tokens") == "kept",
+        prompt=extra.get("prompt", ""),
+        keep_prompt=extra.get("prompt_rows") == "kept",
+        short=extra.get("short", "error"),
     )
     if encoder.spec.fingerprint != saved["fingerprint"]:
         listed = "; ".join(spec.differences(encoder.spec)) or "the fingerprint alone"

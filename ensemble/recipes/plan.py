@@ -167,7 +167,7 @@ class _Planner:
         asked = options.pop("transcripts", None)
         if asked is None:
             encoder = ENCODERS.get(options["encoder"].text)
-            return there and encoder is not None and encoder.family == "text"
+            return there and encoder is not None and encoder.family in ("text", "causal", "t5")
         if not isinstance(asked.value, bool) or (asked.value and not there):
             raise ConfigError(f"{asked.where}: transcripts: true takes those of the transcribe section; else false.")
         return asked.value

@@ -14,7 +14,7 @@ from featurestore.commands.featurize_options import (
     SystemArguments,
     ViewArguments,
 )
-from featurestore.commands.featurize_report import say_plan, say_report, show_checks, with_rate
+from featurestore.commands.featurize_report import say_plan, say_report, say_sized, show_checks, with_rate
 from featurestore.errors import ConfigError
 from featurestore.terminal import bar, end_with_failures, option_groups, say, working
 
@@ -57,8 +57,10 @@ def featurize(
 
     Example: `medusa featurize --encoder wavlm-large --layers 6,12,24 -m corpus.csv -s store`
     """
+    from featurestore.encoders.by_config import sized_by_config
     from featurestore.encoders.load import load_with
     from featurestore.encoders.options import EncoderOptions
+    from featurestore.encoders.prompt import Prompt
     from featurestore.featurize.job import FeaturizeOptions, jobs_of
     from featurestore.featurize.present import Again
 
@@ -68,7 +70,8 @@ def featurize(
     part = where.part()
     rows = EncoderOptions(
         encoder.encoder, encoder.weights, encoder.layers, output.pool, output.dtype, encoder.window, encoder.compute,
-        "text" if texts is None else texts.source, encoder.keep_special,
+        "text" if texts is None else texts.source, encoder.keep_special, Prompt(encoder.prompt, encoder.keep_prompt),
+        encoder.short,
     )  # fmt: skip
     redone = Again.parse(again, table) if again else None
     options = FeaturizeOptions(
@@ -83,6 +86,10 @@ def featurize(
     if where.in_processes:
         end_with_failures(failed + _run_in_processes(jobs, len(table), where))
         return
+    if dry_run and (sized := sized_by_config(rows, where.device)) is not None:
+        say_sized(jobs[0].name, sized, table, texts)
+        end_with_failures(failed)
+        return
     if not (check or dry_run or part is not None):
         jobs, unread = _unfinished(table, jobs, rows, where.device)
         failed += unread
@@ -91,6 +98,8 @@ def featurize(
         return
     with working(f"loading {encoder.encoder}"):
         loaded = load_with(rows, where.device)
+    if loaded.notice and any((store := _existing(job)) is None or job.name not in store for job in jobs):
+        say(loaded.notice, "yellow")
     for job in jobs:
         if check:
             failed += _check(table, loaded, job, check)

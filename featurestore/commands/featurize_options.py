@@ -40,6 +40,13 @@ class EncoderArguments:
         ),
     ] = None
     keep_special: Annotated[bool, encodes("Text: rows of special tokens too.", "--keep-special")] = False
+    prompt: Annotated[str, encodes("Text: what stands before each text, or around its {text}; in the fingerprint.")] = (
+        ""
+    )
+    keep_prompt: Annotated[bool, encodes("Text: rows of the prompt too.", "--keep-prompt")] = False
+    short: Annotated[
+        str, encodes("Paralinguistic sets: error, or pad clips that are too short (README has the rule).")
+    ] = "error"
     compute: Annotated[str, encodes("Arithmetic: auto, float32, bfloat16, float16.")] = "auto"
 
 
@@ -69,8 +76,14 @@ class OutputArguments:
     """Which feature set is written, and how its rows are stored."""
 
     name: Annotated[str | None, writes("Feature set; default: the encoder's name.")] = None
-    pool: Annotated[str, writes("none, mean, mean+std (over time).")] = "none"
-    dtype: Annotated[str, writes("Stored rows: float16, float32, bfloat16, int8.")] = "float16"
+    pool: Annotated[str, writes("none, mean, mean+std (over time); model: its own, one row.")] = "none"
+    dtype: Annotated[
+        str,
+        writes(
+            "Stored rows: float16, float32, bfloat16, int8; default: float16, of paralinguistic sets float32.",
+            show_default=False,
+        ),
+    ] = ""
     format: Annotated[str | None, writes("New segments: zarr or hdf5; default: as the set has them, zarr.")] = None
     compress: Annotated[str | None, writes("zstd or blosc (zarr), gzip (hdf5); default: none.")] = None
 

@@ -7,7 +7,10 @@ from featurestore.runtime.wording import first_names, format_bytes, format_secon
 from featurestore.terminal import Show, console, say
 
 if TYPE_CHECKING:
+    from featurestore.corpus.manifest import Manifest
     from featurestore.encoders.base import Encoder
+    from featurestore.encoders.by_config import SizedEncoder
+    from featurestore.featurize.items import Texts
     from featurestore.featurize.plan import FeaturizePlan
     from featurestore.featurize.run import FeaturizeReport
     from featurestore.featurize.trial import Checked
@@ -33,6 +36,23 @@ def say_plan(name: str, encoder: "Encoder", plan: "FeaturizePlan") -> None:
     say(f"{plan.n_rows:,} rows x {spec.dim} x {len(spec.layers)} layers of {spec.dtype}: {size}")
     if plan.wall_s == plan.wall_s:
         say(f"about {format_seconds(plan.wall_s)} on this machine, from a short trial")
+
+
+def say_sized(name: str, sized: "SizedEncoder", manifest: "Manifest", texts: "Texts | None") -> None:
+    """Print a plan made by a config.json alone: bytes of the weights in memory, and of the rows on disk."""
+    found = manifest.texts if texts is None else [text for _, text in texts.of(manifest)[0]]
+    n_rows = sized.n_rows(list(found))
+    say(
+        f"{name}: {sized.n_parameters / 1e6:,.1f} million parameters, {format_bytes(sized.n_bytes)} of weights in "
+        f"memory ({sized.compute}); they are not here yet"
+    )
+    if n_rows is None:
+        say(
+            f"{len(found):,} texts, {format_bytes(sized.row_bytes)} for each token; how many tokens these are is known "
+            "with the tokenizer.json beside config.json"
+        )
+    else:
+        say(f"{len(found):,} texts, {n_rows:,} rows: {format_bytes(n_rows * sized.row_bytes)}")
 
 
 def show_checks(name: str, checks: "Sequence[Checked]", in_batch: float, stored: float) -> None:

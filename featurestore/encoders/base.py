@@ -24,6 +24,8 @@ class Encoder(Protocol):
     device: str  # where it computes: "cpu", "cuda:0", ...
     default_batch_frames: int  # padded frames of one forward pass
     window_frames: int  # padded frames of the longest piece of an input that goes through the model at once
+    notice: str = ""  # what a user must know before using the rows, such as a licence
+    head: str = ""  # of a fine-tuned checkpoint: the class whose head is left away, for the record
     overlaps: bool = False  # whether the device may get its next batch before the rows of the last one are there
 
     @abstractmethod
@@ -63,3 +65,7 @@ class Encoder(Protocol):
     def is_empty(self, item: Any) -> bool:
         """Return whether an input holds nothing to encode, and so gets a row defined by the encoder (texts only)."""
         return False
+
+    def refusal(self, item: int | str) -> str:
+        """Return why an input, a number of samples or a text, has no rows by this encoder; "" where it has."""
+        return ""

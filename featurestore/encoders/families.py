@@ -1,6 +1,6 @@
 """The families of encoders: which transformers models are of which, and what is known of them without loading torch."""
 
-SPEECH_TYPES = ("hubert", "wavlm", "wav2vec2", "data2vec-audio")
+SPEECH_TYPES = ("hubert", "wavlm", "wav2vec2", "data2vec-audio", "unispeech", "unispeech-sat")
 SPEECH_WINDOW = "30s+1s"  # by default
 
 WHISPER_TYPES = ("whisper",)
@@ -33,4 +33,48 @@ TEXT_TYPES = (
     "xlm-roberta-xl",
 )
 
-FAMILIES = {"speech": SPEECH_TYPES, "whisper": WHISPER_TYPES, "text": TEXT_TYPES}
+# These run without padding (see `unpadded`): on waveforms, and on features that their extractors make.
+WAVEFORM_TYPES = ("wav2vec2-conformer", "sew", "sew-d", "moonshine")
+UNPADDED_TYPES = (*WAVEFORM_TYPES, "wav2vec2-bert", "parakeet_encoder", "parakeet_ctc")
+
+T5_TYPES = ("t5", "mt5", "umt5")  # their encoders
+# Decoder-only language models that have the same test. Others are tried when they are loaded (see `causal.check`).
+CAUSAL_TYPES = (
+    "cohere",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "gpt2",
+    "gpt_neox",
+    "granite",
+    "llama",
+    "ministral",
+    "mistral",
+    "olmo",
+    "olmo2",
+    "olmo3",
+    "phi",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+    "stablelm",
+    "starcoder2",
+)
+
+FAMILIES = {
+    "speech": SPEECH_TYPES,
+    "unpadded": UNPADDED_TYPES,
+    "whisper": WHISPER_TYPES,
+    "text": TEXT_TYPES,
+    "causal": CAUSAL_TYPES,
+    "t5": T5_TYPES,
+}
+TEXT_FAMILIES = ("text", "causal", "t5")
+
+
+def is_causal(model_type: str) -> bool:
+    """Return whether transformers has a causal language model of this type."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES

@@ -8,29 +8,35 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from featurestore.audio import SAMPLE_RATE_HZ
+from featurestore.encoders import adapter as adapters
 from featurestore.encoders.base import Encoder
 from featurestore.encoders.catalog import ENCODERS
 from featurestore.encoders.device import pick_compute
 from featurestore.encoders.families import (
     FAMILIES,
     SPEECH_WINDOW,
+    TEXT_FAMILIES,
     WHISPER_FRAME_SAMPLES,
     WHISPER_WINDOW,
     WHISPER_WINDOWS,
+    is_causal,
 )
+from featurestore.encoders.hub import weight_files
 from featurestore.encoders.layers import LayerChoice
 from featurestore.encoders.openai_checkpoint import file_identity, load_openai_encoder
 from featurestore.encoders.options import EncoderOptions, check_choice
+from featurestore.encoders.prompt import Prompt
 from featurestore.encoders.row_builder import pooled_dim
 from featurestore.encoders.weights import (
     checked_directory,
     do_normalize,
     find_weights,
+    head_of,
     identity,
     load_model,
     load_tokenizer,
@@ -39,14 +45,17 @@ from featurestore.encoders.weights import (
 from featurestore.errors import ConfigError, EncoderError
 from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.device import pick_device
+from featurestore.runtime.weights_digest import parts_of_files, weights_digest
 
 if TYPE_CHECKING:
     import torch
 
+    from featurestore.encoders.text import TextEncoder
 
-NO_SAFE_WEIGHTS = (
-    "emotion2vec's weights are published as a pickle alone, which can run any code when it is opened, and as no "
-    "transformers model. Encode with its authors' program and take the rows in with `medusa store import emotion2vec`."
+
+EMOTION2VEC_PLACE = (
+    "Fetch its checkpoint with `hf download emotion2vec/emotion2vec_base --local-dir DIR` (or emotion2vec_plus_base, "
+    "...) and pass --weights DIR. Rows of its authors' program are taken in with `medusa store import emotion2vec`."
 )
 
 
@@ -56,40 +65,62 @@ def load_encoder(
     weights: Path | str | None = None,
     layers: str = "last",
     pool: str = "none",
-    dtype: str = "float16",
+    dtype: str = "",
     device: str = "auto",
     window: str | None = None,
     compute: str = "auto",
     source: str = "text",
     keep_special: bool = False,
+    prompt: str = "",
+    keep_prompt: bool = False,
+    short: str = "error",
 ) -> Encoder:
     """Load an encoder by its name in ENCODERS, a hub name (`org/name`) or a transformers directory.
 
-    The arguments but `device` are the fields of EncoderOptions.
+    The arguments but `device` are the fields of EncoderOptions; keep_prompt: rows of the prompt too.
     Raises EncoderError (unknown name, weights not found or not loadable) and ConfigError (options).
     """
     directory = None if weights is None else Path(weights)
-    options = EncoderOptions(name, directory, layers, pool, dtype, window, compute, source, keep_special)
+    options = EncoderOptions(
+        name, directory, layers, pool, dtype, window, compute, source, keep_special, Prompt(prompt, keep_prompt), short
+    )
     return load_with(options, device)
 
 
 def load_with(options: EncoderOptions, device: str = "auto") -> Encoder:
     """Load the encoder that the options describe; errors as in `load_encoder`."""
     if options.name in ENCODERS:
-        _refuse_special_tokens(options, ENCODERS[options.name].family)
+        _refuse_text_options(options, ENCODERS[options.name].family)
     if options.name == "logmel":
         return _logmel(options)
+    if options.name in ENCODERS and ENCODERS[options.name].family == "opensmile":
+        return _paralinguistic(options)
     where = pick_device(device)
     compute = pick_compute(options.compute, where)
     found = _find(options)
-    _refuse_special_tokens(options, found.family)
-    load = {"speech": _speech, "whisper": _whisper, "text": _text}[found.family]
-    return load(found, options, where, compute)
+    _refuse_text_options(options, found.family)
+    if options.pool == "model" and found.family == "speech":
+        return _speaker(found, options, where, compute)
+    load = {
+        "speech": _speech, "unpadded": _unpadded, "emotion2vec": _emotion2vec, "whisper": _whisper, "text": _text,
+        "causal": _causal, "t5": _t5,
+    }[found.family]  # fmt: skip
+    encoder: Encoder = load(found, options, where, compute)
+    encoder.head = "" if found.place.is_file() else head_of(found.place)
+    return encoder
 
 
-def _refuse_special_tokens(options: EncoderOptions, family: str) -> None:
-    if options.keep_special and family != "text":
+def _refuse_text_options(options: EncoderOptions, family: str) -> None:
+    if options.short != "error" and family != "opensmile":
+        raise ConfigError(f"--short {options.short}: it is for paralinguistic sets; {options.name} is none of them.")
+    if family in TEXT_FAMILIES:
+        return
+    if options.keep_special:
         raise ConfigError(f"--keep-special: {options.name} encodes audio, which has no special tokens; leave it out.")
+    if options.prompt.text:
+        raise ConfigError(f"--prompt: {options.name} encodes audio, which takes no prompt; leave it out.")
+    if options.pool == "model" and family not in ("speech", "opensmile"):
+        raise ConfigError(f"--pool model: {options.name} has no pooling of its own; use mean or mean+std.")
 
 
 @dataclass(frozen=True)
@@ -99,20 +130,33 @@ class _Found:
     label: str
     family: str
     place: Path
+    adapter: Path | None = None  # a LoRA directory over it
 
     def identity(self) -> str:
         """Return the digest of the weights, of a text encoder with its tokenizer."""
         if self.place.is_file():
             return file_identity(self.place)
-        return identity(self.place, with_tokenizer=self.family == "text")
+        if self.adapter is not None:
+            base = identity(self.place, with_tokenizer=self.family in TEXT_FAMILIES)
+            files = (self.adapter / name for name in (adapters.CONFIG, adapters.WEIGHTS))
+            return weights_digest([base.encode(), *parts_of_files(files)])
+        return identity(self.place, with_tokenizer=self.family in TEXT_FAMILIES)
 
 
 def _find(options: EncoderOptions) -> _Found:
     name, given = options.name, options.weights
+    if "emotion2vec" in name.lower():
+        return _emotion2vec_found(name, given)
     if given is not None and given.suffix == ".pt" and given.is_file():
-        return _Found(label_of(name), _family(name, "whisper"), given)
+        return _Found(label_of(name), family_of(name, "whisper"), given)
+    over = given or Path(name)
+    if adapters.is_adapter(over) and not weight_files(over):
+        base = adapters.base_of(over)
+        local = next((each for each in (Path(base), over / base) if (each / "config.json").is_file()), None)
+        place = find_weights(base, None, local) if local else find_weights(base, base, None)
+        return _Found(label_of(name), family_of(name, model_type(place)), place, over)
     label, directory = _resolve(name, given)
-    return _Found(label, _family(name, model_type(directory)), directory)
+    return _Found(label, family_of(name, model_type(directory)), directory)
 
 
 def _resolve(name: str, given: Path | None) -> tuple[str, Path]:
@@ -124,8 +168,6 @@ def _resolve(name: str, given: Path | None) -> tuple[str, Path]:
         return label_of(name), find_weights(name, None, given)
     if (os.sep in name and Path(name).is_dir()) or (Path(name) / "config.json").is_file():
         return label_of(name), checked_directory(Path(name), f"--encoder {name}")
-    if "emotion2vec" in name.lower():
-        raise EncoderError(f"{name}: {NO_SAFE_WEIGHTS}")
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
         return name, find_weights(name, name, None)
     if os.sep in name:
@@ -155,8 +197,11 @@ def label_of(name: str) -> str:
     return Path(name).resolve().name if name not in ENCODERS and Path(name).is_dir() else name
 
 
-def _family(name: str, kind: str) -> str:
+def family_of(name: str, kind: str) -> str:
+    """Return the family that encodes a model_type; EncoderError where none does, or not the one of the name."""
     family = next((family for family, kinds in FAMILIES.items() if kind in kinds), None)
+    if family is None and is_causal(kind):
+        family = "causal"
     if family is None:
         known = ", ".join(kind for kinds in FAMILIES.values() for kind in kinds)
         raise EncoderError(f"{name}: model_type {kind!r} in its config.json is not supported; expected one of {known}.")
@@ -181,7 +226,7 @@ def _speech(found: _Found, options: EncoderOptions, device: torch.device, comput
     from featurestore.encoders import speech
 
     normalize = do_normalize(found.place, found.label)
-    model = load_model(found.place, found.label)
+    model = load_model(found.place, found.label, adapter=found.adapter)
     config = model.config
     sizes = _Sizes(config.num_hidden_layers, config.hidden_size, math.prod(config.conv_stride))
     window = options.window or SPEECH_WINDOW
@@ -191,13 +236,57 @@ def _speech(found: _Found, options: EncoderOptions, device: torch.device, comput
     return speech.SpeechEncoder(model, normalize=normalize, spec=spec, choice=choice, device=device, compute=compute)
 
 
+def _unpadded(found: _Found, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
+    from featurestore.encoders import unpadded
+
+    loaded = unpadded.load(found.place, model_type(found.place), found.label, found.adapter)
+    sizes = _Sizes(loaded.n_layers, loaded.dim, loaded.hop)
+    window = options.window or SPEECH_WINDOW
+    choice, spec = spec_for(found.label, found.identity(), sizes, window, options, compute)
+    return unpadded.UnpaddedEncoder(loaded, spec=spec, choice=choice, device=device, compute=compute)
+
+
+def _speaker(found: _Found, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
+    from featurestore.encoders import speaker
+
+    model = speaker.load(found.place, found.label)
+    if options.layers != "last" and options.layers != str(model.config.num_hidden_layers):
+        raise ConfigError(f"--pool model --layers {options.layers}: a speaker embedding is the head's; use last.")
+    sizes = _Sizes(model.config.num_hidden_layers, speaker.dim_of(model.config), 1)
+    window = options.window or "30s+0s"
+    choice, spec = spec_for(found.label, found.identity(), sizes, window, replace(options, layers="last"), compute)
+    spec = replace(spec, extra=(*spec.extra, ("pooling", head_of(found.place))))
+    normalize = do_normalize(found.place, found.label)
+    return speaker.SpeakerEncoder(model, normalize=normalize, spec=spec, choice=choice, device=device, compute=compute)
+
+
+def _emotion2vec_found(name: str, given: Path | None) -> _Found:
+    from featurestore.encoders import emotion2vec
+
+    place = given or (Path(name) if Path(name).exists() else None)
+    checkpoint = None if place is None else emotion2vec.find_checkpoint(place)
+    if checkpoint is None:
+        where = f"no checkpoint in {place}" if place is not None else "no --weights given"
+        raise EncoderError(f"{name}: {where}. {EMOTION2VEC_PLACE}")
+    return _Found(label_of(name), "emotion2vec", checkpoint)
+
+
+def _emotion2vec(found: _Found, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
+    from featurestore.encoders import emotion2vec, unpadded
+
+    loaded = unpadded.of_emotion2vec(emotion2vec.load(found.place, found.label))
+    sizes = _Sizes(loaded.n_layers, loaded.dim, loaded.hop)
+    choice, spec = spec_for(found.label, found.identity(), sizes, options.window or SPEECH_WINDOW, options, compute)
+    return unpadded.UnpaddedEncoder(loaded, spec=spec, choice=choice, device=device, compute=compute)
+
+
 def _whisper(found: _Found, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
     from featurestore.encoders import whisper
 
     if found.place.is_file():
         model = load_openai_encoder(found.place, options.name)
     else:
-        model = load_model(found.place, found.label, needed="encoder.").encoder
+        model = load_model(found.place, found.label, needed="encoder.", adapter=found.adapter).encoder
     sizes = _Sizes(model.config.encoder_layers, model.config.d_model, WHISPER_FRAME_SAMPLES)
     window = check_choice("window", options.window or WHISPER_WINDOW, WHISPER_WINDOWS)
     choice, spec = spec_for(found.label, found.identity(), sizes, window, options, compute)
@@ -205,15 +294,57 @@ def _whisper(found: _Found, options: EncoderOptions, device: torch.device, compu
 
 
 def _text(found: _Found, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
-    from featurestore.encoders import text
+    return _text_encoder(found, options, device, compute, load_model(found.place, found.label, adapter=found.adapter))
 
-    model, tokenizer = load_model(found.place, found.label), load_tokenizer(found.place, found.label)
+
+def _t5(found: _Found, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
+    # Checkpoints hold the decoder too, which this class leaves in the file.
+    model = load_model(
+        found.place, found.label, ("encoder.", "shared."), auto="AutoModelForTextEncoding", adapter=found.adapter
+    ).encoder
+    return _text_encoder(found, options, device, compute, model)
+
+
+def _causal(found: _Found, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
+    from featurestore.encoders import causal
+
+    model = causal.load(found.place, found.label, compute, found.adapter)
+    n_layers = model.config.num_hidden_layers
+    causal.trim(model, LayerChoice.parse(options.layers, n_layers, found.label).deepest)
+    encoder = _text_encoder(found, options, device, compute, model, causal=True)
+    causal.check(encoder)
+    return encoder
+
+
+def _text_encoder(
+    found: _Found,
+    options: EncoderOptions,
+    device: torch.device,
+    compute: torch.dtype,
+    model: Any,
+    causal: bool = False,
+) -> TextEncoder:
+    from featurestore.encoders import sentence, text
+
+    tokenizer = load_tokenizer(found.place, found.label, as_it_stands=causal)
+    pooling = sentence.read_pooling(found.place, found.label) if options.pool == "model" else None
     sizes = _Sizes(model.config.num_hidden_layers, model.config.hidden_size, None)
-    window = options.window or text.default_window(model.config, tokenizer)
-    choice, spec = spec_for(found.label, found.identity(), sizes, window, options, compute)
+    default = text.default_window(model.config, tokenizer)
+    if pooling is not None:
+        limit = text.max_positions(model.config, tokenizer)
+        default = f"{min(pooling.max_tokens or limit, limit)}tok+0"
+        sizes = _Sizes(sizes.n_layers, pooling.dim, None)
+        if options.layers != "last" and options.layers != str(sizes.n_layers):
+            raise ConfigError(
+                f"--pool model --layers {options.layers}: its own pooling is of the last layer; use last."
+            )
+    choice, spec = spec_for(found.label, found.identity(), sizes, options.window or default, options, compute)
+    if pooling is not None:
+        spec = replace(spec, extra=(*spec.extra, ("pooling", pooling.description)))
     return text.TextEncoder(
-        model, tokenizer, spec=spec, choice=choice, device=device, compute=compute, keep_special=options.keep_special
-    )
+        model, tokenizer, spec=spec, choice=choice, device=device, compute=compute, keep_special=options.keep_special,
+        causal=causal, prompt=options.prompt, pooling=pooling,
+    )  # fmt: skip
 
 
 def described(options: EncoderOptions, device: str = "auto") -> FeatureSpec | None:
@@ -223,11 +354,12 @@ def described(options: EncoderOptions, device: str = "auto") -> FeatureSpec | No
     checkpoint of openai-whisper, a configuration that leaves sizes to defaults, arithmetic that depends on a GPU.
     Raises EncoderError and ConfigError as `load_with` does.
     """
-    if options.name == "logmel" or device not in ("auto", "cpu") or (device == "auto" and _may_have_gpu()):
+    weightless = options.name in ENCODERS and ENCODERS[options.name].family in ("logmel", "opensmile")
+    if weightless or device not in ("auto", "cpu") or (device == "auto" and _may_have_gpu()):
         return None
     found = _find(options)
-    _refuse_special_tokens(options, found.family)
-    if found.place.is_file() or options.compute not in ("auto", "float32"):
+    _refuse_text_options(options, found.family)
+    if options.pool == "model" or found.place.is_file() or options.compute not in ("auto", "float32"):
         return None
     config = json.loads((found.place / "config.json").read_text(encoding="utf-8"))
     try:
@@ -261,6 +393,27 @@ def _logmel(options: EncoderOptions) -> Encoder:
     return logmel.LogMelEncoder(spec, choice)
 
 
+def _paralinguistic(options: EncoderOptions) -> Encoder:
+    from featurestore.encoders import paralinguistic
+
+    if options.weights is not None:
+        raise EncoderError(f"{options.name} has no weights, but --weights was given. Leave it away.")
+    window = check_choice("window", options.window or "none", ("none",))
+    _, frames, dim = paralinguistic.SETS[options.name]
+    if options.pool != "none" and not frames and options.pool != "model":
+        raise ConfigError(f"--pool {options.pool}: {options.name} gives one row per utterance already; leave it out.")
+    if options.pool != "none" and frames:
+        raise ConfigError(
+            f"--pool {options.pool}: store the frames of {options.name} (probes pool them), or openSMILE's own "
+            f"functionals ({options.name.removesuffix('-lld')})."
+        )
+    sizes = _Sizes(0, dim, paralinguistic.HOP_SAMPLES)
+    pooled = options if frames else replace(options, pool="model")
+    choice, spec = spec_for(options.name, "none", sizes, window, pooled)
+    extra = {"opensmile": paralinguistic.package_version()} | ({"short": "pad"} if options.short == "pad" else {})
+    return paralinguistic.ParalinguisticEncoder(replace(spec, extra=tuple(extra.items())), choice, options.short)
+
+
 def spec_for(
     label: str,
     weights: str,
@@ -280,6 +433,9 @@ def spec_for(
     extra = {**({} if arithmetic == "float32" else {"compute": arithmetic}), **(recorded or {})}
     if options.keep_special:
         extra["special_tokens"] = "kept"
+    if options.prompt.text:
+        extra["prompt"] = options.prompt.text
+        extra |= {"prompt_rows": "kept"} if options.prompt.keep else {}
     hop = sizes.hop_samples
     spec = FeatureSpec(
         kind="text" if hop is None else "audio",

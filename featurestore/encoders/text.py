@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,9 +14,12 @@ from torch import Tensor
 
 from featurestore.encoders.base import Encoder
 from featurestore.encoders.device import arithmetic, default_batch_frames, frozen
+from featurestore.encoders.families import T5_TYPES
 from featurestore.encoders.layers import LayerChoice, chosen
+from featurestore.encoders.prompt import NO_PROMPT, Prompt, Tokens, tokenize
 from featurestore.encoders.row_builder import Batch, Piece, run_windows
-from featurestore.encoders.windows import windows
+from featurestore.encoders.sentence import OwnPooling
+from featurestore.encoders.windows import Window, windows
 from featurestore.errors import ConfigError, EncoderError
 from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.stage_clock import padded_batch, stage
@@ -31,20 +35,33 @@ POSITIONS_AFTER_PADDING = (
     "xlm-roberta",
     "xlm-roberta-xl",
 )
-OWN_MASKS = ("deberta", "deberta-v2")  # these mask more than attention, and read nothing back from the device for it
+# DeBERTa masks more than attention, and reads nothing back from the device for it; T5 adds its positions to the mask.
+OWN_MASKS = ("deberta", "deberta-v2", *T5_TYPES)
 MAX_TOKENS = 512  # of a default window, also where a model has more positions: memory grows with the square
 MARGIN_TOKENS = 32
 TOKENIZED_TEXTS = 1 << 16  # kept
 CPU_BATCH_TOKENS = 256  # measured: texts of 15 tokens go three times as fast as one by one
 
 
-class TextEncoder(Encoder):
-    """A transformers text encoder (BERT, RoBERTa, ModernBERT, MPNet, DeBERTa and their kin).
+@dataclass(frozen=True)
+class Tokenized:
+    """The ids of one window, special tokens and the prompt's among them, and which of their rows are kept."""
 
-    Rows are the hidden states of the text's own tokens, in order. A text without any token (empty, or only spaces)
-    gives one row: the hidden state of the first special token ([CLS] or <s>) of the empty text. A text longer than a
-    window ("512tok+32": 512 tokens with the special ones, fewer where the model's positions end) is encoded in full
-    windows, of which 32 tokens at either inner end are context and dropped. Special tokens surround each window.
+    ids: np.ndarray  # (T,) int64
+    kept: slice
+
+
+class TextEncoder(Encoder):
+    """A transformers text encoder: BERT and its kin, a T5's encoder, or a decoder-only language model.
+
+    Rows are the hidden states of the text's own tokens, in order. A text without any token gives one row: the hidden
+    state of the first special token ([CLS] or <s>) of the empty text, of a language model that of the last token
+    before the text (of the start token, where nothing else is there). A text longer than a window ("512tok+32": 512
+    tokens with the special ones and the prompt's, fewer where the model's positions end) is encoded in full windows,
+    of which 32 tokens at either inner end are context and dropped. Special tokens and the prompt surround each window.
+    Batches are padded on the right; a language model runs forward once and generates nothing.
+
+    pooling: the model's own (`--pool model`), one row per text, which must fit into one window.
     """
 
     kind = "text"
@@ -59,6 +76,9 @@ class TextEncoder(Encoder):
         device: torch.device,
         compute: torch.dtype,
         keep_special: bool = False,
+        causal: bool = False,
+        prompt: Prompt = NO_PROMPT,
+        pooling: OwnPooling | None = None,
     ) -> None:
         self.model = frozen(model, device, compute)
         self.tokenizer = tokenizer
@@ -69,6 +89,9 @@ class TextEncoder(Encoder):
         self._device = device
         self.compute = compute
         self.keep_special = keep_special
+        self.causal = causal
+        self.prompt = prompt
+        self.pooling = pooling
         self.layers_available: int = model.config.num_hidden_layers
         # It reads tokens back from the device to warn of what does not happen here: padding without a mask.
         self.model.warn_if_padding_and_no_attention_mask = lambda *_: None
@@ -77,39 +100,51 @@ class TextEncoder(Encoder):
         limit = max_positions(model.config, tokenizer)
         self.overlaps = is_queued(device)
         self.window_frames = size
-        self.default_batch_frames = default_batch_frames(device, CPU_BATCH_TOKENS, spec, size)
-        self._window_tokens = size - self._n_special
+        # Rows go to the model's own pooling as they are.
+        self._row_spec = spec if pooling is None else replace(spec, pool="none")
+        self.default_batch_frames = default_batch_frames(device, CPU_BATCH_TOKENS, self._row_spec, size)
         # A run asks three times for a text's tokens: its length, its rows, whether it is empty.
         self._tokens = lru_cache(TOKENIZED_TEXTS)(self._tokenized)
+        around = tokenize(tokenizer, "", prompt)
+        n_around = len(self._prefix) + len(self._suffix) + len(around.before) + len(around.after)
+        # A prompt may make a token more or fewer, where it meets the text.
+        self._window_tokens = size - n_around - (2 if prompt.text else 0)
         if size > limit or self._window_tokens <= 2 * self._margin:
             raise ConfigError(
                 f"--window {spec.window}: expected at most {limit} tokens for {self.name}, and more than twice the "
-                f"context beside its {self._n_special} special ones. Its default is "
+                f"context beside its {n_around} special ones and the prompt's. Its default is "
                 f"{default_window(model.config, tokenizer)}."
             )
-        if not self._n_special:
+        if not (self._prefix or self._suffix or causal):
             raise EncoderError(
                 f"{self.name}: its tokenizer adds no special tokens, expected one such as [CLS] or <s> at the start "
                 "(an empty text needs a row). Use an encoder of the BERT or RoBERTa kind."
             )
+        if keep_special and prompt.text and not prompt.keep:
+            raise ConfigError("--keep-special with --prompt: the prompt stands between; add --keep-prompt.")
         self._pad_id: int = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-
-    @property
-    def _n_special(self) -> int:
-        return len(self._prefix) + len(self._suffix)
 
     def n_frames(self, n_samples: int) -> int:
         """Texts have no samples; see `cost`."""
         raise TypeError(f"{self.name} encodes text, not audio")
 
     def cost(self, item: int | str) -> int:
-        """Padded tokens of one text, special ones included."""
-        plan = windows(len(self._tokens(str(item))), self._window_tokens, self._margin)
-        return sum(w.stop - w.start + self._n_special for w in plan)
+        """Padded tokens of one text, special ones and the prompt's included."""
+        return sum(len(piece.data.ids) for piece in self._pieces([str(item)]))
 
     def is_empty(self, item: Any) -> bool:
         """Return whether a text has no tokens, and so gets the defined row."""
-        return not self._tokens(str(item))
+        return not self._tokens(str(item)).own
+
+    def refusal(self, item: int | str) -> str:
+        """Return why the model's own pooling has no row for a text: it is longer than a window. "" where it has."""
+        n_tokens = len(self._tokens(str(item)).own)
+        if self.pooling is None or n_tokens <= self._window_tokens:
+            return ""
+        return (
+            f"{n_tokens} tokens, expected at most {self._window_tokens} by the model's own pooling (--pool model); "
+            "--pool mean takes texts of any length."
+        )
 
     def start(self, batch: Sequence[str], max_frames: int | None = None) -> Callable[[], list[np.ndarray]]:
         """Start on texts: T rows for T tokens, 1 for an empty text; see `Encoder.start`."""
@@ -120,59 +155,78 @@ class TextEncoder(Encoder):
     ) -> Callable[[], list[np.ndarray]]:
         """Start on texts; see `Encoder.start_prepared`."""
         pieces = list(self._pieces(batch))
-        return run_windows(
+        rows = run_windows(
             pieces,
-            [len(piece.data) for piece in pieces],
+            [len(piece.data.ids) for piece in pieces],
             self._forward,
-            self._kept,
+            lambda piece: piece.data.kept,
             n_inputs=len(batch),
             max_frames=max_frames or self.default_batch_frames,
-            spec=self.spec,
-            stored=stored,
+            spec=self._row_spec,
+            stored=stored and self.pooling is None,
         )
+        if self.pooling is None:
+            return rows
+        pooling = self.pooling
+        return lambda: [pooling(each) for each in rows()]
 
-    def _kept(self, piece: Piece) -> slice:
-        """Return which rows of one window, special tokens among them, are kept."""
-        window, n_ids = piece.window, len(piece.data)
-        first = window.keep_start - window.start + len(self._prefix)
-        last = window.keep_stop - window.start + len(self._prefix)
-        if self.keep_special:
-            is_first, is_last = window.start == 0, last + len(self._suffix) == n_ids
-            return slice(0 if is_first else first, n_ids if is_last else last)
-        return slice(first, last) if last > first else slice(0, 1)
-
-    def _tokenized(self, text: str) -> tuple[int, ...]:
-        encoded = self.tokenizer(text, add_special_tokens=False, truncation=False, padding=False, verbose=False)
-        return tuple(encoded["input_ids"])
+    def _tokenized(self, text: str) -> Tokens:
+        lower = self.pooling is not None and self.pooling.lower
+        return tokenize(self.tokenizer, text.lower() if lower else text, self.prompt)
 
     def _pieces(self, batch: Sequence[str]) -> Iterator[Piece]:
-        """Yield the windows over each text's own tokens, with their ids and the special ones around them."""
+        """Yield the windows over each text's own tokens, with their ids and what stands around them."""
         for index, text in enumerate(batch):
             tokens = self._tokens(text)
-            for window in windows(len(tokens), self._window_tokens, self._margin):
-                ids = [*self._prefix, *tokens[window.start : window.stop], *self._suffix]
-                yield Piece(index, np.array(ids), window)
+            before, after = [*self._prefix, *tokens.before], [*tokens.after, *self._suffix]
+            if not (before or tokens.own or after) and self.causal:
+                before = [start_token(self.tokenizer, self.name)]
+            for window in windows(len(tokens.own), self._window_tokens, self._margin):
+                ids = [*before, *tokens.own[window.start : window.stop], *after]
+                kept = self._kept(window, tokens, len(before), len(ids))
+                yield Piece(index, Tokenized(np.array(ids, np.int64), kept), window)
+
+    def _kept(self, window: Window, tokens: Tokens, n_before: int, n_ids: int) -> slice:
+        """Return which rows of one window are kept; n_before: tokens before the text's own, of n_ids in all."""
+        if self.pooling is not None:
+            return slice(0 if self.pooling.include_prompt else n_before, n_ids)
+        first = window.keep_start - window.start + n_before
+        last = window.keep_stop - window.start + n_before
+        if self.keep_special or self.prompt.keep:
+            kept_before = 0 if self.keep_special else n_before - len(tokens.before)
+            kept_after = n_ids if self.keep_special else n_ids - len(self._suffix)
+            first = kept_before if window.start == 0 else first
+            last = kept_after if window.stop == len(tokens.own) else last
+        if last > first:
+            return slice(first, last)
+        return slice(n_before - 1, n_before) if self.causal and n_before else slice(0, 1)
 
     @torch.inference_mode()
     def _forward(self, batch: Batch, dtype: torch.dtype) -> list[Tensor]:
         """Token ids of each window -> what `Batch.take` returns."""
-        lengths = [len(piece.data) for piece in batch.pieces]
+        lengths = [len(piece.data.ids) for piece in batch.pieces]
         n_longest = max(lengths)
         padded_batch(lengths, n_longest)
-        ids = Padded([piece.data for piece in batch.pieces], n_longest, self._pad_id)
+        ids = Padded([piece.data.ids for piece in batch.pieces], n_longest, self._pad_id)
         input_ids, on_device, selection = to_device([ids, np.array(lengths), batch.selection(n_longest)], self._device)
         with stage("encode", self._device), arithmetic(self.compute, self._device):
             mask = None
             # Fused attention is faster without one; what has none would make one and read it back.
             if min(lengths) < n_longest or self.model.config._attn_implementation != "sdpa":
                 mask = self._mask(torch.arange(n_longest, device=self._device) < on_device[:, None])
-            output = self.model(input_ids=input_ids, attention_mask=mask, output_hidden_states=True)
-            return batch.take(chosen(enumerate(output.hidden_states), self.choice), selection, dtype)
+            options = {"use_cache": False} if self.causal else {}
+            output = self.model(input_ids=input_ids, attention_mask=mask, output_hidden_states=True, **options)
+            return batch.take(chosen(self._states(output), self.choice), selection, dtype)
+
+    def _states(self, output: Any) -> Iterator[tuple[int, Tensor]]:
+        """Yield number and (B, T, D) of each layer; the last one is last_hidden_state, a final norm included."""
+        for number, state in enumerate(output.hidden_states):
+            yield number, output.last_hidden_state if number == self.layers_available else state
 
     def _mask(self, valid: Tensor) -> Any:
         """(B, T) bool -> the mask as the model's attention takes it; from a plain one it would be made with a wait."""
         config = self.model.config
-        if config.model_type in OWN_MASKS:
+        if self.causal or config.model_type in OWN_MASKS:
             return valid.long()
         full = valid[:, None, None]
         if config.model_type != "modernbert":
@@ -188,6 +242,14 @@ class TextEncoder(Encoder):
         return torch.zeros(attended.shape, device=attended.device).masked_fill(
             ~attended, torch.finfo(torch.float32).min
         )
+
+
+def start_token(tokenizer: Any, what: str) -> int:
+    """The id of the token that begins a text, of a tokenizer without one of the one that ends it."""
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return int(token)
+    raise EncoderError(f"{what}: its tokenizer has neither a bos nor an eos token, and an empty text needs a row.")
 
 
 def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:

@@ -10,24 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from featurestore.encoders.adapter import merge
+from featurestore.encoders.hub import CONFIG_FILES, TOKENIZER_FILES, from_hub, weight_files
 from featurestore.errors import EncoderError
 from featurestore.runtime.json_text import read_json
 from featurestore.runtime.weights_digest import parts_of_files, weights_digest
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "weights"
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "spm.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-)
-CONFIG_FILES = ("config.json", "preprocessor_config.json")
 # Parameters that no hidden state depends on: checkpoints often lack them.
 NEVER_READ = ("pooler.", "masked_spec_embed")
 
@@ -43,7 +32,7 @@ def find_weights(name: str, hub_id: str | None, given: Path | None) -> Path:
         return EMBEDDED / name
     if hub_id is None:
         raise EncoderError(f"{name}: no weights in {EMBEDDED / name}; reinstall medusa-ser or pass --weights DIR.")
-    return _from_hub(name, hub_id)
+    return from_hub(name, hub_id)
 
 
 def checked_directory(path: Path, what: str) -> Path:
@@ -63,11 +52,6 @@ def checked_directory(path: Path, what: str) -> Path:
     return path
 
 
-def weight_files(directory: Path) -> list[Path]:
-    """The files the parameters are read from: model*.safetensors, or pytorch_model*.bin where there are none."""
-    return sorted(directory.glob("model*.safetensors")) or sorted(directory.glob("pytorch_model*.bin"))
-
-
 def model_type(directory: Path) -> str:
     """config.json's model_type; EncoderError when the file isn't one."""
     try:
@@ -76,6 +60,15 @@ def model_type(directory: Path) -> str:
         raise EncoderError(
             f"{directory / 'config.json'}: not a transformers configuration with a model_type ({error!r})."
         ) from None
+
+
+def head_of(directory: Path) -> str:
+    """The class with a head that config.json names, such as HubertForCTC; "" of a bare model."""
+    try:
+        named = read_json((directory / "config.json").read_bytes()).get("architectures") or []
+    except (OSError, ValueError, AttributeError):
+        return ""
+    return next((str(name) for name in named if "For" in str(name)), "")
 
 
 def identity(directory: Path, with_tokenizer: bool) -> str:
@@ -90,10 +83,20 @@ def _named_content(path: Path) -> Iterator[bytes]:
     yield from parts_of_files([path])
 
 
-def load_model(directory: Path, what: str, needed: str = "") -> Any:
+def load_model(
+    directory: Path,
+    what: str,
+    needed: str | tuple[str, ...] = "",
+    *,
+    auto: str = "AutoModel",
+    dtype: Any = None,
+    adapter: Path | None = None,
+) -> Any:
     """The bare transformers model of a directory, float32 on the CPU, in evaluation mode.
 
-    needed: only parameters whose names begin with it must be in the file; the others are not used.
+    needed: only parameters whose names begin with it must be in the file; the others are not used. auto: the class of
+    transformers that loads it. dtype: of the weights instead of float32; "auto" is the file's own. adapter: a LoRA
+    directory, which is merged into the weights.
     """
     import torch
     import transformers
@@ -103,9 +106,9 @@ def load_model(directory: Path, what: str, needed: str = "") -> Any:
     progress = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     try:
-        model, info = transformers.AutoModel.from_pretrained(
+        model, info = getattr(transformers, auto).from_pretrained(
             directory,
-            dtype=torch.float32,
+            dtype=dtype or torch.float32,
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
@@ -132,15 +135,22 @@ def load_model(directory: Path, what: str, needed: str = "") -> Any:
             f"{what}: {len(absent)} parameters of its configuration are not in the weights of {directory} (the first: "
             f"{absent[0]}), expected all of them. The file is another model's; pass the right one with --weights DIR."
         )
-    return model
+    return model if adapter is None else merge(model, adapter, what)
 
 
-def load_tokenizer(directory: Path, what: str) -> Any:
-    """The directory's own fast tokenizer."""
+def load_tokenizer(directory: Path, what: str, as_it_stands: bool = False) -> Any:
+    """The directory's own fast tokenizer.
+
+    as_it_stands: tokenizer.json is all of it, where there is one. AutoTokenizer builds some families' anew from their
+    vocabulary (Qwen, GPT-2, Phi, ...), and what the publisher added after it may be lost, such as a last token.
+    """
     import transformers
 
+    whole = as_it_stands and (directory / "tokenizer.json").is_file()
+    loader: Any = transformers.PreTrainedTokenizerFast if whole else transformers.AutoTokenizer
+    options = {} if whole else {"trust_remote_code": False}
     try:
-        return transformers.AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+        return loader.from_pretrained(directory, local_files_only=True, **options)
     except Exception as error:  # as in load_model
         raise EncoderError(
             f"{what}: the tokenizer in {directory} can't be loaded ({_one_line(error)}); expected tokenizer.json "
@@ -158,37 +168,6 @@ def do_normalize(directory: Path, what: str) -> bool:
             f"{what}: {path} is missing or not JSON, and without it nobody knows whether the model wants normalised "
             'waveforms. Copy it from the model\'s hub page, or write {"do_normalize": true} (or false) into it.'
         ) from None
-
-
-def _from_hub(name: str, hub_id: str) -> Path:
-    import huggingface_hub
-    from huggingface_hub import constants
-
-    try:
-        cached = Path(huggingface_hub.snapshot_download(hub_id, local_files_only=True))
-        if (cached / "config.json").is_file() and weight_files(cached):
-            return cached
-        tried = f"the hub cache {constants.HF_HUB_CACHE} (incomplete)"
-    except Exception:  # not cached; huggingface_hub has several error classes for it
-        tried = f"the hub cache {constants.HF_HUB_CACHE} (not there)"
-    if constants.HF_HUB_OFFLINE:
-        reason = "HF_HUB_OFFLINE is set"
-    else:
-        try:
-            # Not list_repo_files: with no network that one retries for 23 s.
-            siblings = huggingface_hub.HfApi().model_info(hub_id, timeout=10).siblings or []
-            files = [sibling.rfilename for sibling in siblings]
-            safe = any(file.startswith("model") and file.endswith(".safetensors") for file in files)
-            wanted = ["model*.safetensors*"] if safe else ["pytorch_model*.bin*"]
-            return Path(
-                huggingface_hub.snapshot_download(hub_id, allow_patterns=[*wanted, *CONFIG_FILES, *TOKENIZER_FILES])
-            )
-        except Exception as error:  # network and hub errors of many kinds
-            reason = _one_line(error)
-    raise EncoderError(
-        f"{name}: weights not found; tried {tried} and the hub ({hub_id}: {reason}). With no network, copy the model's "
-        "directory here and pass --weights DIR."
-    )
 
 
 def _is_import(error: BaseException) -> bool:

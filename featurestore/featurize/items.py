@@ -89,11 +89,20 @@ def audio_items(manifest: Manifest) -> tuple[list[Item], Failures]:
 def size_of(encoder: Encoder, item: Item) -> int | str:
     """Return the samples of audio by its header, or padded tokens of a text; the reason when it can't be known."""
     if encoder.kind == "text":
-        return encoder.cost(str(item.source))
+        text = str(item.source)
+        return refused(encoder, item, text) or encoder.cost(text)
     try:
-        return round(duration_s(item.source) * SAMPLE_RATE_HZ)
+        n_samples = round(duration_s(item.source) * SAMPLE_RATE_HZ)
     except AudioError as error:
         return str(error)
+    return refused(encoder, item, n_samples) or n_samples
+
+
+def refused(encoder: Encoder, item: Item, size: int | str) -> str:
+    """Return why an input has no rows by this encoder, with its key and file; "" where it has."""
+    reason = encoder.refusal(size)
+    where = "" if isinstance(size, str) or not isinstance(item.source, Path) else f" ({item.source})"
+    return f"{item.key}{where}: {reason}" if reason else ""
 
 
 def _recordings(view: ViewedPart) -> tuple[list[Item], Failures]:

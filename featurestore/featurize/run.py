@@ -108,7 +108,8 @@ def featurize(
     progress = progress and paced(progress, SHOWN_EVERY_S)
     spec = viewed_spec(encoder.spec, view)
     part = None if view is None else heard(manifest, view, store)
-    origin = provenance(weights) | ({} if transcripts is None else transcripts.provenance())
+    head = {"head": encoder.head} if encoder.head else {}
+    origin = provenance(weights) | head | ({} if transcripts is None else transcripts.provenance())
     opened = store.writer(name, spec, provenance=origin, format=format, compress=compress)
     if max_memory_gib is None and encoder.device == "cpu":
         keep_freed_memory()

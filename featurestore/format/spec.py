@@ -14,7 +14,7 @@ from featurestore.rows.rowtypes import ROW_TYPES, RowType
 KINDS = ("audio", "text", "posteriors")
 DTYPES = tuple(ROW_TYPES)
 MAX_DIM = 1 << 24
-POOLS = ("none", "mean", "mean+std")
+POOLS = ("none", "mean", "mean+std", "model")
 # A segment holds these arrays beside its layers, so that no layer may take one of their names.
 RESERVED_LAYERS = ("offsets", "keys", "key_offsets", "key_hashes", "checksums", "durations_s")
 RESERVED_ENDINGS = (".scale", ".chunks")

@@ -15,7 +15,18 @@ def provenance(weights: Path | str | None = None) -> dict[str, str]:
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "python": platform.python_version(),
     }
-    for package in ("medusa-ser", "torch", "transformers", "openai-whisper", "numpy", "soundfile", "soxr", "av"):
+    for package in (
+        "medusa-ser",
+        "torch",
+        "transformers",
+        "openai-whisper",
+        "opensmile",
+        "peft",
+        "numpy",
+        "soundfile",
+        "soxr",
+        "av",
+    ):
         try:
             record[package] = version(package)
         except PackageNotFoundError:

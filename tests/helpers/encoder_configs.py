@@ -68,6 +68,9 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     "data2vec": lambda: transformers.Data2VecAudioConfig(
         **{**SPEECH, "num_conv_pos_embeddings": 3, "conv_pos_kernel_size": 7}
     ),
+    "unispeech-group": lambda: transformers.UniSpeechConfig(**GROUP),
+    "unispeech-sat-group": lambda: transformers.UniSpeechSatConfig(**GROUP),
+    "unispeech-sat-stable": lambda: transformers.UniSpeechSatConfig(**STABLE),
     "whisper-80": lambda: whisper(80),
     "whisper-128": lambda: whisper(128),
     "albert": lambda: transformers.AlbertConfig(**TEXT, embedding_size=16),
@@ -93,7 +96,9 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     "xlm-roberta-xl": lambda: transformers.XLMRobertaXLConfig(**TEXT),
     "modernbert": lambda: transformers.ModernBertConfig(**TEXT, local_attention=8, global_attn_every_n_layers=2),
 }
-SPEECH_NAMES = [name for name in CONFIGS if name.startswith(("hubert", "wavlm", "wav2vec2")) or name == "data2vec"]
+SPEECH_NAMES = [
+    name for name in CONFIGS if name.startswith(("hubert", "wavlm", "wav2vec2", "unispeech")) or name == "data2vec"
+]
 TEXT_NAMES = [name for name in CONFIGS if name in TEXT_TYPES]
 
 

@@ -213,6 +213,23 @@ def test_the_small_one_has_its_shape() -> None:
     assert found == list(MEDUSA_MEMBERS)
 
 
+def test_unicamp_and_abhinaya_are_what_the_challenge_paper_says_of_them() -> None:
+    """Cross-attention over audio, text and functionals with a forest on logits; the majority vote of five members."""
+    for name in ("unicamp", "unicamp-small"):
+        sections = read_recipe(name, ["corpus=C"]).sections
+        for member in sections["members"].values():
+            assert member.value["preset"].text == "cross-attention"
+            assert len(member.value["features"].texts) == 3
+            assert member.value["features"].texts[2] == "egemapsv02"
+        assert {key: entry.text for key, entry in sections["meta"][""].value.items()} == {
+            "meta": "forest", "inputs": "logits"
+        }  # fmt: skip
+    for name in ("abhinaya", "abhinaya-small"):
+        sections = read_recipe(name, ["corpus=C"]).sections
+        assert len(sections["members"]) == 5
+        assert sections["meta"][""].value["meta"].text == "majority"
+
+
 def test_an_unknown_recipe_suggests_the_near_ones(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean medusa14"):
         read_recipe("medusa")

@@ -344,7 +344,7 @@ def test_special_tokens_can_be_kept(load: Callable[..., Any], name: str) -> None
     """All rows of the plain call, where the default has those of the text's own tokens."""
     plain, kept = load(name, layers="last"), load(name, layers="last", keep_special=True)
     for text in ("kids are talking by the door", ""):
-        ids = [*kept._prefix, *kept._tokens(text), *kept._suffix]
+        ids = [*kept._prefix, *kept._tokens(text).own, *kept._suffix]
         (rows,) = kept.encode([text])
         with torch.inference_mode():
             states = kept.model(torch.tensor([ids]), output_hidden_states=True).hidden_states[-1]
@@ -525,8 +525,8 @@ def test_directories_that_are_no_models_are_refused(directory: Callable[[str], P
         "has no config.json": broken("a", lambda p: (p / "config.json").unlink()),
         r"no \*.safetensors": broken("b", lambda p: (p / "model.safetensors").unlink()),
         "not a transformers configuration": broken("c", lambda p: (p / "config.json").write_text("{}")),
-        "model_type 'gpt2' in its config.json is not supported": broken(
-            "d", lambda p: set_config(p, model_type="gpt2")
+        "model_type 'clip' in its config.json is not supported": broken(
+            "d", lambda p: set_config(p, model_type="clip")
         ),
         "nobody knows whether": broken("e", lambda p: (p / "preprocessor_config.json").unlink()),
         "can't be loaded": broken("f", lambda p: (p / "model.safetensors").write_bytes(b"x" * 100)),
@@ -644,12 +644,6 @@ def test_real_checkpoints_of_openai_and_of_the_hub_give_the_same_rows(models_dir
     assert worst_row(one, other) <= 2e-3  # a checkpoint holds halves, the other what they were rounded from
 
 
-@pytest.mark.parametrize("name", ["emotion2vec", "emotion2vec_plus_large", "emotion2vec/emotion2vec_base"])
-def test_emotion2vec_is_refused_with_the_reason_and_the_other_way(name: str) -> None:
-    with pytest.raises(EncoderError, match=r"a pickle alone.*store import emotion2vec"):
-        load_encoder(name)
-
-
 @pytest.mark.parametrize(
     "options",
     [{"pool": "max"}, {"dtype": "int16"}, {"device": "gpu7"}, {"compute": "int8"}, {"window": "30s"}, {"layers": "9"}],
@@ -665,10 +659,10 @@ def test_speech_windows_need_room_between_their_margins(window: str) -> None:
         parse_window(window, 50.0)
 
 
-def test_all_known_names_have_a_family_and_a_place() -> None:
+def test_all_known_names_have_a_place() -> None:
     for name, entry in ENCODERS.items():
-        assert entry.family in ("speech", "whisper", "text", "logmel")
-        assert name == "logmel" or entry.hub_id or (EMBEDDED / name / "config.json").is_file()
+        weightless = entry.family in ("logmel", "opensmile")
+        assert weightless or entry.hub_id or (EMBEDDED / name / "config.json").is_file()
 
 
 def test_logmel_needs_no_torch() -> None:

@@ -1,0 +1,70 @@
+"""The table of encoders: what each entry says, and `medusa encoders` prints, searches and exports it."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli import app
+from featurestore.encoders import ENCODERS
+from featurestore.encoders.weights import EMBEDDED
+
+FAMILIES = {"speech", "whisper", "text", "logmel", "causal", "t5", "unpadded", "emotion2vec", "opensmile"}
+
+
+def output(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["encoders", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_every_entry_has_a_family_and_a_size() -> None:
+    for name, entry in ENCODERS.items():
+        assert entry.family in FAMILIES, name
+        assert entry.dim > 0, name
+        assert (entry.parameters_m > 0) == (entry.family not in ("logmel", "opensmile")), name
+        assert entry.hub_id is None or re.fullmatch(r"[\w.-]+/[\w.-]+", entry.hub_id), name
+
+
+def test_json_and_markdown_hold_every_encoder() -> None:
+    listed = json.loads(output("--json"))
+    assert [each["name"] for each in listed] == list(ENCODERS)
+    assert listed[0]["weights"] == "none needed"
+    table = output("--markdown").splitlines()
+    assert len(table) == len(ENCODERS) + 2
+    assert len({line.count("|") for line in table}) == 1
+
+
+def test_search_takes_words_of_any_column() -> None:
+    found = [each["name"] for each in json.loads(output("--json", "--search", "openai WHISPER turbo"))]
+    assert found == ["whisper-large-v3-turbo"]
+    assert "wavlm-large" in output("--search", "wavlm")
+    assert "[opensmile]" in output("--search", "egemapsv02-lld")
+
+
+@pytest.mark.parametrize("arguments", [["--search", "no such encoder"], ["--json", "--markdown"]])
+def test_wrong_options_are_named(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, ["encoders", *arguments])
+    assert result.exit_code == 2
+    assert arguments[0] in result.output
+
+
+def test_the_documentation_holds_the_table_as_it_is() -> None:
+    documented = (Path(__file__).resolve().parents[3] / "docs" / "encoders.md").read_text(encoding="utf-8")
+    assert output("--markdown").strip() in documented, "append `medusa encoders --markdown` to docs/encoders.md anew"
+
+
+def test_the_documentation_names_every_checked_type() -> None:
+    from featurestore.encoders.families import CAUSAL_TYPES, T5_TYPES
+
+    documented = (Path(__file__).resolve().parents[3] / "docs" / "encoders.md").read_text(encoding="utf-8")
+    assert ", ".join(CAUSAL_TYPES) in documented
+    assert ", ".join(T5_TYPES) in documented
+
+
+@pytest.mark.parametrize("name", ["tiny-hubert", "tiny-wavlm"])
+def test_the_embedded_encoders_have_the_sizes_of_their_configurations(name: str) -> None:
+    config = json.loads((EMBEDDED / name / "config.json").read_text(encoding="utf-8"))
+    assert (ENCODERS[name].dim, ENCODERS[name].layers) == (config["hidden_size"], config["num_hidden_layers"])
