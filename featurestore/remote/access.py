@@ -15,6 +15,7 @@ from featurestore.runtime.json_text import read_json
 LISTING = ".listing.json"
 LISTING_VERSION = 1
 RETRY_AFTER_S = (0.2, 1.0)
+SMALL_BYTES = 1 << 20  # a file that is sent in one piece
 # Other entries of an HTML listing are links to the parent, to other orders of the listing, and the like.
 _NAME = re.compile(r"[A-Za-z0-9._+-]+")
 _LOCAL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE)
@@ -116,7 +117,11 @@ class RemoteDirectory:
         self._call("read", at, lambda fs, path: fs.get_file(path, str(target), callback=_parts(progress)))
 
     def put(self, source: Path, at: str, progress: Callable[[int], None]) -> None:
-        """Copy a local file here: it appears whole, and not before (on object stores)."""
+        """Copy a local file here: it appears whole, and not before (on object stores; in memory:// a small one)."""
+        if source.stat().st_size <= SMALL_BYTES:
+            self.write(at, data := source.read_bytes())
+            progress(len(data))
+            return
         self._call("written", at, lambda fs, path: fs.put_file(str(source), path, callback=_parts(progress)))
 
     def write(self, at: str, data: bytes) -> None:
