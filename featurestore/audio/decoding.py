@@ -37,16 +37,19 @@ def decode(path: Path | str | Recording) -> np.ndarray:
     """
     if not isinstance(path, Path | str):
         return path.decode()
+    path = path if isinstance(path, Path) else Path(path)
+    layout = layout_of(path)
     runs = []
     n_read = 0.0
-    for rate_hz, group in groupby(native_blocks(path, most_s=MAX_HOURS * 3600), key=lambda block: block[0]):
+    for rate_hz, group in groupby(_blocks(path, layout, most_s=MAX_HOURS * 3600), key=lambda block: block[0]):
         blocks = []
         for _, block in group:
             blocks.append(block)
             n_read += len(block) / rate_hz
             if n_read > MAX_HOURS * 3600:
-                raise sndfile.too_long(Path(path), MAX_HOURS * 3600)
-        runs.append(resampled(path, blocks[0] if len(blocks) == 1 else np.concatenate(blocks), rate_hz))
+                raise sndfile.too_long(path, MAX_HOURS * 3600)
+        whole = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        runs.append(resampled(path, whole, rate_hz, finite=layout.finite))
     mono = runs[0] if len(runs) == 1 else np.concatenate(runs) if runs else np.zeros(0, np.float32)
     if not len(mono):
         raise AudioError(f"{path}: holds no samples. Remove it from the manifest or record it again.")
@@ -78,13 +81,14 @@ def tracks_of(path: Path | str) -> list[str]:
     return ["sound"] if first.decoder == SNDFILE else ffmpeg.tracks(path, first)
 
 
-def native_blocks(path: Path | str, first: int = 0, most_s: float = math.inf) -> Iterator[Block]:
-    """Yield (rate in Hz, (n,) float32 mono) from native sample `first` of the file on; AudioError as in `decode`.
-
-    most_s: refuse a file that is longer by its header.
-    """
+def native_blocks(path: Path | str, first: int = 0) -> Iterator[Block]:
+    """Yield (rate in Hz, (n,) float32 mono) from native sample `first` of the file on; AudioError as in `decode`."""
     path = Path(path)
-    layout = layout_of(path)
+    yield from _blocks(path, layout_of(path), first)
+
+
+def _blocks(path: Path, layout: Layout, first: int = 0, most_s: float = math.inf) -> Iterator[Block]:
+    """See `native_blocks`; most_s: refuse a file that is longer by its header."""
     parts = layout.parts
     while first and len(parts) > 1 and first >= (n := part_size(path, parts[0])[0]):
         first, parts = first - n, parts[1:]
@@ -103,10 +107,14 @@ def part_size(path: Path, part: Part) -> tuple[int, int]:
     return sndfile.size(path, part) if part.decoder == SNDFILE else ffmpeg.size(path, part)
 
 
-def resampled(path: object, mono: np.ndarray, rate_hz: int) -> np.ndarray:
-    """Return (n,) float32 at 16 kHz of native samples; AudioError for NaN or infinite ones, or less than one sample."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        finite = bool(np.isfinite(np.sum(mono)))  # of very large samples the sum may overflow, so it is no proof
+def resampled(path: object, mono: np.ndarray, rate_hz: int, *, finite: bool = False) -> np.ndarray:
+    """Return (n,) float32 at 16 kHz of native samples; AudioError for NaN or infinite ones, or less than one sample.
+
+    finite: the samples are known to be finite, and not looked at.
+    """
+    if not finite:
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = bool(np.isfinite(np.sum(mono)))  # of very large samples the sum may overflow, so it is no proof
     n_bad = 0 if finite else len(mono) - int(np.count_nonzero(np.isfinite(mono)))
     if n_bad:
         first = int(np.flatnonzero(~np.isfinite(mono))[0])

@@ -4,9 +4,11 @@ libsndfile reads WAV, AIFF, FLAC, Ogg and MP3 fast and exactly, but guesses wher
 the first link of a chain alone, and knows neither the phone's nor the video's containers. FFmpeg (PyAV) reads the rest.
 """
 
+import io
 import mmap
 import os
 import stat
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -21,13 +23,14 @@ LFS_POINTER = b"version https://git-lfs"
 SNDFILE_MAGIC = (b".snd", b"dns.", b"NIST_1A", b"Creative Voice File", b"caff", b"riff\x2e\x91\xcf\x11")
 # Matroska and WebM, ASF, AVI, FLV, WavPack, TTA; MP4 has its first box's name behind the size.
 FFMPEG_MAGIC = (b"\x1aE\xdf\xa3", b"0&\xb2u\x8ef\xcf\x11", b"RIFF", b"FLV\x01", b"wvpk", b"TTA1")
+HEAD_BYTES = 1024  # of a file, looked at first
 KEPT = 4096  # layouts that stay in memory
 
 
 def layout_of(path: Path) -> Layout:
     """Return how a file is to be decoded; AudioError for one that is missing, empty, no file, or no audio."""
     try:
-        status = path.stat()
+        status = os.stat(path)
     except PermissionError as error:
         raise AudioError(f"{path}: not readable ({error.strerror}). Change its permissions.") from None
     except (OSError, ValueError):
@@ -47,7 +50,7 @@ def forget() -> None:
 @lru_cache(KEPT)
 def _layout(name: str, n_bytes: int, mtime_ns: int) -> Layout:
     try:
-        with open(name, "rb") as file:
+        with io.FileIO(name) as file:
             found = _of_head(name, file, n_bytes)
             if found is not None:
                 return found
@@ -59,20 +62,31 @@ def _layout(name: str, n_bytes: int, mtime_ns: int) -> Layout:
         raise AudioError(f"{name}: not readable ({error.strerror or error}).") from None
 
 
-def _of_head(name: str, file: BinaryIO, n_bytes: int) -> Layout | None:
+def _of_head(name: str, file: io.FileIO, n_bytes: int) -> Layout | None:
     """The layout of a file that its first bytes and its chunks tell, None where more of it has to be looked at."""
-    head = file.read(64)
+    head = file.read(HEAD_BYTES)
     if head.startswith(LFS_POINTER):
         raise AudioError(f"{name}: is a Git LFS pointer, not audio. Run `git lfs pull` in the corpus's repository.")
     if head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:12] == b"WAVE":
-        return _wave(name, chunks.read_wave(file, n_bytes))
+        return _wave(name, _read(chunks.read_wave, name, head, n_bytes))
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        return _chunked(chunks.read_aiff(file, n_bytes), SNDFILE, name)
+        return _chunked(_read(chunks.read_aiff, name, head, n_bytes), SNDFILE, name)
     if head.startswith(b"#!AMR"):
         return Layout((Part(AMR),))
     if head.startswith(SNDFILE_MAGIC):
         return Layout((Part(SNDFILE if sndfile.opens(name) else FFMPEG),))
     return _flac(head) if head.startswith(b"fLaC") else None
+
+
+def _read(
+    read: Callable[[BinaryIO, int], chunks.Chunks | None], name: str, head: bytes, n_bytes: int
+) -> chunks.Chunks | None:
+    """The chunks of a file by its first bytes, or by more of it where notes or pictures stand before the samples."""
+    found = read(io.BytesIO(head), n_bytes)
+    if found is None and n_bytes > len(head):
+        with open(name, "rb") as file:
+            return read(file, n_bytes)
+    return found
 
 
 def _of_bytes(name: str, data: mmap.mmap) -> Layout:
@@ -96,18 +110,19 @@ def _of_bytes(name: str, data: mmap.mmap) -> Layout:
 def _flac(stream: bytes) -> Layout:
     # STREAMINFO: 36 bits of total samples, 0 where the writer never knew (RFC 9639).
     total = int.from_bytes(stream[21:26], "big") & 0xFFFFFFFFF
-    return Layout((Part(SNDFILE, seeks=True) if total else Part(FFMPEG),))
+    return Layout((Part(SNDFILE, seeks=True, finite=True) if total else Part(FFMPEG),))
 
 
 def _wave(name: str, found: chunks.Chunks | None) -> Layout:
     if found is None:
         return _chunked(found, SNDFILE, name)
-    known = found.tag in (chunks.PCM, chunks.FLOAT, chunks.ALAW, chunks.MULAW, *chunks.BLOCK_CODED)
+    known = found.tag in (*chunks.INTEGERS, chunks.FLOAT)
     # libsndfile takes a size of 0 at its word.
-    return _chunked(found, SNDFILE if known and found.size else FFMPEG, name)
+    decoder = SNDFILE if known and found.size else FFMPEG
+    return _chunked(found, decoder, name, finite=found.tag in chunks.INTEGERS)
 
 
-def _chunked(found: chunks.Chunks | None, decoder: str, name: str) -> Layout:
+def _chunked(found: chunks.Chunks | None, decoder: str, name: str, *, finite: bool = False) -> Layout:
     if found is None:
         raise AudioError(
             f"{name}: not audio that can be decoded (a WAV or AIFF header without format or samples). Export it again."
@@ -125,6 +140,7 @@ def _chunked(found: chunks.Chunks | None, decoder: str, name: str) -> Layout:
                 n_samples=n_samples or None,
                 head=head,
                 seeks=decoder == SNDFILE and found.tag not in chunks.BLOCK_CODED,
+                finite=finite,
             ),
         ),
         truncated,

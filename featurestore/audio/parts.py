@@ -13,6 +13,7 @@ class Part:
     head: what stands at the part's beginning instead of the file's own bytes, so that the decoder reads it.
     nameless: the decoder does not learn the file's name, since it would take any bytes for what the suffix says.
     seeks: the decoder gets to any sample exactly, without what lies before it.
+    finite: samples are stored as integers, so that none can be NaN or infinite.
     n_least: fewer decoded samples mean that the file is cut or damaged.
     """
 
@@ -26,6 +27,7 @@ class Part:
     head: bytes = b""
     nameless: bool = False
     seeks: bool = False
+    finite: bool = False
     ended: bool = True  # False: the container's end mark may be missing
 
     @property
@@ -39,3 +41,7 @@ class Layout:
 
     parts: tuple[Part, ...]
     truncated: str = ""
+
+    @property
+    def finite(self) -> bool:
+        return all(part.finite for part in self.parts)

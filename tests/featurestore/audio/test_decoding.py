@@ -95,11 +95,13 @@ def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, share: float) 
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_samples_that_are_not_numbers_are_refused(tmp_path: Path, value: float) -> None:
+@pytest.mark.parametrize("form", ["WAV", "WAVEX", "AIFF", "AU", "CAF", "W64", "RF64"])
+@pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
+def test_samples_that_are_not_numbers_are_refused(tmp_path: Path, value: float, form: str, subtype: str) -> None:
     samples = tone(16_000)
     samples[4_000:4_003] = value
     with pytest.raises(AudioError, match=r"3 of 8000 samples are NaN or infinite \(the first at 0.250 s\)"):
-        decode(write(tmp_path / "a.wav", samples, subtype="FLOAT"))
+        decode(write(tmp_path / "a", samples, format=form, subtype=subtype))
 
 
 def test_files_that_are_no_audio_are_refused_with_the_reason_and_the_remedy(tmp_path: Path) -> None:

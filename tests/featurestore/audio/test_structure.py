@@ -97,6 +97,21 @@ def test_a_wav_of_open_length_is_read_to_its_end(tmp_path: Path, size: int) -> N
     assert duration_s(path) == 1.0
 
 
+@pytest.mark.parametrize("form", ["WAV", "AIFF"])
+@pytest.mark.parametrize("n_bytes", [0, 983, 1000, 1024, 100_001])
+def test_notes_of_any_size_may_stand_before_the_samples(tmp_path: Path, form: str, n_bytes: int) -> None:
+    path = tmp_path / "a"
+    soundfile.write(path, speech(16_000, 1.0), 16_000, format=form, subtype="PCM_16")
+    content, order = path.read_bytes(), "<" if form == "WAV" else ">"
+    note = b"NOTE" + struct.pack(f"{order}I", n_bytes) + bytes(n_bytes + n_bytes % 2)
+    size = struct.pack(f"{order}I", len(content) + len(note) - 8)
+    expected = decode(path)
+    written(path, content[:4] + size + content[8:12] + note + content[12:])
+    np.testing.assert_array_equal(decode(path), expected)
+    with pytest.raises(AudioError, match="truncated"):
+        decode(written(path, path.read_bytes()[:-2000]))
+
+
 @pytest.mark.parametrize("size", [0, 0x7F000008, 0x7F000000, 0x7FFFF000, 0xFFFFFFFF])
 def test_an_aiff_of_open_length_is_read_to_its_end(tmp_path: Path, size: int) -> None:
     path = tmp_path / "a.aiff"
