@@ -14,10 +14,10 @@ data, how, files = panel("Data"), panel("Measuring"), panel("Files")
 
 @bench_app.command("io")
 def bench_io(
-    utterances: Annotated[int, data("Of the widest, longest shape; the others get as many bytes.")] = 600,
+    utterances: Annotated[int, data("Utterances of the widest, longest shape; the others get as many bytes.")] = 600,
     dims: Annotated[str, data("Columns of a row; comma-separated.")] = "1024",
     mean_s: Annotated[str, data("Mean durations of an utterance; comma-separated.")] = "5.5",
-    seed: Annotated[int, data("Of rows and batches.")] = 0,
+    seed: Annotated[int, data("Seed of rows and batches.")] = 0,
     batch: Annotated[int, how("Utterances per batch.")] = 32,
     threads: Annotated[str, how("Threads that share the batches; comma-separated.")] = "1",
     repeats: Annotated[int, how("Runs of which the median is told.")] = 5,
@@ -56,7 +56,7 @@ def bench_featurize(
     tiny: Annotated[bool, data("Shrink the random ones, to try the command.", "--tiny")] = False,
     utterances: Annotated[int, data("Files, log-normal lengths, 5.6 s on average.")] = 48,
     speech: Annotated[Path | None, data("Audio to cut them from; default: what comes with the program.")] = None,
-    seed: Annotated[int, data("Of lengths and weights.")] = 0,
+    seed: Annotated[int, data("Seed of lengths and weights.")] = 0,
     device: Annotated[str, how("auto, cpu, cuda, ...")] = "auto",
     compute: Annotated[str, how("Our arithmetic; the peers' is float32.")] = "auto",
     whisper_window: Annotated[str, how("pad30, short or both; comma-separated.")] = "pad30,short",
@@ -89,7 +89,7 @@ def bench_prepare(
     ratings: Annotated[int, data("How many, of all utterances.")] = 650_000,
     form: Annotated[str, data("Release whose form the votes have: 1.6, 1.11 or 2.0.")] = "1.11",
     transcripts: Annotated[bool, data("With a text file for each utterance.", "--transcripts")] = False,
-    seed: Annotated[int, data("Of the made-up labels.")] = 0,
+    seed: Annotated[int, data("Seed of the made-up labels.")] = 0,
     directory: Annotated[Path | None, files("Where to write; default: the system's temporary one.")] = None,
     json_file: Annotated[Path | None, files("Write every figure.", "--json")] = None,
 ) -> None:
@@ -135,7 +135,7 @@ def bench_transcribe(
         Path | None, data("Default: the corpus that comes with the program.", "--manifest", "-m")
     ] = None,
     language: Annotated[str, data("Code or English name; auto: told for each clip.")] = "auto",
-    seed: Annotated[int, data("Of the choice of clips.")] = 0,
+    seed: Annotated[int, data("Seed of the choice of clips.")] = 0,
     batches: Annotated[str, how("Clips at once; comma-separated.")] = "1,8",
     repeats: Annotated[int, how("Runs of which the median is told.")] = 1,
     device: Annotated[str, how("auto, cpu, cuda, ...")] = "auto",
@@ -166,16 +166,18 @@ def bench_train(
     utterances: Annotated[int, data("How many; with --memory-limit as many as it takes.")] = 128,
     features: Annotated[str, data("DIM@RATE of each feature set; comma-separated.")] = "1024@50,1024@4",
     mean_s: Annotated[float, data("Mean duration; durations are log-normal.")] = 5.6,
-    seed: Annotated[int, data("Of rows, targets, weights and batches.")] = 0,
+    seed: Annotated[int, data("Seed of rows, targets, weights and batches.")] = 0,
     d: Annotated[int, panel("Network")("Width of DeepSER.")] = 256,
     n_layers: Annotated[int, panel("Network")("Transformer layers of each Enc.")] = 2,
     n_heads: Annotated[int, panel("Network")("Attention heads; they divide d.")] = 4,
     batch: Annotated[int, how("Utterances per step.")] = 16,
     epochs: Annotated[int, how("Timed ones, after a first one.")] = 2,
-    precision: Annotated[str, how("Of our trainer; comma-separated: auto, float32, bfloat16.")] = "auto,float32",
+    precision: Annotated[
+        str, how("Our trainer's precisions; comma-separated: auto, float32, bfloat16.")
+    ] = "auto,float32",
     workers: Annotated[str, how('Of the field\'s DataLoader; comma-separated; none: "".')] = "0,2",
     compiled: Annotated[bool, how("torch.compile the network.", "--compile")] = False,
-    threads: Annotated[int, how("Of torch.")] = 1,
+    threads: Annotated[int, how("Threads of torch.")] = 1,
     device: Annotated[str, how("auto, cpu, cuda, ...")] = "auto",
     memory_limit: Annotated[
         float | None, how("Train on ten times this many MB, with no more private memory than that.")
@@ -208,13 +210,13 @@ def bench_train(
 @bench_app.command("meta")
 def bench_meta(
     utterances: Annotated[int, data("How many.")] = 120_000,
-    members: Annotated[int, data("Of the ensemble.")] = 14,
+    members: Annotated[int, data("Members of the ensemble.")] = 14,
     classes: Annotated[int, data("2 to 8.")] = 8,
     attributes: Annotated[int, data("0 or more.")] = 3,
     seeds: Annotated[int, how("Trained one after another, and at once.")] = 6,
     rounds: Annotated[int, how("Rounds of training, at most.")] = 40,
     plain: Annotated[bool, how("Also plain PyTorch, one seed after another.")] = True,
-    seed: Annotated[int, data("Of the made-up posteriors.")] = 0,
+    seed: Annotated[int, data("Seed of the made-up posteriors.")] = 0,
     json_file: Annotated[Path | None, files("Write every figure.", "--json")] = None,
 ) -> None:
     """Train the meta-classifier's seeds one after another and at once, on made-up posteriors: seconds of each.

@@ -35,7 +35,7 @@ def is_finished(store: FeatureStore, member: Member, plan: FoldPlan, targets: Ta
 
 
 def check_place(store: FeatureStore, member: Member, plan: FoldPlan) -> None:
-    """Told before training, not after it: a name that can't be stored, or that another member's posteriors have.
+    """Raise before training if the posteriors' name is invalid or taken by another member.
 
     StoreError, ConfigError. Of the same features and folds by other weights are told by `write_posteriors` alone.
     """

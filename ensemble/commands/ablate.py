@@ -42,15 +42,15 @@ def ablate(
     strict: StrictOption = False,
     preset: Annotated[str, what("The full system.")] = "medusa",
     only: Annotated[
-        str | None, what("Of one-hot, late-fusion, no-mixup, no-multitask, no-stage2; default: all.")
+        str | None, what("Parts to take out: one-hot, late-fusion, no-mixup, no-multitask, no-stage2; default: all.")
     ] = None,
     presets: Annotated[str | None, what("Presets side by side in place of ablations: medusa,srpol-task1,...")] = None,
     change: Annotated[
         list[str] | None, what("Any setting in config.json: network.d=128; of one preset: NAME:network.d=64.", "--set")
     ] = None,
     seeds: Annotated[str, training("A member for each, from 0 on: 3, how many, or 1,2,3.")] = "1",
-    resamples: Annotated[int, training("Of speakers, for intervals and p.", min=1)] = 1000,
-    name: Annotated[str, writes("Of the run directory; tables in one directory share members.")] = "ablations",
+    resamples: Annotated[int, training("Resamples of speakers, for intervals and p.", min=1)] = 1000,
+    name: Annotated[str, writes("Name of the run directory; tables in one directory share members.")] = "ablations",
     runs: RunsOption = Path("runs"),
     overwrite: Annotated[bool, writes("Start its members anew.", "--overwrite")] = False,
     json_file: Annotated[Path | None, writes("Write every score.", "--json")] = None,

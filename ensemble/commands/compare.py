@@ -41,7 +41,8 @@ def compare(
     rows: Annotated[
         str,
         choice(
-            "Of majority, soft, weighted, attributes, linear, mlp, forest, linear:logits ...; all.", callback=known_rows
+            "Rows of the table: majority, soft, weighted, attributes, linear, mlp, forest, linear:logits ...; all.",
+            callback=known_rows,
         ),
     ] = ROWS,
     top: Annotated[
@@ -49,7 +50,7 @@ def compare(
     ] = None,
     greedy: Annotated[bool, choice("Also members by greedy forward selection.", "--greedy")] = False,
     replacement: Annotated[bool, choice("Greedy may choose a member again.", "--replacement")] = False,
-    seeds: Annotated[int, training("Of meta-classifiers, trained at once.", min=1)] = len(META.seeds),
+    seeds: Annotated[int, training("Seeds of each meta-classifier, trained at once.", min=1)] = len(META.seeds),
     inputs: Annotated[str, training(", ".join(INPUTS) + ".", callback=one_of(INPUTS))] = META.inputs,
     soup: Annotated[str, training(" or ".join(SOUPS) + ".", callback=one_of(SOUPS))] = META.soup,
     select: Annotated[

@@ -35,12 +35,10 @@ def evaluate(
     test_on: TestOnOption = None,
     column: ColumnOption = None,
     against: Annotated[str | None, reads("The system to compare with; of several by default the first.")] = None,
-    common: Annotated[
-        bool, reads("Of several systems, score the utterances that all of them predict.", "--common")
-    ] = False,
+    common: Annotated[bool, reads("Score only the utterances that all systems predict.", "--common")] = False,
     by: Annotated[str | None, reads("Scores by the values of a column, and their gap: gender, speaker.")] = None,
     bootstrap: Annotated[int, reads("Resamples of the speakers, for intervals; 0: none.", min=0)] = 1000,
-    seed: Annotated[int, reads("Of the resamples.", min=0)] = 0,
+    seed: Annotated[int, reads("Seed of the resamples.", min=0)] = 0,
     calibration: Annotated[bool, reads("ECE before and after temperature scaling.", "--calibration")] = False,
     strict: StrictOption = False,
     output: Annotated[
@@ -48,7 +46,7 @@ def evaluate(
     ] = None,
     format: Annotated[
         str | None,
-        writes(f"Of the table: {', '.join(FORMATS)}; without --output it is printed.", callback=one_of(FORMATS)),
+        writes(f"Format of the table: {', '.join(FORMATS)}; without --output it is printed.", callback=one_of(FORMATS)),
     ] = None,
     json_file: Annotated[Path | None, writes("Write the scores.", "--json")] = None,
     confusion: Annotated[Path | None, writes("Draw confusion matrices (.png).")] = None,

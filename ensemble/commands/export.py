@@ -12,7 +12,7 @@ from featurestore.terminal import directory_bytes, reads, say, writes
 def export(
     model: Annotated[Path, Argument(help="Run directory of fit-meta or fit-deepser.")],
     output: Annotated[Path, writes("Directory to make.", "--output", "-o")],
-    title: Annotated[str, writes("Of the model card; default: the directory's name.")] = "",
+    title: Annotated[str, writes("Title of the model card; default: the directory's name.")] = "",
     manifest: Annotated[
         Path | None, reads("Corpus it was fitted on: what its labels became goes along.", "--manifest", "-m")
     ] = None,

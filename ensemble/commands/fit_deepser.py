@@ -63,7 +63,7 @@ def fit_deepser(
     deterministic: Annotated[
         bool, system("On CUDA deterministic kernels alone: the same weights every time, slower.", "--deterministic")
     ] = False,
-    at_once: Annotated[int, system("Of several members, this many in memory at once; 0: all.", min=0)] = 0,
+    at_once: Annotated[int, system("Number of members in memory at once; 0: all.", min=0)] = 0,
 ) -> None:
     """Train one member, DeepSER or another network over cached features, and keep its posteriors in the store.
 

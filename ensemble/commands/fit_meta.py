@@ -50,7 +50,7 @@ def fit_meta(
     strict: StrictOption = False,
     top: Annotated[int | None, reads("Only the best so many members.", min=1)] = None,
     greedy: Annotated[bool, reads("Only members that greedy forward selection takes.", "--greedy")] = False,
-    name: Annotated[str, writes("Of the ensemble.")] = "meta",
+    name: Annotated[str, writes("Name of the ensemble.")] = "meta",
     runs: RunsOption = Path("runs"),
     weights_plot: Annotated[Path | None, writes("Draw weights and reliability by member and class (.png).")] = None,
     meta: Annotated[str, training(", ".join(METAS) + ".", callback=one_of(METAS))] = METAS[0],

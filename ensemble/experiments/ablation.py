@@ -52,7 +52,8 @@ class Variant:
 
 @dataclass(frozen=True)
 class Result:
-    """A trained system on one part of a corpus. against: the first system less nothing; of the others, this - first."""
+    """A trained system on one part of a corpus. against: comparison with the first system (this minus first);
+    None for the first."""
 
     row: ScoreRow
     intervals: dict[str, Interval]

@@ -1,4 +1,4 @@
-"""What ensembles are told as: Table 3, how often members were chosen, and what a linear meta-classifier has learned."""
+"""Tables that report ensembles: Table 3, how often members were chosen, what a linear meta-classifier has learned."""
 
 import math
 from collections import Counter

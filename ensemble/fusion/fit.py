@@ -54,9 +54,9 @@ def fit_ensemble(
 ) -> tuple[MetaState, EnsembleReport]:
     """Fits a meta-classifier over members' posteriors, and scores members, votes and meta-classifier.
 
-    What is fitted on and what is scored says `ensemble.fusion.division.divide`; no row is both. config: linear with a
-    soup, an MLP (hidden > 0), a forest or a vote. select: chooses among the members, anew on the fitting rows of every
-    pass.
+    `ensemble.fusion.division.divide` decides which rows are fitted and which are scored; the two never overlap.
+    config: linear with a soup, an MLP (hidden > 0), a forest or a vote.
+    select: chooses among the members, anew on the fitting rows of every pass.
 
     The predictions go to the store as posteriors/<name>, held-out rows alone; `directory` gets config.json,
     model.safetensors and report.json. members: feature sets, with or without "posteriors/". AlignmentError when a

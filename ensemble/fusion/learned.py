@@ -1,4 +1,5 @@
-"""What a linear meta-classifier has learned: the weight of each member's word on each class, and how good that is."""
+"""What a linear meta-classifier has learned: the weight the meta-classifier gives each member, per class, and that
+member's F1."""
 
 from dataclasses import dataclass
 

@@ -20,7 +20,7 @@ OFF = "off"
 
 @dataclass(frozen=True)
 class SpeechToText:
-    """Which feature sets read heard texts (`sets`; those not named read the manifest's), and who hears them.
+    """Which feature sets need ASR transcripts (`sets`; others read the manifest's texts), and their model.
 
     model: openai-whisper's name of it, or its checkpoint. identity: of the transcripts that members learned from, ""
     where they learned from other texts. source: the settings of those transcripts, None where the feature sets do not

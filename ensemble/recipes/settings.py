@@ -46,7 +46,7 @@ SETTINGS = (
     Setting("stage2-lr", "train.stages.1.lr", float, "Stages", "Learning rate of stage 2."),
     Setting("schedule", "train.stages.*.schedule", str, "Stages", f"{', '.join(SCHEDULES)}."),
     Setting("warmup-epochs", "train.stages.0.warmup_epochs", float, "Stages", "Linear warm-up of stage 1."),
-    Setting("seed", "train.seed", int, "Training", "Of weights, order and MixUp."),
+    Setting("seed", "train.seed", int, "Training", "Seed of weights, order and MixUp."),
     Setting("batch-size", "train.batch_size", int, "Training", "Utterances per step."),
     Setting("weight-decay", "train.weight_decay", float, "Training", "Of AdamW."),
     Setting("mixup", "train.mixup_p", float, "Training", "Share of clips mixed."),

@@ -100,7 +100,7 @@ def mixing_name(label: str) -> str:
 
 
 def mixed_from(store: FeatureStore, label: str, keys: Sequence[str]) -> list[tuple[str | None, float] | None]:
-    """Of each key: the utterance mixed into it in view `label` (None: it is alone), and the weight of its own targets.
+    """Return, for each key, the utterance mixed into it in view `label` (None if none) and its own target's weight.
 
     None for a key that the set doesn't have, or whose partner is not among `keys`.
     """

@@ -98,7 +98,7 @@ class ViewArguments:
     views: Annotated[int, views_of("Views of each kind, NAME+noise1, ...", min=1)] = 1
     noise: Annotated[Path | None, views_of("Directory of noises; default: synthetic.")] = None
     rooms: Annotated[Path | None, views_of("Directory of impulse responses; default: synthetic.")] = None
-    seed: Annotated[int, views_of("Of every draw.", min=0)] = 0
+    seed: Annotated[int, views_of("Seed of every random draw.", min=0)] = 0
 
     def check(self) -> None:
         """Raise ConfigError for an option of views where there are none."""

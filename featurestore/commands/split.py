@@ -23,11 +23,14 @@ def split(
     balanced_sets: Annotated[int | None, Option(help="Column balanced_sets: draws of equal classes.", min=1)] = None,
     given: Annotated[Path | None, Option(help="Table of utterance_id and split or fold to take over.")] = None,
     split_name: Annotated[
-        list[str] | None, Option(help="Of --given: YOURS=train, development, test, ... for each of its names: 0=train.")
+        list[str] | None,
+        Option(
+            help="Names in the column of --given: YOURS=train, development, test, ... for each of its names: 0=train."
+        ),
     ] = None,
     by: Annotated[str, Option(help="Never torn apart: speaker, a column such as session; or utterance.")] = "speaker",
     within: Annotated[str | None, Option(help="Only these splits, e.g. train,development.")] = None,
-    seed: Annotated[int, Option(help="Of every draw.")] = 0,
+    seed: Annotated[int, Option(help="Seed of every random draw.")] = 0,
 ) -> None:
     """Divide a corpus: given partitions, folds, a held-out part, balanced sets. The same seed gives the same parts.
 

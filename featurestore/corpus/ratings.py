@@ -286,7 +286,7 @@ def _strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _recoded(names: Sequence[str | None], among: Sequence[str]) -> NDArray[np.int64]:
-    """(n + 1,) where each name stands in `among`, -1 for one that does not, and a last -1 for index -1 to find."""
+    """Return the (n + 1,) index of each name in `among`, -1 if absent; the last entry is -1, so code -1 maps to -1."""
     place = {name: i for i, name in enumerate(among)}
     return np.array([-1 if name is None else place.get(name, -1) for name in names] + [-1], np.int64)
 

@@ -39,7 +39,7 @@ class Journal:
         self._synced_at = time.monotonic()
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Add records, at once on disk as far as this process's end goes, within `SYNC_S` as far as the machine's."""
+        """Append records. They survive a crash of the process at once, and one of the machine after `SYNC_S`."""
         data = b"".join(json.dumps(record).encode() + b"\n" for record in records)
         while data:
             data = data[os.write(self._file, data) :]

@@ -168,9 +168,10 @@ class FeatureStore:
     ) -> FeatureWriter:
         """A writer that adds utterances to the set `name`, which is created when it is new.
 
-        provenance: JSON values told of a new set (versions, command, date). segment_bytes: rows per commit. format:
-        "zarr" or "hdf5"; compress: "zstd" or "blosc" (zarr), "gzip" (hdf5), "" for none. By default both are what the
-        set was made with, at first zarr without compression; they may differ between segments of one set.
+        provenance: JSON values recorded with a new set (versions, command, date). segment_bytes: rows per commit.
+        format: "zarr" or "hdf5"; compress: "zstd" or "blosc" (zarr), "gzip" (hdf5), "" for none.
+        By default both are what the set was made with, at first zarr without compression; they may differ between
+        segments of one set.
         Raises SpecMismatch when the set exists with another fingerprint.
         """
         if self._files.remote:
