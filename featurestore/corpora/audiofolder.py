@@ -5,6 +5,7 @@ train/clip1.wav
 train/angry/clip2.wav   without a table the folders are splits and classes, see `folder_levels`
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,8 @@ def _of_folders(root: Path, files: Sequence[Path], layout: str | None, notes: li
     if tables:
         named_tables = ", ".join(path.name for path in tables)
         instead = (
-            f"{named_tables} in {root} is not read; if it holds the labels: medusa prepare csv {tables[0]} "
-            f"-o {root.resolve().name}.csv"
+            f"{named_tables} in {root} is not read; if it holds the labels: medusa prepare csv "
+            f"{shlex.quote(str(tables[0]))}{_column_options(tables[0])} -o {shlex.quote(f'{root.resolve().name}.csv')}"
         )
     try:
         columns = folder_columns(files, root, layout, notes)
@@ -100,6 +101,17 @@ def _of_folders(root: Path, files: Sequence[Path], layout: str | None, notes: li
         notes.append(instead)
     names = [path.relative_to(root).as_posix() for path in files]
     return pa.table({"utterance_id": names, "path": names, **columns})
+
+
+def _column_options(path: Path) -> str:
+    """Return the --column options that `prepare csv` needs for a table whose path or label has another usual name."""
+    try:
+        names = read_table_file(path, any_delimiter=True).column_names
+    except ManifestError:
+        return ""
+    wanted = [target for target in ("path", "label") if target not in names]
+    sources = {target: next((n for n in arrow.SYNONYMS[target] if n in names), None) for target in wanted}
+    return "".join(f" --column {shlex.quote(f'{target}={name}')}" for target, name in sources.items() if name)
 
 
 def _of_table(root: Path, place: Path, table: pa.Table, label: str) -> pa.Table:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -419,6 +420,19 @@ def test_a_table_of_another_name_beside_the_audio_is_named(tmp_path: Path) -> No
         write_wav(tmp_path / "b" / file)
     write_csv(tmp_path / "b/labels.csv", ("path",), [("x",)])
     assert any("labels.csv" in note for note in read_audiofolder(tmp_path / "b").notes)
+
+
+def test_the_command_printed_for_a_table_of_another_name_reads_it_as_it_is(tmp_path: Path) -> None:
+    rows = [("flac/a.flac", "sad"), ("flac/b.flac", "angry")]
+    write_csv(tmp_path / "my corpus/manifest.csv", ("file", "emotion"), rows)
+    for file, _ in rows:
+        write_wav(tmp_path / "my corpus" / file)
+    with pytest.raises(ManifestError) as refused:
+        read_audiofolder(tmp_path / "my corpus")
+    command = shlex.split(str(refused.value).rpartition("medusa ")[2])
+    written = tmp_path / "m.csv"
+    medusa(*command[: command.index("-o")], "-o", written)
+    assert Manifest.read(written).column("label").tolist() == ["sad", "angry"]
 
 
 def test_audio_that_a_table_does_not_list_is_counted(tmp_path: Path) -> None:
