@@ -133,7 +133,8 @@ def _by_split(store: FeatureStore, manifest: Manifest, members: Sequence[str], i
     if fit_part not in there:
         raise ManifestError(
             f"Manifest {manifest.name} has no split 'development', and not every member has out-of-fold posteriors "
-            f"of 'train', so there is nothing to fit on (splits: {', '.join(there)}). Fit members over folds of train (fit-deepser --folds N, such as 5)."
+            f"of 'train', so there is nothing to fit on (splits: {', '.join(there)}). "
+            "Fit members over folds of train: fit-deepser --folds N (such as 5)."
         )
     used = [part for part in there if part != "train" or on_train]
     rows = np.array([part in used for part in split])

@@ -211,7 +211,7 @@ def test_speakers_in_two_folds_are_told(store: FeatureStore, write: Callable, co
 def test_what_the_manifest_lacks_is_named(store: FeatureStore, write: Callable, corpus) -> None:
     write(corpus, oof="none", rows=corpus.manifest.column("split") == "test")
     test_only = corpus.manifest.rows(corpus.manifest.column("split") == "test")
-    with pytest.raises(ManifestError, match="no split 'development'.*fit-deepser --folds N"):
+    with pytest.raises(ManifestError, match=r"no split 'development'.*fit-deepser --folds N"):
         fit_ensemble(store, test_only, corpus.members, config=SHORT)
     with pytest.raises(ManifestError, match="neither a 'split' nor a 'fold'"):
         fit_ensemble(store, without(test_only, "split", "fold"), corpus.members, config=SHORT)
