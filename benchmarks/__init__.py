@@ -1,1 +1,1 @@
-"""Measurements that `medusa bench` and the README's tables come from; nothing here is needed to use the library."""
+"""Measurements that `medusa bench` and the tables in docs come from; nothing here is needed to use the library."""

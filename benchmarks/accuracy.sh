@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Probes and members of a small corpus side by side, over its speaker-disjoint folds: the ladder of the README.
+# Probes and members of a small corpus side by side, over its speaker-disjoint folds: the ladder of docs/probes.md.
 #
 #   MODELS=DIR benchmarks/accuracy.sh CORPUS.csv [OUT]
 #

@@ -125,18 +125,19 @@ def test_help_explains_every_option_and_shows_an_example(name: str, command: typ
         assert getattr(parameter, "help", None), f"{name}: {parameter.name} has no help"
 
 
-def test_every_command_is_in_the_readme() -> None:
-    told = (REPO / "README.md").read_text(encoding="utf-8")
-    table = "\n".join(line for line in told.splitlines() if line.startswith("|"))
+def test_every_command_is_in_the_docs() -> None:
+    page = "\n".join((REPO / "docs" / name).read_text(encoding="utf-8") for name in ("commands.md", "corpora.md"))
+    table = "\n".join(line for line in page.splitlines() if line.startswith("|"))
     for name in COMMANDS:
         first, *rest = name.split()
         assert f"medusa {first}" in table, name
         assert all(f"`{word}`" in table or f"{first} {word}" in table for word in rest), name
 
 
-def test_options_in_the_readme_exist() -> None:
+def test_options_in_readme_and_docs_exist() -> None:
     known = {name: {o for p in command.params for o in (*p.opts, *p.secondary_opts)} for name, command in commands()}
-    blocks = re.findall(r"```console\n(.*?)```", (REPO / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    pages = [REPO / "README.md", *(REPO / "docs").glob("*.md")]
+    blocks = re.findall(r"```console\n(.*?)```", "\n".join(page.read_text("utf-8") for page in pages), re.DOTALL)
     lines = " \n".join(blocks).replace("\\\n", " ").splitlines()
     calls = [line[line.index("medusa ") + 7 :].split("#")[0] for line in lines if "medusa " in line]
     assert calls

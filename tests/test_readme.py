@@ -1,4 +1,4 @@
-"""What the README shows runs: its Python is executed against a store that the README's commands would make."""
+"""What README and docs/ show runs: their Python is executed against a store that their commands would make."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,9 @@ import pytest
 from featurestore.format.spec import FeatureSpec
 from featurestore.store.feature_store import FeatureStore
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+REPO = Path(__file__).resolve().parents[1]
+README = REPO / "README.md"
+PAGES = [README, *sorted((REPO / "docs").glob("*.md"))]
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on machines with one core
@@ -24,11 +26,9 @@ def test_its_python_reads_the_store_with_us_with_zarr_with_h5py_and_in_a_trainin
         with store.writer(name, spec, format=format) as writer:
             writer.append("a/b", stored)
     found: dict[str, object] = {}
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    blocks = [
-        block for block in blocks if "from ensemble" not in block
-    ]  # tests/ensemble/prediction/test_export.py has that one
-    assert len(blocks) == 3
+    pages = (README, REPO / "docs" / "store.md", REPO / "docs" / "training-loop.md")
+    blocks = [block for page in pages for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)]
+    assert len(blocks) == 4
     for block in blocks:
         exec(block, found)
     np.testing.assert_array_equal(np.asarray(found["rows"]), stored[1])
@@ -39,5 +39,22 @@ def test_its_python_reads_the_store_with_us_with_zarr_with_h5py_and_in_a_trainin
     assert np.asarray(found["lengths"]).tolist() == [7]
 
 
+def test_no_python_stands_in_a_page_whose_examples_are_not_run() -> None:
+    run = {"README.md", "store.md", "training-loop.md", "predict.md"}  # the last in prediction/test_export.py
+    assert {page.name for page in PAGES if "```python" in page.read_text()} == run
+
+
 def test_no_result_is_left_to_fill_in() -> None:
-    assert "@@" not in README.read_text()
+    assert not [page.name for page in PAGES if "@@" in page.read_text()]
+
+
+def test_the_readme_is_a_page() -> None:
+    assert len(README.read_bytes()) <= 8192
+
+
+@pytest.mark.parametrize("page", [*PAGES, REPO / "CONTRIBUTING.md", REPO / "SECURITY.md"], ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    targets = [
+        target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()) if "://" not in target
+    ]
+    assert not [target for target in targets if target and not (page.parent / target).exists()]

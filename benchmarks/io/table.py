@@ -1,4 +1,4 @@
-"""The README's table of readers from a result of `medusa bench io --json`: `python -m benchmarks.io.table io.json`."""
+"""The table of readers in docs/speed.md, from `medusa bench io --json`: `python -m benchmarks.io.table io.json`."""
 
 import json
 import sys

@@ -44,7 +44,7 @@ def fit_deepser(
     strict: StrictOption = False,
     preset: Annotated[
         str | None,
-        preset_panel("A system by name (README lists them). Default: small below 10,000 clips, or medusa."),
+        preset_panel("A system by name (docs/presets.md lists them). Default: small below 10,000 clips, or medusa."),
     ] = None,
     change: Annotated[
         list[str] | None, preset_panel("Any setting in config.json: train.mixup_alpha=0.4.", "--set")
@@ -96,7 +96,7 @@ def fit_deepser(
         n_training = len(table) if cv or not table.has("split") else int((table.column("split") == "train").sum())
         preset = default_preset(n_training, is_plain)
         if is_plain:
-            say(f"preset {preset}, for {n_training:,} training clips; --preset names another (README).")
+            say(f"preset {preset}, for {n_training:,} training clips; --preset names another (docs/presets.md).")
     configs = sharing(members(Asked(preset, refs, name, options or {}, change or []), seeds, several))
     with joined(device) as world, deterministic_kernels(world.device) if deterministic else nullcontext():
         opened = FeatureStore.open(store)

@@ -45,7 +45,7 @@ class EncoderArguments:
     )
     keep_prompt: Annotated[bool, encodes("Text: rows of the prompt too.", "--keep-prompt")] = False
     short: Annotated[
-        str, encodes("Paralinguistic sets: error, or pad clips that are too short (README has the rule).")
+        str, encodes("Paralinguistic sets: error, or pad clips that are too short (docs/encoders.md has the rule).")
     ] = "error"
     compute: Annotated[str, encodes("Arithmetic: auto, float32, bfloat16, float16.")] = "auto"
 
@@ -93,7 +93,8 @@ class ViewArguments:
     """Which augmented views of the audio are encoded in place of the clean audio."""
 
     augment: Annotated[
-        list[str] | None, views_of("noise, reverb, gain or mix, or several: reverb+noise:snr=0..10. README has more.")
+        list[str] | None,
+        views_of("noise, reverb, gain or mix, or several: reverb+noise:snr=0..10. docs/augmented-views.md has more."),
     ] = None
     views: Annotated[int, views_of("Views of each kind, NAME+noise1, ...", min=1)] = 1
     noise: Annotated[Path | None, views_of("Directory of noises; default: synthetic.")] = None

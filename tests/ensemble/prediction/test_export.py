@@ -14,7 +14,7 @@ from featurestore.errors import ConfigError
 from tests.helpers.small_corpus import medusa
 from tests.helpers.small_models import Trained
 
-README = Path(__file__).resolve().parents[3] / "README.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "predict.md"
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -90,14 +90,14 @@ def test_only_an_earlier_export_is_replaced_and_only_when_asked(trained: Trained
     assert {path.name for path in tmp_path.iterdir()} == {"mine", "packed", "new"}
 
 
-def test_the_command_and_the_readmes_three_lines(
+def test_the_command_and_the_docs_three_lines(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     said = medusa("export", trained.runs / "meta-posteriors", "-o", "emotion-model").stdout
     assert "2 members in emotion-model" in said
     shutil.copy(trained.manifest.audio_path(0), tmp_path / "clip.wav")  # an ogg, whatever it is called
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     (block,) = [block for block in blocks if "from ensemble" in block]
     assert len([line for line in block.splitlines() if line]) == 3
     exec(block, {})
