@@ -10,15 +10,15 @@ import numpy as np
 import torch
 
 from featurestore.audio import SAMPLE_RATE_HZ
-from featurestore.encoders.base import Encoder
-from featurestore.encoders.device import ONE_AT_A_TIME, arithmetic, default_batch_frames, frozen
+from featurestore.encoders.device import ONE_AT_A_TIME, arithmetic, default_batch_frames
 from featurestore.encoders.layers import LayerChoice
+from featurestore.encoders.model_encoder import ModelEncoder
 from featurestore.encoders.speech import normalized, parse_window, receptive_field
 from featurestore.encoders.weights import head_of, load_model
 from featurestore.errors import EncoderError
 from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.stage_clock import padded_batch, stage
-from featurestore.runtime.transfer import is_queued, to_device, to_host
+from featurestore.runtime.transfer import to_device, to_host
 
 HEAD = "ForXVector"
 
@@ -39,7 +39,7 @@ def dim_of(config: Any) -> int:
     return int(config.xvector_output_dim)
 
 
-class SpeakerEncoder(Encoder):
+class SpeakerEncoder(ModelEncoder):
     """A transformers model ...ForXVector (WavLM, UniSpeech-SAT, wav2vec 2.0): its `embeddings`, one row per utterance.
 
     Utterances go through alone, without padding. One longer than the window ("30s+0s" by default) is refused, as one of
@@ -58,13 +58,7 @@ class SpeakerEncoder(Encoder):
         device: torch.device,
         compute: torch.dtype,
     ) -> None:
-        self.model = frozen(model, device, compute)
-        self.name = spec.encoder
-        self.spec = spec
-        self.choice = choice
-        self.device = str(device)
-        self._device = device
-        self.compute = compute
+        super().__init__(model, spec=spec, choice=choice, device=device, compute=compute)
         self.normalize = normalize
         config = model.config
         self.layers_available: int = config.num_hidden_layers
@@ -74,7 +68,6 @@ class SpeakerEncoder(Encoder):
         # Two frames after the last of the head's convolutions: a deviation over time needs them.
         spans = zip(config.tdnn_kernel, config.tdnn_dilation, strict=True)
         self._least_frames = 2 + sum((kernel - 1) * dilation for kernel, dilation in spans)
-        self.overlaps = is_queued(device)
         self.window_frames, _ = parse_window(spec.window, SAMPLE_RATE_HZ / self._hop)
         self.default_batch_frames = default_batch_frames(device, ONE_AT_A_TIME, spec, self.window_frames)
 
@@ -104,10 +97,6 @@ class SpeakerEncoder(Encoder):
     def prepare(self, item: np.ndarray) -> np.ndarray:
         """Return the samples (n_samples,) float32 as the model was trained on them."""
         return normalized(item) if self.normalize else np.asarray(item, np.float32)
-
-    def start(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> Callable[[], list[np.ndarray]]:
-        """Start on waveforms (n_samples,) float32 at 16 kHz: (1, 1, D) float32 each."""
-        return self.start_prepared([self.prepare(waveform) for waveform in batch], max_frames)
 
     def start_prepared(
         self, batch: Sequence[np.ndarray], max_frames: int | None = None, *, stored: bool = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,23 +19,23 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from featurestore.audio import SAMPLE_RATE_HZ
-from featurestore.encoders.base import Encoder
-from featurestore.encoders.device import ONE_AT_A_TIME, arithmetic, default_batch_frames, frozen
+from featurestore.encoders.device import ONE_AT_A_TIME, arithmetic, default_batch_frames
 from featurestore.encoders.families import SPEECH_WINDOW
 from featurestore.encoders.frontend import PaddedFrontEnd, RowFrontEnd
 from featurestore.encoders.layers import LayerChoice, chosen
-from featurestore.encoders.row_builder import Batch, Piece, run_windows
+from featurestore.encoders.model_encoder import WindowedEncoder
+from featurestore.encoders.row_builder import Batch, Piece
 from featurestore.encoders.wavlm import fuse_attention, padding_bias, position_bias
 from featurestore.encoders.windows import windows
 from featurestore.errors import ConfigError
 from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.stage_clock import padded_batch, stage
-from featurestore.runtime.transfer import Padded, is_queued, to_device
+from featurestore.runtime.transfer import Padded, to_device
 
 FRAMES_OF_A_TILE = 16  # fused attention copies a bias whose rows aren't a multiple of this
 
 
-class SpeechEncoder(Encoder):
+class SpeechEncoder(WindowedEncoder):
     """A transformers speech model with a convolutional front end.
 
     Frame counts: n -> floor((n - kernel) / stride) + 1 through the front end's layers; for the usual front end (400
@@ -56,20 +56,13 @@ class SpeechEncoder(Encoder):
         device: torch.device,
         compute: torch.dtype,
     ) -> None:
-        self.model = frozen(model, device, compute)
-        self.name = spec.encoder
-        self.spec = spec
-        self.choice = choice
-        self.device = str(device)
-        self._device = device
-        self.compute = compute
+        super().__init__(model, spec=spec, choice=choice, device=device, compute=compute)
         self.normalize = normalize
         config = model.config
         self.layers_available: int = config.num_hidden_layers
         self._convs = list(zip(config.conv_kernel, config.conv_stride, strict=True))
         self._stride = math.prod(config.conv_stride)
         self._field = receptive_field(self._convs)
-        self.overlaps = is_queued(device)
         self.window_frames, self._margin = parse_window(spec.window, SAMPLE_RATE_HZ / self._stride)
         self.default_batch_frames = default_batch_frames(device, ONE_AT_A_TIME, spec, self.window_frames)
         # data2vec-audio has neither field: its front end has layer norm, its layers are post-norm.
@@ -97,26 +90,6 @@ class SpeechEncoder(Encoder):
     def prepare(self, item: np.ndarray) -> np.ndarray:
         """Return the samples (n_samples,) float32 as the model was trained on them."""
         return normalized(item) if self.normalize else np.asarray(item, np.float32)
-
-    def start(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> Callable[[], list[np.ndarray]]:
-        """Start on waveforms (n_samples,) float32 at 16 kHz; see `Encoder.start`."""
-        return self.start_prepared([self.prepare(waveform) for waveform in batch], max_frames)
-
-    def start_prepared(
-        self, batch: Sequence[np.ndarray], max_frames: int | None = None, *, stored: bool = False
-    ) -> Callable[[], list[np.ndarray]]:
-        """Start on waveforms that went through `prepare`; see `Encoder.start_prepared`."""
-        pieces = list(self._pieces(batch))
-        return run_windows(
-            pieces,
-            [piece.n_frames for piece in pieces],
-            self._forward,
-            lambda piece: piece.kept,
-            n_inputs=len(batch),
-            max_frames=max_frames or self.default_batch_frames,
-            spec=self.spec,
-            stored=stored,
-        )
 
     def _pieces(self, batch: Sequence[np.ndarray]) -> Iterator[Piece]:
         """Yield the windows of each waveform with their samples."""

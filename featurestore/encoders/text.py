@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from featurestore.encoders.base import Encoder
-from featurestore.encoders.device import arithmetic, default_batch_frames, frozen
+from featurestore.encoders.device import arithmetic, default_batch_frames
 from featurestore.encoders.families import T5_TYPES
 from featurestore.encoders.layers import LayerChoice, chosen
+from featurestore.encoders.model_encoder import WindowedEncoder
 from featurestore.encoders.prompt import NO_PROMPT, Prompt, Tokens, tokenize
-from featurestore.encoders.row_builder import Batch, Piece, run_windows
+from featurestore.encoders.row_builder import Batch, Piece
 from featurestore.encoders.sentence import OwnPooling
 from featurestore.encoders.windows import Window, windows
 from featurestore.errors import ConfigError, EncoderError
 from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.stage_clock import padded_batch, stage
-from featurestore.runtime.transfer import Padded, is_queued, to_device
+from featurestore.runtime.transfer import Padded, to_device
 
 # These count positions from pad_token_id + 1, so that many of their position embeddings are never used.
 POSITIONS_AFTER_PADDING = (
@@ -51,7 +51,7 @@ class Tokenized:
     kept: slice
 
 
-class TextEncoder(Encoder):
+class TextEncoder(WindowedEncoder):
     """A transformers text encoder: BERT and its kin, a T5's encoder, or a decoder-only language model.
 
     Rows are the hidden states of the text's own tokens, in order. A text without any token gives one row: the hidden
@@ -80,14 +80,8 @@ class TextEncoder(Encoder):
         prompt: Prompt = NO_PROMPT,
         pooling: OwnPooling | None = None,
     ) -> None:
-        self.model = frozen(model, device, compute)
+        super().__init__(model, spec=spec, choice=choice, device=device, compute=compute)
         self.tokenizer = tokenizer
-        self.name = spec.encoder
-        self.spec = spec
-        self.choice = choice
-        self.device = str(device)
-        self._device = device
-        self.compute = compute
         self.keep_special = keep_special
         self.causal = causal
         self.prompt = prompt
@@ -98,7 +92,6 @@ class TextEncoder(Encoder):
         self._prefix, self._suffix = special_tokens(tokenizer)
         size, self._margin = parse_window(spec.window)
         limit = max_positions(model.config, tokenizer)
-        self.overlaps = is_queued(device)
         self.window_frames = size
         # Rows go to the model's own pooling as they are.
         self._row_spec = spec if pooling is None else replace(spec, pool="none")
@@ -146,29 +139,22 @@ class TextEncoder(Encoder):
             "--pool mean takes texts of any length."
         )
 
-    def start(self, batch: Sequence[str], max_frames: int | None = None) -> Callable[[], list[np.ndarray]]:
-        """Start on texts: T rows for T tokens, 1 for an empty text; see `Encoder.start`."""
-        return self.start_prepared(batch, max_frames)
-
     def start_prepared(
         self, batch: Sequence[str], max_frames: int | None = None, *, stored: bool = False
     ) -> Callable[[], list[np.ndarray]]:
-        """Start on texts; see `Encoder.start_prepared`."""
-        pieces = list(self._pieces(batch))
-        rows = run_windows(
-            pieces,
-            [len(piece.data.ids) for piece in pieces],
-            self._forward,
-            lambda piece: piece.data.kept,
-            n_inputs=len(batch),
-            max_frames=max_frames or self.default_batch_frames,
-            spec=self._row_spec,
-            stored=stored and self.pooling is None,
-        )
+        """Start on texts: T rows for T tokens, 1 for an empty text; see `Encoder.start_prepared`."""
+        rows = self._run(batch, max_frames, self._row_spec, stored and self.pooling is None)
         if self.pooling is None:
             return rows
         pooling = self.pooling
         return lambda: [pooling(each) for each in rows()]
+
+    def _n_frames_of(self, piece: Piece) -> int:
+        return len(piece.data.ids)
+
+    def _kept_of(self, piece: Piece) -> slice:
+        kept: slice = piece.data.kept
+        return kept
 
     def _tokenized(self, text: str) -> Tokens:
         lower = self.pooling is not None and self.pooling.lower

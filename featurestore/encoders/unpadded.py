@@ -19,18 +19,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featurestore.audio import SAMPLE_RATE_HZ
-from featurestore.encoders.base import Encoder
-from featurestore.encoders.device import ONE_AT_A_TIME, arithmetic, default_batch_frames, frozen
+from featurestore.encoders.device import ONE_AT_A_TIME, arithmetic, default_batch_frames
 from featurestore.encoders.families import WAVEFORM_TYPES
 from featurestore.encoders.layers import LayerChoice, chosen
-from featurestore.encoders.row_builder import Batch, Piece, run_windows
+from featurestore.encoders.model_encoder import WindowedEncoder
+from featurestore.encoders.row_builder import Batch, Piece
 from featurestore.encoders.speech import normalized, parse_window, receptive_field
 from featurestore.encoders.weights import do_normalize, load_model
 from featurestore.encoders.windows import windows
 from featurestore.errors import ConfigError, EncoderError
 from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.stage_clock import padded_batch, stage
-from featurestore.runtime.transfer import is_queued, to_device
+from featurestore.runtime.transfer import to_device
 
 MOONSHINE_CONVS = ((127, 64), (7, 3), (3, 2))
 FBANK_HOP = 160  # samples between two frames of the filter bank that w2v-BERT and Parakeet read
@@ -116,7 +116,7 @@ def _features(directory: Path, what: str) -> Callable[[np.ndarray], np.ndarray]:
     return prepare
 
 
-class UnpaddedEncoder(Encoder):
+class UnpaddedEncoder(WindowedEncoder):
     """A transformers speech model of families.UNPADDED_TYPES, run as on single clips.
 
     Frame counts: floor((n - field) / hop) + 1 of n samples: hop 320 and field 400 of the families with wav2vec 2.0's
@@ -134,16 +134,9 @@ class UnpaddedEncoder(Encoder):
     def __init__(
         self, loaded: Loaded, *, spec: FeatureSpec, choice: LayerChoice, device: torch.device, compute: torch.dtype
     ) -> None:
-        self.model = frozen(loaded.model, device, compute)
-        self.name = spec.encoder
-        self.spec = spec
-        self.choice = choice
-        self.device = str(device)
-        self._device = device
-        self.compute = compute
+        super().__init__(loaded.model, spec=spec, choice=choice, device=device, compute=compute)
         self._loaded = loaded
         self.layers_available = loaded.n_layers
-        self.overlaps = is_queued(device)
         self.window_frames, self._margin = parse_window(spec.window, SAMPLE_RATE_HZ / loaded.hop)
         self.default_batch_frames = default_batch_frames(device, ONE_AT_A_TIME, spec, self.window_frames)
         squeezes = getattr(self.model.config, "squeeze_factor", 1) > 1
@@ -163,26 +156,6 @@ class UnpaddedEncoder(Encoder):
     def prepare(self, item: np.ndarray) -> np.ndarray:
         """Return the samples (n_samples,) float32 as the model was trained on them."""
         return normalized(item) if self._loaded.normalize else np.asarray(item, np.float32)
-
-    def start(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> Callable[[], list[np.ndarray]]:
-        """Start on waveforms (n_samples,) float32 at 16 kHz; see `Encoder.start`."""
-        return self.start_prepared([self.prepare(waveform) for waveform in batch], max_frames)
-
-    def start_prepared(
-        self, batch: Sequence[np.ndarray], max_frames: int | None = None, *, stored: bool = False
-    ) -> Callable[[], list[np.ndarray]]:
-        """Start on waveforms that went through `prepare`; see `Encoder.start_prepared`."""
-        pieces = list(self._pieces(batch))
-        return run_windows(
-            pieces,
-            [piece.n_frames for piece in pieces],
-            self._forward,
-            lambda piece: piece.kept,
-            n_inputs=len(batch),
-            max_frames=max_frames or self.default_batch_frames,
-            spec=self.spec,
-            stored=stored,
-        )
 
     def _pieces(self, batch: Sequence[np.ndarray]) -> Iterator[Piece]:
         """Yield the windows of each waveform with the model's input."""

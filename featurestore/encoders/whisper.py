@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from featurestore.encoders.base import Encoder
-from featurestore.encoders.device import ONE_AT_A_TIME, arithmetic, default_batch_frames, frozen
+from featurestore.encoders.device import ONE_AT_A_TIME, arithmetic, default_batch_frames
 from featurestore.encoders.families import WHISPER_FRAME_SAMPLES
 from featurestore.encoders.layers import LayerChoice, chosen
 from featurestore.encoders.logmel import mel_filters
-from featurestore.encoders.row_builder import Batch, Piece, run_windows
+from featurestore.encoders.model_encoder import WindowedEncoder
+from featurestore.encoders.row_builder import Batch, Piece
 from featurestore.encoders.windows import windows
 from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.stage_clock import padded_batch, stage
-from featurestore.runtime.transfer import Padded, is_queued, to_device
+from featurestore.runtime.transfer import Padded, to_device
 
 N_FFT = 400
 HOP_SAMPLES = 160  # between mel frames
@@ -27,7 +27,7 @@ FRAME_SAMPLES = WHISPER_FRAME_SAMPLES
 MARGIN_FRAMES = 50  # 1 s of context at the inner ends of windows
 
 
-class WhisperEncoder(Encoder):
+class WhisperEncoder(WindowedEncoder):
     """The encoder of a transformers Whisper model (any size; 80 or 128 mels by its configuration).
 
     Frame counts: ceil(n_samples / 320), at least 1. Audio of more than 1,500 frames (30 s) is encoded in full windows
@@ -51,16 +51,9 @@ class WhisperEncoder(Encoder):
         device: torch.device,
         compute: torch.dtype,
     ) -> None:
-        self.model = frozen(model, device, compute)
-        self.name = spec.encoder
-        self.spec = spec
-        self.choice = choice
-        self.device = str(device)
-        self._device = device
-        self.compute = compute
+        super().__init__(model, spec=spec, choice=choice, device=device, compute=compute)
         self.layers_available: int = model.config.encoder_layers
         self._short = spec.window == "short"
-        self.overlaps = is_queued(device)
         self.window_frames: int = model.config.max_source_positions
         self.default_batch_frames = default_batch_frames(device, ONE_AT_A_TIME, spec, self.window_frames)
         self._filters = torch.from_numpy(mel_filters(model.config.num_mel_bins)).to(device)
@@ -76,25 +69,8 @@ class WhisperEncoder(Encoder):
             return n_frames
         return self.window_frames * len(windows(n_frames, self.window_frames, MARGIN_FRAMES))
 
-    def start(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> Callable[[], list[np.ndarray]]:
-        """Start on waveforms (n_samples,) float32 at 16 kHz; see `Encoder.start`."""
-        return self.start_prepared(batch, max_frames)
-
-    def start_prepared(
-        self, batch: Sequence[np.ndarray], max_frames: int | None = None, *, stored: bool = False
-    ) -> Callable[[], list[np.ndarray]]:
-        """Start on waveforms; see `Encoder.start_prepared`."""
-        pieces = list(self._pieces(batch))
-        return run_windows(
-            pieces,
-            [piece.n_frames if self._short else self.window_frames for piece in pieces],
-            self._forward,
-            lambda piece: piece.kept,
-            n_inputs=len(batch),
-            max_frames=max_frames or self.default_batch_frames,
-            spec=self.spec,
-            stored=stored,
-        )
+    def _n_frames_of(self, piece: Piece) -> int:
+        return piece.n_frames if self._short else self.window_frames
 
     def _pieces(self, batch: Sequence[np.ndarray]) -> Iterator[Piece]:
         """Yield the windows of each waveform with their samples."""
