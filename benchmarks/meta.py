@@ -18,7 +18,6 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepser.training.device import one_thread
 from deepser.training.samplers import balanced_subset
 from deepser.training.targets import Targets
 from ensemble.evaluation.align import Aligned, column_names
@@ -26,6 +25,7 @@ from ensemble.fusion.config import MetaConfig
 from ensemble.fusion.linear import LinearSeeds, prepare, to_scale
 from ensemble.fusion.training import fit_meta
 from featurestore.errors import ConfigError
+from featurestore.runtime.device import one_thread
 from featurestore.runtime.durable import replace_text
 
 PLAIN, ALONE, AT_ONCE = "plain PyTorch, one seed after another", "one seed after another", "all seeds at once"

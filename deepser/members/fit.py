@@ -22,7 +22,7 @@ from deepser.members.sources import check_sources
 from deepser.training import train as trainer
 from deepser.training.checkpoint import load_weights, save_atomically
 from deepser.training.data import TrainingData
-from deepser.training.device import one_thread, resolve_precision
+from deepser.training.device import resolve_precision
 from deepser.training.processes import World
 from deepser.training.run import Job
 from deepser.training.targets import Targets
@@ -32,7 +32,7 @@ from deepser.training.views import Views, resolve_views
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
-from featurestore.runtime.device import pick_device
+from featurestore.runtime.device import one_thread, pick_device
 from featurestore.runtime.durable import replace_text, writing
 from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore

@@ -21,12 +21,11 @@ from deepser.probes.rows import PooledRows, Source, check_pool, sources_of
 from deepser.probes.select import Candidate, Chosen, Score, choose, choose_among, scorer
 from deepser.probes.solver import Fitted, Solver
 from deepser.probes.streaming import StreamingSolver
-from deepser.training.device import one_thread
 from deepser.training.targets import Targets
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import speaker_groups
 from featurestore.errors import ConfigError, ManifestError
-from featurestore.runtime.device import pick_device
+from featurestore.runtime.device import one_thread, pick_device
 from featurestore.store.feature_store import FeatureStore
 
 NESTED = "nested"

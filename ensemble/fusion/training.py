@@ -7,7 +7,6 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from deepser.training.device import one_thread
 from deepser.training.targets import Targets
 from ensemble.evaluation.align import Aligned, column_names, differences
 from ensemble.fusion.config import MetaConfig, joins_attributes
@@ -15,6 +14,7 @@ from ensemble.fusion.linear import LinearSeeds, prepare
 from ensemble.fusion.seed_training import Rows, Scorer, train_seeds
 from ensemble.fusion.state import LINEAR, MLP, MetaState
 from featurestore.errors import AlignmentError, ConfigError, ManifestError
+from featurestore.runtime.device import one_thread
 
 GAINS = (0.1, 1000.0)  # the least and the greatest sharpening of the mean that a start may have
 

@@ -2,8 +2,7 @@
 
 import importlib.util
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from featurestore.audio import SAMPLE_RATE_HZ, duration_s
 from featurestore.audio.streaming import stream
 from featurestore.errors import ConfigError
 from featurestore.recordings.windows import LEAST_S, Ends, Progress, on_the_grid
+from featurestore.runtime.device import one_thread
 
 FRAME = 512  # samples that the model judges at a time, 32 ms
 LONGEST_S = 11.0  # of a segment where none is asked for: MSP-Podcast's longest
@@ -66,7 +66,7 @@ def _probabilities(path: Path, progress: Callable[[int], object]) -> tuple[list[
     rest = np.zeros(0, np.float32)
     found: list[float] = []
     n_samples = 0
-    with torch.no_grad(), _one_thread():
+    with torch.no_grad(), one_thread():  # a frame is too little work for several
         for block in stream(path):
             n_samples += len(block)
             samples = np.concatenate([rest, block])
@@ -82,22 +82,9 @@ def _probabilities(path: Path, progress: Callable[[int], object]) -> tuple[list[
     return found, n_samples
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """A frame is too little work for several; silero-vad sets one thread for the whole process on import."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 @cache
 def _silero() -> Any:
-    with _one_thread():
+    with one_thread():  # the import sets one thread for the whole process
         import silero_vad
     return silero_vad
 

@@ -80,3 +80,19 @@ def fused_attention(device: torch.device) -> Iterator[None]:
 
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
         yield
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread while the block lasts, and on as many as before afterwards.
+
+    For steps so small that waking the others costs more than they bring.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
