@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from featurestore.encoders.families import TEXT_TYPES
+from tests.helpers.small_text_encoder import save_tokenizer
 
 WORDS = [f"w{i}" for i in range(90)]
 SPEECH = {
@@ -114,21 +115,7 @@ def save_random(name: str, path: Path) -> Path:
                 tensor.add_(0.1 * torch.randn_like(tensor).abs())
     model.save_pretrained(path)
     if name in TEXT_NAMES:
-        save_tokenizer(path)
+        save_tokenizer(path, WORDS)
     else:
         (path / "preprocessor_config.json").write_text(json.dumps({"do_normalize": "stable" in name}))
     return path
-
-
-def save_tokenizer(path: Path) -> None:
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate([*special, *WORDS])}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    ).save_pretrained(path)
