@@ -51,6 +51,12 @@ class Clip:
             raise self.beyond(end_s)
         return end_s - self.start_s
 
+    def check_ends(self) -> None:
+        """Raise AudioError as `decode` where the piece lies beyond the recording, whose length is by its header."""
+        seconds = duration_s(self.path)
+        if self.start_s >= seconds or (self.end_s is not None and self.end_s - seconds > SLACK_S):
+            raise self.beyond(seconds)
+
     def decode(self) -> np.ndarray:
         """Return (n,) float32 at 16 kHz; AudioError as of a file, and for a piece that lies beyond the recording."""
         with OnePass(self.path) as recording:

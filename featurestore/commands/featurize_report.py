@@ -70,11 +70,12 @@ def show_checks(name: str, checks: "Sequence[Checked]", in_batch: float, stored:
 
 def say_report(name: str, report: "FeaturizeReport") -> None:
     speed = f", {report.audio_s / report.wall_s:.0f} x real time" if report.audio_s and report.wall_s else ""
+    padding = f", {report.padding.share:.1%} padding" if report.padding.n_padded else ""
     empty = f" ({report.empty_texts:,} of them of empty texts)" if report.empty_texts else ""
     redone = f" ({report.n_again:,} of them again)" if report.n_again else ""
     say(
         f"{name}: {report.done:,} done{empty}{redone}, {report.skipped:,} there already, {len(report.failed):,} "
-        f"failed; {report.wall_s:.1f} s{speed}"
+        f"failed; {report.wall_s:.1f} s{speed}{padding}"
     )
     if report.constant:
         shown = first_names(report.constant, SHOWN_CONSTANT)

@@ -21,6 +21,7 @@ from featurestore.errors import ConfigError, ManifestError
 
 HEADER = "db.yaml"
 FILE = "file"
+SEGMENT = ("start", "end")  # of a segmented table, beside the file
 ABOUT_FILES = ("speaker", "gender", "text", "transcription", "language", "age")  # taken from other filewise tables, too
 TEXTS = {"transcription": "text"}
 
@@ -101,6 +102,11 @@ def _rows(root: Path, name: str, table: Mapping[str, Any], header: Mapping[str, 
     split = next((SPLIT_NAMES[word] for word in _words(kind, split_id, name) if word in SPLIT_NAMES), None)
     if split is not None and "split" not in columns:
         columns["split"] = pa.array([split] * len(rows), pa.string())
+    if table.get("type") == "segmented" and (lost := [column for column in SEGMENT if column not in columns]):
+        raise ManifestError(
+            f"{root}, table {name} is segmented by {HEADER}, but has no column {lost[0]!r}. Write it again, or change "
+            "its type to filewise."
+        )
     found, problems = with_pieces(with_own_ids(pa.table(columns)))
     if problems:
         raise ManifestError(arrow.sentence(f"{root}, table {name}", problems))

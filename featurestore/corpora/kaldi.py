@@ -1,5 +1,6 @@
 """A Kaldi data directory: `wav.scp`, and `segments`, `utt2spk`, `spk2gender`, `text`, `utt2emo`, `utt2dur` if there."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ def _pieces(path: Path, recordings: dict[str, str]) -> dict[str, Any]:
             raise ManifestError(f"{where}: recording {recording!r} is not in wav.scp. Run utils/fix_data_dir.sh.")
         try:
             start, end = map(float, times)
+            if not math.isfinite(start) or not math.isfinite(end):
+                raise ValueError
         except ValueError:
             raise ManifestError(
                 f"{where}: expected a recording, a start and an end in seconds, found {rest!r}."

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from featurestore.corpora.assemble import of_columns
+from featurestore.corpora.assemble import named, of_columns
 from featurestore.corpora.json_lines import field, json_lines
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ManifestError
 
+SLACK_S = 0.1  # that trimming and rounding leave of a cut before and behind its supervision, together
 WHOLE_FILES = "Save each cut as a file of its own first: cuts.save_audios(DIR), then to_file."
 
 
@@ -20,10 +21,13 @@ def read_lhotse(path: Path, *, label: str = "emotion", audio: Path | None = None
     duration_s, and what else `custom` holds (no lists). ManifestError names the line: mixed or padded cuts, several
     channels or supervisions, cuts beyond their recording, sources that are no files.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
+    longer: list[str] = []
     for where, cut in json_lines(path):
         try:
             rows.append(_row(where, cut, label))
+            if _unsupervised_s(cut) > SLACK_S:
+                longer.append(str(cut["id"]))
         except (TypeError, ValueError, AttributeError, IndexError) as error:
             raise ManifestError(f"{where}: not a cut as lhotse writes it ({error}).") from None
     if not rows:
@@ -35,6 +39,11 @@ def read_lhotse(path: Path, *, label: str = "emotion", audio: Path | None = None
     if "label" in columns:
         columns["label"] = [None if value is None else str(value) for value in columns["label"]]
     notes = [] if labels else [f"no labels: no cut has a custom field {label!r}; name another with --label"]
+    if longer:
+        notes.append(
+            named("cuts are longer than their supervision, whose label is taken for all of the cut", longer)
+            + "; for the supervised part alone: cuts.trim_to_supervisions(), then to_file"
+        )
     start = path.parent if audio is None else audio
     return of_columns(
         columns, LabelScheme(tuple(labels)), start, path.name.partition(".")[0], source=path,
@@ -54,7 +63,7 @@ def _row(where: str, cut: dict[str, Any], label: str) -> dict[str, Any]:
     duration, whole = float(field(where, cut, "duration")), float(field(where, recording, "duration"))
     start = float(cut.get("start", 0.0))
     slack = 1.0 / float(field(where, recording, "sampling_rate"))
-    if start < 0 or start + duration > whole + slack:
+    if not (start >= 0 and start + duration <= whole + slack):  # also where one is NaN
         raise ManifestError(
             f"{where}: seconds {start:g} to {start + duration:g} of a recording of {whole:g}. Mend one of them."
         )
@@ -75,3 +84,13 @@ def _row(where: str, cut: dict[str, Any], label: str) -> dict[str, Any]:
         "text": said.get("text"),
         "duration_s": duration,
     }
+
+
+def _unsupervised_s(cut: dict[str, Any]) -> float:
+    """Return the seconds of a cut that lie outside of its one supervision, whose start counts from the cut's."""
+    if not cut.get("supervisions"):
+        return 0.0
+    (supervision,) = cut["supervisions"]
+    duration, start = float(cut["duration"]), float(supervision.get("start", 0.0))
+    stop = start + float(supervision.get("duration", duration))
+    return duration - (min(stop, duration) - max(0.0, start))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,23 @@ LIKE_A_PLACE = re.compile(
     r"(times?|sec|secs|seconds|s|ms|msec|millis\w*|us|ns|frames?|samples?|index|idx|pos|position|stamp|timestamp)?",
     re.IGNORECASE,
 )
+# Further names that say it where their values are times, and where nothing else says where the piece starts or ends.
+_BEFORE, _AFTER = (
+    r"((seg(ment)?|utt(erance)?|clip|audio|sample|frame|times?|ts|t)_?)?",
+    r"(_?(in|times?|sec|secs|seconds|s|ms|msec|millis\w*|us|ns|frames?|samples?|index|idx|pos|position|offset|"
+    r"stamp|timestamp|ts))*",
+)
+MAYBE_A_START = re.compile(f"{_BEFORE}(start|begin(ning)?|onset){_AFTER}")
+MAYBE_AN_END = re.compile(f"{_BEFORE}(end|stop|finish){_AFTER}")
+MAYBE_LENGTHS = ("length", "length_s", "len", "dur_s", "duration_ms", "duration_sec", "duration_seconds")
+PAIRS = (("t0", "t1"), ("from", "to"), ("tmin", "tmax"), ("xmin", "xmax"), ("tier_xmin", "tier_xmax"))
+PIXELS = ("ymin", "ymax")  # beside xmin and xmax: a place in a picture
+# Two numbers, or a record with a start, under such a name: `timestamp: [0.5, 1.5]`.
+MAYBE_BOTH = re.compile(r"(seg(ment)?s?|(time_?)?stamps?|times?|intervals?|spans?|chunks?)(_s)?")
+TWO_VALUES = re.compile(r"[\[(]([^,]+),([^,]+)[\])]")
+EPOCH = 1e9  # more than a recording has samples: a date, as seconds since 1970
 CLOCK = re.compile(r"(?:(\d+) days? )?\+?(\d+):([0-5]\d):([0-5]\d(?:\.\d+)?)")
+DAYS = re.compile(r"(\d+) days?")  # all that pandas writes of a column of whole days, such as one of zeros
 N_DAY_S = 86_400
 WORDS_OF_NOTHING = ("", "nat", "nan", "none", "null")
 
@@ -45,10 +62,14 @@ def with_pieces(table: pa.Table) -> tuple[pa.Table, list[str]]:
         end, offset = offset, None
     used = [name for name in (start, end) if name is not None]
     ours = START in used
+    has_end = end is not None or (length is not None and (length != "duration_s" or start != START))
     strange = [
         name for name in table.column_names if LIKE_A_PLACE.fullmatch(name.replace(" ", "_")) and name not in used
     ]
-    if strange and not ours:
+    if not strange or ours:
+        strange = _maybe_places(table, names, end, offset) if start is None else []
+        strange += [] if has_end else _maybe_ends(table, names, start)
+    if strange:
         beside = f" beside {', '.join(used)}" if used else ""
         return table, [
             f"columns {', '.join(map(repr, strange))}{beside} seem to say where in its file an utterance lies, but "
@@ -64,7 +85,7 @@ def with_pieces(table: pa.Table) -> tuple[pa.Table, list[str]]:
     starts = np.where(np.isnan(starts), 0.0, starts)
     if end is not None:
         ends = _seconds(table, end, problems)
-    elif length is not None and (length != "duration_s" or start != START):
+    elif has_end and length is not None:
         ends = starts + _seconds(table, length, problems)
     else:
         ends = np.full(table.num_rows, np.nan)
@@ -147,6 +168,74 @@ def same_or_overlapping(sounds: Sequence[str | None], places: Sequence[str | Non
     ]
 
 
+def _maybe_places(table: pa.Table, names: dict[str, str], end: str | None, offset: str | None) -> list[str]:
+    """Return columns that seem to say where a piece lies, or starts, by their names and values."""
+    for name in table.column_names:
+        if MAYBE_BOTH.fullmatch(_plain(name)) and _holds_pairs(table.column(name)):
+            return [name]
+    for pair in PAIRS if end is None else ():
+        columns = [names[name] for name in pair if name in names]
+        if len(columns) == len(pair) and not (pair == ("xmin", "xmax") and any(name in names for name in PIXELS)):
+            starts, ends = (_times(table, name) for name in columns)
+            if starts is not None and ends is not None and not np.any(ends <= starts):
+                return columns
+    starts_of = [offset] if offset is not None and _maybe_lengths(table, names) else []
+    starts_of += [name for name in table.column_names if MAYBE_A_START.fullmatch(_plain(name))]
+    return [name for name in starts_of if _times(table, name) is not None]
+
+
+def _maybe_ends(table: pa.Table, names: dict[str, str], start: str | None) -> list[str]:
+    """Return columns that seem to say where a piece ends, or beside a start how long it is, as `_maybe_places`."""
+    ends = [name for name in table.column_names if MAYBE_AN_END.fullmatch(_plain(name)) and _is_length(table, name)]
+    return ends + (_maybe_lengths(table, names) if start is not None else [])
+
+
+def _maybe_lengths(table: pa.Table, names: dict[str, str]) -> list[str]:
+    return [names[name] for name in MAYBE_LENGTHS if name in names and _is_length(table, names[name])]
+
+
+def _plain(name: str) -> str:
+    """Return a column's name in small letters, with _ for whatever else separates: start_s for `Start (s)`."""
+    return re.sub(r"[\W_]+", "_", name.casefold()).strip("_")
+
+
+def _times(table: pa.Table, name: str) -> np.ndarray | None:
+    """Return (N,) a column's numbers, NaN where empty; None where they can't be times, whatever their unit."""
+    problems: list[str] = []
+    values = _seconds(table, name, problems)
+    known = values[~np.isnan(values)]
+    return values if not problems and len(known) and known.min() >= 0 and known.max() < EPOCH else None
+
+
+def _is_length(table: pa.Table, name: str) -> bool:
+    """Can a column be ends or lengths? They are above 0, and not the number of letters or words of the texts."""
+    values = _times(table, name)
+    if values is None or np.any(values == 0):
+        return False
+    if "text" not in table.column_names:
+        return True
+    texts = [text or "" for text in arrow.as_strings(table.column("text")).to_pylist()]
+    counts = ([len(text) for text in texts], [len(text.split()) for text in texts])
+    return not any(values.tolist() == count for count in counts)
+
+
+def _holds_pairs(column: pa.ChunkedArray) -> bool:
+    values = [value for value in column.to_pylist() if value not in (None, "")]
+    return bool(values) and all(map(_is_pair, values))
+
+
+def _is_pair(value: Any) -> bool:
+    """Is it two numbers, or a record, that say from where to where a piece goes?"""
+    if isinstance(value, dict):
+        return any(MAYBE_A_START.fullmatch(_plain(name)) for name in value)
+    if isinstance(value, str):
+        value = found.groups() if (found := TWO_VALUES.fullmatch(value.strip())) else ()
+    if not isinstance(value, Sequence) or len(value) != 2:
+        return False
+    low, high = map(_of_text, value)
+    return low is not None and high is not None and 0 <= low < high
+
+
 def _first(names: dict[str, str], known: Sequence[str]) -> str | None:
     return next((names[name] for name in known if name in names), None)
 
@@ -188,6 +277,8 @@ def _of_text(text: object) -> float | None:
     if clock := CLOCK.fullmatch(str(text).strip()):
         days, hours, minutes, seconds = clock.groups()
         return int(days or 0) * N_DAY_S + int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    if days := DAYS.fullmatch(str(text).strip()):
+        return float(int(days[1]) * N_DAY_S)
     try:
         value = float(str(text))
     except ValueError:

@@ -22,6 +22,7 @@ from featurestore.featurize.decode_ahead import MOST_THREADS, usable_cores
 from featurestore.featurize.job import FeaturizeJob
 from featurestore.featurize.run import FeaturizeReport, Progress, paced
 from featurestore.featurize.sharding import Shard
+from featurestore.runtime.stage_clock import Padding
 from featurestore.runtime.stopping import Interrupted, StopSignals
 
 MAX_STARTS = 3  # of a process for one part
@@ -271,6 +272,9 @@ def merged(reports: Sequence[FeaturizeReport]) -> FeaturizeReport:
         n_again=sum(report.n_again for report in reports),
         n_unrecorded=sum(report.n_unrecorded for report in reports),
         n_unreachable=sum(report.n_unreachable for report in reports),
+        padding=Padding(
+            sum(report.padding.n_valid for report in reports), sum(report.padding.n_padded for report in reports)
+        ),
     )
 
 

@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from featurestore.audio import SAMPLE_RATE_HZ
+from featurestore.audio import SAMPLE_RATE_HZ, Clip
 from featurestore.augment.mixing import heard
 from featurestore.encoders.base import Encoder
+from featurestore.errors import AudioError
 from featurestore.featurize.decode_ahead import decoding_threads
-from featurestore.featurize.items import Failures, Texts, items_of, size_of
+from featurestore.featurize.items import Failures, Item, Texts, items_of, size_of
 from featurestore.featurize.present import Again, to_encode
 from featurestore.featurize.sharding import Shard
 from featurestore.featurize.trial import seconds_for
@@ -62,7 +63,7 @@ def plan(
     items, failed = items_of(manifest, encoder, shard, workers, transcripts, part)
     items, present = to_encode(items, store, name, verify_audio=verify_audio, again=again, workers=workers, write=False)
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        sizes = list(pool.map(lambda item: size_of(encoder, item), items))
+        sizes = list(pool.map(lambda item: _size(encoder, item), items))
     failed += [(item.key, size) for item, size in zip(items, sizes, strict=True) if isinstance(size, str)]
     good = [(item, size) for item, size in zip(items, sizes, strict=True) if not isinstance(size, str)]
     spec = encoder.spec
@@ -86,3 +87,13 @@ def plan(
         failed=failed,
         wall_s=wall_s,
     )
+
+
+def _size(encoder: Encoder, item: Item) -> int | str:
+    """As `size_of`, and a reason for a piece that lies beyond its recording, which a run finds when it gets there."""
+    if isinstance(item.source, Clip):
+        try:
+            item.source.check_ends()
+        except AudioError as error:
+            return str(error)
+    return size_of(encoder, item)

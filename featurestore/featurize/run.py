@@ -25,7 +25,7 @@ from featurestore.featurize.sharding import Shard
 from featurestore.featurize.stream import Encoded, iter_encode
 from featurestore.featurize.writer_thread import QUEUE_BYTES, WriterThread
 from featurestore.runtime.provenance import provenance
-from featurestore.runtime.stage_clock import stage
+from featurestore.runtime.stage_clock import Padding, counted_padding, stage
 from featurestore.runtime.stopping import StopSignals
 from featurestore.sets.sources import Recorder
 
@@ -66,6 +66,7 @@ class FeaturizeReport:
     n_again: int = 0
     n_unrecorded: int = 0
     n_unreachable: int = 0
+    padding: Padding = field(default_factory=Padding)  # frames of the forward passes
 
 
 def featurize(
@@ -113,7 +114,7 @@ def featurize(
     opened = store.writer(name, spec, provenance=origin, format=format, compress=compress)
     if max_memory_gib is None and encoder.device == "cpu":
         keep_freed_memory()
-    with StopSignals() as stop, opened as writer:
+    with StopSignals() as stop, opened as writer, counted_padding() as report.padding:
         items, report.failed = items_of(manifest, encoder, shard, threads, transcripts, part)
         total = len(items) + len(report.failed)
         items, present = to_encode(items, store, name, verify_audio=verify_audio, again=again, workers=threads)

@@ -6,11 +6,13 @@ in its stream, so that measuring neither waits for the device nor changes what o
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ ON_DEVICE = ("mel", "encode", "pack", "copy")
 
 _NOTHING: AbstractContextManager[None] = nullcontext()
 _clock: StageClock | None = None
+_padding: Padding | None = None
 
 
 def stage(name: str, device: torch.device | None = None) -> AbstractContextManager[None]:
@@ -32,8 +35,35 @@ def stage(name: str, device: torch.device | None = None) -> AbstractContextManag
 
 def padded_batch(frames: Sequence[int], longest: int) -> None:
     """Note one forward pass: the valid frames of its inputs, each padded to `longest`."""
+    if _padding is not None:
+        _padding.n_valid += sum(frames)
+        _padding.n_padded += longest * len(frames)
     if _clock is not None:
         _clock.batches.append((tuple(frames), longest))
+
+
+@dataclass
+class Padding:
+    """Frames, or tokens, that forward passes computed: those of inputs, and all, with what inputs were padded by."""
+
+    n_valid: int = 0
+    n_padded: int = 0
+
+    @property
+    def share(self) -> float:
+        """The share of all frames that is padding, NaN where no pass was noted."""
+        return 1 - self.n_valid / self.n_padded if self.n_padded else math.nan
+
+
+@contextmanager
+def counted_padding() -> Iterator[Padding]:
+    """Count the frames of all forward passes of this process inside; one count at a time."""
+    global _padding
+    _padding = count = Padding()
+    try:
+        yield count
+    finally:
+        _padding = None
 
 
 @contextmanager

@@ -199,3 +199,19 @@ def test_a_rule_is_read_back_whatever_the_corpora_are_called() -> None:
         assert CrossCorpus.of_rule(other) is None
     with pytest.raises(ConfigError, match="go together"):
         CrossCorpus.asked(None, "a")
+
+
+def test_systems_that_learned_from_different_corpora_are_scored_on_the_one_that_tests_all(joined: Path) -> None:
+    """Together they predict the corpora trained on, half each."""
+    fitted(joined, "o1", "--train-on", "first", "--test-on", "second,third")
+    fitted(joined, "o2", "--train-on", "second", "--test-on", "first,third")
+    common = ("-m", joined / "joined.csv", "-s", joined / "store", "--bootstrap", "0")
+    refused = " ".join(medusa("evaluate", "o1", "o2", *common, exit_code=2).stderr.split())
+    assert "--train-on first,second --test-on third" in refused
+    both = ("--train-on", "first,second", "--test-on", "third")
+    shown = output("evaluate", "o1", "o2", *common, *both)
+    assert "third: 36 utterances" in shown
+    assert "train is left out: o1 predicts 36 of 72 utterances, o2 predicts 36 of 72" in shown
+    alone = output("evaluate", "o1", *common, *both)
+    assert "o1 (third)" in alone
+    assert "train is left out: o1 predicts 36 of 72 utterances" in alone

@@ -62,6 +62,38 @@ def test_lhotses_cuts_of_part_of_a_recording_are_pieces(root: Path) -> None:
     assert manifest.column("duration_s").tolist() == [1.0, 1.5, 3.0]
 
 
+@pytest.mark.parametrize("times", ["nan 1", "0 nan", "0 inf", "0 1 A", "0", "0:00 0:01"])
+def test_kaldis_segments_of_no_two_times_are_refused_with_their_line(root: Path, times: str) -> None:
+    (root / "wav.scp").write_text("r r.wav\n")
+    (root / "segments").write_text(f"u1 r 0 1\nu2 r {times}\n")
+    with pytest.raises(ManifestError, match=r"segments:2: .*in seconds"):
+        read_kaldi(root, audio=root)
+
+
+@pytest.mark.parametrize("ends", [{"start": float("nan")}, {"duration": float("nan")}, {"start": 2.5}, {"start": -1}])
+def test_a_cut_outside_its_recording_is_refused_with_its_line(root: Path, ends: dict[str, float]) -> None:
+    recording = {
+        "id": "r", "sources": [{"type": "file", "channels": [0], "source": "r.wav"}],
+        "sampling_rate": 16_000, "num_samples": 48_000, "duration": 3.0,
+    }  # fmt: skip
+    (root / "cuts.jsonl").write_text(lines(cut("a", recording=recording, **({"duration": 1.0} | ends))))
+    with pytest.raises(ManifestError, match="jsonl:1"):
+        read_lhotse(root / "cuts.jsonl")
+
+
+@pytest.mark.parametrize(("start", "duration", "longer"), [(0, 3.0, False), (0.04, 2.95, False), (1.0, 1.0, True)])
+def test_a_cut_longer_than_its_supervision_is_named(root: Path, start: float, duration: float, longer: bool) -> None:
+    recording = {
+        "id": "r", "sources": [{"type": "file", "channels": [0], "source": "r.wav"}],
+        "sampling_rate": 16_000, "num_samples": 48_000, "duration": 3.0,
+    }  # fmt: skip
+    supervision = {"id": "a", "start": start, "duration": duration, "custom": {"emotion": "sad"}}
+    (root / "cuts.jsonl").write_text(lines(cut("a", recording=recording, duration=3.0, supervisions=[supervision])))
+    notes = [note for note in read_lhotse(root / "cuts.jsonl").notes if "trim_to_supervisions" in note]
+    assert len(notes) == longer
+    assert all(": a" in note for note in notes)
+
+
 def test_emoboxs_start_and_end_times_are_pieces(root: Path) -> None:
     place = root / "data" / "c"
     (place / "fold_1").mkdir(parents=True)
@@ -171,6 +203,8 @@ def test_an_audformat_database_with_mistakes_is_refused(database: Path) -> None:
             "no table has a column 'emotion'.*--label",
         ),
         ("db.emotion.train.csv", "file,start,end,emotion\nr.wav,x,y,sad\n", "no time in seconds"),
+        ("db.emotion.train.csv", "file,emotion\nr.wav,sad\n", "segmented.*no column 'start'"),
+        ("db.emotion.train.csv", "file,start,emotion\nr.wav,0,sad\n", "segmented.*no column 'end'"),
         ("db.emotion.train.csv", "file,start,end,mood\nr.wav,0,1,sad\n", "'emotion'"),
         ("db.emotion.train.csv", "file,start,end,emotion\ngone.wav,0,1,sad\n", "audio file not found"),
         (

@@ -61,6 +61,12 @@ def test_every_spelling_gives_the_same_pieces(recording: Path, name: str) -> Non
     assert again.audio(1) == Clip(recording / "r.flac", 3.5, 4.25)
 
 
+def test_days_alone_are_what_pandas_writes_of_zeros(recording: Path) -> None:
+    found = manifest(recording, start=["0 days", "0 days"], end=["0 days 00:00:03.5", ""])
+    assert found.audio(0) == Clip(recording / "r.flac", 0.0, 3.5)
+    assert found.audio(1) == recording / "r.flac"
+
+
 def test_parquet_keeps_durations_and_pieces(recording: Path) -> None:
     table = {"utterance_id": ["a"], "path": ["r.flac"], "start": [timedelta(seconds=2)], "end": [None]}
     schema = pa.schema(
@@ -98,6 +104,24 @@ def test_duration_and_offset_alone_are_descriptions(recording: Path) -> None:
         {"start": [1.0], "end": [float("inf")]},
         {"begin_sample": [3]},
         {"stop": [3.0]},
+        {"timestamp": [[0.5, 1.5]]},
+        {"segment": [{"start": 0.5, "end": 1.5}]},
+        {"start (s)": [0.5], "end (s)": [1.5]},
+        {"t0": [0.5], "t1": [1.5]},
+        {"from": [0.5], "to": [1.5]},
+        {"tmin": [0.5], "tmax": [1.5]},
+        {"xmin": ["0.5"], "xmax": ["1.5"]},
+        {"ts_start": [0.5], "ts_end": [1.5]},
+        {"time_begin": [0.5], "time_end": [1.5]},
+        {"start_offset": [0.5], "end_offset": [1.5]},
+        {"length": [1.0], "start_s": [0.5]},
+        {"duration_ms": [1000.0], "start": [0.5]},
+        {"duration_ms": [1000.0], "offset": [0.5]},
+        {"finish": [1.5], "start_s": [0.5]},
+        {"end_ms": [1500], "start_s": [0.5]},
+        {"ts_start": [0.5], "end_s": [1.5]},
+        {"start_time_sec": [0.5], "end_time_sec": [1.5]},
+        {"Timestamps": ["[0.5, 1.5]"]},
     ],
     ids=lambda columns: "-".join(columns),
 )
@@ -107,6 +131,55 @@ def test_what_is_not_understood_is_an_error_that_names_the_column(
     with pytest.raises(ManifestError) as caught:
         manifest(recording, **columns)
     assert any(name in str(caught.value) for name in columns)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"xmin": [10.0], "xmax": [20.0], "ymin": [10.0], "ymax": [20.0]},
+        {"from": ["anna"], "to": ["ben"]},
+        {"t0": [0.75], "t1": [0.25]},
+        {"ts_start": ["2024-05-01 10:00:00"], "ts_end": ["2024-05-01 10:00:05"]},
+        {"ts_start": [1714557600.0], "ts_end": [1714557605.0]},
+        {"finish": ["yes"]},
+        {"finish": [True]},
+        {"finish": [0, 1]},
+        {"length": [4.0]},
+        {"timestamps": [[0.5, 1.5, 2.0], [0.5]]},
+        {"segments": [["a", "b"]]},
+        {"times": [3]},
+    ],
+    ids=lambda columns: "-".join(columns),
+)
+def test_columns_of_such_names_that_hold_no_times_are_kept(recording: Path, columns: dict[str, list[object]]) -> None:
+    found = manifest(recording, **columns)
+    assert not found.has_pieces
+    table = found.to_arrow()
+    assert all(table.column(name).to_pylist() == values for name, values in columns.items())
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"start_s": [0.5], "end_s": [1.5], "start_ms": [500], "end_ms": [1500], "t0": [0.5], "t1": [1.5]},
+        {"start": [0.5], "end": [1.5], "length": [1.0], "time_start": [30.0], "timestamp": ["[30.5, 31.5]"]},
+        {"start": [0.5], "duration": [1.0], "finish": [9.0]},
+    ],
+    ids=lambda columns: "-".join(columns),
+)
+def test_beside_a_start_and_an_end_that_are_understood_others_are_kept(
+    recording: Path, columns: dict[str, list[object]]
+) -> None:
+    found = manifest(recording, **columns)
+    assert found.audio(0) == Clip(recording / "r.flac", 0.5, 1.5)
+    assert set(found.to_arrow().column_names) >= columns.keys() - {"start", "end"}
+
+
+@pytest.mark.parametrize("length", [["short"], [11], [2]], ids=["words", "letters", "number-of-words"])
+def test_the_length_of_a_text_is_not_a_pieces(recording: Path, length: list[object]) -> None:
+    found = manifest(recording, start_s=[0.5], text=["hello there"], length=length)
+    assert found.audio(0) == Clip(recording / "r.flac", 0.5, None)
+    assert found.column("length").tolist() == length
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.featurize.clips import arranged
 from featurestore.featurize.items import Item, items_of
+from featurestore.featurize.plan import plan
 from featurestore.featurize.run import featurize
 from featurestore.store.feature_store import FeatureStore
 from tests.featurestore.audio.test_containers import speech
@@ -90,6 +91,8 @@ def test_a_piece_beyond_its_recording_fails_alone_and_by_name(
     assert key == manifest.keys[0]
     assert "1000 s" in reason
     assert "70.000 s" in reason
+    planned = plan(manifest, load_encoder("logmel"))
+    assert (planned.n_utterances, planned.failed) == (2, report.failed)
 
 
 def test_windows_hold_consecutive_pieces_and_files_come_first() -> None:

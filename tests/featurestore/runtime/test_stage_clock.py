@@ -10,8 +10,9 @@ import soundfile
 
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
+from featurestore.featurize.engines import merged
 from featurestore.featurize.run import featurize
-from featurestore.runtime.stage_clock import STAGES, StageClock, measured, padded_batch, stage
+from featurestore.runtime.stage_clock import STAGES, Padding, StageClock, measured, padded_batch, stage
 from featurestore.store.feature_store import FeatureStore
 
 
@@ -48,5 +49,20 @@ def test_a_run_is_measured_without_changing_it(tmp_path: Path) -> None:
     assert sorted(n for frames, _ in clock.batches for n in frames) == sorted(
         encoder.n_frames(8_000 * (i + 1)) for i in range(4)
     )
+
+
+def test_a_report_has_the_share_of_padding(tmp_path: Path) -> None:
+    for i in range(4):
+        soundfile.write(tmp_path / f"{i}.wav", np.random.default_rng(i).uniform(-0.1, 0.1, 8_000 * (i + 1)), 16_000)
+    table = pa.table({"utterance_id": list("abcd"), "path": [f"{i}.wav" for i in range(4)]})
+    manifest, encoder = Manifest(table, root=tmp_path), load_encoder("tiny-hubert", device="cpu")
+    store = FeatureStore.create(tmp_path / "store")
+    frames = [encoder.n_frames(8_000 * (i + 1)) for i in range(4)]
+    alone, together = featurize(manifest, encoder, store, "alone"), featurize(manifest, encoder, store, "a", batch_s=60)
+    assert (alone.padding.n_valid, alone.padding.share) == (sum(frames), 0.0)
+    assert together.padding.share == 1 - sum(frames) / (4 * max(frames))
+    nothing = featurize(manifest, encoder, store, "a")
+    assert np.isnan(nothing.padding.share)
+    assert merged([alone, together]).padding == Padding(2 * sum(frames), sum(frames) + 4 * max(frames))
     names = [sorted(p.name for p in (store.path / s).glob("seg-*")) for s in ("plain", "measured")]
     assert names[0] == names[1]
