@@ -1,6 +1,6 @@
 """A system's scores on each part of a corpus that it was judged on: all folds together, or split by split."""
 
-from collections.abc import Container
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from ensemble.evaluation.assess import Asked, Assessment, HeldOut, assess
 from ensemble.evaluation.posteriors import evaluate_posteriors, posteriors_name, split_rows
 from ensemble.evaluation.system import System
 from ensemble.evaluation.systems import from_store
-from featurestore.corpus.cross_corpus import TEST, CrossCorpus
+from featurestore.corpus.cross_corpus import TEST, TRAIN, CrossCorpus
 from featurestore.corpus.join import CORPUS
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import label_codes
@@ -38,7 +38,7 @@ def evaluate_parts(
     """
     name = posteriors_name(store, name)
     system = from_store(store, name, manifest)
-    parts = parts_of(manifest, name, set(system.keys), cv=cv or system.fold_column or None, split=split)
+    parts = parts_of(manifest, name, [set(system.keys)], cv=cv or system.fold_column or None, split=split)
     return {part: evaluate_posteriors(store, rows.manifest, name, rows.folds) for part, rows in parts.items()}
 
 
@@ -56,7 +56,7 @@ def assess_parts(
     Temperatures of a split are fitted on development where there is one, else (and on development itself) on other
     speakers of the same part. AlignmentError when utterances of a part are not predicted.
     """
-    parts = parts_of(manifest, system.name, set(system.keys), cv=cv or _known(system, manifest), split=split)
+    parts = parts_of(manifest, system.name, [set(system.keys)], cv=cv or _known(system, manifest), split=split)
     held_out = _held_out(system, manifest)
     return {
         part: assess(
@@ -68,14 +68,15 @@ def assess_parts(
 
 
 def parts_of(
-    manifest: Manifest, name: str, judged: Container[str], *, cv: str | None = None, split: str | None = None
+    manifest: Manifest, name: str, judged: Sequence[Container[str]], *, cv: str | None = None, split: str | None = None
 ) -> dict[str, Part]:
-    """The parts on which the system `name` is scored: {"all folds": ...}, or one for each split.
+    """Return the parts on which systems, `name` in messages, are scored: {"all folds": ...}, or one for each split.
 
-    cv: the fold column; without it every split that has labels or attributes and whose utterances are in `judged`;
-    where there is no `split` column all utterances together, over the column `fold` if that is there. Where splits are
-    corpora (`CrossCorpus`), each corpus that is tested on is a part of its name. split: one split alone. ManifestError
-    when nothing can be scored.
+    judged: the keys that each system predicts. cv: the fold column; without it every split that has labels or
+    attributes and of which a system predicts something; where there is no `split` column all utterances together, over
+    the column `fold` if that is there. Where splits are corpora (`CrossCorpus`), each corpus that is tested on is a
+    part of its name, and those to learn from are one only where each system predicts all of them: a system that learned
+    from some was tested on others, see `left_out`. split: one split alone. ManifestError when nothing can be scored.
     """
     if split is not None:
         return {split: Part(split_rows(manifest, split), cv)}
@@ -86,29 +87,50 @@ def parts_of(
     return {ALL if cv else "all": Part(manifest, cv)}
 
 
+def left_out(manifest: Manifest, judged: Mapping[str, Container[str]]) -> str | None:
+    """Return why corpora to learn from are not scored, None where they are or where there are none.
+
+    judged: by system, the keys that it predicts.
+    """
+    if CrossCorpus.of_manifest(manifest) is None:
+        return None
+    rows = split_rows(manifest, TRAIN)
+    counts = {name: sum(key in own for key in rows.keys) for name, own in judged.items()}
+    if not any(counts.values()) or all(n == len(rows) for n in counts.values()):
+        return None
+    told = ", ".join(
+        f"{name} predicts {n:,} of {len(rows):,} utterances" for name, n in counts.items() if n < len(rows)
+    )
+    return f"{TRAIN} is left out: {told}"
+
+
 def _known(system: System, manifest: Manifest) -> str | None:
     return system.fold_column if system.fold_column and manifest.has(system.fold_column) else None
 
 
-def _by_split(manifest: Manifest, name: str, judged: Container[str]) -> dict[str, Part]:
+def _by_split(manifest: Manifest, name: str, judged: Sequence[Container[str]]) -> dict[str, Part]:
     parts = {}
     corpora = CrossCorpus.of_manifest(manifest)
     for corpus in corpora.test if corpora else ():
         rows = manifest.rows(np.array([each == corpus for each in manifest.column(CORPUS).tolist()]))
-        if _has_targets(rows) and any(key in judged for key in rows.keys):
+        if _has_targets(rows) and _any(judged, rows):
             parts[corpus] = Part(rows, None)
     for split in dict.fromkeys(value for value in manifest.column("split").tolist() if value is not None):
         if corpora and split == TEST:
             continue
-        if corpora and not all(key in judged for key in split_rows(manifest, split).keys):
-            continue  # corpora to learn from, of which a system that learned from some was tested on others
         rows = split_rows(manifest, split)
+        if corpora and not all(key in own for own in judged for key in rows.keys):
+            continue
         # A split is judged whole or not at all; what scores it names what is missing.
-        if _has_targets(rows) and any(key in judged for key in rows.keys):
+        if _has_targets(rows) and _any(judged, rows):
             parts[split] = Part(rows, None)
     if not parts:
         raise ManifestError(f"No split of manifest {manifest.name} has both labels and predictions of {name!r}.")
     return parts
+
+
+def _any(judged: Sequence[Container[str]], rows: Manifest) -> bool:
+    return any(key in own for own in judged for key in rows.keys)
 
 
 def _has_targets(rows: Manifest) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from ensemble.evaluation.parts import left_out
 from ensemble.evaluation.posteriors import posteriors_name
 from ensemble.evaluation.sounds import known_sounds
 from ensemble.evaluation.system import System
@@ -24,6 +25,7 @@ from featurestore.corpus.protocol import (
 from featurestore.store.feature_store import FeatureStore
 
 OTHER_CORPORA = "other corpora"  # the kind of finding of predictions by models of other corpora than those named
+LEFT_OUT = "left out"  # the kind of finding of corpora to learn from that are predicted in part
 OTHER_PARTS = "other parts"  # the kind of finding of predictions that were made on another division
 
 
@@ -63,7 +65,11 @@ def check_systems(
     stored = [each for each in systems if each.stored]
     made = {each.name: Made(each.fold_column, each.made_on, each.corpora) for each in stored}
     sounds = () if store is None else known_sounds(store, manifest, [each.name for each in stored])
-    return check_protocol(manifest, cv or (known[0] if known else None), made, sounds=sounds)
+    report = check_protocol(manifest, cv or (known[0] if known else None), made, sounds=sounds)
+    unscored = None if cv or known or split else left_out(manifest, {each.name: set(each.keys) for each in systems})
+    if unscored is None:
+        return report
+    return replace(report, findings=(*report.findings, Finding(LEFT_OUT, NOTE, unscored, 1, 0)))
 
 
 def check_protocol(

@@ -120,8 +120,7 @@ def _parts(
     judged = {name: set(system.keys) for name, system in systems.items()}
     first = next(iter(systems.values()))
     known = first.fold_column if first.fold_column and manifest.has(first.fold_column) else None
-    anything = set().union(*judged.values())
-    found = parts_of(manifest, " and ".join(systems), anything, cv=cv or known, split=split)
+    found = parts_of(manifest, " and ".join(systems), list(judged.values()), cv=cv or known, split=split)
     counts = {
         part: {name: sum(key in own for key in rows.manifest.keys) for name, own in judged.items()}
         for part, rows in found.items()

@@ -251,7 +251,7 @@ def _results(
     first = variants[0]
     systems = {m.name: from_store(into, m.name, manifest) for each in variants for m in each.members}
     one = systems[first.members[0].name]
-    parts = parts_of(manifest, one.name, set(one.keys), cv=cv or one.fold_column or None)
+    parts = parts_of(manifest, one.name, [set(one.keys)], cv=cv or one.fold_column or None)
     results: dict[str, dict[str, Result]] = {each.name: {} for each in variants}
     n_speakers = {}
     for part, rows in parts.items():

@@ -52,7 +52,7 @@ def score_systems(
     for system in systems:
         progress(f"scoring {system.name}")
         cv = asked.cv or (system.fold_column if manifest.has(system.fold_column) else None)
-        parts = parts_of(manifest, system.name, set(system.keys), cv=cv, split=asked.split)
+        parts = parts_of(manifest, system.name, [set(system.keys)], cv=cv, split=asked.split)
         against = reference if system is not reference and _covers(reference, parts) and asked.n_resamples else None
         assessments, reason = _assessed(system, manifest, asked, against)
         found.append({

@@ -211,7 +211,8 @@ def test_systems_that_learned_from_different_corpora_are_scored_on_the_one_that_
     both = ("--train-on", "first,second", "--test-on", "third")
     shown = output("evaluate", "o1", "o2", *common, *both)
     assert "third: 36 utterances" in shown
-    assert "train is left out: o1 predicts 36 of 72 utterances, o2 predicts 36 of 72" in shown
+    assert "train is left out" in shown
+    assert shown.count("predicts 36 of 72 utterances") == 2
     alone = output("evaluate", "o1", *common, *both)
     assert "o1 (third)" in alone
-    assert "train is left out: o1 predicts 36 of 72 utterances" in alone
+    assert "posteriors/o1 predicts 36 of 72 utterances" in alone
