@@ -19,6 +19,8 @@ from featurestore.runtime.weights_digest import parts_of_files, weights_digest
 EMBEDDED = Path(__file__).resolve().parent.parent / "weights"
 # Parameters that no hidden state depends on: checkpoints often lack them.
 NEVER_READ = ("pooler.", "masked_spec_embed")
+# Case, accents, contractions, digits, punctuation, runs of blanks: where tokenizers of one vocabulary differ.
+SAMPLE_TEXT = "I can't BELIEVE it's 30 of them: Zoë said »naïve«... twice,  really? yes"
 
 
 def find_weights(name: str, hub_id: str | None, given: Path | None) -> Path:
@@ -150,12 +152,33 @@ def load_tokenizer(directory: Path, what: str, as_it_stands: bool = False) -> An
     loader: Any = transformers.PreTrainedTokenizerFast if whole else transformers.AutoTokenizer
     options = {} if whole else {"trust_remote_code": False}
     try:
-        return loader.from_pretrained(directory, local_files_only=True, **options)
+        tokenizer = loader.from_pretrained(directory, local_files_only=True, **options)
     except Exception as error:  # as in load_model
         raise EncoderError(
             f"{what}: the tokenizer in {directory} can't be loaded ({_one_line(error)}); expected tokenizer.json "
             "beside the weights."
         ) from None
+    if not whole and (directory / "tokenizer.json").is_file():
+        _check_as_published(tokenizer, directory, what)
+    return tokenizer
+
+
+def _check_as_published(tokenizer: Any, directory: Path, what: str) -> None:
+    """EncoderError where a tokenizer that was built anew from its vocabulary splits a text otherwise than its file."""
+    from tokenizers import Tokenizer
+
+    file = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    file.no_truncation()
+    file.no_padding()
+    published = file.encode(SAMPLE_TEXT, add_special_tokens=False).ids
+    built = tokenizer(SAMPLE_TEXT, add_special_tokens=False)["input_ids"]
+    if built != published:
+        raise EncoderError(
+            f"{what}: {directory / 'tokenizer.json'} splits a text into {len(published)} tokens ({published[:5]}...), "
+            f"the {type(tokenizer).__name__} that transformers builds from its vocabulary into {len(built)} "
+            f'({built[:5]}...). To use the file as it stands, set "tokenizer_class": "PreTrainedTokenizerFast" in '
+            "tokenizer_config.json."
+        )
 
 
 def do_normalize(directory: Path, what: str) -> bool:

@@ -546,6 +546,18 @@ def test_directories_that_are_no_models_are_refused(directory: Callable[[str], P
         load_encoder("logmel", weights=good)
 
 
+def test_a_tokenizer_that_transformers_would_build_otherwise_than_its_file_is_refused(
+    directory: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(directory("bert"), tmp_path / "model"))
+    config = json.loads((path / "tokenizer_config.json").read_text())
+    (path / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "GPT2Tokenizer"}))
+    with pytest.raises(EncoderError, match=r"tokenizer\.json.*GPT2Tokenizer.*PreTrainedTokenizerFast"):
+        load_encoder("my-encoder", weights=path, device="cpu")
+    (path / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "PreTrainedTokenizerFast"}))
+    assert load_encoder("my-encoder", weights=path, device="cpu").spec.dim
+
+
 def test_a_checkpoint_can_not_run_code(directory: Callable[[str], Path], tmp_path: Path) -> None:
     path = Path(shutil.copytree(directory("hubert-group"), tmp_path / "evil"))
     (path / "model.safetensors").unlink()
