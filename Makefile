@@ -1,11 +1,13 @@
 # Each target does all of its set-up: a machine with Python >= 3.11 (with venv and pip) and make is enough.
 #   make demo    the whole chain on a small real corpus, with the encoders in this repository (no network once installed)
-#   make test    the tests (make test-slow: the long ones)    make lint    ruff, mypy, eslint        make clean    removes .venv and the caches
+#   make test    the tests (make test-slow: the long ones)
+#   make docs    the documentation        make lint    ruff, mypy, eslint        make clean    removes .venv and the caches
 # PYTHON=python3.12 chooses the interpreter.
 
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/installed.stamp
+DOCS_STAMP := $(VENV)/docs.stamp
 
 # PyPI's Linux torch brings gigabytes of CUDA libraries. Without an NVIDIA GPU pip is also shown PyTorch's own index, whose
 # "+cpu" build it prefers; when that index can't be reached pip says so and goes on with what it has.
@@ -15,7 +17,7 @@ TORCH_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --retries 
 # The linter of the report's scripts, where npm's npx can fetch it.
 ESLINT := npx --yes --fetch-retries=0 --fetch-timeout=20000 eslint@10
 
-.PHONY: demo test test-slow lint install clean
+.PHONY: demo test test-slow docs docs-links lint install clean
 
 demo: $(STAMP)
 	$(VENV)/bin/medusa demo
@@ -26,6 +28,14 @@ test: $(STAMP)
 # Every bit flipped, every system call failing, a minute of writers and readers: about half an hour.
 test-slow: $(STAMP)
 	$(VENV)/bin/python -m pytest -m slow
+
+# The pages in docs/_build/html; every warning is an error, a link between pages that leads nowhere among them.
+docs: $(DOCS_STAMP)
+	$(VENV)/bin/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+# The links to other sites; needs a network.
+docs-links: $(DOCS_STAMP)
+	$(VENV)/bin/python -m sphinx -b linkcheck docs docs/_build/links
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .
@@ -42,5 +52,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(VENV)/bin/python -m pip install -c constraints.txt -e '.[dev]'
 	touch $@
 
+$(DOCS_STAMP): $(STAMP)
+	$(VENV)/bin/python -m pip install -c constraints.txt -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -50,11 +50,3 @@ def test_no_result_is_left_to_fill_in() -> None:
 
 def test_the_readme_is_a_page() -> None:
     assert len(README.read_bytes()) <= 8192
-
-
-@pytest.mark.parametrize("page", [*PAGES, REPO / "CONTRIBUTING.md", REPO / "SECURITY.md"], ids=lambda page: page.name)
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    targets = [
-        target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()) if "://" not in target
-    ]
-    assert not [target for target in targets if target and not (page.parent / target).exists()]
