@@ -20,6 +20,7 @@ LOSS_TARGETS = ("soft", "one-hot", "vote-dropping")
 CLASS_SCORES = ("macro_f1", "micro_f1", "accuracy", "uar")
 SELECTIONS = (*CLASS_SCORES, "mean_ccc", "loss", "last")  # and ccc:<attribute>
 SELECTED_ON = ("balanced", "all")
+NORMALISATIONS = ("none", "corpus", "speaker")
 ALL_VIEWS = "all"  # of TrainConfig.views: those that the store has
 
 
@@ -179,6 +180,9 @@ class TrainConfig:
     # dropout, MixUp, dropped votes, the draws that epochs are judged on) goes by each one's own seed.
     order_seed: int | None = None  # of the order of clips, the held-out part and the folds; null: seed
     bucket_by: str = ""  # the feature set by whose lengths clips are put together in batches; "": the member's first
+    # Rows less the mean of their speaker (or corpus), by its deviation, from clips without their labels.
+    normalise: str = "none"
+    shrinkage: float = 5.0  # clips that everyone's statistics count for beside a speaker's own
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -193,7 +197,8 @@ class TrainConfig:
         _positive(self, "batch_size", "stride", "mixup_alpha", "accumulate")
         if self.seed < 0 or (self.order_seed or 0) < 0:
             raise ConfigError(f"seed and order_seed must not be below zero, found {self.seed}, {self.order_seed}.")
-        _not_negative(self, "weight_decay", "grad_clip")
+        _not_negative(self, "weight_decay", "grad_clip", "shrinkage")
+        _one_of(self, "normalise", NORMALISATIONS)
         _fraction(self, "dev_fraction", "no_consensus_share", "label_smoothing")
         _fraction(self, "vote_drop_share", "ema_decay")
         _selection(self, "macro_f1")

@@ -48,14 +48,14 @@ MAY_IMPORT = {
     "deepser.networks": "config",
     "deepser.training": (
         "config networks scores featurestore.augment featurestore.corpus featurestore.loaders featurestore.rows "
-        "featurestore.store"
+        "featurestore.sets featurestore.store"
     ),
     "deepser.members": (
         "config networks scores training featurestore.corpus featurestore.format featurestore.loaders "
         "featurestore.sets featurestore.store"
     ),
     "deepser.probes": (
-        "members scores training featurestore.corpus featurestore.format featurestore.loaders featurestore.rows "
+        "config members scores training featurestore.corpus featurestore.format featurestore.loaders featurestore.rows "
         "featurestore.sets featurestore.store"
     ),
     "deepser.watch": "scores featurestore.terminal",
@@ -72,9 +72,9 @@ MAY_IMPORT = {
         "featurestore.corpus featurestore.store"
     ),
     "ensemble.prediction": (
-        "evaluation fusion deepser.members deepser.probes deepser.scores featurestore.asr featurestore.audio "
-        "featurestore.corpus featurestore.encoders featurestore.featurize featurestore.format featurestore.recordings "
-        "featurestore.store"
+        "evaluation fusion deepser.members deepser.probes deepser.scores deepser.training featurestore.asr "
+        "featurestore.audio featurestore.corpus featurestore.encoders featurestore.featurize featurestore.format "
+        "featurestore.recordings featurestore.store"
     ),
     "ensemble.report": (
         "evaluation deepser.probes deepser.scores deepser.watch featurestore.audio featurestore.corpus "

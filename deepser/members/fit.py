@@ -1,5 +1,6 @@
 """Fits members over their folds into run directories, then writes their posteriors into the store."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from deepser.training import train as trainer
 from deepser.training.checkpoint import load_weights, save_atomically
 from deepser.training.data import TrainingData
 from deepser.training.device import resolve_precision
+from deepser.training.normalise import SAVED, Groups, Normalisation, without_prior
 from deepser.training.processes import World
 from deepser.training.run import Job
 from deepser.training.targets import Targets
@@ -79,7 +81,8 @@ def fit_members(
     fits = [replace(own, earlier=earlier) for own, (is_left, earlier) in zip(members, left, strict=True) if is_left]
     reader = SharedReader()
     if fits:
-        world.once(lambda: reader.union([own.data for own in fits]).scan(configs[0].train.stride))
+        as_stored = [replace(own.data, normalisation=None) if own.data.normalisation else own.data for own in fits]
+        world.once(lambda: reader.union(as_stored).scan(configs[0].train.stride))
     for fold in range(len(plan.names)):
         groups = _groups(fits, plan, fold, manifest, at_once, known)
         for i, group in enumerate(groups):
@@ -117,6 +120,7 @@ class _Opening:
     _targets: dict[tuple[bool, bool], Targets] = field(default_factory=dict)
     _checked: set[str] = field(default_factory=set)
     _views: dict[Any, Views] = field(default_factory=dict)
+    _normalisations: dict[tuple[str, float], Normalisation] = field(default_factory=dict)
 
     def fit(self, config: MemberConfig, directory: Path) -> _Fit:
         """Return a member that is ready to be fitted; ConfigError where its features or labels don't do."""
@@ -142,7 +146,8 @@ class _Opening:
         views = (tuple(refs), train.views)
         if views not in self._views:
             self._views[views] = Views.of(store, refs, train.views, targets.keys)
-        data = TrainingData(store, tuple(refs), targets, self._views[views])
+        normalisation = self.normalisation(train, refs, targets.keys, directory)
+        data = TrainingData(store, tuple(refs), targets, self._views[views], normalisation)
         bucket_lengths(data, train)  # a set to cut batches by that is not there, or lacks keys, is told now
         return _Fit(member, data, PosteriorMean(len(targets.keys), len(member.columns)))
 
@@ -157,6 +162,29 @@ class _Opening:
             folds = range(len(self.plan.names))
             self._targets[asked] = targets.rated([self.plan.train_at(fold) for fold in folds])
         return self._targets[asked]
+
+    def normalisation(
+        self, train: TrainConfig, refs: Sequence[FeatureRef], keys: Sequence[str], directory: Path
+    ) -> Normalisation | None:
+        """Return how these settings normalise, with the statistics of all layers that are read; None for "none".
+
+        They are those of the run directory, if it has some of the same clips and features.
+        """
+        if train.normalise == "none":
+            return None
+        asked = (train.normalise, train.shrinkage if train.normalise == "speaker" else 0.0)
+        if asked not in self._normalisations:
+            self._normalisations[asked] = Normalisation(asked[0], Groups.named(asked[0], self.manifest), asked[1])
+        found = self._normalisations[asked]
+        store, path, made_of = self.store, directory / f"{SAVED}.safetensors", _made_of(self.store, refs, keys)
+
+        def make() -> tuple[Any, Any]:
+            if not found.restore(path, refs, made_of):
+                found.prepare(store, refs, keys)
+            return found.statistics, found.priors
+
+        found.statistics, found.priors = self.world.once(make)
+        return found
 
     def check(self, features: FeatureSet, targets: Targets) -> None:
         """Raise ConfigError where the set lacks an utterance, IdentityMismatch where it has another of that name."""
@@ -182,11 +210,22 @@ def _is_left(
         if posteriors_name(member.config.name) in into:
             into.remove(posteriors_name(member.config.name))
     check_place(into, member, plan)
+    normalisation = own.data.normalisation
     open_directory(
-        member, own.targets, plan, own.data.views, lambda: held_out.record(member, own.targets, manifest, plan, known)
+        member, own.targets, plan, own.data.views, lambda: held_out.record(member, own.targets, manifest, plan, known),
+        normalisation=None if normalisation is None else normalisation.to_json(),
     )  # fmt: skip
+    path = member.directory / f"{SAVED}.safetensors"
+    if normalisation is not None and not path.is_file():
+        normalisation.save(path, own.data.refs, _made_of(own.data.store, own.data.refs, own.targets.keys))
     earlier = not (member.directory / held_out.NAME).is_file()
     return not is_finished(into, member, plan, own.targets), earlier
+
+
+def _made_of(store: FeatureStore, refs: Sequence[FeatureRef], keys: Sequence[str]) -> dict[str, str]:
+    """What statistics of features are made of: each set's fingerprint, and the utterances."""
+    digest = hashlib.blake2b("\n".join(keys).encode(errors="surrogatepass"), digest_size=8).hexdigest()
+    return {**{ref.name: store[ref.name].spec.fingerprint for ref in refs}, "utterances": digest}
 
 
 def _groups(
@@ -256,12 +295,15 @@ def _saved(directory: Path) -> dict[str, torch.Tensor] | None:
     """A fold's fitted weights, if they are there; else its directory is."""
     directory.mkdir(exist_ok=True)
     path = directory / "model.safetensors"
-    return load_weights(path) if path.exists() else None
+    return without_prior(load_weights(path))[0] if path.exists() else None
 
 
 def _save(jobs: Sequence[Job]) -> None:
     for job in jobs:
-        save_atomically(dict(job.network.state_dict()), job.directory / "model.safetensors")
+        tensors = dict(job.network.state_dict())
+        if job.data.normalisation is not None:  # new audio is normalised towards it
+            tensors |= job.data.normalisation.prior_tensors(job.data.refs)
+        save_atomically(tensors, job.directory / "model.safetensors")
         (job.directory / "checkpoint.safetensors").unlink(missing_ok=True)
 
 

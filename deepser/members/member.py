@@ -14,6 +14,7 @@ from deepser.scores.probabilities import softmax
 from deepser.training import train as trainer
 from deepser.training.checkpoint import load_weights
 from deepser.training.data import Indices, TrainingData
+from deepser.training.normalise import Normalisation, new_groups, without_prior
 from deepser.training.processes import World
 from deepser.training.targets import Targets
 from featurestore.errors import ConfigError
@@ -70,6 +71,11 @@ class Member:
     def columns(self) -> tuple[str, ...]:
         return (*self.classes, *(f"attr:{name}" for name in self.attributes))
 
+    @property
+    def speaker_adapted(self) -> bool:
+        """Does it read rows normalised by their own speaker?"""
+        return self.config.train.normalise == "speaker"
+
     def new_network(self) -> Network:
         return Network(self.inputs, len(self.classes), self.attribute_ranges, self.config.network)
 
@@ -88,20 +94,40 @@ class Member:
         return weights_digest(parts_of_files(self.weights()))
 
     def predict(
-        self, store: FeatureStore, keys: Sequence[str], *, device: str = "auto"
+        self, store: FeatureStore, keys: Sequence[str], *, device: str = "auto", speakers: Sequence[str] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Posteriors and logits of utterances in the store: each (n, C + A) float32, means over its folds."""
+        """Posteriors and logits of utterances in the store: each (n, C + A) float32, means over its folds.
+
+        speakers: who speaks in each, where the member is speaker-adapted; without them, and for a speaker of one clip,
+        the training corpus's statistics serve.
+        """
         world = World(device=pick_device(device))
         targets = Targets.unknown(tuple(keys), self.classes, self.attributes, self.attribute_ranges)
-        data = TrainingData(store, self.refs, targets)
+        data = TrainingData(store, self.refs, targets, normalisation=self._normalisation(store, keys, speakers))
         total = PosteriorMean(len(keys), len(self.columns))
         everything = np.arange(len(keys))
         for path in self.weights():
             network = self.new_network()
-            network.load_state_dict(load_weights(path))
+            network.load_state_dict(without_prior(load_weights(path))[0])
             (outputs,) = trainer.predict([network], [data], everything, [self.config.train], world)
             total.add(everything, *outputs)
         return total.means()
+
+    def _normalisation(
+        self, store: FeatureStore, keys: Sequence[str], speakers: Sequence[str] | None
+    ) -> Normalisation | None:
+        train = self.config.train
+        if train.normalise == "none" or not len(keys):
+            return None
+        path = self.weights()[0]
+        priors = without_prior(load_weights(path))[1]
+        missing = [str(ref) for ref in self.refs for layer in ref.layers if (ref.name, layer) not in priors]
+        if missing:
+            raise ConfigError(f"{path} lacks the statistics that {missing[0]} is normalised by; fit the member again.")
+        groups = new_groups(train.normalise, len(keys), speakers)
+        found = Normalisation(train.normalise, groups, train.shrinkage, priors)
+        found.prepare(store, self.refs, keys)
+        return found
 
 
 class PosteriorMean:

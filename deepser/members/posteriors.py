@@ -17,6 +17,8 @@ from featurestore.format.spec import FeatureSpec, check_set_name
 from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.store.feature_store import FeatureStore
 
+ADAPTED = ("adapted", "speaker")  # in a specification's `extra`: of models that read each speaker's other clips
+
 
 def posteriors_name(member: str) -> str:
     return f"posteriors/{member}"
@@ -118,5 +120,10 @@ def _spec(member: Member, plan: FoldPlan, weights: str) -> FeatureSpec:
         dim=len(member.columns),
         dtype="float32",
         columns=member.columns,
-        extra=(("oof", plan.oof), ("folds", plan.rule), ("features", ",".join(member.config.features))),
+        extra=(
+            ("oof", plan.oof),
+            ("folds", plan.rule),
+            ("features", ",".join(member.config.features)),
+            *([ADAPTED] if member.speaker_adapted else []),
+        ),
     )

@@ -23,11 +23,18 @@ FORMAT = 1
 
 
 def open_directory(
-    member: Member, targets: Targets, plan: FoldPlan, views: Views, held_out: Callable[[], dict[str, Any]]
+    member: Member,
+    targets: Targets,
+    plan: FoldPlan,
+    views: Views,
+    held_out: Callable[[], dict[str, Any]],
+    *,
+    normalisation: dict[str, Any] | None = None,
 ) -> None:
     """Write config.json, or check that the one that is there says the same: else a ConfigError with each difference.
 
-    held_out: finds who is held out of each fold, which a new directory keeps beside it.
+    held_out: finds who is held out of each fold, which a new directory keeps beside it. normalisation: what
+    `Normalisation.to_json` says.
     """
     digest = hashlib.blake2b(digest_size=8)
     for part in (targets.labels, targets.soft, targets.attribute_values, plan.folds):
@@ -49,6 +56,8 @@ def open_directory(
     }
     if views.labels:
         wanted["views"] = views.to_json()
+    if normalisation is not None:
+        wanted["normalisation"] = normalisation
     wanted = json.loads(json.dumps(wanted))
     path = member.directory / "config.json"
     if path.exists():

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
+from deepser.config import NORMALISATIONS
 from featurestore.errors import ConfigError
 
 SOLVERS = ("auto", "rbf", "linear", "streaming", "logistic")
 PROBE_POOLS = ("auto", "mean", "mean+std")
-NORMALISATIONS = ("none", "corpus", "speaker")
 PROBE_SELECTIONS = ("auto", "uar", "macro_f1", "accuracy", "mean_ccc")
 PROBE_TARGETS = ("soft", "one-hot")
 # Above so many training utterances "auto" streams: the time of a kernel grows with their cube.

@@ -21,10 +21,11 @@ from deepser.probes.rows import PooledRows, Source, check_pool, sources_of
 from deepser.probes.select import Candidate, Chosen, Score, choose, choose_among, scorer
 from deepser.probes.solver import Fitted, Solver
 from deepser.probes.streaming import StreamingSolver
+from deepser.training.normalise import Groups, check_speakers, corpora_of
 from deepser.training.targets import Targets
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import speaker_groups
-from featurestore.errors import ConfigError, ManifestError
+from featurestore.errors import ConfigError
 from featurestore.runtime.device import one_thread, pick_device
 from featurestore.store.feature_store import FeatureStore
 
@@ -108,11 +109,11 @@ def fit_probe(
     problem = Problem.of(targets, config.targets)
     groups = speaker_groups(manifest)
     sources = sources_of(store, config.features)
-    _check(store, manifest, config, problem, sources, groups)
+    _check(store, manifest, config, problem, sources)
     passes = passes_of(problem, plan, groups, config.seed)
     plain = PooledRows(store, problem.keys, config.pool)
-    corpora = manifest.column("corpus").tolist() if manifest.has("corpus") else ["" for _ in problem.keys]
-    rows = NormalisedRows.of(plain, groups.tolist(), [str(name) for name in corpora], config.shrinkage)
+    speakers, corpora = Groups.of(groups.tolist()), Groups.of(corpora_of(manifest))
+    rows = NormalisedRows(plain, speakers, corpora, config.shrinkage)
     candidates = [replace(source, normalise=name) for name in config.normalise for source in sources]
     rule = _rule(config, problem)
     score = scorer(problem, rule)
@@ -206,7 +207,6 @@ def _check(
     config: ProbeConfig,
     problem: Problem,
     sources: Sequence[Source],
-    groups: NDArray[np.str_],
 ) -> None:
     for name in dict.fromkeys(source.features for source in sources):
         features = store[name]
@@ -219,10 +219,7 @@ def _check(
     for source in sources:
         check_pool(store, source, config.pool)
     if config.speaker_adapted:
-        if not manifest.has("speaker"):
-            raise ManifestError(f"{manifest.name} has no 'speaker' column, so --normalise speaker can't be had.")
-        if not any(group.startswith("s:") for group in groups):
-            raise ManifestError(f"No speaker is known in {manifest.name}, so --normalise speaker can't be had.")
+        check_speakers(manifest)
     if config.select == "mean_ccc" and not problem.attributes:
         raise ConfigError("--select mean_ccc: the manifest has no attr_<attribute> column to select by.")
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from deepser.probes.problem import Pass, Problem
 from deepser.probes.rows import Source
-from deepser.probes.standardise import CONSTANT, Rows
+from deepser.probes.standardise import Rows
+from deepser.training.normalise import CONSTANT
 
 BATCH_ROWS = 4096
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from deepser.probes.calibrate import Calibration
 from deepser.probes.config import ProbeConfig
 from deepser.probes.fit import ProbeResult
-from deepser.probes.normalise import GroupStatistics
 from deepser.probes.problem import Problem
 from deepser.probes.rows import PooledRows, Source
 from deepser.probes.solver import Fitted, Piece, Setting
 from deepser.scores.probabilities import softmax
 from deepser.training.checkpoint import load_weights, save_atomically
+from deepser.training.normalise import GroupStatistics, new_groups
 from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.runtime.durable import replace_text
@@ -118,17 +118,10 @@ class ProbeMember:
 
     def _standardised(self, piece: Piece, rows: PooledRows, speakers: Sequence[str] | None) -> NDArray[np.float32]:
         x = rows.read(Source(piece.source.features, piece.source.layer))
-        if piece.source.normalise == "speaker":
-            names = [str(i) for i in range(len(x))] if speakers is None else list(speakers)
-            known, who = np.unique(np.asarray(names, str), return_inverse=True)
-            prior = self.prior[piece.source]
-            # One clip tells nothing of the speaker that is not the clip itself.
-            shrinkage = self.config.shrinkage
-            statistics = GroupStatistics.of(x, who, len(known), shrinkage, prior, least=2)
-            x = statistics.apply(x, who)
-        elif piece.source.normalise == "corpus":
-            everyone = np.zeros(len(x), np.int64)
-            x = GroupStatistics.of(x, everyone, 1, self.config.shrinkage, self.prior[piece.source]).apply(x, everyone)
+        if piece.source.normalise != "none":
+            groups = new_groups(piece.source.normalise, len(x), speakers)
+            statistics = GroupStatistics.of(x, groups, self.config.shrinkage, self.prior[piece.source])
+            x = statistics.apply(x, groups.codes)
         return (x - piece.mean) * piece.inverse_std
 
     @staticmethod

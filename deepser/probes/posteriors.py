@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from deepser.members.posteriors import made_on, posteriors_name
+from deepser.members.posteriors import ADAPTED, made_on, posteriors_name
 from deepser.probes.fit import ProbeResult
 from deepser.probes.member import ProbeMember
 from deepser.scores.probabilities import softmax
@@ -12,7 +12,6 @@ from featurestore.format.spec import FeatureSpec, check_set_name
 from featurestore.store.feature_store import FeatureStore
 
 MADE_BY = "probe"
-ADAPTED = ("adapted", "speaker")  # in a specification's `extra`
 
 
 def check_free(store: FeatureStore, name: str, overwrite: bool) -> None:

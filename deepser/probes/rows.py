@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from deepser.training.data import TOO_LARGE
+from deepser.training.normalise import TOO_LARGE
 from featurestore.errors import ConfigError, StoreError
 from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.rows import moments

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepser.training.normalise import TOO_LARGE, Normalisation
 from deepser.training.targets import Targets
 from deepser.training.views import ClipReader, Views, is_audio, view_name
 from featurestore.errors import ConfigError
@@ -22,7 +23,6 @@ Indices = NDArray[np.int64]
 Rows = list[tuple[Tensor, Tensor]]  # per feature set: values (L, sum T, D) float32, offsets (B + 1,) int64 on the host
 
 CPU = torch.device("cpu")
-TOO_LARGE = 1e18  # float32 holds no square of more
 SCANNED_CLIPS = 16  # at once
 SCANNED_BYTES = 1 << 30  # of rows that `scan` reads: a second or two
 
@@ -31,13 +31,15 @@ SCANNED_BYTES = 1 << 30  # of rows that `scan` reads: a second or two
 class TrainingData:
     """What a member learns from: a store's feature sets and a corpus's targets, addressed by index into `targets`.
 
-    With views, an index of N and more is an utterance in a view: see `Views`.
+    With views, an index of N and more is an utterance in a view: see `Views`. normalisation: how rows are normalised on
+    reading, its statistics prepared for `refs`; None: they are read as they are stored.
     """
 
     store: FeatureStore
     refs: tuple[FeatureRef, ...]
     targets: Targets
     views: Views = field(default_factory=Views)
+    normalisation: Normalisation | None = None
     _loaders: dict[tuple[int, str], BatchLoader] = field(default_factory=dict, init=False, repr=False, compare=False)
     _lengths: dict[str, Indices] = field(default_factory=dict, init=False, repr=False, compare=False)
     _sound: set[int] = field(default_factory=set, init=False, repr=False, compare=False)  # clips that were checked
@@ -55,7 +57,12 @@ class TrainingData:
         loader = self._loader(stride, self._dtype(stride, device))
         loader = loader.over([batch.tolist() for batch in batches])
         with closing(iter(TensorLoader(loader, device, host_offsets=True))) as read:
-            yield self._checked(batches, ([(values.float(), offsets) for values, offsets in rows] for rows in read))
+            rows = self._checked(batches, ([(values.float(), offsets) for values, offsets in rows] for rows in read))
+            normalise = self.normalisation
+            if normalise is None:
+                yield rows
+            else:
+                yield (normalise.apply(self.refs, clips, own) for clips, own in zip(batches, rows, strict=True))
 
     def _checked(self, batches: Sequence[Indices], read: Iterator[Rows]) -> Iterator[Rows]:
         for number, (clips, rows) in enumerate(zip(batches, read, strict=True), start=1):

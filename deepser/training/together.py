@@ -44,7 +44,7 @@ def stream_key(data: TrainingData, train_at: Indices, dev_at: Indices, config: T
     views = (data.views.identity, config.view_share if data.views.labels else 0.0)
     return (
         config.stream_seed, draws, cut, config.bucket_by or data.refs[0].name, train_at.tobytes(), dev_at.tobytes(),
-        views,
+        views, _normalised(data),
     )  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def bucket_lengths(data: TrainingData, config: TrainConfig) -> Indices:
 class SharedReader:
     """Reads for several members at once: each feature set one time, in the layers that any of them takes."""
 
-    _unions: dict[tuple[FeatureRef, ...], TrainingData] = field(default_factory=dict)
+    _unions: dict[tuple[tuple[FeatureRef, ...], str], TrainingData] = field(default_factory=dict)
 
     @contextmanager
     def open_batches(
@@ -70,7 +70,10 @@ class SharedReader:
             yield ([take_layers(rows, own) for own in taken] for rows in read)
 
     def union(self, members: Sequence[TrainingData]) -> TrainingData:
-        """What all of them read, each feature set once; kept, so that its buffers and checked rows are used again."""
+        """What all of them read, each feature set once; kept, so that its buffers and checked rows are used again.
+
+        They are normalised alike.
+        """
         layers: dict[str, list[str]] = {}
         for ref in (ref for data in members for ref in data.refs):
             known = layers.setdefault(ref.name, [])
@@ -78,9 +81,14 @@ class SharedReader:
         refs = tuple(FeatureRef(name, tuple(of_set)) for name, of_set in layers.items())
         if refs == members[0].refs:
             return members[0]
-        if refs not in self._unions:
-            self._unions[refs] = replace(members[0], refs=refs)
-        return self._unions[refs]
+        union = (refs, _normalised(members[0]))
+        if union not in self._unions:
+            self._unions[union] = replace(members[0], refs=refs)
+        return self._unions[union]
+
+
+def _normalised(data: TrainingData) -> str:
+    return "" if data.normalisation is None else data.normalisation.identity
 
 
 def takes(data: TrainingData, union: TrainingData) -> list[Take]:

@@ -26,6 +26,7 @@ from featurestore.terminal import (
 )
 
 if TYPE_CHECKING:
+    from deepser.members.folds import FoldPlan
     from featurestore.corpus.manifest import Manifest
 
 
@@ -92,7 +93,7 @@ def fit_deepser(
     refs = None if features is None else split_names(features)
     table, corpora = divided(Manifest.read(manifest), train_on, test_on, cv)
     if preset is None:
-        is_plain = not options and not change and several is None
+        is_plain = set(options or ()) <= {"normalise"} and not change and several is None
         n_training = len(table) if cv or not table.has("split") else int((table.column("split") == "train").sum())
         preset = default_preset(n_training, is_plain)
         if is_plain:
@@ -108,6 +109,8 @@ def fit_deepser(
             say_corpora(table, corpora)
             tell_protocol(protocol, strict)
         protocol.refuse(strict)
+        if world.first and any(config.train.normalise == "speaker" for config in configs):
+            _warn_of_confounding(table, plan)
         directories = {config.name: runs / config.name for config in configs}
         shown = watching(directories, plan.names, tensorboard=tensorboard) if world.first else nullcontext()
         with shown as watch:
@@ -121,6 +124,19 @@ def fit_deepser(
             _tell(opened, table, configs, cv, runs, store)
 
 
+def _warn_of_confounding(manifest: "Manifest", plan: "FoldPlan") -> None:
+    """Warn where speakers of the training part speak in one emotion each: their own statistics carry it away."""
+    from deepser.probes.confounding import Confounding
+    from deepser.training.targets import Targets
+    from featurestore.corpus.splits import speaker_groups
+
+    learned = plan.folds >= 0
+    labels, classes = Targets.from_manifest(manifest).labels[learned], manifest.scheme.classes
+    found = Confounding.of(labels, speaker_groups(manifest)[learned], len(classes))
+    if found.is_high:
+        say(f"warning: {found.warning()}", "yellow", stderr=True)
+
+
 def _tell(
     store: Any, manifest: "Manifest", configs: Sequence[MemberConfig], cv: str | None, runs: Path, place: Path
 ) -> None:
@@ -130,16 +146,20 @@ def _tell(
     from deepser.scores.report import scores_table
     from ensemble.evaluation.held_out import held_out_lines
     from ensemble.evaluation.parts import evaluate_parts
+    from ensemble.evaluation.systems import ADAPTED, ADAPTED_SCORES
     from ensemble.experiments.floor import shortcomings
 
     rows, short = [], []
     for config in configs:
         parts = evaluate_parts(store, manifest, config.name, cv=cv)
         short += shortcomings(store, manifest, config.name, parts, cv) if config.train.learns_classes else []
-        rows += [ScoreRow.of(f"{config.name} ({part})", evaluation) for part, evaluation in parts.items()]
+        adapted = f", {ADAPTED}" if config.train.normalise == "speaker" else ""
+        rows += [ScoreRow.of(f"{config.name} ({part}{adapted})", evaluation) for part, evaluation in parts.items()]
     console().print(scores_table(rows))
     for sentence in short:
         say(f"warning: {sentence}", "yellow", stderr=True)
+    if any(config.train.normalise == "speaker" for config in configs):
+        say(ADAPTED_SCORES)
     for config in configs:
         for line in held_out_lines(config.name, read_record(runs / config.name)):
             say(line)

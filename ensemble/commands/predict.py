@@ -210,7 +210,9 @@ def _written(
                 failed += part.failed
         if writer.done:
             to.draw(model, writer.records(pieces))
-        columns = columns_of(model.classes, model.attributes, len(model.members), table.has_pieces)
+        columns = columns_of(
+            model.classes, model.attributes, len(model.members), table.has_pieces, adapted=model.speaker_adapted
+        )  # fmt: skip
         writer.finish(columns, format, pieces)
         say(f"wrote {len(writer.done):,} predictions to {to.output}")
     return failed

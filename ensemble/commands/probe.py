@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from deepser.config import NORMALISATIONS
 from deepser.probes.config import (
-    NORMALISATIONS,
     PROBE_POOLS,
     PROBE_SELECTIONS,
     PROBE_TARGETS,
@@ -84,6 +84,7 @@ def probe(
     from ensemble.evaluation.parts import evaluate_parts
     from ensemble.evaluation.protocol import check_protocol
     from ensemble.evaluation.sounds import known_sounds
+    from ensemble.evaluation.systems import ADAPTED_SCORES
     from ensemble.experiments.floor import shortcomings
     from ensemble.experiments.probe_report import (
         check_picture,
@@ -135,10 +136,7 @@ def probe(
         for sentence in shortcomings(opened, table, name, evaluate_parts(opened, table, name, cv=cv), cv):
             say(f"warning: {sentence}", "yellow", stderr=True)
     if result.speaker_adapted:
-        say(
-            "These scores are speaker-adapted: each speaker's rows are normalised by that speaker's other, unlabelled "
-            "clips, those of the judged part included."
-        )
+        say(ADAPTED_SCORES)
     if json is not None:
         replace_text(json, probe_json(result, rows, table.name))
         say(f"wrote {json}")

@@ -46,6 +46,14 @@ def speaker_adapted(store: FeatureStore, names: Sequence[str]) -> list[str]:
     return [name for name in names if dict(store[name].spec.extra).get("adapted") == "speaker"]
 
 
+def adapted_notes(store: FeatureStore, names: Sequence[str]) -> list[str]:
+    """A sentence where some of the members of an ensemble are speaker-adapted, so that it is, too."""
+    adapted = [name.removeprefix(PREFIX) for name in speaker_adapted(store, names)]
+    if not adapted:
+        return []
+    return [f"Speaker-adapted: {', '.join(adapted)} read each speaker's other clips; so does this ensemble."]
+
+
 def posteriors_name(store: FeatureStore, name: str) -> str:
     """The feature set a user means by "m08" or "posteriors/m08"."""
     return name if name.startswith(PREFIX) or name in store else PREFIX + name

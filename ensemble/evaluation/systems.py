@@ -15,6 +15,11 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.errors import AlignmentError
 from featurestore.store.feature_store import FeatureStore
 
+ADAPTED = "speaker-adapted"
+ADAPTED_SCORES = (
+    "These scores are speaker-adapted: each speaker's rows are normalised by that speaker's other, unlabelled clips, "
+    "those of the judged part included."
+)
 ADAPTED_NOTE = "speaker-adapted: its models read each speaker's other, unlabelled clips, also of the judged part"
 
 

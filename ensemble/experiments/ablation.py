@@ -24,7 +24,7 @@ from ensemble.evaluation.bootstrap import Comparison, Interval, MeanSums, bootst
 from ensemble.evaluation.parts import parts_of
 from ensemble.evaluation.posteriors import evaluate_posteriors
 from ensemble.evaluation.system import System
-from ensemble.evaluation.systems import from_store
+from ensemble.evaluation.systems import ADAPTED, from_store
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.runtime.device import pick_device
@@ -258,10 +258,10 @@ def _results(
         for each in variants:
             evaluations = {m.name: evaluate_posteriors(into, rows.manifest, m.name, rows.folds) for m in each.members}
             one_evaluation = next(iter(evaluations.values()))
+            adapted = any(m.train.normalise == "speaker" for m in each.members)
+            shown = f"{each.name}, {ADAPTED}" if adapted else each.name
             row = (
-                ScoreRow.over_seeds(each.name, evaluations)
-                if len(evaluations) > 1
-                else ScoreRow.of(each.name, one_evaluation)
+                ScoreRow.over_seeds(shown, evaluations) if len(evaluations) > 1 else ScoreRow.of(shown, one_evaluation)
             )
             sums = _mean_sums(each, systems, rows.manifest, _shared_attributes([each], systems, manifest))
             n_speakers[part] = len(sums.values)

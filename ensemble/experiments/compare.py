@@ -6,6 +6,7 @@ from typing import Any
 
 from deepser.scores.metrics import ScoreRow
 from ensemble.evaluation.bootstrap import Interval
+from ensemble.evaluation.posteriors import adapted_notes
 from ensemble.fusion.cross_fit import cross_fit
 from ensemble.fusion.division import divide, members_of
 from ensemble.fusion.fit_report import technique_intervals, technique_rows, worth_scoring
@@ -134,7 +135,7 @@ def compare(
         fitted_on=division.fitted_on,
         n_fitted=division.n_fitted,
         in_sample=bool(division.in_sample),
-        notes=division.notes,
+        notes=(*division.notes, *adapted_notes(store, names)),
         parts=parts,
         chosen=chosen,
         attribute_rows=tuple(each.name for each in techniques if not each.classes),

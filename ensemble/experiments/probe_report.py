@@ -17,12 +17,12 @@ from deepser.probes.fit import ProbeResult, System
 from deepser.scores.metrics import ScoreRow
 from deepser.scores.report import TITLES, new_figure, number, save_figure, shown_scores
 from ensemble.evaluation.bootstrap import Interval, Scored, bootstrap
+from ensemble.evaluation.systems import ADAPTED
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.runtime.jsonable import jsonable
 
 PICTURES = (".png", ".svg", ".pdf")
-ADAPTED = "speaker-adapted"
 SHOWN = ("uar", "accuracy", "macro_f1", "mean_ccc")
 N_RESAMPLES = 1000
 

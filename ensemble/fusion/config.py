@@ -1,6 +1,6 @@
 """How a meta-classifier is trained, as frozen dataclasses that are saved beside its weights."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from featurestore.errors import ConfigError
 
@@ -8,8 +8,9 @@ INPUTS = ("posteriors", "logits", "posteriors+attributes", "logits+attributes")
 STARTS = ("soft_vote", "random")
 SELECTIONS = ("last", "macro_f1")
 SOUPS = ("uniform", "greedy")
-RULES = ("majority", "soft", "weighted", "attributes")
-METAS = ("linear", "mlp", "forest", *RULES)
+RULES = ("majority", "soft", "weighted", "attributes", "best")
+METAS = ("linear", "mlp", "forest", "ridge", *RULES, "auto")
+STRUCTURES = ("own", "all")
 N_HIDDEN = 32  # of an MLP where nothing else is said
 
 
@@ -113,10 +114,54 @@ class VoteConfig:
             )
 
 
-Config = MetaConfig | ForestConfig | VoteConfig
+@dataclass(frozen=True)
+class RidgeConfig:
+    """Stacking by ridge regression, see `ensemble.fusion.stacking.fit_ridge`.
+
+    penalties: in units of the inputs' mean square; structures: what a class is read off. Of both the best is taken.
+    """
+
+    inputs: str = "posteriors"
+    penalties: tuple[float, ...] = (0.03, 0.3, 3.0, 30.0)
+    structures: tuple[str, ...] = STRUCTURES
+
+    def __post_init__(self) -> None:
+        if self.inputs not in ("posteriors", "logits"):
+            raise ConfigError(f"inputs of a ridge regression must be posteriors or logits; found {self.inputs!r}.")
+        if not self.penalties or min(self.penalties) <= 0:
+            raise ConfigError(f"penalties must be numbers above zero, found {self.penalties}.")
+        if not self.structures or not set(self.structures) <= set(STRUCTURES):
+            raise ConfigError(f"structures must be some of {', '.join(STRUCTURES)}; found {self.structures}.")
+
+    @property
+    def layer(self) -> str:
+        """The layer of members' posteriors that is read."""
+        return self.inputs
 
 
-def config_of(meta: str, linear: MetaConfig, forest: ForestConfig | None = None) -> Config:
+@dataclass(frozen=True)
+class AutoConfig:
+    """A choice among ways of fusing, by their held-out scores inside each fitting part; see `ensemble.fusion.choice`.
+
+    candidates: names of METAS, of equals the first is taken. linear: settings of "linear" and "mlp".
+    """
+
+    candidates: tuple[str, ...] = ("soft", "best", "ridge", "linear")
+    linear: MetaConfig = field(default_factory=MetaConfig)
+    n_folds: int = 5
+
+    def __post_init__(self) -> None:
+        if not self.candidates or not set(self.candidates) <= set(METAS) - {"auto"}:
+            raise ConfigError(f"candidates must be ways of fusing other than auto; found {', '.join(self.candidates)}.")
+        if self.n_folds < 2:
+            raise ConfigError(f"n_folds must be 2 or more, found {self.n_folds}.")
+
+
+Config = MetaConfig | ForestConfig | VoteConfig | RidgeConfig
+AnyConfig = Config | AutoConfig
+
+
+def config_of(meta: str, linear: MetaConfig, forest: ForestConfig | None = None) -> AnyConfig:
     """How a kind of meta-classifier is trained, by its name in METAS; linear: the settings of "linear" and "mlp"."""
     if meta not in METAS:
         raise ConfigError(f"{meta!r} is no way of fusing; there are {', '.join(METAS)}.")
@@ -124,6 +169,10 @@ def config_of(meta: str, linear: MetaConfig, forest: ForestConfig | None = None)
         return VoteConfig(meta)
     if meta == "forest":
         return forest or ForestConfig()
+    if meta == "ridge":
+        return RidgeConfig(linear.inputs.partition("+")[0])
+    if meta == "auto":
+        return AutoConfig(linear=replace(linear, hidden=0))
     if meta == "mlp":
         return replace(linear, hidden=linear.hidden or N_HIDDEN)
     return replace(linear, hidden=0)

@@ -1,7 +1,7 @@
 """Fitting and selecting pass by pass: what is scored took no part in choosing members, rounds or weights."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from ensemble.fusion.division import Division
 from ensemble.fusion.problem import Problem
 from ensemble.fusion.selection import Rule, Selection
 from ensemble.fusion.state import Prediction
-from ensemble.fusion.techniques import Fitted, Fused, Technique
+from ensemble.fusion.techniques import Fitted, FittedChoice, Fused, Technique
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,14 @@ class CrossFit:
     """What became of every column (a rule that selects members) and technique.
 
     predictions[column, technique's name][part]: of the part's utterances, in the order of the division's manifest.
-    chosen[column][pass]: the members. fitted[column, name]: of the division's last pass.
+    chosen[column][pass]: the members. fitted[column, name]: of the division's last pass. choices[column, name][pass]:
+    what a technique that chooses among others took.
     """
 
     predictions: dict[tuple[str, str], dict[str, Fused]]
     chosen: dict[str, dict[str, Selection]]
     fitted: dict[tuple[str, str], Fitted]
+    choices: dict[tuple[str, str], dict[str, FittedChoice]] = field(default_factory=dict)
 
 
 def cross_fit(
@@ -43,6 +45,7 @@ def cross_fit(
     pieces: dict[tuple[str, str], dict[str, list[tuple[np.ndarray, Fused]]]] = {}
     chosen: dict[str, dict[str, Selection]] = {column: {} for column in columns}
     fitted: dict[tuple[str, str], Fitted] = {}
+    choices: dict[tuple[str, str], dict[str, FittedChoice]] = {}
     for each in passes:
         train = problem.rows(each.fit)
         judged = {part: problem.rows(rows) for part, rows in each.judge.items()}
@@ -53,13 +56,15 @@ def cross_fit(
             for technique in techniques:
                 say(f"{each.name}: {technique.name}, {column}")
                 fit = technique.fit(own, selection)
+                if isinstance(fit, FittedChoice):
+                    choices.setdefault((column, technique.name), {})[each.name] = fit
                 if each is division.passes[-1]:
                     fitted[column, technique.name] = fit
                 parts = pieces.setdefault((column, technique.name), {})
                 for part, rows in judged.items():
                     parts.setdefault(part, []).append((each.judge[part], fit.predict(rows.choose(selection.members))))
     predictions = {key: {part: _join(found) for part, found in parts.items()} for key, parts in pieces.items()}
-    return CrossFit(predictions, chosen, fitted)
+    return CrossFit(predictions, chosen, fitted, choices)
 
 
 def _join(pieces: Sequence[tuple[np.ndarray, Fused]]) -> Fused:

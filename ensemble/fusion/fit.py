@@ -11,9 +11,10 @@ import numpy as np
 from deepser.scores.metrics import Evaluation, ScoreRow
 from ensemble.evaluation.align import LAYERS, PREFIX, column_names
 from ensemble.evaluation.confidence import confidence_notes
-from ensemble.evaluation.posteriors import shared_attributes, speaker_adapted
+from ensemble.evaluation.posteriors import adapted_notes, shared_attributes, speaker_adapted
 from ensemble.evaluation.protocol import check_protocol, made_of
-from ensemble.fusion.config import Config, MetaConfig
+from ensemble.evaluation.systems import ADAPTED
+from ensemble.fusion.config import AnyConfig, AutoConfig, MetaConfig
 from ensemble.fusion.cross_fit import CrossFit, cross_fit
 from ensemble.fusion.division import Division, divide, members_of
 from ensemble.fusion.fit_report import EnsembleReport, beaten_by, member_rows, scored, technique_rows, worth_scoring
@@ -23,7 +24,7 @@ from ensemble.fusion.learned import Learned, learned
 from ensemble.fusion.problem import Problem, load_problem
 from ensemble.fusion.selection import Rule, everyone
 from ensemble.fusion.state import LINEAR, MetaState
-from ensemble.fusion.techniques import Technique, technique, techniques_of
+from ensemble.fusion.techniques import Technique, candidates_of, technique, techniques_of
 from featurestore.corpus.cross_corpus import CrossCorpus
 from featurestore.corpus.made_on import MADE_ON, pack
 from featurestore.corpus.manifest import Manifest
@@ -44,7 +45,7 @@ def fit_ensemble(
     members: Sequence[str],
     *,
     name: str = "meta",
-    config: Config | None = None,
+    config: AnyConfig | None = None,
     select: Rule | None = None,
     folds: str | None = None,
     in_sample: bool = False,
@@ -55,7 +56,7 @@ def fit_ensemble(
     """Fits a meta-classifier over members' posteriors, and scores members, votes and meta-classifier.
 
     `ensemble.fusion.division.divide` decides which rows are fitted and which are scored; the two never overlap.
-    config: linear with a soup, an MLP (hidden > 0), a forest or a vote.
+    config: linear with a soup, an MLP (hidden > 0), a forest, a ridge regression, a vote, or a choice among several.
     select: chooses among the members, anew on the fitting rows of every pass.
 
     The predictions go to the store as posteriors/<name>, held-out rows alone; `directory` gets config.json,
@@ -74,11 +75,17 @@ def fit_ensemble(
         with writing(directory, ConfigError):
             check_directory(directory)
     problem = load_problem(store, division.manifest, names, logits=way.logits)
-    ways = [vote for vote in techniques_of("majority,soft") if vote.name != way.name]
+    ways = list(techniques_of("majority,soft"))
+    ways += candidates_of(config) if isinstance(config, AutoConfig) else []
+    ways = [each for each in {each.name: each for each in ways}.values() if each.name != way.name]
     judged = cross_fit(problem, division, {CHOSEN: select or everyone}, [*ways, way], progress=progress)
     meta = judged.fitted[CHOSEN, way.name].meta
-    adapted = speaker_adapted(store, meta.members)
-    report = _report(problem, division, judged, [*ways, way], meta, name, selected=select is not None, adapted=adapted)
+    chosen = {problem.members[m] for each in judged.chosen[CHOSEN].values() for m in each.members}
+    adapted = speaker_adapted(store, sorted(chosen | set(meta.members)))
+    report = _report(
+        problem, division, judged, [*ways, way], meta, name, selected=select is not None,
+        adapted=speaker_adapted(store, names), adapted_as=adapted_notes(store, sorted(chosen | set(meta.members))),
+    )  # fmt: skip
     unrated = [a for a in shared_attributes(store, manifest, names[0]) if a not in problem.targets.attributes]
     if unrated:
         note = f"No output for {', '.join(unrated)}, which nobody rated."
@@ -105,6 +112,7 @@ def _report(
     name: str,
     selected: bool,
     adapted: Sequence[str],
+    adapted_as: Sequence[str],
 ) -> EnsembleReport:
     tables: dict[str, tuple[ScoreRow, ...]] = {}
     beaten: list[str] = []
@@ -115,8 +123,10 @@ def _report(
         if not worth_scoring(own):
             continue
         found = member_rows(own, folds)
+        found = [_marked(row) if name in adapted else row for row, name in zip(found, problem.members, strict=True)]
         for way in ways:
-            found += technique_rows(own, way, judged.predictions[CHOSEN, way.name][part], folds)
+            rows_of = technique_rows(own, way, judged.predictions[CHOSEN, way.name][part], folds)
+            found += [_marked(row) for row in rows_of] if adapted else rows_of
         whole = judged.predictions[CHOSEN, ways[-1].name][part].whole
         beaten += beaten_by(part, found)
         tables[part], evaluations[part] = tuple(found), scored(own, whole.probabilities, whole.attributes, folds)
@@ -124,8 +134,7 @@ def _report(
     for part in tables:
         fused, names = judged.predictions[CHOSEN, ways[-1].name][part].whole, division.folds_of(part)
         notes += [] if names is None else confidence_notes(fused.probabilities, names)
-    if adapted:
-        notes.append(f"Speaker-adapted: {', '.join(adapted)} read each speaker's other clips; so does this ensemble.")
+    notes += adapted_as
     notes += beaten
     chosen: dict[str, tuple[str, ...]] = {}
     if selected:
@@ -134,6 +143,10 @@ def _report(
             for each, selection in judged.chosen[CHOSEN].items()
         }
         notes.append(f"Members were chosen in every pass anew; of all: {', '.join(meta.members)}.")
+    choices = judged.choices.get((CHOSEN, ways[-1].name), {})
+    if choices:
+        listed = "; ".join(f"{each}: {choice.name}" for each, choice in choices.items())
+        notes.append(f"Chosen inside each fitting part by its held-out score: {listed}.")
     return EnsembleReport(
         name=name,
         members=meta.members,
@@ -145,10 +158,15 @@ def _report(
         evaluations=evaluations,
         chosen=chosen,
         learned=_learned(meta, problem, division),
+        choices={each: {"chosen": own.name, "held_out": own.scores} for each, own in choices.items()},
     )
 
 
-def _held_out(problem: Problem, division: Division, config: Config) -> dict[str, Any]:
+def _marked(row: ScoreRow) -> ScoreRow:
+    return replace(row, name=f"{row.name}, {ADAPTED}")
+
+
+def _held_out(problem: Problem, division: Division, config: AnyConfig) -> dict[str, Any]:
     """Who chose the rounds, by pass; nothing where no rounds are chosen."""
     if not isinstance(config, MetaConfig):
         return {}

@@ -27,7 +27,8 @@ class EnsembleReport:
     parts: "all folds", or "development", "test", ...: a ScoreRow per member, vote and meta-classifier; evaluations: the
     meta-classifier's full evaluation of each part. members: those it is made of; chosen: those of each pass, where they
     were selected. protocol: what the check of the folds or splits found, as `ProtocolReport.to_dict` gives it.
-    held_out: by pass, who chose the rounds and took no part in training, as `HeldOut.to_dict` gives it.
+    held_out: by pass, who chose the rounds and took no part in training, as `HeldOut.to_dict` gives it. choices: by
+    pass, which way of fusing was chosen and the held-out score of each, where one was.
     """
 
     name: str
@@ -42,6 +43,7 @@ class EnsembleReport:
     learned: Learned | None = None
     protocol: dict[str, Any] = field(default_factory=dict)
     held_out: dict[str, Any] = field(default_factory=dict)
+    choices: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values."""
@@ -111,7 +113,7 @@ def beaten_by(part: str, rows: Sequence[ScoreRow]) -> list[str]:
         return []
     return [
         f"On {part} {best.name} scores more than {own.name}: {TITLES[score]} {best.scores[score]:.3f} against "
-        f"{own.scores[score]:.3f}. Fewer members, or --meta soft, may be the better choice."
+        f"{own.scores[score]:.3f}. Fewer members, --meta soft or --meta auto may be the better choice."
     ]
 
 

@@ -1,4 +1,4 @@
-"""Every kind of meta-classifier that can be fitted, saved and used: linear, MLP, forest, votes."""
+"""Every kind of meta-classifier that can be fitted, saved and used: linear, MLP, forest, ridge regression, votes."""
 
 import dataclasses
 import json
@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 from deepser.config import from_dict
 from deepser.training.checkpoint import save_atomically
 from ensemble.evaluation.align import Aligned, column_names, differences
-from ensemble.fusion.config import Config, ForestConfig, MetaConfig, VoteConfig
+from ensemble.fusion.config import Config, ForestConfig, MetaConfig, RidgeConfig, VoteConfig
 from ensemble.fusion.forest import ARRAYS, predict_forest
 from ensemble.fusion.linear import predict_linear
 from ensemble.fusion.mlp import predict_mlp
-from ensemble.fusion.state import FOREST, LINEAR, MLP, VOTE, MetaState, Prediction
+from ensemble.fusion.stacking import TENSORS, predict_ridge
+from ensemble.fusion.state import FOREST, LINEAR, MLP, RIDGE, VOTE, MetaState, Prediction
 from ensemble.fusion.vote_meta import predict_vote
 from featurestore.errors import AlignmentError, ConfigError
 from featurestore.runtime.durable import replace_text, writing
@@ -45,6 +46,7 @@ KINDS = {
     MLP: Kind(MetaConfig, ("weight", "hidden", "output"), predict_mlp),
     FOREST: Kind(ForestConfig, ARRAYS, predict_forest),
     VOTE: Kind(VoteConfig, ("weights",), predict_vote),
+    RIDGE: Kind(RidgeConfig, TENSORS, predict_ridge),
 }
 
 

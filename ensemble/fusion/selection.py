@@ -94,6 +94,13 @@ def attribute_scores(problem: Problem) -> np.ndarray:
     return np.nan_to_num(np.array(scores, np.float64).reshape(problem.attributes.shape[0], problem.attributes.shape[2]))
 
 
+def scoring_of(problem: Problem) -> Callable[[np.ndarray], float]:
+    """A function that scores (N, C + A) predictions of all of the problem's rows, by those that have a label."""
+    known = np.flatnonzero(problem.targets.labels >= 0) if problem.has_labels else np.arange(len(problem.groups))
+    score = _scoring(problem.rows(known))
+    return lambda values: score(values[known])
+
+
 def _scorable(problem: Problem) -> Problem:
     """The rows with a label, all where there is none."""
     return problem.rows(problem.targets.labels >= 0) if problem.has_labels else problem

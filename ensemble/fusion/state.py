@@ -9,7 +9,7 @@ from torch import Tensor
 from ensemble.fusion.config import Config, VoteConfig, layer_of
 
 # Kinds, as a saved config.json names them.
-LINEAR, MLP, FOREST, VOTE = "meta", "mlp", "forest", "vote"
+LINEAR, MLP, FOREST, VOTE, RIDGE = "meta", "mlp", "forest", "vote", "ridge"
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Prediction:
 class MetaState:
     """All of a fitted meta-classifier; `ensemble.fusion.kinds.KINDS` says what predicts from it.
 
-    kind: LINEAR, MLP, FOREST or VOTE. members, classes, attributes (name: low, high): what it reads, in this order.
+    kind: that of a meta-classifier. members, classes, attributes (name: low, high): what it reads, in this order.
     tensors: what is learned, by name; shapes stand at each kind's `predict_` function. history: a record per round of
     training, where there are rounds.
     """

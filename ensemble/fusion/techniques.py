@@ -5,18 +5,35 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from ensemble.fusion.config import INPUTS, RULES, Config, ForestConfig, MetaConfig, VoteConfig, config_of, layer_of
+import numpy as np
+
+from ensemble.fusion.config import (
+    INPUTS,
+    RULES,
+    AnyConfig,
+    AutoConfig,
+    ForestConfig,
+    MetaConfig,
+    RidgeConfig,
+    VoteConfig,
+    config_of,
+    layer_of,
+)  # fmt: skip
 from ensemble.fusion.forest import fit_forest
 from ensemble.fusion.held_out import cooled, held_out_of, temperature_of, without_selection
 from ensemble.fusion.kinds import predict_meta
 from ensemble.fusion.linear import LinearSeeds, predict_linear
 from ensemble.fusion.mlp import mean_prediction, predict_seeds
 from ensemble.fusion.problem import Problem
-from ensemble.fusion.selection import Selection
+from ensemble.fusion.selection import Selection, scoring_of
+from ensemble.fusion.stacking import fit_ridge
 from ensemble.fusion.state import MetaState, Prediction
 from ensemble.fusion.training import fit_meta, fit_mlp
 from ensemble.fusion.vote_meta import fit_vote
+from featurestore.corpus.splits import group_folds
 from featurestore.errors import ConfigError
+
+CHOICE = "chosen inside"  # the row of a nested choice
 
 
 @dataclass(frozen=True)
@@ -124,14 +141,65 @@ def _fit_vote(problem: Problem, selection: Selection, config: VoteConfig) -> Fit
     return FittedOther(fit_vote(problem, config, selection))
 
 
-def technique(config: Config) -> Technique:
+def _fit_ridge(problem: Problem, selection: Selection, config: RidgeConfig) -> Fitted:
+    return FittedOther(fit_ridge(problem, config))
+
+
+@dataclass(frozen=True)
+class FittedChoice:
+    """What was chosen among several ways of fusing, and the held-out score of each by name."""
+
+    own: Fitted
+    name: str
+    scores: dict[str, float]
+
+    @property
+    def meta(self) -> MetaState:
+        return self.own.meta
+
+    def predict(self, problem: Problem) -> Fused:
+        return Fused(self.own.predict(problem).whole)
+
+
+def _fit_choice(problem: Problem, selection: Selection, config: AutoConfig) -> Fitted:
+    """The candidate with the best score over speaker-disjoint parts of the problem's rows, fitted on all of them."""
+    ways = candidates_of(config)
+    groups = [str(group) for group in problem.groups]
+    n = min(config.n_folds, len(set(groups)))
+    if n < 2:
+        return FittedChoice(ways[0].fit(problem, selection), ways[0].name, {})
+    folds = group_folds(groups, n, labels=problem.targets.labels)
+    score, scores = scoring_of(problem), {}
+    for way in ways:
+        held_out = np.zeros(problem.posteriors.values.shape[1:], np.float32)
+        for fold in range(n):
+            fit = way.fit(problem.rows(folds != fold), selection)
+            said = fit.predict(problem.rows(folds == fold)).whole
+            held_out[folds == fold] = np.concatenate([said.probabilities, said.attributes], 1)
+        scores[way.name] = score(held_out)
+    best = max(ways, key=lambda way: scores[way.name])
+    return FittedChoice(best.fit(problem, selection), best.name, scores)
+
+
+def candidates_of(config: AutoConfig) -> list["Technique"]:
+    """The ways of fusing that are chosen from, in their order."""
+    return [technique(config_of(name, config.linear)) for name in config.candidates]
+
+
+def technique(config: AnyConfig) -> Technique:
     """The row of a way of fusing; inputs other than its kind's usual ones are part of its name."""
     if isinstance(config, VoteConfig):
         of_attributes = config.rule == "attributes"
         name = f"best {config.n_best} per attribute" if of_attributes else f"{config.rule} vote"
+        name = "best member" if config.rule == "best" else name
         return Technique(name, partial(_fit_vote, config=config), classes=not of_attributes)
+    if isinstance(config, AutoConfig):
+        reads_logits = any(each.logits for each in candidates_of(config))
+        return Technique(CHOICE, partial(_fit_choice, config=config), logits=reads_logits)
     on = "" if config.inputs == type(config)().inputs else f" on {config.inputs}"
     reads_logits = layer_of(config.inputs) == "logits"
+    if isinstance(config, RidgeConfig):
+        return Technique(f"ridge{on}", partial(_fit_ridge, config=config), logits=reads_logits)
     if isinstance(config, ForestConfig):
         return Technique(f"forest{on}", partial(_fit_forest, config=config), logits=reads_logits)
     fit = partial(_fit_seeds, config=config)
@@ -156,16 +224,18 @@ def techniques_of(
         others = [inputs for inputs in INPUTS if inputs != config.inputs]
         if not attributes:
             others = [layer for layer in ("posteriors", "logits") if layer != layer_of(config.inputs)]
-        votes = [rule for rule in RULES if attributes or rule != "attributes"]
-        names = [*votes, "linear", *(f"linear:{inputs}" for inputs in others), "mlp", "forest"]
+        votes = [rule for rule in RULES if rule != "best" and (attributes or rule != "attributes")]
+        names = [*votes, "linear", *(f"linear:{inputs}" for inputs in others), "mlp", "forest", "ridge"]
     found = []
     for name in names:
         kind, _, inputs = name.partition(":")
         linear = replace(config, soup="uniform") if kind == "mlp" else config
         own = config_of(kind, linear, forest)
-        if inputs and isinstance(own, VoteConfig):
-            raise ConfigError(f"{name!r}: votes read posteriors; only meta-classifiers take inputs.")
-        found.append(technique(own if not inputs or isinstance(own, VoteConfig) else replace(own, inputs=inputs)))
+        if inputs:
+            if isinstance(own, VoteConfig | AutoConfig):
+                raise ConfigError(f"{name!r}: votes read posteriors; only meta-classifiers take inputs.")
+            own = replace(own, inputs=inputs)
+        found.append(technique(own))
     if not found or len({each.name for each in found}) != len(found):
         raise ConfigError(f"Name one or more ways of fusing, each once; found {rows!r}.")
     return tuple(found)

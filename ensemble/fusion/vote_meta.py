@@ -32,7 +32,7 @@ def fit_vote(problem: Problem, config: VoteConfig, selection: Selection | None =
     "majority" and "soft" weigh all alike. "weighted": as often as a member was chosen, where the selection counts; else
     a member's class weight is its macro-F1 above chance, both over the classes that occur, and an attribute's weight
     its concordance, nothing below zero. "attributes": each attribute is the mean of the n_best members that are best
-    at it (SRPOL's Task 2).
+    at it (SRPOL's Task 2). "best": the member with the best score of the classes, and the best of each attribute.
     """
     targets = problem.targets
     if config.rule == "attributes" and not targets.attributes:
@@ -46,6 +46,12 @@ def fit_vote(problem: Problem, config: VoteConfig, selection: Selection | None =
             n_present = len(np.unique(targets.labels[targets.labels >= 0]))
             weights[:, :n_classes] = (member_scores(problem) - 1 / n_present).clip(min=0)[:, None]
         weights[:, n_classes:] = attribute_scores(problem).clip(min=0)
+    elif config.rule == "best":
+        weights[:] = 0
+        if n_classes:
+            weights[int(np.argmax(member_scores(problem))), :n_classes] = 1
+        for a, own in enumerate(best_per_attribute(problem, 1), n_classes):
+            weights[own, a] = 1
     elif config.rule == "attributes":
         for a, own in enumerate(best_per_attribute(problem, config.n_best), n_classes):
             weights[:, a] = np.isin(np.arange(n_members), own)

@@ -72,6 +72,7 @@ def _members(model: Model) -> str:
             continue
         epochs = " + ".join(str(stage.epochs) for stage in member.config.train.stages)
         network = f"{member.config.network.kind}, {member.config.network.d}"
+        network += ", speaker-adapted" if member.speaker_adapted else ""
         rows.append([name, ", ".join(member.config.features), network, epochs, n])
     return table_markdown(["member", "features", "network, width", "epochs", "models"], rows)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from deepser.probes.any_member import AnyMember, load_member
-from deepser.probes.member import ProbeMember
 from ensemble.fusion.kinds import load_meta
 from ensemble.fusion.members import MEMBERS_FILE, read_runs
 from ensemble.fusion.state import MetaState
@@ -81,7 +80,7 @@ class Model:
     @property
     def speaker_adapted(self) -> bool:
         """Does a member read rows normalised by their own speaker?"""
-        return any(isinstance(member, ProbeMember) and member.speaker_adapted for member in self.members)
+        return any(member.speaker_adapted for member in self.members)
 
     @property
     def classes(self) -> tuple[str, ...]:

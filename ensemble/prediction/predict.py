@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from deepser.probes.any_member import AnyMember
-from deepser.probes.member import ProbeMember
+from deepser.training.normalise import Groups
 from ensemble.evaluation.align import Aligned, column_names
 from ensemble.fusion.kinds import predict_meta
 from ensemble.fusion.state import MetaState
@@ -164,7 +164,9 @@ class _Job:
         in_order = tuple((key, failed[key]) for key in manifest.keys if key in failed)
         found = _fused(self.model, tuple(keys), outputs, in_order)
         where = pieces_of(good)
-        return replace(found, pieces=tuple(where.get(key) for key in keys), cut=manifest.has_pieces)
+        clips = speaker_clips(speakers) if _adapted(self.model) else None
+        pieces = tuple(where.get(key) for key in keys)
+        return replace(found, pieces=pieces, cut=manifest.has_pieces, speaker_clips=clips)
 
     def encoder(self, name: str) -> Encoder:
         if name in self.encoders:
@@ -227,10 +229,19 @@ def layers_option(layers: Sequence[str]) -> str:
     return ",".join(str(int(layer.removeprefix("layer_"))) for layer in layers)
 
 
+def _adapted(model: Fusion) -> bool:
+    return any(member.speaker_adapted for member in model.members)
+
+
+def speaker_clips(speakers: Sequence[str]) -> np.ndarray:
+    """(n,) clips by which each one's speaker is normalised; 0 where the training corpus's statistics serve."""
+    groups = Groups.of(speakers)
+    return np.where(groups.codes > 0, groups.n_clips[groups.codes], 0)
+
+
 def _chunks(model: Fusion, manifest: Manifest, chunk: int) -> Iterator[np.ndarray]:
     """Row indices of each chunk; a speaker's rows stay together where a member reads them so."""
-    adapted = any(isinstance(member, ProbeMember) and member.speaker_adapted for member in model.members)
-    if not adapted or not manifest.has("speaker"):
+    if not _adapted(model) or not manifest.has("speaker"):
         for first in range(0, len(manifest), chunk):
             yield np.arange(first, min(first + chunk, len(manifest)))
         return
@@ -271,10 +282,7 @@ def _member_output(
     which = [member.columns.index(name) for name in columns]
     if not keys:
         return np.zeros((0, len(which)), np.float32), np.zeros((0, len(which)), np.float32)
-    if isinstance(member, ProbeMember):
-        posteriors, logits = member.predict(store, keys, device=device, speakers=speakers)
-    else:
-        posteriors, logits = member.predict(store, keys, device=device)
+    posteriors, logits = member.predict(store, keys, device=device, speakers=speakers)
     return posteriors[:, which], logits[:, which]
 
 

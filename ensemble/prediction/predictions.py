@@ -23,7 +23,8 @@ class Predictions:
 
     probabilities: (N, C) float32, rows sum to one. attribute_values: (N, A) float32 on each attribute's own scale.
     member_posteriors: (M, N, C + A) float32, what each member said. failed: (key, reason). pieces: where each utterance
-    lies, None for a text alone; cut: they are pieces of recordings, and their rows have start and end.
+    lies, None for a text alone; cut: they are pieces of recordings, and their rows have start and end. speaker_clips:
+    (N,) of a speaker-adapted model, the clips by which each one's speaker was normalised; 0: as the training corpus is.
     """
 
     keys: tuple[str, ...]
@@ -36,6 +37,7 @@ class Predictions:
     failed: tuple[tuple[str, str], ...] = ()
     pieces: tuple[Piece | None, ...] = ()
     cut: bool = False
+    speaker_clips: np.ndarray | None = None
 
     @classmethod
     def join(cls, parts: "Sequence[Predictions]") -> "Predictions":
@@ -48,6 +50,7 @@ class Predictions:
             member_posteriors=np.concatenate([part.member_posteriors for part in parts], 1),
             failed=tuple(failure for part in parts for failure in part.failed),
             pieces=tuple(piece for part in parts for piece in part.pieces),
+            speaker_clips=None if parts[0].speaker_clips is None else np.concatenate([p.speaker_clips for p in parts]),
         )
 
     @property
@@ -79,7 +82,9 @@ class Predictions:
     @property
     def columns(self) -> list[str]:
         """The columns of a row, see `columns_of`."""
-        return columns_of(self.classes, self.attributes, len(self.members), self.cut)
+        return columns_of(
+            self.classes, self.attributes, len(self.members), self.cut, adapted=self.speaker_clips is not None
+        )  # fmt: skip
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One flat record per utterance, see `columns`."""
@@ -91,7 +96,8 @@ class Predictions:
             place: list[Any] = [self.keys[n], None, None] if self.cut else [self.keys[n]]
             if self.cut and (piece := self.pieces[n]) is not None:
                 place = [piece.file, piece.start_s, piece.end_s]
-            yield dict(zip(names, [*place, labels[n], *map(_short, values)], strict=True))
+            clips = [] if self.speaker_clips is None else [int(self.speaker_clips[n])]
+            yield dict(zip(names, [*place, labels[n], *map(_short, values), *clips], strict=True))
 
     def _repr_html_(self) -> str:
         """Return the first utterances as a table for notebooks: file, label, probabilities, attributes."""
@@ -118,16 +124,19 @@ class Predictions:
         write_file(path, format_of(path, format), self.columns, self.records())
 
 
-def columns_of(classes: Sequence[str], attributes: Sequence[str], n_members: int, cut: bool = False) -> list[str]:
+def columns_of(
+    classes: Sequence[str], attributes: Sequence[str], n_members: int, cut: bool = False, *, adapted: bool = False
+) -> list[str]:
     """The columns of a row: file, label, p_<class>, attr_<attribute>, entropy; of several members their spread too.
 
     That is sd_<class> and sd_attr_<attribute>, the standard deviation over members, and disagreement. cut: behind the
-    file stand start_s and end_s of the piece of it.
+    file stand start_s and end_s of the piece of it. adapted: speaker_clips is the last, see `Predictions`.
     """
     named = [*classes, *(f"attr_{name}" for name in attributes)]
     spread = [*(f"sd_{name}" for name in named), "disagreement"] if n_members > 1 else []
     place = ["file", *(("start_s", "end_s") if cut else ())]
-    return [*place, "label", *(f"p_{c}" for c in classes), *named[len(classes) :], "entropy", *spread]
+    last = ["speaker_clips"] if adapted else []
+    return [*place, "label", *(f"p_{c}" for c in classes), *named[len(classes) :], "entropy", *spread, *last]
 
 
 def predictions_table(predictions: Predictions) -> "Table":

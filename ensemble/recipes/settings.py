@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 from typing import Any
 
-from deepser.config import LOSS_TARGETS, NETWORKS, POOLINGS, SCHEDULES, SELECTIONS, NetworkConfig, TrainConfig
+from deepser.config import (
+    LOSS_TARGETS,
+    NETWORKS,
+    NORMALISATIONS,
+    POOLINGS,
+    SCHEDULES,
+    SELECTIONS,
+    NetworkConfig,
+    TrainConfig,
+)
 
 _MEDUSA = {"network": NetworkConfig(), "train": TrainConfig()}  # the preset whose values the help shows
 
@@ -51,6 +60,9 @@ SETTINGS = (
     Setting("weight-decay", "train.weight_decay", float, "Training", "Of AdamW."),
     Setting("mixup", "train.mixup_p", float, "Training", "Share of clips mixed."),
     Setting("targets", "train.targets", str, "Training", f"{', '.join(LOSS_TARGETS)}."),
+    Setting(
+        "normalise", "train.normalise", str, "Training", f"{', '.join(NORMALISATIONS)}: whose mean rows are taken less."
+    ),
     Setting("label-smoothing", "train.label_smoothing", float, "Training", "Share of the target spread evenly."),
     Setting("views", "train.views", str, "Training", "Augmented views to draw from: noise1,mix1; all: those there."),
     Setting("view-share", "train.view_share", float, "Training", "Share of clips drawn from views."),

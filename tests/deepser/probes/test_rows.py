@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from deepser.probes import rows as rows_module
-from deepser.probes.normalise import GroupStatistics, NormalisedRows
+from deepser.probes.normalise import NormalisedRows
 from deepser.probes.rows import PooledRows, Source, check_pool, sources_of
+from deepser.training.normalise import Groups
 from featurestore.errors import ConfigError, StoreError
 from featurestore.format.spec import FeatureSpec
 from featurestore.store.feature_store import FeatureStore
@@ -65,43 +66,9 @@ def test_what_a_set_does_not_hold_is_refused(store: FeatureStore) -> None:
     assert [str(source) for source in sources_of(store, ["frames@3", "both"])] == ["frames@3", "both@0", "both@3"]
 
 
-def test_a_speakers_rows_have_mean_0_and_deviation_1_without_shrinkage() -> None:
-    rng = np.random.default_rng(0)
-    who = np.array([0] * 30 + [1] * 20)
-    x = (rng.normal(size=(50, 4)) * [1, 2, 3, 0] + who[:, None] * 5).astype(np.float32)
-    found = GroupStatistics.of(x, who, 2, 0.0).apply(x, who)
-    for speaker in (0, 1):
-        own = found[who == speaker]
-        np.testing.assert_allclose(own.mean(0), 0, atol=1e-5)
-        np.testing.assert_allclose(own.std(0), [1, 1, 1, 0], atol=1e-4)  # a constant dim says nothing
-
-
-def test_a_speaker_of_few_clips_is_shrunk_towards_the_corpus() -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(2, 3, (61, 4)).astype(np.float32)
-    who = np.array([0] * 60 + [1])
-    statistics = GroupStatistics.of(x, who, 2, 5.0)
-    weight = 1 / 6
-    np.testing.assert_allclose(statistics.mean[1], weight * x[60] + (1 - weight) * x.mean(0), rtol=1e-5)
-    alone = GroupStatistics.of(x, who, 2, 5.0, least=2)
-    np.testing.assert_allclose(alone.mean[1], x.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(alone.inverse_std[1], 1 / x.std(0), rtol=1e-5)
-
-
-def test_a_blend_of_speaker_and_corpus_is_the_moment_of_their_mixture() -> None:
-    rng = np.random.default_rng(1)
-    prior = (np.array([0.0, 1.0]), np.array([4.0, 9.0]))
-    own = rng.normal(3, 2, (10, 2)).astype(np.float32)
-    statistics = GroupStatistics.of(own, np.zeros(10, np.int64), 1, 10.0, prior)
-    mean = 0.5 * own.mean(0) + 0.5 * prior[0]
-    square = 0.5 * (own.var(0) + own.mean(0) ** 2) + 0.5 * (prior[1] + prior[0] ** 2)
-    np.testing.assert_allclose(statistics.mean[0], mean, rtol=1e-5)
-    np.testing.assert_allclose(statistics.inverse_std[0], 1 / np.sqrt(square - mean**2), rtol=1e-4)
-
-
 def test_each_source_is_normalised_as_it_says(store: FeatureStore) -> None:
-    speakers = ["a"] * 6 + ["b"] * 6
-    rows = NormalisedRows.of(PooledRows(store, KEYS), speakers, ["x"] * 12, 0.0)
+    speakers, corpora = Groups.of(["a"] * 6 + ["b"] * 6), Groups.of(["x"] * 12)
+    rows = NormalisedRows(PooledRows(store, KEYS), speakers, corpora, 0.0)
     plain = expected(0, "mean+std")
     np.testing.assert_allclose(rows.read(Source("frames", "layer_00")), plain, atol=1e-5)
     corpus = rows.read(Source("frames", "layer_00", "corpus"))

@@ -29,8 +29,21 @@ def probe(demo_corpus: Path, here: Path) -> None:
     common = (*place, "--runs", here / "runs", "--cv", "fold", "--device", "cpu")
     medusa("probe", *common, "--name", "plain", "--json", here / "plain.json", "--heat-map", here / "plain.svg")
     medusa("probe", *common, "--name", "own", "--normalise", "speaker", "--heat-map", here / "own.png")
-    members = ("--meta", "soft", "--members", "plain,own")
-    medusa("fit-meta", *place, "--runs", here / "runs", "--cv", "fold", *members)
+    adapted = (
+        "--features",
+        "means",
+        "--name",
+        "net-own",
+        "--normalise",
+        "speaker",
+        "--preset",
+        "small",
+        "--epochs",
+        "2",
+    )
+    (here / "net-own.txt").write_text(medusa("fit-deepser", *common, *adapted).stdout)
+    members = ("--meta", "soft", "--members", "plain,own,net-own")
+    (here / "meta.txt").write_text(medusa("fit-meta", *place, "--runs", here / "runs", "--cv", "fold", *members).stdout)
 
 
 def test_the_table_says_which_score_is_nested_and_gives_intervals(probed: Path) -> None:
@@ -84,6 +97,33 @@ def test_a_speaker_adapted_model_predicts_by_speaker_and_says_where_it_falls_bac
     np.testing.assert_allclose(c.sort_values("file")[columns].to_numpy(), same, atol=5e-6)
 
 
+def test_a_network_over_rows_normalised_by_speaker_says_so_wherever_its_scores_stand(probed: Path) -> None:
+    said = (probed / "net-own.txt").read_text()
+    assert "net-own (all folds, speaker-adapted)" in said
+    assert "scores are speaker-adapted" in said
+    config = json.loads((probed / "runs" / "net-own" / "config.json").read_text())
+    assert config["member"]["train"]["normalise"] == "speaker"
+    assert config["normalisation"]["n_groups"] == 6
+    table = (probed / "meta.txt").read_text()
+    for row in ("own, speaker-adapted", "net-own, speaker-adapted", "soft vote, speaker-adapted"):
+        assert row in table
+    assert "plain, speaker-adapted" not in table
+    rows = json.loads((probed / "runs" / "meta" / "report.json").read_text())["parts"]["all folds"]
+    assert rows[-1]["name"] == "soft vote, speaker-adapted"
+
+
+def test_a_row_of_a_speaker_adapted_model_says_by_how_many_clips_its_speaker_was_normalised(
+    probed: Path, tmp_path: Path
+) -> None:
+    clips, model = probed / "clips", probed / "runs" / "net-own"
+    medusa("predict", clips, "--model", model, "--speaker-of", "folder", "-o", tmp_path / "a.csv")
+    medusa("predict", clips / "Actor_01", "--model", model, "-o", tmp_path / "b.csv")
+    assert set(pd.read_csv(tmp_path / "a.csv")["speaker_clips"]) == {8}
+    assert set(pd.read_csv(tmp_path / "b.csv")["speaker_clips"]) == {0}
+    medusa("predict", clips / "Actor_01", "--model", probed / "runs" / "plain", "-o", tmp_path / "c.csv")
+    assert "speaker_clips" not in pd.read_csv(tmp_path / "c.csv").columns
+
+
 def test_a_speakers_clips_are_predicted_together_whatever_the_chunk(probed: Path, tmp_path: Path) -> None:
     clips, model = probed / "clips", probed / "runs" / "own"
     arguments = ("predict", clips, "--model", model, "--speaker-of", "folder")
@@ -95,7 +135,7 @@ def test_a_speakers_clips_are_predicted_together_whatever_the_chunk(probed: Path
     np.testing.assert_allclose(a[columns], b[columns], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["meta", "plain", "own"])
+@pytest.mark.parametrize("name", ["meta", "plain", "own", "net-own"])
 def test_a_probe_and_an_ensemble_of_probes_are_exported(probed: Path, tmp_path: Path, name: str) -> None:
     clip = next((probed / "clips" / "Actor_01").glob("*.ogg"))
     before = Model.load(probed / "runs" / name).predict([clip])
@@ -104,7 +144,7 @@ def test_a_probe_and_an_ensemble_of_probes_are_exported(probed: Path, tmp_path: 
     after = Model.load(tmp_path / "moved").predict([clip])
     np.testing.assert_array_equal(after.probabilities, before.probabilities)
     card = (tmp_path / "moved" / "README.md").read_text()
-    assert "probe" in card
+    assert name == "net-own" or "probe" in card
     assert ("speaker-adapted" in card) == (name != "plain")
 
 

@@ -1,0 +1,128 @@
+"""Stacking by ridge regression, and the choice among ways of fusing: by held-out scores inside the fitting part."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from deepser.scores.metrics import classification
+from ensemble.fusion.config import AutoConfig, MetaConfig, RidgeConfig, VoteConfig
+from ensemble.fusion.fit import fit_ensemble
+from ensemble.fusion.kinds import load_meta, predict_meta, save_meta
+from ensemble.fusion.problem import Problem, load_problem
+from ensemble.fusion.selection import everyone, member_scores
+from ensemble.fusion.stacking import fit_ridge, inputs_of
+from ensemble.fusion.techniques import FittedChoice, technique
+from featurestore.corpus.manifest import Manifest
+from featurestore.errors import ConfigError
+from featurestore.store.feature_store import FeatureStore
+
+SHORT = MetaConfig(rounds=3, seeds=(0, 1), select="last")
+AUTO = AutoConfig(("soft", "best", "ridge", "linear"), SHORT)
+
+
+@pytest.fixture
+def problem(store: FeatureStore, write: Callable, corpus) -> Problem:
+    write(corpus)
+    return load_problem(store, corpus.manifest, corpus.members, logits=True)
+
+
+def uar(problem: Problem, probabilities: np.ndarray) -> float:
+    return classification(probabilities, problem.targets.labels, problem.targets.classes).uar
+
+
+def test_ridge_is_read_back_and_learns_which_member_knows_which_class(problem: Problem, tmp_path: Path) -> None:
+    rows = np.arange(len(problem.groups)) < 400
+    meta = fit_ridge(problem.rows(rows), RidgeConfig("logits"))
+    rest = problem.rows(~rows)
+    said = predict_meta(meta, rest.inputs("logits"))
+    save_meta(tmp_path, meta)
+    again = predict_meta(load_meta(tmp_path), rest.inputs("logits"))
+    np.testing.assert_array_equal(again.probabilities, said.probabilities)
+    np.testing.assert_array_equal(again.attributes, said.attributes)
+    assert uar(rest, said.probabilities) > uar(rest, rest.probabilities.mean(0))
+    np.testing.assert_allclose(said.probabilities.sum(1), 1, atol=1e-5)
+    error = np.abs(said.attributes[:, 0] - rest.targets.attribute_values[:, 0]).mean()
+    assert error < np.abs(rest.attributes.mean(0)[:, 0] - rest.targets.attribute_values[:, 0]).mean()
+
+
+def test_under_a_large_penalty_ridge_is_the_mean_of_logits(problem: Problem) -> None:
+    meta = fit_ridge(problem, RidgeConfig("logits", penalties=(1e9,), structures=("own",)))
+    said = predict_meta(meta, problem.inputs("logits"))
+    centred = said.logits - said.logits.mean(1, keepdims=True)
+    vote = inputs_of(problem.inputs("logits").values, problem.n_classes, "logits").mean(1)
+    about = vote - vote.mean(0)
+    slope = (centred * about).sum() / (about**2).sum()
+    assert slope > 0
+    offset = centred - slope * vote
+    np.testing.assert_allclose(offset, np.broadcast_to(offset.mean(0), offset.shape), atol=2e-3)
+
+
+def test_probabilities_of_ridge_are_calibrated_on_held_out_utterances(problem: Problem) -> None:
+    rows = np.arange(len(problem.groups)) < 400
+    rest = problem.rows(~rows)
+    said = predict_meta(fit_ridge(problem.rows(rows), RidgeConfig("logits")), rest.inputs("logits")).probabilities
+    assert abs(said.max(1).mean() - (said.argmax(1) == rest.targets.labels).mean()) < 0.06
+
+
+def test_the_best_member_is_chosen_for_classes_and_for_attributes(problem: Problem) -> None:
+    fit = technique(VoteConfig("best")).fit(problem, everyone(problem))
+    best = int(np.argmax(member_scores(problem)))
+    said = fit.predict(problem).whole
+    np.testing.assert_allclose(said.probabilities, problem.probabilities[best], atol=1e-6)
+    np.testing.assert_allclose(said.attributes, problem.attributes[0], atol=1e-6)  # member 0's noise is the least
+
+
+def test_what_is_chosen_has_the_best_held_out_score(problem: Problem) -> None:
+    fit = technique(AUTO).fit(problem, everyone(problem))
+    assert isinstance(fit, FittedChoice)
+    assert set(fit.scores) == {"soft vote", "best member", "ridge", "meta (soup)"}
+    assert fit.scores[fit.name] == max(fit.scores.values())
+
+
+def test_the_labels_of_a_judged_fold_touch_neither_choice_nor_prediction(
+    store: FeatureStore, write: Callable, corpus, make_corpus: Callable
+) -> None:
+    write(corpus)
+    frame = corpus.manifest.to_arrow().to_pandas()
+    rows = np.flatnonzero(frame["fold"] == "2")
+    columns = ["label", "attr_arousal"]
+    frame.loc[rows, columns] = frame.loc[np.random.default_rng(1).permutation(rows), columns].to_numpy()
+    other = Manifest(pa.Table.from_pandas(frame, preserve_index=False), corpus.manifest.scheme)
+    keys, found, choices = [corpus.manifest.keys[i] for i in rows], [], []
+    for name, manifest in (("before", corpus.manifest), ("after", other)):
+        _, report = fit_ensemble(store, manifest, corpus.members, name=name, config=AUTO, folds="fold")
+        found.append(np.stack([store[f"posteriors/{name}"][key] for key in keys]))
+        choices.append(report.choices)
+    np.testing.assert_array_equal(*found)
+    assert choices[0]["fold 2"] == choices[1]["fold 2"]
+    assert choices[0]["fold 1"] != choices[1]["fold 1"]
+
+
+def test_the_table_shows_all_candidates_and_what_each_pass_chose(
+    store: FeatureStore, write: Callable, corpus, tmp_path: Path
+) -> None:
+    write(corpus)
+    meta, report = fit_ensemble(
+        store, corpus.manifest, corpus.members, config=AUTO, folds="fold", directory=tmp_path / "run"
+    )
+    names = [row.name for row in report.parts["all folds"]]
+    assert names[-1] == "chosen inside"
+    assert {"soft vote", "best member", "ridge", "meta (soup)"} <= set(names)
+    assert set(report.choices) == {*(f"fold {i}" for i in "12345"), "all folds"}
+    assert any("Chosen inside each fitting part" in note for note in report.notes)
+    assert load_meta(tmp_path / "run").kind == meta.kind
+
+
+def test_settings_that_cannot_be_are_refused() -> None:
+    for make in (
+        lambda: AutoConfig(("auto",)),
+        lambda: AutoConfig(()),
+        lambda: RidgeConfig(penalties=(0.0,)),
+        lambda: RidgeConfig("posteriors+attributes"),
+        lambda: RidgeConfig(structures=("some",)),
+    ):
+        with pytest.raises(ConfigError):
+            make()
