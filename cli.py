@@ -129,7 +129,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     faulthandler.enable()  # a file cut while it is read from its map ends the process (SIGBUS); this says where
     signal.signal(signal.SIGTERM, _terminate)  # so that temporary files go and checkpoints stay whole
-    app()
+    app(prog_name="medusa")
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def _lines(tables: Mapping[str, SystemTable], scores: Sequence[str]) -> list[_Li
             lines.append(_Line(part, row.name, tuple(cells)))
             if row.differences:
                 apart = tuple(_difference(row.differences.get(score)) for score in scores)
-                lines.append(_Line(part, f"less {found.reference}", apart, is_difference=True))
+                lines.append(_Line(part, f"minus {found.reference}", apart, is_difference=True))
     return lines
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from featurestore.commands.recordings import manifest_of
-from featurestore.commands.split import parts_table
+from featurestore.commands.recordings import OptionalManifest, manifest_of
+from featurestore.commands.split import show_parts
 from featurestore.errors import ConfigError
 from featurestore.runtime.wording import first_names
-from featurestore.terminal import FAILED_FILES, LISTED_FAILURES, bar, console, end_with_failures, say
+from featurestore.terminal import FAILED_FILES, LISTED_FAILURES, bar, end_with_failures, say
 
 if TYPE_CHECKING:
     from featurestore.corpus.audio_digest import Content
@@ -25,7 +25,11 @@ SHOWN_PAIRS, SHOWN_PARTS, SHOWN_REPEATS = 6, 3, 20
 
 
 def audit(
-    corpus: Annotated[list[str], Argument(help="Corpus table (.csv, .parquet), or recordings: files, folders, ...")],
+    corpus: Annotated[
+        list[str] | None,
+        Argument(help="Corpus table (.csv, .parquet), or recordings: files, folders, ...", show_default=False),
+    ] = None,
+    manifest: OptionalManifest = None,
     strict_text: Annotated[bool, Option("--strict-text", help="Shared texts are leakage too.")] = False,
     allow: Annotated[list[str] | None, Option(help="Not leakage: speaker, audio, utterance (repeat).")] = None,
     audio: Annotated[bool, Option(help="Decode every file and compare the samples.")] = True,
@@ -39,10 +43,10 @@ def audit(
     workers: Annotated[int, Option(help="Decoding threads.", min=1)] = 2,
     as_json: Annotated[bool, Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Look for speakers, audio and utterances in two splits or folds, and for files that can't be decoded.
+    """Find speakers, identical audio and utterances shared between splits or folds, and files that can't be decoded.
 
-    Exit code 1 on either. A shared text is told but is no leakage, since acted corpora share their sentences, and so
-    is what two test splits share. The same audio twice in one split is a warning.
+    The exit code is 1 if there are any. Shared texts are reported but are no leakage, since acted corpora share their
+    sentences; nor is what two test splits share. The same audio twice in one split is a warning.
 
     Example: `medusa audit corpus.csv`
     """
@@ -50,8 +54,9 @@ def audit(
     from featurestore.corpus.audit import audit as run
     from featurestore.recordings.places import TABLES
 
-    is_table = len(corpus) == 1 and corpus[0].lower().endswith(TABLES)
-    table, failed = manifest_of(*((None, Path(corpus[0])) if is_table else (corpus, None)), stderr=as_json)
+    if manifest is None and corpus and len(corpus) == 1 and corpus[0].lower().endswith(TABLES):
+        corpus, manifest = None, Path(corpus[0])
+    table, failed = manifest_of(corpus, manifest, stderr=as_json)
     wrong = sorted(set(allow or []) - set(LEAKS))
     if wrong:
         raise ConfigError(f"--allow {wrong[0]}: expected one of {', '.join(LEAKS)}.")
@@ -102,7 +107,7 @@ def _recorded(table: "Manifest", place: Path) -> "dict[str, Content]":
 
 def _print(report: "AuditReport") -> None:
     for column, parts in report.parts.items():
-        console().print(parts_table(column, parts))
+        show_parts(column, parts)
     for line in _agreement_lines(report):
         say(line)
     for line in _speaker_lines(report):

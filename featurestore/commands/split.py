@@ -63,7 +63,7 @@ def split(
     table.write(output)
     for column in ("split", "fold"):
         if table.has(column):
-            console().print(parts_table(column, part_summaries(table, column)))
+            show_parts(column, part_summaries(table, column))
             for line in check_manifest(table, column).lines(notes=False):
                 say(line, "yellow")
     for note in table.notes:
@@ -71,8 +71,20 @@ def split(
     say(f"wrote {output}")
 
 
-def parts_table(column: str, parts: "list[Part]") -> "Table":
-    """A row for each part: utterances, speakers, hours, and how many of each class."""
+def show_parts(column: str, parts: "list[Part]") -> None:
+    """Print a row for each part; where that is too wide, the classes go into a table of their own."""
+    from rich.measure import Measurement
+
+    where = console()
+    table = parts_table(column, parts)
+    if Measurement.get(where, where.options.update(max_width=10_000), table).maximum <= where.width:
+        where.print(table)
+    else:
+        where.print(parts_table(column, parts, classes=False), parts_table(column, parts, counts=False))
+
+
+def parts_table(column: str, parts: "list[Part]", *, counts: bool = True, classes: bool = True) -> "Table":
+    """Return a row for each part: counts (utterances, speakers, hours), and how many utterances of each class."""
     from rich import box
     from rich.table import Table
 
@@ -82,12 +94,13 @@ def parts_table(column: str, parts: "list[Part]") -> "Table":
     unknown = any(part.n_unknown_speakers for part in parts)
     table.add_column("" if column == "all" else column)
     names = ["utterances", "speakers", *["unknown speaker"] * unknown, *["hours", "min s", "median", "max"] * hours]
-    for name in (*names, *parts[0].classes, *["no label"] * unlabelled):
+    labels = [*parts[0].classes, *["no label"] * unlabelled]
+    for name in (*names * counts, *labels * classes):
         table.add_column(name, justify="right")
     for part in parts:
         cells = [f"{part.n_utterances:,}", f"{part.n_speakers:,}", *[f"{part.n_unknown_speakers:,}"] * unknown]
         if hours:
             cells += [f"{part.hours:.2f}", f"{part.shortest_s:.2f}", f"{part.median_s:.2f}", f"{part.longest_s:.2f}"]
-        cells += [f"{n:,}" for n in part.classes.values()] + [f"{part.n_unlabelled:,}"] * unlabelled
-        table.add_row(part.name or "none", *cells)
+        of_labels = [f"{n:,}" for n in part.classes.values()] + [f"{part.n_unlabelled:,}"] * unlabelled
+        table.add_row(part.name or "none", *cells * counts, *of_labels * classes)
     return table

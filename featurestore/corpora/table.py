@@ -68,6 +68,11 @@ def read_table(
         raise ManifestError(arrow.sentence(str(path), problems) + remedy)
     manifest = Manifest(table, scheme, root, path.stem)
     manifest.notes += notes
+    if not manifest.has("speaker"):
+        manifest.notes.append(
+            "no column of speakers: parts and intervals would go by utterance, which flatters scores; "
+            "--column speaker=YOURS names it"
+        )
     manifest.notes += check_sounds(manifest) if check_audio else []
     return manifest
 

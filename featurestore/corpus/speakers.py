@@ -151,26 +151,30 @@ def _counts(who: NDArray[np.int64], codes: NDArray[np.int64], n_speakers: int, n
 
 def sentences(report: SpeakerReport) -> Sequence[str]:
     """Return what a reader should know of the report, one sentence each, without a full stop."""
-    told = []
+    lines = []
     if report.single_class:
         names = "; ".join(f"{name}: {first_names(who, 3)}" for name, who in report.single_class.items())
         n = sum(map(len, report.single_class.values()))
-        told.append(f"{n:,} of {report.n_speakers:,} speakers have a single class ({names})")
+        lines.append(f"{n:,} of {report.n_speakers:,} speakers have a single class ({names})")
     if report.few_speakers:
         classes = ", ".join(f"{name} {n}" for name, n in report.few_speakers.items())
-        told.append(f"classes that few of the {report.n_speakers:,} speakers have: {classes}")
+        lines.append(f"classes that few of the {report.n_speakers:,} speakers have: {classes}")
     for each in report.by_speaker:
         where = {"all": "within speakers", "split": "on the splits"}.get(each.column, "on the folds")
         if each.is_informed:
-            told.append(
+            lines.append(
                 f"knowing only the speaker, {where}, scores UAR {each.uar:.3f} (chance {each.chance_uar:.3f}), "
                 f"accuracy {each.accuracy:.3f} (most frequent class {each.majority_accuracy:.3f})"
             )
         else:
             below = each.uar < each.chance_uar - 2 * each.uar_error
-            why = "; below it, as a class that is frequent in one part is rare in the other" if below else ""
-            told.append(
-                f"the speaker alone says nothing of the label {where}: UAR {each.uar:.3f} is no more than chance "
+            why = (
+                "; it is below chance because a class that is frequent in one part is rare in the other"
+                if below
+                else ""
+            )
+            lines.append(
+                f"the speaker alone does not predict the label {where}: UAR {each.uar:.3f} is no more than chance "
                 f"({each.chance_uar:.3f} ± {each.uar_error:.3f}){why}"
             )
-    return told
+    return lines

@@ -182,11 +182,19 @@ def with_column(manifest: Manifest, name: str, values: Sequence[Any]) -> Manifes
 
 
 def groups_by(manifest: Manifest, by: str) -> NDArray[np.str_]:
-    """(N,) what must not be torn apart: "speaker", "utterance" (nothing), or the values of a column such as session."""
+    """Return (N,) the group of each utterance, which stays in one part.
+
+    by: "speaker", "utterance" (each its own group), or a column such as session. Raises ManifestError where the column
+    is not there or has an empty value.
+    """
     if by == "utterance":
         return np.asarray(manifest.keys, dtype=str)
     if by == "speaker":
-        manifest.column("speaker")
+        if not manifest.has("speaker"):
+            raise ManifestError(
+                f"Manifest {manifest.name} {arrow.missing_column('speaker', manifest.columns)}; name the column that says "
+                "who speaks (--by COLUMN), or divide by utterance (--by utterance), which puts one speaker in several parts."
+            )
         return speaker_groups(manifest)
     values = manifest.column(by).tolist()
     empty = [i for i, value in enumerate(values) if value is None or value != value]

@@ -105,7 +105,7 @@ def test_evaluate_of_posteriors_and_a_file_makes_one_table_whose_suffix_is_the_f
     assert printed.splitlines()[0].startswith("part,system,reference,")
     assert len(printed.splitlines()) == 4
     medusa(*asked, "-o", tmp_path / "new" / "t.md", "--against", "m1")
-    assert "| less m1 |" in (tmp_path / "new" / "t.md").read_text()
+    assert "| minus m1 |" in (tmp_path / "new" / "t.md").read_text()
 
 
 def test_what_a_table_can_not_hold_is_refused(given: list[str | Path], tmp_path: Path) -> None:

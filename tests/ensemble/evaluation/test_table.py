@@ -188,4 +188,4 @@ def test_the_terminal_shows_scores_intervals_differences_and_p(systems: dict, co
     own, apart = table.rows[1].scores["uar"], table.rows[1].differences["uar"]
     for figure in (f"{own.value:.3f}", f"{own.low:.3f} to {own.high:.3f}", f"{apart.value:+.3f}", f"p {apart.p:.3f}"):
         assert figure in text
-    assert "less m0" in text
+    assert "minus m0" in text

@@ -152,7 +152,9 @@ def test_columns_are_renamed_and_one_may_serve_twice(tmp_path: Path) -> None:
     assert manifest.scheme.classes == ("S", "H", "N")
     assert manifest.scheme.attributes == {"arousal": (1.0, 7.0)}
     assert manifest.column("label_was").tolist() == ["1", "2"]
-    assert manifest.notes == ["column 'label' is now 'EmoClass'; the former one is kept as 'label_was'"]
+    renamed, speakers = manifest.notes
+    assert renamed == "column 'label' is now 'EmoClass'; the former one is kept as 'label_was'"
+    assert "--column speaker=YOURS" in speakers
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])

@@ -86,7 +86,7 @@ def test_a_classifier_by_speaker_near_chance_is_said_to_know_nothing_and_one_abo
     at_chance = speaker_report(manifest(speakers, ["sad", "happy"] * 100))
     assert at_chance is not None
     (text,) = sentences(at_chance)
-    assert "says nothing of the label within speakers" in text
+    assert "does not predict the label within speakers" in text
     assert "0.500 ±" in text
     (below,) = at_chance.by_speaker
     assert below.uar < below.chance_uar + 2 * below.uar_error
@@ -95,3 +95,15 @@ def test_a_classifier_by_speaker_near_chance_is_said_to_know_nothing_and_one_abo
     )
     assert one_sided is not None
     assert "knowing only the speaker, within speakers, scores UAR 0.8" in sentences(one_sided)[-1]
+
+
+def test_audit_cuts_no_column_name_on_a_narrow_terminal(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classes = ["angry", "calm", "disgust", "fear", "happy", "neutral", "sad", "surprise"]
+    keys = [f"u{i}" for i in range(16)]
+    parts = {"speaker": ["a"] * 8 + ["b"] * 8, "label": classes * 2, "fold": ["1"] * 8 + ["2"] * 8}
+    table = pa.table({"utterance_id": keys, "text": keys, **parts})
+    Manifest(table, LabelScheme(tuple(classes))).write(tmp_path / "m.csv")
+    monkeypatch.setenv("COLUMNS", "80")
+    for place in (["-m", tmp_path / "m.csv"], [tmp_path / "m.csv"]):
+        heads = medusa("audit", *place).stdout.split()
+        assert {"utterances", "speakers", *classes} <= set(heads)

@@ -274,3 +274,9 @@ PINNED_SHARES = [0, 0, 0, 1, 1, 0, 0, 0, 0, 0]
 PINNED_SETS = [[3, 5, 6, 7, 8, 9], [0, 1, 3, 6, 7, 9]]
 PINNED_CORPUS_FOLDS = "211123233321"
 PINNED_CORPUS_SPLIT = "dtttttdtdttt"
+
+
+def test_folds_of_a_corpus_without_speakers_name_the_options_that_divide_it() -> None:
+    table = pa.table({"utterance_id": ["a", "b"], "text": ["a", "b"], "label": ["sad", "sad"], "actor": ["1", "2"]})
+    with pytest.raises(ManifestError, match=r"'actor'.*--by COLUMN.*--by utterance"):
+        assign_folds(Manifest(table), 2)
