@@ -192,8 +192,8 @@ def groups_by(manifest: Manifest, by: str) -> NDArray[np.str_]:
     if by == "speaker":
         if not manifest.has("speaker"):
             raise ManifestError(
-                f"Manifest {manifest.name} {arrow.missing_column('speaker', manifest.columns)}; name the column that says "
-                "who speaks (--by COLUMN), or divide by utterance (--by utterance), which puts one speaker in several parts."
+                f"Manifest {manifest.name} {arrow.missing_column('speaker', manifest.columns)}; name the column of "
+                "speakers (--by COLUMN), or divide by utterance (--by utterance): one speaker is then in several parts."
             )
         return speaker_groups(manifest)
     values = manifest.column(by).tolist()
