@@ -259,6 +259,8 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(cls: type, values: dict[str, Any], where: str = "config") -> Any:
     """The dataclass `cls` from plain values; an unknown or mistyped field is a ConfigError that names it."""
     hints = typing.get_type_hints(cls)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: expected settings by name ({', '.join(hints)}), found {values!r}.")
     values = cls.upgraded(values) if hasattr(cls, "upgraded") else values
     unknown = sorted(set(values) - set(hints))
     if unknown:

@@ -60,7 +60,7 @@ MAY_IMPORT = {
     ),
     "deepser.watch": "scores featurestore.terminal",
     "ensemble.evaluation": (
-        "deepser.scores deepser.training featurestore.audio featurestore.corpora featurestore.corpus "
+        "deepser.members deepser.scores deepser.training featurestore.audio featurestore.corpora featurestore.corpus "
         "featurestore.format featurestore.sets featurestore.store"
     ),
     "ensemble.fusion": (

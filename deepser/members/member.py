@@ -49,6 +49,7 @@ class Member:
             )
         try:
             saved = read_json(path.read_text())
+            check_is_member(saved, directory)
             return Member(
                 config=from_dict(MemberConfig, saved["member"], f"{path}: member"),
                 classes=tuple(saved["classes"]),
@@ -128,6 +129,14 @@ class Member:
         found = Normalisation(train.normalise, groups, train.shrinkage, priors)
         found.prepare(store, self.refs, keys)
         return found
+
+
+def check_is_member(saved: Any, directory: Path) -> None:
+    """Raise ConfigError where a config.json is of another kind of run directory, such as a probe's."""
+    if isinstance(saved, dict) and "kind" in saved and "member" not in saved:
+        raise ConfigError(
+            f"{directory} holds a {saved['kind']}, not a member of fit-deepser; choose another --name or --runs."
+        )
 
 
 class PosteriorMean:

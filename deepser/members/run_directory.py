@@ -12,7 +12,7 @@ import numpy as np
 from deepser.config import MemberConfig, from_dict, to_dict
 from deepser.members.folds import FoldPlan
 from deepser.members.held_out import NAME as HELD_OUT
-from deepser.members.member import Member
+from deepser.members.member import Member, check_is_member
 from deepser.training.targets import Targets
 from deepser.training.views import Views
 from featurestore.errors import ConfigError
@@ -63,6 +63,7 @@ def open_directory(
     if path.exists():
         try:
             found = read_json(path.read_text())
+            check_is_member(found, member.directory)
             found["member"] = json.loads(json.dumps(to_dict(from_dict(MemberConfig, found["member"]))))
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{path} is damaged ({error}); use --overwrite to fit the member anew.") from error

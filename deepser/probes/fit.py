@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from deepser.members.folds import FoldPlan
+from deepser.members.sources import check_sources
 from deepser.probes.calibrate import Calibration
 from deepser.probes.config import KERNEL_UTTERANCES, MOST_KERNEL_UTTERANCES, ProbeConfig
 from deepser.probes.confounding import Confounding
@@ -216,6 +217,7 @@ def _check(
                 f"Feature set {name!r} lacks {len(missing)} of the manifest's {len(problem.keys)} utterances "
                 f"({', '.join(missing[:3])}...). Run `medusa featurize` for them, or leave them out of the manifest."
             )
+        check_sources(manifest, features)
     for source in sources:
         check_pool(store, source, config.pool)
     if config.speaker_adapted:

@@ -49,7 +49,8 @@ def read_predictions(path: Path, manifest: Manifest, columns: Mapping[str, str] 
 
     Where several columns could be meant and differ, none is guessed. columns: the one that is, by what it holds: "id",
     "label", "attr_<attribute>", and "scores", for which the prefix of the classes' columns is given (p_, logit_, or
-    "" for bare names). A label beside probabilities is not scored; a note says in how many rows it contradicts them.
+    "" for bare names). A label beside probabilities is not scored, unless it is chosen and the scores aren't; a note
+    says in how many rows it contradicts them.
     PredictionsError: columns, labels or numbers that can't be read or told apart, by row; AlignmentError: ids that the
     manifest does not have.
     """
@@ -72,6 +73,8 @@ def read_predictions(path: Path, manifest: Manifest, columns: Mapping[str, str] 
         read.check_packed(packed[0])
     probabilities = packed[0] if packed else read.probabilities()
     values, found = packed[1:] if packed else read.attributes()
+    if probabilities is not None and LABEL in chosen and SCORES not in chosen and read.contradicted(probabilities):
+        probabilities = None  # the label was asked for
     if probabilities is None:
         predicted = read.labels()
     else:
@@ -80,7 +83,8 @@ def read_predictions(path: Path, manifest: Manifest, columns: Mapping[str, str] 
         raise PredictionsError(
             f"{path} has no predictions: expected a label column ({', '.join(LABEL_COLUMNS[:2])}), a column for each "
             f"class (p_{scheme.classes[0]}, ... or logit_{scheme.classes[0]}, ...) or attributes "
-            f"(attr_{next(iter(scheme.attributes))} or EmoAct, ...), found {', '.join(table.column_names)}."
+            f"(attr_{next(iter(scheme.attributes))} or EmoAct, ...), found {', '.join(table.column_names)}. "
+            f"--column label=NAME (or scores=PREFIX, attr_{next(iter(scheme.attributes))}=NAME) says which they are."
         )
     for a, name in enumerate(found):
         low, high = scheme.attributes[name]
@@ -166,6 +170,19 @@ class _Columns:
                 + f". {arrow.ROWS_COUNT}"
             )
         return np.array([self.scheme.classes.index(str(name)) for name in meant[first]], np.int64)
+
+    def contradicted(self, probabilities: np.ndarray) -> bool:
+        """Whether the chosen column contradicts the largest of (N, C) probabilities; a note counts the rows."""
+        index = {name: c for c, name in enumerate(self.scheme.classes)}
+        meant = [None if name is None else index[name] for name in self._meant(self.chosen[LABEL])]
+        pairs = zip(meant, probabilities, strict=True)
+        n = sum(c is None or bool(row[c] < row.max()) for c, row in pairs)
+        if n:
+            self.notes.append(
+                f"column {self.chosen[LABEL]!r} is scored as chosen; the probabilities are not read, since their "
+                f"largest contradicts it in {n:,} of {len(meant):,} rows"
+            )
+        return n > 0
 
     def choose(self, probabilities: np.ndarray) -> np.ndarray:
         """Return the most probable class of each row, (N,) int64; of equals the label column's, else the first.

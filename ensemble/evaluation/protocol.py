@@ -83,9 +83,9 @@ def check_protocol(
 
     cv: the fold column; without it the column `split` counts, else `fold`. made: by system, see `made_of`. Predictions
     that were made on other labels, or over other folds in a column of the same name, are an error; those over the folds
-    of another column are a warning. sounds: (N,) digests of the decoded samples, see `sounds.known_sounds`; else equal
-    paths are equal sound. Where splits are corpora, they are named so, and what their labels and speakers' names have
-    in common is checked, too.
+    of another column are a warning, and these folds are checked, too. sounds: (N,) digests of the decoded samples, see
+    `sounds.known_sounds`; else equal paths are equal sound. Where splits are corpora, they are named so, and what their
+    labels and speakers' names have in common is checked, too.
     """
     made = made or {}
     column = cv or next((name for name in ("split", "fold") if manifest.has(name)), None)
@@ -104,6 +104,9 @@ def check_protocol(
             others = [each for name, own in made.items() for each in _other_corpora(corpora, own, name)]
             report = replace(report, findings=(*others, *report.findings, *_across_corpora(division)))
     findings = [each for name, own in made.items() for each in _compared(division, own, name)]
+    for own in sorted({each.column for each in made.values()} - {column or "", ""}):
+        if manifest.has(own):  # folds that models were trained over leak whatever the spread is over
+            findings += check_division(Division.of_manifest(manifest, own, audio=sounds)).findings
     unrecorded = [name for name, own in made.items() if own.record is None]
     if unrecorded:
         message = f"no record of the folds and labels that {', '.join(unrecorded)} were made on, so it can't be checked"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from deepser.members.sources import check_sources
 from ensemble.evaluation.align import ATTRIBUTE_PREFIX, load_posteriors
 from ensemble.evaluation.posteriors import posteriors_name, speaker_adapted, split_rows
 from ensemble.evaluation.prediction_files import SUFFIXES, read_predictions
@@ -24,7 +25,10 @@ ADAPTED_NOTE = "speaker-adapted: its models read each speaker's other, unlabelle
 
 
 def from_store(store: FeatureStore, name: str, manifest: Manifest) -> System:
-    """The posteriors `name`, with or without "posteriors/", of the manifest's utterances as far as there are any."""
+    """The posteriors `name`, with or without "posteriors/", of the manifest's utterances as far as there are any.
+
+    IdentityMismatch where the audio is not what the posteriors were made of, although the ids are.
+    """
     name = posteriors_name(store, name)
     held = set(store[name])
     keys = [key for key in manifest.keys if key in held]
@@ -35,6 +39,7 @@ def from_store(store: FeatureStore, name: str, manifest: Manifest) -> System:
             {name: list(manifest.keys)},
             {name: sorted(held)} if held else {},
         )
+    check_sources(manifest, store[name])
     aligned = load_posteriors(store, [name], keys)
     values, classes = aligned.values[0], aligned.classes
     where = [aligned.columns.index(ATTRIBUTE_PREFIX + attribute) for attribute in aligned.attributes]

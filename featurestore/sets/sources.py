@@ -28,6 +28,8 @@ Source = Path | str | Recording
 
 KEPT_DIGESTS = 4096  # files whose digests stay in memory: a recording of many pieces is read once
 N_SPOT_CHECKS = 3  # files whose bytes are read although their size and date are those recorded
+# Of files whose size or date is another but whose length is the recorded one, so many are read, up to so many bytes.
+N_LENGTH_CHECKS, LENGTH_CHECK_BYTES = 64, 1 << 28
 # How far a length by the header may lie from that of the samples (encoders' delays, frames that are cut).
 HEADER_S, HEADER_SHARE = 0.1, 0.01
 N_NAMED = 5  # utterances in a message
@@ -190,10 +192,11 @@ def recorded_sounds(sources: Mapping[str, Source], features: FeatureSet) -> dict
 def compare_headers(
     sources: Mapping[str, Source | None], features: FeatureSet, durations_s: np.ndarray | None = None
 ) -> Comparison:
-    """Compare as `compare` does, without decoding: texts, and lengths, which other samples may share.
+    """Compare as `compare` does, but decode few files: texts, and lengths, which other samples may share.
 
     sources: by key, None where nothing can be reached. durations_s: (N,) of the keys by the manifest, NaN where it has
-    none; without them the headers of files are read whose size or date is not that recorded.
+    none; without them the headers of files are read whose size or date is not that recorded. Of those with the length
+    recorded, 64 at most, spread over the corpus, are read.
     """
     keys = list(sources)
     absent = set(features.missing(keys))
@@ -226,6 +229,15 @@ def compare_headers(
             except AudioError:
                 continue  # whoever decodes it says what is wrong
             comparison.mismatches += [] if found is None else [found]
+    known = {mismatch.key for mismatch in comparison.mismatches}
+    suspects = {i: stat for i, stat in stats.items() if stat is not None and not same[i] and held[i] not in known}
+    digests = Digests()
+    for i in _spread(suspects):
+        try:
+            found = _other_samples(items[i], identities[i], suspects[i], float(recorded_s[i]), digests)
+        except AudioError:
+            continue
+        comparison.mismatches += [] if found is None else [found]
     return comparison
 
 
@@ -353,6 +365,20 @@ def _other_samples(item: Item, identity: Identity, stat: Stat, recorded_s: float
         return None
     now_s = len(samples) / SAMPLE_RATE_HZ
     return Mismatch(item.key, _now_words(item, now_s, stat), _recorded_words(identity, recorded_s))
+
+
+def _spread(stats: Mapping[int, Stat]) -> list[int]:
+    """Return the items to read of those of equal length: spread over all of them, and of a bounded size together."""
+    items = sorted(stats)
+    places = np.unique(np.linspace(0, len(items) - 1, min(len(items), N_LENGTH_CHECKS)).astype(np.int64))
+    picked: list[int] = []
+    n_bytes = 0
+    for i in (items[place] for place in places.tolist()):
+        n_bytes += stats[i].n_bytes
+        if picked and n_bytes > LENGTH_CHECK_BYTES:
+            break
+        picked.append(i)
+    return picked
 
 
 def _equal(a: float, b: float) -> bool:

@@ -61,3 +61,10 @@ def test_a_store_that_cannot_take_posteriors_says_so_before_training(tmp_path: P
         store.check_writable("posteriors/m1")
     store.check_writable("other/m1")
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["posteriors", "zarr.json"]
+
+
+def test_other_samples_of_the_same_length_are_refused_by_their_bytes(tmp_path: Path, features: FeatureSet) -> None:
+    other = corpus(tmp_path / "other", 1.0)
+    soundfile.write(tmp_path / "other" / "b.wav", np.zeros(16_000), 16_000)
+    with pytest.raises(IdentityMismatch, match=r"has 1 of these ids.*'b' \(1\.000 s"):
+        check_sources(other, features)

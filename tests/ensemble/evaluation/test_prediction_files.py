@@ -177,6 +177,21 @@ def test_a_label_that_contradicts_the_probabilities_is_told_with_the_rows(
         assert f"{n} of 3 rows" in system.notes[0]
 
 
+def test_a_label_that_is_chosen_is_scored_and_probabilities_that_contradict_it_are_not(tmp_path: Path) -> None:
+    p = np.eye(3) * 0.7 + 0.1
+    labels = (THREE[1], THREE[2], THREE[0])
+    rows = [[key, label, *p[i]] for i, (key, label) in enumerate(zip(KEYS, labels, strict=True))]
+    path = table(tmp_path / "p.csv", ["file", "label", *(f"p_{name}" for name in THREE)], *rows)
+    system = read_predictions(path, manifest(THREE, {}), {"label": "label"})
+    assert system.predicted is not None
+    assert system.predicted.tolist() == [1, 2, 0]
+    assert system.probabilities is None
+    assert "3 of 3 rows" in system.notes[0]
+    both = read_predictions(path, manifest(THREE, {}), {"label": "label", "scores": "p_"})
+    assert both.predicted is not None
+    assert both.predicted.tolist() == [0, 1, 2]
+
+
 def test_a_tie_contradicts_neither_class(tmp_path: Path) -> None:
     rows = [[key, "sad", 0.4, 0.2, 0.4] for key in KEYS]
     path = table(tmp_path / "p.csv", ["file", "label", *(f"p_{name}" for name in THREE)], *rows)

@@ -73,6 +73,14 @@ def test_a_record_comes_back_as_it_was_whatever_the_order_of_its_keys() -> None:
     assert own == {"a": ("", None), "b": ("1", "sad"), "ü": ("2", "angry")}
 
 
+def test_folds_that_a_system_was_made_over_are_checked_whatever_the_score_is_spread_over() -> None:
+    manifest = manifest_of(BY_SPEAKER, leak=LEAKING)
+    made = {"m0": Made("fold", None), "m1": Made("leak", None)}
+    found = check_protocol(manifest, "fold", made).findings
+    assert any(each.kind == "speaker" and "in more than one leak" in each.message for each in found)
+    assert check_protocol(manifest, "fold", {"m0": Made("fold", None)}).clean
+
+
 def test_a_record_of_other_keys_or_damaged_is_none() -> None:
     packed = pack(PartRecord(["a", "b"], ["1", "2"]), "cv:fold")
     assert unpack(packed, ["a", "c"], "m") is None
