@@ -17,7 +17,7 @@ TORCH_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --retries 
 # The linter of the report's scripts, where npm's npx can fetch it.
 ESLINT := npx --yes --fetch-retries=0 --fetch-timeout=20000 eslint@10
 
-.PHONY: demo test test-slow docs docs-links lint install clean
+.PHONY: demo test test-slow coverage smoke dist docs docs-links lint install clean
 
 demo: $(STAMP)
 	$(VENV)/bin/medusa demo
@@ -28,6 +28,22 @@ test: $(STAMP)
 # Every bit flipped, every system call failing, a minute of writers and readers: about half an hour.
 test-slow: $(STAMP)
 	$(VENV)/bin/python -m pytest -m slow
+
+# The tests with the share of lines they run, which must not fall below the floor in pyproject.toml.
+coverage: $(STAMP)
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not slow" --cov --cov-report=term:skip-covered
+
+# What another Python must be able to do: the demo, the store, the probes (make smoke PYTHON=python3.13).
+smoke: $(STAMP)
+	$(VENV)/bin/medusa demo --directory $(VENV)/demo-run
+	$(VENV)/bin/python -m pytest -n 2 -m "not slow" tests/featurestore/store tests/featurestore/format tests/deepser/probes
+
+# The wheel and the source distribution, in dist/, checked.
+dist: $(STAMP)
+	$(VENV)/bin/python -m pip install -c constraints.txt -e '.[release]'
+	rm -rf dist
+	$(VENV)/bin/python -m build
+	$(VENV)/bin/python -m twine check --strict dist/*
 
 # The pages in docs/_build/html; every warning is an error, a link between pages that leads nowhere among them.
 docs: $(DOCS_STAMP)
