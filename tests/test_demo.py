@@ -25,9 +25,12 @@ def test_the_demo_ends_in_table_confusion_and_prediction_and_can_be_repeated(sma
     for _, arguments in steps(small_demo):
         assert f"$ medusa {arguments[0]}" in said
     table = said[said.index("$ medusa fit-meta") :]
-    for row in (*ensemble.recipes.demo.MEMBERS, "majority vote", "soft vote", "meta (single)", "meta (soup)"):
+    for row in (*ensemble.recipes.demo.MEMBERS, "probe", "majority vote", "soft vote", "meta (single)", "meta (soup)"):
         assert row in table
     assert "48 utterances scored" in table
+    probe = said[said.index("$ medusa probe") : said.index("$ medusa fit-deepser")]
+    assert "nested" in probe
+    assert all(f"{encoder}@" in probe for encoder in ensemble.recipes.demo.ENCODERS)
     assert "03-01-05-01-01-01-04.ogg" in table[table.index("$ medusa predict") :]
     assert (small_demo / "confusion.png").exists()
     page = (small_demo / "report.html").read_text()

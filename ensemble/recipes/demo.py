@@ -19,6 +19,7 @@ MEMBERS = {
     "m3": "tiny-wavlm,logmel",
     "m4": "tiny-hubert,tiny-wavlm,logmel",
 }
+PROBE = "probe"
 # A network that two cores train in a minute: narrow, few frames, a high rate for few steps.
 SMALL = {
     "d": "96",
@@ -58,6 +59,12 @@ def steps(directory: Path) -> list[Step]:
     for encoder, layers in ENCODERS.items():
         chosen = [] if layers == "last" else ["--layers", layers]
         found.append((f"Encode every clip once: {encoder}", ["featurize", "--encoder", encoder, *chosen, *both]))
+    found.append(
+        (
+            "Probe every layer in closed form: which carries emotion, and what a network has to beat",
+            ["probe", "--features", ",".join(ENCODERS), *both, "--cv", "fold", "--name", PROBE, "--runs", runs],
+        )
+    )
     for member, features in MEMBERS.items():
         arguments = ["fit-deepser", "--features", features, *both, "--cv", "fold", "--name", member, "--runs", runs]
         found.append(
@@ -65,9 +72,9 @@ def steps(directory: Path) -> list[Step]:
         )
     found += [
         (
-            "Fit the meta-classifier on the members' posteriors: six seeds at once, then their average, the soup",
+            "Fit the meta-classifier on the posteriors of members and probe: six seeds at once, then their soup",
             [
-                *("fit-meta", *_options(META), "--members", ",".join(MEMBERS)),
+                *("fit-meta", *_options(META), "--members", ",".join([*MEMBERS, PROBE])),
                 *(*both, "--cv", "fold", "--runs", runs),
             ],
         ),
