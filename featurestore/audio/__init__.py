@@ -5,6 +5,7 @@ from featurestore.audio.decoding import Recording as Recording
 from featurestore.audio.decoding import decode as decode
 from featurestore.audio.decoding import decoder_of as decoder_of
 from featurestore.audio.decoding import duration_s as duration_s
+from featurestore.audio.decoding import stated_duration_s as stated_duration_s
 from featurestore.audio.decoding import tracks_of as tracks_of
 from featurestore.audio.folders import Folder as Folder
 from featurestore.audio.folders import is_utf8 as is_utf8

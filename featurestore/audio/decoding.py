@@ -66,6 +66,16 @@ def duration_s(path: Path | str | Recording) -> float:
     return _duration_s(path, layout, stat.st_size, stat.st_mtime_ns)
 
 
+def stated_duration_s(path: Path | str) -> float | None:
+    """Return the seconds that the file itself states, None where it has to be decoded for them; AudioError as usual."""
+    path = Path(path)
+    sizes = [
+        sndfile.size(path, part) if part.decoder == SNDFILE else ffmpeg.stated_size(path, part)
+        for part in layout_of(path).parts
+    ]
+    return None if None in sizes else sum(n / rate_hz for n, rate_hz in filter(None, sizes))
+
+
 def decoder_of(path: Path | str) -> str:
     """Return which decoder reads a file, with its version; AudioError for a file that is no audio."""
     decoders = [part.decoder for part in layout_of(Path(path)).parts]

@@ -57,6 +57,16 @@ def blocks(path: Path, part: Part, first: int = 0) -> Iterator[Block]:
 
 def size(path: Path, part: Part) -> tuple[int, int]:
     """Return (samples, rate in Hz): by the container where it states them exactly, else by decoding."""
+    if (stated := stated_size(path, part)) is not None:
+        return stated
+    n, rate_hz = 0, 1
+    for hz, block in blocks(path, part):
+        n, rate_hz = n + len(block), hz
+    return n, rate_hz
+
+
+def stated_size(path: Path, part: Part) -> tuple[int, int] | None:
+    """Return (samples, rate in Hz) where the container states them exactly, None where it has to be decoded."""
     if part.decoder == AMR:
         codec, payload = file_frames(path)
         return sum(1 for _ in frames_of(payload, codec, path)) * codec.frame_samples, codec.rate_hz
@@ -64,10 +74,7 @@ def size(path: Path, part: Part) -> tuple[int, int]:
         return part.n_least, part.rate_hz
     if (stated_s := _stated_s(path, part)) and (rate_hz := _rate_hz(path, part)):
         return round(stated_s * rate_hz), rate_hz
-    n, rate_hz = 0, 1
-    for hz, block in blocks(path, part):
-        n, rate_hz = n + len(block), hz
-    return n, rate_hz
+    return None
 
 
 def tracks(path: Path, part: Part) -> list[str]:

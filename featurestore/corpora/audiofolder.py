@@ -139,6 +139,8 @@ def _metadata(path: Path) -> pa.Table:
     if path.suffix != ".jsonl":
         return read_table_file(path)
     try:
-        return pa.Table.from_pylist([record for _, record in json_lines(path)])
+        records = [record for _, record in json_lines(path)]
+        names = dict.fromkeys(name for record in records for name in record)  # Arrow alone takes the first record's
+        return pa.table({name: pa.array([record.get(name) for record in records]) for name in names})
     except pa.ArrowException as error:
         raise ManifestError(f"{path}: a field mixes numbers, texts or lists ({error}). Make it one type.") from None

@@ -47,7 +47,7 @@ def read_kaldi(root: Path, *, audio: Path | None = None, check_audio: bool = Tru
     notes = [] if labels else [f"no labels: {root / 'utt2emo'} is not there"]
     return of_columns(
         columns, LabelScheme(tuple(labels)), Path(".") if audio is None else audio, root.resolve().name,
-        source=root / "wav.scp", check_audio=check_audio, notes=notes,
+        source=root / listed_in, check_audio=check_audio, notes=notes,
     )  # fmt: skip
 
 
@@ -59,6 +59,8 @@ def _pieces(path: Path, recordings: dict[str, str]) -> dict[str, Any]:
         if recording not in recordings:
             raise ManifestError(f"{where}: recording {recording!r} is not in wav.scp. Run utils/fix_data_dir.sh.")
         try:
+            if "_" in "".join(times):  # Python reads 1_0 as ten
+                raise ValueError
             start, end = map(float, times)
             if not math.isfinite(start) or not math.isfinite(end):
                 raise ValueError

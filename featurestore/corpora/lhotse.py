@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.corpora.assemble import named, of_columns
 from featurestore.corpora.json_lines import field, json_lines
 from featurestore.corpus.manifest import LabelScheme, Manifest
+from featurestore.corpus.pieces import ENDS, LENGTHS, OFFSET, STARTS
 from featurestore.errors import ManifestError
 
 SLACK_S = 0.1  # that trimming and rounding leave of a cut before and behind its supervision, together
@@ -67,23 +69,37 @@ def _row(where: str, cut: dict[str, Any], label: str) -> dict[str, Any]:
         raise ManifestError(
             f"{where}: seconds {start:g} to {start + duration:g} of a recording of {whole:g}. Mend one of them."
         )
-    piece = {"start_s": start, "end_s": start + duration} if start or duration < whole - slack else {}
+    _refuse_transforms(where, cut, recording)
+    part = start > 0 or duration < whole - slack
     supervisions = cut.get("supervisions", [])
     if len(supervisions) > 1:
         raise ManifestError(f"{where}: {len(supervisions)} supervisions, expected one at most. {WHOLE_FILES}")
     said = supervisions[0] if supervisions else {}
     custom = {**(cut.get("custom") or {}), **(said.get("custom") or {})}
     return {
-        **{name: value for name, value in custom.items() if isinstance(value, (str, int, float))},
+        **{
+            name: value
+            for name, value in custom.items()
+            if isinstance(value, (str, int, float)) and name.casefold() not in (*STARTS, *ENDS, *LENGTHS, OFFSET)
+        },
         "utterance_id": field(where, cut, "id"),
         "path": field(where, sources[0], "source"),
-        **piece,
+        "start_s": start if part else None,
+        "end_s": start + duration if part else None,
         "speaker": said.get("speaker"),
         "gender": said.get("gender"),
         "label": custom.get(label),
         "text": said.get("text"),
         "duration_s": duration,
     }
+
+
+def _refuse_transforms(where: str, *records: dict[str, Any]) -> None:
+    """Raise ManifestError for what lhotse would do with the samples on reading, but for a rate of ours or more."""
+    for transform in [each for record in records for each in record.get("transforms") or []]:
+        name, options = transform.get("name"), transform.get("kwargs") or {}
+        if name != "Resample" or int(options.get("target_sampling_rate", 0)) < SAMPLE_RATE_HZ:
+            raise ManifestError(f"{where}: has the transform {name} of the file's samples. {WHOLE_FILES}")
 
 
 def _unsupervised_s(cut: dict[str, Any]) -> float:

@@ -3,22 +3,28 @@
 import os
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
-from featurestore.audio import decode, duration_s
+from featurestore.audio import decode, duration_s, stated_duration_s
 from featurestore.audio.layout import LFS_POINTER
 from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.piece_ends import check_ends, whole_files_twice
 from featurestore.errors import AudioError, ManifestError
 
+T = TypeVar("T")
 POINTER_BYTES = 1024  # no pointer is longer
 N_TRIED = 5  # of each suffix
+DURATION_SLACK_S = 0.5  # by which a table's durations are rounded, or trimmed of padding
 DECODED_S = 60.0  # longer files are tried by their header alone
 
 
 def check_sounds(manifest: Manifest) -> list[str]:
-    """Open a few files of each suffix; return notes on those that can't be decoded, grouped by reason.
+    """Open a few files of each suffix; return notes on those that can't be decoded, grouped by reason, and on pieces.
 
-    ManifestError: files that are pointers of Git LFS, or a suffix of which none of the tried files can be decoded.
+    ManifestError: files that are pointers of Git LFS, a suffix of which none of the tried files can be decoded, pieces
+    far beyond the end of their recording.
     Files that are not there are passed over.
     """
     if not manifest.has("path"):
@@ -38,7 +44,21 @@ def check_sounds(manifest: Manifest) -> list[str]:
                 f"{problems[0]} Convert them, or use --no-check-audio where the command has it."
             )
         notes += grouped(f"of {len(tried)} {suffix} files tried can't be decoded", problems)
-    return notes
+    return [*notes, *_other_durations(manifest), *check_ends(manifest), *whole_files_twice(manifest)]
+
+
+def _other_durations(manifest: Manifest) -> list[str]:
+    """Return a note where some of the whole files are much shorter or longer than the manifest says."""
+    if not manifest.has("duration_s"):
+        return []
+    whole = [i for i, audio in enumerate(manifest.audios) if isinstance(audio, Path) and audio.is_file()]
+    stated, wrong = manifest.column("duration_s"), []
+    for i in _spread(whole, N_TRIED):
+        with suppress(AudioError):
+            seconds = stated_duration_s(manifest.audio_path(i))
+            if seconds is not None and abs(seconds - stated[i]) > DURATION_SLACK_S:
+                wrong.append(f"{manifest.keys[i]} {stated[i]:.2f} s by the table, {seconds:.2f} s by the file")
+    return [f"files are not as long as the table says: {', '.join(wrong)}"] if wrong else []
 
 
 def refuse_pointers(files: Iterable[Path]) -> None:
@@ -81,8 +101,8 @@ def _problem(file: Path) -> str:
     return ""
 
 
-def _spread(files: Sequence[Path], n: int) -> list[Path]:
-    """Return up to n of the files, evenly from first to last."""
-    if len(files) <= n:
-        return list(files)
-    return [files[round(i * (len(files) - 1) / (n - 1))] for i in range(n)]
+def _spread(items: Sequence[T], n: int) -> list[T]:
+    """Return up to n of the items, evenly from first to last."""
+    if len(items) <= n:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (n - 1))] for i in range(n)]

@@ -50,7 +50,7 @@ def as_numbers(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[int]]:
         bad: list[int] = []
     except pa.ArrowException:
         values, bad = [], []
-        for i, value in enumerate(_with_points(column.to_pylist())):
+        for i, value in enumerate(with_points(column.to_pylist())):
             try:
                 values.append(None if value is None or value == "" else float(value))
             except (TypeError, ValueError):
@@ -62,7 +62,7 @@ def as_numbers(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[int]]:
     return numbers, sorted(bad + infinite)
 
 
-def _with_points(values: list[Any]) -> list[Any]:
+def with_points(values: list[Any]) -> list[Any]:
     """Return texts with points for decimal commas, where all are written so and none can mean thousands alone."""
     texts = [value for value in values if value]
     if not all(isinstance(text, str) and _COMMA.fullmatch(text.strip()) for text in texts):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featurestore.corpus.agreement import fleiss_kappa, krippendorff_interval, krippendorff_nominal
 from featurestore.corpus.audio_digest import Content, audio_contents
-from featurestore.corpus.division import Division, audio_places, known_speakers, part_name
+from featurestore.corpus.division import Division, audio_places, known_speakers, part_name, real_paths
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.overlap import (
     PART_COLUMNS,
@@ -255,11 +255,7 @@ def _paths(manifest: Manifest) -> list[str | None]:
     """(N,) where each utterance's sound lies, with the ends of a piece; None for no path."""
     if not manifest.has("path"):
         return [None] * len(manifest)
-    root = os.path.abspath(manifest.root)
-    paths = [
-        None if path is None else os.path.normpath(os.path.join(root, path))
-        for path in manifest.column("path").tolist()
-    ]
+    paths = real_paths(manifest)
     if not manifest.has_pieces:
         return paths
     ends = zip(manifest.column(START), manifest.column(END), strict=True)

@@ -97,15 +97,28 @@ def known_speakers(manifest: Manifest) -> Items:
 
 
 def audio_places(manifest: Manifest) -> Items:
-    """Return (N,) where each utterance's sound lies: the normal form of its path, for a piece with its ends.
+    """Return (N,) where each utterance's sound lies: its real file, for a piece with its ends.
 
     Pieces of one recording that overlap, also by way of others, lie in one place.
     """
     if not manifest.has("path"):
         return ()
-    root = os.path.abspath(manifest.root)
-    paths = [
-        None if path is None else os.path.normpath(os.path.join(root, path))
-        for path in manifest.column("path").tolist()
-    ]
+    paths = real_paths(manifest)
     return overlapping(paths, manifest.column(START), manifest.column(END)) if manifest.has_pieces else paths
+
+
+def real_paths(manifest: Manifest) -> list[str | None]:
+    """Return (N,) the file of each utterance without links in its path, so that a file has one name; None for none."""
+    root = os.path.abspath(manifest.root)
+    real_folder: dict[str, str] = {}
+    found: list[str | None] = []
+    for path in manifest.column("path").tolist():
+        if path is None:
+            found.append(None)
+            continue
+        folder, name = os.path.split(os.path.normpath(os.path.join(root, path)))
+        if folder not in real_folder:
+            real_folder[folder] = os.path.realpath(folder)
+        real = os.path.join(real_folder[folder], name)
+        found.append(os.path.realpath(real) if os.path.islink(real) else real)
+    return found

@@ -1,14 +1,13 @@
 """The columns that say which piece of its file an utterance is: many spellings in, `start_s` and `end_s` out."""
 
-import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from featurestore.corpus import arrow
+from featurestore.corpus.strange_places import strange_places
+from featurestore.corpus.times import seconds_of
 
 START, END = "start_s", "end_s"
 # In this order: our own names first, then those of which no second meaning is known.
@@ -16,31 +15,7 @@ STARTS = (START, "start", "onset", "start_time", "begin", "begin_time", "start_s
 ENDS = (END, "end", "end_time", "end_sec", "end_seconds")
 LENGTHS = ("duration", "duration_s", "dur")
 OFFSET = "offset"  # an end beside an onset, a start beside a duration, else a description
-# What looks like a place in a recording; where it isn't one of the above, it can't be passed over.
-LIKE_A_PLACE = re.compile(
-    r"(seg(ment)?_?|utt(erance)?_?|clip_?)?(start|begin|onset|end|stop)_?"
-    r"(times?|sec|secs|seconds|s|ms|msec|millis\w*|us|ns|frames?|samples?|index|idx|pos|position|stamp|timestamp)?",
-    re.IGNORECASE,
-)
-# Further names that say it where their values are times, and where nothing else says where the piece starts or ends.
-_BEFORE, _AFTER = (
-    r"((seg(ment)?|utt(erance)?|clip|audio|sample|frame|times?|ts|t)_?)?",
-    r"(_?(in|times?|sec|secs|seconds|s|ms|msec|millis\w*|us|ns|frames?|samples?|index|idx|pos|position|offset|"
-    r"stamp|timestamp|ts))*",
-)
-MAYBE_A_START = re.compile(f"{_BEFORE}(start|begin(ning)?|onset){_AFTER}")
-MAYBE_AN_END = re.compile(f"{_BEFORE}(end|stop|finish){_AFTER}")
-MAYBE_LENGTHS = ("length", "length_s", "len", "dur_s", "duration_ms", "duration_sec", "duration_seconds")
-PAIRS = (("t0", "t1"), ("from", "to"), ("tmin", "tmax"), ("xmin", "xmax"), ("tier_xmin", "tier_xmax"))
-PIXELS = ("ymin", "ymax")  # beside xmin and xmax: a place in a picture
-# Two numbers, or a record with a start, under such a name: `timestamp: [0.5, 1.5]`.
-MAYBE_BOTH = re.compile(r"(seg(ment)?s?|(time_?)?stamps?|times?|intervals?|spans?|chunks?)(_s)?")
-TWO_VALUES = re.compile(r"[\[(]([^,]+),([^,]+)[\])]")
-EPOCH = 1e9  # more than a recording has samples: a date, as seconds since 1970
-CLOCK = re.compile(r"(?:(\d+) days? )?\+?(\d+):([0-5]\d):([0-5]\d(?:\.\d+)?)")
-DAYS = re.compile(r"(\d+) days?")  # all that pandas writes of a column of whole days, such as one of zeros
-N_DAY_S = 86_400
-WORDS_OF_NOTHING = ("", "nat", "nan", "none", "null")
+SLACK_S = 0.05  # by which two columns of one time differ, rounded
 
 
 def with_pieces(table: pa.Table) -> tuple[pa.Table, list[str]]:
@@ -62,13 +37,8 @@ def with_pieces(table: pa.Table) -> tuple[pa.Table, list[str]]:
         end, offset = offset, None
     used = [name for name in (start, end) if name is not None]
     ours = START in used
-    has_end = end is not None or (length is not None and (length != "duration_s" or start != START))
-    strange = [
-        name for name in table.column_names if LIKE_A_PLACE.fullmatch(name.replace(" ", "_")) and name not in used
-    ]
-    if not strange or ours:
-        strange = _maybe_places(table, names, end, offset) if start is None else []
-        strange += [] if has_end else _maybe_ends(table, names, start)
+    has_end = end is not None or length is not None
+    strange = strange_places(table, used, ends_known=has_end, ours=ours, offset=offset)
     if strange:
         beside = f" beside {', '.join(used)}" if used else ""
         return table, [
@@ -81,6 +51,8 @@ def with_pieces(table: pa.Table) -> tuple[pa.Table, list[str]]:
     if start is None and end != END:
         return table, [f"column {end!r} is an end without a start; expected {START}, too, or another name"]
     problems: list[str] = []
+    if start is None and length is not None and end is not None and _differ(table, end, length):
+        return table, [f"columns {end!r} and {length!r} are an end and another length, without a start; add {START}"]
     starts = _seconds(table, start, problems) if start is not None else np.full(table.num_rows, np.nan)
     starts = np.where(np.isnan(starts), 0.0, starts)
     if end is not None:
@@ -168,72 +140,10 @@ def same_or_overlapping(sounds: Sequence[str | None], places: Sequence[str | Non
     ]
 
 
-def _maybe_places(table: pa.Table, names: dict[str, str], end: str | None, offset: str | None) -> list[str]:
-    """Return columns that seem to say where a piece lies, or starts, by their names and values."""
-    for name in table.column_names:
-        if MAYBE_BOTH.fullmatch(_plain(name)) and _holds_pairs(table.column(name)):
-            return [name]
-    for pair in PAIRS if end is None else ():
-        columns = [names[name] for name in pair if name in names]
-        if len(columns) == len(pair) and not (pair == ("xmin", "xmax") and any(name in names for name in PIXELS)):
-            starts, ends = (_times(table, name) for name in columns)
-            if starts is not None and ends is not None and not np.any(ends <= starts):
-                return columns
-    starts_of = [offset] if offset is not None and _maybe_lengths(table, names) else []
-    starts_of += [name for name in table.column_names if MAYBE_A_START.fullmatch(_plain(name))]
-    return [name for name in starts_of if _times(table, name) is not None]
-
-
-def _maybe_ends(table: pa.Table, names: dict[str, str], start: str | None) -> list[str]:
-    """Return columns that seem to say where a piece ends, or beside a start how long it is, as `_maybe_places`."""
-    ends = [name for name in table.column_names if MAYBE_AN_END.fullmatch(_plain(name)) and _is_length(table, name)]
-    return ends + (_maybe_lengths(table, names) if start is not None else [])
-
-
-def _maybe_lengths(table: pa.Table, names: dict[str, str]) -> list[str]:
-    return [names[name] for name in MAYBE_LENGTHS if name in names and _is_length(table, names[name])]
-
-
-def _plain(name: str) -> str:
-    """Return a column's name in small letters, with _ for whatever else separates: start_s for `Start (s)`."""
-    return re.sub(r"[\W_]+", "_", name.casefold()).strip("_")
-
-
-def _times(table: pa.Table, name: str) -> np.ndarray | None:
-    """Return (N,) a column's numbers, NaN where empty; None where they can't be times, whatever their unit."""
-    problems: list[str] = []
-    values = _seconds(table, name, problems)
-    known = values[~np.isnan(values)]
-    return values if not problems and len(known) and known.min() >= 0 and known.max() < EPOCH else None
-
-
-def _is_length(table: pa.Table, name: str) -> bool:
-    """Can a column be ends or lengths? They are above 0, and not the number of letters or words of the texts."""
-    values = _times(table, name)
-    if values is None or np.any(values == 0):
-        return False
-    if "text" not in table.column_names:
-        return True
-    texts = [text or "" for text in arrow.as_strings(table.column("text")).to_pylist()]
-    counts = ([len(text) for text in texts], [len(text.split()) for text in texts])
-    return not any(values.tolist() == count for count in counts)
-
-
-def _holds_pairs(column: pa.ChunkedArray) -> bool:
-    values = [value for value in column.to_pylist() if value not in (None, "")]
-    return bool(values) and all(map(_is_pair, values))
-
-
-def _is_pair(value: Any) -> bool:
-    """Is it two numbers, or a record, that say from where to where a piece goes?"""
-    if isinstance(value, dict):
-        return any(MAYBE_A_START.fullmatch(_plain(name)) for name in value)
-    if isinstance(value, str):
-        value = found.groups() if (found := TWO_VALUES.fullmatch(value.strip())) else ()
-    if not isinstance(value, Sequence) or len(value) != 2:
-        return False
-    low, high = map(_of_text, value)
-    return low is not None and high is not None and 0 <= low < high
+def _differ(table: pa.Table, first: str, second: str) -> bool:
+    """Whether two columns hold other times; what can't be read is none."""
+    low, high = (_seconds(table, name, []) for name in (first, second))
+    return bool(np.any(np.abs(low - high) > SLACK_S))
 
 
 def _first(names: dict[str, str], known: Sequence[str]) -> str | None:
@@ -254,33 +164,9 @@ def _misplaced(starts: np.ndarray, ends: np.ndarray, start: str, end: str) -> li
 
 
 def _seconds(table: pa.Table, name: str, problems: list[str]) -> np.ndarray:
-    """(N,) float64 seconds of a column, NaN where empty."""
-    column = table.column(name)
-    if pa.types.is_duration(column.type):
-        return np.asarray(pc.cast(pc.cast(column, pa.duration("ns")), pa.int64()).to_numpy(), np.float64) / 1e9
-    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-        return np.asarray(pc.cast(column, pa.float64()).to_numpy(), np.float64)
-    if pa.types.is_null(column.type):
-        return np.full(table.num_rows, np.nan)
-    texts = column.to_pylist()
-    values = [_of_text(text) for text in texts]
-    bad = [row for row, value in enumerate(values) if value is None]
+    """Return (N,) float64 seconds of a column, NaN where empty; what is no time is added to the problems."""
+    values, bad = seconds_of(table.column(name))
     if bad:
-        problems.append(arrow.listing(f"column {name!r} is no time in seconds, nor `0 days 00:00:03.5`", bad, texts))
-    return np.array([np.nan if value is None else value for value in values])
-
-
-def _of_text(text: object) -> float | None:
-    """Seconds, NaN for nothing, None for what is not understood."""
-    if text is None or (isinstance(text, str) and text.strip().casefold() in WORDS_OF_NOTHING):
-        return float("nan")
-    if clock := CLOCK.fullmatch(str(text).strip()):
-        days, hours, minutes, seconds = clock.groups()
-        return int(days or 0) * N_DAY_S + int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    if days := DAYS.fullmatch(str(text).strip()):
-        return float(int(days[1]) * N_DAY_S)
-    try:
-        value = float(str(text))
-    except ValueError:
-        return None
-    return value
+        what = f"column {name!r} is no time in seconds, nor `0 days 00:00:03.5`"
+        problems.append(arrow.listing(what, bad, table.column(name).to_pylist()))
+    return values

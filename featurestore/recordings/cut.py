@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from featurestore.audio import without_audio_suffix
 from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.piece_ends import check_ends
 from featurestore.corpus.pieces import END, START, piece_id
 from featurestore.errors import AudioError, ConfigError
 from featurestore.recordings.segment_tables import SegmentTable, read_segments
@@ -123,7 +124,7 @@ def _by_table(manifest: Manifest, how: SegmentTable) -> Cut:
         notes.append(f"no segment in the table for {len(without):,} recordings: {first_names(names, SHOWN)}")
     extra = table.take(pa.array(pieces.values(), pa.int64())).drop_columns([START, END])
     chosen = _pieces(manifest, [row for row, *_ in pieces], [(low, high) for _, low, high in pieces], extra)
-    return Cut(chosen, [], notes)
+    return Cut(chosen, [], notes + ([] if chosen is None else check_ends(chosen)))
 
 
 def _with_rows(manifest: Manifest, table: pa.Table, notes: list[str]) -> tuple[pa.Table, list[int]]:

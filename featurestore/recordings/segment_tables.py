@@ -69,6 +69,7 @@ def _of_lines(path: Path, rttm: bool) -> SegmentTable:
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path} can't be read: {error}. Save it again as UTF-8.") from None
     rows, passed_over, points = [], Counter[str](), 0
+    channels: set[str] = set()
     for number, line in enumerate(lines, 1):
         # A line that begins with a backslash holds the frequencies of the label above.
         if not line.strip() or line.startswith(";;" if rttm else "\\"):
@@ -77,11 +78,14 @@ def _of_lines(path: Path, rttm: bool) -> SegmentTable:
         if rttm and fields[0] != TURN:
             passed_over[fields[0]] += 1
             continue
+        channels |= set(fields[2:3]) if rttm else set()
         row = _rttm_row(path, number, fields) if rttm else _audacity_row(path, number, fields)
         points += row[2] == row[1]
         rows += [row] if row[2] > row[1] else []
     notes = [f"{path}: {n:,} rows of type {kind} left out, which are no {TURN}" for kind, n in passed_over.items()]
     notes += [f"{path}: {points:,} without length left out"] if points else []
+    if len(channels) > 1:
+        notes.append(f"{path}: segments of channels {', '.join(sorted(channels))}; all have the mean of the channels")
     if not rows:
         raise ManifestError(
             f"{path} has no segment: expected {'RTTM' if rttm else 'start, tab, end, tab, label'} in a line."

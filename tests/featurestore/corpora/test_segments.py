@@ -19,6 +19,7 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ManifestError
 from tests.featurestore.corpora.test_lists import cut, line, lines
 
+DATA = Path(__file__).parents[1] / "audio" / "data"
 PIECES = [(0.0, 1.25), (1.25, 2.5), (2.5, None)]
 
 
@@ -62,7 +63,7 @@ def test_lhotses_cuts_of_part_of_a_recording_are_pieces(root: Path) -> None:
     assert manifest.column("duration_s").tolist() == [1.0, 1.5, 3.0]
 
 
-@pytest.mark.parametrize("times", ["nan 1", "0 nan", "0 inf", "0 1 A", "0", "0:00 0:01"])
+@pytest.mark.parametrize("times", ["nan 1", "0 nan", "0 inf", "0 1 A", "0", "0:00 0:01", "0 1_0"])
 def test_kaldis_segments_of_no_two_times_are_refused_with_their_line(root: Path, times: str) -> None:
     (root / "wav.scp").write_text("r r.wav\n")
     (root / "segments").write_text(f"u1 r 0 1\nu2 r {times}\n")
@@ -221,3 +222,100 @@ def test_an_audformat_database_with_mistakes_is_refused(database: Path) -> None:
     (database / "db.emotion.train.csv").rename(database / "db.emotion.train.pkl")
     with pytest.raises(ManifestError, match="pickle"):
         CORPORA["audformat"](database)
+
+
+TIMES = {"milliseconds": (500, 2_500), "samples": (8_000, 40_000), "nanoseconds": (500_000_000, 2_500_000_000)}
+
+
+@pytest.mark.parametrize("unit", TIMES)
+def test_times_far_beyond_the_recording_are_refused_with_the_unit_they_may_be_in(root: Path, unit: str) -> None:
+    start, end = TIMES[unit]
+    (root / "wav.scp").write_text(f"r {root / 'r.wav'}\n")
+    (root / "segments").write_text(f"u1 r {start} {end}\n")
+    with pytest.raises(ManifestError, match=rf"u1.*{end}.*r\.wav.*3\.000 s.*{unit}") as caught:
+        CORPORA["kaldi"](root)
+    assert "e+" not in str(caught.value)
+    (root / "t.csv").write_text(f"file,start,end,emotion\nr.wav,{start},{end},sad\n")
+    with pytest.raises(ManifestError, match=unit):
+        read_table(root / "t.csv", columns={"path": "file", "label": "emotion"})
+    assert len(CORPORA["kaldi"](root, check_audio=False)) == 1
+
+
+def test_a_few_ends_somewhat_beyond_are_named_in_a_note(root: Path) -> None:
+    (root / "t.csv").write_text(
+        "path,start,end,label\nr.wav,0,1,sad\nr.wav,1,3.2,sad\ns.wav,3.0,,sad\nr.wav,1,3.04,sad\n"
+    )
+    (note,) = [note for note in read_table(root / "t.csv").notes if "beyond" in note]
+    assert "r.wav[1-3.2], s.wav[3-]" in note
+    assert "3.04" not in note
+
+
+def test_a_recording_that_states_no_length_is_decoded_for_it(root: Path) -> None:
+    (root / "a.amr").write_bytes((DATA / "narrow_dtx.amr").read_bytes())
+    (root / "a.spx").write_bytes((DATA / "speex_dtx.spx").read_bytes())
+    for name in ("a.amr", "a.spx"):
+        (root / "t.csv").write_text(f"path,start,end,label\n{name},0,1,sad\n{name},500,1000,sad\n")
+        with pytest.raises(ManifestError, match=r"beyond.*500-1000"):
+            read_table(root / "t.csv")
+
+
+def test_several_utterances_of_one_whole_file_are_noted(root: Path) -> None:
+    (root / "t.csv").write_text("utterance_id,path,label\nu1,r.wav,sad\nu2,r.wav,happy\nu3,s.wav,sad\n")
+    (note,) = [note for note in read_table(root / "t.csv").notes if "start_s" in note]
+    assert "u1, u2" in note
+    assert "u3" not in note
+
+
+def test_files_that_are_not_as_long_as_the_table_says_are_noted(root: Path) -> None:
+    (root / "t.csv").write_text("path,duration_s,label\nr.wav,1.5,sad\ns.wav,3.0,sad\n")
+    (note,) = [note for note in read_table(root / "t.csv").notes if "long" in note]
+    assert "r.wav 1.50 s" in note
+    assert "s.wav" not in note
+
+
+def test_a_field_that_the_first_record_of_a_metadata_file_lacks_is_read(root: Path) -> None:
+    records = [
+        {"file_name": "s.wav", "label": "sad"},
+        {"file_name": "r.wav", "label": "sad", "start": 0.5, "end": 1.5, "speaker": "anna"},
+    ]
+    (root / "metadata.jsonl").write_text(lines(*records))
+    manifest = read_audiofolder(root)
+    assert pieces(manifest) == [("r.wav", 0.5, 1.5)]
+    assert manifest.column("speaker").tolist() == [None, "anna"]
+
+
+LHOTSES = {
+    "id": "r", "sources": [{"type": "file", "channels": [0], "source": "r.wav"}],
+    "sampling_rate": 16_000, "num_samples": 48_000, "duration": 3.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["Speed", "Tempo", "Volume", "ReverbWithImpulseResponse"])
+def test_a_recording_that_lhotse_transforms_is_refused(root: Path, name: str) -> None:
+    recording = LHOTSES | {"transforms": [{"name": name, "kwargs": {"factor": 1.1}}]}
+    (root / "cuts.jsonl").write_text(lines(cut("a", recording=recording, start=0.5, duration=1.0)))
+    with pytest.raises(ManifestError, match=f"jsonl:1.*{name}"):
+        read_lhotse(root / "cuts.jsonl")
+
+
+@pytest.mark.parametrize(("rate_hz", "passes"), [(16_000, True), (48_000, True), (8_000, False)])
+def test_a_rate_of_ours_or_more_is_no_transform(root: Path, rate_hz: int, passes: bool) -> None:
+    kwargs = {"source_sampling_rate": 16_000, "target_sampling_rate": rate_hz}
+    recording = LHOTSES | {"transforms": [{"name": "Resample", "kwargs": kwargs}]}
+    (root / "cuts.jsonl").write_text(lines(cut("a", recording=recording, start=0.5, duration=1.0)))
+    if passes:
+        assert pieces(read_lhotse(root / "cuts.jsonl")) == [("r.wav", 0.5, 1.5)]
+    else:
+        with pytest.raises(ManifestError, match="Resample"):
+            read_lhotse(root / "cuts.jsonl")
+
+
+def test_times_among_a_cuts_own_fields_are_not_its_place(root: Path) -> None:
+    custom = {"start_s": 1.0, "end_s": 2.0, "start": 1.0, "end": 2.0, "offset": 1.0, "mood": "low"}
+    whole = cut("a", recording=LHOTSES, start=0, duration=3.0, custom=custom)
+    (root / "cuts.jsonl").write_text(lines(whole))
+    manifest = read_lhotse(root / "cuts.jsonl")
+    assert manifest.audio(0) == root / "r.wav"
+    assert manifest.column("mood").tolist() == ["low"]
+    (root / "cuts.jsonl").write_text(lines(whole, cut("b", recording=LHOTSES, start=0.5, duration=1.0, custom=custom)))
+    assert pieces(read_lhotse(root / "cuts.jsonl")) == [("r.wav", 0.5, 1.5)]

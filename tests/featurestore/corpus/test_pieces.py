@@ -122,6 +122,24 @@ def test_duration_and_offset_alone_are_descriptions(recording: Path) -> None:
         {"ts_start": [0.5], "end_s": [1.5]},
         {"start_time_sec": [0.5], "end_time_sec": [1.5]},
         {"Timestamps": ["[0.5, 1.5]"]},
+        {"interval": ["0:00:01 --> 0:00:02"]},
+        {"time": ["0.5 - 1.5"]},
+        {"segment": ["0.5_1.5"]},
+        {"span": [{"from": 0.5, "to": 1.5}]},
+        {"ts": [0.5], "te": [1.5]},
+        {"from_s": [0.5], "to_s": [1.5]},
+        {"cue_in": [0.5], "cue_out": [1.5]},
+        {"beg": [0.5], "fin": [1.5]},
+        {"Anfang": ["0,5"], "Ende": ["1,5"]},
+        {"frame_offset": [8000], "num_frames": [16000]},
+        {"offset_s": [0.5], "duration_s": [1.0]},
+        {"tbeg": [0.5], "tdur": [1.0]},
+        {"start_hms": ["00:00:01"], "end_hms": ["00:00:02"]},
+        {"Begin Time - ss.msec": [0.5], "End Time - ss.msec": [1.5]},
+        {"start_min": [1, 1], "start_sec": [5, 6], "end_min": [1, 1], "end_sec": [6, 7]},
+        {"start_h": [0, 1], "start_m": [0, 2], "start_s": [3.0, 4.0], "end_s": [5.0, 6.0]},
+        {"end_s": [3.0], "duration": [1.0]},
+        {"start_s": ["1_0"], "end_s": ["1_5"]},
     ],
     ids=lambda columns: "-".join(columns),
 )
@@ -148,6 +166,13 @@ def test_what_is_not_understood_is_an_error_that_names_the_column(
         {"timestamps": [[0.5, 1.5, 2.0], [0.5]]},
         {"segments": [["a", "b"]]},
         {"times": [3]},
+        {"time": ["2024-05-01"]},
+        {"segment": ["3-4"]},
+        {"interval": ["2019-2020"]},
+        {"in": ["studio"], "out": ["street"]},
+        {"from": [7], "to": [3]},
+        {"min": [0.5], "max": [1.5]},
+        {"num_frames": [160_000]},
     ],
     ids=lambda columns: "-".join(columns),
 )
@@ -164,6 +189,9 @@ def test_columns_of_such_names_that_hold_no_times_are_kept(recording: Path, colu
         {"start_s": [0.5], "end_s": [1.5], "start_ms": [500], "end_ms": [1500], "t0": [0.5], "t1": [1.5]},
         {"start": [0.5], "end": [1.5], "length": [1.0], "time_start": [30.0], "timestamp": ["[30.5, 31.5]"]},
         {"start": [0.5], "duration": [1.0], "finish": [9.0]},
+        {"start_s": [0.5], "duration_s": [1.0]},
+        {"start_s": ["0,5"], "end_s": ["1,5"]},
+        {"start_s": ["00:00:00,500"], "end_s": ["00:00:01,500"], "start_min": [0.00833], "end_min": [0.025]},
     ],
     ids=lambda columns: "-".join(columns),
 )
@@ -173,6 +201,15 @@ def test_beside_a_start_and_an_end_that_are_understood_others_are_kept(
     found = manifest(recording, **columns)
     assert found.audio(0) == Clip(recording / "r.flac", 0.5, 1.5)
     assert set(found.to_arrow().column_names) >= columns.keys() - {"start", "end"}
+
+
+def test_pieces_of_one_file_under_two_names_overlap(recording: Path) -> None:
+    (recording / "link.flac").symlink_to(recording / "r.flac")
+    (recording / "there").symlink_to(recording)
+    for other in ("link.flac", "there/r.flac", "./there/../r.flac"):
+        parts = {"path": ["r.flac", other], "split": ["train", "test"]}
+        leaky = audit(manifest(recording, start_s=[0.0, 1.5], end_s=[2.0, 3.0], **parts), audio=False)
+        assert [overlap.kind for overlap in leaky.leaks] == ["audio"], other
 
 
 @pytest.mark.parametrize("length", [["short"], [11], [2]], ids=["words", "letters", "number-of-words"])
