@@ -4,9 +4,11 @@ With discontinuous transmission a phone sends comfort noise now and then and not
 at such frames, its program drops them and shortens the recording.
 """
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from featurestore.errors import AudioError
 
@@ -31,24 +33,36 @@ WIDE = AmrCodec("amrwb", b"#!AMR-WB\n", 16_000, (18, 24, 33, 37, 41, 47, 51, 59,
 LAYOUTS = {codec.name: codec for codec in (NARROW, WIDE)}
 
 
-def file_frames(path: Path) -> tuple[AmrCodec, bytes]:
-    """Return the codec of an .amr or .awb file and the bytes of its frames."""
-    data = path.read_bytes()
+def file_frames(path: Path) -> tuple[AmrCodec, Iterator[bytes | None]]:
+    """Return the codec of an .amr or .awb file, and its frames as `frames_of`, read little by little."""
+    with path.open("rb") as file:
+        head = file.read(max(len(WIDE.magic), len(NARROW.magic)))
     for codec in (NARROW, WIDE):
-        if data.startswith(codec.magic):
-            return codec, data[len(codec.magic) :]
+        if head.startswith(codec.magic):
+            return codec, _from_file(path, codec)
     raise AudioError(f"{path}: AMR of several channels can't be decoded. Convert it, one channel a file.")
+
+
+def _from_file(path: Path, codec: AmrCodec) -> Iterator[bytes | None]:
+    with path.open("rb") as file:
+        file.seek(len(codec.magic))
+        yield from _frames(file, codec, path)
 
 
 def frames_of(data: bytes, codec: AmrCodec, path: object) -> Iterator[bytes | None]:
     """Yield each frame with its header byte, None for one without speech; AudioError for what is cut or no frame."""
-    at = n = 0
-    while at < len(data):
-        kind = data[at] >> 3 & 15
+    return _frames(io.BytesIO(data), codec, path)
+
+
+def _frames(file: BinaryIO, codec: AmrCodec, path: object) -> Iterator[bytes | None]:
+    n = 0
+    while header := file.read(1):
+        kind = header[0] >> 3 & 15
         size = codec.frame_bytes[kind]
-        if not size or data[at] & 0x83:
+        if not size or header[0] & 0x83:
             raise AudioError(f"{path}: damaged, no AMR frame at {n / 50:.2f} s. Copy it again.")
-        if at + size > len(data):
+        body = file.read(size - 1)
+        if len(body) < size - 1:
             raise AudioError(f"{path}: truncated in the frame at {n / 50:.2f} s. Copy the file again.")
-        yield None if kind >= codec.first_pause else data[at : at + size]
-        at, n = at + size, n + 1
+        yield None if kind >= codec.first_pause else header + body
+        n += 1

@@ -39,6 +39,8 @@ def decode(path: Path | str | Recording) -> np.ndarray:
         return path.decode()
     path = path if isinstance(path, Path) else Path(path)
     layout = layout_of(path)
+    if layout.truncated:
+        raise _truncated(path, layout)
     runs = []
     n_read = 0.0
     for rate_hz, group in groupby(_blocks(path, layout, most_s=MAX_HOURS * 3600), key=lambda block: block[0]):
@@ -109,7 +111,11 @@ def _blocks(path: Path, layout: Layout, first: int = 0, most_s: float = math.inf
         else:
             yield from ffmpeg.blocks(path, part, offset)
     if layout.truncated:
-        raise AudioError(f"{path}: truncated, {layout.truncated}. Copy the file again.")
+        raise _truncated(path, layout)
+
+
+def _truncated(path: Path, layout: Layout) -> AudioError:
+    return AudioError(f"{path}: truncated, {layout.truncated}. Copy the file again.")
 
 
 def part_size(path: Path, part: Part) -> tuple[int, int]:

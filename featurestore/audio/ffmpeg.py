@@ -6,9 +6,10 @@ the others, and imported when the first file asks for it.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 JOINED_FRAMES = 256  # a decoder's frames are a few hundred samples; they are averaged and handed on together
 BUFFER_BYTES = 1 << 17
+STUCK_S = 60.0  # after which a search for the next packet is given up
 # Two of the longest frames: by so much at most is decoded audio longer than what a container states.
 TRIM_SAMPLES = 4096
 # Only what holds sound: no playlists, which name other files, and no format that a name alone can stand for.
@@ -41,6 +43,12 @@ RAW = (
 )  # fmt: skip
 # Containers whose stated length is the sound track's own, and exact; others state that of the pictures, or an estimate.
 EXACT = ("mov", "wv", "tta")
+# Containers with a time for each packet, by which a gap shows; that of broadcasts may jump without one.
+TIMED = ("matroska", "flac", "asf")
+GAP_S = 0.1
+SHORT_S = 0.2  # by which a sound track may be shorter than what a container says of its length
+# Codecs with a checksum for each frame, which FFmpeg compares when it is asked to.
+CHECKED = ("flac", "wavpack", "tta", "ape", "tak")
 # FFmpeg drops two frames of any WMA for a delay that its own encoder doesn't have, so that 32 ms would be lost there.
 KEPT_WHOLE = ("wmav1", "wmav2")
 INTEGERS = {"u8": (128.0, 128.0), "s16": (0.0, 2.0**15), "s32": (0.0, 2.0**31), "s64": (0.0, 2.0**63)}
@@ -49,8 +57,8 @@ INTEGERS = {"u8": (128.0, 128.0), "s16": (0.0, 2.0**15), "s32": (0.0, 2.0**31), 
 def blocks(path: Path, part: Part, first: int = 0) -> Iterator[Block]:
     """Yield (rate in Hz, (n,) float32) of the first sound track, from native sample `first` on; AudioError as usual."""
     if part.decoder == AMR:
-        codec, payload = file_frames(path)
-        yield from _from(_joined(path, _amr_frames(frames_of(payload, codec, path), codec)), first)
+        codec, frames = file_frames(path)
+        yield from _from(_joined(path, _amr_frames(frames, codec)), first)
     else:
         yield from _from(_blocks(path, part), first)
 
@@ -68,10 +76,10 @@ def size(path: Path, part: Part) -> tuple[int, int]:
 def stated_size(path: Path, part: Part) -> tuple[int, int] | None:
     """Return (samples, rate in Hz) where the container states them exactly, None where it has to be decoded."""
     if part.decoder == AMR:
-        codec, payload = file_frames(path)
-        return sum(1 for _ in frames_of(payload, codec, path)) * codec.frame_samples, codec.rate_hz
-    if part.n_least and part.rate_hz:
-        return part.n_least, part.rate_hz
+        codec, frames = file_frames(path)
+        return sum(1 for _ in frames) * codec.frame_samples, codec.rate_hz
+    if part.n_samples and part.rate_hz:
+        return part.n_samples, part.rate_hz
     if (stated_s := _stated_s(path, part)) and (rate_hz := _rate_hz(path, part)):
         return round(stated_s * rate_hz), rate_hz
     return None
@@ -110,16 +118,16 @@ def _blocks(path: Path, part: Part) -> Iterator[Block]:
     stated_s = _stated_s(path, part)
     n_decoded, rate_hz = 0, 1
     with _opened(path, part) as (container, stream):
-        skip = _skip(stream)
+        skip, least_s = _skip(stream), _least_s(container, stream)
         for block in _trimmed(_from(_joined(path, _frames(path, container, stream)), skip), part.n_samples, stated_s):
             n_decoded, rate_hz = n_decoded + len(block[1]), block[0]
             yield block
-    least = max(part.n_least, round(stated_s * rate_hz) - TRIM_SAMPLES)
-    if n_decoded < least:
+    promised = max(part.n_least, round(stated_s * rate_hz), round(least_s * rate_hz))
+    slack = 0 if part.n_least else SHORT_S * rate_hz if least_s else TRIM_SAMPLES
+    if n_decoded < promised - slack:
         raise AudioError(
-            f"{path}: truncated, the container promises {max(part.n_least, round(stated_s * rate_hz))} samples, "
-            f"{n_decoded} are there. "
-            "Copy the file again."
+            f"{path}: truncated or damaged, the container promises {promised} samples, {n_decoded} are there. Copy the "
+            "file again."
         )
     if not part.ended:
         raise AudioError(f"{path}: truncated, the last page lacks its end-of-stream mark. Copy the file again.")
@@ -157,10 +165,20 @@ def _frames(path: Path, container: InputContainer, stream: AudioStream) -> Itera
         return
     lead = OpusLead(stream.codec_context) if name in ("opus", "libopus") else None
     corrupt_last = container.format.name in RAW
+    timed = container.format.name.startswith(TIMED)
+    reached = math.inf
     for packet in container.demux(stream):
         if packet.is_corrupt and not corrupt_last:
             raise AudioError(f"{path}: truncated or damaged at packet {packet.pts}. Copy or convert the file again.")
         frames = packet.decode()
+        for frame in frames if timed else ():
+            if frame.time is not None:
+                if frame.time - reached > GAP_S:
+                    raise AudioError(
+                        f"{path}: damaged or with a gap, no sound from {reached:.3f} to {frame.time:.3f} s. Copy it "
+                        "again, or fill the gap with silence: `ffmpeg -i FILE -af aresample=async=1 FILE.wav`."
+                    )
+                reached = frame.time + frame.samples / frame.sample_rate
         yield from frames if lead is None else lead.dropped(packet, frames)
 
 
@@ -193,6 +211,7 @@ def _opened(path: Path, part: Part) -> Iterator[tuple[InputContainer, AudioStrea
                     format=part.format or None,
                     buffer_size=BUFFER_BYTES,
                     metadata_errors="ignore",
+                    timeout=STUCK_S,
                     container_options={"protocol_whitelist": "file", "format_whitelist": DEMUXERS},
                 )
             )
@@ -209,6 +228,8 @@ def _opened(path: Path, part: Part) -> Iterator[tuple[InputContainer, AudioStrea
         stream = container.streams.audio[0]
         if stream.codec_context is None:
             raise AudioError(f"{path}: holds sound in a codec that FFmpeg doesn't decode. Convert it.")
+        if stream.codec_context.name in CHECKED:
+            stream.codec_context.options = {"err_detect": "crccheck+explode"}
         if stream.codec_context.name in KEPT_WHOLE:
             stream.codec_context.flags2 |= av.codec.context.Flags2.skip_manual
         yield container, stream
@@ -234,6 +255,19 @@ def _stated_s(path: Path, part: Part) -> Fraction:
                 end = max(end, packet.pts + (packet.duration or 0))
         shorter = n and (end - n) * stream.time_base * stream.rate <= TRIM_SAMPLES
         return (min(n, end) if shorter else end) * stream.time_base
+
+
+def _least_s(container: InputContainer, stream: AudioStream) -> float:
+    """Return the seconds that a sound track should have where a container says it, if not exactly; else 0."""
+    if container.format.name == "avi":
+        return float((stream.duration or 0) * (stream.time_base or 0))
+    if container.format.name.startswith("matroska") and (text := stream.metadata.get("DURATION", "")):
+        hours, minutes, seconds = [*text.split(":"), "", ""][:3]
+        with suppress(ValueError):
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    if container.format.name.startswith(("matroska", "asf")) and len(container.streams) == 1:
+        return (container.duration or 0) / 1e6
+    return 0.0
 
 
 def _rate_hz(path: Path, part: Part) -> int:

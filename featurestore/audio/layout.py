@@ -1,7 +1,9 @@
 """Which decoder reads a file, and which bytes of it: the file's own structure decides, never what a decoder claims.
 
-libsndfile reads WAV, AIFF, FLAC, Ogg and MP3 fast and exactly, but guesses where a length is not in the header, reads
-the first link of a chain alone, and knows neither the phone's nor the video's containers. FFmpeg (PyAV) reads the rest.
+libsndfile reads WAV, AIFF, FLAC and Ogg fast and exactly, but guesses where a length is not in the header, reads the
+first link of a chain alone, and knows neither the phone's nor the video's containers. FFmpeg (PyAV) reads the rest, and
+MP3: of that libsndfile guesses the length, and read block by block, as soundfile does it, gives other samples for some
+60 ms at the beginning of each block, since it loses what a frame takes from the frames before.
 """
 
 import io
@@ -24,6 +26,7 @@ SNDFILE_MAGIC = (b".snd", b"dns.", b"NIST_1A", b"Creative Voice File", b"caff", 
 # Matroska and WebM, ASF, AVI, FLV, WavPack, TTA; MP4 has its first box's name behind the size.
 FFMPEG_MAGIC = (b"\x1aE\xdf\xa3", b"0&\xb2u\x8ef\xcf\x11", b"RIFF", b"FLV\x01", b"wvpk", b"TTA1")
 HEAD_BYTES = 1024  # of a file, looked at first
+HOLLOW_BYTES, HOLLOW_SHARE = 1 << 28, 0.1  # from which size on, and of which less must be written
 KEPT = 4096  # layouts that stay in memory
 
 
@@ -51,6 +54,8 @@ def forget() -> None:
 def _layout(name: str, n_bytes: int, mtime_ns: int) -> Layout:
     try:
         with io.FileIO(name) as file:
+            if n_bytes > HOLLOW_BYTES:
+                _refuse_hollow(name, file)
             found = _of_head(name, file, n_bytes)
             if found is not None:
                 return found
@@ -78,6 +83,16 @@ def _of_head(name: str, file: io.FileIO, n_bytes: int) -> Layout | None:
     return _flac(head) if head.startswith(b"fLaC") else None
 
 
+def _refuse_hollow(name: str, file: io.FileIO) -> None:
+    """Raise AudioError for a file of which hardly anything was ever written; decoders would look through all of it."""
+    status = os.fstat(file.fileno())
+    written = getattr(status, "st_blocks", status.st_size) * 512
+    if written < status.st_size * HOLLOW_SHARE:
+        raise AudioError(
+            f"{name}: of its {status.st_size:,} bytes {written:,} were written, the rest is a hole. Copy it again."
+        )
+
+
 def _read(
     read: Callable[[BinaryIO, int], chunks.Chunks | None], name: str, head: bytes, n_bytes: int
 ) -> chunks.Chunks | None:
@@ -92,7 +107,7 @@ def _read(
 def _of_bytes(name: str, data: mmap.mmap) -> Layout:
     head = bytes(data[:64])
     if head.startswith(b"OggS"):
-        return _ogg(data)
+        return _ogg(name, data)
     at = 0
     while at < len(data) and data[at : at + 3] == b"ID3" and (size := mpeg_frames.tag_size(data, at)):
         at += size
@@ -147,9 +162,9 @@ def _chunked(found: chunks.Chunks | None, decoder: str, name: str, *, finite: bo
     )
 
 
-def _ogg(data: mmap.mmap) -> Layout:
+def _ogg(name: str, data: mmap.mmap) -> Layout:
     """Each link by itself, since decoders take the first link's rate and delay for the others', or end there."""
-    links = ogg_pages.links_of(data)
+    links = ogg_pages.links_of(data, name)
     parts = []
     for link in links:
         alone = len(links) == 1
@@ -171,11 +186,9 @@ def _mpeg(name: str, data: mmap.mmap) -> Layout:
     for part in found:
         if part.n_frames + 1 < part.n_promised:
             truncated = f"the header promises {part.n_promised} frames, {part.n_frames} are there"
-        n = part.n_frames * part.frame_samples
-        if part.tagged:
-            parts.append(Part(SNDFILE, part.start, part.stop, rate_hz=part.rate_hz))
-        else:
-            parts.append(Part(FFMPEG, part.start, part.stop, n, n, part.rate_hz, "mp3"))
+        # The decoder gives a frame less where a tag counts one too many, or less padding than the decoder's delay.
+        least = part.n_samples - part.frame_samples * (part.n_padding > 0 or part.n_promised > part.n_frames)
+        parts.append(Part(FFMPEG, part.start, part.stop, part.n_samples, least, part.rate_hz, "mp3"))
     return Layout(tuple(parts), truncated)
 
 

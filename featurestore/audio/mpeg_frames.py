@@ -12,6 +12,8 @@ from featurestore.errors import AudioError
 
 MAX_JUNK_BYTES = 1 << 16  # between frames; more, and what follows is not looked for
 MAX_SURPLUS = 2  # frames behind those that a tag counts, which are no part of their own
+TAG_BYTES = 156  # of a Xing tag with all its fields and the extension
+LAMES = (b"LAME", b"Lavf", b"Lavc")  # FFmpeg reads the extension of these encoders, and counts without it for others
 MIN_FRAMES = 3  # in a row, for bytes to be taken for MPEG audio
 KBPS = {
     1: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0),
@@ -22,15 +24,24 @@ RATES_HZ = {3: (44_100, 48_000, 32_000, 0), 2: (22_050, 24_000, 16_000, 0), 0: (
 
 @dataclass(frozen=True)
 class MpegPart:
-    """One encoder's output: bytes [start, stop), its frames with sound, and whether a tag tells their number."""
+    """One encoder's output: bytes [start, stop), and its frames with sound.
+
+    n_promised: frames by the tag, n_frames where it has none. n_padding: samples of these that the tag says are the
+    encoder's delay and padding.
+    """
 
     start: int
     stop: int
     n_frames: int
     frame_samples: int
     rate_hz: int
-    tagged: bool
-    n_promised: int  # frames by the tag, n_frames where it has none
+    n_promised: int
+    n_padding: int
+
+    @property
+    def n_samples(self) -> int:
+        """Samples that count."""
+        return max(0, self.n_frames * self.frame_samples - self.n_padding)
 
 
 def frame_size(data: bytes | mmap.mmap, at: int) -> tuple[int, int, int] | None:
@@ -117,20 +128,21 @@ def parts_of(data: bytes | mmap.mmap, path: object) -> list[MpegPart]:
 def _part(data: bytes | mmap.mmap, start: int, size: int, samples: int, rate_hz: int) -> MpegPart:
     """One part from its first frame on."""
     promised = _promised(data, start, size)
+    padding = _padding(data, start) if promised else 0
     at, end, n = start + size if promised is not None else start, len(data), 0
     while at < end and (promised is None or not promised or n < promised):
         frame = frame_size(data, at)
         if frame is None or frame[1:] != (samples, rate_hz) or at + frame[0] > end:
             if frame is not None and at + frame[0] > end:
                 end = at  # cut
-                return MpegPart(start, len(data), n, samples, rate_hz, bool(promised), promised or n)
+                return MpegPart(start, len(data), n, samples, rate_hz, promised or n, padding)
             break
         if n and _promised(data, at, frame[0]) is not None:
             break
         n, at = n + 1, at + frame[0]
     if promised and n == promised:
         at = _past_surplus(data, at)
-    return MpegPart(start, at, n, samples, rate_hz, bool(promised), promised or n)
+    return MpegPart(start, at, n, samples, rate_hz, promised or n, padding)
 
 
 def _past_surplus(data: bytes | mmap.mmap, at: int) -> int:
@@ -145,16 +157,35 @@ def _past_surplus(data: bytes | mmap.mmap, at: int) -> int:
 
 def _promised(data: bytes | mmap.mmap, at: int, size: int) -> int | None:
     """The number of frames by a frame's tag, 0 where the tag doesn't say it, None where the frame holds no tag."""
-    mpeg1, mono = data[at + 1] >> 3 & 3 == 3, data[at + 3] >> 6 == 3
-    side = (17 if mono else 32) if mpeg1 else (9 if mono else 17)
-    for place in (at + 4 + side, at + 6 + side):  # behind a checksum, where there is one
-        tag = bytes(data[place : place + 12])
-        if tag[:4] in (b"Xing", b"Info") and len(tag) == 12:
-            return int.from_bytes(tag[8:12], "big") if tag[7] & 1 else 0
+    tag = _tag(data, at)
+    if len(tag) >= 12:
+        return int.from_bytes(tag[8:12], "big") if tag[7] & 1 else 0
     tag = bytes(data[at + 36 : at + 36 + 18])
     if tag[:4] == b"VBRI" and len(tag) == 18:
         return int.from_bytes(tag[14:18], "big")
     return None
+
+
+def _padding(data: bytes | mmap.mmap, at: int) -> int:
+    """Return the samples of delay and padding by the extension of LAME, which FFmpeg's encoder writes too; else 0."""
+    tag = _tag(data, at)
+    if not tag:
+        return 0
+    place = 8 + 4 * (tag[7] & 1) + 4 * (tag[7] >> 1 & 1) + 100 * (tag[7] >> 2 & 1) + 4 * (tag[7] >> 3 & 1)
+    if tag[place : place + 4] not in LAMES or len(tag) < place + 24:
+        return 0
+    both = int.from_bytes(tag[place + 21 : place + 24], "big")
+    return (both >> 12) + (both & 0xFFF)
+
+
+def _tag(data: bytes | mmap.mmap, at: int) -> bytes:
+    """Return the Xing or Info tag in the frame at a place, and what follows it, b"" where it has none."""
+    mpeg1, mono = data[at + 1] >> 3 & 3 == 3, data[at + 3] >> 6 == 3
+    side = (17 if mono else 32) if mpeg1 else (9 if mono else 17)
+    for place in (at + 4 + side, at + 6 + side):  # behind a checksum, where there is one
+        if data[place : place + 4] in (b"Xing", b"Info"):
+            return bytes(data[place : place + TAG_BYTES])
+    return b""
 
 
 def _next_frame(data: bytes | mmap.mmap, at: int) -> int:

@@ -1,9 +1,16 @@
-"""Ogg as pages (RFC 3533): the links of a chained file, which streams each holds, and how long they are."""
+"""Ogg as pages (RFC 3533): the links of a chained file, which streams each holds, and how long they are.
+
+Decoders drop a page that is damaged or missing without a word, and what follows moves forward by as much.
+"""
 
 import mmap
+import zlib
 from dataclasses import dataclass
 
+from featurestore.errors import AudioError
+
 MAX_JUNK_BYTES = 1 << 16
+REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # each byte with its bits in the other order
 # What the first packet of a stream begins with.
 CODECS = {
     b"\x01vorbis": "vorbis", b"OpusHead": "opus", b"\x7fFLAC": "flac", b"Speex   ": "speex", b"\x80theora": "video",
@@ -27,18 +34,32 @@ class Link:
         return [codec for codec in self.codecs if codec not in ("video", "skeleton", "")]
 
 
-def links_of(data: bytes | mmap.mmap) -> list[Link]:
-    """Return the links of a file that begins with an Ogg page: pages that begin streams, in a row, open one."""
+def links_of(data: bytes | mmap.mmap, path: object) -> list[Link]:
+    """Return the links of a file that begins with an Ogg page: pages that begin streams, in a row, open one.
+
+    AudioError for a page in the middle whose checksum is not its own, and where pages are missing.
+    """
     links: list[Link] = []
     start, at, opening = 0, 0, False
     codecs: dict[int, str] = {}
     granules: dict[int, tuple[int, bool]] = {}
+    sequence: dict[int, int] = {}
+    behind = 0
     while (at := _page(data, at)) >= 0:
+        if at != behind:
+            raise _damaged(path, behind, at - behind)
         flags, serial = data[at + 5], int.from_bytes(data[at + 14 : at + 18], "little")
         n_segments = data[at + 26]
         body = at + 27 + n_segments
         size = sum(data[at + 27 : body])
+        number = int.from_bytes(data[at + 18 : at + 22], "little")
         begins = bool(flags & 2)
+        whole = body + size <= len(data)
+        if whole and (
+            not _sound(data, at, body + size) or (not begins and sequence.get(serial, number - 1) + 1 != number)
+        ):
+            raise _damaged(path, at, size)
+        sequence[serial] = number
         if begins and not opening and codecs:
             links.append(_link(start, at, codecs, granules))
             start, codecs, granules = at, {}, {}
@@ -47,13 +68,26 @@ def links_of(data: bytes | mmap.mmap) -> list[Link]:
             codecs[serial] = next((name for magic, name in CODECS.items() if head.startswith(magic)), "")
         opening = begins
         granule = int.from_bytes(data[at + 6 : at + 14], "little", signed=True)
-        if serial in codecs and body + size <= len(data):
+        if serial in codecs and whole:
             before = granules.get(serial, (0, False))[0]
             granules[serial] = (before if granule < 0 else granule, bool(flags & 4))
-        at = body + size
+        at = behind = body + size
     if codecs:
         links.append(_link(start, len(data), codecs, granules))
     return links
+
+
+def _damaged(path: object, at: int, n_bytes: int) -> AudioError:
+    return AudioError(
+        f"{path}: damaged, {n_bytes} bytes from byte {at} on are not the Ogg page that was there. Copy it again."
+    )
+
+
+def _sound(data: bytes | mmap.mmap, at: int, stop: int) -> bool:
+    """Whether a page has its own checksum: CRC-32 as zlib's, but from the highest bit on, and from zero."""
+    page = data[at : at + 22] + bytes(4) + data[at + 26 : stop]
+    crc = zlib.crc32(page.translate(REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{crc:032b}"[::-1], 2) == int.from_bytes(data[at + 22 : at + 26], "little")
 
 
 def _link(start: int, stop: int, codecs: dict[int, str], granules: dict[int, tuple[int, bool]]) -> Link:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from featurestore.audio import SAMPLE_RATE_HZ, decode, decoder_of, duration_s, tracks_of
+from featurestore.audio import SAMPLE_RATE_HZ, Clip, decode, decoder_of, duration_s, tracks_of
 from featurestore.errors import AudioError
 from tests.featurestore.audio.test_containers import DATA, speech
 from tests.helpers.containers import Kind, encode, lag_of
@@ -292,13 +292,22 @@ BAD: dict[str, Callable[[Path], Path]] = {
     "silent.mp4": video_alone,
     "list.m3u8": playlist,
 }
-REASONS = {"lfs.wav": "git lfs pull", "silent.mp4": "no sound", "hours.wav": "12 hours", "empty.opus": "0 bytes"}
+REASONS = {"lfs.wav": "git lfs pull", "silent.mp4": "no sound", "hours.wav": "hole", "empty.opus": "0 bytes"}
+
+
+def test_a_file_too_long_to_be_decoded_whole_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("featurestore.audio.layout.HOLLOW_SHARE", 0.0)
+    with pytest.raises(AudioError, match="12 hours"):
+        decode(sparse_wav(tmp_path / "hours.wav"))
+    assert len(Clip(tmp_path / "hours.wav", 3600.0, 3601.0).decode()) == 16_000
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_is_no_sound_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
     path = BAD[name](tmp_path / name)
-    with pytest.raises(AudioError, match=REASONS.get(name, "not audio|no sound|no samples")) as caught:
+    with pytest.raises(AudioError, match=REASONS.get(name, "not audio|no sound|no samples|hole")) as caught:
         decode(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)

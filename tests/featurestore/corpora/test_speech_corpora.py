@@ -38,7 +38,7 @@ def test_four_classes_merge_excitement_and_leave_out_the_rest(tmp_path: Path) ->
     # Frustration is no class here, excitement and happiness of one evaluator are one vote, and nobody judges himself.
     np.testing.assert_array_equal(manifest.votes, [[0, 0, 0, 3], [0, 2, 0, 0], [0, 0, 1, 0]])
     assert manifest.notes[0] == "left out: fru 1, xxx 1"
-    assert manifest.notes[-1] == "2 of 5 sessions"
+    assert "2 of 5 sessions" in manifest.notes
 
 
 def test_attributes_have_names_whatever_their_order_in_the_file(tmp_path: Path) -> None:
