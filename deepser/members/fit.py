@@ -18,12 +18,11 @@ from deepser.members.folds import FoldPlan
 from deepser.members.held_out import Parts, parts_of
 from deepser.members.member import Member, PosteriorMean
 from deepser.members.posteriors import check_place, is_finished, posteriors_name, write_posteriors
-from deepser.members.run_directory import open_directory, remove_directory
+from deepser.members.run_directory import open_directory, record_start, remove_directory
 from deepser.members.sources import check_sources
 from deepser.training import train as trainer
 from deepser.training.checkpoint import load_weights, save_atomically
 from deepser.training.data import TrainingData
-from deepser.training.device import resolve_precision
 from deepser.training.normalise import SAVED, Groups, Normalisation, without_prior
 from deepser.training.processes import World
 from deepser.training.run import Job
@@ -34,7 +33,7 @@ from deepser.training.views import Views, resolve_views
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
-from featurestore.runtime.device import one_thread, pick_device
+from featurestore.runtime.device import describe_device, one_thread, pick_device
 from featurestore.runtime.durable import replace_text, writing
 from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
@@ -79,6 +78,9 @@ def fit_members(
     known: held_out.Known = {}
     left = world.once(lambda: [_is_left(into, own, plan, overwrite, manifest, known) for own in members])
     fits = [replace(own, earlier=earlier) for own, (is_left, earlier) in zip(members, left, strict=True) if is_left]
+    places = world.gather(describe_device(world.device))
+    for own in fits if world.first else ():
+        record_start(own.member.directory, places, own.member.config.train.precision)
     reader = SharedReader()
     if fits:
         as_stored = [replace(own.data, normalisation=None) if own.data.normalisation else own.data for own in fits]
@@ -125,7 +127,7 @@ class _Opening:
     def fit(self, config: MemberConfig, directory: Path) -> _Fit:
         """Return a member that is ready to be fitted; ConfigError where its features or labels don't do."""
         store = self.store
-        train = replace(config.train, precision=resolve_precision(config.train.precision, self.world.device))
+        train = replace(config.train, precision=self.world.one_precision(config.train.precision))
         train = replace(train, views=resolve_views(store, config.features, train.views))
         config = replace(config, train=train)
         targets = self.targets(train)

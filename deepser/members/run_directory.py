@@ -3,7 +3,8 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from deepser.training.views import Views
 from featurestore.errors import ConfigError
 from featurestore.runtime.durable import replace_text, writing
 from featurestore.runtime.json_text import read_json
+from featurestore.runtime.provenance import provenance
 
 FORMAT = 1
+STARTS = "starts.json"
 
 
 def open_directory(
@@ -80,6 +83,18 @@ def open_directory(
         record = json.dumps(held_out(), indent=1, ensure_ascii=False) + "\n"
         replace_text(member.directory / HELD_OUT, record)
         replace_text(path, text)
+
+
+def record_start(directory: Path, places: Sequence[str], precision: str) -> None:
+    """Add to starts.json when a run was begun or continued, by which versions, on which devices (by rank), and how."""
+    path = directory / STARTS
+    starts = []
+    if path.exists():
+        with suppress(ValueError):  # a record for people, for whose sake no run is refused
+            starts = read_json(path.read_text())
+    record = {**provenance(), "devices": list(places), "precision": precision}
+    with writing(path, ConfigError):
+        replace_text(path, json.dumps([*starts, record], indent=1, ensure_ascii=False) + "\n")
 
 
 def remove_directory(directory: Path) -> None:

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from deepser.training.device import resolve_precision
 from featurestore.errors import ConfigError, MedusaError, ProcessError
 from featurestore.runtime.device import pick_device
 from featurestore.runtime.launched import rendezvous_of_step, task_of_launcher
@@ -59,6 +60,25 @@ class World:
             raise told[1]
         result: T = told[0]
         return result
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, by rank, in all of them."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def one_precision(self, precision: str) -> str:
+        """What `resolve_precision` gives in all processes; ConfigError where "auto" differs between their devices."""
+        resolved = self.gather(resolve_precision(precision, self.device))
+        for rank, other in enumerate(resolved):
+            if other != resolved[0]:
+                raise ConfigError(
+                    f"--precision auto is {resolved[0]} in process 0 and {other} in process {rank}, whose devices "
+                    "differ; give --precision float32, or start processes on devices of one kind."
+                )
+        return resolved[0]
 
     def whole(self, own: Tensor, n: int) -> Tensor:
         """Every process's rows (B_r, ...) as the batch's (n, ...), in its order, in all of them.
@@ -173,9 +193,7 @@ def _own_device(device: str, local: int, size: int) -> torch.device:
 def _check_cards(world: World) -> None:
     """ConfigError where two processes compute on one card; NCCL would stop with an internal error, or wait."""
     own = f"{socket.gethostname()} {torch.cuda.get_device_properties(world.device).uuid}"
-    cards: list[str] = [""] * world.size
-    dist.all_gather_object(cards, own)
-    refuse_shared(cards)
+    refuse_shared(world.gather(own))
 
 
 def refuse_shared(cards: Sequence[str]) -> None:

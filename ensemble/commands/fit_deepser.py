@@ -86,18 +86,20 @@ def fit_deepser(
     from ensemble.evaluation.sounds import known_sounds
     from ensemble.recipes.members import Asked, members
     from featurestore.corpus.manifest import Manifest
+    from featurestore.runtime.device import describe_device, unused_cards
     from featurestore.store.feature_store import FeatureStore
 
     if cv is not None and folds != 1:
         raise ConfigError("--cv names the folds and --folds makes them; give one of the two.")
     refs = None if features is None else split_names(features)
     table, corpora = divided(Manifest.read(manifest), train_on, test_on, cv)
+    note = ""
     if preset is None:
         is_plain = set(options or ()) <= {"normalise"} and not change and several is None
         n_training = len(table) if cv or not table.has("split") else int((table.column("split") == "train").sum())
         preset = default_preset(n_training, is_plain)
         if is_plain:
-            say(f"preset {preset}, for {n_training:,} training clips; --preset names another (docs/presets.md).")
+            note = f"preset {preset}, for {n_training:,} training clips; --preset names another (docs/presets.md)."
     configs = sharing(members(Asked(preset, refs, name, options or {}, change or []), seeds, several))
     with joined(device) as world, deterministic_kernels(world.device) if deterministic else nullcontext():
         opened = FeatureStore.open(store)
@@ -105,7 +107,14 @@ def fit_deepser(
         protocol = check_protocol(
             table, cv, sounds=known_sounds(opened, table, [name for c in configs for name in c.features])
         )
+        places = world.gather(describe_device(world.device))
+        precisions = {world.one_precision(config.train.precision) for config in configs}
         if world.first:
+            if note:
+                say(note)
+            say(f"training on {'; '.join(places)}: {', '.join(sorted(precisions))}")
+            if device == "auto" and (why := unused_cards(world.device)):
+                say(f"warning: {why}", "yellow", stderr=True)
             say_corpora(table, corpora)
             tell_protocol(protocol, strict)
         protocol.refuse(strict)

@@ -20,6 +20,7 @@ from featurestore.errors import AudioError
 from featurestore.featurize.clips import Decoder, arranged
 from featurestore.featurize.decode_ahead import Pool, outcome
 from featurestore.featurize.items import Item, audio_items
+from featurestore.runtime.device import describe_device
 from featurestore.runtime.provenance import provenance
 from featurestore.runtime.stopping import StopSignals
 
@@ -61,7 +62,8 @@ def transcribe(
     started = time.monotonic()
     items, failed = audio_items(manifest)
     report = TranscribeReport(failed=failed)
-    with StopSignals() as stop, TranscriptWriter(path, transcriber.source, provenance()) as writer:
+    made_with = {**provenance(), "device": describe_device(transcriber.model.device)}
+    with StopSignals() as stop, TranscriptWriter(path, transcriber.source, made_with) as writer:
         missing = [item for item in items if item.key not in writer.keys]
         report.skipped = len(items) - len(missing)
         stream = iter_transcribe(transcriber, missing, workers=workers)

@@ -14,7 +14,7 @@ from featurestore.commands.featurize_options import (
     SystemArguments,
     ViewArguments,
 )
-from featurestore.commands.featurize_report import say_plan, say_report, say_sized, show_checks, with_rate
+from featurestore.commands.featurize_report import say_computed, say_plan, say_report, say_sized, show_checks, with_rate
 from featurestore.errors import ConfigError
 from featurestore.terminal import bar, end_with_failures, option_groups, say, working
 
@@ -98,6 +98,7 @@ def featurize(
         return
     with working(f"loading {encoder.encoder}"):
         loaded = load_with(rows, where.device)
+    say_computed(loaded, where.device)
     if loaded.notice and any((store := _existing(job)) is None or job.name not in store for job in jobs):
         say(loaded.notice, "yellow")
     for job in jobs:
@@ -189,15 +190,16 @@ def _run_in_processes(jobs: "Sequence[FeaturizeJob]", n: int, where: SystemArgum
 
 
 def _spread(job: "FeaturizeJob", n: int, where: SystemArguments) -> Failures:
-    from featurestore.featurize.engines import featurize_on_devices, featurize_with_ray, visible_devices
+    from featurestore.featurize.engines import featurize_on_devices, visible_devices
+    from featurestore.featurize.ray_engine import featurize_with_ray
     from featurestore.runtime.stopping import Interrupted
 
     with bar(job.name, n, "{task.fields[rate]}") as show:
         try:
             if where.engine:
-                report = featurize_with_ray(job, where.parts, where.device, progress=with_rate(show))
+                report = featurize_with_ray(job, where.parts, where.device, progress=with_rate(show), announce=say)
             else:
-                report = featurize_on_devices(job, visible_devices(where.devices or ""), progress=with_rate(show))
+                report = featurize_on_devices(job, visible_devices(where.devices or ""), with_rate(show), say)
         except Interrupted as stop:
             show.close()
             say_report(job.name, stop.report)

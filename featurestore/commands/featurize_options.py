@@ -123,9 +123,13 @@ class SystemArguments:
     ] = None
     max_memory: Annotated[float | None, system("GiB of this process, or allocated on its GPU.", min=0.05)] = None
     device: DeviceOption = "auto"
-    devices: Annotated[str | None, system("all, or cuda:0,cuda:1: a process for each, at once.")] = None
+    devices: Annotated[
+        str | None, system("all, or cuda:0,cuda:1, or UUIDs (GPU-..., MIG-...): a process for each, at once.")
+    ] = None
     engine: Annotated[str | None, system("ray: on a Ray cluster ('medusa-ser[ray]').")] = None
-    parts: Annotated[int, system("Ray tasks.", min=1)] = 8
+    parts: Annotated[
+        int | None, system("Ray: parts that its workers take one by one; default: 4 for each GPU.", min=1)
+    ] = None
     shard: Annotated[str | None, system("Only part I of N, as 2/8; auto: as Slurm or torchrun number tasks.")] = None
 
     @property

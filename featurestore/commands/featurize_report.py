@@ -29,6 +29,16 @@ def with_rate(show: Show) -> Callable[[int, int, float], None]:
     return on_utterance
 
 
+def say_computed(encoder: "Encoder", device: str) -> None:
+    """Print where an encoder computes and how; device: as it was asked for."""
+    from featurestore.encoders.device import computed_by
+    from featurestore.runtime.device import unused_cards
+
+    say(f"{encoder.name}: on {', '.join(computed_by(encoder).values())}")
+    if device == "auto" and hasattr(encoder, "compute") and (why := unused_cards(encoder.device)):
+        say(f"warning: {why}", "yellow", stderr=True)
+
+
 def say_plan(name: str, encoder: "Encoder", plan: "FeaturizePlan") -> None:
     hours = f", {plan.audio_s / 3600:.2f} h of audio" if plan.audio_s else ""
     say(f"{name}: {plan.n_utterances:,} utterances to encode{hours}, {plan.n_skipped:,} there already")
@@ -77,6 +87,9 @@ def say_report(name: str, report: "FeaturizeReport") -> None:
         f"{name}: {report.done:,} done{empty}{redone}, {report.skipped:,} there already, {len(report.failed):,} "
         f"failed; {report.wall_s:.1f} s{speed}{padding}"
     )
+    if report.decoders:
+        by = "; ".join(f"{decoder}: {n:,}" for decoder, n in report.decoders.most_common())
+        say(f"{name}: decoded by {by}", "dim")
     if report.constant:
         shown = first_names(report.constant, SHOWN_CONSTANT)
         say(f"warning: {len(report.constant):,} silent, all samples of one value: {shown}", "yellow")

@@ -45,6 +45,7 @@ def transcribe(
     """
     from featurestore.asr.transcribe import transcribe as run
     from featurestore.asr.transcriber import load_transcriber
+    from featurestore.runtime.device import describe_device, unused_cards
     from featurestore.runtime.stopping import Interrupted
 
     table, failed = manifest_of(files, manifest, write_manifest or beside(output))
@@ -52,6 +53,9 @@ def transcribe(
         loaded = load_transcriber(
             model, language=language, beam=beam, device=device, compute=compute, batch=batch
         )  # fmt: skip
+    say(f"{loaded.source.model}: on {describe_device(loaded.model.device)}, {loaded.source.compute}")
+    if device == "auto" and (why := unused_cards(loaded.model.device)):
+        say(f"warning: {why}", "yellow", stderr=True)
     with bar(f"{loaded.source.model} -> {output.name}", len(table), "{task.fields[rate]}") as show:
 
         def on_utterance(done: int, total: int, audio_s: float) -> None:

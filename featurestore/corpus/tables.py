@@ -38,7 +38,7 @@ def read_table_file(path: Path, *, any_delimiter: bool = False) -> pa.Table:
         if path.suffix in (".csv", ".tsv"):
             return _read_csv(path, any_delimiter)
     except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"{path} can't be read as {path.suffix[1:]}: {error}. Save it again as UTF-8.") from None
+        raise ManifestError(f"{path} can't be read as {path.suffix[1:]}: {error}. Save it again as UTF-8.") from error
     raise ManifestError(f"{path}: expected a name that ends in .csv or .parquet, found {path.suffix or 'no suffix'!r}.")
 
 

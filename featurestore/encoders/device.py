@@ -8,11 +8,12 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from featurestore.encoders.options import check_choice
-from featurestore.runtime.device import fused_attention, ieee_float32, multiplies_bfloat16
+from featurestore.runtime.device import describe_device, fused_attention, ieee_float32, multiplies_bfloat16
 
 if TYPE_CHECKING:
     import torch
 
+    from featurestore.encoders.base import Encoder
     from featurestore.format.spec import FeatureSpec
 
 # On a CPU an utterance fills the cores by itself (measured: batches of 16 s gain at most 7 % on the smallest encoders,
@@ -89,6 +90,14 @@ def arithmetic(compute: torch.dtype, device: torch.device) -> Iterator[None]:
     low = torch.autocast(device.type, compute) if half else nullcontext()
     with exact, low, fused_attention(device):
         yield
+
+
+def computed_by(encoder: Encoder) -> dict[str, str]:
+    """Return where an encoder computes and in which arithmetic, for the record and for people."""
+    compute = getattr(encoder, "compute", None)
+    if compute is None:  # no torch model
+        return {"device": encoder.device, "arithmetic": "float32"}
+    return {"device": describe_device(encoder.device), "arithmetic": str(compute).removeprefix("torch.")}
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from featurestore.augment.views import View
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders.base import Encoder
 from featurestore.encoders.catalog import ENCODERS
+from featurestore.encoders.device import computed_by
 from featurestore.encoders.load import label_of, load_with
 from featurestore.encoders.options import EncoderOptions
 from featurestore.featurize.items import Texts
@@ -50,14 +51,23 @@ class FeaturizeJob:
     weights: Path | None = None  # where they lie, for the record of a new set
 
     def run(
-        self, shard: Shard | None = None, device: str = "auto", progress: Progress | None = None
+        self,
+        shard: Shard | None = None,
+        device: str = "auto",
+        progress: Progress | None = None,
+        announce: Callable[[str], None] | None = None,
     ) -> FeaturizeReport:
-        """Encode what the set lacks, of one part or of all; errors as in `load_encoder` and `featurize`."""
+        """Encode what the set lacks, of one part or of all; errors as in `load_encoder` and `featurize`.
+
+        announce: takes where the encoder computes and how, once it is loaded.
+        """
         manifest = Manifest.read(self.manifest) if isinstance(self.manifest, Path) else self.manifest
         store = self.store if isinstance(self.store, FeatureStore) else FeatureStore.open_or_create(self.store)
         if self.name not in store:
             store.check_writable(self.name)
         encoder = load_with(self.encoder, device) if isinstance(self.encoder, EncoderOptions) else self.encoder
+        if announce is not None:
+            announce(", ".join(computed_by(encoder).values()))
         options = {each.name: getattr(self.options, each.name) for each in fields(self.options)}
         return featurize(
             manifest,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from featurestore.augment.mixing import heard
 from featurestore.augment.views import View, viewed_spec
 from featurestore.encoders.base import Encoder
+from featurestore.encoders.device import computed_by
 from featurestore.errors import StoreError
 from featurestore.featurize.decode_ahead import decoding_threads
 from featurestore.featurize.items import Failures, Texts, items_of
@@ -67,6 +69,7 @@ class FeaturizeReport:
     n_unrecorded: int = 0
     n_unreachable: int = 0
     padding: Padding = field(default_factory=Padding)  # frames of the forward passes
+    decoders: Counter[str] = field(default_factory=Counter)  # what decoded how many of the clips stored
 
 
 def featurize(
@@ -110,7 +113,8 @@ def featurize(
     spec = viewed_spec(encoder.spec, view)
     part = None if view is None else heard(manifest, view, store)
     head = {"head": encoder.head} if encoder.head else {}
-    origin = provenance(weights) | head | ({} if transcripts is None else transcripts.provenance())
+    texts = {} if transcripts is None else transcripts.provenance()
+    origin = provenance(weights) | computed_by(encoder) | head | texts
     opened = store.writer(name, spec, provenance=origin, format=format, compress=compress)
     if max_memory_gib is None and encoder.device == "cpu":
         keep_freed_memory()
@@ -140,7 +144,8 @@ def featurize(
         if encoder.overlaps:
             commit_audio_s, queue_bytes = GPU_COMMIT_AUDIO_S, GPU_QUEUE_BYTES
             writer.segment_bytes, writer.commits_behind = GPU_SEGMENT_BYTES, True
-        thread = WriterThread(_Appending(writer, spec.layers, recorders, commit_audio_s), queue_bytes)
+        appending = _Appending(writer, spec.layers, recorders, commit_audio_s)
+        thread = WriterThread(appending, queue_bytes)
         try:
             with thread:
                 while True:
@@ -155,6 +160,7 @@ def featurize(
             count(thread)
             with stage("write"):
                 writer.commit()
+            report.decoders = appending.decoders
             report.wall_s = time.monotonic() - started
     return report
 
@@ -184,6 +190,7 @@ class _Appending:
         self._recorders = recorders
         self._layers = layers
         self._since_commit_s = 0.0
+        self.decoders: Counter[str] = Counter()
 
     def __call__(self, encoded: Encoded) -> tuple[Encoded, str]:
         """The utterance, and the reason when it can't be appended, "" when it is in."""
@@ -197,6 +204,8 @@ class _Appending:
                 # Only the encoder's device casts to 16 bits, and only to those that the store has.
                 stored = encoded.rows.dtype.itemsize == 2
                 self._writer.append(encoded.key, rows, encoded.duration_s, identity, stored=stored)
+                if identity is not None and identity.decoder:
+                    self.decoders[identity.decoder] += 1
                 self._since_commit_s += 1.0 if math.isnan(encoded.duration_s) else encoded.duration_s
                 if self._since_commit_s >= self._commit_audio_s:
                     self._writer.end_segment()

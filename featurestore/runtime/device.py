@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
+
+BFLOAT16_FROM = (8, 0)  # compute capability (Ampere) of the first cards that multiply bfloat16 in hardware
+NVIDIA_CARDS = Path("/proc/driver/nvidia/gpus")
 
 
 def pick_device(device: str) -> torch.device:
@@ -31,13 +35,36 @@ def pick_device(device: str) -> torch.device:
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Return whether a CUDA device multiplies bfloat16 matrices in hardware: from compute capability 8.0 (Ampere) on.
+    """Return whether a CUDA device multiplies bfloat16 matrices in hardware.
 
     `torch.cuda.is_bf16_supported` counts emulation as well, and asks the current device instead of a given one.
     """
     import torch
 
-    return torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.cuda.get_device_capability(device) >= BFLOAT16_FROM
+
+
+def describe_device(device: torch.device | str) -> str:
+    """Return a device for people: "cuda:1 (NVIDIA H100 80GB HBM3)", "cpu (2 threads)"."""
+    import torch
+
+    on = torch.device(device)
+    if on.type == "cuda":
+        return f"{on} ({torch.cuda.get_device_name(on)})"
+    return f"{on} ({torch.get_num_threads()} threads)" if on.type == "cpu" else str(on)
+
+
+def unused_cards(device: torch.device | str) -> str:
+    """Return why a run is on the CPU of a machine that has NVIDIA cards; "" where it is not."""
+    import torch
+
+    if torch.device(device).type != "cpu" or torch.cuda.is_available():
+        return ""
+    n_cards = len(list(NVIDIA_CARDS.iterdir())) if NVIDIA_CARDS.is_dir() else 0
+    if not n_cards:
+        return ""
+    why = "is built for CPUs" if torch.version.cuda is None else "finds none of them; check the driver by nvidia-smi"
+    return f"this machine has {n_cards} NVIDIA GPU(s), but torch {torch.__version__} {why}: the run is on the CPU"
 
 
 @contextmanager

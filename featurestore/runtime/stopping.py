@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 
 class Interrupted(KeyboardInterrupt):
@@ -20,7 +20,12 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopSignals:
-    """SIGINT and SIGTERM stop the run at once while it encodes, and after the current utterance while it writes."""
+    """SIGINT and SIGTERM stop the run at once while it encodes, and after the current utterance while it writes.
+
+    Only a process's main thread receives signals; a run in another one is stopped by `stop_runs`.
+    """
+
+    _open: ClassVar[set[StopSignals]] = set()
 
     def __init__(self) -> None:
         self.signum = 0
@@ -31,9 +36,11 @@ class StopSignals:
         if threading.current_thread() is threading.main_thread():  # only there may handlers be set
             for signum in (signal.SIGINT, signal.SIGTERM):
                 self._previous[signum] = signal.signal(signum, self._handle)
+        self._open.add(self)
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._open.discard(self)
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
 
@@ -54,3 +61,9 @@ class StopSignals:
             yield
         finally:
             self._report = None
+
+
+def stop_runs(signum: int) -> None:
+    """Stop the runs of all threads of this process as a signal would, each at its next utterance or batch."""
+    for run in list(StopSignals._open):
+        run.signum = run.signum or signum

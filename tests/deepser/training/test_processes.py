@@ -233,6 +233,25 @@ def test_only_the_first_process_writes(both: Both) -> None:
     assert not FeatureStore.open(both.directory / "two" / "posteriors-1").names()
 
 
+def test_a_runs_starts_record_the_device_of_every_process(both: Both) -> None:
+    (start,) = json.loads((run_directory(both.directory, 0) / configs()[0].name / "starts.json").read_text())
+    assert start["devices"] == ["cpu (1 threads)"] * 2
+    assert start["precision"] == "float32"
+    assert start["torch"] == torch.__version__
+
+
+def test_precision_auto_that_differs_between_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gathered(values: list[str], own: str) -> None:
+        values[:] = [own, "float32"]  # of a card before Ampere
+
+    monkeypatch.setattr(processes.dist, "all_gather_object", gathered)
+    fake_cuda(monkeypatch, (9, 0))
+    world = World(0, 2, torch.device("cuda:0"))
+    with pytest.raises(ConfigError, match=r"--precision auto is bfloat16 in process 0 and float32 in process 1"):
+        world.one_precision("auto")
+    assert world.one_precision("float32") == "float32"
+
+
 @pytest.mark.slow
 def test_a_failure_ends_all_processes_and_one_process_goes_on(both: Both, tmp_path: Path) -> None:
     (tmp_path / "store").symlink_to(both.directory / "store")
@@ -315,6 +334,9 @@ def test_the_command_runs_under_torchrun(both: Both, tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=300, cwd=REPO,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("training on")] == [
+        "training on cpu (1 threads); cpu (1 threads): float32"
+    ]
     for seed in (0, 1):
         assert done.stdout.count(f"posteriors/first_second_s{seed}") == 1
         assert len(FeatureStore.open(store)[f"posteriors/first_second_s{seed}"]) == 30

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import whisper
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featurestore.asr import transcriber as transcriber_module
 from featurestore.asr.source import Transcript, TranscriptSource
 from featurestore.asr.transcribe import transcribe
 from featurestore.asr.transcriber import Heard, Transcriber, halve, load_transcriber
@@ -184,6 +186,28 @@ def test_out_of_memory_halves_the_batch_and_changes_no_text(transcriber: Transcr
 
     transcriber.model.decode = none
     assert all(isinstance(each, str) and "smaller model" in each for each in transcriber.hear(sounds[:3]))
+
+
+@pytest.mark.parametrize(("method", "batch"), [("_hear", 1), ("_decode", 2)])
+def test_memory_is_handed_back_once_the_failed_pass_is_gone(
+    method: str, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[Any] = []
+    freed: list[tuple[bool, Any]] = []
+
+    def out_of_memory(*arguments: Any) -> None:
+        tensor = torch.zeros(3)
+        held.append(weakref.ref(tensor))
+        raise RuntimeError("CUDA out of memory.")
+
+    monkeypatch.setattr(Transcriber, "_hear", lambda *arguments: Heard("", "en", 0.0, 0.0))
+    monkeypatch.setattr(Transcriber, method, out_of_memory)
+    monkeypatch.setattr(
+        transcriber_module, "free_device_memory", lambda: freed.append((held[-1]() is None, sys.exc_info()[0]))
+    )
+    list(Transcriber(None, SOURCE, batch=batch).hear([sound(1, 1.0)] * 2))
+    assert set(freed) == {(True, None)}
+    assert len(freed) == len(held)
 
 
 def test_other_errors_of_the_model_are_not_hidden(transcriber: Transcriber, sounds: list[np.ndarray]) -> None:

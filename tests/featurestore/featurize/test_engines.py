@@ -2,79 +2,49 @@
 
 import os
 import signal
-import sys
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import soundfile
 
-from featurestore.asr.source import Transcript
-from featurestore.asr.transcripts import Transcripts
 from featurestore.augment.views import Noise, parse_views
-from featurestore.corpus.manifest import Manifest
-from featurestore.encoders import load_encoder
-from featurestore.encoders.load import load_with
 from featurestore.encoders.options import EncoderOptions
-from featurestore.errors import ConfigError, SpecMismatch
+from featurestore.errors import ConfigError, EncoderError, SpecMismatch
+from featurestore.featurize import parts
 from featurestore.featurize.engines import (
     featurize_on_devices,
-    featurize_with_ray,
     visible_devices,
-    with_absolute_paths,
     with_one_arithmetic,
     with_share_of_cores,
 )
 from featurestore.featurize.job import FeaturizeJob, FeaturizeOptions
-from featurestore.featurize.run import FeaturizeReport, featurize, paced
+from featurestore.featurize.parts import is_lost, with_absolute_paths
+from featurestore.featurize.run import paced
 from featurestore.runtime.stopping import Interrupted
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.fake_cuda import fake_cuda
-from tests.helpers.small_text_encoder import save_text_encoder
-
-N = 24
+from tests.helpers.fake_nvidia_smi import MIG_A, MIG_B, WHOLE, fake_nvidia_smi
+from tests.helpers.featurize_jobs import N, noises, same_as_alone, store_of, texts_as_alone, transcribed
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> FeaturizeJob:
-    """24 noises, 2 files that are no audio, and the job of encoding them."""
-    rng = np.random.default_rng(0)
-    for i in range(N):
-        soundfile.write(tmp_path / f"{i}.wav", 0.1 * rng.standard_normal(8_000 + 700 * i), 16_000)
-    for i in (N, N + 1):
-        (tmp_path / f"{i}.wav").write_text("no audio")
-    table = pa.table({"utterance_id": [f"u{i}" for i in range(N + 2)], "path": [f"{i}.wav" for i in range(N + 2)]})
-    Manifest(table, root=tmp_path).write(tmp_path / "m.csv")
-    return FeaturizeJob(tmp_path / "m.csv", tmp_path / "store", "a", EncoderOptions("tiny-hubert"))
-
-
-def manifest_of(job: FeaturizeJob) -> Path:
-    assert isinstance(job.manifest, Path)
-    return job.manifest
-
-
-def store_of(job: FeaturizeJob) -> Path:
-    assert isinstance(job.store, Path)
-    return job.store
-
-
-def same_as_alone(job: FeaturizeJob) -> None:
-    store = FeatureStore.open(store_of(job))
-    featurize(Manifest.read(manifest_of(job)), load_encoder("tiny-hubert", device="cpu"), store, "alone")
-    assert sorted(store["a"]) == sorted(store["alone"])
-    for key in store["alone"]:
-        assert np.array_equal(store["a"][key], store["alone"][key])
-    assert store["a"].verify() == []
+    return noises(tmp_path)
 
 
 def test_two_processes_do_what_one_does(job: FeaturizeJob) -> None:
     told: list[tuple[int, int, float]] = []
-    report = featurize_on_devices(job, ["cpu", "cpu"], lambda *each: told.append(each))
+    lines: list[str] = []
+    report = featurize_on_devices(job, ["cpu", "cpu"], lambda *each: told.append(each), lines.append)
+    assert sorted(line[:9] for line in lines) == ["part 1/2:", "part 2/2:"]
+    assert all("cpu (1 threads), float32" in line for line in lines)
+    assert sum(report.decoders.values()) == N
+    recorded = FeatureStore.open(store_of(job))["a"].provenance
+    assert (recorded["device"], recorded["arithmetic"]) == ("cpu (1 threads)", "float32")
     assert (report.done, report.skipped, len(report.failed)) == (N, 0, 2)
     assert told[-1][:2] == (N + 2, N + 2)
     assert len(FeatureStore.open(store_of(job))["a"].segments) == 2
@@ -123,131 +93,75 @@ def test_an_error_of_a_process_is_raised_here(job: FeaturizeJob) -> None:
         featurize_on_devices(other, ["cpu", "cpu"])
 
 
-@pytest.fixture
-def text_job(tmp_path: Path) -> FeaturizeJob:
-    """Texts that were transcribed, of 8 of 9 utterances, for a small BERT."""
-    rows = [Transcript(f"u{i}", " ".join(f"w{j}" for j in range(i)), "en", -0.1, 0.0, 1.0) for i in range(8)]
-    texts = Transcripts(rows, "whisper-mini", tmp_path / "t.csv")
-    texts.write()
-    columns = {"utterance_id": [f"u{i}" for i in range(9)], "text": ["what the script had"] * 9}
-    Manifest(pa.table(columns)).write(tmp_path / "m.csv")
-    how = EncoderOptions(str(save_text_encoder(tmp_path / "bert")), source=texts.source)
-    return FeaturizeJob(tmp_path / "m.csv", tmp_path / "store", "t", how, options=FeaturizeOptions(transcripts=texts))
-
-
-def texts_as_alone(job: FeaturizeJob, report: FeaturizeReport) -> None:
-    assert (report.done, report.empty_texts, [key for key, _ in report.failed]) == (8, 1, ["u8"])
-    store = FeatureStore.open(store_of(job))
-    assert isinstance(job.encoder, EncoderOptions)
-    encoder = load_with(job.encoder, "cpu")
-    texts = job.options.transcripts
-    featurize(Manifest.read(manifest_of(job)), encoder, store, "alone", transcripts=texts)
-    assert sorted(store["t"]) == sorted(store["alone"])
-    for key in store["alone"]:
-        assert np.array_equal(store["t"][key], store["alone"][key])
-
-
 @pytest.mark.parametrize("n", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_processes_take_transcripts(text_job: FeaturizeJob, n: int) -> None:
-    texts_as_alone(text_job, featurize_on_devices(text_job, ["cpu"] * n))
-
-
-@pytest.mark.slow
-def test_ray_workers_take_transcripts(text_job: FeaturizeJob) -> None:
-    ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'medusa-ser[ray]'")
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
-    try:
-        report = featurize_with_ray(text_job, 2, "cpu")
-    finally:
-        ray.shutdown()
-    texts_as_alone(text_job, report)
-
-
-def test_a_cluster_that_cannot_be_reached_is_one_line(text_job: FeaturizeJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray", reason="Ray is an extra: pip install 'medusa-ser[ray]'")
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(ConfigError, match=r"Ray can't be started or reached.*RAY_ADDRESS.*--devices"):
-        featurize_with_ray(text_job, 1, "cpu", address="auto")  # no cluster runs here
-
-
-def test_a_ray_that_fails_to_start_is_one_line_whatever_it_says(
-    text_job: FeaturizeJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def init(**options: object) -> None:
-        raise RuntimeError("The node has no room.\n" + "  at raylet.cc\n" * 50)
-
-    broken = ModuleType("ray")
-    broken.is_initialized, broken.init = (lambda: False), init  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "ray", broken)
-    errors = ModuleType("ray.exceptions")
-    errors.RayError = RuntimeError  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "ray.exceptions", errors)
-    with pytest.raises(ConfigError) as caught:
-        featurize_with_ray(text_job, 1, "cpu")
-    assert "RuntimeError: The node has no room." in str(caught.value)
-    assert "raylet" not in str(caught.value)
+def test_processes_take_transcripts(tmp_path: Path, n: int) -> None:
+    job = transcribed(tmp_path)
+    texts_as_alone(job, featurize_on_devices(job, ["cpu"] * n))
 
 
 def test_devices_are_named_or_all() -> None:
     assert visible_devices("cuda:0, cuda:3") == ["cuda:0", "cuda:3"]
+    with pytest.raises(ConfigError, match="expected all"):
+        visible_devices(" ,")
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="no CUDA device"):
             visible_devices("all")
 
 
-@pytest.mark.slow
-def test_ray_workers_do_what_one_process_does_although_one_is_killed(job: FeaturizeJob) -> None:
-    ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'medusa-ser[ray]'")
-    psutil = pytest.importorskip("psutil")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-
-    killed = []
-
-    def kill_one() -> None:
-        for _ in range(600):
-            for process in psutil.Process().children(recursive=True):
-                if "_outcome" in " ".join(process.cmdline()):
-                    time.sleep(1.0)
-                    process.kill()
-                    killed.append(process.pid)
-                    return
-            time.sleep(0.05)
-
-    killer = threading.Thread(target=kill_one)
-    killer.start()
-    try:
-        report = featurize_with_ray(job, 4, "cpu")
-    finally:
-        killer.join()
-        ray.shutdown()
-    assert killed
-    assert report.done + report.skipped == N
-    same_as_alone(job)
+def test_all_devices_are_every_mig_slice_and_the_cards_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_nvidia_smi(tmp_path, monkeypatch)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_devices("all") == [MIG_A, MIG_B, WHOLE]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"{MIG_B[:12]}")
+    assert visible_devices("all") == [MIG_B]
 
 
-@pytest.mark.slow
-def test_a_stop_reaches_ray_workers_and_errors_come_back_as_they_are(job: FeaturizeJob) -> None:
-    ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'medusa-ser[ray]'")
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+def test_a_process_for_a_uuid_sees_that_device_alone(job: FeaturizeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    exact = replace(job, encoder=EncoderOptions("tiny-hubert", compute="float32"))
+    # The message is the process's own: it names what CUDA was shown there.
+    with pytest.raises(ConfigError, match=f"CUDA finds no {MIG_A};"):
+        featurize_on_devices(exact, [MIG_A])
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
 
-    def stop(done: int, total: int, audio_s: float) -> None:
-        signal.raise_signal(signal.SIGINT)
 
-    try:
-        with pytest.raises(Interrupted, match="SIGINT") as caught:
-            featurize_with_ray(job, 3, "auto", progress=stop)  # with one worker, part after part
-        assert 0 < caught.value.report.done < N
-        store = FeatureStore.open(store_of(job))
-        assert len(store["a"]) >= caught.value.report.done
-        other = replace(job, encoder=EncoderOptions("tiny-hubert", layers="1"))
-        with pytest.raises(SpecMismatch, match="layer_01"):
-            featurize_with_ray(other, 1, "cpu")
-        report = featurize_with_ray(job, 2, "cpu")
-    finally:
-        ray.shutdown()
-    assert report.done + report.skipped == N
-    same_as_alone(job)
+def test_compute_auto_of_a_mig_slice_is_its_cards(
+    job: FeaturizeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=f"{MIG_A}.*--compute"):
+        with_one_arithmetic(job, [MIG_A])  # no nvidia-smi here
+    fake_nvidia_smi(tmp_path, monkeypatch)
+    encoder = with_one_arithmetic(job, [MIG_A, MIG_B]).encoder
+    assert isinstance(encoder, EncoderOptions)
+    assert encoder.compute == "bfloat16"
+    with pytest.raises(ConfigError, match=r"bfloat16 on MIG-.* and float16 on GPU-"):
+        with_one_arithmetic(job, [MIG_A, WHOLE])
+    assert with_share_of_cores(job, [MIG_A, MIG_B]).options.workers is not None
+
+
+def test_a_lost_gpu_or_file_system_is_another_processs_work_and_a_wrong_option_is_not() -> None:
+    assert is_lost(RuntimeError("CUDA error: uncorrectable ECC error encountered"))
+    assert is_lost(OSError(116, "Stale file handle"))
+    wrapped = EncoderError("reading failed")
+    wrapped.__cause__ = OSError(5, "Input/output error")
+    assert is_lost(wrapped)
+    assert not is_lost(OSError(28, "No space left on device"))
+    assert not is_lost(ConfigError("--device cuda:9: not usable (CUDA error: invalid device ordinal)"))
+
+
+def test_a_process_whose_gpu_is_lost_is_replaced_twice_and_then_named(
+    job: FeaturizeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*arguments: object, **named: object) -> None:
+        raise OSError(116, "Stale file handle", "store")
+
+    monkeypatch.setattr(FeaturizeJob, "run", lost)
+    assert parts.outcome(job, parts.Shard(1, 1), "cpu")[0] == "lost"
+    monkeypatch.undo()
+    (tmp_path / "lost.csv").symlink_to("/proc/self/mem")  # whose reading is an EIO in every process
+    with pytest.raises(EncoderError, match=r"3 times.*Input/output error"):
+        featurize_on_devices(replace(job, manifest=tmp_path / "lost.csv"), ["cpu"])
 
 
 def test_every_relative_path_of_a_job_is_absolute_to_a_worker_elsewhere(

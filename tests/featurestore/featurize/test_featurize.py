@@ -18,6 +18,7 @@ import soundfile
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import Encoder, load_encoder
 from featurestore.errors import ManifestError, SpecMismatch, StoreError
+from featurestore.featurize import decode_ahead, trial
 from featurestore.featurize.items import Item, items_of
 from featurestore.featurize.plan import plan
 from featurestore.featurize.run import featurize
@@ -449,6 +450,18 @@ def test_a_plan_can_tell_the_time_from_a_trial(corpus: Manifest) -> None:
     assert np.isnan(plan(corpus, encoder).wall_s)
     planned = plan(corpus, encoder, trial_s=0.01)
     assert 0 < planned.wall_s < 60
+
+
+def test_a_trial_decodes_with_as_many_threads_as_the_run_will(
+    corpus: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load_encoder("tiny-hubert", device="cpu")
+    encoder.device = "cuda:0"  # as the number of threads sees it
+    workers: list[int] = []
+    monkeypatch.setattr(decode_ahead, "usable_cores", lambda: 12)
+    monkeypatch.setattr(trial, "iter_encode", lambda *arguments, **named: workers.append(named["workers"]) or [])
+    plan(corpus, encoder, trial_s=0.01)
+    assert set(workers) == {12}
 
 
 def test_a_check_compares_alone_in_a_batch_and_stored(corpus: Manifest, store: FeatureStore) -> None:

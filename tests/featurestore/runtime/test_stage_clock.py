@@ -10,7 +10,7 @@ import soundfile
 
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
-from featurestore.featurize.engines import merged
+from featurestore.featurize.parts import merged
 from featurestore.featurize.run import featurize
 from featurestore.runtime.stage_clock import STAGES, Padding, StageClock, measured, padded_batch, stage
 from featurestore.store.feature_store import FeatureStore
