@@ -12,9 +12,10 @@ import difflib
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,6 @@ ALIASES = {"large": "large-v3", "turbo": "large-v3-turbo"}
 WINDOW_FRAMES = 3000  # log-mel frames of 10 ms in 30 s
 HOP_SAMPLES = 160
 WINDOW_S = WINDOW_FRAMES * HOP_SAMPLES / SAMPLE_RATE_HZ
-GPU_BATCH = 16
 # As whisper.transcribe has them, written here so that a release with other ones changes no text unseen.
 THRESHOLDS = {"compression_ratio_threshold": 2.4, "logprob_threshold": -1.0, "no_speech_threshold": 0.6}
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -65,6 +65,7 @@ class Transcriber:
         self.batch = batch
         self._language = None if source.language == "auto" else source.language
         self._fp16 = source.compute == "float16"
+        self.decode = partial(_decode_windows, model)  # (mel, DecodingOptions) -> whisper's results
         # whisper refuses a beam with a temperature and `best_of` without one; None is neither.
         self._beam = {} if source.beam == 1 else {"beam_size": source.beam}
 
@@ -85,7 +86,7 @@ class Transcriber:
         import torch
         import whisper
 
-        model = _Prepared(self.model, prepared)
+        model = _Prepared(self.model, self.decode, prepared)
         with ExitStack() as stack:
             device = self.model.device
             stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
@@ -154,7 +155,7 @@ class Transcriber:
         for language in sorted(set(languages)):
             which = [i for i, each in enumerate(languages) if each == language]
             windows = torch.stack([zeroed[i] for i in which]).to(dtype)
-            for i, result in zip(which, self.model.decode(windows, self._greedy(language)), strict=True):
+            for i, result in zip(which, self.decode(windows, self._greedy(language)), strict=True):
                 results[i] = result
         return results
 
@@ -167,12 +168,12 @@ class Transcriber:
 class _Prepared:
     """A Whisper model to whisper.transcribe, whose first decoding is known; remembers what each window came to."""
 
-    def __init__(self, model: Any, first: Any) -> None:
+    def __init__(self, model: Any, decode: Callable[[torch.Tensor, Any], Any], first: Any) -> None:
         self.device, self.dims = model.device, model.dims
         self.is_multilingual, self.num_languages = model.is_multilingual, model.num_languages
         self.detect_language = model.detect_language
         self.windows: list[Any] = []
-        self._decode = model.decode
+        self._decode = decode
         self._first = first
 
     def decode(self, segment: torch.Tensor, options: Any) -> Any:
@@ -199,7 +200,8 @@ def load_transcriber(
     """Load a model by openai-whisper's name of it (tiny.en ... large-v3, turbo) or from its checkpoint, a .pt file.
 
     language: code or English name, or auto. beam: beams of a search, 1 is greedy. compute: float16 on a GPU and float32
-    on a CPU by default. batch: windows decoded at once; by default 16 on a GPU, and 1 on a CPU or with beams.
+    on a CPU by default. batch: windows decoded at once; by default 1 on a CPU or with beams, on a GPU what its free
+    memory holds, 128 at most.
     Raises EncoderError (unknown name, weights not found or not loadable) and ConfigError (options).
     """
     check_choice("compute", compute, ("auto", "float32", "float16"))
@@ -217,7 +219,24 @@ def load_transcriber(
     if compute == "float16":
         halve(loaded)
     loaded = loaded.eval().requires_grad_(False).to(where)
-    return Transcriber(loaded, source, batch=batch or (GPU_BATCH if where.type == "cuda" and beam == 1 else 1))
+    if batch is None:
+        batch = _batch_of_gpu(loaded, where, compute) if where.type == "cuda" and beam == 1 else 1
+    return Transcriber(loaded, source, batch=batch)
+
+
+def _decode_windows(model: Any, mel: torch.Tensor, options: Any) -> Any:
+    from featurestore.asr.decoding import decode
+
+    return decode(model, mel, options)
+
+
+def _batch_of_gpu(model: Any, device: torch.device, compute: str) -> int:
+    import torch
+
+    from featurestore.asr.decoding import batch_that_fits, clip_bytes
+
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    return batch_that_fits(free_bytes, clip_bytes(model.dims, 2 if compute == "float16" else 4))
 
 
 def halve(model: Any) -> None:

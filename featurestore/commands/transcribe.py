@@ -32,7 +32,9 @@ def transcribe(
     language: Annotated[str, encodes("Code or English name; auto: told for each utterance.")] = "auto",
     beam: Annotated[int, encodes("Beams of the search; 1 is greedy.", min=1)] = 1,
     compute: Annotated[str, encodes("Arithmetic: auto, float32, float16.")] = "auto",
-    batch: Annotated[int | None, system("Utterances at once; default: 16 on a GPU, else 1.", min=1)] = None,
+    batch: Annotated[
+        int | None, system("Utterances at once; default: on a GPU as its memory holds (128 at most), else 1.", min=1)
+    ] = None,
     workers: Annotated[int, system("Decoding threads.", min=1)] = 2,
     device: DeviceOption = "auto",
 ) -> None:

@@ -31,10 +31,12 @@ class DeviceWork(TorchDispatchMode):
 
     waits: the host stops until the device has come so far. inward, outward: copies; one of pageable memory is a wait as
     well. kernels: operators but views and allocations, fused attention as one: a lower bound. `names` counts each.
+    truth: what a bool on the device is, when the host reads it.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.truth = True
         self.waits = self.inward = self.outward = 0
         self.names: Counter[str] = Counter()
         self.waited_for: Counter[str] = Counter()
@@ -71,7 +73,7 @@ class DeviceWork(TorchDispatchMode):
         on_meta = any(tensor.device == META for tensor in tensors)
         if func in READS and on_meta:
             self.wait(func.__name__)
-            return _answer(func, args[0])
+            return self.truth if args[0].dtype == torch.bool and not args[0].dim() else _answer(func, args[0])
         if func is ATEN._to_copy.default and tensors[0].device != kwargs.get("device", tensors[0].device):
             return self._copied(args[0], kwargs)
         if func is ATEN.copy_.default and args[0].device != args[1].device:

@@ -95,13 +95,13 @@ def heard(transcriber: Transcriber, waveforms: list[np.ndarray], batch: int) -> 
 def counted(transcriber: Transcriber) -> list[int]:
     """The sizes of the batches that the model decodes from now on."""
     sizes: list[int] = []
-    decode = transcriber.model.decode
+    decode = transcriber.decode
 
     def count(mel: torch.Tensor, options: Any) -> Any:
         sizes.append(len(mel) if mel.ndim == 3 else 1)
         return decode(mel, options)
 
-    transcriber.model.decode = count
+    transcriber.decode = count
     return sizes
 
 
@@ -169,14 +169,14 @@ def test_draws_are_an_utterances_own(checkpoint: Callable[..., Path], sounds: li
 
 def test_out_of_memory_halves_the_batch_and_changes_no_text(transcriber: Transcriber, sounds: list[np.ndarray]) -> None:
     expected = [each.text for each in heard(transcriber, sounds, 1)]
-    decode = transcriber.model.decode
+    decode = transcriber.decode
 
     def small(mel: torch.Tensor, options: Any) -> Any:
         if mel.ndim == 3 and len(mel) > 2:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
         return decode(mel, options)
 
-    transcriber.model.decode = small
+    transcriber.decode = small
     transcriber.batch = len(sounds)
     assert [each.text for each in transcriber.hear(sounds) if isinstance(each, Heard)] == expected
     assert transcriber.batch <= 3
@@ -184,7 +184,7 @@ def test_out_of_memory_halves_the_batch_and_changes_no_text(transcriber: Transcr
     def none(mel: torch.Tensor, options: Any) -> Any:
         raise RuntimeError("CUDA out of memory.")
 
-    transcriber.model.decode = none
+    transcriber.decode = none
     assert all(isinstance(each, str) and "smaller model" in each for each in transcriber.hear(sounds[:3]))
 
 
@@ -214,7 +214,7 @@ def test_other_errors_of_the_model_are_not_hidden(transcriber: Transcriber, soun
     def broken(mel: torch.Tensor, options: Any) -> Any:
         raise RuntimeError("shape mismatch")
 
-    transcriber.model.decode = broken
+    transcriber.decode = broken
     for batch in (1, 4):
         transcriber.batch = batch
         with pytest.raises(RuntimeError, match="shape mismatch"):
