@@ -20,10 +20,8 @@ from whisper.decoding import (
     DecodingOptions,
     DecodingTask,
     GreedyDecoder,
-    LogitFilter,
     SuppressBlank,
     SuppressTokens,
-    TokenDecoder,
 )
 
 from featurestore.runtime.transfer import is_queued, to_host
@@ -44,8 +42,8 @@ def decode(model: Any, mel: Tensor, options: DecodingOptions) -> Any:
     return results[0] if mel.ndim == 2 else results
 
 
-class Suppressed(LogitFilter):
-    """No token of a list, from `first_length` tokens on, or at this length alone."""
+class Suppressed:
+    """No token of a list; only_at: where the context so far has this length, else always."""
 
     def __init__(self, tokens: list[int], vocabulary: Tensor, only_at: int | None = None) -> None:
         suppressed = torch.zeros(len(vocabulary), dtype=torch.bool)
@@ -59,7 +57,7 @@ class Suppressed(LogitFilter):
             logits.masked_fill_(self._suppressed, -math.inf)
 
 
-class TimestampRules(LogitFilter):
+class TimestampRules:
     """whisper's rules for timestamps: they come in pairs, never decrease, open a window, and win over text together."""
 
     def __init__(self, rules: ApplyTimestampRules, vocabulary: Tensor) -> None:
@@ -99,7 +97,7 @@ class TimestampRules(LogitFilter):
         texts.masked_fill_((together > logprobs[:, : self._first].amax(-1))[:, None], -math.inf)
 
 
-class Greedy(TokenDecoder):
+class Greedy:
     """whisper's greedy decoder at temperature 0."""
 
     def __init__(self, eot: int) -> None:
@@ -139,7 +137,7 @@ def clip_bytes(dims: Any, n_bytes: int) -> int:
     """
     cached = 2 * dims.n_text_layer * dims.n_text_state * (dims.n_audio_ctx + dims.n_text_ctx)
     encoder = 12 * dims.n_audio_state * dims.n_audio_ctx  # queries, keys, values, the MLP's 4 and its input and output
-    return n_bytes * (cached + encoder) + 3 * 4 * dims.n_vocab
+    return int(n_bytes * (cached + encoder) + 3 * 4 * dims.n_vocab)
 
 
 def batch_that_fits(free_bytes: int, of_clip: int) -> int:

@@ -137,12 +137,13 @@ class Transcriber:
         import torch
         from whisper.audio import N_SAMPLES, log_mel_spectrogram, pad_or_trim
 
+        from featurestore.runtime.transfer import to_device
+
         dtype = torch.float16 if self._fp16 else torch.float32
         # What whisper.transcribe sees: it tells the language from a window that ends in silence, and the
         # words from one that is cut at the audio's end and filled with zeros.
         silent, zeroed = [], []
-        for waveform in waveforms:
-            audio = torch.from_numpy(waveform).to(self.model.device)
+        for waveform, audio in zip(waveforms, to_device(waveforms, self.model.device), strict=True):
             mel = log_mel_spectrogram(audio, self.model.dims.n_mels, padding=N_SAMPLES)
             silent.append(pad_or_trim(mel, WINDOW_FRAMES))
             zeroed.append(pad_or_trim(mel[:, : len(waveform) // HOP_SAMPLES], WINDOW_FRAMES))
