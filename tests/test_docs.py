@@ -19,6 +19,7 @@ from featurestore.corpus import checks
 from generate import configuration, manifest, readers
 from generate.commands import walk
 from generate.links import SHOWN, relink
+from tests.test_imports import MAY_IMPORT
 
 REPO = Path(__file__).resolve().parents[1]
 DOCS = REPO / "docs"
@@ -80,6 +81,12 @@ def test_versions_of_readers_are_those_of_the_constraints() -> None:
     tested = readers.versions()
     assert all(f"| {tested[package]} |" in readers.readers_page() for package, *_ in readers.READERS)
     assert all(f'"{package}"' in (REPO / readers.TEST).read_text() for package, *_ in readers.READERS)
+
+
+def test_the_reference_has_every_room_with_what_it_is_for(made: Mapping[str, str]) -> None:
+    lines = [line.split(" | ") for line in made["reference/rooms"].splitlines() if line.startswith("| `")]
+    assert {line[0].strip("| `") for line in lines} == set(MAY_IMPORT)
+    assert all(line[1].strip() for line in lines)
 
 
 def test_every_result_that_is_kept_has_a_page(made: Mapping[str, str]) -> None:

@@ -10,6 +10,7 @@ from generate.manifest import manifest_page
 from generate.python_api import python_page
 from generate.readers import readers_page
 from generate.results import RESULTS, results_pages
+from generate.rooms import rooms_page
 
 # Pages that live elsewhere in the repository: where the documentation shows them.
 ADOPTED = {
@@ -31,6 +32,7 @@ def pages() -> dict[str, str]:
         "reference/manifest": manifest_page(),
         "reference/errors": errors_page(),
         "reference/readers": readers_page(),
+        "reference/rooms": rooms_page(),
     }
     made |= {f"results/{name}": text for name, text in results_pages().items()}
     return made | {page: adopted(REPO / source, page) for page, source in ADOPTED.items()}
