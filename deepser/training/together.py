@@ -18,7 +18,7 @@ def sharing(configs: Sequence[MemberConfig]) -> list[MemberConfig]:
     """The same members, all drawing their clips by the seed of the first one and cutting batches by its lengths.
 
     Weights, dropout, MixUp and dropped votes stay each member's own. What the members share is written into their
-    configs (train.order_seed, train.bucket_by), so that each one trained alone gives the same weights.
+    configs (train.order_seed, train.bucket_by), so that each one trained alone gives the same weights on a CPU.
     """
     first = configs[0]
     order, lengths = first.train.stream_seed, first.train.bucket_by or _first_set(first)

@@ -1,4 +1,4 @@
-"""Trains networks: one stream of batches, read once, that all of them step on; resumes to the same weights."""
+"""Trains networks: one stream of batches, read once, that all of them step on; a CPU resumes to the same weights."""
 
 import time
 from collections.abc import Callable, Sequence

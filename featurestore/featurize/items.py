@@ -28,6 +28,7 @@ class Item:
     key: str
     source: Path | str | Recording
     recorder: Recorder | None = None  # is called with the samples when they are decoded
+    expected_s: float = math.nan  # how long the manifest says that the file is; a hint, its samples decide
 
 
 class Texts(Protocol):
@@ -77,20 +78,29 @@ def items_of(
 def audio_items(manifest: Manifest) -> tuple[list[Item], Failures]:
     """Return every utterance's audio file, and (key, reason) of those without one where others have one."""
     manifest.column("path")  # its absence is an error of the manifest, not of each row
+    durations = manifest.column("duration_s").tolist() if manifest.has("duration_s") else [math.nan] * len(manifest)
     items, failed = [], []
     for i, key in enumerate(manifest.keys):
         try:
-            items.append(Item(key, manifest.audio(i)))
+            source = manifest.audio(i)
+            known = isinstance(source, Path) and isinstance(durations[i], float)  # of a piece, its own times are known
+            items.append(Item(key, source, expected_s=durations[i] if known else math.nan))
         except ManifestError as error:
             failed.append((key, str(error)))
     return items, failed
 
 
-def size_of(encoder: Encoder, item: Item) -> int | str:
-    """Return the samples of audio by its header, or padded tokens of a text; the reason when it can't be known."""
+def size_of(encoder: Encoder, item: Item, *, exactly: bool = False) -> int | str:
+    """Return the samples of audio by its header, or padded tokens of a text; the reason when it can't be known.
+
+    For a GPU, which would stand still while all headers are read, by the manifest where that has durations, unless
+    `exactly`: batches are cut by what was decoded, whatever was expected.
+    """
     if encoder.kind == "text":
         text = str(item.source)
         return refused(encoder, item, text) or encoder.cost(text)
+    if encoder.overlaps and not exactly and 0 < item.expected_s < math.inf:
+        return max(1, round(item.expected_s * SAMPLE_RATE_HZ))
     try:
         n_samples = round(duration_s(item.source) * SAMPLE_RATE_HZ)
     except AudioError as error:

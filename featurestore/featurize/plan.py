@@ -96,4 +96,4 @@ def _size(encoder: Encoder, item: Item) -> int | str:
             item.source.check_ends()
         except AudioError as error:
             return str(error)
-    return size_of(encoder, item)
+    return size_of(encoder, item, exactly=True)

@@ -72,7 +72,7 @@ def iter_encode(
     max_frames = encoder.default_batch_frames if batch_s is None else max(1, round(batch_s * FRAMES_PER_S))
     with Pool(decoding_threads(encoder) if workers is None else workers) as pool:
         items = list(items)
-        sized = zip(items, pool.map(lambda item: size_of(encoder, item), items), strict=True)
+        sized = zip(items, pool.map(partial(size_of, encoder, exactly=max_memory_gib is not None), items), strict=True)
         work: list[tuple[int, Item, int]] = []
         for item, size in sized:
             if isinstance(size, str):

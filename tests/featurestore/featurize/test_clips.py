@@ -13,9 +13,10 @@ from featurestore.augment.views import parse_views
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.featurize.clips import arranged
-from featurestore.featurize.items import Item, items_of
+from featurestore.featurize.items import Item, audio_items, items_of, size_of
 from featurestore.featurize.plan import plan
 from featurestore.featurize.run import featurize
+from featurestore.featurize.stream import iter_encode
 from featurestore.store.feature_store import FeatureStore
 from tests.featurestore.audio.test_containers import speech
 
@@ -114,3 +115,17 @@ def test_a_view_hears_the_piece(pieces: tuple[Manifest, Manifest]) -> None:
     theirs, _ = items_of(whole, encoder, view=heard(whole, view))
     for ours_item, theirs_item in list(zip(ours, theirs, strict=True))[:10]:
         np.testing.assert_array_equal(ours_item.source.decode(), theirs_item.source.decode())  # type: ignore[union-attr]
+
+
+def test_a_gpu_begins_without_reading_headers_where_the_manifest_has_durations(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.full(8000, 0.1), 16_000)
+    table = pa.table({"utterance_id": ["a", "b"], "path": ["a.wav", "absent.wav"], "duration_s": [2.5, 1.0]})
+    items, _ = audio_items(Manifest(table, root=tmp_path))
+    encoder = load_encoder("tiny-hubert", device="cpu")
+    assert size_of(encoder, items[0]) == 8000
+    encoder.overlaps = True  # as on a GPU
+    assert [size_of(encoder, item) for item in items] == [40_000, 16_000]
+    assert size_of(encoder, items[0], exactly=True) == 8000
+    found = {each.key: each for each in iter_encode(encoder, items)}
+    assert found["a"].duration_s == 0.5  # what was decoded, whatever was expected
+    assert "absent.wav" in found["b"].error
