@@ -155,7 +155,7 @@ def _joined(path: Path, frames: Iterator[AudioFrame]) -> Iterator[Block]:
 
 
 def _frames(path: Path, container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
-    """The decoded frames of a stream; AMR packets are taken apart, since FFmpeg knows no pauses in them."""
+    """Yield the decoded frames of a stream; AMR packets are taken apart, since FFmpeg knows no pauses in them."""
     name = stream.codec_context.name
     if name in LAYOUTS:
         codec = LAYOUTS[name]
@@ -271,12 +271,12 @@ def _least_s(container: InputContainer, stream: AudioStream) -> float:
 
 
 def _rate_hz(path: Path, part: Part) -> int:
-    """The rate in Hz at which the first frame is decoded, which may be twice the container's (HE-AAC)."""
+    """Return the rate in Hz at which the first frame is decoded, which may be twice the container's (HE-AAC)."""
     return next((rate_hz for rate_hz, _ in _blocks(path, part)), 0)
 
 
 def _skip(stream: AudioStream) -> int:
-    """Samples of Speex before the time line's zero, which FFmpeg doesn't drop."""
+    """Return samples of Speex before the time line's zero, which FFmpeg doesn't drop."""
     if stream.codec_context.name == "speex" and stream.start_time is not None and stream.start_time < 0:
         # The first granule tells the encoder's delay; the decoder's own is 5 ms at every rate (speexdec drops both).
         rate_hz = stream.rate or 0

@@ -68,7 +68,7 @@ def _layout(name: str, n_bytes: int, mtime_ns: int) -> Layout:
 
 
 def _of_head(name: str, file: io.FileIO, n_bytes: int) -> Layout | None:
-    """The layout of a file that its first bytes and its chunks tell, None where more of it has to be looked at."""
+    """Return the layout of a file that its first bytes and its chunks tell, None where more of it has to be looked at."""
     head = file.read(HEAD_BYTES)
     if head.startswith(LFS_POINTER):
         raise AudioError(f"{name}: is a Git LFS pointer, not audio. Run `git lfs pull` in the corpus's repository.")
@@ -96,7 +96,9 @@ def _refuse_hollow(name: str, file: io.FileIO) -> None:
 def _read(
     read: Callable[[BinaryIO, int], chunks.Chunks | None], name: str, head: bytes, n_bytes: int
 ) -> chunks.Chunks | None:
-    """The chunks of a file by its first bytes, or by more of it where notes or pictures stand before the samples."""
+    """Return the chunks of a file by its first bytes, or by more of it where notes or pictures stand before the
+    samples.
+    """
     found = read(io.BytesIO(head), n_bytes)
     if found is None and n_bytes > len(head):
         with open(name, "rb") as file:

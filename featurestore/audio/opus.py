@@ -46,7 +46,7 @@ class OpusLead:
 
 
 def _without(frame: AudioFrame, n: int) -> AudioFrame:
-    """A frame without its first n samples."""
+    """Return a frame without its first n samples."""
     samples = frame.to_ndarray()
     width = 1 if frame.format.is_planar else frame.layout.nb_channels
     shorter = type(frame).from_ndarray(samples[:, n * width :].copy(), frame.format.name, frame.layout.name)

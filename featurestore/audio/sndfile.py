@@ -113,7 +113,9 @@ def version() -> str:
 
 
 def _n_frames(file: soundfile.SoundFile, part: Part) -> int:
-    """The frames there are: blocks are whole where a codec has blocks, and the `fact` chunk says how many count."""
+    """Return the frames there are: blocks are whole where a codec has blocks, and the `fact` chunk says how many
+    count.
+    """
     n = int(file.frames)
     return part.n_samples if part.n_samples is not None and part.n_samples < n else n
 
