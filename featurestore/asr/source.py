@@ -47,7 +47,7 @@ class TranscriptSource:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """The fields, and the identity for readers of the file."""
+        """Return the fields, and the identity for readers of the file."""
         return {**dataclasses.asdict(self), "identity": self.identity}
 
     @classmethod

@@ -129,7 +129,7 @@ def _seconds(item: Item) -> float | str:
 
 
 def _chunks(work: Sequence[tuple[float, Item]], batch: int) -> Iterator[list[Item]]:
-    """What is decoded together: utterances of more than one window alone, the others in batches."""
+    """Yield what is decoded together: utterances of more than one window alone, the others in batches."""
     long = [item for seconds, item in work if seconds > WINDOW_S]
     short = [item for seconds, item in work if seconds <= WINDOW_S]
     yield from ([item] for item in long)

@@ -112,7 +112,10 @@ class Transcriber:
         )
 
     def _first_windows(self, waveforms: Sequence[np.ndarray]) -> list[Any]:
-        """The greedy decoding of each first window, made in batches; None for what whisper had better do alone."""
+        """Return the greedy decoding of each first window, made in batches.
+
+        None for what whisper had better do alone.
+        """
         results: list[Any] = [None] * len(waveforms)
         short = [i for i, w in enumerate(waveforms) if 0 < len(w) // HOP_SAMPLES <= WINDOW_FRAMES]
         while len(short) > 1 and self.batch > 1:
@@ -250,7 +253,7 @@ def halve(model: Any) -> None:
 
 
 def _load(name: str) -> tuple[str, Any, Path]:
-    """The model's name for the record, the model on the CPU, and the file of its weights."""
+    """Return the model's name for the record, the model on the CPU, and the file of its weights."""
     import whisper
     from huggingface_hub import constants
 

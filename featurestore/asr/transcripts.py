@@ -124,7 +124,7 @@ def source_path(path: Path) -> Path:
 
 
 def read_table(path: Path) -> Transcripts:
-    """The table alone, without the journal."""
+    """Return the table alone, without the journal."""
     table = read_table_file(path)
     lacking = [name for name in COLUMNS if name not in table.column_names]
     if lacking:
@@ -153,7 +153,7 @@ def read_table(path: Path) -> Transcripts:
 
 
 def read_source(path: Path) -> TranscriptSource | None:
-    """What the file beside a table says of its origin; None where there is none."""
+    """Return what the file beside a table says of its origin; None where there is none."""
     if not path.exists():
         return None
     try:
@@ -163,13 +163,13 @@ def read_source(path: Path) -> TranscriptSource | None:
 
 
 def read_journal(path: Path) -> tuple[TranscriptSource, list[Transcript]] | None:
-    """What made a journal's transcripts, and these, up to a torn line; None where there is none."""
+    """Return what made a journal's transcripts, and these, up to a torn line; None where there is none."""
     found = read_lines(path)
     return None if found is None else parse_journal(path, found[0])
 
 
 def parse_journal(path: Path, lines: Sequence[dict[str, Any]]) -> tuple[TranscriptSource, list[Transcript]] | None:
-    """The same from the journal's lines; None where there are none."""
+    """Return the same from the journal's lines; None where there are none."""
     if not lines:
         return None
     source = TranscriptSource.from_json(lines[0], str(path))
