@@ -95,7 +95,7 @@ def partners(keys: Sequence[str], groups: Sequence[str], *, seed: int, number: i
 
 
 def mixing_name(label: str) -> str:
-    """The set that says what the clips of a mixed view are made of."""
+    """Return the set that says what the clips of a mixed view are made of."""
     return f"mixing/{label}"
 
 
@@ -153,7 +153,7 @@ def check_mixing(store: FeatureStore, label: str, pairs: tuple[tuple[str, str], 
 
 
 def _kept(store: FeatureStore, view: View, keys: Sequence[str]) -> dict[str, str | None]:
-    """The partners that the store has; one that is not in the manifest stands as its hash."""
+    """Return the partners that the store has; one that is not in the manifest stands as its hash."""
     name = mixing_name(view.label)
     if name not in store:
         return {}
@@ -200,7 +200,9 @@ def training_part(manifest: Manifest) -> Manifest:
 
 
 def _groups(manifest: Manifest, within: str) -> list[str]:
-    """What an utterance and its partner must share: so that no one learns from a fold or split that is held out."""
+    """Return what an utterance and its partner must share: so that no one learns from a fold or split that is held
+    out.
+    """
     if within == ANYWHERE:
         return [""] * len(manifest)
     known = next((name for name in ("fold", "split") if manifest.has(name)), "")

@@ -47,7 +47,7 @@ def excerpt(samples: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray
 
 
 def synthetic_room(t60_s: float, direct_db: float, rng: np.random.Generator) -> np.ndarray:
-    """An impulse response: 1, and from 2 ms on Gaussian noise that decays by 60 dB in `t60_s` seconds.
+    """Return an impulse response: 1, and from 2 ms on Gaussian noise that decays by 60 dB in `t60_s` seconds.
 
     direct_db: energy of the direct sound over that of the tail.
     """
@@ -71,12 +71,12 @@ def in_room(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
 
 
 def n_overlapping(n_first: int, n_second: int, share: float) -> int:
-    """Samples in which two clips overlap: a share of the shorter one."""
+    """Return samples in which two clips overlap: a share of the shorter one."""
     return round(share * min(n_first, n_second))
 
 
 def overlapped(first: np.ndarray, second: np.ndarray, share: float, level_db: float) -> np.ndarray:
-    """The first clip, and the second from `share` of the shorter one before the first one's end on.
+    """Return the first clip, and the second from `share` of the shorter one before the first one's end on.
 
     The second is brought to `level_db` over the first one's mean power. The result is as long as both without overlap.
     """

@@ -164,7 +164,7 @@ class View:
         return tuple(sorted((name, str(value)) for name, value in {**told, **files}.items()))
 
     def name(self, base: str) -> str:
-        """The view's feature set beside `base`."""
+        """Return the view's feature set beside `base`."""
         return f"{base}+{self.label}"
 
     def spec(self, clean: FeatureSpec) -> FeatureSpec:
@@ -177,7 +177,7 @@ class View:
         return replace(clean, extra=(*clean.extra, *self.pairs))
 
     def rng(self, step: int, key: str) -> Rng:
-        """The random numbers of one step on one utterance."""
+        """Return the random numbers of one step on one utterance."""
         told = json.dumps([VERSION, self.seed, self.number, step, self.steps[step][0], key])
         return np.random.default_rng(int.from_bytes(hashlib.blake2b(told.encode(), digest_size=16).digest(), "little"))
 
@@ -233,7 +233,7 @@ def parse_views(
     noises: Path | str | None = None,
     rooms: Path | str | None = None,
 ) -> list[View]:
-    """Views 1 to n_views of each "[LABEL=]STEP[:OPTION=VALUE,...][+STEP...]"; ConfigError names what is wrong.
+    """Return views 1 to n_views of each "[LABEL=]STEP[:OPTION=VALUE,...][+STEP...]"; ConfigError names what is wrong.
 
     "noise:snr=0..10", "reverb+noise+gain", "loud=gain:db=3..6", "mix:overlap=0.3". noises, rooms: directories of
     recordings instead of synthetic noise and impulse responses.
@@ -271,12 +271,12 @@ def viewed_spec(clean: FeatureSpec, view: View | None) -> FeatureSpec:
 
 
 def view_pairs(spec: FeatureSpec) -> tuple[tuple[str, str], ...]:
-    """What a specification says of a view; nothing of a clean set."""
+    """Return what a specification says of a view; nothing of a clean set."""
     return tuple(pair for pair in spec.extra if pair[0].partition("_")[0] == PREFIX)
 
 
 def without_view(spec: FeatureSpec) -> FeatureSpec:
-    """The specification of the clean set beside a view."""
+    """Return the specification of the clean set beside a view."""
     seen = view_pairs(spec)
     return replace(spec, extra=tuple(pair for pair in spec.extra if pair not in seen))
 
@@ -312,7 +312,7 @@ def _range(key: str, text: str, whole: str) -> Range:
 
 
 def _told(name: str, step: Step) -> str:
-    """A step as text: every setting that counts, with defaults."""
+    """Return a step as text: every setting that counts, with defaults."""
     left_out = {"files", *(SYNTHETIC.get(name, ()) if step.files is not None else ())}
     values = {f.name: getattr(step, f.name) for f in fields(step) if f.name not in left_out}  # type: ignore[arg-type]
     told = [
