@@ -42,7 +42,7 @@ def found_files(folder: Folder, root: Path, notes: list[str]) -> list[Path]:
 
 
 def existing(root: Path, names: Sequence[str], what: str) -> Path:
-    """The first of `names` that is in `root`; ManifestError says what is there instead."""
+    """Return the first of `names` that is in `root`; ManifestError says what is there instead."""
     for name in names:
         if (root / name).exists():
             return root / name
@@ -53,7 +53,7 @@ def existing(root: Path, names: Sequence[str], what: str) -> Path:
 
 
 def documented_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
-    """A table with the columns a corpus documents; ManifestError names those that are missing or unknown."""
+    """Return a table with the columns a corpus documents; ManifestError names those that are missing or unknown."""
     table = read_table_file(path)
     refuse_other_columns(table, path, required, optional)
     return table
@@ -74,7 +74,10 @@ def refuse_other_columns(table: pa.Table, path: Path, required: Sequence[str], o
 def translated(
     column: pa.ChunkedArray, known: Mapping[str, str | None], path: Path | str, name: str
 ) -> pa.ChunkedArray:
-    """A column with each value replaced by what `known` says, null kept; ManifestError lists other values by row."""
+    """Return a column with each value replaced by what `known` says, null kept.
+
+    ManifestError lists other values by row.
+    """
     column = pa.chunked_array([column]) if isinstance(column, pa.Array) else column
     encoded = column.combine_chunks().dictionary_encode()
     values = encoded.dictionary.to_pylist()
@@ -89,7 +92,7 @@ def translated(
 
 
 def numbers(column: pa.ChunkedArray, low: float, high: float, path: Path | str, name: str) -> pa.ChunkedArray:
-    """A column as float64 within [low, high], null where empty; ManifestError lists what is neither by row."""
+    """Return a column as float64 within [low, high], null where empty; ManifestError lists what is neither by row."""
     column = pa.chunked_array([column]) if isinstance(column, pa.Array) else column
     values, bad = arrow.as_numbers(column)
     problems = [arrow.listing(f"column {name!r} is not a number", bad, column.to_pylist())] if bad else []
@@ -100,7 +103,10 @@ def numbers(column: pa.ChunkedArray, low: float, high: float, path: Path | str, 
 
 
 def code(path: Path, field: str, value: str, known: Mapping[str, Any]) -> Any:
-    """What a code in a file's name stands for; ManifestError names the file, the field, and the codes there are."""
+    """Return what a code in a file's name stands for.
+
+    ManifestError names the file, the field, and the codes there are.
+    """
     if value not in known:
         raise ManifestError(
             f"{path}: unknown {field} code {value!r}, expected one of {', '.join(known)}. "
@@ -110,7 +116,7 @@ def code(path: Path, field: str, value: str, known: Mapping[str, Any]) -> Any:
 
 
 def missing_audio(paths: Iterable[str | None], root: Path) -> list[str]:
-    """The sentence for audio files that do not exist, by row, or none."""
+    """Return the sentence for audio files that do not exist, by row, or none."""
     paths = list(paths)
     rows = [i for i, path in enumerate(paths) if path is not None and not os.path.isfile(os.path.join(root, path))]
     if not rows:
@@ -142,7 +148,7 @@ def of_clips(
     ratings: Ratings | None = None,
     left_out: Sequence[str] = (),
 ) -> Manifest:
-    """The manifest of rows with a `path`, sorted by id, with durations from the files' headers.
+    """Return the manifest of rows with a `path`, sorted by id, with durations from the files' headers.
 
     A second copy of an utterance id is left out and noted, as are unreadable headers (no duration then), and a number
     of clips other than n_clips, the complete corpus's. left_out: further notes, on what else lies there.
@@ -177,7 +183,10 @@ def of_columns(
     notes: Sequence[str] = (),
     ratings: Ratings | None = None,
 ) -> Manifest:
-    """The manifest of columns from `source`, which every problem names; with check_audio, missing files are one."""
+    """Return the manifest of columns from `source`, which every problem names.
+
+    With check_audio, missing files are one.
+    """
     table, problems = checks.typed(_uniform_splits(_table(columns, source)))
     problems += checks.table_problems(table, scheme)
     if check_audio and "path" in table.column_names:
@@ -190,7 +199,10 @@ def of_columns(
 
 
 def _uniform_splits(table: pa.Table) -> pa.Table:
-    """The table with its splits in their one spelling (Train, dev); unknown ones are left for the checks to name."""
+    """Return the table with its splits in their one spelling (Train, dev).
+
+    Unknown ones are left for the checks to name.
+    """
     if "split" not in table.column_names:
         return table
     values = arrow.as_strings(table.column("split")).to_pylist()

@@ -69,7 +69,7 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 def _chosen(root: Path, known: Mapping[str, Any], label: str, tables: str | None) -> list[str]:
-    """The names of the tables to read."""
+    """Return the names of the tables to read."""
     if tables is not None:
         names = [name.strip() for name in tables.split(",") if name.strip()]
         if strange := [name for name in names if name not in known]:
@@ -114,7 +114,7 @@ def _rows(root: Path, name: str, table: Mapping[str, Any], header: Mapping[str, 
 
 
 def _alike(parts: list[pa.Table]) -> list[pa.Table]:
-    """The tables, a column that is numbers in one and text in another as text in all."""
+    """Return the tables, a column that is numbers in one and text in another as text in all."""
     types: dict[str, set[str]] = {}
     for part in parts:
         for field in part.schema:
@@ -168,7 +168,7 @@ def _once(whole: pa.Table, root: Path, notes: list[str]) -> pa.Table:
 
 
 def _with_files(whole: pa.Table, root: Path, known: Mapping[str, Any], chosen: list[str]) -> pa.Table:
-    """What other filewise tables say of the files."""
+    """Return what other filewise tables say of the files."""
     for name, table in known.items():
         wanted = [column for column in ABOUT_FILES if column in (table.get("columns") or {})]
         wanted = [column for column in wanted if TEXTS.get(column, column) not in whole.column_names]
@@ -184,7 +184,7 @@ def _with_files(whole: pa.Table, root: Path, known: Mapping[str, Any], chosen: l
 
 
 def _with_speakers(whole: pa.Table, header: Mapping[str, Any]) -> pa.Table:
-    """The gender that the speaker scheme's labels have, where no column has it."""
+    """Return the gender that the speaker scheme's labels have, where no column has it."""
     labels = ((header.get("schemes") or {}).get("speaker") or {}).get("labels")
     if "gender" in whole.column_names or "speaker" not in whole.column_names or not isinstance(labels, dict):
         return whole
@@ -198,7 +198,7 @@ def _with_speakers(whole: pa.Table, header: Mapping[str, Any]) -> pa.Table:
 def _classes(
     header: Mapping[str, Any], known: Mapping[str, Any], chosen: list[str], label: str, whole: pa.Table
 ) -> tuple[str, ...]:
-    """The scheme's labels that occur, in its order, then any others."""
+    """Return the scheme's labels that occur, in its order, then any others."""
     there = set(whole.column("label").to_pylist()) - {None}
     scheme_id = (((known[chosen[0]].get("columns") or {}).get(label)) or {}).get("scheme_id")
     listed = ((header.get("schemes") or {}).get(scheme_id) or {}).get("labels") or []

@@ -30,7 +30,7 @@ FILE_NAME = "file_name"
 def read_audiofolder(
     root: Path, *, label: str = "label", layout: str | None = None, check_audio: bool = True
 ) -> Manifest:
-    """The manifest of such a directory, whose first level may be splits (train, validation or dev, test).
+    """Return the manifest of such a directory, whose first level may be splits (train, validation or dev, test).
 
     label: the column of the table that holds the class. layout: without a table, what each level of folders is, such as
     "speaker/label/split"; see `folder_columns` for what is read without it. Columns: utterance_id and path (the file as

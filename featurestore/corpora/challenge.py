@@ -42,7 +42,7 @@ def read_challenge(
     speaker_by_gender: bool = False,
     check_audio: bool = True,
 ) -> Manifest:
-    """The manifest of such a table; classes stand in its order, under their names in lower case.
+    """Return the manifest of such a table; classes stand in its order, under their names in lower case.
 
     audio: the folder of the files, by default that of the table. attribute_range: "LOW:HIGH" of EmoAct, EmoVal and
     EmoDom, where it is neither MSP-Podcast's (1 to 7) nor in a `config.json` beside the table. speaker_by_gender:

@@ -54,7 +54,7 @@ N_CLIPS, N_FOLDS = 7442, 5
 
 
 def read_crema_d(root: Path, *, label: str = "acted") -> Manifest:
-    """The manifest of the clips in `AudioWAV` (else at and below `root`), with five folds of every fifth actor.
+    """Return the manifest of the clips in `AudioWAV` (else at and below `root`), with five folds of every fifth actor.
 
     label: "acted", the emotion in the file's name, which most papers use; or "voice": the votes of those who heard the
     voice alone, as vote_<class> columns and ratings, their plurality being the label (none where it is tied).
@@ -95,7 +95,9 @@ def read_crema_d(root: Path, *, label: str = "acted") -> Manifest:
 
 
 def voice_votes(path: Path) -> Ratings:
-    """The votes on the voice alone in a `tabulatedVotes.csv`: annotators are numbered, for the table names none."""
+    """Return the votes on the voice alone in a `tabulatedVotes.csv`: annotators are numbered, for the table names
+    none.
+    """
     table = documented_table(path, (*VOTE_COLUMNS, "fileName", "numResponses"), OTHER_COLUMNS)
     ids = next((name for name in ("", "Unnamed: 0") if name in table.column_names), None)
     if ids is None:

@@ -33,7 +33,7 @@ KNOWN = {
 
 
 def read_emobox(root: Path, *, audio: Path | None = None, check_audio: bool = True) -> Manifest:
-    """The manifest of one corpus of EmoBox's `data` folder, such as `EmoBox/data/iemocap`.
+    """Return the manifest of one corpus of EmoBox's `data` folder, such as `EmoBox/data/iemocap`.
 
     audio: where `wav` starts, by default the folder that holds `data`. Columns: utterance_id (`key`), path, label (by
     label_map.json or label_dict.json, where there is one), corpus_label, duration_s, start_s and end_s of pieces, fold
@@ -82,7 +82,7 @@ def _parts(root: Path) -> dict[str, dict[str, Path]]:
 
 
 def _divided(root: Path, parts: dict[str, dict[str, Path]], keys: list[str], notes: list[str]) -> dict[str, list[str]]:
-    """The column `fold` of several folds' test parts, or `split` of the parts of the only fold."""
+    """Return the column `fold` of several folds' test parts, or `split` of the parts of the only fold."""
     if not parts:
         notes.append(f"no folds: {root} has no fold_*/*.jsonl")
         return {}
@@ -134,7 +134,10 @@ def _keys(path: Path) -> set[str]:
 
 
 def _checked(where: str, record: dict[str, Any]) -> dict[str, Any]:
-    """The record with its fields under their usual names; ManifestError where there are others, or other values."""
+    """Return the record with its fields under their usual names.
+
+    ManifestError where there are others, or other values.
+    """
     record = {ALSO.get(name, name) if ALSO.get(name) not in record else name: value for name, value in record.items()}
     for name in ("wav", "emo"):
         field(where, record, name)
@@ -151,7 +154,7 @@ def _checked(where: str, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _label_map(root: Path, records: Sequence[dict[str, Any]], notes: list[str]) -> dict[str, str]:
-    """What each label of the records becomes; letter case counts only where the map has both spellings."""
+    """Return what each label of the records becomes; letter case counts only where the map has both spellings."""
     path = next((root / name for name in LABEL_MAPS if (root / name).exists()), None)
     if path is None:
         notes.append(f"classes are the corpus's own labels: {root} has neither {' nor '.join(LABEL_MAPS)}")

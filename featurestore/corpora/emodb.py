@@ -40,7 +40,7 @@ N_CLIPS = 535
 
 
 def read_emodb(root: Path) -> Manifest:
-    """The manifest of the clips at and below `root` (the corpus has them in `wav`).
+    """Return the manifest of the clips at and below `root` (the corpus has them in `wav`).
 
     Columns: utterance_id, path, speaker, gender, label, text (German), version, fold, duration_s. ManifestError: no
     clips there, or a name that is not four known codes.

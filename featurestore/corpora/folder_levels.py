@@ -116,7 +116,7 @@ def _guessed(root: Path, names: Sequence[Sequence[str]], notes: list[str]) -> li
 
 
 def _layout(roles: Sequence[str], speaker: int) -> str:
-    """The option that makes one level the speaker."""
+    """Return the option that makes one level the speaker."""
     return "--layout " + "/".join("speaker" if i == speaker else role or IGNORED for i, role in enumerate(roles))
 
 

@@ -62,7 +62,7 @@ TRANSCRIPTS = Path("dialog", "transcriptions")
 
 
 def read_iemocap(root: Path, *, scheme: str = "4", check_audio: bool = True) -> Manifest:
-    """The manifest of the evaluated turns; `root` holds Session1 ... Session5.
+    """Return the manifest of the evaluated turns; `root` holds Session1 ... Session5.
 
     scheme: "4" (angry, happy with excited, sad, neutral; other turns are left out) or "full" (ten classes; turns
     without agreement stay, with no label). Columns: utterance_id, path, speaker, gender, label, corpus_label,
@@ -181,7 +181,7 @@ def _add_rating(where: str, line: str, key: str, ratings: dict[tuple[str, str], 
 
 
 def _named(label: str | None, classes_of: dict[str, str | None]) -> str | None:
-    """The class of a corpus label, else its name in the full scheme: ratings keep what a scheme leaves out."""
+    """Return the class of a corpus label, else its name in the full scheme: ratings keep what a scheme leaves out."""
     return None if label is None else classes_of[label] or FULL[label]
 
 

@@ -27,7 +27,10 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of the pairs; ValueError for a name that stands in it twice, of which json would keep the last."""
+    """Return the object of the pairs.
+
+    ValueError for a name that stands in it twice, of which json would keep the last.
+    """
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
@@ -36,7 +39,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def field(where: str, record: dict[str, Any], *names: str) -> Any:
-    """A field of a record, or of a record in it; ManifestError names the line and the fields there are."""
+    """Return a field of a record, or of a record in it; ManifestError names the line and the fields there are."""
     value: Any = record
     for i, name in enumerate(names):
         if not isinstance(value, dict) or name not in value:

@@ -13,7 +13,7 @@ GENDERS = {"m": "male", "f": "female"}
 
 
 def read_kaldi(root: Path, *, audio: Path | None = None, check_audio: bool = True) -> Manifest:
-    """The manifest of the utterances of `wav.scp`, or of `segments`, which are pieces of its recordings.
+    """Return the manifest of the utterances of `wav.scp`, or of `segments`, which are pieces of its recordings.
 
     audio: where relative paths start, by default the working directory, as in Kaldi. Columns: utterance_id, path,
     start_s and end_s of pieces, speaker, gender, label, text, duration_s; an utterance may be missing from the files of
@@ -52,7 +52,7 @@ def read_kaldi(root: Path, *, audio: Path | None = None, check_audio: bool = Tru
 
 
 def _pieces(path: Path, recordings: dict[str, str]) -> dict[str, Any]:
-    """The columns of a `segments` file: utterance, recording, start and end, where an end of -1 is the file's."""
+    """Return the columns of a `segments` file: utterance, recording, start and end, where an end of -1 is the file's."""
     columns: dict[str, Any] = {name: [] for name in ("utterance_id", "path", "start_s", "end_s")}
     for key, (where, rest) in _table(path).items():
         recording, *times = rest.split()

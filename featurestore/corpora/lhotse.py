@@ -15,7 +15,7 @@ WHOLE_FILES = "Save each cut as a file of its own first: cuts.save_audios(DIR), 
 
 
 def read_lhotse(path: Path, *, label: str = "emotion", audio: Path | None = None, check_audio: bool = True) -> Manifest:
-    """The manifest of a file of cuts.
+    """Return the manifest of a file of cuts.
 
     label: the field of the supervision's, else of the cut's, `custom` that holds the class; where no cut has it there
     is no label column. audio: where relative sources start, by default the directory of the file. Columns: utterance_id

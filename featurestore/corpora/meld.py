@@ -37,7 +37,7 @@ QUOTES = {0x85: "…", 0x91: "‘", 0x92: "’", 0x93: "“", 0x94: "”", 0x96:
 
 
 def read_meld(root: Path) -> Manifest:
-    """The manifest of the utterances whose sound is there; the tables and clip folders lie in or below `root`.
+    """Return the manifest of the utterances whose sound is there; the tables and clip folders lie in or below `root`.
 
     Columns: utterance_id (such as train_dia0_utt3: numbers start anew in each part), path, speaker, label, text,
     dialogue, sentiment, split. Utterances without sound are left out and noted. ManifestError: another layout, unknown

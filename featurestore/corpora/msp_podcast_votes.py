@@ -40,7 +40,7 @@ DETAIL = (
 
 
 def read_ratings(path: Path) -> tuple[Ratings, list[str]]:
-    """The ratings of the file, in any of its forms, and what to note.
+    """Return the ratings of the file, in any of its forms, and what to note.
 
     Labels are the eight classes and "other", which stands for every `Other-...`; secondary ones also the further words
     of the annotation form. ManifestError: unknown columns or primary emotions, a rating that can't be read, attributes
@@ -77,7 +77,10 @@ def read_ratings(path: Path) -> tuple[Ratings, list[str]]:
 
 
 def _of_detail(column: pa.ChunkedArray, path: Path) -> dict[str, pa.ChunkedArray]:
-    """The fields of `WORKER...; primary; secondary, ...; A:5; V:6; D:4;`, where the secondary ones may be missing."""
+    """Return the fields of `WORKER....
+
+    Primary; secondary, ...; A:5; V:6; D:4;`, where the secondary ones may be missing.
+    """
     parts = pc.extract_regex(column, DETAIL)
     unread = np.flatnonzero(pc.is_null(parts).to_numpy(zero_copy_only=False))
     if len(unread):

@@ -55,7 +55,8 @@ N_CLIPS = 1440
 
 
 def read_ravdess(root: Path) -> Manifest:
-    """The manifest of the speech clips under `root`, which holds the Actor_NN folders or Audio_Speech_Actors_01-24.
+    """Return the manifest of the speech clips under `root`, which holds the Actor_NN folders or
+    Audio_Speech_Actors_01-24.
 
     Columns: utterance_id (the file name without suffix), path, speaker, gender, label, intensity, repetition, text,
     duration_s, fold. Songs and clips that are not audio-only are left out and counted in `notes`, as are unreadable
@@ -106,7 +107,7 @@ def read_ravdess(root: Path) -> Manifest:
 
 
 def _audio_files(root: Path) -> Iterator[Path]:
-    """The audio files in the actors' folders, of `root` itself before those of a speech folder in it.
+    """Yield the audio files in the actors' folders, of `root` itself before those of a speech folder in it.
 
     A popular re-upload of the corpus holds every clip in both places; each is read once.
     """
@@ -126,7 +127,7 @@ def _audio_files(root: Path) -> Iterator[Path]:
 
 
 def _codes(path: Path) -> dict[str, str]:
-    """The seven codes of a file name, by field; ManifestError names the one that is unknown."""
+    """Return the seven codes of a file name, by field; ManifestError names the one that is unknown."""
     parts = path.stem.split("-")
     if len(parts) != len(FIELDS):
         raise ManifestError(f"{path}: expected a name of seven codes like 03-01-06-01-02-01-12. Move it elsewhere.")

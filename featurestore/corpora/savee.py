@@ -26,7 +26,7 @@ N_CLIPS = 480
 
 
 def read_savee(root: Path) -> Manifest:
-    """The manifest of the clips at and below `root`.
+    """Return the manifest of the clips at and below `root`.
 
     Columns: utterance_id (such as DC_a01), path, speaker, gender, label, fold, duration_s. ManifestError: no clips
     there, or a name that is not known codes.

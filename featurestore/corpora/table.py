@@ -78,7 +78,10 @@ def read_table(
 
 
 def _renamed(path: Path, table: pa.Table, columns: dict[str, str]) -> tuple[pa.Table, list[str]]:
-    """The table under the manifest's names; what had such a name before and was not asked for is kept as <name>_was."""
+    """Return the table under the manifest's names.
+
+    What had such a name before and was not asked for is kept as <name>_was.
+    """
     problems, notes = [], []
     names = table.column_names
     nameless = next((name for name in NAMELESS if name in names), None)
@@ -119,7 +122,10 @@ def _renamed(path: Path, table: pa.Table, columns: dict[str, str]) -> tuple[pa.T
 
 
 def _with_index(table: pa.Table, columns: dict[str, str], nameless: str) -> tuple[dict[str, str], list[str]]:
-    """The column without a name, pandas' index, as utterance_id where no other is; never mere row numbers unasked."""
+    """Return the column without a name, pandas' index, as utterance_id where no other is.
+
+    Never mere row numbers unasked.
+    """
     if "utterance_id" in table.column_names and "utterance_id" not in columns:
         return columns, []
     values = arrow.as_strings(table.column(nameless)).to_pylist()
@@ -150,7 +156,10 @@ def _refuse_missing(path: Path, table: pa.Table, require_label: bool) -> None:
 
 
 def _joined(path: Path, table: pa.Table, other: Path, ours: str, theirs: str, notes: list[str]) -> pa.Table:
-    """The table with the columns of another one, row by row where `ours` equals `theirs`; others are empty there."""
+    """Return the table with the columns of another one, row by row where `ours` equals `theirs`.
+
+    Others are empty there.
+    """
     more = read_table_file(other, any_delimiter=True)
     problems = [
         f"{place} {arrow.missing_column(name, of.column_names)}"
@@ -193,7 +202,7 @@ def _uniform_splits(table: pa.Table, names: Mapping[str, str]) -> tuple[pa.Table
 def _scheme(
     path: Path, table: pa.Table, classes: Sequence[str] | str | None, attributes: Mapping[str, tuple[float, float]]
 ) -> LabelScheme:
-    """The classes and ranges that were given, completed from the table's sidecar, else from its columns."""
+    """Return the classes and ranges that were given, completed from the table's sidecar, else from its columns."""
     implied = LabelScheme.beside(path) or LabelScheme.of_table(table)
     if isinstance(classes, str):
         classes = names_with_commas(classes, LabelScheme.of_table(table).classes)

@@ -27,7 +27,9 @@ N_CLIPS = 2800
 
 
 def read_tess(root: Path) -> Manifest:
-    """The manifest of the clips at and below `root`; a second copy (a common re-upload has one) is left out and noted.
+    """Return the manifest of the clips at and below `root`.
+
+    A second copy (a common re-upload has one) is left out and noted.
 
     Columns: utterance_id, path, speaker, gender, label, text, fold, duration_s. ManifestError: no clips there, or a
     name that is not three known codes.
