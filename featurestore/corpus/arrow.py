@@ -31,7 +31,7 @@ SYNONYMS = {
 
 
 def as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of names as strings: whole numbers lose a float's `.0`, empty becomes null."""
+    """Return a column of names as strings: whole numbers lose a float's `.0`, empty becomes null."""
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     if pa.types.is_floating(column.type) and pc.all(pc.equal(column, pc.round(column))).as_py() is not False:
@@ -41,7 +41,7 @@ def as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def as_numbers(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[int]]:
-    """A column as float64 with NaN and empty as null, and the rows whose value is no finite number.
+    """Return a column as float64 with NaN and empty as null, and the rows whose value is no finite number.
 
     Texts with decimal commas throughout (0,8) are understood; 1,234 alone may be a thousand, and is no number.
     """
@@ -86,14 +86,17 @@ def near_names(name: str, names: Sequence[str]) -> list[str]:
 
 
 def missing_column(name: str, names: Sequence[str]) -> str:
-    """What to say of a column that is not there: the ones that are, and the near ones."""
+    """Return what to say of a column that is not there: the ones that are, and the near ones."""
     near = near_names(name, names)
     hint = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
     return f"has no column {name!r}, only {', '.join(map(repr, names)) or 'none'}{hint}"
 
 
 def listing(what: str, rows: Sequence[int], values: Sequence[object] | None = None) -> str:
-    """`what (14 rows): row 3 'x', row 9 'y' and 12 more`, rows counted from 1; `values` is indexed like the table."""
+    """Return `what (14 rows): row 3 'x', row 9 'y' and 12 more`, rows counted from 1.
+
+    `values` is indexed like the table.
+    """
     shown = [f"row {i + 1}" + ("" if values is None else f" {values[i]!r}") for i in rows[:N_SHOWN]]
     more = f" and {len(rows) - N_SHOWN:,} more" if len(rows) > N_SHOWN else ""
     return f"{what} ({len(rows):,} row{'s' * (len(rows) > 1)}): {', '.join(shown)}{more}"

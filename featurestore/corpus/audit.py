@@ -94,7 +94,7 @@ class AuditReport:
         return not self.leaks and not self.unreadable
 
     def to_json(self) -> dict[str, Any]:
-        """The report as JSON types, NaN as None."""
+        """Return the report as JSON types, NaN as None."""
         protocols = [protocol.to_dict() for protocol in self.protocols]
         found: dict[str, Any] = jsonable({"clean": self.clean, **dataclasses.asdict(self), "protocols": protocols})
         return found
@@ -164,7 +164,7 @@ def audit(
 
 
 def part_summaries(manifest: Manifest, column: str, durations_s: NDArray[np.float64] | None = None) -> list[Part]:
-    """A summary of each part of a column, in their order; "all": one of the whole manifest.
+    """Return a summary of each part of a column, in their order; "all": one of the whole manifest.
 
     durations_s (N,), NaN where unknown; None takes the manifest's own.
     """

@@ -38,7 +38,7 @@ class LabelScheme:
                 raise ManifestError(f"Label {label!r} can't become {target!r}, which is none of {list(self.classes)}.")
 
     def to_json(self) -> str:
-        """The scheme as the JSON text of a `<stem>.scheme.json`."""
+        """Return the scheme as the JSON text of a `<stem>.scheme.json`."""
         attributes = {name: list(ends) for name, ends in self.attributes.items()}
         fields: dict[str, object] = {"classes": list(self.classes), "attributes": attributes}
         if self.corpus_labels:
@@ -47,7 +47,7 @@ class LabelScheme:
 
     @classmethod
     def from_json(cls, text: str | bytes, source: str = "label scheme") -> "LabelScheme":
-        """The inverse of `to_json`; ManifestError names `source` when it is not such JSON."""
+        """Return the inverse of `to_json`; ManifestError names `source` when it is not such JSON."""
         try:
             found = read_json(text)
             unknown = sorted(set(found) - {"classes", "attributes", "corpus_labels"})
@@ -68,7 +68,7 @@ class LabelScheme:
 
     @classmethod
     def beside(cls, path: Path) -> "LabelScheme | None":
-        """The scheme in the sidecar of the table at `path`, None when there is no sidecar."""
+        """Return the scheme in the sidecar of the table at `path`, None when there is no sidecar."""
         sidecar = cls.sidecar(path)
         try:
             return cls.from_json(sidecar.read_bytes(), str(sidecar)) if sidecar.exists() else None
@@ -77,7 +77,10 @@ class LabelScheme:
 
     @classmethod
     def of_table(cls, table: pa.Table) -> "LabelScheme":
-        """What the columns imply: vote columns in their order, else the sorted labels; attributes range from 1 to 7."""
+        """Return what the columns imply: vote columns in their order, else the sorted labels.
+
+        Attributes range from 1 to 7.
+        """
         votes = [name.removeprefix("vote_") for name in table.column_names if name.startswith("vote_")]
         if not votes and "label" in table.column_names:
             labels = as_strings(table.column("label"))

@@ -108,7 +108,7 @@ class Manifest:
         name: str = "manifest",
         ratings: Ratings | None = None,
     ) -> "Manifest":
-        """A manifest from a data frame; an index named utterance_id becomes the column.
+        """Return a manifest from a data frame; an index named utterance_id becomes the column.
 
         A scheme and root of None are those that `to_pandas` left in `df.attrs`, else what the columns imply and ".".
         """
@@ -124,7 +124,7 @@ class Manifest:
         return cls.from_arrow(table.replace_schema_metadata(known), scheme, root, name, ratings)
 
     def to_pandas(self) -> "pd.DataFrame":
-        """The table as a data frame (needs pandas), with the label scheme and the root in its `attrs`."""
+        """Return the table as a data frame (needs pandas), with the label scheme and the root in its `attrs`."""
         df = self._table.to_pandas()
         df.attrs = {key.decode(): value.decode() for key, value in self._metadata().items()}
         return df
@@ -138,7 +138,10 @@ class Manifest:
         name: str = "manifest",
         ratings: Ratings | None = None,
     ) -> "Manifest":
-        """A manifest from an Arrow table; a scheme and root of None are those that `to_arrow` left in its metadata."""
+        """Return a manifest from an Arrow table.
+
+        A scheme and root of None are those that `to_arrow` left in its metadata.
+        """
         inside = table.schema.metadata or {}
         if scheme is None and SCHEME_KEY in inside:
             scheme = LabelScheme.from_json(inside[SCHEME_KEY], f"Manifest {name}, schema metadata")
@@ -147,14 +150,17 @@ class Manifest:
         return cls(table, scheme, root, name, ratings)
 
     def to_arrow(self) -> pa.Table:
-        """The table itself, with the label scheme and the root in its schema metadata."""
+        """Return the table itself, with the label scheme and the root in its schema metadata."""
         return self._table.replace_schema_metadata(self._metadata())
 
     def _metadata(self) -> dict[bytes, bytes]:
         return {SCHEME_KEY: self.scheme.to_json().encode(), ROOT_KEY: os.path.abspath(self.root).encode()}
 
     def with_table(self, table: pa.Table, scheme: LabelScheme | None = None) -> "Manifest":
-        """The manifest with another table, and the same scheme unless one is given; root, notes and ratings stay."""
+        """Return the manifest with another table, and the same scheme unless one is given.
+
+        Root, notes and ratings stay.
+        """
         changed = Manifest(table, self.scheme if scheme is None else scheme, self.root, self.name)
         changed.notes, changed._ratings = list(self.notes), self._ratings
         return changed
@@ -267,7 +273,7 @@ class Manifest:
         return None if known is None else known.of_keys(self.keys)
 
     def rows(self, which: Sequence[int] | np.ndarray) -> "Manifest":
-        """The rows of a boolean mask (N,), or of indices in their order, under the same scheme."""
+        """Return the rows of a boolean mask (N,), or of indices in their order, under the same scheme."""
         which = np.asarray(which)
         if which.dtype == bool:
             if which.shape != (len(self),):
@@ -283,7 +289,7 @@ class Manifest:
         return chosen
 
     def index(self, key: str) -> int:
-        """The row of an utterance id; ManifestError with near ids when it is not there."""
+        """Return the row of an utterance id; ManifestError with near ids when it is not there."""
         try:
             return self._row_of[key]
         except KeyError:

@@ -94,18 +94,18 @@ def find_repeats(
 
 
 def bare_key(key: str) -> str:
-    """An utterance id without letter case and audio suffix."""
+    """Return an utterance id without letter case and audio suffix."""
     return without_audio_suffix(key).casefold()
 
 
 def bare_text(text: str) -> str | None:
-    """What is said, without letter case, punctuation and spacing; None for nothing."""
+    """Return what is said, without letter case, punctuation and spacing; None for nothing."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(re.findall(r"\w+", folded)) or None
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Splits in the order one learns and tests, also "train (A)"; folds by number, "" (none) last."""
+    """Return splits in the order one learns and tests, also "train (A)"; folds by number, "" (none) last."""
     splits = ("train", "development", "test")
 
     def rank(name: str) -> int:

@@ -141,7 +141,7 @@ def _of_overlap(overlap: Overlap) -> Finding:
 
 
 def _missing_classes(division: Division) -> list[Finding]:
-    """Findings for classes that some part lacks; a part without any label (a hidden test set) lacks none."""
+    """Return findings for classes that some part lacks; a part without any label (a hidden test set) lacks none."""
     labelled: dict[str, Counter[str]] = {}
     for (part, label), n in Counter(zip(division.parts, division.labels, strict=False)).items():
         if part and label is not None:

@@ -162,7 +162,7 @@ class Ratings:
         return f"<Ratings: {len(self):,} of {len(self.keys):,} utterances by {len(self.annotators):,} annotators>"
 
     def of_keys(self, keys: Sequence[str]) -> "Ratings":
-        """The ratings of these (distinct) utterances, in this order; an utterance that nobody rated has none."""
+        """Return the ratings of these (distinct) utterances, in this order; an utterance that nobody rated has none."""
         place = {key: i for i, key in enumerate(keys)}
         moved = np.array([place.get(key, -1) for key in self.keys], np.int64)
         key_of = moved[self.key_of]
@@ -171,7 +171,7 @@ class Ratings:
         return replace(self._taken(order), keys=tuple(keys), key_of=key_of[order])
 
     def select(self, mask: NDArray[np.bool_]) -> "Ratings":
-        """The ratings of a mask (R,), of the same utterances: some may have none left."""
+        """Return the ratings of a mask (R,), of the same utterances: some may have none left."""
         return self._taken(np.flatnonzero(mask))
 
     def renamed(self, names: Mapping[str, str | None]) -> "Ratings":
@@ -239,7 +239,7 @@ class Ratings:
         return n, total
 
     def _taken(self, order: NDArray[np.int64]) -> "Ratings":
-        """The ratings at these indices, in their order."""
+        """Return the ratings at these indices, in their order."""
         place = np.full(len(self), -1)
         place[order] = np.arange(len(order))
         also = np.column_stack([place[self.also[:, 0]], self.also[:, 1]])
@@ -267,7 +267,7 @@ def _arrow(values: Any) -> pa.Array:
 
 
 def _encoded(table: pa.Table, name: str) -> tuple[tuple[str, ...], NDArray[np.int64], list[str]]:
-    """The distinct names of a column in the order they come in, (R,) indices into them, and what is wrong."""
+    """Return the distinct names of a column in the order they come in, (R,) indices into them, and what is wrong."""
     names, codes = _names(table.column(name))
     empty = np.flatnonzero(codes < 0).tolist()
     return names, codes, [arrow.listing(f"{name} is empty", empty)] if empty else []
@@ -318,7 +318,7 @@ def _hashes(names: Sequence[str]) -> NDArray[np.uint64]:
 
 
 def _scrambled(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014), elementwise."""
+    """Return the finaliser of SplitMix64 (Steele, Lea & Flood 2014), elementwise."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

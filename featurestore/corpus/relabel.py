@@ -17,7 +17,7 @@ def relabelled(
     drop: Sequence[str] = (),
     labelled_only: bool = False,
 ) -> Manifest:
-    """The manifest with classes merged (`{"excited": "happy"}`, which may name a new class) and others dropped.
+    """Return the manifest with classes merged (`{"excited": "happy"}`, which may name a new class) and others dropped.
 
     A merged class stands where the first of its parts stood; its votes are theirs added up. The utterances of a dropped
     class are left out, and votes for it are no longer counted. labelled_only: leave out utterances without a label too,

@@ -49,7 +49,7 @@ def assign_folds(
 
 
 def join_folds(manifest: Manifest, n_folds: int) -> Manifest:
-    """The manifest with its folds joined to `n_folds`, neighbours first: six to three are 1+2, 3+4 and 5+6.
+    """Return the manifest with its folds joined to `n_folds`, neighbours first: six to three are 1+2, 3+4 and 5+6.
 
     No speaker gets into two folds who wasn't before. The former folds are kept as column `fold_was`.
     """
@@ -166,7 +166,10 @@ def uniform_splits(parts: Sequence[str | None], names: Mapping[str, str], source
 
 
 def with_column(manifest: Manifest, name: str, values: Sequence[Any]) -> Manifest:
-    """The manifest with a column of N values; what stood there before, if anything else, is kept as `<name>_was`."""
+    """Return the manifest with a column of N values.
+
+    What stood there before, if anything else, is kept as `<name>_was`.
+    """
     table, column = manifest.to_arrow(), pa.array(values, from_pandas=True)
     if pa.types.is_null(column.type):
         column = column.cast(pa.string())
@@ -231,14 +234,17 @@ def label_codes(manifest: Manifest) -> Indices | None:
 def group_folds(
     groups: Sequence[str], n_folds: int, *, seed: int = 0, labels: NDArray[np.integer] | None = None
 ) -> Indices:
-    """A fold per clip, (N,) int64 in [0, n_folds), such that no group (speaker) is in two folds; as `deal` does it."""
+    """Return a fold per clip, (N,) int64 in [0, n_folds), such that no group (speaker) is in two folds.
+
+    As `deal` does it.
+    """
     return deal(groups, [1.0] * n_folds, seed=seed, labels=labels)
 
 
 def deal(
     groups: Sequence[str], shares: Sequence[float], *, seed: int = 0, labels: NDArray[np.integer] | None = None
 ) -> Indices:
-    """A part per clip, (N,) int64, the parts' sizes as `shares` and no group in two of them.
+    """Return a part per clip, (N,) int64, the parts' sizes as `shares` and no group in two of them.
 
     Groups are dealt largest first, ties in a seeded order, each to the part that then departs least from its share of
     clips and, with labels (N,), of every class (-1: none); all classes together weigh as much as the size.
@@ -267,7 +273,7 @@ def deal(
 
 
 def class_members(labels: NDArray[np.integer]) -> list[Indices]:
-    """The (n,) indices of each class that occurs, by class; -1 is no class."""
+    """Return the (n,) indices of each class that occurs, by class; -1 is no class."""
     return [np.flatnonzero(labels == c) for c in np.flatnonzero(np.bincount(labels[labels >= 0]))]
 
 
@@ -278,7 +284,9 @@ def balanced_draw(members: Sequence[Indices], rng: np.random.Generator) -> list[
 
 
 def balanced_sets(labels: NDArray[np.integer], *, seed: int, n_sets: int = 10) -> list[Indices]:
-    """The balanced sets whose mean macro-F1 selects a model: the same `n_sets` draws for every epoch and member."""
+    """Return the balanced sets whose mean macro-F1 selects a model: the same `n_sets` draws for every epoch and
+    member.
+    """
     stream, offset = _BALANCED_SETS
     members = class_members(labels)
     draws = [balanced_draw(members, np.random.default_rng((stream, seed + offset, i))) for i in range(n_sets)]

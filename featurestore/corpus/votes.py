@@ -19,7 +19,10 @@ class Consensus:
 
 
 def consensus(counts: NDArray[np.floating], *, majority: bool = False) -> Consensus:
-    """The class with the most of an utterance's votes, (N, C); with `majority` it must have over half of them."""
+    """Return the class with the most of an utterance's votes, (N, C).
+
+    With `majority` it must have over half of them.
+    """
     top, total = counts.max(1, initial=0.0), counts.sum(1)
     unrated = total <= 0
     clear = ((counts == top[:, None]).sum(1) == 1) & ~unrated
