@@ -75,7 +75,7 @@ def check(encoder: TextEncoder) -> None:
 
 
 def empty_model(directory: Path, what: str) -> Any:
-    """The text model of a config.json, without memory for its weights (on torch's meta device)."""
+    """Return the text model of a config.json, without memory for its weights (on torch's meta device)."""
     try:
         config = transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
         encoder_alone = config.model_type in T5_TYPES

@@ -61,7 +61,7 @@ def default_batch_frames(device: torch.device, on_cpu: int, spec: FeatureSpec, w
 
 
 def frozen(model: Any, device: torch.device, compute: torch.dtype) -> Any:
-    """The model on the device, without dropout or gradients, to be run under autocast to `compute`.
+    """Return the model on the device, without dropout or gradients, to be run under autocast to `compute`.
 
     Weights that autocast would cast in every pass are cast once, to the same numbers: on a CPU, where a pass is one
     utterance, half the time of a large model would go into casting.

@@ -215,7 +215,7 @@ def load(path: Path, what: str) -> Emotion2Vec:
 
 
 def _encoder_state(checkpoint: Any) -> Mapping[str, Tensor]:
-    """The encoder's tensors by the names here, whatever stands before them in the file."""
+    """Return the encoder's tensors by the names here, whatever stands before them in the file."""
     state = checkpoint
     for key in ("model", "state_dict"):
         state = state[key] if isinstance(state, Mapping) and isinstance(state.get(key), Mapping) else state

@@ -94,7 +94,7 @@ def _normed_over_time(samples: torch.Tensor, conv: torch.nn.Conv1d, norm: torch.
 
 
 def _taps(conv: torch.nn.Conv1d) -> list[torch.Tensor]:
-    """The kernel (C', C, k) in parts (C', taps * C), of `stride` taps each and of those left in the last one."""
+    """Return the kernel (C', C, k) in parts (C', taps * C), of `stride` taps each and of those left in the last one."""
     stride = conv.kernel_size[0] if conv.in_channels == 1 else conv.stride[0]  # a waveform's taps are few numbers
     return [part.flatten(1) for part in conv.weight.permute(0, 2, 1).split(stride, dim=1)]
 

@@ -35,7 +35,7 @@ TIMEOUT_S = 10
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The files the parameters are read from: model*.safetensors, or pytorch_model*.bin where there are none."""
+    """Return the files the parameters are read from: model*.safetensors, or pytorch_model*.bin where there are none."""
     return sorted(directory.glob("model*.safetensors")) or sorted(directory.glob("pytorch_model*.bin"))
 
 

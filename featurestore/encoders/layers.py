@@ -59,7 +59,7 @@ class LayerChoice:
 
 
 def layer_name(number: int) -> str:
-    """The store's array name of one layer: 6 -> "layer_06"."""
+    """Return the store's array name of one layer: 6 -> "layer_06"."""
     return f"layer_{number:02d}"
 
 

@@ -160,7 +160,7 @@ def _find(options: EncoderOptions) -> _Found:
 
 
 def _resolve(name: str, given: Path | None) -> tuple[str, Path]:
-    """The encoder's name for the record, and the directory of its weights."""
+    """Return the encoder's name for the record, and the directory of its weights."""
     if name in ENCODERS:
         return name, find_weights(name, ENCODERS[name].hub_id, given)
     if given is not None:
@@ -193,7 +193,7 @@ def _refuse_typo(name: str) -> None:
 
 
 def label_of(name: str) -> str:
-    """An encoder's name for the record: of a directory its own name, since paths differ between machines."""
+    """Return an encoder's name for the record: of a directory its own name, since paths differ between machines."""
     return Path(name).resolve().name if name not in ENCODERS and Path(name).is_dir() else name
 
 

@@ -106,5 +106,5 @@ def load_package() -> Any:
 
 
 def package_version() -> str:
-    """The version of opensmile; its numbers may change with it."""
+    """Return the version of opensmile; its numbers may change with it."""
     return str(load_package().__version__)

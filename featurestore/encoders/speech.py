@@ -105,7 +105,7 @@ class SpeechEncoder(WindowedEncoder):
 
     @torch.inference_mode()
     def _forward(self, batch: Batch, dtype: torch.dtype) -> list[Tensor]:
-        """Samples of each window -> what `Batch.take` returns."""
+        """Encode the samples of each window, and return what `Batch.take` returns."""
         frames = [piece.n_frames for piece in batch.pieces]
         if self._padded_front_end is None:
             return self._forward_by_rows(batch, frames, dtype)
@@ -131,7 +131,7 @@ class SpeechEncoder(WindowedEncoder):
         return -(-longest // FRAMES_OF_A_TILE) * FRAMES_OF_A_TILE
 
     def _forward_by_rows(self, batch: Batch, frames: list[int], dtype: torch.dtype) -> list[Tensor]:
-        """The same on a CPU, where each window goes through the front end alone."""
+        """Encode as above on a CPU, where each window goes through the front end alone."""
         n_padded = max(frames)
         padded_batch(frames, n_padded)
         data = [np.array(frames), batch.selection(n_padded), *(piece.data for piece in batch.pieces)]
@@ -212,7 +212,7 @@ def normalized(waveform: np.ndarray) -> np.ndarray:
 
 
 def receptive_field(convs: Sequence[tuple[int, int]]) -> int:
-    """Samples that one frame sees, from (kernel, stride) of each convolution."""
+    """Return the number of samples that one frame sees, from (kernel, stride) of each convolution."""
     field = 1
     for kernel, stride in reversed(convs):
         field = (field - 1) * stride + kernel

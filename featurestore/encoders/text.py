@@ -122,7 +122,7 @@ class TextEncoder(WindowedEncoder):
         raise TypeError(f"{self.name} encodes text, not audio")
 
     def cost(self, item: int | str) -> int:
-        """Padded tokens of one text, special ones and the prompt's included."""
+        """Return the padded tokens of one text, special ones and the prompt's included."""
         return sum(len(piece.data.ids) for piece in self._pieces([str(item)]))
 
     def is_empty(self, item: Any) -> bool:
@@ -231,7 +231,7 @@ class TextEncoder(WindowedEncoder):
 
 
 def start_token(tokenizer: Any, what: str) -> int:
-    """The id of the token that begins a text, of a tokenizer without one of the one that ends it."""
+    """Return the id of the token that begins a text, of a tokenizer without one of the one that ends it."""
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)
@@ -239,7 +239,7 @@ def start_token(tokenizer: Any, what: str) -> int:
 
 
 def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """The special token ids that this tokenizer puts before and after a text."""
+    """Return the special token ids that this tokenizer puts before and after a text."""
     encoded = tokenizer("a", return_special_tokens_mask=True, truncation=False, padding=False)
     ids, special = encoded["input_ids"], encoded["special_tokens_mask"]
     first = special.index(0)

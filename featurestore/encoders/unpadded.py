@@ -172,7 +172,7 @@ class UnpaddedEncoder(WindowedEncoder):
 
     @torch.inference_mode()
     def _forward(self, batch: Batch, dtype: torch.dtype) -> list[Tensor]:
-        """The inputs of each window -> what `Batch.take` returns."""
+        """Encode the inputs of each window, and return what `Batch.take` returns."""
         frames = [piece.n_frames for piece in batch.pieces]
         n_longest = max(frames)
         padded_batch(frames, n_longest)

@@ -24,7 +24,7 @@ SAMPLE_TEXT = "I can't BELIEVE it's 30 of them: Zoë said »naïve«... twice,  
 
 
 def find_weights(name: str, hub_id: str | None, given: Path | None) -> Path:
-    """The directory to load from: `given`, else the embedded one, else the hub's (cached or downloaded).
+    """Return the directory to load from: `given`, else the embedded one, else the hub's (cached or downloaded).
 
     EncoderError says what was tried and how to go on.
     """
@@ -65,7 +65,7 @@ def model_type(directory: Path) -> str:
 
 
 def head_of(directory: Path) -> str:
-    """The class with a head that config.json names, such as HubertForCTC; "" of a bare model."""
+    """Return the class with a head that config.json names, such as HubertForCTC; "" of a bare model."""
     try:
         named = read_json((directory / "config.json").read_bytes()).get("architectures") or []
     except (OSError, ValueError, AttributeError):
@@ -94,7 +94,7 @@ def load_model(
     dtype: Any = None,
     adapter: Path | None = None,
 ) -> Any:
-    """The bare transformers model of a directory, float32 on the CPU, in evaluation mode.
+    """Return the bare transformers model of a directory, float32 on the CPU, in evaluation mode.
 
     needed: only parameters whose names begin with it must be in the file; the others are not used. auto: the class of
     transformers that loads it. dtype: of the weights instead of float32; "auto" is the file's own. adapter: a LoRA
@@ -141,7 +141,7 @@ def load_model(
 
 
 def load_tokenizer(directory: Path, what: str, as_it_stands: bool = False) -> Any:
-    """The directory's own fast tokenizer.
+    """Return the directory's own fast tokenizer.
 
     as_it_stands: tokenizer.json is all of it, where there is one. AutoTokenizer builds some families' anew from their
     vocabulary (Qwen, GPT-2, Phi, ...), and what the publisher added after it may be lost, such as a last token.
@@ -200,7 +200,7 @@ def _is_import(error: BaseException) -> bool:
 
 
 def _import_reason(error: BaseException) -> str:
-    """The last line of what an import raised, which names the cause."""
+    """Return the last line of what an import raised, which names the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     return f"{type(error).__name__}: {lines[-1]}"[:200]
 

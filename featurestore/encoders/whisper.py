@@ -81,7 +81,7 @@ class WhisperEncoder(WindowedEncoder):
 
     @torch.inference_mode()
     def _forward(self, batch: Batch, dtype: torch.dtype) -> list[Tensor]:
-        """Samples of each window -> what `Batch.take` returns."""
+        """Encode the samples of each window, and return what `Batch.take` returns."""
         n_frames = [piece.n_frames for piece in batch.pieces]
         n_longest = max(n_frames) if self._short else self.window_frames
         padded_batch(n_frames, n_longest)
