@@ -219,7 +219,7 @@ def _is_shown() -> bool:
 
 @contextmanager
 def _deaf_to_ctrl_c() -> Iterator[None]:
-    """A process started inside ignores SIGINT until it encodes; each that still imports would print its traceback.
+    """Let a process started inside ignore SIGINT until it encodes; each that still imports would print its traceback.
 
     A terminal sends SIGINT to all of them; the parent, which gets it too, ends them by SIGTERM.
     """

@@ -106,7 +106,7 @@ def plan_memory(encoder: Encoder, max_memory_gib: float, sizes: Sequence[int]) -
 
 
 def window_frames(encoder: Encoder) -> int:
-    """Padded frames of the longest piece that goes through the encoder at once."""
+    """Return padded frames of the longest piece that goes through the encoder at once."""
     return encoder.window_frames
 
 

@@ -193,7 +193,7 @@ class _Appending:
         self.decoders: Counter[str] = Counter()
 
     def __call__(self, encoded: Encoded) -> tuple[Encoded, str]:
-        """The utterance, and the reason when it can't be appended, "" when it is in."""
+        """Return the utterance, and the reason when it can't be appended, "" when it is in."""
         if encoded.rows is None:
             return encoded, encoded.error
         try:

@@ -109,7 +109,7 @@ def _prepared(encoder: Encoder, samples: np.ndarray) -> Decoded:
 
 
 def _start(encoder: Encoder, inputs: list[Any], max_frames: int, stored: bool) -> tuple[Rows, int]:
-    """A function that gives the rows of each input, or a reason, and the batch size that went through.
+    """Return a function that gives the rows of each input, or a reason, and the batch size that went through.
 
     Out of memory, the same batch is tried once more with what torch had cached handed back; then it is halved.
     """

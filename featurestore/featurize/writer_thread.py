@@ -58,7 +58,7 @@ class WriterThread:
             self._changed.notify_all()
 
     def outcomes(self) -> Iterator[Any]:
-        """What has been written since the last call."""
+        """Yield what has been written since the last call."""
         while self._outcomes:
             yield self._outcomes.popleft()
 
