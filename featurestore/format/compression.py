@@ -27,7 +27,7 @@ class Codec:
     zarr: Callable[[int], list[dict[str, Any]]] | None
 
     def decoded(self, data: bytes, n_bytes: int, itemsize: int, where: str) -> bytes:
-        """The chunk's `n_bytes`; StoreError naming `where` when the data is damaged."""
+        """Return the chunk's `n_bytes`; StoreError naming `where` when the data is damaged."""
         try:
             chunk = self.decode(data, n_bytes, itemsize)
         except (ValueError, RuntimeError, zlib.error) as error:

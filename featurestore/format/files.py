@@ -28,13 +28,13 @@ class Files(Protocol):
         """Sees to it that the whole (small) file is there."""
 
     def sparse(self, path: Path) -> int:
-        """The (large) file's size in bytes; its contents are fetched by `ensure`."""
+        """Return the (large) file's size in bytes; its contents are fetched by `ensure`."""
 
     def ensure(self, path: Path, ranges: Sequence[tuple[int, int]]) -> None:
         """Sees to it that the bytes start:stop of every range are there."""
 
     def announce(self, path: Path, ranges: Sequence[tuple[int, int]]) -> None:
-        """The same in the background: returns at once."""
+        """Ask for the same in the background, and return at once."""
 
 
 class LocalFiles:
@@ -67,7 +67,7 @@ LOCAL = LocalFiles()
 
 
 def url_of(path: str | os.PathLike[str]) -> str | None:
-    """The URL, where a store's path is one; pathlib writes s3:/bucket where s3://bucket was meant."""
+    """Return the URL, where a store's path is one; pathlib writes s3:/bucket where s3://bucket was meant."""
     text = os.fspath(path)
     found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", text, re.DOTALL)
     if found is None or ("://" not in text and os.path.exists(text)):
@@ -88,7 +88,7 @@ class Extent:
         return self.start + self.n_bytes
 
     def read(self) -> bytes:
-        """The bytes; SegmentGone when the file is, StoreError when it is too short or can't be read."""
+        """Return the bytes; SegmentGone when the file is, StoreError when it is too short or can't be read."""
         if not self.n_bytes:
             return b""
         try:

@@ -75,17 +75,17 @@ class Hdf5Container:
         return Extent(self.path, start, n_bytes).read()
 
     def place(self, name: str, shape: tuple[int, ...], n_bytes: int) -> Extent:
-        """A plain array's bytes; StoreError when the header places it elsewhere than in the file."""
+        """Return a plain array's bytes; StoreError when the header places it elsewhere than in the file."""
         extent = self._extent(name, n_bytes)
         self._files.ensure(self.path, [(extent.start, extent.stop)])
         return extent
 
     def rows(self, layer: str, info: SegmentInfo) -> Extent:
-        """An uncompressed layer's rows."""
+        """Return an uncompressed layer's rows."""
         return self._extent(layer, info.layout.data_bytes)
 
     def chunks(self, layer: str, info: SegmentInfo) -> tuple[Path, int, np.ndarray]:
-        """A compressed layer's file, its size, and the places of its chunks."""
+        """Return a compressed layer's file, its size, and the places of its chunks."""
         table = self.place(f"{layer}.chunks", (), 16 * info.layout.n_chunks)
         places = np.frombuffer(table.read(), "<u8").reshape(-1, 2)
         if ((places > self._size) | (places.sum(axis=1, keepdims=True) > self._size)).any():
@@ -210,7 +210,7 @@ def _write_datasets(
 
 
 def _reserve(file: Any, name: str, shape: tuple[int, ...], dtype: str) -> Any:
-    """A contiguous dataset whose bytes have their place in the file now and are written later."""
+    """Return a contiguous dataset whose bytes have their place in the file now and are written later."""
     import h5py
 
     how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)

@@ -68,7 +68,7 @@ class Segment:
         return self._files.remote
 
     def small(self, name: str) -> np.ndarray:
-        """A small array as a new array."""
+        """Return a small array as a new array."""
         shape, dtype = self.info.shapes()[name]
         values = np.frombuffer(self._small_extent(name).read(), dtype)
         return values.reshape(shape).astype(np.dtype(dtype).newbyteorder("="), copy=False)
@@ -95,13 +95,13 @@ class Segment:
         return small
 
     def identities(self) -> dict[str, np.ndarray] | int:
-        """The arrays of its utterances' identities, or their number where it records none; see `identity`."""
+        """Return the arrays of its utterances' identities, or their number where it records none; see `identity`."""
         if self.info.decoder_bytes is None:
             return self.n_utterances
         return {name: self.small(name) for name in IDENTITY_ARRAYS}
 
     def layer(self, layer: str) -> RowFile:
-        """A layer's rows, in the stored dtype."""
+        """Return a layer's rows, in the stored dtype."""
         if layer not in self._layers:
             stored, layout = self.spec.row_type.stored, self.info.layout
             if self.info.compress:
@@ -114,7 +114,7 @@ class Segment:
         return self._layers[layer]
 
     def scales(self, layer: str) -> MappedRows:
-        """The scales (n_rows,) of a layer of int8 rows."""
+        """Return the scales (n_rows,) of a layer of int8 rows."""
         if layer not in self._scales:
             self._scales[layer] = self._mapped(self.info.scales()[layer], SCALE_DTYPE, (self.n_rows,))
         return self._scales[layer]

@@ -80,7 +80,7 @@ class SegmentInfo:
         compress: str,
         decoder_bytes: int | None = None,
     ) -> "SegmentInfo":
-        """The layout follows from the counts."""
+        """Return the layout that follows from the counts."""
         chunk_bytes = COMPRESSED_CHUNK_BYTES if compress else CHUNK_BYTES
         layout = ShardLayout.balanced(n_rows, spec.dim, spec.row_type.itemsize, chunk_bytes)
         return cls(spec, n_utterances, key_bytes, layout, compress, decoder_bytes)
@@ -121,7 +121,7 @@ class SegmentInfo:
         return info
 
     def attributes(self) -> dict[str, Any]:
-        """What the segment says of itself; enough to open it without reading its arrays' metadata."""
+        """Return what the segment says of itself; enough to open it without reading its arrays' metadata."""
         return {
             "medusa_segment": SEGMENT_VERSION,
             "fingerprint": self.spec.fingerprint,
@@ -152,15 +152,15 @@ class SegmentInfo:
         return told | dict.fromkeys(self.scales().values(), ((self.layout.n_rows,), SCALE_DTYPE))
 
     def small_arrays(self) -> dict[str, str]:
-        """The dtype of each array that the segment's name hashes, in that order."""
+        """Return the dtype of each array that the segment's name hashes, in that order."""
         return SMALL_ARRAYS if self.decoder_bytes is None else SMALL_ARRAYS | IDENTITY_ARRAYS
 
     def scales(self) -> dict[str, str]:
-        """The array of each layer's scales, for int8 rows; else nothing."""
+        """Return the array of each layer's scales, for int8 rows; else nothing."""
         return {layer: f"{layer}.scale" for layer in self.spec.layers} if self.spec.row_type.scaled else {}
 
     def layer_attributes(self, layer: str) -> dict[str, str]:
-        """What a reader of the layer's array has to know: nothing where its values are the rows'."""
+        """Return what a reader of the layer's array has to know: nothing where its values are the rows'."""
         row_type = self.spec.row_type
         if row_type.is_plain:
             return {}
@@ -168,17 +168,19 @@ class SegmentInfo:
 
 
 def axes_of(name: str) -> tuple[str, ...]:
-    """The names of an array's axes; what is not among the small arrays holds a layer's scales."""
+    """Return the names of an array's axes; what is not among the small arrays holds a layer's scales."""
     return _AXES.get(name, ("row",))
 
 
 def hash_key(key: bytes) -> int:
-    """The 64-bit hash by which a key is found: BLAKE2b with an 8-byte digest, read as little-endian."""
+    """Return the 64-bit hash by which a key is found: BLAKE2b with an 8-byte digest, read as little-endian."""
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
 
 
 def content_name(fingerprint: str, small: dict[str, np.ndarray]) -> str:
-    """The segment's name: "seg-" and 16 hex digits over the fingerprint, the small arrays, and identities if any."""
+    """Return the segment's name: "seg-" and 16 hex digits over the fingerprint, the small arrays, and identities if
+    any.
+    """
     digest = hashlib.blake2b(fingerprint.encode(), digest_size=8)
     for name, dtype in (SMALL_ARRAYS | IDENTITY_ARRAYS).items():
         if name in IDENTITY_ARRAYS and name not in small:
@@ -218,7 +220,7 @@ def index_problems(small: dict[str, np.ndarray], n_rows: int) -> list[str]:
 
 
 def parse_json(data: bytes, where: Path) -> dict[str, Any]:
-    """A JSON object; StoreError when it is none."""
+    """Return a JSON object; StoreError when it is none."""
     try:
         value = read_json(data)
     except ValueError as error:
@@ -229,7 +231,10 @@ def parse_json(data: bytes, where: Path) -> dict[str, Any]:
 
 
 def read_group(path: Path, files: Files = LOCAL) -> dict[str, Any]:
-    """The attributes of the Zarr v3 group at `path`; StoreError when there is none or its metadata is damaged."""
+    """Return the attributes of the Zarr v3 group at `path`.
+
+    StoreError when there is none or its metadata is damaged.
+    """
     where = path / "zarr.json"
     try:
         files.file(where)

@@ -175,7 +175,7 @@ def remove_stale(directory: Path) -> None:
 
 
 def _owner_is_dead(path: Path, age_s: float) -> bool:
-    """True when nobody holds the lock, or the file system has no locks and the directory is very old."""
+    """Return true when nobody holds the lock, or the file system has no locks and the directory is very old."""
     handle = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -24,7 +24,9 @@ _SEGMENT_NAME = re.compile(r"seg-[0-9a-f]{16}")
 
 
 def check_set_name(name: str) -> str:
-    """The name itself if it is safe as a relative path (parts of `A-Za-z0-9._+-` joined by '/'), else StoreError."""
+    """Return the name itself if it is safe as a relative path (parts of `A-Za-z0-9._+-` joined by '/'), else
+    StoreError.
+    """
     parts = name.split("/")
     if not all(_SAFE_PART.fullmatch(part) for part in parts) or any(_SEGMENT_NAME.fullmatch(part) for part in parts):
         raise StoreError(
@@ -108,7 +110,7 @@ class FeatureSpec:
         return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values; `from_json` is the inverse."""
+        """Return the fields as JSON values; `from_json` is the inverse."""
         values = dataclasses.asdict(self)
         return {**values, "layers": list(self.layers), "columns": list(self.columns), "extra": dict(self.extra)}
 
@@ -165,7 +167,7 @@ _JSON_TYPES: dict[str, Any] = {
 
 
 def _shown(value: Any) -> str:
-    """A field's value as an error message shows it: tuples as comma-separated items, long ones shortened."""
+    """Return a field's value as an error message shows it: tuples as comma-separated items, long ones shortened."""
     if not isinstance(value, tuple):
         return str(value) if value != "" else "(empty)"
     items = ["=".join(item) if isinstance(item, tuple) else str(item) for item in value]

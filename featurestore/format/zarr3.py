@@ -55,13 +55,16 @@ class ShardLayout:
         return self.data_bytes + self.padding_bytes + 16 * self.n_chunks + 4 if self.n_rows else 0
 
     def tail(self) -> bytes:
-        """What follows the uncompressed rows in the file: zero rows, and the shard's index."""
+        """Return what follows the uncompressed rows in the file: zero rows, and the shard's index."""
         places = np.full((self.n_chunks, 2), self.chunk_bytes, dtype="<u8")
         places[:, 0] = np.arange(self.n_chunks, dtype="<u8") * self.chunk_bytes
         return bytes(self.padding_bytes) + shard_index(places)
 
     def metadata(self, dtype: str, inner: Sequence[dict[str, Any]] = (), **attributes: str) -> dict[str, Any]:
-        """The array's zarr.json for rows of the numpy `dtype`; inner: the codecs that compress a chunk's bytes."""
+        """Return the array's zarr.json for rows of the numpy `dtype`.
+
+        Inner: the codecs that compress a chunk's bytes.
+        """
         little = {"name": "bytes", "configuration": {"endian": "little"}}
         sharding = {
             "chunk_shape": [self.chunk_rows, self.dim],
@@ -77,7 +80,7 @@ class ShardLayout:
 
 
 def shard_index(places: np.ndarray) -> bytes:
-    """The end of a shard file: (offset, size) of each chunk, uint64 (n, 2), and the CRC-32C of those bytes."""
+    """Return the end of a shard file: (offset, size) of each chunk, uint64 (n, 2), and the CRC-32C of those bytes."""
     index = places.astype("<u8", copy=False).tobytes()
     return index + int(google_crc32c.value(index)).to_bytes(4, "little")
 
@@ -89,12 +92,12 @@ def _bytes_codec(dtype: str) -> dict[str, Any]:
 
 
 def plain_metadata(shape: tuple[int, ...], dtype: str, axes: tuple[str, ...]) -> dict[str, Any]:
-    """The zarr.json of an array that is one uncompressed chunk: its file holds the values and nothing else."""
+    """Return the zarr.json of an array that is one uncompressed chunk: its file holds the values and nothing else."""
     return _array_metadata(shape, dtype, tuple(max(1, size) for size in shape), _bytes_codec(dtype), axes)
 
 
 def without_axes(metadata: dict[str, Any]) -> dict[str, Any]:
-    """An array's zarr.json as the first stores have it, which named no axes."""
+    """Return an array's zarr.json as the first stores have it, which named no axes."""
     return {name: value for name, value in metadata.items() if name != "dimension_names"}
 
 
@@ -117,17 +120,17 @@ def _array_metadata(
 
 
 def group_metadata(attributes: dict[str, Any]) -> dict[str, Any]:
-    """The zarr.json of a group."""
+    """Return the zarr.json of a group."""
     return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
 
 
 def chunk_file(array: Path, n_dims: int) -> Path:
-    """The file of the only chunk (or shard) of an array with `n_dims` axes."""
+    """Return the file of the only chunk (or shard) of an array with `n_dims` axes."""
     return array.joinpath("c", *["0"] * n_dims)
 
 
 def json_bytes(value: dict[str, Any]) -> bytes:
-    """A zarr.json as we write it, byte for byte."""
+    """Return a zarr.json as we write it, byte for byte."""
     return json.dumps(value, indent=1).encode() + b"\n"
 
 

@@ -45,21 +45,21 @@ class ZarrContainer:
             raise
 
     def place(self, name: str, shape: tuple[int, ...], n_bytes: int) -> Extent:
-        """A plain array's bytes; StoreError when its file is missing or has another size."""
+        """Return a plain array's bytes; StoreError when its file is missing or has another size."""
         path = chunk_file(self.path / name, len(shape))
         if n_bytes or not self._files.remote:
             self._check_size(path, n_bytes, self._fetched_size)
         return Extent(path, 0, n_bytes)
 
     def rows(self, layer: str, info: SegmentInfo) -> Extent:
-        """An uncompressed layer's rows."""
+        """Return an uncompressed layer's rows."""
         path = chunk_file(self.path / layer, 2)
         if info.layout.file_bytes or not self._files.remote:
             self._check_size(path, info.layout.file_bytes, self._files.sparse)
         return Extent(path, 0, info.layout.data_bytes)
 
     def chunks(self, layer: str, info: SegmentInfo) -> tuple[Path, int, np.ndarray]:
-        """A compressed layer's file, its size, and the places of its chunks."""
+        """Return a compressed layer's file, its size, and the places of its chunks."""
         path = chunk_file(self.path / layer, 2)
         n_chunks = info.layout.n_chunks
         if not n_chunks:
@@ -110,7 +110,7 @@ class ZarrContainer:
         return path.stat().st_size
 
     def _check_size(self, path: Path, expected: int, size_of: Any) -> None:
-        """A file of 0 bytes is not written at all (Zarr leaves empty chunks out)."""
+        """Raise StoreError for a file of another size; files of 0 bytes are not written (Zarr leaves them out)."""
         found = self._size(path, size_of)
         if found != (expected or None) and (expected or found):
             what = "no file" if found is None else f"{found} bytes"
@@ -132,7 +132,7 @@ class ZarrContainer:
 
 
 def layer_metadata(layer: str, info: SegmentInfo) -> dict[str, Any]:
-    """The layer's zarr.json."""
+    """Return the layer's zarr.json."""
     row_type = info.spec.row_type
     inner: list[dict[str, Any]] = []
     if info.compress:
@@ -185,7 +185,7 @@ def _compress(shard: Path, info: SegmentInfo, codec: Codec) -> None:
 
 
 def compressed_chunks(raw: BinaryIO, info: SegmentInfo, codec: Codec) -> Iterator[bytes]:
-    """The chunks of the staged rows, compressed by two threads; the last one is filled up with zeros."""
+    """Yield the chunks of the staged rows, compressed by two threads; the last one is filled up with zeros."""
     layout = info.layout
 
     def chunk(i: int) -> bytes:
