@@ -70,7 +70,7 @@ class Selection:
         return np.ascontiguousarray(self.features.array(key, layer), dtype=np.dtype(self.dtype).newbyteorder("<"))
 
     def metadata(self) -> dict[str, str]:
-        """What formats with room for it are told: the layers' names, which reading uses, and the specification."""
+        """Return what formats with room for it are told: the layers' names, which reading uses, and the specification."""
         spec = json.dumps(self.features.spec.to_json(), sort_keys=True)
         return {"medusa_layers": json.dumps(self.layers), "medusa_spec": spec}
 
@@ -99,7 +99,7 @@ class Format(Protocol):
 
 
 def float_dtype(dtype: np.dtype[Any], where: str) -> str:
-    """The dtype's name; StoreError unless it is one of READABLE."""
+    """Return the dtype's name; StoreError unless it is one of READABLE."""
     if dtype.name not in READABLE or dtype.kind != "f":
         hint = " (bfloat16 as numpy saves it? save it as float32)" if dtype.kind == "V" else ""
         raise StoreError(f"{where}: values of {dtype}{hint}; {', '.join(READABLE)} expected.")
@@ -148,7 +148,7 @@ def group_by_utterance(names: Sequence[str], layers: Mapping[str, str], where: s
 
 
 def told_layers(metadata: Any) -> dict[str, str]:
-    """The layers that `Selection.metadata` told, or none."""
+    """Return the layers that `Selection.metadata` told, or none."""
     try:
         names = read_json(metadata)
     except (TypeError, ValueError):
@@ -185,7 +185,7 @@ def check_bytes(n_bytes: int, where: str) -> None:
 
 
 def read_values(path: Path, dtype: str, start: int, shape: tuple[int, ...], where: str) -> np.ndarray:
-    """An array that lies at a byte of a file; StoreError when the file has become shorter than it was."""
+    """Return an array that lies at a byte of a file; StoreError when the file has become shorter than it was."""
     count = math.prod(shape)
     try:
         values = np.fromfile(path, dtype, count, offset=start)

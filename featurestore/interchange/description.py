@@ -31,7 +31,10 @@ class Description:
     columns: tuple[str, ...] = ()
 
     def spec(self, loaded: Loaded, where: str, stored: FeatureSpec | None) -> FeatureSpec:
-        """The specification of a set whose first utterance is `loaded`; stored: that of the set that is there."""
+        """Return the specification of a set whose first utterance is `loaded`.
+
+        Stored: that of the set that is there.
+        """
         dims = {rows.shape[1] for rows in loaded.layers.values()}
         if len(dims) != 1 or 0 in dims:
             raise StoreError(f"{where}: layers of {sorted(dims)} dims; the same number, 1 or more, expected.")

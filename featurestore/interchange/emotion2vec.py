@@ -37,7 +37,7 @@ SUFFIXES = (".lengths", ".keys", ".emo", ".npy")
 
 @contextmanager
 def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Source]:
-    """The utterances of PATH.npy (the suffix may be told or not), in their order."""
+    """Open the utterances of PATH.npy (the suffix may be told or not), in their order."""
     if len(layers) > 1 and not all(layers.values()):
         raise ConfigError(f"Layers {', '.join(layers)}: tell the files of each, as LAYER=NAME.")
     base = _prefix(path)
@@ -119,7 +119,7 @@ def _keys(prefix: Path, flatten: bool) -> tuple[list[str], list[str]]:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a text file, without the end of the last one."""
+    """Return the lines of a text file, without the end of the last one."""
     try:
         lines = path.read_bytes().decode().split("\n")
     except UnicodeDecodeError as error:
@@ -138,7 +138,7 @@ def _targets(target: Path, layers: Sequence[str]) -> list[Path]:
 
 
 def write(chosen: Selection, target: Path, resume: bool) -> Written:
-    """The files of each layer, whole or not at all."""
+    """Return the files of each layer, whole or not at all."""
     names = [key_line(key) for key in chosen.keys]
     labels = [key_line(chosen.labels[key]) for key in chosen.keys if chosen.labels.get(key)]
     lengths = chosen.features.lengths(chosen.keys)

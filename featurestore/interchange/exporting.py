@@ -54,7 +54,7 @@ def export_features(
 
 
 def format_of(name: str) -> Format:
-    """The format of this name; ConfigError lists them."""
+    """Return the format of this name; ConfigError lists them."""
     if name not in FORMATS:
         raise ConfigError(f"Format {name!r} is unknown; there are {', '.join(EXPORTED)}.")
     return FORMATS[name]

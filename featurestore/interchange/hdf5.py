@@ -38,7 +38,10 @@ _DAMAGE = (OSError, RuntimeError, KeyError, ValueError)  # what h5py raises for 
 
 @contextmanager
 def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Source]:
-    """The datasets of the file, by name; where layers are told and groups have them, other datasets are left out."""
+    """Open the datasets of the file, by name.
+
+    Where layers are told and groups have them, other datasets are left out.
+    """
     import h5py
 
     check_regular(path)
@@ -110,12 +113,12 @@ def _load(file: Any, path: Path, name: str, names: Sequence[str]) -> Loaded:
 
 
 def occupied(target: Path, layers: Sequence[str]) -> list[Path]:
-    """The file itself, where it is."""
+    """Return the file itself, where it is."""
     return [target] if target.exists() else []
 
 
 def write(chosen: Selection, target: Path, resume: bool) -> Written:
-    """The file, whole or not at all; an utterance that can't be read from the store is left out and reported."""
+    """Return the file, whole or not at all; an utterance that can't be read from the store is left out and reported."""
     import h5py
 
     written = Written()

@@ -105,7 +105,7 @@ def import_features(
 
 
 def _by_place(source: Source, origins: Mapping[str, Origin]) -> list[Origin | None]:
-    """The origin of each utterance of the source, also where its keys lack the directories that the record has."""
+    """Return the origin of each utterance of the source, also where its keys lack the directories that the record has."""
     names: dict[str, Origin | None] = {}
     for key, origin in origins.items():
         name = key.rpartition("/")[2]
@@ -114,7 +114,7 @@ def _by_place(source: Source, origins: Mapping[str, Origin]) -> list[Origin | No
 
 
 def _stored(store: FeatureStore, name: str) -> FeatureSet | None:
-    """The set, where there is one."""
+    """Return the set, where there is one."""
     if name not in store:
         return None
     return store[name]
@@ -133,7 +133,7 @@ def _distinct(source: Source, report: ImportReport) -> list[int]:
 
 
 def _named_as(source: Source, expected: Sequence[str], report: ImportReport) -> Source:
-    """The source with the manifest's ids where those have an audio suffix: NAME.npy is the utterance NAME.wav."""
+    """Return the source with the manifest's ids where those have an audio suffix: NAME.npy is the utterance NAME.wav."""
     if set(source.keys) & set(expected):
         return source
     named = {key.rpartition(".")[0]: key for key in expected if has_audio_suffix(key)}
@@ -158,7 +158,9 @@ def _compare(source: Source, expected: Sequence[str], stored: FeatureSet | None,
 
 
 def _first_readable(source: Source, todo: Sequence[int], report: ImportReport) -> tuple[int, Loaded] | None:
-    """The first utterance that can be read: it says what the set is like. None, and all failures, when none can."""
+    """Return the first utterance that can be read: it says what the set is like. None, and all failures, when none
+    can.
+    """
     failed: Failures = []
     for i in todo:
         try:
@@ -170,7 +172,10 @@ def _first_readable(source: Source, todo: Sequence[int], report: ImportReport) -
 
 
 def _skip_present(writer: FeatureWriter, source: Source, todo: list[int], report: ImportReport) -> list[int]:
-    """The positions whose keys the set lacks; StoreError when it has other features under the first that it has."""
+    """Return the positions whose keys the set lacks.
+
+    StoreError when it has other features under the first that it has.
+    """
     there = writer.set.index.positions([source.keys[i] for i in todo]) >= 0
     report.skipped = int(there.sum())
     if report.skipped and not _is_stored(writer, source, i := todo[int(there.argmax())]):
@@ -262,12 +267,12 @@ def _result(i: int, loading: Future[Loaded]) -> tuple[int, Loaded | StoreError]:
 
 
 def _printable(text: str) -> str:
-    """The text with bytes that were not utf-8 as \\udcNN."""
+    """Return the text with bytes that were not utf-8 as \\udcNN."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def layer_name(text: str) -> str:
-    """A layer as users tell it: "6" is "layer_06", anything else its name."""
+    """Return a layer as users tell it: "6" is "layer_06", anything else its name."""
     return f"layer_{int(text):02d}" if text.isascii() and text.isdecimal() else text
 
 

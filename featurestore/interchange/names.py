@@ -25,7 +25,7 @@ def escape(text: str, spaces: bool = False) -> str:
 
 
 def unescape(name: str) -> str:
-    """The inverse of `escape`."""
+    """Return the inverse of `escape`."""
     return "" if name == EMPTY else _ENCODED.sub(_decoded, name)
 
 
@@ -43,7 +43,7 @@ def key_line(key: str) -> str:
 
 
 def path_key(path: str, flatten: bool = False) -> str:
-    """The key of a relative path without suffix, the inverse of `key_path`; flatten: its last part alone."""
+    """Return the key of a relative path without suffix, the inverse of `key_path`; flatten: its last part alone."""
     parts = path.split("/")
     return "/".join(unescape(part) for part in (parts[-1:] if flatten else parts))
 

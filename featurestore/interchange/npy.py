@@ -40,7 +40,10 @@ resumable = True
 
 @contextmanager
 def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Source]:
-    """The files below `path`, sorted; not hidden ones or other suffixes, nor those behind a link to a directory."""
+    """Open the files below `path`, sorted.
+
+    Not hidden ones or other suffixes, nor those behind a link to a directory.
+    """
     yield directory_source(path, layers, flatten, SUFFIX, read_file)
 
 
@@ -51,7 +54,7 @@ def directory_source(
     suffix: str,
     read_file: Callable[[Path, Sequence[str]], Loaded],
 ) -> Source:
-    """The files of one suffix below `path`, one per utterance and, where layers have directories, layer."""
+    """Return the files of one suffix below `path`, one per utterance and, where layers have directories, layer."""
     if any(layers.values()) and not all(layers.values()):
         raise ConfigError(f"Layers {', '.join(layers)}: tell a directory for each of them, or for none.")
     directories = {layer: path / where for layer, where in layers.items()} if any(layers.values()) else {"": path}
@@ -106,7 +109,7 @@ def read_header(file: BinaryIO, path: Path) -> tuple[tuple[int, ...], bool, np.d
 
 
 def write_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    """What goes before the values, in C order."""
+    """Write what goes before the values, in C order."""
     header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
 
@@ -135,7 +138,7 @@ def _files(directory: Path, failed: Failures, suffix: str) -> list[str]:
 
 
 def occupied(target: Path, layers: Sequence[str]) -> list[Path]:
-    """The target itself, unless it is free or an empty directory."""
+    """Return the target itself, unless it is free or an empty directory."""
     return [target] if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())) else []
 
 

@@ -89,7 +89,7 @@ def read_origins(source: Path) -> dict[str, Origin]:
 
 
 def _told(name: str, value: Any) -> Any:
-    """A field of an identity as a cell, None where it is not recorded."""
+    """Return a field of an identity as a cell, None where it is not recorded."""
     if name in _DIGESTS:
         return value.hex() or None
     if name in _NUMBERS:

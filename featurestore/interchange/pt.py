@@ -29,7 +29,7 @@ resumable = False
 
 @contextmanager
 def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Source]:
-    """The files below `path`, sorted, as `npy.read` has them."""
+    """Open the files below `path`, sorted, as `npy.read` has them."""
     yield directory_source(path, layers, flatten, SUFFIX, read_file)
 
 

@@ -40,7 +40,7 @@ MAX_HEADER_BYTES = 100_000_000  # more is refused by the reference implementatio
 
 @contextmanager
 def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Source]:
-    """The tensors of the file, in its order; the reference implementation judges the header first."""
+    """Open the tensors of the file, in its order; the reference implementation judges the header first."""
     header, start = _header(path)
     told = (header.pop("__metadata__", None) or {}).get("medusa_layers")
     names = sorted(header, key=lambda name: (header[name]["data_offsets"], name))
@@ -74,7 +74,7 @@ def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Sourc
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """What the file tells of its tensors, and where their bytes start; StoreError when it is damaged."""
+    """Return what the file tells of its tensors, and where their bytes start; StoreError when it is damaged."""
     from safetensors import SafetensorError, safe_open
 
     check_regular(path)
@@ -89,12 +89,15 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def occupied(target: Path, layers: Sequence[str]) -> list[Path]:
-    """The file itself, where it is."""
+    """Return the file itself, where it is."""
     return [target] if target.exists() else []
 
 
 def write(chosen: Selection, target: Path, resume: bool) -> Written:
-    """The file, whole or not at all; memory holds its header and one utterance. StoreError: a header of over 100 MB."""
+    """Return the file, whole or not at all.
+
+    Memory holds its header and one utterance. StoreError: a header of over 100 MB.
+    """
     spec = chosen.features.spec
     itemsize = np.dtype(chosen.dtype).itemsize if spec.dtype != "bfloat16" else 2
     header: dict[str, Any] = {"__metadata__": chosen.metadata()}
