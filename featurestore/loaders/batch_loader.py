@@ -47,7 +47,7 @@ class FeatureRef:
         return f"{self.name}@{'+'.join(chosen)}" if chosen else self.name
 
     def resolve(self, features: FeatureSet) -> tuple[str, ...]:
-        """The layers' array names in `features`; StoreError when one is not there."""
+        """Return the layers' array names in `features`; StoreError when one is not there."""
         for layer in self.layers:
             if layer not in features.layers:
                 raise StoreError(f"Feature set {self.name!r} has no {layer!r}; it has {', '.join(features.layers)}.")
@@ -105,26 +105,26 @@ class BatchLoader:
         self._free: dict[Memory, list[_Slot]] = {}
 
     def over(self, batches: Iterable[Sequence[Any]]) -> "BatchLoader":
-        """The same for other batches, such as the next epoch's, with the sets and buffers of this one."""
+        """Return the same for other batches, such as the next epoch's, with the sets and buffers of this one."""
         other = copy.copy(self)
         other.batches = batches
         return other
 
     def through(self, readers: Sequence[Reader]) -> "BatchLoader":
-        """The same with other readers, one for each of `refs`; batches are then what these understand."""
+        """Return the same with other readers, one for each of `refs`; batches are then what these understand."""
         other = copy.copy(self)
         other.readers, other._free = list(readers), {}
         return other
 
     def __len__(self) -> int:
-        """Number of batches, where `batches` knows it."""
+        """Return the number of batches, where `batches` knows it."""
         return len(self.batches)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[list[Packed]]:
         return self.read()
 
     def read(self, memory: Memory = aligned_empty) -> Generator[list[Packed], None, None]:
-        """The batches, in buffers from `memory`."""
+        """Yield the batches, in buffers from `memory`."""
         process = os.getpid()
         # One slot for each batch that is read ahead, and one for the consumer's.
         slots = self._take_slots(memory, self.prefetch + 1 if self.threads else 1)
@@ -167,7 +167,7 @@ class BatchLoader:
         return [free.pop() if free else [Buffer(memory) for _ in self.readers] for _ in range(n)]
 
     def _turns(self, announcer: ThreadPoolExecutor | None = None) -> Iterator["_Turn"]:
-        """The batches, each announced (by `announcer`, where there is one) while those before it are read."""
+        """Yield the batches, each announced (by `announcer`, where there is one) while those before it are read."""
         coming: deque[tuple[_Turn, int]] = deque()
         n_bytes = 0
         failure: Exception | None = None

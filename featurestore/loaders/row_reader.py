@@ -27,7 +27,10 @@ class Buffer:
         self._held: dict[str, np.ndarray] = {}
 
     def take(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-        """An array of this shape, of undefined values; it takes the place of the one of this dtype taken before."""
+        """Return an array of this shape, of undefined values.
+
+        It takes the place of the one of this dtype taken before.
+        """
         size = math.prod(shape)
         held = self._held.get(dtype)
         if held is None:
@@ -68,7 +71,7 @@ class RowReader:
             raise StoreError(f"Rows can be read as {' or '.join(DTYPES)}, not as {self.dtype!r}.")
 
     def n_bytes(self, keys: Sequence[Any]) -> int:
-        """What these utterances' rows take on disk (before compression)."""
+        """Return what these utterances' rows take on disk (before compression)."""
         row_bytes = self.features.spec.row_type.row_bytes(self.features.dim)
         return int(self.features.lengths(self._keys(keys)).sum()) * row_bytes * len(self.layers)
 
@@ -84,5 +87,5 @@ class RowReader:
         )
 
     def _keys(self, batch: Sequence[Any]) -> Sequence[str]:
-        """The keys of a batch: of places in the selection, where there is one."""
+        """Return the keys of a batch: of places in the selection, where there is one."""
         return batch if self.selection is None else self.selection.of(batch)

@@ -61,7 +61,7 @@ class Copy(Protocol):
         """Until it is finished: from then on the batch's arrays may be written again."""
 
     def take(self) -> Tensors:
-        """The copy, to be used by the work that the caller queues from now on; doesn't wait."""
+        """Return the copy, to be used by the work that the caller queues from now on; doesn't wait."""
 
 
 class CudaCopy:
