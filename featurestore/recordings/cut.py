@@ -90,7 +90,7 @@ def _after(i: int, n: int, progress: Progress | None) -> Callable[[float], None]
 def _pieces(
     manifest: Manifest, rows: Sequence[int], ends: Sequence[tuple[float, float | None]], extra: pa.Table | None = None
 ) -> Manifest | None:
-    """The rows of a manifest with these ends, one after another, and further columns; None for no row."""
+    """Return the rows of a manifest with these ends, one after another, and further columns; None for no row."""
     if not rows:
         return None
     table = manifest.to_arrow().take(pa.array(rows, pa.int64()))
@@ -128,7 +128,7 @@ def _by_table(manifest: Manifest, how: SegmentTable) -> Cut:
 
 
 def _with_rows(manifest: Manifest, table: pa.Table, notes: list[str]) -> tuple[pa.Table, list[int]]:
-    """The segments of the manifest's recordings, without the column that names these, and each one's row."""
+    """Return the segments of the manifest's recordings, without the column that names these, and each one's row."""
     if "path" not in table.column_names:
         if len(manifest) > 1:
             raise ConfigError(

@@ -78,7 +78,7 @@ def folder_above(places: Sequence[str]) -> str:
 
 
 def _start_of(place: str) -> str:
-    """The folder that a place's files lie below: of a pattern what stands before its first wild card."""
+    """Return the folder that a place's files lie below: of a pattern what stands before its first wild card."""
     if os.path.isdir(place):
         return place
     if not _is_pattern(place):
@@ -97,7 +97,9 @@ def _lines(text: Iterable[str]) -> list[str]:
 
 
 def _matching(pattern: str) -> list[str]:
-    """The files that match a pattern, sorted. Below a `**` each real file counts once, so that loops of links end."""
+    """Return the files that match a pattern, sorted. Below a `**` each real file counts once, so that loops of links
+    end.
+    """
     head, stars, tail = pattern.partition("**/")
     if not stars or PATTERN & set(head):
         return sorted(name for name in glob.iglob(pattern) if not os.path.isdir(name))
@@ -110,7 +112,7 @@ def _matching(pattern: str) -> list[str]:
 
 
 def _expression(piece: str) -> str:
-    """The regular expression of one piece of a pattern."""
+    """Return the regular expression of one piece of a pattern."""
     wild = {"**/": "(?:.*/)?", "?": "[^/]"}
     if piece in wild:
         return wild[piece]

@@ -58,7 +58,7 @@ class Speech:
 
 
 def _probabilities(path: Path, progress: Callable[[int], object]) -> tuple[list[float], int]:
-    """The probability of speech in each frame, and the number of samples at 16 kHz."""
+    """Return the probability of speech in each frame, and the number of samples at 16 kHz."""
     import torch
 
     model = _model()
@@ -91,7 +91,7 @@ def _silero() -> Any:
 
 @cache
 def _model() -> Any:
-    """The model that lies in the package."""
+    """Return the model that lies in the package."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit, in which the model is kept
         return _silero().load_silero_vad()
