@@ -50,15 +50,15 @@ class RemoteDirectory:
         return bool(_protocols(self._filesystem()[0]) & {"http", "https"})
 
     def where(self, at: str) -> str:
-        """The URL of a path."""
+        """Return the URL of a path."""
         return f"{self.url.rstrip('/')}/{at}" if at else self.url
 
     def read(self, at: str, start: int | None = None, stop: int | None = None) -> bytes:
-        """A file, or its bytes start:stop; a web server may ignore the range and give the whole file."""
+        """Return a file, or its bytes start:stop; a web server may ignore the range and give the whole file."""
         return self._call("read", at, lambda fs, path: bytes(fs.cat_file(path, start=start, end=stop)))
 
     def stat(self, at: str) -> tuple[int | None, str]:
-        """A file's size in bytes (None: not told), and the tag that changes with its contents ("": not told)."""
+        """Return a file's size in bytes (None: not told), and the tag that changes with its contents ("": not told)."""
         info = self._call("read", at, lambda fs, path: fs.info(path))
         if info.get("type") == "directory":
             raise FileNotFoundError(self.where(at))
@@ -241,7 +241,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _status(error: BaseException | None) -> int | None:
-    """The status of an HTTP answer."""
+    """Return the status of an HTTP answer."""
     status = getattr(error, "status", None)
     return status if isinstance(status, int) else None
 

@@ -100,7 +100,10 @@ class Mirror:
             self._own.asked.add(at)
 
     def sparse(self, path: Path) -> int:
-        """The size in bytes of a large file, of which nothing need be here; FileNotFoundError when there is none."""
+        """Return the size in bytes of a large file, of which nothing need be here.
+
+        FileNotFoundError when there is none.
+        """
         if path not in self._files:
             self._own.once(f"sparse {path}", lambda: self._open_sparse(path)).result()
         return self._files[path].size
@@ -237,7 +240,7 @@ class Mirror:
             raise SegmentGone(f"{self._source.where(segment)} is gone.")
 
     def _fetch_blocks(self, file: SparseFile, blocks: list[int]) -> list[Future[None]]:
-        """Reads that bring the blocks, or were about to already."""
+        """Return reads that bring the blocks, or were about to already."""
         own, futures = self._own, []
         with own.lock:
             waiting = {future for block in blocks if (future := own.blocks.get((file.path, block))) is not None}
@@ -311,7 +314,7 @@ class _Process:
 
 
 def _segment_of(at: str) -> str:
-    """The path of the segment in which a path lies, or "" outside of segments."""
+    """Return the path of the segment in which a path lies, or "" outside of segments."""
     parts = at.split("/")
     for i, part in enumerate(parts):
         if is_segment_name(part):

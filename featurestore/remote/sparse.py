@@ -48,7 +48,7 @@ class SparseFile:
         return -(-self.size // self.block_bytes)
 
     def missing(self, ranges: Sequence[tuple[int, int]]) -> list[int]:
-        """The blocks that the byte ranges start:stop touch and that aren't there, sorted."""
+        """Return the blocks that the byte ranges start:stop touch and that aren't there, sorted."""
         found = self._missing(ranges)
         if found:  # perhaps another process fetched them
             try:
@@ -77,7 +77,7 @@ class SparseFile:
         return found
 
     def bytes_of(self, first: int, n_blocks: int) -> tuple[int, int]:
-        """The bytes start:stop of a run of blocks."""
+        """Return the bytes start:stop of a run of blocks."""
         return first * self.block_bytes, min((first + n_blocks) * self.block_bytes, self.size)
 
     def write(self, first: int, data: bytes) -> None:
@@ -90,7 +90,7 @@ class SparseFile:
 
 
 def hash_tag(tag: str) -> bytes:
-    """What is kept of a remote file's tag."""
+    """Return what is kept of a remote file's tag."""
     return hashlib.blake2b(tag.encode(), digest_size=16).digest()
 
 
