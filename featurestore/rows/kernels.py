@@ -33,7 +33,9 @@ def _widen_ir(builder: Any, half_bits: Any) -> Any:
 
 
 def _widen_by_bits_ir(builder: Any, half_bits: Any) -> Any:
-    """The same with integers: exponent and fraction moved into place, then scaled by 2^112 (which mends subnormals)."""
+    """Return the same with integers: exponent and fraction moved into place, then scaled by 2^112 (which mends
+    subnormals).
+    """
     i32, f32 = ir.IntType(32), ir.FloatType()
     bits = builder.zext(half_bits, i32)
     moved = builder.shl(builder.and_(bits, i32(0x7FFF)), i32(13))
@@ -87,7 +89,7 @@ def _narrowing() -> Any:
 
 @intrinsic
 def _as_stored(typing_context: Any, value: Any, like: Any) -> Any:
-    """A float32 as an element of `like`: as it is, or as a float16's bits."""
+    """Return a float32 as an element of `like`: as it is, or as a float16's bits."""
 
     def convert(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _narrow_ir(builder, arguments[0]) if like.dtype == types.uint16 else arguments[0]
@@ -97,7 +99,8 @@ def _as_stored(typing_context: Any, value: Any, like: Any) -> Any:
 
 @intrinsic
 def _larger_magnitude(typing_context: Any, bits: Any, value: Any) -> Any:
-    """The larger of the bits of a float32 without sign, and those of `value`: 32 bits wide, so that it is vectorised.
+    """Return the larger of the bits of a float32 without sign, and those of `value`: 32 bits wide, so that it is
+    vectorised.
 
     Without the sign, floats are ordered as their bits are, infinity and NaN above all others.
     """
@@ -196,7 +199,7 @@ def _pad(values, offsets, out):  # type: ignore[no-untyped-def]
 
 
 def decode_rows(rows: np.ndarray, scales: np.ndarray | None, out: np.ndarray) -> np.ndarray:
-    """Stored rows (T, D) as floats into `out` (T, D), C-contiguous float32 or float16; returns it.
+    """Write stored rows (T, D) as floats into `out` (T, D), C-contiguous float32 or float16; returns it.
 
     scales: float32 (T,) of int8 rows. Exact, except that float16 is rounded to nearest (infinite where too large).
     """
@@ -292,7 +295,7 @@ def _bits(rows: np.ndarray) -> np.ndarray:
 
 
 def _checked_scales(rows: np.ndarray, scales: np.ndarray | None) -> np.ndarray | None:
-    """The scales C-contiguous, once it is sure that there is one per int8 row, and none for other rows."""
+    """Return the scales C-contiguous, once it is sure that there is one per int8 row, and none for other rows."""
     if (rows.dtype == np.int8) != (scales is not None):
         raise StoreError(f"Rows of dtype {rows.dtype} {'need' if scales is None else 'have no'} scales.")
     if scales is None:
@@ -303,7 +306,7 @@ def _checked_scales(rows: np.ndarray, scales: np.ndarray | None) -> np.ndarray |
 
 
 def _checked(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """The offsets as int64, once it is sure that they lead nowhere outside the rows: kernels don't check."""
+    """Return the offsets as int64, once it is sure that they lead nowhere outside the rows: kernels don't check."""
     offsets = np.ascontiguousarray(offsets, dtype=np.int64)
     inside = offsets.ndim == 1 and len(offsets) > 0 and offsets[0] >= 0 and offsets[-1] <= len(values)
     if not inside or (np.diff(offsets) < 0).any():

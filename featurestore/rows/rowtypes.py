@@ -64,7 +64,10 @@ def encode(rows: np.ndarray, row_type: RowType) -> tuple[np.ndarray, np.ndarray 
 
 
 def first_bad_row(stored: np.ndarray, scales: np.ndarray | None, row_type: RowType) -> int | None:
-    """The first row (of what `encode` returned) that is NaN, infinite or too large for its type; None when all fit."""
+    """Return the first row (of what `encode` returned) that is NaN, infinite or too large for its type.
+
+    None when all fit.
+    """
     if scales is not None:
         bad = ~(scales <= np.float32(LARGEST_INT8_VALUE) / np.float32(127))
         return int(np.flatnonzero(bad)[0]) if bad.any() else None

@@ -36,7 +36,7 @@ class Runs:
 
     @classmethod
     def of(cls, rows: Sequence[np.ndarray], scales: Sequence[np.ndarray] | None) -> "Runs":
-        """Runs of one layer, from each utterance's array of stored rows (T, D), and of scales (T,)."""
+        """Return runs of one layer, from each utterance's array of stored rows (T, D), and of scales (T,)."""
         arrays = [np.ascontiguousarray(part) for part in rows]
         factors = None if scales is None else [np.ascontiguousarray(part, np.float32) for part in scales]
         return cls(
@@ -50,7 +50,7 @@ class Runs:
 
 @intrinsic
 def _pointer(typing_context: Any, address: Any, like: Any) -> Any:
-    """An address as a pointer to values of the type of those of `like`."""
+    """Return an address as a pointer to values of the type of those of `like`."""
 
     def convert(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
