@@ -79,7 +79,7 @@ def capability_of(uuid: str) -> tuple[int, int] | None:
 
 @contextmanager
 def showing_only(device: str) -> Iterator[None]:
-    """A process started while the block lasts sees the device with this UUID alone; other names change nothing."""
+    """Let a process started in the block see the device with this UUID alone; other names change nothing."""
     if not is_uuid(device):
         yield
         return

@@ -22,7 +22,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, error: type[MedusaError]) -> None:
-        """Opens or creates `path`; `error` says that another run holds it, or that it can't be written."""
+        """Open or create `path`; `error` says that another run holds it, or that it can't be written."""
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ class Journal:
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], int] | None:
-    """The records up to the first torn line, and the bytes up to there; None where there is no such file."""
+    """Return the records up to the first torn line, and the bytes up to there; None where there is no such file."""
     try:
         lines = path.read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
@@ -80,7 +80,7 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int] | None:
 
 
 def _locked(path: Path, error: type[MedusaError]) -> int:
-    """The file's descriptor, held by this process alone until it is closed."""
+    """Return the file's descriptor, held by this process alone until it is closed."""
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:

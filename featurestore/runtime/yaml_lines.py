@@ -114,7 +114,7 @@ def _check_size(node: yaml.Node, name: str, most: int = MAX_NODES) -> None:
 
 
 def _tree(node: yaml.Node, name: str, depth: int = 0) -> Entry:
-    """A node with all below it; scalars stay as they are written, since commands read texts ("1e-5", "006")."""
+    """Return a node with all below it; scalars stay as they are written, since commands read texts ("1e-5", "006")."""
     where = _place(node, name)
     if isinstance(node, yaml.MappingNode):
         if depth > 3:
