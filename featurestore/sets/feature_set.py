@@ -162,7 +162,7 @@ class FeatureSet(Mapping[str, np.ndarray]):
         return self._loaded
 
     def _reading(self, read: Callable[[Snapshot], T]) -> T:
-        """What `read` returns; when a segment is gone, of the segments that there are now."""
+        """Return what `read` returns; when a segment is gone, of the segments that there are now."""
         for _ in range(MAX_REFRESHES):
             try:
                 return read(self._snapshot())
@@ -188,7 +188,7 @@ class FeatureSet(Mapping[str, np.ndarray]):
         return self.array(key)
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The last layer's rows of `key`, or `default` when there is no such key."""
+        """Return the last layer's rows of `key`, or `default` when there is no such key."""
         return self.array(key) if key in self else default
 
     def array(self, key: str, layer: str | None = None) -> np.ndarray:
@@ -207,7 +207,7 @@ class FeatureSet(Mapping[str, np.ndarray]):
         return self.stored_rows([key], layer)[0][0]
 
     def scales(self, key: str, layer: str | None = None) -> np.ndarray:
-        """The scale of each int8 row of one utterance, float32 (T,); StoreError where rows have none."""
+        """Return the scale of each int8 row of one utterance, float32 (T,); StoreError where rows have none."""
         scales = self.stored_rows([key], layer)[1]
         if scales is None:
             raise StoreError(f"Feature set {self.name!r} stores {self.spec.dtype} rows; only int8 rows have scales.")
@@ -216,7 +216,7 @@ class FeatureSet(Mapping[str, np.ndarray]):
     def stored_rows(
         self, keys: Sequence[str], layer: str | None = None
     ) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
-        """`stored` for several keys, and their scales where rows are int8; `kernels` turns them into floats."""
+        """Return `stored` for several keys, and their scales where rows are int8; `kernels` turns them into floats."""
         layer = self._layer(layer)
         return self._reading(lambda now: now.stored(self.find(now.index, keys), layer))
 
@@ -231,7 +231,7 @@ class FeatureSet(Mapping[str, np.ndarray]):
         return self._reading(lambda now: now.durations_s(self.find(now.index, keys)))
 
     def identities(self, keys: Sequence[str]) -> Identities:
-        """What each utterance was made from, as recorded when it was written; see `Identities`."""
+        """Return what each utterance was made from, as recorded when it was written; see `Identities`."""
         return self._reading(lambda now: now.identities(self.find(now.index, keys)))
 
     def gather(
@@ -381,7 +381,9 @@ class FeatureSet(Mapping[str, np.ndarray]):
 
 
 def set_metadata(spec: FeatureSpec, provenance: Mapping[str, Any], format: str, compress: str) -> dict[str, Any]:
-    """A feature set's zarr.json: its specification, how it was made, how new segments are stored, and their CRC-32C."""
+    """Return a feature set's zarr.json: its specification, how it was made, how new segments are stored, and their
+    CRC-32C.
+    """
     told = {
         "medusa_set": SET_VERSION,
         "spec": spec.to_json(),

@@ -70,7 +70,7 @@ class KeyIndex:
         self.shadowed = self._find_shadowed(segments)
 
     def _unsorted_hashes(self) -> np.ndarray:
-        """The hash of each position's key, uint64 (n,)."""
+        """Return the hash of each position's key, uint64 (n,)."""
         hashes = np.empty(len(self._hashes), np.uint64)
         hashes[self._order] = self._hashes
         return hashes
@@ -79,11 +79,11 @@ class KeyIndex:
         return len(self.segment) - len(self.shadowed)
 
     def key_bytes(self, position: int) -> bytes:
-        """The key at a position, as utf-8."""
+        """Return the key at a position, as utf-8."""
         return bytes(self._key_view[self._key_starts[position] : self._key_starts[position + 1]])
 
     def key(self, position: int) -> str:
-        """The key at a position; StoreError when it is no utf-8."""
+        """Return the key at a position; StoreError when it is no utf-8."""
         try:
             return self.key_bytes(position).decode()
         except UnicodeDecodeError as error:
@@ -122,7 +122,7 @@ class KeyIndex:
         return found
 
     def _walk(self, place: int, key_hash: np.uint64, key: bytes) -> int:
-        """The position of `key` among equal hashes, from `place` on; -1 when it is not there."""
+        """Return the position of `key` among equal hashes, from `place` on; -1 when it is not there."""
         while place < len(self._hashes) and self._hashes[place] == key_hash:
             position = int(self._order[place])
             if self.key_bytes(position) == key:
@@ -152,7 +152,7 @@ class KeyIndex:
 
 
 def encode_key(key: str) -> bytes:
-    """A key as utf-8; StoreError when it is not a string that utf-8 can hold."""
+    """Return a key as utf-8; StoreError when it is not a string that utf-8 can hold."""
     if not isinstance(key, str):
         raise StoreError(f"Keys must be strings; found {type(key).__name__} {key!r}.")
     try:

@@ -140,7 +140,7 @@ class Snapshot:
         row_bytes: int,
         keeps: list[Any],
     ) -> np.ndarray:
-        """The address of each found position's first row in each layer, int64 (L, n).
+        """Return the address of each found position's first row in each layer, int64 (L, n).
 
         what: names the layers. files: of each layer, by segment. What is decoded for this goes to `keeps`.
         """
@@ -176,7 +176,7 @@ class Snapshot:
         return np.take(durations, found)
 
     def identities(self, found: np.ndarray) -> Identities:
-        """What each found position was made from."""
+        """Return what each found position was made from."""
         return from_arrays([segment.identities() for segment in self.segments]).take(found)
 
     def _where(self, found: np.ndarray) -> tuple[list[int], list[int], list[int]]:
@@ -201,7 +201,7 @@ def _touch(rows: np.ndarray) -> None:
 
 
 def _runs(numbers: list[int], firsts: list[int], counts: list[int]) -> dict[int, list[tuple[int, int]]]:
-    """The runs of rows (first, n) in each segment."""
+    """Return the runs of rows (first, n) in each segment."""
     runs: dict[int, list[tuple[int, int]]] = {}
     for number, first, count in zip(numbers, firsts, counts, strict=True):
         runs.setdefault(number, []).append((first, count))

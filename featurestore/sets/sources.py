@@ -61,7 +61,7 @@ class Recorder:
         self.identity = Identity(digest_of_text(source)) if isinstance(source, str) else None
 
     def __call__(self, samples: np.ndarray) -> None:
-        """samples: (n,) float32, as the encoder gets them."""
+        """Record the samples, (n,) float32, as the encoder gets them."""
         digest, source = digest_of_samples(samples), self._source
         if self._stat is None:
             self.identity = Identity(digest)
