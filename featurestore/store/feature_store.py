@@ -134,7 +134,7 @@ class FeatureStore:
             return False
 
     def __getitem__(self, name: str) -> FeatureSet:
-        """The feature set `name`; StoreError lists near names. Reads one small file, no segment."""
+        """Return the feature set `name`; StoreError lists near names. Reads one small file, no segment."""
         if self._kept is not None:
             if name not in self._kept:
                 self._kept[name] = self._open(name)
@@ -166,7 +166,7 @@ class FeatureStore:
         format: str | None = None,
         compress: str | None = None,
     ) -> FeatureWriter:
-        """A writer that adds utterances to the set `name`, which is created when it is new.
+        """Return a writer that adds utterances to the set `name`, which is created when it is new.
 
         provenance: JSON values recorded with a new set (versions, command, date). segment_bytes: rows per commit.
         format: "zarr" or "hdf5"; compress: "zstd" or "blosc" (zarr), "gzip" (hdf5), "" for none.
@@ -290,7 +290,7 @@ def set_names(directory: Path, prefix: str, files: Files) -> list[str]:
 
 
 def broken_sets(directory: Path, files: Files = LOCAL, prefix: str = "") -> dict[str, str]:
-    """What is wrong with the metadata of the feature sets below a directory that can't be opened, by name."""
+    """Return what is wrong with the metadata of the feature sets below a directory that can't be opened, by name."""
     broken: dict[str, str] = {}
     for name in sorted(files.names(directory)):
         path = directory / name

@@ -19,7 +19,9 @@ Found = Iterator[tuple[str, list[str]]]
 
 
 def verify_store(path: Path | str, name: str | None = None) -> dict[str, list[str]]:
-    """What is wrong with each feature set, one sentence each; under "" what is wrong around them, if anything is.
+    """Return what is wrong with each feature set, one sentence each.
+
+    Under "" what is wrong around them, if anything is.
 
     Reads every byte. path: a directory or a URL. name: only this set. A directory without a store's metadata that holds
     feature sets is a damaged store; StoreError where there is none, or no set of that name.
@@ -50,7 +52,7 @@ def _walk(directory: Path, prefix: str) -> Found:
 
 
 def _entry(path: Path, name: str) -> Found:
-    """The feature set at `path`, or those below it."""
+    """Yield the feature set at `path`, or those below it."""
     if not os.path.isdir(path):
         if os.path.lexists(path):
             yield "", [f"{path}: a file that does not belong to the store."]
