@@ -168,7 +168,7 @@ def _set_names(place: RemoteDirectory, at: str) -> list[str]:
 
 
 def _spec(place: RemoteDirectory, name: str) -> FeatureSpec:
-    """The specification of a feature set; StoreError when there is no such set, or its metadata is damaged."""
+    """Return the specification of a feature set; StoreError when there is no such set, or its metadata is damaged."""
     attributes = attributes_of(place, name)
     if attributes is None or attributes.get("medusa_set") != SET_VERSION:
         there = ", ".join(_set_names(place, "")) or "none"

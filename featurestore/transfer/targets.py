@@ -256,7 +256,7 @@ def is_whole(place: RemoteDirectory, name: str, segment: str) -> bool:
 
 
 def groups_above(name: str) -> list[str]:
-    """The groups in which a feature set lies, without the store itself: "a", "a/b" of "a/b/c"."""
+    """Return the groups in which a feature set lies, without the store itself: "a", "a/b" of "a/b/c"."""
     parts = name.split("/")
     return ["/".join(parts[: i + 1]) for i in range(len(parts) - 1)]
 
