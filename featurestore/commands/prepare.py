@@ -61,7 +61,7 @@ prepare_app = typer_app(help="Make a corpus's manifest: one table of its utteran
 
 
 def _command(name: str, corpus: Corpus) -> Callable[..., None]:
-    """The command of one corpus: its source, the options it declares, and those that all have."""
+    """Return the command of one corpus: its source, the options it declares, and those that all have."""
 
     def prepare(**given: Any) -> None:
         after = {option: given.pop(option) for option in AFTER}
