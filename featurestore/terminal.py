@@ -70,12 +70,12 @@ def typer_app(**settings: Any) -> typer.Typer:
 
 
 def store_place(text: str) -> Path | str:
-    """A path, or a URL as it is (a path would lose one of its slashes)."""
+    """Return a path, or a URL as it is (a path would lose one of its slashes)."""
     return str(text) if "://" in str(text) else Path(text)
 
 
 def panel(title: str) -> Callable[..., Any]:
-    """An option in one panel of the help: panel(help text, option names, settings)."""
+    """Return an option in one panel of the help: panel(help text, option names, settings)."""
     return lambda text, *names, **settings: Option(*names, help=text, rich_help_panel=title, **settings)
 
 
@@ -140,7 +140,7 @@ class Show:
 
 @contextmanager
 def working(what: str) -> Iterator[Callable[[str], None]]:
-    """A spinner on stderr, where that is a terminal; gives the function that changes its text."""
+    """Show a spinner on stderr, where that is a terminal, and yield the function that changes its text."""
     where = console(stderr=True)
     if not where.is_terminal:
         yield lambda text: None
@@ -151,7 +151,7 @@ def working(what: str) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def bar(what: str, total: int, *columns: str) -> Iterator[Show]:
-    """A progress bar on stderr: what, how much, further columns, remaining time."""
+    """Show a progress bar on stderr: what, how much, further columns, remaining time."""
     texts = [TextColumn(column) for column in columns]
     where = console(stderr=True)
     count: Any = MofNCompleteColumn() if columns else TextColumn("{task.percentage:>3.0f} %")
