@@ -68,7 +68,9 @@ def _layout(name: str, n_bytes: int, mtime_ns: int) -> Layout:
 
 
 def _of_head(name: str, file: io.FileIO, n_bytes: int) -> Layout | None:
-    """Return the layout of a file that its first bytes and its chunks tell, None where more of it has to be looked at."""
+    """Return the layout of a file that its first bytes and its chunks tell, None where more of it has to be
+    looked at.
+    """
     head = file.read(HEAD_BYTES)
     if head.startswith(LFS_POINTER):
         raise AudioError(f"{name}: is a Git LFS pointer, not audio. Run `git lfs pull` in the corpus's repository.")

@@ -94,7 +94,9 @@ def check_rows(
 
 
 def tolerances(encoder: Encoder) -> tuple[float, float]:
-    """Return what `in_batch` and `stored` of a check may be at most, by the precisions of arithmetic and of the rows."""
+    """Return what `in_batch` and `stored` of a check may be at most, by the precisions of arithmetic and of
+    the rows.
+    """
     compute = dict(encoder.spec.extra).get("compute", "float32")
     in_batch = TOLERANCES[compute]
     return in_batch, in_batch + STORED_TOLERANCES[encoder.spec.dtype]

@@ -70,7 +70,9 @@ class Selection:
         return np.ascontiguousarray(self.features.array(key, layer), dtype=np.dtype(self.dtype).newbyteorder("<"))
 
     def metadata(self) -> dict[str, str]:
-        """Return what formats with room for it are told: the layers' names, which reading uses, and the specification."""
+        """Return what formats with room for it are told: the layers' names, which reading uses, and the
+        specification.
+        """
         spec = json.dumps(self.features.spec.to_json(), sort_keys=True)
         return {"medusa_layers": json.dumps(self.layers), "medusa_spec": spec}
 

@@ -105,7 +105,9 @@ def import_features(
 
 
 def _by_place(source: Source, origins: Mapping[str, Origin]) -> list[Origin | None]:
-    """Return the origin of each utterance of the source, also where its keys lack the directories that the record has."""
+    """Return the origin of each utterance of the source, also where its keys lack the directories that the
+    record has.
+    """
     names: dict[str, Origin | None] = {}
     for key, origin in origins.items():
         name = key.rpartition("/")[2]
@@ -133,7 +135,9 @@ def _distinct(source: Source, report: ImportReport) -> list[int]:
 
 
 def _named_as(source: Source, expected: Sequence[str], report: ImportReport) -> Source:
-    """Return the source with the manifest's ids where those have an audio suffix: NAME.npy is the utterance NAME.wav."""
+    """Return the source with the manifest's ids where those have an audio suffix: NAME.npy is the utterance
+    NAME.wav.
+    """
     if set(source.keys) & set(expected):
         return source
     named = {key.rpartition(".")[0]: key for key in expected if has_audio_suffix(key)}
