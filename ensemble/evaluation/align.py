@@ -41,13 +41,13 @@ class Aligned:
         return tuple(name.removeprefix(ATTRIBUTE_PREFIX) for name in self.columns if name.startswith(ATTRIBUTE_PREFIX))
 
     def rows(self, index: np.ndarray) -> "Aligned":
-        """The same members on some rows: (n,) int indices or an (N,) bool mask."""
+        """Return the same members on some rows: (n,) int indices or an (N,) bool mask."""
         chosen = np.arange(len(self.keys))[index]
         keys = tuple(self.keys[i] for i in chosen)
         return Aligned(self.members, keys, self.columns, self.values[:, chosen], self.out_of_fold)
 
     def choose(self, which: Sequence[int]) -> "Aligned":
-        """Some of the members, in the order given."""
+        """Return some of the members, in the order given."""
         members, made = (tuple(of[m] for m in which) for of in (self.members, self.out_of_fold))
         return Aligned(members, self.keys, self.columns, self.values[list(which)], made)
 
@@ -60,7 +60,7 @@ def load_posteriors(
     columns: Sequence[str] | None = None,
     surplus: Sequence[str] | None = (),
 ) -> Aligned:
-    """Reads each member's feature set (e.g. "posteriors/m08") for the same keys in the same order.
+    """Read each member's feature set (e.g. "posteriors/m08") for the same keys in the same order.
 
     keys=None takes every key, sorted, and all members must hold the same ones; with keys given a member may hold more.
     columns: the wanted order, by default the first member's; a member with the same columns in another order is put in
@@ -124,7 +124,7 @@ def out_of_fold(spec: FeatureSpec) -> str:
 
 
 def column_names(classes: Sequence[str], attributes: Sequence[str]) -> tuple[str, ...]:
-    """The columns of posteriors: the classes, then attr:<attribute>."""
+    """Return the columns of posteriors: the classes, then attr:<attribute>."""
     return (*classes, *(ATTRIBUTE_PREFIX + name for name in attributes))
 
 
@@ -143,7 +143,7 @@ def _column_order(member: str, found: Sequence[str], wanted: Sequence[str], allo
 
 
 def _agreed_keys(sets: dict[str, FeatureSet], keys: Sequence[str] | None) -> tuple[str, ...]:
-    """The keys to read, in order; AlignmentError with every member's difference."""
+    """Return the keys to read, in order; AlignmentError with every member's difference."""
     chosen = tuple(sorted(set().union(*sets.values()))) if keys is None else tuple(keys)
     if len(set(chosen)) != len(chosen):
         twice = Counter(chosen).most_common(1)[0][0]
@@ -186,6 +186,6 @@ def differences(found: Sequence[str], expected: Sequence[str]) -> tuple[list[str
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:
-    """The first of `names`, and how many more there are."""
+    """Return the first of `names`, and how many more there are."""
     shown = ", ".join(repr(name) for name in names[:limit])
     return f"{shown} and {len(names) - limit} more ({len(names)} in all)" if len(names) > limit else shown or "none"

@@ -173,7 +173,9 @@ def assess(
 
 
 def scored(system: System, manifest: Manifest, attributes: tuple[str, ...]) -> Scored:
-    """A system's word on every utterance of `manifest`, of the classes and these attributes, beside what is true."""
+    """Return a system's predictions for every utterance of `manifest`, of the classes and these attributes, beside the
+    targets.
+    """
     return _judge(system, manifest, attributes).scored
 
 
@@ -247,7 +249,7 @@ def _calibrated(
 
 
 def _cross_folds(manifest: Manifest, folds: str | None) -> tuple[str, list[str]]:
-    """What a temperature is fitted on, in words, and the part of each utterance that it is not fitted on."""
+    """Return what a temperature is fitted on, in words, and the part of each utterance that it is not fitted on."""
     if folds is not None:
         return f"the other folds of column {folds!r}", fold_names(manifest, folds)
     groups = group_names(manifest).tolist()

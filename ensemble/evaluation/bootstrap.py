@@ -151,7 +151,7 @@ class Scored:
     means: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def rows(self, which: np.ndarray) -> "Scored":
-        """The same on some rows: (n,) int indices or an (N,) bool mask."""
+        """Return the same on some rows: (n,) int indices or an (N,) bool mask."""
         predicted = None if self.predicted is None else self.predicted[which]
         means = {name: values[which] for name, values in self.means.items()}
         own = self.targets[which], self.values[which], self.clusters[which]

@@ -21,7 +21,7 @@ CANONICAL |= {OTHER: OTHER, NO_AGREEMENT: NO_AGREEMENT}
 
 
 def canonical(name: str) -> str:
-    """The project's word for a class name, "" where it is none of MSP-Podcast's."""
+    """Return the project's name for a class name, "" where it is none of MSP-Podcast's."""
     return CANONICAL.get(name.strip().casefold(), "")
 
 
@@ -32,7 +32,7 @@ def letter_of(name: str) -> str:
 
 
 def class_named(text: str, scheme: LabelScheme) -> str | None:
-    """The scheme's class that `text` means, None where it means none of them, or could mean two.
+    """Return the scheme's class that `text` means, None where it means none of them, or could mean two.
 
     It may be the class's name in any case, one of the corpus's own labels (`scheme.corpus_labels`), another spelling,
     or MSP-Podcast's letter.

@@ -150,7 +150,7 @@ def _spread(values: np.ndarray) -> np.ndarray:
 
 
 def _last_min(names: list[str], key: Any) -> str:
-    """The last of the smallest, so that among equals the upper and the lower are not the same group."""
+    """Return the last of the smallest, so that among equals the upper and the lower are not the same group."""
     return min(reversed(names), key=key)
 
 
@@ -162,5 +162,8 @@ def _values(column: str, names: np.ndarray) -> list[str]:
 
 
 def _only(names: tuple[str, ...], scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The scores by these names; macro-F1 is that of the classes that occur, since groups are compared on such."""
+    """Return the scores by these names.
+
+    Macro-F1 is that of the classes that occur, since groups are compared on such.
+    """
     return {name: scores[PRESENT if name == "macro_f1" else name] for name in names if name in scores}

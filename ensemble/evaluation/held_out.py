@@ -32,5 +32,5 @@ def held_out_lines(name: str, folds: Mapping[str, Any]) -> list[str]:
 
 
 def _fit(name: str) -> str:
-    """A member's fits are named as its folds are, a meta-classifier's passes in words."""
+    """Return the name of a fit: a member's as its fold's, a meta-classifier's pass in words."""
     return name if " " in name or name in ("all", "train", "development") else f"fold {name}"

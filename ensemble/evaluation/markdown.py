@@ -20,7 +20,7 @@ _MARKS = re.compile(r"([\\`*_\[\]<>~&#])")  # what Markdown may read as markup
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """The report.json that `fit-meta` wrote; ConfigError when it isn't one."""
+    """Return the report.json that `fit-meta` wrote; ConfigError when it isn't one."""
     try:
         found: dict[str, Any] = read_json(path.read_text(encoding="utf-8"))
         score_rows(found)
@@ -30,7 +30,7 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def score_rows(report: Mapping[str, Any]) -> dict[str, list[ScoreRow]]:
-    """The tables of a report, by the part that was scored."""
+    """Return the tables of a report, by the part that was scored."""
 
     def known(value: float | None) -> float:
         return math.nan if value is None else value
@@ -127,7 +127,7 @@ def _in_cell(text: str) -> str:
 
 
 def machine() -> str:
-    """What the numbers were made on and with, without naming the machine."""
+    """Return what the numbers were made on and with, without naming the machine."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("medusa-ser", "torch", "transformers"))
     return f"{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}, {versions}"
 

@@ -44,7 +44,9 @@ def matched_keys(path: Path, ids: Sequence[str], manifest: Manifest) -> tuple[tu
 
 
 def _forms(manifest: Manifest) -> Iterator[tuple[str, Callable[[str], str], Sequence[str]]]:
-    """What an id may be called, in words, how it is brought to that form, and the manifest's names to compare with."""
+    """Yield what an id may be called, in words, how it is brought to that form, and the manifest's names to compare
+    with.
+    """
     keys = manifest.keys
     yield "", str, keys
     yield "without audio suffix", without_suffix, keys
@@ -64,15 +66,15 @@ def _forms(manifest: Manifest) -> Iterator[tuple[str, Callable[[str], str], Sequ
 
 
 def _end_of_path(path: str, depth: int) -> str:
-    """The file's name without its suffix, and the `depth` folders before it."""
+    """Return the file's name without its suffix, and the `depth` folders before it."""
     return without_suffix("/".join(path.replace("\\", "/").split("/")[-depth - 1 :]))
 
 
 def file_name(path: str) -> str:
-    """What follows the last slash."""
+    """Return what follows the last slash."""
     return path[path.rfind("/") + 1 :]
 
 
 def without_suffix(key: str) -> str:
-    """A file's name without its suffix, where that is one of audio."""
+    """Return a file's name without its suffix, where that is one of audio."""
     return without_audio_suffix(key)

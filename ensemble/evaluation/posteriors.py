@@ -47,7 +47,7 @@ def speaker_adapted(store: FeatureStore, names: Sequence[str]) -> list[str]:
 
 
 def adapted_notes(store: FeatureStore, names: Sequence[str]) -> list[str]:
-    """A sentence where some of the members of an ensemble are speaker-adapted, so that it is, too."""
+    """Return a sentence where some of the members of an ensemble are speaker-adapted, so that it is, too."""
     adapted = [name.removeprefix(PREFIX) for name in speaker_adapted(store, names)]
     if not adapted:
         return []
@@ -61,13 +61,16 @@ def posteriors_name(store: FeatureStore, name: str) -> str:
 
 
 def shared_attributes(store: FeatureStore, manifest: Manifest, name: str) -> tuple[str, ...]:
-    """The scheme's attributes, in its order, that the posteriors `name` have too."""
+    """Return the scheme's attributes, in its order, that the posteriors `name` have too."""
     found = store[name].spec.columns
     return tuple(a for a in manifest.scheme.attributes if column_names((), (a,))[0] in found)
 
 
 def targets_of(manifest: Manifest, attributes: Sequence[str]) -> Targets:
-    """The manifest's targets with these attributes alone, in this order; no class target where it has no classes."""
+    """Return the manifest's targets with these attributes alone, in this order.
+
+    No class target where it has no classes.
+    """
     scheme = manifest.scheme
     if scheme.classes or not scheme.attributes:
         targets = Targets.from_manifest(manifest)
@@ -87,12 +90,12 @@ def targets_of(manifest: Manifest, attributes: Sequence[str]) -> Targets:
 
 
 def scores_classes(targets: Targets) -> bool:
-    """False where attributes alone can be scored: no utterance has a label, but some have attributes."""
+    """Return False where attributes alone can be scored: no utterance has a label, but some have attributes."""
     return bool((targets.labels >= 0).any()) or bool(np.isnan(targets.attribute_values).all())
 
 
 def split_rows(manifest: Manifest, split: str) -> Manifest:
-    """The utterances of one split; ManifestError listing the splits there are."""
+    """Return the utterances of one split; ManifestError listing the splits there are."""
     found = manifest.column("split")
     if split not in found:
         there = ", ".join(sorted({str(name) for name in found if name is not None}))

@@ -42,7 +42,8 @@ SUM_TOLERANCE = 0.02  # of a row of probabilities that were written with two dig
 
 
 def read_predictions(path: Path, manifest: Manifest, columns: Mapping[str, str] | None = None) -> System:
-    """The predictions in a file, under the manifest's keys and classes (MSP-Podcast's where it names no classes).
+    """Return the predictions in a file, under the manifest's keys and classes (MSP-Podcast's where it names no
+    classes).
 
     Ids are matched as they are, else without the audio suffix, else without folders. A label is a class's name in any
     case, another spelling of it, or MSP-Podcast's letter.
@@ -216,7 +217,7 @@ class _Columns:
         return predicted
 
     def _class_columns(self, prefix: str) -> dict[str, str]:
-        """The columns that are called `prefix` and a class, by class."""
+        """Return the columns that are called `prefix` and a class, by class."""
         found: dict[str, str] = {}
         for column in self.table.column_names:
             if column in self.used or not column.casefold().startswith(prefix.casefold()):
@@ -259,7 +260,7 @@ class _Columns:
         return all(text is not None and len(text) > 1 and class_named(text, self.scheme) for text in texts)
 
     def _meant(self, column: str) -> list[str | None]:
-        """The class that each value names, None for one that names none."""
+        """Return the class that each value names, None for one that names none."""
         texts = arrow.as_strings(self.table.column(column)).to_pylist()
         meant = {text: None if text is None else class_named(text, self.scheme) for text in dict.fromkeys(texts)}
         return [meant[text] for text in texts]
@@ -355,7 +356,7 @@ class _Columns:
 
 
 def _called(columns: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The columns that have one of these names, in any case, in the order of the names."""
+    """Return the columns that have one of these names, in any case, in the order of the names."""
     ranks = {name.casefold(): rank for rank, name in reversed(list(enumerate(names)))}
     return sorted((c for c in columns if c.casefold() in ranks), key=lambda c: ranks[c.casefold()])
 
@@ -388,7 +389,8 @@ def _with_piece_ids(table: pa.Table, id_columns: Sequence[str]) -> tuple[pa.Tabl
 def _identified(
     path: Path, table: pa.Table, columns: Sequence[str], manifest: Manifest
 ) -> tuple[str, tuple[str, ...], list[str]]:
-    """The id column, the manifest's key of each row, and notes: of several columns the one whose ids the manifest has.
+    """Return the id column, the manifest's key of each row, and notes: of several columns the one whose ids the
+    manifest has.
 
     PredictionsError where two columns name different utterances.
     """

@@ -31,7 +31,7 @@ SUFFIX = ".wav"
 
 
 def submission(task: str, system: System, manifest: Manifest) -> pa.Table:
-    """The rows of a submission for every utterance of a manifest (labels are not needed), in its order; as text.
+    """Return the rows of a submission for every utterance of a manifest (labels are not needed), in its order; as text.
 
     task: "task1" or "task2". AlignmentError when an utterance is not predicted; SubmissionError when the system does
     not predict what the task asks for, or on another scale.
@@ -119,7 +119,7 @@ def submission_problems(
 
 
 def file_names(manifest: Manifest) -> list[str]:
-    """The audio's file name of each utterance as the challenge writes it: from the path, else from the id."""
+    """Return the audio's file name of each utterance as the challenge writes it: from the path, else from the id."""
     paths = manifest.column("path").tolist() if manifest.has("path") else [None] * len(manifest)
     given = [key if path is None else path for key, path in zip(manifest.keys, paths, strict=True)]
     return [without_suffix(file_name(name)) + SUFFIX for name in given]

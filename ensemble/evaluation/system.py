@@ -37,7 +37,7 @@ class System:
     corpora: CrossCorpus | None = None
 
     def of(self, keys: Sequence[str]) -> "System":
-        """The same for these keys, in their order; AlignmentError lists the keys that are missing."""
+        """Return the same for these keys, in their order; AlignmentError lists the keys that are missing."""
         at = {key: n for n, key in enumerate(self.keys)}
         missing = [key for key in keys if key not in at]
         if missing:
@@ -59,7 +59,7 @@ class System:
         )
 
     def among(self, classes: Sequence[str]) -> "System":
-        """The same with these classes, in their order; AlignmentError when it predicts others or lacks one.
+        """Return the same with these classes, in their order; AlignmentError when it predicts others or lacks one.
 
         Classes that are left over are left out of the probabilities, which are normalised again.
         """

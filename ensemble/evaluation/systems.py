@@ -25,7 +25,8 @@ ADAPTED_NOTE = "speaker-adapted: its models read each speaker's other, unlabelle
 
 
 def from_store(store: FeatureStore, name: str, manifest: Manifest) -> System:
-    """The posteriors `name`, with or without "posteriors/", of the manifest's utterances as far as there are any.
+    """Return the posteriors `name`, with or without "posteriors/", of the manifest's utterances as far as there are
+    any.
 
     IdentityMismatch where the audio is not what the posteriors were made of, although the ids are.
     """
@@ -90,7 +91,7 @@ def _recorded(store: FeatureStore, name: str) -> Mapping[str, Any]:
 def open_system(
     name: str, manifest: Manifest, store: Path, columns: Mapping[str, str] | None = None, split: str | None = None
 ) -> System:
-    """The system that a user names: a file of predictions (by its suffix), or posteriors in the store.
+    """Return the system that a user names: a file of predictions (by its suffix), or posteriors in the store.
 
     columns: of a file, what its columns hold, see `read_predictions`. split: where a file's ids are not those of the
     whole manifest, such as file names that repeat in every split, they are looked for in this split.

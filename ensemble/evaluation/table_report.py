@@ -158,7 +158,7 @@ def _difference(found: Difference | None) -> _Cell:
 
 
 def _scores(tables: Mapping[str, SystemTable]) -> list[str]:
-    """The columns that some part has, in the order of the part that has the most."""
+    """Return the columns that some part has, in the order of the part that has the most."""
     longest = max((found.scores for found in tables.values()), key=len)
     return list(dict.fromkeys([*longest, *(score for found in tables.values() for score in found.scores)]))
 
