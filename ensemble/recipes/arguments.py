@@ -12,7 +12,7 @@ from featurestore.runtime.yaml_lines import Entry, shown, unknown_key
 
 
 def find_command(commands: Any, words: tuple[str, ...], where: str) -> Any:
-    """The command of these words; ConfigError with near ones at `where`."""
+    """Return the command of these words; ConfigError with near ones at `where`."""
     found = commands
     for i, word in enumerate(words):
         if word not in found.commands:
@@ -27,26 +27,26 @@ def is_argument(parameter: Any) -> bool:
 
 
 def keys_of(parameter: Any) -> list[str]:
-    """What a recipe calls a parameter of a command: its long option without dashes, or the argument's name."""
+    """Return what a recipe calls a parameter of a command: its long option without dashes, or the argument's name."""
     if is_argument(parameter):
         return [parameter.name]
     return [option.removeprefix("--") for option in parameter.opts if option.startswith("--")]
 
 
 def path_options(command: Any) -> set[str]:
-    """The parameters of a command that are paths, by their names in its signature."""
+    """Return the parameters of a command that are paths, by their names in its signature."""
     hints = {name: p.annotation for name, p in inspect.signature(command.callback).parameters.items()}
     return {name for name, hint in hints.items() if Path in _parts(hint)}
 
 
 def _parts(hint: Any) -> list[Any]:
-    """A type and all that it is made of: Annotated[Path | None, ...] -> ..., Path, None."""
+    """Return a type and all that it is made of: Annotated[Path | None, ...] -> ..., Path, None."""
     return [hint, *(part for inner in get_args(hint) if isinstance(inner, type) or get_args(inner)
                     for part in _parts(inner))]  # fmt: skip
 
 
 def arguments_of(parameter: Any, key: str, entry: Entry) -> list[str]:
-    """A recipe's value as arguments of the command."""
+    """Return a recipe's value as arguments of the command."""
     if getattr(parameter, "is_flag", False):
         if not isinstance(entry.value, bool):
             raise ConfigError(f"{entry.where}: {key} must be true or false, found {entry.value!r}.")

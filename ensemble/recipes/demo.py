@@ -44,7 +44,7 @@ Step = tuple[str, list[str]]  # what it does, and the arguments of `medusa`
 
 
 def steps(directory: Path) -> list[Step]:
-    """The demo's commands in their order; each skips what an earlier run in `directory` has done."""
+    """Return the demo's commands in their order; each skips what an earlier run in `directory` has done."""
     if not CLIP.is_file():
         raise ConfigError(f"The demo's corpus is not at {CORPUS}; install medusa-ser again.")
     directory.mkdir(parents=True, exist_ok=True)
@@ -120,6 +120,6 @@ def _options(settings: Mapping[str, str]) -> list[str]:
 
 
 def _shown(path: Path) -> str:
-    """The path as short as it can be typed from here."""
+    """Return the path as short as it can be typed from here."""
     here = os.path.relpath(path)
     return str(path) if here.startswith(os.pardir) else here

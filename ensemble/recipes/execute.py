@@ -65,7 +65,7 @@ def run_steps(
 
 
 def named_steps(steps: Sequence[Step], names: Sequence[str]) -> list[Step]:
-    """The steps of these names, or of these sections; ConfigError for a name that is none."""
+    """Return the steps of these names, or of these sections; ConfigError for a name that is none."""
     for name in names:
         if not any(_is_called(step, name) for step in steps):
             raise ConfigError(f"No step is called {name!r}; the steps are {', '.join(step.name for step in steps)}.")
@@ -100,7 +100,7 @@ def undone(step: Step, places: Places) -> str:
 
 
 def record_of(step: Step, places: Places) -> dict[str, Any]:
-    """What is written down of a step: attempts, and where it was finished seconds, what, reads and makes."""
+    """Return what is written down of a step: attempts, and where it was finished seconds, what, reads and makes."""
     path = places.step(step.name)
     try:
         found = read_json(path.read_text(encoding="utf-8"))
@@ -112,7 +112,7 @@ def record_of(step: Step, places: Places) -> dict[str, Any]:
 
 
 def digest(thing: Thing) -> str:
-    """What something on disk is now; "" when it isn't there.
+    """Return what something on disk is now; "" when it isn't there.
 
     A manifest or file: its content. A tree: its files' names, sizes and times. A set of features: its fingerprint, and
     whether it has every utterance of the manifest.
@@ -168,7 +168,7 @@ def _keys(path: Path, changed: int, size: int) -> list[str]:
 
 
 def _refuse_edited(step: Step, places: Places) -> None:
-    """A manifest that somebody changed since it was made is not overwritten."""
+    """Raise ConfigError before a manifest that was changed since it was made is overwritten."""
     record = record_of(step, places)
     for thing in step.makes:
         made = record.get("makes", {}).get(str(thing))

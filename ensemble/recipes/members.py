@@ -27,7 +27,7 @@ class Asked:
     changes: Sequence[str] = ()  # of --set
 
     def config(self) -> MemberConfig:
-        """The preset with the options, then with the changes."""
+        """Return the preset with the options, then with the changes."""
         chosen, options = find_preset(self.preset), dict(self.options)
         if options.get("stage2-epochs") == 0:
             chosen = replace(chosen, train=replace(chosen.train, stages=chosen.train.stages[:1]))
@@ -47,7 +47,7 @@ class Asked:
 
 
 def members(asked: Asked, seeds: str | None = None, names: str | None = None) -> list[MemberConfig]:
-    """The members asked for.
+    """Return the members asked for.
 
     seeds: "6", that many from the member's own on, or "1,2,3". names: presets with commas between them, patterns of
     presets ("medusa-??"), and .yaml files, whose `members` section counts (the keys of a recipe's); what `asked` says
@@ -78,7 +78,7 @@ def _named(asked: Asked, names: str) -> list[Asked]:
 
 
 def of_recipe(name: str, entry: Entry, asked: Asked | None = None) -> Asked:
-    """A recipe's member, with what `asked` says where the recipe says nothing."""
+    """Return a recipe's member, with what `asked` says where the recipe says nothing."""
     asked = asked or Asked()
     values = dict(entry.entries)
     for key in values:
@@ -100,7 +100,9 @@ def _plain(text: str) -> Any:
 
 
 def seeds_of(text: str, first: int) -> list[int]:
-    """What --seeds asks for: "6", that many from `first` on, or "1,2,3", those. ConfigError for anything else."""
+    """Return what --seeds asks for: "6", that many from `first` on, or "1,2,3", those. ConfigError for
+    anything else.
+    """
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdecimal() for part in parts) or (len(parts) == 1 and not int(parts[0])):
         raise ConfigError(f"--seeds {text!r}: expected how many (6), or which (1,2,3).")
@@ -113,6 +115,8 @@ def _seeded(asked: Asked, seed: int) -> Asked:
 
 
 def _made_name(features: Sequence[str], views: Sequence[str], seed: int, preset: str) -> str:
-    """A name that is safe as a directory's and a feature set's: a,b@3+4 and seed 0 -> a_b.3+4_s0, PRESET_a_b.3+4_s0."""
+    """Return a name that is safe as a directory's and a feature set's: a,b@3+4 and seed 0 -> a_b.3+4_s0,
+    PRESET_a_b.3+4_s0.
+    """
     of_preset = [] if preset == "medusa" else [preset]
     return "_".join([*of_preset, *(ref.replace("@", ".").replace("/", "-") for ref in features), *views]) + f"_s{seed}"

@@ -67,12 +67,13 @@ class Places:
         return self.directory / "runs"
 
     def step(self, name: str) -> Path:
-        """The record of a step."""
+        """Return the record of a step."""
         return self.directory / "steps" / f"{name.replace('/', '.')}.json"
 
 
 def steps_of(recipe: Recipe, commands: Any, places: Places, device: str = "auto") -> list[Step]:
-    """The steps of a recipe, in their order. commands: the `medusa` command itself, whose options its sections have.
+    """Return the steps of a recipe, in their order. commands: the `medusa` command itself, whose options its sections
+    have.
 
     ConfigError names the line of an option that its command doesn't know or can't take, of a member that reads what
     nothing makes, and of a section that needs another.
@@ -162,7 +163,7 @@ class _Planner:
         return [step]
 
     def _reads_transcripts(self, options: dict[str, Entry]) -> bool:
-        """What the key `transcripts` says, else: is there a transcribe section, and a text encoder by name?"""
+        """Return what the key `transcripts` says, else: is there a transcribe section, and a text encoder by name?"""
         there = "transcribe" in self.recipe.sections
         asked = options.pop("transcripts", None)
         if asked is None:
@@ -246,7 +247,7 @@ class _Planner:
         return found
 
     def _with_members(self, options: Entry) -> Entry:
-        """The options with the recipe's members, where they name none."""
+        """Return the options with the recipe's members, where they name none."""
         own = dict(options.value)
         members = self._made(own["members"]) if "members" in own else list(self.recipe.sections.get("members", {}))
         if not members:
@@ -268,7 +269,7 @@ class _Planner:
         return names.texts
 
     def _with_cv(self, options: Entry) -> Entry:
-        """The options with the recipe's fold column, where they say nothing of folds themselves."""
+        """Return the options with the recipe's fold column, where they say nothing of folds themselves."""
         if self.recipe.cv is None or {"cv", "folds", "split", "train-on"} & set(options.value):
             return options
         return Entry({**options.value, "cv": self.recipe.cv}, options.where)
@@ -297,7 +298,7 @@ class _Planner:
         makes: tuple[Thing, ...] = (),
         always: bool = False,
     ) -> Step:
-        """A step from the options that the recipe gives and those that the run itself sets."""
+        """Return a step from the options that the recipe gives and those that the run itself sets."""
         command = find_command(self.commands, words, options.where)
         known = {key: parameter for parameter in command.params for key in keys_of(parameter)}
         paths = path_options(command)
@@ -323,7 +324,7 @@ class _Planner:
 
 
 def _file_of(text: str) -> Path | None:
-    """The file that an argument names, FILE or NAME=FILE; None for other text."""
+    """Return the file that an argument names, FILE or NAME=FILE; None for other text."""
     places = (Path(text), Path(text.partition("=")[2] or "/"))
     return next((path for path in places if path.is_file()), None)
 

@@ -51,12 +51,12 @@ class Recipe:
 
 
 def built_in() -> list[str]:
-    """The names of the recipes that come with the program."""
+    """Return the names of the recipes that come with the program."""
     return sorted(path.stem for path in BUILT_IN.glob("*.yaml"))
 
 
 def find_recipe(place: str) -> Path:
-    """The file of a built-in recipe's name, or of a path; ConfigError with near names."""
+    """Return the file of a built-in recipe's name, or of a path; ConfigError with near names."""
     if place.endswith(SUFFIXES):
         if not Path(place).is_file():
             raise ConfigError(f"{place}: no such file; give a recipe's path, or one of {', '.join(built_in())}.")
@@ -112,14 +112,14 @@ def read_recipe(place: str, settings: Sequence[str] = (), *, values_needed: bool
 
 
 def _section(tree: Mapping[str, Entry], name: str) -> dict[str, Entry]:
-    """A section's entries; none where it is missing or empty."""
+    """Return a section's entries; none where it is missing or empty."""
     if name not in tree or tree[name].value is None:
         return {}
     return tree[name].entries
 
 
 def _entries(section: Entry, name: str) -> dict[str, Entry]:
-    """A section's options by name, each with the section's defaults."""
+    """Return a section's options by name, each with the section's defaults."""
     options = {} if section.value is None else section.entries
     if name not in NAMED_SECTIONS:
         return {"": Entry(options, section.where)}
@@ -154,7 +154,7 @@ def _change(tree: dict[str, Entry], path: str, entry: Entry, known: Sequence[str
 
 
 def _filled(entry: Entry, values: Mapping[str, str | None]) -> Entry:
-    """The entry with ${name} replaced in every text."""
+    """Return the entry with ${name} replaced in every text."""
 
     def value_of(match: re.Match[str]) -> str:
         name = match[1]
