@@ -91,7 +91,7 @@ def _check_free(target: Path, overwrite: bool) -> None:
 
 
 def _copy_ensemble(model: Model, source: Path, target: Path) -> Mapping[str, Any] | None:
-    """The meta-classifier and its members; returns its report."""
+    """Fit the meta-classifier and its members, and return its report."""
     assert model.meta is not None
     runs = {}
     for name, member in zip(model.meta.members, model.members, strict=True):
@@ -108,7 +108,7 @@ def _copy_ensemble(model: Model, source: Path, target: Path) -> Mapping[str, Any
 
 
 def _copy_member(member: AnyMember, target: Path) -> None:
-    """A member's config, without what it says of this machine, and its weights."""
+    """Copy a member's config, without what it says of this machine, and its weights."""
     target.mkdir(parents=True, exist_ok=True)
     saved = read_json((member.directory / "config.json").read_text(encoding="utf-8"))
     for each in saved["specs"]:

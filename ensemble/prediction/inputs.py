@@ -20,7 +20,7 @@ ENOUGH_CLIPS = 5  # of a speaker, to be told apart from the training corpus
 
 
 def files_manifest(files: Sequence[Path | str], text: str | None = None) -> Manifest:
-    """A manifest of audio files under their own names, each once; `text` is what is said in all of them.
+    """Return a manifest of audio files under their own names, each once; `text` is what is said in all of them.
 
     A name that is not UTF-8 can't be a key: such files are left out, with a sentence for each in the notes.
     """
@@ -64,7 +64,9 @@ def cut_files(
 
 
 def with_speakers(manifest: Manifest, speaker_of: str) -> Manifest:
-    """The manifest with a column `speaker`: another column's values, each file's "folder", or the "file" itself."""
+    """Return the manifest with a column `speaker`: another column's values, each file's "folder", or the "file"
+    itself.
+    """
     if speaker_of in ("folder", "file"):
         paths = [Path(str(path)) for path in manifest.column("path").tolist()]
         names: list[str | None] = [str(path.parent if speaker_of == "folder" else path) for path in paths]

@@ -74,7 +74,7 @@ def _attributes(
 
 
 def _lines(spoken: Sequence[tuple[float, float, int]], rows: Sequence[Sequence[float]]) -> list[list[float]]:
-    """Times, then each column's values at them: level over a stretch, NaN where no row speaks."""
+    """Return times, then each column's values at them: level over a stretch, NaN where no row speaks."""
     points: list[list[float]] = []
     for low, high, row in spoken:
         if points and low - points[-1][0] > JOINED_S:

@@ -178,7 +178,10 @@ class _Job:
 
 
 def encoder_of(name: str, saved: Mapping[str, Any], *, weights: Mapping[str, Path], device: str) -> Encoder:
-    """The encoder that made the feature set `name`, with its settings; SpecMismatch when it can't be that one."""
+    """Return the encoder that made the feature set `name`, with its settings.
+
+    SpecMismatch when it can't be that one.
+    """
     spec = spec_of(saved)
     if spec.kind == "posteriors":
         raise ConfigError(f"A member reads {name!r}, another member's posteriors; it can't predict new audio.")
@@ -223,7 +226,7 @@ def encoder_of(name: str, saved: Mapping[str, Any], *, weights: Mapping[str, Pat
 
 
 def layers_option(layers: Sequence[str]) -> str:
-    """The --layers text that gives these arrays: layer_02, layer_03 -> "2,3"; last4_sum -> "last4-sum"."""
+    """Return the --layers text that gives these arrays: layer_02, layer_03 -> "2,3"; last4_sum -> "last4-sum"."""
     if len(layers) == 1 and re.fullmatch(r"last\d+_sum", layers[0]):
         return layers[0].replace("_", "-")
     return ",".join(str(int(layer.removeprefix("layer_"))) for layer in layers)
@@ -275,7 +278,7 @@ def _member_output(
     columns: Sequence[str],
     device: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A member's posteriors and logits, (N, C + A) each, their columns put in the model's order by name."""
+    """Return a member's posteriors and logits, (N, C + A) each, their columns put in the model's order by name."""
     missing = [name for name in columns if name not in member.columns]
     if missing:
         raise ConfigError(f"{member.directory} predicts no {', '.join(missing)}, which the model reads; fit it again.")
@@ -292,7 +295,7 @@ def _fused(
     outputs: Sequence[tuple[np.ndarray, np.ndarray]],
     failed: tuple[tuple[str, str], ...],
 ) -> Predictions:
-    """The meta-classifier's word on the members' outputs, or the one member's own."""
+    """Return the meta-classifier's predictions from the members' outputs, or those of the only member."""
     posteriors = np.stack([output[POSTERIORS] for output in outputs])
     n_classes = len(model.classes)
     probabilities, attribute_values = posteriors[0, :, :n_classes], posteriors[0, :, n_classes:]

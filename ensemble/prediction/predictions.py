@@ -41,7 +41,7 @@ class Predictions:
 
     @classmethod
     def join(cls, parts: "Sequence[Predictions]") -> "Predictions":
-        """The predictions of one model on several sets of utterances, one after another."""
+        """Return the predictions of one model on several sets of utterances, one after another."""
         return replace(
             parts[0],
             keys=tuple(key for part in parts for key in part.keys),
@@ -127,7 +127,9 @@ class Predictions:
 def columns_of(
     classes: Sequence[str], attributes: Sequence[str], n_members: int, cut: bool = False, *, adapted: bool = False
 ) -> list[str]:
-    """The columns of a row: file, label, p_<class>, attr_<attribute>, entropy; of several members their spread too.
+    """Return the columns of a row: file, label, p_<class>, attr_<attribute>, entropy.
+
+    Of several members their spread too.
 
     That is sd_<class> and sd_attr_<attribute>, the standard deviation over members, and disagreement. cut: behind the
     file stand start_s and end_s of the piece of it. adapted: speaker_clips is the last, see `Predictions`.

@@ -9,7 +9,7 @@ from featurestore.format.spec import FeatureSpec
 
 
 def needed_sets(members: Sequence[AnyMember]) -> dict[str, dict[str, Any]]:
-    """The feature sets that members read, by name, as their config.json describes them."""
+    """Return the feature sets that members read, by name, as their config.json describes them."""
     sets: dict[str, dict[str, Any]] = {}
     for member in members:
         for saved in member.specs:
@@ -24,5 +24,5 @@ def needed_sets(members: Sequence[AnyMember]) -> dict[str, dict[str, Any]]:
 
 
 def spec_of(saved: Any) -> FeatureSpec:
-    """The specification of a feature set, as a member's config.json has it."""
+    """Return the specification of a feature set, as a member's config.json has it."""
     return FeatureSpec.from_json(saved["spec"])

@@ -71,13 +71,13 @@ class SpeechToText:
         return int(bool(self.sets))
 
     def reads(self, name: str) -> bool:
-        """Does this feature set read heard texts?"""
+        """Return whether this feature set reads transcripts."""
         return name in self.sets
 
     def texts(
         self, manifest: Manifest, workers: int, progress: Callable[[int, int], None]
     ) -> tuple[Manifest, dict[str, str]]:
-        """The manifest with what was heard as its text column, and by key why nothing could be heard of the others."""
+        """Return the manifest with transcripts as its text column, and by key why there is none of the others."""
         from featurestore.asr.transcribe import iter_transcribe
         from featurestore.featurize.items import audio_items
 
