@@ -165,7 +165,8 @@ ABLATIONS = {
 
 
 def named(config: MemberConfig) -> MemberConfig:
-    """The member named after its network, features, seed and a digest of all settings: another setting, another member.
+    """Return the member named after its network, features, seed and a digest of all settings: another setting, another
+    member.
 
     So tables that share a directory share the members that they have in common.
     """
@@ -178,7 +179,7 @@ def named(config: MemberConfig) -> MemberConfig:
 def ablations_of(
     members: Sequence[MemberConfig], manifest: Manifest, only: Sequence[str] = (), about: str = "nothing taken out"
 ) -> list[Variant]:
-    """The full system and its ablations; those that would change nothing on this corpus say why.
+    """Return the full system and its ablations; those that would change nothing on this corpus say why.
 
     members: the full system's, one for each feature list and seed.
     """
@@ -278,7 +279,7 @@ def _results(
 def _mean_sums(
     variant: Variant, systems: Mapping[str, System], rows: Manifest, attributes: tuple[str, ...]
 ) -> MeanSums:
-    """What the scores of a variant's members on some rows are made of, so that their mean can be resampled."""
+    """Return what the scores of a variant's members on some rows are made of, so that their mean can be resampled."""
     members = [scored(systems[m.name], rows, attributes) for m in variant.members]
     return MeanSums.of([replace(each, means={}).sums() for each in members])
 
@@ -286,7 +287,7 @@ def _mean_sums(
 def _shared_attributes(
     variants: Sequence[Variant], systems: Mapping[str, System], manifest: Manifest
 ) -> tuple[str, ...]:
-    """The scheme's attributes, in its order, that every member of the variants predicts."""
+    """Return the scheme's attributes, in its order, that every member of the variants predicts."""
     predicted = [systems[m.name].attributes for each in variants for m in each.members]
     return tuple(name for name in manifest.scheme.attributes if all(name in names for names in predicted))
 

@@ -21,7 +21,7 @@ PAGE_ONLY = ("macro-F1\n95 %", "UAR\n95 %", "change of\nUAR, 95 %", "parameters"
 
 
 def ablation_table(found: Ablations) -> Group:
-    """A table for each part of the corpus, then what does not apply and why."""
+    """Return a table for each part of the corpus, then what does not apply and why."""
     shown: list[RenderableType] = []
     for part in found.n_speakers:
         table = Table(title=_title(found, part), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
@@ -39,7 +39,7 @@ def ablation_table(found: Ablations) -> Group:
 
 
 def ablation_markdown(found: Ablations, heading: str, command: str = "", protocol: Sequence[str] = ()) -> str:
-    """The same as a page: the command that made it, what was trained, the tables and how to read them."""
+    """Return the same as a page: the command that made it, what was trained, the tables and how to read them."""
     lines = [f"# {heading}", ""]
     if command:
         lines += ["```console", command, "```", ""]
@@ -138,7 +138,7 @@ def _relative(result: Result) -> list[str]:
 
 
 def _members(trained: Trained) -> str:
-    """The members behind a row, where they are more than one or the features differ from row to row."""
+    """Return the members behind a row, where they are more than one or the features differ from row to row."""
     told = "; ".join(f"{', '.join(m.features)}, seed {m.train.seed}" for m in trained.variant.members)
     epochs = " + ".join(str(stage.epochs) for stage in trained.variant.members[0].train.stages)
     return f" ({told}; {epochs} epochs)"

@@ -102,7 +102,7 @@ def _chosen_table(members: Sequence[str], chosen: dict[str, dict[str, tuple[str,
 
 
 def learned_tables(found: Learned) -> Group:
-    """The weights, and the reliabilities, by member and class or attribute; the largest of a column bold."""
+    """Return the weights, and the reliabilities, by member and class or attribute; the largest of a column bold."""
     tables = []
     for title, values in (
         ("what the meta-classifier learned: weight of a member's word, by class", found.weights),

@@ -50,7 +50,7 @@ def shortcomings(
 
 
 def _probes(store: FeatureStore, name: str) -> list[str]:
-    """The probes in the store over a system's own folds, that are adapted to speakers if and only if it is."""
+    """Return the probes in the store over a system's own folds, that are adapted to speakers if and only if it is."""
     own = dict(store[posteriors_name(store, name)].spec.extra)
     names = [each for each in store.names() if store[each].provenance.get("made_by") == MADE_BY]
     alike = ("oof", "folds", "adapted")

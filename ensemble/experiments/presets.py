@@ -24,7 +24,7 @@ def members_of(
 def preset_variants(
     names: Sequence[str], features: Sequence[Sequence[str]], seeds: Sequence[int], texts: Sequence[str]
 ) -> list[Variant]:
-    """A variant for each preset; one that reads a single feature set becomes one for each set that is named.
+    """Return a variant for each preset; one that reads a single feature set becomes one for each set that is named.
 
     texts: changes as in `--set`; "PRESET:path=value" counts for that preset alone.
     """
@@ -45,7 +45,7 @@ def preset_variants(
 
 
 def changes_of(texts: Sequence[str], preset: str, presets: Sequence[str]) -> dict[str, Any]:
-    """The changes that count for one preset; ConfigError for one that names a preset that is not asked for."""
+    """Return the changes that count for one preset; ConfigError for one that names a preset that is not asked for."""
     own = []
     for text in texts:
         owner, separator, _ = text.partition("=")[0].partition(":")

@@ -151,7 +151,7 @@ def probe_json(result: ProbeResult, rows: Sequence[ProbeRow], corpus: str) -> st
 
 
 def _parts(result: ProbeResult, manifest: Manifest) -> dict[str, np.ndarray]:
-    """The judged rows with targets: of the folds together, and of each split."""
+    """Return the judged rows with targets: of the folds together, and of each split."""
     known = ~np.isnan(result.problem.values).all(1) & result.judged
     parts: dict[str, np.ndarray] = {}
     if len(result.plan.names) > 1:
