@@ -17,7 +17,7 @@ ColumnOption = Annotated[
 
 
 def columns_of(pairs: list[str] | None) -> dict[str, str]:
-    """What `--column` says of a file of predictions: the column of each role; "scores=" are bare class names."""
+    """Return what `--column` says of a file of predictions: the column of each role; "scores=" are bare class names."""
     columns = {}
     for pair in pairs or []:
         role, separator, column = pair.partition("=")
@@ -28,7 +28,7 @@ def columns_of(pairs: list[str] | None) -> dict[str, str]:
 
 
 def one_of(known: Collection[str]) -> Callable[[str | None], str | None]:
-    """A callback of an option that takes these values; None is an option that was left out."""
+    """Return a callback of an option that takes these values; None is an option that was left out."""
 
     def check(value: str | None) -> str | None:
         if value is not None and value not in known:
@@ -39,7 +39,7 @@ def one_of(known: Collection[str]) -> Callable[[str | None], str | None]:
 
 
 def known_rows(value: str) -> str:
-    """The callback of `--rows`: ways of fusing, each with inputs after a colon if need be, or "all"."""
+    """Return the callback of `--rows`: ways of fusing, each with inputs after a colon if need be, or "all"."""
     for name in split_names(value) if value != "all" else ():
         kind, _, inputs = name.partition(":")
         one_of(METAS)(kind)
@@ -48,7 +48,7 @@ def known_rows(value: str) -> str:
 
 
 def counts(text: str | None) -> list[int] | None:
-    """The callback of `--top`: "14,7,5" as numbers."""
+    """Return the callback of `--top`: "14,7,5" as numbers."""
     if text is None:
         return None
     try:

@@ -85,7 +85,7 @@ def run(
 
 
 def _strict(arguments: Sequence[str], strict: bool) -> list[str]:
-    """The option for a step that checks folds and splits."""
+    """Return the option for a step that checks folds and splits."""
     return ["--strict"] if strict and arguments[0] in ("fit-deepser", "fit-meta", "compare", "evaluate") else []
 
 
