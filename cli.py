@@ -124,7 +124,7 @@ def _terminate(signum: int, frame: object) -> None:
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     # Read when torch is loaded. Threads that spin while they wait made training 20 times slower on two busy cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     faulthandler.enable()  # a file cut while it is read from its map ends the process (SIGBUS); this says where

@@ -190,7 +190,7 @@ def _header_sizes(data: bytes) -> tuple[int, int]:
 
 
 def _with_header(text: bytes, block: int) -> bytes:
-    """A user block whose first line agrees with its JSON."""
+    """Return a user block whose first line agrees with its JSON."""
     first = f"medusa-segment 1 block={block} json={len(text)} crc32c={google_crc32c.value(text):08x}\n".encode()
     whole = first + b" " * (HEADER_BYTES - 1 - len(first)) + b"\n" + text
     return whole + bytes(max(0, block - len(whole)))
@@ -242,7 +242,7 @@ def _repair_fingerprints(files: Files) -> None:
 
 
 def _content_name(own: Files, segment: str) -> str:
-    """What the segment has to be called."""
+    """Return what the segment has to be called."""
     try:
         if segment.endswith(".h5"):
             (data,) = own.values()
@@ -276,7 +276,7 @@ def _written(path: Path, original: Files, files: Files) -> Iterator[None]:
 
 
 def _units(files: Files) -> dict[str, Files]:
-    """The files by what is replaced as a whole: a segment, or a file outside segments."""
+    """Return the files by what is replaced as a whole: a segment, or a file outside segments."""
     units: dict[str, Files] = {}
     for name, data in files.items():
         parts = name.split("/")

@@ -170,7 +170,7 @@ def _work(*arguments: object) -> dict[str, float]:
 
 
 def index_table(result: dict[str, Any]) -> "Table":
-    """The result of `run_index` as a table for the terminal."""
+    """Return the result of `run_index` as a table for the terminal."""
     from rich.table import Table
 
     table = Table(

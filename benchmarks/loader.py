@@ -38,7 +38,7 @@ Epoch = Callable[[], Iterable[Tensor]]
 
 
 def ways(store: FeatureStore, batches: list[list[str]], device: torch.device) -> dict[str, Epoch]:
-    """What is measured, by name."""
+    """Return what is measured, by name."""
 
     def ours(threads: int, dtype: str = "float32", to: str = "") -> Epoch:
         loader = BatchLoader(store, [REF], batches, threads=threads, dtype=dtype)
@@ -69,7 +69,7 @@ def ways(store: FeatureStore, batches: list[list[str]], device: torch.device) ->
 
 
 def peers(directory: Path, rows: Rows, batches: Sequence[Batch], device: torch.device) -> dict[str, Epoch]:
-    """The same batches through other libraries, those that are installed, by name.
+    """Return the same batches through other libraries, those that are installed, by name.
 
     annbatch is not among them: it needs Python 3.12 or newer, and reads AnnData's matrices.
     """

@@ -63,7 +63,8 @@ class MetaSettings:
 def run_meta(
     settings: MetaSettings, *, json_path: Path | None = None, progress: Callable[[str], None] | None = None
 ) -> dict[str, Any]:
-    """Times every way; {"settings", "threads", "figures": [{"way", "select", "wall_s", "cpu_s"}], "difference"}.
+    """Time every way, and return {"settings", "threads", "figures": [{"way", "select", "wall_s", "cpu_s"}],
+    "difference"}.
 
     difference: the greatest between a weight of ours and plain PyTorch's. AssertionError where that is not rounding.
     """
@@ -194,6 +195,6 @@ def train_plainly(aligned: Aligned, targets: Targets, config: MetaConfig, seed: 
 
 
 def _weights(seeds: LinearSeeds) -> list[Tensor]:
-    """A (F, C + A) per seed, the last row the bias."""
+    """Return a (F, C + A) per seed, the last row the bias."""
     maps = zip(seeds.state.tensors["weight"], seeds.state.tensors["bias"], strict=True)
     return [torch.cat([weight, bias[None]]) for weight, bias in maps]

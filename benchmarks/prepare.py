@@ -108,7 +108,7 @@ def run_prepare(
 
 
 def prepare_table(result: dict[str, Any]) -> "Table":
-    """The figures for the terminal."""
+    """Return the figures for the terminal."""
     from rich import box
     from rich.table import Table
 

@@ -98,7 +98,7 @@ def sweep(
 
 
 def layers(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The table of one corpus."""
+    """Return the table of one corpus."""
     store, manifest = FeatureStore.open(arguments.store), Manifest.read(arguments.manifest)
     plan, features = plan_folds(manifest, cv=arguments.cv), arguments.features.split(",")
     start = time.perf_counter()
@@ -146,7 +146,7 @@ class SyntheticRows:
 
 
 def stored(directory: Path, n: int, n_layers: int, dim: int, labels: np.ndarray) -> FeatureStore:
-    """The synthetic rows as a stored pooled set, float16."""
+    """Return the synthetic rows as a stored pooled set, float16."""
     from deepser.probes.rows import Source
 
     rows, step = SyntheticRows(labels, dim), 2000

@@ -76,7 +76,7 @@ def published(corpora: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The table, a line for each system, in the order of the corpora and of UA."""
+    """Return the table, a line for each system, in the order of the corpora and of UA."""
     lines = ["| corpus | system | UA, % (95 % by speaker) | WA | macro-F1 |", "|---|---|---|---:|---:|"]
     corpora = list(dict.fromkeys(row["corpus"] for row in rows))
     for row in sorted(rows, key=lambda each: (corpora.index(each["corpus"]), each["UA"])):

@@ -61,7 +61,7 @@ def run(
 
 
 def write(directory: Path, n: int, names: Sequence[str]) -> None:
-    """A store of `names` and a manifest with speakers, labels, durations and a split, as a corpus has them."""
+    """Write a store of `names`, and a manifest with speakers, labels, durations and a split."""
     keys = [f"MADE-UP_{i // 100:04d}_{i:06d}" for i in range(n)]
     rng = np.random.default_rng(0)
     durations_s = np.round(np.clip(rng.lognormal(1.6, 0.5, n), 0.5, 30), 3)
@@ -103,7 +103,7 @@ def start_s(tree: Path, directory: Path, names: Sequence[str], n_members: int) -
 
 
 def table(result: dict[str, Any]) -> Table:
-    """The result of `run` for the terminal."""
+    """Return the result of `run` for the terminal."""
     made = Table(
         title=f"{result['members']} members x {result['sets']} sets x {result['utterances']:,} utterances, "
         "from the command to the first step",

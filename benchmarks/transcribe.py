@@ -91,7 +91,7 @@ def run_transcribe(
 
 
 def transcribe_table(result: dict[str, Any]) -> "Table":
-    """The figures for the terminal."""
+    """Return the figures for the terminal."""
     from rich import box
     from rich.table import Table
 

@@ -92,7 +92,7 @@ def write(path: Path, number: int, n_segments: int) -> None:
 
 
 def table(result: dict[str, Any]) -> Table:
-    """The result of `run` for the terminal."""
+    """Return the result of `run` for the terminal."""
     made = Table(
         title=f"{result['processes']} processes, {result['segments']:,} segments, {result['utterances']:,} utterances",
         title_justify="left",

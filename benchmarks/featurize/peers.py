@@ -35,7 +35,7 @@ class PeerModel:
 
     @classmethod
     def load(cls, directory: Path, encoder: Encoder, compute: torch.dtype = torch.float32) -> "PeerModel":
-        """The stock model from the directory that ours was loaded from."""
+        """Return the stock model from the directory that ours was loaded from."""
         device = torch.device(encoder.device)
         model = transformers.AutoModel.from_pretrained(directory, dtype=compute, local_files_only=True)
         processor: Any
@@ -51,11 +51,11 @@ class PeerModel:
         return cls(family, model.eval().to(device), processor, device)
 
     def read(self, source: Path | str) -> Any:
-        """What the processor takes: samples of a file as soundfile reads it, or the text."""
+        """Return what the processor takes: samples of a file as soundfile reads it, or the text."""
         return source if self.family == "text" else soundfile.read(source, dtype="float32")[0]
 
     def prepare(self, inputs: Sequence[Any]) -> dict[str, torch.Tensor]:
-        """The processor's tensors for one batch, padded where it holds several."""
+        """Return the processor's tensors for one batch, padded where it holds several."""
         if self.family == "text":
             return dict(self.processor(list(inputs), return_tensors="pt", padding=len(inputs) > 1))
         options = {} if self.family == "whisper" else {"padding": len(inputs) > 1}
@@ -94,7 +94,7 @@ def sources(manifest: Manifest, family: str) -> list[Any]:
 
 
 def per_file(peer: PeerModel, manifest: Manifest, out: Path) -> None:
-    """The loop of most papers' scripts: a file, a forward pass, an np.save."""
+    """Run the loop of most papers' scripts: a file, a forward pass, an np.save."""
     for key, source in zip(manifest.keys, sources(manifest, peer.family), strict=True):
         inputs = [peer.read(source)]
         np.save(out / f"{key}.npy", peer.rows(peer.prepare(inputs), inputs)[0])
@@ -138,7 +138,7 @@ class _Collate:
 
 
 def worker_batches(peer: PeerModel, manifest: Manifest, out: Path, workers: int = 2) -> None:
-    """A DataLoader whose workers decode and prepare batches of eight while the model computes."""
+    """Run a DataLoader whose workers decode and prepare batches of eight while the model computes."""
     collate = _Collate(peer.family, peer.processor)
     loader = DataLoader(_Files(peer, manifest), batch_size=ARRIVAL_BATCH, num_workers=workers, collate_fn=collate)
     for keys, inputs, prepared in loader:

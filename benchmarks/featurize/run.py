@@ -124,7 +124,7 @@ def _weights(name: str, settings: FeaturizeSettings, work: Path) -> Path:
 def _measure_encoder(
     name: str, directory: Path, manifest: Manifest, settings: FeaturizeSettings, work: Path
 ) -> list[dict[str, Any]]:
-    """A record for each window of a Whisper, else one. All peers' runs come before ours."""
+    """Return a record for each window of a Whisper, else one. All peers' runs come before ours."""
     from .peers import PEERS, PeerModel
 
     whisper = name in ENCODERS and ENCODERS[name].family == "whisper"
@@ -215,7 +215,7 @@ def _own_figures(encoder: Encoder, manifest: Manifest, settings: FeaturizeSettin
 
 
 def _expected(peer: Any, manifest: Manifest, work: Path, known: bool) -> dict[str, np.ndarray]:
-    """transformers' rows of each file alone, in float32."""
+    """Return transformers' rows of each file alone, in float32."""
     from .peers import per_file
 
     if not known:
@@ -225,7 +225,7 @@ def _expected(peer: Any, manifest: Manifest, work: Path, known: bool) -> dict[st
 
 
 def _left(out: Path, ours: bool) -> dict[str, np.ndarray]:
-    """What a way left on disk, by key."""
+    """Return what a way left on disk, by key."""
     if ours:
         features = FeatureStore.open(out / "store")["features"]
         return {key: np.array(features[key], np.float32) for key in features}
@@ -233,7 +233,7 @@ def _left(out: Path, ours: bool) -> dict[str, np.ndarray]:
 
 
 def _worst_row(expected: dict[str, np.ndarray], found: dict[str, np.ndarray], manifest: Manifest) -> float:
-    """The largest relative difference of a row, |a - b| / |a|, Euclidean; infinite where rows are missing."""
+    """Return the largest relative difference of a row, |a - b| / |a|, Euclidean; infinite where rows are missing."""
     worst = 0.0
     for key in manifest.keys:
         a, b = expected[key], found.get(key)

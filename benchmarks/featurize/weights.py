@@ -73,7 +73,7 @@ def random_weights(name: str, directory: Path, seed: int = 0, tiny: bool = False
 
 
 def _save_tokenizer(directory: Path) -> None:
-    """A word is a token."""
+    """Write a tokenizer of which each word is a token."""
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 

@@ -134,7 +134,7 @@ class Sequential:
 
 
 def open_sequential(place: Place, extents: Iterable[tuple[Path, int]], direct: bool) -> list[Sequential]:
-    """A reader per thread, each for its share of the extents (a file and its first n bytes), in their order."""
+    """Return a reader per thread, each for its share of the extents (a file and its first n bytes), in their order."""
     blocks = [
         (path, start, min(BLOCK_BYTES, n_bytes - start))
         for path, n_bytes in extents

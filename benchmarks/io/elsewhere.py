@@ -92,7 +92,7 @@ class Elsewhere:
         return float(self._ask("seconds", batches))
 
     def digests(self, batches: Sequence[Batch]) -> list[str]:
-        """The digest of each batch's rows, as `digest_of`."""
+        """Return the digest of each batch's rows, as `digest_of`."""
         return list(self._ask("digests", batches))
 
     def read(self, batches: Sequence[Batch]) -> Iterator[np.ndarray]:
@@ -117,12 +117,12 @@ class Elsewhere:
 
 
 def digest_of(values: np.ndarray) -> str:
-    """The digest of rows' bytes."""
+    """Return the digest of rows' bytes."""
     return hashlib.blake2b(values.tobytes()).hexdigest()
 
 
 def ways_against(tree: Path, ours: Sequence[Way], name: str) -> list[Way]:
-    """The same ways of reading by the version at `tree`; ConfigError where it is none."""
+    """Return the same ways of reading by the version at `tree`; ConfigError where it is none."""
     if not (tree / "featurestore").is_dir():
         raise ConfigError(f"--against {tree}: expected a checkout of medusa-ser, with featurestore in it.")
 

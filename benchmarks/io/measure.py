@@ -79,7 +79,7 @@ def measure(
 
 
 def batches_of(way: Way, place: Place, settings: IoSettings, repeat: int) -> list[Batch]:
-    """The batches of a repeat, random ones where the way can read them."""
+    """Return the batches of a repeat, random ones where the way can read them."""
     if way.order is not None:
         return place.rows.batches(way.order(place), settings.batch)
     return place.rows.random_batches(settings.batch, settings.seed, repeat)

@@ -85,7 +85,10 @@ def _open(reused: bool) -> Callable[[Place], list[Reader]]:
 
 
 def _dequantised(place: Place) -> Callable[[int], np.ndarray]:
-    """What int8 rows should be read as: stored values times their scales, rounded once; near what was written."""
+    """Return what int8 rows should be read as: stored values times their scales, rounded once.
+
+    Near what was written.
+    """
     features, rows = features_of(place), place.rows
 
     def of(i: int) -> np.ndarray:

@@ -44,7 +44,10 @@ def open_lmdb(place: Place) -> list[Reader]:
 
 
 def _table(rows: Rows) -> Any:
-    """The rows as an Arrow table: one binary value per utterance, in record batches; their bytes are not copied."""
+    """Return the rows as an Arrow table: one binary value per utterance, in record batches.
+
+    Their bytes are not copied.
+    """
     import pyarrow
 
     row_bytes = rows.dim * rows.values.itemsize

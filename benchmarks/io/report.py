@@ -65,7 +65,7 @@ def summary(figures: list[Figure]) -> dict[int, dict[str, Any]]:
 
 
 def summary_lines(figures: list[Figure]) -> Iterator[str]:
-    """The ratios in words, beside what is aimed at."""
+    """Yield the ratios in words, beside what is aimed at."""
     state = figures[0]["state"]
     for n_threads, ratios in summary(figures).items():
         names = {"floor": "the floor", "peer": f"the best library ({ratios['best_peer']})", "npy": "one .npy each"}

@@ -98,7 +98,7 @@ class Rows:
         return int(np.sort(np.diff(self.offsets))[-n:].sum())
 
     def batches(self, order: list[int], n: int) -> list["Batch"]:
-        """The utterances in this order, `n` to a batch."""
+        """Return the utterances in this order, `n` to a batch."""
         n_rows = np.diff(self.offsets)
         chosen = [order[i : i + n] for i in range(0, len(order), n)]
         return [Batch(numbers, [self.keys[i] for i in numbers], int(n_rows[numbers].sum())) for numbers in chosen]

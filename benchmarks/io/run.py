@@ -172,7 +172,7 @@ def _quiet_peers() -> Iterator[None]:
 
 
 def machine(directory: Path) -> dict[str, Any]:
-    """What the figures depend on."""
+    """Return what the figures depend on."""
     versions = {}
     for package in PACKAGES.values():
         try:

@@ -19,7 +19,7 @@ class Reader(Protocol):
     """Reads batches for one thread."""
 
     def read(self, batches: Sequence[Batch]) -> Iterator[np.ndarray]:
-        """The rows of each batch, (sum T, D), utterance after utterance; valid until the next are asked for."""
+        """Return the rows of each batch, (sum T, D), utterance after utterance; valid until the next are asked for."""
 
     def close(self) -> None: ...
 
@@ -73,7 +73,7 @@ class Way:
 
 
 def per_thread(one: Callable[[Place], Reader]) -> Callable[[Place], list[Reader]]:
-    """Opens `one` for each thread."""
+    """Return a function that opens `one` for each thread."""
     return lambda place: [one(place) for _ in range(place.n_threads)]
 
 
@@ -86,7 +86,7 @@ def nothing() -> None:
 
 
 def fill(out: np.ndarray, parts: Iterable[np.ndarray]) -> np.ndarray:
-    """Copies the parts one after the other into `out`; returns its filled rows."""
+    """Copy the parts one after the other into `out`, and return its filled rows."""
     first = 0
     for part in parts:
         out[first : first + len(part)] = part

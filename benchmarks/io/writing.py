@@ -19,7 +19,7 @@ Write = Callable[[Path, Rows], None]
 
 
 def write_sequentially(directory: Path, rows: Rows, direct: bool = False) -> None:
-    """The rows' bytes into one file, 4 MiB at a time, then fsync of file and directory."""
+    """Write the rows' bytes into one file, 4 MiB at a time, then sync file and directory."""
     data = rows.values.data.cast("B")
     flags = os.O_WRONLY | os.O_CREAT | (os.O_DIRECT if direct else 0)
     handle = os.open(directory / "sequential.bin", flags, 0o644)

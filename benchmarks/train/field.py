@@ -38,7 +38,7 @@ class FileDataset(Dataset[Any]):
 
 
 def collate(batch: list[Any]) -> tuple[list[Tensor], list[int], Tensor, Tensor]:
-    """Padded (B, T, D) per feature set, its rows that are no padding, soft targets (B, C), attributes (B, A)."""
+    """Return padded (B, T, D) per feature set, its rows that are no padding, soft targets (B, C), attributes (B, A)."""
     rows, soft, values = zip(*batch, strict=True)
     by_set = list(zip(*rows, strict=True))
     padded = [pad_sequence(list(own), batch_first=True) for own in by_set]
@@ -85,7 +85,7 @@ class PlainDeepSER(nn.Module):
         self.attributes = nn.Linear(config.d, n_attributes)
 
     def forward(self, sequences: list[Tensor]) -> Tensor:
-        """Padded (B, T, D) per feature set -> x (B, d)."""
+        """Return padded (B, T, D) per feature set -> x (B, d)."""
         layers = [enc(x) for enc, x in zip(self.unimodal, sequences, strict=True)]
         fused: list[Tensor] = []
         for layer, enc in enumerate(self.fusion):
@@ -99,7 +99,7 @@ class PlainDeepSER(nn.Module):
 
 
 def plain_like(network: Network, dims: list[int], config: NetworkConfig, n_attributes: int) -> PlainDeepSER:
-    """The field's network with the weights of ours; its inputs are not standardised."""
+    """Return the field's network with the weights of ours; its inputs are not standardised."""
     state = network.state_dict()
     plain = PlainDeepSER(dims, len(state["head.classes.bias"]), n_attributes, config)
     renamed = {
@@ -120,7 +120,8 @@ def plain_like(network: Network, dims: list[int], config: NetworkConfig, n_attri
 
 
 def check(network: Network, plain: PlainDeepSER, rows: list[Tensor]) -> float:
-    """The greatest difference between both networks' outputs for one utterance, rows (T, D) float32 per feature set.
+    """Return the greatest difference between both networks' outputs for one utterance, rows (T, D) float32 per feature
+    set.
 
     AssertionError where it is more than rounding: the loops would not train the same network.
     """

@@ -64,7 +64,7 @@ class Memory(threading.Thread):
 
 
 def _processes() -> list[str]:
-    """This process and its children."""
+    """Return this process and its children."""
     found = ["self"]
     for path in Path("/proc/self/task").glob("*/children"):
         found += path.read_text().split()
@@ -82,7 +82,7 @@ def _status(pid: str) -> dict[str, int]:
 
 
 def train_one_way(job: dict[str, Any]) -> dict[str, Any]:
-    """The figures of one way; job: see `run.py`, which writes it."""
+    """Return the figures of one way; job: see `run.py`, which writes it."""
     torch.set_num_threads(job["threads"])
     modalities = [Modality(*each) for each in job["modalities"]]
     corpus = made(Path(job["directory"]), job["n_utterances"], modalities, job["mean_s"], job["seed"])
@@ -147,7 +147,7 @@ def train_one_way(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def count_padding(network: Network) -> dict[str, int]:
-    """Counts, from now on, the rows that the network is given, and those there are when all clips are made as long."""
+    """Count, from now on, the rows that the network is given, and those there are when all clips are made as long."""
     counted = {"rows": 0, "padded": 0}
     embed = network.embed
 

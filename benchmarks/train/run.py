@@ -80,7 +80,9 @@ def run_train(
     json_path: Path | None = None,
     progress: Say = lambda text: None,
 ) -> dict[str, Any]:
-    """{"settings", "corpus", "ways": [figures of each]}: clips/s and waiting are medians over the warm epochs."""
+    """Return {"settings", "corpus", "ways": [figures of each]}: clips/s and waiting are medians over the warm
+    epochs.
+    """
     with _place(directory) as place:
         corpus = _written(place, settings, settings.n_utterances, progress, npy=bool(settings.workers))
         ways = []
@@ -217,7 +219,7 @@ def train_table(result: dict[str, Any]) -> Table:
 
 
 def memory_table(result: dict[str, Any]) -> Table:
-    """What training took with the limit: memory of its own, resident memory (with mapped files), clips/s."""
+    """Return what training took with the limit: memory of its own, resident memory (with mapped files), clips/s."""
     title = (
         f"{format_bytes(result['corpus_bytes'])} of features, {format_bytes(result['limit_bytes'])} of private memory "
         "at most (RLIMIT_DATA; mapped files don't count)"
