@@ -39,7 +39,7 @@ def _outside_the_repository(variable: str, default: Path, what: str) -> Path:
 
 @pytest.fixture(scope="session")
 def ravdess_dir() -> Path:
-    """The speech part of RAVDESS, 1,440 clips as 16 kHz FLAC with `manifest.csv` beside the actors' folders."""
+    """Return the speech part of RAVDESS, 1,440 clips as 16 kHz FLAC with `manifest.csv` beside the actors' folders."""
     return _outside_the_repository("MEDUSA_RAVDESS", REPO.parent / "shared" / "data" / "ravdess", "RAVDESS")
 
 
@@ -51,7 +51,7 @@ def models_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def demo_corpus() -> Path:
-    """The RAVDESS subset that the repository carries."""
+    """Return the RAVDESS subset that the repository carries."""
     return REPO / "featurestore" / "demo_corpus"
 
 
@@ -71,7 +71,7 @@ def containers_dir() -> Path:
 
 @pytest.fixture(scope="module")  # not the session's: Playwright's event loop would run on beside later tests
 def chromium() -> Iterator[Any]:
-    """The system's Chromium, driven by Playwright; skips where either is missing."""
+    """Yield the system's Chromium, driven by Playwright; skips where either is missing."""
     driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
     path = os.environ.get("MEDUSA_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:

@@ -181,7 +181,7 @@ def test_version() -> None:
 
 
 def refused(*arguments: str | Path) -> str:
-    """The one line that a refused command prints on stderr."""
+    """Return the one line that a refused command prints on stderr."""
     result = medusa(*arguments, exit_code=2)
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, result.stderr

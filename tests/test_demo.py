@@ -9,7 +9,7 @@ from tests.helpers.small_corpus import copy_clips, medusa
 
 @pytest.fixture
 def small_demo(demo_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The demo on 48 clips with members and a meta-classifier that hardly train; returns its directory."""
+    """Run the demo on 48 clips with members and a meta-classifier that hardly train, and return its directory."""
     corpus = copy_clips(demo_corpus, tmp_path / "corpus")
     monkeypatch.setattr(ensemble.recipes.demo, "CORPUS", corpus)
     monkeypatch.setattr(ensemble.recipes.demo, "CLIP", corpus / "Actor_04" / "03-01-05-01-01-01-04.ogg")

@@ -151,14 +151,14 @@ def room_arrows() -> dict[str, set[str]]:
 
 
 def allowed(room: str) -> set[str]:
-    """What the table lets a sub-package import, in full names."""
+    """Return what the table lets a sub-package import, in full names."""
     package, names = room.split(".")[0], MAY_IMPORT[room].split()
     full = {name if name.split(".")[0] in PACKAGES else f"{package}.{name}" for name in names}
     return full if room in GROUND else full | GROUND
 
 
 def circle(arrows: Arrows) -> Iterable[str]:
-    """A circle, as the names along it; none where there is none."""
+    """Return a circle, as the names along it; none where there is none."""
     try:
         TopologicalSorter(arrows).prepare()
     except CycleError as error:

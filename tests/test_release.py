@@ -18,7 +18,7 @@ PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["
 
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The files of a source distribution of this tree, built from a copy."""
+    """Return the files of a source distribution of this tree, built from a copy."""
     directory = tmp_path_factory.mktemp("sdist")
     source = directory / "source"
     for name in ("featurestore", "deepser", "ensemble", "benchmarks", "tests", "docs", "findings"):

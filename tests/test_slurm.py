@@ -27,7 +27,7 @@ OVER = ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL")
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallSlurm]:
-    """A cluster that finds `medusa` on its PATH."""
+    """Yield a cluster that finds `medusa` on its PATH."""
     directory = tmp_path_factory.mktemp("slurm")
     with small_slurm(directory) as cluster:
         (directory / "bin").mkdir()

@@ -17,7 +17,7 @@ OURS = ["featurestore", "deepser", "ensemble", "benchmarks"]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this tree, built from a copy: setuptools leaves its files beside the source."""
+    """Return the wheel of this tree, built from a copy: setuptools leaves its files beside the source."""
     directory = tmp_path_factory.mktemp("wheel")
     source = directory / "source"
     for name in OURS:
@@ -32,7 +32,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The `bin` of an environment with the wheel, the packages of this one, and another's `cli` and `benchmarks`."""
+    """Return the `bin` of an environment with the wheel, the packages of this one, and another's `cli` and
+    `benchmarks`.
+    """
     directory = tmp_path_factory.mktemp("environment")
     venv.create(directory, symlinks=True)
     python = directory / "bin" / "python"

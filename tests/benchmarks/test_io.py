@@ -27,7 +27,7 @@ SHAPE = Shape(40, 16, 0.8)
 
 @pytest.fixture
 def on_disk(tmp_path: Path) -> Path:
-    """A directory whose files leave the page cache when they are asked to."""
+    """Return a directory whose files leave the page cache when they are asked to."""
     probe = tmp_path / "probe"
     probe.mkdir()
     (probe / "file").write_bytes(bytes(1 << 20))

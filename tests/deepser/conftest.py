@@ -41,7 +41,7 @@ def _fit(directory: Path) -> None:
 
 @pytest.fixture
 def fitted(_fitted_once: Path, tmp_path: Path) -> Fitted:
-    """A copy: `tmp_path` holds store, m.csv and the run directory m."""
+    """Return a copy: `tmp_path` holds store, m.csv and the run directory m."""
     shutil.copytree(_fitted_once, tmp_path, dirs_exist_ok=True)
     manifest = Manifest.read(tmp_path / "m.csv")
     return Fitted(FeatureStore.open(tmp_path / "store"), manifest, plan_folds(manifest, cv="fold"), tmp_path / "m")

@@ -93,7 +93,7 @@ Write = Callable[..., None]
 
 @pytest.fixture(scope="session")
 def _written_once(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of what `write(corpus)` writes."""
+    """Return a store of what `write(corpus)` writes."""
     path = tmp_path_factory.mktemp("posteriors") / "store"
     write_posteriors(FeatureStore.create(path), corpus)
     return path

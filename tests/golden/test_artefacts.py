@@ -27,7 +27,7 @@ METAS = ("meta-linear", "meta-logits", "meta-mlp", "meta-vote", "meta-forest")
 
 
 def machine() -> dict[str, str]:
-    """What bits depend on, as make.py records it."""
+    """Return what bits depend on, as make.py records it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -42,7 +42,7 @@ SAME_MACHINE = json.loads((GOLDEN / "machine.json").read_text()) == machine()
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy, for tests that write."""
+    """Return a copy, for tests that write."""
     return shutil.copytree(GOLDEN, tmp_path_factory.mktemp("golden") / "a0ddd6b")
 
 

@@ -48,7 +48,7 @@ class Crashes:
 
 
 def _actions(request: dict[str, Any]) -> int:
-    """What the child does; its exit code."""
+    """Do what the child does, and return its exit code."""
     from featurestore.errors import StoreError
     from featurestore.store.feature_store import FeatureStore
     from tests.helpers import small_store

@@ -155,7 +155,7 @@ def _is_free(func: Any) -> bool:
 
 
 def _answer(func: Any, asked: Tensor) -> Any:
-    """What the host reads: some value or shape that a device might give."""
+    """Return what the host reads: some value or shape that a device might give."""
     if func is ATEN._local_scalar_dense.default:
         return 1 if not asked.dtype.is_floating_point else 1.0
     if func in (ATEN.equal.default, ATEN.is_nonzero.default):

@@ -15,7 +15,7 @@ FAST = [
 
 
 def copy_clips(demo_corpus: Path, directory: Path) -> Path:
-    """A corpus in RAVDESS's layout: 6 actors x 8 emotions, one clip each."""
+    """Return a corpus in RAVDESS's layout: 6 actors x 8 emotions, one clip each."""
     for actor in ACTORS:
         target = directory / f"Actor_{actor}"
         target.mkdir(parents=True)

@@ -71,7 +71,7 @@ def check(path: Path, n: int) -> int:
 
 
 def segments(path: Path) -> dict[str, bytes]:
-    """The bytes of every file of every segment; temporary ones left out."""
+    """Return the bytes of every file of every segment; temporary ones left out."""
     files = sorted(entry for entry in (path / NAME).rglob("*") if entry.is_file())
     told = {str(entry.relative_to(path)): entry for entry in files}
     return {name: entry.read_bytes() for name, entry in told.items() if "/.tmp-" not in name}
@@ -83,7 +83,7 @@ def with_dtype(dtype: str) -> FeatureSpec:
 
 @contextmanager
 def quick_directory() -> Iterator[Path]:
-    """A directory in memory where there is one: hundreds of stores with an fsync per file take a second there."""
+    """Open a directory in memory where there is one: hundreds of stores with an fsync per file take a second there."""
     shared = Path("/dev/shm")
     where = shared if shared.is_dir() and os.access(shared, os.W_OK) else None
     directory = Path(tempfile.mkdtemp(prefix="medusa-test-", dir=where))

@@ -146,7 +146,7 @@ def _filter(numbers: list[int]) -> bool:
 
 
 def _call(thread: int, numbers: dict[int, str]) -> tuple[str, str, str]:
-    """The call's name, the path it is about, and for a rename its target."""
+    """Return the call's name, the path it is about, and for a rename its target."""
     number, arguments = _arguments(thread)
     name = numbers[number]
     if name in _BY_FD:
@@ -169,7 +169,7 @@ def _arguments(thread: int) -> tuple[int, tuple[int, ...]]:
 
 
 def _changes(thread: int, name: str) -> bool:
-    """Opening counts where it may create or write."""
+    """Return whether opening counts: where it may create or write."""
     if name not in ("open", "openat"):
         return True
     flags = _arguments(thread)[1][1 if name == "open" else 2]
@@ -209,7 +209,7 @@ def _fd_path(thread: int, fd: int) -> str:
 
 
 def _path(thread: int, directory: int, address: int) -> str:
-    """The path that a name at `address` stands for; relative to an open directory where it is one."""
+    """Return the path that a name at `address` stands for; relative to an open directory where it is one."""
     with open(f"/proc/{thread}/mem", "rb", buffering=0) as memory:
         memory.seek(address)
         text = memory.read(256)

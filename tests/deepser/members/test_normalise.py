@@ -26,7 +26,7 @@ SPEAKER = member("adapted", normalise="speaker")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A corpus, and a member fitted over its folds."""
+    """Return a corpus, and a member fitted over its folds."""
     directory = tmp_path_factory.mktemp("adapted")
     store, manifest = corpus(directory)
     fit_member(store, manifest, SPEAKER, plan_folds(manifest, cv="fold"), directory / "run", device="cpu")

@@ -102,7 +102,7 @@ def linear(n_in: int, n_out: int) -> int:
 
 
 def size(kind: str, dims: Sequence[int], config: NetworkConfig, n_outputs: int = 11) -> int:
-    """The number of parameters by hand."""
+    """Return the number of parameters by hand."""
     d, ff = config.d, config.ff_multiple * config.d
     layer = linear(d, 3 * d) + linear(d, d) + linear(d, ff) + linear(ff, d) + 4 * d
     between = linear(d, d) + config.n_layers * layer  # the second linear map of an Enc, and its layers

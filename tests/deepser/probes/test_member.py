@@ -26,7 +26,7 @@ SETS = ("first", "second")
 
 
 def fitted(directory: Path, solver: str, normalise: tuple[str, ...]) -> tuple[FeatureStore, Manifest, ProbeResult]:
-    """A probe of a split: its final model judges the test part itself."""
+    """Return a probe of a split: its final model judges the test part itself."""
     store, manifest = corpus(directory)
     frame = manifest.to_arrow().to_pandas()
     frame["split"] = np.where(frame["fold"] == "2", "test1", "train")

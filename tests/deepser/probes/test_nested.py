@@ -19,7 +19,7 @@ SETS = ("first", "second")
 
 
 def shuffled_labels(manifest: Manifest, fold: str) -> Manifest:
-    """The votes and attributes of one fold given to others of its utterances."""
+    """Return the votes and attributes of one fold given to others of its utterances."""
     frame = manifest.to_arrow().to_pandas()
     rows = np.flatnonzero(frame["fold"] == fold)
     other = np.random.default_rng(3).permutation(rows)

@@ -29,7 +29,7 @@ def expected(layer: int, pool: str) -> np.ndarray:
 
 @pytest.fixture
 def store(tmp_path: Path) -> FeatureStore:
-    """Sets "frames", "mean" and "both" of the same clips, the last two stored pooled."""
+    """Return sets "frames", "mean" and "both" of the same clips, the last two stored pooled."""
     made = FeatureStore.create(tmp_path / "store")
     with made.writer("frames", SPEC) as writer:
         for i, key in enumerate(KEYS):

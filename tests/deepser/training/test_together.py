@@ -45,7 +45,7 @@ def different() -> list[MemberConfig]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[FeatureStore, Manifest, FoldPlan]:
-    """A corpus that all tests read; what they fit and predict goes elsewhere."""
+    """Return a corpus that all tests read; what they fit and predict goes elsewhere."""
     # Whoever is held out, each rule finds there what it chooses by, so that all members learn from the same clips.
     store, manifest = corpus(tmp_path_factory.mktemp("made"), rated_speakers=True)
     folds = np.array([i % 9 // 3 if i % 9 < 6 else -1 for i in range(len(manifest))])

@@ -26,7 +26,7 @@ ONE = StageConfig("one", "shuffled", 0.5, 2, 3e-3)
 
 @pytest.fixture
 def made(tmp_path: Path) -> tuple[FeatureStore, Manifest, FoldPlan]:
-    """A corpus, two thirds of its speakers to learn from."""
+    """Return a corpus, two thirds of its speakers to learn from."""
     store, manifest = corpus(tmp_path)
     folds = np.array([0 if i % 9 < 6 else -1 for i in range(len(manifest))])
     return store, manifest, FoldPlan(("all",), folds, "test")
@@ -116,7 +116,7 @@ def test_a_stage_with_a_rule_of_its_own_starts_from_the_best_and_may_keep_it(mad
 
 
 def everything(name: str) -> MemberConfig:
-    """A run that uses every part of a run's state."""
+    """Return a run that uses every part of a run's state."""
     stages = (
         StageConfig("a", "inverse-frequency", 0.5, 2, 3e-3, samples_per_epoch=40, select="last"),
         StageConfig("b", "shuffled", 0.0, 6, 3e-3, 0.5, "exponential", 1e-4, LossConfig("focal", "ccc"), 30,

@@ -56,7 +56,7 @@ def fitted(joined: Path, name: str, *options: str, command: str = "fit-deepser",
 
 
 def output(*arguments: str | Path) -> str:
-    """What a command prints, with its warnings, as one line."""
+    """Return what a command prints, with its warnings, as one line."""
     done = medusa(*arguments)
     return " ".join((done.stdout + done.stderr).split())
 

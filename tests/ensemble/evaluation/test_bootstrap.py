@@ -34,7 +34,7 @@ def draw(n: int = 120, n_speakers: int = 12, seed: int = 0, skill: float = 0.5, 
 
 
 def reference(scored: Scored) -> dict[str, float]:
-    """The same scores by the functions that look at every utterance."""
+    """Return the same scores by the functions that look at every utterance."""
     result = evaluate(scored.predicted, scored.labels, CLASSES, scored.values, scored.targets, scored.attributes)
     assert result.classification is not None
     assert result.concordance is not None

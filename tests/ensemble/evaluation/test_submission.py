@@ -32,7 +32,7 @@ KEYS = tuple(f"MSP-PODCAST_test3_{n:04d}" for n in range(1, 9))
 
 
 def blind(keys: tuple[str, ...] = KEYS, scheme: LabelScheme | None = None) -> Manifest:
-    """A manifest as the challenge gives its test part: files, and nothing of what is in them."""
+    """Return a manifest as the challenge gives its test part: files, and nothing of what is in them."""
     table = {"utterance_id": keys, "path": [f"Test3/Audios/{key}.flac" for key in keys]}
     if scheme:
         table |= {f"attr_{name}": [None] * len(keys) for name in scheme.attributes}

@@ -26,7 +26,7 @@ SMALL = replace(member(), train=replace(member().train, stages=tuple(
 
 
 def changes(full: MemberConfig, other: MemberConfig) -> set[str]:
-    """The settings in which two members differ."""
+    """Return the settings in which two members differ."""
     own = {f"network.{k}" for k, v in vars(other.network).items() if v != vars(full.network)[k]}
     return own | {f"train.{k}" for k, v in vars(other.train).items() if v != vars(full.train)[k]}
 

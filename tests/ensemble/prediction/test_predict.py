@@ -188,7 +188,7 @@ def test_what_is_not_a_model_is_said_to_be_none(trained: Trained, tmp_path: Path
 
 
 def changed(trained: Trained, directory: Path, **fields: object) -> Model:
-    """The member m0 with other fields in the specification of its first feature set."""
+    """Return the member m0 with other fields in the specification of its first feature set."""
     shutil.copytree(trained.runs / "m0", directory / "m0")
     path = directory / "m0" / "config.json"
     saved = json.loads(path.read_text())

@@ -34,7 +34,7 @@ from tests.helpers.small_whisper import save_whisper
 
 @pytest.fixture(scope="module")
 def place(demo_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs "heard", which learned from a Whisper's transcripts, and "read", from the manifest's text column."""
+    """Return runs "heard", which learned from a Whisper's transcripts, and "read", from the manifest's text column."""
     root = tmp_path_factory.mktemp("hearing")
     for actor in ("01", "04"):
         shutil.copytree(demo_corpus / f"Actor_{actor}", root / "corpus" / f"Actor_{actor}")
@@ -124,7 +124,7 @@ def test_any_number_of_beams_is_read_back_as_it_was(place: Path) -> None:
 
 
 def forget_settings(place: Path, run: str, target: Path) -> Model:
-    """A member as an earlier version left it: without the settings of its transcripts."""
+    """Return a member as an earlier version left it: without the settings of its transcripts."""
     shutil.copytree(place / "runs" / run, target)
     saved = json.loads((target / "config.json").read_text())
     for each in saved["specs"]:

@@ -24,7 +24,7 @@ CLASSES = ("angry", "very sad")
 
 
 def naive(ends: Ends, at: float) -> int | None:
-    """The row that covers a moment and whose centre is nearest, the first of two."""
+    """Return the row that covers a moment and whose centre is nearest, the first of two."""
     covering = [row for row, (low, high) in enumerate(ends) if low <= at < high]
     return min(covering, key=lambda row: (abs(sum(ends[row]) / 2 - at), row), default=None)
 

@@ -28,7 +28,7 @@ def corpus(demo_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(corpus: Path, directory: Path, *more: str) -> list[str]:
-    """The tiny recipe on 48 clips with members that hardly learn."""
+    """Return the tiny recipe on 48 clips with members that hardly learn."""
     settings = [f"corpus={corpus}", *(f"members.defaults.{each}" for each in SMALL), "evaluate.bootstrap=20"]
     return ["run", "tiny", "-o", str(directory), *(part for each in settings for part in ("--set", each)), *more]
 

@@ -14,7 +14,7 @@ from tests.helpers.report_runs import SYSTEMS, hostile_run
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a run whose strings are all markup."""
+    """Return the directory of a run whose strings are all markup."""
     return hostile_run(tmp_path_factory.mktemp("report") / "run")
 
 
@@ -31,7 +31,7 @@ def collected(runs: Runs) -> Collected:
 
 @pytest.fixture(scope="session")
 def html(run: Path, collected: Collected) -> Path:
-    """The page as a file beside the run, its clips inside."""
+    """Return the page as a file beside the run, its clips inside."""
     path = run / "report.html"
     write_page(path, collected.payload, audio_of(collected.rows, "embed", path, first=collected.hardest))
     return path

@@ -39,7 +39,7 @@ def manifest(**columns: list[Any]) -> Manifest:
 
 @pytest.fixture
 def copied(run: Path, tmp_path: Path) -> Path:
-    """A copy of the run that a test may change."""
+    """Return a copy of the run that a test may change."""
     return Path(shutil.copytree(run, tmp_path / "run"))
 
 

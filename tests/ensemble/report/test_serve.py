@@ -36,7 +36,7 @@ def server(collected: Collected) -> Iterator[Explorer]:
 
 
 def get(server: Explorer, path: str, host: str | None = None, method: str = "GET", **headers: str) -> Any:
-    """The answer (status, headers, body) to a request below the server, with any Host."""
+    """Return the answer (status, headers, body) to a request below the server, with any Host."""
     connection = http.client.HTTPConnection(HOST, server.server_address[1], timeout=30)
     connection.putrequest(method, path, skip_host=True)
     connection.putheader("Host", host or f"{HOST}:{server.server_address[1]}")

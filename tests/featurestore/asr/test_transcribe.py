@@ -61,7 +61,7 @@ def sounds() -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A model's file by its properties, made once; see `save_whisper`."""
+    """Return a model's file by its properties, made once; see `save_whisper`."""
     root = tmp_path_factory.mktemp("whisper")
 
     def make(multilingual: bool = True, sure: bool = True) -> Path:
@@ -93,7 +93,7 @@ def heard(transcriber: Transcriber, waveforms: list[np.ndarray], batch: int) -> 
 
 
 def counted(transcriber: Transcriber) -> list[int]:
-    """The sizes of the batches that the model decodes from now on."""
+    """Return the sizes of the batches that the model decodes from now on."""
     sizes: list[int] = []
     decode = transcriber.decode
 

@@ -34,7 +34,7 @@ CHECKED = (
 
 @pytest.fixture(scope="module")
 def encoded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], bytes]:
-    """The bytes of 20 s of speech in a kind of file, as a pipe gets them for FLAC."""
+    """Return the bytes of 20 s of speech in a kind of file, as a pipe gets them for FLAC."""
     made: dict[str, bytes] = {}
     folder = tmp_path_factory.mktemp("kinds")
 

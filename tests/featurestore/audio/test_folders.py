@@ -16,7 +16,7 @@ from featurestore.store.feature_store import FeatureStore
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder of a class with one file for every suffix; nothing here decodes them."""
+    """Return a folder of a class with one file for every suffix; nothing here decodes them."""
     (tmp_path / "angry").mkdir()
     for suffix in AUDIO_SUFFIXES:
         (tmp_path / "angry" / f"clip_{suffix[1:]}{suffix.upper()}").touch()

@@ -231,7 +231,7 @@ def test_no_speaker_is_in_two_folds_of_emodb() -> None:
 
 
 def crema_d_tree(root: Path, votes: list[tuple[str, list[int]]], audio: bool = True) -> Path:
-    """The votes on the voice, and rows on face and both that say something else."""
+    """Return the votes on the voice, and rows on face and both that say something else."""
     rows = []
     for condition, shift in ((1, 0), (2, 1), (3, 2)):
         for i, (name, counts) in enumerate(votes):

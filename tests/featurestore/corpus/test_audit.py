@@ -52,7 +52,7 @@ def manifest(directory: Path, files: list[str], **columns: list) -> Manifest:
 
 
 def kinds(found: Manifest, **settings: object) -> dict[tuple[str, str], bool]:
-    """What is shared, and whether it counts as leakage."""
+    """Return what is shared, and whether it counts as leakage."""
     report = audit(found, **settings)  # type: ignore[arg-type]
     return {(overlap.column, overlap.kind): overlap.leak for overlap in report.overlaps}
 

@@ -45,7 +45,7 @@ def corpus(n: int = 600, n_speakers: int = 40, seed: int = 0, **columns: list) -
 
 
 def per_part(manifest: Manifest, column: str) -> dict[str, set[str]]:
-    """The speakers of each part."""
+    """Return the speakers of each part."""
     parts: dict[str, set[str]] = {}
     for part, speaker in zip(manifest.column(column), manifest.column("speaker"), strict=True):
         parts.setdefault(part, set()).add(speaker)

@@ -64,7 +64,7 @@ def test_a_batch_of_texts_is_one_wait_and_one_copy_each_way(
 
 
 def of_true_size(name: str) -> SpeechEncoder:
-    """A base model without its numbers."""
+    """Return a base model without its numbers."""
     config = CONFIGS[name]().__class__(hidden_size=768, num_hidden_layers=12, num_attention_heads=12)
     with torch.device("meta"):
         model = transformers.AutoModel.from_config(config)

@@ -42,7 +42,7 @@ AUDIO_CASES = [
 
 @pytest.fixture(scope="session")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The directory of one architecture's random weights, made when it is first asked for."""
+    """Return the directory of one architecture's random weights, made when it is first asked for."""
     root = tmp_path_factory.mktemp("weights")
     return lambda name: save_random(name, root / name)
 

@@ -77,7 +77,7 @@ def save_model(path: Path, model_type: str, special: str = "bos", **fields: Any)
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """The directory of one family's random weights, made when it is first asked for."""
+    """Return the directory of one family's random weights, made when it is first asked for."""
     root = tmp_path_factory.mktemp("models")
 
     def make(model_type: str, special: str = "bos") -> Path:

@@ -69,7 +69,7 @@ def rows(store: Path) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def free(corpus: Path) -> dict[str, float]:
-    """A run in one batch without any limit."""
+    """Return a run in one batch without any limit."""
     return run(corpus, corpus.parent / "free", batch_s=600.0)
 
 

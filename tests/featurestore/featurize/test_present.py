@@ -25,7 +25,7 @@ LOGMEL = load_encoder("logmel")
 
 
 def corpus(directory: Path, seed: int, lengths: dict[str, int], suffix: str = ".wav") -> Manifest:
-    """A noise of so many samples for each id."""
+    """Return a noise of so many samples for each id."""
     directory.mkdir()
     rng = np.random.default_rng(seed)
     for key, n in lengths.items():

@@ -36,7 +36,7 @@ anything = st.recursive(
 
 
 def changed(told: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """The same object with a few values replaced by anything, or taken away."""
+    """Return the same object with a few values replaced by anything, or taken away."""
     replaced = st.dictionaries(st.sampled_from(sorted(told)), anything, max_size=3)
     return st.builds(
         lambda new, gone: {name: value for name, value in (told | new).items() if name not in gone},
@@ -142,7 +142,7 @@ def with_json(files: dict[str, bytes], within: str, **values: Any) -> dict[str, 
 
 
 def zstd_bomb(files: dict[str, bytes]) -> dict[str, bytes]:
-    """A chunk of a few bytes whose frame says that it holds 32 TiB."""
+    """Return a chunk of a few bytes whose frame says that it holds 32 TiB."""
     frame = b"\x28\xb5\x2f\xfd\xe0" + (1 << 45).to_bytes(8, "little") + b"\x01\x00\x00"
     for name in files:
         if name.endswith("l0/c/0/0"):

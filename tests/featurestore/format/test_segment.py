@@ -32,7 +32,7 @@ def make_spec(dtype: str = "float16", dim: int = 3, layers: tuple[str, ...] = ("
 def write(
     directory: Path, spec: FeatureSpec, lengths: list[int], seed: int = 0, format: str = "zarr", compress: str = ""
 ) -> tuple[Path, list[list[np.ndarray]]]:
-    """A committed segment, and its rows as they are stored: per utterance, per layer."""
+    """Return a committed segment, and its rows as they are stored: per utterance, per layer."""
     rng = np.random.default_rng(seed)
     writer = SegmentWriter(directory, spec, format, compress)
     written = []
@@ -47,7 +47,7 @@ def write(
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """The segment as zarr-python or h5py see it, with no help from us."""
+    """Open the segment as zarr-python or h5py see it, with no help from us."""
     if path.suffix == ".h5":
         with h5py.File(path, "r") as file:
             yield file

@@ -60,7 +60,7 @@ def rows_of(*lengths: int, dim: int = 3, seed: int = 0, dtype: str = "float32") 
 
 
 def filled(store: FeatureStore, name: str, data: Mapping[str, np.ndarray], spec: FeatureSpec = SPEC) -> FeatureSet:
-    """A feature set of (L, T, D) by key."""
+    """Return a feature set of (L, T, D) by key."""
     with store.writer(name, spec) as writer:
         for key, rows in data.items():
             writer.append(key, rows)
@@ -78,7 +78,7 @@ def same(features: FeatureSet, data: Mapping[str, np.ndarray], layers: Sequence[
 
 
 def where_layers_lie(format_name: str, layers: Sequence[str]) -> dict[str, str]:
-    """What an import must be told to find again what an export wrote."""
+    """Return what an import must be told to find again what an export wrote."""
     beside = format_name in ("npy", "emotion2vec") and len(layers) > 1
     return {layer: layer if beside else "" for layer in layers}
 
@@ -96,7 +96,7 @@ def taken(
 
 
 def saved(directory: Path, arrays: Mapping[str, np.ndarray]) -> Path:
-    """A directory of .npy files."""
+    """Return a directory of .npy files."""
     for name, array in arrays.items():
         path = directory / f"{name}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -246,7 +246,7 @@ def test_loaders_work_in_other_processes(store: FeatureStore, method: str) -> No
 
 
 def in_fork(work: Callable[[], str]) -> str:
-    """What `work` returns in a forked process."""
+    """Return what `work` returns in a forked process."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=lambda: sender.send(work()))

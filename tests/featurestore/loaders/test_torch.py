@@ -54,7 +54,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 
 
 def direct(store: FeatureStore, key: str) -> dict[str, np.ndarray]:
-    """The rows of one utterance as the store itself reads them, (L, T, D) float32."""
+    """Return the rows of one utterance as the store itself reads them, (L, T, D) float32."""
     wavlm = store["wavlm"]
     rows = np.stack([wavlm.array(key, "layer_12"), wavlm.array(key, "layer_00")]).astype(np.float32)
     return dict(zip(NAMES, [rows, store["posteriors/m1"].array(key)[None]], strict=True))

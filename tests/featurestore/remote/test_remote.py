@@ -52,7 +52,7 @@ def write(
     path: Path, name: str = "set/a", keys: range = range(N), storage: tuple[str, str] = ("zarr", ""),
     spec: FeatureSpec = SPEC, segment_bytes: int = 100_000,
 ) -> FeatureSet:  # fmt: skip
-    """A few segments of some 100 kB."""
+    """Return a few segments of some 100 kB."""
     store = FeatureStore.open_or_create(path)
     options = {"format": storage[0], "compress": storage[1]}
     with store.writer(name, spec, segment_bytes=segment_bytes, **options) as writer:  # type: ignore[arg-type]
@@ -86,7 +86,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 
 @pytest.fixture(params=[pytest.param("s3", marks=needs_moto), "http", "http --no-ranges", "memory", "file"])
 def published(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[Path], str]]:
-    """Makes a local store available and gives its URL."""
+    """Make a local store available, and yield its URL."""
     name = f"{abs(hash(request.node.nodeid)):x}"
     protocol, *options = request.param.split()
     with ExitStack() as stack:

@@ -19,7 +19,7 @@ BFLOAT16, INT8 = ROW_TYPES["bfloat16"], ROW_TYPES["int8"]
 
 
 def naive(stored: np.ndarray, scales: np.ndarray | None) -> np.ndarray:
-    """What FORMAT.md says that stored rows mean, float32."""
+    """Return what FORMAT.md says that stored rows mean, float32."""
     if stored.dtype == np.uint16:
         return (stored.astype(np.uint32) << 16).view(np.float32)
     if scales is None:

@@ -39,7 +39,7 @@ def problems(path: Path) -> list[str]:
 
 
 def contents(path: Path) -> list[bytes]:
-    """What a reader finds: the keys, and each layer's rows as they are stored and as they are gathered."""
+    """Return what a reader finds: the keys, and each layer's rows as they are stored and as they are gathered."""
     features = FeatureStore.open(path)[NAME]
     keys = list(features)
     found = ["\n".join(keys).encode()]

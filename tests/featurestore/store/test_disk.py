@@ -56,7 +56,7 @@ def environment() -> dict[str, str]:
 
 
 def run(code: str, *arguments: object, before: tuple[str, ...] = ()) -> str:
-    """What `PREPARE` and then `code` print in a process of their own; `before` is a command that runs it."""
+    """Return what `PREPARE` and then `code` print in a process of their own; `before` is a command that runs it."""
     program = textwrap.dedent(PREPARE) + textwrap.dedent(code)
     command = [*before, sys.executable, "-W", "error", "-c", program, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False, timeout=300)
@@ -66,7 +66,10 @@ def run(code: str, *arguments: object, before: tuple[str, ...] = ()) -> str:
 
 
 def small_disk(where: Path) -> tuple[str, ...]:
-    """A command that runs another one with a file system of 1 MB at `where`, which nobody else sees; or skips."""
+    """Return a command that runs another one with a file system of 1 MB at `where`, which nobody else sees.
+
+    Or skips.
+    """
     mount = 'mount -t tmpfs -o size=1m tmpfs "$0" && exec "$@"'
     for unshare in (["unshare", "--mount"], ["unshare", "--mount", "--map-root-user"]):
         command = (*unshare, "sh", "-c", mount, str(where))

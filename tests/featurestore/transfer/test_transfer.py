@@ -35,7 +35,7 @@ def write(
     path: Path, name: str = "set/a", keys: range = range(12), storage: tuple[str, str] = ("zarr", ""),
     spec: FeatureSpec = SPEC,
 ) -> FeatureSet:  # fmt: skip
-    """A few segments of some 30 kB."""
+    """Return a few segments of some 30 kB."""
     store = FeatureStore.open_or_create(path)
     options = {"format": storage[0], "compress": storage[1]}
     with store.writer(name, spec, segment_bytes=30_000, **options) as writer:  # type: ignore[arg-type]

@@ -60,7 +60,7 @@ METAS = {
 
 
 def medusa(*arguments: object) -> None:
-    """The command `medusa arguments...`, in this process."""
+    """Run the command `medusa arguments...` in this process."""
     from cli import app
 
     words = [str(word) for word in arguments]
@@ -175,7 +175,7 @@ def predictions(directory: Path) -> dict[str, np.ndarray]:
 
 
 def machine() -> dict[str, str]:
-    """What bits depend on."""
+    """Return what bits depend on."""
     model = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
              if line.startswith("model name")]  # fmt: skip
     return {"torch": torch.__version__, "numpy": np.__version__, "machine": platform.machine(), "cpu": model[0],

@@ -48,7 +48,7 @@ def main(directory: Path) -> None:
 
 
 def identity(i: int) -> Identity | None:
-    """What utterance i was made from; the second has no record, the fourth is a piece of a file."""
+    """Return what utterance i was made from; the second has no record, the fourth is a piece of a file."""
     if i == 1:
         return None
     piece = (1.5, 2.25) if i == 3 else (float("nan"), float("nan"))
@@ -57,7 +57,7 @@ def identity(i: int) -> Identity | None:
 
 
 def main_identities(directory: Path) -> None:
-    """A set whose first segment records identities and whose second, of the last utterance, does not."""
+    """Write a set whose first segment records identities and whose second, of the last utterance, does not."""
     spec = SETS["wavlm"][0]
     for format in ("zarr", "hdf5"):
         store = FeatureStore.create(directory / format)
