@@ -65,16 +65,16 @@ def medusa(
 ) -> None:
     """Speech emotion recognition: encode speech once, train and ensemble on the features many times.
 
-    The way: prepare a manifest, featurize it, fit-deepser two or more members, fit-meta, evaluate, predict.
-    `medusa demo` goes it on a small corpus that comes with the program.
+    The steps: prepare a manifest, featurize it, fit-deepser two or more members, fit-meta, evaluate, predict.
+    `medusa demo` runs them on a small corpus that comes with the program.
     """
 
 
 def demo(
-    directory: Annotated[Path, Option(help="Where its files go.")] = Path("demo-run"),
-    fresh: Annotated[bool, Option("--fresh", help="Forget what an earlier run left there.")] = False,
+    directory: Annotated[Path, Option(help="Directory of its files.")] = Path("demo-run"),
+    fresh: Annotated[bool, Option("--fresh", help="Remove what an earlier run left there.")] = False,
 ) -> None:
-    """Go the whole way on a small corpus that comes with the program; a second run skips what is done.
+    """Run every step on a small corpus that comes with the program; a second run skips what is done.
 
     Example: `medusa demo`
     """

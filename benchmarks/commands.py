@@ -20,7 +20,7 @@ def bench_io(
     seed: Annotated[int, data("Seed of rows and batches.")] = 0,
     batch: Annotated[int, how("Utterances per batch.")] = 32,
     threads: Annotated[str, how("Threads that share the batches; comma-separated.")] = "1",
-    repeats: Annotated[int, how("Runs of which the median is told.")] = 5,
+    repeats: Annotated[int, how("Number of runs; their median is reported.")] = 5,
     cold: Annotated[bool, how("Also from disk, the files dropped from the page cache.", "--cold")] = False,
     write: Annotated[bool, how("Also writing, beside the disk's rate with fsync.", "--write")] = False,
     readers: Annotated[str, how("Only these beside the floors and ours; comma-separated ids (see --json).")] = "",
@@ -63,7 +63,7 @@ def bench_featurize(
     batch_s: Annotated[float | None, how("Seconds of audio per pass.")] = None,
     workers: Annotated[int, how("Our decoding threads.")] = 2,
     peers: Annotated[str, how("per-file, arrival, workers; comma-separated, or none.")] = "per-file,arrival,workers",
-    repeats: Annotated[int, how("Runs of which the median is told.")] = 3,
+    repeats: Annotated[int, how("Number of runs; their median is reported.")] = 3,
     directory: Annotated[Path | None, files("Where to write; default: the system's temporary one.")] = None,
     json_file: Annotated[Path | None, files("Write every figure.", "--json")] = None,
 ) -> None:
@@ -109,7 +109,7 @@ def bench_prepare(
 def bench_index(
     utterances: Annotated[int, data("How many, of one tiny row each.")] = 1_000_000,
     segment: Annotated[int, data("Utterances per segment.")] = 100_000,
-    repeats: Annotated[int, how("Openings of which the median is told.")] = 3,
+    repeats: Annotated[int, how("Number of openings; their median is reported.")] = 3,
     directory: Annotated[Path | None, files("Where to write; default: the system's temporary one.")] = None,
     json_file: Annotated[Path | None, files("Write every figure.", "--json")] = None,
 ) -> None:
@@ -134,10 +134,10 @@ def bench_transcribe(
     manifest: Annotated[
         Path | None, data("Default: the corpus that comes with the program.", "--manifest", "-m")
     ] = None,
-    language: Annotated[str, data("Code or English name; auto: told for each clip.")] = "auto",
+    language: Annotated[str, data("Language as code or English name; auto: detected in each clip.")] = "auto",
     seed: Annotated[int, data("Seed of the choice of clips.")] = 0,
     batches: Annotated[str, how("Clips at once; comma-separated.")] = "1,8",
-    repeats: Annotated[int, how("Runs of which the median is told.")] = 1,
+    repeats: Annotated[int, how("Number of runs; their median is reported.")] = 1,
     device: Annotated[str, how("auto, cpu, cuda, ...")] = "auto",
     json_file: Annotated[Path | None, files("Write every figure.", "--json")] = None,
 ) -> None:

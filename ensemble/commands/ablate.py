@@ -32,7 +32,8 @@ what = panel("Systems")
 def ablate(
     manifest: ManifestOption,
     features: Annotated[
-        list[str] | None, reads("a,b@3+4: a member's feature sets; given again: a further member, means are told.")
+        list[str] | None,
+        reads("Feature sets of a member, a,b@3+4; repeat it: means of the members are reported."),
     ] = None,
     store: StoreOption = Path("store"),
     cv: CvOption = None,
@@ -48,7 +49,7 @@ def ablate(
     change: Annotated[
         list[str] | None, what("Any setting in config.json: network.d=128; of one preset: NAME:network.d=64.", "--set")
     ] = None,
-    seeds: Annotated[str, training("A member for each, from 0 on: 3, how many, or 1,2,3.")] = "1",
+    seeds: Annotated[str, training("Seeds, a member for each: how many from 0 on (3), or which (1,2,3).")] = "1",
     resamples: Annotated[int, training("Resamples of speakers, for intervals and p.", min=1)] = 1000,
     name: Annotated[str, writes("Name of the run directory; tables in one directory share members.")] = "ablations",
     runs: RunsOption = Path("runs"),

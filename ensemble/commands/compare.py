@@ -62,7 +62,7 @@ def compare(
 ) -> None:
     """Compare ways of fusing members over all and the best few (MEDUSA's Table 3): macro-F1, UAR, accuracy, CCC.
 
-    What is scored takes no part in choosing members, rounds or weights: other folds do, or train or development.
+    Members, rounds and weights are chosen on other utterances than those scored: other folds, train or development.
 
     Example: `medusa compare -m corpus.csv --top 14,7,5 --greedy --json table3.json`
     """

@@ -14,7 +14,7 @@ def export(
     output: Annotated[Path, writes("Directory to make.", "--output", "-o")],
     title: Annotated[str, writes("Title of the model card; default: the directory's name.")] = "",
     manifest: Annotated[
-        Path | None, reads("Corpus it was fitted on: what its labels became goes along.", "--manifest", "-m")
+        Path | None, reads("Corpus it was fitted on; the mapping of its labels is exported, too.", "--manifest", "-m")
     ] = None,
     overwrite: Annotated[bool, writes("Replace an earlier export.", "--overwrite")] = False,
 ) -> None:

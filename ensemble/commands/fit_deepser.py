@@ -50,28 +50,31 @@ def fit_deepser(
     change: Annotated[
         list[str] | None, preset_panel("Any setting in config.json: train.mixup_alpha=0.4.", "--set")
     ] = None,
-    seeds: Annotated[str | None, preset_panel("A member for each, on one reading: 6, how many, or 1,2,3.")] = None,
+    seeds: Annotated[
+        str | None,
+        preset_panel("Seeds, a member for each, all on one reading of the store: how many (6), or which (1,2,3)."),
+    ] = None,
     several: Annotated[
         str | None,
         preset_panel("Several on one reading: presets (medusa-08,medusa-??), or a recipe's FILE.yaml.", "--members"),
     ] = None,
-    name: Annotated[str | None, writes("Default: from features, or preset, and seed.")] = None,
+    name: Annotated[str | None, writes("Name of the member; default: made from features or preset, and seed.")] = None,
     runs: RunsOption = Path("runs"),
     overwrite: Annotated[bool, writes("Start a member of that name anew.", "--overwrite")] = False,
     tensorboard: Annotated[bool, writes("Event files in the run directory.", "--tensorboard")] = False,
     options: dict[str, Any] | None = None,
     device: DeviceOption = "auto",
     deterministic: Annotated[
-        bool, system("On CUDA deterministic kernels alone: the same weights every time, slower.", "--deterministic")
+        bool,
+        system("Use only deterministic kernels on CUDA: equal weights in every run, but slower.", "--deterministic"),
     ] = False,
     at_once: Annotated[int, system("Number of members in memory at once; 0: all.", min=0)] = 0,
 ) -> None:
     """Train one member, DeepSER or another network over cached features, and keep its posteriors in the store.
 
-    With --cv every utterance is judged by a model that learned from the other folds; otherwise the manifest's split
-    says what to learn from, or --train-on and --test-on do, corpus by corpus of a joined manifest. An interrupted fit
-    goes on at its last finished epoch. Started by `torchrun`, or by `srun` as several tasks, several processes split
-    each batch.
+    With --cv every utterance is predicted by a model that was trained on the other folds. Otherwise the manifest's
+    split, or --train-on and --test-on for a joined manifest, names the training part. An interrupted fit goes on at its
+    last finished epoch. Started by `torchrun`, or by `srun` as several tasks, several processes split each batch.
 
     Example: `medusa fit-deepser --features wavlm-large,whisper-large-v3,roberta-large -m corpus.csv --name m01`
     """

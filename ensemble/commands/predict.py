@@ -41,8 +41,8 @@ class InputArguments:
     """What is predicted, and what is known about it."""
 
     weights: Annotated[list[str] | None, reads("NAME=DIR: weights of an encoder that moved.")] = None
-    text: Annotated[str | None, reads("What is said in the files.")] = None
-    asr: Annotated[str | None, reads("Whisper model that hears what is said; off. Default: the members'.")] = None
+    text: Annotated[str | None, reads("Text that is spoken in the files.")] = None
+    asr: Annotated[str | None, reads("Whisper model that transcribes the files, or off. Default: the members'.")] = None
     manifest: Annotated[Path | None, reads("Predict its utterances instead.", "--manifest", "-m")] = None
     speaker_of: Annotated[
         str | None,
@@ -134,7 +134,7 @@ def predict(
 ) -> None:
     """Predict emotions of new audio: encoders, members, meta-classifier; how far the members disagree.
 
-    Words are heard only where a member reads them. A file that fails is reported and the rest done (exit code 1).
+    Speech is transcribed only where a member reads text. A file that fails is reported and the rest done (exit code 1).
     Stopped with --output, it goes on where it was when it is run again. Of a long recording --every and --span predict
     windows, --segments speech or a table's segments: csv and jsonl have a row for each, rttm and audacity a timeline.
 

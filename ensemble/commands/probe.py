@@ -65,7 +65,7 @@ def probe(
     select: Annotated[
         str, training(", ".join(PROBE_SELECTIONS) + ": what the choice maximises.", callback=one_of(PROBE_SELECTIONS))
     ] = "auto",
-    combine: Annotated[bool, training("Judge combinations of layers, too.")] = True,
+    combine: Annotated[bool, training("Score combinations of layers as well.")] = True,
     seed: Annotated[int, training("Seed of the inner folds and the intervals.", min=0)] = 0,
     device: DeviceOption = "auto",
 ) -> None:

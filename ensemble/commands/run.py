@@ -21,7 +21,7 @@ def run(
     ctx: typer.Context,
     recipe: Annotated[str | None, Argument(help="A recipe's name (see --list), or a YAML file.")] = None,
     output: Annotated[
-        Path | None, writes("Directory of all it makes; default: the recipe's name.", "--output", "-o")
+        Path | None, writes("Directory of everything it makes; default: the recipe's name.", "--output", "-o")
     ] = None,
     store: Annotated[
         Path | None, writes("Feature store; default: in the output. Recipes may share one.", "--store", "-s")
@@ -29,15 +29,15 @@ def run(
     settings: Annotated[
         list[str] | None, reads("NAME=VALUE: a variable, or an entry: members.m01.seed=3.", "--set")
     ] = None,
-    only: Annotated[list[str] | None, reads("These steps alone: featurize, members/m01, ...")] = None,
-    again: Annotated[list[str] | None, reads("These steps though they are done; a member from its start.")] = None,
+    only: Annotated[list[str] | None, reads("Run only these steps: featurize, members/m01, ...")] = None,
+    again: Annotated[list[str] | None, reads("Repeat these steps though they are done; a member starts anew.")] = None,
     strict: StrictOption = False,
     device: DeviceOption = "auto",
     page: Annotated[
         bool, writes("Write report.html, the page of `medusa report`, at the end.", "--report/--no-report")
     ] = True,
     dry_run: Annotated[bool, Option("--dry-run", help="Print the plan, and what of it is done.")] = False,
-    listing: Annotated[bool, Option("--list", help="The recipes that come with the program.")] = False,
+    listing: Annotated[bool, Option("--list", help="List the recipes that come with the program.")] = False,
 ) -> None:
     """Carry out a recipe: prepare, transcribe, featurize, members, meta, evaluate. What is done is skipped.
 

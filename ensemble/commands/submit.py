@@ -53,9 +53,13 @@ def submit_task2(
 @submit_app.command("check")
 def submit_check(
     file: Annotated[Path, Argument(help="A submission of either task.")],
-    manifest: Annotated[Path | None, reads("Its utterances must be there, and no others.", "--manifest", "-m")] = None,
+    manifest: Annotated[
+        Path | None, reads("The file must have its utterances, and no others.", "--manifest", "-m")
+    ] = None,
     split: SplitOption = None,
-    rows: Annotated[int | None, Option(help="So many rows; without it and a manifest, the challenge's 3,200.")] = None,
+    rows: Annotated[
+        int | None, Option(help="Expected number of rows; without it and a manifest, the challenge's 3,200.")
+    ] = None,
 ) -> None:
     """Check a submission: columns, number of rows, names, letters, ranges.
 

@@ -43,7 +43,7 @@ class Setting:
 
 SETTINGS = (
     Setting("network", "network.kind", str, "Network", f"{', '.join(NETWORKS)}."),
-    Setting("d", "network.d", int, "Network", "Width."),
+    Setting("d", "network.d", int, "Network", "Width of the network."),
     Setting("n-layers", "network.n_layers", int, "Network", "Transformer layers of each Enc."),
     Setting("n-heads", "network.n_heads", int, "Network", "Attention heads; they divide d."),
     Setting("pooling", "network.pooling", str, "Network", f"{', '.join(POOLINGS)}."),
@@ -57,11 +57,11 @@ SETTINGS = (
     Setting("warmup-epochs", "train.stages.0.warmup_epochs", float, "Stages", "Linear warm-up of stage 1."),
     Setting("seed", "train.seed", int, "Training", "Seed of weights, order and MixUp."),
     Setting("batch-size", "train.batch_size", int, "Training", "Utterances per step."),
-    Setting("weight-decay", "train.weight_decay", float, "Training", "Of AdamW."),
+    Setting("weight-decay", "train.weight_decay", float, "Training", "Weight decay of AdamW."),
     Setting("mixup", "train.mixup_p", float, "Training", "Share of clips mixed."),
     Setting("targets", "train.targets", str, "Training", f"{', '.join(LOSS_TARGETS)}."),
     Setting(
-        "normalise", "train.normalise", str, "Training", f"{', '.join(NORMALISATIONS)}: whose mean rows are taken less."
+        "normalise", "train.normalise", str, "Training", f"{', '.join(NORMALISATIONS)}: their mean rows are subtracted."
     ),
     Setting("label-smoothing", "train.label_smoothing", float, "Training", "Share of the target spread evenly."),
     Setting("views", "train.views", str, "Training", "Augmented views to draw from: noise1,mix1; all: those there."),

@@ -39,12 +39,14 @@ def featurize(
     augmented: ViewArguments,
     where: SystemArguments,
     verify_audio: Annotated[
-        bool, Option("--verify-audio", help="Read what is there already again, to see that it is the same audio.")
+        bool, Option("--verify-audio", help="Read the audio of stored utterances again, and check that it is the same.")
     ] = False,
     again: Annotated[
         list[str] | None, Option(help="Ids to encode again, or mismatched: those made from other data. Repeat it.")
     ] = None,
-    dry_run: Annotated[bool, Option("--dry-run", help="Tell hours, bytes and time (from a short trial).")] = False,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Print hours, bytes and time (from a short trial), and encode nothing.")
+    ] = False,
     check: Annotated[
         int, Option(help="Compare so many utterances alone, in a batch and as stored; encode no more.")
     ] = 0,

@@ -30,7 +30,7 @@ class EncoderArguments:
 
     encoder: Annotated[str, encodes("Name, hub name (org/name) or directory.")]
     weights: Annotated[Path | None, encodes("Directory of its weights.")] = None
-    layers: Annotated[str, encodes("last, all, 6,12,24, last4, last4-sum.")] = "last"
+    layers: Annotated[str, encodes("Layers to store: last, all, 6,12,24, last4, last4-sum.")] = "last"
     window: Annotated[
         str | None,
         encodes(
@@ -76,7 +76,7 @@ class OutputArguments:
     """Which feature set is written, and how its rows are stored."""
 
     name: Annotated[str | None, writes("Feature set; default: the encoder's name.")] = None
-    pool: Annotated[str, writes("none, mean, mean+std (over time); model: its own, one row.")] = "none"
+    pool: Annotated[str, writes("Pooling over time: none, mean, mean+std; model: its own, one row.")] = "none"
     dtype: Annotated[
         str,
         writes(
@@ -121,7 +121,9 @@ class SystemArguments:
     workers: Annotated[
         int | None, system("Decoding threads; default: 2, for a GPU one per core, at most 16.", min=1)
     ] = None
-    max_memory: Annotated[float | None, system("GiB of this process, or allocated on its GPU.", min=0.05)] = None
+    max_memory: Annotated[
+        float | None, system("Most GiB of memory for this process, or allocated on its GPU.", min=0.05)
+    ] = None
     device: DeviceOption = "auto"
     devices: Annotated[
         str | None, system("all, or cuda:0,cuda:1, or UUIDs (GPU-..., MIG-...): a process for each, at once.")

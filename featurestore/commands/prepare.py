@@ -30,7 +30,7 @@ LabelledOption = Annotated[bool, labels("Leave out utterances without a label.",
 EscapeOption = Annotated[
     bool,
     writes(
-        "Put ' before text in a CSV that a spreadsheet would take for a formula (= + - @); the text then is another.",
+        "Put ' before text in a CSV that a spreadsheet would take for a formula (= + - @); this changes the text.",
         "--escape-formulas",
     ),
 ]
@@ -92,14 +92,14 @@ def prepare_csv(
     attribute: Annotated[list[str] | None, Option(help="NAME[=YOURS]:LOW:HIGH: arousal=EmoAct:1:7.")] = None,
     classes: Annotated[str | None, Option(help="Classes in their order, e.g. angry,sad,happy.")] = None,
     root: Annotated[Path | None, Option(help="Where relative audio paths start; default: the table's place.")] = None,
-    check_audio: Annotated[bool, Option(help="Look whether every audio file exists.")] = True,
+    check_audio: Annotated[bool, Option(help="Check that every audio file exists.")] = True,
     split_name: Annotated[
         list[str] | None, Option(help="YOURS=train, development, test, test1 ... for each name of a split: 0=train.")
     ] = None,
     join: Annotated[
         list[str] | None, Option(help="FILE:YOURS[=THEIRS]: add a table's columns by a shared one: people.csv:speaker.")
     ] = None,
-    labels: Annotated[bool, Option(help="Insist on labels, votes or attributes.")] = True,
+    labels: Annotated[bool, Option(help="Require labels, votes or attributes.")] = True,
     merge: MergeOption = None,
     drop: DropOption = None,
     labelled_only: LabelledOption = False,

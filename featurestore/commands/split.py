@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 def split(
     manifest: Annotated[Path, Argument(help="Corpus table (.csv, .parquet).")],
     output: Annotated[Path, Option("--output", "-o", help="Manifest to write; may be the same.")],
-    folds: Annotated[int | None, Option(help="Column fold: this many, for --cv fold.", min=2)] = None,
-    hold_out: Annotated[float | None, Option(help="Column split: share of train for development, 0.1.")] = None,
-    balanced_sets: Annotated[int | None, Option(help="Column balanced_sets: draws of equal classes.", min=1)] = None,
+    folds: Annotated[int | None, Option(help="Number of folds, written to column fold (for --cv fold).", min=2)] = None,
+    hold_out: Annotated[
+        float | None, Option(help="Share of split train that becomes development, such as 0.1.")
+    ] = None,
+    balanced_sets: Annotated[
+        int | None, Option(help="Number of draws of equal classes, written to column balanced_sets.", min=1)
+    ] = None,
     given: Annotated[Path | None, Option(help="Table of utterance_id and split or fold to take over.")] = None,
     split_name: Annotated[
         list[str] | None,
@@ -28,7 +32,9 @@ def split(
             help="Names in the column of --given: YOURS=train, development, test, ... for each of its names: 0=train."
         ),
     ] = None,
-    by: Annotated[str, Option(help="Never torn apart: speaker, a column such as session; or utterance.")] = "speaker",
+    by: Annotated[
+        str, Option(help="What stays in one part: speaker, a column such as session, or utterance.")
+    ] = "speaker",
     within: Annotated[str | None, Option(help="Only these splits, e.g. train,development.")] = None,
     seed: Annotated[int, Option(help="Seed of every random draw.")] = 0,
 ) -> None:

@@ -63,7 +63,7 @@ def store_ls(store: StoreOption = Path("store")) -> None:
 
 @store_app.command("info")
 def store_info(name: Annotated[str, Argument(help="A feature set.")], store: StoreOption = Path("store")) -> None:
-    """Tell what a feature set holds and how it was made.
+    """Print what a feature set holds and how it was made.
 
     Example: `medusa store info wavlm-large -s store`
     """
@@ -139,7 +139,7 @@ def store_compact(
 def store_rm(
     name: Annotated[str, Argument(help="A feature set.")],
     store: StoreOption = Path("store"),
-    yes: Annotated[bool, Option("--yes", "-y", help="Don't ask.")] = False,
+    yes: Annotated[bool, Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     damaged: Annotated[bool, Option("--damaged", help="Only segments in which verify finds damage.")] = False,
 ) -> None:
     """Remove a feature set, or what is damaged of it: encode again to fill that in.

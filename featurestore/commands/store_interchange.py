@@ -29,7 +29,7 @@ def store_import(
     flatten: Annotated[bool, reads("Keys without their directories.", "--flatten")] = False,
     encoder: Annotated[str | None, encodes("What made the rows; default: NAME.")] = None,
     kind: Annotated[str, encodes("audio, text or posteriors.")] = "audio",
-    frame_rate: Annotated[float, encodes("Rows per second, in Hz; 0: not told.", min=0)] = 0.0,
+    frame_rate: Annotated[float, encodes("Rows per second, in Hz; 0: unknown.", min=0)] = 0.0,
     pool: Annotated[str, encodes("none, mean, mean+std (over time).")] = "none",
     columns: Annotated[str | None, encodes("Names of the dims, e.g. angry,sad,attr:arousal.")] = None,
     dtype: Annotated[str | None, writes("Round rows to it; default: as they are.")] = None,

@@ -29,7 +29,7 @@ def transcribe(
     model: Annotated[str, encodes("openai-whisper's name (tiny.en, base, turbo, ...) or its checkpoint, FILE.pt.")] = (
         "large-v3"
     ),
-    language: Annotated[str, encodes("Code or English name; auto: told for each utterance.")] = "auto",
+    language: Annotated[str, encodes("Language as code or English name; auto: detected in each utterance.")] = "auto",
     beam: Annotated[int, encodes("Beams of the search; 1 is greedy.", min=1)] = 1,
     compute: Annotated[str, encodes("Arithmetic: auto, float32, float16.")] = "auto",
     batch: Annotated[

@@ -32,7 +32,7 @@ class Corpus:
         return manifest
 
 
-CHECK = {"check_audio": "Look whether every audio file exists."}
+CHECK = {"check_audio": "Check that every audio file exists."}
 AUDIO = "Where relative audio paths start; default: "
 
 CORPORA = {
