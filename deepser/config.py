@@ -212,7 +212,7 @@ class TrainConfig:
         return self.seed if self.order_seed is None else self.order_seed
 
     def rule(self, stage: StageConfig) -> str:
-        """What selects the epoch of a stage; without a held-out part it is the last."""
+        """Return what selects the epoch of a stage; without a held-out part it is the last."""
         return (stage.select or self.select) if self.dev_fraction else "last"
 
     @property
@@ -230,7 +230,7 @@ class TrainConfig:
 
     @staticmethod
     def upgraded(values: dict[str, Any]) -> dict[str, Any]:
-        """What was saved before a stage had a loss of its own: the weights stood beside the stages."""
+        """Return what was saved before a stage had a loss of its own: the weights stood beside the stages."""
         values = dict(values)
         weights = {name: values.pop(name) for name in ("classification_weight", "attribute_weight") if name in values}
         if weights and isinstance(values.get("stages"), (list, tuple)):
@@ -252,12 +252,12 @@ class MemberConfig:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A config as plain JSON-able values."""
+    """Return a config as plain JSON-able values."""
     return dataclasses.asdict(config)
 
 
 def from_dict(cls: type, values: dict[str, Any], where: str = "config") -> Any:
-    """The dataclass `cls` from plain values; an unknown or mistyped field is a ConfigError that names it."""
+    """Return the dataclass `cls` from plain values; an unknown or mistyped field is a ConfigError that names it."""
     hints = typing.get_type_hints(cls)
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: expected settings by name ({', '.join(hints)}), found {values!r}.")

@@ -225,7 +225,7 @@ def _is_left(
 
 
 def _made_of(store: FeatureStore, refs: Sequence[FeatureRef], keys: Sequence[str]) -> dict[str, str]:
-    """What statistics of features are made of: each set's fingerprint, and the utterances."""
+    """Return what statistics of features are made of: each set's fingerprint, and the utterances."""
     digest = hashlib.blake2b("\n".join(keys).encode(errors="surrogatepass"), digest_size=8).hexdigest()
     return {**{ref.name: store[ref.name].spec.fingerprint for ref in refs}, "utterances": digest}
 
@@ -233,7 +233,7 @@ def _made_of(store: FeatureStore, refs: Sequence[FeatureRef], keys: Sequence[str
 def _groups(
     fits: Sequence[_Fit], plan: FoldPlan, fold: int, manifest: Manifest, at_once: int, known: held_out.Known
 ) -> list[list[tuple[_Fit, Parts]]]:
-    """The members that share a stream of batches, in groups of `at_once` at most."""
+    """Return the members that share a stream of batches, in groups of `at_once` at most."""
     streams: dict[Any, list[tuple[_Fit, Parts]]] = {}
     for own in fits:
         parts = parts_of(own.member, own.targets, manifest, plan.train_at(fold), earlier=own.earlier, known=known)
@@ -245,7 +245,7 @@ def _groups(
 
 
 def _of_group(progress: Progress, fold: str, i: int, n: int) -> trainer.Progress:
-    """The progress of a fold while group `i` of `n` trains."""
+    """Return the progress of a fold while group `i` of `n` trains."""
     return lambda done, total, what: progress(fold, i * total + done, n * total, what)
 
 
@@ -294,7 +294,7 @@ def _fit_fold(
 
 
 def _saved(directory: Path) -> dict[str, torch.Tensor] | None:
-    """A fold's fitted weights, if they are there; else its directory is."""
+    """Return a fold's fitted weights, if they are there; else its directory is."""
     directory.mkdir(exist_ok=True)
     path = directory / "model.safetensors"
     return without_prior(load_weights(path))[0] if path.exists() else None

@@ -46,7 +46,7 @@ def plan_folds(
     seed: int = 0,
     corpora: CrossCorpus | None = None,
 ) -> FoldPlan:
-    """The fold plan of a manifest.
+    """Return the fold plan of a manifest.
 
     cv: a column whose values are the folds; every utterance is judged by a model that did not learn from it. An
     utterance may have no fold where its `split` is another than train: no model learns from it.

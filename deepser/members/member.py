@@ -81,7 +81,7 @@ class Member:
         return Network(self.inputs, len(self.classes), self.attribute_ranges, self.config.network)
 
     def weights(self) -> list[Path]:
-        """The weight files of its folds; ConfigError when it is not fitted to the end."""
+        """Return the weight files of its folds; ConfigError when it is not fitted to the end."""
         paths = sorted(self.directory.glob("fold-*/model.safetensors"))
         if not paths:
             raise ConfigError(

@@ -76,7 +76,10 @@ def _srpol(task: int, confusion_exponent: float = 0.0) -> Preset:
 
 
 def _baseline(task: int) -> Preset:
-    """The challenge baseline's head and loss. It fine-tunes its encoder, on 12 s of audio; ours is frozen, on all."""
+    """Return the challenge baseline's head and loss. It fine-tunes its encoder, on 12 s of audio.
+
+    Ours is frozen, on all.
+    """
     loss = LossConfig(attributes="ccc", classification_weight=float(task == 1), attribute_weight=float(task == 2))
     stage = StageConfig("baseline", "shuffled", 1.0, epochs=20, lr=1e-5, loss=loss)
     train = TrainConfig(
@@ -101,7 +104,7 @@ def _small() -> Preset:
 
 
 def default_preset(n_training: int, is_plain: bool) -> str:
-    """The preset of a user who names none: "small" for a small corpus, if no other setting is given either."""
+    """Return the preset of a user who names none: "small" for a small corpus, if no other setting is given either."""
     return "small" if is_plain and n_training < SMALL_UTTERANCES else "medusa"
 
 
@@ -137,7 +140,7 @@ def find_preset(name: str) -> Preset:
 def member_config(
     name: str, features: Iterable[str], preset: Preset, changes: Mapping[str, Any] | None = None
 ) -> MemberConfig:
-    """A member by a preset, with `changes` by dotted path, as they stand in config.json.
+    """Return a member by a preset, with `changes` by dotted path, as they stand in config.json.
 
     A path's "*" stands for every item: {"network.d": 128, "train.stages.*.schedule": "cosine"}. ConfigError names a
     path that leads nowhere, and a value of the wrong type or out of range.

@@ -92,7 +92,9 @@ class Network(nn.Module):
         attribute_ranges: Sequence[tuple[float, float]],
         config: NetworkConfig,
     ) -> None:
-        """`inputs`: (number of stored layers, dim) per modality; `attribute_ranges`: (low, high) per attribute."""
+        """Take `inputs`, (number of stored layers, dim) per modality, and `attribute_ranges`, (low, high) per
+        attribute.
+        """
         super().__init__()
         config.check_inputs(len(inputs))
         self.standardises = config.input_norm == "standard"

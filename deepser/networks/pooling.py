@@ -63,7 +63,7 @@ class AttentivePool(nn.Module):
 
 
 def make_pool(kind: str, dim: int, hidden: int = 0) -> MeanPool | StatisticsPool | AttentivePool:
-    """The pool of a NetworkConfig's `pooling`: "mean", "mean+std", "attention" or "asp"."""
+    """Return the pool of a NetworkConfig's `pooling`: "mean", "mean+std", "attention" or "asp"."""
     if kind == "mean+std":
         return StatisticsPool(dim)
     return MeanPool(dim) if kind == "mean" else AttentivePool(dim, hidden, statistics=kind == "asp")

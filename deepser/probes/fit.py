@@ -170,7 +170,7 @@ def fit_probe(
 def solver_of(
     config: ProbeConfig, problem: Problem, rows: NormalisedRows, passes: Passes, score: Score, device: torch.device
 ) -> Solver:
-    """The solver that the settings name; "auto": an RBF kernel up to KERNEL_UTTERANCES, streaming above."""
+    """Return the solver that the settings name; "auto": an RBF kernel up to KERNEL_UTTERANCES, streaming above."""
     n, kind = len(passes.final.train), config.solver
     if kind == "auto":
         kind = "rbf" if n <= KERNEL_UTTERANCES else "streaming"
@@ -191,7 +191,7 @@ def solver_of(
 
 
 def _each_at_once(judge: Callable[[Pass], Chosen], passes: Sequence[Pass]) -> list[Chosen]:
-    """Passes side by side, each on one thread: twice as fast as one after the other with two threads each."""
+    """Run passes side by side, each on one thread: twice as fast as one after the other with two threads each."""
     n_threads = torch.get_num_threads()
     if n_threads == 1 or len(passes) == 1:
         return [judge(each) for each in passes]

@@ -70,7 +70,7 @@ class Grams:
             yield total
 
     def total(self, each: Pass) -> tuple[float, Tensor, Tensor]:
-        """Number, sum and sum of squares of all training rows of a pass."""
+        """Return the number, the sum and the sum of squares of all training rows of a pass."""
         own = [self.all_rows[cell] for cell in np.unique(self.cells[each.train]).tolist()]
         n, x, squares = own[0]
         for more in own[1:]:

@@ -70,7 +70,7 @@ class ProbeMember:
         return any(piece.source.normalise == "speaker" for piece in self.fitted.pieces)
 
     def weights(self) -> list[Path]:
-        """The one file of weights; ConfigError when it is missing."""
+        """Return the one file of weights; ConfigError when it is missing."""
         path = self.directory / WEIGHTS
         if not path.is_file():
             raise ConfigError(f"{self.directory} holds no weights; run the same `medusa probe` again.")
@@ -196,7 +196,7 @@ class ProbeMember:
 
 
 def is_probe(directory: Path | str) -> bool:
-    """Does the config.json of a run directory say that a probe wrote it?"""
+    """Return whether the config.json of a run directory says that a probe wrote it."""
     try:
         is_probe: bool = read_json((Path(directory) / CONFIG).read_text(encoding="utf-8")).get("kind") == KIND
         return is_probe

@@ -47,7 +47,7 @@ class NormalisedRows:
         return mean.astype(np.float32), variance.astype(np.float32)
 
     def part(self, source: Source, at: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The rows of some utterances, (n, D) float32."""
+        """Return the rows of some utterances, (n, D) float32."""
         return self.plain.part(source, at) if source.normalise == "none" else self.read(source)[at]
 
     def dim(self, source: Source) -> int:

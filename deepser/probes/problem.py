@@ -38,7 +38,7 @@ class Problem:
 
     @staticmethod
     def of(targets: Targets, kind: str = "soft") -> "Problem":
-        """The problem of a corpus's targets. kind: "soft" (votes where there are any) or "one-hot" (labels)."""
+        """Return the problem of a corpus's targets. kind: "soft" (votes where there are any) or "one-hot" (labels)."""
         soft = (targets.one_hot if kind == "one-hot" else targets.soft).astype(np.float64)
         soft[soft.sum(1) == 0] = np.nan
         values = np.concatenate([soft, targets.attribute_values.astype(np.float64)], 1)

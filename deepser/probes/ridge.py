@@ -9,7 +9,7 @@ from featurestore.errors import ConfigError
 
 
 def inverse_of(kernel: Tensor, penalty: float, weights: Tensor | None = None) -> Tensor:
-    """The inverse of kernel + penalty / weights on the diagonal, (n, n), by Cholesky.
+    """Return the inverse of kernel + penalty / weights on the diagonal, (n, n), by Cholesky.
 
     weights: (n,) of each row's squared error, by default 1. ConfigError where rounding makes the matrix singular.
     """

@@ -36,7 +36,7 @@ class Source:
 
 
 def sources_of(store: FeatureStore, features: Sequence[str]) -> list[Source]:
-    """The layers that references name, in their order; ConfigError for a set that holds posteriors."""
+    """Return the layers that references name, in their order; ConfigError for a set that holds posteriors."""
     found = []
     for text in features:
         ref = FeatureRef.parse(text)
@@ -74,7 +74,7 @@ class PooledRows:
         return self._kept[plain]
 
     def part(self, source: Source, at: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The rows of some utterances, (n, D) float32."""
+        """Return the rows of some utterances, (n, D) float32."""
         features = self.store[source.features]
         keys = [self.keys[i] for i in at]
         rows = _pooled(features, source.layer, keys, self.pool)

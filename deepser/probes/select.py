@@ -91,7 +91,7 @@ def choose(
 def choose_among(
     solver: Solver, each: Pass, choices: Sequence[Sequence[Part]], score: Score
 ) -> tuple[Candidate, PassSolver]:
-    """The best of some combinations in one pass, its penalty chosen anew."""
+    """Return the best of some combinations in one pass, its penalty chosen anew."""
     own = solver.at(each)
     found = []
     for parts in choices:
@@ -106,7 +106,7 @@ def choose_among(
 
 
 def scorer(problem: Problem, rule: str) -> Score:
-    """The score that selects: "uar", "macro_f1", "accuracy" (argmax against labels) or "mean_ccc"."""
+    """Return the score that selects: "uar", "macro_f1", "accuracy" (argmax against labels) or "mean_ccc"."""
     n_classes = problem.n_classes
 
     def of_classes(scores: NDArray[np.float32], rows: NDArray[np.int64]) -> float:
@@ -139,7 +139,8 @@ def scorer(problem: Problem, rule: str) -> Score:
 
 
 def _setting_of(own: PassSolver, solver: Solver, each: Pass, layers: Sequence[Source], score: Score) -> Setting:
-    """The setting of a feature set, chosen on its middle layer: the bandwidth at a middle penalty, then the penalty.
+    """Return the setting of a feature set, chosen on its middle layer: the bandwidth at a middle penalty, then the
+    penalty.
 
     Layers of one encoder are alike in what suits them, and a search for each would take three times as long.
     """

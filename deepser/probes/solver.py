@@ -89,5 +89,5 @@ class Solver(Protocol):
     def bandwidths(self) -> tuple[float, ...]: ...
 
     def at(self, each: Pass) -> PassSolver:
-        """The solver with the training and judged rows of a pass."""
+        """Return the solver with the training and judged rows of a pass."""
         ...

@@ -17,7 +17,7 @@ class Rows(Protocol):
         ...
 
     def part(self, source: Source, at: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The rows of some utterances, (n, D) float32."""
+        """Return the rows of some utterances, (n, D) float32."""
         ...
 
     def dim(self, source: Source) -> int:

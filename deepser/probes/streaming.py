@@ -61,7 +61,7 @@ class StreamingSolver:
         return self._judged[source][name]
 
     def grams(self, source: Source) -> Grams:
-        """Sums over the rows of each cell."""
+        """Return sums over the rows of each cell."""
         return accumulate(self.problem, self.rows, source, self.passes.cells, self.device, self.dtype)
 
     def _judge(self, source: Source) -> dict[str, Judged]:

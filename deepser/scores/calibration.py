@@ -109,7 +109,8 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, n_bins: int = N_B
 
 
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray, *, smoothing: float = 0.0) -> float:
-    """The temperature T that minimises the negative log-likelihood of softmax(z / T) (Guo et al. 2017, section 4.2).
+    """Return the temperature T that minimises the negative log-likelihood of softmax(z / T) (Guo et al. 2017, section
+    4.2).
 
     z = ln p of (N, C) probabilities: it differs from the logits by a constant per row, which a softmax ignores. The
     likelihood is concave in 1 / T, whose optimum is found by Newton's method kept inside a shrinking bracket. T > 1
@@ -168,7 +169,10 @@ def jensen_shannons(probabilities: np.ndarray, soft: np.ndarray) -> np.ndarray:
 
 
 def soft_scores(probabilities: np.ndarray, soft: np.ndarray) -> SoftScores | None:
-    """The scores of (N, C) probabilities against (N, C) vote distributions (zeros: no votes); None without any vote."""
+    """Return the scores of (N, C) probabilities against (N, C) vote distributions (zeros: no votes).
+
+    None without any vote.
+    """
     voted = soft.sum(1) > 0
     if not voted.any():
         return None
@@ -182,7 +186,7 @@ def soft_scores(probabilities: np.ndarray, soft: np.ndarray) -> SoftScores | Non
 
 
 def _labelled(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows that have a label, as float64."""
+    """Return the rows that have a label, as float64."""
     if probabilities.ndim != 2 or len(probabilities) != len(labels):
         raise ConfigError(f"Probabilities {probabilities.shape} for {len(labels)} labels; expected one row for each.")
     known = labels >= 0

@@ -79,7 +79,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Mapping[str, float]) -> "Spread":
-        """The spread of the values that are defined (not NaN)."""
+        """Return the spread of the values that are defined (not NaN)."""
         known = [value for value in values.values() if not math.isnan(value)]
         mean = float(np.mean(known)) if known else math.nan
         return cls(mean, float(np.std(known, ddof=1)) if len(known) > 1 else 0.0, dict(values))
@@ -99,7 +99,7 @@ class Evaluation:
     absent_by_fold: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def scores(self) -> dict[str, float]:
-        """The pooled scores by the names in SCORES, as far as they were asked for."""
+        """Return the pooled scores by the names in SCORES, as far as they were asked for."""
         known = self.classification
         found = {name: float(getattr(known, name)) for name in SCORES[:-1]} if known else {}
         return found | ({"mean_ccc": self.concordance.mean} if self.concordance else {})
@@ -145,12 +145,12 @@ class ScoreRow:
 
     @classmethod
     def of(cls, name: str, evaluation: Evaluation) -> "ScoreRow":
-        """The row of one system."""
+        """Return the row of one system."""
         return cls(name, evaluation.scores(), evaluation.folds)
 
     @classmethod
     def over_seeds(cls, name: str, evaluations: Mapping[str, Evaluation]) -> "ScoreRow":
-        """The row of one system trained from several seeds: every score is the mean over them."""
+        """Return the row of one system trained from several seeds: every score is the mean over them."""
         seeds = per_fold(evaluations)
         folds = {}
         for score in next(iter(evaluations.values())).folds:

@@ -106,12 +106,12 @@ def evaluation_report(name: str, evaluation: Evaluation, f1_intervals: Mapping[s
 
 
 def confusion_text(result: Classification) -> str:
-    """The confusion matrix as fixed-width text: counts, and the recall of each true class."""
+    """Return the confusion matrix as fixed-width text: counts, and the recall of each true class."""
     return matrix_text(result.classes, result.confusion)
 
 
 def matrix_text(names: Sequence[str], counts: Sequence[Sequence[int]], head: str = HEAD) -> str:
-    """Counts, row the true and column the predicted name, as fixed-width text with the recall of each row."""
+    """Return counts, row the true and column the predicted name, as fixed-width text with the recall of each row."""
     first = max(len(head), *(len(name) for name in names)) + 1
     width = max(7, *(len(f"{count:,}") + 1 for row in counts for count in row))
     lines = [f"{head:<{first}}" + "".join(f"{name[: width - 1]:>{width}}" for name in names) + " recall %"]
@@ -179,7 +179,7 @@ def save_figure(figure: Any, path: Path) -> None:
 
 
 def _counted(result: Classification) -> str:
-    """What the scores are over, and what they leave out."""
+    """Return what the scores are over, and what they leave out."""
     text = f"{result.n:,} utterances scored"
     if result.n_no_consensus:
         text += f"; {result.n_no_consensus:,} without a consensus label left out"

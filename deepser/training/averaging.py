@@ -36,7 +36,7 @@ class MovingAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The network with the mean for its parameters."""
+        """Let the network have the mean for its parameters inside the block."""
         parameters = dict(self.network.named_parameters())
         own = {name: parameters[name].detach().clone() for name in self.mean}
         self.settle()

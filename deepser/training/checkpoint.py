@@ -58,7 +58,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path) -> Saved:
-    """The state of a run; ConfigError when the file can't be read."""
+    """Return the state of a run; ConfigError when the file can't be read."""
     try:
         with safe_open(path, "pt") as file:
             state = State(**read_json(file.metadata()["state"]))
@@ -75,7 +75,7 @@ def load_checkpoint(path: Path) -> Saved:
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """A fitted network's tensors by name; ConfigError when the file can't be read."""
+    """Return a fitted network's tensors by name; ConfigError when the file can't be read."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
@@ -94,7 +94,7 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, network: nn.Module, save
 
 
 def save_atomically(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """A safetensors file that is there whole or not at all, whenever the process or the machine dies.
+    """Write a safetensors file that is there whole or not at all, whenever the process or the machine dies.
 
     Raises ConfigError naming the file and the reason when it can't be written.
     """

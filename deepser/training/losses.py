@@ -30,7 +30,9 @@ def class_weights(labels: NDArray[np.integer], n_classes: int, exponent: float) 
 def confusion_factors(
     logits: NDArray[np.floating], labels: NDArray[np.integer], exponent: float
 ) -> NDArray[np.float32]:
-    """What class weights are multiplied by where classes that are confused count more; (C,) float32, 1 on average.
+    """Return what class weights are multiplied by where classes that are confused count more.
+
+    (C,) float32, 1 on average.
 
     (0.1 + 1 - F1_c) over its mean over classes, to the power of `exponent`. F1 counts both kinds of confusion: clips of
     c called otherwise, and others called c. logits (n, C), labels (n,), -1 for none; a class without a clip gets 1.
@@ -55,7 +57,8 @@ def total_loss(
     values: Tensor,
     ranges: Tensor,
 ) -> Tensor:
-    """A stage's loss: the weighted sum of the losses of classes and attributes, each as far as its weight is not zero.
+    """Return a stage's loss: the weighted sum of the losses of classes and attributes, each as far as its weight is
+    not zero.
 
     logits, soft (B, C); weights (C,); attributes, values (B, A) on their own scales, values NaN where missing;
     ranges (A, 2): low and high of each.

@@ -50,7 +50,7 @@ class Groups:
 
     @staticmethod
     def of(names: Sequence[str]) -> "Groups":
-        """The groups of utterances by name; those of fewer than LEAST_CLIPS clips are put into group 0."""
+        """Return the groups of utterances by name; those of fewer than LEAST_CLIPS clips are put into group 0."""
         counts = Counter(names)
         own = {name: i for i, name in enumerate(sorted(n for n, c in counts.items() if c >= LEAST_CLIPS), start=1)}
         codes = np.array([own.get(name, 0) for name in names], np.int64)
@@ -58,7 +58,7 @@ class Groups:
 
     @staticmethod
     def named(kind: str, manifest: Manifest) -> "Groups":
-        """The groups of a manifest's utterances: its speakers, or its corpora (one, where it names none)."""
+        """Return the groups of a manifest's utterances: its speakers, or its corpora (one, where it names none)."""
         if kind == "speaker":
             check_speakers(manifest)
             return Groups.of(speaker_groups(manifest).tolist())
@@ -71,7 +71,7 @@ class Groups:
 
 
 def corpora_of(manifest: Manifest) -> list[str]:
-    """The corpus of each utterance; "" where the manifest has no such column."""
+    """Return the corpus of each utterance; "" where the manifest has no such column."""
     return [str(name) for name in manifest.column("corpus")] if manifest.has("corpus") else [""] * len(manifest)
 
 
@@ -145,7 +145,7 @@ class GroupStatistics:
     def of(
         rows: NDArray[np.float32], groups: Groups, shrinkage: float, prior: Prior | None = None
     ) -> "GroupStatistics":
-        """The statistics of one row for each utterance, (N, D); see `GroupSums.statistics`."""
+        """Return the statistics of one row for each utterance, (N, D); see `GroupSums.statistics`."""
         sums = GroupSums(len(groups.n_clips), rows.shape[1])
         sums.add(rows, groups.codes)
         return sums.statistics(groups, shrinkage, prior)
@@ -281,7 +281,7 @@ def without_prior(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[
 
 
 def _sums_of(features: FeatureSet, layer: str, keys: Sequence[str], groups: Groups) -> GroupSums:
-    """The sums over a layer's rows of each group; ConfigError names a clip that holds no numbers."""
+    """Return the sums over a layer's rows of each group; ConfigError names a clip that holds no numbers."""
     sums = GroupSums(len(groups.n_clips), features.dim)
     lengths = features.lengths(keys)
     batch = np.cumsum(lengths) * features.dim * features.dtype.itemsize // BATCH_BYTES
@@ -301,7 +301,10 @@ def _sums_of(features: FeatureSet, layer: str, keys: Sequence[str], groups: Grou
 
 
 def new_groups(kind: str, n: int, speakers: Sequence[str] | None) -> Groups:
-    """The groups of n utterances of new audio; without speakers each clip has the training corpus's statistics."""
+    """Return the groups of n utterances of new audio.
+
+    Without speakers each clip has the training corpus's statistics.
+    """
     if kind == "corpus":
         return Groups.of([""] * n)
     return Groups.of([str(i) for i in range(n)] if speakers is None else list(speakers))

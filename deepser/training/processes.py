@@ -42,11 +42,14 @@ class World:
         return self.rank == 0
 
     def own(self, batch: B) -> B:
-        """This process's rows of a batch."""
+        """Return this process's rows of a batch."""
         return batch if self.size == 1 else batch[self.rank :: self.size]
 
     def once(self, make: Callable[[], T]) -> T:
-        """What the first process makes, for all; all wait. A MedusaError or OSError there is raised in all of them."""
+        """Return what the first process makes, for all.
+
+        All wait. A MedusaError or OSError there is raised in all of them.
+        """
         if self.size == 1:
             return make()
         told: list[Any] = [None, None]
@@ -70,7 +73,10 @@ class World:
         return values
 
     def one_precision(self, precision: str) -> str:
-        """What `resolve_precision` gives in all processes; ConfigError where "auto" differs between their devices."""
+        """Return what `resolve_precision` gives in all processes.
+
+        ConfigError where "auto" differs between their devices.
+        """
         resolved = self.gather(resolve_precision(precision, self.device))
         for rank, other in enumerate(resolved):
             if other != resolved[0]:
@@ -107,7 +113,7 @@ class World:
             parameter.grad = gradient.view_as(parameter) if n else None
 
     def sum(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The sum of every process's array."""
+        """Return the sum of every process's array."""
         if self.size == 1:
             return values
         summed = torch.from_numpy(values)
@@ -141,7 +147,7 @@ class _Whole(torch.autograd.Function):
 
 @contextmanager
 def joined(device: str = "auto") -> Iterator[World]:
-    """This process in the world that torchrun or srun made, on a device of its own; alone where neither started it.
+    """Join the world that torchrun or srun made, on a device of its own; be alone where neither started it.
 
     NCCL between CUDA devices, gloo between CPUs. ConfigError when there are fewer devices than processes here, or two
     processes have one; ProcessError when another process ended.

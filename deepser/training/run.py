@@ -182,7 +182,7 @@ class Stage:
         return Epoch(self, draws, np.random.default_rng((5, *at)), run.job.data.views.soft(soft))
 
     def judge(self, outputs: Outputs) -> dict[str, float]:
-        """The epoch's score, as its record names it; the network's weights are kept where it is the best one."""
+        """Return the epoch's score, as its record names it; the network's weights are kept where it is the best one."""
         score = self._score(outputs)
         self.run.keep_best(score, f"{self.config.name} epoch {self.run.state.epoch + 1}")
         return {f"dev_{self.rule}": score}
@@ -259,7 +259,7 @@ class Epoch:
         )
 
     def _loss(self, clips: Indices, rows: Rows | None) -> Tensor:
-        """The loss of all clips of a part, in every process: MixUp and the losses need the whole of it."""
+        """Return the loss of all clips of a part, in every process: MixUp and the losses need the whole of it."""
         run = self.stage.run
         config, world, n = run.config, run.world, len(clips)
         drawn = Mix.draw(n, config.mixup_p, config.mixup_alpha, self.mix_rng)

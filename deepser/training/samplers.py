@@ -17,7 +17,9 @@ _SHUFFLED, _BALANCED, _INVERSE, _VIEWS = 1, 2, 3, 4
 def epoch_order(
     stage: StageConfig, labels: NDArray[np.integer], *, seed: int, epoch: int, no_consensus_share: float = 0.125
 ) -> Indices:
-    """The clips of one epoch of a stage, in order: int64 indices into `labels` (N,), -1 for clips without consensus."""
+    """Return the clips of one epoch of a stage, in order: int64 indices into `labels` (N,), -1 for clips without
+    consensus.
+    """
     n = stage.samples_per_epoch
     if stage.sampler == "inverse-frequency":
         return inverse_frequency(
@@ -99,7 +101,7 @@ def fixed_size(draw: Callable[[int], Indices], n: int, epoch: int) -> Indices:
 
 
 def draw_views(order: Indices, available: NDArray[np.bool_], share: float, *, seed: int, epoch: int) -> Indices:
-    """An order of which each clip is, with probability `share`, one of its views, each as likely; int64.
+    """Return an order of which each clip is, with probability `share`, one of its views, each as likely; int64.
 
     available (V, N): which views utterance i has. Clip k * N + i is utterance i in view k, counted from 1; a clip
     without views stays as it is.

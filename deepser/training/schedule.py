@@ -6,7 +6,7 @@ from deepser.config import StageConfig
 
 
 def learning_rate(stage: StageConfig, at_epoch: float) -> float:
-    """The learning rate at a fractional epoch of a stage.
+    """Return the learning rate at a fractional epoch of a stage.
 
     Linear warm-up, times: constant; cosine from lr to min_lr; or exponential, the same factor every epoch, to min_lr.
     """

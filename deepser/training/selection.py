@@ -26,7 +26,7 @@ def held_out_score(
     *,
     seed: int,
 ) -> float:
-    """The score of outputs for the utterances `at` (n,) by a selection rule; more is better.
+    """Return the score of outputs for the utterances `at` (n,) by a selection rule; more is better.
 
     logits (n, C), attributes (n, A). rule: "macro_f1" or another class score, over the whole part or, on "balanced",
     the mean over balanced draws from it, so that rare classes count as others do; "mean_ccc", "ccc:<attribute>" over

@@ -28,7 +28,7 @@ class Targets:
 
     @staticmethod
     def from_manifest(manifest: Manifest, *, ratings: bool = False) -> "Targets":
-        """The targets of a manifest; without a label or vote column it is a ManifestError that says so.
+        """Return the targets of a manifest; without a label or vote column it is a ManifestError that says so.
 
         ratings: what each annotator said too; a ManifestError where neither ratings nor whole vote counts tell.
         """
@@ -63,7 +63,7 @@ class Targets:
         )
 
     def without_attributes(self) -> "Targets":
-        """The classes alone."""
+        """Return the classes alone."""
         none = np.zeros((len(self.keys), 0), np.float32)
         return replace(self, attributes=(), attribute_ranges=(), attribute_values=none)
 

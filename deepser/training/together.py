@@ -15,7 +15,7 @@ Take = tuple[int, list[int] | None]  # of a member's feature set: which of the u
 
 
 def sharing(configs: Sequence[MemberConfig]) -> list[MemberConfig]:
-    """The same members, all drawing their clips by the seed of the first one and cutting batches by its lengths.
+    """Return the same members, all drawing their clips by the seed of the first one and cutting batches by its lengths.
 
     Weights, dropout, MixUp and dropped votes stay each member's own. What the members share is written into their
     configs (train.order_seed, train.bucket_by), so that each one trained alone gives the same weights on a CPU.
@@ -38,7 +38,7 @@ def _first_set(config: MemberConfig) -> str:
 
 
 def stream_key(data: TrainingData, train_at: Indices, dev_at: Indices, config: TrainConfig) -> Any:
-    """What members must agree in to share batches; hashable."""
+    """Return what members must agree in to share batches; hashable."""
     draws = tuple((stage.sampler, stage.samples_per_epoch) for stage in config.stages)
     cut = (config.batch_size, config.accumulate, config.stride, config.no_consensus_share)
     views = (data.views.identity, config.view_share if data.views.labels else 0.0)
@@ -70,7 +70,9 @@ class SharedReader:
             yield ([take_layers(rows, own) for own in taken] for rows in read)
 
     def union(self, members: Sequence[TrainingData]) -> TrainingData:
-        """What all of them read, each feature set once; kept, so that its buffers and checked rows are used again.
+        """Return what all of them read, each feature set once.
+
+        Kept, so that its buffers and checked rows are used again.
 
         They are normalised alike.
         """

@@ -145,7 +145,7 @@ class _Stream:
                 self.on_epoch(stage.run.job, stage.run.history)
 
     def _outputs(self, stages: Sequence[Stage]) -> list[Outputs]:
-        """The outputs of each stage's network for the held-out part."""
+        """Return the outputs of each stage's network for the held-out part."""
         if not stages:
             return []
         runs = [stage.run for stage in stages]
@@ -155,7 +155,7 @@ class _Stream:
         )  # fmt: skip
 
     def _steps(self, epochs: Sequence[Epoch], batches: Sequence[Indices], epoch: int) -> float:
-        """A step of every run on every batch; returns the seconds of waiting for batches."""
+        """Make a step of every run on every batch, and return the seconds of waiting for batches."""
         config, waited = self.config, 0.0
         n = len(self.runs[0].targets.keys)
         parts = [

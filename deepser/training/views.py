@@ -39,7 +39,7 @@ class Views:
 
     @classmethod
     def of(cls, store: FeatureStore, refs: Sequence[FeatureRef], labels: Sequence[str], keys: Sequence[str]) -> "Views":
-        """Views by label, for members that read `refs`: `NAME+label` of each audio set, and a text set as it is.
+        """Return views by label, for members that read `refs`: `NAME+label` of each audio set, and a text set as it is.
 
         ConfigError where a set is missing, made in another way than the clean one, or heard another view.
         """
@@ -228,7 +228,7 @@ def is_audio(store: FeatureStore, name: str) -> bool:
 
 
 def resolve_views(store: FeatureStore, features: Sequence[str], asked: Sequence[str]) -> tuple[str, ...]:
-    """Views by label as they are, or for "all" those that the store has of every audio set among `features`."""
+    """Return views by label as they are, or for "all" those that the store has of every audio set among `features`."""
     if tuple(asked) != (ALL_VIEWS,):
         return tuple(asked)
     names = {FeatureRef.parse(text).name for text in features}

@@ -14,7 +14,7 @@ SCORE = "dev_"  # begins the name of a record's score on the held-out part
 
 
 def read_histories(directory: Path) -> dict[str, History]:
-    """The epochs' records by fold, from fold-<name>/metrics.jsonl; ConfigError names a line that is none."""
+    """Return the epochs' records by fold, from fold-<name>/metrics.jsonl; ConfigError names a line that is none."""
     found: dict[str, History] = {}
     for path in sorted(directory.glob("fold-*/metrics.jsonl"), key=lambda p: (len(p.parent.name), p.parent.name)):
         own = found.setdefault(path.parent.name.removeprefix("fold-"), [])
@@ -29,7 +29,7 @@ def read_histories(directory: Path) -> dict[str, History]:
 
 
 def score_of(record: Mapping[str, Any]) -> tuple[str, float] | None:
-    """The name and value of an epoch's score on the held-out part; None where nothing was held out."""
+    """Return the name and value of an epoch's score on the held-out part; None where nothing was held out."""
     for name, value in record.items():
         if name.startswith(SCORE) and value is not None:
             return name.removeprefix(SCORE), value
@@ -61,7 +61,7 @@ def curves_png(histories: Mapping[str, History], path: Path, title: str = "") ->
 
 
 def _mark_stages(axes: Any, history: Sequence[Mapping[str, Any]]) -> None:
-    """A dashed line before the first epoch of each further stage, with its name (of the longest fold)."""
+    """Draw a dashed line before the first epoch of each further stage, with its name (of the longest fold)."""
     for at in range(1, len(history)):
         if history[at]["stage"] != history[at - 1]["stage"]:
             axes.axvline(at + 0.5, color="grey", linewidth=0.8, linestyle="--")

@@ -43,7 +43,7 @@ class Watch:
         self._progress.update(self._task, completed=at, description=f"{self._title}:{of} {what}")
 
     def epoch(self, member: str, fold: str, history: History) -> None:
-        """The records of a fold's epochs so far: those that are new are shown."""
+        """Show the records of a fold's epochs that are new."""
         if self._board is not None:
             self._board.epoch(member, fold, history)
         new = history[self._told.get((member, fold), 0) :]
@@ -76,7 +76,7 @@ class Watch:
 
 @contextmanager
 def watching(directories: Mapping[str, Path], folds: Sequence[str], *, tensorboard: bool = False) -> Iterator[Watch]:
-    """Shows the training of members (run directories by name) over folds; curves are drawn however it ends.
+    """Show the training of members (run directories by name) over folds; curves are drawn however it ends.
 
     ConfigError where `tensorboard` is asked for and isn't there.
     """
@@ -102,7 +102,7 @@ def draw_curves(name: str, directory: Path) -> None:
 
 
 def epochs_table(rows: Sequence[tuple[str, str, Mapping[str, Any]]], *, members: bool, folds: bool) -> Table:
-    """A line per epoch, of (member, fold, record); names of members and folds where they are asked for."""
+    """Return a line per epoch, of (member, fold, record); names of members and folds where they are asked for."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for name in (*(["member"] if members else []), *(["fold"] if folds else []), "stage"):
         table.add_column(name)
@@ -117,7 +117,7 @@ def epochs_table(rows: Sequence[tuple[str, str, Mapping[str, Any]]], *, members:
 
 
 def epoch_line(member: str, fold: str, record: Mapping[str, Any]) -> str:
-    """An epoch as one line."""
+    """Return an epoch as one line."""
     score = score_of(record)
     held_out = f", {score[0]} {score[1]:.3f} held out" if score else ""
     of_fold = f" fold {fold}" if fold else ""

@@ -15,7 +15,7 @@ N_HIDDEN = 32  # of an MLP where nothing else is said
 
 
 def layer_of(inputs: str) -> str:
-    """The layer of members' posteriors that these inputs come from: "posteriors" or "logits"."""
+    """Return the layer of members' posteriors that these inputs come from: "posteriors" or "logits"."""
     return inputs.partition("+")[0]
 
 

@@ -36,7 +36,7 @@ def cross_fit(
     keep_fit: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> CrossFit:
-    """Selects and fits on each pass's rows, and predicts the others that it judges.
+    """Select and fit on each pass's rows, and return the predictions of the others that it judges.
 
     problem: of the division's manifest, all members. keep_fit: the last pass is fitted even where it judges nothing.
     """

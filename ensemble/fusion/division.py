@@ -63,7 +63,9 @@ class Division:
         return np.sort(np.concatenate([each.judge[part] for each in self.passes if part in each.judge]))
 
     def record(self, name: str) -> PartRecord:
-        """What the predictions of all parts are made on: the pass that judges each row, "" where no pass learns it."""
+        """Return what the predictions of all parts are made on: the pass that judges each row, "" where no pass learns
+        it.
+        """
         learned = {int(i) for each in self.passes for i in each.fit}
         labels = self.manifest.labels if self.manifest.has("label") else [None] * len(self.manifest)
         judged = {int(i): each.name for each in self.passes for rows in each.judge.values() for i in rows}
@@ -86,7 +88,7 @@ def members_of(store: FeatureStore, members: Sequence[str]) -> tuple[str, ...]:
 def divide(
     store: FeatureStore, manifest: Manifest, members: Sequence[str], folds: str | None = None, in_sample: bool = False
 ) -> Division:
-    """The passes for a fold column, or (None) for the "split" column, or for "fold" where there is no split.
+    """Return the passes for a fold column, or (None) for the "split" column, or for "fold" where there is no split.
 
     With folds, each is judged by a fit on the other folds, and the ensemble's own fit is on all. With splits, the fit
     is on train where every member has out-of-fold posteriors of it, else on development, which is then judged by

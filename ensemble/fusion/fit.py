@@ -182,7 +182,9 @@ def _learned(meta: MetaState, problem: Problem, division: Division) -> Learned |
 
 
 def _check_name(store: FeatureStore, name: str) -> None:
-    """An earlier ensemble's posteriors are replaced, anything else is kept: told before the work, not after."""
+    """Raise before the work if the name belongs to anything but an earlier ensemble's posteriors, which are
+    replaced.
+    """
     store.check_writable(name)
     if name in store and store[name].provenance.get("made_by") != MADE_BY:
         raise StoreError(
@@ -202,7 +204,7 @@ def _store_predictions(
     adapted: bool,
     rule: str,
 ) -> None:
-    """Writes the predictions as a feature set, in place of those an earlier fit wrote under this name."""
+    """Write the predictions as a feature set, in place of those an earlier fit wrote under this name."""
     columns = column_names(meta.classes, tuple(meta.attributes))
     made = "in-sample" if report.in_sample else "none" if division.folds is None else "fold"
     spec = FeatureSpec(

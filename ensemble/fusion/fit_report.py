@@ -52,7 +52,7 @@ class EnsembleReport:
 
 
 def scored(problem: Problem, probabilities: np.ndarray, attributes: np.ndarray, folds: np.ndarray | None) -> Evaluation:
-    """The evaluation of (N, C) probabilities and (N, A) attributes of the problem's rows; folds: (N,) names."""
+    """Return the evaluation of (N, C) probabilities and (N, A) attributes of the problem's rows; folds: (N,) names."""
     targets = problem.targets
     return evaluate(
         probabilities if scores_classes(targets) else None,
@@ -66,13 +66,13 @@ def scored(problem: Problem, probabilities: np.ndarray, attributes: np.ndarray, 
 
 
 def member_rows(problem: Problem, folds: np.ndarray | None) -> list[ScoreRow]:
-    """A row for every member."""
+    """Return a row for every member."""
     own = zip(problem.members, problem.probabilities, problem.attributes, strict=True)
     return [ScoreRow.of(member.removeprefix(PREFIX), scored(problem, p, a, folds)) for member, p, a in own]
 
 
 def technique_rows(problem: Problem, technique: Technique, fused: Fused, folds: np.ndarray | None) -> list[ScoreRow]:
-    """A technique's row, after that of its seeds alone where it has several."""
+    """Return a technique's row, after that of its seeds alone where it has several."""
     rows = []
     if fused.seeds:
         own = {str(s): scored(problem, p.probabilities, p.attributes, folds) for s, p in enumerate(fused.seeds)}
@@ -102,7 +102,9 @@ def _sums(problem: Problem, prediction: Prediction) -> Sums:
 
 
 def beaten_by(part: str, rows: Sequence[ScoreRow]) -> list[str]:
-    """A sentence where the ensemble, the last row, scores less than a member or another vote does on the same part."""
+    """Return a sentence where the ensemble, the last row, scores less than a member or another vote does on the same
+    part.
+    """
     score = "macro_f1" if "macro_f1" in rows[-1].scores else "mean_ccc"
     own = rows[-1]
     others = [row for row in rows[:-1] if not math.isnan(row.scores.get(score, math.nan))]

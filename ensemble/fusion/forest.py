@@ -98,7 +98,7 @@ def _flat(forests: list[RandomForestClassifier], n_classes: int) -> dict[str, Te
 
 @numba.njit(nogil=True)
 def _add_leaves(x: Any, roots: Any, feature: Any, threshold: Any, left: Any, right: Any, share: Any, sums: Any) -> None:
-    """Adds the share of the leaf that each row (N, F) reaches, over all trees, to sums (N, C)."""
+    """Add the share of the leaf that each row (N, F) reaches, over all trees, to sums (N, C)."""
     for tree in range(roots.shape[0]):
         for n in range(x.shape[0]):
             node = roots[tree]

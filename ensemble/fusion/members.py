@@ -17,7 +17,7 @@ MEMBERS_FILE = "members.json"
 
 
 def find_members(store: FeatureStore, keys: Sequence[str] | None = None) -> list[str]:
-    """The posteriors in a store that an ensemble may be made of: all but those that a meta-classifier made.
+    """Return the posteriors in a store that an ensemble may be made of: all but those that a meta-classifier made.
 
     keys: of the manifest; ConfigError where some of the members are of none of them, so that they must be named.
     """

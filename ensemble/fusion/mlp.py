@@ -31,7 +31,7 @@ def predict_seeds(meta: MetaState, values: np.ndarray) -> tuple[Prediction, ...]
 
 
 def mean_prediction(predictions: tuple[Prediction, ...]) -> Prediction:
-    """The mean of probabilities and attributes; the logits are the logarithms of the mean probabilities."""
+    """Return the mean of probabilities and attributes; the logits are the logarithms of the mean probabilities."""
     probabilities = soft_vote(np.stack([p.probabilities for p in predictions]))
     attributes = soft_vote(np.stack([p.attributes for p in predictions]))
     return Prediction(log_probabilities(probabilities), probabilities, attributes)

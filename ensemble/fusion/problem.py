@@ -58,7 +58,7 @@ class Problem:
         return self.logits
 
     def rows(self, index: np.ndarray) -> "Problem":
-        """Some utterances: (n,) int indices or an (N,) bool mask."""
+        """Return some utterances: (n,) int indices or an (N,) bool mask."""
         index = np.arange(len(self.groups))[index]
         t = self.targets
         targets = dataclasses.replace(
@@ -72,7 +72,7 @@ class Problem:
         return Problem(self.posteriors.rows(index), logits, targets, self.groups[index])
 
     def choose(self, which: Sequence[int]) -> "Problem":
-        """Some members, in the order given."""
+        """Return some members, in the order given."""
         if list(which) == list(range(len(self.members))):
             return self
         logits = None if self.logits is None else self.logits.choose(which)

@@ -48,7 +48,10 @@ class Rows:
     def of(
         cls, inputs: Tensor, soft: np.ndarray, attributes: np.ndarray, ranges: tuple[tuple[float, float], ...]
     ) -> "Rows":
-        """inputs (N, F) float32; soft (N, C); attributes (N, A), NaN where unknown; (low, high) of each attribute."""
+        """Return inputs (N, F) float32.
+
+        Soft (N, C); attributes (N, A), NaN where unknown; (low, high) of each attribute.
+        """
         low, high = torch.tensor(ranges, dtype=inputs.dtype).reshape(-1, 2).T
         target = (torch.from_numpy(attributes).to(inputs.dtype) - low) / (high - low)
         known = (~target.isnan()).to(inputs.dtype)

@@ -31,7 +31,7 @@ def everyone(problem: Problem) -> Selection:
 
 
 def top(k: int) -> Rule:
-    """The k members of the largest score, see `member_scores`; ties in the members' order."""
+    """Return the k members of the largest score, see `member_scores`; ties in the members' order."""
 
     def rule(problem: Problem) -> Selection:
         if not 1 <= k <= len(problem.members):
@@ -95,19 +95,19 @@ def attribute_scores(problem: Problem) -> np.ndarray:
 
 
 def scoring_of(problem: Problem) -> Callable[[np.ndarray], float]:
-    """A function that scores (N, C + A) predictions of all of the problem's rows, by those that have a label."""
+    """Return a function that scores (N, C + A) predictions of all of the problem's rows, by those that have a label."""
     known = np.flatnonzero(problem.targets.labels >= 0) if problem.has_labels else np.arange(len(problem.groups))
     score = _scoring(problem.rows(known))
     return lambda values: score(values[known])
 
 
 def _scorable(problem: Problem) -> Problem:
-    """The rows with a label, all where there is none."""
+    """Return the rows with a label, all where there is none."""
     return problem.rows(problem.targets.labels >= 0) if problem.has_labels else problem
 
 
 def _scoring(problem: Problem) -> Callable[[np.ndarray], float]:
-    """A function that scores (N, C + A) predictions of the problem's rows."""
+    """Return a function that scores (N, C + A) predictions of the problem's rows."""
     targets, n_classes = problem.targets, problem.n_classes
     if problem.has_labels:
         return lambda values: float(macro_f1(values[:, :n_classes].argmax(1), targets.labels, n_classes, absent="skip"))

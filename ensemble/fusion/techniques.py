@@ -162,7 +162,9 @@ class FittedChoice:
 
 
 def _fit_choice(problem: Problem, selection: Selection, config: AutoConfig) -> Fitted:
-    """The candidate with the best score over speaker-disjoint parts of the problem's rows, fitted on all of them."""
+    """Return the candidate with the best score over speaker-disjoint parts of the problem's rows, fitted on all of
+    them.
+    """
     ways = candidates_of(config)
     groups = [str(group) for group in problem.groups]
     n = min(config.n_folds, len(set(groups)))
@@ -182,12 +184,12 @@ def _fit_choice(problem: Problem, selection: Selection, config: AutoConfig) -> F
 
 
 def candidates_of(config: AutoConfig) -> list["Technique"]:
-    """The ways of fusing that are chosen from, in their order."""
+    """Return the ways of fusing that are chosen from, in their order."""
     return [technique(config_of(name, config.linear)) for name in config.candidates]
 
 
 def technique(config: AnyConfig) -> Technique:
-    """The row of a way of fusing; inputs other than its kind's usual ones are part of its name."""
+    """Return the row of a way of fusing; inputs other than its kind's usual ones are part of its name."""
     if isinstance(config, VoteConfig):
         of_attributes = config.rule == "attributes"
         name = f"best {config.n_best} per attribute" if of_attributes else f"{config.rule} vote"

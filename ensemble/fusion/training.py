@@ -23,7 +23,7 @@ GAINS = (0.1, 1000.0)  # the least and the greatest sharpening of the mean that 
 def fit_meta(
     aligned: Aligned, targets: Targets, config: MetaConfig | None = None, held_out: np.ndarray | None = None
 ) -> LinearSeeds:
-    """A linear meta-classifier per seed, trained in one batched optimisation on out-of-fold posteriors.
+    """Return a linear meta-classifier per seed, trained in one batched optimisation on out-of-fold posteriors.
 
     Each seed has its own start, its own balanced subsets and batches and its own early stopping, so its weights are
     those it would get alone (to float32 rounding). held_out: (N,) bool, rows that choose each seed's best round and are
@@ -73,7 +73,9 @@ def fit_mlp(aligned: Aligned, targets: Targets, config: MetaConfig, held_out: np
 
 
 def greedy_soup(network: "_Linear", scores: np.ndarray, scorer: Scorer) -> tuple[int, ...]:
-    """The seeds whose average is taken (Wortsman et al. 2022, recipe 1): best first, each kept if the score holds."""
+    """Return the seeds whose average is taken (Wortsman et al. 2022, recipe 1): best first, each kept if the score
+    holds.
+    """
     order = np.argsort(-scores, kind="stable").tolist()
     weight, chosen, best = network.weight, order[:1], float(scores[order[0]])
     for seed in order[1:]:
@@ -103,7 +105,9 @@ def starting_point(inputs: Tensor, targets: Targets, config: MetaConfig, n_membe
 
 
 def _gain(mean: Tensor, soft: np.ndarray, labels: np.ndarray) -> float:
-    """The g for which softmax(g * mean), mean (C, N), has the least cross-entropy to soft (N, C), classes balanced."""
+    """Return the g for which softmax(g * mean), mean (C, N), has the least cross-entropy to soft (N, C), classes
+    balanced.
+    """
     if not (labels >= 0).any():
         return 1.0
     counts = np.bincount(labels[labels >= 0], minlength=len(mean))

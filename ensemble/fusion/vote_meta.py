@@ -27,7 +27,7 @@ def predict_vote(meta: MetaState, values: np.ndarray) -> Prediction:
 
 
 def fit_vote(problem: Problem, config: VoteConfig, selection: Selection | None = None) -> MetaState:
-    """The members' weights, from the rows of the problem alone.
+    """Return the members' weights, from the rows of the problem alone.
 
     "majority" and "soft" weigh all alike. "weighted": as often as a member was chosen, where the selection counts; else
     a member's class weight is its macro-F1 above chance, both over the classes that occur, and an attribute's weight
