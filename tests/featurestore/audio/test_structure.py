@@ -77,6 +77,10 @@ def test_libmpg123_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[s
     odd = b"ID3\x03\x00\x00\x00\x00\x00\x14" + b"TIT2" + b"\xff" * 16
     for i, bytes_ in enumerate((odd + content, content + content + bytes(500), content + b"\xff\xfb\x90")):
         decode(written(tmp_path / f"{i}x.mp3", bytes_))
+    cut = written(tmp_path / "cut.mp3", content[: len(content) * 2 // 3])
+    with pytest.raises(AudioError, match="truncated"):
+        decode(cut)
+    assert 0.5 < duration_s(cut) < 0.8
     assert capfd.readouterr().err == ""
 
 
