@@ -80,6 +80,7 @@ def compare(
     from featurestore.store.feature_store import FeatureStore
 
     table, opened = Manifest.read(manifest), FeatureStore.open(store)
+    table.check_labelled()
     config = replace(META, seeds=tuple(range(seeds)), inputs=inputs, soup=soup, select=select)
     ways = techniques_of(rows, config, attributes=bool(table.scheme.attributes))
     chosen = find_members(opened, table.keys) if members is None else split_names(members)

@@ -95,6 +95,7 @@ def fit_meta(
     )  # fmt: skip
     config = config_of(meta, linear, ForestConfig(inputs=inputs or FOREST.inputs))
     table, opened = Manifest.read(manifest), FeatureStore.open(store)
+    table.check_labelled()
     chosen = find_members(opened, table.keys) if members is None else split_names(members)
     table = divided_as_made(table, opened, chosen, train_on, test_on, cv=cv)
     protocol = check_protocol(table, cv, made_of(opened, chosen), sounds=known_sounds(opened, table, chosen))

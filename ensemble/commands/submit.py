@@ -6,6 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from ensemble.commands.choices import ColumnOption, columns_of
+from ensemble.commands.corpora import divided_as_made
 from ensemble.commands.protocol import StrictOption, tell_protocol
 from featurestore.terminal import ManifestOption, StoreOption, reads, say, typer_app, writes
 
@@ -94,10 +95,14 @@ def _submit(
     from ensemble.evaluation.protocol import check_systems
     from ensemble.evaluation.submission import write_submission
     from ensemble.evaluation.systems import open_system
+    from featurestore.corpus.cross_corpus import TEST
     from featurestore.corpus.manifest import Manifest
     from featurestore.store.feature_store import FeatureStore
 
-    table = Manifest.read(manifest)
+    whole = Manifest.read(manifest)
+    table = divided_as_made(whole, store, [name], None, None, cv=None, split=split)
+    if table is not whole and split is None:  # a system over corpora: those to learn from are nothing to submit
+        split = TEST
     system = open_system(name, table, store, columns_of(column), split)
     opened = FeatureStore.open(store) if system.stored else None
     tell_protocol(check_systems(table, [system], split=split, store=opened), strict)

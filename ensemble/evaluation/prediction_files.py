@@ -21,12 +21,12 @@ from featurestore.corpus import arrow, checks
 from featurestore.corpus.label_scheme import ATTRIBUTE_RANGE, LabelScheme
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.pieces import END, START, piece_id
-from featurestore.corpus.tables import read_table_file
+from featurestore.corpus.tables import NAMELESS, read_table_file
 from featurestore.errors import AlignmentError, ConfigError, MedusaError, PredictionsError
 from featurestore.runtime.json_text import read_json
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
-ID_COLUMNS = ("utterance_id", "file", *arrow.SYNONYMS["utterance_id"])
+ID_COLUMNS = ("utterance_id", "file", *arrow.SYNONYMS["utterance_id"], *NAMELESS)
 LABEL_COLUMNS = ("label", "EmoClass", "predicted", "pred", "emotion", "emo", "class", "predicted_label", "prediction")
 PACKED_COLUMN = "Prediction"
 # The order of MEDUSA's eleven numbers, which the file itself does not tell.
@@ -65,7 +65,8 @@ def read_predictions(path: Path, manifest: Manifest, columns: Mapping[str, str] 
     _check_chosen(path, table, scheme, chosen)
     id_columns = [chosen[ID]] if ID in chosen else _called(table.column_names, ID_COLUMNS)
     if not id_columns:
-        raise PredictionsError(f"{path} {arrow.missing_column('utterance_id', table.column_names)}.")
+        missing = arrow.missing_column("utterance_id", table.column_names)
+        raise PredictionsError(f"{path} {missing}. --column id=NAME says which it is.")
     table, ends = _with_piece_ids(table, id_columns)
     id_column, keys, notes = _identified(path, table, [*ends, *id_columns], manifest)
     read = _Columns(path, table, scheme, chosen, {id_column, *ends, *(ends and (START, END))})
@@ -95,7 +96,7 @@ def read_predictions(path: Path, manifest: Manifest, columns: Mapping[str, str] 
     notes += read.notes
     left = [name for name in table.column_names if name not in read.used and not _is_spread(name)]
     if left:
-        notes.append(f"columns not read: {', '.join(left)}")
+        notes.append(f"columns not read: {', '.join(name or repr(name) for name in left)}")
     return System(str(path), keys, scheme.classes, predicted, probabilities, found, values, notes=tuple(notes))
 
 

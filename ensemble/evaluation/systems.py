@@ -13,7 +13,7 @@ from featurestore.corpus.cross_corpus import CrossCorpus
 from featurestore.corpus.division import PartRecord
 from featurestore.corpus.made_on import MADE_ON, unpack
 from featurestore.corpus.manifest import Manifest
-from featurestore.errors import AlignmentError
+from featurestore.errors import AlignmentError, PredictionsError
 from featurestore.store.feature_store import FeatureStore
 
 ADAPTED = "speaker-adapted"
@@ -103,4 +103,6 @@ def open_system(
             if split is None:
                 raise
             return read_predictions(Path(name), split_rows(manifest, split), columns)
+    if Path(name).is_file():
+        raise PredictionsError(f"{name} is no file of predictions that is read: expected {', '.join(SUFFIXES)}.")
     return from_store(FeatureStore.open(store), name, manifest)

@@ -4,18 +4,31 @@ from collections import Counter
 
 from featurestore.corpora.assemble import named, two_genders
 from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.overlap import alike
+
+# What other tools write where there is nothing.
+ABSENT = ("nan", "none", "null", "n/a", "na", "<na>", "-", "?", "unknown", "xxx")
 
 
 def doubts(manifest: Manifest) -> list[str]:
-    """Return a note for classes that differ in letter case or spaces alone, speakers of two genders, and one class."""
+    """Return a note for names that differ in letter case or spaces alone, of classes, speakers and folds.
+
+    Also for classes that are called as what is missing, for speakers of two genders, and for a single class.
+    """
     notes = []
-    by_letters: dict[str, list[str]] = {}
-    for name in manifest.scheme.classes:
-        by_letters.setdefault("".join(name.split()).casefold(), []).append(name)
-    for names in by_letters.values():
-        if len(names) > 1:
-            told = " and ".join(map(repr, names))
-            notes.append(f"classes {told} differ in letter case or spaces alone: --merge '{names[1]}={names[0]}'")
+    for names in alike(manifest.scheme.classes):
+        told = " and ".join(map(repr, names))
+        notes.append(f"classes {told} differ in letter case or spaces alone: --merge '{names[1]}={names[0]}'")
+    absent = [name for name in manifest.scheme.classes if name.strip().casefold() in ABSENT]
+    if absent:
+        told = ", ".join(map(repr, absent))
+        notes.append(f"{told}: taken for a class; where it stands for no label: --drop '{','.join(absent)}'")
+    for column in ("speaker", "fold"):
+        groups = alike(str(name) for name in manifest.column(column).tolist()) if manifest.has(column) else []
+        if groups:
+            told = " and ".join(map(repr, groups[0]))
+            more = f", and {len(groups) - 1} more" if len(groups) > 1 else ""
+            notes.append(f"{column}s {told}{more} differ in letter case or spaces alone, and are taken for different")
     if manifest.has("label"):
         occurring = Counter(label for label in manifest.labels if label is not None)
         if len(occurring) == 1:

@@ -151,7 +151,7 @@ def _refuse_missing(path: Path, table: pa.Table, require_label: bool) -> None:
     if problems:
         problems[-1] += "; say which column it is (--column NAME=YOURS)"
         if require_label:
-            problems[-1] += ", or that there are no labels"
+            problems[-1] += ", or that there are no labels (--no-labels)"
         raise ManifestError(arrow.sentence(str(path), problems))
 
 

@@ -93,6 +93,19 @@ def find_repeats(
     return [Repeat(kind, [keys[i] for i in at], [labels[i] for i in at]) for at in within]
 
 
+def alike(names: Iterable[str]) -> list[list[str]]:
+    """Return the groups of names that differ in letter case or spaces alone, in the order of the names."""
+    groups: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        groups.setdefault(bare_name(name), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def bare_name(name: str) -> str:
+    """Return a name without letter case and spaces."""
+    return "".join(name.split()).casefold()
+
+
 def bare_key(key: str) -> str:
     """Return an utterance id without letter case and audio suffix."""
     return without_audio_suffix(key).casefold()

@@ -12,7 +12,7 @@ from typing import Any
 
 from featurestore.corpus.division import Division, PartRecord
 from featurestore.corpus.manifest import Manifest
-from featurestore.corpus.overlap import N_EXAMPLES, Items, Overlap, bare_key, find_overlap, in_order
+from featurestore.corpus.overlap import N_EXAMPLES, Items, Overlap, alike, bare_key, find_overlap, in_order
 from featurestore.errors import ProtocolError
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
@@ -105,6 +105,7 @@ def check_division(
     ]  # fmt: skip
     shared = tuple(overlap for overlap in overlaps if overlap is not None)
     findings = [_of_overlap(overlap) for overlap in shared] + _missing_classes(division) + _unknown_speakers(division)
+    findings += _speakers_alike(division, WARNING if "speaker" in leaks else NOTE)
     if record is not None:
         findings = compare_record(division, record) + findings
     rank = (ERROR, WARNING, NOTE)
@@ -191,6 +192,29 @@ def _unknown_speakers(division: Division) -> list[Finding]:
         f"{counted(n, 'utterance')} of {len(division.keys):,} without a known speaker, whose parts can't be checked"
     )
     return [Finding("unknown speaker", NOTE, message, n, n)]
+
+
+def _speakers_alike(division: Division, severity: str) -> list[Finding]:
+    """Findings for speakers of two parts whose names differ in letter case or spaces alone, as one person's may."""
+    places: dict[str, set[str]] = {}
+    for who, part in zip(division.speakers, division.parts, strict=False):
+        if who is not None and part:
+            places.setdefault(who, set()).add(part)
+    learned = division.learned_from
+    found = []
+    for group in alike(places):
+        parts = set.union(*(places[who] for who in group))
+        if len(parts) > 1 and (learned is None or parts & set(learned)):
+            found.append(group)
+    if not found:
+        return []
+    names = {who: None for group in found for who in group}
+    n = sum(who in names for who in division.speakers)
+    message = (
+        f"{counted(len(found), 'speaker')} ({counted(n, 'utterance')}) in more than one {division.column} whose names "
+        f"differ in letter case or spaces alone, such as {' and '.join(map(repr, found[0]))}"
+    )
+    return [Finding("speaker name", severity, message, len(found), n, tuple(names)[:N_NAMES])]
 
 
 def compare_record(division: Division, record: PartRecord) -> list[Finding]:

@@ -133,10 +133,22 @@ def test_sound_that_the_corpora_share_is_named_wherever_scores_are_printed(joine
         ("compare", *common, "--members", "s1,s2", "--rows", "soft", "--top", "2"),
         ("fit-meta", *common, "--members", "s1,s2", "--name", "sm", "--runs", joined / "runs"),
         ("ablate", *common, "--features", "f", "--runs", joined / "runs", *corpora),
+        ("submit", "task1", "s1", *common, "-o", joined / "leak.csv"),
+        ("report", "s1", *common, "-o", joined / "leak.html", "--audio", "none"),
     ):
         refused = medusa(*command, "--strict", exit_code=2)
         assert "1 identical recording" in " ".join((refused.stdout + refused.stderr).split()), command
     assert "1 identical recording" in output("evaluate", "s1", *common, "--bootstrap", "0")
+
+
+def test_submit_writes_the_corpora_under_test_alone(joined: Path) -> None:
+    """A member over folds predicts the corpus trained on, too, and one that was only tested does not."""
+    for name, folds in (("w1", "3"), ("w2", "1")):
+        fitted(joined, name, "--train-on", "first", "--test-on", "third", "--folds", folds)
+        common = ("-m", joined / "joined.csv", "-s", joined / "store")
+        shown = output("submit", "task1", name, *common, "-o", joined / f"{name}.csv")
+        assert "trained on first, tested on third" in shown
+        assert set(pd.read_csv(joined / f"{name}.csv").FileName) == {f"third{i}.wav" for i in range(36)}
 
 
 def test_a_meta_classifier_learns_from_folds_of_the_corpus_trained_on(joined: Path) -> None:

@@ -192,6 +192,17 @@ def test_a_label_that_is_chosen_is_scored_and_probabilities_that_contradict_it_a
     assert both.predicted.tolist() == [0, 1, 2]
 
 
+def test_pandas_nameless_index_is_the_id_where_it_holds_ids_and_is_passed_over_where_it_counts_rows(
+    tmp_path: Path,
+) -> None:
+    path = table(tmp_path / "p.csv", ["", "label"], *[[key, THREE[0]] for key in KEYS])
+    assert read_predictions(path, manifest(THREE, {})).keys == KEYS
+    path = table(tmp_path / "q.csv", ["", "file", "label"], *[[i, key, THREE[0]] for i, key in enumerate(KEYS)])
+    system = read_predictions(path, manifest(THREE, {}))
+    assert system.keys == KEYS
+    assert system.notes == ("columns not read: ''",)
+
+
 def test_a_tie_contradicts_neither_class(tmp_path: Path) -> None:
     rows = [[key, "sad", 0.4, 0.2, 0.4] for key in KEYS]
     path = table(tmp_path / "p.csv", ["file", "label", *(f"p_{name}" for name in THREE)], *rows)

@@ -91,6 +91,8 @@ def test_commands_that_need_labels_say_that_there_are_none(calls: Path) -> None:
         ["ablate", "--features", "a,b", *shared],
         ["probe", *shared],
         ["evaluate", "p.csv", *shared],
+        ["fit-meta", "--members", "a,b", *shared],
+        ["compare", "--members", "a,b", "--cv", "fold", *shared],
     ):
         refused = medusa(*command, exit_code=2).stderr
         assert "store.files has no labels" in refused, command

@@ -294,6 +294,18 @@ def test_speakers_of_two_genders_are_noted_and_two_columns_can_be_joined(tmp_pat
     assert Manifest.read(out).column("speaker").tolist() == ["female_1", "male_1", "male_2"]
 
 
+def test_names_that_look_like_mistakes_are_noted(tmp_path: Path) -> None:
+    rows = "a,x,sad,Ann,1\nb,y,nan,ann ,1\nc,z,angry,Bob, 1\n"
+    table = written(tmp_path, f"utterance_id,text,label,speaker,fold\n{rows}")
+    said = " ".join(medusa("prepare", "csv", table, "-o", tmp_path / "m.csv").stdout.split())
+    assert "speakers 'Ann' and 'ann '" in said
+    assert "folds '1' and ' 1'" in said
+    assert "'nan': taken for a class" in said
+    assert "--drop 'nan'" in said
+    said = medusa("prepare", "csv", table, "-o", tmp_path / "m.csv", "--drop", "nan").stdout
+    assert "taken for a class" not in said
+
+
 def test_a_single_class_is_noted(tmp_path: Path) -> None:
     table = written(tmp_path, "utterance_id,text,label\na,x,flac\nb,y,flac\n")
     assert "a single class, 'flac'" in medusa("prepare", "csv", table, "-o", tmp_path / "m.csv").stdout

@@ -50,6 +50,15 @@ def test_speakers_in_two_folds_are_counted_with_their_utterances_and_refused_whe
         report.refuse(strict=True)
 
 
+def test_speakers_whose_names_differ_in_case_or_spaces_alone_are_named_where_parts_tear_them() -> None:
+    report = check_division(division(speakers=["Ann", "Ann", "ann ", "s2", "s3", "s3"]))
+    assert found(report) == {"speaker name": ("warning", 1, 3)}
+    assert "'Ann' and 'ann '" in report.lines()[0]
+    with pytest.raises(ProtocolError, match="in more than one fold whose names"):
+        report.refuse(strict=True)
+    assert check_division(division(speakers=["Ann", "ann", "s2", "s2", "s3", "s3"])).clean
+
+
 def test_identical_audio_and_ids_in_two_folds_are_found_by_key() -> None:
     report = check_division(division(keys=["X.wav", "b", "x", "d", "e", "f"], audio=["d", None, None, "d", None, "d"]))
     assert found(report) == {"utterance": ("warning", 1, 2), "audio": ("warning", 1, 3)}
