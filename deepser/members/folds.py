@@ -81,6 +81,11 @@ def plan_folds(
         raise ManifestError(f"No utterance of {manifest.name} has split 'train'; found {found}.")
     folds = np.full(len(manifest), -1, np.int64)
     if n_folds == 1:
+        if train.all():
+            raise ManifestError(
+                f"Every utterance of {manifest.name} has split 'train', so nothing is left to judge a model on; "
+                "cross-validate with --folds N or --cv COLUMN, or hold a part out: `medusa split --hold-out 0.1`."
+            )
         folds[train] = 0
         return FoldPlan(("all",), folds, corpora.rule if corpora else "split")
     at = np.flatnonzero(train)

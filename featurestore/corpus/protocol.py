@@ -195,7 +195,7 @@ def _unknown_speakers(division: Division) -> list[Finding]:
 
 
 def _speakers_alike(division: Division, severity: str) -> list[Finding]:
-    """Findings for speakers of two parts whose names differ in letter case or spaces alone, as one person's may."""
+    """Return findings for speakers of two parts whose names differ in letter case or spaces alone."""
     places: dict[str, set[str]] = {}
     for who, part in zip(division.speakers, division.parts, strict=False):
         if who is not None and part:

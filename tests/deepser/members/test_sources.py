@@ -7,10 +7,12 @@ import pyarrow as pa
 import pytest
 import soundfile
 
+from deepser.members.folds import plan_folds
+from deepser.members.member import Member
 from deepser.members.sources import check_sources
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
-from featurestore.errors import IdentityMismatch, StoreError
+from featurestore.errors import ConfigError, IdentityMismatch, ManifestError, StoreError
 from featurestore.featurize.run import featurize
 from featurestore.format.spec import FeatureSpec
 from featurestore.sets.feature_set import FeatureSet
@@ -68,3 +70,15 @@ def test_other_samples_of_the_same_length_are_refused_by_their_bytes(tmp_path: P
     soundfile.write(tmp_path / "other" / "b.wav", np.zeros(16_000), 16_000)
     with pytest.raises(IdentityMismatch, match=r"has 1 of these ids.*'b' \(1\.000 s"):
         check_sources(other, features)
+
+
+def test_a_corpus_of_train_alone_is_refused_before_anything_is_fitted(tmp_path: Path) -> None:
+    table = pa.table({"utterance_id": KEYS, "text": ["x", "y"], "label": ["sad", "angry"], "split": ["train"] * 2})
+    with pytest.raises(ManifestError, match=r"split 'train'.*--folds N.*--hold-out"):
+        plan_folds(Manifest(table))
+
+
+def test_a_probes_run_directory_is_called_so_and_not_damaged(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"format": 1, "kind": "probe", "probe": {}}')
+    with pytest.raises(ConfigError, match=r"holds a probe, not a member.*--name"):
+        Member.load(tmp_path)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from ensemble.evaluation.align import column_names
+from ensemble.evaluation.posteriors import posteriors_name
 from ensemble.evaluation.protocol import Made, check_protocol, made_of
 from featurestore.corpus.division import Division, PartRecord
 from featurestore.corpus.made_on import MADE_ON, pack, unpack
@@ -152,3 +153,13 @@ def test_posteriors_without_a_record_are_noted() -> None:
     report = check_protocol(manifest_of(BY_SPEAKER), "fold", {"posteriors/old": Made("fold", None)})
     assert report.clean
     assert any("posteriors/old" in line for line in report.lines())
+
+
+def test_a_member_may_be_called_as_a_feature_set_is(store: FeatureStore) -> None:
+    with store.writer("m0", FeatureSpec("audio", "m0", "none", ("layer_00",), 2)) as writer:
+        writer.append("a", [np.ones((1, 2))])
+    assert posteriors_name(store, "m0") == "posteriors/m0"
+    with store.writer("own", FeatureSpec("posteriors", "own", "none", ("posteriors",), 2)) as writer:
+        writer.append("a", [np.ones((1, 2)) / 2])
+    assert posteriors_name(store, "own") == "own"
+    assert posteriors_name(store, "none") == "posteriors/none"
