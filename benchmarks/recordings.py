@@ -46,12 +46,20 @@ class Form:
     uar: float
 
 
-def run_recordings(manifest: Path, encoder: str, folder: Path, progress: Callable[[str], None]) -> list[Form]:
-    """Make recordings, features and probes in a folder and return one row for the clips and each form."""
+def run_recordings(
+    manifest: Path, encoder: str, folder: Path, progress: Callable[[str], None], n_clips: int | None = None
+) -> list[Form]:
+    """Make recordings, features and probes in a folder and return one row for the clips and each form.
+
+    n_clips: of each speaker and class the first so many; None: all.
+    """
     table = pd.read_csv(manifest, dtype={"fold": str})
     table = table.rename(columns={"emotion": "label"})
     table["path"] = [str(manifest.parent.resolve() / path) for path in table["path"]]
-    table = table.sort_values(["speaker", "utterance_id"], kind="stable").reset_index(drop=True)
+    table = table.sort_values(["speaker", "utterance_id"], kind="stable")
+    if n_clips is not None:
+        table = table.groupby(["speaker", "label"]).head(n_clips)
+    table = table.reset_index(drop=True)
     keys = table["utterance_id"].tolist()
     progress("clips")
     alone = _features(table, folder / "clips", encoder)
@@ -219,10 +227,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recordings", description=__doc__)
     parser.add_argument("manifest", type=Path, help="CSV: utterance_id, path, speaker, emotion, fold of speakers.")
     parser.add_argument("--encoder", default="tiny-hubert", help="By default one that comes with the package.")
+    parser.add_argument("--clips", type=int, help="Of each speaker and class; default: all.")
     parser.add_argument("--json", type=Path, help="Also write the rows here.")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        forms = run_recordings(given.manifest, given.encoder, Path(folder), lambda text: print(text, file=sys.stderr))
+        forms = run_recordings(
+            given.manifest, given.encoder, Path(folder), lambda text: print(text, file=sys.stderr), given.clips
+        )
     print(report(forms))
     if given.json is not None:
         replace_text(given.json, json.dumps([asdict(form) for form in forms], indent=1) + "\n")
