@@ -57,7 +57,7 @@ class InputArguments:
 
         stderr: notes go there, since the output is the predictions.
         """
-        from ensemble.prediction.inputs import TEXT_OF_ALL, cut_files, files_manifest, with_speakers
+        from ensemble.prediction.inputs import TEXT_OF_ALL, cut_files, files_manifest, track_notes, with_speakers
         from ensemble.prediction.speech_to_text import OFF
         from featurestore.corpus.manifest import Manifest
         from featurestore.recordings.cut import cutter_of
@@ -75,6 +75,7 @@ class InputArguments:
             table = Manifest.read(self.manifest)
         else:
             table = files_manifest(find_files(files or [], sys.stdin, notes), self.text)
+        notes += track_notes(table)
         unnamed = [(note.partition(": ")[0], note) for note in table.notes]  # files whose names can't be keys
         if how is not None:
             with bar("looking for pieces", len(table)) as show:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from featurestore.audio import is_utf8
+from featurestore.audio import is_utf8, several_tracks
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import speaker_groups, with_column
 from featurestore.errors import ConfigError
@@ -17,6 +17,14 @@ from featurestore.recordings.speech import Speech
 from featurestore.recordings.windows import Windows
 
 ENOUGH_CLIPS = 5  # of a speaker, to be told apart from the training corpus
+
+
+def track_notes(manifest: Manifest) -> list[str]:
+    """Return a note on the files of whose sound tracks the first alone is read."""
+    if not manifest.has("path"):
+        return []
+    paths = dict.fromkeys(manifest.column("path").tolist())
+    return several_tracks(manifest.root / path for path in paths if path is not None)
 
 
 def files_manifest(files: Sequence[Path | str], text: str | None = None) -> Manifest:

@@ -14,6 +14,7 @@ from featurestore.audio import ffmpeg, sndfile
 from featurestore.audio.layout import KEPT, layout_of
 from featurestore.audio.parts import SNDFILE, Layout, Part
 from featurestore.audio.sndfile import Block
+from featurestore.audio.tracks import tracks_of
 from featurestore.errors import AudioError
 
 SAMPLE_RATE_HZ = 16_000
@@ -54,7 +55,7 @@ def decode(path: Path | str | Recording) -> np.ndarray:
         runs.append(resampled(path, whole, rate_hz, finite=layout.finite))
     mono = runs[0] if len(runs) == 1 else np.concatenate(runs) if runs else np.zeros(0, np.float32)
     if not len(mono):
-        raise AudioError(f"{path}: holds no samples. Remove it from the manifest or record it again.")
+        raise _no_samples(path)
     return np.ascontiguousarray(mono, dtype=np.float32)
 
 
@@ -64,8 +65,18 @@ def duration_s(path: Path | str | Recording) -> float:
         return path.duration_s()
     path = Path(path)
     layout = layout_of(path)
-    stat = path.stat()
-    return _duration_s(path, layout, stat.st_size, stat.st_mtime_ns)
+    if layout.truncated:
+        raise _truncated(path, layout)
+    return present_s(path)
+
+
+def present_s(path: Path) -> float:
+    """Return the seconds that are there, also of a truncated file, whose first pieces can be read."""
+    layout, stat = layout_of(path), path.stat()
+    seconds = _duration_s(path, layout, stat.st_size, stat.st_mtime_ns)
+    if not seconds:
+        raise _no_samples(path)
+    return seconds
 
 
 def stated_duration_s(path: Path | str) -> float | None:
@@ -79,18 +90,16 @@ def stated_duration_s(path: Path | str) -> float | None:
 
 
 def decoder_of(path: Path | str) -> str:
-    """Return which decoder reads a file, with its version; AudioError for a file that is no audio."""
+    """Return which decoder reads a file, its version, and which of several sound tracks; AudioError for no audio."""
     decoders = [part.decoder for part in layout_of(Path(path)).parts]
-    return " and ".join(
-        sndfile.version() if decoder == SNDFILE else ffmpeg.version() for decoder in dict.fromkeys(decoders)
+    tracks = tracks_of(path)
+    which = f", sound track 1 of {len(tracks)} ({tracks[0]})" if len(tracks) > 1 else ""
+    return (
+        " and ".join(
+            sndfile.version() if decoder == SNDFILE else ffmpeg.version() for decoder in dict.fromkeys(decoders)
+        )
+        + which
     )
-
-
-def tracks_of(path: Path | str) -> list[str]:
-    """Return the sound tracks of a container, in order; `decode` reads the first. One for a file of sound alone."""
-    path = Path(path)
-    first = layout_of(path).parts[0]
-    return ["sound"] if first.decoder == SNDFILE else ffmpeg.tracks(path, first)
 
 
 def native_blocks(path: Path | str, first: int = 0) -> Iterator[Block]:
@@ -112,6 +121,10 @@ def _blocks(path: Path, layout: Layout, first: int = 0, most_s: float = math.inf
             yield from ffmpeg.blocks(path, part, offset)
     if layout.truncated:
         raise _truncated(path, layout)
+
+
+def _no_samples(path: Path) -> AudioError:
+    return AudioError(f"{path}: holds no samples. Remove it from the manifest or record it again.")
 
 
 def _truncated(path: Path, layout: Layout) -> AudioError:

@@ -91,8 +91,9 @@ def tracks(path: Path, part: Part) -> list[str]:
         return [file_frames(path)[0].name]
     with _opened(path, part) as (container, _):
         return [
-            " ".join(filter(None, (s.codec_context.name, s.metadata.get("language"), s.metadata.get("title"))))
+            " ".join(f"{s.codec_context.name} {s.metadata.get('language', '')} {s.metadata.get('title', '')}".split())
             for s in container.streams.audio
+            if s.codec_context is not None
         ]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from featurestore.audio import sndfile
-from featurestore.audio.decoding import MAX_HOURS, Recording, decode, duration_s, native_blocks, resampled
+from featurestore.audio.decoding import MAX_HOURS, Recording, decode, duration_s, native_blocks, present_s, resampled
 from featurestore.audio.layout import layout_of
 from featurestore.audio.sndfile import Block
 from featurestore.errors import AudioError
@@ -53,7 +53,7 @@ class Clip:
 
     def check_ends(self) -> None:
         """Raise AudioError as `decode` where the piece lies beyond the recording, whose length is by its header."""
-        seconds = duration_s(self.path)
+        seconds = present_s(self.path)
         if self.start_s >= seconds or (self.end_s is not None and self.end_s - seconds > SLACK_S):
             raise self.beyond(seconds)
 

@@ -52,6 +52,7 @@ def manifest_of(
     stderr: print there, since the output is JSON.
     ConfigError unless either files or a manifest are given.
     """
+    from featurestore.audio import several_tracks
     from featurestore.corpus.manifest import Manifest
     from featurestore.recordings.manifest_of import recordings_of
 
@@ -60,7 +61,8 @@ def manifest_of(
     if manifest is not None:
         return Manifest.read(manifest), []
     found = recordings_of(files or [], sys.stdin, known=keep)
-    for note in found.notes:
+    own = (found.manifest.audio_path(i) for i in range(len(found.manifest)))
+    for note in [*found.notes, *several_tracks(own)]:
         say(f"note: {note}", stderr=stderr)
     n = len(found.manifest)
     what = f"{n:,} recording{'s' * (n != 1)}"

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from featurestore.audio import decode, duration_s, stated_duration_s
+from featurestore.audio import decode, duration_s, several_tracks, stated_duration_s
 from featurestore.audio.layout import LFS_POINTER
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.piece_ends import check_ends, whole_files_twice
@@ -44,6 +44,7 @@ def check_sounds(manifest: Manifest) -> list[str]:
                 f"{problems[0]} Convert them, or use --no-check-audio where the command has it."
             )
         notes += grouped(f"of {len(tried)} {suffix} files tried can't be decoded", problems)
+    notes += several_tracks(file for of in by_suffix.values() for file in _spread(of, N_TRIED) if file.is_file())
     return [*notes, *_other_durations(manifest), *check_ends(manifest), *whole_files_twice(manifest)]
 
 

@@ -15,6 +15,7 @@ from featurestore.audio import decode, duration_s
 from featurestore.audio.ogg_pages import links_of
 from featurestore.audio.pieces import Clip
 from featurestore.errors import AudioError
+from featurestore.recordings.windows import Windows
 from tests.featurestore.audio.test_containers import KINDS, speech
 from tests.helpers.containers import Kind, encode
 
@@ -152,3 +153,14 @@ def test_no_decoder_prints_warnings_of_its_own(tmp_path: Path) -> None:
         [sys.executable, "-c", code, *map(str, files)], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
     assert done.stderr == ""
+
+
+def test_the_length_of_a_truncated_file_is_not_what_is_left_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "cut.wav"
+    soundfile.write(path, speech(16_000, 5.0), 16_000)
+    path.write_bytes(path.read_bytes()[:100_000])
+    with pytest.raises(AudioError, match="truncated"):
+        duration_s(path)
+    with pytest.raises(AudioError, match="truncated"):
+        Windows.of(2.0, 2.0).of_file(path)
+    assert len(Clip(path, 0.0, 1.0).decode()) == 16_000
