@@ -150,7 +150,7 @@ class _Opening:
             self._views[views] = Views.of(store, refs, train.views, targets.keys)
         normalisation = self.normalisation(train, refs, targets.keys, directory)
         data = TrainingData(store, tuple(refs), targets, self._views[views], normalisation)
-        bucket_lengths(data, train)  # a set to cut batches by that is not there, or lacks keys, is told now
+        bucket_lengths(data, train)  # a set to cut batches by that is not there, or lacks keys, is reported now
         return _Fit(member, data, PosteriorMean(len(targets.keys), len(member.columns)))
 
     def targets(self, train: TrainConfig) -> Targets:

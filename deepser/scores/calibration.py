@@ -191,7 +191,7 @@ def _labelled(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray
         raise ConfigError(f"Probabilities {probabilities.shape} for {len(labels)} labels; expected one row for each.")
     known = labels >= 0
     if not known.any():
-        raise ManifestError("No utterance has a consensus label, so calibration can't be told; give labelled ones.")
+        raise ManifestError("No utterance has a consensus label, so calibration can't be computed; give labelled ones.")
     p = probabilities[known].astype(np.float64)
     sums = p.sum(1)
     if (p < 0).any() or np.abs(sums - 1).max() > 1e-3:

@@ -60,7 +60,7 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class Assessment:
-    """One system on one part of a corpus; what was not asked for, or can't be told of it, is empty or None."""
+    """One system on one part of a corpus; what was not asked for, or can't be computed, is empty or None."""
 
     system: str
     evaluation: Evaluation
@@ -107,7 +107,7 @@ def _ends(low: float, high: float) -> str:
 
 @dataclass(frozen=True)
 class _Judged:
-    """A system's word on the utterances of a manifest beside what is true of them."""
+    """A system's predictions for the utterances of a manifest, beside the targets."""
 
     system: System
     targets: Targets

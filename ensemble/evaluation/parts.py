@@ -23,7 +23,7 @@ DEVELOPMENT = "development"
 
 @dataclass(frozen=True)
 class Part:
-    """The utterances of one part, and the column of the folds that spreads are told over (None: no spread)."""
+    """The utterances of one part, and the column of the folds that spreads are computed over (None: no spread)."""
 
     manifest: Manifest
     folds: str | None

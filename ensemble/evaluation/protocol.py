@@ -79,7 +79,7 @@ def check_protocol(
     *,
     sounds: Items = (),
 ) -> ProtocolReport:
-    """Return what is wrong with the parts that scores are told of, and with what the systems were made on.
+    """Return what is wrong with the parts that scores are reported of, and with what the systems were made on.
 
     cv: the fold column; without it the column `split` counts, else `fold`. made: by system, see `made_of`. Predictions
     that were made on other labels, or over other folds in a column of the same name, are an error; those over the folds
@@ -173,7 +173,7 @@ def _compared(division: Division, made: Made, name: str) -> list[Finding]:
     keys, then = [division.keys[i] for i, _ in at], [made.record.parts[j] for _, j in at]
     labels, labels_then = [division.labels[i] for i, _ in at] if len(division.labels) else [], []
     if labels and len(made.record.labels):
-        # No number is told of a label that is hidden now, and no model learned one of an utterance without a fold.
+        # No score is reported of a label that is hidden now, and no model learned one of an utterance without a fold.
         labels_then = [
             now if now is None or not made.record.parts[j] else made.record.labels[j]
             for now, (_, j) in zip(labels, at, strict=True)

@@ -13,7 +13,7 @@ from featurestore.errors import AlignmentError
 
 @dataclass(frozen=True)
 class System:
-    """One system's word on N utterances.
+    """One system's predictions for N utterances.
 
     predicted: (N,) int64 into `classes`, None where attributes alone are predicted; probabilities: (N, C) float32,
     rows sum to one, None where classes alone are known; values: (N, A) float32 on each attribute's own scale.

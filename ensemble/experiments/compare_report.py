@@ -105,7 +105,7 @@ def learned_tables(found: Learned) -> Group:
     """Return the weights, and the reliabilities, by member and class or attribute; the largest of a column bold."""
     tables = []
     for title, values in (
-        ("what the meta-classifier learned: weight of a member's word, by class", found.weights),
+        ("what the meta-classifier learned: weight of each member, by class", found.weights),
         ("reliability: F1 by class, CCC by attribute", found.reliability),
     ):
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
@@ -122,7 +122,7 @@ def learned_tables(found: Learned) -> Group:
 
 
 def learned_picture(found: Learned, path: Path, title: str = "") -> None:
-    """Draws weights and reliabilities side by side as heat maps (.png, .pdf, .svg); a column's mean weight is white."""
+    """Draw weights and reliabilities side by side as heat maps (.png, .pdf, .svg); a column's mean weight is white."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -135,7 +135,7 @@ def learned_picture(found: Learned, path: Path, title: str = "") -> None:
     bound = max((abs(value) for row in departures for value in row), default=0.0) or 1.0
     reliability = [[math.nan if value is None else value for value in row] for row in found.reliability]
     maps: tuple[tuple[str, Sequence[Sequence[float]], Sequence[Sequence[float]], dict[str, Any]], ...] = (
-        ("weight of a member's word", found.weights, departures, {"cmap": "PiYG", "vmin": -bound, "vmax": bound}),
+        ("weight of the member", found.weights, departures, {"cmap": "PiYG", "vmin": -bound, "vmax": bound}),
         ("reliability: F1, CCC", reliability, reliability, {"cmap": "Greens"}),
     )
     for axes, (name, cells, colours, look) in zip(panels, maps, strict=True):

@@ -1,4 +1,4 @@
-"""How an ensemble's ways of fusing are scored, and what is told of a fit."""
+"""How an ensemble's ways of fusing are scored, and what is reported of a fit."""
 
 import dataclasses
 import math

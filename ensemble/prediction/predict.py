@@ -101,7 +101,7 @@ def predict_parts(
         )
     hearing = SpeechToText.of(sets, manifest, asr, device)
     job = _Job(model, sets, weights, hearing, device, workers, keep=len(manifest) > chunk)
-    if job.keep:  # of a long job the missing weights are told now, not hours later
+    if job.keep:  # of a long job missing weights are reported now, not hours later
         for name in sets:
             say(f"loading {name}", 0, len(manifest))
             job.encoder(name)

@@ -1,4 +1,4 @@
-"""A recipe's values as arguments of a command: what the command knows, it need not be told twice.
+"""A recipe's values as arguments of a command: what the command knows is not repeated here.
 
 Commands are typer's, and known by their parameters' names alone: its classes have moved between its releases.
 """

@@ -70,7 +70,7 @@ class Transcriber:
         self._beam = {} if source.beam == 1 else {"beam_size": source.beam}
 
     def hear(self, waveforms: Sequence[np.ndarray]) -> Iterator[Heard | str]:
-        """Waveforms (n_samples,) float32, 16 kHz -> what was said in each, or why it can't be told, in order."""
+        """Waveforms (n_samples,) float32, 16 kHz -> the text of each, or why there is none, in order."""
         for waveform, prepared in zip(waveforms, self._first_windows(waveforms), strict=True):
             heard: Heard | None = None
             try:

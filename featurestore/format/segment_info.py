@@ -87,7 +87,7 @@ class SegmentInfo:
 
     @classmethod
     def from_attributes(cls, told: dict[str, Any], spec: FeatureSpec, path: Path) -> "SegmentInfo":
-        """Read what `attributes` told; StoreError when it is damaged, or of another version or feature set."""
+        """Read what `attributes` recorded; StoreError when it is damaged, or of another version or feature set."""
         if told.get("medusa_segment") != SEGMENT_VERSION:
             raise StoreError(
                 f"{path}: segment version {told.get('medusa_segment')!r} found, {SEGMENT_VERSION} expected; the "

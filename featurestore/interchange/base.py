@@ -70,7 +70,7 @@ class Selection:
         return np.ascontiguousarray(self.features.array(key, layer), dtype=np.dtype(self.dtype).newbyteorder("<"))
 
     def metadata(self) -> dict[str, str]:
-        """Return what formats with room for it are told: the layers' names, which reading uses, and the
+        """Return what formats with room for it record: the layers' names, which reading uses, and the
         specification.
         """
         spec = json.dumps(self.features.spec.to_json(), sort_keys=True)
@@ -88,7 +88,7 @@ class Written:
 
 
 class Format(Protocol):
-    """A module of this package. layers: {name: where it lies}, "" where that was not told; the module says what it is.
+    """A module of this package. layers: {name: where it lies}, "" where that was not given; the module says what it is.
 
     resumable: whether a `write` that was cut short can go on. occupied: what a `write` to `target` would replace.
     """
@@ -150,7 +150,7 @@ def group_by_utterance(names: Sequence[str], layers: Mapping[str, str], where: s
 
 
 def told_layers(metadata: Any) -> dict[str, str]:
-    """Return the layers that `Selection.metadata` told, or none."""
+    """Return the layers that `Selection.metadata` recorded, or none."""
     try:
         names = read_json(metadata)
     except (TypeError, ValueError):

@@ -37,7 +37,7 @@ SUFFIXES = (".lengths", ".keys", ".emo", ".npy")
 
 @contextmanager
 def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Source]:
-    """Open the utterances of PATH.npy (the suffix may be told or not), in their order."""
+    """Open the utterances of PATH.npy (the suffix may be given or not), in their order."""
     if len(layers) > 1 and not all(layers.values()):
         raise ConfigError(f"Layers {', '.join(layers)}: tell the files of each, as LAYER=NAME.")
     base = _prefix(path)

@@ -36,7 +36,7 @@ def export_features(
     unknown = [layer for layer in wanted if layer not in features.layers]
     if unknown or not wanted or len(set(wanted)) != len(wanted):
         there = ", ".join(features.layers)
-        raise StoreError(f"Layers {', '.join(wanted)!r} of {features.name!r}: it has {there}, each to be told once.")
+        raise StoreError(f"Layers {', '.join(wanted)!r} of {features.name!r}: it has {there}, each may be named once.")
     all_keys = list(features) if keys is None else list(keys)
     features.lengths(all_keys)  # an error that lists those it lacks
     if len(set(all_keys)) != len(all_keys):

@@ -33,7 +33,7 @@ class RemoteDirectory:
     def __init__(self, url: str) -> None:
         self.url = url if url.endswith("://") else url.rstrip("/")
         self._opened: dict[int, tuple[Any, str]] = {}
-        self._filesystem()  # a package that is missing is told at once
+        self._filesystem()  # a package that is missing is reported at once
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RemoteDirectory, (self.url,)
@@ -58,7 +58,7 @@ class RemoteDirectory:
         return self._call("read", at, lambda fs, path: bytes(fs.cat_file(path, start=start, end=stop)))
 
     def stat(self, at: str) -> tuple[int | None, str]:
-        """Return a file's size in bytes (None: not told), and the tag that changes with its contents ("": not told)."""
+        """Return a file's size in bytes (None: unknown), and the tag that changes with its contents ("": unknown)."""
         info = self._call("read", at, lambda fs, path: fs.info(path))
         if info.get("type") == "directory":
             raise FileNotFoundError(self.where(at))

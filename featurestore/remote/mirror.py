@@ -120,7 +120,7 @@ class Mirror:
                 future.result()
 
     def announce(self, path: Path, ranges: Sequence[tuple[int, int]]) -> None:
-        """`ensure` in the background; what goes wrong there is told when the bytes are needed."""
+        """`ensure` in the background; what goes wrong there is raised when the bytes are needed."""
         self._own.threads.submit(self._announce, path, list(ranges))
 
     def _announce(self, path: Path, ranges: list[tuple[int, int]]) -> None:

@@ -29,7 +29,7 @@ class Task:
 def task_of_launcher(environment: Mapping[str, str] = os.environ) -> Task | None:
     """Return which of several processes torchrun or srun made this one; None where it runs alone.
 
-    torchrun's word comes first, since srun may have started torchrun itself, once a machine.
+    torchrun's variables come first, since srun may have started torchrun itself, once a machine.
     """
     if all(name in environment for name in TORCHRUN):
         rank, count = (_number(environment, name) for name in TORCHRUN[:2])

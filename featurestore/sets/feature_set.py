@@ -227,7 +227,7 @@ class FeatureSet(Mapping[str, np.ndarray]):
         return n_rows
 
     def durations_s(self, keys: Sequence[str]) -> np.ndarray:
-        """Duration of each utterance as told when it was written, float64 (n,); NaN where it was not."""
+        """Duration of each utterance as recorded when it was written, float64 (n,); NaN where it was not."""
         return self._reading(lambda now: now.durations_s(self.find(now.index, keys)))
 
     def identities(self, keys: Sequence[str]) -> Identities:
