@@ -111,7 +111,9 @@ def submission_problems(
             numbers, bad = arrow.as_numbers(table.column(column))
             values = numbers.to_numpy()
             outside = np.isnan(values) | (values < SCALE[0]) | (values > SCALE[1])
-            bad = sorted(set(bad) | set(np.flatnonzero(outside).tolist()))
+            texts = table.column(column).to_pylist()
+            commas = [row for row, text in enumerate(texts) if isinstance(text, str) and "," in text]
+            bad = sorted({*bad, *commas, *np.flatnonzero(outside).tolist()})
             if bad:
                 what = f"{column} is no number from {SCALE[0]:g} to {SCALE[1]:g}"
                 problems.append(arrow.listing(what, bad, table.column(column).to_pylist()))

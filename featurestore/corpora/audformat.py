@@ -4,6 +4,7 @@ A filewise table has a row for each file, a segmented one for each piece of it (
 which split a table belongs to, and by which scheme a column is labelled.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def read_audformat(
     whole = _once(whole, root, notes)
     whole = _with_files(whole, root, known, chosen)
     whole = _with_speakers(whole, header)
-    labels = _classes(header, known, chosen, label, whole)
+    labels = _classes(header, known, chosen, label, whole, notes)
     columns = {name: whole.column(name) for name in whole.column_names}
     return of_columns(
         columns, LabelScheme(labels), root, str(header.get("name") or root.resolve().name), source=root / HEADER,
@@ -196,11 +197,21 @@ def _with_speakers(whole: pa.Table, header: Mapping[str, Any]) -> pa.Table:
 
 
 def _classes(
-    header: Mapping[str, Any], known: Mapping[str, Any], chosen: list[str], label: str, whole: pa.Table
+    header: Mapping[str, Any],
+    known: Mapping[str, Any],
+    chosen: list[str],
+    label: str,
+    whole: pa.Table,
+    notes: list[str],
 ) -> tuple[str, ...]:
-    """Return the scheme's labels that occur, in its order, then any others."""
-    there = set(whole.column("label").to_pylist()) - {None}
+    """Return the scheme's labels that occur, in its order, then any others, which a note counts."""
+    counts = Counter(whole.column("label").to_pylist())
+    there = set(counts) - {None}
     scheme_id = (((known[chosen[0]].get("columns") or {}).get(label)) or {}).get("scheme_id")
     listed = ((header.get("schemes") or {}).get(scheme_id) or {}).get("labels") or []
     ordered = [str(name) for name in listed] if isinstance(listed, (list, dict)) else []
-    return tuple([name for name in ordered if name in there] + sorted(there - set(ordered)))
+    others = sorted(there - set(ordered))
+    if ordered and others:
+        told = ", ".join(f"{name!r} ({counts[name]:,})" for name in others)
+        notes.append(f"labels that scheme {scheme_id!r} does not list: {told}; taken as classes of their own")
+    return tuple([name for name in ordered if name in there] + others)

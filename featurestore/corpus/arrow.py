@@ -52,6 +52,8 @@ def as_numbers(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[int]]:
         values, bad = [], []
         for i, value in enumerate(with_points(column.to_pylist())):
             try:
+                if isinstance(value, str) and "_" in value:
+                    raise ValueError  # float takes 1_0 for ten
                 values.append(None if value is None or value == "" else float(value))
             except (TypeError, ValueError):
                 bad.append(i)

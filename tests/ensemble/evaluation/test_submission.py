@@ -141,6 +141,16 @@ SPOILED: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
 }
 
 
+def test_decimal_commas_are_no_numbers_of_a_submission(tmp_path: Path) -> None:
+    path = tmp_path / "task2.csv"
+    path.write_text('FileName,EmoAct,EmoVal,EmoDom\na.wav,3,4,5\nb.wav,"3,5",4,5\n')
+    with pytest.raises(SubmissionError, match=r"EmoAct is no number from 1 to 7 \(1 row\): row 2 '3,5'"):
+        check_submission(path, None, 2)
+    path.write_text('FileName,EmoAct,EmoVal,EmoDom\na.wav,"3,5",4,5\n')
+    with pytest.raises(SubmissionError, match="row 1 '3,5'"):
+        check_submission(path, None, 1)
+
+
 @pytest.mark.parametrize(("spoil", "message"), SPOILED.values(), ids=SPOILED.keys())
 def test_a_spoiled_file_is_told_apart(tmp_path: Path, spoil: Callable, message: str) -> None:
     path = tmp_path / "t.csv"

@@ -194,6 +194,18 @@ def test_a_filewise_audformat_table_gives_whole_files(database: Path) -> None:
     assert manifest.column("split").tolist() == ["train", "test"]
 
 
+def test_labels_that_an_audformat_scheme_does_not_list_are_counted(database: Path) -> None:
+    assert not any("does not list" in note for note in CORPORA["audformat"](database).notes)
+    table = database / "db.emotion.train.csv"
+    lines = table.read_text().splitlines()
+    columns = lines[0].split(",")
+    cells = lines[1].split(",")
+    cells[columns.index("emotion")] = "joyful"
+    table.write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n")
+    manifest = CORPORA["audformat"](database)
+    assert any("'joyful' (1)" in note for note in manifest.notes)
+
+
 def test_an_audformat_database_with_mistakes_is_refused(database: Path) -> None:
     for name, content, message in (
         ("db.yaml", "[1]", "expected the fields of a database"),
