@@ -1,10 +1,8 @@
 #!/bin/sh
-# The encoders that corpora are encoded with, at their true size with random weights, on one GPU in bfloat16: MFU, idle
-# share, stages, and the per-file float32 loop beside them. Options after the name replace these, so that
-#   sh benchmarks/featurize-gpu.sh --device cpu --compute float32 --tiny --utterances 4 --repeats 1
-# tries it on any machine. Needs 8 GB of disk for the largest encoder's weights, below --directory (default: /tmp).
+# Encoders on one GPU, step by step: packaged ones against a CPU, then those that corpora are encoded with at their true
+# size with random weights. Each step takes eight minutes at most and adds to gpu.json; gpu.md is the table, and the
+# missed aims are printed at the end. Needs 20 GB below --directory (default: /tmp). Options reach every step:
+#   sh benchmarks/featurize-gpu.sh --tiny --device cpu     # tries each line on any machine, in a few minutes
 set -eu
-for encoder in wavlm-large hubert-large whisper-large-v3 roberta-large; do
-    medusa bench featurize --encoder "$encoder" --random --device cuda --compute bfloat16 --utterances 2000 \
-        --workers "$(getconf _NPROCESSORS_ONLN)" --peers per-file --json "featurize-gpu-$encoder.json" "$@"
-done
+cd "$(dirname "$0")/.."
+exec "${PYTHON:-python}" -m benchmarks.gpu machine rows attention featurize featurize-30s featurize-layers memory "$@"

@@ -27,7 +27,7 @@ def durations_s(n: int, seed: int, mean_s: float = MEAN_S) -> np.ndarray:
     return np.clip(rng.lognormal(math.log(mean_s) - SIGMA**2 / 2, SIGMA, n), SHORTEST_S, LONGEST_S)
 
 
-def write_corpus(directory: Path, n: int, seed: int, speech: Path | None = None) -> Manifest:
+def write_corpus(directory: Path, n: int, seed: int, speech: Path | None = None, mean_s: float = MEAN_S) -> Manifest:
     """Write n FLAC files (16 kHz, mono, 16 bits) cut and joined from the files below `speech`; their manifest.
 
     speech: default is the corpus that comes with the program. ConfigError where it holds no audio.
@@ -40,7 +40,7 @@ def write_corpus(directory: Path, n: int, seed: int, speech: Path | None = None)
         )
     rng = np.random.default_rng(seed)
     order = [sources[i] for i in rng.permutation(len(sources))]
-    lengths = (durations_s(n, seed) * SAMPLE_RATE_HZ).astype(int)
+    lengths = (durations_s(n, seed, mean_s) * SAMPLE_RATE_HZ).astype(int)
     stock, at = np.zeros(0, np.float32), 0
     paths, texts = [], []
     for i, length in enumerate(lengths.tolist()):

@@ -64,9 +64,12 @@ class PeerModel:
     @torch.inference_mode()
     def rows(self, prepared: dict[str, torch.Tensor], inputs: Sequence[Any]) -> list[np.ndarray]:
         """(T, D) float32 of each input's own frames or tokens."""
-        named = {key: value.to(self.device) for key, value in prepared.items()}
+        named = {
+            key: value.to(self.device, self.model.dtype if value.is_floating_point() else value.dtype)
+            for key, value in prepared.items()
+        }
         if "input_features" in named:
-            hidden = self.model(named["input_features"].to(self.model.dtype)).last_hidden_state
+            hidden = self.model(named["input_features"]).last_hidden_state
         else:
             if len(inputs) == 1:
                 named.pop("attention_mask", None)

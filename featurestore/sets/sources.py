@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -279,7 +280,12 @@ def piece_of(source: Source) -> tuple[float, float]:
 def decoder_name(source: Source) -> str:
     """Return what makes an item's samples of its files, with versions."""
     names = dict.fromkeys(decoder_of(path) for path in files_of(source))
-    return ", ".join([*names, f"soxr {version('soxr')}"])
+    return ", ".join([*names, f"soxr {_soxr_version()}"])
+
+
+@cache
+def _soxr_version() -> str:
+    return version("soxr")  # a look at all installed packages and the parsing of one's metadata: not once a file
 
 
 def file_digest(source: Source) -> bytes:
