@@ -66,7 +66,7 @@ def ridge_cv(x: np.ndarray, y: np.ndarray, others: np.ndarray, c: float) -> np.n
 
 
 PEERS: dict[str, tuple[Fit, bool]] = {
-    "LogisticRegression": (logistic, True), "SVC, precomputed": (svc, True), "RidgeClassifierCV": (ridge_cv, False),
+    "RidgeClassifierCV": (ridge_cv, False), "SVC": (svc, True), "LogisticRegression": (logistic, True),
 }  # fmt: skip
 
 
@@ -110,17 +110,27 @@ def layers(arguments: argparse.Namespace) -> dict[str, Any]:
               "uar": score(found.nested.scores, everything), "timed": 1.0}]  # fmt: skip
     singles = [score(system.scores, everything) for system in found.systems if system.source is not None]
     table[0]["mean_uar_of_layers"] = float(np.mean(singles))
+    about = {"corpus": manifest.name, "layers": len(singles), "folds": len(plan.names), "rows": table}
+    tell(about, arguments.json)
     problem = Problem.of(Targets.from_manifest(manifest))
     passes = passes_of(problem, plan, speaker_groups(manifest))
     rows = PooledRows(store, problem.keys)
-    for name, (fit, nested) in PEERS.items():
+    for name, (fit, nested) in ((name, PEERS[name]) for name in arguments.peers.split(",")):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             spent, uar, n, of = sweep(fit, nested, problem, passes, rows, features, arguments.share)
         whole = spent * of / n
         table.append({"system": name, "seconds": whole, "mean_uar_of_layers": uar, "timed": n / of,
                       "times_slower": whole / seconds})  # fmt: skip
-    return {"corpus": manifest.name, "layers": len(singles), "folds": len(plan.names), "rows": table}
+        tell(about, arguments.json)
+    return about
+
+
+def tell(found: dict[str, Any], path: Path | None) -> None:
+    """Print the last row and write all that there are, so that a run that is stopped has lost none."""
+    print(json.dumps(found["rows"][-1]), flush=True)
+    if path is not None:
+        replace_text(path, json.dumps(found | {"cpus": os.cpu_count()}, indent=1) + "\n")
 
 
 class SyntheticRows:
@@ -199,6 +209,7 @@ def main() -> None:
         own.add_argument(*names, required=True)
     own.add_argument("--cv", default="fold")
     own.add_argument("--share", type=float, default=1.0)
+    own.add_argument("--peers", default=",".join(PEERS))
     other = kinds.add_parser("large")
     other.add_argument("--utterances", type=int, default=120_000)
     other.add_argument("--layers", type=int, default=25)

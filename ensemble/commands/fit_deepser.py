@@ -122,7 +122,7 @@ def fit_deepser(
             tell_protocol(protocol, strict)
         protocol.refuse(strict)
         if world.first and any(config.train.normalise == "speaker" for config in configs):
-            _warn_of_confounding(table, plan)
+            warn_of_confounding(table, plan)
         directories = {config.name: runs / config.name for config in configs}
         shown = watching(directories, plan.names, tensorboard=tensorboard) if world.first else nullcontext()
         with shown as watch:
@@ -136,7 +136,7 @@ def fit_deepser(
             _tell(opened, table, configs, cv, runs, store)
 
 
-def _warn_of_confounding(manifest: "Manifest", plan: "FoldPlan") -> None:
+def warn_of_confounding(manifest: "Manifest", plan: "FoldPlan") -> None:
     """Warn where speakers of the training part speak in one emotion each: their own statistics carry it away."""
     from deepser.probes.confounding import Confounding
     from deepser.training.targets import Targets

@@ -8,10 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from deepser.members.folds import plan_folds
+from ensemble.commands.fit_deepser import warn_of_confounding
 from ensemble.prediction.model import Model
+from featurestore.corpus.manifest import Manifest
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.made_once import copy_of, made_once
 from tests.helpers.small_corpus import copy_clips, medusa
+from tests.helpers.synthetic_corpus import corpus
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +177,17 @@ def test_fit_deepser_takes_the_preset_for_small_corpora_says_so_and_names_a_bett
     assert "preset small" not in given.stdout
     config = json.loads((probed / "runs" / "net2" / "config.json").read_text())["member"]
     assert config["network"]["kind"] == "deepser"
+
+
+def test_fit_deepser_warns_where_each_speaker_has_an_emotion_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, manifest = corpus(tmp_path)
+    plan = plan_folds(manifest, cv="fold")
+    warn_of_confounding(manifest, plan)
+    assert capsys.readouterr().err == ""
+    frame = manifest.to_arrow().to_pandas()
+    votes = frame[[name for name in frame.columns if name.startswith("vote_")]].to_numpy()
+    own = [f"s{c}{i % 3}" for i, c in enumerate(votes.argmax(1))]
+    warn_of_confounding(Manifest.from_pandas(frame.assign(speaker=own)), plan)
+    assert "--normalise none" in capsys.readouterr().err

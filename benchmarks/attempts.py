@@ -1,0 +1,201 @@
+"""What was tried to make a probe better on small corpora, the bad ideas too: the attempts of docs/small-corpora.md.
+
+    python -m benchmarks.attempts -m corpus.csv -s store --features a@1+2,b@3 [--only plain,nap] [--json FILE]
+
+Each attempt is the mean of the layers' RBF kernels over rows changed in one way, and a ridge regression with balanced
+classes, over the folds of the column `fold`. Nothing is chosen inside the folds and every attempt is scored on all of
+them: these figures compare ideas, and the best of them is no estimate of what it would give elsewhere.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepser.probes.problem import Problem
+from deepser.probes.ridge import class_weights
+from deepser.probes.rows import PooledRows, sources_of
+from deepser.probes.select import scorer
+from deepser.probes.standardise import standardisation
+from deepser.training.normalise import Groups, GroupStatistics
+from deepser.training.targets import Targets
+from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.splits import speaker_groups
+from featurestore.runtime.durable import replace_text
+from featurestore.store.feature_store import FeatureStore
+
+Rows = NDArray[np.float32]
+SHRINKAGE = 5.0
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Pooled rows by layer, (N, D) each, and who speaks, in which emotion, in which fold, (N,) int64 each."""
+
+    layers: list[Rows]
+    labels: NDArray[np.int64]
+    speakers: NDArray[np.int64]
+    folds: NDArray[np.int64]
+    groups: Groups
+    problem: Problem
+
+
+# (corpus, rows, training utterances) -> the rows of all utterances
+Change = Callable[[Corpus, Rows, NDArray[np.int64]], Rows]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An idea: how rows are changed, how many restyled copies are learned beside them, penalty and bandwidth."""
+
+    about: str
+    change: Change = lambda corpus, rows, train: rows
+    copies: int = 0
+    penalty: float = 0.03
+    bandwidth: float = 1.0
+
+
+def standard(rows: Rows, train: NDArray[np.int64]) -> Rows:
+    """Rows standardised with the statistics of the training utterances."""
+    mean, inverse_std = standardisation(rows[train])
+    return (rows - mean) * inverse_std
+
+
+def half(first: bool) -> Change:
+    """The means alone, or the deviations alone."""
+
+    def change(corpus: Corpus, rows: Rows, train: NDArray[np.int64]) -> Rows:
+        middle = rows.shape[1] // 2
+        return rows[:, :middle] if first else rows[:, middle:]
+
+    return change
+
+
+def by_speaker(corpus: Corpus, rows: Rows, train: NDArray[np.int64]) -> Rows:
+    """Speaker-adapted: each speaker's own statistics, as `--normalise speaker`."""
+    return GroupStatistics.of(rows, corpus.groups, SHRINKAGE).apply(rows, corpus.groups.codes)
+
+
+def without_speakers(n: int) -> Change:
+    """Nuisance attribute projection (Solomonoff et al. 2005): without directions in which training speakers differ."""
+
+    def change(corpus: Corpus, rows: Rows, train: NDArray[np.int64]) -> Rows:
+        z = standard(rows, train)
+        who = corpus.speakers[train]
+        means = np.stack([z[train][who == each].mean(0) for each in np.unique(who)])
+        directions = np.linalg.svd(means - means.mean(0), full_matrices=False)[2][:n]
+        return z - (z @ directions.T) @ directions
+
+    return change
+
+
+def whitened(corpus: Corpus, rows: Rows, train: NDArray[np.int64]) -> Rows:
+    """Within-class covariance normalisation (Hatch et al. 2006), its eigenvalues raised by 1."""
+    z = standard(rows, train)
+    rest, labels = z[train].copy(), corpus.labels[train]
+    for each in np.unique(labels):
+        rest[labels == each] -= rest[labels == each].mean(0)
+    values, vectors = np.linalg.eigh(rest.T @ rest / len(rest))
+    return (z @ vectors / np.sqrt(np.maximum(values, 0) + 1)).astype(np.float32)
+
+
+ATTEMPTS = {
+    "plain": Attempt("means and deviations over time"),
+    "penalty": Attempt("penalty 0.1 in place of 0.03", penalty=0.1),
+    "narrow": Attempt("bandwidth 0.7 in place of 1", bandwidth=0.7),
+    "wide": Attempt("bandwidth 2", bandwidth=2.0),
+    "means": Attempt("means alone", half(True)),
+    "deviations": Attempt("deviations alone", half(False)),
+    "nap1": Attempt("without the first direction of speakers", without_speakers(1)),
+    "nap5": Attempt("without five directions of speakers", without_speakers(5)),
+    "wccn": Attempt("whitened within classes", whitened),
+    "restyled": Attempt("and a copy of each clip in another training speaker's mean and deviation", copies=1),
+    "speaker": Attempt("by each speaker's own statistics: speaker-adapted", by_speaker),
+}
+
+
+def restyled(corpus: Corpus, rows: Rows, train: NDArray[np.int64], copy: int) -> Rows:
+    """Training rows (n, D) with the mean and deviation of another training speaker, drawn at random."""
+    who = corpus.speakers[train]
+    names, own = np.unique(who, return_inverse=True)
+    means = np.stack([rows[train][who == each].mean(0) for each in names])
+    deviations = np.stack([rows[train][who == each].std(0) for each in names]) + 1e-3
+    other = np.random.default_rng((7, copy)).integers(0, len(names), len(train))
+    return ((rows[train] - means[own]) / deviations[own] * deviations[other] + means[other]).astype(np.float32)
+
+
+def kernel(a: Rows, b: Rows, bandwidth: float) -> NDArray[np.float64]:
+    """exp(-|x - y|^2 / (2 bandwidth^2 D)), (n, m)."""
+    distances = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * (a @ b.T)
+    return np.exp(np.maximum(distances, 0) / (-2 * bandwidth**2 * a.shape[1])).astype(np.float64)
+
+
+def scores(corpus: Corpus, attempt: Attempt) -> NDArray[np.float32]:
+    """(N, C) of every utterance by the fit of the other folds."""
+    n_classes = corpus.problem.n_classes
+    found = np.zeros((len(corpus.labels), n_classes), np.float32)
+    for fold in np.unique(corpus.folds):
+        train, judged = np.flatnonzero(corpus.folds != fold), np.flatnonzero(corpus.folds == fold)
+        learned, across = 0.0, 0.0
+        for rows in corpus.layers:
+            x = standard(attempt.change(corpus, rows, train), train)
+            own = np.concatenate([x[train], *(restyled(corpus, x, train, i) for i in range(attempt.copies))])
+            learned = learned + kernel(own, own, attempt.bandwidth) / len(corpus.layers)
+            across = across + kernel(x[judged], own, attempt.bandwidth) / len(corpus.layers)
+        targets = np.tile(np.eye(n_classes)[corpus.labels[train]], (attempt.copies + 1, 1))
+        weights = class_weights(targets)
+        mean = weights @ targets / weights.sum()
+        dual = np.linalg.solve(learned + np.diag(attempt.penalty / weights), np.c_[targets, np.ones(len(targets))])
+        said = across @ dual
+        found[judged] = said[:, :-1] - said[:, -1:] * mean + mean
+    return found
+
+
+def run(corpus: Corpus, names: list[str]) -> Iterator[tuple[str, float]]:
+    """Yield each attempt's UAR."""
+    score = scorer(corpus.problem, "uar")
+    for name in names:
+        yield name, score(scores(corpus, ATTEMPTS[name]), np.arange(len(corpus.labels)))
+
+
+def read(manifest: Manifest, store: FeatureStore, features: list[str]) -> Corpus:
+    """The labelled utterances of a manifest."""
+    manifest = manifest.rows(Targets.from_manifest(manifest).labels >= 0)
+    problem = Problem.of(Targets.from_manifest(manifest))
+    pooled = PooledRows(store, problem.keys)
+    speakers = speaker_groups(manifest)
+    return Corpus(
+        [pooled.read(source) for source in sources_of(store, features)],
+        problem.labels,
+        np.unique(speakers, return_inverse=True)[1].astype(np.int64),
+        np.unique(manifest.column("fold").astype(str), return_inverse=True)[1].astype(np.int64),
+        Groups.of(speakers.tolist()),
+        problem,
+    )
+
+
+def main() -> None:
+    """Print UAR in % of every attempt, and write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for names in (("-m", "--manifest"), ("-s", "--store"), ("--features",)):
+        parser.add_argument(*names, required=True)
+    parser.add_argument("--only", default=",".join(ATTEMPTS))
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    manifest = Manifest.read(arguments.manifest)
+    corpus = read(manifest, FeatureStore.open(arguments.store), arguments.features.split(","))
+    found = {}
+    for name, uar in run(corpus, arguments.only.split(",")):
+        found[name] = {"about": ATTEMPTS[name].about, "uar": uar}
+        print(f"{100 * uar:5.1f}  {name}: {ATTEMPTS[name].about}", flush=True)
+    if arguments.json:
+        text = json.dumps({"corpus": manifest.name, "features": arguments.features, "attempts": found}, indent=1)
+        replace_text(arguments.json, text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Attempts on a small corpus: what a fold's clips are scored by takes nothing from their labels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmarks.attempts import ATTEMPTS, Corpus, read, run, scores
+from tests.helpers.synthetic_corpus import corpus
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    store, manifest = corpus(tmp_path_factory.mktemp("attempts"), attributes=False)
+    found = read(manifest, store, ["first@1+2", "second@2"])
+    assert 0 < len(found.labels) < len(manifest)  # every tenth has no consensus
+    return found
+
+
+def test_every_attempt_is_scored_and_a_plain_one_learns(small: Corpus) -> None:
+    found = dict(run(small, list(ATTEMPTS)))
+    assert found.keys() == ATTEMPTS.keys()
+    assert found["plain"] > 0.8
+    assert all(0 <= uar <= 1 for uar in found.values())
+
+
+@pytest.mark.parametrize("name", ["plain", "wccn", "nap1", "restyled", "speaker"])
+def test_labels_of_a_fold_change_none_of_its_scores(small: Corpus, name: str) -> None:
+    own = small.folds == 1
+    labels = small.labels.copy()
+    labels[own] = np.roll(labels[own], 1)
+    before, after = scores(small, ATTEMPTS[name]), scores(replace(small, labels=labels), ATTEMPTS[name])
+    np.testing.assert_array_equal(before[own], after[own])
+    assert not np.array_equal(before[~own], after[~own])
