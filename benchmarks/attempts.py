@@ -88,7 +88,7 @@ def without_speakers(n: int) -> Change:
         who = corpus.speakers[train]
         means = np.stack([z[train][who == each].mean(0) for each in np.unique(who)])
         directions = np.linalg.svd(means - means.mean(0), full_matrices=False)[2][:n]
-        return z - (z @ directions.T) @ directions
+        return np.asarray(z - (z @ directions.T) @ directions, np.float32)
 
     return change
 
@@ -100,7 +100,7 @@ def whitened(corpus: Corpus, rows: Rows, train: NDArray[np.int64]) -> Rows:
     for each in np.unique(labels):
         rest[labels == each] -= rest[labels == each].mean(0)
     values, vectors = np.linalg.eigh(rest.T @ rest / len(rest))
-    return (z @ vectors / np.sqrt(np.maximum(values, 0) + 1)).astype(np.float32)
+    return np.asarray(z @ vectors / np.sqrt(np.maximum(values, 0) + 1), np.float32)
 
 
 ATTEMPTS = {
@@ -112,6 +112,7 @@ ATTEMPTS = {
     "deviations": Attempt("deviations alone", half(False)),
     "nap1": Attempt("without the first direction of speakers", without_speakers(1)),
     "nap5": Attempt("without five directions of speakers", without_speakers(5)),
+    "nap12": Attempt("without twelve directions of speakers", without_speakers(12)),
     "wccn": Attempt("whitened within classes", whitened),
     "restyled": Attempt("and a copy of each clip in another training speaker's mean and deviation", copies=1),
     "speaker": Attempt("by each speaker's own statistics: speaker-adapted", by_speaker),
@@ -125,13 +126,14 @@ def restyled(corpus: Corpus, rows: Rows, train: NDArray[np.int64], copy: int) ->
     means = np.stack([rows[train][who == each].mean(0) for each in names])
     deviations = np.stack([rows[train][who == each].std(0) for each in names]) + 1e-3
     other = np.random.default_rng((7, copy)).integers(0, len(names), len(train))
-    return ((rows[train] - means[own]) / deviations[own] * deviations[other] + means[other]).astype(np.float32)
+    moved = (rows[train] - means[own]) / deviations[own] * deviations[other] + means[other]
+    return np.asarray(moved, np.float32)
 
 
 def kernel(a: Rows, b: Rows, bandwidth: float) -> NDArray[np.float64]:
     """exp(-|x - y|^2 / (2 bandwidth^2 D)), (n, m)."""
     distances = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * (a @ b.T)
-    return np.exp(np.maximum(distances, 0) / (-2 * bandwidth**2 * a.shape[1])).astype(np.float64)
+    return np.asarray(np.exp(np.maximum(distances, 0) / (-2 * bandwidth**2 * a.shape[1])), np.float64)
 
 
 def scores(corpus: Corpus, attempt: Attempt) -> NDArray[np.float32]:
@@ -140,12 +142,13 @@ def scores(corpus: Corpus, attempt: Attempt) -> NDArray[np.float32]:
     found = np.zeros((len(corpus.labels), n_classes), np.float32)
     for fold in np.unique(corpus.folds):
         train, judged = np.flatnonzero(corpus.folds != fold), np.flatnonzero(corpus.folds == fold)
-        learned, across = 0.0, 0.0
+        n_learned = len(train) * (attempt.copies + 1)
+        learned, across = np.zeros((n_learned, n_learned)), np.zeros((len(judged), n_learned))
         for rows in corpus.layers:
             x = standard(attempt.change(corpus, rows, train), train)
             own = np.concatenate([x[train], *(restyled(corpus, x, train, i) for i in range(attempt.copies))])
-            learned = learned + kernel(own, own, attempt.bandwidth) / len(corpus.layers)
-            across = across + kernel(x[judged], own, attempt.bandwidth) / len(corpus.layers)
+            learned += kernel(own, own, attempt.bandwidth) / len(corpus.layers)
+            across += kernel(x[judged], own, attempt.bandwidth) / len(corpus.layers)
         targets = np.tile(np.eye(n_classes)[corpus.labels[train]], (attempt.copies + 1, 1))
         weights = class_weights(targets)
         mean = weights @ targets / weights.sum()
