@@ -60,13 +60,13 @@ class Attempt:
 
 
 def standard(rows: Rows, train: NDArray[np.int64]) -> Rows:
-    """Rows standardised with the statistics of the training utterances."""
+    """Standardise rows with the statistics of the training utterances."""
     mean, inverse_std = standardisation(rows[train])
     return (rows - mean) * inverse_std
 
 
 def half(first: bool) -> Change:
-    """The means alone, or the deviations alone."""
+    """Take the means alone, or the deviations alone."""
 
     def change(corpus: Corpus, rows: Rows, train: NDArray[np.int64]) -> Rows:
         middle = rows.shape[1] // 2
@@ -76,12 +76,12 @@ def half(first: bool) -> Change:
 
 
 def by_speaker(corpus: Corpus, rows: Rows, train: NDArray[np.int64]) -> Rows:
-    """Speaker-adapted: each speaker's own statistics, as `--normalise speaker`."""
+    """Normalise by each speaker's own statistics, as `--normalise speaker` does: speaker-adapted."""
     return GroupStatistics.of(rows, corpus.groups, SHRINKAGE).apply(rows, corpus.groups.codes)
 
 
 def without_speakers(n: int) -> Change:
-    """Nuisance attribute projection (Solomonoff et al. 2005): without directions in which training speakers differ."""
+    """Project out n directions in which training speakers differ (NAP, Solomonoff et al. 2005)."""
 
     def change(corpus: Corpus, rows: Rows, train: NDArray[np.int64]) -> Rows:
         z = standard(rows, train)
@@ -94,7 +94,7 @@ def without_speakers(n: int) -> Change:
 
 
 def whitened(corpus: Corpus, rows: Rows, train: NDArray[np.int64]) -> Rows:
-    """Within-class covariance normalisation (Hatch et al. 2006), its eigenvalues raised by 1."""
+    """Whiten by the covariance within classes, its eigenvalues raised by 1 (WCCN, Hatch et al. 2006)."""
     z = standard(rows, train)
     rest, labels = z[train].copy(), corpus.labels[train]
     for each in np.unique(labels):
@@ -166,7 +166,7 @@ def run(corpus: Corpus, names: list[str]) -> Iterator[tuple[str, float]]:
 
 
 def read(manifest: Manifest, store: FeatureStore, features: list[str]) -> Corpus:
-    """The labelled utterances of a manifest."""
+    """Read the labelled utterances of a manifest."""
     manifest = manifest.rows(Targets.from_manifest(manifest).labels >= 0)
     problem = Problem.of(Targets.from_manifest(manifest))
     pooled = PooledRows(store, problem.keys)
