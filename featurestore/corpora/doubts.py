@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+import numpy as np
+
 from featurestore.corpora.assemble import named, two_genders
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.overlap import alike
@@ -13,7 +15,8 @@ ABSENT = ("nan", "none", "null", "n/a", "na", "<na>", "-", "?", "unknown", "xxx"
 def doubts(manifest: Manifest) -> list[str]:
     """Return a note for names that differ in letter case or spaces alone, of classes, speakers and folds.
 
-    Also for classes that are called as what is missing, for speakers of two genders, and for a single class.
+    Also for classes that are called as what is missing, labels that votes contradict, speakers of two genders, and a
+    single class.
     """
     notes = []
     for names in alike(manifest.scheme.classes):
@@ -33,6 +36,12 @@ def doubts(manifest: Manifest) -> list[str]:
         occurring = Counter(label for label in manifest.labels if label is not None)
         if len(occurring) == 1:
             notes.append(f"a single class, {next(iter(occurring))!r}; check which column or folder holds the labels")
+        n, voted = _outvoted(manifest)
+        if n:
+            notes.append(
+                f"{n:,} of {voted:,} labels got fewer votes than another class; soft targets are the votes, and scores "
+                "are of the labels"
+            )
     if manifest.has("speaker") and manifest.has("gender"):
         both = two_genders(manifest.column("speaker").tolist(), manifest.column("gender").tolist())
         if both:
@@ -41,3 +50,17 @@ def doubts(manifest: Manifest) -> list[str]:
                 "`prepare csv --column speaker=GENDER+SPEAKER` joins the two columns"
             )
     return notes
+
+
+def _outvoted(manifest: Manifest) -> tuple[int, int]:
+    """Return how many labels another class has more votes than, and how many have votes at all."""
+    votes = manifest.votes
+    if votes is None:
+        return 0, 0
+    index = {name: c for c, name in enumerate(manifest.scheme.classes)}
+    rows = [
+        (own, index[label])
+        for own, label in zip(np.nan_to_num(votes), manifest.labels, strict=True)
+        if label is not None and own.any()
+    ]
+    return sum(bool(own[c] < own.max()) for own, c in rows), len(rows)

@@ -306,6 +306,13 @@ def test_names_that_look_like_mistakes_are_noted(tmp_path: Path) -> None:
     assert "taken for a class" not in said
 
 
+def test_labels_that_got_fewer_votes_than_another_class_are_counted(tmp_path: Path) -> None:
+    rows = "a,x,sad,0,2\nb,y,sad,1,1\nc,z,angry,0,3\nd,z,angry,0,0\n"
+    table = written(tmp_path, f"utterance_id,text,label,vote_sad,vote_angry\n{rows}")
+    said = " ".join(medusa("prepare", "csv", table, "-o", tmp_path / "m.csv").stdout.split())
+    assert "1 of 3 labels got fewer votes than another class" in said
+
+
 def test_a_single_class_is_noted(tmp_path: Path) -> None:
     table = written(tmp_path, "utterance_id,text,label\na,x,flac\nb,y,flac\n")
     assert "a single class, 'flac'" in medusa("prepare", "csv", table, "-o", tmp_path / "m.csv").stdout
