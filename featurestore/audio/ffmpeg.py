@@ -47,8 +47,11 @@ EXACT = ("mov", "wv", "tta")
 TIMED = ("matroska", "flac", "asf")
 GAP_S = 0.1
 SHORT_S = 0.2  # by which a sound track may be shorter than what a container says of its length
+HEADER_BYTES = 4096
+OPEN_RIFF = 0x7FFFF000  # from which on the size of a RIFF file is a placeholder
+MATROSKA_DURATIONS = (b"\x44\x89\x84", b"\x44\x89\x88")  # the element Duration, a float of 4 or 8 bytes
 # Codecs with a checksum for each frame, which FFmpeg compares when it is asked to.
-CHECKED = ("flac", "wavpack", "tta", "ape", "tak")
+CHECKED = ("flac", "wavpack")
 # FFmpeg drops two frames of any WMA for a delay that its own encoder doesn't have, so that 32 ms would be lost there.
 KEPT_WHOLE = ("wmav1", "wmav2")
 INTEGERS = {"u8": (128.0, 128.0), "s16": (0.0, 2.0**15), "s32": (0.0, 2.0**31), "s64": (0.0, 2.0**63)}
@@ -119,7 +122,7 @@ def _blocks(path: Path, part: Part) -> Iterator[Block]:
     stated_s = _stated_s(path, part)
     n_decoded, rate_hz = 0, 1
     with _opened(path, part) as (container, stream):
-        skip, least_s = _skip(stream), _least_s(container, stream)
+        skip, least_s = _skip(stream), _least_s(path, container, stream)
         for block in _trimmed(_from(_joined(path, _frames(path, container, stream)), skip), part.n_samples, stated_s):
             n_decoded, rate_hz = n_decoded + len(block[1]), block[0]
             yield block
@@ -258,17 +261,25 @@ def _stated_s(path: Path, part: Part) -> Fraction:
         return (min(n, end) if shorter else end) * stream.time_base
 
 
-def _least_s(container: InputContainer, stream: AudioStream) -> float:
-    """Return the seconds that a sound track should have where a container says it, if not exactly; else 0."""
-    if container.format.name == "avi":
-        return float((stream.duration or 0) * (stream.time_base or 0))
-    if container.format.name.startswith("matroska") and (text := stream.metadata.get("DURATION", "")):
+def _least_s(path: Path, container: InputContainer, stream: AudioStream) -> float:
+    """Return the seconds that a sound track should have where a container's header says it, if not exactly; else 0.
+
+    Written to a pipe it doesn't, and FFmpeg then makes one up from the size.
+    """
+    name = container.format.name
+    if name != "avi" and not name.startswith("matroska"):
+        return 0.0
+    with path.open("rb") as file:
+        head = file.read(HEADER_BYTES)
+    if name == "avi":
+        known = 0 < int.from_bytes(head[4:8], "little") < OPEN_RIFF
+        return float((stream.duration or 0) * (stream.time_base or 0)) if known else 0.0
+    if text := stream.metadata.get("DURATION", ""):
         hours, minutes, seconds = [*text.split(":"), "", ""][:3]
         with suppress(ValueError):
             return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    if container.format.name.startswith(("matroska", "asf")) and len(container.streams) == 1:
-        return (container.duration or 0) / 1e6
-    return 0.0
+    known = any(mark in head for mark in MATROSKA_DURATIONS)
+    return (container.duration or 0) / 1e6 if known and len(container.streams) == 1 else 0.0
 
 
 def _rate_hz(path: Path, part: Part) -> int:

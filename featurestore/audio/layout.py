@@ -22,9 +22,18 @@ from featurestore.errors import AudioError
 GSM_FRAME_BYTES = 33
 LFS_POINTER = b"version https://git-lfs"
 # Containers that libsndfile knows by their first bytes and that tell their length.
-SNDFILE_MAGIC = (b".snd", b"dns.", b"NIST_1A", b"Creative Voice File", b"caff", b"riff\x2e\x91\xcf\x11")
-# Matroska and WebM, ASF, AVI, FLV, WavPack, TTA; MP4 has its first box's name behind the size.
-FFMPEG_MAGIC = (b"\x1aE\xdf\xa3", b"0&\xb2u\x8ef\xcf\x11", b"RIFF", b"FLV\x01", b"wvpk", b"TTA1")
+SNDFILE_MAGIC = (b".snd", b"dns.", b"NIST_1A", b"caff", b"riff\x2e\x91\xcf\x11")
+# Matroska and WebM, ASF, AVI, FLV, WavPack, TTA, VOC (of whose blocks libsndfile takes the later headers for samples);
+# MP4 has its first box's name behind the size.
+FFMPEG_MAGIC = (
+    b"\x1aE\xdf\xa3",
+    b"0&\xb2u\x8ef\xcf\x11",
+    b"RIFF",
+    b"FLV\x01",
+    b"wvpk",
+    b"TTA1",
+    b"Creative Voice File",
+)
 HEAD_BYTES = 1024  # of a file, looked at first
 HOLLOW_BYTES, HOLLOW_SHARE = 1 << 28, 0.1  # from which size on, and of which less must be written
 KEPT = 4096  # layouts that stay in memory
