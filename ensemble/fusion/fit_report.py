@@ -16,7 +16,7 @@ from ensemble.evaluation.posteriors import scores_classes
 from ensemble.fusion.learned import Learned
 from ensemble.fusion.problem import Problem
 from ensemble.fusion.state import Prediction
-from ensemble.fusion.techniques import Fused, Technique
+from ensemble.fusion.techniques import CHOICE, Fused, Technique
 from featurestore.runtime.jsonable import jsonable
 
 
@@ -113,9 +113,12 @@ def beaten_by(part: str, rows: Sequence[ScoreRow]) -> list[str]:
     best = max(others, key=lambda row: row.scores[score])
     if not round(own.scores[score], 3) < round(best.scores[score], 3):  # as they are shown
         return []
+    remedy = (
+        "Fewer members or --meta soft" if own.name.startswith(CHOICE) else "Fewer members, --meta soft or --meta auto"
+    )
     return [
         f"On {part} {best.name} scores more than {own.name}: {TITLES[score]} {best.scores[score]:.3f} against "
-        f"{own.scores[score]:.3f}. Fewer members, --meta soft or --meta auto may be the better choice."
+        f"{own.scores[score]:.3f}. {remedy} may be the better choice."
     ]
 
 
