@@ -39,8 +39,15 @@ def pages() -> dict[str, str]:
 
 
 def write_pages(docs: Path) -> list[str]:
-    """Write every generated page below `docs`, leave those that are up to date alone, and return their names."""
+    """Write every generated page below `docs`, and return their names.
+
+    Pages that are up to date are left alone; those of an earlier build that are no longer made are removed.
+    """
     made = pages()
+    for directory in {name.partition("/")[0] for name in made}:
+        for path in (docs / directory).glob("*.md"):
+            if f"{directory}/{path.stem}" not in made:
+                path.unlink()
     for name, text in made.items():
         path = docs / f"{name}.md"
         path.parent.mkdir(parents=True, exist_ok=True)

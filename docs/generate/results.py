@@ -8,6 +8,8 @@ from rich.console import Console
 
 from benchmarks.io.table import markdown as io_markdown
 from benchmarks.meta import meta_table
+from benchmarks.recordings import Form
+from benchmarks.recordings import report as recordings_markdown
 from benchmarks.startup import table as startup_table
 from benchmarks.train import memory_table, train_table
 from generate.links import REPO, adopted
@@ -25,15 +27,21 @@ def results_pages() -> dict[str, str]:
     """Return the Markdown of every page of results, by its name."""
     pages = {path.stem: adopted(path, f"results/{path.stem}") for path in sorted(RESULTS.glob("*.md"))}
     pages["io"] = f"# Readers\n\n`medusa bench io`.\n\n{io_markdown(_read('io'))}\n\n{_source('io')}\n"
+    forms = recordings_markdown([Form(**form) for form in _read("recordings")])
+    pages["recordings"] = (
+        f"# Clips as files and as pieces\n\n`python -m benchmarks.recordings`.\n\n{forms}\n\n{_source('recordings')}\n"
+    )
     for name, (title, command, report) in PRINTED.items():
         printed = _printed(report(_read(name)))
         pages[name] = f"# {title}\n\n`{command}`\n\n```text\n{printed}\n```\n\n{_source(name)}\n"
+    for path in sorted(RESULTS.glob("*.json")):
+        if path.stem not in pages:  # figures that nothing here prints yet
+            pages[path.stem] = f"# {path.stem}\n\n```json\n{path.read_text(encoding='utf-8').strip()}\n```\n"
     return pages
 
 
-def _read(name: str) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return result
+def _read(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def _source(name: str) -> str:
