@@ -55,7 +55,7 @@ def audit(
     from featurestore.recordings.places import TABLES
 
     if manifest is None and corpus and len(corpus) == 1 and corpus[0].lower().endswith(TABLES):
-        corpus, manifest = None, Path(corpus[0])
+        manifest, corpus = Path(corpus[0]), None
     table, failed = manifest_of(corpus, manifest, stderr=as_json)
     wrong = sorted(set(allow or []) - set(LEAKS))
     if wrong:
