@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from deepser.members.folds import FoldPlan
 from deepser.members.held_out import Parts, parts_of
 from deepser.members.member import Member, PosteriorMean
 from deepser.members.posteriors import check_place, is_finished, posteriors_name, write_posteriors
-from deepser.members.run_directory import open_directory, record_start, remove_directory
+from deepser.members.run_directory import fitting_alone, open_directory, record_start, remove_directory
 from deepser.members.sources import check_sources
 from deepser.training import train as trainer
 from deepser.training.checkpoint import load_weights, save_atomically
@@ -78,13 +78,32 @@ def fit_members(
     known: held_out.Known = {}
     left = world.once(lambda: [_is_left(into, own, plan, overwrite, manifest, known) for own in members])
     fits = [replace(own, earlier=earlier) for own, (is_left, earlier) in zip(members, left, strict=True) if is_left]
+    with ExitStack() as locks:
+        world.once(lambda: [locks.enter_context(fitting_alone(own.member.directory)) for own in fits])
+        _fit_all(fits, plan, manifest, world, at_once, known, progress, on_epoch)
+        for own in fits if world.first else ():
+            write_posteriors(into, own.member, plan, own.targets, own.total)
+    return [own.member for own in members]
+
+
+def _fit_all(
+    fits: Sequence["_Fit"],
+    plan: FoldPlan,
+    manifest: Manifest,
+    world: World,
+    at_once: int,
+    known: held_out.Known,
+    progress: Progress | None,
+    on_epoch: OnEpoch | None,
+) -> None:
+    """Fit what is left of each member's fold models."""
     places = world.gather(describe_device(world.device))
     for own in fits if world.first else ():
         record_start(own.member.directory, places, own.member.config.train.precision)
     reader = SharedReader()
     if fits:
         as_stored = [replace(own.data, normalisation=None) if own.data.normalisation else own.data for own in fits]
-        world.once(lambda: reader.union(as_stored).scan(configs[0].train.stride))
+        world.once(lambda: reader.union(as_stored).scan(fits[0].member.config.train.stride))
     for fold in range(len(plan.names)):
         groups = _groups(fits, plan, fold, manifest, at_once, known)
         for i, group in enumerate(groups):
@@ -92,9 +111,6 @@ def fit_members(
             small = max(own.member.config.network.d for own, _ in group) < MANY_THREADS_D
             with one_thread() if world.device.type == "cpu" and small else nullcontext():
                 _fit_fold(group, plan, fold, world, reader, show, on_epoch)
-    for own in fits if world.first else ():
-        write_posteriors(into, own.member, plan, own.targets, own.total)
-    return [own.member for own in members]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,10 +1,12 @@
 """A member's run directory: its config.json says what it was fitted on; nothing else is continued there."""
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +103,30 @@ def remove_directory(directory: Path) -> None:
     """Remove a member's run directory; ConfigError when it is anything else."""
     if directory.exists():
         Member.load(directory)
-        shutil.rmtree(directory)
+        with fitting_alone(directory):
+            shutil.rmtree(directory)
+
+
+@contextmanager
+def fitting_alone(directory: Path) -> Iterator[None]:
+    """Keep other processes from fitting in a run directory meanwhile; ConfigError where one does.
+
+    Where the file system has no locks nothing is kept out.
+    """
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise ConfigError(
+            f"{directory} is in use: another process fits this member. Wait until it ends, or choose another --name."
+        ) from None
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def _differences(found: Any, wanted: Any, where: str) -> Iterator[str]:

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from deepser.config import MemberConfig, from_dict, to_dict
 from deepser.members.folds import plan_folds
 from deepser.members.member import Member
+from deepser.members.run_directory import fitting_alone
 from deepser.training.targets import Targets
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ConfigError, ManifestError, StoreError
@@ -52,6 +53,17 @@ def test_a_member_learns_and_writes_out_of_fold_posteriors(fitted: Fitted) -> No
     assert history[-1]["loss"] < history[0]["loss"]
     assert not list(fitted.directory.glob("fold-*/checkpoint*"))
     assert fitted.load().config == member()
+
+
+def test_two_processes_do_not_fit_in_one_run_directory(fitted: Fitted) -> None:
+    store, manifest, plan, directory = fitted.store, fitted.manifest, fitted.plan, fitted.directory
+    before = weights(directory)
+    with fitting_alone(directory), pytest.raises(ConfigError, match=rf"{directory} is in use.*--name"):
+        fit_member(store, manifest, member(), plan, directory, overwrite=True)
+    assert same(weights(directory), before)
+    next(directory.glob("fold-*/model.safetensors")).unlink()
+    with fitting_alone(directory), pytest.raises(ConfigError, match="is in use"):
+        fit_member(store, manifest, member(), plan, directory)
 
 
 def test_each_fold_is_judged_by_the_model_that_did_not_learn_it(fitted: Fitted) -> None:
