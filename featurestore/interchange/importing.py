@@ -32,13 +32,18 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class ImportReport:
-    """What a run did. missing: expected keys that neither source nor set has; surplus: keys that nobody expected."""
+    """What a run did.
+
+    missing: expected keys that neither source nor set has; surplus: keys that nobody expected; empty: utterances
+    without a row, that were imported as such.
+    """
 
     done: int = 0
     skipped: int = 0
     failed: Failures = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     surplus: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     wall_s: float = 0.0
 
@@ -97,6 +102,10 @@ def import_features(
                 _append_all(writer, source, todo, origins, fit, stop, report, progress)
             if fit.n_rounded:
                 report.notes.append(f"{fit.n_rounded:,} utterances were float64 and were rounded to {spec.dtype}.")
+    if report.empty:
+        named = ", ".join(map(repr, report.empty[:5])) + (", ..." if len(report.empty) > 5 else "")
+        n = f"{len(report.empty):,} utterance{'s' if len(report.empty) > 1 else ''}"
+        report.notes.append(f"No rows in {n} ({named}): what is trained or predicted there rests on nothing.")
     if report.done and not any(origins):
         report.notes.append(NO_ORIGINS)
     report.failed = [(_printable(where), _printable(reason)) for where, reason in report.failed]
@@ -242,6 +251,8 @@ def _append(
         report.failed.append((source.where(i), f"{source.where(i)}: {error}"))
         return
     report.done += 1
+    if not all(len(rows) for rows in loaded.layers.values()):
+        report.empty.append(source.keys[i])
 
 
 def _loads(source: Source, positions: Sequence[int]) -> Generator[tuple[int, Loaded | StoreError]]:

@@ -861,3 +861,13 @@ class TestCommands:
         assert "--overwrite replaces it" in medusa(*call, exit_code=2).stderr
         assert (tmp_path / "x.h5").read_text() == "mine"
         assert "1 written" in medusa(*call, "--overwrite").stdout
+
+
+def test_utterances_without_rows_are_taken_and_named(store: FeatureStore, tmp_path: Path) -> None:
+    (tmp_path / "npy").mkdir()
+    np.save(tmp_path / "npy" / "a.npy", np.ones((2, 3), np.float32))
+    np.save(tmp_path / "npy" / "b.npy", np.ones((0, 3), np.float32))
+    report = taken(store, tmp_path / "npy", "npy")
+    assert (report.done, report.empty) == (2, ["b"])
+    assert any("No rows in 1 utterance ('b')" in note for note in report.notes)
+    assert store["in"]["b"].shape == (0, 3)
