@@ -14,6 +14,7 @@ import pytest
 from ensemble.evaluation.align import Aligned, column_names
 from ensemble.fusion.kinds import KINDS, load_meta, predict_meta, save_meta
 from ensemble.fusion.linear import predict_linear
+from ensemble.fusion.state import RIDGE
 from featurestore.errors import AlignmentError, ConfigError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -59,7 +60,7 @@ def test_saving_what_was_loaded_gives_the_same_files(name: str, tmp_path: Path) 
 
 
 def test_the_older_build_saved_every_kind() -> None:
-    assert set(SAVED.values()) == set(KINDS)
+    assert set(SAVED.values()) == set(KINDS) - {RIDGE}  # which came later
 
 
 @pytest.mark.parametrize(("name", "kind"), [("mlp", "meta"), ("linear", "mlp"), ("forest", "vote"), ("mlp", "forest")])

@@ -78,9 +78,9 @@ def test_libmpg123_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[s
     for i, bytes_ in enumerate((odd + content, content + content + bytes(500), content + b"\xff\xfb\x90")):
         decode(written(tmp_path / f"{i}x.mp3", bytes_))
     cut = written(tmp_path / "cut.mp3", content[: len(content) * 2 // 3])
-    with pytest.raises(AudioError, match="truncated"):
-        decode(cut)
-    assert 0.5 < duration_s(cut) < 0.8
+    for read in (decode, duration_s):
+        with pytest.raises(AudioError, match="truncated"):
+            read(cut)
     assert capfd.readouterr().err == ""
 
 
