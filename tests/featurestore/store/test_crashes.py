@@ -48,7 +48,7 @@ def directory() -> Iterator[Path]:
         yield directory
 
 
-@pytest.mark.parametrize("n_kills", [10, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_kills", [4, pytest.param(40, marks=pytest.mark.slow)])
 @every_storage
 def test_killed_at_random_moments(crashes: Crashes, directory: Path, storage: Storage, n_kills: int) -> None:
     """Many times for each way of storing; each store is taken up again until it is complete."""
