@@ -1,8 +1,13 @@
 """Whether a feature set's rows are of the utterances that a manifest means, as far as that shows without decoding."""
 
+import hashlib
+from collections.abc import Sequence
+from dataclasses import astuple
+
 import numpy as np
 
 from featurestore.corpus.manifest import Manifest
+from featurestore.format.spec import FeatureSpec
 from featurestore.sets.feature_set import FeatureSet
 from featurestore.sets.sources import Source, compare_headers, refuse
 
@@ -12,13 +17,36 @@ REMEDY = (
 )
 
 
+def check_all_sources(manifest: Manifest, sets: Sequence[FeatureSet]) -> None:
+    """Raise as `check_sources` of any of these sets, which hold all of the manifest's utterances.
+
+    Sets that recorded the same, as the posteriors of members of one corpus do, are checked once.
+    """
+    checked = set()
+    for features in sets:
+        record = _record(features, manifest.keys)
+        if record not in checked:
+            check_sources(manifest, features)
+            checked.add(record)
+
+
+def _record(features: FeatureSet, keys: Sequence[str]) -> bytes:
+    """Return a digest of all that `check_sources` compares with: what the rows were made from, and of which kind."""
+    spec, digest = features.spec, hashlib.blake2b(digest_size=16)
+    *arrays, decoders = astuple(features.identities(keys))
+    digest.update(repr((spec.kind, spec.source, _is_of_views(spec), decoders)).encode())
+    for array in (*arrays, features.durations_s(keys)):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.digest()
+
+
 def check_sources(manifest: Manifest, features: FeatureSet) -> None:
     """Raise IdentityMismatch where durations, or lengths by the headers of files that changed, are not the recorded.
 
     Views of audio are left out, since a clip mixed with another is longer than its file.
     """
     spec = features.spec
-    if any(name.startswith("view") for name, _ in spec.extra):
+    if _is_of_views(spec):
         return
     sources: dict[str, Source | None] = dict.fromkeys(manifest.keys)
     durations_s = None
@@ -32,3 +60,7 @@ def check_sources(manifest: Manifest, features: FeatureSet) -> None:
         if manifest.has("duration_s"):
             durations_s = np.asarray(manifest.column("duration_s"), np.float64)
     refuse(features, compare_headers(sources, features, durations_s), REMEDY)
+
+
+def _is_of_views(spec: FeatureSpec) -> bool:
+    return any(name.startswith("view") for name, _ in spec.extra)

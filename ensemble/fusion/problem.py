@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepser.members.sources import check_sources
+from deepser.members.sources import check_all_sources
 from deepser.training.targets import Targets
 from ensemble.evaluation.align import Aligned, column_names, load_posteriors
 from ensemble.evaluation.posteriors import group_names, shared_attributes, targets_of
@@ -90,7 +90,6 @@ def load_problem(store: FeatureStore, manifest: Manifest, members: Sequence[str]
     columns = column_names(manifest.scheme.classes, attributes)
     unrated = column_names((), [name for name in shared if name not in attributes])
     posteriors = load_posteriors(store, members, manifest.keys, columns=columns, surplus=unrated)
-    for member in members:
-        check_sources(manifest, store[member])
+    check_all_sources(manifest, [store[member] for member in members])
     found = load_posteriors(store, members, manifest.keys, "logits", columns, surplus=unrated) if logits else None
     return Problem(posteriors, found, targets_of(manifest, attributes), group_names(manifest))

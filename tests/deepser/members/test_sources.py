@@ -9,7 +9,7 @@ import soundfile
 
 from deepser.members.folds import plan_folds
 from deepser.members.member import Member
-from deepser.members.sources import check_sources
+from deepser.members.sources import check_all_sources, check_sources
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.errors import ConfigError, IdentityMismatch, ManifestError, StoreError
@@ -82,3 +82,21 @@ def test_a_probes_run_directory_is_called_so_and_not_damaged(tmp_path: Path) -> 
     (tmp_path / "config.json").write_text('{"format": 1, "kind": "probe", "probe": {}}')
     with pytest.raises(ConfigError, match=r"holds a probe, not a member.*--name"):
         Member.load(tmp_path)
+
+
+def test_of_several_sets_with_one_record_one_is_checked_and_another_record_is_found(
+    tmp_path: Path, features: FeatureSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FeatureStore.open(tmp_path / "store")
+    own = Manifest(pa.table({"utterance_id": KEYS, "path": ["a.wav", "b.wav"]}), root=tmp_path / "own")
+    featurize(own, load_encoder("logmel"), store, "again")
+    other = corpus(tmp_path / "other", 2.0)
+    featurize(other, load_encoder("logmel"), store, "other")
+    n_checks = []
+    monkeypatch.setattr(
+        "deepser.members.sources.check_sources", lambda *given: (n_checks.append(1), check_sources(*given))
+    )
+    check_all_sources(own, [features, store["again"], features])
+    assert len(n_checks) == 1
+    with pytest.raises(IdentityMismatch, match="'other'"):
+        check_all_sources(own, [features, store["other"]])
