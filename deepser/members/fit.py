@@ -190,6 +190,7 @@ class _Opening:
         """
         if train.normalise == "none":
             return None
+        # A corpus needs no shrinking here; new audio of it, of which there may be a clip or two, does in `predict`.
         asked = (train.normalise, train.shrinkage if train.normalise == "speaker" else 0.0)
         if asked not in self._normalisations:
             self._normalisations[asked] = Normalisation(asked[0], Groups.named(asked[0], self.manifest), asked[1])

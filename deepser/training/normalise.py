@@ -197,7 +197,6 @@ class Normalisation:
                 if (ref.name, layer) not in self.statistics:
                     sums = _sums_of(store[ref.name], layer, keys, self.groups)
                     prior = self.priors.setdefault((ref.name, layer), sums.prior())
-                    # A corpus of its own needs no shrinking; new audio, of which there may be a clip or two, does.
                     self.statistics[ref.name, layer] = sums.statistics(self.groups, self.shrinkage, prior)
 
     def apply(self, refs: Sequence[FeatureRef], clips: NDArray[np.int64], rows: Rows) -> Rows:

@@ -173,9 +173,7 @@ def assess(
 
 
 def scored(system: System, manifest: Manifest, attributes: tuple[str, ...]) -> Scored:
-    """Return a system's predictions for every utterance of `manifest`, of the classes and these attributes, beside the
-    targets.
-    """
+    """Return a system's predictions of classes and these attributes beside the targets, for all of `manifest`."""
     return _judge(system, manifest, attributes).scored
 
 

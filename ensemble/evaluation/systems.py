@@ -25,8 +25,7 @@ ADAPTED_NOTE = "speaker-adapted: its models read each speaker's other, unlabelle
 
 
 def from_store(store: FeatureStore, name: str, manifest: Manifest) -> System:
-    """Return the posteriors `name`, with or without "posteriors/", of the manifest's utterances as far as there are
-    any.
+    """Return the posteriors `name` (or "posteriors/name") of those utterances of the manifest that have some.
 
     IdentityMismatch where the audio is not what the posteriors were made of, although the ids are.
     """

@@ -162,9 +162,7 @@ class FittedChoice:
 
 
 def _fit_choice(problem: Problem, selection: Selection, config: AutoConfig) -> Fitted:
-    """Return the candidate with the best score over speaker-disjoint parts of the problem's rows, fitted on all of
-    them.
-    """
+    """Fit the candidate with the best score over speaker-disjoint parts of the problem's rows on all of these rows."""
     ways = candidates_of(config)
     groups = [str(group) for group in problem.groups]
     n = min(config.n_folds, len(set(groups)))

@@ -57,7 +57,7 @@ def with_pieces(table: pa.Table) -> tuple[pa.Table, list[str]]:
     starts = np.where(np.isnan(starts), 0.0, starts)
     if end is not None:
         ends = _seconds(table, end, problems)
-    elif has_end and length is not None:
+    elif length is not None:
         ends = starts + _seconds(table, length, problems)
     else:
         ends = np.full(table.num_rows, np.nan)

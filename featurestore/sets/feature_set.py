@@ -381,9 +381,7 @@ class FeatureSet(Mapping[str, np.ndarray]):
 
 
 def set_metadata(spec: FeatureSpec, provenance: Mapping[str, Any], format: str, compress: str) -> dict[str, Any]:
-    """Return a feature set's zarr.json: its specification, how it was made, how new segments are stored, and their
-    CRC-32C.
-    """
+    """Return a set's zarr.json: specification, how it was made and new segments are stored, and their CRC-32C."""
     told = {
         "medusa_set": SET_VERSION,
         "spec": spec.to_json(),
