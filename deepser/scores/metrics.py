@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from deepser.scores.counts import MIN_PAIRS, mean_f1
+from deepser.scores.counts import MIN_PAIRS, class_f1, confusions, mean_f1, ratio
 from featurestore.errors import ConfigError, ManifestError
 from featurestore.runtime.html import html_table
 from featurestore.runtime.jsonable import json_fields
@@ -217,7 +217,8 @@ def per_fold(evaluations: Mapping[str, Evaluation]) -> dict[str, Spread]:
 def classification(predicted: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Classification:
     """Scores of (N,) int predictions, or of the argmax of (N, C) scores, against (N,) int labels.
 
-    Rows with label -1 (no consensus) are left out and counted. Raises ManifestError when no row has a label.
+    Rows with label -1 (no consensus) are left out and counted. Raises ManifestError when no row has a label, and
+    ConfigError where rows or classes don't fit each other.
     """
     if predicted.ndim == 2:
         if predicted.shape[1] != len(classes):
@@ -233,29 +234,35 @@ def classification(predicted: np.ndarray, labels: np.ndarray, classes: Sequence[
             "No utterance has a consensus label, so there is nothing to score; give a manifest with labels."
         )
     truth, guess = labels[known], predicted[known]
-    every = list(range(len(classes)))
-    from sklearn import metrics as sk  # takes seconds to load: most commands print no scores
-
-    precision, recall, f1, support = sk.precision_recall_fscore_support(truth, guess, labels=every, zero_division=0)
+    for what, values in (("Predictions", guess), ("Labels", truth)):
+        if values.min() < 0 or values.max() >= len(classes):
+            raise ConfigError(
+                f"{what} hold {values.min()} to {values.max()}; the scheme's {len(classes)} classes are 0 to "
+                f"{len(classes) - 1}."
+            )
+    confusion = confusions(guess, truth, len(classes))
+    n, hits, support = len(truth), confusion.diagonal(), confusion.sum(1)
+    precision, recall, f1 = ratio(hits, confusion.sum(0)), ratio(hits, support), class_f1(confusion)
+    accuracy = int(hits.sum()) / n
     return Classification(
         classes=tuple(classes),
-        n=int(known.sum()),
-        n_no_consensus=int((~known).sum()),
+        n=n,
+        n_no_consensus=len(labels) - n,
         macro_f1=float(mean_f1(f1, support, absent="zero")),
         macro_f1_present=float(mean_f1(f1, support, absent="skip")),
-        micro_f1=float(sk.f1_score(truth, guess, labels=every, average="micro", zero_division=0)),
-        accuracy=float(sk.accuracy_score(truth, guess)),
+        micro_f1=accuracy,  # one label and one prediction each
+        accuracy=accuracy,
         uar=float(recall[support > 0].mean()),
         per_class={
             name: ClassScore(
-                float(precision[c]) if (guess == c).any() else math.nan,
-                float(recall[c]) if support[c] else math.nan,
+                float(precision[c]),
+                float(recall[c]),
                 float(f1[c]) if support[c] else math.nan,
                 int(support[c]),
             )
             for c, name in enumerate(classes)
         },
-        confusion=tuple(tuple(int(n) for n in row) for row in sk.confusion_matrix(truth, guess, labels=every)),
+        confusion=tuple(tuple(int(count) for count in row) for row in confusion),
         absent=tuple(name for c, name in enumerate(classes) if support[c] == 0),
     )
 

@@ -57,6 +57,14 @@ def test_rows_or_columns_that_do_not_fit_are_refused() -> None:
         classification(np.zeros((2, 5)), np.zeros(2, int), CLASSES)
 
 
+@pytest.mark.parametrize("wrong", [4, -1])
+def test_a_class_that_the_scheme_does_not_have_is_refused(wrong: int) -> None:
+    with pytest.raises(ConfigError, match=rf"Predictions hold .*{wrong}.*4 classes"):
+        classification(np.array([0, wrong]), np.array([0, 1]), CLASSES)
+    with pytest.raises(ConfigError, match=r"Labels hold 0 to 4"):
+        classification(np.array([0, 1]), np.array([0, 4]), CLASSES)
+
+
 @given(st.lists(st.tuples(st.floats(-3, 3, width=32), st.floats(-3, 3, width=32)), min_size=2, max_size=40))
 def test_ccc_equals_the_formula_of_lin_1989(pairs: list[tuple[float, float]]) -> None:
     x, y = np.array(pairs).T
