@@ -23,6 +23,7 @@ from featurestore.audio.sndfile import Block, Bytes
 from featurestore.errors import AudioError
 
 if TYPE_CHECKING:
+    from av.audio.fifo import AudioFifo
     from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
     from av.container import InputContainer
@@ -83,7 +84,9 @@ def stated_size(path: Path, part: Part) -> tuple[int, int] | None:
         return sum(1 for _ in frames) * codec.frame_samples, codec.rate_hz
     if part.n_samples and part.rate_hz:
         return part.n_samples, part.rate_hz
-    if (stated_s := _stated_s(path, part)) and (rate_hz := _rate_hz(path, part)):
+    with _opened(path, part) as (container, stream):
+        stated_s = _stated_s(path, part, container, stream)
+    if stated_s and (rate_hz := _rate_hz(path, part)):
         return round(stated_s * rate_hz), rate_hz
     return None
 
@@ -119,9 +122,9 @@ def load() -> Any:
 
 
 def _blocks(path: Path, part: Part) -> Iterator[Block]:
-    stated_s = _stated_s(path, part)
     n_decoded, rate_hz = 0, 1
     with _opened(path, part) as (container, stream):
+        stated_s = _stated_s(path, part, container, stream)
         skip, least_s = _skip(stream), _least_s(path, container, stream)
         for block in _trimmed(_from(_joined(path, _frames(path, container, stream)), skip), part.n_samples, stated_s):
             n_decoded, rate_hz = n_decoded + len(block[1]), block[0]
@@ -140,22 +143,29 @@ def _blocks(path: Path, part: Part) -> Iterator[Block]:
 def _joined(path: Path, frames: Iterator[AudioFrame]) -> Iterator[Block]:
     """Blocks of JOINED_FRAMES frames of one kind; AudioError where FFmpeg can't go on."""
     av = load()
-    pending: list[AudioFrame] = []
-    seconds = 0.0
+    seconds, n = 0.0, 0
+    kind, time_base = (0, "", 0), Fraction(0)
+    joined = av.AudioFifo()
     try:
         for frame in frames:
-            if pending and (len(pending) == JOINED_FRAMES or _kind(frame) != _kind(pending[0])):
-                yield _mono(pending)
-                pending = []
-            pending.append(frame)
+            if n == JOINED_FRAMES or (n and _kind(frame) != kind):
+                yield _mono(joined)
+                joined, n = av.AudioFifo(), 0
+            if not n:
+                kind = _kind(frame)
+                time_base = Fraction(1, frame.sample_rate)
+            # Frames are joined end to end, whatever their times: a fifo refuses gaps, and times in another unit.
+            frame.pts, frame.time_base = None, time_base
+            joined.write(frame)
+            n += 1
             seconds += frame.samples / frame.sample_rate
     except av.FFmpegError as error:
         raise AudioError(
             f"{path}: decoding failed after {seconds:.3f} s ({_reason(error)}); the file is truncated or damaged. Copy "
             "or convert it again."
         ) from None
-    if pending:
-        yield _mono(pending)
+    if n:
+        yield _mono(joined)
 
 
 def _frames(path: Path, container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
@@ -239,26 +249,26 @@ def _opened(path: Path, part: Part) -> Iterator[tuple[InputContainer, AudioStrea
         yield container, stream
 
 
-def _stated_s(path: Path, part: Part) -> Fraction:
+def _stated_s(path: Path, part: Part, container: InputContainer, stream: AudioStream) -> Fraction:
     """Seconds that count by a container which says so exactly, 0 where none does.
 
     MP4's edit lists are in milliseconds, its sample table is exact: the time at which the last packet ends.
     """
-    with _opened(path, part) as (container, stream):
-        gapless = (stream.metadata.get("iTunSMPB") or container.metadata.get("iTunSMPB") or "").split()
-        if len(gapless) > 3 and re.fullmatch("[0-9A-Fa-f]{8,16}", gapless[3]):
-            return Fraction(int(gapless[3], 16), stream.rate or 1)
-        if not container.format.name.startswith(EXACT) or not stream.rate or not stream.time_base:
-            return Fraction(0)
-        n = stream.duration or 0
-        if not container.format.name.startswith("mov"):
-            return n * stream.time_base
-        end = 0
-        for packet in container.demux(stream):
+    gapless = (stream.metadata.get("iTunSMPB") or container.metadata.get("iTunSMPB") or "").split()
+    if len(gapless) > 3 and re.fullmatch("[0-9A-Fa-f]{8,16}", gapless[3]):
+        return Fraction(int(gapless[3], 16), stream.rate or 1)
+    if not container.format.name.startswith(EXACT) or not stream.rate or not stream.time_base:
+        return Fraction(0)
+    n = stream.duration or 0
+    if not container.format.name.startswith("mov"):
+        return n * stream.time_base
+    end = 0
+    with _opened(path, part) as (again, track):  # the container itself is still to be decoded
+        for packet in again.demux(track):
             if packet.pts is not None and not packet.is_discard:
                 end = max(end, packet.pts + (packet.duration or 0))
-        shorter = n and (end - n) * stream.time_base * stream.rate <= TRIM_SAMPLES
-        return (min(n, end) if shorter else end) * stream.time_base
+    shorter = n and (end - n) * stream.time_base * stream.rate <= TRIM_SAMPLES
+    return (min(n, end) if shorter else end) * stream.time_base
 
 
 def _least_s(path: Path, container: InputContainer, stream: AudioStream) -> float:
@@ -319,12 +329,12 @@ def _kind(frame: AudioFrame) -> tuple[int, str, int]:
     return frame.sample_rate, frame.format.name, frame.layout.nb_channels
 
 
-def _mono(frames: list[AudioFrame]) -> Block:
-    """Frames of one kind, one after another, channels averaged."""
-    first = frames[0]
+def _mono(joined: AudioFifo) -> Block:
+    """Return frames of one kind, one after another, channels averaged."""
+    first = joined.read(0, partial=True)
+    assert first is not None
     n_channels, name = first.layout.nb_channels, first.format.name
-    arrays = [frame.to_ndarray() for frame in frames]
-    whole = arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=1)
+    whole = first.to_ndarray()
     if not first.format.is_planar:
         whole = whole.reshape(-1, n_channels).T
     kind = name.removesuffix("p")

@@ -6,13 +6,17 @@ length from the first frame, are wrong for files from a pipe (no tag) and for jo
 """
 
 import mmap
+from bisect import bisect
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from featurestore.errors import AudioError
 
 MAX_JUNK_BYTES = 1 << 16  # between frames; more, and what follows is not looked for
 MAX_SURPLUS = 2  # frames behind those that a tag counts, which are no part of their own
 TAG_BYTES = 156  # of a Xing tag with all its fields and the extension
+TAGS = (b"Xing", b"Info", b"VBRI")
 LAMES = (b"LAME", b"Lavf", b"Lavc")  # FFmpeg reads the extension of these encoders, and counts without it for others
 MIN_FRAMES = 3  # in a row, for bytes to be taken for MPEG audio
 KBPS = {
@@ -46,13 +50,16 @@ class MpegPart:
 
 def frame_size(data: bytes | mmap.mmap, at: int) -> tuple[int, int, int] | None:
     """Return (bytes, samples, rate in Hz) of the layer III frame whose header is at `at`, None where there is none."""
-    if at + 4 > len(data):
+    if at + 4 > len(data) or data[at] != 0xFF:
         return None
-    b0, b1, b2 = data[at], data[at + 1], data[at + 2]
-    if b0 != 0xFF or b1 & 0xE6 != 0xE2:  # sync and layer III
-        return None
+    return _frame_by_header(data[at + 1], data[at + 2])
+
+
+@lru_cache(None)
+def _frame_by_header(b1: int, b2: int) -> tuple[int, int, int] | None:
+    """Return what `frame_size` does, of the second and third byte of a header."""
     version = b1 >> 3 & 3
-    if version == 1:
+    if b1 & 0xE6 != 0xE2 or version == 1:  # sync and layer III
         return None
     kbps, rate_hz = KBPS[1 if version == 3 else 2][b2 >> 4], RATES_HZ[version][b2 >> 2 & 3]
     if not kbps or not rate_hz:
@@ -104,7 +111,7 @@ def parts_of(data: bytes | mmap.mmap, path: object) -> list[MpegPart]:
     Tags of any kind between, before and after the frames are passed over; a frame that the file's end cuts is dropped.
     """
     parts: list[MpegPart] = []
-    at, end = first_frame(data), len(data)
+    at, end, tags = first_frame(data), len(data), _tag_places(data)
     while at < end:
         frame = frame_size(data, at)
         if frame is None:
@@ -119,14 +126,25 @@ def parts_of(data: bytes | mmap.mmap, path: object) -> list[MpegPart]:
                 f"{path}: damaged, {following - at} bytes after {seconds:.3f} s are no MPEG audio, but frames follow. "
                 "Copy or convert it again."
             )
-        part = _part(data, at, *frame)
+        part = _part(data, at, tags, *frame)
         parts.append(part)
         at = part.stop
     return [part for part in parts if part.n_frames]
 
 
-def _part(data: bytes | mmap.mmap, start: int, size: int, samples: int, rate_hz: int) -> MpegPart:
-    """One part from its first frame on."""
+def _tag_places(data: bytes | mmap.mmap) -> list[int]:
+    """Return where the words stand by which a frame's tag is known, in order."""
+    places = []
+    for word in TAGS:
+        at = data.find(word)
+        while at >= 0:
+            places.append(at)
+            at = data.find(word, at + 1)
+    return sorted(places)
+
+
+def _part(data: bytes | mmap.mmap, start: int, tags: Sequence[int], size: int, samples: int, rate_hz: int) -> MpegPart:
+    """Return one part, from its first frame on; tags: see `_tag_places`."""
     promised = _promised(data, start, size)
     padding = _padding(data, start) if promised else 0
     at, end, n = start + size if promised is not None else start, len(data), 0
@@ -137,7 +155,8 @@ def _part(data: bytes | mmap.mmap, start: int, size: int, samples: int, rate_hz:
                 end = at  # cut
                 return MpegPart(start, len(data), n, samples, rate_hz, promised or n, padding)
             break
-        if n and _promised(data, at, frame[0]) is not None:
+        following = bisect(tags, at) if n and tags else len(tags)
+        if following < len(tags) and tags[following] < at + frame[0] and _promised(data, at, frame[0]) is not None:
             break
         n, at = n + 1, at + frame[0]
     if promised and n == promised:

@@ -85,10 +85,10 @@ def encode(
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(matrix.T), "fltp", layout)
         frame.sample_rate, frame.pts, frame.time_base = rate_hz, 0, Fraction(1, rate_hz)
         if video is not None:
+            picture = av.VideoFrame.from_ndarray(np.full((96, 64), 128, np.uint8), "yuv420p")
             for i in range(int(len(matrix) / rate_hz * 25)):
-                picture = av.VideoFrame.from_ndarray(np.full((64, 64, 3), i % 255, np.uint8), "rgb24")
                 picture.pts = i
-                container.mux(video.encode(picture.reformat(format="yuv420p")))
+                container.mux(video.encode(picture))
         fifo = av.AudioFifo()
         size = context.frame_size or 4096
         for out in [*resampler.resample(frame), *resampler.resample(None)]:
@@ -110,10 +110,24 @@ def _best(formats: list[av.AudioFormat]) -> str:
     return next((name for name in ("fltp", "flt", "s16", "s16p", "s32", "s32p") if name in names), names[0])
 
 
-def lag_of(samples: np.ndarray, source: np.ndarray) -> tuple[int, float]:
-    """By how many samples `samples` is late, and the correlation there."""
+LAG_S = 5.0  # of the beginning, and of the end, in which a lag is sought
+
+
+def lag_of(samples: np.ndarray, source: np.ndarray, rate_hz: int) -> tuple[int, float]:
+    """By how many samples `samples` is late at its beginning and end alike, and the correlation of all of it there."""
+    n = round(LAG_S * rate_hz)
+    lag, late = _lag(samples[:n], source[:n]), 0
+    if len(source) > 2 * n:
+        late = _lag(samples[len(source) - n : len(source)], source[-n:])
+        assert late == lag, f"late by {lag} samples at the beginning, by {late} at the end"
+    pair = (samples[lag:], source) if lag >= 0 else (samples, source[-lag:])
+    n = min(map(len, pair))
+    norm = float(np.sqrt(np.square(samples).sum() * np.square(source).sum())) or 1.0
+    return lag, float(np.dot(pair[0][:n], pair[1][:n])) / norm
+
+
+def _lag(samples: np.ndarray, source: np.ndarray) -> int:
     n = 1 << (len(samples) + len(source)).bit_length()
     products = np.fft.irfft(np.fft.rfft(samples, n) * np.conj(np.fft.rfft(source, n)), n)
     lag = int(np.argmax(products))
-    norm = float(np.sqrt(np.square(samples).sum() * np.square(source).sum())) or 1.0
-    return (lag - n if lag > n // 2 else lag), float(products[lag]) / norm
+    return lag - n if lag > n // 2 else lag

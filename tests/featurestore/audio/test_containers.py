@@ -175,7 +175,7 @@ def check(tmp_path: Path, kind: Kind, rate_hz: int, n_channels: int, seconds: fl
         np.testing.assert_array_equal(samples[: len(expected)], expected)
     else:
         assert 0 <= len(samples) - len(expected) <= pad
-        lag, correlation = lag_of(samples, expected)
+        lag, correlation = lag_of(samples, expected, native_hz)
         assert lag == delay
         assert correlation >= kind.least
     assert duration_s(path) * native_hz == pytest.approx(len(samples), abs=0.01)

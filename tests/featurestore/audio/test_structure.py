@@ -37,7 +37,7 @@ def test_joined_mp3s_are_read_to_the_last_one_each_at_its_own_length(tmp_path: P
     samples = decode(path)
     assert len(samples) == 3 * SAMPLE_RATE_HZ
     assert duration_s(path) == 3.0
-    assert lag_of(samples[SAMPLE_RATE_HZ:], speech(16_000, 2.0))[0] == 0
+    assert lag_of(samples[SAMPLE_RATE_HZ:], speech(16_000, 2.0), SAMPLE_RATE_HZ)[0] == 0
 
 
 @pytest.mark.parametrize("between", [ID3V1, APE, ID3V1 + APE], ids=["id3v1", "ape", "both"])
@@ -168,7 +168,10 @@ def test_chained_ogg_is_read_link_by_link_also_of_other_rates_and_channels(tmp_p
     assert len(samples) == 3 * SAMPLE_RATE_HZ
     assert duration_s(path) == 3.0
     for i in range(3):
-        assert abs(lag_of(samples[i * SAMPLE_RATE_HZ : (i + 1) * SAMPLE_RATE_HZ], speech(16_000, 1.0))[0]) <= 1
+        assert (
+            abs(lag_of(samples[i * SAMPLE_RATE_HZ : (i + 1) * SAMPLE_RATE_HZ], speech(16_000, 1.0), SAMPLE_RATE_HZ)[0])
+            <= 1
+        )
 
 
 # --- AMR and Speex
