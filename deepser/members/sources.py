@@ -20,19 +20,33 @@ REMEDY = (
 def check_all_sources(manifest: Manifest, sets: Sequence[FeatureSet]) -> None:
     """Raise as `check_sources` of any of these sets, which hold all of the manifest's utterances.
 
-    Sets that recorded the same, as the posteriors of members of one corpus do, are checked once.
+    Sets that recorded the same, as the posteriors of members of one corpus do, are checked once; see
+    `check_sources_once`.
     """
-    checked = set()
+    checked: set[bytes] = set()
     for features in sets:
-        record = _record(features, manifest.keys)
-        if record not in checked:
-            check_sources(manifest, features)
-            checked.add(record)
+        check_sources_once(manifest, features, checked)
+
+
+def check_sources_once(manifest: Manifest, features: FeatureSet, checked: set[bytes]) -> None:
+    """Call `check_sources` unless a set with the same record was checked; checked: digests of those records, added to.
+
+    The set may lack utterances of the manifest.
+    """
+    record = _record(features, manifest.keys)
+    if record not in checked:
+        check_sources(manifest, features)
+        checked.add(record)
 
 
 def _record(features: FeatureSet, keys: Sequence[str]) -> bytes:
     """Return a digest of all that `check_sources` compares with: what the rows were made from, and of which kind."""
     spec, digest = features.spec, hashlib.blake2b(digest_size=16)
+    absent = features.missing(keys)
+    if absent:
+        digest.update(repr(absent).encode("utf-8", "backslashreplace"))
+        without = set(absent)
+        keys = [key for key in keys if key not in without]
     *arrays, decoders = astuple(features.identities(keys))
     digest.update(repr((spec.kind, spec.source, _is_of_views(spec), decoders)).encode())
     for array in (*arrays, features.durations_s(keys)):

@@ -119,14 +119,16 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray, *, smoothing:
     """
     p, y = _labelled(probabilities, labels)
     z = np.log(np.maximum(p, SMALLEST))
+    z -= z.max(1, keepdims=True)  # a softmax ignores it, and no power of these is too large
     z_label = (1 - smoothing) * z[np.arange(len(y)), y] + smoothing * z.mean(1)
     low, high, inverse = 1 / HOTTEST, 1 / COLDEST, 1.0
     for _ in range(N_STEPS):
-        q = softmax(inverse * z)
-        mean = (q * z).sum(1)
+        q = np.exp(inverse * z)
+        total = q.sum(1)
+        mean = np.einsum("nc,nc->n", q, z) / total
         slope = float((mean - z_label).mean())
         low, high = (low, inverse) if slope > 0 else (inverse, high)
-        curvature = float(((q * z**2).sum(1) - mean**2).mean())
+        curvature = float((np.einsum("nc,nc,nc->n", q, z, z) / total - mean**2).mean())
         step = inverse - slope / curvature if curvature > 0 else math.nan
         moved = step if low < step < high else (low + high) / 2
         if abs(moved - inverse) <= 1e-10 * inverse:

@@ -64,11 +64,10 @@ def evaluate(
     from ensemble.evaluation.parts import assess_parts
     from ensemble.evaluation.protocol import check_systems
     from ensemble.evaluation.report import assessment_report, write_pictures
-    from ensemble.evaluation.systems import open_system
+    from ensemble.evaluation.systems import open_systems
     from ensemble.evaluation.table import tables_of
     from ensemble.evaluation.table_report import format_of, terminal_tables, text_of
     from featurestore.corpus.manifest import Manifest
-    from featurestore.store.feature_store import FeatureStore
 
     kind = format_of(output, format)
     as_table = len(names) > 1 or kind is not None
@@ -81,8 +80,8 @@ def evaluate(
     whole = Manifest.read(manifest)
     whole.check_labelled()
     table = divided_as_made(whole, store, wanted, train_on, test_on, cv=cv, split=split, stderr=printed)
-    systems = {each: open_system(each, table, store, columns_of(column), split) for each in wanted}
-    opened = FeatureStore.open(store) if any(each.stored for each in systems.values()) else None
+    found, opened = open_systems(wanted, table, store, columns_of(column), split)
+    systems = dict(zip(wanted, found, strict=True))
     protocol = check_systems(table, systems.values(), cv, split=split, store=opened)
     tell_protocol(protocol, strict, stderr=printed)
     parts: Mapping[str, Assessment] | Mapping[str, SystemTable]

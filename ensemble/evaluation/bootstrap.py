@@ -31,7 +31,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """A score of two systems on the same utterances: first - second with its interval, and a two-sided p-value."""
+    """A score of two systems on the same utterances: first - second with its interval, and a two-sided p-value.
+
+    p_holm: the p-value corrected for the number of systems that are compared with one, see
+    `ensemble.evaluation.multiple`; NaN where two systems stand alone. The interval is never corrected.
+    """
 
     first: float
     second: float
@@ -39,6 +43,7 @@ class Difference:
     low: float
     high: float
     p: float
+    p_holm: float = float("nan")
 
 
 @dataclass(frozen=True)

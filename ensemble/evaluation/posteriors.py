@@ -105,13 +105,16 @@ def split_rows(manifest: Manifest, split: str) -> Manifest:
 
 def fold_names(manifest: Manifest, column: str) -> list[str]:
     """(N,) the fold of each utterance as text ("3" where the column holds 3.0); ManifestError where it is missing."""
-    names = []
-    for key, value in zip(manifest.keys, manifest.column(column).tolist(), strict=True):
+    values = manifest.column(column).tolist()
+    texts = {}
+    for value in set(values):
         if value is None or value == "" or value != value:
+            key = next(key for key, own in zip(manifest.keys, values, strict=True) if own in (None, "") or own != own)
             raise ManifestError(
                 f"Manifest {manifest.name}: utterance {key!r} has no value in fold column {column!r}; fill it."
             )
-        names.append(str(int(value)) if isinstance(value, float) and value.is_integer() else str(value))
+        texts[value] = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    names = [texts[value] for value in values]
     if len(set(names)) < 2:
         raise ManifestError(
             f"Fold column {column!r} of manifest {manifest.name} has one value only, {names[0]!r}; folds need two."

@@ -38,6 +38,8 @@ class System:
 
     def of(self, keys: Sequence[str]) -> "System":
         """Return the same for these keys, in their order; AlignmentError lists the keys that are missing."""
+        if tuple(keys) == self.keys:
+            return self
         at = {key: n for n, key in enumerate(self.keys)}
         missing = [key for key in keys if key not in at]
         if missing:

@@ -1,10 +1,10 @@
 """Systems by name: posteriors in a store, or a file of predictions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deepser.members.sources import check_sources
+from deepser.members.sources import check_sources_once
 from ensemble.evaluation.align import ATTRIBUTE_PREFIX, load_posteriors
 from ensemble.evaluation.posteriors import posteriors_name, speaker_adapted, split_rows
 from ensemble.evaluation.prediction_files import SUFFIXES, read_predictions
@@ -24,22 +24,25 @@ ADAPTED_SCORES = (
 ADAPTED_NOTE = "speaker-adapted: its models read each speaker's other, unlabelled clips, also of the judged part"
 
 
-def from_store(store: FeatureStore, name: str, manifest: Manifest) -> System:
+def from_store(store: FeatureStore, name: str, manifest: Manifest, checked: set[bytes] | None = None) -> System:
     """Return the posteriors `name` (or "posteriors/name") of those utterances of the manifest that have some.
 
+    checked: records of audio that were compared already, see `deepser.members.sources.check_sources_once`.
     IdentityMismatch where the audio is not what the posteriors were made of, although the ids are.
     """
     name = posteriors_name(store, name)
-    held = set(store[name])
-    keys = [key for key in manifest.keys if key in held]
+    features = store[name]
+    absent = set(features.missing(manifest.keys))
+    keys = [key for key in manifest.keys if key not in absent] if absent else list(manifest.keys)
     if not keys:
+        held = sorted(features)
         raise AlignmentError(
             f"{name!r} misses every utterance of manifest {manifest.name}, such as {manifest.keys[0]!r}. Predict them, "
             "or give the manifest that it was made of.",
             {name: list(manifest.keys)},
-            {name: sorted(held)} if held else {},
+            {name: held} if held else {},
         )
-    check_sources(manifest, store[name])
+    check_sources_once(manifest, features, set() if checked is None else checked)
     aligned = load_posteriors(store, [name], keys)
     values, classes = aligned.values[0], aligned.classes
     where = [aligned.columns.index(ATTRIBUTE_PREFIX + attribute) for attribute in aligned.attributes]
@@ -105,3 +108,26 @@ def open_system(
     if Path(name).is_file():
         raise PredictionsError(f"{name} is no file of predictions that is read: expected {', '.join(SUFFIXES)}.")
     return from_store(FeatureStore.open(store), name, manifest)
+
+
+def open_systems(
+    names: Sequence[str],
+    manifest: Manifest,
+    store: Path,
+    columns: Mapping[str, str] | None = None,
+    split: str | None = None,
+) -> tuple[list[System], FeatureStore | None]:
+    """Return `open_system` of each name, and the store of those that are no files (None where all are).
+
+    The store is opened once, and the audio of systems that recorded the same of it is compared once.
+    """
+    stored = [name for name in names if Path(name).suffix.lower() not in SUFFIXES and not Path(name).is_file()]
+    opened = FeatureStore.open(store).keeping_sets() if stored else None
+    checked: set[bytes] = set()
+    systems = []
+    for name in names:
+        if opened is not None and name in stored:
+            systems.append(from_store(opened, name, manifest, checked))
+        else:
+            systems.append(open_system(name, manifest, store, columns, split))
+    return systems, opened

@@ -9,6 +9,7 @@ import numpy as np
 
 from ensemble.evaluation.assess import common_attributes, scale_notes, scored, speaker_notes
 from ensemble.evaluation.bootstrap import Comparison, Difference, Interval, Scored, Sums, bootstrap, compare
+from ensemble.evaluation.multiple import corrected
 from ensemble.evaluation.parts import Part, parts_of
 from ensemble.evaluation.system import System
 from featurestore.corpus.manifest import Manifest
@@ -70,7 +71,7 @@ class SystemTable:
                 "system": row.name,
                 "scores": {name: [i.value, i.low, i.high] for name, i in row.scores.items()},
                 "differences": {
-                    name: {"difference": d.value, "low": d.low, "high": d.high, "p": d.p}
+                    name: {"difference": d.value, "low": d.low, "high": d.high, "p": d.p, "p_holm": d.p_holm}
                     for name, d in row.differences.items()
                 },
             }
@@ -185,7 +186,9 @@ def _table(
     shared = set.intersection(*with_attributes) if with_attributes else set()
     mean_of = tuple(name for name in rows.scheme.attributes if name in shared)
     options = {"n_resamples": n_resamples, "seed": seed}
-    table_rows = []
+    names: list[str] = []
+    intervals: list[dict[str, Interval]] = []
+    differences: list[dict[str, Difference]] = []
     for name, own in judged.items():
         scores = bootstrap(own.sums(), **options)
         scores.pop(MEAN_CCC, None)
@@ -193,7 +196,10 @@ def _table(
             scores[MEAN_CCC] = bootstrap(_with(own, mean_of).sums(), **options)[MEAN_CCC]
         pair = own, judged[reference]
         apart = {} if name == reference or not n_resamples else _differences(pair, (name, reference), mean_of, options)
-        table_rows.append(TableRow(name, scores, apart))
+        names.append(name)
+        intervals.append(scores)
+        differences.append(apart)
+    table_rows = tuple(map(TableRow, names, intervals, corrected(differences)))
     labels = next((own.labels for own in judged.values() if own.predicted is not None), np.empty(0, np.int64))
     classes = next((own.classes for own in judged.values() if own.predicted is not None), ())
     absent = tuple(name for c, name in enumerate(classes) if not (labels == c).any())
@@ -201,7 +207,7 @@ def _table(
     n_clusters = len(set(first.clusters.tolist()))
     table = SystemTable(
         part, reference, len(rows), int((labels >= 0).sum()), n_clusters, n_resamples, absent, mean_of,
-        tuple(table_rows), (),
+        table_rows, (),
     )  # fmt: skip
     own_notes = [
         f"{name}: {note}"
@@ -260,6 +266,12 @@ def _explained(table: SystemTable, judged: Mapping[str, Scored]) -> list[str]:
             f"95 % intervals from {table.n_resamples:,} resamples of {table.n_clusters:,} speakers, the same for every "
             "system"
             + (f"; differences are to {table.reference}, p from swapping the two" if len(table.rows) > 1 else "")
+        )
+    n_compared = sum(bool(row.differences) for row in table.rows)
+    if n_compared > 1:
+        notes.append(
+            f"Holm: the p-value corrected for the {n_compared} systems that a score is compared in (p_holm in CSV and "
+            "JSON); the intervals are not corrected"
         )
     if 0 < table.n_labelled < table.n_utterances:
         notes.append(f"{table.n_utterances - table.n_labelled:,} utterances without a label are left out of classes")

@@ -5,7 +5,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,12 @@ LATEX_SIGNS = {
 
 @dataclass(frozen=True)
 class _Cell:
-    """A figure, the interval around it, and the p-value of a difference; best: the largest of its column."""
+    """A figure, the interval around it, and the p-values of a difference; best: the largest of its column."""
 
     value: str
     interval: str = ""
     p: str = ""
+    holm: str = ""
     best: bool = False
 
 
@@ -90,7 +91,10 @@ def terminal_tables(tables: Mapping[str, SystemTable]) -> Group:
             table.add_column(score_name(score), justify="right")
         for line in _lines({part: found}, found.scores):
             cells = [
-                Text("\n".join(filter(None, (cell.value, cell.interval, cell.p))), style="bold" if cell.best else "")
+                Text(
+                    "\n".join(filter(None, (cell.value, cell.interval, cell.p, cell.holm))),
+                    style="bold" if cell.best else "",
+                )
                 for cell in line.cells
             ]
             table.add_row(Text(f"  {line.name}" if line.is_difference else line.name), *cells)
@@ -121,6 +125,7 @@ def _lines(tables: Mapping[str, SystemTable], scores: Sequence[str]) -> list[_Li
         best = {score: max((_order(row.score(score).value) for row in found.rows), default=0) for score in scores}
         known = {score: [row for row in found.rows if not math.isnan(row.score(score).value)] for score in scores}
         several = {score: len(rows) > 1 for score, rows in known.items()}
+        n_compared = sum(bool(row.differences) for row in found.rows)
         for row in found.rows:
             cells = []
             for score in scores:
@@ -129,7 +134,7 @@ def _lines(tables: Mapping[str, SystemTable], scores: Sequence[str]) -> list[_Li
                 cells.append(_Cell(number(own.value), _ends(own), best=is_best))
             lines.append(_Line(part, row.name, tuple(cells)))
             if row.differences:
-                apart = tuple(_difference(row.differences.get(score)) for score in scores)
+                apart = tuple(_difference(row.differences.get(score), n_compared > 1) for score in scores)
                 lines.append(_Line(part, f"minus {found.reference}", apart, is_difference=True))
     return lines
 
@@ -150,11 +155,17 @@ def _signed(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:+.3f}"
 
 
-def _difference(found: Difference | None) -> _Cell:
+def _difference(found: Difference | None, several: bool) -> _Cell:
     if found is None:
         return _Cell("")
-    p = "" if math.isnan(found.p) else "p <.001" if found.p < 0.001 else f"p {found.p:.3f}"
-    return _Cell(_signed(found.value), _ends(Interval(found.value, found.low, found.high), signed=True), p)
+    own = _Cell(_signed(found.value), _ends(Interval(found.value, found.low, found.high), signed=True))
+    holm = "" if not several or math.isnan(found.p_holm) else f"Holm {p_value(found.p_holm)}"
+    return own if math.isnan(found.p) else replace(own, p=f"p {p_value(found.p)}", holm=holm)
+
+
+def p_value(p: float) -> str:
+    """Return a p-value as it is printed: three digits, or that it is smaller."""
+    return "<.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _scores(tables: Mapping[str, SystemTable]) -> list[str]:
@@ -189,9 +200,8 @@ def _markdown(tables: Mapping[str, SystemTable], warnings: Sequence[str]) -> str
     def cell(own: _Cell) -> str:
         value = own.value.replace("-", MINUS) if len(own.value) > 1 else own.value
         interval = f" ({own.interval.replace('-', MINUS)})" if own.interval else ""
-        return (
-            (f"**{value}**" if own.best else value) + interval + (f", {own.p.replace('<', '&lt; ')}" if own.p else "")
-        )
+        p_values = "".join(f", {each.replace('<', '&lt; ')}" for each in (own.p, own.holm) if each)
+        return (f"**{value}**" if own.best else value) + interval + p_values
 
     heads, rows = _rows(tables, escape_markdown, cell)
     notes = "\n".join(f"- {escape_markdown(note)}" for note in _notes(tables, warnings))
@@ -201,11 +211,10 @@ def _markdown(tables: Mapping[str, SystemTable], warnings: Sequence[str]) -> str
 def _latex(tables: Mapping[str, SystemTable], warnings: Sequence[str]) -> str:
     def cell(own: _Cell) -> str:
         value = escape_latex(own.value.replace("-", MINUS)) if len(own.value) > 1 else own.value
-        told = rf"\textbf{{{value}}}" if own.best else value
+        text = rf"\textbf{{{value}}}" if own.best else value
         if own.interval:
-            told += rf" {{\footnotesize ({escape_latex(own.interval.replace('-', MINUS))})}}"
-        sign = "<" if "<" in own.p else "="
-        return told + (rf", {{\footnotesize $p {sign} {own.p.lstrip('p <')}$}}" if own.p else "")
+            text += rf" {{\footnotesize ({escape_latex(own.interval.replace('-', MINUS))})}}"
+        return text + "".join(_latex_p(each) for each in (own.p, own.holm) if each)
 
     heads, rows = _rows(tables, escape_latex, cell)
     n_texts = 1 + (len(tables) > 1)
@@ -223,13 +232,20 @@ def _latex(tables: Mapping[str, SystemTable], warnings: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _latex_p(text: str) -> str:
+    """Return "p 0.012" or "Holm <.001" with its sign, as LaTeX sets it."""
+    name, _, value = text.partition(" ")
+    symbol = "p" if name == "p" else r"p_{\mathrm{Holm}}"
+    return rf", {{\footnotesize ${symbol} {'<' if value.startswith('<') else '='} {value.lstrip('<')}$}}"
+
+
 def _csv(tables: Mapping[str, SystemTable]) -> str:
     """One row for each system and part, every figure with all its digits, an undefined one empty."""
     scores = _scores(tables)
     columns = [
         column for score in scores for column in (
             score, f"{score}_low", f"{score}_high", f"{score}_difference", f"{score}_difference_low",
-            f"{score}_difference_high", f"{score}_p",
+            f"{score}_difference_high", f"{score}_p", f"{score}_p_holm",
         )
     ]  # fmt: skip
     text = io.StringIO()
@@ -241,7 +257,9 @@ def _csv(tables: Mapping[str, SystemTable]) -> str:
             for score in scores:
                 own, apart = row.score(score), row.differences.get(score)
                 figures += [own.value, own.low, own.high]
-                figures += [math.nan] * 4 if apart is None else [apart.value, apart.low, apart.high, apart.p]
-            told = ["" if math.isnan(figure) else repr(float(figure)) for figure in figures]
-            writer.writerow([part, row.name, found.reference, found.n_utterances, found.n_clusters, *told])
+                figures += (
+                    [math.nan] * 5 if apart is None else [apart.value, apart.low, apart.high, apart.p, apart.p_holm]
+                )
+            texts = ["" if math.isnan(figure) else repr(float(figure)) for figure in figures]
+            writer.writerow([part, row.name, found.reference, found.n_utterances, found.n_clusters, *texts])
     return text.getvalue()

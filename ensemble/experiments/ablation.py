@@ -21,6 +21,7 @@ from deepser.training.processes import World
 from deepser.training.targets import Targets
 from ensemble.evaluation.assess import scored
 from ensemble.evaluation.bootstrap import Comparison, Interval, MeanSums, bootstrap, compare
+from ensemble.evaluation.multiple import corrected_comparisons
 from ensemble.evaluation.parts import parts_of
 from ensemble.evaluation.posteriors import evaluate_posteriors
 from ensemble.evaluation.system import System
@@ -273,6 +274,9 @@ def _results(
                 if pair[0].values.shape == pair[1].values.shape and n_resamples:
                     against = compare(pair[0], pair[1], (each.name, first.name), n_resamples)
             results[each.name][part] = Result(row, bootstrap(sums, n_resamples), against)
+        compared = {name: own[part].against for name, own in results.items()}
+        for name, comparison in corrected_comparisons(compared).items():
+            results[name][part] = replace(results[name][part], against=comparison)
     return results, n_speakers
 
 

@@ -81,7 +81,7 @@ def _headers(found: Ablations, part: str) -> list[str]:
         f"{TITLES[score]}\n{over_folds(rows, score)}" for score in COMPARED if any(score in row.folds for row in rows)
     ]
     headers += [f"change of\n{TITLES[score]}, 95 %" for score in COMPARED]
-    headers += ["p\nmacro-F1", "change\nin %"]
+    headers += ["p\nmacro-F1", "p, Holm\nmacro-F1", "change\nin %"]
     headers += ["paper\nin %"] if _has_table2(found) else []
     return [*headers, "parameters", "epochs took"]
 
@@ -130,11 +130,12 @@ def _change(result: Result, score: str) -> str:
 
 
 def _relative(result: Result) -> list[str]:
-    """p of macro-F1, and its relative change in per cent."""
+    """Return p of macro-F1, the same corrected for the number of systems, and its relative change in per cent."""
     if result.against is None or "macro_f1" not in result.against.differences:
-        return ["", ""]
+        return ["", "", ""]
     found = result.against.differences["macro_f1"]
-    return [f"{found.p:.3f}", f"{100 * found.value / found.second:+.1f}" if found.second else ""]
+    change = f"{100 * found.value / found.second:+.1f}" if found.second else ""
+    return [f"{found.p:.3f}", f"{found.p_holm:.3f}", change]
 
 
 def _members(trained: Trained) -> str:

@@ -14,7 +14,7 @@ from ensemble.evaluation.markdown import machine
 from ensemble.evaluation.posteriors import targets_of
 from ensemble.evaluation.protocol import check_systems
 from ensemble.evaluation.system import System
-from ensemble.evaluation.systems import open_system
+from ensemble.evaluation.systems import open_systems
 from ensemble.report import made
 from ensemble.report.agreement import annotator_agreement
 from ensemble.report.projection import maps, methods_of
@@ -23,7 +23,6 @@ from ensemble.report.scores import Scoring, reference_of, score_systems
 from ensemble.report.utterances import judged_rows, utterance_columns
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.protocol import ProtocolReport
-from featurestore.store.feature_store import FeatureStore
 
 FORMAT = 1
 
@@ -71,8 +70,7 @@ def collect(runs: Runs, wanted: Wanted, progress: Callable[[str], None] = lambda
     manifest = wanted.divide(Manifest.read(runs.manifest), runs)
     scoring = wanted.scoring
     progress("reading predictions")
-    systems = [open_system(name, manifest, runs.store, wanted.columns, scoring.split) for name in runs.systems]
-    store = FeatureStore.open(runs.store) if any(system.stored for system in systems) else None
+    systems, store = open_systems(runs.systems, manifest, runs.store, wanted.columns, scoring.split)
     protocol = check_systems(manifest, systems, scoring.cv, split=scoring.split, store=store)
     protocol.refuse(wanted.strict)
     rows = judged_rows(manifest, systems)

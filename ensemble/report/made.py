@@ -141,7 +141,7 @@ def ensemble_reports(runs: Runs) -> list[dict[str, Any]]:
 def step_rows(runs: Runs, store: FeatureStore | None) -> list[dict[str, Any]]:
     """Return {"name", "seconds", "attempts", "bytes"} of the steps of whole runs, then what the store and runs take.
 
-    seconds is None for what no step record times.
+    seconds is None for what no step record times; those of a member's run directory are of the epochs of all folds.
     """
     rows: list[dict[str, Any]] = []
     for home in runs.whole:
@@ -155,14 +155,17 @@ def step_rows(runs: Runs, store: FeatureStore | None) -> list[dict[str, Any]]:
                     "seconds": record["seconds"], "attempts": record.get("attempts", 1),
                 })  # fmt: skip
     made: list[tuple[str, Path]] = []
+    trained_s = {own["system"]: sum(fold["seconds"] for fold in own["folds"].values()) for own in training_curves(runs)}
     if store is not None and not store.files.remote:
         names = {str(spec["name"]) for path in runs.directories.values() for spec in _list(read_json(path / CONFIG),
                                                                                            "specs")}  # fmt: skip
         made += [(f"features {name}", store.path / name) for name in sorted(names) if name in store]
         made += [(name, store.path / name) for name in runs.systems if name in store]
-    made += [(f"run directory {path.name}", path) for path in runs.directories.values()]
     for label, path in made:
         rows.append({"name": label, "seconds": None, "attempts": None, "bytes": _bytes(path)})
+    for name, path in runs.directories.items():
+        label, seconds = f"run directory {path.name}", trained_s.get(name)
+        rows.append({"name": label, "seconds": seconds, "attempts": None, "bytes": _bytes(path)})
     return rows
 
 
@@ -182,7 +185,7 @@ def probe_tables(paths: Sequence[Path]) -> list[dict[str, Any]]:
         for part in dict.fromkeys(each["part"] for each in systems):
             own = [each for each in systems if each["part"] == part]
             single = {
-                (each["name"].rpartition("@")[0], each["name"].rpartition("@")[2]): each["scores"].get(score)
+                _set_and_layer(each["name"]): each["scores"].get(score)
                 for each in own
                 if each["layers"] == 1 and not each["nested"] and "@" in each["name"]
             }
@@ -195,6 +198,13 @@ def probe_tables(paths: Sequence[Path]) -> list[dict[str, Any]]:
         name = probe.get("name", "") if isinstance(probe, dict) else ""
         found.append({"file": str(path), "probe": name, "score": score, "parts": parts})
     return found
+
+
+def _set_and_layer(name: str) -> tuple[str, str]:
+    """Return ("wavlm-large, speaker-adapted", "12") of "wavlm-large@12, speaker-adapted"."""
+    features, _, rest = name.rpartition("@")
+    layer, comma, adapted = rest.partition(",")
+    return features + comma + adapted, layer
 
 
 def _list(values: Mapping[str, object], key: str) -> list[Any]:

@@ -1,8 +1,10 @@
 """Every score of several systems, part by part: with intervals, differences to one of them, and by groups."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -10,12 +12,14 @@ import numpy as np
 from ensemble.evaluation.assess import Asked, Assessment, scored
 from ensemble.evaluation.bootstrap import Interval, Scored
 from ensemble.evaluation.groups import GroupRow, GroupTable, by_group, by_speaker
+from ensemble.evaluation.multiple import corrected_comparisons
 from ensemble.evaluation.parts import Part, assess_parts, parts_of
 from ensemble.evaluation.posteriors import named
 from ensemble.evaluation.system import System
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 
+Z_95 = NormalDist().inv_cdf(0.975)
 MOST_GROUPS = 60  # of a column that is no speaker: more are names, not groups
 GROUP_COLUMNS = ("gender", "split", "corpus")
 
@@ -48,13 +52,22 @@ def score_systems(
     `assess_parts` raises: no system is dropped because it can't be scored.
     """
     reference = reference_of(systems)
-    found = []
+    scored_parts: list[dict[str, Part]] = []
+    assessed: list[dict[str, Assessment]] = []
+    reasons: list[str] = []
     for system in systems:
         progress(f"scoring {system.name}")
         cv = asked.cv or (system.fold_column if manifest.has(system.fold_column) else None)
         parts = parts_of(manifest, system.name, [set(system.keys)], cv=cv, split=asked.split)
         against = reference if system is not reference and _covers(reference, parts) and asked.n_resamples else None
         assessments, reason = _assessed(system, manifest, asked, against)
+        scored_parts.append(parts)
+        assessed.append(assessments)
+        reasons.append(reason)
+    _correct(assessed)
+    found = []
+    for system, parts, assessments, reason in zip(systems, scored_parts, assessed, reasons, strict=True):
+        progress(f"groups of {system.name}")
         found.append({
             "name": system.name,
             "parts": {
@@ -67,6 +80,14 @@ def score_systems(
             },
         })  # fmt: skip
     return found
+
+
+def _correct(assessed: Sequence[dict[str, Assessment]]) -> None:
+    """Correct the p-values of each part for the number of systems that are compared with the reference there."""
+    for part in dict.fromkeys(part for own in assessed for part in own):
+        against = {str(n): own[part].against for n, own in enumerate(assessed) if part in own}
+        for n, comparison in corrected_comparisons(against).items():
+            assessed[int(n)][part] = replace(assessed[int(n)][part], against=comparison)
 
 
 def _covers(system: System, parts: dict[str, Part]) -> bool:
@@ -109,12 +130,10 @@ def _groups(system: System, part: Part, asked: Scoring) -> dict[str, Any]:
 
 
 def _with_wilson(table: GroupTable, own: Scored, names: np.ndarray) -> GroupTable:
-    """Return the table with an interval of each speaker's accuracy (Wilson 1927, 95 %).
+    """Return the table with Wilson's interval of each speaker's accuracy.
 
-    Speakers can't be resampled within one speaker; Wilson's interval takes that speaker's utterances as independent.
+    Speakers can't be resampled within one speaker; this interval takes that speaker's utterances as independent.
     """
-    from scipy.stats import binomtest
-
     if own.predicted is None:
         return table
     known = own.labels >= 0
@@ -123,8 +142,19 @@ def _with_wilson(table: GroupTable, own: Scored, names: np.ndarray) -> GroupTabl
     rows: list[GroupRow] = []
     for row in table.rows:
         if counts[row.name] and "accuracy" in row.scores:
-            ends = binomtest(right[row.name], counts[row.name]).proportion_ci(method="wilson")
-            accuracy = Interval(row.scores["accuracy"].value, float(ends.low), float(ends.high))
+            accuracy = Interval(row.scores["accuracy"].value, *wilson(right[row.name], counts[row.name]))
             row = replace(row, scores=row.scores | {"accuracy": accuracy})
         rows.append(row)
     return replace(table, rows=tuple(rows))
+
+
+def wilson(n_right: int, n: int) -> tuple[float, float]:
+    """Return the 95 % score interval of a proportion (Wilson 1927), n > 0.
+
+    Its closed form: `scipy.stats.binomtest` has the same ends, but first finds a p-value that nobody reads, 3 ms for
+    each of 2,000 speakers and system.
+    """
+    share, z2 = n_right / n, Z_95**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z_95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)

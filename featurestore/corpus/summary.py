@@ -53,7 +53,7 @@ def summary_lines(manifest: Manifest) -> list[tuple[str, str]]:
         if manifest.has(column):
             counts = Counter(manifest.column(column).tolist())
             lines.append(
-                (f"{column}s", ", ".join(f"{name or 'none'} {n:,}" for name, n in sorted(counts.items(), key=_key)))
+                (f"{column}s", ", ".join(f"{name or 'none'}: {n:,}" for name, n in sorted(counts.items(), key=_key)))
             )
     lines.append(
         ("text", f"{sum(bool(text) for text in manifest.texts):,} transcripts" if manifest.has("text") else "no")

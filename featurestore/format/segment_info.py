@@ -15,6 +15,7 @@ and, where it records what its utterances were made from, the arrays of `identit
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,12 @@ def axes_of(name: str) -> tuple[str, ...]:
 def hash_key(key: bytes) -> int:
     """Return the 64-bit hash by which a key is found: BLAKE2b with an 8-byte digest, read as little-endian."""
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
+
+
+def hash_keys(keys: Sequence[bytes]) -> np.ndarray:
+    """Return `hash_key` of several keys, uint64 (n,)."""
+    digests = b"".join([hashlib.blake2b(key, digest_size=8).digest() for key in keys])
+    return np.frombuffer(digests, "<u8").astype(np.uint64)
 
 
 def content_name(fingerprint: str, small: dict[str, np.ndarray]) -> str:

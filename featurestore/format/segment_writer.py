@@ -16,7 +16,7 @@ from featurestore.errors import StoreError
 from featurestore.format import hdf5_segment, zarr_segment
 from featurestore.format.identity import Identity, to_arrays
 from featurestore.format.segment import row_checksum
-from featurestore.format.segment_info import SegmentInfo, content_name, hash_key
+from featurestore.format.segment_info import SegmentInfo, content_name, hash_keys
 from featurestore.format.spec import FeatureSpec
 from featurestore.format.write_behind import StagedFile, WriteBehind
 from featurestore.format.zarr3 import chunk_file
@@ -117,7 +117,7 @@ class SegmentWriter:
             "offsets": np.array(self._offsets[: n + 1], dtype="<i8"),
             "keys": np.frombuffer(b"".join(keys), dtype="|u1"),
             "key_offsets": np.concatenate([[0], np.cumsum([len(key) for key in keys])]).astype("<i8"),
-            "key_hashes": np.array([hash_key(key) for key in keys], dtype="<u8"),
+            "key_hashes": hash_keys(keys).astype("<u8"),
             "checksums": np.array(self._checksums[: n * len(self._files)], dtype="<u4").reshape(n, len(self._files)),
             "durations_s": np.array(self._durations_s[:n], dtype="<f8"),
             **to_arrays(self._identities[:n]),

@@ -6,7 +6,7 @@ import numpy as np
 
 from featurestore.errors import StoreError
 from featurestore.format.segment import Segment
-from featurestore.format.segment_info import hash_key
+from featurestore.format.segment_info import hash_keys
 
 # Keys that were looked up are remembered, so that from the second epoch on a batch of 32 costs 5 us instead of 80 (a
 # tenth of the time in which a fast machine copies its rows); no more than these, to bound memory (about 25 MB).
@@ -112,7 +112,7 @@ class KeyIndex:
         found = np.full(len(keys), -1, dtype=np.int64)
         if not len(self._hashes):
             return found
-        hashes = np.array([hash_key(key) for key in keys], dtype=np.uint64)
+        hashes = hash_keys(keys)
         places = np.searchsorted(self._hashes, hashes)
         candidates = self._order[np.minimum(places, len(self._order) - 1)]
         starts, stops = self._key_starts[candidates].tolist(), self._key_starts[candidates + 1].tolist()

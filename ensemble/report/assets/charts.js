@@ -57,12 +57,12 @@
   page.scoreChart = function (data) {
     const figure = chart("Value and 95 % interval of each system.");
     let score = null;
-    const box = el("div");
+    const box = el("div"), place = el("div");
     page.watch(["part"], () => {
       const rows = data.scores.map((each) => [each.name, each.parts[page.chosen.part]]).filter(([, own]) => own);
       const all = ["macro_f1", "accuracy", "uar", "mean_ccc"].filter((name) =>
         rows.some(([, own]) => name in own.assessment.intervals));
-      if (!all.length) { box.replaceChildren(); return; }
+      if (!all.length) { box.replaceChildren(); figure.remove(); return; }
       if (!all.includes(score)) score = all[0];
       const draw = () => {
         const own = rows.map(([, each]) => each.assessment.intervals[score] || [null, null, null]);
@@ -76,13 +76,14 @@
           xaxis: { title: { text: page.scoreName(score) } }, height: 90 + 30 * rows.length });
         figure.firstChild.style.height = `${90 + 30 * rows.length}px`;
       };
-      box.replaceChildren(page.select("Score", all.map((name) => [name, page.scoreName(name)]), score, (value) => {
+      if (figure.parentElement !== place) place.append(figure);
+      page.refill(box, page.select("Score", all.map((name) => [name, page.scoreName(name)]), score, (value) => {
         score = value;
         draw();
-      }), figure);
+      }));
       draw();
     });
-    document.getElementById("scores").append(box);
+    document.getElementById("scores").append(box, place);
   };
 
   page.groupSection = function (data) {
@@ -99,7 +100,7 @@
       if (!columns.includes(column)) column = columns[0];
       const scores = column === "class" ? ["f1"] : Object.keys(groups[column].rows[0].scores);
       if (!scores.includes(score)) score = scores[0];
-      box.replaceChildren(
+      page.refill(box,
         page.select("By", columns.map((each) => [each, each]), column, (value) => { column = value; show(); }),
         page.select("Score", scores.map((each) => [each, each === "f1" ? "F1" : page.scoreName(each)]), score,
           (value) => { score = value; show(); }));
@@ -168,6 +169,7 @@
         marker: { color: COLOURS[n] }, hovertext: each.bins.map((bin) => `${name}: ${bin.n} utterances`), hoverinfo: "text",
       }]);
       traces.push({ x: [0, 1], y: [0, 1], mode: "lines", line: { dash: "dot", color: "#888" }, hoverinfo: "skip", showlegend: false });
+      for (const trace of traces) trace.cliponaxis = false;
       figure.draw(traces, { barmode: "overlay", xaxis: { title: { text: "confidence" }, range: [0, 1], anchor: "y2" },
         yaxis: { title: { text: "accuracy" }, range: [0, 1], domain: [0.36, 1] },
         yaxis2: { title: { text: "utterances" }, domain: [0, 0.26], rangemode: "tozero" } });
@@ -189,7 +191,7 @@
     const show = () => {
       const found = page.found(data, page.chosen.system, page.chosen.part);
       const values = page.utterances.systems[page.chosen.system].attributes[name];
-      box.replaceChildren(page.select("Attribute", predicted.map((each) => [each, each]), name, (value) => { name = value; show(); }));
+      page.refill(box, page.select("Attribute", predicted.map((each) => [each, each]), name, (value) => { name = value; show(); }));
       if (!values || !found) { figure.draw([], {}); below.replaceChildren(page.note(`No predictions of ${name} here.`)); return; }
       const [low, high] = page.utterances.ranges[name];
       const truth = page.utterances.attributes[name];
@@ -231,14 +233,15 @@
   page.curveSection = function (data) {
     if (!data.curves.length) return;
     let system = data.curves[0].system;
-    const figure = chart("Loss (left axis) and score of the held-out part (right axis) over epochs, a line per fold; stages " +
-      "follow one another.", 380);
+    const figure = chart("", 380);
     const box = el("span", { className: "choices" }), below = el("div");
     page.section("curves", "Training", box, figure, below);
     const show = () => {
       const own = data.curves.find((each) => each.system === system);
       const folds = Object.entries(own.folds);
       const scored = folds.some(([, fold]) => fold.score.some(page.known));
+      figure.lastChild.textContent = (scored ? "Loss (left axis) and score of the held-out part (right axis)" : "Loss") +
+        " over epochs, a line per fold; stages follow one another.";
       const traces = folds.flatMap(([name, fold], n) => {
         const epochs = fold.loss.map((_, i) => i + 1);
         const look = { color: COLOURS[n % COLOURS.length], dash: DASHES[n % DASHES.length] };
@@ -254,13 +257,14 @@
         yaxis2: { title: { text: scored ? plain(folds[0][1].score_name) : "" }, overlaying: "y", side: "right", showgrid: false },
         margin: { l: 55, r: 55, t: 10, b: 45 },
         shapes: turns.map((i) => ({ type: "line", x0: i + 0.5, x1: i + 0.5, y0: 0, y1: 1, yref: "paper", line: { dash: "dash", width: 1, color: "#888" } })) });
-      box.replaceChildren(page.select("Member", data.curves.map((each) => [each.system, page.short(each.system)]), system, (value) => {
+      page.refill(box, page.select("Member", data.curves.map((each) => [each.system, page.short(each.system)]), system, (value) => {
         system = value;
         show();
       }));
       below.replaceChildren(page.note(`Stages: ${[...new Set(longest)].join(", ")}.`), page.table("Training", [{ text: "fold", row: true },
-        ...["epochs", "last loss", "last score", "time"].map((text) => ({ text, numeric: true }))], folds.map(([name, fold]) => [name,
-        String(fold.loss.length), number(fold.loss.at(-1)), number(fold.score.at(-1)), page.seconds(fold.seconds)])));
+        ...["epochs", "last loss", ...(scored ? ["last score"] : []), "time"].map((text) => ({ text, numeric: true }))],
+      folds.map(([name, fold]) => [name, String(fold.loss.length), number(fold.loss.at(-1)),
+        ...(scored ? [number(fold.score.at(-1))] : []), page.seconds(fold.seconds)])));
     };
     show();
   };

@@ -21,6 +21,16 @@ const Medusa = {};
     return made;
   };
 
+  // Put children into a box, and the focus where it was: on what has the same name there.
+  page.refill = function (box, ...children) {
+    const name = (each) => `${each.tagName} ${each.dataset.sort || each.getAttribute("aria-label") ||
+      (each.tagName === "SELECT" ? each.parentElement.firstChild : each).textContent}`;
+    const focused = box.contains(document.activeElement) && box !== document.activeElement ? name(document.activeElement) : null;
+    box.replaceChildren(...children);
+    const again = focused && [...box.querySelectorAll("button, select, input")].find((each) => name(each) === focused);
+    if (again) again.focus({ preventScroll: true });
+  };
+
   page.json = (id) => JSON.parse(document.getElementById(id).textContent);
 
   // The typed array that the page's `pack` wrote; null stays null.
@@ -90,7 +100,8 @@ const Medusa = {};
       made.scope = "col";
       return made;
     }));
-    const table = page.el("table", properties, page.el("caption", {}, caption), page.el("thead", {}, head),
+    const table = page.el("table", properties, page.el("caption", {}, caption),
+      heads.some((each) => each.text) ? page.el("thead", {}, head) : null,
       page.el("tbody", {}, body));
     return page.el("div", { className: "scroll", tabIndex: 0, attr: { role: "region", "aria-label": caption } }, table);
   };

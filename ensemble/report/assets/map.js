@@ -23,7 +23,7 @@
     page.watch(["map", "colour"], () => {
       const { map, colour } = page.chosen;
       const colours = ["label", "error", "predicted", ...Object.keys(page.utterances.groups)];
-      box.replaceChildren(
+      page.refill(box,
         page.select("Points", data.maps.map((own, i) => [String(i), `${page.short(own.name)}, ${own.method}`]), String(map),
           (value) => page.choose({ map: Number(value) })),
         page.select("Colour", colours.map((each) => [each, each]), colour, (value) => page.choose({ colour: value })));

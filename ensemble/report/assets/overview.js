@@ -36,7 +36,7 @@
     if (data.features.length) {
       parts.push(table("Features", ["set", "encoder", "weights", "layers", "dim", "rate", "stored", "utterances",
         "fingerprint", "decoder", "made"].map((text, i) => ({ text, row: i === 0 })), data.features.map((own) => [
-        own.name, own.encoder, own.weights, own.layers.join(", "), String(own.dim),
+        own.name, own.encoder, own.weights, layers(own.layers), String(own.dim),
         own.frame_rate_hz ? `${own.frame_rate_hz} Hz` : "–", [own.dtype, own.pool, own.window].filter((each) => each && each !== "none")
           .join(", "),
         own.in_store ? page.count(own.n) : "not in the store",
@@ -57,6 +57,19 @@
     page.section("made", "What was done", parts);
   };
 
+  // Names of layers, those that follow one another as a range: "0 to 6, 12".
+  function layers(names) {
+    const numbers = names.map((name) => /^layer_(\d+)$/.exec(name));
+    if (!numbers.every(Boolean)) return names.join(", ");
+    const runs = [];
+    for (const n of numbers.map((found) => Number(found[1]))) {
+      const last = runs.at(-1);
+      if (last && last[1] + 1 === n) last[1] = n;
+      else runs.push([n, n]);
+    }
+    return runs.map(([low, high]) => (high > low + 1 ? `${low} to ${high}` : high > low ? `${low}, ${high}` : low)).join(", ");
+  }
+
   page.scoresSection = function (data) {
     const box = el("div");
     page.section("scores", "Scores", el("div", { className: "choices" }, page.choices(data)), box);
@@ -76,7 +89,7 @@
         own.push(page.select("System", data.scores.map((each) => [each.name, short(each.name)]), page.chosen.system,
           (system) => page.choose({ system, tablePage: 0 })));
       }
-      box.replaceChildren(...own);
+      page.refill(box, ...own);
     });
     return box;
   };
@@ -131,16 +144,19 @@
     if (!rows.length) return [];
     const names = ["macro_f1", "accuracy", "uar", "mean_ccc"].filter((name) =>
       rows.some(([, own]) => name in own.assessment.against.differences));
+    const several = rows.length > 1;
+    const pValue = (p) => (page.known(p) && p < 0.001 ? "< 0.001" : number(p));
     const heads = [{ text: `against ${short(data.reference)}`, row: true },
-      ...names.flatMap((name) => [right(page.scoreName(name)), right("95 %"), right("p")])];
+      ...names.flatMap((name) => [page.scoreName(name), "95 %", "p", ...(several ? ["p, Holm"] : [])].map(right))];
     const lines = rows.map(([name, own]) => [short(name), ...names.flatMap((score) => {
       const each = own.assessment.against.differences[score];
-      if (!each) return ["–", "–", "–"];
-      return [page.signed(each.value), page.interval(each.low, each.high), each.p < 0.001 ? "< 0.001" : number(each.p)];
+      if (!each) return several ? ["–", "–", "–", "–"] : ["–", "–", "–"];
+      return [page.signed(each.value), page.interval(each.low, each.high), pValue(each.p),
+        ...(several ? [pValue(each.p_holm)] : [])];
     })]);
     return [table(`Differences to ${short(data.reference)}, on the same utterances`, heads, lines, { id: "difference-table" }),
-      page.note("Paired: both systems on the same resampled speakers; p from swapping their names by speaker, not corrected " +
-        "for the number of systems.")];
+      page.note("Paired: both systems on the same resampled speakers; p from swapping their names by speaker." +
+        (several ? ` “p, Holm” is corrected for the ${rows.length} systems that a score is compared in; the intervals are not corrected.` : ""))];
   }
 
   // What fit-meta found of votes and single seeds, which are no systems of the store.
@@ -172,10 +188,11 @@
 
   page.stepsSection = function (data) {
     if (!data.steps.length) return;
-    page.section("steps", "Time and bytes", table("Steps and what they take", [{ text: "step", row: true }, right("time"),
-      right("attempts"), right("bytes")], data.steps.map((own) => [short(own.name), page.seconds(own.seconds),
-      own.attempts === null ? "–" : String(own.attempts), page.bytes(own.bytes)]), { id: "step-table" }),
-      page.note("Times are of the attempt that finished a step."));
+    const columns = [["time", (own) => page.seconds(own.seconds)], ["attempts", (own) => page.count(own.attempts)],
+      ["bytes", (own) => page.bytes(own.bytes)]].filter(([, text]) => data.steps.some((own) => text(own) !== "–"));
+    page.section("steps", "Time and bytes", table("Steps and what they take", [{ text: "step", row: true },
+      ...columns.map(([name]) => right(name))], data.steps.map((own) => [short(own.name), ...columns.map(([, text]) => text(own))]),
+    { id: "step-table" }), data.steps.some((own) => page.known(own.attempts)) ? page.note("Times are of the attempt that finished a step.") : null);
   };
 
   // A grid of numbers whose shade grows with the value from the least one, or from `base`; the largest is bold.
@@ -183,8 +200,9 @@
     const values = rows.flatMap(([, line]) => line).filter(page.known);
     const low = Math.min(base, ...values), high = Math.max(...values);
     const lines = rows.map(([name, line]) => [name, ...line.map((value) => {
-      const cell = el("span", { className: value === high ? "heat most" : "heat" }, page.known(value) ? number(value) : "");
-      cell.style.setProperty("--share", page.known(value) && high > low ? (value - low) / (high - low) : 0);
+      if (!page.known(value)) return "";
+      const cell = el("span", { className: value === high ? "heat most" : "heat" }, number(value));
+      cell.style.setProperty("--share", high > low ? (value - low) / (high - low) : 0);
       return cell;
     })]);
     return table(caption, [{ text: corner, row: true }, ...columns.map(right)], lines, { className: "grid" });

@@ -63,9 +63,7 @@
         search.value = "";
         page.choose({ filter: page.noFilter(), order: { by: "row", down: false }, tablePage: 0 });
       } } }, "Clear"));
-      const focused = document.activeElement === search;
-      box.replaceChildren(search, ...own);
-      if (focused) search.focus();
+      page.refill(box, search, ...own);
     });
   }
 
@@ -97,9 +95,9 @@
       { text: "wrong by", by: "margin", numeric: true, cell: (i, system) => page.number(page.margins(system)[i], 2) },
     ];
     if (utterances.votes) found.push({ text: "votes", by: "votes", cell: votes });
-    for (const name of Object.keys(utterances.groups)) found.push({ text: name, cell: (i) => page.groupName(name, i) });
+    for (const name of Object.keys(utterances.groups)) found.push({ text: name, by: `group ${name}`, cell: (i) => page.groupName(name, i) });
     for (const [name, values] of Object.entries(utterances.attributes)) {
-      found.push({ text: name, numeric: true, cell: (i) => page.number(values[i], 2) });
+      found.push({ text: name, by: `attribute ${name}`, numeric: true, cell: (i) => page.number(values[i], 2) });
     }
     if (utterances.durations.some(page.known)) {
       found.push({ text: "s", by: "duration", numeric: true, cell: (i) => page.number(utterances.durations[i], 2) });
@@ -113,7 +111,7 @@
     if (!own || own[i] < 0) return "–";
     const label = page.utterances.labels[i];
     const sign = label < 0 ? "" : own[i] === label ? "✓ " : "✗ ";
-    return el("span", { className: sign === "✗ " ? "wrong" : "" }, sign + page.className(own[i]));
+    return el("span", { className: sign === "✗ " ? "verdict wrong" : "verdict" }, sign + page.className(own[i]));
   }
 
   function votes(i) {
@@ -135,7 +133,7 @@
       `${column.text}${mine ? (order.down ? " ▼" : " ▲") : ""}`));
       return made;
     });
-    head.replaceChildren(el("tr", {}, page.hasAudio() ? el("th", { scope: "col" }, "▶") : null, heads));
+    page.refill(head, el("tr", {}, page.hasAudio() ? el("th", { scope: "col" }, "▶") : null, heads));
     const n = page.rows.length, last = Math.max(0, Math.ceil(n / ROWS) - 1);
     const at = Math.min(page.chosen.tablePage, last);
     const shown = page.rows.slice(at * ROWS, (at + 1) * ROWS);
@@ -149,7 +147,7 @@
     }));
     mark(body);
     const step = (text, to, disabled) => el("button", { type: "button", disabled, on: { click: () => page.choose({ tablePage: to }) } }, text);
-    pages.replaceChildren(step("« First", 0, at === 0), step("‹ Previous", at - 1, at === 0),
+    page.refill(pages, step("« First", 0, at === 0), step("‹ Previous", at - 1, at === 0),
       el("span", {}, `page ${page.count(at + 1)} of ${page.count(last + 1)}`), step("Next ›", at + 1, at === last),
       step("Last »", last, at === last));
   }

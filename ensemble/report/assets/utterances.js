@@ -106,7 +106,7 @@
     const { filter, system, order } = page.chosen;
     const rows = [];
     for (let i = 0; i < page.utterances.n; i++) if (page.isShown(i, filter, system)) rows.push(i);
-    const key = page.orders[order.by](system);
+    const key = orderBy(order.by)(system);
     if (key === null) return order.down ? rows.reverse() : rows;
     const sign = order.down ? -1 : 1;
     const isText = rows.length > 0 && typeof key(rows[0]) === "string";
@@ -119,6 +119,14 @@
     });
     return rows;
   };
+
+  // An order by its name; those of groups (their codes follow the names) and attributes carry the column's.
+  function orderBy(by) {
+    if (by in page.orders) return page.orders[by];
+    const [kind, ...rest] = by.split(" "), name = rest.join(" ");
+    if (kind === "attribute") return () => (i) => page.utterances.attributes[name][i];
+    return () => (i) => (page.utterances.groups[name].codes[i] < 0 ? NaN : page.utterances.groups[name].codes[i]);
+  }
 
   // What the table can be sorted by: from the system to a key of a row; null is the manifest's own order.
   page.orders = {

@@ -9,7 +9,7 @@ import soundfile
 
 from deepser.members.folds import plan_folds
 from deepser.members.member import Member
-from deepser.members.sources import check_all_sources, check_sources
+from deepser.members.sources import check_all_sources, check_sources, check_sources_once
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.errors import ConfigError, IdentityMismatch, ManifestError, StoreError
@@ -100,3 +100,15 @@ def test_of_several_sets_with_one_record_one_is_checked_and_another_record_is_fo
     assert len(n_checks) == 1
     with pytest.raises(IdentityMismatch, match="'other'"):
         check_all_sources(own, [features, store["other"]])
+
+
+def test_a_set_that_lacks_utterances_is_compared_of_those_that_it_has(tmp_path: Path, features: FeatureSet) -> None:
+    more = [*KEYS, "c"]
+    own = Manifest(pa.table({"utterance_id": more, "path": [f"{key}.wav" for key in more]}), root=tmp_path / "own")
+    checked: set[bytes] = set()
+    check_sources_once(own, features, checked)
+    assert len(checked) == 1
+    other = corpus(tmp_path / "other", 2.0)
+    longer = Manifest(pa.table({"utterance_id": more, "path": [f"{key}.wav" for key in more]}), root=other.root)
+    with pytest.raises(IdentityMismatch, match="'a'"):
+        check_sources_once(longer, features, set())

@@ -46,7 +46,8 @@ def test_differences_are_those_of_the_paired_comparison_with_the_first_system(sy
     assert table.rows[0].differences == {}
     against = assess(systems["m2"], corpus.manifest, Asked(N), against=systems["m0"]).against
     for score in ("macro_f1", "uar", "ccc_arousal", "mean_ccc"):
-        assert table.rows[2].differences[score] == against.differences[score]
+        own = table.rows[2].differences[score]
+        assert own == replace(against.differences[score], p_holm=own.p_holm)
 
 
 def test_another_reference_turns_the_difference_around(systems: dict, corpus) -> None:

@@ -97,7 +97,9 @@ def test_trained_and_compared_as_evaluate_would(tmp_path: Path) -> None:
             if system is not systems[0]:
                 assert result.against is not None
                 assert expected.against is not None
-                assert result.against.differences[score] == expected.against.differences[score]
+                own = result.against.differences[score]
+                assert own == replace(expected.against.differences[score], p_holm=own.p_holm)
+                assert own.p <= own.p_holm <= 1
         assert trained.train_s > 0
         assert trained.n_parameters > 0
     # A second run trains nothing, and says the same.

@@ -1,5 +1,6 @@
 """What a page holds is what the evaluation finds, of the runs that were named."""
 
+import copy
 import json
 import shutil
 from dataclasses import replace
@@ -9,8 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.stats import binomtest
 
 from ensemble.evaluation.assess import Asked
+from ensemble.evaluation.multiple import holm
 from ensemble.evaluation.parts import assess_parts
 from ensemble.evaluation.system import System
 from ensemble.evaluation.systems import open_system
@@ -19,7 +22,7 @@ from ensemble.report.collect import Collected, Wanted, collect, hardest_first
 from ensemble.report.made import probe_tables, step_rows
 from ensemble.report.projection import maps, methods_of, pca
 from ensemble.report.runs import Runs, find_runs
-from ensemble.report.scores import Scoring
+from ensemble.report.scores import Scoring, wilson
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import AlignmentError, ConfigError, ManifestError, ProtocolError
 from featurestore.store.feature_store import FeatureStore
@@ -48,7 +51,10 @@ def test_scores_and_differences_are_those_of_the_evaluation(collected: Collected
     own, reference = (open_system(name, table, run / "store") for name in ("m1", "meta"))
     (expected,) = assess_parts(own, table, Asked(50, 0, None, True), against=reference).values()
     (part,) = collected.payload["scores"][0]["parts"].values()
-    assert part["assessment"] == expected.to_dict()
+    found = copy.deepcopy(part["assessment"])
+    for each in found["against"]["differences"].values():
+        each["p_holm"] = None  # it depends on the other systems
+    assert found == expected.to_dict()
     assert part["assessment"]["against"]["differences"]["macro_f1"]["value"] != 0
     assert "against" not in collected.payload["reference"]
     (last,) = collected.payload["scores"][-1]["parts"].values()
@@ -235,3 +241,18 @@ def test_a_manifest_without_labels_cannot_be_scored(copied: Path) -> None:
     Manifest(bare, LabelScheme(table.scheme.classes, {}), copied).write(copied / "bare.csv")
     with pytest.raises(ManifestError, match="label"):
         collect(find_runs(["meta"], copied / "bare.csv", copied / "store"), Wanted(Scoring(0)))
+
+
+def test_p_values_are_corrected_over_the_systems_that_are_compared(collected: Collected) -> None:
+    compared = [part["assessment"]["against"] for own in collected.payload["scores"] for part in own["parts"].values()]
+    for score in ("macro_f1", "accuracy"):
+        own = [each["differences"][score] for each in compared if each is not None]
+        assert len(own) > 1
+        expected = holm(np.array([each["p"] for each in own]))
+        assert [each["p_holm"] for each in own] == pytest.approx(expected.tolist())
+
+
+@pytest.mark.parametrize(("n_right", "n"), [(0, 1), (1, 1), (3, 10), (0, 50), (50, 50), (311, 1057)])
+def test_a_speakers_interval_is_scipys_wilson_interval(n_right: int, n: int) -> None:
+    expected = binomtest(n_right, n).proportion_ci(method="wilson")
+    assert wilson(n_right, n) == pytest.approx((expected.low, expected.high), abs=1e-12)

@@ -1,0 +1,47 @@
+"""p-values of several comparisons that are read together: each corrected for how many there are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ensemble.evaluation.bootstrap import Comparison, Difference
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Return (M,) p-values adjusted by Holm's step-down method; NaN stays NaN and counts as no comparison.
+
+    The smallest p-value is multiplied by M, the next by M - 1, and so on; each is at least as large as those before it,
+    and at most 1. The chance of any false claim among the M stays at the level, however the comparisons depend on one
+    another (Holm 1979, "A simple sequentially rejective multiple test procedure").
+    """
+    adjusted = np.full(len(p_values), np.nan)
+    known = np.flatnonzero(~np.isnan(p_values))
+    order = known[np.argsort(p_values[known], kind="stable")]
+    steps = p_values[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted
+
+
+def corrected(systems: Sequence[Mapping[str, Difference]]) -> list[dict[str, Difference]]:
+    """Return the differences of several systems to one, by score, with `p_holm` over the systems of each score.
+
+    A single system needs no correction: its `p_holm` is its p.
+    """
+    found = [dict(own) for own in systems]
+    for score in dict.fromkeys(name for own in found for name in own):
+        own_rows = [own for own in found if score in own]
+        adjusted = holm(np.array([own[score].p for own in own_rows]))
+        for own, p in zip(own_rows, adjusted.tolist(), strict=True):
+            own[score] = replace(own[score], p_holm=p)
+    return found
+
+
+def corrected_comparisons(comparisons: Mapping[str, Comparison | None]) -> dict[str, Comparison]:
+    """Return the comparisons of several systems with one, by system, each score's p-values corrected over them."""
+    known = {name: own for name, own in comparisons.items() if own is not None}
+    found = corrected([own.differences for own in known.values()])
+    return {
+        name: replace(own, differences=differences)
+        for (name, own), differences in zip(known.items(), found, strict=True)
+    }
