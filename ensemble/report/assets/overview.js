@@ -126,12 +126,21 @@
       return [short(name), ...cells, fold ? `${number(fold.mean)} ± ${number(fold.std)}` : "–",
         number(assessment.calibration && assessment.calibration.given.ece), page.count(n)];
     });
-    const notes = [...new Set(rows.flatMap(([, own]) => [...own.assessment.notes, ...own.notes]))];
+    const notes = notesOf(rows);
     const clusters = rows.length ? rows[0][1].assessment.n_clusters : 0;
     const about = data.resamples ? `Intervals: ${page.count(data.resamples)} resamples of ${page.count(clusters)} speakers. ` +
-      "The best of a column is bold. By fold: mean and deviation of the first score over the folds." : "";
+      "The best of a column is bold. By fold: mean and standard deviation of the first score over the folds." : "";
     return [table(`Scores, ${page.chosen.part}`, heads, lines, { id: "score-table" }), page.note(about),
       ...notes.map((text) => page.note(`Note: ${text}.`))];
+  }
+
+  // Notes on the scores, each with the systems that it is on unless it is on all.
+  function notesOf(rows) {
+    const found = new Map();
+    for (const [name, own] of rows) {
+      for (const text of new Set([...own.assessment.notes, ...own.notes])) found.set(text, [...(found.get(text) || []), short(name)]);
+    }
+    return [...found].map(([text, names]) => (names.length < rows.length ? `${names.join(", ")}: ${text}` : text));
   }
 
   function pooled(assessment, name) {
@@ -146,7 +155,7 @@
       rows.some(([, own]) => name in own.assessment.against.differences));
     const several = rows.length > 1;
     const pValue = (p) => (page.known(p) && p < 0.001 ? "< 0.001" : number(p));
-    const heads = [{ text: `against ${short(data.reference)}`, row: true },
+    const heads = [{ text: "system", row: true },
       ...names.flatMap((name) => [page.scoreName(name), "95 %", "p", ...(several ? ["p, Holm"] : [])].map(right))];
     const lines = rows.map(([name, own]) => [short(name), ...names.flatMap((score) => {
       const each = own.assessment.against.differences[score];
@@ -154,7 +163,7 @@
       return [page.signed(each.value), page.interval(each.low, each.high), pValue(each.p),
         ...(several ? [pValue(each.p_holm)] : [])];
     })]);
-    return [table(`Differences to ${short(data.reference)}, on the same utterances`, heads, lines, { id: "difference-table" }),
+    return [table(`Differences: each system less ${short(data.reference)}, on the same utterances`, heads, lines, { id: "difference-table" }),
       page.note("Paired: both systems on the same resampled speakers; p from swapping their names by speaker." +
         (several ? ` “p, Holm” is corrected for the ${rows.length} systems that a score is compared in; the intervals are not corrected.` : ""))];
   }
