@@ -19,7 +19,8 @@ from featurestore.audio import SAMPLE_RATE_HZ, duration_s
 from featurestore.errors import AudioError
 from featurestore.featurize.clips import Decoder, arranged
 from featurestore.featurize.decode_ahead import Pool, outcome
-from featurestore.featurize.items import Item, audio_items
+from featurestore.featurize.items import Item, audio_items, audio_sizes, part_of
+from featurestore.featurize.sharding import Shard
 from featurestore.runtime.device import describe_device
 from featurestore.runtime.provenance import provenance
 from featurestore.runtime.stopping import StopSignals
@@ -50,21 +51,27 @@ def transcribe(
     transcriber: Transcriber,
     path: Path | str,
     *,
+    shard: Shard | None = None,
     workers: int = 2,
     progress: Progress | None = None,
 ) -> TranscribeReport:
     """Transcribe every utterance of the manifest that the table at `path` (.csv, .parquet) lacks.
 
-    workers: decoding threads. progress(done, total, audio_s) is called after every utterance; done counts skipped and
-    failed ones too. Raises TranscriptError when the table is another model's, and Interrupted after SIGINT or SIGTERM;
-    either way the table has what was finished.
+    shard: this part of the manifest alone, into a table of its own beside `path`. workers: decoding threads.
+    progress(done, total, audio_s) is called after every utterance; done counts skipped and failed ones too. Raises
+    TranscriptError when a table is another model's, and Interrupted after SIGINT or SIGTERM; either way the table has
+    what was finished.
     """
     started = time.monotonic()
     items, failed = audio_items(manifest)
+    if shard is not None:
+        items, failed = part_of(shard, items, failed, audio_sizes(manifest, items, workers, _seconds))
+    n_asked = len(items) + len(failed)
     report = TranscribeReport(failed=failed)
     made_with = {**provenance(), "device": describe_device(transcriber.model.device)}
-    with StopSignals() as stop, TranscriptWriter(path, transcriber.source, made_with) as writer:
-        missing = [item for item in items if item.key not in writer.keys]
+    with StopSignals() as stop, TranscriptWriter(path, transcriber.source, made_with, shard) as writer:
+        known = writer.keys
+        missing = [item for item in items if item.key not in known]
         report.skipped = len(items) - len(missing)
         stream = iter_transcribe(transcriber, missing, workers=workers)
         try:
@@ -84,7 +91,7 @@ def transcribe(
                     report.audio_s += row.duration_s
                 report.wall_s = time.monotonic() - started
                 if progress is not None:
-                    progress(report.done + report.skipped + len(report.failed), len(manifest), report.audio_s)
+                    progress(report.done + report.skipped + len(report.failed), n_asked, report.audio_s)
         finally:
             stream.close()
             report.wall_s = time.monotonic() - started

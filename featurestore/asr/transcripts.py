@@ -3,10 +3,13 @@
 `transcripts.csv` (or .parquet) has a row for each utterance, sorted by utterance_id: text, language, avg_logprob,
 no_speech_prob, duration_s, and `model`, the identity of what made it, the same in all rows. `transcripts.source.json`
 says in full what that identity stands for. While a run lasts, `transcripts.csv.journal` has a line of JSON for each new
-utterance, so that a crash costs one; the next run, or a reader, takes it for a part of the table.
+utterance, so that a crash costs one; the next run, or a reader, takes it for a part of the table. Several processes
+that share a corpus (`--shard`) each write a table of their own beside it, `transcripts.2-of-8.csv`, with a journal and
+a source of its own; who reads `transcripts.csv` reads them, too.
 """
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -25,6 +28,7 @@ NUMBERS = ("avg_logprob", "no_speech_prob", "duration_s")
 COLUMNS = ("utterance_id", "text", "language", *NUMBERS, "model")
 FIELDS = [field.name for field in fields(Transcript)]
 DECIMALS = 4
+JOURNAL = ".journal"
 
 
 class Transcripts(Mapping[str, str]):
@@ -47,25 +51,30 @@ class Transcripts(Mapping[str, str]):
 
     @classmethod
     def read(cls, path: Path | str) -> "Transcripts":
-        """Read a .csv or .parquet table and the journal beside it; TranscriptError when it isn't one."""
+        """Read a .csv or .parquet table, the tables of its parts, and the journals beside them.
+
+        TranscriptError when one isn't a table of transcripts, or the parts are of different models or settings.
+        """
         path = Path(path)
-        journal = read_journal(journal_path(path))
-        if not path.exists():
-            if journal is None:
-                raise TranscriptError(f"{path} does not exist. Write it with `medusa transcribe -o {path}`.")
-            return cls(journal[1], journal[0].identity, path, journal[0])
-        found = read_table(path)
-        recorded = read_source(source_path(path)) if journal is None else journal[0]
-        if recorded is not None and recorded.identity == found.identity:
-            found.settings = recorded
-        if journal is not None:
-            if journal[0].identity != found.identity:
-                raise TranscriptError(
-                    f"{journal_path(path)} is of {journal[0].identity}, but {path} of {found.identity}. Remove the one "
-                    "that does not belong there."
-                )
-            found.rows |= {row.key: row for row in journal[1]}
+        found: Transcripts | None = None
+        for table in map(read_file, (path, *parts_of(path))):
+            if found is None:
+                found = table
+            elif table is not None:
+                found.add(table)
+        if found is None:
+            raise TranscriptError(f"{path} does not exist. Write it with `medusa transcribe -o {path}`.")
+        found.path = path
         return found
+
+    def add(self, other: "Transcripts") -> None:
+        """Take over the transcripts of another table that this one lacks; TranscriptError when made otherwise."""
+        if other.identity != self.identity:
+            raise TranscriptError(
+                f"{other.path} is of {other.identity}, but what stands beside it for {self.path} of {self.identity}. "
+                "Remove the one that does not belong there, or write to another file with --output."
+            )
+        self.rows = other.rows | self.rows
 
     def __getitem__(self, key: str) -> str:
         return self.rows[key].text
@@ -115,12 +124,46 @@ class Transcripts(Mapping[str, str]):
 
 def journal_path(path: Path) -> Path:
     """Where the journal of a table lies."""
-    return path.with_name(f"{path.name}.journal")
+    return path.with_name(path.name + JOURNAL)
 
 
 def source_path(path: Path) -> Path:
     """Where it is said in full what made a table."""
     return path.with_name(f"{path.stem}.source.json")
+
+
+def part_path(path: Path, number: int, count: int) -> Path:
+    """Where part `number` of `count` of a table is written: `transcripts.2-of-8.csv` of `transcripts.csv`."""
+    return path.with_name(f"{path.stem}.{number}-of-{count}{path.suffix}")
+
+
+def parts_of(path: Path) -> list[Path]:
+    """Return the tables of a table's parts, by name, also those that are a journal yet."""
+    name = re.compile(re.escape(path.stem) + r"\.\d+-of-\d+" + re.escape(path.suffix))
+    listed = (entry.name.removesuffix(JOURNAL) for entry in path.parent.glob(f"*{path.suffix}*"))
+    return [path.with_name(found) for found in sorted(set(listed)) if name.fullmatch(found)]
+
+
+def read_file(path: Path) -> Transcripts | None:
+    """Return one table with the journal beside it, without those of its parts; None where neither has a row or source.
+
+    TranscriptError when it isn't a table of transcripts, or table and journal are of different models or settings.
+    """
+    journal = read_journal(journal_path(path))
+    if not path.exists():
+        return None if journal is None else Transcripts(journal[1], journal[0].identity, path, journal[0])
+    found = read_table(path)
+    recorded = read_source(source_path(path)) if journal is None else journal[0]
+    if recorded is not None and recorded.identity == found.identity:
+        found.settings = recorded
+    if journal is not None:
+        if journal[0].identity != found.identity:
+            raise TranscriptError(
+                f"{journal_path(path)} is of {journal[0].identity}, but {path} of {found.identity}. Remove the one "
+                "that does not belong there."
+            )
+        found.rows |= {row.key: row for row in journal[1]}
+    return found
 
 
 def read_table(path: Path) -> Transcripts:

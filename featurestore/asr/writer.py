@@ -2,13 +2,24 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from types import TracebackType
 
 from featurestore.asr.source import Transcript, TranscriptSource
-from featurestore.asr.transcripts import Transcripts, journal_path, parse_journal, read_source, read_table, source_path
+from featurestore.asr.transcripts import (
+    Transcripts,
+    journal_path,
+    parse_journal,
+    part_path,
+    parts_of,
+    read_file,
+    read_source,
+    read_table,
+    source_path,
+)
 from featurestore.errors import TranscriptError
+from featurestore.featurize.sharding import Shard
 from featurestore.runtime.durable import replace_text, writing
 from featurestore.runtime.journal import Journal
 
@@ -20,11 +31,21 @@ class TranscriptWriter:
 
     Entering reads what is there (`keys`), refuses a table of another source, and locks it against other runs. What is
     appended is in the journal at once; leaving, also by an exception, folds the journal into the table. made_with:
-    versions and the like, for the record beside the table.
+    versions and the like, for the record beside the table. shard: write the table of this part of the corpus, beside
+    `path`; without it the tables of parts are folded into the one at `path`, too, and stay where they are.
     """
 
-    def __init__(self, path: Path | str, source: TranscriptSource, made_with: Mapping[str, str] | None = None) -> None:
-        self.path = Path(path)
+    def __init__(
+        self,
+        path: Path | str,
+        source: TranscriptSource,
+        made_with: Mapping[str, str] | None = None,
+        shard: Shard | None = None,
+    ) -> None:
+        whole = Path(path)
+        self.path = whole if shard is None else part_path(whole, shard.number, shard.count)
+        self._is_part = shard is not None
+        self._others = [other for other in (whole, *parts_of(whole)) if other != self.path]
         self.source = source
         self.made_with = dict(made_with or {})
         if self.path.suffix not in SUFFIXES:
@@ -34,6 +55,7 @@ class TranscriptWriter:
         self._table = read_table(self.path) if self.path.exists() else Transcripts((), self.source.identity, self.path)
         if self._table.identity != self.source.identity:
             self._refuse(self._table.identity, read_source(source_path(self.path)))
+        self._elsewhere = self._read_others()
         self._journal = Journal(journal_path(self.path), TranscriptError)
         try:
             self._resume()
@@ -53,18 +75,32 @@ class TranscriptWriter:
                 self._refuse(source.identity, source)
             self._table.rows |= {row.key: row for row in rows}
         self._n_known = 0 if found is not None and found[1] else len(self._table)
+        if not self._is_part:
+            self._table.rows = self._elsewhere | self._table.rows
 
-    def _refuse(self, identity: str, stored: TranscriptSource | None) -> None:
+    def _read_others(self) -> dict[str, Transcript]:
+        """Return what the tables beside this one have: a part's the whole one and the other parts, else the parts."""
+        rows: dict[str, Transcript] = {}
+        for path in self._others:
+            found = read_file(path)
+            if found is None:
+                continue
+            if found.identity != self.source.identity:
+                self._refuse(found.identity, found.settings, path)
+            rows |= found.rows
+        return rows
+
+    def _refuse(self, identity: str, stored: TranscriptSource | None, path: Path | None = None) -> None:
         listed = "; ".join(stored.differences(self.source)) if stored is not None else ""
         raise TranscriptError(
-            f"{self.path} holds transcripts of {identity}, asked are those of {self.source.identity}"
+            f"{path or self.path} holds transcripts of {identity}, asked are those of {self.source.identity}"
             f"{f' ({listed})' if listed else ''}. Write to another file with --output, or remove this one."
         )
 
     @property
-    def keys(self) -> Mapping[str, str]:
-        """The utterances that have a transcript, in the table or in the journal."""
-        return self._table
+    def keys(self) -> Set[str]:
+        """The utterances that have a transcript: in the table, in the journal, or in another part's."""
+        return (self._table.rows | self._elsewhere).keys()
 
     def append(self, row: Transcript) -> None:
         """Add one transcript, durable against the end of this process at once, against the machine's within 2 s."""

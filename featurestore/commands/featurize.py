@@ -15,6 +15,7 @@ from featurestore.commands.featurize_options import (
     ViewArguments,
 )
 from featurestore.commands.featurize_report import say_computed, say_plan, say_report, say_sized, show_checks, with_rate
+from featurestore.commands.shards import part_to_do
 from featurestore.errors import ConfigError
 from featurestore.terminal import bar, end_with_failures, option_groups, say, working
 
@@ -69,7 +70,7 @@ def featurize(
     augmented.check()
     table, failed = inputs.table(keep=not (dry_run or check))
     texts = inputs.texts()
-    part = where.part()
+    part = part_to_do(where.shard, "encode")
     rows = EncoderOptions(
         encoder.encoder, encoder.weights, encoder.layers, output.pool, output.dtype, encoder.window, encoder.compute,
         "text" if texts is None else texts.source, encoder.keep_special, Prompt(encoder.prompt, encoder.keep_prompt),

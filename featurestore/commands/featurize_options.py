@@ -12,14 +12,14 @@ from featurestore.commands.recordings import (
     beside,
     manifest_of,
 )
+from featurestore.commands.shards import ShardOption
 from featurestore.errors import ConfigError
-from featurestore.terminal import DeviceOption, StoreOption, encodes, panel, reads, say, system, writes
+from featurestore.terminal import DeviceOption, StoreOption, encodes, panel, reads, system, writes
 
 if TYPE_CHECKING:
     from featurestore.asr.transcripts import Transcripts
     from featurestore.augment.views import View
     from featurestore.corpus.manifest import Manifest
-    from featurestore.featurize.sharding import Shard
 
 views_of = panel("Augmented views")
 
@@ -132,26 +132,9 @@ class SystemArguments:
     parts: Annotated[
         int | None, system("Ray: parts that its workers take one by one; default: 4 for each GPU.", min=1)
     ] = None
-    shard: Annotated[str | None, system("Only part I of N, as 2/8; auto: as Slurm or torchrun number tasks.")] = None
+    shard: ShardOption = None
 
     @property
     def in_processes(self) -> bool:
         """Do several processes share the work?"""
         return self.devices is not None or self.engine is not None
-
-    def part(self) -> "Shard | None":
-        """Return the part of --shard; ConfigError where several tasks were started and each would encode everything."""
-        from featurestore.featurize.sharding import Shard
-        from featurestore.runtime.launched import task_of_launcher
-
-        launched = task_of_launcher()
-        if self.shard is None and launched is not None:
-            raise ConfigError(
-                f"{launched.launcher} started {launched.count} tasks, and each would encode the whole manifest: give "
-                "--shard auto, or start one."
-            )
-        if self.shard != "auto":
-            return None if self.shard is None else Shard.parse(self.shard)
-        part, launcher = Shard.of_task()
-        say(f"part {part}, as {launcher} numbers its tasks")
-        return part

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from featurestore.commands.recordings import FilesArgument, KeptOption, OptionalManifest, beside, manifest_of
+from featurestore.commands.shards import ShardOption, part_to_do
 from featurestore.terminal import (
     DeviceOption,
     bar,
@@ -37,19 +38,23 @@ def transcribe(
     ] = None,
     workers: Annotated[int, system("Decoding threads.", min=1)] = 2,
     device: DeviceOption = "auto",
+    shard: ShardOption = None,
 ) -> None:
     """Transcribe every utterance once, for text encoders: `medusa featurize --transcripts FILE`.
 
     What is there already is skipped, a file that fails is reported and the rest done (exit code 1). Ctrl-C keeps what
-    is finished. Another model or option needs another file. Files and folders need no manifest, see featurize.
+    is finished. Another model or option needs another file. Files and folders need no manifest, see featurize. With
+    --shard each part has a table of its own, transcripts.2-of-8.csv; featurize reads all of them as transcripts.csv.
 
     Example: `medusa transcribe --model large-v3 --language en -m corpus.csv -o transcripts.csv`
     """
     from featurestore.asr.transcribe import transcribe as run
     from featurestore.asr.transcriber import load_transcriber
+    from featurestore.asr.transcripts import part_path
     from featurestore.runtime.device import describe_device, unused_cards
     from featurestore.runtime.stopping import Interrupted
 
+    part = part_to_do(shard, "transcribe")
     table, failed = manifest_of(files, manifest, write_manifest or beside(output))
     with working(f"loading {model}"):
         loaded = load_transcriber(
@@ -58,19 +63,20 @@ def transcribe(
     say(f"{loaded.source.model}: on {describe_device(loaded.model.device)}, {loaded.source.compute}")
     if device == "auto" and (why := unused_cards(loaded.model.device)):
         say(f"warning: {why}", "yellow", stderr=True)
-    with bar(f"{loaded.source.model} -> {output.name}", len(table), "{task.fields[rate]}") as show:
+    written = output if part is None else part_path(output, part.number, part.count)
+    with bar(f"{loaded.source.model} -> {written.name}", len(table), "{task.fields[rate]}") as show:
 
         def on_utterance(done: int, total: int, audio_s: float) -> None:
             elapsed = max(show.task.elapsed or 0.0, 1e-3)
             show(done, total, rate=f"{audio_s / elapsed:.1f} x real time")
 
         try:
-            report = run(table, loaded, output, workers=workers, progress=on_utterance)
+            report = run(table, loaded, output, shard=part, workers=workers, progress=on_utterance)
         except Interrupted as stop:
             show.close()
-            _say_report(output, stop.report)
+            _say_report(written, stop.report)
             raise
-    _say_report(output, report)
+    _say_report(written, report)
     end_with_failures([*failed, *report.failed])
 
 

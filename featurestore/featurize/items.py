@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,13 @@ def items_of(
         items, failed = audio_items(manifest)
     if shard is None:
         return items, failed
-    sizes = _sizes(manifest, encoder, items, workers)
+    if encoder.kind == "text":
+        return part_of(shard, items, failed, [len(str(item.source)) for item in items])
+    return part_of(shard, items, failed, audio_sizes(manifest, items, workers, lambda item: size_of(encoder, item)))
+
+
+def part_of(shard: Shard, items: list[Item], failed: Failures, sizes: Sequence[float]) -> tuple[list[Item], Failures]:
+    """Return a part's share of inputs of these sizes; the first part reports those that failed."""
     chosen = [items[i] for i in shard.select([item.key for item in items], sizes)]
     return chosen, failed if shard.number == 1 else []
 
@@ -135,15 +142,18 @@ def _texts(manifest: Manifest, encoder: Encoder, texts: Texts | None) -> tuple[l
     return [Item(key, text) for key, text in found], failed
 
 
-def _sizes(manifest: Manifest, encoder: Encoder, items: list[Item], workers: int) -> list[float]:
-    """Return how long each input is, to share out the work: the manifest's durations, else the files' headers."""
-    if encoder.kind == "text":
-        return [len(str(item.source)) for item in items]
+def audio_sizes(
+    manifest: Manifest, items: Sequence[Item], workers: int, measure: Callable[[Item], float | str]
+) -> list[float]:
+    """Return how long each recording is, to share out the work: the manifest's durations, else what `measure` finds.
+
+    measure: returns a length in any one unit, or the reason why there is none, which counts as 0.
+    """
     if manifest.has("duration_s"):
         durations = dict(zip(manifest.keys, manifest.column("duration_s").tolist(), strict=True))
         sizes = [durations[item.key] for item in items]
         if all(isinstance(size, float) and math.isfinite(size) for size in sizes):
             return sizes
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        found = pool.map(lambda item: size_of(encoder, item), items)
+        found = pool.map(measure, items)
         return [0 if isinstance(size, str) else size for size in found]

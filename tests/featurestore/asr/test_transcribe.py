@@ -35,6 +35,7 @@ from featurestore.encoders import load_encoder
 from featurestore.errors import ConfigError, EncoderError, ManifestError, TranscriptError
 from featurestore.featurize.items import items_of
 from featurestore.featurize.run import featurize
+from featurestore.featurize.sharding import Shard
 from featurestore.runtime.stopping import Interrupted
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.small_corpus import medusa
@@ -453,6 +454,53 @@ def test_an_unfinished_run_can_be_read_and_is_no_other_runs(tmp_path: Path) -> N
         Transcripts.read(path)
 
 
+def test_parts_of_a_corpus_are_tables_that_are_read_and_gathered_as_one(
+    corpus: Manifest, transcriber: Transcriber, tmp_path: Path
+) -> None:
+    transcribe(corpus, transcriber, tmp_path / "whole.csv")
+    path = tmp_path / "t.csv"
+    reports = [transcribe(corpus, transcriber, path, shard=Shard(number, 3)) for number in (1, 2, 3)]
+    assert [report.done for report in reports] == [2, 2, 2]
+    assert sorted(other.name for other in tmp_path.glob("t.*.csv")) == [f"t.{n}-of-3.csv" for n in (1, 2, 3)]
+    assert not path.exists()
+    assert dict(Transcripts.read(path)) == dict(Transcripts.read(tmp_path / "whole.csv"))
+    assert transcribe(corpus, transcriber, path, shard=Shard(1, 2)).skipped == 3, "another number of parts goes on"
+    gathered = transcribe(corpus, transcriber, path)
+    assert (gathered.done, gathered.skipped) == (0, 6)
+    assert path.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_parts_of_another_model_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    with TranscriptWriter(path, SOURCE, shard=Shard(1, 2)) as writer:
+        writer.append(row("a"))
+    other = TranscriptSource("large-v3", SOURCE.weights)
+    for shard in (None, Shard(2, 2)):
+        with (
+            pytest.raises(TranscriptError, match=r"t\.1-of-2\.csv holds .*model: stored base, asked large-v3"),
+            TranscriptWriter(path, other, shard=shard),
+        ):
+            pass
+    (tmp_path / "t.2-of-2.csv").write_text(f"{','.join(COLUMNS)}\nb,x,en,,,,{other.identity}\n")
+    with pytest.raises(TranscriptError, match=r"t\.2-of-2\.csv is of large-v3@.*Remove the one"):
+        Transcripts.read(path)
+
+
+def test_parts_at_work_are_read_and_only_names_of_parts_count(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    (tmp_path / "t.old.csv").write_text("no table of transcripts\n")
+    with (
+        TranscriptWriter(path, SOURCE, shard=Shard(1, 2)) as one,
+        TranscriptWriter(path, SOURCE, shard=Shard(2, 2)) as two,
+    ):
+        one.append(row("a"))
+        two.append(row("b"))
+        assert sorted(Transcripts.read(path)) == ["a", "b"]
+        with TranscriptWriter(path, SOURCE) as whole:
+            assert whole.keys == {"a", "b"}
+    assert sorted(Transcripts.read(path)) == ["a", "b"]
+
+
 def test_tables_that_are_none_are_refused(tmp_path: Path) -> None:
     def refused(text: str) -> str:
         (tmp_path / "t.csv").write_text(text)
@@ -563,7 +611,8 @@ def test_the_command_reports_failures_and_text_encoders_take_the_table(
         np.testing.assert_array_equal(features[key], direct.encode([transcripts[key]])[0][0].astype(np.float16))
 
     (tmp_path / "away.wav").rename(tmp_path / "0.wav")
-    medusa("transcribe", *model, "-m", tmp_path / "m.csv", "-o", path)
+    part = medusa("transcribe", *model, "-m", tmp_path / "m.csv", "-o", path, "--shard", "1/1")
+    assert "t.1-of-1.parquet: 1 done" in part.stdout
     assert "1 done" in medusa(*encode, "--transcripts", path).stdout
     medusa("transcribe", *model, "--beam", "2", "-m", tmp_path / "m.csv", "-o", tmp_path / "u.csv")
     said = medusa(*encode, "--transcripts", tmp_path / "u.csv", exit_code=2).stderr

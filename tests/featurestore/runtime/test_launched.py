@@ -2,7 +2,7 @@
 
 import pytest
 
-from featurestore.commands.featurize_options import SystemArguments
+from featurestore.commands.shards import part_to_do
 from featurestore.errors import ConfigError
 from featurestore.featurize.sharding import Shard
 from featurestore.runtime.launched import Task, first_host, rendezvous_of_step, task_of_array, task_of_launcher
@@ -63,9 +63,9 @@ def test_featurize_in_several_tasks_needs_to_be_told_its_parts(monkeypatch: pyte
     for name, value in SRUN.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=r"srun started 4 tasks.*--shard auto"):
-        SystemArguments().part()
-    assert SystemArguments(shard="auto").part() == Shard(3, 4)
-    assert SystemArguments(shard="2/8").part() == Shard(2, 8)
+        part_to_do(None, "encode")
+    assert part_to_do("auto", "encode") == Shard(3, 4)
+    assert part_to_do("2/8", "encode") == Shard(2, 8)
 
 
 def test_an_array_with_gaps_is_refused() -> None:
