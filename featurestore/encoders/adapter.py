@@ -35,11 +35,12 @@ def base_of(directory: Path) -> str:
 
 
 def merge(model: Any, directory: Path, what: str) -> Any:
-    """Add an adapter's matrices to a bare model's weights.
+    """Merge an adapter into a bare model: its matrices, and parameters that were trained whole.
 
-    An adapter is trained on a model with a head, whose names have a part before those of the bare model; what belongs
-    to the head is left away. EncoderError where a matrix has no place in the model.
+    An adapter is trained on a model with a head, in which the bare one has a name (`model.`, `hubert.`). What belongs
+    to the head is left away. EncoderError where anything else has no place in the model.
     """
+    import torch
     from safetensors.torch import load_file
 
     try:
@@ -48,33 +49,56 @@ def merge(model: Any, directory: Path, what: str) -> Any:
         raise ConfigError(f"{what}: a LoRA needs the peft package: pip install 'medusa-ser[peft]' ({error}).") from None
     try:
         config = peft.LoraConfig.from_pretrained(str(directory))
-        state = load_file(directory / WEIGHTS)
+        state = {name.removeprefix(ROOT): tensor for name, tensor in load_file(directory / WEIGHTS).items()}
     except Exception as error:  # of many kinds for a bad file
         raise EncoderError(f"{what}: the adapter in {directory} can't be read ({type(error).__name__}).") from None
-    config.modules_to_save, config.inference_mode = None, True  # heads that were trained whole
-    config.base_model_name_or_path = getattr(model, "name_or_path", None)  # peft compares the two
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of what peft still calls in transformers
-        wrapped = peft.get_peft_model(model, config)
-    expected = set(peft.get_peft_model_state_dict(wrapped))
-    placed, homeless = {}, []
-    for name, tensor in state.items():
-        if "lora_" not in name:
-            continue
-        parts = name.removeprefix(ROOT).split(".")
-        options = (ROOT + ".".join(parts[i:]) for i in range(len(parts)))
-        place = next((option for option in options if option in expected), None)
-        if place is None:
-            homeless.append(name)
-        else:
-            placed[place] = tensor
+    part = model.base_model_prefix
+    parts = {name for name, _ in model.named_children()}
+    inside = any(name.startswith(f"{part}.") for name in state) and part not in parts
+    own = {n: t for n, t in state.items() if n.partition(".")[0] in ({part} if inside else parts)}
+    # As it was trained: by these names an adapter chooses modules and layers.
+    holder = torch.nn.ModuleDict({part: model}) if inside else model
+    _set_whole(holder, own, directory, what)
+    # Heads and other parameters that were trained whole are done with; a task's class would ask for its head.
+    config.modules_to_save, config.bias, config.task_type, config.inference_mode = None, "none", None, True
+    config.base_model_name_or_path = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what peft still calls in transformers
+            wrapped = peft.get_peft_model(holder, config)
+    except Exception as error:  # of many kinds where module names don't match
+        raise _mismatch(what, directory, [(str(error).splitlines() or [type(error).__name__])[0][:160]]) from None
+    expected = set(peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False))
+    placed = {f"{ROOT}{name}": tensor for name, tensor in own.items() if f"{ROOT}{name}" in expected}
+    homeless = [name for name in own if f"{ROOT}{name}" not in placed and _is_matrix(name)]
     # A decoder that the adapter wasn't trained with stays as it is; no hidden state depends on it.
-    missing = sorted(name for name in expected - set(placed) if not name.startswith(f"{ROOT}decoder."))
+    missing = sorted(name for name in expected - set(placed) if ".decoder." not in name.replace(ROOT, ".", 1))
     if homeless or missing or not placed:
-        named = (homeless or missing or ["none"])[0]
-        raise EncoderError(
-            f"{what}: the adapter in {directory} and its base model don't match (the first of "
-            f"{len(homeless) + len(missing)} matrices: {named}). Pass the base it was trained on in its {CONFIG}."
-        )
+        raise _mismatch(what, directory, homeless or missing or ["none"])
     peft.set_peft_model_state_dict(wrapped, placed)
-    return wrapped.merge_and_unload()
+    merged = wrapped.merge_and_unload()
+    return merged[part] if inside else merged
+
+
+def _is_matrix(name: str) -> bool:
+    """Return whether peft applies this part of an adapter, rather than replacing a parameter with it."""
+    return "lora_" in name or "trainable_tokens" in name
+
+
+def _set_whole(holder: Any, own: dict[str, Any], directory: Path, what: str) -> None:
+    """Copy the parameters that were trained whole (modules_to_save, biases) into the model."""
+    known = holder.state_dict(keep_vars=True)
+    for name, tensor in own.items():
+        if _is_matrix(name):
+            continue
+        into = known.get(name.replace(".base_layer.", "."))
+        if into is None or into.shape != tensor.shape:
+            raise _mismatch(what, directory, [name])
+        into.data.copy_(tensor)
+
+
+def _mismatch(what: str, directory: Path, named: list[str]) -> EncoderError:
+    return EncoderError(
+        f"{what}: the adapter in {directory} and its base model don't match (the first of {len(named)} differences: "
+        f"{named[0]}). Pass the base it was trained on in its {CONFIG}."
+    )

@@ -14,7 +14,8 @@ from featurestore.encoders.load import family_of
 from featurestore.encoders.options import EncoderOptions
 from featurestore.encoders.prompt import tokenize
 from featurestore.encoders.row_builder import pooled_dim
-from featurestore.encoders.weights import load_tokenizer, model_type
+from featurestore.encoders.tokenizer import load_tokenizer
+from featurestore.encoders.weights import model_type
 from featurestore.rows.rowtypes import ROW_TYPES
 from featurestore.runtime.device import pick_device
 

@@ -28,7 +28,7 @@ TOKENIZER_FILES = (
     "spiece.model",
     "sentencepiece.bpe.model",
 )
-CONFIG_FILES = ("config.json", "preprocessor_config.json")
+CONFIG_FILES = ("config.json", "preprocessor_config.json", "processor_config.json")
 POOLING_FILES = ("modules.json", "sentence_bert_config.json", "*_Pooling/config.json", "*_Dense/*")
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 TIMEOUT_S = 10

@@ -30,16 +30,16 @@ from featurestore.encoders.hub import weight_files
 from featurestore.encoders.layers import LayerChoice
 from featurestore.encoders.openai_checkpoint import file_identity, load_openai_encoder
 from featurestore.encoders.options import EncoderOptions, check_choice
+from featurestore.encoders.preprocessor import check_whisper, do_normalize
 from featurestore.encoders.prompt import Prompt
 from featurestore.encoders.row_builder import pooled_dim
+from featurestore.encoders.tokenizer import load_tokenizer
 from featurestore.encoders.weights import (
     checked_directory,
-    do_normalize,
     find_weights,
     head_of,
     identity,
     load_model,
-    load_tokenizer,
     model_type,
 )
 from featurestore.errors import ConfigError, EncoderError
@@ -287,6 +287,7 @@ def _whisper(found: _Found, options: EncoderOptions, device: torch.device, compu
         model = load_openai_encoder(found.place, options.name)
     else:
         model = load_model(found.place, found.label, needed="encoder.", adapter=found.adapter).encoder
+        check_whisper(found.place, model.config.num_mel_bins, found.label)
     sizes = _Sizes(model.config.encoder_layers, model.config.d_model, WHISPER_FRAME_SAMPLES)
     window = check_choice("window", options.window or WHISPER_WINDOW, WHISPER_WINDOWS)
     choice, spec = spec_for(found.label, found.identity(), sizes, window, options, compute)

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from featurestore.audio import SAMPLE_RATE_HZ
+from featurestore.encoders.convolutions import Convolutions
 from featurestore.encoders.device import ONE_AT_A_TIME, arithmetic, default_batch_frames
 from featurestore.encoders.layers import LayerChoice
 from featurestore.encoders.model_encoder import ModelEncoder
-from featurestore.encoders.speech import normalized, parse_window, receptive_field
+from featurestore.encoders.speech import normalized, parse_window
 from featurestore.encoders.weights import head_of, load_model
 from featurestore.errors import EncoderError
 from featurestore.format.spec import FeatureSpec
@@ -62,13 +63,11 @@ class SpeakerEncoder(ModelEncoder):
         self.normalize = normalize
         config = model.config
         self.layers_available: int = config.num_hidden_layers
-        self._convs = list(zip(config.conv_kernel, config.conv_stride, strict=True))
-        self._field = receptive_field(self._convs)
-        self._hop = int(np.prod(config.conv_stride))
+        self._convs = Convolutions.of(config)
         # Two frames after the last of the head's convolutions: a deviation over time needs them.
         spans = zip(config.tdnn_kernel, config.tdnn_dilation, strict=True)
         self._least_frames = 2 + sum((kernel - 1) * dilation for kernel, dilation in spans)
-        self.window_frames, _ = parse_window(spec.window, SAMPLE_RATE_HZ / self._hop)
+        self.window_frames, _ = parse_window(spec.window, SAMPLE_RATE_HZ / self._convs.hop)
         self.default_batch_frames = default_batch_frames(device, ONE_AT_A_TIME, spec, self.window_frames)
 
     def n_frames(self, n_samples: int) -> int:
@@ -76,13 +75,13 @@ class SpeakerEncoder(ModelEncoder):
         return 1
 
     def cost(self, item: int | str) -> int:
-        return (max(int(item), self._field) - self._field) // self._hop + 1
+        return self._convs.n_frames(int(item))
 
     def refusal(self, item: int | str) -> str:
         """Return why an utterance has no embedding: too short for the head, or longer than the window."""
-        n_frames, rate_hz = self.cost(item), SAMPLE_RATE_HZ / self._hop
+        n_frames, rate_hz = self.cost(item), SAMPLE_RATE_HZ / self._convs.hop
         if n_frames < self._least_frames:
-            needed = (self._least_frames - 1) * self._hop + self._field
+            needed = (self._least_frames - 1) * self._convs.hop + self._convs.field
             return (
                 f"{int(item) / SAMPLE_RATE_HZ:.3f} s of audio, expected at least {needed / SAMPLE_RATE_HZ:.3f} s for a "
                 "speaker embedding."

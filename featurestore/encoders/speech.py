@@ -8,7 +8,6 @@ padding).
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from featurestore.audio import SAMPLE_RATE_HZ
+from featurestore.encoders.convolutions import Convolutions
 from featurestore.encoders.device import ONE_AT_A_TIME, arithmetic, default_batch_frames
 from featurestore.encoders.families import SPEECH_WINDOW
 from featurestore.encoders.frontend import PaddedFrontEnd, RowFrontEnd
@@ -60,9 +60,8 @@ class SpeechEncoder(WindowedEncoder):
         self.normalize = normalize
         config = model.config
         self.layers_available: int = config.num_hidden_layers
-        self._convs = list(zip(config.conv_kernel, config.conv_stride, strict=True))
-        self._stride = math.prod(config.conv_stride)
-        self._field = receptive_field(self._convs)
+        self._convs = Convolutions.of(config)
+        self._stride, self._field = self._convs.hop, self._convs.field
         self.window_frames, self._margin = parse_window(spec.window, SAMPLE_RATE_HZ / self._stride)
         self.default_batch_frames = default_batch_frames(device, ONE_AT_A_TIME, spec, self.window_frames)
         # data2vec-audio has neither field: its front end has layer norm, its layers are post-norm.
@@ -79,10 +78,7 @@ class SpeechEncoder(WindowedEncoder):
 
     def n_frames(self, n_samples: int) -> int:
         """Rows for this many samples, by the formula above."""
-        n = max(n_samples, self._field)
-        for kernel, stride in self._convs:
-            n = (n - kernel) // stride + 1
-        return n
+        return self._convs.n_frames(n_samples)
 
     def cost(self, item: int | str) -> int:
         return self.n_frames(int(item))
@@ -209,14 +205,6 @@ def normalized(waveform: np.ndarray) -> np.ndarray:
     wide /= deviation
     scaled: np.ndarray = wide.astype(np.float32)
     return scaled
-
-
-def receptive_field(convs: Sequence[tuple[int, int]]) -> int:
-    """Return the number of samples that one frame sees, from (kernel, stride) of each convolution."""
-    field = 1
-    for kernel, stride in reversed(convs):
-        field = (field - 1) * stride + kernel
-    return field
 
 
 def parse_window(window: str, frame_rate_hz: float) -> tuple[int, int]:

@@ -25,16 +25,17 @@ from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.stage_clock import padded_batch, stage
 from featurestore.runtime.transfer import Padded, to_device
 
-# These count positions from pad_token_id + 1, so that many of their position embeddings are never used.
+# These count positions from pad_token_id + 1, so that many of their position embeddings are never used; MPNet from 2.
 POSITIONS_AFTER_PADDING = (
     "camembert",
     "data2vec-text",
-    "mpnet",
     "roberta",
     "roberta-prelayernorm",
     "xlm-roberta",
     "xlm-roberta-xl",
 )
+# Rotary positions whose frequencies depend on the longest text of a batch.
+ROPES_BY_LENGTH = ("longrope", "dynamic")
 # DeBERTa masks more than attention, and reads nothing back from the device for it; T5 adds its positions to the mask.
 OWN_MASKS = ("deberta", "deberta-v2", *T5_TYPES)
 MAX_TOKENS = 512  # of a default window, also where a model has more positions: memory grows with the square
@@ -115,7 +116,16 @@ class TextEncoder(WindowedEncoder):
             )
         if keep_special and prompt.text and not prompt.keep:
             raise ConfigError("--keep-special with --prompt: the prompt stands between; add --keep-prompt.")
-        self._pad_id: int = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        self._n_ids: int = model.get_input_embeddings().num_embeddings
+        special = [*self._prefix, *self._suffix, *around.before, *around.after]
+        if tokenizer.vocab_size > self._n_ids or max(special, default=0) >= self._n_ids:
+            raise EncoderError(
+                f"{self.name}: its tokenizer has {max(tokenizer.vocab_size, *special, 0):,} tokens, but the model "
+                f"embeds {self._n_ids:,}. The tokenizer is another model's; copy the right one beside the weights."
+            )
+        # Many a padding token was added to the tokenizer alone; padding is masked, whatever it is.
+        pad_id = tokenizer.pad_token_id
+        self._pad_id: int = pad_id if pad_id is not None and pad_id < self._n_ids else 0
 
     def n_frames(self, n_samples: int) -> int:
         """Texts have no samples; see `cost`."""
@@ -130,8 +140,11 @@ class TextEncoder(WindowedEncoder):
         return not self._tokens(str(item)).own
 
     def refusal(self, item: int | str) -> str:
-        """Return why the model's own pooling has no row for a text: it is longer than a window. "" where it has."""
-        n_tokens = len(self._tokens(str(item)).own)
+        """Return why a text has no rows: a token that the model lacks, or its own pooling takes no text as long."""
+        own = self._tokens(str(item)).own
+        if max(own, default=0) >= self._n_ids:
+            return f"token {max(own)} of its tokenizer is none of the {self._n_ids:,} that the model embeds."
+        n_tokens = len(own)
         if self.pooling is None or n_tokens <= self._window_tokens:
             return ""
         return (
@@ -252,6 +265,12 @@ def max_positions(config: Any, tokenizer: Any) -> int:
     limit = getattr(config, "max_position_embeddings", None) or MAX_TOKENS
     if config.model_type in POSITIONS_AFTER_PADDING:
         limit -= config.pad_token_id + 1
+    if config.model_type == "mpnet":
+        limit -= 2
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in ROPES_BY_LENGTH:
+        # Beyond it, one long text would change the rows of the short ones in its batch.
+        limit = min(limit, rope.get("original_max_position_embeddings") or limit)
     n_positions: int = min(limit, tokenizer.model_max_length)
     return n_positions
 

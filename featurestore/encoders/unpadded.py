@@ -6,7 +6,6 @@ time (Moonshine) carry padding into an utterance's frames. Windows of equal leng
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,20 +18,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featurestore.audio import SAMPLE_RATE_HZ
+from featurestore.encoders.convolutions import Convolutions
 from featurestore.encoders.device import ONE_AT_A_TIME, arithmetic, default_batch_frames
 from featurestore.encoders.families import WAVEFORM_TYPES
 from featurestore.encoders.layers import LayerChoice, chosen
 from featurestore.encoders.model_encoder import WindowedEncoder
+from featurestore.encoders.preprocessor import FILE, check_rate, do_normalize, read_preprocessor
 from featurestore.encoders.row_builder import Batch, Piece
-from featurestore.encoders.speech import normalized, parse_window, receptive_field
-from featurestore.encoders.weights import do_normalize, load_model
+from featurestore.encoders.speech import normalized, parse_window
+from featurestore.encoders.weights import load_model
 from featurestore.encoders.windows import windows
 from featurestore.errors import ConfigError, EncoderError
 from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.stage_clock import padded_batch, stage
 from featurestore.runtime.transfer import to_device
 
-MOONSHINE_CONVS = ((127, 64), (7, 3), (3, 2))
+MOONSHINE_CONVS = Convolutions(((127, 64), (7, 3), (3, 2)))
 FBANK_HOP = 160  # samples between two frames of the filter bank that w2v-BERT and Parakeet read
 
 
@@ -60,18 +61,19 @@ def load(directory: Path, kind: str, what: str, adapter: Path | None = None) -> 
     """Load a model of one of families.UNPADDED_TYPES, float32 on the CPU; EncoderError as in `load_model`."""
     if kind == "moonshine":
         model = load_model(directory, what, needed="encoder.", adapter=adapter).encoder
-        field = receptive_field(MOONSHINE_CONVS)
-        hop = math.prod(stride for _, stride in MOONSHINE_CONVS)
         n_layers, normalize = model.config.encoder_num_hidden_layers, do_normalize(directory, what)
-        return Loaded(model, normalize, np.asarray, hop, field, n_layers, model.config.hidden_size, "input_values")
+        dim = model.config.hidden_size
+        return Loaded(
+            model, normalize, np.asarray, MOONSHINE_CONVS.hop, MOONSHINE_CONVS.field, n_layers, dim, "input_values"
+        )
     if kind in WAVEFORM_TYPES:
         model = load_model(directory, what, adapter=adapter)
         config = model.config
         model.adapter = None
-        convs = list(zip(config.conv_kernel, config.conv_stride, strict=True))
+        convs = Convolutions.of(config)
         return Loaded(
-            model, do_normalize(directory, what), np.asarray, math.prod(config.conv_stride), receptive_field(convs),
-            config.num_hidden_layers, config.hidden_size, "input_values", getattr(config, "squeeze_factor", 1),
+            model, do_normalize(directory, what), np.asarray, convs.hop, convs.field, config.num_hidden_layers,
+            config.hidden_size, "input_values", getattr(config, "squeeze_factor", 1),
         )  # fmt: skip
     model = load_model(directory, what, adapter=adapter)
     prepare = _features(directory, what)
@@ -90,9 +92,9 @@ def of_emotion2vec(model: Any) -> Loaded:
     """emotion2vec's encoder: normalised waveforms, frames as of wav2vec 2.0."""
     from featurestore.encoders.emotion2vec import CONVS
 
-    config, hop = model.config, math.prod(stride for _, stride in CONVS)
+    config, convs = model.config, Convolutions(CONVS)
     return Loaded(
-        model, True, np.asarray, hop, receptive_field(CONVS), config.num_hidden_layers, config.hidden_size,
+        model, True, np.asarray, convs.hop, convs.field, config.num_hidden_layers, config.hidden_size,
         "input_values",
     )  # fmt: skip
 
@@ -101,10 +103,13 @@ def _features(directory: Path, what: str) -> Callable[[np.ndarray], np.ndarray]:
     import transformers
 
     try:
+        check_rate(read_preprocessor(directory), directory, what)
         extractor = transformers.AutoFeatureExtractor.from_pretrained(directory, local_files_only=True)
+    except EncoderError:
+        raise
     except Exception as error:  # as in load_model
         raise EncoderError(
-            f"{what}: {directory / 'preprocessor_config.json'} can't be read ({type(error).__name__}), and without it "
+            f"{what}: {directory / FILE} can't be read ({type(error).__name__}), and without it "
             "nobody knows what the model's input is. Copy it from the model's hub page."
         ) from None
 

@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.encoders.adapter import merge
-from featurestore.encoders.hub import CONFIG_FILES, TOKENIZER_FILES, from_hub, weight_files
+from featurestore.encoders.hub import TOKENIZER_FILES, from_hub, weight_files
+from featurestore.encoders.parameters import check_parameters
+from featurestore.encoders.preprocessor import preprocessor_file
 from featurestore.errors import EncoderError
 from featurestore.runtime.json_text import read_json
 from featurestore.runtime.weights_digest import parts_of_files, weights_digest
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "weights"
-# Parameters that no hidden state depends on: checkpoints often lack them.
-NEVER_READ = ("pooler.", "masked_spec_embed")
-# Case, accents, contractions, digits, punctuation, runs of blanks: where tokenizers of one vocabulary differ.
-SAMPLE_TEXT = "I can't BELIEVE it's 30 of them: Zoë said »naïve«... twice,  really? yes"
 
 
 def find_weights(name: str, hub_id: str | None, given: Path | None) -> Path:
@@ -75,7 +73,7 @@ def head_of(directory: Path) -> str:
 
 def identity(directory: Path, with_tokenizer: bool) -> str:
     """`sha256:` and 16 hex digits over the contents of the weights and of the files that decide the numbers."""
-    names = CONFIG_FILES + (TOKENIZER_FILES if with_tokenizer else ())
+    names = ("config.json", preprocessor_file(directory).name, *(TOKENIZER_FILES if with_tokenizer else ()))
     extras = [directory / name for name in names if (directory / name).is_file()]
     return weights_digest(part for path in [*weight_files(directory), *extras] for part in _named_content(path))
 
@@ -103,6 +101,7 @@ def load_model(
     import torch
     import transformers
 
+    _refuse_quantized(directory, what)
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # heads that are dropped on purpose are no news
     progress = transformers.utils.logging.is_progress_bar_enabled()
@@ -122,75 +121,40 @@ def load_model(
                 f"({_import_reason(error)}). A package beside it doesn't match: reinstall it, or uninstall it where it "
                 "isn't needed (torchvision)."
             ) from error
+        if "ignore_mismatched_sizes" in str(error):
+            raise EncoderError(
+                f"{what}: parameters in the weights of {directory} have other shapes than its config.json says. Use "
+                "the config.json that belongs to the weights."
+            ) from None
+        if "weights_only" in str(error):
+            raise EncoderError(
+                f"{what}: the pytorch_model*.bin in {directory} holds more than tensors, or is damaged; files that "
+                "could run code are not read. Take the model's safetensors, from its hub page or a conversion of it."
+            ) from None
         raise EncoderError(
-            f"{what}: the weights in {directory} can't be loaded ({_one_line(error)}). Download the directory again or "
-            "pass another with --weights DIR."
+            f"{what}: the weights in {directory} can't be loaded ({first_line(error)}). Download the directory again "
+            "or pass another with --weights DIR."
         ) from None
     finally:
         transformers.logging.set_verbosity(level)
         if progress:
             transformers.utils.logging.enable_progress_bar()
-    lacking = [key for key in info["missing_keys"] if key.startswith(needed)]
-    absent = sorted(key for key in lacking if not any(part in key for part in NEVER_READ))
-    if absent:
-        raise EncoderError(
-            f"{what}: {len(absent)} parameters of its configuration are not in the weights of {directory} (the first: "
-            f"{absent[0]}), expected all of them. The file is another model's; pass the right one with --weights DIR."
-        )
+    check_parameters(model, info, needed, directory, what)
     return model if adapter is None else merge(model, adapter, what)
 
 
-def load_tokenizer(directory: Path, what: str, as_it_stands: bool = False) -> Any:
-    """Return the directory's own fast tokenizer.
-
-    as_it_stands: tokenizer.json is all of it, where there is one. AutoTokenizer builds some families' anew from their
-    vocabulary (Qwen, GPT-2, Phi, ...), and what the publisher added after it may be lost, such as a last token.
-    """
-    import transformers
-
-    whole = as_it_stands and (directory / "tokenizer.json").is_file()
-    loader: Any = transformers.PreTrainedTokenizerFast if whole else transformers.AutoTokenizer
-    options = {} if whole else {"trust_remote_code": False}
+def _refuse_quantized(directory: Path, what: str) -> None:
+    """Raise EncoderError for weights of fewer than 16 bits, whose rows are not those of the model that is named."""
     try:
-        tokenizer = loader.from_pretrained(directory, local_files_only=True, **options)
-    except Exception as error:  # as in load_model
-        raise EncoderError(
-            f"{what}: the tokenizer in {directory} can't be loaded ({_one_line(error)}); expected tokenizer.json "
-            "beside the weights."
-        ) from None
-    if not whole and (directory / "tokenizer.json").is_file():
-        _check_as_published(tokenizer, directory, what)
-    return tokenizer
-
-
-def _check_as_published(tokenizer: Any, directory: Path, what: str) -> None:
-    """EncoderError where a tokenizer that was built anew from its vocabulary splits a text otherwise than its file."""
-    from tokenizers import Tokenizer
-
-    file = Tokenizer.from_file(str(directory / "tokenizer.json"))
-    file.no_truncation()
-    file.no_padding()
-    published = file.encode(SAMPLE_TEXT, add_special_tokens=False).ids
-    built = tokenizer(SAMPLE_TEXT, add_special_tokens=False)["input_ids"]
-    if built != published:
-        raise EncoderError(
-            f"{what}: {directory / 'tokenizer.json'} splits a text into {len(published)} tokens ({published[:5]}...), "
-            f"the {type(tokenizer).__name__} that transformers builds from its vocabulary into {len(built)} "
-            f'({built[:5]}...). To use the file as it stands, set "tokenizer_class": "PreTrainedTokenizerFast" in '
-            "tokenizer_config.json."
-        )
-
-
-def do_normalize(directory: Path, what: str) -> bool:
-    """Whether the preprocessor normalises waveforms; EncoderError where the directory doesn't say."""
-    path = directory / "preprocessor_config.json"
-    try:
-        return bool(read_json(path.read_text(encoding="utf-8")).get("do_normalize", True))
+        quantized = read_json((directory / "config.json").read_bytes()).get("quantization_config")
     except (OSError, ValueError, AttributeError):
+        return
+    if quantized:
+        kind = quantized.get("quant_method", "a method of its own") if isinstance(quantized, dict) else quantized
         raise EncoderError(
-            f"{what}: {path} is missing or not JSON, and without it nobody knows whether the model wants normalised "
-            'waveforms. Copy it from the model\'s hub page, or write {"do_normalize": true} (or false) into it.'
-        ) from None
+            f"{what}: the weights in {directory} are quantized ({kind}, by quantization_config in config.json), "
+            "expected 16 or 32 bits. Take the model that they were made from."
+        )
 
 
 def _is_import(error: BaseException) -> bool:
@@ -205,6 +169,7 @@ def _import_reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[-1]}"[:200]
 
 
-def _one_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return an exception's kind and the first line of its text."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}"[:200]

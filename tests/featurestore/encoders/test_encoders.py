@@ -84,7 +84,7 @@ def test_rows_do_not_depend_on_batch_mates(load: Callable[..., Any], name: str, 
         for w, a, b in zip(waveforms, alone, together, strict=True):
             assert a.shape == (encoder.layers_available + 1, encoder.n_frames(len(w)), encoder.spec.dim)
             assert a.dtype == b.dtype == np.float32
-            assert worst_row(b, a) <= 1e-5
+            assert worst_row(b, a) <= 2e-6
 
 
 @pytest.mark.parametrize("name", [*SPEECH_NAMES, "tiny-hubert", "tiny-wavlm"])
@@ -124,7 +124,7 @@ def test_token_rows_do_not_depend_on_batch_mates(load: Callable[..., Any], name:
     together = encoder.encode(texts, 100_000)
     for text, rows in zip(texts, together, strict=True):
         assert rows.shape == (4, max(1, len(text.split())), 32)
-        assert worst_row(rows, encoder.encode([text])[0]) <= 1e-5
+        assert worst_row(rows, encoder.encode([text])[0]) <= 2e-6
 
 
 @pytest.mark.parametrize("name", ["tiny-wavlm", "hubert-stable", "whisper-80"])
@@ -162,8 +162,9 @@ def test_speech_rows_equal_the_plain_transformers_call(
         with torch.inference_mode():
             output = model(inputs, output_hidden_states=True)
         # Layer k is hidden_states[k], and the last one last_hidden_state: with the final norm of pre-norm models.
+        # The front end adds up in another order (`RowFrontEnd`), which layer norms of few channels magnify.
         expected = torch.cat([*output.hidden_states[:-1], output.last_hidden_state]).numpy()
-        assert worst_row(load(name).encode([waveform])[0], expected) <= 1e-5
+        assert worst_row(load(name).encode([waveform])[0], expected) <= 5e-6
 
 
 @pytest.mark.parametrize("n_mels", [80, 128])
@@ -178,7 +179,7 @@ def test_whisper_rows_equal_the_feature_extractor_and_encoder_of_transformers(
             states = model.encoder(features, output_hidden_states=True).hidden_states
         n_frames = -(-len(waveform) // 320)
         rows = load(f"whisper-{n_mels}").encode([waveform])[0]
-        assert worst_row(rows, torch.cat(states).numpy()[:, :n_frames]) <= 1e-5
+        assert worst_row(rows, torch.cat(states).numpy()[:, :n_frames]) <= 2e-6
 
 
 def test_whisper_short_sees_the_mel_frames_of_the_padded_window(load: Callable[..., Any]) -> None:
@@ -186,7 +187,7 @@ def test_whisper_short_sees_the_mel_frames_of_the_padded_window(load: Callable[.
     waveform = noise(16_123)[0]
     padded, short = (load("whisper-80", window=w).encode([waveform])[0] for w in ("pad30", "short"))
     assert padded.shape == short.shape == (4, 51, 32)
-    assert worst_row(short[:1, :-1], padded[:1, :-1]) <= 1e-5
+    assert worst_row(short[:1, :-1], padded[:1, :-1]) <= 2e-6
     assert worst_row(short[1:], padded[1:]) > 1e-3
 
 
@@ -201,7 +202,7 @@ def test_token_rows_equal_the_plain_transformers_call_without_its_special_tokens
         with torch.inference_mode():
             states = model(inputs.input_ids, attention_mask=inputs.attention_mask, output_hidden_states=True)
         expected = torch.cat(states.hidden_states).numpy()[:, kept]
-        assert worst_row(load(name).encode([text])[0], expected) <= 1e-5
+        assert worst_row(load(name).encode([text])[0], expected) <= 2e-6
 
 
 def test_mel_filters_are_those_of_transformers_and_whisper() -> None:
@@ -568,7 +569,7 @@ def test_a_checkpoint_can_not_run_code(directory: Callable[[str], Path], tmp_pat
             return (Path.touch, (marker,))
 
     torch.save({"weight": Evil()}, path / "pytorch_model.bin")
-    with pytest.raises(EncoderError, match="can't be loaded"):
+    with pytest.raises(EncoderError, match="run code"):
         load_encoder("my-encoder", weights=path, device="cpu")
     assert not marker.exists()
 

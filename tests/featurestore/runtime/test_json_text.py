@@ -23,7 +23,8 @@ from featurestore.corpora.emobox import read_emobox
 from featurestore.corpora.json_lines import json_lines
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.corpus.manifest import Manifest
-from featurestore.encoders.weights import do_normalize, model_type
+from featurestore.encoders.preprocessor import do_normalize
+from featurestore.encoders.weights import model_type
 from featurestore.errors import MedusaError
 from featurestore.format.spec import FeatureSpec
 from featurestore.runtime.json_text import MAX_DEPTH, read_json
