@@ -12,7 +12,7 @@ from featurestore.terminal import console, say
 if TYPE_CHECKING:
     from featurestore.encoders.catalog import EncoderEntry
 
-COLUMNS = ("name", "family", "dim", "layers", "rows/s", "million parameters", "weights", "needs")
+COLUMNS = ("name", "family", "dim", "layers", "rows/s", "million parameters", "weights", "licence", "needs")
 NUMBERS = COLUMNS[2:6]
 
 
@@ -24,7 +24,7 @@ def encoders(
     """List the encoders that have a name: family, size, frame rate, and where their weights come from.
 
     `medusa featurize --encoder` takes each of these names, and also any hub name (org/name) or directory of a supported
-    family. Licences stand on the weights' hub pages.
+    family. Licences are those of the model cards, which have the last word.
 
     Example: `medusa encoders --search whisper`
     """
@@ -35,7 +35,10 @@ def encoders(
     words = search.lower().split()
     found = {name: entry for name, entry in ENCODERS.items() if _matches(name, entry, words)}
     if as_json:
-        fields = [{"name": name, **asdict(entry), "weights": entry.source} for name, entry in found.items()]
+        fields = [
+            {"name": name, **asdict(entry), "weights": entry.source, "licence": entry.licence}
+            for name, entry in found.items()
+        ]
         print(json.dumps(fields, indent=1))
         return
     if not found:
@@ -61,7 +64,7 @@ def _row(name: str, entry: "EncoderEntry") -> tuple[str, ...]:
     parameters = parameters if entry.parameters_m else "-"
     fields: tuple[Any, ...] = (
         name, entry.family, f"{entry.dim:,}", entry.layers, f"{entry.frame_rate_hz:g}", parameters, entry.source,
-        entry.needs,
+        entry.licence, entry.needs,
     )  # fmt: skip
     return tuple(str(field) for field in fields)
 

@@ -16,7 +16,8 @@ class EncoderEntry:
     hub_id: repository of its weights; None where the package brings them or none are needed.
     dim: columns of a row. layers: the highest number of one. parameters_m: millions of parameters that are loaded.
     frame_rate_hz: rows per second; 0 of rows that are tokens, or one per utterance.
-    needs: what must be installed or accepted first.
+    needs: what must be installed or accepted first. licence: of the weights, by their model card, which has the last
+    word.
     """
 
     family: str
@@ -26,6 +27,14 @@ class EncoderEntry:
     parameters_m: float = 0.0
     frame_rate_hz: float = 0.0
     needs: str = ""
+
+    @property
+    def licence(self) -> str:
+        """Licence of the weights, as an SPDX name where there is one; "" where none are needed."""
+        if self.family == "opensmile":
+            return "openSMILE (research)"
+        found = (licence for prefix, licence in LICENCES.items() if (self.hub_id or "").startswith(prefix))
+        return next(found, "" if self.family == "logmel" else "CC-BY-NC-SA-4.0")
 
     @property
     def source(self) -> str:
@@ -38,6 +47,37 @@ class EncoderEntry:
 # Of each family: name, hub repository, columns, layers, millions of parameters.
 Row = tuple[str, str | None, int, int, float]
 GATED = ("meta-llama/", "google/gemma-")  # the hub asks for a login and accepted terms
+
+# By the beginning of a repository's name, the longer ones first.
+LICENCES = {
+    "facebook/mms": "CC-BY-NC-4.0",
+    "facebook/w2v-bert": "MIT",
+    "facebook/": "Apache-2.0",
+    "microsoft/wavlm": "CC-BY-SA-3.0",
+    "microsoft/unispeech": "CC-BY-SA-3.0",
+    "microsoft/": "MIT",
+    "audeering/": "CC-BY-NC-SA-4.0",
+    "openai/": "Apache-2.0",
+    "FacebookAI/": "MIT",
+    "answerdotai/": "Apache-2.0",
+    "sentence-transformers/": "Apache-2.0",
+    "BAAI/": "MIT",
+    "intfloat/": "MIT",
+    "thenlper/": "MIT",
+    "google-t5/": "Apache-2.0",
+    "google/flan": "Apache-2.0",
+    "google/gemma": "Gemma",
+    "meta-llama/Llama-3.1": "Llama 3.1",
+    "meta-llama/": "Llama 3.2",
+    "Qwen/": "Apache-2.0",
+    "mistralai/": "Apache-2.0",
+    "allenai/": "Apache-2.0",
+    "HuggingFaceTB/": "Apache-2.0",
+    "asapp/": "Apache-2.0",
+    "UsefulSensors/": "MIT",
+    "nvidia/": "CC-BY-4.0",
+    "emotion2vec/": "model licence of its own",
+}
 
 SPEECH: tuple[Row, ...] = (
     ("tiny-hubert", None, 256, 4, 3.8),
@@ -128,7 +168,7 @@ UNPADDED: tuple[tuple[Row, float], ...] = (
     (("sew-d-tiny", "asapp/sew-d-tiny-100k", 384, 12, 24.1), 50.0),
     (("moonshine-tiny", "UsefulSensors/moonshine-tiny", 288, 6, 7.7), 41.67),
     (("moonshine-base", "UsefulSensors/moonshine-base", 416, 8, 20.1), 41.67),
-    (("parakeet-ctc-1.1b", "nvidia/parakeet-ctc-1.1b", 1024, 42, 1100), 12.5),
+    (("parakeet-ctc-1.1b", "nvidia/parakeet-ctc-1.1b", 1024, 42, 1061.5), 12.5),
 )
 OPENSMILE = (("egemapsv02", 88, 0.0), ("egemapsv02-lld", 25, 100.0), ("compare2016", 6373, 0.0),
              ("compare2016-lld", 65, 100.0))  # fmt: skip

@@ -5,11 +5,14 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+import transformers
 from typer.testing import CliRunner
 
 from cli import app
 from featurestore.encoders import ENCODERS
 from featurestore.encoders.weights import EMBEDDED
+from tests.helpers.published_configs import PUBLISHED
 
 FAMILIES = {"speech", "whisper", "text", "logmel", "causal", "t5", "unpadded", "emotion2vec", "opensmile"}
 
@@ -26,6 +29,39 @@ def test_every_entry_has_a_family_and_a_size() -> None:
         assert entry.dim > 0, name
         assert (entry.parameters_m > 0) == (entry.family not in ("logmel", "opensmile")), name
         assert entry.hub_id is None or re.fullmatch(r"[\w.-]+/[\w.-]+", entry.hub_id), name
+
+
+def test_every_encoder_with_weights_has_a_licence() -> None:
+    for name, entry in ENCODERS.items():
+        assert bool(entry.licence) == (entry.family != "logmel"), name
+    listed = {each["name"]: each["licence"] for each in json.loads(output("--json"))}
+    assert listed["mms-300m"] == "CC-BY-NC-4.0"
+
+
+SAMPLED = ("hubert-large", "whisper-base", "roberta-base", "flan-t5-base", "qwen3-0.6b", "w2v-bert-2.0")
+
+
+@pytest.mark.parametrize("names", [SAMPLED, pytest.param(tuple(PUBLISHED), marks=pytest.mark.slow)])
+def test_sizes_are_those_of_the_published_configurations(names: tuple[str, ...]) -> None:
+    for name in names:
+        entry, (kind, fields) = ENCODERS[name], PUBLISHED[name]
+        config = transformers.AutoConfig.for_model(kind, **fields)
+        auto = transformers.AutoModelForTextEncoding if kind == "t5" else transformers.AutoModel
+        with torch.device("meta"):
+            model = auto.from_config(config)
+        model = model.encoder if kind in ("whisper", "moonshine") else model
+        sizes = [getattr(model.config, field, None) for field in ("encoder_layers", "encoder_num_hidden_layers")]
+        n_layers = next((size for size in sizes if size), model.config.num_hidden_layers)
+        assert (model.config.hidden_size, n_layers) == (entry.dim, entry.layers), name
+        millions = sum(p.numel() for p in model.parameters()) / 1e6
+        assert millions == pytest.approx(entry.parameters_m, rel=0.005), name
+
+
+def test_sizes_without_a_known_configuration_are_named_in_the_documentation() -> None:
+    documented = (Path(__file__).resolve().parents[3] / "docs" / "encoders.md").read_text(encoding="utf-8")
+    with_weights = {name for name, entry in ENCODERS.items() if entry.hub_id and not name.endswith(".en")}
+    (unchecked,) = re.findall(r"unchecked: ([^.]+)\.", documented)
+    assert set(unchecked.replace("\n", " ").split(", ")) == with_weights - set(PUBLISHED)
 
 
 def test_json_and_markdown_hold_every_encoder() -> None:
