@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from featurestore.encoders.hub import weight_files
 from featurestore.errors import EncoderError
 
 # Parameters that no hidden state depends on: checkpoints often lack them, or bring them along.
@@ -37,19 +38,42 @@ def check_parameters(
             f"{what}: {len(missing)} parameters of its configuration are not in the weights of {directory} (the first: "
             f"{missing[0]}), expected all of them. The file is another model's; pass the right one with --weights DIR."
         )
+    prefix = f"{model.base_model_prefix}."
     bare = getattr(model, model.base_model_prefix, model)
     parts = {name for name, _ in bare.named_children()}
+    own = {key: key.removeprefix(prefix) for key in info["unexpected_keys"]}
     unread = sorted(
         key
-        for key, own in ((key, key.removeprefix(f"{model.base_model_prefix}.")) for key in info["unexpected_keys"])
-        if own.partition(".")[0] in parts and own.startswith(needed) and not _is_never_read(own)
+        for key, name in own.items()
+        if name.partition(".")[0] in parts and name.startswith(needed) and not _is_never_read(name)
     )
+    # Of a checkpoint with a head, what has no prefix is the head's, whatever its name (the x-vector's
+    # feature_extractor).
+    if not all(key.startswith(prefix) for key in unread) and _has_prefix(directory, prefix):
+        unread = [key for key in unread if key.startswith(prefix)]
     if unread:
         raise EncoderError(
             f"{what}: {len(unread)} parameters in the weights of {directory} have no place in the encoder that its "
             f"config.json describes (the first: {unread[0]}), so that its rows would be another model's. Use the "
             "config.json that belongs to the weights."
         )
+
+
+def _has_prefix(directory: Path, prefix: str) -> bool:
+    """Return whether names of parameters in a directory's weights begin with this."""
+    for path in weight_files(directory):
+        if path.suffix == ".safetensors":
+            from safetensors import safe_open
+
+            with safe_open(path, "pt") as file:
+                names = list(file.keys())
+        else:
+            import torch
+
+            names = list(torch.load(path, map_location="meta", weights_only=True))
+        if any(name.startswith(prefix) for name in names):
+            return True
+    return False
 
 
 def _is_never_read(key: str) -> bool:

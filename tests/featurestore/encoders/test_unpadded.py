@@ -66,6 +66,8 @@ def extractor_of(name: str) -> Any:
         return transformers.SeamlessM4TFeatureExtractor()
     if name.startswith("parakeet"):
         return transformers.ParakeetFeatureExtractor()
+    if name == "whisper":
+        return transformers.WhisperFeatureExtractor()
     return transformers.Wav2Vec2FeatureExtractor(do_normalize=name != "moonshine", return_attention_mask=False)
 
 
@@ -123,13 +125,14 @@ def test_rows_are_those_of_the_single_clip_and_of_the_plain_call(directory: Call
     waveforms = noise(16_000, 5_123, 24_000, 16_000, 300)
     for waveform, rows in zip(waveforms, encoder.encode(waveforms, 100_000), strict=True):
         assert rows.shape[1] == encoder.n_frames(len(waveform))
-        assert worst_row(rows, encoder.encode([waveform])[0]) <= 2e-6
+        # Two clips of one length go together, through other kernels of convolutions than each alone: 2.5e-6.
+        assert worst_row(rows, encoder.encode([waveform])[0]) <= 3e-6
     for waveform in waveforms[:3]:
         states, last = plain(directory(name), name, waveform)
         expected = (last if squeezed else torch.cat([*states[:-1], last])).numpy()
         rows = encoder.encode([waveform])[0]
         assert expected.shape[1] - rows.shape[1] in (0, 1)  # an extractor's own padding may add one
-        assert worst_row(rows, expected[:, : rows.shape[1]]) <= 2e-6
+        assert worst_row(rows, expected[:, : rows.shape[1]]) <= 5e-6  # its extractor adds up in float32
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -174,8 +177,9 @@ def test_of_a_fine_tuned_checkpoint_the_encoder_is_used_and_its_head_named(tmp_p
     torch.manual_seed(0)
     model, part = HEADS[head]()
     randomized(model).save_pretrained(tmp_path)
-    kind = "parakeet" if part == "encoder" and "Parakeet" in head else "wav2vec2"
-    extractor_of(kind).save_pretrained(tmp_path)
+    extractor_of(
+        next((kind for kind in ("parakeet", "whisper") if head.lower().startswith(kind)), "wav2vec2")
+    ).save_pretrained(tmp_path)
     encoder = load(tmp_path)
     assert encoder.head == head
     own = getattr(model, part)
@@ -206,7 +210,7 @@ def test_a_speaker_embedding_is_one_row_of_the_plain_call(tmp_path: Path, name: 
         with torch.inference_mode():
             expected = model(torch.from_numpy(waveform)[None]).embeddings.numpy()
         assert rows.shape == (1, 1, 12)
-        assert worst_row(rows[0], expected) <= 2e-6
+        assert worst_row(rows[0], expected) <= 5e-6
     assert (encoder.spec.pool, encoder.spec.frame_rate_hz, encoder.spec.dim) == ("model", 0.0, 12)
     assert "expected at least" in encoder.refusal(2_000)
     assert "expected at most 30 s" in encoder.refusal(31 * 16_000)
@@ -231,7 +235,7 @@ def test_a_lora_directory_is_its_base_with_the_adapter_merged(tmp_path: Path, he
     torch.manual_seed(0)
     model, part = HEADS[head]()
     randomized(model).save_pretrained(tmp_path / "base")
-    extractor_of("wav2vec2").save_pretrained(tmp_path / "base")
+    extractor_of("whisper" if head.startswith("Whisper") else "wav2vec2").save_pretrained(tmp_path / "base")
     config = peft.LoraConfig(
         r=4, target_modules=["q_proj", "v_proj"], lora_alpha=16, modules_to_save=["classifier"],
         base_model_name_or_path="../base",
