@@ -266,7 +266,9 @@ def speaker_notes(manifest: Manifest, n_clusters: int) -> list[str]:
     notes = []
     if unknown:
         notes.append(f"{unknown:,} utterances have no known speaker and are resampled one by one")
-    if n_clusters < FEW_SPEAKERS:
+    if n_clusters == 1:
+        notes.append("all utterances are of one speaker, so that there are no intervals by speaker")
+    elif n_clusters < FEW_SPEAKERS:
         notes.append(f"{n_clusters} speakers are few: intervals by speaker tend to be too narrow")
     return notes
 

@@ -17,7 +17,7 @@ from ensemble.evaluation.system import System
 from ensemble.evaluation.systems import open_systems
 from ensemble.report import made
 from ensemble.report.agreement import annotator_agreement
-from ensemble.report.projection import maps, methods_of
+from ensemble.report.projection import can_be_mapped, maps, methods_of
 from ensemble.report.runs import Runs
 from ensemble.report.scores import Scoring, reference_of, score_systems
 from ensemble.report.utterances import judged_rows, utterance_columns
@@ -75,7 +75,7 @@ def collect(runs: Runs, wanted: Wanted, progress: Callable[[str], None] = lambda
     protocol.refuse(wanted.strict)
     rows = judged_rows(manifest, systems)
     reference = reference_of(systems)
-    names = list(wanted.maps) or ([reference.name] if reference.probabilities is not None else [])
+    names = list(wanted.maps) or ([reference.name] if can_be_mapped(reference) and len(rows) > 2 else [])
     covered = len(reference.keys) == len(rows)
     features, members = made.feature_rows(store, runs), made.system_rows(store, runs, systems)
     payload = {
@@ -109,7 +109,10 @@ def collect(runs: Runs, wanted: Wanted, progress: Callable[[str], None] = lambda
 
 
 def hardest_first(rows: Manifest, system: System) -> list[int]:
-    """Return the rows that a system gets wrong, the most confident first, then those whose annotators disagree most."""
+    """Return the rows that a system gets wrong, the most confident first, then those whose annotators disagree most.
+
+    Where there are no classes: those whose attributes are predicted, the furthest from the annotators' first.
+    """
     targets = targets_of(rows, ())
     labels = targets.labels
     order: list[int] = []
@@ -122,10 +125,28 @@ def hardest_first(rows: Manifest, system: System) -> list[int]:
             margin = own.probabilities.max(1) - own.probabilities[np.arange(len(at)), labels[at]]
             wrong = np.flatnonzero(margin > 0)
             order += at[wrong[np.argsort(-margin[wrong], kind="stable")]].tolist()
+    if not targets.classes:
+        order += _furthest(rows, system)
     if targets.soft.any():
         disagreement = entropy(targets.soft.astype(np.float64))
         order += np.argsort(-disagreement, kind="stable")[: int((disagreement > 0).sum())].tolist()
     return list(dict.fromkeys(order))
+
+
+def _furthest(rows: Manifest, system: System) -> list[int]:
+    """Return the rows whose attributes a system predicts, the furthest off first, in shares of a scale."""
+    held = {key: i for i, key in enumerate(system.keys)}
+    at = [i for i, key in enumerate(rows.keys) if key in held]
+    names = [name for name in rows.scheme.attributes if name in system.attributes]
+    if not at or not names:
+        return []
+    columns = [list(rows.scheme.attributes).index(name) for name in names]
+    widths = np.array([high - low for low, high in (rows.scheme.attributes[name] for name in names)])
+    values = system.of([rows.keys[i] for i in at]).values[:, [system.attributes.index(name) for name in names]]
+    apart = np.abs(values - rows.attributes[at][:, columns]) / widths
+    known = np.flatnonzero(~np.isnan(apart).all(1))
+    order = known[np.argsort(-np.nanmean(apart[known], 1), kind="stable")]
+    return [at[i] for i in order.tolist()]
 
 
 def _warnings(protocol: ProtocolReport, features: list[dict[str, Any]], members: list[dict[str, Any]]) -> list[str]:

@@ -34,6 +34,11 @@ def methods_of(names: Sequence[str] | None, n: int) -> list[str]:
     return list(dict.fromkeys(("pca", *names)))
 
 
+def can_be_mapped(system: System) -> bool:
+    """Return whether what a system predicts is enough for a plane."""
+    return system.probabilities is not None or len(system.attributes) > 1
+
+
 def maps(
     store: FeatureStore | None,
     keys: Sequence[str],
@@ -46,7 +51,7 @@ def maps(
 ) -> list[dict[str, Any]]:
     """Return {"name", "method", "note", "x", "y"} of each set of rows and method.
 
-    names: feature sets, a layer after @ ("wavlm-large@12"; by default the last), or systems with probabilities. x and y
+    names: feature sets, a layer after @ ("wavlm-large@12"; by default the last), or systems. x and y
     are packed, in one scale. Every utterance must have rows: StoreError or AlignmentError names those that lack them.
     """
     found = []
@@ -74,8 +79,13 @@ def _rows(
     for system in systems:
         if name in (system.name, system.name.removeprefix(PREFIX)):
             own = system.of(keys)
+            if not can_be_mapped(system):
+                raise ConfigError(
+                    f"--map {name}: {system.name!r} has neither probabilities nor two attributes; name a feature set."
+                )
             if own.probabilities is None:
-                raise ConfigError(f"--map {name}: {system.name!r} has no probabilities; name a feature set.")
+                spread = own.values.std(0)
+                return own.values / np.where(spread > 0, spread, 1), "predicted attributes, standardised"
             # The Euclidean distance of square roots is Hellinger's between the distributions, but for a factor.
             return np.sqrt(own.probabilities.astype(np.float64)), "square roots of the probabilities"
     if store is None:

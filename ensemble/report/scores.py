@@ -102,7 +102,8 @@ def _assessed(
     options: dict[str, Any] = {"against": against, "cv": asked.cv, "split": asked.split}
     plain = Asked(asked.n_resamples, asked.seed)
     if system.probabilities is None:
-        return assess_parts(system, manifest, plain, **options), "no probabilities, so no calibration"
+        reason = "" if system.predicted is None else "no probabilities, so no calibration"
+        return assess_parts(system, manifest, plain, **options), reason
     try:
         return assess_parts(system, manifest, replace(plain, calibration=True), **options), ""
     except ConfigError as error:

@@ -46,7 +46,7 @@
   const names = (list) => ({ tickvals: list.map((_, i) => i), ticktext: list.map(plain), automargin: true, zeroline: false });
 
   function errors(values, lows, highs) {
-    const apart = (ends, sign) => ends.map((end, i) => (page.known(end) && page.known(values[i]) ? sign * (end - values[i]) : 0));
+    const apart = (ends, sign) => ends.map((end, i) => (page.known(end) && page.known(values[i]) ? sign * (end - values[i]) : null));
     return { type: "data", symmetric: false, array: apart(highs, 1), arrayminus: apart(lows, -1), thickness: 1.2, width: 4 };
   }
 
@@ -90,7 +90,7 @@
     const figure = chart("Bars: the score; lines: its 95 % interval.");
     const box = el("span", { className: "choices" }), below = el("div");
     let column = "class", score = "accuracy";
-    page.section("groups", "By class, fold, speaker and group", el("div", { className: "choices" },
+    page.section("groups", "By class and group", el("div", { className: "choices" },
       page.choices(data, true), box), figure, below);
     const show = () => {
       const own = page.found(data, page.chosen.system, page.chosen.part);
@@ -107,12 +107,7 @@
       const rows = column === "class" ? classRows(own.assessment) : groups[column].rows.map((row) => ({
         name: row.name, n: row.n, speakers: row.n_clusters, ...row.scores[score] }));
       const values = rows.map((row) => row.value);
-      figure.draw([{
-        type: "bar", x: rows.map((_, i) => i), y: values, marker: { color: COLOURS[0], opacity: 0.75 },
-        error_y: errors(values, rows.map((row) => row.low), rows.map((row) => row.high)), hoverinfo: "text",
-        hovertext: rows.map((row) => plain(`${row.name}: ${number(row.value)} (${page.interval(row.low, row.high)}), ${row.n} utterances`)),
-      }], { xaxis: names(rows.map((row) => row.name)), yaxis: { title: { text: score === "f1" ? "F1" : page.scoreName(score) },
-        rangemode: "tozero" } });
+      drawBars(figure, rows, values, score === "f1" ? "F1" : page.scoreName(score));
       below.replaceChildren(...groupText(groups[column], column, score),
         details(`${page.scoreName(score)} by ${column}`, [{ text: column, row: true }, { text: "value", numeric: true },
           { text: "95 %", numeric: true }, { text: "utterances", numeric: true }, { text: "speakers", numeric: true }],
@@ -120,6 +115,23 @@
     };
     page.watch(["part", "system"], show);
   };
+
+  // Bars from left to right, or below one another where their names would not fit.
+  function drawBars(figure, rows, values, scoreTitle) {
+    const places = rows.map((_, i) => i), longest = Math.max(0, ...rows.map((row) => row.name.length));
+    const isLying = rows.length <= 40 && longest > 6 && longest * rows.length > 120;
+    const shown = rows.map((row) => (row.name.length > 40 ? `${row.name.slice(0, 39)}…` : row.name));
+    const ends = errors(values, rows.map((row) => row.low), rows.map((row) => row.high));
+    const bars = { type: "bar", marker: { color: COLOURS[0], opacity: 0.75 }, hoverinfo: "text", hovertext: rows.map((row) =>
+      plain(`${row.name}: ${number(row.value)} (${page.interval(row.low, row.high)}), ${page.counted(row.n, "utterance")}`)) };
+    const scale = { title: { text: scoreTitle }, rangemode: "tozero" };
+    const height = isLying ? 90 + 24 * rows.length : 340;
+    figure.firstChild.style.height = `${height}px`;
+    figure.draw([isLying ? { ...bars, orientation: "h", x: values, y: places, error_x: ends }
+      : { ...bars, x: places, y: values, error_y: ends }],
+    { height, ...(isLying ? { xaxis: scale, yaxis: { ...names(shown), autorange: "reversed" } }
+      : { xaxis: rows.length > 40 ? { showticklabels: false, zeroline: false } : names(shown), yaxis: scale }) });
+  }
 
   function classRows(assessment) {
     return Object.entries(assessment.classification.per_class).map(([name, own]) => {

@@ -46,11 +46,21 @@ const Medusa = {};
   page.known = known;
   page.number = (value, digits = 3) => (known(value) ? value.toFixed(digits).replace("-", "−") : "–");
   page.count = (value) => (known(value) ? value.toLocaleString("en") : "–");
+  page.counted = (n, noun) => `${page.count(n)} ${noun}${n === 1 ? "" : "s"}`;
+  // A text of either direction inside a sentence of ours, which keeps its order.
+  page.isolated = (text) => `\u2068${text}\u2069`;
   page.percent = (value, digits = 0) => (known(value) ? `${(100 * value).toFixed(digits)} %` : "–");
   page.signed = (value) => (known(value) ? (value >= 0 ? "+" : "−") + Math.abs(value).toFixed(3) : "–");
   const minus = (value) => value.toFixed(3).replace("-", "−");
   page.interval = (low, high) => (known(low) && known(high) ? `${minus(low)} to ${minus(high)}` : "–");
-  page.short = (name) => name.replace(/^posteriors\//, "");
+  // A system's name without "posteriors/"; a file's without its directory, where no two are alike.
+  let shortNames = new Map();
+  page.short = (name) => shortNames.get(name) ?? name.replace(/^posteriors\//, "");
+  page.nameSystems = function (systems) {
+    const base = (name) => name.replace(/^posteriors\//, "").replace(/^.*[\\/](?=[^\\/]+\.(csv|tsv|parquet|jsonl)$)/i, "");
+    const names = systems.map(base);
+    shortNames = new Map(systems.filter((_, i) => names.indexOf(names[i]) === names.lastIndexOf(names[i])).map((name) => [name, base(name)]));
+  };
   page.bytes = function (n) {
     if (!known(n)) return "–";
     const units = ["B", "kB", "MB", "GB", "TB"];
@@ -83,10 +93,13 @@ const Medusa = {};
     listener();
   };
 
-  // A table: heads of {text, numeric}, rows of cells that are text or elements.
-  page.table = function (caption, heads, rows, properties = {}) {
+  // A table: heads of {text, numeric}, rows of cells that are text or elements. Columns in which nothing stands are left out.
+  page.table = function (caption, allHeads, allRows, properties = {}) {
+    const isEmpty = (value) => value === null || value === undefined || value === "" || value === "–";
+    const kept = allHeads.map((_, i) => i).filter((i) => i === 0 || !allRows.length || !allRows.every((row) => isEmpty(row[i])));
+    const heads = kept.map((i) => allHeads[i]), rows = allRows.map((row) => kept.map((i) => row[i]));
     const cell = (value, i, tag = "td") => {
-      const made = page.el(tag, { className: heads[i] && heads[i].numeric ? "number" : "" });
+      const made = page.el(tag, { className: heads[i] && heads[i].numeric ? "number" : "", dir: "auto" });
       made.append(value === null || value === undefined ? "" : value);
       return made;
     };

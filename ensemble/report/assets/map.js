@@ -6,6 +6,7 @@
   const PAD = 14, CELL = 24;  // pixels: of the margin, and of the grid that finds the nearest point
   const SHAPED = 20000;  // points up to which categories differ in shape too
   const SPAN = 65535;  // of the coordinates, as the page's projection packs them
+  const STEPS = ["#440154", "#414487", "#2a788e", "#22a884", "#7ad151", "#e0c800"];  // of a scale, dark to light
   const shapes = [circle, square, triangle, diamond, cross, plus, star, ring];
 
   page.mapSection = function (data) {
@@ -19,10 +20,12 @@
     page.section("map", "Map", el("div", { className: "choices" }, page.choices(data, true), box),
       el("div", { className: "map" }, view.canvas), view.caption, view.legend, note);
     page.map = view;
-    page.choose({ map: 0, colour: page.utterances.classes.length ? "label" : Object.keys(page.utterances.groups)[0] || "error" });
+    const { classes, attributes, groups } = page.utterances;
+    const colours = [...(classes.length ? ["label", "error", "predicted"] : []), ...Object.keys(attributes), ...Object.keys(groups)];
+    if (!colours.length) colours.push("error");
+    page.choose({ map: 0, colour: colours[0] });
     page.watch(["map", "colour"], () => {
       const { map, colour } = page.chosen;
-      const colours = ["label", "error", "predicted", ...Object.keys(page.utterances.groups)];
       page.refill(box,
         page.select("Points", data.maps.map((own, i) => [String(i), `${page.short(own.name)}, ${own.method}`]), String(map),
           (value) => page.choose({ map: Number(value) })),
@@ -44,7 +47,7 @@
   // The category of each utterance and the categories' names, the most frequent first.
   function categories() {
     const { colour, system } = page.chosen;
-    const { n, labels, classes, groups, systems } = page.utterances;
+    const { n, labels, classes, groups, systems, attributes, ranges } = page.utterances;
     const predicted = systems[system].predicted;
     if (colour === "label") return [labels, classes];
     if (colour === "predicted") return [predicted || new Int16Array(n).fill(-1), classes];
@@ -53,10 +56,20 @@
       for (let i = 0; predicted && i < n; i++) if (labels[i] >= 0 && predicted[i] >= 0) codes[i] = Number(labels[i] !== predicted[i]);
       return [codes, ["right", "wrong"]];
     }
+    if (colour in attributes) return steps(attributes[colour], ...ranges[colour]);
     return [groups[colour].codes, groups[colour].values];
   }
 
+  // Values as equal steps of their scale, and the steps' names.
+  function steps(values, low, high) {
+    const width = (high - low) / STEPS.length;
+    const codes = Int16Array.from(values, (value) =>
+      (Number.isNaN(value) ? -1 : Math.min(STEPS.length - 1, Math.max(0, Math.floor((value - low) / width)))));
+    return [codes, STEPS.map((_, s) => `${(low + s * width).toFixed(1)}–${(low + (s + 1) * width).toFixed(1)}`)];
+  }
+
   function palette(count) {
+    if (page.chosen.colour in page.utterances.attributes) return STEPS;
     if (count <= page.COLOURS.length) return page.COLOURS.slice(0, count);
     return Array.from({ length: count }, (_, i) => `hsl(${((i * 137.5) % 360).toFixed(0)} 65% ${45 + 12 * (i % 3)}%)`);
   }
@@ -166,8 +179,9 @@
   function caption(i) {
     const { ids, labels, texts, systems } = page.utterances;
     const own = systems[page.chosen.system].predicted;
-    const predicted = own && own[i] >= 0 ? `, predicted ${page.className(own[i])} (${page.number(page.confidence(page.chosen.system, i), 2)})` : "";
-    return `${ids[i]}: label ${page.className(labels[i])}${predicted}${texts && texts[i] ? ` — ${texts[i]}` : ""}`;
+    const predicted = own && own[i] >= 0 ? `, predicted ${page.isolated(page.className(own[i]))} (${page.number(page.confidence(page.chosen.system, i), 2)})` : "";
+    const label = labels[i] >= 0 ? `: label ${page.isolated(page.className(labels[i]))}` : "";
+    return `${page.isolated(ids[i])}${label}${predicted}${texts && texts[i] ? ` — ${page.isolated(texts[i])}` : ""}`;
   }
 
   function listen(view) {

@@ -32,7 +32,7 @@
     const heads = [{ text: "label \\ prediction", row: true }, ...result.classes.map((text) => ({ text, numeric: true })),
       { text: "utterances", numeric: true }, { text: "recall", numeric: true }];
     return [page.table(`Confusion, ${page.short(page.chosen.system)}, ${page.chosen.part}`, heads, cells,
-      { id: "matrix", className: "grid" })];
+      { id: "matrix", className: result.classes.length > 10 ? "grid many" : "grid" })];
   }
 
   function cell(data, result, n, total, label, predicted) {

@@ -10,15 +10,16 @@
     const findings = data.protocol.findings;
     const bad = data.warnings;
     const head = document.getElementById("head");
-    const line = `${data.made.date} · medusa-ser ${data.made.version} · ${page.count(data.utterances.n)} utterances, ` +
-      `${data.scores.length} systems`;
+    const line = `${data.made.date} · medusa-ser ${data.made.version} · ${page.counted(data.utterances.n, "utterance")}, ` +
+      page.counted(data.scores.length, "system");
     head.append(el("h1", {}, data.title), el("p", { className: "note" }, line));
     if (bad.length) {
       head.append(el("div", { className: "warning", id: "warnings", attr: { role: "alert" } },
         el("strong", {}, "⚠ Read the figures with this in mind"), el("ul", {}, bad.map((each) => el("li", {}, each)))));
     } else if (data.protocol.column) {
-      head.append(el("p", { className: "good", id: "clean" }, `✓ No speaker, utterance or recording is in two parts of ` +
-        `“${data.protocol.column}”, and no part lacks a class.`));
+      head.append(el("p", { className: "good", id: "clean" }, `✓ No ${page.utterances.groups.speaker ? "speaker, " : ""}utterance or ` +
+        `recording is in two parts of “${data.protocol.column}”` +
+        `${page.utterances.classes.length ? ", and no part lacks a class" : ""}.`));
     }
     const notes = findings.filter((each) => each.severity === "note").map((each) => each.message).concat(data.notes);
     if (notes.length) head.append(el("ul", { className: "note" }, notes.map((each) => el("li", {}, each))));
@@ -36,7 +37,7 @@
     if (data.features.length) {
       parts.push(table("Features", ["set", "encoder", "weights", "layers", "dim", "rate", "stored", "utterances",
         "fingerprint", "decoder", "made"].map((text, i) => ({ text, row: i === 0 })), data.features.map((own) => [
-        own.name, own.encoder, own.weights, layers(own.layers), String(own.dim),
+        own.name, own.encoder, own.weights, layerRanges(own.layers), String(own.dim),
         own.frame_rate_hz ? `${own.frame_rate_hz} Hz` : "–", [own.dtype, own.pool, own.window].filter((each) => each && each !== "none")
           .join(", "),
         own.in_store ? page.count(own.n) : "not in the store",
@@ -58,7 +59,7 @@
   };
 
   // Names of layers, those that follow one another as a range: "0 to 6, 12".
-  function layers(names) {
+  function layerRanges(names) {
     const numbers = names.map((name) => /^layer_(\d+)$/.exec(name));
     if (!numbers.every(Boolean)) return names.join(", ");
     const runs = [];
@@ -117,7 +118,7 @@
       const cells = names.flatMap((score) => {
         const interval = assessment.intervals[score];
         const value = pooled(assessment, score);
-        const shown = value !== null && value === best[score] ? el("strong", {}, number(value)) : number(value);
+        const shown = rows.length > 1 && value !== null && value === best[score] ? el("strong", {}, number(value)) : number(value);
         return [shown, interval ? page.interval(interval[1], interval[2]) : "–"];
       });
       const fold = assessment.folds.macro_f1 || assessment.folds.mean_ccc;
@@ -128,10 +129,15 @@
     });
     const notes = notesOf(rows);
     const clusters = rows.length ? rows[0][1].assessment.n_clusters : 0;
-    const about = data.resamples ? `Intervals: ${page.count(data.resamples)} resamples of ${page.count(clusters)} speakers. ` +
-      "The best of a column is bold. By fold: mean and standard deviation of the first score over the folds." : "";
+    const byFold = rows.some(([, { assessment }]) => assessment.folds.macro_f1 || assessment.folds.mean_ccc);
+    const about = [
+      data.resamples && clusters > 1 ? `Intervals: ${page.count(data.resamples)} resamples of ` +
+        `${page.counted(clusters, page.utterances.groups.speaker ? "speaker" : "utterance")}.` : "",
+      rows.length > 1 ? "The best of a column is bold." : "",
+      byFold ? "By fold: mean and standard deviation of the first score over the folds." : "",
+    ].filter(Boolean).join(" ");
     return [table(`Scores, ${page.chosen.part}`, heads, lines, { id: "score-table" }), page.note(about),
-      ...notes.map((text) => page.note(`Note: ${text}.`))];
+      ...notes.map((text) => page.note(`Note: ${text.replace(/\.$/, "")}.`))];
   }
 
   // Notes on the scores, each with the systems that it is on unless it is on all.

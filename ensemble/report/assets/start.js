@@ -4,6 +4,7 @@
 (function (page) {
   const data = page.json("data");
   page.load(data);
+  page.nameSystems(data.scores.map((each) => each.name));
   page.loadAudio();
   const parts = page.parts(data);
   page.choose({

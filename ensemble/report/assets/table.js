@@ -31,6 +31,7 @@
 
   function drawFilters(box) {
     const { classes, groups } = page.utterances;
+    const hardest = classes.length ? "margin" : "off";
     const search = el("input", { type: "search", id: "search", placeholder: "id or transcript", attr: { "aria-label": "Search" } });
     let waiting = 0;
     search.addEventListener("input", () => {
@@ -44,16 +45,16 @@
       const code = (value) => (value === "" ? null : Number(value));
       const chosen = (value) => (value === null ? "" : String(value));
       const own = [
-        page.select("Label", any, chosen(filter.label), (value) => page.filterBy({ label: code(value) })),
-        page.select("Predicted", any, chosen(filter.predicted), (value) => page.filterBy({ predicted: code(value) })),
+        ...(classes.length ? [page.select("Label", any, chosen(filter.label), (value) => page.filterBy({ label: code(value) })),
+        page.select("Predicted", any, chosen(filter.predicted), (value) => page.filterBy({ predicted: code(value) }))] : []),
         ...Object.entries(groups).filter(([, each]) => each.values.length > 1).map(([name, each]) => page.select(name,
           [["", "any"], ...each.values.map((value, c) => [String(c), value])], chosen(filter.groups[name] ?? null), (value) => {
             const others = { ...filter.groups };
             delete others[name];
             page.filterBy({ groups: value === "" ? others : { ...others, [name]: Number(value) } });
           })),
-        toggle("Errors alone", filter.errors, () => page.filterBy({ errors: !filter.errors })),
-        toggle("Hardest first", order.by === "margin" && order.down, () => sort("margin", true)),
+        classes.length ? toggle("Errors alone", filter.errors, () => page.filterBy({ errors: !filter.errors })) : "",
+        toggle("Hardest first", order.by === hardest && order.down, () => sort(hardest, true)),
       ];
       if (page.utterances.votes) {
         own.push(toggle("Annotators disagree first", order.by === "votes" && order.down, () => sort("votes", true)));
@@ -82,22 +83,27 @@
     for (const [name, code] of Object.entries(filter.groups)) parts.push(`${name} ${page.utterances.groups[name].values[code]}`);
     if (filter.points) parts.push("in the region of the map");
     if (filter.search) parts.push(`“${filter.search}”`);
-    return `${page.count(n)} of ${page.count(page.utterances.n)} utterances${parts.length ? `: ${parts.join(", ")}` : ""}`;
+    return `${page.count(n)} of ${page.counted(page.utterances.n, "utterance")}${parts.length ? `: ${parts.join(", ")}` : ""}`;
   }
 
   function columns() {
     const { utterances } = page;
-    const found = [
-      { text: "utterance", by: "id", cell: (i) => utterances.ids[i], wide: true },
+    const own = utterances.systems[page.chosen.system].attributes;
+    const found = [{ text: "utterance", by: "id", cell: (i) => utterances.ids[i], wide: true }];
+    if (utterances.classes.length) found.push(
       { text: "label", by: "label", cell: (i) => page.className(utterances.labels[i]) },
       { text: "predicted", by: "predicted", cell: (i, system) => verdict(i, system) },
       { text: "confidence", by: "confidence", numeric: true, cell: (i, system) => page.number(page.confidence(system, i), 2) },
       { text: "wrong by", by: "margin", numeric: true, cell: (i, system) => page.number(page.margins(system)[i], 2) },
-    ];
+    );
     if (utterances.votes) found.push({ text: "votes", by: "votes", cell: votes });
     for (const name of Object.keys(utterances.groups)) found.push({ text: name, by: `group ${name}`, cell: (i) => page.groupName(name, i) });
     for (const [name, values] of Object.entries(utterances.attributes)) {
-      found.push({ text: name, by: `attribute ${name}`, numeric: true, cell: (i) => page.number(values[i], 2) });
+      found.push({ text: own[name] ? `${name} (predicted)` : name, by: `attribute ${name}`, numeric: true, cell: (i) =>
+        page.number(values[i], 2) + (own[name] && page.known(own[name][i]) ? ` (${page.number(own[name][i], 2)})` : "") });
+    }
+    if (Object.keys(own).length) {
+      found.push({ text: "off by", by: "off", numeric: true, cell: (i, system) => page.percent(page.deviations(system)[i]) });
     }
     if (utterances.durations.some(page.known)) {
       found.push({ text: "s", by: "duration", numeric: true, cell: (i) => page.number(utterances.durations[i], 2) });
@@ -110,8 +116,8 @@
     const own = page.utterances.systems[system].predicted;
     if (!own || own[i] < 0) return "–";
     const label = page.utterances.labels[i];
-    const sign = label < 0 ? "" : own[i] === label ? "✓ " : "✗ ";
-    return el("span", { className: sign === "✗ " ? "verdict wrong" : "verdict" }, sign + page.className(own[i]));
+    const sign = label < 0 ? "" : own[i] === label ? "✓\u00a0" : "✗\u00a0";
+    return el("span", { className: sign.startsWith("✗") ? "wrong" : "" }, sign + page.className(own[i]));
   }
 
   function votes(i) {
@@ -129,7 +135,7 @@
       const mine = order.by === column.by;
       made.setAttribute("aria-sort", mine ? (order.down ? "descending" : "ascending") : "none");
       made.append(el("button", { type: "button", attr: { "data-sort": column.by }, on: { click: () =>
-        sort(column.by, mine ? !order.down : column.by === "margin" || column.by === "votes") } },
+        sort(column.by, mine ? !order.down : ["margin", "off", "votes"].includes(column.by)) } },
       `${column.text}${mine ? (order.down ? " ▼" : " ▲") : ""}`));
       return made;
     });
@@ -138,7 +144,7 @@
     const at = Math.min(page.chosen.tablePage, last);
     const shown = page.rows.slice(at * ROWS, (at + 1) * ROWS);
     body.replaceChildren(...shown.flatMap((i) => {
-      const cells = all.map((column) => el("td", { className: column.numeric ? "number" : column.wide ? "wide" : "" }, column.cell(i, system)));
+      const cells = all.map((column) => el("td", { dir: "auto", className: column.numeric ? "number" : column.wide ? "wide" : "" }, column.cell(i, system)));
       const row = el("tr", { tabIndex: 0, attr: { "data-row": i, "aria-expanded": String(open === i) }, on: {
         click: () => expand(i, data, head, body, pages),
         keydown: (event) => keys(event, i, data, head, body, pages),

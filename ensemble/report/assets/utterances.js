@@ -71,6 +71,23 @@
     return found;
   };
 
+  // How far a system's attributes are from the annotators', as a share of the scale: the mean over those that are known.
+  page.deviations = function (system) {
+    const { n, attributes, ranges, systems } = page.utterances;
+    const own = systems[system];
+    if (own.deviations) return own.deviations;
+    const sums = new Float32Array(n), counts = new Uint8Array(n);
+    for (const [name, values] of Object.entries(own.attributes)) {
+      const [low, high] = ranges[name];
+      for (let i = 0; i < n; i++) {
+        const apart = Math.abs(values[i] - attributes[name][i]) / (high - low);
+        if (!Number.isNaN(apart)) { sums[i] += apart; counts[i] += 1; }
+      }
+    }
+    own.deviations = sums.map((sum, i) => (counts[i] ? sum / counts[i] : NaN));
+    return own.deviations;
+  };
+
   page.confidence = function (system, i) {
     const own = page.utterances.systems[system];
     return own.predicted && own.predicted[i] >= 0 ? page.probability(system, i, own.predicted[i]) : NaN;
@@ -139,6 +156,7 @@
     },
     confidence: (system) => (i) => page.confidence(system, i),
     margin: (system) => { const own = page.margins(system); return (i) => own[i]; },
+    off: (system) => { const own = page.deviations(system); return (i) => own[i]; },
     votes: () => (i) => page.utterances.voteEntropy[i],
     duration: () => (i) => page.utterances.durations[i],
     text: () => (i) => page.utterances.texts[i].toLowerCase(),
