@@ -1,7 +1,8 @@
 """Decoding against what else people use, on the same files in one run: `python -m benchmarks.decode`.
 
 Whole files: ours, plain soundfile, plain PyAV, and librosa.load and torchaudio.load where they are installed. Pieces of
-one long recording: ours in one pass, against opening, seeking, reading and closing for each (no resampling there).
+one long recording, without resampling: ours in one pass; each peer opening, seeking, reading and closing for each
+piece; and soundfile reading the whole recording to cut it in memory.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ import numpy as np
 import soundfile
 
 import featurestore
+from benchmarks.lossy import write_untagged_mp3
 from featurestore.audio import SAMPLE_RATE_HZ, Clip, decode, decode_pass, layout
 from featurestore.runtime.durable import replace_text
 
 DEMO_CORPUS = Path(featurestore.__file__).parent / "demo_corpus"
 FORMATS = {"wav": "PCM_16", "flac": "PCM_16", "mp3": None, "ogg": "VORBIS"}
-SEGMENTED = ("flac", "mp3")
+SEGMENTED = ("flac", "mp3", "mp3 without a tag")
 
 
 @dataclass(frozen=True)
@@ -38,20 +40,24 @@ class DecodeSettings:
     n_clips: int = 100
     long_s: float = 3600.0
     n_segments: int = 5000
-    n_peer_segments: int = 5000  # fewer are scaled up: each one by itself takes as long
+    n_peer_segments: int = 5000  # fewer, spread evenly over the recording, are scaled up
     repeats: int = 3
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One method on one kind of file: median seconds of the repeats, and the largest memory of the process in MiB."""
+    """One method on one kind of file: median seconds of the repeats, and the largest memory of the process in MiB.
+
+    share: of the samples that the files hold, or the pieces, those that the method returned.
+    """
 
     what: str
     format: str
     method: str
     seconds: float
     memory_mib: float
+    share: float
 
 
 def run_decode(
@@ -65,15 +71,18 @@ def run_decode(
         longs = {suffix: _long(root, suffix, settings) for suffix in SEGMENTED}
         segments = _segments(settings)
         for suffix, paths in files.items():
+            n = round(settings.clip_s * SAMPLE_RATE_HZ) * settings.n_clips
             for name, method in WHOLE.items():
-                timings += _timed("whole", suffix, name, _whole, (method, paths), settings.repeats, progress)
+                timings += _timed("whole", suffix, name, _whole, (method, paths), n, settings.repeats, progress)
+        few = segments[:: max(1, len(segments) // settings.n_peer_segments)]
         for suffix, path in longs.items():
-            ours = (path, segments)
-            timings += _timed("pieces", suffix, "ours", _one_pass, ours, settings.repeats, progress)
-            few = segments[: settings.n_peer_segments]
-            scale = len(segments) / len(few)
-            peers = _timed("pieces", suffix, "soundfile, each", _each, (path, few), 1, progress)
-            timings += [Timing(**{**asdict(peer), "seconds": peer.seconds * scale}) for peer in peers]
+            for name, work in PIECES.items():
+                cut = few if name.endswith("each") else segments
+                n = sum(round((end_s - start_s) * SAMPLE_RATE_HZ) for start_s, end_s in cut)
+                repeats = 1 if name.endswith("each") else settings.repeats
+                found = _timed("pieces", suffix, name, work, (path, cut), n, repeats, progress)
+                scale = len(segments) / len(cut)
+                timings += [replace(timing, seconds=timing.seconds * scale) for timing in found]
     return timings
 
 
@@ -124,13 +133,59 @@ def _one_pass(path: Path, segments: Sequence[tuple[float, float]]) -> int:
     return n
 
 
-def _each(path: Path, segments: Sequence[tuple[float, float]]) -> int:
+def _cut_in_memory(path: Path, segments: Sequence[tuple[float, float]]) -> int:
+    whole, rate_hz = soundfile.read(path, dtype="float32")
+    return sum(len(whole[round(start_s * rate_hz) : round(end_s * rate_hz)].copy()) for start_s, end_s in segments)
+
+
+def _soundfile_each(path: Path, segments: Sequence[tuple[float, float]]) -> int:
     n = 0
     for start_s, end_s in segments:
         with soundfile.SoundFile(path) as file:
-            file.seek(round(start_s * file.samplerate))
-            n += len(file.read(round((end_s - start_s) * file.samplerate), dtype="float32"))
+            first = round(start_s * file.samplerate)
+            if first < file.frames:  # of an MP3 without a tag libsndfile guesses them, and seeks no further
+                file.seek(first)
+                n += len(file.read(round((end_s - start_s) * file.samplerate), dtype="float32"))
     return n
+
+
+def _librosa_each(path: Path, segments: Sequence[tuple[float, float]]) -> int:
+    import librosa
+
+    return sum(len(librosa.load(path, sr=None, offset=start, duration=end - start)[0]) for start, end in segments)
+
+
+def _torchaudio_each(path: Path, segments: Sequence[tuple[float, float]]) -> int:
+    import torchaudio
+
+    n = 0
+    for start_s, end_s in segments:
+        first, length = round(start_s * SAMPLE_RATE_HZ), round((end_s - start_s) * SAMPLE_RATE_HZ)
+        n += torchaudio.load(str(path), frame_offset=first, num_frames=length)[0].shape[1]
+    return n
+
+
+def _pyav_each(path: Path, segments: Sequence[tuple[float, float]]) -> int:
+    import av
+
+    n = 0
+    for start_s, end_s in segments:
+        with av.open(str(path)) as container:
+            stream = container.streams.audio[0]
+            container.seek(int(start_s / (stream.time_base or 1)), stream=stream)
+            for frame in container.decode(stream):
+                samples, at = frame.to_ndarray()[0], frame.time or 0.0
+                first, stop = (round((time - at) * frame.sample_rate) for time in (start_s, end_s))
+                n += len(samples[max(0, first) : max(0, stop)])
+                if stop <= frame.samples:
+                    break
+    return n
+
+
+PIECES: dict[str, Callable[[Path, Sequence[tuple[float, float]]], int]] = {
+    "ours": _one_pass, "soundfile, each": _soundfile_each, "librosa.load, each": _librosa_each,
+    "torchaudio.load, each": _torchaudio_each, "PyAV, each": _pyav_each, "soundfile, cut in memory": _cut_in_memory,
+}  # fmt: skip
 
 
 def _timed(
@@ -139,29 +194,39 @@ def _timed(
     name: str,
     work: Callable[..., int],
     arguments: tuple[Any, ...],
+    n_samples: int,
     repeats: int,
     progress: Callable[[str], None],
 ) -> list[Timing]:
+    """Time `work` in a process of its own; n_samples: of which the share that it returns is part of the result."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         found = pool.apply(_in_process, (work, arguments, repeats))
-    progress(f"{what} {suffix} {name}: {'left out, not installed' if found is None else f'{found[0]:.3f} s'}")
-    return [] if found is None else [Timing(what, suffix, name, *found)]
+    if found is None:
+        progress(f"{what} {suffix} {name}: left out, not installed")
+        return []
+    seconds, memory_mib, n = found
+    progress(f"{what} {suffix} {name}: {seconds:.3f} s")
+    return [Timing(what, suffix, name, seconds, memory_mib, n / n_samples)]
 
 
-def _in_process(work: Callable[..., int], arguments: tuple[Any, ...], repeats: int) -> tuple[float, float] | None:
-    """Seconds and MiB, after one run that imports and fills the page cache; None for what can't be imported."""
+def _in_process(work: Callable[..., int], arguments: tuple[Any, ...], repeats: int) -> tuple[float, float, int] | None:
+    """Return seconds, MiB and samples, after a run that imports and fills the page cache.
+
+    None for what can't be imported.
+    """
+    first, rest = arguments
     try:
-        work(*arguments) if work is not _each else work(arguments[0], arguments[1][:3])
+        n = work(first, rest if work is _whole else rest[:3])
     except (ImportError, OSError, RuntimeError):
         return None
     seconds = []
     for _ in range(repeats):
         layout.forget()  # each repeat meets its files for the first time, as a featurize run does
         started = time.perf_counter()
-        work(*arguments)
+        n = work(first, rest)
         seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds), _peak_mib()
+    return statistics.median(seconds), _peak_mib(), n
 
 
 def _peak_mib() -> float:
@@ -189,8 +254,14 @@ def _clips(root: Path, suffix: str, settings: DecodeSettings) -> list[Path]:
 
 
 def _long(root: Path, suffix: str, settings: DecodeSettings) -> Path:
-    path = root / f"long.{suffix}"
-    soundfile.write(path, _speech(settings.long_s), SAMPLE_RATE_HZ, subtype=FORMATS[suffix])
+    tagged = not suffix.endswith("without a tag")
+    suffix = suffix.split()[0]
+    path = root / f"long{'' if tagged else '-untagged'}.{suffix}"
+    samples = _speech(settings.long_s)
+    if tagged:
+        soundfile.write(path, samples, SAMPLE_RATE_HZ, subtype=FORMATS[suffix])
+    else:
+        write_untagged_mp3(path, np.round(samples * 32767).astype(np.int16), SAMPLE_RATE_HZ)
     return path
 
 
@@ -204,10 +275,11 @@ def _segments(settings: DecodeSettings) -> list[tuple[float, float]]:
 def report(timings: Sequence[Timing]) -> str:
     """Return the timings as a Markdown table, each with the times by which it is slower or faster than ours."""
     ours = {(t.what, t.format): t.seconds for t in timings if t.method == "ours"}
-    lines = ["| | format | method | s | by ours | MiB |", "|---|---|---|---:|---:|---:|"]
+    lines = ["| | format | method | s | by ours | MiB | read |", "|---|---|---|---:|---:|---:|---:|"]
     for t in timings:
         ratio = t.seconds / ours[t.what, t.format]
-        lines.append(f"| {t.what} | {t.format} | {t.method} | {t.seconds:.3f} | {ratio:.2f} | {t.memory_mib:.0f} |")
+        cells = t.what, t.format, t.method, f"{t.seconds:.3f}", f"{ratio:.2f}", f"{t.memory_mib:.0f}", f"{t.share:.1%}"
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

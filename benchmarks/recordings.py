@@ -12,14 +12,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pandas as pd
 import soundfile
 
+from benchmarks.lossy import encode, write_untagged_mp3
 from deepser.probes.member import ProbeMember
 from deepser.scores.metrics import classification
 from featurestore.runtime.durable import replace_text
@@ -156,51 +155,15 @@ def _flac(path: Path, samples: np.ndarray, rate_hz: int) -> Path:
 
 
 def _opus(path: Path, samples: np.ndarray, rate_hz: int) -> Path:
-    return _encode(path.with_suffix(".ogg"), samples, rate_hz, "libopus", bit_rate=32_000, at_hz=48_000)
+    return encode(path.with_suffix(".ogg"), samples, rate_hz, "libopus", bit_rate=32_000, at_hz=48_000)
 
 
 def _mp4(path: Path, samples: np.ndarray, rate_hz: int) -> Path:
-    return _encode(path.with_suffix(".m4a"), samples, rate_hz, "aac", bit_rate=64_000)
+    return encode(path.with_suffix(".m4a"), samples, rate_hz, "aac", bit_rate=64_000)
 
 
 def _mp3(path: Path, samples: np.ndarray, rate_hz: int) -> Path:
-    return _encode(path.with_suffix(".mp3"), samples, rate_hz, "libmp3lame", quality=4, options={"write_xing": "0"})
-
-
-def _encode(
-    path: Path,
-    samples: np.ndarray,
-    rate_hz: int,
-    encoder: str,
-    *,
-    at_hz: int = 0,
-    bit_rate: int = 0,
-    quality: int = 0,
-    options: dict[str, str] | None = None,
-) -> Path:
-    """Write (n,) int16 mono by FFmpeg, at a bit rate, or at a quality and a variable one."""
-    with av.open(str(path), "w", options=options or {}) as container:
-        stream = container.add_stream(encoder, rate=at_hz or rate_hz)
-        assert isinstance(stream, av.AudioStream)
-        stream.layout = "mono"
-        if bit_rate:
-            stream.bit_rate = bit_rate
-        if quality:
-            stream.codec_context.qscale = True
-            stream.codec_context.global_quality = quality * 118  # FF_QP2LAMBDA
-        resampler = av.AudioResampler(stream.codec_context.format, "mono", at_hz or rate_hz)
-        frame = av.AudioFrame.from_ndarray(samples[None], "s16", "mono")
-        frame.sample_rate, frame.pts, frame.time_base = rate_hz, 0, Fraction(1, rate_hz)
-        fifo = av.AudioFifo()
-        for out in [*resampler.resample(frame), *resampler.resample(None)]:
-            fifo.write(out)
-        size = stream.codec_context.frame_size or 1024
-        while (piece := fifo.read(size)) is not None:
-            container.mux(stream.encode(piece))
-        if (piece := fifo.read(0, partial=True)) is not None:
-            container.mux(stream.encode(piece))
-        container.mux(stream.encode(None))
-    return path
+    return write_untagged_mp3(path.with_suffix(".mp3"), samples, rate_hz)
 
 
 WRITERS: dict[str, Callable[[Path, np.ndarray, int], Path]] = {

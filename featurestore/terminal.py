@@ -18,10 +18,13 @@ from typer import Option
 from typer.core import TyperGroup
 
 from featurestore.errors import ConfigError, MedusaError
+from featurestore.runtime.durable import reason_of
+from featurestore.runtime.failures import Failures, by_reason, table_of, write_failures
 
 USAGE, FAILED_FILES, BY_SIGNAL = 2, 1, 128  # exit codes: a mistake; some files failed; 128 + the signal
 PIPE_WIDTH = 140  # columns where no terminal tells its own
-LISTED_FAILURES = 100
+# Failures are named one by one; of more than so many the first ones, a count of each reason, and where all are listed.
+LISTED_FAILURES, FIRST_FAILURES, LISTED_REASONS = 100, 20, 10
 
 
 def console(stderr: bool = False) -> Console:
@@ -163,14 +166,37 @@ def bar(what: str, total: int, *columns: str) -> Iterator[Show]:
         yield Show(bar, what, total)
 
 
-def end_with_failures(failed: Sequence[tuple[str, str]]) -> None:
-    """Name each file that failed, and end with exit code 1 when there is one."""
-    for key, reason in failed[:LISTED_FAILURES]:
-        say(f"failed: {reason if key in reason else f'{key}: {reason}'}", "red", stderr=True)
-    if len(failed) > LISTED_FAILURES:
-        say(f"... and {len(failed) - LISTED_FAILURES:,} more", "red", stderr=True)
+def end_with_failures(failed: Failures, output: Path | str | None = None) -> None:
+    """Name each file that failed, and end with exit code 1 when there is one; output: see `say_failures`."""
+    say_failures(failed, output)
     if failed:
         raise typer.Exit(FAILED_FILES)
+
+
+def say_failures(
+    failed: Failures, output: Path | str | None = None, *, word: str = "failed", stderr: bool = True
+) -> None:
+    """Print a line for each failure; of very many the first ones and a count of each reason, and write all to a table.
+
+    output: what the command writes, beside which the table stands (None: in the current directory).
+    """
+    many = len(failed) > LISTED_FAILURES
+    for key, reason in failed[: FIRST_FAILURES if many else None]:
+        say(f"{word}: {reason if key in reason else f'{key}: {reason}'}", "red", stderr=stderr)
+    if not many:
+        return
+    table = table_of(output)
+    try:
+        write_failures(table, failed)
+        listed = f"{table} lists them all"
+    except OSError as error:
+        listed = f"{table}, the list of them all, can't be written ({reason_of(error)})"
+    say(f"... and {len(failed) - FIRST_FAILURES:,} more; {listed}. In all:", "red", stderr=stderr)
+    reasons = by_reason(failed)
+    for reason, n in reasons[:LISTED_REASONS]:
+        say(f"{n:>9,}  {reason}", "red", stderr=stderr)
+    if rest := sum(n for _, n in reasons[LISTED_REASONS:]):
+        say(f"{rest:>9,}  other reasons", "red", stderr=stderr)
 
 
 def split_pair(option: str, text: str) -> tuple[str, str]:

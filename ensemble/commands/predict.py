@@ -165,7 +165,7 @@ def predict(
         failed = _shown(loaded, table, run, to) + failed
     else:
         failed = _written(loaded, table, run, to, format, inputs.identity(loaded), pieces) + failed
-    end_with_failures(failed)
+    end_with_failures(failed, to.output)
 
 
 def _shown(model: "Model", table: "Manifest", run: Run, to: OutputArguments) -> Failures:

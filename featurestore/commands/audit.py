@@ -12,7 +12,7 @@ from featurestore.commands.recordings import OptionalManifest, manifest_of
 from featurestore.commands.split import show_parts
 from featurestore.errors import ConfigError
 from featurestore.runtime.wording import first_names
-from featurestore.terminal import FAILED_FILES, LISTED_FAILURES, bar, end_with_failures, say
+from featurestore.terminal import FAILED_FILES, bar, end_with_failures, say, say_failures
 
 if TYPE_CHECKING:
     from featurestore.corpus.audio_digest import Content
@@ -67,10 +67,10 @@ def audit(
     if as_json:
         sys.stdout.write(json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
     else:
-        _print(report)
+        _print(report, manifest)
         if known:
             say(f"{len(known):,} not decoded, since {store} recorded them and their files are unchanged", "dim")
-    end_with_failures(failed)
+    end_with_failures(failed, manifest)
     if not report.clean:
         raise typer.Exit(FAILED_FILES)
 
@@ -105,7 +105,7 @@ def _recorded(table: "Manifest", place: Path) -> "dict[str, Content]":
     return known
 
 
-def _print(report: "AuditReport") -> None:
+def _print(report: "AuditReport", manifest: Path | None) -> None:
     for column, parts in report.parts.items():
         show_parts(column, parts)
     for line in _agreement_lines(report):
@@ -126,10 +126,7 @@ def _print(report: "AuditReport") -> None:
     if report.constant:
         shown = first_names(report.constant, SHOWN_REPEATS)
         say(f"warning: {len(report.constant):,} silent, all samples of one value: {shown}", "yellow")
-    for key, reason in report.unreadable[:LISTED_FAILURES]:
-        say(f"unreadable: {key}: {reason}", "red")
-    if len(report.unreadable) > LISTED_FAILURES:
-        say(f"... and {len(report.unreadable) - LISTED_FAILURES:,} more", "red")
+    say_failures(report.unreadable, manifest, word="unreadable", stderr=False)
     for note in report.notes:
         say(f"note: {note}", "dim")
     kinds = ", ".join(f"{leak.kind} across {leak.column}s" for leak in report.leaks)

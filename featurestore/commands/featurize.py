@@ -86,18 +86,20 @@ def featurize(
     # A process of its own reads a manifest again: what is sent to it is the path.
     manifest = inputs.manifest if where.in_processes and inputs.manifest is not None else table
     jobs = jobs_of(manifest, inputs.store, rows, name=output.name, views=views, options=options)
+    shard = "" if part is None else f"-{part.number}-of-{part.count}"
+    listed = f"{inputs.store}-{jobs[0].name}{shard}"  # of shards, which run at once, each has its list
     if where.in_processes:
-        end_with_failures(failed + _run_in_processes(jobs, len(table), where))
+        end_with_failures(failed + _run_in_processes(jobs, len(table), where), listed)
         return
     if dry_run and (sized := sized_by_config(rows, where.device)) is not None:
         say_sized(jobs[0].name, sized, table, texts)
-        end_with_failures(failed)
+        end_with_failures(failed, listed)
         return
     if not (check or dry_run or part is not None):
         jobs, unread = _unfinished(table, jobs, rows, where.device)
         failed += unread
     if not jobs:
-        end_with_failures(failed)
+        end_with_failures(failed, listed)
         return
     with working(f"loading {encoder.encoder}"):
         loaded = load_with(rows, where.device)
@@ -111,7 +113,7 @@ def featurize(
             failed += _try(table, loaded, job, part)
         else:
             failed += _run(table, loaded, job, part)
-    end_with_failures(failed)
+    end_with_failures(failed, listed)
 
 
 def _unfinished(

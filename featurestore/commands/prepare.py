@@ -208,11 +208,11 @@ def prepare_segments(
     for note in found.notes:
         say(f"note: {note}")
     if found.manifest is None:
-        end_with_failures([*failed, *found.failed])
+        end_with_failures([*failed, *found.failed], output)
         raise ConfigError(f"No segment in {len(table):,} recordings; nothing was written.")
     found.manifest.write(output, escape_formulas=escape_formulas)
     say(f"wrote {len(found.manifest):,} segments of {len(table) - len(found.failed):,} recordings to {output}")
-    end_with_failures([*failed, *found.failed])
+    end_with_failures([*failed, *found.failed], output)
 
 
 def finish(

@@ -66,7 +66,7 @@ def store_import(
             _say_report(name, stop.report)
             raise
     _say_report(name, report)
-    end_with_failures(report.failed)
+    end_with_failures(report.failed, f"{store}-{name}")
     if report.missing:
         raise typer.Exit(FAILED_FILES)
 
@@ -121,4 +121,4 @@ def store_export(
     say(f"{name} -> {target}: {report.done:,} written, {report.skipped:,} there already, {failed}")
     for note in report.notes:
         say(f"note: {note}", "dim")
-    end_with_failures(report.failed)
+    end_with_failures(report.failed, target)

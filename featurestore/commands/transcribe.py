@@ -77,7 +77,7 @@ def transcribe(
             _say_report(written, stop.report)
             raise
     _say_report(written, report)
-    end_with_failures([*failed, *report.failed])
+    end_with_failures([*failed, *report.failed], written)
 
 
 def _say_report(output: Path, report: "TranscribeReport") -> None:

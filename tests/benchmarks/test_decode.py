@@ -1,5 +1,7 @@
 """The decoding benchmark: every method that is installed has a time on every format, and ours reads every piece."""
 
+import pytest
+
 from benchmarks.decode import FORMATS, SEGMENTED, DecodeSettings, report, run_decode
 
 
@@ -10,4 +12,5 @@ def test_every_method_is_timed_on_every_format() -> None:
     assert {("whole", suffix, name) for suffix in FORMATS for name in ("ours", "soundfile", "PyAV")} <= found
     assert {("pieces", suffix, name) for suffix in SEGMENTED for name in ("ours", "soundfile, each")} <= found
     assert all(t.seconds > 0 and t.memory_mib > 0 for t in timings)
+    assert all(t.share == pytest.approx(1, abs=0.1) for t in timings if t.method == "ours")
     assert report(timings).count("\n") == len(timings) + 1

@@ -1,11 +1,13 @@
 """Options that a command takes in dataclasses."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
+import pytest
 from typer.testing import CliRunner
 
-from featurestore.terminal import option_groups, reads, say, typer_app, writes
+from featurestore.terminal import option_groups, reads, say, say_failures, typer_app, writes
 
 
 @dataclass(frozen=True)
@@ -42,3 +44,35 @@ def test_a_field_without_default_is_a_required_option() -> None:
     done = CliRunner().invoke(app, ["--corpus", "x"])
     assert done.exit_code == 2
     assert "--place" in done.output
+
+
+def test_each_failure_has_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    say_failures([(f"f{i}.wav", f"f{i}.wav: the file is empty.") for i in range(100)], tmp_path / "out.csv")
+    printed = capsys.readouterr().err.splitlines()
+    assert printed == [f"failed: f{i}.wav: the file is empty." for i in range(100)]
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_very_many_failures_reasons_are_counted_and_a_table_has_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = [
+        (f"f{i}.wav", f"f{i}.wav: the file is {'empty' if i % 4 else 'no audio'}. Mend it.") for i in range(10_000)
+    ]
+    say_failures(failed, tmp_path / "out.csv")
+    printed = capsys.readouterr().err
+    table = tmp_path / "out.failed.csv"
+    assert printed.count("failed: ") == 20
+    assert "9,980 more" in printed
+    assert str(table) in printed
+    assert "7,500  the file is empty" in printed
+    assert "2,500  the file is no audio" in printed
+    assert len(table.read_text().splitlines()) == 10_001
+
+
+def test_a_table_that_cannot_be_written_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    say_failures([(f"{i}", "no audio") for i in range(101)], tmp_path / "file" / "out.csv")
+    printed = capsys.readouterr().err
+    assert "can't be written" in printed
+    assert "101  no audio" in printed
