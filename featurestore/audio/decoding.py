@@ -18,6 +18,8 @@ from featurestore.audio.tracks import tracks_of
 from featurestore.errors import AudioError
 
 SAMPLE_RATE_HZ = 16_000
+LEAST_RATE_HZ = 1000  # a header that says less is damaged
+LARGEST = 64.0  # full scale is 1; more is no loud recording but 16-bit integers stored as floats
 MAX_HOURS = 12  # of a file that is decoded whole: 2.8 GB; pieces of longer ones are read through a window
 
 
@@ -34,7 +36,7 @@ def decode(path: Path | str | Recording) -> np.ndarray:
 
     Integer formats are scaled to [-1, 1); float files keep their values, also beyond 1. n_samples >= 1. Of a video it
     is the first sound track. Raises AudioError for a missing, empty, truncated, unreadable or non-audio file, for one
-    of more than MAX_HOURS, and for NaN or infinite samples.
+    of more than MAX_HOURS, and for samples that are NaN, infinite or larger than LARGEST.
     """
     if not isinstance(path, Path | str):
         return path.decode()
@@ -115,10 +117,13 @@ def _blocks(path: Path, layout: Layout, first: int = 0, most_s: float = math.inf
         first, parts = first - n, parts[1:]
     offsets = chain([first], (0 for _ in parts[1:]))
     for part, offset in zip(parts, offsets, strict=True):
-        if part.decoder == SNDFILE:
-            yield from sndfile.blocks(path, part, offset, most_s)
-        else:
-            yield from ffmpeg.blocks(path, part, offset)
+        reader = sndfile.blocks(path, part, offset, most_s) if part.decoder == SNDFILE else None
+        for rate_hz, block in reader or ffmpeg.blocks(path, part, offset):
+            if rate_hz < LEAST_RATE_HZ:
+                raise AudioError(
+                    f"{path}: the header says {rate_hz} Hz, expected {LEAST_RATE_HZ} or more. Export it again."
+                )
+            yield rate_hz, block
     if layout.truncated:
         raise _truncated(path, layout)
 
@@ -137,11 +142,12 @@ def part_size(path: Path, part: Part) -> tuple[int, int]:
 
 
 def resampled(path: object, mono: np.ndarray, rate_hz: int, *, finite: bool = False) -> np.ndarray:
-    """Return (n,) float32 at 16 kHz of native samples; AudioError for NaN or infinite ones, or less than one sample.
+    """Return (n,) float32 at 16 kHz of native samples; AudioError for NaN or huge ones, or less than one sample.
 
-    finite: the samples are known to be finite, and not looked at.
+    finite: the samples come from integers, and are not looked at.
     """
-    if not finite:
+    checked = not finite
+    if checked:
         with np.errstate(over="ignore", invalid="ignore"):
             finite = bool(np.isfinite(np.sum(mono)))  # of very large samples the sum may overflow, so it is no proof
     n_bad = 0 if finite else len(mono) - int(np.count_nonzero(np.isfinite(mono)))
@@ -150,6 +156,11 @@ def resampled(path: object, mono: np.ndarray, rate_hz: int, *, finite: bool = Fa
         raise AudioError(
             f"{path}: {n_bad} of {len(mono)} samples are NaN or infinite (the first at {first / rate_hz:.3f} s), "
             "expected finite ones. Export the file again."
+        )
+    if checked and len(mono) and (peak := float(max(mono.max(), -mono.min()))) > LARGEST:
+        raise AudioError(
+            f"{path}: samples reach {peak:g}, expected -1 to 1: these are integers stored as floats. Divide them by "
+            "32768 (of 16 bits) and export the file again."
         )
     if rate_hz == SAMPLE_RATE_HZ or not len(mono):
         return mono

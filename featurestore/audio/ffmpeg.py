@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from featurestore.audio.amr import LAYOUTS, AmrCodec, file_frames, frames_of
 from featurestore.audio.opus import OpusLead
 from featurestore.audio.parts import AMR, Part
-from featurestore.audio.sndfile import Block, Bytes
+from featurestore.audio.sndfile import BLOCK_FRAMES, Block, Bytes
 from featurestore.errors import AudioError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
+AV_TIME_BASE = 1_000_000  # of a container's own times
 JOINED_FRAMES = 256  # a decoder's frames are a few hundred samples; they are averaged and handed on together
 BUFFER_BYTES = 1 << 17
 STUCK_S = 60.0  # after which a search for the next packet is given up
@@ -124,9 +126,10 @@ def load() -> Any:
 def _blocks(path: Path, part: Part) -> Iterator[Block]:
     n_decoded, rate_hz = 0, 1
     with _opened(path, part) as (container, stream):
-        stated_s = _stated_s(path, part, container, stream)
-        skip, least_s = _skip(stream), _least_s(path, container, stream)
-        for block in _trimmed(_from(_joined(path, _frames(path, container, stream)), skip), part.n_samples, stated_s):
+        late_s, stated_s = _late_s(container, stream), _stated_s(path, part, container, stream)
+        skip, least_s = _skip(path, part, stream), _least_s(path, container, stream)
+        sound = _from(_joined(path, _frames(path, container, stream)), skip)
+        for block in _trimmed(_silence_before(sound, late_s), part.n_samples, stated_s):
             n_decoded, rate_hz = n_decoded + len(block[1]), block[0]
             yield block
     promised = max(part.n_least, round(stated_s * rate_hz), round(least_s * rate_hz))
@@ -173,9 +176,8 @@ def _frames(path: Path, container: InputContainer, stream: AudioStream) -> Itera
     name = stream.codec_context.name
     if name in LAYOUTS:
         codec = LAYOUTS[name]
-        for packet in container.demux(stream):
-            if packet.size:
-                yield from _amr_frames(frames_of(bytes(packet), codec, path), codec)
+        packets = (bytes(packet) for packet in container.demux(stream) if packet.size)
+        yield from _amr_frames(chain.from_iterable(frames_of(data, codec, path) for data in packets), codec)
         return
     lead = OpusLead(stream.codec_context) if name in ("opus", "libopus") else None
     corrupt_last = container.format.name in RAW
@@ -267,8 +269,21 @@ def _stated_s(path: Path, part: Part, container: InputContainer, stream: AudioSt
         for packet in again.demux(track):
             if packet.pts is not None and not packet.is_discard:
                 end = max(end, packet.pts + (packet.duration or 0))
+    # A duration is counted from the track's own beginning, the times of packets from the film's.
+    end -= stream.start_time or 0
     shorter = n and (end - n) * stream.time_base * stream.rate <= TRIM_SAMPLES
-    return (min(n, end) if shorter else end) * stream.time_base
+    return _late_s(container, stream) + (min(n, end) if shorter else end) * stream.time_base
+
+
+def _late_s(container: InputContainer, stream: AudioStream) -> Fraction:
+    """Seconds by which the sound track begins after the pictures, or other tracks; 0 for less than GAP_S.
+
+    So much silence stands before it, so that times are those that a player shows.
+    """
+    if stream.start_time is None or container.start_time is None or len(container.streams) == 1:
+        return Fraction(0)
+    late_s = stream.start_time * (stream.time_base or Fraction(0)) - Fraction(container.start_time, AV_TIME_BASE)
+    return late_s if late_s > GAP_S else Fraction(0)
 
 
 def _least_s(path: Path, container: InputContainer, stream: AudioStream) -> float:
@@ -297,13 +312,27 @@ def _rate_hz(path: Path, part: Part) -> int:
     return next((rate_hz for rate_hz, _ in _blocks(path, part)), 0)
 
 
-def _skip(stream: AudioStream) -> int:
-    """Return samples of Speex before the time line's zero, which FFmpeg doesn't drop."""
-    if stream.codec_context.name == "speex" and stream.start_time is not None and stream.start_time < 0:
+def _skip(path: Path, part: Part, stream: AudioStream) -> int:
+    """Return samples before the time line's zero which FFmpeg's decoder doesn't drop: of Speex, and of AMR in MP4."""
+    name, rate_hz, time_base = stream.codec_context.name, stream.rate or 0, stream.time_base or Fraction(0)
+    if name == "speex" and stream.start_time is not None and stream.start_time < 0:
         # The first granule tells the encoder's delay; the decoder's own is 5 ms at every rate (speexdec drops both).
-        rate_hz = stream.rate or 0
-        return round(-stream.start_time * (stream.time_base or 0) * rate_hz) + rate_hz // 200
+        return round(-stream.start_time * time_base * rate_hz) + rate_hz // 200
+    if name in LAYOUTS:
+        with _opened(path, part) as (container, track):
+            first = next(container.demux(track), None)
+        return 0 if first is None or first.pts is None else max(0, round(-first.pts * time_base * rate_hz))
     return 0
+
+
+def _silence_before(sound: Iterator[Block], late_s: Fraction) -> Iterator[Block]:
+    for i, (rate_hz, block) in enumerate(sound):
+        left = 0 if i else round(late_s * rate_hz)
+        while left:
+            n = min(left, BLOCK_FRAMES)
+            yield rate_hz, np.zeros(n, np.float32)
+            left -= n
+        yield rate_hz, block
 
 
 def _trimmed(blocks: Iterator[Block], n_samples: int | None, seconds: Fraction) -> Iterator[Block]:

@@ -114,16 +114,24 @@ LAG_S = 5.0  # of the beginning, and of the end, in which a lag is sought
 
 
 def lag_of(samples: np.ndarray, source: np.ndarray, rate_hz: int) -> tuple[int, float]:
-    """By how many samples `samples` is late at its beginning and end alike, and the correlation of all of it there."""
+    """By how many samples `samples` is late, at its beginning as at its end, and the correlation of all of it there.
+
+    Of a codec whose delay varies by a sample it is the one that fits the whole better.
+    """
     n = round(LAG_S * rate_hz)
-    lag, late = _lag(samples[:n], source[:n]), 0
+    lags = [_lag(samples[:n], source[:n])]
     if len(source) > 2 * n:
-        late = _lag(samples[len(source) - n : len(source)], source[-n:])
-        assert late == lag, f"late by {lag} samples at the beginning, by {late} at the end"
-    pair = (samples[lag:], source) if lag >= 0 else (samples, source[-lag:])
-    n = min(map(len, pair))
+        lags.append(_lag(samples[len(source) - n : len(source)], source[-n:]))
+        assert abs(lags[1] - lags[0]) <= 1, f"late by {lags[0]} samples at the beginning, by {lags[1]} at the end"
     norm = float(np.sqrt(np.square(samples).sum() * np.square(source).sum())) or 1.0
-    return lag, float(np.dot(pair[0][:n], pair[1][:n])) / norm
+    correlation, lag = max((_product(samples, source, lag) / norm, lag) for lag in lags)
+    return lag, correlation
+
+
+def _product(samples: np.ndarray, source: np.ndarray, lag: int) -> float:
+    late, early = samples[max(0, lag) :], source[max(0, -lag) :]
+    n = min(len(late), len(early))
+    return float(np.dot(late[:n], early[:n]))
 
 
 def _lag(samples: np.ndarray, source: np.ndarray) -> int:

@@ -97,6 +97,11 @@ KINDS = [
     Kind(".tta", "tta", "tta", 2**15, piped_delay=None),
     Kind(".flv", "flv", "aac", **late(AAC, 3 * AAC), rates=(16_000, 44_100, 48_000)),
     Kind(".ts", "mpegts", "aac", **late(AAC, 3 * AAC), rates=(44_100, 48_000)),
+    # FFmpeg's encoder states 50 samples of delay, where the codec's is 38 to 40.
+    Kind(
+        ".3gp", "3gp", "libopencore_amrnb", delay=-10, piped_delay=40, piped_pad=320, rates=(8_000,), channels=(1,),
+        least=0.35,
+    ),
     Kind(".amr", "amr", "libopencore_amrnb", **late(40, 320), rates=(8_000,), channels=(1,), least=0.35),
 ]  # fmt: skip
 PRODUCT = [

@@ -120,3 +120,18 @@ def test_files_that_are_no_audio_are_refused_with_the_reason_and_the_remedy(tmp_
             decode(tmp_path / name)
         assert str(tmp_path) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_integers_stored_as_floats_are_refused_and_loud_floats_are_not(tmp_path: Path) -> None:
+    speech = np.sin(np.arange(16_000) / 10).astype(np.float32)
+    soundfile.write(tmp_path / "loud.wav", 3 * speech, 16_000, subtype="FLOAT")
+    assert decode(tmp_path / "loud.wav").max() == pytest.approx(3, abs=0.01)
+    soundfile.write(tmp_path / "integers.wav", 20_000 * speech, 16_000, subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"integers\.wav: samples reach 2\d+, expected -1 to 1"):
+        decode(tmp_path / "integers.wav")
+
+
+def test_a_rate_of_no_recording_is_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "slow.wav", np.zeros(100, np.float32), 100)
+    with pytest.raises(AudioError, match=r"slow\.wav: the header says 100 Hz"):
+        decode(tmp_path / "slow.wav")

@@ -1,14 +1,16 @@
 """Which of several sound tracks was read stands in the notes and in what a feature set records."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from featurestore.audio import decoder_of, several_tracks, tracks_of
+from featurestore.audio import Clip, decode, decoder_of, duration_s, several_tracks, tracks_of
 from featurestore.corpora.table import read_table
 from tests.featurestore.audio.test_containers import speech
+from tests.helpers.containers import lag_of
 from tests.helpers.small_corpus import medusa
 
 
@@ -47,3 +49,44 @@ def test_prepare_and_featurize_name_the_track(two: Path, tmp_path: Path) -> None
     assert any("opus dialogue" in note for note in read_table(tmp_path / "t.csv").notes)
     done = medusa("featurize", "--encoder", "logmel", str(two), "-s", str(tmp_path / "store"))
     assert "not opus comments of the director" in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize(
+    ("suffix", "encoder", "late_s"),
+    [(".mp4", "aac", 1.0), (".mkv", "libopus", 1.0), (".mov", "pcm_s16le", 1.0), (".mov", "pcm_s16le", 0.05),
+     (".mkv", "libopus", 0.05), (".mp4", "aac", 0.0)],
+)  # fmt: skip
+def test_sound_that_begins_after_the_pictures_keeps_its_time(
+    tmp_path: Path, suffix: str, encoder: str, late_s: float
+) -> None:
+    path = tmp_path / f"late{suffix}"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=10)
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        stream = container.add_stream(encoder, rate=48_000, layout="mono")
+        picture = av.VideoFrame.from_ndarray(np.full((96, 64), 128, np.uint8), "yuv420p")
+        for i in range(40):
+            picture.pts = i
+            container.mux(video.encode(picture))
+        container.mux(video.encode(None))
+        fifo = av.AudioFifo()
+        samples = speech(48_000, 2.0)
+        frame = av.AudioFrame.from_ndarray(samples[None], "flt", "mono")
+        frame.sample_rate = 48_000
+        n = round(late_s * 48_000)
+        for out in av.AudioResampler(stream.codec_context.format, "mono", 48_000).resample(frame):
+            fifo.write(out)
+        while (piece := fifo.read(stream.codec_context.frame_size or 1024, partial=True)) is not None:
+            piece.pts, piece.time_base = n, Fraction(1, 48_000)
+            n += piece.samples
+            container.mux(stream.encode(piece))
+        container.mux(stream.encode(None))
+    silent_s = late_s if late_s > 0.1 else 0.0  # so little is no matter, and FFmpeg's program leaves it out, too
+    found = decode(path)
+    assert len(found) == pytest.approx((silent_s + 2.0) * 16_000, abs=200)
+    assert duration_s(path) == pytest.approx(len(found) / 16_000, abs=1e-3)
+    assert not found[: max(0, round(silent_s * 16_000) - 200)].any()
+    part = decode(Clip(path, silent_s + 0.5, silent_s + 1.5))
+    lag, correlation = lag_of(part, speech(16_000, 2.0)[8_000:24_000], 16_000)
+    assert abs(lag) <= 20
+    assert correlation > 0.9
