@@ -29,6 +29,7 @@ from featurestore.featurize.run import featurize
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.made_once import copy_of, made_once
 from tests.helpers.small_corpus import FAST, copy_clips, medusa
+from tests.helpers.warm_python import MEDUSA, WarmProcess
 
 REPO = Path(__file__).resolve().parents[1]
 COMMANDS = [
@@ -353,10 +354,7 @@ def test_a_stopped_run_keeps_what_it_has_and_goes_on(chain: Chain, tmp_path: Pat
         {"utterance_id": str(i), "path": str(chain.clip), "label": "x"} for i in range(200)
     ]  # more than are encoded before the signal comes
     manifest = table(tmp_path / "m.csv", many)
-    run = [sys.executable, str(REPO / "cli.py"), "featurize", "--encoder", "tiny-hubert", "-m", str(manifest)]
-    process = subprocess.Popen(
-        [*run, "-s", str(tmp_path / "s")], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    process = WarmProcess(MEDUSA, "featurize", "--encoder", "tiny-hubert", "-m", manifest, "-s", tmp_path / "s")
     waited_until = time.monotonic() + 120
     while not _has_rows(tmp_path / "s") and time.monotonic() < waited_until:
         time.sleep(0.05)

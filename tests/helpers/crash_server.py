@@ -109,9 +109,13 @@ def main() -> None:
     import h5py  # noqa: F401
     import numcodecs.blosc
     import numcodecs.zstd  # noqa: F401
-    import small_store  # noqa: F401
 
+    import featurestore.rows.runs
     import featurestore.sets.compact  # noqa: F401
+    from featurestore.rows.rowtypes import encode
+    from tests.helpers import small_store
+
+    encode(small_store.rows(1), small_store.SPEC.row_type)  # compiled here, not in every fork
 
     for line in sys.stdin:
         print(json.dumps(_answer(json.loads(line))), flush=True)

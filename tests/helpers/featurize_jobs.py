@@ -9,7 +9,6 @@ import soundfile
 from featurestore.asr.source import Transcript
 from featurestore.asr.transcripts import Transcripts
 from featurestore.corpus.manifest import Manifest
-from featurestore.encoders import load_encoder
 from featurestore.encoders.load import load_with
 from featurestore.encoders.options import EncoderOptions
 from featurestore.featurize.job import FeaturizeJob, FeaturizeOptions
@@ -20,7 +19,7 @@ from tests.helpers.small_text_encoder import save_text_encoder
 N = 24
 
 
-def noises(directory: Path) -> FeaturizeJob:
+def noises(directory: Path, encoder: str = "tiny-hubert") -> FeaturizeJob:
     """24 noises, 2 files that are no audio, and the job of encoding them."""
     rng = np.random.default_rng(0)
     for i in range(N):
@@ -29,7 +28,7 @@ def noises(directory: Path) -> FeaturizeJob:
         (directory / f"{i}.wav").write_text("no audio")
     table = pa.table({"utterance_id": [f"u{i}" for i in range(N + 2)], "path": [f"{i}.wav" for i in range(N + 2)]})
     Manifest(table, root=directory).write(directory / "m.csv")
-    return FeaturizeJob(directory / "m.csv", directory / "store", "a", EncoderOptions("tiny-hubert"))
+    return FeaturizeJob(directory / "m.csv", directory / "store", "a", EncoderOptions(encoder))
 
 
 def transcribed(directory: Path) -> FeaturizeJob:
@@ -56,7 +55,8 @@ def store_of(job: FeaturizeJob) -> Path:
 def same_as_alone(job: FeaturizeJob) -> None:
     """Assert that the set of noises is what one process makes."""
     store = FeatureStore.open(store_of(job))
-    featurize(Manifest.read(manifest_of(job)), load_encoder("tiny-hubert", device="cpu"), store, "alone")
+    assert isinstance(job.encoder, EncoderOptions)
+    featurize(Manifest.read(manifest_of(job)), load_with(job.encoder, "cpu"), store, "alone")
     assert sorted(store["a"]) == sorted(store["alone"])
     for key in store["alone"]:
         assert np.array_equal(store["a"][key], store["alone"][key])

@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -25,6 +22,7 @@ from featurestore.store.feature_store import FeatureStore
 from tests.deepser.conftest import Fitted
 from tests.helpers.fitting import fit_member
 from tests.helpers.synthetic_corpus import CLASSES, corpus, member
+from tests.helpers.warm_python import WarmProcess, run_warm
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -117,16 +115,15 @@ def test_killed_anywhere_it_resumes_to_the_weights_of_an_undisturbed_run(
     config = member("k", select="macro_f1", dev_fraction=0.3)
     fit_member(store, manifest, config, plan_folds(manifest, cv="fold"), tmp_path / "undisturbed")
     store.remove("posteriors/k")
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(REPO)]
     for lines in kills:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, env=dict(os.environ), text=True)
-        assert process.stdout is not None
+        process = WarmProcess(SCRIPT, tmp_path, REPO)
         for _ in range(lines):
             process.stdout.readline()
         process.send_signal(signal.SIGKILL)
         process.wait()
-        process.stdout.close()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        process.close()
+    done = run_warm(SCRIPT, tmp_path, REPO)
+    assert done.returncode == 0, done.stderr
     assert same(weights(tmp_path / "k"), weights(tmp_path / "undisturbed"))
     assert len(FeatureStore.open(tmp_path / "store")["posteriors/k"]) == len(manifest)
 

@@ -1,7 +1,6 @@
 """Learning from augmented views: what is drawn, read and asked; no clip from beyond the training part; resumable."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from featurestore.store.feature_store import FeatureStore
 from tests.helpers.fitting import fit_member
 from tests.helpers.synthetic_corpus import corpus, member
 from tests.helpers.synthetic_views import LABELS, add_views
+from tests.helpers.warm_python import WarmProcess
 
 REPO = Path(__file__).resolve().parents[3]
 REFS = (FeatureRef("first", ("layer_01", "layer_02")), FeatureRef("words", ("layer_01",)), FeatureRef("second"))
@@ -180,15 +180,13 @@ def test_killed_anywhere_it_resumes_to_the_weights_of_an_undisturbed_run(
     store, manifest = made
     plan = plan_folds(manifest, cv="fold")
     fit_member(store, manifest, everything("whole"), plan, tmp_path / "whole")
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(REPO)]
     for lines in kills:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, env=dict(os.environ), text=True)
-        assert process.stdout is not None
+        process = WarmProcess(SCRIPT, tmp_path, REPO)
         for _ in range(lines):
             process.stdout.readline()
         process.send_signal(signal.SIGKILL)
         process.wait()
-        process.stdout.close()
+        process.close()
     fit_member(store, manifest, everything("k"), plan, tmp_path / "k")
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "k")
     assert whole.keys() == resumed.keys()

@@ -1,7 +1,5 @@
 """What can't be stored is said before the work, not after it: stores and run directories that may not be written."""
 
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from featurestore.format.spec import FeatureSpec
 from featurestore.interchange.exporting import export_features
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.small_corpus import FAST, medusa
+from tests.helpers.warm_python import run_warm
 
 REPO = Path(__file__).resolve().parents[3]
 WORK = {  # what must not begin, by command
@@ -79,8 +78,7 @@ def commands(here: Path) -> dict[str, list[str]]:
 
 
 def refused(corpus: Path, command: str, locked: Path) -> str:
-    arguments = [sys.executable, "-c", textwrap.dedent(RUN), WORK[command], str(locked), *commands(corpus)[command]]
-    done = subprocess.run(arguments, cwd=REPO, capture_output=True, text=True)
+    done = run_warm(textwrap.dedent(RUN), WORK[command], locked, *commands(corpus)[command], cwd=REPO)
     assert done.returncode == 0, done.stderr
     if not done.stdout:
         pytest.skip("modes don't bind this user")
@@ -106,8 +104,8 @@ def test_what_is_there_already_needs_no_writing(corpus: Path, tmp_path: Path) ->
     medusa("featurize", "--encoder", "logmel", *place)
     code = textwrap.dedent(RUN).replace("exit_code=2).stderr", "exit_code=0).stdout")
     code = code.replace('with patch(work, side_effect=AssertionError("the work began")):', "if work:")
-    arguments = [sys.executable, "-c", code, "none", str(tmp_path / "s"), "featurize", "--encoder", "logmel"]
-    done = subprocess.run([*arguments, *place], cwd=REPO, capture_output=True, text=True)
+    arguments = ["none", tmp_path / "s", "featurize", "--encoder", "logmel", *place]
+    done = run_warm(code, *arguments, cwd=REPO)
     assert done.returncode == 0, done.stderr
     if done.stdout:
         assert "12 there already" in done.stdout

@@ -2,10 +2,7 @@
 
 import http.client
 import io
-import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +19,7 @@ from featurestore.audio import Clip, decode
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from tests.ensemble.report.test_browser import PLAYABLE, opened
+from tests.helpers.warm_python import MEDUSA, WarmProcess
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -155,13 +153,8 @@ def test_the_served_page_plays_in_the_browser(server: Explorer, chromium: Any) -
 
 
 def test_the_command_serves_until_ctrl_c(run: Path) -> None:
-    command = [sys.executable, "-m", "cli", "explore", "meta", "-m", run / "manifest.csv", "-s", run / "store"]
-    environment = os.environ | {"PYTHONPATH": str(REPO), "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        [*map(str, command), "--bootstrap", "0", "--projections", "pca"], cwd=REPO, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdout is not None
+    command = ["explore", "meta", "-m", run / "manifest.csv", "-s", run / "store"]
+    process = WarmProcess(MEDUSA, *command, "--bootstrap", "0", "--projections", "pca", cwd=REPO)
     lines = [process.stdout.readline() for _ in range(2)]
     assert lines[1].startswith("http://127.0.0.1:")
     process.send_signal(signal.SIGINT)

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import signal
-import subprocess
 import sys
 import time
 import weakref
@@ -41,6 +40,7 @@ from featurestore.store.feature_store import FeatureStore
 from tests.helpers.small_corpus import medusa
 from tests.helpers.small_text_encoder import save_text_encoder
 from tests.helpers.small_whisper import save_whisper
+from tests.helpers.warm_python import MEDUSA, WarmProcess
 
 REPO = Path(__file__).resolve().parents[3]
 LENGTHS_S = {"a/../b": 3.0, "c d": 1.0, "語": 0.3, "e": 2.0, "f": 0.005, "g": 0.05}
@@ -553,9 +553,7 @@ def test_a_stopped_run_keeps_what_it_has_and_goes_on(
     path = tmp_path / "t.csv"
     model = ["--model", str(checkpoint()), "--device", "cpu"]
     arguments = ["transcribe", *model, "-m", str(tmp_path / "m.csv"), "-o", str(path)]
-    process = subprocess.Popen(
-        [sys.executable, str(REPO / "cli.py"), *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    process = WarmProcess(MEDUSA, *arguments)
     waited_until = time.monotonic() + 120
     while time.monotonic() < waited_until and not (
         journal_path(path).exists() and journal_path(path).read_bytes().count(b"\n") > 5

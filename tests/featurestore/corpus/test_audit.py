@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from featurestore.corpus.ratings import Ratings
 from featurestore.corpus.splits import assign_folds, with_column
 from featurestore.errors import ConfigError
 from tests.helpers.small_corpus import medusa
+from tests.helpers.warm_python import MEDUSA, WarmProcess
 
 REPO = Path(__file__).resolve().parents[3]
 TWINS = ["03-01-03-01-02-01-07", "03-01-03-01-02-02-07"]  # byte-identical in the official release
@@ -287,11 +286,7 @@ def test_ctrl_c_stops_at_once(directory: Path) -> None:
         soundfile.write(directory / f"long{i}.flac", noise(i, 200 * RATE_HZ), 44_100, subtype="PCM_16")
     corpus = manifest(directory, [f"long{i % 4}.flac" for i in range(4000)])
     corpus.write(directory / "long.csv")
-    environment = {**os.environ, "COLUMNS": "100"}
-    run = subprocess.Popen(
-        [sys.executable, str(REPO / "cli.py"), "audit", "long.csv"],
-        cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    run = WarmProcess(MEDUSA, "audit", "long.csv", cwd=directory, environment={**os.environ, "COLUMNS": "100"})
     started = time.monotonic()
     while not _decoding(run.pid) and run.poll() is None and time.monotonic() - started < 60:
         time.sleep(0.05)

@@ -1,9 +1,6 @@
 """featurize: each utterance once, failures reported and retried, the same rows in any order, nothing lost on a stop."""
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +25,7 @@ from featurestore.featurize.trial import check_rows, tolerances
 from featurestore.runtime.stopping import Interrupted
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.small_corpus import medusa
+from tests.helpers.warm_python import run_warm
 
 LENGTHS = {"a/../b": 9_000, "c d": 16_000, "語": 300, "e": 12_345, "f": 9_000, "g": 40_000}
 
@@ -403,8 +401,7 @@ FeatureWriter.append = append_then_die
 manifest = Manifest.read({str(tmp_path / "corpus.csv")!r})
 featurize(manifest, load_encoder("logmel"), FeatureStore.open({str(store.path)!r}), "mel")
 """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+    done = run_warm(code)
     assert done.returncode == -signal.SIGKILL
     assert set(store["mel"]) == {"g", "e", "c d"}
     report = featurize(corpus, load_encoder("logmel"), store, "mel")

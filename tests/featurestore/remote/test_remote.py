@@ -33,6 +33,7 @@ from featurestore.store.verify import verify_store
 from featurestore.transfer.copy import push
 from tests.helpers.s3_server import S3, has_moto
 from tests.helpers.small_store import STORAGES
+from tests.helpers.warm_python import WarmProcess, run_warm
 from tests.helpers.web_server import Web
 
 needs_moto = pytest.mark.skipif(not has_moto(), reason="moto with flask, and s3fs, are not installed")
@@ -259,10 +260,9 @@ print("same")
 """
 
 
-def reader(url: str, cache: Path, local: Path, block: int = BLOCK) -> "subprocess.Popen[str]":
+def reader(url: str, cache: Path, local: Path, block: int = BLOCK) -> WarmProcess:
     """Another process that reads everything through the cache and compares."""
-    command = [sys.executable, "-c", READER, url, str(cache), str(block), str(local)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return WarmProcess(READER, url, cache, block, local)
 
 
 def read_in_child(features: FeatureSet, expected: dict[str, bytes], threads: int) -> None:
@@ -471,7 +471,7 @@ class TestErrors:
                 except StoreError as error:
                     print(error)
             """)
-            told = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True, check=True).stdout
+            told = run_warm(limited).stdout
             assert "can't be written: File too large. Make room" in told
             same(opened(server.url, tmp_path / "cache")["set/a"], FeatureStore.open(tmp_path / "store")["set/a"])
 

@@ -19,9 +19,9 @@ from featurestore.loaders.batch_loader import BatchLoader, FeatureRef
 from featurestore.store.feature_store import FeatureStore
 from featurestore.store.verify import verify_store
 from tests.helpers.small_store import NAME, STORAGES, key, quick_directory, rows, same_rows, write
+from tests.helpers.warm_python import MEDUSA, run_warm
 
 ROOT = Path(__file__).resolve().parents[3]
-MEDUSA = [sys.executable, "-c", "import cli; cli.main()"]
 every_storage = pytest.mark.parametrize("storage", STORAGES, ids="-".join)
 WIDE = FeatureSpec("audio", "e", "none", ("l0", "l1"), 512)  # an utterance of some pages
 PREPARE = """
@@ -51,15 +51,15 @@ def directory() -> Iterator[Path]:
         yield directory
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-
 def run(code: str, *arguments: object, before: tuple[str, ...] = ()) -> str:
     """Return what `PREPARE` and then `code` print in a process of their own; `before` is a command that runs it."""
     program = textwrap.dedent(PREPARE) + textwrap.dedent(code)
-    command = [*before, sys.executable, "-W", "error", "-c", program, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False, timeout=300)
+    if before:
+        command = [*before, sys.executable, "-W", "error", "-c", program, *map(str, arguments)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
+    else:
+        done = run_warm(program, *arguments, warnings_are_errors=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout
@@ -263,11 +263,8 @@ def test_featurize_on_a_full_disk_exits_with_2_and_one_line(directory: Path, dem
     manifest = str(directory / "corpus.csv")
     prepared = CliRunner().invoke(app, ["prepare", "ravdess", "--root", str(demo_corpus), "-o", manifest])
     assert prepared.exit_code == 0, prepared.output
-    at = ["--encoder", "logmel", "-m", manifest, "-s", str(directory / "s")]
-    small = ["sh", "-c", 'ulimit -f 64 && exec "$@"', "sh"]
-    done = subprocess.run(
-        [*small, *MEDUSA, "featurize", *at], capture_output=True, text=True, env=environment(), check=False, timeout=300
-    )
+    at = ["featurize", "--encoder", "logmel", "-m", manifest, "-s", str(directory / "s")]
+    done = run_warm(f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (32768, 32768)); {MEDUSA}", *at)
     assert done.returncode == 2
     assert done.stderr.strip().count("\n") == 0
     assert "File too large" in done.stderr
@@ -334,8 +331,7 @@ def test_a_file_that_is_cut_while_threads_read_ahead(directory: Path, storage: t
         except StoreError as error:
             sys.exit(f"error: {error}")
     """
-    command = [sys.executable, "-c", textwrap.dedent(code), str(directory / "s")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False, timeout=300)
+    done = run_warm(textwrap.dedent(code), directory / "s")
     if done.returncode == 1:
         assert "truncated while it was in use" in done.stderr
         assert done.stderr.count("\n") == 1
@@ -372,8 +368,7 @@ def test_a_file_that_is_cut_at_the_moment_of_copying(directory: Path, storage: t
             os.truncate(segment if segment.is_file() else segment / "l1/c/0/0", 4096)
         copy()
     """
-    command = [sys.executable, "-c", textwrap.dedent(code), str(directory / "s")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False, timeout=300)
+    done = run_warm(textwrap.dedent(code), directory / "s")
     assert done.returncode == -signal.SIGBUS
     assert "Fatal Python error: Bus error" in done.stderr
     assert "in copy" in done.stderr

@@ -2,8 +2,6 @@
 
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +23,7 @@ from featurestore.transfer.copy import pull, push
 from tests.helpers.s3_server import S3, has_moto
 from tests.helpers.small_corpus import medusa
 from tests.helpers.small_store import STORAGES
+from tests.helpers.warm_python import WarmProcess, run_warm
 from tests.helpers.web_server import Web
 
 SPEC = FeatureSpec("audio", "e", "none", ("l0", "l1"), 64, 50.0)
@@ -223,9 +222,7 @@ class TestInterrupted:
         with ExitStack() as stack:
             web = stack.enter_context(Web(tmp_path / "here", tmp_path / "log", "--pause=0.01"))
             for _ in range(8):
-                command = [sys.executable, "-c", code, web.url, str(tmp_path / "back")]
-                process = subprocess.Popen(command, stdout=subprocess.PIPE)
-                assert process.stdout is not None
+                process = WarmProcess(code, web.url, tmp_path / "back")
                 process.stdout.readline()
                 time.sleep(rng.uniform(0.1, 1.0))
                 process.send_signal(signal.SIGKILL)
@@ -294,8 +291,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     """
     with Web(tmp_path / "here", tmp_path / "log") as web:
         for source in (str(tmp_path / "here"), web.url):
-            command = [sys.executable, "-c", code, source, str(tmp_path / "back")]
-            told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            told = run_warm(code, source, tmp_path / "back").stdout
             assert "can't be written: File too large. What was copied before is whole" in told
             assert sound(tmp_path / "back")
     pull(str(tmp_path / "here"), tmp_path / "back")
