@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import pairwise
+from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
@@ -299,6 +300,8 @@ class TestProcesses:
             remote.array("u1")  # connections and threads are there
             remote.announce(["u2", "u3"])
             context = multiprocessing.get_context(start)
+            if start == "forkserver":  # one that runs has the environment of when it was started, without this server
+                forkserver._forkserver._stop()
             expected = {key: local.array(key).tobytes() for key in local}
             children = [context.Process(target=read_in_child, args=(remote, expected, 3)) for _ in range(2)]
             for child in children:
