@@ -44,15 +44,16 @@ def quick_job(tmp_path: Path) -> FeaturizeJob:
     return noises(tmp_path, "logmel")
 
 
-def test_two_processes_do_what_one_does(job: FeaturizeJob) -> None:
+def test_two_processes_do_what_one_does(quick_job: FeaturizeJob) -> None:
+    job = quick_job
     told: list[tuple[int, int, float]] = []
     lines: list[str] = []
     report = featurize_on_devices(job, ["cpu", "cpu"], lambda *each: told.append(each), lines.append)
     assert sorted(line[:9] for line in lines) == ["part 1/2:", "part 2/2:"]
-    assert all("cpu (1 threads), float32" in line for line in lines)
+    assert all("cpu, float32" in line for line in lines)
     assert sum(report.decoders.values()) == N
     recorded = FeatureStore.open(store_of(job))["a"].provenance
-    assert (recorded["device"], recorded["arithmetic"]) == ("cpu (1 threads)", "float32")
+    assert (recorded["device"], recorded["arithmetic"]) == ("cpu", "float32")
     assert (report.done, report.skipped, len(report.failed)) == (N, 0, 2)
     assert told[-1][:2] == (N + 2, N + 2)
     assert len(FeatureStore.open(store_of(job))["a"].segments) == 2
@@ -110,7 +111,11 @@ def test_an_error_of_a_process_is_raised_here(quick_job: FeaturizeJob) -> None:
 @pytest.mark.parametrize("n", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_processes_take_transcripts(tmp_path: Path, n: int) -> None:
     job = transcribed(tmp_path)
-    texts_as_alone(job, featurize_on_devices(job, ["cpu"] * n))
+    lines: list[str] = []
+    texts_as_alone(job, featurize_on_devices(job, ["cpu"] * n, announce=lines.append))
+    assert [line.partition(": ")[2] for line in lines] == ["cpu (1 threads), float32"] * n
+    recorded = FeatureStore.open(store_of(job))["t"].provenance
+    assert (recorded["device"], recorded["arithmetic"]) == ("cpu (1 threads)", "float32")
 
 
 def test_devices_are_named_or_all() -> None:
