@@ -8,6 +8,7 @@
   const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down"];
   const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#b8860b"];
   const MOST_POINTS = 3000;  // drawn one by one; more are counted in a grid
+  const SHEET = 980;  // pixels: of A4 across, without its margins
   const pending = [];
   let ready = false;
 
@@ -25,6 +26,13 @@
     for (const draw of pending.splice(0)) draw();
   };
 
+  // A printed sheet is narrower than most windows, and tells no element of its own that it is.
+  const fit = (size) => {
+    for (const plot of ready ? document.querySelectorAll(".plot") : []) if (plot.data) Plotly.relayout(plot, size);
+  };
+  addEventListener("beforeprint", () => fit({ autosize: false, width: SHEET }));
+  addEventListener("afterprint", () => fit({ autosize: true, width: null }));
+
   const whenReady = (draw) => (ready ? draw() : pending.push(draw));
 
   // Plotly reads some markup in its texts: a label is shown as it is written.
@@ -37,7 +45,7 @@
     figure.draw = (traces, layout) => whenReady(() => Plotly.react(plot, traces, {
       margin: { l: 55, r: 15, t: 10, b: 45 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: "system-ui, sans-serif", size: 12 }, hovermode: "closest", colorway: COLOURS, autosize: true,
-      legend: { orientation: "h", y: 1.12 }, ...layout,
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom" }, ...layout,
     }, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] }));
     return figure;
   }
@@ -119,7 +127,7 @@
   // Bars from left to right, or below one another where their names would not fit.
   function drawBars(figure, rows, values, scoreTitle) {
     const places = rows.map((_, i) => i), longest = Math.max(0, ...rows.map((row) => row.name.length));
-    const isLying = rows.length <= 40 && longest > 6 && longest * rows.length > 120;
+    const isLying = rows.length <= 40 && longest > 6 && longest * rows.length * 7.5 > figure.clientWidth - 60;
     const shown = rows.map((row) => (row.name.length > 40 ? `${row.name.slice(0, 39)}…` : row.name));
     const ends = errors(values, rows.map((row) => row.low), rows.map((row) => row.high));
     const bars = { type: "bar", marker: { color: COLOURS[0], opacity: 0.75 }, hoverinfo: "text", hovertext: rows.map((row) =>

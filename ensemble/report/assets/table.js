@@ -89,7 +89,7 @@
   function columns() {
     const { utterances } = page;
     const own = utterances.systems[page.chosen.system].attributes;
-    const found = [{ text: "utterance", by: "id", cell: (i) => utterances.ids[i], wide: true }];
+    const found = [{ text: "utterance", by: "id", cell: (i) => utterances.ids[i], className: "wide" }];
     if (utterances.classes.length) found.push(
       { text: "label", by: "label", cell: (i) => page.className(utterances.labels[i]) },
       { text: "predicted", by: "predicted", cell: (i, system) => verdict(i, system) },
@@ -108,7 +108,7 @@
     if (utterances.durations.some(page.known)) {
       found.push({ text: "s", by: "duration", numeric: true, cell: (i) => page.number(utterances.durations[i], 2) });
     }
-    if (utterances.texts) found.push({ text: "transcript", by: "text", wide: true, cell: (i) => utterances.texts[i] });
+    if (utterances.texts) found.push({ text: "transcript", by: "text", className: "transcript", cell: (i) => utterances.texts[i] });
     return found;
   }
 
@@ -144,7 +144,7 @@
     const at = Math.min(page.chosen.tablePage, last);
     const shown = page.rows.slice(at * ROWS, (at + 1) * ROWS);
     body.replaceChildren(...shown.flatMap((i) => {
-      const cells = all.map((column) => el("td", { dir: "auto", className: column.numeric ? "number" : column.wide ? "wide" : "" }, column.cell(i, system)));
+      const cells = all.map((column) => el("td", { dir: "auto", className: column.numeric ? "number" : column.className || "" }, column.cell(i, system)));
       const row = el("tr", { tabIndex: 0, attr: { "data-row": i, "aria-expanded": String(open === i) }, on: {
         click: () => expand(i, data, head, body, pages),
         keydown: (event) => keys(event, i, data, head, body, pages),

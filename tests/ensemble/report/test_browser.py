@@ -5,11 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
-from ensemble.report.collect import Collected
+from ensemble.report.collect import Collected, Wanted, collect
 from ensemble.report.page import SCRIPTS, write_page
+from ensemble.report.runs import find_runs
+from ensemble.report.scores import Scoring
 from ensemble.report.sound import audio_of
+from featurestore.corpus.manifest import LabelScheme, Manifest
 from tests.helpers.report_runs import ATTRIBUTE, CLASSES, MARKUP, N
 
 PLAYABLE = "() => document.querySelector('audio').readyState >= 2 && document.querySelector('audio').duration > 0.1"
@@ -143,6 +148,20 @@ def test_keys_move_open_and_play(page: Any) -> None:
     assert page.locator("#table tr.details").count() == 0
 
 
+def test_a_button_that_a_key_pressed_keeps_the_focus(page: Any) -> None:
+    page.get_by_role("button", name="Errors alone").focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#status").inner_text().endswith(": errors")
+    assert page.evaluate("document.activeElement.textContent") == "Errors alone"
+    page.locator("button[data-sort='group gender']").focus()
+    for sort in ("ascending", "descending"):
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.dataset.sort") == "group gender"
+        assert (
+            page.locator("th", has=page.locator("button[data-sort='group gender']")).get_attribute("aria-sort") == sort
+        )
+
+
 def test_clips_inside_the_page_and_files_beside_it_play(chromium: Any, html: Path, collected: Collected) -> None:
     linked = html.with_name("linked.html")
     write_page(linked, collected.payload, audio_of(collected.rows, "link", linked))
@@ -159,6 +178,41 @@ def test_it_is_dark_where_the_reader_asks_for_it_and_prints(chromium: Any, html:
     own = opened(chromium, html.as_uri(), color_scheme="dark")
     red, green, blue = own.page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
     assert max(red, green, blue) < 60
+    own.page.emulate_media(media="print", color_scheme="dark")
+    assert own.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    own.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert {plot.bounding_box()["width"] for plot in own.page.locator(".plot .svg-container").all()} == {980}
+    own.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    own.page.emulate_media(media="screen", color_scheme="dark")
     assert own.page.pdf().startswith(b"%PDF-")
+    assert own.problems == []
+    own.page.close()
+
+
+def test_a_corpus_of_attributes_alone_has_no_columns_of_classes(chromium: Any, tmp_path: Path) -> None:
+    """Shows annotators' and predicted values, and sorts by how far they are apart."""
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(1, 7, (20, 2))
+    table = pa.table({
+        "utterance_id": [f"u{i}" for i in range(20)], "text": ["مرحبا" for _ in range(20)],
+        "attr_arousal": truth[:, 0], "attr_valence": truth[:, 1],
+    })  # fmt: skip
+    Manifest(table, LabelScheme((), {"arousal": (1, 7), "valence": (1, 7)}), tmp_path).write(tmp_path / "m.csv")
+    predicted = np.clip(truth + 0.1, 1, 7)
+    predicted[7] = 8 - truth[7]
+    lines = [f"u{i},{a:.4f},{v:.4f}" for i, (a, v) in enumerate(predicted.tolist())]
+    (tmp_path / "own.csv").write_text("\n".join(["utterance_id,attr_arousal,attr_valence", *lines]) + "\n")
+    runs = find_runs([str(tmp_path / "own.csv")], tmp_path / "m.csv")
+    collected = collect(runs, Wanted(Scoring(n_resamples=10)))
+    assert collected.hardest[0] == 7
+    write_page(tmp_path / "page.html", collected.payload, {"links": None, "clips": {}, "note": ""})
+    own = opened(chromium, (tmp_path / "page.html").as_uri())
+    heads = own.page.locator("#table thead th").all_inner_texts()
+    assert [head for head in heads if head in ("label", "predicted", "confidence", "wrong by")] == []
+    assert "arousal (predicted)" in heads
+    own.page.get_by_role("button", name="Hardest first").click()
+    assert own.page.locator("#table tbody tr").first.inner_text().startswith("u7")
+    assert own.page.locator("#map-canvas").get_attribute("data-points") == "20"
+    assert own.page.locator("#confusion").count() == 0
     assert own.problems == []
     own.page.close()
