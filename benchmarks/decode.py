@@ -100,7 +100,7 @@ def _pyav(path: Path) -> np.ndarray:
 
     with av.open(str(path)) as container:
         frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
-    return np.concatenate(frames, axis=1)[0]
+    return np.asarray(np.concatenate(frames, axis=1)[0])
 
 
 def _librosa(path: Path) -> np.ndarray:
