@@ -5,7 +5,7 @@ which split a table belongs to, and by which scheme a column is labelled.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,10 @@ def read_audformat(
     known: Mapping[str, Any] = header.get("tables") or {}
     chosen = _chosen(root, known, label, tables)
     notes: list[str] = []
-    parts = [_rows(root, name, known[name], header, label) for name in chosen]
+    parts = [_rows(root, name, known[name], header, label, notes) for name in chosen]
     whole = pa.concat_tables(_alike(parts), promote_options="permissive")
     whole = _once(whole, root, notes)
-    whole = _with_files(whole, root, known, chosen)
+    whole = _with_files(whole, root, known, chosen, notes)
     whole = _with_speakers(whole, header)
     labels = _classes(header, known, chosen, label, whole, notes)
     columns = {name: whole.column(name) for name in whole.column_names}
@@ -86,9 +86,11 @@ def _chosen(root: Path, known: Mapping[str, Any], label: str, tables: str | None
     return names
 
 
-def _rows(root: Path, name: str, table: Mapping[str, Any], header: Mapping[str, Any], label: str) -> pa.Table:
+def _rows(
+    root: Path, name: str, table: Mapping[str, Any], header: Mapping[str, Any], label: str, notes: list[str]
+) -> pa.Table:
     """One table under a manifest's names."""
-    rows = _table(root, name)
+    rows = _table(root, name, [label], notes)
     if FILE not in rows.column_names:
         raise ManifestError(f"{root}, table {name}: {arrow.missing_column(FILE, rows.column_names)}.")
     if label not in rows.column_names:
@@ -134,17 +136,33 @@ def _words(*names: object) -> list[str]:
     return [word for name in names if name for word in [str(name).lower(), *str(name).lower().split(".")[::-1]]]
 
 
-def _table(root: Path, name: str) -> pa.Table:
-    for suffix in (".parquet", ".csv"):
-        path = root / f"db.{name}{suffix}"
-        if path.is_file():
-            return read_table_file(path)
-    if (root / f"db.{name}.pkl").exists():
+def _table(root: Path, name: str, columns: Sequence[str], notes: list[str]) -> pa.Table:
+    """Read a table: of Parquet and CSV the first, as audformat does; a note where the other has other rows."""
+    there = [path for suffix in (".parquet", ".csv") if (path := root / f"db.{name}{suffix}").is_file()]
+    if not there and (root / f"db.{name}.pkl").exists():
         raise ManifestError(
             f"{root / f'db.{name}.pkl'}: a pickle may run any code, so that it is not read. Save the database again: "
             "db.save(root, storage_format='csv')."
         )
-    raise ManifestError(f"{root} has no db.{name}.parquet or db.{name}.csv, which its header lists.")
+    if not there:
+        raise ManifestError(f"{root} has no db.{name}.parquet or db.{name}.csv, which its header lists.")
+    rows = read_table_file(there[0])
+    for other in there[1:]:
+        if _cells(rows, columns) != _cells(read_table_file(other), columns):
+            newer = "newer" if other.stat().st_mtime > there[0].stat().st_mtime else "older"
+            notes.append(
+                f"{there[0].name} is read; {other.name}, which is {newer}, has other files, times or "
+                f"{', '.join(columns)}: remove the one that is not right"
+            )
+    return rows
+
+
+def _cells(rows: pa.Table, columns: Sequence[str]) -> list[list[str]]:
+    """Return files, times and these columns as text, however they are typed."""
+    kept = rows.select([name for name in dict.fromkeys((FILE, *SEGMENT, *columns)) if name in rows.column_names])
+    found, _ = with_pieces(kept.rename_columns(["path" if name == FILE else name for name in kept.column_names]))
+    columns = [found.column(name).to_pylist() for name in sorted(found.column_names)]
+    return [["" if value is None or value != value else str(value) for value in column] for column in columns]
 
 
 def _once(whole: pa.Table, root: Path, notes: list[str]) -> pa.Table:
@@ -168,14 +186,14 @@ def _once(whole: pa.Table, root: Path, notes: list[str]) -> pa.Table:
     return whole.take(pa.array(list(first.values()), pa.int64())) if copies else whole
 
 
-def _with_files(whole: pa.Table, root: Path, known: Mapping[str, Any], chosen: list[str]) -> pa.Table:
+def _with_files(whole: pa.Table, root: Path, known: Mapping[str, Any], chosen: list[str], notes: list[str]) -> pa.Table:
     """Return what other filewise tables say of the files."""
     for name, table in known.items():
         wanted = [column for column in ABOUT_FILES if column in (table.get("columns") or {})]
         wanted = [column for column in wanted if TEXTS.get(column, column) not in whole.column_names]
         if name in chosen or table.get("type") != "filewise" or not wanted:
             continue
-        rows = _table(root, name)
+        rows = _table(root, name, wanted, notes)
         row_of = {file: i for i, file in enumerate(rows.column(FILE).to_pylist())}
         at = pa.array([row_of.get(path) for path in whole.column("path").to_pylist()], pa.int64())
         for column in wanted:

@@ -194,6 +194,21 @@ def test_a_filewise_audformat_table_gives_whole_files(database: Path) -> None:
     assert manifest.column("split").tolist() == ["train", "test"]
 
 
+def test_an_audformat_table_of_two_formats_is_read_from_parquet_and_a_difference_noted(database: Path) -> None:
+    before = CORPORA["audformat"](database)
+    table = database / "db.emotion.test.csv"
+    rows = "file,start,end,emotion,certainty\ns.wav,0 days,0 days 00:00:01.25,{},1\n"
+    last = "s.wav,0 days 00:00:01.25,0 days 00:00:02.5,angry,1\n"
+    table.write_text(rows.format("sad") + last)
+    assert CORPORA["audformat"](database).notes == before.notes
+    table.write_text(rows.format("happy") + last)
+    after = CORPORA["audformat"](database)
+    assert after.labels == before.labels
+    (note,) = [note for note in after.notes if note not in before.notes]
+    assert "db.emotion.test.parquet is read" in note
+    assert "db.emotion.test.csv, which is newer," in note
+
+
 def test_labels_that_an_audformat_scheme_does_not_list_are_counted(database: Path) -> None:
     assert not any("does not list" in note for note in CORPORA["audformat"](database).notes)
     table = database / "db.emotion.train.csv"
