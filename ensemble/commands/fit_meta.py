@@ -109,7 +109,7 @@ def fit_meta(
     for part, rows in report.parts.items():
         console().print(scores_table(rows, title=part))
     if report.learned is not None:
-        console().print(learned_tables(report.learned))
+        console().print(learned_tables(report.learned, table.scheme.attributes))
         if weights_plot is not None:
             learned_picture(report.learned, weights_plot, name)
             say(f"wrote {weights_plot}")

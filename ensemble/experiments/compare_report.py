@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +101,17 @@ def _chosen_table(members: Sequence[str], chosen: dict[str, dict[str, tuple[str,
     return table
 
 
-def learned_tables(found: Learned) -> Group:
-    """Return the weights, and the reliabilities, by member and class or attribute; the largest of a column bold."""
+def learned_tables(found: Learned, attributes: Collection[str] = ()) -> Group:
+    """Return the weights, and the reliabilities, by member and class or attribute; the largest of a column bold.
+
+    attributes: those of the columns that are no classes.
+    """
+    has_classes, has_attributes = (any((name in attributes) == is_one for name in found.columns) for is_one in (0, 1))
+    reliabilities = [*["F1 by class"] * has_classes, *["CCC by attribute"] * has_attributes]
     tables = []
     for title, values in (
         ("what the meta-classifier learned: weight of each member, by class", found.weights),
-        ("reliability: F1 by class, CCC by attribute", found.reliability),
+        (f"reliability: {' and '.join(reliabilities)}", found.reliability),
     ):
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
         table.add_column("member")

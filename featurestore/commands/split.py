@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 
 
 def split(
-    manifest: Annotated[Path, Argument(help="Corpus table (.csv, .parquet).")],
     output: Annotated[Path, Option("--output", "-o", help="Manifest to write; may be the same.")],
+    named: Annotated[
+        Path | None, Argument(metavar="[MANIFEST]", help="Corpus table (.csv, .parquet).", show_default=False)
+    ] = None,
+    manifest: Annotated[
+        Path | None, Option("--manifest", "-m", help="Corpus table (.csv, .parquet), named by an option.")
+    ] = None,
     folds: Annotated[int | None, Option(help="Number of folds, written to column fold (for --cv fold).", min=2)] = None,
     hold_out: Annotated[
         float | None, Option(help="Share of split train that becomes development, such as 0.1.")
@@ -51,12 +56,15 @@ def split(
     from featurestore.corpus.protocol import check_manifest
     from featurestore.corpus.tables import read_table_file
 
+    corpus = named or manifest
+    if corpus is None or (named and manifest):
+        raise ConfigError("Give the corpus table once: medusa split corpus.csv, or --manifest corpus.csv.")
     if (folds, hold_out, balanced_sets, given) == (None,) * 4:
         raise ConfigError("Nothing to do: give --folds, --hold-out, --balanced-sets or --given.")
     if split_name and given is None:
         raise ConfigError("--split-name says what the splits of a table are called; name it with --given.")
     names = dict(split_pair("--split-name", text) for text in split_name or [])
-    table, chosen = Manifest.read(manifest), split_names(within or "")
+    table, chosen = Manifest.read(corpus), split_names(within or "")
     if given is not None:
         table = splits.given_parts(table, read_table_file(given, any_delimiter=True), str(given), names)
     if hold_out is not None:

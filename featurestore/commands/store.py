@@ -1,5 +1,6 @@
 """`medusa store`: look into a feature store and look after it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,9 @@ from featurestore.terminal import (
     typer_app,
 )
 
+COLUMNS = ("feature set", "kind", "encoder", "layers", "dim", "dtype", "stored as", "utterances", "bytes")
+DISPENSABLE = ("stored as", "encoder", "dtype", "layers", "kind", "dim")
+
 store_app = typer_app(help="Look into a feature store: ls, info, verify, compact, rm, import, export, push, pull.")
 
 
@@ -30,20 +34,14 @@ def store_ls(store: StoreOption = Path("store")) -> None:
 
     Example: `medusa store ls -s store`
     """
-    from rich import box
-    from rich.table import Table
-
     from featurestore.store.feature_store import FeatureStore, broken_sets
 
     opened = FeatureStore.open(store)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("feature set", "kind", "encoder", "layers", "dim", "dtype", "stored as", "utterances", "bytes"):
-        right = column in ("dim", "utterances", "bytes")
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    rows: list[list[str]] = []
     broken = broken_sets(opened.path, opened.files)
     damaged = list(broken.items())
     for name in broken:
-        table.add_row(name, *"-" * 6, "damaged", format_bytes(directory_bytes(opened.path / name)))
+        rows.append([name, *"-" * 6, "damaged", format_bytes(directory_bytes(opened.path / name))])
     for name in opened.names():
         if name in broken:
             continue
@@ -55,10 +53,40 @@ def store_ls(store: StoreOption = Path("store")) -> None:
             n = "damaged"
             damaged.append((name, str(error)))
         how = f"{features.format} {features.compress}".strip()
-        cells = [name, spec.kind, spec.encoder, ",".join(spec.layers), str(spec.dim), spec.dtype, how, n]
-        table.add_row(*cells, format_bytes(directory_bytes(features.path)))
-    console().print(table)
+        cells = [name, spec.kind, spec.encoder, _layers(spec.layers), str(spec.dim), spec.dtype, how, n]
+        rows.append([*cells, format_bytes(directory_bytes(features.path))])
+    _print_sets(rows)
     end_with_failures(damaged)
+
+
+def _print_sets(rows: list[list[str]]) -> None:
+    """Print a row for each feature set; where that is too wide, without the columns that `info` shows too."""
+    from rich import box
+    from rich.measure import Measurement
+    from rich.table import Table
+
+    left_out: list[str] = []
+    while True:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        kept = [i for i, column in enumerate(COLUMNS) if column not in left_out]
+        for column in (COLUMNS[i] for i in kept):
+            table.add_column(column, justify="right" if column in ("dim", "utterances", "bytes") else "left",
+                             overflow="fold")  # fmt: skip
+        for cells in rows:
+            table.add_row(*(cells[i] for i in kept))
+        where = console()
+        wide = Measurement.get(where, where.options.update(max_width=10_000), table).maximum > where.width
+        if not wide or len(left_out) == len(DISPENSABLE):
+            break
+        left_out.append(DISPENSABLE[len(left_out)])
+    where.print(table)
+    if left_out:
+        say(f"Left out for the width: {', '.join(left_out)}. `medusa store info SET` prints them.", "dim")
+
+
+def _layers(names: Sequence[str]) -> str:
+    """Return "layer_00 to layer_12 (13)" of more than three layers, else their names."""
+    return ", ".join(names) if len(names) <= 3 else f"{names[0]} to {names[-1]} ({len(names)})"
 
 
 @store_app.command("info")

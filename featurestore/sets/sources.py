@@ -209,37 +209,61 @@ def compare_headers(
     identities, recorded_s = features.identities(held), features.durations_s(held)
     comparison.n_unrecorded = int((~identities.recorded).sum())
     comparison.n_compared = len(held) - comparison.n_unrecorded
-    reached = {i: source for i, key in enumerate(held) if (source := sources[key]) is not None}
-    items = [Item(key, reached.get(i, "")) for i, key in enumerate(held)]
+    items = [Item(key, "" if (source := sources[key]) is None else source) for key in held]
     if durations_s is not None:
         now_s = np.asarray(durations_s, np.float64)[positions]
-        for i in np.flatnonzero(np.abs(now_s - recorded_s) > HEADER_S + HEADER_SHARE * now_s).tolist():
-            words = f"{now_s[i]:.3f} s by the manifest"
-            comparison.mismatches.append(Mismatch(held[i], words, _recorded_words(identities[i], recorded_s[i])))
-    files = {i: source for i, source in reached.items() if not isinstance(source, str) and identities.n_bytes[i] >= 0}
-    texts = [i for i, source in reached.items() if isinstance(source, str)]
+        comparison.mismatches += _other_durations(held, now_s, identities, recorded_s)
+    texts = [i for i, key in enumerate(held) if isinstance(sources[key], str)]
     comparison.mismatches += _other_texts([items[i] for i in texts], identities.take(np.array(texts, np.int64)))
+    files = [i for i, key in enumerate(held) if sources[key] is not None and not isinstance(sources[key], str)]
+    files = [i for i in files if identities.n_bytes[i] >= 0]
     known = {mismatch.key for mismatch in comparison.mismatches}
-    stats = {i: stat_of(source) for i, source in files.items() if held[i] not in known}
+    stats = {i: stat_of(items[i].source) for i in files if held[i] not in known}
     comparison.n_unreachable = sum(stat is None for stat in stats.values())
     same = _looks_same(items, identities, stats)
-    for i, stat in stats.items():
-        if stat is not None and not same[i]:
-            try:
-                found = _other_header(items[i], identities[i], stat, float(recorded_s[i]))
-            except AudioError:
-                continue  # whoever decodes it says what is wrong
-            comparison.mismatches += [] if found is None else [found]
+    changed = {i: stat for i, stat in stats.items() if stat is not None and not same[i]}
+    comparison.mismatches += _other_headers(items, changed, identities, recorded_s)
     known = {mismatch.key for mismatch in comparison.mismatches}
-    suspects = {i: stat for i, stat in stats.items() if stat is not None and not same[i] and held[i] not in known}
-    digests = Digests()
-    for i in _spread(suspects):
+    of_one_length = {i: stat for i, stat in changed.items() if held[i] not in known}
+    comparison.mismatches += _other_spread_samples(items, of_one_length, identities, recorded_s)
+    return comparison
+
+
+def _other_durations(
+    keys: Sequence[str], now_s: np.ndarray, identities: Identities, recorded_s: np.ndarray
+) -> list[Mismatch]:
+    """Return the keys whose duration by the manifest is not the recorded one."""
+    apart = np.abs(now_s - recorded_s) > HEADER_S + HEADER_SHARE * now_s
+    return [
+        Mismatch(keys[i], f"{now_s[i]:.3f} s by the manifest", _recorded_words(identities[i], recorded_s[i]))
+        for i in np.flatnonzero(apart).tolist()
+    ]
+
+
+def _other_headers(
+    items: Sequence[Item], changed: Mapping[int, Stat], identities: Identities, recorded_s: np.ndarray
+) -> list[Mismatch]:
+    """Return the changed files whose length by their header is not the recorded one."""
+    found = []
+    for i, stat in changed.items():
         try:
-            found = _other_samples(items[i], identities[i], suspects[i], float(recorded_s[i]), digests)
+            found.append(_other_header(items[i], identities[i], stat, float(recorded_s[i])))
+        except AudioError:
+            continue  # whoever decodes it says what is wrong
+    return [mismatch for mismatch in found if mismatch is not None]
+
+
+def _other_spread_samples(
+    items: Sequence[Item], changed: Mapping[int, Stat], identities: Identities, recorded_s: np.ndarray
+) -> list[Mismatch]:
+    """Return those of a few of the changed files, spread over the corpus, whose samples are not the recorded ones."""
+    digests, found = Digests(), []
+    for i in _spread(changed):
+        try:
+            found.append(_other_samples(items[i], identities[i], changed[i], float(recorded_s[i]), digests))
         except AudioError:
             continue
-        comparison.mismatches += [] if found is None else [found]
-    return comparison
+    return [mismatch for mismatch in found if mismatch is not None]
 
 
 def refuse(features: FeatureSet, comparison: Comparison, remedy: str) -> None:

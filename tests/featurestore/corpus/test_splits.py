@@ -280,3 +280,13 @@ def test_folds_of_a_corpus_without_speakers_name_the_options_that_divide_it() ->
     table = pa.table({"utterance_id": ["a", "b"], "text": ["a", "b"], "label": ["sad", "sad"], "actor": ["1", "2"]})
     with pytest.raises(ManifestError, match=r"'actor'.*--by COLUMN.*--by utterance"):
         assign_folds(Manifest(table), 2)
+
+
+def test_the_corpus_table_is_named_once_alone_or_by_its_option(tmp_path: Path) -> None:
+    table = pa.table({"utterance_id": list("abcd"), "text": list("abcd"), "speaker": list("stuv")})
+    Manifest(table, root=tmp_path).write(tmp_path / "m.csv")
+    medusa("split", "-m", tmp_path / "m.csv", "-o", tmp_path / "option.csv", "--folds", "2")
+    medusa("split", tmp_path / "m.csv", "-o", tmp_path / "alone.csv", "--folds", "2")
+    assert (tmp_path / "option.csv").read_bytes() == (tmp_path / "alone.csv").read_bytes()
+    both = medusa("split", tmp_path / "m.csv", "-m", tmp_path / "m.csv", "-o", tmp_path / "x.csv", exit_code=2)
+    assert "--manifest" in both.stderr

@@ -60,3 +60,11 @@ def test_push_to_a_directory_writes_the_listings(store: Path, tmp_path: Path) ->
     own = json.loads((tmp_path / "copy" / "whole" / ".listing.json").read_text())["names"]
     assert sorted(own) == sorted(path.name for path in (store / "whole").iterdir())
     assert FeatureStore.open(tmp_path / "copy")["whole"].verify() == []
+
+
+def test_ls_leaves_columns_out_rather_than_wrapping_names(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    lines = medusa("store", "ls", "-s", store).stdout.splitlines()
+    assert any(line.split()[:2] == ["group/whole", "audio"] for line in lines)
+    assert max(len(line) for line in lines if "Left out" not in line) <= 50
+    assert "encoder" in next(line for line in lines if "Left out" in line)
