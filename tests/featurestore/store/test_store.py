@@ -268,8 +268,8 @@ class TestReading:
             len(lazy)
 
     def test_colliding_hashes_are_told_apart(self, store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("featurestore.format.segment_writer.hash_key", lambda key: len(key))
-        monkeypatch.setattr("featurestore.sets.key_index.hash_key", lambda key: len(key))
+        for module in ("featurestore.format.segment_writer", "featurestore.sets.key_index"):
+            monkeypatch.setattr(f"{module}.hash_keys", lambda keys: np.array([len(key) for key in keys], np.uint64))
         data = utterances(30)
         features = fill(store, "a", data, segment_bytes=500)
         assert len(features.segments) > 1
