@@ -42,6 +42,23 @@ def test_rows_are_the_packages_own_of_16_khz(name: str) -> None:
     assert dict(encoder.spec.extra)["opensmile"] == opensmile.__version__
 
 
+@pytest.mark.parametrize("name", SETS)
+def test_a_clip_has_the_same_rows_after_others(name: str) -> None:
+    encoder, clip = load_encoder(name), voiced(12_345)
+    (alone,) = encoder.encode([clip])
+    encoder.encode([voiced(1_000), 3 * voiced(20_000)])
+    np.testing.assert_array_equal(encoder.encode([clip])[0], alone)
+
+
+def test_samples_beyond_full_scale_are_clipped_and_not_wrapped() -> None:
+    """A float of 1.0 is 32,768, which opensmile 2.6.0 hands on as -32,768."""
+    loud = 12 * voiced(8_000)
+    assert np.abs(loud).max() > 1
+    encoder = load_encoder("egemapsv02")
+    (rows,), (clipped,) = encoder.encode([loud]), encoder.encode([np.clip(loud, -1, 32_767 / 32_768)])
+    np.testing.assert_array_equal(rows, clipped)
+
+
 @pytest.mark.parametrize("name", ["egemapsv02-lld", "compare2016-lld"])
 def test_frames_follow_the_formula(name: str) -> None:
     encoder = load_encoder(name)
