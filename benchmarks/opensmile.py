@@ -2,8 +2,8 @@
 
 Run: python -m benchmarks.opensmile [--processes 1,2] [--clips 16] [--json FILE]
 
-Times real time, per core: `C++` is openSMILE's own run on samples in memory, which none can beat; `opensmile` the
-package's process_files; `medusa` featurize's work on a clip, decoding included.
+Seconds of audio per second of CPU: `C++` is openSMILE's own run on samples in memory, which none can beat; `opensmile`
+the package's process_files; `medusa` featurize's work on a clip, decoding included. Wall-clock time beside them.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import argparse
 import json
 import time
 import warnings
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from typing import Any
 
 import featurestore
@@ -32,9 +32,11 @@ def encoder(name: str) -> Any:
     return load_encoder(name)
 
 
-def encode(name: str, path: Path) -> int:
-    """Do what featurize does with one clip."""
-    return int(encoder(name).encode([decode(path)])[0].shape[1])
+def encode(name: str, path: Path) -> float:
+    """Do what featurize does with one clip; return its CPU time."""
+    loaded, started = encoder(name), time.process_time()
+    loaded.encode([decode(path)])
+    return time.process_time() - started
 
 
 def smile_of(name: str, **options: Any) -> Any:
@@ -45,16 +47,16 @@ def smile_of(name: str, **options: Any) -> Any:
 
 
 def cpp_seconds(name: str, paths: list[Path]) -> float:
-    """Return the seconds in openSMILE's own run, on samples in memory."""
+    """Return the CPU time of openSMILE's own run, on samples in memory."""
     from opensmile.core.lib import OpenSMILE
 
     spent, plain = 0.0, OpenSMILE.run
 
     def timed(self: Any) -> None:
         nonlocal spent
-        started = time.perf_counter()
+        started = time.process_time()
         plain(self)
-        spent += time.perf_counter() - started
+        spent += time.process_time() - started
 
     each, samples = load_encoder(name), [decode(path) for path in paths]
     OpenSMILE.run = timed
@@ -65,23 +67,27 @@ def cpp_seconds(name: str, paths: list[Path]) -> float:
     return spent
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def ours(name: str, paths: list[Path], n_processes: int) -> float:
-    """Return the seconds of a pool that has loaded the encoder, as featurize --devices cpu,cpu has."""
+def ours(name: str, paths: list[Path], n_processes: int) -> tuple[float, float]:
+    """Return CPU and wall-clock time of a pool that has loaded the encoder, as featurize --devices cpu,cpu has."""
     with ProcessPoolExecutor(n_processes, get_context("spawn")) as pool:
-        list(pool.map(encode, [name] * 2 * n_processes, paths[: 2 * n_processes]))
-        return seconds(lambda: list(pool.map(encode, [name] * len(paths), paths)))
+        list(pool.map(encode, [name] * 4 * n_processes, (paths * 4)[: 4 * n_processes]))  # each loads it once
+        started = time.perf_counter()
+        spent = sum(pool.map(encode, [name] * len(paths), paths))
+        return spent, time.perf_counter() - started
 
 
-def theirs(name: str, paths: list[Path], n_processes: int) -> float:
+def theirs(name: str, paths: list[Path], n_processes: int) -> tuple[float, float]:
+    """Return the same of the package, whose processes it starts for each call."""
     smile = smile_of(name, num_workers=n_processes, multiprocessing=n_processes > 1)
     smile.process_files(paths[: 2 * n_processes])
-    return seconds(lambda: smile.process_files(paths))
+    before, started = _cpu(), time.perf_counter()
+    smile.process_files(paths)
+    return _cpu() - before, time.perf_counter() - started
+
+
+def _cpu() -> float:
+    """CPU time of this process and of those that it started and that have ended."""
+    return sum(usage.ru_utime + usage.ru_stime for usage in map(getrusage, (RUSAGE_SELF, RUSAGE_CHILDREN)))
 
 
 def main() -> None:
@@ -93,18 +99,23 @@ def main() -> None:
     counts = [int(part) for part in options.processes.split(",")]
     paths = sorted(CLIPS.rglob("*.ogg"))[: options.clips]
     audio_s = sum(duration_s(path) for path in paths)
-    print(f"{len(paths)} clips, {audio_s:.1f} s of audio; times real time, per core")
-    print(f"{'set':<18}{'processes':>10}{'C++':>8}{'medusa':>8}{'opensmile':>11}")
+    print(f"{len(paths)} clips, {audio_s:.1f} s of audio; times real time per second of CPU, and of wall-clock time")
+    print(
+        f"{'set':<18}{'processes':>10}{'C++':>8}{'medusa':>8}{'opensmile':>11}{'medusa wall':>13}{'opensmile wall':>16}"
+    )
     rows = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in SETS:
             floor = audio_s / cpp_seconds(name, paths)
             for n in counts:
-                row = {"set": name, "processes": n, "cpp": floor, "medusa": audio_s / ours(name, paths, n) / n,
-                       "opensmile": audio_s / theirs(name, paths, n) / n}  # fmt: skip
-                rows.append(row)
-                print(f"{name:<18}{n:>10}{floor:>8.1f}{row['medusa']:>8.1f}{row['opensmile']:>11.1f}", flush=True)
+                (own, own_wall), (other, other_wall) = ours(name, paths, n), theirs(name, paths, n)
+                rates = [floor, *(audio_s / each for each in (own, other, own_wall, other_wall))]
+                rows.append({"set": name, "processes": n, "cpp": floor, "medusa": rates[1], "opensmile": rates[2],
+                             "medusa_wall": rates[3], "opensmile_wall": rates[4]})  # fmt: skip
+                widths = (8, 8, 11, 13, 16)
+                shown = "".join(f"{rate:>{width}.1f}" for rate, width in zip(rates, widths, strict=True))
+                print(f"{name:<18}{n:>10}{shown}", flush=True)
     if options.json:
         options.json.write_text(json.dumps({"clips": len(paths), "audio_s": audio_s, "rows": rows}, indent=1) + "\n")
 

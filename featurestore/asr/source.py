@@ -17,6 +17,7 @@ class TranscriptSource:
 
     model: openai-whisper's name of it, or a file's. weights: "sha256:..." of the checkpoint. language: a code, or auto
     (told for each utterance). beam: 1 is greedy. compute: arithmetic. version: raised when the code's texts change.
+    words: times of words are stored; whisper then goes on after the last word, so that texts may differ.
     """
 
     model: str
@@ -25,6 +26,7 @@ class TranscriptSource:
     beam: int = 1
     compute: str = "float32"
     version: int = 1
+    words: bool = False
 
     @property
     def identity(self) -> str:
@@ -66,12 +68,16 @@ class TranscriptSource:
         return source
 
 
+Word = tuple[str, float, float]  # as it stands in the text, with its blank before; start and end in seconds
+
+
 @dataclass(frozen=True)
 class Transcript:
     """What was said in one utterance: text ("" where no speech was heard) and the code of its language.
 
     avg_logprob: mean log-probability of the tokens, over all windows. no_speech_prob: of the window that is most like
-    speech. Both are NaN where there was too little audio to look at (less than 10 ms).
+    speech. Both are NaN where there was too little audio to look at (less than 10 ms). words: None where their times
+    were not asked for.
     """
 
     key: str
@@ -80,3 +86,4 @@ class Transcript:
     avg_logprob: float
     no_speech_prob: float
     duration_s: float
+    words: tuple[Word, ...] | None = None

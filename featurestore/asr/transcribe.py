@@ -125,7 +125,7 @@ def iter_transcribe(
                 else:
                     seconds = len(data) / SAMPLE_RATE_HZ
                     numbers = (heard.avg_logprob, heard.no_speech_prob, seconds)
-                    yield item.key, Transcript(item.key, heard.text, heard.language, *numbers)
+                    yield item.key, Transcript(item.key, heard.text, heard.language, *numbers, heard.words)
 
 
 def _seconds(item: Item) -> float | str:

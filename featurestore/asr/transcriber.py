@@ -13,7 +13,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurestore.asr.source import TranscriptSource
+from featurestore.asr.source import TranscriptSource, Word
 from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.encoders.device import free_device_memory, out_of_memory
 from featurestore.encoders.openai_checkpoint import file_identity
@@ -51,6 +51,7 @@ class Heard:
     language: str
     avg_logprob: float
     no_speech_prob: float
+    words: tuple[Word, ...] | None = None
 
 
 NO_ROOM = "out of memory on a single utterance; use a smaller model, another device, or split the file."
@@ -99,6 +100,7 @@ class Transcriber:
                 language=self._language if prepared is None else prepared.language,
                 temperature=TEMPERATURES,
                 fp16=self._fp16,
+                word_timestamps=self.source.words,
                 **THRESHOLDS,
                 **self._beam,
             )
@@ -109,6 +111,7 @@ class Transcriber:
             language=result["language"],
             avg_logprob=sum(logprobs) / sum(weights) if weights else math.nan,
             no_speech_prob=min((window.no_speech_prob for window in model.windows), default=math.nan),
+            words=_words_of(result) if self.source.words else None,
         )
 
     def _first_windows(self, waveforms: Sequence[np.ndarray]) -> list[Any]:
@@ -176,9 +179,15 @@ class _Prepared:
         self.device, self.dims = model.device, model.dims
         self.is_multilingual, self.num_languages = model.is_multilingual, model.num_languages
         self.detect_language = model.detect_language
+        self.decoder, self.alignment_heads = model.decoder, model.alignment_heads  # for the times of words
+        self._model = model
         self.windows: list[Any] = []
         self._decode = decode
         self._first = first
+
+    def __call__(self, mel: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self._model(mel, tokens)
+        return logits
 
     def decode(self, segment: torch.Tensor, options: Any) -> Any:
         result = self._first
@@ -200,12 +209,13 @@ def load_transcriber(
     device: str = "auto",
     compute: str = "auto",
     batch: int | None = None,
+    words: bool = False,
 ) -> Transcriber:
     """Load a model by openai-whisper's name of it (tiny.en ... large-v3, turbo) or from its checkpoint, a .pt file.
 
     language: code or English name, or auto. beam: beams of a search, 1 is greedy. compute: float16 on a GPU and float32
     on a CPU by default. batch: windows decoded at once; by default 1 on a CPU or with beams, on a GPU what its free
-    memory holds, 128 at most.
+    memory holds, 128 at most. words: times of words too, by whisper's own method (cross-attention and time warping).
     Raises EncoderError (unknown name, weights not found or not loadable) and ConfigError (options).
     """
     check_choice("compute", compute, ("auto", "float32", "float16"))
@@ -219,7 +229,11 @@ def load_transcriber(
     if beam > 1 and (batch or 1) > 1:
         raise ConfigError(f"--beam {beam}: openai-whisper searches for one utterance at a time; leave --batch out.")
     label, loaded, path = _load(model)
-    source = TranscriptSource(label, file_identity(path), _language_code(language, loaded, label), beam, compute)
+    source = TranscriptSource(
+        label, file_identity(path), _language_code(language, loaded, label), beam, compute, words=words
+    )
+    if words:
+        _set_alignment_heads(loaded, label)
     if compute == "float16":
         halve(loaded)
     loaded = loaded.eval().requires_grad_(False).to(where)
@@ -241,6 +255,21 @@ def _batch_of_gpu(model: Any, device: torch.device, compute: str) -> int:
 
     free_bytes, _ = torch.cuda.mem_get_info(device)
     return batch_that_fits(free_bytes, clip_bytes(model.dims, 2 if compute == "float16" else 4))
+
+
+def _words_of(result: dict[str, Any]) -> tuple[Word, ...]:
+    """Return the words of whisper.transcribe's result, with their times in seconds."""
+    words = [word for segment in result["segments"] for word in segment["words"]]
+    return tuple((str(word["word"]), float(word["start"]), float(word["end"])) for word in words)
+
+
+def _set_alignment_heads(model: Any, label: str) -> None:
+    """Choose the attention heads that whisper's authors did for a model of this name; else its upper layers stay."""
+    from whisper import _ALIGNMENT_HEADS
+
+    with suppress(RuntimeError, ValueError):  # of a model of other sizes
+        if label in _ALIGNMENT_HEADS:
+            model.set_alignment_heads(_ALIGNMENT_HEADS[label])
 
 
 def halve(model: Any) -> None:

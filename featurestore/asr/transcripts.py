@@ -1,31 +1,35 @@
 """Transcripts of a corpus: a table keyed by utterance, what made it, and the journal of a run that has not ended.
 
 `transcripts.csv` (or .parquet) has a row for each utterance, sorted by utterance_id: text, language, avg_logprob,
-no_speech_prob, duration_s, and `model`, the identity of what made it, the same in all rows. `transcripts.source.json`
-says in full what that identity stands for. While a run lasts, `transcripts.csv.journal` has a line of JSON for each new
+no_speech_prob, duration_s, and `model`, the identity of what made it, the same in all rows; of `transcribe --words`
+also `words`, JSON such as [[" Kids", 0.5, 0.82], ...] with start and end in seconds. `transcripts.source.json` says in
+full what that identity stands for. While a run lasts, `transcripts.csv.journal` has a line of JSON for each new
 utterance, so that a crash costs one; the next run, or a reader, takes it for a part of the table. Several processes
 that share a corpus (`--shard`) each write a table of their own beside it, `transcripts.2-of-8.csv`, with a journal and
 a source of its own; who reads `transcripts.csv` reads them, too.
 """
 
+import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from featurestore.asr.source import PROVENANCE, Transcript, TranscriptSource
+from featurestore.asr.source import PROVENANCE, Transcript, TranscriptSource, Word
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.tables import read_table_file, write_table_file
+from featurestore.encoders.token_times import timed
 from featurestore.errors import TranscriptError
 from featurestore.runtime.journal import read_lines
 from featurestore.runtime.json_text import read_json
 
 NUMBERS = ("avg_logprob", "no_speech_prob", "duration_s")
 COLUMNS = ("utterance_id", "text", "language", *NUMBERS, "model")
+WORDS = "words"
 FIELDS = [field.name for field in fields(Transcript)]
 DECIMALS = 4
 JOURNAL = ".journal"
@@ -109,6 +113,16 @@ class Transcripts(Mapping[str, str]):
         reason = f"no transcript in {self.path}; run `medusa transcribe` for it."
         return texts, [(key, f"{key}: {reason}") for key in manifest.keys if key not in self.rows]
 
+    def timed(self) -> "TimedTranscripts":
+        """Return the texts with the times of their words; TranscriptError where a transcript has none."""
+        lacking = next((key for key, row in self.rows.items() if row.words is None), None)
+        if lacking is not None:
+            raise TranscriptError(
+                f"{self.path} has no times of words (of {lacking!r} and maybe others); write a table with `medusa "
+                "transcribe --words`."
+            )
+        return TimedTranscripts(self)
+
     def write(self) -> None:
         """Replace the table at `path`, sorted by key: the same transcripts are the same bytes, however they came."""
         rows = [self.rows[key] for key in sorted(self.rows)]
@@ -119,7 +133,24 @@ class Transcripts(Mapping[str, str]):
             **{name: pa.array([_rounded(getattr(row, name)) for row in rows], pa.float64()) for name in NUMBERS},
             "model": pa.array([self.identity] * len(rows), pa.string()),
         }
+        if any(row.words is not None for row in rows):
+            columns[WORDS] = pa.array([_written(row.words) for row in rows], pa.string())
         write_table_file(pa.table(columns), self.path)
+
+
+class TimedTranscripts:
+    """Transcripts as what `token_times.TokenTimes` reads: each text with its words and the utterance's length."""
+
+    def __init__(self, transcripts: Transcripts) -> None:
+        self._transcripts = transcripts
+        self.source = transcripts.source
+        self.provenance = transcripts.provenance
+
+    def of(self, manifest: Manifest) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        """Return (key, text with words) and (key, reason), as `Transcripts.of` does."""
+        texts, failed = self._transcripts.of(manifest)
+        rows = ((key, self._transcripts.rows[key]) for key, _ in texts)
+        return [(key, timed(row.text, row.words or (), row.duration_s)) for key, row in rows], failed
 
 
 def journal_path(path: Path) -> Path:
@@ -187,6 +218,9 @@ def read_table(path: Path) -> Transcripts:
             Transcript(str(key), text or "", language or "", *(_number(value) for value in numbers))
             for key, text, language, *numbers in zip(*(columns[name] for name in COLUMNS[:-1]), strict=True)
         ]
+        if WORDS in table.column_names:
+            words = table.column(WORDS).to_pylist()
+            rows = [replace(row, words=_read_words(each, path, row.key)) for row, each in zip(rows, words, strict=True)]
     except ValueError as error:
         raise TranscriptError(f"{path}: {error}; expected numbers in {', '.join(NUMBERS)}.") from None
     found = Transcripts(rows, identities[0], path)
@@ -216,13 +250,34 @@ def parse_journal(path: Path, lines: Sequence[dict[str, Any]]) -> tuple[Transcri
     if not lines:
         return None
     source = TranscriptSource.from_json(lines[0], str(path))
-    wrong = next((values for values in lines[1:] if list(values) != FIELDS), None)
+    # Words came last; lines of before lack them.
+    wrong = next((values for values in lines[1:] if list(values) not in (FIELDS, FIELDS[:-1])), None)
     if wrong is not None:
         raise TranscriptError(
             f"{path} has a line with the fields {', '.join(wrong)}, expected {', '.join(FIELDS)}: it is damaged, "
             "or a newer version of medusa-ser wrote it. Remove it to transcribe its utterances again."
         )
-    return source, [Transcript(**values) for values in lines[1:]]
+    return source, [Transcript(**{**values, WORDS: _as_words(values.get(WORDS))}) for values in lines[1:]]
+
+
+def _written(words: Sequence[Word] | None) -> str | None:
+    return (
+        None if words is None else json.dumps([[w, round(a, 3), round(b, 3)] for w, a, b in words], ensure_ascii=False)
+    )
+
+
+def _as_words(values: Any) -> tuple[Word, ...] | None:
+    return None if values is None else tuple((str(word), float(start), float(end)) for word, start, end in values)
+
+
+def _read_words(text: str | None, path: Path, key: str) -> tuple[Word, ...] | None:
+    try:
+        return None if not text else _as_words(read_json(text))
+    except (ValueError, TypeError):
+        raise TranscriptError(
+            f"{path}: the words of {key!r} are not a JSON list of [word, start, end]. Run `medusa transcribe --words` "
+            "into another file."
+        ) from None
 
 
 def _number(value: Any) -> float:

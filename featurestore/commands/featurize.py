@@ -20,6 +20,7 @@ from featurestore.errors import ConfigError
 from featurestore.terminal import bar, end_with_failures, option_groups, say, working
 
 if TYPE_CHECKING:
+    from featurestore.asr.transcripts import Transcripts
     from featurestore.augment.mixing import ViewedPart
     from featurestore.corpus.manifest import Manifest
     from featurestore.encoders.base import Encoder
@@ -81,6 +82,10 @@ def featurize(
         where.batch_s, where.workers, output.format, output.compress, texts, where.max_memory, verify_audio, redone
     )
     views = augmented.parse()
+    if output.times and (texts is None or where.in_processes or check or dry_run):
+        raise ConfigError(
+            "--times: needs --transcripts of `transcribe --words`, without --devices, --check, --dry-run."
+        )
     if where.in_processes and (part is not None or dry_run or check):
         raise ConfigError("--devices and --engine go without --shard, --dry-run and --check.")
     # A process of its own reads a manifest again: what is sent to it is the path.
@@ -95,7 +100,7 @@ def featurize(
         say_sized(jobs[0].name, sized, table, texts)
         end_with_failures(failed, listed)
         return
-    if not (check or dry_run or part is not None):
+    if not (check or dry_run or part is not None or output.times):
         jobs, unread = _unfinished(table, jobs, rows, where.device)
         failed += unread
     if not jobs:
@@ -113,6 +118,8 @@ def featurize(
             failed += _try(table, loaded, job, part)
         else:
             failed += _run(table, loaded, job, part)
+            if output.times and texts is not None:
+                failed += _run_times(table, loaded, job, texts, part)
     end_with_failures(failed, listed)
 
 
@@ -180,6 +187,19 @@ def _run(table: "Manifest", encoder: "Encoder", job: "FeaturizeJob", part: "Shar
             raise
     say_report(job.name, report)
     return report.failed
+
+
+def _run_times(
+    table: "Manifest", encoder: "Encoder", job: "FeaturizeJob", texts: "Transcripts", part: "Shard | None"
+) -> Failures:
+    """Store the time of every token beside its row."""
+    from featurestore.encoders.text import TextEncoder
+    from featurestore.encoders.token_times import ENDING, TokenTimes
+
+    if not isinstance(encoder, TextEncoder):
+        raise ConfigError(f"--times: {encoder.name} encodes audio; its rows have their times by their rate.")
+    options = replace(job.options, transcripts=texts.timed())
+    return _run(table, TokenTimes(encoder), replace(job, name=job.name + ENDING, options=options), part)
 
 
 def _run_in_processes(jobs: "Sequence[FeaturizeJob]", n: int, where: SystemArguments) -> Failures:

@@ -84,6 +84,9 @@ class OutputArguments:
             show_default=False,
         ),
     ] = ""
+    times: Annotated[
+        bool, writes("Text: store each token's start and end too, as NAME-times (`transcribe --words`).", "--times")
+    ] = False
     format: Annotated[str | None, writes("New segments: zarr or hdf5; default: as the set has them, zarr.")] = None
     compress: Annotated[str | None, writes("zstd or blosc (zarr), gzip (hdf5); default: none.")] = None
 

@@ -32,6 +32,9 @@ def transcribe(
     ),
     language: Annotated[str, encodes("Language as code or English name; auto: detected in each utterance.")] = "auto",
     beam: Annotated[int, encodes("Beams of the search; 1 is greedy.", min=1)] = 1,
+    words: Annotated[
+        bool, encodes("Store the start and the end of each word too, by whisper's own method.", "--words")
+    ] = False,
     compute: Annotated[str, encodes("Arithmetic: auto, float32, float16.")] = "auto",
     batch: Annotated[
         int | None, system("Utterances at once; default: on a GPU as its memory holds (128 at most), else 1.", min=1)
@@ -58,7 +61,7 @@ def transcribe(
     table, failed = manifest_of(files, manifest, write_manifest or beside(output))
     with working(f"loading {model}"):
         loaded = load_transcriber(
-            model, language=language, beam=beam, device=device, compute=compute, batch=batch
+            model, language=language, beam=beam, device=device, compute=compute, batch=batch, words=words
         )  # fmt: skip
     say(f"{loaded.source.model}: on {describe_device(loaded.model.device)}, {loaded.source.compute}")
     if device == "auto" and (why := unused_cards(loaded.model.device)):

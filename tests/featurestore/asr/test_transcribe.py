@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 import signal
 import sys
 import time
@@ -666,3 +667,43 @@ def test_real_speech_is_told_alone_and_in_a_batch(tiny_en: Path, demo_corpus: Pa
     assert [each.text for each in batched] == [each.text for each in alone]
     assert alone[-1].no_speech_prob > 0.6
     assert max(each.no_speech_prob for each in alone[:2]) < 0.6
+
+
+# Words
+
+
+def test_words_stand_beside_the_text_with_rising_times(
+    checkpoint: Callable[..., Path], corpus: Manifest, tmp_path: Path
+) -> None:
+    """In the table as JSON, read again as they were; a table without words is another one."""
+    transcriber = load_transcriber(str(checkpoint()), device="cpu", words=True)
+    assert transcribe(corpus, transcriber, tmp_path / "t.csv").failed == []
+    found = Transcripts.read(tmp_path / "t.csv")
+    assert any(row.words for row in found.rows.values())
+    for row in found.rows.values():
+        assert row.words is not None
+        text = re.sub(r"<\|\w+\|>", "", row.text)  # languages' tokens are no words; only random weights write them
+        assert "".join(word for word, _, _ in row.words).strip() == text
+        times = [time for _, *pair in row.words for time in pair]
+        assert times == sorted(times)
+        assert not times or 0 <= times[0] <= times[-1] <= math.ceil(row.duration_s) + 1
+    with open(tmp_path / "t.csv", encoding="utf-8") as lines:
+        assert [json.loads(row["words"]) for row in csv.DictReader(lines)] == [
+            [list(word) for word in found.rows[key].words or ()] for key in sorted(found)
+        ]
+    plain = load_transcriber(str(checkpoint()), device="cpu")
+    assert plain.source.identity != transcriber.source.identity
+    with pytest.raises(TranscriptError, match="words: stored True, asked False"):
+        transcribe(corpus, plain, tmp_path / "t.csv")
+
+
+def test_a_journal_of_before_words_is_read_and_damaged_words_are_named(tmp_path: Path) -> None:
+    line = {"key": "a", "text": "hi", "language": "en", "avg_logprob": -0.1, "no_speech_prob": 0.1, "duration_s": 1.0}
+    path = tmp_path / "t.csv"
+    journal_path(path).write_text(f"{json.dumps(SOURCE.to_json())}\n{json.dumps(line)}\n")
+    assert Transcripts.read(path).rows["a"].words is None
+    journal_path(path).unlink()
+    Transcripts([Transcript("a", "hi", "en", -0.1, 0.1, 1.0, (("hi", 0.1, 0.5),))], SOURCE.identity, path).write()
+    path.write_text(path.read_text().replace("0.5", "x"))
+    with pytest.raises(TranscriptError, match="words of 'a'"):
+        Transcripts.read(path)
