@@ -68,11 +68,14 @@ class NetworkConfig:
     pooling: str = "mean"
     pool_dim: int = 0  # hidden width of the two attentive poolings; 0: as wide as what is pooled
     lstm_dim: int = 2048  # of srpol
+    align_s: float = 0.0  # of cross-attention: seconds between rows that see each other; 0: all do
 
     def __post_init__(self) -> None:
         _one_of(self, "kind", NETWORKS)
         _positive(self, "d", "n_layers", "n_heads", "ff_multiple", "lstm_dim")
-        _not_negative(self, "pool_dim")
+        _not_negative(self, "pool_dim", "align_s")
+        if self.align_s and self.kind != "cross-attention":
+            raise ConfigError(f"--align {self.align_s:g}: it is of network cross-attention, found {self.kind}.")
         _fraction(self, "dropout")
         _one_of(self, "input_norm", INPUT_NORMS)
         _one_of(self, "pooling", POOLINGS)
@@ -249,6 +252,10 @@ class MemberConfig:
 
     def __post_init__(self) -> None:
         self.network.check_inputs(len(self.features), ", ".join(self.features) or "none")
+        if self.network.align_s and self.train.normalise != "none":
+            raise ConfigError(
+                f"--align with --normalise {self.train.normalise}: times of tokens can't be normalised; leave one out."
+            )
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -161,6 +161,7 @@ class _Opening:
                           "provenance": features.provenance})  # fmt: skip
         member = Member(config, targets.classes, targets.attributes, targets.attribute_ranges, tuple(inputs),
                         tuple(layers), tuple(specs), directory)  # fmt: skip
+        member.timing()  # a set of times that is not among the features is reported now
         views = (tuple(refs), train.views)
         if views not in self._views:
             self._views[views] = Views.of(store, refs, train.views, targets.keys)

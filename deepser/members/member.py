@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from deepser.config import MemberConfig, from_dict
 from deepser.networks.network import Network
+from deepser.networks.timing import Timing, timing_of
 from deepser.scores.probabilities import softmax
 from deepser.training import train as trainer
 from deepser.training.checkpoint import load_weights
@@ -77,8 +78,12 @@ class Member:
         """Does it read rows normalised by their own speaker?"""
         return self.config.train.normalise == "speaker"
 
+    def timing(self) -> Timing | None:
+        """Return when the rows of its features are spoken; None where it doesn't align them. Errors as `timing_of`."""
+        return timing_of(self.specs, self.config.train.stride, self.config.network.align_s)
+
     def new_network(self) -> Network:
-        return Network(self.inputs, len(self.classes), self.attribute_ranges, self.config.network)
+        return Network(self.inputs, len(self.classes), self.attribute_ranges, self.config.network, self.timing())
 
     def weights(self) -> list[Path]:
         """Return the weight files of its folds; ConfigError when it is not fitted to the end."""

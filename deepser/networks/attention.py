@@ -57,13 +57,14 @@ class TransformerLayer(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor, valid: Tensor) -> Tensor:
     """Softmax attention of queries (B, heads, T, d_head) over the keys and values (B, heads, S, d_head) that are valid.
 
-    valid: (B, S) bool, at least one key of each clip.
+    valid: (B, S) bool, at least one key of each clip, or (B, T, S), at least one of each query.
     """
+    mask = valid[:, None, None, :] if valid.ndim == 2 else valid[:, None]
     if q.device.type != "cpu" or q.dtype == torch.float32:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=valid[:, None, None, :])
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     # On CPUs with bf16 matrix units the plain product is 3-5x faster than torch's fused
     # kernel (benchmarks/attention.py).
     with torch.autocast("cpu", enabled=False):
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-        output: Tensor = scores.masked_fill(~valid[:, None, None, :], float("-inf")).softmax(-1) @ v
+        output: Tensor = scores.masked_fill(~mask, float("-inf")).softmax(-1) @ v
         return output

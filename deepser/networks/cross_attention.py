@@ -10,6 +10,7 @@ from deepser.config import NetworkConfig
 from deepser.networks.attention import Dropout, Masked, attend
 from deepser.networks.enc import Enc
 from deepser.networks.pooling import make_pool
+from deepser.networks.timing import near
 
 
 class CrossLayer(nn.Module):
@@ -28,7 +29,7 @@ class CrossLayer(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, others: Tensor, valid: Tensor) -> Tensor:
-        """(B, T, d), others (B, S, d), valid (B, S) bool of the others -> (B, T, d)."""
+        """(B, T, d), others (B, S, d), which of them are seen, (B, S) or (B, T, S) bool -> (B, T, d)."""
         n_batch, n_frames, d = x.shape
         q = self.q(self.norm_queries(x)).view(n_batch, n_frames, self.n_heads, -1).transpose(1, 2)
         k, v = (
@@ -59,13 +60,23 @@ class CrossAttention(nn.Module):
         self.pools = nn.ModuleList(pools)
         self.merge = nn.Linear(sum(pool.width for pool in pools), config.d)
 
-    def forward(self, sequences: Sequence[Masked]) -> Tensor:
-        """Per modality (B, T, D) and valid (B, T) -> x (B, d)."""
+    def forward(
+        self, sequences: Sequence[Masked], spans: Sequence[Tensor] | None = None, window_s: float = 0.0
+    ) -> Tensor:
+        """Per modality (B, T, D) and valid (B, T) -> x (B, d).
+
+        spans: start and end in seconds of each modality's rows, (B or 1, T, 2); a row then sees those of the others
+        that are at most window_s away. None: all of them.
+        """
         ends = [(enc(x, valid)[-1], valid) for enc, (x, valid) in zip(self.unimodal, sequences, strict=True)]
         pooled = []
         for i, (cross, pool, (x, valid)) in enumerate(zip(self.cross, self.pools, ends, strict=True)):
             others = [end for j, end in enumerate(ends) if j != i]
-            seen = cross(x, torch.cat([y for y, _ in others], 1), torch.cat([of for _, of in others], 1))
+            visible = torch.cat([of for _, of in others], 1)
+            if spans is not None:
+                there = [of.expand(len(x), -1, -1) for j, of in enumerate(spans) if j != i]
+                visible = near(spans[i], torch.cat(there, 1), visible, window_s)
+            seen = cross(x, torch.cat([y for y, _ in others], 1), visible)
             pooled.append(pool(seen, valid))
         output: Tensor = self.merge(torch.cat(pooled, 1))
         return output

@@ -15,7 +15,9 @@ from deepser.networks.cross_attention import CrossAttention
 from deepser.networks.deepser import DeepSER
 from deepser.networks.late_fusion import LateFusion
 from deepser.networks.srpol import Srpol
+from deepser.networks.timing import Timing
 from deepser.networks.unimodal import Unimodal
+from featurestore.errors import ConfigError
 from featurestore.runtime.transfer import to_device
 
 Rows = Sequence[tuple[Tensor, Tensor]]  # per modality: values (L, sum T, D), offsets (B + 1,) int64, best on the host
@@ -91,15 +93,20 @@ class Network(nn.Module):
         n_classes: int,
         attribute_ranges: Sequence[tuple[float, float]],
         config: NetworkConfig,
+        timing: Timing | None = None,
     ) -> None:
-        """Take `inputs`, (number of stored layers, dim) per modality, and `attribute_ranges`, (low, high) per
-        attribute.
+        """Take `inputs`, (number of stored layers, dim) per feature set, and `attribute_ranges`, (low, high) per
+        attribute. timing: of rows that are aligned in time; some inputs then hold times and are no modality.
         """
         super().__init__()
-        config.check_inputs(len(inputs))
+        self.timing = timing
+        modalities = range(len(inputs)) if timing is None else timing.modalities
+        config.check_inputs(len(modalities))
         self.standardises = config.input_norm == "standard"
         self.inputs = nn.ModuleList(FeatureInput(n_layers, dim) for n_layers, dim in inputs)
-        self.body: Body = BODIES[config.kind]([dim for _, dim in inputs], config)
+        for i in set(range(len(inputs))) - set(modalities):
+            self.inputs[i].requires_grad_(False)  # read as they are
+        self.body: Body = BODIES[config.kind]([inputs[i][1] for i in modalities], config)
         self.head = Head(self.body.width, n_classes, attribute_ranges, config.dropout, self.body.relu)
         self.register_load_state_dict_pre_hook(_name_the_body)  # type: ignore[no-untyped-call]
 
@@ -112,8 +119,21 @@ class Network(nn.Module):
 
     def embed(self, batch: Rows) -> Tensor:
         """Packed (values (L, sum T, D), offsets (B + 1,)) per modality -> x (B, width), before the head's ReLU."""
+        if self.timing is not None:
+            return self._aligned(batch, self.timing)
         sequences = [pad(read(values), offsets) for read, (values, offsets) in zip(self.inputs, batch, strict=True)]
         output: Tensor = self.body(sequences)
+        return output
+
+    def _aligned(self, batch: Rows, timing: Timing) -> Tensor:
+        sequences = []
+        for i, (read, (values, offsets)) in enumerate(zip(self.inputs, batch, strict=True)):
+            holder = timing.times[i]
+            if holder is not None and not torch.equal(offsets, batch[holder][1]):
+                raise ConfigError("--align: a text's set and its times have other numbers of rows; make both anew.")
+            sequences.append(pad(read(values) if i in timing.modalities else values[0], offsets))
+        spans = timing.spans(sequences)
+        output: Tensor = self.body([sequences[i] for i in timing.modalities], spans, timing.window_s)
         return output
 
     def forward(self, batch: Rows) -> tuple[Tensor, Tensor]:

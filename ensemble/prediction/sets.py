@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from deepser.probes.any_member import AnyMember
-from featurestore.errors import SpecMismatch
+from featurestore.encoders.token_times import COLUMNS
+from featurestore.errors import ConfigError, SpecMismatch
 from featurestore.format.spec import FeatureSpec
 
 
@@ -13,6 +14,11 @@ def needed_sets(members: Sequence[AnyMember]) -> dict[str, dict[str, Any]]:
     sets: dict[str, dict[str, Any]] = {}
     for member in members:
         for saved in member.specs:
+            if tuple(saved.get("spec", {}).get("columns", ())) == COLUMNS:
+                raise ConfigError(
+                    f"A member reads {saved['name']}, the times of tokens (--align), which predict doesn't make of new "
+                    "audio. Predict with members without it, or evaluate this one on a store that has them."
+                )
             known = sets.setdefault(saved["name"], saved)
             if known["fingerprint"] != saved["fingerprint"]:
                 listed = "; ".join(spec_of(known).differences(spec_of(saved)))

@@ -47,6 +47,7 @@ SETTINGS = (
     Setting("n-layers", "network.n_layers", int, "Network", "Transformer layers of each Enc."),
     Setting("n-heads", "network.n_heads", int, "Network", "Attention heads; they divide d."),
     Setting("pooling", "network.pooling", str, "Network", f"{', '.join(POOLINGS)}."),
+    Setting("align", "network.align_s", float, "Network", "cross-attention: seconds between rows that see each other."),
     Setting("dropout", "network.dropout", float, "Network", "Share of units dropped."),
     Setting("stride", "train.stride", int, "Network", "Frames averaged into one."),
     Setting("epochs", "train.stages.0.epochs", int, "Stages", "Stage 1: all clips.", 1),
