@@ -11,6 +11,7 @@ from featurestore.format.segment import Segment
 from featurestore.format.spec import FeatureSpec
 from featurestore.rows.kernels import pool_rows
 from featurestore.sets import snapshot
+from featurestore.sets.key_index import REMEMBERED
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.small_store import NAME, SPEC, STORAGES, key, rows, write
 
@@ -165,3 +166,19 @@ def test_layers_are_read_into_a_part_of_a_larger_array(store: FeatureStore) -> N
         assert not whole[:, 3 + n_rows :].any()
         for layer, rows_of_layer in zip(("l0", "l1"), whole, strict=True):
             np.testing.assert_array_equal(rows_of_layer[3 : 3 + n_rows], features.gather(keys, layer).values)
+
+
+def test_a_long_question_that_is_asked_again_has_the_same_answer_as_new_ones(tmp_path: Path) -> None:
+    store = FeatureStore.create(tmp_path / "s")
+    spec = FeatureSpec("audio", "x", "none", ("layer_00",), 2)
+    with store.writer("x", spec) as writer:
+        for i in range(REMEMBERED):
+            writer.append(f"k{i}", np.zeros((1, 1, 2), np.float16))
+    features = store["x"]
+    asked = [*(f"k{i}" for i in range(REMEMBERED)), "absent"]
+    assert features.missing(asked) == features.missing(asked) == ["absent"]
+    assert features.missing(asked[::-1]) == ["absent"]
+    with store.writer("x", spec) as writer:
+        writer.append("absent", np.zeros((1, 1, 2), np.float16))
+    features.refresh()
+    assert features.missing(asked) == []
