@@ -1,11 +1,12 @@
 """Random forests over members' logits, one per stratified fold (UNICAMP's meta-model in the 2025 challenge)."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
 import torch
-from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor
 
 from deepser.scores.probabilities import log_probabilities
@@ -15,6 +16,9 @@ from ensemble.fusion.config import ForestConfig, joins_attributes
 from ensemble.fusion.state import FOREST, MetaState, Prediction
 from ensemble.fusion.votes import soft_vote
 from featurestore.errors import ManifestError
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import RandomForestClassifier
 
 ARRAYS = ("roots", "feature", "threshold", "left", "right", "share")
 _STREAM = 6  # separates the folds' draw from others of the same seed
@@ -51,6 +55,8 @@ def fit_forest(aligned: Aligned, targets: Targets, config: ForestConfig | None =
 
 def fit_forests(aligned: Aligned, targets: Targets, config: ForestConfig) -> list[RandomForestClassifier]:
     """scikit-learn's forests, one per fold."""
+    from sklearn.ensemble import RandomForestClassifier  # takes a second to load: few meta-classifiers are forests
+
     labelled = np.flatnonzero(targets.labels >= 0)
     if len(labelled) < config.n_folds:
         raise ManifestError(

@@ -41,7 +41,7 @@ def stress(directory: Path, start: str, seconds: float, n: int, compactions: int
     return told
 
 
-@pytest.mark.parametrize(("start", "n", "seconds"), [("fork", 8, 3.0), ("spawn", 2, 2.0)])
+@pytest.mark.parametrize(("start", "n", "seconds"), [("fork", 8, 1.5), ("spawn", 2, 1.0)])
 def test_writers_readers_and_compactions_at_once(directory: Path, start: str, n: int, seconds: float) -> None:
     told = stress(directory, start, seconds, n, compactions=2)
     assert told["written"] > 0
