@@ -19,6 +19,7 @@ from deepser.members.folds import FoldPlan
 from deepser.networks.network import Network
 from deepser.training import processes
 from deepser.training.data import TrainingData
+from deepser.training.device import resolve_precision
 from deepser.training.processes import World, _own_device, joined, refuse_shared
 from deepser.training.run import Job, Run
 from deepser.training.targets import Targets
@@ -335,7 +336,7 @@ def test_the_command_runs_under_torchrun(both: Both, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stdout.splitlines() if line.startswith("training on")] == [
-        "training on cpu (1 threads); cpu (1 threads): float32"
+        f"training on cpu (1 threads); cpu (1 threads): {resolve_precision('auto', torch.device('cpu'))}"
     ]
     for seed in (0, 1):
         assert done.stdout.count(f"posteriors/first_second_s{seed}") == 1
