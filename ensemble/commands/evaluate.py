@@ -103,17 +103,17 @@ def evaluate(
         other = None if against is None else systems[against]
         with working("resampling speakers"):
             parts = assessments = assess_parts(systems[names[0]], table, asked, against=other, cv=cv, split=split)
-        for part, found in assessments.items():
-            console().print(assessment_report(f"{names[0]} ({part})", found))
+        for part, assessment in assessments.items():
+            console().print(assessment_report(f"{names[0]} ({part})", assessment))
     if json_file is not None:
         scores = {part: each.to_dict() | {"protocol": protocol.to_dict()} for part, each in parts.items()}
         _write(json_file, json.dumps(scores, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    for part, found in assessments.items():
+    for part, assessment in assessments.items():
         places = [
             path if path is None or len(parts) == 1 else path.with_stem(f"{path.stem}-{part}")
             for path in (confusion, reliability)
         ]
-        for path in write_pictures(f"{names[0]} ({part})", found, *places):
+        for path in write_pictures(f"{names[0]} ({part})", assessment, *places):
             say(f"wrote {path}")
 
 
