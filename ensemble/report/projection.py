@@ -30,7 +30,7 @@ def methods_of(names: Sequence[str] | None, n: int) -> list[str]:
     if unknown:
         raise ConfigError(f"--projections {unknown[0]!r}: expected some of {', '.join(METHODS)}.")
     if "umap" in names and find_spec("umap") is None:
-        raise ConfigError("--projections umap needs the package umap-learn: pip install umap-learn.")
+        raise ConfigError("--projections umap needs the package umap-learn: pip install 'medusa-ser[maps]'.")
     return list(dict.fromkeys(("pca", *names)))
 
 

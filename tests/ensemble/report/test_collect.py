@@ -20,7 +20,7 @@ from ensemble.evaluation.systems import open_system
 from ensemble.report.agreement import annotator_agreement
 from ensemble.report.collect import Collected, Wanted, collect, hardest_first
 from ensemble.report.made import probe_tables, step_rows
-from ensemble.report.projection import maps, methods_of, pca
+from ensemble.report.projection import maps, methods_of, pca, umap
 from ensemble.report.runs import Runs, find_runs
 from ensemble.report.scores import Scoring, wilson
 from featurestore.corpus.manifest import LabelScheme, Manifest
@@ -256,3 +256,15 @@ def test_p_values_are_corrected_over_the_systems_that_are_compared(collected: Co
 def test_a_speakers_interval_is_scipys_wilson_interval(n_right: int, n: int) -> None:
     expected = binomtest(n_right, n).proportion_ci(method="wilson")
     assert wilson(n_right, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@pytest.mark.slow
+def test_umap_keeps_clusters_apart_and_repeats_itself() -> None:
+    pytest.importorskip("umap", reason="umap-learn is not installed")
+    rng = np.random.default_rng(0)
+    group = np.arange(60) % 2
+    rows = rng.normal(size=(60, 5)) + 20 * group[:, None]
+    first, second = umap(rows, 3), umap(rows, 3)
+    np.testing.assert_array_equal(first, second)
+    distances = np.linalg.norm(first[:, None] - first[None], axis=-1) + 1e9 * np.eye(60)
+    assert (group[distances.argmin(1)] == group).all()
