@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from deepser.config import NORMALISATIONS
+from deepser.probes.refine import check_refinements
 from featurestore.errors import ConfigError
 
 SOLVERS = ("auto", "rbf", "linear", "streaming", "logistic")
@@ -20,10 +21,10 @@ class ProbeConfig:
     """What a probe reads, how it is solved, and what its nested selection may choose from.
 
     features: references such as "whisper-base@3+4"; every layer of each is a candidate. normalise: the candidates of
-    normalisation, in the order in which ties are decided. lambdas: ridge penalties, in units of the kernel's diagonal
-    (for "logistic": values of 1 / C). bandwidths: of the RBF kernel, in units of the square root of the number of dims.
-    Empty lambdas or bandwidths stand for the solver's own. balanced: all classes of the training
-    part count alike.
+    normalisation, in the order in which ties are decided. refine: the candidates of `refine.REFINEMENTS`. lambdas:
+    ridge penalties, in units of the kernel's diagonal (for "logistic": values of 1 / C). bandwidths: of the RBF kernel,
+    in units of the square root of the number of dims. Empty lambdas or bandwidths stand for the solver's own.
+    balanced: all classes of the training part count alike.
     """
 
     name: str
@@ -31,6 +32,7 @@ class ProbeConfig:
     solver: str = "auto"
     pool: str = "auto"
     normalise: tuple[str, ...] = ("none",)
+    refine: tuple[str, ...] = ("none",)
     lambdas: tuple[float, ...] = ()
     bandwidths: tuple[float, ...] = ()
     balanced: bool = True
@@ -55,6 +57,7 @@ class ProbeConfig:
                 f"normalise takes one or more of {', '.join(NORMALISATIONS)}, each once; found "
                 f"{', '.join(self.normalise) or 'none of them'}."
             )
+        check_refinements(self.refine)
         for name in ("lambdas", "bandwidths"):
             if any(not value > 0 or value == float("inf") for value in getattr(self, name)):
                 raise ConfigError(f"The probe's {name} must be finite numbers above zero, found {getattr(self, name)}.")
@@ -63,5 +66,5 @@ class ProbeConfig:
 
     @property
     def speaker_adapted(self) -> bool:
-        """Is a speaker's own normalisation among the candidates?"""
-        return "speaker" in self.normalise
+        """Is a use of the speaker's other clips among the candidates?"""
+        return "speaker" in self.normalise or self.refine != ("none",)

@@ -85,8 +85,8 @@ class ProbeResult:
 
     @property
     def speaker_adapted(self) -> bool:
-        """Does any model read rows normalised by their own speaker?"""
-        return any(c.best.normalise == "speaker" for c in self.passes) or self.final.normalise == "speaker"
+        """Does any model read a speaker's other clips, to normalise rows or to refine scores?"""
+        return any(best.speaker_adapted for best in (*(chosen.best for chosen in self.passes), self.final))
 
 
 def fit_probe(
@@ -127,7 +127,9 @@ def fit_probe(
     def judge(each: Pass) -> Chosen:
         nonlocal done
         say = None if progress is None else lambda what: progress(what, done, n_passes)
-        found = _light(choose(solver, each, candidates, score, combine=config.combine, progress=say))
+        found = _light(
+            choose(solver, each, candidates, score, combine=config.combine, refine=config.refine, progress=say)
+        )
         done += 1
         return found
 
@@ -136,7 +138,7 @@ def fit_probe(
         if progress is not None:
             progress("all: fitting the choice", n_passes - 1, n_passes)
         choices = list(dict.fromkeys(pass_.best.parts for pass_ in chosen))
-        final, solved = choose_among(solver, passes.final, choices, score)
+        final, solved = choose_among(solver, passes.final, choices, score, config.refine)
     else:
         final, solved = chosen[0].best, solver.at(passes.final)
     fitted = solved.fit(final.parts, final.setting.penalty)
@@ -145,6 +147,11 @@ def fit_probe(
     notes = [f"Chosen by the held-out {rule} inside each training part."]
     if passes.by_utterance:
         notes.append("A training part has one speaker only, so its inner folds cut through that speaker.")
+    if any(best.setting.refine == "shares" for best in (*(each.best for each in chosen), final)):
+        notes.append(
+            "Refined with shares: each speaker's clips are taken to show the classes as often as the training part. "
+            "A corpus that is balanced by design gives that away; where people choose what they say, nothing does."
+        )
     unrated = [name for name in everything if name not in targets.attributes]
     if unrated:
         notes.append(f"No output for {', '.join(unrated)}, which nobody rated in the training part of some fold.")
@@ -179,6 +186,11 @@ def solver_of(
             f"{n:,} training utterances are too many for a kernel matrix (at most {MOST_KERNEL_UTTERANCES:,}); use "
             "--solver streaming."
         )
+    if kind != "rbf" and config.refine != ("none",):
+        raise ConfigError(
+            f"--refine needs the RBF kernel, which serves up to {MOST_KERNEL_UTTERANCES:,} training utterances; use "
+            "--solver rbf, or leave --refine out."
+        )
     if kind == "streaming":
         penalties = config.lambdas or STREAMING_PENALTIES
         return StreamingSolver(problem, rows, passes, config.balanced, penalties, score, device)
@@ -187,7 +199,8 @@ def solver_of(
     rbf = kind == "rbf"
     penalties = config.lambdas or (RBF_PENALTIES if rbf else LINEAR_PENALTIES)
     bandwidths = (config.bandwidths or RBF_BANDWIDTHS) if rbf else ()
-    return KernelSolver(problem, rows, config.balanced, rbf, penalties, bandwidths, device)
+    speakers = rows.speakers.codes
+    return KernelSolver(problem, rows, config.balanced, rbf, penalties, bandwidths, device, speakers=speakers)
 
 
 def _each_at_once(judge: Callable[[Pass], Chosen], passes: Sequence[Pass]) -> list[Chosen]:
@@ -236,7 +249,7 @@ def _light(chosen: Chosen) -> Chosen:
     """Without the held-out scores of what was not chosen."""
     nothing = np.zeros((0, 0), np.float32)
     best = chosen.best
-    return Chosen(chosen.each, tuple(c if c is best else replace(c, inner=nothing) for c in chosen.candidates))
+    return replace(chosen, candidates=tuple(c if c is best else replace(c, inner=nothing) for c in chosen.candidates))
 
 
 def _outputs(

@@ -1,7 +1,7 @@
 """Kernel ridge regression over pooled rows: one kernel per layer, combinations as means of kernels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepser.probes.problem import Block, Pass, Problem
+from deepser.probes.refine import refined_by_speaker
 from deepser.probes.ridge import class_weights, held_out, inverse_of, scores_of
 from deepser.probes.rows import Source
 from deepser.probes.solver import Fitted, Judged, Part, Piece, Setting
@@ -34,6 +35,7 @@ class KernelSolver:
     bandwidths: tuple[float, ...]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
+    speakers: NDArray[np.int64] | None = None  # (N,) as `Groups.codes`; for `refined`
 
     def at(self, each: Pass) -> "KernelPass":
         return KernelPass(self, each)
@@ -64,6 +66,7 @@ class KernelPass:
         """Fit on all training rows: support rows and dual weights, or one weight vector where the kernel is linear."""
         train, problem = self.each.train, self.solver.problem
         kernel = self._mean_kernel(parts)[: len(train)]
+        row_weights, shares = np.zeros(len(train)), np.zeros(problem.n_classes)
         alpha = np.zeros((len(train), problem.values.shape[1]), np.float64)
         offsets = np.zeros(problem.values.shape[1])
         for block, at, targets, weights in self._targets():
@@ -76,8 +79,70 @@ class KernelPass:
             full = np.zeros((len(train), len(block.columns)))
             full[rows] = dual.double().cpu().numpy()
             alpha[:, block.columns] = full
+            if block.columns[0] < problem.n_classes:
+                row_weights[rows] = 1 if weights is None else weights.double().cpu().numpy()
+                shares = _shares(targets)
         pieces = [self._piece(part, alpha) for part in parts]
-        return Fitted(tuple(pieces), offsets, alpha.astype(np.float32) if self.solver.rbf else None)
+        if not self.solver.rbf:
+            return Fitted(tuple(pieces), offsets)
+        return Fitted(tuple(pieces), offsets, alpha.astype(np.float32), row_weights, shares)
+
+    def refined(self, parts: Sequence[Part], judged: Judged, kinds: Sequence[str]) -> list[Judged]:
+        """Refine the class scores of a combination in each way of `kinds`, by each speaker's own clips.
+
+        The covariance of an inner fold's rows given the rest is the inverse of their block of the inverse, less their
+        penalty; so held-out scores are refined without a fit, too.
+        """
+        problem, n, penalty = self.solver.problem, len(self.each.train), judged.setting.penalty
+        assert self.solver.speakers is not None
+        found = [
+            Judged(replace(judged.setting, refine=kind), judged.inner.copy(), judged.outer.copy()) for kind in kinds
+        ]
+        classes = [each for each in self._targets() if each[0].columns[0] < problem.n_classes]
+        if not classes:
+            return found
+        block, at, targets, weights = classes[0]
+        kernel = self._mean_kernel(parts)
+        known = torch.arange(n, device=kernel.device) if at is None else at
+        inverse = inverse_of(kernel[known][:, known], penalty, weights)
+        penalties = torch.full((len(known),), penalty).to(kernel) if weights is None else penalty / weights
+        places, shares = known.cpu().numpy(), _shares(targets)
+        fold_of = torch.from_numpy(self.each.inner[places]).to(kernel.device)
+        parts_of: list[tuple[NDArray[np.int64], Tensor, bool]] = []  # rows, their covariance, are they inner ones?
+        for fold in range(self.each.n_inner):
+            rows = torch.nonzero(fold_of == fold).ravel()
+            if len(rows):
+                own = torch.cholesky_inverse(torch.linalg.cholesky(inverse[rows][:, rows]))
+                own.diagonal().sub_(penalties[rows])
+                parts_of.append((places[rows.cpu().numpy()], own, True))
+        if len(self.each.judged):
+            across = kernel[n:][:, known]
+            own = self._judged_kernel(parts) - across @ inverse @ across.T
+            parts_of.append((np.arange(len(self.each.judged)), own, False))
+        for rows_at, covariance, is_inner in parts_of:
+            of_all = self.each.train if is_inner else self.each.judged
+            speakers, wide = self.solver.speakers[of_all[rows_at]], covariance.double().cpu().numpy()
+            for each in found:
+                scores = each.inner if is_inner else each.outer
+                before = scores[np.ix_(rows_at, block.columns)].astype(np.float64)
+                matched = shares if each.setting.refine == "shares" else None
+                scores[np.ix_(rows_at, block.columns)] = refined_by_speaker(before, wide, penalty, speakers, matched)
+        return found
+
+    def _judged_kernel(self, parts: Sequence[Part]) -> Tensor:
+        """Return the mean of the parts' RBF kernels between judged rows, (m, m)."""
+        total = torch.zeros(())
+        for part in parts:
+            rows = self.solver.rows.read(part.source)
+            mean, inverse_std = standardisation(rows[self.each.train])
+            x = torch.from_numpy((rows[self.each.judged] - mean) * inverse_std).to(
+                self.solver.device, self.solver.dtype
+            )
+            norms = x.square().sum(1)
+            distances = ((x @ x.T).mul_(-2) + norms[:, None] + norms[None]).clamp_(min=0).div_(x.shape[1])
+            distances.diagonal().zero_()
+            total = total.to(distances) + torch.exp(distances / (-2 * part.setting.bandwidth**2))
+        return total / len(parts)
 
     def _piece(self, part: Part, alpha: NDArray[np.float64]) -> Piece:
         rows = self.solver.rows.read(part.source)[self.each.train]
@@ -162,6 +227,12 @@ class KernelPass:
         if (len(self._products) + 1) * size <= DISTANCES_BYTES:
             self._products[source] = product
         return product
+
+
+def _shares(targets: Tensor) -> NDArray[np.float64]:
+    """Return how frequent the classes of (n, C + 1) targets are, (C,); the last column is of ones."""
+    shares: NDArray[np.float64] = targets[:, :-1].double().mean(0).cpu().numpy()
+    return shares
 
 
 def _weighted_mean(targets: Tensor, weights: Tensor | None) -> Tensor:

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
 
 from deepser.probes.calibrate import Calibration
 from deepser.probes.config import ProbeConfig
 from deepser.probes.fit import ProbeResult
 from deepser.probes.problem import Problem
+from deepser.probes.refine import refined_by_speaker
 from deepser.probes.rows import PooledRows, Source
 from deepser.probes.solver import Fitted, Piece, Setting
 from deepser.scores.probabilities import softmax
 from deepser.training.checkpoint import load_weights, save_atomically
-from deepser.training.normalise import GroupStatistics, new_groups
+from deepser.training.normalise import Groups, GroupStatistics, new_groups
 from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.runtime.durable import replace_text
@@ -31,6 +33,7 @@ FORMAT = 1
 WEIGHTS = "fold-all/model.safetensors"
 CONFIG = "config.json"
 BATCH_ROWS = 4096
+SAVED_ARRAYS = ("offsets", "alpha", "row_weights", "shares")  # of `Fitted`, in the order of its fields
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,8 @@ class ProbeMember:
 
     @property
     def speaker_adapted(self) -> bool:
-        """Does it read rows normalised by their own speaker?"""
-        return any(piece.source.normalise == "speaker" for piece in self.fitted.pieces)
+        """Does it read a speaker's other clips, to normalise rows or to refine scores?"""
+        return self.setting.refine != "none" or any(piece.source.normalise == "speaker" for piece in self.fitted.pieces)
 
     def weights(self) -> list[Path]:
         """Return the one file of weights; ConfigError when it is missing."""
@@ -94,22 +97,46 @@ class ProbeMember:
             return np.zeros((0, n_columns), np.float32), np.zeros((0, n_columns), np.float32)
         rows = PooledRows(store, keys, self.config.pool)
         deviations = np.zeros((len(keys), n_columns))
-        kernel = None
+        kernel, read = None, []
         for piece in self.fitted.pieces:
             x = self._standardised(piece, rows, speakers)
+            if self.setting.refine != "none" and speakers is not None:
+                read.append(x)
             if piece.weights is not None:
                 deviations += x.astype(np.float64) @ piece.weights
             else:
-                own = _rbf(x, piece)
+                own = _rbf(x, piece.support, piece.bandwidth)
                 kernel = own if kernel is None else kernel + own
         if kernel is not None:
             assert self.fitted.alpha is not None
             deviations = kernel @ self.fitted.alpha.astype(np.float64)
         deviations /= len(self.fitted.pieces)
         scores = deviations + self.fitted.offsets
+        if read:
+            assert kernel is not None
+            assert speakers is not None
+            n_classes = len(self.classes)
+            scores[:, :n_classes] = self._refined(scores[:, :n_classes], kernel, read, speakers)
         logits, attributes = self.calibration.outputs(self._problem, scores)
         posteriors = np.concatenate([softmax(logits), attributes], 1)
         return posteriors.astype(np.float32), np.concatenate([logits, attributes], 1).astype(np.float32)
+
+    def _refined(
+        self, scores: NDArray[np.float64], across: NDArray[np.float64], read: Sequence[NDArray[np.float32]],
+        speakers: Sequence[str],
+    ) -> NDArray[np.float64]:  # fmt: skip
+        """Refine class scores (n, C) by each speaker's clips; across: the sum of the pieces' kernels, (n, support)."""
+        weights, shares, pieces = self.fitted.weights, self.fitted.shares, self.fitted.pieces
+        assert weights is not None
+        known = np.flatnonzero(weights > 0)
+        support = [piece.support[known] for piece in pieces if piece.support is not None]
+        kernel = _mean_rbf(support, support, pieces)
+        kernel[np.diag_indices_from(kernel)] += self.setting.penalty / weights[known]
+        across = across[:, known] / len(pieces)
+        covariance = _mean_rbf(read, read, pieces) - across @ cho_solve(cho_factor(kernel), across.T)
+        matched = shares if self.setting.refine == "shares" else None
+        codes = Groups.of(list(speakers)).codes
+        return refined_by_speaker(scores, covariance, self.setting.penalty, codes, matched)
 
     @property
     def _problem(self) -> Problem:
@@ -149,6 +176,10 @@ class ProbeMember:
         tensors = {"offsets": torch.from_numpy(fitted.offsets)}
         if fitted.alpha is not None:
             tensors["alpha"] = torch.from_numpy(fitted.alpha)
+        if result.final.setting.refine != "none":
+            assert fitted.weights is not None
+            assert fitted.shares is not None
+            tensors |= {"row_weights": torch.from_numpy(fitted.weights), "shares": torch.from_numpy(fitted.shares)}
         for i, piece in enumerate(fitted.pieces):
             own = {"mean": piece.mean, "inverse_std": piece.inverse_std, "support": piece.support,
                    "weights": piece.weights}  # fmt: skip
@@ -184,7 +215,7 @@ class ProbeMember:
                 attribute_ranges=tuple((low, high) for low, high in saved["attribute_ranges"]),
                 specs=tuple(saved["specs"]),
                 directory=directory,
-                fitted=Fitted(tuple(pieces), tensors["offsets"], tensors.get("alpha")),
+                fitted=Fitted(tuple(pieces), *(tensors.get(name) for name in SAVED_ARRAYS)),
                 calibration=Calibration(**{name: _frozen(value) for name, value in saved["calibration"].items()}),
                 setting=Setting(**saved["setting"]),
                 prior=prior,
@@ -208,13 +239,22 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _rbf(x: NDArray[np.float32], piece: Piece) -> NDArray[np.float64]:
+def _mean_rbf(
+    a: Sequence[NDArray[np.float32]], b: Sequence[NDArray[np.float32]], pieces: Sequence[Piece]
+) -> NDArray[np.float64]:
+    """Return the mean of the pieces' kernels between rows (n, D) and (m, D) of each, (n, m)."""
+    total = np.zeros((len(a[0]), len(b[0])))
+    for x, y, piece in zip(a, b, pieces, strict=True):
+        total += _rbf(x, y, piece.bandwidth)
+    return total / len(pieces)
+
+
+def _rbf(x: NDArray[np.float32], support: NDArray[np.float32], bandwidth: float) -> NDArray[np.float64]:
     """(n, support rows) float64."""
-    assert piece.support is not None
-    out = np.empty((len(x), len(piece.support)))
-    squares = np.square(piece.support, dtype=np.float64).sum(1)
+    out = np.empty((len(x), len(support)))
+    squares = np.square(support, dtype=np.float64).sum(1)
     for start in range(0, len(x), BATCH_ROWS):
         own = x[start : start + BATCH_ROWS]
-        distances = np.square(own, dtype=np.float64).sum(1)[:, None] + squares - 2 * (own @ piece.support.T)
-        out[start : start + len(own)] = np.exp(-np.maximum(distances, 0) / (2 * piece.bandwidth**2 * x.shape[1]))
+        distances = np.square(own, dtype=np.float64).sum(1)[:, None] + squares - 2 * (own @ support.T)
+        out[start : start + len(own)] = np.exp(-np.maximum(distances, 0) / (2 * bandwidth**2 * x.shape[1]))
     return out

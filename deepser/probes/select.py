@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from deepser.probes.kernel import KernelPass
 from deepser.probes.problem import Pass, Problem
 from deepser.probes.rows import Source
 from deepser.probes.solver import Judged, Part, PassSolver, Setting, Solver
 
-N_REFINED = 3  # combinations of a pass whose penalty is searched
+N_REFINED = 3  # combinations of a pass whose penalty is searched, and candidates that are refined by speaker
 TOPS = (2, 3, 4, 6, 8, 12)  # sizes of the combinations of the best layers
 
 Score = Callable[[NDArray[np.float32], NDArray[np.int64]], float]  # (scores (n, K), their rows) -> higher is better
@@ -39,18 +40,30 @@ class Candidate:
         """The normalisation of its rows."""
         return self.parts[0].source.normalise
 
+    @property
+    def is_refined(self) -> bool:
+        """Were its scores refined by each speaker's own clips?"""
+        return self.setting.refine != "none"
+
+    @property
+    def speaker_adapted(self) -> bool:
+        """Does it read a speaker's other clips?"""
+        return self.normalise == "speaker" or self.is_refined
+
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """All candidates of a pass, and the one with the best inner score."""
+    """All candidates of a pass, and the one with the best inner score of those refined in one of the ways `refine`."""
 
     each: Pass
     candidates: tuple[Candidate, ...]
+    refine: tuple[str, ...] = ("none",)
 
     @property
     def best(self) -> Candidate:
         """The winner; of equals the first."""
-        return max(self.candidates, key=lambda candidate: candidate.score)
+        allowed = [candidate for candidate in self.candidates if candidate.setting.refine in self.refine]
+        return max(allowed, key=lambda candidate: candidate.score)
 
 
 def choose(
@@ -60,12 +73,14 @@ def choose(
     score: Score,
     *,
     combine: bool = True,
+    refine: tuple[str, ...] = ("none",),
     progress: Progress | None = None,
 ) -> Chosen:
     """Judge every layer, and combinations of them, in one pass.
 
     Combinations: all layers of a feature set, all layers, and the best 2, 3, 4, ... by their inner scores; each within
     one normalisation. Bandwidth and penalty are chosen for each feature set, the penalty of the best combinations anew.
+    refine: ways in which the best N_REFINED are refined by each speaker's own clips; the choice is among these ways.
     """
     own = solver.at(each)
     found: list[Candidate] = []
@@ -85,11 +100,15 @@ def choose(
             if progress is not None:
                 progress(f"{each.name}: combinations")
             found += _combined(own, solver, each, _combinations(singles, normalise), score)
-    return Chosen(each, tuple(found))
+    return Chosen(each, (*found, *_refined(own, each, found, refine, score)), refine)
 
 
 def choose_among(
-    solver: Solver, each: Pass, choices: Sequence[Sequence[Part]], score: Score
+    solver: Solver,
+    each: Pass,
+    choices: Sequence[Sequence[Part]],
+    score: Score,
+    refine: tuple[str, ...] = ("none",),
 ) -> tuple[Candidate, PassSolver]:
     """Return the best of some combinations in one pass, its penalty chosen anew."""
     own = solver.at(each)
@@ -102,7 +121,7 @@ def choose_among(
             judged = _best(own.combined(parts, solver.penalties), each, score)
         value = score(judged.inner, each.train)
         found.append(Candidate("chosen", tuple(parts), judged.setting, value, judged.inner, judged.outer))
-    return max(found, key=lambda candidate: candidate.score), own
+    return Chosen(each, (*found, *_refined(own, each, found, refine, score)), refine).best, own
 
 
 def scorer(problem: Problem, rule: str) -> Score:
@@ -181,6 +200,23 @@ def _combined(
         again = _candidate(candidate.name, candidate.parts, judged, each, score, candidate.fixed)
         if again.score > candidate.score:
             found[found.index(candidate)] = again
+    return found
+
+
+def _refined(
+    own: PassSolver, each: Pass, candidates: Sequence[Candidate], refine: Sequence[str], score: Score
+) -> list[Candidate]:
+    """Refine the best candidates in every way but "none"."""
+    kinds = [kind for kind in refine if kind != "none"]
+    if not kinds:
+        return []
+    assert isinstance(own, KernelPass)
+    found = []
+    for best in sorted(candidates, key=lambda candidate: -candidate.score)[:N_REFINED]:
+        plain = Judged(best.setting, best.inner, best.outer)
+        for judged in own.refined(best.parts, plain, kinds):
+            name = f"{best.name}, refined: {judged.setting.refine}"
+            found.append(_candidate(name, best.parts, judged, each, score, fixed=False))
     return found
 
 

@@ -16,11 +16,13 @@ class Setting:
     """What is chosen besides the layers: penalty, bandwidth of an RBF kernel (0: none), and tilt.
 
     tilt: the power of its share that a class's score is divided by, where the rows themselves are not weighted.
+    refine: how the scores are refined by each speaker's own clips, one of `refine.REFINEMENTS`.
     """
 
     penalty: float
     bandwidth: float = 0.0
     tilt: float = 0.0
+    refine: str = "none"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +58,16 @@ class Piece:
 class Fitted:
     """A fitted probe: its deviations are the mean over the pieces of K(x, support) @ alpha, or of x @ weights.
 
-    Scores are deviations + offsets, (K,). alpha: (n, K) float32, of an RBF kernel.
+    Scores are deviations + offsets, (K,). alpha: (n, K) float32, of an RBF kernel, and
+    weights (n,) of its rows' squared errors for the classes, 0 where they are not known. shares: (C,) of the classes
+    among the training rows.
     """
 
     pieces: tuple[Piece, ...]
     offsets: NDArray[np.float64]
     alpha: NDArray[np.float32] | None = None
+    weights: NDArray[np.float64] | None = None
+    shares: NDArray[np.float64] | None = None
 
 
 class PassSolver(Protocol):

@@ -11,6 +11,7 @@ from deepser.probes.config import (
     SOLVERS,
     ProbeConfig,
 )
+from deepser.probes.refine import REFINEMENTS
 from ensemble.commands.choices import one_of
 from ensemble.commands.corpora import TestOnOption, TrainOnOption, divided, say_corpora
 from ensemble.commands.protocol import StrictOption, tell_protocol
@@ -49,6 +50,13 @@ def probe(
     pool: Annotated[str, reads(", ".join(PROBE_POOLS) + " (over time).", callback=one_of(PROBE_POOLS))] = "auto",
     normalise: Annotated[
         str, reads(f"{', '.join(NORMALISATIONS)}; several, comma-separated: chosen inside the training part.")
+    ] = "none",
+    refine: Annotated[
+        str,
+        reads(
+            f"{', '.join(REFINEMENTS)}; several: chosen inside. Learn from a judged speaker's own clips, unlabelled; "
+            "shares: as if every speaker showed the classes as often."
+        ),
     ] = "none",
     name: Annotated[str, writes("Name of the probe as a member.")] = "probe",
     runs: RunsOption = Path("runs"),
@@ -107,7 +115,8 @@ def probe(
     opened = FeatureStore.open(store)
     config = ProbeConfig(
         name=name, features=tuple(split_names(features) if features else _all_sets(opened)), solver=solver, pool=pool,
-        normalise=tuple(split_names(normalise)), lambdas=_numbers("--lambdas", lambdas),
+        normalise=tuple(split_names(normalise)), refine=tuple(split_names(refine)),
+        lambdas=_numbers("--lambdas", lambdas),
         bandwidths=_numbers("--bandwidths", bandwidths), balanced=balanced, targets=targets, select=select,
         combine=combine, seed=seed,
     )  # fmt: skip

@@ -74,8 +74,8 @@ def choices_text(result: ProbeResult) -> list[str]:
     for chosen in result.passes:
         best = chosen.best
         layers = ", ".join(f"{part.source}" for part in best.parts)
-        adapted = f", {ADAPTED}" if best.normalise == "speaker" else ""
-        named = f"{best.name.removesuffix(', speaker-normalised')}: " if len(best.parts) > 1 else ""
+        adapted = f", {ADAPTED}" if best.speaker_adapted else ""
+        named = f"{best.name.replace(', speaker-normalised', '')}: " if len(best.parts) > 1 or best.is_refined else ""
         lines.append(
             f"{chosen.each.name}: {named}{layers}{adapted} (lambda {best.setting.penalty:g}, "
             f"inside the training part {best.score:.3f})"

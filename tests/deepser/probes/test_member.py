@@ -25,13 +25,15 @@ from tests.helpers.synthetic_corpus import CLASSES, corpus
 SETS = ("first", "second")
 
 
-def fitted(directory: Path, solver: str, normalise: tuple[str, ...]) -> tuple[FeatureStore, Manifest, ProbeResult]:
+def fitted(
+    directory: Path, solver: str, normalise: tuple[str, ...], refine: tuple[str, ...] = ("none",)
+) -> tuple[FeatureStore, Manifest, ProbeResult]:
     """Return a probe of a split: its final model judges the test part itself."""
     store, manifest = corpus(directory)
     frame = manifest.to_arrow().to_pandas()
     frame["split"] = np.where(frame["fold"] == "2", "test1", "train")
     manifest = Manifest.from_pandas(frame)
-    config = ProbeConfig("p", SETS, solver=solver, normalise=normalise)
+    config = ProbeConfig("p", SETS, solver=solver, normalise=normalise, refine=refine)
     return store, manifest, fit_probe(store, manifest, config, plan_folds(manifest), device="cpu")
 
 
@@ -67,6 +69,28 @@ def test_a_speaker_adapted_member_reads_the_speakers_other_clips_and_falls_back_
     assert np.abs(nobody - expected).max() > 0.05
     single = member.predict(store, keys, speakers=[f"one of {key}" for key in keys])[1]
     np.testing.assert_array_equal(single, nobody)
+
+
+@pytest.mark.parametrize("refine", ["speaker", "shares"])
+def test_a_refined_member_learns_from_new_speakers_clips_as_the_probe_did(tmp_path: Path, refine: str) -> None:
+    store, manifest, result = fitted(tmp_path, "rbf", ("none",), (refine,))
+    assert result.speaker_adapted
+    member = ProbeMember.save(result, store, tmp_path / "run")
+    assert member.speaker_adapted
+    at = np.flatnonzero(result.judged)
+    keys, speakers = [manifest.keys[i] for i in at], manifest.column("speaker")[at].tolist()
+    logits = member.predict(store, keys, speakers=speakers)[1]
+    expected = np.hstack([result.logits, result.attributes])[at]
+    np.testing.assert_allclose(logits, expected, atol=2e-2)
+    nobody = member.predict(store, keys)[1]
+    assert np.abs(nobody - expected).max() > 0.05
+    single = member.predict(store, keys, speakers=[f"one of {key}" for key in keys])[1]
+    np.testing.assert_array_equal(single, nobody)
+
+
+def test_refining_without_the_rbf_kernel_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--refine.*rbf"):
+        fitted(tmp_path, "streaming", ("none",), ("speaker",))
 
 
 def test_posteriors_hold_what_was_judged_and_say_how(tmp_path: Path) -> None:

@@ -28,15 +28,21 @@ def shuffled_labels(manifest: Manifest, fold: str) -> Manifest:
     return Manifest.from_pandas(frame)
 
 
-@pytest.mark.parametrize("solver", ["rbf", "linear", "streaming"])
-def test_a_folds_own_labels_change_nothing_that_is_chosen_for_it_or_said_of_it(tmp_path: Path, solver: str) -> None:
+@pytest.mark.parametrize(
+    ("solver", "refine"),
+    [("rbf", "none"), ("linear", "none"), ("streaming", "none"), ("rbf", "speaker"), ("rbf", "shares")],
+)
+def test_a_folds_own_labels_change_nothing_that_is_chosen_for_it_or_said_of_it(
+    tmp_path: Path, solver: str, refine: str
+) -> None:
     store, manifest = corpus(tmp_path, 90)
-    config = ProbeConfig("p", SETS, solver=solver, normalise=("none", "speaker"))
+    config = ProbeConfig("p", SETS, solver=solver, normalise=("none", "speaker"), refine=(refine,))
     plan = plan_folds(manifest, cv="fold")
     before = fit_probe(store, manifest, config, plan, device="cpu")
     after = fit_probe(store, shuffled_labels(manifest, "1"), config, plan, device="cpu")
     a, b = (next(c for c in found.passes if c.each.name == "1") for found in (before, after))
     assert a.best.parts == b.best.parts
+    assert a.best.setting.refine == refine
     assert a.best.setting == b.best.setting
     judged = a.each.judged
     np.testing.assert_array_equal(before.nested.scores[judged], after.nested.scores[judged])

@@ -1,0 +1,70 @@
+"""Refining by a speaker's own clips equals ridge regressions of all rows; what is left as it is."""
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from deepser.probes.config import ProbeConfig
+from deepser.probes.refine import ROUNDS, TEMPERATURE, refined, refined_by_speaker
+from featurestore.errors import ConfigError
+
+PENALTY = 0.1
+
+
+def kernel_of(rows: np.ndarray) -> np.ndarray:
+    return np.exp(-0.5 * np.square(rows[:, None] - rows[None]).sum(-1) / rows.shape[1])
+
+
+def problem(n: int = 30, m: int = 9) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the kernel of n + m rows, n targets, weights, scores of the m, and their covariance given the n."""
+    rng = np.random.default_rng(0)
+    kernel = kernel_of(rng.normal(size=(n + m, 5)))
+    targets, weights = np.eye(3)[rng.integers(0, 3, n)], rng.uniform(0.5, 2, n)
+    inverse = np.linalg.inv(kernel[:n, :n] + np.diag(PENALTY / weights))
+    scores = kernel[n:, :n] @ inverse @ targets
+    return kernel, targets, weights, scores, kernel[n:, n:] - kernel[n:, :n] @ inverse @ kernel[:n, n:]
+
+
+def test_a_clips_score_is_that_of_the_fit_of_the_training_rows_and_the_speakers_other_clips() -> None:
+    kernel, targets, weights, scores, covariance = problem()
+    n, m = len(targets), len(scores)
+    expected = scores
+    for _ in range(ROUNDS):
+        guesses, refitted = softmax(expected / TEMPERATURE, 1), np.empty_like(scores)
+        for clip in range(m):
+            rest = np.r_[np.arange(n), n + np.delete(np.arange(m), clip)]
+            system = kernel[np.ix_(rest, rest)] + np.diag(PENALTY / np.r_[weights, np.ones(m - 1)])
+            solution = np.linalg.solve(system, np.vstack([targets, np.delete(guesses, clip, 0)]))
+            refitted[clip] = kernel[n + clip, rest] @ solution
+        expected = refitted
+    np.testing.assert_allclose(refined(scores, covariance, PENALTY), expected, atol=1e-8)
+
+
+def test_with_shares_the_classes_are_as_frequent_as_told() -> None:
+    _, _, _, scores, covariance = problem()
+    shares = np.array([0.5, 0.3, 0.2])
+    found = refined(scores, covariance, PENALTY, shares)
+    np.testing.assert_allclose(found.sum(1), 1)
+    np.testing.assert_allclose(found.mean(0), shares, atol=1e-3)
+
+
+def test_speakers_are_refined_apart_and_nobodys_clips_and_single_ones_stay() -> None:
+    _, _, _, scores, covariance = problem()
+    speakers = np.array([1, 1, 2, 2, 2, 3, 0, 0, 0])
+    found = refined_by_speaker(scores, covariance, PENALTY, speakers)
+    np.testing.assert_array_equal(found[5:], scores[5:])
+    np.testing.assert_array_equal(found[:2], refined(scores[:2], covariance[:2, :2], PENALTY))
+    np.testing.assert_array_equal(found[2:5], refined(scores[2:5], covariance[2:5, 2:5], PENALTY))
+
+
+def test_too_few_clips_have_no_shares() -> None:
+    _, _, _, scores, covariance = problem()
+    few, shares = np.ones(4, np.int64), np.full(3, 1 / 3)
+    own = (scores[:4], covariance[:4, :4], PENALTY, few)
+    np.testing.assert_array_equal(refined_by_speaker(*own, shares), refined_by_speaker(*own))
+
+
+@pytest.mark.parametrize("refine", [(), ("nobody",), ("speaker", "speaker")])
+def test_an_unknown_refinement_is_refused(refine: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match="refine takes"):
+        ProbeConfig("p", ("a",), refine=refine)
