@@ -141,7 +141,7 @@ def fit_probe(
         final, solved = choose_among(solver, passes.final, choices, score, config.refine)
     else:
         final, solved = chosen[0].best, solver.at(passes.final)
-    fitted = solved.fit(final.parts, final.setting.penalty)
+    fitted = solved.fit(final.parts)
     calibration = Calibration.of(problem, passes.final, final.inner, config.balanced)
     logits, attributes, judged = _outputs(problem, chosen, final, passes, config)
     notes = [f"Chosen by the held-out {rule} inside each training part."]

@@ -1,4 +1,4 @@
-"""Kernel ridge regression over pooled rows: one kernel per layer, combinations as means of kernels."""
+"""Kernel ridge regression over pooled rows: one kernel and solution per layer, combinations as means of solutions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -9,13 +9,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepser.probes.problem import Block, Pass, Problem
-from deepser.probes.refine import refined_by_speaker
+from deepser.probes.refine import clips_of_speakers, refined_by_speaker
 from deepser.probes.ridge import class_weights, held_out, inverse_of, scores_of
 from deepser.probes.rows import Source
-from deepser.probes.solver import Fitted, Judged, Part, Piece, Setting
+from deepser.probes.solver import Fitted, Judged, Part, Piece, Setting, mean_of
 from deepser.probes.standardise import Rows, standardisation
 
-DISTANCES_BYTES = 1 << 30  # of the passes' products that are kept for combinations
+DISTANCES_BYTES = 1 << 30  # of the products of a pass that are kept
+
+# A block, the places of its rows among the training rows (None: all), its columns and one of ones, and weights.
+BlockTargets = tuple[Block, Tensor | None, Tensor, Tensor | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,101 +60,105 @@ class KernelPass:
                 self._judged[source, setting] = self._judge(self._kernel(source, setting.bandwidth), setting)
         return [self._judged[source, setting] for setting in settings]
 
-    def combined(self, parts: Sequence[Part], penalties: Sequence[float]) -> list[Judged]:
-        """Judge the mean of the parts' kernels with each penalty."""
-        kernel = self._mean_kernel(parts)
-        return [self._judge(kernel, Setting(penalty)) for penalty in penalties]
+    def combined(self, parts: Sequence[Part]) -> Judged:
+        """Judge the mean of the layers' scores, each with its own setting."""
+        return mean_of([self.single(part.source, [part.setting])[0] for part in parts])
 
-    def fit(self, parts: Sequence[Part], penalty: float) -> Fitted:
-        """Fit on all training rows: support rows and dual weights, or one weight vector where the kernel is linear."""
-        train, problem = self.each.train, self.solver.problem
-        kernel = self._mean_kernel(parts)[: len(train)]
-        row_weights, shares = np.zeros(len(train)), np.zeros(problem.n_classes)
-        alpha = np.zeros((len(train), problem.values.shape[1]), np.float64)
-        offsets = np.zeros(problem.values.shape[1])
+    def fit(self, parts: Sequence[Part]) -> Fitted:
+        """Fit on all training rows: support rows and dual weights, or weights of dims where the kernel is linear."""
+        problem, n = self.solver.problem, len(self.each.train)
+        row_weights, shares, offsets = np.zeros(n), np.zeros(problem.n_classes), np.zeros(problem.values.shape[1])
+        for block, at, targets, weights in self._targets():
+            offsets[block.columns] = _weighted_mean(targets[:, :-1], weights).double().cpu().numpy()
+            if block.columns[0] < problem.n_classes:
+                row_weights[_places(at, n)] = 1 if weights is None else weights.double().cpu().numpy()
+                shares = _shares(targets)
+        pieces = tuple(self._piece(part) for part in parts)
+        return Fitted(pieces, offsets, row_weights, shares) if self.solver.rbf else Fitted(pieces, offsets)
+
+    def _piece(self, part: Part) -> Piece:
+        penalty, n = part.setting.penalty, len(self.each.train)
+        kernel = self._kernel(part.source, part.setting.bandwidth)[:n]
+        alpha = np.zeros((n, self.solver.problem.values.shape[1]))
         for block, at, targets, weights in self._targets():
             own = kernel if at is None else kernel[at][:, at]
             solution = inverse_of(own, penalty, weights) @ targets
-            means = _weighted_mean(targets[:, :-1], weights)
-            rows = slice(None) if at is None else at.cpu().numpy()
-            dual = solution[:, :-1] - solution[:, -1:] * means
-            offsets[block.columns] = means.double().cpu().numpy()
-            full = np.zeros((len(train), len(block.columns)))
-            full[rows] = dual.double().cpu().numpy()
-            alpha[:, block.columns] = full
-            if block.columns[0] < problem.n_classes:
-                row_weights[rows] = 1 if weights is None else weights.double().cpu().numpy()
-                shares = _shares(targets)
-        pieces = [self._piece(part, alpha) for part in parts]
-        if not self.solver.rbf:
-            return Fitted(tuple(pieces), offsets)
-        return Fitted(tuple(pieces), offsets, alpha.astype(np.float32), row_weights, shares)
-
-    def refined(self, parts: Sequence[Part], judged: Judged, kinds: Sequence[str]) -> list[Judged]:
-        """Refine the class scores of a combination in each way of `kinds`, by each speaker's own clips.
-
-        The covariance of an inner fold's rows given the rest is the inverse of their block of the inverse, less their
-        penalty; so held-out scores are refined without a fit, too.
-        """
-        problem, n, penalty = self.solver.problem, len(self.each.train), judged.setting.penalty
-        assert self.solver.speakers is not None
-        found = [
-            Judged(replace(judged.setting, refine=kind), judged.inner.copy(), judged.outer.copy()) for kind in kinds
-        ]
-        classes = [each for each in self._targets() if each[0].columns[0] < problem.n_classes]
-        if not classes:
-            return found
-        block, at, targets, weights = classes[0]
-        kernel = self._mean_kernel(parts)
-        known = torch.arange(n, device=kernel.device) if at is None else at
-        inverse = inverse_of(kernel[known][:, known], penalty, weights)
-        penalties = torch.full((len(known),), penalty).to(kernel) if weights is None else penalty / weights
-        places, shares = known.cpu().numpy(), _shares(targets)
-        fold_of = torch.from_numpy(self.each.inner[places]).to(kernel.device)
-        parts_of: list[tuple[NDArray[np.int64], Tensor, bool]] = []  # rows, their covariance, are they inner ones?
-        for fold in range(self.each.n_inner):
-            rows = torch.nonzero(fold_of == fold).ravel()
-            if len(rows):
-                own = torch.cholesky_inverse(torch.linalg.cholesky(inverse[rows][:, rows]))
-                own.diagonal().sub_(penalties[rows])
-                parts_of.append((places[rows.cpu().numpy()], own, True))
-        if len(self.each.judged):
-            across = kernel[n:][:, known]
-            own = self._judged_kernel(parts) - across @ inverse @ across.T
-            parts_of.append((np.arange(len(self.each.judged)), own, False))
-        for rows_at, covariance, is_inner in parts_of:
-            of_all = self.each.train if is_inner else self.each.judged
-            speakers, wide = self.solver.speakers[of_all[rows_at]], covariance.double().cpu().numpy()
-            for each in found:
-                scores = each.inner if is_inner else each.outer
-                before = scores[np.ix_(rows_at, block.columns)].astype(np.float64)
-                matched = shares if each.setting.refine == "shares" else None
-                scores[np.ix_(rows_at, block.columns)] = refined_by_speaker(before, wide, penalty, speakers, matched)
-        return found
-
-    def _judged_kernel(self, parts: Sequence[Part]) -> Tensor:
-        """Return the mean of the parts' RBF kernels between judged rows, (m, m)."""
-        total = torch.zeros(())
-        for part in parts:
-            rows = self.solver.rows.read(part.source)
-            mean, inverse_std = standardisation(rows[self.each.train])
-            x = torch.from_numpy((rows[self.each.judged] - mean) * inverse_std).to(
-                self.solver.device, self.solver.dtype
-            )
-            norms = x.square().sum(1)
-            distances = ((x @ x.T).mul_(-2) + norms[:, None] + norms[None]).clamp_(min=0).div_(x.shape[1])
-            distances.diagonal().zero_()
-            total = total.to(distances) + torch.exp(distances / (-2 * part.setting.bandwidth**2))
-        return total / len(parts)
-
-    def _piece(self, part: Part, alpha: NDArray[np.float64]) -> Piece:
+            dual = solution[:, :-1] - solution[:, -1:] * _weighted_mean(targets[:, :-1], weights)
+            alpha[np.ix_(_places(at, n), block.columns)] = dual.double().cpu().numpy()
         rows = self.solver.rows.read(part.source)[self.each.train]
         mean, inverse_std = standardisation(rows)
         support = (rows - mean) * inverse_std
         if self.solver.rbf:
-            return Piece(part.source, mean, inverse_std, part.setting.bandwidth, support=support)
-        weights = (support.astype(np.float64).T @ alpha) / rows.shape[1]
-        return Piece(part.source, mean, inverse_std, weights=weights.astype(np.float32))
+            kept = {"support": support, "alpha": alpha.astype(np.float32)}
+            return Piece(part.source, mean, inverse_std, part.setting.bandwidth, penalty=penalty, **kept)
+        weights_of = (support.astype(np.float64).T @ alpha) / rows.shape[1]
+        return Piece(part.source, mean, inverse_std, weights=weights_of.astype(np.float32), penalty=penalty)
+
+    def refined(self, parts: Sequence[Part], kinds: Sequence[str]) -> list[Judged]:
+        """Judge the mean of the layers' scores, refined in each way of `kinds` by each speaker's own clips."""
+        plain = self.combined(parts)
+        found = [Judged(replace(plain.setting, refine=kind), plain.inner.copy(), plain.outer.copy()) for kind in kinds]
+        blocks = [own for own in self._targets() if own[0].columns[0] < self.solver.problem.n_classes]
+        if not blocks:
+            return found
+        assert self.solver.speakers is not None
+        block, at, targets, _ = blocks[0]
+        n, n_inner = len(self.each.train), self.each.n_inner
+        places, shares = _places(at, n), _shares(targets)
+        layers = [self.single(part.source, [part.setting])[0] for part in parts]
+        penalties = np.array([part.setting.penalty for part in parts])
+        sides = [places[self.each.inner[places] == fold] for fold in range(n_inner)]  # and behind them the judged rows
+        codes = [
+            *(self.solver.speakers[self.each.train[rows]] for rows in sides),
+            self.solver.speakers[self.each.judged],
+        ]
+        clips_of = [clips_of_speakers(own) for own in codes]
+        covariances = [self._covariances(part, blocks[0], clips_of) for part in parts]
+        for side, clips in enumerate(clips_of):
+            is_inner = side < n_inner
+            cells = np.ix_(sides[side] if is_inner else np.arange(len(self.each.judged)), block.columns)
+            before = np.stack([(own.inner if is_inner else own.outer)[cells] for own in layers]).astype(np.float64)
+            blocks_of = [np.stack([own[side][i] for own in covariances]) for i in range(len(clips))]
+            for own in found:
+                matched = shares if own.setting.refine == "shares" else None
+                after = refined_by_speaker(before, clips, blocks_of, penalties, matched)
+                (own.inner if is_inner else own.outer)[cells] = after
+        return found
+
+    def _covariances(
+        self, part: Part, block: BlockTargets, clips_of: Sequence[Sequence[NDArray[np.int64]]]
+    ) -> list[list[NDArray[np.float64]]]:
+        """Return the covariance (m, m) of each speaker's clips given the training rows of the others.
+
+        clips_of: of each inner fold's speakers, then of the judged ones. Of a fold's rows the covariance is the inverse
+        of their block of the inverse, less their penalty: no fit is needed.
+        """
+        n, penalty = len(self.each.train), part.setting.penalty
+        _, at, _, weights = block
+        kernel = self._kernel(part.source, part.setting.bandwidth)
+        known = torch.arange(n, device=kernel.device) if at is None else at
+        inverse = inverse_of(kernel[known][:, known], penalty, weights)
+        penalties = torch.full((len(known),), penalty).to(kernel) if weights is None else penalty / weights
+        fold_of = torch.from_numpy(self.each.inner[known.cpu().numpy()]).to(kernel.device)
+        found = []
+        for fold, clips in enumerate(clips_of[:-1]):
+            rows = torch.nonzero(fold_of == fold).ravel()
+            own = torch.cholesky_inverse(torch.linalg.cholesky(inverse[rows][:, rows]))
+            own.diagonal().sub_(penalties[rows])
+            found.append([_wide(own[each][:, each]) for each in clips])
+        across = kernel[n:][:, known]
+        x, bandwidth = self._judged_rows(part.source), part.setting.bandwidth
+        found.append(
+            [_wide(_rbf(x[each], bandwidth) - across[each] @ inverse @ across[each].T) for each in clips_of[-1]]
+        )
+        return found
+
+    def _judged_rows(self, source: Source) -> Tensor:
+        """Return the standardised rows (m, D) that are judged."""
+        rows = self.solver.rows.read(source)
+        mean, inverse_std = standardisation(rows[self.each.train])
+        judged = (rows[self.each.judged] - mean) * inverse_std
+        return torch.from_numpy(judged).to(self.solver.device, self.solver.dtype)
 
     def _judge(self, kernel: Tensor, setting: Setting) -> Judged:
         """kernel (n + m, n): training rows first, then those that are judged."""
@@ -162,7 +169,7 @@ class KernelPass:
             own = kernel[:n] if at is None else kernel[at][:, at]
             inverse = inverse_of(own, setting.penalty, weights)
             solution = inverse @ targets
-            places = np.arange(n) if at is None else at.cpu().numpy()
+            places = _places(at, n)
             fold_of = torch.from_numpy(self.each.inner[places]).to(kernel.device)
             folds = [torch.nonzero(fold_of == fold).ravel() for fold in range(self.each.n_inner)]
             folds = [rows for rows in folds if len(rows)]
@@ -177,8 +184,8 @@ class KernelPass:
             outer[:, block.columns] = _scores(across @ solution, _weighted_mean(targets[:, :-1], weights), n_classes)
         return Judged(setting, inner, outer)
 
-    def _targets(self) -> list[tuple[Block, Tensor | None, Tensor, Tensor | None]]:
-        """Each block, the places of its rows among the training rows (None: all), its columns and ones, and weights."""
+    def _targets(self) -> list[BlockTargets]:
+        """Return each block that is known of some training row."""
         found = []
         for block in self.solver.problem.blocks:
             known = block.known[self.each.train]
@@ -192,14 +199,6 @@ class KernelPass:
                 weights = torch.from_numpy(class_weights(values)).to(self.solver.device, self.solver.dtype)
             found.append((block, at, targets.to(self.solver.device, self.solver.dtype), weights))
         return found
-
-    def _mean_kernel(self, parts: Sequence[Part]) -> Tensor:
-        total = None
-        for part in parts:
-            kernel = self._kernel(part.source, part.setting.bandwidth)
-            total = kernel if total is None else total.add_(kernel)
-        assert total is not None
-        return total.div_(len(parts))
 
     def _kernel(self, source: Source, bandwidth: float) -> Tensor:
         """(n + m, n), a fresh tensor."""
@@ -227,6 +226,24 @@ class KernelPass:
         if (len(self._products) + 1) * size <= DISTANCES_BYTES:
             self._products[source] = product
         return product
+
+
+def _rbf(x: Tensor, bandwidth: float) -> Tensor:
+    """Return the RBF kernel (m, m) of rows (m, D)."""
+    norms = x.square().sum(1)
+    distances = ((x @ x.T).mul_(-2) + norms[:, None] + norms[None]).clamp_(min=0).div_(x.shape[1])
+    distances.fill_diagonal_(0)
+    return torch.exp(distances / (-2 * bandwidth**2))
+
+
+def _wide(values: Tensor) -> NDArray[np.float64]:
+    wide: NDArray[np.float64] = values.double().cpu().numpy()
+    return wide
+
+
+def _places(at: Tensor | None, n: int) -> NDArray[np.int64]:
+    """Return the places that `BlockTargets` has among n training rows."""
+    return np.arange(n) if at is None else at.cpu().numpy()
 
 
 def _shares(targets: Tensor) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deepser.probes.problem import Pass, Problem
 from deepser.probes.rows import Source
-from deepser.probes.solver import Fitted, Judged, Part, Piece, Setting
+from deepser.probes.solver import Fitted, Judged, Part, Piece, Setting, mean_of
 from deepser.probes.standardise import Rows, standardisation
 
 ITERATIONS = 1000
@@ -58,13 +58,11 @@ class LogisticPass:
             self._judged[source, setting] = Judged(setting, inner, outer)
         return [self._judged[source, setting] for setting in settings]
 
-    def combined(self, parts: Sequence[Part], penalties: Sequence[float]) -> list[Judged]:
+    def combined(self, parts: Sequence[Part]) -> Judged:
         """Judge the mean of the layers' logits, each with its own penalty."""
-        own = [self.single(part.source, [part.setting])[0] for part in parts]
-        inner, outer = (np.mean([getattr(j, name) for j in own], 0) for name in ("inner", "outer"))
-        return [Judged(Setting(float(np.exp(np.mean([np.log(p.setting.penalty) for p in parts])))), inner, outer)]
+        return mean_of([self.single(part.source, [part.setting])[0] for part in parts])
 
-    def fit(self, parts: Sequence[Part], penalty: float) -> Fitted:
+    def fit(self, parts: Sequence[Part]) -> Fitted:
         """Fit each layer on all training rows of the pass, with its own penalty."""
         pieces, biases = [], []
         for part in parts:

@@ -15,7 +15,7 @@ from deepser.probes.calibrate import Calibration
 from deepser.probes.config import ProbeConfig
 from deepser.probes.fit import ProbeResult
 from deepser.probes.problem import Problem
-from deepser.probes.refine import refined_by_speaker
+from deepser.probes.refine import clips_of_speakers, refined_by_speaker
 from deepser.probes.rows import PooledRows, Source
 from deepser.probes.solver import Fitted, Piece, Setting
 from deepser.scores.probabilities import softmax
@@ -33,7 +33,8 @@ FORMAT = 1
 WEIGHTS = "fold-all/model.safetensors"
 CONFIG = "config.json"
 BATCH_ROWS = 4096
-SAVED_ARRAYS = ("offsets", "alpha", "row_weights", "shares")  # of `Fitted`, in the order of its fields
+# Of a piece. "alpha" without a number is of all pieces: so it was saved while their kernels were averaged.
+PIECE_ARRAYS = ("mean", "inverse_std", "support", "weights", "alpha")
 
 
 @dataclass(frozen=True)
@@ -92,51 +93,57 @@ class ProbeMember:
         speakers: who speaks in each, where the probe is speaker-adapted; without them, and for a speaker of one clip,
         the training corpus's statistics serve.
         """
-        n_columns = len(self.columns)
+        n_columns, n_classes = len(self.columns), len(self.classes)
         if not len(keys):
             return np.zeros((0, n_columns), np.float32), np.zeros((0, n_columns), np.float32)
         rows = PooledRows(store, keys, self.config.pool)
         deviations = np.zeros((len(keys), n_columns))
-        kernel, read = None, []
+        clips_of: list[NDArray[np.int64]] = []  # of each speaker by whose clips scores are refined
+        if self.setting.refine != "none" and speakers is not None:
+            clips_of = clips_of_speakers(Groups.of(list(speakers)).codes)
+        class_scores, covariances = [], []
         for piece in self.fitted.pieces:
             x = self._standardised(piece, rows, speakers)
-            if self.setting.refine != "none" and speakers is not None:
-                read.append(x)
             if piece.weights is not None:
-                deviations += x.astype(np.float64) @ piece.weights
+                own = x.astype(np.float64) @ piece.weights
             else:
-                own = _rbf(x, piece.support, piece.bandwidth)
-                kernel = own if kernel is None else kernel + own
-        if kernel is not None:
-            assert self.fitted.alpha is not None
-            deviations = kernel @ self.fitted.alpha.astype(np.float64)
+                assert piece.support is not None
+                assert piece.alpha is not None
+                across = _rbf(x, piece.support, piece.bandwidth)
+                own = across @ piece.alpha.astype(np.float64)
+                if clips_of:
+                    class_scores.append(own[:, :n_classes] + self.fitted.offsets[:n_classes])
+                    covariances.append(self._covariances(piece, x, across, clips_of))
+            deviations += own
         deviations /= len(self.fitted.pieces)
         scores = deviations + self.fitted.offsets
-        if read:
-            assert kernel is not None
-            assert speakers is not None
-            n_classes = len(self.classes)
-            scores[:, :n_classes] = self._refined(scores[:, :n_classes], kernel, read, speakers)
+        if clips_of:
+            penalties = np.array([piece.penalty for piece in self.fitted.pieces])
+            shares = self.fitted.shares if self.setting.refine == "shares" else None
+            stacked = [np.stack([own[i] for own in covariances]) for i in range(len(clips_of))]
+            scores[:, :n_classes] = refined_by_speaker(np.stack(class_scores), clips_of, stacked, penalties, shares)
         logits, attributes = self.calibration.outputs(self._problem, scores)
         posteriors = np.concatenate([softmax(logits), attributes], 1)
         return posteriors.astype(np.float32), np.concatenate([logits, attributes], 1).astype(np.float32)
 
-    def _refined(
-        self, scores: NDArray[np.float64], across: NDArray[np.float64], read: Sequence[NDArray[np.float32]],
-        speakers: Sequence[str],
-    ) -> NDArray[np.float64]:  # fmt: skip
-        """Refine class scores (n, C) by each speaker's clips; across: the sum of the pieces' kernels, (n, support)."""
-        weights, shares, pieces = self.fitted.weights, self.fitted.shares, self.fitted.pieces
-        assert weights is not None
-        known = np.flatnonzero(weights > 0)
-        support = [piece.support[known] for piece in pieces if piece.support is not None]
-        kernel = _mean_rbf(support, support, pieces)
-        kernel[np.diag_indices_from(kernel)] += self.setting.penalty / weights[known]
-        across = across[:, known] / len(pieces)
-        covariance = _mean_rbf(read, read, pieces) - across @ cho_solve(cho_factor(kernel), across.T)
-        matched = shares if self.setting.refine == "shares" else None
-        codes = Groups.of(list(speakers)).codes
-        return refined_by_speaker(scores, covariance, self.setting.penalty, codes, matched)
+    def _covariances(
+        self, piece: Piece, x: NDArray[np.float32], across: NDArray[np.float64], clips_of: Sequence[NDArray[np.int64]]
+    ) -> list[NDArray[np.float64]]:
+        """Return the covariance (m, m) of each speaker's rows of x (n, D) given a piece's support.
+
+        across: (n, support) their kernel with it.
+        """
+        assert piece.support is not None
+        assert self.fitted.weights is not None
+        known = np.flatnonzero(self.fitted.weights > 0)
+        support = piece.support[known]
+        kernel = _rbf(support, support, piece.bandwidth)
+        kernel[np.diag_indices_from(kernel)] += piece.penalty / self.fitted.weights[known]
+        factor, found = cho_factor(kernel), []
+        for clips in clips_of:
+            own, mixed = x[clips], across[np.ix_(clips, known)]
+            found.append(_rbf(own, own, piece.bandwidth) - mixed @ cho_solve(factor, mixed.T))
+        return found
 
     @property
     def _problem(self) -> Problem:
@@ -162,7 +169,7 @@ class ProbeMember:
         problem, fitted = result.problem, result.fitted
         pieces = [
             {"features": p.source.features, "layer": p.source.layer, "normalise": p.source.normalise,
-             "bandwidth": p.bandwidth}
+             "bandwidth": p.bandwidth, "penalty": p.penalty}
             for p in fitted.pieces
         ]  # fmt: skip
         told = {
@@ -174,15 +181,13 @@ class ProbeMember:
             "speaker_adapted": result.speaker_adapted,
         }  # fmt: skip
         tensors = {"offsets": torch.from_numpy(fitted.offsets)}
-        if fitted.alpha is not None:
-            tensors["alpha"] = torch.from_numpy(fitted.alpha)
         if result.final.setting.refine != "none":
             assert fitted.weights is not None
             assert fitted.shares is not None
             tensors |= {"row_weights": torch.from_numpy(fitted.weights), "shares": torch.from_numpy(fitted.shares)}
         for i, piece in enumerate(fitted.pieces):
             own = {"mean": piece.mean, "inverse_std": piece.inverse_std, "support": piece.support,
-                   "weights": piece.weights}  # fmt: skip
+                   "weights": piece.weights, "alpha": piece.alpha}  # fmt: skip
             if piece.source in result.prior:
                 own |= dict(zip(("prior_mean", "prior_variance"), result.prior[piece.source], strict=True))
             tensors |= {f"{i}/{name}": torch.from_numpy(value) for name, value in own.items() if value is not None}
@@ -204,8 +209,9 @@ class ProbeMember:
             pieces, prior = [], {}
             for i, each in enumerate(saved["pieces"]):
                 source = Source(each["features"], each["layer"], each["normalise"])
-                own = {name: tensors.get(f"{i}/{name}") for name in ("mean", "inverse_std", "support", "weights")}
-                pieces.append(Piece(source, bandwidth=float(each["bandwidth"]), **own))  # type: ignore[arg-type]
+                own = {name: tensors.get(f"{i}/{name}", tensors.get(name)) for name in PIECE_ARRAYS}
+                settings = {name: float(each.get(name, 0)) for name in ("bandwidth", "penalty")}
+                pieces.append(Piece(source, **own, **settings))  # type: ignore[arg-type]
                 if f"{i}/prior_mean" in tensors:
                     prior[source] = (tensors[f"{i}/prior_mean"], tensors[f"{i}/prior_variance"])
             return ProbeMember(
@@ -215,7 +221,7 @@ class ProbeMember:
                 attribute_ranges=tuple((low, high) for low, high in saved["attribute_ranges"]),
                 specs=tuple(saved["specs"]),
                 directory=directory,
-                fitted=Fitted(tuple(pieces), *(tensors.get(name) for name in SAVED_ARRAYS)),
+                fitted=Fitted(tuple(pieces), tensors["offsets"], tensors.get("row_weights"), tensors.get("shares")),
                 calibration=Calibration(**{name: _frozen(value) for name, value in saved["calibration"].items()}),
                 setting=Setting(**saved["setting"]),
                 prior=prior,
@@ -237,16 +243,6 @@ def is_probe(directory: Path | str) -> bool:
 
 def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _mean_rbf(
-    a: Sequence[NDArray[np.float32]], b: Sequence[NDArray[np.float32]], pieces: Sequence[Piece]
-) -> NDArray[np.float64]:
-    """Return the mean of the pieces' kernels between rows (n, D) and (m, D) of each, (n, m)."""
-    total = np.zeros((len(a[0]), len(b[0])))
-    for x, y, piece in zip(a, b, pieces, strict=True):
-        total += _rbf(x, y, piece.bandwidth)
-    return total / len(pieces)
 
 
 def _rbf(x: NDArray[np.float32], support: NDArray[np.float32], bandwidth: float) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ one of the n rows and the new rows' covariance given them, (m, m), so that nothi
 Williams 2006, equations 2.24 and 5.12).
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,31 +23,46 @@ LEAST_CLIPS_OF_CLASS = 2  # of a speaker on average: with fewer, shares say litt
 Array = NDArray[np.float64]
 
 
-def refined(scores: Array, covariance: Array, penalty: float, shares: Array | None = None) -> Array:
-    """Return the refined scores (m, C) of one speaker's clips.
+def refined(scores: Array, covariances: Array, penalties: Array, shares: Array | None = None) -> Array:
+    """Return the refined scores (m, C) of one speaker's clips: the mean over L layers' fits, with targets in common.
 
-    scores: (m, C) of the fit of the training rows. covariance: (m, m) of the clips given the training rows, in the
-    kernel's units. penalty: of the clips' squared errors. shares: (C,) how frequent the classes are; given, targets and
-    refined scores are scaled until the speaker's clips have these shares (Sinkhorn 1967). One clip stays as it is.
+    scores: (L, m, C) of each layer's fit of the training rows. covariances: (L, m, m) of the clips given the training
+    rows, in the kernel's units. penalties: (L,) of the clips' squared errors. shares: (C,) how frequent the classes
+    are; given, targets and refined scores are scaled until the speaker's clips have these shares (Sinkhorn 1967). One
+    clip stays as it is.
     """
-    inverse = np.linalg.inv(covariance + penalty * np.eye(len(covariance)))
-    own = 1 / np.diag(inverse)[:, None]
-    found = scores
+    eye = np.eye(scores.shape[1])
+    inverses = np.linalg.inv(covariances + penalties[:, None, None] * eye)
+    own = 1 / np.diagonal(inverses, axis1=1, axis2=2)[..., None]
+    found: Array = scores.mean(0)
     for _ in range(ROUNDS):
         targets = _targets(found, shares)
-        found = targets - own * (inverse @ (targets - scores))
+        found = (targets - own * (inverses @ (targets - scores))).mean(0)
     return found if shares is None else _targets(found, shares)
 
 
 def refined_by_speaker(
-    scores: Array, covariance: Array, penalty: float, speakers: NDArray[np.int64], shares: Array | None = None
+    scores: Array,
+    clips_of: Sequence[NDArray[np.int64]],
+    covariances: Sequence[Array],
+    penalties: Array,
+    shares: Array | None = None,
 ) -> Array:
-    """Return `refined` scores (m, C) of several speakers' clips; those of speaker 0, nobody, stay."""
-    found = scores.copy()
-    for clips in _of_speakers(speakers):
+    """Return `refined` scores (m, C) of several speakers' clips; those of nobody are the layers' means.
+
+    clips_of: the clips of each speaker, `clips_of_speakers`. covariances: (L, m, m) of each speaker's clips.
+    """
+    found: Array = scores.mean(0)
+    for clips, own in zip(clips_of, covariances, strict=True):
         enough = shares is not None and len(clips) >= LEAST_CLIPS_OF_CLASS * int((shares > 0).sum())
-        found[clips] = refined(scores[clips], covariance[np.ix_(clips, clips)], penalty, shares if enough else None)
+        found[clips] = refined(scores[:, clips], own, penalties, shares if enough else None)
     return found
+
+
+def clips_of_speakers(codes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Return the clips of each speaker with two or more; code 0 is nobody, as in `Groups.codes`."""
+    speakers = [np.flatnonzero(codes == code) for code in np.unique(codes[codes > 0])]
+    return [clips for clips in speakers if len(clips) > 1]
 
 
 def check_refinements(names: tuple[str, ...]) -> None:
@@ -56,13 +71,6 @@ def check_refinements(names: tuple[str, ...]) -> None:
         raise ConfigError(
             f"refine takes one or more of {', '.join(REFINEMENTS)}, each once; found {', '.join(names) or 'none'}."
         )
-
-
-def _of_speakers(speakers: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    for speaker in np.unique(speakers[speakers > 0]):
-        clips = np.flatnonzero(speakers == speaker)
-        if len(clips) > 1:
-            yield clips
 
 
 def _targets(scores: Array, shares: Array | None) -> Array:

@@ -11,7 +11,7 @@ from deepser.probes.problem import Pass, Problem
 from deepser.probes.rows import Source
 from deepser.probes.solver import Judged, Part, PassSolver, Setting, Solver
 
-N_REFINED = 3  # combinations of a pass whose penalty is searched, and candidates that are refined by speaker
+N_REFINED = 3  # candidates of a pass that are refined by speaker
 TOPS = (2, 3, 4, 6, 8, 12)  # sizes of the combinations of the best layers
 
 Score = Callable[[NDArray[np.float32], NDArray[np.int64]], float]  # (scores (n, K), their rows) -> higher is better
@@ -79,7 +79,8 @@ def choose(
     """Judge every layer, and combinations of them, in one pass.
 
     Combinations: all layers of a feature set, all layers, and the best 2, 3, 4, ... by their inner scores; each within
-    one normalisation. Bandwidth and penalty are chosen for each feature set, the penalty of the best combinations anew.
+    one normalisation. A combination's scores are the mean of its layers'. Bandwidth and penalty are chosen for each
+    feature set.
     refine: ways in which the best N_REFINED are refined by each speaker's own clips; the choice is among these ways.
     """
     own = solver.at(each)
@@ -99,7 +100,7 @@ def choose(
         if combine:
             if progress is not None:
                 progress(f"{each.name}: combinations")
-            found += _combined(own, solver, each, _combinations(singles, normalise), score)
+            found += _combined(own, each, _combinations(singles, normalise), score)
     return Chosen(each, (*found, *_refined(own, each, found, refine, score)), refine)
 
 
@@ -110,17 +111,9 @@ def choose_among(
     score: Score,
     refine: tuple[str, ...] = ("none",),
 ) -> tuple[Candidate, PassSolver]:
-    """Return the best of some combinations in one pass, its penalty chosen anew."""
+    """Return the best of some combinations in one pass."""
     own = solver.at(each)
-    found = []
-    for parts in choices:
-        if len(parts) == 1:
-            judged = _best(own.single(parts[0].source, _settings(solver, parts[0].setting.bandwidth)), each, score)
-            parts = [Part(parts[0].source, judged.setting)]
-        else:
-            judged = _best(own.combined(parts, solver.penalties), each, score)
-        value = score(judged.inner, each.train)
-        found.append(Candidate("chosen", tuple(parts), judged.setting, value, judged.inner, judged.outer))
+    found = [_candidate("chosen", parts, own.combined(parts), each, score) for parts in choices]
     return Chosen(each, (*found, *_refined(own, each, found, refine, score)), refine).best, own
 
 
@@ -178,28 +171,13 @@ def _by_set(sources: Sequence[Source]) -> dict[str, list[Source]]:
     return sets
 
 
-def _settings(solver: Solver, bandwidth: float) -> list[Setting]:
-    return [Setting(penalty, bandwidth) for penalty in solver.penalties]
-
-
 def _combined(
-    own: PassSolver,
-    solver: Solver,
-    each: Pass,
-    combinations: Sequence[tuple[str, list[Candidate], bool]],
-    score: Score,
+    own: PassSolver, each: Pass, combinations: Sequence[tuple[str, list[Candidate], bool]], score: Score
 ) -> list[Candidate]:
-    """Every combination with the largest penalty, and those with the best scores with the other penalties, too."""
-    first, *others = sorted(solver.penalties, reverse=True)
     found = []
     for name, members, fixed in combinations:
         parts = [candidate.parts[0] for candidate in members]
-        found.append(_candidate(name, parts, own.combined(parts, [first])[0], each, score, fixed))
-    for candidate in sorted(found, key=lambda candidate: -candidate.score)[:N_REFINED] if others else ():
-        judged = _best(own.combined(candidate.parts, others), each, score)
-        again = _candidate(candidate.name, candidate.parts, judged, each, score, candidate.fixed)
-        if again.score > candidate.score:
-            found[found.index(candidate)] = again
+        found.append(_candidate(name, parts, own.combined(parts), each, score, fixed))
     return found
 
 
@@ -213,8 +191,7 @@ def _refined(
     assert isinstance(own, KernelPass)
     found = []
     for best in sorted(candidates, key=lambda candidate: -candidate.score)[:N_REFINED]:
-        plain = Judged(best.setting, best.inner, best.outer)
-        for judged in own.refined(best.parts, plain, kinds):
+        for judged in own.refined(best.parts, kinds):
             name = f"{best.name}, refined: {judged.setting.refine}"
             found.append(_candidate(name, best.parts, judged, each, score, fixed=False))
     return found

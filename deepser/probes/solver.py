@@ -44,7 +44,10 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """What a fitted probe keeps of one source: standardisation (D,), and weights (D, K) or support rows (n, D)."""
+    """What a fitted probe keeps of one source: standardisation (D,), and weights (D, K) or support rows (n, D).
+
+    alpha: (n, K) float32 dual weights of the support rows. penalty: with which they were found.
+    """
 
     source: Source
     mean: NDArray[np.float32]
@@ -52,22 +55,28 @@ class Piece:
     bandwidth: float = 0.0
     support: NDArray[np.float32] | None = None  # standardised; of an RBF kernel
     weights: NDArray[np.float32] | None = None
+    alpha: NDArray[np.float32] | None = None
+    penalty: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
     """A fitted probe: its deviations are the mean over the pieces of K(x, support) @ alpha, or of x @ weights.
 
-    Scores are deviations + offsets, (K,). alpha: (n, K) float32, of an RBF kernel, and
-    weights (n,) of its rows' squared errors for the classes, 0 where they are not known. shares: (C,) of the classes
-    among the training rows.
+    Scores are deviations + offsets, (K,). weights: of an RBF kernel, (n,) of the training rows' squared errors for the
+    classes, 0 where they are not known. shares: (C,) of the classes among the training rows.
     """
 
     pieces: tuple[Piece, ...]
     offsets: NDArray[np.float64]
-    alpha: NDArray[np.float32] | None = None
     weights: NDArray[np.float64] | None = None
     shares: NDArray[np.float64] | None = None
+
+
+def mean_of(judged: Sequence[Judged]) -> Judged:
+    """Return the mean of layers' scores; its penalty is the geometric mean of theirs."""
+    inner, outer = (np.mean([getattr(j, name) for j in judged], 0) for name in ("inner", "outer"))
+    return Judged(Setting(float(np.exp(np.mean([np.log(j.setting.penalty) for j in judged])))), inner, outer)
 
 
 class PassSolver(Protocol):
@@ -77,11 +86,11 @@ class PassSolver(Protocol):
         """Judge one layer with each setting."""
         ...
 
-    def combined(self, parts: Sequence[Part], penalties: Sequence[float]) -> list[Judged]:
-        """Judge a combination of layers with each penalty."""
+    def combined(self, parts: Sequence[Part]) -> Judged:
+        """Judge the mean of the layers' scores, each with its own setting."""
         ...
 
-    def fit(self, parts: Sequence[Part], penalty: float) -> Fitted:
+    def fit(self, parts: Sequence[Part]) -> Fitted:
         """Fit a combination on all training rows of the pass."""
         ...
 

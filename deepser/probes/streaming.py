@@ -14,7 +14,7 @@ from deepser.probes.problem import Pass, Passes, Problem
 from deepser.probes.ridge import scores_of
 from deepser.probes.rows import Source
 from deepser.probes.select import Score
-from deepser.probes.solver import Fitted, Judged, Part, Piece, Setting
+from deepser.probes.solver import Fitted, Judged, Part, Piece, Setting, mean_of
 from deepser.probes.standardise import Rows
 
 BATCH_ROWS = 4096
@@ -104,14 +104,11 @@ class StreamingPass:
         """Judge one layer with the best of the solver's penalties."""
         return [self.solver.judged(source, self.each.name)]
 
-    def combined(self, parts: Sequence[Part], penalties: Sequence[float]) -> list[Judged]:
+    def combined(self, parts: Sequence[Part]) -> Judged:
         """Judge the mean of the layers' scores, each with its own penalty."""
-        own = [self.solver.judged(part.source, self.each.name) for part in parts]
-        mean_penalty = float(np.exp(np.mean([np.log(j.setting.penalty) for j in own])))
-        inner, outer = (np.mean([getattr(j, name) for j in own], 0) for name in ("inner", "outer"))
-        return [Judged(Setting(mean_penalty), inner, outer)]
+        return mean_of([self.solver.judged(part.source, self.each.name) for part in parts])
 
-    def fit(self, parts: Sequence[Part], penalty: float) -> Fitted:
+    def fit(self, parts: Sequence[Part]) -> Fitted:
         """Fit each layer on all training rows of the pass, with its own penalty and tilt."""
         problem = self.solver.problem
         pieces, offsets = [], np.zeros(problem.values.shape[1])

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import softmax
 
 from deepser.probes.config import ProbeConfig
-from deepser.probes.refine import ROUNDS, TEMPERATURE, refined, refined_by_speaker
+from deepser.probes.refine import ROUNDS, TEMPERATURE, clips_of_speakers, refined, refined_by_speaker
 from featurestore.errors import ConfigError
 
 PENALTY = 0.1
@@ -25,6 +25,19 @@ def problem(n: int = 30, m: int = 9) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return kernel, targets, weights, scores, kernel[n:, n:] - kernel[n:, :n] @ inverse @ kernel[:n, n:]
 
 
+def alone(scores: np.ndarray, covariance: np.ndarray, shares: np.ndarray | None = None) -> np.ndarray:
+    """Return the refined scores of one speaker by one layer."""
+    return refined(scores[None], covariance[None], np.array([PENALTY]), shares)
+
+
+def by_speaker(
+    scores: np.ndarray, covariance: np.ndarray, speakers: list[int], shares: np.ndarray | None = None
+) -> np.ndarray:
+    clips_of = clips_of_speakers(np.array(speakers))
+    own = [covariance[None][:, clips[:, None], clips[None]] for clips in clips_of]
+    return refined_by_speaker(scores[None], clips_of, own, np.array([PENALTY]), shares)
+
+
 def test_a_clips_score_is_that_of_the_fit_of_the_training_rows_and_the_speakers_other_clips() -> None:
     kernel, targets, weights, scores, covariance = problem()
     n, m = len(targets), len(scores)
@@ -37,31 +50,37 @@ def test_a_clips_score_is_that_of_the_fit_of_the_training_rows_and_the_speakers_
             solution = np.linalg.solve(system, np.vstack([targets, np.delete(guesses, clip, 0)]))
             refitted[clip] = kernel[n + clip, rest] @ solution
         expected = refitted
-    np.testing.assert_allclose(refined(scores, covariance, PENALTY), expected, atol=1e-8)
+    np.testing.assert_allclose(alone(scores, covariance), expected, atol=1e-8)
 
 
 def test_with_shares_the_classes_are_as_frequent_as_told() -> None:
     _, _, _, scores, covariance = problem()
     shares = np.array([0.5, 0.3, 0.2])
-    found = refined(scores, covariance, PENALTY, shares)
+    found = alone(scores, covariance, shares)
     np.testing.assert_allclose(found.sum(1), 1)
     np.testing.assert_allclose(found.mean(0), shares, atol=1e-3)
 
 
+def test_layers_learn_from_targets_that_they_have_in_common() -> None:
+    _, _, _, scores, covariance = problem()
+    twice = refined(np.stack([scores, scores]), np.stack([covariance] * 2), np.full(2, PENALTY))
+    np.testing.assert_allclose(twice, alone(scores, covariance))
+    other = refined(np.stack([scores, scores[::-1]]), np.stack([covariance] * 2), np.full(2, PENALTY))
+    assert np.abs(other - (alone(scores, covariance) + alone(scores[::-1], covariance)) / 2).max() > 1e-3
+
+
 def test_speakers_are_refined_apart_and_nobodys_clips_and_single_ones_stay() -> None:
     _, _, _, scores, covariance = problem()
-    speakers = np.array([1, 1, 2, 2, 2, 3, 0, 0, 0])
-    found = refined_by_speaker(scores, covariance, PENALTY, speakers)
+    found = by_speaker(scores, covariance, [1, 1, 2, 2, 2, 3, 0, 0, 0])
     np.testing.assert_array_equal(found[5:], scores[5:])
-    np.testing.assert_array_equal(found[:2], refined(scores[:2], covariance[:2, :2], PENALTY))
-    np.testing.assert_array_equal(found[2:5], refined(scores[2:5], covariance[2:5, 2:5], PENALTY))
+    np.testing.assert_allclose(found[:2], alone(scores[:2], covariance[:2, :2]))
+    np.testing.assert_allclose(found[2:5], alone(scores[2:5], covariance[2:5, 2:5]))
 
 
 def test_too_few_clips_have_no_shares() -> None:
     _, _, _, scores, covariance = problem()
-    few, shares = np.ones(4, np.int64), np.full(3, 1 / 3)
-    own = (scores[:4], covariance[:4, :4], PENALTY, few)
-    np.testing.assert_array_equal(refined_by_speaker(*own, shares), refined_by_speaker(*own))
+    few = (scores[:4], covariance[:4, :4], [1] * 4)
+    np.testing.assert_array_equal(by_speaker(*few, np.full(3, 1 / 3)), by_speaker(*few))
 
 
 @pytest.mark.parametrize("refine", [(), ("nobody",), ("speaker", "speaker")])

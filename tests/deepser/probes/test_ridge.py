@@ -165,8 +165,8 @@ def test_the_fitted_model_repeats_what_the_pass_said_of_the_judged_rows(made: tu
         own = KernelSolver(problem, rows, True, kind == "rbf", (0.3,), (1.0,), dtype=torch.float64).at(each)
     sources = [SOURCE, Source("second", "layer_02")]
     parts = [Part(source, setting) for source in sources]
-    expected = own.combined(parts, [0.3])[0].outer
-    fitted = own.fit(parts, 0.3)
+    expected = own.combined(parts).outer
+    fitted = own.fit(parts)
     said = np.zeros((len(each.judged), problem.values.shape[1]))
     for piece in fitted.pieces:
         x = (rows.read(piece.source)[each.judged] - piece.mean) * piece.inverse_std
@@ -176,7 +176,7 @@ def test_the_fitted_model_repeats_what_the_pass_said_of_the_judged_rows(made: tu
             assert piece.support is not None
             distances = ((x[:, None].astype(np.float64) - piece.support[None]) ** 2).sum(-1)
             kernel = np.exp(-distances / (2 * piece.bandwidth**2 * x.shape[1]))
-            said += kernel @ fitted.alpha / len(fitted.pieces)
+            said += kernel @ piece.alpha / len(fitted.pieces)
     np.testing.assert_allclose(said + fitted.offsets, expected, atol=1e-4)
 
 
