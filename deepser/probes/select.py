@@ -1,5 +1,6 @@
 """Nested selection: settings, layers and combinations are chosen by held-out scores inside one pass's training part."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -53,7 +54,7 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """All candidates of a pass, and the one with the best inner score of those refined in one of the ways `refine`."""
+    """All candidates of a pass, and the first by `ranked` of those refined in one of the ways `refine`."""
 
     each: Pass
     candidates: tuple[Candidate, ...]
@@ -61,9 +62,24 @@ class Chosen:
 
     @property
     def best(self) -> Candidate:
-        """The winner; of equals the first."""
+        """The candidate that the pass keeps."""
         allowed = [candidate for candidate in self.candidates if candidate.setting.refine in self.refine]
-        return max(allowed, key=lambda candidate: candidate.score)
+        return ranked(allowed, len(self.each.train))[0]
+
+
+def ranked(candidates: Sequence[Candidate], n: int) -> list[Candidate]:
+    """Return candidates, the one to choose first: of those within a standard error of the best, that of most layers.
+
+    n: clips that are scored. The best of many scores is high by chance, the more so the fewer clips, and a mean over
+    more layers varies less (the rule of one standard error: Breiman et al. 1984, section 3.4.3).
+    """
+    top = max((candidate.score for candidate in candidates), default=0.0)
+    margin = math.sqrt(max(top * (1 - top), 0) / n)
+
+    def rank(candidate: Candidate) -> tuple[int, float]:
+        return (len(candidate.parts) if candidate.score >= top - margin else 0, candidate.score)
+
+    return sorted(candidates, key=rank, reverse=True)
 
 
 def choose(
@@ -190,7 +206,7 @@ def _refined(
         return []
     assert isinstance(own, KernelPass)
     found = []
-    for best in sorted(candidates, key=lambda candidate: -candidate.score)[:N_REFINED]:
+    for best in ranked(candidates, len(each.train))[:N_REFINED]:
         for judged in own.refined(best.parts, kinds):
             name = f"{best.name}, refined: {judged.setting.refine}"
             found.append(_candidate(name, best.parts, judged, each, score, fixed=False))
