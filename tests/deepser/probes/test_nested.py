@@ -9,7 +9,9 @@ import pytest
 from deepser.members.folds import plan_folds
 from deepser.probes.config import ProbeConfig
 from deepser.probes.fit import NESTED, fit_probe
-from deepser.probes.select import scorer
+from deepser.probes.rows import Source
+from deepser.probes.select import Candidate, ranked, scorer
+from deepser.probes.solver import Part, Setting
 from deepser.scores.metrics import classification, concordance
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError, ManifestError
@@ -144,3 +146,14 @@ def test_what_cannot_be_probed_is_said_before_the_work(tmp_path: Path) -> None:
         ProbeConfig("p", SETS, normalise=("person",))
     with pytest.raises(ConfigError, match="lambdas"):
         ProbeConfig("p", SETS, lambdas=(0.0,))
+
+
+def test_of_candidates_within_a_standard_error_that_of_most_layers_comes_first() -> None:
+    nothing, part = np.zeros((0, 0), np.float32), Part(Source("a", "layer_01"), Setting(1.0))
+    made = [
+        Candidate(str(i), (part,) * n_layers, Setting(1.0), score, nothing, nothing)
+        for i, (n_layers, score) in enumerate([(1, 0.80), (2, 0.79), (2, 0.785), (4, 0.70)])
+    ]
+    assert [each.name for each in ranked(made, 1000)] == ["1", "2", "0", "3"]  # a standard error is 0.013
+    assert ranked(made, 100_000)[0].name == "0"
+    assert ranked(made, 15)[0].name == "3"
