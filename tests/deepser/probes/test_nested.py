@@ -152,7 +152,7 @@ def test_of_candidates_within_a_standard_error_that_of_most_layers_comes_first()
     nothing, part = np.zeros((0, 0), np.float32), Part(Source("a", "layer_01"), Setting(1.0))
     made = [
         Candidate(str(i), (part,) * n_layers, Setting(1.0), score, nothing, nothing)
-        for i, (n_layers, score) in enumerate([(1, 0.80), (2, 0.79), (2, 0.785), (4, 0.70)])
+        for i, (n_layers, score) in enumerate([(1, 0.80), (2, 0.79), (2, 0.788), (4, 0.70)])
     ]
     assert [each.name for each in ranked(made, 1000)] == ["1", "2", "0", "3"]  # a standard error is 0.013
     assert ranked(made, 100_000)[0].name == "0"
