@@ -112,6 +112,8 @@ class OnePass:
             self._open(clip.start_s)
         start = round(clip.start_s * self._rate_hz)
         stop = None if clip.end_s is None else round(clip.end_s * self._rate_hz)
+        if stop is not None and stop <= start:
+            raise AudioError(f"{clip}: the piece is shorter than a sample. Mend its ends.")
         while not self._ended and (stop is None or self._end < stop):
             self._advance(start)
         self._forget(start)

@@ -53,6 +53,13 @@ def with_pieces(table: pa.Table) -> tuple[pa.Table, list[str]]:
     problems: list[str] = []
     if start is None and length is not None and end is not None and _differ(table, end, length):
         return table, [f"columns {end!r} and {length!r} are an end and another length, without a start; add {START}"]
+    if (
+        start is not None
+        and end is not None
+        and length is not None
+        and (why := _disagreeing(table, start, end, length))
+    ):
+        return table, [why]
     starts = _seconds(table, start, problems) if start is not None else np.full(table.num_rows, np.nan)
     starts = np.where(np.isnan(starts), 0.0, starts)
     if end is not None:
@@ -144,6 +151,25 @@ def _differ(table: pa.Table, first: str, second: str) -> bool:
     """Whether two columns hold other times; what can't be read is none."""
     low, high = (_seconds(table, name, []) for name in (first, second))
     return bool(np.any(np.abs(low - high) > SLACK_S))
+
+
+def _disagreeing(table: pa.Table, start: str, end: str, length: str) -> str:
+    """Return what is wrong where an end isn't start and length, "" where nothing is.
+
+    A length that is one for all pieces of a file and no less than their ends is the file's, and not compared.
+    """
+    if length.casefold() == "duration_s":  # what readers here write of files
+        return ""
+    low, high, long = (_seconds(table, name, []) for name in (start, end, length))
+    wrong = np.flatnonzero(np.abs(np.nan_to_num(low) + long - high) > SLACK_S).tolist()
+    if not wrong:
+        return ""
+    paths = arrow.as_strings(table.column("path")).to_pylist()
+    of_file: dict[str | None, float] = {}
+    if all(of_file.setdefault(path, n) == n and n + SLACK_S >= e for path, n, e in zip(paths, long, high, strict=True)):
+        return ""
+    shown = [f"{a:g} + {n:g} is not {b:g}" for a, n, b in zip(low, long, high, strict=True)]
+    return arrow.listing(f"{start!r} and {length!r} say another end than {end!r}: remove one", wrong, shown)
 
 
 def _first(names: dict[str, str], known: Sequence[str]) -> str | None:

@@ -82,3 +82,9 @@ def test_an_end_that_was_rounded_up_is_the_recordings(tmp_path: Path) -> None:
 def test_groups_of_a_pass_keep_files_and_recordings_apart(tmp_path: Path) -> None:
     a, b = tmp_path / "a.wav", tmp_path / "b.wav"
     assert in_passes([Clip(a, 3.0), b, Clip(a, 1.0), None, b]) == [[2, 0], [1], [3], [4]]
+
+
+def test_a_piece_of_less_than_a_sample_is_named_as_that(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", speech(16_000, 2.0), 16_000)
+    with pytest.raises(AudioError, match=r"a\.wav, 1 to 1\.00001 s: the piece is shorter than a sample"):
+        Clip(tmp_path / "a.wav", 1.0, 1.00001).decode()

@@ -261,3 +261,14 @@ def test_audit_names_a_piece_beyond_the_recording_and_reads_the_others(recording
     report = audit(manifest(recording, start_s=[0.0, 9.0, 20.0], end_s=[2.0, 11.0, 21.0]))
     assert [key for key, _ in report.unreadable] == ["u1", "u2"]
     assert all("10.000 s" in reason for _, reason in report.unreadable)
+
+
+def test_an_end_and_a_length_that_disagree_are_an_error_unless_the_length_is_the_files(recording: Path) -> None:
+    with pytest.raises(
+        ManifestError, match=r"'start' and 'duration' say another end than 'end'.*row 2 '3 \+ 2 is not 4'"
+    ):
+        manifest(recording, start=[1.0, 3.0], end=[2.5, 4.0], duration=[1.5, 2.0])
+    whole = manifest(recording, start=[1.0, 3.0], end=[2.5, 4.0], duration=[10.0, 10.0])
+    assert [whole.audio(i) for i in range(2)] == [
+        Clip(recording / "r.flac", 1.0, 2.5), Clip(recording / "r.flac", 3.0, 4.0)
+    ]  # fmt: skip
