@@ -215,8 +215,10 @@ def read_table(path: Path) -> Transcripts:
         )
     try:
         rows = [
-            Transcript(str(key), text or "", language or "", *(_number(value) for value in numbers))
-            for key, text, language, *numbers in zip(*(columns[name] for name in COLUMNS[:-1]), strict=True)
+            Transcript(str(key), text or "", language or "", _number(logprob), _number(no_speech), _number(duration_s))
+            for key, text, language, logprob, no_speech, duration_s in zip(
+                *(columns[name] for name in COLUMNS[:-1]), strict=True
+            )
         ]
         if WORDS in table.column_names:
             words = table.column(WORDS).to_pylist()
