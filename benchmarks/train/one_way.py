@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepser.networks.network import Network
 from deepser.training import train as trainer
@@ -124,7 +124,7 @@ def train_one_way(job: dict[str, Any]) -> dict[str, Any]:
                 [alone], World(device=device),
                 progress=lambda done, total, what: cpu_marks.append(time.process_time()),
             )  # fmt: skip
-        found = {"padding_share": 1 - padding["rows"] / padding["padded"]}
+        found = {"padding_share": 1 - float(sum(valid for valid, _ in padding)) / sum(given for _, given in padding)}
     n_steps, warm = len(cpu_marks) // len(epochs), epochs[1:]
     cpu_s = (cpu_marks[-1] - cpu_marks[n_steps - 1]) / len(warm)
     return {
@@ -146,18 +146,14 @@ def train_one_way(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def count_padding(network: Network) -> dict[str, int]:
-    """Count, from now on, the rows that the network is given, and those there are when all clips are made as long."""
-    counted = {"rows": 0, "padded": 0}
-    embed = network.embed
+def count_padding(network: Network) -> list[tuple[Tensor, int]]:
+    """Return a list that gets, from now on, the valid frames and all frames of each sequence that the body is given."""
+    counted: list[tuple[Tensor, int]] = []
 
-    def counting(batch: Any) -> Tensor:
-        for _, offsets in batch:
-            counted["rows"] += int(offsets[-1])
-            counted["padded"] += (len(offsets) - 1) * int(offsets.diff().max())
-        return embed(batch)
+    def count(body: nn.Module, given: Any) -> None:
+        counted.extend((valid.sum(), valid.numel()) for _, valid in given[0])
 
-    network.embed = counting  # type: ignore[method-assign]
+    network.body.register_forward_pre_hook(count)
     return counted
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,6 +22,11 @@ from featurestore.errors import ConfigError
 from featurestore.runtime.transfer import to_device
 
 Rows = Sequence[tuple[Tensor, Tensor]]  # per modality: values (L, sum T, D), offsets (B + 1,) int64, best on the host
+
+# On a CPU a batch goes through the body in groups of clips of like length, of about so many frames in all modalities.
+# What a layer makes then stays in the cache, glibc reuses its memory (above 32 MiB each result is fresh pages from the
+# kernel), and little is padding: a step of 16 clips of 5.7 s takes 0.69 of the time (docs/speed.md).
+GROUP_FRAMES = 1536
 
 # A body maps (B, T, D) sequences and their masks to x (B, body.width); body.relu: the head takes ReLU(x).
 Body = DeepSER | Unimodal | LateFusion | CrossAttention | Srpol | Baseline
@@ -121,9 +127,20 @@ class Network(nn.Module):
         """Packed (values (L, sum T, D), offsets (B + 1,)) per modality -> x (B, width), before the head's ReLU."""
         if self.timing is not None:
             return self._aligned(batch, self.timing)
-        sequences = [pad(read(values), offsets) for read, (values, offsets) in zip(self.inputs, batch, strict=True)]
-        output: Tensor = self.body(sequences)
-        return output
+        rows = [read(values) for read, (values, _) in zip(self.inputs, batch, strict=True)]
+        offsets = [offsets for _, offsets in batch]
+        if rows[0].device.type != "cpu":
+            together: Tensor = self.body([pad(of_set, own) for of_set, own in zip(rows, offsets, strict=True)])
+            return together
+        lengths = np.diff([own.numpy() for own in offsets])
+        clips = [of_set.split(own.tolist()) for of_set, own in zip(rows, lengths, strict=True)]
+        groups = like_lengths(lengths)
+        outputs = []
+        for group in groups:
+            ends = torch.from_numpy(np.cumsum(lengths[:, group], 1))
+            chosen = [torch.cat([of_set[i] for i in group]) for of_set in clips]
+            outputs.append(self.body([pad(own, F.pad(end, (1, 0))) for own, end in zip(chosen, ends, strict=True)]))
+        return torch.cat(outputs)[torch.from_numpy(np.argsort(np.concatenate(groups)))]
 
     def _aligned(self, batch: Rows, timing: Timing) -> Tensor:
         sequences = []
@@ -140,6 +157,22 @@ class Network(nn.Module):
         """Packed batch -> class logits (B, C) and attributes (B, A) on their own scales."""
         outputs: tuple[Tensor, Tensor] = self.head(self.embed(batch))
         return outputs
+
+
+def like_lengths(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Return groups of clips of like length, each of GROUP_FRAMES padded frames at most or of one clip.
+
+    lengths: (M, B) frames of each clip in every modality. Every clip is in one group.
+    """
+    order = np.argsort(lengths.sum(0), kind="stable")
+    groups: list[NDArray[np.int64]] = []
+    start = 0
+    for end in range(1, len(order) + 1):
+        following = order[start : end + 1]
+        if end == len(order) or len(following) * lengths[:, following].max(1).sum() > GROUP_FRAMES:
+            groups.append(order[start:end])
+            start = end
+    return groups
 
 
 def pad(values: Tensor, offsets: Tensor) -> Masked:

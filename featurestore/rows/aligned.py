@@ -9,6 +9,9 @@ import numpy as np
 # address that isn't a multiple of 32; numpy's own large arrays begin 16 bytes behind one. Intel's don't mind.
 ALIGNMENT = 64
 
+# Batches as large as this are written past the cache (`rows.streaming`); smaller ones may still be there when used.
+STREAMED_BYTES = 8 << 20
+
 
 def aligned_empty(shape: int | tuple[int, ...], dtype: str | np.dtype[Any] = "float64") -> np.ndarray:
     """Return a C-contiguous array of undefined values whose first byte lies at a multiple of 64.
@@ -27,3 +30,9 @@ def address_of(array: np.ndarray) -> int:
     """Return the address of an array's first byte."""
     address: int = array.__array_interface__["data"][0]
     return address
+
+
+def is_streamed(out: np.ndarray) -> bool:
+    """Return whether rows go into this array past the cache: it is large, and its rows begin at multiples of 64."""
+    row_bytes = out.shape[-1] * out.itemsize
+    return out.nbytes >= STREAMED_BYTES and row_bytes % ALIGNMENT == 0 and address_of(out) % ALIGNMENT == 0

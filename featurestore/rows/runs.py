@@ -10,14 +10,12 @@ from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba import carray, types  # type: ignore[attr-defined]
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from featurestore.errors import StoreError
-from featurestore.rows.aligned import address_of
+from featurestore.rows.addresses import copy_bytes, rows_at, scales_at
+from featurestore.rows.aligned import address_of, is_streamed
 from featurestore.rows.kernels import HALF_CONVERSION, _bits, _check_stride, _decode, _pool_rows
+from featurestore.rows.streaming import stream_runs
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,46 +46,12 @@ class Runs:
         )
 
 
-@intrinsic
-def _pointer(typing_context: Any, address: Any, like: Any) -> Any:
-    """Return an address as a pointer to values of the type of those of `like`."""
-
-    def convert(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-
-    pointer = types.CPointer(like.dtype)  # type: ignore[no-untyped-call]
-    return pointer(types.int64, like), convert
-
-
-@intrinsic
-def _copy(typing_context: Any, target: Any, source: Any, n_bytes: Any) -> Any:
-    """memcpy, by addresses."""
-
-    def convert(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = ir.IntType(8).as_pointer()
-        to, of = (builder.inttoptr(address, pointer) for address in arguments[:2])
-        cgutils.raw_memcpy(builder, to, of, arguments[2], 1)  # type: ignore[no-untyped-call]
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64), convert
-
-
-@numba.njit(nogil=True)
-def _rows_at(address, like, n, dim):  # type: ignore[no-untyped-def]
-    return carray(_pointer(address, like), (n, dim))  # type: ignore[call-arg]
-
-
-@numba.njit(nogil=True)
-def _scales_at(address, like, n):  # type: ignore[no-untyped-def]
-    return carray(_pointer(address, like), (n,))  # type: ignore[call-arg]
-
-
 @numba.njit(nogil=True)
 def _copy_runs(rows, lengths, row_bytes, target):  # type: ignore[no-untyped-def]
     for k in range(rows.shape[0]):
         for i in range(rows.shape[1]):
             n_bytes = lengths[i] * row_bytes
-            _copy(target, rows[k, i], n_bytes)  # type: ignore[call-arg]
+            copy_bytes(target, rows[k, i], n_bytes)  # type: ignore[call-arg]
             target += n_bytes  # type: ignore[unreachable]
 
 
@@ -97,8 +61,8 @@ def _decode_runs(like, floats, rows, scales, lengths, out):  # type: ignore[no-u
         first = 0
         for i in range(rows.shape[1]):
             n = lengths[i]
-            own = None if scales is None else _scales_at(scales[k, i], floats, n)
-            _decode(_rows_at(rows[k, i], like, n, out.shape[2]), own, out[k, first : first + n])
+            own = None if scales is None else scales_at(scales[k, i], floats, n)
+            _decode(rows_at(rows[k, i], like, n, out.shape[2]), own, out[k, first : first + n])
             first += n
 
 
@@ -109,8 +73,8 @@ def _pool_runs(like, floats, rows, scales, lengths, stride, out):  # type: ignor
         for i in range(rows.shape[1]):
             n = lengths[i]
             last = first + (n + stride - 1) // stride
-            own = None if scales is None else _scales_at(scales[k, i], floats, n)
-            _pool_rows(_rows_at(rows[k, i], like, n, out.shape[2]), own, stride, out[k, first:last])
+            own = None if scales is None else scales_at(scales[k, i], floats, n)
+            _pool_rows(rows_at(rows[k, i], like, n, out.shape[2]), own, stride, out[k, first:last])
             first = last
 
 
@@ -123,7 +87,10 @@ def read_runs(runs: Runs, out: np.ndarray) -> None:
     Exact, except that float16 is rounded to nearest (infinite where too large).
     """
     _check(runs, int(runs.lengths.sum()), out)
-    if runs.dtype == out.dtype:
+    if HALF_CONVERSION and is_streamed(out):
+        like, wanted = _bits(np.empty(0, runs.dtype)), _bits(np.empty(0, out.dtype))
+        stream_runs(like, wanted, _FLOATS, runs.rows, runs.scales, runs.lengths, out.shape[2], address_of(out))
+    elif runs.dtype == out.dtype:
         _copy_runs(runs.rows, runs.lengths, out.shape[2] * out.itemsize, address_of(out))
     elif out.dtype == np.float32 or HALF_CONVERSION:
         like, target = _bits(np.empty(0, runs.dtype)), out if out.dtype == np.float32 else out.view(np.uint16)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from featurestore.rows.aligned import is_streamed
 from featurestore.rows.rowtypes import RowType
 from featurestore.sets.snapshot import Snapshot
 
@@ -26,7 +27,7 @@ def fill(
     if copied and len(layers) == 1:
         if values[0].nbytes < SMALL_UTTERANCE_BYTES * len(found) and now.take(found, layers[0], values[0], offsets):
             return
-        if is_checked:
+        if is_checked and not is_streamed(values):
             np.concatenate(now.stored(found, layers[0], check=False)[0], out=values[0])
             return
     unchecked = [{} if is_checked else now.unchecked(found, layer) for layer in layers]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.errors import StoreError
-from featurestore.rows import kernels
+from featurestore.rows import aligned, kernels
 from featurestore.rows.aligned import ALIGNMENT, address_of, aligned_empty
 from featurestore.rows.runs import Runs, pool_runs, read_runs
 
@@ -49,6 +49,32 @@ def test_rows_read_at_once_are_those_of_each_utterance(parts: Parts, out: str) -
     values = aligned_empty((1, int(runs.lengths.sum()), parts[0][0].shape[1]), out)
     read_runs(runs, values)
     np.testing.assert_array_equal(values[0], np.concatenate(alone(parts, 1)).astype(out))
+
+
+@pytest.mark.parametrize("out", ["float32", "float16"])
+@pytest.mark.parametrize("stored", STORED)
+def test_rows_of_large_batches_are_those_of_small_ones(stored: str, out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random bit patterns, infinities and NaN among them, and utterances without rows."""
+    rng = np.random.default_rng(0)
+    lengths, dim = np.array([3, 0, 1, 2040, 4]), 64
+    parts = [rng.integers(0, 256, (n, dim * np.dtype(stored).itemsize), np.uint8).view(stored) for n in lengths]
+    scales = [rng.random(n).astype(np.float32) * 1000 for n in lengths] if stored == "int8" else None
+    runs = Runs.of(parts, scales)
+    small = aligned_empty((1, int(lengths.sum()), dim), out)
+    large = aligned_empty(small.shape, out)
+    with np.errstate(over="ignore", invalid="ignore"):
+        read_runs(runs, small)
+        monkeypatch.setattr(aligned, "STREAMED_BYTES", 0)
+        read_runs(runs, large)
+    np.testing.assert_array_equal(large, small)
+
+
+def test_batches_that_do_not_begin_at_a_cache_line_are_not_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aligned, "STREAMED_BYTES", 0)
+    memory = aligned_empty(1 + 5 * 32, "float32")
+    assert aligned.is_streamed(memory[:160].reshape(1, 5, 32))
+    assert not aligned.is_streamed(memory[1:161].reshape(1, 5, 32))
+    assert not aligned.is_streamed(memory[:150].reshape(1, 5, 30))
 
 
 @settings(max_examples=40)
