@@ -87,4 +87,4 @@ def stream_runs(like, wanted, floats, rows, scales, lengths, dim, target):  # ty
                         _stream_line(like, wanted, source, target, factors[t])  # type: ignore[call-arg]
                         source += step  # type: ignore[unreachable]
                         target += ALIGNMENT
-    _fence()
+    _fence()  # type: ignore[call-arg]
