@@ -331,7 +331,7 @@ def test_the_command_runs_under_torchrun(both: Both, tmp_path: Path) -> None:
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "cli",
          "fit-deepser", "--features", "first,second", "--seeds", "2", "-m", str(tmp_path / "m.csv"), "-s", str(store),
          "--runs", str(tmp_path / "runs"), "--set", "network.d=16", "--n-heads", "2", "--epochs", "1",
-         "--stage2-epochs", "1", "--select", "last", "--precision", "float32"],
+         "--stage2-epochs", "1", "--select", "last"],
         capture_output=True, text=True, timeout=300, cwd=REPO,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
