@@ -41,7 +41,7 @@ class Views:
     def of(cls, store: FeatureStore, refs: Sequence[FeatureRef], labels: Sequence[str], keys: Sequence[str]) -> "Views":
         """Return views by label, for members that read `refs`: `NAME+label` of each audio set, and a text set as it is.
 
-        ConfigError where a set is missing, made in another way than the clean one, or heard another view.
+        ConfigError where a set is missing, made in another way than the clean one, or made of another view.
         """
         if not labels:
             return cls()
@@ -52,18 +52,20 @@ class Views:
         there = np.ones((len(labels), n), bool)
         partner, weight = np.full((len(labels), n), -1, np.int64), np.ones((len(labels), n), np.float32)
         for k, label in enumerate(labels):
-            told: dict[str, tuple[tuple[str, str], ...]] = {}
+            pairs_of: dict[str, tuple[tuple[str, str], ...]] = {}
             for ref in audio:
                 name = view_name(ref.name, label)
                 _check_set(store, ref, name)
                 seen = store[name]
-                told[name] = view_pairs(seen.spec)
+                pairs_of[name] = view_pairs(seen.spec)
                 sets.append((name, seen.spec.fingerprint))
                 there[k] &= seen.index.positions(list(keys)) >= 0
-            pairs = next(iter(told.values()))
-            differing = [name for name, other in told.items() if other != pairs]
+            pairs = next(iter(pairs_of.values()))
+            differing = [name for name, other in pairs_of.items() if other != pairs]
             if differing:
-                raise ConfigError(f"{differing[0]} and {next(iter(told))} are other views, though both are {label}.")
+                raise ConfigError(
+                    f"{differing[0]} and {next(iter(pairs_of))} are other views, though both are {label}."
+                )
             if dict(pairs)["view"].startswith("mix"):
                 check_mixing(store, label, pairs)
                 partner[k], weight[k], known = mixed_places(store, label, keys)
@@ -74,7 +76,7 @@ class Views:
     def available(self, train_at: Indices) -> NDArray[np.bool_]:
         """(V, N): which may be learned from where `train_at` is: mixed clips only if the partner is in there, too.
 
-        So no model hears what it is judged or selected on, however folds were made and partners drawn.
+        So no model learns from what it is judged or selected on, however folds were made and partners drawn.
         """
         if not self.labels:
             return np.zeros((0, 0), bool)
@@ -192,9 +194,9 @@ class ClipReader:
             at = which[view == k]
             if k and self.joins:
                 both = np.stack([at, self.views.partner[k - 1, at]], 1)
-                told = both >= 0
-                starts = np.r_[0, np.cumsum(told.sum(1))[:-1]]
-                at = both[told]
+                known = both >= 0
+                starts = np.r_[0, np.cumsum(known.sum(1))[:-1]]
+                at = both[known]
             else:
                 starts = np.arange(len(at))
             yield self.readers[k], [self.keys[i] for i in at], starts
@@ -250,9 +252,9 @@ def _check_set(store: FeatureStore, ref: FeatureRef, name: str) -> None:
         )
     clean, seen = store[ref.name].spec, store[name].spec
     if not view_pairs(seen):
-        raise ConfigError(f"--views {label}: {name} says of no augmentation, so it is not a view of {ref.name}.")
+        raise ConfigError(f"--views {label}: {name} records no augmentation, so it is not a view of {ref.name}.")
     found = without_view(seen)
-    told = [line for line in clean.differences(found) if line.partition(":")[0] not in ("dtype", "layers")]
-    if told:
-        raise ConfigError(f"{name} is no view of {ref.name}, which was made in another way: {'; '.join(told)}.")
+    others = [line for line in clean.differences(found) if line.partition(":")[0] not in ("dtype", "layers")]
+    if others:
+        raise ConfigError(f"{name} is no view of {ref.name}, which was made in another way: {'; '.join(others)}.")
     ref.resolve(store[name])

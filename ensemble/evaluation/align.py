@@ -164,10 +164,10 @@ def _agreed_keys(sets: dict[str, FeatureSet], keys: Sequence[str] | None) -> tup
     if missing:
         problems = []
         for member in sets:
-            told = [f"misses {some(missing[member])}"] if member in missing else []
+            problem = [f"misses {some(missing[member])}"] if member in missing else []
             if member in surplus:
-                told.append(f"has {'alone' if keys is None else 'besides'} {some(surplus[member])}")
-            problems += [f"{member!r} {', '.join(told)}"] if told else []
+                problem.append(f"has {'alone' if keys is None else 'besides'} {some(surplus[member])}")
+            problems += [f"{member!r} {', '.join(problem)}"] if problem else []
         raise AlignmentError(
             f"Members don't hold the same utterances: {'; '.join(problems)}. "
             "Predict the missing ones, or leave the member out.",

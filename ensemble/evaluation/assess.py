@@ -1,4 +1,4 @@
-"""Everything that can be said of one system's predictions of some utterances, beside another's if need be."""
+"""Everything that can be computed of one system's predictions of some utterances, beside another's if need be."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -125,12 +125,12 @@ def assess(
 ) -> Assessment:
     """Scores of a system on every utterance of `manifest`.
 
-    folds: the column that spreads are told over. asked.n_resamples: intervals by speaker (0: none); asked.by: a column
+    folds: the column of the folds for spreads. asked.n_resamples: intervals by speaker (0: none); asked.by: a column
     (gender, speaker, ...) whose groups are set side by side; asked.calibration: ECE before and after temperature
     scaling, fitted on `held_out`, else on the other folds, else on other speakers. against: a second system, compared
-    on the same utterances. Soft-target scores are told where there are votes and probabilities, binned attributes where
-    there are attributes. AlignmentError names the utterances that a system does not predict; ManifestError when nothing
-    is known that could be scored.
+    on the same utterances. Soft-target scores need votes and probabilities, binned attributes need
+    attributes. AlignmentError names the utterances that a system does not predict; ManifestError when nothing is known
+    that could be scored.
     """
     asked = asked or Asked()
     own = _judge(system, manifest, common_attributes(manifest, system))
@@ -231,7 +231,9 @@ def _calibrated(
 ) -> Calibrated:
     given, labels = own.system.probabilities, own.targets.labels
     if given is None or own.scored.predicted is None:
-        raise ConfigError(f"{system.name!r} has no probabilities of classes with labels, so calibration can't be told.")
+        raise ConfigError(
+            f"{system.name!r} has no probabilities of classes with labels, so calibration can't be computed."
+        )
     if held_out is not None:
         elsewhere = _judge(system, held_out.manifest, ())
         known = elsewhere.system.probabilities
@@ -282,16 +284,16 @@ def scale_notes(own: Scored) -> list[str]:
     notes = []
     for a, name in enumerate(own.attributes):
         known = ~np.isnan(own.targets[:, a])
-        said, truth = own.values[known, a].astype(np.float64), own.targets[known, a].astype(np.float64)
-        if len(said) < 2 or np.ptp(said) == 0 or np.ptp(truth) == 0:
+        predicted, truth = own.values[known, a].astype(np.float64), own.targets[known, a].astype(np.float64)
+        if len(predicted) < 2 or np.ptp(predicted) == 0 or np.ptp(truth) == 0:
             continue
-        correlation, value = float(np.corrcoef(said, truth)[0, 1]), ccc(said, truth)
-        shifted = abs(said.mean() - truth.mean()) > SHIFT * truth.std()
-        if correlation - value > OTHER_SCALE and (shifted or said.std() > WIDER * truth.std()):
+        correlation, value = float(np.corrcoef(predicted, truth)[0, 1]), ccc(predicted, truth)
+        shifted = abs(predicted.mean() - truth.mean()) > SHIFT * truth.std()
+        if correlation - value > OTHER_SCALE and (shifted or predicted.std() > WIDER * truth.std()):
             notes.append(
                 f"{name} correlates with the truth by {correlation:.3f} and has a CCC of {value:.3f}: predictions of "
-                f"{said.min():.2f} to {said.max():.2f} for a truth of {truth.min():.2f} to {truth.max():.2f} seem to "
-                "be on another scale, or shifted, which CCC counts"
+                f"{predicted.min():.2f} to {predicted.max():.2f} for a truth of {truth.min():.2f} to {truth.max():.2f} "
+                "seem to be on another scale, or shifted, which CCC counts"
             )
     return notes
 

@@ -51,9 +51,9 @@ def read_predictions(path: Path, manifest: Manifest, columns: Mapping[str, str] 
     Where several columns could be meant and differ, none is guessed. columns: the one that is, by what it holds: "id",
     "label", "attr_<attribute>", and "scores", for which the prefix of the classes' columns is given (p_, logit_, or
     "" for bare names). A label beside probabilities is not scored, unless it is chosen and the scores aren't; a note
-    says in how many rows it contradicts them.
-    PredictionsError: columns, labels or numbers that can't be read or told apart, by row; AlignmentError: ids that the
-    manifest does not have.
+    counts the rows in which it contradicts them.
+    PredictionsError: columns, labels or numbers that can't be read or distinguished, by row; AlignmentError: ids that
+    the manifest does not have.
     """
     table = _read(path)
     given = manifest.scheme
@@ -101,7 +101,7 @@ def read_predictions(path: Path, manifest: Manifest, columns: Mapping[str, str] 
 
 
 def _is_spread(column: str) -> bool:
-    """Whether it is one of the columns by which `predict` tells its own uncertainty: scores don't need them."""
+    """Whether it is one of the columns in which `predict` writes its own uncertainty: scores don't need them."""
     return column in ("entropy", "disagreement") or column.startswith("sd_")
 
 

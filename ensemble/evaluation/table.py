@@ -14,6 +14,7 @@ from ensemble.evaluation.parts import Part, parts_of
 from ensemble.evaluation.system import System
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import AlignmentError, ConfigError
+from featurestore.runtime.html import html_table
 from featurestore.runtime.jsonable import jsonable
 
 CLASS_SCORES = ("macro_f1", "macro_f1_present", "uar", "accuracy")
@@ -64,6 +65,22 @@ class SystemTable:
         concordances = [name for name in known if name.startswith(CCC)]
         return (*classes, *([MEAN_CCC] if MEAN_CCC in known and len(concordances) > 1 else []), *concordances)
 
+    def _repr_html_(self) -> str:
+        """Return the scores, the differences to the reference and the notes as tables for notebooks."""
+        rows = [[row.name, *(_figure(row.score(name)) for name in self.scores)] for row in self.rows]
+        title = f"{self.part}: {self.n_utterances:,} utterances, {self.n_clusters:,} speakers"
+        tables = [html_table(("system", *self.scores), rows, title)]
+        apart = [
+            [row.name, name, f"{d.value:+.3f}", f"{d.low:+.3f} to {d.high:+.3f}", f"{d.p:.3f}", f"{d.p_holm:.3f}"]
+            for row in self.rows
+            for name, d in row.differences.items()
+            if name in self.scores
+        ]
+        if apart:
+            heads = ("system", "score", f"less {self.reference}", "95 % interval", "p", "p, Holm")
+            tables.append(html_table(heads, apart, "paired differences"))
+        return "".join([*tables, html_table((), [[note] for note in self.notes], "notes") if self.notes else ""])
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON-able values; an undefined figure is null."""
         systems = [
@@ -83,6 +100,13 @@ class SystemTable:
         )}  # fmt: skip
         values: dict[str, Any] = jsonable(own | {"systems": systems})
         return values
+
+
+def _figure(own: Interval) -> str:
+    """Return a score with its interval, as far as they are known."""
+    if math.isnan(own.value):
+        return "-"
+    return f"{own.value:.3f}" + ("" if math.isnan(own.low) else f" ({own.low:.3f} to {own.high:.3f})")
 
 
 def tables_of(

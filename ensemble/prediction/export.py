@@ -29,7 +29,7 @@ from featurestore.runtime.durable import replace_directory, temporary_beside, wr
 from featurestore.runtime.json_text import read_json
 
 REPORT, CARD, SCHEME = "report.json", "README.md", "scheme.json"
-# Of a feature set's provenance; the rest, its command and where its weights were, tells of the machine.
+# Of a feature set's provenance; the rest, its command and where its weights were, describes the machine.
 KEPT_PROVENANCE = ("date", "python", "transcripts", "medusa-ser", "torch", "transformers", "numpy", "soundfile", "soxr")
 
 
@@ -43,9 +43,9 @@ def export_model(
 ) -> Model:
     """Copy what `Model.load(source)` reads into `target`, whole or not at all, and return it as read from there.
 
-    title: of the card, the directory's name by default. scheme: the corpus's, which also tells what its labels became;
-    its classes and attributes must be the model's. ConfigError when something is at `target` already, unless it is an
-    earlier export and `overwrite` is set.
+    title: of the card, the directory's name by default. scheme: the corpus's, which also records what its labels
+    became; its classes and attributes must be the model's. ConfigError when something is at `target` already,
+    unless it is an earlier export and `overwrite` is set.
     """
     source, target = Path(source), Path(target)
     model = Model.load(source)
@@ -108,12 +108,12 @@ def _copy_ensemble(model: Model, source: Path, target: Path) -> Mapping[str, Any
 
 
 def _copy_member(member: AnyMember, target: Path) -> None:
-    """Copy a member's config, without what it says of this machine, and its weights."""
+    """Copy a member's config, without what it records of this machine, and its weights."""
     target.mkdir(parents=True, exist_ok=True)
     saved = read_json((member.directory / "config.json").read_text(encoding="utf-8"))
     for each in saved["specs"]:
-        told = each.get("provenance") or {}
-        each["provenance"] = {name: told[name] for name in KEPT_PROVENANCE if name in told}
+        provenance = each.get("provenance") or {}
+        each["provenance"] = {name: provenance[name] for name in KEPT_PROVENANCE if name in provenance}
     _write(target / "config.json", _json(saved))
     for path in member.weights():
         place = target / path.parent.name

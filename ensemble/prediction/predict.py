@@ -134,13 +134,13 @@ class _Job:
         n, n_steps = len(manifest), len(self.sets) + self.hearing.needed
         failed: dict[str, str] = {}
 
-        def told(what: str, step: int) -> Callable[..., None]:
+        def show_step(what: str, step: int) -> Callable[..., None]:
             return lambda done, total, *rest: say(what, n * (step + done / max(total, 1)) / n_steps, n)
 
         heard = manifest
         if self.hearing.needed:
             say(f"loading {self.hearing.model}", 0, n)
-            heard, unheard = self.hearing.texts(manifest, self.workers, told(f"hearing, {self.hearing.model}", 0))
+            heard, unheard = self.hearing.texts(manifest, self.workers, show_step(f"hearing, {self.hearing.model}", 0))
             failed |= unheard
         with tempfile.TemporaryDirectory(prefix="medusa-predict-") as directory:
             store = FeatureStore.create(Path(directory) / "store")
@@ -152,7 +152,7 @@ class _Job:
                 say(f"loading {name}", n * step / n_steps, n)
                 encoder = self.encoder(name)
                 job = FeaturizeJob(good, store, name, encoder, options=FeaturizeOptions(workers=self.workers))
-                report = job.run(progress=told(name, step))
+                report = job.run(progress=show_step(name, step))
                 failed |= dict(report.failed)
             good = manifest.rows(np.array([key not in failed for key in manifest.keys], bool))
             keys, speakers = good.keys, speaker_groups(good).tolist()
@@ -188,8 +188,8 @@ def encoder_of(name: str, saved: Mapping[str, Any], *, weights: Mapping[str, Pat
     recorded = (saved.get("provenance") or {}).get("weights")
     given = weights.get(name) or weights.get(spec.encoder) or (Path(recorded) if recorded else None)
     if given is not None and not given.exists():
-        told = name in weights or spec.encoder in weights
-        if told or spec.encoder not in ENCODERS:
+        is_given = name in weights or spec.encoder in weights
+        if is_given or spec.encoder not in ENCODERS:
             raise EncoderError(
                 f"Feature set {name!r} was encoded with {spec.encoder}; its weights are not at {given}. Say where they "
                 f"are with --weights {name}=DIR."
@@ -305,8 +305,8 @@ def _fused(
         columns = column_names(model.classes, model.attributes)
         values = np.stack([output[read] for output in outputs])
         aligned = Aligned(model.meta.members, keys, columns, values, ("",) * len(names))
-        said = predict_meta(model.meta, aligned)
-        probabilities, attribute_values = said.probabilities, said.attributes
+        fused = predict_meta(model.meta, aligned)
+        probabilities, attribute_values = fused.probabilities, fused.attributes
     return Predictions(
         keys, model.classes, model.attributes, probabilities, attribute_values, names, posteriors, failed
     )

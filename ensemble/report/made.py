@@ -176,8 +176,8 @@ def probe_tables(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """
     found = []
     for path in paths:
-        told = read_json(path)
-        systems = _list(told, "systems")
+        found_json = read_json(path)
+        systems = _list(found_json, "systems")
         if not systems or not all({"name", "part", "layers", "nested", "scores"} <= set(each) for each in systems):
             raise ConfigError(f"{path} holds no scores of a probe; give the file that `medusa probe --json` wrote.")
         score = "uar" if any("uar" in each["scores"] for each in systems) else "mean_ccc"
@@ -194,7 +194,7 @@ def probe_tables(paths: Sequence[Path]) -> list[dict[str, Any]]:
             nested = next((each["scores"].get(score) for each in own if each["nested"]), None)
             values = [[single.get((name, layer)) for layer in layers] for name in sets]
             parts[part] = {"layers": layers, "sets": sets, "values": values, "nested": nested}
-        probe = told.get("probe")
+        probe = found_json.get("probe")
         name = probe.get("name", "") if isinstance(probe, dict) else ""
         found.append({"file": str(path), "probe": name, "score": score, "parts": parts})
     return found

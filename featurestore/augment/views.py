@@ -1,7 +1,7 @@
 """Augmented views of a corpus: what is done to every utterance's audio, as a pure function of (key, seed, view number).
 
 A view is a feature set beside the clean one, `wavlm-large+noise1` beside `wavlm-large`. Its specification says what was
-done, so that views mix neither with clean rows nor with each other; every encoder hears the same waveforms.
+done, so that views mix neither with clean rows nor with each other; every encoder reads the same waveforms.
 """
 
 import hashlib
@@ -54,8 +54,8 @@ class AudioFiles:
         if not found:
             raise ConfigError(f"{option} {directory}: no audio in there ({', '.join(AUDIO_SUFFIXES)}).")
         names = [path.relative_to(directory).as_posix() for path in found]
-        told = json.dumps([[name, path.stat().st_size] for name, path in zip(names, found, strict=True)])
-        digest = hashlib.blake2b(told.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+        listing = json.dumps([[name, path.stat().st_size] for name, path in zip(names, found, strict=True)])
+        digest = hashlib.blake2b(listing.encode(errors="surrogatepass"), digest_size=8).hexdigest()
         return cls(directory.resolve(), tuple(names), f"{len(names)} files {digest}")
 
     def draw(self, rng: Rng) -> np.ndarray:
@@ -157,11 +157,16 @@ class View:
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
-        """What a feature set's specification says of the view, in FeatureSpec.extra."""
+        """Return what a feature set's specification records of the view, in FeatureSpec.extra."""
         done = "+".join(_told(name, step) for name, step in self.steps)
         files = {f"{PREFIX}_{name}": step.files.identity for name, step in self.steps if step.files is not None}
-        told = {PREFIX: done, f"{PREFIX}_seed": self.seed, f"{PREFIX}_number": self.number, f"{PREFIX}_code": VERSION}
-        return tuple(sorted((name, str(value)) for name, value in {**told, **files}.items()))
+        recorded = {
+            PREFIX: done,
+            f"{PREFIX}_seed": self.seed,
+            f"{PREFIX}_number": self.number,
+            f"{PREFIX}_code": VERSION,
+        }
+        return tuple(sorted((name, str(value)) for name, value in {**recorded, **files}.items()))
 
     def name(self, base: str) -> str:
         """Return the view's feature set beside `base`."""
@@ -178,13 +183,15 @@ class View:
 
     def rng(self, step: int, key: str) -> Rng:
         """Return the random numbers of one step on one utterance."""
-        told = json.dumps([VERSION, self.seed, self.number, step, self.steps[step][0], key])
-        return np.random.default_rng(int.from_bytes(hashlib.blake2b(told.encode(), digest_size=16).digest(), "little"))
+        drawn_for = json.dumps([VERSION, self.seed, self.number, step, self.steps[step][0], key])
+        return np.random.default_rng(
+            int.from_bytes(hashlib.blake2b(drawn_for.encode(), digest_size=16).digest(), "little")
+        )
 
 
 @dataclass(frozen=True)
 class Heard:
-    """One utterance as a view hears it: decoded like a file. partner: the audio mixed in."""
+    """One utterance as a view changes it: decoded like a file. partner: the audio mixed in."""
 
     key: str
     path: Path | Recording
@@ -271,7 +278,7 @@ def viewed_spec(clean: FeatureSpec, view: View | None) -> FeatureSpec:
 
 
 def view_pairs(spec: FeatureSpec) -> tuple[tuple[str, str], ...]:
-    """Return what a specification says of a view; nothing of a clean set."""
+    """Return what a specification records of a view; nothing of a clean set."""
     return tuple(pair for pair in spec.extra if pair[0].partition("_")[0] == PREFIX)
 
 
@@ -315,10 +322,10 @@ def _told(name: str, step: Step) -> str:
     """Return a step as text: every setting that counts, with defaults."""
     left_out = {"files", *(SYNTHETIC.get(name, ()) if step.files is not None else ())}
     values = {f.name: getattr(step, f.name) for f in fields(step) if f.name not in left_out}  # type: ignore[arg-type]
-    told = [
+    settings = [
         f"{key}={value if isinstance(value, str) else f'{value[0]:g}..{value[1]:g}'}" for key, value in values.items()
     ]
-    return f"{name}:{','.join(told)}"
+    return f"{name}:{','.join(settings)}"
 
 
 @lru_cache(KEPT_FILES)

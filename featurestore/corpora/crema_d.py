@@ -109,13 +109,13 @@ def voice_votes(path: Path) -> Ratings:
         )
     columns = [numbers(voice.column(name), 0, np.inf, path, name).to_numpy() for name in VOTE_COLUMNS]
     counts = np.stack(columns, axis=1)
-    told = numbers(voice.column("numResponses"), 0, np.inf, path, "numResponses").to_numpy()
+    responses = numbers(voice.column("numResponses"), 0, np.inf, path, "numResponses").to_numpy()
     names = voice.column("fileName").to_pylist()
-    wrong = np.flatnonzero(counts.sum(1) != told)
+    wrong = np.flatnonzero(counts.sum(1) != responses)
     if len(wrong):
         i = wrong[0]
         raise ManifestError(
-            f"{path}: {names[i]} has {counts[i].sum():g} votes on the voice, numResponses says {told[i]:g}."
+            f"{path}: {names[i]} has {counts[i].sum():g} votes on the voice, numResponses says {responses[i]:g}."
         )
     return Ratings.from_counts(names, tuple(VOTE_COLUMNS.values()), counts)
 

@@ -20,18 +20,20 @@ def doubts(manifest: Manifest) -> list[str]:
     """
     notes = []
     for names in alike(manifest.scheme.classes):
-        told = " and ".join(map(repr, names))
-        notes.append(f"classes {told} differ in letter case or spaces alone: --merge '{names[1]}={names[0]}'")
+        names_text = " and ".join(map(repr, names))
+        notes.append(f"classes {names_text} differ in letter case or spaces alone: --merge '{names[1]}={names[0]}'")
     absent = [name for name in manifest.scheme.classes if name.strip().casefold() in ABSENT]
     if absent:
-        told = ", ".join(map(repr, absent))
-        notes.append(f"{told}: taken for a class; where it stands for no label: --drop '{','.join(absent)}'")
+        absent_text = ", ".join(map(repr, absent))
+        notes.append(f"{absent_text}: taken for a class; where it stands for no label: --drop '{','.join(absent)}'")
     for column in ("speaker", "fold"):
         groups = alike(str(name) for name in manifest.column(column).tolist()) if manifest.has(column) else []
         if groups:
-            told = " and ".join(map(repr, groups[0]))
+            group_text = " and ".join(map(repr, groups[0]))
             more = f", and {len(groups) - 1} more" if len(groups) > 1 else ""
-            notes.append(f"{column}s {told}{more} differ in letter case or spaces alone, and are taken for different")
+            notes.append(
+                f"{column}s {group_text}{more} differ in letter case or spaces alone, and are taken for different"
+            )
     if manifest.has("label"):
         occurring = Counter(label for label in manifest.labels if label is not None)
         if len(occurring) == 1:

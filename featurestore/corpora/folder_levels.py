@@ -35,7 +35,7 @@ def folder_columns(
     layout: what each level below `root` is, such as "speaker/label/split". None: a level whose names are all splits is
     the split, one whose names are all formats (flac, wavs) is nothing, and of the others the class is the only one with
     two names or more, or the only one whose names are mostly known emotions. What is not read is added to `notes`.
-    Files that all lie in `root` itself have no column. ManifestError: levels that can't be told apart, a single
+    Files that all lie in `root` itself have no column. ManifestError: levels that can't be distinguished, a single
     class, a class named like a split or a format, files in different depths; each with the layout that helps.
     """
     parts = [path.relative_to(root).parts[:-1] for path in files]
@@ -105,13 +105,15 @@ def _guessed(root: Path, names: Sequence[Sequence[str]], notes: list[str]) -> li
             f"Move them elsewhere. {REMEDY}"
         )
     roles[label] = "label"
-    told = f"folders of level {label + 1} ({first_names(names[label], N_SHOWN)})"
+    level_text = f"folders of level {label + 1} ({first_names(names[label], N_SHOWN)})"
     if not any(name.lower() in EMOTIONS for name in names[label]):
-        notes.append(f"the classes are {told}, none a known emotion; if they are speakers: {_layout(roles, label)}")
+        notes.append(
+            f"the classes are {level_text}, none a known emotion; if they are speakers: {_layout(roles, label)}"
+        )
     for i in several:
         if i != label:
-            told = f"folders of level {i + 1} ({first_names(names[i], N_SHOWN)})"
-            notes.append(f"{told} are not read; if they are speakers: {_layout(roles, i)}")
+            level_text = f"folders of level {i + 1} ({first_names(names[i], N_SHOWN)})"
+            notes.append(f"{level_text} are not read; if they are speakers: {_layout(roles, i)}")
     return [role or IGNORED for role in roles]
 
 

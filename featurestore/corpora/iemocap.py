@@ -1,11 +1,11 @@
 """IEMOCAP (Busso et al. 2008, LREC 42: 335-359): 10 actors in 5 sessions, 10,039 turns, 3 evaluators or more each.
 
     Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav
-    Session1/dialog/EmoEvaluation/Ses01F_impro01.txt    labels, attributes, what each evaluator said
+    Session1/dialog/EmoEvaluation/Ses01F_impro01.txt    labels, attributes, what each evaluator chose
     Session1/dialog/transcriptions/Ses01F_impro01.txt   words
 
 The usual four classes merge excitement into happiness and leave out all other labels: 5,531 turns. Each session, with
-speakers of its own, is a fold. What actors said of their own turns (C-F1, A-M1, ...) is not among the ratings.
+speakers of its own, is a fold. What actors chose for their own turns (C-F1, A-M1, ...) is not among the ratings.
 """
 
 import re
@@ -121,15 +121,15 @@ def _manifest(
         dict.fromkeys(ATTRIBUTES, (LOW, HIGH)),
         classes_of,
     )
-    said = [{"utterance_id": key, "annotator": who, **rating} for (key, who), rating in ratings.items()]
+    rated = [{"utterance_id": key, "annotator": who, **rating} for (key, who), rating in ratings.items()]
     known = None
-    if said:
+    if rated:
         known = Ratings.of(
-            [str(one["utterance_id"]) for one in said],
-            [str(one["annotator"]) for one in said],
-            [_named(one.get("labels", [None])[0], classes_of) for one in said],
-            also=[[_named(label, classes_of) for label in one.get("labels", [])[1:]] for one in said],
-            attributes={name: [one.get(theirs) for one in said] for name, theirs in ATTRIBUTES.items()},
+            [str(one["utterance_id"]) for one in rated],
+            [str(one["annotator"]) for one in rated],
+            [_named(one.get("labels", [None])[0], classes_of) for one in rated],
+            also=[[_named(label, classes_of) for label in one.get("labels", [])[1:]] for one in rated],
+            attributes={name: [one.get(theirs) for one in rated] for name, theirs in ATTRIBUTES.items()},
             source=str(root),
         ).of_keys(table.column("utterance_id").to_pylist())
         for name, votes in zip(scheme.classes, known.counts(scheme.classes, also=1.0).T, strict=True):
@@ -157,7 +157,7 @@ def _row(
 
 
 def _add_rating(where: str, line: str, key: str, ratings: dict[tuple[str, str], dict[str, object]]) -> None:
-    """Note what one evaluator said of the turn above: categories (C-E1) or attributes (A-E1)."""
+    """Note what one evaluator chose for the turn above: categories (C-E1) or attributes (A-E1)."""
     found = RATING.fullmatch(line)
     if found is None or not key:
         raise ManifestError(f"{where}: expected a turn, or an evaluator's C-E1: or A-E1: line, found {line[:60]!r}.")

@@ -74,8 +74,8 @@ def _row(where: str, cut: dict[str, Any], label: str) -> dict[str, Any]:
     supervisions = cut.get("supervisions", [])
     if len(supervisions) > 1:
         raise ManifestError(f"{where}: {len(supervisions)} supervisions, expected one at most. {WHOLE_FILES}")
-    said = supervisions[0] if supervisions else {}
-    custom = {**(cut.get("custom") or {}), **(said.get("custom") or {})}
+    supervision = supervisions[0] if supervisions else {}
+    custom = {**(cut.get("custom") or {}), **(supervision.get("custom") or {})}
     return {
         **{
             name: value
@@ -86,10 +86,10 @@ def _row(where: str, cut: dict[str, Any], label: str) -> dict[str, Any]:
         "path": field(where, sources[0], "source"),
         "start_s": start if part else None,
         "end_s": start + duration if part else None,
-        "speaker": said.get("speaker"),
-        "gender": said.get("gender"),
+        "speaker": supervision.get("speaker"),
+        "gender": supervision.get("gender"),
         "label": custom.get(label),
-        "text": said.get("text"),
+        "text": supervision.get("text"),
         "duration_s": duration,
     }
 

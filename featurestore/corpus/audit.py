@@ -55,7 +55,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How many voted for the scheme's classes, and how far they agree; NaN where nothing tells."""
+    """How many voted for the scheme's classes, and how far they agree; NaN where nothing is known."""
 
     n_ratings: int
     n_annotators: int | None  # None where the manifest has vote counts alone
@@ -210,7 +210,7 @@ def agreement_of(manifest: Manifest, notes: list[str]) -> Agreement | None:
     else:
         return None
     if (counts != np.round(counts)).any():
-        notes.append("the votes are shares, not counts, so they tell no agreement")
+        notes.append("the votes are shares, not counts, so no agreement follows from them")
         return None
     agreed = consensus(counts)
     index = {name: c for c, name in enumerate(classes)}
@@ -239,16 +239,16 @@ def _durations(manifest: Manifest, contents: Sequence[Content]) -> tuple[NDArray
     decoded = np.array([content.duration_s for content in contents])
     if not manifest.has("duration_s"):
         return decoded, []
-    told = manifest.column("duration_s")
-    wrong = np.flatnonzero(np.abs(decoded - told) > DURATION_SLACK_S)
+    given_s = manifest.column("duration_s")
+    wrong = np.flatnonzero(np.abs(decoded - given_s) > DURATION_SLACK_S)
     notes = []
     if len(wrong):
         first = wrong[0]
         notes.append(
             f"duration_s is wrong for {len(wrong):,} utterances, the first {manifest.keys[first]}: "
-            f"{told[first]:.2f} s told, {decoded[first]:.2f} s decoded"
+            f"{given_s[first]:.2f} s in the manifest, {decoded[first]:.2f} s decoded"
         )
-    return np.where(np.isnan(decoded), told, decoded), notes
+    return np.where(np.isnan(decoded), given_s, decoded), notes
 
 
 def _paths(manifest: Manifest) -> list[str | None]:

@@ -14,6 +14,7 @@ from featurestore.corpus.division import Division, PartRecord
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.overlap import N_EXAMPLES, Items, Overlap, alike, bare_key, find_overlap, in_order
 from featurestore.errors import ProtocolError
+from featurestore.runtime.html import html_table
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 SHARED = ("utterance", "speaker", "audio")  # kinds of things that must not be in two parts
@@ -60,6 +61,11 @@ class ProtocolReport:
     def lines(self, notes: bool = True) -> list[str]:
         """Return a line for each finding, such as `warning: 3 speakers (120 utterances) in ...`."""
         return [f"{each.severity}: {each.message}" for each in self.findings if notes or each.severity != NOTE]
+
+    def _repr_html_(self) -> str:
+        """Return the findings, or that there are none, as a table for notebooks."""
+        rows = [[each.severity, each.message] for each in self.findings] or [["clean", "nothing leaks, no class lacks"]]
+        return html_table(("", "finding"), rows, f"division by {self.column or 'nothing'}, {self.n_parts} parts")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON types."""

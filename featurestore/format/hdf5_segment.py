@@ -1,9 +1,9 @@
 """A segment as one HDF5 file: `seg-<16 hex>.h5` (FORMAT.md, section 5).
 
 h5py reads it with no help from us: every array is a dataset, the attributes are the root group's. We read it without
-libhdf5: the file begins with a user block, which HDF5 leaves to applications, and a header there tells where each array
-lies. So opening costs one small read, works on a partly fetched remote file, and damaged metadata never reaches a C
-library: a CRC-32C of everything outside the arrays stands in the header.
+libhdf5: the file begins with a user block, which HDF5 leaves to applications, and a header there records where each
+array lies. So opening costs one small read, works on a partly fetched remote file, and damaged metadata never
+reaches a C library: a CRC-32C of everything outside the arrays stands in the header.
 """
 
 import json
@@ -49,12 +49,12 @@ class Hdf5Container:
             raise StoreError(f"{path} can't be read: {error.strerror}.") from error
         self._block = block
         self._header = header
-        told = header.get("attributes")
-        if not isinstance(told, dict) or header.get("file_bytes") != self._size:
+        attributes = header.get("attributes")
+        if not isinstance(attributes, dict) or header.get("file_bytes") != self._size:
             raise StoreError(
                 f"{path}: expected {header.get('file_bytes')} bytes, found {self._size} bytes; {self._remedy}"
             )
-        self.attributes: dict[str, Any] = told
+        self.attributes: dict[str, Any] = attributes
 
     def _read_header(self) -> tuple[int, dict[str, Any]]:
         first = self._read(0, FIRST_LINE_BYTES)
@@ -94,12 +94,12 @@ class Hdf5Container:
 
     def _extent(self, name: str, n_bytes: int) -> Extent:
         arrays = self._header.get("arrays")
-        told = arrays.get(name) if isinstance(arrays, dict) else None
-        if isinstance(told, list) and len(told) == 2 and all(type(n) is int and n >= 0 for n in told):
-            extent = Extent(self.path, *told)
+        place = arrays.get(name) if isinstance(arrays, dict) else None
+        if isinstance(place, list) and len(place) == 2 and all(type(n) is int and n >= 0 for n in place):
+            extent = Extent(self.path, *place)
             if extent.n_bytes == n_bytes and extent.stop <= self._size:
                 return extent
-        raise StoreError(f"{self.path}: array {name} of {n_bytes} bytes is placed at {told}; {self._remedy}")
+        raise StoreError(f"{self.path}: array {name} of {n_bytes} bytes is placed at {place}; {self._remedy}")
 
     def problems(self, info: SegmentInfo) -> Iterator[str]:
         """HDF5's own bytes, which other readers go by, and the user block, where they are altered."""

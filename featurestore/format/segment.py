@@ -38,7 +38,7 @@ class Segment:
     """A committed segment; its layers are mapped when first asked for.
 
     Raises SegmentGone when it was removed meanwhile, and StoreError when its metadata is damaged or of another feature
-    set, or a file is missing or has another size than the metadata tells.
+    set, or a file is missing or has another size than the metadata records.
     """
 
     def __init__(self, path: Path, spec: FeatureSpec, files: Files = LOCAL) -> None:
@@ -138,16 +138,16 @@ class Segment:
         except StoreError as error:
             return [str(error)]
         keys, key_offsets = small["keys"].tobytes(), small["key_offsets"].tolist()
-        told = [keys[key_offsets[i] : key_offsets[i + 1]] for i in range(self.n_utterances)]
-        if len(set(told)) != len(told):
+        own_keys = [keys[key_offsets[i] : key_offsets[i + 1]] for i in range(self.n_utterances)]
+        if len(set(own_keys)) != len(own_keys):
             problems.append(f"{self.path}: a key stands in it twice.")
-        for i, key in enumerate(told):
+        for i, key in enumerate(own_keys):
             if hash_key(key) != int(small["key_hashes"][i]):
                 problems.append(f"{self.path}: the hash of key {key.decode(errors='replace')!r} is wrong.")
         offsets = small["offsets"].tolist()
         for layer in self.spec.layers:
             try:
-                problems += self._altered_rows(layer, offsets, told)
+                problems += self._altered_rows(layer, offsets, own_keys)
             except StoreError as error:
                 problems.append(str(error))
         return problems

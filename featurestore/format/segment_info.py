@@ -1,6 +1,6 @@
 """What a segment holds apart from its values: enough to know each array's shape and each file's size.
 
-Every segment holds, whatever its container (FORMAT.md says how they lie in it):
+Every segment holds, whatever its container (FORMAT.md describes how they lie in it):
 
     <layer>        (n_rows, dim) rows in the stored dtype; one array per layer
     <layer>.scale  float32 (n_rows,): of int8 rows only
@@ -9,7 +9,7 @@ Every segment holds, whatever its container (FORMAT.md says how they lie in it):
     key_offsets    int64 (n + 1,): where each key begins
     key_hashes     uint64 (n,): 8-byte BLAKE2b of each key, so that opening hashes nothing
     checksums      uint32 (n, L): CRC-32C of the utterance's stored row bytes (then scales) in each layer
-    durations_s    float64 (n,): NaN where not told
+    durations_s    float64 (n,): NaN where not recorded
 
 and, where it records what its utterances were made from, the arrays of `identity`.
 """
@@ -87,27 +87,27 @@ class SegmentInfo:
         return cls(spec, n_utterances, key_bytes, layout, compress, decoder_bytes)
 
     @classmethod
-    def from_attributes(cls, told: dict[str, Any], spec: FeatureSpec, path: Path) -> "SegmentInfo":
+    def from_attributes(cls, attributes: dict[str, Any], spec: FeatureSpec, path: Path) -> "SegmentInfo":
         """Read what `attributes` recorded; StoreError when it is damaged, or of another version or feature set."""
-        if told.get("medusa_segment") != SEGMENT_VERSION:
+        if attributes.get("medusa_segment") != SEGMENT_VERSION:
             raise StoreError(
-                f"{path}: segment version {told.get('medusa_segment')!r} found, {SEGMENT_VERSION} expected; the "
+                f"{path}: segment version {attributes.get('medusa_segment')!r} found, {SEGMENT_VERSION} expected; the "
                 "segment is damaged, or a newer version of medusa-ser wrote it."
             )
-        fingerprint = told.get("fingerprint")
-        if fingerprint != spec.fingerprint or told.get("layers") != list(spec.layers):
+        fingerprint = attributes.get("fingerprint")
+        if fingerprint != spec.fingerprint or attributes.get("layers") != list(spec.layers):
             raise StoreError(
                 f"{path}: this segment belongs to another feature set (fingerprint {fingerprint!r}, expected "
                 f"{spec.fingerprint!r}); move it out of this directory."
             )
-        counts = [told.get(name) for name in ("n_utterances", "n_rows", "key_bytes", "chunk_rows")]
+        counts = [attributes.get(name) for name in ("n_utterances", "n_rows", "key_bytes", "chunk_rows")]
         if not all(type(count) is int and 0 <= count < 1 << 50 for count in counts) or counts[3] == 0:
             raise StoreError(f"{path}: damaged counts {counts}; run `medusa store verify`.")
         n_utterances, n_rows, key_bytes, chunk_rows = (int(count or 0) for count in counts)
-        compress = told.get("compress", "")
+        compress = attributes.get("compress", "")
         if not isinstance(compress, str) or (compress and compress not in CODECS):
             raise StoreError(f"{path}: compressed with {compress!r}, which this version of medusa-ser does not know.")
-        decoder_bytes = told.get("identity_decoder_bytes")
+        decoder_bytes = attributes.get("identity_decoder_bytes")
         if decoder_bytes is not None and not (type(decoder_bytes) is int and 0 <= decoder_bytes < 1 << 30):
             raise StoreError(
                 f"{path}: a damaged count, {decoder_bytes!r} bytes of decoders; run `medusa store verify`."
@@ -122,7 +122,7 @@ class SegmentInfo:
         return info
 
     def attributes(self) -> dict[str, Any]:
-        """Return what the segment says of itself; enough to open it without reading its arrays' metadata."""
+        """Return what the segment records of itself; enough to open it without reading its arrays' metadata."""
         return {
             "medusa_segment": SEGMENT_VERSION,
             "fingerprint": self.spec.fingerprint,
@@ -146,11 +146,11 @@ class SegmentInfo:
             "checksums": (n, len(self.spec.layers)),
             "durations_s": (n,),
         }
-        told = {name: (shape, SMALL_ARRAYS[name]) for name, shape in shapes.items()}
+        arrays = {name: (shape, SMALL_ARRAYS[name]) for name, shape in shapes.items()}
         if self.decoder_bytes is not None:
             identities = identity.shapes(n, self.decoder_bytes)
-            told |= {name: (shape, IDENTITY_ARRAYS[name]) for name, shape in identities.items()}
-        return told | dict.fromkeys(self.scales().values(), ((self.layout.n_rows,), SCALE_DTYPE))
+            arrays |= {name: (shape, IDENTITY_ARRAYS[name]) for name, shape in identities.items()}
+        return arrays | dict.fromkeys(self.scales().values(), ((self.layout.n_rows,), SCALE_DTYPE))
 
     def small_arrays(self) -> dict[str, str]:
         """Return the dtype of each array that the segment's name hashes, in that order."""
@@ -208,9 +208,9 @@ def needed_files(group: Path) -> dict[str, int]:
         attributes = parse_json(group.read_bytes(), group).get("attributes")
     except (OSError, StoreError):
         return n_dims  # who opens it says what is wrong
-    told = attributes.get("identity_decoder_bytes") if isinstance(attributes, dict) else None
-    if type(told) is int:
-        n_dims |= {name: len(shape) for name, shape in identity.shapes(1, told).items() if 0 not in shape}
+    decoder_bytes = attributes.get("identity_decoder_bytes") if isinstance(attributes, dict) else None
+    if type(decoder_bytes) is int:
+        n_dims |= {name: len(shape) for name, shape in identity.shapes(1, decoder_bytes).items() if 0 not in shape}
     return n_dims
 
 

@@ -114,8 +114,8 @@ def check_shape(shape: tuple[int, ...], names: Sequence[str], where: str) -> Non
         raise StoreError(f"{where}: an array of shape {shape}; (T, D), (D,) or (L, T, D) expected.")
     n_layers = shape[0] if len(shape) == 3 else 1
     if n_layers == 0 or (names and n_layers != len(names)):
-        told = f"; the {len(names)} layers {', '.join(names)} were told" if names else ""
-        raise StoreError(f"{where}: an array of shape {shape}, so {n_layers} layers{told}.")
+        given = f"; the {len(names)} layers {', '.join(names)} were given" if names else ""
+        raise StoreError(f"{where}: an array of shape {shape}, so {n_layers} layers{given}.")
 
 
 def as_layers(array: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -135,7 +135,7 @@ def joined(parts: Mapping[str, Loaded]) -> Loaded:
 
 def group_by_utterance(names: Sequence[str], layers: Mapping[str, str], where: str) -> dict[str, dict[str, str]]:
     """{utterance: {layer: name}} of "utterance/layer" names; empty when no name ends in one of the layers."""
-    endings = {told or layer: layer for layer, told in layers.items()}
+    endings = {where or layer: layer for layer, where in layers.items()}
     found: dict[str, dict[str, str]] = {}
     for name in names:
         utterance, slash, ending = name.rpartition("/")

@@ -66,9 +66,9 @@ def import_features(
     """Append every utterance of the source that the set `name` lacks; a file that can't be taken is reported.
 
     layers: {name: where}, see the format's module. flatten: keys are file names without their directories.
-    expected_keys: what is missing or surplus beside them is told; StoreError, before anything is written, when none is
-    there. segment_bytes, container ("zarr", "hdf5"), compress: how the set is stored, see FeatureStore.writer.
-    progress(done, total) counts skipped and failed ones too. Rows are never rounded unless a dtype is told
+    expected_keys: what is missing or surplus beside them is reported; StoreError, before anything is written, when none
+    is there. segment_bytes, container ("zarr", "hdf5"), compress: how the set is stored, see FeatureStore.writer.
+    progress(done, total) counts skipped and failed ones too. Rows are never rounded unless a dtype is given
     (but float64 to float32). Durations and identities are taken over where an export of ours left them beside the
     source, and it is noted where nothing did. Raises SpecMismatch when the set holds other features, and Interrupted
     after SIGINT or SIGTERM, with what was finished committed.
@@ -171,7 +171,7 @@ def _compare(source: Source, expected: Sequence[str], stored: FeatureSet | None,
 
 
 def _first_readable(source: Source, todo: Sequence[int], report: ImportReport) -> tuple[int, Loaded] | None:
-    """Return the first utterance that can be read: it says what the set is like. None, and all failures, when none
+    """Return the first utterance that can be read: it shows what the set is like. None, and all failures, when none
     can.
     """
     failed: Failures = []
@@ -200,7 +200,7 @@ def _skip_present(writer: FeatureWriter, source: Source, todo: list[int], report
 
 
 def _is_stored(writer: FeatureWriter, source: Source, i: int) -> bool:
-    """Whether the set has the rows of utterance i, as far as that can be told."""
+    """Whether the set has the rows of utterance i, as far as that is known."""
     if writer.spec.dtype not in ("float16", "float32"):
         return True
     try:

@@ -1,7 +1,7 @@
 """One safetensors file: a tensor per utterance and layer, named KEY/LAYER; bfloat16 as its own BF16.
 
-Names are free text there, so that keys need no encoding. The layers' names are told in the metadata `medusa_layers`; in
-a file without it, and without layers told, a tensor's whole name is the key. A layer's `where` is what names end in,
+Names are free text there, so that keys need no encoding. The layers' names are in the metadata `medusa_layers`; in
+a file without it, and without layers given, a tensor's whole name is the key. A layer's `where` is what names end in,
 behind the last `/`.
 """
 
@@ -42,24 +42,24 @@ MAX_HEADER_BYTES = 100_000_000  # more is refused by the reference implementatio
 def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Source]:
     """Open the tensors of the file, in its order; the reference implementation judges the header first."""
     header, start = _header(path)
-    told = (header.pop("__metadata__", None) or {}).get("medusa_layers")
+    metadata = (header.pop("__metadata__", None) or {}).get("medusa_layers")
     names = sorted(header, key=lambda name: (header[name]["data_offsets"], name))
     if not names:
         raise StoreError(f"{path} holds no tensors.")
-    layers = layers or told_layers(told)
+    layers = layers or told_layers(metadata)
     grouped = group_by_utterance(names, layers, str(path))
     entries = list(grouped or names)
 
     def load_tensor(name: str, layer_names: Sequence[str]) -> Loaded:
-        where, told = f"{path}, {name!r}", header[name]
-        if told["dtype"] not in STORED_AS:
-            raise StoreError(f"{where}: values of {told['dtype']}; {', '.join(STORED_AS)} expected.")
-        shape = tuple(told["shape"])
+        where, entry = f"{path}, {name!r}", header[name]
+        if entry["dtype"] not in STORED_AS:
+            raise StoreError(f"{where}: values of {entry['dtype']}; {', '.join(STORED_AS)} expected.")
+        shape = tuple(entry["shape"])
         check_shape(shape, layer_names, where)
-        array = read_values(path, STORED_AS[told["dtype"]], start + told["data_offsets"][0], shape, where)
-        if told["dtype"] == "BF16":
+        array = read_values(path, STORED_AS[entry["dtype"]], start + entry["data_offsets"][0], shape, where)
+        if entry["dtype"] == "BF16":
             array = (array.astype(np.uint32) << 16).view(np.float32)
-        return Loaded(as_layers(array, layer_names), READ_AS[told["dtype"]])
+        return Loaded(as_layers(array, layer_names), READ_AS[entry["dtype"]])
 
     def load(i: int) -> Loaded:
         if not grouped:
@@ -74,7 +74,7 @@ def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Sourc
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """Return what the file tells of its tensors, and where their bytes start; StoreError when it is damaged."""
+    """Return the header's record of the tensors, and where their bytes start; StoreError when the file is damaged."""
     from safetensors import SafetensorError, safe_open
 
     check_regular(path)
@@ -105,8 +105,8 @@ def write(chosen: Selection, target: Path, resume: bool) -> Written:
     for key, n_rows in zip(chosen.keys, chosen.features.lengths(chosen.keys).tolist(), strict=True):
         for layer in chosen.layers:
             last = first + n_rows * spec.dim * itemsize
-            told = {"dtype": WRITTEN_AS[spec.dtype], "shape": [n_rows, spec.dim], "data_offsets": [first, last]}
-            header[f"{key}/{layer}"] = told
+            entry = {"dtype": WRITTEN_AS[spec.dtype], "shape": [n_rows, spec.dim], "data_offsets": [first, last]}
+            header[f"{key}/{layer}"] = entry
             first = last
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)

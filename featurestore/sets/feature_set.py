@@ -319,10 +319,10 @@ class FeatureSet(Mapping[str, np.ndarray]):
         problems = []
         where = self.path / "zarr.json"
         try:
-            told = where.read_bytes()
+            written = where.read_bytes()
         except OSError as error:
             return [f"{where} can't be read: {error.strerror}."]
-        if told != json_bytes(set_metadata(self.spec, self.provenance, self.format, self.compress)):
+        if written != json_bytes(set_metadata(self.spec, self.provenance, self.format, self.compress)):
             problems.append(f"{where}: the feature set's metadata was altered.")
         segments = self._segment_names()
         for name in sorted(self._files.names(self.path)):
@@ -382,12 +382,12 @@ class FeatureSet(Mapping[str, np.ndarray]):
 
 def set_metadata(spec: FeatureSpec, provenance: Mapping[str, Any], format: str, compress: str) -> dict[str, Any]:
     """Return a set's zarr.json: specification, how it was made and new segments are stored, and their CRC-32C."""
-    told = {
+    attributes = {
         "medusa_set": SET_VERSION,
         "spec": spec.to_json(),
         "fingerprint": spec.fingerprint,
         "provenance": dict(provenance),
         "storage": {"format": format, "compress": compress},
     }
-    canonical = json.dumps(told, sort_keys=True, separators=(",", ":")).encode()
-    return group_metadata({**told, "crc32c": google_crc32c.value(canonical)})
+    canonical = json.dumps(attributes, sort_keys=True, separators=(",", ":")).encode()
+    return group_metadata({**attributes, "crc32c": google_crc32c.value(canonical)})

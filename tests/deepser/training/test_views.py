@@ -337,8 +337,8 @@ def test_what_is_no_view_is_refused_with_what_there_is(made: Any) -> None:
     ):
         with store.writer(name, spec) as writer:
             writer.append("k", [np.zeros((1, spec.dim))] * 2)
-    for label, told in (("plain1", "says of no augmentation"), ("loud1", "version: stored 1"), ("odd1", "other views")):
-        with pytest.raises(ConfigError, match=told):
+    for label, expected in (("plain1", "no augmentation"), ("loud1", "version: stored 1"), ("odd1", "other views")):
+        with pytest.raises(ConfigError, match=expected):
             data_of(store, manifest, (label,))
     store.remove("mixing/mix1")
     with pytest.raises(ConfigError, match="mixing/mix1"):

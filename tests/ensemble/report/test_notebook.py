@@ -6,7 +6,9 @@ import numpy as np
 
 from ensemble.evaluation.assess import Asked
 from ensemble.evaluation.parts import assess_parts
+from ensemble.evaluation.protocol import check_systems
 from ensemble.evaluation.systems import open_system
+from ensemble.evaluation.table import tables_of
 from ensemble.prediction.predictions import Predictions
 from featurestore.corpus.manifest import Manifest
 from featurestore.runtime.html import html_table
@@ -54,3 +56,19 @@ def test_scores_show_values_intervals_and_differences(run: Path) -> None:
     assert "<img" not in html
     assert found.evaluation.classification is not None
     assert f"{found.evaluation.classification.macro_f1:.3f}" in found.evaluation._repr_html_()
+
+
+def test_a_table_of_systems_and_the_check_of_a_division_show_themselves(run: Path) -> None:
+    table = Manifest.read(run / "manifest.csv")
+    systems = {name: open_system(name, table, run / "store") for name in ("m1", "m2", "meta")}
+    (found,) = tables_of(systems, table, n_resamples=20).values()
+    html = found._repr_html_()
+    row = found.rows[1]
+    assert f"{row.score('uar').value:.3f} ({row.score('uar').low:.3f} to" in html
+    assert f"<td>{row.differences['uar'].p_holm:.3f}</td>" in html
+    assert "<img" not in html
+    report = check_systems(table, systems.values())
+    assert report.findings
+    html = report._repr_html_()
+    assert report.findings[0].severity in html
+    assert "<img" not in html

@@ -203,7 +203,8 @@ def test_without_decoding_the_same_file_is_still_found(directory: Path) -> None:
 def test_durations_are_as_decoded_and_wrong_ones_are_noted(directory: Path) -> None:
     corpus = manifest(directory, ["a.wav", "b.wav"], duration_s=[0.1, 5.0])
     report = audit(corpus)
-    assert report.notes[0] == ("duration_s is wrong for 1 utterances, the first u1: 5.00 s told, 0.10 s decoded")
+    for fact in ("duration_s", "1 utterance", "u1", "5.00 s", "0.10 s"):
+        assert fact in report.notes[0]
     (part,) = report.parts["all"]
     assert part.hours == pytest.approx(0.2 / 3600)
     assert (part.shortest_s, part.median_s, part.longest_s) == (0.1, 0.1, 0.1)
