@@ -44,6 +44,13 @@ if does probes; then
     medusa probe "${common[@]}" --features "$all" --name "all$own" --normalise $normalise --json "$out/all$own.json" \
       --heat-map "$out/all$own.png"
   done
+  # And learning from the judged speaker's own clips, without labels.
+  for layers in whisper all; do
+    medusa probe "${common[@]}" --features "${!layers}" --name "$layers-refined" --normalise speaker --refine speaker \
+      --json "$out/$layers-refined.json"
+  done
+  medusa probe "${common[@]}" --features "$whisper" --name whisper-shares --normalise speaker \
+    --refine none,speaker,shares --json "$out/whisper-shares.json"
 fi
 
 # As DeepSER was trained before there were probes; then one layer and every regularisation.
@@ -69,7 +76,7 @@ fi
 # What fuses them is chosen inside each fitting part; soft votes of the same members beside it.
 if does ensembles; then
   plain=whisper,all,small_s1,small_s2
-  adapted=whisper-own,all-own,small-own_s1,small-own_s2
+  adapted=whisper-refined,all-refined,small-own_s1,small-own_s2
   medusa fit-meta "${common[@]}" --members $plain --meta auto --name auto
   medusa fit-meta "${common[@]}" --members $plain --meta soft --name soft
   medusa fit-meta "${common[@]}" --members $adapted --meta auto --name auto-own
