@@ -198,7 +198,7 @@ def _run_times(
 
     if not isinstance(encoder, TextEncoder):
         raise ConfigError(f"--times: {encoder.name} encodes audio; its rows have their times by their rate.")
-    options = replace(job.options, transcripts=texts.timed())
+    options = replace(job.options, transcripts=texts.timed(), max_memory_gib=None)  # it takes none
     return _run(table, TokenTimes(encoder), replace(job, name=job.name + ENDING, options=options), part)
 
 

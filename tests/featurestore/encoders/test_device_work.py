@@ -13,6 +13,9 @@ from featurestore.encoders.base import Encoder
 from featurestore.encoders.load import _Sizes, load_encoder, spec_for
 from featurestore.encoders.options import EncoderOptions
 from featurestore.encoders.speech import SpeechEncoder
+from tests.featurestore.encoders.test_language_models import save_model
+from tests.featurestore.encoders.test_unpadded import CONFIGS as UNPADDED
+from tests.featurestore.encoders.test_unpadded import SPEAKER, extractor_of
 from tests.helpers.device_work import META, DeviceWork, counted
 from tests.helpers.encoder_configs import CONFIGS, SPEECH_NAMES, TEXT_NAMES, WORDS, save_random
 
@@ -110,3 +113,48 @@ def test_many_layers_make_batches_smaller_so_that_pinned_memory_is_bounded(monke
             frames[layers] = encoder.default_batch_frames
     assert frames["last"] == 30_000
     assert frames["all"] * 25 * 1024 * 2 <= 512 << 20
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "mistral", "gpt2", "t5"])
+def test_a_language_model_reads_its_mask_once_and_its_kernels_do_not_grow(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers asks the device whether a mask has padding: a wait more than BERT's, whatever the batch."""
+    save_model(tmp_path, name, "eos" if name == "t5" else "bos")
+    kernels = []
+    with counted(monkeypatch) as work:
+        encoder = load_encoder(str(tmp_path), device="meta", compute="float32", layers="last")
+        for n_words in ([3, 9, 1, 20], [3, 9] * 8):
+            batch_of(encoder, [" ".join(WORDS[:n]) for n in n_words], work)
+            assert (work.inward, work.outward) == (1, 1), work.waited_for
+            assert work.waits <= 2, work.waited_for
+            kernels.append(work.kernels)
+    assert kernels[0] == kernels[1]
+
+
+@pytest.mark.parametrize("name", ["wav2vec2-conformer", "moonshine", "wav2vec2-bert", "parakeet_encoder"])
+def test_unpadded_clips_are_one_wait_and_equal_ones_one_pass(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformers.AutoModel.from_config(UNPADDED[name]()).save_pretrained(tmp_path)
+    extractor_of(name).save_pretrained(tmp_path)
+    kernels = []
+    with counted(monkeypatch) as work:
+        encoder = load_encoder(str(tmp_path), device="meta", compute="float32", layers="last")
+        for clips in (waveforms(3), waveforms(1) * 3, waveforms(1)):
+            batch_of(encoder, clips, work)
+            assert (work.waits, work.inward, work.outward) == (1, 1, 1), work.waited_for
+            kernels.append(work.kernels)
+    assert kernels[0] > 2 * kernels[1]  # three lengths, three passes
+    assert kernels[1] < kernels[2] + 10
+
+
+def test_speaker_embeddings_are_one_pass_and_one_copy_each_way_for_each_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SPEAKER["wavlm"]().save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text('{"do_normalize": false}')
+    with counted(monkeypatch) as work:
+        encoder = load_encoder(str(tmp_path), device="meta", compute="float32", pool="model")
+        batch_of(encoder, waveforms(3), work)
+    assert (work.waits, work.inward, work.outward) == (3, 3, 3), work.waited_for

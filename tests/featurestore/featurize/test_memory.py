@@ -10,12 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile
+import transformers
 
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.errors import ConfigError
 from featurestore.featurize.memory import GIB, RssMeter, plan_memory
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.small_text_encoder import save_tokenizer
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs the kernel's peak of memory")
 N, SECONDS = 32, 10
@@ -33,7 +35,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "m.csv"
 
 
-def run(corpus: Path, store: Path, before: str = "", **options: object) -> dict[str, float]:
+def run(
+    corpus: Path, store: Path, before: str = "", *, encoder: str = "tiny-hubert", **options: object
+) -> dict[str, float]:
     """featurize in a process of its own: utterances done, failures, and peak resident bytes."""
     code = f"""
 import json, os, resource
@@ -42,8 +46,8 @@ from featurestore.featurize.run import featurize
 from featurestore.corpus.manifest import Manifest
 from featurestore.featurize.memory import RssMeter
 from featurestore.store.feature_store import FeatureStore
-encoder = load_encoder("tiny-hubert", device="cpu")
-encoder.encode([__import__("numpy").zeros(16_000, "f4")])
+encoder = load_encoder({encoder!r}, device="cpu")
+encoder.encode([__import__("numpy").zeros(16_000, "f4") if encoder.kind == "audio" else "a b"])
 meter = RssMeter()
 base = meter.now()
 {before}
@@ -98,6 +102,26 @@ def test_memory_that_is_really_short_halves_the_batches(corpus: Path, free: dict
     assert short["peak"] < free["peak"]
     for key, own in rows(corpus.parent / "free").items():
         np.testing.assert_allclose(rows(tmp_path / "short")[key], own, atol=2e-3)
+
+
+@pytest.mark.slow
+def test_the_limit_holds_for_a_language_model(tmp_path: Path) -> None:
+    """A random Llama of 4 layers, texts of 500 tokens, all in one pass where nothing bounds it."""
+    transformers.LlamaModel(
+        transformers.LlamaConfig(
+            hidden_size=256, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, intermediate_size=1024,
+            vocab_size=99, max_position_embeddings=1024,
+        )
+    ).save_pretrained(tmp_path / "llama")  # fmt: skip
+    save_tokenizer(tmp_path / "llama", [f"w{i}" for i in range(90)])
+    lines = [f"u{i}," + " ".join(f"w{(i * k) % 90}" for k in range(500)) for i in range(N)]
+    (tmp_path / "m.csv").write_text("\n".join(["utterance_id,text", *lines]) + "\n")
+    llama = str(tmp_path / "llama")
+    free = run(tmp_path / "m.csv", tmp_path / "free", encoder=llama, batch_s=600.0)
+    limit = free["base"] + 0.75 * (free["peak"] - free["base"])
+    kept = run(tmp_path / "m.csv", tmp_path / "kept", encoder=llama, batch_s=600.0, max_memory_gib=limit / GIB)
+    assert (free["done"], kept["done"], kept["failed"]) == (N, N, [])
+    assert kept["peak"] <= limit < free["peak"]
 
 
 def test_a_file_too_long_for_the_limit_fails_alone_with_the_remedy() -> None:
