@@ -13,6 +13,7 @@ import pytest
 
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.small_corpus import copy_clips, medusa
+from tests.helpers.small_text_encoder import save_text_encoder
 
 REPO = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.slow
@@ -163,3 +164,20 @@ def test_killed_again_and_again_it_comes_to_the_same(corpus: Path, undisturbed: 
     assert states(said)["members/m1"] == "done before"
     assert fingerprints(out) == fingerprints(undisturbed)
     assert (out / "scores-meta.json").read_bytes() == (undisturbed / "scores-meta.json").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["unicamp-small", "abhinaya-small"])
+def test_the_systems_of_the_challenge_run_to_their_scores(corpus: Path, tmp_path: Path, name: str) -> None:
+    """Cross-attention over audio, text and functionals with a forest on logits; a majority vote of five members."""
+    settings = [f"corpus={corpus}", "folds=2", "epochs=1", "members.defaults.d=16", "members.defaults.n-heads=2"]
+    if name == "unicamp-small":
+        pytest.importorskip("opensmile", reason="unicamp-small needs the extra opensmile")
+        settings.append(f"text={save_text_encoder(tmp_path / 'bert')}")
+    directory = tmp_path / "out"
+    medusa("run", name, "-o", str(directory), *(part for each in settings for part in ("--set", each)))
+    scores = json.loads((directory / "scores-meta.json").read_text())
+    assert "macro" in json.dumps(scores)
+    assert "meta" in (directory / "summary.md").read_text()
+    n_members = {"unicamp-small": 2, "abhinaya-small": 5}[name]
+    posteriors = [each for each in FeatureStore.open(directory / "store").names() if each.startswith("posteriors/")]
+    assert len(posteriors) >= n_members + 1
