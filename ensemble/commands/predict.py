@@ -206,9 +206,14 @@ def _written(
         if writer.done:
             say(f"{len(writer.done):,} were predicted before that run was stopped; going on with {len(rest):,}")
         with bar("predict", len(rest)) as show:
-            for part in run(rest, progress=_into(show)):
-                writer.append(part)
-                failed += part.failed
+            try:
+                for part in run(rest, progress=_into(show)):
+                    writer.append(part)
+                    failed += part.failed
+            except KeyboardInterrupt:
+                show.close()
+                say(f"{len(writer.done):,} of {len(table):,} are predicted and kept", stderr=True)
+                raise
         if writer.done:
             to.draw(model, writer.records(pieces))
         columns = columns_of(
