@@ -10,7 +10,14 @@ from typing import BinaryIO
 OPEN_SIZES = ((0x7FFFE000, 0x80001000), (0xFFFFF000, 0xFFFFFFFF))
 OPEN_SIZES_AIFF = (*OPEN_SIZES, (0x7F000000 - 0x1000, 0x7F000000 + 0x1000))
 PCM, FLOAT, ALAW, MULAW, EXTENSIBLE = 0x0001, 0x0003, 0x0006, 0x0007, 0xFFFE
-BLOCK_CODED = {0x0002: "MS ADPCM", 0x0011: "IMA ADPCM", 0x0031: "GSM 6.10"}  # libsndfile reads these, in whole blocks
+# libsndfile reads these, in whole blocks. FFmpeg takes the halves of the bytes of G.721 in the other order.
+BLOCK_CODED = {
+    0x0002: "MS ADPCM",
+    0x0011: "IMA ADPCM",
+    0x0031: "GSM 6.10",
+    0x0038: "NMS ADPCM",
+    0x0040: "G.721",
+}
 INTEGERS = (PCM, ALAW, MULAW, *BLOCK_CODED)  # codecs whose samples are decoded from integers
 MAX_CHUNKS = 1000
 
