@@ -162,8 +162,12 @@ class Network(nn.Module):
 def like_lengths(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """Return groups of clips of like length, each of GROUP_FRAMES padded frames at most or of one clip.
 
-    lengths: (M, B) frames of each clip in every modality. Every clip is in one group.
+    lengths: (M, B) frames of each clip in every modality. Every clip is in one group. A batch that is one group keeps
+    its order, by which dropout is drawn.
     """
+    n_clips = lengths.shape[1]
+    if n_clips * lengths.max(1).sum() <= GROUP_FRAMES:
+        return [np.arange(n_clips)]
     order = np.argsort(lengths.sum(0), kind="stable")
     groups: list[NDArray[np.int64]] = []
     start = 0

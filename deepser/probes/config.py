@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 from deepser.config import NORMALISATIONS
-from deepser.probes.refine import check_refinements
 from featurestore.errors import ConfigError
 
 SOLVERS = ("auto", "rbf", "linear", "streaming", "logistic")
 PROBE_POOLS = ("auto", "mean", "mean+std")
 PROBE_SELECTIONS = ("auto", "uar", "macro_f1", "accuracy", "mean_ccc")
 PROBE_TARGETS = ("soft", "one-hot")
+REFINEMENTS = ("none", "speaker", "shares")  # see deepser.probes.refine
 # Above so many training utterances "auto" streams: the time of a kernel grows with their cube.
 KERNEL_UTTERANCES = 5000
 # A kernel matrix of so many utterances takes 1.6 GB in float32, and there are three of them at once.
@@ -21,7 +21,7 @@ class ProbeConfig:
     """What a probe reads, how it is solved, and what its nested selection may choose from.
 
     features: references such as "whisper-base@3+4"; every layer of each is a candidate. normalise: the candidates of
-    normalisation, in the order in which ties are decided. refine: the candidates of `refine.REFINEMENTS`. lambdas:
+    normalisation, in the order in which ties are decided. refine: the candidates of `REFINEMENTS`. lambdas:
     ridge penalties, in units of the kernel's diagonal (for "logistic": values of 1 / C). bandwidths: of the RBF kernel,
     in units of the square root of the number of dims. Empty lambdas or bandwidths stand for the solver's own.
     balanced: all classes of the training part count alike.
@@ -68,3 +68,11 @@ class ProbeConfig:
     def speaker_adapted(self) -> bool:
         """Is a use of the speaker's other clips among the candidates?"""
         return "speaker" in self.normalise or self.refine != ("none",)
+
+
+def check_refinements(names: tuple[str, ...]) -> None:
+    """Raise ConfigError unless these are one or more of REFINEMENTS, each once."""
+    if not names or set(names) - set(REFINEMENTS) or len(set(names)) != len(names):
+        raise ConfigError(
+            f"refine takes one or more of {', '.join(REFINEMENTS)}, each once; found {', '.join(names) or 'none'}."
+        )

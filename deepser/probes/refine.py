@@ -12,9 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from featurestore.errors import ConfigError
-
-REFINEMENTS = ("none", "speaker", "shares")
 TEMPERATURE = 0.08  # of the softmax that makes targets of scores, which are about probabilities
 ROUNDS = 3
 SCALINGS = 50
@@ -63,14 +60,6 @@ def clips_of_speakers(codes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """Return the clips of each speaker with two or more; code 0 is nobody, as in `Groups.codes`."""
     speakers = [np.flatnonzero(codes == code) for code in np.unique(codes[codes > 0])]
     return [clips for clips in speakers if len(clips) > 1]
-
-
-def check_refinements(names: tuple[str, ...]) -> None:
-    """Raise ConfigError unless these are one or more of REFINEMENTS, each once."""
-    if not names or set(names) - set(REFINEMENTS) or len(set(names)) != len(names):
-        raise ConfigError(
-            f"refine takes one or more of {', '.join(REFINEMENTS)}, each once; found {', '.join(names) or 'none'}."
-        )
 
 
 def _targets(scores: Array, shares: Array | None) -> Array:

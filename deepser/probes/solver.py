@@ -16,7 +16,7 @@ class Setting:
     """What is chosen besides the layers: penalty, bandwidth of an RBF kernel (0: none), and tilt.
 
     tilt: the power of its share that a class's score is divided by, where the rows themselves are not weighted.
-    refine: how the scores are refined by each speaker's own clips, one of `refine.REFINEMENTS`.
+    refine: how the scores are refined by each speaker's own clips, one of `REFINEMENTS`.
     """
 
     penalty: float

@@ -8,10 +8,10 @@ from deepser.probes.config import (
     PROBE_POOLS,
     PROBE_SELECTIONS,
     PROBE_TARGETS,
+    REFINEMENTS,
     SOLVERS,
     ProbeConfig,
 )
-from deepser.probes.refine import REFINEMENTS
 from ensemble.commands.choices import one_of
 from ensemble.commands.corpora import TestOnOption, TrainOnOption, divided, say_corpora
 from ensemble.commands.protocol import StrictOption, tell_protocol

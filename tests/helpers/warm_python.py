@@ -5,6 +5,7 @@ interpreter imports or how it starts is tested with `subprocess`.
 """
 
 import atexit
+import contextlib
 import gc
 import importlib
 import json
@@ -80,7 +81,10 @@ class WarmProcess:
     stderr: IO[str]
 
     def send_signal(self, signum: int) -> None:
-        os.kill(self.pid, signum)
+        """Send a signal; nothing where the program has ended."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signum)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)

@@ -78,8 +78,8 @@ def test_members_of_table_1_share_one_stream() -> None:
 
 
 def test_every_setting_stands_in_config_json() -> None:
-    values = {"schedule": "cosine", "network": "late-fusion", "pooling": "asp", "targets": "one-hot", "select": "last",
-              "precision": "float32", "views": "none", "normalise": "speaker"}  # fmt: skip
+    values = {"schedule": "cosine", "network": "cross-attention", "pooling": "asp", "targets": "one-hot",
+              "select": "last", "precision": "float32", "views": "none", "normalise": "none"}  # fmt: skip
     numbers = {name: 0.5 if name in ("dropout", "mixup", "label-smoothing", "view-share") else 2 for name in PATHS}
     config = Asked(features=("a", "b"), options=numbers | values).config()
     assert config.network.d == config.network.n_heads == config.train.stages[1].epochs == 2
