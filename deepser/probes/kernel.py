@@ -149,7 +149,10 @@ class KernelPass:
         across = kernel[n:][:, known]
         x, bandwidth = self._judged_rows(part.source), part.setting.bandwidth
         found.append(
-            [_wide(_rbf(x[each], bandwidth) - across[each] @ inverse @ across[each].T) for each in clips_of[-1]]
+            [
+                _wide(_rbf(_distances(x[each], len(each)), bandwidth) - across[each] @ inverse @ across[each].T)
+                for each in clips_of[-1]
+            ]
         )
         return found
 
@@ -205,7 +208,7 @@ class KernelPass:
         product = self._product(source)
         if not self.solver.rbf:
             return product.clone()
-        return torch.mul(product, -0.5 / bandwidth**2).exp_()
+        return _rbf(product, bandwidth)
 
     def _product(self, source: Source) -> Tensor:
         """(n + m, n): squared distances, or dot products, of standardised rows, divided by the number of dims."""
@@ -216,24 +219,25 @@ class KernelPass:
         mean, inverse_std = standardisation(train)
         at = np.concatenate([self.each.train, self.each.judged])
         x = torch.from_numpy((rows[at] - mean) * inverse_std).to(self.solver.device, self.solver.dtype)
-        own = x[: len(train)]
-        product = (x @ own.T).div_(rows.shape[1])
-        if self.solver.rbf:
-            norms = x.square().sum(1).div_(rows.shape[1])
-            product.mul_(-2).add_(norms[:, None]).add_(norms[None, : len(train)]).clamp_(min=0)
-            product[: len(train)].diagonal().zero_()
+        product = _distances(x, len(train)) if self.solver.rbf else (x @ x[: len(train)].T).div_(rows.shape[1])
         size = product.numel() * product.element_size()
         if (len(self._products) + 1) * size <= DISTANCES_BYTES:
             self._products[source] = product
         return product
 
 
-def _rbf(x: Tensor, bandwidth: float) -> Tensor:
-    """Return the RBF kernel (m, m) of rows (m, D)."""
-    norms = x.square().sum(1)
-    distances = ((x @ x.T).mul_(-2) + norms[:, None] + norms[None]).clamp_(min=0).div_(x.shape[1])
-    distances.fill_diagonal_(0)
-    return torch.exp(distances / (-2 * bandwidth**2))
+def _distances(x: Tensor, n: int) -> Tensor:
+    """Return the squared distances of rows (m, D) to the first n of them, divided by the number of dims, (m, n)."""
+    dim = x.shape[1]
+    norms = x.square().sum(1).div_(dim)
+    distances = (x @ x[:n].T).div_(dim).mul_(-2).add_(norms[:, None]).add_(norms[None, :n]).clamp_(min=0)
+    distances[:n].diagonal().zero_()
+    return distances
+
+
+def _rbf(distances: Tensor, bandwidth: float) -> Tensor:
+    """Return the RBF kernel of squared distances by dim."""
+    return torch.mul(distances, -0.5 / bandwidth**2).exp_()
 
 
 def _wide(values: Tensor) -> NDArray[np.float64]:
