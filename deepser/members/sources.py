@@ -7,7 +7,6 @@ from dataclasses import astuple
 import numpy as np
 
 from featurestore.corpus.manifest import Manifest
-from featurestore.format.spec import FeatureSpec
 from featurestore.sets.feature_set import FeatureSet
 from featurestore.sets.sources import Source, compare_headers, refuse
 
@@ -48,7 +47,7 @@ def _record(features: FeatureSet, keys: Sequence[str]) -> bytes:
         without = set(absent)
         keys = [key for key in keys if key not in without]
     *arrays, decoders = astuple(features.identities(keys))
-    digest.update(repr((spec.kind, spec.source, _is_of_views(spec), decoders)).encode())
+    digest.update(repr((spec.kind, spec.source, bool(spec.view), decoders)).encode())
     for array in (*arrays, features.durations_s(keys)):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.digest()
@@ -60,7 +59,7 @@ def check_sources(manifest: Manifest, features: FeatureSet) -> None:
     Views of audio are left out, since a clip mixed with another is longer than its file.
     """
     spec = features.spec
-    if _is_of_views(spec):
+    if spec.view:
         return
     sources: dict[str, Source | None] = dict.fromkeys(manifest.keys)
     durations_s = None
@@ -74,7 +73,3 @@ def check_sources(manifest: Manifest, features: FeatureSet) -> None:
         if manifest.has("duration_s"):
             durations_s = np.asarray(manifest.column("duration_s"), np.float64)
     refuse(features, compare_headers(sources, features, durations_s), REMEDY)
-
-
-def _is_of_views(spec: FeatureSpec) -> bool:
-    return any(name.startswith("view") for name, _ in spec.extra)

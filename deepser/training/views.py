@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from deepser.config import ALL_VIEWS
 from featurestore.augment.mixing import check_mixing, mixed_places, mixing_name
-from featurestore.augment.views import view_pairs, without_view
+from featurestore.augment.views import without_view
 from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.loaders.row_reader import Buffer, RowReader
@@ -57,7 +57,7 @@ class Views:
                 name = view_name(ref.name, label)
                 _check_set(store, ref, name)
                 seen = store[name]
-                pairs_of[name] = view_pairs(seen.spec)
+                pairs_of[name] = seen.spec.view
                 sets.append((name, seen.spec.fingerprint))
                 there[k] &= seen.index.positions(list(keys)) >= 0
             pairs = next(iter(pairs_of.values()))
@@ -236,7 +236,7 @@ def resolve_views(store: FeatureStore, features: Sequence[str], asked: Sequence[
     names = {FeatureRef.parse(text).name for text in features}
     of_each = [
         {name.removeprefix(f"{base}+") for name in store.names()
-         if name.startswith(f"{base}+") and view_pairs(store[name].spec)}
+         if name.startswith(f"{base}+") and store[name].spec.view}
         for base in sorted(names) if is_audio(store, base)
     ]  # fmt: skip
     return tuple(sorted(set.intersection(*of_each))) if of_each else ()
@@ -251,7 +251,7 @@ def _check_set(store: FeatureStore, ref: FeatureRef, name: str) -> None:
             "`medusa featurize --augment`."
         )
     clean, seen = store[ref.name].spec, store[name].spec
-    if not view_pairs(seen):
+    if not seen.view:
         raise ConfigError(f"--views {label}: {name} records no augmentation, so it is not a view of {ref.name}.")
     found = without_view(seen)
     others = [line for line in clean.differences(found) if line.partition(":")[0] not in ("dtype", "layers")]

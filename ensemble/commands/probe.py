@@ -157,10 +157,8 @@ def probe(
 
 def _all_sets(store: "FeatureStore") -> list[str]:
     """Every set of audio or text that is no augmented view."""
-    from featurestore.augment.views import view_pairs
-
     names = [name for name in store.names() if store[name].spec.kind != "posteriors"]
-    names = [name for name in names if not view_pairs(store[name].spec)]
+    names = [name for name in names if not store[name].spec.view]
     if not names:
         raise ConfigError(f"Store {store.path} holds no features; run `medusa featurize` first.")
     return names

@@ -44,7 +44,7 @@ def _add(digests: list[str | None], features: FeatureSet, manifest: Manifest) ->
     rows = np.array([i for i, digest in enumerate(digests) if digest is None], np.int64)
     absent = set(features.missing([manifest.keys[i] for i in rows]))
     rows = np.array([i for i in rows if manifest.keys[i] not in absent], np.int64)
-    if not len(rows) or any(field.startswith("view") for field, _ in features.spec.extra):
+    if not len(rows) or features.spec.view:
         return
     found = features.identities([manifest.keys[i] for i in rows])
     of_audio = found.digests.any(axis=1) & (found.n_bytes >= 0)

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from featurestore.augment.views import Heard, View, view_pairs
+from featurestore.augment.views import Heard, View
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError, ManifestError, StoreError
 from featurestore.format.segment_info import hash_key
@@ -148,7 +148,7 @@ def check_mixing(store: FeatureStore, label: str, pairs: tuple[tuple[str, str], 
     name = mixing_name(label)
     if name not in store:
         raise ConfigError(f"View {label} mixes clips, and the store has no {name} that says which. Copy it, too.")
-    if view_pairs(store[name].spec) != pairs:
+    if store[name].spec.view != pairs:
         raise ConfigError(f"{name} was made with other settings than view {label}; remove both, and make them again.")
 
 

@@ -31,7 +31,7 @@ from featurestore.format.spec import FeatureSpec
 from featurestore.sets.sources import files_of, piece_of
 
 VERSION = 1  # raised when the same draw gives other samples
-PREFIX = "view"  # of the pairs in FeatureSpec.extra that tell a view
+PREFIX = "view"  # of the pairs in FeatureSpec.extra that tell a view, see FeatureSpec.view
 KEPT_FILES = 16  # decoded noises and rooms that stay in memory
 
 Range = tuple[float, float]
@@ -277,15 +277,9 @@ def viewed_spec(clean: FeatureSpec, view: View | None) -> FeatureSpec:
     return clean if view is None else view.spec(clean)
 
 
-def view_pairs(spec: FeatureSpec) -> tuple[tuple[str, str], ...]:
-    """Return what a specification records of a view; nothing of a clean set."""
-    return tuple(pair for pair in spec.extra if pair[0].partition("_")[0] == PREFIX)
-
-
 def without_view(spec: FeatureSpec) -> FeatureSpec:
     """Return the specification of the clean set beside a view."""
-    seen = view_pairs(spec)
-    return replace(spec, extra=tuple(pair for pair in spec.extra if pair not in seen))
+    return replace(spec, extra=tuple(pair for pair in spec.extra if pair not in spec.view))
 
 
 def _step(part: str, whole: str, files: dict[str, AudioFiles | None]) -> tuple[str, Step]:

@@ -96,7 +96,7 @@ def _recorded(table: "Manifest", place: Path) -> "dict[str, Content]":
             features = store[name]
         except StoreError:
             continue  # a damaged set: `medusa store ls` names it
-        if features.spec.kind == "audio" and not any(field.startswith("view") for field, _ in features.spec.extra):
+        if features.spec.kind == "audio" and not features.spec.view:
             left = {
                 key: table.audio(i) for i, key in enumerate(table.keys) if key not in known and paths[i] is not None
             }

@@ -98,6 +98,11 @@ class FeatureSpec:
         return ROW_TYPES[self.dtype]
 
     @property
+    def view(self) -> tuple[tuple[str, str], ...]:
+        """What `extra` records of an augmented view: its fields `view` and `view_*`; () of a clean set."""
+        return tuple(pair for pair in self.extra if pair[0].partition("_")[0] == "view")
+
+    @property
     def fingerprint(self) -> str:
         """16 hex digits of BLAKE2b over the canonical JSON of every field that differs from its default."""
         # Without the fields at their default, a later version can add a field and old sets keep their fingerprint.

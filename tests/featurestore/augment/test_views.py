@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from featurestore.audio import SAMPLE_RATE_HZ, decode, duration_s
 from featurestore.augment import signals
 from featurestore.augment.mixing import check_mixing, heard, mixed_from, mixed_places, mixing_name, partners
-from featurestore.augment.views import Heard, View, parse_views, view_pairs, without_view
+from featurestore.augment.views import Heard, View, parse_views, without_view
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.encoders.options import EncoderOptions
@@ -148,7 +148,7 @@ def test_a_view_is_a_set_of_its_own_and_the_same_however_it_is_made(manifest: Ma
         report = featurize(manifest, encoder, store, name, view=seen)
         assert (report.done, report.failed) == (N, [])
         assert without_view(store[name].spec) == store["logmel"].spec == encoder.spec
-        assert view_pairs(store[name].spec) == seen.pairs
+        assert store[name].spec.view == seen.pairs
         # In parts, in other batches, stopped and gone on with, from an order of rows that is another.
         other = FeatureStore.create(tmp_path / f"other-{text}")
         options = FeaturizeOptions(batch_s=0.1)
