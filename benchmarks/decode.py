@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ class Timing:
 def run_decode(
     settings: DecodeSettings = DecodeSettings(), progress: Callable[[str], None] = lambda text: None
 ) -> list[Timing]:
-    """Time every method on every format, each in a process of its own; a method that can't be imported is left out."""
+    """Time every method on every format; a method that can't be imported is left out."""
     timings = []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -72,18 +73,33 @@ def run_decode(
         segments = _segments(settings)
         for suffix, paths in files.items():
             n = round(settings.clip_s * SAMPLE_RATE_HZ) * settings.n_clips
-            for name, method in WHOLE.items():
-                timings += _timed("whole", suffix, name, _whole, (method, paths), n, settings.repeats, progress)
+            runs = [Run("whole", suffix, name, _whole, (method, paths), n) for name, method in WHOLE.items()]
+            timings += _timed(runs, settings.repeats, progress)
         few = segments[:: max(1, len(segments) // settings.n_peer_segments)]
         for suffix, path in longs.items():
-            for name, work in PIECES.items():
-                cut = few if name.endswith("each") else segments
-                n = sum(round((end_s - start_s) * SAMPLE_RATE_HZ) for start_s, end_s in cut)
-                repeats = 1 if name.endswith("each") else settings.repeats
-                found = _timed("pieces", suffix, name, work, (path, cut), n, repeats, progress)
-                scale = len(segments) / len(cut)
-                timings += [replace(timing, seconds=timing.seconds * scale) for timing in found]
+            each = [_pieces(suffix, name, path, few) for name in PIECES if name.endswith("each")]
+            once = [_pieces(suffix, name, path, segments) for name in PIECES if not name.endswith("each")]
+            scale = len(segments) / len(few)
+            timings += _timed(once, settings.repeats, progress)
+            timings += [replace(timing, seconds=timing.seconds * scale) for timing in _timed(each, 1, progress)]
     return timings
+
+
+@dataclass(frozen=True)
+class Run:
+    """Work to be timed: `work(*arguments)` returns samples, of which the files hold `n_samples`."""
+
+    what: str
+    format: str
+    method: str
+    work: Callable[..., int]
+    arguments: tuple[Any, ...]
+    n_samples: int
+
+
+def _pieces(suffix: str, name: str, path: Path, segments: Sequence[tuple[float, float]]) -> Run:
+    n = sum(round((end_s - start_s) * SAMPLE_RATE_HZ) for start_s, end_s in segments)
+    return Run("pieces", suffix, name, PIECES[name], (path, segments), n)
 
 
 def _ours(path: Path) -> np.ndarray:
@@ -188,45 +204,43 @@ PIECES: dict[str, Callable[[Path, Sequence[tuple[float, float]]], int]] = {
 }  # fmt: skip
 
 
-def _timed(
-    what: str,
-    suffix: str,
-    name: str,
-    work: Callable[..., int],
-    arguments: tuple[Any, ...],
-    n_samples: int,
-    repeats: int,
-    progress: Callable[[str], None],
-) -> list[Timing]:
-    """Time `work` in a process of its own; n_samples: of which the share that it returns is part of the result."""
+def _timed(runs: Sequence[Run], repeats: int, progress: Callable[[str], None]) -> list[Timing]:
+    """Time each run in a process of its own, in rounds over all of them, so that a slow minute slows each alike."""
     context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        found = pool.apply(_in_process, (work, arguments, repeats))
-    if found is None:
-        progress(f"{what} {suffix} {name}: left out, not installed")
-        return []
-    seconds, memory_mib, n = found
-    progress(f"{what} {suffix} {name}: {seconds:.3f} s")
-    return [Timing(what, suffix, name, seconds, memory_mib, n / n_samples)]
+    timings = []
+    with ExitStack() as stack:
+        pools = []
+        for run in runs:
+            pool = stack.enter_context(context.Pool(1))
+            if reason := pool.apply(_warmed, (run.work, run.arguments)):
+                progress(f"{run.what} {run.format} {run.method}: left out, {reason}")
+            else:
+                pools.append((run, pool))
+        rounds = [[pool.apply(_once, (run.work, run.arguments)) for run, pool in pools] for _ in range(repeats)]
+        for (run, pool), results in zip(pools, zip(*rounds, strict=True), strict=True):
+            seconds = statistics.median(result[0] for result in results)
+            share = results[0][1] / run.n_samples
+            timings.append(Timing(run.what, run.format, run.method, seconds, pool.apply(_peak_mib), share))
+            progress(f"{run.what} {run.format} {run.method}: {seconds:.3f} s")
+    return timings
 
 
-def _in_process(work: Callable[..., int], arguments: tuple[Any, ...], repeats: int) -> tuple[float, float, int] | None:
-    """Return seconds, MiB and samples, after a run that imports and fills the page cache.
-
-    None for what can't be imported.
-    """
+def _warmed(work: Callable[..., int], arguments: tuple[Any, ...]) -> str | None:
+    """Import, and fill the page cache; return why the method can't be used, None where it can."""
     first, rest = arguments
     try:
-        n = work(first, rest if work is _whole else rest[:3])
-    except (ImportError, OSError, RuntimeError):
-        return None
-    seconds = []
-    for _ in range(repeats):
-        layout.forget()  # each repeat meets its files for the first time, as a featurize run does
-        started = time.perf_counter()
-        n = work(first, rest)
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds), _peak_mib(), n
+        work(first, rest if work is _whole else rest[:3])
+    except (ImportError, OSError, RuntimeError) as error:
+        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    return None
+
+
+def _once(work: Callable[..., int], arguments: tuple[Any, ...]) -> tuple[float, int]:
+    """Return seconds and samples; files are met for the first time, as a featurize run does."""
+    layout.forget()
+    started = time.perf_counter()
+    n = work(*arguments)
+    return time.perf_counter() - started, n
 
 
 def _peak_mib() -> float:
