@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,8 @@ def test_the_demo_ends_in_table_confusion_and_prediction_and_can_be_repeated(sma
     page = (small_demo / "report.html").read_text()
     assert all(name in page for name in ensemble.recipes.demo.MEMBERS)
     assert "featurize-tiny-hubert" in page  # and what it took
+    (heat_map,) = json.loads(page.partition('id="data">')[2].partition("</script>")[0])["probes"]
+    assert heat_map["parts"]["all folds"]["sets"] == list(ensemble.recipes.demo.ENCODERS)
     again = medusa("demo", "--directory", small_demo).stdout
     assert again.count("0 done, 48 there already") == len(ensemble.recipes.demo.ENCODERS)
     assert again[again.index("$ medusa evaluate") :] == said[said.index("$ medusa evaluate") :]

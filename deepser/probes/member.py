@@ -17,6 +17,7 @@ from deepser.probes.fit import ProbeResult
 from deepser.probes.problem import Problem
 from deepser.probes.refine import clips_of_speakers, refined_by_speaker
 from deepser.probes.rows import PooledRows, Source
+from deepser.probes.scores_file import CONFIG, WEIGHTS
 from deepser.probes.solver import Fitted, Piece, Setting
 from deepser.scores.probabilities import softmax
 from deepser.training.checkpoint import load_weights, save_atomically
@@ -30,8 +31,6 @@ from featurestore.store.feature_store import FeatureStore
 
 KIND = "probe"
 FORMAT = 1
-WEIGHTS = "fold-all/model.safetensors"
-CONFIG = "config.json"
 BATCH_ROWS = 4096
 # Of a piece. "alpha" without a number is of all pieces: so it was saved while their kernels were averaged.
 PIECE_ARRAYS = ("mean", "inverse_std", "support", "weights", "alpha")

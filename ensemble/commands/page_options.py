@@ -52,7 +52,8 @@ class PageArguments:
         str | None, holds("pca, tsne, umap, comma-separated. Default: pca, and tsne up to 1,000 utterances.")
     ] = None
     probe: Annotated[
-        list[Path] | None, holds("JSON file of `medusa probe --json`: its heat map of layers. Repeat it.", "--probe")
+        list[Path] | None,
+        holds("JSON file of `medusa probe --json`: its heat map, besides those of RUNS. Repeat it.", "--probe"),
     ] = None
     title: Annotated[str, holds("Title of the page. Default: the manifest's name.")] = ""
 

@@ -89,6 +89,7 @@ def probe(
     from deepser.probes.fit import fit_probe
     from deepser.probes.member import ProbeMember
     from deepser.probes.posteriors import check_free, write_probe_posteriors
+    from deepser.probes.scores_file import fit_of, forget_scores, keep_scores
     from ensemble.evaluation.parts import evaluate_parts
     from ensemble.evaluation.protocol import check_protocol
     from ensemble.evaluation.sounds import known_sounds
@@ -139,15 +140,19 @@ def probe(
         say(f"note: {note}", "dim")
     if config.speaker_adapted and result.confounding.is_high:
         say(f"warning: {result.confounding.warning()}", "yellow", stderr=True)
+    forget_scores(runs / name)
     member = ProbeMember.save(result, opened, runs / name)
     write_probe_posteriors(opened, member, result)
+    scores = probe_json(result, rows, table.name, fit_of(runs / name))
+    if rows:
+        keep_scores(runs / name, scores)
     if result.problem.n_classes and (result.problem.labels >= 0).any():
         for sentence in shortcomings(opened, table, name, evaluate_parts(opened, table, name, cv=cv), cv):
             say(f"warning: {sentence}", "yellow", stderr=True)
     if result.speaker_adapted:
         say(ADAPTED_SCORES)
     if json is not None:
-        replace_text(json, probe_json(result, rows, table.name))
+        replace_text(json, scores)
         say(f"wrote {json}")
     if heat_map is not None and rows:
         draw(result, rows, heat_map)

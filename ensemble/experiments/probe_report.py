@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deepser.probes.fit import ProbeResult, System
+from deepser.probes.scores_file import FIT
 from deepser.scores.metrics import ScoreRow
 from deepser.scores.report import TITLES, new_figure, number, save_figure, shown_scores
 from ensemble.evaluation.bootstrap import Interval, Scored, bootstrap
@@ -114,10 +115,14 @@ def check_picture(path: Path) -> None:
         raise ConfigError(f"--heat-map {path}: expected a name that ends in {', '.join(PICTURES)}.")
 
 
-def probe_json(result: ProbeResult, rows: Sequence[ProbeRow], corpus: str) -> str:
-    """Everything the tables show, every system, and what each pass chose."""
-    told = {
+def probe_json(result: ProbeResult, rows: Sequence[ProbeRow], corpus: str, fit: Mapping[str, str]) -> str:
+    """Return everything the tables show, every system, and what each pass chose, as JSON.
+
+    fit: what `deepser.probes.scores_file.fit_of` returns of the run directory of the same fit.
+    """
+    content = {
         "corpus": corpus,
+        FIT: fit,
         "probe": asdict(result.config),
         "folds": {"names": result.plan.names, "rule": result.plan.rule},
         "speaker_adapted": result.speaker_adapted,
@@ -147,7 +152,7 @@ def probe_json(result: ProbeResult, rows: Sequence[ProbeRow], corpus: str) -> st
         "confounding": asdict(result.confounding),
         "notes": result.notes,
     }  # fmt: skip
-    return json.dumps(jsonable(told), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(jsonable(content), indent=1, ensure_ascii=False) + "\n"
 
 
 def _parts(result: ProbeResult, manifest: Manifest) -> dict[str, np.ndarray]:

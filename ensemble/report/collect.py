@@ -17,6 +17,7 @@ from ensemble.evaluation.system import System
 from ensemble.evaluation.systems import open_systems
 from ensemble.report import made
 from ensemble.report.agreement import annotator_agreement
+from ensemble.report.probes import probe_tables
 from ensemble.report.projection import can_be_mapped, maps, methods_of
 from ensemble.report.runs import Runs
 from ensemble.report.scores import Scoring, reference_of, score_systems
@@ -32,8 +33,9 @@ class Wanted:
     """What a page is to hold besides what is always there.
 
     maps: feature sets or systems that are projected; empty: the reference's posteriors. projections: see
-    `projection.methods_of`. probes: JSON files of `medusa probe`. title: by default the manifest's name. divide: gives
-    the manifest the parts that the systems were made over, where its own columns do not say.
+    `projection.methods_of`. probes: JSON files of `medusa probe`, besides those in run directories. title: by default
+    the manifest's name. divide: gives the manifest the parts that the systems were made over, where its own columns do
+    not say.
     """
 
     scoring: Scoring = field(default_factory=Scoring)
@@ -102,7 +104,7 @@ def collect(runs: Runs, wanted: Wanted, progress: Callable[[str], None] = lambda
         "curves": made.training_curves(runs),
         "ensembles": made.ensemble_reports(runs),
         "agreement": annotator_agreement(rows, systems),
-        "probes": made.probe_tables(wanted.probes),
+        "probes": probe_tables(wanted.probes, runs.directories, store),
         "steps": made.step_rows(runs, store),
     }  # fmt: skip
     return Collected(payload, rows, hardest_first(rows, reference))

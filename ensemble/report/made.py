@@ -6,11 +6,10 @@ from typing import Any
 
 from ensemble.evaluation.align import PREFIX
 from ensemble.evaluation.system import System
-from ensemble.report.packing import natural
 from ensemble.report.runs import CONFIG, MEMBERS, Runs, read_json
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.summary import summary_lines
-from featurestore.errors import ConfigError, StoreError
+from featurestore.errors import StoreError
 from featurestore.runtime.jsonable import jsonable
 from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
@@ -167,44 +166,6 @@ def step_rows(runs: Runs, store: FeatureStore | None) -> list[dict[str, Any]]:
         label, seconds = f"run directory {path.name}", trained_s.get(name)
         rows.append({"name": label, "seconds": seconds, "attempts": None, "bytes": _bytes(path)})
     return rows
-
-
-def probe_tables(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Return the layers' scores of each JSON file that `medusa probe --json` wrote, as a grid per part.
-
-    {"file", "probe", "score", "parts": {part: {"layers", "sets", "values": (sets, layers), "nested": score}}}.
-    """
-    found = []
-    for path in paths:
-        found_json = read_json(path)
-        systems = _list(found_json, "systems")
-        if not systems or not all({"name", "part", "layers", "nested", "scores"} <= set(each) for each in systems):
-            raise ConfigError(f"{path} holds no scores of a probe; give the file that `medusa probe --json` wrote.")
-        score = "uar" if any("uar" in each["scores"] for each in systems) else "mean_ccc"
-        parts: dict[str, Any] = {}
-        for part in dict.fromkeys(each["part"] for each in systems):
-            own = [each for each in systems if each["part"] == part]
-            single = {
-                _set_and_layer(each["name"]): each["scores"].get(score)
-                for each in own
-                if each["layers"] == 1 and not each["nested"] and "@" in each["name"]
-            }
-            layers = sorted({layer for _, layer in single}, key=natural)
-            sets = list(dict.fromkeys(name for name, _ in single))
-            nested = next((each["scores"].get(score) for each in own if each["nested"]), None)
-            values = [[single.get((name, layer)) for layer in layers] for name in sets]
-            parts[part] = {"layers": layers, "sets": sets, "values": values, "nested": nested}
-        probe = found_json.get("probe")
-        name = probe.get("name", "") if isinstance(probe, dict) else ""
-        found.append({"file": str(path), "probe": name, "score": score, "parts": parts})
-    return found
-
-
-def _set_and_layer(name: str) -> tuple[str, str]:
-    """Return ("wavlm-large, speaker-adapted", "12") of "wavlm-large@12, speaker-adapted"."""
-    features, _, rest = name.rpartition("@")
-    layer, comma, adapted = rest.partition(",")
-    return features + comma + adapted, layer
 
 
 def _list(values: Mapping[str, object], key: str) -> list[Any]:

@@ -1,15 +1,16 @@
 """From the runs that a user names to the systems in them, with their manifest, store and run directories."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deepser.probes.scores_file import SCORES
 from ensemble.evaluation.align import PREFIX
 from ensemble.evaluation.posteriors import posteriors_name
 from ensemble.evaluation.prediction_files import SUFFIXES
 from ensemble.report.packing import natural
 from featurestore.errors import ConfigError
+from featurestore.runtime import json_text
 from featurestore.store.feature_store import FeatureStore
 
 CONFIG = "config.json"
@@ -104,7 +105,7 @@ def state_of(runs: Runs) -> tuple[tuple[str, int, int], ...]:
     if isinstance(runs.store, Path):
         places += [runs.store / name for name in runs.systems]
     for directory in runs.directories.values():
-        places += [directory, directory / CONFIG, directory / "report.json"]
+        places += [directory, directory / CONFIG, directory / "report.json", directory / SCORES]
     found = [(place, place.stat()) for place in places if place.exists()]
     return tuple((str(place), about.st_size, about.st_mtime_ns) for place, about in found)
 
@@ -112,7 +113,7 @@ def state_of(runs: Runs) -> tuple[tuple[str, int, int], ...]:
 def read_json(path: Path) -> dict[str, object]:
     """Return a JSON object that a run wrote; {} where there is no file, ConfigError where it is damaged."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json_text.read_json(path.read_bytes())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

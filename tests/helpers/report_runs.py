@@ -1,6 +1,8 @@
 """A run to report whose every key, label, transcript, path and speaker is hostile markup, with audio that plays."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,13 +16,14 @@ MARKUP = '"><img src=x onerror="window.hacked=1"></script><script>window.hacked=
 CLASSES = tuple(f"{name}{MARKUP}" for name in ("angry", "sad", "calm"))
 ATTRIBUTE = f"arousal{MARKUP}"
 N, N_SPEAKERS = 60, 6
+LAYER_SCORES = (0.512, 0.634, 0.587)
 SYSTEMS = ("m1", "m2", "meta")
 
 
 def hostile_run(directory: Path) -> Path:
-    """Make manifest.csv, audio and a store with posteriors of three systems below `directory`, and return it.
+    """Make manifest.csv, audio, a store with posteriors of three systems, and probe.json below `directory`.
 
-    60 utterances of 6 speakers in 3 folds; the first speaker stands in two of them.
+    60 utterances of 6 speakers in 3 folds; the first speaker stands in two of them. Returns `directory`.
     """
     rng = np.random.default_rng(0)
     labels = rng.integers(0, len(CLASSES), N)
@@ -67,4 +70,14 @@ def hostile_run(directory: Path) -> Path:
     with store.writer("tone", features) as writer:
         for i, key in enumerate(table.column("utterance_id").to_pylist()):
             writer.append(key, rng.normal(size=(1, 4, 8)).astype(np.float16) + i % 3)
+    (directory / "probe.json").write_text(json.dumps({"probe": {"name": f"p{MARKUP}"}, "systems": _layers()}))
     return directory
+
+
+def _layers() -> list[dict[str, Any]]:
+    """Return what `medusa probe --json` writes of one feature set of three layers, and of the nested choice."""
+    rows = [(f"tone{MARKUP}@{i + 1}", 1, score) for i, score in enumerate(LAYER_SCORES)] + [("nested", None, 0.605)]
+    return [
+        {"name": name, "part": f"all{MARKUP}", "layers": n, "nested": n is None, "scores": {"uar": score}}
+        for name, n, score in rows
+    ]

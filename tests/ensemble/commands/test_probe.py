@@ -11,6 +11,9 @@ import pytest
 from deepser.members.folds import plan_folds
 from ensemble.commands.fit_deepser import warn_of_confounding
 from ensemble.prediction.model import Model
+from ensemble.report.collect import Wanted, collect
+from ensemble.report.runs import find_runs
+from ensemble.report.scores import Scoring
 from featurestore.corpus.manifest import Manifest
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.made_once import copy_of, made_once
@@ -71,6 +74,52 @@ def test_json_holds_every_system_choice_and_interval(probed: Path) -> None:
     assert [each["fold"] for each in told["passes"]] == sorted({each["fold"] for each in told["passes"]})
     assert (probed / "plain.svg").read_text().startswith("<?xml")
     assert (probed / "own.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_of_a_probe_holds_the_scores_of_its_layers_without_being_asked(probed: Path) -> None:
+    saved = json.loads((probed / "plain.json").read_text())
+    expected = {each["name"]: each["scores"]["uar"] for each in saved["systems"]}
+    runs = find_runs([str(probed / "runs" / "plain")], probed / "corpus.csv", probed / "store")
+    found = collect(runs, Wanted(Scoring(0))).payload["probes"]
+    (part,) = found[0]["parts"].values()
+    assert (part["sets"], part["layers"]) == (["frames", "means"], ["0"])
+    assert part["values"] == [[expected["frames@0"]], [expected["means@0"]]]
+    assert part["nested"] == expected["nested"]
+    assert (probed / "runs" / "plain" / "scores.json").read_text() == (probed / "plain.json").read_text()
+    named = collect(runs, Wanted(Scoring(0), probes=(probed / "plain.json",))).payload["probes"]
+    assert [table["file"] for table in named] == [str(probed / "plain.json")]  # once
+
+
+@pytest.mark.parametrize("fault", ["another probe's", "another fit", "cut off", "of no fit", "model gone"])
+def test_scores_that_are_not_of_the_probe_beside_them_are_an_error_that_names_the_file(
+    probed: Path, tmp_path: Path, fault: str
+) -> None:
+    runs = Path(shutil.copytree(probed / "runs", tmp_path / "runs"))
+    kept = runs / "plain" / "scores.json"
+    if fault == "another probe's":
+        shutil.copy(runs / "own" / "scores.json", kept)
+    elif fault == "another fit":  # its run directory is whole, but the store holds posteriors of the first one
+        shutil.rmtree(runs / "plain")
+        shutil.copytree(runs / "own", runs / "plain")
+    elif fault == "cut off":
+        kept.write_bytes(kept.read_bytes()[:-100])
+    elif fault == "of no fit":
+        kept.write_text(json.dumps({**json.loads(kept.read_text()), "fit": None}))
+    else:
+        (runs / "plain" / "fold-all" / "model.safetensors").unlink()
+    place = ("-m", probed / "corpus.csv", "-s", probed / "store", "-o", tmp_path / "page.html", "--bootstrap", "0")
+    done = medusa("report", runs / "plain", *place, exit_code=2)
+    assert str(kept if fault != "model gone" else runs / "plain" / "fold-all" / "model.safetensors") in done.stderr
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_probe_that_can_not_be_saved_leaves_no_scores_of_the_one_before(probed: Path, tmp_path: Path) -> None:
+    runs = Path(shutil.copytree(probed / "runs", tmp_path / "runs"))
+    shutil.rmtree(runs / "plain" / "fold-all")
+    (runs / "plain" / "fold-all").touch()  # where the model is to stand
+    place = ("-m", probed / "corpus.csv", "-s", probed / "store", "--runs", runs, "--cv", "fold", "--name", "plain")
+    medusa("probe", *place, "--no-combine", "--solver", "linear", "--device", "cpu", exit_code=2)
+    assert not (runs / "plain" / "scores.json").exists()
 
 
 def test_posteriors_are_out_of_fold_and_evaluate_says_that_they_are_adapted(probed: Path) -> None:

@@ -25,7 +25,8 @@ def runs(run: Path) -> Runs:
 
 @pytest.fixture(scope="session")
 def collected(runs: Runs) -> Collected:
-    wanted = Wanted(Scoring(n_resamples=50), maps=("meta", "tone"), title="<b>title</b>")
+    wanted = Wanted(Scoring(n_resamples=50), maps=("meta", "tone"), probes=(runs.manifest.parent / "probe.json",),
+                    title="<b>title</b>")  # fmt: skip
     return collect(runs, wanted)
 
 

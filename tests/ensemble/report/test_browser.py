@@ -15,7 +15,7 @@ from ensemble.report.runs import find_runs
 from ensemble.report.scores import Scoring
 from ensemble.report.sound import audio_of
 from featurestore.corpus.manifest import LabelScheme, Manifest
-from tests.helpers.report_runs import ATTRIBUTE, CLASSES, MARKUP, N
+from tests.helpers.report_runs import ATTRIBUTE, CLASSES, LAYER_SCORES, MARKUP, N
 
 PLAYABLE = "() => document.querySelector('audio').readyState >= 2 && document.querySelector('audio').duration > 0.1"
 
@@ -92,6 +92,14 @@ def test_a_cell_of_the_matrix_shows_its_utterances(page: Any) -> None:
         assert page.locator("#status").inner_text().startswith(f"{n} of {N} utterances: label ")
         assert page.locator("#table tbody tr").count() == n
         assert cell.get_attribute("aria-pressed") == "true"
+
+
+def test_the_heat_map_of_a_probe_shows_every_layers_score(page: Any) -> None:
+    section = page.locator("#probe")
+    assert section.locator(".heat").all_inner_texts() == [f"{score:.3f}" for score in LAYER_SCORES]
+    assert section.locator(".most").inner_text() == f"{max(LAYER_SCORES):.3f}"
+    assert f"tone{MARKUP}" in section.locator("tbody").inner_text()
+    assert f"p{MARKUP} 0.605" in section.inner_text()
 
 
 def test_search_and_order_change_the_table(page: Any, collected: Collected) -> None:

@@ -19,7 +19,8 @@ from ensemble.evaluation.system import System
 from ensemble.evaluation.systems import open_system
 from ensemble.report.agreement import annotator_agreement
 from ensemble.report.collect import Collected, Wanted, collect, hardest_first
-from ensemble.report.made import probe_tables, step_rows
+from ensemble.report.made import step_rows
+from ensemble.report.probes import probe_tables
 from ensemble.report.projection import maps, methods_of, pca, umap
 from ensemble.report.runs import Runs, find_runs
 from ensemble.report.scores import Scoring, wilson
@@ -218,9 +219,13 @@ def test_the_layers_of_a_probe_are_a_grid(tmp_path: Path) -> None:
     assert part == {"layers": ["2", "10"], "sets": ["a", "b"], "values": [[0.4, 0.3], [0.6, None]], "nested": 0.5}
 
 
+DAMAGED = '{"systems": [{"name": "a@1", "part": "p", "nested": false, "layers": 1, "scores": {"uar": NaN}}]}'
+
+
 def test_a_file_that_is_no_probe_is_an_error_that_names_it(tmp_path: Path) -> None:
     path = tmp_path / "probe.json"
-    for text in (None, "[]", "{", '{"systems": []}', '{"systems": [{"name": "x"}]}'):
+    systems = ('{"systems": []}', '{"systems": [{"name": "x"}]}', '{"systems": [1]}', DAMAGED)
+    for text in (None, "[]", "{", "[" * 10_000, *systems):
         if text is not None:
             path.write_text(text)
         with pytest.raises(ConfigError, match=r"probe\.json"):
