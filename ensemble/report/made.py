@@ -159,7 +159,7 @@ def step_rows(runs: Runs, store: FeatureStore | None) -> list[dict[str, Any]]:
         names = {str(spec["name"]) for path in runs.directories.values() for spec in _list(read_json(path / CONFIG),
                                                                                            "specs")}  # fmt: skip
         made += [(f"features {name}", store.path / name) for name in sorted(names) if name in store]
-        made += [(name, store.path / name) for name in runs.systems if name in store]
+        made += [(name.replace("/", " ", 1), store.path / name) for name in runs.systems if name in store]
     for label, path in made:
         rows.append({"name": label, "seconds": None, "attempts": None, "bytes": _bytes(path)})
     for name, path in runs.directories.items():

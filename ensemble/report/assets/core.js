@@ -5,6 +5,7 @@ const Medusa = {};
 
 (function (page) {
   const TYPES = { u1: Uint8Array, u2: Uint16Array, i2: Int16Array, i4: Int32Array, f4: Float32Array };
+  const SHORT = 12;  // characters of a cell that is not broken into lines: a date, a rate, a short name
   const SCORES = {
     macro_f1: "macro-F1", macro_f1_present: "macro-F1 of present", accuracy: "accuracy", uar: "UAR",
     mean_ccc: "mean CCC", cross_entropy: "cross-entropy", jensen_shannon: "Jensen-Shannon",
@@ -99,7 +100,8 @@ const Medusa = {};
     const kept = allHeads.map((_, i) => i).filter((i) => i === 0 || !allRows.length || !allRows.every((row) => isEmpty(row[i])));
     const heads = kept.map((i) => allHeads[i]), rows = allRows.map((row) => kept.map((i) => row[i]));
     const cell = (value, i, tag = "td") => {
-      const made = page.el(tag, { className: heads[i] && heads[i].numeric ? "number" : "", dir: "auto" });
+      const isShort = typeof value === "string" && value.length <= SHORT;
+      const made = page.el(tag, { className: heads[i] && heads[i].numeric ? "number" : isShort ? "short" : "", dir: "auto" });
       made.append(value === null || value === undefined ? "" : value);
       return made;
     };

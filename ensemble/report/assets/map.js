@@ -13,12 +13,13 @@
     if (!data.maps.length) return;
     const view = { canvas: el("canvas", { id: "map-canvas", tabIndex: 0, attr: { role: "application",
       "aria-label": "Map of utterances. Arrow keys go through the utterances of the table, Enter plays one, A takes all that are shown." } }),
-    base: document.createElement("canvas"), caption: el("p", { id: "map-caption", attr: { "aria-live": "polite" } }),
+    base: document.createElement("canvas"), caption: el("p", { id: "map-caption", attr: { "aria-live": "polite" } }, help()),
+    tip: el("div", { className: "tip", hidden: true, attr: { "aria-hidden": "true" } }),
     legend: el("div", { className: "legend" }), lasso: null, cursor: -1, hidden: new Set() };
     const box = el("div", { className: "choices" });
     const note = page.note("");
     page.section("map", "Map", el("div", { className: "choices" }, page.choices(data, true), box),
-      el("div", { className: "map" }, view.canvas), view.caption, view.legend, note);
+      el("div", { className: "map" }, view.canvas, view.tip), view.caption, view.legend, note);
     page.map = view;
     const { classes, attributes, groups } = page.utterances;
     const colours = [...(classes.length ? ["label", "error", "predicted"] : []), ...Object.keys(attributes), ...Object.keys(groups)];
@@ -30,7 +31,8 @@
         page.select("Points", data.maps.map((own, i) => [String(i), `${page.short(own.name)}, ${own.method}`]), String(map),
           (value) => page.choose({ map: Number(value) })),
         page.select("Colour", colours.map((each) => [each, each]), colour, (value) => page.choose({ colour: value })));
-      note.textContent = `${data.maps[map].note}.`;
+      const about = data.maps[map].note;
+      note.textContent = `${about.slice(0, 1).toUpperCase()}${about.slice(1)}.`;
       view.hidden.clear();
     });
     listen(view);
@@ -113,6 +115,7 @@
       const draw = n > SHAPED ? square : shapes[code < 0 ? 0 : code % shapes.length];
       for (const i of rows) draw(context, view.px[i], view.py[i], size);
     }
+    view.tip.hidden = true;
     view.canvas.dataset.points = String(view.drawn);
     legend(view, codes, names, colours);
     overlay(view);
@@ -176,6 +179,23 @@
     }
   }
 
+  const help = () => `Point at an utterance to read it${page.hasAudio() ? ", click to play it" : ""}; draw around some to see them in the table.`;
+
+  // The utterance under the mouse beside its point, and how to play it.
+  function point(view, i) {
+    view.tip.hidden = i < 0;
+    view.canvas.style.cursor = i < 0 ? "" : "pointer";
+    if (i < 0) return;
+    const plays = page.hasAudio() ? (page.audioSource(i) ? "Click to play." : "Its audio is not in this page.") : "";
+    view.tip.replaceChildren(el("div", { dir: "auto" }, caption(i)), plays ? el("small", {}, plays) : "");
+    const box = view.canvas.getBoundingClientRect();
+    const right = view.px[i] > box.width / 2, below = view.py[i] < box.height / 2;
+    Object.assign(view.tip.style, {
+      left: right ? "" : `${view.px[i] + 14}px`, right: right ? `${box.width - view.px[i] + 14}px` : "",
+      top: below ? `${view.py[i] + 14}px` : "", bottom: below ? "" : `${box.height - view.py[i] + 14}px`,
+    });
+  }
+
   function caption(i) {
     const { ids, labels, texts, systems } = page.utterances;
     const own = systems[page.chosen.system].predicted;
@@ -194,10 +214,13 @@
     });
     canvas.addEventListener("pointermove", (event) => {
       if (!view.px) return;
-      if (view.lasso) view.lasso.push(at(event));
-      else view.cursor = nearest(view, ...at(event));
+      const place = at(event);
+      if (view.lasso) view.lasso.push(place);
+      else view.cursor = nearest(view, ...place);
+      point(view, view.lasso ? -1 : view.cursor);
       overlay(view);
     });
+    canvas.addEventListener("pointerleave", () => point(view, -1));
     canvas.addEventListener("pointerup", (event) => {
       const line = view.lasso;
       view.lasso = null;

@@ -133,6 +133,30 @@ def test_the_map_draws_every_utterance_and_a_region_fills_the_table(page: Any) -
         assert canvas.get_attribute("data-points") == str(N)
 
 
+def test_a_point_under_the_mouse_shows_its_utterance_and_how_to_play_it(page: Any) -> None:
+    canvas, tip = page.locator("#map-canvas"), page.locator("#map .tip")
+    assert "click" in page.locator("#map-caption").inner_text()
+    canvas.scroll_into_view_if_needed()
+    edges = page.evaluate("""() => {
+        const { px, py } = Medusa.map;
+        const ends = (values) => [values.indexOf(Math.min(...values)), values.indexOf(Math.max(...values))];
+        return [...ends([...px]), ...ends([...py])];
+    }""")
+    box = canvas.bounding_box()
+    for i in edges:
+        x, y = page.evaluate("(i) => [Medusa.map.px[i], Medusa.map.py[i]]", i)
+        canvas.hover(position={"x": x, "y": y})
+        own = page.evaluate("() => Medusa.map.cursor")  # another may lie on it
+        assert f"u{own}{MARKUP}" in tip.inner_text()
+        assert f"text {own} {MARKUP}" in tip.inner_text()
+        assert "play" in tip.inner_text()
+        inner = tip.bounding_box()
+        assert box["x"] <= inner["x"]
+        assert inner["x"] + inner["width"] <= box["x"] + box["width"]
+    page.mouse.move(0, 0)
+    assert tip.is_hidden()
+
+
 def test_a_click_on_the_map_plays_that_utterance(page: Any) -> None:
     canvas = page.locator("#map-canvas")
     canvas.scroll_into_view_if_needed()
