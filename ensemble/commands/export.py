@@ -10,7 +10,7 @@ from featurestore.terminal import directory_bytes, reads, say, writes
 
 
 def export(
-    model: Annotated[Path, Argument(help="Run directory of fit-meta or fit-deepser.")],
+    model: Annotated[Path, Argument(help="Run directory of probe, fit-deepser or fit-meta.")],
     output: Annotated[Path, writes("Directory to make.", "--output", "-o")],
     title: Annotated[str, writes("Title of the model card; default: the directory's name.")] = "",
     manifest: Annotated[
@@ -22,6 +22,9 @@ def export(
 
     Example: `medusa export runs/meta -o emotion-model`
     """
+    from ensemble.prediction.directory import require_directory
+
+    require_directory(model)
     from ensemble.prediction.export import export_model
     from featurestore.corpus.manifest import Manifest
 

@@ -128,7 +128,7 @@ def predict(
     inputs: InputArguments,
     to: OutputArguments,
     files: Annotated[list[str] | None, Argument(help="Files, folders, 'patterns/**/*.wav', or - for a list.")] = None,
-    model: Annotated[Path, reads("What fit-meta, fit-deepser or export wrote.")] = Path("runs/meta"),
+    model: Annotated[Path, reads("What probe, fit-deepser, fit-meta or export wrote.")] = Path("runs/meta"),
     chunk: Annotated[int, system("Utterances whose features are on disk at once.", min=1)] = 1000,
     workers: Annotated[int, system("Decoding threads.", min=1)] = 2,
     device: DeviceOption = "auto",
@@ -141,14 +141,17 @@ def predict(
 
     Example: `medusa predict clip.wav calls/ --model runs/meta -o predictions.csv`
     """
+    from ensemble.prediction.directory import require_directory
     from ensemble.prediction.formats import format_of
+
+    format_of(to.output, to.format)  # before anything is read, torch included
+    require_directory(model)
     from ensemble.prediction.inputs import speakers_note
     from ensemble.prediction.model import Model
     from ensemble.prediction.pieces import pieces_of
     from ensemble.prediction.predict import predict_parts
     from ensemble.prediction.speech_to_text import OFF
 
-    format_of(to.output, to.format)  # before anything is read
     table, failed = inputs.table(files, stderr=to.output is None)
     pieces = pieces_of(table)
     format = to.check(list(pieces.values()))

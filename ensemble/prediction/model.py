@@ -14,6 +14,7 @@ from deepser.probes.any_member import AnyMember, load_member
 from ensemble.fusion.kinds import load_meta
 from ensemble.fusion.members import MEMBERS_FILE, read_runs
 from ensemble.fusion.state import MetaState
+from ensemble.prediction.directory import require_directory
 from ensemble.prediction.inputs import TEXT_OF_ALL, cut_files, files_manifest
 from ensemble.prediction.predict import predict
 from ensemble.prediction.predictions import Predictions
@@ -43,8 +44,7 @@ class Model:
                     f"{directory} does not say where its members are ({MEMBERS_FILE} is missing); run "
                     "`medusa fit-meta` again."
                 )
-            if not directory.is_dir():
-                raise ConfigError(f"{directory}: no such directory; give what `medusa fit-meta` or fit-deepser wrote.")
+            require_directory(directory)
             return cls((load_member(directory),), None)
         meta = load_meta(directory)
         runs = read_runs(directory)

@@ -6,9 +6,11 @@ their recordings; so they are taken in windows of consecutive pieces, longest fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -64,8 +66,8 @@ class Decoder:
     ) -> None:
         self._pool, self._prepare = pool, prepare
         self._window_of = {item.key: window for window in windows for item in window}
-        self._last_of = {_path(window[-1]): window[-1].key for window in windows}
-        self._recordings: dict[Path, OnePass] = {}
+        n_windows = Counter(_path(window[0]) for window in windows)
+        self._recordings = {path: _Recording(OnePass(path), n) for path, n in n_windows.items()}
         self._futures: dict[str, Future[Any]] = {}
 
     def submit(self, item: Item) -> Future[Any]:
@@ -74,11 +76,11 @@ class Decoder:
             return self._pool.submit(self._decode, item)
         if item.key not in self._futures:
             window = self._window_of[item.key]
-            recording = self._recordings.setdefault(_path(window[0]), OnePass(_path(window[0])))
             futures: list[Future[Any]] = [Future() for _ in window]
             self._futures |= {each.key: future for each, future in zip(window, futures, strict=True)}
-            last = self._last_of[_path(window[0])] == window[-1].key
-            self._pool.submit(self._decode_window, recording, window, futures, last)
+            recording = self._recordings[_path(window[0])]
+            if recording.add(zip(window, futures, strict=True)):
+                self._pool.submit(self._decode_pieces, recording)
         return self._futures.pop(item.key)
 
     def _decode(self, item: Item) -> Any:
@@ -87,20 +89,47 @@ class Decoder:
         _note(item, samples)
         return self._prepare(samples)
 
-    def _decode_window(
-        self, recording: OnePass, window: Sequence[Item], futures: Sequence[Future[Any]], last: bool
-    ) -> None:
-        for item, future in zip(window, futures, strict=True):
+    def _decode_pieces(self, recording: _Recording) -> None:
+        for item, future in recording.pieces():
             try:
                 with stage("decode"):
                     assert isinstance(item.source, Clip)
-                    samples = recording.read(item.source)
+                    samples = recording.one_pass.read(item.source)
                 _note(item, samples)
                 future.set_result(self._prepare(samples))
             except Exception as error:  # it is raised where the result is asked for
                 future.set_exception(error)
-        if last:
-            recording.close()
+
+
+class _Recording:
+    """The pieces of a recording, for one thread at a time: two would send each other back to its beginning."""
+
+    def __init__(self, one_pass: OnePass, n_windows: int) -> None:
+        self.one_pass = one_pass
+        self._windows_to_come = n_windows
+        self._lock = Lock()
+        self._waiting: deque[tuple[Item, Future[Any]]] = deque()
+        self._at_work = False
+
+    def add(self, window: Iterable[tuple[Item, Future[Any]]]) -> bool:
+        """Add a window's pieces, in their order; return whether a thread must be set to work on them."""
+        with self._lock:
+            self._waiting += window
+            self._windows_to_come -= 1
+            idle, self._at_work = not self._at_work, True
+            return idle
+
+    def pieces(self) -> Iterator[tuple[Item, Future[Any]]]:
+        """Yield what waits until nothing does; after the last window the file is closed."""
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._at_work = False
+                    if not self._windows_to_come:
+                        self.one_pass.close()
+                    return
+                piece = self._waiting.popleft()
+            yield piece
 
 
 def _note(item: Item, samples: np.ndarray) -> None:

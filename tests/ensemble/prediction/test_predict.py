@@ -176,6 +176,8 @@ def test_a_member_that_was_fitted_again_is_noticed(trained: Trained, tmp_path: P
 def test_what_is_not_a_model_is_said_to_be_none(trained: Trained, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such directory"):
         Model.load(tmp_path / "nothing")
+    with pytest.raises(ConfigError, match=r"no such directory.*runs holds .*m0, .*meta-posteriors"):
+        Model.load(trained.runs / "nothing")
     with pytest.raises(ConfigError, match="fit-deepser"):
         Model.load(tmp_path)
     shutil.copytree(trained.runs, tmp_path / "runs")

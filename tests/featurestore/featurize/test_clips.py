@@ -12,6 +12,7 @@ from featurestore.augment.mixing import heard
 from featurestore.augment.views import parse_views
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
+from featurestore.featurize import clips
 from featurestore.featurize.clips import arranged
 from featurestore.featurize.items import Item, audio_items, items_of, size_of
 from featurestore.featurize.plan import plan
@@ -68,13 +69,14 @@ def test_two_pieces_of_one_file_have_different_rows(tmp_path: Path) -> None:
     assert np.abs(a.astype(np.float32) - b.astype(np.float32)).max() > 1
 
 
-def test_a_recording_is_opened_once_however_many_pieces_it_has(
+def test_a_recording_is_opened_once_however_many_windows_and_threads_there_are(
     pieces: tuple[Manifest, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[Path] = []
     real = OnePass._open
     monkeypatch.setattr(OnePass, "_open", lambda self, start_s: (opened.append(self.path), real(self, start_s))[1])
-    featurize(pieces[0], load_encoder("logmel"), FeatureStore.create(tmp_path / "store"), "mel", workers=1)
+    monkeypatch.setattr(clips, "WINDOW_SAMPLES", 5 * 16_000)
+    featurize(pieces[0], load_encoder("logmel"), FeatureStore.create(tmp_path / "store"), "mel", workers=4)
     assert len(opened) == 2
 
 
