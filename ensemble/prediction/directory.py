@@ -14,6 +14,4 @@ def require_directory(directory: Path) -> None:
     beside = sorted({path.parent.name for mark in MARKS for path in directory.parent.glob(f"*/{mark}")})
     others = f"; {directory.parent} holds {', '.join(beside[:8])}{', ...' * (len(beside) > 8)}" if beside else ""
     what = "is a file" if directory.exists() else "no such directory"
-    raise ConfigError(
-        f"{directory}: {what}; give what `medusa probe`, fit-deepser, fit-meta or export wrote{others}."
-    )
+    raise ConfigError(f"{directory}: {what}; give what `medusa probe`, fit-deepser, fit-meta or export wrote{others}.")
