@@ -80,6 +80,7 @@ def fit_meta(
     from ensemble.evaluation.protocol import check_protocol, made_of
     from ensemble.evaluation.sounds import known_sounds
     from ensemble.experiments.compare_report import learned_picture, learned_tables
+    from ensemble.experiments.floor import shortcomings
     from ensemble.fusion.fit import fit_ensemble
     from ensemble.fusion.members import find_members, record_members
     from featurestore.corpus.manifest import Manifest
@@ -117,6 +118,8 @@ def fit_meta(
         say(line, "dim" if line.startswith("note") else "")
     for note in report.notes:
         say(f"note: {note}", "dim")
+    for sentence in shortcomings(opened, table, name, report.evaluations, cv, "Its members may be too weak."):
+        say(f"warning: {sentence}", "yellow", stderr=True)
     if unknown:
         say(f"note: no run directory in {runs} made {', '.join(unknown)}; `medusa predict` needs it.", "dim")
     say(f"ensemble in {runs / name}, posteriors in {store} as posteriors/{name}")

@@ -147,7 +147,8 @@ def probe(
     if rows:
         keep_scores(runs / name, scores)
     if result.problem.n_classes and (result.problem.labels >= 0).any():
-        for sentence in shortcomings(opened, table, name, evaluate_parts(opened, table, name, cv=cv), cv):
+        parts = evaluate_parts(opened, table, name, cv=cv)
+        for sentence in shortcomings(opened, table, name, parts, cv, "Other layers or features may do better."):
             say(f"warning: {sentence}", "yellow", stderr=True)
     if result.speaker_adapted:
         say(ADAPTED_SCORES)

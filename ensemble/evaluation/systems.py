@@ -65,17 +65,18 @@ def from_store(store: FeatureStore, name: str, manifest: Manifest, checked: set[
 
 def fold_column(store: FeatureStore, name: str) -> str:
     """Return the manifest's column of the folds that posteriors were made over, "" where there is none."""
-    rule = _rule(store, name)
+    rule = rule_of(store, name)
     return rule.removeprefix("cv:") if rule.startswith("cv:") else ""
 
 
 def corpora_of(store: FeatureStore, name: str) -> CrossCorpus | None:
     """Return the corpora that posteriors were trained and tested on; None where a rule of another kind made them."""
     name = posteriors_name(store, name)
-    return CrossCorpus.of_rule(_rule(store, name)) if name in store else None
+    return CrossCorpus.of_rule(rule_of(store, name)) if name in store else None
 
 
-def _rule(store: FeatureStore, name: str) -> str:
+def rule_of(store: FeatureStore, name: str) -> str:
+    """Return what divided the utterances of posteriors, such as "cv:fold" or "split"; "" where it is not recorded."""
     return str(dict(store[name].spec.extra).get("folds") or _recorded(store, name).get("column") or "")
 
 

@@ -8,18 +8,27 @@ from deepser.probes.posteriors import MADE_BY
 from deepser.scores.metrics import Evaluation
 from ensemble.evaluation.parts import evaluate_parts
 from ensemble.evaluation.posteriors import posteriors_name
+from ensemble.evaluation.systems import rule_of
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import AlignmentError, ManifestError
 from featurestore.store.feature_store import FeatureStore
 
+TRAINED = "Train it longer, or at another rate."
+
 
 def shortcomings(
-    store: FeatureStore, manifest: Manifest, name: str, parts: Mapping[str, Evaluation], cv: str | None = None
+    store: FeatureStore,
+    manifest: Manifest,
+    name: str,
+    parts: Mapping[str, Evaluation],
+    cv: str | None = None,
+    remedy: str = TRAINED,
 ) -> list[str]:
     """Return a sentence for each part where a system does no better than the largest class, or worse than a probe.
 
     parts: its scores by part, as `evaluate_parts` gives them. Probes are those in the store whose folds are the
-    system's own; a speaker-adapted one counts beside another adapted system only.
+    system's own; a speaker-adapted one counts beside another adapted system only. remedy: what may help a system that
+    is no better than the largest class.
     """
     found = []
     for part, evaluation in parts.items():
@@ -31,8 +40,7 @@ def shortcomings(
         if own.accuracy <= counts.max() / own.n or own.uar <= 1 / int((counts > 0).sum()):
             found.append(
                 f"{name} ({part}) is no better than always {largest!r}: accuracy {own.accuracy:.3f} against "
-                f"{counts.max() / own.n:.3f}, UAR {own.uar:.3f} against {1 / int((counts > 0).sum()):.3f}. Train it "
-                "longer, or at another rate."
+                f"{counts.max() / own.n:.3f}, UAR {own.uar:.3f} against {1 / int((counts > 0).sum()):.3f}. " + remedy
             )
     for probe in _probes(store, name):
         try:
@@ -51,12 +59,11 @@ def shortcomings(
 
 def _probes(store: FeatureStore, name: str) -> list[str]:
     """Return the probes in the store over a system's own folds, that are adapted to speakers if and only if it is."""
-    own = dict(store[posteriors_name(store, name)].spec.extra)
-    names = [each for each in store.names() if store[each].provenance.get("made_by") == MADE_BY]
-    alike = ("oof", "folds", "adapted")
-    return [
-        each
-        for each in names
-        if each != posteriors_name(store, name)
-        and all(dict(store[each].spec.extra).get(field) == own.get(field) for field in alike)
-    ]
+
+    def made(posteriors: str) -> tuple[str | None, ...]:
+        extra = dict(store[posteriors].spec.extra)
+        return extra.get("oof"), rule_of(store, posteriors), extra.get("adapted")
+
+    own = posteriors_name(store, name)
+    probes = [each for each in store.names() if store[each].provenance.get("made_by") == MADE_BY and each != own]
+    return [each for each in probes if made(each) == made(own)]

@@ -10,6 +10,7 @@ from ensemble.experiments.floor import shortcomings
 from featurestore.corpus.manifest import Manifest
 from featurestore.format.spec import FeatureSpec
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.small_corpus import medusa
 from tests.helpers.synthetic_corpus import CLASSES, corpus
 
 
@@ -50,3 +51,30 @@ def test_a_member_worse_than_a_probe_on_its_folds_is_told_and_an_adapted_probe_d
     (sentence,) = written(store, manifest, "member2", 0.5)
     assert "posteriors/closed" in sentence
     assert written(store, manifest, "member3", 0.95) == []
+
+
+def vote(directory: Path, store: FeatureStore, manifest: Manifest, *members: str) -> str:
+    """Fit a soft vote by its command, and return its warnings."""
+    manifest.write(directory / "m.csv")
+    options = ["-m", directory / "m.csv", "-s", store.path, "--runs", directory / "runs", "--cv", "fold"]
+    found = medusa("fit-meta", "--members", ",".join(members), "--meta", "soft", "--name", "vote", *options)
+    return " ".join(found.stderr.split())
+
+
+def test_fit_meta_warns_of_an_ensemble_that_is_no_better_than_the_largest_class(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path, attributes=False)
+    written(store, manifest, "a", 0.0)
+    written(store, manifest, "b", 0.0)
+    warnings = vote(tmp_path, store, manifest, "a", "b")
+    assert "vote (all folds) is no better than always" in warnings
+    assert "UAR 0.333 against 0.333" in warnings
+
+
+def test_fit_meta_warns_of_an_ensemble_that_is_worse_than_a_probe_on_the_same_folds(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path, attributes=False)
+    written(store, manifest, "a", 0.5)
+    written(store, manifest, "b", 0.6)
+    assert "warning" not in vote(tmp_path, store, manifest, "a", "b")
+    written(store, manifest, "closed", 0.9, MADE_BY)
+    assert "less than the" in (warnings := vote(tmp_path, store, manifest, "a", "b"))
+    assert "posteriors/closed" in warnings
