@@ -143,16 +143,14 @@ def outputs(
     for name, system in systems.items():
         start = time.perf_counter()
         if system.normalise:
-            config = ProbeConfig("p", tuple(features), normalise=system.normalise)
-            scores = fit_probe(corpus.store, part, config, plan, device="cpu").logits[len(train) :]
+            probe = ProbeConfig("p", tuple(features), normalise=system.normalise)
+            scores = fit_probe(corpus.store, part, probe, plan, device="cpu").logits[len(train) :]
         else:
-            config = Asked(system.preset, features, "m", {**system.options, "precision": "float32"}, system.changes)
+            asked = Asked(system.preset, features, "m", {**system.options, "precision": "float32"}, system.changes)
             with tempfile.TemporaryDirectory() as directory, one_thread():
                 into = FeatureStore.create(Path(directory) / "store")
                 world = World(device=pick_device("cpu"))
-                fit_members(
-                    corpus.store, part, [config.config()], plan, [Path(directory) / "m"], world=world, into=into
-                )
+                fit_members(corpus.store, part, [asked.config()], plan, [Path(directory) / "m"], world=world, into=into)
                 keys = [part.keys[i] for i in range(len(train), len(rows))]
                 stored = into[posteriors_name("m")].gather(keys, "posteriors", dtype="float32")
                 scores = np.asarray(stored.values)[:, : len(part.scheme.classes)].copy()
