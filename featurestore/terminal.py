@@ -22,16 +22,21 @@ from featurestore.runtime.durable import reason_of
 from featurestore.runtime.failures import Failures, by_reason, table_of, write_failures
 
 USAGE, FAILED_FILES, BY_SIGNAL = 2, 1, 128  # exit codes: a mistake; some files failed; 128 + the signal
-PIPE_WIDTH = 140  # columns where no terminal tells its own
+PIPE_WIDTH = 140  # columns where no terminal has a width of its own
+NOTEBOOK = "JPY_PARENT_PID"  # which Jupyter sets for its kernels
 # Failures are named one by one; of more than so many the first ones, a count of each reason, and where all are listed.
 LISTED_FAILURES, FIRST_FAILURES, LISTED_REASONS = 100, 20, 10
 
 
 def console(stderr: bool = False) -> Console:
-    """stdout for results, stderr for progress and errors; neither is cut to 80 columns in a pipe."""
+    """Return the console of stdout, for results, or of stderr, for progress and errors.
+
+    Neither is cut to 80 columns in a pipe, or in a notebook, where `!medusa ...` has a terminal on which no bar moves.
+    """
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
-    return Console(stderr=stderr, width=width, highlight=False)
+    in_notebook = NOTEBOOK in os.environ
+    width = None if (stream.isatty() and not in_notebook) or "COLUMNS" in os.environ else PIPE_WIDTH
+    return Console(stderr=stderr, width=width, highlight=False, force_terminal=False if in_notebook else None)
 
 
 def say(text: str, style: str = "", stderr: bool = False) -> None:

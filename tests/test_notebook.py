@@ -23,10 +23,11 @@ def test_the_notebook_runs_and_shows_its_tables(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("PYTHONPATH", str(REPO))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     client.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert not any("\x1b[" in output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
     html = "".join(_html(cell) for cell in notebook.cells)
     assert "feature set logmel" in html
     assert "paired differences" in html
-    assert "predictions of 1 members" in html
+    assert "8 predictions of 1 member" in html
     assert (tmp_path / "notebook-run" / "report.html").stat().st_size > 2_000_000
 
 

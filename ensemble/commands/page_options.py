@@ -25,7 +25,7 @@ class PageArguments:
     runs: Annotated[
         list[str],
         Argument(
-            metavar="RUNS...",
+            metavar="RUNS",
             help="Directories of `medusa run` or `medusa demo`, run directories, systems in the store, or files.",
         ),
     ]

@@ -12,6 +12,7 @@ from deepser.scores.probabilities import entropy
 from ensemble.prediction.formats import Record, format_of, seconds, write_file
 from ensemble.prediction.pieces import Piece
 from featurestore.runtime.html import SHOWN_ROWS, html_table
+from featurestore.runtime.wording import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -107,7 +108,7 @@ class Predictions:
             [key, label, *(f"{value:.3f}" for value in line)]
             for key, label, line in zip(self.keys, self.labels, values.tolist(), strict=False)
         ]
-        caption = f"{len(self.keys):,} predictions of {len(self.members)} members"
+        caption = f"{counted(len(self.keys), 'prediction')} of {counted(len(self.members), 'member')}"
         caption += f"; {len(self.failed):,} failed" if self.failed else ""
         return html_table(heads, rows, caption, max(0, len(self.keys) - SHOWN_ROWS))
 

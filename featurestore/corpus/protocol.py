@@ -15,6 +15,7 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.overlap import N_EXAMPLES, Items, Overlap, alike, bare_key, find_overlap, in_order
 from featurestore.errors import ProtocolError
 from featurestore.runtime.html import html_table
+from featurestore.runtime.wording import counted
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 SHARED = ("utterance", "speaker", "audio")  # kinds of things that must not be in two parts
@@ -264,8 +265,3 @@ def _moved(pairs: Sequence[tuple[str, str]]) -> list[int]:
         if now not in match and then not in match.values():
             match[now] = then
     return [i for i, (now, then) in enumerate(pairs) if match.get(now) != then]
-
-
-def counted(n: int, noun: str) -> str:
-    """Return `1 speaker`, `1,200 speakers`."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

@@ -19,6 +19,11 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun: "1 speaker", "1,200 speakers"."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
 def first_names(names: Sequence[str], limit: int) -> str:
     """Return the first names, comma-separated, and how many more there are: "a, b and 12 more"."""
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""

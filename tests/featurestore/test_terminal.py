@@ -1,5 +1,8 @@
 """Options that a command takes in dataclasses."""
 
+import os
+import pty
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +10,7 @@ from typing import Annotated
 import pytest
 from typer.testing import CliRunner
 
-from featurestore.terminal import option_groups, reads, say, say_failures, typer_app, writes
+from featurestore.terminal import bar, console, option_groups, reads, say, say_failures, typer_app, writes
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,26 @@ def test_a_field_without_default_is_a_required_option() -> None:
     done = CliRunner().invoke(app, ["--corpus", "x"])
     assert done.exit_code == 2
     assert "--place" in done.output
+
+
+@pytest.mark.parametrize("notebook", [False, True])
+def test_a_bar_moves_on_a_terminal_and_not_in_a_notebook(monkeypatch: pytest.MonkeyPatch, notebook: bool) -> None:
+    master, slave = pty.openpty()
+    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
+    monkeypatch.setenv("TERM", "xterm-color")
+    if notebook:
+        monkeypatch.setenv("JPY_PARENT_PID", "1")
+    with os.fdopen(slave, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with bar("work", 2) as show:
+            show(1, 2)
+        say("done", "red", stderr=True)
+        is_wide = console(stderr=True).width > 100
+    shown = os.read(master, 100_000)
+    os.close(master)
+    assert (b"\x1b[" in shown) is not notebook
+    assert b"done" in shown
+    assert is_wide is notebook
 
 
 def test_each_failure_has_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

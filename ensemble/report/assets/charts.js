@@ -273,7 +273,7 @@
       });
       const longest = folds.map(([, fold]) => fold.stage).sort((a, b) => b.length - a.length)[0];
       const turns = longest.map((_, i) => i).filter((i) => i && longest[i] !== longest[i - 1]);
-      figure.draw(traces, { xaxis: { title: { text: "epoch" } }, yaxis: { title: { text: "loss" } },
+      figure.draw(traces, { xaxis: { title: { text: "epoch" }, zeroline: false }, yaxis: { title: { text: "loss" } },
         yaxis2: { title: { text: scored ? plain(folds[0][1].score_name) : "" }, overlaying: "y", side: "right", showgrid: false },
         margin: { l: 55, r: 55, t: 10, b: 45 },
         shapes: turns.map((i) => ({ type: "line", x0: i + 0.5, x1: i + 0.5, y0: 0, y1: 1, yref: "paper", line: { dash: "dash", width: 1, color: "#888" } })) });

@@ -214,9 +214,9 @@
     });
     canvas.addEventListener("pointermove", (event) => {
       if (!view.px) return;
-      const place = at(event);
-      if (view.lasso) view.lasso.push(place);
-      else view.cursor = nearest(view, ...place);
+      const spot = at(event);
+      if (view.lasso) view.lasso.push(spot);
+      else view.cursor = nearest(view, ...spot);
       point(view, view.lasso ? -1 : view.cursor);
       overlay(view);
     });
