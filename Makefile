@@ -7,6 +7,8 @@
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/installed.stamp
+# Container images set it; then every program that the tests start compiles this project and what it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 DOCS_STAMP := $(VENV)/docs.stamp
 
 # PyPI's Linux torch brings gigabytes of CUDA libraries. Without an NVIDIA GPU pip is also shown PyTorch's own index, whose

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -68,10 +69,4 @@ class S3:
 
 
 def has_moto() -> bool:
-    try:
-        import flask  # noqa: F401
-        import moto.server  # noqa: F401
-        import s3fs  # noqa: F401
-    except ImportError:
-        return False
-    return os.name == "posix"
+    return os.name == "posix" and all(find_spec(name) is not None for name in ("flask", "moto", "s3fs"))
