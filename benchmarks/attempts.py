@@ -2,7 +2,7 @@
 
     python -m benchmarks.attempts -m corpus.csv -s store --features a@1+2,b@3 [--only plain,nap] [--json FILE]
 
-Each attempt is the mean of the layers' RBF kernels over rows changed in one way, and a ridge regression with balanced
+Each attempt is the mean of the layers' kernels over rows changed in one way, and a ridge regression with balanced
 classes, over the folds of the column `fold`. Nothing is chosen inside the folds and every attempt is scored on all of
 them: these figures compare ideas, and the best of them is no estimate of what it would give elsewhere.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from deepser.probes.problem import Problem
 from deepser.probes.ridge import class_weights
@@ -50,13 +51,18 @@ Change = Callable[[Corpus, Rows, NDArray[np.int64]], Rows]
 
 @dataclass(frozen=True)
 class Attempt:
-    """An idea: how rows are changed, how many restyled copies are learned beside them, penalty and bandwidth."""
+    """An idea: how rows are changed, how many copies of which kind are learned beside them, penalty and kernel.
+
+    laplace: exp(-|x - y|_1 / (bandwidth D)) in place of the RBF kernel.
+    """
 
     about: str
     change: Change = lambda corpus, rows, train: rows
     copies: int = 0
     penalty: float = 0.03
     bandwidth: float = 1.0
+    laplace: bool = False
+    mixed: bool = False  # copies are mixed clips instead of restyled ones
 
 
 def standard(rows: Rows, train: NDArray[np.int64]) -> Rows:
@@ -93,14 +99,21 @@ def without_speakers(n: int) -> Change:
     return change
 
 
-def whitened(corpus: Corpus, rows: Rows, train: NDArray[np.int64]) -> Rows:
-    """Whiten by the covariance within classes, its eigenvalues raised by 1 (WCCN, Hatch et al. 2006)."""
-    z = standard(rows, train)
-    rest, labels = z[train].copy(), corpus.labels[train]
-    for each in np.unique(labels):
-        rest[labels == each] -= rest[labels == each].mean(0)
-    values, vectors = np.linalg.eigh(rest.T @ rest / len(rest))
-    return np.asarray(z @ vectors / np.sqrt(np.maximum(values, 0) + 1), np.float32)
+def whitened(within_speakers: bool) -> Change:
+    """Whiten by the covariance within classes, its eigenvalues raised by 1 (WCCN, Hatch et al. 2006).
+
+    within_speakers: by that within speakers instead, which no label takes part in.
+    """
+
+    def change(corpus: Corpus, rows: Rows, train: NDArray[np.int64]) -> Rows:
+        z = standard(rows, train)
+        rest, codes = z[train].copy(), (corpus.speakers if within_speakers else corpus.labels)[train]
+        for each in np.unique(codes):
+            rest[codes == each] -= rest[codes == each].mean(0)
+        values, vectors = np.linalg.eigh(rest.T @ rest / len(rest))
+        return np.asarray(z @ vectors / np.sqrt(np.maximum(values, 0) + 1), np.float32)
+
+    return change
 
 
 ATTEMPTS = {
@@ -113,7 +126,10 @@ ATTEMPTS = {
     "nap1": Attempt("without the first direction of speakers", without_speakers(1)),
     "nap5": Attempt("without five directions of speakers", without_speakers(5)),
     "nap12": Attempt("without twelve directions of speakers", without_speakers(12)),
-    "wccn": Attempt("whitened within classes", whitened),
+    "wccn": Attempt("whitened within classes", whitened(within_speakers=False)),
+    "within-speakers": Attempt("whitened within speakers", whitened(within_speakers=True)),
+    "laplace": Attempt("Laplacian kernel", laplace=True),
+    "mixed": Attempt("and each clip mixed with one of its class by another training speaker", copies=1, mixed=True),
     "restyled": Attempt("and a copy of each clip in another training speaker's mean and deviation", copies=1),
     "speaker": Attempt("by each speaker's own statistics: speaker-adapted", by_speaker),
 }
@@ -130,8 +146,19 @@ def restyled(corpus: Corpus, rows: Rows, train: NDArray[np.int64], copy: int) ->
     return np.asarray(moved, np.float32)
 
 
-def kernel(a: Rows, b: Rows, bandwidth: float) -> NDArray[np.float64]:
-    """exp(-|x - y|^2 / (2 bandwidth^2 D)), (n, m)."""
+def mixed(corpus: Corpus, rows: Rows, train: NDArray[np.int64], copy: int) -> Rows:
+    """Training rows (n, D), each the mean of it and one of its class by another speaker, itself where there is none."""
+    rng = np.random.default_rng((8, copy))
+    labels, who = corpus.labels[train], corpus.speakers[train]
+    partners = [np.flatnonzero((labels == label) & (who != own)) for label, own in zip(labels, who, strict=True)]
+    chosen = [int(rng.choice(each)) if len(each) else i for i, each in enumerate(partners)]
+    return np.asarray((rows[train] + rows[train][chosen]) / 2, np.float32)
+
+
+def kernel(a: Rows, b: Rows, bandwidth: float, laplace: bool = False) -> NDArray[np.float64]:
+    """exp(-|x - y|^2 / (2 bandwidth^2 D)), (n, m), or exp(-|x - y|_1 / (bandwidth D))."""
+    if laplace:
+        return np.asarray(np.exp(-cdist(a, b, "cityblock") / (bandwidth * a.shape[1])), np.float64)
     distances = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * (a @ b.T)
     return np.asarray(np.exp(np.maximum(distances, 0) / (-2 * bandwidth**2 * a.shape[1])), np.float64)
 
@@ -146,9 +173,10 @@ def scores(corpus: Corpus, attempt: Attempt) -> NDArray[np.float32]:
         learned, across = np.zeros((n_learned, n_learned)), np.zeros((len(judged), n_learned))
         for rows in corpus.layers:
             x = standard(attempt.change(corpus, rows, train), train)
-            own = np.concatenate([x[train], *(restyled(corpus, x, train, i) for i in range(attempt.copies))])
-            learned += kernel(own, own, attempt.bandwidth) / len(corpus.layers)
-            across += kernel(x[judged], own, attempt.bandwidth) / len(corpus.layers)
+            copied = mixed if attempt.mixed else restyled
+            own = np.concatenate([x[train], *(copied(corpus, x, train, i) for i in range(attempt.copies))])
+            learned += kernel(own, own, attempt.bandwidth, attempt.laplace) / len(corpus.layers)
+            across += kernel(x[judged], own, attempt.bandwidth, attempt.laplace) / len(corpus.layers)
         targets = np.tile(np.eye(n_classes)[corpus.labels[train]], (attempt.copies + 1, 1))
         weights = class_weights(targets)
         mean = weights @ targets / weights.sum()

@@ -195,7 +195,8 @@ def main_share(corpus: Corpus, train: Indices) -> float:
 def run(corpus: Corpus, features: Sequence[str], path: Path, only: Sequence[str]) -> None:
     """Measure what the file lacks, and write it after every row of training clips."""
     rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    sizes = [str(n) for n in SIZES if n < len(corpus.labels)]
+    fewest = min(int((corpus.folds != fold).sum()) for fold in np.unique(corpus.folds))
+    sizes = [str(n) for n in SIZES if n < fewest]
     for training in [*sizes, *SHAPES, ALL]:
         wanted = {**SYSTEMS, **(ABLATIONS if training == ALL else {})}
         known = {row["system"] for row in rows if row["training"] == training and row["features"] == ",".join(features)}

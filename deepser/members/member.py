@@ -100,16 +100,25 @@ class Member:
         return weights_digest(parts_of_files(self.weights()))
 
     def predict(
-        self, store: FeatureStore, keys: Sequence[str], *, device: str = "auto", speakers: Sequence[str] | None = None
+        self,
+        store: FeatureStore,
+        keys: Sequence[str],
+        *,
+        device: str = "auto",
+        speakers: Sequence[str] | None = None,
+        running: bool = False,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Posteriors and logits of utterances in the store: each (n, C + A) float32, means over its folds.
 
         speakers: who speaks in each, where the member is speaker-adapted; without them, and for a speaker of one clip,
-        the training corpus's statistics serve.
+        the training corpus's statistics serve. running: each is normalised by its speaker's utterances up to it, in
+        the order of the keys, as a stream must be.
         """
         world = World(device=pick_device(device))
         targets = Targets.unknown(tuple(keys), self.classes, self.attributes, self.attribute_ranges)
-        data = TrainingData(store, self.refs, targets, normalisation=self._normalisation(store, keys, speakers))
+        data = TrainingData(
+            store, self.refs, targets, normalisation=self._normalisation(store, keys, speakers, running)
+        )
         total = PosteriorMean(len(keys), len(self.columns))
         everything = np.arange(len(keys))
         for path in self.weights():
@@ -120,7 +129,7 @@ class Member:
         return total.means()
 
     def _normalisation(
-        self, store: FeatureStore, keys: Sequence[str], speakers: Sequence[str] | None
+        self, store: FeatureStore, keys: Sequence[str], speakers: Sequence[str] | None, running: bool
     ) -> Normalisation | None:
         train = self.config.train
         if train.normalise == "none" or not len(keys):
@@ -130,7 +139,7 @@ class Member:
         missing = [str(ref) for ref in self.refs for layer in ref.layers if (ref.name, layer) not in priors]
         if missing:
             raise ConfigError(f"{path} lacks the statistics that {missing[0]} is normalised by; fit the member again.")
-        groups = new_groups(train.normalise, len(keys), speakers)
+        groups = new_groups(train.normalise, len(keys), speakers, running)
         found = Normalisation(train.normalise, groups, train.shrinkage, priors)
         found.prepare(store, self.refs, keys)
         return found

@@ -85,16 +85,28 @@ class ProbeMember:
         return weights_digest(parts_of_files(self.weights()))
 
     def predict(
-        self, store: FeatureStore, keys: Sequence[str], *, device: str = "auto", speakers: Sequence[str] | None = None
+        self,
+        store: FeatureStore,
+        keys: Sequence[str],
+        *,
+        device: str = "auto",
+        speakers: Sequence[str] | None = None,
+        running: bool = False,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Posteriors and logits of utterances in the store: each (n, C + A) float32.
 
         speakers: who speaks in each, where the probe is speaker-adapted; without them, and for a speaker of one clip,
-        the training corpus's statistics serve.
+        the training corpus's statistics serve. running: each is normalised by its speaker's utterances up to it, in
+        the order of the keys, as a stream must be.
         """
         n_columns, n_classes = len(self.columns), len(self.classes)
         if not len(keys):
             return np.zeros((0, n_columns), np.float32), np.zeros((0, n_columns), np.float32)
+        if running and self.setting.refine != "none":
+            raise ConfigError(
+                f"{self.directory} refines scores by all clips of a speaker, so it can't predict from those so far; "
+                "fit a probe without --refine, or leave --running out."
+            )
         rows = PooledRows(store, keys, self.config.pool)
         deviations = np.zeros((len(keys), n_columns))
         clips_of: list[NDArray[np.int64]] = []  # of each speaker by whose clips scores are refined
@@ -102,7 +114,7 @@ class ProbeMember:
             clips_of = clips_of_speakers(Groups.of(list(speakers)).codes)
         class_scores, covariances = [], []
         for piece in self.fitted.pieces:
-            x = self._standardised(piece, rows, speakers)
+            x = self._standardised(piece, rows, speakers, running)
             if piece.weights is not None:
                 own = x.astype(np.float64) @ piece.weights
             else:
@@ -149,10 +161,12 @@ class ProbeMember:
         none = np.zeros((0, len(self.columns)))
         return Problem((), self.classes, self.attributes, self.attribute_ranges, np.zeros(0, np.int64), none)
 
-    def _standardised(self, piece: Piece, rows: PooledRows, speakers: Sequence[str] | None) -> NDArray[np.float32]:
+    def _standardised(
+        self, piece: Piece, rows: PooledRows, speakers: Sequence[str] | None, running: bool
+    ) -> NDArray[np.float32]:
         x = rows.read(Source(piece.source.features, piece.source.layer))
         if piece.source.normalise != "none":
-            groups = new_groups(piece.source.normalise, len(x), speakers)
+            groups = new_groups(piece.source.normalise, len(x), speakers, running)
             statistics = GroupStatistics.of(x, groups, self.config.shrinkage, self.prior[piece.source])
             x = statistics.apply(x, groups.codes)
         return (x - piece.mean) * piece.inverse_std

@@ -42,11 +42,13 @@ SAVED = "normalisation"  # prefix of tensors in a member's weights, and name of 
 class Groups:
     """Who is normalised together: the group of each utterance, codes (N,), and how many clips each has, (G,).
 
-    Group 0 is nobody's own: its members are normalised by the statistics of everyone.
+    Group 0 is nobody's own: its members are normalised by the statistics of everyone. follows: (G,) of a running
+    estimate, whose groups are single clips: the speaker of each, by the sums of whose groups so far it is normalised.
     """
 
     codes: NDArray[np.int64]
     n_clips: NDArray[np.int64]
+    follows: NDArray[np.int64] | None = None
 
     @staticmethod
     def of(names: Sequence[str]) -> "Groups":
@@ -55,6 +57,21 @@ class Groups:
         own = {name: i for i, name in enumerate(sorted(n for n, c in counts.items() if c >= LEAST_CLIPS), start=1)}
         codes = np.array([own.get(name, 0) for name in names], np.int64)
         return Groups(codes, np.bincount(codes, minlength=len(own) + 1))
+
+    @staticmethod
+    def running(names: Sequence[str]) -> "Groups":
+        """Return a group for each utterance, of its speaker's utterances up to and with it, in their order.
+
+        The first LEAST_CLIPS - 1 of a speaker count as none.
+        """
+        counts: Counter[str] = Counter()
+        n_clips = [0]
+        for name in names:
+            counts[name] += 1
+            n_clips.append(counts[name] if counts[name] >= LEAST_CLIPS else 0)
+        number = {name: i for i, name in enumerate(counts)}
+        follows = np.array([-1, *(number[name] for name in names)], np.int64)
+        return Groups(np.arange(1, len(names) + 1, dtype=np.int64), np.array(n_clips, np.int64), follows)
 
     @staticmethod
     def named(kind: str, manifest: Manifest) -> "Groups":
@@ -121,17 +138,29 @@ class GroupSums:
         This is the posterior mean under a prior worth `shrinkage` clips. Group 0 has the prior alone.
         """
         total_mean, total_variance = self.prior() if prior is None else prior
+        sums, first, second = (_so_far(each, groups.follows) for each in (self.n, self.first, self.second))
         weight = groups.n_clips / np.maximum(groups.n_clips + shrinkage, 1e-12)
         weight[0] = 0
         weight = weight[:, None]
-        n = np.maximum(self.n, 1)[:, None]
-        own = self.first / n
-        variance = np.maximum(self.second / n - own**2, 0)
+        n = np.maximum(sums, 1)[:, None]
+        own = first / n
+        variance = np.maximum(second / n - own**2, 0)
         mean = weight * own + (1 - weight) * total_mean
         # The group's own rows lie around its own mean, which is off the blended one.
         off = weight * (1 - weight) * (own - total_mean) ** 2
         inverse = inverse_std_of(mean, weight * variance + (1 - weight) * total_variance + off)
         return GroupStatistics(mean.astype(np.float32), inverse)
+
+
+def _so_far(sums: NDArray[np.float64], follows: NDArray[np.int64] | None) -> NDArray[np.float64]:
+    """Return the sums of each group (G, ...) with those of the groups of its speaker before it."""
+    if follows is None:
+        return sums
+    found = sums.copy()
+    for speaker in np.unique(follows):
+        own = follows == speaker
+        found[own] = sums[own].cumsum(0)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,11 +328,10 @@ def _sums_of(features: FeatureSet, layer: str, keys: Sequence[str], groups: Grou
     return sums
 
 
-def new_groups(kind: str, n: int, speakers: Sequence[str] | None) -> Groups:
+def new_groups(kind: str, n: int, speakers: Sequence[str] | None, running: bool = False) -> Groups:
     """Return the groups of n utterances of new audio.
 
-    Without speakers each clip has the training corpus's statistics.
+    Without speakers each clip has the training corpus's statistics. running: by the utterances so far, not by all.
     """
-    if kind == "corpus":
-        return Groups.of([""] * n)
-    return Groups.of([str(i) for i in range(n)] if speakers is None else list(speakers))
+    names = [""] * n if kind == "corpus" else [str(i) for i in range(n)] if speakers is None else list(speakers)
+    return Groups.running(names) if running else Groups.of(names)

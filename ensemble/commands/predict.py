@@ -48,6 +48,9 @@ class InputArguments:
         str | None,
         reads("Who speaks, for speaker-adapted models: COLUMN (default: speaker), folder, file.", "--speaker-of"),
     ] = None
+    running: Annotated[
+        bool, reads("Speaker-adapted models: normalise each piece by its speaker's pieces so far.", "--running")
+    ] = False
     every: EveryOption = None
     span: SpanOption = None
     segments: SegmentsOption = None
@@ -90,6 +93,7 @@ class InputArguments:
         of: dict[str, object] = {"model": model.identity, "asr": self.asr, "text": self.text}
         if model.speaker_adapted:
             of["speaker_of"] = self.speaker_of
+            of |= {"running": True} if self.running else {}
         return of
 
 
@@ -158,11 +162,16 @@ def predict(
     places = {name: Path(place) for name, place in (split_pair("--weights", pair) for pair in inputs.weights or [])}
     with working("loading the model"):
         loaded = Model.load(model)
+    if inputs.running and not (loaded.speaker_adapted and table.has("speaker")):
+        raise ConfigError(
+            "--running goes with a speaker-adapted model and with speakers: name them with --speaker-of, or leave it "
+            "out."
+        )
     if loaded.speaker_adapted and (note := speakers_note(table)):
         say(f"note: {note}", stderr=True)
     run = partial(
         predict_parts, loaded, weights=places, asr=inputs.asr if inputs.text is None else OFF, device=device,
-        workers=workers, chunk=chunk,
+        workers=workers, chunk=chunk, running=inputs.running,
     )  # fmt: skip
     if to.output is None:
         failed = _shown(loaded, table, run, to) + failed

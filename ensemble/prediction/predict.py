@@ -56,6 +56,7 @@ def predict(
     device: str = "auto",
     workers: int = 2,
     chunk: int = CHUNK,
+    running: bool = False,
     progress: Progress | None = None,
 ) -> Predictions:
     """`predict_parts`, joined."""
@@ -63,7 +64,7 @@ def predict(
         list(
             predict_parts(
                 model, manifest, weights=weights, asr=asr, device=device, workers=workers, chunk=chunk,
-                progress=progress,
+                running=running, progress=progress,
             )
         )
     )  # fmt: skip
@@ -78,6 +79,7 @@ def predict_parts(
     device: str = "auto",
     workers: int = 2,
     chunk: int = CHUNK,
+    running: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[Predictions]:
     """Predict every utterance of the manifest, `chunk` by `chunk`; one that fails is reported, and the rest is done.
@@ -86,7 +88,8 @@ def predict_parts(
     when the members' features were made. asr: who hears the words that a member reads (see `speech_to_text`).
     Features go through a temporary store, `chunk` utterances at a time; each encoder is loaded once, and so are all of
     them together where there is more than one chunk. Where the manifest has speakers and a member is speaker-adapted,
-    a speaker's utterances are predicted together, as far as a chunk holds them.
+    a speaker's utterances are predicted together, as far as a chunk holds them. running: of these each is normalised
+    by those before it and itself, as a stream must be.
     Raises SpecMismatch when an encoder is not the one the members learned from, ConfigError when text is needed and
     nobody says where it comes from.
     """
@@ -100,7 +103,7 @@ def predict_parts(
             f"--weights {unknown[0]}=...: the model reads no such feature set; it reads {', '.join(sets)}."
         )
     hearing = SpeechToText.of(sets, manifest, asr, device)
-    job = _Job(model, sets, weights, hearing, device, workers, keep=len(manifest) > chunk)
+    job = _Job(model, sets, weights, hearing, device, workers, running, keep=len(manifest) > chunk)
     if job.keep:  # of a long job missing weights are reported now, not hours later
         for name in sets:
             say(f"loading {name}", 0, len(manifest))
@@ -127,6 +130,7 @@ class _Job:
     hearing: SpeechToText
     device: str
     workers: int
+    running: bool
     keep: bool
     encoders: dict[str, Encoder] = field(default_factory=dict)
 
@@ -160,11 +164,11 @@ class _Job:
             outputs = []
             for member in self.model.members:
                 say(f"member {member.config.name}", n, n)
-                outputs.append(_member_output(member, store, keys, speakers, columns, self.device))
+                outputs.append(_member_output(member, store, keys, speakers, columns, self.device, self.running))
         in_order = tuple((key, failed[key]) for key in manifest.keys if key in failed)
         found = _fused(self.model, tuple(keys), outputs, in_order)
         where = pieces_of(good)
-        clips = speaker_clips(speakers) if _adapted(self.model) else None
+        clips = speaker_clips(speakers, self.running) if _adapted(self.model) else None
         pieces = tuple(where.get(key) for key in keys)
         return replace(found, pieces=pieces, cut=manifest.has_pieces, speaker_clips=clips)
 
@@ -236,9 +240,9 @@ def _adapted(model: Fusion) -> bool:
     return any(member.speaker_adapted for member in model.members)
 
 
-def speaker_clips(speakers: Sequence[str]) -> np.ndarray:
+def speaker_clips(speakers: Sequence[str], running: bool = False) -> np.ndarray:
     """(n,) clips by which each one's speaker is normalised; 0 where the training corpus's statistics serve."""
-    groups = Groups.of(speakers)
+    groups = Groups.running(speakers) if running else Groups.of(speakers)
     return np.where(groups.codes > 0, groups.n_clips[groups.codes], 0)
 
 
@@ -277,6 +281,7 @@ def _member_output(
     speakers: Sequence[str] | None,
     columns: Sequence[str],
     device: str,
+    running: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a member's posteriors and logits, (N, C + A) each, their columns put in the model's order by name."""
     missing = [name for name in columns if name not in member.columns]
@@ -285,7 +290,7 @@ def _member_output(
     which = [member.columns.index(name) for name in columns]
     if not keys:
         return np.zeros((0, len(which)), np.float32), np.zeros((0, len(which)), np.float32)
-    posteriors, logits = member.predict(store, keys, device=device, speakers=speakers)
+    posteriors, logits = member.predict(store, keys, device=device, speakers=speakers, running=running)
     return posteriors[:, which], logits[:, which]
 
 

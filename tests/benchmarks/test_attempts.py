@@ -24,7 +24,9 @@ def test_every_attempt_is_scored_and_a_plain_one_learns(small: Corpus) -> None:
     assert all(0 <= uar <= 1 for uar in found.values())
 
 
-@pytest.mark.parametrize("name", ["plain", "wccn", "nap1", "restyled", "speaker"])
+@pytest.mark.parametrize(
+    "name", ["plain", "wccn", "within-speakers", "nap1", "restyled", "mixed", "laplace", "speaker"]
+)
 def test_labels_of_a_fold_change_none_of_its_scores(small: Corpus, name: str) -> None:
     own = small.folds == 1
     labels = small.labels.copy()

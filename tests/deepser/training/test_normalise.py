@@ -51,6 +51,21 @@ def test_a_blend_of_speaker_and_corpus_is_the_moment_of_their_mixture() -> None:
     np.testing.assert_allclose(statistics.inverse_std[1], 1 / np.sqrt(square - mean**2), rtol=1e-4)
 
 
+def test_a_running_estimate_is_that_of_the_speakers_clips_so_far() -> None:
+    x = np.random.default_rng(0).normal(2, 3, (12, 4)).astype(np.float32)
+    names = ["a", "b", "a", "a", "b", "c", "a", "b", "a", "b", "b", "a"]
+    prior = (np.full(4, 1.0), np.full(4, 4.0))
+    groups = Groups.running(names)
+    found = GroupStatistics.of(x, groups, 5.0, prior)
+    for i, name in enumerate(names):
+        so_far = [j for j in range(i + 1) if names[j] == name]
+        alone = Groups.of([name] * len(so_far))
+        expected = GroupStatistics.of(x[so_far], alone, 5.0, prior)
+        np.testing.assert_allclose(found.mean[groups.codes[i]], expected.mean[alone.codes[0]], rtol=1e-5)
+        np.testing.assert_allclose(found.inverse_std[groups.codes[i]], expected.inverse_std[alone.codes[0]], rtol=1e-4)
+        assert groups.n_clips[groups.codes[i]] == (len(so_far) if len(so_far) > 1 else 0)
+
+
 def of_speakers(directory: Path, shrinkage: float = 0.0) -> tuple[FeatureStore, Manifest, Normalisation, FeatureRef]:
     store, manifest = corpus(directory)
     groups, ref = Groups.named("speaker", manifest), FeatureRef("first", BOTH)

@@ -188,6 +188,35 @@ def test_a_speakers_clips_are_predicted_together_whatever_the_chunk(probed: Path
     np.testing.assert_allclose(a[columns], b[columns], atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["own", "net-own"])
+def test_a_running_estimate_reads_no_later_clip_and_ends_at_that_of_all_clips(
+    probed: Path, tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(probed / "clips" / "Actor_01", tmp_path / "whole")
+    for clip in sorted((tmp_path / "whole").iterdir())[:5]:
+        (tmp_path / "begun").mkdir(exist_ok=True)
+        shutil.copy(clip, tmp_path / "begun")
+    found = {}
+    for folder, option in (("whole", "--running"), ("begun", "--running"), ("whole", "--workers=1")):
+        arguments = ("predict", tmp_path / folder, "--model", probed / "runs" / name, "--speaker-of", "folder", option)
+        medusa(*arguments, "-o", tmp_path / "found.csv")
+        found[folder, option] = pd.read_csv(tmp_path / "found.csv")
+        (tmp_path / "found.csv").unlink()
+    so_far, begun, every = found.values()
+    columns = [column for column in every if column.startswith("p_")]
+    assert so_far["speaker_clips"].tolist() == [0, *range(2, 9)]
+    np.testing.assert_allclose(so_far[columns][:5], begun[columns], atol=1e-5)
+    np.testing.assert_allclose(so_far[columns][7:], every[columns][7:], atol=1e-5)
+    assert np.abs(so_far[columns][:5].to_numpy() - every[columns][:5].to_numpy()).max() > 1e-3
+
+
+def test_a_running_estimate_needs_an_adapted_model_and_speakers(probed: Path) -> None:
+    clips = probed / "clips" / "Actor_01"
+    for model, options in (("plain", ("--speaker-of", "folder")), ("own", ())):
+        refused = medusa("predict", clips, "--model", probed / "runs" / model, "--running", *options, exit_code=2)
+        assert "--speaker-of" in refused.stderr
+
+
 @pytest.mark.parametrize("name", ["meta", "plain", "own", "net-own"])
 def test_a_probe_and_an_ensemble_of_probes_are_exported(probed: Path, tmp_path: Path, name: str) -> None:
     clip = next((probed / "clips" / "Actor_01").glob("*.ogg"))
