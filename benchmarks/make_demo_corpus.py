@@ -1,4 +1,6 @@
-"""Make featurestore/demo_corpus from RAVDESS: python -m benchmarks.make_demo_corpus --root RAVDESS [--out DIRECTORY]
+"""Make featurestore/demo_corpus from RAVDESS.
+
+    python -m benchmarks.make_demo_corpus --root RAVDESS [--out DIRECTORY]
 
 The rule: of every actor and emotion the clip of statement 1, repetition 1 and the clip of statement 2, repetition 2,
 both in normal intensity; 24 x 8 x 2 = 384 clips, none of them twice in the corpus.

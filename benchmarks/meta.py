@@ -63,8 +63,9 @@ class MetaSettings:
 def run_meta(
     settings: MetaSettings, *, json_path: Path | None = None, progress: Callable[[str], None] | None = None
 ) -> dict[str, Any]:
-    """Time every way, and return {"settings", "threads", "figures": [{"way", "select", "wall_s", "cpu_s"}],
-    "difference"}.
+    """Time every way of fitting, and return settings, figures and the greatest difference.
+
+    {"settings", "threads", "figures": [{"way", "select", "wall_s", "cpu_s"}], "difference"}.
 
     difference: the greatest between a weight of ours and plain PyTorch's. AssertionError where that is not rounding.
     """

@@ -32,8 +32,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the `bin` of an environment with the wheel, the packages of this one, and another's `cli` and
-    `benchmarks`.
+    """Return the `bin` of an environment with the wheel.
+
+    It also has another package's `cli` and `benchmarks`.
     """
     directory = tmp_path_factory.mktemp("environment")
     venv.create(directory, symlinks=True)

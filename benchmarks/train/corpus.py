@@ -101,8 +101,9 @@ def rows_of(corpus: Made, modality: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def write(corpus: Made, seed: int, *, npy: bool = True) -> None:
-    """Write the rows into a store and, with `npy`, into a file per utterance and feature set, as equal
-    float16 values.
+    """Write the rows into a store.
+
+    With `npy` also into a file per utterance and feature set, as equal float16 values.
     """
     store = FeatureStore.create(corpus.store)
     for m, (name, modality) in enumerate(zip(corpus.names, corpus.modalities, strict=True)):

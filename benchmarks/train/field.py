@@ -120,8 +120,9 @@ def plain_like(network: Network, dims: list[int], config: NetworkConfig, n_attri
 
 
 def check(network: Network, plain: PlainDeepSER, rows: list[Tensor]) -> float:
-    """Return the greatest difference between both networks' outputs for one utterance, rows (T, D) float32 per feature
-    set.
+    """Return the greatest difference between both networks' outputs for one utterance.
+
+    rows: (T, D) float32 per feature set.
 
     AssertionError where it is more than rounding: the loops would not train the same network.
     """

@@ -80,8 +80,9 @@ def run_train(
     json_path: Path | None = None,
     progress: Say = lambda text: None,
 ) -> dict[str, Any]:
-    """Return {"settings", "corpus", "ways": [figures of each]}: clips/s and waiting are medians over the warm
-    epochs.
+    """Time every way of training, and return settings, corpus and figures.
+
+    {"settings", "corpus", "ways": [figures of each]}: clips/s and waiting are medians over the warm epochs.
     """
     with _place(directory) as place:
         corpus = _written(place, settings, settings.n_utterances, progress, npy=bool(settings.workers))

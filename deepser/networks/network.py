@@ -101,8 +101,10 @@ class Network(nn.Module):
         config: NetworkConfig,
         timing: Timing | None = None,
     ) -> None:
-        """Take `inputs`, (number of stored layers, dim) per feature set, and `attribute_ranges`, (low, high) per
-        attribute. timing: of rows that are aligned in time; some inputs then hold times and are no modality.
+        """Take the shape of each feature set and the range of each attribute.
+
+        inputs: (number of stored layers, dim) per feature set. attribute_ranges: (low, high) per attribute. timing: of
+        rows that are aligned in time; some inputs then hold times and are no modality.
         """
         super().__init__()
         self.timing = timing

@@ -167,8 +167,9 @@ def scorer(problem: Problem, rule: str) -> Score:
 
 
 def _setting_of(own: PassSolver, solver: Solver, each: Pass, layers: Sequence[Source], score: Score) -> Setting:
-    """Return the setting of a feature set, chosen on its middle layer: the bandwidth at a middle penalty, then the
-    penalty.
+    """Return the setting of a feature set, chosen on its middle layer.
+
+    First the bandwidth at a middle penalty, then the penalty.
 
     Layers of one encoder are alike in what suits them, and a search for each would take three times as long.
     """

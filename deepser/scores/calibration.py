@@ -109,8 +109,9 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, n_bins: int = N_B
 
 
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray, *, smoothing: float = 0.0) -> float:
-    """Return the temperature T that minimises the negative log-likelihood of softmax(z / T) (Guo et al. 2017, section
-    4.2).
+    """Return the temperature T that minimises the negative log-likelihood of softmax(z / T).
+
+    Guo et al. 2017, section 4.2.
 
     z = ln p of (N, C) probabilities: it differs from the logits by a constant per row, which a softmax ignores. The
     likelihood is concave in 1 / T, whose optimum is found by Newton's method kept inside a shrinking bracket. T > 1

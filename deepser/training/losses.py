@@ -57,8 +57,9 @@ def total_loss(
     values: Tensor,
     ranges: Tensor,
 ) -> Tensor:
-    """Return a stage's loss: the weighted sum of the losses of classes and attributes, each as far as its weight is
-    not zero.
+    """Return a stage's loss: the weighted sum of the losses of classes and attributes.
+
+    A loss whose weight is zero is left out.
 
     logits, soft (B, C); weights (C,); attributes, values (B, A) on their own scales, values NaN where missing;
     ranges (A, 2): low and high of each.

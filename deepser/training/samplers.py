@@ -17,8 +17,9 @@ _SHUFFLED, _BALANCED, _INVERSE, _VIEWS = 1, 2, 3, 4
 def epoch_order(
     stage: StageConfig, labels: NDArray[np.integer], *, seed: int, epoch: int, no_consensus_share: float = 0.125
 ) -> Indices:
-    """Return the clips of one epoch of a stage, in order: int64 indices into `labels` (N,), -1 for clips without
-    consensus.
+    """Return the clips of one epoch of a stage, in order, as int64 indices into `labels`.
+
+    labels: (N,), -1 for clips without consensus.
     """
     n = stage.samples_per_epoch
     if stage.sampler == "inverse-frequency":

@@ -44,9 +44,7 @@ def matched_keys(path: Path, ids: Sequence[str], manifest: Manifest) -> tuple[tu
 
 
 def _forms(manifest: Manifest) -> Iterator[tuple[str, Callable[[str], str], Sequence[str]]]:
-    """Yield what an id may be called, in words, how it is brought to that form, and the manifest's names to compare
-    with.
-    """
+    """Yield each form of an id: its description, the function that makes it, and the manifest's names in it."""
     keys = manifest.keys
     yield "", str, keys
     yield "without audio suffix", without_suffix, keys

@@ -139,9 +139,7 @@ def _has_targets(rows: Manifest) -> bool:
 
 
 def _held_out(system: System, manifest: Manifest) -> HeldOut | None:
-    """Return the labelled and predicted part of development, on which temperatures may be fitted for the
-    other splits.
-    """
+    """Return the labelled and predicted part of development, on which others' temperatures may be fitted."""
     if not manifest.has("split") or DEVELOPMENT not in manifest.column("split"):
         return None
     rows, judged = split_rows(manifest, DEVELOPMENT), set(system.keys)

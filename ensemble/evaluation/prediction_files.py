@@ -42,8 +42,9 @@ SUM_TOLERANCE = 0.02  # of a row of probabilities that were written with two dig
 
 
 def read_predictions(path: Path, manifest: Manifest, columns: Mapping[str, str] | None = None) -> System:
-    """Return the predictions in a file, under the manifest's keys and classes (MSP-Podcast's where it names no
-    classes).
+    """Return the predictions in a file, under the manifest's keys and classes.
+
+    MSP-Podcast's classes where the manifest names none.
 
     Ids are matched as they are, else without the audio suffix, else without folders. A label is a class's name in any
     case, another spelling of it, or MSP-Podcast's letter.
@@ -390,8 +391,9 @@ def _with_piece_ids(table: pa.Table, id_columns: Sequence[str]) -> tuple[pa.Tabl
 def _identified(
     path: Path, table: pa.Table, columns: Sequence[str], manifest: Manifest
 ) -> tuple[str, tuple[str, ...], list[str]]:
-    """Return the id column, the manifest's key of each row, and notes: of several columns the one whose ids the
-    manifest has.
+    """Return the id column, the manifest's key of each row, and notes.
+
+    Of several columns it is the one whose ids the manifest has.
 
     PredictionsError where two columns name different utterances.
     """

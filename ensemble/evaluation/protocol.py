@@ -133,9 +133,7 @@ def _other_corpora(asked: CrossCorpus, made: Made, name: str) -> list[Finding]:
 
 
 def _across_corpora(division: Division) -> list[Finding]:
-    """Return what corpora on two sides may have in common under other names: classes in another letter case, and
-    people.
-    """
+    """Return what corpora on two sides may share under other names: people, and classes in another letter case."""
     findings = []
     sides: dict[str, set[str]] = {}
     for part, label in zip(division.parts, division.labels, strict=False):

@@ -53,8 +53,10 @@ class Variant:
 
 @dataclass(frozen=True)
 class Result:
-    """A trained system on one part of a corpus. against: comparison with the first system (this minus first);
-    None for the first."""
+    """Hold a trained system's scores on one part of a corpus.
+
+    against: comparison with the first system (this minus first); None for the first.
+    """
 
     row: ScoreRow
     intervals: dict[str, Interval]
@@ -166,8 +168,9 @@ ABLATIONS = {
 
 
 def named(config: MemberConfig) -> MemberConfig:
-    """Return the member named after its network, features, seed and a digest of all settings: another setting, another
-    member.
+    """Return the member named after its network, features, seed and a digest of all settings.
+
+    Another setting makes another member.
 
     So tables that share a directory share the members that they have in common.
     """

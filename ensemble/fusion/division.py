@@ -63,9 +63,7 @@ class Division:
         return np.sort(np.concatenate([each.judge[part] for each in self.passes if part in each.judge]))
 
     def record(self, name: str) -> PartRecord:
-        """Return what the predictions of all parts are made on: the pass that judges each row, "" where no pass learns
-        it.
-        """
+        """Return what the predictions of all parts are made on: the pass that judges each row, "" for none."""
         learned = {int(i) for each in self.passes for i in each.fit}
         labels = self.manifest.labels if self.manifest.has("label") else [None] * len(self.manifest)
         judged = {int(i): each.name for each in self.passes for rows in each.judge.values() for i in rows}

@@ -182,9 +182,7 @@ def _learned(meta: MetaState, problem: Problem, division: Division) -> Learned |
 
 
 def _check_name(store: FeatureStore, name: str) -> None:
-    """Raise before the work if the name belongs to anything but an earlier ensemble's posteriors, which are
-    replaced.
-    """
+    """Raise before the work if the name belongs to anything but an earlier ensemble's posteriors."""
     store.check_writable(name)
     if name in store and store[name].provenance.get("made_by") != MADE_BY:
         raise StoreError(

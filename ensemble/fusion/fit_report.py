@@ -102,9 +102,7 @@ def _sums(problem: Problem, prediction: Prediction) -> Sums:
 
 
 def beaten_by(part: str, rows: Sequence[ScoreRow]) -> list[str]:
-    """Return a sentence where the ensemble, the last row, scores less than a member or another vote does on the same
-    part.
-    """
+    """Return a sentence where a member or another vote beats the ensemble, the last row, on the same part."""
     score = "macro_f1" if "macro_f1" in rows[-1].scores else "mean_ccc"
     own = rows[-1]
     others = [row for row in rows[:-1] if not math.isnan(row.scores.get(score, math.nan))]

@@ -1,5 +1,4 @@
-"""What a linear meta-classifier has learned: the weight the meta-classifier gives each member, per class, and that
-member's F1."""
+"""What a linear meta-classifier has learned: each member's weight per class, beside that member's F1."""
 
 from dataclasses import dataclass
 

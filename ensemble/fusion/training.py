@@ -73,8 +73,9 @@ def fit_mlp(aligned: Aligned, targets: Targets, config: MetaConfig, held_out: np
 
 
 def greedy_soup(network: "_Linear", scores: np.ndarray, scorer: Scorer) -> tuple[int, ...]:
-    """Return the seeds whose average is taken (Wortsman et al. 2022, recipe 1): best first, each kept if the score
-    holds.
+    """Return the seeds whose average is taken: best first, each kept if the score holds.
+
+    Wortsman et al. 2022, recipe 1.
     """
     order = np.argsort(-scores, kind="stable").tolist()
     weight, chosen, best = network.weight, order[:1], float(scores[order[0]])
@@ -105,8 +106,9 @@ def starting_point(inputs: Tensor, targets: Targets, config: MetaConfig, n_membe
 
 
 def _gain(mean: Tensor, soft: np.ndarray, labels: np.ndarray) -> float:
-    """Return the g for which softmax(g * mean), mean (C, N), has the least cross-entropy to soft (N, C), classes
-    balanced.
+    """Return the g of softmax(g * mean) with the least cross-entropy to the soft labels.
+
+    mean: (C, N). soft: (N, C). Classes are balanced.
     """
     if not (labels >= 0).any():
         return 1.0

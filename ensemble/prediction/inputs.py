@@ -72,9 +72,7 @@ def cut_files(
 
 
 def with_speakers(manifest: Manifest, speaker_of: str) -> Manifest:
-    """Return the manifest with a column `speaker`: another column's values, each file's "folder", or the "file"
-    itself.
-    """
+    """Return the manifest with a column `speaker`: a column's values, each file's "folder", or the "file"."""
     if speaker_of in ("folder", "file"):
         paths = [Path(str(path)) for path in manifest.column("path").tolist()]
         names: list[str | None] = [str(path.parent if speaker_of == "folder" else path) for path in paths]

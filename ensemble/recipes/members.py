@@ -100,8 +100,9 @@ def _plain(text: str) -> Any:
 
 
 def seeds_of(text: str, first: int) -> list[int]:
-    """Return what --seeds asks for: "6", that many from `first` on, or "1,2,3", those. ConfigError for
-    anything else.
+    """Return the seeds that --seeds names.
+
+    "6": that many from `first` on. "1,2,3": those. ConfigError for anything else.
     """
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdecimal() for part in parts) or (len(parts) == 1 and not int(parts[0])):
@@ -115,8 +116,9 @@ def _seeded(asked: Asked, seed: int) -> Asked:
 
 
 def _made_name(features: Sequence[str], views: Sequence[str], seed: int, preset: str) -> str:
-    """Return a name that is safe as a directory's and a feature set's: a,b@3+4 and seed 0 -> a_b.3+4_s0,
-    PRESET_a_b.3+4_s0.
+    """Return a name that is safe as a directory's and as a feature set's.
+
+    a,b@3+4 and seed 0 -> a_b.3+4_s0, PRESET_a_b.3+4_s0.
     """
     of_preset = [] if preset == "medusa" else [preset]
     return "_".join([*of_preset, *(ref.replace("@", ".").replace("/", "-") for ref in features), *views]) + f"_s{seed}"

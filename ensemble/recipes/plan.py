@@ -72,8 +72,9 @@ class Places:
 
 
 def steps_of(recipe: Recipe, commands: Any, places: Places, device: str = "auto") -> list[Step]:
-    """Return the steps of a recipe, in their order. commands: the `medusa` command itself, whose options its sections
-    have.
+    """Return the steps of a recipe, in their order.
+
+    commands: the `medusa` command itself, whose options its sections have.
 
     ConfigError names the line of an option that its command doesn't know or can't take, of a member that reads what
     nothing makes, and of a section that needs another.

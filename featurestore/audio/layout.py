@@ -77,9 +77,7 @@ def _layout(name: str, n_bytes: int, mtime_ns: int) -> Layout:
 
 
 def _of_head(name: str, file: io.FileIO, n_bytes: int) -> Layout | None:
-    """Return the layout of a file that its first bytes and its chunks tell, None where more of it has to be
-    looked at.
-    """
+    """Return a file's layout by its first bytes and its chunks; None where more of it has to be read."""
     head = file.read(HEAD_BYTES)
     if head.startswith(LFS_POINTER):
         raise AudioError(f"{name}: is a Git LFS pointer, not audio. Run `git lfs pull` in the corpus's repository.")
@@ -107,9 +105,7 @@ def _refuse_hollow(name: str, file: io.FileIO) -> None:
 def _read(
     read: Callable[[BinaryIO, int], chunks.Chunks | None], name: str, head: bytes, n_bytes: int
 ) -> chunks.Chunks | None:
-    """Return the chunks of a file by its first bytes, or by more of it where notes or pictures stand before the
-    samples.
-    """
+    """Return a file's chunks by its first bytes, or by more where notes or pictures precede the samples."""
     found = read(io.BytesIO(head), n_bytes)
     if found is None and n_bytes > len(head):
         with open(name, "rb") as file:

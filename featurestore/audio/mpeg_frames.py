@@ -175,9 +175,7 @@ def _past_surplus(data: bytes | mmap.mmap, at: int) -> int:
 
 
 def _promised(data: bytes | mmap.mmap, at: int, size: int) -> int | None:
-    """Return the number of frames by a frame's tag, 0 where the tag doesn't say it, None where the frame
-    holds no tag.
-    """
+    """Return the number of frames that a frame's tag gives: 0 if it gives none, None if there is no tag."""
     tag = _tag(data, at)
     if len(tag) >= 12:
         return int.from_bytes(tag[8:12], "big") if tag[7] & 1 else 0

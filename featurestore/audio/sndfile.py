@@ -113,9 +113,7 @@ def version() -> str:
 
 
 def _n_frames(file: soundfile.SoundFile, part: Part) -> int:
-    """Return the frames there are: blocks are whole where a codec has blocks, and the `fact` chunk says how many
-    count.
-    """
+    """Return the number of frames: whole blocks where a codec has blocks, less where the `fact` chunk says so."""
     n = int(file.frames)
     return part.n_samples if part.n_samples is not None and part.n_samples < n else n
 

@@ -200,9 +200,7 @@ def training_part(manifest: Manifest) -> Manifest:
 
 
 def _groups(manifest: Manifest, within: str) -> list[str]:
-    """Return what an utterance and its partner must share: so that no one learns from a fold or split that is held
-    out.
-    """
+    """Return what an utterance and its partner must share, so that no held-out fold or split is learned from."""
     if within == ANYWHERE:
         return [""] * len(manifest)
     known = next((name for name in ("fold", "split") if manifest.has(name)), "")

@@ -36,8 +36,9 @@ def store_import(
     stored_format: Annotated[str | None, writes("Segments: zarr or hdf5.", "--format")] = None,
     compress: Annotated[str | None, writes("zstd, blosc (zarr) or gzip (hdf5).")] = None,
 ) -> None:
-    """Take features that other tools wrote into a feature set: .npy per utterance (MEDUSA, MERTools, EmoBox), HDF5,
-    emotion2vec's .npy and .lengths, safetensors.
+    """Take features that other tools wrote into a feature set.
+
+    .npy per utterance (MEDUSA, MERTools, EmoBox), HDF5, emotion2vec's .npy and .lengths, safetensors.
 
     Keys are relative paths without suffix. What is there already is skipped; a file that can't be taken is reported and
     the rest done (exit code 1, also when the manifest has more). WHERE is a layer's directory below SOURCE, or its

@@ -121,7 +121,8 @@ def missing_audio(paths: Iterable[str | None], root: Path) -> list[str]:
     rows = [i for i, path in enumerate(paths) if path is not None and not os.path.isfile(os.path.join(root, path))]
     if not rows:
         return []
-    return [arrow.listing(f"audio file not found (relative paths start at {os.path.abspath(root)})", rows, paths)]
+    where = f"relative paths start at {os.path.abspath(root)}; --root names another directory"
+    return [arrow.listing(f"audio file not found ({where})", rows, paths)]
 
 
 def two_genders(speakers: Sequence[str | None], genders: Sequence[str | None]) -> list[str]:

@@ -95,8 +95,9 @@ def read_crema_d(root: Path, *, label: str = "acted") -> Manifest:
 
 
 def voice_votes(path: Path) -> Ratings:
-    """Return the votes on the voice alone in a `tabulatedVotes.csv`: annotators are numbered, for the table names
-    none.
+    """Return the votes on the voice alone in a `tabulatedVotes.csv`.
+
+    Annotators are numbered, for the table names none.
     """
     table = documented_table(path, (*VOTE_COLUMNS, "fileName", "numResponses"), OTHER_COLUMNS)
     ids = next((name for name in ("", "Unnamed: 0") if name in table.column_names), None)

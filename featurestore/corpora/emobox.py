@@ -1,4 +1,6 @@
-"""EmoBox's metadata of a corpus (Ma et al. 2024): `iemocap.jsonl`, `label_map.json`, `fold_1/iemocap_test_fold_1.jsonl`
+"""EmoBox's metadata of a corpus (Ma et al. 2024).
+
+Its files are `iemocap.jsonl`, `label_map.json`, `fold_1/iemocap_test_fold_1.jsonl`.
 
 A line is `{"key": ..., "wav": "downloads/iemocap/...wav", "emo": "exc", "length": 3.2, ...}`. Several folds: each is
 named after the part that it tests on. One fold: its train, valid and test parts are the splits; EmoBox's own loader

@@ -52,9 +52,7 @@ def read_kaldi(root: Path, *, audio: Path | None = None, check_audio: bool = Tru
 
 
 def _pieces(path: Path, recordings: dict[str, str]) -> dict[str, Any]:
-    """Return the columns of a `segments` file: utterance, recording, start and end, where an end of -1 is the
-    file's.
-    """
+    """Return the columns of a `segments` file: utterance, recording, start, end (-1: the recording's end)."""
     columns: dict[str, Any] = {name: [] for name in ("utterance_id", "path", "start_s", "end_s")}
     for key, (where, rest) in _table(path).items():
         recording, *times = rest.split()

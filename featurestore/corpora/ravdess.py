@@ -55,8 +55,9 @@ N_CLIPS = 1440
 
 
 def read_ravdess(root: Path) -> Manifest:
-    """Return the manifest of the speech clips under `root`, which holds the Actor_NN folders or
-    Audio_Speech_Actors_01-24.
+    """Return the manifest of the speech clips under `root`.
+
+    `root` holds the Actor_NN folders or Audio_Speech_Actors_01-24.
 
     Columns: utterance_id (the file name without suffix), path, speaker, gender, label, intensity, repetition, text,
     duration_s, fold. Songs and clips that are not audio-only are left out and counted in `notes`, as are unreadable

@@ -1,12 +1,12 @@
 """`medusa prepare csv`: a table that a user already has, its columns renamed, every problem reported at once."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from featurestore.corpora.assemble import missing_audio
 from featurestore.corpora.sound_check import check_sounds
 from featurestore.corpus import arrow, checks
 from featurestore.corpus.checks import SPLIT_NAMES
@@ -63,7 +63,7 @@ def read_table(
     table, problems = checks.typed(table)
     problems += checks.table_problems(table, scheme)
     if check_audio and "path" in table.column_names:
-        problems += _missing_audio(table.column("path").to_pylist(), root)
+        problems += missing_audio(table.column("path").to_pylist(), root)
     if problems:
         raise ManifestError(arrow.sentence(str(path), problems) + remedy)
     manifest = Manifest(table, scheme, root, path.stem)
@@ -207,10 +207,3 @@ def _scheme(
     if isinstance(classes, str):
         classes = names_with_commas(classes, LabelScheme.of_table(table).classes)
     return LabelScheme(implied.classes if classes is None else tuple(classes), {**implied.attributes, **attributes})
-
-
-def _missing_audio(paths: list[str | None], root: Path) -> list[str]:
-    rows = [i for i, path in enumerate(paths) if path is not None and not os.path.isfile(os.path.join(root, path))]
-    if not rows:
-        return []
-    return [arrow.listing(f"audio file not found (relative paths start at {os.path.abspath(root)})", rows, paths)]

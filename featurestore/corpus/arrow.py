@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from featurestore.runtime.wording import counted
+
 N_SHOWN = 10
 _COMMA, _THOUSANDS = re.compile(r"[+-]?\d+(,\d+)?"), re.compile(r"[+-]?\d{1,3},\d{3}")
 ROWS_COUNT = "(Rows are counted from 1, the header not included.)"
@@ -80,15 +82,22 @@ def row_numbers(mask: pa.ChunkedArray) -> list[int]:
 
 
 def near_names(name: str, names: Sequence[str]) -> list[str]:
-    """Up to three of `names` that a person who wrote `name` may have meant, by synonym, then by spelling."""
-    lower = {candidate.lower(): candidate for candidate in reversed(names)}
-    known = [lower[word.lower()] for word in (name, *SYNONYMS.get(name, ())) if word.lower() in lower]
-    spelled = [lower[word] for word in difflib.get_close_matches(name.lower(), list(lower), n=3, cutoff=0.6)]
-    return list(dict.fromkeys(known + spelled))[:3]
+    """Return up to three of `names` that a person who wrote `name` may have meant, by synonym, then by spelling.
+
+    Letter case, blanks, `_`, `-` and `.` make no difference: "File Name" may be meant by "file_name".
+    """
+    plain = {_plain(candidate): candidate for candidate in reversed(names)}
+    synonyms = [plain[_plain(word)] for word in (name, *SYNONYMS.get(name, ())) if _plain(word) in plain]
+    spelled = [plain[word] for word in difflib.get_close_matches(_plain(name), list(plain), n=3, cutoff=0.6)]
+    return list(dict.fromkeys(synonyms + spelled))[:3]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_.-]+", "", name.lower())
 
 
 def missing_column(name: str, names: Sequence[str]) -> str:
-    """Return what to say of a column that is not there: the ones that are, and the near ones."""
+    """Return the sentence for a missing column: the columns that are there, and those of a similar name."""
     near = near_names(name, names)
     hint = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
     return f"has no column {name!r}, only {', '.join(map(repr, names)) or 'none'}{hint}"
@@ -101,11 +110,11 @@ def listing(what: str, rows: Sequence[int], values: Sequence[object] | None = No
     """
     shown = [f"row {i + 1}" + ("" if values is None else f" {values[i]!r}") for i in rows[:N_SHOWN]]
     more = f" and {len(rows) - N_SHOWN:,} more" if len(rows) > N_SHOWN else ""
-    return f"{what} ({len(rows):,} row{'s' * (len(rows) > 1)}): {', '.join(shown)}{more}"
+    return f"{what} ({counted(len(rows), 'row')}): {', '.join(shown)}{more}"
 
 
 def sentence(source: str, problems: Sequence[str]) -> str:
-    """One message for all the problems of a table: a line when there is one, else a line each."""
+    """Return one message for all the problems of a table, each on a line of its own where there are several."""
     rows = f" {ROWS_COUNT}" if any(": row " in p for p in problems) else ""
     if len(problems) == 1:
         return f"{source}: {problems[0]}.{rows}"

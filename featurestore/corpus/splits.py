@@ -284,9 +284,7 @@ def balanced_draw(members: Sequence[Indices], rng: np.random.Generator) -> list[
 
 
 def balanced_sets(labels: NDArray[np.integer], *, seed: int, n_sets: int = 10) -> list[Indices]:
-    """Return the balanced sets whose mean macro-F1 selects a model: the same `n_sets` draws for every epoch and
-    member.
-    """
+    """Return the balanced sets whose mean macro-F1 selects a model, the same for every epoch and member."""
     stream, offset = _BALANCED_SETS
     members = class_members(labels)
     draws = [balanced_draw(members, np.random.default_rng((stream, seed + offset, i))) for i in range(n_sets)]

@@ -94,8 +94,9 @@ def check_rows(
 
 
 def tolerances(encoder: Encoder) -> tuple[float, float]:
-    """Return what `in_batch` and `stored` of a check may be at most, by the precisions of arithmetic and of
-    the rows.
+    """Return the most that `in_batch` and `stored` of a check may be, for given precisions.
+
+    The precisions are those of the arithmetic and of the rows.
     """
     compute = dict(encoder.spec.extra).get("compute", "float32")
     in_batch = TOLERANCES[compute]

@@ -185,8 +185,9 @@ def hash_keys(keys: Sequence[bytes]) -> np.ndarray:
 
 
 def content_name(fingerprint: str, small: dict[str, np.ndarray]) -> str:
-    """Return the segment's name: "seg-" and 16 hex digits over the fingerprint, the small arrays, and identities if
-    any.
+    """Return the segment's name: "seg-" and 16 hex digits of a digest of what it holds.
+
+    The digest is of the fingerprint, the small arrays, and identities if any.
     """
     digest = hashlib.blake2b(fingerprint.encode(), digest_size=8)
     for name, dtype in (SMALL_ARRAYS | IDENTITY_ARRAYS).items():

@@ -24,8 +24,9 @@ _SEGMENT_NAME = re.compile(r"seg-[0-9a-f]{16}")
 
 
 def check_set_name(name: str) -> str:
-    """Return the name itself if it is safe as a relative path (parts of `A-Za-z0-9._+-` joined by '/'), else
-    StoreError.
+    """Return the name itself if it is safe as a relative path; StoreError if not.
+
+    Its parts are of `A-Za-z0-9._+-`, joined by '/'.
     """
     parts = name.split("/")
     if not all(_SAFE_PART.fullmatch(part) for part in parts) or any(_SEGMENT_NAME.fullmatch(part) for part in parts):

@@ -70,9 +70,7 @@ class Selection:
         return np.ascontiguousarray(self.features.array(key, layer), dtype=np.dtype(self.dtype).newbyteorder("<"))
 
     def metadata(self) -> dict[str, str]:
-        """Return what formats with room for it record: the layers' names, which reading uses, and the
-        specification.
-        """
+        """Return what formats with room for it record: the specification, and the names of layers."""
         spec = json.dumps(self.features.spec.to_json(), sort_keys=True)
         return {"medusa_layers": json.dumps(self.layers), "medusa_spec": spec}
 

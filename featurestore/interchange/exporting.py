@@ -22,9 +22,10 @@ def export_features(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Written:
-    """Write rows as they are read: float16 and float32 bit for bit, bfloat16 as float32 of the same value (in
-    safetensors as BF16), int8 dequantised to float16. Durations, and what the utterances were made from, are written
-    beside them (see origins.py).
+    """Write rows in another tool's format.
+
+    float16 and float32 are written bit for bit, bfloat16 as float32 of the same value (in safetensors as BF16), int8
+    dequantised to float16. Durations, and what the utterances were made from, are written beside them (see origins.py).
 
     keys, layers: in this order; None: all. labels: by key, for emotion2vec's .emo. resume: go on with a directory of
     .npy. overwrite: replace what has the same name. StoreError: a key or layer isn't there, or the target is not free.

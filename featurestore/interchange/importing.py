@@ -114,9 +114,7 @@ def import_features(
 
 
 def _by_place(source: Source, origins: Mapping[str, Origin]) -> list[Origin | None]:
-    """Return the origin of each utterance of the source, also where its keys lack the directories that the
-    record has.
-    """
+    """Return the origin of each utterance of the source, also where its keys lack the record's directories."""
     names: dict[str, Origin | None] = {}
     for key, origin in origins.items():
         name = key.rpartition("/")[2]
@@ -144,9 +142,7 @@ def _distinct(source: Source, report: ImportReport) -> list[int]:
 
 
 def _named_as(source: Source, expected: Sequence[str], report: ImportReport) -> Source:
-    """Return the source with the manifest's ids where those have an audio suffix: NAME.npy is the utterance
-    NAME.wav.
-    """
+    """Return the source with the manifest's ids where those have an audio suffix: NAME.npy is NAME.wav."""
     if set(source.keys) & set(expected):
         return source
     named = {key.rpartition(".")[0]: key for key in expected if has_audio_suffix(key)}
@@ -171,8 +167,9 @@ def _compare(source: Source, expected: Sequence[str], stored: FeatureSet | None,
 
 
 def _first_readable(source: Source, todo: Sequence[int], report: ImportReport) -> tuple[int, Loaded] | None:
-    """Return the first utterance that can be read: it shows what the set is like. None, and all failures, when none
-    can.
+    """Return the first utterance that can be read, which shows what the set is like.
+
+    None, and all failures, when none can.
     """
     failed: Failures = []
     for i in todo:

@@ -97,8 +97,9 @@ def _lines(text: Iterable[str]) -> list[str]:
 
 
 def _matching(pattern: str) -> list[str]:
-    """Return the files that match a pattern, sorted. Below a `**` each real file counts once, so that loops of links
-    end.
+    """Return the files that match a pattern, sorted.
+
+    Below a `**` each real file counts once, so that loops of links end.
     """
     head, stars, tail = pattern.partition("**/")
     if not stars or PATTERN & set(head):

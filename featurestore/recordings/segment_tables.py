@@ -21,8 +21,11 @@ TURN = "SPEAKER"  # the one type of RTTM that is a stretch of somebody's speech
 
 
 class SegmentTable(NamedTuple):
-    """Segments by row: `path` (the recording as the table names it; no such column where it names none), start_s,
-    end_s (seconds; empty: the recording's end), and the table's other columns; and notes on rows left out."""
+    """Segments of recordings by row, and notes on rows left out.
+
+    Columns: `path` (the recording as the table names it; no such column where it names none), start_s, end_s (seconds;
+    empty: the recording's end), and the table's other columns.
+    """
 
     table: pa.Table
     notes: list[str]

@@ -33,8 +33,9 @@ def _widen_ir(builder: Any, half_bits: Any) -> Any:
 
 
 def _widen_by_bits_ir(builder: Any, half_bits: Any) -> Any:
-    """Return the same with integers: exponent and fraction moved into place, then scaled by 2^112 (which mends
-    subnormals).
+    """Return the same with integers: exponent and fraction moved into place, then scaled by 2^112.
+
+    The scale mends subnormals.
     """
     i32, f32 = ir.IntType(32), ir.FloatType()
     bits = builder.zext(half_bits, i32)
@@ -99,8 +100,9 @@ def _as_stored(typing_context: Any, value: Any, like: Any) -> Any:
 
 @intrinsic
 def _larger_magnitude(typing_context: Any, bits: Any, value: Any) -> Any:
-    """Return the larger of the bits of a float32 without sign, and those of `value`: 32 bits wide, so that it is
-    vectorised.
+    """Return the larger of a float32's bits without sign and those of `value`.
+
+    32 bits wide, so that it is vectorised.
 
     Without the sign, floats are ordered as their bits are, infinity and NaN above all others.
     """

@@ -19,8 +19,9 @@ CLASSES = ("angry", "calm", "sad")
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """Return a run of the corpus "ravdess": 60 utterances of six speakers, posteriors of a plain and of an adapted
-    system.
+    """Return a run of the corpus "ravdess".
+
+    60 utterances of six speakers, posteriors of a plain and of an adapted system.
     """
     directory, rng = tmp_path / "ravdess", np.random.default_rng(0)
     labels = rng.integers(0, 3, 60)

@@ -183,6 +183,16 @@ def test_a_missing_column_names_the_option_that_says_which_it_is(tmp_path: Path)
     assert Manifest.read(tmp_path / "m.csv").keys == ["a.wav", "b.wav"]
 
 
+def test_columns_in_a_spreadsheets_spelling_are_offered(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("File Name;Emotion;Speaker ID\na.wav;sad;1\n")
+    shown = medusa("prepare", "csv", tmp_path / "t.csv", "-o", tmp_path / "m.csv", exit_code=2).stderr
+    assert "mean 'File Name'" in " ".join(shown.split()).partition("'path'")[2]
+    shown = medusa(
+        "prepare", "csv", tmp_path / "t.csv", "-o", tmp_path / "m.csv", "--column", "path=File Name", exit_code=2
+    ).stderr
+    assert "mean 'Emotion'" in " ".join(shown.split())
+
+
 def test_a_missing_label_column_names_those_there_are(tmp_path: Path) -> None:
     path = written(tmp_path, "utterance_id,text,emotion\na,x,sad\n")
     with pytest.raises(ManifestError, match=r"no column 'label', only 'utterance_id', 'text', 'emotion' .*'emotion'\?"):
@@ -210,7 +220,7 @@ def test_missing_audio_and_every_other_problem_are_listed_together(tmp_path: Pat
 def test_relative_paths_may_start_elsewhere(tmp_path: Path, demo_corpus: Path) -> None:
     clip = next(demo_corpus.glob("Actor_01/*.ogg")).relative_to(demo_corpus)
     path = written(tmp_path, f"utterance_id,path,label\na,{clip},sad\n")
-    with pytest.raises(ManifestError, match="audio file not found"):
+    with pytest.raises(ManifestError, match=r"audio file not found.*--root"):
         read_table(path)
     manifest = read_table(path, root=demo_corpus)
     manifest.write(tmp_path / "out.csv")
