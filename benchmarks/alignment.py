@@ -27,7 +27,7 @@ from deepser.networks.timing import ENDING
 from deepser.training.processes import World
 from deepser.training.targets import Targets
 from ensemble.evaluation.bootstrap import MeanSums, Scored, Sums, bootstrap, compare
-from ensemble.recipes.members import Asked
+from ensemble.recipes.members import MemberOptions
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import speaker_groups
 from featurestore.runtime.device import pick_device
@@ -42,7 +42,7 @@ OPTIONS = {
 def member(name: str, speech: str, text: str, window_s: float, seed: int, options: dict[str, Any]) -> MemberConfig:
     """Return the member of a window; 0: every row sees every other, and no times are read."""
     features = [speech, text, *([text + ENDING] if window_s else [])]
-    return Asked("small", features, name, {**OPTIONS, **options, "align": window_s, "seed": seed}).config()
+    return MemberOptions("small", features, name, {**OPTIONS, **options, "align": window_s, "seed": seed}).config()
 
 
 def sums_of(store: FeatureStore, manifest: Manifest, name: str) -> Sums:
@@ -119,19 +119,22 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("alignment-runs"), help="an interrupted run goes on there")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
-    asked = parser.parse_args()
-    store, manifest = FeatureStore.open(asked.store), Manifest.read(asked.manifest)
-    windows, seeds = [float(w) for w in asked.windows.split(",")], [int(seed) for seed in asked.seeds.split(",")]
-    options = {"epochs": asked.epochs, "stride": asked.stride}
-    asked.runs.mkdir(parents=True, exist_ok=True)
-    rows = measure(store, manifest, asked.speech, asked.text, windows, seeds, asked.runs, options)
-    found = {"corpus": manifest.name, "utterances": len(manifest), "speech": asked.speech, "text": asked.text,
+    arguments = parser.parse_args()
+    store, manifest = FeatureStore.open(arguments.store), Manifest.read(arguments.manifest)
+    windows, seeds = (
+        [float(w) for w in arguments.windows.split(",")],
+        [int(seed) for seed in arguments.seeds.split(",")],
+    )
+    options = {"epochs": arguments.epochs, "stride": arguments.stride}
+    arguments.runs.mkdir(parents=True, exist_ok=True)
+    rows = measure(store, manifest, arguments.speech, arguments.text, windows, seeds, arguments.runs, options)
+    found = {"corpus": manifest.name, "utterances": len(manifest), "speech": arguments.speech, "text": arguments.text,
              "settings": OPTIONS | options, "seeds": seeds, "rows": rows}  # fmt: skip
     print(text := markdown(found))
-    if asked.json:
-        replace_text(asked.json, json.dumps(found, indent=1) + "\n")
-    if asked.markdown:
-        replace_text(asked.markdown, "# Words aligned with frames\n\n" + text)
+    if arguments.json:
+        replace_text(arguments.json, json.dumps(found, indent=1) + "\n")
+    if arguments.markdown:
+        replace_text(arguments.markdown, "# Words aligned with frames\n\n" + text)
 
 
 if __name__ == "__main__":

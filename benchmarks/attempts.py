@@ -181,8 +181,8 @@ def scores(corpus: Corpus, attempt: Attempt) -> NDArray[np.float32]:
         weights = class_weights(targets)
         mean = weights @ targets / weights.sum()
         dual = np.linalg.solve(learned + np.diag(attempt.penalty / weights), np.c_[targets, np.ones(len(targets))])
-        said = across @ dual
-        found[judged] = said[:, :-1] - said[:, -1:] * mean + mean
+        predicted = across @ dual
+        found[judged] = predicted[:, :-1] - predicted[:, -1:] * mean + mean
     return found
 
 

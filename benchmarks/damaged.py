@@ -231,8 +231,8 @@ def _with_chunk_checksums(data: bytes) -> bytes:
 
 def _repair_fingerprints(files: Files) -> None:
     try:
-        told = json.loads(files[f"{NAME}/zarr.json"])["attributes"]
-        old, new = told["fingerprint"], FeatureSpec.from_json(told["spec"]).fingerprint
+        attributes = json.loads(files[f"{NAME}/zarr.json"])["attributes"]
+        old, new = attributes["fingerprint"], FeatureSpec.from_json(attributes["spec"]).fingerprint
     except (KeyError, ValueError, TypeError, RecursionError, StoreError):
         return
     if isinstance(old, str) and old and old != new:

@@ -106,18 +106,18 @@ def run_index(
     parent.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(parent).free < BYTES_PER_UTTERANCE * n_utterances:
         raise ConfigError(f"bench index needs {BYTES_PER_UTTERANCE * n_utterances / 1e9:.1f} GB in {parent}.")
-    told = progress or (lambda _: None)
+    report = progress or (lambda _: None)
     work = Path(tempfile.mkdtemp(prefix="medusa-bench-index-", dir=parent))
     try:
-        _build(work / "store", n_utterances, segment_utterances, told)
+        _build(work / "store", n_utterances, segment_utterances, report)
         empty = _work("nothing")
         runs = []
         for repeat in range(repeats):
-            told(f"opening, {repeat + 1} of {repeats}")
+            report(f"opening, {repeat + 1} of {repeats}")
             runs.append(_work("open", work / "store"))
         others = {}
         for what in OTHERS:
-            told(f"{what}, of {n_utterances:,} utterances")
+            report(f"{what}, of {n_utterances:,} utterances")
             others[what] = _work(what, work / "store", n_utterances)
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -30,7 +30,7 @@ from deepser.probes.fit import fit_probe
 from deepser.training.processes import World
 from deepser.training.targets import Targets
 from ensemble.evaluation.bootstrap import Scored, bootstrap
-from ensemble.recipes.members import Asked
+from ensemble.recipes.members import MemberOptions
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import speaker_groups
 from featurestore.errors import ConfigError
@@ -146,11 +146,12 @@ def outputs(
             probe = ProbeConfig("p", tuple(features), normalise=system.normalise)
             scores = fit_probe(corpus.store, part, probe, plan, device="cpu").logits[len(train) :]
         else:
-            asked = Asked(system.preset, features, "m", {**system.options, "precision": "float32"}, system.changes)
+            options = {**system.options, "precision": "float32"}
+            own = MemberOptions(system.preset, features, "m", options, system.changes)
             with tempfile.TemporaryDirectory() as directory, one_thread():
                 into = FeatureStore.create(Path(directory) / "store")
                 world = World(device=pick_device("cpu"))
-                fit_members(corpus.store, part, [asked.config()], plan, [Path(directory) / "m"], world=world, into=into)
+                fit_members(corpus.store, part, [own.config()], plan, [Path(directory) / "m"], world=world, into=into)
                 keys = [part.keys[i] for i in range(len(train), len(rows))]
                 stored = into[posteriors_name("m")].gather(keys, "posteriors", dtype="float32")
                 scores = np.asarray(stored.values)[:, : len(part.scheme.classes)].copy()
@@ -198,9 +199,9 @@ def run(corpus: Corpus, features: Sequence[str], path: Path, only: Sequence[str]
     fewest = min(int((corpus.folds != fold).sum()) for fold in np.unique(corpus.folds))
     sizes = [str(n) for n in SIZES if n < fewest]
     for training in [*sizes, *SHAPES, ALL]:
-        wanted = {**SYSTEMS, **(ABLATIONS if training == ALL else {})}
+        systems = {**SYSTEMS, **(ABLATIONS if training == ALL else {})}
         known = {row["system"] for row in rows if row["training"] == training and row["features"] == ",".join(features)}
-        left = {name: each for name, each in wanted.items() if name not in known and (not only or name in only)}
+        left = {name: each for name, each in systems.items() if name not in known and (not only or name in only)}
         if left:
             for row in measured(corpus, left, features, training):
                 rows.append(row)

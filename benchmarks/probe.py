@@ -86,11 +86,11 @@ def sweep(
         if nested:
             inner = {}
             for c in CS:
-                said = np.empty(len(each.train), np.int64)
+                predicted = np.empty(len(each.train), np.int64)
                 for fold in range(each.n_inner):
                     out = each.inner == fold
-                    said[out] = fit(x[each.train[~out]], y[each.train[~out]], x[each.train[out]], c)
-                inner[c] = score(np.eye(problem.n_classes, dtype=np.float32)[said], each.train)
+                    predicted[out] = fit(x[each.train[~out]], y[each.train[~out]], x[each.train[out]], c)
+                inner[c] = score(np.eye(problem.n_classes, dtype=np.float32)[predicted], each.train)
             best = max(inner, key=lambda c: inner[c])
         guess = fit(x[each.train], y[each.train], x[each.judged], best)
         uars.append(score(np.eye(problem.n_classes, dtype=np.float32)[guess], each.judged))

@@ -22,7 +22,7 @@ from rich import box
 from rich.table import Table
 
 from ensemble.evaluation.markdown import machine
-from ensemble.report.collect import Wanted, collect
+from ensemble.report.collect import PageOptions, collect
 from ensemble.report.page import write_page
 from ensemble.report.runs import find_runs
 from ensemble.report.scores import Scoring
@@ -95,7 +95,7 @@ def measure(n: int, n_systems: int, browser: Any) -> dict[str, Any]:
         names = [f"m{m}" for m in range(n_systems)]
         started = time.perf_counter()
         runs = find_runs(names, directory / "manifest.csv", directory / "store")
-        collected = collect(runs, Wanted(Scoring(), projections=("pca",)))
+        collected = collect(runs, PageOptions(Scoring(), projections=("pca",)))
         found: dict[str, Any] = {"utterances": n, "systems": n_systems, "collect_s": time.perf_counter() - started}
         started = time.perf_counter()
         page_file = directory / "report.html"

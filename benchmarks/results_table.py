@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.evaluation.align import PREFIX
-from ensemble.evaluation.assess import Asked
+from ensemble.evaluation.assess import ScoringOptions
 from ensemble.evaluation.parts import assess_parts
 from ensemble.evaluation.systems import from_store
 from featurestore.corpus.manifest import Manifest
@@ -57,7 +57,7 @@ def rows_of(run: Path, systems: Sequence[str] | None, n_resamples: int) -> Itera
                 continue
             raise ConfigError(f"{run / 'store'} has no posteriors of {name!r}; there are {', '.join(known) or 'none'}.")
         system = from_store(store, name, manifest)
-        for part, found in assess_parts(system, manifest, Asked(n_resamples=n_resamples)).items():
+        for part, found in assess_parts(system, manifest, ScoringOptions(n_resamples=n_resamples)).items():
             intervals = {shown: found.intervals[score] for shown, score in SCORES.items()}
             yield {
                 "corpus": run.name, "part": part, "system": name,

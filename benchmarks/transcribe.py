@@ -63,7 +63,7 @@ def run_transcribe(
     for model in settings.models:
         progress(f"loading {model}")
         transcriber = load_transcriber(model, language=settings.language, device=settings.device)
-        told: list[str] = []
+        lines: list[str] = []
         for batch in (0, *settings.batches):
             way = f"batch {batch}" if batch else PLAIN
             progress(f"{transcriber.source.model}, {way}")
@@ -75,8 +75,8 @@ def run_transcribe(
                 texts = call(clips)
                 seconds.append(time.perf_counter() - start)
                 cpu_seconds.append(time.process_time() - cpu_start)
-            told = told or texts
-            differing = [(one, other) for one, other in zip(told, texts, strict=True) if one != other]
+            lines = lines or texts
+            differing = [(one, other) for one, other in zip(lines, texts, strict=True) if one != other]
             results.append({
                 "model": transcriber.source.model, "identity": transcriber.source.identity, "way": way,
                 "device": str(transcriber.model.device), "compute": transcriber.source.compute,
@@ -112,8 +112,8 @@ def transcribe_table(result: dict[str, Any]) -> "Table":
 def _batched(transcriber: Transcriber, batch: int) -> Callable[[Sequence[np.ndarray]], list[str]]:
     def call(clips: Sequence[np.ndarray]) -> list[str]:
         transcriber.batch = batch
-        heard = [each for i in range(0, len(clips), batch) for each in transcriber.hear(clips[i : i + batch])]
-        return [each if isinstance(each, str) else each.text for each in heard]
+        outputs = [each for i in range(0, len(clips), batch) for each in transcriber.hear(clips[i : i + batch])]
+        return [each if isinstance(each, str) else each.text for each in outputs]
 
     return call
 

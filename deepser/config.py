@@ -87,9 +87,9 @@ class NetworkConfig:
         fewest, most = N_INPUTS.get(self.kind, (2, None))
         found = f"found {names or n}"
         if n < fewest:
-            asked = "one feature set or more" if fewest == 1 else "two or more feature sets"
+            expected = "one feature set or more" if fewest == 1 else "two or more feature sets"
             one = ", or use --network unimodal or baseline" if n == 1 else ""
-            raise ConfigError(f"Network {self.kind} reads {asked}, {found}; name more in --features{one}.")
+            raise ConfigError(f"Network {self.kind} reads {expected}, {found}; name more in --features{one}.")
         if most is not None and n > most:
             raise ConfigError(f"Network {self.kind} reads one feature set, {found}; name one, or another --network.")
 

@@ -10,8 +10,8 @@ from featurestore.runtime.lazy_names import lazy_names
 if TYPE_CHECKING:
     from ensemble.evaluation.align import Aligned as Aligned
     from ensemble.evaluation.align import load_posteriors as load_posteriors
-    from ensemble.evaluation.assess import Asked as Asked
     from ensemble.evaluation.assess import Assessment as Assessment
+    from ensemble.evaluation.assess import ScoringOptions as ScoringOptions
     from ensemble.evaluation.assess import assess as assess
     from ensemble.evaluation.parts import assess_parts as assess_parts
     from ensemble.evaluation.prediction_files import read_predictions as read_predictions
@@ -32,7 +32,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "evaluation.align": ["Aligned", "load_posteriors"],
-        "evaluation.assess": ["Asked", "Assessment", "assess"],
+        "evaluation.assess": ["ScoringOptions", "Assessment", "assess"],
         "evaluation.parts": ["assess_parts"],
         "evaluation.prediction_files": ["read_predictions"],
         "evaluation.system": ["System"],

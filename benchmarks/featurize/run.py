@@ -150,7 +150,7 @@ def _measure_encoder(
     expected = _expected(peer, manifest, work, "per-file" in seconds)
     records = []
     for window, encoder in ours.items():
-        told = [
+        notes = [
             {
                 "way": way, "name": PEERS[way][0] if way in PEERS else f"medusa featurize ({own_dtype} store)",
                 "seconds": statistics.median(seconds[way]), "all_seconds": seconds[way],
@@ -164,7 +164,7 @@ def _measure_encoder(
                 "encoder": name,
                 "window": window,
                 **_own_figures(encoder, manifest, settings, work),
-                "ways": told,
+                "ways": notes,
             }
         )
     for out in work.glob("out-*"):

@@ -32,8 +32,8 @@ def machine(settings: Settings, work: Path) -> dict[str, Any]:
         "cudnn": torch.backends.cudnn.version(),
     }  # fmt: skip
     if (program := shutil.which("nvidia-smi")) is not None:
-        asked = "--query-gpu=name,driver_version,clocks.max.sm,power.limit,memory.total"
-        done = subprocess.run([program, asked, "--format=csv,noheader"], capture_output=True, text=True, check=False)
+        query = "--query-gpu=name,driver_version,clocks.max.sm,power.limit,memory.total"
+        done = subprocess.run([program, query, "--format=csv,noheader"], capture_output=True, text=True, check=False)
         figures["nvidia-smi"] = done.stdout.strip()
     if device.type == "cuda":
         figures["capability"] = ".".join(map(str, torch.cuda.get_device_capability(device)))

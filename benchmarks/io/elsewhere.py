@@ -104,8 +104,8 @@ class Elsewhere:
         self._process.stdout.close()  # type: ignore[union-attr]
 
     def _ask(self, what: str, batches: Sequence[Batch]) -> Any:
-        asked = json.dumps({"what": what, "batches": [batch.keys for batch in batches]})
-        self._process.stdin.write(asked + "\n")  # type: ignore[union-attr]
+        request = json.dumps({"what": what, "batches": [batch.keys for batch in batches]})
+        self._process.stdin.write(request + "\n")  # type: ignore[union-attr]
         self._process.stdin.flush()  # type: ignore[union-attr]
         return json.loads(self._line())
 

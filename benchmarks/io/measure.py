@@ -47,20 +47,20 @@ def measure(
     """One record per way: seconds for all utterances in each repeat, rates, and the ratio to the fastest floor."""
     state = "cold" if cold else "warm"
     ways = [way for way in ways if state in way.states and (n_threads == 1 or way.threads)]
-    told = f"{state}, {n_threads} thread{'s' if n_threads > 1 else ''}"
+    label = f"{state}, {n_threads} thread{'s' if n_threads > 1 else ''}"
     places = {way.id: Place(work / way.layout, rows, settings.batch, n_threads, cold) for way in ways}
     timings = Timings(ways)
     opened: dict[str, Sequence[Reader]] = {}
     try:
         for way in ways if not cold else ():
-            progress(f"{told}: checking {way.name}")
+            progress(f"{label}: checking {way.name}")
             opened[way.id] = way.open(places[way.id])
             check(way, opened[way.id], places[way.id], settings)
         for repeat in range(settings.repeats):
             for way in _rotated(ways, repeat):
                 if not timings.wants(way):
                     continue
-                progress(f"{told}, run {repeat + 1} of {settings.repeats}: {way.name}")
+                progress(f"{label}, run {repeat + 1} of {settings.repeats}: {way.name}")
                 batches = batches_of(way, places[way.id], settings, repeat)
                 if cold:
                     _time_cold(way, places[way.id], batches, timings, settings)

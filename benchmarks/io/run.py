@@ -72,7 +72,7 @@ def run_io(
     Raises ConfigError for settings that can't be, and AssertionError when a reader returns other rows than were
     written.
     """
-    told = progress or (lambda _: None)
+    report = progress or (lambda _: None)
     chosen = _chosen(settings.readers)
     if against is not None:
         chosen += ways_against(against, [way for way in chosen if way.id in COMPARED], NAME)
@@ -93,7 +93,7 @@ def run_io(
         ways = [way for way in chosen if way.installed and (way.id != "disk-direct" or direct_is_possible(work))]
         with _quiet_peers():
             for shape in settings.shapes:
-                result["shapes"].append(_measure_shape(work, shape, ways, settings, told))
+                result["shapes"].append(_measure_shape(work, shape, ways, settings, report))
     finally:
         shutil.rmtree(work, ignore_errors=True)
     if json_path is not None:
@@ -196,10 +196,10 @@ def _processor() -> str:
     """Name, family, model and stepping of the processor, where the system tells."""
     with suppress(OSError):
         lines = [line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line]
-        told = {name.strip(): value.strip() for name, value in reversed(lines)}
-        if "model name" in told:
-            numbers = [told[name] for name in ("cpu family", "model", "stepping") if name in told]
-            return f"{told['model name']} ({'/'.join(numbers)})" if numbers else told["model name"]
+        fields = {name.strip(): value.strip() for name, value in reversed(lines)}
+        if "model name" in fields:
+            numbers = [fields[name] for name in ("cpu family", "model", "stepping") if name in fields]
+            return f"{fields['model name']} ({'/'.join(numbers)})" if numbers else fields["model name"]
     return platform.processor()
 
 

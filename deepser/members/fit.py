@@ -172,15 +172,15 @@ class _Opening:
 
     def targets(self, train: TrainConfig) -> Targets:
         """Return what the members of these settings learn from."""
-        asked = (train.targets == "vote-dropping", train.learns_attributes)
-        if asked not in self._targets:
-            targets = Targets.from_manifest(self.manifest, ratings=asked[0])
+        identity = (train.targets == "vote-dropping", train.learns_attributes)
+        if identity not in self._targets:
+            targets = Targets.from_manifest(self.manifest, ratings=identity[0])
             if not train.learns_attributes:
                 targets = targets.without_attributes()  # else the posteriors would hold an untrained layer's
             # Of what nobody rated nothing is learned, nor by the model of a fold outside which nobody did.
             folds = range(len(self.plan.names))
-            self._targets[asked] = targets.rated([self.plan.train_at(fold) for fold in folds])
-        return self._targets[asked]
+            self._targets[identity] = targets.rated([self.plan.train_at(fold) for fold in folds])
+        return self._targets[identity]
 
     def normalisation(
         self, train: TrainConfig, refs: Sequence[FeatureRef], keys: Sequence[str], directory: Path
@@ -192,10 +192,12 @@ class _Opening:
         if train.normalise == "none":
             return None
         # A corpus needs no shrinking here; new audio of it, of which there may be a clip or two, does in `predict`.
-        asked = (train.normalise, train.shrinkage if train.normalise == "speaker" else 0.0)
-        if asked not in self._normalisations:
-            self._normalisations[asked] = Normalisation(asked[0], Groups.named(asked[0], self.manifest), asked[1])
-        found = self._normalisations[asked]
+        identity = (train.normalise, train.shrinkage if train.normalise == "speaker" else 0.0)
+        if identity not in self._normalisations:
+            self._normalisations[identity] = Normalisation(
+                identity[0], Groups.named(identity[0], self.manifest), identity[1]
+            )
+        found = self._normalisations[identity]
         store, path, made_of = self.store, directory / f"{SAVED}.safetensors", _made_of(self.store, refs, keys)
 
         def make() -> tuple[Any, Any]:
@@ -304,10 +306,10 @@ def _fit_fold(
     members = [own for own, _ in group]
     first, configs = members[0], [own.member.config.train for own in members]
     judged, lengths = plan.judged_at(fold), bucket_lengths(first.data, configs[0])
-    said = trainer.predict(
+    predictions = trainer.predict(
         networks, [own.data for own in members], judged, configs, world, reader, lengths
     )  # fmt: skip
-    for own, outputs in zip(members, said, strict=True):
+    for own, outputs in zip(members, predictions, strict=True):
         own.total.add(judged, *outputs)
 
 

@@ -66,10 +66,12 @@ def parts_of(
     if earlier:
         return Parts(*_of_earlier(member, targets, at, groups), config)
     known = {} if known is None else known
-    asked = (id(targets), at.tobytes(), config.dev_fraction, config.stream_seed)
-    if asked not in known:
-        known[asked] = choose_held_out(groups, config.dev_fraction, labels=targets.labels[at], seed=config.stream_seed)
-    found = known[asked]
+    identity = (id(targets), at.tobytes(), config.dev_fraction, config.stream_seed)
+    if identity not in known:
+        known[identity] = choose_held_out(
+            groups, config.dev_fraction, labels=targets.labels[at], seed=config.stream_seed
+        )
+    found = known[identity]
     why = found.why_not or _lacks(config, targets, at[found.mask])
     if not why:
         return Parts(at[~found.mask], at[found.mask], config, found)
@@ -111,10 +113,10 @@ def _lacks(config: TrainConfig, targets: Targets, dev_at: Indices) -> str:
     if any(rule in CLASS_SCORES for rule in rules) and not (targets.labels[dev_at] >= 0).any():
         return "no utterance of the speakers that could be held out has a label"
     for rule in rules:
-        wanted = [rule.removeprefix("ccc:")] if rule.startswith("ccc:") else targets.attributes
-        known = [targets.attribute_values[dev_at, targets.attributes.index(name)] for name in wanted]
+        attributes = [rule.removeprefix("ccc:")] if rule.startswith("ccc:") else targets.attributes
+        known = [targets.attribute_values[dev_at, targets.attributes.index(name)] for name in attributes]
         if (rule == "mean_ccc" or rule.startswith("ccc:")) and all(np.isnan(values).all() for values in known):
-            return f"no utterance of the speakers that could be held out has {' or '.join(wanted)}"
+            return f"no utterance of the speakers that could be held out has {' or '.join(attributes)}"
     return ""
 
 

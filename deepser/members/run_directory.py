@@ -47,7 +47,7 @@ def open_directory(
     if targets.ratings is not None:
         digest.update(targets.ratings.counts(targets.classes).tobytes())
     digest.update("\n".join(targets.keys).encode(errors="surrogatepass"))
-    wanted = {
+    expected = {
         "format": FORMAT,
         "member": to_dict(member.config),
         "classes": member.classes,
@@ -60,10 +60,10 @@ def open_directory(
         "corpus": {"utterances": len(targets.keys), "keys_labels_folds": digest.hexdigest()},
     }
     if views.labels:
-        wanted["views"] = views.to_json()
+        expected["views"] = views.to_json()
     if normalisation is not None:
-        wanted["normalisation"] = normalisation
-    wanted = json.loads(json.dumps(wanted))
+        expected["normalisation"] = normalisation
+    expected = json.loads(json.dumps(expected))
     path = member.directory / "config.json"
     if path.exists():
         try:
@@ -72,14 +72,14 @@ def open_directory(
             found["member"] = json.loads(json.dumps(to_dict(from_dict(MemberConfig, found["member"]))))
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{path} is damaged ({error}); use --overwrite to fit the member anew.") from error
-        differences = list(_differences(found, wanted, ""))
+        differences = list(_differences(found, expected, ""))
         if differences:
             raise ConfigError(
                 f"{member.directory} holds a member with other settings: {'; '.join(differences[:8])}. "
                 "Choose another --name, or --overwrite to fit it anew."
             )
         return
-    text = json.dumps(wanted, indent=1) + "\n"
+    text = json.dumps(expected, indent=1) + "\n"
     with writing(path, ConfigError):
         # First, so that a directory with a config.json but without this is one of an earlier version.
         record = json.dumps(held_out(), indent=1, ensure_ascii=False) + "\n"

@@ -37,11 +37,11 @@ class Calibration:
         slopes, offsets, centres = [], [], []
         for a in range(n_classes, values.shape[1]):
             both = ~np.isnan(values[:, a]) & ~np.isnan(inner[:, a])
-            truth, said = values[both, a], inner[both, a].astype(np.float64)
-            spread = float(said.std()) if len(said) else 0.0
+            truth, predicted = values[both, a], inner[both, a].astype(np.float64)
+            spread = float(predicted.std()) if len(predicted) else 0.0
             slopes.append(float(truth.std()) / spread if spread > 0 else 1.0)
-            offsets.append(float(said.mean()) if len(said) else 0.0)
-            centres.append(float(truth.mean()) if len(said) else 0.0)
+            offsets.append(float(predicted.mean()) if len(predicted) else 0.0)
+            centres.append(float(truth.mean()) if len(predicted) else 0.0)
         return Calibration(temperature, tuple(slopes), tuple(offsets), tuple(centres))
 
     def outputs(

@@ -50,12 +50,14 @@ class ProbeConfig:
         ):  # fmt: skip
             value = getattr(self, name)
             if value not in allowed:
-                raise ConfigError(f"The probe's {name} must be one of {', '.join(allowed)}; found {value!r}.")
+                raise ConfigError(
+                    f"The probe's {name} (--{name}) must be one of {', '.join(allowed)}; found {value!r}."
+                )
         unknown = [name for name in self.normalise if name not in NORMALISATIONS]
         if unknown or not self.normalise or len(set(self.normalise)) != len(self.normalise):
             raise ConfigError(
-                f"normalise takes one or more of {', '.join(NORMALISATIONS)}, each once; found "
-                f"{', '.join(self.normalise) or 'none of them'}."
+                f"The probe's normalise (--normalise) takes one or more of {', '.join(NORMALISATIONS)}, each once; "
+                f"found {', '.join(self.normalise) or 'none of them'}."
             )
         check_refinements(self.refine)
         for name in ("lambdas", "bandwidths"):
@@ -74,5 +76,6 @@ def check_refinements(names: tuple[str, ...]) -> None:
     """Raise ConfigError unless these are one or more of REFINEMENTS, each once."""
     if not names or set(names) - set(REFINEMENTS) or len(set(names)) != len(names):
         raise ConfigError(
-            f"refine takes one or more of {', '.join(REFINEMENTS)}, each once; found {', '.join(names) or 'none'}."
+            f"The probe's refine (--refine) takes one or more of {', '.join(REFINEMENTS)}, each once; found "
+            f"{', '.join(names) or 'none'}."
         )

@@ -259,10 +259,10 @@ def _outputs(
     logits = np.zeros((n, n_classes), np.float32)
     attributes = np.zeros((n, problem.values.shape[1] - n_classes), np.float32)
     judged = np.zeros(n, bool)
-    said: list[tuple[Pass, Any]] = [(each.each, each.best) for each in chosen]
+    choices: list[tuple[Pass, Any]] = [(each.each, each.best) for each in chosen]
     if passes.outer:
-        said.append((passes.final, final))
-    for each, candidate in said:
+        choices.append((passes.final, final))
+    for each, candidate in choices:
         if len(each.judged):
             calibration = Calibration.of(problem, each, candidate.inner, config.balanced)
             logits[each.judged], attributes[each.judged] = calibration.outputs(problem, candidate.outer)

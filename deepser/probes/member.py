@@ -185,7 +185,7 @@ class ProbeMember:
              "bandwidth": p.bandwidth, "penalty": p.penalty}
             for p in fitted.pieces
         ]  # fmt: skip
-        told = {
+        content = {
             "format": FORMAT, "kind": KIND, "probe": asdict(result.config), "classes": problem.classes,
             "attributes": problem.attributes, "attribute_ranges": problem.attribute_ranges, "specs": specs,
             "pieces": pieces, "calibration": asdict(result.calibration),
@@ -206,7 +206,7 @@ class ProbeMember:
             tensors |= {f"{i}/{name}": torch.from_numpy(value) for name, value in own.items() if value is not None}
         (directory / WEIGHTS).parent.mkdir(parents=True, exist_ok=True)
         save_atomically(tensors, directory / WEIGHTS)
-        text = json.dumps(told, indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         replace_text(directory / CONFIG, text)
         return ProbeMember.load(directory)
 

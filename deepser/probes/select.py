@@ -144,21 +144,21 @@ def scorer(problem: Problem, rule: str) -> Score:
             return float("nan")
         guess = scores[known, :n_classes].argmax(1)
         counts = np.bincount(labels[known] * n_classes + guess, minlength=n_classes**2).reshape(n_classes, n_classes)
-        hits, true, said = np.diag(counts), counts.sum(1), counts.sum(0)
+        hits, true, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
         if rule == "accuracy":
             return float(hits.sum() / true.sum())
         if rule == "uar":
             return float((hits[true > 0] / true[true > 0]).mean())
-        return float((2 * hits / np.maximum(true + said, 1)).mean())
+        return float((2 * hits / np.maximum(true + predicted, 1)).mean())
 
     def of_attributes(scores: NDArray[np.float32], rows: NDArray[np.int64]) -> float:
         found = []
         for a in range(len(problem.attributes)):
-            truth, said = problem.values[rows, n_classes + a], scores[:, n_classes + a].astype(np.float64)
-            known = ~np.isnan(truth) & ~np.isnan(said)
+            truth, predicted = problem.values[rows, n_classes + a], scores[:, n_classes + a].astype(np.float64)
+            known = ~np.isnan(truth) & ~np.isnan(predicted)
             if known.sum() > 1:
                 # The concordance after the scale is mended, as it will be: Pearson's correlation.
-                x, y = said[known] - said[known].mean(), truth[known] - truth[known].mean()
+                x, y = predicted[known] - predicted[known].mean(), truth[known] - truth[known].mean()
                 norm = np.sqrt((x * x).sum() * (y * y).sum())
                 found.append(float((x * y).sum() / norm) if norm > 0 else 0.0)
         return float(np.mean(found)) if found else float("nan")

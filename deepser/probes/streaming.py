@@ -171,11 +171,11 @@ class _PassMaps:
     def scores(self, cell: int | None, x: Tensor, keep: NDArray[np.bool_]) -> NDArray[np.float64]:
         """(P * tilts, n, K) scores of the kept rows."""
         own = self.maps[cell]
-        said = (
+        predicted = (
             (x[torch.from_numpy(np.flatnonzero(keep)).to(x.device)] @ own.weights + own.offset).double().cpu().numpy()
         )
         problem, n = self.solver.problem, len(self.solver.penalties)
-        by_penalty = said.reshape(len(said), n, -1).transpose(1, 0, 2)
+        by_penalty = predicted.reshape(len(predicted), n, -1).transpose(1, 0, 2)
         return np.stack(
             [scores_of(dev, own.means, problem.n_classes, tilt) for dev in by_penalty for tilt in self.solver.tilts]
         )

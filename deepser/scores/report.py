@@ -191,11 +191,11 @@ def _counted(result: Classification) -> str:
 
 def _absent_text(absent: Mapping[str, Sequence[str]]) -> str:
     """Return which folds lack which classes, the first few by name."""
-    told = [f"{fold} no {', '.join(names)}" for fold, names in absent.items()]
-    more = f"; and {len(told) - FOLDS_NAMED:,} more folds" if len(told) > FOLDS_NAMED else ""
+    absences = [f"{fold} no {', '.join(names)}" for fold, names in absent.items()]
+    more = f"; and {len(absences) - FOLDS_NAMED:,} more folds" if len(absences) > FOLDS_NAMED else ""
     return (
         f"Folds without a class, which counts as 0 in their macro-F1 and not in that of present classes: "
-        f"{'; '.join(told[:FOLDS_NAMED])}{more}."
+        f"{'; '.join(absences[:FOLDS_NAMED])}{more}."
     )
 
 

@@ -39,9 +39,9 @@ def confusion_factors(
     SRPOL weighs "the classes most confused" in its phase 2 and gives no formula: this one is ours.
     """
     at, n_classes = labels >= 0, logits.shape[1]
-    true, said = labels[at], logits[at].argmax(1)
-    n_true, n_said = np.bincount(true, minlength=n_classes), np.bincount(said, minlength=n_classes)
-    hits = np.bincount(true[true == said], minlength=n_classes)
+    true, predicted = labels[at], logits[at].argmax(1)
+    n_true, n_said = np.bincount(true, minlength=n_classes), np.bincount(predicted, minlength=n_classes)
+    hits = np.bincount(true[true == predicted], minlength=n_classes)
     confused = CONFUSION_FLOOR + 1 - 2 * hits / np.maximum(n_true + n_said, 1)
     there = n_true > 0
     mean = confused[there].mean() if there.any() else 1.0

@@ -52,16 +52,16 @@ class World:
         """
         if self.size == 1:
             return make()
-        told: list[Any] = [None, None]
+        outcome: list[Any] = [None, None]
         if self.first:
             try:
-                told[0] = make()
+                outcome[0] = make()
             except (MedusaError, OSError) as error:
-                told[1] = error
-        dist.broadcast_object_list(told, src=0, device=CPU)
-        if told[1] is not None:
-            raise told[1]
-        result: T = told[0]
+                outcome[1] = error
+        dist.broadcast_object_list(outcome, src=0, device=CPU)
+        if outcome[1] is not None:
+            raise outcome[1]
+        result: T = outcome[0]
         return result
 
     def gather(self, value: T) -> list[T]:

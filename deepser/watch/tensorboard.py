@@ -19,8 +19,8 @@ class TensorBoard:
         try:
             import tensorboard  # noqa: F401
         except ImportError as error:
-            told = "--tensorboard needs the package tensorboard: pip install 'medusa-ser[tensorboard]'."
-            raise ConfigError(told) from error
+            message = "--tensorboard needs the package tensorboard: pip install 'medusa-ser[tensorboard]'."
+            raise ConfigError(message) from error
         self._directories = directories
         self._writers: dict[tuple[str, str], Any] = {}
         self._n_written: dict[tuple[str, str], int] = {}

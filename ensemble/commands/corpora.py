@@ -73,8 +73,8 @@ def divided_as_made(
     if not recorded:
         return manifest
     if len(recorded) > 1 or None in found.values():
-        told = "; ".join(f"{name}: {each or 'not by corpora'}" for name, each in found.items())
-        raise ConfigError(f"These systems were made over different corpora ({told}). {_way_out(recorded)}")
+        divisions = "; ".join(f"{name}: {each or 'not by corpora'}" for name, each in found.items())
+        raise ConfigError(f"These systems were made over different corpora ({divisions}). {_way_out(recorded)}")
     made = recorded.pop()
     table = made.divide(manifest)
     say_corpora(table, made, stderr=stderr)

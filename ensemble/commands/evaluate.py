@@ -60,7 +60,7 @@ def evaluate(
 
     Example: `medusa evaluate m01 m02 meta theirs.csv -m corpus.csv -o table.tex`
     """
-    from ensemble.evaluation.assess import Asked
+    from ensemble.evaluation.assess import ScoringOptions
     from ensemble.evaluation.parts import assess_parts
     from ensemble.evaluation.protocol import check_systems
     from ensemble.evaluation.report import assessment_report, write_pictures
@@ -75,13 +75,13 @@ def evaluate(
         _check_alone({"--by": by, "--calibration": calibration, "--confusion": confusion, "--reliability": reliability})
     elif common:
         raise ConfigError("--common is for several systems; name them, or leave it out.")
-    wanted = _each_once(names, against)
+    system_names = _each_once(names, against)
     printed = kind is not None and output is None
     whole = Manifest.read(manifest)
     whole.check_labelled()
-    table = divided_as_made(whole, store, wanted, train_on, test_on, cv=cv, split=split, stderr=printed)
-    found, opened = open_systems(wanted, table, store, columns_of(column), split)
-    systems = dict(zip(wanted, found, strict=True))
+    table = divided_as_made(whole, store, system_names, train_on, test_on, cv=cv, split=split, stderr=printed)
+    found, opened = open_systems(system_names, table, store, columns_of(column), split)
+    systems = dict(zip(system_names, found, strict=True))
     protocol = check_systems(table, systems.values(), cv, split=split, store=opened)
     tell_protocol(protocol, strict, stderr=printed)
     parts: Mapping[str, Assessment] | Mapping[str, SystemTable]
@@ -99,10 +99,10 @@ def evaluate(
         if text and output is not None:
             _write(output, text)
     else:
-        asked = Asked(bootstrap, seed, by, calibration or reliability is not None)
+        options = ScoringOptions(bootstrap, seed, by, calibration or reliability is not None)
         other = None if against is None else systems[against]
         with working("resampling speakers"):
-            parts = assessments = assess_parts(systems[names[0]], table, asked, against=other, cv=cv, split=split)
+            parts = assessments = assess_parts(systems[names[0]], table, options, against=other, cv=cv, split=split)
         for part, assessment in assessments.items():
             console().print(assessment_report(f"{names[0]} ({part})", assessment))
     if json_file is not None:

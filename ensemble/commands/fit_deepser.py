@@ -87,7 +87,7 @@ def fit_deepser(
     from deepser.watch.terminal import watching
     from ensemble.evaluation.protocol import check_protocol
     from ensemble.evaluation.sounds import known_sounds
-    from ensemble.recipes.members import Asked, members
+    from ensemble.recipes.members import MemberOptions, members
     from featurestore.corpus.manifest import Manifest
     from featurestore.runtime.device import describe_device, unused_cards
     from featurestore.store.feature_store import FeatureStore
@@ -103,7 +103,7 @@ def fit_deepser(
         preset = default_preset(n_training, is_plain)
         if is_plain:
             note = f"preset {preset}, for {n_training:,} training clips; --preset names another (docs/presets.md)."
-    configs = sharing(members(Asked(preset, refs, name, options or {}, change or []), seeds, several))
+    configs = sharing(members(MemberOptions(preset, refs, name, options or {}, change or []), seeds, several))
     with joined(device) as world, deterministic_kernels(world.device) if deterministic else nullcontext():
         opened = FeatureStore.open(store)
         plan = plan_folds(table, cv=cv, n_folds=folds, seed=configs[0].train.stream_seed, corpora=corpora)

@@ -12,7 +12,7 @@ from featurestore.runtime.wording import split_names
 from featurestore.terminal import CvOption, panel, reads, store_place
 
 if TYPE_CHECKING:
-    from ensemble.report.collect import Wanted
+    from ensemble.report.collect import PageOptions
     from ensemble.report.runs import Runs
 
 holds = panel("Page")
@@ -63,13 +63,13 @@ class PageArguments:
 
         return find_runs(self.runs, self.manifest, self.store)
 
-    def wanted(self) -> "Wanted":
+    def wanted(self) -> "PageOptions":
         """Return what the page is to hold."""
         from ensemble.commands.corpora import divided_as_made
-        from ensemble.report.collect import Wanted
+        from ensemble.report.collect import PageOptions
         from ensemble.report.scores import Scoring
 
-        return Wanted(
+        return PageOptions(
             scoring=Scoring(self.bootstrap, self.seed, self.cv, self.split, tuple(self.by or ())),
             columns=columns_of(self.column),
             maps=tuple(self.map_of or ()),

@@ -10,7 +10,7 @@ from featurestore.runtime.wording import format_bytes
 from featurestore.terminal import bar, option_groups, say, working, writes
 
 if TYPE_CHECKING:
-    from ensemble.report.collect import Wanted
+    from ensemble.report.collect import PageOptions
     from ensemble.report.runs import Runs
 
 AUDIO = ("embed", "link", "none")
@@ -35,7 +35,7 @@ def report(
     write_report(page.find(), page.wanted(), output, audio, audio_mb)
 
 
-def write_report(runs: "Runs", wanted: "Wanted", output: Path, audio: str = "link", audio_mb: float = 5.0) -> None:
+def write_report(runs: "Runs", wanted: "PageOptions", output: Path, audio: str = "link", audio_mb: float = 5.0) -> None:
     """Collect a page, print what is wrong with the division, and write the page."""
     from ensemble.report.collect import collect
     from ensemble.report.page import write_page

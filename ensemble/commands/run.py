@@ -112,7 +112,7 @@ def _print_recipes() -> None:
 def _write_page(title: str, steps: "list[Step]", places: "Places") -> None:
     """Write the page of the run's systems, if there are any yet; a page that can't be made ends no run."""
     from ensemble.commands.report import write_report
-    from ensemble.report.collect import Wanted
+    from ensemble.report.collect import PageOptions
     from ensemble.report.runs import find_runs
 
     made = [thing for step in steps for thing in step.makes if thing.kind == "set" and thing.path == places.store]
@@ -121,7 +121,7 @@ def _write_page(title: str, steps: "list[Step]", places: "Places") -> None:
         return
     try:
         runs = find_runs([str(places.directory)], manifests[-1], places.store)
-        write_report(runs, Wanted(title=title), places.directory / "report.html")
+        write_report(runs, PageOptions(title=title), places.directory / "report.html")
     except MedusaError as error:
         say(f"note: no report.html: {' '.join(str(error).split())}", "dim", stderr=True)
 

@@ -80,12 +80,12 @@ def load_posteriors(
                 f"{member!r} is a feature set of kind {features.spec.kind!r} with layers {', '.join(features.layers)}; "
                 f"a member needs kind 'posteriors' with a layer {layer!r}."
             )
-    wanted = tuple(columns) if columns is not None else sets[members[0]].spec.columns
+    expected = tuple(columns) if columns is not None else sets[members[0]].spec.columns
     orders = {
-        member: _column_order(member, features.spec.columns, wanted, surplus) for member, features in sets.items()
+        member: _column_order(member, features.spec.columns, expected, surplus) for member, features in sets.items()
     }
     chosen = _agreed_keys(sets, keys)
-    values = np.empty((len(members), len(chosen), len(wanted)), np.float32)
+    values = np.empty((len(members), len(chosen), len(expected)), np.float32)
     for m, (member, features) in enumerate(sets.items()):
         packed = features.gather(list(chosen), layer)
         n_rows = np.diff(packed.offsets)
@@ -97,7 +97,7 @@ def load_posteriors(
         values[m] = np.asarray(packed.values)[:, orders[member]]
         _check_values(member, chosen, np.asarray(packed.values), features.spec.columns, layer)
     made = tuple(out_of_fold(features.spec) for features in sets.values())
-    return Aligned(tuple(members), chosen, wanted, values, made)
+    return Aligned(tuple(members), chosen, expected, values, made)
 
 
 def _check_values(member: str, keys: Sequence[str], rows: np.ndarray, columns: Sequence[str], layer: str) -> None:
@@ -155,8 +155,8 @@ def _agreed_keys(sets: dict[str, FeatureSet], keys: Sequence[str] | None) -> tup
             missing[member] = sorted(chosen[i] for i in lacking)
     surplus: dict[str, list[str]] = {}
     if missing and keys is not None:
-        wanted = set(chosen)
-        surplus = {member: sorted(key for key in sets[member] if key not in wanted) for member in missing}
+        chosen_keys = set(chosen)
+        surplus = {member: sorted(key for key in sets[member] if key not in chosen_keys) for member in missing}
     elif missing and len(sets) > 1:
         n_holders = Counter(key for features in sets.values() for key in features)
         surplus = {m: sorted(key for key in features if n_holders[key] == 1) for m, features in sets.items()}

@@ -26,7 +26,7 @@ OTHER_SCALE, SHIFT, WIDER = 0.1, 0.5, 1.25  # see `scale_notes`
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScoringOptions:
     """What `assess` is to find out besides the scores: see there."""
 
     n_resamples: int = 1000
@@ -117,7 +117,7 @@ class _Judged:
 def assess(
     system: System,
     manifest: Manifest,
-    asked: Asked | None = None,
+    asked: ScoringOptions | None = None,
     *,
     folds: str | None = None,
     against: System | None = None,
@@ -132,7 +132,7 @@ def assess(
     attributes. AlignmentError names the utterances that a system does not predict; ManifestError when nothing is known
     that could be scored.
     """
-    asked = asked or Asked()
+    asked = asked or ScoringOptions()
     own = _judge(system, manifest, common_attributes(manifest, system))
     scored, targets = own.scored, own.targets
     evaluation = evaluate(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deepser.scores.metrics import Evaluation
-from ensemble.evaluation.assess import Asked, Assessment, HeldOut, assess
+from ensemble.evaluation.assess import Assessment, HeldOut, ScoringOptions, assess
 from ensemble.evaluation.posteriors import evaluate_posteriors, posteriors_name, split_rows
 from ensemble.evaluation.system import System
 from ensemble.evaluation.systems import from_store
@@ -45,7 +45,7 @@ def evaluate_parts(
 def assess_parts(
     system: System,
     manifest: Manifest,
-    asked: Asked,
+    asked: ScoringOptions,
     *,
     against: System | None = None,
     cv: str | None = None,
@@ -98,10 +98,10 @@ def left_out(manifest: Manifest, judged: Mapping[str, Container[str]]) -> str | 
     counts = {name: sum(key in own for key in rows.keys) for name, own in judged.items()}
     if not any(counts.values()) or all(n == len(rows) for n in counts.values()):
         return None
-    told = ", ".join(
+    counts_text = ", ".join(
         f"{name} predicts {n:,} of {len(rows):,} utterances" for name, n in counts.items() if n < len(rows)
     )
-    return f"{TRAIN} is left out: {told}"
+    return f"{TRAIN} is left out: {counts_text}"
 
 
 def _known(system: System, manifest: Manifest) -> str | None:

@@ -20,8 +20,8 @@ from featurestore.corpus.protocol import (
     ProtocolReport,
     check_division,
     compare_record,
-    counted,
 )
+from featurestore.runtime.wording import counted
 from featurestore.store.feature_store import FeatureStore
 
 OTHER_CORPORA = "other corpora"  # the kind of finding of predictions by models of other corpora than those named
@@ -142,8 +142,10 @@ def _across_corpora(division: Division) -> list[Finding]:
     names = sorted(set().union(*sides.values())) if sides else []
     twins = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :] if a.casefold() == b.casefold()]
     if twins:
-        told = ", ".join(f"{a} and {b}" for a, b in twins)
-        message = f"classes that differ in letter case alone are two classes: {told}; `medusa prepare join --merge`"
+        pairs_text = ", ".join(f"{a} and {b}" for a, b in twins)
+        message = (
+            f"classes that differ in letter case alone are two classes: {pairs_text}; `medusa prepare join --merge`"
+        )
         findings.append(Finding("class", WARNING, message, len(twins), 0, tuple(twins[0])))
     common = set.intersection(*sides.values()) if sides else set()
     if len(sides) > 1 and common != set(names):

@@ -158,5 +158,5 @@ def _ends(interval: Interval) -> str:
 
 def _bias(bins: BinnedAttribute) -> str:
     """Where on the scale predictions are off, and to which side."""
-    told = [f"{name} {off:+.2f}" for name, off in zip(bins.names, bins.bias, strict=True) if off == off]
-    return f"mean of predicted less true: {', '.join(told)}"
+    offsets = [f"{name} {off:+.2f}" for name, off in zip(bins.names, bins.bias, strict=True) if off == off]
+    return f"mean of predicted less true: {', '.join(offsets)}"

@@ -95,10 +95,13 @@ def submission_problems(
     if bad:
         problems.append(arrow.listing(f"{ID} is not a name with {SUFFIX} and without a folder", bad, names))
     if expected is not None:
-        there, wanted = set(names), set(expected)
-        missing, surplus = [name for name in expected if name not in there], [n for n in names if n not in wanted]
+        there, expected_names = set(names), set(expected)
+        missing, surplus = (
+            [name for name in expected if name not in there],
+            [n for n in names if n not in expected_names],
+        )
         if missing:
-            problems.append(f"{len(missing):,} of {len(wanted):,} utterances are missing: {some(missing)}")
+            problems.append(f"{len(missing):,} of {len(expected_names):,} utterances are missing: {some(missing)}")
         if surplus:
             problems.append(f"{len(surplus):,} rows are of no utterance asked for: {some([str(n) for n in surplus])}")
     if task == "task1":

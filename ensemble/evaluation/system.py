@@ -43,8 +43,8 @@ class System:
         at = {key: n for n, key in enumerate(self.keys)}
         missing = [key for key in keys if key not in at]
         if missing:
-            wanted = set(keys)
-            surplus = [key for key in self.keys if key not in wanted]
+            chosen = set(keys)
+            surplus = [key for key in self.keys if key not in chosen]
             raise AlignmentError(
                 f"{self.name!r} misses {some(missing)}" + (f", has besides {some(surplus)}" if surplus else "") + ". "
                 "Predict the missing ones, or choose the utterances that are predicted (--split).",

@@ -158,10 +158,10 @@ def _parts(
         if part not in whole
     ]
     if not whole:
-        told = "; ".join(f"{part}: {_counts(counts[part], len(rows.manifest))}" for part, rows in found.items())
+        counts_text = "; ".join(f"{part}: {_counts(counts[part], len(rows.manifest))}" for part, rows in found.items())
         raise AlignmentError(
-            f"The systems have no part in common ({told}). Predict the same utterances with each, or evaluate them one "
-            "by one."
+            f"The systems have no part in common ({counts_text}). "
+            "Predict the same utterances with each, or evaluate them one by one."
         )
     return {part: _chosen(part, rows, judged, counts[part], common) for part, rows in whole.items()}, left_out
 

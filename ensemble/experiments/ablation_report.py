@@ -50,10 +50,10 @@ def ablation_markdown(found: Ablations, heading: str, command: str = "", protoco
     lines += [*(f"- {line}." for line in protocol), *([""] if protocol else [])]
     lines += [f"- {each.variant.name}: {each.variant.about}{_members(each)}." for each in found.trained]
     lines += [f"- {each.name} ({each.about}): left out, {each.why_not}." for each in found.left_out]
-    told = found.trained[0].variant.name
+    first_name = found.trained[0].variant.name
     lines += [
         "",
-        f"Differences are from {told}, on the same utterances; intervals are 95 %, from {found.n_resamples:,} "
+        f"Differences are from {first_name}, on the same utterances; intervals are 95 %, from {found.n_resamples:,} "
         "resamples of speakers; p from swapping the two systems speaker by speaker.",
     ]
     if any(each.variant.table2 is not None for each in found.trained):
@@ -140,6 +140,6 @@ def _relative(result: Result) -> list[str]:
 
 def _members(trained: Trained) -> str:
     """Return the members behind a row, where they are more than one or the features differ from row to row."""
-    told = "; ".join(f"{', '.join(m.features)}, seed {m.train.seed}" for m in trained.variant.members)
+    members_text = "; ".join(f"{', '.join(m.features)}, seed {m.train.seed}" for m in trained.variant.members)
     epochs = " + ".join(str(stage.epochs) for stage in trained.variant.members[0].train.stages)
-    return f" ({told}; {epochs} epochs)"
+    return f" ({members_text}; {epochs} epochs)"

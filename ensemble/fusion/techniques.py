@@ -174,8 +174,8 @@ def _fit_choice(problem: Problem, selection: Selection, config: AutoConfig) -> F
         held_out = np.zeros(problem.posteriors.values.shape[1:], np.float32)
         for fold in range(n):
             fit = way.fit(problem.rows(folds != fold), selection)
-            said = fit.predict(problem.rows(folds == fold)).whole
-            held_out[folds == fold] = np.concatenate([said.probabilities, said.attributes], 1)
+            predicted = fit.predict(problem.rows(folds == fold)).whole
+            held_out[folds == fold] = np.concatenate([predicted.probabilities, predicted.attributes], 1)
         scores[way.name] = score(held_out)
     best = max(ways, key=lambda way: scores[way.name])
     return FittedChoice(best.fit(problem, selection), best.name, scores)

@@ -141,15 +141,17 @@ class _Job:
         def show_step(what: str, step: int) -> Callable[..., None]:
             return lambda done, total, *rest: say(what, n * (step + done / max(total, 1)) / n_steps, n)
 
-        heard = manifest
+        transcribed = manifest
         if self.hearing.needed:
             say(f"loading {self.hearing.model}", 0, n)
-            heard, unheard = self.hearing.texts(manifest, self.workers, show_step(f"hearing, {self.hearing.model}", 0))
+            transcribed, unheard = self.hearing.texts(
+                manifest, self.workers, show_step(f"hearing, {self.hearing.model}", 0)
+            )
             failed |= unheard
         with tempfile.TemporaryDirectory(prefix="medusa-predict-") as directory:
             store = FeatureStore.create(Path(directory) / "store")
             for step, name in enumerate(self.sets, self.hearing.needed):
-                table = heard if self.hearing.reads(name) else manifest
+                table = transcribed if self.hearing.reads(name) else manifest
                 good = table.rows(np.array([key not in failed for key in table.keys], bool))
                 if not len(good):
                     break

@@ -71,8 +71,8 @@ class Predictions:
 
         It is the entropy of the members' mean less the mean of their entropies (Gal et al. 2017, BALD).
         """
-        said = self.member_posteriors[..., : len(self.classes)]
-        information: np.ndarray = np.maximum(entropy(said.mean(0)) - entropy(said).mean(0), 0)
+        member_classes = self.member_posteriors[..., : len(self.classes)]
+        information: np.ndarray = np.maximum(entropy(member_classes.mean(0)) - entropy(member_classes).mean(0), 0)
         return information
 
     @property

@@ -43,17 +43,19 @@ class SpeechToText:
         the members learned. ConfigError where a text is needed and there is none.
         """
         sources = {name: saved["spec"]["source"] for name, saved in sets.items() if saved["spec"]["kind"] == "text"}
-        heard = {name for name, source in sources.items() if asr or source.startswith(TRANSCRIPTS)}
-        heard = set() if asr == OFF else heard
-        read = sorted(set(sources) - heard)
+        transcribed_sets = {name for name, source in sources.items() if asr or source.startswith(TRANSCRIPTS)}
+        transcribed_sets = set() if asr == OFF else transcribed_sets
+        read = sorted(set(sources) - transcribed_sets)
         if read and not manifest.has("text"):
             raise ConfigError(
                 f"The model reads text (feature set {', '.join(read)}): give the transcript with --text, a --manifest "
                 "with a text column, or --asr MODEL, which hears it."
             )
-        if heard and not manifest.has("path"):
-            raise ConfigError(f"The model hears the words of {', '.join(sorted(heard))}: the manifest has no 'path'.")
-        identities = sorted({sources[name].removeprefix(TRANSCRIPTS) for name in heard
+        if transcribed_sets and not manifest.has("path"):
+            raise ConfigError(
+                f"The model hears the words of {', '.join(sorted(transcribed_sets))}: the manifest has no 'path'."
+            )
+        identities = sorted({sources[name].removeprefix(TRANSCRIPTS) for name in transcribed_sets
                              if sources[name].startswith(TRANSCRIPTS)})  # fmt: skip
         if len(identities) > 1:
             raise ConfigError(
@@ -61,9 +63,9 @@ class SpeechToText:
                 "with --text or a --manifest, and --asr off."
             )
         identity = identities[0] if identities else ""
-        recorded = (settings_of(name, sets[name]) for name in sorted(heard))
+        recorded = (settings_of(name, sets[name]) for name in sorted(transcribed_sets))
         source = next((each for each in recorded if each is not None), None)
-        return cls(frozenset(heard), asr or identity.partition("@")[0], identity, source, device)
+        return cls(frozenset(transcribed_sets), asr or identity.partition("@")[0], identity, source, device)
 
     @property
     def needed(self) -> int:

@@ -17,7 +17,7 @@ KNOWN = (*PATHS, "features", "preset", "set")  # what a recipe's member may say 
 
 
 @dataclass(frozen=True)
-class Asked:
+class MemberOptions:
     """One member as asked for: a preset, what it reads, and what is to be changed in it."""
 
     preset: str = "medusa"
@@ -46,7 +46,7 @@ class Asked:
         return config if self.name else replace(config, name=_made_name(refs, views, config.train.seed, self.preset))
 
 
-def members(asked: Asked, seeds: str | None = None, names: str | None = None) -> list[MemberConfig]:
+def members(asked: MemberOptions, seeds: str | None = None, names: str | None = None) -> list[MemberConfig]:
     """Return the members asked for.
 
     seeds: "6", that many from the member's own on, or "1,2,3". names: presets with commas between them, patterns of
@@ -61,10 +61,10 @@ def members(asked: Asked, seeds: str | None = None, names: str | None = None) ->
     ]  # fmt: skip
 
 
-def _named(asked: Asked, names: str) -> list[Asked]:
-    if asked.name or asked.preset != Asked.preset:
+def _named(asked: MemberOptions, names: str) -> list[MemberOptions]:
+    if asked.name or asked.preset != MemberOptions.preset:
         raise ConfigError("--members names members and their presets: leave --name and --preset out.")
-    found: list[Asked] = []
+    found: list[MemberOptions] = []
     for part in [part.strip() for part in names.split(",") if part.strip()]:
         if part.endswith(SUFFIXES):
             entries = read_recipe(part, values_needed=False).sections.get("members", {})
@@ -77,9 +77,9 @@ def _named(asked: Asked, names: str) -> list[Asked]:
     return found
 
 
-def of_recipe(name: str, entry: Entry, asked: Asked | None = None) -> Asked:
+def of_recipe(name: str, entry: Entry, asked: MemberOptions | None = None) -> MemberOptions:
     """Return a recipe's member, with what `asked` says where the recipe says nothing."""
-    asked = asked or Asked()
+    asked = asked or MemberOptions()
     values = dict(entry.entries)
     for key in values:
         if key not in KNOWN:
@@ -89,7 +89,7 @@ def of_recipe(name: str, entry: Entry, asked: Asked | None = None) -> Asked:
     changes = values.pop("set").value if "set" in values else []
     options = {key: _plain(value.text) for key, value in values.items()}
     changes = [*asked.changes, *([changes] if isinstance(changes, str) else changes)]
-    return Asked(preset, features, name, {**asked.options, **options}, changes)
+    return MemberOptions(preset, features, name, {**asked.options, **options}, changes)
 
 
 def _plain(text: str) -> Any:
@@ -110,7 +110,7 @@ def seeds_of(text: str, first: int) -> list[int]:
     return list(range(first, first + int(parts[0]))) if len(parts) == 1 else [int(part) for part in parts]
 
 
-def _seeded(asked: Asked, seed: int) -> Asked:
+def _seeded(asked: MemberOptions, seed: int) -> MemberOptions:
     name = f"{asked.name}_s{seed}" if asked.name else None
     return replace(asked, name=name, options={**asked.options, "seed": seed})
 

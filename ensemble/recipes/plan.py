@@ -166,13 +166,15 @@ class _Planner:
     def _reads_transcripts(self, options: dict[str, Entry]) -> bool:
         """Return what the key `transcripts` says, else: is there a transcribe section, and a text encoder by name?"""
         there = "transcribe" in self.recipe.sections
-        asked = options.pop("transcripts", None)
-        if asked is None:
+        transcripts = options.pop("transcripts", None)
+        if transcripts is None:
             encoder = ENCODERS.get(options["encoder"].text)
             return there and encoder is not None and encoder.family in ("text", "causal", "t5")
-        if not isinstance(asked.value, bool) or (asked.value and not there):
-            raise ConfigError(f"{asked.where}: transcripts: true takes those of the transcribe section; else false.")
-        return asked.value
+        if not isinstance(transcripts.value, bool) or (transcripts.value and not there):
+            raise ConfigError(
+                f"{transcripts.where}: transcripts: true takes those of the transcribe section; else false."
+            )
+        return transcripts.value
 
     def _members(self, name: str, options: Entry) -> list[Step]:
         places = self.places
@@ -225,12 +227,12 @@ class _Planner:
     def _evaluate(self, options: Entry) -> list[Step]:
         own = dict(options.value)
         members = list(self.recipe.sections.get("members", {}))
-        asked = self._made(own.pop(SYSTEMS)) if SYSTEMS in own else [self.fused] if self.fused else members
+        system_names = self._made(own.pop(SYSTEMS)) if SYSTEMS in own else [self.fused] if self.fused else members
         if "against" in own and not Path(own["against"].text).suffix:  # else a file of predictions
             self._made(own["against"])
         of_table = {key: own.pop(key) for key in TABLE if key in own}
         found = []
-        for name in asked:
+        for name in system_names:
             given: dict[str, Any] = {
                 "names": name, "manifest": self.manifest, "store": self.places.store,
                 "json": self.places.directory / f"scores-{name}.json",
@@ -241,8 +243,8 @@ class _Planner:
             found.append(self._step(f"evaluate/{name}", ("evaluate",), with_cv, given, reads, always=True))
         if of_table:
             shared = {key: entry for key, entry in own.items() if key not in ONE_SYSTEM}
-            given = {"names": asked, "manifest": self.manifest, "store": self.places.store}
-            all_read = (Thing("manifest", self.manifest), *map(self.posteriors, asked))
+            given = {"names": system_names, "manifest": self.manifest, "store": self.places.store}
+            all_read = (Thing("manifest", self.manifest), *map(self.posteriors, system_names))
             with_cv = self._with_cv(Entry(shared | of_table, options.where))
             found.append(self._step("evaluate/table", ("evaluate",), with_cv, given, all_read, always=True))
         return found

@@ -147,8 +147,12 @@ def _change(tree: dict[str, Entry], path: str, entry: Entry, known: Sequence[str
         key = max(within, key=len)
         _change(tree[key].value, path[len(key) + 1 :], entry, (), variables)
     elif "." in path or (known and path not in known):
-        told = f"the recipe's variables are {', '.join(variables)}" if variables else "the recipe has no variables"
-        raise ConfigError(f"{entry.where}: leads nowhere; {told}, and entries go by keys, such as members.m01.seed.")
+        variables_text = (
+            f"the recipe's variables are {', '.join(variables)}" if variables else "the recipe has no variables"
+        )
+        raise ConfigError(
+            f"{entry.where}: leads nowhere; {variables_text}, and entries go by keys, such as members.m01.seed."
+        )
     else:
         tree[path] = entry
 

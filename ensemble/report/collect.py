@@ -29,7 +29,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PageOptions:
     """What a page is to hold besides what is always there.
 
     maps: feature sets or systems that are projected; empty: the reference's posteriors. projections: see
@@ -63,7 +63,7 @@ class Collected:
         return found
 
 
-def collect(runs: Runs, wanted: Wanted, progress: Callable[[str], None] = lambda text: None) -> Collected:
+def collect(runs: Runs, wanted: PageOptions, progress: Callable[[str], None] = lambda text: None) -> Collected:
     """Read, check and score the systems of `runs`.
 
     ProtocolError where predictions were made on other labels or folds than the manifest's (with `strict` also where the

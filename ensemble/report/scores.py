@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.evaluation.assess import Asked, Assessment, scored
+from ensemble.evaluation.assess import Assessment, ScoringOptions, scored
 from ensemble.evaluation.bootstrap import Interval, Scored
 from ensemble.evaluation.groups import GroupRow, GroupTable, by_group, by_speaker
 from ensemble.evaluation.multiple import corrected_comparisons
@@ -26,7 +26,10 @@ GROUP_COLUMNS = ("gender", "split", "corpus")
 
 @dataclass(frozen=True)
 class Scoring:
-    """How systems are scored; see `ensemble.evaluation.assess.Asked`. by: further columns whose groups are scored."""
+    """How systems are scored; see `ensemble.evaluation.assess.ScoringOptions`.
+
+    by: further columns whose groups are scored.
+    """
 
     n_resamples: int = 1000
     seed: int = 0
@@ -100,7 +103,7 @@ def _assessed(
 ) -> tuple[dict[str, Assessment], str]:
     """Return the assessments, and why calibration is not among them ("" where it is)."""
     options: dict[str, Any] = {"against": against, "cv": asked.cv, "split": asked.split}
-    plain = Asked(asked.n_resamples, asked.seed)
+    plain = ScoringOptions(asked.n_resamples, asked.seed)
     if system.probabilities is None:
         reason = "" if system.predicted is None else "no probabilities, so no calibration"
         return assess_parts(system, manifest, plain, **options), reason

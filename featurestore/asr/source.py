@@ -32,12 +32,12 @@ class TranscriptSource:
     def identity(self) -> str:
         """`large-v3@<16 hex digits of the weights>+<8 hex digits over the other fields>`."""
         # Without the fields at their default, a later version can add one and old tables keep their identity.
-        told = {
+        identity_fields = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
             if field.name not in ("model", "weights") and getattr(self, field.name) != field.default
         }
-        options = hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=4).hexdigest()
+        options = hashlib.blake2b(json.dumps(identity_fields, sort_keys=True).encode(), digest_size=4).hexdigest()
         return f"{self.model}@{self.weights.removeprefix('sha256:')}+{options}"
 
     def differences(self, other: "TranscriptSource") -> list[str]:

@@ -333,14 +333,14 @@ def _language_code(text: str, model: Any, label: str) -> str:
     """ "German" or "de" -> "de"; an English-only model has "en" alone. ConfigError for what the model doesn't know."""
     from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE
 
-    wanted = text.strip().lower()
+    language = text.strip().lower()
     codes = list(LANGUAGES)[: model.num_languages] if model.is_multilingual else ["en"]
-    code: str = TO_LANGUAGE_CODE.get(wanted, wanted)
-    if wanted == "auto":
+    code: str = TO_LANGUAGE_CODE.get(language, language)
+    if language == "auto":
         return "auto" if model.is_multilingual else "en"
     if code not in codes:
         names = {name: code for name, code in TO_LANGUAGE_CODE.items() if code in codes}
-        near = difflib.get_close_matches(wanted, [*names, *codes], n=3)
+        near = difflib.get_close_matches(language, [*names, *codes], n=3)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         expected = "a code such as en, its English name, or auto" if model.is_multilingual else "en, its only language"
         raise ConfigError(f"--language {text}: not one that {label} knows, expected {expected}.{hint}")

@@ -39,12 +39,12 @@ class Folder:
         for path in self.others:
             by_suffix.setdefault(path.suffix.lower(), []).append(path)
         kinds = [_kind(suffix or "without suffix", paths, root) for suffix, paths in sorted(by_suffix.items())]
-        n, told = len(self.others), []
+        n, parts = len(self.others), []
         if kinds:
-            told.append(f"{n:,} {'file' if n == 1 else 'files'} left out, no audio by the suffix: {', '.join(kinds)}")
+            parts.append(f"{n:,} {'file' if n == 1 else 'files'} left out, no audio by the suffix: {', '.join(kinds)}")
         if self.hidden:
-            told.append(f"left out, since a dot hides them: {_kind('files', self.hidden, root)}")
-        return "; ".join(told)
+            parts.append(f"left out, since a dot hides them: {_kind('files', self.hidden, root)}")
+        return "; ".join(parts)
 
 
 def _kind(name: str, paths: Sequence[Path], root: Path) -> str:

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from featurestore.augment.views import Heard, View
+from featurestore.augment.views import AugmentedAudio, View
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError, ManifestError, StoreError
 from featurestore.format.segment_info import hash_key
@@ -37,19 +37,19 @@ class ViewedPart:
     view: View
     partners: Mapping[str, str]
 
-    def recording(self, i: int) -> Heard:
+    def recording(self, i: int) -> AugmentedAudio:
         """Return row i's audio, decoded through the view; ManifestError where it, or its partner, has none."""
         key, own = self.manifest.keys[i], self.manifest.audio(i)
         partner = self.partners.get(key)
         if partner is None:
-            return Heard(key, own, self.view)
+            return AugmentedAudio(key, own, self.view)
         row = self._rows.get(partner)
         if row is None:
             raise ManifestError(
                 f"{key!r} is mixed with {partner!r} in {mixing_name(self.view.label)}, which the manifest no longer "
                 "has. Remove that set and the view's, and make them again."
             )
-        return Heard(key, own, self.view, self.manifest.audio(row))
+        return AugmentedAudio(key, own, self.view, self.manifest.audio(row))
 
     @cached_property
     def _rows(self) -> dict[str, int]:

@@ -65,9 +65,9 @@ def in_room(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
     response = response[int(np.abs(response).argmax()) :][: len(samples)]
     size = 1 << (len(samples) + len(response) - 1).bit_length()
     product = np.fft.rfft(samples, size) * np.fft.rfft(response, size)
-    heard = np.fft.irfft(product, size)[: len(samples)]
-    of_heard = power(heard)
-    return (heard * np.sqrt(power(samples) / of_heard)).astype(np.float32) if of_heard else samples
+    reverberant = np.fft.irfft(product, size)[: len(samples)]
+    of_heard = power(reverberant)
+    return (reverberant * np.sqrt(power(samples) / of_heard)).astype(np.float32) if of_heard else samples
 
 
 def n_overlapping(n_first: int, n_second: int, share: float) -> int:

@@ -190,7 +190,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Heard:
+class AugmentedAudio:
     """One utterance as a view changes it: decoded like a file. partner: the audio mixed in."""
 
     key: str

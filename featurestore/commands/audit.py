@@ -147,10 +147,10 @@ def _say_overlap(overlap: "Overlap") -> None:
     pairs = [f"{pair}: {n:,}" for pair, n in overlap.pairs.items()]
     more = f" and {len(pairs) - SHOWN_PAIRS} more pairs" if len(pairs) > SHOWN_PAIRS else ""
     what = {"audio": "audio clips"}.get(overlap.kind, f"{overlap.kind}s")
-    told = "LEAK" if overlap.leak else "shared"
+    verdict = "LEAK" if overlap.leak else "shared"
     say(
-        f"{told}: {overlap.n_items:,} {what} ({overlap.n_utterances:,} utterances) in more than one {overlap.column} "
-        f"({'; '.join(pairs[:SHOWN_PAIRS])}{more})",
+        f"{verdict}: {overlap.n_items:,} {what} ({overlap.n_utterances:,} utterances) "
+        f"in more than one {overlap.column} ({'; '.join(pairs[:SHOWN_PAIRS])}{more})",
         "red" if overlap.leak else "",
     )
     for item, places in overlap.examples.items() if overlap.leak else ():

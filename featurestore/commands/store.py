@@ -129,8 +129,8 @@ def store_verify(
 
     problems = verify_store(store, name)
     for each, found in problems.items():
-        told = "whole" if not found else f"{len(found)} problem{'s' if len(found) > 1 else ''}"
-        say(f"{each or store}: {told}", "red" if found else "")
+        verdict = "whole" if not found else f"{len(found)} problem{'s' if len(found) > 1 else ''}"
+        say(f"{each or store}: {verdict}", "red" if found else "")
         for problem in found:
             say(f"  {problem}", stderr=True)
     if any(problems.values()):

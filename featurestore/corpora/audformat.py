@@ -189,14 +189,14 @@ def _once(whole: pa.Table, root: Path, notes: list[str]) -> pa.Table:
 def _with_files(whole: pa.Table, root: Path, known: Mapping[str, Any], chosen: list[str], notes: list[str]) -> pa.Table:
     """Return what other filewise tables say of the files."""
     for name, table in known.items():
-        wanted = [column for column in ABOUT_FILES if column in (table.get("columns") or {})]
-        wanted = [column for column in wanted if TEXTS.get(column, column) not in whole.column_names]
-        if name in chosen or table.get("type") != "filewise" or not wanted:
+        columns = [column for column in ABOUT_FILES if column in (table.get("columns") or {})]
+        columns = [column for column in columns if TEXTS.get(column, column) not in whole.column_names]
+        if name in chosen or table.get("type") != "filewise" or not columns:
             continue
-        rows = _table(root, name, wanted, notes)
+        rows = _table(root, name, columns, notes)
         row_of = {file: i for i, file in enumerate(rows.column(FILE).to_pylist())}
         at = pa.array([row_of.get(path) for path in whole.column("path").to_pylist()], pa.int64())
-        for column in wanted:
+        for column in columns:
             if column in rows.column_names:
                 whole = whole.append_column(TEXTS.get(column, column), rows.column(column).combine_chunks().take(at))
     return whole
@@ -230,6 +230,6 @@ def _classes(
     ordered = [str(name) for name in listed] if isinstance(listed, (list, dict)) else []
     others = sorted(there - set(ordered))
     if ordered and others:
-        told = ", ".join(f"{name!r} ({counts[name]:,})" for name in others)
-        notes.append(f"labels that scheme {scheme_id!r} does not list: {told}; taken as classes of their own")
+        counts_text = ", ".join(f"{name!r} ({counts[name]:,})" for name in others)
+        notes.append(f"labels that scheme {scheme_id!r} does not list: {counts_text}; taken as classes of their own")
     return tuple([name for name in ordered if name in there] + others)

@@ -109,8 +109,8 @@ def _column_options(path: Path) -> str:
         names = read_table_file(path, any_delimiter=True).column_names
     except ManifestError:
         return ""
-    wanted = [target for target in ("path", "label") if target not in names]
-    sources = {target: next((n for n in arrow.SYNONYMS[target] if n in names), None) for target in wanted}
+    missing = [target for target in ("path", "label") if target not in names]
+    sources = {target: next((n for n in arrow.SYNONYMS[target] if n in names), None) for target in missing}
     return "".join(f" --column {shlex.quote(f'{target}={name}')}" for target, name in sources.items() if name)
 
 

@@ -191,9 +191,9 @@ def _uniform_splits(table: pa.Table, names: Mapping[str, str]) -> tuple[pa.Table
         raise ManifestError(f"--split-name: {wrong[0]!r} is no split, expected one of {', '.join(SPLIT_NAMES)}.")
     column = arrow.as_strings(table.column("split"))
     values = [value for value in pc.unique(column).to_pylist() if value is not None]
-    asked = {value: names.get(value, value) for value in values}
-    spelling = {value: SPLIT_NAMES.get(asked[value].strip().lower(), value) for value in values}
-    strange = [value for value in values if asked[value].strip().lower() not in SPLIT_NAMES]
+    mapped = {value: names.get(value, value) for value in values}
+    spelling = {value: SPLIT_NAMES.get(mapped[value].strip().lower(), value) for value in values}
+    strange = [value for value in values if mapped[value].strip().lower() not in SPLIT_NAMES]
     remedy = f" Say which split {strange[0]!r} is: --split-name {strange[0]}=train." if strange else ""
     uniform = pa.array([spelling.get(value) for value in column.to_pylist()], pa.string())
     return table.set_column(table.column_names.index("split"), "split", uniform), remedy

@@ -77,8 +77,10 @@ def join_manifests(
 def _common(manifests: Mapping[str, Manifest], classes: Sequence[str], notes: list[str]) -> list[str]:
     common = [name for name in classes if all(name in manifest.scheme.classes for manifest in manifests.values())]
     if not common:
-        told = "; ".join(f"{corpus}: {', '.join(m.scheme.classes)}" for corpus, m in manifests.items())
-        raise ManifestError(f"The corpora have no class in common ({told}). Give classes one name with --merge.")
+        classes_text = "; ".join(f"{corpus}: {', '.join(m.scheme.classes)}" for corpus, m in manifests.items())
+        raise ManifestError(
+            f"The corpora have no class in common ({classes_text}). Give classes one name with --merge."
+        )
     left = [name for name in classes if name not in common]
     if left:
         n = sum(

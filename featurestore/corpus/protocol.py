@@ -166,11 +166,11 @@ def _missing_classes(division: Division) -> list[Finding]:
     if lacking:
         names = [name for name in classes if any(name in of for of in lacking.values())]
         unlearned = [name for name in names if _is_unlearned(name, labelled, division.learned_from)]
-        told = [f"{part} has no {', '.join(of)}" for part, of in lacking.items()]
-        more = f" and {len(told) - N_PAIRS:,} more {division.column}s" if len(told) > N_PAIRS else ""
+        lacks = [f"{part} has no {', '.join(of)}" for part, of in lacking.items()]
+        more = f" and {len(lacks) - N_PAIRS:,} more {division.column}s" if len(lacks) > N_PAIRS else ""
         message = (
             f"{counted(len(lacking), division.column)} of {len(labelled):,} without a class that others have: "
-            f"{'; '.join(told[:N_PAIRS])}{more}"
+            f"{'; '.join(lacks[:N_PAIRS])}{more}"
         )
         message += f"; no model learns {', '.join(unlearned)}" if unlearned else ""
         counts = {part: len(of) for part, of in lacking.items()}

@@ -157,10 +157,10 @@ def uniform_splits(parts: Sequence[str | None], names: Mapping[str, str], source
     known |= {name.strip().lower(): SPLIT_NAMES[split.strip().lower()] for name, split in names.items()}
     strange = list(dict.fromkeys(part for part in parts if (part or "").strip().lower() not in known))
     if strange:
-        asked = " ".join(f"--split-name {name}={split}" for name, split in zip(strange, _LIKELY, strict=False))
+        options_text = " ".join(f"--split-name {name}={split}" for name, split in zip(strange, _LIKELY, strict=False))
         raise ManifestError(
             f"{source}: unknown split {', '.join(map(repr, strange[:5]))}, expected one of {', '.join(SPLIT_NAMES)}. "
-            f"Say what each stands for, such as {asked}."
+            f"Say what each stands for, such as {options_text}."
         )
     return [known[(part or "").strip().lower()] for part in parts]
 

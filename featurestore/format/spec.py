@@ -107,12 +107,12 @@ class FeatureSpec:
     def fingerprint(self) -> str:
         """16 hex digits of BLAKE2b over the canonical JSON of every field that differs from its default."""
         # Without the fields at their default, a later version can add a field and old sets keep their fingerprint.
-        told = {
+        content = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
             if getattr(self, field.name) != field.default
         }
-        canonical = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
 
     def to_json(self) -> dict[str, Any]:

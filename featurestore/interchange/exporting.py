@@ -33,24 +33,26 @@ def export_features(
     chosen_format = format_of(format_name)
     if resume and not chosen_format.resumable:
         raise ConfigError(f"--resume: {format_name} is written whole or not at all; start again with --overwrite.")
-    wanted = tuple(layers) if layers is not None else features.layers
-    unknown = [layer for layer in wanted if layer not in features.layers]
-    if unknown or not wanted or len(set(wanted)) != len(wanted):
+    layer_names = tuple(layers) if layers is not None else features.layers
+    unknown = [layer for layer in layer_names if layer not in features.layers]
+    if unknown or not layer_names or len(set(layer_names)) != len(layer_names):
         there = ", ".join(features.layers)
-        raise StoreError(f"Layers {', '.join(wanted)!r} of {features.name!r}: it has {there}, each may be named once.")
+        raise StoreError(
+            f"Layers {', '.join(layer_names)!r} of {features.name!r}: it has {there}, each may be named once."
+        )
     all_keys = list(features) if keys is None else list(keys)
     features.lengths(all_keys)  # an error that lists those it lacks
     if len(set(all_keys)) != len(all_keys):
         raise StoreError("Some keys were given twice; an utterance is written once.")
-    occupied = chosen_format.occupied(target, wanted)
+    occupied = chosen_format.occupied(target, layer_names)
     if occupied and not (resume or overwrite):
         some = ", ".join(str(path) for path in occupied[:4])
         how = "; --resume adds what is missing" if chosen_format.resumable else ""
         raise StoreError(f"{some} exists already. Choose another target, or --overwrite replaces it{how}.")
-    selection = Selection(features, all_keys, wanted, labels or {}, progress or (lambda done, total: None))
+    selection = Selection(features, all_keys, layer_names, labels or {}, progress or (lambda done, total: None))
     written = chosen_format.write(selection, target, resume)
     write_origins(features, all_keys, target)
-    written.notes += [*_dtype_notes(features.spec.dtype, format_name), *_layer_notes(format_name, target, wanted)]
+    written.notes += [*_dtype_notes(features.spec.dtype, format_name), *_layer_notes(format_name, target, layer_names)]
     return written
 
 
@@ -72,6 +74,6 @@ def _dtype_notes(dtype: str, format_name: str) -> list[str]:
 def _layer_notes(format_name: str, target: Path, layers: Sequence[str]) -> list[str]:
     if len(layers) == 1 or format_name not in ("npy", "emotion2vec"):
         return []
-    told = " ".join(f"--layer {layer}={layer}" for layer in layers)
-    command = f"medusa store import {format_name} {target} NAME {told}"
+    options_text = " ".join(f"--layer {layer}={layer}" for layer in layers)
+    command = f"medusa store import {format_name} {target} NAME {options_text}"
     return [f"One directory or name per layer; to read them back: {command}"]

@@ -153,13 +153,13 @@ def _named_as(source: Source, expected: Sequence[str], report: ImportReport) -> 
 
 
 def _compare(source: Source, expected: Sequence[str], stored: FeatureSet | None, report: ImportReport) -> None:
-    found, wanted = set(source.keys), set(expected)
+    found, expected_keys = set(source.keys), set(expected)
     absent = [key for key in expected if key not in found]
     report.missing = absent if stored is None else stored.missing(absent)
-    report.surplus = [key for key in dict.fromkeys(source.keys) if key not in wanted]
-    if found and wanted and not found & wanted:
+    report.surplus = [key for key in dict.fromkeys(source.keys) if key not in expected_keys]
+    if found and expected_keys and not found & expected_keys:
         raise StoreError(
-            f"None of the manifest's {len(wanted)} utterances is in the source. The manifest has "
+            f"None of the manifest's {len(expected_keys)} utterances is in the source. The manifest has "
             f"{', '.join(map(repr, expected[:2]))}; the source {', '.join(map(ascii, report.surplus[:2]))}. Keys are "
             "paths without suffix (an audio suffix of the manifest's ids is allowed for); --flatten leaves their "
             "directories out."

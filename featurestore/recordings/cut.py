@@ -174,10 +174,10 @@ class _Names:
         """
         found = self._by_place.get(os.path.realpath(name), [])
         if not found:
-            wanted = name.replace("\\", "/").removeprefix("./")
-            alike = self._by_name.get(_bare(wanted.rpartition("/")[2]), [])
-            exact = [i for i in alike if self._paths[i].endswith(f"/{wanted}")]
-            found = exact or [i for i in alike if _bare(self._paths[i]).endswith(f"/{_bare(wanted)}")]
+            plain_name = name.replace("\\", "/").removeprefix("./")
+            alike = self._by_name.get(_bare(plain_name.rpartition("/")[2]), [])
+            exact = [i for i in alike if self._paths[i].endswith(f"/{plain_name}")]
+            found = exact or [i for i in alike if _bare(self._paths[i]).endswith(f"/{_bare(plain_name)}")]
         if len(found) > 1:
             some = " or ".join(self._keys[i] for i in found[:3])
             raise ConfigError(f"The table's {name!r} could be {some}. Give the recordings' paths in the table.")

@@ -214,10 +214,12 @@ def _parts(progress: Callable[[int], None]) -> Any:
 
 def _listed(data: bytes, where: str) -> list[str]:
     try:
-        told = read_json(data)
+        listing = read_json(data)
     except ValueError:
-        told = None
-    names = told.get("names") if isinstance(told, dict) and told.get("medusa_listing") == LISTING_VERSION else None
+        listing = None
+    names = (
+        listing.get("names") if isinstance(listing, dict) and listing.get("medusa_listing") == LISTING_VERSION else None
+    )
     if not isinstance(names, list) or not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
         raise StoreError(f"{where}/{LISTING} is damaged; `medusa store push` writes it anew.")
     return sorted(names)

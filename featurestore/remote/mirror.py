@@ -56,9 +56,11 @@ class Mirror:
         self._source = RemoteDirectory(url)
         # One bucket's name may stand for another bucket elsewhere.
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-        told = self._source.url + ("\n" + endpoint if url.startswith("s3") else "")
+        identity = self._source.url + ("\n" + endpoint if url.startswith("s3") else "")
         readable = re.sub(r"[^A-Za-z0-9]+", "-", self._source.url).strip("-")[-60:]
-        base = (cache or _default_cache()) / f"{readable}-{hashlib.blake2b(told.encode(), digest_size=8).hexdigest()}"
+        base = (
+            cache or _default_cache()
+        ) / f"{readable}-{hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()}"
         self.root = base.absolute() / "data"
         self._state = base.absolute() / "state"
         self.local = self._source.local  # of a file:// URL, which needs no mirror

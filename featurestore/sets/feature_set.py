@@ -181,8 +181,8 @@ class FeatureSet(Mapping[str, np.ndarray]):
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """Return the keys that the set lacks, in their order; one lookup of all, not one for each."""
-        asked = list(keys)
-        return [asked[i] for i in np.flatnonzero(self.index.positions(asked) < 0).tolist()]
+        key_list = list(keys)
+        return [key_list[i] for i in np.flatnonzero(self.index.positions(key_list) < 0).tolist()]
 
     def __getitem__(self, key: str) -> np.ndarray:
         return self.array(key)

@@ -11,8 +11,8 @@ import pytest
 import ensemble
 
 PUBLIC = (
-    "Aligned", "Asked", "Assessment", "ForestConfig", "MetaConfig", "MetaState", "Model", "Predictions", "System",
-    "VoteConfig", "assess", "assess_parts", "export_model", "fit_ensemble", "load_meta", "load_posteriors",
+    "Aligned", "Assessment", "ForestConfig", "MetaConfig", "MetaState", "Model", "Predictions", "ScoringOptions",
+    "System", "VoteConfig", "assess", "assess_parts", "export_model", "fit_ensemble", "load_meta", "load_posteriors",
     "open_system", "predict_meta", "read_predictions",
 )  # fmt: skip
 

@@ -85,5 +85,5 @@ def test_too_few_clips_have_no_shares() -> None:
 
 @pytest.mark.parametrize("refine", [(), ("nobody",), ("speaker", "speaker")])
 def test_an_unknown_refinement_is_refused(refine: tuple[str, ...]) -> None:
-    with pytest.raises(ConfigError, match="refine takes"):
+    with pytest.raises(ConfigError, match="--refine"):
         ProbeConfig("p", ("a",), refine=refine)

@@ -11,7 +11,7 @@ import pytest
 from deepser.members.folds import plan_folds
 from ensemble.commands.fit_deepser import warn_of_confounding
 from ensemble.prediction.model import Model
-from ensemble.report.collect import Wanted, collect
+from ensemble.report.collect import PageOptions, collect
 from ensemble.report.runs import find_runs
 from ensemble.report.scores import Scoring
 from featurestore.corpus.manifest import Manifest
@@ -80,13 +80,13 @@ def test_the_page_of_a_probe_holds_the_scores_of_its_layers_without_being_asked(
     saved = json.loads((probed / "plain.json").read_text())
     expected = {each["name"]: each["scores"]["uar"] for each in saved["systems"]}
     runs = find_runs([str(probed / "runs" / "plain")], probed / "corpus.csv", probed / "store")
-    found = collect(runs, Wanted(Scoring(0))).payload["probes"]
+    found = collect(runs, PageOptions(Scoring(0))).payload["probes"]
     (part,) = found[0]["parts"].values()
     assert (part["sets"], part["layers"]) == (["frames", "means"], ["0"])
     assert part["values"] == [[expected["frames@0"]], [expected["means@0"]]]
     assert part["nested"] == expected["nested"]
     assert (probed / "runs" / "plain" / "scores.json").read_text() == (probed / "plain.json").read_text()
-    named = collect(runs, Wanted(Scoring(0), probes=(probed / "plain.json",))).payload["probes"]
+    named = collect(runs, PageOptions(Scoring(0), probes=(probed / "plain.json",))).payload["probes"]
     assert [table["file"] for table in named] == [str(probed / "plain.json")]  # once
 
 

@@ -14,7 +14,7 @@ from sklearn.metrics import f1_score
 
 from deepser.scores.calibration import calibration, fit_temperature, scale, soft_scores
 from deepser.training.targets import Targets
-from ensemble.evaluation.assess import Asked, assess
+from ensemble.evaluation.assess import ScoringOptions, assess
 from ensemble.evaluation.parts import assess_parts, evaluate_parts
 from ensemble.evaluation.posteriors import evaluate_posteriors
 from ensemble.evaluation.report import assessment_report, write_pictures
@@ -24,7 +24,7 @@ from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import AlignmentError, ConfigError, ManifestError
 from featurestore.store.feature_store import FeatureStore
 
-FEW = Asked(n_resamples=50)
+FEW = ScoringOptions(n_resamples=50)
 
 
 def without(manifest: Manifest, *columns: str) -> Manifest:
@@ -71,7 +71,7 @@ def test_the_scores_are_those_of_evaluate_and_the_intervals_the_bootstraps(
 
 def test_rows_are_found_by_key_in_any_order(systems: list[System], corpus) -> None:
     mixed = corpus.manifest.rows(np.random.default_rng(0).permutation(600))
-    straight, other = (assess(systems[0], m, Asked(0), against=None) for m in (corpus.manifest, mixed))
+    straight, other = (assess(systems[0], m, ScoringOptions(0), against=None) for m in (corpus.manifest, mixed))
     assert straight.evaluation.classification == other.evaluation.classification
     assert straight.intervals == {}
 
@@ -116,7 +116,7 @@ def test_votes_give_soft_scores(make_corpus: Callable, store: FeatureStore, writ
 
 
 def test_a_folds_temperature_is_fitted_on_the_others(systems: list[System], corpus) -> None:
-    found = assess(systems[0], corpus.manifest, Asked(0, calibration=True), folds="fold").calibration
+    found = assess(systems[0], corpus.manifest, ScoringOptions(0, calibration=True), folds="fold").calibration
     assert found is not None
     p, folds = corpus.posteriors[0, :, :4], corpus.manifest.column("fold")
     assert found.given == calibration(p, corpus.labels)
@@ -129,19 +129,19 @@ def test_a_folds_temperature_is_fitted_on_the_others(systems: list[System], corp
 
 
 def test_without_folds_it_is_fitted_on_other_speakers(systems: list[System], corpus) -> None:
-    found = assess(systems[0], corpus.manifest, Asked(0, calibration=True)).calibration
+    found = assess(systems[0], corpus.manifest, ScoringOptions(0, calibration=True)).calibration
     assert found is not None
     assert found.fitted_on == "other speakers, 5 parts"
     assert len(found.temperatures) == 5
     one = column(corpus.manifest, "speaker", ["s"] * 600)
     with pytest.raises(ConfigError, match="of one speaker"):
-        assess(systems[0], one, Asked(0, calibration=True))
+        assess(systems[0], one, ScoringOptions(0, calibration=True))
     with pytest.raises(ConfigError, match="no probabilities"):
-        assess(replace(systems[0], probabilities=None), corpus.manifest, Asked(0, calibration=True))
+        assess(replace(systems[0], probabilities=None), corpus.manifest, ScoringOptions(0, calibration=True))
 
 
 def test_the_temperature_of_a_test_part_is_fitted_on_development_alone(systems: list[System], corpus) -> None:
-    asked = Asked(0, calibration=True)
+    asked = ScoringOptions(0, calibration=True)
     parts = assess_parts(systems[0], corpus.manifest, asked)
     assert set(parts) == {"train", "development", "test"}
     split, p = corpus.manifest.column("split"), corpus.posteriors[0, :, :4]
@@ -185,7 +185,7 @@ def test_speakers_that_are_unknown_or_few_are_told(systems: list[System], corpus
     assert "7 speakers are few" in few.notes[0]
     nobody = assess(systems[0], without(corpus.manifest, "speaker"), FEW)
     assert nobody.n_clusters == 600
-    assert assess(systems[0], without(corpus.manifest, "speaker"), Asked(0)).notes == ()
+    assert assess(systems[0], without(corpus.manifest, "speaker"), ScoringOptions(0)).notes == ()
 
 
 def test_attributes_alone_are_scored_where_there_are_no_labels(systems: list[System], corpus) -> None:
@@ -207,17 +207,17 @@ def test_classes_are_matched_by_name(systems: list[System], corpus) -> None:
     assert own.probabilities is not None
     turned = replace(own, classes=own.classes[::-1], probabilities=own.probabilities[:, ::-1],
                      predicted=own.probabilities[:, ::-1].argmax(1))  # fmt: skip
-    straight, other = (assess(s, corpus.manifest, Asked(0)) for s in (own, turned))
+    straight, other = (assess(s, corpus.manifest, ScoringOptions(0)) for s in (own, turned))
     assert straight.evaluation.classification == other.evaluation.classification
     wider = np.concatenate([own.probabilities / 2, np.full((600, 1), 0.5)], 1).astype(np.float32)
     found = assess(replace(own, classes=(*own.classes, "other"), probabilities=wider, predicted=wider.argmax(1)),
-                   corpus.manifest, Asked(0, calibration=True))  # fmt: skip
+                   corpus.manifest, ScoringOptions(0, calibration=True))  # fmt: skip
     assert found.evaluation.classification == straight.evaluation.classification
     assert found.calibration.given.nll == pytest.approx(calibration(own.probabilities, corpus.labels).nll, rel=1e-5)
     assert found.notes == ("classes left out: other",)
     narrower = replace(own, classes=own.classes[:3], probabilities=None, predicted=np.zeros(600, int))
     with pytest.raises(AlignmentError, match="but not neutral"):
-        assess(narrower, corpus.manifest, Asked(0))
+        assess(narrower, corpus.manifest, ScoringOptions(0))
 
 
 def test_a_file_and_the_store_give_the_same_assessment(systems: list[System], corpus, tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_the_parts_are_those_that_are_predicted(store: FeatureStore, write: Call
 
 
 def test_pictures_are_drawn_for_what_there_is(systems: list[System], corpus, tmp_path: Path) -> None:
-    found = assess(systems[0], corpus.manifest, Asked(0, calibration=True))
+    found = assess(systems[0], corpus.manifest, ScoringOptions(0, calibration=True))
     written = write_pictures("m0", found, tmp_path / "c.png", tmp_path / "r.png")
     assert [path.name for path in written] == ["c.png", "c-arousal.png", "r.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
@@ -269,6 +269,6 @@ def test_a_report_has_every_section(systems: list[System], corpus) -> None:
 
 def test_predictions_on_another_scale_are_noted_with_correlation_and_ranges(systems: list[System], corpus) -> None:
     own = replace(systems[0], values=(1 + (systems[0].values - 1) * 2 / 3).astype(np.float32))  # 1-5 for 1-7
-    (note,) = [each for each in assess(own, corpus.manifest, Asked(0)).notes if "scale" in each]
+    (note,) = [each for each in assess(own, corpus.manifest, ScoringOptions(0)).notes if "scale" in each]
     assert "arousal" in note
-    assert not any("scale" in each for each in assess(systems[0], corpus.manifest, Asked(0)).notes)
+    assert not any("scale" in each for each in assess(systems[0], corpus.manifest, ScoringOptions(0)).notes)

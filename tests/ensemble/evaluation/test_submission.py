@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.evaluation.assess import Asked
+from ensemble.evaluation.assess import ScoringOptions
 from ensemble.evaluation.parts import assess_parts
 from ensemble.evaluation.prediction_files import read_predictions
 from ensemble.evaluation.submission import (
@@ -188,7 +188,7 @@ def test_the_hidden_test3_of_msp_podcast_is_submitted_and_never_scored(tmp_path:
     p = np.eye(8, dtype=np.float32)[[4, 0, *range(8)]]
     values = np.full((10, 3), 4.5, np.float32)
     own = System("m", tuple(names), EIGHT, p.argmax(1), p, THREE, values)
-    parts = assess_parts(own, corpus, Asked(0))
+    parts = assess_parts(own, corpus, ScoringOptions(0))
     assert list(parts) == ["development"]
     assert parts["development"].evaluation.classification.n_no_consensus == 1
     test3 = corpus.rows(corpus.column("split") == "test3")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ensemble.evaluation.assess import Asked, assess
+from ensemble.evaluation.assess import ScoringOptions, assess
 from ensemble.evaluation.system import System
 from ensemble.evaluation.systems import from_store
 from ensemble.evaluation.table import SystemTable, tables_of
@@ -36,7 +36,7 @@ def of_folds(systems: dict[str, System], manifest: Manifest, **options) -> Syste
 def test_every_figure_is_that_of_the_system_alone_with_the_same_resamples(systems: dict, corpus) -> None:
     table = of_folds(systems, corpus.manifest)
     for row in table.rows:
-        alone = assess(systems[row.name], corpus.manifest, Asked(N))
+        alone = assess(systems[row.name], corpus.manifest, ScoringOptions(N))
         assert row.scores == {name: own for name, own in alone.intervals.items() if name in row.scores}
         assert {"macro_f1", "uar", "accuracy", "mean_ccc", "ccc_arousal"} <= set(row.scores)
 
@@ -44,7 +44,7 @@ def test_every_figure_is_that_of_the_system_alone_with_the_same_resamples(system
 def test_differences_are_those_of_the_paired_comparison_with_the_first_system(systems: dict, corpus) -> None:
     table = of_folds(systems, corpus.manifest)
     assert table.rows[0].differences == {}
-    against = assess(systems["m2"], corpus.manifest, Asked(N), against=systems["m0"]).against
+    against = assess(systems["m2"], corpus.manifest, ScoringOptions(N), against=systems["m0"]).against
     for score in ("macro_f1", "uar", "ccc_arousal", "mean_ccc"):
         own = table.rows[2].differences[score]
         assert own == replace(against.differences[score], p_holm=own.p_holm)
@@ -69,7 +69,7 @@ def test_systems_of_other_utterances_are_refused_with_counts_and_with_common_sco
     assert error.value.missing["m1"] == list(keys[590:])
     table = of_folds(systems, corpus.manifest, common=True)
     assert table.n_utterances == 570
-    expected = assess(systems["m0"], corpus.manifest.rows(np.arange(20, 590)), Asked(N)).intervals
+    expected = assess(systems["m0"], corpus.manifest.rows(np.arange(20, 590)), ScoringOptions(N)).intervals
     assert table.rows[0].scores["macro_f1"] == expected["macro_f1"]
     assert any("570 of 600" in note for note in table.notes)
 

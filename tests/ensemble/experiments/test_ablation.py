@@ -10,7 +10,7 @@ import pytest
 from deepser.config import MemberConfig
 from deepser.members.folds import plan_folds
 from deepser.members.presets import PRESETS
-from ensemble.evaluation.assess import Asked, assess
+from ensemble.evaluation.assess import ScoringOptions, assess
 from ensemble.evaluation.bootstrap import MeanSums, bootstrap, compare
 from ensemble.evaluation.systems import from_store
 from ensemble.experiments.ablation import ABLATIONS, FULL, Variant, ablations_of, named, run_variants
@@ -88,7 +88,7 @@ def test_trained_and_compared_as_evaluate_would(tmp_path: Path) -> None:
     own = FeatureStore.open(tmp_path / "a" / "posteriors")
     systems = [from_store(own, each.members[0].name, manifest) for each in variants]
     for trained, system in zip(found.trained, systems, strict=True):
-        expected = assess(system, manifest, Asked(200), folds="fold", against=systems[0])
+        expected = assess(system, manifest, ScoringOptions(200), folds="fold", against=systems[0])
         result = trained.results["all folds"]
         assert result.row.scores == expected.evaluation.scores()
         assert result.row.folds == expected.evaluation.folds

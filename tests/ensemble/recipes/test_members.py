@@ -9,19 +9,19 @@ import cli
 from deepser.config import to_dict
 from deepser.members.presets import MEDUSA_MEMBERS, find_preset
 from deepser.training.together import sharing
-from ensemble.recipes.members import Asked, members
+from ensemble.recipes.members import MemberOptions, members
 from ensemble.recipes.recipe import BUILT_IN
 from ensemble.recipes.settings import PATHS, SETTINGS
 from featurestore.errors import ConfigError
 
-AB = Asked(features=("a", "b@3"))
+AB = MemberOptions(features=("a", "b@3"))
 
 
 def test_seeds_are_counted_from_the_members_own_or_named() -> None:
     assert [(m.name, m.train.seed) for m in members(AB, "3")] == [(f"a_b.3_s{i}", i) for i in (0, 1, 2)]
-    named = Asked(features=("a", "b"), name="m", options={"seed": 7})
+    named = MemberOptions(features=("a", "b"), name="m", options={"seed": 7})
     assert [(m.name, m.train.seed) for m in members(named, "2")] == [("m_s7", 7), ("m_s8", 8)]
-    assert [m.name for m in members(Asked("medusa-08"), "2,9")] == [
+    assert [m.name for m in members(MemberOptions("medusa-08"), "2,9")] == [
         f"medusa-08_wavlm-large_roberta-large_s{i}" for i in (2, 9)
     ]
     assert [m.name for m in members(named)] == ["m"]
@@ -32,12 +32,12 @@ def test_seeds_are_counted_from_the_members_own_or_named() -> None:
 
 def test_a_stage_that_the_preset_lacks_is_named() -> None:
     with pytest.raises(ConfigError, match="--stage2-epochs: preset baseline-frozen has one stage"):
-        Asked("baseline-frozen", options={"stage2-epochs": 2}).config()
-    assert len(Asked("baseline-frozen", options={"stage2-epochs": 0}).config().train.stages) == 1
+        MemberOptions("baseline-frozen", options={"stage2-epochs": 2}).config()
+    assert len(MemberOptions("baseline-frozen", options={"stage2-epochs": 0}).config().train.stages) == 1
 
 
 def test_presets_by_name_and_by_pattern_keep_their_own_settings() -> None:
-    all_of_table_1 = members(Asked(options={"epochs": 3}), names="medusa-??")
+    all_of_table_1 = members(MemberOptions(options={"epochs": 3}), names="medusa-??")
     assert [m.name for m in all_of_table_1] == [f"medusa-{i:02d}" for i in range(1, 15)]
     assert [m.features for m in all_of_table_1] == list(MEDUSA_MEMBERS)
     assert [m.train.seed for m in all_of_table_1] == list(range(1, 15))
@@ -49,11 +49,11 @@ def test_presets_by_name_and_by_pattern_keep_their_own_settings() -> None:
     with pytest.raises(ConfigError, match="'medusa-99': expected one of"):
         members(AB, names="medusa-99")
     with pytest.raises(ConfigError, match="leave --name and --preset out"):
-        members(Asked(name="m"), names="medusa")
+        members(MemberOptions(name="m"), names="medusa")
 
 
 def test_a_recipes_members_are_the_ones_that_its_run_fits(tmp_path: Path) -> None:
-    found = members(Asked(options={"epochs": 99, "dropout": 0.0}), names=str(BUILT_IN / "tiny.yaml"))
+    found = members(MemberOptions(options={"epochs": 99, "dropout": 0.0}), names=str(BUILT_IN / "tiny.yaml"))
     assert [(m.name, m.features, m.train.seed) for m in found] == [
         ("m1", ("tiny-hubert", "tiny-wavlm"), 1),
         ("m2", ("tiny-hubert@3", "mel"), 2),
@@ -62,35 +62,35 @@ def test_a_recipes_members_are_the_ones_that_its_run_fits(tmp_path: Path) -> Non
     assert {(m.train.stages[0].epochs, m.train.stages[0].lr, m.network.dropout) for m in found} == {(10, 1e-3, 0.3)}
     path = tmp_path / "mine.yaml"
     path.write_text("members:\n  a: {preset: unimodal, features: x@1, set: [network.d=64, train.ema_decay=0.9]}\n")
-    (own,) = members(Asked(), names=str(path))
+    (own,) = members(MemberOptions(), names=str(path))
     assert (own.network.kind, own.network.d, own.train.ema_decay, own.features) == ("unimodal", 64, 0.9, ("x@1",))
     path.write_text("members:\n  a: {features: [x, y], epoch: 3}\n")
     with pytest.raises(ConfigError, match=r"mine\.yaml.*line 2.*epochs"):
-        members(Asked(), names=str(path))
+        members(MemberOptions(), names=str(path))
 
 
 def test_members_of_table_1_share_one_stream() -> None:
-    shared = sharing(members(Asked(), names="medusa-??"))
+    shared = sharing(members(MemberOptions(), names="medusa-??"))
     assert {m.train.stream_seed for m in shared} == {1}
     assert {m.train.bucket_by or m.features[0] for m in shared} == {"hubert-large"}
     assert [m.train.seed for m in shared] == list(range(1, 15))
-    assert shared[0] == members(Asked("medusa-01", name="medusa-01"))[0]
+    assert shared[0] == members(MemberOptions("medusa-01", name="medusa-01"))[0]
 
 
 def test_every_setting_stands_in_config_json() -> None:
     values = {"schedule": "cosine", "network": "cross-attention", "pooling": "asp", "targets": "one-hot",
               "select": "last", "precision": "float32", "views": "none", "normalise": "none"}  # fmt: skip
     numbers = {name: 0.5 if name in ("dropout", "mixup", "label-smoothing", "view-share") else 2 for name in PATHS}
-    config = Asked(features=("a", "b"), options=numbers | values).config()
+    config = MemberOptions(features=("a", "b"), options=numbers | values).config()
     assert config.network.d == config.network.n_heads == config.train.stages[1].epochs == 2
     assert config.train.stages[1].schedule == "cosine"
     assert find_preset("medusa").network.d == 1024
 
 
 def test_views_are_named_in_one_text_and_in_the_members_name() -> None:
-    (member,) = members(Asked(features=("a", "b"), options={"views": "noise1, mix1", "view-share": 0.3}))
+    (member,) = members(MemberOptions(features=("a", "b"), options={"views": "noise1, mix1", "view-share": 0.3}))
     assert (member.name, member.train.views, member.train.view_share) == ("a_b_noise1_mix1_s0", ("noise1", "mix1"), 0.3)
-    (srpol,) = members(Asked("srpol-task1", options={"views": "none"}))
+    (srpol,) = members(MemberOptions("srpol-task1", options={"views": "none"}))
     assert srpol.train.views == ()
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ensemble.report.collect import Collected, Wanted, collect
+from ensemble.report.collect import Collected, PageOptions, collect
 from ensemble.report.page import write_page
 from ensemble.report.runs import Runs, find_runs
 from ensemble.report.scores import Scoring
@@ -25,7 +25,7 @@ def runs(run: Path) -> Runs:
 
 @pytest.fixture(scope="session")
 def collected(runs: Runs) -> Collected:
-    wanted = Wanted(Scoring(n_resamples=50), maps=("meta", "tone"), probes=(runs.manifest.parent / "probe.json",),
+    wanted = PageOptions(Scoring(n_resamples=50), maps=("meta", "tone"), probes=(runs.manifest.parent / "probe.json",),
                     title="<b>title</b>")  # fmt: skip
     return collect(runs, wanted)
 

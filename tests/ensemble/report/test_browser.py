@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ensemble.report.collect import Collected, Wanted, collect
+from ensemble.report.collect import Collected, PageOptions, collect
 from ensemble.report.page import SCRIPTS, write_page
 from ensemble.report.runs import find_runs
 from ensemble.report.scores import Scoring
@@ -235,7 +235,7 @@ def test_a_corpus_of_attributes_alone_has_no_columns_of_classes(chromium: Any, t
     lines = [f"u{i},{a:.4f},{v:.4f}" for i, (a, v) in enumerate(predicted.tolist())]
     (tmp_path / "own.csv").write_text("\n".join(["utterance_id,attr_arousal,attr_valence", *lines]) + "\n")
     runs = find_runs([str(tmp_path / "own.csv")], tmp_path / "m.csv")
-    collected = collect(runs, Wanted(Scoring(n_resamples=10)))
+    collected = collect(runs, PageOptions(Scoring(n_resamples=10)))
     assert collected.hardest[0] == 7
     write_page(tmp_path / "page.html", collected.payload, {"links": None, "clips": {}, "note": ""})
     own = opened(chromium, (tmp_path / "page.html").as_uri())

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pytest
 from scipy.stats import binomtest
 
-from ensemble.evaluation.assess import Asked
+from ensemble.evaluation.assess import ScoringOptions
 from ensemble.evaluation.multiple import holm
 from ensemble.evaluation.parts import assess_parts
 from ensemble.evaluation.system import System
 from ensemble.evaluation.systems import open_system
 from ensemble.report.agreement import annotator_agreement
-from ensemble.report.collect import Collected, Wanted, collect, hardest_first
+from ensemble.report.collect import Collected, PageOptions, collect, hardest_first
 from ensemble.report.made import step_rows
 from ensemble.report.probes import probe_tables
 from ensemble.report.projection import maps, methods_of, pca, umap
@@ -50,7 +50,7 @@ def copied(run: Path, tmp_path: Path) -> Path:
 def test_scores_and_differences_are_those_of_the_evaluation(collected: Collected, run: Path) -> None:
     table = Manifest.read(run / "manifest.csv")
     own, reference = (open_system(name, table, run / "store") for name in ("m1", "meta"))
-    (expected,) = assess_parts(own, table, Asked(50, 0, None, True), against=reference).values()
+    (expected,) = assess_parts(own, table, ScoringOptions(50, 0, None, True), against=reference).values()
     (part,) = collected.payload["scores"][0]["parts"].values()
     found = copy.deepcopy(part["assessment"])
     for each in found["against"]["differences"].values():
@@ -75,7 +75,7 @@ def test_a_speaker_in_two_folds_is_a_warning_and_strict_refuses(collected: Colle
     assert len(collected.warnings) == 1
     assert "1 speaker" in collected.warnings[0]
     with pytest.raises(ProtocolError, match="1 speaker"):
-        collect(runs, Wanted(Scoring(0), strict=True))
+        collect(runs, PageOptions(Scoring(0), strict=True))
 
 
 def test_predictions_that_are_not_known_to_be_out_of_fold_are_a_warning(copied: Path) -> None:
@@ -84,7 +84,7 @@ def test_predictions_that_are_not_known_to_be_out_of_fold_are_a_warning(copied: 
     with store.writer("posteriors/unknown", spec) as writer:
         for key in store["posteriors/m1"]:
             writer.append(key, store["posteriors/m1"].array(key)[None])
-    found = collect(find_runs(["unknown"], copied / "manifest.csv", copied / "store"), Wanted(Scoring(0)))
+    found = collect(find_runs(["unknown"], copied / "manifest.csv", copied / "store"), PageOptions(Scoring(0)))
     assert any("posteriors/unknown" in line for line in found.warnings)
 
 
@@ -93,7 +93,7 @@ def test_attributes_alone_are_collected(copied: Path) -> None:
     (name,) = table.scheme.attributes
     known = table.to_arrow().select(["utterance_id", "path", "speaker", "fold", f"attr_{name}"])
     Manifest(known, LabelScheme((), dict(table.scheme.attributes)), copied).write(copied / "bare.csv")
-    found = collect(find_runs(["m1", "meta"], copied / "bare.csv", copied / "store"), Wanted(Scoring(20)))
+    found = collect(find_runs(["m1", "meta"], copied / "bare.csv", copied / "store"), PageOptions(Scoring(20)))
     (part,) = found.payload["scores"][0]["parts"].values()
     assert part["assessment"]["classification"] is None
     assert f"ccc_{name}" in part["assessment"]["intervals"]
@@ -106,7 +106,7 @@ def test_a_system_that_lacks_an_utterance_is_an_error_that_names_it(copied: Path
         0, "utterance_id", pa.array(["not predicted"]))])  # fmt: skip
     Manifest(more, table.scheme, copied).write(copied / "manifest.csv")
     with pytest.raises(AlignmentError, match="not predicted"):
-        collect(find_runs(["meta"], copied / "manifest.csv", copied / "store"), Wanted(Scoring(0)))
+        collect(find_runs(["meta"], copied / "manifest.csv", copied / "store"), PageOptions(Scoring(0)))
 
 
 def test_predictions_of_other_columns_can_be_reported_from_a_file(copied: Path) -> None:
@@ -114,7 +114,7 @@ def test_predictions_of_other_columns_can_be_reported_from_a_file(copied: Path) 
     labels = [str(label) for label in table.labels]
     pa.csv.write_csv(pa.table({"id": table.keys, "prediction": labels}), copied / "mine.csv")
     runs = find_runs([str(copied / "mine.csv")], copied / "manifest.csv", copied / "store")
-    found = collect(runs, Wanted(Scoring(20), columns={"id": "id", "label": "prediction"}))
+    found = collect(runs, PageOptions(Scoring(20), columns={"id": "id", "label": "prediction"}))
     (part,) = found.payload["scores"][0]["parts"].values()
     assert part["assessment"]["classification"]["accuracy"] == 1
     assert part["assessment"]["calibration"] is None
@@ -245,7 +245,7 @@ def test_a_manifest_without_labels_cannot_be_scored(copied: Path) -> None:
     bare = table.to_arrow().select(["utterance_id", "path", "speaker", "fold"])
     Manifest(bare, LabelScheme(table.scheme.classes, {}), copied).write(copied / "bare.csv")
     with pytest.raises(ManifestError, match="label"):
-        collect(find_runs(["meta"], copied / "bare.csv", copied / "store"), Wanted(Scoring(0)))
+        collect(find_runs(["meta"], copied / "bare.csv", copied / "store"), PageOptions(Scoring(0)))
 
 
 def test_p_values_are_corrected_over_the_systems_that_are_compared(collected: Collected) -> None:

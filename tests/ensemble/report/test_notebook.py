@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.evaluation.assess import Asked
+from ensemble.evaluation.assess import ScoringOptions
 from ensemble.evaluation.parts import assess_parts
 from ensemble.evaluation.protocol import check_systems
 from ensemble.evaluation.systems import open_system
@@ -48,7 +48,7 @@ def test_predictions_show_the_first_and_count_the_others() -> None:
 def test_scores_show_values_intervals_and_differences(run: Path) -> None:
     table = Manifest.read(run / "manifest.csv")
     systems = [open_system(name, table, run / "store") for name in ("m1", "meta")]
-    (found,) = assess_parts(systems[0], table, Asked(20), against=systems[1]).values()
+    (found,) = assess_parts(systems[0], table, ScoringOptions(20), against=systems[1]).values()
     html = found._repr_html_()
     accuracy = found.intervals["accuracy"]
     assert f"<td>{accuracy.value:.3f}</td><td>{accuracy.low:.3f} to {accuracy.high:.3f}</td>" in html

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from featurestore.audio import SAMPLE_RATE_HZ, decode, duration_s
 from featurestore.augment import signals
 from featurestore.augment.mixing import check_mixing, heard, mixed_from, mixed_places, mixing_name, partners
-from featurestore.augment.views import Heard, View, parse_views, without_view
+from featurestore.augment.views import AugmentedAudio, View, parse_views, without_view
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.encoders.options import EncoderOptions
@@ -98,14 +98,14 @@ def test_mixed_clips_overlap_by_a_share_of_the_shorter_at_one_level() -> None:
 def test_silence_stays_silence(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silent.wav", np.zeros(500, np.float32), SAMPLE_RATE_HZ)
     for text in ("noise", "reverb", "gain", "reverb+noise+gain"):
-        assert not Heard("k", tmp_path / "silent.wav", view(text)).decode().any()
+        assert not AugmentedAudio("k", tmp_path / "silent.wav", view(text)).decode().any()
 
 
 def test_draws_depend_on_key_seed_and_number_alone(manifest: Manifest) -> None:
     path = manifest.audio_path(3)
 
     def samples(key: str = "k", text: str = "noise+gain", number: int = 1, seed: int = 0) -> np.ndarray:
-        return Heard(key, path, parse_views([text], n_views=3, seed=seed)[number - 1]).decode()
+        return AugmentedAudio(key, path, parse_views([text], n_views=3, seed=seed)[number - 1]).decode()
 
     first = samples()
     np.testing.assert_array_equal(first, samples())
@@ -116,7 +116,8 @@ def test_draws_depend_on_key_seed_and_number_alone(manifest: Manifest) -> None:
 
 
 def test_a_views_literal_samples_are_pinned(manifest: Manifest) -> None:
-    found = [round(float(Heard("k", manifest.audio_path(0), view(t)).decode()[100]), 6) for t in ("noise", "reverb")]
+    noise, reverb = (AugmentedAudio("k", manifest.audio_path(0), view(t)).decode() for t in ("noise", "reverb"))
+    found = [round(float(samples[100]), 6) for samples in (noise, reverb)]
     assert found == PINNED
 
 
@@ -129,10 +130,10 @@ def test_recordings_take_the_place_of_synthetic_noise_and_rooms(manifest: Manife
         soundfile.write(tmp_path / f"{name}.wav", samples, SAMPLE_RATE_HZ)
     clean = decode(manifest.audio_path(5))
     hum = view("noise:snr=0", noises=tmp_path / "noise")
-    added = Heard("k", manifest.audio_path(5), hum).decode() - clean
+    added = AugmentedAudio("k", manifest.audio_path(5), hum).decode() - clean
     np.testing.assert_allclose(added, added[0], rtol=1e-3)  # shorter than the clip, so repeated
     room = view("reverb", rooms=tmp_path / "rooms")
-    np.testing.assert_allclose(Heard("k", manifest.audio_path(5), room).decode(), clean, atol=1e-5)
+    np.testing.assert_allclose(AugmentedAudio("k", manifest.audio_path(5), room).decode(), clean, atol=1e-5)
     assert dict(hum.pairs)["view_noise"].startswith("1 files ")
     assert "t60" not in dict(room.pairs)["view"]
     soundfile.write(tmp_path / "noise" / "more.wav", np.full(301, 0.1), SAMPLE_RATE_HZ)
@@ -174,7 +175,7 @@ def test_a_views_recordings_and_its_specification_are_made_together(manifest: Ma
     items, failed = items_of(manifest, encoder, view=part)
     assert failed == []
     for i, item in enumerate(items):
-        assert isinstance(item.source, Heard)
+        assert isinstance(item.source, AugmentedAudio)
         assert item.source == part.recording(i)
         assert item.source.view is seen
         assert item.source.partner is not None
@@ -207,7 +208,8 @@ def test_mixed_clips_say_whose_they_are_and_stay_within_their_fold(manifest: Man
         (rows,) = encoder.encode([expected])
         np.testing.assert_allclose(store["logmel+mix1"][key], rows[0], atol=2e-2)
         assert store["logmel+mix1"].durations_s([key])[0] == pytest.approx(len(expected) / SAMPLE_RATE_HZ)
-        assert duration_s(Heard(key, path[key], seen, path[partner])) == pytest.approx(len(expected) / SAMPLE_RATE_HZ)
+        mixed = AugmentedAudio(key, path[key], seen, path[partner])
+        assert duration_s(mixed) == pytest.approx(len(expected) / SAMPLE_RATE_HZ)
     check_mixing(store, "mix1", seen.pairs)
     with pytest.raises(ConfigError, match="other settings"):
         check_mixing(store, "mix1", view("mix").pairs)
