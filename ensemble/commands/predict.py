@@ -133,7 +133,7 @@ def predict(
     to: OutputArguments,
     files: Annotated[list[str] | None, Argument(help="Files, folders, 'patterns/**/*.wav', or - for a list.")] = None,
     model: Annotated[Path, reads("What probe, fit-deepser, fit-meta or export wrote.")] = Path("runs/meta"),
-    chunk: Annotated[int, system("Utterances whose features are on disk at once.", min=1)] = 1000,
+    chunk: Annotated[int, system("Utterances whose features are on disk at once; a stop loses no more.", min=1)] = 1000,
     workers: Annotated[int, system("Decoding threads.", min=1)] = 2,
     device: DeviceOption = "auto",
 ) -> None:

@@ -9,11 +9,11 @@ from typing import BinaryIO
 # 2 GiB less a header, GStreamer and Python's wave 0.
 OPEN_SIZES = ((0x7FFFE000, 0x80001000), (0xFFFFF000, 0xFFFFFFFF))
 OPEN_SIZES_AIFF = (*OPEN_SIZES, (0x7F000000 - 0x1000, 0x7F000000 + 0x1000))
-PCM, FLOAT, ALAW, MULAW, EXTENSIBLE = 0x0001, 0x0003, 0x0006, 0x0007, 0xFFFE
+PCM, FLOAT, ALAW, MULAW, IMA, EXTENSIBLE = 0x0001, 0x0003, 0x0006, 0x0007, 0x0011, 0xFFFE
 # libsndfile reads these, in whole blocks. FFmpeg takes the halves of the bytes of G.721 in the other order.
 BLOCK_CODED = {
     0x0002: "MS ADPCM",
-    0x0011: "IMA ADPCM",
+    IMA: "IMA ADPCM",
     0x0031: "GSM 6.10",
     0x0038: "NMS ADPCM",
     0x0040: "G.721",
@@ -80,8 +80,11 @@ def read_wave(file: BinaryIO, n_bytes: int) -> Chunks | None:
 
 
 def read_aiff(file: BinaryIO, n_bytes: int) -> Chunks | None:
-    """Return the chunks of an AIFF or AIFC file, None where it has no COMM or no SSND; tag 1 stands for any codec."""
-    common = False
+    """Return the chunks of an AIFF or AIFC file, None where it has no COMM or no SSND.
+
+    tag: IMA of Apple's ima4, PCM of any other codec.
+    """
+    tag = 0
     at = 12
     for _ in range(MAX_CHUNKS):
         file.seek(at)
@@ -92,8 +95,9 @@ def read_aiff(file: BinaryIO, n_bytes: int) -> Chunks | None:
         if name == b"SSND":
             there = n_bytes - at - 8
             open_length = (size > there and _is_open(size, OPEN_SIZES_AIFF)) or size <= 8 < there
-            return Chunks(PCM, 0, size, there, None, open_length) if common else None
-        common = common or name == b"COMM"
+            return Chunks(tag, 0, size, there, None, open_length) if tag else None
+        if name == b"COMM":
+            tag = IMA if file.read(min(size, 22))[18:] == b"ima4" else PCM
         at += 8 + size + (size & 1)
     return None
 

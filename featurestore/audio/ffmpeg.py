@@ -49,15 +49,17 @@ EXACT = ("mov", "wv", "tta")
 # Containers with a time for each packet, by which a gap shows; that of broadcasts may jump without one.
 TIMED = ("matroska", "flac", "asf")
 GAP_S = 0.1
+EDIT_UNIT_S = Fraction(1, 1000)  # in which most writers of MP4 state an edit's length
 SHORT_S = 0.2  # by which a sound track may be shorter than what a container says of its length
 HEADER_BYTES = 4096
 OPEN_RIFF = 0x7FFFF000  # from which on the size of a RIFF file is a placeholder
 MATROSKA_DURATIONS = (b"\x44\x89\x84", b"\x44\x89\x88")  # the element Duration, a float of 4 or 8 bytes
 # Codecs with a checksum for each frame, which FFmpeg compares when it is asked to.
 CHECKED = ("flac", "wavpack")
-# FFmpeg drops two frames of any WMA for a delay that its own encoder doesn't have, so that 32 ms would be lost there.
-KEPT_WHOLE = ("wmav1", "wmav2")
-INTEGERS = {"u8": (128.0, 128.0), "s16": (0.0, 2.0**15), "s32": (0.0, 2.0**31), "s64": (0.0, 2.0**63)}
+# FFmpeg drops two frames of any WMA for a delay that its own encoder doesn't have, so that 32 ms would be lost there;
+# and the end of ALAC in CAF twice: the last packet says how short it is, and so does the header.
+KEPT_WHOLE = (("asf", "wmav1"), ("asf", "wmav2"), ("caf", "alac"))
+INTEGERS = {"u8": (128.0, 128.0), "s16": (0.0, 2.0**15), "s32": (0.0, 2.0**31)}
 
 
 def blocks(path: Path, part: Part, first: int = 0) -> Iterator[Block]:
@@ -246,7 +248,9 @@ def _opened(path: Path, part: Part) -> Iterator[tuple[InputContainer, AudioStrea
             raise AudioError(f"{path}: holds sound in a codec that FFmpeg doesn't decode. Convert it.")
         if stream.codec_context.name in CHECKED:
             stream.codec_context.options = {"err_detect": "crccheck+explode"}
-        if stream.codec_context.name in KEPT_WHOLE:
+        if stream.codec_context.name.startswith("pcm_s64"):
+            raise AudioError(f"{path}: holds integers of 64 bits, which can't be decoded. Export it with 32 or 24.")
+        if (container.format.name.split(",")[0], stream.codec_context.name) in KEPT_WHOLE:
             stream.codec_context.flags2 |= av.codec.context.Flags2.skip_manual
         yield container, stream
 
@@ -254,7 +258,8 @@ def _opened(path: Path, part: Part) -> Iterator[tuple[InputContainer, AudioStrea
 def _stated_s(path: Path, part: Part, container: InputContainer, stream: AudioStream) -> Fraction:
     """Seconds that count by a container which says so exactly, 0 where none does.
 
-    MP4's edit lists are in milliseconds, its sample table is exact: the time at which the last packet ends.
+    MP4's edit lists are in milliseconds, and may have been rounded down. Its sample table is exact where the last
+    packet has its true length, as AAC's has: the time at which that ends.
     """
     gapless = (stream.metadata.get("iTunSMPB") or container.metadata.get("iTunSMPB") or "").split()
     if len(gapless) > 3 and re.fullmatch("[0-9A-Fa-f]{8,16}", gapless[3]):
@@ -272,7 +277,8 @@ def _stated_s(path: Path, part: Part, container: InputContainer, stream: AudioSt
     # A duration is counted from the track's own beginning, the times of packets from the film's.
     end -= stream.start_time or 0
     shorter = n and (end - n) * stream.time_base * stream.rate <= TRIM_SAMPLES
-    return _late_s(container, stream) + (min(n, end) if shorter else end) * stream.time_base
+    whole_s = end * stream.time_base
+    return _late_s(container, stream) + (min(n * stream.time_base + EDIT_UNIT_S, whole_s) if shorter else whole_s)
 
 
 def _late_s(container: InputContainer, stream: AudioStream) -> Fraction:
@@ -369,7 +375,7 @@ def _mono(joined: AudioFifo) -> Block:
     kind = name.removesuffix("p")
     if kind in INTEGERS:
         zero, scale = INTEGERS[kind]
-        exact: Any = np.float64 if kind in ("s32", "s64") else np.float32
+        exact: Any = np.float64 if kind == "s32" else np.float32
         whole = ((whole.astype(exact) - exact(zero)) / exact(scale)).astype(np.float32)
     mono = whole[0] if n_channels == 1 else whole.mean(axis=0, dtype=np.float32)
     return first.sample_rate, np.ascontiguousarray(mono, np.float32)

@@ -23,17 +23,21 @@ GSM_FRAME_BYTES = 33
 LFS_POINTER = b"version https://git-lfs"
 # Containers that libsndfile knows by their first bytes and that tell their length.
 SNDFILE_MAGIC = (b".snd", b"dns.", b"NIST_1A", b"caff", b"riff\x2e\x91\xcf\x11")
-# Matroska and WebM, ASF, AVI, FLV, WavPack, TTA, VOC (of whose blocks libsndfile takes the later headers for samples);
-# MP4 has its first box's name behind the size.
+# Matroska and WebM, ASF, MPEG program streams, FLV, NUT, RealMedia, WavPack, TTA, VOC (of whose blocks libsndfile takes
+# the later headers for samples). MP4 has its first box's name behind the size, MPEG-TS a mark every 188 bytes.
 FFMPEG_MAGIC = (
     b"\x1aE\xdf\xa3",
     b"0&\xb2u\x8ef\xcf\x11",
-    b"RIFF",
+    b"\x00\x00\x01\xba",
     b"FLV\x01",
+    b"nut/multimedia container",
+    b".RMF",
     b"wvpk",
     b"TTA1",
     b"Creative Voice File",
 )
+MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+TS_BYTES = 188
 HEAD_BYTES = 1024  # of a file, looked at first
 HOLLOW_BYTES, HOLLOW_SHARE = 1 << 28, 0.1  # from which size on, and of which less must be written
 KEPT = 4096  # layouts that stay in memory
@@ -84,7 +88,9 @@ def _of_head(name: str, file: io.FileIO, n_bytes: int) -> Layout | None:
     if head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:12] == b"WAVE":
         return _wave(name, _read(chunks.read_wave, name, head, n_bytes))
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        return _chunked(_read(chunks.read_aiff, name, head, n_bytes), SNDFILE, name)
+        found = _read(chunks.read_aiff, name, head, n_bytes)
+        # libsndfile decodes IMA4 with errors, also what it wrote itself.
+        return _chunked(found, FFMPEG if found is not None and found.tag == chunks.IMA else SNDFILE, name)
     if head.startswith(b"#!AMR"):
         return Layout((Part(AMR),))
     if head.startswith(SNDFILE_MAGIC):
@@ -114,9 +120,11 @@ def _read(
 
 
 def _of_bytes(name: str, data: mmap.mmap) -> Layout:
-    head = bytes(data[:64])
+    head = bytes(data[:HEAD_BYTES])
     if head.startswith(b"OggS"):
         return _ogg(name, data)
+    if _is_container(head):  # which may hold frames of MP3, too
+        return Layout((Part(FFMPEG),))
     at = 0
     while at < len(data) and data[at : at + 3] == b"ID3" and (size := mpeg_frames.tag_size(data, at)):
         at += size
@@ -127,8 +135,14 @@ def _of_bytes(name: str, data: mmap.mmap) -> Layout:
         return _mpeg(name, data)
     if name.lower().endswith(".gsm") and _is_raw_gsm(data):
         return Layout((Part(FFMPEG, format="gsm", rate_hz=8000),))
-    known = head.startswith(FFMPEG_MAGIC) or head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
-    return Layout((Part(FFMPEG, nameless=not known),))
+    return Layout((Part(FFMPEG, nameless=not head.startswith(b"RIFF")),))
+
+
+def _is_container(head: bytes) -> bool:
+    """Whether FFmpeg knows a file by its first bytes."""
+    is_mpeg_ts = len(head) > 3 * TS_BYTES and all(head[i * TS_BYTES] == 0x47 for i in range(4))
+    is_avi = head[:4] == b"RIFF" and head[8:12] == b"AVI "
+    return head.startswith(FFMPEG_MAGIC) or head[4:8] in MP4_BOXES or is_mpeg_ts or is_avi
 
 
 def _flac(stream: bytes) -> Layout:

@@ -28,6 +28,11 @@ def late(delay: int, pad: int) -> dict[str, int]:
     return {"delay": delay, "pad": pad, "piped_delay": delay, "piped_pad": pad}
 
 
+def stated(delay: int, pad: int) -> dict[str, int]:
+    """Of a container that states the delay in a file, but not through a pipe, and the length in milliseconds."""
+    return {"pad": pad, "piped_delay": delay, "piped_pad": 4000}
+
+
 KINDS = [
     Kind(".wav", "wav", "pcm_u8", 128),
     Kind(".wav", "wav", "pcm_s16le", 2**15),
@@ -49,9 +54,11 @@ KINDS = [
     Kind(".aiff", "aiff", "pcm_s16be", 2**15, piped_delay=None),
     Kind(".aif", "aiff", "pcm_s24be", 2**15, piped_delay=None),
     Kind(".aifc", "aiff", "pcm_alaw", piped_delay=None),
+    Kind(".aifc", "aiff", "adpcm_ima_qt", pad=64, piped_delay=None, least=0.97),
     Kind(".au", "au", "pcm_s16be", 2**15),
     Kind(".snd", "au", "pcm_mulaw"),
     Kind(".caf", "caf", "pcm_s16le", 2**15),
+    Kind(".caf", "caf", "alac", 2**15, piped_delay=None),
     Kind(".flac", "flac", "flac", 2**15),
     Kind(".oga", "ogg", "flac", 2**15),
     Kind(".opus", "ogg", "libopus", rates=OPUS_RATES),
@@ -62,12 +69,16 @@ KINDS = [
     Kind(".mpga", "mp2", "mp2", **late(MP2, 1700), rates=(44_100,)),
     Kind(".mpg", "mpeg", "mp2", **late(MP2, 1700), rates=(44_100, 48_000)),
     Kind(".mpeg", "mpeg", "mp2", **late(MP2, 1700), rates=(44_100,)),
+    Kind(".vob", "vob", "libmp3lame", **late(LAME, 4000), bit_rate=64_000),
     Kind(".m4a", "ipod", "aac", piped_delay=AAC, piped_pad=AAC),
     Kind(".m4b", "ipod", "aac", piped_delay=AAC, piped_pad=AAC),
     Kind(".m4a", "ipod", "alac", 2**15),
     Kind(".mp4", "mp4", "aac", piped_delay=AAC, piped_pad=AAC),
     Kind(".mp4", "mp4", "aac", piped_delay=AAC, piped_pad=AAC, video="mpeg4"),
-    Kind(".mp4", "mp4", "libopus", piped_pad=312 + 960, rates=OPUS_RATES),
+    Kind(".mp4", "mp4", "libopus", pad=48, piped_pad=312 + 960, rates=OPUS_RATES),
+    Kind(".mp4", "mp4", "libmp3lame", **stated(LAME, 48), rates=(16_000, 44_100, 48_000), bit_rate=64_000),
+    Kind(".mp4", "mp4", "libmp3lame", **stated(LAME, 48), rates=(16_000, 48_000), video="mpeg4", bit_rate=64_000),
+    Kind(".mov", "mov", "libmp3lame", **stated(LAME, 48), bit_rate=64_000),
     Kind(".mp4", "mp4", "flac", 2**15),
     Kind(".m4v", "mp4", "aac", piped_delay=AAC, piped_pad=AAC, video="mpeg4"),
     Kind(".mov", "mov", "pcm_s16le", 2**15, piped_delay=None),
@@ -96,7 +107,10 @@ KINDS = [
     Kind(".wv", "wv", "wavpack", 2**15),
     Kind(".tta", "tta", "tta", 2**15, piped_delay=None),
     Kind(".flv", "flv", "aac", **late(AAC, 3 * AAC), rates=(16_000, 44_100, 48_000)),
+    Kind(".flv", "flv", "libmp3lame", **late(LAME, 4000), rates=(44_100,), bit_rate=64_000),
     Kind(".ts", "mpegts", "aac", **late(AAC, 3 * AAC), rates=(44_100, 48_000)),
+    Kind(".ts", "mpegts", "libmp3lame", **late(LAME, 4000), rates=(16_000, 44_100), bit_rate=64_000),
+    Kind(".nut", "nut", "libmp3lame", **late(LAME, 4000), bit_rate=64_000),
     # FFmpeg's encoder states 50 samples of delay, where the codec's is 38 to 40.
     Kind(
         ".3gp", "3gp", "libopencore_amrnb", delay=-10, piped_delay=40, piped_pad=320, rates=(8_000,), channels=(1,),
