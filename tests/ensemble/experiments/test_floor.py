@@ -78,3 +78,25 @@ def test_fit_meta_warns_of_an_ensemble_that_is_worse_than_a_probe_on_the_same_fo
     written(store, manifest, "closed", 0.9, MADE_BY)
     assert "less than the" in (warnings := vote(tmp_path, store, manifest, "a", "b"))
     assert "posteriors/closed" in warnings
+
+
+def test_fit_deepser_warns_of_a_member_that_learned_nothing(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path, 45, attributes=False)
+    manifest.write(tmp_path / "m.csv")
+    options = ["-m", tmp_path / "m.csv", "-s", store.path, "--runs", tmp_path / "runs", "--cv", "fold"]
+    one_step = [
+        "--epochs",
+        "1",
+        "--stage2-epochs",
+        "0",
+        "--lr",
+        "1e-12",
+        "--select",
+        "last",
+        "--d",
+        "16",
+        "--n-heads",
+        "2",
+    ]
+    found = medusa("fit-deepser", "--features", "first,second", "--preset", "medusa", *one_step, *options)
+    assert "is no better than always" in " ".join(found.stderr.split())
