@@ -55,7 +55,10 @@ def read_table(
         table = table.append_column("utterance_id", table.column("path"))
         notes.append("no column of ids: the audio paths are the utterance ids")
     _refuse_missing(path, table, require_label)
+    whole_files = table
     table = with_own_ids(table)
+    if table is not whole_files and notes and notes[-1].startswith("no column of ids"):
+        notes[-1] = "no column of ids: the audio paths, with the piece's start and end, are the utterance ids"
     remedy = ""
     if "split" in table.column_names:
         table, remedy = _uniform_splits(table, split_names or {})

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.corpus import arrow
-from featurestore.corpus.strange_places import strange_places
+from featurestore.corpus.strange_places import plain_name, strange_places
 from featurestore.corpus.times import seconds_of
 
 START, END = "start_s", "end_s"
@@ -21,19 +21,20 @@ SLACK_S = 0.05  # by which two columns of one time differ, rounded
 def with_pieces(table: pa.Table) -> tuple[pa.Table, list[str]]:
     """Return a table with columns start_s and end_s where it has such columns, and what is wrong with them.
 
-    Understood: start_s, start, onset, start_time, begin; end_s, end, end_time; `duration` beside a start; `offset` as
-    an end beside an onset and as a start beside a duration. Values are seconds, `0 days 00:00:03.5`, `00:00:03.5` or
-    Arrow durations; an empty start is 0, an empty end the file's. Columns that were understood are replaced. A table
-    without a path column has no pieces.
+    Understood: start_s, start, onset, start_time, begin; end_s, end, end_time, in any spelling of their blanks and case
+    (`Start (s)`, `End time`); `duration` beside a start; `offset` as an end beside an onset and as a start beside a
+    duration. Values are seconds, `0 days 00:00:03.5`, `00:00:03.5` or Arrow durations; an empty start is 0, an empty
+    end the file's. Columns that were understood are replaced. A table without a path column has no pieces.
     """
-    names = {name.casefold(): name for name in reversed(table.column_names)}
+    names = {plain_name(name): name for name in reversed(table.column_names)}
+    names |= {name.casefold(): name for name in reversed(table.column_names)}
     if "path" not in table.column_names:
         return table, []
     start, end, length = (_first(names, known) for known in (STARTS, ENDS, LENGTHS))
     offset = names.get(OFFSET)
     if start is None and offset is not None and length is not None and end is None:
         start, offset = offset, None
-    elif offset is not None and start is not None and start.casefold() == "onset" and end is None:
+    elif offset is not None and start is not None and plain_name(start) == "onset" and end is None:
         end, offset = offset, None
     used = [name for name in (start, end) if name is not None]
     ours = START in used
@@ -43,8 +44,8 @@ def with_pieces(table: pa.Table) -> tuple[pa.Table, list[str]]:
         beside = f" beside {', '.join(used)}" if used else ""
         return table, [
             f"columns {', '.join(map(repr, strange))}{beside} seem to say where in its file an utterance lies, but "
-            f"aren't understood; expected {START} and {END} in seconds. Rename them to these, or, if they describe "
-            "something else, to a name such as 'episode_start'"
+            f"aren't understood; expected {START} and {END} in seconds. Rename them to these (prepare csv: --column "
+            f"{START}=YOURS), or, if they describe something else, to a name such as 'episode_start'"
         ]
     if start is None and end is None:
         return table, []

@@ -60,13 +60,13 @@ def strange_places(
     """
     if parts := _parts_of_times(table, used):
         return parts
-    names = {_plain(name): name for name in reversed(table.column_names) if name not in used}
+    names = {plain_name(name): name for name in reversed(table.column_names) if name not in used}
     strange = [
         name for name in table.column_names if LIKE_A_PLACE.fullmatch(name.replace(" ", "_")) and name not in used
     ]
     if strange and not ours:
         return strange
-    start = next((name for name in used if not MAYBE_AN_END.fullmatch(_plain(name))), None)
+    start = next((name for name in used if not MAYBE_AN_END.fullmatch(plain_name(name))), None)
     end_known = len(used) > (start is not None)
     found = _maybe_places(table, names, end_known=end_known, offset=offset) if start is None else []
     return found + ([] if ends_known else _maybe_ends(table, names, beside_start=start is not None))
@@ -78,7 +78,7 @@ def _parts_of_times(table: pa.Table, used: Sequence[str]) -> list[str]:
     for name in table.column_names:
         for unit, unit_s in PARTS.items():
             for of, word in zip(used, ("start|begin|beg|onset", "end|stop|finish"), strict=False):
-                if name in used or not re.fullmatch(f"{_BEFORE}({word})_?(time)?_?({unit})", _plain(name)):
+                if name in used or not re.fullmatch(f"{_BEFORE}({word})_?(time)?_?({unit})", plain_name(name)):
                     continue
                 seconds, values = seconds_of(table.column(of))[0], _times(table, name)
                 if values is not None and np.any(values > 0) and not np.allclose(values * unit_s, seconds, rtol=0.02):
@@ -122,7 +122,7 @@ def _maybe_lengths(table: pa.Table, names: dict[str, str], *, beside_offset: boo
     ]  # fmt: skip
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Return a column's name in small letters, with _ for whatever else separates: start_s for `Start (s)`."""
     return re.sub(r"[\W_]+", "_", name.casefold()).strip("_")
 
@@ -155,7 +155,7 @@ def _is_pair(value: Any) -> bool:
     """Is it two numbers, or a record, that say from where to where a piece goes?"""
     if isinstance(value, dict):
         return any(
-            MAYBE_A_START.fullmatch(_plain(name)) or re.fullmatch(f"(from|t0|in){_AFTER}", _plain(name))
+            MAYBE_A_START.fullmatch(plain_name(name)) or re.fullmatch(f"(from|t0|in){_AFTER}", plain_name(name))
             for name in value
         )
     if isinstance(value, str):

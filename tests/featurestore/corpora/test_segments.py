@@ -251,6 +251,22 @@ def test_an_audformat_database_with_mistakes_is_refused(database: Path) -> None:
         CORPORA["audformat"](database)
 
 
+@pytest.mark.parametrize("columns", ["Start (s),End (s)", "start s,END_S", "Start Time,End Time", "Onset,Duration [s]"])
+def test_starts_and_ends_are_found_in_a_spreadsheets_spelling(root: Path, columns: str) -> None:
+    (root / "t.csv").write_text(f"path,{columns},label\nr.wav,0,1,sad\nr.wav,1,2,sad\n")
+    manifest = read_table(root / "t.csv")
+    ends = [2.0, 3.0] if "Duration" in columns else [1.0, 2.0]
+    assert [manifest.column("start_s")[1], manifest.column("end_s")[1]] == [1.0, ends[1]]
+    assert any("start and end" in note for note in manifest.notes)
+
+
+@pytest.mark.parametrize("columns", ["Start (ms),End (ms)", "Start (min),End (min)"])
+def test_other_units_are_refused_with_the_option_that_names_the_columns(root: Path, columns: str) -> None:
+    (root / "t.csv").write_text(f"path,{columns},label\nr.wav,0,1,sad\nr.wav,1,2,sad\n")
+    with pytest.raises(ManifestError, match=r"'Start.*--column start_s="):
+        read_table(root / "t.csv")
+
+
 TIMES = {"milliseconds": (500, 2_500), "samples": (8_000, 40_000), "nanoseconds": (500_000_000, 2_500_000_000)}
 
 

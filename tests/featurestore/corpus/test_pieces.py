@@ -106,7 +106,7 @@ def test_duration_and_offset_alone_are_descriptions(recording: Path) -> None:
         {"stop": [3.0]},
         {"timestamp": [[0.5, 1.5]]},
         {"segment": [{"start": 0.5, "end": 1.5}]},
-        {"start (s)": [0.5], "end (s)": [1.5]},
+        {"start (ms)": [0.5], "end (ms)": [1.5]},
         {"t0": [0.5], "t1": [1.5]},
         {"from": [0.5], "to": [1.5]},
         {"tmin": [0.5], "tmax": [1.5]},
