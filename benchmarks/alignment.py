@@ -134,7 +134,11 @@ def main() -> None:
     if arguments.json:
         replace_text(arguments.json, json.dumps(found, indent=1) + "\n")
     if arguments.markdown:
-        replace_text(arguments.markdown, "# Words aligned with frames\n\n" + text)
+        replace_text(
+            arguments.markdown,
+            "# Words aligned with frames\n\n`python -m benchmarks.alignment`, [every figure](alignment.json).\n\n"
+            + text,
+        )
 
 
 if __name__ == "__main__":

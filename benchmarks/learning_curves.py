@@ -72,12 +72,12 @@ SYSTEMS = {
     ),
 }  # fmt: skip
 ABLATIONS = {
-    "small, weight decay 0.01": System("weight decay 0.01 for 0.1", preset="small", options={"weight-decay": 0.01}),
-    "small, dropout 0.1": System("dropout 0.1 for 0.5", preset="small", options={"dropout": 0.1}),
-    "small, no MixUp": System("no MixUp", preset="small", options={"mixup": 0.0}),
-    "small, hard targets": System("no label smoothing", preset="small", options={"label-smoothing": 0.0}),
-    "small, last weights": System("no averaging of weights", preset="small", changes=("train.ema_decay=0",)),
-    "small, 10 epochs": System("10 epochs for 30", preset="small", options={"epochs": 10}),
+    "weight-decay-0.01": System("weight decay 0.01 for 0.1", preset="small", options={"weight-decay": 0.01}),
+    "dropout-0.1": System("dropout 0.1 for 0.5", preset="small", options={"dropout": 0.1}),
+    "no-mixup": System("no MixUp", preset="small", options={"mixup": 0.0}),
+    "hard-targets": System("no label smoothing", preset="small", options={"label-smoothing": 0.0}),
+    "last-weights": System("no averaging of weights", preset="small", changes=("train.ema_decay=0",)),
+    "10-epochs": System("10 epochs for 30", preset="small", options={"epochs": 10}),
 }  # fmt: skip
 SHAPES = {
     "400 of few speakers": "the fewest training speakers that have them",
@@ -223,7 +223,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         lines += ["", f"**{corpus}**, `{own[0]['features']}`", ""]
         lines += ["| training clips of a fold | speakers | " + " | ".join(SYSTEMS[name].about for name in names) + " |"]
         lines += ["|---|---:|" + "---:|" * len(names)]
-        for training in dict.fromkeys(row["training"] for row in own):
+        for training in sorted(dict.fromkeys(row["training"] for row in own), key=lambda name: name in SHAPES):
             first = next(row for row in own if row["training"] == training)
             shown = f"{ALL}, {first['clips']:.0f}" if training == ALL else training
             if training == "400 confounded":
@@ -256,7 +256,10 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             if own:
                 own.sort(key=lambda row: row["clips"])
                 axes.plot([r["clips"] for r in own], [r["uar"] for r in own], marker="o", label=name)
+        ticks = sorted({round(row["clips"]) for row in rows if row["corpus"] == corpus})
         axes.set(title=corpus, xscale="log", xlabel="training clips of a fold", ylabel="UAR, %")
+        axes.set_xticks(ticks, [str(n) for n in ticks])
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)
@@ -276,12 +279,16 @@ def main() -> None:
         if not (arguments.manifest and arguments.store and arguments.features and arguments.json):
             parser.error("measuring takes -m, -s, --features and --json")
         corpus = Corpus.of(FeatureStore.open(arguments.store), Manifest.read(arguments.manifest))
-        run(corpus, arguments.features.split(","), arguments.json, [n for n in arguments.only.split(",") if n])
+        only = [name for name in arguments.only.split(",") if name]
+        if unknown := set(only) - {*SYSTEMS, *ABLATIONS}:
+            parser.error(f"--only {min(unknown)!r}: expected some of {', '.join([*SYSTEMS, *ABLATIONS])}")
+        run(corpus, arguments.features.split(","), arguments.json, only)
     rows = [row for path in arguments.files or [arguments.json] for row in json.loads(path.read_text(encoding="utf-8"))]
     text = markdown(rows)
     print(text)
     if arguments.markdown:
-        replace_text(arguments.markdown, "# Learning curves on small corpora\n\n" + text)
+        about = "`python -m benchmarks.learning_curves`, [every figure](learning-curves.json)."
+        replace_text(arguments.markdown, f"# Learning curves on small corpora\n\n{about}\n\n{text}")
     if arguments.plot:
         plot(rows, arguments.plot)
 

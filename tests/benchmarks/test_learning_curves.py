@@ -70,7 +70,7 @@ def test_labels_of_the_judged_fold_change_none_of_its_predictions(small: Corpus)
     votes = [name for name in manifest if name.startswith("vote_")]
     manifest.loc[judged, votes] = np.roll(manifest.loc[judged, votes].to_numpy(), 1, axis=1)
     other = replace(small, manifest=type(small.manifest).from_pandas(manifest, scheme=small.manifest.scheme))
-    systems = {"probe": SYSTEMS["probe"], "small": ABLATIONS["small, 10 epochs"]}
+    systems = {"probe": SYSTEMS["probe"], "small": ABLATIONS["10-epochs"]}
     first, second = (outputs(each, systems, FEATURES, train, judged) for each in (small, other))
     for name in systems:
         assert (first[name][0] == second[name][0]).all()
@@ -94,6 +94,6 @@ def test_a_run_is_written_and_goes_on_with_what_it_lacks(
 
 
 def test_networks_learn_the_small_corpus(small: Corpus) -> None:
-    (row,) = measured(small, {"small, 10 epochs": ABLATIONS["small, 10 epochs"]}, FEATURES, ALL)
+    (row,) = measured(small, {"10-epochs": ABLATIONS["10-epochs"]}, FEATURES, ALL)
     assert row["uar"] > 60
     assert row["clips"] == pytest.approx(2 / 3 * len(small.labels))
