@@ -43,7 +43,7 @@ class Aligned:
     def rows(self, index: np.ndarray) -> "Aligned":
         """Return the same members on some rows: (n,) int indices or an (N,) bool mask."""
         chosen = np.arange(len(self.keys))[index]
-        keys = tuple(self.keys[i] for i in chosen)
+        keys = tuple(map(self.keys.__getitem__, chosen.tolist()))
         return Aligned(self.members, keys, self.columns, self.values[:, chosen], self.out_of_fold)
 
     def choose(self, which: Sequence[int]) -> "Aligned":

@@ -63,7 +63,7 @@ class Problem:
         t = self.targets
         targets = dataclasses.replace(
             t,
-            keys=tuple(t.keys[i] for i in index),
+            keys=tuple(map(t.keys.__getitem__, index.tolist())),
             labels=t.labels[index],
             soft=t.soft[index],
             attribute_values=t.attribute_values[index],
