@@ -198,7 +198,7 @@ def test_the_command_prints_the_table_and_writes_it(
     write(corpus)
     corpus.manifest.write(tmp_path / "m.csv")
     shared = ["-m", tmp_path / "m.csv", "-s", store.path]
-    asked = ["--top", "4,2", "--greedy", "--seeds", "2", "--rows", "majority,soft,linear"]
+    asked = ["--top", "4,2", "--greedy", "--seeds", "1", "--rows", "majority,soft,linear"]
     said = medusa("compare", *shared, *asked, "--cv", "fold", "--json", tmp_path / "out" / "t.json").stdout
     table = json.loads((tmp_path / "out" / "t.json").read_text())
     assert list(table["parts"]["all folds"]) == ["4", "top-2", "greedy"]
