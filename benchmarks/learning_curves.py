@@ -236,7 +236,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
                 "",
                 "| preset small, all clips, with | UAR |",
                 "|---|---:|",
-                f"| nothing changed | {cells[ALL, 'small']} |",
+                f"| nothing changed | {cells.get((ALL, 'small'), '-')} |",
             ]
             lines += [f"| {ABLATIONS[row['system']].about} | {cells[ALL, row['system']]} |" for row in ablated]
     return "\n".join(lines).strip() + "\n"
