@@ -144,6 +144,11 @@ class MappedArray:
         if self._map is not None and n:
             self._map.announce(self._lead + first * self._row_bytes, n * self._row_bytes)
 
+    def read_at_random(self) -> None:
+        """Tell the kernel that what isn't announced is to be read page by page (MADV_RANDOM)."""
+        if self._map is not None:
+            self._map.read_at_random()
+
     def byte_range(self, first: int, n: int) -> tuple[int, int]:
         """Where rows first:first + n lie in the file."""
         start = self._extent.start + first * self._row_bytes

@@ -57,3 +57,7 @@ class MemoryMap:
         """Tell the kernel that these bytes of the view will be read soon; returns at once."""
         first = start // mmap.PAGESIZE * mmap.PAGESIZE
         _LIBC.madvise(self._address + first, start + n_bytes - first, mmap.MADV_WILLNEED)
+
+    def read_at_random(self) -> None:
+        """Tell the kernel that a page of it which is missing is to be read alone, and not the device's whole window."""
+        _LIBC.madvise(self._address, self.view.nbytes, mmap.MADV_RANDOM)

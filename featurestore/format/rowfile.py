@@ -8,6 +8,7 @@ import numpy as np
 
 from featurestore.format.compression import Codec
 from featurestore.format.files import Extent, Files, MappedArray
+from featurestore.format.pieces import Piece
 from featurestore.format.zarr3 import ShardLayout
 from featurestore.rows.aligned import address_of
 
@@ -23,6 +24,9 @@ class RowFile(Protocol):
 
     def announce(self, runs: Sequence[tuple[int, int]]) -> None:
         """Tell that these runs will be read soon; returns at once."""
+
+    def read_at_random(self) -> None:
+        """Have the kernel read what is announced or touched, and nothing around it."""
 
 
 class MappedRows:
@@ -47,12 +51,20 @@ class MappedRows:
     def slice(self, first: int, n: int) -> np.ndarray:
         return self.array[first : first + n]
 
+    def piece(self, first: int, n: int, target: np.ndarray) -> Piece:
+        """Return where rows first:first + n lie in the file, to be read into `target`, contiguous and of their size."""
+        return Piece(self._path, self._mapped.byte_range(first, n)[0], target.reshape(-1).view(np.uint8))
+
     def announce(self, runs: Sequence[tuple[int, int]]) -> None:
         if self._files.remote:
             self._files.announce(self._path, self._ranges(runs))
             return
         for first, n in runs:
             self._mapped.announce(first, n)
+
+    def read_at_random(self) -> None:
+        if not self._files.remote:
+            self._mapped.read_at_random()
 
     def _ranges(self, runs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         return [self._mapped.byte_range(first, n) for first, n in runs if n]
@@ -90,6 +102,10 @@ class ChunkedRows:
             return
         for start, stop in self._ranges(runs):
             self._mapped.announce(start, stop - start)
+
+    def read_at_random(self) -> None:
+        if not self._files.remote:
+            self._mapped.read_at_random()
 
     def _decoded(self, chunk: int) -> np.ndarray:
         offset, size = self._places[chunk].tolist()

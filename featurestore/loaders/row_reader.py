@@ -78,7 +78,7 @@ class RowReader:
     def announce(self, keys: Sequence[Any]) -> None:
         """Tell that these will be read soon; returns at once."""
         for layer in self.layers:
-            self.features.announce(self._keys(keys), layer)
+            self.features.announce(self._keys(keys), layer, n_layers=len(self.layers))
 
     def read(self, keys: Sequence[Any], buffer: Buffer) -> Packed:
         """Rows in `buffer`, until it is given for the next read. StoreError names keys that are missing."""

@@ -309,10 +309,14 @@ class FeatureSet(Mapping[str, np.ndarray]):
         fill(now, found, layers, stride, offsets, values)
         return Packed(values, offsets)
 
-    def announce(self, keys: Sequence[str], layer: str | None = None) -> None:
-        """Tell the kernel that these keys' rows will be read soon, so that it fetches them meanwhile."""
+    def announce(self, keys: Sequence[str], layer: str | None = None, *, n_layers: int = 1) -> None:
+        """Tell the kernel that these keys' rows will be read soon, so that it fetches them meanwhile.
+
+        n_layers: how many layers are read. Where their rows of all keys exceed the memory available this does nothing,
+        as much would be dropped before its turn; batches are then read by calls, several at once.
+        """
         layer = self._layer(layer)
-        self._reading(lambda now: now.announce(self.find(now.index, keys), layer))
+        self._reading(lambda now: now.announce(self.find(now.index, keys), layer, n_layers))
 
     def verify(self) -> list[str]:
         """Everything that is wrong with this set's files, one sentence each; reads every byte."""

@@ -1,6 +1,7 @@
 """The segments that a feature set had at one moment, and reading rows from them by position."""
 
 import mmap
+import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +10,23 @@ from numpy.typing import NDArray
 
 from featurestore.errors import StoreError
 from featurestore.format.identity import Identities, from_arrays
+from featurestore.format.pieces import Piece, read_pieces
 from featurestore.format.rowfile import MappedRows, RowFile
 from featurestore.format.segment import Segment, row_checksum
 from featurestore.format.spec import FeatureSpec
-from featurestore.rows.aligned import address_of
+from featurestore.rows.aligned import address_of, aligned_empty
+from featurestore.runtime.memory import available_bytes
 from featurestore.sets.key_index import KeyIndex
 
 if TYPE_CHECKING:
     from featurestore.rows.runs import Runs
+
+
+# Rows that take more than this share of the memory available are read call by call and not through maps; more than
+# twice of all of it, and they are dropped behind, since few would still be there in the next epoch.
+HELD_SHARE, DROPPED_TIMES = 0.8, 2.0
+
+_SCRATCH = threading.local()
 
 
 class Snapshot:
@@ -35,6 +45,10 @@ class Snapshot:
         self.index: KeyIndex = (
             KeyIndex(segments) if before is None else KeyIndex(segments, before.index, before.segments)
         )
+        self._memory_bytes = available_bytes()
+        self._is_remote = any(segment.remote for segment in self.segments)
+        self._n_rows = sum(segment.n_rows for segment in self.segments)
+        self._is_compressed = any(segment.info.compress for segment in self.segments)
         self._was_checked = np.zeros((len(spec.layers), len(self.index.segment)), dtype=bool)
         places = {} if before is None else {id(segment): i for i, segment in enumerate(before.segments)}
         for i, segment in enumerate(self.segments):
@@ -62,6 +76,55 @@ class Snapshot:
                 _touch(rows[i])
                 self.check(int(found[i]), layer, rows[i], None if scales is None else scales[i], expected)
         return rows, scales
+
+    def exceeds_memory(self, n_layers: int) -> bool:
+        """Return whether so many layers' rows of all utterances are more than memory holds, and lie in local files.
+
+        Compressed rows are left to their maps.
+        """
+        return self._times_memory(n_layers) > HELD_SHARE and not (self._is_remote or self._is_compressed)
+
+    def _times_memory(self, n_layers: int) -> float:
+        row_bytes = self.spec.row_type.row_bytes(self.spec.dim)
+        n_bytes = self._n_rows * row_bytes * n_layers
+        return 0.0 if self._memory_bytes is None else n_bytes / max(self._memory_bytes, 1)
+
+    def read(
+        self, found: np.ndarray, layer: str, n_layers: int, values: np.ndarray
+    ) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+        """Return `stored`, unchecked, read into `values` (sum T, D), of the stored dtype, and not through the maps.
+
+        n_layers: of how many the rows are read, which decides whether the page cache keeps them.
+        """
+        numbers, firsts, counts = self._where(found)
+        bounds = np.cumsum([0, *counts]).tolist()
+        parts = [values[bounds[i] : bounds[i + 1]] for i in range(len(counts))]
+        pieces = self._pieces({n: self.segments[n].layer(layer) for n in set(numbers)}, numbers, firsts, parts)
+        scales = None
+        if self.spec.row_type.scaled:
+            scales = [np.empty(n, np.float32) for n in counts]
+            pieces += self._pieces({n: self.segments[n].scales(layer) for n in set(numbers)}, numbers, firsts, scales)
+        read_pieces(pieces, drop=self._times_memory(n_layers) > DROPPED_TIMES)
+        return parts, scales
+
+    def _pieces(
+        self, files: Mapping[int, RowFile], numbers: list[int], firsts: list[int], parts: list[np.ndarray]
+    ) -> list[Piece]:
+        pieces = []
+        for number, first, part in zip(numbers, firsts, parts, strict=True):
+            file = files[number]
+            assert isinstance(file, MappedRows)
+            pieces.append(file.piece(first, len(part), part))
+        return pieces
+
+    def scratch(self, n_rows: int) -> np.ndarray:
+        """Return memory for stored rows, (n_rows, D), which this thread's next call gives out again."""
+        shape, dtype = (n_rows, self.spec.dim), np.dtype(self.spec.row_type.stored)
+        n_bytes = n_rows * self.spec.dim * dtype.itemsize
+        held: np.ndarray | None = getattr(_SCRATCH, "held", None)
+        if held is None or held.size < n_bytes:
+            held = _SCRATCH.held = aligned_empty(n_bytes + n_bytes // 4, "uint8")
+        return held[:n_bytes].view(dtype).reshape(shape)
 
     def all_checked(self, found: np.ndarray, layers: Sequence[str]) -> bool:
         """Whether the rows of all found positions were compared before, in each of the layers."""
@@ -162,8 +225,10 @@ class Snapshot:
         keeps.append(arrays)
         return np.array([[address_of(array) for array in of_layer] for of_layer in arrays], np.int64)
 
-    def announce(self, found: np.ndarray, layer: str) -> None:
-        """Tell that these positions' rows will be read soon."""
+    def announce(self, found: np.ndarray, layer: str, n_layers: int) -> None:
+        """Tell that these positions' rows will be read soon, in that many layers together."""
+        if self._times_memory(n_layers) > HELD_SHARE and not self._is_remote:
+            return  # much of it would be dropped before its turn
         numbers, firsts, counts = self._where(found)
         for number, runs in _runs(numbers, firsts, counts).items():
             self.segments[number].layer(layer).announce(runs)
@@ -186,9 +251,14 @@ class Snapshot:
     def _slices(
         self, files: Mapping[int, RowFile], numbers: list[int], firsts: list[int], counts: list[int]
     ) -> list[np.ndarray]:
-        runs = _runs(numbers, firsts, counts) if any(self.segments[n].remote for n in files) else {}
+        is_large = self._times_memory(1) > HELD_SHARE
+        needed = is_large or any(self.segments[n].remote for n in files)
+        runs = _runs(numbers, firsts, counts) if needed else {}
         for n, file in files.items():
             file.fetch(runs.get(n, ()))
+            if is_large and not self.segments[n].remote:
+                file.read_at_random()
+                file.announce(runs[n])
         return [files[n].slice(first, count) for n, first, count in zip(numbers, firsts, counts, strict=True)]
 
 

@@ -179,7 +179,9 @@ def test_no_more_is_asked_of_the_sampler_than_is_read_or_announced(
     told: list[int] = []
     announce = FeatureSet.announce
     monkeypatch.setattr(
-        FeatureSet, "announce", lambda self, keys, layer=None: (told.append(len(keys)), announce(self, keys, layer))
+        FeatureSet,
+        "announce",
+        lambda self, keys, layer=None, **options: (told.append(len(keys)), announce(self, keys, layer, **options)),
     )
     iterator = BatchLoader(store, [FeatureRef("wavlm")], sampler(), threads=0).read()
     next(iterator)
