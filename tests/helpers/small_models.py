@@ -19,7 +19,7 @@ from tests.helpers.fitting import fit_member
 ACTORS = ("01", "04", "08")
 STAGES = (StageConfig("stage1", "shuffled", 0.5, 4, 3e-3),)
 TRAIN = TrainConfig(stages=STAGES, select="last", precision="float32", stride=16)
-NETWORK = NetworkConfig(d=16, n_heads=2, dropout=0.1)
+NETWORK = NetworkConfig(d=16, n_layers=1, n_heads=2, dropout=0.1)
 
 
 @dataclass(frozen=True)

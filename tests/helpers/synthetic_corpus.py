@@ -51,5 +51,5 @@ def member(name: str = "m", **train: object) -> MemberConfig:
     """Return a member small enough to fit in a second."""
     stages = (StageConfig("stage1", "shuffled", 0.5, 3, 3e-3), StageConfig("stage2", "balanced", 0.0, 2, 1e-3))
     settings: dict[str, object] = {"stages": stages, "batch_size": 8, "select": "last", "precision": "float32", **train}
-    network = NetworkConfig(d=16, n_heads=2, ff_multiple=2, dropout=0.1)
+    network = NetworkConfig(d=16, n_layers=1, n_heads=2, ff_multiple=2, dropout=0.1)
     return MemberConfig(name, ("first@1+2", "second@2"), network, TrainConfig(**settings))  # type: ignore[arg-type]
