@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def train_one_way(job: dict[str, Any]) -> dict[str, Any]:
         found = {"apart": apart}
     else:
         data = TrainingData(FeatureStore.open(corpus.store), tuple(FeatureRef(name) for name in names), targets)
-        padding = count_padding(network)
+        padding = count_padding(network, device)
         if job["compile"]:
             network.body.compile(dynamic=True)
         with tempfile.TemporaryDirectory(dir=job["directory"]) as directory:
@@ -124,7 +125,7 @@ def train_one_way(job: dict[str, Any]) -> dict[str, Any]:
                 [alone], World(device=device),
                 progress=lambda done, total, what: cpu_marks.append(time.process_time()),
             )  # fmt: skip
-        found = {"padding_share": 1 - float(sum(valid for valid, _ in padding)) / sum(given for _, given in padding)}
+        found = {"padding_share": padding.share}
     n_steps, warm = len(cpu_marks) // len(epochs), epochs[1:]
     cpu_s = (cpu_marks[-1] - cpu_marks[n_steps - 1]) / len(warm)
     return {
@@ -146,12 +147,29 @@ def train_one_way(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def count_padding(network: Network) -> list[tuple[Tensor, int]]:
-    """Return a list that gets, from now on, the valid frames and all frames of each sequence that the body is given."""
-    counted: list[tuple[Tensor, int]] = []
+@dataclass
+class Padding:
+    """Valid frames, on the device so that nothing waits for them, and all frames of the sequences given to a body."""
+
+    valid: Tensor
+    given: int = 0
+
+    @property
+    def share(self) -> float:
+        return 1 - float(self.valid) / self.given
+
+
+def count_padding(network: Network, device: torch.device) -> Padding:
+    """Count, from now on, the frames that the network's body is given.
+
+    In one tensor: one for each step, kept to the end, would break up the memory that the steps reuse.
+    """
+    counted = Padding(torch.zeros((), dtype=torch.int64, device=device))
 
     def count(body: nn.Module, given: Any) -> None:
-        counted.extend((valid.sum(), valid.numel()) for _, valid in given[0])
+        for _, valid in given[0]:
+            counted.valid.add_(valid.sum())
+            counted.given += valid.numel()
 
     network.body.register_forward_pre_hook(count)
     return counted
