@@ -162,7 +162,8 @@ def test_speech_is_predicted_and_a_recording_without_is_named(trained: Trained, 
     ],
 )
 def test_what_can_not_be_done_is_refused_before_the_model_is_loaded(call: Path, options: list[str], named: str) -> None:
-    assert named in medusa("predict", call, *options, "--model", "no-such-model", exit_code=2).stderr
+    no_model = call.parent  # a directory: one that isn't there is named before all else
+    assert named in medusa("predict", call, *options, "--model", no_model, exit_code=2).stderr
 
 
 def test_a_span_longer_than_the_recording_is_one_window_and_a_short_file_has_one(
