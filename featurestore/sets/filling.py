@@ -24,7 +24,7 @@ def fill(
     row_type: RowType = now.spec.row_type
     if now.exceeds_memory(len(layers)):
         for k, layer in enumerate(layers):
-            _fill_from_files(now, found, layer, len(layers), stride, values[k])
+            _fill_from_files(now, found, layer, stride, values[k])
         return
     copied = stride == 1 and row_type.is_plain and values.dtype == np.dtype(row_type.read)
     is_checked = now.all_checked(found, layers)
@@ -54,14 +54,12 @@ def _fill_at_once(now: Snapshot, found: np.ndarray, layers: tuple[str, ...], str
         read_runs(now.runs(found, layers), values)
 
 
-def _fill_from_files(
-    now: Snapshot, found: np.ndarray, layer: str, n_layers: int, stride: int, values: np.ndarray
-) -> None:
+def _fill_from_files(now: Snapshot, found: np.ndarray, layer: str, stride: int, values: np.ndarray) -> None:
     """One layer, by calls that read its rows from the files: straight into `values` where they are only copied."""
     row_type: RowType = now.spec.row_type
     copied = stride == 1 and row_type.is_plain and values.dtype == np.dtype(row_type.read)
     target = values if copied else now.scratch(int(now.index.n_rows[found].sum()))
-    rows, scales = now.read(found, layer, n_layers, target)
+    rows, scales = now.read(found, layer, target)
     for i, expected in now.unchecked(found, layer).items():
         now.check(int(found[i]), layer, rows[i], None if scales is None else scales[i], expected)
     if not copied:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from featurestore.rows.runs import Runs
 
 
-# Rows that take more than this share of the memory available are read call by call and not through maps; more than
-# twice of all of it, and they are dropped behind, since few would still be there in the next epoch.
+# A set whose rows take more than this share of the memory available is read call by call and not through maps. Once
+# more than twice the memory was read of it, rows are dropped behind, since few would be there in the next epoch.
 HELD_SHARE, DROPPED_TIMES = 0.8, 2.0
 
 _SCRATCH = threading.local()
@@ -56,6 +56,7 @@ class Snapshot:
                 here = slice(*self.index.segment_starts[i : i + 2].tolist())
                 there = slice(*before.index.segment_starts[places[id(segment)] :][:2].tolist())
                 self._was_checked[:, here] = before._was_checked[:, there]
+        self._n_rows_read = 0 if before is None else int((self._was_checked @ self.index.n_rows).sum())
 
     def stored(
         self, found: np.ndarray, layer: str, check: bool = True
@@ -85,16 +86,19 @@ class Snapshot:
         return self._times_memory(n_layers) > HELD_SHARE and not (self._is_remote or self._is_compressed)
 
     def _times_memory(self, n_layers: int) -> float:
-        row_bytes = self.spec.row_type.row_bytes(self.spec.dim)
-        n_bytes = self._n_rows * row_bytes * n_layers
+        return self._share_of_memory(self._n_rows * n_layers)
+
+    def _share_of_memory(self, n_rows: int) -> float:
+        n_bytes = n_rows * self.spec.row_type.row_bytes(self.spec.dim)
         return 0.0 if self._memory_bytes is None else n_bytes / max(self._memory_bytes, 1)
 
     def read(
-        self, found: np.ndarray, layer: str, n_layers: int, values: np.ndarray
+        self, found: np.ndarray, layer: str, values: np.ndarray
     ) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
         """Return `stored`, unchecked, read into `values` (sum T, D), of the stored dtype, and not through the maps.
 
-        n_layers: of how many the rows are read, which decides whether the page cache keeps them.
+        What is read of a set may fit into memory where the set doesn't, so that the page cache keeps it until too much
+        was read.
         """
         numbers, firsts, counts = self._where(found)
         bounds = np.cumsum([0, *counts]).tolist()
@@ -104,7 +108,7 @@ class Snapshot:
         if self.spec.row_type.scaled:
             scales = [np.empty(n, np.float32) for n in counts]
             pieces += self._pieces({n: self.segments[n].scales(layer) for n in set(numbers)}, numbers, firsts, scales)
-        read_pieces(pieces, drop=self._times_memory(n_layers) > DROPPED_TIMES)
+        read_pieces(pieces, drop=self._share_of_memory(self._n_rows_read) > DROPPED_TIMES)
         return parts, scales
 
     def _pieces(
@@ -154,7 +158,10 @@ class Snapshot:
                 "since they were written (wrong checksum). `medusa store verify` lists all that is damaged; "
                 "restore it from a copy, or remove its segment (`medusa store rm SET --damaged`) and encode again."
             )
-        self._was_checked[self._columns[layer], position] = True
+        column = self._columns[layer]
+        if not self._was_checked[column, position]:
+            self._n_rows_read += int(self.index.n_rows[position])  # roughly, with several threads
+        self._was_checked[column, position] = True
 
     def take(self, found: np.ndarray, layer: str, values: np.ndarray, offsets: np.ndarray) -> bool:
         """Gather plain rows with one vectorised take per segment: for utterances of a few rows, such as posteriors.

@@ -84,6 +84,26 @@ def test_layers_that_fit_are_read_through_maps(tmp_path: Path, monkeypatch: pyte
     assert [now.exceeds_memory(1), now.exceeds_memory(2)] == [False, True]
 
 
+def test_rows_are_dropped_once_more_was_read_than_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = written(tmp_path, "float16")
+    all_bytes = sum(opened(store).lengths(KEYS).tolist()) * DIM * 2
+    monkeypatch.setattr(snapshot, "available_bytes", lambda: all_bytes // 4)
+    features, dropped = opened(store), list[bool]()
+    monkeypatch.setattr(
+        snapshot, "read_pieces", lambda pieces, drop: (dropped.append(drop), read_pieces(pieces, drop=drop))
+    )
+    for _ in range(5):  # a few of a large set, again and again
+        features.gather(KEYS[:10], LAYERS[0])
+    assert not any(dropped)
+    for key in KEYS:
+        features.gather([key], LAYERS[0])
+    features.gather(KEYS[:10], LAYERS[0])
+    assert dropped[-1]
+    features.refresh()
+    features.gather(KEYS[:10], LAYERS[0])
+    assert dropped[-1]
+
+
 def flip(store: FeatureStore, keep: float) -> Path:
     """Alter a byte of a file of rows, or cut it to a share of its size; returns the file."""
     file = max((path for path in store.path.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
