@@ -1,4 +1,4 @@
-"""What commands share: lines and progress on a terminal, option declarations, and how a failure is told."""
+"""What commands share: lines and progress on a terminal, option declarations, and how a failure is reported."""
 
 import functools
 import inspect

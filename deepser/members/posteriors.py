@@ -39,7 +39,8 @@ def is_finished(store: FeatureStore, member: Member, plan: FoldPlan, targets: Ta
 def check_place(store: FeatureStore, member: Member, plan: FoldPlan) -> None:
     """Raise before training if the posteriors' name is invalid or taken by another member.
 
-    StoreError, ConfigError. Of the same features and folds by other weights are told by `write_posteriors` alone.
+    StoreError, ConfigError. Posteriors of the same features and folds by other weights are found by `write_posteriors`
+    alone.
     """
     name = check_set_name(posteriors_name(member.config.name))
     store.check_writable(name)

@@ -183,5 +183,5 @@ def _tell(
             say(f"note: {config.name} learned attributes alone; leave its class posteriors out.", "dim")
         drawn = Member.load(runs / config.name).config.train.views
         if drawn:
-            say(f"{config.name} was trained from the views {', '.join(drawn)}, too; config.json tells more.")
+            say(f"{config.name} was trained from the views {', '.join(drawn)}, too; config.json lists them.")
         say(f"member in {runs / config.name}, posteriors in {place} as posteriors/{config.name}")

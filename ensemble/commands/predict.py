@@ -69,7 +69,7 @@ class InputArguments:
         if bool(files) == (self.manifest is not None):
             raise ConfigError("Give either audio files or --manifest.")
         if self.text is not None and (self.manifest is not None or self.asr not in (None, OFF)):
-            raise ConfigError("--text goes with files; a manifest has a text column, and --asr hears one.")
+            raise ConfigError("--text goes with files; a manifest has a text column, and --asr transcribes the audio.")
         how = cutter_of(self.every, self.span, self.segments)
         if self.text is not None and how is not None:
             raise ConfigError(TEXT_OF_ALL)

@@ -22,7 +22,7 @@ _DRAWN, _SWAPPED = 11, 12  # separate the random streams that share a seed
 
 @dataclass(frozen=True)
 class Interval:
-    """A score and the interval around it; NaN ends where none can be told."""
+    """A score and the interval around it; NaN ends where none can be computed."""
 
     value: float
     low: float

@@ -16,7 +16,10 @@ from featurestore.errors import ConfigError
 
 @dataclass(frozen=True)
 class Selection:
-    """members: indices into a problem's members, best or first chosen first; counts: how often each was, if told."""
+    """The members that are chosen.
+
+    members: indices into a problem's members, best or first chosen first. counts: how often each was chosen, if known.
+    """
 
     members: tuple[int, ...]
     counts: tuple[int, ...] | None = None

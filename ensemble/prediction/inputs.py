@@ -86,8 +86,8 @@ def speakers_note(manifest: Manifest) -> str:
     """One sentence on what a speaker-adapted model makes of the speakers; "" where each has enough clips."""
     if not manifest.has("speaker"):
         return (
-            "the model is speaker-adapted, but nobody says who speaks (--speaker-of): each clip is normalised as the "
-            "training corpus is, and scores will be lower."
+            "the model is speaker-adapted, but its speakers are not named (--speaker-of): each clip is normalised as "
+            "the training corpus is, and scores will be lower."
         )
     counts = Counter(speaker_groups(manifest).tolist())
     few = sum(n < ENOUGH_CLIPS for n in counts.values())

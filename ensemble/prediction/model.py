@@ -128,6 +128,6 @@ def _check_inside(directory: Path, runs: Mapping[str, tuple[str, str]]) -> None:
     for name, (run, _) in runs.items():
         if not (root / run).resolve().is_relative_to(root):
             raise ConfigError(
-                f"{directory / MEMBERS_FILE}: the member {name} is said to lie in {run}, outside the export. It is "
-                "damaged, or was altered; export the model again."
+                f"{directory / MEMBERS_FILE}: the member {name} is listed as {run}, which lies outside the export. It "
+                "is damaged, or was altered; export the model again."
             )

@@ -49,11 +49,12 @@ class SpeechToText:
         if read and not manifest.has("text"):
             raise ConfigError(
                 f"The model reads text (feature set {', '.join(read)}): give the transcript with --text, a --manifest "
-                "with a text column, or --asr MODEL, which hears it."
+                "with a text column, or --asr MODEL, which transcribes the audio."
             )
         if transcribed_sets and not manifest.has("path"):
             raise ConfigError(
-                f"The model hears the words of {', '.join(sorted(transcribed_sets))}: the manifest has no 'path'."
+                f"The model reads transcripts of the audio ({', '.join(sorted(transcribed_sets))}): the manifest has "
+                "no 'path'."
             )
         identities = sorted({sources[name].removeprefix(TRANSCRIPTS) for name in transcribed_sets
                              if sources[name].startswith(TRANSCRIPTS)})  # fmt: skip
@@ -69,7 +70,7 @@ class SpeechToText:
 
     @property
     def needed(self) -> int:
-        """1 where something has to be heard, else 0."""
+        """Return 1 where audio has to be transcribed, else 0."""
         return int(bool(self.sets))
 
     def reads(self, name: str) -> bool:
@@ -112,8 +113,8 @@ class SpeechToText:
             loaded = load_transcriber(self.model, device=self.device, **options)
         except EncoderError as error:
             raise EncoderError(
-                f"The model hears words with Whisper {self.model}: {error} Here that is --asr FILE.pt; or give the "
-                "words with --text, or with --manifest and --asr off."
+                f"The model reads transcripts by Whisper {self.model}: {error} Give its file with --asr FILE.pt; or "
+                "give transcripts with --text, or with --manifest and --asr off."
             ) from None
         self._check(loaded.source)
         return loaded

@@ -16,7 +16,7 @@ class TranscriptSource:
     """What made transcripts; equal identities may stand in one table, others never.
 
     model: openai-whisper's name of it, or a file's. weights: "sha256:..." of the checkpoint. language: a code, or auto
-    (told for each utterance). beam: 1 is greedy. compute: arithmetic. version: raised when the code's texts change.
+    (recorded for each utterance). beam: 1 is greedy. compute: arithmetic. version: raised when the code's texts change.
     words: times of words are stored; whisper then goes on after the last word, so that texts may differ.
     """
 
@@ -63,7 +63,7 @@ class TranscriptSource:
         except (TypeError, AttributeError) as error:
             raise TranscriptError(
                 f"{where} does not say what made the transcripts ({error}): it is damaged, or a newer version of "
-                "medusa-ser wrote it. Remove it; the table's model column still tells."
+                "medusa-ser wrote it. Remove it; the model is still in the table's column."
             ) from None
         return source
 

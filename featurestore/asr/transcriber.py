@@ -3,7 +3,7 @@
 whisper.transcribe decodes windows of 30 s one after the other: greedily first, again at higher temperatures where the
 text is repetitive or improbable, and drops what is no speech. Here it does all that for every utterance, but finds the
 greedy decoding of an utterance's first window done, in one batch with others'. So most utterances cost a share of a
-batch, the rest what they always cost, and no rule of whisper is told twice. Audio of more than 30 s goes alone.
+batch, the rest what they always cost, and no rule of whisper is written twice. Audio of more than 30 s goes alone.
 """
 
 from __future__ import annotations

@@ -238,7 +238,7 @@ def read_source(path: Path) -> TranscriptSource | None:
     try:
         return TranscriptSource.from_json(read_json(path.read_bytes()), str(path))
     except ValueError:
-        raise TranscriptError(f"{path} is not JSON. Remove it; the table's model column still tells.") from None
+        raise TranscriptError(f"{path} is not JSON. Remove it; the model is still in the table's column.") from None
 
 
 def read_journal(path: Path) -> tuple[TranscriptSource, list[Transcript]] | None:

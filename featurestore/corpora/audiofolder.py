@@ -35,7 +35,7 @@ def read_audiofolder(
     label: the column of the table that holds the class. layout: without a table, what each level of folders is, such as
     "speaker/label/split"; see `folder_columns` for what is read without it. Columns: utterance_id and path (the file as
     seen from `root`), label, split, and all others of the table. ManifestError: no audio, a table without file_name, a
-    missing file, folders that can't be told to be classes.
+    missing file, folders that can't be recognised as classes.
     """
     if not root.is_dir():
         raise ManifestError(f"{root} is not a directory. Check --root.")

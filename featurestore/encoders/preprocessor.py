@@ -37,8 +37,8 @@ def do_normalize(directory: Path, what: str) -> bool:
         fields = read_preprocessor(directory)
     except (OSError, ValueError, KeyError, TypeError):
         raise EncoderError(
-            f"{what}: {directory / FILE} is missing or not JSON, and without it nobody knows whether the model wants "
-            "normalised waveforms. Copy it from the model's hub page, or write "
+            f"{what}: {directory / FILE} is missing or not JSON, and without it "
+            "it is unknown whether the model wants normalised waveforms. Copy it from the model's hub page, or write "
             '{"do_normalize": true} (or false) into it.'
         ) from None
     check_rate(fields, directory, what)

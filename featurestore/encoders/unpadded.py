@@ -110,7 +110,7 @@ def _features(directory: Path, what: str) -> Callable[[np.ndarray], np.ndarray]:
     except Exception as error:  # as in load_model
         raise EncoderError(
             f"{what}: {directory / FILE} can't be read ({type(error).__name__}), and without it "
-            "nobody knows what the model's input is. Copy it from the model's hub page."
+            "the model's input is unknown. Copy it from the model's hub page."
         ) from None
 
     def prepare(samples: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """One HDF5 file: a dataset per utterance, or a group per utterance with a dataset per layer.
 
 Keys are the datasets' (or groups') paths, encoded as in names.py; the writer encodes `/` as well, since a dataset `a`
-and a dataset `a/b` can't lie in one file. The layers' names are told in the root's attribute `medusa_layers`. A layer's
+and a dataset `a/b` can't lie in one file. The layers' names stand in the root's attribute `medusa_layers`. A layer's
 `where` is the name of its dataset in each group. Nothing of another file is read: soft and external links, virtual
 datasets and external storage are refused by name, and so is a dataset that was never written.
 """
@@ -40,7 +40,7 @@ _DAMAGE = (OSError, RuntimeError, KeyError, ValueError)  # what h5py raises for 
 def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Source]:
     """Open the datasets of the file, by name.
 
-    Where layers are told and groups have them, other datasets are left out.
+    Where layers are named and groups have them, other datasets are left out.
     """
     import h5py
 

@@ -194,7 +194,7 @@ class FeatureDataset(Dataset[dict[str, Any]]):
     ) -> None:
         self.readers = dict(zip(map(str, refs), row_readers(store, refs, stride, dtype), strict=True))
         if len(self.readers) < len(refs) or "key" in self.readers:
-            raise StoreError(f"Feature sets are told apart by name: {', '.join(map(str, refs))} has one twice.")
+            raise StoreError(f"Feature sets are distinguished by name: {', '.join(map(str, refs))} has one twice.")
         self.keys = list(next(iter(self.readers.values())).features if keys is None else keys)
         for reader in self.readers.values():
             reader.features.lengths(self.keys)  # names what is missing

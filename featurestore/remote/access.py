@@ -113,7 +113,7 @@ class RemoteDirectory:
         return {name[len(root) :].lstrip("/"): info["size"] for name, info in found.items()}
 
     def get(self, at: str, target: Path, progress: Callable[[int], None]) -> None:
-        """Copy a file to a local path; progress is told the bytes of each part."""
+        """Copy a file to a local path; progress gets the bytes of each part."""
         self._call("read", at, lambda fs, path: fs.get_file(path, str(target), callback=_parts(progress)))
 
     def put(self, source: Path, at: str, progress: Callable[[int], None]) -> None:

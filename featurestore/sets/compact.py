@@ -53,7 +53,7 @@ def compact(
 ) -> CompactReport:
     """Merge segments of less than half of `segment_bytes` of rows, up to that size, and drop copies of keys.
 
-    format, compress: where told, also rewrite every segment that is stored otherwise. An interrupt loses the segment
+    format, compress: where given, also rewrite every segment that is stored otherwise. An interrupt loses the segment
     being written and nothing else. StoreError names a segment whose rows are damaged; it is left as it is. Of several
     compactions of one set, each waits for the one before it.
     """

@@ -149,7 +149,7 @@ class KeyIndex:
                     if self.segment[other] == self.segment[position]:
                         raise StoreError(
                             f"{segments[int(self.segment[position])].path}: the key {key.decode(errors='replace')!r} "
-                            "stands in it twice, so that nobody knows which rows count. Remove the segment (`medusa "
+                            "stands in it twice, so that it is unknown which rows count. Remove the segment (`medusa "
                             "store rm SET --damaged`) and encode its utterances again."
                         )
                     shadowed.add(position)

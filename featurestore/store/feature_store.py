@@ -329,7 +329,7 @@ def _is_free(path: Path) -> bool:
 
 
 def _is_there(path: Path) -> bool:
-    """Also where that can't be told."""
+    """Return whether a path exists; True where the system can't say."""
     try:
         return path.exists()
     except OSError:

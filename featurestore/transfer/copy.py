@@ -98,7 +98,7 @@ def _copy(
     progress: Progress | None,
 ) -> list[Copied]:
     if "medusa_store" not in (attributes_of(source, "") or {}):
-        raise StoreError(f"{source.url} is not a feature store: it has no zarr.json that says so.")
+        raise StoreError(f"{source.url} is not a feature store: its zarr.json is missing or does not mark one.")
     target: Target = RemoteTarget(to) if to.local is None else LocalTarget(to, to.local, listings)
     chosen = sorted(_set_names(source, "") if names is None else {check_set_name(name) for name in names})
     specs = {name: _spec(source, name) for name in chosen}

@@ -221,7 +221,7 @@ def _listed(place: RemoteDirectory, at: str, left_out: set[str]) -> list[str]:
 
 
 class _FileCount:
-    """The bytes of one file, which count once however often parts of it are sent again, or whether told of at all."""
+    """The bytes of one file, which count once however often parts of it are sent again, or reported."""
 
     def __init__(self, count: Count, n_bytes: int) -> None:
         self._count, self._left = count, n_bytes

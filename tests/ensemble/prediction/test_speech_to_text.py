@@ -92,7 +92,7 @@ def test_another_ear_than_the_members_is_refused(place: Path) -> None:
 
 
 def test_an_ear_that_is_not_there_is_asked_for(place: Path) -> None:
-    with pytest.raises(EncoderError, match=r"hears words with Whisper ear: .*--asr FILE\.pt"):
+    with pytest.raises(EncoderError, match=r"Whisper ear: .*--asr FILE\.pt"):
         predict(Model.load(place / "runs" / "heard"), clips(place), device="cpu")
 
 

@@ -529,7 +529,7 @@ def test_directories_that_are_no_models_are_refused(directory: Callable[[str], P
         "model_type 'clip' in its config.json is not supported": broken(
             "d", lambda p: set_config(p, model_type="clip")
         ),
-        "nobody knows whether": broken("e", lambda p: (p / "preprocessor_config.json").unlink()),
+        "unknown whether": broken("e", lambda p: (p / "preprocessor_config.json").unlink()),
         "can't be loaded": broken("f", lambda p: (p / "model.safetensors").write_bytes(b"x" * 100)),
         "parameters of its configuration are not in the weights": broken(
             "g", lambda p: set_config(p, num_hidden_layers=4)
