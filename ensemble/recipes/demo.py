@@ -27,7 +27,7 @@ SMALL = {
     "dropout": "0.3",
     "stride": "32",
     "batch-size": "32",
-    "epochs": "10",
+    "epochs": "8",
     "lr": "1e-3",
     "warmup-epochs": "2",
     "schedule": "cosine",
@@ -35,7 +35,7 @@ SMALL = {
     "stage2-lr": "2e-4",
     "select": "last",
 }
-META = {"seeds": "6"}
+META = {"seeds": "6", "meta": "auto"}
 MADE = (
     "demo.csv", "demo.scheme.json", "store", "runs", "steps", "confusion.png", "prediction.csv", "report.html",
 )  # fmt: skip
@@ -72,7 +72,7 @@ def steps(directory: Path) -> list[Step]:
         )
     found += [
         (
-            "Fit the meta-classifier on the posteriors of members and probe: six seeds at once, then their soup",
+            "Fit meta-classifiers on posteriors of members and probe (six seeds, then their soup); choose one inside",
             [
                 *("fit-meta", *_options(META), "--members", ",".join([*MEMBERS, PROBE])),
                 *(*both, "--cv", "fold", "--runs", runs),
