@@ -19,6 +19,8 @@ SHOWN = {
     "benchmarks/results/presets-ravdess.md": "results/presets-ravdess",
     "benchmarks/results/medusa14-small.md": "results/medusa14-small",
     "benchmarks/results/featurize.md": "results/featurize",
+    "benchmarks/results/learning-curves.md": "results/learning-curves",
+    "benchmarks/results/alignment.md": "results/alignment",
 }
 
 
