@@ -58,7 +58,8 @@ MATROSKA_DURATIONS = (b"\x44\x89\x84", b"\x44\x89\x88")  # the element Duration,
 CHECKED = ("flac", "wavpack")
 # FFmpeg drops two frames of any WMA for a delay that its own encoder doesn't have, so that 32 ms would be lost there;
 # and the end of ALAC in CAF twice: the last packet says how short it is, and so does the header.
-KEPT_WHOLE = (("asf", "wmav1"), ("asf", "wmav2"), ("caf", "alac"))
+# By codec: the container where it is so, "" for every one.
+KEPT_WHOLE = {"wmav1": "", "wmav2": "", "alac": "caf"}
 INTEGERS = {"u8": (128.0, 128.0), "s16": (0.0, 2.0**15), "s32": (0.0, 2.0**31)}
 
 
@@ -250,7 +251,7 @@ def _opened(path: Path, part: Part) -> Iterator[tuple[InputContainer, AudioStrea
             stream.codec_context.options = {"err_detect": "crccheck+explode"}
         if stream.codec_context.name.startswith("pcm_s64"):
             raise AudioError(f"{path}: holds integers of 64 bits, which can't be decoded. Export it with 32 or 24.")
-        if (container.format.name.split(",")[0], stream.codec_context.name) in KEPT_WHOLE:
+        if container.format.name.startswith(KEPT_WHOLE.get(stream.codec_context.name, "nowhere")):
             stream.codec_context.flags2 |= av.codec.context.Flags2.skip_manual
         yield container, stream
 

@@ -102,6 +102,8 @@ KINDS = [
     Kind(".wma", "asf", "wmav2", **late(2048, 3 * 2048), rates=(44_100,), bit_rate=128_000),
     Kind(".wmv", "asf", "wmav1", **late(2048, 3 * 2048), rates=(44_100,), bit_rate=128_000),
     Kind(".asf", "asf", "wmav2", **late(512, 3 * 512), rates=(16_000,), bit_rate=64_000),
+    Kind(".avi", "avi", "wmav2", **late(2048, 3 * 2048), rates=(44_100,), bit_rate=128_000),
+    Kind(".wav", "wav", "wmav1", **late(2048, 3 * 2048), rates=(44_100,), bit_rate=128_000),
     Kind(".ac3", "ac3", "ac3", **late(256, 2000), rates=AC3_RATES),
     Kind(".eac3", "eac3", "eac3", **late(256, 2000), rates=AC3_RATES),
     Kind(".wv", "wv", "wavpack", 2**15),
