@@ -40,9 +40,9 @@ def confusion_factors(
     """
     at, n_classes = labels >= 0, logits.shape[1]
     true, predicted = labels[at], logits[at].argmax(1)
-    n_true, n_said = np.bincount(true, minlength=n_classes), np.bincount(predicted, minlength=n_classes)
+    n_true, n_predicted = np.bincount(true, minlength=n_classes), np.bincount(predicted, minlength=n_classes)
     hits = np.bincount(true[true == predicted], minlength=n_classes)
-    confused = CONFUSION_FLOOR + 1 - 2 * hits / np.maximum(n_true + n_said, 1)
+    confused = CONFUSION_FLOOR + 1 - 2 * hits / np.maximum(n_true + n_predicted, 1)
     there = n_true > 0
     mean = confused[there].mean() if there.any() else 1.0
     return np.where(there, (confused / mean) ** exponent, 1.0).astype(np.float32)

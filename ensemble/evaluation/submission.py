@@ -96,10 +96,8 @@ def submission_problems(
         problems.append(arrow.listing(f"{ID} is not a name with {SUFFIX} and without a folder", bad, names))
     if expected is not None:
         there, expected_names = set(names), set(expected)
-        missing, surplus = (
-            [name for name in expected if name not in there],
-            [n for n in names if n not in expected_names],
-        )
+        missing = [name for name in expected if name not in there]
+        surplus = [name for name in names if name not in expected_names]
         if missing:
             problems.append(f"{len(missing):,} of {len(expected_names):,} utterances are missing: {some(missing)}")
         if surplus:

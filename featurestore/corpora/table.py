@@ -51,14 +51,15 @@ def read_table(
         table = _joined(path, table, other, ours, theirs, notes)
     table, more = _renamed(path, table, dict(columns or {}))
     notes += more
-    if "utterance_id" not in table.column_names and "path" in table.column_names:
+    no_ids = "utterance_id" not in table.column_names and "path" in table.column_names
+    if no_ids:
         table = table.append_column("utterance_id", table.column("path"))
-        notes.append("no column of ids: the audio paths are the utterance ids")
     _refuse_missing(path, table, require_label)
     whole_files = table
     table = with_own_ids(table)
-    if table is not whole_files and notes and notes[-1].startswith("no column of ids"):
-        notes[-1] = "no column of ids: the audio paths, with the piece's start and end, are the utterance ids"
+    if no_ids:
+        ids = "the audio paths" + (", with the piece's start and end," if table is not whole_files else "")
+        notes.append(f"no column of ids: {ids} are the utterance ids")
     remedy = ""
     if "split" in table.column_names:
         table, remedy = _uniform_splits(table, split_names or {})

@@ -22,11 +22,11 @@ def fill(
     if not len(found):
         return
     row_type: RowType = now.spec.row_type
+    copied = stride == 1 and row_type.is_plain and values.dtype == np.dtype(row_type.read)
     if now.exceeds_memory(len(layers)):
         for k, layer in enumerate(layers):
-            _fill_from_files(now, found, layer, stride, values[k])
+            _fill_from_files(now, found, layer, copied, stride, values[k])
         return
-    copied = stride == 1 and row_type.is_plain and values.dtype == np.dtype(row_type.read)
     is_checked = now.all_checked(found, layers)
     if copied and len(layers) == 1:
         if values[0].nbytes < SMALL_UTTERANCE_BYTES * len(found) and now.take(found, layers[0], values[0], offsets):
@@ -54,10 +54,10 @@ def _fill_at_once(now: Snapshot, found: np.ndarray, layers: tuple[str, ...], str
         read_runs(now.runs(found, layers), values)
 
 
-def _fill_from_files(now: Snapshot, found: np.ndarray, layer: str, stride: int, values: np.ndarray) -> None:
-    """One layer, by calls that read its rows from the files: straight into `values` where they are only copied."""
-    row_type: RowType = now.spec.row_type
-    copied = stride == 1 and row_type.is_plain and values.dtype == np.dtype(row_type.read)
+def _fill_from_files(
+    now: Snapshot, found: np.ndarray, layer: str, copied: bool, stride: int, values: np.ndarray
+) -> None:
+    """Fill one layer by calls that read its rows from the files: straight into `values` where they are `copied`."""
     target = values if copied else now.scratch(int(now.index.n_rows[found].sum()))
     rows, scales = now.read(found, layer, target)
     for i, expected in now.unchecked(found, layer).items():

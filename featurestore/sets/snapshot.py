@@ -56,7 +56,7 @@ class Snapshot:
                 here = slice(*self.index.segment_starts[i : i + 2].tolist())
                 there = slice(*before.index.segment_starts[places[id(segment)] :][:2].tolist())
                 self._was_checked[:, here] = before._was_checked[:, there]
-        self._n_rows_read = 0 if before is None else int((self._was_checked @ self.index.n_rows).sum())
+        self._n_rows_read: int = 0 if before is None else before._n_rows_read
 
     def stored(
         self, found: np.ndarray, layer: str, check: bool = True

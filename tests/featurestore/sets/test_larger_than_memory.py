@@ -9,6 +9,7 @@ import pytest
 from featurestore.errors import StoreError
 from featurestore.format.pieces import Piece, read_pieces
 from featurestore.format.spec import FeatureSpec
+from featurestore.rows.packed import Packed
 from featurestore.sets import snapshot
 from featurestore.sets.compact import compact
 from featurestore.sets.feature_set import FeatureSet
@@ -39,29 +40,28 @@ def opened(store: FeatureStore) -> FeatureSet:
     return FeatureStore.open(store.path)["x"]
 
 
+def batches(features: FeatureSet, orders: list[list[str]]) -> list[Packed]:
+    """Read the keys of each order in every way."""
+    return [
+        features.read_layers(keys, layers, read_as, stride=stride)
+        for keys in orders
+        for layers in (LAYERS, LAYERS[1:])
+        for read_as in ("float16", "float32")
+        for stride in (1, 3)
+    ]
+
+
 @pytest.mark.parametrize("format", ["zarr", "hdf5"])
 @pytest.mark.parametrize("dtype", ["float16", "float32", "bfloat16", "int8"])
 def test_rows_are_those_of_the_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, dtype: str) -> None:
     store = written(tmp_path, dtype, format=format)
     by_maps, orders = opened(store), [np.random.default_rng(i).permutation(KEYS)[:17].tolist() for i in range(3)]
     orders += [KEYS, ["u0"], ["u5", "u5", "u23"]]
-    expected = [
-        by_maps.read_layers(keys, layers, read_as, stride=stride)
-        for keys in orders
-        for layers in (LAYERS, LAYERS[1:])
-        for read_as in ("float16", "float32")
-        for stride in (1, 3)
-    ]
+    expected = batches(by_maps, orders)
     monkeypatch.setattr(snapshot, "available_bytes", lambda: 1000)
     by_calls = opened(store)
     assert by_calls._snapshot().exceeds_memory(1)
-    found = [
-        by_calls.read_layers(keys, layers, read_as, stride=stride)
-        for keys in orders
-        for layers in (LAYERS, LAYERS[1:])
-        for read_as in ("float16", "float32")
-        for stride in (1, 3)
-    ]
+    found = batches(by_calls, orders)
     for packed, wanted in zip(found, expected, strict=True):
         np.testing.assert_array_equal(packed.offsets, wanted.offsets)
         np.testing.assert_array_equal(packed.values.view(np.uint8), wanted.values.view(np.uint8))
