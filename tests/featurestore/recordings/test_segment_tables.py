@@ -36,6 +36,13 @@ def test_rttm_gives_speakers_and_leaves_other_types_out(tmp_path: Path) -> None:
     assert any("without length" in note for note in notes)
 
 
+@pytest.mark.parametrize("name", ["NA", "None", "null", "nan"])
+def test_names_in_rttm_that_pandas_takes_for_missing_values_are_names(tmp_path: Path, name: str) -> None:
+    text = f"SPEAKER {name} 1 0.0 1.5 <NA> <NA> {name} <NA> <NA>\n"
+    table, _ = read_segments(written(tmp_path / "a.rttm", text))
+    assert (table.column("path").to_pylist(), table.column("speaker").to_pylist()) == ([name], [name])
+
+
 def test_audacitys_labels_are_of_one_recording_and_may_have_frequencies_and_decimal_commas(tmp_path: Path) -> None:
     text = "0.5\t2.5\tangry\n\\\t120.0\t4000.0\n3,25\t4,5\t\n7\t7\ta point\n"
     table, notes = read_segments(written(tmp_path / "Label Track.txt", text))
