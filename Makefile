@@ -1,11 +1,12 @@
 # Each target does all of its set-up: a machine with Python >= 3.11 (with venv and pip) and make is enough.
 #   make demo    the whole chain on a small real corpus, with the encoders in this repository (no network once installed)
-#   make test    the tests (make test-slow: the long ones)
+#   make test    the tests (make test-slow, make test-containers: the long ones)
 #   make docs    the documentation        make lint    ruff, mypy, eslint        make clean    removes .venv and the caches
-# PYTHON=python3.12 chooses the interpreter.
+# PYTHON=python3.12 chooses the interpreter, WORKERS=4 the number of test processes.
 
 PYTHON ?= python3
 VENV := .venv
+WORKERS ?= 2
 STAMP := $(VENV)/installed.stamp
 # Container images set it; then every program that the tests start compiles this project and what it imports anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -19,23 +20,26 @@ TORCH_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --retries 
 # The linter of the report's scripts, where npm's npx can fetch it.
 ESLINT := npx --yes --fetch-retries=0 --fetch-timeout=20000 eslint@10
 
-.PHONY: demo test test-slow coverage smoke dist docs docs-links lint install clean
+.PHONY: demo test test-slow test-containers coverage smoke dist docs docs-links lint install clean
 
 demo: $(STAMP)
 	$(VENV)/bin/medusa demo
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
-# Every container at every rate, in two processes; then every bit flipped, every system call failing, whole products. Some
-# of those count the memory and the cores of the machine, so they run one after another.
+# Every bit flipped, every system call failing, whole products. Some count the memory and the cores of the machine, so they run
+# one after another.
 test-slow: $(STAMP)
-	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m slow tests/featurestore/audio
 	$(VENV)/bin/python -m pytest -m slow --ignore=tests/featurestore/audio
+
+# Every codec in every container at every rate, length and number of channels.
+test-containers: $(STAMP)
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m slow tests/featurestore/audio
 
 # The tests with the share of lines they run, which must not fall below the floor in pyproject.toml.
 coverage: $(STAMP)
-	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not slow" --cov --cov-report=term:skip-covered
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" --cov --cov-report=term:skip-covered
 
 # What another Python must be able to do: the demo, the store, the probes (make smoke PYTHON=python3.13).
 smoke: $(STAMP)
