@@ -25,8 +25,8 @@ _START_WRITING = 2  # SYNC_FILE_RANGE_WRITE
 class WriteBehind:
     """Writes blocks of files in one thread, in their order; what writing a block raised is raised by a later call.
 
-    The thread begins with the first block, so that a small segment has none. Any call may be interrupted and made
-    again.
+    The thread begins with the first block, so that a small segment has none; where memory is too short for a thread,
+    blocks are written at once. Any call may be interrupted and made again.
     """
 
     def __init__(self, n_files: int, lasting: bool = True) -> None:
@@ -38,8 +38,10 @@ class WriteBehind:
 
     def put(self, write: Callable[[], None]) -> None:
         """Have a block written by the thread; waits while many are to be written."""
+        self._pool = self._pool or _one_thread()
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(1, "write")
+            write()
+            return
         self._writing.append(self._pool.submit(write))
         while len(self._writing) * self.block_bytes > STAGED_BYTES // 2:
             self._wait()
@@ -59,6 +61,15 @@ class WriteBehind:
     def _wait(self) -> None:
         self._writing[0].result()
         self._writing.popleft()
+
+
+def _one_thread() -> ThreadPoolExecutor | None:
+    pool = ThreadPoolExecutor(1, "write")
+    try:
+        pool.submit(int)  # the thread begins with the first task
+    except RuntimeError:  # "can't start new thread": no address space for its stack
+        return None
+    return pool
 
 
 class StagedFile:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,3 +125,22 @@ def test_what_the_disk_refuses_is_raised_by_a_later_append(
     writer.append("again", utterance(1))
     writer.commit()
     assert sorted(FeatureStore.open(tmp_path / "s")["a"]) == ["again", "kept"]
+
+
+def test_without_room_for_a_thread_blocks_are_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    behind = WriteBehind(1)
+    file = StagedFile(tmp_path / "rows", behind)
+    data = np.random.default_rng(0).integers(0, 256, 3 * behind.block_bytes + 5, dtype="u1")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        file.write_at(0, data[: 2 * behind.block_bytes + 1])
+    assert (tmp_path / "rows").stat().st_size == 2 * behind.block_bytes
+    file.write_at(2 * behind.block_bytes + 1, data[2 * behind.block_bytes + 1 :])  # there is room again
+    behind.finish()
+    file.finish()
+    file.close()
+    behind.close()
+    assert (tmp_path / "rows").read_bytes() == data.tobytes()
