@@ -16,6 +16,8 @@ from deepser.training.normalise import CONSTANT
 BATCH_ROWS = 4096
 # A batch adds a matrix (D, D) for each of its cells: at D = 2048 small batches spend more on that than on the products.
 GRAM_ROWS = 16_384
+GRAM_COLUMNS = 256
+NAMES = ("n", "x", "y", "gram", "xy")  # of Moments
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,16 +31,42 @@ class Moments:
     xy: Tensor
 
     def __add__(self, other: "Moments") -> "Moments":
-        pairs = [(getattr(self, name), getattr(other, name)) for name in ("n", "x", "y", "gram", "xy")]
+        pairs = [(getattr(self, name), getattr(other, name)) for name in NAMES]
         return Moments(*(a + b for a, b in pairs))
 
+    def __iadd__(self, other: "Moments") -> "Moments":
+        for name in NAMES[1:]:
+            getattr(self, name).add_(getattr(other, name))
+        return replace(self, n=self.n + other.n)
+
+    def less(self, other: "Moments | None") -> "Moments":
+        """Return the sums without some of the rows, but for `gram`, which stays that of all."""
+        if other is None:
+            return self
+        return Moments(self.n - other.n, self.x - other.x, self.y - other.y, self.gram, self.xy - other.xy)
+
     def with_rows(self, x: Tensor, y: Tensor) -> "Moments":
-        """Add rows x (n, D) and y (n, K), products in their own dtype, to the sums in place."""
+        """Add rows x (n, D) and y (n, K), products in their own dtype, to the sums in place.
+
+        Of gram only blocks on and above the diagonal are made, which takes little more than half the time; see `whole`.
+        """
         self.x.add_(x.double().sum(0))
         self.y.add_(y.double().sum(0))
-        self.gram.add_(x.T @ x)
+        for start in range(0, x.shape[1], GRAM_COLUMNS):
+            stop = start + GRAM_COLUMNS
+            self.gram[start:stop, start:].add_(x[:, start:stop].T @ x[:, start:])
         self.xy.add_(x.T @ y)
         return replace(self, n=self.n + len(x))
+
+    def whole(self, dtype: torch.dtype) -> "Moments":
+        """Return the sums with both halves of gram, in `dtype`."""
+        upper = self.gram.to(dtype).triu()
+        return replace(self, gram=upper.add_(upper.triu(1).T))
+
+    def standardised(self, mean: Tensor, inverse_std: Tensor) -> Tensor:
+        """Return the matrix Z'Z / D of these rows, (D, D) float64, less a mean (D,) and times an inverse deviation."""
+        centred = self.gram - torch.outer(self.x, mean) - torch.outer(mean, self.x) + self.n * torch.outer(mean, mean)
+        return centred.mul_(inverse_std[:, None]).mul_(inverse_std / len(mean))
 
     @staticmethod
     def zeros(dim: int, n_columns: int, device: torch.device) -> "Moments":
@@ -75,15 +103,18 @@ class Grams:
         own, inverse = shift + scale * mean, inverse_std / scale
         return own.float().cpu().numpy(), inverse.float().cpu().numpy()
 
-    def of_blocks(self, each: Pass, left_out: int | None) -> Iterator[Moments]:
-        """For each block, the sums over a pass's training cells, without one of them."""
-        cells = [cell for cell in np.unique(self.cells[each.train]).tolist() if cell != left_out]
+    def of_blocks(self, each: Pass) -> Iterator[tuple[Moments, dict[int, Moments]]]:
+        """For each block, the sums over a pass's training cells, and over each of them."""
+        cells = np.unique(self.cells[each.train]).tolist()
         for block in range(self.n_blocks):
-            own = [self.moments[cell, block] for cell in cells]
-            total = own[0]
-            for moments in own[1:]:
-                total = total + moments
-            yield total
+            own = {cell: self.moments[cell, block] for cell in cells}
+            first, *others = own.values()
+            total = first
+            if others:
+                total = first + others[0]
+                for moments in others[1:]:
+                    total += moments
+            yield total, own
 
     def total(self, each: Pass) -> tuple[float, Tensor, Tensor]:
         """Return the number, the sum and the sum of squares of all training rows of a pass."""
@@ -106,7 +137,10 @@ class Grams:
 def accumulate(
     problem: Problem, rows: Rows, source: Source, cells: NDArray[np.int64], device: torch.device, dtype: torch.dtype
 ) -> Grams:
-    """Read a source once, GRAM_ROWS rows at a time; products are made in `dtype`, sums are kept in float64."""
+    """Read a source once, GRAM_ROWS rows at a time; products are made in `dtype` and summed in float64.
+
+    Gram matrices are kept in `dtype`, the other sums in float64.
+    """
     at_all = np.flatnonzero(cells >= 0)
     first = rows.part(source, at_all[np.linspace(0, len(at_all) - 1, min(512, len(at_all))).astype(int)])
     spread = first.std(0)
@@ -129,4 +163,6 @@ def accumulate(
                 y = torch.from_numpy(problem.values[np.ix_(at[mine][known], block.columns)]).to(device, dtype)
                 former = grams.moments.get((cell, b)) or Moments.zeros(x.shape[1], y.shape[1], device)
                 grams.moments[cell, b] = former.with_rows(inputs, y)
+    for place, former in grams.moments.items():
+        grams.moments[place] = former.whole(dtype)
     return grams

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from deepser.probes.problem import Block, Pass, Problem
 from deepser.probes.refine import clips_of_speakers, refined_by_speaker
-from deepser.probes.ridge import class_weights, held_out, inverse_of, scores_of
+from deepser.probes.ridge import class_weights, held_out, inverse_by, inverse_of, scores_of
 from deepser.probes.rows import Source
 from deepser.probes.solver import Fitted, Judged, Part, Piece, Setting, mean_of
 from deepser.probes.standardise import Rows, standardisation
@@ -143,7 +143,7 @@ class KernelPass:
         found = []
         for fold, clips in enumerate(clips_of[:-1]):
             rows = torch.nonzero(fold_of == fold).ravel()
-            own = torch.cholesky_inverse(torch.linalg.cholesky(inverse[rows][:, rows]))
+            own = inverse_by(torch.linalg.cholesky(inverse[rows][:, rows]))
             own.diagonal().sub_(penalties[rows])
             found.append([_wide(own[each][:, each]) for each in clips])
         across = kernel[n:][:, known]

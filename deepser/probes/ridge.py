@@ -21,7 +21,15 @@ def inverse_of(kernel: Tensor, penalty: float, weights: Tensor | None = None) ->
             f"The kernel of {len(kernel)} utterances can't be inverted in {kernel.dtype} with lambda {penalty:g}; give "
             "a larger --lambdas."
         )
-    return torch.cholesky_inverse(factor)
+    return inverse_by(factor)
+
+
+def inverse_by(factor: Tensor) -> Tensor:
+    """Return the inverse of a matrix (n, n) from its lower Cholesky factor.
+
+    torch.cholesky_inverse takes 10 to 30 times as long on a CPU (MKL 2024.2, n of 1,000 and 2,048, float32).
+    """
+    return torch.cholesky_solve(torch.eye(len(factor), dtype=factor.dtype, device=factor.device), factor)
 
 
 def held_out(inverse: Tensor, solution: Tensor, targets: Tensor, folds: list[Tensor]) -> Tensor:

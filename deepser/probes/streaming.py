@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepser.probes.gram import Grams, Moments, accumulate
+from deepser.probes.gram import Grams, accumulate
+from deepser.probes.leave_out import Systems
 from deepser.probes.problem import Pass, Passes, Problem
 from deepser.probes.ridge import scores_of
 from deepser.probes.rows import Source
@@ -19,7 +20,20 @@ from deepser.probes.standardise import Rows
 
 BATCH_ROWS = 4096
 TILTS = (0.0, 0.5, 1.0)
-REFINEMENTS = 4  # each gains about three digits where the condition number is 10,000
+
+
+@dataclass(frozen=True, eq=False)
+class _Solution:
+    """One layer's fit on all rows of a pass, with its own penalty: weights (D, K) on standardised rows, means (K,).
+
+    mean, inverse_std: (D,) of the rows. tilt: see `StreamingSolver`.
+    """
+
+    weights: NDArray[np.float64]
+    means: NDArray[np.float64]
+    mean: NDArray[np.float32]
+    inverse_std: NDArray[np.float32]
+    tilt: float
 
 
 @dataclass(eq=False)
@@ -27,9 +41,9 @@ class StreamingSolver:
     """The linear kernel's ridge regression, solved in the rows' own space, whatever the number of utterances.
 
     Each layer is read twice: once for its Gram matrices, by cell, from which the solution for any training part follows
-    (the standardisation with that part's statistics included), and once for the scores. A layer's penalty is chosen at
-    once, so that one set of scores is kept of each pass. Combinations are means of the layers' scores. balanced: a
-    class's score is divided by a power of its share, one of TILTS, that is chosen with the penalty.
+    (see `leave_out`; the standardisation with that part's statistics included), and once for the scores. A layer's
+    penalty is chosen at once, so that one set of scores is kept of each pass. Combinations are means of the layers'
+    scores. balanced: a class's score is divided by a power of its share, one of TILTS, that is chosen with the penalty.
     """
 
     problem: Problem
@@ -42,6 +56,7 @@ class StreamingSolver:
     dtype: torch.dtype = torch.float32
     bandwidths: tuple[float, ...] = ()
     _judged: dict[Source, dict[str, Judged]] = field(default_factory=dict, init=False)
+    _solutions: dict[Source, dict[str, _Solution]] = field(default_factory=dict, init=False)
 
     def at(self, each: Pass) -> "StreamingPass":
         return StreamingPass(self, each)
@@ -59,6 +74,11 @@ class StreamingSolver:
         if source not in self._judged:
             self._judged[source] = self._judge(source)
         return self._judged[source][name]
+
+    def solution(self, source: Source, name: str) -> _Solution:
+        """One layer's fit on all training rows of one pass, which `judged` made."""
+        self.judged(source, name)
+        return self._solutions[source][name]
 
     def grams(self, source: Source) -> Grams:
         """Return sums over the rows of each cell."""
@@ -90,6 +110,9 @@ class StreamingSolver:
                 for setting, scores in zip(settings, total[each.name], strict=True)
             ]
             found[each.name] = max(options, key=lambda j: self.score(j.inner, each.train))
+        self._solutions[source] = {
+            each.name: maps[each.name].solution(grams, found[each.name].setting) for each in self.all_passes
+        }
         return found
 
 
@@ -113,18 +136,12 @@ class StreamingPass:
         problem = self.solver.problem
         pieces, offsets = [], np.zeros(problem.values.shape[1])
         for part in parts:
-            grams = self.solver.grams(part.source)
-            own = self.solver.judged(part.source, self.each.name).setting
-            weights, means = np.zeros((grams.dim, len(offsets))), np.zeros(len(offsets))
-            standard = grams.standardisation(grams.total(self.each))
-            for block, moments in zip(problem.blocks, grams.of_blocks(self.each, None), strict=True):
-                solution, averages = solve(moments, *standard, [own.penalty], self.solver.dtype)
-                weights[:, block.columns], means[block.columns] = solution[0].double().cpu().numpy(), averages
+            own = self.solver.solution(part.source, self.each.name)
             # Scores are linear in the deviations, so that the tilt goes into weights and offsets.
-            offset = scores_of(np.zeros((1, len(means))), means, problem.n_classes, own.tilt)[0]
-            slope = scores_of(np.ones((1, len(means))), means, problem.n_classes, own.tilt)[0] - offset
-            mean, inverse_std = grams.unshifted(*standard)
-            pieces.append(Piece(part.source, mean, inverse_std, weights=(weights * slope).astype(np.float32)))
+            offset = scores_of(np.zeros((1, len(own.means))), own.means, problem.n_classes, own.tilt)[0]
+            slope = scores_of(np.ones((1, len(own.means))), own.means, problem.n_classes, own.tilt)[0] - offset
+            weights = (own.weights * slope).astype(np.float32)
+            pieces.append(Piece(part.source, own.mean, own.inverse_std, weights=weights))
             offsets += offset / len(parts)
         return Fitted(tuple(pieces), offsets)
 
@@ -144,6 +161,8 @@ class _PassMaps:
 
     solver: StreamingSolver
     maps: dict[int | None, _Map]
+    whole: Tensor  # (P, D, K), the weights on standardised rows of the fit on all rows
+    standard: tuple[Tensor, Tensor]
 
     @property
     def cells(self) -> set[int | None]:
@@ -151,69 +170,35 @@ class _PassMaps:
 
     @staticmethod
     def of(solver: StreamingSolver, grams: Grams, each: Pass) -> "_PassMaps":
-        cells = np.unique(solver.passes.cells[each.train])
         standard = grams.standardisation(grams.total(each))
+        mean, inverse_std = standard
+        n_columns, n = solver.problem.values.shape[1], len(solver.penalties)
+        left_out: list[int | None] = [None, *np.unique(solver.passes.cells[each.train]).tolist()]
+        weights = torch.zeros((len(left_out), n, grams.dim, n_columns), dtype=solver.dtype, device=solver.device)
+        shares = np.zeros((len(left_out), n_columns))
+        for block, (part, cells) in zip(solver.problem.blocks, grams.of_blocks(each), strict=True):
+            systems = Systems(part, [None, *cells.values()], mean, inverse_std, solver.penalties, solver.dtype)
+            solution, means = systems.solve()
+            weights[..., torch.from_numpy(block.columns)] = solution.to(solver.dtype)
+            shares[:, block.columns] = means
         maps = {}
-        for left_out in (None, *cells.tolist()):
-            n_columns, n = solver.problem.values.shape[1], len(solver.penalties)
-            weights = torch.zeros((n, grams.dim, n_columns), dtype=solver.dtype, device=solver.device)
-            shares = np.zeros(n_columns)
-            for block, moments in enumerate(grams.of_blocks(each, left_out)):
-                columns = solver.problem.blocks[block].columns
-                solution, means = solve(moments, *standard, solver.penalties, solver.dtype)
-                weights[:, :, torch.from_numpy(columns)] = solution.to(solver.dtype)
-                shares[columns] = means
-            mean, inverse_std = standard
-            flat = (weights * inverse_std.to(solver.dtype)[None, :, None]).permute(1, 0, 2).reshape(grams.dim, -1)
-            maps[left_out] = _Map(flat, -(mean.to(solver.dtype) @ flat), shares)
-        return _PassMaps(solver, maps)
+        for cell, own, own_shares in zip(left_out, weights, shares, strict=True):
+            flat = (own * inverse_std.to(solver.dtype)[:, None]).permute(1, 0, 2).reshape(grams.dim, -1)
+            maps[cell] = _Map(flat, -(mean.to(solver.dtype) @ flat), own_shares)
+        return _PassMaps(solver, maps, weights[0].clone(), standard)
+
+    def solution(self, grams: Grams, setting: Setting) -> _Solution:
+        """Return the fit on all rows with one setting."""
+        weights = self.whole[self.solver.penalties.index(setting.penalty)].double().cpu().numpy()
+        return _Solution(weights, self.maps[None].means, *grams.unshifted(*self.standard), setting.tilt)
 
     def scores(self, cell: int | None, x: Tensor, keep: NDArray[np.bool_]) -> NDArray[np.float64]:
         """(P * tilts, n, K) scores of the kept rows."""
         own = self.maps[cell]
-        predicted = (
-            (x[torch.from_numpy(np.flatnonzero(keep)).to(x.device)] @ own.weights + own.offset).double().cpu().numpy()
-        )
+        kept = x if keep.all() else x[torch.from_numpy(np.flatnonzero(keep)).to(x.device)]
+        predicted = torch.addmm(own.offset, kept, own.weights).double().cpu().numpy()
         problem, n = self.solver.problem, len(self.solver.penalties)
         by_penalty = predicted.reshape(len(predicted), n, -1).transpose(1, 0, 2)
         return np.stack(
             [scores_of(dev, own.means, problem.n_classes, tilt) for dev in by_penalty for tilt in self.solver.tilts]
         )
-
-
-def solve(
-    moments: Moments,
-    mean: Tensor,
-    inverse_std: Tensor,
-    penalties: Sequence[float],
-    dtype: torch.dtype = torch.float64,
-) -> tuple[Tensor, NDArray[np.float64]]:
-    """Weights (P, D, K) on standardised rows, for each penalty, and the targets' means (K,).
-
-    mean, inverse_std: (D,) of the pass's training part. (Z'Z / D + lambda I)^-1 Z'(Y - mean) / D, the same solution as
-    the linear kernel's.
-    """
-    n, dim = moments.n, len(mean)
-    centred = moments.gram - torch.outer(moments.x, mean) - torch.outer(mean, moments.x) + n * torch.outer(mean, mean)
-    gram = (centred * inverse_std[:, None] * inverse_std[None, :]) / dim
-    means = moments.y / max(n, 1)
-    cross = (moments.xy - torch.outer(mean, moments.y)) - torch.outer(moments.x - n * mean, means)
-    right = cross * inverse_std[:, None] / dim
-    found = []
-    for penalty in penalties:
-        shifted = gram.clone()
-        shifted.diagonal().add_(penalty)
-        found.append(_refined(shifted, right, dtype))
-    return torch.stack(found), means.double().cpu().numpy()
-
-
-def _refined(matrix: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
-    """matrix^-1 right in float64, from a factor in `dtype`: in float32 it takes half the time."""
-    factor, failed = torch.linalg.cholesky_ex(matrix.to(dtype))
-    if bool(failed.any()):
-        return torch.cholesky_solve(right, torch.linalg.cholesky(matrix))
-    solution = torch.zeros_like(right)
-    for _ in range(1 if dtype == torch.float64 else REFINEMENTS):
-        left = right - matrix @ solution
-        solution += torch.cholesky_solve(left.to(dtype), factor).double()
-    return solution

@@ -13,7 +13,7 @@ from ensemble.evaluation.align import PREFIX
 from ensemble.recipes.arguments import arguments_of, check_arguments, find_command, is_argument, keys_of, path_options
 from ensemble.recipes.members import KNOWN, of_recipe
 from ensemble.recipes.recipe import Recipe
-from featurestore.encoders.catalog import ENCODERS
+from featurestore.encoders.families import reads_text
 from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.runtime.yaml_lines import Entry, unknown_key
@@ -164,12 +164,24 @@ class _Planner:
         return [step]
 
     def _reads_transcripts(self, options: dict[str, Entry]) -> bool:
-        """Return what the key `transcripts` says, else: is there a transcribe section, and a text encoder by name?"""
+        """Return what the key `transcripts` says, else: is there a transcribe section, and does the encoder read text?
+
+        ConfigError where there is one and nothing says what the encoder reads.
+        """
         there = "transcribe" in self.recipe.sections
         transcripts = options.pop("transcripts", None)
         if transcripts is None:
-            encoder = ENCODERS.get(options["encoder"].text)
-            return there and encoder is not None and encoder.family in ("text", "causal", "t5")
+            if not there:
+                return False
+            encoder = options["encoder"]
+            weights = Path(options["weights"].text) if "weights" in options else None
+            found = reads_text(encoder.text, weights)
+            if found is None:
+                raise ConfigError(
+                    f"{encoder.where}: the recipe transcribes, and whether {encoder.text} reads text is not known "
+                    "before it is loaded; say transcripts: true or false beside it."
+                )
+            return found
         if not isinstance(transcripts.value, bool) or (transcripts.value and not there):
             raise ConfigError(
                 f"{transcripts.where}: transcripts: true takes those of the transcribe section; else false."

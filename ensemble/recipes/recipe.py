@@ -72,7 +72,9 @@ def read_recipe(place: str, settings: Sequence[str] = (), *, values_needed: bool
     """Read and check a recipe, by name or path, but for the options themselves, which the commands know.
 
     settings: "NAME=VALUE", a variable, or an entry by its keys with dots between them (members.m01.seed=3); VALUE is
-    YAML. values_needed: a variable without a value is an error. Raises ConfigError that names file and line.
+    YAML. One for a section of options adds the section where the recipe lacks it (transcribe.model=base), and manifest
+    takes the place of the prepare section. values_needed: a variable without a value is an error. Raises ConfigError
+    that names file and line.
     """
     path = find_recipe(place)
     tree = read_tree(path, trusted=path.parent == BUILT_IN).entries
@@ -93,6 +95,8 @@ def read_recipe(place: str, settings: Sequence[str] = (), *, values_needed: bool
             changes[name] = tree_of(text, f"--set {name}")
     for name, entry in changes.items():
         _change(tree, name, entry, TOP, list(variables))
+    if "manifest" in changes and not any(name.startswith("prepare") for name in changes):
+        tree.pop("prepare", None)
     if values_needed:
         values = there | variables
         tree = {key: entry if key == "variables" else _filled(entry, values) for key, entry in tree.items()}
@@ -142,6 +146,10 @@ def _change(tree: dict[str, Entry], path: str, entry: Entry, known: Sequence[str
     """
     if path.startswith(f"{DEFAULTS}.") and not known:
         tree.setdefault(DEFAULTS, Entry({}, entry.where))
+    section = path.partition(".")[0]
+    of_options = known and section != path and section in SECTIONS and section not in NAMED_SECTIONS
+    if of_options and (section not in tree or tree[section].value is None):
+        tree[section] = Entry({}, entry.where)
     within = [key for key, below in tree.items() if isinstance(below.value, dict) and path.startswith(f"{key}.")]
     if within:
         key = max(within, key=len)

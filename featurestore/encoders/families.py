@@ -1,5 +1,10 @@
 """The families of encoders: which transformers models are of which, and what is known of them without loading torch."""
 
+from pathlib import Path
+
+from featurestore.encoders.catalog import ENCODERS
+from featurestore.runtime.json_text import read_json
+
 SPEECH_TYPES = ("hubert", "wavlm", "wav2vec2", "data2vec-audio", "unispeech", "unispeech-sat")
 SPEECH_WINDOW = "30s+1s"  # by default
 
@@ -78,3 +83,21 @@ def is_causal(model_type: str) -> bool:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     return model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+
+def reads_text(name: str, weights: Path | None = None) -> bool | None:
+    """Return whether an encoder encodes text, by its name or by the config.json of its directory; None: unknown.
+
+    Unknown are a hub repository, whose files may not be here yet, and a LoRA, which names its base elsewhere.
+    """
+    if name in ENCODERS:
+        return ENCODERS[name].family in TEXT_FAMILIES
+    place = weights or Path(name)
+    if "emotion2vec" in name.lower() or place.suffix == ".pt":
+        return False
+    try:
+        model_type = str(read_json((place / "config.json").read_bytes())["model_type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    family = next((family for family, kinds in FAMILIES.items() if model_type in kinds), None)
+    return is_causal(model_type) if family is None else family in TEXT_FAMILIES

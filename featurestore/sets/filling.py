@@ -8,6 +8,7 @@ from featurestore.sets.snapshot import Snapshot
 
 # Below this mean size of an utterance, one vectorised take per segment beats one copy per utterance.
 SMALL_UTTERANCE_BYTES = 4096
+FEW_ROWS_BYTES = 1 << 16  # of an utterance as it is read, on average
 
 
 def fill(
@@ -36,6 +37,10 @@ def fill(
             return
     unchecked = [{} if is_checked else now.unchecked(found, layer) for layer in layers]
     fresh = [k for k in range(len(layers)) if unchecked[k]]
+    if not copied and values[0].nbytes < FEW_ROWS_BYTES * len(found):
+        for k in fresh:  # a compiled call for each utterance would take longer than reading its few rows twice
+            now.stored(found, layers[k])
+        fresh = []
     for k in fresh:
         _fill_first(now, found, layers[k], unchecked[k], copied, stride, offsets.tolist(), values[k])
     if not fresh and values.flags.c_contiguous:

@@ -139,6 +139,29 @@ def test_settings_reach_variables_and_every_entry(commands: Any, tmp_path: Path)
         planned(commands, tmp_path, GOOD, "epochs=3", "members.m1.d=wide")
 
 
+def test_a_setting_adds_a_section_that_the_recipe_lacks(commands: Any, tmp_path: Path) -> None:
+    steps = planned(
+        commands, tmp_path, GOOD, "epochs=3", "transcribe.model=base", "transcribe.language=pl", "compare.top=2"
+    )
+    assert [step.name for step in steps][:2] == ["prepare", "transcribe"]
+    assert (options(steps[1])["model"], options(steps[1])["language"]) == ("base", "pl")
+    assert "compare" in [step.name for step in steps]
+    with pytest.raises(ConfigError, match=r"--set transcribe\.modl: .*did you mean model"):
+        planned(commands, tmp_path, GOOD, "epochs=3", "transcribe.modl=base")
+    for section in ("featurize.new", "elsewhere"):
+        with pytest.raises(ConfigError, match="leads nowhere"):
+            planned(commands, tmp_path, GOOD, "epochs=3", f"{section}.layers=3")
+
+
+def test_a_manifest_takes_the_place_of_preparing_one(commands: Any, tmp_path: Path) -> None:
+    without = GOOD.replace("corpus: C\n", "corpus:\n")
+    steps = planned(commands, tmp_path, without, "epochs=3", "manifest=own.csv")
+    assert steps[0].name == "featurize/mel"
+    assert {options(step)["manifest"] for step in steps} == {"own.csv"}
+    with pytest.raises(ConfigError, match="either a prepare section or manifest"):
+        planned(commands, tmp_path, GOOD, "epochs=3", "manifest=own.csv", "prepare.root=D")
+
+
 def test_how_to_compute_is_no_part_of_what_a_step_is(commands: Any, tmp_path: Path) -> None:
     one, other = (
         planned(commands, tmp_path, GOOD, "epochs=3", f"featurize.defaults.workers={n}") for n in (2, 4)
@@ -149,12 +172,24 @@ def test_how_to_compute_is_no_part_of_what_a_step_is(commands: Any, tmp_path: Pa
 
 
 def test_text_encoders_read_the_transcripts_unless_told_otherwise(commands: Any, tmp_path: Path) -> None:
-    text = GOOD.replace("featurize:", "transcribe: {model: tiny.en}\nfeaturize:\n  roberta-base:\n  mine: {encoder: C}")
+    own = {"bert": "text", "hubert": "speech"}
+    for model_type, name in own.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(f'{{"model_type": "{model_type}"}}')
+    text = GOOD.replace(
+        "featurize:",
+        "transcribe: {model: tiny.en}\nfeaturize:\n  roberta-base:\n  mine: {encoder: C}\n"
+        f"  own-text: {{encoder: {tmp_path / 'text'}}}\n  own-speech: {{weights: {tmp_path / 'speech'}}}",
+    )
+    with pytest.raises(ConfigError, match=r"line 11: .*whether C reads text.*transcripts: true or false"):
+        planned(commands, tmp_path, text, "epochs=1")
+    text = text.replace("encoder: C}", "encoder: C, transcripts: false}")
     steps = {step.name: options(step) for step in planned(commands, tmp_path, text, "epochs=1")}
     assert steps["transcribe"]["output"] == steps["featurize/roberta-base"]["transcripts"]
-    assert "transcripts" not in steps["featurize/mine"] | steps["featurize/tiny-hubert"]
+    assert "transcripts" not in steps["featurize/mine"] | steps["featurize/tiny-hubert"] | steps["featurize/own-speech"]
+    assert steps["transcribe"]["output"] == steps["featurize/own-text"]["transcripts"]
     other = text.replace("roberta-base:", "roberta-base: {transcripts: false}").replace(
-        ": C}", ": C, transcripts: true}"
+        ": C, transcripts: false}", ": C, transcripts: true}"
     )
     steps = {step.name: options(step) for step in planned(commands, tmp_path, other, "epochs=1")}
     assert "transcripts" in steps["featurize/mine"]

@@ -1,0 +1,79 @@
+"""Solutions without a cell of rows are those of refitting without them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from deepser.probes import leave_out
+from deepser.probes.gram import GRAM_COLUMNS, Moments
+from deepser.probes.leave_out import Systems
+
+PENALTIES = (0.1, 10.0)
+
+
+def systems(dtype: torch.dtype, sizes: tuple[int, ...], dim: int) -> tuple[Systems, list[np.ndarray], list[np.ndarray]]:
+    """Cells of these sizes whose columns are correlated and whose last column is constant."""
+    rng = np.random.default_rng(0)
+    mix = rng.normal(size=(dim, dim)) * np.geomspace(3, 0.05, dim)
+    xs = [rng.normal(size=(n, dim)) @ mix / dim**0.5 + rng.normal(size=dim) for n in sizes]
+    for x in xs:
+        x[:, -1] = 0.0
+    ys = [x[:, :2] + rng.normal(size=(len(x), 2)) for x in xs]
+    cells = []
+    for x, y in zip(xs, ys, strict=True):
+        empty = Moments.zeros(dim, 2, torch.device("cpu"))
+        half = len(x) // 2
+        for at in (slice(0, half), slice(half, None)):
+            empty = empty.with_rows(torch.from_numpy(x[at]).to(dtype), torch.from_numpy(y[at]).to(dtype))
+        cells.append(empty.whole(dtype))
+    everything, part = np.concatenate(xs), cells[0] + cells[1]
+    for cell in cells[2:]:
+        part += cell
+    mean, std = torch.from_numpy(everything.mean(0)), torch.from_numpy(everything.std(0))
+    inverse_std = torch.where(std > 0, 1 / std.clamp(min=1e-9), 0.0)
+    return Systems(part, [None, *cells], mean, inverse_std, PENALTIES, dtype), xs, ys
+
+
+def refitted(own: Systems, xs: list[np.ndarray], ys: list[np.ndarray], left_out: int | None) -> np.ndarray:
+    kept = [i for i in range(len(xs)) if i != left_out]
+    z = (np.concatenate([xs[i] for i in kept]) - own.mean.numpy()) * own.inverse_std.numpy()
+    y = np.concatenate([ys[i] for i in kept])
+    dim = z.shape[1]
+    return np.stack([np.linalg.solve(z.T @ z / dim + p * np.eye(dim), z.T @ (y - y.mean(0)) / dim) for p in PENALTIES])
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 3e-4)])
+@pytest.mark.parametrize(
+    ("sizes", "dim"), [((60, 80, 70), 20), ((15, 12, 18, 20), 90), ((400, 30, 10), 24), ((200, 180), GRAM_COLUMNS + 9)]
+)
+def test_every_system_is_solved_as_by_refitting(
+    dtype: torch.dtype, tolerance: float, sizes: tuple[int, ...], dim: int
+) -> None:
+    """With cells alike, with fewer rows than columns, with one cell that holds nearly all rows, and over one block."""
+    own, xs, ys = systems(dtype, sizes, dim)
+    found, means = own.solve()
+    for s, left_out in enumerate([None, *range(len(sizes))]):
+        expected = refitted(own, xs, ys, left_out)
+        assert np.abs(found[s].numpy() - expected).max() <= tolerance * np.abs(expected).max(), (s, sizes)
+        kept = [y for i, y in enumerate(ys) if i != left_out]
+        np.testing.assert_allclose(means[s], np.concatenate(kept).mean(0), rtol=1e-5)
+
+
+def test_without_convergence_each_matrix_is_factored(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, xs, ys = systems(torch.float64, (60, 80, 70), 20)
+    monkeypatch.setattr(leave_out, "MOST_STEPS", 1)
+    found, _ = own.solve()
+    for s, left_out in enumerate([None, 0, 1, 2]):
+        np.testing.assert_allclose(found[s].numpy(), refitted(own, xs, ys, left_out), atol=1e-9)
+
+
+def test_a_column_without_targets_has_no_weights() -> None:
+    own, _, _ = systems(torch.float64, (60, 80, 70), 20)
+    first = torch.tensor([1.0, 0.0])
+    silent = [None if cell is None else replace(cell, xy=cell.xy * first, y=cell.y * 0) for cell in own.cells]
+    part = replace(own.part, xy=own.part.xy * first, y=own.part.y * 0)
+    found, _ = replace(own, part=part, cells=silent).solve()
+    assert not found[..., 1].any()
+    assert found[..., 0].any()
