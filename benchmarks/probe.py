@@ -203,7 +203,8 @@ def large(arguments: argparse.Namespace) -> dict[str, Any]:
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     score = scorer(found.problem, "uar")
     return {
-        "utterances": n, "layers": n_layers, "dim": dim, "seconds": seconds, "cpu_seconds": cpu_seconds, "device": arguments.device,
+        "utterances": n, "layers": n_layers, "dim": dim, "seconds": seconds, "cpu_seconds": cpu_seconds,
+        "device": arguments.device,
         "uar": score(found.nested.scores, np.arange(n)), "cores": torch.get_num_threads(),
         "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, "peak_gb_before": before / 1e6,
     }  # fmt: skip

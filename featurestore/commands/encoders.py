@@ -21,10 +21,10 @@ def encoders(
     as_json: Annotated[bool, Option("--json", help="Print them as JSON.")] = False,
     markdown: Annotated[bool, Option("--markdown", help="Print them as a Markdown table.")] = False,
 ) -> None:
-    """List the encoders that have a name: family, size, frame rate, and where their weights come from.
+    """List the encoders that have a name: family, size, frame rate, where their weights come from, what was checked.
 
     `medusa featurize --encoder` takes each of these names, and also any hub name (org/name) or directory of a supported
-    family. Licences are those of the model cards, which have the last word.
+    family. Licences are those of the model cards, where these were read.
 
     Example: `medusa encoders --search whisper`
     """
@@ -36,7 +36,7 @@ def encoders(
     found = {name: entry for name, entry in ENCODERS.items() if _matches(name, entry, words)}
     if as_json:
         fields = [
-            {"name": name, **asdict(entry), "weights": entry.source, "licence": entry.licence}
+            {"name": name, **asdict(entry), "weights": entry.source, "licence": entry.licence, "checked": entry.checked}
             for name, entry in found.items()
         ]
         print(json.dumps(fields, indent=1))
@@ -57,6 +57,8 @@ def encoders(
         table.add_row(*map(escape, row))  # brackets in it are text
     console().print(table)
     say("layers: numbers 0 to this one; rows/s: 0 where rows are tokens, or one row stands for an utterance", "dim")
+    for family, checked in {entry.family: entry.checked for entry in found.values()}.items():
+        say(f"checked of {family}: {checked}", "dim")
 
 
 def _row(name: str, entry: "EncoderEntry") -> tuple[str, ...]:

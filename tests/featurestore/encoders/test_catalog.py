@@ -11,7 +11,11 @@ from typer.testing import CliRunner
 
 from cli import app
 from featurestore.encoders import ENCODERS
+from featurestore.encoders.families import CAUSAL_TYPES, T5_TYPES
+from featurestore.encoders.families import FAMILIES as FAMILY_TYPES
 from featurestore.encoders.weights import EMBEDDED
+from tests.featurestore.encoders.test_unpadded import CONFIGS as UNPADDED
+from tests.helpers.encoder_configs import CONFIGS
 from tests.helpers.published_configs import PUBLISHED
 
 FAMILIES = {"speech", "whisper", "text", "logmel", "causal", "t5", "unpadded", "emotion2vec", "opensmile"}
@@ -36,6 +40,14 @@ def test_every_encoder_with_weights_has_a_licence() -> None:
         assert bool(entry.licence) == (entry.family != "logmel"), name
     listed = {each["name"]: each["licence"] for each in json.loads(output("--json"))}
     assert listed["mms-300m"] == "CC-BY-NC-4.0"
+    assert listed["qwen3-8b"] == "see the model card", "its card was not read"
+
+
+def test_every_type_of_the_table_has_a_test_of_its_rows() -> None:
+    tested = {config().model_type for config in (*CONFIGS.values(), *UNPADDED.values())} | {*CAUSAL_TYPES, *T5_TYPES}
+    assert {kind for kind, _ in PUBLISHED.values()} <= tested
+    assert {kind for kinds in FAMILY_TYPES.values() for kind in kinds} <= tested
+    assert {entry["checked"] for entry in json.loads(output("--json"))} >= {"as the opensmile package"}
 
 
 SAMPLED = ("hubert-large", "whisper-base", "roberta-base", "flan-t5-base", "qwen3-0.6b", "w2v-bert-2.0")
@@ -77,6 +89,7 @@ def test_search_takes_words_of_any_column() -> None:
     found = [each["name"] for each in json.loads(output("--json", "--search", "openai WHISPER turbo"))]
     assert found == ["whisper-large-v3-turbo"]
     assert "wavlm-large" in output("--search", "wavlm")
+    assert "checked of speech: alone as in a batch" in output("--search", "wavlm")
     assert "[opensmile]" in output("--search", "egemapsv02-lld")
 
 
@@ -93,8 +106,6 @@ def test_the_documentation_holds_the_table_as_it_is() -> None:
 
 
 def test_the_documentation_names_every_checked_type() -> None:
-    from featurestore.encoders.families import CAUSAL_TYPES, T5_TYPES
-
     documented = (Path(__file__).resolve().parents[3] / "docs" / "encoders.md").read_text(encoding="utf-8")
     assert ", ".join(CAUSAL_TYPES) in documented
     assert ", ".join(T5_TYPES) in documented
