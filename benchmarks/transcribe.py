@@ -112,7 +112,7 @@ def transcribe_table(result: dict[str, Any]) -> "Table":
 def _batched(transcriber: Transcriber, batch: int) -> Callable[[Sequence[np.ndarray]], list[str]]:
     def call(clips: Sequence[np.ndarray]) -> list[str]:
         transcriber.batch = batch
-        outputs = [each for i in range(0, len(clips), batch) for each in transcriber.hear(clips[i : i + batch])]
+        outputs = [each for i in range(0, len(clips), batch) for each in transcriber.transcribe(clips[i : i + batch])]
         return [each if isinstance(each, str) else each.text for each in outputs]
 
     return call

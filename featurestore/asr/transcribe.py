@@ -119,13 +119,16 @@ def iter_transcribe(
         for part in _decoded_ahead(_chunks(work, transcriber.batch), Decoder(pool, windows)):
             good = [(item, data) for item, data in part if not isinstance(data, Exception)]
             yield from ((item.key, str(data)) for item, data in part if isinstance(data, Exception))
-            for (item, data), heard in zip(good, transcriber.hear([data for _, data in good]), strict=True):
-                if isinstance(heard, str):
-                    yield item.key, f"{item.key}: {heard}"
+            for (item, data), recognised in zip(good, transcriber.transcribe([data for _, data in good]), strict=True):
+                if isinstance(recognised, str):
+                    yield item.key, f"{item.key}: {recognised}"
                 else:
                     seconds = len(data) / SAMPLE_RATE_HZ
-                    numbers = (heard.avg_logprob, heard.no_speech_prob, seconds)
-                    yield item.key, Transcript(item.key, heard.text, heard.language, *numbers, heard.words)
+                    numbers = (recognised.avg_logprob, recognised.no_speech_prob, seconds)
+                    yield (
+                        item.key,
+                        Transcript(item.key, recognised.text, recognised.language, *numbers, recognised.words),
+                    )
 
 
 def _seconds(item: Item) -> float | str:

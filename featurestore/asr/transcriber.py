@@ -44,7 +44,7 @@ SEED = 0  # of the draws at a temperature above 0: each utterance's are its own,
 
 
 @dataclass(frozen=True)
-class Heard:
+class RecognisedText:
     """The words of one waveform; the numbers as in Transcript."""
 
     text: str
@@ -70,20 +70,20 @@ class Transcriber:
         # whisper refuses a beam with a temperature and `best_of` without one; None is neither.
         self._beam = {} if source.beam == 1 else {"beam_size": source.beam}
 
-    def hear(self, waveforms: Sequence[np.ndarray]) -> Iterator[Heard | str]:
+    def transcribe(self, waveforms: Sequence[np.ndarray]) -> Iterator[RecognisedText | str]:
         """Waveforms (n_samples,) float32, 16 kHz -> the text of each, or why there is none, in order."""
         for waveform, prepared in zip(waveforms, self._first_windows(waveforms), strict=True):
-            heard: Heard | None = None
+            recognised: RecognisedText | None = None
             try:
-                heard = self._hear(waveform, prepared)
+                recognised = self._transcribe(waveform, prepared)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
-            if heard is None:  # out of the except block: the traceback no longer holds the failed pass's tensors
+            if recognised is None:  # out of the except block: the traceback no longer holds the failed pass's tensors
                 free_device_memory()
-            yield NO_ROOM if heard is None else heard
+            yield NO_ROOM if recognised is None else recognised
 
-    def _hear(self, waveform: np.ndarray, prepared: Any) -> Heard:
+    def _transcribe(self, waveform: np.ndarray, prepared: Any) -> RecognisedText:
         import torch
         import whisper
 
@@ -106,7 +106,7 @@ class Transcriber:
             )
         weights = [len(window.tokens) + 1 for window in model.windows]  # the end counts as a token
         logprobs = [window.avg_logprob * weight for window, weight in zip(model.windows, weights, strict=True)]
-        return Heard(
+        return RecognisedText(
             text=result["text"].strip(),
             language=result["language"],
             avg_logprob=sum(logprobs) / sum(weights) if weights else math.nan,
@@ -154,8 +154,8 @@ class Transcriber:
             silent.append(pad_or_trim(mel, WINDOW_FRAMES))
             zeroed.append(pad_or_trim(mel[:, : len(waveform) // HOP_SAMPLES], WINDOW_FRAMES))
         if self._language is None:
-            told = self.model.detect_language(torch.stack(silent).to(dtype))[1]
-            languages = [str(max(each, key=each.get)) for each in told]
+            probabilities = self.model.detect_language(torch.stack(silent).to(dtype))[1]
+            languages = [str(max(each, key=each.get)) for each in probabilities]
         else:
             languages = [self._language] * len(waveforms)
         results: list[Any] = [None] * len(waveforms)
@@ -292,10 +292,10 @@ def _load(name: str) -> tuple[str, Any, Path]:
             raise EncoderError(f"--model {name}: no such file; expected an openai-whisper checkpoint such as base.pt.")
         return path.stem, _checkpoint(str(path), path, f"--model {name}"), path
     label = name.removeprefix("openai/").removeprefix("whisper-")
-    known = whisper.available_models()
-    if label not in known:
-        near = difflib.get_close_matches(label.lower(), known, n=3, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(near)}?" if near else f"Known are {', '.join(known)}."
+    model_names = whisper.available_models()
+    if label not in model_names:
+        near = difflib.get_close_matches(label.lower(), model_names, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"Known are {', '.join(model_names)}."
         raise EncoderError(
             f"--model {name}: unknown to openai-whisper. {hint} A checkpoint's path (.pt) works as well."
         )

@@ -60,16 +60,16 @@ class Transcripts(Mapping[str, str]):
         TranscriptError when one isn't a table of transcripts, or the parts are of different models or settings.
         """
         path = Path(path)
-        found: Transcripts | None = None
+        merged: Transcripts | None = None
         for table in map(read_file, (path, *parts_of(path))):
-            if found is None:
-                found = table
+            if merged is None:
+                merged = table
             elif table is not None:
-                found.add(table)
-        if found is None:
+                merged.add(table)
+        if merged is None:
             raise TranscriptError(f"{path} does not exist. Write it with `medusa transcribe -o {path}`.")
-        found.path = path
-        return found
+        merged.path = path
+        return merged
 
     def add(self, other: "Transcripts") -> None:
         """Take over the transcripts of another table that this one lacks; TranscriptError when made otherwise."""
@@ -183,18 +183,18 @@ def read_file(path: Path) -> Transcripts | None:
     journal = read_journal(journal_path(path))
     if not path.exists():
         return None if journal is None else Transcripts(journal[1], journal[0].identity, path, journal[0])
-    found = read_table(path)
+    transcripts = read_table(path)
     recorded = read_source(source_path(path)) if journal is None else journal[0]
-    if recorded is not None and recorded.identity == found.identity:
-        found.settings = recorded
+    if recorded is not None and recorded.identity == transcripts.identity:
+        transcripts.settings = recorded
     if journal is not None:
-        if journal[0].identity != found.identity:
+        if journal[0].identity != transcripts.identity:
             raise TranscriptError(
-                f"{journal_path(path)} is of {journal[0].identity}, but {path} of {found.identity}. Remove the one "
-                "that does not belong there."
+                f"{journal_path(path)} is of {journal[0].identity}, but {path} of {transcripts.identity}. Remove the "
+                "one that does not belong there."
             )
-        found.rows |= {row.key: row for row in journal[1]}
-    return found
+        transcripts.rows |= {row.key: row for row in journal[1]}
+    return transcripts
 
 
 def read_table(path: Path) -> Transcripts:
@@ -225,10 +225,12 @@ def read_table(path: Path) -> Transcripts:
             rows = [replace(row, words=_read_words(each, path, row.key)) for row, each in zip(rows, words, strict=True)]
     except ValueError as error:
         raise TranscriptError(f"{path}: {error}; expected numbers in {', '.join(NUMBERS)}.") from None
-    found = Transcripts(rows, identities[0], path)
-    if len(found) != len(rows):
-        raise TranscriptError(f"{path}: {len(rows) - len(found)} utterances stand there twice. Remove the doubles.")
-    return found
+    transcripts = Transcripts(rows, identities[0], path)
+    if len(transcripts) != len(rows):
+        raise TranscriptError(
+            f"{path}: {len(rows) - len(transcripts)} utterances stand there twice. Remove the doubles."
+        )
+    return transcripts
 
 
 def read_source(path: Path) -> TranscriptSource | None:
@@ -243,8 +245,8 @@ def read_source(path: Path) -> TranscriptSource | None:
 
 def read_journal(path: Path) -> tuple[TranscriptSource, list[Transcript]] | None:
     """Return what made a journal's transcripts, and these, up to a torn line; None where there is none."""
-    found = read_lines(path)
-    return None if found is None else parse_journal(path, found[0])
+    transcripts = read_lines(path)
+    return None if transcripts is None else parse_journal(path, transcripts[0])
 
 
 def parse_journal(path: Path, lines: Sequence[dict[str, Any]]) -> tuple[TranscriptSource, list[Transcript]] | None:

@@ -66,15 +66,15 @@ class TranscriptWriter:
 
     def _resume(self) -> None:
         """Take over the journal of a run that could not fold it."""
-        found = parse_journal(self._journal.path, self._journal.lines)
-        if found is None:
+        transcripts = parse_journal(self._journal.path, self._journal.lines)
+        if transcripts is None:
             self._journal.append([self.source.to_json()])
         else:
-            source, rows = found
+            source, rows = transcripts
             if source.identity != self.source.identity:
                 self._refuse(source.identity, source)
             self._table.rows |= {row.key: row for row in rows}
-        self._n_known = 0 if found is not None and found[1] else len(self._table)
+        self._n_known = 0 if transcripts is not None and transcripts[1] else len(self._table)
         if not self._is_part:
             self._table.rows = self._elsewhere | self._table.rows
 
@@ -82,12 +82,12 @@ class TranscriptWriter:
         """Return what the tables beside this one have: a part's the whole one and the other parts, else the parts."""
         rows: dict[str, Transcript] = {}
         for path in self._others:
-            found = read_file(path)
-            if found is None:
+            transcripts = read_file(path)
+            if transcripts is None:
                 continue
-            if found.identity != self.source.identity:
-                self._refuse(found.identity, found.settings, path)
-            rows |= found.rows
+            if transcripts.identity != self.source.identity:
+                self._refuse(transcripts.identity, transcripts.settings, path)
+            rows |= transcripts.rows
         return rows
 
     def _refuse(self, identity: str, stored: TranscriptSource | None, path: Path | None = None) -> None:

@@ -60,12 +60,12 @@ def read_wave(file: BinaryIO, n_bytes: int) -> Chunks | None:
         if name == b"data":
             if not rate_hz:
                 return None
-            there = n_bytes - at - 8
+            n_available = n_bytes - at - 8
             unknown_long = size == 0xFFFFFFFF and long_size == 0  # RF64 from a pipe
             if size == 0xFFFFFFFF and long_size:
                 size = long_size
-            open_length = (size > there and _is_open(size, OPEN_SIZES)) or (size == 0 and there > 0)
-            return Chunks(tag, rate_hz, size, there, n_fact, open_length, unknown_long)
+            open_length = (size > n_available and _is_open(size, OPEN_SIZES)) or (size == 0 and n_available > 0)
+            return Chunks(tag, rate_hz, size, n_available, n_fact, open_length, unknown_long)
         body = file.read(min(size, 64))
         if name == b"fmt " and len(body) >= 16:
             tag, _, rate_hz = struct.unpack(f"{order}HHI", body[:8])
@@ -93,9 +93,9 @@ def read_aiff(file: BinaryIO, n_bytes: int) -> Chunks | None:
             return None
         name, size = struct.unpack(">4sI", header)
         if name == b"SSND":
-            there = n_bytes - at - 8
-            open_length = (size > there and _is_open(size, OPEN_SIZES_AIFF)) or size <= 8 < there
-            return Chunks(tag, 0, size, there, None, open_length) if tag else None
+            n_available = n_bytes - at - 8
+            open_length = (size > n_available and _is_open(size, OPEN_SIZES_AIFF)) or size <= 8 < n_available
+            return Chunks(tag, 0, size, n_available, None, open_length) if tag else None
         if name == b"COMM":
             tag = IMA if file.read(min(size, 22))[18:] == b"ima4" else PCM
         at += 8 + size + (size & 1)

@@ -304,14 +304,14 @@ def _least_s(path: Path, container: InputContainer, stream: AudioStream) -> floa
     with path.open("rb") as file:
         head = file.read(HEADER_BYTES)
     if name == "avi":
-        known = 0 < int.from_bytes(head[4:8], "little") < OPEN_RIFF
-        return float((stream.duration or 0) * (stream.time_base or 0)) if known else 0.0
+        is_exact = 0 < int.from_bytes(head[4:8], "little") < OPEN_RIFF
+        return float((stream.duration or 0) * (stream.time_base or 0)) if is_exact else 0.0
     if text := stream.metadata.get("DURATION", ""):
         hours, minutes, seconds = [*text.split(":"), "", ""][:3]
         with suppress(ValueError):
             return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    known = any(mark in head for mark in MATROSKA_DURATIONS)
-    return (container.duration or 0) / 1e6 if known and len(container.streams) == 1 else 0.0
+    is_exact = any(mark in head for mark in MATROSKA_DURATIONS)
+    return (container.duration or 0) / 1e6 if is_exact and len(container.streams) == 1 else 0.0
 
 
 def _rate_hz(path: Path, part: Part) -> int:

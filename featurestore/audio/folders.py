@@ -72,7 +72,7 @@ def search(directory: Path, suffixes: Sequence[str] = AUDIO_SUFFIXES) -> Folder:
     directory = Path(directory)
     waiting, linked = deque([(directory, os.path.realpath(directory))]), deque[tuple[Path, str]]()
     visited: set[str] = set()
-    found: dict[str, Path] = {}  # by real path
+    paths: dict[str, Path] = {}  # by real path
     linked_files: list[Path] = []
     others: list[Path] = []
     hidden: list[Path] = []
@@ -100,7 +100,7 @@ def search(directory: Path, suffixes: Sequence[str] = AUDIO_SUFFIXES) -> Folder:
                 elif entry.is_symlink():
                     linked_files.append(path)
                 else:
-                    found.setdefault(os.path.join(real, entry.name), path)
+                    paths.setdefault(os.path.join(real, entry.name), path)
     for path in linked_files:
-        found.setdefault(os.path.realpath(path), path)
-    return Folder(sorted(found.values()), sorted(others), sorted(hidden))
+        paths.setdefault(os.path.realpath(path), path)
+    return Folder(sorted(paths.values()), sorted(others), sorted(hidden))

@@ -69,9 +69,9 @@ def _layout(name: str, n_bytes: int, mtime_ns: int) -> Layout:
         with io.FileIO(name) as file:
             if n_bytes > HOLLOW_BYTES:
                 _refuse_hollow(name, file)
-            found = _of_head(name, file, n_bytes)
-            if found is not None:
-                return found
+            layout = _of_head(name, file, n_bytes)
+            if layout is not None:
+                return layout
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _of_bytes(name, data)
     except PermissionError as error:
@@ -88,9 +88,9 @@ def _of_head(name: str, file: io.FileIO, n_bytes: int) -> Layout | None:
     if head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:12] == b"WAVE":
         return _wave(name, _read(chunks.read_wave, name, head, n_bytes))
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        found = _read(chunks.read_aiff, name, head, n_bytes)
+        header = _read(chunks.read_aiff, name, head, n_bytes)
         # libsndfile decodes IMA4 with errors, also what it wrote itself.
-        return _chunked(found, FFMPEG if found is not None and found.tag == chunks.IMA else SNDFILE, name)
+        return _chunked(header, FFMPEG if header is not None and header.tag == chunks.IMA else SNDFILE, name)
     if head.startswith(b"#!AMR"):
         return Layout((Part(AMR),))
     if head.startswith(SNDFILE_MAGIC):
@@ -112,11 +112,11 @@ def _read(
     read: Callable[[BinaryIO, int], chunks.Chunks | None], name: str, head: bytes, n_bytes: int
 ) -> chunks.Chunks | None:
     """Return a file's chunks by its first bytes, or by more where notes or pictures precede the samples."""
-    found = read(io.BytesIO(head), n_bytes)
-    if found is None and n_bytes > len(head):
+    header = read(io.BytesIO(head), n_bytes)
+    if header is None and n_bytes > len(head):
         with open(name, "rb") as file:
             return read(file, n_bytes)
-    return found
+    return header
 
 
 def _of_bytes(name: str, data: mmap.mmap) -> Layout:
@@ -151,33 +151,33 @@ def _flac(stream: bytes) -> Layout:
     return Layout((Part(SNDFILE, seeks=True, finite=True) if total else Part(FFMPEG),))
 
 
-def _wave(name: str, found: chunks.Chunks | None) -> Layout:
-    if found is None:
-        return _chunked(found, SNDFILE, name)
-    known = found.tag in (*chunks.INTEGERS, chunks.FLOAT)
+def _wave(name: str, header: chunks.Chunks | None) -> Layout:
+    if header is None:
+        return _chunked(header, SNDFILE, name)
+    is_plain = header.tag in (*chunks.INTEGERS, chunks.FLOAT)
     # libsndfile takes a size of 0 at its word.
-    decoder = SNDFILE if known and found.size else FFMPEG
-    return _chunked(found, decoder, name, finite=found.tag in chunks.INTEGERS)
+    decoder = SNDFILE if is_plain and header.size else FFMPEG
+    return _chunked(header, decoder, name, finite=header.tag in chunks.INTEGERS)
 
 
-def _chunked(found: chunks.Chunks | None, decoder: str, name: str, *, finite: bool = False) -> Layout:
-    if found is None:
+def _chunked(header: chunks.Chunks | None, decoder: str, name: str, *, finite: bool = False) -> Layout:
+    if header is None:
         raise AudioError(
             f"{name}: not audio that can be decoded (a WAV or AIFF header without format or samples). Export it again."
         )
     truncated = ""
-    if found.missing:
-        truncated = f"the header promises {found.size} bytes of samples, {found.there} are there"
-    n_samples = found.n_fact if found.tag in chunks.BLOCK_CODED and not found.open_length else None
+    if header.missing:
+        truncated = f"the header promises {header.size} bytes of samples, {header.there} are there"
+    n_samples = header.n_fact if header.tag in chunks.BLOCK_CODED and not header.open_length else None
     # RF64 from a pipe, which says 0 samples in 64 bits: as plain WAV it goes on to the file's end.
-    head = b"RIFF" if found.unknown_long else b""
+    head = b"RIFF" if header.unknown_long else b""
     return Layout(
         (
             Part(
                 decoder,
                 n_samples=n_samples or None,
                 head=head,
-                seeks=decoder == SNDFILE and found.tag not in chunks.BLOCK_CODED,
+                seeks=decoder == SNDFILE and header.tag not in chunks.BLOCK_CODED,
                 finite=finite,
             ),
         ),
@@ -204,9 +204,9 @@ def _ogg(name: str, data: mmap.mmap) -> Layout:
 
 
 def _mpeg(name: str, data: mmap.mmap) -> Layout:
-    found = mpeg_frames.parts_of(data, name)
+    mpeg_parts = mpeg_frames.parts_of(data, name)
     parts, truncated = [], ""
-    for part in found:
+    for part in mpeg_parts:
         if part.n_frames + 1 < part.n_promised:
             truncated = f"the header promises {part.n_promised} frames, {part.n_frames} are there"
         # The decoder gives a frame less where a tag counts one too many, or less padding than the decoder's delay.

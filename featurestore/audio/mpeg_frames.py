@@ -89,12 +89,12 @@ def first_frame(data: bytes | mmap.mmap) -> int:
         at += size
     limit = min(len(data), at + MAX_JUNK_BYTES)
     while at < limit:
-        place, known = at, None
+        place, parameters = at, None
         for i in range(MIN_FRAMES):
             frame = frame_size(data, place)
-            if frame is None or (known is not None and frame[1:] != known):
+            if frame is None or (parameters is not None and frame[1:] != parameters):
                 break
-            known, place = frame[1:], place + frame[0]
+            parameters, place = frame[1:], place + frame[0]
             if place >= len(data):
                 return at if i or place == len(data) else -1
         else:

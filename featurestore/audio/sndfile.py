@@ -77,9 +77,9 @@ def blocks(path: Path, part: Part, first: int = 0, most_s: float = math.inf) -> 
                 "truncated or damaged. Copy or convert it again."
             ) from None
         if at < end or not part.ended:
-            lost = f"the header promises {end} frames, {at} are there"
+            problem = f"the header promises {end} frames, {at} are there"
             raise AudioError(
-                f"{path}: truncated, {lost if at < end else 'the last page lacks its end-of-stream mark'}. "
+                f"{path}: truncated, {problem if at < end else 'the last page lacks its end-of-stream mark'}. "
                 "Copy the file again."
             )
 

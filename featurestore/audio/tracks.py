@@ -22,7 +22,7 @@ def tracks_of(path: Path | str) -> list[str]:
 
 def several_tracks(files: Iterable[Path | str]) -> list[str]:
     """Return a note on the files, by their suffixes containers, of whose sound tracks the first alone is read."""
-    found: list[str] = []
+    several: list[str] = []
     for file in files:
         if not str(file).lower().endswith(MAY_HAVE_SEVERAL):
             continue
@@ -31,8 +31,10 @@ def several_tracks(files: Iterable[Path | str]) -> list[str]:
         except AudioError:
             continue  # reported where it is decoded
         if len(tracks) > 1:
-            found.append(f"{file} ({tracks[0]}; not {', '.join(tracks[1:])})")
-    if not found:
+            several.append(f"{file} ({tracks[0]}; not {', '.join(tracks[1:])})")
+    if not several:
         return []
-    more = f" and {len(found) - N_SHOWN:,} more" if len(found) > N_SHOWN else ""
-    return [f"the first of several sound tracks is read of {len(found):,} files: {', '.join(found[:N_SHOWN])}{more}"]
+    more = f" and {len(several) - N_SHOWN:,} more" if len(several) > N_SHOWN else ""
+    return [
+        f"the first of several sound tracks is read of {len(several):,} files: {', '.join(several[:N_SHOWN])}{more}"
+    ]

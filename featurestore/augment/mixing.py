@@ -56,7 +56,7 @@ class ViewedPart:
         return {key: i for i, key in enumerate(self.manifest.keys)}
 
 
-def heard(manifest: Manifest, view: View, store: FeatureStore | None = None, *, write: bool = True) -> ViewedPart:
+def viewed_part(manifest: Manifest, view: View, store: FeatureStore | None = None, *, write: bool = True) -> ViewedPart:
     """Return a manifest's training part (split train, or all where there is no split) through a view.
 
     A mixed view's partners are those in the store's `mixing/<label>`; those of further utterances are drawn, and
@@ -66,11 +66,11 @@ def heard(manifest: Manifest, view: View, store: FeatureStore | None = None, *, 
     if view.mix is None:
         return ViewedPart(part, view, {})
     drawn = partners(part.keys, _groups(part, view.mix.within), seed=view.seed, number=view.number)
-    known = {} if store is None else _kept(store, view, part.keys)
+    partner_of = {} if store is None else _kept(store, view, part.keys)
     if store is not None and write:
-        _keep(store, view, {key: partner for key, partner in drawn.items() if key not in known})
-        known = _kept(store, view, part.keys)  # what another process wrote meanwhile counts too
-    chosen = drawn | known
+        _keep(store, view, {key: partner for key, partner in drawn.items() if key not in partner_of})
+        partner_of = _kept(store, view, part.keys)  # what another process wrote meanwhile counts too
+    chosen = drawn | partner_of
     return ViewedPart(part, view, {key: partner for key, partner in chosen.items() if partner is not None})
 
 
@@ -85,13 +85,13 @@ def partners(keys: Sequence[str], groups: Sequence[str], *, seed: int, number: i
         rings.setdefault(group, []).append((_place("at", key, seed, number), key))
     for ring in rings.values():
         ring.sort()
-    found: dict[str, str | None] = {}
+    partner_of: dict[str, str | None] = {}
     for key, group in zip(keys, groups, strict=True):
         ring = rings[group]
         start = bisect.bisect_left(ring, (_place("from", key, seed, number), ""))
         nearest = (ring[(start + i) % len(ring)][1] for i in range(2))
-        found[key] = next((other for other in nearest if other != key), None)
-    return found
+        partner_of[key] = next((other for other in nearest if other != key), None)
+    return partner_of
 
 
 def mixing_name(label: str) -> str:
@@ -104,12 +104,12 @@ def mixed_from(store: FeatureStore, label: str, keys: Sequence[str]) -> list[tup
 
     None for a key that the set doesn't have, or whose partner is not among `keys`.
     """
-    partner, weight, there = mixed_places(store, label, keys)
+    partner, weight, stored = mixed_places(store, label, keys)
     names = {-1: None} | dict(enumerate(keys))
-    found: list[tuple[str | None, float] | None] = []
-    for i, known in enumerate(there):
-        found.append((names[int(partner[i])], float(weight[i])) if known else None)
-    return found
+    partners: list[tuple[str | None, float] | None] = []
+    for i, is_stored in enumerate(stored):
+        partners.append((names[int(partner[i])], float(weight[i])) if is_stored else None)
+    return partners
 
 
 def mixed_places(store: FeatureStore, label: str, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -120,9 +120,9 @@ def mixed_places(store: FeatureStore, label: str, keys: Sequence[str]) -> tuple[
     features = store[mixing_name(label)]
     at = np.flatnonzero(features.index.positions(list(keys)) >= 0)
     partner, weight = np.full(len(keys), -1, np.int64), np.ones(len(keys), np.float32)
-    there = np.zeros(len(keys), bool)
+    stored = np.zeros(len(keys), bool)
     if not len(at):
-        return partner, weight, there
+        return partner, weight, stored
     place = {hash_key(encode_key(key)): i for i, key in enumerate(keys)}
     packed = features.gather([keys[i] for i in at.tolist()], "parts")
     if set(packed.lengths.tolist()) - {1, 2}:
@@ -130,12 +130,12 @@ def mixed_places(store: FeatureStore, label: str, keys: Sequence[str]) -> tuple[
     rows = packed.values.astype(np.float64)
     for j, i in enumerate(at.tolist()):
         first, n = int(packed.offsets[j]), int(packed.lengths[j])
-        there[i] = True
+        stored[i] = True
         if n == 2:
             weight[i] = rows[first, 0]
             partner[i] = place.get(_hash_of(rows[first + 1]), -1)
-            there[i] = partner[i] >= 0
-    return partner, weight, there
+            stored[i] = partner[i] >= 0
+    return partner, weight, stored
 
 
 def mixing_spec(view: View) -> FeatureSpec:
@@ -160,14 +160,14 @@ def _kept(store: FeatureStore, view: View, keys: Sequence[str]) -> dict[str, str
     features = store[name]
     features.check_spec(mixing_spec(view))
     by_hash = {hash_key(encode_key(key)): key for key in keys}
-    found: dict[str, str | None] = {}
+    partner_of: dict[str, str | None] = {}
     missing = set(features.missing(keys))
     for key in keys:
         if key not in missing:
             rows = features.array(key, "parts").astype(np.float64)
             code = None if len(rows) < 2 else _hash_of(rows[1])
-            found[key] = None if code is None else by_hash.get(code, f"hash:{code:016x}")
-    return found
+            partner_of[key] = None if code is None else by_hash.get(code, f"hash:{code:016x}")
+    return partner_of
 
 
 def _keep(store: FeatureStore, view: View, chosen: dict[str, str | None]) -> None:
@@ -203,8 +203,8 @@ def _groups(manifest: Manifest, within: str) -> list[str]:
     """Return what an utterance and its partner must share, so that no held-out fold or split is learned from."""
     if within == ANYWHERE:
         return [""] * len(manifest)
-    known = next((name for name in ("fold", "split") if manifest.has(name)), "")
-    column = known if within == AUTO else within
+    division_column = next((name for name in ("fold", "split") if manifest.has(name)), "")
+    column = division_column if within == AUTO else within
     if not column:
         raise ConfigError(
             f"--augment mix: {manifest.name} has neither folds nor splits, so that a clip might be mixed with one that "

@@ -50,11 +50,11 @@ class AudioFiles:
     def of(cls, directory: Path | str, option: str) -> "AudioFiles":
         """Every audio file below a directory; ConfigError when there is none."""
         directory = Path(directory)
-        found = search(directory).files if directory.is_dir() else []
-        if not found:
+        files = search(directory).files if directory.is_dir() else []
+        if not files:
             raise ConfigError(f"{option} {directory}: no audio in there ({', '.join(AUDIO_SUFFIXES)}).")
-        names = [path.relative_to(directory).as_posix() for path in found]
-        listing = json.dumps([[name, path.stat().st_size] for name, path in zip(names, found, strict=True)])
+        names = [path.relative_to(directory).as_posix() for path in files]
+        listing = json.dumps([[name, path.stat().st_size] for name, path in zip(names, files, strict=True)])
         digest = hashlib.blake2b(listing.encode(errors="surrogatepass"), digest_size=8).hexdigest()
         return cls(directory.resolve(), tuple(names), f"{len(names)} files {digest}")
 
@@ -158,7 +158,7 @@ class View:
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """Return what a feature set's specification records of the view, in FeatureSpec.extra."""
-        done = "+".join(_told(name, step) for name, step in self.steps)
+        done = "+".join(_step_text(name, step) for name, step in self.steps)
         files = {f"{PREFIX}_{name}": step.files.identity for name, step in self.steps if step.files is not None}
         recorded = {
             PREFIX: done,
@@ -251,16 +251,16 @@ def parse_views(
     }
     views, labels, used = [], set(), set()
     for text in texts:
-        found = re.fullmatch(r"(?:([A-Za-z][A-Za-z0-9._]*)=)?([a-z]+(?::[^+]*)?(?:\+[a-z]+(?::[^+]*)?)*)", text.strip())
-        if found is None:
+        match = re.fullmatch(r"(?:([A-Za-z][A-Za-z0-9._]*)=)?([a-z]+(?::[^+]*)?(?:\+[a-z]+(?::[^+]*)?)*)", text.strip())
+        if match is None:
             raise ConfigError(
                 f"--augment {text!r}: expected {', '.join(STEPS)}, such as noise:snr=0..10 or reverb+gain."
             )
-        steps = tuple(_step(part, text, files) for part in found[2].split("+"))
+        steps = tuple(_step(part, text, files) for part in match[2].split("+"))
         names = [name for name, _ in steps]
         if "mix" in names[1:] or len(set(names)) < len(names):
             raise ConfigError(f"--augment {text!r}: mix comes first, and every step once.")
-        label = found[1] or "+".join(names)
+        label = match[1] or "+".join(names)
         if label in labels:
             raise ConfigError(f"--augment {text!r}: there are two views named {label}; name one, as in soft={text}.")
         labels.add(label)
@@ -287,12 +287,12 @@ def _step(part: str, whole: str, files: dict[str, AudioFiles | None]) -> tuple[s
     if name not in STEPS:
         raise ConfigError(f"--augment {whole!r}: there is no {name!r}; there are {', '.join(STEPS)}.")
     kind, recordings = STEPS[name], files.get(name)
-    known = [field.name for field in fields(kind) if field.name != "files"]
+    field_names = [field.name for field in fields(kind) if field.name != "files"]
     given: dict[str, Any] = {}
     for option in filter(None, options.split(",")):
         key, _, value = option.partition("=")
-        if key not in known:
-            raise ConfigError(f"--augment {whole!r}: {name} has no option {key!r}; it has {', '.join(known)}.")
+        if key not in field_names:
+            raise ConfigError(f"--augment {whole!r}: {name} has no option {key!r}; it has {', '.join(field_names)}.")
         if recordings is not None and key in SYNTHETIC.get(name, ()):
             raise ConfigError(f"--augment {whole!r}: {key} is a synthetic room's; leave it out, or --rooms.")
         given[key] = value if key == "within" else _range(key, value, whole)
@@ -312,7 +312,7 @@ def _range(key: str, text: str, whole: str) -> Range:
     return first, last
 
 
-def _told(name: str, step: Step) -> str:
+def _step_text(name: str, step: Step) -> str:
     """Return a step as text: every setting that counts, with defaults."""
     left_out = {"files", *(SYNTHETIC.get(name, ()) if step.files is not None else ())}
     values = {f.name: getattr(step, f.name) for f in fields(step) if f.name not in left_out}  # type: ignore[arg-type]

@@ -61,15 +61,15 @@ def audit(
     if wrong:
         raise ConfigError(f"--allow {wrong[0]}: expected one of {', '.join(LEAKS)}.")
     leaks = [kind for kind in (*LEAKS, *["text"] * strict_text) if kind not in (allow or [])]
-    known = {} if verify_audio or not audio or not store.is_dir() else _recorded(table, store)
+    contents = {} if verify_audio or not audio or not store.is_dir() else _recorded(table, store)
     with bar("decoding", len(table), "") as show:
-        report = run(table, leaks=leaks, audio=audio, known=known, workers=workers, progress=show)
+        report = run(table, leaks=leaks, audio=audio, known=contents, workers=workers, progress=show)
     if as_json:
         sys.stdout.write(json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
     else:
         _print(report, manifest)
-        if known:
-            say(f"{len(known):,} not decoded, since {store} recorded them and their files are unchanged", "dim")
+        if contents:
+            say(f"{len(contents):,} not decoded, since {store} recorded them and their files are unchanged", "dim")
     end_with_failures(failed, manifest)
     if not report.clean:
         raise typer.Exit(FAILED_FILES)
@@ -82,14 +82,14 @@ def _recorded(table: "Manifest", place: Path) -> "dict[str, Content]":
     from featurestore.sets.sources import recorded_sounds
     from featurestore.store.feature_store import FeatureStore
 
-    known: dict[str, Content] = {}
+    contents: dict[str, Content] = {}
     if not table.has("path"):
-        return known
+        return contents
     try:
         store = FeatureStore.open(place)
         names = store.names()
     except StoreError:
-        return known  # a directory of that name which is no store
+        return contents  # a directory of that name which is no store
     paths = table.column("path").tolist()
     for name in names:
         try:
@@ -98,11 +98,11 @@ def _recorded(table: "Manifest", place: Path) -> "dict[str, Content]":
             continue  # a damaged set: `medusa store ls` names it
         if features.spec.kind == "audio" and not features.spec.view:
             left = {
-                key: table.audio(i) for i, key in enumerate(table.keys) if key not in known and paths[i] is not None
+                key: table.audio(i) for i, key in enumerate(table.keys) if key not in contents and paths[i] is not None
             }
-            found = recorded_sounds(left, features)
-            known |= {key: content_of_record(*recorded) for key, recorded in found.items()}
-    return known
+            sounds = recorded_sounds(left, features)
+            contents |= {key: content_of_record(*recorded) for key, recorded in sounds.items()}
+    return contents
 
 
 def _print(report: "AuditReport", manifest: Path | None) -> None:
@@ -159,14 +159,15 @@ def _say_overlap(overlap: "Overlap") -> None:
 
 
 def _agreement_lines(report: "AuditReport") -> list[str]:
-    found = report.agreement
-    if found is None:
+    agreement = report.agreement
+    if agreement is None:
         return []
-    by = "" if found.n_annotators is None else f" by {found.n_annotators:,} annotators"
+    by = "" if agreement.n_annotators is None else f" by {agreement.n_annotators:,} annotators"
     lines = [
-        f"votes: {found.n_ratings:,}{by}, {found.n_rated:,} utterances rated, {found.n_tied:,} tied, "
-        f"{found.n_label_against_plurality:,} labelled against their plurality",
-        f"agreement: Fleiss' kappa {found.fleiss_kappa:.3f}, Krippendorff's alpha {found.krippendorff_nominal:.3f}",
+        f"votes: {agreement.n_ratings:,}{by}, {agreement.n_rated:,} utterances rated, {agreement.n_tied:,} tied, "
+        f"{agreement.n_label_against_plurality:,} labelled against their plurality",
+        f"agreement: Fleiss' kappa {agreement.fleiss_kappa:.3f}, "
+        f"Krippendorff's alpha {agreement.krippendorff_nominal:.3f}",
     ]
-    alphas = ", ".join(f"{name} {alpha:.3f}" for name, alpha in found.krippendorff_interval.items())
+    alphas = ", ".join(f"{name} {alpha:.3f}" for name, alpha in agreement.krippendorff_interval.items())
     return lines + ([f"agreement: Krippendorff's alpha (interval) {alphas}"] if alphas else [])

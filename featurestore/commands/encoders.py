@@ -33,24 +33,24 @@ def encoders(
     if as_json and markdown:
         raise ConfigError("--json and --markdown: give one of the two.")
     words = search.lower().split()
-    found = {name: entry for name, entry in ENCODERS.items() if _matches(name, entry, words)}
+    matching = {name: entry for name, entry in ENCODERS.items() if _matches(name, entry, words)}
     if as_json:
         fields = [
             {"name": name, **asdict(entry), "weights": entry.source, "licence": entry.licence, "checked": entry.checked}
-            for name, entry in found.items()
+            for name, entry in matching.items()
         ]
         print(json.dumps(fields, indent=1))
         return
-    if not found:
+    if not matching:
         raise ConfigError(f"--search {search!r}: none of {len(ENCODERS)} encoders has it in a column.")
-    rows = [_row(name, entry) for name, entry in found.items()]
+    rows = [_row(name, entry) for name, entry in matching.items()]
     if markdown:
         print(_markdown(rows))
         return
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"{len(found)} of {len(ENCODERS)} encoders", title_justify="left")
+    table = Table(title=f"{len(matching)} of {len(ENCODERS)} encoders", title_justify="left")
     for column in COLUMNS:
         table.add_column(column, justify="right" if column in NUMBERS else "left", overflow="fold")
     for row in rows:

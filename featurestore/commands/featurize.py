@@ -152,12 +152,12 @@ def _existing(job: "FeaturizeJob") -> "FeatureStore | None":
 
 def _part(table: "Manifest", encoder: "Encoder", job: "FeaturizeJob") -> "ViewedPart | None":
     """Return what a view is of, and print how much of the manifest that is; None for the clean set."""
-    from featurestore.augment.mixing import heard
+    from featurestore.augment.mixing import viewed_part
 
     if job.view is None:
         return None
     job.view.spec(encoder.spec)  # refuses a text encoder, before anything is read or written
-    part = heard(table, job.view, _existing(job), write=False)
+    part = viewed_part(table, job.view, _existing(job), write=False)
     if len(part.manifest) < len(table):
         say(f"{job.name}: of the {len(part.manifest):,} utterances of split train, of {len(table):,} in all")
     return part

@@ -50,19 +50,19 @@ def say_plan(name: str, encoder: "Encoder", plan: "FeaturizePlan") -> None:
 
 def say_sized(name: str, sized: "SizedEncoder", manifest: "Manifest", texts: "Texts | None") -> None:
     """Print a plan made by a config.json alone: bytes of the weights in memory, and of the rows on disk."""
-    found = manifest.texts if texts is None else [text for _, text in texts.of(manifest)[0]]
-    n_rows = sized.n_rows(list(found))
+    texts_read = manifest.texts if texts is None else [text for _, text in texts.of(manifest)[0]]
+    n_rows = sized.n_rows(list(texts_read))
     say(
         f"{name}: {sized.n_parameters / 1e6:,.1f} million parameters, {format_bytes(sized.n_bytes)} of weights in "
         f"memory ({sized.compute}); they are not here yet"
     )
     if n_rows is None:
         say(
-            f"{len(found):,} texts, {format_bytes(sized.row_bytes)} for each token; how many tokens these are is known "
-            "with the tokenizer.json beside config.json"
+            f"{len(texts_read):,} texts, {format_bytes(sized.row_bytes)} for each token; how many tokens these are is "
+            "known with the tokenizer.json beside config.json"
         )
     else:
-        say(f"{len(found):,} texts, {n_rows:,} rows: {format_bytes(n_rows * sized.row_bytes)}")
+        say(f"{len(texts_read):,} texts, {n_rows:,} rows: {format_bytes(n_rows * sized.row_bytes)}")
 
 
 def show_checks(name: str, checks: "Sequence[Checked]", in_batch: float, stored: float) -> None:

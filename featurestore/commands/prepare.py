@@ -166,10 +166,10 @@ def prepare_join(
         if name in corpora:
             raise ConfigError(f"Two manifests are called {name!r}; give one another name: NAME={path}.")
         corpora[name] = Manifest.read(path)
-    known = {label for manifest in corpora.values() for label in manifest.scheme.classes}
-    strange = sorted(set(pairs) - known)
+    classes = {label for manifest in corpora.values() for label in manifest.scheme.classes}
+    strange = sorted(set(pairs) - classes)
     if strange:
-        raise ConfigError(f"--merge {strange[0]}: no corpus has this class, only {', '.join(sorted(known))}.")
+        raise ConfigError(f"--merge {strange[0]}: no corpus has this class, only {', '.join(sorted(classes))}.")
     for name, manifest in corpora.items():
         own = {label: into for label, into in pairs.items() if label in manifest.scheme.classes}
         corpora[name] = relabelled(manifest, own) if own else manifest
@@ -204,15 +204,15 @@ def prepare_segments(
         raise ConfigError("Give --every and --span, or --segments.")
     table, failed = manifest_of(files, manifest)
     with bar("recordings", len(table)) as show:
-        found = cut(table, how, lambda done, total: show(done, total))
-    for note in found.notes:
+        pieces = cut(table, how, lambda done, total: show(done, total))
+    for note in pieces.notes:
         say(f"note: {note}")
-    if found.manifest is None:
-        end_with_failures([*failed, *found.failed], output)
+    if pieces.manifest is None:
+        end_with_failures([*failed, *pieces.failed], output)
         raise ConfigError(f"No segment in {len(table):,} recordings; nothing was written.")
-    found.manifest.write(output, escape_formulas=escape_formulas)
-    say(f"wrote {len(found.manifest):,} segments of {len(table) - len(found.failed):,} recordings to {output}")
-    end_with_failures([*failed, *found.failed], output)
+    pieces.manifest.write(output, escape_formulas=escape_formulas)
+    say(f"wrote {len(pieces.manifest):,} segments of {len(table) - len(pieces.failed):,} recordings to {output}")
+    end_with_failures([*failed, *pieces.failed], output)
 
 
 def finish(

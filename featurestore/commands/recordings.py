@@ -60,18 +60,18 @@ def manifest_of(
         raise ConfigError("Give either recordings (files, folders, patterns, a list) or --manifest.")
     if manifest is not None:
         return Manifest.read(manifest), []
-    found = recordings_of(files or [], sys.stdin, known=keep)
-    own = (found.manifest.audio_path(i) for i in range(len(found.manifest)))
-    for note in [*found.notes, *several_tracks(own)]:
+    recordings = recordings_of(files or [], sys.stdin, known=keep)
+    own = (recordings.manifest.audio_path(i) for i in range(len(recordings.manifest)))
+    for note in [*recordings.notes, *several_tracks(own)]:
         say(f"note: {note}", stderr=stderr)
-    n = len(found.manifest)
+    n = len(recordings.manifest)
     what = f"{n:,} recording{'s' * (n != 1)}"
     if keep is None:
         say(what, stderr=stderr)
-    elif found.n_new:
-        found.kept.write(keep)
-        more = f", {len(found.kept):,} in all" if len(found.kept) > found.n_new else ""
-        say(f"{what} ({found.n_new:,} new{more}), kept without labels in {keep}: --manifest {keep} is the same")
+    elif recordings.n_new:
+        recordings.kept.write(keep)
+        more = f", {len(recordings.kept):,} in all" if len(recordings.kept) > recordings.n_new else ""
+        say(f"{what} ({recordings.n_new:,} new{more}), kept without labels in {keep}: --manifest {keep} is the same")
     else:
         say(f"{what}, all in {keep} already")
-    return found.manifest, found.failed
+    return recordings.manifest, recordings.failed

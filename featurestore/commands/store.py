@@ -128,10 +128,14 @@ def store_verify(
     from featurestore.store.verify import verify_store
 
     problems = verify_store(store, name)
-    for each, found in problems.items():
-        verdict = "whole" if not found else f"{len(found)} problem{'s' if len(found) > 1 else ''}"
-        say(f"{each or store}: {verdict}", "red" if found else "")
-        for problem in found:
+    for each, problems_of_set in problems.items():
+        verdict = (
+            "whole"
+            if not problems_of_set
+            else f"{len(problems_of_set)} problem{'s' if len(problems_of_set) > 1 else ''}"
+        )
+        say(f"{each or store}: {verdict}", "red" if problems_of_set else "")
+        for problem in problems_of_set:
             say(f"  {problem}", stderr=True)
     if any(problems.values()):
         raise typer.Exit(FAILED_FILES)
@@ -179,8 +183,8 @@ def store_rm(
 
     opened = FeatureStore.open(store)
     if damaged:
-        gone = opened.remove_damaged(name)
-        say(f"{name}: {len(gone)} damaged segments removed" + "".join(f"\n  {segment}" for segment in gone))
+        removed = opened.remove_damaged(name)
+        say(f"{name}: {len(removed)} damaged segments removed" + "".join(f"\n  {segment}" for segment in removed))
         return
     if name not in opened and not (opened.path / check_set_name(name)).exists():
         opened[name]  # names what there is

@@ -35,7 +35,7 @@ def store_push(
 
     with _bytes_bar() as show:
         copied = push(store, url, names or None, verify=not no_verify, prune=prune, progress=show)
-    _tell(copied, url)
+    _print_copied(copied, url)
 
 
 def store_pull(
@@ -52,10 +52,10 @@ def store_pull(
 
     with _bytes_bar() as show:
         copied = pull(url, store, names or None, verify=not no_verify, progress=show)
-    _tell(copied, str(store))
+    _print_copied(copied, str(store))
 
 
-def _tell(copied: "Sequence[Copied]", target: str) -> None:
+def _print_copied(copied: "Sequence[Copied]", target: str) -> None:
     for each in copied:
         removed = f", {len(each.removed)} removed" if each.removed else ""
         skipped = f", {len(each.skipped)} there already" if each.skipped else ""

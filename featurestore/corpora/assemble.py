@@ -48,8 +48,8 @@ def existing(root: Path, names: Sequence[str], what: str) -> Path:
             return root / name
     if not root.is_dir():
         raise ManifestError(f"{root} is not a directory; expected one that holds {what} ({' or '.join(names)}).")
-    there = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
-    raise ManifestError(f"{root} has no {what}: expected {' or '.join(names)}, found {there}. Check --root.")
+    entries = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
+    raise ManifestError(f"{root} has no {what}: expected {' or '.join(names)}, found {entries}. Check --root.")
 
 
 def documented_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
@@ -65,29 +65,29 @@ def refuse_other_columns(table: pa.Table, path: Path, required: Sequence[str], o
     problems = [arrow.missing_column(name, names) for name in required if name not in names]
     unknown = [name for name in names if name not in (*required, *optional)]
     if unknown:
-        known = ", ".join((*required, *optional))
-        problems.append(f"unknown columns {unknown}, expected only {known}; it may be another release")
+        allowed = ", ".join((*required, *optional))
+        problems.append(f"unknown columns {unknown}, expected only {allowed}; it may be another release")
     if problems:
         raise ManifestError(arrow.sentence(str(path), problems))
 
 
 def translated(
-    column: pa.ChunkedArray, known: Mapping[str, str | None], path: Path | str, name: str
+    column: pa.ChunkedArray, codes: Mapping[str, str | None], path: Path | str, name: str
 ) -> pa.ChunkedArray:
-    """Return a column with each value replaced by what `known` says, null kept.
+    """Return a column with each value replaced by its code in `codes`, null kept.
 
     ManifestError lists other values by row.
     """
     column = pa.chunked_array([column]) if isinstance(column, pa.Array) else column
     encoded = column.combine_chunks().dictionary_encode()
     values = encoded.dictionary.to_pylist()
-    strange = [value for value in values if value not in known]
+    strange = [value for value in values if value not in codes]
     if strange:
         rows = np.flatnonzero(pc.is_in(column, value_set=pa.array(strange)).to_numpy(zero_copy_only=False)).tolist()
-        what = f"column {name!r} has an unknown value, expected one of {list(known)}"
+        what = f"column {name!r} has an unknown value, expected one of {list(codes)}"
         problem = arrow.listing(what, rows, column.to_pylist())
         raise ManifestError(arrow.sentence(str(path), [problem]))
-    words = pa.array([known[value] for value in values], pa.string())
+    words = pa.array([codes[value] for value in values], pa.string())
     return pa.chunked_array([words.take(encoded.indices)])
 
 
@@ -102,17 +102,17 @@ def numbers(column: pa.ChunkedArray, low: float, high: float, path: Path | str, 
     return values
 
 
-def code(path: Path, field: str, value: str, known: Mapping[str, Any]) -> Any:
+def code(path: Path, field: str, value: str, codes: Mapping[str, Any]) -> Any:
     """Return what a code in a file's name stands for.
 
     ManifestError names the file, the field, and the codes there are.
     """
-    if value not in known:
+    if value not in codes:
         raise ManifestError(
-            f"{path}: unknown {field} code {value!r}, expected one of {', '.join(known)}. "
+            f"{path}: unknown {field} code {value!r}, expected one of {', '.join(codes)}. "
             "Move it elsewhere, or restore its name."
         )
-    return known[value]
+    return codes[value]
 
 
 def missing_audio(paths: Iterable[str | None], root: Path) -> list[str]:
@@ -215,8 +215,8 @@ def _table(columns: Mapping[str, Any], source: Path) -> pa.Table:
     arrays = {}
     for name, values in columns.items():
         try:
-            known = isinstance(values, (pa.Array, pa.ChunkedArray))
-            arrays[name] = values if known else pa.array(values, from_pandas=True)
+            is_column = isinstance(values, (pa.Array, pa.ChunkedArray))
+            arrays[name] = values if is_column else pa.array(values, from_pandas=True)
         except (pa.ArrowException, TypeError) as error:
             raise ManifestError(
                 f"{source}: {name} mixes numbers, texts or lists ({error}). Make them one type."

@@ -39,15 +39,15 @@ def read_audformat(
     that is missing or a pickle, no table with the label, rows that two tables label differently.
     """
     header = _header(root / HEADER)
-    known: Mapping[str, Any] = header.get("tables") or {}
-    chosen = _chosen(root, known, label, tables)
+    table_headers: Mapping[str, Any] = header.get("tables") or {}
+    chosen = _chosen(root, table_headers, label, tables)
     notes: list[str] = []
-    parts = [_rows(root, name, known[name], header, label, notes) for name in chosen]
+    parts = [_rows(root, name, table_headers[name], header, label, notes) for name in chosen]
     whole = pa.concat_tables(_alike(parts), promote_options="permissive")
     whole = _once(whole, root, notes)
-    whole = _with_files(whole, root, known, chosen, notes)
+    whole = _with_files(whole, root, table_headers, chosen, notes)
     whole = _with_speakers(whole, header)
-    labels = _classes(header, known, chosen, label, whole, notes)
+    labels = _classes(header, table_headers, chosen, label, whole, notes)
     columns = {name: whole.column(name) for name in whole.column_names}
     return of_columns(
         columns, LabelScheme(labels), root, str(header.get("name") or root.resolve().name), source=root / HEADER,
@@ -69,16 +69,18 @@ def _header(path: Path) -> dict[str, Any]:
     return header
 
 
-def _chosen(root: Path, known: Mapping[str, Any], label: str, tables: str | None) -> list[str]:
+def _chosen(root: Path, table_headers: Mapping[str, Any], label: str, tables: str | None) -> list[str]:
     """Return the names of the tables to read."""
     if tables is not None:
         names = [name.strip() for name in tables.split(",") if name.strip()]
-        if strange := [name for name in names if name not in known]:
-            raise ManifestError(f"{root / HEADER} has no table {strange[0]!r}; it has {', '.join(known) or 'none'}.")
+        if strange := [name for name in names if name not in table_headers]:
+            raise ManifestError(
+                f"{root / HEADER} has no table {strange[0]!r}; it has {', '.join(table_headers) or 'none'}."
+            )
         return names
-    names = [name for name, table in known.items() if label in (table.get("columns") or {})]
+    names = [name for name, table in table_headers.items() if label in (table.get("columns") or {})]
     if not names:
-        columns = sorted({column for table in known.values() for column in (table.get("columns") or {})})
+        columns = sorted({column for table in table_headers.values() for column in (table.get("columns") or {})})
         raise ManifestError(
             f"{root / HEADER}: no table has a column {label!r}; there are {', '.join(columns) or 'none'}. Name one "
             "with --label."
@@ -105,15 +107,15 @@ def _rows(
     split = next((SPLIT_NAMES[word] for word in _words(kind, split_id, name) if word in SPLIT_NAMES), None)
     if split is not None and "split" not in columns:
         columns["split"] = pa.array([split] * len(rows), pa.string())
-    if table.get("type") == "segmented" and (lost := [column for column in SEGMENT if column not in columns]):
+    if table.get("type") == "segmented" and (missing := [column for column in SEGMENT if column not in columns]):
         raise ManifestError(
-            f"{root}, table {name} is segmented by {HEADER}, but has no column {lost[0]!r}. Write it again, or change "
-            "its type to filewise."
+            f"{root}, table {name} is segmented by {HEADER}, but has no column {missing[0]!r}. Write it again, or "
+            "change its type to filewise."
         )
-    found, problems = with_pieces(with_own_ids(pa.table(columns)))
+    table_of_pieces, problems = with_pieces(with_own_ids(pa.table(columns)))
     if problems:
         raise ManifestError(arrow.sentence(f"{root}, table {name}", problems))
-    return found
+    return table_of_pieces
 
 
 def _alike(parts: list[pa.Table]) -> list[pa.Table]:
@@ -138,20 +140,20 @@ def _words(*names: object) -> list[str]:
 
 def _table(root: Path, name: str, columns: Sequence[str], notes: list[str]) -> pa.Table:
     """Read a table: of Parquet and CSV the first, as audformat does; a note where the other has other rows."""
-    there = [path for suffix in (".parquet", ".csv") if (path := root / f"db.{name}{suffix}").is_file()]
-    if not there and (root / f"db.{name}.pkl").exists():
+    paths = [path for suffix in (".parquet", ".csv") if (path := root / f"db.{name}{suffix}").is_file()]
+    if not paths and (root / f"db.{name}.pkl").exists():
         raise ManifestError(
             f"{root / f'db.{name}.pkl'}: a pickle may run any code, so that it is not read. Save the database again: "
             "db.save(root, storage_format='csv')."
         )
-    if not there:
+    if not paths:
         raise ManifestError(f"{root} has no db.{name}.parquet or db.{name}.csv, which its header lists.")
-    rows = read_table_file(there[0])
-    for other in there[1:]:
+    rows = read_table_file(paths[0])
+    for other in paths[1:]:
         if _cells(rows, columns) != _cells(read_table_file(other), columns):
-            newer = "newer" if other.stat().st_mtime > there[0].stat().st_mtime else "older"
+            newer = "newer" if other.stat().st_mtime > paths[0].stat().st_mtime else "older"
             notes.append(
-                f"{there[0].name} is read; {other.name}, which is {newer}, has other files, times or "
+                f"{paths[0].name} is read; {other.name}, which is {newer}, has other files, times or "
                 f"{', '.join(columns)}: remove the one that is not right"
             )
     return rows
@@ -160,8 +162,8 @@ def _table(root: Path, name: str, columns: Sequence[str], notes: list[str]) -> p
 def _cells(rows: pa.Table, columns: Sequence[str]) -> list[list[str]]:
     """Return files, times and these columns as text, however they are typed."""
     kept = rows.select([name for name in dict.fromkeys((FILE, *SEGMENT, *columns)) if name in rows.column_names])
-    found, _ = with_pieces(kept.rename_columns(["path" if name == FILE else name for name in kept.column_names]))
-    columns = [found.column(name).to_pylist() for name in sorted(found.column_names)]
+    renamed, _ = with_pieces(kept.rename_columns(["path" if name == FILE else name for name in kept.column_names]))
+    columns = [renamed.column(name).to_pylist() for name in sorted(renamed.column_names)]
     return [["" if value is None or value != value else str(value) for value in column] for column in columns]
 
 
@@ -186,9 +188,11 @@ def _once(whole: pa.Table, root: Path, notes: list[str]) -> pa.Table:
     return whole.take(pa.array(list(first.values()), pa.int64())) if copies else whole
 
 
-def _with_files(whole: pa.Table, root: Path, known: Mapping[str, Any], chosen: list[str], notes: list[str]) -> pa.Table:
+def _with_files(
+    whole: pa.Table, root: Path, table_headers: Mapping[str, Any], chosen: list[str], notes: list[str]
+) -> pa.Table:
     """Return what other filewise tables say of the files."""
-    for name, table in known.items():
+    for name, table in table_headers.items():
         columns = [column for column in ABOUT_FILES if column in (table.get("columns") or {})]
         columns = [column for column in columns if TEXTS.get(column, column) not in whole.column_names]
         if name in chosen or table.get("type") != "filewise" or not columns:
@@ -216,7 +220,7 @@ def _with_speakers(whole: pa.Table, header: Mapping[str, Any]) -> pa.Table:
 
 def _classes(
     header: Mapping[str, Any],
-    known: Mapping[str, Any],
+    table_headers: Mapping[str, Any],
     chosen: list[str],
     label: str,
     whole: pa.Table,
@@ -224,12 +228,12 @@ def _classes(
 ) -> tuple[str, ...]:
     """Return the scheme's labels that occur, in its order, then any others, which a note counts."""
     counts = Counter(whole.column("label").to_pylist())
-    there = set(counts) - {None}
-    scheme_id = (((known[chosen[0]].get("columns") or {}).get(label)) or {}).get("scheme_id")
+    labels = set(counts) - {None}
+    scheme_id = (((table_headers[chosen[0]].get("columns") or {}).get(label)) or {}).get("scheme_id")
     listed = ((header.get("schemes") or {}).get(scheme_id) or {}).get("labels") or []
     ordered = [str(name) for name in listed] if isinstance(listed, (list, dict)) else []
-    others = sorted(there - set(ordered))
+    others = sorted(labels - set(ordered))
     if ordered and others:
         counts_text = ", ".join(f"{name!r} ({counts[name]:,})" for name in others)
         notes.append(f"labels that scheme {scheme_id!r} does not list: {counts_text}; taken as classes of their own")
-    return tuple([name for name in ordered if name in there] + others)
+    return tuple([name for name in ordered if name in labels] + others)

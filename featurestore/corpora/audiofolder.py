@@ -43,11 +43,11 @@ def read_audiofolder(
     notes: list[str] = []
     table_of = {place: path for place in (root, *parts) if (path := _table_of(place)) is not None}
     with_table = [root] if root in table_of else list(table_of)
-    found = found_files(search(root), root, notes)
+    audio_paths = found_files(search(root), root, notes)
     tables = [_of_table(root, place, _metadata(table_of[place]), label) for place in with_table]
-    in_folders = [path for path in found if not any(path.is_relative_to(place) for place in with_table)]
+    in_folders = [path for path in audio_paths if not any(path.is_relative_to(place) for place in with_table)]
     listed = {path for table in tables for path in table.column("path").to_pylist()} | {*map(str, in_folders)}
-    names = [path.relative_to(root).as_posix() for path in found if str(path) not in listed]
+    names = [path.relative_to(root).as_posix() for path in audio_paths if str(path) not in listed]
     unlisted = [name for name in names if name not in listed]
     if unlisted:
         notes.append(named("audio files that the table doesn't list left out", unlisted))
@@ -129,10 +129,10 @@ def _of_table(root: Path, place: Path, table: pa.Table, label: str) -> pa.Table:
 
 def _table_of(place: Path) -> Path | None:
     """Return the metadata table in a directory, None where there is none; ManifestError where there are two."""
-    found = [place / name for name in TABLES if (place / name).exists()]
-    if len(found) > 1:
-        raise ManifestError(f"{place} has {' and '.join(path.name for path in found)}; leave one of them.")
-    return found[0] if found else None
+    tables = [place / name for name in TABLES if (place / name).exists()]
+    if len(tables) > 1:
+        raise ManifestError(f"{place} has {' and '.join(path.name for path in tables)}; leave one of them.")
+    return tables[0] if tables else None
 
 
 def _metadata(path: Path) -> pa.Table:

@@ -112,20 +112,20 @@ def read_challenge(
     return manifest
 
 
-def _range(path: Path, files: pa.ChunkedArray, classes: dict[str, str], asked: str | None) -> tuple[float, float]:
+def _range(path: Path, files: pa.ChunkedArray, classes: dict[str, str], chosen: str | None) -> tuple[float, float]:
     """Return the ends of the attributes' scales: as asked, by config.json, else those of MSP-Podcast's own tables."""
     config = path.parent / "config.json"
     remedy = "Give --attribute-range LOW:HIGH, such as 1:5."
     try:
-        if asked is not None:
-            low, high = map(float, asked.split(":"))
+        if chosen is not None:
+            low, high = map(float, chosen.split(":"))
             return low, high
         if config.exists():
             scores = read_json(config.read_text(encoding="utf-8")).get("dimensional")
             if scores is not None:
                 return float(scores["min_score"]), float(scores["max_score"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        where = f"--attribute-range {asked}" if asked is not None else f"{config}, dimensional"
+        where = f"--attribute-range {chosen}" if chosen is not None else f"{config}, dimensional"
         raise ManifestError(
             f"{where}: expected the ends of a scale ({type(error).__name__}: {error}). {remedy}"
         ) from None
@@ -144,14 +144,14 @@ def _is_msp(files: pa.ChunkedArray) -> bool:
 
 def _by_csv(path: Path, table: pa.Table) -> str:
     """Return the command that reads such a table: all columns but the documented ones are classes."""
-    known = {"FileName": ("id", "path"), "Split_Set": ("split",), "SpkrID": ("speaker",), "Gender": ("gender",)}
-    known |= dict.fromkeys(NAMELESS, ("id", "path"))
+    roles = {"FileName": ("id", "path"), "Split_Set": ("split",), "SpkrID": ("speaker",), "Gender": ("gender",)}
+    roles |= dict.fromkeys(NAMELESS, ("id", "path"))
     of_attribute = {theirs: name for name, theirs in ATTRIBUTES.items()}
     options = []
     for name in table.column_names:
         if name in of_attribute:
             options.append(f"--attribute {of_attribute[name]}={name}:LOW:HIGH")
         else:
-            targets = known.get(name, (f"vote_{name.lower()}",))
+            targets = roles.get(name, (f"vote_{name.lower()}",))
             options += [f"--column {shlex.quote(f'{target}={name}')}" for target in targets]
     return f"medusa prepare csv {shlex.quote(str(path))} -o {path.stem}_manifest.csv {' '.join(options)}"

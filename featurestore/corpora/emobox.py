@@ -74,13 +74,13 @@ def read_emobox(root: Path, *, audio: Path | None = None, check_audio: bool = Tr
 
 def _parts(root: Path) -> dict[str, dict[str, Path]]:
     """Fold -> part -> its file; where a part is there twice (`fold1`, `fold_1`) the documented spelling counts."""
-    found: dict[str, dict[str, Path]] = {}
+    parts: dict[str, dict[str, Path]] = {}
     for path in sorted(root.glob("fold_*/*.jsonl"), key=lambda path: "_fold_" in path.stem):
         name = FOLD_FILE.fullmatch(path.stem)
         if name is None:
             raise ManifestError(f"{path}: expected a name like {root.name}_test_fold_1.jsonl. Move it elsewhere.")
-        found.setdefault(name["fold"], {})[name["part"]] = path
-    return {fold: found[fold] for fold in sorted(found)}
+        parts.setdefault(name["fold"], {})[name["part"]] = path
+    return {fold: parts[fold] for fold in sorted(parts)}
 
 
 def _divided(root: Path, parts: dict[str, dict[str, Path]], keys: list[str], notes: list[str]) -> dict[str, list[str]]:
@@ -96,9 +96,9 @@ def _divided(root: Path, parts: dict[str, dict[str, Path]], keys: list[str], not
     place = (
         _splits(root, next(iter(by_part.values())), notes) if len(parts) == 1 else _folds(root, by_part, keys, notes)
     )
-    lost = [key for key in keys if key not in place]
-    if lost:
-        raise ManifestError(f"{root}: {named('clips are in no part', lost)}. Complete the files in fold_*.")
+    missing = [key for key in keys if key not in place]
+    if missing:
+        raise ManifestError(f"{root}: {named('clips are in no part', missing)}. Complete the files in fold_*.")
     return {"split" if len(parts) == 1 else "fold": [place[key] for key in keys]}
 
 
@@ -162,8 +162,8 @@ def _label_map(root: Path, records: Sequence[dict[str, Any]], notes: list[str]) 
         notes.append(f"classes are the corpus's own labels: {root} has neither {' nor '.join(LABEL_MAPS)}")
         return {label: label for label in sorted({record["emo"] for record in records})}
     try:
-        found = read_json(path.read_text(encoding="utf-8"))
-        label_map = {str(label): str(name) for label, name in found.items()}
+        spellings = read_json(path.read_text(encoding="utf-8"))
+        label_map = {str(label): str(name) for label, name in spellings.items()}
     except (ValueError, AttributeError) as error:
         raise ManifestError(f'{path}: expected JSON like {{"exc": "Happy", "neu": "Neutral"}} ({error}).') from None
     in_lower = {label.lower(): name for label, name in label_map.items()}

@@ -67,7 +67,9 @@ def _given(root: Path, names: Sequence[Sequence[str]], layout: str) -> list[str]
     if wrong or twice:
         raise ManifestError(f"--layout {layout}: expected {', '.join(LEVELS)}, each but _ once, found {layout!r}.")
     if len(roles) != len(names):
-        raise ManifestError(f"--layout {layout} has {len(roles)} levels, {root} has {len(names)}: {_told(names)}.")
+        raise ManifestError(
+            f"--layout {layout} has {len(roles)} levels, {root} has {len(names)}: {_levels_text(names)}."
+        )
     return roles
 
 
@@ -80,23 +82,23 @@ def _guessed(root: Path, names: Sequence[Sequence[str]], notes: list[str]) -> li
         elif lower <= FORMATS:
             roles[i] = IGNORED
     if roles.count("split") > 1:
-        raise ManifestError(f"{root} has splits on {roles.count('split')} levels: {_told(names)}. {REMEDY}")
+        raise ManifestError(f"{root} has splits on {roles.count('split')} levels: {_levels_text(names)}. {REMEDY}")
     left = [i for i, role in enumerate(roles) if not role]
     several = [i for i in left if len(names[i]) > 1]
-    known = [i for i in left if 2 * sum(name.lower() in EMOTIONS for name in names[i]) >= len(names[i])]
-    alone = [i for i in known if i not in several]
-    if not several or (alone and not set(known) & set(several)):
+    emotion_levels = [i for i in left if 2 * sum(name.lower() in EMOTIONS for name in names[i]) >= len(names[i])]
+    alone = [i for i in emotion_levels if i not in several]
+    if not several or (alone and not set(emotion_levels) & set(several)):
         what = f"a single class, {names[(alone or left)[-1]][0]!r}" if left else "no class, only splits or formats"
         raise ManifestError(
-            f"{root}: the folders name {what}: {_told(names)}. Point --root at the folder that holds the classes, "
-            "write a metadata.csv (file_name, label), or give --layout (of _ alone for no labels)."
+            f"{root}: the folders name {what}: {_levels_text(names)}. Point --root at the folder that holds the "
+            "classes, write a metadata.csv (file_name, label), or give --layout (of _ alone for no labels)."
         )
-    known = [i for i in known if i in several]
-    if len(several) > 1 and len(known) != 1:
+    emotion_levels = [i for i in emotion_levels if i in several]
+    if len(several) > 1 and len(emotion_levels) != 1:
         raise ManifestError(
-            f"{root}: any of {len(several)} levels of folders may be the class: {_told(names)}. {REMEDY}"
+            f"{root}: any of {len(several)} levels of folders may be the class: {_levels_text(names)}. {REMEDY}"
         )
-    label = several[0] if len(several) == 1 else known[0]
+    label = several[0] if len(several) == 1 else emotion_levels[0]
     strange = [name for name in names[label] if name.lower() in {*SPLIT_NAMES, *EVALUATION, *FORMATS}]
     if strange:
         others = first_names([name for name in names[label] if name not in strange], N_SHOWN)
@@ -138,7 +140,7 @@ def _splits(root: Path, names: Sequence[str], notes: list[str]) -> Mapping[str, 
     return split_of
 
 
-def _told(names: Sequence[Sequence[str]]) -> str:
+def _levels_text(names: Sequence[Sequence[str]]) -> str:
     return "; ".join(f"level {i + 1}: {first_names(of_level, N_SHOWN)}" for i, of_level in enumerate(names))
 
 

@@ -122,9 +122,9 @@ def _manifest(
         classes_of,
     )
     rated = [{"utterance_id": key, "annotator": who, **rating} for (key, who), rating in ratings.items()]
-    known = None
+    table_of_ratings = None
     if rated:
-        known = Ratings.of(
+        table_of_ratings = Ratings.of(
             [str(one["utterance_id"]) for one in rated],
             [str(one["annotator"]) for one in rated],
             [_named(one.get("labels", [None])[0], classes_of) for one in rated],
@@ -132,10 +132,10 @@ def _manifest(
             attributes={name: [one.get(theirs) for one in rated] for name, theirs in ATTRIBUTES.items()},
             source=str(root),
         ).of_keys(table.column("utterance_id").to_pylist())
-        for name, votes in zip(scheme.classes, known.counts(scheme.classes, also=1.0).T, strict=True):
+        for name, votes in zip(scheme.classes, table_of_ratings.counts(scheme.classes, also=1.0).T, strict=True):
             columns[f"vote_{name}"] = pa.array(votes)
     return of_columns(
-        columns, scheme, root, "iemocap", source=root, check_audio=check_audio, notes=notes, ratings=known
+        columns, scheme, root, "iemocap", source=root, check_audio=check_audio, notes=notes, ratings=table_of_ratings
     )
 
 
@@ -158,14 +158,14 @@ def _row(
 
 def _add_rating(where: str, line: str, key: str, ratings: dict[tuple[str, str], dict[str, object]]) -> None:
     """Note what one evaluator chose for the turn above: categories (C-E1) or attributes (A-E1)."""
-    found = RATING.fullmatch(line)
-    if found is None or not key:
+    match = RATING.fullmatch(line)
+    if match is None or not key:
         raise ManifestError(f"{where}: expected a turn, or an evaluator's C-E1: or A-E1: line, found {line[:60]!r}.")
-    if not found["who"].startswith("E"):
+    if not match["who"].startswith("E"):
         return
-    rating = ratings.setdefault((key, found["who"]), {})
-    parts = [part.strip() for part in found["what"].split(";") if part.strip()]
-    if found["kind"] == "C":
+    rating = ratings.setdefault((key, match["who"]), {})
+    parts = [part.strip() for part in match["what"].split(";") if part.strip()]
+    if match["kind"] == "C":
         unknown = [part for part in parts if part.lower() not in LABEL_OF_WORD]
         if unknown:
             raise ManifestError(
@@ -199,6 +199,6 @@ def _lines(directory: Path) -> Iterator[tuple[str, str]]:
 
 def _texts(session: Path) -> Iterator[tuple[str, str]]:
     for _, line in _lines(session / TRANSCRIPTS) if (session / TRANSCRIPTS).is_dir() else ():
-        found = WORDS.fullmatch(line)
-        if found is not None:  # the others are remarks without a turn of their own, such as `M: [LAUGHTER]`
-            yield found["key"], found["text"]
+        match = WORDS.fullmatch(line)
+        if match is not None:  # the others are remarks without a turn of their own, such as `M: [LAUGHTER]`
+            yield match["key"], match["text"]

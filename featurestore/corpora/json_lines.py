@@ -18,10 +18,10 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    found = read_json(line, object_pairs_hook=_once)
-                    if not isinstance(found, dict):
-                        raise ValueError(f"found {type(found).__name__}")
-                    yield f"{path}:{number}", found
+                    record = read_json(line, object_pairs_hook=_once)
+                    if not isinstance(record, dict):
+                        raise ValueError(f"found {type(record).__name__}")
+                    yield f"{path}:{number}", record
     except (ValueError, OSError, EOFError) as error:  # a UnicodeDecodeError is a ValueError
         raise ManifestError(f"{path}:{number}: expected one JSON object per line ({error}). Write it again.") from None
 
@@ -31,11 +31,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
     ValueError for a name that stands in it twice, of which json would keep the last.
     """
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    record = dict(pairs)
+    if len(record) != len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands in it twice")
-    return found
+    return record
 
 
 def field(where: str, record: dict[str, Any], *names: str) -> Any:
@@ -43,7 +43,7 @@ def field(where: str, record: dict[str, Any], *names: str) -> Any:
     value: Any = record
     for i, name in enumerate(names):
         if not isinstance(value, dict) or name not in value:
-            there = f"only {', '.join(map(repr, value))}" if isinstance(value, dict) else f"{value!r}"
-            raise ManifestError(f"{where}: no field {'.'.join(names[: i + 1])!r}, {there}.")
+            actual = f"only {', '.join(map(repr, value))}" if isinstance(value, dict) else f"{value!r}"
+            raise ManifestError(f"{where}: no field {'.'.join(names[: i + 1])!r}, {actual}.")
         value = value[name]
     return value

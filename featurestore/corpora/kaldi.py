@@ -31,11 +31,11 @@ def read_kaldi(root: Path, *, audio: Path | None = None, check_audio: bool = Tru
     keys = set(columns["utterance_id"])
     for name, column in COLUMN_OF.items():
         if (root / name).exists():
-            found = _table(root / name, empty=name == "text")
-            for key, (where, _) in found.items():
+            entries = _table(root / name, empty=name == "text")
+            for key, (where, _) in entries.items():
                 if key not in keys:
                     raise ManifestError(f"{where}: {key!r} is not in {listed_in}. Run utils/fix_data_dir.sh {root}.")
-            columns[column] = [found[key][1] if key in found else None for key in columns["utterance_id"]]
+            columns[column] = [entries[key][1] if key in entries else None for key in columns["utterance_id"]]
     if (root / "spk2gender").exists() and "speaker" in columns:
         gender_of = {}
         for speaker, (where, gender) in _table(root / "spk2gender").items():
@@ -78,7 +78,7 @@ def _table(path: Path, empty: bool = False) -> dict[str, tuple[str, str]]:
     """Key -> (`file:line`, the rest of its line)."""
     if not path.is_file():
         raise ManifestError(f"{path} is not a file; a Kaldi data directory has one. Check --root.")
-    found: dict[str, tuple[str, str]] = {}
+    entries: dict[str, tuple[str, str]] = {}
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
@@ -90,7 +90,7 @@ def _table(path: Path, empty: bool = False) -> dict[str, tuple[str, str]]:
         value = rest[0].strip() if rest else ""
         if not key or not (value or empty):
             raise ManifestError(f"{path}:{number}: expected an id, a space and a value, found {line.strip()!r}.")
-        if key in found:
+        if key in entries:
             raise ManifestError(f"{path}:{number}: {key!r} has a line already. Run utils/fix_data_dir.sh.")
-        found[key] = (f"{path}:{number}", value)
-    return found
+        entries[key] = (f"{path}:{number}", value)
+    return entries

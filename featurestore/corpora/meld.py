@@ -80,16 +80,16 @@ def read_meld(root: Path) -> Manifest:
 
 def _sounds(root: Path, folders: tuple[str, ...]) -> dict[str, str]:
     """Clip -> its audio file, as seen from `root`; of the folders in any depth that have one of these names."""
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for folder in sorted(path for name in folders for path in root.rglob(name) if path.is_dir()):
         clips = [path for path in folder.iterdir() if has_audio_suffix(path) and not path.name.startswith(".")]
         for path in sorted(clips, key=lambda path: (not path.name.lower().endswith(SOUND_SUFFIXES), path)):
-            found.setdefault(path.stem, path.relative_to(root).as_posix())
-    return found
+            paths.setdefault(path.stem, path.relative_to(root).as_posix())
+    return paths
 
 
 def _below(root: Path, name: str) -> Path:
-    found = sorted(path for path in root.rglob(name) if not path.name.startswith("."))
-    if not found:
+    paths = sorted(path for path in root.rglob(name) if not path.name.startswith("."))
+    if not paths:
         raise ManifestError(f"{root} has no {name} at any depth; it holds MELD's labels. Check --root.")
-    return found[0]
+    return paths[0]

@@ -89,10 +89,10 @@ def read_msp_podcast(
     files = _files(audio) if check_audio else set()
     table = _with_unlabelled(table, _partitions(root / "Partitions.txt"), files)
     if check_audio:
-        there = np.array([key in files for key in table.column("utterance_id").to_pylist()], bool)
-        lost = table.filter(pa.array(~there)).column("utterance_id").to_pylist()
-        notes += [named("utterances without an audio file left out", lost)] if lost else []
-        table = table.filter(pa.array(there))
+        has_audio = np.array([key in files for key in table.column("utterance_id").to_pylist()], bool)
+        without_audio = table.filter(pa.array(~has_audio)).column("utterance_id").to_pylist()
+        notes += [named("utterances without an audio file left out", without_audio)] if without_audio else []
+        table = table.filter(pa.array(has_audio))
         if not table.num_rows:
             raise ManifestError(f"{audio} holds no file that {labels} names. Check --root, or use --no-check-audio.")
     keys = table.column("utterance_id").to_pylist()
@@ -188,13 +188,13 @@ def _speakers(table: pa.Table, keys: list[str], path: Path) -> dict[str, pa.Arra
 
 
 def _partitions(path: Path) -> dict[str, str]:
-    found = {}
+    partitions = {}
     for where, part, file in _pairs(path):
         split = PARTITIONS.get(part)
         if split is None:
             raise ManifestError(f"{where}: unknown partition {part!r}, expected one of {', '.join(PARTITIONS)}.")
-        found[file] = split
-    return found
+        partitions[file] = split
+    return partitions
 
 
 def _pairs(path: Path) -> Iterator[tuple[str, str, str]]:
@@ -219,11 +219,11 @@ def _transcripts(directory: Path, keys: list[str]) -> tuple[pa.Array, list[str]]
     """(N,) the text of each utterance, null where there is none; and what to note."""
     if not directory.is_dir():
         return pa.nulls(len(keys), pa.string()), [f"no transcripts: {directory} is not there"]
-    there = {entry.name for entry in os.scandir(directory)}
+    file_names = {entry.name for entry in os.scandir(directory)}
     texts: list[str | None] = []
     for key in keys:
         name = f"{os.path.splitext(key)[0]}.txt"
-        if name in there:
+        if name in file_names:
             with open(directory / name, encoding="utf-8", errors="replace") as file:
                 texts.append(" ".join(file.read().split()) or None)
         else:

@@ -107,14 +107,14 @@ def _secondary(column: pa.ChunkedArray) -> tuple[pa.Array, int]:
     lists = pc.split_pattern(pc.fill_null(column, ""), ",").combine_chunks()
     encoded = lists.flatten().dictionary_encode()
     words = encoded.dictionary.to_pylist()
-    known = {**CLASS_OF_WORD, **dict(zip(SECONDARY, SECONDARY, strict=True)), **MISSPELT}
-    labels = [_class_of(word, known) for word in words]
+    class_names = {**CLASS_OF_WORD, **dict(zip(SECONDARY, SECONDARY, strict=True)), **MISSPELT}
+    labels = [_class_of(word, class_names) for word in words]
     typed = [label is None and bool(word.strip()) for word, label in zip(words, labels, strict=True)]
     labels = [OTHER if free else label for label, free in zip(labels, typed, strict=True)]
     n_typed = int(np.array(typed, bool)[encoded.indices.to_numpy(zero_copy_only=False)].sum()) if words else 0
     return pa.ListArray.from_arrays(lists.offsets, pa.array(labels, pa.string()).take(encoded.indices)), n_typed
 
 
-def _class_of(word: str, known: dict[str, str]) -> str | None:
+def _class_of(word: str, class_names: dict[str, str]) -> str | None:
     word = word.strip().lower()
-    return OTHER if word.startswith(OTHER) else known.get(word)
+    return OTHER if word.startswith(OTHER) else class_names.get(word)

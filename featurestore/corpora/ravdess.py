@@ -132,10 +132,10 @@ def _codes(path: Path) -> dict[str, str]:
     parts = path.stem.split("-")
     if len(parts) != len(FIELDS):
         raise ManifestError(f"{path}: expected a name of seven codes like 03-01-06-01-02-01-12. Move it elsewhere.")
-    for part, (field, known) in zip(parts, FIELDS, strict=True):
-        if part not in known:
+    for part, (field, codes) in zip(parts, FIELDS, strict=True):
+        if part not in codes:
             raise ManifestError(
-                f"{path}: unknown {field} code {part!r}, expected one of {', '.join(known)}. "
+                f"{path}: unknown {field} code {part!r}, expected one of {', '.join(codes)}. "
                 "Move it elsewhere, or restore its name."
             )
     code = {field: part for part, (field, _) in zip(parts, FIELDS, strict=True)}

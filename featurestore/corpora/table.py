@@ -99,11 +99,11 @@ def _renamed(path: Path, table: pa.Table, columns: dict[str, str]) -> tuple[pa.T
             table = table.append_column(source, pc.binary_join_element_wise(*texts, "_"))
     names = table.column_names
     for target, source in columns.items():
-        known = (*checks.STRING_COLUMNS, "duration_s", "start_s", "end_s")
-        if target not in known and not target.startswith(("vote_", "attr_")):
-            near = arrow.near_names(target, known)
+        roles = (*checks.STRING_COLUMNS, "duration_s", "start_s", "end_s")
+        if target not in roles and not target.startswith(("vote_", "attr_")):
+            near = arrow.near_names(target, roles)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
-            expected = ", ".join((*known, "vote_<class>", "attr_<attribute>"))
+            expected = ", ".join((*roles, "vote_<class>", "attr_<attribute>"))
             problems.append(f"{target!r} is no column of a manifest, expected one of {expected}{hint}")
         if source not in names:
             problems.append(arrow.missing_column(source, names) + f", asked for as {target!r}")
@@ -178,9 +178,9 @@ def _joined(path: Path, table: pa.Table, other: Path, ours: str, theirs: str, no
         raise ManifestError(f"{other}: {theirs} has {twice!r} twice, expected each value once.")
     keys = arrow.as_strings(table.column(ours)).to_pylist()
     rows = pa.array([row.get(key) for key in keys], pa.int64())
-    lost = sorted({str(key) for key in keys if key not in row})
-    if lost:
-        notes.append(f"{len(lost):,} values of {ours} are not in {other.name}: {', '.join(lost[:5])}")
+    missing = sorted({str(key) for key in keys if key not in row})
+    if missing:
+        notes.append(f"{len(missing):,} values of {ours} are not in {other.name}: {', '.join(missing[:5])}")
     for name in more.column_names:
         if name != theirs:
             new = f"{other.stem}_{name}" if name in table.column_names else name

@@ -43,10 +43,10 @@ def krippendorff_nominal(counts: NDArray[np.floating]) -> float:
 
 def krippendorff_interval(values: NDArray[np.floating], units: NDArray[np.integer]) -> float:
     """Krippendorff's alpha for numbers, differing by (x - y)^2: values (R,), NaN where missing, of units (R,)."""
-    known = ~np.isnan(values)
-    _, units = np.unique(units[known], return_inverse=True)
+    rated = ~np.isnan(values)
+    _, units = np.unique(units[rated], return_inverse=True)
     m = np.bincount(units)[units]
-    values, units = values[known][m > 1], units[m > 1]
+    values, units = values[rated][m > 1], units[m > 1]
     if not len(values):
         return float("nan")
     values = values - values.mean()  # sums of squares of small numbers lose less

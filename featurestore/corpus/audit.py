@@ -96,8 +96,8 @@ class AuditReport:
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON types, NaN as None."""
         protocols = [protocol.to_dict() for protocol in self.protocols]
-        found: dict[str, Any] = jsonable({"clean": self.clean, **dataclasses.asdict(self), "protocols": protocols})
-        return found
+        report: dict[str, Any] = jsonable({"clean": self.clean, **dataclasses.asdict(self), "protocols": protocols})
+        return report
 
 
 def audit(
@@ -120,7 +120,11 @@ def audit(
     if unknown:
         raise ConfigError(f"Unknown kind of overlap {', '.join(unknown)}; expected some of {', '.join(KINDS)}.")
     paths = _paths(manifest)
-    contents = audio_contents(manifest, known=known, workers=workers, progress=progress) if audio else _there(manifest)
+    contents = (
+        audio_contents(manifest, known=known, workers=workers, progress=progress)
+        if audio
+        else _contents_by_presence(manifest)
+    )
     durations, notes = _durations(manifest, contents)
     sounds = [content.digest or path for content, path in zip(contents, paths, strict=True)]
     items: dict[str, Items] = {
@@ -184,17 +188,17 @@ def _part(
     manifest: Manifest,
 ) -> Part:
     seconds = durations_s[at][~np.isnan(durations_s[at])]
-    known = len(seconds) > 0
+    has_lengths = len(seconds) > 0
     who, counts = speakers[at].tolist(), Counter(labels[at].tolist())
     return Part(
         name=name,
         n_utterances=int(at.sum()),
         n_speakers=len(set(who) - {None}),
         n_unknown_speakers=who.count(None),
-        hours=float(seconds.sum() / 3600) if known else float("nan"),
-        shortest_s=float(seconds.min()) if known else float("nan"),
-        median_s=float(np.median(seconds)) if known else float("nan"),
-        longest_s=float(seconds.max()) if known else float("nan"),
+        hours=float(seconds.sum() / 3600) if has_lengths else float("nan"),
+        shortest_s=float(seconds.min()) if has_lengths else float("nan"),
+        median_s=float(np.median(seconds)) if has_lengths else float("nan"),
+        longest_s=float(seconds.max()) if has_lengths else float("nan"),
         classes={label: counts[label] for label in manifest.scheme.classes},
         n_unlabelled=counts[None],
     )
@@ -262,12 +266,14 @@ def _paths(manifest: Manifest) -> list[str | None]:
     return [None if path is None else f"{path} {low:g} {high:g}" for path, (low, high) in zip(paths, ends, strict=True)]
 
 
-def _there(manifest: Manifest) -> list[Content]:
+def _contents_by_presence(manifest: Manifest) -> list[Content]:
     root = os.path.abspath(manifest.root)
     named = manifest.column("path").tolist() if manifest.has("path") else [None] * len(manifest)
     paths = [None if path is None else os.path.normpath(os.path.join(root, path)) for path in named]
-    gone = [path for path in paths if path is not None and not os.path.isfile(path)]
-    problems = {path: f"{path}: no such file. Check the manifest's path column and the corpus root." for path in gone}
+    missing = [path for path in paths if path is not None and not os.path.isfile(path)]
+    problems = {
+        path: f"{path}: no such file. Check the manifest's path column and the corpus root." for path in missing
+    }
     return [Content(problem="" if path is None else problems.get(path, "")) for path in paths]
 
 

@@ -127,8 +127,8 @@ def source_problems(table: pa.Table) -> list[str]:
 
 def membership_problems(column: pa.ChunkedArray, name: str, allowed: Sequence[str]) -> list[str]:
     """Values of a column of names that are not among `allowed`; null is allowed."""
-    known = pc.is_in(column, value_set=pa.array(allowed, pa.string()))
-    rows = row_numbers(pc.and_not(column.is_valid(), known))
+    is_allowed = pc.is_in(column, value_set=pa.array(allowed, pa.string()))
+    rows = row_numbers(pc.and_not(column.is_valid(), is_allowed))
     if not rows:
         return []
     return [listing(f"unknown {name}, expected one of {list(allowed)}", rows, column.to_pylist())]

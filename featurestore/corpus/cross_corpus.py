@@ -46,8 +46,8 @@ class CrossCorpus:
         if not rule.startswith(_RULE):
             return None
         try:
-            found, _ = json.JSONDecoder().raw_decode(rule.removeprefix(_RULE))
-            return cls(tuple(map(str, found[TRAIN])), tuple(map(str, found[TEST])))
+            names, _ = json.JSONDecoder().raw_decode(rule.removeprefix(_RULE))
+            return cls(tuple(map(str, names[TRAIN])), tuple(map(str, names[TEST])))
         except (ValueError, KeyError, TypeError, RecursionError):
             return None
 
@@ -81,11 +81,11 @@ class CrossCorpus:
                 "manifests of several corpora first: medusa prepare join A.csv B.csv -o joined.csv."
             )
         corpora = [None if name is None or name != name else str(name) for name in manifest.column(CORPUS).tolist()]
-        known = sorted({name for name in corpora if name is not None})
+        corpus_names = sorted({name for name in corpora if name is not None})
         for name in (*self.train, *self.test):
-            if name not in known:
-                near = arrow.near_names(name, known)
-                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}."
+            if name not in corpus_names:
+                near = arrow.near_names(name, corpus_names)
+                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(corpus_names) or 'none'}."
                 raise ManifestError(f"Manifest {manifest.name} has no corpus {name!r}; {hint}")
         part = dict.fromkeys(self.train, TRAIN) | dict.fromkeys(self.test, TEST)
         kept = manifest.rows([i for i, name in enumerate(corpora) if name in part])

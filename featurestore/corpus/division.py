@@ -111,14 +111,14 @@ def real_paths(manifest: Manifest) -> list[str | None]:
     """Return (N,) the file of each utterance without links in its path, so that a file has one name; None for none."""
     root = os.path.abspath(manifest.root)
     real_folder: dict[str, str] = {}
-    found: list[str | None] = []
+    paths: list[str | None] = []
     for path in manifest.column("path").tolist():
         if path is None:
-            found.append(None)
+            paths.append(None)
             continue
         folder, name = os.path.split(os.path.normpath(os.path.join(root, path)))
         if folder not in real_folder:
             real_folder[folder] = os.path.realpath(folder)
         real = os.path.join(real_folder[folder], name)
-        found.append(os.path.realpath(real) if os.path.islink(real) else real)
-    return found
+        paths.append(os.path.realpath(real) if os.path.islink(real) else real)
+    return paths

@@ -90,8 +90,8 @@ def _search(counts: NDArray[np.float64], share: float, seed: int) -> NDArray[np.
     order = np.lexsort((jitter, counts[:, 0]))  # small groups first
     sizes, goal = counts[order, 0], share * counts.sum(0)
     pools = {max(int((sizes <= limit * goal[0]).sum()), 1) for limit in LIMITS}
-    found = [_improved(counts[order[:n]], goal) for n in sorted(pools)]
-    inside, _ = min(found, key=lambda each: each[1])
+    candidates = [_improved(counts[order[:n]], goal) for n in sorted(pools)]
+    inside, _ = min(candidates, key=lambda each: each[1])
     chosen = np.zeros(len(counts), bool)
     chosen[order[: len(inside)][inside]] = True
     return chosen
@@ -134,11 +134,11 @@ def _cost(load: NDArray[np.float64], squares: NDArray[np.float64], goal: NDArray
 
 def _why_not(counts: NDArray[np.float64], part: NDArray[np.float64], share: float, n: int) -> str:
     """Return why a part can't choose an epoch, "" where it can."""
-    found = (part[0] or counts[:, 0].min()) / max(n, 1)
-    if not LEAST * share <= found <= MOST * share:
+    share_of_part = (part[0] or counts[:, 0].min()) / max(n, 1)
+    if not LEAST * share <= share_of_part <= MOST * share:
         sizes = counts[:, 0]
         return (
-            f"the speakers that come nearest to {share:.0%} of the training utterances make {found:.0%} "
+            f"the speakers that come nearest to {share:.0%} of the training utterances make {share_of_part:.0%} "
             f"({len(sizes):,} speakers of {int(sizes.min()):,} to {int(sizes.max()):,} utterances)"
         )
     shared = (counts[:, 1:] > 0).sum(0) > 1

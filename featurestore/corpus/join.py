@@ -150,8 +150,8 @@ def _columns(
             [None if path is None else os.path.normpath(os.path.join(before, path)) for path in paths], pa.string()
         )
     for name in vote_classes:
-        there = f"vote_{name}" in table.column_names
-        columns[f"vote_{name}"] = table.column(f"vote_{name}") if there else pa.array([0.0] * len(keys))
+        has_votes = f"vote_{name}" in table.column_names
+        columns[f"vote_{name}"] = table.column(f"vote_{name}") if has_votes else pa.array([0.0] * len(keys))
     for attribute, (low, high) in ranges.items():
         if attribute in manifest.scheme.attributes:
             values = manifest.column(f"attr_{attribute}")

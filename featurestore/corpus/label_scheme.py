@@ -49,12 +49,12 @@ class LabelScheme:
     def from_json(cls, text: str | bytes, source: str = "label scheme") -> "LabelScheme":
         """Return the inverse of `to_json`; ManifestError names `source` when it is not such JSON."""
         try:
-            found = read_json(text)
-            unknown = sorted(set(found) - {"classes", "attributes", "corpus_labels"})
+            fields = read_json(text)
+            unknown = sorted(set(fields) - {"classes", "attributes", "corpus_labels"})
             if unknown:
                 raise ValueError(f"unknown fields {unknown}")
-            attributes = {str(name): (float(low), float(high)) for name, (low, high) in found["attributes"].items()}
-            return cls(tuple(found["classes"]), attributes, dict(found.get("corpus_labels", {})))
+            attributes = {str(name): (float(low), float(high)) for name, (low, high) in fields["attributes"].items()}
+            return cls(tuple(fields["classes"]), attributes, dict(fields.get("corpus_labels", {})))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ManifestError(
                 f'{source}: expected JSON like {{"classes": ["angry", "sad"], "attributes": {{"arousal": [1, 7]}}}}, '

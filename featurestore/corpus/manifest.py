@@ -118,10 +118,10 @@ class Manifest:
             table = pa.Table.from_pandas(df, preserve_index=False)
         except pa.ArrowException as error:
             raise ManifestError(f"Manifest {name}: the data frame mixes types in a column: {error}.") from None
-        known = {
+        columns = {
             key: str(df.attrs[key.decode()]).encode() for key in (SCHEME_KEY, ROOT_KEY) if key.decode() in df.attrs
         }
-        return cls.from_arrow(table.replace_schema_metadata(known), scheme, root, name, ratings)
+        return cls.from_arrow(table.replace_schema_metadata(columns), scheme, root, name, ratings)
 
     def to_pandas(self) -> "pd.DataFrame":
         """Return the table as a data frame (needs pandas), with the label scheme and the root in its `attrs`."""
@@ -269,8 +269,8 @@ class Manifest:
     @cached_property
     def ratings(self) -> Ratings | None:
         """What each annotator said, the utterances in row order (some may have no rating); None where unknown."""
-        known = Ratings.read(self._ratings) if isinstance(self._ratings, Path) else self._ratings
-        return None if known is None else known.of_keys(self.keys)
+        ratings = Ratings.read(self._ratings) if isinstance(self._ratings, Path) else self._ratings
+        return None if ratings is None else ratings.of_keys(self.keys)
 
     def rows(self, which: Sequence[int] | np.ndarray) -> "Manifest":
         """Return the rows of a boolean mask (N,), or of indices in their order, under the same scheme."""

@@ -65,24 +65,26 @@ def whole_files_twice(manifest: Manifest) -> list[str]:
 
 def _lengths(manifest: Manifest) -> np.ndarray:
     """Return (N,) seconds of each utterance's recording, NaN where they aren't known without decoding."""
-    known: dict[str | None, float] = {None: np.nan}
+    lengths: dict[str | None, float] = {None: np.nan}
     paths = manifest.column("path").tolist()
     n_decoded = 0
     for path in paths:
-        if path in known:
+        if path in lengths:
             continue
-        known[path] = np.nan
+        lengths[path] = np.nan
         file = manifest.root / path
         with suppress(AudioError):
             seconds = stated_duration_s(file)
             if seconds is None and n_decoded < N_DECODED and file.stat().st_size <= DECODED_BYTES:
                 n_decoded += 1
                 seconds = duration_s(file)
-            known[path] = np.nan if seconds is None else seconds
-    return np.array([known[path] for path in paths])
+            lengths[path] = np.nan if seconds is None else seconds
+    return np.array([lengths[path] for path in paths])
 
 
 def _unit(lasts: np.ndarray, lengths: np.ndarray) -> str:
     """Return the unit in which all pieces would lie within their recordings, "" for none."""
-    known = ~np.isnan(lasts) & ~np.isnan(lengths)
-    return next((unit for unit, n in UNITS.items() if np.all(lasts[known] / n <= lengths[known] + SLACK_S)), "")
+    comparable = ~np.isnan(lasts) & ~np.isnan(lengths)
+    return next(
+        (unit for unit, n in UNITS.items() if np.all(lasts[comparable] / n <= lengths[comparable] + SLACK_S)), ""
+    )

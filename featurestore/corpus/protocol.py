@@ -208,20 +208,20 @@ def _speakers_alike(division: Division, severity: str) -> list[Finding]:
         if who is not None and part:
             places.setdefault(who, set()).add(part)
     learned = division.learned_from
-    found = []
+    spellings = []
     for group in alike(places):
         parts = set.union(*(places[who] for who in group))
         if len(parts) > 1 and (learned is None or parts & set(learned)):
-            found.append(group)
-    if not found:
+            spellings.append(group)
+    if not spellings:
         return []
-    names = {who: None for group in found for who in group}
+    names = {who: None for group in spellings for who in group}
     n = sum(who in names for who in division.speakers)
     message = (
-        f"{counted(len(found), 'speaker')} ({counted(n, 'utterance')}) in more than one {division.column} whose names "
-        f"differ in letter case or spaces alone, such as {' and '.join(map(repr, found[0]))}"
+        f"{counted(len(spellings), 'speaker')} ({counted(n, 'utterance')}) in more than one {division.column} whose "
+        f"names differ in letter case or spaces alone, such as {' and '.join(map(repr, spellings[0]))}"
     )
-    return [Finding("speaker name", severity, message, len(found), n, tuple(names)[:N_NAMES])]
+    return [Finding("speaker name", severity, message, len(spellings), n, tuple(names)[:N_NAMES])]
 
 
 def compare_record(division: Division, record: PartRecord) -> list[Finding]:

@@ -74,10 +74,12 @@ class Ratings:
         names = table.column_names
         if "utterance_id" not in names:
             raise ManifestError(f"{source}: {arrow.missing_column('utterance_id', names)}.")
-        known = ("utterance_id", "annotator", "label", "also")
-        unknown = [name for name in names if name not in known and not name.startswith("attr_")]
+        column_names = ("utterance_id", "annotator", "label", "also")
+        unknown = [name for name in names if name not in column_names and not name.startswith("attr_")]
         if unknown:
-            raise ManifestError(f"{source}: unknown columns {unknown}, expected {', '.join(known)}, attr_<attribute>.")
+            raise ManifestError(
+                f"{source}: unknown columns {unknown}, expected {', '.join(column_names)}, attr_<attribute>."
+            )
         key_names, key_of, problems = _encoded(table, "utterance_id")
         order = np.argsort(key_of, kind="stable")
         key_of = key_of[order]
@@ -230,12 +232,12 @@ class Ratings:
 
     def _sums(self, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(K, A) how many values there are, and their sum."""
-        known = ~np.isnan(values)
+        rated = ~np.isnan(values)
         n_keys, n = len(self.keys), np.zeros((len(self.keys), values.shape[1]))
         total = np.zeros_like(n)
         for a in range(values.shape[1]):
-            n[:, a] = np.bincount(self.key_of, known[:, a], n_keys)
-            total[:, a] = np.bincount(self.key_of, np.where(known[:, a], values[:, a], 0.0), n_keys)
+            n[:, a] = np.bincount(self.key_of, rated[:, a], n_keys)
+            total[:, a] = np.bincount(self.key_of, np.where(rated[:, a], values[:, a], 0.0), n_keys)
         return n, total
 
     def _taken(self, order: NDArray[np.int64]) -> "Ratings":
@@ -307,8 +309,8 @@ def _distinct(also: NDArray[np.int64], label_of: NDArray[np.int64]) -> NDArray[n
 
 
 def _counted(rows: NDArray[np.int64], codes: NDArray[np.int64], n_rows: int, n_classes: int) -> NDArray[np.float64]:
-    known = codes >= 0
-    flat = np.bincount(rows[known] * n_classes + codes[known], minlength=n_rows * n_classes)
+    labelled = codes >= 0
+    flat = np.bincount(rows[labelled] * n_classes + codes[labelled], minlength=n_rows * n_classes)
     return flat.reshape(n_rows, n_classes).astype(np.float64)
 
 

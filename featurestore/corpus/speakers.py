@@ -58,12 +58,12 @@ def speaker_report(manifest: Manifest) -> SpeakerReport | None:
     codes, speakers = label_codes(manifest), known_speakers(manifest)
     if codes is None or not speakers:
         return None
-    known = np.array([who is not None for who in speakers]) & (codes >= 0)
-    if not known.any():
+    usable = np.array([who is not None for who in speakers]) & (codes >= 0)
+    if not usable.any():
         return None
-    rows = np.flatnonzero(known)
+    rows = np.flatnonzero(usable)
     names, who = np.unique([str(speakers[int(i)]) for i in rows], return_inverse=True)
-    counts = _counts(who, codes[known], len(names), len(manifest.scheme.classes))
+    counts = _counts(who, codes[usable], len(names), len(manifest.scheme.classes))
     alone = np.flatnonzero(((counts > 0).sum(1) == 1) & (counts.sum(1) > 1))
     single: dict[str, list[str]] = {}
     for speaker in alone:
@@ -77,8 +77,8 @@ def speaker_report(manifest: Manifest) -> SpeakerReport | None:
     for column in PART_COLUMNS:
         if manifest.has(column):
             division = Division.of_manifest(manifest, column)
-            found = _by_parts(division, np.array(division.parts, object)[rows], who, codes[rows], counts.shape)
-            by_speaker += [] if found is None else [found]
+            result = _by_parts(division, np.array(division.parts, object)[rows], who, codes[rows], counts.shape)
+            by_speaker += [] if result is None else [result]
     return SpeakerReport(len(names), single, few, by_speaker)
 
 

@@ -153,16 +153,16 @@ def uniform_splits(parts: Sequence[str | None], names: Mapping[str, str], source
     wrong = [name for name in names.values() if name.strip().lower() not in SPLIT_NAMES]
     if wrong:
         raise ManifestError(f"--split-name: {wrong[0]!r} is no split, expected one of {', '.join(SPLIT_NAMES)}.")
-    known: dict[str, str | None] = {**SPLIT_NAMES, "": None}
-    known |= {name.strip().lower(): SPLIT_NAMES[split.strip().lower()] for name, split in names.items()}
-    strange = list(dict.fromkeys(part for part in parts if (part or "").strip().lower() not in known))
+    split_of_name: dict[str, str | None] = {**SPLIT_NAMES, "": None}
+    split_of_name |= {name.strip().lower(): SPLIT_NAMES[split.strip().lower()] for name, split in names.items()}
+    strange = list(dict.fromkeys(part for part in parts if (part or "").strip().lower() not in split_of_name))
     if strange:
         options_text = " ".join(f"--split-name {name}={split}" for name, split in zip(strange, _LIKELY, strict=False))
         raise ManifestError(
             f"{source}: unknown split {', '.join(map(repr, strange[:5]))}, expected one of {', '.join(SPLIT_NAMES)}. "
             f"Say what each stands for, such as {options_text}."
         )
-    return [known[(part or "").strip().lower()] for part in parts]
+    return [split_of_name[(part or "").strip().lower()] for part in parts]
 
 
 def with_column(manifest: Manifest, name: str, values: Sequence[Any]) -> Manifest:
@@ -294,10 +294,12 @@ def balanced_sets(labels: NDArray[np.integer], *, seed: int, n_sets: int = 10) -
 def _rows_within(manifest: Manifest, splits: Sequence[str]) -> Indices:
     if not splits:
         return np.arange(len(manifest))
-    found = manifest.column("split")
-    rows = np.flatnonzero(np.isin(found.astype(str), list(splits)))
-    absent = sorted(set(splits) - set(found.tolist()))
+    split_of_row = manifest.column("split")
+    rows = np.flatnonzero(np.isin(split_of_row.astype(str), list(splits)))
+    absent = sorted(set(splits) - set(split_of_row.tolist()))
     if absent:
-        there = ", ".join(sorted({str(name) for name in found}))
-        raise ManifestError(f"Manifest {manifest.name} has no utterance of split {', '.join(absent)}; it has {there}.")
+        split_names = ", ".join(sorted({str(name) for name in split_of_row}))
+        raise ManifestError(
+            f"Manifest {manifest.name} has no utterance of split {', '.join(absent)}; it has {split_names}."
+        )
     return rows

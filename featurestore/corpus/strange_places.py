@@ -68,13 +68,13 @@ def strange_places(
         return strange
     start = next((name for name in used if not MAYBE_AN_END.fullmatch(plain_name(name))), None)
     end_known = len(used) > (start is not None)
-    found = _maybe_places(table, names, end_known=end_known, offset=offset) if start is None else []
-    return found + ([] if ends_known else _maybe_ends(table, names, beside_start=start is not None))
+    maybe_starts = _maybe_places(table, names, end_known=end_known, offset=offset) if start is None else []
+    return maybe_starts + ([] if ends_known else _maybe_ends(table, names, beside_start=start is not None))
 
 
 def _parts_of_times(table: pa.Table, used: Sequence[str]) -> list[str]:
     """Return columns of hours or minutes that belong to a column of seconds, unless they say the same in their unit."""
-    found = []
+    strange = []
     for name in table.column_names:
         for unit, unit_s in PARTS.items():
             for of, word in zip(used, ("start|begin|beg|onset", "end|stop|finish"), strict=False):
@@ -82,8 +82,8 @@ def _parts_of_times(table: pa.Table, used: Sequence[str]) -> list[str]:
                     continue
                 seconds, values = seconds_of(table.column(of))[0], _times(table, name)
                 if values is not None and np.any(values > 0) and not np.allclose(values * unit_s, seconds, rtol=0.02):
-                    found.append(name)
-    return found
+                    strange.append(name)
+    return strange
 
 
 def _maybe_places(table: pa.Table, names: dict[str, str], *, end_known: bool, offset: str | None) -> list[str]:
@@ -130,8 +130,8 @@ def plain_name(name: str) -> str:
 def _times(table: pa.Table, name: str) -> np.ndarray | None:
     """Return (N,) a column's numbers, NaN where empty; None where they can't be times, whatever their unit."""
     values, bad = seconds_of(table.column(name))
-    known = values[~np.isnan(values)]
-    return values if not bad and len(known) and known.min() >= 0 and known.max() < EPOCH else None
+    times = values[~np.isnan(values)]
+    return values if not bad and len(times) and times.min() >= 0 and times.max() < EPOCH else None
 
 
 def _is_length(table: pa.Table, name: str) -> bool:
@@ -160,7 +160,7 @@ def _is_pair(value: Any) -> bool:
         )
     if isinstance(value, str):
         text = value.strip()
-        value = found.groups() if (found := TWO_VALUES.fullmatch(text)) and not PLAIN_NUMBERS.fullmatch(text) else ()
+        value = match.groups() if (match := TWO_VALUES.fullmatch(text)) and not PLAIN_NUMBERS.fullmatch(text) else ()
     if not isinstance(value, Sequence) or len(value) != 2:
         return False
     low, high = map(time_of, value)

@@ -30,9 +30,11 @@ def summary_lines(manifest: Manifest) -> list[tuple[str, str]]:
     lines = [("utterances", f"{len(manifest):,}")]
     if manifest.has("duration_s"):
         seconds = manifest.column("duration_s")
-        known = seconds[~np.isnan(seconds)]
-        unknown = f" ({len(seconds) - len(known):,} of unknown duration)" if len(known) < len(seconds) else ""
-        lines.append(("hours", f"{known.sum() / 3600:,.2f}{unknown}"))
+        durations_s = seconds[~np.isnan(seconds)]
+        unknown = (
+            f" ({len(seconds) - len(durations_s):,} of unknown duration)" if len(durations_s) < len(seconds) else ""
+        )
+        lines.append(("hours", f"{durations_s.sum() / 3600:,.2f}{unknown}"))
     if manifest.has("speaker"):
         lines.append(("speakers", f"{len(set(manifest.column('speaker').tolist()) - {None}):,}"))
     if manifest.has("label"):
@@ -46,8 +48,8 @@ def summary_lines(manifest: Manifest) -> list[tuple[str, str]]:
     ratings = manifest.ratings
     if ratings is not None:
         lines.append(("ratings", f"{len(ratings):,} by {len(ratings.annotators):,} annotators"))
-    known = (~np.isnan(manifest.attributes)).sum(0)
-    for (name, (low, high)), n in zip(manifest.scheme.attributes.items(), known, strict=True):
+    durations_s = (~np.isnan(manifest.attributes)).sum(0)
+    for (name, (low, high)), n in zip(manifest.scheme.attributes.items(), durations_s, strict=True):
         lines.append((name, f"{low:g} to {high:g}, {n:,} known"))
     for column in ("split", "fold"):
         if manifest.has(column):

@@ -87,11 +87,11 @@ def _is_matrix(name: str) -> bool:
 
 def _set_whole(holder: Any, own: dict[str, Any], directory: Path, what: str) -> None:
     """Copy the parameters that were trained whole (modules_to_save, biases) into the model."""
-    known = holder.state_dict(keep_vars=True)
+    tensors_of_model = holder.state_dict(keep_vars=True)
     for name, tensor in own.items():
         if _is_matrix(name):
             continue
-        into = known.get(name.replace(".base_layer.", "."))
+        into = tensors_of_model.get(name.replace(".base_layer.", "."))
         if into is None or into.shape != tensor.shape:
             raise _mismatch(what, directory, [name])
         into.data.copy_(tensor)

@@ -192,8 +192,8 @@ def find_checkpoint(given: Path) -> Path | None:
     """Return the checkpoint that a path is or holds (`emotion2vec_base.pt`, `model.pt`); None where it is none."""
     if given.is_file():
         return given if given.suffix == ".pt" else None
-    found = sorted(given.glob("emotion2vec*.pt")) or sorted(given.glob("model.pt")) if given.is_dir() else []
-    return found[0] if found else None
+    checkpoints = sorted(given.glob("emotion2vec*.pt")) or sorted(given.glob("model.pt")) if given.is_dir() else []
+    return checkpoints[0] if checkpoints else None
 
 
 def load(path: Path, what: str) -> Emotion2Vec:

@@ -70,11 +70,11 @@ def _group_norm(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(B, n), (B,) -> scale and shift (B, C) float32: group norm over each utterance's own frames of conv(samples)."""
     kernel_size, stride = conv.kernel_size[0], conv.stride[0]
-    seen = samples.double().unfold(1, kernel_size, stride)  # (B, T, k)
+    windows = samples.double().unfold(1, kernel_size, stride)  # (B, T, k)
     n_frames = torch.div(n_samples - kernel_size, stride, rounding_mode="floor") + 1
-    own = torch.arange(seen.shape[1], device=seen.device) < n_frames[:, None]
-    mean = torch.where(own[..., None], seen, 0).sum(1) / n_frames[:, None]  # (B, k): of what each tap sees
-    centred = torch.where(own[..., None], seen - mean[:, None], 0)
+    own = torch.arange(windows.shape[1], device=windows.device) < n_frames[:, None]
+    mean = torch.where(own[..., None], windows, 0).sum(1) / n_frames[:, None]  # (B, k): of what each tap sees
+    centred = torch.where(own[..., None], windows - mean[:, None], 0)
     covariance = centred.transpose(1, 2) @ centred / n_frames[:, None, None]
     kernel = conv.weight[:, 0].double()
     variance = ((kernel @ covariance) * kernel).sum(-1)
@@ -85,12 +85,12 @@ def _group_norm(
 
 def _normed_over_time(samples: torch.Tensor, conv: torch.nn.Conv1d, norm: torch.nn.GroupNorm) -> torch.Tensor:
     """(n_samples,) -> (T, C): convolution, then each channel normalised over time (its bias drops out)."""
-    seen = samples.unfold(0, conv.kernel_size[0], conv.stride[0]).double()  # (T, k)
-    seen = seen - seen.mean(0)
+    windows = samples.unfold(0, conv.kernel_size[0], conv.stride[0]).double()  # (T, k)
+    windows = windows - windows.mean(0)
     kernel = conv.weight[:, 0].double()
-    variance = ((kernel @ (seen.T @ seen / len(seen))) * kernel).sum(1)
+    variance = ((kernel @ (windows.T @ windows / len(windows))) * kernel).sum(1)
     scaled = kernel * (norm.weight / (variance + norm.eps).sqrt())[:, None]
-    return F.linear(seen.float(), scaled.float(), norm.bias)
+    return F.linear(windows.float(), scaled.float(), norm.bias)
 
 
 def _taps(conv: torch.nn.Conv1d) -> list[torch.Tensor]:
@@ -103,11 +103,11 @@ def _convolved(rows: torch.Tensor, conv: torch.nn.Conv1d, taps: list[torch.Tenso
     """(T, C) contiguous -> (T', C')."""
     stride, dim = conv.stride[0], rows.shape[1]
     n_frames = (len(rows) - conv.kernel_size[0]) // stride + 1
-    seen = [
+    windows = [
         rows[number * stride :].as_strided((n_frames, part.shape[1]), (stride * dim, 1))
         for number, part in enumerate(taps)
     ]
-    convolved = F.linear(seen[0], taps[0], conv.bias)
-    for frames, part in zip(seen[1:], taps[1:], strict=True):
+    convolved = F.linear(windows[0], taps[0], conv.bias)
+    for frames, part in zip(windows[1:], taps[1:], strict=True):
         convolved = torch.addmm(convolved, frames, part.T)
     return convolved

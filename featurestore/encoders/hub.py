@@ -76,7 +76,7 @@ def _downloaded(name: str, hub_id: str, cache: Path) -> Path:
     # Not list_repo_files: with no network that one retries for 23 s.
     info = huggingface_hub.HfApi().model_info(hub_id, files_metadata=True, timeout=TIMEOUT_S)
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
-    small, weights = _wanted(sizes)
+    small, weights = _files_to_fetch(sizes)
     if not weights:
         raise EncoderError(
             f"{name}: the hub's {hub_id} has neither model*.safetensors nor pytorch_model*.bin; expected one of them."
@@ -105,7 +105,7 @@ def _name_main(cache: Path, hub_id: str, commit: str) -> None:
     reference.write_text(commit, encoding="utf-8")
 
 
-def _wanted(sizes: Mapping[str, int]) -> tuple[list[str], list[str]]:
+def _files_to_fetch(sizes: Mapping[str, int]) -> tuple[list[str], list[str]]:
     """Return the small files and the weights of a repository that are read: safetensors where it has them."""
     patterns = (*CONFIG_FILES, *TOKENIZER_FILES, *POOLING_FILES)
     small = [file for file in sizes if any(fnmatch.fnmatch(file, pattern) for pattern in patterns)]

@@ -97,16 +97,16 @@ def load_with(options: EncoderOptions, device: str = "auto") -> Encoder:
         return _paralinguistic(options)
     where = pick_device(device)
     compute = pick_compute(options.compute, where)
-    found = _find(options)
-    _refuse_text_options(options, found.family)
-    if options.pool == "model" and found.family == "speech":
-        return _speaker(found, options, where, compute)
+    located = _find(options)
+    _refuse_text_options(options, located.family)
+    if options.pool == "model" and located.family == "speech":
+        return _speaker(located, options, where, compute)
     load = {
         "speech": _speech, "unpadded": _unpadded, "emotion2vec": _emotion2vec, "whisper": _whisper, "text": _text,
         "causal": _causal, "t5": _t5,
-    }[found.family]  # fmt: skip
-    encoder: Encoder = load(found, options, where, compute)
-    encoder.head = "" if found.place.is_file() else head_of(found.place)
+    }[located.family]  # fmt: skip
+    encoder: Encoder = load(located, options, where, compute)
+    encoder.head = "" if located.place.is_file() else head_of(located.place)
     return encoder
 
 
@@ -124,7 +124,7 @@ def _refuse_text_options(options: EncoderOptions, family: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Located:
     """An encoder's name for the record, its family, and its weights: a transformers directory or a checkpoint file."""
 
     label: str
@@ -143,20 +143,20 @@ class _Found:
         return identity(self.place, with_tokenizer=self.family in TEXT_FAMILIES)
 
 
-def _find(options: EncoderOptions) -> _Found:
+def _find(options: EncoderOptions) -> _Located:
     name, given = options.name, options.weights
     if "emotion2vec" in name.lower():
-        return _emotion2vec_found(name, given)
+        return _located_emotion2vec(name, given)
     if given is not None and given.suffix == ".pt" and given.is_file():
-        return _Found(label_of(name), family_of(name, "whisper"), given)
+        return _Located(label_of(name), family_of(name, "whisper"), given)
     over = given or Path(name)
     if adapters.is_adapter(over) and not weight_files(over):
         base = adapters.base_of(over)
         local = next((each for each in (Path(base), over / base) if (each / "config.json").is_file()), None)
         place = find_weights(base, None, local) if local else find_weights(base, base, None)
-        return _Found(label_of(name), family_of(name, model_type(place)), place, over)
+        return _Located(label_of(name), family_of(name, model_type(place)), place, over)
     label, directory = _resolve(name, given)
-    return _Found(label, family_of(name, model_type(directory)), directory)
+    return _Located(label, family_of(name, model_type(directory)), directory)
 
 
 def _resolve(name: str, given: Path | None) -> tuple[str, Path]:
@@ -203,8 +203,10 @@ def family_of(name: str, kind: str) -> str:
     if family is None and is_causal(kind):
         family = "causal"
     if family is None:
-        known = ", ".join(kind for kinds in FAMILIES.values() for kind in kinds)
-        raise EncoderError(f"{name}: model_type {kind!r} in its config.json is not supported; expected one of {known}.")
+        model_types = ", ".join(kind for kinds in FAMILIES.values() for kind in kinds)
+        raise EncoderError(
+            f"{name}: model_type {kind!r} in its config.json is not supported; expected one of {model_types}."
+        )
     if name in ENCODERS and ENCODERS[name].family != family:
         raise EncoderError(
             f"{name}: the weights given are a {family} model (model_type {kind!r}), expected a "
@@ -222,45 +224,45 @@ class _Sizes:
     hop_samples: int | None
 
 
-def _speech(found: _Found, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
+def _speech(located: _Located, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
     from featurestore.encoders import speech
 
-    normalize = do_normalize(found.place, found.label)
-    model = load_model(found.place, found.label, adapter=found.adapter)
+    normalize = do_normalize(located.place, located.label)
+    model = load_model(located.place, located.label, adapter=located.adapter)
     config = model.config
     sizes = _Sizes(config.num_hidden_layers, config.hidden_size, math.prod(config.conv_stride))
     window = options.window or SPEECH_WINDOW
     # Rows of 16 bits were others before the residual stream was kept in float32, which this records.
     stream = {} if str(compute) == "torch.float32" else {"residual": "float32"}
-    choice, spec = spec_for(found.label, found.identity(), sizes, window, options, compute, stream)
+    choice, spec = spec_for(located.label, located.identity(), sizes, window, options, compute, stream)
     return speech.SpeechEncoder(model, normalize=normalize, spec=spec, choice=choice, device=device, compute=compute)
 
 
-def _unpadded(found: _Found, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
+def _unpadded(located: _Located, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
     from featurestore.encoders import unpadded
 
-    loaded = unpadded.load(found.place, model_type(found.place), found.label, found.adapter)
+    loaded = unpadded.load(located.place, model_type(located.place), located.label, located.adapter)
     sizes = _Sizes(loaded.n_layers, loaded.dim, loaded.hop)
     window = options.window or SPEECH_WINDOW
-    choice, spec = spec_for(found.label, found.identity(), sizes, window, options, compute)
+    choice, spec = spec_for(located.label, located.identity(), sizes, window, options, compute)
     return unpadded.UnpaddedEncoder(loaded, spec=spec, choice=choice, device=device, compute=compute)
 
 
-def _speaker(found: _Found, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
+def _speaker(located: _Located, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
     from featurestore.encoders import speaker
 
-    model = speaker.load(found.place, found.label)
+    model = speaker.load(located.place, located.label)
     if options.layers != "last" and options.layers != str(model.config.num_hidden_layers):
         raise ConfigError(f"--pool model --layers {options.layers}: a speaker embedding is the head's; use last.")
     sizes = _Sizes(model.config.num_hidden_layers, speaker.dim_of(model.config), 1)
     window = options.window or "30s+0s"
-    choice, spec = spec_for(found.label, found.identity(), sizes, window, replace(options, layers="last"), compute)
-    spec = replace(spec, extra=(*spec.extra, ("pooling", head_of(found.place))))
-    normalize = do_normalize(found.place, found.label)
+    choice, spec = spec_for(located.label, located.identity(), sizes, window, replace(options, layers="last"), compute)
+    spec = replace(spec, extra=(*spec.extra, ("pooling", head_of(located.place))))
+    normalize = do_normalize(located.place, located.label)
     return speaker.SpeakerEncoder(model, normalize=normalize, spec=spec, choice=choice, device=device, compute=compute)
 
 
-def _emotion2vec_found(name: str, given: Path | None) -> _Found:
+def _located_emotion2vec(name: str, given: Path | None) -> _Located:
     from featurestore.encoders import emotion2vec
 
     place = given or (Path(name) if Path(name).exists() else None)
@@ -268,57 +270,59 @@ def _emotion2vec_found(name: str, given: Path | None) -> _Found:
     if checkpoint is None:
         where = f"no checkpoint in {place}" if place is not None else "no --weights given"
         raise EncoderError(f"{name}: {where}. {EMOTION2VEC_PLACE}")
-    return _Found(label_of(name), "emotion2vec", checkpoint)
+    return _Located(label_of(name), "emotion2vec", checkpoint)
 
 
-def _emotion2vec(found: _Found, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
+def _emotion2vec(located: _Located, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
     from featurestore.encoders import emotion2vec, unpadded
 
-    loaded = unpadded.of_emotion2vec(emotion2vec.load(found.place, found.label))
+    loaded = unpadded.of_emotion2vec(emotion2vec.load(located.place, located.label))
     sizes = _Sizes(loaded.n_layers, loaded.dim, loaded.hop)
-    choice, spec = spec_for(found.label, found.identity(), sizes, options.window or SPEECH_WINDOW, options, compute)
+    choice, spec = spec_for(located.label, located.identity(), sizes, options.window or SPEECH_WINDOW, options, compute)
     return unpadded.UnpaddedEncoder(loaded, spec=spec, choice=choice, device=device, compute=compute)
 
 
-def _whisper(found: _Found, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
+def _whisper(located: _Located, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
     from featurestore.encoders import whisper
 
-    if found.place.is_file():
-        model = load_openai_encoder(found.place, options.name)
+    if located.place.is_file():
+        model = load_openai_encoder(located.place, options.name)
     else:
-        model = load_model(found.place, found.label, needed="encoder.", adapter=found.adapter).encoder
-        check_whisper(found.place, model.config.num_mel_bins, found.label)
+        model = load_model(located.place, located.label, needed="encoder.", adapter=located.adapter).encoder
+        check_whisper(located.place, model.config.num_mel_bins, located.label)
     sizes = _Sizes(model.config.encoder_layers, model.config.d_model, WHISPER_FRAME_SAMPLES)
     window = check_choice("window", options.window or WHISPER_WINDOW, WHISPER_WINDOWS)
-    choice, spec = spec_for(found.label, found.identity(), sizes, window, options, compute)
+    choice, spec = spec_for(located.label, located.identity(), sizes, window, options, compute)
     return whisper.WhisperEncoder(model, spec=spec, choice=choice, device=device, compute=compute)
 
 
-def _text(found: _Found, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
-    return _text_encoder(found, options, device, compute, load_model(found.place, found.label, adapter=found.adapter))
+def _text(located: _Located, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
+    return _text_encoder(
+        located, options, device, compute, load_model(located.place, located.label, adapter=located.adapter)
+    )
 
 
-def _t5(found: _Found, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
+def _t5(located: _Located, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
     # Checkpoints hold the decoder too, which this class leaves in the file.
     model = load_model(
-        found.place, found.label, ("encoder.", "shared."), auto="AutoModelForTextEncoding", adapter=found.adapter
+        located.place, located.label, ("encoder.", "shared."), auto="AutoModelForTextEncoding", adapter=located.adapter
     ).encoder
-    return _text_encoder(found, options, device, compute, model)
+    return _text_encoder(located, options, device, compute, model)
 
 
-def _causal(found: _Found, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
+def _causal(located: _Located, options: EncoderOptions, device: torch.device, compute: torch.dtype) -> Encoder:
     from featurestore.encoders import causal
 
-    model = causal.load(found.place, found.label, compute, found.adapter)
+    model = causal.load(located.place, located.label, compute, located.adapter)
     n_layers = model.config.num_hidden_layers
-    causal.trim(model, LayerChoice.parse(options.layers, n_layers, found.label).deepest)
-    encoder = _text_encoder(found, options, device, compute, model, causal=True)
+    causal.trim(model, LayerChoice.parse(options.layers, n_layers, located.label).deepest)
+    encoder = _text_encoder(located, options, device, compute, model, causal=True)
     causal.check(encoder)
     return encoder
 
 
 def _text_encoder(
-    found: _Found,
+    located: _Located,
     options: EncoderOptions,
     device: torch.device,
     compute: torch.dtype,
@@ -327,8 +331,8 @@ def _text_encoder(
 ) -> TextEncoder:
     from featurestore.encoders import sentence, text
 
-    tokenizer = load_tokenizer(found.place, found.label, as_it_stands=causal)
-    pooling = sentence.read_pooling(found.place, found.label) if options.pool == "model" else None
+    tokenizer = load_tokenizer(located.place, located.label, as_it_stands=causal)
+    pooling = sentence.read_pooling(located.place, located.label) if options.pool == "model" else None
     sizes = _Sizes(model.config.num_hidden_layers, model.config.hidden_size, None)
     default = text.default_window(model.config, tokenizer)
     if pooling is not None:
@@ -339,7 +343,7 @@ def _text_encoder(
             raise ConfigError(
                 f"--pool model --layers {options.layers}: its own pooling is of the last layer; use last."
             )
-    choice, spec = spec_for(found.label, found.identity(), sizes, options.window or default, options, compute)
+    choice, spec = spec_for(located.label, located.identity(), sizes, options.window or default, options, compute)
     if pooling is not None:
         spec = replace(spec, extra=(*spec.extra, ("pooling", pooling.description)))
     return text.TextEncoder(
@@ -358,24 +362,24 @@ def described(options: EncoderOptions, device: str = "auto") -> FeatureSpec | No
     weightless = options.name in ENCODERS and ENCODERS[options.name].family in ("logmel", "opensmile")
     if weightless or device not in ("auto", "cpu") or (device == "auto" and _may_have_gpu()):
         return None
-    found = _find(options)
-    _refuse_text_options(options, found.family)
-    if options.pool == "model" or found.place.is_file() or options.compute not in ("auto", "float32"):
+    located = _find(options)
+    _refuse_text_options(options, located.family)
+    if options.pool == "model" or located.place.is_file() or options.compute not in ("auto", "float32"):
         return None
-    config = json.loads((found.place / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((located.place / "config.json").read_text(encoding="utf-8"))
     try:
-        if found.family == "speech":
+        if located.family == "speech":
             hop = math.prod(config["conv_stride"])
             sizes = _Sizes(config["num_hidden_layers"], config["hidden_size"], hop)
             window = options.window or SPEECH_WINDOW
-        elif found.family == "whisper":
+        elif located.family == "whisper":
             sizes = _Sizes(config["encoder_layers"], config["d_model"], WHISPER_FRAME_SAMPLES)
             window = check_choice("window", options.window or WHISPER_WINDOW, WHISPER_WINDOWS)
         else:
             return None
     except KeyError:
         return None
-    return spec_for(found.label, found.identity(), sizes, window, options)[1]
+    return spec_for(located.label, located.identity(), sizes, window, options)[1]
 
 
 def _may_have_gpu() -> bool:

@@ -117,8 +117,8 @@ def run_windows(
 def _dtype(spec: FeatureSpec, stored: bool) -> torch.dtype:
     import torch
 
-    known = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-    return known.get(spec.dtype, torch.float32) if stored else torch.float32
+    torch_dtypes = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+    return torch_dtypes.get(spec.dtype, torch.float32) if stored else torch.float32
 
 
 class _Packed:

@@ -52,13 +52,13 @@ def load_tokenizer(directory: Path, what: str, as_it_stands: bool = False) -> An
 
 def _check_vocabulary(directory: Path, what: str) -> None:
     """Raise EncoderError where no file holds the vocabulary: transformers then makes one in which no word is known."""
-    found = [name for name in VOCABULARIES if (directory / name).is_file()]
-    if not found:
+    vocabularies = [name for name in VOCABULARIES if (directory / name).is_file()]
+    if not vocabularies:
         raise EncoderError(
             f"{what}: {directory} has no tokenizer, expected {', '.join(VOCABULARIES[:-1])} or {VOCABULARIES[-1]}. "
             "Copy its files from the model's hub page, of a fine-tuned model from that of its base."
         )
-    if found == ["vocab.json"] and not (directory / "merges.txt").is_file():
+    if vocabularies == ["vocab.json"] and not (directory / "merges.txt").is_file():
         raise EncoderError(
             f"{what}: {directory / 'vocab.json'} has no merges.txt beside it, without which every letter is a token. "
             "Copy it, or better tokenizer.json, from the model's hub page."

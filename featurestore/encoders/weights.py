@@ -38,9 +38,9 @@ def find_weights(name: str, hub_id: str | None, given: Path | None) -> Path:
 def checked_directory(path: Path, what: str) -> Path:
     """Return path if it is a transformers directory, else EncoderError naming what is missing."""
     if not path.is_dir():
-        found = "is a file" if path.exists() else "no such directory"
+        problem = "is a file" if path.exists() else "no such directory"
         raise EncoderError(
-            f"{what}: {found}; expected a transformers model directory (config.json and model.safetensors)."
+            f"{what}: {problem}; expected a transformers model directory (config.json and model.safetensors)."
         )
     if not (path / "config.json").is_file():
         raise EncoderError(

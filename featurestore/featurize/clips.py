@@ -139,10 +139,10 @@ def _note(item: Item, samples: np.ndarray) -> None:
 
 
 def _by_recording(items: Sequence[Item]) -> list[list[Item]]:
-    found: dict[Path, list[Item]] = {}
+    items_of_path: dict[Path, list[Item]] = {}
     for item in items:
-        found.setdefault(_path(item), []).append(item)
-    return list(found.values())
+        items_of_path.setdefault(_path(item), []).append(item)
+    return list(items_of_path.values())
 
 
 def _path(item: Item) -> Path:

@@ -160,17 +160,17 @@ def with_one_arithmetic(job: FeaturizeJob, devices: Sequence[str]) -> FeaturizeJ
     """
     if not isinstance(job.encoder, EncoderOptions) or job.encoder.compute != "auto":
         return job
-    found: dict[str, str] = {}
+    environment: dict[str, str] = {}
     for device in devices:
         compute = _auto_compute(device)
         if compute:
-            found[compute] = device
-    if len(found) > 1:
-        kinds = " and ".join(f"{compute} on {device}" for compute, device in found.items())
+            environment[compute] = device
+    if len(environment) > 1:
+        kinds = " and ".join(f"{compute} on {device}" for compute, device in environment.items())
         raise ConfigError(
             f"--devices: --compute auto is {kinds}, whose rows differ; give --compute float32 or another."
         )
-    return with_compute(job, next(iter(found), "auto"))
+    return with_compute(job, next(iter(environment), "auto"))
 
 
 def _auto_compute(device: str) -> str:

@@ -90,8 +90,10 @@ def audio_items(manifest: Manifest) -> tuple[list[Item], Failures]:
     for i, key in enumerate(manifest.keys):
         try:
             source = manifest.audio(i)
-            known = isinstance(source, Path) and isinstance(durations[i], float)  # of a piece, its own times are known
-            items.append(Item(key, source, expected_s=durations[i] if known else math.nan))
+            has_length = isinstance(source, Path) and isinstance(
+                durations[i], float
+            )  # of a piece, its own times are known
+            items.append(Item(key, source, expected_s=durations[i] if has_length else math.nan))
         except ManifestError as error:
             failed.append((key, str(error)))
     return items, failed
@@ -138,8 +140,8 @@ def _texts(manifest: Manifest, encoder: Encoder, texts: Texts | None) -> tuple[l
         return [Item(key, text) for key, text in zip(manifest.keys, manifest.texts, strict=True)], []
     if encoder.spec.source != texts.source:
         raise ConfigError(f"{encoder.name} was loaded for {encoder.spec.source}, the texts are {texts.source}.")
-    found, failed = texts.of(manifest)
-    return [Item(key, text) for key, text in found], failed
+    texts_read, failed = texts.of(manifest)
+    return [Item(key, text) for key, text in texts_read], failed
 
 
 def audio_sizes(
@@ -155,5 +157,5 @@ def audio_sizes(
         if all(isinstance(size, float) and math.isfinite(size) for size in sizes):
             return sizes
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        found = pool.map(measure, items)
-        return [0 if isinstance(size, str) else size for size in found]
+        measured = pool.map(measure, items)
+        return [0 if isinstance(size, str) else size for size in measured]

@@ -50,16 +50,16 @@ class MemoryPlan:
         """Why an input of this many samples (audio) or padded tokens (text) can't be encoded; "" when it can."""
         frames = min(encoder.cost(size) if encoder.kind == "audio" else size, window_frames(encoder))
         if frames > self.window_frames:
-            return f"a window of {frames} frames needs more memory than {self._told}; raise it or shorten the window."
+            return f"a window of {frames} frames needs more memory than {self._limit}; raise it or shorten the window."
         if encoder.kind == "audio" and (needed := input_bytes(encoder, size)) > self.input_bytes:
             return (
                 f"{size / SAMPLE_RATE_HZ:.0f} s of audio and its rows take about {2 * needed / GIB:.2f} GiB, more than "
-                f"half of what {self._told} leaves; raise it, split the file, pool, or choose fewer layers."
+                f"half of what {self._limit} leaves; raise it, split the file, pool, or choose fewer layers."
             )
         return ""
 
     @property
-    def _told(self) -> str:
+    def _limit(self) -> str:
         return f"--max-memory {self.limit_bytes / GIB:g}"
 
 

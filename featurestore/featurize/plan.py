@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from featurestore.audio import SAMPLE_RATE_HZ, Clip
-from featurestore.augment.mixing import heard
+from featurestore.augment.mixing import viewed_part
 from featurestore.encoders.base import Encoder
 from featurestore.errors import AudioError
 from featurestore.featurize.decode_ahead import decoding_threads
@@ -59,7 +59,7 @@ def plan(
     this long, to learn how long the run will take.
     """
     workers = workers or decoding_threads(encoder)
-    part = None if view is None else heard(manifest, view, store, write=False)
+    part = None if view is None else viewed_part(manifest, view, store, write=False)
     items, failed = items_of(manifest, encoder, shard, workers, transcripts, part)
     items, present = to_encode(items, store, name, verify_audio=verify_audio, again=again, workers=workers, write=False)
     with ThreadPoolExecutor(max(1, workers)) as pool:

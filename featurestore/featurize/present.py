@@ -33,12 +33,12 @@ class Again:
     @classmethod
     def parse(cls, texts: Sequence[str], manifest: Manifest) -> Again:
         """Read KEY, KEY,KEY or "mismatched" each; ConfigError for a key that the manifest lacks."""
-        known, keys, mismatched = set(manifest.keys), set(), False
+        manifest_keys, keys, mismatched = set(manifest.keys), set(), False
         for text in texts:
-            for key in [text] if text in known else [part.strip() for part in text.split(",")]:
-                if key == MISMATCHED and key not in known:
+            for key in [text] if text in manifest_keys else [part.strip() for part in text.split(",")]:
+                if key == MISMATCHED and key not in manifest_keys:
                     mismatched = True
-                elif key in known:
+                elif key in manifest_keys:
                     keys.add(key)
                 else:
                     near = difflib.get_close_matches(key, manifest.keys, n=1)

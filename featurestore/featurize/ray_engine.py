@@ -193,11 +193,11 @@ class _Crew:
     def __post_init__(self) -> None:
         self._left = deque(Shard(i + 1, self.workers.n_parts) for i in range(self.workers.n_parts))
         self._starts = dict.fromkeys(self._left, 0)
-        self._asked: dict[Any, Any] = {}  # actors that have not said yet where they are, by what they will say
+        self._starting: dict[Any, Any] = {}  # actors that have not said yet where they are, by what they will say
         self._running: dict[Any, tuple[Any, Shard]] = {}
         self._compute = ""
         self._place = ""  # of the worker whose arithmetic it is
-        self._gone: Exception | None = None  # why a worker could not work
+        self._failure: Exception | None = None  # why a worker could not work
 
     def run(self) -> FeaturizeReport:
         """Run all parts to their end; raises as `featurize_with_ray`."""
@@ -209,7 +209,7 @@ class _Crew:
         )(Worker)  # fmt: skip
         job = self._with_threads(self.job)
         actors = [actor.remote(job, device) for _ in range(self.workers.count)]
-        self._asked = {each.about.remote(): each for each in actors}
+        self._starting = {each.about.remote(): each for each in actors}
         started = time.monotonic()
         try:
             with StopSignals() as stop:
@@ -240,9 +240,9 @@ class _Crew:
         return replace(job, options=replace(job.options, workers=max(2, self.workers.n_cpus)))
 
     def _wait(self) -> list[Any]:
-        refs = [*self._running, *([] if self.ended.signum else self._asked)]
+        refs = [*self._running, *([] if self.ended.signum else self._starting)]
         if not refs:
-            raise EncoderError(f"--engine ray: no worker is left ({self._gone}); `ray status` says more.")
+            raise EncoderError(f"--engine ray: no worker is left ({self._failure}); `ray status` says more.")
         ready: list[Any] = self.ray.wait(refs, timeout=STOP_S if self.ended.signum else POLL_S)[0]
         return ready
 
@@ -254,15 +254,15 @@ class _Crew:
 
     def _take(self, ref: Any) -> None:
         """Take what a worker sent, and give it its next part."""
-        if ref in self._asked:
-            actor = self._asked.pop(ref)
+        if ref in self._starting:
+            actor = self._starting.pop(ref)
             try:
                 about = self.ray.get(ref)
             except self.ray.exceptions.RayError as error:
                 about = EncoderError(_first_line(error))
             if isinstance(about, Exception):
                 self.announce(f"a Ray worker can't work: {about}")
-                self._gone = about
+                self._failure = about
                 return
             if not self._agrees(about):
                 return

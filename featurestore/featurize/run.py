@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featurestore.augment.mixing import heard
+from featurestore.augment.mixing import viewed_part
 from featurestore.augment.views import View, viewed_spec
 from featurestore.encoders.base import Encoder
 from featurestore.encoders.device import computed_by
@@ -111,7 +111,7 @@ def featurize(
     report = FeaturizeReport()
     progress = progress and paced(progress, SHOWN_EVERY_S)
     spec = viewed_spec(encoder.spec, view)
-    part = None if view is None else heard(manifest, view, store)
+    part = None if view is None else viewed_part(manifest, view, store)
     head = {"head": encoder.head} if encoder.head else {}
     texts = {} if transcripts is None else transcripts.provenance()
     origin = provenance(weights) | computed_by(encoder) | head | texts

@@ -54,8 +54,8 @@ class Shard:
         order = sorted(range(len(keys)), key=lambda i: (-sizes[i], keys[i]))
         chosen = []
         for first in range(0, len(order), self.count):
-            there = (first // self.count) % 2 == 0
-            place = first + (self.number - 1 if there else self.count - self.number)
+            forward = (first // self.count) % 2 == 0
+            place = first + (self.number - 1 if forward else self.count - self.number)
             if place < len(order):
                 chosen.append(order[place])
         return chosen

@@ -69,10 +69,10 @@ LOCAL = LocalFiles()
 def url_of(path: str | os.PathLike[str]) -> str | None:
     """Return the URL, where a store's path is one; pathlib writes s3:/bucket where s3://bucket was meant."""
     text = os.fspath(path)
-    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", text, re.DOTALL)
-    if found is None or ("://" not in text and os.path.exists(text)):
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", text, re.DOTALL)
+    if match is None or ("://" not in text and os.path.exists(text)):
         return None
-    return text if "://" in text else f"{found[1]}://{found[2]}"
+    return text if "://" in text else f"{match[1]}://{match[2]}"
 
 
 @dataclass(frozen=True)

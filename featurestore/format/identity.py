@@ -173,8 +173,8 @@ def from_arrays(parts: Sequence[dict[str, np.ndarray] | int]) -> Identities:
             if numbers.setdefault(name, len(decoders)) == len(decoders):
                 decoders.append(name)
         joined = part["_source_files"].copy()
-        known = joined[:, 2] >= 0
-        joined[known, 2] = np.array([numbers[name] for name in names], np.int64)[joined[known, 2]]
+        has_digest = joined[:, 2] >= 0
+        joined[has_digest, 2] = np.array([numbers[name] for name in names], np.int64)[joined[has_digest, 2]]
         digests.append(part["_source_digests"])
         files.append(joined)
         times_s.append(part["_source_times_s"])

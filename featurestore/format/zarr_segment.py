@@ -111,9 +111,9 @@ class ZarrContainer:
 
     def _check_size(self, path: Path, expected: int, size_of: Any) -> None:
         """Raise StoreError for a file of another size; files of 0 bytes are not written (Zarr leaves them out)."""
-        found = self._size(path, size_of)
-        if found != (expected or None) and (expected or found):
-            what = "no file" if found is None else f"{found} bytes"
+        n_bytes = self._size(path, size_of)
+        if n_bytes != (expected or None) and (expected or n_bytes):
+            what = "no file" if n_bytes is None else f"{n_bytes} bytes"
             raise StoreError(f"{path}: expected {expected} bytes, found {what}; {self._remedy}")
 
     def _size(self, path: Path, size_of: Any) -> int | None:

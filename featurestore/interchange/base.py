@@ -134,17 +134,17 @@ def joined(parts: Mapping[str, Loaded]) -> Loaded:
 def group_by_utterance(names: Sequence[str], layers: Mapping[str, str], where: str) -> dict[str, dict[str, str]]:
     """{utterance: {layer: name}} of "utterance/layer" names; empty when no name ends in one of the layers."""
     endings = {where or layer: layer for layer, where in layers.items()}
-    found: dict[str, dict[str, str]] = {}
+    files_of_key: dict[str, dict[str, str]] = {}
     for name in names:
         utterance, slash, ending = name.rpartition("/")
         if slash and ending in endings:
-            found.setdefault(utterance, {})[endings[ending]] = name
-    if not found and any(layers.values()):
+            files_of_key.setdefault(utterance, {})[endings[ending]] = name
+    if not files_of_key and any(layers.values()):
         raise StoreError(
             f"{where}: no name ends in {' or '.join(f'/{ending}' for ending in endings)}; there is "
             f"{', '.join(repr(name) for name in names[:3]) or 'nothing'}."
         )
-    return found
+    return files_of_key
 
 
 def told_layers(metadata: Any) -> dict[str, str]:

@@ -36,9 +36,9 @@ def export_features(
     layer_names = tuple(layers) if layers is not None else features.layers
     unknown = [layer for layer in layer_names if layer not in features.layers]
     if unknown or not layer_names or len(set(layer_names)) != len(layer_names):
-        there = ", ".join(features.layers)
+        stored_names = ", ".join(features.layers)
         raise StoreError(
-            f"Layers {', '.join(layer_names)!r} of {features.name!r}: it has {there}, each may be named once."
+            f"Layers {', '.join(layer_names)!r} of {features.name!r}: it has {stored_names}, each may be named once."
         )
     all_keys = list(features) if keys is None else list(keys)
     features.lengths(all_keys)  # an error that lists those it lacks

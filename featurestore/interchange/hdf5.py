@@ -75,16 +75,16 @@ def _links(file: Any, path: Path) -> Failures:
     """Soft and external links, which are not followed: their targets may be in another file, or missing."""
     import h5py
 
-    found: Failures = []
+    failures: Failures = []
 
     def look(name: str, link: Any) -> None:
         if isinstance(link, h5py.SoftLink | h5py.ExternalLink):
             target = f"{link.filename}, {link.path}" if isinstance(link, h5py.ExternalLink) else link.path
             where = f"{path}, {name!r}"
-            found.append((where, f"{where} is a link to {target}, which is not followed; copy the dataset itself."))
+            failures.append((where, f"{where} is a link to {target}, which is not followed; copy the dataset itself."))
 
     file.visititems_links(look)
-    return found
+    return failures
 
 
 def _check_own(dataset: Any, where: str) -> None:

@@ -153,11 +153,11 @@ def _named_as(source: Source, expected: Sequence[str], report: ImportReport) -> 
 
 
 def _compare(source: Source, expected: Sequence[str], stored: FeatureSet | None, report: ImportReport) -> None:
-    found, expected_keys = set(source.keys), set(expected)
-    absent = [key for key in expected if key not in found]
+    source_keys, expected_keys = set(source.keys), set(expected)
+    absent = [key for key in expected if key not in source_keys]
     report.missing = absent if stored is None else stored.missing(absent)
     report.surplus = [key for key in dict.fromkeys(source.keys) if key not in expected_keys]
-    if found and expected_keys and not found & expected_keys:
+    if source_keys and expected_keys and not source_keys & expected_keys:
         raise StoreError(
             f"None of the manifest's {len(expected_keys)} utterances is in the source. The manifest has "
             f"{', '.join(map(repr, expected[:2]))}; the source {', '.join(map(ascii, report.surplus[:2]))}. Keys are "
@@ -186,14 +186,14 @@ def _skip_present(writer: FeatureWriter, source: Source, todo: list[int], report
 
     StoreError when it has other features under the first that it has.
     """
-    there = writer.set.index.positions([source.keys[i] for i in todo]) >= 0
-    report.skipped = int(there.sum())
-    if report.skipped and not _is_stored(writer, source, i := todo[int(there.argmax())]):
+    present = writer.set.index.positions([source.keys[i] for i in todo]) >= 0
+    report.skipped = int(present.sum())
+    if report.skipped and not _is_stored(writer, source, i := todo[int(present.argmax())]):
         raise StoreError(
             f"Feature set {writer.set.name!r} has other rows for {source.keys[i]!r} than {source.where(i)}. If these "
             "are another encoder's, import them under another name."
         )
-    return [i for i, is_there in zip(todo, there.tolist(), strict=True) if not is_there]
+    return [i for i, is_there in zip(todo, present.tolist(), strict=True) if not is_there]
 
 
 def _is_stored(writer: FeatureWriter, source: Source, i: int) -> bool:

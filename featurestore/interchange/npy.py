@@ -102,9 +102,11 @@ def read_header(file: BinaryIO, path: Path) -> tuple[tuple[int, ...], bool, np.d
     if dtype.hasobject:
         raise StoreError(f"{path} holds pickled objects, which are not read; save it as an array of numbers.")
     expected = dtype.itemsize * int(np.prod(shape, dtype=object))
-    found = os.fstat(file.fileno()).st_size - file.tell()
-    if found != expected:
-        raise StoreError(f"{path} is damaged: {dtype} {shape} takes {expected} bytes, {found} follow its header.")
+    n_data_bytes = os.fstat(file.fileno()).st_size - file.tell()
+    if n_data_bytes != expected:
+        raise StoreError(
+            f"{path} is damaged: {dtype} {shape} takes {expected} bytes, {n_data_bytes} follow its header."
+        )
     return shape, fortran, dtype
 
 
@@ -118,7 +120,7 @@ def _files(directory: Path, failed: Failures, suffix: str) -> list[str]:
     """Relative paths of the files of one suffix below `directory`; StoreError when there is none."""
     if not directory.is_dir():
         raise StoreError(f"{directory} is no directory; a directory of {suffix} files was expected there.")
-    found, others = [], 0
+    paths, others = [], 0
     unreadable: list[OSError] = []
     for parent, directories, names in os.walk(directory, onerror=unreadable.append):
         directories[:] = sorted(name for name in directories if not name.startswith("."))
@@ -128,13 +130,13 @@ def _files(directory: Path, failed: Failures, suffix: str) -> list[str]:
                 failed.append((link, f"{link} is a link to a directory and was not followed: import it by itself."))
         for name in names:
             if name.endswith(suffix) and not name.startswith("."):
-                found.append(os.path.relpath(os.path.join(parent, name), directory))
+                paths.append(os.path.relpath(os.path.join(parent, name), directory))
             else:
                 others += 1
     failed += [(str(error.filename), f"{error.filename} can't be read: {error.strerror}.") for error in unreadable]
-    if not found and not failed:
+    if not paths and not failed:
         raise StoreError(f"{directory} holds no {suffix} files, and {others} others.")
-    return found
+    return paths
 
 
 def occupied(target: Path, layers: Sequence[str]) -> list[Path]:

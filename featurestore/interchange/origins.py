@@ -60,7 +60,7 @@ def write_origins(features: FeatureSet, keys: Sequence[str], target: Path) -> bo
     columns["duration_s"] = pa.array(durations_s, pa.float64(), from_pandas=True)
     each = [identities[i] if known else Identity() for i, known in enumerate(recorded.tolist())]
     for name in _NAMES:
-        values = [_told(name, getattr(one, name)) for one in each]
+        values = [_cell(name, getattr(one, name)) for one in each]
         kind = pa.int64() if name in _NUMBERS else pa.float64() if name.endswith("_s") else pa.string()
         columns[name] = pa.array(values, kind)
     table = pa.table(columns)
@@ -88,7 +88,7 @@ def read_origins(source: Path) -> dict[str, Origin]:
         ) from None
 
 
-def _told(name: str, value: Any) -> Any:
+def _cell(name: str, value: Any) -> Any:
     """Return a field of an identity as a cell, None where it is not recorded."""
     if name in _DIGESTS:
         return value.hex() or None
@@ -98,9 +98,9 @@ def _told(name: str, value: Any) -> Any:
 
 
 def _origin(row: Mapping[str, Any]) -> Origin:
-    known = {name: row[name] for name in _NAMES if row[name] is not None}
+    fields = {name: row[name] for name in _NAMES if row[name] is not None}
     for name in _DIGESTS:
-        if name in known:
-            known[name] = bytes.fromhex(known[name])
+        if name in fields:
+            fields[name] = bytes.fromhex(fields[name])
     duration_s = nan if row["duration_s"] is None else float(row["duration_s"])
-    return Origin(duration_s, Identity(**known) if known else None)
+    return Origin(duration_s, Identity(**fields) if fields else None)

@@ -138,9 +138,9 @@ def _with_rows(manifest: Manifest, table: pa.Table, notes: list[str]) -> tuple[p
         return table, [0] * table.num_rows
     names = table.column("path").to_pylist()
     row_of = _Names(manifest)
-    found = {name: row_of(name) for name in dict.fromkeys(names)}
-    strange = [name for name, row in found.items() if row is None]
-    if len(strange) == len(found):
+    rows_of_name = {name: row_of(name) for name in dict.fromkeys(names)}
+    strange = [name for name, row in rows_of_name.items() if row is None]
+    if len(strange) == len(rows_of_name):
         raise ConfigError(
             f"The table of segments has none of the recordings given: it has {first_names(strange, SHOWN)}, given were "
             f"{first_names(manifest.keys, SHOWN)}."
@@ -149,8 +149,8 @@ def _with_rows(manifest: Manifest, table: pa.Table, notes: list[str]) -> tuple[p
         notes.append(
             f"segments of {len(strange):,} recordings that were not given left out: {first_names(strange, SHOWN)}"
         )
-    chosen = [i for i, name in enumerate(names) if found[name] is not None]
-    rows = [row for name in names if (row := found[name]) is not None]
+    chosen = [i for i, name in enumerate(names) if rows_of_name[name] is not None]
+    rows = [row for name in names if (row := rows_of_name[name]) is not None]
     return table.take(pa.array(chosen, pa.int64())).drop_columns(["path"]), rows
 
 
@@ -172,16 +172,16 @@ class _Names:
         With or without suffix, blanks as they are or as `_`, which is how RTTM writes them. None for no recording;
         ConfigError where several could be meant.
         """
-        found = self._by_place.get(os.path.realpath(name), [])
-        if not found:
+        rows = self._by_place.get(os.path.realpath(name), [])
+        if not rows:
             plain_name = name.replace("\\", "/").removeprefix("./")
             alike = self._by_name.get(_bare(plain_name.rpartition("/")[2]), [])
             exact = [i for i in alike if self._paths[i].endswith(f"/{plain_name}")]
-            found = exact or [i for i in alike if _bare(self._paths[i]).endswith(f"/{_bare(plain_name)}")]
-        if len(found) > 1:
-            some = " or ".join(self._keys[i] for i in found[:3])
+            rows = exact or [i for i in alike if _bare(self._paths[i]).endswith(f"/{_bare(plain_name)}")]
+        if len(rows) > 1:
+            some = " or ".join(self._keys[i] for i in rows[:3])
             raise ConfigError(f"The table's {name!r} could be {some}. Give the recordings' paths in the table.")
-        return found[0] if found else None
+        return rows[0] if rows else None
 
 
 def _bare(name: str) -> str:

@@ -41,15 +41,15 @@ def recordings_of(places: Sequence[Path | str], listed: Iterable[str] = (), *, k
     names = expanded(places, listed)
     notes: list[str] = []
     files = list(dict.fromkeys(name for place in names for name in files_at(place, notes)))
-    there, failed = _sorted_out(files)
-    if not there:
+    readable, failed = _sorted_out(files)
+    if not readable:
         why = f": {failed[0][0]}: {failed[0][1]}" if failed else ""
         raise ConfigError(f"There is no recording in {', '.join(str(place) for place in places)}{why}")
-    repeated = [name for name, own in there.items() if own != name]
+    repeated = [name for name, own in readable.items() if own != name]
     if repeated:
-        some = ", ".join(f"{name} (as {there[name]})" for name in repeated[:3])
+        some = ", ".join(f"{name} (as {readable[name]})" for name in repeated[:3])
         notes.append(f"{len(repeated):,} named before under another name left out: {some}")
-    once = [name for name, own in there.items() if own == name]
+    once = [name for name, own in readable.items() if own == name]
     root = folder_above(names)
     ids = {name: Path(os.path.relpath(name, root)).as_posix() for name in once}
     if known is not None and known.exists():
@@ -63,7 +63,7 @@ def recordings_of(places: Sequence[Path | str], listed: Iterable[str] = (), *, k
 def _sorted_out(files: Sequence[str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
     """By name the first name of the same real file, and (name, reason) of what is no file or can't be named."""
     first: dict[str, str] = {}
-    there: dict[str, str] = {}
+    path_of_key: dict[str, str] = {}
     failed = []
     for name in files:
         if not is_utf8(os.path.abspath(name)):
@@ -75,8 +75,8 @@ def _sorted_out(files: Sequence[str]) -> tuple[dict[str, str], list[tuple[str, s
         elif not os.path.isfile(name):
             failed.append((name, "is not a regular file, expected a recording."))
         else:
-            there[name] = first.setdefault(_real(name), name)
-    return there, failed
+            path_of_key[name] = first.setdefault(_real(name), name)
+    return path_of_key, failed
 
 
 def _extended(old: Manifest, ids: dict[str, str], root: str, place: Path) -> tuple[Manifest, int]:
@@ -86,8 +86,8 @@ def _extended(old: Manifest, ids: dict[str, str], root: str, place: Path) -> tup
             f"{place} is no list of whole recordings (it has {', '.join(old.columns)}); give it with --manifest, or "
             "another file to write with --write-manifest."
         )
-    known = {_real(old.audio_path(i)) for i, path in enumerate(old.column("path").tolist()) if path is not None}
-    new = {name: own for name, own in ids.items() if _real(name) not in known}
+    listed_paths = {_real(old.audio_path(i)) for i, path in enumerate(old.column("path").tolist()) if path is not None}
+    new = {name: own for name, own in ids.items() if _real(name) not in listed_paths}
     taken = set(old.keys)
     for name, own in new.items():
         if own in taken:

@@ -31,10 +31,10 @@ def expanded(places: Iterable[Path | str], listed: Iterable[str] = ()) -> list[s
 
     Relative paths in a list start at the working directory. ConfigError: a list that is empty or can't be read.
     """
-    found: list[str] = []
+    paths: list[str] = []
     for place in [os.fspath(place) for place in places]:
         if place == STDIN:
-            found += _lines(listed)
+            paths += _lines(listed)
         elif place.lower().endswith(LISTS) and os.path.isfile(place):
             try:
                 text = Path(place).read_text(encoding="utf-8-sig", errors="surrogateescape")
@@ -43,12 +43,12 @@ def expanded(places: Iterable[Path | str], listed: Iterable[str] = ()) -> list[s
             lines = _lines(text.split("\n"))
             if not lines:
                 raise ConfigError(f"{place} lists no file; expected a path in each line.")
-            found += lines
+            paths += lines
         elif place.lower().endswith(TABLES) and os.path.isfile(place):
             raise ConfigError(f"{place} is a table, no recording; give it with --manifest.")
         else:
-            found.append(place)
-    return found
+            paths.append(place)
+    return paths
 
 
 def files_at(place: str, notes: list[str]) -> Iterator[str]:
@@ -108,8 +108,8 @@ def _matching(pattern: str) -> list[str]:
     base = Path(head or ".")
     if not base.is_dir():
         return []
-    found = [path for path in search(base, ("",)).files if rest.fullmatch(path.relative_to(base).as_posix())]
-    return sorted(os.path.join(head, path.relative_to(base).as_posix()) for path in found)
+    paths = [path for path in search(base, ("",)).files if rest.fullmatch(path.relative_to(base).as_posix())]
+    return sorted(os.path.join(head, path.relative_to(base).as_posix()) for path in paths)
 
 
 def _expression(piece: str) -> str:

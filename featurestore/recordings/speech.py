@@ -45,14 +45,14 @@ class Speech:
         length_s = duration_s(path)
         probabilities, n_samples = _probabilities(path, lambda n: progress and progress(n / SAMPLE_RATE_HZ / length_s))
         timestamps = _silero().get_speech_timestamps_from_probs
-        found = timestamps(probabilities, max_speech_duration_s=self.longest_s, audio_length_samples=n_samples)
+        spans = timestamps(probabilities, max_speech_duration_s=self.longest_s, audio_length_samples=n_samples)
         last = on_the_grid(length_s)
         ends = [
             (
                 float(on_the_grid(each["start"] / SAMPLE_RATE_HZ)),
                 float(min(last, on_the_grid(each["end"] / SAMPLE_RATE_HZ))),
             )
-            for each in found
+            for each in spans
         ]
         return [(start, end) for start, end in ends if end - start >= LEAST_S]
 
@@ -64,22 +64,22 @@ def _probabilities(path: Path, progress: Callable[[int], object]) -> tuple[list[
     model = _model()
     model.reset_states()
     rest = np.zeros(0, np.float32)
-    found: list[float] = []
+    probabilities: list[float] = []
     n_samples = 0
     with torch.no_grad(), one_thread():  # a frame is too little work for several
         for block in stream(path):
             n_samples += len(block)
             samples = np.concatenate([rest, block])
             whole = len(samples) // FRAME * FRAME
-            found += [
+            probabilities += [
                 model(torch.from_numpy(frame), SAMPLE_RATE_HZ).item() for frame in samples[:whole].reshape(-1, FRAME)
             ]
             rest = samples[whole:]
             progress(n_samples)
         if len(rest):
             padded = np.pad(rest, (0, FRAME - len(rest)))
-            found.append(model(torch.from_numpy(padded), SAMPLE_RATE_HZ).item())
-    return found, n_samples
+            probabilities.append(model(torch.from_numpy(padded), SAMPLE_RATE_HZ).item())
+    return probabilities, n_samples
 
 
 @cache

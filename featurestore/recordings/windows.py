@@ -41,17 +41,17 @@ class Windows:
     def ends(self, length_s: float) -> list[Ends]:
         """Return start and end of each window over so many seconds, without an end beyond them."""
         length = on_the_grid(length_s)
-        found = []
+        ends = []
         for k in range(math.ceil(length / self.every_s)):
             start = k * self.every_s
             end = start + self.span_s
             if end < length:
-                found.append((float(start), float(end)))
+                ends.append((float(start), float(end)))
                 continue
             if k == 0 or end == length or length - start >= min(Decimal(str(SHORT_S)), self.span_s / 2):
-                found.append((float(start), float(length)))
+                ends.append((float(start), float(length)))
             break
-        return found
+        return ends
 
     def of_file(self, path: Path, progress: Progress | None = None) -> list[Ends]:
         """Return the windows of a recording; AudioError for one that can't be decoded. progress: see `Speech`."""

@@ -81,8 +81,8 @@ class RemoteDirectory:
             if error.transient:
                 raise
             entries, listed = [], False
-        found = {str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries}
-        names = sorted(name for name in found - {".", ".."} if _NAME.fullmatch(name))
+        entry_names = {str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries}
+        names = sorted(name for name in entry_names - {".", ".."} if _NAME.fullmatch(name))
         if names or listed:
             return names
         try:
@@ -107,10 +107,10 @@ class RemoteDirectory:
         """Every file below a directory, relative to it, and its size in bytes."""
         root = self._path(at)
         try:
-            found = self._call("listed", at, lambda fs, path: fs.find(path, detail=True))
+            entries = self._call("listed", at, lambda fs, path: fs.find(path, detail=True))
         except FileNotFoundError:
             return {}
-        return {name[len(root) :].lstrip("/"): info["size"] for name, info in found.items()}
+        return {name[len(root) :].lstrip("/"): info["size"] for name, info in entries.items()}
 
     def get(self, at: str, target: Path, progress: Callable[[int], None]) -> None:
         """Copy a file to a local path; progress gets the bytes of each part."""
@@ -156,18 +156,18 @@ class RemoteDirectory:
             if isinstance(failure, OSError) and failure.errno in _LOCAL_ERRORS:
                 raise failure  # of a file that is copied here
             if self.local is not None:
-                raise StoreError(f"{self.where(at)} can't be {what}: {_told(failure)}.") from failure
+                raise StoreError(f"{self.where(at)} can't be {what}: {_reason(failure)}.") from failure
             if not _may_pass(failure):
                 break
             if delay is None:
                 raise RemoteError(
-                    f"{self.where(at)} can't be {what}: {_told(failure)}. Check the address and the network, then run "
-                    "the same command again: what has come so far is kept.",
+                    f"{self.where(at)} can't be {what}: {_reason(failure)}. Check the address and the network, then "
+                    "run the same command again: what has come so far is kept.",
                     transient=True,
                 ) from failure
             time.sleep(delay)
         raise RemoteError(
-            f"{self.where(at)} can't be {what}: {_told(failure)}. Check the address and your credentials (of S3: "
+            f"{self.where(at)} can't be {what}: {_reason(failure)}. Check the address and your credentials (of S3: "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile; FSSPEC_S3_ANON=1 for a public bucket)."
         ) from failure
 
@@ -248,7 +248,7 @@ def _status(error: BaseException | None) -> int | None:
     return status if isinstance(status, int) else None
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     cause = error.__cause__
     shown = cause if isinstance(error, FileNotFoundError) and cause is not None else error
     return " ".join(str(shown).split()).rstrip(".") or type(shown).__name__

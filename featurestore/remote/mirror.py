@@ -93,13 +93,13 @@ class Mirror:
         if _segment_of(at):
             if not path.exists():
                 self._own.once(f"file {at}", lambda: self._fetch_file(path, at)).result()
-        elif at not in self._own.asked:
+        elif at not in self._own.fresh:
             try:
                 self._ask(at, lambda: self._fetch_file(path, at), path)
             except FileNotFoundError:
                 path.unlink(missing_ok=True)  # it may have been there once
                 raise
-            self._own.asked.add(at)
+            self._own.fresh.add(at)
 
     def sparse(self, path: Path) -> int:
         """Return the size in bytes of a large file, of which nothing need be here.
@@ -115,9 +115,9 @@ class Mirror:
         self.sparse(path)
         file = self._files[path]
         while blocks := file.missing(ranges):
-            if path not in self._own.asked:
+            if path not in self._own.fresh:
                 self._check_same(file)
-                self._own.asked.add(path)
+                self._own.fresh.add(path)
             for future in self._fetch_blocks(file, blocks):
                 future.result()
 
@@ -213,7 +213,7 @@ class Mirror:
                 file.write(0, data)
         except OSError as error:
             raise _refused(path, error) from error
-        self._own.asked.add(path)
+        self._own.fresh.add(path)
         return file
 
     def _check_same(self, file: SparseFile) -> None:
@@ -295,7 +295,7 @@ class _Process:
         self.threads = ThreadPoolExecutor(N_THREADS, "fetch")
         self.tasks: dict[str, Future[Any]] = {}
         self.blocks: dict[tuple[Path, int], Future[None]] = {}
-        self.asked: set[str | Path] = set()
+        self.fresh: set[str | Path] = set()
         self.ranges_work: bool | None = None
         self.offline_until = 0.0
 

@@ -49,32 +49,32 @@ class SparseFile:
 
     def missing(self, ranges: Sequence[tuple[int, int]]) -> list[int]:
         """Return the blocks that the byte ranges start:stop touch and that aren't there, sorted."""
-        found = self._missing(ranges)
-        if found:  # perhaps another process fetched them
+        blocks = self._missing(ranges)
+        if blocks:  # perhaps another process fetched them
             try:
                 held = self._map_path.read_bytes()[_HEADER.size :]
             except OSError as error:
                 raise StoreError(
                     f"{self._map_path} can't be read: {error.strerror}. If the cache was removed, open the store again."
                 ) from error
-            theirs = [block for block in found if held[block]]
+            theirs = [block for block in blocks if held[block]]
             for block in theirs:  # one by one: other threads set theirs meanwhile
                 self._held[block] = 1
-            found.difference_update(theirs)
-        return sorted(found)
+            blocks.difference_update(theirs)
+        return sorted(blocks)
 
     def holds(self, block: int) -> bool:
         """Whether a block is there, as far as this process knows."""
         return bool(self._held[block])
 
     def _missing(self, ranges: Sequence[tuple[int, int]]) -> set[int]:
-        found: set[int] = set()
+        blocks: set[int] = set()
         for start, stop in ranges:
             stop = min(stop, self.size)
             first, last = start // self.block_bytes, -(-stop // self.block_bytes)
             if start < stop and self._held.count(1, first, last) < last - first:
-                found.update(block for block in range(first, last) if not self._held[block])
-        return found
+                blocks.update(block for block in range(first, last) if not self._held[block])
+        return blocks
 
     def bytes_of(self, first: int, n_blocks: int) -> tuple[int, int]:
         """Return the bytes start:stop of a run of blocks."""

@@ -88,8 +88,8 @@ def read_runs(runs: Runs, out: np.ndarray) -> None:
     """
     _check(runs, int(runs.lengths.sum()), out)
     if HALF_CONVERSION and is_streamed(out):
-        like, wanted = _bits(np.empty(0, runs.dtype)), _bits(np.empty(0, out.dtype))
-        stream_runs(like, wanted, _FLOATS, runs.rows, runs.scales, runs.lengths, out.shape[2], address_of(out))
+        like, target_bits = _bits(np.empty(0, runs.dtype)), _bits(np.empty(0, out.dtype))
+        stream_runs(like, target_bits, _FLOATS, runs.rows, runs.scales, runs.lengths, out.shape[2], address_of(out))
     elif runs.dtype == out.dtype:
         _copy_runs(runs.rows, runs.lengths, out.shape[2] * out.itemsize, address_of(out))
     elif out.dtype == np.float32 or HALF_CONVERSION:

@@ -136,8 +136,8 @@ def write_once(path: Path, data: bytes, size: int | None = None) -> None:
 
 def check_directory(path: Path) -> None:
     """Raise the system's OSError unless files can be made in a directory, or in the nearest one above that is there."""
-    there = next(each for each in (path, *path.absolute().parents) if each.is_dir())
-    os.rmdir(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=there))
+    existing = next(each for each in (path, *path.absolute().parents) if each.is_dir())
+    os.rmdir(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=existing))
 
 
 def make_directory(path: Path) -> None:

@@ -72,8 +72,8 @@ def capability_of(uuid: str) -> tuple[int, int] | None:
     capabilities = dict(line.split(", ", 1) for line in lines if ", " in line)
     for gpu in installed_gpus():
         if any(unit.startswith(uuid) for unit in (gpu.uuid, *gpu.slices)):
-            found = re.fullmatch(r"(\d+)\.(\d+)", capabilities.get(gpu.uuid, "").strip())
-            return None if found is None else (int(found[1]), int(found[2]))
+            match = re.fullmatch(r"(\d+)\.(\d+)", capabilities.get(gpu.uuid, "").strip())
+            return None if match is None else (int(match[1]), int(match[2]))
     return None
 
 

@@ -29,5 +29,5 @@ def jsonable(value: Any) -> Any:
 
 def json_fields(report: "DataclassInstance") -> dict[str, Any]:
     """Return a dataclass, and those inside it, as JSON objects of their fields; see `jsonable`."""
-    found: dict[str, Any] = jsonable(report)
-    return found
+    fields_of_report: dict[str, Any] = jsonable(report)
+    return fields_of_report

@@ -11,8 +11,8 @@ def available_bytes(root: Path = Path("/")) -> int | None:
 
     root: where `proc` and `sys` are mounted. None where the system reports neither, as outside Linux.
     """
-    known = [n for n in (_of_system(root), *_limits(root)) if n is not None]
-    return min(known, default=None)
+    limits = [n for n in (_of_system(root), *_limits(root)) if n is not None]
+    return min(limits, default=None)
 
 
 def _of_system(root: Path) -> int | None:

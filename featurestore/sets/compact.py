@@ -96,8 +96,8 @@ def drop(features: FeatureSet, keys: Iterable[str]) -> int:
 def _drop(features: FeatureSet, unwanted: set[bytes]) -> int:
     features.refresh()
     index = features.index
-    found = index.positions_of_bytes(sorted(unwanted))
-    dropped = set(found[found >= 0].tolist())
+    positions = index.positions_of_bytes(sorted(unwanted))
+    dropped = set(positions[positions >= 0].tolist())
     n_held = len(dropped)
     dropped.update(position for position in index.shadowed if index.key_bytes(position) in unwanted)
     if dropped:
@@ -214,13 +214,13 @@ def _utterance(segment: Segment, local: int, first: int, n: int) -> tuple[list[n
 def remove_segment(path: Path) -> None:
     """Remove a segment at once for whoever looks, then its files; who has it open keeps what is mapped."""
     try:
-        gone = set_aside(path)
+        removed_path = set_aside(path)
     except FileNotFoundError:
         return  # another compaction was faster
     except OSError as error:
         raise StoreError(f"{path} can't be removed: {error.strerror}.") from error
-    if gone.is_dir():
-        shutil.rmtree(gone, ignore_errors=True)
+    if removed_path.is_dir():
+        shutil.rmtree(removed_path, ignore_errors=True)
     else:
         with contextlib.suppress(OSError):  # like rmtree: what stays is stale, and the next writer removes it
-            gone.unlink()
+            removed_path.unlink()

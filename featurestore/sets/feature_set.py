@@ -146,9 +146,11 @@ class FeatureSet(Mapping[str, np.ndarray]):
             self.refresh()
 
     def _load(self, names: list[str]) -> None:
-        known = {segment.name: segment for segment in self._loaded.segments} if self._loaded else {}
-        if self._loaded is None or names != list(known):
-            segments = [known.get(name) or Segment(self.path / name, self.spec, self._files) for name in names]
+        segment_of_name = {segment.name: segment for segment in self._loaded.segments} if self._loaded else {}
+        if self._loaded is None or names != list(segment_of_name):
+            segments = [
+                segment_of_name.get(name) or Segment(self.path / name, self.spec, self._files) for name in names
+            ]
             self._loaded = Snapshot(segments, self.spec, self._loaded)
 
     def _segment_names(self) -> list[str]:
@@ -300,13 +302,13 @@ class FeatureSet(Mapping[str, np.ndarray]):
         memory: Callable[[tuple[int, ...], str], np.ndarray],
         dtype: str,
     ) -> Packed:
-        found = self.find(now.index, keys)
-        offsets = memory((len(found) + 1,), "int64")
+        positions = self.find(now.index, keys)
+        offsets = memory((len(positions) + 1,), "int64")
         offsets[0] = 0
-        lengths = now.index.n_rows[found]
+        lengths = now.index.n_rows[positions]
         np.cumsum(lengths if stride == 1 else -(-lengths // stride), out=offsets[1:])
         values = memory((len(layers), int(offsets[-1]), self.dim), dtype)
-        fill(now, found, layers, stride, offsets, values)
+        fill(now, positions, layers, stride, offsets, values)
         return Packed(values, offsets)
 
     def announce(self, keys: Sequence[str], layer: str | None = None, *, n_layers: int = 1) -> None:
@@ -361,15 +363,15 @@ class FeatureSet(Mapping[str, np.ndarray]):
         """Return the position of each key in `index`, int64 (n,); StoreError names those that are missing."""
         if isinstance(keys, Chosen):
             return keys.positions(index)
-        found = index.positions(keys)
-        if (found < 0).any():
-            missing = [keys[i] for i in np.flatnonzero(found < 0).tolist()]
+        positions = index.positions(keys)
+        if (positions < 0).any():
+            missing = [keys[i] for i in np.flatnonzero(positions < 0).tolist()]
             some = ", ".join(repr(key) for key in missing[:5]) + (", ..." if len(missing) > 5 else "")
             raise StoreError(
                 f"Feature set {self.name!r} ({self.path}) lacks {len(missing)} of {len(keys)} keys: {some}. Run "
                 "`medusa featurize` again to add what is missing, or leave these utterances out."
             )
-        return found
+        return positions
 
     def _target(self, out: np.ndarray | None, dtype: str | np.dtype[Any] | None) -> np.dtype[Any]:
         target = np.dtype(dtype or self.dtype) if out is None else out.dtype

@@ -12,7 +12,7 @@ FEW_ROWS_BYTES = 1 << 16  # of an utterance as it is read, on average
 
 
 def fill(
-    now: Snapshot, found: np.ndarray, layers: tuple[str, ...], stride: int, offsets: np.ndarray, values: np.ndarray
+    now: Snapshot, positions: np.ndarray, layers: tuple[str, ...], stride: int, offsets: np.ndarray, values: np.ndarray
 ) -> None:
     """Fill `values` (L, offsets[-1], D), float16 or float32, with the rows of the found positions in each layer.
 
@@ -20,53 +20,57 @@ def fill(
     stride: means over that many rows, in float32. offsets: int64 (B + 1,) of the (pooled) rows. StoreError where rows
     that are read for the first time don't have their checksum.
     """
-    if not len(found):
+    if not len(positions):
         return
     row_type: RowType = now.spec.row_type
     copied = stride == 1 and row_type.is_plain and values.dtype == np.dtype(row_type.read)
     if now.exceeds_memory(len(layers)):
         for k, layer in enumerate(layers):
-            _fill_from_files(now, found, layer, copied, stride, values[k])
+            _fill_from_files(now, positions, layer, copied, stride, values[k])
         return
-    is_checked = now.all_checked(found, layers)
+    is_checked = now.all_checked(positions, layers)
     if copied and len(layers) == 1:
-        if values[0].nbytes < SMALL_UTTERANCE_BYTES * len(found) and now.take(found, layers[0], values[0], offsets):
+        if values[0].nbytes < SMALL_UTTERANCE_BYTES * len(positions) and now.take(
+            positions, layers[0], values[0], offsets
+        ):
             return
         if is_checked and not is_streamed(values):
-            np.concatenate(now.stored(found, layers[0], check=False)[0], out=values[0])
+            np.concatenate(now.stored(positions, layers[0], check=False)[0], out=values[0])
             return
-    unchecked = [{} if is_checked else now.unchecked(found, layer) for layer in layers]
+    unchecked = [{} if is_checked else now.unchecked(positions, layer) for layer in layers]
     fresh = [k for k in range(len(layers)) if unchecked[k]]
     if not copied and values[0].nbytes < FEW_ROWS_BYTES * len(found):
         for k in fresh:  # a compiled call for each utterance would take longer than reading its few rows twice
             now.stored(found, layers[k])
         fresh = []
     for k in fresh:
-        _fill_first(now, found, layers[k], unchecked[k], copied, stride, offsets.tolist(), values[k])
+        _fill_first(now, positions, layers[k], unchecked[k], copied, stride, offsets.tolist(), values[k])
     if not fresh and values.flags.c_contiguous:
-        _fill_at_once(now, found, layers, stride, values)
+        _fill_at_once(now, positions, layers, stride, values)
         return
     for k in set(range(len(layers))).difference(fresh):
-        _fill_at_once(now, found, layers[k : k + 1], stride, values[k : k + 1])
+        _fill_at_once(now, positions, layers[k : k + 1], stride, values[k : k + 1])
 
 
-def _fill_at_once(now: Snapshot, found: np.ndarray, layers: tuple[str, ...], stride: int, values: np.ndarray) -> None:
+def _fill_at_once(
+    now: Snapshot, positions: np.ndarray, layers: tuple[str, ...], stride: int, values: np.ndarray
+) -> None:
     from featurestore.rows.runs import pool_runs, read_runs  # numba loads where it is first needed
 
     if stride > 1:
-        pool_runs(now.runs(found, layers), stride, values)
+        pool_runs(now.runs(positions, layers), stride, values)
     else:
-        read_runs(now.runs(found, layers), values)
+        read_runs(now.runs(positions, layers), values)
 
 
 def _fill_from_files(
-    now: Snapshot, found: np.ndarray, layer: str, copied: bool, stride: int, values: np.ndarray
+    now: Snapshot, positions: np.ndarray, layer: str, copied: bool, stride: int, values: np.ndarray
 ) -> None:
     """Fill one layer by calls that read its rows from the files: straight into `values` where they are `copied`."""
-    target = values if copied else now.scratch(int(now.index.n_rows[found].sum()))
-    rows, scales = now.read(found, layer, target)
-    for i, expected in now.unchecked(found, layer).items():
-        now.check(int(found[i]), layer, rows[i], None if scales is None else scales[i], expected)
+    target = values if copied else now.scratch(int(now.index.n_rows[positions].sum()))
+    rows, scales = now.read(positions, layer, target)
+    for i, expected in now.unchecked(positions, layer).items():
+        now.check(int(positions[i]), layer, rows[i], None if scales is None else scales[i], expected)
     if not copied:
         from featurestore.rows.runs import Runs, pool_runs, read_runs
 
@@ -79,7 +83,7 @@ def _fill_from_files(
 
 def _fill_first(
     now: Snapshot,
-    found: np.ndarray,
+    positions: np.ndarray,
     layer: str,
     unchecked: dict[int, int],
     copied: bool,
@@ -91,7 +95,7 @@ def _fill_first(
 
     unchecked: the checksums that some of the found positions' rows must have. copied: as they are stored.
     """
-    rows, scales = now.stored(found, layer, check=False)
+    rows, scales = now.stored(positions, layer, check=False)
     if not copied:
         from featurestore.rows.runs import Runs, pool_runs, read_runs
     for i, part in enumerate(rows):
@@ -106,4 +110,4 @@ def _fill_first(
                 read_runs(run, target[None])
         if i in unchecked:
             of_disk = target if copied else part
-            now.check(int(found[i]), layer, of_disk, None if scales is None else scales[i], unchecked[i])
+            now.check(int(positions[i]), layer, of_disk, None if scales is None else scales[i], unchecked[i])

@@ -103,30 +103,30 @@ class KeyIndex:
             raise StoreError(f"A sequence of keys was expected, a single key was given: {keys!r}; put it into a list.")
         if len(keys) >= REMEMBERED and self._last is not None and self._last[0] == list(keys):
             return self._last[1].copy()
-        found = np.array([self._known.get(key, -1) for key in keys], dtype=np.int64)
-        unknown = np.flatnonzero(found < 0).tolist()
+        positions_of_keys = np.array([self._known.get(key, -1) for key in keys], dtype=np.int64)
+        unknown = np.flatnonzero(positions_of_keys < 0).tolist()
         if unknown:
             positions = self.positions_of_bytes([encode_key(keys[i]) for i in unknown])
-            found[unknown] = positions
+            positions_of_keys[unknown] = positions
             if len(self._known) < MAX_KNOWN:
                 self._known.update((keys[i], p) for i, p in zip(unknown, positions.tolist(), strict=True) if p >= 0)
         if len(keys) >= REMEMBERED:
-            self._last = list(keys), found.copy()
-        return found
+            self._last = list(keys), positions_of_keys.copy()
+        return positions_of_keys
 
     def positions_of_bytes(self, keys: Sequence[bytes]) -> np.ndarray:
         """`positions` for keys that are utf-8 already, by their hashes alone."""
-        found = np.full(len(keys), -1, dtype=np.int64)
+        positions = np.full(len(keys), -1, dtype=np.int64)
         if not len(self._hashes):
-            return found
+            return positions
         hashes = hash_keys(keys)
         places = np.searchsorted(self._hashes, hashes)
         candidates = self._order[np.minimum(places, len(self._order) - 1)]
         starts, stops = self._key_starts[candidates].tolist(), self._key_starts[candidates + 1].tolist()
         for i, (key, start, stop) in enumerate(zip(keys, starts, stops, strict=True)):
             same = self._key_view[start:stop] == key
-            found[i] = candidates[i] if same else self._walk(int(places[i]), hashes[i], key)
-        return found
+            positions[i] = candidates[i] if same else self._walk(int(places[i]), hashes[i], key)
+        return positions
 
     def _walk(self, place: int, key_hash: np.uint64, key: bytes) -> int:
         """Return the position of `key` among equal hashes, from `place` on; -1 when it is not there."""

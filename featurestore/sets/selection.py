@@ -30,10 +30,10 @@ class Selection:
 
     def positions(self, index: KeyIndex) -> np.ndarray:
         """Return the position of each key in `index`, int64 (n,); StoreError names those that are missing."""
-        found = self._found
-        if found is None or found[0] is not index:
-            found = self._found = index, self.find(index, self.keys)
-        return found[1]
+        resolved = self._found
+        if resolved is None or resolved[0] is not index:
+            resolved = self._found = index, self.find(index, self.keys)
+        return resolved[1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,18 +54,18 @@ class Snapshot:
         for i, segment in enumerate(self.segments):
             if before is not None and id(segment) in places:
                 here = slice(*self.index.segment_starts[i : i + 2].tolist())
-                there = slice(*before.index.segment_starts[places[id(segment)] :][:2].tolist())
-                self._was_checked[:, here] = before._was_checked[:, there]
+                known_positions = slice(*before.index.segment_starts[places[id(segment)] :][:2].tolist())
+                self._was_checked[:, here] = before._was_checked[:, known_positions]
         self._n_rows_read: int = 0 if before is None else before._n_rows_read
 
     def stored(
-        self, found: np.ndarray, layer: str, check: bool = True
+        self, positions: np.ndarray, layer: str, check: bool = True
     ) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
         """Rows of each found position as they are stored, (T, D); and the scales (T,) of int8 rows.
 
         check=False: the caller reads them and then calls `check`, when their pages are in memory.
         """
-        numbers, firsts, counts = self._where(found)
+        numbers, firsts, counts = self._where(positions)
         layers = {n: self.segments[n].layer(layer) for n in set(numbers)}
         rows = self._slices(layers, numbers, firsts, counts)
         scales = None
@@ -73,9 +73,9 @@ class Snapshot:
             files: dict[int, RowFile] = {n: self.segments[n].scales(layer) for n in layers}
             scales = self._slices(files, numbers, firsts, counts)
         if check:
-            for i, expected in self.unchecked(found, layer).items():
+            for i, expected in self.unchecked(positions, layer).items():
                 _touch(rows[i])
-                self.check(int(found[i]), layer, rows[i], None if scales is None else scales[i], expected)
+                self.check(int(positions[i]), layer, rows[i], None if scales is None else scales[i], expected)
         return rows, scales
 
     def exceeds_memory(self, n_layers: int) -> bool:
@@ -93,14 +93,14 @@ class Snapshot:
         return 0.0 if self._memory_bytes is None else n_bytes / max(self._memory_bytes, 1)
 
     def read(
-        self, found: np.ndarray, layer: str, values: np.ndarray
+        self, positions: np.ndarray, layer: str, values: np.ndarray
     ) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
         """Return `stored`, unchecked, read into `values` (sum T, D), of the stored dtype, and not through the maps.
 
         What is read of a set may fit into memory where the set doesn't, so that the page cache keeps it until too much
         was read.
         """
-        numbers, firsts, counts = self._where(found)
+        numbers, firsts, counts = self._where(positions)
         bounds = np.cumsum([0, *counts]).tolist()
         parts = [values[bounds[i] : bounds[i + 1]] for i in range(len(counts))]
         pieces = self._pieces({n: self.segments[n].layer(layer) for n in set(numbers)}, numbers, firsts, parts)
@@ -130,23 +130,23 @@ class Snapshot:
             held = _SCRATCH.held = aligned_empty(n_bytes + n_bytes // 4, "uint8")
         return held[:n_bytes].view(dtype).reshape(shape)
 
-    def all_checked(self, found: np.ndarray, layers: Sequence[str]) -> bool:
+    def all_checked(self, positions: np.ndarray, layers: Sequence[str]) -> bool:
         """Whether the rows of all found positions were compared before, in each of the layers."""
-        return all(self._was_checked[self._columns[layer]].take(found).all() for layer in layers)
+        return all(self._was_checked[self._columns[layer]].take(positions).all() for layer in layers)
 
-    def unchecked(self, found: np.ndarray, layer: str) -> dict[int, int]:
+    def unchecked(self, positions: np.ndarray, layer: str) -> dict[int, int]:
         """Which of the found positions' rows were not compared yet, and the checksums that they should have."""
-        checked = self._was_checked[self._columns[layer]].take(found)
+        checked = self._was_checked[self._columns[layer]].take(positions)
         if checked.all():
             return {}
         fresh = np.flatnonzero(~checked)
-        positions, column = found[fresh], self.spec.layers.index(layer)
-        numbers = self.index.segment[positions]
-        local = positions - self.index.segment_starts[numbers]
+        fresh_positions, column = positions[fresh], self.spec.layers.index(layer)
+        numbers = self.index.segment[fresh_positions]
+        local = fresh_positions - self.index.segment_starts[numbers]
         expected = np.empty(len(fresh), dtype=np.uint32)
         for n in np.unique(numbers).tolist():
-            there = numbers == n
-            expected[there] = self.segments[n].checksums()[local[there], column]
+            in_segment = numbers == n
+            expected[in_segment] = self.segments[n].checksums()[local[in_segment], column]
         return dict(zip(fresh.tolist(), expected.tolist(), strict=True))
 
     def check(self, position: int, layer: str, rows: np.ndarray, scales: np.ndarray | None, expected: int) -> None:
@@ -163,49 +163,49 @@ class Snapshot:
             self._n_rows_read += int(self.index.n_rows[position])  # roughly, with several threads
         self._was_checked[column, position] = True
 
-    def take(self, found: np.ndarray, layer: str, values: np.ndarray, offsets: np.ndarray) -> bool:
+    def take(self, positions: np.ndarray, layer: str, values: np.ndarray, offsets: np.ndarray) -> bool:
         """Gather plain rows with one vectorised take per segment: for utterances of a few rows, such as posteriors.
 
         False where that is impossible (compressed rows); values: (offsets[-1], D) in the stored dtype.
         """
-        layers = {n: self.segments[n].layer(layer) for n in np.unique(self.index.segment[found]).tolist()}
+        layers = {n: self.segments[n].layer(layer) for n in np.unique(self.index.segment[positions]).tolist()}
         files = {n: file for n, file in layers.items() if isinstance(file, MappedRows)}
         if len(files) < len(layers):
             return False
-        if self.unchecked(found, layer) or any(self.segments[n].remote for n in files):
-            self.stored(found, layer)
+        if self.unchecked(positions, layer) or any(self.segments[n].remote for n in files):
+            self.stored(positions, layer)
         n_rows = np.diff(offsets)
-        source = np.repeat(self.index.first_row[found] - offsets[:-1], n_rows) + np.arange(len(values))
-        row_segment = np.repeat(self.index.segment[found], n_rows)
+        source = np.repeat(self.index.first_row[positions] - offsets[:-1], n_rows) + np.arange(len(values))
+        row_segment = np.repeat(self.index.segment[positions], n_rows)
         for n, file in files.items():
             file.fetch([])
             targets = np.flatnonzero(row_segment == n)
             values[targets] = file.array[source[targets]]
         return True
 
-    def runs(self, found: np.ndarray, layers: Sequence[str]) -> "Runs":
+    def runs(self, positions: np.ndarray, layers: Sequence[str]) -> "Runs":
         """Where the found positions' rows of each layer lie in memory; they aren't compared with their checksums."""
         from featurestore.rows.runs import Runs  # numba loads where it is first needed
 
-        numbers, lengths = self.index.segment[found], self.index.n_rows[found]
+        numbers, lengths = self.index.segment[positions], self.index.n_rows[positions]
         used = set(numbers.tolist())
         row_type = self.spec.row_type
         keeps: list[Any] = [self]
         row_bytes = self.spec.dim * row_type.itemsize
         of_rows: list[Mapping[int, RowFile]] = [{n: self.segments[n].layer(layer) for n in used} for layer in layers]
-        rows, scales = self._addresses(("rows", *layers), of_rows, found, numbers, row_bytes, keeps), None
+        rows, scales = self._addresses(("rows", *layers), of_rows, positions, numbers, row_bytes, keeps), None
         if row_type.scaled:
             of_scales: list[Mapping[int, RowFile]] = [
                 {n: self.segments[n].scales(layer) for n in used} for layer in layers
             ]
-            scales = self._addresses(("scales", *layers), of_scales, found, numbers, 4, keeps)
+            scales = self._addresses(("scales", *layers), of_scales, positions, numbers, 4, keeps)
         return Runs(rows, scales, lengths, np.dtype(row_type.stored), keeps)
 
     def _addresses(
         self,
         what: tuple[str, ...],
         files: Sequence[Mapping[int, RowFile]],
-        found: np.ndarray,
+        positions: np.ndarray,
         numbers: np.ndarray,
         row_bytes: int,
         keeps: list[Any],
@@ -218,42 +218,42 @@ class Snapshot:
         for k, of_layer in enumerate(files):
             for n, file in of_layer.items():
                 if not isinstance(file, MappedRows) or self.segments[n].remote:
-                    return self._decoded_addresses(files, found, keeps)
+                    return self._decoded_addresses(files, positions, keeps)
                 file.fetch(())
                 if not bases[k, n]:
                     bases[k, n] = file.address
-        addresses: np.ndarray = bases[:, numbers] + self.index.first_row[found] * row_bytes
+        addresses: np.ndarray = bases[:, numbers] + self.index.first_row[positions] * row_bytes
         return addresses
 
     def _decoded_addresses(
-        self, files: Sequence[Mapping[int, RowFile]], found: np.ndarray, keeps: list[Any]
+        self, files: Sequence[Mapping[int, RowFile]], positions: np.ndarray, keeps: list[Any]
     ) -> np.ndarray:
-        arrays = [self._slices(of_layer, *self._where(found)) for of_layer in files]
+        arrays = [self._slices(of_layer, *self._where(positions)) for of_layer in files]
         keeps.append(arrays)
         return np.array([[address_of(array) for array in of_layer] for of_layer in arrays], np.int64)
 
-    def announce(self, found: np.ndarray, layer: str, n_layers: int) -> None:
+    def announce(self, positions: np.ndarray, layer: str, n_layers: int) -> None:
         """Tell that these positions' rows will be read soon, in that many layers together."""
         if self._times_memory(n_layers) > HELD_SHARE and not self._is_remote:
             return  # much of it would be dropped before its turn
-        numbers, firsts, counts = self._where(found)
+        numbers, firsts, counts = self._where(positions)
         for number, runs in _runs(numbers, firsts, counts).items():
             self.segments[number].layer(layer).announce(runs)
 
-    def durations_s(self, found: NDArray[np.int64]) -> NDArray[np.float64]:
+    def durations_s(self, positions: NDArray[np.int64]) -> NDArray[np.float64]:
         """float64 (n,)."""
         durations: NDArray[np.float64] = np.concatenate(
             [segment.small("durations_s") for segment in self.segments] or [np.empty(0)]
         )
-        return np.take(durations, found)
+        return np.take(durations, positions)
 
-    def identities(self, found: np.ndarray) -> Identities:
+    def identities(self, positions: np.ndarray) -> Identities:
         """Return what each found position was made from."""
-        return from_arrays([segment.identities() for segment in self.segments]).take(found)
+        return from_arrays([segment.identities() for segment in self.segments]).take(positions)
 
-    def _where(self, found: np.ndarray) -> tuple[list[int], list[int], list[int]]:
+    def _where(self, positions: np.ndarray) -> tuple[list[int], list[int], list[int]]:
         index = self.index
-        return index.segment[found].tolist(), index.first_row[found].tolist(), index.n_rows[found].tolist()
+        return index.segment[positions].tolist(), index.first_row[positions].tolist(), index.n_rows[positions].tolist()
 
     def _slices(
         self, files: Mapping[int, RowFile], numbers: list[int], firsts: list[int], counts: list[int]

@@ -162,10 +162,10 @@ def compare(
             return Mismatch(items[i].key, now, _recorded_words(identities[i], known))
 
     with ThreadPoolExecutor(max(1, workers), "compare") as pool:
-        found = list(pool.map(of, suspects))
+        sample_mismatches = list(pool.map(of, suspects))
         if any(pool.map(of, spots[:N_SPOT_CHECKS])):
-            found += pool.map(of, spots)  # size and date can't be trusted here
-    comparison.mismatches += [mismatch for mismatch in found if mismatch is not None]
+            sample_mismatches += pool.map(of, spots)  # size and date can't be trusted here
+    comparison.mismatches += [mismatch for mismatch in sample_mismatches if mismatch is not None]
     return comparison
 
 
@@ -217,14 +217,14 @@ def compare_headers(
     comparison.mismatches += _other_texts([items[i] for i in texts], identities.take(np.array(texts, np.int64)))
     files = [i for i, key in enumerate(held) if sources[key] is not None and not isinstance(sources[key], str)]
     files = [i for i in files if identities.n_bytes[i] >= 0]
-    known = {mismatch.key for mismatch in comparison.mismatches}
-    stats = {i: stat_of(items[i].source) for i in files if held[i] not in known}
+    mismatched = {mismatch.key for mismatch in comparison.mismatches}
+    stats = {i: stat_of(items[i].source) for i in files if held[i] not in mismatched}
     comparison.n_unreachable = sum(stat is None for stat in stats.values())
     same = _looks_same(items, identities, stats)
     changed = {i: stat for i, stat in stats.items() if stat is not None and not same[i]}
     comparison.mismatches += _other_headers(items, changed, identities, recorded_s)
-    known = {mismatch.key for mismatch in comparison.mismatches}
-    of_one_length = {i: stat for i, stat in changed.items() if held[i] not in known}
+    mismatched = {mismatch.key for mismatch in comparison.mismatches}
+    of_one_length = {i: stat for i, stat in changed.items() if held[i] not in mismatched}
     comparison.mismatches += _other_spread_samples(items, of_one_length, identities, recorded_s)
     return comparison
 
@@ -244,37 +244,37 @@ def _other_headers(
     items: Sequence[Item], changed: Mapping[int, Stat], identities: Identities, recorded_s: np.ndarray
 ) -> list[Mismatch]:
     """Return the changed files whose length by their header is not the recorded one."""
-    found = []
+    mismatches = []
     for i, stat in changed.items():
         try:
-            found.append(_other_header(items[i], identities[i], stat, float(recorded_s[i])))
+            mismatches.append(_other_header(items[i], identities[i], stat, float(recorded_s[i])))
         except AudioError:
             continue  # whoever decodes it says what is wrong
-    return [mismatch for mismatch in found if mismatch is not None]
+    return [mismatch for mismatch in mismatches if mismatch is not None]
 
 
 def _other_spread_samples(
     items: Sequence[Item], changed: Mapping[int, Stat], identities: Identities, recorded_s: np.ndarray
 ) -> list[Mismatch]:
     """Return those of a few of the changed files, spread over the corpus, whose samples are not the recorded ones."""
-    digests, found = Digests(), []
+    digests, mismatches = Digests(), []
     for i in _spread(changed):
         try:
-            found.append(_other_samples(items[i], identities[i], changed[i], float(recorded_s[i]), digests))
+            mismatches.append(_other_samples(items[i], identities[i], changed[i], float(recorded_s[i]), digests))
         except AudioError:
             continue
-    return [mismatch for mismatch in found if mismatch is not None]
+    return [mismatch for mismatch in mismatches if mismatch is not None]
 
 
 def refuse(features: FeatureSet, comparison: Comparison, remedy: str) -> None:
     """Raise IdentityMismatch, with both values of the first of them, where something else was compared."""
-    found = comparison.mismatches
-    if found:
-        more = f" and {len(found) - N_NAMED:,} more" if found[N_NAMED:] else ""
-        named = ", ".join(map(str, found[:N_NAMED])) + more
+    mismatches = comparison.mismatches
+    if mismatches:
+        more = f" and {len(mismatches) - N_NAMED:,} more" if mismatches[N_NAMED:] else ""
+        named = ", ".join(map(str, mismatches[:N_NAMED])) + more
         raise IdentityMismatch(
-            f"Feature set {features.name!r} ({features.path}) has {len(found):,} of these ids, made from other data: "
-            f"{named}. {remedy}"
+            f"Feature set {features.name!r} ({features.path}) has {len(mismatches):,} of these ids, made from other "
+            f"data: {named}. {remedy}"
         )
 
 
@@ -342,14 +342,14 @@ class Digests:
 
 
 def _other_texts(items: Sequence[Item], identities: Identities) -> list[Mismatch]:
-    found = []
+    mismatches = []
     for i, item in enumerate(items):
         if isinstance(item.source, str) and identities.digests[i].any():
             now, then = digest_of_text(item.source), identities.digests[i].tobytes()
             if now != then:
                 text = item.source if len(item.source) <= 40 else f"{item.source[:40]}..."
-                found.append(Mismatch(item.key, f"the text {text!r}, {now.hex()[:8]}", f"a text {then.hex()[:8]}"))
-    return found
+                mismatches.append(Mismatch(item.key, f"the text {text!r}, {now.hex()[:8]}", f"a text {then.hex()[:8]}"))
+    return mismatches
 
 
 def _looks_same(items: Sequence[Item], identities: Identities, stats: dict[int, Stat | None]) -> np.ndarray:

@@ -315,9 +315,9 @@ def _check_is_store(path: Path, files: Files) -> None:
             raise StoreError(f"{path} is not a feature store: {_found_at(path)} was found there.")
     except OSError as error:
         raise StoreError(f"The store {path} can't be read: {error.strerror or error}.") from error
-    found = read_group(path, files).get("medusa_store")
-    if found != STORE_VERSION:
-        what = "a Zarr group of another kind" if found is None else f"a store of version {found!r}"
+    version = read_group(path, files).get("medusa_store")
+    if version != STORE_VERSION:
+        what = "a Zarr group of another kind" if version is None else f"a store of version {version!r}"
         raise StoreError(f"{path} is not a feature store of version {STORE_VERSION}: {what} was found there.")
 
 

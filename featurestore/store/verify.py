@@ -38,11 +38,11 @@ def verify_store(path: Path | str, name: str | None = None) -> dict[str, list[st
         if not os.path.isdir(root) or not set_names(root, "", LOCAL):
             raise
         problems[""] = [str(error)]
-    for each, found in _walk(root, "") if name is None else _entry(root / check_set_name(name), name):
-        problems.setdefault(each, []).extend(found)
+    for each, entries in _walk(root, "") if name is None else _entry(root / check_set_name(name), name):
+        problems.setdefault(each, []).extend(entries)
     if name is not None and name not in problems:
         raise StoreError(f"Store {root} has no feature set {name!r}.")
-    return {each: found for each, found in problems.items() if each or found}
+    return {each: entries for each, entries in problems.items() if each or entries}
 
 
 def _walk(directory: Path, prefix: str) -> Found:

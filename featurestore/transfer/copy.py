@@ -158,21 +158,21 @@ def _segments(place: RemoteDirectory, name: str, threads: ThreadPoolExecutor) ->
 
 def _set_names(place: RemoteDirectory, at: str) -> list[str]:
     """Feature sets in a group, by their whole names."""
-    found: list[str] = []
+    names: list[str] = []
     for entry in place.names(at):
         below = f"{at}/{entry}".lstrip("/")
         attributes = None if entry.startswith(".") or entry == "zarr.json" else attributes_of(place, below)
         if attributes is not None:
-            found += [below] if "medusa_set" in attributes else _set_names(place, below)
-    return found
+            names += [below] if "medusa_set" in attributes else _set_names(place, below)
+    return names
 
 
 def _spec(place: RemoteDirectory, name: str) -> FeatureSpec:
     """Return the specification of a feature set; StoreError when there is no such set, or its metadata is damaged."""
     attributes = attributes_of(place, name)
     if attributes is None or attributes.get("medusa_set") != SET_VERSION:
-        there = ", ".join(_set_names(place, "")) or "none"
-        raise StoreError(f"{place.url} has no feature set {name!r} of version {SET_VERSION}; it has {there}.")
+        set_names = ", ".join(_set_names(place, "")) or "none"
+        raise StoreError(f"{place.url} has no feature set {name!r} of version {SET_VERSION}; it has {set_names}.")
     spec = FeatureSpec.from_json(attributes.get("spec", {}))
     if attributes.get("fingerprint") != spec.fingerprint:
         raise StoreError(f"{place.where(name)}/zarr.json is damaged: its fingerprint isn't its specification's.")
@@ -184,10 +184,10 @@ def _check_target(place: RemoteDirectory, name: str, spec: FeatureSpec) -> None:
     for group in groups_above(name):
         if "medusa_set" in (attributes_of(place, group) or {}):
             raise StoreError(f"{place.url} has a feature set {group!r}, inside which {name!r} can't lie; rename one.")
-    found = attributes_of(place, name)
-    if found is not None and "medusa_set" not in found:
+    attributes = attributes_of(place, name)
+    if attributes is not None and "medusa_set" not in attributes:
         raise StoreError(f"{place.url} has feature sets below {name!r}, which can't be one itself then; rename one.")
-    if found is not None and (stored := _spec(place, name)).fingerprint != spec.fingerprint:
+    if attributes is not None and (stored := _spec(place, name)).fingerprint != spec.fingerprint:
         raise SpecMismatch(
             f"Feature set {name!r} in {place.url} holds other features ({'; '.join(stored.differences(spec))}). Remove "
             "it there, or copy into another store; nothing was copied."

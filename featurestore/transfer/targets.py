@@ -168,10 +168,10 @@ class RemoteTarget:
         self.place = place
 
     def create_store(self) -> None:
-        found = attributes_of(self.place, "")
-        if found is None:
+        attributes = attributes_of(self.place, "")
+        if attributes is None:
             self.place.write("zarr.json", json_bytes(group_metadata({"medusa_store": STORE_VERSION})))
-        elif "medusa_store" not in found:
+        elif "medusa_store" not in attributes:
             raise StoreError(f"{self.place.url} is a Zarr group of another kind, not a feature store.")
 
     def create_set(self, name: str, metadata: bytes) -> None:
@@ -186,11 +186,11 @@ class RemoteTarget:
         directory = work.source.local / work.name
         if work.verify and (problems := Segment(directory / plan.name, work.spec).verify()):
             raise StoreError(f"Nothing damaged is pushed; what was pushed before is whole. {problems[0]}")
-        there = self.place.sizes(f"{work.name}/{plan.name}")  # of an interrupted push; objects are whole or not there
+        sizes = self.place.sizes(f"{work.name}/{plan.name}")  # of an interrupted push; objects are whole or not there
 
         def upload(file: str) -> None:
             with _FileCount(work.count, plan.files[file]) as progress:
-                if there.get(file[len(plan.name) + 1 :]) != plan.files[file]:
+                if sizes.get(file[len(plan.name) + 1 :]) != plan.files[file]:
                     self.place.put(directory / file, f"{work.name}/{file}", progress)
 
         *others, last = plan.files

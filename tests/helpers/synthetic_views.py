@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from featurestore.augment.mixing import heard, mixed_from
+from featurestore.augment.mixing import mixed_from, viewed_part
 from featurestore.augment.views import parse_views
 from featurestore.corpus.manifest import Manifest
 from featurestore.format.spec import FeatureSpec
@@ -18,7 +18,7 @@ def add_views(store: FeatureStore, manifest: Manifest, *, lacking: int = 0) -> N
     """
     rng = np.random.default_rng(1)
     for view in [*parse_views(["noise"], n_views=2), *parse_views(["mix"])]:
-        heard(manifest, view, store)
+        viewed_part(manifest, view, store)
         made = mixed_from(store, view.label, manifest.keys) if view.mix else [(None, 1.0)] * len(manifest)
         for name in ("first", "second"):
             clean = store[name]

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from featurestore.asr import transcriber as transcriber_module
 from featurestore.asr.source import Transcript, TranscriptSource
 from featurestore.asr.transcribe import transcribe
-from featurestore.asr.transcriber import Heard, Transcriber, halve, load_transcriber
+from featurestore.asr.transcriber import RecognisedText, Transcriber, halve, load_transcriber
 from featurestore.asr.transcripts import COLUMNS, Transcripts, journal_path, source_path
 from featurestore.asr.writer import TranscriptWriter
 from featurestore.audio import decode
@@ -87,10 +87,12 @@ def transcriber(checkpoint: Callable[..., Path]) -> Transcriber:
     return load_transcriber(str(checkpoint()), device="cpu")
 
 
-def heard(transcriber: Transcriber, waveforms: list[np.ndarray], batch: int) -> list[Heard]:
+def heard(transcriber: Transcriber, waveforms: list[np.ndarray], batch: int) -> list[RecognisedText]:
     transcriber.batch = batch
-    results = [each for i in range(0, len(waveforms), batch) for each in transcriber.hear(waveforms[i : i + batch])]
-    assert all(isinstance(each, Heard) for each in results)
+    results = [
+        each for i in range(0, len(waveforms), batch) for each in transcriber.transcribe(waveforms[i : i + batch])
+    ]
+    assert all(isinstance(each, RecognisedText) for each in results)
     return results  # type: ignore[return-value]
 
 
@@ -180,17 +182,17 @@ def test_out_of_memory_halves_the_batch_and_changes_no_text(transcriber: Transcr
 
     transcriber.decode = small
     transcriber.batch = len(sounds)
-    assert [each.text for each in transcriber.hear(sounds) if isinstance(each, Heard)] == expected
+    assert [each.text for each in transcriber.transcribe(sounds) if isinstance(each, RecognisedText)] == expected
     assert transcriber.batch <= 3
 
     def none(mel: torch.Tensor, options: Any) -> Any:
         raise RuntimeError("CUDA out of memory.")
 
     transcriber.decode = none
-    assert all(isinstance(each, str) and "smaller model" in each for each in transcriber.hear(sounds[:3]))
+    assert all(isinstance(each, str) and "smaller model" in each for each in transcriber.transcribe(sounds[:3]))
 
 
-@pytest.mark.parametrize(("method", "batch"), [("_hear", 1), ("_decode", 2)])
+@pytest.mark.parametrize(("method", "batch"), [("_transcribe", 1), ("_decode", 2)])
 def test_memory_is_handed_back_once_the_failed_pass_is_gone(
     method: str, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,12 +204,12 @@ def test_memory_is_handed_back_once_the_failed_pass_is_gone(
         held.append(weakref.ref(tensor))
         raise RuntimeError("CUDA out of memory.")
 
-    monkeypatch.setattr(Transcriber, "_hear", lambda *arguments: Heard("", "en", 0.0, 0.0))
+    monkeypatch.setattr(Transcriber, "_transcribe", lambda *arguments: RecognisedText("", "en", 0.0, 0.0))
     monkeypatch.setattr(Transcriber, method, out_of_memory)
     monkeypatch.setattr(
         transcriber_module, "free_device_memory", lambda: freed.append((held[-1]() is None, sys.exc_info()[0]))
     )
-    list(Transcriber(None, SOURCE, batch=batch).hear([sound(1, 1.0)] * 2))
+    list(Transcriber(None, SOURCE, batch=batch).transcribe([sound(1, 1.0)] * 2))
     assert set(freed) == {(True, None)}
     assert len(freed) == len(held)
 
@@ -220,7 +222,7 @@ def test_other_errors_of_the_model_are_not_hidden(transcriber: Transcriber, soun
     for batch in (1, 4):
         transcriber.batch = batch
         with pytest.raises(RuntimeError, match="shape mismatch"):
-            list(transcriber.hear(sounds[:4]))
+            list(transcriber.transcribe(sounds[:4]))
 
 
 def test_beams_go_one_by_one(checkpoint: Callable[..., Path], sounds: list[np.ndarray]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from featurestore.audio import SAMPLE_RATE_HZ, decode, duration_s
 from featurestore.augment import signals
-from featurestore.augment.mixing import check_mixing, heard, mixed_from, mixed_places, mixing_name, partners
+from featurestore.augment.mixing import check_mixing, mixed_from, mixed_places, mixing_name, partners, viewed_part
 from featurestore.augment.views import AugmentedAudio, View, parse_views, without_view
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
@@ -171,7 +171,7 @@ def test_a_view_is_a_set_of_its_own_and_the_same_however_it_is_made(manifest: Ma
 def test_a_views_recordings_and_its_specification_are_made_together(manifest: Manifest, tmp_path: Path) -> None:
     store, encoder, seen = FeatureStore.create(tmp_path / "store"), load_encoder("logmel"), view("mix")
     clean = encoder.spec
-    part = heard(manifest, seen, store)
+    part = viewed_part(manifest, seen, store)
     items, failed = items_of(manifest, encoder, view=part)
     assert failed == []
     for i, item in enumerate(items):
@@ -216,9 +216,9 @@ def test_mixed_clips_say_whose_they_are_and_stay_within_their_fold(manifest: Man
     # Utterances that come later leave the partners that are written as they are.
     half = manifest.rows(np.arange(N) < 6)
     again = FeatureStore.create(tmp_path / "again")
-    heard(half, seen, again)
+    viewed_part(half, seen, again)
     before = mixed_from(again, "mix1", half.keys)
-    grown = heard(manifest, seen, again)
+    grown = viewed_part(manifest, seen, again)
     assert mixed_from(again, "mix1", manifest.keys)[:6] == before
     assert [grown.partners[key] for key in half.keys] == [found[0] for found in before if found]
     # One that the manifest has lost is told.
@@ -246,16 +246,16 @@ def test_views_are_of_the_training_part_and_mixtures_need_to_know_it(manifest: M
     table = manifest.to_arrow().drop_columns(["fold"])
     plain = manifest.with_table(table)
     with pytest.raises(ConfigError, match="within=none"):
-        heard(plain, view("mix"))
-    assert len(heard(plain, view("noise")).manifest) == N
-    assert all(heard(plain, view("mix:within=none")).partners.values())
+        viewed_part(plain, view("mix"))
+    assert len(viewed_part(plain, view("noise")).manifest) == N
+    assert all(viewed_part(plain, view("mix:within=none")).partners.values())
     split = pa.array(["train"] * 5 + ["development"] * 3 + ["test1"] * 4)
     divided = manifest.with_table(table.append_column("split", split))
-    seen = heard(divided, view("mix"))
+    seen = viewed_part(divided, view("mix"))
     assert seen.manifest.keys == manifest.keys[:5]
     assert set(seen.partners.values()) <= set(manifest.keys[:5])
     with pytest.raises(ManifestError, match="session"):
-        heard(divided, view("mix:within=session"))
+        viewed_part(divided, view("mix:within=session"))
 
 
 def test_one_alone_in_its_fold_stays_as_it_is(manifest: Manifest, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from featurestore.encoders.hub import _wanted, _whole
+from featurestore.encoders.hub import _files_to_fetch, _whole
 from featurestore.encoders.weights import EMBEDDED
 from tests.helpers.hub_server import Hub
 
@@ -80,10 +80,10 @@ def test_safetensors_go_before_pickles_and_indexes_before_weights() -> None:
          "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "pytorch_model.bin"],
         1,
     )  # fmt: skip
-    small, weights = _wanted(sizes)
+    small, weights = _files_to_fetch(sizes)
     assert small == ["config.json", "tokenizer.json", "1_Pooling/config.json", "model.safetensors.index.json"]
     assert weights == ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
-    assert _wanted({"config.json": 1, "pytorch_model.bin": 1})[1] == ["pytorch_model.bin"]
+    assert _files_to_fetch({"config.json": 1, "pytorch_model.bin": 1})[1] == ["pytorch_model.bin"]
 
 
 def test_a_snapshot_that_lacks_a_shard_is_not_whole(tmp_path: Path) -> None:

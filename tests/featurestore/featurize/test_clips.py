@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from featurestore.audio import Clip, OnePass
-from featurestore.augment.mixing import heard
+from featurestore.augment.mixing import viewed_part
 from featurestore.augment.views import parse_views
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
@@ -113,8 +113,8 @@ def test_a_view_hears_the_piece(pieces: tuple[Manifest, Manifest]) -> None:
     cut, whole = pieces
     (view,) = parse_views(["gain:db=6..6"])
     encoder = load_encoder("logmel")
-    ours, _ = items_of(cut, encoder, view=heard(cut, view))
-    theirs, _ = items_of(whole, encoder, view=heard(whole, view))
+    ours, _ = items_of(cut, encoder, view=viewed_part(cut, view))
+    theirs, _ = items_of(whole, encoder, view=viewed_part(whole, view))
     for ours_item, theirs_item in list(zip(ours, theirs, strict=True))[:10]:
         np.testing.assert_array_equal(ours_item.source.decode(), theirs_item.source.decode())  # type: ignore[union-attr]
 
