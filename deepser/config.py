@@ -85,13 +85,13 @@ class NetworkConfig:
     def check_inputs(self, n: int, names: str = "") -> None:
         """ConfigError when a network of this kind can't take n feature sets."""
         fewest, most = N_INPUTS.get(self.kind, (2, None))
-        found = f"found {names or n}"
+        actual = f"found {names or n}"
         if n < fewest:
             expected = "one feature set or more" if fewest == 1 else "two or more feature sets"
             one = ", or use --network unimodal or baseline" if n == 1 else ""
-            raise ConfigError(f"Network {self.kind} reads {expected}, {found}; name more in --features{one}.")
+            raise ConfigError(f"Network {self.kind} reads {expected}, {actual}; name more in --features{one}.")
         if most is not None and n > most:
-            raise ConfigError(f"Network {self.kind} reads one feature set, {found}; name one, or another --network.")
+            raise ConfigError(f"Network {self.kind} reads one feature set, {actual}; name one, or another --network.")
 
 
 @dataclass(frozen=True)

@@ -197,16 +197,16 @@ class _Opening:
             self._normalisations[identity] = Normalisation(
                 identity[0], Groups.named(identity[0], self.manifest), identity[1]
             )
-        found = self._normalisations[identity]
+        cached = self._normalisations[identity]
         store, path, made_of = self.store, directory / f"{SAVED}.safetensors", _made_of(self.store, refs, keys)
 
         def make() -> tuple[Any, Any]:
-            if not found.restore(path, refs, made_of):
-                found.prepare(store, refs, keys)
-            return found.statistics, found.priors
+            if not cached.restore(path, refs, made_of):
+                cached.prepare(store, refs, keys)
+            return cached.statistics, cached.priors
 
-        found.statistics, found.priors = self.world.once(make)
-        return found
+        cached.statistics, cached.priors = self.world.once(make)
+        return cached
 
     def check(self, features: FeatureSet, targets: Targets) -> None:
         """Raise ConfigError where the set lacks an utterance, IdentityMismatch where it has another of that name."""
@@ -331,7 +331,7 @@ def _save(jobs: Sequence[Job]) -> None:
 
 def _check_attributes(config: TrainConfig, targets: Targets) -> None:
     """ConfigError when a stage learns or is selected by attributes that the corpus does not have."""
-    known = ", ".join(targets.attributes) or "none"
+    attribute_names = ", ".join(targets.attributes) or "none"
     for stage in config.stages:
         rule = config.rule(stage)
         if not stage.loss.classification_weight and not targets.attributes:
@@ -339,4 +339,4 @@ def _check_attributes(config: TrainConfig, targets: Targets) -> None:
         if (rule == "mean_ccc" and not targets.attributes) or (
             rule.startswith("ccc:") and rule.removeprefix("ccc:") not in targets.attributes
         ):
-            raise ConfigError(f"--select {rule}: there is no such attribute to learn; there is {known}.")
+            raise ConfigError(f"--select {rule}: there is no such attribute to learn; there is {attribute_names}.")

@@ -77,8 +77,8 @@ def plan_folds(
         raise ManifestError(f"Manifest {manifest.name} has no 'split' column that says what to train on.{hint}")
     train = manifest.column("split") == "train"
     if not train.any():
-        found = ", ".join(sorted({str(v) for v in manifest.column("split")}))
-        raise ManifestError(f"No utterance of {manifest.name} has split 'train'; found {found}.")
+        split_names = ", ".join(sorted({str(v) for v in manifest.column("split")}))
+        raise ManifestError(f"No utterance of {manifest.name} has split 'train'; found {split_names}.")
     folds = np.full(len(manifest), -1, np.int64)
     if n_folds == 1:
         if train.all():

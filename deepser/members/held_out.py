@@ -71,10 +71,10 @@ def parts_of(
         known[identity] = choose_held_out(
             groups, config.dev_fraction, labels=targets.labels[at], seed=config.stream_seed
         )
-    found = known[identity]
-    why = found.why_not or _lacks(config, targets, at[found.mask])
+    held_out = known[identity]
+    why = held_out.why_not or _lacks(config, targets, at[held_out.mask])
     if not why:
-        return Parts(at[~found.mask], at[found.mask], config, found)
+        return Parts(at[~held_out.mask], at[held_out.mask], config, held_out)
     if any(stage.confusion_exponent for stage in config.stages):
         raise ManifestError(
             f"Member {member.config.name!r}: classes are weighed by how they are confused in a held-out part, and "
@@ -114,8 +114,10 @@ def _lacks(config: TrainConfig, targets: Targets, dev_at: Indices) -> str:
         return "no utterance of the speakers that could be held out has a label"
     for rule in rules:
         attributes = [rule.removeprefix("ccc:")] if rule.startswith("ccc:") else targets.attributes
-        known = [targets.attribute_values[dev_at, targets.attributes.index(name)] for name in attributes]
-        if (rule == "mean_ccc" or rule.startswith("ccc:")) and all(np.isnan(values).all() for values in known):
+        attribute_values = [targets.attribute_values[dev_at, targets.attributes.index(name)] for name in attributes]
+        if (rule == "mean_ccc" or rule.startswith("ccc:")) and all(
+            np.isnan(values).all() for values in attribute_values
+        ):
             return f"no utterance of the speakers that could be held out has {' or '.join(attributes)}"
     return ""
 

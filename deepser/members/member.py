@@ -140,9 +140,9 @@ class Member:
         if missing:
             raise ConfigError(f"{path} lacks the statistics that {missing[0]} is normalised by; fit the member again.")
         groups = new_groups(train.normalise, len(keys), speakers, running)
-        found = Normalisation(train.normalise, groups, train.shrinkage, priors)
-        found.prepare(store, self.refs, keys)
-        return found
+        normalisation = Normalisation(train.normalise, groups, train.shrinkage, priors)
+        normalisation.prepare(store, self.refs, keys)
+        return normalisation
 
 
 def check_is_member(saved: Any, directory: Path) -> None:

@@ -26,9 +26,9 @@ def posteriors_name(member: str) -> str:
 
 def is_finished(store: FeatureStore, member: Member, plan: FoldPlan, targets: Targets) -> bool:
     """Are there all weights, and the posteriors that they give?"""
-    made = [(member.directory / f"fold-{fold}" / "model.safetensors").exists() for fold in plan.names]
+    has_weights = [(member.directory / f"fold-{fold}" / "model.safetensors").exists() for fold in plan.names]
     name = posteriors_name(member.config.name)
-    if not all(made) or name not in store:
+    if not all(has_weights) or name not in store:
         return False
     posteriors = store[name]
     judged = {int(i) for fold in range(len(plan.names)) for i in plan.judged_at(fold)}
@@ -46,8 +46,8 @@ def check_place(store: FeatureStore, member: Member, plan: FoldPlan) -> None:
     store.check_writable(name)
     if name not in store:
         return
-    there = store[name].spec
-    differences = there.differences(_spec(member, plan, there.weights))
+    spec = store[name].spec
+    differences = spec.differences(_spec(member, plan, spec.weights))
     if differences:
         raise ConfigError(
             f"{name} in {store.path} is another member's: {'; '.join(differences)}. Choose another --name, or "

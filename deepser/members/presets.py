@@ -174,9 +174,9 @@ def _put(values: Any, path: list[str], value: Any, whole: str) -> None:
         for item in values:
             _put(item, rest, value, whole)
         return
-    known = list(values) if isinstance(values, dict) else [str(i) for i in range(len(values))]
-    if first not in known:
-        raise ConfigError(f"There is no setting {whole!r}: instead of {first!r} expected {', '.join(known) or 'none'}.")
+    names = list(values) if isinstance(values, dict) else [str(i) for i in range(len(values))]
+    if first not in names:
+        raise ConfigError(f"There is no setting {whole!r}: instead of {first!r} expected {', '.join(names) or 'none'}.")
     place = first if isinstance(values, dict) else int(first)
     if not rest:
         values[place] = copy.deepcopy(value)

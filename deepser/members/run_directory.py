@@ -67,12 +67,12 @@ def open_directory(
     path = member.directory / "config.json"
     if path.exists():
         try:
-            found = read_json(path.read_text())
-            check_is_member(found, member.directory)
-            found["member"] = json.loads(json.dumps(to_dict(from_dict(MemberConfig, found["member"]))))
+            recorded = read_json(path.read_text())
+            check_is_member(recorded, member.directory)
+            recorded["member"] = json.loads(json.dumps(to_dict(from_dict(MemberConfig, recorded["member"]))))
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{path} is damaged ({error}); use --overwrite to fit the member anew.") from error
-        differences = list(_differences(found, expected, ""))
+        differences = list(_differences(recorded, expected, ""))
         if differences:
             raise ConfigError(
                 f"{member.directory} holds a member with other settings: {'; '.join(differences[:8])}. "
@@ -129,13 +129,13 @@ def fitting_alone(directory: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _differences(found: Any, wanted: Any, where: str) -> Iterator[str]:
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        for key in sorted({*found, *wanted}):
+def _differences(recorded: Any, expected: Any, where: str) -> Iterator[str]:
+    if isinstance(recorded, dict) and isinstance(expected, dict):
+        for key in sorted({*recorded, *expected}):
             if key != "provenance":
-                yield from _differences(found.get(key), wanted.get(key), f"{where}.{key}" if where else key)
-    elif isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
-        for i, (a, b) in enumerate(zip(found, wanted, strict=True)):
+                yield from _differences(recorded.get(key), expected.get(key), f"{where}.{key}" if where else key)
+    elif isinstance(recorded, list) and isinstance(expected, list) and len(recorded) == len(expected):
+        for i, (a, b) in enumerate(zip(recorded, expected, strict=True)):
             yield from _differences(a, b, f"{where}[{i}]")
-    elif found != wanted:
-        yield f"{where} is {found!r} there, {wanted!r} asked"
+    elif recorded != expected:
+        yield f"{where} is {recorded!r} there, {expected!r} asked"

@@ -74,9 +74,9 @@ class CrossAttention(nn.Module):
             others = [end for j, end in enumerate(ends) if j != i]
             visible = torch.cat([of for _, of in others], 1)
             if spans is not None:
-                there = [of.expand(len(x), -1, -1) for j, of in enumerate(spans) if j != i]
-                visible = near(spans[i], torch.cat(there, 1), visible, window_s)
-            seen = cross(x, torch.cat([y for y, _ in others], 1), visible)
-            pooled.append(pool(seen, valid))
+                spans_of_others = [of.expand(len(x), -1, -1) for j, of in enumerate(spans) if j != i]
+                visible = near(spans[i], torch.cat(spans_of_others, 1), visible, window_s)
+            attended = cross(x, torch.cat([y for y, _ in others], 1), visible)
+            pooled.append(pool(attended, valid))
         output: Tensor = self.merge(torch.cat(pooled, 1))
         return output

@@ -39,7 +39,7 @@ class Timing:
         inputs: of every input, of those that hold times as they are stored. A row without a time, such as one of a
         whole utterance, is at every time.
         """
-        found = []
+        bounds = []
         for i in self.modalities:
             rows, holder = inputs[i], self.times[i]
             assert rows is not None
@@ -47,14 +47,14 @@ class Timing:
             if holder is not None:
                 spans = inputs[holder]
                 assert spans is not None
-                found.append(spans[0].float())
+                bounds.append(spans[0].float())
             elif self.rates_hz[i]:
                 starts = torch.arange(values.shape[1], device=values.device) / self.rates_hz[i]
-                found.append(torch.stack([starts, starts + 1 / self.rates_hz[i]], -1)[None])
+                bounds.append(torch.stack([starts, starts + 1 / self.rates_hz[i]], -1)[None])
             else:
                 always = torch.tensor([-torch.inf, torch.inf], device=values.device)
-                found.append(always.expand(1, values.shape[1], 2))
-        return found
+                bounds.append(always.expand(1, values.shape[1], 2))
+        return bounds
 
 
 def timing_of(specs: Sequence[Mapping[str, Any]], stride: int, window_s: float) -> Timing | None:
@@ -93,5 +93,5 @@ def near(queries: Tensor, keys: Tensor, valid: Tensor, window_s: float) -> Tenso
     as one of silence, sees all valid ones.
     """
     apart = torch.maximum(keys[:, None, :, 0] - queries[:, :, None, 1], queries[:, :, None, 0] - keys[:, None, :, 1])
-    seen = (apart <= window_s) & valid[:, None]
-    return seen | (valid[:, None] & ~seen.any(-1, keepdim=True))
+    visible = (apart <= window_s) & valid[:, None]
+    return visible | (valid[:, None] & ~visible.any(-1, keepdim=True))

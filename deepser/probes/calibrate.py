@@ -31,9 +31,11 @@ class Calibration:
         values = problem.values[each.train]
         n_classes = problem.n_classes
         temperature = 1.0
-        known = ~np.isnan(values[:, :1]).any(1) & ~np.isnan(inner[:, :n_classes]).any(1)
-        if n_classes and known.any():
-            temperature = _temperature(inner[known, :n_classes].astype(np.float64), values[known, :n_classes], balanced)
+        usable = ~np.isnan(values[:, :1]).any(1) & ~np.isnan(inner[:, :n_classes]).any(1)
+        if n_classes and usable.any():
+            temperature = _temperature(
+                inner[usable, :n_classes].astype(np.float64), values[usable, :n_classes], balanced
+            )
         slopes, offsets, centres = [], [], []
         for a in range(n_classes, values.shape[1]):
             both = ~np.isnan(values[:, a]) & ~np.isnan(inner[:, a])

@@ -158,9 +158,9 @@ def accumulate(
             n, total, squares = grams.all_rows.get(cell, (0.0, 0.0, 0.0))
             grams.all_rows[cell] = (n + len(mine), total + wide.sum(0), squares + wide.square().sum(0))
             for b, block in enumerate(blocks):
-                known = np.flatnonzero(block.known[at[mine]])
-                inputs = own if len(known) == len(mine) else own[torch.from_numpy(known).to(device)]
-                y = torch.from_numpy(problem.values[np.ix_(at[mine][known], block.columns)]).to(device, dtype)
+                rated = np.flatnonzero(block.known[at[mine]])
+                inputs = own if len(rated) == len(mine) else own[torch.from_numpy(rated).to(device)]
+                y = torch.from_numpy(problem.values[np.ix_(at[mine][rated], block.columns)]).to(device, dtype)
                 former = grams.moments.get((cell, b)) or Moments.zeros(x.shape[1], y.shape[1], device)
                 grams.moments[cell, b] = former.with_rows(inputs, y)
     for place, former in grams.moments.items():

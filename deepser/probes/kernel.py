@@ -89,18 +89,20 @@ class KernelPass:
         mean, inverse_std = standardisation(rows)
         support = (rows - mean) * inverse_std
         if self.solver.rbf:
-            kept = {"support": support, "alpha": alpha.astype(np.float32)}
-            return Piece(part.source, mean, inverse_std, part.setting.bandwidth, penalty=penalty, **kept)
+            tensors = {"support": support, "alpha": alpha.astype(np.float32)}
+            return Piece(part.source, mean, inverse_std, part.setting.bandwidth, penalty=penalty, **tensors)
         weights_of = (support.astype(np.float64).T @ alpha) / rows.shape[1]
         return Piece(part.source, mean, inverse_std, weights=weights_of.astype(np.float32), penalty=penalty)
 
     def refined(self, parts: Sequence[Part], kinds: Sequence[str]) -> list[Judged]:
         """Judge the mean of the layers' scores, refined in each way of `kinds` by each speaker's own clips."""
         plain = self.combined(parts)
-        found = [Judged(replace(plain.setting, refine=kind), plain.inner.copy(), plain.outer.copy()) for kind in kinds]
+        refinements = [
+            Judged(replace(plain.setting, refine=kind), plain.inner.copy(), plain.outer.copy()) for kind in kinds
+        ]
         blocks = [own for own in self._targets() if own[0].columns[0] < self.solver.problem.n_classes]
         if not blocks:
-            return found
+            return refinements
         assert self.solver.speakers is not None
         block, at, targets, _ = blocks[0]
         n, n_inner = len(self.each.train), self.each.n_inner
@@ -119,11 +121,11 @@ class KernelPass:
             cells = np.ix_(sides[side] if is_inner else np.arange(len(self.each.judged)), block.columns)
             before = np.stack([(own.inner if is_inner else own.outer)[cells] for own in layers]).astype(np.float64)
             blocks_of = [np.stack([own[side][i] for own in covariances]) for i in range(len(clips))]
-            for own in found:
+            for own in refinements:
                 matched = shares if own.setting.refine == "shares" else None
                 after = refined_by_speaker(before, clips, blocks_of, penalties, matched)
                 (own.inner if is_inner else own.outer)[cells] = after
-        return found
+        return refinements
 
     def _covariances(
         self, part: Part, block: BlockTargets, clips_of: Sequence[Sequence[NDArray[np.int64]]]
@@ -136,25 +138,25 @@ class KernelPass:
         n, penalty = len(self.each.train), part.setting.penalty
         _, at, _, weights = block
         kernel = self._kernel(part.source, part.setting.bandwidth)
-        known = torch.arange(n, device=kernel.device) if at is None else at
-        inverse = inverse_of(kernel[known][:, known], penalty, weights)
-        penalties = torch.full((len(known),), penalty).to(kernel) if weights is None else penalty / weights
-        fold_of = torch.from_numpy(self.each.inner[known.cpu().numpy()]).to(kernel.device)
-        found = []
+        clip_rows = torch.arange(n, device=kernel.device) if at is None else at
+        inverse = inverse_of(kernel[clip_rows][:, clip_rows], penalty, weights)
+        penalties = torch.full((len(clip_rows),), penalty).to(kernel) if weights is None else penalty / weights
+        fold_of = torch.from_numpy(self.each.inner[clip_rows.cpu().numpy()]).to(kernel.device)
+        covariances = []
         for fold, clips in enumerate(clips_of[:-1]):
             rows = torch.nonzero(fold_of == fold).ravel()
             own = inverse_by(torch.linalg.cholesky(inverse[rows][:, rows]))
             own.diagonal().sub_(penalties[rows])
-            found.append([_wide(own[each][:, each]) for each in clips])
-        across = kernel[n:][:, known]
+            covariances.append([_wide(own[each][:, each]) for each in clips])
+        across = kernel[n:][:, clip_rows]
         x, bandwidth = self._judged_rows(part.source), part.setting.bandwidth
-        found.append(
+        covariances.append(
             [
                 _wide(_rbf(_distances(x[each], len(each)), bandwidth) - across[each] @ inverse @ across[each].T)
                 for each in clips_of[-1]
             ]
         )
-        return found
+        return covariances
 
     def _judged_rows(self, source: Source) -> Tensor:
         """Return the standardised rows (m, D) that are judged."""
@@ -189,19 +191,19 @@ class KernelPass:
 
     def _targets(self) -> list[BlockTargets]:
         """Return each block that is known of some training row."""
-        found = []
+        parts = []
         for block in self.solver.problem.blocks:
-            known = block.known[self.each.train]
-            if not known.any():
+            rated = block.known[self.each.train]
+            if not rated.any():
                 continue
-            values = self.solver.problem.values[np.ix_(self.each.train[known], block.columns)]
+            values = self.solver.problem.values[np.ix_(self.each.train[rated], block.columns)]
             targets = torch.from_numpy(np.concatenate([values, np.ones((len(values), 1))], 1))
-            at = None if known.all() else torch.from_numpy(np.flatnonzero(known)).to(self.solver.device)
+            at = None if rated.all() else torch.from_numpy(np.flatnonzero(rated)).to(self.solver.device)
             weights = None
             if self.solver.balanced and block.columns[0] < self.solver.problem.n_classes:
                 weights = torch.from_numpy(class_weights(values)).to(self.solver.device, self.solver.dtype)
-            found.append((block, at, targets.to(self.solver.device, self.solver.dtype), weights))
-        return found
+            parts.append((block, at, targets.to(self.solver.device, self.solver.dtype), weights))
+        return parts
 
     def _kernel(self, source: Source, bandwidth: float) -> Tensor:
         """(n + m, n), a fresh tensor."""
@@ -261,7 +263,7 @@ def _weighted_mean(targets: Tensor, weights: Tensor | None) -> Tensor:
     return targets.mean(0) if weights is None else (weights @ targets) / weights.sum()
 
 
-def _scores(said: Tensor, means: Tensor, n_classes: int) -> NDArray[np.float64]:
+def _scores(outputs: Tensor, means: Tensor, n_classes: int) -> NDArray[np.float64]:
     """Scores of predictions (n, K + 1), the last of a column of ones."""
-    deviations = said[:, :-1] - said[:, -1:] * means
+    deviations = outputs[:, :-1] - outputs[:, -1:] * means
     return scores_of(deviations.double().cpu().numpy(), means.double().cpu().numpy(), n_classes)

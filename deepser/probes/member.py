@@ -146,15 +146,15 @@ class ProbeMember:
         """
         assert piece.support is not None
         assert self.fitted.weights is not None
-        known = np.flatnonzero(self.fitted.weights > 0)
-        support = piece.support[known]
+        weighted = np.flatnonzero(self.fitted.weights > 0)
+        support = piece.support[weighted]
         kernel = _rbf(support, support, piece.bandwidth)
-        kernel[np.diag_indices_from(kernel)] += piece.penalty / self.fitted.weights[known]
-        factor, found = cho_factor(kernel), []
+        kernel[np.diag_indices_from(kernel)] += piece.penalty / self.fitted.weights[weighted]
+        factor, covariances = cho_factor(kernel), []
         for clips in clips_of:
-            own, mixed = x[clips], across[np.ix_(clips, known)]
-            found.append(_rbf(own, own, piece.bandwidth) - mixed @ cho_solve(factor, mixed.T))
-        return found
+            own, mixed = x[clips], across[np.ix_(clips, weighted)]
+            covariances.append(_rbf(own, own, piece.bandwidth) - mixed @ cho_solve(factor, mixed.T))
+        return covariances
 
     @property
     def _problem(self) -> Problem:

@@ -36,10 +36,10 @@ class NormalisedRows:
         rows = self.plain.read(source)
         groups = self.speakers if source.normalise == "speaker" else self.corpora
         shrinkage = self.shrinkage if source.normalise == "speaker" else 0.0
-        found = GroupStatistics.of(rows, groups, shrinkage).apply(rows, groups.codes)
-        if sum(kept.nbytes for kept in self._kept.values()) + found.nbytes <= CACHE_BYTES:
-            self._kept[source] = found
-        return found
+        normalised = GroupStatistics.of(rows, groups, shrinkage).apply(rows, groups.codes)
+        if sum(kept.nbytes for kept in self._kept.values()) + normalised.nbytes <= CACHE_BYTES:
+            self._kept[source] = normalised
+        return normalised
 
     def prior(self, source: Source) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Mean and variance of all rows before normalisation, towards which speakers of few clips are shrunk."""

@@ -31,11 +31,11 @@ def refined(scores: Array, covariances: Array, penalties: Array, shares: Array |
     eye = np.eye(scores.shape[1])
     inverses = np.linalg.inv(covariances + penalties[:, None, None] * eye)
     own = 1 / np.diagonal(inverses, axis1=1, axis2=2)[..., None]
-    found: Array = scores.mean(0)
+    refined_scores: Array = scores.mean(0)
     for _ in range(ROUNDS):
-        targets = _targets(found, shares)
-        found = (targets - own * (inverses @ (targets - scores))).mean(0)
-    return found if shares is None else _targets(found, shares)
+        targets = _targets(refined_scores, shares)
+        refined_scores = (targets - own * (inverses @ (targets - scores))).mean(0)
+    return refined_scores if shares is None else _targets(refined_scores, shares)
 
 
 def refined_by_speaker(
@@ -49,11 +49,11 @@ def refined_by_speaker(
 
     clips_of: the clips of each speaker, `clips_of_speakers`. covariances: (L, m, m) of each speaker's clips.
     """
-    found: Array = scores.mean(0)
+    refined_scores: Array = scores.mean(0)
     for clips, own in zip(clips_of, covariances, strict=True):
         enough = shares is not None and len(clips) >= LEAST_CLIPS_OF_CLASS * int((shares > 0).sum())
-        found[clips] = refined(scores[:, clips], own, penalties, shares if enough else None)
-    return found
+        refined_scores[clips] = refined(scores[:, clips], own, penalties, shares if enough else None)
+    return refined_scores
 
 
 def clips_of_speakers(codes: NDArray[np.int64]) -> list[NDArray[np.int64]]:

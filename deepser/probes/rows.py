@@ -37,17 +37,17 @@ class Source:
 
 def sources_of(store: FeatureStore, features: Sequence[str]) -> list[Source]:
     """Return the layers that references name, in their order; ConfigError for a set that holds posteriors."""
-    found = []
+    sources = []
     for text in features:
         ref = FeatureRef.parse(text)
         opened = store[ref.name]
         if opened.spec.kind == "posteriors":
             raise ConfigError(f"{ref.name!r} holds posteriors; a probe reads features of audio or text.")
-        found += [Source(ref.name, layer) for layer in ref.resolve(opened)]
-    twice = {source for source in found if found.count(source) > 1}
+        sources += [Source(ref.name, layer) for layer in ref.resolve(opened)]
+    twice = {source for source in sources if sources.count(source) > 1}
     if twice:
         raise ConfigError(f"--features names {min(twice)} twice.")
-    return found
+    return sources
 
 
 @dataclass(eq=False)

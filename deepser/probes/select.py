@@ -100,7 +100,7 @@ def choose(
     refine: ways in which the best N_REFINED are refined by each speaker's own clips; the choice is among these ways.
     """
     own = solver.at(each)
-    found: list[Candidate] = []
+    candidates: list[Candidate] = []
     for normalise in dict.fromkeys(source.normalise for source in sources):
         alike = [source for source in sources if source.normalise == normalise]
         settings = {name: _setting_of(own, solver, each, layers, score) for name, layers in _by_set(alike).items()}
@@ -112,12 +112,12 @@ def choose(
             singles.append(
                 _candidate(_named(str(source), normalise), [Part(source, judged.setting)], judged, each, score)
             )
-        found += singles
+        candidates += singles
         if combine:
             if progress is not None:
                 progress(f"{each.name}: combinations")
-            found += _combined(own, each, _combinations(singles, normalise), score)
-    return Chosen(each, (*found, *_refined(own, each, found, refine, score)), refine)
+            candidates += _combined(own, each, _combinations(singles, normalise), score)
+    return Chosen(each, (*candidates, *_refined(own, each, candidates, refine, score)), refine)
 
 
 def choose_among(
@@ -129,8 +129,8 @@ def choose_among(
 ) -> tuple[Candidate, PassSolver]:
     """Return the best of some combinations in one pass."""
     own = solver.at(each)
-    found = [_candidate("chosen", parts, own.combined(parts), each, score) for parts in choices]
-    return Chosen(each, (*found, *_refined(own, each, found, refine, score)), refine).best, own
+    candidates = [_candidate("chosen", parts, own.combined(parts), each, score) for parts in choices]
+    return Chosen(each, (*candidates, *_refined(own, each, candidates, refine, score)), refine).best, own
 
 
 def scorer(problem: Problem, rule: str) -> Score:
@@ -139,11 +139,11 @@ def scorer(problem: Problem, rule: str) -> Score:
 
     def of_classes(scores: NDArray[np.float32], rows: NDArray[np.int64]) -> float:
         labels = problem.labels[rows]
-        known = (labels >= 0) & ~np.isnan(scores[:, 0])
-        if not known.any():
+        usable = (labels >= 0) & ~np.isnan(scores[:, 0])
+        if not usable.any():
             return float("nan")
-        guess = scores[known, :n_classes].argmax(1)
-        counts = np.bincount(labels[known] * n_classes + guess, minlength=n_classes**2).reshape(n_classes, n_classes)
+        guess = scores[usable, :n_classes].argmax(1)
+        counts = np.bincount(labels[usable] * n_classes + guess, minlength=n_classes**2).reshape(n_classes, n_classes)
         hits, true, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
         if rule == "accuracy":
             return float(hits.sum() / true.sum())
@@ -152,16 +152,16 @@ def scorer(problem: Problem, rule: str) -> Score:
         return float((2 * hits / np.maximum(true + predicted, 1)).mean())
 
     def of_attributes(scores: NDArray[np.float32], rows: NDArray[np.int64]) -> float:
-        found = []
+        cccs = []
         for a in range(len(problem.attributes)):
             truth, predicted = problem.values[rows, n_classes + a], scores[:, n_classes + a].astype(np.float64)
-            known = ~np.isnan(truth) & ~np.isnan(predicted)
-            if known.sum() > 1:
+            usable = ~np.isnan(truth) & ~np.isnan(predicted)
+            if usable.sum() > 1:
                 # The concordance after the scale is mended, as it will be: Pearson's correlation.
-                x, y = predicted[known] - predicted[known].mean(), truth[known] - truth[known].mean()
+                x, y = predicted[usable] - predicted[usable].mean(), truth[usable] - truth[usable].mean()
                 norm = np.sqrt((x * x).sum() * (y * y).sum())
-                found.append(float((x * y).sum() / norm) if norm > 0 else 0.0)
-        return float(np.mean(found)) if found else float("nan")
+                cccs.append(float((x * y).sum() / norm) if norm > 0 else 0.0)
+        return float(np.mean(cccs)) if cccs else float("nan")
 
     return of_attributes if rule == "mean_ccc" else of_classes
 
@@ -191,11 +191,11 @@ def _by_set(sources: Sequence[Source]) -> dict[str, list[Source]]:
 def _combined(
     own: PassSolver, each: Pass, combinations: Sequence[tuple[str, list[Candidate], bool]], score: Score
 ) -> list[Candidate]:
-    found = []
+    candidates = []
     for name, members, fixed in combinations:
         parts = [candidate.parts[0] for candidate in members]
-        found.append(_candidate(name, parts, own.combined(parts), each, score, fixed))
-    return found
+        candidates.append(_candidate(name, parts, own.combined(parts), each, score, fixed))
+    return candidates
 
 
 def _refined(
@@ -206,12 +206,12 @@ def _refined(
     if not kinds:
         return []
     assert isinstance(own, KernelPass)
-    found = []
+    refined_candidates = []
     for best in ranked(candidates, len(each.train))[:N_REFINED]:
         for judged in own.refined(best.parts, kinds):
             name = f"{best.name}, refined: {judged.setting.refine}"
-            found.append(_candidate(name, best.parts, judged, each, score, fixed=False))
-    return found
+            refined_candidates.append(_candidate(name, best.parts, judged, each, score, fixed=False))
+    return refined_candidates
 
 
 def _candidate(
@@ -230,15 +230,17 @@ def _combinations(singles: Sequence[Candidate], normalise: str) -> list[tuple[st
     sets: dict[str, list[Candidate]] = {}
     for candidate in singles:
         sets.setdefault(candidate.parts[0].source.features, []).append(candidate)
-    found = [(_named(f"{name}, {len(own)} layers", normalise), own, True) for name, own in sets.items() if len(own) > 1]
+    combinations = [
+        (_named(f"{name}, {len(own)} layers", normalise), own, True) for name, own in sets.items() if len(own) > 1
+    ]
     if len(sets) > 1:
-        found.append((_named(f"all {len(singles)} layers", normalise), list(singles), True))
+        combinations.append((_named(f"all {len(singles)} layers", normalise), list(singles), True))
     ranked = sorted(singles, key=lambda candidate: -candidate.score)
-    seen = {frozenset(c.name for c in own) for _, own, _ in found}
+    name_sets = {frozenset(c.name for c in own) for _, own, _ in combinations}
     for n in TOPS:
-        if n < len(ranked) and frozenset(c.name for c in ranked[:n]) not in seen:
-            found.append((_named(f"best {n}", normalise), ranked[:n], False))
-    return found
+        if n < len(ranked) and frozenset(c.name for c in ranked[:n]) not in name_sets:
+            combinations.append((_named(f"best {n}", normalise), ranked[:n], False))
+    return combinations
 
 
 def _named(name: str, normalise: str) -> str:

@@ -44,10 +44,10 @@ def binned(
     """
     if n_bins < 2:
         raise ConfigError(f"Bins of an attribute must be 2 or more, found {n_bins}.")
-    known = ~np.isnan(target)
-    if not known.any():
+    has_target = ~np.isnan(target)
+    if not has_target.any():
         return None
-    x, y = predicted[known].astype(np.float64), target[known].astype(np.float64)
+    x, y = predicted[has_target].astype(np.float64), target[has_target].astype(np.float64)
     edges = np.linspace(ends[0], ends[1], n_bins + 1)
     column, row = (np.searchsorted(edges[1:-1], values, side="right") for values in (x, y))
     confusion = np.bincount(row * n_bins + column, minlength=n_bins**2).reshape(n_bins, n_bins)
@@ -58,5 +58,5 @@ def binned(
         edges=tuple(edges.tolist()),
         confusion=tuple(tuple(int(n) for n in line) for line in confusion),
         bias=tuple(bias.tolist()),
-        n=int(known.sum()),
+        n=int(has_target.sum()),
     )

@@ -192,15 +192,15 @@ def _labelled(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray
     """Return the rows that have a label, as float64."""
     if probabilities.ndim != 2 or len(probabilities) != len(labels):
         raise ConfigError(f"Probabilities {probabilities.shape} for {len(labels)} labels; expected one row for each.")
-    known = labels >= 0
-    if not known.any():
+    labelled = labels >= 0
+    if not labelled.any():
         raise ManifestError("No utterance has a consensus label, so calibration can't be computed; give labelled ones.")
-    p = probabilities[known].astype(np.float64)
+    p = probabilities[labelled].astype(np.float64)
     sums = p.sum(1)
     if (p < 0).any() or np.abs(sums - 1).max() > 1e-3:
         worst = int(np.abs(sums - 1).argmax())
         raise ConfigError(f"Probabilities must be 0 or more and sum to 1; row {worst + 1} sums to {sums[worst]:.4g}.")
-    return p, labels[known]
+    return p, labels[labelled]
 
 
 def _nll(p: np.ndarray, y: np.ndarray) -> float:

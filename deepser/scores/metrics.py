@@ -80,9 +80,9 @@ class Spread:
     @classmethod
     def of(cls, values: Mapping[str, float]) -> "Spread":
         """Return the spread of the values that are defined (not NaN)."""
-        known = [value for value in values.values() if not math.isnan(value)]
-        mean = float(np.mean(known)) if known else math.nan
-        return cls(mean, float(np.std(known, ddof=1)) if len(known) > 1 else 0.0, dict(values))
+        defined = [value for value in values.values() if not math.isnan(value)]
+        mean = float(np.mean(defined)) if defined else math.nan
+        return cls(mean, float(np.std(defined, ddof=1)) if len(defined) > 1 else 0.0, dict(values))
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,9 @@ class Evaluation:
 
     def scores(self) -> dict[str, float]:
         """Return the pooled scores by the names in SCORES, as far as they were asked for."""
-        known = self.classification
-        found = {name: float(getattr(known, name)) for name in SCORES[:-1]} if known else {}
-        return found | ({"mean_ccc": self.concordance.mean} if self.concordance else {})
+        of_classes = self.classification
+        scores_by_name = {name: float(getattr(of_classes, name)) for name in SCORES[:-1]} if of_classes else {}
+        return scores_by_name | ({"mean_ccc": self.concordance.mean} if self.concordance else {})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values."""
@@ -228,12 +228,12 @@ def classification(predicted: np.ndarray, labels: np.ndarray, classes: Sequence[
         raise ConfigError(
             f"{len(predicted)} predictions for {len(labels)} labels; they must be rows of the same utterances."
         )
-    known = labels >= 0
-    if not known.any():
+    labelled = labels >= 0
+    if not labelled.any():
         raise ManifestError(
             "No utterance has a consensus label, so there is nothing to score; give a manifest with labels."
         )
-    truth, guess = labels[known], predicted[known]
+    truth, guess = labels[labelled], predicted[labelled]
     for what, values in (("Predictions", guess), ("Labels", truth)):
         if values.min() < 0 or values.max() >= len(classes):
             raise ConfigError(
@@ -274,9 +274,9 @@ def concordance(predicted: np.ndarray, target: np.ndarray, names: Sequence[str])
             f"Attributes {predicted.shape} against targets {target.shape} and {len(names)} names; they must agree."
         )
     values = {name: ccc(predicted[:, a], target[:, a]) for a, name in enumerate(names)}
-    known = [value for value in values.values() if not math.isnan(value)]
+    defined = [value for value in values.values() if not math.isnan(value)]
     n = {name: int((~np.isnan(target[:, a])).sum()) for a, name in enumerate(names)}
-    return Concordance(values, float(np.mean(known)) if known else math.nan, n)
+    return Concordance(values, float(np.mean(defined)) if defined else math.nan, n)
 
 
 def ccc(predicted: np.ndarray, target: np.ndarray) -> float:
@@ -284,8 +284,8 @@ def ccc(predicted: np.ndarray, target: np.ndarray) -> float:
 
     0 where either side is constant (nothing varies together), NaN where there are fewer than two targets.
     """
-    known = ~np.isnan(target)
-    x, y = predicted[known].astype(np.float64), target[known].astype(np.float64)
+    has_target = ~np.isnan(target)
+    x, y = predicted[has_target].astype(np.float64), target[has_target].astype(np.float64)
     if len(x) < MIN_PAIRS:
         return math.nan
     if np.ptp(x) == 0 or np.ptp(y) == 0:

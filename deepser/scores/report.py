@@ -53,14 +53,14 @@ def scores_table(rows: Sequence[ScoreRow], title: str = "") -> Table:
 
 def shown_scores(rows: Sequence[ScoreRow], scores: Sequence[str], by_fold: bool = False) -> list[str]:
     """Return which of `scores` some row has; macro-F1 of the classes that occur stands beside it where they differ."""
-    found = [score for score in scores if any(score in (row.folds if by_fold else row.scores) for row in rows)]
+    shown = [score for score in scores if any(score in (row.folds if by_fold else row.scores) for row in rows)]
     differs = any(PRESENT in row.scores and not _same(row.scores["macro_f1"], row.scores[PRESENT]) for row in rows)
     if by_fold:
         pairs = [(row.folds["macro_f1"], row.folds[PRESENT]) for row in rows if PRESENT in row.folds]
         differs = any(not _same(a, b.values[fold]) for own, b in pairs for fold, a in own.values.items())
-    if differs and "macro_f1" in found:
-        found.insert(found.index("macro_f1") + 1, PRESENT)
-    return found
+    if differs and "macro_f1" in shown:
+        shown.insert(shown.index("macro_f1") + 1, PRESENT)
+    return shown
 
 
 def over_folds(rows: Sequence[ScoreRow], score: str) -> str:

@@ -95,9 +95,9 @@ class TrainingData:
         name = self.refs[i].name
         if view and is_audio(self.store, name):
             name = view_name(name, self.views.labels[view - 1])
-        found = "no number" if math.isinf(float(worst[row])) else f"a value of {float(worst[row]):.6g}"
+        problem = "no number" if math.isinf(float(worst[row])) else f"a value of {float(worst[row]):.6g}"
         raise ConfigError(
-            f"Feature set {name!r} holds {found} for {self.targets.keys[clip]!r}, row {row - int(offsets[place])}: "
+            f"Feature set {name!r} holds {problem} for {self.targets.keys[clip]!r}, row {row - int(offsets[place])}: "
             f"NaN, infinity and values beyond {TOO_LARGE:g} spoil a training. Encode this utterance again (medusa "
             f"featurize --again {self.targets.keys[clip]}), import it anew, or leave it out of the manifest."
         )

@@ -43,9 +43,9 @@ def confusion_factors(
     n_true, n_predicted = np.bincount(true, minlength=n_classes), np.bincount(predicted, minlength=n_classes)
     hits = np.bincount(true[true == predicted], minlength=n_classes)
     confused = CONFUSION_FLOOR + 1 - 2 * hits / np.maximum(n_true + n_predicted, 1)
-    there = n_true > 0
-    mean = confused[there].mean() if there.any() else 1.0
-    return np.where(there, (confused / mean) ** exponent, 1.0).astype(np.float32)
+    present = n_true > 0
+    mean = confused[present].mean() if present.any() else 1.0
+    return np.where(present, (confused / mean) ** exponent, 1.0).astype(np.float32)
 
 
 def total_loss(
@@ -89,8 +89,8 @@ def focal_loss(logits: Tensor, targets: Tensor, weights: Tensor, gamma: float) -
 
 def masked_mse(predicted: Tensor, targets: Tensor) -> Tensor:
     """Mean squared error over the attributes that are known; (B, A), NaN where missing; zero if none is known."""
-    known, errors = _errors(predicted, targets)
-    return errors.square().sum() / known.sum().clamp(min=1)
+    rated, errors = _errors(predicted, targets)
+    return errors.square().sum() / rated.sum().clamp(min=1)
 
 
 def gaussian_mse(predicted: Tensor, targets: Tensor, ranges: Tensor, sigma: float) -> Tensor:
@@ -99,10 +99,10 @@ def gaussian_mse(predicted: Tensor, targets: Tensor, ranges: Tensor, sigma: floa
     SRPOL's penalty against predictions near the mean: mu = 4 and sigma in {3, 5, 7} on a scale from 1 to 7. On any
     other scale, mu is its middle and sigma grows with it. predicted, targets (B, A), ranges (A, 2).
     """
-    known, errors = _errors(predicted, targets)
+    rated, errors = _errors(predicted, targets)
     low, high = ranges[:, 0], ranges[:, 1]
     from_middle = (predicted - (low + high) / 2) / (sigma * (high - low) / SEVEN_POINT_SPAN)
-    return (torch.exp(-from_middle.square() / 2) * errors.square()).sum() / known.sum().clamp(min=1)
+    return (torch.exp(-from_middle.square() / 2) * errors.square()).sum() / rated.sum().clamp(min=1)
 
 
 def ccc_loss(predicted: Tensor, targets: Tensor) -> Tensor:
@@ -110,20 +110,20 @@ def ccc_loss(predicted: Tensor, targets: Tensor) -> Tensor:
 
     The same on any scale. An attribute known of fewer than two clips adds nothing.
     """
-    known = ~torch.isnan(targets)
-    n = known.sum(0).clamp(min=1)
-    x, y = torch.where(known, predicted, 0), torch.where(known, targets, 0)
+    rated = ~torch.isnan(targets)
+    n = rated.sum(0).clamp(min=1)
+    x, y = torch.where(rated, predicted, 0), torch.where(rated, targets, 0)
     mean_x, mean_y = x.sum(0) / n, y.sum(0) / n
-    dx, dy = torch.where(known, x - mean_x, 0), torch.where(known, y - mean_y, 0)
+    dx, dy = torch.where(rated, x - mean_x, 0), torch.where(rated, y - mean_y, 0)
     covariance, variances = (dx * dy).sum(0) / n, (dx.square() + dy.square()).sum(0) / n
     ccc = 2 * covariance / (variances + (mean_x - mean_y).square() + CCC_FLOOR)
-    return torch.where(known.sum(0) > 1, 1 - ccc, 0).sum()
+    return torch.where(rated.sum(0) > 1, 1 - ccc, 0).sum()
 
 
 def _errors(predicted: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Which (B, A) are known, and predicted - target there, zero elsewhere (no NaN reaches a gradient)."""
-    known = ~torch.isnan(targets)
-    return known, torch.where(known, predicted - targets, torch.zeros_like(predicted))
+    rated = ~torch.isnan(targets)
+    return rated, torch.where(rated, predicted - targets, torch.zeros_like(predicted))
 
 
 CLASS_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, LossConfig], Tensor]] = {

@@ -156,11 +156,11 @@ def _so_far(sums: NDArray[np.float64], follows: NDArray[np.int64] | None) -> NDA
     """Return the sums of each group (G, ...) with those of the groups of its speaker before it."""
     if follows is None:
         return sums
-    found = sums.copy()
+    running_sums = sums.copy()
     for speaker in np.unique(follows):
         own = follows == speaker
-        found[own] = sums[own].cumsum(0)
-    return found
+        running_sums[own] = sums[own].cumsum(0)
+    return running_sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,11 +286,11 @@ class Normalisation:
                     return False
                 for ref in refs:
                     for layer in ref.layers:
-                        place, known = f"{ref.name}/{layer}", (ref.name, layer)
+                        place, ref_layer = f"{ref.name}/{layer}", (ref.name, layer)
                         statistics = [file.get_tensor(f"{place}/{what}") for what in ("mean", "inverse_std")]
-                        self.statistics[known] = GroupStatistics(*statistics)
+                        self.statistics[ref_layer] = GroupStatistics(*statistics)
                         prior = [file.get_tensor(f"{SAVED}/{place}/{what}") for what in ("mean", "variance")]
-                        self.priors[known] = (prior[0], prior[1])
+                        self.priors[ref_layer] = (prior[0], prior[1])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return False
         return True

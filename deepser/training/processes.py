@@ -103,13 +103,13 @@ class World:
             return
         parameters = list(network.parameters())
         # On the host, by gloo: to read it from a device would be to wait for the device's backward pass.
-        known = torch.tensor([p.grad is not None for p in parameters], dtype=torch.float32)
-        dist.all_reduce(known)
+        has_gradient = torch.tensor([p.grad is not None for p in parameters], dtype=torch.float32)
+        dist.all_reduce(has_gradient)
         own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         flat = torch.cat([gradient.reshape(-1) for gradient in own])
         dist.all_reduce(flat)
         gradients = flat.split([p.numel() for p in parameters])
-        for parameter, gradient, n in zip(parameters, gradients, known.tolist(), strict=True):
+        for parameter, gradient, n in zip(parameters, gradients, has_gradient.tolist(), strict=True):
             parameter.grad = gradient.view_as(parameter) if n else None
 
     def sum(self, values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -40,11 +40,11 @@ def held_out_score(
         ranges = torch.tensor(targets.attribute_ranges, dtype=torch.float32).reshape(-1, 2)
         return -float(total_loss(loss, y_c, soft, weights, y_r, y, ranges))
     if rule == "mean_ccc" or rule.startswith("ccc:"):
-        found = metrics.concordance(attributes, values, targets.attributes)
-        score = found.mean if rule == "mean_ccc" else found.ccc.get(rule.removeprefix("ccc:"), math.nan)
+        concordance = metrics.concordance(attributes, values, targets.attributes)
+        score = concordance.mean if rule == "mean_ccc" else concordance.ccc.get(rule.removeprefix("ccc:"), math.nan)
         if math.isnan(score):
-            there = ", ".join(name for name, n in found.n.items() if n) or "none"
-            raise ConfigError(f"--select {rule}: the held-out part has no such attribute; it has {there}.")
+            rated_names = ", ".join(name for name, n in concordance.n.items() if n) or "none"
+            raise ConfigError(f"--select {rule}: the held-out part has no such attribute; it has {rated_names}.")
         return score
     if not (labels >= 0).any():
         raise ConfigError(f"--select {rule}: no held-out utterance has a consensus label; use mean_ccc, loss or last.")

@@ -69,8 +69,8 @@ class Targets:
 
     def rated(self, parts: Sequence[NDArray[np.int64]]) -> "Targets":
         """Return the same with those attributes alone that somebody rated in each of the parts, (n,) indices."""
-        known = [~np.isnan(self.attribute_values[part]).all(0) for part in parts]
-        which = np.flatnonzero(np.logical_and.reduce(known))
+        is_rated = [~np.isnan(self.attribute_values[part]).all(0) for part in parts]
+        which = np.flatnonzero(np.logical_and.reduce(is_rated))
         if len(which) == len(self.attributes):
             return self
         return replace(
@@ -121,8 +121,8 @@ class Targets:
                 raise ManifestError("Targets from dropped votes need the ratings: read them with ratings=True.")
             left = augmented_targets(self.ratings, self.classes, seed=seed, epoch=epoch, share=drop_share)
             target = np.where(left.any(1, keepdims=True), left, target)
-        known = target.sum(1, keepdims=True)
-        smoothed: NDArray[np.float32] = (1 - smoothing) * target + smoothing * known / target.shape[1]
+        total = target.sum(1, keepdims=True)
+        smoothed: NDArray[np.float32] = (1 - smoothing) * target + smoothing * total / target.shape[1]
         return smoothed
 
 

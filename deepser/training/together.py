@@ -78,8 +78,8 @@ class SharedReader:
         """
         layers: dict[str, list[str]] = {}
         for ref in (ref for data in members for ref in data.refs):
-            known = layers.setdefault(ref.name, [])
-            known.extend(layer for layer in ref.layers if layer not in known)
+            set_layers = layers.setdefault(ref.name, [])
+            set_layers.extend(layer for layer in ref.layers if layer not in set_layers)
         refs = tuple(FeatureRef(name, tuple(of_set)) for name, of_set in layers.items())
         if refs == members[0].refs:
             return members[0]
@@ -96,11 +96,16 @@ def _normalised(data: TrainingData) -> str:
 def takes(data: TrainingData, union: TrainingData) -> list[Take]:
     """Where each of a member's feature sets is in the union."""
     places = {ref.name: i for i, ref in enumerate(union.refs)}
-    found: list[Take] = []
+    takes: list[Take] = []
     for ref in data.refs:
-        there = union.refs[places[ref.name]].layers
-        found.append((places[ref.name], None if ref.layers == there else [there.index(name) for name in ref.layers]))
-    return found
+        union_layers = union.refs[places[ref.name]].layers
+        takes.append(
+            (
+                places[ref.name],
+                None if ref.layers == union_layers else [union_layers.index(name) for name in ref.layers],
+            )
+        )
+    return takes
 
 
 def take_layers(rows: Rows, chosen: Sequence[Take]) -> Rows:

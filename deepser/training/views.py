@@ -49,17 +49,17 @@ class Views:
         if not audio:
             raise ConfigError(f"--views {','.join(labels)}: views are of audio, and no feature set read here is.")
         n, sets = len(keys), []
-        there = np.ones((len(labels), n), bool)
+        has_view = np.ones((len(labels), n), bool)
         partner, weight = np.full((len(labels), n), -1, np.int64), np.ones((len(labels), n), np.float32)
         for k, label in enumerate(labels):
             pairs_of: dict[str, tuple[tuple[str, str], ...]] = {}
             for ref in audio:
                 name = view_name(ref.name, label)
                 _check_set(store, ref, name)
-                seen = store[name]
-                pairs_of[name] = seen.spec.view
-                sets.append((name, seen.spec.fingerprint))
-                there[k] &= seen.index.positions(list(keys)) >= 0
+                view_features = store[name]
+                pairs_of[name] = view_features.spec.view
+                sets.append((name, view_features.spec.fingerprint))
+                has_view[k] &= view_features.index.positions(list(keys)) >= 0
             pairs = next(iter(pairs_of.values()))
             differing = [name for name, other in pairs_of.items() if other != pairs]
             if differing:
@@ -68,10 +68,10 @@ class Views:
                 )
             if dict(pairs)["view"].startswith("mix"):
                 check_mixing(store, label, pairs)
-                partner[k], weight[k], known = mixed_places(store, label, keys)
-                there[k] &= known
+                partner[k], weight[k], has_partner = mixed_places(store, label, keys)
+                has_view[k] &= has_partner
                 sets.append((mixing_name(label), store[mixing_name(label)].spec.fingerprint))
-        return cls(tuple(labels), there, partner, weight, tuple(sets))
+        return cls(tuple(labels), has_view, partner, weight, tuple(sets))
 
     def available(self, train_at: Indices) -> NDArray[np.bool_]:
         """(V, N): which may be learned from where `train_at` is: mixed clips only if the partner is in there, too.
@@ -91,9 +91,9 @@ class Views:
         """
         if not self.labels:
             return targets
-        known: NDArray[np.bool_] = targets.sum(1) > 0
+        has_target: NDArray[np.bool_] = targets.sum(1) > 0
         return np.concatenate(
-            [targets, *(np.where((known & known[p])[:, None], m, 0) for p, m in self._mixed(targets))]
+            [targets, *(np.where((has_target & has_target[p])[:, None], m, 0) for p, m in self._mixed(targets))]
         )
 
     def attributes(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -105,15 +105,15 @@ class Views:
     def lengths(self, store: FeatureStore, name: str, keys: Sequence[str]) -> Indices:
         """((1 + V) N,) rows of every clip in feature set `name`; of one that is not there, the utterance's."""
         clean = store[name].lengths(list(keys))
-        found = [clean]
+        lengths = [clean]
         for k, label in enumerate(self.labels):
             if is_audio(store, name):
                 of_view, at = clean.copy(), np.flatnonzero(self.there[k])
                 of_view[at] = store[view_name(name, label)].lengths([keys[i] for i in at.tolist()])
             else:
                 of_view = clean + np.where(self.partner[k] >= 0, clean[self.partner[k]], 0)
-            found.append(of_view)
-        return np.concatenate(found)
+            lengths.append(of_view)
+        return np.concatenate(lengths)
 
     @property
     def identity(self) -> str:
@@ -194,9 +194,9 @@ class ClipReader:
             at = which[view == k]
             if k and self.joins:
                 both = np.stack([at, self.views.partner[k - 1, at]], 1)
-                known = both >= 0
-                starts = np.r_[0, np.cumsum(known.sum(1))[:-1]]
-                at = both[known]
+                is_mixed = both >= 0
+                starts = np.r_[0, np.cumsum(is_mixed.sum(1))[:-1]]
+                at = both[is_mixed]
             else:
                 starts = np.arange(len(at))
             yield self.readers[k], [self.keys[i] for i in at], starts
@@ -245,16 +245,16 @@ def resolve_views(store: FeatureStore, features: Sequence[str], asked: Sequence[
 def _check_set(store: FeatureStore, ref: FeatureRef, name: str) -> None:
     label = name.removeprefix(f"{ref.name}+")
     if name not in store:
-        known = ", ".join(resolve_views(store, [ref.name], [ALL_VIEWS])) or "none"
+        view_names = ", ".join(resolve_views(store, [ref.name], [ALL_VIEWS])) or "none"
         raise ConfigError(
-            f"--views {label}: the store has no feature set {name}; of {ref.name} there are: {known}. Make it with "
-            "`medusa featurize --augment`."
+            f"--views {label}: the store has no feature set {name}; of {ref.name} there are: {view_names}. Make it "
+            "with `medusa featurize --augment`."
         )
-    clean, seen = store[ref.name].spec, store[name].spec
-    if not seen.view:
+    clean, view_spec = store[ref.name].spec, store[name].spec
+    if not view_spec.view:
         raise ConfigError(f"--views {label}: {name} records no augmentation, so it is not a view of {ref.name}.")
-    found = without_view(seen)
-    others = [line for line in clean.differences(found) if line.partition(":")[0] not in ("dtype", "layers")]
+    clean_spec = without_view(view_spec)
+    others = [line for line in clean.differences(clean_spec) if line.partition(":")[0] not in ("dtype", "layers")]
     if others:
         raise ConfigError(f"{name} is no view of {ref.name}, which was made in another way: {'; '.join(others)}.")
     ref.resolve(store[name])

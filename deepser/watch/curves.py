@@ -15,9 +15,9 @@ SCORE = "dev_"  # begins the name of a record's score on the held-out part
 
 def read_histories(directory: Path) -> dict[str, History]:
     """Return the epochs' records by fold, from fold-<name>/metrics.jsonl; ConfigError names a line that is none."""
-    found: dict[str, History] = {}
+    histories: dict[str, History] = {}
     for path in sorted(directory.glob("fold-*/metrics.jsonl"), key=lambda p: (len(p.parent.name), p.parent.name)):
-        own = found.setdefault(path.parent.name.removeprefix("fold-"), [])
+        own = histories.setdefault(path.parent.name.removeprefix("fold-"), [])
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             try:
                 record = read_json(line)
@@ -25,7 +25,7 @@ def read_histories(directory: Path) -> dict[str, History]:
             except (ValueError, KeyError, TypeError) as error:
                 raise ConfigError(f"{path}, line {number} is no record of an epoch ({error}); fit anew.") from error
             own.append(record)
-    return found
+    return histories
 
 
 def score_of(record: Mapping[str, Any]) -> tuple[str, float] | None:

@@ -95,9 +95,9 @@ def watching(directories: Mapping[str, Path], folds: Sequence[str], *, tensorboa
 
 def draw_curves(name: str, directory: Path) -> None:
     """Draws a member's curves.png from its metrics, unless it is newer than they are."""
-    made = [path.stat().st_mtime_ns for path in directory.glob("fold-*/metrics.jsonl")]
+    times_ns = [path.stat().st_mtime_ns for path in directory.glob("fold-*/metrics.jsonl")]
     picture = directory / CURVES
-    if made and not (picture.exists() and picture.stat().st_mtime_ns >= max(made)):
+    if times_ns and not (picture.exists() and picture.stat().st_mtime_ns >= max(times_ns)):
         curves_png(read_histories(directory), picture, name)
 
 

@@ -94,16 +94,16 @@ def ablate(
     plan = plan_folds(table, cv=cv, n_folds=folds, corpora=corpora)
     directory, kind = runs / name, "ablations" if presets is None else "presets"
     with bar(directory.name, 1) as show:
-        found = run_variants(
+        ablations = run_variants(
             opened, table, variants, plan, directory, cv=cv, device=device, n_resamples=resamples,
             overwrite=overwrite, progress=lambda share, text: show(share, 1, text),
         )  # fmt: skip
-    console().print(ablation_table(found))
-    scores = found.to_dict() | {"protocol": protocol.to_dict()}
+    console().print(ablation_table(ablations))
+    scores = ablations.to_dict() | {"protocol": protocol.to_dict()}
     texts = {json_file or directory / f"{kind}.json": json.dumps(scores, indent=1, allow_nan=False) + "\n"}
     if markdown is not None:
         texts[markdown] = ablation_markdown(
-            found, f"{kind.capitalize()} on {table.name}", shlex.join(["medusa", *sys.argv[1:]]), protocol.lines()
+            ablations, f"{kind.capitalize()} on {table.name}", shlex.join(["medusa", *sys.argv[1:]]), protocol.lines()
         )
     for path, text in texts.items():
         replace_text(path, text)

@@ -27,12 +27,12 @@ def columns_of(pairs: list[str] | None) -> dict[str, str]:
     return columns
 
 
-def one_of(known: Collection[str]) -> Callable[[str | None], str | None]:
+def one_of(names: Collection[str]) -> Callable[[str | None], str | None]:
     """Return a callback of an option that takes these values; None is an option that was left out."""
 
     def check(value: str | None) -> str | None:
-        if value is not None and value not in known:
-            raise BadParameter(f"{value!r} is not one of {', '.join(known)}.")
+        if value is not None and value not in names:
+            raise BadParameter(f"{value!r} is not one of {', '.join(names)}.")
         return value
 
     return check
@@ -52,9 +52,9 @@ def counts(text: str | None) -> list[int] | None:
     if text is None:
         return None
     try:
-        found = [int(part) for part in split_names(text)]
+        numbers = [int(part) for part in split_names(text)]
     except ValueError:
-        found = []
-    if not found or min(found) < 1:
+        numbers = []
+    if not numbers or min(numbers) < 1:
         raise BadParameter(f"{text!r}: numbers of members, comma-separated, are expected.")
-    return found
+    return numbers

@@ -90,19 +90,19 @@ def compare(
     tops: Any = top  # numbers, by the option's callback
     columns = columns_of(len(chosen), tops, greedy or replacement, replacement)
     with working("comparing") as show:
-        found = run(opened, table, chosen, ways, columns, folds=cv, in_sample=in_sample, n_resamples=bootstrap,
+        comparison = run(opened, table, chosen, ways, columns, folds=cv, in_sample=in_sample, n_resamples=bootstrap,
                     progress=show)  # fmt: skip
-    console().print(comparison_table(found))
-    for note in found.notes:
+    console().print(comparison_table(comparison))
+    for note in comparison.notes:
         say(f"note: {note}", "dim")
     if output is not None:
-        notes = [f"- {line}" for line in (*protocol.lines(), *found.notes)]
-        text = "\n\n".join([*comparison_markdown(found.to_dict()), "\n".join(notes)]).rstrip() + "\n"
+        notes = [f"- {line}" for line in (*protocol.lines(), *comparison.notes)]
+        text = "\n\n".join([*comparison_markdown(comparison.to_dict()), "\n".join(notes)]).rstrip() + "\n"
         with writing(output, ConfigError):
             replace_text(output, text)
         say(f"wrote {output}")
     if json_file is not None:
-        scores = found.to_dict() | {"protocol": protocol.to_dict()}
+        scores = comparison.to_dict() | {"protocol": protocol.to_dict()}
         text = json.dumps(scores, indent=2, ensure_ascii=False, allow_nan=False)
         replace_text(json_file, text + "\n")
         say(f"wrote {json_file}")

@@ -68,16 +68,16 @@ def divided_as_made(
         return table
     if stored and isinstance(store, Path):
         store = FeatureStore.open(store)
-    found = {name: corpora_of(store, name) for name in stored} if isinstance(store, FeatureStore) else {}
-    recorded = {each for each in found.values() if each is not None}
+    corpora_of_set = {name: corpora_of(store, name) for name in stored} if isinstance(store, FeatureStore) else {}
+    recorded = {each for each in corpora_of_set.values() if each is not None}
     if not recorded:
         return manifest
-    if len(recorded) > 1 or None in found.values():
-        divisions = "; ".join(f"{name}: {each or 'not by corpora'}" for name, each in found.items())
+    if len(recorded) > 1 or None in corpora_of_set.values():
+        divisions = "; ".join(f"{name}: {each or 'not by corpora'}" for name, each in corpora_of_set.items())
         raise ConfigError(f"These systems were made over different corpora ({divisions}). {_way_out(recorded)}")
-    made = recorded.pop()
-    table = made.divide(manifest)
-    say_corpora(table, made, stderr=stderr)
+    cross_corpus = recorded.pop()
+    table = cross_corpus.divide(manifest)
+    say_corpora(table, cross_corpus, stderr=stderr)
     return table
 
 
@@ -91,10 +91,10 @@ def _refuse_folds(columns: dict[str, str]) -> None:
             )
 
 
-def _way_out(made: "Collection[CrossCorpus]") -> str:
+def _way_out(recorded: "Collection[CrossCorpus]") -> str:
     """Return what to do where systems of different corpora are named: the options under which all can be scored."""
-    train = sorted({name for each in made for name in each.train})
-    test = sorted(set.intersection(*(set(each.test) for each in made)) - set(train))
+    train = sorted({name for each in recorded for name in each.train})
+    test = sorted(set.intersection(*(set(each.test) for each in recorded)) - set(train))
     if not test:
         return "No corpus is a test of all of them; name those that were made alike."
     return f"Name those that were made alike, or score all: --train-on {','.join(train)} --test-on {','.join(test)}."

@@ -80,8 +80,8 @@ def evaluate(
     whole = Manifest.read(manifest)
     whole.check_labelled()
     table = divided_as_made(whole, store, system_names, train_on, test_on, cv=cv, split=split, stderr=printed)
-    found, opened = open_systems(system_names, table, store, columns_of(column), split)
-    systems = dict(zip(system_names, found, strict=True))
+    systems_read, opened = open_systems(system_names, table, store, columns_of(column), split)
+    systems = dict(zip(system_names, systems_read, strict=True))
     protocol = check_systems(table, systems.values(), cv, split=split, store=opened)
     tell_protocol(protocol, strict, stderr=printed)
     parts: Mapping[str, Assessment] | Mapping[str, SystemTable]
@@ -126,10 +126,11 @@ def _each_once(names: Sequence[str], against: str | None) -> list[str]:
 
 
 def _check_alone(options: Mapping[str, Any]) -> None:
-    given = [option for option, value in options.items() if value]
-    if given:
+    given_options = [option for option, value in options.items() if value]
+    if given_options:
         raise ConfigError(
-            f"{', '.join(given)}: of one system alone. Leave it out of a table of systems, or evaluate them one by one."
+            f"{', '.join(given_options)}: of one system alone. Leave it out of a table of systems, or evaluate the "
+            "systems one by one."
         )
 
 

@@ -133,7 +133,7 @@ def fit_deepser(
         if world.first:
             for directory in directories.values():
                 write_protocol(directory, protocol)
-            _tell(opened, table, configs, cv, runs, store)
+            _print_fit(opened, table, configs, cv, runs, store)
 
 
 def warn_of_confounding(manifest: "Manifest", plan: "FoldPlan") -> None:
@@ -144,12 +144,12 @@ def warn_of_confounding(manifest: "Manifest", plan: "FoldPlan") -> None:
 
     learned = plan.folds >= 0
     labels, classes = Targets.from_manifest(manifest).labels[learned], manifest.scheme.classes
-    found = Confounding.of(labels, speaker_groups(manifest)[learned], len(classes))
-    if found.is_high:
-        say(f"warning: {found.warning()}", "yellow", stderr=True)
+    confounding = Confounding.of(labels, speaker_groups(manifest)[learned], len(classes))
+    if confounding.is_high:
+        say(f"warning: {confounding.warning()}", "yellow", stderr=True)
 
 
-def _tell(
+def _print_fit(
     store: Any, manifest: "Manifest", configs: Sequence[MemberConfig], cv: str | None, runs: Path, place: Path
 ) -> None:
     from deepser.members.held_out import read_record

@@ -22,8 +22,8 @@ def preset_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def call(**arguments: Any) -> None:
-        given = {option: arguments.pop(name, None) for name, option in names.items()}
-        command(**arguments, **{PLACE: {option: value for option, value in given.items() if value is not None}})
+        values = {option: arguments.pop(name, None) for name, option in names.items()}
+        command(**arguments, **{PLACE: {option: value for option, value in values.items() if value is not None}})
 
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command).parameters.values():

@@ -35,14 +35,16 @@ def report(
     write_report(page.find(), page.wanted(), output, audio, audio_mb)
 
 
-def write_report(runs: "Runs", wanted: "PageOptions", output: Path, audio: str = "link", audio_mb: float = 5.0) -> None:
+def write_report(
+    runs: "Runs", options: "PageOptions", output: Path, audio: str = "link", audio_mb: float = 5.0
+) -> None:
     """Collect a page, print what is wrong with the division, and write the page."""
     from ensemble.report.collect import collect
     from ensemble.report.page import write_page
     from ensemble.report.sound import audio_of
 
     with working("collecting") as show:
-        collected = collect(runs, wanted, show)
+        collected = collect(runs, options, show)
     tell_lines(collected.warnings)
     with bar("clips", len(collected.rows)) as progress:
         sound = audio_of(

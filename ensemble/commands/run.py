@@ -104,8 +104,8 @@ def _print_recipes() -> None:
     table = Table("recipe", "what", "--set", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in built_in():
         read = read_recipe(name, values_needed=False)
-        given = [f"{key}=..." if value is None else key for key, value in read.variables.items()]
-        table.add_row(read.name, read.about, " ".join(given))
+        variables = [f"{key}=..." if value is None else key for key, value in read.variables.items()]
+        table.add_row(read.name, read.about, " ".join(variables))
     console().print(table)
 
 
@@ -115,9 +115,9 @@ def _write_page(title: str, steps: "list[Step]", places: "Places") -> None:
     from ensemble.report.collect import PageOptions
     from ensemble.report.runs import find_runs
 
-    made = [thing for step in steps for thing in step.makes if thing.kind == "set" and thing.path == places.store]
+    sets = [thing for step in steps for thing in step.makes if thing.kind == "set" and thing.path == places.store]
     manifests = [thing.path for step in steps for thing in step.reads if thing.kind == "manifest"]
-    if not manifests or not any(thing.name.startswith("posteriors/") for thing in made) or not places.runs.is_dir():
+    if not manifests or not any(thing.name.startswith("posteriors/") for thing in sets) or not places.runs.is_dir():
         return
     try:
         runs = find_runs([str(places.directory)], manifests[-1], places.store)

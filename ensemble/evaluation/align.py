@@ -48,8 +48,8 @@ class Aligned:
 
     def choose(self, which: Sequence[int]) -> "Aligned":
         """Return some of the members, in the order given."""
-        members, made = (tuple(of[m] for m in which) for of in (self.members, self.out_of_fold))
-        return Aligned(members, self.keys, self.columns, self.values[list(which)], made)
+        members, out_of_fold = (tuple(of[m] for m in which) for of in (self.members, self.out_of_fold))
+        return Aligned(members, self.keys, self.columns, self.values[list(which)], out_of_fold)
 
 
 def load_posteriors(
@@ -96,8 +96,8 @@ def load_posteriors(
             )
         values[m] = np.asarray(packed.values)[:, orders[member]]
         _check_values(member, chosen, np.asarray(packed.values), features.spec.columns, layer)
-    made = tuple(out_of_fold(features.spec) for features in sets.values())
-    return Aligned(tuple(members), chosen, expected, values, made)
+    folds_of_sets = tuple(out_of_fold(features.spec) for features in sets.values())
+    return Aligned(tuple(members), chosen, expected, values, folds_of_sets)
 
 
 def _check_values(member: str, keys: Sequence[str], rows: np.ndarray, columns: Sequence[str], layer: str) -> None:
@@ -128,9 +128,11 @@ def column_names(classes: Sequence[str], attributes: Sequence[str]) -> tuple[str
     return (*classes, *(ATTRIBUTE_PREFIX + name for name in attributes))
 
 
-def _column_order(member: str, found: Sequence[str], wanted: Sequence[str], allowed: Sequence[str] | None) -> list[int]:
+def _column_order(
+    member: str, columns: Sequence[str], expected: Sequence[str], allowed: Sequence[str] | None
+) -> list[int]:
     """Return where each wanted column is in this member's rows."""
-    missing, surplus = differences(found, wanted)
+    missing, surplus = differences(columns, expected)
     surplus = [name for name in surplus if allowed is not None and name not in allowed]
     if missing or surplus:
         raise AlignmentError(
@@ -139,7 +141,7 @@ def _column_order(member: str, found: Sequence[str], wanted: Sequence[str], allo
             {member: missing} if missing else {},
             {member: surplus} if surplus else {},
         )
-    return [list(found).index(name) for name in wanted]
+    return [list(columns).index(name) for name in expected]
 
 
 def _agreed_keys(sets: dict[str, FeatureSet], keys: Sequence[str] | None) -> tuple[str, ...]:
@@ -179,10 +181,10 @@ def _agreed_keys(sets: dict[str, FeatureSet], keys: Sequence[str] | None) -> tup
     return chosen
 
 
-def differences(found: Sequence[str], expected: Sequence[str]) -> tuple[list[str], list[str]]:
+def differences(keys: Sequence[str], expected: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the names that are expected but not found, and those that are found but not expected, in their order."""
-    missing, surplus = set(expected) - set(found), set(found) - set(expected)
-    return [name for name in expected if name in missing], [name for name in found if name in surplus]
+    missing, surplus = set(expected) - set(keys), set(keys) - set(expected)
+    return [name for name in expected if name in missing], [name for name in keys if name in surplus]
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:

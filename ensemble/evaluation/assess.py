@@ -76,13 +76,13 @@ class Assessment:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values: those of the evaluation, and under their own names what goes beyond it."""
         intervals = {name: [i.value, i.low, i.high] for name, i in self.intervals.items()}
-        found = {"system": self.system, "n_clusters": self.n_clusters, "notes": list(self.notes)}
-        found |= self.evaluation.to_dict() | {"intervals": _defined(intervals)}
-        found["bins"] = {name: own.to_dict() for name, own in self.bins.items()}
+        report = {"system": self.system, "n_clusters": self.n_clusters, "notes": list(self.notes)}
+        report |= self.evaluation.to_dict() | {"intervals": _defined(intervals)}
+        report["bins"] = {name: own.to_dict() for name, own in self.bins.items()}
         for name in ("soft", "calibration", "groups", "against"):
             value = getattr(self, name)
-            found[name] = None if value is None else value.to_dict()
-        return found
+            report[name] = None if value is None else value.to_dict()
+        return report
 
     def _repr_html_(self) -> str:
         """Return the scores with their intervals and, where there is one, the comparison, as tables for notebooks."""
@@ -144,7 +144,7 @@ def assess(
     soft = None
     if manifest.votes is not None and own.system.probabilities is not None:
         soft = probabilities.soft_scores(own.system.probabilities, targets.soft)
-    found = {
+    differences = {
         name: binned(scored.values[:, a], scored.targets[:, a], targets.attribute_ranges[a])
         for a, name in enumerate(scored.attributes)
     }
@@ -159,7 +159,7 @@ def assess(
         n_clusters=n_clusters,
         intervals=bootstrap(scored.sums(), **options) if asked.n_resamples else {},
         soft=soft,
-        bins={name: bins for name, bins in found.items() if bins is not None},
+        bins={name: bins for name, bins in differences.items() if bins is not None},
         calibration=_calibrated(own, manifest, folds, held_out, system) if asked.calibration else None,
         groups=groups,
         against=None if against is None else _compared(own, against, manifest, options),
@@ -283,8 +283,8 @@ def scale_notes(own: Scored) -> list[str]:
     """
     notes = []
     for a, name in enumerate(own.attributes):
-        known = ~np.isnan(own.targets[:, a])
-        predicted, truth = own.values[known, a].astype(np.float64), own.targets[known, a].astype(np.float64)
+        has_target = ~np.isnan(own.targets[:, a])
+        predicted, truth = own.values[has_target, a].astype(np.float64), own.targets[has_target, a].astype(np.float64)
         if len(predicted) < 2 or np.ptp(predicted) == 0 or np.ptp(truth) == 0:
             continue
         correlation, value = float(np.corrcoef(predicted, truth)[0, 1]), ccc(predicted, truth)

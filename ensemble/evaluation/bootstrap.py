@@ -84,19 +84,19 @@ class Sums:
         """
         values = self.values.sum(0) if values is None else values
         at = len(self.classes) ** 2
-        found = self._class_scores(values[..., :at]) if self.classes else {}
+        scores = self._class_scores(values[..., :at]) if self.classes else {}
         concordances = []
         for name in self.attributes:
             concordances.append(ccc_of_sums(values[..., at : at + N_SUMS]))
-            found[f"ccc_{name}"] = concordances[-1]
+            scores[f"ccc_{name}"] = concordances[-1]
             at += N_SUMS
         if concordances:
             stacked = np.stack(concordances)
-            found["mean_ccc"] = ratio(np.nansum(stacked, 0), (~np.isnan(stacked)).sum(0))
+            scores["mean_ccc"] = ratio(np.nansum(stacked, 0), (~np.isnan(stacked)).sum(0))
         for name in self.means:
-            found[name] = ratio(values[..., at + 1], values[..., at])
+            scores[name] = ratio(values[..., at + 1], values[..., at])
             at += 2
-        return found
+        return scores
 
     def _class_scores(self, flat: np.ndarray) -> dict[str, np.ndarray]:
         n_classes = len(self.classes)
@@ -106,14 +106,14 @@ class Sums:
         f1 = class_f1(confusion)
         accuracy = ratio(hits.sum(-1), n)
         recall = np.nan_to_num(ratio(hits, support))
-        found = {
+        scores = {
             "macro_f1": mean_f1(f1, support, absent="zero"),
             "macro_f1_present": mean_f1(f1, support, absent="skip"),
             "micro_f1": accuracy,
             "accuracy": accuracy,
             "uar": ratio(recall.sum(-1), (support > 0).sum(-1)),
         }
-        return found | {
+        return scores | {
             f"f1_{name}": np.where(support[..., c] > 0, f1[..., c], np.nan) for c, name in enumerate(self.classes)
         }
 
@@ -169,21 +169,21 @@ class Scored:
         parts = []
         classes = () if self.predicted is None else self.classes
         if self.predicted is not None:
-            known, c = self.labels >= 0, len(classes)
-            cell = (cluster[known] * c + self.labels[known]) * c + self.predicted[known]
+            usable, c = self.labels >= 0, len(classes)
+            cell = (cluster[usable] * c + self.labels[usable]) * c + self.predicted[usable]
             parts.append(np.bincount(cell, minlength=n_clusters * c * c).reshape(n_clusters, c * c))
         for a in range(len(self.attributes)):
-            known = ~np.isnan(self.targets[:, a])
+            usable = ~np.isnan(self.targets[:, a])
             # Both sides less the same number have the same CCC, and squares that keep their digits.
-            centre = float(self.targets[known, a].mean(dtype=np.float64)) if known.any() else 0.0
-            y = self.targets[known, a].astype(np.float64) - centre
-            x = self.values[known, a].astype(np.float64) - centre
+            centre = float(self.targets[usable, a].mean(dtype=np.float64)) if usable.any() else 0.0
+            y = self.targets[usable, a].astype(np.float64) - centre
+            x = self.values[usable, a].astype(np.float64) - centre
             moments = (np.ones(len(x)), x, y, x * x, y * y, x * y)
-            parts.append(np.stack([np.bincount(cluster[known], m, n_clusters) for m in moments], 1))
+            parts.append(np.stack([np.bincount(cluster[usable], m, n_clusters) for m in moments], 1))
         for values in self.means.values():
-            known = ~np.isnan(values)
-            counts = np.bincount(cluster[known], minlength=n_clusters)
-            parts.append(np.stack([counts, np.bincount(cluster[known], values[known], n_clusters)], 1))
+            usable = ~np.isnan(values)
+            counts = np.bincount(cluster[usable], minlength=n_clusters)
+            parts.append(np.stack([counts, np.bincount(cluster[usable], values[usable], n_clusters)], 1))
         if not parts:
             raise ConfigError("Neither classes nor attributes were predicted, so there is nothing to resample.")
         stacked = np.concatenate(parts, 1).astype(np.float64)
@@ -259,7 +259,10 @@ def _chunks(n_resamples: int, n_clusters: int) -> Iterator[int]:
 
 
 def intervals(
-    given: Mapping[str, np.ndarray], resampled: Mapping[str, np.ndarray], n_clusters: int, level: float = LEVEL
+    values_of_score: Mapping[str, np.ndarray],
+    resampled: Mapping[str, np.ndarray],
+    n_clusters: int,
+    level: float = LEVEL,
 ) -> dict[str, Interval]:
     """Return each score between the quantiles of its (B,) resampled values.
 
@@ -268,13 +271,13 @@ def intervals(
     """
     if not 0 < level < 1:
         raise ConfigError(f"The level of an interval must lie between 0 and 1, found {level}.")
-    found = {}
-    for name, value in given.items():
+    intervals = {}
+    for name, value in values_of_score.items():
         values = resampled[name][~np.isnan(resampled[name])]
-        known = n_clusters > 1 and len(values) > 0 and not np.isnan(value)
-        low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]) if known else (np.nan, np.nan)
-        found[name] = Interval(float(value), float(low), float(high))
-    return found
+        is_defined = n_clusters > 1 and len(values) > 0 and not np.isnan(value)
+        low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]) if is_defined else (np.nan, np.nan)
+        intervals[name] = Interval(float(value), float(low), float(high))
+    return intervals
 
 
 def _subtract(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -44,5 +44,5 @@ def class_named(text: str, scheme: LabelScheme) -> str | None:
     if text in scheme.corpus_labels:
         return scheme.corpus_labels[text]
     word = canonical(text) or LETTERS.get(text, "")
-    meant = [name for name in scheme.classes if word and canonical(name) == word]
-    return meant[0] if len(meant) == 1 else None
+    matches = [name for name in scheme.classes if word and canonical(name) == word]
+    return matches[0] if len(matches) == 1 else None

@@ -70,34 +70,36 @@ def by_group(
     interval is that of a difference of two independent samples; one group alone has no gap. With more than two groups
     the best and worst are those of the data as they are: their gap is the larger for having been picked.
     """
-    there = _values(column, names)
-    scored, left_out = _on_common_classes(scored, names, there)
-    rows, given, drawn, n_speakers = [], {}, {}, {}
-    for stream, group in enumerate(there):
+    group_names = _values(column, names)
+    scored, left_out = _on_common_classes(scored, names, group_names)
+    rows, scores_of_group, drawn, n_speakers = [], {}, {}, {}
+    for stream, group in enumerate(group_names):
         sums = scored.rows(names == group).sums()
-        given[group] = _only(GROUP_SCORES, sums.scores())
+        scores_of_group[group] = _only(GROUP_SCORES, sums.scores())
         drawn[group] = _only(GROUP_SCORES, sums.scores(resample(sums.values, n_resamples, seed, stream)))
         n_speakers[group] = len(sums.values)
-        scores = intervals(given[group], drawn[group], n_speakers[group], level)
+        scores = intervals(scores_of_group[group], drawn[group], n_speakers[group], level)
         rows.append(GroupRow(group, int((names == group).sum()), n_speakers[group], scores))
     gaps = {}
-    for score in given[there[0]]:
-        known = [group for group in there if not np.isnan(given[group][score])]
-        if len(known) < 2:
+    for score in scores_of_group[group_names[0]]:
+        scored_groups = [group for group in group_names if not np.isnan(scores_of_group[group][score])]
+        if len(scored_groups) < 2:
             continue
-        upper, lower = (pick(known, key=lambda group: given[group][score]) for pick in (max, _last_min))
-        apart = {score: given[upper][score] - given[lower][score]}
+        upper, lower = (
+            pick(scored_groups, key=lambda group: scores_of_group[group][score]) for pick in (max, _last_min)
+        )
+        apart = {score: scores_of_group[upper][score] - scores_of_group[lower][score]}
         resampled = {score: drawn[upper][score] - drawn[lower][score]}
         fewest = min(n_speakers[upper], n_speakers[lower])
         gaps[score] = Gap(upper, lower, intervals(apart, resampled, fewest, level)[score])
     return GroupTable(column, tuple(rows), gaps, int(sum(name is None for name in names)), left_out=left_out)
 
 
-def _on_common_classes(scored: Scored, names: np.ndarray, there: list[str]) -> tuple[Scored, tuple[str, ...]]:
+def _on_common_classes(scored: Scored, names: np.ndarray, group_names: list[str]) -> tuple[Scored, tuple[str, ...]]:
     """Return the same without the labels of classes that some group lacks, and these classes that others have."""
     if scored.predicted is None:
         return scored, ()
-    labels = [set(scored.labels[names == group].tolist()) - {-1} for group in there]
+    labels = [set(scored.labels[names == group].tolist()) - {-1} for group in group_names]
     common, anywhere = set.intersection(*labels), set.union(*labels)
     left_out = tuple(scored.classes[c] for c in sorted(anywhere - common))
     kept = np.where(np.isin(scored.labels, sorted(common)), scored.labels, -1)
@@ -113,20 +115,26 @@ def by_speaker(
     the speakers with MIN_UTTERANCES or more, its interval from resampling them: the single best and worst of many
     speakers would mostly tell who has the fewest utterances. Chance widens it too; compare it between systems.
     """
-    there = _values("speaker", names)
-    known = np.array([name is not None for name in names])
-    rows = scored.rows(known)
+    speaker_names = _values("speaker", names)
+    has_speaker = np.array([name is not None for name in names])
+    rows = scored.rows(has_speaker)
     own = Scored(
-        rows.classes, rows.labels, rows.predicted, rows.attributes, rows.targets, rows.values, names[known].astype(str)
+        rows.classes,
+        rows.labels,
+        rows.predicted,
+        rows.attributes,
+        rows.targets,
+        rows.values,
+        names[has_speaker].astype(str),
     )
-    sums = own.sums()  # a row per speaker, in the order of `there`
-    counts = dict(zip(*np.unique(names[known].astype(str), return_counts=True), strict=True))
-    n = np.array([counts[name] for name in there])
+    sums = own.sums()  # a row per speaker, in the order of `speaker_names`
+    counts = dict(zip(*np.unique(names[has_speaker].astype(str), return_counts=True), strict=True))
+    n = np.array([counts[name] for name in speaker_names])
     scores = _only(SPEAKER_SCORES, sums.scores(sums.values))
     first = next(iter(scores))
-    order = sorted(range(len(there)), key=lambda i: (np.isnan(scores[first][i]), scores[first][i]))
+    order = sorted(range(len(speaker_names)), key=lambda i: (np.isnan(scores[first][i]), scores[first][i]))
     table = [
-        GroupRow(there[i], int(n[i]), 1, {s: Interval(float(v[i]), np.nan, np.nan) for s, v in scores.items()})
+        GroupRow(speaker_names[i], int(n[i]), 1, {s: Interval(float(v[i]), np.nan, np.nan) for s, v in scores.items()})
         for i in order
     ]
     large = n >= MIN_UTTERANCES
@@ -139,7 +147,7 @@ def by_speaker(
             resampled = {score: _spread(counted[drawn])}
             apart = intervals({score: _spread(counted[None])[0]}, resampled, len(counted), level)
             gaps[score] = Gap(high, low, apart[score])
-    return GroupTable("speaker", tuple(table), gaps, int((~known).sum()), int((~large).sum()))
+    return GroupTable("speaker", tuple(table), gaps, int((~has_speaker).sum()), int((~large).sum()))
 
 
 def _spread(values: np.ndarray) -> np.ndarray:
@@ -155,10 +163,10 @@ def _last_min(names: list[str], key: Any) -> str:
 
 
 def _values(column: str, names: np.ndarray) -> list[str]:
-    there = sorted({str(name) for name in names.tolist() if name is not None})
-    if not there:
+    values = sorted({str(name) for name in names.tolist() if name is not None})
+    if not values:
         raise ConfigError(f"Column {column!r} is empty, so there are no groups to set side by side; choose another.")
-    return there
+    return values
 
 
 def _only(names: tuple[str, ...], scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -22,11 +22,11 @@ _MARKS = re.compile(r"([\\`*_\[\]<>~&#])")  # what Markdown may read as markup
 def read_report(path: Path) -> dict[str, Any]:
     """Return the report.json that `fit-meta` wrote; ConfigError when it isn't one."""
     try:
-        found: dict[str, Any] = read_json(path.read_text(encoding="utf-8"))
-        score_rows(found)
+        report: dict[str, Any] = read_json(path.read_text(encoding="utf-8"))
+        score_rows(report)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is no report of `medusa fit-meta` ({type(error).__name__}: {error}).") from None
-    return found
+    return report
 
 
 def score_rows(report: Mapping[str, Any]) -> dict[str, list[ScoreRow]]:
@@ -51,8 +51,8 @@ def score_rows(report: Mapping[str, Any]) -> dict[str, list[ScoreRow]]:
 
 def protocol_lines(report: Mapping[str, Any]) -> list[str]:
     """Return what a saved report, or protocol.json, found wrong with its folds or splits, one line each."""
-    found = (report.get("protocol") or report).get("findings", ())
-    return [f"{each['severity'].capitalize()}: {each['message']}." for each in found]
+    findings = (report.get("protocol") or report).get("findings", ())
+    return [f"{each['severity'].capitalize()}: {each['message']}." for each in findings]
 
 
 def scores_markdown(rows: Sequence[ScoreRow]) -> str:
@@ -84,8 +84,8 @@ def comparison_markdown(saved: Mapping[str, Any]) -> list[str]:
         for name in dict.fromkeys(name for rows in columns.values() for name in rows):
             line = [escape_markdown(name)]
             for score, column in cells:
-                known = _defined(columns[column].get(name, {}).get("scores", {}))
-                value = math.nan if name in hidden and score in CLASS_SCORES else known.get(score, math.nan)
+                defined = _defined(columns[column].get(name, {}).get("scores", {}))
+                value = math.nan if name in hidden and score in CLASS_SCORES else defined.get(score, math.nan)
                 _, low, high = ends.get(column, {}).get(name, {}).get(score) or (None, None, None)
                 unknown = low is None or high is None or math.isnan(value)
                 line.append(number(value) if unknown else f"{number(value)} ({_end(low)} to {_end(high)})")

@@ -28,10 +28,10 @@ def matched_keys(path: Path, ids: Sequence[str], manifest: Manifest) -> tuple[tu
         if len(set(theirs)) < len(ids) or len(set(ours)) < len(ours):
             continue
         key_of = dict(zip(ours, manifest.keys, strict=True))
-        found = {key: key_of[name] for key, name in zip(ids, theirs, strict=True) if name in key_of}
-        if len(found) > len(best[1]):
-            best = what, found
-        if len(found) == len(ids):
+        key_of_id = {key: key_of[name] for key, name in zip(ids, theirs, strict=True) if name in key_of}
+        if len(key_of_id) > len(best[1]):
+            best = what, key_of_id
+        if len(key_of_id) == len(ids):
             break
     surplus = [key for key in ids if key not in best[1]]
     if surplus:

@@ -16,8 +16,8 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     another (Holm 1979, "A simple sequentially rejective multiple test procedure").
     """
     adjusted = np.full(len(p_values), np.nan)
-    known = np.flatnonzero(~np.isnan(p_values))
-    order = known[np.argsort(p_values[known], kind="stable")]
+    defined = np.flatnonzero(~np.isnan(p_values))
+    order = defined[np.argsort(p_values[defined], kind="stable")]
     steps = p_values[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return adjusted
@@ -39,9 +39,9 @@ def corrected(systems: Sequence[Mapping[str, Difference]]) -> list[dict[str, Dif
 
 def corrected_comparisons(comparisons: Mapping[str, Comparison | None]) -> dict[str, Comparison]:
     """Return the comparisons of several systems with one, by system, each score's p-values corrected over them."""
-    known = {name: own for name, own in comparisons.items() if own is not None}
-    found = corrected([own.differences for own in known.values()])
+    defined = {name: own for name, own in comparisons.items() if own is not None}
+    adjusted = corrected([own.differences for own in defined.values()])
     return {
         name: replace(own, differences=differences)
-        for (name, own), differences in zip(known.items(), found, strict=True)
+        for (name, own), differences in zip(defined.items(), adjusted, strict=True)
     }

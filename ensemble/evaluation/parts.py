@@ -45,7 +45,7 @@ def evaluate_parts(
 def assess_parts(
     system: System,
     manifest: Manifest,
-    asked: ScoringOptions,
+    options: ScoringOptions,
     *,
     against: System | None = None,
     cv: str | None = None,
@@ -60,7 +60,7 @@ def assess_parts(
     held_out = _held_out(system, manifest)
     return {
         part: assess(
-            system, rows.manifest, asked, folds=rows.folds, against=against,
+            system, rows.manifest, options, folds=rows.folds, against=against,
             held_out=held_out if part not in (ALL, "all", DEVELOPMENT) else None,
         )
         for part, rows in parts.items()
@@ -146,5 +146,5 @@ def _held_out(system: System, manifest: Manifest) -> HeldOut | None:
     labels = label_codes(rows)
     if labels is None:
         return None
-    known = np.array([key in judged for key in rows.keys]) & (labels >= 0)
-    return HeldOut(DEVELOPMENT, rows.rows(known)) if known.any() else None
+    is_judged = np.array([key in judged for key in rows.keys]) & (labels >= 0)
+    return HeldOut(DEVELOPMENT, rows.rows(is_judged)) if is_judged.any() else None

@@ -62,8 +62,8 @@ def posteriors_name(store: FeatureStore, name: str) -> str:
 
 def shared_attributes(store: FeatureStore, manifest: Manifest, name: str) -> tuple[str, ...]:
     """Return the scheme's attributes, in its order, that the posteriors `name` have too."""
-    found = store[name].spec.columns
-    return tuple(a for a in manifest.scheme.attributes if column_names((), (a,))[0] in found)
+    columns = store[name].spec.columns
+    return tuple(a for a in manifest.scheme.attributes if column_names((), (a,))[0] in columns)
 
 
 def targets_of(manifest: Manifest, attributes: Sequence[str]) -> Targets:
@@ -96,11 +96,13 @@ def scores_classes(targets: Targets) -> bool:
 
 def split_rows(manifest: Manifest, split: str) -> Manifest:
     """Return the utterances of one split; ManifestError listing the splits there are."""
-    found = manifest.column("split")
-    if split not in found:
-        there = ", ".join(sorted({str(name) for name in found if name is not None}))
-        raise ManifestError(f"Manifest {manifest.name} has no utterance in split {split!r}; it has {there or 'none'}.")
-    return manifest.rows(found == split)
+    split_of_row = manifest.column("split")
+    if split not in split_of_row:
+        split_names = ", ".join(sorted({str(name) for name in split_of_row if name is not None}))
+        raise ManifestError(
+            f"Manifest {manifest.name} has no utterance in split {split!r}; it has {split_names or 'none'}."
+        )
+    return manifest.rows(split_of_row == split)
 
 
 def fold_names(manifest: Manifest, column: str) -> list[str]:

@@ -75,21 +75,21 @@ def read_predictions(path: Path, manifest: Manifest, columns: Mapping[str, str] 
     if packed:
         read.check_packed(packed[0])
     probabilities = packed[0] if packed else read.probabilities()
-    values, found = packed[1:] if packed else read.attributes()
+    values, attributes = packed[1:] if packed else read.attributes()
     if probabilities is not None and LABEL in chosen and SCORES not in chosen and read.contradicted(probabilities):
         probabilities = None  # the label was asked for
     if probabilities is None:
         predicted = read.labels()
     else:
         predicted = read.choose(probabilities)
-    if predicted is None and not found:
+    if predicted is None and not attributes:
         raise PredictionsError(
             f"{path} has no predictions: expected a label column ({', '.join(LABEL_COLUMNS[:2])}), a column for each "
             f"class (p_{scheme.classes[0]}, ... or logit_{scheme.classes[0]}, ...) or attributes "
             f"(attr_{next(iter(scheme.attributes))} or EmoAct, ...), found {', '.join(table.column_names)}. "
             f"--column label=NAME (or scores=PREFIX, attr_{next(iter(scheme.attributes))}=NAME) says which they are."
         )
-    for a, name in enumerate(found):
+    for a, name in enumerate(attributes):
         low, high = scheme.attributes[name]
         outside = int(((values[:, a] < low) | (values[:, a] > high)).sum())
         if outside:
@@ -98,7 +98,7 @@ def read_predictions(path: Path, manifest: Manifest, columns: Mapping[str, str] 
     left = [name for name in table.column_names if name not in read.used and not _is_spread(name)]
     if left:
         notes.append(f"columns not read: {', '.join(name or repr(name) for name in left)}")
-    return System(str(path), keys, scheme.classes, predicted, probabilities, found, values, notes=tuple(notes))
+    return System(str(path), keys, scheme.classes, predicted, probabilities, attributes, values, notes=tuple(notes))
 
 
 def _is_spread(column: str) -> bool:
@@ -119,19 +119,21 @@ class _Columns:
         """(N, C) float32 from a column for each class, None where there is none for any."""
         classes = self.scheme.classes
         prefixes = (self.chosen[SCORES],) if SCORES in self.chosen else (LOGIT_PREFIX, *PROBABILITY_PREFIXES)
-        by_prefix = {prefix: found for prefix in prefixes if (found := self._class_columns(prefix))}
-        whole = {prefix: found for prefix, found in by_prefix.items() if len(found) == len(classes)}
+        by_prefix = {prefix: columns for prefix in prefixes if (columns := self._class_columns(prefix))}
+        whole = {prefix: columns for prefix, columns in by_prefix.items() if len(columns) == len(classes)}
         if not by_prefix:
             return None
         if not whole:
-            prefix, found = next(iter(by_prefix.items()))
-            missing = [name for name in classes if name not in found]
+            prefix, columns = next(iter(by_prefix.items()))
+            missing = [name for name in classes if name not in columns]
             raise PredictionsError(
-                f"{self.path} has columns {', '.join(found.values())}, but none for {', '.join(missing)}; "
+                f"{self.path} has columns {', '.join(columns.values())}, but none for {', '.join(missing)}; "
                 f"expected one for each class: {', '.join(prefix + name for name in classes)}."
             )
-        scores = {prefix: self._scores(prefix, [found[name] for name in classes]) for prefix, found in whole.items()}
-        self.used |= {column for found in whole.values() for column in found.values()}
+        scores = {
+            prefix: self._scores(prefix, [columns[name] for name in classes]) for prefix, columns in whole.items()
+        }
+        self.used |= {column for columns in whole.values() for column in columns.values()}
         first = next(iter(scores))
         differ = {prefix: np.abs(p - scores[first]).max(1) > SUM_TOLERANCE for prefix, p in scores.items()}
         self._same(SCORES, differ, lambda prefix: f"{prefix}{classes[0]}, ...")
@@ -155,15 +157,16 @@ class _Columns:
         columns = self._label_columns()
         if not columns:
             return None
-        meant = {column: self._meant(column) for column in columns}
-        first = next(iter(meant))
+        names_of = {column: self._meant(column) for column in columns}
+        first = next(iter(names_of))
         differ = {
-            column: np.array([a != b for a, b in zip(own, meant[first], strict=True)]) for column, own in meant.items()
+            column: np.array([a != b for a, b in zip(own, names_of[first], strict=True)])
+            for column, own in names_of.items()
         }
         self._same(LABEL, differ, str)
         self.used |= set(columns)
         texts = arrow.as_strings(self.table.column(first)).to_pylist()
-        wrong = [row for row, name in enumerate(meant[first]) if name is None]
+        wrong = [row for row, name in enumerate(names_of[first]) if name is None]
         if wrong:
             letters = ", ".join(letter for letter in LETTERS if class_named(letter, self.scheme))
             raise PredictionsError(
@@ -172,18 +175,18 @@ class _Columns:
                 + (f" or the letters {letters}" if letters else "")
                 + f". {arrow.ROWS_COUNT}"
             )
-        return np.array([self.scheme.classes.index(str(name)) for name in meant[first]], np.int64)
+        return np.array([self.scheme.classes.index(str(name)) for name in names_of[first]], np.int64)
 
     def contradicted(self, probabilities: np.ndarray) -> bool:
         """Whether the chosen column contradicts the largest of (N, C) probabilities; a note counts the rows."""
         index = {name: c for c, name in enumerate(self.scheme.classes)}
-        meant = [None if name is None else index[name] for name in self._meant(self.chosen[LABEL])]
-        pairs = zip(meant, probabilities, strict=True)
+        labels = [None if name is None else index[name] for name in self._meant(self.chosen[LABEL])]
+        pairs = zip(labels, probabilities, strict=True)
         n = sum(c is None or bool(row[c] < row.max()) for c, row in pairs)
         if n:
             self.notes.append(
                 f"column {self.chosen[LABEL]!r} is scored as chosen; the probabilities are not read, since their "
-                f"largest contradicts it in {n:,} of {len(meant):,} rows"
+                f"largest contradicts it in {n:,} of {len(labels):,} rows"
             )
         return n > 0
 
@@ -200,10 +203,10 @@ class _Columns:
         tied = (probabilities == largest[:, None]).sum(1) > 1
         for column in [name for name in named if name not in self.used]:
             self.used.add(column)
-            meant = [None if name is None else index[name] for name in self._meant(column)]
-            n = sum(c is None or probabilities[row, c] < largest[row] for row, c in enumerate(meant))
+            labels = [None if name is None else index[name] for name in self._meant(column)]
+            n = sum(c is None or probabilities[row, c] < largest[row] for row, c in enumerate(labels))
             for row in np.flatnonzero(tied).tolist():
-                c = meant[row]
+                c = labels[row]
                 if c is not None and probabilities[row, c] == largest[row]:
                     predicted[row], tied[row] = c, False
             if n:
@@ -220,16 +223,18 @@ class _Columns:
 
     def _class_columns(self, prefix: str) -> dict[str, str]:
         """Return the columns that are called `prefix` and a class, by class."""
-        found: dict[str, str] = {}
+        column_of_class: dict[str, str] = {}
         for column in self.table.column_names:
             if column in self.used or not column.casefold().startswith(prefix.casefold()):
                 continue
             name = class_named(column[len(prefix) :], self.scheme)
-            if name is not None and name in found:
-                raise PredictionsError(f"{self.path} has two columns of class {name!r}: {found[name]}, {column}.")
+            if name is not None and name in column_of_class:
+                raise PredictionsError(
+                    f"{self.path} has two columns of class {name!r}: {column_of_class[name]}, {column}."
+                )
             if name is not None:
-                found[name] = column
-        return found
+                column_of_class[name] = column
+        return column_of_class
 
     def _scores(self, prefix: str, columns: Sequence[str]) -> np.ndarray:
         scores = np.stack([self._numbers(column) for column in columns], 1)
@@ -264,8 +269,10 @@ class _Columns:
     def _meant(self, column: str) -> list[str | None]:
         """Return the class that each value names, None for one that names none."""
         texts = arrow.as_strings(self.table.column(column)).to_pylist()
-        meant = {text: None if text is None else class_named(text, self.scheme) for text in dict.fromkeys(texts)}
-        return [meant[text] for text in texts]
+        class_of_text = {
+            text: None if text is None else class_named(text, self.scheme) for text in dict.fromkeys(texts)
+        }
+        return [class_of_text[text] for text in texts]
 
     def _same(self, role: str, differ: Mapping[str, np.ndarray], shown: Callable[[str], str]) -> None:
         """PredictionsError where a candidate for a role differs from the first; differ: (N,) bool of each."""
@@ -326,10 +333,10 @@ class _Columns:
             f"{PACKED_COLUMN} read as MEDUSA's: {'logits' if logits else 'probabilities'} of "
             f"{', '.join(PACKED_CLASSES)}; {', '.join(PACKED_ATTRIBUTES)}"
         )
-        found = tuple(name for name in self.scheme.attributes if name in PACKED_ATTRIBUTES)
-        values = numbers[:, [len(PACKED_CLASSES) + PACKED_ATTRIBUTES.index(name) for name in found]]
+        attributes = tuple(name for name in self.scheme.attributes if name in PACKED_ATTRIBUTES)
+        values = numbers[:, [len(PACKED_CLASSES) + PACKED_ATTRIBUTES.index(name) for name in attributes]]
         probabilities = softmax(scores) if logits else (scores / np.maximum(scores.sum(1, keepdims=True), 1e-30))
-        return probabilities.astype(np.float32), values.astype(np.float32), found
+        return probabilities.astype(np.float32), values.astype(np.float32), attributes
 
     def _numbers(self, column: str) -> np.ndarray:
         values = self.table.column(column)
@@ -397,7 +404,7 @@ def _identified(
 
     PredictionsError where two columns name different utterances.
     """
-    found: dict[str, tuple[tuple[str, ...], list[str]]] = {}
+    candidates: dict[str, tuple[tuple[str, ...], list[str]]] = {}
     errors: list[MedusaError] = []
     for column in columns:
         ids = arrow.as_strings(table.column(column))
@@ -405,19 +412,19 @@ def _identified(
         try:
             if wrong:
                 raise PredictionsError(arrow.sentence(str(path), wrong))
-            found[column] = matched_keys(path, ids.to_pylist(), manifest)
+            candidates[column] = matched_keys(path, ids.to_pylist(), manifest)
         except (PredictionsError, AlignmentError) as error:
             errors.append(error)
-    if not found:
+    if not candidates:
         raise errors[0]
-    first, *others = found
+    first, *others = candidates
     for other in others:
-        if found[other][0] != found[first][0]:
+        if candidates[other][0] != candidates[first][0]:
             raise PredictionsError(
                 f"{path}: {first!r} and {other!r} could both be the {ROLES[ID]}, and name different utterances. Choose "
                 f"with --column {ID}={first} or --column {ID}={other}, or leave the other out of the file."
             )
-    return first, *found[first]
+    return first, *candidates[first]
 
 
 def _read(path: Path) -> pa.Table:

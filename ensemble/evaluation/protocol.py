@@ -44,8 +44,8 @@ class Made:
 
 def made_of(store: FeatureStore, names: Iterable[str]) -> dict[str, Made]:
     """Return what posteriors were made on, by their names in the store; the names may lack "posteriors/"."""
-    found = [posteriors_name(store, name) for name in names]
-    return {name: Made(fold_column(store, name), made_on(store, name), corpora_of(store, name)) for name in found}
+    set_names = [posteriors_name(store, name) for name in names]
+    return {name: Made(fold_column(store, name), made_on(store, name), corpora_of(store, name)) for name in set_names}
 
 
 def check_systems(
@@ -61,12 +61,14 @@ def check_systems(
     store: what it recorded of the audio tells equal sound; without it, equal paths do.
     """
     systems = list(systems)
-    known = [each.fold_column for each in systems if split is None and manifest.has(each.fold_column)]
+    fold_columns = [each.fold_column for each in systems if split is None and manifest.has(each.fold_column)]
     stored = [each for each in systems if each.stored]
     made = {each.name: Made(each.fold_column, each.made_on, each.corpora) for each in stored}
     sounds = () if store is None else known_sounds(store, manifest, [each.name for each in stored])
-    report = check_protocol(manifest, cv or (known[0] if known else None), made, sounds=sounds)
-    unscored = None if cv or known or split else left_out(manifest, {each.name: set(each.keys) for each in systems})
+    report = check_protocol(manifest, cv or (fold_columns[0] if fold_columns else None), made, sounds=sounds)
+    unscored = (
+        None if cv or fold_columns or split else left_out(manifest, {each.name: set(each.keys) for each in systems})
+    )
     if unscored is None:
         return report
     return replace(report, findings=(*report.findings, Finding(LEFT_OUT, NOTE, unscored, 1, 0)))

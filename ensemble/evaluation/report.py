@@ -28,55 +28,55 @@ NAMES = TITLES | {"cross_entropy": "cross-entropy", "jensen_shannon": "Jensen-Sh
 N_SPEAKERS = 5  # shown from either end
 
 
-def assessment_report(title: str, found: Assessment) -> Group:
+def assessment_report(title: str, assessment: Assessment) -> Group:
     """Everything of one part, from the scores to the notes."""
-    return Group(*_parts(title, found))
+    return Group(*_parts(title, assessment))
 
 
-def write_pictures(title: str, found: Assessment, confusion: Path | None, reliability: Path | None) -> list[Path]:
+def write_pictures(title: str, assessment: Assessment, confusion: Path | None, reliability: Path | None) -> list[Path]:
     """Draws what there is to draw, and returns the files: classes at `confusion`, attributes beside it by name."""
     written = []
     if confusion is not None:
-        if found.evaluation.classification is not None:
-            confusion_png(found.evaluation.classification, confusion, title)
+        if assessment.evaluation.classification is not None:
+            confusion_png(assessment.evaluation.classification, confusion, title)
             written.append(confusion)
-        for name, bins in found.bins.items():
+        for name, bins in assessment.bins.items():
             written.append(confusion.with_stem(f"{confusion.stem}-{name}"))
             matrix_png(bins.names, bins.confusion, written[-1], f"{title}\n{name}, n = {bins.n:,}")
-    if reliability is not None and found.calibration is not None:
-        curves = {"as given": found.calibration.given, "temperature-scaled": found.calibration.scaled}
+    if reliability is not None and assessment.calibration is not None:
+        curves = {"as given": assessment.calibration.given, "temperature-scaled": assessment.calibration.scaled}
         reliability_png(curves, reliability, title)
         written.append(reliability)
     return written
 
 
-def _parts(title: str, found: Assessment) -> Iterator[RenderableType]:
-    f1 = {name.removeprefix("f1_"): _ends(i) for name, i in found.intervals.items() if name.startswith("f1_")}
-    yield evaluation_report(title, found.evaluation, f1 or None)
-    for name, bins in found.bins.items():
+def _parts(title: str, assessment: Assessment) -> Iterator[RenderableType]:
+    f1 = {name.removeprefix("f1_"): _ends(i) for name, i in assessment.intervals.items() if name.startswith("f1_")}
+    yield evaluation_report(title, assessment.evaluation, f1 or None)
+    for name, bins in assessment.bins.items():
         yield Text(f"\n{matrix_text(bins.names, bins.confusion, name)}\n{_bias(bins)}")
-    if found.intervals:
-        yield Text(f"\nby resampling {found.n_clusters:,} speakers")
-        yield _interval_table(found.intervals)
-    if found.soft is not None:
+    if assessment.intervals:
+        yield Text(f"\nby resampling {assessment.n_clusters:,} speakers")
+        yield _interval_table(assessment.intervals)
+    if assessment.soft is not None:
         yield Text(
-            f"\nvotes of {found.soft.n:,} utterances: cross-entropy {found.soft.cross_entropy:.3f} nats (at least "
-            f"{found.soft.vote_entropy:.3f}, the raters' own), Jensen-Shannon {found.soft.jensen_shannon:.3f} bits"
+            f"\nvotes of {assessment.soft.n:,} utterances: cross-entropy {assessment.soft.cross_entropy:.3f} nats (at "
+            f"least {assessment.soft.vote_entropy:.3f}, the raters' own), Jensen-Shannon {assessment.soft.jensen_shannon:.3f} bits"
         )
-    if found.calibration is not None:
+    if assessment.calibration is not None:
         yield Text("")
-        yield from _calibration(found.calibration)
-    if found.groups is not None:
+        yield from _calibration(assessment.calibration)
+    if assessment.groups is not None:
         yield Text("")
-        yield from _groups(found.groups)
-    if found.against is not None:
-        own = found.against
+        yield from _groups(assessment.groups)
+    if assessment.against is not None:
+        own = assessment.against
         yield Text(
             f"\nA {own.first}, B {own.second}: {own.n_resamples:,} resamples of {own.n_clusters:,} speakers; "
             "p from swapping A and B"
         )
         yield _comparison(own)
-    for note in found.notes:
+    for note in assessment.notes:
         yield Text(f"note: {note}", style="dim")
 
 

@@ -95,8 +95,8 @@ def submission_problems(
     if bad:
         problems.append(arrow.listing(f"{ID} is not a name with {SUFFIX} and without a folder", bad, names))
     if expected is not None:
-        there, expected_names = set(names), set(expected)
-        missing = [name for name in expected if name not in there]
+        names_given, expected_names = set(names), set(expected)
+        missing = [name for name in expected if name not in names_given]
         surplus = [name for name in names if name not in expected_names]
         if missing:
             problems.append(f"{len(missing):,} of {len(expected_names):,} utterances are missing: {some(missing)}")
@@ -135,13 +135,13 @@ def _is_file_name(name: str) -> bool:
 def _letters(system: System) -> list[str]:
     if system.predicted is None:
         raise SubmissionError(f"{system.name!r} predicts no classes, which task 1 asks for.")
-    known = [name for name in system.classes if letter_of(name) in CLASS_LETTERS]
-    if not known:
+    lettered = [name for name in system.classes if letter_of(name) in CLASS_LETTERS]
+    if not lettered:
         raise SubmissionError(
             f"{system.name!r} predicts {', '.join(system.classes)}, none of which the challenge has a letter for."
         )
     # A class that can't be submitted, such as "other", gives way to the most probable one that can.
-    own = system.among(known)
+    own = system.among(lettered)
     assert own.predicted is not None
     return [letter_of(own.classes[c]) for c in own.predicted]
 

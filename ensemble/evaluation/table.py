@@ -57,13 +57,13 @@ class SystemTable:
     @property
     def scores(self) -> tuple[str, ...]:
         """The columns: what some row has; macro-F1 of the classes that occur only where it differs from macro-F1."""
-        known = dict.fromkeys(name for row in self.rows for name in row.scores)
+        names = dict.fromkeys(name for row in self.rows for name in row.scores)
         differs = any(
             abs(row.score("macro_f1").value - row.score("macro_f1_present").value) > 1e-9 for row in self.rows
         )
-        classes = [name for name in CLASS_SCORES if name in known and (differs or name != "macro_f1_present")]
-        concordances = [name for name in known if name.startswith(CCC)]
-        return (*classes, *([MEAN_CCC] if MEAN_CCC in known and len(concordances) > 1 else []), *concordances)
+        classes = [name for name in CLASS_SCORES if name in names and (differs or name != "macro_f1_present")]
+        concordances = [name for name in names if name.startswith(CCC)]
+        return (*classes, *([MEAN_CCC] if MEAN_CCC in names and len(concordances) > 1 else []), *concordances)
 
     def _repr_html_(self) -> str:
         """Return the scores, the differences to the reference and the notes as tables for notebooks."""
@@ -144,21 +144,21 @@ def _parts(
     """Return the utterances of each part with notes on them, and notes on parts that some system lacks altogether."""
     judged = {name: set(system.keys) for name, system in systems.items()}
     first = next(iter(systems.values()))
-    known = first.fold_column if first.fold_column and manifest.has(first.fold_column) else None
-    found = parts_of(manifest, " and ".join(systems), list(judged.values()), cv=cv or known, split=split)
+    fold_column = first.fold_column if first.fold_column and manifest.has(first.fold_column) else None
+    parts = parts_of(manifest, " and ".join(systems), list(judged.values()), cv=cv or fold_column, split=split)
     counts = {
         part: {name: sum(key in own for key in rows.manifest.keys) for name, own in judged.items()}
-        for part, rows in found.items()
+        for part, rows in parts.items()
     }
-    whole = {part: rows for part, rows in found.items() if all(counts[part].values())}
+    whole = {part: rows for part, rows in parts.items() if all(counts[part].values())}
     left_out = [
         f"{part} is left out: {', '.join(name for name, n in counts[part].items() if not n)} "
         f"{'predict' if list(counts[part].values()).count(0) > 1 else 'predicts'} none of it"
-        for part in found
+        for part in parts
         if part not in whole
     ]
     if not whole:
-        counts_text = "; ".join(f"{part}: {_counts(counts[part], len(rows.manifest))}" for part, rows in found.items())
+        counts_text = "; ".join(f"{part}: {_counts(counts[part], len(rows.manifest))}" for part, rows in parts.items())
         raise AlignmentError(
             f"The systems have no part in common ({counts_text}). "
             "Predict the same utterances with each, or evaluate them one by one."
@@ -261,13 +261,13 @@ def _differences(
     """Return each score that both have, of the first less the second; mean_of: the attributes of the mean CCC."""
     classes = all(own.predicted is not None for own in pair)
     attributes = tuple(name for name in pair[0].attributes if name in pair[1].attributes)
-    found: dict[str, Difference] = {}
+    differences: dict[str, Difference] = {}
     if classes or attributes:
-        found = _compared(pair, names, attributes, classes, options).differences
-    found.pop(MEAN_CCC, None)
+        differences = _compared(pair, names, attributes, classes, options).differences
+    differences.pop(MEAN_CCC, None)
     if mean_of and attributes:
-        found[MEAN_CCC] = _compared(pair, names, mean_of, False, options).differences[MEAN_CCC]
-    return found
+        differences[MEAN_CCC] = _compared(pair, names, mean_of, False, options).differences[MEAN_CCC]
+    return differences
 
 
 def _compared(

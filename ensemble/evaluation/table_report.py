@@ -60,12 +60,12 @@ def format_of(output: Path | None, name: str | None) -> str | None:
     """
     if name is not None or output is None:
         return name
-    found = SUFFIXES.get(output.suffix.lower())
-    if found is None:
+    format_name = SUFFIXES.get(output.suffix.lower())
+    if format_name is None:
         raise ConfigError(
             f"{output}: expected a name that ends in {', '.join(SUFFIXES)}, or --format {', '.join(FORMATS)}."
         )
-    return found
+    return format_name
 
 
 def text_of(tables: Mapping[str, SystemTable], kind: str, protocol: Mapping[str, Any], warnings: Sequence[str]) -> str:
@@ -74,8 +74,8 @@ def text_of(tables: Mapping[str, SystemTable], kind: str, protocol: Mapping[str,
     protocol: the check of the folds or splits for JSON; warnings: the same as lines, which stand among the notes.
     """
     if kind == JSON:
-        found = {part: table.to_dict() | {"protocol": protocol} for part, table in tables.items()}
-        return json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        reports = {part: table.to_dict() | {"protocol": protocol} for part, table in tables.items()}
+        return json.dumps(reports, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if kind == CSV:
         return _csv(tables)
     return {MARKDOWN: _markdown, LATEX: _latex}[kind](tables, warnings)
@@ -115,18 +115,18 @@ def escape_latex(text: str) -> str:
     return "".join(LATEX_SIGNS.get(sign, sign) for sign in " ".join(text.split()))
 
 
-def _title(found: SystemTable) -> str:
-    return f"{found.part}: {found.n_utterances:,} utterances, {found.n_clusters:,} speakers"
+def _title(table: SystemTable) -> str:
+    return f"{table.part}: {table.n_utterances:,} utterances, {table.n_clusters:,} speakers"
 
 
 def _lines(tables: Mapping[str, SystemTable], scores: Sequence[str]) -> list[_Line]:
     lines = []
-    for part, found in tables.items():
-        best = {score: max((_order(row.score(score).value) for row in found.rows), default=0) for score in scores}
-        known = {score: [row for row in found.rows if not math.isnan(row.score(score).value)] for score in scores}
-        several = {score: len(rows) > 1 for score, rows in known.items()}
-        n_compared = sum(bool(row.differences) for row in found.rows)
-        for row in found.rows:
+    for part, table in tables.items():
+        best = {score: max((_order(row.score(score).value) for row in table.rows), default=0) for score in scores}
+        scored = {score: [row for row in table.rows if not math.isnan(row.score(score).value)] for score in scores}
+        several = {score: len(rows) > 1 for score, rows in scored.items()}
+        n_compared = sum(bool(row.differences) for row in table.rows)
+        for row in table.rows:
             cells = []
             for score in scores:
                 own = row.score(score)
@@ -135,7 +135,7 @@ def _lines(tables: Mapping[str, SystemTable], scores: Sequence[str]) -> list[_Li
             lines.append(_Line(part, row.name, tuple(cells)))
             if row.differences:
                 apart = tuple(_difference(row.differences.get(score), n_compared > 1) for score in scores)
-                lines.append(_Line(part, f"minus {found.reference}", apart, is_difference=True))
+                lines.append(_Line(part, f"minus {table.reference}", apart, is_difference=True))
     return lines
 
 
@@ -155,12 +155,14 @@ def _signed(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:+.3f}"
 
 
-def _difference(found: Difference | None, several: bool) -> _Cell:
-    if found is None:
+def _difference(difference: Difference | None, several: bool) -> _Cell:
+    if difference is None:
         return _Cell("")
-    own = _Cell(_signed(found.value), _ends(Interval(found.value, found.low, found.high), signed=True))
-    holm = "" if not several or math.isnan(found.p_holm) else f"Holm {p_value(found.p_holm)}"
-    return own if math.isnan(found.p) else replace(own, p=f"p {p_value(found.p)}", holm=holm)
+    own = _Cell(
+        _signed(difference.value), _ends(Interval(difference.value, difference.low, difference.high), signed=True)
+    )
+    holm = "" if not several or math.isnan(difference.p_holm) else f"Holm {p_value(difference.p_holm)}"
+    return own if math.isnan(difference.p) else replace(own, p=f"p {p_value(difference.p)}", holm=holm)
 
 
 def p_value(p: float) -> str:
@@ -251,8 +253,8 @@ def _csv(tables: Mapping[str, SystemTable]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["part", "system", "reference", "utterances", "speakers", *columns])
-    for part, found in tables.items():
-        for row in found.rows:
+    for part, table in tables.items():
+        for row in table.rows:
             figures: list[float] = []
             for score in scores:
                 own, apart = row.score(score), row.differences.get(score)
@@ -261,5 +263,5 @@ def _csv(tables: Mapping[str, SystemTable]) -> str:
                     [math.nan] * 5 if apart is None else [apart.value, apart.low, apart.high, apart.p, apart.p_holm]
                 )
             texts = ["" if math.isnan(figure) else repr(float(figure)) for figure in figures]
-            writer.writerow([part, row.name, found.reference, found.n_utterances, found.n_clusters, *texts])
+            writer.writerow([part, row.name, table.reference, table.n_utterances, table.n_clusters, *texts])
     return text.getvalue()

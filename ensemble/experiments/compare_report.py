@@ -24,22 +24,22 @@ SHORT = {"macro_f1": "F1", "macro_f1_present": "F1 of\npresent", "uar": "UAR", "
 WITH_INTERVAL = ("macro_f1", "uar", "mean_ccc")  # in a terminal; JSON and Markdown have all
 
 
-def comparison_table(found: Comparison) -> Group:
+def comparison_table(comparison: Comparison) -> Group:
     """Return per part a table of class scores, and one of the mean CCC where there are attributes, with intervals."""
     shown: list[RenderableType] = []
-    for part, columns in found.parts.items():
+    for part, columns in comparison.parts.items():
         every = [row for rows in columns.values() for row in rows.values()]
         for scores in (CLASS_SCORES, ATTRIBUTE_SCORES):
-            hidden = found.attribute_rows if scores == CLASS_SCORES else ()
+            hidden = comparison.attribute_rows if scores == CLASS_SCORES else ()
             there = shown_scores([row for row in every if row.name not in hidden], scores)
             if there:
-                ends = found.intervals.get(part, {})
+                ends = comparison.intervals.get(part, {})
                 shown.append(_scores_table(f"{part}: {_titles(there)}", columns, there, hidden, ends))
-    if found.n_resamples:
-        shown.append(Text(f"95 % intervals from {found.n_resamples:,} resamples of the speakers", style="dim"))
-    chosen = {column: passes for column, passes in found.chosen.items() if column != str(len(found.members))}
+    if comparison.n_resamples:
+        shown.append(Text(f"95 % intervals from {comparison.n_resamples:,} resamples of the speakers", style="dim"))
+    chosen = {column: passes for column, passes in comparison.chosen.items() if column != str(len(comparison.members))}
     if chosen:
-        shown.append(_chosen_table(found.members, chosen))
+        shown.append(_chosen_table(comparison.members, chosen))
     return Group(*shown)
 
 
@@ -101,54 +101,54 @@ def _chosen_table(members: Sequence[str], chosen: dict[str, dict[str, tuple[str,
     return table
 
 
-def learned_tables(found: Learned, attributes: Collection[str] = ()) -> Group:
+def learned_tables(learned: Learned, attributes: Collection[str] = ()) -> Group:
     """Return the weights, and the reliabilities, by member and class or attribute; the largest of a column bold.
 
     attributes: those of the columns that are no classes.
     """
-    has_classes, has_attributes = (any((name in attributes) == is_one for name in found.columns) for is_one in (0, 1))
+    has_classes, has_attributes = (any((name in attributes) == is_one for name in learned.columns) for is_one in (0, 1))
     reliabilities = [*["F1 by class"] * has_classes, *["CCC by attribute"] * has_attributes]
     tables = []
     for title, values in (
-        ("what the meta-classifier learned: weight of each member, by class", found.weights),
-        (f"reliability: {' and '.join(reliabilities)}", found.reliability),
+        ("what the meta-classifier learned: weight of each member, by class", learned.weights),
+        (f"reliability: {' and '.join(reliabilities)}", learned.reliability),
     ):
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
         table.add_column("member")
-        for column in found.columns:
+        for column in learned.columns:
             table.add_column(column, justify="right")
         cells = [[math.nan if value is None else value for value in row] for row in values]
-        top = [max((row[k] for row in cells), key=_order) for k in range(len(found.columns))]
-        for member, row in zip(found.members, cells, strict=True):
+        top = [max((row[k] for row in cells), key=_order) for k in range(len(learned.columns))]
+        for member, row in zip(learned.members, cells, strict=True):
             styled = [Text(number(v), style="bold" if v == best else "") for v, best in zip(row, top, strict=True)]
             table.add_row(Text(member), *styled)
         tables.append(table)
     return Group(*tables)
 
 
-def learned_picture(found: Learned, path: Path, title: str = "") -> None:
+def learned_picture(learned: Learned, path: Path, title: str = "") -> None:
     """Draw weights and reliabilities side by side as heat maps (.png, .pdf, .svg); a column's mean weight is white."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    height, width = 1.6 + 0.32 * len(found.members), 3.0 + 1.3 * len(found.columns)
+    height, width = 1.6 + 0.32 * len(learned.members), 3.0 + 1.3 * len(learned.columns)
     figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)  # no window system, whatever the user's default backend is
     panels = figure.subplots(1, 2, sharey=True)
-    means = [sum(column) / len(column) for column in zip(*found.weights, strict=True)]
-    departures = [[value - mean for value, mean in zip(row, means, strict=True)] for row in found.weights]
+    means = [sum(column) / len(column) for column in zip(*learned.weights, strict=True)]
+    departures = [[value - mean for value, mean in zip(row, means, strict=True)] for row in learned.weights]
     bound = max((abs(value) for row in departures for value in row), default=0.0) or 1.0
-    reliability = [[math.nan if value is None else value for value in row] for row in found.reliability]
+    reliability = [[math.nan if value is None else value for value in row] for row in learned.reliability]
     maps: tuple[tuple[str, Sequence[Sequence[float]], Sequence[Sequence[float]], dict[str, Any]], ...] = (
-        ("weight of the member", found.weights, departures, {"cmap": "PiYG", "vmin": -bound, "vmax": bound}),
+        ("weight of the member", learned.weights, departures, {"cmap": "PiYG", "vmin": -bound, "vmax": bound}),
         ("reliability: F1, CCC", reliability, reliability, {"cmap": "Greens"}),
     )
     for axes, (name, cells, colours, look) in zip(panels, maps, strict=True):
         image = axes.imshow(colours, aspect="auto", **look)
         axes.set_xticks(
-            range(len(found.columns)), labels=found.columns, rotation=45, ha="right", rotation_mode="anchor"
+            range(len(learned.columns)), labels=learned.columns, rotation=45, ha="right", rotation_mode="anchor"
         )
-        axes.set_yticks(range(len(found.members)), labels=found.members)
+        axes.set_yticks(range(len(learned.members)), labels=learned.members)
         for m, row in enumerate(cells):
             for k, value in enumerate(row):
                 red, green, blue, _ = image.cmap(image.norm(colours[m][k]))

@@ -30,7 +30,7 @@ def shortcomings(
     system's own; a speaker-adapted one counts beside another adapted system only. remedy: what may help a system that
     is no better than the largest class.
     """
-    found = []
+    reasons = []
     for part, evaluation in parts.items():
         own = evaluation.classification
         if own is None:
@@ -38,7 +38,7 @@ def shortcomings(
         counts = np.array([own.per_class[each].support for each in own.classes])
         largest = own.classes[int(counts.argmax())]
         if own.accuracy <= counts.max() / own.n or own.uar <= 1 / int((counts > 0).sum()):
-            found.append(
+            reasons.append(
                 f"{name} ({part}) is no better than always {largest!r}: accuracy {own.accuracy:.3f} against "
                 f"{counts.max() / own.n:.3f}, UAR {own.uar:.3f} against {1 / int((counts > 0).sum()):.3f}. " + remedy
             )
@@ -50,11 +50,11 @@ def shortcomings(
         for part, evaluation in parts.items():
             own, other = evaluation.classification, theirs[part].classification if part in theirs else None
             if own is not None and other is not None and own.uar < other.uar:
-                found.append(
+                reasons.append(
                     f"{name} ({part}) has UAR {own.uar:.3f}, less than the {other.uar:.3f} of {probe}, a closed form "
                     "on the same folds."
                 )
-    return found
+    return reasons
 
 
 def _probes(store: FeatureStore, name: str) -> list[str]:

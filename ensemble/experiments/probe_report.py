@@ -157,15 +157,15 @@ def probe_json(result: ProbeResult, rows: Sequence[ProbeRow], corpus: str, fit: 
 
 def _parts(result: ProbeResult, manifest: Manifest) -> dict[str, np.ndarray]:
     """Return the judged rows with targets: of the folds together, and of each split."""
-    known = ~np.isnan(result.problem.values).all(1) & result.judged
+    usable = ~np.isnan(result.problem.values).all(1) & result.judged
     parts: dict[str, np.ndarray] = {}
     if len(result.plan.names) > 1:
-        parts["all folds"] = np.flatnonzero(known & (result.plan.folds >= 0))
-        known = known & (result.plan.folds < 0)
-    if known.any() and manifest.has("split"):
+        parts["all folds"] = np.flatnonzero(usable & (result.plan.folds >= 0))
+        usable = usable & (result.plan.folds < 0)
+    if usable.any() and manifest.has("split"):
         splits = manifest.column("split")
-        for split in dict.fromkeys(splits[known].tolist()):
-            parts[str(split)] = np.flatnonzero(known & (splits == split))
+        for split in dict.fromkeys(splits[usable].tolist()):
+            parts[str(split)] = np.flatnonzero(usable & (splits == split))
     return {name: at for name, at in parts.items() if len(at)}
 
 
@@ -184,8 +184,8 @@ def _scored(result: ProbeResult, system: System, at: np.ndarray, n_resamples: in
         values,
         result.speakers[at],
     )
-    found = bootstrap(scored.sums(), n_resamples, seed=result.config.seed)
-    return {name: interval for name, interval in found.items() if name != "micro_f1"}
+    intervals = bootstrap(scored.sums(), n_resamples, seed=result.config.seed)
+    return {name: interval for name, interval in intervals.items() if name != "micro_f1"}
 
 
 def _main_score(rows: Sequence[ProbeRow]) -> str:
@@ -232,11 +232,11 @@ def _grids(rows: Sequence[ProbeRow], main: str) -> dict[str, tuple[list[str], li
     layers = list(dict.fromkeys(source.short for source, _ in singles))
     layers.sort(key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
     names = list(dict.fromkeys(source.features for source, _ in singles))
-    found = {}
+    grids = {}
     for normalise in dict.fromkeys(source.normalise for source, _ in singles):
         value = {(s.features, s.short): v for s, v in singles if s.normalise == normalise}
-        found[normalise] = (layers, [[value.get((n, la), math.nan) for la in layers] for n in names], names)
-    return found
+        grids[normalise] = (layers, [[value.get((n, la), math.nan) for la in layers] for n in names], names)
+    return grids
 
 
 def _layer_tables(rows: Sequence[ProbeRow], main: str) -> list[Table]:

@@ -124,19 +124,19 @@ def _by_fold(store: FeatureStore, manifest: Manifest, members: Sequence[str], co
 
 def _by_split(store: FeatureStore, manifest: Manifest, members: Sequence[str], in_sample: bool) -> Division:
     split = manifest.column("split")
-    there = sorted({part for part in split if part is not None})
-    made = [out_of_fold(store[member].spec) for member in members]
-    full = all(how == "fold" or (in_sample and how not in OUT_OF_FOLD) for how in made)
-    on_train = "train" in there and full
+    split_names = sorted({part for part in split if part is not None})
+    folds_of_members = [out_of_fold(store[member].spec) for member in members]
+    full = all(how == "fold" or (in_sample and how not in OUT_OF_FOLD) for how in folds_of_members)
+    on_train = "train" in split_names and full
     inside = _in_sample_members(store, members, in_sample)
     fit_part = "train" if on_train else "development"
-    if fit_part not in there:
+    if fit_part not in split_names:
         raise ManifestError(
             f"Manifest {manifest.name} has no split 'development', and not every member has out-of-fold posteriors "
-            f"of 'train', so there is nothing to fit on (splits: {', '.join(there)}). "
+            f"of 'train', so there is nothing to fit on (splits: {', '.join(split_names)}). "
             "Fit members over folds of train: fit-deepser --folds N (such as 5)."
         )
-    used = [part for part in there if part != "train" or on_train]
+    used = [part for part in split_names if part != "train" or on_train]
     rows = np.array([part in used for part in split])
     manifest, parts = manifest.rows(rows), split[rows]
     at = {part: np.flatnonzero(parts == part) for part in used}

@@ -122,14 +122,14 @@ def _report(
         own, folds = problem.rows(rows), division.folds_of(part)
         if not worth_scoring(own):
             continue
-        found = member_rows(own, folds)
-        found = [_marked(row) if name in adapted else row for row, name in zip(found, problem.members, strict=True)]
+        table = member_rows(own, folds)
+        table = [_marked(row) if name in adapted else row for row, name in zip(table, problem.members, strict=True)]
         for way in ways:
             rows_of = technique_rows(own, way, judged.predictions[CHOSEN, way.name][part], folds)
-            found += [_marked(row) for row in rows_of] if adapted else rows_of
+            table += [_marked(row) for row in rows_of] if adapted else rows_of
         whole = judged.predictions[CHOSEN, ways[-1].name][part].whole
-        beaten += beaten_by(part, found)
-        tables[part], evaluations[part] = tuple(found), scored(own, whole.probabilities, whole.attributes, folds)
+        beaten += beaten_by(part, table)
+        tables[part], evaluations[part] = tuple(table), scored(own, whole.probabilities, whole.attributes, folds)
     notes = list(division.notes)
     for part in tables:
         fused, names = judged.predictions[CHOSEN, ways[-1].name][part].whole, division.folds_of(part)
@@ -170,8 +170,8 @@ def _held_out(problem: Problem, division: Division, config: AnyConfig) -> dict[s
     """Who chose the rounds, by pass; nothing where no rounds are chosen."""
     if not isinstance(config, MetaConfig):
         return {}
-    found = {each.name: held_out_of(problem.rows(each.fit), config) for each in division.passes}
-    return {name: own.to_dict(problem.targets.classes) for name, own in found.items() if own is not None}
+    held_out = {each.name: held_out_of(problem.rows(each.fit), config) for each in division.passes}
+    return {name: own.to_dict(problem.targets.classes) for name, own in held_out.items() if own is not None}
 
 
 def _learned(meta: MetaState, problem: Problem, division: Division) -> Learned | None:
@@ -204,7 +204,7 @@ def _store_predictions(
 ) -> None:
     """Write the predictions as a feature set, in place of those an earlier fit wrote under this name."""
     columns = column_names(meta.classes, tuple(meta.attributes))
-    made = "in-sample" if report.in_sample else "none" if division.folds is None else "fold"
+    out_of_fold_by = "in-sample" if report.in_sample else "none" if division.folds is None else "fold"
     spec = FeatureSpec(
         kind="posteriors",
         encoder=name.removeprefix(PREFIX),
@@ -214,7 +214,7 @@ def _store_predictions(
         dtype="float32",
         columns=columns,
         extra=(
-            ("oof", made),
+            ("oof", out_of_fold_by),
             ("fitted_on", report.fitted_on),
             ("members", ",".join(report.members)),
             *([("adapted", "speaker")] if adapted else []),

@@ -85,11 +85,11 @@ def technique_intervals(
     problem: Problem, technique: Technique, fused: Fused, n_resamples: int, seed: int = 0
 ) -> dict[str, dict[str, Interval]]:
     """Return 95 % intervals of the rows of `technique_rows`, by their names, from resampling speakers."""
-    found = {technique.name: bootstrap(_sums(problem, fused.whole), n_resamples, seed=seed)}
+    intervals = {technique.name: bootstrap(_sums(problem, fused.whole), n_resamples, seed=seed)}
     if fused.seeds:
         each = MeanSums.of([_sums(problem, own) for own in fused.seeds])
-        found[technique.single] = bootstrap(each, n_resamples, seed=seed)
-    return found
+        intervals[technique.single] = bootstrap(each, n_resamples, seed=seed)
+    return intervals
 
 
 def _sums(problem: Problem, prediction: Prediction) -> Sums:

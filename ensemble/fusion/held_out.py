@@ -19,16 +19,16 @@ def held_out_of(problem: Problem, config: MetaConfig) -> HeldOut | None:
     if config.select != "macro_f1":
         return None
     labels = problem.targets.labels
-    found = choose_held_out([str(group) for group in problem.groups], config.held_out, labels=labels)
-    if found.why_not:
-        return found
-    known = (
-        labels[found.mask] >= 0
+    held_out = choose_held_out([str(group) for group in problem.groups], config.held_out, labels=labels)
+    if held_out.why_not:
+        return held_out
+    usable = (
+        labels[held_out.mask] >= 0
         if problem.has_labels
-        else ~np.isnan(problem.targets.attribute_values[found.mask]).all(1)
+        else ~np.isnan(problem.targets.attribute_values[held_out.mask]).all(1)
     )
-    if known.any():
-        return found
+    if usable.any():
+        return held_out
     why = "nothing is known of the utterances of the speakers that could be held out"
     return HeldOut(np.zeros(len(labels), bool), (), config.held_out, {}, why)
 

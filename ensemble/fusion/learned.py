@@ -55,11 +55,11 @@ def own_weights(meta: MetaState) -> np.ndarray:
 def reliability_of(problem: Problem) -> np.ndarray:
     """(M, C + A) float64: each member's F1 by class and concordance by attribute, NaN where nothing can be scored."""
     labels, n_classes = problem.targets.labels, problem.n_classes
-    known = labels >= 0
+    labelled = labels >= 0
     f1 = np.full((len(problem.members), n_classes), np.nan)
     for m, own in enumerate(problem.probabilities):
-        for c in np.unique(labels[known]):
-            truth, guess = labels[known] == c, own[known].argmax(1) == c
+        for c in np.unique(labels[labelled]):
+            truth, guess = labels[labelled] == c, own[labelled].argmax(1) == c
             f1[m, c] = 2 * (truth & guess).sum() / (truth.sum() + guess.sum())
     concordance = attribute_scores(problem)
     concordance[:, np.isnan(problem.targets.attribute_values).all(0)] = np.nan

@@ -46,7 +46,7 @@ def record_members(directory: Path, store: FeatureStore, members: Sequence[str],
     members: feature sets, e.g. "posteriors/m01", whose run directory is runs/m01. Returns those for which no run
     directory there made the posteriors in the store: the meta-classifier stands, but can't predict new files.
     """
-    found, unknown = {}, []
+    records, unknown = {}, []
     for name in members:
         run = runs / name.removeprefix(PREFIX)
         try:
@@ -54,10 +54,10 @@ def record_members(directory: Path, store: FeatureStore, members: Sequence[str],
         except ConfigError:
             digest = ""
         if digest == store[name].spec.weights:
-            found[name] = {"run": os.path.relpath(run, directory), "weights": digest}
+            records[name] = {"run": os.path.relpath(run, directory), "weights": digest}
         else:
             unknown.append(name)
-    text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(records, indent=2, ensure_ascii=False) + "\n"
     with writing(directory / MEMBERS_FILE, ConfigError):
         replace_text(directory / MEMBERS_FILE, text)
     return unknown

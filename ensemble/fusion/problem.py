@@ -91,5 +91,5 @@ def load_problem(store: FeatureStore, manifest: Manifest, members: Sequence[str]
     unrated = column_names((), [name for name in shared if name not in attributes])
     posteriors = load_posteriors(store, members, manifest.keys, columns=columns, surplus=unrated)
     check_all_sources(manifest, [store[member] for member in members])
-    found = load_posteriors(store, members, manifest.keys, "logits", columns, surplus=unrated) if logits else None
-    return Problem(posteriors, found, targets_of(manifest, attributes), group_names(manifest))
+    aligned = load_posteriors(store, members, manifest.keys, "logits", columns, surplus=unrated) if logits else None
+    return Problem(posteriors, aligned, targets_of(manifest, attributes), group_names(manifest))

@@ -54,15 +54,15 @@ class Rows:
         """
         low, high = torch.tensor(ranges, dtype=inputs.dtype).reshape(-1, 2).T
         target = (torch.from_numpy(attributes).to(inputs.dtype) - low) / (high - low)
-        known = (~target.isnan()).to(inputs.dtype)
+        has_target = (~target.isnan()).to(inputs.dtype)
         votes = torch.from_numpy(soft).to(inputs.dtype)
-        parts = [inputs, votes, target.nan_to_num(0), known * (high - low) ** 2, known.sum(1, keepdim=True)]
+        parts = [inputs, votes, target.nan_to_num(0), has_target * (high - low) ** 2, has_target.sum(1, keepdim=True)]
         return cls(torch.cat(parts, 1), inputs.shape[1], soft.shape[1], attributes.shape[1])
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """(S, B) int64 rows -> inputs (S, B, F) and goals (S, C + 2A + 1, B)."""
-        found = self.values.index_select(0, index.reshape(-1)).view(*index.shape, -1)
-        return found[..., : self.n_inputs], found[..., self.n_inputs :].transpose(1, 2).contiguous()
+        rows = self.values.index_select(0, index.reshape(-1)).view(*index.shape, -1)
+        return rows[..., : self.n_inputs], rows[..., self.n_inputs :].transpose(1, 2).contiguous()
 
 
 def loss_gradient(outputs: Tensor, goals: Tensor, rows: Rows, config: MetaConfig) -> Tensor:
@@ -198,5 +198,5 @@ def _mean_ccc(predicted: Tensor, target: Tensor, known: Tensor) -> np.ndarray:
     x, y = (predicted - mean_x[..., None]) * known, (target - mean_y[:, None]) * known
     spread = (x * x).sum(2) / n + (y * y).sum(1) / n + (mean_x - mean_y) ** 2
     ccc = 2 * (x * y).sum(2) / n / spread.clamp(min=1e-12)
-    there = (known.sum(1) >= MIN_PAIRS).double()
-    return ((ccc * there).sum(1) / there.sum().clamp(min=1)).numpy()
+    enough = (known.sum(1) >= MIN_PAIRS).double()
+    return ((ccc * enough).sum(1) / enough.sum().clamp(min=1)).numpy()

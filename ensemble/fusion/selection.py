@@ -62,15 +62,15 @@ def greedy(replacement: bool = False, limit: int | None = None) -> Rule:
         values, score = rows.posteriors.values, _scoring(rows)
         total = np.zeros(values.shape[1:], np.float64)
         chosen: list[int] = []
-        found: list[float] = []
+        scores: list[float] = []
         while len(chosen) < n_most:
             free = [m for m in range(n_members) if replacement or m not in chosen]
             worth = [score((total + values[m]) / (len(chosen) + 1)) for m in free]
             best = int(np.argmax(worth))
             chosen.append(free[best])
-            found.append(worth[best])
+            scores.append(worth[best])
             total += values[free[best]]
-        chosen = chosen[: int(np.argmax(found)) + 1]
+        chosen = chosen[: int(np.argmax(scores)) + 1]
         members = tuple(dict.fromkeys(chosen))
         return Selection(members, tuple(chosen.count(m) for m in members) if replacement else None)
 
@@ -99,9 +99,9 @@ def attribute_scores(problem: Problem) -> np.ndarray:
 
 def scoring_of(problem: Problem) -> Callable[[np.ndarray], float]:
     """Return a function that scores (N, C + A) predictions of all of the problem's rows, by those that have a label."""
-    known = np.flatnonzero(problem.targets.labels >= 0) if problem.has_labels else np.arange(len(problem.groups))
-    score = _scoring(problem.rows(known))
-    return lambda values: score(values[known])
+    labelled = np.flatnonzero(problem.targets.labels >= 0) if problem.has_labels else np.arange(len(problem.groups))
+    score = _scoring(problem.rows(labelled))
+    return lambda values: score(values[labelled])
 
 
 def _scorable(problem: Problem) -> Problem:
@@ -117,7 +117,7 @@ def _scoring(problem: Problem) -> Callable[[np.ndarray], float]:
 
     def concordance(values: np.ndarray) -> float:
         own = [ccc(values[:, n_classes + a], column) for a, column in enumerate(targets.attribute_values.T)]
-        known = [value for value in own if value == value]
-        return float(np.mean(known)) if known else 0.0
+        defined = [value for value in own if value == value]
+        return float(np.mean(defined)) if defined else 0.0
 
     return concordance

@@ -68,9 +68,9 @@ def fit_ridge(problem: Problem, config: RidgeConfig) -> MetaState:
                 rest, own = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
                 stack = _fit(values[:, rest], problem.rows(rest), config, penalty, structure)
                 held_out[own] = np.concatenate(_outputs(stack, values[:, own], n_classes, config.layer), 1)
-            found = score(held_out)
-            if found > best[0]:
-                best, scores = (found, penalty, structure), held_out[:, :n_classes]
+            held_out_score = score(held_out)
+            if held_out_score > best[0]:
+                best, scores = (held_out_score, penalty, structure), held_out[:, :n_classes]
     stack = _fit(values, problem, config, best[1], best[2])
     temperature = _temperature(scores, targets.labels)
     named = dict(zip(targets.attributes, targets.attribute_ranges, strict=True))
@@ -104,19 +104,19 @@ def _fit(values: np.ndarray, problem: Problem, config: RidgeConfig, penalty: flo
     x = inputs_of(values, n_classes, config.layer)
     weight, bias = np.zeros((n_members * n_classes, n_classes)), np.zeros(n_classes)
     soft = problem.targets.soft.astype(np.float64)
-    known = soft.sum(1) > 0
-    if n_classes and known.any():
-        x, y = x[known], soft[known]
+    labelled = soft.sum(1) > 0
+    if n_classes and labelled.any():
+        x, y = x[labelled], soft[labelled]
         rows = class_weights(y)
         weight, bias = _towards_the_vote(x, y, rows / rows.mean(), penalty, structure)
     own = problem.attributes.astype(np.float64)
     attribute_weight = np.full((n_members, own.shape[2]), 1 / n_members)
     attribute_bias = np.zeros(own.shape[2])
     for a, column in enumerate(problem.targets.attribute_values.T):
-        there = ~np.isnan(column)
-        if there.any():
-            each = own[:, there, a].T
-            left = column[there] - each.mean(1)
+        has_value = ~np.isnan(column)
+        if has_value.any():
+            each = own[:, has_value, a].T
+            left = column[has_value] - each.mean(1)
             delta, offset = _ridge(each, left, np.ones(len(each)), penalty)
             attribute_weight[:, a] += delta
             attribute_bias[a] = offset

@@ -115,11 +115,11 @@ class FittedOther:
 
 
 def _fit_seeds(problem: Problem, selection: Selection, config: MetaConfig) -> Fitted:
-    found = held_out_of(problem, config)
-    if found is None or found.why_not:
+    held_out = held_out_of(problem, config)
+    if held_out is None or held_out.why_not:
         config, mask = without_selection(config), None
     else:
-        mask = found.mask
+        mask = held_out.mask
     inputs = problem.inputs(layer_of(config.inputs))
     fitted: FittedMlp | FittedLinear
     if config.hidden:
@@ -226,7 +226,7 @@ def techniques_of(
             others = [layer for layer in ("posteriors", "logits") if layer != layer_of(config.inputs)]
         votes = [rule for rule in RULES if rule != "best" and (attributes or rule != "attributes")]
         names = [*votes, "linear", *(f"linear:{inputs}" for inputs in others), "mlp", "forest", "ridge"]
-    found = []
+    techniques = []
     for name in names:
         kind, _, inputs = name.partition(":")
         linear = replace(config, soup="uniform") if kind == "mlp" else config
@@ -235,7 +235,7 @@ def techniques_of(
             if isinstance(own, VoteConfig | AutoConfig):
                 raise ConfigError(f"{name!r}: votes read posteriors; only meta-classifiers take inputs.")
             own = replace(own, inputs=inputs)
-        found.append(technique(own))
-    if not found or len({each.name for each in found}) != len(found):
+        techniques.append(technique(own))
+    if not techniques or len({each.name for each in techniques}) != len(techniques):
         raise ConfigError(f"Name one or more ways of fusing, each once; found {rows!r}.")
-    return tuple(found)
+    return tuple(techniques)

@@ -51,34 +51,34 @@ def export_model(
     model = Model.load(source)
     scheme = _checked_scheme(model, scheme)
     _check_free(target, overwrite)
-    made = temporary_beside(target)
+    work = temporary_beside(target)
     with writing(target, ConfigError):
-        made.mkdir(parents=True)
+        work.mkdir(parents=True)
         try:
             report = None
             if model.meta is None:
-                _copy_member(model.members[0], made)
+                _copy_member(model.members[0], work)
             else:
-                report = _copy_ensemble(model, source, made)
-            _write(made / SCHEME, scheme.to_json())
-            _write(made / ENCODER_NAMES, _json(_encoders(model)))
-            _write(made / CARD, model_card(title or target.absolute().name, target.absolute().name, model, report))
-            replace_directory(made, target)
+                report = _copy_ensemble(model, source, work)
+            _write(work / SCHEME, scheme.to_json())
+            _write(work / ENCODER_NAMES, _json(_encoders(model)))
+            _write(work / CARD, model_card(title or target.absolute().name, target.absolute().name, model, report))
+            replace_directory(work, target)
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(work, ignore_errors=True)
     return Model.load(target)
 
 
-def _checked_scheme(model: Model, given: LabelScheme | None) -> LabelScheme:
+def _checked_scheme(model: Model, scheme: LabelScheme | None) -> LabelScheme:
     own = LabelScheme(model.classes, model.attribute_ranges)
-    if given is None:
+    if scheme is None:
         return own
-    if set(given.classes) != set(own.classes) or not set(own.attributes) <= set(given.attributes):
+    if set(scheme.classes) != set(own.classes) or not set(own.attributes) <= set(scheme.attributes):
         raise ConfigError(
-            f"The manifest's scheme has {', '.join((*given.classes, *given.attributes))}, the model predicts "
+            f"The manifest's scheme has {', '.join((*scheme.classes, *scheme.attributes))}, the model predicts "
             f"{', '.join((*own.classes, *own.attributes))}; give the manifest that it was fitted on."
         )
-    return LabelScheme(own.classes, own.attributes, given.corpus_labels)
+    return LabelScheme(own.classes, own.attributes, scheme.corpus_labels)
 
 
 def _check_free(target: Path, overwrite: bool) -> None:
@@ -122,14 +122,14 @@ def _copy_member(member: AnyMember, target: Path) -> None:
 
 
 def _encoders(model: Model) -> dict[str, Any]:
-    found = {}
+    encoders = {}
     for name, saved in needed_sets(model.members).items():
         spec = saved["spec"]
         entry = ENCODERS.get(spec["encoder"])
         fields = {key: spec[key] for key in ("encoder", "kind", "layers", "dim", "pool", "window", "source", "weights")}
         hub = {"hub": entry.hub_id} if entry is not None and entry.hub_id else {}
-        found[name] = fields | hub | {"fingerprint": saved["fingerprint"]}
-    return found
+        encoders[name] = fields | hub | {"fingerprint": saved["fingerprint"]}
+    return encoders
 
 
 def _json(value: Any) -> str:

@@ -32,9 +32,9 @@ def files_manifest(files: Sequence[Path | str], text: str | None = None) -> Mani
 
     A name that is not UTF-8 can't be a key: such files are left out, with a sentence for each in the notes.
     """
-    given = dict.fromkeys(os.fspath(file) for file in files)
-    names = [name for name in given if is_utf8(name)]
-    strange = [name for name in given if not is_utf8(name)]
+    paths = dict.fromkeys(os.fspath(file) for file in files)
+    names = [name for name in paths if is_utf8(name)]
+    strange = [name for name in paths if not is_utf8(name)]
     notes = [f"{name!r}: a file name that is not UTF-8 can't be a key; rename the file." for name in strange]
     if notes and not names:
         raise ConfigError(notes[0])
@@ -62,13 +62,13 @@ def cut_files(
     """
     if how is None:
         return manifest, []
-    found = cut(manifest, how, progress)
+    pieces = cut(manifest, how, progress)
     if notes is not None:
-        notes += found.notes
-    if found.manifest is None:
-        reasons = [reason for _, reason in found.failed] + found.notes
+        notes += pieces.notes
+    if pieces.manifest is None:
+        reasons = [reason for _, reason in pieces.failed] + pieces.notes
         raise ConfigError(f"There is nothing to predict: {'; '.join(reasons[:3])}")
-    return found.manifest, found.failed
+    return pieces.manifest, pieces.failed
 
 
 def with_speakers(manifest: Manifest, speaker_of: str) -> Manifest:

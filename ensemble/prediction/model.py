@@ -118,8 +118,8 @@ class Model:
         manifest, failed = cut_files(files_manifest(find_files(places), text), how)
         if text is not None:
             options["asr"] = OFF
-        found = predict(self, manifest, **options)
-        return replace(found, failed=(*failed, *found.failed))
+        predictions = predict(self, manifest, **options)
+        return replace(predictions, failed=(*failed, *predictions.failed))
 
 
 def _check_inside(directory: Path, runs: Mapping[str, tuple[str, str]]) -> None:

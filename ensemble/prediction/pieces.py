@@ -35,10 +35,10 @@ def pieces_of(manifest: Manifest) -> dict[str, Piece]:
     keys, names = manifest.keys, manifest.column("path").tolist()
     starts = manifest.column(START).tolist() if manifest.has_pieces else [0.0] * len(keys)
     ends = manifest.column(END).tolist() if manifest.has_pieces else [math.nan] * len(keys)
-    found = {}
+    pieces = {}
     for key, name, low, high in zip(keys, names, starts, ends, strict=True):
         if name is not None:
             end = None if math.isnan(high) else high
             path = Path(os.path.normpath(manifest.root / name))
-            found[key] = Piece(key.removesuffix(piece_id("", low, end)), path, low, end)
-    return found
+            pieces[key] = Piece(key.removesuffix(piece_id("", low, end)), path, low, end)
+    return pieces

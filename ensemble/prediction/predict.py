@@ -112,10 +112,10 @@ def predict_parts(
     for rows in _chunks(model, manifest, chunk):
         part = manifest.rows(rows)
 
-        def tell(what: str, done: float, of: int, first: int = first) -> None:
+        def report_step(what: str, done: float, of: int, first: int = first) -> None:
             say(what, first + done, len(manifest))
 
-        yield job.predict(part, tell)
+        yield job.predict(part, report_step)
         first += len(rows)
     say("members", len(manifest), len(manifest))
 
@@ -168,11 +168,11 @@ class _Job:
                 say(f"member {member.config.name}", n, n)
                 outputs.append(_member_output(member, store, keys, speakers, columns, self.device, self.running))
         in_order = tuple((key, failed[key]) for key in manifest.keys if key in failed)
-        found = _fused(self.model, tuple(keys), outputs, in_order)
+        predictions = _fused(self.model, tuple(keys), outputs, in_order)
         where = pieces_of(good)
         clips = speaker_clips(speakers, self.running) if _adapted(self.model) else None
         pieces = tuple(where.get(key) for key in keys)
-        return replace(found, pieces=pieces, cut=manifest.has_pieces, speaker_clips=clips)
+        return replace(predictions, pieces=pieces, cut=manifest.has_pieces, speaker_clips=clips)
 
     def encoder(self, name: str) -> Encoder:
         if name in self.encoders:
@@ -192,16 +192,16 @@ def encoder_of(name: str, saved: Mapping[str, Any], *, weights: Mapping[str, Pat
     if spec.kind == "posteriors":
         raise ConfigError(f"A member reads {name!r}, another member's posteriors; it can't predict new audio.")
     recorded = (saved.get("provenance") or {}).get("weights")
-    given = weights.get(name) or weights.get(spec.encoder) or (Path(recorded) if recorded else None)
-    if given is not None and not given.exists():
+    weights_path = weights.get(name) or weights.get(spec.encoder) or (Path(recorded) if recorded else None)
+    if weights_path is not None and not weights_path.exists():
         is_given = name in weights or spec.encoder in weights
         if is_given or spec.encoder not in ENCODERS:
             raise EncoderError(
-                f"Feature set {name!r} was encoded with {spec.encoder}; its weights are not at {given}. Say where they "
-                f"are with --weights {name}=DIR."
+                f"Feature set {name!r} was encoded with {spec.encoder}; its weights are not at {weights_path}. Say "
+                f"where they are with --weights {name}=DIR."
             )
-        given = None  # the encoder is known by name; the fingerprint tells whether it is the same
-    if given is None and spec.encoder not in ENCODERS and "/" not in spec.encoder:
+        weights_path = None  # the encoder is known by name; the fingerprint tells whether it is the same
+    if weights_path is None and spec.encoder not in ENCODERS and "/" not in spec.encoder:
         raise EncoderError(
             f"Feature set {name!r} was encoded with {spec.encoder}, which is no encoder's name here. Say where its "
             f"weights are with --weights {name}=DIR."
@@ -209,7 +209,7 @@ def encoder_of(name: str, saved: Mapping[str, Any], *, weights: Mapping[str, Pat
     extra = dict(spec.extra)
     encoder = load_encoder(
         spec.encoder,
-        weights=given,
+        weights=weights_path,
         layers=layers_option(spec.layers),
         pool=spec.pool,
         dtype=spec.dtype,

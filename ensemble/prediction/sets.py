@@ -19,9 +19,9 @@ def needed_sets(members: Sequence[AnyMember]) -> dict[str, dict[str, Any]]:
                     f"A member reads {saved['name']}, the times of tokens (--align), which predict doesn't make of new "
                     "audio. Predict with members without it, or evaluate this one on a store that has them."
                 )
-            known = sets.setdefault(saved["name"], saved)
-            if known["fingerprint"] != saved["fingerprint"]:
-                listed = "; ".join(spec_of(known).differences(spec_of(saved)))
+            described = sets.setdefault(saved["name"], saved)
+            if described["fingerprint"] != saved["fingerprint"]:
+                listed = "; ".join(spec_of(described).differences(spec_of(saved)))
                 raise SpecMismatch(
                     f"Members read two different feature sets named {saved['name']!r} ({listed}); fit them on features "
                     "of different names, or on the same ones."

@@ -47,7 +47,7 @@ def stretches(ends: Sequence[tuple[float, float]]) -> list[tuple[float, float, i
             heapq.heappop(open_rows)
         borders |= {round((centres[row] + centres[other]) / 2, 9) for _, other in open_rows}
         heapq.heappush(open_rows, (ends[row][1], row))
-    found: list[tuple[float, float, int]] = []
+    stretches: list[tuple[float, float, int]] = []
     marks = sorted(borders)
     waiting, covering = iter(order), []
     upcoming = next(waiting, None)
@@ -60,11 +60,11 @@ def stretches(ends: Sequence[tuple[float, float]]) -> list[tuple[float, float, i
             continue
         middle = (low + high) / 2
         nearest = min(covering, key=lambda row: (abs(centres[row] - middle), row))
-        if found and found[-1][2] == nearest and found[-1][1] == low:
-            found[-1] = (found[-1][0], high, nearest)
+        if stretches and stretches[-1][2] == nearest and stretches[-1][1] == low:
+            stretches[-1] = (stretches[-1][0], high, nearest)
         else:
-            found.append((low, high, nearest))
-    return found
+            stretches.append((low, high, nearest))
+    return stretches
 
 
 def turns(pieces: Sequence[Piece], labels: Sequence[str], confidences: Sequence[float]) -> list[Turn]:
@@ -72,7 +72,7 @@ def turns(pieces: Sequence[Piece], labels: Sequence[str], confidences: Sequence[
     rows_of: dict[Path, list[int]] = {}
     for row, piece in enumerate(pieces):
         rows_of.setdefault(piece.path, []).append(row)
-    found: list[Turn] = []
+    turns: list[Turn] = []
     for path, rows in rows_of.items():
         own: list[Turn] = []
         for low, high, i in stretches([pieces[row].ends() for row in rows]):
@@ -81,8 +81,8 @@ def turns(pieces: Sequence[Piece], labels: Sequence[str], confidences: Sequence[
                 own[-1] = _joined(own[-1], turn)
             else:
                 own.append(turn)
-        found += own
-    return found
+        turns += own
+    return turns
 
 
 def _joined(first: Turn, second: Turn) -> Turn:

@@ -95,6 +95,6 @@ def _key(line: Mapping[str, Any]) -> str:
     return key
 
 
-def _differences(stored: dict[str, Any], asked: dict[str, Any]) -> str:
-    names = [name for name in dict.fromkeys((*stored, *asked)) if stored.get(name) != asked.get(name)]
-    return "; ".join(f"{name}: {stored.get(name)!r}, now {asked.get(name)!r}" for name in names)
+def _differences(stored: dict[str, Any], expected: dict[str, Any]) -> str:
+    names = [name for name in dict.fromkeys((*stored, *expected)) if stored.get(name) != expected.get(name)]
+    return "; ".join(f"{name}: {stored.get(name)!r}, now {expected.get(name)!r}" for name in names)

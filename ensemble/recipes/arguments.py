@@ -13,12 +13,12 @@ from featurestore.runtime.yaml_lines import Entry, shown, unknown_key
 
 def find_command(commands: Any, words: tuple[str, ...], where: str) -> Any:
     """Return the command of these words; ConfigError with near ones at `where`."""
-    found = commands
+    command = commands
     for i, word in enumerate(words):
-        if word not in found.commands:
-            raise unknown_key(where, word, sorted(found.commands), f"command medusa {' '.join(words[:i])}".strip())
-        found = found.commands[word]
-    return found
+        if word not in command.commands:
+            raise unknown_key(where, word, sorted(command.commands), f"command medusa {' '.join(words[:i])}".strip())
+        command = command.commands[word]
+    return command
 
 
 def is_argument(parameter: Any) -> bool:
@@ -75,5 +75,5 @@ def check_arguments(command: Any, words: tuple[str, ...], arguments: list[str], 
         refused = getattr(error, "param", None)
         keys = [] if refused is None else [key for key in keys_of(refused) if key in options.value]
         where = options.value[keys[0]].where if keys else options.where
-        found = f", found {shown(options.value[keys[0]].value)}" if keys else ""
-        raise ConfigError(f"{where}: {' '.join(error.format_message().split()).rstrip('.')}{found}.") from None
+        actual = f", found {shown(options.value[keys[0]].value)}" if keys else ""
+        raise ConfigError(f"{where}: {' '.join(error.format_message().split()).rstrip('.')}{actual}.") from None

@@ -103,12 +103,12 @@ def record_of(step: Step, places: Places) -> dict[str, Any]:
     """Return what is written down of a step: attempts, and where it was finished seconds, what, reads and makes."""
     path = places.step(step.name)
     try:
-        found = read_json(path.read_text(encoding="utf-8"))
+        record = read_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} can't be read ({error}); remove it, and the step is looked at anew.") from None
-    return found if isinstance(found, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
 def digest(thing: Thing) -> str:
@@ -139,12 +139,12 @@ def _files(path: Path) -> list[tuple[str, int, int]]:
     if not path.is_dir():
         about = path.stat()
         return [("", about.st_size, about.st_mtime_ns)]
-    found = []
+    files = []
     for at, _, names in os.walk(path):
         for name in names:
             about = os.stat(os.path.join(at, name), follow_symlinks=False)
-            found.append((os.path.relpath(os.path.join(at, name), path), about.st_size, about.st_mtime_ns))
-    return found
+            files.append((os.path.relpath(os.path.join(at, name), path), about.st_size, about.st_mtime_ns))
+    return files
 
 
 def _set_digest(thing: Thing) -> str:
@@ -171,8 +171,8 @@ def _refuse_edited(step: Step, places: Places) -> None:
     """Raise ConfigError before a manifest that was changed since it was made is overwritten."""
     record = record_of(step, places)
     for thing in step.makes:
-        made = record.get("makes", {}).get(str(thing))
-        if thing.kind == "manifest" and made and digest(thing) not in ("", made):
+        fingerprint = record.get("makes", {}).get(str(thing))
+        if thing.kind == "manifest" and fingerprint and digest(thing) not in ("", fingerprint):
             raise ConfigError(
                 f"{thing.path} is not what `medusa {step.name}` wrote: it was changed since. Remove it to have it made "
                 f"again, or use it in the recipe: `manifest: {thing.path}` in place of prepare."
@@ -181,8 +181,8 @@ def _refuse_edited(step: Step, places: Places) -> None:
 
 def _write(step: Step, places: Places, record: dict[str, Any]) -> None:
     old = record_of(step, places)
-    kept = {"makes": old["makes"]} if "what" not in record and "makes" in old else {}
-    text = json.dumps(kept | record, indent=1, ensure_ascii=False) + "\n"
+    makes = {"makes": old["makes"]} if "what" not in record and "makes" in old else {}
+    text = json.dumps(makes | record, indent=1, ensure_ascii=False) + "\n"
     path = places.step(step.name)
     with writing(path, ConfigError):
         replace_file(path, lambda file: file.write(text.encode(errors="surrogateescape")))

@@ -128,15 +128,15 @@ def _entries(section: Entry, name: str) -> dict[str, Entry]:
     if name not in NAMED_SECTIONS:
         return {"": Entry(options, section.where)}
     defaults = _section(options, DEFAULTS)
-    found = {}
+    entries = {}
     for key, entry in options.items():
         if not _NAME.fullmatch(key):
             raise ConfigError(f"{entry.where}: {key!r} can't be a name; use letters, digits and . _ + -.")
         if key != DEFAULTS:
-            found[key] = Entry(defaults | ({} if entry.value is None else entry.entries), entry.where)
-    if not found:
+            entries[key] = Entry(defaults | ({} if entry.value is None else entry.entries), entry.where)
+    if not entries:
         raise ConfigError(f"{section.where}: {name} names nothing; leave it out, or say what to make.")
-    return found
+    return entries
 
 
 def _change(tree: dict[str, Entry], path: str, entry: Entry, known: Sequence[str], variables: Sequence[str]) -> None:
@@ -172,10 +172,10 @@ def _filled(entry: Entry, values: Mapping[str, str | None]) -> Entry:
         name = match[1]
         if name not in values:
             raise unknown_key(entry.where, name, list(values), "variable")
-        found = values[name]
-        if found is None:
+        value = values[name]
+        if value is None:
             raise ConfigError(f"{entry.where}: {name} has no value; give it with --set {name}=VALUE.")
-        return found
+        return value
 
     if isinstance(entry.value, dict):
         return Entry({key: _filled(below, values) for key, below in entry.value.items()}, entry.where)

@@ -58,8 +58,8 @@ def refuse_unclean(steps: Sequence[Step]) -> None:
         for thing in step.makes:
             for path in (thing.path, thing.path.with_name("protocol.json")):
                 if path.name in ("report.json", "protocol.json") and path.is_file():
-                    found = read_json(path.read_text(encoding="utf-8"))
-                    wrong = [line for line in protocol_lines(found) if not line.startswith("Note")]
+                    audit = read_json(path.read_text(encoding="utf-8"))
+                    wrong = [line for line in protocol_lines(audit) if not line.startswith("Note")]
                     if wrong:
                         raise ProtocolError(f"{path}: {' '.join(wrong)}")
 

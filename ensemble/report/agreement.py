@@ -19,9 +19,9 @@ def annotator_agreement(manifest: Manifest, systems: Sequence[System]) -> dict[s
     of the same utterances that it predicts, beside the annotators' own on exactly these.
     """
     notes: list[str] = []
-    found = agreement_of(manifest, notes)
+    agreement = agreement_of(manifest, notes)
     votes = manifest.votes
-    if found is None or votes is None or (votes != np.round(votes)).any():
+    if agreement is None or votes is None or (votes != np.round(votes)).any():
         return None
     n = votes.sum(1)
     several = n > 1
@@ -44,7 +44,7 @@ def annotator_agreement(manifest: Manifest, systems: Sequence[System]) -> dict[s
             "name": system.name, "n": len(keys), "share": float(share.mean()), "pairs": float(pairs[at].mean()),
         })  # fmt: skip
     values: dict[str, Any] = jsonable({
-        "annotators": json_fields(found), "pairs": float(pairs[several].mean()), "n": int(several.sum()),
+        "annotators": json_fields(agreement), "pairs": float(pairs[several].mean()), "n": int(several.sum()),
         "systems": rows, "notes": notes,
     })  # fmt: skip
     return values

@@ -59,8 +59,8 @@ class Collected:
     @property
     def warnings(self) -> list[str]:
         """Why figures of the page may be too good, or not of what the store holds; one line each."""
-        found: list[str] = self.payload["warnings"]
-        return found
+        warnings: list[str] = self.payload["warnings"]
+        return warnings
 
 
 def collect(runs: Runs, wanted: PageOptions, progress: Callable[[str], None] = lambda text: None) -> Collected:
@@ -146,8 +146,8 @@ def _furthest(rows: Manifest, system: System) -> list[int]:
     widths = np.array([high - low for low, high in (rows.scheme.attributes[name] for name in names)])
     values = system.of([rows.keys[i] for i in at]).values[:, [system.attributes.index(name) for name in names]]
     apart = np.abs(values - rows.attributes[at][:, columns]) / widths
-    known = np.flatnonzero(~np.isnan(apart).all(1))
-    order = known[np.argsort(-np.nanmean(apart[known], 1), kind="stable")]
+    has_scores = np.flatnonzero(~np.isnan(apart).all(1))
+    order = has_scores[np.argsort(-np.nanmean(apart[has_scores], 1), kind="stable")]
     return [at[i] for i in order.tolist()]
 
 

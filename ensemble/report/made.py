@@ -46,17 +46,17 @@ def feature_rows(store: FeatureStore | None, runs: Runs) -> list[dict[str, Any]]
         row["date"], row["command"] = provenance.get("date", ""), provenance.get("command", "")
         row["other"] = row["in_store"] and row["fingerprint"] != recorded[name]["fingerprint"]
         rows.append(row)
-    found: list[dict[str, Any]] = jsonable(rows)
-    return found
+    as_json: list[dict[str, Any]] = jsonable(rows)
+    return as_json
 
 
 def _decoders(features: FeatureSet) -> list[str]:
     """Return the decoders that read the audio of a set, [] where that is not recorded."""
     try:
-        found = features.identities(list(features))
+        identities = features.identities(list(features))
     except StoreError:
         return []
-    return [name for name in found.decoders if name]
+    return [name for name in identities.decoders if name]
 
 
 def system_rows(store: FeatureStore | None, runs: Runs, systems: Sequence[System]) -> list[dict[str, Any]]:
@@ -90,8 +90,8 @@ def system_rows(store: FeatureStore | None, runs: Runs, systems: Sequence[System
             row["kind"], row["reads"] = f"probe: {probe.get('solver', '')}", list(probe.get("features", ()))
             row["settings"] = _settings(probe)
         rows.append(row)
-    found: list[dict[str, Any]] = jsonable(rows)
-    return found
+    as_json: list[dict[str, Any]] = jsonable(rows)
+    return as_json
 
 
 def _settings(values: object) -> str:
@@ -108,7 +108,7 @@ def training_curves(runs: Runs) -> list[dict[str, Any]]:
     """Return {"system", "folds": {fold: {"loss", "score", "score_name", "stage"}}} of each member with a history."""
     from deepser.watch.curves import read_histories, score_of
 
-    found = []
+    curves = []
     for name, directory in runs.directories.items():
         folds = {}
         for fold, records in read_histories(directory).items():
@@ -121,20 +121,20 @@ def training_curves(runs: Runs) -> list[dict[str, Any]]:
                 "seconds": sum(float(record.get("seconds") or 0) for record in records),
             }
         if folds:
-            found.append({"system": name, "folds": folds})
-    values: list[dict[str, Any]] = jsonable(found)
+            curves.append({"system": name, "folds": folds})
+    values: list[dict[str, Any]] = jsonable(curves)
     return values
 
 
 def ensemble_reports(runs: Runs) -> list[dict[str, Any]]:
     """Return what `fit-meta` wrote of each ensemble: the table of votes, what was learned, and its notes."""
-    found = []
+    reports = []
     for name, directory in runs.directories.items():
         report = read_json(directory / "report.json")
         if report:
-            kept = ("parts", "learned", "notes", "members", "fitted_on", "n_fitted", "in_sample", "held_out")
-            found.append({"system": name, **{key: report.get(key) for key in kept}})
-    return found
+            keys = ("parts", "learned", "notes", "members", "fitted_on", "n_fitted", "in_sample", "held_out")
+            reports.append({"system": name, **{key: report.get(key) for key in keys}})
+    return reports
 
 
 def step_rows(runs: Runs, store: FeatureStore | None) -> list[dict[str, Any]]:
@@ -153,14 +153,14 @@ def step_rows(runs: Runs, store: FeatureStore | None) -> list[dict[str, Any]]:
                     "name": f"{section}/{rest}" if section in SECTIONS and rest else name, "bytes": None,
                     "seconds": record["seconds"], "attempts": record.get("attempts", 1),
                 })  # fmt: skip
-    made: list[tuple[str, Path]] = []
+    outputs: list[tuple[str, Path]] = []
     trained_s = {own["system"]: sum(fold["seconds"] for fold in own["folds"].values()) for own in training_curves(runs)}
     if store is not None and not store.files.remote:
         names = {str(spec["name"]) for path in runs.directories.values() for spec in _list(read_json(path / CONFIG),
                                                                                            "specs")}  # fmt: skip
-        made += [(f"features {name}", store.path / name) for name in sorted(names) if name in store]
-        made += [(name.replace("/", " ", 1), store.path / name) for name in runs.systems if name in store]
-    for label, path in made:
+        outputs += [(f"features {name}", store.path / name) for name in sorted(names) if name in store]
+        outputs += [(name.replace("/", " ", 1), store.path / name) for name in runs.systems if name in store]
+    for label, path in outputs:
         rows.append({"name": label, "seconds": None, "attempts": None, "bytes": _bytes(path)})
     for name, path in runs.directories.items():
         label, seconds = f"run directory {path.name}", trained_s.get(name)
@@ -169,8 +169,8 @@ def step_rows(runs: Runs, store: FeatureStore | None) -> list[dict[str, Any]]:
 
 
 def _list(values: Mapping[str, object], key: str) -> list[Any]:
-    found = values.get(key)
-    return found if isinstance(found, list) else []
+    value = values.get(key)
+    return value if isinstance(value, list) else []
 
 
 def _bytes(directory: Path) -> int:

@@ -54,7 +54,7 @@ def maps(
     names: feature sets, a layer after @ ("wavlm-large@12"; by default the last), or systems. x and y
     are packed, in one scale. Every utterance must have rows: StoreError or AlignmentError names those that lack them.
     """
-    found = []
+    maps = []
     for name in names:
         progress(f"projecting {name}")
         rows, what = _rows(store, keys, systems, name)
@@ -69,8 +69,8 @@ def maps(
             else:
                 points = tsne(components, seed) if method == "tsne" else umap(components, seed)
                 note = f"{what}; distances between clusters mean little"
-            found.append({"name": name, "method": method, "note": note, **_packed(points)})
-    return found
+            maps.append({"name": name, "method": method, "note": note, **_packed(points)})
+    return maps
 
 
 def _rows(

@@ -66,8 +66,8 @@ def find_runs(places: Sequence[str], manifest: Path | None = None, store: Path |
                                                       Path("store"))  # fmt: skip
     in_store = [name for name in names if Path(name).suffix.lower() not in SUFFIXES]
     opened = FeatureStore.open(opened_at) if directories or in_store else None
-    known = {PREFIX + each.name: each for each in directories}
-    finished = {name: path for name, path in known.items() if opened is not None and name in opened}
+    directory_of_name = {PREFIX + each.name: each for each in directories}
+    finished = {name: path for name, path in directory_of_name.items() if opened is not None and name in opened}
     systems = [*finished]
     for name in names:
         full = posteriors_name(opened, name) if opened is not None and name in in_store else name
@@ -77,7 +77,7 @@ def find_runs(places: Sequence[str], manifest: Path | None = None, store: Path |
             f"No system to report: the store {opened_at} has no posteriors of "
             f"{', '.join(path.name for path in directories)}. Finish the runs, or give their store (--store)."
         )
-    unfinished = tuple(path.name for name, path in known.items() if name not in finished)
+    unfinished = tuple(path.name for name, path in directory_of_name.items() if name not in finished)
     return Runs(table, opened_at, tuple(systems), finished, tuple(dict.fromkeys(whole)), unfinished)
 
 
@@ -106,18 +106,18 @@ def state_of(runs: Runs) -> tuple[tuple[str, int, int], ...]:
         places += [runs.store / name for name in runs.systems]
     for directory in runs.directories.values():
         places += [directory, directory / CONFIG, directory / "report.json", directory / SCORES]
-    found = [(place, place.stat()) for place in places if place.exists()]
-    return tuple((str(place), about.st_size, about.st_mtime_ns) for place, about in found)
+    files = [(place, place.stat()) for place in places if place.exists()]
+    return tuple((str(place), about.st_size, about.st_mtime_ns) for place, about in files)
 
 
 def read_json(path: Path) -> dict[str, object]:
     """Return a JSON object that a run wrote; {} where there is no file, ConfigError where it is damaged."""
     try:
-        found = json_text.read_json(path.read_bytes())
+        content = json_text.read_json(path.read_bytes())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} can't be read ({error}); make it again with the command that wrote it.") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ConfigError(f"{path} holds no JSON object; make it again with the command that wrote it.")
-    return found
+    return content

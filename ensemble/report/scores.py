@@ -68,10 +68,10 @@ def score_systems(
         assessed.append(assessments)
         reasons.append(reason)
     _correct(assessed)
-    found = []
+    rows = []
     for system, parts, assessments, reason in zip(systems, scored_parts, assessed, reasons, strict=True):
         progress(f"groups of {system.name}")
-        found.append({
+        rows.append({
             "name": system.name,
             "parts": {
                 name: {
@@ -82,7 +82,7 @@ def score_systems(
                 for name, part in parts.items()
             },
         })  # fmt: skip
-    return found
+    return rows
 
 
 def _correct(assessed: Sequence[dict[str, Assessment]]) -> None:
@@ -120,17 +120,17 @@ def _groups(system: System, part: Part, asked: Scoring) -> dict[str, Any]:
     own = scored(system, manifest, attributes)
     options = {"n_resamples": asked.n_resamples, "seed": asked.seed}
     columns = [name for name in dict.fromkeys((part.folds, *GROUP_COLUMNS, *asked.by)) if name and manifest.has(name)]
-    found = {}
+    groups = {}
     for column in columns:
         names = named(manifest, column)
         n_groups = len({name for name in names.tolist() if name is not None})
         if column != "speaker" and (1 < n_groups <= MOST_GROUPS or (n_groups and column in asked.by)):
-            found[column] = by_group(own, names, column, **options)
+            groups[column] = by_group(own, names, column, **options)
     if manifest.has("speaker"):
         names = named(manifest, "speaker")
         if any(name is not None for name in names.tolist()):
-            found["speaker"] = _with_wilson(by_speaker(own, names, **options), own, names)
-    return {name: table.to_dict() for name, table in found.items()}
+            groups["speaker"] = _with_wilson(by_speaker(own, names, **options), own, names)
+    return {name: table.to_dict() for name, table in groups.items()}
 
 
 def _with_wilson(table: GroupTable, own: Scored, names: np.ndarray) -> GroupTable:
@@ -140,9 +140,9 @@ def _with_wilson(table: GroupTable, own: Scored, names: np.ndarray) -> GroupTabl
     """
     if own.predicted is None:
         return table
-    known = own.labels >= 0
-    counts = Counter(names[known].tolist())
-    right = Counter(names[known & (own.labels == own.predicted)].tolist())
+    labelled = own.labels >= 0
+    counts = Counter(names[labelled].tolist())
+    right = Counter(names[labelled & (own.labels == own.predicted)].tolist())
     rows: list[GroupRow] = []
     for row in table.rows:
         if counts[row.name] and "accuracy" in row.scores:

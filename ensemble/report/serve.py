@@ -137,13 +137,13 @@ class _Handler(BaseHTTPRequestHandler):
             return
         with file:
             first, last, status = 0, n_bytes - 1, HTTPStatus.OK
-            found = _RANGE.fullmatch(self.headers.get("Range", ""))
-            if found and (found[1] or found[2]):
+            match = _RANGE.fullmatch(self.headers.get("Range", ""))
+            if match and (match[1] or match[2]):
                 status = HTTPStatus.PARTIAL_CONTENT
-                if found[1]:
-                    first, last = int(found[1]), min(int(found[2] or last), last)
+                if match[1]:
+                    first, last = int(match[1]), min(int(match[2] or last), last)
                 else:
-                    first = max(0, n_bytes - int(found[2]))
+                    first = max(0, n_bytes - int(match[2]))
             if first > last:
                 self._refuse(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, {"Content-Range": f"bytes */{n_bytes}"})
                 return

@@ -57,7 +57,7 @@ def encoders(
         table.add_row(*map(escape, row))  # brackets in it are text
     console().print(table)
     say("layers: numbers 0 to this one; rows/s: 0 where rows are tokens, or one row stands for an utterance", "dim")
-    for family, checked in {entry.family: entry.checked for entry in found.values()}.items():
+    for family, checked in {entry.family: entry.checked for entry in matching.values()}.items():
         say(f"checked of {family}: {checked}", "dim")
 
 
