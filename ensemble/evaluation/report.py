@@ -61,7 +61,8 @@ def _parts(title: str, assessment: Assessment) -> Iterator[RenderableType]:
     if assessment.soft is not None:
         yield Text(
             f"\nvotes of {assessment.soft.n:,} utterances: cross-entropy {assessment.soft.cross_entropy:.3f} nats (at "
-            f"least {assessment.soft.vote_entropy:.3f}, the raters' own), Jensen-Shannon {assessment.soft.jensen_shannon:.3f} bits"
+            f"least {assessment.soft.vote_entropy:.3f}, the raters' own), "
+            f"Jensen-Shannon {assessment.soft.jensen_shannon:.3f} bits"
         )
     if assessment.calibration is not None:
         yield Text("")
