@@ -20,7 +20,7 @@ TORCH_OPTIONS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --retries 
 # The linter of the report's scripts, where npm's npx can fetch it.
 ESLINT := npx --yes --fetch-retries=0 --fetch-timeout=20000 eslint@10
 
-.PHONY: demo test test-slow test-containers coverage smoke dist docs docs-links lint install clean
+.PHONY: demo test test-slow test-containers coverage smoke dist docs docs-links lint lint-and-docs install install-docs clean
 
 demo: $(STAMP)
 	$(VENV)/bin/medusa demo
@@ -67,7 +67,14 @@ lint: $(STAMP)
 	$(VENV)/bin/mypy
 	@if $(ESLINT) --version >/dev/null 2>&1; then $(ESLINT) ensemble/report/assets; else echo "no eslint: scripts are not linted"; fi
 
+# What continuous integration runs beside the tests, one after the other.
+lint-and-docs:
+	$(MAKE) lint
+	$(MAKE) docs
+
 install: $(STAMP)
+
+install-docs: $(DOCS_STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, %s is %s; use PYTHON=python3.12" % (sys.executable, sys.version.split()[0]))'

@@ -31,6 +31,7 @@ from featurestore.runtime.device import one_thread, pick_device
 from featurestore.store.feature_store import FeatureStore
 
 NESTED = "nested"
+RULE_NAMES = {"uar": "UAR", "macro_f1": "macro-F1", "mean_ccc": "mean CCC"}  # as a note spells them
 RBF_PENALTIES, RBF_BANDWIDTHS = (0.02, 0.1), (0.7, 1.0, 1.4, 2.0)
 LINEAR_PENALTIES = (0.1, 1.0, 10.0)
 STREAMING_PENALTIES = (1.0, 10.0, 100.0)
@@ -144,7 +145,7 @@ def fit_probe(
     fitted = solved.fit(final.parts)
     calibration = Calibration.of(problem, passes.final, final.inner, config.balanced)
     logits, attributes, judged = _outputs(problem, chosen, final, passes, config)
-    notes = [f"Chosen by the held-out {rule} inside each training part."]
+    notes = [f"Chosen by the held-out {RULE_NAMES.get(rule, rule)} inside each training part."]
     if passes.by_utterance:
         notes.append("A training part has one speaker only, so its inner folds cut through that speaker.")
     if any(best.setting.refine == "shares" for best in (*(each.best for each in chosen), final)):

@@ -41,7 +41,7 @@ def ablate(
     train_on: TrainOnOption = None,
     test_on: TestOnOption = None,
     strict: StrictOption = False,
-    preset: Annotated[str, what("The full system.")] = "medusa",
+    preset: Annotated[str, what("Preset of the full system.")] = "medusa",
     only: Annotated[
         str | None, what("Parts to take out: one-hot, late-fusion, no-mixup, no-multitask, no-stage2; default: all.")
     ] = None,

@@ -46,9 +46,12 @@ def compare(
         ),
     ] = ROWS,
     top: Annotated[
-        str | None, choice("Members, e.g. 14,7,5; default: all, half, five in fourteen.", callback=counts)
+        str | None,
+        choice(
+            "Numbers of best members, a column each: 14,7,5; default: all, half, five in fourteen.", callback=counts
+        ),
     ] = None,
-    greedy: Annotated[bool, choice("Also members by greedy forward selection.", "--greedy")] = False,
+    greedy: Annotated[bool, choice("Add a column of members chosen by greedy forward selection.", "--greedy")] = False,
     replacement: Annotated[bool, choice("Greedy may choose a member again.", "--replacement")] = False,
     seeds: Annotated[int, training("Seeds of each meta-classifier, trained at once.", min=1)] = len(META.seeds),
     inputs: Annotated[str, training(", ".join(INPUTS) + ".", callback=one_of(INPUTS))] = META.inputs,

@@ -30,16 +30,18 @@ def evaluate(
     manifest: ManifestOption,
     store: StoreOption = Path("store"),
     cv: CvOption = None,
-    split: Annotated[str | None, reads("This split alone.")] = None,
+    split: Annotated[str | None, reads("Score this split alone.")] = None,
     train_on: TrainOnOption = None,
     test_on: TestOnOption = None,
     column: ColumnOption = None,
     against: Annotated[str | None, reads("The system to compare with; of several by default the first.")] = None,
     common: Annotated[bool, reads("Score only the utterances that all systems predict.", "--common")] = False,
-    by: Annotated[str | None, reads("Scores by the values of a column, and their gap: gender, speaker.")] = None,
+    by: Annotated[
+        str | None, reads("Score each value of a column, and report the gap between them: gender, speaker.")
+    ] = None,
     bootstrap: Annotated[int, reads("Resamples of the speakers, for intervals; 0: none.", min=0)] = 1000,
     seed: Annotated[int, reads("Seed of the resamples.", min=0)] = 0,
-    calibration: Annotated[bool, reads("ECE before and after temperature scaling.", "--calibration")] = False,
+    calibration: Annotated[bool, reads("Report ECE before and after temperature scaling.", "--calibration")] = False,
     strict: StrictOption = False,
     output: Annotated[
         Path | None, writes("Write the table of systems (.md, .tex, .csv, .json).", "--output", "-o")

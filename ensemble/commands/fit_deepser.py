@@ -56,12 +56,17 @@ def fit_deepser(
     ] = None,
     several: Annotated[
         str | None,
-        preset_panel("Several on one reading: presets (medusa-08,medusa-??), or a recipe's FILE.yaml.", "--members"),
+        preset_panel(
+            "Several members on one reading of the store: presets (medusa-08,medusa-??), or a recipe's FILE.yaml.",
+            "--members",
+        ),
     ] = None,
     name: Annotated[str | None, writes("Name of the member; default: made from features or preset, and seed.")] = None,
     runs: RunsOption = Path("runs"),
     overwrite: Annotated[bool, writes("Start a member of that name anew.", "--overwrite")] = False,
-    tensorboard: Annotated[bool, writes("Event files in the run directory.", "--tensorboard")] = False,
+    tensorboard: Annotated[
+        bool, writes("Write TensorBoard's event files into the run directory.", "--tensorboard")
+    ] = False,
     options: dict[str, Any] | None = None,
     device: DeviceOption = "auto",
     deterministic: Annotated[

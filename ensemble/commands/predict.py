@@ -43,7 +43,9 @@ class InputArguments:
     weights: Annotated[list[str] | None, reads("NAME=DIR: weights of an encoder that moved.")] = None
     text: Annotated[str | None, reads("Text that is spoken in the files.")] = None
     asr: Annotated[str | None, reads("Whisper model that transcribes the files, or off. Default: the members'.")] = None
-    manifest: Annotated[Path | None, reads("Predict its utterances instead.", "--manifest", "-m")] = None
+    manifest: Annotated[
+        Path | None, reads("Corpus table whose utterances are predicted, in place of files.", "--manifest", "-m")
+    ] = None
     speaker_of: Annotated[
         str | None,
         reads("Who speaks, for speaker-adapted models: COLUMN (default: speaker), folder, file.", "--speaker-of"),
@@ -141,7 +143,8 @@ def predict(
 
     Speech is transcribed only where a member reads text. A file that fails is reported and the rest done (exit code 1).
     Stopped with --output, it goes on where it was when it is run again. Of a long recording --every and --span predict
-    windows, --segments speech or a table's segments: csv and jsonl have a row for each, rttm and audacity a timeline.
+    windows, --segments vad speech, --segments FILE a table's segments: csv and jsonl have a row for each, rttm and
+    audacity a timeline.
 
     Example: `medusa predict clip.wav calls/ --model runs/meta -o predictions.csv`
     """

@@ -62,12 +62,22 @@ SETTINGS = (
     Setting("mixup", "train.mixup_p", float, "Training", "Share of clips mixed."),
     Setting("targets", "train.targets", str, "Training", f"{', '.join(LOSS_TARGETS)}."),
     Setting(
-        "normalise", "train.normalise", str, "Training", f"{', '.join(NORMALISATIONS)}: their mean rows are subtracted."
+        "normalise",
+        "train.normalise",
+        str,
+        "Training",
+        f"Whose statistics standardise the rows: {', '.join(NORMALISATIONS)}.",
     ),
     Setting("label-smoothing", "train.label_smoothing", float, "Training", "Share of the target spread evenly."),
     Setting("views", "train.views", str, "Training", "Augmented views to draw from: noise1,mix1; all: those there."),
     Setting("view-share", "train.view_share", float, "Training", "Share of clips drawn from views."),
-    Setting("select", "train.select", str, "Training", f"Epoch kept: {', '.join(SELECTIONS)}, ccc:ATTRIBUTE."),
+    Setting(
+        "select",
+        "train.select",
+        str,
+        "Training",
+        f"Score that chooses the epoch to keep: {', '.join(SELECTIONS)}, ccc:ATTRIBUTE.",
+    ),
     Setting("precision", "train.precision", str, "System", "auto, float32, bfloat16."),
 )
 PATHS = {setting.option: setting.path for setting in SETTINGS}

@@ -50,7 +50,9 @@ def layout_of(path: Path) -> Layout:
     except PermissionError as error:
         raise AudioError(f"{path}: not readable ({error.strerror}). Change its permissions.") from None
     except (OSError, ValueError):
-        raise AudioError(f"{path}: no such file. Check the manifest's path column and the corpus root.") from None
+        raise AudioError(
+            f"{path}: no such file. Check the path; in a manifest, its column path and the corpus root."
+        ) from None
     if not stat.S_ISREG(status.st_mode):
         raise AudioError(f"{path}: is not a regular file, expected an audio file.")
     if status.st_size == 0:

@@ -45,8 +45,8 @@ def audit(
 ) -> None:
     """Find speakers, identical audio and utterances shared between splits or folds, and files that can't be decoded.
 
-    The exit code is 1 if there are any. Shared texts are reported but are no leakage, since acted corpora share their
-    sentences; nor is what two test splits share. The same audio twice in one split is a warning.
+    The exit code is 1 where any are found. Shared texts are reported but are no leakage, since acted corpora share
+    their sentences; nor is what two test splits share. The same audio twice in one split is a warning.
 
     Example: `medusa audit corpus.csv`
     """

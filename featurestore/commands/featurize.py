@@ -50,14 +50,14 @@ def featurize(
         bool, Option("--dry-run", help="Print hours, bytes and time (from a short trial), and encode nothing.")
     ] = False,
     check: Annotated[
-        int, Option(help="Compare so many utterances alone, in a batch and as stored; encode no more.")
+        int, Option(help="Number of utterances to compare alone, in a batch and as stored; nothing else is encoded.")
     ] = 0,
 ) -> None:
     """Encode every utterance once into a feature set of the store.
 
-    What is there already is skipped, after a look at the files' sizes and dates: an id made from other data is an error
-    that names both (--again mismatched encodes it again). A file that fails is reported and the rest done (exit code
-    1). Ctrl-C keeps what is finished. Files and folders need no manifest: one without labels is made of them.
+    Utterances already stored are skipped, after a look at the files' sizes and dates: an id made from other data is an
+    error that names both (--again mismatched encodes it again). A file that fails is reported and the rest done (exit
+    code 1). Ctrl-C keeps what is finished. Files and folders need no manifest: one without labels is made of them.
 
     Example: `medusa featurize --encoder wavlm-large --layers 6,12,24 -m corpus.csv -s store`
     """

@@ -28,7 +28,7 @@ views_of = panel("Augmented views")
 class EncoderArguments:
     """Which encoder, and which of its layers."""
 
-    encoder: Annotated[str, encodes("Name, hub name (org/name) or directory.")]
+    encoder: Annotated[str, encodes("A name (see medusa encoders), a hub name (org/name) or a directory.")]
     weights: Annotated[Path | None, encodes("Directory of its weights.")] = None
     layers: Annotated[str, encodes("Layers to store: last, all, 6,12,24, last4, last4-sum.")] = "last"
     window: Annotated[

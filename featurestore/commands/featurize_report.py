@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from featurestore.runtime.wording import first_names, format_bytes, format_seconds
+from featurestore.runtime.wording import counted, first_names, format_bytes, format_seconds
 from featurestore.terminal import Show, console, say
 
 if TYPE_CHECKING:
@@ -88,8 +88,8 @@ def say_report(name: str, report: "FeaturizeReport") -> None:
         f"failed; {report.wall_s:.1f} s{speed}{padding}"
     )
     if report.decoders:
-        by = "; ".join(f"{decoder}: {n:,}" for decoder, n in report.decoders.most_common())
-        say(f"{name}: decoded by {by}", "dim")
+        by = "; ".join(f"{counted(n, 'file')} by {decoder}" for decoder, n in report.decoders.most_common())
+        say(f"{name}: decoded {by}", "dim")
     if report.constant:
         shown = first_names(report.constant, SHOWN_CONSTANT)
         say(f"warning: {len(report.constant):,} silent, all samples of one value: {shown}", "yellow")

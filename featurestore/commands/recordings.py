@@ -20,7 +20,7 @@ OptionalManifest = Annotated[
 ]
 KeptOption = Annotated[
     Path | None,
-    writes("Manifest to keep of the files named; default: beside the output, NAME.files.csv.", "--write-manifest"),
+    writes("Manifest to write of the files named; default: beside the output, NAME.files.csv.", "--write-manifest"),
 ]
 pieces_by = panel("Pieces of recordings")
 EveryOption = Annotated[

@@ -40,9 +40,9 @@ def store_import(
 
     .npy per utterance (MEDUSA, MERTools, EmoBox), HDF5, emotion2vec's .npy and .lengths, safetensors.
 
-    Keys are relative paths without suffix. What is there already is skipped; a file that can't be taken is reported and
-    the rest done (exit code 1, also when the manifest has more). WHERE is a layer's directory below SOURCE, or its
-    dataset; without it, layers are the first axis of (L, T, D) arrays.
+    Keys are relative paths without suffix. Utterances already stored are skipped; a file that can't be taken is
+    reported and the rest done (exit code 1, also when the manifest has more). WHERE is a layer's directory below
+    SOURCE, or its dataset; without it, layers are the first axis of (L, T, D) arrays.
 
     Example: `medusa store import npy features/wavlm wavlm-large -m corpus.csv --frame-rate 50`
     """

@@ -45,9 +45,10 @@ def transcribe(
 ) -> None:
     """Transcribe every utterance once, for text encoders: `medusa featurize --transcripts FILE`.
 
-    What is there already is skipped, a file that fails is reported and the rest done (exit code 1). Ctrl-C keeps what
-    is finished. Another model or option needs another file. Files and folders need no manifest, see featurize. With
-    --shard each part has a table of its own, transcripts.2-of-8.csv; featurize reads all of them as transcripts.csv.
+    Utterances already in the table are skipped, a file that fails is reported and the rest done (exit code 1). Ctrl-C
+    keeps what is finished. Another model or option needs another file. Files and folders need no manifest, see
+    featurize. With --shard each part has a table of its own, transcripts.2-of-8.csv; featurize reads all of them as
+    transcripts.csv.
 
     Example: `medusa transcribe --model large-v3 --language en -m corpus.csv -o transcripts.csv`
     """

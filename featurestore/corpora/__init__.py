@@ -108,7 +108,7 @@ CORPORA = {
         "The directory.",
         {
             "label": "The table's column that holds the class.",
-            "layout": "What the folders are without a table: label, split, speaker, gender, fold or _: speaker/label.",
+            "layout": "Levels of the folders: label, split, speaker, gender, fold or _: speaker/label.",
             **CHECK,
         },
     ),

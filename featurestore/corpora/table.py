@@ -1,5 +1,6 @@
 """`medusa prepare csv`: a table that a user already has, its columns renamed, every problem reported at once."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -141,22 +142,25 @@ def _with_index(table: pa.Table, columns: dict[str, str], nameless: str) -> tupl
 
 
 def _refuse_missing(path: Path, table: pa.Table, require_label: bool) -> None:
+    """Raise ManifestError where a column that every table needs is missing, with the options that would name it."""
     names = table.column_names
-    problems = []
-    if "utterance_id" not in names:
-        problems.append(arrow.missing_column("utterance_id", names))
+    missing: dict[str, str] = {}
     if "path" not in names and "text" not in names:
-        problems.append(arrow.missing_column("path", names) + ", and no 'text' column either")
-    votes = any(name.startswith(("vote_", "attr_")) for name in names)
-    if require_label and "label" not in names and not votes:
-        problems.append(
-            arrow.missing_column("label", names) + ", and no vote_<class> or attr_<attribute> column either"
-        )
-    if problems:
-        problems[-1] += "; say which column it is (--column NAME=YOURS)"
-        if require_label:
-            problems[-1] += ", or that there are no labels (--no-labels)"
-        raise ManifestError(arrow.sentence(str(path), problems))
+        missing["path"] = "the audio files; or 'text'"
+    elif "utterance_id" not in names:
+        missing["utterance_id"] = "an id for each row"
+    if require_label and "label" not in names and not any(name.startswith(("vote_", "attr_")) for name in names):
+        missing["label"] = "the class; or vote_<class>, attr_<attribute>"
+    if not missing:
+        return
+    lacking = " and no column ".join(f"{role!r} ({what})" for role, what in missing.items())
+    near = {role: (arrow.near_names(role, names) or ["YOURS"])[0] for role in missing}
+    options = " ".join(f"--column {shlex.quote(f'{role}={name}')}" for role, name in near.items())
+    without = ", or leave the labels out with --no-labels" if "label" in missing else ""
+    raise ManifestError(
+        f"{path} has no column {lacking}, only {', '.join(map(repr, names)) or 'none'}. Name yours, such as "
+        f"{options}{without}."
+    )
 
 
 def _joined(path: Path, table: pa.Table, other: Path, ours: str, theirs: str, notes: list[str]) -> pa.Table:

@@ -18,7 +18,18 @@ ROWS_COUNT = "(Rows are counted from 1, the header not included.)"
 # Names under which the field keeps these columns; difflib alone would not bring "emotion" and "label" together.
 SYNONYMS = {
     "utterance_id": ("FileName", "file_name", "filename", "utt_id", "utterance", "id", "key", "name", "path", "wav"),
-    "path": ("wav", "file", "audio", "audio_path", "wav_path", "filepath", "file_path", "file_name", "FileName"),
+    "path": (
+        "wav",
+        "file",
+        "audio",
+        "audio_path",
+        "wav_path",
+        "filepath",
+        "file_path",
+        "file_name",
+        "FileName",
+        "recording",
+    ),
     "text": ("transcript", "transcription", "sentence", "utterance", "words"),
     "speaker": ("SpkrID", "speaker_id", "spk", "actor", "spkr"),
     "gender": ("Gender", "sex"),

@@ -272,7 +272,8 @@ def _contents_by_presence(manifest: Manifest) -> list[Content]:
     paths = [None if path is None else os.path.normpath(os.path.join(root, path)) for path in named]
     missing = [path for path in paths if path is not None and not os.path.isfile(path)]
     problems = {
-        path: f"{path}: no such file. Check the manifest's path column and the corpus root." for path in missing
+        path: f"{path}: no such file. Check the path; in a manifest, its column path and the corpus root."
+        for path in missing
     }
     return [Content(problem="" if path is None else problems.get(path, "")) for path in paths]
 

@@ -39,9 +39,9 @@ def fill(
             return
     unchecked = [{} if is_checked else now.unchecked(positions, layer) for layer in layers]
     fresh = [k for k in range(len(layers)) if unchecked[k]]
-    if not copied and values[0].nbytes < FEW_ROWS_BYTES * len(found):
+    if not copied and values[0].nbytes < FEW_ROWS_BYTES * len(positions):
         for k in fresh:  # a compiled call for each utterance would take longer than reading its few rows twice
-            now.stored(found, layers[k])
+            now.stored(positions, layers[k])
         fresh = []
     for k in fresh:
         _fill_first(now, positions, layers[k], unchecked[k], copied, stride, offsets.tolist(), values[k])

@@ -312,7 +312,10 @@ def broken_sets(directory: Path, files: Files = LOCAL, prefix: str = "") -> dict
 def _check_is_store(path: Path, files: Files) -> None:
     try:
         if not files.remote and not (path / "zarr.json").is_file():
-            raise StoreError(f"{path} is not a feature store: {_found_at(path)} was found there.")
+            raise StoreError(
+                f"{path} is not a feature store: {_found_at(path)} was found there. `medusa featurize` "
+                "makes one; -s names another."
+            )
     except OSError as error:
         raise StoreError(f"The store {path} can't be read: {error.strerror or error}.") from error
     version = read_group(path, files).get("medusa_store")

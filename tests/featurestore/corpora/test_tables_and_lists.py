@@ -178,7 +178,7 @@ def test_split_names_become_uniform_and_unknown_ones_are_named(tmp_path: Path) -
 def test_a_missing_column_names_the_option_that_says_which_it_is(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("file,label\na.wav,sad\nb.wav,angry\n")
     made = ("prepare", "csv", tmp_path / "t.csv", "-o", tmp_path / "m.csv", "--no-check-audio")
-    assert "--column NAME=YOURS" in " ".join(medusa(*made, exit_code=2).stderr.split())
+    assert "--column" in " ".join(medusa(*made, exit_code=2).stderr.split())
     medusa(*made, "--column", "path=file")
     assert Manifest.read(tmp_path / "m.csv").keys == ["a.wav", "b.wav"]
 
