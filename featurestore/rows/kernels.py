@@ -27,6 +27,13 @@ def _has_half_conversion() -> bool:
     return bool(llvmlite.binding.get_host_cpu_features().get("f16c"))
 
 
+def _has_fused_multiply_add() -> bool:
+    """Whether the processor multiplies and adds with one rounding: every arm64, and x86-64 since 2013 (FMA)."""
+    if platform.machine() in ("arm64", "aarch64"):
+        return True
+    return bool(llvmlite.binding.get_host_cpu_features().get("fma"))
+
+
 def _widen_ir(builder: Any, half_bits: Any) -> Any:
     """LLVM instructions from a float16's 16 bits to float32, by the processor's own conversion."""
     return builder.fpext(builder.bitcast(half_bits, ir.HalfType()), ir.FloatType())
@@ -70,6 +77,8 @@ def _widening(half_instructions: Any) -> Any:
                 return _widen_bfloat16_ir(builder, arguments[0])
             if value == types.int8:
                 return builder.sitofp(arguments[0], ir.FloatType())
+            if value == types.uint32:
+                return builder.bitcast(arguments[0], ir.FloatType())
             return arguments[0]
 
         return types.float32(value), convert
@@ -99,23 +108,44 @@ def _as_stored(typing_context: Any, value: Any, like: Any) -> Any:
 
 
 @intrinsic
-def _larger_magnitude(typing_context: Any, bits: Any, value: Any) -> Any:
-    """Return the larger of a float32's bits without sign and those of `value`.
-
-    32 bits wide, so that it is vectorised.
+def _larger_magnitude(typing_context: Any, magnitude: Any, value: Any) -> Any:
+    """Return the larger of `magnitude`, a float's bits without sign, and those of `value`, a float16 or float32.
 
     Without the sign, floats are ordered as their bits are, infinity and NaN above all others.
     """
 
     def convert(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        i32 = ir.IntType(32)
-        own = builder.and_(builder.bitcast(arguments[1], i32), i32(0x7FFFFFFF))
-        return builder.select(builder.icmp_signed(">", own, arguments[0]), own, arguments[0])
+        bits = ir.IntType(value.bitwidth)
+        own = builder.and_(builder.bitcast(arguments[1], bits), bits((1 << value.bitwidth - 1) - 1))
+        return builder.select(builder.icmp_unsigned(">", own, arguments[0]), own, arguments[0])
 
-    return types.int32(types.int32, types.float32), convert
+    return magnitude(magnitude, value), convert
 
 
+@intrinsic
+def _fused(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return a * b + c, rounded once."""
+
+    def convert(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fma(*arguments)
+
+    return types.float32(types.float32, types.float32, types.float32), convert
+
+
+@intrinsic
+def _lowest_byte(typing_context: Any, value: Any) -> Any:
+    def convert(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.trunc(builder.bitcast(arguments[0], ir.IntType(32)), ir.IntType(8))
+
+    return types.int8(types.float32), convert
+
+
+# Adding 1.5 * 2^23 rounds a small value to the nearest integer, ties to even, and leaves it in the lowest byte.
 ROUNDING = np.float32(12582912)
+FUSED_MULTIPLY_ADD = _has_fused_multiply_add()
+# Between these a scale, its inverse and the remainders of a division by it are exact enough: none comes near to
+# float32's limits.
+LEAST_FAST_SCALE, LARGEST_FAST_SCALE = np.float32(2.0**-90), np.float32(2.0**90)
 HALF_CONVERSION = _has_half_conversion()
 _narrow = _narrowing()
 _value = _widening(_widen_ir if HALF_CONVERSION else _widen_by_bits_ir)
@@ -136,20 +166,43 @@ def _decode(rows, scales, out):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True)
-def _quantise(rows, out, scales):  # type: ignore[no-untyped-def]
+def _quantise(rows, zero, out, scales):  # type: ignore[no-untyped-def]
+    # zero: an unsigned integer as wide as a value.
     for t in range(rows.shape[0]):
-        largest = np.int32(0)
-        for d in range(rows.shape[1]):
-            largest = _larger_magnitude(largest, _value(rows[t, d]))  # type: ignore[call-arg]
-        scales[t] = np.int32(largest).view(np.float32) / np.float32(127)
-        # A row of zeros has scale 0; dividing by 1 instead leaves it zeros.
-        divisor = scales[t] if scales[t] > 0 else np.float32(1)
-        for d in range(rows.shape[1]):
-            # Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, and is vectorised; np.rint is a call.
-            value = (_value(rows[t, d]) / divisor + ROUNDING) - ROUNDING
-            value = value if value < np.float32(127) else np.float32(127)
-            value = value if value > np.float32(-127) else np.float32(-127)
-            out[t, d] = np.int8(np.int32(value))
+        row, quantised, largest = rows[t], out[t], zero
+        for d in range(row.size):
+            largest = _larger_magnitude(largest, row[d])  # type: ignore[call-arg]
+        scale = _value(largest) / np.float32(127)  # type: ignore[call-arg]
+        scales[t] = scale
+        if FUSED_MULTIPLY_ADD and LEAST_FAST_SCALE <= scale <= LARGEST_FAST_SCALE:
+            _times_inverse(row, scale, quantised)
+        else:
+            # A row of zeros has scale 0; dividing by 1 instead leaves it zeros.
+            _divide(row, scale if scale > 0 else np.float32(1), quantised)
+
+
+@numba.njit(nogil=True)
+def _divide(row, scale, out):  # type: ignore[no-untyped-def]
+    for d in range(row.size):
+        value = (_value(row[d]) / scale + ROUNDING) - ROUNDING  # np.rint is a call
+        value = value if value < np.float32(127) else np.float32(127)
+        value = value if value > np.float32(-127) else np.float32(-127)
+        out[d] = np.int8(np.int32(value))
+
+
+@numba.njit(nogil=True)
+def _times_inverse(row, scale, out):  # type: ignore[no-untyped-def]
+    # The quotient that a division rounds to, to the last bit, without one: half the time. The remainder of a quotient
+    # is exact with a fused multiplication; with the inverse rounded to nearest, the first correction brings the
+    # quotient within one unit of its last place, and the second rounds it as a division does (P. Markstein,
+    # "Computation of elementary functions on the IBM RISC System/6000 processor", 1990, theorem on quotients).
+    inverse = np.float32(1) / scale
+    for d in range(row.size):
+        value = _value(row[d])
+        quotient = value * inverse
+        quotient = _fused(_fused(-quotient, scale, value), inverse, quotient)
+        quotient = _fused(_fused(-quotient, scale, value), inverse, quotient)
+        out[d] = _lowest_byte(quotient + ROUNDING)
 
 
 @numba.njit(nogil=True)
@@ -226,7 +279,7 @@ def quantise(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Float rows (T, D) as int8 (T, D) and a float32 scale per row (T,): max|row| / 127, not finite where it isn't."""
     rows = rows if rows.dtype == np.float16 else rows.astype(np.float32, copy=False)
     out, scales = np.empty(rows.shape, dtype=np.int8), np.empty(len(rows), dtype=np.float32)
-    _quantise(_bits(rows), out, scales)
+    _quantise(_bits(rows), np.uint16(0) if rows.dtype == np.float16 else np.uint32(0), out, scales)
     return out, scales
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -157,3 +158,44 @@ def test_pairs_of_rows_next_to_each_other_in_memory_do_not_mix() -> None:
     values = aligned_empty((1, 3, 3), "float32")
     read_runs(Runs.of(rows, None), values)
     assert [set(values[0, a:b].ravel()) for a, b in itertools.pairwise([0, 2, 2, 3])] == [{0}, set(), {2}]
+
+
+def quantised_by_division(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return int8 rows and scales as FORMAT.md has them: float32 divisions, rounded to nearest, ties to even."""
+    with np.errstate(all="ignore"):
+        wide = rows.astype(np.float32)
+        scales = (np.abs(wide).max(axis=1) / np.float32(127)).astype(np.float32)
+        quotients = wide / np.where(scales > 0, scales, np.float32(1))[:, None]
+    return np.rint(np.clip(quotients, -127, 127)).astype(np.int8), scales
+
+
+def test_int8_of_every_float16_is_the_quotient_of_a_division() -> None:
+    """Under the largest values of one binade, of the subnormals and of the ends: other binades scale them by 2^n."""
+    bits = np.arange(0x7C00, dtype=np.uint16)
+    for largest in [*range(0x3C00, 0x4000, 5), *range(1, 0x800, 37), 0x0400, 0x7BFF]:
+        values = bits[: largest + 1].view(np.float16)
+        row = np.concatenate([values, -values])[None]
+        for found, expected in zip(kernels.quantise(row), quantised_by_division(row), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_int8_of_float32_at_every_rounding_boundary_is_the_quotient_of_a_division(
+    fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The halves between two steps and the two values on each side of them, for largest values of any size."""
+    quantise = kernels.quantise
+    if not fused:
+        monkeypatch.setattr(kernels, "FUSED_MULTIPLY_ADD", False)
+        monkeypatch.setattr(kernels, "_quantise", numba.njit(nogil=True)(kernels._quantise.py_func))
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        largest = np.float32(rng.uniform(1, 2) * 2.0 ** rng.integers(-148, 127))
+        halves = ((np.arange(-127, 127) + 0.5) * np.float64(largest / np.float32(127))).astype(np.float32)
+        near = [halves]
+        for direction in (np.float32(np.inf), np.float32(-np.inf)):
+            once = np.nextafter(halves, direction)
+            near += [once, np.nextafter(once, direction)]
+        row = np.append(np.clip(np.concatenate(near), -largest, largest), largest)[None]
+        for found, expected in zip(quantise(row), quantised_by_division(row), strict=True):
+            np.testing.assert_array_equal(found, expected)
