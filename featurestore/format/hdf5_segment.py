@@ -23,6 +23,7 @@ from featurestore.format.compression import CODECS
 from featurestore.format.files import Extent, Files
 from featurestore.format.hdf5_sink import Hdf5Sink
 from featurestore.format.segment_info import SegmentInfo, parse_json
+from featurestore.format.spec import FeatureSpec
 from featurestore.format.write_behind import start_writing
 from featurestore.format.zarr3 import chunk_file
 from featurestore.format.zarr_segment import compressed_chunks
@@ -32,6 +33,10 @@ SUFFIX = ".h5"
 FIRST_LINE_BYTES = 64
 ALIGNED_BYTES = 4096  # arrays as large as this begin at a cache line
 COPIED_BYTES = 16 << 20  # at a time
+# Where the rows of an only layer are written before the rest of the file is known, behind a user block of half as many
+# bytes; segments of fewer rows are copied, so that they have no such gap.
+ROWS_AT = 1 << 16
+IN_PLACE_BYTES = 4 << 20
 _FIRST_LINE = re.compile(rb"medusa-segment 1 block=(\d{1,9}) json=(\d{1,9}) crc32c=([0-9a-f]{8})\n *\n")
 
 
@@ -129,6 +134,14 @@ class Hdf5Container:
         return "restore the file from a copy, or remove it (`medusa store rm SET --damaged`) and encode again."
 
 
+def staged_at(spec: FeatureSpec, compress: str) -> int:
+    """Return at which byte of its file a layer's rows are to be staged: where the segment has them, if it can be known.
+
+    The rows of one uncompressed layer can stay in their file, which then becomes the segment.
+    """
+    return ROWS_AT if len(spec.layers) == 1 and not compress else 0
+
+
 def finish(path: Path, info: SegmentInfo, small: dict[str, np.ndarray]) -> Path:
     """Make a segment of the staged rows in `path`, durably; returns what is to be renamed."""
     import h5py
@@ -138,12 +151,21 @@ def finish(path: Path, info: SegmentInfo, small: dict[str, np.ndarray]) -> Path:
     block = 512
     while block < 1024 + 64 * n_arrays + 2 * len(json.dumps(info.attributes())):
         block *= 2
+    first_byte = staged_at(info.spec, info.compress)
     staged = {layer: chunk_file(path / layer, 2) for layer in info.spec.layers}
+    kept = (0, 0)
+    if first_byte and info.layout.data_bytes >= IN_PLACE_BYTES and block <= ROWS_AT // 2:
+        block, kept = ROWS_AT // 2, (ROWS_AT, ROWS_AT + info.layout.data_bytes)
+        staged.popitem()[1].rename(target)
+    firsts = dict.fromkeys(staged, first_byte)
     staged |= {name: chunk_file(path / name, 1) for name in info.scales().values()}
-    with open(target, "x+b", buffering=0) as whole:
-        sink = Hdf5Sink(whole)
+    with open(target, "r+b" if any(kept) else "x+b", buffering=0) as whole:
+        sink = Hdf5Sink(whole, kept)
+        if any(kept):
+            _take_over(sink, info, block)
         aligned = {"alignment_threshold": ALIGNED_BYTES, "alignment_interval": ALIGNMENT}
-        with h5py.File(sink, "w", userblock_size=block, **aligned) as file:
+        new = {} if any(kept) else {"userblock_size": block}
+        with h5py.File(sink, "r+" if any(kept) else "w", **new, **aligned) as file:
             arrays = _write_datasets(file, info, small, staged)
         if sink.error is not None:
             raise sink.error
@@ -151,7 +173,7 @@ def finish(path: Path, info: SegmentInfo, small: dict[str, np.ndarray]) -> Path:
             if name in staged and n_bytes:
                 with open(staged[name], "rb") as rows:
                     whole.seek(start)
-                    _copy(rows.fileno(), whole, n_bytes)
+                    _copy(rows.fileno(), firsts.get(name, 0), whole, n_bytes)
         whole.flush()
         header: dict[str, Any] = {
             "attributes": info.attributes(),
@@ -169,10 +191,22 @@ def finish(path: Path, info: SegmentInfo, small: dict[str, np.ndarray]) -> Path:
     return target
 
 
+def _take_over(sink: Hdf5Sink, info: SegmentInfo, block: int) -> None:
+    """Begin an HDF5 file around the rows that lie in it: the only dataset that begins at a multiple of the block."""
+    import h5py
+
+    (layer,) = info.spec.layers
+    aligned = {"alignment_threshold": IN_PLACE_BYTES, "alignment_interval": block}
+    with h5py.File(sink, "w", userblock_size=block, **aligned) as file:
+        dataset = _reserve(file, layer, (info.layout.n_rows, info.layout.dim), info.spec.row_type.stored)
+        place = dataset.id.get_offset()
+    assert place == ROWS_AT or sink.error is not None, (place, h5py.version.hdf5_version)
+
+
 def _write_datasets(
     file: Any, info: SegmentInfo, small: dict[str, np.ndarray], staged: dict[str, Path]
 ) -> dict[str, list[int]]:
-    """Every dataset, those of staged rows without their values; returns each array's place, (offset, bytes)."""
+    """Every dataset but one that is there, those of staged rows without values; return each array's (offset, bytes)."""
     for name, value in info.attributes().items():
         file.attrs[name] = value
     file.attrs["spec"] = json.dumps(info.spec.to_json(), sort_keys=True)
@@ -190,7 +224,7 @@ def _write_datasets(
             chunks = [dataset.id.get_chunk_info_by_coord((i * layout.chunk_rows, 0)) for i in range(layout.n_chunks)]
             tables[layer] = np.array([(chunk.byte_offset, chunk.size) for chunk in chunks], dtype="<u8")
         else:
-            dataset = _reserve(file, layer, shape, stored)
+            dataset = file[layer] if layer in file else _reserve(file, layer, shape, stored)
         dataset.attrs.update(info.layer_attributes(layer))
     shapes = info.shapes()
     for name in info.scales().values():
@@ -223,14 +257,14 @@ def _reserve(file: Any, name: str, shape: tuple[int, ...], dtype: str) -> Any:
     return file[name]
 
 
-def _copy(source: int, target: Any, n_bytes: int) -> None:
-    """Copy within the kernel where it can."""
+def _copy(source: int, first: int, target: Any, n_bytes: int) -> None:
+    """Copy bytes first:first + n_bytes within the kernel where it can."""
     start, done = target.tell(), 0
     if hasattr(os, "copy_file_range"):
         try:
             while done < n_bytes:
                 n = min(n_bytes - done, COPIED_BYTES)
-                n = os.copy_file_range(source, target.fileno(), n, done, start + done)
+                n = os.copy_file_range(source, target.fileno(), n, first + done, start + done)
                 if not n:
                     break
                 start_writing(target.fileno(), start + done, n)
@@ -239,7 +273,7 @@ def _copy(source: int, target: Any, n_bytes: int) -> None:
             pass
     if done < n_bytes:
         target.seek(start + done)
-        os.lseek(source, done, os.SEEK_SET)
+        os.lseek(source, first + done, os.SEEK_SET)
         with os.fdopen(os.dup(source), "rb") as rest:
             shutil.copyfileobj(rest, target, 1 << 20)
     target.flush()

@@ -4,16 +4,21 @@ libhdf5 ends the process with a segmentation fault when the disk is full while i
 errors: the first one is kept, nothing is written after it, and who made the file raises it.
 """
 
+import errno
 import os
 from io import FileIO
 
 
 class Hdf5Sink:
-    """A new file for `h5py.File(sink, "w")`; `error` is the first that writing it met, None when all is written."""
+    """A file for `h5py.File(sink, "w")`; `error` is the first that writing it met, None when all is written.
 
-    def __init__(self, file: FileIO) -> None:
+    kept: bytes (start, stop) that the file holds already; writing over them, or cutting them off, is an error.
+    """
+
+    def __init__(self, file: FileIO, kept: tuple[int, int] = (0, 0)) -> None:
         self.error: OSError | None = None
         self._file = file
+        self._kept = kept
         self._position = self._size = 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -36,6 +41,8 @@ class Hdf5Sink:
 
     def write(self, data: bytes) -> int:
         view, start = memoryview(data).cast("B"), self._position
+        if start < self._kept[1] and start + len(view) > self._kept[0]:
+            self.error = self.error or OSError(errno.EINVAL, "libhdf5 would write over the rows")
         try:
             while view and self.error is None:
                 n = os.pwrite(self._file.fileno(), view, start)
@@ -48,6 +55,8 @@ class Hdf5Sink:
 
     def truncate(self, size: int) -> int:
         try:
+            if size < self._kept[1]:
+                raise OSError(errno.EINVAL, "libhdf5 would cut rows off")
             os.ftruncate(self._file.fileno(), size)
         except OSError as error:
             self.error = self.error or error

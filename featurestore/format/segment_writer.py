@@ -49,7 +49,8 @@ class SegmentWriter:
         self._durations_s = array("d")
         self._identities: list[Identity | None] = []
         n_files = len(spec.layers) * (2 if spec.row_type.scaled else 1)
-        self._behind = WriteBehind(n_files, lasting=format == "zarr" and not compress)
+        first_byte = hdf5_segment.staged_at(spec, compress) if format == "hdf5" else 0
+        self._behind = WriteBehind(n_files, lasting=first_byte > 0 or (format == "zarr" and not compress))
         self._files: list[StagedFile] = []
         self._scale_files: list[StagedFile] = []
         self._lock = -1
@@ -59,7 +60,7 @@ class SegmentWriter:
             with contextlib.suppress(OSError):  # the lock only tells other writers that this one lives
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for layer in spec.layers:
-                self._files.append(StagedFile(chunk_file(self.path / layer, 2), self._behind))
+                self._files.append(StagedFile(chunk_file(self.path / layer, 2), self._behind, first_byte))
                 if spec.row_type.scaled:
                     self._scale_files.append(StagedFile(chunk_file(self.path / f"{layer}.scale", 1), self._behind))
         except OSError as error:

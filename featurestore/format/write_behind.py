@@ -75,9 +75,11 @@ def _one_thread() -> ThreadPoolExecutor | None:
 class StagedFile:
     """A new file of rows; what is written is on its way to the disk before an fsync asks for it."""
 
-    def __init__(self, path: Path, behind: WriteBehind) -> None:
+    def __init__(self, path: Path, behind: WriteBehind, first_byte: int = 0) -> None:
+        """first_byte: where in the file the bytes of position 0 lie; those before it are left unwritten."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._behind = behind
+        self._first_byte = first_byte
         self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         # The block, where it begins in the file, and its bytes so far: replaced at once, so that an interrupt between
         # two instructions leaves the one or the other; then a block is written twice at most.
@@ -102,14 +104,14 @@ class StagedFile:
             self._staged = block, start, filled
             if filled < block.size:
                 return
-            self._behind.put(partial(_write, self._handle, start, block, self._behind.lasting))
+            self._behind.put(partial(_write, self._handle, self._first_byte + start, block, self._behind.lasting))
             block, start, filled = self._staged = self._block(start + filled)
 
     def finish(self) -> None:
         """Write what is staged, once the thread has written what was before it."""
         block, start, filled = self._staged
         if filled:
-            _write(self._handle, start, block[:filled], self._behind.lasting)
+            _write(self._handle, self._first_byte + start, block[:filled], self._behind.lasting)
         self._staged = self._block(start + filled)
 
     def close(self) -> None:

@@ -4,19 +4,23 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from featurestore.errors import StoreError
-from featurestore.format import write_behind
+from featurestore.format import hdf5_segment, write_behind
+from featurestore.format.hdf5_sink import Hdf5Sink
 from featurestore.format.segment_writer import SegmentWriter
 from featurestore.format.spec import FeatureSpec
 from featurestore.format.write_behind import StagedFile, WriteBehind
 from featurestore.store.feature_store import FeatureStore
 
 SPEC = FeatureSpec("audio", "e", "none", ("l0", "l1"), 32)
+ONE_LAYER = FeatureSpec("audio", "e", "none", ("l0",), 32)
 
 
 @pytest.fixture
@@ -54,6 +58,63 @@ def test_an_array_may_change_once_it_was_written(tmp_path: Path, small_blocks: N
     file.close()
     behind.close()
     assert (tmp_path / "file").read_bytes() == expected
+
+
+def write_one_layer(place: Path, dtype: str, n: int) -> Path:
+    """Write n utterances as one HDF5 segment; returns its file."""
+    with FeatureStore.create(place).writer("a", replace(ONE_LAYER, dtype=dtype), format="hdf5") as writer:
+        for i in range(n):
+            writer.append(f"{i}", utterance(i)[:1])
+    (file,) = (place / "a").glob("*.h5")
+    return file
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "int8"])
+def test_rows_that_stay_in_their_file_are_those_that_are_copied(
+    tmp_path: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    """Large segments of one layer become HDF5 around their rows: h5py reads what it reads of a copied one."""
+    copied = write_one_layer(tmp_path / "copied", dtype, 12)
+    monkeypatch.setattr(hdf5_segment, "IN_PLACE_BYTES", 1 << 18)
+    kept = write_one_layer(tmp_path / "kept", dtype, 12)
+    assert kept.name == copied.name
+    with h5py.File(kept) as here, h5py.File(copied) as there:
+        assert (here["l0"].id.get_offset(), there["l0"].id.get_offset() < 1 << 14) == (1 << 16, True)
+        assert sorted(here) == sorted(there)
+        for name in there:
+            np.testing.assert_array_equal(here[name][()], there[name][()])
+            assert dict(here[name].attrs) == dict(there[name].attrs)
+    for place in ("copied", "kept"):
+        assert FeatureStore.open(tmp_path / place)["a"].verify() == []
+
+
+@pytest.mark.parametrize("n_lines", range(1, 60, 3))
+def test_an_interrupted_append_leaves_rows_that_stay_in_their_file_whole(
+    tmp_path: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch, n_lines: int
+) -> None:
+    """Half of a long utterance lies behind the others in the file that becomes the segment."""
+    monkeypatch.setattr(hdf5_segment, "IN_PLACE_BYTES", 1 << 16)
+    directory = tmp_path / "s"
+    directory.mkdir()
+    writer = SegmentWriter(directory, ONE_LAYER, "hdf5")
+    parts = [np.random.default_rng(n).random((n, ONE_LAYER.dim)).astype(np.float16) for n in (700, 3000, 9000)]
+    for i in range(2):
+        writer.append(b"%d" % i, [parts[i]], 0.0)
+    interrupted_after(n_lines, lambda: writer.append(b"half", [parts[2]], 0.0))
+    n = writer.n_utterances
+    with h5py.File(writer.commit()) as file:
+        assert file["l0"].id.get_offset() == 1 << 16
+        np.testing.assert_array_equal(file["l0"][()], np.concatenate(parts[:n]))
+
+
+def test_a_file_that_libhdf5_would_write_over_is_an_error(tmp_path: Path) -> None:
+    with open(tmp_path / "rows", "w+b", buffering=0) as file:
+        file.write(b"rows" * 8)
+        for spoil in (lambda sink: sink.write(b"metadata"), lambda sink: sink.truncate(16)):
+            sink = Hdf5Sink(file, (4, 32))
+            spoil(sink)
+            assert sink.error is not None
+    assert (tmp_path / "rows").read_bytes() == b"rows" * 8
 
 
 @pytest.mark.parametrize("n_lines", range(1, 60, 2))
