@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ensemble.evaluation.naming import PREFIX as PREFIX
 from featurestore.errors import AlignmentError
 from featurestore.format.spec import FeatureSpec
 from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
 
 LAYERS = ("posteriors", "logits")
-PREFIX = "posteriors/"  # of the names of feature sets that hold posteriors
 ATTRIBUTE_PREFIX = "attr:"
 SUM_TOLERANCE = 0.02  # of probabilities that were stored with few digits
 # What FeatureSpec.extra's "oof" may say where no row comes from a model that learned from it: "fold", each training

@@ -18,7 +18,6 @@ from ensemble.recipes.plan import Places, Step, Thing
 from featurestore.errors import ConfigError, StoreError
 from featurestore.runtime.durable import replace_file, writing
 from featurestore.runtime.json_text import read_json
-from featurestore.store.feature_store import FeatureStore
 
 SIDECARS = (".scheme.json", ".ratings.parquet")
 MEMBERS = "members/"
@@ -148,6 +147,10 @@ def _files(path: Path) -> list[tuple[str, int, int]]:
 
 
 def _set_digest(thing: Thing) -> str:
+    if not thing.path.exists():
+        return ""
+    from featurestore.store.feature_store import FeatureStore
+
     try:
         features = FeatureStore.open(thing.path)[thing.name]
     except StoreError:

@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ensemble.evaluation.align import PREFIX
+from ensemble.evaluation.naming import PREFIX
 from ensemble.recipes.arguments import arguments_of, check_arguments, find_command, is_argument, keys_of, path_options
 from ensemble.recipes.members import KNOWN, of_recipe
 from ensemble.recipes.recipe import Recipe
 from featurestore.encoders.families import reads_text
 from featurestore.errors import ConfigError
-from featurestore.loaders.batch_loader import FeatureRef
+from featurestore.loaders.reference import FeatureRef
 from featurestore.runtime.yaml_lines import Entry, unknown_key
-from featurestore.store.feature_store import FeatureStore
 
 # Options that say how to compute, not what: a run that was begun on one machine goes on where they differ.
 MACHINE = ("device", "devices", "workers", "batch", "batch-s", "engine", "parts", "weights")
@@ -345,4 +344,8 @@ def _file_of(text: str) -> Path | None:
 
 
 def _in_store(path: Path, name: str) -> bool:
-    return path.exists() and name in FeatureStore.open(path)
+    if not path.exists():
+        return False
+    from featurestore.store.feature_store import FeatureStore
+
+    return name in FeatureStore.open(path)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from featurestore.errors import StoreError
+from featurestore.loaders.reference import FeatureRef as FeatureRef
 from featurestore.loaders.row_reader import Buffer, Memory, Reader, RowReader
 from featurestore.rows.aligned import aligned_empty
 from featurestore.rows.packed import Packed
-from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
 
 # How far ahead of its turn a batch is announced to the kernel, which then fetches it. Bounded in bytes, so that what
@@ -21,37 +21,6 @@ from featurestore.store.feature_store import FeatureStore
 # with O_DIRECT, 0.33 GB in batches of 18 MB were read at 0.62 without announcing, 0.78 with 16 batches, 0.88 with 4.
 ANNOUNCED_BYTES = 64 << 20
 ANNOUNCED_BATCHES = 16
-
-
-@dataclass(frozen=True)
-class FeatureRef:
-    """Which layers of which feature set to read; no layers stands for all that the set has."""
-
-    name: str
-    layers: tuple[str, ...] = ()
-
-    @classmethod
-    def parse(cls, text: str) -> "FeatureRef":
-        """ "whisper-base@3+4" -> layers layer_03 and layer_04 of whisper-base; "logmel" -> every layer of logmel."""
-        name, separator, chosen = text.partition("@")
-        layers = tuple(f"layer_{int(part):02d}" if part.isdecimal() else part for part in chosen.split("+"))
-        if not name or (separator and not all(layers)) or len(set(layers)) != len(layers):
-            raise StoreError(
-                f"{text!r} names no features: expected NAME or NAME@LAYER+LAYER, such as whisper-base@3+4."
-            )
-        return cls(name, layers if separator else ())
-
-    def __str__(self) -> str:
-        short = [layer.removeprefix("layer_").lstrip("0") or "0" for layer in self.layers if _is_number(layer)]
-        chosen = short if len(short) == len(self.layers) else list(self.layers)
-        return f"{self.name}@{'+'.join(chosen)}" if chosen else self.name
-
-    def resolve(self, features: FeatureSet) -> tuple[str, ...]:
-        """Return the layers' array names in `features`; StoreError when one is not there."""
-        for layer in self.layers:
-            if layer not in features.layers:
-                raise StoreError(f"Feature set {self.name!r} has no {layer!r}; it has {', '.join(features.layers)}.")
-        return self.layers or features.layers
 
 
 def row_readers(
@@ -222,7 +191,3 @@ class _Turn:
     keys: Sequence[Any]
     announced: Future[None] | None = None
     failure: Exception | None = None
-
-
-def _is_number(layer: str) -> bool:
-    return layer.startswith("layer_") and layer.removeprefix("layer_").isdecimal()

@@ -148,6 +148,7 @@ FUSED_MULTIPLY_ADD = _has_fused_multiply_add()
 LEAST_FAST_SCALE, LARGEST_FAST_SCALE = np.float32(2.0**-90), np.float32(2.0**90)
 HALF_CONVERSION = _has_half_conversion()
 _narrow = _narrowing()
+_multiply_add: Any = _fused
 _value = _widening(_widen_ir if HALF_CONVERSION else _widen_by_bits_ir)
 
 
@@ -172,7 +173,7 @@ def _quantise(rows, zero, out, scales):  # type: ignore[no-untyped-def]
         row, quantised, largest = rows[t], out[t], zero
         for d in range(row.size):
             largest = _larger_magnitude(largest, row[d])  # type: ignore[call-arg]
-        scale = _value(largest) / np.float32(127)  # type: ignore[call-arg]
+        scale = _value(largest) / np.float32(127)
         scales[t] = scale
         if FUSED_MULTIPLY_ADD and LEAST_FAST_SCALE <= scale <= LARGEST_FAST_SCALE:
             _times_inverse(row, scale, quantised)
@@ -200,9 +201,9 @@ def _times_inverse(row, scale, out):  # type: ignore[no-untyped-def]
     for d in range(row.size):
         value = _value(row[d])
         quotient = value * inverse
-        quotient = _fused(_fused(-quotient, scale, value), inverse, quotient)
-        quotient = _fused(_fused(-quotient, scale, value), inverse, quotient)
-        out[d] = _lowest_byte(quotient + ROUNDING)
+        quotient = _multiply_add(_multiply_add(-quotient, scale, value), inverse, quotient)
+        quotient = _multiply_add(_multiply_add(-quotient, scale, value), inverse, quotient)
+        out[d] = _lowest_byte(quotient + ROUNDING)  # type: ignore[call-arg]
 
 
 @numba.njit(nogil=True)
