@@ -13,7 +13,6 @@ from deepser.probes.rows import Source
 from deepser.probes.standardise import Rows
 from deepser.training.normalise import CONSTANT
 
-BATCH_ROWS = 4096
 # A batch adds a matrix (D, D) for each of its cells: at D = 2048 small batches spend more on that than on the products.
 GRAM_ROWS = 16_384
 GRAM_COLUMNS = 256
