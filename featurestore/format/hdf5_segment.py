@@ -163,6 +163,8 @@ def finish(path: Path, info: SegmentInfo, small: dict[str, np.ndarray]) -> Path:
         sink = Hdf5Sink(whole, kept)
         if any(kept):
             _take_over(sink, info, block)
+            if sink.error is not None:
+                raise sink.error
         aligned = {"alignment_threshold": ALIGNED_BYTES, "alignment_interval": ALIGNMENT}
         new = {} if any(kept) else {"userblock_size": block}
         with h5py.File(sink, "r+" if any(kept) else "w", **new, **aligned) as file:
