@@ -128,11 +128,11 @@ def fit_probe(
     def judge(each: Pass) -> Chosen:
         nonlocal done
         say = None if progress is None else lambda what: progress(what, done, n_passes)
-        judged_light = _light(
+        result = _light(
             choose(solver, each, candidates, score, combine=config.combine, refine=config.refine, progress=say)
         )
         done += 1
-        return judged_light
+        return result
 
     chosen = _each_at_once(judge, listed) if isinstance(solver, KernelSolver) else [judge(each) for each in listed]
     if passes.outer:

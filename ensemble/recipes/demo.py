@@ -50,7 +50,7 @@ def steps(directory: Path) -> list[Step]:
     directory.mkdir(parents=True, exist_ok=True)
     manifest, runs = str(directory / "demo.csv"), str(directory / "runs")
     both = ["--manifest", manifest, "--store", str(directory / "store")]
-    steps: list[Step] = [
+    plan: list[Step] = [
         (
             "A manifest: 384 clips of RAVDESS, 24 actors, 8 emotions, in three folds that share no speaker",
             ["prepare", "ravdess", "--root", _shown(CORPUS), "--join-folds", "3", "--output", manifest],
@@ -58,8 +58,8 @@ def steps(directory: Path) -> list[Step]:
     ]
     for encoder, layers in ENCODERS.items():
         chosen = [] if layers == "last" else ["--layers", layers]
-        steps.append((f"Encode every clip once: {encoder}", ["featurize", "--encoder", encoder, *chosen, *both]))
-    steps.append(
+        plan.append((f"Encode every clip once: {encoder}", ["featurize", "--encoder", encoder, *chosen, *both]))
+    plan.append(
         (
             "Probe every layer in closed form: which carries emotion, and what a network has to beat",
             ["probe", "--features", ",".join(ENCODERS), *both, "--cv", "fold", "--name", PROBE, "--runs", runs],
@@ -67,10 +67,10 @@ def steps(directory: Path) -> list[Step]:
     )
     for member, features in MEMBERS.items():
         arguments = ["fit-deepser", "--features", features, *both, "--cv", "fold", "--name", member, "--runs", runs]
-        steps.append(
+        plan.append(
             (f"Train member {member}, each fold judged by a model of the others", [*arguments, *_options(SMALL)])
         )
-    steps += [
+    plan += [
         (
             "Fit meta-classifiers on posteriors of members and probe (six seeds, then their soup); choose one inside",
             [
@@ -91,7 +91,7 @@ def steps(directory: Path) -> list[Step]:
             ["predict", _shown(CLIP), "--model", str(directory / "runs" / "meta")],
         ),
     ]
-    return steps
+    return plan
 
 
 def record_time(directory: Path, number: int, arguments: list[str], seconds: float) -> None:

@@ -64,17 +64,17 @@ def members(asked: MemberOptions, seeds: str | None = None, names: str | None = 
 def _named(asked: MemberOptions, names: str) -> list[MemberOptions]:
     if asked.name or asked.preset != MemberOptions.preset:
         raise ConfigError("--members names members and their presets: leave --name and --preset out.")
-    members: list[MemberOptions] = []
+    options: list[MemberOptions] = []
     for part in [part.strip() for part in names.split(",") if part.strip()]:
         if part.endswith(SUFFIXES):
             entries = read_recipe(part, values_needed=False).sections.get("members", {})
-            members += [of_recipe(name, entry, asked) for name, entry in entries.items()]
+            options += [of_recipe(name, entry, asked) for name, entry in entries.items()]
             continue
         presets = fnmatch.filter(PRESETS, part) or [part]
-        members += [replace(asked, preset=preset, name=preset) for preset in presets if find_preset(preset)]
-    if not members:
+        options += [replace(asked, preset=preset, name=preset) for preset in presets if find_preset(preset)]
+    if not options:
         raise ConfigError(f"--members {names!r} names no member: expected presets, or a .yaml file with members.")
-    return members
+    return options
 
 
 def of_recipe(name: str, entry: Entry, asked: MemberOptions | None = None) -> MemberOptions:

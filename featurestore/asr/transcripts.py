@@ -245,8 +245,8 @@ def read_source(path: Path) -> TranscriptSource | None:
 
 def read_journal(path: Path) -> tuple[TranscriptSource, list[Transcript]] | None:
     """Return what made a journal's transcripts, and these, up to a torn line; None where there is none."""
-    transcripts = read_lines(path)
-    return None if transcripts is None else parse_journal(path, transcripts[0])
+    lines = read_lines(path)
+    return None if lines is None else parse_journal(path, lines[0])
 
 
 def parse_journal(path: Path, lines: Sequence[dict[str, Any]]) -> tuple[TranscriptSource, list[Transcript]] | None:

@@ -66,15 +66,15 @@ class TranscriptWriter:
 
     def _resume(self) -> None:
         """Take over the journal of a run that could not fold it."""
-        transcripts = parse_journal(self._journal.path, self._journal.lines)
-        if transcripts is None:
+        journal = parse_journal(self._journal.path, self._journal.lines)
+        if journal is None:
             self._journal.append([self.source.to_json()])
         else:
-            source, rows = transcripts
+            source, rows = journal
             if source.identity != self.source.identity:
                 self._refuse(source.identity, source)
             self._table.rows |= {row.key: row for row in rows}
-        self._n_known = 0 if transcripts is not None and transcripts[1] else len(self._table)
+        self._n_known = 0 if journal is not None and journal[1] else len(self._table)
         if not self._is_part:
             self._table.rows = self._elsewhere | self._table.rows
 
