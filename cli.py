@@ -127,7 +127,9 @@ def main() -> None:
     """Run the console script."""
     # Read when torch is loaded. Threads that spin while they wait made training 20 times slower on two busy cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    faulthandler.enable()  # a file cut while it is read from its map ends the process (SIGBUS); this says where
+    # A file cut while it is read from its map ends the process (SIGBUS): print where, of that thread alone, since the
+    # stacks of threads that still run can't be read safely.
+    faulthandler.enable(all_threads=False)
     signal.signal(signal.SIGTERM, _terminate)  # so that temporary files go and checkpoints stay whole
     app(prog_name="medusa")
 

@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, help="directory of inputs that libFuzzer starts from and adds to")
     parser.add_argument("--replay", type=Path, help="run the inputs in this file, a hexadecimal line each, and end")
     given = parser.parse_args()
-    faulthandler.enable()
+    faulthandler.enable(all_threads=False)
     guided = not given.random and given.replay is None and importlib.util.find_spec("atheris") is not None
     atheris: Any = importlib.import_module("atheris") if guided else None
     if guided:

@@ -38,7 +38,8 @@ class FeatureSet(Mapping[str, np.ndarray]):
     Arrays are read-only, views of memory-mapped files where rows are stored as they are read, and stay valid as long as
     anything refers to them. The rows of an utterance are compared with their checksum when they are first read, and a
     file's size before every read: damage is a StoreError. A file that is cut, or a disk that fails, while rows are
-    copied from the map ends the process (SIGBUS); `medusa` and `faulthandler.enable()` then tell where.
+    copied from the map ends the process (SIGBUS); `medusa`, and `faulthandler.enable(all_threads=False)`, then print
+    where.
     """
 
     def __init__(self, path: Path, name: str, files: Files = LOCAL) -> None:
