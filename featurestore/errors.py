@@ -19,6 +19,10 @@ class AudioError(MedusaError):
     """An audio file can't be decoded to finite samples."""
 
 
+class ShortOfMemory(AudioError):
+    """Memory was too short to read an audio file, which may be sound: another attempt may succeed."""
+
+
 class StoreError(MedusaError):
     """A feature store, feature set or key is missing, damaged, or refused."""
 

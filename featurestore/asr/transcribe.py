@@ -152,6 +152,6 @@ def _decoded_ahead(chunks: Iterable[list[Item]], decoder: Decoder) -> Iterator[l
     for chunk in chunks:
         waiting.append([(item, decoder.submit(item)) for item in chunk])
         if len(waiting) > AHEAD_CHUNKS:
-            yield [(item, outcome(future)) for item, future in waiting.popleft()]
+            yield [(item, outcome(item, future, decoder)) for item, future in waiting.popleft()]
     while waiting:
-        yield [(item, outcome(future)) for item, future in waiting.popleft()]
+        yield [(item, outcome(item, future, decoder)) for item, future in waiting.popleft()]

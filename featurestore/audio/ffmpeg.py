@@ -20,7 +20,7 @@ import numpy as np
 from featurestore.audio.amr import LAYOUTS, AmrCodec, file_frames, frames_of
 from featurestore.audio.opus import OpusLead
 from featurestore.audio.parts import AMR, Part
-from featurestore.audio.sndfile import BLOCK_FRAMES, Block, Bytes
+from featurestore.audio.sndfile import BLOCK_FRAMES, Block, Bytes, not_read
 from featurestore.errors import AudioError
 
 if TYPE_CHECKING:
@@ -166,9 +166,10 @@ def _joined(path: Path, frames: Iterator[AudioFrame]) -> Iterator[Block]:
             n += 1
             seconds += frame.samples / frame.sample_rate
     except av.FFmpegError as error:
-        raise AudioError(
+        raise not_read(
+            error,
             f"{path}: decoding failed after {seconds:.3f} s ({_reason(error)}); the file is truncated or damaged. Copy "
-            "or convert it again."
+            "or convert it again.",
         ) from None
     if n:
         yield _mono(joined)
@@ -237,9 +238,10 @@ def _opened(path: Path, part: Part) -> Iterator[tuple[InputContainer, AudioStrea
         except PermissionError as error:
             raise AudioError(f"{path}: not readable ({error.strerror}). Change its permissions.") from None
         except (av.FFmpegError, OSError, ValueError) as error:
-            raise AudioError(
+            raise not_read(
+                error,
                 f"{path}: not audio that can be decoded ({_reason(error)}). If it is audio, convert it, for example "
-                "with `ffmpeg -i FILE FILE.wav`; else remove it from the manifest."
+                "with `ffmpeg -i FILE FILE.wav`; else remove it from the manifest.",
             ) from None
         if not container.streams.audio:
             kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"

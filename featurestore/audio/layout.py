@@ -79,7 +79,7 @@ def _layout(name: str, n_bytes: int, mtime_ns: int) -> Layout:
     except PermissionError as error:
         raise AudioError(f"{name}: not readable ({error.strerror}). Change its permissions.") from None
     except OSError as error:
-        raise AudioError(f"{name}: not readable ({error.strerror or error}).") from None
+        raise sndfile.not_read(error, f"{name}: not readable ({error.strerror or error}).") from None
 
 
 def _of_head(name: str, file: io.FileIO, n_bytes: int) -> Layout | None:

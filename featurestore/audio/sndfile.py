@@ -1,5 +1,6 @@
 """Blocks of samples by soundfile (libsndfile), at the file's own rate, channels averaged."""
 
+import errno
 import io
 import math
 import os
@@ -11,7 +12,7 @@ import numpy as np
 import soundfile
 
 from featurestore.audio.parts import SNDFILE, Part
-from featurestore.errors import AudioError
+from featurestore.errors import AudioError, ShortOfMemory
 
 BLOCK_FRAMES = 1 << 18  # channels are averaged block by block, so that a long file never exists in all its channels
 
@@ -72,9 +73,10 @@ def blocks(path: Path, part: Part, first: int = 0, most_s: float = math.inf) -> 
                 at += len(block)
                 yield rate_hz, block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
         except (soundfile.SoundFileError, RuntimeError) as error:
-            raise AudioError(
+            raise not_read(
+                error,
                 f"{path}: decoding failed after {at} of {file.frames} frames ({reason(error)}); the file is "
-                "truncated or damaged. Copy or convert it again."
+                "truncated or damaged. Copy or convert it again.",
             ) from None
         if at < end or not part.ended:
             problem = f"the header promises {end} frames, {at} are there"
@@ -135,10 +137,19 @@ def _open(path: Path, part: Part, stack: ExitStack) -> soundfile.SoundFile:
     except PermissionError as error:
         raise AudioError(f"{path}: not readable ({error.strerror}). Change its permissions.") from None
     except (soundfile.SoundFileError, RuntimeError, TypeError, OSError) as error:
-        raise AudioError(
+        raise not_read(
+            error,
             f"{path}: not audio that can be decoded ({reason(error)}). Convert it, for example with "
-            "`ffmpeg -i FILE FILE.wav`."
+            "`ffmpeg -i FILE FILE.wav`.",
         ) from None
+
+
+def not_read(error: Exception, message: str) -> AudioError:
+    """Return an AudioError with this message, or ShortOfMemory where that is what a decoder's exception says."""
+    short = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    text = str(error)
+    kind = ShortOfMemory if short or os.strerror(errno.ENOMEM) in text or "malloc" in text else AudioError
+    return kind(message)
 
 
 def reason(error: Exception) -> str:

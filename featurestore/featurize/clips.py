@@ -73,7 +73,7 @@ class Decoder:
     def submit(self, item: Item) -> Future[Any]:
         """Return the samples-to-be of an item, prepared, whose result may be an AudioError."""
         if item.key not in self._window_of:
-            return self._pool.submit(self._decode, item)
+            return self._pool.submit(self.decode, item)
         if item.key not in self._futures:
             window = self._window_of[item.key]
             futures: list[Future[Any]] = [Future() for _ in window]
@@ -83,7 +83,8 @@ class Decoder:
                 self._pool.submit(self._decode_pieces, recording)
         return self._futures.pop(item.key)
 
-    def _decode(self, item: Item) -> Any:
+    def decode(self, item: Item) -> Any:
+        """Return the samples of an item, prepared, decoded here and now; AudioError as in `featurestore.audio`."""
         with stage("decode"):
             samples = decode(item.source)
         _note(item, samples)

@@ -11,7 +11,7 @@ from typing import Any
 from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.encoders.base import Encoder
 from featurestore.encoders.windows import batches
-from featurestore.errors import AudioError
+from featurestore.errors import AudioError, ShortOfMemory
 from featurestore.featurize.clips import Decoder
 from featurestore.featurize.items import Item
 from featurestore.runtime.stage_clock import stage
@@ -68,15 +68,26 @@ def decoded_ahead(
         n_samples, part = waiting.popleft()
         n_waiting -= n_samples
         with stage("wait"):
-            ready = [(item, outcome(data)) for item, data in part]
+            ready = [(item, outcome(item, data, decoder)) for item, data in part]
         yield ready
 
 
-def outcome(data: Any) -> Any:
-    """Return what a decoding thread made: samples, or the AudioError; anything but a future as it is."""
+def outcome(item: Item, data: Any, decoder: Decoder) -> Any:
+    """Return what a decoding thread made of an item, or the AudioError; anything but a future as it is.
+
+    Where memory was too short, since a batch was being encoded meanwhile, the item is decoded once more, here.
+    """
     if not isinstance(data, Future):
         return data
     try:
         return data.result()
-    except (AudioError, MemoryError) as error:
-        return error if isinstance(error, AudioError) else AudioError("out of memory while decoding; split the file.")
+    except (ShortOfMemory, MemoryError):
+        pass  # the traceback holds what was allocated
+    except AudioError as error:
+        return error
+    try:
+        return decoder.decode(item)
+    except AudioError as error:
+        return error
+    except MemoryError:
+        return AudioError(f"{item.key}: out of memory while decoding; split the file, or free memory.")

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from featurestore.errors import ConfigError
 from featurestore.featurize.memory import GIB, RssMeter, plan_memory
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.small_text_encoder import save_tokenizer
+from tests.helpers.warm_python import run_warm
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs the kernel's peak of memory")
 N, SECONDS = 32, 10
@@ -145,3 +147,38 @@ def test_texts_are_planned_too(tmp_path: Path) -> None:
     plan = plan_memory(encoder, RssMeter().now() / GIB + 1.0, [500])
     assert plan.pass_frames >= 128
     assert plan.refusal(encoder, 500) == ""
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3"])
+def test_a_clip_that_found_no_memory_is_decoded_once_more(tmp_path: Path, suffix: str) -> None:
+    """And is reported by its name if there is none then."""
+    for name, n_samples in (("short", 16_000), ("long", 4_000_000)):
+        soundfile.write(tmp_path / f"{name}{suffix}", np.sin(np.arange(n_samples) / 20) / 2, 16_000)
+    code = """
+        import resource, sys
+        from pathlib import Path
+        import numpy as np
+        from featurestore.audio import decode
+        from featurestore.errors import AudioError
+        from featurestore.featurize.clips import Decoder
+        from featurestore.featurize.decode_ahead import Pool, outcome
+        from featurestore.featurize.items import Item
+
+        decode(sys.argv[1])  # what it imports is there
+        item = Item("u0", Path(sys.argv[2]))
+        with Pool(1) as pool:
+            decoder = Decoder(pool, [])
+            pool.submit(int).result()  # its thread is there
+            unlimited = resource.getrlimit(resource.RLIMIT_AS)
+            size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 20), unlimited[1]))
+            without = decoder.submit(item)
+            again = outcome(item, decoder.submit(item), decoder)
+            failed = isinstance(without.exception(), (AudioError, MemoryError))
+            resource.setrlimit(resource.RLIMIT_AS, unlimited)
+            assert failed and isinstance(again, AudioError), again
+            assert "long." in str(again) or "u0" in str(again), again
+            assert np.array_equal(outcome(item, without, decoder), decode(sys.argv[2]))
+    """
+    done = run_warm(textwrap.dedent(code), *(tmp_path / f"{name}{suffix}" for name in ("short", "long")))
+    assert done.returncode == 0, done.stderr
