@@ -263,29 +263,29 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def from_dict(cls: type, values: dict[str, Any], where: str = "config") -> Any:
+def from_dict(cls: type, values: dict[str, Any], place: str = "config") -> Any:
     """Return the dataclass `cls` from plain values; an unknown or mistyped field is a ConfigError that names it."""
     hints = typing.get_type_hints(cls)
     if not isinstance(values, dict):
-        raise ConfigError(f"{where}: expected settings by name ({', '.join(hints)}), found {values!r}.")
+        raise ConfigError(f"{place}: expected settings by name ({', '.join(hints)}), found {values!r}.")
     values = cls.upgraded(values) if hasattr(cls, "upgraded") else values
     unknown = sorted(set(values) - set(hints))
     if unknown:
-        raise ConfigError(f"{where}: unknown field {unknown[0]!r}; the fields are {', '.join(hints)}.")
-    return cls(**{key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()})
+        raise ConfigError(f"{place}: unknown field {unknown[0]!r}; the fields are {', '.join(hints)}.")
+    return cls(**{key: _convert(hints[key], value, f"{place}.{key}") for key, value in values.items()})
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def _convert(hint: Any, value: Any, place: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        return from_dict(typing.cast(type, hint), value, where)
+        return from_dict(typing.cast(type, hint), value, place)
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where}: expected a list, found {value!r}.")
+            raise ConfigError(f"{place}: expected a list, found {value!r}.")
         inner = typing.get_args(hint)[0]
-        return tuple(_convert(inner, item, f"{where}[{i}]") for i, item in enumerate(value))
+        return tuple(_convert(inner, item, f"{place}[{i}]") for i, item in enumerate(value))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    assert isinstance(hint, (type, types.UnionType)), f"a field of {where} is of a type that no config has: {hint}"
+    assert isinstance(hint, (type, types.UnionType)), f"a field of {place} is of a type that no config has: {hint}"
     if not isinstance(value, hint) or (isinstance(value, bool) and hint in (int, float)):
-        raise ConfigError(f"{where}: expected {getattr(hint, '__name__', hint)}, found {value!r}.")
+        raise ConfigError(f"{place}: expected {getattr(hint, '__name__', hint)}, found {value!r}.")
     return value

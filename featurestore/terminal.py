@@ -61,8 +61,8 @@ class Commands(TyperGroup):
         except BrokenPipeError:
             raise  # the reader of our output left; typer ends quietly
         except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            say(f"error: {where}{error.strerror or error}", "red", stderr=True)
+            line = f"{error.filename}: " if error.filename else ""
+            say(f"error: {line}{error.strerror or error}", "red", stderr=True)
             raise typer.Exit(USAGE) from None
         except KeyboardInterrupt as stop:
             signum = getattr(stop, "signum", signal.SIGINT)
@@ -136,39 +136,39 @@ def declare(command: Callable[..., None], parameters: Sequence[inspect.Parameter
 class Show:
     """Updates one progress bar: show(done, total, what is going on, further fields)."""
 
-    def __init__(self, bar: Progress, what: str, total: float) -> None:
+    def __init__(self, bar: Progress, title: str, total: float) -> None:
         self._bar = bar
-        number = bar.add_task(what, total=total, rate="")
+        number = bar.add_task(title, total=total, rate="")
         self.task = next(task for task in bar.tasks if task.id == number)
         self.close: Callable[[], None] = bar.stop
 
-    def __call__(self, done: float, total: float, what: str | None = None, **fields: Any) -> None:
-        self._bar.update(self.task.id, completed=done, total=total, description=what, **fields)
+    def __call__(self, done: float, total: float, title: str | None = None, **fields: Any) -> None:
+        self._bar.update(self.task.id, completed=done, total=total, description=title, **fields)
 
 
 @contextmanager
-def working(what: str) -> Iterator[Callable[[str], None]]:
+def working(title: str) -> Iterator[Callable[[str], None]]:
     """Show a spinner on stderr, where that is a terminal, and yield the function that changes its text."""
-    where = console(stderr=True)
-    if not where.is_terminal:
+    terminal = console(stderr=True)
+    if not terminal.is_terminal:
         yield lambda text: None
         return
-    with where.status(what) as status:
+    with terminal.status(title) as status:
         yield status.update
 
 
 @contextmanager
-def bar(what: str, total: int, *columns: str) -> Iterator[Show]:
+def bar(title: str, total: int, *columns: str) -> Iterator[Show]:
     """Show a progress bar on stderr: what, how much, further columns, remaining time."""
     texts = [TextColumn(column) for column in columns]
-    where = console(stderr=True)
+    terminal = console(stderr=True)
     count: Any = MofNCompleteColumn() if columns else TextColumn("{task.percentage:>3.0f} %")
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), count, *texts, TimeRemainingColumn(),
-        console=where, transient=True, speed_estimate_period=60, disable=not where.is_terminal,
+        console=terminal, transient=True, speed_estimate_period=60, disable=not terminal.is_terminal,
     )  # fmt: skip
     with bar:
-        yield Show(bar, what, total)
+        yield Show(bar, title, total)
 
 
 def end_with_failures(failed: Failures, output: Path | str | None = None) -> None:

@@ -445,7 +445,7 @@ def test_splits_are_trained_judged_and_scored_apart(chain: Chain, tmp_path: Path
     assert (tmp_path / "c-test.png").exists()
 
 
-def test_predict_says_what_the_ensemble_says(chain: Chain, tmp_path: Path) -> None:
+def test_predict_prints_the_ensembles_output(chain: Chain, tmp_path: Path) -> None:
     (tmp_path / "broken.wav").touch()
     call = ["predict", chain.clip, tmp_path / "broken.wav", "--model", chain.runs / "meta"]
     result = medusa(*call, exit_code=1)

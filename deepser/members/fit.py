@@ -75,15 +75,15 @@ def fit_members(
         raise ConfigError(f"Two members are called {twice[0]!r}; a member's name is its run directory's.")
     opening = _Opening(store.keeping_sets(), manifest, plan, world)
     members = [opening.fit(config, Path(directory)) for config, directory in zip(configs, directories, strict=True)]
-    known: held_out.Known = {}
-    left = world.once(lambda: [_is_left(into, own, plan, overwrite, manifest, known) for own in members])
-    fits = [replace(own, earlier=earlier) for own, (is_left, earlier) in zip(members, left, strict=True) if is_left]
+    known_held_out: held_out.Known = {}
+    left = world.once(lambda: [_is_left(into, fit, plan, overwrite, manifest, known_held_out) for fit in members])
+    fits = [replace(fit, earlier=earlier) for fit, (is_left, earlier) in zip(members, left, strict=True) if is_left]
     with ExitStack() as locks:
-        world.once(lambda: [locks.enter_context(fitting_alone(own.member.directory)) for own in fits])
-        _fit_all(fits, plan, manifest, world, at_once, known, progress, on_epoch)
-        for own in fits if world.first else ():
-            write_posteriors(into, own.member, plan, own.targets, own.total)
-    return [own.member for own in members]
+        world.once(lambda: [locks.enter_context(fitting_alone(fit.member.directory)) for fit in fits])
+        _fit_all(fits, plan, manifest, world, at_once, known_held_out, progress, on_epoch)
+        for fit in fits if world.first else ():
+            write_posteriors(into, fit.member, plan, fit.targets, fit.total)
+    return [fit.member for fit in members]
 
 
 def _fit_all(
@@ -92,23 +92,23 @@ def _fit_all(
     manifest: Manifest,
     world: World,
     at_once: int,
-    known: held_out.Known,
+    known_held_out: held_out.Known,
     progress: Progress | None,
     on_epoch: OnEpoch | None,
 ) -> None:
     """Fit what is left of each member's fold models."""
     places = world.gather(describe_device(world.device))
-    for own in fits if world.first else ():
-        record_start(own.member.directory, places, own.member.config.train.precision)
+    for fit in fits if world.first else ():
+        record_start(fit.member.directory, places, fit.member.config.train.precision)
     reader = SharedReader()
     if fits:
-        as_stored = [replace(own.data, normalisation=None) if own.data.normalisation else own.data for own in fits]
+        as_stored = [replace(fit.data, normalisation=None) if fit.data.normalisation else fit.data for fit in fits]
         world.once(lambda: reader.union(as_stored).scan(fits[0].member.config.train.stride))
     for fold in range(len(plan.names)):
-        groups = _groups(fits, plan, fold, manifest, at_once, known)
+        groups = _groups(fits, plan, fold, manifest, at_once, known_held_out)
         for i, group in enumerate(groups):
             show = None if progress is None else _of_group(progress, plan.names[fold], i, len(groups))
-            small = max(own.member.config.network.d for own, _ in group) < MANY_THREADS_D
+            small = max(fit.member.config.network.d for fit, _ in group) < MANY_THREADS_D
             with one_thread() if world.device.type == "cpu" and small else nullcontext():
                 _fit_fold(group, plan, fold, world, reader, show, on_epoch)
 
@@ -223,25 +223,26 @@ class _Opening:
 
 
 def _is_left(
-    into: FeatureStore, own: _Fit, plan: FoldPlan, overwrite: bool, manifest: Manifest, known: held_out.Known
+    into: FeatureStore, fit: _Fit, plan: FoldPlan, overwrite: bool, manifest: Manifest, known_held_out: held_out.Known
 ) -> tuple[bool, bool]:
     """Open the run directory; is there anything left to do, and was it begun without a record of who is held out?"""
-    member = own.member
+    member = fit.member
     if overwrite:
         remove_directory(member.directory)
         if posteriors_name(member.config.name) in into:
             into.remove(posteriors_name(member.config.name))
     check_place(into, member, plan)
-    normalisation = own.data.normalisation
+    normalisation = fit.data.normalisation
     open_directory(
-        member, own.targets, plan, own.data.views, lambda: held_out.record(member, own.targets, manifest, plan, known),
+        member, fit.targets, plan, fit.data.views,
+        lambda: held_out.record(member, fit.targets, manifest, plan, known_held_out),
         normalisation=None if normalisation is None else normalisation.to_json(),
     )  # fmt: skip
     path = member.directory / f"{SAVED}.safetensors"
     if normalisation is not None and not path.is_file():
-        normalisation.save(path, own.data.refs, _made_of(own.data.store, own.data.refs, own.targets.keys))
+        normalisation.save(path, fit.data.refs, _made_of(fit.data.store, fit.data.refs, fit.targets.keys))
     earlier = not (member.directory / held_out.NAME).is_file()
-    return not is_finished(into, member, plan, own.targets), earlier
+    return not is_finished(into, member, plan, fit.targets), earlier
 
 
 def _made_of(store: FeatureStore, refs: Sequence[FeatureRef], keys: Sequence[str]) -> dict[str, str]:
@@ -251,15 +252,17 @@ def _made_of(store: FeatureStore, refs: Sequence[FeatureRef], keys: Sequence[str
 
 
 def _groups(
-    fits: Sequence[_Fit], plan: FoldPlan, fold: int, manifest: Manifest, at_once: int, known: held_out.Known
+    fits: Sequence[_Fit], plan: FoldPlan, fold: int, manifest: Manifest, at_once: int, known_held_out: held_out.Known
 ) -> list[list[tuple[_Fit, Parts]]]:
     """Return the members that share a stream of batches, in groups of `at_once` at most."""
     streams: dict[Any, list[tuple[_Fit, Parts]]] = {}
-    for own in fits:
-        parts = parts_of(own.member, own.targets, manifest, plan.train_at(fold), earlier=own.earlier, known=known)
-        threads = own.member.config.network.d < MANY_THREADS_D
-        key = (threads, stream_key(own.data, parts.train_at, parts.dev_at, parts.config))
-        streams.setdefault(key, []).append((own, parts))
+    for fit in fits:
+        parts = parts_of(
+            fit.member, fit.targets, manifest, plan.train_at(fold), earlier=fit.earlier, choices=known_held_out
+        )
+        threads = fit.member.config.network.d < MANY_THREADS_D
+        key = (threads, stream_key(fit.data, parts.train_at, parts.dev_at, parts.config))
+        streams.setdefault(key, []).append((fit, parts))
     return [group[i : i + (at_once or len(group))] for group in streams.values()
             for i in range(0, len(group), at_once or len(group))]  # fmt: skip
 
@@ -281,13 +284,13 @@ def _fit_fold(
     """Train the members' models of one fold where they aren't there, and add what they say of those it judges."""
     name = plan.names[fold]
     networks, jobs = [], []
-    for own, parts in group:
-        config, directory = own.member.config, own.member.directory / f"fold-{name}"
+    for fit, parts in group:
+        config, directory = fit.member.config, fit.member.directory / f"fold-{name}"
         torch.manual_seed(int(np.random.SeedSequence((config.train.seed, 77, fold)).generate_state(1)[0]))
-        network = own.member.new_network()
+        network = fit.member.new_network()
         saved = world.once(lambda directory=directory: _saved(directory))  # type: ignore[misc]
         if saved is None:
-            jobs.append(Job(network, own.data, parts.train_at, parts.dev_at, parts.config, directory, config.name))
+            jobs.append(Job(network, fit.data, parts.train_at, parts.dev_at, parts.config, directory, config.name))
         else:
             network.load_state_dict(saved)
         networks.append(network)
@@ -303,14 +306,14 @@ def _fit_fold(
 
         trainer.train(jobs, world, reader, progress=progress, on_epoch=record)
         world.once(lambda: _save(jobs))
-    members = [own for own, _ in group]
-    first, configs = members[0], [own.member.config.train for own in members]
+    members = [fit for fit, _ in group]
+    first, configs = members[0], [fit.member.config.train for fit in members]
     judged, lengths = plan.judged_at(fold), bucket_lengths(first.data, configs[0])
     predictions = trainer.predict(
-        networks, [own.data for own in members], judged, configs, world, reader, lengths
+        networks, [fit.data for fit in members], judged, configs, world, reader, lengths
     )  # fmt: skip
-    for own, outputs in zip(members, predictions, strict=True):
-        own.total.add(judged, *outputs)
+    for fit, outputs in zip(members, predictions, strict=True):
+        fit.total.add(judged, *outputs)
 
 
 def _saved(directory: Path) -> dict[str, torch.Tensor] | None:

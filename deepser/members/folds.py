@@ -88,14 +88,14 @@ def plan_folds(
             )
         folds[train] = 0
         return FoldPlan(("all",), folds, corpora.rule if corpora else "split")
-    at = np.flatnonzero(train)
-    speakers = speaker_groups(manifest)[at].tolist()
+    train_rows = np.flatnonzero(train)
+    speakers = speaker_groups(manifest)[train_rows].tolist()
     if len(set(speakers)) < n_folds:
         raise ManifestError(
             f"Split train of {manifest.name} has {len(set(speakers))} speakers, too few for {n_folds} folds without "
             "one in two of them; make fewer folds."
         )
-    folds[at] = group_folds(speakers, n_folds, seed=seed)
+    folds[train_rows] = group_folds(speakers, n_folds, seed=seed)
     return FoldPlan(
         tuple(str(i + 1) for i in range(n_folds)),
         folds,

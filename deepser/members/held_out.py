@@ -40,57 +40,57 @@ def parts_of(
     member: Member,
     targets: Targets,
     manifest: Manifest,
-    at: Indices,
+    rows: Indices,
     *,
     earlier: bool = False,
-    known: Known | None = None,
+    choices: Known | None = None,
 ) -> Parts:
-    """Divide the training utterances `at` (n,) of a fold by speaker.
+    """Divide the training utterances `rows` (n,) of a fold by speaker.
 
-    known: what was found for other members with the same `targets`, to which this is added.
+    choices: those made for other members with the same `targets`, to which this one is added.
     earlier: as versions did that left no held_out.json, so that a run that one of them began goes on as it was. Where
     no part can choose an epoch, all is learned from and the last epoch is kept. ManifestError: nothing to learn from,
     or a stage that can't do without a held-out part.
     """
     config = member.config.train
-    at = at[targets.usable[at]]
+    rows = rows[targets.usable[rows]]
     if config.drop_no_consensus:
-        at = at[targets.labels[at] >= 0]
-    if not len(at):
+        rows = rows[targets.labels[rows] >= 0]
+    if not len(rows):
         raise ManifestError(
             f"Member {member.config.name!r}: no training utterance has a label, a vote or an attribute."
         )
     if not config.holds_out:
-        return Parts(at, at[:0], config)
-    groups = speaker_groups(manifest)[at].tolist()
+        return Parts(rows, rows[:0], config)
+    groups = speaker_groups(manifest)[rows].tolist()
     if earlier:
-        return Parts(*_of_earlier(member, targets, at, groups), config)
-    known = {} if known is None else known
-    identity = (id(targets), at.tobytes(), config.dev_fraction, config.stream_seed)
-    if identity not in known:
-        known[identity] = choose_held_out(
-            groups, config.dev_fraction, labels=targets.labels[at], seed=config.stream_seed
+        return Parts(*_of_earlier(member, targets, rows, groups), config)
+    choices = {} if choices is None else choices
+    identity = (id(targets), rows.tobytes(), config.dev_fraction, config.stream_seed)
+    if identity not in choices:
+        choices[identity] = choose_held_out(
+            groups, config.dev_fraction, labels=targets.labels[rows], seed=config.stream_seed
         )
-    held_out = known[identity]
-    why = held_out.why_not or _lacks(config, targets, at[held_out.mask])
+    held_out = choices[identity]
+    why = held_out.why_not or _lacks(config, targets, rows[held_out.mask])
     if not why:
-        return Parts(at[~held_out.mask], at[held_out.mask], config, held_out)
+        return Parts(rows[~held_out.mask], rows[held_out.mask], config, held_out)
     if any(stage.confusion_exponent for stage in config.stages):
         raise ManifestError(
             f"Member {member.config.name!r}: classes are weighed by how they are confused in a held-out part, and "
             f"{why}. Set confusion_exponent to 0, or another dev_fraction."
         )
-    nobody = HeldOut(np.zeros(len(at), bool), (), config.dev_fraction, {}, why)
-    return Parts(at, at[:0], replace(config, dev_fraction=0.0), nobody)
+    nobody = HeldOut(np.zeros(len(rows), bool), (), config.dev_fraction, {}, why)
+    return Parts(rows, rows[:0], replace(config, dev_fraction=0.0), nobody)
 
 
 def record(
-    member: Member, targets: Targets, manifest: Manifest, plan: FoldPlan, known: Known | None = None
+    member: Member, targets: Targets, manifest: Manifest, plan: FoldPlan, choices: Known | None = None
 ) -> dict[str, Any]:
     """Return who is held out in each fold, as held_out.json keeps it; {} where nobody is asked for."""
     folds: dict[str, Any] = {}
     for fold, name in enumerate(plan.names):
-        held_out = parts_of(member, targets, manifest, plan.train_at(fold), known=known).held_out
+        held_out = parts_of(member, targets, manifest, plan.train_at(fold), choices=choices).held_out
         if held_out is not None:
             folds[name] = held_out.to_dict(targets.classes)
     return folds
@@ -122,15 +122,15 @@ def _lacks(config: TrainConfig, targets: Targets, dev_at: Indices) -> str:
     return ""
 
 
-def _of_earlier(member: Member, targets: Targets, at: Indices, groups: list[str]) -> tuple[Indices, Indices]:
+def _of_earlier(member: Member, targets: Targets, rows: Indices, groups: list[str]) -> tuple[Indices, Indices]:
     config = member.config.train
     n_parts = max(2, round(1 / config.dev_fraction))
     part = group_folds(groups, n_parts, seed=config.stream_seed)
-    train_at, dev_at = at[part != 0], at[part == 0]
+    train_at, dev_at = rows[part != 0], rows[part == 0]
     by_class = any(config.rule(stage) in CLASS_SCORES for stage in config.stages)
     if not len(train_at) or not len(dev_at) or (by_class and not (targets.labels[dev_at] >= 0).any()):
         raise ManifestError(
-            f"Member {member.config.name!r}: {len(at)} training utterances are too few speakers to hold "
+            f"Member {member.config.name!r}: {len(rows)} training utterances are too few speakers to hold "
             f"{config.dev_fraction:.0%} out for selection; use --select last."
         )
     return train_at, dev_at

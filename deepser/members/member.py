@@ -161,10 +161,10 @@ class PosteriorMean:
         self.logits = np.zeros((n, n_columns), np.float32)
         self.count = np.zeros(n, np.int64)
 
-    def add(self, at: Indices, logits: NDArray[np.float32], attributes: NDArray[np.float32]) -> None:
-        self.posteriors[at] += np.concatenate([softmax(logits), attributes], 1)
-        self.logits[at] += np.concatenate([logits, attributes], 1)
-        self.count[at] += 1
+    def add(self, rows: Indices, logits: NDArray[np.float32], attributes: NDArray[np.float32]) -> None:
+        self.posteriors[rows] += np.concatenate([softmax(logits), attributes], 1)
+        self.logits[rows] += np.concatenate([logits, attributes], 1)
+        self.count[rows] += 1
 
     def means(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         count = np.maximum(self.count, 1)[:, None].astype(np.float32)

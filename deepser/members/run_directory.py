@@ -129,13 +129,13 @@ def fitting_alone(directory: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _differences(recorded: Any, expected: Any, where: str) -> Iterator[str]:
+def _differences(recorded: Any, expected: Any, place: str) -> Iterator[str]:
     if isinstance(recorded, dict) and isinstance(expected, dict):
         for key in sorted({*recorded, *expected}):
             if key != "provenance":
-                yield from _differences(recorded.get(key), expected.get(key), f"{where}.{key}" if where else key)
+                yield from _differences(recorded.get(key), expected.get(key), f"{place}.{key}" if place else key)
     elif isinstance(recorded, list) and isinstance(expected, list) and len(recorded) == len(expected):
         for i, (a, b) in enumerate(zip(recorded, expected, strict=True)):
-            yield from _differences(a, b, f"{where}[{i}]")
+            yield from _differences(a, b, f"{place}[{i}]")
     elif recorded != expected:
-        yield f"{where} is {recorded!r} there, {expected!r} asked"
+        yield f"{place} is {recorded!r} there, {expected!r} asked"

@@ -192,8 +192,8 @@ def pad(values: Tensor, offsets: Tensor) -> Masked:
     starts = np.arange(n_clips) * n_frames
     before = np.concatenate([[0], np.cumsum(of_clip)[:-1]])
     places = np.arange(len(values)) + np.repeat(starts - before, of_clip)
-    lengths, at = to_device([np.maximum(of_clip, 1), places], values.device)
-    padded = values.new_zeros((n_clips * n_frames, values.shape[-1])).index_copy(0, at, values)
+    lengths, targets = to_device([np.maximum(of_clip, 1), places], values.device)
+    padded = values.new_zeros((n_clips * n_frames, values.shape[-1])).index_copy(0, targets, values)
     valid = torch.arange(n_frames, device=values.device) < lengths[:, None]
     return padded.view(n_clips, n_frames, -1), valid
 

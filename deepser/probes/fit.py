@@ -141,7 +141,7 @@ def fit_probe(
         choices = list(dict.fromkeys(pass_.best.parts for pass_ in chosen))
         final, solved = choose_among(solver, passes.final, choices, score, config.refine)
     else:
-        final, solved = chosen[0].best, solver.at(passes.final)
+        final, solved = chosen[0].best, solver.on_pass(passes.final)
     fitted = solved.fit(final.parts)
     calibration = Calibration.of(problem, passes.final, final.inner, config.balanced)
     logits, attributes, judged = _outputs(problem, chosen, final, passes, config)

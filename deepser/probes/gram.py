@@ -99,27 +99,27 @@ class Grams:
     def unshifted(self, mean: Tensor, inverse_std: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Statistics of shifted rows as those of the rows themselves."""
         shift, scale = self.shift.double(), self.scale.double()
-        own, inverse = shift + scale * mean, inverse_std / scale
-        return own.float().cpu().numpy(), inverse.float().cpu().numpy()
+        unshifted_mean, inverse = shift + scale * mean, inverse_std / scale
+        return unshifted_mean.float().cpu().numpy(), inverse.float().cpu().numpy()
 
     def of_blocks(self, each: Pass) -> Iterator[tuple[Moments, dict[int, Moments]]]:
         """For each block, the sums over a pass's training cells, and over each of them."""
         cells = np.unique(self.cells[each.train]).tolist()
         for block in range(self.n_blocks):
-            own = {cell: self.moments[cell, block] for cell in cells}
-            first, *others = own.values()
+            by_cell = {cell: self.moments[cell, block] for cell in cells}
+            first, *others = by_cell.values()
             total = first
             if others:
                 total = first + others[0]
                 for moments in others[1:]:
                     total += moments
-            yield total, own
+            yield total, by_cell
 
     def total(self, each: Pass) -> tuple[float, Tensor, Tensor]:
         """Return the number, the sum and the sum of squares of all training rows of a pass."""
-        own = [self.all_rows[cell] for cell in np.unique(self.cells[each.train]).tolist()]
-        n, x, squares = own[0]
-        for more in own[1:]:
+        sums = [self.all_rows[cell] for cell in np.unique(self.cells[each.train]).tolist()]
+        n, x, squares = sums[0]
+        for more in sums[1:]:
             n, x, squares = n + more[0], x + more[1], squares + more[2]
         return n, x, squares
 
@@ -148,18 +148,18 @@ def accumulate(
     blocks = problem.blocks
     grams = Grams(cells, shift, scale, {}, {}, len(blocks))
     for start in range(0, len(at_all), GRAM_ROWS):
-        at = at_all[start : start + GRAM_ROWS]
-        x = grams.shifted(rows.part(source, at))
-        for cell in np.unique(cells[at]).tolist():
-            mine = np.flatnonzero(cells[at] == cell)
-            own = x[torch.from_numpy(mine).to(device)]
-            wide = own.double()
+        batch = at_all[start : start + GRAM_ROWS]
+        x = grams.shifted(rows.part(source, batch))
+        for cell in np.unique(cells[batch]).tolist():
+            mine = np.flatnonzero(cells[batch] == cell)
+            cell_rows = x[torch.from_numpy(mine).to(device)]
+            wide = cell_rows.double()
             n, total, squares = grams.all_rows.get(cell, (0.0, 0.0, 0.0))
             grams.all_rows[cell] = (n + len(mine), total + wide.sum(0), squares + wide.square().sum(0))
             for b, block in enumerate(blocks):
-                rated = np.flatnonzero(block.known[at[mine]])
-                inputs = own if len(rated) == len(mine) else own[torch.from_numpy(rated).to(device)]
-                y = torch.from_numpy(problem.values[np.ix_(at[mine][rated], block.columns)]).to(device, dtype)
+                rated = np.flatnonzero(block.known[batch[mine]])
+                inputs = cell_rows if len(rated) == len(mine) else cell_rows[torch.from_numpy(rated).to(device)]
+                y = torch.from_numpy(problem.values[np.ix_(batch[mine][rated], block.columns)]).to(device, dtype)
                 former = grams.moments.get((cell, b)) or Moments.zeros(x.shape[1], y.shape[1], device)
                 grams.moments[cell, b] = former.with_rows(inputs, y)
     for place, former in grams.moments.items():

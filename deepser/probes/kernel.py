@@ -40,7 +40,7 @@ class KernelSolver:
     dtype: torch.dtype = torch.float32
     speakers: NDArray[np.int64] | None = None  # (N,) as `Groups.codes`; for `refined`
 
-    def at(self, each: Pass) -> "KernelPass":
+    def on_pass(self, each: Pass) -> "KernelPass":
         return KernelPass(self, each)
 
 
@@ -68,10 +68,10 @@ class KernelPass:
         """Fit on all training rows: support rows and dual weights, or weights of dims where the kernel is linear."""
         problem, n = self.solver.problem, len(self.each.train)
         row_weights, shares, offsets = np.zeros(n), np.zeros(problem.n_classes), np.zeros(problem.values.shape[1])
-        for block, at, targets, weights in self._targets():
+        for block, rated, targets, weights in self._targets():
             offsets[block.columns] = _weighted_mean(targets[:, :-1], weights).double().cpu().numpy()
             if block.columns[0] < problem.n_classes:
-                row_weights[_places(at, n)] = 1 if weights is None else weights.double().cpu().numpy()
+                row_weights[_places(rated, n)] = 1 if weights is None else weights.double().cpu().numpy()
                 shares = _shares(targets)
         pieces = tuple(self._piece(part) for part in parts)
         return Fitted(pieces, offsets, row_weights, shares) if self.solver.rbf else Fitted(pieces, offsets)
@@ -80,11 +80,11 @@ class KernelPass:
         penalty, n = part.setting.penalty, len(self.each.train)
         kernel = self._kernel(part.source, part.setting.bandwidth)[:n]
         alpha = np.zeros((n, self.solver.problem.values.shape[1]))
-        for block, at, targets, weights in self._targets():
-            own = kernel if at is None else kernel[at][:, at]
-            solution = inverse_of(own, penalty, weights) @ targets
+        for block, rated, targets, weights in self._targets():
+            block_kernel = kernel if rated is None else kernel[rated][:, rated]
+            solution = inverse_of(block_kernel, penalty, weights) @ targets
             dual = solution[:, :-1] - solution[:, -1:] * _weighted_mean(targets[:, :-1], weights)
-            alpha[np.ix_(_places(at, n), block.columns)] = dual.double().cpu().numpy()
+            alpha[np.ix_(_places(rated, n), block.columns)] = dual.double().cpu().numpy()
         rows = self.solver.rows.read(part.source)[self.each.train]
         mean, inverse_std = standardisation(rows)
         support = (rows - mean) * inverse_std
@@ -136,18 +136,18 @@ class KernelPass:
         of their block of the inverse, less their penalty: no fit is needed.
         """
         n, penalty = len(self.each.train), part.setting.penalty
-        _, at, _, weights = block
+        _, rated, _, weights = block
         kernel = self._kernel(part.source, part.setting.bandwidth)
-        clip_rows = torch.arange(n, device=kernel.device) if at is None else at
+        clip_rows = torch.arange(n, device=kernel.device) if rated is None else rated
         inverse = inverse_of(kernel[clip_rows][:, clip_rows], penalty, weights)
         penalties = torch.full((len(clip_rows),), penalty).to(kernel) if weights is None else penalty / weights
         fold_of = torch.from_numpy(self.each.inner[clip_rows.cpu().numpy()]).to(kernel.device)
         covariances = []
         for fold, clips in enumerate(clips_of[:-1]):
             rows = torch.nonzero(fold_of == fold).ravel()
-            own = inverse_by(torch.linalg.cholesky(inverse[rows][:, rows]))
-            own.diagonal().sub_(penalties[rows])
-            covariances.append([_wide(own[each][:, each]) for each in clips])
+            covariance = inverse_by(torch.linalg.cholesky(inverse[rows][:, rows]))
+            covariance.diagonal().sub_(penalties[rows])
+            covariances.append([_wide(covariance[each][:, each]) for each in clips])
         across = kernel[n:][:, clip_rows]
         x, bandwidth = self._judged_rows(part.source), part.setting.bandwidth
         covariances.append(
@@ -170,11 +170,11 @@ class KernelPass:
         problem, n, n_columns = self.solver.problem, len(self.each.train), self.solver.problem.values.shape[1]
         inner = np.full((n, n_columns), np.nan, np.float32)
         outer = np.full((len(self.each.judged), n_columns), np.nan, np.float32)
-        for block, at, targets, weights in self._targets():
-            own = kernel[:n] if at is None else kernel[at][:, at]
-            inverse = inverse_of(own, setting.penalty, weights)
+        for block, rated, targets, weights in self._targets():
+            block_kernel = kernel[:n] if rated is None else kernel[rated][:, rated]
+            inverse = inverse_of(block_kernel, setting.penalty, weights)
             solution = inverse @ targets
-            places = _places(at, n)
+            places = _places(rated, n)
             fold_of = torch.from_numpy(self.each.inner[places]).to(kernel.device)
             folds = [torch.nonzero(fold_of == fold).ravel() for fold in range(self.each.n_inner)]
             folds = [rows for rows in folds if len(rows)]
@@ -185,7 +185,7 @@ class KernelPass:
                 means = _weighted_mean(targets[rest, :-1], None if weights is None else weights[rest])
                 scores = _scores(spared[rows], means, n_classes)
                 inner[np.ix_(places[rows.cpu().numpy()], block.columns)] = scores
-            across = kernel[n:] if at is None else kernel[n:][:, at]
+            across = kernel[n:] if rated is None else kernel[n:][:, rated]
             outer[:, block.columns] = _scores(across @ solution, _weighted_mean(targets[:, :-1], weights), n_classes)
         return Judged(setting, inner, outer)
 
@@ -219,8 +219,8 @@ class KernelPass:
         rows = self.solver.rows.read(source)
         train = rows[self.each.train]
         mean, inverse_std = standardisation(train)
-        at = np.concatenate([self.each.train, self.each.judged])
-        x = torch.from_numpy((rows[at] - mean) * inverse_std).to(self.solver.device, self.solver.dtype)
+        indices = np.concatenate([self.each.train, self.each.judged])
+        x = torch.from_numpy((rows[indices] - mean) * inverse_std).to(self.solver.device, self.solver.dtype)
         product = _distances(x, len(train)) if self.solver.rbf else (x @ x[: len(train)].T).div_(rows.shape[1])
         size = product.numel() * product.element_size()
         if (len(self._products) + 1) * size <= DISTANCES_BYTES:
@@ -247,9 +247,9 @@ def _wide(values: Tensor) -> NDArray[np.float64]:
     return wide
 
 
-def _places(at: Tensor | None, n: int) -> NDArray[np.int64]:
+def _places(rated: Tensor | None, n: int) -> NDArray[np.int64]:
     """Return the places that `BlockTargets` has among n training rows."""
-    return np.arange(n) if at is None else at.cpu().numpy()
+    return np.arange(n) if rated is None else rated.cpu().numpy()
 
 
 def _shares(targets: Tensor) -> NDArray[np.float64]:

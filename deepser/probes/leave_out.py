@@ -47,24 +47,24 @@ class Systems:
         right = right[None].expand(len(self.penalties), dim, n_systems, n_columns).contiguous()
         inverses = self._preconditioners()
         if inverses is not None:
-            found = self._conjugate_gradients(right, inverses, n.to(self.dtype), x.to(self.dtype))
-            if found is not None:
-                return found.permute(2, 0, 1, 3), means.cpu().numpy()
+            solution = self._conjugate_gradients(right, inverses, n.to(self.dtype), x.to(self.dtype))
+            if solution is not None:
+                return solution.permute(2, 0, 1, 3), means.cpu().numpy()
         return self._directly()
 
     def _preconditioners(self) -> Tensor | None:
         """Inverses (P, D, D) for the part less one cell, were its cells alike; None where rounding defeats it."""
         n_left = max(len(self.cells) - 1, 1)
         gram = (self.part.standardised(self.mean, self.inverse_std) * (1 - 1 / n_left)).to(self.dtype)
-        found = []
+        inverses = []
         for penalty in self.penalties:
             shifted = gram.clone()
             shifted.diagonal().add_(penalty)
             factor, failed = torch.linalg.cholesky_ex(shifted)
             if bool(failed.any()):
                 return None
-            found.append(inverse_by(factor))
-        return torch.stack(found)
+            inverses.append(inverse_by(factor))
+        return torch.stack(inverses)
 
     def _directly(self) -> tuple[Tensor, NDArray[np.float64]]:
         """Factor the matrix of every system and penalty."""
@@ -73,9 +73,9 @@ class Systems:
             left = self.part.less(cell)
             if cell is not None:
                 left = replace(left, gram=self.part.gram - cell.gram)
-            own, own_means = solve(left, self.mean, self.inverse_std, self.penalties, self.dtype)
-            solutions.append(own)
-            means.append(own_means)
+            solution, solution_means = solve(left, self.mean, self.inverse_std, self.penalties, self.dtype)
+            solutions.append(solution)
+            means.append(solution_means)
         return torch.stack(solutions), np.stack(means)
 
     def _conjugate_gradients(self, right: Tensor, inverses: Tensor, n: Tensor, x: Tensor) -> Tensor | None:
@@ -100,14 +100,14 @@ class Systems:
     def _times(self, values: Tensor, n: Tensor, x: Tensor) -> Tensor:
         """Multiply (P, D, S, K) by each system's matrix. n: (S,) rows; x: (D, S) their sums."""
         scale, mean = self.inverse_std.to(self.dtype), self.mean.to(self.dtype)
-        own = values * scale[:, None, None]
-        image = (self.part.gram @ own.flatten(2)).view_as(values)
+        scaled = values * scale[:, None, None]
+        image = (self.part.gram @ scaled.flatten(2)).view_as(values)
         for s, cell in enumerate(self.cells):
             if cell is not None:
-                columns = own[:, :, s].permute(1, 0, 2)  # (D, P, K), so that the cell's matrix is read once
+                columns = scaled[:, :, s].permute(1, 0, 2)  # (D, P, K), so that the cell's matrix is read once
                 image[:, :, s] -= (cell.gram @ columns.flatten(1)).view_as(columns).permute(1, 0, 2)
-        by_mean = (mean @ own.flatten(2)).view(len(own), *own.shape[2:])  # (P, S, K)
-        by_sum = (own * x[:, :, None]).sum(1)
+        by_mean = (mean @ scaled.flatten(2)).view(len(scaled), *scaled.shape[2:])  # (P, S, K)
+        by_sum = (scaled * x[:, :, None]).sum(1)
         image -= x[None, :, :, None] * by_mean[:, None]
         image -= mean[:, None, None] * (by_sum - n[:, None] * by_mean)[:, None]
         image *= scale[:, None, None] / len(mean)
@@ -136,12 +136,12 @@ def solve(
     means = moments.y / max(n, 1)
     cross = (moments.xy - torch.outer(mean, moments.y)) - torch.outer(moments.x - n * mean, means)
     right = cross * inverse_std[:, None] / dim
-    found = []
+    solutions = []
     for penalty in penalties:
         shifted = gram.clone()
         shifted.diagonal().add_(penalty)
-        found.append(_refined(shifted, right, dtype))
-    return torch.stack(found), means.double().cpu().numpy()
+        solutions.append(_refined(shifted, right, dtype))
+    return torch.stack(solutions), means.double().cpu().numpy()
 
 
 def _refined(matrix: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:

@@ -30,7 +30,7 @@ class LogisticSolver:
     penalties: tuple[float, ...]
     bandwidths: tuple[float, ...] = ()
 
-    def at(self, each: Pass) -> "LogisticPass":
+    def on_pass(self, each: Pass) -> "LogisticPass":
         return LogisticPass(self, each)
 
 
@@ -50,9 +50,9 @@ class LogisticPass:
                 continue
             inner = np.full((len(x), self.solver.problem.values.shape[1]), np.nan, np.float32)
             for fold in range(self.each.n_inner):
-                own = self.each.inner == fold
-                weights, bias = self._fit(x[~own], self.each.train[~own], setting.penalty)
-                inner[own] = x[own] @ weights + bias
+                in_fold = self.each.inner == fold
+                weights, bias = self._fit(x[~in_fold], self.each.train[~in_fold], setting.penalty)
+                inner[in_fold] = x[in_fold] @ weights + bias
             weights, bias = self._fit(x, self.each.train, setting.penalty)
             outer = (judged @ weights + bias).astype(np.float32)
             self._judged[source, setting] = Judged(setting, inner, outer)
@@ -79,14 +79,14 @@ class LogisticPass:
         return train, judged, mean, inverse_std
 
     def _fit(
-        self, x: NDArray[np.float32], at: NDArray[np.int64], penalty: float
+        self, x: NDArray[np.float32], indices: NDArray[np.int64], penalty: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Weights (D, C) and biases (C,) of the classes' logits."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
 
         n_classes = self.solver.problem.n_classes
-        soft = self.solver.problem.values[at, :n_classes]
+        soft = self.solver.problem.values[indices, :n_classes]
         rows, labels = np.nonzero(np.nan_to_num(soft) > 0)
         share = soft[rows, labels]
         if self.solver.balanced:

@@ -152,8 +152,8 @@ class ProbeMember:
         kernel[np.diag_indices_from(kernel)] += piece.penalty / self.fitted.weights[weighted]
         factor, covariances = cho_factor(kernel), []
         for clips in clips_of:
-            own, mixed = x[clips], across[np.ix_(clips, weighted)]
-            covariances.append(_rbf(own, own, piece.bandwidth) - mixed @ cho_solve(factor, mixed.T))
+            clip_rows, mixed = x[clips], across[np.ix_(clips, weighted)]
+            covariances.append(_rbf(clip_rows, clip_rows, piece.bandwidth) - mixed @ cho_solve(factor, mixed.T))
         return covariances
 
     @property
@@ -199,11 +199,11 @@ class ProbeMember:
             assert fitted.shares is not None
             tensors |= {"row_weights": torch.from_numpy(fitted.weights), "shares": torch.from_numpy(fitted.shares)}
         for i, piece in enumerate(fitted.pieces):
-            own = {"mean": piece.mean, "inverse_std": piece.inverse_std, "support": piece.support,
+            arrays = {"mean": piece.mean, "inverse_std": piece.inverse_std, "support": piece.support,
                    "weights": piece.weights, "alpha": piece.alpha}  # fmt: skip
             if piece.source in result.prior:
-                own |= dict(zip(("prior_mean", "prior_variance"), result.prior[piece.source], strict=True))
-            tensors |= {f"{i}/{name}": torch.from_numpy(value) for name, value in own.items() if value is not None}
+                arrays |= dict(zip(("prior_mean", "prior_variance"), result.prior[piece.source], strict=True))
+            tensors |= {f"{i}/{name}": torch.from_numpy(value) for name, value in arrays.items() if value is not None}
         (directory / WEIGHTS).parent.mkdir(parents=True, exist_ok=True)
         save_atomically(tensors, directory / WEIGHTS)
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
@@ -222,9 +222,9 @@ class ProbeMember:
             pieces, prior = [], {}
             for i, each in enumerate(saved["pieces"]):
                 source = Source(each["features"], each["layer"], each["normalise"])
-                own = {name: tensors.get(f"{i}/{name}", tensors.get(name)) for name in PIECE_ARRAYS}
+                arrays = {name: tensors.get(f"{i}/{name}", tensors.get(name)) for name in PIECE_ARRAYS}
                 settings = {name: float(each.get(name, 0)) for name in ("bandwidth", "penalty")}
-                pieces.append(Piece(source, **own, **settings))  # type: ignore[arg-type]
+                pieces.append(Piece(source, **arrays, **settings))  # type: ignore[arg-type]
                 if f"{i}/prior_mean" in tensors:
                     prior[source] = (tensors[f"{i}/prior_mean"], tensors[f"{i}/prior_variance"])
             return ProbeMember(
@@ -263,7 +263,7 @@ def _rbf(x: NDArray[np.float32], support: NDArray[np.float32], bandwidth: float)
     out = np.empty((len(x), len(support)))
     squares = np.square(support, dtype=np.float64).sum(1)
     for start in range(0, len(x), BATCH_ROWS):
-        own = x[start : start + BATCH_ROWS]
-        distances = np.square(own, dtype=np.float64).sum(1)[:, None] + squares - 2 * (own @ support.T)
-        out[start : start + len(own)] = np.exp(-np.maximum(distances, 0) / (2 * bandwidth**2 * x.shape[1]))
+        batch = x[start : start + BATCH_ROWS]
+        distances = np.square(batch, dtype=np.float64).sum(1)[:, None] + squares - 2 * (batch @ support.T)
+        out[start : start + len(batch)] = np.exp(-np.maximum(distances, 0) / (2 * bandwidth**2 * x.shape[1]))
     return out

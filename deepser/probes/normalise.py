@@ -46,9 +46,9 @@ class NormalisedRows:
         mean, variance = moments(self.plain.read(source))
         return mean.astype(np.float32), variance.astype(np.float32)
 
-    def part(self, source: Source, at: NDArray[np.int64]) -> NDArray[np.float32]:
+    def part(self, source: Source, indices: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the rows of some utterances, (n, D) float32."""
-        return self.plain.part(source, at) if source.normalise == "none" else self.read(source)[at]
+        return self.plain.part(source, indices) if source.normalise == "none" else self.read(source)[indices]
 
     def dim(self, source: Source) -> int:
         """Numbers in a row."""

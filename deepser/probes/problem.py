@@ -55,8 +55,8 @@ class Problem:
         """The classes, then the attributes, these grouped by the utterances of which they are known."""
         groups: dict[tuple[bool, bytes], tuple[list[int], NDArray[np.bool_]]] = {}
         for column in range(self.values.shape[1]):
-            known = ~np.isnan(self.values[:, column])
-            groups.setdefault((column < self.n_classes, known.tobytes()), ([], known))[0].append(column)
+            is_known = ~np.isnan(self.values[:, column])
+            groups.setdefault((column < self.n_classes, is_known.tobytes()), ([], is_known))[0].append(column)
         return [Block(np.array(columns), known) for columns, known in groups.values() if known.any()]
 
 
@@ -110,11 +110,11 @@ def passes_of(problem: Problem, plan: FoldPlan, groups: NDArray[np.str_], seed: 
             raise ManifestError(
                 f"Fold {plan.names[fold]!r} has no utterance with a label, a vote or an attribute; join it to another."
             )
-        own = groups[rows].tolist()
-        if len(set(own)) < 2 and n_folds <= 2:
-            own, by_utterance = [problem.keys[row] for row in rows], True
-        n = min(n_each, len(set(own)))
-        cells[rows] = n_cells + group_folds(own, n, seed=seed, labels=problem.labels[rows])
+        fold_groups = groups[rows].tolist()
+        if len(set(fold_groups)) < 2 and n_folds <= 2:
+            fold_groups, by_utterance = [problem.keys[row] for row in rows], True
+        n = min(n_each, len(set(fold_groups)))
+        cells[rows] = n_cells + group_folds(fold_groups, n, seed=seed, labels=problem.labels[rows])
         n_cells += n
     outer = []
     if n_folds > 1:

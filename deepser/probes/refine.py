@@ -30,11 +30,11 @@ def refined(scores: Array, covariances: Array, penalties: Array, shares: Array |
     """
     eye = np.eye(scores.shape[1])
     inverses = np.linalg.inv(covariances + penalties[:, None, None] * eye)
-    own = 1 / np.diagonal(inverses, axis1=1, axis2=2)[..., None]
+    variances = 1 / np.diagonal(inverses, axis1=1, axis2=2)[..., None]
     refined_scores: Array = scores.mean(0)
     for _ in range(ROUNDS):
         targets = _targets(refined_scores, shares)
-        refined_scores = (targets - own * (inverses @ (targets - scores))).mean(0)
+        refined_scores = (targets - variances * (inverses @ (targets - scores))).mean(0)
     return refined_scores if shares is None else _targets(refined_scores, shares)
 
 
@@ -50,9 +50,9 @@ def refined_by_speaker(
     clips_of: the clips of each speaker, `clips_of_speakers`. covariances: (L, m, m) of each speaker's clips.
     """
     refined_scores: Array = scores.mean(0)
-    for clips, own in zip(clips_of, covariances, strict=True):
+    for clips, of_speaker in zip(clips_of, covariances, strict=True):
         enough = shares is not None and len(clips) >= LEAST_CLIPS_OF_CLASS * int((shares > 0).sum())
-        refined_scores[clips] = refined(scores[:, clips], own, penalties, shares if enough else None)
+        refined_scores[clips] = refined(scores[:, clips], of_speaker, penalties, shares if enough else None)
     return refined_scores
 
 

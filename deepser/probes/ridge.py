@@ -42,9 +42,9 @@ def held_out(inverse: Tensor, solution: Tensor, targets: Tensor, folds: list[Ten
     fold.
     """
     out = torch.full_like(targets, float("nan"))
-    for at in folds:
-        factor = torch.linalg.cholesky(inverse[at][:, at])
-        out[at] = targets[at] - torch.cholesky_solve(solution[at], factor)
+    for rows in folds:
+        factor = torch.linalg.cholesky(inverse[rows][:, rows])
+        out[rows] = targets[rows] - torch.cholesky_solve(solution[rows], factor)
     return out
 
 

@@ -73,10 +73,10 @@ class PooledRows:
             self._kept[plain] = rows
         return self._kept[plain]
 
-    def part(self, source: Source, at: NDArray[np.int64]) -> NDArray[np.float32]:
+    def part(self, source: Source, indices: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the rows of some utterances, (n, D) float32."""
         features = self.store[source.features]
-        keys = [self.keys[i] for i in at]
+        keys = [self.keys[i] for i in indices]
         rows = _pooled(features, source.layer, keys, self.pool)
         sound = np.abs(rows).max(1, initial=0) < TOO_LARGE  # false for NaN
         if not sound.all():

@@ -99,16 +99,18 @@ def choose(
     feature set.
     refine: ways in which the best N_REFINED are refined by each speaker's own clips; the choice is among these ways.
     """
-    own = solver.at(each)
+    pass_solver = solver.on_pass(each)
     candidates: list[Candidate] = []
     for normalise in dict.fromkeys(source.normalise for source in sources):
         alike = [source for source in sources if source.normalise == normalise]
-        settings = {name: _setting_of(own, solver, each, layers, score) for name, layers in _by_set(alike).items()}
+        settings = {
+            name: _setting_of(pass_solver, solver, each, layers, score) for name, layers in _by_set(alike).items()
+        }
         singles = []
         for source in alike:
             if progress is not None:
                 progress(f"{each.name}: {source}")
-            judged = own.single(source, [settings[source.features]])[0]
+            judged = pass_solver.single(source, [settings[source.features]])[0]
             singles.append(
                 _candidate(_named(str(source), normalise), [Part(source, judged.setting)], judged, each, score)
             )
@@ -116,8 +118,8 @@ def choose(
         if combine:
             if progress is not None:
                 progress(f"{each.name}: combinations")
-            candidates += _combined(own, each, _combinations(singles, normalise), score)
-    return Chosen(each, (*candidates, *_refined(own, each, candidates, refine, score)), refine)
+            candidates += _combined(pass_solver, each, _combinations(singles, normalise), score)
+    return Chosen(each, (*candidates, *_refined(pass_solver, each, candidates, refine, score)), refine)
 
 
 def choose_among(
@@ -128,9 +130,11 @@ def choose_among(
     refine: tuple[str, ...] = ("none",),
 ) -> tuple[Candidate, PassSolver]:
     """Return the best of some combinations in one pass."""
-    own = solver.at(each)
-    candidates = [_candidate("chosen", parts, own.combined(parts), each, score) for parts in choices]
-    return Chosen(each, (*candidates, *_refined(own, each, candidates, refine, score)), refine).best, own
+    pass_solver = solver.on_pass(each)
+    candidates = [_candidate("chosen", parts, pass_solver.combined(parts), each, score) for parts in choices]
+    return Chosen(
+        each, (*candidates, *_refined(pass_solver, each, candidates, refine, score)), refine
+    ).best, pass_solver
 
 
 def scorer(problem: Problem, rule: str) -> Score:
@@ -166,7 +170,7 @@ def scorer(problem: Problem, rule: str) -> Score:
     return of_attributes if rule == "mean_ccc" else of_classes
 
 
-def _setting_of(own: PassSolver, solver: Solver, each: Pass, layers: Sequence[Source], score: Score) -> Setting:
+def _setting_of(pass_solver: PassSolver, solver: Solver, each: Pass, layers: Sequence[Source], score: Score) -> Setting:
     """Return the setting of a feature set, chosen on its middle layer.
 
     First the bandwidth at a middle penalty, then the penalty.
@@ -175,10 +179,12 @@ def _setting_of(own: PassSolver, solver: Solver, each: Pass, layers: Sequence[So
     """
     middle, penalty = layers[len(layers) // 2], solver.penalties[len(solver.penalties) // 2]
     best = _best(
-        own.single(middle, [Setting(penalty, bandwidth) for bandwidth in solver.bandwidths or (0.0,)]), each, score
+        pass_solver.single(middle, [Setting(penalty, bandwidth) for bandwidth in solver.bandwidths or (0.0,)]),
+        each,
+        score,
     )
     others = [Setting(p, best.setting.bandwidth) for p in solver.penalties if p != penalty]
-    return _best([best, *own.single(middle, others)], each, score).setting if others else best.setting
+    return _best([best, *pass_solver.single(middle, others)], each, score).setting if others else best.setting
 
 
 def _by_set(sources: Sequence[Source]) -> dict[str, list[Source]]:
@@ -189,26 +195,26 @@ def _by_set(sources: Sequence[Source]) -> dict[str, list[Source]]:
 
 
 def _combined(
-    own: PassSolver, each: Pass, combinations: Sequence[tuple[str, list[Candidate], bool]], score: Score
+    pass_solver: PassSolver, each: Pass, combinations: Sequence[tuple[str, list[Candidate], bool]], score: Score
 ) -> list[Candidate]:
     candidates = []
     for name, members, fixed in combinations:
         parts = [candidate.parts[0] for candidate in members]
-        candidates.append(_candidate(name, parts, own.combined(parts), each, score, fixed))
+        candidates.append(_candidate(name, parts, pass_solver.combined(parts), each, score, fixed))
     return candidates
 
 
 def _refined(
-    own: PassSolver, each: Pass, candidates: Sequence[Candidate], refine: Sequence[str], score: Score
+    pass_solver: PassSolver, each: Pass, candidates: Sequence[Candidate], refine: Sequence[str], score: Score
 ) -> list[Candidate]:
     """Refine the best candidates in every way but "none"."""
     kinds = [kind for kind in refine if kind != "none"]
     if not kinds:
         return []
-    assert isinstance(own, KernelPass)
+    assert isinstance(pass_solver, KernelPass)
     refined_candidates = []
     for best in ranked(candidates, len(each.train))[:N_REFINED]:
-        for judged in own.refined(best.parts, kinds):
+        for judged in pass_solver.refined(best.parts, kinds):
             name = f"{best.name}, refined: {judged.setting.refine}"
             refined_candidates.append(_candidate(name, best.parts, judged, each, score, fixed=False))
     return refined_candidates

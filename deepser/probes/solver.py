@@ -103,6 +103,6 @@ class Solver(Protocol):
     @property
     def bandwidths(self) -> tuple[float, ...]: ...
 
-    def at(self, each: Pass) -> PassSolver:
+    def on_pass(self, each: Pass) -> PassSolver:
         """Return the solver with the training and judged rows of a pass."""
         ...

@@ -16,7 +16,7 @@ class Rows(Protocol):
         """All rows, (N, D) float32, read-only."""
         ...
 
-    def part(self, source: Source, at: NDArray[np.int64]) -> NDArray[np.float32]:
+    def part(self, source: Source, indices: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the rows of some utterances, (n, D) float32."""
         ...
 

@@ -58,7 +58,7 @@ class StreamingSolver:
     _judged: dict[Source, dict[str, Judged]] = field(default_factory=dict, init=False)
     _solutions: dict[Source, dict[str, _Solution]] = field(default_factory=dict, init=False)
 
-    def at(self, each: Pass) -> "StreamingPass":
+    def on_pass(self, each: Pass) -> "StreamingPass":
         return StreamingPass(self, each)
 
     @cached_property
@@ -92,28 +92,28 @@ class StreamingSolver:
         total = {each.name: np.full((len(settings), *shape), np.nan, np.float32) for each in self.all_passes}
         is_judged = {each.name: np.isin(np.arange(shape[0]), each.judged) for each in self.all_passes}
         for start in range(0, shape[0], BATCH_ROWS):
-            at = np.arange(start, min(start + BATCH_ROWS, shape[0]))
-            rows = grams.shifted(self.rows.part(source, at))
-            for cell in np.unique(self.passes.cells[at]):
-                mine = self.passes.cells[at] == cell
+            batch = np.arange(start, min(start + BATCH_ROWS, shape[0]))
+            rows = grams.shifted(self.rows.part(source, batch))
+            for cell in np.unique(self.passes.cells[batch]):
+                mine = self.passes.cells[batch] == cell
                 x = rows[torch.from_numpy(np.flatnonzero(mine)).to(self.device)]
-                for name, own in maps.items():
-                    for_judged = is_judged[name][at[mine]]
+                for name, pass_maps in maps.items():
+                    for_judged = is_judged[name][batch[mine]]
                     if for_judged.any():
-                        total[name][:, at[mine][for_judged]] = own.scores(None, x, for_judged)
-                    elif cell in own.cells:
-                        total[name][:, at[mine]] = own.scores(int(cell), x, ~for_judged)
-        found = {}
+                        total[name][:, batch[mine][for_judged]] = pass_maps.scores(None, x, for_judged)
+                    elif cell in pass_maps.cells:
+                        total[name][:, batch[mine]] = pass_maps.scores(int(cell), x, ~for_judged)
+        best = {}
         for each in self.all_passes:
             options = [
                 Judged(setting, scores[each.train], scores[each.judged])
                 for setting, scores in zip(settings, total[each.name], strict=True)
             ]
-            found[each.name] = max(options, key=lambda j: self.score(j.inner, each.train))
+            best[each.name] = max(options, key=lambda j: self.score(j.inner, each.train))
         self._solutions[source] = {
-            each.name: maps[each.name].solution(grams, found[each.name].setting) for each in self.all_passes
+            each.name: maps[each.name].solution(grams, best[each.name].setting) for each in self.all_passes
         }
-        return found
+        return best
 
 
 @dataclass(eq=False)
@@ -136,12 +136,15 @@ class StreamingPass:
         problem = self.solver.problem
         pieces, offsets = [], np.zeros(problem.values.shape[1])
         for part in parts:
-            own = self.solver.solution(part.source, self.each.name)
+            solution = self.solver.solution(part.source, self.each.name)
             # Scores are linear in the deviations, so that the tilt goes into weights and offsets.
-            offset = scores_of(np.zeros((1, len(own.means))), own.means, problem.n_classes, own.tilt)[0]
-            slope = scores_of(np.ones((1, len(own.means))), own.means, problem.n_classes, own.tilt)[0] - offset
-            weights = (own.weights * slope).astype(np.float32)
-            pieces.append(Piece(part.source, own.mean, own.inverse_std, weights=weights))
+            offset = scores_of(np.zeros((1, len(solution.means))), solution.means, problem.n_classes, solution.tilt)[0]
+            slope = (
+                scores_of(np.ones((1, len(solution.means))), solution.means, problem.n_classes, solution.tilt)[0]
+                - offset
+            )
+            weights = (solution.weights * slope).astype(np.float32)
+            pieces.append(Piece(part.source, solution.mean, solution.inverse_std, weights=weights))
             offsets += offset / len(parts)
         return Fitted(tuple(pieces), offsets)
 
@@ -182,9 +185,9 @@ class _PassMaps:
             weights[..., torch.from_numpy(block.columns)] = solution.to(solver.dtype)
             shares[:, block.columns] = means
         maps = {}
-        for cell, own, own_shares in zip(left_out, weights, shares, strict=True):
-            flat = (own * inverse_std.to(solver.dtype)[:, None]).permute(1, 0, 2).reshape(grams.dim, -1)
-            maps[cell] = _Map(flat, -(mean.to(solver.dtype) @ flat), own_shares)
+        for cell, cell_weights, cell_shares in zip(left_out, weights, shares, strict=True):
+            flat = (cell_weights * inverse_std.to(solver.dtype)[:, None]).permute(1, 0, 2).reshape(grams.dim, -1)
+            maps[cell] = _Map(flat, -(mean.to(solver.dtype) @ flat), cell_shares)
         return _PassMaps(solver, maps, weights[0].clone(), standard)
 
     def solution(self, grams: Grams, setting: Setting) -> _Solution:
@@ -194,11 +197,15 @@ class _PassMaps:
 
     def scores(self, cell: int | None, x: Tensor, keep: NDArray[np.bool_]) -> NDArray[np.float64]:
         """(P * tilts, n, K) scores of the kept rows."""
-        own = self.maps[cell]
-        kept = x if keep.all() else x[torch.from_numpy(np.flatnonzero(keep)).to(x.device)]
-        predicted = torch.addmm(own.offset, kept, own.weights).double().cpu().numpy()
+        cell_map = self.maps[cell]
+        chosen_rows = x if keep.all() else x[torch.from_numpy(np.flatnonzero(keep)).to(x.device)]
+        predicted = torch.addmm(cell_map.offset, chosen_rows, cell_map.weights).double().cpu().numpy()
         problem, n = self.solver.problem, len(self.solver.penalties)
         by_penalty = predicted.reshape(len(predicted), n, -1).transpose(1, 0, 2)
         return np.stack(
-            [scores_of(dev, own.means, problem.n_classes, tilt) for dev in by_penalty for tilt in self.solver.tilts]
+            [
+                scores_of(dev, cell_map.means, problem.n_classes, tilt)
+                for dev in by_penalty
+                for tilt in self.solver.tilts
+            ]
         )

@@ -153,9 +153,9 @@ def cross_scaled(
     names = np.asarray(folds, dtype=object)
     scaled, temperatures = np.empty(probabilities.shape, np.float32), {}
     for fold in dict.fromkeys(names.tolist()):
-        own = names == fold
-        temperatures[str(fold)] = fit_temperature(probabilities[~own], labels[~own])
-        scaled[own] = scale(probabilities[own], temperatures[str(fold)])
+        in_fold = names == fold
+        temperatures[str(fold)] = fit_temperature(probabilities[~in_fold], labels[~in_fold])
+        scaled[in_fold] = scale(probabilities[in_fold], temperatures[str(fold)])
     return scaled, temperatures
 
 

@@ -234,10 +234,10 @@ def classification(predicted: np.ndarray, labels: np.ndarray, classes: Sequence[
             "No utterance has a consensus label, so there is nothing to score; give a manifest with labels."
         )
     truth, guess = labels[labelled], predicted[labelled]
-    for what, values in (("Predictions", guess), ("Labels", truth)):
+    for kind, values in (("Predictions", guess), ("Labels", truth)):
         if values.min() < 0 or values.max() >= len(classes):
             raise ConfigError(
-                f"{what} hold {values.min()} to {values.max()}; the scheme's {len(classes)} classes are 0 to "
+                f"{kind} hold {values.min()} to {values.max()}; the scheme's {len(classes)} classes are 0 to "
                 f"{len(classes) - 1}."
             )
     confusion = confusions(guess, truth, len(classes))

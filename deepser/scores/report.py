@@ -79,10 +79,10 @@ def class_table(result: Classification, f1_intervals: Mapping[str, str] | None =
     table.add_column("class", no_wrap=True)
     for name in ("precision", "recall", "F1", *(["95 % of F1"] if f1_intervals else []), "utterances"):
         table.add_column(name, justify="right")
-    for name, own in result.per_class.items():
+    for name, scores in result.per_class.items():
         interval = [f1_intervals.get(name, "")] if f1_intervals else []
-        figures = (number(own.precision), number(own.recall), number(own.f1))
-        table.add_row(Text(name), *figures, *interval, f"{own.support:,}")
+        figures = (number(scores.precision), number(scores.recall), number(scores.f1))
+        table.add_row(Text(name), *figures, *interval, f"{scores.support:,}")
     return table
 
 
@@ -150,10 +150,10 @@ def reliability_png(curves: Mapping[str, Calibration], path: Path, title: str = 
     """Draws reliability curves by name: accuracy over confidence, marks as large as their share of the utterances."""
     figure, (axes,) = new_figure(5.0, 5.0)
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--", label="calibrated")
-    for name, own in curves.items():
-        x, y = [each.confidence for each in own.bins], [each.accuracy for each in own.bins]
-        (line,) = axes.plot(x, y, linewidth=1.5, label=f"{name}: ECE {own.ece:.3f}, NLL {own.nll:.3f}")
-        sizes = [10 + 300 * each.n / own.n for each in own.bins]
+    for name, calibration in curves.items():
+        x, y = [each.confidence for each in calibration.bins], [each.accuracy for each in calibration.bins]
+        (line,) = axes.plot(x, y, linewidth=1.5, label=f"{name}: ECE {calibration.ece:.3f}, NLL {calibration.nll:.3f}")
+        sizes = [10 + 300 * each.n / calibration.n for each in calibration.bins]
         axes.scatter(x, y, s=sizes, color=line.get_color(), alpha=0.5, linewidths=0)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence (largest probability)", ylabel="accuracy")
     axes.legend(loc="upper left", fontsize=8)

@@ -38,11 +38,11 @@ class MovingAverage:
     def applied(self) -> Iterator[None]:
         """Let the network have the mean for its parameters inside the block."""
         parameters = dict(self.network.named_parameters())
-        own = {name: parameters[name].detach().clone() for name in self.mean}
+        saved = {name: parameters[name].detach().clone() for name in self.mean}
         self.settle()
         try:
             yield
         finally:
             with torch.no_grad():
-                for name, value in own.items():
+                for name, value in saved.items():
                     parameters[name].copy_(value)

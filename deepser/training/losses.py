@@ -38,8 +38,8 @@ def confusion_factors(
     c called otherwise, and others called c. logits (n, C), labels (n,), -1 for none; a class without a clip gets 1.
     SRPOL weighs "the classes most confused" in its phase 2 and gives no formula: this one is ours.
     """
-    at, n_classes = labels >= 0, logits.shape[1]
-    true, predicted = labels[at], logits[at].argmax(1)
+    labelled, n_classes = labels >= 0, logits.shape[1]
+    true, predicted = labels[labelled], logits[labelled].argmax(1)
     n_true, n_predicted = np.bincount(true, minlength=n_classes), np.bincount(predicted, minlength=n_classes)
     hits = np.bincount(true[true == predicted], minlength=n_classes)
     confused = CONFUSION_FLOOR + 1 - 2 * hits / np.maximum(n_true + n_predicted, 1)

@@ -54,9 +54,9 @@ class Groups:
     def of(names: Sequence[str]) -> "Groups":
         """Return the groups of utterances by name; those of fewer than LEAST_CLIPS clips are put into group 0."""
         counts = Counter(names)
-        own = {name: i for i, name in enumerate(sorted(n for n, c in counts.items() if c >= LEAST_CLIPS), start=1)}
-        codes = np.array([own.get(name, 0) for name in names], np.int64)
-        return Groups(codes, np.bincount(codes, minlength=len(own) + 1))
+        code_of = {name: i for i, name in enumerate(sorted(n for n, c in counts.items() if c >= LEAST_CLIPS), start=1)}
+        codes = np.array([code_of.get(name, 0) for name in names], np.int64)
+        return Groups(codes, np.bincount(codes, minlength=len(code_of) + 1))
 
     @staticmethod
     def running(names: Sequence[str]) -> "Groups":
@@ -117,10 +117,10 @@ class GroupSums:
     ) -> None:
         """Add clips (n, D) by their means over time and, of more than one row, their deviations and numbers of rows."""
         for group in np.unique(codes):
-            own = codes == group
-            mean = means[own].astype(np.float64)
-            square = mean**2 if deviations is None else mean**2 + deviations[own].astype(np.float64) ** 2
-            weight = np.ones(len(mean)) if lengths is None else lengths[own].astype(np.float64)
+            in_group = codes == group
+            mean = means[in_group].astype(np.float64)
+            square = mean**2 if deviations is None else mean**2 + deviations[in_group].astype(np.float64) ** 2
+            weight = np.ones(len(mean)) if lengths is None else lengths[in_group].astype(np.float64)
             self.n[group] += weight.sum()
             self.first[group] += weight @ mean
             self.second[group] += weight @ square
@@ -143,11 +143,11 @@ class GroupSums:
         weight[0] = 0
         weight = weight[:, None]
         n = np.maximum(sums, 1)[:, None]
-        own = first / n
-        variance = np.maximum(second / n - own**2, 0)
-        mean = weight * own + (1 - weight) * total_mean
+        group_mean = first / n
+        variance = np.maximum(second / n - group_mean**2, 0)
+        mean = weight * group_mean + (1 - weight) * total_mean
         # The group's own rows lie around its own mean, which is off the blended one.
-        off = weight * (1 - weight) * (own - total_mean) ** 2
+        off = weight * (1 - weight) * (group_mean - total_mean) ** 2
         inverse = inverse_std_of(mean, weight * variance + (1 - weight) * total_variance + off)
         return GroupStatistics(mean.astype(np.float32), inverse)
 
@@ -158,8 +158,8 @@ def _so_far(sums: NDArray[np.float64], follows: NDArray[np.int64] | None) -> NDA
         return sums
     running_sums = sums.copy()
     for speaker in np.unique(follows):
-        own = follows == speaker
-        running_sums[own] = sums[own].cumsum(0)
+        of_speaker = follows == speaker
+        running_sums[of_speaker] = sums[of_speaker].cumsum(0)
     return running_sums
 
 
@@ -213,10 +213,10 @@ class Normalisation:
 
     def to_json(self) -> dict[str, Any]:
         """For a member's config.json."""
-        own = self.groups.n_clips[1:]
+        n_clips = self.groups.n_clips[1:]
         return {
-            "kind": self.kind, "shrinkage": self.shrinkage, "groups": self.groups.digest, "n_groups": len(own),
-            "fewest_clips": int(own.min(initial=0)), "without_a_group": int(self.groups.n_clips[0]),
+            "kind": self.kind, "shrinkage": self.shrinkage, "groups": self.groups.digest, "n_groups": len(n_clips),
+            "fewest_clips": int(n_clips.min(initial=0)), "without_a_group": int(self.groups.n_clips[0]),
         }  # fmt: skip
 
     def prepare(self, store: FeatureStore, refs: Sequence[FeatureRef], keys: Sequence[str]) -> None:
@@ -242,9 +242,9 @@ class Normalisation:
         if values.device.type == "cpu" and values.shape[1] > len(codes):
             out = torch.empty_like(values)
             for i, (start, end) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)):
-                group, own = int(codes[i]), out[:, start:end]
-                torch.sub(values[:, start:end], mean[:, group, None], out=own)
-                own.mul_(inverse_std[:, group, None])
+                group, clip_rows = int(codes[i]), out[:, start:end]
+                torch.sub(values[:, start:end], mean[:, group, None], out=clip_rows)
+                clip_rows.mul_(inverse_std[:, group, None])
             return out
         who = torch.repeat_interleave(codes, offsets.cpu().diff()).to(values.device, non_blocking=True)
         return torch.sub(values, mean[:, who]).mul_(inverse_std[:, who])
@@ -252,8 +252,8 @@ class Normalisation:
     def _tensors(self, ref: FeatureRef, device: torch.device) -> tuple[Tensor, Tensor]:
         """Means and inverse deviations (L, G, D) of a feature set's layers on a device."""
         if (ref, device) not in self._stacked:
-            own = [self.statistics[ref.name, layer] for layer in ref.layers]
-            pair = (np.stack([s.mean for s in own]), np.stack([s.inverse_std for s in own]))
+            statistics = [self.statistics[ref.name, layer] for layer in ref.layers]
+            pair = (np.stack([s.mean for s in statistics]), np.stack([s.inverse_std for s in statistics]))
             self._stacked[ref, device] = (torch.from_numpy(pair[0]).to(device), torch.from_numpy(pair[1]).to(device))
         return self._stacked[ref, device]
 
@@ -271,9 +271,9 @@ class Normalisation:
         tensors = self.prior_tensors(refs)
         for ref in refs:
             for layer in ref.layers:
-                own = self.statistics[ref.name, layer]
-                tensors[f"{ref.name}/{layer}/mean"] = torch.from_numpy(own.mean)
-                tensors[f"{ref.name}/{layer}/inverse_std"] = torch.from_numpy(own.inverse_std)
+                statistics = self.statistics[ref.name, layer]
+                tensors[f"{ref.name}/{layer}/mean"] = torch.from_numpy(statistics.mean)
+                tensors[f"{ref.name}/{layer}/inverse_std"] = torch.from_numpy(statistics.inverse_std)
         save_atomically(tensors, path, {"made_of": json.dumps({**made_of, "normalisation": self.identity})})
 
     def restore(self, path: Path, refs: Sequence[FeatureRef], made_of: Mapping[str, str]) -> bool:
@@ -314,17 +314,17 @@ def _sums_of(features: FeatureSet, layer: str, keys: Sequence[str], groups: Grou
     lengths = features.lengths(keys)
     batch = np.cumsum(lengths) * features.dim * features.dtype.itemsize // BATCH_BYTES
     for number in np.unique(batch):
-        at = np.flatnonzero(batch == number)
-        packed = features.gather([keys[i] for i in at.tolist()], layer)
+        indices = np.flatnonzero(batch == number)
+        packed = features.gather([keys[i] for i in indices.tolist()], layer)
         pooled = moments.mean_std(packed.values, packed.offsets)
         sound = np.abs(pooled).max(1, initial=0) < TOO_LARGE  # false for NaN
         if not sound.all():
-            key = keys[int(at[int(sound.argmin())])]
+            key = keys[int(indices[int(sound.argmin())])]
             raise ConfigError(
                 f"Feature set {features.name!r}, {layer}, holds NaN, infinity or values beyond {TOO_LARGE:g} for "
                 f"{key!r}. Encode or import this utterance again, or leave it out of the manifest."
             )
-        sums.add(pooled[:, : features.dim], groups.codes[at], pooled[:, features.dim :], lengths[at])
+        sums.add(pooled[:, : features.dim], groups.codes[indices], pooled[:, features.dim :], lengths[indices])
     return sums
 
 

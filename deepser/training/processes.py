@@ -41,7 +41,7 @@ class World:
         """Is this the process that writes and tells?"""
         return self.rank == 0
 
-    def own(self, batch: B) -> B:
+    def share_of(self, batch: B) -> B:
         """Return this process's rows of a batch."""
         return batch if self.size == 1 else batch[self.rank :: self.size]
 
@@ -86,15 +86,15 @@ class World:
                 )
         return resolved[0]
 
-    def whole(self, own: Tensor, n: int) -> Tensor:
+    def whole(self, share: Tensor, n: int) -> Tensor:
         """Every process's rows (B_r, ...) as the batch's (n, ...), in its order, in all of them.
 
         Gradients flow back: a row's is the sum of what all processes' losses say of it, so the loss of the batch is
         the sum of theirs.
         """
-        if self.size == 1 or 0 in own.shape[1:]:
-            return own
-        whole: Tensor = _Whole.apply(own, n, self.rank, self.size)  # type: ignore[no-untyped-call]
+        if self.size == 1 or 0 in share.shape[1:]:
+            return share
+        whole: Tensor = _Whole.apply(share, n, self.rank, self.size)  # type: ignore[no-untyped-call]
         return whole
 
     def sum_gradients(self, network: nn.Module) -> None:
@@ -105,8 +105,8 @@ class World:
         # On the host, by gloo: to read it from a device would be to wait for the device's backward pass.
         has_gradient = torch.tensor([p.grad is not None for p in parameters], dtype=torch.float32)
         dist.all_reduce(has_gradient)
-        own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        flat = torch.cat([gradient.reshape(-1) for gradient in own])
+        local_gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([gradient.reshape(-1) for gradient in local_gradients])
         dist.all_reduce(flat)
         gradients = flat.split([p.numel() for p in parameters])
         for parameter, gradient, n in zip(parameters, gradients, has_gradient.tolist(), strict=True):
@@ -130,11 +130,11 @@ class World:
 
 class _Whole(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, own: Tensor, n: int, rank: int, size: int) -> Tensor:
+    def forward(ctx: Any, share: Tensor, n: int, rank: int, size: int) -> Tensor:
         # The sum with zeros, not all_gather: shares differ in size, and a short batch leaves some without any.
         ctx.place = slice(rank, n, size)
-        whole = own.new_zeros((n, *own.shape[1:]))
-        whole[ctx.place] = own
+        whole = share.new_zeros((n, *share.shape[1:]))
+        whole[ctx.place] = share
         dist.all_reduce(whole)
         return whole
 
@@ -198,8 +198,8 @@ def _own_device(device: str, local: int, size: int) -> torch.device:
 
 def _check_cards(world: World) -> None:
     """ConfigError where two processes compute on one card; NCCL would stop with an internal error, or wait."""
-    own = f"{socket.gethostname()} {torch.cuda.get_device_properties(world.device).uuid}"
-    refuse_shared(world.gather(own))
+    card = f"{socket.gethostname()} {torch.cuda.get_device_properties(world.device).uuid}"
+    refuse_shared(world.gather(card))
 
 
 def refuse_shared(cards: Sequence[str]) -> None:

@@ -117,11 +117,11 @@ class Run:
             weights *= np.array(self.state.confusion, np.float32)
         return torch.from_numpy(weights).to(self.world.device)
 
-    def keep_best(self, score: float, at: str) -> None:
-        """Keep the network's weights where `score` is the best so far; at: when they were judged."""
+    def keep_best(self, score: float, when: str) -> None:
+        """Keep the network's weights where `score` is the best so far; when: the time at which they were judged."""
         self.state.waited += 1
         if self.state.best_score is None or score > self.state.best_score:
-            self.state.best_score, self.state.best_at, self.state.waited = score, at, 0
+            self.state.best_score, self.state.best_at, self.state.waited = score, when, 0
             self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 
     def finish(self) -> None:
@@ -170,16 +170,16 @@ class Stage:
     def begin_epoch(self) -> "Epoch":
         """Every draw of an epoch depends on (seed, stage, epoch) alone; dropout also on the process."""
         run, config = self.run, self.run.config
-        at = (config.seed, run.state.stage, run.state.epoch)
+        position = (config.seed, run.state.stage, run.state.epoch)
         # The first of several processes draws as one alone does.
-        of_process = (*at, run.world.rank) if run.world.rank else at
+        of_process = (*position, run.world.rank) if run.world.rank else position
         draws = Draws(int(np.random.SeedSequence(of_process).generate_state(1)[0]), run.world.device)
         soft = run.targets.of_epoch(
-            config.targets, smoothing=config.label_smoothing, seed=config.seed * 101 + at[1], epoch=at[2],
+            config.targets, smoothing=config.label_smoothing, seed=config.seed * 101 + position[1], epoch=position[2],
             drop_share=config.vote_drop_share,
         )  # fmt: skip
         run.network.train()
-        return Epoch(self, draws, np.random.default_rng((5, *at)), run.job.data.views.soft(soft))
+        return Epoch(self, draws, np.random.default_rng((5, *position)), run.job.data.views.soft(soft))
 
     def judge(self, outputs: Outputs) -> dict[str, float]:
         """Return the epoch's score, as its record names it; the network's weights are kept where it is the best one."""
@@ -198,8 +198,8 @@ class Stage:
     def end_epoch(self, epoch: "Epoch", record: dict[str, Any]) -> None:
         """Put `record` behind the epoch's name, loss and learning rate in the history, and save all there is."""
         run, state = self.run, self.run.state
-        own = {"loss": epoch.total_loss / max(run.steps, 1), "lr": learning_rate(self.config, state.epoch)}
-        state.history.append({"stage": self.config.name, "epoch": state.epoch + 1, **own, **record})
+        figures = {"loss": epoch.total_loss / max(run.steps, 1), "lr": learning_rate(self.config, state.epoch)}
+        state.history.append({"stage": self.config.name, "epoch": state.epoch + 1, **figures, **record})
         state.epoch, run.steps = state.epoch + 1, 0
         if run.world.first:
             save_checkpoint(run.checkpoint, run.network, self.optimiser, run.best, self.average.mean, state)
@@ -274,7 +274,7 @@ class Epoch:
             with autocast(config.precision, world.device):
                 x = run.network.embed(rows)
         mixed = mix(world.whole(x.float(), n))
-        logits, attributes = (world.whole(y, n) for y in run.network.head(world.own(mixed)))
+        logits, attributes = (world.whole(y, n) for y in run.network.head(world.share_of(mixed)))
         return total_loss(self.stage.config.loss, logits, y_c, self.stage.weights, attributes, y_r, run.ranges)
 
     def end_step(self) -> None:

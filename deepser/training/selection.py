@@ -21,21 +21,21 @@ def held_out_score(
     logits: NDArray[np.float32],
     attributes: NDArray[np.float32],
     targets: Targets,
-    at: Indices,
+    indices: Indices,
     loss: LossConfig,
     *,
     seed: int,
 ) -> float:
-    """Return the score of outputs for the utterances `at` (n,) by a selection rule; more is better.
+    """Return the score of outputs for the utterances `indices` (n,) by a selection rule; more is better.
 
     logits (n, C), attributes (n, A). rule: "macro_f1" or another class score, over the whole part or, on "balanced",
     the mean over balanced draws from it, so that rare classes count as others do; "mean_ccc", "ccc:<attribute>" over
     the whole part; "loss": minus the stage's, classes weighing the same, over the whole part at once. ConfigError when
     the part lacks what the rule looks at.
     """
-    labels, values = targets.labels[at], targets.attribute_values[at]
+    labels, values = targets.labels[indices], targets.attribute_values[indices]
     if rule == "loss":
-        arrays = (logits, targets.soft[at], np.ones(logits.shape[1], np.float32), attributes, values)
+        arrays = (logits, targets.soft[indices], np.ones(logits.shape[1], np.float32), attributes, values)
         y_c, soft, weights, y_r, y = (torch.from_numpy(array) for array in arrays)
         ranges = torch.tensor(targets.attribute_ranges, dtype=torch.float32).reshape(-1, 2)
         return -float(total_loss(loss, y_c, soft, weights, y_r, y, ranges))

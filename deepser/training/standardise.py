@@ -28,8 +28,8 @@ def standardise(
     means, deviations = _statistics(union, train_at, stride)
     for network, data in chosen:
         for i, (place, layers) in enumerate(takes(data, union)):
-            own = slice(None) if layers is None else layers
-            network.set_statistics(i, means[place][own], deviations[place][own])
+            taken_layers = slice(None) if layers is None else layers
+            network.set_statistics(i, means[place][taken_layers], deviations[place][taken_layers])
 
 
 def _statistics(data: TrainingData, train_at: Indices, stride: int) -> tuple[list[Tensor], list[Tensor]]:

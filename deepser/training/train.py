@@ -162,16 +162,16 @@ class _Stream:
             [by_view(part, n) for part in np.array_split(batch, min(config.accumulate, len(batch)))]
             for batch in batches
         ]  # fmt: skip
-        own = [share for batch in parts for part in batch if len(share := self.world.own(part))]
+        shares = [share for batch in parts for part in batch if len(share := self.world.share_of(part))]
         members = [learning.stage.run.job.data for learning in epochs]
         check = DivergenceCheck(epochs)
-        with self.reader.open_batches(members, own, config.stride, self.world.device) as read:
+        with self.reader.open_batches(members, shares, config.stride, self.world.device) as read:
             for step, batch in enumerate(parts):
                 for learning in epochs:
                     learning.begin_step(epoch + step / len(batches))
                 for part in batch:
                     rows: list[Any] = [None] * len(epochs)
-                    if len(self.world.own(part)):
+                    if len(self.world.share_of(part)):
                         waiting = time.perf_counter()
                         rows = next(read)
                         waited += time.perf_counter() - waiting
@@ -182,8 +182,8 @@ class _Stream:
                 check.end_step()
                 if self.progress is not None:
                     stage = epochs[0].stage.config
-                    what = f"{stage.name} epoch {epoch + 1}/{stage.epochs}"
-                    self.progress(sum(run.n_done for run in self.runs), sum(run.n_steps for run in self.runs), what)
+                    title = f"{stage.name} epoch {epoch + 1}/{stage.epochs}"
+                    self.progress(sum(run.n_done for run in self.runs), sum(run.n_steps for run in self.runs), title)
         check.close()
         return waited
 
@@ -191,13 +191,13 @@ class _Stream:
 def predict(
     networks: Sequence[Network],
     members: Sequence[TrainingData],
-    at: Indices,
+    indices: Indices,
     configs: Sequence[TrainConfig],
     world: World,
     reader: SharedReader | None = None,
     lengths: Indices | None = None,
 ) -> list[Outputs]:
-    """Each network's logits (n, C) and attributes (n, A) of the clips `at`, in that order, read once for all.
+    """Each network's logits (n, C) and attributes (n, A) of the clips `indices`, in that order, read once for all.
 
     lengths: (N,), by which clips are put together in batches, by default those of the first one's data; whose share is
     whose doesn't change the batches.
@@ -209,10 +209,12 @@ def predict(
         network.to(world.device).eval()
         targets = data.targets
         widths = (len(targets.classes), len(targets.attributes))
-        outputs.append(tuple(np.zeros((len(at), width), np.float32) for width in widths))
+        outputs.append(tuple(np.zeros((len(indices), width), np.float32) for width in widths))
         judged.append([])
-    batches = samplers.batches(np.argsort(lengths[at], kind="stable"), configs[0].batch_size)[world.rank :: world.size]
-    clips = [at[batch] for batch in batches]
+    batches = samplers.batches(np.argsort(lengths[indices], kind="stable"), configs[0].batch_size)[
+        world.rank :: world.size
+    ]
+    clips = [indices[batch] for batch in batches]
     with reader.open_batches(members, clips, configs[0].stride, world.device) as read:
         for _, rows in zip(batches, read, strict=True):
             for network, of_member, config, made in zip(networks, rows, configs, judged, strict=True):

@@ -32,7 +32,7 @@ class Views:
     """V views of N utterances: which clips there are, and what is mixed into them; by default none."""
 
     labels: tuple[str, ...] = ()
-    there: NDArray[np.bool_] = field(default_factory=_none)  # (V, N): every audio set has it, its partner is known
+    exists: NDArray[np.bool_] = field(default_factory=_none)  # (V, N): every audio set has it, its partner is known
     partner: Indices = field(default_factory=_none)  # (V, N): the utterance that is mixed in, -1 for none
     weight: NDArray[np.float32] = field(default_factory=_none)  # (V, N): of the own targets beside the partner's
     sets: tuple[tuple[str, str], ...] = ()  # (name, fingerprint) of every feature set of a view
@@ -80,9 +80,9 @@ class Views:
         """
         if not self.labels:
             return np.zeros((0, 0), bool)
-        learned: NDArray[np.bool_] = np.zeros(self.there.shape[1], np.bool_)
+        learned: NDArray[np.bool_] = np.zeros(self.exists.shape[1], np.bool_)
         learned[train_at] = True
-        return self.there & ((self.partner < 0) | learned[self.partner])
+        return self.exists & ((self.partner < 0) | learned[self.partner])
 
     def soft(self, targets: NDArray[np.float32]) -> NDArray[np.float32]:
         """Class targets (N, C) -> those of every clip, ((1 + V) N, C); of mixed clips the weighted mean.
@@ -108,8 +108,8 @@ class Views:
         lengths = [clean]
         for k, label in enumerate(self.labels):
             if is_audio(store, name):
-                of_view, at = clean.copy(), np.flatnonzero(self.there[k])
-                of_view[at] = store[view_name(name, label)].lengths([keys[i] for i in at.tolist()])
+                of_view, indices = clean.copy(), np.flatnonzero(self.exists[k])
+                of_view[indices] = store[view_name(name, label)].lengths([keys[i] for i in indices.tolist()])
             else:
                 of_view = clean + np.where(self.partner[k] >= 0, clean[self.partner[k]], 0)
             lengths.append(of_view)
@@ -121,13 +121,13 @@ class Views:
         if not self.labels:
             return ""
         digest = hashlib.blake2b(repr(self.sets).encode(), digest_size=8)
-        for part in (self.there, self.partner, self.weight):
+        for part in (self.exists, self.partner, self.weight):
             digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """For a member's config.json."""
-        counts = {label: int(there.sum()) for label, there in zip(self.labels, self.there, strict=True)}
+        counts = {label: int(of_label.sum()) for label, of_label in zip(self.labels, self.exists, strict=True)}
         return {"sets": dict(self.sets), "utterances": counts, "clips": self.identity}
 
     def _mixed(self, values: NDArray[np.float32]) -> Iterator[tuple[Indices, NDArray[np.float32]]]:
@@ -191,15 +191,15 @@ class ClipReader:
         view, which = np.divmod(np.asarray(clips, np.int64), len(self.keys))
         assert (np.diff(view) >= 0).all()
         for k in np.unique(view).tolist():
-            at = which[view == k]
+            of_view = which[view == k]
             if k and self.joins:
-                both = np.stack([at, self.views.partner[k - 1, at]], 1)
+                both = np.stack([of_view, self.views.partner[k - 1, of_view]], 1)
                 is_mixed = both >= 0
                 starts = np.r_[0, np.cumsum(is_mixed.sum(1))[:-1]]
-                at = both[is_mixed]
+                of_view = both[is_mixed]
             else:
-                starts = np.arange(len(at))
-            yield self.readers[k], [self.keys[i] for i in at], starts
+                starts = np.arange(len(of_view))
+            yield self.readers[k], [self.keys[i] for i in of_view], starts
 
 
 class _Part(Buffer):
@@ -229,10 +229,10 @@ def is_audio(store: FeatureStore, name: str) -> bool:
     return store[name].spec.kind == "audio"
 
 
-def resolve_views(store: FeatureStore, features: Sequence[str], asked: Sequence[str]) -> tuple[str, ...]:
+def resolve_views(store: FeatureStore, features: Sequence[str], labels: Sequence[str]) -> tuple[str, ...]:
     """Return views by label as they are, or for "all" those that the store has of every audio set among `features`."""
-    if tuple(asked) != (ALL_VIEWS,):
-        return tuple(asked)
+    if tuple(labels) != (ALL_VIEWS,):
+        return tuple(labels)
     names = {FeatureRef.parse(text).name for text in features}
     of_each = [
         {name.removeprefix(f"{base}+") for name in store.names()

@@ -17,14 +17,14 @@ def read_histories(directory: Path) -> dict[str, History]:
     """Return the epochs' records by fold, from fold-<name>/metrics.jsonl; ConfigError names a line that is none."""
     histories: dict[str, History] = {}
     for path in sorted(directory.glob("fold-*/metrics.jsonl"), key=lambda p: (len(p.parent.name), p.parent.name)):
-        own = histories.setdefault(path.parent.name.removeprefix("fold-"), [])
+        history = histories.setdefault(path.parent.name.removeprefix("fold-"), [])
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             try:
                 record = read_json(line)
                 record["stage"], record["loss"]
             except (ValueError, KeyError, TypeError) as error:
                 raise ConfigError(f"{path}, line {number} is no record of an epoch ({error}); fit anew.") from error
-            own.append(record)
+            history.append(record)
     return histories
 
 
@@ -41,14 +41,14 @@ def curves_png(histories: Mapping[str, History], path: Path, title: str = "") ->
 
     A line breaks where a stage's score is another than the last one's.
     """
-    names = list(dict.fromkeys(s[0] for own in histories.values() for record in own if (s := score_of(record))))
+    names = list(dict.fromkeys(s[0] for history in histories.values() for record in history if (s := score_of(record))))
     figure, panels = new_figure(4.8 * (1 + bool(names)), 3.6, 1 + bool(names))
-    for n, (fold, own) in enumerate(histories.items()):
-        epochs = range(1, len(own) + 1)
+    for n, (fold, history) in enumerate(histories.items()):
+        epochs = range(1, len(history) + 1)
         look = {"color": f"C{n % 10}", "linewidth": 1.2, "marker": ".", "markersize": 4}
-        panels[0].plot(epochs, [record["loss"] for record in own], label=fold, **look)
+        panels[0].plot(epochs, [record["loss"] for record in history], label=fold, **look)
         for name in names:
-            scores = [s[1] if (s := score_of(record)) and s[0] == name else float("nan") for record in own]
+            scores = [s[1] if (s := score_of(record)) and s[0] == name else float("nan") for record in history]
             panels[1].plot(epochs, scores, linestyle=("-", "--", ":")[names.index(name) % 3], **look)
     for axes, label in zip(panels, ("loss", ", ".join(names)), strict=False):
         axes.set(xlabel="epoch", ylabel=label)
@@ -62,7 +62,9 @@ def curves_png(histories: Mapping[str, History], path: Path, title: str = "") ->
 
 def _mark_stages(axes: Any, history: Sequence[Mapping[str, Any]]) -> None:
     """Draw a dashed line before the first epoch of each further stage, with its name (of the longest fold)."""
-    for at in range(1, len(history)):
-        if history[at]["stage"] != history[at - 1]["stage"]:
-            axes.axvline(at + 0.5, color="grey", linewidth=0.8, linestyle="--")
-            axes.text(at + 0.6, 0.98, history[at]["stage"], transform=axes.get_xaxis_transform(), va="top", fontsize=7)
+    for epoch in range(1, len(history)):
+        if history[epoch]["stage"] != history[epoch - 1]["stage"]:
+            axes.axvline(epoch + 0.5, color="grey", linewidth=0.8, linestyle="--")
+            axes.text(
+                epoch + 0.6, 0.98, history[epoch]["stage"], transform=axes.get_xaxis_transform(), va="top", fontsize=7
+            )

@@ -27,17 +27,17 @@ class TensorBoard:
 
     def epoch(self, member: str, fold: str, history: History) -> None:
         """Write the records that aren't written yet; the step is the number of the epoch, stages counted on."""
-        at = (member, fold)
-        if at not in self._writers:
-            self._writers[at] = self._open(self._directories[member] / "tensorboard" / f"fold-{fold}")
-            self._n_written[at] = 0
-        for step, record in list(enumerate(history, start=1))[self._n_written[at] :]:
+        writer_key = (member, fold)
+        if writer_key not in self._writers:
+            self._writers[writer_key] = self._open(self._directories[member] / "tensorboard" / f"fold-{fold}")
+            self._n_written[writer_key] = 0
+        for step, record in list(enumerate(history, start=1))[self._n_written[writer_key] :]:
             for name, value in record.items():
                 if isinstance(value, int | float) and name != "epoch":
                     tag = name.replace(SCORE, "dev/", 1) if name.startswith(SCORE) else name
-                    self._writers[at].add_scalar(tag, value, step)
-        self._n_written[at] = len(history)
-        self._writers[at].flush()
+                    self._writers[writer_key].add_scalar(tag, value, step)
+        self._n_written[writer_key] = len(history)
+        self._writers[writer_key].flush()
 
     def close(self) -> None:
         for writer in self._writers.values():

@@ -36,11 +36,11 @@ class Watch:
         self._task = self._progress.add_task(title, total=len(folds))
         self.live: Live | None = None
 
-    def step(self, fold: str, done: int, total: int, what: str) -> None:
+    def step(self, fold: str, done: int, total: int, text: str) -> None:
         """`done` steps of `total` of a fold's models."""
         of = f" fold {fold}," if len(self._folds) > 1 else ""
-        at = self._folds.index(fold) + done / total
-        self._progress.update(self._task, completed=at, description=f"{self._title}:{of} {what}")
+        n_folds_done = self._folds.index(fold) + done / total
+        self._progress.update(self._task, completed=n_folds_done, description=f"{self._title}:{of} {text}")
 
     def epoch(self, member: str, fold: str, history: History) -> None:
         """Show the records of a fold's epochs that are new."""

@@ -24,7 +24,7 @@ def divided(
     """Return a manifest divided by the corpora asked for, and these; unchanged and None where none are."""
     from featurestore.corpus.cross_corpus import CrossCorpus
 
-    corpora = CrossCorpus.asked(train_on, test_on)
+    corpora = CrossCorpus.of_options(train_on, test_on)
     if corpora is None:
         return manifest, None
     if cv is not None:

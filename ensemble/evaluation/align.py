@@ -103,16 +103,16 @@ def load_posteriors(
 def _check_values(member: str, keys: Sequence[str], rows: np.ndarray, columns: Sequence[str], layer: str) -> None:
     """Raise AlignmentError for keys whose row (N, K) holds no number, or classes' values that are no probabilities."""
     sound = np.isfinite(rows).all(1)
-    what = "no number (NaN or infinity)"
+    problem = "no number (NaN or infinity)"
     classes = [i for i, name in enumerate(columns) if not name.startswith(ATTRIBUTE_PREFIX)]
     if sound.all() and layer == "posteriors" and classes:
-        own = rows[:, classes]
-        sound = (own >= -SUM_TOLERANCE).all(1) & (np.abs(own.sum(1) - 1) <= SUM_TOLERANCE)
-        what = "class values that are no probabilities (0 or more, and sum to 1)"
+        class_values = rows[:, classes]
+        sound = (class_values >= -SUM_TOLERANCE).all(1) & (np.abs(class_values.sum(1) - 1) <= SUM_TOLERANCE)
+        problem = "class values that are no probabilities (0 or more, and sum to 1)"
     if not sound.all():
         bad = [key for key, is_sound in zip(keys, sound.tolist(), strict=True) if not is_sound]
         raise AlignmentError(
-            f"{member!r} has {what} for {some(bad)}, so it can't be scored or fused. Predict or import these "
+            f"{member!r} has {problem} for {some(bad)}, so it can't be scored or fused. Predict or import these "
             "utterances again, or leave them out of the manifest.",
             {member: bad},
         )

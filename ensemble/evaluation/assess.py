@@ -47,15 +47,15 @@ class HeldOut:
 class Calibrated:
     """Calibration of the probabilities as they are, and after temperature scaling fitted on other utterances."""
 
-    given: Calibration
+    unscaled: Calibration
     scaled: Calibration
     fitted_on: str
     temperatures: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values."""
-        own = {"fitted_on": self.fitted_on, "temperatures": self.temperatures}
-        return {"given": self.given.to_dict(), "scaled": self.scaled.to_dict()} | own
+        fit = {"fitted_on": self.fitted_on, "temperatures": self.temperatures}
+        return {"given": self.unscaled.to_dict(), "scaled": self.scaled.to_dict()} | fit
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class _Judged:
 def assess(
     system: System,
     manifest: Manifest,
-    asked: ScoringOptions | None = None,
+    scoring: ScoringOptions | None = None,
     *,
     folds: str | None = None,
     against: System | None = None,
@@ -125,49 +125,49 @@ def assess(
 ) -> Assessment:
     """Scores of a system on every utterance of `manifest`.
 
-    folds: the column of the folds for spreads. asked.n_resamples: intervals by speaker (0: none); asked.by: a column
-    (gender, speaker, ...) whose groups are set side by side; asked.calibration: ECE before and after temperature
-    scaling, fitted on `held_out`, else on the other folds, else on other speakers. against: a second system, compared
-    on the same utterances. Soft-target scores need votes and probabilities, binned attributes need
+    folds: the column of the folds for spreads. scoring.n_resamples: intervals by speaker (0: none); scoring.by: a
+    column (gender, speaker, ...) whose groups are set side by side; scoring.calibration: ECE before and after
+    temperature scaling, fitted on `held_out`, else on the other folds, else on other speakers. against: a second
+    system, compared on the same utterances. Soft-target scores need votes and probabilities, binned attributes need
     attributes. AlignmentError names the utterances that a system does not predict; ManifestError when nothing is known
     that could be scored.
     """
-    asked = asked or ScoringOptions()
-    own = _judge(system, manifest, common_attributes(manifest, system))
-    scored, targets = own.scored, own.targets
+    scoring = scoring or ScoringOptions()
+    judged = _judge(system, manifest, common_attributes(manifest, system))
+    scored, targets = judged.scored, judged.targets
     evaluation = evaluate(
         scored.predicted, scored.labels, scored.classes, scored.values, scored.targets, scored.attributes,
         None if folds is None else fold_names(manifest, folds),
     )  # fmt: skip
     n_clusters = len(set(scored.clusters.tolist()))
-    options = {"n_resamples": asked.n_resamples, "seed": asked.seed}
+    options = {"n_resamples": scoring.n_resamples, "seed": scoring.seed}
     soft = None
-    if manifest.votes is not None and own.system.probabilities is not None:
-        soft = probabilities.soft_scores(own.system.probabilities, targets.soft)
+    if manifest.votes is not None and judged.system.probabilities is not None:
+        soft = probabilities.soft_scores(judged.system.probabilities, targets.soft)
     differences = {
         name: binned(scored.values[:, a], scored.targets[:, a], targets.attribute_ranges[a])
         for a, name in enumerate(scored.attributes)
     }
     groups = None
-    if asked.by == "speaker":
+    if scoring.by == "speaker":
         groups = by_speaker(scored, named(manifest, "speaker"), **options)
-    elif asked.by is not None:
-        groups = by_group(scored, named(manifest, asked.by), asked.by, **options)
+    elif scoring.by is not None:
+        groups = by_group(scored, named(manifest, scoring.by), scoring.by, **options)
     return Assessment(
         system=system.name,
         evaluation=evaluation,
         n_clusters=n_clusters,
-        intervals=bootstrap(scored.sums(), **options) if asked.n_resamples else {},
+        intervals=bootstrap(scored.sums(), **options) if scoring.n_resamples else {},
         soft=soft,
         bins={name: bins for name, bins in differences.items() if bins is not None},
-        calibration=_calibrated(own, manifest, folds, held_out, system) if asked.calibration else None,
+        calibration=_calibrated(judged, manifest, folds, held_out, system) if scoring.calibration else None,
         groups=groups,
-        against=None if against is None else _compared(own, against, manifest, options),
+        against=None if against is None else _compared(judged, against, manifest, options),
         notes=(
-            *own.system.notes,
+            *judged.system.notes,
             *scale_notes(scored),
-            *_confidence(own, manifest, folds),
-            *(speaker_notes(manifest, n_clusters) if asked.n_resamples else ()),
+            *_confidence(judged, manifest, folds),
+            *(speaker_notes(manifest, n_clusters) if scoring.n_resamples else ()),
         ),
     )
 
@@ -183,11 +183,11 @@ def common_attributes(manifest: Manifest, *systems: System) -> tuple[str, ...]:
 
 
 def _judge(system: System, manifest: Manifest, attributes: tuple[str, ...]) -> _Judged:
-    own = system.of(manifest.keys)
+    chosen = system.of(manifest.keys)
     targets = targets_of(manifest, attributes)
-    if own.predicted is not None and targets.classes and scores_classes(targets):
-        own = own.among(targets.classes)
-        predicted = own.predicted
+    if chosen.predicted is not None and targets.classes and scores_classes(targets):
+        chosen = chosen.among(targets.classes)
+        predicted = chosen.predicted
     else:
         predicted = None
     if predicted is None and np.isnan(targets.attribute_values).all():
@@ -196,24 +196,24 @@ def _judge(system: System, manifest: Manifest, attributes: tuple[str, ...]) -> _
             f"the utterances of manifest {manifest.name}; give a manifest with labels or attributes."
         )
     means = {}
-    if predicted is not None and own.probabilities is not None and manifest.votes is not None:
-        means["cross_entropy"] = probabilities.cross_entropies(own.probabilities, targets.soft)
-        means["jensen_shannon"] = probabilities.jensen_shannons(own.probabilities, targets.soft)
-    values = own.values[:, [own.attributes.index(name) for name in attributes]]
+    if predicted is not None and chosen.probabilities is not None and manifest.votes is not None:
+        means["cross_entropy"] = probabilities.cross_entropies(chosen.probabilities, targets.soft)
+        means["jensen_shannon"] = probabilities.jensen_shannons(chosen.probabilities, targets.soft)
+    values = chosen.values[:, [chosen.attributes.index(name) for name in attributes]]
     clusters = group_names(manifest)
     scored = Scored(
         targets.classes, targets.labels, predicted, attributes, targets.attribute_values, values, clusters, means
     )
-    return _Judged(own, targets, scored)
+    return _Judged(chosen, targets, scored)
 
 
-def _compared(own: _Judged, against: System, manifest: Manifest, options: dict[str, int]) -> Comparison:
+def _compared(judged: _Judged, against: System, manifest: Manifest, options: dict[str, int]) -> Comparison:
     """Both systems on what both predict: classes, attributes, and means of probabilities."""
-    attributes = common_attributes(manifest, own.system, against)
-    with_classes = own.scored.predicted is not None and against.predicted is not None
+    attributes = common_attributes(manifest, judged.system, against)
+    with_classes = judged.scored.predicted is not None and against.predicted is not None
     if not with_classes and not attributes:
-        raise ConfigError(f"{own.system.name!r} and {against.name!r} predict nothing in common that is known here.")
-    pair = [_judge(system, manifest, attributes).scored for system in (own.system, against)]
+        raise ConfigError(f"{judged.system.name!r} and {against.name!r} predict nothing in common that is known here.")
+    pair = [_judge(system, manifest, attributes).scored for system in (judged.system, against)]
     common = set(pair[0].means) & set(pair[1].means)
     sums = [
         replace(
@@ -223,28 +223,28 @@ def _compared(own: _Judged, against: System, manifest: Manifest, options: dict[s
         ).sums()
         for scored in pair
     ]
-    return compare(sums[0], sums[1], (own.system.name, against.name), **options)
+    return compare(sums[0], sums[1], (judged.system.name, against.name), **options)
 
 
 def _calibrated(
-    own: _Judged, manifest: Manifest, folds: str | None, held_out: HeldOut | None, system: System
+    judged: _Judged, manifest: Manifest, folds: str | None, held_out: HeldOut | None, system: System
 ) -> Calibrated:
-    given, labels = own.system.probabilities, own.targets.labels
-    if given is None or own.scored.predicted is None:
+    unscaled, labels = judged.system.probabilities, judged.targets.labels
+    if unscaled is None or judged.scored.predicted is None:
         raise ConfigError(
             f"{system.name!r} has no probabilities of classes with labels, so calibration can't be computed."
         )
     if held_out is not None:
         elsewhere = _judge(system, held_out.manifest, ())
-        known = elsewhere.system.probabilities
-        assert known is not None  # the same system has them here
+        other_probabilities = elsewhere.system.probabilities
+        assert other_probabilities is not None  # the same system has them here
         fitted_on = held_out.name
-        temperature = probabilities.fit_temperature(known, elsewhere.targets.labels)
-        scaled, temperatures = probabilities.scale(given, temperature), {held_out.name: temperature}
+        temperature = probabilities.fit_temperature(other_probabilities, elsewhere.targets.labels)
+        scaled, temperatures = probabilities.scale(unscaled, temperature), {held_out.name: temperature}
     else:
         fitted_on, names = _cross_folds(manifest, folds)
-        scaled, temperatures = probabilities.cross_scaled(given, labels, names)
-    before, after = (probabilities.calibration(p, labels) for p in (given, scaled))
+        scaled, temperatures = probabilities.cross_scaled(unscaled, labels, names)
+    before, after = (probabilities.calibration(p, labels) for p in (unscaled, scaled))
     return Calibrated(before, after, fitted_on, temperatures)
 
 
@@ -275,16 +275,16 @@ def speaker_notes(manifest: Manifest, n_clusters: int) -> list[str]:
     return notes
 
 
-def scale_notes(own: Scored) -> list[str]:
+def scale_notes(rows: Scored) -> list[str]:
     """Return a note for each attribute that follows the truth better than its CCC says, by its scale or a shift.
 
     The correlation is Pearson's, which no change of scale alters. Predictions that merely shrink to the truth's mean,
     as those of models that minimise squared errors, are on its scale.
     """
     notes = []
-    for a, name in enumerate(own.attributes):
-        has_target = ~np.isnan(own.targets[:, a])
-        predicted, truth = own.values[has_target, a].astype(np.float64), own.targets[has_target, a].astype(np.float64)
+    for a, name in enumerate(rows.attributes):
+        has_target = ~np.isnan(rows.targets[:, a])
+        predicted, truth = rows.values[has_target, a].astype(np.float64), rows.targets[has_target, a].astype(np.float64)
         if len(predicted) < 2 or np.ptp(predicted) == 0 or np.ptp(truth) == 0:
             continue
         correlation, value = float(np.corrcoef(predicted, truth)[0, 1]), ccc(predicted, truth)
@@ -298,10 +298,10 @@ def scale_notes(own: Scored) -> list[str]:
     return notes
 
 
-def _confidence(own: _Judged, manifest: Manifest, folds: str | None) -> list[str]:
-    if folds is None or own.system.probabilities is None:
+def _confidence(judged: _Judged, manifest: Manifest, folds: str | None) -> list[str]:
+    if folds is None or judged.system.probabilities is None:
         return []
-    return confidence_notes(own.system.probabilities, fold_names(manifest, folds))
+    return confidence_notes(judged.system.probabilities, fold_names(manifest, folds))
 
 
 def _defined(intervals: dict[str, list[float]]) -> dict[str, list[float | None]]:

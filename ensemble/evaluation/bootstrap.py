@@ -83,19 +83,19 @@ class Sums:
         nothing is known.
         """
         values = self.values.sum(0) if values is None else values
-        at = len(self.classes) ** 2
-        scores = self._class_scores(values[..., :at]) if self.classes else {}
+        column = len(self.classes) ** 2
+        scores = self._class_scores(values[..., :column]) if self.classes else {}
         concordances = []
         for name in self.attributes:
-            concordances.append(ccc_of_sums(values[..., at : at + N_SUMS]))
+            concordances.append(ccc_of_sums(values[..., column : column + N_SUMS]))
             scores[f"ccc_{name}"] = concordances[-1]
-            at += N_SUMS
+            column += N_SUMS
         if concordances:
             stacked = np.stack(concordances)
             scores["mean_ccc"] = ratio(np.nansum(stacked, 0), (~np.isnan(stacked)).sum(0))
         for name in self.means:
-            scores[name] = ratio(values[..., at + 1], values[..., at])
-            at += 2
+            scores[name] = ratio(values[..., column + 1], values[..., column])
+            column += 2
         return scores
 
     def _class_scores(self, flat: np.ndarray) -> dict[str, np.ndarray]:
@@ -159,8 +159,8 @@ class Scored:
         """Return the same on some rows: (n,) int indices or an (N,) bool mask."""
         predicted = None if self.predicted is None else self.predicted[which]
         means = {name: values[which] for name, values in self.means.items()}
-        own = self.targets[which], self.values[which], self.clusters[which]
-        return Scored(self.classes, self.labels[which], predicted, self.attributes, *own, means)
+        selected = self.targets[which], self.values[which], self.clusters[which]
+        return Scored(self.classes, self.labels[which], predicted, self.attributes, *selected, means)
 
     def sums(self) -> Sums:
         """One row of sums per cluster, in the order of the sorted cluster names."""
@@ -219,16 +219,18 @@ def compare(
         raise ConfigError(f"{names[0]} and {names[1]} can't be compared: their scores are not of the same utterances.")
     a, b = first.values, second.values
     k, n_clusters = a.shape[1], len(a)
-    own, other = first.scores(), second.scores()
+    first_scores, second_scores = first.scores(), second.scores()
     drawn = resample(np.concatenate([a, b], 1), n_resamples, seed)
     drawn_apart = _subtract(first.scores(drawn[:, :k]), first.scores(drawn[:, k:]))
     # A swapped cluster's a - b leaves the first system's sum and joins the second's.
     moved = np.concatenate([swaps @ (a - b) for swaps in _swaps(n_resamples, n_clusters, seed)])
     permuted = _subtract(first.scores(a.sum(0) - moved), first.scores(b.sum(0) + moved))
     differences = {}
-    for name, apart in intervals(_subtract(own, other), drawn_apart, n_clusters, level).items():
+    for name, apart in intervals(_subtract(first_scores, second_scores), drawn_apart, n_clusters, level).items():
         p = _p_value(apart.value, permuted[name])
-        differences[name] = Difference(float(own[name]), float(other[name]), apart.value, apart.low, apart.high, p)
+        differences[name] = Difference(
+            float(first_scores[name]), float(second_scores[name]), apart.value, apart.low, apart.high, p
+        )
     return Comparison(*names, n_clusters, n_resamples, differences)
 
 

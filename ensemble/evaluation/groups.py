@@ -102,8 +102,8 @@ def _on_common_classes(scored: Scored, names: np.ndarray, group_names: list[str]
     labels = [set(scored.labels[names == group].tolist()) - {-1} for group in group_names]
     common, anywhere = set.intersection(*labels), set.union(*labels)
     left_out = tuple(scored.classes[c] for c in sorted(anywhere - common))
-    kept = np.where(np.isin(scored.labels, sorted(common)), scored.labels, -1)
-    return replace(scored, labels=kept), left_out
+    shared_labels = np.where(np.isin(scored.labels, sorted(common)), scored.labels, -1)
+    return replace(scored, labels=shared_labels), left_out
 
 
 def by_speaker(
@@ -118,7 +118,7 @@ def by_speaker(
     speaker_names = _values("speaker", names)
     has_speaker = np.array([name is not None for name in names])
     rows = scored.rows(has_speaker)
-    own = Scored(
+    of_speakers = Scored(
         rows.classes,
         rows.labels,
         rows.predicted,
@@ -127,7 +127,7 @@ def by_speaker(
         rows.values,
         names[has_speaker].astype(str),
     )
-    sums = own.sums()  # a row per speaker, in the order of `speaker_names`
+    sums = of_speakers.sums()  # a row per speaker, in the order of `speaker_names`
     counts = dict(zip(*np.unique(names[has_speaker].astype(str), return_counts=True), strict=True))
     n = np.array([counts[name] for name in speaker_names])
     scores = _only(SPEAKER_SCORES, sums.scores(sums.values))

@@ -13,21 +13,21 @@ def held_out_lines(name: str, folds: Mapping[str, Any]) -> list[str]:
 
     folds: by name what `featurestore.corpus.held_out.HeldOut.to_dict` gives.
     """
-    without = {fold: own for fold, own in folds.items() if own["why_not"]}
-    held = {fold: own for fold, own in folds.items() if not own["why_not"]}
+    without = {fold: record for fold, record in folds.items() if record["why_not"]}
+    held = {fold: record for fold, record in folds.items() if not record["why_not"]}
     lines = []
     if len(held) > SHOWN:
-        shares = [own["share"] for own in held.values()]
-        speakers = [len(own["speakers"]) for own in held.values()]
+        shares = [record["share"] for record in held.values()]
+        speakers = [len(record["speakers"]) for record in held.values()]
         lines.append(
             f"{name}: {min(speakers):,} to {max(speakers):,} speakers ({min(shares):.1%} to {max(shares):.1%} of the "
             f"training utterances) of each of {len(held):,} fits are held out; the run directory names them"
         )
     else:
-        lines += [f"{name}, {_fit(fold)}: {sentence(own)}" for fold, own in held.items()]
+        lines += [f"{name}, {_fit(fold)}: {sentence(record)}" for fold, record in held.items()]
     reasons: dict[str, list[str]] = {}
-    for fold, own in without.items():
-        reasons.setdefault(sentence(own), []).append(_fit(fold))
+    for fold, record in without.items():
+        reasons.setdefault(sentence(record), []).append(_fit(fold))
     return [*lines, *(f"note: {name}, {', '.join(of)}: {reason}" for reason, of in reasons.items())]
 
 

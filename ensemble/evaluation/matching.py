@@ -22,7 +22,7 @@ def matched_keys(path: Path, ids: Sequence[str], manifest: Manifest) -> tuple[tu
     lists ids that the manifest does not have.
     """
     best: tuple[str, dict[str, str]] = ("", {})
-    for what, form, names in _forms(manifest):
+    for description, form, names in _forms(manifest):
         theirs, ours = [form(key) for key in ids], [form(name) for name in names]
         # A form that makes one name of two utterances could give one the other's prediction.
         if len(set(theirs)) < len(ids) or len(set(ours)) < len(ours):
@@ -30,7 +30,7 @@ def matched_keys(path: Path, ids: Sequence[str], manifest: Manifest) -> tuple[tu
         key_of = dict(zip(ours, manifest.keys, strict=True))
         key_of_id = {key: key_of[name] for key, name in zip(ids, theirs, strict=True) if name in key_of}
         if len(key_of_id) > len(best[1]):
-            best = what, key_of_id
+            best = description, key_of_id
         if len(key_of_id) == len(ids):
             break
     surplus = [key for key in ids if key not in best[1]]
@@ -58,8 +58,8 @@ def _forms(manifest: Manifest) -> Iterator[tuple[str, Callable[[str], str], Sequ
             paths = [piece_id(path, low, None if math.isnan(high) else high) for path, (low, high) in of_pieces]
         yield "by path", str, paths
         for depth in range(MOST_FOLDERS, -1, -1):
-            what = f"by the last {depth + 1} names of the path" if depth else "by the file name of the path"
-            yield what, partial(_end_of_path, depth=depth), paths
+            description = f"by the last {depth + 1} names of the path" if depth else "by the file name of the path"
+            yield description, partial(_end_of_path, depth=depth), paths
     yield "without regard to letter case and blanks around", lambda key: key.strip().casefold(), keys
 
 

@@ -28,13 +28,13 @@ def corrected(systems: Sequence[Mapping[str, Difference]]) -> list[dict[str, Dif
 
     A single system needs no correction: its `p_holm` is its p.
     """
-    found = [dict(own) for own in systems]
-    for score in dict.fromkeys(name for own in found for name in own):
-        own_rows = [own for own in found if score in own]
-        adjusted = holm(np.array([own[score].p for own in own_rows]))
-        for own, p in zip(own_rows, adjusted.tolist(), strict=True):
-            own[score] = replace(own[score], p_holm=p)
-    return found
+    rows = [dict(row) for row in systems]
+    for score in dict.fromkeys(name for row in rows for name in row):
+        scored_rows = [row for row in rows if score in row]
+        adjusted = holm(np.array([row[score].p for row in scored_rows]))
+        for row, p in zip(scored_rows, adjusted.tolist(), strict=True):
+            row[score] = replace(row[score], p_holm=p)
+    return rows
 
 
 def corrected_comparisons(comparisons: Mapping[str, Comparison | None]) -> dict[str, Comparison]:

@@ -56,8 +56,8 @@ def adapted_notes(store: FeatureStore, names: Sequence[str]) -> list[str]:
 
 def posteriors_name(store: FeatureStore, name: str) -> str:
     """Return the set that "m08" or "posteriors/m08" means: the member m08, even beside a feature set of that name."""
-    own = PREFIX + name
-    return name if name.startswith(PREFIX) or (name in store and own not in store) else own
+    prefixed = PREFIX + name
+    return name if name.startswith(PREFIX) or (name in store and prefixed not in store) else prefixed
 
 
 def shared_attributes(store: FeatureStore, manifest: Manifest, name: str) -> tuple[str, ...]:

@@ -57,10 +57,11 @@ def read_predictions(path: Path, manifest: Manifest, columns: Mapping[str, str] 
     the manifest does not have.
     """
     table = _read(path)
-    given = manifest.scheme
+    manifest_scheme = manifest.scheme
     scheme = LabelScheme(
-        given.classes or PACKED_CLASSES, given.attributes or dict.fromkeys(PACKED_ATTRIBUTES, ATTRIBUTE_RANGE),
-        given.corpus_labels,
+        manifest_scheme.classes or PACKED_CLASSES,
+        manifest_scheme.attributes or dict.fromkeys(PACKED_ATTRIBUTES, ATTRIBUTE_RANGE),
+        manifest_scheme.corpus_labels,
     )  # fmt: skip
     chosen = dict(columns or {})
     _check_chosen(path, table, scheme, chosen)
@@ -141,10 +142,10 @@ class _Columns:
 
     def check_packed(self, packed: np.ndarray) -> None:
         """PredictionsError where columns of classes differ from the (N, C) probabilities that one column holds."""
-        own = self.probabilities()
-        if own is None:
+        of_columns = self.probabilities()
+        if of_columns is None:
             return
-        n = int((np.abs(own - packed).max(1) > SUM_TOLERANCE).sum())
+        n = int((np.abs(of_columns - packed).max(1) > SUM_TOLERANCE).sum())
         if n:
             raise PredictionsError(
                 f"{self.path}: {PACKED_COLUMN!r} and the columns of classes could both be the {ROLES[SCORES]}, and "
@@ -280,11 +281,11 @@ class _Columns:
         for other in others:
             n = int(differ[other].sum())
             if n:
-                what = ROLES.get(role, role.removeprefix(ATTRIBUTE_PREFIX))
+                role_name = ROLES.get(role, role.removeprefix(ATTRIBUTE_PREFIX))
                 raise PredictionsError(
-                    f"{self.path}: {shown(first)!r} and {shown(other)!r} could both be the {what}, and differ in {n:,} "
-                    f"of {self.table.num_rows:,} rows. Choose with --column {role}={first} or --column {role}={other}, "
-                    "or leave the other out of the file."
+                    f"{self.path}: {shown(first)!r} and {shown(other)!r} could both be the {role_name}, and differ in "
+                    f"{n:,} of {self.table.num_rows:,} rows. Choose with --column {role}={first} or --column "
+                    f"{role}={other}, or leave the other out of the file."
                 )
 
     def attributes(self) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -317,8 +318,8 @@ class _Columns:
                 numbers[row] = [float(number) for number in (cell or "").strip("[] ").split(",")]
         wrong = np.flatnonzero(~np.isfinite(numbers).all(1)).tolist()
         if wrong:
-            what = arrow.listing(f"{PACKED_COLUMN} is not {expected} numbers", wrong, cells)
-            raise PredictionsError(f"{self.path}: {what}. {arrow.ROWS_COUNT}")
+            listed = arrow.listing(f"{PACKED_COLUMN} is not {expected} numbers", wrong, cells)
+            raise PredictionsError(f"{self.path}: {listed}. {arrow.ROWS_COUNT}")
         named = [class_named(name, self.scheme) for name in PACKED_CLASSES]
         lacking = [name for name in self.scheme.classes if name not in named]
         if lacking:
@@ -344,20 +345,20 @@ class _Columns:
         array: np.ndarray = numbers.to_numpy()
         wrong = sorted(set(bad) | set(np.flatnonzero(np.isnan(array)).tolist()))
         if wrong:
-            what = arrow.listing(f"{column} is not a number", wrong, values.to_pylist())
-            raise PredictionsError(f"{self.path}: {what}. {arrow.ROWS_COUNT}")
+            listed = arrow.listing(f"{column} is not a number", wrong, values.to_pylist())
+            raise PredictionsError(f"{self.path}: {listed}. {arrow.ROWS_COUNT}")
         return array
 
     def _distributions(self, scores: np.ndarray, columns: Sequence[str], prefix: str) -> np.ndarray:
         total = scores.sum(1, keepdims=True)
         wrong = np.flatnonzero((scores < 0).any(1) | (np.abs(total[:, 0] - 1) > SUM_TOLERANCE)).tolist()
         if wrong:
-            what = arrow.listing(f"{', '.join(columns)} are no probabilities", wrong, np.round(scores, 4).tolist())
+            listed = arrow.listing(f"{', '.join(columns)} are no probabilities", wrong, np.round(scores, 4).tolist())
             others = [name for name in self.table.column_names if prefix and name.startswith(prefix)]
             others = [name for name in others if name not in columns]
             more = f" {', '.join(others)} belong to no class of the manifest." if others else ""
             raise PredictionsError(
-                f"{self.path}: {what}; expected numbers of 0 or more that sum to 1.{more} Call logits "
+                f"{self.path}: {listed}; expected numbers of 0 or more that sum to 1.{more} Call logits "
                 f"{LOGIT_PREFIX}<class>. {arrow.ROWS_COUNT}"
             )
         probabilities: np.ndarray = (scores / total).astype(np.float32)

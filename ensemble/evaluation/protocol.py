@@ -116,19 +116,19 @@ def check_protocol(
     return replace(report, findings=(*findings, *report.findings))
 
 
-def _other_corpora(asked: CrossCorpus, made: Made, name: str) -> list[Finding]:
+def _other_corpora(corpora: CrossCorpus, made: Made, name: str) -> list[Finding]:
     """Compare the corpora that a score is headed by with those that a system learned from."""
     if made.corpora is None:
         return []
-    own = made.corpora.train
-    if set(own) == set(asked.train):
+    learned = made.corpora.train
+    if set(learned) == set(corpora.train):
         return []
-    if set(own) < set(asked.train):
-        message = f"{name} learned from {', '.join(own)} alone"
+    if set(learned) < set(corpora.train):
+        message = f"{name} learned from {', '.join(learned)} alone"
         return [Finding(OTHER_CORPORA, NOTE, message, 1, 0, (name,))]
-    train = ",".join(dict.fromkeys((*asked.train, *own)))
-    message = f"{name} learned from {', '.join(own)}, not from {', '.join(asked.train)} alone"
-    test = [each for each in asked.test if each not in own]
+    train = ",".join(dict.fromkeys((*corpora.train, *learned)))
+    message = f"{name} learned from {', '.join(learned)}, not from {', '.join(corpora.train)} alone"
+    test = [each for each in corpora.test if each not in learned]
     if test:
         message += f"; leave --train-on and --test-on out, or give --train-on {train} --test-on {','.join(test)}"
     return [Finding(OTHER_CORPORA, ERROR, message, 1, 0, (name,))]
@@ -171,18 +171,18 @@ def _compared(division: Division, made: Made, name: str) -> list[Finding]:
     if made.record is None:
         return []
     row = {key: i for i, key in enumerate(made.record.keys)}
-    at = [(i, row[key]) for i, key in enumerate(division.keys) if key in row]
-    keys, then = [division.keys[i] for i, _ in at], [made.record.parts[j] for _, j in at]
-    labels, labels_then = [division.labels[i] for i, _ in at] if len(division.labels) else [], []
+    pairs = [(i, row[key]) for i, key in enumerate(division.keys) if key in row]
+    keys, then = [division.keys[i] for i, _ in pairs], [made.record.parts[j] for _, j in pairs]
+    labels, labels_then = [division.labels[i] for i, _ in pairs] if len(division.labels) else [], []
     if labels and len(made.record.labels):
         # No score is reported of a label that is hidden now, and no model learned one of an utterance without a fold.
         labels_then = [
             now if now is None or not made.record.parts[j] else made.record.labels[j]
-            for now, (_, j) in zip(labels, at, strict=True)
+            for now, (_, j) in zip(labels, pairs, strict=True)
         ]
     # Splits say nothing of folds, nor folds of splits; there is nothing to compare but labels.
     over_folds = made.column and division.column not in ("split", "")
-    now = [division.parts[i] for i, _ in at] if over_folds else then
+    now = [division.parts[i] for i, _ in pairs] if over_folds else then
     part = Division(keys, now, division.column, labels)
     findings = compare_record(part, PartRecord(keys, then, labels_then, f"{name} was"))
     if made.column == division.column:

@@ -44,7 +44,7 @@ def write_pictures(title: str, assessment: Assessment, confusion: Path | None, r
             written.append(confusion.with_stem(f"{confusion.stem}-{name}"))
             matrix_png(bins.names, bins.confusion, written[-1], f"{title}\n{name}, n = {bins.n:,}")
     if reliability is not None and assessment.calibration is not None:
-        curves = {"as given": assessment.calibration.given, "temperature-scaled": assessment.calibration.scaled}
+        curves = {"as given": assessment.calibration.unscaled, "temperature-scaled": assessment.calibration.scaled}
         reliability_png(curves, reliability, title)
         written.append(reliability)
     return written
@@ -71,12 +71,12 @@ def _parts(title: str, assessment: Assessment) -> Iterator[RenderableType]:
         yield Text("")
         yield from _groups(assessment.groups)
     if assessment.against is not None:
-        own = assessment.against
+        comparison = assessment.against
         yield Text(
-            f"\nA {own.first}, B {own.second}: {own.n_resamples:,} resamples of {own.n_clusters:,} speakers; "
-            "p from swapping A and B"
+            f"\nA {comparison.first}, B {comparison.second}: {comparison.n_resamples:,} resamples of "
+            f"{comparison.n_clusters:,} speakers; p from swapping A and B"
         )
-        yield _comparison(own)
+        yield _comparison(comparison)
     for note in assessment.notes:
         yield Text(f"note: {note}", style="dim")
 
@@ -89,26 +89,33 @@ def _interval_table(intervals: dict[str, Interval]) -> Table:
     return table
 
 
-def _calibration(found: Calibrated) -> Iterator[RenderableType]:
+def _calibration(calibrated: Calibrated) -> Iterator[RenderableType]:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for column in ("probabilities", "ECE", "MCE", "NLL", "Brier", "confidence", "accuracy"):
         table.add_column(column, justify="left" if column == "probabilities" else "right")
-    for name, own in (("as given", found.given), ("temperature-scaled", found.scaled)):
-        figures = (own.ece, own.mce, own.nll, own.brier, own.confidence, own.accuracy)
+    for name, calibration in (("as given", calibrated.unscaled), ("temperature-scaled", calibrated.scaled)):
+        figures = (
+            calibration.ece,
+            calibration.mce,
+            calibration.nll,
+            calibration.brier,
+            calibration.confidence,
+            calibration.accuracy,
+        )
         table.add_row(name, *(number(figure) for figure in figures))
     yield table
-    fitted = ", ".join(f"{t:.3f}" for t in found.temperatures.values())
-    yield Text(f"temperature {fitted}, fitted on {found.fitted_on}")
+    fitted = ", ".join(f"{t:.3f}" for t in calibrated.temperatures.values())
+    yield Text(f"temperature {fitted}, fitted on {calibrated.fitted_on}")
 
 
-def _groups(found: GroupTable) -> Iterator[RenderableType]:
-    scores = list(found.rows[0].scores)
+def _groups(groups: GroupTable) -> Iterator[RenderableType]:
+    scores = list(groups.rows[0].scores)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    one_each = all(row.n_clusters == 1 for row in found.rows)
-    table.add_column(found.column)
+    one_each = all(row.n_clusters == 1 for row in groups.rows)
+    table.add_column(groups.column)
     for column in ("utterances", *([] if one_each else ["speakers"]), *(NAMES[score] for score in scores)):
         table.add_column(column, justify="right")
-    rows = list(found.rows)
+    rows = list(groups.rows)
     left_out = len(rows) - 2 * N_SPEAKERS
     for n, row in enumerate(rows):
         if one_each and left_out > 0 and N_SPEAKERS <= n < N_SPEAKERS + left_out:
@@ -118,32 +125,34 @@ def _groups(found: GroupTable) -> Iterator[RenderableType]:
         cells = [f"{number(row.scores[score].value)} {_ends(row.scores[score])}".rstrip() for score in scores]
         table.add_row(Text(row.name), f"{row.n:,}", *([] if one_each else [f"{row.n_clusters:,}"]), *cells)
     yield table
-    for score, gap in found.gaps.items():
+    for score, gap in groups.gaps.items():
         yield Text(
             f"gap in {NAMES[score]}: {number(gap.interval.value)} {_ends(gap.interval)}, {gap.upper} less {gap.lower}"
         )
-    if found.left_out:
+    if groups.left_out:
         yield Text(
-            f"not every {found.column} has {', '.join(found.left_out)}: these utterances are left out of class scores"
+            f"not every {groups.column} has {', '.join(groups.left_out)}: these utterances are left out of class scores"
         )
-    if found.n_without:
-        yield Text(f"{found.n_without:,} utterances have no {found.column}", style="dim")
-    if found.n_small:
-        yield Text(f"{found.n_small:,} speakers have too few utterances to count in the gap", style="dim")
+    if groups.n_without:
+        yield Text(f"{groups.n_without:,} utterances have no {groups.column}", style="dim")
+    if groups.n_small:
+        yield Text(f"{groups.n_small:,} speakers have too few utterances to count in the gap", style="dim")
 
 
-def _comparison(found: Comparison) -> Table:
+def _comparison(comparison: Comparison) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for column in ("score", "A", "B", "A - B", "95 % interval", "p"):
         table.add_column(column, justify="left" if column == "score" else "right")
-    for name, own in found.differences.items():
+    for name, difference in comparison.differences.items():
         if name == "micro_f1":
             continue  # the accuracy, again
-        if name == PRESENT and own.first == found.differences["macro_f1"].first:
+        if name == PRESENT and difference.first == comparison.differences["macro_f1"].first:
             continue  # every class occurs
-        p = f"{own.p:.3f}" if own.p >= 0.001 else "<.001"
-        interval = _ends(Interval(own.value, own.low, own.high))
-        table.add_row(_named(name), number(own.first), number(own.second), f"{own.value:+.3f}", interval, p)
+        p = f"{difference.p:.3f}" if difference.p >= 0.001 else "<.001"
+        interval = _ends(Interval(difference.value, difference.low, difference.high))
+        table.add_row(
+            _named(name), number(difference.first), number(difference.second), f"{difference.value:+.3f}", interval, p
+        )
     return table
 
 

@@ -46,7 +46,7 @@ def _add(digests: list[str | None], features: FeatureSet, manifest: Manifest) ->
     rows = np.array([i for i in rows if manifest.keys[i] not in absent], np.int64)
     if not len(rows) or features.spec.view:
         return
-    found = features.identities([manifest.keys[i] for i in rows])
-    of_audio = found.digests.any(axis=1) & (found.n_bytes >= 0)
+    identities = features.identities([manifest.keys[i] for i in rows])
+    of_audio = identities.digests.any(axis=1) & (identities.n_bytes >= 0)
     for place in np.flatnonzero(of_audio).tolist():
-        digests[rows[place]] = found.digests[place].tobytes().hex()
+        digests[rows[place]] = identities.digests[place].tobytes().hex()

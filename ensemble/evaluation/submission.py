@@ -36,13 +36,13 @@ def submission(task: str, system: System, manifest: Manifest) -> pa.Table:
     task: "task1" or "task2". AlignmentError when an utterance is not predicted; SubmissionError when the system does
     not predict what the task asks for, or on another scale.
     """
-    own = system.of(manifest.keys)
+    chosen = system.of(manifest.keys)
     columns = {ID: file_names(manifest)}
     if task == "task1":
-        columns[CLASS] = _letters(own)
+        columns[CLASS] = _letters(chosen)
     elif task == "task2":
         for column, name in ATTRIBUTES.items():
-            columns[column] = _numbers(own, name, manifest)
+            columns[column] = _numbers(chosen, name, manifest)
     else:
         raise SubmissionError(f"There is no task {task!r}; expected one of {', '.join(COLUMNS)}.")
     return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
@@ -116,16 +116,16 @@ def submission_problems(
             commas = [row for row, text in enumerate(texts) if isinstance(text, str) and "," in text]
             bad = sorted({*bad, *commas, *np.flatnonzero(outside).tolist()})
             if bad:
-                what = f"{column} is no number from {SCALE[0]:g} to {SCALE[1]:g}"
-                problems.append(arrow.listing(what, bad, table.column(column).to_pylist()))
+                message = f"{column} is no number from {SCALE[0]:g} to {SCALE[1]:g}"
+                problems.append(arrow.listing(message, bad, table.column(column).to_pylist()))
     return problems
 
 
 def file_names(manifest: Manifest) -> list[str]:
     """Return the audio's file name of each utterance as the challenge writes it: from the path, else from the id."""
     paths = manifest.column("path").tolist() if manifest.has("path") else [None] * len(manifest)
-    given = [key if path is None else path for key, path in zip(manifest.keys, paths, strict=True)]
-    return [without_suffix(file_name(name)) + SUFFIX for name in given]
+    names = [key if path is None else path for key, path in zip(manifest.keys, paths, strict=True)]
+    return [without_suffix(file_name(name)) + SUFFIX for name in names]
 
 
 def _is_file_name(name: str) -> bool:
@@ -141,9 +141,9 @@ def _letters(system: System) -> list[str]:
             f"{system.name!r} predicts {', '.join(system.classes)}, none of which the challenge has a letter for."
         )
     # A class that can't be submitted, such as "other", gives way to the most probable one that can.
-    own = system.among(lettered)
-    assert own.predicted is not None
-    return [letter_of(own.classes[c]) for c in own.predicted]
+    of_letters = system.among(lettered)
+    assert of_letters.predicted is not None
+    return [letter_of(of_letters.classes[c]) for c in of_letters.predicted]
 
 
 def _numbers(system: System, name: str, manifest: Manifest) -> list[str]:

@@ -40,8 +40,8 @@ class System:
         """Return the same for these keys, in their order; AlignmentError lists the keys that are missing."""
         if tuple(keys) == self.keys:
             return self
-        at = {key: n for n, key in enumerate(self.keys)}
-        missing = [key for key in keys if key not in at]
+        row_of = {key: n for n, key in enumerate(self.keys)}
+        missing = [key for key in keys if key not in row_of]
         if missing:
             chosen = set(keys)
             surplus = [key for key in self.keys if key not in chosen]
@@ -51,7 +51,7 @@ class System:
                 {self.name: missing},
                 {self.name: surplus} if surplus else {},
             )
-        rows = np.array([at[key] for key in keys], np.int64)
+        rows = np.array([row_of[key] for key in keys], np.int64)
         return replace(
             self,
             keys=tuple(keys),
@@ -79,9 +79,9 @@ class System:
         columns = [self.classes.index(name) for name in classes]
         probabilities = None
         if self.probabilities is not None:
-            kept = self.probabilities[:, columns]
-            total = kept.sum(1, keepdims=True)
-            probabilities = np.where(total > 0, kept / np.maximum(total, 1e-30), 1 / len(columns)).astype(np.float32)
+            chosen = self.probabilities[:, columns]
+            total = chosen.sum(1, keepdims=True)
+            probabilities = np.where(total > 0, chosen / np.maximum(total, 1e-30), 1 / len(columns)).astype(np.float32)
             predicted = probabilities.argmax(1)
         else:
             place = np.full(len(self.classes), -1, np.int64)

@@ -45,7 +45,7 @@ def from_store(store: FeatureStore, name: str, manifest: Manifest, checked: set[
     check_sources_once(manifest, features, set() if checked is None else checked)
     aligned = load_posteriors(store, [name], keys)
     values, classes = aligned.values[0], aligned.classes
-    where = [aligned.columns.index(ATTRIBUTE_PREFIX + attribute) for attribute in aligned.attributes]
+    attribute_columns = [aligned.columns.index(ATTRIBUTE_PREFIX + attribute) for attribute in aligned.attributes]
     probabilities = values[:, [aligned.columns.index(each) for each in classes]]
     return System(
         name=name,
@@ -54,7 +54,7 @@ def from_store(store: FeatureStore, name: str, manifest: Manifest, checked: set[
         predicted=probabilities.argmax(1) if classes else None,
         probabilities=probabilities if classes else None,
         attributes=aligned.attributes,
-        values=values[:, where],
+        values=values[:, attribute_columns],
         fold_column=fold_column(store, name),
         notes=(ADAPTED_NOTE,) if speaker_adapted(store, [name]) else (),
         made_on=made_on(store, name),

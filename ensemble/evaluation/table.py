@@ -94,19 +94,21 @@ class SystemTable:
             }
             for row in self.rows
         ]
-        own = {name: getattr(self, name) for name in (
+        fields = {name: getattr(self, name) for name in (
             "part", "reference", "n_utterances", "n_labelled", "n_clusters", "n_resamples", "absent", "attributes",
             "notes",
         )}  # fmt: skip
-        values: dict[str, Any] = jsonable(own | {"systems": systems})
+        values: dict[str, Any] = jsonable(fields | {"systems": systems})
         return values
 
 
-def _figure(own: Interval) -> str:
+def _figure(interval: Interval) -> str:
     """Return a score with its interval, as far as they are known."""
-    if math.isnan(own.value):
+    if math.isnan(interval.value):
         return "-"
-    return f"{own.value:.3f}" + ("" if math.isnan(own.low) else f" ({own.low:.3f} to {own.high:.3f})")
+    return f"{interval.value:.3f}" + (
+        "" if math.isnan(interval.low) else f" ({interval.low:.3f} to {interval.high:.3f})"
+    )
 
 
 def tables_of(
@@ -206,26 +208,29 @@ def _table(
     notes: Sequence[str],
 ) -> SystemTable:
     judged = {name: _scored(system, rows) for name, system in systems.items()}
-    with_attributes = [set(own.attributes) for own in judged.values() if own.attributes]
+    with_attributes = [set(scored_rows.attributes) for scored_rows in judged.values() if scored_rows.attributes]
     shared = set.intersection(*with_attributes) if with_attributes else set()
     mean_of = tuple(name for name in rows.scheme.attributes if name in shared)
     options = {"n_resamples": n_resamples, "seed": seed}
     names: list[str] = []
     intervals: list[dict[str, Interval]] = []
     differences: list[dict[str, Difference]] = []
-    for name, own in judged.items():
-        scores = bootstrap(own.sums(), **options)
+    for name, scored_rows in judged.items():
+        scores = bootstrap(scored_rows.sums(), **options)
         scores.pop(MEAN_CCC, None)
-        if mean_of and own.attributes:
-            scores[MEAN_CCC] = bootstrap(_with(own, mean_of).sums(), **options)[MEAN_CCC]
-        pair = own, judged[reference]
+        if mean_of and scored_rows.attributes:
+            scores[MEAN_CCC] = bootstrap(_with(scored_rows, mean_of).sums(), **options)[MEAN_CCC]
+        pair = scored_rows, judged[reference]
         apart = {} if name == reference or not n_resamples else _differences(pair, (name, reference), mean_of, options)
         names.append(name)
         intervals.append(scores)
         differences.append(apart)
     table_rows = tuple(map(TableRow, names, intervals, corrected(differences)))
-    labels = next((own.labels for own in judged.values() if own.predicted is not None), np.empty(0, np.int64))
-    classes = next((own.classes for own in judged.values() if own.predicted is not None), ())
+    labels = next(
+        (scored_rows.labels for scored_rows in judged.values() if scored_rows.predicted is not None),
+        np.empty(0, np.int64),
+    )
+    classes = next((scored_rows.classes for scored_rows in judged.values() if scored_rows.predicted is not None), ())
     absent = tuple(name for c, name in enumerate(classes) if not (labels == c).any())
     first = next(iter(judged.values()))
     n_clusters = len(set(first.clusters.tolist()))
@@ -246,12 +251,12 @@ def _scored(system: System, rows: Manifest) -> Scored:
     return replace(scored(system, rows, common_attributes(rows, system)), means={})
 
 
-def _with(own: Scored, attributes: Sequence[str], classes: bool = True) -> Scored:
+def _with(rows: Scored, attributes: Sequence[str], classes: bool = True) -> Scored:
     """Return the same with these attributes alone, and without classes where they are not asked for."""
-    at = [own.attributes.index(name) for name in attributes]
+    columns = [rows.attributes.index(name) for name in attributes]
     return replace(
-        own, predicted=own.predicted if classes else None, attributes=tuple(attributes), targets=own.targets[:, at],
-        values=own.values[:, at],
+        rows, predicted=rows.predicted if classes else None, attributes=tuple(attributes),
+        targets=rows.targets[:, columns], values=rows.values[:, columns],
     )  # fmt: skip
 
 
@@ -278,8 +283,8 @@ def _compared(
     return compare(first, second, names, **options)
 
 
-def _sums(own: Scored, attributes: tuple[str, ...], classes: bool) -> Sums:
-    return _with(own, attributes, classes).sums()
+def _sums(rows: Scored, attributes: tuple[str, ...], classes: bool) -> Sums:
+    return _with(rows, attributes, classes).sums()
 
 
 def _explained(table: SystemTable, judged: Mapping[str, Scored]) -> list[str]:

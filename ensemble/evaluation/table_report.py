@@ -84,12 +84,12 @@ def text_of(tables: Mapping[str, SystemTable], kind: str, protocol: Mapping[str,
 def terminal_tables(tables: Mapping[str, SystemTable]) -> Group:
     """Return a table for each part and its notes."""
     shown: list[RenderableType] = []
-    for part, found in tables.items():
-        table = Table(title=_title(found), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+    for part, system_table in tables.items():
+        table = Table(title=_title(system_table), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
         table.add_column("system", no_wrap=True)
-        for score in found.scores:
+        for score in system_table.scores:
             table.add_column(score_name(score), justify="right")
-        for line in _lines({part: found}, found.scores):
+        for line in _lines({part: system_table}, system_table.scores):
             cells = [
                 Text(
                     "\n".join(filter(None, (cell.value, cell.interval, cell.p, cell.holm))),
@@ -99,7 +99,7 @@ def terminal_tables(tables: Mapping[str, SystemTable]) -> Group:
             ]
             table.add_row(Text(f"  {line.name}" if line.is_difference else line.name), *cells)
         shown.append(table)
-        shown += [Text(f"note: {note}", style="dim") for note in found.notes]
+        shown += [Text(f"note: {note}", style="dim") for note in system_table.notes]
     return Group(*shown)
 
 
@@ -129,9 +129,9 @@ def _lines(tables: Mapping[str, SystemTable], scores: Sequence[str]) -> list[_Li
         for row in table.rows:
             cells = []
             for score in scores:
-                own = row.score(score)
-                is_best = several[score] and _order(own.value) == best[score]
-                cells.append(_Cell(number(own.value), _ends(own), best=is_best))
+                interval = row.score(score)
+                is_best = several[score] and _order(interval.value) == best[score]
+                cells.append(_Cell(number(interval.value), _ends(interval), best=is_best))
             lines.append(_Line(part, row.name, tuple(cells)))
             if row.differences:
                 apart = tuple(_difference(row.differences.get(score), n_compared > 1) for score in scores)
@@ -158,11 +158,11 @@ def _signed(value: float) -> str:
 def _difference(difference: Difference | None, several: bool) -> _Cell:
     if difference is None:
         return _Cell("")
-    own = _Cell(
+    cell = _Cell(
         _signed(difference.value), _ends(Interval(difference.value, difference.low, difference.high), signed=True)
     )
     holm = "" if not several or math.isnan(difference.p_holm) else f"Holm {p_value(difference.p_holm)}"
-    return own if math.isnan(difference.p) else replace(own, p=f"p {p_value(difference.p)}", holm=holm)
+    return cell if math.isnan(difference.p) else replace(cell, p=f"p {p_value(difference.p)}", holm=holm)
 
 
 def p_value(p: float) -> str:
@@ -199,11 +199,11 @@ def _notes(tables: Mapping[str, SystemTable], warnings: Sequence[str]) -> list[s
 
 
 def _markdown(tables: Mapping[str, SystemTable], warnings: Sequence[str]) -> str:
-    def cell(own: _Cell) -> str:
-        value = own.value.replace("-", MINUS) if len(own.value) > 1 else own.value
-        interval = f" ({own.interval.replace('-', MINUS)})" if own.interval else ""
-        p_values = "".join(f", {each.replace('<', '&lt; ')}" for each in (own.p, own.holm) if each)
-        return (f"**{value}**" if own.best else value) + interval + p_values
+    def cell(content: _Cell) -> str:
+        value = content.value.replace("-", MINUS) if len(content.value) > 1 else content.value
+        interval = f" ({content.interval.replace('-', MINUS)})" if content.interval else ""
+        p_values = "".join(f", {each.replace('<', '&lt; ')}" for each in (content.p, content.holm) if each)
+        return (f"**{value}**" if content.best else value) + interval + p_values
 
     heads, rows = _rows(tables, escape_markdown, cell)
     notes = "\n".join(f"- {escape_markdown(note)}" for note in _notes(tables, warnings))
@@ -211,12 +211,12 @@ def _markdown(tables: Mapping[str, SystemTable], warnings: Sequence[str]) -> str
 
 
 def _latex(tables: Mapping[str, SystemTable], warnings: Sequence[str]) -> str:
-    def cell(own: _Cell) -> str:
-        value = escape_latex(own.value.replace("-", MINUS)) if len(own.value) > 1 else own.value
-        text = rf"\textbf{{{value}}}" if own.best else value
-        if own.interval:
-            text += rf" {{\footnotesize ({escape_latex(own.interval.replace('-', MINUS))})}}"
-        return text + "".join(_latex_p(each) for each in (own.p, own.holm) if each)
+    def cell(content: _Cell) -> str:
+        value = escape_latex(content.value.replace("-", MINUS)) if len(content.value) > 1 else content.value
+        text = rf"\textbf{{{value}}}" if content.best else value
+        if content.interval:
+            text += rf" {{\footnotesize ({escape_latex(content.interval.replace('-', MINUS))})}}"
+        return text + "".join(_latex_p(each) for each in (content.p, content.holm) if each)
 
     heads, rows = _rows(tables, escape_latex, cell)
     n_texts = 1 + (len(tables) > 1)
@@ -257,8 +257,8 @@ def _csv(tables: Mapping[str, SystemTable]) -> str:
         for row in table.rows:
             figures: list[float] = []
             for score in scores:
-                own, apart = row.score(score), row.differences.get(score)
-                figures += [own.value, own.low, own.high]
+                interval, apart = row.score(score), row.differences.get(score)
+                figures += [interval.value, interval.low, interval.high]
                 figures += (
                     [math.nan] * 5 if apart is None else [apart.value, apart.low, apart.high, apart.p, apart.p_holm]
                 )

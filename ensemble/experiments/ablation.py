@@ -229,10 +229,10 @@ def run_variants(
     world = World(device=pick_device(device))
     for number, (variant, member) in enumerate(todo):
 
-        def on_step(fold: str, done: int, total: int, what: str, number: int = number, name: str = member.name) -> None:
+        def on_step(fold: str, done: int, total: int, step: str, number: int = number, name: str = member.name) -> None:
             if progress is not None:
                 share = (plan.names.index(fold) + done / total) / len(plan.names)
-                progress((number + share) / len(todo), f"{name}: fold {fold}, {what}")
+                progress((number + share) / len(todo), f"{name}: fold {fold}, {step}")
 
         (fitted,) = fit_members(
             store, manifest, [member], plan, [directory / member.name], world=world, overwrite=overwrite, into=into,

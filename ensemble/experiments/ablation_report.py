@@ -87,10 +87,10 @@ def _headers(ablations: Ablations, part: str) -> list[str]:
 
 
 def _rows(ablations: Ablations, part: str) -> list[list[str]]:
-    own = [each.results[part] for each in ablations.trained]
-    by_fold = [score for score in COMPARED if any(score in each.row.folds for each in own)]
+    results = [each.results[part] for each in ablations.trained]
+    by_fold = [score for score in COMPARED if any(score in each.row.folds for each in results)]
     rows = []
-    for each, result in zip(ablations.trained, own, strict=True):
+    for each, result in zip(ablations.trained, results, strict=True):
         cells = [each.variant.name]
         for score in _scores(ablations, part):
             cells.append(number(result.row.scores.get(score, math.nan)))

@@ -115,17 +115,17 @@ def compare(
     ends: dict[str, dict[str, dict[str, dict[str, Interval]]]] = {}
     for part in division.parts:
         rows = division.rows(part)
-        own, at = problem.rows(rows), division.folds_of(part)
-        if not worth_scoring(own):
+        of_part, folds_of_rows = problem.rows(rows), division.folds_of(part)
+        if not worth_scoring(of_part):
             continue
         parts[part], ends[part] = {}, {}
         for column in columns:
             parts[part][column], ends[part][column] = {}, {}
             for each in techniques:
                 fused = judged.predictions[column, each.name][part]
-                parts[part][column] |= {row.name: row for row in technique_rows(own, each, fused, at)}
+                parts[part][column] |= {row.name: row for row in technique_rows(of_part, each, fused, folds_of_rows)}
                 if n_resamples:
-                    ends[part][column] |= technique_intervals(own, each, fused, n_resamples, seed)
+                    ends[part][column] |= technique_intervals(of_part, each, fused, n_resamples, seed)
     chosen = {
         column: {each: tuple(names[m] for m in selection.members) for each, selection in passes.items()}
         for column, passes in judged.chosen.items()

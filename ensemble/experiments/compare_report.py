@@ -31,10 +31,10 @@ def comparison_table(comparison: Comparison) -> Group:
         every = [row for rows in columns.values() for row in rows.values()]
         for scores in (CLASS_SCORES, ATTRIBUTE_SCORES):
             hidden = comparison.attribute_rows if scores == CLASS_SCORES else ()
-            there = shown_scores([row for row in every if row.name not in hidden], scores)
-            if there:
+            columns_shown = shown_scores([row for row in every if row.name not in hidden], scores)
+            if columns_shown:
                 ends = comparison.intervals.get(part, {})
-                shown.append(_scores_table(f"{part}: {_titles(there)}", columns, there, hidden, ends))
+                shown.append(_scores_table(f"{part}: {_titles(columns_shown)}", columns, columns_shown, hidden, ends))
     if comparison.n_resamples:
         shown.append(Text(f"95 % intervals from {comparison.n_resamples:,} resamples of the speakers", style="dim"))
     chosen = {column: passes for column, passes in comparison.chosen.items() if column != str(len(comparison.members))}

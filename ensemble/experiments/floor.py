@@ -32,15 +32,16 @@ def shortcomings(
     """
     reasons = []
     for part, evaluation in parts.items():
-        own = evaluation.classification
-        if own is None:
+        scores = evaluation.classification
+        if scores is None:
             continue
-        counts = np.array([own.per_class[each].support for each in own.classes])
-        largest = own.classes[int(counts.argmax())]
-        if own.accuracy <= counts.max() / own.n or own.uar <= 1 / int((counts > 0).sum()):
+        counts = np.array([scores.per_class[each].support for each in scores.classes])
+        largest = scores.classes[int(counts.argmax())]
+        if scores.accuracy <= counts.max() / scores.n or scores.uar <= 1 / int((counts > 0).sum()):
             reasons.append(
-                f"{name} ({part}) is no better than always {largest!r}: accuracy {own.accuracy:.3f} against "
-                f"{counts.max() / own.n:.3f}, UAR {own.uar:.3f} against {1 / int((counts > 0).sum()):.3f}. " + remedy
+                f"{name} ({part}) is no better than always {largest!r}: accuracy {scores.accuracy:.3f} against "
+                f"{counts.max() / scores.n:.3f}, UAR {scores.uar:.3f} against {1 / int((counts > 0).sum()):.3f}. "
+                + remedy
             )
     for probe in _probes(store, name):
         try:
@@ -48,11 +49,11 @@ def shortcomings(
         except (AlignmentError, ManifestError):
             continue  # it judged other utterances
         for part, evaluation in parts.items():
-            own, other = evaluation.classification, theirs[part].classification if part in theirs else None
-            if own is not None and other is not None and own.uar < other.uar:
+            scores, of_probe = evaluation.classification, theirs[part].classification if part in theirs else None
+            if scores is not None and of_probe is not None and scores.uar < of_probe.uar:
                 reasons.append(
-                    f"{name} ({part}) has UAR {own.uar:.3f}, less than the {other.uar:.3f} of {probe}, a closed form "
-                    "on the same folds."
+                    f"{name} ({part}) has UAR {scores.uar:.3f}, less than the {of_probe.uar:.3f} of {probe}, a closed "
+                    "form on the same folds."
                 )
     return reasons
 
@@ -64,6 +65,6 @@ def _probes(store: FeatureStore, name: str) -> list[str]:
         extra = dict(store[posteriors].spec.extra)
         return extra.get("oof"), rule_of(store, posteriors), extra.get("adapted")
 
-    own = posteriors_name(store, name)
-    probes = [each for each in store.names() if store[each].provenance.get("made_by") == MADE_BY and each != own]
-    return [each for each in probes if made(each) == made(own)]
+    prefixed = posteriors_name(store, name)
+    probes = [each for each in store.names() if store[each].provenance.get("made_by") == MADE_BY and each != prefixed]
+    return [each for each in probes if made(each) == made(prefixed)]

@@ -46,11 +46,11 @@ def preset_variants(
 
 def changes_of(texts: Sequence[str], preset: str, presets: Sequence[str]) -> dict[str, Any]:
     """Return the changes that count for one preset; ConfigError for one that names a preset that is not asked for."""
-    own = []
+    changes = []
     for text in texts:
         owner, separator, _ = text.partition("=")[0].partition(":")
         if separator and owner not in presets:
             raise ConfigError(f"--set {text!r}: {owner!r} is none of the presets asked for, {', '.join(presets)}.")
         if not separator or owner == preset:
-            own.append(text[len(owner) + 1 :] if separator else text)
-    return parse_changes(own)
+            changes.append(text[len(owner) + 1 :] if separator else text)
+    return parse_changes(changes)

@@ -50,10 +50,10 @@ class ProbeRow:
 def probe_rows(result: ProbeResult, manifest: Manifest, n_resamples: int = N_RESAMPLES) -> list[ProbeRow]:
     """Every system on every part that was judged: all folds together, then each split that no pass learned from."""
     rows = []
-    for part, at in _parts(result, manifest).items():
+    for part, judged in _parts(result, manifest).items():
         for system in result.systems:
-            if not np.isnan(system.scores[at]).all():
-                rows.append(ProbeRow(system, part, _scored(result, system, at, n_resamples)))
+            if not np.isnan(system.scores[judged]).all():
+                rows.append(ProbeRow(system, part, _scored(result, system, judged, n_resamples)))
     return rows
 
 
@@ -62,9 +62,9 @@ def probe_tables(result: ProbeResult, rows: Sequence[ProbeRow]) -> Group:
     shown: list[Any] = []
     main = _main_score(rows)
     for part in dict.fromkeys(row.part for row in rows):
-        own = [row for row in rows if row.part == part]
-        shown.append(_table(part, own, main, result))
-        layers = _layer_tables(own, main)
+        part_rows = [row for row in rows if row.part == part]
+        shown.append(_table(part, part_rows, main, result))
+        layers = _layer_tables(part_rows, main)
         shown += [Text(f"\n{TITLES[main]} of each layer, {part} (compare them, but report the nested row)"), *layers]
     return Group(*shown)
 
@@ -169,20 +169,20 @@ def _parts(result: ProbeResult, manifest: Manifest) -> dict[str, np.ndarray]:
     return {name: at for name, at in parts.items() if len(at)}
 
 
-def _scored(result: ProbeResult, system: System, at: np.ndarray, n_resamples: int) -> dict[str, Interval]:
+def _scored(result: ProbeResult, system: System, judged: np.ndarray, n_resamples: int) -> dict[str, Interval]:
     problem, n_classes = result.problem, result.problem.n_classes
-    scores = system.scores[at]
-    has_classes = bool((problem.labels[at] >= 0).any())
+    scores = system.scores[judged]
+    has_classes = bool((problem.labels[judged] >= 0).any())
     # Attributes of the nested row are calibrated; the others' are scored with the same mending, mean and deviation.
-    values = result.attributes[at] if system.nested else scores[:, n_classes:]
+    values = result.attributes[judged] if system.nested else scores[:, n_classes:]
     scored = Scored(
         problem.classes,
-        problem.labels[at],
+        problem.labels[judged],
         scores[:, :n_classes].argmax(1) if has_classes else None,
         problem.attributes,
-        problem.values[at, n_classes:],
+        problem.values[judged, n_classes:],
         values,
-        result.speakers[at],
+        result.speakers[judged],
     )
     intervals = bootstrap(scored.sums(), n_resamples, seed=result.config.seed)
     return {name: interval for name, interval in intervals.items() if name != "micro_f1"}

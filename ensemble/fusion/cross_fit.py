@@ -52,10 +52,10 @@ def cross_fit(
         for column, rule in columns.items():
             selection = rule(train)
             chosen[column][each.name] = selection
-            own = train.choose(selection.members)
+            of_selected = train.choose(selection.members)
             for technique in techniques:
                 say(f"{each.name}: {technique.name}, {column}")
-                fit = technique.fit(own, selection)
+                fit = technique.fit(of_selected, selection)
                 if isinstance(fit, FittedChoice):
                     choices.setdefault((column, technique.name), {})[each.name] = fit
                 if each is division.passes[-1]:
@@ -72,9 +72,9 @@ def _join(pieces: Sequence[tuple[np.ndarray, Fused]]) -> Fused:
     order = np.argsort(np.concatenate([rows for rows, _ in pieces]))
     fused = [each for _, each in pieces]
 
-    def joined(own: Sequence[Prediction]) -> Prediction:
+    def joined(predictions: Sequence[Prediction]) -> Prediction:
         fields = ("logits", "probabilities", "attributes")
-        return Prediction(*(np.concatenate([getattr(p, name) for p in own])[order] for name in fields))
+        return Prediction(*(np.concatenate([getattr(p, name) for p in predictions])[order] for name in fields))
 
     n_seeds = len(fused[0].seeds)
     return Fused(joined([f.whole for f in fused]), tuple(joined([f.seeds[s] for f in fused]) for s in range(n_seeds)))

@@ -139,23 +139,23 @@ def _by_split(store: FeatureStore, manifest: Manifest, members: Sequence[str], i
     used = [part for part in split_names if part != "train" or on_train]
     rows = np.array([part in used for part in split])
     manifest, parts = manifest.rows(rows), split[rows]
-    at = {part: np.flatnonzero(parts == part) for part in used}
+    rows_of = {part: np.flatnonzero(parts == part) for part in used}
     passes = []
     if fit_part == "development":
-        own = at[fit_part]
-        inner = _inner_folds(manifest, own)
+        fit_rows = rows_of[fit_part]
+        inner = _inner_folds(manifest, fit_rows)
         passes = [
-            Pass(f"development {fold + 1}", own[inner != fold], {fit_part: own[inner == fold]})
+            Pass(f"development {fold + 1}", fit_rows[inner != fold], {fit_part: fit_rows[inner == fold]})
             for fold in range(inner.max() + 1)
         ]
-    judged = {part: index for part, index in at.items() if part not in ("train", fit_part)}
+    judged = {part: index for part, index in rows_of.items() if part not in ("train", fit_part)}
     notes = [
         "Not every member has out-of-fold posteriors of train, so the ensemble is fitted on development; "
         "its scores there are cross-fitted over speaker-disjoint parts."
     ]
     return Division(
         manifest=manifest,
-        passes=(*passes, Pass(fit_part, at[fit_part], judged)),
+        passes=(*passes, Pass(fit_part, rows_of[fit_part], judged)),
         folds=None,
         column="split",
         fitted_on=fit_part,

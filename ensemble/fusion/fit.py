@@ -119,17 +119,17 @@ def _report(
     evaluations: dict[str, Evaluation] = {}
     for part in division.parts:
         rows = division.rows(part)
-        own, folds = problem.rows(rows), division.folds_of(part)
-        if not worth_scoring(own):
+        of_part, folds = problem.rows(rows), division.folds_of(part)
+        if not worth_scoring(of_part):
             continue
-        table = member_rows(own, folds)
+        table = member_rows(of_part, folds)
         table = [_marked(row) if name in adapted else row for row, name in zip(table, problem.members, strict=True)]
         for way in ways:
-            rows_of = technique_rows(own, way, judged.predictions[CHOSEN, way.name][part], folds)
+            rows_of = technique_rows(of_part, way, judged.predictions[CHOSEN, way.name][part], folds)
             table += [_marked(row) for row in rows_of] if adapted else rows_of
         whole = judged.predictions[CHOSEN, ways[-1].name][part].whole
         beaten += beaten_by(part, table)
-        tables[part], evaluations[part] = tuple(table), scored(own, whole.probabilities, whole.attributes, folds)
+        tables[part], evaluations[part] = tuple(table), scored(of_part, whole.probabilities, whole.attributes, folds)
     notes = list(division.notes)
     for part in tables:
         fused, names = judged.predictions[CHOSEN, ways[-1].name][part].whole, division.folds_of(part)

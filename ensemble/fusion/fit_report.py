@@ -67,16 +67,16 @@ def scored(problem: Problem, probabilities: np.ndarray, attributes: np.ndarray, 
 
 def member_rows(problem: Problem, folds: np.ndarray | None) -> list[ScoreRow]:
     """Return a row for every member."""
-    own = zip(problem.members, problem.probabilities, problem.attributes, strict=True)
-    return [ScoreRow.of(member.removeprefix(PREFIX), scored(problem, p, a, folds)) for member, p, a in own]
+    outputs = zip(problem.members, problem.probabilities, problem.attributes, strict=True)
+    return [ScoreRow.of(member.removeprefix(PREFIX), scored(problem, p, a, folds)) for member, p, a in outputs]
 
 
 def technique_rows(problem: Problem, technique: Technique, fused: Fused, folds: np.ndarray | None) -> list[ScoreRow]:
     """Return a technique's row, after that of its seeds alone where it has several."""
     rows = []
     if fused.seeds:
-        own = {str(s): scored(problem, p.probabilities, p.attributes, folds) for s, p in enumerate(fused.seeds)}
-        rows.append(ScoreRow.over_seeds(technique.single, own))
+        by_seed = {str(s): scored(problem, p.probabilities, p.attributes, folds) for s, p in enumerate(fused.seeds)}
+        rows.append(ScoreRow.over_seeds(technique.single, by_seed))
     whole = scored(problem, fused.whole.probabilities, fused.whole.attributes, folds)
     return [*rows, ScoreRow.of(technique.name, whole)]
 
@@ -104,19 +104,21 @@ def _sums(problem: Problem, prediction: Prediction) -> Sums:
 def beaten_by(part: str, rows: Sequence[ScoreRow]) -> list[str]:
     """Return a sentence where a member or another vote beats the ensemble, the last row, on the same part."""
     score = "macro_f1" if "macro_f1" in rows[-1].scores else "mean_ccc"
-    own = rows[-1]
+    ensemble_row = rows[-1]
     others = [row for row in rows[:-1] if not math.isnan(row.scores.get(score, math.nan))]
-    if not others or math.isnan(own.scores.get(score, math.nan)):
+    if not others or math.isnan(ensemble_row.scores.get(score, math.nan)):
         return []
     best = max(others, key=lambda row: row.scores[score])
-    if not round(own.scores[score], 3) < round(best.scores[score], 3):  # as they are shown
+    if not round(ensemble_row.scores[score], 3) < round(best.scores[score], 3):  # as they are shown
         return []
     remedy = (
-        "Fewer members or --meta soft" if own.name.startswith(CHOICE) else "Fewer members, --meta soft or --meta auto"
+        "Fewer members or --meta soft"
+        if ensemble_row.name.startswith(CHOICE)
+        else "Fewer members, --meta soft or --meta auto"
     )
     return [
-        f"On {part} {best.name} scores more than {own.name}: {TITLES[score]} {best.scores[score]:.3f} against "
-        f"{own.scores[score]:.3f}. {remedy} may be the better choice."
+        f"On {part} {best.name} scores more than {ensemble_row.name}: {TITLES[score]} {best.scores[score]:.3f} against "
+        f"{ensemble_row.scores[score]:.3f}. {remedy} may be the better choice."
     ]
 
 

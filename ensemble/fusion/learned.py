@@ -57,9 +57,9 @@ def reliability_of(problem: Problem) -> np.ndarray:
     labels, n_classes = problem.targets.labels, problem.n_classes
     labelled = labels >= 0
     f1 = np.full((len(problem.members), n_classes), np.nan)
-    for m, own in enumerate(problem.probabilities):
+    for m, of_member in enumerate(problem.probabilities):
         for c in np.unique(labels[labelled]):
-            truth, guess = labels[labelled] == c, own[labelled].argmax(1) == c
+            truth, guess = labels[labelled] == c, of_member[labelled].argmax(1) == c
             f1[m, c] = 2 * (truth & guess).sum() / (truth.sum() + guess.sum())
     concordance = attribute_scores(problem)
     concordance[:, np.isnan(problem.targets.attribute_values).all(0)] = np.nan

@@ -31,12 +31,12 @@ def find_members(store: FeatureStore, keys: Sequence[str] | None = None) -> list
 
 
 def _check_one_corpus(store: FeatureStore, members: Sequence[str], keys: Sequence[str]) -> None:
-    other = [name for name in members if len(store[name].missing(keys)) == len(keys)]
-    own = [name for name in members if name not in other]
-    if other and own:
+    of_others = [name for name in members if len(store[name].missing(keys)) == len(keys)]
+    of_corpus = [name for name in members if name not in of_others]
+    if of_others and of_corpus:
         raise ConfigError(
-            f"Store {store.path} holds posteriors of other utterances alone: {', '.join(other)}. They are of "
-            f"another corpus; name the members: --members {','.join(name.removeprefix(PREFIX) for name in own)}"
+            f"Store {store.path} holds posteriors of other utterances alone: {', '.join(of_others)}. They are of "
+            f"another corpus; name the members: --members {','.join(name.removeprefix(PREFIX) for name in of_corpus)}"
         )
 
 

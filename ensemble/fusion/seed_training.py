@@ -25,7 +25,7 @@ class Network(Protocol):
         """(F, N) for all seeds or (S, F, B) -> class logits and attributes (S, C + A, B), and what `backward` needs."""
         ...
 
-    def backward(self, x: Tensor, kept: Tensor | None, back: Tensor) -> list[Tensor]:
+    def backward(self, x: Tensor, hidden: Tensor | None, back: Tensor) -> list[Tensor]:
         """(S, B, F) inputs, the loss's gradient by the outputs (S, C + A, B) -> its gradient by every parameter."""
         ...
 
@@ -123,8 +123,8 @@ def train_seeds(
         while n_steps < config.steps_per_round:
             for index in torch.split(_orders(labels, config, epoch), config.batch_size, dim=1):
                 x, goals = rows.batch(index)
-                outputs, kept = network.forward(x.transpose(1, 2))
-                optimizer.step(network.backward(x, kept, loss_gradient(outputs, goals, rows, config)))
+                outputs, hidden = network.forward(x.transpose(1, 2))
+                optimizer.step(network.backward(x, hidden, loss_gradient(outputs, goals, rows, config)))
                 n_steps += 1
             epoch += 1
         if scorer is None:
@@ -170,8 +170,8 @@ class Scorer:
             sets = np.stack(balanced_sets(labels[scored], seed=0, n_sets=config.n_held_out_sets))  # (K, n)
             self.labels = labels[scored][sets]
             # Only what is in a set is worth a forward pass.
-            used, where = np.unique(sets, return_inverse=True)
-            scored, self.sets = scored[used], where.reshape(sets.shape)
+            used, places = np.unique(sets, return_inverse=True)
+            scored, self.sets = scored[used], places.reshape(sets.shape)
         else:
             scored = np.flatnonzero(held_out)
         self.x = inputs[scored].T.contiguous()  # (F, n)
@@ -191,12 +191,12 @@ class Scorer:
         return _mean_ccc(outputs[:, self.n_classes :].sigmoid().double(), self.target.double(), self.known)
 
 
-def _mean_ccc(predicted: Tensor, target: Tensor, known: Tensor) -> np.ndarray:
-    """(S, A, n) against (A, n), over the n where known (A, n) is 1 -> (S,)."""
-    n = known.sum(1).clamp(min=1)
-    mean_x, mean_y = (predicted * known).sum(2) / n, (target * known).sum(1) / n
-    x, y = (predicted - mean_x[..., None]) * known, (target - mean_y[:, None]) * known
+def _mean_ccc(predicted: Tensor, target: Tensor, has_target: Tensor) -> np.ndarray:
+    """(S, A, n) against (A, n), over the n where has_target (A, n) is 1 -> (S,)."""
+    n = has_target.sum(1).clamp(min=1)
+    mean_x, mean_y = (predicted * has_target).sum(2) / n, (target * has_target).sum(1) / n
+    x, y = (predicted - mean_x[..., None]) * has_target, (target - mean_y[:, None]) * has_target
     spread = (x * x).sum(2) / n + (y * y).sum(1) / n + (mean_x - mean_y) ** 2
     ccc = 2 * (x * y).sum(2) / n / spread.clamp(min=1e-12)
-    enough = (known.sum(1) >= MIN_PAIRS).double()
+    enough = (has_target.sum(1) >= MIN_PAIRS).double()
     return ((ccc * enough).sum(1) / enough.sum().clamp(min=1)).numpy()

@@ -116,8 +116,8 @@ def _scoring(problem: Problem) -> Callable[[np.ndarray], float]:
         return lambda values: float(macro_f1(values[:, :n_classes].argmax(1), targets.labels, n_classes, absent="skip"))
 
     def concordance(values: np.ndarray) -> float:
-        own = [ccc(values[:, n_classes + a], column) for a, column in enumerate(targets.attribute_values.T)]
-        defined = [value for value in own if value == value]
+        concordances = [ccc(values[:, n_classes + a], column) for a, column in enumerate(targets.attribute_values.T)]
+        defined = [value for value in concordances if value == value]
         return float(np.mean(defined)) if defined else 0.0
 
     return concordance

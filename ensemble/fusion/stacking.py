@@ -65,9 +65,9 @@ def fit_ridge(problem: Problem, config: RidgeConfig) -> MetaState:
         for penalty in sorted(config.penalties, reverse=True):
             held_out = np.zeros((len(targets.keys), n_classes + len(targets.attributes)))
             for fold in np.unique(folds):
-                rest, own = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+                rest, judged = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
                 stack = _fit(values[:, rest], problem.rows(rest), config, penalty, structure)
-                held_out[own] = np.concatenate(_outputs(stack, values[:, own], n_classes, config.layer), 1)
+                held_out[judged] = np.concatenate(_outputs(stack, values[:, judged], n_classes, config.layer), 1)
             held_out_score = score(held_out)
             if held_out_score > best[0]:
                 best, scores = (held_out_score, penalty, structure), held_out[:, :n_classes]
@@ -84,10 +84,10 @@ def fit_ridge(problem: Problem, config: RidgeConfig) -> MetaState:
 
 def inputs_of(values: np.ndarray, n_classes: int, layer: str) -> Array:
     """Members' (M, N, C + A) columns -> their logits (N, M, C) float64, each centred; of posteriors the logarithms."""
-    own = values[..., :n_classes].astype(np.float64).transpose(1, 0, 2)
+    logits = values[..., :n_classes].astype(np.float64).transpose(1, 0, 2)
     if layer == "posteriors":
-        own = np.log(np.maximum(own, LOWEST))
-    centred: Array = own - own.mean(2, keepdims=True)
+        logits = np.log(np.maximum(logits, LOWEST))
+    centred: Array = logits - logits.mean(2, keepdims=True)
     return centred
 
 
@@ -109,15 +109,15 @@ def _fit(values: np.ndarray, problem: Problem, config: RidgeConfig, penalty: flo
         x, y = x[labelled], soft[labelled]
         rows = class_weights(y)
         weight, bias = _towards_the_vote(x, y, rows / rows.mean(), penalty, structure)
-    own = problem.attributes.astype(np.float64)
-    attribute_weight = np.full((n_members, own.shape[2]), 1 / n_members)
-    attribute_bias = np.zeros(own.shape[2])
+    predicted = problem.attributes.astype(np.float64)
+    attribute_weight = np.full((n_members, predicted.shape[2]), 1 / n_members)
+    attribute_bias = np.zeros(predicted.shape[2])
     for a, column in enumerate(problem.targets.attribute_values.T):
         has_value = ~np.isnan(column)
         if has_value.any():
-            each = own[:, has_value, a].T
-            left = column[has_value] - each.mean(1)
-            delta, offset = _ridge(each, left, np.ones(len(each)), penalty)
+            inputs = predicted[:, has_value, a].T
+            residual = column[has_value] - inputs.mean(1)
+            delta, offset = _ridge(inputs, residual, np.ones(len(inputs)), penalty)
             attribute_weight[:, a] += delta
             attribute_bias[a] = offset
     return Stack(weight, bias, attribute_weight, attribute_bias)
@@ -152,10 +152,10 @@ def _ridge(x: Array, y: Array, rows: Array, penalty: float) -> tuple[Array, floa
     """Weights (F,) and intercept of a weighted ridge regression; penalty in units of the inputs' mean square."""
     total = rows.sum()
     x_mean, y_mean = rows @ x / total, float(rows @ y / total)
-    own = (x - x_mean) * rows[:, None]
-    gram = own.T @ (x - x_mean) / total
+    weighted = (x - x_mean) * rows[:, None]
+    gram = weighted.T @ (x - x_mean) / total
     scale = max(float(np.trace(gram)) / len(gram), 1e-12)
-    solution: Array = np.linalg.solve(gram + penalty * scale * np.eye(len(gram)), own.T @ (y - y_mean) / total)
+    solution: Array = np.linalg.solve(gram + penalty * scale * np.eye(len(gram)), weighted.T @ (y - y_mean) / total)
     return solution, y_mean - float(x_mean @ solution)
 
 

@@ -81,8 +81,8 @@ class FittedLinear:
     def predict(self, problem: Problem) -> Fused:
         state = self.seeds.state
         inputs = problem.inputs(state.layer)
-        own = tuple(predict_linear(state, inputs.values, s) for s in range(len(state.tensors["weight"])))
-        return Fused(predict_meta(self.meta, inputs), own)
+        of_seeds = tuple(predict_linear(state, inputs.values, s) for s in range(len(state.tensors["weight"])))
+        return Fused(predict_meta(self.meta, inputs), of_seeds)
 
     def cooled(self, temperature: float) -> "FittedLinear":
         """Return the same with the logits of classes divided by a temperature."""
@@ -96,8 +96,8 @@ class FittedMlp:
     meta: MetaState
 
     def predict(self, problem: Problem) -> Fused:
-        own = predict_seeds(self.meta, problem.inputs(self.meta.layer).values)
-        return Fused(mean_prediction(own), own)
+        of_seeds = predict_seeds(self.meta, problem.inputs(self.meta.layer).values)
+        return Fused(mean_prediction(of_seeds), of_seeds)
 
     def cooled(self, temperature: float) -> "FittedMlp":
         """Return the same with the logits of classes divided by a temperature."""
@@ -149,16 +149,16 @@ def _fit_ridge(problem: Problem, selection: Selection, config: RidgeConfig) -> F
 class FittedChoice:
     """What was chosen among several ways of fusing, and the held-out score of each by name."""
 
-    own: Fitted
+    chosen: Fitted
     name: str
     scores: dict[str, float]
 
     @property
     def meta(self) -> MetaState:
-        return self.own.meta
+        return self.chosen.meta
 
     def predict(self, problem: Problem) -> Fused:
-        return Fused(self.own.predict(problem).whole)
+        return Fused(self.chosen.predict(problem).whole)
 
 
 def _fit_choice(problem: Problem, selection: Selection, config: AutoConfig) -> Fitted:
@@ -230,12 +230,12 @@ def techniques_of(
     for name in names:
         kind, _, inputs = name.partition(":")
         linear = replace(config, soup="uniform") if kind == "mlp" else config
-        own = config_of(kind, linear, forest)
+        technique_config = config_of(kind, linear, forest)
         if inputs:
-            if isinstance(own, VoteConfig | AutoConfig):
+            if isinstance(technique_config, VoteConfig | AutoConfig):
                 raise ConfigError(f"{name!r}: votes read posteriors; only meta-classifiers take inputs.")
-            own = replace(own, inputs=inputs)
-        techniques.append(technique(own))
+            technique_config = replace(technique_config, inputs=inputs)
+        techniques.append(technique(technique_config))
     if not techniques or len({each.name for each in techniques}) != len(techniques):
         raise ConfigError(f"Name one or more ways of fusing, each once; found {rows!r}.")
     return tuple(techniques)

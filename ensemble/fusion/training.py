@@ -172,7 +172,7 @@ class _Linear:
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         return torch.matmul(self.weight, x), None
 
-    def backward(self, x: Tensor, kept: Tensor | None, back: Tensor) -> list[Tensor]:
+    def backward(self, x: Tensor, hidden: Tensor | None, back: Tensor) -> list[Tensor]:
         gradient = torch.bmm(back, x)
         return [gradient if self.mask is None else gradient * self.mask]
 
@@ -191,11 +191,11 @@ class _Mlp(_Linear):
         hidden = torch.matmul(self.parameters[1], x).relu_()
         return torch.matmul(self.weight, x) + torch.matmul(self.parameters[2], hidden), hidden
 
-    def backward(self, x: Tensor, kept: Tensor | None, back: Tensor) -> list[Tensor]:
-        assert kept is not None
+    def backward(self, x: Tensor, hidden: Tensor | None, back: Tensor) -> list[Tensor]:
+        assert hidden is not None
         gradients = super().backward(x, None, back)
-        by_hidden = torch.bmm(self.parameters[2].transpose(1, 2), back) * (kept > 0)
-        first, second = torch.bmm(by_hidden, x), torch.bmm(back, kept.transpose(1, 2))
+        by_hidden = torch.bmm(self.parameters[2].transpose(1, 2), back) * (hidden > 0)
+        first, second = torch.bmm(by_hidden, x), torch.bmm(back, hidden.transpose(1, 2))
         if self.mask is not None:
             first *= self.mask[0]
             second[:, self.n_served :] = 0

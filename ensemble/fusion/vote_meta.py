@@ -50,11 +50,11 @@ def fit_vote(problem: Problem, config: VoteConfig, selection: Selection | None =
         weights[:] = 0
         if n_classes:
             weights[int(np.argmax(member_scores(problem))), :n_classes] = 1
-        for a, own in enumerate(best_per_attribute(problem, 1), n_classes):
-            weights[own, a] = 1
+        for a, best_members in enumerate(best_per_attribute(problem, 1), n_classes):
+            weights[best_members, a] = 1
     elif config.rule == "attributes":
-        for a, own in enumerate(best_per_attribute(problem, config.n_best), n_classes):
-            weights[:, a] = np.isin(np.arange(n_members), own)
+        for a, best_members in enumerate(best_per_attribute(problem, config.n_best), n_classes):
+            weights[:, a] = np.isin(np.arange(n_members), best_members)
     return MetaState(
         VOTE,
         config,

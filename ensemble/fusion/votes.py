@@ -19,8 +19,8 @@ def vote_shares(probabilities: np.ndarray) -> np.ndarray:
     """
     n_members, _, n_classes = probabilities.shape
     votes = np.zeros(probabilities.shape[1:])
-    for own in probabilities if n_classes else ():
-        votes[np.arange(len(own)), own.argmax(1)] += 1
+    for of_member in probabilities if n_classes else ():
+        votes[np.arange(len(of_member)), of_member.argmax(1)] += 1
     mean = probabilities.mean(0, dtype=np.float64)
     shares: np.ndarray = (votes + mean / (2 * np.maximum(mean.sum(1, keepdims=True), 1e-300))) / (n_members + 0.5)
     return shares

@@ -82,7 +82,7 @@ def _encoders(model: Model) -> str:
     for name, saved in needed_sets(model.members).items():
         spec = saved["spec"]
         entry = ENCODERS.get(spec["encoder"])
-        where = entry.hub_id if entry is not None and entry.hub_id else "-"
+        hub_id = entry.hub_id if entry is not None and entry.hub_id else "-"
         layers = ", ".join(layer.removeprefix("layer_") for layer in spec["layers"])
-        rows.append([name, spec["encoder"], where, layers, spec["source"] or "audio", spec["weights"]])
+        rows.append([name, spec["encoder"], hub_id, layers, spec["source"] or "audio", spec["weights"]])
     return table_markdown(["features", "encoder", "hub", "layers", "of", "weights"], rows)

@@ -13,5 +13,7 @@ def require_directory(directory: Path) -> None:
         return
     beside = sorted({path.parent.name for mark in MARKS for path in directory.parent.glob(f"*/{mark}")})
     others = f"; {directory.parent} holds {', '.join(beside[:8])}{', ...' * (len(beside) > 8)}" if beside else ""
-    what = "is a file" if directory.exists() else "no such directory"
-    raise ConfigError(f"{directory}: {what}; give what `medusa probe`, fit-deepser, fit-meta or export wrote{others}.")
+    problem = "is a file" if directory.exists() else "no such directory"
+    raise ConfigError(
+        f"{directory}: {problem}; give what `medusa probe`, fit-deepser, fit-meta or export wrote{others}."
+    )

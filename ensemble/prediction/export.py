@@ -70,15 +70,15 @@ def export_model(
 
 
 def _checked_scheme(model: Model, scheme: LabelScheme | None) -> LabelScheme:
-    own = LabelScheme(model.classes, model.attribute_ranges)
+    model_scheme = LabelScheme(model.classes, model.attribute_ranges)
     if scheme is None:
-        return own
-    if set(scheme.classes) != set(own.classes) or not set(own.attributes) <= set(scheme.attributes):
+        return model_scheme
+    if set(scheme.classes) != set(model_scheme.classes) or not set(model_scheme.attributes) <= set(scheme.attributes):
         raise ConfigError(
             f"The manifest's scheme has {', '.join((*scheme.classes, *scheme.attributes))}, the model predicts "
-            f"{', '.join((*own.classes, *own.attributes))}; give the manifest that it was fitted on."
+            f"{', '.join((*model_scheme.classes, *model_scheme.attributes))}; give the manifest that it was fitted on."
         )
-    return LabelScheme(own.classes, own.attributes, scheme.corpus_labels)
+    return LabelScheme(model_scheme.classes, model_scheme.attributes, scheme.corpus_labels)
 
 
 def _check_free(target: Path, overwrite: bool) -> None:

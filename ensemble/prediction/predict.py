@@ -112,8 +112,8 @@ def predict_parts(
     for rows in _chunks(model, manifest, chunk):
         part = manifest.rows(rows)
 
-        def report_step(what: str, done: float, of: int, first: int = first) -> None:
-            say(what, first + done, len(manifest))
+        def report_step(step: str, done: float, of: int, first: int = first) -> None:
+            say(step, first + done, len(manifest))
 
         yield job.predict(part, report_step)
         first += len(rows)
@@ -138,8 +138,8 @@ class _Job:
         n, n_steps = len(manifest), len(self.sets) + self.hearing.needed
         failed: dict[str, str] = {}
 
-        def show_step(what: str, step: int) -> Callable[..., None]:
-            return lambda done, total, *rest: say(what, n * (step + done / max(total, 1)) / n_steps, n)
+        def show_step(title: str, step: int) -> Callable[..., None]:
+            return lambda done, total, *rest: say(title, n * (step + done / max(total, 1)) / n_steps, n)
 
         transcribed = manifest
         if self.hearing.needed:
@@ -169,9 +169,9 @@ class _Job:
                 outputs.append(_member_output(member, store, keys, speakers, columns, self.device, self.running))
         in_order = tuple((key, failed[key]) for key in manifest.keys if key in failed)
         predictions = _fused(self.model, tuple(keys), outputs, in_order)
-        where = pieces_of(good)
+        piece_of = pieces_of(good)
         clips = speaker_clips(speakers, self.running) if _adapted(self.model) else None
-        pieces = tuple(where.get(key) for key in keys)
+        pieces = tuple(piece_of.get(key) for key in keys)
         return replace(predictions, pieces=pieces, cut=manifest.has_pieces, speaker_clips=clips)
 
     def encoder(self, name: str) -> Encoder:
@@ -257,17 +257,17 @@ def _chunks(model: Fusion, manifest: Manifest, chunk: int) -> Iterator[np.ndarra
     rows: dict[str, list[int]] = {}
     for row, speaker in enumerate(speaker_groups(manifest).tolist()):
         rows.setdefault(speaker, []).append(row)
-    now: list[int] = []
-    for own in rows.values():
-        if now and len(now) + len(own) > chunk:
-            yield np.array(now)
-            now = []
-        now += own
-        while len(now) > chunk:
-            yield np.array(now[:chunk])
-            now = now[chunk:]
-    if now:
-        yield np.array(now)
+    pending: list[int] = []
+    for speaker_rows in rows.values():
+        if pending and len(pending) + len(speaker_rows) > chunk:
+            yield np.array(pending)
+            pending = []
+        pending += speaker_rows
+        while len(pending) > chunk:
+            yield np.array(pending[:chunk])
+            pending = pending[chunk:]
+    if pending:
+        yield np.array(pending)
 
 
 def _refuse_missing_audio(sets: Mapping[str, Mapping[str, Any]], manifest: Manifest) -> None:

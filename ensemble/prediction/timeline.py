@@ -74,14 +74,18 @@ def turns(pieces: Sequence[Piece], labels: Sequence[str], confidences: Sequence[
         rows_of.setdefault(piece.path, []).append(row)
     turns: list[Turn] = []
     for path, rows in rows_of.items():
-        own: list[Turn] = []
+        of_recording: list[Turn] = []
         for low, high, i in stretches([pieces[row].ends() for row in rows]):
             turn = Turn(path, low, high, labels[rows[i]], confidences[rows[i]])
-            if own and own[-1].label == turn.label and turn.start_s - own[-1].end_s <= JOINED_S:
-                own[-1] = _joined(own[-1], turn)
+            if (
+                of_recording
+                and of_recording[-1].label == turn.label
+                and turn.start_s - of_recording[-1].end_s <= JOINED_S
+            ):
+                of_recording[-1] = _joined(of_recording[-1], turn)
             else:
-                own.append(turn)
-        turns += own
+                of_recording.append(turn)
+        turns += of_recording
     return turns
 
 

@@ -75,10 +75,10 @@ class PredictionWriter:
         """Yield the row of each utterance that has a prediction, and its piece, in the order of `wanted`."""
         places: dict[str, int] = {}  # where each line begins: the rows of a large corpus would not fit into memory
         with open(self._journal.path, "rb") as file:
-            at = len(file.readline())
+            offset = len(file.readline())
             for line in file:
-                places[_key(read_json(line))] = at
-                at += len(line)
+                places[_key(read_json(line))] = offset
+                offset += len(line)
             for key in self._wanted:
                 if key in places:
                     file.seek(places[key])

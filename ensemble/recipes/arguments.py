@@ -11,12 +11,12 @@ from featurestore.errors import ConfigError
 from featurestore.runtime.yaml_lines import Entry, shown, unknown_key
 
 
-def find_command(commands: Any, words: tuple[str, ...], where: str) -> Any:
-    """Return the command of these words; ConfigError with near ones at `where`."""
+def find_command(commands: Any, words: tuple[str, ...], place: str) -> Any:
+    """Return the command of these words; ConfigError with near ones at `place`."""
     command = commands
     for i, word in enumerate(words):
         if word not in command.commands:
-            raise unknown_key(where, word, sorted(command.commands), f"command medusa {' '.join(words[:i])}".strip())
+            raise unknown_key(place, word, sorted(command.commands), f"command medusa {' '.join(words[:i])}".strip())
         command = command.commands[word]
     return command
 
@@ -49,7 +49,7 @@ def arguments_of(parameter: Any, key: str, entry: Entry) -> list[str]:
     """Return a recipe's value as arguments of the command."""
     if getattr(parameter, "is_flag", False):
         if not isinstance(entry.value, bool):
-            raise ConfigError(f"{entry.where}: {key} must be true or false, found {entry.value!r}.")
+            raise ConfigError(f"{entry.place}: {key} must be true or false, found {entry.value!r}.")
         off = [option for option in parameter.secondary_opts if option.startswith("--")]
         return [f"--{key}"] if entry.value else off[:1]
     if getattr(parameter, "multiple", False):
@@ -74,6 +74,6 @@ def check_arguments(command: Any, words: tuple[str, ...], arguments: list[str], 
             raise
         refused = getattr(error, "param", None)
         keys = [] if refused is None else [key for key in keys_of(refused) if key in options.value]
-        where = options.value[keys[0]].where if keys else options.where
+        place = options.value[keys[0]].place if keys else options.place
         actual = f", found {shown(options.value[keys[0]].value)}" if keys else ""
-        raise ConfigError(f"{where}: {' '.join(error.format_message().split()).rstrip('.')}{actual}.") from None
+        raise ConfigError(f"{place}: {' '.join(error.format_message().split()).rstrip('.')}{actual}.") from None

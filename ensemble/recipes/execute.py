@@ -56,7 +56,7 @@ def run_steps(
         if code:
             return code
         _write(step, places, {
-            "attempts": attempts, "seconds": round(time.monotonic() - started, 2), "what": list(step.what),
+            "attempts": attempts, "seconds": round(time.monotonic() - started, 2), "what": list(step.settings),
             "reads": {str(thing): digest(thing) for thing in step.reads},
             "makes": {str(thing): digest(thing) for thing in step.makes},
         })  # fmt: skip
@@ -87,7 +87,7 @@ def undone(step: Step, places: Places) -> str:
         return "shows results"
     if "what" not in record:
         return "was cut off" if record else "not done yet"
-    if record["what"] != list(step.what):
+    if record["what"] != list(step.settings):
         return "its settings changed"
     for thing in step.reads:
         if record["reads"].get(str(thing)) != digest(thing):
@@ -139,10 +139,10 @@ def _files(path: Path) -> list[tuple[str, int, int]]:
         about = path.stat()
         return [("", about.st_size, about.st_mtime_ns)]
     files = []
-    for at, _, names in os.walk(path):
+    for directory, _, names in os.walk(path):
         for name in names:
-            about = os.stat(os.path.join(at, name), follow_symlinks=False)
-            files.append((os.path.relpath(os.path.join(at, name), path), about.st_size, about.st_mtime_ns))
+            about = os.stat(os.path.join(directory, name), follow_symlinks=False)
+            files.append((os.path.relpath(os.path.join(directory, name), path), about.st_size, about.st_mtime_ns))
     return files
 
 

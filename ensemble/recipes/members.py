@@ -46,50 +46,50 @@ class MemberOptions:
         return config if self.name else replace(config, name=_made_name(refs, views, config.train.seed, self.preset))
 
 
-def members(asked: MemberOptions, seeds: str | None = None, names: str | None = None) -> list[MemberConfig]:
+def members(shared: MemberOptions, seeds: str | None = None, names: str | None = None) -> list[MemberConfig]:
     """Return the members asked for.
 
     seeds: "6", that many from the member's own on, or "1,2,3". names: presets with commas between them, patterns of
-    presets ("medusa-??"), and .yaml files, whose `members` section counts (the keys of a recipe's); what `asked` says
-    holds for all of them, what a file says of one comes before that. Both: each seed of each.
+    presets ("medusa-??"), and .yaml files, whose `members` section counts (the keys of a recipe's); the options of
+    `shared` hold for all of them, those that a file has for one come before. Both: each seed of each.
     """
-    each = [asked] if names is None else _named(asked, names)
+    options = [shared] if names is None else _named(shared, names)
     if seeds is None:
-        return [one.config() for one in each]
+        return [one.config() for one in options]
     return [
-        _seeded(one, seed).config() for one in each for seed in seeds_of(seeds, one.config().train.seed)
+        _seeded(one, seed).config() for one in options for seed in seeds_of(seeds, one.config().train.seed)
     ]  # fmt: skip
 
 
-def _named(asked: MemberOptions, names: str) -> list[MemberOptions]:
-    if asked.name or asked.preset != MemberOptions.preset:
+def _named(shared: MemberOptions, names: str) -> list[MemberOptions]:
+    if shared.name or shared.preset != MemberOptions.preset:
         raise ConfigError("--members names members and their presets: leave --name and --preset out.")
     options: list[MemberOptions] = []
     for part in [part.strip() for part in names.split(",") if part.strip()]:
         if part.endswith(SUFFIXES):
             entries = read_recipe(part, values_needed=False).sections.get("members", {})
-            options += [of_recipe(name, entry, asked) for name, entry in entries.items()]
+            options += [of_recipe(name, entry, shared) for name, entry in entries.items()]
             continue
         presets = fnmatch.filter(PRESETS, part) or [part]
-        options += [replace(asked, preset=preset, name=preset) for preset in presets if find_preset(preset)]
+        options += [replace(shared, preset=preset, name=preset) for preset in presets if find_preset(preset)]
     if not options:
         raise ConfigError(f"--members {names!r} names no member: expected presets, or a .yaml file with members.")
     return options
 
 
-def of_recipe(name: str, entry: Entry, asked: MemberOptions | None = None) -> MemberOptions:
-    """Return a recipe's member, with what `asked` says where the recipe says nothing."""
-    asked = asked or MemberOptions()
+def of_recipe(name: str, entry: Entry, shared: MemberOptions | None = None) -> MemberOptions:
+    """Return a recipe's member, with the options of `shared` where the recipe has none."""
+    shared = shared or MemberOptions()
     values = dict(entry.entries)
     for key in values:
         if key not in KNOWN:
-            raise unknown_key(values[key].where, key, KNOWN)
-    features = values.pop("features").texts if "features" in values else asked.features
-    preset = values.pop("preset").text if "preset" in values else asked.preset
+            raise unknown_key(values[key].place, key, KNOWN)
+    features = values.pop("features").texts if "features" in values else shared.features
+    preset = values.pop("preset").text if "preset" in values else shared.preset
     changes = values.pop("set").value if "set" in values else []
     options = {key: _plain(value.text) for key, value in values.items()}
-    changes = [*asked.changes, *([changes] if isinstance(changes, str) else changes)]
-    return MemberOptions(preset, features, name, {**asked.options, **options}, changes)
+    changes = [*shared.changes, *([changes] if isinstance(changes, str) else changes)]
+    return MemberOptions(preset, features, name, {**shared.options, **options}, changes)
 
 
 def _plain(text: str) -> Any:
@@ -110,9 +110,9 @@ def seeds_of(text: str, first: int) -> list[int]:
     return list(range(first, first + int(parts[0]))) if len(parts) == 1 else [int(part) for part in parts]
 
 
-def _seeded(asked: MemberOptions, seed: int) -> MemberOptions:
-    name = f"{asked.name}_s{seed}" if asked.name else None
-    return replace(asked, name=name, options={**asked.options, "seed": seed})
+def _seeded(member: MemberOptions, seed: int) -> MemberOptions:
+    name = f"{member.name}_s{seed}" if member.name else None
+    return replace(member, name=name, options={**member.options, "seed": seed})
 
 
 def _made_name(features: Sequence[str], views: Sequence[str], seed: int, preset: str) -> str:

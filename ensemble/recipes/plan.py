@@ -43,12 +43,12 @@ class Thing:
 class Step:
     """One command: its name in the plan, its `medusa` arguments, and what decides whether it is done.
 
-    what: the settings, without those that only say how to compute. always: it shows results, and is never skipped.
+    settings: those that decide the result, not how it is computed. always: it shows results, and is never skipped.
     """
 
     name: str
     arguments: tuple[str, ...]
-    what: tuple[str, ...]
+    settings: tuple[str, ...]
     reads: tuple[Thing, ...]
     makes: tuple[Thing, ...]
     always: bool = False
@@ -91,18 +91,18 @@ class _Planner:
     def steps(self) -> list[Step]:
         if not self.recipe.mistakes and (self.recipe.manifest is None) == ("prepare" not in self.recipe.sections):
             raise ConfigError(f"{self.recipe.source.name}: expected either a prepare section or manifest: FILE.")
-        found: list[Step] = []
+        steps: list[Step] = []
         mistakes = list(self.recipe.mistakes)
         for section, entries in self.recipe.sections.items():
             make = getattr(self, f"_{section}")
             for name, options in entries.items():
                 try:
-                    found += make(name, options) if name else make(options)
+                    steps += make(name, options) if name else make(options)
                 except ConfigError as error:
                     mistakes.append(str(error))
         if mistakes:
             raise ConfigError(" ".join(dict.fromkeys(mistakes)))
-        return found
+        return steps
 
     @property
     def manifest(self) -> Path:
@@ -131,35 +131,37 @@ class _Planner:
         return Thing("set", self.places.store, PREFIX + name)
 
     def _prepare(self, options: Entry) -> list[Step]:
-        own = dict(options.value)
-        if "corpus" not in own:
-            raise ConfigError(f"{options.where}: prepare needs corpus: NAME, as in `medusa prepare NAME`.")
-        corpus = own.pop("corpus")
+        entries = dict(options.value)
+        if "corpus" not in entries:
+            raise ConfigError(f"{options.place}: prepare needs corpus: NAME, as in `medusa prepare NAME`.")
+        corpus = entries.pop("corpus")
         words = ("prepare", corpus.text)
-        find_command(self.commands, words, corpus.where)
-        return [self._step("prepare", words, Entry(own, options.where), {"output": self.unsplit},
+        find_command(self.commands, words, corpus.place)
+        return [self._step("prepare", words, Entry(entries, options.place), {"output": self.unsplit},
                            makes=(Thing("manifest", self.unsplit),))]  # fmt: skip
 
     def _split(self, options: Entry) -> list[Step]:
-        given = {"manifest": self.unsplit, "output": self.manifest}
-        return [self._step("split", ("split",), options, given, reads=(Thing("manifest", self.unsplit),),
+        set_here = {"manifest": self.unsplit, "output": self.manifest}
+        return [self._step("split", ("split",), options, set_here, reads=(Thing("manifest", self.unsplit),),
                            makes=(Thing("manifest", self.manifest),))]  # fmt: skip
 
     def _transcribe(self, options: Entry) -> list[Step]:
-        given = {"manifest": self.manifest, "output": self.transcripts}
-        return [self._step("transcribe", ("transcribe",), options, given, reads=(Thing("manifest", self.manifest),),
+        set_here = {"manifest": self.manifest, "output": self.transcripts}
+        return [self._step("transcribe", ("transcribe",), options, set_here, reads=(Thing("manifest", self.manifest),),
                            makes=(Thing("file", self.transcripts),))]  # fmt: skip
 
     def _featurize(self, name: str, options: Entry) -> list[Step]:
-        own = dict(options.value)
-        own.setdefault("encoder", Entry(name, options.where))
-        given: dict[str, Any] = {"name": name, "manifest": self.manifest, "store": self.places.store}
+        entries = dict(options.value)
+        entries.setdefault("encoder", Entry(name, options.place))
+        set_here: dict[str, Any] = {"name": name, "manifest": self.manifest, "store": self.places.store}
         reads = [Thing("manifest", self.manifest)]
-        if self._reads_transcripts(own):
-            given["transcripts"] = self.transcripts
+        if self._reads_transcripts(entries):
+            set_here["transcripts"] = self.transcripts
             reads.append(Thing("file", self.transcripts))
-        made = Thing("set", self.places.store, name, self.manifest)
-        step = self._step(f"featurize/{name}", ("featurize",), Entry(own, options.where), given, tuple(reads), (made,))
+        feature_set = Thing("set", self.places.store, name, self.manifest)
+        step = self._step(
+            f"featurize/{name}", ("featurize",), Entry(entries, options.place), set_here, tuple(reads), (feature_set,)
+        )
         return [step]
 
     def _reads_transcripts(self, options: dict[str, Entry]) -> bool:
@@ -167,109 +169,121 @@ class _Planner:
 
         ConfigError where there is one and nothing says what the encoder reads.
         """
-        there = "transcribe" in self.recipe.sections
+        transcribes = "transcribe" in self.recipe.sections
         transcripts = options.pop("transcripts", None)
         if transcripts is None:
-            if not there:
+            if not transcribes:
                 return False
             encoder = options["encoder"]
             weights = Path(options["weights"].text) if "weights" in options else None
-            found = reads_text(encoder.text, weights)
-            if found is None:
+            reads = reads_text(encoder.text, weights)
+            if reads is None:
                 raise ConfigError(
-                    f"{encoder.where}: the recipe transcribes, and whether {encoder.text} reads text is not known "
+                    f"{encoder.place}: the recipe transcribes, and whether {encoder.text} reads text is not known "
                     "before it is loaded; say transcripts: true or false beside it."
                 )
-            return found
-        if not isinstance(transcripts.value, bool) or (transcripts.value and not there):
+            return reads
+        if not isinstance(transcripts.value, bool) or (transcripts.value and not transcribes):
             raise ConfigError(
-                f"{transcripts.where}: transcripts: true takes those of the transcribe section; else false."
+                f"{transcripts.place}: transcripts: true takes those of the transcribe section; else false."
             )
         return transcripts.value
 
     def _members(self, name: str, options: Entry) -> list[Step]:
         places = self.places
-        given = {"name": name, "manifest": self.manifest, "store": places.store, "runs": places.runs}
+        set_here = {"name": name, "manifest": self.manifest, "store": places.store, "runs": places.runs}
         for key in ("seeds", "members"):
             if key in options.value:
-                where = options.value[key].where
+                place = options.value[key].place
                 raise ConfigError(
-                    f"{where}: a member of a recipe is one; give {name} a seed, and others names of their own."
+                    f"{place}: a member of a recipe is one; give {name} a seed, and others names of their own."
                 )
         reads, mistakes = [Thing("manifest", self.manifest)], []
         for ref in options.value["features"].texts if "features" in options.value else ():
             source = FeatureRef.parse(ref).name
             if source not in self.recipe.sections.get("featurize", {}) and not _in_store(places.store, source):
                 mistakes.append(
-                    f"{options.value['features'].where}: member {name} reads {source!r}, which the featurize section "
+                    f"{options.value['features'].place}: member {name} reads {source!r}, which the featurize section "
                     f"does not make, and which is not in {places.store}."
                 )
             reads.append(Thing("set", places.store, source, self.manifest))
         makes = (self.posteriors(name), Thing("file", places.runs / name / "config.json"))
         try:
-            step = self._step(f"members/{name}", ("fit-deepser",), self._with_cv(options), given, tuple(reads), makes)
+            step = self._step(
+                f"members/{name}", ("fit-deepser",), self._with_cv(options), set_here, tuple(reads), makes
+            )
         except ConfigError as error:
             raise ConfigError(" ".join([*mistakes, str(error)])) from None
         if mistakes:
             raise ConfigError(" ".join(mistakes))
         try:
             settings = {key: options.value[key] for key in KNOWN if key in options.value}
-            of_recipe(name, Entry(settings, options.where)).config()
+            of_recipe(name, Entry(settings, options.place)).config()
         except ConfigError as error:
-            raise ConfigError(f"{options.where}: member {name}: {error}") from None
+            raise ConfigError(f"{options.place}: member {name}: {error}") from None
         return [step]
 
     def _meta(self, options: Entry) -> list[Step]:
-        own = self._with_members(options)
-        own.value.setdefault("name", Entry(self.fused, options.where))
-        given = {"manifest": self.manifest, "store": self.places.store, "runs": self.places.runs}
-        reads = (Thing("manifest", self.manifest), *(self.posteriors(name) for name in own.value["members"].texts))
+        with_members = self._with_members(options)
+        with_members.value.setdefault("name", Entry(self.fused, options.place))
+        set_here = {"manifest": self.manifest, "store": self.places.store, "runs": self.places.runs}
+        reads = (
+            Thing("manifest", self.manifest),
+            *(self.posteriors(name) for name in with_members.value["members"].texts),
+        )
         makes = (self.posteriors(self.fused), Thing("file", self.places.runs / self.fused / "report.json"))
-        return [self._step("meta", ("fit-meta",), self._with_cv(own), given, reads, makes)]
+        return [self._step("meta", ("fit-meta",), self._with_cv(with_members), set_here, reads, makes)]
 
     def _compare(self, options: Entry) -> list[Step]:
-        own = self._with_members(options)
-        given = {
+        with_members = self._with_members(options)
+        set_here = {
             "manifest": self.manifest, "store": self.places.store, "json": self.places.directory / COMPARISON,
         }  # fmt: skip
-        reads = (Thing("manifest", self.manifest), *(self.posteriors(name) for name in own.value["members"].texts))
-        return [self._step("compare", ("compare",), self._with_cv(own), given, reads, always=True)]
+        reads = (
+            Thing("manifest", self.manifest),
+            *(self.posteriors(name) for name in with_members.value["members"].texts),
+        )
+        return [self._step("compare", ("compare",), self._with_cv(with_members), set_here, reads, always=True)]
 
     def _evaluate(self, options: Entry) -> list[Step]:
-        own = dict(options.value)
+        entries = dict(options.value)
         members = list(self.recipe.sections.get("members", {}))
-        system_names = self._made(own.pop(SYSTEMS)) if SYSTEMS in own else [self.fused] if self.fused else members
-        if "against" in own and not Path(own["against"].text).suffix:  # else a file of predictions
-            self._made(own["against"])
-        of_table = {key: own.pop(key) for key in TABLE if key in own}
-        found = []
+        system_names = (
+            self._made(entries.pop(SYSTEMS)) if SYSTEMS in entries else [self.fused] if self.fused else members
+        )
+        if "against" in entries and not Path(entries["against"].text).suffix:  # else a file of predictions
+            self._made(entries["against"])
+        of_table = {key: entries.pop(key) for key in TABLE if key in entries}
+        steps = []
         for name in system_names:
-            given: dict[str, Any] = {
+            set_here: dict[str, Any] = {
                 "names": name, "manifest": self.manifest, "store": self.places.store,
                 "json": self.places.directory / f"scores-{name}.json",
                 "confusion": self.places.directory / f"confusion-{name}.png",
             }  # fmt: skip
             reads = (Thing("manifest", self.manifest), self.posteriors(name))
-            with_cv = self._with_cv(Entry(own, options.where))
-            found.append(self._step(f"evaluate/{name}", ("evaluate",), with_cv, given, reads, always=True))
+            with_cv = self._with_cv(Entry(entries, options.place))
+            steps.append(self._step(f"evaluate/{name}", ("evaluate",), with_cv, set_here, reads, always=True))
         if of_table:
-            shared = {key: entry for key, entry in own.items() if key not in ONE_SYSTEM}
-            given = {"names": system_names, "manifest": self.manifest, "store": self.places.store}
+            shared = {key: entry for key, entry in entries.items() if key not in ONE_SYSTEM}
+            set_here = {"names": system_names, "manifest": self.manifest, "store": self.places.store}
             all_read = (Thing("manifest", self.manifest), *map(self.posteriors, system_names))
-            with_cv = self._with_cv(Entry(shared | of_table, options.where))
-            found.append(self._step("evaluate/table", ("evaluate",), with_cv, given, all_read, always=True))
-        return found
+            with_cv = self._with_cv(Entry(shared | of_table, options.place))
+            steps.append(self._step("evaluate/table", ("evaluate",), with_cv, set_here, all_read, always=True))
+        return steps
 
     def _with_members(self, options: Entry) -> Entry:
         """Return the options with the recipe's members, where they name none."""
-        own = dict(options.value)
-        members = self._made(own["members"]) if "members" in own else list(self.recipe.sections.get("members", {}))
+        entries = dict(options.value)
+        members = (
+            self._made(entries["members"]) if "members" in entries else list(self.recipe.sections.get("members", {}))
+        )
         if not members:
-            raise ConfigError(f"{options.where}: needs a members section, or members: [NAME, ...].")
-        for k in own["top"].texts if "top" in own else ():
+            raise ConfigError(f"{options.place}: needs a members section, or members: [NAME, ...].")
+        for k in entries["top"].texts if "top" in entries else ():
             if k.isdecimal() and int(k) > len(members):
-                raise ConfigError(f"{own['top'].where}: the top {k} can't be chosen of {len(members)} members.")
-        return Entry(own | {"members": Entry(members, options.where)}, options.where)
+                raise ConfigError(f"{entries['top'].place}: the top {k} can't be chosen of {len(members)} members.")
+        return Entry(entries | {"members": Entry(members, options.place)}, options.place)
 
     def _made(self, names: Entry) -> list[str]:
         """Names of posteriors; ConfigError for one that no section makes and that is not in the store."""
@@ -277,7 +291,7 @@ class _Planner:
         for name in names.texts:
             if name not in made and not _in_store(self.places.store, PREFIX + name):
                 raise ConfigError(
-                    f"{names.where}: no section makes {name!r}, and it is not in {self.places.store}; they make "
+                    f"{names.place}: no section makes {name!r}, and it is not in {self.places.store}; they make "
                     f"{', '.join(filter(None, made)) or 'nothing'}."
                 )
         return names.texts
@@ -286,19 +300,19 @@ class _Planner:
         """Return the options with the recipe's fold column, where they say nothing of folds themselves."""
         if self.recipe.cv is None or {"cv", "folds", "split", "train-on"} & set(options.value):
             return options
-        return Entry({**options.value, "cv": self.recipe.cv}, options.where)
+        return Entry({**options.value, "cv": self.recipe.cv}, options.place)
 
     def _refuse_keys(
-        self, options: Entry, known: Mapping[str, Any], given: Mapping[str, Any], words: tuple[str, ...]
+        self, options: Entry, parameters: Mapping[str, Any], set_here: Mapping[str, Any], words: tuple[str, ...]
     ) -> None:
         """Raise ConfigError with every key that the command has no option for, or that is set by the run."""
         mistakes = []
         for key, entry in options.value.items():
-            if key in given or key in NEVER:
-                mistakes.append(f"{entry.where}: {key} is set by the run itself; leave it out.")
-            elif key not in known:
-                free = [each for each in known if each not in given and each not in NEVER]
-                mistakes.append(str(unknown_key(entry.where, key, free, f"option of medusa {' '.join(words)}")))
+            if key in set_here or key in NEVER:
+                mistakes.append(f"{entry.place}: {key} is set by the run itself; leave it out.")
+            elif key not in parameters:
+                free = [each for each in parameters if each not in set_here and each not in NEVER]
+                mistakes.append(str(unknown_key(entry.place, key, free, f"option of medusa {' '.join(words)}")))
         if mistakes:
             raise ConfigError(" ".join(mistakes))
 
@@ -307,34 +321,34 @@ class _Planner:
         name: str,
         words: tuple[str, ...],
         options: Entry,
-        given: Mapping[str, Any],
+        set_here: Mapping[str, Any],
         reads: tuple[Thing, ...] = (),
         makes: tuple[Thing, ...] = (),
         always: bool = False,
     ) -> Step:
         """Return a step from the options that the recipe gives and those that the run itself sets."""
-        command = find_command(self.commands, words, options.where)
-        known = {key: parameter for parameter in command.params for key in keys_of(parameter)}
+        command = find_command(self.commands, words, options.place)
+        parameters = {key: parameter for parameter in command.params for key in keys_of(parameter)}
         paths = path_options(command)
-        arguments, what, sources = [], [], list(reads)
-        self._refuse_keys(options, known, given, words)
+        arguments, settings, sources = [], [], list(reads)
+        self._refuse_keys(options, parameters, set_here, words)
         for key, entry in options.value.items():
-            arguments += arguments_of(known[key], key, entry)
+            arguments += arguments_of(parameters[key], key, entry)
             value = ",".join(entry.value) if isinstance(entry.value, list) else str(entry.value)
-            if known[key].name in paths:
+            if parameters[key].name in paths:
                 sources.append(Thing("tree", Path(value)))
                 value = os.path.abspath(value)
-            elif is_argument(known[key]):
+            elif is_argument(parameters[key]):
                 sources += [Thing("tree", path) for path in map(_file_of, entry.texts) if path is not None]
             if key not in MACHINE:
-                what.append(f"{key}={value}")
-        if "device" in known and "device" not in options.value and self.device != "auto":
+                settings.append(f"{key}={value}")
+        if "device" in parameters and "device" not in options.value and self.device != "auto":
             arguments += ["--device", self.device]
-        for key, value in given.items():
+        for key, value in set_here.items():
             texts = [str(each) for each in (value if isinstance(value, list) else [value])]
-            arguments += texts if is_argument(known[key]) else [f"--{key}", *texts]
+            arguments += texts if is_argument(parameters[key]) else [f"--{key}", *texts]
         check_arguments(command, words, arguments, options)
-        return Step(name, (*words, *arguments), (*words, *sorted(what)), tuple(sources), makes, always)
+        return Step(name, (*words, *arguments), (*words, *sorted(settings)), tuple(sources), makes, always)
 
 
 def _file_of(text: str) -> Path | None:

@@ -78,10 +78,10 @@ def read_recipe(place: str, settings: Sequence[str] = (), *, values_needed: bool
     """
     path = find_recipe(place)
     tree = read_tree(path, trusted=path.parent == BUILT_IN).entries
-    strange = [str(unknown_key(tree[key].where, key, TOP)) for key in tree if key not in TOP]
-    there = {"demo_corpus": str(CORPUS)}  # the audio that comes with the program needs no variable
+    strange = [str(unknown_key(tree[key].place, key, TOP)) for key in tree if key not in TOP]
+    provided = {"demo_corpus": str(CORPUS)}  # the audio that comes with the program needs no variable
     variables = {
-        key: None if entry.value is None else _filled(entry, there).text
+        key: None if entry.value is None else _filled(entry, provided).text
         for key, entry in _section(tree, "variables").items()
     }
     changes: dict[str, Entry] = {}
@@ -98,7 +98,7 @@ def read_recipe(place: str, settings: Sequence[str] = (), *, values_needed: bool
     if "manifest" in changes and not any(name.startswith("prepare") for name in changes):
         tree.pop("prepare", None)
     if values_needed:
-        values = there | variables
+        values = provided | variables
         tree = {key: entry if key == "variables" else _filled(entry, values) for key, entry in tree.items()}
     if "cv" in tree:
         _ = tree["cv"].text
@@ -126,40 +126,40 @@ def _entries(section: Entry, name: str) -> dict[str, Entry]:
     """Return a section's options by name, each with the section's defaults."""
     options = {} if section.value is None else section.entries
     if name not in NAMED_SECTIONS:
-        return {"": Entry(options, section.where)}
+        return {"": Entry(options, section.place)}
     defaults = _section(options, DEFAULTS)
     entries = {}
     for key, entry in options.items():
         if not _NAME.fullmatch(key):
-            raise ConfigError(f"{entry.where}: {key!r} can't be a name; use letters, digits and . _ + -.")
+            raise ConfigError(f"{entry.place}: {key!r} can't be a name; use letters, digits and . _ + -.")
         if key != DEFAULTS:
-            entries[key] = Entry(defaults | ({} if entry.value is None else entry.entries), entry.where)
+            entries[key] = Entry(defaults | ({} if entry.value is None else entry.entries), entry.place)
     if not entries:
-        raise ConfigError(f"{section.where}: {name} names nothing; leave it out, or say what to make.")
+        raise ConfigError(f"{section.place}: {name} names nothing; leave it out, or say what to make.")
     return entries
 
 
-def _change(tree: dict[str, Entry], path: str, entry: Entry, known: Sequence[str], variables: Sequence[str]) -> None:
+def _change(tree: dict[str, Entry], path: str, entry: Entry, new_keys: Sequence[str], variables: Sequence[str]) -> None:
     """Put an entry where a dotted path leads; names may hold dots themselves, so the longest that is there counts.
 
-    known: the keys that may be new at this level; none given: any.
+    new_keys: the keys that may be new at this level; none given: any.
     """
-    if path.startswith(f"{DEFAULTS}.") and not known:
-        tree.setdefault(DEFAULTS, Entry({}, entry.where))
+    if path.startswith(f"{DEFAULTS}.") and not new_keys:
+        tree.setdefault(DEFAULTS, Entry({}, entry.place))
     section = path.partition(".")[0]
-    of_options = known and section != path and section in SECTIONS and section not in NAMED_SECTIONS
+    of_options = new_keys and section != path and section in SECTIONS and section not in NAMED_SECTIONS
     if of_options and (section not in tree or tree[section].value is None):
-        tree[section] = Entry({}, entry.where)
+        tree[section] = Entry({}, entry.place)
     within = [key for key, below in tree.items() if isinstance(below.value, dict) and path.startswith(f"{key}.")]
     if within:
         key = max(within, key=len)
         _change(tree[key].value, path[len(key) + 1 :], entry, (), variables)
-    elif "." in path or (known and path not in known):
+    elif "." in path or (new_keys and path not in new_keys):
         variables_text = (
             f"the recipe's variables are {', '.join(variables)}" if variables else "the recipe has no variables"
         )
         raise ConfigError(
-            f"{entry.where}: leads nowhere; {variables_text}, and entries go by keys, such as members.m01.seed."
+            f"{entry.place}: leads nowhere; {variables_text}, and entries go by keys, such as members.m01.seed."
         )
     else:
         tree[path] = entry
@@ -171,16 +171,16 @@ def _filled(entry: Entry, values: Mapping[str, str | None]) -> Entry:
     def value_of(match: re.Match[str]) -> str:
         name = match[1]
         if name not in values:
-            raise unknown_key(entry.where, name, list(values), "variable")
+            raise unknown_key(entry.place, name, list(values), "variable")
         value = values[name]
         if value is None:
-            raise ConfigError(f"{entry.where}: {name} has no value; give it with --set {name}=VALUE.")
+            raise ConfigError(f"{entry.place}: {name} has no value; give it with --set {name}=VALUE.")
         return value
 
     if isinstance(entry.value, dict):
-        return Entry({key: _filled(below, values) for key, below in entry.value.items()}, entry.where)
+        return Entry({key: _filled(below, values) for key, below in entry.value.items()}, entry.place)
     if isinstance(entry.value, list):
-        return Entry([_VARIABLE.sub(value_of, text) for text in entry.value], entry.where)
+        return Entry([_VARIABLE.sub(value_of, text) for text in entry.value], entry.place)
     if isinstance(entry.value, str):
-        return Entry(_VARIABLE.sub(value_of, entry.value), entry.where)
+        return Entry(_VARIABLE.sub(value_of, entry.value), entry.place)
     return entry

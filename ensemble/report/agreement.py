@@ -37,11 +37,11 @@ def annotator_agreement(manifest: Manifest, systems: Sequence[System]) -> dict[s
         keys = [key for key in system.keys if key in row and several[row[key]]]
         if not keys:
             continue
-        own = system.of(keys).among(manifest.scheme.classes)
-        at = np.array([row[key] for key in keys])
-        share = votes[at, own.predicted] / n[at]
+        of_keys = system.of(keys).among(manifest.scheme.classes)
+        indices = np.array([row[key] for key in keys])
+        share = votes[indices, of_keys.predicted] / n[indices]
         rows.append({
-            "name": system.name, "n": len(keys), "share": float(share.mean()), "pairs": float(pairs[at].mean()),
+            "name": system.name, "n": len(keys), "share": float(share.mean()), "pairs": float(pairs[indices].mean()),
         })  # fmt: skip
     values: dict[str, Any] = jsonable({
         "annotators": json_fields(agreement), "pairs": float(pairs[several].mean()), "n": int(several.sum()),

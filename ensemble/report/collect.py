@@ -120,13 +120,13 @@ def hardest_first(rows: Manifest, system: System) -> list[int]:
     order: list[int] = []
     held = {key: i for i, key in enumerate(system.keys)}
     if system.probabilities is not None and targets.classes:
-        at = np.array([i for i, key in enumerate(rows.keys) if key in held and labels[i] >= 0], np.int64)
-        if len(at):
-            own = system.of([rows.keys[i] for i in at.tolist()]).among(targets.classes)
-            assert own.probabilities is not None
-            margin = own.probabilities.max(1) - own.probabilities[np.arange(len(at)), labels[at]]
+        indices = np.array([i for i, key in enumerate(rows.keys) if key in held and labels[i] >= 0], np.int64)
+        if len(indices):
+            of_rows = system.of([rows.keys[i] for i in indices.tolist()]).among(targets.classes)
+            assert of_rows.probabilities is not None
+            margin = of_rows.probabilities.max(1) - of_rows.probabilities[np.arange(len(indices)), labels[indices]]
             wrong = np.flatnonzero(margin > 0)
-            order += at[wrong[np.argsort(-margin[wrong], kind="stable")]].tolist()
+            order += indices[wrong[np.argsort(-margin[wrong], kind="stable")]].tolist()
     if not targets.classes:
         order += _furthest(rows, system)
     if targets.soft.any():
@@ -138,17 +138,17 @@ def hardest_first(rows: Manifest, system: System) -> list[int]:
 def _furthest(rows: Manifest, system: System) -> list[int]:
     """Return the rows whose attributes a system predicts, the furthest off first, in shares of a scale."""
     held = {key: i for i, key in enumerate(system.keys)}
-    at = [i for i, key in enumerate(rows.keys) if key in held]
+    indices = [i for i, key in enumerate(rows.keys) if key in held]
     names = [name for name in rows.scheme.attributes if name in system.attributes]
-    if not at or not names:
+    if not indices or not names:
         return []
     columns = [list(rows.scheme.attributes).index(name) for name in names]
     widths = np.array([high - low for low, high in (rows.scheme.attributes[name] for name in names)])
-    values = system.of([rows.keys[i] for i in at]).values[:, [system.attributes.index(name) for name in names]]
-    apart = np.abs(values - rows.attributes[at][:, columns]) / widths
+    values = system.of([rows.keys[i] for i in indices]).values[:, [system.attributes.index(name) for name in names]]
+    apart = np.abs(values - rows.attributes[indices][:, columns]) / widths
     has_scores = np.flatnonzero(~np.isnan(apart).all(1))
     order = has_scores[np.argsort(-np.nanmean(apart[has_scores], 1), kind="stable")]
-    return [at[i] for i in order.tolist()]
+    return [indices[i] for i in order.tolist()]
 
 
 def _warnings(protocol: ProtocolReport, features: list[dict[str, Any]], members: list[dict[str, Any]]) -> list[str]:

@@ -51,15 +51,15 @@ def _table(path: Path, content: Mapping[str, object]) -> dict[str, Any]:
     score = "uar" if any("uar" in each["scores"] for each in systems) else "mean_ccc"
     parts: dict[str, Any] = {}
     for part in dict.fromkeys(each["part"] for each in systems):
-        own = [each for each in systems if each["part"] == part]
+        part_systems = [each for each in systems if each["part"] == part]
         single = {
             _set_and_layer(each["name"]): each["scores"].get(score)
-            for each in own
+            for each in part_systems
             if each["layers"] == 1 and not each["nested"] and "@" in each["name"]
         }
         layers = sorted({layer for _, layer in single}, key=natural)
         sets = list(dict.fromkeys(name for name, _ in single))
-        nested = next((each["scores"].get(score) for each in own if each["nested"]), None)
+        nested = next((each["scores"].get(score) for each in part_systems if each["nested"]), None)
         values = [[single.get((name, layer)) for layer in layers] for name in sets]
         parts[part] = {"layers": layers, "sets": sets, "values": values, "nested": nested}
     probe = content.get("probe")

@@ -57,18 +57,18 @@ def maps(
     maps = []
     for name in names:
         progress(f"projecting {name}")
-        rows, what = _rows(store, keys, systems, name)
+        rows, description = _rows(store, keys, systems, name)
         components, shares = pca(rows, min(N_COMPONENTS, *rows.shape))
         for method in methods:
             progress(f"projecting {name} by {method}")
             if method == "pca":
                 points = components[:, :2]
-                note = f"{what}; two components, {100 * shares[:2].sum():.0f} % of the variance"
+                note = f"{description}; two components, {100 * shares[:2].sum():.0f} % of the variance"
             elif len(rows) < 4 or not components.any():  # nothing to spread
                 continue
             else:
                 points = tsne(components, seed) if method == "tsne" else umap(components, seed)
-                note = f"{what}; distances between clusters mean little"
+                note = f"{description}; distances between clusters mean little"
             maps.append({"name": name, "method": method, "note": note, **_packed(points)})
     return maps
 
@@ -78,16 +78,16 @@ def _rows(
 ) -> tuple[np.ndarray, str]:
     for system in systems:
         if name in (system.name, system.name.removeprefix(PREFIX)):
-            own = system.of(keys)
+            outputs = system.of(keys)
             if not can_be_mapped(system):
                 raise ConfigError(
                     f"--map {name}: {system.name!r} has neither probabilities nor two attributes; name a feature set."
                 )
-            if own.probabilities is None:
-                spread = own.values.std(0)
-                return own.values / np.where(spread > 0, spread, 1), "predicted attributes, standardised"
+            if outputs.probabilities is None:
+                spread = outputs.values.std(0)
+                return outputs.values / np.where(spread > 0, spread, 1), "predicted attributes, standardised"
             # The Euclidean distance of square roots is Hellinger's between the distributions, but for a factor.
-            return np.sqrt(own.probabilities.astype(np.float64)), "square roots of the probabilities"
+            return np.sqrt(outputs.probabilities.astype(np.float64)), "square roots of the probabilities"
     if store is None:
         raise ConfigError(f"--map {name}: no system of that name, and no store; give --store.")
     sources = sources_of(store, [name])

@@ -52,13 +52,15 @@ def find_runs(places: Sequence[str], manifest: Path | None = None, store: Path |
             directories.append(path)
         else:
             inner = path / "runs" if (path / "runs").is_dir() else path
-            found = sorted((each.parent for each in inner.glob(f"*/{CONFIG}")), key=lambda each: natural(each.name))
-            if not found:
+            run_directories = sorted(
+                (each.parent for each in inner.glob(f"*/{CONFIG}")), key=lambda each: natural(each.name)
+            )
+            if not run_directories:
                 raise ConfigError(
                     f"{place} holds no run: expected the directory of `medusa run` or `medusa demo`, or run "
                     f"directories with a {CONFIG}."
                 )
-            directories += sorted(found, key=lambda each: (each / MEMBERS).is_file())
+            directories += sorted(run_directories, key=lambda each: (each / MEMBERS).is_file())
             whole += [path] if inner != path else []
     homes = [*whole, *(up for each in directories for up in (each.parent, each.parent.parent))]
     table = manifest or _manifest_in(homes)
@@ -95,8 +97,8 @@ def _manifest_in(homes: Sequence[Path]) -> Path:
         ]
         if len(tables) == 1:
             return tables[0]
-    where = f" in {homes[0]}" if homes else ""
-    raise ConfigError(f"No manifest is found{where}; give the corpus table with --manifest FILE.")
+    searched = f" in {homes[0]}" if homes else ""
+    raise ConfigError(f"No manifest is found{searched}; give the corpus table with --manifest FILE.")
 
 
 def state_of(runs: Runs) -> tuple[tuple[str, int, int], ...]:

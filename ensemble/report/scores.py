@@ -46,7 +46,7 @@ def reference_of(systems: Sequence[System]) -> System:
 def score_systems(
     systems: Sequence[System],
     manifest: Manifest,
-    asked: Scoring,
+    scoring: Scoring,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[dict[str, Any]]:
     """Return {"name", "parts": {part: {"assessment", "groups", "notes"}}} of each system, as JSON values.
@@ -60,10 +60,10 @@ def score_systems(
     reasons: list[str] = []
     for system in systems:
         progress(f"scoring {system.name}")
-        cv = asked.cv or (system.fold_column if manifest.has(system.fold_column) else None)
-        parts = parts_of(manifest, system.name, [set(system.keys)], cv=cv, split=asked.split)
-        against = reference if system is not reference and _covers(reference, parts) and asked.n_resamples else None
-        assessments, reason = _assessed(system, manifest, asked, against)
+        cv = scoring.cv or (system.fold_column if manifest.has(system.fold_column) else None)
+        parts = parts_of(manifest, system.name, [set(system.keys)], cv=cv, split=scoring.split)
+        against = reference if system is not reference and _covers(reference, parts) and scoring.n_resamples else None
+        assessments, reason = _assessed(system, manifest, scoring, against)
         scored_parts.append(parts)
         assessed.append(assessments)
         reasons.append(reason)
@@ -76,7 +76,7 @@ def score_systems(
             "parts": {
                 name: {
                     "assessment": assessments[name].to_dict(),
-                    "groups": _groups(system, part, asked),
+                    "groups": _groups(system, part, scoring),
                     "notes": [reason] if reason else [],
                 }
                 for name, part in parts.items()
@@ -99,11 +99,11 @@ def _covers(system: System, parts: dict[str, Part]) -> bool:
 
 
 def _assessed(
-    system: System, manifest: Manifest, asked: Scoring, against: System | None
+    system: System, manifest: Manifest, scoring: Scoring, against: System | None
 ) -> tuple[dict[str, Assessment], str]:
     """Return the assessments, and why calibration is not among them ("" where it is)."""
-    options: dict[str, Any] = {"against": against, "cv": asked.cv, "split": asked.split}
-    plain = ScoringOptions(asked.n_resamples, asked.seed)
+    options: dict[str, Any] = {"against": against, "cv": scoring.cv, "split": scoring.split}
+    plain = ScoringOptions(scoring.n_resamples, scoring.seed)
     if system.probabilities is None:
         reason = "" if system.predicted is None else "no probabilities, so no calibration"
         return assess_parts(system, manifest, plain, **options), reason
@@ -113,36 +113,36 @@ def _assessed(
         return assess_parts(system, manifest, plain, **options), f"no calibration: {error}"
 
 
-def _groups(system: System, part: Part, asked: Scoring) -> dict[str, Any]:
+def _groups(system: System, part: Part, scoring: Scoring) -> dict[str, Any]:
     """Return the table of each column of groups that says anything, by its name."""
     manifest = part.manifest
     attributes = tuple(name for name in manifest.scheme.attributes if name in system.attributes)
-    own = scored(system, manifest, attributes)
-    options = {"n_resamples": asked.n_resamples, "seed": asked.seed}
-    columns = [name for name in dict.fromkeys((part.folds, *GROUP_COLUMNS, *asked.by)) if name and manifest.has(name)]
+    outputs = scored(system, manifest, attributes)
+    options = {"n_resamples": scoring.n_resamples, "seed": scoring.seed}
+    columns = [name for name in dict.fromkeys((part.folds, *GROUP_COLUMNS, *scoring.by)) if name and manifest.has(name)]
     groups = {}
     for column in columns:
         names = named(manifest, column)
         n_groups = len({name for name in names.tolist() if name is not None})
-        if column != "speaker" and (1 < n_groups <= MOST_GROUPS or (n_groups and column in asked.by)):
-            groups[column] = by_group(own, names, column, **options)
+        if column != "speaker" and (1 < n_groups <= MOST_GROUPS or (n_groups and column in scoring.by)):
+            groups[column] = by_group(outputs, names, column, **options)
     if manifest.has("speaker"):
         names = named(manifest, "speaker")
         if any(name is not None for name in names.tolist()):
-            groups["speaker"] = _with_wilson(by_speaker(own, names, **options), own, names)
+            groups["speaker"] = _with_wilson(by_speaker(outputs, names, **options), outputs, names)
     return {name: table.to_dict() for name, table in groups.items()}
 
 
-def _with_wilson(table: GroupTable, own: Scored, names: np.ndarray) -> GroupTable:
+def _with_wilson(table: GroupTable, outputs: Scored, names: np.ndarray) -> GroupTable:
     """Return the table with Wilson's interval of each speaker's accuracy.
 
     Speakers can't be resampled within one speaker; this interval takes that speaker's utterances as independent.
     """
-    if own.predicted is None:
+    if outputs.predicted is None:
         return table
-    labelled = own.labels >= 0
+    labelled = outputs.labels >= 0
     counts = Counter(names[labelled].tolist())
-    right = Counter(names[labelled & (own.labels == own.predicted)].tolist())
+    right = Counter(names[labelled & (outputs.labels == outputs.predicted)].tolist())
     rows: list[GroupRow] = []
     for row in table.rows:
         if counts[row.name] and "accuracy" in row.scores:

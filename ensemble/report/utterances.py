@@ -46,23 +46,23 @@ def utterance_columns(rows: Manifest, systems: Sequence[System], further: Sequen
 
 def _system(system: System, rows: Manifest, with_classes: bool) -> dict[str, Any]:
     held = set(system.keys)
-    at = np.array([key in held for key in rows.keys], bool)
-    own = system.of([key for key, known in zip(rows.keys, at.tolist(), strict=True) if known])
+    is_predicted = np.array([key in held for key in rows.keys], bool)
+    outputs = system.of([key for key, known in zip(rows.keys, is_predicted.tolist(), strict=True) if known])
     classes = tuple(rows.scheme.classes)
     predicted = probabilities = None
-    if own.predicted is not None and with_classes:
-        own = own.among(classes)
-        assert own.predicted is not None
+    if outputs.predicted is not None and with_classes:
+        outputs = outputs.among(classes)
+        assert outputs.predicted is not None
         predicted = np.full(len(rows), -1, np.int64)
-        predicted[at] = own.predicted
-        if own.probabilities is not None:
+        predicted[is_predicted] = outputs.predicted
+        if outputs.probabilities is not None:
             probabilities = np.zeros((len(rows), len(classes)))
-            probabilities[at] = own.probabilities
+            probabilities[is_predicted] = outputs.probabilities
     values = {}
-    for a, name in enumerate(own.attributes):
+    for a, name in enumerate(outputs.attributes):
         if name in rows.scheme.attributes:
             column = np.full(len(rows), np.nan)
-            column[at] = own.values[:, a]
+            column[is_predicted] = outputs.values[:, a]
             values[name] = pack(column, "f4")
     return {
         "name": system.name,

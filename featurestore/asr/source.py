@@ -53,7 +53,7 @@ class TranscriptSource:
         return {**dataclasses.asdict(self), "identity": self.identity}
 
     @classmethod
-    def from_json(cls, values: Any, where: str) -> "TranscriptSource":
+    def from_json(cls, values: Any, place: str) -> "TranscriptSource":
         """Read what `to_json` wrote; TranscriptError names the place when it is something else."""
         try:
             source = cls(**{name: value for name, value in values.items() if name not in ("identity", "made_with")})
@@ -62,7 +62,7 @@ class TranscriptSource:
                     raise TypeError(f"{field.name} is {getattr(source, field.name)!r}")
         except (TypeError, AttributeError) as error:
             raise TranscriptError(
-                f"{where} does not say what made the transcripts ({error}): it is damaged, or a newer version of "
+                f"{place} does not say what made the transcripts ({error}): it is damaged, or a newer version of "
                 "medusa-ser wrote it. Remove it; the model is still in the table's column."
             ) from None
         return source

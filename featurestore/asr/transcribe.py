@@ -70,8 +70,8 @@ def transcribe(
     report = TranscribeReport(failed=failed)
     made_with = {**provenance(), "device": describe_device(transcriber.model.device)}
     with StopSignals() as stop, TranscriptWriter(path, transcriber.source, made_with, shard) as writer:
-        known = writer.keys
-        missing = [item for item in items if item.key not in known]
+        done_keys = writer.keys
+        missing = [item for item in items if item.key not in done_keys]
         report.skipped = len(items) - len(missing)
         stream = iter_transcribe(transcriber, missing, workers=workers)
         try:

@@ -219,11 +219,11 @@ def load_transcriber(
     Raises EncoderError (unknown name, weights not found or not loadable) and ConfigError (options).
     """
     check_choice("compute", compute, ("auto", "float32", "float16"))
-    where = pick_device(device)
+    torch_device = pick_device(device)
     if compute == "auto":
-        compute = "float16" if where.type == "cuda" else "float32"
-    if compute == "float16" and where.type != "cuda":
-        raise ConfigError(f"--compute float16: whisper has it on a GPU only, found device {where}. Use float32.")
+        compute = "float16" if torch_device.type == "cuda" else "float32"
+    if compute == "float16" and torch_device.type != "cuda":
+        raise ConfigError(f"--compute float16: whisper has it on a GPU only, found device {torch_device}. Use float32.")
     if beam < 1 or (batch is not None and batch < 1):
         raise ConfigError(f"--beam {beam} and --batch {batch}: expected 1 or more.")
     if beam > 1 and (batch or 1) > 1:
@@ -236,9 +236,9 @@ def load_transcriber(
         _set_alignment_heads(loaded, label)
     if compute == "float16":
         halve(loaded)
-    loaded = loaded.eval().requires_grad_(False).to(where)
+    loaded = loaded.eval().requires_grad_(False).to(torch_device)
     if batch is None:
-        batch = _batch_of_gpu(loaded, where, compute) if where.type == "cuda" and beam == 1 else 1
+        batch = _batch_of_gpu(loaded, torch_device, compute) if torch_device.type == "cuda" and beam == 1 else 1
     return Transcriber(loaded, source, batch=batch)
 
 
@@ -307,7 +307,7 @@ def _load(name: str) -> tuple[str, Any, Path]:
     return label, _checkpoint(label, path, f"--model {name}"), path
 
 
-def _checkpoint(name: str, path: Path, what: str) -> Any:
+def _checkpoint(name: str, path: Path, label: str) -> Any:
     import whisper
 
     try:
@@ -317,7 +317,7 @@ def _checkpoint(name: str, path: Path, what: str) -> Any:
         if not path.is_file():
             raise _not_found(name, path, reason) from None
         raise EncoderError(
-            f"{what}: {path} is not an openai-whisper checkpoint ({type(error).__name__}: {reason}). Pass one such as "
+            f"{label}: {path} is not an openai-whisper checkpoint ({type(error).__name__}: {reason}). Pass one such as "
             "base.pt, or remove the file to have it downloaded again."
         ) from None
 

@@ -24,7 +24,7 @@ MAX_CHUNKS = 1000
 
 @dataclass(frozen=True)
 class Chunks:
-    """What a WAV or AIFF header says: codec tag, rate, data size as written, what is there of it, samples by `fact`.
+    """What a WAV or AIFF header says: codec tag, rate, data size as written and as the file has it, samples by `fact`.
 
     open_length: the size is none, the samples go on to the file's end. unknown_long: so says the size of 64 bits.
     """
@@ -32,7 +32,7 @@ class Chunks:
     tag: int
     rate_hz: int
     size: int
-    there: int
+    n_available: int
     n_fact: int | None
     open_length: bool
     unknown_long: bool = False
@@ -40,7 +40,7 @@ class Chunks:
     @property
     def missing(self) -> int:
         """Bytes of samples that the header promises and the file doesn't have."""
-        return 0 if self.open_length else max(0, self.size - self.there)
+        return 0 if self.open_length else max(0, self.size - self.n_available)
 
 
 def read_wave(file: BinaryIO, n_bytes: int) -> Chunks | None:
@@ -50,9 +50,9 @@ def read_wave(file: BinaryIO, n_bytes: int) -> Chunks | None:
     order = ">" if head[:4] == b"RIFX" else "<"
     tag = rate_hz = 0
     n_fact = long_size = None
-    at = 12
+    offset = 12
     for _ in range(MAX_CHUNKS):
-        file.seek(at)
+        file.seek(offset)
         header = file.read(8)
         if len(header) < 8:
             return None
@@ -60,7 +60,7 @@ def read_wave(file: BinaryIO, n_bytes: int) -> Chunks | None:
         if name == b"data":
             if not rate_hz:
                 return None
-            n_available = n_bytes - at - 8
+            n_available = n_bytes - offset - 8
             unknown_long = size == 0xFFFFFFFF and long_size == 0  # RF64 from a pipe
             if size == 0xFFFFFFFF and long_size:
                 size = long_size
@@ -75,7 +75,7 @@ def read_wave(file: BinaryIO, n_bytes: int) -> Chunks | None:
             n_fact = struct.unpack(f"{order}I", body[:4])[0]
         elif name == b"ds64" and len(body) >= 24:
             long_size = struct.unpack("<Q", body[8:16])[0]
-        at += 8 + size + (size & 1)
+        offset += 8 + size + (size & 1)
     return None
 
 
@@ -85,20 +85,20 @@ def read_aiff(file: BinaryIO, n_bytes: int) -> Chunks | None:
     tag: IMA of Apple's ima4, PCM of any other codec.
     """
     tag = 0
-    at = 12
+    offset = 12
     for _ in range(MAX_CHUNKS):
-        file.seek(at)
+        file.seek(offset)
         header = file.read(8)
         if len(header) < 8:
             return None
         name, size = struct.unpack(">4sI", header)
         if name == b"SSND":
-            n_available = n_bytes - at - 8
+            n_available = n_bytes - offset - 8
             open_length = (size > n_available and _is_open(size, OPEN_SIZES_AIFF)) or size <= 8 < n_available
             return Chunks(tag, 0, size, n_available, None, open_length) if tag else None
         if name == b"COMM":
             tag = IMA if file.read(min(size, 22))[18:] == b"ima4" else PCM
-        at += 8 + size + (size & 1)
+        offset += 8 + size + (size & 1)
     return None
 
 

@@ -346,19 +346,19 @@ def _silence_before(sound: Iterator[Block], late_s: Fraction) -> Iterator[Block]
 
 def _trimmed(blocks: Iterator[Block], n_samples: int | None, seconds: Fraction) -> Iterator[Block]:
     """Blocks without what is beyond n_samples, else seconds (0: all): if it is short, it is padding, else sound."""
-    at, beyond, sound = 0, list[Block](), not n_samples and not seconds
+    n_read, beyond, sound = 0, list[Block](), not n_samples and not seconds
     for rate_hz, block in blocks:
         limit = n_samples or round(seconds * rate_hz)
         if sound:
             yield rate_hz, block
             continue
-        n = max(0, min(len(block), limit - at))
-        at += len(block)
+        n = max(0, min(len(block), limit - n_read))
+        n_read += len(block)
         if n:
             yield rate_hz, block[:n]
         if n < len(block):
             beyond.append((rate_hz, block[n:]))
-        if at - limit > TRIM_SAMPLES:
+        if n_read - limit > TRIM_SAMPLES:
             yield from beyond
             beyond, sound = [], True
 

@@ -127,11 +127,11 @@ def _of_bytes(name: str, data: mmap.mmap) -> Layout:
         return _ogg(name, data)
     if _is_container(head):  # which may hold frames of MP3, too
         return Layout((Part(FFMPEG),))
-    at = 0
-    while at < len(data) and data[at : at + 3] == b"ID3" and (size := mpeg_frames.tag_size(data, at)):
-        at += size
-    if data[at : at + 4] == b"fLaC":
-        return _flac(data[at : at + 64])
+    offset = 0
+    while offset < len(data) and data[offset : offset + 3] == b"ID3" and (size := mpeg_frames.tag_size(data, offset)):
+        offset += size
+    if data[offset : offset + 4] == b"fLaC":
+        return _flac(data[offset : offset + 64])
     first = mpeg_frames.first_frame(data)
     if first >= 0:
         return _mpeg(name, data)
@@ -169,7 +169,7 @@ def _chunked(header: chunks.Chunks | None, decoder: str, name: str, *, finite: b
         )
     truncated = ""
     if header.missing:
-        truncated = f"the header promises {header.size} bytes of samples, {header.there} are there"
+        truncated = f"the header promises {header.size} bytes of samples, {header.n_available} are there"
     n_samples = header.n_fact if header.tag in chunks.BLOCK_CODED and not header.open_length else None
     # RF64 from a pipe, which says 0 samples in 64 bits: as plain WAV it goes on to the file's end.
     head = b"RIFF" if header.unknown_long else b""

@@ -48,11 +48,11 @@ class MpegPart:
         return max(0, self.n_frames * self.frame_samples - self.n_padding)
 
 
-def frame_size(data: bytes | mmap.mmap, at: int) -> tuple[int, int, int] | None:
-    """Return (bytes, samples, rate in Hz) of the layer III frame whose header is at `at`, None where there is none."""
-    if at + 4 > len(data) or data[at] != 0xFF:
+def frame_size(data: bytes | mmap.mmap, offset: int) -> tuple[int, int, int] | None:
+    """Return (bytes, samples, rate in Hz) of the layer III frame whose header is at `offset`, None if there is none."""
+    if offset + 4 > len(data) or data[offset] != 0xFF:
         return None
-    return _frame_by_header(data[at + 1], data[at + 2])
+    return _frame_by_header(data[offset + 1], data[offset + 2])
 
 
 @lru_cache(None)
@@ -68,9 +68,9 @@ def _frame_by_header(b1: int, b2: int) -> tuple[int, int, int] | None:
     return samples // 8 * kbps * 1000 // rate_hz + (b2 >> 1 & 1), samples, rate_hz
 
 
-def tag_size(data: bytes | mmap.mmap, at: int) -> int:
-    """Return the bytes of the ID3v1, ID3v2, APE or Lyrics3 tag that begins at `at`, 0 where none does."""
-    head = bytes(data[at : at + 32])
+def tag_size(data: bytes | mmap.mmap, offset: int) -> int:
+    """Return the bytes of the ID3v1, ID3v2, APE or Lyrics3 tag that begins at `offset`, 0 where none does."""
+    head = bytes(data[offset : offset + 32])
     if head[:3] == b"ID3" and len(head) >= 10 and max(head[6:10]) < 128:
         size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
         return 10 + size + (10 if head[5] & 0x10 else 0)
@@ -84,23 +84,23 @@ def tag_size(data: bytes | mmap.mmap, at: int) -> int:
 
 def first_frame(data: bytes | mmap.mmap) -> int:
     """Return where the first of MIN_FRAMES layer III frames in a row begins, -1 where the file doesn't begin so."""
-    at = 0
-    while size := tag_size(data, at):
-        at += size
-    limit = min(len(data), at + MAX_JUNK_BYTES)
-    while at < limit:
-        place, parameters = at, None
+    offset = 0
+    while size := tag_size(data, offset):
+        offset += size
+    limit = min(len(data), offset + MAX_JUNK_BYTES)
+    while offset < limit:
+        place, parameters = offset, None
         for i in range(MIN_FRAMES):
             frame = frame_size(data, place)
             if frame is None or (parameters is not None and frame[1:] != parameters):
                 break
             parameters, place = frame[1:], place + frame[0]
             if place >= len(data):
-                return at if i or place == len(data) else -1
+                return offset if i or place == len(data) else -1
         else:
-            return at
-        at = data.find(b"\xff", at + 1, limit)
-        if at < 0:
+            return offset
+        offset = data.find(b"\xff", offset + 1, limit)
+        if offset < 0:
             return -1
     return -1
 
@@ -111,24 +111,24 @@ def parts_of(data: bytes | mmap.mmap, path: object) -> list[MpegPart]:
     Tags of any kind between, before and after the frames are passed over; a frame that the file's end cuts is dropped.
     """
     parts: list[MpegPart] = []
-    at, end, tags = first_frame(data), len(data), _tag_places(data)
-    while at < end:
-        frame = frame_size(data, at)
+    offset, end, tags = first_frame(data), len(data), _tag_places(data)
+    while offset < end:
+        frame = frame_size(data, offset)
         if frame is None:
-            if size := tag_size(data, at):
-                at += size
+            if size := tag_size(data, offset):
+                offset += size
                 continue
-            following = _next_frame(data, at)
+            following = _next_frame(data, offset)
             if following < 0:
                 break  # what follows the last frame: padding, Lyrics3, a picture
             seconds = sum(part.n_frames * part.frame_samples / part.rate_hz for part in parts)
             raise AudioError(
-                f"{path}: damaged, {following - at} bytes after {seconds:.3f} s are no MPEG audio, but frames follow. "
-                "Copy or convert it again."
+                f"{path}: damaged, {following - offset} bytes after {seconds:.3f} s are no MPEG audio, but frames "
+                "follow. Copy or convert it again."
             )
-        part = _part(data, at, tags, *frame)
+        part = _part(data, offset, tags, *frame)
         parts.append(part)
-        at = part.stop
+        offset = part.stop
     return [part for part in parts if part.n_frames]
 
 
@@ -136,10 +136,10 @@ def _tag_places(data: bytes | mmap.mmap) -> list[int]:
     """Return where the words stand by which a frame's tag is known, in order."""
     places = []
     for word in TAGS:
-        at = data.find(word)
-        while at >= 0:
-            places.append(at)
-            at = data.find(word, at + 1)
+        offset = data.find(word)
+        while offset >= 0:
+            places.append(offset)
+            offset = data.find(word, offset + 1)
     return sorted(places)
 
 
@@ -147,47 +147,51 @@ def _part(data: bytes | mmap.mmap, start: int, tags: Sequence[int], size: int, s
     """Return one part, from its first frame on; tags: see `_tag_places`."""
     promised = _promised(data, start, size)
     padding = _padding(data, start) if promised else 0
-    at, end, n = start + size if promised is not None else start, len(data), 0
-    while at < end and (promised is None or not promised or n < promised):
-        frame = frame_size(data, at)
-        if frame is None or frame[1:] != (samples, rate_hz) or at + frame[0] > end:
-            if frame is not None and at + frame[0] > end:
-                end = at  # cut
+    offset, end, n = start + size if promised is not None else start, len(data), 0
+    while offset < end and (promised is None or not promised or n < promised):
+        frame = frame_size(data, offset)
+        if frame is None or frame[1:] != (samples, rate_hz) or offset + frame[0] > end:
+            if frame is not None and offset + frame[0] > end:
+                end = offset  # cut
                 return MpegPart(start, len(data), n, samples, rate_hz, promised or n, padding)
             break
-        following = bisect(tags, at) if n and tags else len(tags)
-        if following < len(tags) and tags[following] < at + frame[0] and _promised(data, at, frame[0]) is not None:
+        following = bisect(tags, offset) if n and tags else len(tags)
+        if (
+            following < len(tags)
+            and tags[following] < offset + frame[0]
+            and _promised(data, offset, frame[0]) is not None
+        ):
             break
-        n, at = n + 1, at + frame[0]
+        n, offset = n + 1, offset + frame[0]
     if promised and n == promised:
-        at = _past_surplus(data, at)
-    return MpegPart(start, at, n, samples, rate_hz, promised or n, padding)
+        offset = _past_surplus(data, offset)
+    return MpegPart(start, offset, n, samples, rate_hz, promised or n, padding)
 
 
-def _past_surplus(data: bytes | mmap.mmap, at: int) -> int:
-    """Behind the one or two frames that some encoders leave out of their count; `at` where more follow."""
-    place, n = at, 0
+def _past_surplus(data: bytes | mmap.mmap, offset: int) -> int:
+    """Behind the one or two frames that some encoders leave out of their count; `offset` where more follow."""
+    place, n = offset, 0
     while (frame := frame_size(data, place)) is not None and _promised(data, place, frame[0]) is None:
         n, place = n + 1, place + frame[0]
         if n > MAX_SURPLUS:
-            return at
+            return offset
     return min(place, len(data))
 
 
-def _promised(data: bytes | mmap.mmap, at: int, size: int) -> int | None:
+def _promised(data: bytes | mmap.mmap, offset: int, size: int) -> int | None:
     """Return the number of frames that a frame's tag gives: 0 if it gives none, None if there is no tag."""
-    tag = _tag(data, at)
+    tag = _tag(data, offset)
     if len(tag) >= 12:
         return int.from_bytes(tag[8:12], "big") if tag[7] & 1 else 0
-    tag = bytes(data[at + 36 : at + 36 + 18])
+    tag = bytes(data[offset + 36 : offset + 36 + 18])
     if tag[:4] == b"VBRI" and len(tag) == 18:
         return int.from_bytes(tag[14:18], "big")
     return None
 
 
-def _padding(data: bytes | mmap.mmap, at: int) -> int:
+def _padding(data: bytes | mmap.mmap, offset: int) -> int:
     """Return the samples of delay and padding by the extension of LAME, which FFmpeg's encoder writes too; else 0."""
-    tag = _tag(data, at)
+    tag = _tag(data, offset)
     if not tag:
         return 0
     place = 8 + 4 * (tag[7] & 1) + 4 * (tag[7] >> 1 & 1) + 100 * (tag[7] >> 2 & 1) + 4 * (tag[7] >> 3 & 1)
@@ -197,22 +201,22 @@ def _padding(data: bytes | mmap.mmap, at: int) -> int:
     return (both >> 12) + (both & 0xFFF)
 
 
-def _tag(data: bytes | mmap.mmap, at: int) -> bytes:
+def _tag(data: bytes | mmap.mmap, offset: int) -> bytes:
     """Return the Xing or Info tag in the frame at a place, and what follows it, b"" where it has none."""
-    mpeg1, mono = data[at + 1] >> 3 & 3 == 3, data[at + 3] >> 6 == 3
+    mpeg1, mono = data[offset + 1] >> 3 & 3 == 3, data[offset + 3] >> 6 == 3
     side = (17 if mono else 32) if mpeg1 else (9 if mono else 17)
-    for place in (at + 4 + side, at + 6 + side):  # behind a checksum, where there is one
+    for place in (offset + 4 + side, offset + 6 + side):  # behind a checksum, where there is one
         if data[place : place + 4] in (b"Xing", b"Info"):
             return bytes(data[place : place + TAG_BYTES])
     return b""
 
 
-def _next_frame(data: bytes | mmap.mmap, at: int) -> int:
+def _next_frame(data: bytes | mmap.mmap, offset: int) -> int:
     """Where the next two frames in a row begin within MAX_JUNK_BYTES, -1 where none do."""
-    limit = min(len(data), at + MAX_JUNK_BYTES)
-    while 0 <= at < limit:
-        frame = frame_size(data, at)
-        if frame is not None and (following := frame_size(data, at + frame[0])) and following[1:] == frame[1:]:
-            return at
-        at = data.find(b"\xff", at + 1, limit)
+    limit = min(len(data), offset + MAX_JUNK_BYTES)
+    while 0 <= offset < limit:
+        frame = frame_size(data, offset)
+        if frame is not None and (following := frame_size(data, offset + frame[0])) and following[1:] == frame[1:]:
+            return offset
+        offset = data.find(b"\xff", offset + 1, limit)
     return -1

@@ -40,54 +40,54 @@ def links_of(data: bytes | mmap.mmap, path: object) -> list[Link]:
     AudioError for a page in the middle whose checksum is not its own, and where pages are missing.
     """
     links: list[Link] = []
-    start, at, opening = 0, 0, False
+    start, offset, opening = 0, 0, False
     codecs: dict[int, str] = {}
     granules: dict[int, tuple[int, bool]] = {}
     sequence: dict[int, int] = {}
     behind = 0
-    while (at := _page(data, at)) >= 0:
-        if at != behind:
-            raise _damaged(path, behind, at - behind)
-        flags, serial = data[at + 5], int.from_bytes(data[at + 14 : at + 18], "little")
-        n_segments = data[at + 26]
-        body = at + 27 + n_segments
-        size = sum(data[at + 27 : body])
-        number = int.from_bytes(data[at + 18 : at + 22], "little")
+    while (offset := _page(data, offset)) >= 0:
+        if offset != behind:
+            raise _damaged(path, behind, offset - behind)
+        flags, serial = data[offset + 5], int.from_bytes(data[offset + 14 : offset + 18], "little")
+        n_segments = data[offset + 26]
+        body = offset + 27 + n_segments
+        size = sum(data[offset + 27 : body])
+        number = int.from_bytes(data[offset + 18 : offset + 22], "little")
         begins = bool(flags & 2)
         whole = body + size <= len(data)
         if whole and (
-            not _sound(data, at, body + size) or (not begins and sequence.get(serial, number - 1) + 1 != number)
+            not _sound(data, offset, body + size) or (not begins and sequence.get(serial, number - 1) + 1 != number)
         ):
-            raise _damaged(path, at, size)
+            raise _damaged(path, offset, size)
         sequence[serial] = number
         if begins and not opening and codecs:
-            links.append(_link(start, at, codecs, granules))
-            start, codecs, granules = at, {}, {}
+            links.append(_link(start, offset, codecs, granules))
+            start, codecs, granules = offset, {}, {}
         if begins:
             head = bytes(data[body : body + 16])
             codecs[serial] = next((name for magic, name in CODECS.items() if head.startswith(magic)), "")
         opening = begins
-        granule = int.from_bytes(data[at + 6 : at + 14], "little", signed=True)
+        granule = int.from_bytes(data[offset + 6 : offset + 14], "little", signed=True)
         if serial in codecs and whole:
             before = granules.get(serial, (0, False))[0]
             granules[serial] = (before if granule < 0 else granule, bool(flags & 4))
-        at = behind = body + size
+        offset = behind = body + size
     if codecs:
         links.append(_link(start, len(data), codecs, granules))
     return links
 
 
-def _damaged(path: object, at: int, n_bytes: int) -> AudioError:
+def _damaged(path: object, offset: int, n_bytes: int) -> AudioError:
     return AudioError(
-        f"{path}: damaged, {n_bytes} bytes from byte {at} on are not the Ogg page that was there. Copy it again."
+        f"{path}: damaged, {n_bytes} bytes from byte {offset} on are not the Ogg page that was there. Copy it again."
     )
 
 
-def _sound(data: bytes | mmap.mmap, at: int, stop: int) -> bool:
+def _sound(data: bytes | mmap.mmap, offset: int, stop: int) -> bool:
     """Whether a page has its own checksum: CRC-32 as zlib's, but from the highest bit on, and from zero."""
-    page = data[at : at + 22] + bytes(4) + data[at + 26 : stop]
+    page = data[offset : offset + 22] + bytes(4) + data[offset + 26 : stop]
     crc = zlib.crc32(page.translate(REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return int(f"{crc:032b}"[::-1], 2) == int.from_bytes(data[at + 22 : at + 26], "little")
+    return int(f"{crc:032b}"[::-1], 2) == int.from_bytes(data[offset + 22 : offset + 26], "little")
 
 
 def _link(start: int, stop: int, codecs: dict[int, str], granules: dict[int, tuple[int, bool]]) -> Link:
@@ -96,8 +96,8 @@ def _link(start: int, stop: int, codecs: dict[int, str], granules: dict[int, tup
     return Link(start, stop, tuple(codecs.values()), granule, ended)
 
 
-def _page(data: bytes | mmap.mmap, at: int) -> int:
-    """Where the page at or shortly behind `at` begins, -1 where none does."""
-    if data[at : at + 4] != b"OggS":
-        at = data.find(b"OggS", at, at + MAX_JUNK_BYTES)
-    return at if at >= 0 and at + 27 <= len(data) and at + 27 + data[at + 26] <= len(data) else -1
+def _page(data: bytes | mmap.mmap, offset: int) -> int:
+    """Where the page at or shortly behind `offset` begins, -1 where none does."""
+    if data[offset : offset + 4] != b"OggS":
+        offset = data.find(b"OggS", offset, offset + MAX_JUNK_BYTES)
+    return offset if offset >= 0 and offset + 27 <= len(data) and offset + 27 + data[offset + 26] <= len(data) else -1

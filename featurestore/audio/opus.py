@@ -36,13 +36,13 @@ class OpusLead:
         if not self._left or not packet.size:
             return frames
         self._left = max(0, self._left - max(0, packet_samples(bytes(packet)) - sum(frame.samples for frame in frames)))
-        kept: list[AudioFrame] = []
+        remaining: list[AudioFrame] = []
         for frame in frames:
             n = min(self._left, frame.samples)
             self._left -= n
             if n < frame.samples:
-                kept.append(frame if not n else _without(frame, n))
-        return kept
+                remaining.append(frame if not n else _without(frame, n))
+        return remaining
 
 
 def _without(frame: AudioFrame, n: int) -> AudioFrame:

@@ -43,10 +43,10 @@ class Bytes(io.RawIOBase):
 
     def readinto(self, buffer: memoryview | bytearray) -> int:  # type: ignore[override]
         view = memoryview(buffer).cast("B")
-        at = self.tell()
-        n = self._file.readinto(view[: max(0, min(len(view), self._size - at))])
-        if at < len(self._head):
-            instead = self._head[at : at + n]
+        position = self.tell()
+        n = self._file.readinto(view[: max(0, min(len(view), self._size - position))])
+        if position < len(self._head):
+            instead = self._head[position : position + n]
             view[: len(instead)] = instead
         return n
 
@@ -62,26 +62,28 @@ def blocks(path: Path, part: Part, first: int = 0, most_s: float = math.inf) -> 
     """
     with _opened(path, part) as file:
         rate_hz, end = file.samplerate, _n_frames(file, part)
-        at = first
+        n_read = first
         if end / rate_hz > most_s:
             raise too_long(path, most_s)
         try:
             if first:
                 file.seek(first)
             # Not file.blocks: where a file ends early, it pads the last block with whatever was in memory.
-            while at < end and len(block := file.read(min(BLOCK_FRAMES, end - at), dtype="float32", always_2d=True)):
-                at += len(block)
+            while n_read < end and len(
+                block := file.read(min(BLOCK_FRAMES, end - n_read), dtype="float32", always_2d=True)
+            ):
+                n_read += len(block)
                 yield rate_hz, block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise not_read(
                 error,
-                f"{path}: decoding failed after {at} of {file.frames} frames ({reason(error)}); the file is "
+                f"{path}: decoding failed after {n_read} of {file.frames} frames ({reason(error)}); the file is "
                 "truncated or damaged. Copy or convert it again.",
             ) from None
-        if at < end or not part.ended:
-            problem = f"the header promises {end} frames, {at} are there"
+        if n_read < end or not part.ended:
+            problem = f"the header promises {end} frames, {n_read} are there"
             raise AudioError(
-                f"{path}: truncated, {problem if at < end else 'the last page lacks its end-of-stream mark'}. "
+                f"{path}: truncated, {problem if n_read < end else 'the last page lacks its end-of-stream mark'}. "
                 "Copy the file again."
             )
 

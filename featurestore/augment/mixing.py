@@ -39,17 +39,17 @@ class ViewedPart:
 
     def recording(self, i: int) -> AugmentedAudio:
         """Return row i's audio, decoded through the view; ManifestError where it, or its partner, has none."""
-        key, own = self.manifest.keys[i], self.manifest.audio(i)
+        key, audio = self.manifest.keys[i], self.manifest.audio(i)
         partner = self.partners.get(key)
         if partner is None:
-            return AugmentedAudio(key, own, self.view)
+            return AugmentedAudio(key, audio, self.view)
         row = self._rows.get(partner)
         if row is None:
             raise ManifestError(
                 f"{key!r} is mixed with {partner!r} in {mixing_name(self.view.label)}, which the manifest no longer "
                 "has. Remove that set and the view's, and make them again."
             )
-        return AugmentedAudio(key, own, self.view, self.manifest.audio(row))
+        return AugmentedAudio(key, audio, self.view, self.manifest.audio(row))
 
     @cached_property
     def _rows(self) -> dict[str, int]:
@@ -118,17 +118,17 @@ def mixed_places(store: FeatureStore, label: str, keys: Sequence[str]) -> tuple[
     Known: the set has the key, and its partner is one of `keys`.
     """
     features = store[mixing_name(label)]
-    at = np.flatnonzero(features.index.positions(list(keys)) >= 0)
+    indices = np.flatnonzero(features.index.positions(list(keys)) >= 0)
     partner, weight = np.full(len(keys), -1, np.int64), np.ones(len(keys), np.float32)
     stored = np.zeros(len(keys), bool)
-    if not len(at):
+    if not len(indices):
         return partner, weight, stored
     place = {hash_key(encode_key(key)): i for i, key in enumerate(keys)}
-    packed = features.gather([keys[i] for i in at.tolist()], "parts")
+    packed = features.gather([keys[i] for i in indices.tolist()], "parts")
     if set(packed.lengths.tolist()) - {1, 2}:
         raise StoreError(f"Feature set {features.name!r}: expected one part or two of each clip. Make the view again.")
     rows = packed.values.astype(np.float64)
-    for j, i in enumerate(at.tolist()):
+    for j, i in enumerate(indices.tolist()):
         first, n = int(packed.offsets[j]), int(packed.lengths[j])
         stored[i] = True
         if n == 2:

@@ -213,12 +213,12 @@ class AugmentedAudio:
 
     def duration_s(self) -> float:
         """By the headers of the files; a mixed clip's to a sample's rounding."""
-        own = duration_s(self.path)
+        clip_s = duration_s(self.path)
         if self.partner is None or self.view.mix is None:
-            return own
-        other, (share, _) = duration_s(self.partner), self.view.mix.draw(self.view.rng(0, self.key))
-        shared = n_overlapping(round(own * SAMPLE_RATE_HZ), round(other * SAMPLE_RATE_HZ), share)
-        return own + other - shared / SAMPLE_RATE_HZ
+            return clip_s
+        partner_s, (share, _) = duration_s(self.partner), self.view.mix.draw(self.view.rng(0, self.key))
+        shared = n_overlapping(round(clip_s * SAMPLE_RATE_HZ), round(partner_s * SAMPLE_RATE_HZ), share)
+        return clip_s + partner_s - shared / SAMPLE_RATE_HZ
 
     def decode(self) -> np.ndarray:
         """(n,) float32 at 16 kHz; AudioError as of a file."""
@@ -266,9 +266,9 @@ def parse_views(
         labels.add(label)
         used.update(names)
         views += [View(f"{label}{number}", steps, seed, number) for number in range(1, n_views + 1)]
-    for option, name, given in (("--noise", "noise", noises), ("--rooms", "reverb", rooms)):
-        if given is not None and name not in used:
-            raise ConfigError(f"{option} {given}: no view has {name}; ask for it with --augment.")
+    for option, name, folder in (("--noise", "noise", noises), ("--rooms", "reverb", rooms)):
+        if folder is not None and name not in used:
+            raise ConfigError(f"{option} {folder}: no view has {name}; ask for it with --augment.")
     return views
 
 
@@ -288,15 +288,15 @@ def _step(part: str, whole: str, files: dict[str, AudioFiles | None]) -> tuple[s
         raise ConfigError(f"--augment {whole!r}: there is no {name!r}; there are {', '.join(STEPS)}.")
     kind, recordings = STEPS[name], files.get(name)
     field_names = [field.name for field in fields(kind) if field.name != "files"]
-    given: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for option in filter(None, options.split(",")):
         key, _, value = option.partition("=")
         if key not in field_names:
             raise ConfigError(f"--augment {whole!r}: {name} has no option {key!r}; it has {', '.join(field_names)}.")
         if recordings is not None and key in SYNTHETIC.get(name, ()):
             raise ConfigError(f"--augment {whole!r}: {key} is a synthetic room's; leave it out, or --rooms.")
-        given[key] = value if key == "within" else _range(key, value, whole)
-    return name, kind(**given, files=recordings)
+        settings[key] = value if key == "within" else _range(key, value, whole)
+    return name, kind(**settings, files=recordings)
 
 
 def _range(key: str, text: str, whole: str) -> Range:

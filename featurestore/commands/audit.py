@@ -63,7 +63,7 @@ def audit(
     leaks = [kind for kind in (*LEAKS, *["text"] * strict_text) if kind not in (allow or [])]
     contents = {} if verify_audio or not audio or not store.is_dir() else _recorded(table, store)
     with bar("decoding", len(table), "") as show:
-        report = run(table, leaks=leaks, audio=audio, known=contents, workers=workers, progress=show)
+        report = run(table, leaks=leaks, audio=audio, recorded=contents, workers=workers, progress=show)
     if as_json:
         sys.stdout.write(json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
     else:
@@ -146,10 +146,10 @@ def _speaker_lines(report: "AuditReport") -> list[str]:
 def _say_overlap(overlap: "Overlap") -> None:
     pairs = [f"{pair}: {n:,}" for pair, n in overlap.pairs.items()]
     more = f" and {len(pairs) - SHOWN_PAIRS} more pairs" if len(pairs) > SHOWN_PAIRS else ""
-    what = {"audio": "audio clips"}.get(overlap.kind, f"{overlap.kind}s")
+    noun = {"audio": "audio clips"}.get(overlap.kind, f"{overlap.kind}s")
     verdict = "LEAK" if overlap.leak else "shared"
     say(
-        f"{verdict}: {overlap.n_items:,} {what} ({overlap.n_utterances:,} utterances) "
+        f"{verdict}: {overlap.n_items:,} {noun} ({overlap.n_utterances:,} utterances) "
         f"in more than one {overlap.column} ({'; '.join(pairs[:SHOWN_PAIRS])}{more})",
         "red" if overlap.leak else "",
     )

@@ -39,7 +39,7 @@ def featurize(
     inputs: InputArguments,
     output: OutputArguments,
     augmented: ViewArguments,
-    where: SystemArguments,
+    system: SystemArguments,
     verify_audio: Annotated[
         bool, Option("--verify-audio", help="Read the audio of stored utterances again, and check that it is the same.")
     ] = False,
@@ -71,7 +71,7 @@ def featurize(
     augmented.check()
     table, failed = inputs.table(keep=not (dry_run or check))
     texts = inputs.texts()
-    part = part_to_do(where.shard, "encode")
+    part = part_to_do(system.shard, "encode")
     rows = EncoderOptions(
         encoder.encoder, encoder.weights, encoder.layers, output.pool, output.dtype, encoder.window, encoder.compute,
         "text" if texts is None else texts.source, encoder.keep_special, Prompt(encoder.prompt, encoder.keep_prompt),
@@ -79,36 +79,36 @@ def featurize(
     )  # fmt: skip
     redone = Again.parse(again, table) if again else None
     options = FeaturizeOptions(
-        where.batch_s, where.workers, output.format, output.compress, texts, where.max_memory, verify_audio, redone
+        system.batch_s, system.workers, output.format, output.compress, texts, system.max_memory, verify_audio, redone
     )
     views = augmented.parse()
-    if output.times and (texts is None or where.in_processes or check or dry_run):
+    if output.times and (texts is None or system.in_processes or check or dry_run):
         raise ConfigError(
             "--times: needs --transcripts of `transcribe --words`, without --devices, --check, --dry-run."
         )
-    if where.in_processes and (part is not None or dry_run or check):
+    if system.in_processes and (part is not None or dry_run or check):
         raise ConfigError("--devices and --engine go without --shard, --dry-run and --check.")
     # A process of its own reads a manifest again: what is sent to it is the path.
-    manifest = inputs.manifest if where.in_processes and inputs.manifest is not None else table
+    manifest = inputs.manifest if system.in_processes and inputs.manifest is not None else table
     jobs = jobs_of(manifest, inputs.store, rows, name=output.name, views=views, options=options)
     shard = "" if part is None else f"-{part.number}-of-{part.count}"
     listed = f"{inputs.store}-{jobs[0].name}{shard}"  # of shards, which run at once, each has its list
-    if where.in_processes:
-        end_with_failures(failed + _run_in_processes(jobs, len(table), where), listed)
+    if system.in_processes:
+        end_with_failures(failed + _run_in_processes(jobs, len(table), system), listed)
         return
-    if dry_run and (sized := sized_by_config(rows, where.device)) is not None:
+    if dry_run and (sized := sized_by_config(rows, system.device)) is not None:
         say_sized(jobs[0].name, sized, table, texts)
         end_with_failures(failed, listed)
         return
     if not (check or dry_run or part is not None or output.times):
-        jobs, unread = _unfinished(table, jobs, rows, where.device)
+        jobs, unread = _unfinished(table, jobs, rows, system.device)
         failed += unread
     if not jobs:
         end_with_failures(failed, listed)
         return
     with working(f"loading {encoder.encoder}"):
-        loaded = load_with(rows, where.device)
-    say_computed(loaded, where.device)
+        loaded = load_with(rows, system.device)
+    say_computed(loaded, system.device)
     if loaded.notice and any((store := _existing(job)) is None or job.name not in store for job in jobs):
         say(loaded.notice, "yellow")
     for job in jobs:
@@ -202,29 +202,29 @@ def _run_times(
     return _run(table, TokenTimes(encoder), replace(job, name=job.name + ENDING, options=options), part)
 
 
-def _run_in_processes(jobs: "Sequence[FeaturizeJob]", n: int, where: SystemArguments) -> Failures:
+def _run_in_processes(jobs: "Sequence[FeaturizeJob]", n: int, system: SystemArguments) -> Failures:
     """Encode each set of n utterances with several processes, and print what they did together; what failed."""
-    if where.devices is not None and where.device != "auto":
-        raise ConfigError(f"--devices {where.devices} and --device {where.device}: give one of the two.")
-    if where.engine not in (None, "ray") or (where.engine and where.devices):
-        raise ConfigError(f"--engine {where.engine}: expected ray, and no --devices with it.")
+    if system.devices is not None and system.device != "auto":
+        raise ConfigError(f"--devices {system.devices} and --device {system.device}: give one of the two.")
+    if system.engine not in (None, "ray") or (system.engine and system.devices):
+        raise ConfigError(f"--engine {system.engine}: expected ray, and no --devices with it.")
     failed: Failures = []
     for job in jobs:
-        failed += _spread(job, n, where)
+        failed += _spread(job, n, system)
     return failed
 
 
-def _spread(job: "FeaturizeJob", n: int, where: SystemArguments) -> Failures:
+def _spread(job: "FeaturizeJob", n: int, system: SystemArguments) -> Failures:
     from featurestore.featurize.engines import featurize_on_devices, visible_devices
     from featurestore.featurize.ray_engine import featurize_with_ray
     from featurestore.runtime.stopping import Interrupted
 
     with bar(job.name, n, "{task.fields[rate]}") as show:
         try:
-            if where.engine:
-                report = featurize_with_ray(job, where.parts, where.device, progress=with_rate(show), announce=say)
+            if system.engine:
+                report = featurize_with_ray(job, system.parts, system.device, progress=with_rate(show), announce=say)
             else:
-                report = featurize_on_devices(job, visible_devices(where.devices or ""), with_rate(show), say)
+                report = featurize_on_devices(job, visible_devices(system.devices or ""), with_rate(show), say)
         except Interrupted as stop:
             show.close()
             say_report(job.name, stop.report)
@@ -260,8 +260,8 @@ def _check(manifest: "Manifest", encoder: "Encoder", job: "FeaturizeJob", n: int
     stored = store[name] if store is not None and name in store else None
     with working(f"checking {name}"):
         checks = check_rows(encoder, items, n, stored=stored)
-    in_batch, kept = tolerances(encoder)
-    show_checks(name, checks, in_batch, kept)
+    in_batch, of_stored = tolerances(encoder)
+    show_checks(name, checks, in_batch, of_stored)
     wrong = [(each.key, "its rows differ by more than arithmetic explains") for each in checks
-             if each.in_batch > in_batch or each.stored > kept]  # fmt: skip
+             if each.in_batch > in_batch or each.stored > of_stored]  # fmt: skip
     return [*failed, *((each.key, each.error) for each in checks if each.error), *wrong]

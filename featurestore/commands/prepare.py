@@ -171,8 +171,8 @@ def prepare_join(
     if strange:
         raise ConfigError(f"--merge {strange[0]}: no corpus has this class, only {', '.join(sorted(classes))}.")
     for name, manifest in corpora.items():
-        own = {label: into for label, into in pairs.items() if label in manifest.scheme.classes}
-        corpora[name] = relabelled(manifest, own) if own else manifest
+        of_corpus = {label: into for label, into in pairs.items() if label in manifest.scheme.classes}
+        corpora[name] = relabelled(manifest, of_corpus) if of_corpus else manifest
     joined = join_manifests(
         corpora, common_classes=common_classes, rescale_attributes=rescale_attributes, name=output.stem
     )

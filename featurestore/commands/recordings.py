@@ -60,18 +60,18 @@ def manifest_of(
         raise ConfigError("Give either recordings (files, folders, patterns, a list) or --manifest.")
     if manifest is not None:
         return Manifest.read(manifest), []
-    recordings = recordings_of(files or [], sys.stdin, known=keep)
-    own = (recordings.manifest.audio_path(i) for i in range(len(recordings.manifest)))
-    for note in [*recordings.notes, *several_tracks(own)]:
+    recordings = recordings_of(files or [], sys.stdin, written=keep)
+    paths = (recordings.manifest.audio_path(i) for i in range(len(recordings.manifest)))
+    for note in [*recordings.notes, *several_tracks(paths)]:
         say(f"note: {note}", stderr=stderr)
     n = len(recordings.manifest)
-    what = f"{n:,} recording{'s' * (n != 1)}"
+    counted = f"{n:,} recording{'s' * (n != 1)}"
     if keep is None:
-        say(what, stderr=stderr)
+        say(counted, stderr=stderr)
     elif recordings.n_new:
-        recordings.kept.write(keep)
-        more = f", {len(recordings.kept):,} in all" if len(recordings.kept) > recordings.n_new else ""
-        say(f"{what} ({recordings.n_new:,} new{more}), kept without labels in {keep}: --manifest {keep} is the same")
+        recordings.whole.write(keep)
+        more = f", {len(recordings.whole):,} in all" if len(recordings.whole) > recordings.n_new else ""
+        say(f"{counted} ({recordings.n_new:,} new{more}), kept without labels in {keep}: --manifest {keep} is the same")
     else:
-        say(f"{what}, all in {keep} already")
+        say(f"{counted}, all in {keep} already")
     return recordings.manifest, recordings.failed

@@ -89,12 +89,12 @@ def show_parts(column: str, parts: "list[Part]") -> None:
     """Print a row for each part; where that is too wide, the classes go into a table of their own."""
     from rich.measure import Measurement
 
-    where = console()
+    terminal = console()
     table = parts_table(column, parts)
-    if Measurement.get(where, where.options.update(max_width=10_000), table).maximum <= where.width:
-        where.print(table)
+    if Measurement.get(terminal, terminal.options.update(max_width=10_000), table).maximum <= terminal.width:
+        terminal.print(table)
     else:
-        where.print(parts_table(column, parts, classes=False), parts_table(column, parts, counts=False))
+        terminal.print(parts_table(column, parts, classes=False), parts_table(column, parts, counts=False))
 
 
 def parts_table(column: str, parts: "list[Part]", *, counts: bool = True, classes: bool = True) -> "Table":

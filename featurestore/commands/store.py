@@ -68,18 +68,18 @@ def _print_sets(rows: list[list[str]]) -> None:
     left_out: list[str] = []
     while True:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        kept = [i for i, column in enumerate(COLUMNS) if column not in left_out]
-        for column in (COLUMNS[i] for i in kept):
+        columns = [i for i, column in enumerate(COLUMNS) if column not in left_out]
+        for column in (COLUMNS[i] for i in columns):
             table.add_column(column, justify="right" if column in ("dim", "utterances", "bytes") else "left",
                              overflow="fold")  # fmt: skip
         for cells in rows:
-            table.add_row(*(cells[i] for i in kept))
-        where = console()
-        wide = Measurement.get(where, where.options.update(max_width=10_000), table).maximum > where.width
+            table.add_row(*(cells[i] for i in columns))
+        terminal = console()
+        wide = Measurement.get(terminal, terminal.options.update(max_width=10_000), table).maximum > terminal.width
         if not wide or len(left_out) == len(DISPENSABLE):
             break
         left_out.append(DISPENSABLE[len(left_out)])
-    where.print(table)
+    terminal.print(table)
     if left_out:
         say(f"Left out for the width: {', '.join(left_out)}. `medusa store info SET` prints them.", "dim")
 

@@ -66,8 +66,10 @@ def _print_copied(copied: "Sequence[Copied]", target: str) -> None:
 
 @contextmanager
 def _bytes_bar() -> "Iterator[Told]":
-    where = console(stderr=True)
+    terminal = console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-    with Progress(*columns, TimeRemainingColumn(), console=where, transient=True, disable=not where.is_terminal) as bar:
+    with Progress(
+        *columns, TimeRemainingColumn(), console=terminal, transient=True, disable=not terminal.is_terminal
+    ) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)

@@ -41,15 +41,15 @@ def found_files(folder: Folder, root: Path, notes: list[str]) -> list[Path]:
     return [path for path in folder.files if is_utf8(os.fspath(path))]
 
 
-def existing(root: Path, names: Sequence[str], what: str) -> Path:
+def existing(root: Path, names: Sequence[str], content: str) -> Path:
     """Return the first of `names` that is in `root`; ManifestError says what is there instead."""
     for name in names:
         if (root / name).exists():
             return root / name
     if not root.is_dir():
-        raise ManifestError(f"{root} is not a directory; expected one that holds {what} ({' or '.join(names)}).")
+        raise ManifestError(f"{root} is not a directory; expected one that holds {content} ({' or '.join(names)}).")
     entries = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
-    raise ManifestError(f"{root} has no {what}: expected {' or '.join(names)}, found {entries}. Check --root.")
+    raise ManifestError(f"{root} has no {content}: expected {' or '.join(names)}, found {entries}. Check --root.")
 
 
 def documented_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
@@ -84,8 +84,8 @@ def translated(
     strange = [value for value in values if value not in codes]
     if strange:
         rows = np.flatnonzero(pc.is_in(column, value_set=pa.array(strange)).to_numpy(zero_copy_only=False)).tolist()
-        what = f"column {name!r} has an unknown value, expected one of {list(codes)}"
-        problem = arrow.listing(what, rows, column.to_pylist())
+        message = f"column {name!r} has an unknown value, expected one of {list(codes)}"
+        problem = arrow.listing(message, rows, column.to_pylist())
         raise ManifestError(arrow.sentence(str(path), [problem]))
     words = pa.array([codes[value] for value in values], pa.string())
     return pa.chunked_array([words.take(encoded.indices)])
@@ -121,8 +121,8 @@ def missing_audio(paths: Iterable[str | None], root: Path) -> list[str]:
     rows = [i for i, path in enumerate(paths) if path is not None and not os.path.isfile(os.path.join(root, path))]
     if not rows:
         return []
-    where = f"relative paths start at {os.path.abspath(root)}; --root names another directory"
-    return [arrow.listing(f"audio file not found ({where})", rows, paths)]
+    hint = f"relative paths start at {os.path.abspath(root)}; --root names another directory"
+    return [arrow.listing(f"audio file not found ({hint})", rows, paths)]
 
 
 def two_genders(speakers: Sequence[str | None], genders: Sequence[str | None]) -> list[str]:
@@ -134,9 +134,9 @@ def two_genders(speakers: Sequence[str | None], genders: Sequence[str | None]) -
     return sorted(speaker for speaker, of in gender_of.items() if len(of) > 1)
 
 
-def named(what: str, names: Sequence[str]) -> str:
-    """`2 of what: a, b`, long lists cut: a note on utterances."""
-    return f"{len(names):,} {what}: {first_names(names, N_NAMED)}"
+def named(noun: str, names: Sequence[str]) -> str:
+    """`2 NOUN: a, b`, long lists cut: a note on utterances."""
+    return f"{len(names):,} {noun}: {first_names(names, N_NAMED)}"
 
 
 def of_clips(

@@ -161,8 +161,8 @@ def _table(root: Path, name: str, columns: Sequence[str], notes: list[str]) -> p
 
 def _cells(rows: pa.Table, columns: Sequence[str]) -> list[list[str]]:
     """Return files, times and these columns as text, however they are typed."""
-    kept = rows.select([name for name in dict.fromkeys((FILE, *SEGMENT, *columns)) if name in rows.column_names])
-    renamed, _ = with_pieces(kept.rename_columns(["path" if name == FILE else name for name in kept.column_names]))
+    chosen = rows.select([name for name in dict.fromkeys((FILE, *SEGMENT, *columns)) if name in rows.column_names])
+    renamed, _ = with_pieces(chosen.rename_columns(["path" if name == FILE else name for name in chosen.column_names]))
     columns = [renamed.column(name).to_pylist() for name in sorted(renamed.column_names)]
     return [["" if value is None or value != value else str(value) for value in column] for column in columns]
 
@@ -199,10 +199,12 @@ def _with_files(
             continue
         rows = _table(root, name, columns, notes)
         row_of = {file: i for i, file in enumerate(rows.column(FILE).to_pylist())}
-        at = pa.array([row_of.get(path) for path in whole.column("path").to_pylist()], pa.int64())
+        table_rows = pa.array([row_of.get(path) for path in whole.column("path").to_pylist()], pa.int64())
         for column in columns:
             if column in rows.column_names:
-                whole = whole.append_column(TEXTS.get(column, column), rows.column(column).combine_chunks().take(at))
+                whole = whole.append_column(
+                    TEXTS.get(column, column), rows.column(column).combine_chunks().take(table_rows)
+                )
     return whole
 
 

@@ -67,8 +67,8 @@ def read_audiofolder(
         columns["label"] = arrow.as_strings(columns["label"])
         labels = sorted(set(columns["label"].to_pylist()) - {None})
     else:
-        where = f"the table has no column {label!r}; name another with --label" if with_table else "no folders"
-        notes.append(f"no labels: {where}")
+        reason = f"the table has no column {label!r}; name another with --label" if with_table else "no folders"
+        notes.append(f"no labels: {reason}")
     paths = columns["path"].to_pylist()
     if parts and with_table and "split" not in whole.column_names:
         columns["split"] = [SPLIT_NAMES.get(str(path).split("/")[0].lower()) for path in paths]

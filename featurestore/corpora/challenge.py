@@ -125,9 +125,9 @@ def _range(path: Path, files: pa.ChunkedArray, classes: dict[str, str], chosen: 
             if scores is not None:
                 return float(scores["min_score"]), float(scores["max_score"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        where = f"--attribute-range {chosen}" if chosen is not None else f"{config}, dimensional"
+        place = f"--attribute-range {chosen}" if chosen is not None else f"{config}, dimensional"
         raise ManifestError(
-            f"{where}: expected the ends of a scale ({type(error).__name__}: {error}). {remedy}"
+            f"{place}: expected the ends of a scale ({type(error).__name__}: {error}). {remedy}"
         ) from None
     capitalised = all(name[0].isupper() for name in classes.values())  # the forms that are MSP-Podcast's alone
     if capitalised or _is_msp(files):

@@ -48,10 +48,10 @@ def read_emobox(root: Path, *, audio: Path | None = None, check_audio: bool = Tr
     parts = _parts(root)
     records: dict[str, dict[str, Any]] = {}
     for path in [whole] if whole.exists() else sorted({path for paths in parts.values() for path in paths.values()}):
-        for where, record in json_lines(path):
-            record = _checked(where, record)
-            record |= {"where": where, "emo": str(record["emo"])}
-            records.setdefault(str(field(where, record, "key")), record)
+        for place, record in json_lines(path):
+            record = _checked(place, record)
+            record |= {"where": place, "emo": str(record["emo"])}
+            records.setdefault(str(field(place, record, "key")), record)
     if not records:
         raise ManifestError(f"{root} has neither {whole.name} nor fold_*/*.jsonl. Point --root at EmoBox/data/CORPUS.")
     notes = ["EmoBox names no speakers; add a column speaker if splits are to respect them"]
@@ -135,23 +135,23 @@ def _keys(path: Path) -> set[str]:
     return {str(field(where, record, "key")) for where, record in json_lines(path)}
 
 
-def _checked(where: str, record: dict[str, Any]) -> dict[str, Any]:
+def _checked(place: str, record: dict[str, Any]) -> dict[str, Any]:
     """Return the record with its fields under their usual names.
 
     ManifestError where there are others, or other values.
     """
     record = {ALSO.get(name, name) if ALSO.get(name) not in record else name: value for name, value in record.items()}
     for name in ("wav", "emo"):
-        field(where, record, name)
+        field(place, record, name)
     if "start_time" in record or "end_time" in record:
-        field(where, record, "start_time")
-        field(where, record, "end_time")
+        field(place, record, "start_time")
+        field(place, record, "end_time")
     unknown = sorted(set(record) - KNOWN)
     if unknown:
-        raise ManifestError(f"{where}: unknown fields {unknown}, expected only {', '.join(sorted(KNOWN))}.")
+        raise ManifestError(f"{place}: unknown fields {unknown}, expected only {', '.join(sorted(KNOWN))}.")
     for name, expected in (("type", "raw"), ("task", "category")):
         if record.get(name, expected) != expected:
-            raise ManifestError(f"{where}: {name} is {record[name]!r}, expected {expected!r}.")
+            raise ManifestError(f"{place}: {name} is {record[name]!r}, expected {expected!r}.")
     return record
 
 

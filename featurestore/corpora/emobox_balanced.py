@@ -31,8 +31,8 @@ def read_balanced(root: Path, *, audio: Path | None = None, check_audio: bool = 
     }
     for path in paths:
         corpus = path.name.partition("_")[0].lower()
-        for where, record in json_lines(path):
-            name, label, speaker = (str(field(where, record, key)) for key in ("wav_filename", "label", "speaker"))
+        for place, record in json_lines(path):
+            name, label, speaker = (str(field(place, record, key)) for key in ("wav_filename", "label", "speaker"))
             for column, value in {
                 "utterance_id": f"{corpus}{SEPARATOR}{without_audio_suffix(name)}", "path": f"{corpus}/{name}",
                 "label": label, "speaker": f"{corpus}{SEPARATOR}{speaker}", "corpus": corpus, "split": "test",
@@ -40,7 +40,7 @@ def read_balanced(root: Path, *, audio: Path | None = None, check_audio: bool = 
                 columns[column].append(value)
     classes = tuple(sorted(set(columns["label"])))
     notes = [f"{len(paths)} test sets of EmoBox across corpora; no model learns from them"]
-    place = root if audio is None else audio
+    audio_root = root if audio is None else audio
     return of_columns(
-        columns, LabelScheme(classes), place, root.name, source=root, check_audio=check_audio, notes=notes
+        columns, LabelScheme(classes), audio_root, root.name, source=root, check_audio=check_audio, notes=notes
     )

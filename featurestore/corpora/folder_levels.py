@@ -88,10 +88,12 @@ def _guessed(root: Path, names: Sequence[Sequence[str]], notes: list[str]) -> li
     emotion_levels = [i for i in left if 2 * sum(name.lower() in EMOTIONS for name in names[i]) >= len(names[i])]
     alone = [i for i in emotion_levels if i not in several]
     if not several or (alone and not set(emotion_levels) & set(several)):
-        what = f"a single class, {names[(alone or left)[-1]][0]!r}" if left else "no class, only splits or formats"
+        classes_text = (
+            f"a single class, {names[(alone or left)[-1]][0]!r}" if left else "no class, only splits or formats"
+        )
         raise ManifestError(
-            f"{root}: the folders name {what}: {_levels_text(names)}. Point --root at the folder that holds the "
-            "classes, write a metadata.csv (file_name, label), or give --layout (of _ alone for no labels)."
+            f"{root}: the folders name {classes_text}: {_levels_text(names)}. Point --root at the folder that holds "
+            "the classes, write a metadata.csv (file_name, label), or give --layout (of _ alone for no labels)."
         )
     emotion_levels = [i for i in emotion_levels if i in several]
     if len(several) > 1 and len(emotion_levels) != 1:

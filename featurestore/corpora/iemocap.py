@@ -82,13 +82,13 @@ def read_iemocap(root: Path, *, scheme: str = "4", check_audio: bool = True) -> 
     moved = []
     for session in sessions:
         texts = dict(_texts(session))
-        for where, line in _lines(session / "dialog" / "EmoEvaluation"):
+        for place, line in _lines(session / "dialog" / "EmoEvaluation"):
             turn = TURN.fullmatch(line)
             if turn is None:
-                _add_rating(where, line, str(rows[-1]["utterance_id"]) if rows else "", ratings)
+                _add_rating(place, line, str(rows[-1]["utterance_id"]) if rows else "", ratings)
                 continue
             if turn["label"] not in classes_of:
-                raise ManifestError(f"{where}: unknown label {turn['label']!r}, expected one of {', '.join(FULL)}.")
+                raise ManifestError(f"{place}: unknown label {turn['label']!r}, expected one of {', '.join(FULL)}.")
             row = _row(session, turn, classes_of, texts)
             values = {name: float(turn[theirs]) for name, theirs in ATTRIBUTES.items()}
             moved += [turn["key"]] if any(not LOW <= value <= HIGH for value in values.values()) else []
@@ -156,11 +156,11 @@ def _row(
     }
 
 
-def _add_rating(where: str, line: str, key: str, ratings: dict[tuple[str, str], dict[str, object]]) -> None:
+def _add_rating(place: str, line: str, key: str, ratings: dict[tuple[str, str], dict[str, object]]) -> None:
     """Note what one evaluator chose for the turn above: categories (C-E1) or attributes (A-E1)."""
     match = RATING.fullmatch(line)
     if match is None or not key:
-        raise ManifestError(f"{where}: expected a turn, or an evaluator's C-E1: or A-E1: line, found {line[:60]!r}.")
+        raise ManifestError(f"{place}: expected a turn, or an evaluator's C-E1: or A-E1: line, found {line[:60]!r}.")
     if not match["who"].startswith("E"):
         return
     rating = ratings.setdefault((key, match["who"]), {})
@@ -169,14 +169,14 @@ def _add_rating(where: str, line: str, key: str, ratings: dict[tuple[str, str], 
         unknown = [part for part in parts if part.lower() not in LABEL_OF_WORD]
         if unknown:
             raise ManifestError(
-                f"{where}: unknown category {unknown[0]!r}, expected one of {', '.join(LABEL_OF_WORD)}."
+                f"{place}: unknown category {unknown[0]!r}, expected one of {', '.join(LABEL_OF_WORD)}."
             )
         rating["labels"] = [LABEL_OF_WORD[part.lower()] for part in parts] or [None]
         return
     for part in parts:
         value = VALUE.fullmatch(part)
         if value is None or value["name"] not in ATTRIBUTES.values():
-            raise ManifestError(f"{where}: expected val, act and dom with a number, found {part!r}.")
+            raise ManifestError(f"{place}: expected val, act and dom with a number, found {part!r}.")
         rating[value["name"]] = float(value["value"]) if value["value"] else None
 
 

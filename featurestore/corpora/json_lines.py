@@ -38,12 +38,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return record
 
 
-def field(where: str, record: dict[str, Any], *names: str) -> Any:
+def field(place: str, record: dict[str, Any], *names: str) -> Any:
     """Return a field of a record, or of a record in it; ManifestError names the line and the fields there are."""
     value: Any = record
     for i, name in enumerate(names):
         if not isinstance(value, dict) or name not in value:
             actual = f"only {', '.join(map(repr, value))}" if isinstance(value, dict) else f"{value!r}"
-            raise ManifestError(f"{where}: no field {'.'.join(names[: i + 1])!r}, {actual}.")
+            raise ManifestError(f"{place}: no field {'.'.join(names[: i + 1])!r}, {actual}.")
         value = value[name]
     return value

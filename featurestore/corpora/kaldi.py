@@ -21,9 +21,9 @@ def read_kaldi(root: Path, *, audio: Path | None = None, check_audio: bool = Tru
     that repeat or are unknown.
     """
     paths = _table(root / "wav.scp")
-    for where, path in paths.values():
+    for place, path in paths.values():
         if path.endswith("|"):
-            raise ManifestError(f"{where}: {path!r} is a command, expected a file. Write its output to a file first.")
+            raise ManifestError(f"{place}: {path!r} is a command, expected a file. Write its output to a file first.")
     columns: dict[str, Any] = {"utterance_id": list(paths), "path": [path for _, path in paths.values()]}
     listed_in = "wav.scp"
     if (root / "segments").exists():
@@ -32,15 +32,15 @@ def read_kaldi(root: Path, *, audio: Path | None = None, check_audio: bool = Tru
     for name, column in COLUMN_OF.items():
         if (root / name).exists():
             entries = _table(root / name, empty=name == "text")
-            for key, (where, _) in entries.items():
+            for key, (place, _) in entries.items():
                 if key not in keys:
-                    raise ManifestError(f"{where}: {key!r} is not in {listed_in}. Run utils/fix_data_dir.sh {root}.")
+                    raise ManifestError(f"{place}: {key!r} is not in {listed_in}. Run utils/fix_data_dir.sh {root}.")
             columns[column] = [entries[key][1] if key in entries else None for key in columns["utterance_id"]]
     if (root / "spk2gender").exists() and "speaker" in columns:
         gender_of = {}
-        for speaker, (where, gender) in _table(root / "spk2gender").items():
+        for speaker, (place, gender) in _table(root / "spk2gender").items():
             if gender not in GENDERS:
-                raise ManifestError(f"{where}: unknown gender {gender!r}, expected m or f.")
+                raise ManifestError(f"{place}: unknown gender {gender!r}, expected m or f.")
             gender_of[speaker] = GENDERS[gender]
         columns["gender"] = [gender_of.get(speaker or "") for speaker in columns["speaker"]]
     labels = sorted({label for label in columns.get("label", []) if label})
@@ -54,10 +54,10 @@ def read_kaldi(root: Path, *, audio: Path | None = None, check_audio: bool = Tru
 def _pieces(path: Path, recordings: dict[str, str]) -> dict[str, Any]:
     """Return the columns of a `segments` file: utterance, recording, start, end (-1: the recording's end)."""
     columns: dict[str, Any] = {name: [] for name in ("utterance_id", "path", "start_s", "end_s")}
-    for key, (where, rest) in _table(path).items():
+    for key, (place, rest) in _table(path).items():
         recording, *times = rest.split()
         if recording not in recordings:
-            raise ManifestError(f"{where}: recording {recording!r} is not in wav.scp. Run utils/fix_data_dir.sh.")
+            raise ManifestError(f"{place}: recording {recording!r} is not in wav.scp. Run utils/fix_data_dir.sh.")
         try:
             if "_" in "".join(times):  # Python reads 1_0 as ten
                 raise ValueError
@@ -66,7 +66,7 @@ def _pieces(path: Path, recordings: dict[str, str]) -> dict[str, Any]:
                 raise ValueError
         except ValueError:
             raise ManifestError(
-                f"{where}: expected a recording, a start and an end in seconds, found {rest!r}."
+                f"{place}: expected a recording, a start and an end in seconds, found {rest!r}."
             ) from None
         ends = (key, recordings[recording], start, None if end == -1 else end)
         for name, value in zip(columns, ends, strict=True):

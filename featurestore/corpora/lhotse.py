@@ -8,6 +8,7 @@ from featurestore.corpora.assemble import named, of_columns
 from featurestore.corpora.json_lines import field, json_lines
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.corpus.pieces import ENDS, LENGTHS, OFFSET, STARTS
+from featurestore.corpus.times import end_of
 from featurestore.errors import ManifestError
 
 SLACK_S = 0.1  # that trimming and rounding leave of a cut before and behind its supervision, together
@@ -25,13 +26,13 @@ def read_lhotse(path: Path, *, label: str = "emotion", audio: Path | None = None
     """
     rows: list[dict[str, Any]] = []
     longer: list[str] = []
-    for where, cut in json_lines(path):
+    for place, cut in json_lines(path):
         try:
-            rows.append(_row(where, cut, label))
+            rows.append(_row(place, cut, label))
             if _unsupervised_s(cut) > SLACK_S:
                 longer.append(str(cut["id"]))
         except (TypeError, ValueError, AttributeError, IndexError) as error:
-            raise ManifestError(f"{where}: not a cut as lhotse writes it ({error}).") from None
+            raise ManifestError(f"{place}: not a cut as lhotse writes it ({error}).") from None
     if not rows:
         raise ManifestError(f"{path} holds no cuts.")
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -53,27 +54,27 @@ def read_lhotse(path: Path, *, label: str = "emotion", audio: Path | None = None
     )  # fmt: skip
 
 
-def _row(where: str, cut: dict[str, Any], label: str) -> dict[str, Any]:
+def _row(place: str, cut: dict[str, Any], label: str) -> dict[str, Any]:
     if cut.get("type", "MonoCut") != "MonoCut":
-        raise ManifestError(f"{where}: a {cut['type']}, expected a MonoCut. {WHOLE_FILES}")
-    recording = field(where, cut, "recording")
-    sources = field(where, recording, "sources")
+        raise ManifestError(f"{place}: a {cut['type']}, expected a MonoCut. {WHOLE_FILES}")
+    recording = field(place, cut, "recording")
+    sources = field(place, recording, "sources")
     if len(sources) != 1 or len(sources[0].get("channels", [0])) != 1:
-        raise ManifestError(f"{where}: the recording has several channels, expected a mono file. {WHOLE_FILES}")
+        raise ManifestError(f"{place}: the recording has several channels, expected a mono file. {WHOLE_FILES}")
     if sources[0].get("type") != "file":
-        raise ManifestError(f"{where}: the source is a {sources[0].get('type')!r}, expected a file. {WHOLE_FILES}")
-    duration, whole = float(field(where, cut, "duration")), float(field(where, recording, "duration"))
+        raise ManifestError(f"{place}: the source is a {sources[0].get('type')!r}, expected a file. {WHOLE_FILES}")
+    duration, whole = float(field(place, cut, "duration")), float(field(place, recording, "duration"))
     start = float(cut.get("start", 0.0))
-    slack = 1.0 / float(field(where, recording, "sampling_rate"))
+    slack = 1.0 / float(field(place, recording, "sampling_rate"))
     if not (start >= 0 and start + duration <= whole + slack):  # also where one is NaN
         raise ManifestError(
-            f"{where}: seconds {start:g} to {start + duration:g} of a recording of {whole:g}. Mend one of them."
+            f"{place}: seconds {start:g} to {start + duration:g} of a recording of {whole:g}. Mend one of them."
         )
-    _refuse_transforms(where, cut, recording)
+    _refuse_transforms(place, cut, recording)
     part = start > 0 or duration < whole - slack
     supervisions = cut.get("supervisions", [])
     if len(supervisions) > 1:
-        raise ManifestError(f"{where}: {len(supervisions)} supervisions, expected one at most. {WHOLE_FILES}")
+        raise ManifestError(f"{place}: {len(supervisions)} supervisions, expected one at most. {WHOLE_FILES}")
     supervision = supervisions[0] if supervisions else {}
     custom = {**(cut.get("custom") or {}), **(supervision.get("custom") or {})}
     return {
@@ -82,10 +83,10 @@ def _row(where: str, cut: dict[str, Any], label: str) -> dict[str, Any]:
             for name, value in custom.items()
             if isinstance(value, (str, int, float)) and name.casefold() not in (*STARTS, *ENDS, *LENGTHS, OFFSET)
         },
-        "utterance_id": field(where, cut, "id"),
-        "path": field(where, sources[0], "source"),
+        "utterance_id": field(place, cut, "id"),
+        "path": field(place, sources[0], "source"),
         "start_s": start if part else None,
-        "end_s": start + duration if part else None,
+        "end_s": end_of(start, duration) if part else None,
         "speaker": supervision.get("speaker"),
         "gender": supervision.get("gender"),
         "label": custom.get(label),
@@ -94,12 +95,12 @@ def _row(where: str, cut: dict[str, Any], label: str) -> dict[str, Any]:
     }
 
 
-def _refuse_transforms(where: str, *records: dict[str, Any]) -> None:
+def _refuse_transforms(place: str, *records: dict[str, Any]) -> None:
     """Raise ManifestError for what lhotse would do with the samples on reading, but for a rate of ours or more."""
     for transform in [each for record in records for each in record.get("transforms") or []]:
         name, options = transform.get("name"), transform.get("kwargs") or {}
         if name != "Resample" or int(options.get("target_sampling_rate", 0)) < SAMPLE_RATE_HZ:
-            raise ManifestError(f"{where}: has the transform {name} of the file's samples. {WHOLE_FILES}")
+            raise ManifestError(f"{place}: has the transform {name} of the file's samples. {WHOLE_FILES}")
 
 
 def _unsupervised_s(cut: dict[str, Any]) -> float:

@@ -50,7 +50,7 @@ def read_meld(root: Path) -> Manifest:
         sounds = _sounds(root, folders)
         numbers = [table.column(name).to_pylist() for name in ("Dialogue_ID", "Utterance_ID")]
         clips = [f"dia{dialogue}_utt{utterance}" for dialogue, utterance in zip(*numbers, strict=True)]
-        kept = [i for i, clip in enumerate(clips) if clip in sounds]
+        with_sound = [i for i, clip in enumerate(clips) if clip in sounds]
         missing += [f"{part}_{clip}" for clip in clips if clip not in sounds]
         sentiment = {"sentiment": table.column("Sentiment")} if "Sentiment" in table.column_names else {}
         columns = {
@@ -66,7 +66,7 @@ def read_meld(root: Path) -> Manifest:
         repeated = checks.id_problems(pa.chunked_array([columns["utterance_id"]]))
         if repeated:
             raise ManifestError(arrow.sentence(str(path), repeated))
-        parts.append(pa.table(columns).take(pa.array(kept, pa.int64())))
+        parts.append(pa.table(columns).take(pa.array(with_sound, pa.int64())))
     whole = pa.concat_tables(parts, promote_options="default")
     if not whole.num_rows:
         raise ManifestError(

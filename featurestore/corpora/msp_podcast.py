@@ -170,10 +170,10 @@ def _with_unlabelled(table: pa.Table, partitions: dict[str, str], files: set[str
 def _speakers(table: pa.Table, keys: list[str], path: Path) -> dict[str, pa.Array]:
     """Speaker and gender as the consensus has them, from Speaker_ids.txt where it has none."""
     of_file, gender_of = {}, {}
-    for where, left, right in _pairs(path):
+    for place, left, right in _pairs(path):
         if left.startswith("Speaker_"):
             if right not in GENDERS:
-                raise ManifestError(f"{where}: unknown gender {right!r}, expected one of {', '.join(GENDERS)}.")
+                raise ManifestError(f"{place}: unknown gender {right!r}, expected one of {', '.join(GENDERS)}.")
             gender_of[left.removeprefix("Speaker_")] = GENDERS[right]
         elif right != UNKNOWN:
             of_file[left] = right.removeprefix("Speaker_")
@@ -189,10 +189,10 @@ def _speakers(table: pa.Table, keys: list[str], path: Path) -> dict[str, pa.Arra
 
 def _partitions(path: Path) -> dict[str, str]:
     partitions = {}
-    for where, part, file in _pairs(path):
+    for place, part, file in _pairs(path):
         split = PARTITIONS.get(part)
         if split is None:
-            raise ManifestError(f"{where}: unknown partition {part!r}, expected one of {', '.join(PARTITIONS)}.")
+            raise ManifestError(f"{place}: unknown partition {part!r}, expected one of {', '.join(PARTITIONS)}.")
         partitions[file] = split
     return partitions
 

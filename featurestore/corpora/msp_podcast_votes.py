@@ -84,8 +84,8 @@ def _of_detail(column: pa.ChunkedArray, path: Path) -> dict[str, pa.ChunkedArray
     parts = pc.extract_regex(column, DETAIL)
     unread = np.flatnonzero(pc.is_null(parts).to_numpy(zero_copy_only=False))
     if len(unread):
-        what = "column 'EmoDetail' is not like 'WORKER00000001; Happy; Happy,Excited; A:5; V:6; D:4;'"
-        raise ManifestError(arrow.sentence(str(path), [arrow.listing(what, unread.tolist(), column.to_pylist())]))
+        message = "column 'EmoDetail' is not like 'WORKER00000001; Happy; Happy,Excited; A:5; V:6; D:4;'"
+        raise ManifestError(arrow.sentence(str(path), [arrow.listing(message, unread.tolist(), column.to_pylist())]))
     return {name: pc.struct_field(parts, name) for name in ("worker", "primary", "second", *ATTRIBUTES)}
 
 
@@ -97,8 +97,8 @@ def _primary(column: pa.ChunkedArray, path: Path, name: str) -> pa.ChunkedArray:
     strange = [word for word, known in zip(words, classes, strict=True) if known is None and word.strip()]
     if strange:
         rows = np.flatnonzero(pc.is_in(column, value_set=pa.array(strange)).to_numpy(zero_copy_only=False)).tolist()
-        what = f"column {name!r} has an unknown primary emotion, expected one of {list(CLASS_OF_WORD)} or Other-..."
-        raise ManifestError(arrow.sentence(str(path), [arrow.listing(what, rows, column.to_pylist())]))
+        message = f"column {name!r} has an unknown primary emotion, expected one of {list(CLASS_OF_WORD)} or Other-..."
+        raise ManifestError(arrow.sentence(str(path), [arrow.listing(message, rows, column.to_pylist())]))
     return pa.chunked_array([pa.array(classes, pa.string()).take(encoded.indices)])
 
 

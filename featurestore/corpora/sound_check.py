@@ -84,13 +84,13 @@ def is_pointer(path: Path | str) -> bool:
         return False
 
 
-def grouped(what: str, problems: Sequence[str]) -> list[str]:
+def grouped(noun: str, problems: Sequence[str]) -> list[str]:
     """Return a note for each reason among AudioErrors' texts: how many, the first in full."""
     first: dict[str, list[str]] = {}
     for problem in problems:
         path, _, reason = problem.partition(": ")
         first.setdefault(re.sub(r"\d+", "#", reason.replace(path, "")), []).append(problem)
-    return [f"{len(of):,} {what}, such as {of[0]}" if len(of) > 1 else f"1 {what}: {of[0]}" for of in first.values()]
+    return [f"{len(of):,} {noun}, such as {of[0]}" if len(of) > 1 else f"1 {noun}: {of[0]}" for of in first.values()]
 
 
 def _problem(file: Path) -> str:

@@ -114,14 +114,14 @@ def missing_column(name: str, names: Sequence[str]) -> str:
     return f"has no column {name!r}, only {', '.join(map(repr, names)) or 'none'}{hint}"
 
 
-def listing(what: str, rows: Sequence[int], values: Sequence[object] | None = None) -> str:
-    """Return `what (14 rows): row 3 'x', row 9 'y' and 12 more`, rows counted from 1.
+def listing(message: str, rows: Sequence[int], values: Sequence[object] | None = None) -> str:
+    """Return `message (14 rows): row 3 'x', row 9 'y' and 12 more`, rows counted from 1.
 
     `values` is indexed like the table.
     """
     shown = [f"row {i + 1}" + ("" if values is None else f" {values[i]!r}") for i in rows[:N_SHOWN]]
     more = f" and {len(rows) - N_SHOWN:,} more" if len(rows) > N_SHOWN else ""
-    return f"{what} ({counted(len(rows), 'row')}): {', '.join(shown)}{more}"
+    return f"{message} ({counted(len(rows), 'row')}): {', '.join(shown)}{more}"
 
 
 def sentence(source: str, problems: Sequence[str]) -> str:

@@ -28,18 +28,18 @@ class Content:
 def audio_contents(
     manifest: Manifest,
     *,
-    known: Mapping[str, Content] | None = None,
+    recorded: Mapping[str, Content] | None = None,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Content]:
     """Decode every utterance's audio in threads (N contents, in row order); rows without a path have an empty one.
 
-    known: contents by key, which are not decoded. progress(done, total). An interrupt waits for the files that are
+    recorded: contents by key, which are not decoded. progress(done, total). An interrupt waits for the files that are
     being decoded, at most `workers`, and passes.
     """
-    known = known or {}
-    contents = [known.get(key, Content()) for key in manifest.keys]
-    rows = [i for i, key in enumerate(manifest.keys) if key not in known] if manifest.has("path") else []
+    recorded = recorded or {}
+    contents = [recorded.get(key, Content()) for key in manifest.keys]
+    rows = [i for i, key in enumerate(manifest.keys) if key not in recorded] if manifest.has("path") else []
     sources = [_source(manifest, i) for i in rows]
     groups = in_passes(sources)
     n_done = len(manifest) - len(rows)

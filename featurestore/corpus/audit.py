@@ -105,14 +105,14 @@ def audit(
     *,
     leaks: Sequence[str] = LEAKS,
     audio: bool = True,
-    known: Mapping[str, Content] | None = None,
+    recorded: Mapping[str, Content] | None = None,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> AuditReport:
     """Look for what the parts of `split` and of `fold` share, for files that can't be decoded, and for agreement.
 
     leaks: the KINDS whose overlap is leakage (see `find_overlap`). audio: decode every file, in `workers` threads, and
-    compare the samples; else see only whether the files are there, and compare their paths. known: contents by key
+    compare the samples; else see only whether the files are there, and compare their paths. recorded: contents by key
     that need no decoding, as a store recorded them. progress(done, total)
     counts files. ConfigError: an unknown kind.
     """
@@ -121,7 +121,7 @@ def audit(
         raise ConfigError(f"Unknown kind of overlap {', '.join(unknown)}; expected some of {', '.join(KINDS)}.")
     paths = _paths(manifest)
     contents = (
-        audio_contents(manifest, known=known, workers=workers, progress=progress)
+        audio_contents(manifest, recorded=recorded, workers=workers, progress=progress)
         if audio
         else _contents_by_presence(manifest)
     )
@@ -181,18 +181,18 @@ def part_summaries(manifest: Manifest, column: str, durations_s: NDArray[np.floa
 
 def _part(
     name: str,
-    at: NDArray[np.bool_],
+    in_part: NDArray[np.bool_],
     speakers: NDArray[Any],
     labels: NDArray[Any],
     durations_s: NDArray[np.float64],
     manifest: Manifest,
 ) -> Part:
-    seconds = durations_s[at][~np.isnan(durations_s[at])]
+    seconds = durations_s[in_part][~np.isnan(durations_s[in_part])]
     has_lengths = len(seconds) > 0
-    who, counts = speakers[at].tolist(), Counter(labels[at].tolist())
+    who, counts = speakers[in_part].tolist(), Counter(labels[in_part].tolist())
     return Part(
         name=name,
-        n_utterances=int(at.sum()),
+        n_utterances=int(in_part.sum()),
         n_speakers=len(set(who) - {None}),
         n_unknown_speakers=who.count(None),
         hours=float(seconds.sum() / 3600) if has_lengths else float("nan"),

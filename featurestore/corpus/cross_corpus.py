@@ -23,7 +23,7 @@ class CrossCorpus:
     test: tuple[str, ...]
 
     @classmethod
-    def asked(cls, train_on: str | None, test_on: str | None) -> "CrossCorpus | None":
+    def of_options(cls, train_on: str | None, test_on: str | None) -> "CrossCorpus | None":
         """Return what --train-on A,B and --test-on C ask for, None for neither; ConfigError for one alone."""
         if train_on is None and test_on is None:
             return None
@@ -88,11 +88,11 @@ class CrossCorpus:
                 hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(corpus_names) or 'none'}."
                 raise ManifestError(f"Manifest {manifest.name} has no corpus {name!r}; {hint}")
         part = dict.fromkeys(self.train, TRAIN) | dict.fromkeys(self.test, TEST)
-        kept = manifest.rows([i for i, name in enumerate(corpora) if name in part])
-        kept.notes = list(manifest.notes)
-        if kept.has("split"):
-            kept.notes.append("corpora are taken whole: what the manifest's own column split says is not used")
-        return with_column(kept, "split", [part[name] for name in corpora if name is not None and name in part])
+        chosen = manifest.rows([i for i, name in enumerate(corpora) if name in part])
+        chosen.notes = list(manifest.notes)
+        if chosen.has("split"):
+            chosen.notes.append("corpora are taken whole: what the manifest's own column split says is not used")
+        return with_column(chosen, "split", [part[name] for name in corpora if name is not None and name in part])
 
     def part_names(self, manifest: Manifest) -> list[str]:
         """Return (N,) the split of each utterance with its corpora: "train (A, B)", "test (C)"."""

@@ -23,13 +23,13 @@ NAMED = 5
 class HeldOut:
     """Which of N training utterances are held out: mask (N,) bool, all False where `why_not` says why there is none.
 
-    speakers: who, by the names of the groups; asked: the share asked for; classes: held-out utterances of each class,
-    by its code.
+    speakers: who, by the names of the groups; share_asked: the share asked for; classes: held-out utterances of each
+    class, by its code.
     """
 
     mask: NDArray[np.bool_]
     speakers: tuple[str, ...]
-    asked: float
+    share_asked: float
     classes: dict[int, int]
     why_not: str = ""
 
@@ -44,7 +44,7 @@ class HeldOut:
             "utterances": int(self.mask.sum()),
             "of": len(self.mask),
             "share": round(self.share, 4),
-            "asked": self.asked,
+            "asked": self.share_asked,
             "speakers": list(self.speakers),
             "classes": {names[code]: n for code, n in self.classes.items()},
             "why_not": self.why_not,

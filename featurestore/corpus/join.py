@@ -48,10 +48,10 @@ def join_manifests(
     ranges = _ranges(manifests, rescale_attributes, notes)
     with_votes = all(manifest.votes is not None for manifest in manifests.values())
     with_ratings = with_votes and all(manifest.ratings is not None for manifest in manifests.values())
-    for what, kept in (("votes", with_votes), ("ratings", with_ratings)):
-        if not kept and any(getattr(manifest, what) is not None for manifest in manifests.values()):
-            lacking = [corpus for corpus, manifest in manifests.items() if getattr(manifest, what) is None]
-            notes.append(f"{what} left out, since {', '.join(lacking) or 'not every corpus'} has none")
+    for kind, in_all in (("votes", with_votes), ("ratings", with_ratings)):
+        if not in_all and any(getattr(manifest, kind) is not None for manifest in manifests.values()):
+            lacking = [corpus for corpus, manifest in manifests.items() if getattr(manifest, kind) is None]
+            notes.append(f"{kind} left out, since {', '.join(lacking) or 'not every corpus'} has none")
     root = os.path.commonpath([os.path.abspath(manifest.root) for manifest in manifests.values()])
     tables, ratings = [], []
     for corpus, manifest in manifests.items():

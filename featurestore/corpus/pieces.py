@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from featurestore.corpus import arrow
 from featurestore.corpus.strange_places import plain_name, strange_places
-from featurestore.corpus.times import seconds_of
+from featurestore.corpus.times import end_of, seconds_of
 
 START, END = "start_s", "end_s"
 # In this order: our own names first, then those of which no second meaning is known.
@@ -66,7 +66,8 @@ def with_pieces(table: pa.Table) -> tuple[pa.Table, list[str]]:
     if end is not None:
         ends = _seconds(table, end, problems)
     elif length is not None:
-        ends = starts + _seconds(table, length, problems)
+        lengths = _seconds(table, length, problems)
+        ends = np.array([end_of(*times) for times in zip(starts, lengths, strict=True)], np.float64)
     else:
         ends = np.full(table.num_rows, np.nan)
     if problems:
@@ -173,8 +174,8 @@ def _disagreeing(table: pa.Table, start: str, end: str, length: str) -> str:
     return arrow.listing(f"{start!r} and {length!r} say another end than {end!r}: remove one", wrong, shown)
 
 
-def _first(names: dict[str, str], known: Sequence[str]) -> str | None:
-    return next((names[name] for name in known if name in names), None)
+def _first(names: dict[str, str], spellings: Sequence[str]) -> str | None:
+    return next((names[name] for name in spellings if name in names), None)
 
 
 def _misplaced(starts: np.ndarray, ends: np.ndarray, start: str, end: str) -> list[str]:
@@ -194,6 +195,6 @@ def _seconds(table: pa.Table, name: str, problems: list[str]) -> np.ndarray:
     """Return (N,) float64 seconds of a column, NaN where empty; what is no time is added to the problems."""
     values, bad = seconds_of(table.column(name))
     if bad:
-        what = f"column {name!r} is no time in seconds, nor `0 days 00:00:03.5`"
-        problems.append(arrow.listing(what, bad, table.column(name).to_pylist()))
+        message = f"column {name!r} is no time in seconds, nor `0 days 00:00:03.5`"
+        problems.append(arrow.listing(message, bad, table.column(name).to_pylist()))
     return values

@@ -182,10 +182,10 @@ class Ratings:
         A scheme's `corpus_labels` are such names.
         """
         new = [names.get(label, label) for label in self.labels]
-        kept = tuple(sorted({label for label in new if label is not None}))
-        code = _recoded(new, kept)
+        labels = tuple(sorted({label for label in new if label is not None}))
+        code = _recoded(new, labels)
         label_of, also = code[self.label_of], np.column_stack([self.also[:, 0], code[self.also[:, 1]]])
-        return replace(self, labels=kept, label_of=label_of, also=_distinct(also, label_of))
+        return replace(self, labels=labels, label_of=label_of, also=_distinct(also, label_of))
 
     def counts(self, classes: Sequence[str], *, also: float = 0.0) -> NDArray[np.float64]:
         """(K, C) votes for each class; labels that are no class are not counted. also: a secondary label's weight."""

@@ -40,13 +40,13 @@ def relabelled(
     keep = np.ones(len(manifest), bool)
     if manifest.has("label"):
         labels = manifest.labels
-        kept = [None if label is None else target[label] for label in labels]
-        dropped = np.array([label is not None and new is None for label, new in zip(labels, kept, strict=True)])
+        new_labels = [None if label is None else target[label] for label in labels]
+        dropped = np.array([label is not None and new is None for label, new in zip(labels, new_labels, strict=True)])
         unlabelled = _unlabelled(manifest) if labelled_only else np.zeros(len(manifest), bool)
         keep &= ~dropped & ~unlabelled
         notes += [f"left out {dropped.sum():,} utterances of {', '.join(drop)}"] if dropped.any() else []
         notes += [f"left out {unlabelled.sum():,} utterances without a label"] if unlabelled.any() else []
-        table = table.set_column(table.column_names.index("label"), "label", pa.array(kept, pa.string()))
+        table = table.set_column(table.column_names.index("label"), "label", pa.array(new_labels, pa.string()))
     if manifest.votes is not None:
         votes = manifest.votes
         table = table.drop_columns([f"vote_{name}" for name in classes])
@@ -76,13 +76,13 @@ def _unlabelled(manifest: Manifest) -> np.ndarray:
     return without
 
 
-def names_with_commas(text: str, known: Sequence[str]) -> list[str]:
+def names_with_commas(text: str, names_known: Sequence[str]) -> list[str]:
     """Return the names in a comma-separated text; a known name may hold commas itself, such as `pain, groan`."""
     pieces = text.split(",")
     names, start = [], 0
     while start < len(pieces):
         ends = range(len(pieces), start + 1, -1)
-        end = next((end for end in ends if ",".join(pieces[start:end]).strip() in known), start + 1)
+        end = next((end for end in ends if ",".join(pieces[start:end]).strip() in names_known), start + 1)
         names.append(",".join(pieces[start:end]).strip())
         start = end
     return [name for name in names if name]

@@ -160,10 +160,10 @@ def sentences(report: SpeakerReport) -> Sequence[str]:
         classes = ", ".join(f"{name} {n}" for name, n in report.few_speakers.items())
         lines.append(f"classes that few of the {report.n_speakers:,} speakers have: {classes}")
     for each in report.by_speaker:
-        where = {"all": "within speakers", "split": "on the splits"}.get(each.column, "on the folds")
+        place = {"all": "within speakers", "split": "on the splits"}.get(each.column, "on the folds")
         if each.is_informed:
             lines.append(
-                f"knowing only the speaker, {where}, scores UAR {each.uar:.3f} (chance {each.chance_uar:.3f}), "
+                f"knowing only the speaker, {place}, scores UAR {each.uar:.3f} (chance {each.chance_uar:.3f}), "
                 f"accuracy {each.accuracy:.3f} (most frequent class {each.majority_accuracy:.3f})"
             )
         else:
@@ -174,7 +174,7 @@ def sentences(report: SpeakerReport) -> Sequence[str]:
                 else ""
             )
             lines.append(
-                f"the speaker alone does not predict the label {where}: UAR {each.uar:.3f} is no more than chance "
+                f"the speaker alone does not predict the label {place}: UAR {each.uar:.3f} is no more than chance "
                 f"({each.chance_uar:.3f} ± {each.uar_error:.3f}){why}"
             )
     return lines

@@ -34,17 +34,17 @@ def assign_folds(
     by: as in `groups_by`. within: only utterances of these splits get a fold, the others none. What stood in `fold` is
     kept as `fold_was`. ManifestError: fewer groups than folds, an unknown split.
     """
-    at = _rows_within(manifest, within)
-    groups = groups_by(manifest, by)[at]
+    rows = _rows_within(manifest, within)
+    groups = groups_by(manifest, by)[rows]
     if not 2 <= n_folds <= len(set(groups.tolist())):
         raise ManifestError(
             f"Manifest {manifest.name}: {len(set(groups.tolist())):,} groups (by {by}) can't make {n_folds} folds; "
             "choose from two folds to as many as there are groups."
         )
     labels = label_codes(manifest)
-    part = group_folds(groups.tolist(), n_folds, seed=seed, labels=None if labels is None else labels[at])
+    part = group_folds(groups.tolist(), n_folds, seed=seed, labels=None if labels is None else labels[rows])
     folds = np.full(len(manifest), None, object)
-    folds[at] = [str(fold + 1) for fold in part]
+    folds[rows] = [str(fold + 1) for fold in part]
     return with_column(manifest, "fold", folds.tolist())
 
 
@@ -84,13 +84,13 @@ def hold_out(
     """
     if not 0 < share < 1:
         raise ManifestError(f"A held-out share lies between 0 and 1, found {share}.")
-    at = _rows_within(manifest, within if manifest.has("split") else ())
-    groups, labels = groups_by(manifest, by)[at], label_codes(manifest)
-    part = deal(groups.tolist(), (1 - share, share), seed=seed, labels=None if labels is None else labels[at])
+    rows = _rows_within(manifest, within if manifest.has("split") else ())
+    groups, labels = groups_by(manifest, by)[rows], label_codes(manifest)
+    part = deal(groups.tolist(), (1 - share, share), seed=seed, labels=None if labels is None else labels[rows])
     if part.all() or not part.any():
         raise ManifestError(f"Manifest {manifest.name}: {share:.1%} can't be held out of {len(set(groups))} groups.")
     splits = manifest.column("split") if manifest.has("split") else np.full(len(manifest), None, object)
-    splits[at] = np.where(part == 1, into, "train")
+    splits[rows] = np.where(part == 1, into, "train")
     return with_column(manifest, "split", splits.tolist())
 
 
@@ -102,13 +102,13 @@ def assign_balanced_sets(
     Each draw has as many utterances of every class as the rarest has. The mean macro-F1 over them selects a model
     (MEDUSA), so that rare classes count as others do.
     """
-    at = _rows_within(manifest, within)
+    rows = _rows_within(manifest, within)
     labels = label_codes(manifest)
-    if labels is None or not (labels[at] >= 0).any():
+    if labels is None or not (labels[rows] >= 0).any():
         raise ManifestError(f"Manifest {manifest.name}: balanced sets need labels or votes, and there are none.")
     member: list[list[str]] = [[] for _ in range(len(manifest))]
-    for number, drawn in enumerate(balanced_sets(labels[at], seed=seed, n_sets=n_sets), start=1):
-        for row in at[drawn]:
+    for number, drawn in enumerate(balanced_sets(labels[rows], seed=seed, n_sets=n_sets), start=1):
+        for row in rows[drawn]:
             member[row].append(str(number))
     return with_column(manifest, "balanced_sets", [SETS_SEPARATOR.join(numbers) or None for numbers in member])
 

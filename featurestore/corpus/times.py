@@ -1,6 +1,8 @@
 """Times in a table's cells, in whatever way they are written: seconds come out."""
 
+import math
 import re
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -30,13 +32,25 @@ def seconds_of(column: pa.ChunkedArray) -> tuple[np.ndarray, list[int]]:
     return np.array([np.nan if value is None else value for value in values], np.float64), bad
 
 
+def end_of(start_s: float, length_s: float) -> float:
+    """Return start + length in seconds as their shortest decimals add up: 20.1 + 3.152 is 23.252.
+
+    A sum of floats may be 23.252000000000002. The two differ by less than a nanosecond, so both stand at the same
+    sample, unless the exact time lies halfway between two samples. NaN where one of the two is no finite number.
+    """
+    if not (math.isfinite(start_s) and math.isfinite(length_s)):
+        return math.nan
+    return float(Decimal(repr(float(start_s))) + Decimal(repr(float(length_s))))
+
+
 def time_of(text: object) -> float | None:
     """Return seconds, NaN for nothing, None for what is not understood."""
     if text is None or (isinstance(text, str) and text.strip().casefold() in WORDS_OF_NOTHING):
         return float("nan")
     if clock := CLOCK.fullmatch(str(text).strip()):
         days, hours, minutes, seconds = clock.groups()
-        return int(days or 0) * N_DAY_S + int(hours) * 3600 + int(minutes) * 60 + float(seconds.replace(",", "."))
+        whole = int(days or 0) * N_DAY_S + int(hours) * 3600 + int(minutes) * 60
+        return float(whole + Decimal(seconds.replace(",", ".")))
     if days := DAYS.fullmatch(str(text).strip()):
         return float(int(days[1]) * N_DAY_S)
     try:

@@ -34,7 +34,7 @@ def base_of(directory: Path) -> str:
     return base
 
 
-def merge(model: Any, directory: Path, what: str) -> Any:
+def merge(model: Any, directory: Path, label: str) -> Any:
     """Merge an adapter into a bare model: its matrices, and parameters that were trained whole.
 
     An adapter is trained on a model with a head, in which the bare one has a name (`model.`, `hubert.`). What belongs
@@ -46,19 +46,21 @@ def merge(model: Any, directory: Path, what: str) -> Any:
     try:
         import peft
     except ImportError as error:
-        raise ConfigError(f"{what}: a LoRA needs the peft package: pip install 'medusa-ser[peft]' ({error}).") from None
+        raise ConfigError(
+            f"{label}: a LoRA needs the peft package: pip install 'medusa-ser[peft]' ({error})."
+        ) from None
     try:
         config = peft.LoraConfig.from_pretrained(str(directory))
         state = {name.removeprefix(ROOT): tensor for name, tensor in load_file(directory / WEIGHTS).items()}
     except Exception as error:  # of many kinds for a bad file
-        raise EncoderError(f"{what}: the adapter in {directory} can't be read ({type(error).__name__}).") from None
+        raise EncoderError(f"{label}: the adapter in {directory} can't be read ({type(error).__name__}).") from None
     part = model.base_model_prefix
     parts = {name for name, _ in model.named_children()}
     inside = any(name.startswith(f"{part}.") for name in state) and part not in parts
-    own = {n: t for n, t in state.items() if n.partition(".")[0] in ({part} if inside else parts)}
+    trained = {n: t for n, t in state.items() if n.partition(".")[0] in ({part} if inside else parts)}
     # As it was trained: by these names an adapter chooses modules and layers.
     holder = torch.nn.ModuleDict({part: model}) if inside else model
-    _set_whole(holder, own, directory, what)
+    _set_whole(holder, trained, directory, label)
     # Heads and other parameters that were trained whole are done with; a task's class would ask for its head.
     config.modules_to_save, config.bias, config.task_type, config.inference_mode = None, "none", None, True
     config.base_model_name_or_path = None
@@ -67,14 +69,14 @@ def merge(model: Any, directory: Path, what: str) -> Any:
             warnings.simplefilter("ignore")  # of what peft still calls in transformers
             wrapped = peft.get_peft_model(holder, config)
     except Exception as error:  # of many kinds where module names don't match
-        raise _mismatch(what, directory, [(str(error).splitlines() or [type(error).__name__])[0][:160]]) from None
+        raise _mismatch(label, directory, [(str(error).splitlines() or [type(error).__name__])[0][:160]]) from None
     expected = set(peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False))
-    placed = {f"{ROOT}{name}": tensor for name, tensor in own.items() if f"{ROOT}{name}" in expected}
-    homeless = [name for name in own if f"{ROOT}{name}" not in placed and _is_matrix(name)]
+    placed = {f"{ROOT}{name}": tensor for name, tensor in trained.items() if f"{ROOT}{name}" in expected}
+    homeless = [name for name in trained if f"{ROOT}{name}" not in placed and _is_matrix(name)]
     # A decoder that the adapter wasn't trained with stays as it is; no hidden state depends on it.
     missing = sorted(name for name in expected - set(placed) if ".decoder." not in name.replace(ROOT, ".", 1))
     if homeless or missing or not placed:
-        raise _mismatch(what, directory, homeless or missing or ["none"])
+        raise _mismatch(label, directory, homeless or missing or ["none"])
     peft.set_peft_model_state_dict(wrapped, placed)
     merged = wrapped.merge_and_unload()
     return merged[part] if inside else merged
@@ -85,20 +87,20 @@ def _is_matrix(name: str) -> bool:
     return "lora_" in name or "trainable_tokens" in name
 
 
-def _set_whole(holder: Any, own: dict[str, Any], directory: Path, what: str) -> None:
+def _set_whole(holder: Any, trained: dict[str, Any], directory: Path, label: str) -> None:
     """Copy the parameters that were trained whole (modules_to_save, biases) into the model."""
     tensors_of_model = holder.state_dict(keep_vars=True)
-    for name, tensor in own.items():
+    for name, tensor in trained.items():
         if _is_matrix(name):
             continue
         into = tensors_of_model.get(name.replace(".base_layer.", "."))
         if into is None or into.shape != tensor.shape:
-            raise _mismatch(what, directory, [name])
+            raise _mismatch(label, directory, [name])
         into.data.copy_(tensor)
 
 
-def _mismatch(what: str, directory: Path, named: list[str]) -> EncoderError:
+def _mismatch(label: str, directory: Path, named: list[str]) -> EncoderError:
     return EncoderError(
-        f"{what}: the adapter in {directory} and its base model don't match (the first of {len(named)} differences: "
+        f"{label}: the adapter in {directory} and its base model don't match (the first of {len(named)} differences: "
         f"{named[0]}). Pass the base it was trained on in its {CONFIG}."
     )

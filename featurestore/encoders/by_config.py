@@ -41,7 +41,7 @@ class SizedEncoder:
             return len(texts)
         if self.tokenizer is None:
             return None
-        counts = (len(tokenize(self.tokenizer, text, self.options.prompt).own) for text in texts)
+        counts = (len(tokenize(self.tokenizer, text, self.options.prompt).of_text) for text in texts)
         return sum(max(1, count) for count in counts)
 
 

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 TOLERANCES = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
 
 
-def load(directory: Path, what: str, compute: torch.dtype, adapter: Path | None = None) -> Any:
+def load(directory: Path, label: str, compute: torch.dtype, adapter: Path | None = None) -> Any:
     """Load the decoder of a directory without its output layer, on the CPU.
 
     In half precision the weights are read as the file has them, so that 8 billion take 16 GB and not 32; parameters
     outside linear layers become float32, as in the other encoders.
     """
     half = compute != torch.float32
-    model = load_model(directory, what, dtype="auto" if half else None, adapter=adapter)
+    model = load_model(directory, label, dtype="auto" if half else None, adapter=adapter)
     model = getattr(model, "language_model", model)  # of a model that also reads images
     if half:
         linear = {id(p) for m in model.modules() if isinstance(m, torch.nn.Linear) for p in m.parameters()}
@@ -74,7 +74,7 @@ def check(encoder: TextEncoder) -> None:
         )
 
 
-def empty_model(directory: Path, what: str) -> Any:
+def empty_model(directory: Path, label: str) -> Any:
     """Return the text model of a config.json, without memory for its weights (on torch's meta device)."""
     try:
         config = transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
@@ -84,7 +84,7 @@ def empty_model(directory: Path, what: str) -> Any:
             model = auto.from_config(config if encoder_alone else config.get_text_config())
     except Exception as error:  # of many kinds, for a configuration that is no model's
         raise EncoderError(
-            f"{what}: {directory / 'config.json'} describes no model that can be built ({type(error).__name__}: "
+            f"{label}: {directory / 'config.json'} describes no model that can be built ({type(error).__name__}: "
             f"{(str(error).splitlines() or [''])[0][:160]})."
         ) from None
     return model

@@ -151,8 +151,8 @@ class Emotion2Vec(nn.Module):
             x = block(x, bias * scale)
             if output_hidden_states:
                 states.append(x)
-        kept = tuple(state[:, n_extra:] for state in states) if output_hidden_states else ()
-        return Output(x[:, n_extra:], kept)
+        frames_of_layers = tuple(state[:, n_extra:] for state in states) if output_hidden_states else ()
+        return Output(x[:, n_extra:], frames_of_layers)
 
     def _local(self, samples: Tensor) -> Tensor:
         """(B, n_samples) -> (B, T, D): convolutions and projection."""
@@ -188,15 +188,15 @@ def head_slopes(n_heads: int) -> list[float]:
     return slopes if lower == n_heads else [*slopes, *head_slopes(2 * lower)[0::2][: n_heads - lower]]
 
 
-def find_checkpoint(given: Path) -> Path | None:
+def find_checkpoint(path: Path) -> Path | None:
     """Return the checkpoint that a path is or holds (`emotion2vec_base.pt`, `model.pt`); None where it is none."""
-    if given.is_file():
-        return given if given.suffix == ".pt" else None
-    checkpoints = sorted(given.glob("emotion2vec*.pt")) or sorted(given.glob("model.pt")) if given.is_dir() else []
+    if path.is_file():
+        return path if path.suffix == ".pt" else None
+    checkpoints = sorted(path.glob("emotion2vec*.pt")) or sorted(path.glob("model.pt")) if path.is_dir() else []
     return checkpoints[0] if checkpoints else None
 
 
-def load(path: Path, what: str) -> Emotion2Vec:
+def load(path: Path, label: str) -> Emotion2Vec:
     """Read a checkpoint (weights only, no code runs), float32 on the CPU; EncoderError where it is another model's."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -207,7 +207,7 @@ def load(path: Path, what: str) -> Emotion2Vec:
     except Exception as error:  # torch raises many kinds for a bad file; all mean the same to a user
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EncoderError(
-            f"{what}: {path} is no emotion2vec checkpoint of the known form ({type(error).__name__}: {first[:160]}). "
+            f"{label}: {path} is no emotion2vec checkpoint of the known form ({type(error).__name__}: {first[:160]}). "
             "Pass emotion2vec_base.pt, or a model.pt of emotion2vec+, with --weights; or encode with its authors' "
             "program and take the rows in with `medusa store import emotion2vec`."
         ) from None

@@ -72,9 +72,9 @@ def _group_norm(
     kernel_size, stride = conv.kernel_size[0], conv.stride[0]
     windows = samples.double().unfold(1, kernel_size, stride)  # (B, T, k)
     n_frames = torch.div(n_samples - kernel_size, stride, rounding_mode="floor") + 1
-    own = torch.arange(windows.shape[1], device=windows.device) < n_frames[:, None]
-    mean = torch.where(own[..., None], windows, 0).sum(1) / n_frames[:, None]  # (B, k): of what each tap sees
-    centred = torch.where(own[..., None], windows - mean[:, None], 0)
+    is_frame = torch.arange(windows.shape[1], device=windows.device) < n_frames[:, None]
+    mean = torch.where(is_frame[..., None], windows, 0).sum(1) / n_frames[:, None]  # (B, k): of what each tap sees
+    centred = torch.where(is_frame[..., None], windows - mean[:, None], 0)
     covariance = centred.transpose(1, 2) @ centred / n_frames[:, None, None]
     kernel = conv.weight[:, 0].double()
     variance = ((kernel @ covariance) * kernel).sum(-1)

@@ -95,17 +95,17 @@ def load_with(options: EncoderOptions, device: str = "auto") -> Encoder:
         return _logmel(options)
     if options.name in ENCODERS and ENCODERS[options.name].family == "opensmile":
         return _paralinguistic(options)
-    where = pick_device(device)
-    compute = pick_compute(options.compute, where)
+    torch_device = pick_device(device)
+    compute = pick_compute(options.compute, torch_device)
     located = _find(options)
     _refuse_text_options(options, located.family)
     if options.pool == "model" and located.family == "speech":
-        return _speaker(located, options, where, compute)
+        return _speaker(located, options, torch_device, compute)
     load = {
         "speech": _speech, "unpadded": _unpadded, "emotion2vec": _emotion2vec, "whisper": _whisper, "text": _text,
         "causal": _causal, "t5": _t5,
     }[located.family]  # fmt: skip
-    encoder: Encoder = load(located, options, where, compute)
+    encoder: Encoder = load(located, options, torch_device, compute)
     encoder.head = "" if located.place.is_file() else head_of(located.place)
     return encoder
 
@@ -144,28 +144,28 @@ class _Located:
 
 
 def _find(options: EncoderOptions) -> _Located:
-    name, given = options.name, options.weights
+    name, weights = options.name, options.weights
     if "emotion2vec" in name.lower():
-        return _located_emotion2vec(name, given)
-    if given is not None and given.suffix == ".pt" and given.is_file():
-        return _Located(label_of(name), family_of(name, "whisper"), given)
-    over = given or Path(name)
+        return _located_emotion2vec(name, weights)
+    if weights is not None and weights.suffix == ".pt" and weights.is_file():
+        return _Located(label_of(name), family_of(name, "whisper"), weights)
+    over = weights or Path(name)
     if adapters.is_adapter(over) and not weight_files(over):
         base = adapters.base_of(over)
         local = next((each for each in (Path(base), over / base) if (each / "config.json").is_file()), None)
         place = find_weights(base, None, local) if local else find_weights(base, base, None)
         return _Located(label_of(name), family_of(name, model_type(place)), place, over)
-    label, directory = _resolve(name, given)
+    label, directory = _resolve(name, weights)
     return _Located(label, family_of(name, model_type(directory)), directory)
 
 
-def _resolve(name: str, given: Path | None) -> tuple[str, Path]:
+def _resolve(name: str, weights: Path | None) -> tuple[str, Path]:
     """Return the encoder's name for the record, and the directory of its weights."""
     if name in ENCODERS:
-        return name, find_weights(name, ENCODERS[name].hub_id, given)
-    if given is not None:
+        return name, find_weights(name, ENCODERS[name].hub_id, weights)
+    if weights is not None:
         _refuse_typo(name)
-        return label_of(name), find_weights(name, None, given)
+        return label_of(name), find_weights(name, None, weights)
     if (os.sep in name and Path(name).is_dir()) or (Path(name) / "config.json").is_file():
         return label_of(name), checked_directory(Path(name), f"--encoder {name}")
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
@@ -262,14 +262,14 @@ def _speaker(located: _Located, options: EncoderOptions, device: torch.device, c
     return speaker.SpeakerEncoder(model, normalize=normalize, spec=spec, choice=choice, device=device, compute=compute)
 
 
-def _located_emotion2vec(name: str, given: Path | None) -> _Located:
+def _located_emotion2vec(name: str, weights: Path | None) -> _Located:
     from featurestore.encoders import emotion2vec
 
-    place = given or (Path(name) if Path(name).exists() else None)
+    place = weights or (Path(name) if Path(name).exists() else None)
     checkpoint = None if place is None else emotion2vec.find_checkpoint(place)
     if checkpoint is None:
-        where = f"no checkpoint in {place}" if place is not None else "no --weights given"
-        raise EncoderError(f"{name}: {where}. {EMOTION2VEC_PLACE}")
+        problem = f"no checkpoint in {place}" if place is not None else "no --weights given"
+        raise EncoderError(f"{name}: {problem}. {EMOTION2VEC_PLACE}")
     return _Located(label_of(name), "emotion2vec", checkpoint)
 
 

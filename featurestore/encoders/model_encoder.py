@@ -77,4 +77,4 @@ class WindowedEncoder(ModelEncoder):
 
     def _kept_of(self, piece: Piece) -> slice:
         """Return which frames of a window are kept."""
-        return piece.kept
+        return piece.keep

@@ -25,7 +25,7 @@ RENAMES = (
 )
 
 
-def load_openai_encoder(path: Path, what: str) -> Any:
+def load_openai_encoder(path: Path, label: str) -> Any:
     """Read a `.pt` file (weights only, no code runs) -> transformers' WhisperEncoder, float32 on the CPU."""
     import torch
     from transformers import WhisperConfig
@@ -50,7 +50,7 @@ def load_openai_encoder(path: Path, what: str) -> Any:
     except Exception as error:  # torch raises many kinds for a bad file; all mean the same to a user
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise EncoderError(
-            f"{what}: {path} is not an openai-whisper checkpoint ({type(error).__name__}: {first[:160]}). Pass one "
+            f"{label}: {path} is not an openai-whisper checkpoint ({type(error).__name__}: {first[:160]}). Pass one "
             "such as base.pt, or a transformers directory, with --weights."
         ) from None
     return model.eval()

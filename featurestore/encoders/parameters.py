@@ -24,7 +24,7 @@ BUFFERS = (
 
 
 def check_parameters(
-    model: Any, info: Mapping[str, Collection[str]], needed: str | tuple[str, ...], directory: Path, what: str
+    model: Any, info: Mapping[str, Collection[str]], needed: str | tuple[str, ...], directory: Path, label: str
 ) -> None:
     """Raise EncoderError where weights and configuration don't describe the same encoder.
 
@@ -35,16 +35,17 @@ def check_parameters(
     missing = sorted(key for key in info["missing_keys"] if key.startswith(needed) and not _is_never_read(key))
     if missing:
         raise EncoderError(
-            f"{what}: {len(missing)} parameters of its configuration are not in the weights of {directory} (the first: "
-            f"{missing[0]}), expected all of them. The file is another model's; pass the right one with --weights DIR."
+            f"{label}: {len(missing)} parameters of its configuration are not in the weights of {directory} (the "
+            f"first: {missing[0]}), expected all of them. The file is another model's; pass the right one with "
+            "--weights DIR."
         )
     prefix = f"{model.base_model_prefix}."
     bare = getattr(model, model.base_model_prefix, model)
     parts = {name for name, _ in bare.named_children()}
-    own = {key: key.removeprefix(prefix) for key in info["unexpected_keys"]}
+    unexpected = {key: key.removeprefix(prefix) for key in info["unexpected_keys"]}
     unread = sorted(
         key
-        for key, name in own.items()
+        for key, name in unexpected.items()
         if name.partition(".")[0] in parts and name.startswith(needed) and not _is_never_read(name)
     )
     # Of a checkpoint with a head, what has no prefix is the head's, whatever its name (the x-vector's
@@ -53,7 +54,7 @@ def check_parameters(
         unread = [key for key in unread if key.startswith(prefix)]
     if unread:
         raise EncoderError(
-            f"{what}: {len(unread)} parameters in the weights of {directory} have no place in the encoder that its "
+            f"{label}: {len(unread)} parameters in the weights of {directory} have no place in the encoder that its "
             f"config.json describes (the first: {unread[0]}), so that its rows would be another model's. Use the "
             "config.json that belongs to the weights."
         )

@@ -45,7 +45,7 @@ class Tokens:
     """Token ids of the prompt before a text, of the text, and of the prompt after it; without special tokens."""
 
     before: tuple[int, ...]
-    own: tuple[int, ...]
+    of_text: tuple[int, ...]
     after: tuple[int, ...]
 
 

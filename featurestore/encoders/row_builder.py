@@ -33,7 +33,7 @@ class Piece:
         return self.window.stop - self.window.start
 
     @property
-    def kept(self) -> slice:
+    def keep(self) -> slice:
         """Which of the window's own frames are kept."""
         return slice(self.window.keep_start - self.window.start, self.window.keep_stop - self.window.start)
 
@@ -55,10 +55,10 @@ class Batch:
             starts = range(0, len(self.pieces) * n_padded, n_padded)
             places = [np.arange(at + keep.start, at + keep.stop) for at, keep in zip(starts, self.keeps, strict=True)]
             return np.concatenate(places)
-        kept = np.zeros((len(self.pieces), n_padded), bool)
-        for row, keep in zip(kept, self.keeps, strict=True):
+        is_kept = np.zeros((len(self.pieces), n_padded), bool)
+        for row, keep in zip(is_kept, self.keeps, strict=True):
             row[keep] = True
-        return kept
+        return is_kept
 
     def take(self, states: Iterable[Tensor], selection: Tensor, dtype: torch.dtype) -> list[Tensor]:
         """Take what is kept of each layer's (B, T, D): rows (sum of kept, D) of `dtype`.
@@ -74,17 +74,17 @@ class Batch:
             return state[0, self.keeps[0]]
         return state.flatten(0, 1).index_select(0, places)
 
-    def _sums(self, state: Tensor, kept: Tensor) -> Tensor:
+    def _sums(self, state: Tensor, is_kept: Tensor) -> Tensor:
         import torch
 
         if state.device.type == "mps":  # which has no float64
-            state, kept = state.cpu(), kept.cpu()
+            state, is_kept = state.cpu(), is_kept.cpu()
         # Not a product with zeros: what stands behind an input's own frames need not be finite.
-        wide = torch.where(kept[..., None], state.double(), 0.0)
+        wide = torch.where(is_kept[..., None], state.double(), 0.0)
         sums = [wide.sum(dim=1)]
         if self.pool == "mean+std":
             sums.append(wide.square().sum(dim=1))
-        counts = kept.sum(dim=1, dtype=torch.float64)[:, None].expand_as(sums[0])
+        counts = is_kept.sum(dim=1, dtype=torch.float64)[:, None].expand_as(sums[0])
         return torch.stack([*sums, counts], dim=1)
 
 

@@ -62,29 +62,29 @@ def _pooled(rows: np.ndarray, mode: str) -> np.ndarray:
     return pooled[mode]()
 
 
-def read_pooling(directory: Path, what: str) -> OwnPooling:
+def read_pooling(directory: Path, label: str) -> OwnPooling:
     """Read modules.json and what it names; EncoderError where the directory has no pooling of its own."""
     try:
-        return _read_pooling(directory, what)
+        return _read_pooling(directory, label)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise EncoderError(
-            f"{what}: {directory / 'modules.json'}, or what it names, has not the form of sentence-transformers "
+            f"{label}: {directory / 'modules.json'}, or what it names, has not the form of sentence-transformers "
             f"({error!r})."
         ) from None
 
 
-def _read_pooling(directory: Path, what: str) -> OwnPooling:
-    modules = _json(directory / "modules.json", what)
+def _read_pooling(directory: Path, label: str) -> OwnPooling:
+    modules = _json(directory / "modules.json", label)
     kinds = [(str(module["type"]).rsplit(".", 1)[-1], directory / str(module["path"])) for module in modules]
     if [kind for kind, _ in kinds[:2]] != ["Transformer", "Pooling"]:
-        raise EncoderError(f"{what}: {directory / 'modules.json'} begins with other than a Transformer and a Pooling.")
-    config = _json(kinds[1][1] / "config.json", what)
+        raise EncoderError(f"{label}: {directory / 'modules.json'} begins with other than a Transformer and a Pooling.")
+    config = _json(kinds[1][1] / "config.json", label)
     modes = tuple(mode for key, mode in MODES.items() if config.get(key))
     named = str(config.get("pooling_mode") or "")  # the newer form names it
     renamed = {"lasttoken": "last", "mean_sqrt_len_tokens": "mean_sqrt", "weightedmean": "weighted"}
     modes = modes or ((renamed.get(named, named),) if named else ())
     if not modes or not set(modes) <= set(MODES.values()):
-        raise EncoderError(f"{what}: {kinds[1][1] / 'config.json'} names no pooling that is known here.")
+        raise EncoderError(f"{label}: {kinds[1][1] / 'config.json'} names no pooling that is known here.")
     dim = int(config.get("word_embedding_dimension") or config["embedding_dimension"]) * len(modes)
     after: list[Callable[[np.ndarray], np.ndarray]] = []
     names = list(modes)
@@ -92,15 +92,15 @@ def _read_pooling(directory: Path, what: str) -> OwnPooling:
         if kind == "Normalize":
             after.append(_normalized)
         elif kind == "Dense":
-            step, dim = _dense(path, what)
+            step, dim = _dense(path, label)
             after.append(step)
         else:
-            raise EncoderError(f"{what}: its module {kind} ({path}) is not supported, expected Normalize or Dense.")
+            raise EncoderError(f"{label}: its module {kind} ({path}) is not supported, expected Normalize or Dense.")
         names.append(kind.lower())
     sizes: dict[str, Any] = {}
     for name in ("sentence_bert_config.json", "sentence_xlm-roberta_config.json"):
         if (directory / name).is_file():
-            sizes = _json(directory / name, what)
+            sizes = _json(directory / name, label)
     return OwnPooling(
         modes, bool(config.get("include_prompt", True)), bool(sizes.get("do_lower_case")), sizes.get("max_seq_length"),
         dim, tuple(after), "+".join(names),
@@ -112,17 +112,17 @@ def _normalized(rows: np.ndarray) -> np.ndarray:
     return np.asarray(rows / np.maximum(norms, 1e-12))
 
 
-def _dense(directory: Path, what: str) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
+def _dense(directory: Path, label: str) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
     from safetensors.numpy import load_file
 
-    config = _json(directory / "config.json", what)
+    config = _json(directory / "config.json", label)
     activation = str(config.get("activation_function", "")).rsplit(".", 1)[-1]
     steps: dict[str, Callable[[np.ndarray], np.ndarray]] = {"Tanh": np.tanh, "Identity": np.asarray}
     if activation not in steps:
-        raise EncoderError(f"{what}: {directory} has the activation {activation}, expected Tanh or Identity.")
+        raise EncoderError(f"{label}: {directory} has the activation {activation}, expected Tanh or Identity.")
     path = directory / "model.safetensors"
     if not path.is_file():
-        raise EncoderError(f"{what}: {path} is missing; its embedding needs this layer.")
+        raise EncoderError(f"{label}: {path} is missing; its embedding needs this layer.")
     state = load_file(path)
     weight = state["linear.weight"].astype(np.float64)
     bias = state["linear.bias"].astype(np.float64) if config.get("bias", True) else np.zeros(len(weight))
@@ -130,11 +130,11 @@ def _dense(directory: Path, what: str) -> tuple[Callable[[np.ndarray], np.ndarra
     return lambda rows: np.asarray(act(rows @ weight.T + bias)), len(weight)
 
 
-def _json(path: Path, what: str) -> Any:
+def _json(path: Path, label: str) -> Any:
     try:
         return read_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise EncoderError(
-            f"{what}: --pool model needs {path}, as sentence-transformers writes it ({type(error).__name__}). Use "
+            f"{label}: --pool model needs {path}, as sentence-transformers writes it ({type(error).__name__}). Use "
             "--pool mean, or a directory that has it."
         ) from None

@@ -24,15 +24,15 @@ from featurestore.runtime.transfer import to_device, to_host
 HEAD = "ForXVector"
 
 
-def load(directory: Path, what: str) -> Any:
+def load(directory: Path, label: str) -> Any:
     """Load the model with its head; EncoderError where the directory has another head or none."""
     head = head_of(directory)
     if not head.endswith(HEAD):
         raise EncoderError(
-            f"{what}: --pool model of a speech model is its x-vector, but {directory / 'config.json'} names "
+            f"{label}: --pool model of a speech model is its x-vector, but {directory / 'config.json'} names "
             f"{head or 'no head'}, expected one such as WavLMForXVector. Use --pool mean or mean+std."
         )
-    return load_model(directory, what, auto="AutoModelForAudioXVector")
+    return load_model(directory, label, auto="AutoModelForAudioXVector")
 
 
 def dim_of(config: Any) -> int:

@@ -49,7 +49,7 @@ class Tokenized:
     """The ids of one window, special tokens and the prompt's among them, and which of their rows are kept."""
 
     ids: np.ndarray  # (T,) int64
-    kept: slice
+    keep: slice
 
 
 class TextEncoder(WindowedEncoder):
@@ -137,14 +137,14 @@ class TextEncoder(WindowedEncoder):
 
     def is_empty(self, item: Any) -> bool:
         """Return whether a text has no tokens, and so gets the defined row."""
-        return not self._tokens(str(item)).own
+        return not self._tokens(str(item)).of_text
 
     def refusal(self, item: int | str) -> str:
         """Return why a text has no rows: a token that the model lacks, or its own pooling takes no text as long."""
-        own = self._tokens(str(item)).own
-        if max(own, default=0) >= self._n_ids:
-            return f"token {max(own)} of its tokenizer is none of the {self._n_ids:,} that the model embeds."
-        n_tokens = len(own)
+        token_ids = self._tokens(str(item)).of_text
+        if max(token_ids, default=0) >= self._n_ids:
+            return f"token {max(token_ids)} of its tokenizer is none of the {self._n_ids:,} that the model embeds."
+        n_tokens = len(token_ids)
         if self.pooling is None or n_tokens <= self._window_tokens:
             return ""
         return (
@@ -166,8 +166,8 @@ class TextEncoder(WindowedEncoder):
         return len(piece.data.ids)
 
     def _kept_of(self, piece: Piece) -> slice:
-        kept: slice = piece.data.kept
-        return kept
+        keep: slice = piece.data.keep
+        return keep
 
     def _tokenized(self, text: str) -> Tokens:
         lower = self.pooling is not None and self.pooling.lower
@@ -178,12 +178,12 @@ class TextEncoder(WindowedEncoder):
         for index, text in enumerate(batch):
             tokens = self._tokens(text)
             before, after = [*self._prefix, *tokens.before], [*tokens.after, *self._suffix]
-            if not (before or tokens.own or after) and self.causal:
+            if not (before or tokens.of_text or after) and self.causal:
                 before = [start_token(self.tokenizer, self.name)]
-            for window in windows(len(tokens.own), self._window_tokens, self._margin):
-                ids = [*before, *tokens.own[window.start : window.stop], *after]
-                kept = self._kept(window, tokens, len(before), len(ids))
-                yield Piece(index, Tokenized(np.array(ids, np.int64), kept), window)
+            for window in windows(len(tokens.of_text), self._window_tokens, self._margin):
+                ids = [*before, *tokens.of_text[window.start : window.stop], *after]
+                keep = self._kept(window, tokens, len(before), len(ids))
+                yield Piece(index, Tokenized(np.array(ids, np.int64), keep), window)
 
     def _kept(self, window: Window, tokens: Tokens, n_before: int, n_ids: int) -> slice:
         """Return which rows of one window are kept; n_before: tokens before the text's own, of n_ids in all."""
@@ -195,7 +195,7 @@ class TextEncoder(WindowedEncoder):
             kept_before = 0 if self.keep_special else n_before - len(tokens.before)
             kept_after = n_ids if self.keep_special else n_ids - len(self._suffix)
             first = kept_before if window.start == 0 else first
-            last = kept_after if window.stop == len(tokens.own) else last
+            last = kept_after if window.stop == len(tokens.of_text) else last
         if last > first:
             return slice(first, last)
         return slice(n_before - 1, n_before) if self.causal and n_before else slice(0, 1)
@@ -243,12 +243,12 @@ class TextEncoder(WindowedEncoder):
         )
 
 
-def start_token(tokenizer: Any, what: str) -> int:
+def start_token(tokenizer: Any, label: str) -> int:
     """Return the id of the token that begins a text, of a tokenizer without one of the one that ends it."""
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)
-    raise EncoderError(f"{what}: its tokenizer has neither a bos nor an eos token, and an empty text needs a row.")
+    raise EncoderError(f"{label}: its tokenizer has neither a bos nor an eos token, and an empty text needs a row.")
 
 
 def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:

@@ -69,12 +69,12 @@ def timed(text: str, words: Words, duration_s: float) -> str:
 
 def spans(tokenizer: Any, text: str, words: Words, duration_s: float) -> np.ndarray:
     """Return start and end in seconds (T, 2) float32 of each token of a text; (1, 2) of a text without one."""
-    places, at = [], 0  # first character of each word, the one after its last, its start and end
+    places, position = [], 0  # first character of each word, the one after its last, its start and end
     for word, start_s, end_s in words:
-        start = text.find(word.strip(), at)
+        start = text.find(word.strip(), position)
         if start >= 0 and word.strip():
-            at = start + len(word.strip())
-            places.append((start, at, start_s, end_s))
+            position = start + len(word.strip())
+            places.append((start, position, start_s, end_s))
     rows: list[tuple[float, float]] = []
     for first, stop in _offsets(tokenizer, text):
         inside = [(start_s, end_s) for begin, end, start_s, end_s in places if begin < stop and end > first]

@@ -57,26 +57,26 @@ class Loaded:
         return self.field + (self.least_frames - 1) * self.hop
 
 
-def load(directory: Path, kind: str, what: str, adapter: Path | None = None) -> Loaded:
+def load(directory: Path, kind: str, label: str, adapter: Path | None = None) -> Loaded:
     """Load a model of one of families.UNPADDED_TYPES, float32 on the CPU; EncoderError as in `load_model`."""
     if kind == "moonshine":
-        model = load_model(directory, what, needed="encoder.", adapter=adapter).encoder
-        n_layers, normalize = model.config.encoder_num_hidden_layers, do_normalize(directory, what)
+        model = load_model(directory, label, needed="encoder.", adapter=adapter).encoder
+        n_layers, normalize = model.config.encoder_num_hidden_layers, do_normalize(directory, label)
         dim = model.config.hidden_size
         return Loaded(
             model, normalize, np.asarray, MOONSHINE_CONVS.hop, MOONSHINE_CONVS.field, n_layers, dim, "input_values"
         )
     if kind in WAVEFORM_TYPES:
-        model = load_model(directory, what, adapter=adapter)
+        model = load_model(directory, label, adapter=adapter)
         config = model.config
         model.adapter = None
         convs = Convolutions.of(config)
         return Loaded(
-            model, do_normalize(directory, what), np.asarray, convs.hop, convs.field, config.num_hidden_layers,
+            model, do_normalize(directory, label), np.asarray, convs.hop, convs.field, config.num_hidden_layers,
             config.hidden_size, "input_values", getattr(config, "squeeze_factor", 1),
         )  # fmt: skip
-    model = load_model(directory, what, adapter=adapter)
-    prepare = _features(directory, what)
+    model = load_model(directory, label, adapter=adapter)
+    prepare = _features(directory, label)
     if kind == "wav2vec2-bert":
         model.adapter = model.intermediate_ffn = None  # of fine-tuned models; they change the frame rate
         hop, field = 2 * FBANK_HOP, 2 * FBANK_HOP + 240
@@ -99,17 +99,17 @@ def of_emotion2vec(model: Any) -> Loaded:
     )  # fmt: skip
 
 
-def _features(directory: Path, what: str) -> Callable[[np.ndarray], np.ndarray]:
+def _features(directory: Path, label: str) -> Callable[[np.ndarray], np.ndarray]:
     import transformers
 
     try:
-        check_rate(read_preprocessor(directory), directory, what)
+        check_rate(read_preprocessor(directory), directory, label)
         extractor = transformers.AutoFeatureExtractor.from_pretrained(directory, local_files_only=True)
     except EncoderError:
         raise
     except Exception as error:  # as in load_model
         raise EncoderError(
-            f"{what}: {directory / FILE} can't be read ({type(error).__name__}), and without it "
+            f"{label}: {directory / FILE} can't be read ({type(error).__name__}), and without it "
             "the model's input is unknown. Copy it from the model's hub page."
         ) from None
 

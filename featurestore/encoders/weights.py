@@ -21,13 +21,13 @@ from featurestore.runtime.weights_digest import parts_of_files, weights_digest
 EMBEDDED = Path(__file__).resolve().parent.parent / "weights"
 
 
-def find_weights(name: str, hub_id: str | None, given: Path | None) -> Path:
-    """Return the directory to load from: `given`, else the embedded one, else the hub's (cached or downloaded).
+def find_weights(name: str, hub_id: str | None, weights: Path | None) -> Path:
+    """Return the directory to load from: `weights`, else the embedded one, else the hub's (cached or downloaded).
 
     EncoderError says what was tried and how to go on.
     """
-    if given is not None:
-        return checked_directory(given, f"--weights {given}")
+    if weights is not None:
+        return checked_directory(weights, f"--weights {weights}")
     if (EMBEDDED / name / "config.json").is_file():
         return EMBEDDED / name
     if hub_id is None:
@@ -35,20 +35,20 @@ def find_weights(name: str, hub_id: str | None, given: Path | None) -> Path:
     return from_hub(name, hub_id)
 
 
-def checked_directory(path: Path, what: str) -> Path:
+def checked_directory(path: Path, label: str) -> Path:
     """Return path if it is a transformers directory, else EncoderError naming what is missing."""
     if not path.is_dir():
         problem = "is a file" if path.exists() else "no such directory"
         raise EncoderError(
-            f"{what}: {problem}; expected a transformers model directory (config.json and model.safetensors)."
+            f"{label}: {problem}; expected a transformers model directory (config.json and model.safetensors)."
         )
     if not (path / "config.json").is_file():
         raise EncoderError(
-            f"{what}: has no config.json; expected a transformers model directory, as `huggingface-cli download` or "
+            f"{label}: has no config.json; expected a transformers model directory, as `huggingface-cli download` or "
             "save_pretrained write it."
         )
     if not weight_files(path):
-        raise EncoderError(f"{what}: has a config.json but no *.safetensors or pytorch_model*.bin beside it.")
+        raise EncoderError(f"{label}: has a config.json but no *.safetensors or pytorch_model*.bin beside it.")
     return path
 
 
@@ -85,7 +85,7 @@ def _named_content(path: Path) -> Iterator[bytes]:
 
 def load_model(
     directory: Path,
-    what: str,
+    label: str,
     needed: str | tuple[str, ...] = "",
     *,
     auto: str = "AutoModel",
@@ -101,7 +101,7 @@ def load_model(
     import torch
     import transformers
 
-    _refuse_quantized(directory, what)
+    _refuse_quantized(directory, label)
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # heads that are dropped on purpose are no news
     progress = transformers.utils.logging.is_progress_bar_enabled()
@@ -117,33 +117,33 @@ def load_model(
     except Exception as error:  # transformers raises many kinds for a bad file; all mean the same to a user
         if _is_import(error):
             raise EncoderError(
-                f"{what}: transformers can't be used here, which says nothing of the weights "
+                f"{label}: transformers can't be used here, which says nothing of the weights "
                 f"({_import_reason(error)}). A package beside it doesn't match: reinstall it, or uninstall it where it "
                 "isn't needed (torchvision)."
             ) from error
         if "ignore_mismatched_sizes" in str(error):
             raise EncoderError(
-                f"{what}: parameters in the weights of {directory} have other shapes than its config.json says. Use "
+                f"{label}: parameters in the weights of {directory} have other shapes than its config.json says. Use "
                 "the config.json that belongs to the weights."
             ) from None
         if "weights_only" in str(error):
             raise EncoderError(
-                f"{what}: the pytorch_model*.bin in {directory} holds more than tensors, or is damaged; files that "
+                f"{label}: the pytorch_model*.bin in {directory} holds more than tensors, or is damaged; files that "
                 "could run code are not read. Take the model's safetensors, from its hub page or a conversion of it."
             ) from None
         raise EncoderError(
-            f"{what}: the weights in {directory} can't be loaded ({first_line(error)}). Download the directory again "
+            f"{label}: the weights in {directory} can't be loaded ({first_line(error)}). Download the directory again "
             "or pass another with --weights DIR."
         ) from None
     finally:
         transformers.logging.set_verbosity(level)
         if progress:
             transformers.utils.logging.enable_progress_bar()
-    check_parameters(model, info, needed, directory, what)
-    return model if adapter is None else merge(model, adapter, what)
+    check_parameters(model, info, needed, directory, label)
+    return model if adapter is None else merge(model, adapter, label)
 
 
-def _refuse_quantized(directory: Path, what: str) -> None:
+def _refuse_quantized(directory: Path, label: str) -> None:
     """Raise EncoderError for weights of fewer than 16 bits, whose rows are not those of the model that is named."""
     try:
         quantized = read_json((directory / "config.json").read_bytes()).get("quantization_config")
@@ -152,7 +152,7 @@ def _refuse_quantized(directory: Path, what: str) -> None:
     if quantized:
         kind = quantized.get("quant_method", "a method of its own") if isinstance(quantized, dict) else quantized
         raise EncoderError(
-            f"{what}: the weights in {directory} are quantized ({kind}, by quantization_config in config.json), "
+            f"{label}: the weights in {directory} are quantized ({kind}, by quantization_config in config.json), "
             "expected 16 or 32 bits. Take the model that they were made from."
         )
 

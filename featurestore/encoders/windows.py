@@ -23,13 +23,13 @@ def windows(n_frames: int, size: int, margin: int) -> list[Window]:
     if n_frames <= size:
         return [Window(0, n_frames, 0, n_frames)]
     assert size > 2 * margin, (size, margin)
-    plan, kept = [], 0
+    plan, n_kept = [], 0
     for start in range(0, n_frames, size - 2 * margin):
         start = min(start, n_frames - size)
         stop = start + size
         keep_stop = n_frames if stop == n_frames else stop - margin
-        plan.append(Window(start, stop, kept, keep_stop))
-        kept = keep_stop
+        plan.append(Window(start, stop, n_kept, keep_stop))
+        n_kept = keep_stop
         if stop == n_frames:
             break
     return plan

@@ -120,8 +120,8 @@ def size_of(encoder: Encoder, item: Item, *, exactly: bool = False) -> int | str
 def refused(encoder: Encoder, item: Item, size: int | str) -> str:
     """Return why an input has no rows by this encoder, with its key and file; "" where it has."""
     reason = encoder.refusal(size)
-    where = "" if isinstance(size, str) or not isinstance(item.source, Path) else f" ({item.source})"
-    return f"{item.key}{where}: {reason}" if reason else ""
+    place = "" if isinstance(size, str) or not isinstance(item.source, Path) else f" ({item.source})"
+    return f"{item.key}{place}: {reason}" if reason else ""
 
 
 def _recordings(view: ViewedPart) -> tuple[list[Item], Failures]:

@@ -89,8 +89,8 @@ def _lacking(
         return list(items), Present()
     features = store[name]
     absent = set(features.missing([item.key for item in items]))
-    kept = {item.key: item.source for item in items if item.key not in absent | again.keys}
-    comparison = compare(kept, features, verify=verify_audio, workers=workers)
+    present = {item.key: item.source for item in items if item.key not in absent | again.keys}
+    comparison = compare(present, features, verify=verify_audio, workers=workers)
     redone = {item.key for item in items} & again.keys - absent
     if again.mismatched:
         redone |= {mismatch.key for mismatch in comparison.mismatches}

@@ -82,14 +82,14 @@ def check_rows(
     together = encoder.encode(inputs, max_frames=1 << 40) if inputs else []
     for item, data, batched in zip(good, inputs, together, strict=True):
         (alone,) = encoder.encode([data], max_frames=1)
-        kept = float("nan")
+        of_stored = float("nan")
         if stored is not None and item.key in stored:
-            kept = max(
+            of_stored = max(
                 relative_difference(rows, stored.array(item.key, layer))
                 for rows, layer in zip(alone, encoder.spec.layers, strict=True)
             )
         in_batch = max(relative_difference(one, other) for one, other in zip(alone, batched, strict=True))
-        results.append(Checked(item.key, alone.shape[1], in_batch, kept))
+        results.append(Checked(item.key, alone.shape[1], in_batch, of_stored))
     return results
 
 

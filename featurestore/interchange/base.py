@@ -38,13 +38,13 @@ class Loaded:
 class Source:
     """N utterances somewhere, by position; nothing is read before `load`.
 
-    keys: their keys, in the source's order; the same one may come twice. where: the file or dataset of one, for
+    keys: their keys, in the source's order; the same one may come twice. place_of: the file or dataset of one, for
     messages. load: read one; StoreError names what is wrong with it. failed: (file, reason) of what has no key.
     notes: what the user should know.
     """
 
     keys: list[str]
-    where: Callable[[int], str]
+    place_of: Callable[[int], str]
     load: Callable[[int], Loaded]
     failed: Failures = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -98,22 +98,22 @@ class Format(Protocol):
     def write(self, chosen: Selection, target: Path, resume: bool) -> Written: ...
 
 
-def float_dtype(dtype: np.dtype[Any], where: str) -> str:
+def float_dtype(dtype: np.dtype[Any], place: str) -> str:
     """Return the dtype's name; StoreError unless it is one of READABLE."""
     if dtype.name not in READABLE or dtype.kind != "f":
         hint = " (bfloat16 as numpy saves it? save it as float32)" if dtype.kind == "V" else ""
-        raise StoreError(f"{where}: values of {dtype}{hint}; {', '.join(READABLE)} expected.")
+        raise StoreError(f"{place}: values of {dtype}{hint}; {', '.join(READABLE)} expected.")
     return dtype.name
 
 
-def check_shape(shape: tuple[int, ...], names: Sequence[str], where: str) -> None:
+def check_shape(shape: tuple[int, ...], names: Sequence[str], place: str) -> None:
     """StoreError unless an array of this shape is one utterance: (T, D), (D,) or (L, T, D)."""
     if len(shape) not in (1, 2, 3) or shape[-1] == 0:
-        raise StoreError(f"{where}: an array of shape {shape}; (T, D), (D,) or (L, T, D) expected.")
+        raise StoreError(f"{place}: an array of shape {shape}; (T, D), (D,) or (L, T, D) expected.")
     n_layers = shape[0] if len(shape) == 3 else 1
     if n_layers == 0 or (names and n_layers != len(names)):
-        given = f"; the {len(names)} layers {', '.join(names)} were given" if names else ""
-        raise StoreError(f"{where}: an array of shape {shape}, so {n_layers} layers{given}.")
+        named_layers = f"; the {len(names)} layers {', '.join(names)} were given" if names else ""
+        raise StoreError(f"{place}: an array of shape {shape}, so {n_layers} layers{named_layers}.")
 
 
 def as_layers(array: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -131,9 +131,9 @@ def joined(parts: Mapping[str, Loaded]) -> Loaded:
     return Loaded(layers, dtypes.pop() if len(dtypes) == 1 else "float64" if "float64" in dtypes else "float32")
 
 
-def group_by_utterance(names: Sequence[str], layers: Mapping[str, str], where: str) -> dict[str, dict[str, str]]:
+def group_by_utterance(names: Sequence[str], layers: Mapping[str, str], place: str) -> dict[str, dict[str, str]]:
     """{utterance: {layer: name}} of "utterance/layer" names; empty when no name ends in one of the layers."""
-    endings = {where or layer: layer for layer, where in layers.items()}
+    endings = {ending or layer: layer for layer, ending in layers.items()}
     files_of_key: dict[str, dict[str, str]] = {}
     for name in names:
         utterance, slash, ending = name.rpartition("/")
@@ -141,7 +141,7 @@ def group_by_utterance(names: Sequence[str], layers: Mapping[str, str], where: s
             files_of_key.setdefault(utterance, {})[endings[ending]] = name
     if not files_of_key and any(layers.values()):
         raise StoreError(
-            f"{where}: no name ends in {' or '.join(f'/{ending}' for ending in endings)}; there is "
+            f"{place}: no name ends in {' or '.join(f'/{ending}' for ending in endings)}; there is "
             f"{', '.join(repr(name) for name in names[:3]) or 'nothing'}."
         )
     return files_of_key
@@ -174,23 +174,23 @@ def check_regular(path: Path) -> None:
         raise StoreError(f"{path} is no regular file, so it is not read; give a file of features.")
 
 
-def check_bytes(n_bytes: int, where: str) -> None:
+def check_bytes(n_bytes: int, place: str) -> None:
     """StoreError for an array that this machine's memory can't hold, before it is asked for."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if n_bytes > memory:
         raise StoreError(
-            f"{where}: an array of {n_bytes:,} bytes is declared, and this machine has {memory:,} bytes of memory: the "
+            f"{place}: an array of {n_bytes:,} bytes is declared, and this machine has {memory:,} bytes of memory: the "
             "file is damaged, or holds more than one utterance."
         )
 
 
-def read_values(path: Path, dtype: str, start: int, shape: tuple[int, ...], where: str) -> np.ndarray:
+def read_values(path: Path, dtype: str, start: int, shape: tuple[int, ...], place: str) -> np.ndarray:
     """Return an array that lies at a byte of a file; StoreError when the file has become shorter than it was."""
     count = math.prod(shape)
     try:
         values = np.fromfile(path, dtype, count, offset=start)
     except OSError as error:
-        raise StoreError(f"{where} can't be read: {reason_of(error)}.") from error
+        raise StoreError(f"{place} can't be read: {reason_of(error)}.") from error
     if len(values) != count:
-        raise StoreError(f"{where}: the file became shorter while it was read.")
+        raise StoreError(f"{place}: the file became shorter while it was read.")
     return values.reshape(shape)

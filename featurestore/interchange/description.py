@@ -30,14 +30,14 @@ class Description:
     pool: str = "none"
     columns: tuple[str, ...] = ()
 
-    def spec(self, loaded: Loaded, where: str, stored: FeatureSpec | None) -> FeatureSpec:
+    def spec(self, loaded: Loaded, place: str, stored: FeatureSpec | None) -> FeatureSpec:
         """Return the specification of a set whose first utterance is `loaded`.
 
         Stored: that of the set that is there.
         """
         dims = {rows.shape[1] for rows in loaded.layers.values()}
         if len(dims) != 1 or 0 in dims:
-            raise StoreError(f"{where}: layers of {sorted(dims)} dims; the same number, 1 or more, expected.")
+            raise StoreError(f"{place}: layers of {sorted(dims)} dims; the same number, 1 or more, expected.")
         dtype = self.dtype or EXACT[loaded.dtype][0]
         if self.dtype is None and stored is not None and stored.weights == IMPORTED:
             dtype = stored.dtype

@@ -52,18 +52,18 @@ def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Sourc
         if _keys(prefixes[layer], flatten)[0] != keys:
             raise StoreError(f"{prefix} and {prefixes[layer]} are of different utterances, or in another order.")
 
-    def where(i: int) -> str:
+    def place_of(i: int) -> str:
         return f"{_with(prefix, '.npy')}, utterance {i + 1} ({keys[i]!r})"
 
     def load(i: int) -> Loaded:
         parts = {}
         for layer, (start, dtype, dim, offsets) in arrays.items():
             first, shape = start + int(offsets[i]) * dim * dtype.itemsize, (int(offsets[i + 1] - offsets[i]), dim)
-            rows = read_values(_with(prefixes[layer], ".npy"), dtype.str, first, shape, where(i)).astype(dtype.name)
+            rows = read_values(_with(prefixes[layer], ".npy"), dtype.str, first, shape, place_of(i)).astype(dtype.name)
             parts[layer] = Loaded(as_layers(rows, (layer,) if layer else ()), dtype.name)
         return parts[""] if "" in parts else joined(parts)
 
-    yield Source(keys, where, load, notes=notes)
+    yield Source(keys, place_of, load, notes=notes)
 
 
 def _prefix(path: Path) -> Path:
@@ -91,8 +91,8 @@ def _open(prefix: Path) -> tuple[int, np.dtype[Any], int, np.ndarray]:
         raise StoreError(f"{path}: an array of shape {shape}; the rows of all utterances, (sum T, D), expected.")
     bad = [i for i, line in enumerate(lines) if not (line.isascii() and line.isdecimal() and len(line) < 19)]
     if bad:
-        where = f"{_with(prefix, '.lengths')}, line {bad[0] + 1}"
-        raise StoreError(f"{where}: {lines[bad[0]]!r}; a number of rows expected.")
+        place = f"{_with(prefix, '.lengths')}, line {bad[0] + 1}"
+        raise StoreError(f"{place}: {lines[bad[0]]!r}; a number of rows expected.")
     lengths = [int(line) for line in lines]
     if sum(lengths) != shape[0]:
         raise StoreError(f"{path} has {shape[0]} rows, but the lengths beside it add up to {sum(lengths)}.")

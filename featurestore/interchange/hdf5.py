@@ -80,36 +80,36 @@ def _links(file: Any, path: Path) -> Failures:
     def look(name: str, link: Any) -> None:
         if isinstance(link, h5py.SoftLink | h5py.ExternalLink):
             target = f"{link.filename}, {link.path}" if isinstance(link, h5py.ExternalLink) else link.path
-            where = f"{path}, {name!r}"
-            failures.append((where, f"{where} is a link to {target}, which is not followed; copy the dataset itself."))
+            place = f"{path}, {name!r}"
+            failures.append((place, f"{place} is a link to {target}, which is not followed; copy the dataset itself."))
 
     file.visititems_links(look)
     return failures
 
 
-def _check_own(dataset: Any, where: str) -> None:
+def _check_own(dataset: Any, place: str) -> None:
     """StoreError for a dataset whose values lie in another file, or nowhere: HDF5 reads zeros for what is missing."""
     if dataset.is_virtual:
         sources = ", ".join(sorted({source.file_name for source in dataset.virtual_sources()}))
-        raise StoreError(f"{where} is a virtual dataset of {sources}; import those files, or copy the values into one.")
+        raise StoreError(f"{place} is a virtual dataset of {sources}; import those files, or copy the values into one.")
     if dataset.external:
         files = ", ".join(str(name) for name, _, _ in dataset.external)
-        raise StoreError(f"{where} has its values in other files ({files}); copy them into the dataset itself.")
+        raise StoreError(f"{place} has its values in other files ({files}); copy them into the dataset itself.")
     if dataset.size and not dataset.id.get_storage_size():
-        raise StoreError(f"{where} was never written: it has a shape and no values, which HDF5 would read as zeros.")
-    check_bytes(dataset.size * dataset.dtype.itemsize, where)
+        raise StoreError(f"{place} was never written: it has a shape and no values, which HDF5 would read as zeros.")
+    check_bytes(dataset.size * dataset.dtype.itemsize, place)
 
 
 def _load(file: Any, path: Path, name: str, names: Sequence[str]) -> Loaded:
-    where = f"{path}, {name!r}"
+    place = f"{path}, {name!r}"
     try:
         dataset = file[name]
-        dtype = float_dtype(dataset.dtype, where)
-        check_shape(dataset.shape or (), names, where)
-        _check_own(dataset, where)
+        dtype = float_dtype(dataset.dtype, place)
+        check_shape(dataset.shape or (), names, place)
+        _check_own(dataset, place)
         return Loaded(as_layers(dataset[()].astype(dtype, copy=False), names), dtype)
     except _DAMAGE as error:
-        raise StoreError(f"{where} can't be read: {error}.") from error
+        raise StoreError(f"{place} can't be read: {error}.") from error
 
 
 def occupied(target: Path, layers: Sequence[str]) -> list[Path]:

@@ -88,7 +88,7 @@ def import_features(
             _compare(source, expected_keys, stored, report)
         first = _first_readable(source, todo, report)
         if first is not None:
-            like = source.where(first[0])
+            like = source.place_of(first[0])
             spec = described.spec(first[1], like, None if stored is None else stored.spec)
             provenance = {"imported_from": format_name, "source": path.name, "source_dtype": first[1].dtype}
             provenance["medusa-ser"] = version("medusa-ser")
@@ -133,11 +133,11 @@ def _distinct(source: Source, report: ImportReport) -> list[int]:
     """Positions of the first utterance of each key that a store can hold; the others are failures."""
     first: dict[str, int] = {}
     for i, key in enumerate(source.keys):
-        where = source.where(i)
+        place = source.place_of(i)
         if _printable(key) != key:
-            report.failed.append((where, f"{where}: its name is not utf-8; rename it."))
+            report.failed.append((place, f"{place}: its name is not utf-8; rename it."))
         elif first.setdefault(key, i) != i:
-            report.failed.append((where, f"{where}: its key {key!r} is that of {source.where(first[key])} too."))
+            report.failed.append((place, f"{place}: its key {key!r} is that of {source.place_of(first[key])} too."))
     return list(first.values())
 
 
@@ -176,7 +176,7 @@ def _first_readable(source: Source, todo: Sequence[int], report: ImportReport) -
         try:
             return i, _loaded(source, i)
         except StoreError as error:
-            failed.append((source.where(i), str(error)))
+            failed.append((source.place_of(i), str(error)))
     report.failed += failed
     return None
 
@@ -190,8 +190,8 @@ def _skip_present(writer: FeatureWriter, source: Source, todo: list[int], report
     report.skipped = int(present.sum())
     if report.skipped and not _is_stored(writer, source, i := todo[int(present.argmax())]):
         raise StoreError(
-            f"Feature set {writer.set.name!r} has other rows for {source.keys[i]!r} than {source.where(i)}. If these "
-            "are another encoder's, import them under another name."
+            f"Feature set {writer.set.name!r} has other rows for {source.keys[i]!r} than {source.place_of(i)}. If "
+            "these are another encoder's, import them under another name."
         )
     return [i for i, is_there in zip(todo, present.tolist(), strict=True) if not is_there]
 
@@ -230,7 +230,7 @@ def _append_all(
                 return
             i, loaded = item
             if isinstance(loaded, StoreError):
-                report.failed.append((source.where(i), str(loaded)))
+                report.failed.append((source.place_of(i), str(loaded)))
             else:
                 _append(writer, source, i, loaded, origins[i] or Origin(), fit, report)
             if progress is not None:
@@ -245,7 +245,7 @@ def _append(
     except StoreError as error:
         if isinstance(error.__cause__, OSError):  # the disk's fault, and the next utterance's too
             raise
-        report.failed.append((source.where(i), f"{source.where(i)}: {error}"))
+        report.failed.append((source.place_of(i), f"{source.place_of(i)}: {error}"))
         return
     report.done += 1
     if not all(len(rows) for rows in loaded.layers.values()):
@@ -268,7 +268,7 @@ def _loaded(source: Source, i: int) -> Loaded:
     try:
         return source.load(i)
     except MemoryError:
-        raise StoreError(f"{source.where(i)} is larger than the memory that is free.") from None
+        raise StoreError(f"{source.place_of(i)} is larger than the memory that is free.") from None
 
 
 def _result(i: int, loading: Future[Loaded]) -> tuple[int, Loaded | StoreError]:
@@ -292,9 +292,9 @@ def parse_layers(texts: Sequence[str]) -> dict[str, str]:
     """LAYER[=WHERE] each -> {name: where}; a number is that layer: "6=hidden6" -> {"layer_06": "hidden6"}."""
     layers: dict[str, str] = {}
     for text in texts:
-        name, equals, where = text.partition("=")
+        name, equals, ending = text.partition("=")
         name = layer_name(name)
-        if not name or (equals and not where) or name in layers:
+        if not name or (equals and not ending) or name in layers:
             raise ConfigError(f"--layer {text!r}: expected LAYER or LAYER=WHERE, each layer once.")
-        layers[name] = where
+        layers[name] = ending
     return layers

@@ -51,12 +51,12 @@ def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Sourc
     entries = list(grouped or names)
 
     def load_tensor(name: str, layer_names: Sequence[str]) -> Loaded:
-        where, entry = f"{path}, {name!r}", header[name]
+        place, entry = f"{path}, {name!r}", header[name]
         if entry["dtype"] not in STORED_AS:
-            raise StoreError(f"{where}: values of {entry['dtype']}; {', '.join(STORED_AS)} expected.")
+            raise StoreError(f"{place}: values of {entry['dtype']}; {', '.join(STORED_AS)} expected.")
         shape = tuple(entry["shape"])
-        check_shape(shape, layer_names, where)
-        array = read_values(path, STORED_AS[entry["dtype"]], start + entry["data_offsets"][0], shape, where)
+        check_shape(shape, layer_names, place)
+        array = read_values(path, STORED_AS[entry["dtype"]], start + entry["data_offsets"][0], shape, place)
         if entry["dtype"] == "BF16":
             array = (array.astype(np.uint32) << 16).view(np.float32)
         return Loaded(as_layers(array, layer_names), READ_AS[entry["dtype"]])

@@ -202,13 +202,13 @@ class FeatureDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __getitem__(self, at: int | str) -> dict[str, Any]:
-        batch: dict[str, Any] = self.__getitems__([at])[0]
+    def __getitem__(self, index: int | str) -> dict[str, Any]:
+        batch: dict[str, Any] = self.__getitems__([index])[0]
         return batch
 
-    def __getitems__(self, at: Sequence[int | str]) -> Utterances:
+    def __getitems__(self, indices: Sequence[int | str]) -> Utterances:
         """Several utterances with one gather per feature set and layer; DataLoader asks for batches this way."""
-        keys = [i if isinstance(i, str) else self.keys[i] for i in at]
+        keys = [i if isinstance(i, str) else self.keys[i] for i in indices]
         shared = None if get_worker_info() is None else SharedMemory()
         packs = {name: reader.read(keys, shared or Buffer()) for name, reader in self.readers.items()}
         return Utterances(keys, packs, shared)

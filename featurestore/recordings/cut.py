@@ -68,16 +68,16 @@ def cut(manifest: Manifest, how: Windows | Speech | SegmentTable, progress: Prog
     failed, silent = [], []
     for i, key in enumerate(manifest.keys):
         try:
-            own = how.of_file(manifest.audio_path(i), _after(i, len(manifest), progress))
+            pieces = how.of_file(manifest.audio_path(i), _after(i, len(manifest), progress))
         except AudioError as error:
             failed.append((key, str(error)))
             continue
         finally:
             if progress is not None:
                 progress(i + 1, len(manifest))
-        rows += [i] * len(own)
-        ends += own
-        silent += [] if own else [key]
+        rows += [i] * len(pieces)
+        ends += pieces
+        silent += [] if pieces else [key]
     notes = [f"no speech in {len(silent):,} recordings: {first_names(silent, SHOWN)}"] if silent else []
     return Cut(_pieces(manifest, rows, ends), failed, notes)
 

@@ -20,22 +20,24 @@ NOT_UTF8 = "a file name that is not UTF-8 can't be a key; rename the file."
 class Recordings:
     """What places hold: a row of `manifest` for each real file, (name, reason) of those left out, and notes.
 
-    kept: the manifest that is to be written, where that has further recordings of earlier runs; n_new: rows that it
+    whole: the manifest that is to be written, where that has further recordings of earlier runs; n_new: rows that it
     has more than before.
     """
 
     manifest: Manifest
-    kept: Manifest
+    whole: Manifest
     n_new: int
     failed: list[tuple[str, str]]
     notes: list[str]
 
 
-def recordings_of(places: Sequence[Path | str], listed: Iterable[str] = (), *, known: Path | None = None) -> Recordings:
+def recordings_of(
+    places: Sequence[Path | str], listed: Iterable[str] = (), *, written: Path | None = None
+) -> Recordings:
     """Return the recordings that files, folders, patterns and lists hold, with ids and paths and no labels.
 
     An id is the file's path as seen from the folder given, as `prepare audiofolder` has it; of several places, from the
-    deepest folder that holds them all. known: a manifest that an earlier run wrote: its recordings keep their ids and
+    deepest folder that holds them all. written: a manifest that an earlier run wrote: its recordings keep their ids and
     columns, new ones are added. ConfigError: no recording at all, an id that another file has already.
     """
     names = expanded(places, listed)
@@ -45,19 +47,19 @@ def recordings_of(places: Sequence[Path | str], listed: Iterable[str] = (), *, k
     if not readable:
         why = f": {failed[0][0]}: {failed[0][1]}" if failed else ""
         raise ConfigError(f"There is no recording in {', '.join(str(place) for place in places)}{why}")
-    repeated = [name for name, own in readable.items() if own != name]
+    repeated = [name for name, first_name in readable.items() if first_name != name]
     if repeated:
         some = ", ".join(f"{name} (as {readable[name]})" for name in repeated[:3])
         notes.append(f"{len(repeated):,} named before under another name left out: {some}")
-    once = [name for name, own in readable.items() if own == name]
+    once = [name for name, first_name in readable.items() if first_name == name]
     root = folder_above(names)
     ids = {name: Path(os.path.relpath(name, root)).as_posix() for name in once}
-    if known is not None and known.exists():
-        kept, n_new = _extended(Manifest.read(known.absolute()), ids, root, known)
+    if written is not None and written.exists():
+        whole, n_new = _extended(Manifest.read(written.absolute()), ids, root, written)
     else:
-        kept, n_new = Manifest(_table([*ids.values()], [*ids.values()]), root=root, name="recordings"), len(ids)
-    row_of = {_real(kept.audio_path(i)): i for i in range(len(kept))}
-    return Recordings(kept.rows(np.array([row_of[_real(name)] for name in once])), kept, n_new, failed, notes)
+        whole, n_new = Manifest(_table([*ids.values()], [*ids.values()]), root=root, name="recordings"), len(ids)
+    row_of = {_real(whole.audio_path(i)): i for i in range(len(whole))}
+    return Recordings(whole.rows(np.array([row_of[_real(name)] for name in once])), whole, n_new, failed, notes)
 
 
 def _sorted_out(files: Sequence[str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
@@ -87,12 +89,12 @@ def _extended(old: Manifest, ids: dict[str, str], root: str, place: Path) -> tup
             "another file to write with --write-manifest."
         )
     listed_paths = {_real(old.audio_path(i)) for i, path in enumerate(old.column("path").tolist()) if path is not None}
-    new = {name: own for name, own in ids.items() if _real(name) not in listed_paths}
+    new = {name: key for name, key in ids.items() if _real(name) not in listed_paths}
     taken = set(old.keys)
-    for name, own in new.items():
-        if own in taken:
+    for name, key in new.items():
+        if key in taken:
             raise ConfigError(
-                f"{name}: the id {own!r} is {old.audio_path(old.index(own))}'s in {place} already. Give the folder "
+                f"{name}: the id {key!r} is {old.audio_path(old.index(key))}'s in {place} already. Give the folder "
                 "above both, or another file to write with --write-manifest, and another store."
             )
     if not new:

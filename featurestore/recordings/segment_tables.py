@@ -10,6 +10,7 @@ import pyarrow as pa
 from featurestore.corpus import arrow
 from featurestore.corpus.pieces import END, START, with_pieces
 from featurestore.corpus.tables import read_table_file
+from featurestore.corpus.times import end_of
 from featurestore.errors import ManifestError
 
 # Of the column that names a row's recording, in this order.
@@ -110,7 +111,7 @@ def _rttm_row(path: Path, number: int, fields: list[str]) -> Row:
             f"orthography, subtype, name, confidence, look-ahead), found {len(fields)}."
         )
     start, length = (_seconds(path, number, text) for text in fields[3:5])
-    return fields[1], start, round(start + length, 9), None if fields[7] == "<NA>" else fields[7]
+    return fields[1], start, end_of(start, length), None if fields[7] == "<NA>" else fields[7]
 
 
 def _audacity_row(path: Path, number: int, fields: list[str]) -> Row:

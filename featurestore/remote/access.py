@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class RemoteDirectory:
-    """A directory behind a URL, or a local one; paths in it (`at`) are relative, with "/" between their parts.
+    """A directory behind a URL, or a local one; paths in it are relative, with "/" between their parts.
 
     Safe to pickle, to fork and to use from several threads. Methods raise FileNotFoundError where there is nothing,
     RemoteError, which names the URL, when it refuses or doesn't answer after some retries.
@@ -49,23 +49,23 @@ class RemoteDirectory:
         """Whether it is read through a web server, which may ignore ranges and may not list directories."""
         return bool(_protocols(self._filesystem()[0]) & {"http", "https"})
 
-    def where(self, at: str) -> str:
+    def url_of(self, relative: str) -> str:
         """Return the URL of a path."""
-        return f"{self.url.rstrip('/')}/{at}" if at else self.url
+        return f"{self.url.rstrip('/')}/{relative}" if relative else self.url
 
-    def read(self, at: str, start: int | None = None, stop: int | None = None) -> bytes:
+    def read(self, relative: str, start: int | None = None, stop: int | None = None) -> bytes:
         """Return a file, or its bytes start:stop; a web server may ignore the range and give the whole file."""
-        return self._call("read", at, lambda fs, path: bytes(fs.cat_file(path, start=start, end=stop)))
+        return self._call("read", relative, lambda fs, path: bytes(fs.cat_file(path, start=start, end=stop)))
 
-    def stat(self, at: str) -> tuple[int | None, str]:
+    def stat(self, relative: str) -> tuple[int | None, str]:
         """Return a file's size in bytes (None: unknown), and the tag that changes with its contents ("": unknown)."""
-        info = self._call("read", at, lambda fs, path: fs.info(path))
+        info = self._call("read", relative, lambda fs, path: fs.info(path))
         if info.get("type") == "directory":
-            raise FileNotFoundError(self.where(at))
+            raise FileNotFoundError(self.url_of(relative))
         tag = next((info[key] for key in ("ETag", "etag", "md5Hash") if info.get(key)), "")
         return info.get("size"), str(tag)
 
-    def names(self, at: str) -> list[str]:
+    def names(self, relative: str) -> list[str]:
         """Names of the entries of a directory, sorted; none where there is no such directory.
 
         Where listing is impossible the directory's .listing.json counts, which `push` writes; StoreError without one.
@@ -74,7 +74,7 @@ class RemoteDirectory:
         try:
             # Web servers list a directory under its address with a slash; some (rclone) know no other.
             slash = "/" if self.is_http else ""
-            entries = self._call("listed", at, lambda fs, path: fs.ls(path.rstrip("/") + slash, detail=False))
+            entries = self._call("listed", relative, lambda fs, path: fs.ls(path.rstrip("/") + slash, detail=False))
         except FileNotFoundError:
             entries = []
         except RemoteError as error:
@@ -86,63 +86,64 @@ class RemoteDirectory:
         if names or listed:
             return names
         try:
-            return _listed(self.read(f"{at}/{LISTING}".lstrip("/")), self.where(at))
+            return _listed(self.read(f"{relative}/{LISTING}".lstrip("/")), self.url_of(relative))
         except FileNotFoundError:
-            if not self.exists(f"{at}/zarr.json".lstrip("/")):
+            if not self.exists(f"{relative}/zarr.json".lstrip("/")):
                 return []
             raise StoreError(
-                f"{self.where(at)} can't be listed, and has no {LISTING}: read it from a server that lists "
+                f"{self.url_of(relative)} can't be listed, and has no {LISTING}: read it from a server that lists "
                 "directories, or copy the store there with `medusa store push`, which writes the listings."
             ) from None
 
-    def exists(self, at: str) -> bool:
+    def exists(self, relative: str) -> bool:
         """Whether there is a file."""
         try:
-            self.stat(at)
+            self.stat(relative)
         except FileNotFoundError:
             return False
         return True
 
-    def sizes(self, at: str) -> dict[str, int]:
+    def sizes(self, relative: str) -> dict[str, int]:
         """Every file below a directory, relative to it, and its size in bytes."""
-        root = self._path(at)
+        root = self._path(relative)
         try:
-            entries = self._call("listed", at, lambda fs, path: fs.find(path, detail=True))
+            entries = self._call("listed", relative, lambda fs, path: fs.find(path, detail=True))
         except FileNotFoundError:
             return {}
         return {name[len(root) :].lstrip("/"): info["size"] for name, info in entries.items()}
 
-    def get(self, at: str, target: Path, progress: Callable[[int], None]) -> None:
+    def get(self, relative: str, target: Path, progress: Callable[[int], None]) -> None:
         """Copy a file to a local path; progress gets the bytes of each part."""
-        self._call("read", at, lambda fs, path: fs.get_file(path, str(target), callback=_parts(progress)))
+        self._call("read", relative, lambda fs, path: fs.get_file(path, str(target), callback=_parts(progress)))
 
-    def put(self, source: Path, at: str, progress: Callable[[int], None]) -> None:
+    def put(self, source: Path, relative: str, progress: Callable[[int], None]) -> None:
         """Copy a local file here: it appears whole, and not before (on object stores; in memory:// a small one)."""
         if source.stat().st_size <= SMALL_BYTES:
-            self.write(at, data := source.read_bytes())
+            self.write(relative, data := source.read_bytes())
             progress(len(data))
             return
-        self._call("written", at, lambda fs, path: fs.put_file(str(source), path, callback=_parts(progress)))
+        self._call("written", relative, lambda fs, path: fs.put_file(str(source), path, callback=_parts(progress)))
 
-    def write(self, at: str, data: bytes) -> None:
+    def write(self, relative: str, data: bytes) -> None:
         """Write a small file."""
-        self._call("written", at, lambda fs, path: fs.pipe_file(path, data))
+        self._call("written", relative, lambda fs, path: fs.pipe_file(path, data))
 
-    def write_listing(self, at: str, names: list[str]) -> None:
+    def write_listing(self, relative: str, names: list[str]) -> None:
         """Write a directory's .listing.json: for readers of a server that can't list it."""
         self.write(
-            f"{at}/{LISTING}".lstrip("/"), json.dumps({"medusa_listing": LISTING_VERSION, "names": names}).encode()
+            f"{relative}/{LISTING}".lstrip("/"),
+            json.dumps({"medusa_listing": LISTING_VERSION, "names": names}).encode(),
         )
 
-    def remove(self, at: str) -> None:
+    def remove(self, relative: str) -> None:
         """Remove a file, or a directory with what is in it; nothing there is fine."""
         try:
-            self._call("removed", at, lambda fs, path: fs.rm(path, recursive=True))
+            self._call("removed", relative, lambda fs, path: fs.rm(path, recursive=True))
         except FileNotFoundError:
             return
 
-    def _call(self, what: str, at: str, do: Callable[[Any, str], T]) -> T:
-        filesystem, path = self._filesystem()[0], self._path(at)
+    def _call(self, verb: str, relative: str, do: Callable[[Any, str], T]) -> T:
+        filesystem, path = self._filesystem()[0], self._path(relative)
         # The object stores' filesystems have retries of their own.
         for delay in (*(() if hasattr(filesystem, "retries") else RETRY_AFTER_S), None):
             try:
@@ -150,30 +151,30 @@ class RemoteDirectory:
             except Exception as error:  # every backend has its own
                 failure = error
             if isinstance(failure, NotADirectoryError) or _is_missing(failure):
-                if what != "written":
-                    raise FileNotFoundError(self.where(at)) from failure
+                if verb != "written":
+                    raise FileNotFoundError(self.url_of(relative)) from failure
                 break
             if isinstance(failure, OSError) and failure.errno in _LOCAL_ERRORS:
                 raise failure  # of a file that is copied here
             if self.local is not None:
-                raise StoreError(f"{self.where(at)} can't be {what}: {_reason(failure)}.") from failure
+                raise StoreError(f"{self.url_of(relative)} can't be {verb}: {_reason(failure)}.") from failure
             if not _may_pass(failure):
                 break
             if delay is None:
                 raise RemoteError(
-                    f"{self.where(at)} can't be {what}: {_reason(failure)}. Check the address and the network, then "
-                    "run the same command again: what has come so far is kept.",
+                    f"{self.url_of(relative)} can't be {verb}: {_reason(failure)}. Check the address and the network, "
+                    "then run the same command again: what has come so far is kept.",
                     transient=True,
                 ) from failure
             time.sleep(delay)
         raise RemoteError(
-            f"{self.where(at)} can't be {what}: {_reason(failure)}. Check the address and your credentials (of S3: "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile; FSSPEC_S3_ANON=1 for a public bucket)."
+            f"{self.url_of(relative)} can't be {verb}: {_reason(failure)}. Check the address and your credentials (of "
+            "S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile; FSSPEC_S3_ANON=1 for a public bucket)."
         ) from failure
 
-    def _path(self, at: str) -> str:
+    def _path(self, relative: str) -> str:
         root = self._filesystem()[1]
-        return f"{root.rstrip('/')}/{at}" if at else root
+        return f"{root.rstrip('/')}/{relative}" if relative else root
 
     def _filesystem(self) -> tuple[Any, str]:
         # An fsspec filesystem has a thread with an event loop, which a fork leaves behind.
@@ -212,7 +213,7 @@ def _parts(progress: Callable[[int], None]) -> Any:
     return Parts()
 
 
-def _listed(data: bytes, where: str) -> list[str]:
+def _listed(data: bytes, url: str) -> list[str]:
     try:
         listing = read_json(data)
     except ValueError:
@@ -221,7 +222,7 @@ def _listed(data: bytes, where: str) -> list[str]:
         listing.get("names") if isinstance(listing, dict) and listing.get("medusa_listing") == LISTING_VERSION else None
     )
     if not isinstance(names, list) or not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
-        raise StoreError(f"{where}/{LISTING} is damaged; `medusa store push` writes it anew.")
+        raise StoreError(f"{url}/{LISTING} is damaged; `medusa store push` writes it anew.")
     return sorted(names)
 
 

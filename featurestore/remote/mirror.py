@@ -75,31 +75,31 @@ class Mirror:
 
     def names(self, directory: Path) -> list[str]:
         """Names of the entries of a directory, without segments that are still being copied there."""
-        at, listing = self._at(directory), self._state / self._at(directory) / ".names.json"
+        relative, listing = self._at(directory), self._state / self._at(directory) / ".names.json"
 
         def ask() -> None:
-            names = self._source.names(at)
+            names = self._source.names(relative)
             segments = [name for name in names if is_segment_name(name)]
             whole = self._own.threads.map(self._look_into, [directory / name for name in segments])
             partial = {name for name, is_whole in zip(segments, whole, strict=True) if not is_whole}
             _replace(listing, json.dumps([name for name in names if name not in partial]).encode())
 
-        self._ask(at, ask, listing)
+        self._ask(relative, ask, listing)
         return [str(name) for name in read_json(listing.read_bytes())]
 
     def file(self, path: Path) -> None:
         """Fetch a whole, small file, unless it is here; FileNotFoundError when the remote has none."""
-        at = self._at(path)
-        if _segment_of(at):
+        relative = self._at(path)
+        if _segment_of(relative):
             if not path.exists():
-                self._own.once(f"file {at}", lambda: self._fetch_file(path, at)).result()
-        elif at not in self._own.fresh:
+                self._own.once(f"file {relative}", lambda: self._fetch_file(path, relative)).result()
+        elif relative not in self._own.fresh:
             try:
-                self._ask(at, lambda: self._fetch_file(path, at), path)
+                self._ask(relative, lambda: self._fetch_file(path, relative), path)
             except FileNotFoundError:
                 path.unlink(missing_ok=True)  # it may have been there once
                 raise
-            self._own.fresh.add(at)
+            self._own.fresh.add(relative)
 
     def sparse(self, path: Path) -> int:
         """Return the size in bytes of a large file, of which nothing need be here.
@@ -140,48 +140,49 @@ class Mirror:
         return self._processes[pid]
 
     def _at(self, path: Path) -> str:
-        at = path.relative_to(self.root).as_posix()
-        return "" if at == "." else at
+        relative = path.relative_to(self.root).as_posix()
+        return "" if relative == "." else relative
 
-    def _ask(self, at: str, ask: Callable[[], None], known: Path) -> None:
-        """Do `ask`, which brings the file `known` up to date; while the server can't be reached, the old one counts."""
-        own = self._own
-        if known.exists() and time.monotonic() < own.offline_until:
+    def _ask(self, relative: str, ask: Callable[[], None], cached: Path) -> None:
+        """Do `ask`, which brings the file `cached` up to date; if the server can't be reached, the old one counts."""
+        shared = self._own
+        if cached.exists() and time.monotonic() < shared.offline_until:
             return
         try:
             ask()
         except RemoteError as error:
-            if not error.transient or not known.exists():
+            if not error.transient or not cached.exists():
                 raise
-            own.offline_until = time.monotonic() + OFFLINE_S
+            shared.offline_until = time.monotonic() + OFFLINE_S
             reason = error.__cause__ or error
             warnings.warn(
-                f"{self._source.where(at)} doesn't answer, so what was cached of it counts ({reason}).", stacklevel=4
+                f"{self._source.url_of(relative)} doesn't answer, so what was cached of it counts ({reason}).",
+                stacklevel=4,
             )
 
     def _look_into(self, segment: Path) -> bool:
         """Whether a segment is whole; its small files are sent for, since opening it needs them all."""
-        own, at = self._own, self._at(segment)
+        shared, relative = self._own, self._at(segment)
         if segment.suffix == SUFFIX:
-            own.once(f"sparse {segment}", lambda: self._open_sparse(segment))
+            shared.once(f"sparse {segment}", lambda: self._open_sparse(segment))
             return True
         group = segment / "zarr.json"
         try:
             if not group.exists():
-                self._fetch_file(group, f"{at}/zarr.json")
+                self._fetch_file(group, f"{relative}/zarr.json")
         except (FileNotFoundError, SegmentGone):
             return False
         for name, n_dims in needed_files(group).items():
             path = chunk_file(segment / name, n_dims)
             if not path.exists():
-                own.once(f"file {self._at(path)}", lambda path=path: self._fetch_file(path, self._at(path)))  # type: ignore[misc]
+                shared.once(f"file {self._at(path)}", lambda path=path: self._fetch_file(path, self._at(path)))  # type: ignore[misc]
         return True
 
-    def _fetch_file(self, path: Path, at: str) -> None:
+    def _fetch_file(self, path: Path, relative: str) -> None:
         try:
-            data = self._source.read(at)
+            data = self._source.read(relative)
         except FileNotFoundError:
-            self._check_not_gone(at)
+            self._check_not_gone(relative)
             raise
         with suppress(OSError):
             if path.read_bytes() == data:
@@ -189,23 +190,23 @@ class Mirror:
         _replace(path, data)
 
     def _open_sparse(self, path: Path) -> SparseFile:
-        at = self._at(path)
-        map_path = self._state / f"{at}.map"
+        relative = self._at(path)
+        map_path = self._state / f"{relative}.map"
         try:
             file = SparseFile(path, map_path)
         except FileNotFoundError as error:
             # Only of a file that was removed: a map that was missing a moment ago may be another process's by now.
             if error.filename != str(map_path):
                 map_path.unlink(missing_ok=True)
-            file = self._create_sparse(path, map_path, at)
+            file = self._create_sparse(path, map_path, relative)
         return self._files.setdefault(path, file)
 
-    def _create_sparse(self, path: Path, map_path: Path, at: str) -> SparseFile:
+    def _create_sparse(self, path: Path, map_path: Path, relative: str) -> SparseFile:
         try:
-            size, tag = self._source.stat(at)
-            data = self._source.read(at) if size is None else b""
+            size, tag = self._source.stat(relative)
+            data = self._source.read(relative) if size is None else b""
         except FileNotFoundError:
-            self._check_not_gone(at)
+            self._check_not_gone(relative)
             raise
         try:
             file = SparseFile.create(path, map_path, len(data) if size is None else size, self._block_bytes, tag)
@@ -218,73 +219,73 @@ class Mirror:
 
     def _check_same(self, file: SparseFile) -> None:
         """StoreError when the remote file is another one than that of which blocks are here."""
-        at = self._at(file.path)
+        relative = self._at(file.path)
         try:
-            size, tag = self._source.stat(at)
+            size, tag = self._source.stat(relative)
         except FileNotFoundError:
-            self._check_not_gone(at)
+            self._check_not_gone(relative)
             raise
         if size in (None, file.size) and (not tag or hash_tag(tag) == file.tag):
             return
-        segment = _segment_of(at)
-        for kept in (self.root / segment, self._state / segment, self._state / f"{segment}.map"):
-            shutil.rmtree(kept) if kept.is_dir() else kept.unlink(missing_ok=True)
+        segment = _segment_of(relative)
+        for cached in (self.root / segment, self._state / segment, self._state / f"{segment}.map"):
+            shutil.rmtree(cached) if cached.is_dir() else cached.unlink(missing_ok=True)
         raise StoreError(
-            f"{self._source.where(at)} was replaced by another file since a part of it was cached. The cache is "
+            f"{self._source.url_of(relative)} was replaced by another file since a part of it was cached. The cache is "
             "cleared of it: open the store again."
         )
 
-    def _check_not_gone(self, at: str) -> None:
+    def _check_not_gone(self, relative: str) -> None:
         """SegmentGone when the segment of a missing file was removed, or isn't there yet."""
-        segment = _segment_of(at)
+        segment = _segment_of(relative)
         marker = segment if segment.endswith(SUFFIX) else f"{segment}/zarr.json"
-        if segment and (at == marker or not self._source.exists(marker)):
-            raise SegmentGone(f"{self._source.where(segment)} is gone.")
+        if segment and (relative == marker or not self._source.exists(marker)):
+            raise SegmentGone(f"{self._source.url_of(segment)} is gone.")
 
     def _fetch_blocks(self, file: SparseFile, blocks: list[int]) -> list[Future[None]]:
         """Return reads that bring the blocks, or were about to already."""
-        own, futures = self._own, []
-        with own.lock:
-            waiting = {future for block in blocks if (future := own.blocks.get((file.path, block))) is not None}
-            new = [block for block in blocks if (file.path, block) not in own.blocks and not file.holds(block)]
+        shared, futures = self._own, []
+        with shared.lock:
+            waiting = {future for block in blocks if (future := shared.blocks.get((file.path, block))) is not None}
+            new = [block for block in blocks if (file.path, block) not in shared.blocks and not file.holds(block)]
             runs = _runs(new, max(1, READ_BYTES // file.block_bytes))
-            if own.ranges_work is None:
-                own.ranges_work = None if self._source.is_http else True
-            if runs and own.ranges_work is None:
+            if shared.ranges_work is None:
+                shared.ranges_work = None if self._source.is_http else True
+            if runs and shared.ranges_work is None:
                 runs = runs[:1]  # the rest when it has shown whether the server heeds ranges
-            elif runs and own.ranges_work is False:
+            elif runs and shared.ranges_work is False:
                 runs = [(0, file.n_blocks)]
             for first, n in runs:
-                future = own.threads.submit(self._fetch_run, file, first, n)
-                own.blocks.update(((file.path, block), future) for block in range(first, first + n))
+                future = shared.threads.submit(self._fetch_run, file, first, n)
+                shared.blocks.update(((file.path, block), future) for block in range(first, first + n))
                 futures.append(future)
         return [*waiting, *futures]
 
     def _fetch_run(self, file: SparseFile, first: int, n_blocks: int) -> None:
-        own, at = self._own, self._at(file.path)
+        shared, relative = self._own, self._at(file.path)
         start, stop = file.bytes_of(first, n_blocks)
         try:
-            data = self._source.read(at, start, stop)
+            data = self._source.read(relative, start, stop)
             if len(data) != stop - start and len(data) != file.size:
                 raise StoreError(
-                    f"{self._source.where(at)}: bytes {start} to {stop} asked for, {len(data)} bytes came: it was "
-                    "altered, or its server is broken."
+                    f"{self._source.url_of(relative)}: bytes {start} to {stop} asked for, {len(data)} bytes came: it "
+                    "was altered, or its server is broken."
                 )
             # A web server may ignore the range and give all there is.
             whole = len(data) == file.size
             if self._source.is_http and stop - start < file.size:
-                own.ranges_work = not whole
+                shared.ranges_work = not whole
             try:
                 file.write(0 if whole else first, data)
             except OSError as error:
                 raise _refused(file.path, error) from error
         except FileNotFoundError:
-            self._check_not_gone(at)
+            self._check_not_gone(relative)
             raise
         finally:
-            with own.lock:
+            with shared.lock:
                 for block in range(first, first + n_blocks):
-                    own.blocks.pop((file.path, block), None)
+                    shared.blocks.pop((file.path, block), None)
 
 
 class _Process:
@@ -315,9 +316,9 @@ class _Process:
             return self.tasks[key]
 
 
-def _segment_of(at: str) -> str:
+def _segment_of(relative: str) -> str:
     """Return the path of the segment in which a path lies, or "" outside of segments."""
-    parts = at.split("/")
+    parts = relative.split("/")
     for i, part in enumerate(parts):
         if is_segment_name(part):
             return "/".join(parts[: i + 1])

@@ -116,8 +116,8 @@ def _larger_magnitude(typing_context: Any, magnitude: Any, value: Any) -> Any:
 
     def convert(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         bits = ir.IntType(value.bitwidth)
-        own = builder.and_(builder.bitcast(arguments[1], bits), bits((1 << value.bitwidth - 1) - 1))
-        return builder.select(builder.icmp_unsigned(">", own, arguments[0]), own, arguments[0])
+        magnitude = builder.and_(builder.bitcast(arguments[1], bits), bits((1 << value.bitwidth - 1) - 1))
+        return builder.select(builder.icmp_unsigned(">", magnitude, arguments[0]), magnitude, arguments[0])
 
     return magnitude(magnitude, value), convert
 

@@ -61,8 +61,8 @@ def _decode_runs(like, floats, rows, scales, lengths, out):  # type: ignore[no-u
         first = 0
         for i in range(rows.shape[1]):
             n = lengths[i]
-            own = None if scales is None else scales_at(scales[k, i], floats, n)
-            _decode(rows_at(rows[k, i], like, n, out.shape[2]), own, out[k, first : first + n])
+            run_scales = None if scales is None else scales_at(scales[k, i], floats, n)
+            _decode(rows_at(rows[k, i], like, n, out.shape[2]), run_scales, out[k, first : first + n])
             first += n
 
 
@@ -73,8 +73,8 @@ def _pool_runs(like, floats, rows, scales, lengths, stride, out):  # type: ignor
         for i in range(rows.shape[1]):
             n = lengths[i]
             last = first + (n + stride - 1) // stride
-            own = None if scales is None else scales_at(scales[k, i], floats, n)
-            _pool_rows(rows_at(rows[k, i], like, n, out.shape[2]), own, stride, out[k, first:last])
+            run_scales = None if scales is None else scales_at(scales[k, i], floats, n)
+            _pool_rows(rows_at(rows[k, i], like, n, out.shape[2]), run_scales, stride, out[k, first:last])
             first = last
 
 

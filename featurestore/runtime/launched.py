@@ -63,11 +63,14 @@ def task_of_array(environment: Mapping[str, str] = os.environ) -> Task | None:
 
 def part_of_all(environment: Mapping[str, str] = os.environ) -> Task | None:
     """Return this process's place among all that one submission starts: the array's tasks, and each one's processes."""
-    array, own = task_of_array(environment), task_of_launcher(environment)
-    if array is None or own is None:
-        return array or own
+    array, part = task_of_array(environment), task_of_launcher(environment)
+    if array is None or part is None:
+        return array or part
     return Task(
-        array.rank * own.count + own.rank, array.count * own.count, own.local, f"{array.launcher} and {own.launcher}"
+        array.rank * part.count + part.rank,
+        array.count * part.count,
+        part.local,
+        f"{array.launcher} and {part.launcher}",
     )
 
 

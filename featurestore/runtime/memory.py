@@ -33,9 +33,9 @@ def _limits(root: Path) -> list[int]:
     for controller, mount, name in _HIERARCHIES:
         for _, controllers, path in (group for group in groups if len(group) == 3):
             if controller in controllers.split(","):
-                own = root / mount / path.strip("/")
+                cgroup = root / mount / path.strip("/")
                 # A container may see the outer path, which isn't there, and its own group at the root of the mount.
-                within = [own, *own.parents]
+                within = [cgroup, *cgroup.parents]
                 limits += [_limit(group / name) for group in within[: within.index(root / mount) + 1]]
     return [n for n in limits if n is not None]
 

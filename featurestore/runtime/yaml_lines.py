@@ -19,20 +19,20 @@ class Entry:
     """A value and where it stands: a text, a bool, None, a list of texts, or entries by key."""
 
     value: Any
-    where: str
+    place: str
 
     @property
     def entries(self) -> "dict[str, Entry]":
         """Return the entries by key; ConfigError when the value has no keys."""
         if not isinstance(self.value, dict):
-            raise ConfigError(f"{self.where}: expected keys with values, found {shown(self.value)}.")
+            raise ConfigError(f"{self.place}: expected keys with values, found {shown(self.value)}.")
         return self.value
 
     @property
     def text(self) -> str:
         """Return the text; ConfigError when the value is of another kind."""
         if not isinstance(self.value, str):
-            raise ConfigError(f"{self.where}: expected a text or a number, found {shown(self.value)}.")
+            raise ConfigError(f"{self.place}: expected a text or a number, found {shown(self.value)}.")
         return self.value
 
     @property
@@ -85,11 +85,11 @@ def shown(value: Any) -> str:
     return "nothing" if value is None else repr(value)
 
 
-def unknown_key(where: str, key: str, known: Sequence[str], what: str = "key") -> ConfigError:
+def unknown_key(place: str, key: str, keys: Sequence[str], noun: str = "key") -> ConfigError:
     """Return the error for a key that means nothing, with near ones."""
-    near = difflib.get_close_matches(key, known, cutoff=0.6)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(known)}."
-    return ConfigError(f"{where}: unknown {what} {key!r}; {hint}")
+    near = difflib.get_close_matches(key, keys, cutoff=0.6)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(keys)}."
+    return ConfigError(f"{place}: unknown {noun} {key!r}; {hint}")
 
 
 def _compose(text: str, name: str, *, trusted: bool = False) -> yaml.Node:
@@ -98,8 +98,8 @@ def _compose(text: str, name: str, *, trusted: bool = False) -> yaml.Node:
         node = yaml.compose(text, Loader=loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"{name}, line {mark.line + 1}" if mark is not None else name
-        raise ConfigError(f"{where}: not YAML ({getattr(error, 'problem', None) or error}).") from None
+        place = f"{name}, line {mark.line + 1}" if mark is not None else name
+        raise ConfigError(f"{place}: not YAML ({getattr(error, 'problem', None) or error}).") from None
     return yaml.MappingNode("tag:yaml.org,2002:map", []) if node is None else node
 
 
@@ -120,28 +120,28 @@ def _check_size(node: yaml.Node, name: str, most: int = MAX_NODES) -> None:
 
 def _tree(node: yaml.Node, name: str, depth: int = 0) -> Entry:
     """Return a node with all below it; scalars stay as they are written, since commands read texts ("1e-5", "006")."""
-    where = _place(node, name)
+    place = _place(node, name)
     if isinstance(node, yaml.MappingNode):
         if depth > 3:
-            raise ConfigError(f"{where}: keys within keys within keys; no section is that deep.")
+            raise ConfigError(f"{place}: keys within keys within keys; no section is that deep.")
         entries: dict[str, Entry] = {}
         for key_node, value in node.value:
-            at = _place(key_node, name)
+            key_place = _place(key_node, name)
             if not isinstance(key_node, yaml.ScalarNode):
-                raise ConfigError(f"{at}: a key must be a name.")
+                raise ConfigError(f"{key_place}: a key must be a name.")
             if key_node.value in entries:
-                raise ConfigError(f"{at}: {key_node.value!r} stands twice; keep one.")
-            entries[key_node.value] = Entry(_tree(value, name, depth + 1).value, at)
-        return Entry(entries, where)
+                raise ConfigError(f"{key_place}: {key_node.value!r} stands twice; keep one.")
+            entries[key_node.value] = Entry(_tree(value, name, depth + 1).value, key_place)
+        return Entry(entries, place)
     if isinstance(node, yaml.SequenceNode):
         if not all(isinstance(item, yaml.ScalarNode) for item in node.value):
-            raise ConfigError(f"{where}: expected a list of plain values.")
-        return Entry([item.value for item in node.value], where)
+            raise ConfigError(f"{place}: expected a list of plain values.")
+        return Entry([item.value for item in node.value], place)
     if node.tag.endswith(":null"):
-        return Entry(None, where)
+        return Entry(None, place)
     if node.tag.endswith(":bool"):
-        return Entry(node.value.lower() in ("true", "yes", "on"), where)
-    return Entry(node.value, where)
+        return Entry(node.value.lower() in ("true", "yes", "on"), place)
+    return Entry(node.value, place)
 
 
 def _place(node: yaml.Node, name: str) -> str:

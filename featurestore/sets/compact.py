@@ -145,33 +145,35 @@ def _rewrite(
         chosen.add(int(index.segment[index.positions_of_bytes([index.key_bytes(position)])[0]]))
     old = [segments[i] for i in sorted(chosen)]
     positions = [p for i in sorted(chosen) for p in range(*index.segment_starts[i : i + 2].tolist())]
-    kept = [p for p in positions if p not in index.shadowed and p not in dropped]
-    made: list[Path] = []
+    remaining = [p for p in positions if p not in index.shadowed and p not in dropped]
+    new_segments: list[Path] = []
     writer: SegmentWriter | None = None
     try:
-        for done, (key, rows, scales, duration_s, identity) in enumerate(_stored(features, kept)):
+        for done, (key, rows, scales, duration_s, identity) in enumerate(_stored(features, remaining)):
             writer = writer or SegmentWriter(features.path, features.spec, format, compress)
             writer.append(key, rows, duration_s, scales, identity)
             if writer.n_bytes >= segment_bytes:
-                made.append(writer.commit())
+                new_segments.append(writer.commit())
                 writer = None
             if progress is not None:
-                progress(done + 1, len(kept))
+                progress(done + 1, len(remaining))
         if writer is not None:
-            made.append(writer.commit())
+            new_segments.append(writer.commit())
             writer = None
     finally:
         if writer is not None:
             writer.discard()
     for segment in reversed(old):
-        if segment.path not in made:
+        if segment.path not in new_segments:
             remove_segment(segment.path)
     try:
         sync_directory(features.path)
     except OSError as error:
         raise StoreError(f"{features.path} can't be written: {error.strerror or error}.") from error
     features.refresh()
-    return CompactReport(len(segments), len(segments) - len(old) + len(made), len(kept), len(positions) - len(kept))
+    return CompactReport(
+        len(segments), len(segments) - len(old) + len(new_segments), len(remaining), len(positions) - len(remaining)
+    )
 
 
 def _stored(

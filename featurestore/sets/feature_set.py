@@ -93,10 +93,10 @@ class FeatureSet(Mapping[str, np.ndarray]):
         ]
         return html_table((), [line for line in lines if line[1]], f"feature set {self.name}")
 
-    def check_spec(self, asked: FeatureSpec) -> None:
+    def check_spec(self, spec: FeatureSpec) -> None:
         """SpecMismatch, with each difference, unless rows of that specification may be added to this set."""
-        if self.spec.fingerprint != asked.fingerprint:
-            listed = "; ".join(self.spec.differences(asked))
+        if self.spec.fingerprint != spec.fingerprint:
+            listed = "; ".join(self.spec.differences(spec))
             raise SpecMismatch(
                 f"Feature set {self.name!r} ({self.path}) holds other features ({listed}). Choose another name for the "
                 f"new ones, remove the old ones (medusa store rm {self.name} -s STORE), or use the settings they were "
@@ -324,13 +324,13 @@ class FeatureSet(Mapping[str, np.ndarray]):
     def verify(self) -> list[str]:
         """Everything that is wrong with this set's files, one sentence each; reads every byte."""
         problems = []
-        where = self.path / "zarr.json"
+        metadata_file = self.path / "zarr.json"
         try:
-            written = where.read_bytes()
+            written = metadata_file.read_bytes()
         except OSError as error:
-            return [f"{where} can't be read: {error.strerror}."]
+            return [f"{metadata_file} can't be read: {error.strerror}."]
         if written != json_bytes(set_metadata(self.spec, self.provenance, self.format, self.compress)):
-            problems.append(f"{where}: the feature set's metadata was altered.")
+            problems.append(f"{metadata_file}: the feature set's metadata was altered.")
         segments = self._segment_names()
         for name in sorted(self._files.names(self.path)):
             if name in segments:

@@ -47,13 +47,13 @@ class KeyIndex:
             last, last_byte = first + segment.n_utterances, first_byte + segment.key_bytes
             self.segment[first:last] = i
             if before is not None and id(segment) in places:
-                own = slice(*before.segment_starts[places[id(segment)] : places[id(segment)] + 2].tolist())
-                byte, end = before._key_starts[own.start], before._key_starts[own.stop]
+                earlier = slice(*before.segment_starts[places[id(segment)] : places[id(segment)] + 2].tolist())
+                byte, end = before._key_starts[earlier.start], before._key_starts[earlier.stop]
                 self._keys[first_byte:last_byte] = before._keys[byte:end]
-                hashes[first:last] = known_hashes[own]
-                self.first_row[first:last] = before.first_row[own]
-                self.n_rows[first:last] = before.n_rows[own]
-                key_starts = before._key_starts[own.start : own.stop + 1] - byte
+                hashes[first:last] = known_hashes[earlier]
+                self.first_row[first:last] = before.first_row[earlier]
+                self.n_rows[first:last] = before.n_rows[earlier]
+                key_starts = before._key_starts[earlier.start : earlier.stop + 1] - byte
             else:
                 small = segment.load_index()
                 self._keys[first_byte:last_byte] = small["keys"]

@@ -203,7 +203,7 @@ class Snapshot:
 
     def _addresses(
         self,
-        what: tuple[str, ...],
+        layer_names: tuple[str, ...],
         files: Sequence[Mapping[int, RowFile]],
         positions: np.ndarray,
         numbers: np.ndarray,
@@ -212,9 +212,9 @@ class Snapshot:
     ) -> np.ndarray:
         """Return the address of each found position's first row in each layer, int64 (L, n).
 
-        what: names the layers. files: of each layer, by segment. What is decoded for this goes to `keeps`.
+        layer_names: those that are read. files: of each layer, by segment. What is decoded for this goes to `keeps`.
         """
-        bases = self._bases.setdefault(what, np.zeros((len(files), len(self.segments)), np.int64))
+        bases = self._bases.setdefault(layer_names, np.zeros((len(files), len(self.segments)), np.int64))
         for k, of_layer in enumerate(files):
             for n, file in of_layer.items():
                 if not isinstance(file, MappedRows) or self.segments[n].remote:

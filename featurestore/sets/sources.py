@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from featurestore.audio import SAMPLE_RATE_HZ, Recording, decode, decoder_of, duration_s
 from featurestore.audio.digest import digest_of_samples
@@ -33,6 +34,7 @@ N_SPOT_CHECKS = 3  # files whose bytes are read although their size and date are
 N_LENGTH_CHECKS, LENGTH_CHECK_BYTES = 64, 1 << 28
 # How far a length by the header may lie from that of the samples (encoders' delays, frames that are cut).
 HEADER_S, HEADER_SHARE = 0.1, 0.01
+TIME_NOISE_S = 1e-9  # far below a sample
 N_NAMED = 5  # utterances in a message
 
 
@@ -151,15 +153,15 @@ def compare(
     digests = Digests()
 
     def of(i: int) -> Mismatch | None:
-        stat, known = stats[i], float(durations_s[i])
+        stat, recorded_s = stats[i], float(durations_s[i])
         assert stat is not None
         try:
             if not recorded[i]:
-                return _other_length(items[i], known)
-            return _other_samples(items[i], identities[i], stat, known, digests)
+                return _other_length(items[i], recorded_s)
+            return _other_samples(items[i], identities[i], stat, recorded_s, digests)
         except AudioError as error:
             now = f"{_file_words(stat.n_bytes, stat.mtime_ns)}, which can't be decoded: {error}"
-            return Mismatch(items[i].key, now, _recorded_words(identities[i], known))
+            return Mismatch(items[i].key, now, _recorded_words(identities[i], recorded_s))
 
     with ThreadPoolExecutor(max(1, workers), "compare") as pool:
         sample_mismatches = list(pool.map(of, suspects))
@@ -362,7 +364,7 @@ def _looks_same(items: Sequence[Item], identities: Identities, stats: dict[int, 
             n_bytes[i], mtimes_ns[i] = stat.n_bytes, stat.mtime_ns
             pieces_s[i] = piece_of(items[i].source)
     then_s = np.stack([identities.starts_s, identities.ends_s], axis=1)
-    pieces = ((pieces_s == then_s) | (np.isnan(pieces_s) & np.isnan(then_s))).all(axis=1)
+    pieces = _same_time(pieces_s, then_s).all(axis=1)
     same: np.ndarray = (n_bytes == identities.n_bytes) & (mtimes_ns == identities.mtimes_ns) & pieces & (n_bytes >= 0)
     return same
 
@@ -387,7 +389,7 @@ def _other_header(item: Item, identity: Identity, stat: Stat, recorded_s: float)
 def _other_samples(item: Item, identity: Identity, stat: Stat, recorded_s: float, digests: Digests) -> Mismatch | None:
     """Compare the file's bytes, which say the same of the same piece under every decoder, and then the samples."""
     start_s, end_s = piece_of(item.source)
-    same_piece = _equal(start_s, identity.start_s) and _equal(end_s, identity.end_s)
+    same_piece = bool(_same_time([start_s, end_s], [identity.start_s, identity.end_s]).all())
     if same_piece and identity.file_digest and digests(item.source) == identity.file_digest:
         return None
     samples = decode(item.source)
@@ -411,8 +413,9 @@ def _spread(stats: Mapping[int, Stat]) -> list[int]:
     return picked
 
 
-def _equal(a: float, b: float) -> bool:
-    return a == b or (a != a and b != b)
+def _same_time(a: ArrayLike, b: ArrayLike) -> NDArray[np.bool_]:
+    """Whether seconds are equal but for the noise of a sum of floats, which earlier manifests have; NaN equals NaN."""
+    return np.isclose(a, b, rtol=0, atol=TIME_NOISE_S, equal_nan=True)
 
 
 def _now_words(item: Item, now_s: float, stat: Stat) -> str:

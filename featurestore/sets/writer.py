@@ -146,17 +146,17 @@ class FeatureWriter:
         if isinstance(rows, Mapping):
             if set(rows) != set(names):
                 raise StoreError(f"Utterance {key!r}: layers {sorted(rows)} given, {sorted(names)} expected.")
-            given = [np.asarray(rows[name]) for name in names]
+            arrays = [np.asarray(rows[name]) for name in names]
         else:
-            given = [np.asarray(layer) for layer in rows]
-        shapes = [layer.shape for layer in given]
-        fits = len(given) == len(names) and all(len(shape) == 2 and shape[1] == self.spec.dim for shape in shapes)
+            arrays = [np.asarray(layer) for layer in rows]
+        shapes = [layer.shape for layer in arrays]
+        fits = len(arrays) == len(names) and all(len(shape) == 2 and shape[1] == self.spec.dim for shape in shapes)
         if not fits or len({shape[0] for shape in shapes}) != 1:
             raise StoreError(
                 f"Utterance {key!r}: rows of shapes {shapes} given; {len(names)} arrays (T, {self.spec.dim}) of the "
                 f"same T expected, for the layers {', '.join(names)}."
             )
-        return [self._encode_layer(key, name, layer, as_stored) for name, layer in zip(names, given, strict=True)]
+        return [self._encode_layer(key, name, layer, as_stored) for name, layer in zip(names, arrays, strict=True)]
 
     def _encode_layer(
         self, key: str, layer: str, rows: np.ndarray, as_stored: bool
@@ -173,18 +173,18 @@ class FeatureWriter:
         frame = first_bad_row(stored, scales, self.spec.row_type)
         if frame is None:
             return stored, scales
-        where = f"Utterance {key!r}, layer {layer!r}, row {frame} of {len(rows)}"
+        place = f"Utterance {key!r}, layer {layer!r}, row {frame} of {len(rows)}"
         if as_stored and not is_nan(rows[frame], self.spec.row_type):
             dtype = self.spec.dtype
             raise StoreError(
-                f"{where}: a value is infinite, since it is too large for {dtype} or the encoder gave it so; store "
+                f"{place}: a value is infinite, since it is too large for {dtype} or the encoder gave it so; store "
                 "with `--dtype bfloat16|float32`, and if that does not help, let the encoder compute in float32."
             )
         if not as_stored and np.isfinite(rows[frame]).all():
             largest = float(np.abs(rows[frame].astype(np.float64)).max())
             dtype = self.spec.dtype
-            raise StoreError(f"{where}: {largest:.6g} is too large for {dtype}; store with `--dtype bfloat16|float32`.")
+            raise StoreError(f"{place}: {largest:.6g} is too large for {dtype}; store with `--dtype bfloat16|float32`.")
         raise StoreError(
-            f"{where}: the encoder gave NaN or infinity. If it computes in float16, let it compute in float32 and "
+            f"{place}: the encoder gave NaN or infinity. If it computes in float16, let it compute in float32 and "
             "store with `--dtype float32`; otherwise look at the utterance's audio or text."
         )

@@ -156,11 +156,11 @@ def _segments(place: RemoteDirectory, name: str, threads: ThreadPoolExecutor) ->
     return [entry for entry, each in zip(names, whole, strict=True) if each]
 
 
-def _set_names(place: RemoteDirectory, at: str) -> list[str]:
+def _set_names(place: RemoteDirectory, group: str) -> list[str]:
     """Feature sets in a group, by their whole names."""
     names: list[str] = []
-    for entry in place.names(at):
-        below = f"{at}/{entry}".lstrip("/")
+    for entry in place.names(group):
+        below = f"{group}/{entry}".lstrip("/")
         attributes = None if entry.startswith(".") or entry == "zarr.json" else attributes_of(place, below)
         if attributes is not None:
             names += [below] if "medusa_set" in attributes else _set_names(place, below)
@@ -175,7 +175,7 @@ def _spec(place: RemoteDirectory, name: str) -> FeatureSpec:
         raise StoreError(f"{place.url} has no feature set {name!r} of version {SET_VERSION}; it has {set_names}.")
     spec = FeatureSpec.from_json(attributes.get("spec", {}))
     if attributes.get("fingerprint") != spec.fingerprint:
-        raise StoreError(f"{place.where(name)}/zarr.json is damaged: its fingerprint isn't its specification's.")
+        raise StoreError(f"{place.url_of(name)}/zarr.json is damaged: its fingerprint isn't its specification's.")
     return spec
 
 

@@ -134,7 +134,7 @@ class LocalTarget:
             made = stage / plan.name
             if work.verify and (problems := Segment(made, work.spec).verify()):
                 raise StoreError(
-                    f"{work.source.where(f'{work.name}/{plan.name}')} is damaged, or was on its way; nothing of it is "
+                    f"{work.source.url_of(f'{work.name}/{plan.name}')} is damaged, or was on its way; nothing of it is "
                     f"kept, what came before is. {problems[0]}"
                 )
             for folder in folders:
@@ -207,17 +207,17 @@ class RemoteTarget:
 
 def write_listings(place: RemoteDirectory, name: str, surplus: Sequence[str]) -> None:
     """Write the .listing.json of a set, without these segments, and of the groups above it up to the store."""
-    for at in (name, *reversed(groups_above(name)), ""):
+    for group in (name, *reversed(groups_above(name)), ""):
         written: list[str] | None = None
-        left_out = set(surplus) if at == name else set()
-        while written != (names := _listed(place, at, left_out)):  # of two pushes, the last sees what the other did
-            place.write_listing(at, names)
+        left_out = set(surplus) if group == name else set()
+        while written != (names := _listed(place, group, left_out)):  # of two pushes, the last sees what the other did
+            place.write_listing(group, names)
             written = names
 
 
-def _listed(place: RemoteDirectory, at: str, left_out: set[str]) -> list[str]:
-    names = [name for name in place.names(at) if not name.startswith(".") and name not in left_out]
-    return [name for name in names if not is_segment_name(name) or is_whole(place, at, name)]
+def _listed(place: RemoteDirectory, group: str, left_out: set[str]) -> list[str]:
+    names = [name for name in place.names(group) if not name.startswith(".") and name not in left_out]
+    return [name for name in names if not is_segment_name(name) or is_whole(place, group, name)]
 
 
 class _FileCount:
@@ -239,14 +239,14 @@ class _FileCount:
         self._count.add(n_bytes)
 
 
-def attributes_of(place: RemoteDirectory, at: str) -> dict[str, Any] | None:
+def attributes_of(place: RemoteDirectory, group: str) -> dict[str, Any] | None:
     """Of the Zarr group there, or None."""
-    file = f"{at}/zarr.json".lstrip("/")
+    file = f"{group}/zarr.json".lstrip("/")
     try:
         data = place.read(file)
     except FileNotFoundError:
         return None
-    attributes = parse_json(data, Path(place.where(file))).get("attributes", {})
+    attributes = parse_json(data, Path(place.url_of(file))).get("attributes", {})
     return attributes if isinstance(attributes, dict) else {}
 
 

@@ -25,7 +25,7 @@ def test_three_ways_learn_the_same(tmp_path: Path, n_attributes: int) -> None:
 
 
 def test_sizes_that_can_not_be_made_up_are_refused() -> None:
-    with pytest.raises(ConfigError, match="n_members must be at least 1, found 0"):
+    with pytest.raises(ConfigError, match=r"n_members.*1.*found 0"):
         MetaSettings(n_members=0)
     with pytest.raises(ConfigError, match="2 to 8 classes"):
         MetaSettings(n_classes=9)

@@ -11,7 +11,7 @@ from tests.helpers.small_corpus import medusa
 from tests.helpers.small_whisper import save_whisper
 
 
-def test_it_tells_rates_and_differing_texts(tmp_path: Path) -> None:
+def test_the_table_has_rates_and_differing_texts(tmp_path: Path) -> None:
     model = save_whisper(tmp_path / "mini.pt", multilingual=False)
     call = ["bench", "transcribe", "--models", model, "--clips", "3", "--batches", "1,3", "--device", "cpu"]
     said = medusa(*call, "--json", tmp_path / "t.json").stdout

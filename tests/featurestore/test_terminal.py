@@ -94,7 +94,7 @@ def test_of_very_many_failures_reasons_are_counted_and_a_table_has_all(
     assert len(table.read_text().splitlines()) == 10_001
 
 
-def test_a_table_that_cannot_be_written_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_that_cannot_be_written_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     say_failures([(f"{i}", "no audio") for i in range(101)], tmp_path / "file" / "out.csv")
     printed = capsys.readouterr().err

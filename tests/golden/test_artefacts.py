@@ -102,7 +102,7 @@ def test_a_meta_classifier_predicts_the_same_bits(
     same(found.logits, expected[f"{name}/logits"], tolerance=1e-4)
 
 
-def test_an_export_hears_the_same_in_audio(made: Path, expected: dict[str, np.ndarray]) -> None:
+def test_an_export_transcribes_the_same_in_audio(made: Path, expected: dict[str, np.ndarray]) -> None:
     files = sorted((made / "audio").glob("*.wav"))
     found = Model.load(made / "export").predict(files, device="cpu")
     same(found.probabilities, expected["export/probabilities"])

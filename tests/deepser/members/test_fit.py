@@ -174,7 +174,7 @@ def test_a_split_gives_one_model_that_judges_only_the_rest(tmp_path: Path) -> No
     assert len(store["posteriors/three"]) == len(manifest)
 
 
-def test_what_could_not_be_stored_is_told_before_training(fitted: Fitted, tmp_path: Path) -> None:
+def test_what_could_not_be_stored_is_refused_before_training(fitted: Fitted, tmp_path: Path) -> None:
     store, manifest, plan = fitted.store, fitted.manifest, fitted.plan
     for name in ("../elsewhere", "a b"):
         with pytest.raises(StoreError, match="not allowed"):

@@ -38,7 +38,7 @@ def fitted(
 
 
 @pytest.mark.parametrize("solver", ["rbf", "linear", "streaming", "logistic"])
-def test_a_member_read_back_says_of_new_utterances_what_the_probe_said(tmp_path: Path, solver: str) -> None:
+def test_a_member_read_back_predicts_for_new_utterances_what_the_probe_gave(tmp_path: Path, solver: str) -> None:
     store, manifest, result = fitted(tmp_path, solver, ("none",))
     ProbeMember.save(result, store, tmp_path / "run")
     member = ProbeMember.load(tmp_path / "run")

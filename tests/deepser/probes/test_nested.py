@@ -34,7 +34,7 @@ def shuffled_labels(manifest: Manifest, fold: str) -> Manifest:
     ("solver", "refine"),
     [("rbf", "none"), ("linear", "none"), ("streaming", "none"), ("rbf", "speaker"), ("rbf", "shares")],
 )
-def test_a_folds_own_labels_change_nothing_that_is_chosen_for_it_or_said_of_it(
+def test_a_folds_own_labels_change_nothing_that_is_chosen_for_it_or_reported_of_it(
     tmp_path: Path, solver: str, refine: str
 ) -> None:
     store, manifest = corpus(tmp_path, 90)
@@ -129,7 +129,7 @@ def test_a_seed_and_the_number_of_threads_change_nothing_but_the_inner_folds(tmp
         np.testing.assert_allclose(a.scores, b.scores, atol=1e-4)
 
 
-def test_what_cannot_be_probed_is_said_before_the_work(tmp_path: Path) -> None:
+def test_what_cannot_be_probed_is_reported_before_the_work(tmp_path: Path) -> None:
     store, manifest = corpus(tmp_path)
     plan, config = plan_folds(manifest, cv="fold"), ProbeConfig("p", SETS)
     frame = manifest.to_arrow().to_pandas()

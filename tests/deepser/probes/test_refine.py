@@ -53,7 +53,7 @@ def test_a_clips_score_is_that_of_the_fit_of_the_training_rows_and_the_speakers_
     np.testing.assert_allclose(alone(scores, covariance), expected, atol=1e-8)
 
 
-def test_with_shares_the_classes_are_as_frequent_as_told() -> None:
+def test_with_shares_the_classes_are_as_frequent_as_requested() -> None:
     _, _, _, scores, covariance = problem()
     shares = np.array([0.5, 0.3, 0.2])
     found = alone(scores, covariance, shares)

@@ -102,7 +102,7 @@ def test_the_kernel_solver_is_ridge_regression_refitted_without_each_fold_and_ea
     solver = KernelSolver(problem, rows, True, True, (0.05,), (0.8,), dtype=torch.float64)
     raw, n_classes = rows.read(SOURCE).astype(np.float64), problem.n_classes
     for each in passes.outer:
-        judged = solver.at(each).single(SOURCE, [Setting(0.05, 0.8)])[0]
+        judged = solver.on_pass(each).single(SOURCE, [Setting(0.05, 0.8)])[0]
         x = (raw - raw[each.train].mean(0)) / raw[each.train].std(0)
         y = problem.values[:, :n_classes]
         known = each.train[~np.isnan(y[each.train, 0])]
@@ -153,7 +153,7 @@ def test_streaming_gives_the_scores_of_the_linear_kernel(made: tuple, dtype: tor
 
 
 @pytest.mark.parametrize("kind", ["rbf", "linear", "streaming"])
-def test_the_fitted_model_repeats_what_the_pass_said_of_the_judged_rows(made: tuple, kind: str) -> None:
+def test_the_fitted_model_repeats_what_the_pass_gave_for_the_judged_rows(made: tuple, kind: str) -> None:
     problem, passes, rows = made
     each = passes.outer[1]
     own: PassSolver

@@ -70,7 +70,7 @@ def test_likelihood_and_brier_score_are_scikit_learns() -> None:
     assert calibration(certain, wrong).nll == pytest.approx(log_loss(wrong, certain, labels=[0, 1]), rel=1e-3)
 
 
-def test_overconfidence_is_told_and_a_calibrated_system_has_almost_no_error() -> None:
+def test_overconfidence_is_reported_and_a_calibrated_system_has_almost_no_error() -> None:
     good, sharp = (calibration(*draw(20_000, sharpness)) for sharpness in (1.0, 3.0))
     assert good.ece < 0.02
     assert sharp.ece > 0.1

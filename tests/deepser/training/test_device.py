@@ -28,7 +28,7 @@ def test_float32_training_turns_tf32_off_on_cuda_alone() -> None:
             assert torch.backends.cudnn.rnn.fp32_precision == "tf32"
 
 
-def test_deterministic_kernels_are_asked_for_on_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deterministic_kernels_are_requested_on_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(CUBLAS_WORKSPACE, raising=False)
     with deterministic(CPU):
         assert not torch.are_deterministic_algorithms_enabled()

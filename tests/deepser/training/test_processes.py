@@ -118,7 +118,7 @@ def gradients(store: FeatureStore, manifest: Manifest, directory: Path, world: W
             assert stage is not None
             epoch = stage.begin_epoch()
             epoch.begin_step(0)
-            own = world.own(clips)
+            own = world.share_of(clips)
             with data.open_batches([own], 1) as batches:
                 epoch.learn(clips, next(batches) if len(own) else None, 1.0)
             world.sum_gradients(network)
@@ -248,7 +248,7 @@ def test_precision_auto_that_differs_between_processes_is_refused(monkeypatch: p
     monkeypatch.setattr(processes.dist, "all_gather_object", gathered)
     fake_cuda(monkeypatch, (9, 0))
     world = World(0, 2, torch.device("cuda:0"))
-    with pytest.raises(ConfigError, match=r"--precision auto is bfloat16 in process 0 and float32 in process 1"):
+    with pytest.raises(ConfigError, match=r"--precision auto.*bfloat16.*process 0.*float32.*process 1"):
         world.one_precision("auto")
     assert world.one_precision("float32") == "float32"
 
@@ -276,7 +276,7 @@ def test_a_batch_smaller_than_the_world_is_refused(both: Both, tmp_path: Path) -
     config = member("m", batch_size=4, accumulate=2).train
     data = TrainingData(both.store, (FeatureRef("first"),), Targets.from_manifest(both.manifest))
     job = Job(Network(((2, 6),), 3, [], UNIMODAL), data, np.arange(3), np.arange(0), config, tmp_path)
-    with pytest.raises(ConfigError, match="A batch of 4 in 2 parts is too small for 3 processes"):
+    with pytest.raises(ConfigError, match=r"batch of 4.*2 parts.*3 processes"):
         train([job], World(size=3))
 
 

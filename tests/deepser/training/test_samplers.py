@@ -82,10 +82,10 @@ def test_the_shares_of_all_processes_are_the_batches_of_one(n: int, size: int, w
     order = samplers.shuffled(n, seed=0, epoch=0)
     lengths = np.random.default_rng(n).integers(1, 500, n)
     for batch in samplers.batches(order, size, lengths=lengths):
-        shares = [World(rank, world).own(batch) for rank in range(world)]
+        shares = [World(rank, world).share_of(batch) for rank in range(world)]
         assert sorted(np.concatenate(shares).tolist()) == sorted(batch.tolist())
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
-    assert World().own(order).tolist() == order.tolist()
+    assert World().share_of(order).tolist() == order.tolist()
 
 
 @given(n=st.integers(1, 200), size=st.integers(1, 20), seed=st.integers(0, 5))

@@ -176,13 +176,13 @@ def test_clips_without_consensus_can_be_left_out(made: Any, tmp_path: Path) -> N
     assert steps["all"] - steps["consensus"] == n_open > 0
 
 
-def test_attributes_are_asked_of_the_corpus(tmp_path: Path) -> None:
+def test_attributes_must_be_in_the_corpus(tmp_path: Path) -> None:
     store, manifest = corpus(tmp_path, attributes=False)
     plan = FoldPlan(("all",), np.zeros(len(manifest), int), "test")
     alone = replace(ONE, loss=LossConfig(classification_weight=0.0))
     with pytest.raises(ConfigError, match="one learns attributes alone"):
         fit_member(store, manifest, member("m", stages=(alone,)), plan, tmp_path / "m")
-    with pytest.raises(ConfigError, match="no such attribute to learn; there is none"):
+    with pytest.raises(ConfigError, match=r"attribute.*none"):
         fit_member(store, manifest, member("m", select="ccc:valence"), plan, tmp_path / "m")
 
 

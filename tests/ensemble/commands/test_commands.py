@@ -29,7 +29,7 @@ def refused(*arguments: str | Path) -> str:
     return said
 
 
-def test_evaluate_prints_and_writes_all_that_is_asked_for(given: list[str | Path], tmp_path: Path) -> None:
+def test_evaluate_prints_and_writes_all_that_is_requested(given: list[str | Path], tmp_path: Path) -> None:
     asked = ["--against", "m1", "--by", "gender", "--calibration", "--bootstrap", "50", "--split", "test"]
     files = ["--json", tmp_path / "e.json", "--confusion", tmp_path / "c.png", "--reliability", tmp_path / "r.png"]
     said = medusa("evaluate", "m0", *given, *asked, *files).stdout

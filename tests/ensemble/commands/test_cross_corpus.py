@@ -1,6 +1,7 @@
 """Training on one corpus of a joined manifest and testing on another: --train-on, --test-on."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def output(*arguments: str | Path) -> str:
 
 def test_a_member_learns_from_one_corpus_and_judges_the_others_each_by_itself(joined: Path) -> None:
     shown = fitted(joined, "a", "--train-on", "first", "--test-on", "second,third")
-    assert "trained on first, tested on second, third: 36 utterances to learn from, 72 to test on" in shown
+    assert re.search(r"first, .*second, third: 36 .* 72 ", shown)
     assert "a (second)" in shown
     assert "a (third)" in shown
     store = FeatureStore.open(joined / "store")
@@ -72,11 +73,11 @@ def test_a_member_learns_from_one_corpus_and_judges_the_others_each_by_itself(jo
     assert corpora_of(store, "a") == CrossCorpus(("first",), ("second", "third"))
 
 
-def test_what_the_two_sides_lack_or_share_is_said_and_refused_with_strict(joined: Path) -> None:
+def test_what_the_two_sides_lack_or_share_is_reported_and_refused_with_strict(joined: Path) -> None:
     shown = fitted(joined, "b", "--train-on", "first", "--test-on", "second")
-    assert "train (first) has no fear; test (second) has no calm; no model learns fear" in shown
-    assert "2 of 4 classes occur on both sides (angry, sad)" in shown
-    assert "1 identical recording (2 utterances) in more than one split (train (first), test (second): 1)" in shown
+    assert re.search(r"train \(first\)[^;]* fear; test \(second\)[^;]* calm;.* fear", shown)
+    assert re.search(r"2 of 4 classes.*\(angry, sad\)", shown)
+    assert re.search(r"1 identical recording \(2 utterances\).*\(train \(first\), test \(second\): 1\)", shown)
     strict = fitted(joined, "c", "--train-on", "first", "--test-on", "second", "--strict", exit_code=2)
     assert "1 identical recording" in strict
     assert not (joined / "runs" / "c").exists()
@@ -190,7 +191,7 @@ def test_a_manifest_that_was_not_joined_is_refused_with_the_command_that_joins()
         CrossCorpus(("a",), ("b",)).divide(alone)
 
 
-def test_the_same_name_in_another_letter_case_and_of_a_person_on_both_sides_is_said(tmp_path: Path) -> None:
+def test_the_same_name_in_another_letter_case_and_of_a_person_on_both_sides_is_reported(tmp_path: Path) -> None:
     from ensemble.evaluation.protocol import check_protocol
 
     sides = {}
@@ -210,7 +211,7 @@ def test_a_rule_is_read_back_whatever_the_corpora_are_called() -> None:
     for other in ("split", "cv:fold", "corpora ", "corpora {}", "corpora []"):
         assert CrossCorpus.of_rule(other) is None
     with pytest.raises(ConfigError, match="go together"):
-        CrossCorpus.asked(None, "a")
+        CrossCorpus.of_options(None, "a")
 
 
 def test_systems_that_learned_from_different_corpora_are_scored_on_the_one_that_tests_all(joined: Path) -> None:

@@ -1,6 +1,7 @@
 """`medusa probe` and what its members then go through: fit-meta, evaluate, predict, export."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def test_json_holds_every_system_choice_and_interval(probed: Path) -> None:
     assert (probed / "own.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_page_of_a_probe_holds_the_scores_of_its_layers_without_being_asked(probed: Path) -> None:
+def test_the_page_of_a_probe_holds_the_scores_of_its_layers_without_being_requested(probed: Path) -> None:
     saved = json.loads((probed / "plain.json").read_text())
     expected = {each["name"]: each["scores"]["uar"] for each in saved["systems"]}
     runs = find_runs([str(probed / "runs" / "plain")], probed / "corpus.csv", probed / "store")
@@ -141,7 +142,7 @@ def test_a_speaker_adapted_model_predicts_by_speaker_and_says_where_it_falls_bac
     nobody = medusa("predict", clips, "--model", model, "-o", tmp_path / "b.csv")
     assert "--speaker-of" in nobody.stderr
     few = medusa("predict", clips / "Actor_01", "--model", model, "--speaker-of", "file", "-o", tmp_path / "c.csv")
-    assert "8 of 8 speakers have fewer than 5 clips" in few.stderr
+    assert re.search(r"8 of 8 speakers.* 5 clips", few.stderr)
     a, b, c = (pd.read_csv(tmp_path / name) for name in ("a.csv", "b.csv", "c.csv"))
     columns = [name for name in a.columns if name.startswith("p_")]
     assert len(a) == len(b) == 48

@@ -75,7 +75,7 @@ def test_the_error_lists_surplus_keys_and_counts_what_it_does_not_list(
     assert error.value.surplus["posteriors/m3"] == sorted(corpus.manifest.keys[:300])
 
 
-def test_a_subset_of_what_members_hold_can_be_asked_for_but_no_key_twice(
+def test_a_subset_of_what_members_hold_can_be_requested_but_no_key_twice(
     store: FeatureStore, write: Callable, corpus
 ) -> None:
     write(corpus)

@@ -119,13 +119,13 @@ def test_a_folds_temperature_is_fitted_on_the_others(systems: list[System], corp
     found = assess(systems[0], corpus.manifest, ScoringOptions(0, calibration=True), folds="fold").calibration
     assert found is not None
     p, folds = corpus.posteriors[0, :, :4], corpus.manifest.column("fold")
-    assert found.given == calibration(p, corpus.labels)
+    assert found.unscaled == calibration(p, corpus.labels)
     assert set(found.temperatures) == set("12345")
     for fold, temperature in found.temperatures.items():
         rest = folds != fold
         assert temperature == pytest.approx(fit_temperature(p[rest], corpus.labels[rest]))
     assert found.fitted_on == "the other folds of column 'fold'"
-    assert found.scaled.accuracy == found.given.accuracy
+    assert found.scaled.accuracy == found.unscaled.accuracy
 
 
 def test_without_folds_it_is_fitted_on_other_speakers(systems: list[System], corpus) -> None:
@@ -156,7 +156,7 @@ def test_the_temperature_of_a_test_part_is_fitted_on_development_alone(systems: 
     labels[split == "test"] = "angry"
     spoiled = assess_parts(systems[0], column(corpus.manifest, "label", labels.tolist()), asked, split="test")
     assert spoiled["test"].calibration.temperatures == test.temperatures
-    assert spoiled["test"].calibration.given.accuracy != test.given.accuracy
+    assert spoiled["test"].calibration.unscaled.accuracy != test.given.accuracy
 
 
 def test_groups_are_those_of_the_column(systems: list[System], corpus) -> None:
@@ -176,7 +176,7 @@ def test_groups_are_those_of_the_column(systems: list[System], corpus) -> None:
     assert "gap in accuracy" in text
 
 
-def test_speakers_that_are_unknown_or_few_are_told(systems: list[System], corpus) -> None:
+def test_speakers_that_are_unknown_or_few_are_reported(systems: list[System], corpus) -> None:
     speakers = ["Unknown" if i < 100 else f"s{i % 7}" for i in range(600)]
     found = assess(systems[0], column(corpus.manifest, "speaker", speakers), FEW)
     assert found.n_clusters == 107
@@ -213,7 +213,7 @@ def test_classes_are_matched_by_name(systems: list[System], corpus) -> None:
     found = assess(replace(own, classes=(*own.classes, "other"), probabilities=wider, predicted=wider.argmax(1)),
                    corpus.manifest, ScoringOptions(0, calibration=True))  # fmt: skip
     assert found.evaluation.classification == straight.evaluation.classification
-    assert found.calibration.given.nll == pytest.approx(calibration(own.probabilities, corpus.labels).nll, rel=1e-5)
+    assert found.calibration.unscaled.nll == pytest.approx(calibration(own.probabilities, corpus.labels).nll, rel=1e-5)
     assert found.notes == ("classes left out: other",)
     narrower = replace(own, classes=own.classes[:3], probabilities=None, predicted=np.zeros(600, int))
     with pytest.raises(AlignmentError, match="but not neutral"):
@@ -241,7 +241,7 @@ def test_the_parts_are_those_that_are_predicted(store: FeatureStore, write: Call
     assert list(evaluate_parts(store, corpus.manifest, "m0")) == ["test"]
     with pytest.raises(AlignmentError, match="misses"):
         assess_parts(system, corpus.manifest, FEW, split="train")
-    with pytest.raises(ManifestError, match=r"No split of manifest made has both labels and predictions"):
+    with pytest.raises(ManifestError, match=r"manifest made"):
         assess_parts(system.of(system.keys[:0]), corpus.manifest, FEW)
     rest = corpus.manifest.rows(~test_part)
     with pytest.raises(AlignmentError, match="misses every utterance"):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,7 @@ def test_medusas_probabilities_are_not_softened_again(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text("\n".join(lines))
     system = read_predictions(tmp_path / "p.jsonl", manifest())
     np.testing.assert_allclose(system.probabilities[0], p, rtol=1e-6)
-    assert "3 values of arousal lie outside its scale of 1 to 7" in system.notes
+    assert any(re.search(r"3 values of arousal.* 1 to 7", note) for note in system.notes)
 
 
 def test_submissions_are_read_by_letter_and_by_attribute_name(tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ def test_columns_of_probabilities_are_found_in_any_order_and_case(tmp_path: Path
     assert left == "columns not read: Gender"
 
 
-def test_logits_are_said_to_be_logits(tmp_path: Path) -> None:
+def test_logits_are_noted_as_logits(tmp_path: Path) -> None:
     head, rows = ["id", "logit_angry", "logit_sad"], [[key, -1.5, n] for n, key in enumerate(KEYS)]
     system = read_predictions(table(tmp_path / "t.csv", head, *rows), manifest(("angry", "sad"), {}))
     np.testing.assert_allclose(system.probabilities, softmax(np.array([[-1.5, n] for n in range(3)])), rtol=1e-6)
@@ -163,7 +164,7 @@ def test_a_column_of_letters_under_another_name_is_no_label(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("labels", "n"), [(GUESS, 3), (("angry", "sad", "sad"), 1), (THREE, 0)])
-def test_a_label_that_contradicts_the_probabilities_is_told_with_the_rows(
+def test_a_label_that_contradicts_the_probabilities_is_reported_with_the_rows(
     tmp_path: Path, labels: tuple[str, ...], n: int
 ) -> None:
     p = np.eye(3) * 0.7 + 0.1
@@ -352,7 +353,7 @@ def test_what_is_unclear_is_refused_and_named(tmp_path: Path, rows: list, messag
 
 def test_ids_that_the_manifest_lacks_are_listed(tmp_path: Path) -> None:
     path = table(tmp_path / "t.csv", ["id", "label"], [KEYS[0], "A"], ["other_0001", "A"])
-    with pytest.raises(AlignmentError, match=r"predictions of 'other_0001', which manifest msp does not have .*0008"):
+    with pytest.raises(AlignmentError, match=r"'other_0001'.*manifest msp.*0008"):
         read_predictions(path, manifest())
     # Two files of one name in two folders: the name alone must not choose.
     twins = manifest(keys=("a/1", "b/1"))
@@ -365,7 +366,7 @@ def test_files_that_can_not_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(PredictionsError, match="does not exist"):
         read_predictions(tmp_path / "none.csv", manifest())
     (tmp_path / "t.jsonl").write_text('{"id": "a"}\n[1]\n')
-    with pytest.raises(PredictionsError, match=r"line 2: expected an object of named values, found \[1\]"):
+    with pytest.raises(PredictionsError, match=r"line 2: .*found \[1\]"):
         read_predictions(tmp_path / "t.jsonl", manifest())
     (tmp_path / "t.jsonl").write_text("{")
     with pytest.raises(PredictionsError, match="not JSON lines"):

@@ -97,18 +97,18 @@ def test_a_class_that_has_no_letter_gives_way_to_the_next_best() -> None:
 
 @pytest.mark.parametrize("value", [0.9, 7.01, np.nan, -3.0])
 def test_a_number_outside_the_scale_is_not_written(tmp_path: Path, value: float) -> None:
-    with pytest.raises(SubmissionError, match=r"'m', not written,: EmoAct is no number from 1 to 7 \(1 row\): row 3"):
+    with pytest.raises(SubmissionError, match=r"'m'.*EmoAct.* 1 to 7 \(1 row\): row 3"):
         write_submission("task2", system(values=value), blind(), tmp_path / "t.csv")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_system_can_not_say_is_told(tmp_path: Path) -> None:
+def test_what_a_system_does_not_predict_is_reported(tmp_path: Path) -> None:
     nothing = np.empty((8, 0), np.float32)
-    with pytest.raises(SubmissionError, match="no arousal, which task 2 asks for; it has no attributes"):
+    with pytest.raises(SubmissionError, match=r"no arousal.*task 2"):
         submission("task2", System("m", KEYS, EIGHT, np.zeros(8, int), None, (), nothing), blind())
     with pytest.raises(SubmissionError, match="predicts no classes"):
         submission("task1", System("m", KEYS, (), None, None, (), nothing), blind())
-    with pytest.raises(SubmissionError, match="none of which the challenge has a letter for"):
+    with pytest.raises(SubmissionError, match=r"predicts .*letter"):
         submission("task1", System("m", KEYS, ("calm",), np.zeros(8, int), None, (), nothing), blind())
     with pytest.raises(SubmissionError, match="on a scale of 0 to 1"):
         submission("task2", system(), blind(scheme=LabelScheme((), dict.fromkeys(THREE, (0.0, 1.0)))))
@@ -144,7 +144,7 @@ SPOILED: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
 def test_decimal_commas_are_no_numbers_of_a_submission(tmp_path: Path) -> None:
     path = tmp_path / "task2.csv"
     path.write_text('FileName,EmoAct,EmoVal,EmoDom\na.wav,3,4,5\nb.wav,"3,5",4,5\n')
-    with pytest.raises(SubmissionError, match=r"EmoAct is no number from 1 to 7 \(1 row\): row 2 '3,5'"):
+    with pytest.raises(SubmissionError, match=r"EmoAct.* 1 to 7 \(1 row\): row 2 '3,5'"):
         check_submission(path, None, 2)
     path.write_text('FileName,EmoAct,EmoVal,EmoDom\na.wav,"3,5",4,5\n')
     with pytest.raises(SubmissionError, match="row 1 '3,5'"):
@@ -152,7 +152,7 @@ def test_decimal_commas_are_no_numbers_of_a_submission(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("spoil", "message"), SPOILED.values(), ids=SPOILED.keys())
-def test_a_spoiled_file_is_told_apart(tmp_path: Path, spoil: Callable, message: str) -> None:
+def test_a_spoiled_file_is_distinguished(tmp_path: Path, spoil: Callable, message: str) -> None:
     path = tmp_path / "t.csv"
     path.write_text("\n".join(GOOD) + "\n")
     assert check_submission(path, file_names(blind())) == ("task1", 8)
@@ -171,7 +171,7 @@ def test_without_a_manifest_the_number_of_rows_is_the_challenges(tmp_path: Path)
     path.write_text("\n".join(["FileName,EmoAct,EmoVal,EmoDom", *rows]))
     assert check_submission(path) == ("task2", 3200)
     path.write_text(path.read_text().replace("4.25", "8"))
-    with pytest.raises(SubmissionError, match=r"EmoDom is no number from 1 to 7 \(3,200 rows\)"):
+    with pytest.raises(SubmissionError, match=r"EmoDom.* 1 to 7 \(3,200 rows\)"):
         check_submission(path)
 
 

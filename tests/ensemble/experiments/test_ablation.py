@@ -162,7 +162,7 @@ def test_presets_side_by_side_take_their_own_settings() -> None:
     assert [each.members[0].features for each in variants] == [("a", "b"), ("a",), ("b",), ("a", "b")]
     assert {each.members[0].train.seed for each in variants} == {3}
     assert variants[0].members[0].train.stages[1].lr == 0.1
-    with pytest.raises(ConfigError, match="'srpol' is none of the presets asked for, medusa"):
+    with pytest.raises(ConfigError, match=r"'srpol'.*medusa"):
         changes_of(["srpol:network.d=8"], "medusa", ["medusa"])
     with pytest.raises(ConfigError, match="name them with --features"):
         members_of(PRESETS["medusa"], [], [0], {})

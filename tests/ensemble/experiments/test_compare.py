@@ -81,7 +81,7 @@ def test_every_cell_over_folds_is_what_it_says(store: FeatureStore, write: Calla
 
 
 @pytest.mark.parametrize("rule", [top(2), greedy(), greedy(True)])
-def test_a_folds_own_labels_change_nothing_that_is_said_of_it(
+def test_a_folds_own_labels_change_nothing_in_its_figures(
     store: FeatureStore, write: Callable, corpus, rule: Callable
 ) -> None:
     write(corpus)

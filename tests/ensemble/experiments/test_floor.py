@@ -43,7 +43,9 @@ def test_a_constant_answer_is_no_better_than_the_largest_class(tmp_path: Path) -
     assert written(store, manifest, "good", 0.7) == []
 
 
-def test_a_member_worse_than_a_probe_on_its_folds_is_told_and_an_adapted_probe_does_not_count(tmp_path: Path) -> None:
+def test_a_member_worse_than_a_probe_on_its_folds_is_reported_and_an_adapted_probe_does_not_count(
+    tmp_path: Path,
+) -> None:
     store, manifest = corpus(tmp_path, attributes=False)
     written(store, manifest, "adapted", 1.0, MADE_BY, adapted=True)
     assert written(store, manifest, "member1", 0.5) == []
@@ -66,7 +68,8 @@ def test_fit_meta_warns_of_an_ensemble_that_is_no_better_than_the_largest_class(
     written(store, manifest, "a", 0.0)
     written(store, manifest, "b", 0.0)
     warnings = vote(tmp_path, store, manifest, "a", "b")
-    assert "vote (all folds) is no better than always" in warnings
+    assert "vote (all folds)" in warnings
+    assert "always" in warnings
     assert "UAR 0.333 against 0.333" in warnings
 
 

@@ -1,6 +1,7 @@
 """The whole fit: honest divisions, every row of the table, and predictions that go back into the store."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def test_over_folds_every_row_of_the_table_is_what_it_says(
     assert not report.in_sample
     (note,) = report.notes  # this corpus is one on which the soup is no better than the vote, by a thousandth
     assert rows["soft vote"].scores["macro_f1"] > rows["meta (soup)"].scores["macro_f1"]
-    assert "soft vote scores more than meta (soup)" in note
+    assert re.search(r"soft vote .* meta \(soup\)", note)
     assert evaluate_posteriors(store, corpus.manifest, "meta", folds="fold") == report.evaluations["all folds"]
     saved = json.loads((tmp_path / "run" / "report.json").read_text())
     assert saved["parts"]["all folds"][-1]["scores"]["uar"] == rows["meta (soup)"].scores["uar"]
@@ -110,7 +111,7 @@ def test_members_without_posteriors_of_train_are_fitted_on_development_and_score
     assert not np.array_equal(before, after.values)
 
 
-def test_in_sample_posteriors_are_refused_unless_asked_for_and_then_recorded(
+def test_in_sample_posteriors_are_refused_unless_requested_and_then_recorded(
     store: FeatureStore, write: Callable, corpus
 ) -> None:
     write(corpus, oof="in-sample")
@@ -197,7 +198,7 @@ def test_a_stack_of_stacks_and_an_unlabelled_test_part_work(store: FeatureStore,
     assert len(store["posteriors/second"]) == 240
 
 
-def test_speakers_in_two_folds_are_told(store: FeatureStore, write: Callable, corpus) -> None:
+def test_speakers_in_two_folds_are_reported(store: FeatureStore, write: Callable, corpus) -> None:
     write(corpus)
     table = corpus.manifest.to_arrow()
     mixed = np.arange(600) % 5 + 1.0  # a column of numbers works as folds too
@@ -221,7 +222,7 @@ def test_what_the_manifest_lacks_is_named(store: FeatureStore, write: Callable, 
         fit_ensemble(store, test_only, corpus.members, config=SHORT, folds="flod")
     with pytest.raises(ConfigError, match="at least one member"):
         fit_ensemble(store, test_only, [], config=SHORT)
-    with pytest.raises(ManifestError, match="no utterance in split 'test3'; it has test"):
+    with pytest.raises(ManifestError, match=r"split 'test3'.*test"):
         evaluate_posteriors(store, test_only, "m0", split="test3")
 
 

@@ -17,7 +17,7 @@ SMALL = ForestConfig(n_trees=8, n_folds=3)
 
 
 @pytest.mark.parametrize("inputs", ["logits", "logits+attributes"])
-def test_it_says_the_mean_of_what_scikit_learns_forests_say(make_corpus: Callable, inputs: str, tmp_path: Path) -> None:
+def test_it_predicts_the_mean_of_scikit_learns_forests(make_corpus: Callable, inputs: str, tmp_path: Path) -> None:
     corpus = make_corpus(400, 3, seed=5, no_consensus=0.1)
     aligned, targets = corpus.aligned(), Targets.from_manifest(corpus.manifest)
     aligned.values[..., :4] = corpus.logits

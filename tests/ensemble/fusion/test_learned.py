@@ -35,7 +35,7 @@ def test_the_soft_vote_weighs_all_members_alike(fitted) -> None:
     assert np.allclose(found, [[0.75] * 4 + [0.5]] * 4)
 
 
-def test_weights_that_do_the_same_are_told_the_same(fitted) -> None:
+def test_weights_that_do_the_same_are_shown_alike(fitted) -> None:
     """All logits may rise together, and a member's probabilities sum to one: neither can be seen in a prediction."""
     meta, problem = fitted
     generator = torch.Generator().manual_seed(0)

@@ -257,7 +257,7 @@ def test_the_optimiser_is_torchs() -> None:
 
 @pytest.mark.parametrize("inputs", ["posteriors", "posteriors+attributes"])
 @pytest.mark.parametrize("hidden", [0, 6])
-def test_attributes_are_read_by_classes_only_if_asked_for(corpus, inputs: str, hidden: int) -> None:
+def test_attributes_are_read_by_classes_only_if_requested(corpus, inputs: str, hidden: int) -> None:
     config = dataclasses.replace(SHORT, inputs=inputs, hidden=hidden)
     aligned, targets = corpus.aligned(), Targets.from_manifest(corpus.manifest)
     meta = fit_mlp(aligned, targets, config) if hidden else fit_meta(aligned, targets, config).state
@@ -327,7 +327,7 @@ def test_the_batched_concordance_is_the_plain_one() -> None:
         assert found[s] == pytest.approx(np.mean(alone))
 
 
-def test_an_mlp_starts_as_the_linear_map_and_its_seeds_are_averaged_in_what_they_say(corpus, tmp_path: Path) -> None:
+def test_an_mlp_starts_as_the_linear_map_and_its_seeds_outputs_are_averaged(corpus, tmp_path: Path) -> None:
     aligned, targets = corpus.aligned(), Targets.from_manifest(corpus.manifest)
     config = dataclasses.replace(SHORT, hidden=8)
     # With no step that counts, what is left is the start.

@@ -103,7 +103,7 @@ def test_csv_and_json_lines_hold_every_class_and_the_spread_by_name(
         found.write(tmp_path / "out.xlsx")
 
 
-def test_uncertainty_tells_disagreement_from_doubt() -> None:
+def test_uncertainty_separates_disagreement_from_doubt() -> None:
     """Four utterances: all sure of one class, all in doubt, sure of different classes, one of both kinds."""
     sure, doubt = [1.0, 0.0], [0.5, 0.5]
     said = np.array([[[*sure, 2.0], [*doubt, 2.0], [*sure, 1.0], [*sure, 4.0]],
@@ -173,7 +173,7 @@ def test_a_member_that_was_fitted_again_is_noticed(trained: Trained, tmp_path: P
         Model.load(tmp_path / "runs" / "meta-posteriors")
 
 
-def test_what_is_not_a_model_is_said_to_be_none(trained: Trained, tmp_path: Path) -> None:
+def test_what_is_not_a_model_is_refused(trained: Trained, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such directory"):
         Model.load(tmp_path / "nothing")
     with pytest.raises(ConfigError, match=r"no such directory.*runs holds .*m0, .*meta-posteriors"):

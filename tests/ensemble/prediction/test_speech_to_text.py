@@ -58,7 +58,7 @@ def clips(place: Path) -> Manifest:
     return Manifest.read(place / "manifest.csv").rows([2, 0, 5])
 
 
-def test_what_a_member_learned_from_is_heard_again(place: Path) -> None:
+def test_what_a_member_learned_from_is_transcribed_again(place: Path) -> None:
     model = Model.load(place / "runs" / "heard")
     found = predict(model, clips(place), asr=str(place / "ear.pt"), device="cpu", chunk=2)
     store = FeatureStore.open(place / "store")
@@ -76,7 +76,7 @@ def test_given_words_are_taken_as_they_are(place: Path) -> None:
     assert np.abs(one - other).max() > 1e-6
 
 
-def test_words_that_nobody_gives_or_hears_are_asked_for(place: Path) -> None:
+def test_words_that_nobody_gives_or_transcribes_are_refused(place: Path) -> None:
     model = Model.load(place / "runs" / "read")
     files = files_manifest([clips(place).audio_path(0)])
     with pytest.raises(ConfigError, match=r"bert-read.*--text.*--asr"):
@@ -91,12 +91,12 @@ def test_another_ear_than_the_members_is_refused(place: Path) -> None:
         predict(model, clips(place), asr=str(other), device="cpu")
 
 
-def test_an_ear_that_is_not_there_is_asked_for(place: Path) -> None:
+def test_a_missing_speech_recogniser_is_named(place: Path) -> None:
     with pytest.raises(EncoderError, match=r"Whisper ear: .*--asr FILE\.pt"):
         predict(Model.load(place / "runs" / "heard"), clips(place), device="cpu")
 
 
-def test_a_file_that_cannot_be_heard_does_not_stop_the_others(place: Path) -> None:
+def test_a_file_that_cannot_be_transcribed_does_not_stop_the_others(place: Path) -> None:
     model, good = Model.load(place / "runs" / "heard"), clips(place).audio_path(0)
     found = predict(model, files_manifest([place / "gone.wav", good]), asr=str(place / "ear.pt"), device="cpu")
     assert found.keys == (str(good),)

@@ -111,7 +111,7 @@ def test_times_have_no_noise_of_floats(value: float, text: str) -> None:
     assert seconds(value) == text
 
 
-def test_a_format_is_the_one_asked_for_or_the_suffixs() -> None:
+def test_a_format_is_the_one_requested_or_the_suffixs() -> None:
     assert format_of(Path("a.txt"), "audacity") == "audacity"
     assert format_of(Path("a.rttm"), None) == "rttm"
     for output, format in ((Path("a.txt"), None), (Path("a.csv"), "xlsx"), (Path("a"), None)):

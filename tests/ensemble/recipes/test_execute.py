@@ -51,7 +51,7 @@ def states(said: str) -> dict[str, str]:
     return dict(re.findall(r"^(?:\[\d+/\d+\] )?([\w/.-]+): (.+)$", said, re.MULTILINE))
 
 
-def test_a_dry_run_says_what_would_be_done_and_does_nothing(corpus: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_dry_run_prints_what_would_be_done_and_does_nothing(corpus: Path, undisturbed: Path, tmp_path: Path) -> None:
     said = medusa(*call(corpus, tmp_path / "new", "--dry-run")).stdout
     assert states(said) == dict.fromkeys(STEPS[:-2], "not done yet") | SHOWN
     assert said.count("$ medusa ") == len(STEPS)

@@ -114,8 +114,8 @@ def test_a_mistake_is_named_with_its_line(
         planned(commands, tmp_path, GOOD.replace(old, new), "epochs=3")
 
 
-def test_a_variable_without_a_value_is_asked_for(commands: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"line 16: epochs has no value; give it with --set epochs=VALUE"):
+def test_a_variable_without_a_value_is_named(commands: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"line 16: epochs.*--set epochs=VALUE"):
         planned(commands, tmp_path, GOOD)
 
 
@@ -158,7 +158,7 @@ def test_a_manifest_takes_the_place_of_preparing_one(commands: Any, tmp_path: Pa
     steps = planned(commands, tmp_path, without, "epochs=3", "manifest=own.csv")
     assert steps[0].name == "featurize/mel"
     assert {options(step)["manifest"] for step in steps} == {"own.csv"}
-    with pytest.raises(ConfigError, match="either a prepare section or manifest"):
+    with pytest.raises(ConfigError, match=r"prepare.*manifest"):
         planned(commands, tmp_path, GOOD, "epochs=3", "manifest=own.csv", "prepare.root=D")
 
 
@@ -171,7 +171,7 @@ def test_how_to_compute_is_no_part_of_what_a_step_is(commands: Any, tmp_path: Pa
     assert [a.name for a, b in zip(one, changed, strict=True) if a.what != b.what] == ["members/m1"]
 
 
-def test_text_encoders_read_the_transcripts_unless_told_otherwise(commands: Any, tmp_path: Path) -> None:
+def test_text_encoders_read_the_transcripts_unless_set_otherwise(commands: Any, tmp_path: Path) -> None:
     own = {"bert": "text", "hubert": "speech"}
     for model_type, name in own.items():
         (tmp_path / name).mkdir()
@@ -181,7 +181,7 @@ def test_text_encoders_read_the_transcripts_unless_told_otherwise(commands: Any,
         "transcribe: {model: tiny.en}\nfeaturize:\n  roberta-base:\n  mine: {encoder: C}\n"
         f"  own-text: {{encoder: {tmp_path / 'text'}}}\n  own-speech: {{weights: {tmp_path / 'speech'}}}",
     )
-    with pytest.raises(ConfigError, match=r"line 11: .*whether C reads text.*transcripts: true or false"):
+    with pytest.raises(ConfigError, match=r"line 11: .* C .*transcripts: true or false"):
         planned(commands, tmp_path, text, "epochs=1")
     text = text.replace("encoder: C}", "encoder: C, transcripts: false}")
     steps = {step.name: options(step) for step in planned(commands, tmp_path, text, "epochs=1")}
@@ -205,7 +205,7 @@ def test_a_manifest_may_be_there_already_and_be_split(commands: Any, tmp_path: P
     assert steps[0].arguments[-1].endswith("prepared.csv")
     assert steps[1].arguments[-2:] == (str(tmp_path / "out" / "prepared.csv"), "--output") or steps[1].name == "split"
     assert options(steps[2])["manifest"] == str(tmp_path / "out" / "manifest.csv")
-    with pytest.raises(ConfigError, match="either a prepare section or manifest"):
+    with pytest.raises(ConfigError, match=r"prepare.*manifest"):
         planned(commands, tmp_path, GOOD.replace(prepare, ""), "epochs=1")
 
 
@@ -248,7 +248,7 @@ def test_the_small_one_has_its_shape() -> None:
     assert found == list(MEDUSA_MEMBERS)
 
 
-def test_unicamp_and_abhinaya_are_what_the_challenge_paper_says_of_them() -> None:
+def test_unicamp_and_abhinaya_are_as_in_the_challenge_paper() -> None:
     """Cross-attention over audio, text and functionals with a forest on logits; the majority vote of five members."""
     for name in ("unicamp", "unicamp-small"):
         sections = read_recipe(name, ["corpus=C"]).sections

@@ -260,7 +260,7 @@ def test_a_name_or_a_file_or_what_to_do(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(EncoderError, match="no such file"):
         load_transcriber(str(tmp_path / "x.pt"), device="cpu")
     (tmp_path / "x.pt").write_text("no checkpoint")
-    with pytest.raises(EncoderError, match=r"x\.pt is not an openai-whisper checkpoint"):
+    with pytest.raises(EncoderError, match=r"x\.pt.*openai-whisper"):
         load_transcriber(str(tmp_path / "x.pt"), device="cpu")
 
 
@@ -292,7 +292,7 @@ def test_options_out_of_range_are_refused(checkpoint: Callable[..., Path]) -> No
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_the_table_says_what_was_said_and_by_what(
+def test_the_table_says_the_text_and_the_model(
     corpus: Manifest, transcriber: Transcriber, tmp_path: Path, suffix: str
 ) -> None:
     path = tmp_path / "new" / f"t{suffix}"
@@ -591,7 +591,7 @@ def test_the_command_reports_failures_and_text_encoders_take_the_table(
     path = tmp_path / "t.parquet"
     model = ["--model", str(checkpoint(False)), "--device", "cpu"]
     result = medusa("transcribe", *model, "-m", tmp_path / "m.csv", "-o", path, exit_code=1)
-    assert "5 done (1 of them without a word), 0 there already, 1 failed" in result.stdout
+    assert re.search(r"5 done \(1 .*\), 0 .*, 1 failed", result.stdout)
     assert "languages: en 5" in result.stdout
     assert "0.wav" in result.stderr
     refused = medusa("transcribe", *model, "--beam", "2", "-m", tmp_path / "m.csv", "-o", path, exit_code=2)
@@ -602,7 +602,7 @@ def test_the_command_reports_failures_and_text_encoders_take_the_table(
     planned = medusa(*encode, "--transcripts", path, "--dry-run", exit_code=1)
     assert "5 utterances to encode" in planned.stdout
     result = medusa(*encode, "--transcripts", path, exit_code=1)
-    assert "5 done (1 of them of empty texts), 0 there already, 1 failed" in result.stdout
+    assert re.search(r"5 done \(1 .*\), 0 .*, 1 failed", result.stdout)
     assert "a/../b: no transcript in" in result.stderr
     transcripts = Transcripts.read(path)
     features = FeatureStore.open(tmp_path / "s")["mini-bert"]
@@ -635,10 +635,10 @@ def test_transcripts_stand_in_for_a_manifests_text(tmp_path: Path) -> None:
     store = FeatureStore.create(tmp_path / "s")
     report = featurize(manifest, encoder, store, "t", transcripts=transcripts)
     assert (report.done, report.empty_texts, report.failed) == (2, 1, failed)
-    with pytest.raises(TranscriptError, match=r"none\.csv has no transcript of any of the 3"):
+    with pytest.raises(TranscriptError, match=r"none\.csv.* 3 "):
         items_of(manifest, encoder, transcripts=Transcripts([row("z")], SOURCE.identity, "none.csv"))
     other = Transcripts([row("a")], "base@0+1", "t.csv")
-    with pytest.raises(ConfigError, match=r"was loaded for transcripts:base@.*, the texts are transcripts:base@0\+1"):
+    with pytest.raises(ConfigError, match=r"transcripts:base@.*transcripts:base@0\+1"):
         items_of(manifest, encoder, transcripts=other)
 
 
@@ -660,7 +660,7 @@ def tiny_en(models_dir: Path) -> Path:
     return path
 
 
-def test_real_speech_is_told_alone_and_in_a_batch(tiny_en: Path, demo_corpus: Path) -> None:
+def test_real_speech_is_transcribed_alone_and_in_a_batch(tiny_en: Path, demo_corpus: Path) -> None:
     transcriber = load_transcriber(str(tiny_en), device="cpu")
     clips = [demo_corpus / "Actor_04" / f"03-01-05-01-{said}-04.ogg" for said in ("01-01", "02-02")]
     waveforms = [*map(decode, clips), np.zeros(32_000, np.float32)]

@@ -100,7 +100,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, share: float) 
 def test_samples_that_are_not_numbers_are_refused(tmp_path: Path, value: float, form: str, subtype: str) -> None:
     samples = tone(16_000)
     samples[4_000:4_003] = value
-    with pytest.raises(AudioError, match=r"3 of 8000 samples are NaN or infinite \(the first at 0.250 s\)"):
+    with pytest.raises(AudioError, match=r"3 of 8000 samples.*NaN.*0\.250 s"):
         decode(write(tmp_path / "a", samples, format=form, subtype=subtype))
 
 

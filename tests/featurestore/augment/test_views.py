@@ -49,7 +49,7 @@ def db(ratio: float) -> float:
 
 
 @given(st.integers(100, 5000), st.floats(-10, 40), st.integers(0, 2), st.integers(0, 9))
-def test_noise_is_added_at_the_ratio_asked(n: int, snr_db: float, colour: int, seed: int) -> None:
+def test_noise_is_added_at_the_ratio_requested(n: int, snr_db: float, colour: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     clean = (0.1 * rng.standard_normal(n)).astype(np.float32)
     noisy = signals.with_noise(clean, signals.coloured_noise(n, colour, rng), snr_db)
@@ -67,7 +67,7 @@ def test_coloured_noise_falls_by_its_exponent() -> None:
         assert np.log2(low / high) / 4 == pytest.approx(exponent, abs=0.1)
 
 
-def test_a_room_keeps_length_and_level_and_decays_as_asked() -> None:
+def test_a_room_keeps_length_and_level_and_decays_as_requested() -> None:
     rng = np.random.default_rng(0)
     response = signals.synthetic_room(0.5, 6.0, rng)
     assert response[0] == 1.0
@@ -287,7 +287,7 @@ def test_what_can_not_be_made_is_named(text: str, told: str) -> None:
         parse_views([text])
 
 
-def test_labels_tell_views_apart_and_directories_need_audio(tmp_path: Path) -> None:
+def test_labels_distinguish_views_and_directories_need_audio(tmp_path: Path) -> None:
     made = parse_views(["noise:snr=0..5", "quiet=noise:snr=20..30", "reverb+noise"], n_views=2)
     assert [v.label for v in made] == ["noise1", "noise2", "quiet1", "quiet2", "reverb+noise1", "reverb+noise2"]
     with pytest.raises(ConfigError, match="two views named noise"):

@@ -57,7 +57,7 @@ def test_what_encodes_nothing_writes_no_manifest(calls: Path, option: list[str])
     assert not Path("store.files.csv").exists()
 
 
-def test_the_manifest_goes_where_it_is_asked_to(calls: Path) -> None:
+def test_the_manifest_goes_to_the_file_named(calls: Path) -> None:
     medusa("featurize", "--encoder", "logmel", "calls/a.ogg", "--write-manifest", "mine/list.csv")
     kept = Manifest.read("mine/list.csv")
     assert kept.keys == ["a.ogg"]

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -76,11 +77,11 @@ def test_the_parts_of_one_fold_are_splits_and_validation_leaves_training(emobox:
     assert manifest.column("split").tolist() == ["test", "test", "train", "development"]
     assert manifest.notes[-1] == "1 clips of the validation part taken out of training: d"
     write_files(emobox, {"fold_1/c_valid_fold_1.jsonl": lines(line("a"))})
-    with pytest.raises(ManifestError, match="'a' is in the test part and in another"):
+    with pytest.raises(ManifestError, match=r"'a'.*test part"):
         read_emobox(emobox)
 
 
-def test_a_map_under_another_name_is_used_and_none_at_all_is_told(emobox: Path) -> None:
+def test_a_map_under_another_name_is_used_and_none_at_all_is_reported(emobox: Path) -> None:
     (emobox / "label_map.json").rename(emobox / "label_dict.json")
     manifest = read_emobox(emobox)
     assert manifest.labels == ["Happy", "Happy", "Neutral", "Happy"]
@@ -304,7 +305,7 @@ def test_folders_named_after_classes_in_splits(tmp_path: Path) -> None:
     assert manifest.column("split").tolist() == ["train", "train", "development"]
     assert manifest.audio_path(2).is_file()
     write_wav(tmp_path / "train/loose.wav")
-    with pytest.raises(ManifestError, match=r"train/loose.wav lies 1 folders deep and train/happy/2.wav 2"):
+    with pytest.raises(ManifestError, match=r"train/loose.wav.* 1 .*train/happy/2.wav 2"):
         read_audiofolder(tmp_path)
 
 
@@ -342,7 +343,7 @@ def test_an_audiofolder_with_mistakes(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"audio file not found.*row 1 'a.wav'"):
         read_audiofolder(tmp_path)
     write_files(tmp_path / "j", {"metadata.jsonl": '{"file_name": "a.wav"}\n{"file_name": 3}\n'})
-    with pytest.raises(ManifestError, match="a field mixes numbers, texts or lists"):
+    with pytest.raises(ManifestError, match="field mixes"):
         read_audiofolder(tmp_path / "j")
     write_files(tmp_path, {"metadata.jsonl": ""})
     with pytest.raises(ManifestError, match="leave one of them"):
@@ -381,7 +382,7 @@ def test_splits_below_the_classes_are_splits_and_the_class_is_the_level_of_emoti
         (["x/a.wav", "y/b.wav"], "split", "unknown split 'x'"),
     ],
 )
-def test_folders_that_can_not_be_told_to_be_classes_are_refused(
+def test_folders_that_can_not_be_recognised_as_classes_are_refused(
     tmp_path: Path, files: list[str], layout: str | None, message: str
 ) -> None:
     for file in files:
@@ -414,7 +415,7 @@ def test_a_level_of_formats_is_no_class_and_a_layout_decides_what_names_do_not(t
 def test_a_table_of_another_name_beside_the_audio_is_named(tmp_path: Path) -> None:
     write_csv(tmp_path / "manifest.csv", ("path", "emotion"), [("flac/a.flac", "sad")])
     write_wav(tmp_path / "flac/a.flac")
-    with pytest.raises(ManifestError, match=r"only splits or formats.*manifest.csv.*medusa prepare csv"):
+    with pytest.raises(ManifestError, match=r"manifest.csv.*medusa prepare csv"):
         read_audiofolder(tmp_path)
     for file in ("sad/1.wav", "happy/2.wav"):
         write_wav(tmp_path / "b" / file)
@@ -440,7 +441,7 @@ def test_audio_that_a_table_does_not_list_is_counted(tmp_path: Path) -> None:
     for file in ("a.wav", "b.wav", "c/d.wav"):
         write_wav(tmp_path / file)
     (note,) = read_audiofolder(tmp_path).notes
-    assert "2 audio files that the table doesn't list left out: b.wav, c/d.wav" in note
+    assert re.search(r"2 audio files .*: b\.wav, c/d\.wav", note)
 
 
 # --- merging and dropping classes
@@ -500,7 +501,7 @@ def test_each_corpus_is_a_command_with_its_own_options(tmp_path: Path) -> None:
     assert "happy 2, sad 1" in said
     assert Manifest.read(out).labels == ["happy", "happy", "sad"]
     said = medusa("prepare", "audiofolder", "--root", tmp_path / "clips", "-o", out, "--drop", "sad,glad").stdout
-    assert "left out 2 utterances of sad, glad" in said
+    assert re.search(r"2 utterances of sad, glad", said)
     assert Manifest.read(out).keys == ["happy/2.wav"]
     assert "no class 'mad'" in medusa(
         "prepare", "audiofolder", "--root", tmp_path / "clips", "-o", out, "--drop", "mad", exit_code=2
@@ -520,5 +521,5 @@ def test_a_file_name_that_is_not_utf8_is_left_out_and_named_and_the_rest_is_read
     manifest = CORPORA["audiofolder"](tmp_path)
     assert manifest.keys == ["happy/2.wav", "sad/1.wav"]
     (note,) = manifest.notes
-    assert "1 files left out, whose names are not UTF-8" in note
+    assert re.search(r"1 files .*UTF-8", note)
     assert "caf" in note

@@ -47,7 +47,7 @@ def test_a_suffix_of_which_no_file_decodes_is_refused_and_a_single_bad_file_is_n
         (tmp_path / "sad").mkdir(exist_ok=True)
         (tmp_path / f"sad/{i}.mp3").write_bytes(b"no audio " * 300)
         write_wav(tmp_path / f"happy/{i}.wav")
-    with pytest.raises(ManifestError, match=r"None of 5 \.mp3 files tried, of 8, can be decoded"):
+    with pytest.raises(ManifestError, match=r" 5 \.mp3 files.* 8"):
         CORPORA["audiofolder"](tmp_path)
     assert len(CORPORA["audiofolder"](tmp_path, check_audio=False)) == 16
     for i in range(8):

@@ -1,6 +1,7 @@
 """IEMOCAP, MELD and the acted corpora in their own layouts; CREMA-D with its real votes."""
 
 import csv
+import re
 import shutil
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def test_the_full_scheme_keeps_every_turn(tmp_path: Path) -> None:
     assert votes["happy"].tolist() == [0, 1, 0, 0, 0]
     assert votes["frustrated"].tolist() == [1, 0, 1, 0, 0]
     assert manifest.attributes[2].tolist() == [3.0, 5.0, 3.0]
-    assert "outside 1 to 5 moved to the nearest end: Ses01F_impro01_F001" in " ".join(manifest.notes)
+    assert re.search(r"1 to 5.*: Ses01F_impro01_F001", " ".join(manifest.notes))
 
 
 BAD_LINES = {
@@ -146,12 +147,12 @@ def test_melds_videos_are_read_where_no_sound_was_extracted(meld: Path) -> None:
 def test_meld_without_clips_or_with_other_emotions_is_refused(meld: Path) -> None:
     table = meld / "test/test_sent_emo.csv"
     table.write_text(table.read_text(encoding="utf-8").replace("joy", "glee"), encoding="utf-8")
-    with pytest.raises(ManifestError, match=r"test_sent_emo.csv: column 'Emotion' has an unknown value.*row 2 'glee'"):
+    with pytest.raises(ManifestError, match=r"test_sent_emo.csv: column 'Emotion'.*row 2 'glee'"):
         read_meld(meld)
     table.write_text(table.read_text(encoding="utf-8").replace("glee", "joy"), encoding="utf-8")
     for path in [*meld.rglob("*.wav"), *meld.rglob("*.mp4")]:
         path.unlink()
-    with pytest.raises(ManifestError, match=r"no clip of any utterance.*--root"):
+    with pytest.raises(ManifestError, match=r"--root"):
         read_meld(meld)
     table.unlink()
     with pytest.raises(ManifestError, match=r"no test_sent_emo\.csv at any depth"):
@@ -273,7 +274,7 @@ def test_the_real_votes_on_the_voice_have_the_known_figures(crema_d_votes: Path,
 CLIPS = [("1001_IEO_ANG_HI", [5, 1, 0, 0, 1, 0]), ("1002_TIE_NEU_XX", [1, 0, 2, 0, 2, 0])]
 
 
-def test_the_label_is_what_was_asked_for(tmp_path: Path) -> None:
+def test_the_label_is_what_was_requested(tmp_path: Path) -> None:
     root = crema_d_tree(tmp_path, CLIPS)
     acted = CORPORA["crema-d"](root)
     assert acted.labels == ["angry", "neutral"]
@@ -288,7 +289,7 @@ def test_the_label_is_what_was_asked_for(tmp_path: Path) -> None:
         read_crema_d(root, label="face")
 
 
-def test_a_misnamed_file_and_missing_halves_are_told(tmp_path: Path) -> None:
+def test_a_misnamed_file_and_missing_halves_are_reported(tmp_path: Path) -> None:
     root = crema_d_tree(
         tmp_path, [*CLIPS, ("1040_ITH_SAD_XX", [0, 0, 0, 0, 1, 8]), ("1091_WSI_SAD_XX", [0, 0, 0, 0, 9, 0])]
     )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -116,7 +117,7 @@ def test_speakers_and_ids_and_texts_across_parts(directory: Path) -> None:
         ("split", "speaker"): False,
         ("split", "text"): True,
     }
-    with pytest.raises(ConfigError, match="Unknown kind of overlap speakers; expected some of utterance, speaker"):
+    with pytest.raises(ConfigError, match=r"speakers;.*utterance, speaker"):
         audit(found, leaks=["speakers"])
 
 
@@ -192,7 +193,7 @@ def test_clips_of_one_value_are_counted_and_named(directory: Path) -> None:
     assert audit(corpus, audio=False).constant == []
     corpus.write(directory / "m.csv")
     said = medusa("audit", directory / "m.csv").stdout
-    assert "2 silent, all samples of one value: u1, u2" in said
+    assert re.search(r"2 silent.*: u1, u2", said)
 
 
 def test_without_decoding_the_same_file_is_still_found(directory: Path) -> None:
@@ -257,7 +258,7 @@ def test_agreement_is_of_the_ratings_under_the_schemes_names() -> None:
 # --- the command
 
 
-def test_the_exit_code_tells_of_leakage(demo_corpus: Path, tmp_path: Path) -> None:
+def test_the_exit_code_shows_leakage(demo_corpus: Path, tmp_path: Path) -> None:
     corpus, path = read_ravdess(demo_corpus), tmp_path / "corpus.csv"
     corpus.write(path)
     said = medusa("audit", path).stdout
@@ -327,7 +328,7 @@ def test_files_that_a_store_recorded_are_not_decoded_and_found_equal_all_the_sam
     assert "5 not decoded" in medusa("audit", directory / "m.csv", "-s", store, exit_code=1).stdout
 
 
-def test_a_file_that_changed_since_is_decoded_and_so_is_everything_when_asked_for(directory: Path) -> None:
+def test_a_file_that_changed_since_is_decoded_and_so_is_everything_when_requested(directory: Path) -> None:
     manifest(directory, ["a.wav", "b.wav"], fold=["1", "2"]).write(directory / "m.csv")
     store = directory / "store"
     medusa("featurize", "--encoder", "logmel", "-m", directory / "m.csv", "-s", store)

@@ -1,5 +1,6 @@
 """Several corpora become one manifest in which nobody and nothing is taken for another's."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ def corpus(root: Path, keys: list[str], labels: list[str], high: float = 5.0, **
     return Manifest(pa.table(table | columns), LabelScheme(classes, {"arousal": (1.0, high)}), root)
 
 
-def test_ids_that_repeat_and_all_speakers_are_told_apart_and_the_audio_is_found(tmp_path: Path) -> None:
+def test_ids_that_repeat_and_all_speakers_are_distinguished_and_the_audio_is_found(tmp_path: Path) -> None:
     a, b = corpus(tmp_path / "x", ["1", "2"], ["sad", "happy"]), corpus(tmp_path / "y/z", ["2", "3"], ["sad", "fear"])
     joined = join_manifests({"A": a, "B": b})
     assert joined.keys == ["A:1", "A:2", "B:2", "B:3"]
@@ -35,7 +36,7 @@ def test_ids_that_repeat_and_all_speakers_are_told_apart_and_the_audio_is_found(
     assert joined.scheme.classes == ("sad", "happy", "fear")
     assert joined.labels == ["sad", "happy", "sad", "fear"]
     assert all(joined.audio_path(i).is_file() for i in range(4))
-    assert any("1 ids occur in several corpora, such as 2" in note for note in joined.notes)
+    assert any(re.search(r"1 ids .* 2$", note) for note in joined.notes)
     assert any("A has no class fear" in note for note in joined.notes)
     assert "speaker" not in {finding.kind for finding in check_manifest(joined, "corpus").findings}
 
@@ -61,7 +62,7 @@ def test_common_classes_leave_out_the_others_and_count_them(tmp_path: Path) -> N
 def test_attributes_of_different_ranges_are_refused_or_rescaled(tmp_path: Path) -> None:
     a = corpus(tmp_path / "x", ["1", "2"], ["sad", "happy"])
     b = corpus(tmp_path / "y", ["3", "4"], ["sad", "happy"], high=7.0)
-    with pytest.raises(ManifestError, match=r"arousal ranges from 1 to 7 in B, but from 1 to 5.*--rescale-attributes"):
+    with pytest.raises(ManifestError, match=r"arousal.* 1 to 7 in B.* 1 to 5.*--rescale-attributes"):
         join_manifests({"A": a, "B": b})
     joined = join_manifests({"A": a, "B": b}, rescale_attributes=True)
     assert joined.scheme.attributes == {"arousal": (1.0, 5.0)}

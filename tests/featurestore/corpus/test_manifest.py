@@ -249,9 +249,7 @@ def test_each_kind_of_bad_row_is_named_by_row_and_value() -> None:
     unknown = error(split=["train", "training", "Test1"])
     assert "unknown split, expected one of" in unknown
     assert "row 2 'training', row 3 'Test1'" in unknown
-    with pytest.raises(
-        ManifestError, match=r"unknown label, expected one of \['sad', 'happy'\] \(1 row\): row 1 'angry'"
-    ):
+    with pytest.raises(ManifestError, match=r"label.*\['sad', 'happy'\] \(1 row\): row 1 'angry'"):
         Manifest(table(label=["angry", "sad", None]), LabelScheme(("sad", "happy")))
 
 
@@ -268,14 +266,14 @@ def test_all_problems_come_at_once_and_long_lists_are_cut() -> None:
 def test_whole_tables_that_are_no_manifest() -> None:
     with pytest.raises(ManifestError, match=r"no column 'utterance_id', only 'FileName'.*did you mean 'FileName'"):
         Manifest(pa.table({"FileName": ["a"]}))
-    with pytest.raises(ManifestError, match=r"no column 'path'.*no 'text' column either"):
+    with pytest.raises(ManifestError, match=r"'path'.*'text'"):
         Manifest(pa.table({"utterance_id": ["a"]}))
     with pytest.raises(ManifestError, match="has no rows"):
         Manifest(table().slice(0, 0))
 
 
 def test_the_scheme_and_the_columns_must_agree() -> None:
-    with pytest.raises(ManifestError, match=r"vote column for each class \['a', 'b'\], found them for \['a'\]"):
+    with pytest.raises(ManifestError, match=r"vote.*\['a', 'b'\].*\['a'\]"):
         Manifest(table(vote_a=[1, 1, 1]), LabelScheme(("a", "b")))
     with pytest.raises(ManifestError, match=r"attr_ column for each attribute"):
         Manifest(table(), LabelScheme((), {"arousal": (1, 7)}))
@@ -309,7 +307,7 @@ def test_a_scheme_says_what_became_of_the_corpus_labels(tmp_path: Path) -> None:
     scheme = LabelScheme(("sad", "happy"), corpus_labels={"sad": "sad", "hap": "happy", "exc": "happy", "xxx": None})
     Manifest(table(), scheme).write(tmp_path / "m.csv")
     assert Manifest.read(tmp_path / "m.csv").scheme == scheme
-    with pytest.raises(ManifestError, match=r"'exc' can't become 'glad', which is none of \['sad'\]"):
+    with pytest.raises(ManifestError, match=r"'exc'.*'glad'.*\['sad'\]"):
         LabelScheme(("sad",), corpus_labels={"exc": "glad"})
 
 

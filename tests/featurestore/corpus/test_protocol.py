@@ -1,6 +1,7 @@
 """One function knows what is wrong with a division: what its parts share and lack, on what predictions were made."""
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -118,7 +119,7 @@ def test_predictions_made_on_other_folds_are_an_error_but_renamed_folds_are_the_
     other = PartRecord.of(division(parts=["1", "2", "2", "3", "3", "1"]), "posteriors x")
     report = check_division(division(), other)
     assert found(report) == {"other parts": ("error", 3, 3)}
-    assert "posteriors x made on another division: 3 utterances of 6" in report.lines()[0]
+    assert re.search(r"posteriors x.* 3 utterances of 6", report.lines()[0])
     with pytest.raises(ProtocolError, match="posteriors x"):
         report.refuse()
     joined = check_division(division(parts=["1", "1", "1", "1", "2", "2"]), PartRecord.of(division()))
@@ -156,6 +157,6 @@ def test_a_column_of_a_manifest_is_checked_and_the_report_is_json() -> None:
 def test_medusa_split_names_what_is_wrong_with_the_parts_that_it_makes(tmp_path: Path) -> None:
     manifest(speaker=["s1"] * 3 + ["s2"] * 3, fold=[None] * 6).write(tmp_path / "m.csv")
     said = medusa("split", tmp_path / "m.csv", "-o", tmp_path / "m.csv", "--folds", "2", "--by", "utterance").stdout
-    assert "warning: 2 speakers (6 utterances) in more than one fold" in said
+    assert re.search(r"warning: 2 speakers \(6 utterances\).*fold", said)
     said = medusa("split", tmp_path / "m.csv", "-o", tmp_path / "m.csv", "--folds", "2").stdout
     assert "warning" not in said

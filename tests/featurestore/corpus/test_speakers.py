@@ -1,5 +1,7 @@
 """How far labels follow from speakers: single classes, rare classes, and what knowing only the speaker would score."""
 
+import re
+
 import pyarrow as pa
 import pytest
 
@@ -14,16 +16,16 @@ def manifest(speakers: list[str | None], labels: list[str | None], **columns: li
     return Manifest(pa.table(table), LabelScheme(("sad", "happy", "fear")))
 
 
-def test_where_each_speaker_has_one_class_the_speaker_tells_everything() -> None:
+def test_where_each_speaker_has_one_class_the_speaker_predicts_everything() -> None:
     report = speaker_report(manifest(["a"] * 10 + ["b"] * 10, ["sad"] * 10 + ["happy"] * 10))
     assert report is not None
     assert report.single_class == {"sad": ["a"], "happy": ["b"]}
     (within,) = report.by_speaker
     assert (within.uar, within.accuracy, within.chance_uar) == (1.0, 1.0, 0.5)
-    assert "2 of 2 speakers have a single class (sad: a; happy: b)" in sentences(report)[0]
+    assert re.search(r"2 of 2 speakers.*\(sad: a; happy: b\)", sentences(report)[0])
 
 
-def test_where_each_speaker_has_all_classes_alike_the_speaker_tells_nothing() -> None:
+def test_where_each_speaker_has_all_classes_alike_the_speaker_predicts_nothing() -> None:
     report = speaker_report(manifest([who for who in "abcdefghij" for _ in range(20)], ["sad", "happy"] * 100))
     assert report is not None
     assert report.single_class == {}
@@ -74,13 +76,13 @@ def test_audit_prints_them_and_the_folds_that_lack_a_class(tmp_path) -> None:
     speakers, labels = ["a"] * 4 + ["b"] * 4, ["sad"] * 4 + ["happy", "sad"] * 2
     manifest(speakers, labels, fold=["1"] * 4 + ["2"] * 4).write(tmp_path / "m.csv")
     said = medusa("audit", tmp_path / "m.csv").stdout
-    assert "1 of 2 speakers have a single class (sad: a)" in said
+    assert re.search(r"1 of 2 speakers.*\(sad: a\)", said)
     assert "1 has no happy" in said
     assert "no model learns happy" in said
     assert "on the folds: UAR 0.333" in said
 
 
-def test_a_classifier_by_speaker_near_chance_is_said_to_know_nothing_and_one_above_is_not() -> None:
+def test_a_classifier_by_speaker_near_chance_is_reported_to_know_nothing_and_one_above_is_not() -> None:
     """Slightly below or above chance is no finding: folds that are disjoint in speakers score there by nature."""
     speakers = [who for who in "abcdefghij" for _ in range(20)]
     at_chance = speaker_report(manifest(speakers, ["sad", "happy"] * 100))

@@ -134,7 +134,7 @@ def test_folds_within_train_are_what_a_member_is_trained_on() -> None:
         assert set(np.flatnonzero(~train)) <= set(plan.judged_at(fold).tolist())
     folds = folded.column("fold")
     folds[np.flatnonzero(train)[0]] = None
-    with pytest.raises(ManifestError, match="every training utterance needs a fold"):
+    with pytest.raises(ManifestError, match=r"training.*fold"):
         plan_folds(with_column(folded, "fold", folds.tolist()), cv="fold")
 
 
@@ -161,7 +161,7 @@ def test_what_is_not_train_stays_where_it_is() -> None:
     assert cut.column("split_was").tolist() == given
     pooled = hold_out(corpus(split=given), 0.1, within=["train", "development"])
     assert (pooled.column("split")[:400] == "development").sum() == pytest.approx(40, abs=10)
-    with pytest.raises(ManifestError, match=r"no utterance of split test2; it has development, test1, train"):
+    with pytest.raises(ManifestError, match=r"test2.*development, test1, train"):
         hold_out(corpus(split=given), 0.1, within=["test2"])
     for share in (0.0, 1.0):
         with pytest.raises(ManifestError, match="between 0 and 1"):
@@ -206,7 +206,7 @@ def test_given_partitions_are_taken_over(tmp_path: Path) -> None:
     parted = given_parts(manifest, table)
     assert parted.column("split").tolist() == ["train", "development", "test1"]
     assert parted.notes == ["1 utterances of partitions are not in the manifest"]
-    with pytest.raises(ManifestError, match=r"partitions: has no row for utterances of manifest \(1 row\): row 2 'u1'"):
+    with pytest.raises(ManifestError, match=r"partitions: .*\(1 row\): row 2 'u1'"):
         given_parts(manifest, table.slice(0, 3))
     with pytest.raises(ManifestError, match="unknown split"):
         given_parts(manifest, pa.table({"utterance_id": ["u0", "u1", "u2"], "split": ["train", "train", "held"]}))

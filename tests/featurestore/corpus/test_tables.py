@@ -22,7 +22,7 @@ def written(tmp_path: Path, text: str) -> Path:
 def test_a_quote_that_is_never_closed_is_named_by_its_line_among_many_rows(tmp_path: Path) -> None:
     rows = "".join(f"u{i},sad,hello\n" for i in range(100_000))
     path = written(tmp_path, HEADER + 'x,sad,"hello\n' + rows)
-    with pytest.raises(ManifestError, match=r"t.csv: the row that begins on line 2 has a quote that is not closed"):
+    with pytest.raises(ManifestError, match=r"t.csv: .*line 2 .*quote"):
         read_table_file(path)
     assert "line 2" in medusa("prepare", "csv", path, "-o", tmp_path / "m.csv", exit_code=2).stderr
 

@@ -221,7 +221,7 @@ def test_dropping_leaves_one_annotator_and_about_the_share() -> None:
         ratings.dropped(seed=0, epoch=0, share=1.0)
 
 
-def test_over_the_epochs_every_annotator_is_heard() -> None:
+def test_over_the_epochs_every_annotator_counts() -> None:
     ratings = many()
     heard = np.zeros(len(ratings.keys))
     for epoch in range(60):

@@ -147,7 +147,7 @@ def test_an_empty_text_has_the_row_of_the_token_before_it(directory: Callable[..
     assert encoder.is_empty("")
 
 
-def test_a_prompt_stands_before_each_text_and_its_rows_are_kept_when_asked(directory: Callable[..., Path]) -> None:
+def test_a_prompt_stands_before_each_text_and_its_rows_are_kept_when_requested(directory: Callable[..., Path]) -> None:
     path = directory("llama")
     whole = load(path).encode(["w1 w2 w3 w4 w5"])[0]
     prompted = load(path, prompt="w1 w2 ")

@@ -109,7 +109,7 @@ def test_windows_hold_consecutive_pieces_and_files_come_first() -> None:
     assert {item.key for item in order[1:301]} == {item.key for item in windows[0]}
 
 
-def test_a_view_hears_the_piece(pieces: tuple[Manifest, Manifest]) -> None:
+def test_a_view_reads_the_piece(pieces: tuple[Manifest, Manifest]) -> None:
     cut, whole = pieces
     (view,) = parse_views(["gain:db=6..6"])
     encoder = load_encoder("logmel")

@@ -80,7 +80,7 @@ def test_a_killed_process_is_replaced(job: FeaturizeJob) -> None:
     same_as_alone(job)
 
 
-def test_a_stop_is_told_to_all_processes_and_counts_what_they_did(quick_job: FeaturizeJob, tmp_path: Path) -> None:
+def test_a_stop_is_reported_to_all_processes_and_counts_what_they_did(quick_job: FeaturizeJob, tmp_path: Path) -> None:
     n = 1000  # more than are encoded before the signal comes, unless this process has to wait for a core
     files = [f"{i % N}.wav" for i in range(n)]
     table = pa.table({"utterance_id": [f"u{i}" for i in range(n)], "path": files})

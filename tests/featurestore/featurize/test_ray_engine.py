@@ -47,14 +47,14 @@ def test_a_worker_has_a_gpu_and_up_to_eight_cores_and_there_are_four_parts_for_e
     assert plan_workers([{"CPU": 2.0, "GPU": 4.0}], "auto", 6) == Workers(4, 1, 1, 6)
 
 
-def test_cpus_of_a_cluster_are_used_only_when_asked_for() -> None:
+def test_cpus_of_a_cluster_are_used_only_when_requested() -> None:
     assert plan_workers([NODE], "cpu", None) == Workers(64, 1, 0, 256)
     assert plan_workers([{"CPU": 4.0}], "cpu", 3) == Workers(3, 1, 0, 3)
     with pytest.raises(ConfigError, match=r"no GPU at this moment.*--device cpu.*--device cuda"):
         plan_workers([{"CPU": 4.0}], "auto", None)
 
 
-def test_a_cluster_that_grows_on_demand_is_asked_for_gpus() -> None:
+def test_a_cluster_that_grows_on_demand_gets_a_request_for_gpus() -> None:
     assert plan_workers([{"CPU": 4.0}], "cuda", None) == Workers(2, 4, 1, 8)
     assert plan_workers([], "cuda", 40) == Workers(10, 4, 1, 40)
 
@@ -192,7 +192,7 @@ def test_a_ray_that_fails_to_start_is_one_line_whatever_it_says(
 def test_a_cluster_that_cannot_be_reached_is_one_line(job: FeaturizeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="Ray is an extra: pip install 'medusa-ser[ray]'")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(ConfigError, match=r"Ray can't be started or reached.*RAY_ADDRESS.*--devices"):
+    with pytest.raises(ConfigError, match=r"RAY_ADDRESS.*--devices"):
         featurize_with_ray(job, 1, "cpu", address="auto")  # no cluster runs here
 
 

@@ -222,7 +222,7 @@ def run_fuzzer(*options: object) -> str:
 def test_random_damages_neither_crash_nor_mislead() -> None:
     """In a process of its own, which may crash. The long run, guided by coverage: python -m benchmarks.fuzz_store."""
     told = run_fuzzer("--random", "--runs", 400, "--seconds", 60, "--seed", os.getpid())
-    assert "reads refused, no crash, no wrong row" in told
+    assert "no crash, no wrong row" in told
 
 
 def test_damages_that_reached_new_code_in_long_runs() -> None:

@@ -216,7 +216,7 @@ def test_a_file_cut_under_a_live_map_is_an_error(tmp_path: Path, store_format: s
         rows.fetch([(0, 3000)])
 
 
-def test_a_removed_segment_is_told_apart_from_a_damaged_one(tmp_path: Path, store_format: str) -> None:
+def test_a_removed_segment_is_distinguished_from_a_damaged_one(tmp_path: Path, store_format: str) -> None:
     path, _ = write(tmp_path, make_spec(), [3], format=store_format)
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(SegmentGone):

@@ -171,7 +171,7 @@ class TestEveryFormat:
         assert store["in"].spec.dtype == "float16"
         assert store["in"]["a"].tobytes() == features["a"].tobytes()
 
-    def test_some_keys_and_one_layer_in_the_order_asked_for(
+    def test_some_keys_and_one_layer_in_the_order_requested(
         self, format_name: str, store: FeatureStore, tmp_path: Path
     ) -> None:
         data = {key: np.stack(rows_of(n, n, seed=n)) for n, key in enumerate("abcd")}
@@ -186,7 +186,7 @@ class TestEveryFormat:
             export_features(features, format_name, tmp_path / "y", layers=["layer_7"])
         assert not (tmp_path / "y").exists()
 
-    def test_what_is_there_is_not_overwritten_unless_told(
+    def test_what_is_there_is_not_overwritten_unless_requested(
         self, format_name: str, store: FeatureStore, tmp_path: Path
     ) -> None:
         first = filled(store, "one", {"a": np.stack(rows_of(2, 2))})
@@ -429,7 +429,7 @@ class TestDirectoriesOfNpy:
         report = taken(store, directory)
         assert report.done + len(report.failed) == 1
 
-    def test_two_files_of_one_key_are_told(self, store: FeatureStore, tmp_path: Path) -> None:
+    def test_two_files_of_one_key_are_reported(self, store: FeatureStore, tmp_path: Path) -> None:
         directory = saved(tmp_path / "f", {"x/a": rows_of(1)[0], "y/a": rows_of(2)[0], "b": rows_of(3)[0]})
         report = taken(store, directory, flatten=True)
         assert report.done == 2
@@ -488,7 +488,7 @@ class TestDirectoriesOfNpy:
         features = filled(store, "out", {"a": np.stack(rows_of(3))}, spec)
         directory = saved(tmp_path / "t", {"a": rows_of(2)[0]})
         report = export_features(features, "npy", directory, resume=True)
-        assert "was it written from another one" in report.failed[0][1]
+        assert "written from another" in report.failed[0][1]
         assert len(np.load(directory / "a.npy")) == 2
 
     def test_nothing_is_written_behind_a_link(self, store: FeatureStore, tmp_path: Path) -> None:
@@ -501,7 +501,7 @@ class TestDirectoriesOfNpy:
         assert "behind a link" in report.failed[0][1]
         assert list((tmp_path / "elsewhere").iterdir()) == []
 
-    def test_a_key_too_long_for_a_file_name_is_told_and_others_take_it(
+    def test_a_key_too_long_for_a_file_name_is_reported_and_others_take_it(
         self, store: FeatureStore, tmp_path: Path
     ) -> None:
         data = {"ü" * 200: np.stack(rows_of(2)), "b": np.stack(rows_of(1))}
@@ -515,7 +515,7 @@ class TestDirectoriesOfNpy:
             same(store[name], data, ("features",))
 
     @pytest.mark.parametrize("format_name", ["npy", "hdf5"])
-    def test_a_damaged_utterance_is_told_and_the_rest_written(
+    def test_a_damaged_utterance_is_reported_and_the_rest_written(
         self, format_name: str, store: FeatureStore, tmp_path: Path
     ) -> None:
         data = {key: np.stack(rows_of(400, seed=i)) for i, key in enumerate("abc")}
@@ -720,7 +720,7 @@ class TestEmotion2vec:
             ({"emo": "a x\n\nb y\n"}, "train.emo, line 2 is empty"),
         ],
     )
-    def test_files_that_disagree_are_told(
+    def test_files_that_disagree_are_reported(
         self, files: dict[str, str], reason: str, store: FeatureStore, tmp_path: Path
     ) -> None:
         with pytest.raises(StoreError) as error:
@@ -737,14 +737,14 @@ class TestEmotion2vec:
     def test_layers_must_be_of_the_same_utterances(self, store: FeatureStore, tmp_path: Path) -> None:
         self.make(tmp_path / "p", keys="a\nb\nc\n")
         self.make(tmp_path / "q", keys="a\nc\nb\n")
-        with pytest.raises(StoreError, match="different utterances, or in another order"):
+        with pytest.raises(StoreError, match=r"different utterances.*order"):
             taken(store, tmp_path, "emotion2vec", layers={"p": "p/train", "q": "q/train"})
         with pytest.raises(ConfigError, match="LAYER=NAME"):
             taken(store, tmp_path / "p" / "train", "emotion2vec", layers={"p": "", "q": ""})
 
 
 class TestWhatAnImportSays:
-    def test_it_never_rounds_unless_told(self, store: FeatureStore, tmp_path: Path) -> None:
+    def test_it_never_rounds_unless_requested(self, store: FeatureStore, tmp_path: Path) -> None:
         half, single = rows_of(2, dtype="float16")[0], rows_of(2)[0]
         directory = saved(tmp_path / "f", {"a": half, "b": single, "c": np.zeros((1, 3))})
         report = taken(store, directory)
@@ -774,7 +774,7 @@ class TestWhatAnImportSays:
 
     def test_it_compares_keys_with_those_expected(self, store: FeatureStore, tmp_path: Path) -> None:
         directory = saved(tmp_path / "f", {"s/a": rows_of(2)[0], "s/b": rows_of(1)[0]})
-        with pytest.raises(StoreError, match=r"None of the manifest's 2 utterances.*'a', 'c'; the source 's/a', 's/b'"):
+        with pytest.raises(StoreError, match=r"2 utterances.*'a', 'c'.*'s/a', 's/b'"):
             taken(store, directory, expected_keys=["a", "c"])
         assert store.names() == []
         report = taken(store, directory, expected_keys=["a", "c"], flatten=True)
@@ -782,7 +782,7 @@ class TestWhatAnImportSays:
         more = saved(tmp_path / "g", {"c": rows_of(1)[0]})
         assert taken(store, more, expected_keys=["a", "c"]).missing == []
 
-    def test_layers_as_they_are_told(self) -> None:
+    def test_layers_as_they_are_requested(self) -> None:
         assert parse_layers(["6", "12=h12", "last=x/y=z"]) == {"layer_06": "", "layer_12": "h12", "last": "x/y=z"}
         for bad in ([""], ["=x"], ["a="], ["6", "layer_06"]):
             with pytest.raises(ConfigError, match="LAYER=WHERE"):

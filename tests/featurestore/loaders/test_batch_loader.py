@@ -74,7 +74,7 @@ def test_batches_are_aligned_by_key(
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_a_batch_stays_valid_until_the_next_is_asked_for(store: FeatureStore, threads: int) -> None:
+def test_a_batch_stays_valid_until_the_next_is_requested(store: FeatureStore, threads: int) -> None:
     """Threads read ahead as far as they may while the consumer takes its time; they must not write into its batch."""
     refs = [FeatureRef("wavlm")]
     expected = [
@@ -88,7 +88,7 @@ def test_a_batch_stays_valid_until_the_next_is_asked_for(store: FeatureStore, th
 
 
 @pytest.mark.parametrize("stride", [1, 3])
-def test_rows_come_as_float16_where_asked_for(
+def test_rows_come_as_float16_where_requested(
     store: FeatureStore, data: dict[str, dict[str, np.ndarray]], stride: int
 ) -> None:
     """Stored float16 comes bit for bit; what is computed is rounded once, from float32."""
@@ -163,7 +163,7 @@ def test_errors_reach_the_consumer_when_their_turn_comes(store: FeatureStore, th
     assert not loader_threads()
 
 
-def test_no_more_is_asked_of_the_sampler_than_is_read_or_announced(
+def test_no_more_is_drawn_from_the_sampler_than_is_read_or_announced(
     store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Announcing is bounded by bytes, so that rows are still in memory when their turn comes."""
@@ -201,9 +201,9 @@ def test_stopping_early_ends_the_threads(store: FeatureStore) -> None:
 
 
 def test_bad_settings_fail_at_once(store: FeatureStore) -> None:
-    with pytest.raises(StoreError, match="no feature set 'wavml'; did you mean wavlm"):
+    with pytest.raises(StoreError, match=r"'wavml'.*wavlm"):
         BatchLoader(store, [FeatureRef("wavml")], [])
-    with pytest.raises(StoreError, match="no 'layer_03'; it has layer_00, layer_01, layer_12"):
+    with pytest.raises(StoreError, match=r"'layer_03'.*layer_00, layer_01, layer_12"):
         BatchLoader(store, [FeatureRef.parse("wavlm@3")], [])
     with pytest.raises(StoreError, match="none was given"):
         BatchLoader(store, [], [])

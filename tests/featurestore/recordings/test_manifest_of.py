@@ -62,35 +62,35 @@ def test_each_real_file_is_in_it_once_or_named(calls: Path) -> None:
 
 def test_a_second_run_keeps_ids_and_columns_and_adds_what_is_new(calls: Path) -> None:
     kept = calls.parent / "store.files.csv"
-    recordings_of(["calls"], known=kept).kept.write(kept)
+    recordings_of(["calls"], written=kept).whole.write(kept)
     labelled = Manifest.read(kept)
     table = labelled.to_arrow().append_column("label", pa.array(["sad", "sad", "angry"]))
     Manifest(table, root=labelled.root).write(kept)
     (calls / "x" / "d.ogg").touch()
-    found = recordings_of([calls / "x"], known=kept)
+    found = recordings_of([calls / "x"], written=kept)
     assert found.manifest.keys == ["x/b.flac", "x/c.m4a", "d.ogg"]
     assert found.manifest.labels == ["sad", "angry", None]
     assert found.n_new == 1
-    found.kept.write(kept)
+    found.whole.write(kept)
     again = Manifest.read(kept)
     assert again.keys == ["a.wav", "x/b.flac", "x/c.m4a", "d.ogg"]
     assert again.column("path").tolist() == ["calls/a.wav", "calls/x/b.flac", "calls/x/c.m4a", "calls/x/d.ogg"]
-    assert recordings_of(["calls"], known=kept).n_new == 0
+    assert recordings_of(["calls"], written=kept).n_new == 0
 
 
 def test_an_id_that_another_file_has_is_an_error_that_names_both(calls: Path) -> None:
     kept = calls.parent / "store.files.csv"
-    recordings_of(["calls"], known=kept).kept.write(kept)
+    recordings_of(["calls"], written=kept).whole.write(kept)
     (calls.parent / "more").mkdir()
     (calls.parent / "more" / "a.wav").touch()
     with pytest.raises(ConfigError, match=r"more/a\.wav.*calls/a\.wav"):
-        recordings_of(["more"], known=kept)
+        recordings_of(["more"], written=kept)
 
 
 def test_a_manifest_of_pieces_is_not_gone_on_with(calls: Path) -> None:
     (calls.parent / "cut.csv").write_text("utterance_id,path,start_s,end_s\na,calls/a.wav,0,1\n")
     with pytest.raises(ConfigError, match=r"cut\.csv.*start_s"):
-        recordings_of(["calls"], known=calls.parent / "cut.csv")
+        recordings_of(["calls"], written=calls.parent / "cut.csv")
 
 
 def test_nothing_that_can_be_read_is_an_error_with_the_first_reason(calls: Path) -> None:
@@ -105,7 +105,7 @@ def test_names_with_commas_quotes_and_line_breaks_come_back(calls: Path) -> None
     for name in names:
         (calls / name).touch()
     kept = calls.parent / "kept.csv"
-    recordings_of(["calls"]).kept.write(kept)
+    recordings_of(["calls"]).whole.write(kept)
     again = Manifest.read(kept)
     assert set(names) <= set(again.keys)
     assert all(again.audio_path(i).exists() for i in range(len(again)))

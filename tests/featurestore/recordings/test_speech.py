@@ -45,7 +45,7 @@ def test_each_clip_is_found_and_no_pause(call: tuple[Path, list[tuple[float, flo
     assert all(end <= duration_s(path) for _, end in found)
 
 
-def test_segments_are_no_longer_than_asked_for_and_do_not_overlap(call: tuple[Path, list[tuple[float, float]]]) -> None:
+def test_segments_are_no_longer_than_requested_and_do_not_overlap(call: tuple[Path, list[tuple[float, float]]]) -> None:
     found = Speech(1.0).of_file(call[0])
     assert len(found) > len(Speech().of_file(call[0]))
     assert max(end - start for start, end in found) <= 1.0 + 1e-6

@@ -196,7 +196,7 @@ class TestWhatIsFetched:
             assert len(fetched) <= 4
 
     @needs_moto
-    def test_s3_is_asked_for_ranges_and_for_nothing_twice(self, s3: S3, tmp_path: Path) -> None:
+    def test_s3_serves_ranges_and_nothing_twice(self, s3: S3, tmp_path: Path) -> None:
         local = write(tmp_path / "store", segment_bytes=10_000_000)
         push(tmp_path / "store", s3.url("ranges"))
         segment = f"/bucket/ranges/set/a/{local.segments[0].name}"
@@ -475,7 +475,7 @@ class TestErrors:
                     print(error)
             """)
             told = run_warm(limited).stdout
-            assert "can't be written: File too large. Make room" in told
+            assert "File too large" in told
             same(opened(server.url, tmp_path / "cache")["set/a"], FeatureStore.open(tmp_path / "store")["set/a"])
 
     def test_a_damaged_map_is_named(self, tmp_path: Path) -> None:
@@ -515,7 +515,7 @@ class TestListings:
             with pytest.raises(StoreError, match="has no feature set"):
                 remote["c"]
 
-    def test_without_either_it_is_told(self, tmp_path: Path) -> None:
+    def test_without_either_it_is_reported(self, tmp_path: Path) -> None:
         write(tmp_path / "store")
         with ExitStack() as stack:
             server = web(tmp_path, stack, "--no-listings")

@@ -110,5 +110,5 @@ def test_aliases_that_multiply_in_a_corpus_description_are_refused_before_they_a
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
     (tmp_path / "db.yaml").write_text("\n".join(lines))
-    with pytest.raises(MedusaError, match="aliases stand for more than 1,000,000"):
+    with pytest.raises(MedusaError, match=r"aliases.*1,000,000"):
         read_audformat(tmp_path, label="emotion")

@@ -59,7 +59,7 @@ def test_every_task_of_an_array_of_steps_has_a_part_of_its_own() -> None:
     assert sorted(parts) == list(range(1, 13))
 
 
-def test_featurize_in_several_tasks_needs_to_be_told_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_featurize_in_several_tasks_needs_its_parts_as_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in SRUN.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=r"srun started 4 tasks.*--shard auto"):

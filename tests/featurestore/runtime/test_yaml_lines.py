@@ -11,12 +11,12 @@ from featurestore.runtime.yaml_lines import Entry, read_tree, shown, tree_of, un
 def test_scalars_stay_as_they_are_written_and_know_their_line() -> None:
     tree = tree_of("a: 1e-5\nb: 006\nc:\n  d: [1, two]\n  e: yes\n  f:\n", "x.yaml").entries
     assert (tree["a"].text, tree["b"].text) == ("1e-5", "006")
-    assert tree["b"].where == "x.yaml, line 2"
+    assert tree["b"].place == "x.yaml, line 2"
     inner = tree["c"].entries
     assert inner["d"].texts == ["1", "two"]
     assert inner["e"].value is True
     assert inner["f"].value is None
-    assert inner["f"].where == "x.yaml, line 6"
+    assert inner["f"].place == "x.yaml, line 6"
 
 
 def test_an_empty_text_has_no_keys_and_commas_make_a_list() -> None:
@@ -31,13 +31,13 @@ def test_an_empty_text_has_no_keys_and_commas_make_a_list() -> None:
         *[("a: {b: {c: {d: {e: 1}}}}\n", 1), ("a: 1\nb: [\n", 3)],
     ],
 )
-def test_a_mistake_is_told_with_its_line(text: str, line: int) -> None:
+def test_a_mistake_is_reported_with_its_line(text: str, line: int) -> None:
     with pytest.raises(ConfigError, match=f"x, line {line}:"):
         tree_of(text, "x")
 
 
 def test_what_an_option_gives_has_no_line() -> None:
-    assert tree_of("{a: 1}", "--set m").entries["a"].where == "--set m"
+    assert tree_of("{a: 1}", "--set m").entries["a"].place == "--set m"
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])

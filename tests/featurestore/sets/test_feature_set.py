@@ -16,7 +16,7 @@ from featurestore.store.feature_store import FeatureStore
 from tests.helpers.small_store import NAME, SPEC, STORAGES, key, rows, write
 
 
-def test_missing_names_each_key_that_is_lacking_in_the_order_asked(tmp_path: Path) -> None:
+def test_missing_names_each_key_that_is_lacking_in_the_order_requested(tmp_path: Path) -> None:
     spec: FeatureSpec = SPEC
     store = FeatureStore.create(tmp_path / "s")
     with store.writer("a", spec) as writer:

@@ -287,7 +287,7 @@ def test_a_file_that_is_cut_while_it_is_read(directory: Path, storage: tuple[str
     assert all(same_rows(features, i) for i in range(20))
     cut_rows(path)
     for read in (features.gather, features.arrays, lambda keys: features.gather(keys, dtype="float32")):
-        with pytest.raises(StoreError, match=r"seg-.* was truncated while it was in use"):
+        with pytest.raises(StoreError, match=r"seg-.* truncated"):
             read(keys)
     assert any("seg-" in problem for problem in verify_store(path)[NAME])
 
@@ -300,7 +300,7 @@ def test_a_file_that_is_cut_between_batches(directory: Path, storage: tuple[str,
     batches = [[key(i + j) for j in range(4)] for i in range(0, 40, 4)]
     loader = BatchLoader(FeatureStore.open(path), [FeatureRef(NAME)], batches * 2, threads=0)
     n_read = 0
-    with pytest.raises(StoreError, match=r"seg-.* was truncated while it was in use"):  # noqa: PT012
+    with pytest.raises(StoreError, match=r"seg-.* truncated"):  # noqa: PT012
         for _ in loader:
             n_read += 1
             if n_read == 5:

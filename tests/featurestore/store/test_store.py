@@ -198,7 +198,7 @@ class TestReading:
             features.gather(["u1", *(f"x{i}" for i in range(7))])
         with pytest.raises(StoreError, match="lacks 1 of 1 keys: 'x'"):
             features["x"]
-        with pytest.raises(StoreError, match="no layer 'layer_07'; it has layer_06, layer_12"):
+        with pytest.raises(StoreError, match=r"'layer_07'.*layer_06, layer_12"):
             features.array("u1", "layer_07")
         with pytest.raises(StoreError, match="single key"):
             features.gather("u1")
@@ -267,7 +267,7 @@ class TestReading:
         with pytest.raises(StoreError, match=features.segments[0].name):
             len(lazy)
 
-    def test_colliding_hashes_are_told_apart(self, store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_colliding_hashes_are_distinguished(self, store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
         for module in ("featurestore.format.segment_writer", "featurestore.sets.key_index"):
             monkeypatch.setattr(f"{module}.hash_keys", lambda keys: np.array([len(key) for key in keys], np.uint64))
         data = utterances(30)
@@ -403,7 +403,7 @@ class TestStores:
         with pytest.raises(StoreError, match="2 entries"):
             FeatureStore.create(path)
 
-    def test_what_is_no_store_is_told(self, tmp_path: Path) -> None:
+    def test_what_is_no_store_is_reported(self, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="nothing was found"):
             FeatureStore.open(tmp_path / "none")
         with pytest.raises(StoreError, match="an empty directory was found"):

@@ -153,7 +153,7 @@ class TestRefusals:
         write(tmp_path / "here", "a/b", range(2))
         push(tmp_path / "here", place)
         write(tmp_path / "inside", "a/b/c", range(2))
-        with pytest.raises(StoreError, match="'a/b', inside which 'a/b/c' can't lie"):
+        with pytest.raises(StoreError, match=r"'a/b'.*'a/b/c'"):
             push(tmp_path / "inside", place)
         write(tmp_path / "above", "a", range(2))
         with pytest.raises(StoreError, match="feature sets below 'a'"):
@@ -292,7 +292,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     with Web(tmp_path / "here", tmp_path / "log") as web:
         for source in (str(tmp_path / "here"), web.url):
             told = run_warm(code, source, tmp_path / "back").stdout
-            assert "can't be written: File too large. What was copied before is whole" in told
+            assert "File too large" in told
             assert sound(tmp_path / "back")
     pull(str(tmp_path / "here"), tmp_path / "back")
     assert files(tmp_path / "back") == files(tmp_path / "here")
