@@ -102,12 +102,14 @@ def go(demo_corpus: Path, directory: Path) -> None:
     medusa("featurize", "--encoder", "tiny-hubert", "--layers", "2,3", "--name", "h", *made.shared)
     for seed in ("1", "2"):
         fit = ["fit-deepser", "--features", "h@3,logmel", "--seed", seed, "--runs", made.runs, "--cv", "fold"]
-        said = medusa(*fit, *made.shared, *FAST).stdout
-        assert "macro-F1" in said
-        assert f"h.3_logmel_s{seed}" in said
-    said = medusa("fit-meta", "--seeds", "2", "--rounds", "4", "--cv", "fold", "--runs", made.runs, *made.shared).stdout
+        output = medusa(*fit, *made.shared, *FAST).stdout
+        assert "macro-F1" in output
+        assert f"h.3_logmel_s{seed}" in output
+    output = medusa(
+        "fit-meta", "--seeds", "2", "--rounds", "4", "--cv", "fold", "--runs", made.runs, *made.shared
+    ).stdout
     for row in ("h.3_logmel_s1", "h.3_logmel_s2", "majority vote", "soft vote", "meta (single)", "meta (soup)"):
-        assert row in said
+        assert row in output
 
 
 # The command line as such
@@ -119,9 +121,9 @@ def test_these_are_the_commands() -> None:
 
 @pytest.mark.parametrize(("name", "command"), list(commands()), ids=[name for name, _ in commands()])
 def test_help_explains_every_option_and_shows_an_example(name: str, command: typer.core.TyperCommand) -> None:
-    said = " ".join(medusa(*name.split(), "--help").stdout.split())
+    output = " ".join(medusa(*name.split(), "--help").stdout.split())
     assert f"medusa {name}" in (command.help or "")
-    assert "Example: medusa" in said
+    assert "Example: medusa" in output
     for parameter in command.params:
         assert getattr(parameter, "help", None), f"{name}: {parameter.name} has no help"
 
@@ -237,27 +239,27 @@ def test_options_out_of_range_are_named_with_what_is_possible(chain: Chain, tmp_
 
 
 def test_weights_that_cannot_be_found_say_what_to_do(chain: Chain, tmp_path: Path) -> None:
-    said = refused("featurize", "--encoder", "wavlm-large", *chain.shared)
-    assert "--weights DIR" in said
+    output = refused("featurize", "--encoder", "wavlm-large", *chain.shared)
+    assert "--weights DIR" in output
     assert "no such directory" in refused(
         "featurize", "--encoder", "wavlm-large", "--weights", tmp_path / "x", *chain.shared
     )
 
 
 def test_features_of_another_kind_are_never_mixed(chain: Chain) -> None:
-    said = refused("featurize", "--encoder", "logmel", "--dtype", "float32", *chain.shared)
-    assert "dtype: stored float16, asked float32" in said
-    assert "medusa store rm logmel" in said
+    output = refused("featurize", "--encoder", "logmel", "--dtype", "float32", *chain.shared)
+    assert "dtype: stored float16, asked float32" in output
+    assert "medusa store rm logmel" in output
 
 
 def test_a_table_with_mistakes_is_refused_with_all_of_them(tmp_path: Path) -> None:
     rows = [{"id": "a", "path": "a.wav", "split": "train"}, {"id": "a", "path": "b.wav", "split": "holdout"}]
     given = table(tmp_path / "t.csv", rows)
-    said = refused("prepare", "csv", given, "-o", tmp_path / "m.csv", "--column", "id=id")
-    assert "'label'" in said
-    said = refused("prepare", "csv", given, "-o", tmp_path / "m.csv", "--column", "id=id", "--no-labels")
+    output = refused("prepare", "csv", given, "-o", tmp_path / "m.csv", "--column", "id=id")
+    assert "'label'" in output
+    output = refused("prepare", "csv", given, "-o", tmp_path / "m.csv", "--column", "id=id", "--no-labels")
     for part in ("utterance_id", "'a'", "holdout", "a.wav"):
-        assert part in said
+        assert part in output
     assert "'emotoin'" in refused("prepare", "csv", given, "-o", tmp_path / "m.csv", "--column", "label=emotoin")
     assert "NAME=VALUE" in refused("prepare", "csv", given, "-o", tmp_path / "m.csv", "--column", "label")
     assert "NAME:LOW:HIGH" in refused("prepare", "csv", given, "-o", tmp_path / "m.csv", "--attribute", "arousal:1")
@@ -268,12 +270,12 @@ def test_a_table_with_mistakes_is_refused_with_all_of_them(tmp_path: Path) -> No
 def test_columns_attributes_and_classes_get_their_names(tmp_path: Path) -> None:
     rows = [{"File": f"{i}.wav", "Emo": "sad" if i else "glad", "Act": "1.5", "Set": "Train"} for i in range(3)]
     given = table(tmp_path / "t.csv", rows)
-    said = medusa(
+    output = medusa(
         *("prepare", "csv", given, "-o", tmp_path / "m.csv", "--no-check-audio", "--column", "id=File"),
         *("--column", "path=File", "--column", "label=Emo", "--column", "split=Set"),
         *("--attribute", "arousal=Act:1:5", "--classes", "sad,glad"),
     ).stdout
-    assert "sad 2, glad 1" in said
+    assert "sad 2, glad 1" in output
     made = Manifest.read(tmp_path / "m.csv")
     assert made.scheme.attributes == {"arousal": (1.0, 5.0)}
     assert made.scheme.classes == ("sad", "glad")
@@ -328,10 +330,12 @@ def test_bad_files_are_reported_and_the_rest_is_done(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_counts_and_writes_nothing(chain: Chain, tmp_path: Path) -> None:
-    said = medusa(*("featurize", "--encoder", "logmel", "--dry-run", "-m", chain.manifest, "-s", tmp_path / "s")).stdout
-    assert "48 utterances to encode" in said
+    output = medusa(
+        *("featurize", "--encoder", "logmel", "--dry-run", "-m", chain.manifest, "-s", tmp_path / "s")
+    ).stdout
+    assert "48 utterances to encode" in output
     assert not (tmp_path / "s").exists()
-    rows = int(re.search(r"([\d,]+) rows", said)[1].replace(",", ""))  # type: ignore[index]
+    rows = int(re.search(r"([\d,]+) rows", output)[1].replace(",", ""))  # type: ignore[index]
     features = FeatureStore.open(chain.store)["logmel"]
     assert rows == features.lengths(list(features)).sum()
     assert (
@@ -393,9 +397,9 @@ def test_what_is_done_is_not_done_again(chain: Chain) -> None:
     ]
     medusa(*fit, *FAST)
     assert [path.stat().st_mtime_ns for path in weights] == before
-    said = refused(*fit, *FAST, "--batch-size", "8")
-    assert "--overwrite" in said
-    assert "batch_size is 16 there, 8 asked" in said
+    output = refused(*fit, *FAST, "--batch-size", "8")
+    assert "--overwrite" in output
+    assert "batch_size is 16 there, 8 asked" in output
 
 
 def test_a_preset_is_changed_by_options_and_what_was_resolved_is_kept(chain: Chain, tmp_path: Path) -> None:
@@ -419,9 +423,9 @@ def test_a_preset_is_changed_by_options_and_what_was_resolved_is_kept(chain: Cha
 
 def test_evaluate_writes_the_scores_it_prints(chain: Chain, tmp_path: Path) -> None:
     files = ["--json", tmp_path / "e.json", "--confusion", tmp_path / "new" / "c.png"]
-    said = medusa("evaluate", "meta", *chain.shared, *files).stdout
+    output = medusa("evaluate", "meta", *chain.shared, *files).stdout
     scores = json.loads((tmp_path / "e.json").read_text())["all folds"]
-    assert f"{scores['classification']['uar']:.3f}" in said
+    assert f"{scores['classification']['uar']:.3f}" in output
     assert set(scores["folds"]["uar"]["values"]) == {"1", "2", "3"}
     assert (tmp_path / "new" / "c.png").read_bytes().startswith(b"\x89PNG")
 
@@ -433,10 +437,10 @@ def test_splits_are_trained_judged_and_scored_apart(chain: Chain, tmp_path: Path
     Manifest.from_pandas(frame, manifest.scheme, manifest.root).write(tmp_path / "m.csv")
     shutil.copytree(chain.store, tmp_path / "s", ignore=shutil.ignore_patterns("posteriors"))
     given = ["-m", tmp_path / "m.csv", "-s", tmp_path / "s"]
-    said = medusa("fit-deepser", "--features", "h,logmel", "--name", "m", "--runs", tmp_path / "runs", *given, *FAST)
-    assert "m (development)" in said.stdout
-    assert "m (test)" in said.stdout
-    assert "m (train)" not in said.stdout
+    output = medusa("fit-deepser", "--features", "h,logmel", "--name", "m", "--runs", tmp_path / "runs", *given, *FAST)
+    assert "m (development)" in output.stdout
+    assert "m (test)" in output.stdout
+    assert "m (train)" not in output.stdout
     assert "16 utterances scored" in medusa("evaluate", "m", *given, "--split", "test").stdout
     assert "test3" in refused("evaluate", "m", *given, "--split", "test3")
     assert "misses" in refused("evaluate", "m", *given, "--split", "train")
@@ -499,9 +503,9 @@ def test_the_store_can_be_looked_into_and_cleared(chain: Chain, tmp_path: Path) 
 def test_bench_io_prints_its_table(tmp_path: Path) -> None:
     few = ["--utterances", "12", "--dims", "8,16", "--mean-s", "0.5", "--batch", "4", "--repeats", "1"]
     to = ["--directory", tmp_path, "--json", tmp_path / "io.json", "--plot", tmp_path / "io.png"]
-    said = medusa("bench", "io", *few, *to, "--readers", "npy,memmap", "--threads", "1,2").stdout
+    output = medusa("bench", "io", *few, *to, "--readers", "npy,memmap", "--threads", "1,2").stdout
     assert all(
-        name in said for name in ("memcpy", "x 8 float16", "x 16 float16", "1 thread: ours is", "2 threads: ours")
+        name in output for name in ("memcpy", "x 8 float16", "x 16 float16", "1 thread: ours is", "2 threads: ours")
     )
     assert json.loads((tmp_path / "io.json").read_text())["settings"]["n_utterances"] == 12
     assert (tmp_path / "io.png").stat().st_size > 1000

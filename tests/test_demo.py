@@ -22,14 +22,14 @@ def small_demo(demo_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_demo_ends_in_table_confusion_and_prediction_and_can_be_repeated(small_demo: Path) -> None:
-    said = medusa("demo", "--directory", small_demo).stdout
+    output = medusa("demo", "--directory", small_demo).stdout
     for _, arguments in steps(small_demo):
-        assert f"$ medusa {arguments[0]}" in said
-    table = said[said.index("$ medusa fit-meta") :]
+        assert f"$ medusa {arguments[0]}" in output
+    table = output[output.index("$ medusa fit-meta") :]
     for row in (*ensemble.recipes.demo.MEMBERS, "probe", "majority vote", "soft vote", "meta (single)", "meta (soup)"):
         assert row in table
     assert "48 utterances scored" in table
-    probe = said[said.index("$ medusa probe") : said.index("$ medusa fit-deepser")]
+    probe = output[output.index("$ medusa probe") : output.index("$ medusa fit-deepser")]
     assert "nested" in probe
     assert all(f"{encoder}@" in probe for encoder in ensemble.recipes.demo.ENCODERS)
     assert "03-01-05-01-01-01-04.ogg" in table[table.index("$ medusa predict") :]
@@ -41,7 +41,7 @@ def test_the_demo_ends_in_table_confusion_and_prediction_and_can_be_repeated(sma
     assert heat_map["parts"]["all folds"]["sets"] == list(ensemble.recipes.demo.ENCODERS)
     again = medusa("demo", "--directory", small_demo).stdout
     assert again.count("0 done, 48 there already") == len(ensemble.recipes.demo.ENCODERS)
-    assert again[again.index("$ medusa evaluate") :] == said[said.index("$ medusa evaluate") :]
+    assert again[again.index("$ medusa evaluate") :] == output[output.index("$ medusa evaluate") :]
 
 
 def test_fresh_forgets_only_what_the_demo_made(tmp_path: Path) -> None:

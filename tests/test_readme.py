@@ -25,18 +25,18 @@ def test_its_python_reads_the_store_with_us_with_zarr_with_h5py_and_in_a_trainin
     for name, format in (("tiny-hubert", "zarr"), ("tiny-wavlm", "hdf5")):
         with store.writer(name, spec, format=format) as writer:
             writer.append("a/b", stored)
-    found: dict[str, object] = {}
+    result: dict[str, object] = {}
     pages = (README, REPO / "docs" / "store.md", REPO / "docs" / "training-loop.md")
     blocks = [block for page in pages for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)]
     assert len(blocks) == 4
     for block in blocks:
-        exec(block, found)
-    np.testing.assert_array_equal(np.asarray(found["rows"]), stored[1])
-    np.testing.assert_array_equal(np.asarray(found["first"]), stored[0])
-    np.testing.assert_array_equal(np.asarray(found["same"]), stored[0])
-    np.testing.assert_array_equal(np.asarray(found["values"]), stored)
-    np.testing.assert_array_equal(np.asarray(found["padded"])[:, 0], stored)
-    assert np.asarray(found["lengths"]).tolist() == [7]
+        exec(block, result)
+    np.testing.assert_array_equal(np.asarray(result["rows"]), stored[1])
+    np.testing.assert_array_equal(np.asarray(result["first"]), stored[0])
+    np.testing.assert_array_equal(np.asarray(result["same"]), stored[0])
+    np.testing.assert_array_equal(np.asarray(result["values"]), stored)
+    np.testing.assert_array_equal(np.asarray(result["padded"])[:, 0], stored)
+    assert np.asarray(result["lengths"]).tolist() == [7]
 
 
 def test_no_python_stands_in_a_page_whose_examples_are_not_run() -> None:

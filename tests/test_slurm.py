@@ -84,10 +84,10 @@ def test_a_preempted_part_commits_is_queued_again_and_ends(slurm: SmallSlurm) ->
     slurm.wait(other, OVER)
     slurm.wait(job, ("PENDING", *OVER))
     slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # in place of two minutes later
-    told = slurm.wait(job, OVER)
+    values = slurm.wait(job, OVER)
     assert "stopped by SIGTERM" in log.read_text()
-    assert "Restarts=1" in told
-    assert "JobState=COMPLETED" in told, log.read_text()
+    assert "Restarts=1" in values
+    assert "JobState=COMPLETED" in values, log.read_text()
     features = FeatureStore.open(store)["tiny-wavlm"]
     assert len(features) == N
     assert features.verify() == []

@@ -27,8 +27,8 @@ def test_every_window_is_scored_over_all_folds_and_compared_with_none(tmp_path: 
             times.append(key, np.sort(rng.uniform(0, 0.3, (1, n, 2)), -1).astype(np.float32))
     store = FeatureStore.open(tmp_path / "store")
     (tmp_path / "runs").mkdir()
-    asked = (store, manifest, "first@1+2", "words", (0.0, 0.05), (1,), tmp_path / "runs", TINY)
-    none, near = measure(*asked)
+    requested = (store, manifest, "first@1+2", "words", (0.0, 0.05), (1,), tmp_path / "runs", TINY)
+    none, near = measure(*requested)
     assert none["window_s"] == 0
     assert near["window_s"] == 0.05
     assert "p" not in none
@@ -39,7 +39,7 @@ def test_every_window_is_scored_over_all_folds_and_compared_with_none(tmp_path: 
         for window in ("0", "0.05")
     )
     assert np.abs(all_seen - few_seen).max() > 1e-3
-    again = measure(*asked)  # finished members are not fitted again
+    again = measure(*requested)  # finished members are not fitted again
     assert [row["by_seed"] for row in again] == [none["by_seed"], near["by_seed"]]
-    found = {"corpus": "made", "utterances": len(manifest), "speech": "first", "text": "words", "rows": [none, near]}
-    assert f"{near['difference']:+.1f}" in markdown(found)
+    result = {"corpus": "made", "utterances": len(manifest), "speech": "first", "text": "words", "rows": [none, near]}
+    assert f"{near['difference']:+.1f}" in markdown(result)

@@ -12,16 +12,16 @@ from tests.helpers.synthetic_corpus import corpus
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     store, manifest = corpus(tmp_path_factory.mktemp("attempts"), attributes=False)
-    found = read(manifest, store, ["first@1+2", "second@2"])
-    assert 0 < len(found.labels) < len(manifest)  # every tenth has no consensus
-    return found
+    result = read(manifest, store, ["first@1+2", "second@2"])
+    assert 0 < len(result.labels) < len(manifest)  # every tenth has no consensus
+    return result
 
 
 def test_every_attempt_is_scored_and_a_plain_one_learns(small: Corpus) -> None:
-    found = dict(run(small, list(ATTEMPTS)))
-    assert found.keys() == ATTEMPTS.keys()
-    assert found["plain"] > 0.8
-    assert all(0 <= uar <= 1 for uar in found.values())
+    result = dict(run(small, list(ATTEMPTS)))
+    assert result.keys() == ATTEMPTS.keys()
+    assert result["plain"] > 0.8
+    assert all(0 <= uar <= 1 for uar in result.values())
 
 
 @pytest.mark.parametrize(

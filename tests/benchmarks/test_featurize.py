@@ -46,8 +46,8 @@ def test_every_way_is_timed_on_the_same_files_and_compared(tmp_path: Path, encod
         assert record["idle"] < 1
         if encoder == "hubert-base":
             assert rows["arrival"]["worst_row"] > 1e-2  # group norm hears the padding of its batch mates
-    said = " ".join(str(each) for each in featurize_report(result) if isinstance(each, str))
-    assert all(stage in said for stage in STAGES)
+    output = " ".join(str(each) for each in featurize_report(result) if isinstance(each, str))
+    assert all(stage in output for stage in STAGES)
     assert list(tmp_path.iterdir()) == [tmp_path / "b.json"]
 
 
@@ -56,16 +56,18 @@ def test_several_encoders_have_a_process_each(tmp_path: Path) -> None:
     settings = FeaturizeSettings(
         ("hubert-base", "wavlm-base"), random=True, tiny=True, n_utterances=2, device="cpu", repeats=1, peers=()
     )
-    told = run_featurize(settings, directory=tmp_path)["encoders"]
-    assert [each["encoder"] for each in told] == ["hubert-base", "wavlm-base"]
-    assert all(each["ways"][0]["worst_row"] <= SAME_ROWS for each in told)
+    values = run_featurize(settings, directory=tmp_path)["encoders"]
+    assert [each["encoder"] for each in values] == ["hubert-base", "wavlm-base"]
+    assert all(each["ways"][0]["worst_row"] <= SAME_ROWS for each in values)
 
 
 def test_the_command_says_it(tmp_path: Path) -> None:
     call = ["bench", "featurize", "--encoder", "whisper-tiny", "--random", "--tiny", "--utterances", "2"]
-    said = medusa(*call, "--peers", "per-file", "--repeats", "1", "--device", "cpu", "--whisper-window", "short").stdout
+    output = medusa(
+        *call, "--peers", "per-file", "--repeats", "1", "--device", "cpu", "--whisper-window", "short"
+    ).stdout
     for part in ("whisper-tiny, short, cpu float32", "medusa featurize", "file by file", "MFU", "padding"):
-        assert part in said
+        assert part in output
 
 
 def test_the_corpus_is_log_normal_and_the_same_each_time(tmp_path: Path) -> None:
@@ -99,15 +101,15 @@ def test_sizes_are_of_encoders_that_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "expected"),
     [
         ({"encoders": ()}, "of 1 or more"),
         ({"peers": ("others",)}, "--peers others"),
         ({"tiny": True}, "goes with --random"),
     ],
 )
-def test_settings_that_measure_nothing_are_refused(options: dict[str, object], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_settings_that_measure_nothing_are_refused(options: dict[str, object], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
         FeaturizeSettings(**options)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="size of tiny-hubert"):
         random_weights("tiny-hubert", Path("nowhere"))

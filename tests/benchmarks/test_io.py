@@ -46,25 +46,25 @@ def text_of(result: dict[str, Any]) -> str:
 
 
 def test_every_way_is_measured_on_the_same_rows_warm_cold_and_in_threads(on_disk: Path) -> None:
-    told: list[str] = []
+    calls: list[str] = []
     work = on_disk / "work"
     settings = replace(SMALL, cold=True, threads=(1, 2), write=True)
-    result = run_io(settings, work, json_path=on_disk / "io.json", progress=told.append)
+    result = run_io(settings, work, json_path=on_disk / "io.json", progress=calls.append)
     assert list(work.iterdir()) == []
     assert json.loads((on_disk / "io.json").read_text()) == json.loads(json.dumps(result))
-    assert told
+    assert calls
 
     (shape,) = result["shapes"]
-    found = {(figure["id"], figure["state"], figure["threads"]): figure for figure in shape["figures"]}
-    assert len(found) == len(shape["figures"])
+    actual = {(figure["id"], figure["state"], figure["threads"]): figure for figure in shape["figures"]}
+    assert len(actual) == len(shape["figures"])
     for way in (way for way in WAYS if way.installed and way.id != "disk-direct"):
         for state in way.states:
             for n_threads in (1, 2) if way.threads else (1,):
-                figure = found.pop((way.id, state, n_threads))
+                figure = actual.pop((way.id, state, n_threads))
                 assert len(figure["seconds"]) == 2
                 assert 0 < figure["gb_per_s_least"] <= figure["gb_per_s"] <= figure["gb_per_s_most"]
                 assert figure["utterances_per_s"] * 1e-9 * shape["n_bytes"] / 40 == pytest.approx(figure["gb_per_s"])
-    assert {id for id, _, _ in found} <= {"disk-direct"}
+    assert {id for id, _, _ in actual} <= {"disk-direct"}
     absent = [way for way in WAYS if not way.installed]
     assert [told["id"] for told in result["absent"]] == [way.id for way in absent]
 

@@ -15,9 +15,9 @@ def test_each_epoch_reads_all_rows(tmp_path: Path, capsys: pytest.CaptureFixture
         pytest.skip("no O_DIRECT there")
     assert larger.write(tmp_path, 0) == larger.BATCH
     larger.read(tmp_path, 2)
-    found = json.loads(capsys.readouterr().out)
-    assert len(found["gb_per_s"]) == len(found["from_disk"]) == 2
-    assert found["disk_gb_per_s"] > 0
+    result = json.loads(capsys.readouterr().out)
+    assert len(result["gb_per_s"]) == len(result["from_disk"]) == 2
+    assert result["disk_gb_per_s"] > 0
 
 
 def test_a_cgroup_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

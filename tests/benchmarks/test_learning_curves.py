@@ -29,18 +29,18 @@ FEATURES = ["first@1+2", "second@2"]
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     store, manifest = corpus(tmp_path_factory.mktemp("curves"), 180, attributes=False)
-    found = Corpus.of(store, manifest)
-    assert 0 < len(found.labels) < len(manifest)  # every tenth has no consensus
-    return found
+    result = Corpus.of(store, manifest)
+    assert 0 < len(result.labels) < len(manifest)  # every tenth has no consensus
+    return result
 
 
 @pytest.mark.parametrize("training", ["20", "60", ALL, *SHAPES])
 def test_training_clips_are_of_other_folds_each_once_and_the_same_again(small: Corpus, training: str) -> None:
     for fold in range(3):
-        found = training_clips(small, training, fold)
-        assert (small.folds[found] != fold).all()
-        assert len(np.unique(found)) == len(found) == (int(training) if training.isdecimal() else len(found))
-        assert (found == training_clips(small, training, fold)).all()
+        result = training_clips(small, training, fold)
+        assert (small.folds[result] != fold).all()
+        assert len(np.unique(result)) == len(result) == (int(training) if training.isdecimal() else len(result))
+        assert (result == training_clips(small, training, fold)).all()
 
 
 def test_a_larger_size_holds_the_smaller_ones(small: Corpus) -> None:

@@ -10,11 +10,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:User
 
 
 def test_every_way_is_checked_and_measured(tmp_path: Path) -> None:
-    told = list(bench.run(tmp_path, n_utterances=30, dim=8, mean_s=0.6, batch=7, width=4, epochs=1, device="cpu"))
-    names = [name for name, _, _ in told]
+    output = list(bench.run(tmp_path, n_utterances=30, dim=8, mean_s=0.6, batch=7, width=4, epochs=1, device="cpu"))
+    names = [name for name, _, _ in output]
     assert names[0] == "alone"
     assert len(set(names)) == len(names) == 7
-    assert all(ms > 0 and 0 <= waiting <= 1 for _, ms, waiting in told)
+    assert all(ms > 0 and 0 <= waiting <= 1 for _, ms, waiting in output)
 
 
 def test_other_rows_are_found(tmp_path: Path) -> None:

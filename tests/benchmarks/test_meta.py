@@ -14,8 +14,8 @@ def test_three_ways_learn_the_same(tmp_path: Path, n_attributes: int) -> None:
     settings = MetaSettings(400, 3, 4, n_attributes, n_seeds=2, rounds=1)
     result = run_meta(settings, json_path=tmp_path / "m.json")
     assert json.loads((tmp_path / "m.json").read_text()) == result
-    found = [(figure["way"], figure["select"]) for figure in result["figures"]]
-    assert found == [
+    actual = [(figure["way"], figure["select"]) for figure in result["figures"]]
+    assert actual == [
         *((PLAIN, "last"), (ALONE, "last"), (AT_ONCE, "last")),
         *((ALONE, "macro_f1"), (AT_ONCE, "macro_f1")),
     ]

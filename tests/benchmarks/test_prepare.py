@@ -15,10 +15,10 @@ def test_every_form_is_prepared_whole(tmp_path: Path, form: str) -> None:
     result = run_prepare(settings, directory=tmp_path, json_path=tmp_path / "p.json")
     assert json.loads((tmp_path / "p.json").read_text()) == result
     assert [path.name for path in tmp_path.iterdir()] == ["p.json"]
-    for told in result["results"].values():
-        assert told["n_ratings"] == 1500
-        assert len(told["seconds"]) == len(result["steps"])
-        assert told["peak_rss_bytes"] > 10e6
+    for expected in result["results"].values():
+        assert expected["n_ratings"] == 1500
+        assert len(expected["seconds"]) == len(result["steps"])
+        assert expected["peak_rss_bytes"] > 10e6
     assert prepare_table(result).row_count == 2
 
 

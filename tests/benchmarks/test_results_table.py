@@ -45,8 +45,8 @@ def run(tmp_path: Path) -> Path:
 def test_a_row_holds_the_scores_of_all_utterances_in_per_cent_with_their_intervals(run: Path) -> None:
     rows = {row["system"]: row for row in rows_of(run, None, 50)}
     store, frame = FeatureStore.open(run / "store"), pd.read_csv(run / "corpus.csv")
-    said = [CLASSES[store["posteriors/plain"][key][0].argmax()] for key in frame["utterance_id"]]
-    assert rows["plain"]["UA"] == pytest.approx(100 * recall_score(frame["label"], said, average="macro"))
+    predicted = [CLASSES[store["posteriors/plain"][key][0].argmax()] for key in frame["utterance_id"]]
+    assert rows["plain"]["UA"] == pytest.approx(100 * recall_score(frame["label"], predicted, average="macro"))
     low, high = rows["plain"]["intervals"]["UA"]
     assert low <= rows["plain"]["UA"] <= high
     assert rows["plain"]["speakers"] == 6

@@ -85,7 +85,7 @@ def test_every_way_is_measured(tmp_path: Path, workers: tuple[int, ...]) -> None
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
         ({"modalities": ("8@50",)}, "two feature sets or more"),
         ({"modalities": ("8@50", "x")}, "expected DIM or DIM@RATE"),
@@ -93,8 +93,8 @@ def test_every_way_is_measured(tmp_path: Path, workers: tuple[int, ...]) -> None
         ({"batch": 0}, "batch is 0"),
     ],
 )
-def test_what_can_not_be_trained_is_refused(changes: dict, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_what_can_not_be_trained_is_refused(changes: dict, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
         replace(SMALL, **changes)
 
 

@@ -14,13 +14,13 @@ from tests.helpers.small_whisper import save_whisper
 def test_the_table_has_rates_and_differing_texts(tmp_path: Path) -> None:
     model = save_whisper(tmp_path / "mini.pt", multilingual=False)
     call = ["bench", "transcribe", "--models", model, "--clips", "3", "--batches", "1,3", "--device", "cpu"]
-    said = medusa(*call, "--json", tmp_path / "t.json").stdout
+    output = medusa(*call, "--json", tmp_path / "t.json").stdout
     for name in ("whisper.transcribe", "batch 1", "batch 3", "0 (0.0 %)", "utterances/s"):
-        assert name in said
-    told = json.loads((tmp_path / "t.json").read_text())
-    assert [each["way"] for each in told["results"]] == ["whisper.transcribe", "batch 1", "batch 3"]
-    assert all(each["n_differing"] == 0 and each["seconds"] > 0 for each in told["results"])
-    assert told["n_clips"] == 3
+        assert name in output
+    record = json.loads((tmp_path / "t.json").read_text())
+    assert [each["way"] for each in record["results"]] == ["whisper.transcribe", "batch 1", "batch 3"]
+    assert all(each["n_differing"] == 0 and each["seconds"] > 0 for each in record["results"])
+    assert record["n_clips"] == 3
 
 
 def test_settings_that_measure_nothing_are_refused() -> None:

@@ -41,5 +41,5 @@ def test_a_name_that_is_none_is_an_attribute_error() -> None:
 def test_importing_it_loads_no_module_of_it_and_nothing_heavy() -> None:
     code = "import sys, ensemble; print(*(name for name in sys.modules if name.startswith(('ensemble', 'torch'))))"
     repo = Path(__file__).resolve().parents[2]
-    found = subprocess.run([sys.executable, "-c", code], cwd=repo, capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["ensemble"]
+    result = subprocess.run([sys.executable, "-c", code], cwd=repo, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["ensemble"]

@@ -154,12 +154,12 @@ def _is_free(func: Any) -> bool:
     return bool(func.is_view) or func.overloadpacket.__name__ in NO_KERNEL
 
 
-def _answer(func: Any, asked: Tensor) -> Any:
+def _answer(func: Any, requested: Tensor) -> Any:
     """Return what the host reads: some value or shape that a device might give."""
     if func is ATEN._local_scalar_dense.default:
-        return 1 if not asked.dtype.is_floating_point else 1.0
+        return 1 if not requested.dtype.is_floating_point else 1.0
     if func in (ATEN.equal.default, ATEN.is_nonzero.default):
         return True
     if func is ATEN.nonzero.default:
-        return torch.empty((asked.numel(), asked.dim()), dtype=torch.long, device=META)
-    return torch.empty((asked.numel(),), dtype=asked.dtype, device=META)
+        return torch.empty((requested.numel(), requested.dim()), dtype=torch.long, device=META)
+    return torch.empty((requested.numel(),), dtype=requested.dtype, device=META)

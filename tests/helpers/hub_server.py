@@ -62,8 +62,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"}, body)
         elif api:
             files = [{"rfilename": name, "size": self._size(repository / name)} for name in _names(repository)]
-            told = {"id": api[1], "modelId": api[1], "sha": COMMIT, "private": False, "siblings": files}
-            self._send(200, json.dumps(told).encode(), {"Content-Type": "application/json"}, body)
+            values = {"id": api[1], "modelId": api[1], "sha": COMMIT, "private": False, "siblings": files}
+            self._send(200, json.dumps(values).encode(), {"Content-Type": "application/json"}, body)
         elif tree:
             entries = [
                 {"type": "file", "path": name, "size": self._size(repository / name), "oid": _etag(repository / name)}
@@ -83,16 +83,16 @@ class _Handler(BaseHTTPRequestHandler):
         if not path.is_file():
             self._send(404, b"", {**headers, "X-Error-Code": "EntryNotFound"}, body)
             return
-        content, asked = path.read_bytes(), self.headers.get("Range")
+        content, requested = path.read_bytes(), self.headers.get("Range")
         headers["ETag"] = f'"{_etag(path)}"'
         if body:
-            self.hub.ranges.setdefault(path.name, []).append(asked)
-        first = int(re.fullmatch(r"bytes=(\d+)-.*", asked)[1]) if asked else 0  # type: ignore[index]
-        if asked:
+            self.hub.ranges.setdefault(path.name, []).append(requested)
+        first = int(re.fullmatch(r"bytes=(\d+)-.*", requested)[1]) if requested else 0  # type: ignore[index]
+        if requested:
             headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
         broken = body and self.hub.cut is not None and path.suffix == ".safetensors"
         cut, self.hub.cut = (self.hub.cut, None) if broken else (None, self.hub.cut)
-        self._send(206 if asked else 200, content[first:], headers, body, cut)
+        self._send(206 if requested else 200, content[first:], headers, body, cut)
 
     def _send(self, status: int, content: bytes, headers: dict[str, str], body: bool, cut: int | None = None) -> None:
         self.send_response(status)

@@ -64,8 +64,8 @@ class S3:
     def requests(self, method: str, of: str, status: int) -> list[str]:
         """Paths that were asked for, which contain `of`, answered with this status."""
         log = re.sub(r"\x1b\[[0-9;]*m", "", self._log.read_text())
-        found = re.findall(rf'"{method} (\S*) HTTP/1.1" {status} ', log)
-        return [path for path in found if of in path]
+        result = re.findall(rf'"{method} (\S*) HTTP/1.1" {status} ', log)
+        return [path for path in result if of in path]
 
 
 def has_moto() -> bool:

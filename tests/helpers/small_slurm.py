@@ -70,8 +70,8 @@ class SmallSlurm:
         text = ""
         while time.monotonic() < end:
             text = self.run("scontrol", "--oneliner", "show", "job", job).stdout
-            found = [part.removeprefix("JobState=") for part in text.split() if part.startswith("JobState=")]
-            if found and all(state in states for state in found):
+            result = [part.removeprefix("JobState=") for part in text.split() if part.startswith("JobState=")]
+            if result and all(state in states for state in result):
                 return text
             time.sleep(0.3)
         raise AssertionError(f"job {job} is not in {states}: {text}")

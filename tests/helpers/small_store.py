@@ -73,8 +73,8 @@ def check(path: Path, n: int) -> int:
 def segments(path: Path) -> dict[str, bytes]:
     """Return the bytes of every file of every segment; temporary ones left out."""
     files = sorted(entry for entry in (path / NAME).rglob("*") if entry.is_file())
-    told = {str(entry.relative_to(path)): entry for entry in files}
-    return {name: entry.read_bytes() for name, entry in told.items() if "/.tmp-" not in name}
+    values = {str(entry.relative_to(path)): entry for entry in files}
+    return {name: entry.read_bytes() for name, entry in values.items() if "/.tmp-" not in name}
 
 
 def with_dtype(dtype: str) -> FeatureSpec:

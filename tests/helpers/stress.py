@@ -105,18 +105,18 @@ def compact(path: Path, number: int, seconds: float) -> tuple[str, int]:
     return "compacted", n_merged
 
 
-def _run(action: Callable[..., tuple[str, int]], told: "Queue[Any]", together: Any, *arguments: Any) -> None:
+def _run(action: Callable[..., tuple[str, int]], expected: "Queue[Any]", together: Any, *arguments: Any) -> None:
     try:
         together.wait(PATIENCE_S)
-        told.put((*action(*arguments), ""))
+        expected.put((*action(*arguments), ""))
     except BaseException:
-        told.put((action.__name__, 0, traceback.format_exc()))
+        expected.put((action.__name__, 0, traceback.format_exc()))
 
 
 def stress(path: Path, start: str, seconds: float, writers: int, readers: int, compactions: int) -> dict[str, Any]:
     """Run all at once; what each did. Raises AssertionError with the tracebacks of those that failed or hang."""
     context = multiprocessing.get_context(start)
-    told: Queue[Any] = context.Queue()
+    values: Queue[Any] = context.Queue()
     store = FeatureStore.open_or_create(path)
     with store.writer(NAME, SPEC) as writer:
         for i in range(0, SHARED, 10):
@@ -128,14 +128,14 @@ def stress(path: Path, start: str, seconds: float, writers: int, readers: int, c
     # Every second reader gets a set that was open before: by fork with its maps, by spawn pickled.
     actions += [(read, path, i, seconds, *([features] if i % 2 else [])) for i in range(readers)]
     together = context.Barrier(len(actions))
-    processes = [context.Process(target=_run, args=(action, told, together, *rest)) for action, *rest in actions]
+    processes = [context.Process(target=_run, args=(action, values, together, *rest)) for action, *rest in actions]
     for process in processes:
         process.start()
     results = []
     deadline = time.time() + seconds + 2 * PATIENCE_S
     while len(results) < len(processes) and time.time() < deadline:
         try:
-            results.append(told.get(timeout=1))
+            results.append(values.get(timeout=1))
         except Empty:
             if not any(process.is_alive() for process in processes):
                 break

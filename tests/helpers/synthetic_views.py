@@ -23,11 +23,11 @@ def add_views(store: FeatureStore, manifest: Manifest, *, lacking: int = 0) -> N
         for name in ("first", "second"):
             clean = store[name]
             with store.writer(view.name(name), view.spec(clean.spec)) as writer:
-                for i, (key, found) in enumerate(zip(manifest.keys, made, strict=True)):
+                for i, (key, actual) in enumerate(zip(manifest.keys, made, strict=True)):
                     if view.label == "noise1" and i < lacking:
                         continue
-                    assert found is not None
-                    keys = [key] if found[0] is None else [key, found[0]]
+                    assert actual is not None
+                    keys = [key] if actual[0] is None else [key, actual[0]]
                     rows = [[clean.array(k, layer) for k in keys] for layer in clean.layers]
                     joined = [np.concatenate(of_layer) for of_layer in rows]
                     writer.append(key, [r + 0.1 * rng.normal(size=r.shape).astype(np.float32) for r in joined])

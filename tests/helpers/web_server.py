@@ -90,9 +90,9 @@ class Handler(SimpleHTTPRequestHandler):
             return
         size = path.stat().st_size
         start, stop, status = 0, size, 200
-        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-        if asked and not self.options.no_ranges:
-            start, stop, status = int(asked[1]), min(int(asked[2]) + 1, size), 206
+        requested = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if requested and not self.options.no_ranges:
+            start, stop, status = int(requested[1]), min(int(requested[2]) + 1, size), 206
         self._note(status, start, stop)
         self.send_response(status)
         self.send_header("Content-Type", "application/octet-stream")

@@ -55,8 +55,8 @@ def test_labels_of_a_fold_change_nothing_that_its_model_learns_or_predicts(made:
     for name, value in before.items():
         np.testing.assert_array_equal(after[name], value)
     keys = [manifest.keys[i] for i in rows]
-    found = [opened_store["posteriors/adapted"] for opened_store in (store, into)]
-    np.testing.assert_array_equal(*(np.stack([each[key] for key in keys]) for each in found))
+    result = [opened_store["posteriors/adapted"] for opened_store in (store, into)]
+    np.testing.assert_array_equal(*(np.stack([each[key] for key in keys]) for each in result))
     assert not np.array_equal(weights_of(made / "run", "2")["head.classes.weight"],
                               weights_of(tmp_path / "run", "2")["head.classes.weight"])  # fmt: skip
 

@@ -110,14 +110,14 @@ def test_every_preset_learns(name: str, tmp_path: Path) -> None:
     targets = Targets.from_manifest(manifest)
     rows = store["posteriors/m"]
     at = [i for i, key in enumerate(targets.keys) if key in rows]
-    said = np.stack([rows.array(targets.keys[i], "posteriors")[0] for i in at])
+    predicted = np.stack([rows.array(targets.keys[i], "posteriors")[0] for i in at])
     if not name.endswith("task2"):
         known = targets.labels[at] >= 0
-        assert (said[known, :3].argmax(1) == targets.labels[at][known]).mean() > 0.8
+        assert (predicted[known, :3].argmax(1) == targets.labels[at][known]).mean() > 0.8
     if "baseline" in name and not name.endswith("task2"):
         assert fitted.attributes == (), "an attribute that nothing was learned of is not told"
     else:
-        assert metrics.ccc(said[:, 3], targets.attribute_values[at, 0]) > 0.4
+        assert metrics.ccc(predicted[:, 3], targets.attribute_values[at, 0]) > 0.4
     history = [json.loads(line) for line in (tmp_path / "m" / "fold-all" / "metrics.jsonl").read_text().splitlines()]
     rule = "dev_mean_ccc" if name.endswith("task2") else "dev_macro_f1"
     if PRESETS[name].train.select != "last":  # else nothing is held out
@@ -135,14 +135,14 @@ def test_changes_go_to_their_path_and_are_checked() -> None:
     assert (config.train.seed, config.network.pooling, config.train.select) == (7, "mean", "last")
     assert PRESETS["srpol-task1"] == preset
     assert preset.train.stages[0].lr == 2e-5
-    for wrong, told in (
+    for wrong, expected in (
         ("train.stages.2.lr=1", "'2' expected 0, 1"),
         ("train.mixup=1", "'mixup' expected stages, batch_size"),
         ("network.d.x=1", "'d' is 1028"),
         ("network.d=wide", "network.d: expected int, found 'wide'"),
         ("network.pooling=max", r"mean, mean\+std, attention, asp"),
     ):
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=expected):
             member_config("m", ["a", "b"], preset, parse_changes([wrong]))
     with pytest.raises(ConfigError, match="PATH=VALUE"):
         parse_changes(["train.seed"])

@@ -53,10 +53,10 @@ def test_every_system_is_solved_as_by_refitting(
 ) -> None:
     """With cells alike, with fewer rows than columns, with one cell that holds nearly all rows, and over one block."""
     own, xs, ys = systems(dtype, sizes, dim)
-    found, means = own.solve()
+    actual, means = own.solve()
     for s, left_out in enumerate([None, *range(len(sizes))]):
         expected = refitted(own, xs, ys, left_out)
-        assert np.abs(found[s].numpy() - expected).max() <= tolerance * np.abs(expected).max(), (s, sizes)
+        assert np.abs(actual[s].numpy() - expected).max() <= tolerance * np.abs(expected).max(), (s, sizes)
         kept = [y for i, y in enumerate(ys) if i != left_out]
         np.testing.assert_allclose(means[s], np.concatenate(kept).mean(0), rtol=1e-5)
 
@@ -64,9 +64,9 @@ def test_every_system_is_solved_as_by_refitting(
 def test_without_convergence_each_matrix_is_factored(monkeypatch: pytest.MonkeyPatch) -> None:
     own, xs, ys = systems(torch.float64, (60, 80, 70), 20)
     monkeypatch.setattr(leave_out, "MOST_STEPS", 1)
-    found, _ = own.solve()
+    actual, _ = own.solve()
     for s, left_out in enumerate([None, 0, 1, 2]):
-        np.testing.assert_allclose(found[s].numpy(), refitted(own, xs, ys, left_out), atol=1e-9)
+        np.testing.assert_allclose(actual[s].numpy(), refitted(own, xs, ys, left_out), atol=1e-9)
 
 
 def test_a_column_without_targets_has_no_weights() -> None:
@@ -74,6 +74,6 @@ def test_a_column_without_targets_has_no_weights() -> None:
     first = torch.tensor([1.0, 0.0])
     silent = [None if cell is None else replace(cell, xy=cell.xy * first, y=cell.y * 0) for cell in own.cells]
     part = replace(own.part, xy=own.part.xy * first, y=own.part.y * 0)
-    found, _ = replace(own, part=part, cells=silent).solve()
-    assert not found[..., 1].any()
-    assert found[..., 0].any()
+    actual, _ = replace(own, part=part, cells=silent).solve()
+    assert not actual[..., 1].any()
+    assert actual[..., 0].any()

@@ -105,9 +105,9 @@ def test_posteriors_hold_what_was_judged_and_say_how(tmp_path: Path) -> None:
 def test_a_damaged_run_directory_is_named(tmp_path: Path) -> None:
     store, _, result = fitted(tmp_path, "rbf", ("none",))
     ProbeMember.save(result, store, tmp_path / "run")
-    told = json.loads((tmp_path / "run" / "config.json").read_text())
-    del told["pieces"]
-    (tmp_path / "run" / "config.json").write_text(json.dumps(told))
+    record = json.loads((tmp_path / "run" / "config.json").read_text())
+    del record["pieces"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(record))
     with pytest.raises(ConfigError, match=r"config\.json is damaged.*pieces"):
         ProbeMember.load(tmp_path / "run")
     assert not is_probe(tmp_path)
@@ -121,14 +121,14 @@ def test_a_temperature_minimises_the_cross_entropy_and_attributes_get_their_targ
     problem = Problem(tuple(map(str, range(200))), ("a", "b", "c"), ("x",), ((1.0, 7.0),), labels, values)
     scores = np.hstack([np.eye(3)[labels] + rng.normal(size=(200, 3)), 0.1 * truth[:, None] + 3]).astype(np.float32)
     each = Pass("all", np.arange(200), np.arange(200) % 5, np.arange(0))
-    found = Calibration.of(problem, each, scores, balanced=False)
+    result = Calibration.of(problem, each, scores, balanced=False)
 
     def loss(temperature: float) -> float:
         return -float(np.log(softmax(scores[:, :3] / temperature, 1)[np.arange(200), labels]).sum())
 
-    assert loss(found.temperature) <= min(loss(found.temperature * 1.05), loss(found.temperature / 1.05))
-    logits, attributes = found.outputs(problem, scores)
-    np.testing.assert_allclose(logits, scores[:, :3] / found.temperature, rtol=1e-5)
+    assert loss(result.temperature) <= min(loss(result.temperature * 1.05), loss(result.temperature / 1.05))
+    logits, attributes = result.outputs(problem, scores)
+    np.testing.assert_allclose(logits, scores[:, :3] / result.temperature, rtol=1e-5)
     np.testing.assert_allclose(attributes[:, 0], np.clip(truth, 1, 7), atol=1e-3)
 
 

@@ -61,25 +61,25 @@ def test_on_features_that_carry_nothing_the_nested_score_is_chance_and_the_best_
     order = np.random.default_rng(5).permutation(180)  # 0 is the seed of the corpus itself
     frame[columns] = frame[columns].to_numpy()[order]
     noise = Manifest.from_pandas(frame)
-    found = fit_probe(store, noise, ProbeConfig("p", SETS), plan_folds(noise, cv="fold"), device="cpu")
-    score = scorer(found.problem, "uar")
+    result = fit_probe(store, noise, ProbeConfig("p", SETS), plan_folds(noise, cv="fold"), device="cpu")
+    score = scorer(result.problem, "uar")
     everything = np.arange(180)
-    others = [score(s.scores, everything) for s in found.systems if s.name != NESTED]
-    assert abs(score(found.nested.scores, everything) - 1 / 3) < 0.12
-    assert max(others) >= score(found.nested.scores, everything) - 0.05
+    others = [score(s.scores, everything) for s in result.systems if s.name != NESTED]
+    assert abs(score(result.nested.scores, everything) - 1 / 3) < 0.12
+    assert max(others) >= score(result.nested.scores, everything) - 0.05
 
 
 def test_the_nested_row_comes_first_and_only_rows_named_beforehand_follow(tmp_path: Path) -> None:
     store, manifest = corpus(tmp_path)
-    found = fit_probe(store, manifest, ProbeConfig("p", SETS), plan_folds(manifest, cv="fold"), device="cpu")
-    names = [system.name for system in found.systems]
+    result = fit_probe(store, manifest, ProbeConfig("p", SETS), plan_folds(manifest, cv="fold"), device="cpu")
+    names = [system.name for system in result.systems]
     assert names[0] == NESTED
-    assert found.nested.nested
+    assert result.nested.nested
     assert set(names[1:]) == {
         "first@1", "first@2", "second@1", "second@2", "first, 2 layers", "second, 2 layers", "all 4 layers"
     }  # fmt: skip
-    assert not any(system.nested for system in found.systems[1:])
-    assert found.judged.all()
+    assert not any(system.nested for system in result.systems[1:])
+    assert result.judged.all()
 
 
 def test_with_a_split_one_pass_learns_from_train_and_judges_the_rest(tmp_path: Path) -> None:
@@ -87,11 +87,11 @@ def test_with_a_split_one_pass_learns_from_train_and_judges_the_rest(tmp_path: P
     frame = manifest.to_arrow().to_pandas()
     frame["split"] = np.where(frame["fold"] == "2", "test1", "train")
     manifest = Manifest.from_pandas(frame)
-    found = fit_probe(store, manifest, ProbeConfig("p", SETS), plan_folds(manifest), device="cpu")
-    assert [c.each.name for c in found.passes] == ["all"]
-    np.testing.assert_array_equal(found.judged, frame["split"] == "test1")
-    score = scorer(found.problem, "uar")
-    assert score(found.nested.scores[found.judged], np.flatnonzero(found.judged)) > 0.9
+    result = fit_probe(store, manifest, ProbeConfig("p", SETS), plan_folds(manifest), device="cpu")
+    assert [c.each.name for c in result.passes] == ["all"]
+    np.testing.assert_array_equal(result.judged, frame["split"] == "test1")
+    score = scorer(result.problem, "uar")
+    assert score(result.nested.scores[result.judged], np.flatnonzero(result.judged)) > 0.9
 
 
 def test_selection_scores_are_those_of_the_metrics(tmp_path: Path) -> None:
@@ -106,10 +106,10 @@ def test_selection_scores_are_those_of_the_metrics(tmp_path: Path) -> None:
     for name, value in (("uar", truth.uar), ("macro_f1", truth.macro_f1), ("accuracy", truth.accuracy)):
         assert scorer(problem, name)(scores, rows) == pytest.approx(value)
     known = ~np.isnan(problem.values[:, 3])
-    said = scores[:, 3:].astype(np.float64)
-    mended = (said - said[known].mean()) / said[known].std() * problem.values[known, 3].std() + problem.values[
+    predicted = scores[:, 3:].astype(np.float64)
+    mended = (predicted - predicted[known].mean()) / predicted[known].std() * problem.values[
         known, 3
-    ].mean()
+    ].std() + problem.values[known, 3].mean()
     expected = concordance(mended, problem.values[:, 3:], ("arousal",)).mean
     assert scorer(problem, "mean_ccc")(scores, rows) == pytest.approx(expected, abs=1e-6)
 

@@ -56,9 +56,9 @@ def test_a_clips_score_is_that_of_the_fit_of_the_training_rows_and_the_speakers_
 def test_with_shares_the_classes_are_as_frequent_as_requested() -> None:
     _, _, _, scores, covariance = problem()
     shares = np.array([0.5, 0.3, 0.2])
-    found = alone(scores, covariance, shares)
-    np.testing.assert_allclose(found.sum(1), 1)
-    np.testing.assert_allclose(found.mean(0), shares, atol=1e-3)
+    result = alone(scores, covariance, shares)
+    np.testing.assert_allclose(result.sum(1), 1)
+    np.testing.assert_allclose(result.mean(0), shares, atol=1e-3)
 
 
 def test_layers_learn_from_targets_that_they_have_in_common() -> None:
@@ -71,10 +71,10 @@ def test_layers_learn_from_targets_that_they_have_in_common() -> None:
 
 def test_speakers_are_refined_apart_and_nobodys_clips_and_single_ones_stay() -> None:
     _, _, _, scores, covariance = problem()
-    found = by_speaker(scores, covariance, [1, 1, 2, 2, 2, 3, 0, 0, 0])
-    np.testing.assert_array_equal(found[5:], scores[5:])
-    np.testing.assert_allclose(found[:2], alone(scores[:2], covariance[:2, :2]))
-    np.testing.assert_allclose(found[2:5], alone(scores[2:5], covariance[2:5, 2:5]))
+    result = by_speaker(scores, covariance, [1, 1, 2, 2, 2, 3, 0, 0, 0])
+    np.testing.assert_array_equal(result[5:], scores[5:])
+    np.testing.assert_allclose(result[:2], alone(scores[:2], covariance[:2, :2]))
+    np.testing.assert_allclose(result[2:5], alone(scores[2:5], covariance[2:5, 2:5]))
 
 
 def test_too_few_clips_have_no_shares() -> None:

@@ -41,19 +41,19 @@ def test_predictions_by_block_inverses_are_those_of_refitting_without_the_fold(p
     targets = torch.from_numpy(np.random.default_rng(1).normal(size=(40, 3)))
     folds = [torch.arange(0, 13), torch.arange(13, 15), torch.arange(15, 40)]  # of unequal sizes
     inverse = inverse_of(kernel, penalty)
-    found = held_out(inverse, inverse @ targets, targets, folds)
+    result = held_out(inverse, inverse @ targets, targets, folds)
     for at in folds:
         rest = torch.tensor([i for i in range(40) if i not in at.tolist()])
         dual = torch.linalg.solve(kernel[rest][:, rest] + penalty * torch.eye(len(rest)), targets[rest])
-        torch.testing.assert_close(found[at], kernel[at][:, rest] @ dual, rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(result[at], kernel[at][:, rest] @ dual, rtol=1e-8, atol=1e-8)
 
 
 def test_a_fold_of_one_row_is_leave_one_out() -> None:
     kernel, targets = kernel_matrix(12), torch.arange(12.0, dtype=torch.float64)[:, None]
     inverse = inverse_of(kernel, 0.1)
-    found = held_out(inverse, inverse @ targets, targets, [torch.tensor([i]) for i in range(12)])
+    result = held_out(inverse, inverse @ targets, targets, [torch.tensor([i]) for i in range(12)])
     expected = targets - (inverse @ targets) / inverse.diagonal()[:, None]
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(result, expected)
 
 
 def test_a_singular_kernel_names_the_penalty() -> None:
@@ -167,17 +167,17 @@ def test_the_fitted_model_repeats_what_the_pass_gave_for_the_judged_rows(made: t
     parts = [Part(source, setting) for source in sources]
     expected = own.combined(parts).outer
     fitted = own.fit(parts)
-    said = np.zeros((len(each.judged), problem.values.shape[1]))
+    predicted = np.zeros((len(each.judged), problem.values.shape[1]))
     for piece in fitted.pieces:
         x = (rows.read(piece.source)[each.judged] - piece.mean) * piece.inverse_std
         if piece.weights is not None:
-            said += x @ piece.weights / len(fitted.pieces)
+            predicted += x @ piece.weights / len(fitted.pieces)
         else:
             assert piece.support is not None
             distances = ((x[:, None].astype(np.float64) - piece.support[None]) ** 2).sum(-1)
             kernel = np.exp(-distances / (2 * piece.bandwidth**2 * x.shape[1]))
-            said += kernel @ piece.alpha / len(fitted.pieces)
-    np.testing.assert_allclose(said + fitted.offsets, expected, atol=1e-4)
+            predicted += kernel @ piece.alpha / len(fitted.pieces)
+    np.testing.assert_allclose(predicted + fitted.offsets, expected, atol=1e-4)
 
 
 def test_cells_are_whole_speakers_and_each_selection_has_five_inner_folds_or_as_many_as_there_are_speakers(

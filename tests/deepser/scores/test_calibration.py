@@ -81,13 +81,13 @@ def test_overconfidence_is_reported_and_a_calibrated_system_has_almost_no_error(
 @pytest.mark.parametrize("sharpness", [0.3, 0.8, 1.0, 2.5, 6.0])
 def test_a_temperature_undoes_the_sharpness_and_is_the_optimum(sharpness: float) -> None:
     p, labels = draw(20_000, sharpness)
-    found = fit_temperature(p, labels)
-    assert found == pytest.approx(sharpness, rel=0.05)
+    result = fit_temperature(p, labels)
+    assert result == pytest.approx(sharpness, rel=0.05)
     searched = minimize_scalar(
         lambda t: calibration(scale(p, t), labels).nll, bounds=(0.05, 20), method="bounded", options={"xatol": 1e-6}
     )
-    assert found == pytest.approx(searched.x, rel=2e-3)
-    assert calibration(scale(p, found), labels).ece < 0.02
+    assert result == pytest.approx(searched.x, rel=2e-3)
+    assert calibration(scale(p, result), labels).ece < 0.02
 
 
 def test_the_temperature_is_scikit_learns() -> None:
@@ -139,15 +139,15 @@ def test_without_a_finite_optimum_the_fit_stops_at_the_end_of_its_range() -> Non
 def test_a_folds_labels_do_not_reach_its_own_temperature() -> None:
     p, labels = draw(900, 2.0)
     folds = np.array(["a", "b", "c"])[np.arange(900) % 3]
-    scaled, found = cross_scaled(p, labels, folds)
+    scaled, actual = cross_scaled(p, labels, folds)
     spoiled = np.where(folds == "b", 0, labels)
     again, changed = cross_scaled(p, spoiled, folds)
-    assert changed["b"] == found["b"]
-    assert changed["a"] != found["a"]
+    assert changed["b"] == actual["b"]
+    assert changed["a"] != actual["a"]
     assert np.array_equal(again[folds == "b"], scaled[folds == "b"])
     own = folds == "c"
-    assert found["c"] == fit_temperature(p[~own], labels[~own])
-    np.testing.assert_array_equal(scaled[own], scale(p[own], found["c"]))
+    assert actual["c"] == fit_temperature(p[~own], labels[~own])
+    np.testing.assert_array_equal(scaled[own], scale(p[own], actual["c"]))
 
 
 @given(st.integers(0, 2**32 - 1))

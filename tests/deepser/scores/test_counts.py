@@ -76,10 +76,10 @@ def test_every_concordance_of_the_targets_themselves_is_one(name: str) -> None:
 def test_counts_and_macro_f1_are_scikit_learns(seed: int) -> None:
     rng = np.random.default_rng(seed)
     predicted, labels = rng.integers(0, 5, (3, 20)), rng.integers(0, 4, (3, 20))
-    found = confusions(predicted, labels, 5)
+    counts = confusions(predicted, labels, 5)
     for k in range(3):
         every, there = range(5), np.unique(labels[k])
-        np.testing.assert_array_equal(found[k], confusion_matrix(labels[k], predicted[k], labels=list(every)))
+        np.testing.assert_array_equal(counts[k], confusion_matrix(labels[k], predicted[k], labels=list(every)))
         for absent, among in (("zero", every), ("skip", there)):
             expected = f1_score(labels[k], predicted[k], labels=list(among), average="macro", zero_division=0)
             assert macro_f1(predicted, labels, 5, absent=absent)[k] == pytest.approx(expected)  # type: ignore[arg-type]
@@ -99,9 +99,9 @@ def test_without_any_utterance_macro_f1_by_the_challenges_rule_is_undefined() ->
 
 def test_softmax_keeps_its_dtype_and_bears_large_logits() -> None:
     logits = np.array([[1e4, 0, -1e4], [1, 2, 3]], np.float32)
-    found = softmax(logits)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, torch.from_numpy(logits).softmax(1).numpy(), rtol=1e-6)
+    probabilities = softmax(logits)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities, torch.from_numpy(logits).softmax(1).numpy(), rtol=1e-6)
 
 
 def test_entropy_is_in_nats_with_zero_for_what_is_certain() -> None:
@@ -111,6 +111,6 @@ def test_entropy_is_in_nats_with_zero_for_what_is_certain() -> None:
 
 
 def test_the_logarithm_of_zero_is_float32s_smallest() -> None:
-    found = log_probabilities(np.array([[0, 1]], np.float32))
-    assert found.dtype == np.float32
-    assert found[0] == pytest.approx([math.log(np.finfo(np.float32).tiny), 0])
+    result = log_probabilities(np.array([[0, 1]], np.float32))
+    assert result.dtype == np.float32
+    assert result[0] == pytest.approx([math.log(np.finfo(np.float32).tiny), 0])

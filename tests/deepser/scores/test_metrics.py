@@ -145,8 +145,8 @@ def test_each_classs_scores_and_uar_equal_scikit_learns(pairs: list[tuple[int, i
             precision = math.nan
         if not support:
             recall = f1 = math.nan
-        found = (own.precision, own.recall, own.f1, own.support)
-        assert found == pytest.approx((precision, recall, f1, support), nan_ok=True)
+        actual = (own.precision, own.recall, own.f1, own.support)
+        assert actual == pytest.approx((precision, recall, f1, support), nan_ok=True)
     assert result.uar == pytest.approx(
         sk.recall_score(labels, predicted, labels=sorted(set(labels.tolist())), average="macro", zero_division=0)
     )

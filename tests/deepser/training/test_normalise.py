@@ -23,9 +23,9 @@ def test_a_speakers_rows_have_mean_0_and_deviation_1_without_shrinkage() -> None
     rng = np.random.default_rng(0)
     groups = Groups.of(["a"] * 30 + ["b"] * 20)
     x = (rng.normal(size=(50, 4)) * [1, 2, 3, 0] + groups.codes[:, None] * 5).astype(np.float32)
-    found = GroupStatistics.of(x, groups, 0.0).apply(x, groups.codes)
+    result = GroupStatistics.of(x, groups, 0.0).apply(x, groups.codes)
     for speaker in (1, 2):
-        own = found[groups.codes == speaker]
+        own = result[groups.codes == speaker]
         np.testing.assert_allclose(own.mean(0), 0, atol=1e-5)
         np.testing.assert_allclose(own.std(0), [1, 1, 1, 0], atol=1e-4)  # a constant dim says nothing
 
@@ -56,22 +56,22 @@ def test_a_running_estimate_is_that_of_the_speakers_clips_so_far() -> None:
     names = ["a", "b", "a", "a", "b", "c", "a", "b", "a", "b", "b", "a"]
     prior = (np.full(4, 1.0), np.full(4, 4.0))
     groups = Groups.running(names)
-    found = GroupStatistics.of(x, groups, 5.0, prior)
+    result = GroupStatistics.of(x, groups, 5.0, prior)
     for i, name in enumerate(names):
         so_far = [j for j in range(i + 1) if names[j] == name]
         alone = Groups.of([name] * len(so_far))
         expected = GroupStatistics.of(x[so_far], alone, 5.0, prior)
-        np.testing.assert_allclose(found.mean[groups.codes[i]], expected.mean[alone.codes[0]], rtol=1e-5)
-        np.testing.assert_allclose(found.inverse_std[groups.codes[i]], expected.inverse_std[alone.codes[0]], rtol=1e-4)
+        np.testing.assert_allclose(result.mean[groups.codes[i]], expected.mean[alone.codes[0]], rtol=1e-5)
+        np.testing.assert_allclose(result.inverse_std[groups.codes[i]], expected.inverse_std[alone.codes[0]], rtol=1e-4)
         assert groups.n_clips[groups.codes[i]] == (len(so_far) if len(so_far) > 1 else 0)
 
 
 def of_speakers(directory: Path, shrinkage: float = 0.0) -> tuple[FeatureStore, Manifest, Normalisation, FeatureRef]:
     store, manifest = corpus(directory)
     groups, ref = Groups.named("speaker", manifest), FeatureRef("first", BOTH)
-    found = Normalisation("speaker", groups, shrinkage)
-    found.prepare(store, [ref], manifest.keys)
-    return store, manifest, found, ref
+    result = Normalisation("speaker", groups, shrinkage)
+    result.prepare(store, [ref], manifest.keys)
+    return store, manifest, result, ref
 
 
 def test_frames_are_normalised_by_all_frames_of_their_speaker(tmp_path: Path) -> None:
@@ -128,9 +128,9 @@ def test_a_pooled_set_has_the_statistics_that_a_probe_has(tmp_path: Path) -> Non
     groups = Groups.of(names)
     normalisation = Normalisation("speaker", groups, 5.0)
     normalisation.prepare(store, [FeatureRef("pooled", ("layer_00",))], [f"u{i}" for i in range(20)])
-    found, expected = normalisation.statistics["pooled", "layer_00"], GroupStatistics.of(x, groups, 5.0)
-    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-6)
-    np.testing.assert_allclose(found.inverse_std, expected.inverse_std, rtol=1e-6)
+    actual, expected = normalisation.statistics["pooled", "layer_00"], GroupStatistics.of(x, groups, 5.0)
+    np.testing.assert_allclose(actual.mean, expected.mean, rtol=1e-6)
+    np.testing.assert_allclose(actual.inverse_std, expected.inverse_std, rtol=1e-6)
 
 
 def test_a_clip_that_holds_no_numbers_is_named_before_it_spoils_its_speaker(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def gradients(store: FeatureStore, manifest: Manifest, directory: Path, world: W
     """Of one step on batches of 7 and of 1, for every loss: written by the first process."""
     refs = tuple(FeatureRef(name, ("layer_01", "layer_02")) for name in ("first", "second"))
     data = TrainingData(store, refs, Targets.from_manifest(manifest))
-    found: dict[str, np.ndarray] = {}
+    result: dict[str, np.ndarray] = {}
     for i, loss in enumerate(LOSSES):
         stage = StageConfig("a", "shuffled", 0.5, 1, 1e-3, loss=loss)
         config = member("g", stages=(stage,), mixup_p=0.7).train
@@ -123,10 +123,10 @@ def gradients(store: FeatureStore, manifest: Manifest, directory: Path, world: W
                 epoch.learn(clips, next(batches) if len(own) else None, 1.0)
             world.sum_gradients(network)
             of = f"{i}/{len(clips)}"
-            found[f"{of}/loss"] = np.array(epoch.total_loss)
-            found |= {f"{of}/{n}": p.grad.numpy().copy() for n, p in network.named_parameters() if p.grad is not None}
+            result[f"{of}/loss"] = np.array(epoch.total_loss)
+            result |= {f"{of}/{n}": p.grad.numpy().copy() for n, p in network.named_parameters() if p.grad is not None}
     if world.first:
-        np.savez(directory / f"gradients-{world.size}.npz", **found)
+        np.savez(directory / f"gradients-{world.size}.npz", **result)
 
 
 def torchrun(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

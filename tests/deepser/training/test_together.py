@@ -175,16 +175,16 @@ def test_stopped_between_two_members_checkpoints_each_goes_on_from_its_own(
     made: Any, whole: Whole, tmp_path: Path
 ) -> None:
     configs = different()
-    told: list[str] = []
+    calls: list[str] = []
 
     def stop(name: str, fold: str, history: list[dict[str, Any]]) -> None:
-        told.append(name)
-        if len(told) == 5:
+        calls.append(name)
+        if len(calls) == 5:
             raise Stopped
 
     with pytest.raises(Stopped):
         fit(made, configs, tmp_path / "stopped", on_epoch=stop)
-    assert told == ["one", "two", "three", "one", "two"]
+    assert calls == ["one", "two", "three", "one", "two"]
     again: list[tuple[str, str, int]] = []
     fit(made, configs, tmp_path / "stopped", on_epoch=lambda name, fold, rows: again.append((name, fold, len(rows))))
     assert again[:5] == [("one", "x", 2), ("two", "x", 2), ("three", "x", 1), ("three", "x", 2), ("one", "x", 3)]

@@ -57,8 +57,8 @@ def test_accumulation_is_the_same_step_in_parts(made: Any, tmp_path: Path) -> No
         losses = [[row["loss"] for row in history(tmp_path / name)] for name in ("whole", other)]
         np.testing.assert_allclose(*losses, rtol=1e-4)
         # Not the weights: Adam makes a step of a gradient that is zero but for rounding (that of the keys' biases).
-        said = np.stack([store[f"posteriors/{other}"].array(key, "posteriors")[0] for key in judged])
-        np.testing.assert_allclose(said, whole, atol=1e-3)
+        predicted = np.stack([store[f"posteriors/{other}"].array(key, "posteriors")[0] for key in judged])
+        np.testing.assert_allclose(predicted, whole, atol=1e-3)
 
 
 def test_the_moving_average_follows_its_formula_and_gives_the_weights_back() -> None:
@@ -156,8 +156,10 @@ def test_stopped_anywhere_every_part_of_the_state_goes_on(made: Any, tmp_path: P
     assert whole.keys() == resumed.keys()
     for key, value in whole.items():
         np.testing.assert_array_equal(resumed[key], value, err_msg=key)
-    told = [{k: v for k, v in row.items() if k not in ("seconds", "waiting_share")} for row in history(tmp_path / "k")]
-    assert told == [
+    values = [
+        {k: v for k, v in row.items() if k not in ("seconds", "waiting_share")} for row in history(tmp_path / "k")
+    ]
+    assert values == [
         {k: v for k, v in row.items() if k not in ("seconds", "waiting_share")} for row in history(tmp_path / "whole")
     ]
 
@@ -187,7 +189,7 @@ def test_attributes_must_be_in_the_corpus(tmp_path: Path) -> None:
 
 
 def test_wrong_settings_are_named() -> None:
-    for settings, told in (
+    for settings, expected in (
         ({"select": "best"}, "macro_f1"),
         ({"targets": "hard"}, "vote-dropping"),
         ({"accumulate": 0}, "accumulate must be above zero"),
@@ -195,14 +197,14 @@ def test_wrong_settings_are_named() -> None:
         ({"select_on": "some"}, "balanced, all"),
         ({"grad_clip": -1.0}, "grad_clip"),
     ):
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=expected):
             TrainConfig(**settings)  # type: ignore[arg-type]
-    for loss, told in (
+    for loss, expected in (
         ({"classes": "hinge"}, "cross-entropy, focal"),
         ({"attributes": "mae"}, "gaussian-mse"),
         ({"classification_weight": 0.0, "attribute_weight": 0.0}, "weight above zero"),
     ):
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=expected):
             LossConfig(**loss)  # type: ignore[arg-type]
     assert TrainConfig(select="ccc:valence").rule(ONE) == "ccc:valence"
     assert TrainConfig(dev_fraction=0.0).rule(ONE) == "last"

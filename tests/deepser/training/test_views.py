@@ -93,12 +93,12 @@ def test_clips_are_read_as_one_by_one_and_texts_of_mixed_ones_joined(made: Any) 
                 for (values, offsets), ref in zip(rows, data.refs, strict=True):
                     for i, clip in enumerate(batch.tolist()):
                         key, view = manifest.keys[clip % n], clip // n
-                        found = values[:, offsets[i] : offsets[i + 1]].numpy()
+                        result = values[:, offsets[i] : offsets[i + 1]].numpy()
                         keys, name = [key], ref.name if not view else f"{ref.name}+{LABELS[view - 1]}"
                         if ref.name == "words":
                             name, with_it = "words", partner[key]
                             keys += [with_it[0]] if view and LABELS[view - 1] == "mix1" and with_it else []
-                        for layer, of_layer in zip(ref.layers, found, strict=True):
+                        for layer, of_layer in zip(ref.layers, result, strict=True):
                             parts = [store[name].array(k, layer).astype(np.float32) for k in keys]
                             pooled = [
                                 np.stack([p[t : t + stride].mean(0) for t in range(0, len(p), stride)]) for p in parts
@@ -282,9 +282,9 @@ def test_views_change_the_weights_and_stand_in_config_json(made: Any, tmp_path: 
     clean, none, noise = (weights(tmp_path / name) for name in ("clean", "none", "noise"))
     assert all((clean[name] == none[name]).all() for name in clean)
     assert any((clean[name] != noise[name]).any() for name in clean)
-    told = json.loads((tmp_path / "noise" / "config.json").read_text())["views"]
-    assert set(told["sets"]) == {"first+noise1", "second+noise1"}
-    assert told["utterances"] == {"noise1": len(manifest) - 7}
+    record = json.loads((tmp_path / "noise" / "config.json").read_text())["views"]
+    assert set(record["sets"]) == {"first+noise1", "second+noise1"}
+    assert record["utterances"] == {"noise1": len(manifest) - 7}
     assert "views" not in json.loads((tmp_path / "clean" / "config.json").read_text())
     # Clips that came to the view since would be drawn now.
     add = store["first"]
@@ -364,12 +364,12 @@ def test_settings_of_views_and_confusion_are_checked() -> None:
 
 def test_confused_classes_weigh_more() -> None:
     labels = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, -1])
-    said = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 1, 1, 0])
-    factors = confusion_factors(np.eye(4)[said], labels, 1.0)
+    predicted = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 1, 1, 0])
+    factors = confusion_factors(np.eye(4)[predicted], labels, 1.0)
     # F1 is 1, 1/2, 1/2, so 0.1, 0.6, 0.6 over their mean; nothing is known of the fourth.
     np.testing.assert_allclose(factors, [0.3 / 1.3, 1.8 / 1.3, 1.8 / 1.3, 1.0], rtol=1e-6)
-    np.testing.assert_allclose(confusion_factors(np.eye(4)[said], labels, 0.0), 1.0)
-    np.testing.assert_allclose(confusion_factors(np.eye(4)[said], labels, 2.0)[0], (0.3 / 1.3) ** 2, rtol=1e-6)
+    np.testing.assert_allclose(confusion_factors(np.eye(4)[predicted], labels, 0.0), 1.0)
+    np.testing.assert_allclose(confusion_factors(np.eye(4)[predicted], labels, 2.0)[0], (0.3 / 1.3) ** 2, rtol=1e-6)
 
 
 def test_a_stage_that_weighs_confusion_learns_otherwise(made: Any, tmp_path: Path) -> None:

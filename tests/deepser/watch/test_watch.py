@@ -31,9 +31,9 @@ def events(directory: Path) -> dict[str, list[tuple[int, float]]]:
     """(step, value) by tag, as TensorBoard reads them."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    found = EventAccumulator(str(directory))
-    found.Reload()
-    return {tag: [(e.step, e.value) for e in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+    result = EventAccumulator(str(directory))
+    result.Reload()
+    return {tag: [(e.step, e.value) for e in result.Scalars(tag)] for tag in result.Tags()["scalars"]}
 
 
 def test_a_line_says_what_an_epoch_was() -> None:
@@ -49,9 +49,9 @@ def test_the_table_names_what_there_are_several_of() -> None:
         console = Console(width=100, file=io.StringIO())
         with console.capture() as capture:
             console.print(epochs_table(rows, members=members, folds=True))
-        said = capture.get()
-        assert "uar 0.250" in said
-        assert ("[b]m" in said) is members
+        output = capture.get()
+        assert "uar 0.250" in output
+        assert ("[b]m" in output) is members
 
 
 def test_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,8 +74,8 @@ def test_a_terminal_shows_the_last_epochs(monkeypatch: pytest.MonkeyPatch) -> No
     with watch.shown():
         watch.step("1", 1, 2, "stage1 epoch 1/2")
         watch.epoch("m", "1", [record(n) for n in range(1, SHOWN_EPOCHS + 4)])
-    said = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.file.getvalue())  # type: ignore[attr-defined]
-    last = said.rstrip().splitlines()[-SHOWN_EPOCHS:]
+    output = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.file.getvalue())  # type: ignore[attr-defined]
+    last = output.rstrip().splitlines()[-SHOWN_EPOCHS:]
     assert [line.split()[1] for line in last] == [str(n) for n in range(4, SHOWN_EPOCHS + 4)]
     assert "%" not in last[-1].replace("0.4%", "")  # the bar is gone
 
@@ -89,11 +89,11 @@ def test_curves_and_event_files_of_a_real_fit(tmp_path: Path) -> None:
     assert (directory / "curves.png").read_bytes().startswith(PNG)
     for fold, history in read_histories(directory).items():
         assert [each["stage"] for each in history] == ["stage1"] * 3 + ["stage2"] * 2
-        found = events(directory / "tensorboard" / f"fold-{fold}")
-        assert found["loss"] == [(n, pytest.approx(each["loss"])) for n, each in enumerate(history, start=1)]
+        result = events(directory / "tensorboard" / f"fold-{fold}")
+        assert result["loss"] == [(n, pytest.approx(each["loss"])) for n, each in enumerate(history, start=1)]
         scores = [score_of(each) for each in history]
-        assert found["dev/macro_f1"] == [(n, pytest.approx(s[1])) for n, s in enumerate(scores, start=1) if s]
-        assert found.keys() == {"loss", "lr", "dev/macro_f1", "waiting_share", "seconds"}
+        assert result["dev/macro_f1"] == [(n, pytest.approx(s[1])) for n, s in enumerate(scores, start=1) if s]
+        assert result.keys() == {"loss", "lr", "dev/macro_f1", "waiting_share", "seconds"}
 
 
 def test_a_fold_that_goes_on_is_written_once(tmp_path: Path) -> None:
@@ -145,8 +145,8 @@ def test_without_the_package_the_remedy_is_reported(tmp_path: Path, monkeypatch:
         "--features",
         "first,second",
     ]
-    said = medusa(*arguments, "--runs", tmp_path / "r", "--name", "m", "--tensorboard", exit_code=2).stderr
-    assert "pip install 'medusa-ser[tensorboard]'" in said
+    output = medusa(*arguments, "--runs", tmp_path / "r", "--name", "m", "--tensorboard", exit_code=2).stderr
+    assert "pip install 'medusa-ser[tensorboard]'" in output
     assert not (tmp_path / "r").exists()
 
 

@@ -23,34 +23,34 @@ def given(store: FeatureStore, write: Callable, corpus, tmp_path: Path) -> list[
 
 
 def refused(*arguments: str | Path) -> str:
-    said = medusa(*arguments, exit_code=2).stderr.strip()
-    assert said.startswith("error: ")
-    assert len(said.splitlines()) == 1
-    return said
+    output = medusa(*arguments, exit_code=2).stderr.strip()
+    assert output.startswith("error: ")
+    assert len(output.splitlines()) == 1
+    return output
 
 
 def test_evaluate_prints_and_writes_all_that_is_requested(given: list[str | Path], tmp_path: Path) -> None:
-    asked = ["--against", "m1", "--by", "gender", "--calibration", "--bootstrap", "50", "--split", "test"]
+    options = ["--against", "m1", "--by", "gender", "--calibration", "--bootstrap", "50", "--split", "test"]
     files = ["--json", tmp_path / "e.json", "--confusion", tmp_path / "c.png", "--reliability", tmp_path / "r.png"]
-    said = medusa("evaluate", "m0", *given, *asked, *files).stdout
+    output = medusa("evaluate", "m0", *given, *options, *files).stdout
     scores = json.loads((tmp_path / "e.json").read_text())["test"]
-    assert f"{scores['classification']['macro_f1']:.3f}" in said
-    assert "fitted on development" in said
-    assert "female" in said
+    assert f"{scores['classification']['macro_f1']:.3f}" in output
+    assert "fitted on development" in output
+    assert "female" in output
     assert scores["groups"]["gaps"]["uar"]["interval"]["low"] < scores["groups"]["gaps"]["uar"]["interval"]["high"]
     assert scores["against"]["second"] == "posteriors/m1"
     assert 0 < scores["against"]["differences"]["macro_f1"]["p"] <= 1
     for name in ("c.png", "c-arousal.png", "r.png"):
-        assert f"wrote {tmp_path / name}" in said
+        assert f"wrote {tmp_path / name}" in output
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_evaluate_is_the_same_twice_and_each_part_has_its_pictures(given: list[str | Path], tmp_path: Path) -> None:
-    asked = ["--bootstrap", "50", "--reliability", tmp_path / "r.png"]
-    first, second = (medusa("evaluate", "m0", *given, *asked).stdout for _ in range(2))
+    options = ["--bootstrap", "50", "--reliability", tmp_path / "r.png"]
+    first, second = (medusa("evaluate", "m0", *given, *options).stdout for _ in range(2))
     assert first == second
     assert {path.name for path in tmp_path.glob("r*.png")} == {"r-train.png", "r-development.png", "r-test.png"}
-    other = medusa("evaluate", "m0", *given, *asked, "--seed", "1").stdout
+    other = medusa("evaluate", "m0", *given, *options, "--seed", "1").stdout
     assert first != other
 
 
@@ -70,8 +70,8 @@ def test_mistakes_are_one_line(given: list[str | Path], tmp_path: Path) -> None:
 
 def test_submit_writes_a_file_that_check_accepts_and_evaluate_reads(given: list[str | Path], tmp_path: Path) -> None:
     part = [*given[:2], "--split", "test"]
-    said = medusa("submit", "task1", "m0", *given, "--split", "test", "-o", tmp_path / "t.csv").stdout
-    assert "wrote 120 rows for task1" in said
+    output = medusa("submit", "task1", "m0", *given, "--split", "test", "-o", tmp_path / "t.csv").stdout
+    assert "wrote 120 rows for task1" in output
     assert "a valid submission for task1, 120 rows" in medusa("submit", "check", tmp_path / "t.csv", *part).stdout
     assert "120 rows" in medusa("submit", "check", tmp_path / "t.csv", "--rows", "120").stdout
     assert "expected 3,200 rows, found 120" in refused("submit", "check", tmp_path / "t.csv")
@@ -94,17 +94,17 @@ def test_evaluate_of_posteriors_and_a_file_makes_one_table_whose_suffix_is_the_f
     given: list[str | Path], tmp_path: Path
 ) -> None:
     medusa("submit", "task1", "m1", *given, "--split", "test", "-o", tmp_path / "t.csv")
-    asked = ["evaluate", "m0", "m1", tmp_path / "t.csv", *given, "--split", "test", "--bootstrap", "50"]
-    said = medusa(*asked, "-o", tmp_path / "t.tex", "--json", tmp_path / "t.json").stdout
+    options = ["evaluate", "m0", "m1", tmp_path / "t.csv", *given, "--split", "test", "--bootstrap", "50"]
+    output = medusa(*options, "-o", tmp_path / "t.tex", "--json", tmp_path / "t.json").stdout
     scores = json.loads((tmp_path / "t.json").read_text())["test"]
     m1, of_file = (each["scores"] for each in scores["systems"][1:])
     assert m1["macro_f1"] == of_file["macro_f1"]
-    assert f"{m1['macro_f1'][0]:.3f}" in said
+    assert f"{m1['macro_f1'][0]:.3f}" in output
     assert "\\toprule" in (tmp_path / "t.tex").read_text()
-    printed = medusa(*asked, "--format", "csv").stdout
+    printed = medusa(*options, "--format", "csv").stdout
     assert printed.splitlines()[0].startswith("part,system,reference,")
     assert len(printed.splitlines()) == 4
-    medusa(*asked, "-o", tmp_path / "new" / "t.md", "--against", "m1")
+    medusa(*options, "-o", tmp_path / "new" / "t.md", "--against", "m1")
     assert "| minus m1 |" in (tmp_path / "new" / "t.md").read_text()
 
 

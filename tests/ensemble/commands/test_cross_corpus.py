@@ -199,9 +199,9 @@ def test_the_same_name_in_another_letter_case_and_of_a_person_on_both_sides_is_r
         frame = pd.DataFrame({"utterance_id": [f"{corpus}1"], "path": [f"{corpus}1.wav"], "label": [label]})
         frame["speaker"] = "01"
         sides[corpus] = Manifest.from_pandas(frame)
-    found = check_protocol(CrossCorpus(("a",), ("b",)).divide(join_manifests(sides))).lines()
-    assert any("Neutral and neutral" in line and line.startswith("warning") for line in found)
-    assert any("1 speaker name on both sides (01)" in line for line in found)
+    report = check_protocol(CrossCorpus(("a",), ("b",)).divide(join_manifests(sides))).lines()
+    assert any("Neutral and neutral" in line and line.startswith("warning") for line in report)
+    assert any("1 speaker name on both sides (01)" in line for line in report)
 
 
 def test_a_rule_is_read_back_whatever_the_corpora_are_called() -> None:

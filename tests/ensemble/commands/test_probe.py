@@ -64,15 +64,15 @@ def test_the_table_says_which_score_is_nested_and_gives_intervals(probed: Path) 
 
 
 def test_json_holds_every_system_choice_and_interval(probed: Path) -> None:
-    told = json.loads((probed / "plain.json").read_text())
-    names = {system["name"] for system in told["systems"]}
+    record = json.loads((probed / "plain.json").read_text())
+    names = {system["name"] for system in record["systems"]}
     assert names == {"nested", "frames@0", "means@0", "all 2 layers"}
-    for system in told["systems"]:
+    for system in record["systems"]:
         low, high = system["intervals"]["uar"]
         assert low <= system["scores"]["uar"] <= high
         assert system["nested"] == (system["name"] == "nested")
         assert system["speaker_adapted"] is False
-    assert [each["fold"] for each in told["passes"]] == sorted({each["fold"] for each in told["passes"]})
+    assert [each["fold"] for each in record["passes"]] == sorted({each["fold"] for each in record["passes"]})
     assert (probed / "plain.svg").read_text().startswith("<?xml")
     assert (probed / "own.png").read_bytes().startswith(b"\x89PNG")
 
@@ -81,8 +81,8 @@ def test_the_page_of_a_probe_holds_the_scores_of_its_layers_without_being_reques
     saved = json.loads((probed / "plain.json").read_text())
     expected = {each["name"]: each["scores"]["uar"] for each in saved["systems"]}
     runs = find_runs([str(probed / "runs" / "plain")], probed / "corpus.csv", probed / "store")
-    found = collect(runs, PageOptions(Scoring(0))).payload["probes"]
-    (part,) = found[0]["parts"].values()
+    payload = collect(runs, PageOptions(Scoring(0))).payload["probes"]
+    (part,) = payload[0]["parts"].values()
     assert (part["sets"], part["layers"]) == (["frames", "means"], ["0"])
     assert part["values"] == [[expected["frames@0"]], [expected["means@0"]]]
     assert part["nested"] == expected["nested"]
@@ -152,9 +152,9 @@ def test_a_speaker_adapted_model_predicts_by_speaker_and_says_where_it_falls_bac
 
 
 def test_a_network_over_rows_normalised_by_speaker_says_so_wherever_its_scores_stand(probed: Path) -> None:
-    said = (probed / "net-own.txt").read_text()
-    assert "net-own (all folds, speaker-adapted)" in said
-    assert "scores are speaker-adapted" in said
+    output = (probed / "net-own.txt").read_text()
+    assert "net-own (all folds, speaker-adapted)" in output
+    assert "scores are speaker-adapted" in output
     config = json.loads((probed / "runs" / "net-own" / "config.json").read_text())
     assert config["member"]["train"]["normalise"] == "speaker"
     assert config["normalisation"]["n_groups"] == 6
@@ -197,13 +197,13 @@ def test_a_running_estimate_reads_no_later_clip_and_ends_at_that_of_all_clips(
     for clip in sorted((tmp_path / "whole").iterdir())[:5]:
         (tmp_path / "begun").mkdir(exist_ok=True)
         shutil.copy(clip, tmp_path / "begun")
-    found = {}
+    result = {}
     for folder, option in (("whole", "--running"), ("begun", "--running"), ("whole", "--workers=1")):
         arguments = ("predict", tmp_path / folder, "--model", probed / "runs" / name, "--speaker-of", "folder", option)
         medusa(*arguments, "-o", tmp_path / "found.csv")
-        found[folder, option] = pd.read_csv(tmp_path / "found.csv")
+        result[folder, option] = pd.read_csv(tmp_path / "found.csv")
         (tmp_path / "found.csv").unlink()
-    so_far, begun, every = found.values()
+    so_far, begun, every = result.values()
     columns = [column for column in every if column.startswith("p_")]
     assert so_far["speaker_clips"].tolist() == [0, *range(2, 9)]
     np.testing.assert_allclose(so_far[columns][:5], begun[columns], atol=1e-5)

@@ -38,14 +38,14 @@ def test_permuting_members_permutes_the_first_axis_alone(store: FeatureStore, wr
     assert np.array_equal(forth.values, back.values[::-1])
 
 
-@pytest.mark.parametrize("asked", ["manifest", "all"])
+@pytest.mark.parametrize("requested", ["manifest", "all"])
 def test_a_missing_row_is_an_error_that_names_member_and_key(
-    store: FeatureStore, write: Callable, corpus, asked: str
+    store: FeatureStore, write: Callable, corpus, requested: str
 ) -> None:
     lost = corpus.manifest.keys[17]
     write(corpus, leave_out={"posteriors/m2": [lost]})
     with pytest.raises(AlignmentError) as error:
-        load_posteriors(store, corpus.members, corpus.manifest.keys if asked == "manifest" else None)
+        load_posteriors(store, corpus.members, corpus.manifest.keys if requested == "manifest" else None)
     assert f"'posteriors/m2' misses {lost!r}" in str(error.value)
     assert "m1" not in str(error.value)
     assert error.value.missing == {"posteriors/m2": [lost]}

@@ -54,17 +54,17 @@ def systems(store: FeatureStore, write: Callable, corpus) -> list[System]:
 def test_the_scores_are_those_of_evaluate_and_the_intervals_the_bootstraps(
     systems: list[System], store: FeatureStore, corpus
 ) -> None:
-    found = assess(systems[0], corpus.manifest, FEW, folds="fold")
-    assert found.evaluation == evaluate_posteriors(store, corpus.manifest, "m0", folds="fold")
-    assert found.n_clusters == 60
+    assessment = assess(systems[0], corpus.manifest, FEW, folds="fold")
+    assert assessment.evaluation == evaluate_posteriors(store, corpus.manifest, "m0", folds="fold")
+    assert assessment.n_clusters == 60
     expected = f1_score(corpus.labels, corpus.logits[0].argmax(1), average="macro")
-    assert found.intervals["macro_f1"].value == pytest.approx(expected)
-    assert found.intervals["macro_f1"].low < expected < found.intervals["macro_f1"].high
-    assert found.intervals["ccc_arousal"].value == pytest.approx(found.evaluation.concordance.ccc["arousal"])
-    assert sum(map(sum, found.bins["arousal"].confusion)) == 600
-    assert found.soft is None  # no votes
-    assert found.notes == ()
-    saved = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert assessment.intervals["macro_f1"].value == pytest.approx(expected)
+    assert assessment.intervals["macro_f1"].low < expected < assessment.intervals["macro_f1"].high
+    assert assessment.intervals["ccc_arousal"].value == pytest.approx(assessment.evaluation.concordance.ccc["arousal"])
+    assert sum(map(sum, assessment.bins["arousal"].confusion)) == 600
+    assert assessment.soft is None  # no votes
+    assert assessment.notes == ()
+    saved = json.loads(json.dumps(assessment.to_dict(), allow_nan=False))
     assert saved["classification"]["macro_f1"] == pytest.approx(expected)
     assert saved["intervals"]["uar"][1] < saved["intervals"]["uar"][2]
 
@@ -77,20 +77,20 @@ def test_rows_are_found_by_key_in_any_order(systems: list[System], corpus) -> No
 
 
 def test_two_systems_are_compared_on_the_same_utterances(systems: list[System], corpus) -> None:
-    found = assess(systems[0], corpus.manifest, FEW, against=systems[1])
-    assert found.against is not None
-    assert (found.against.first, found.against.second) == ("posteriors/m0", "posteriors/m1")
-    own = found.against.differences["uar"]
+    assessment = assess(systems[0], corpus.manifest, FEW, against=systems[1])
+    assert assessment.against is not None
+    assert (assessment.against.first, assessment.against.second) == ("posteriors/m0", "posteriors/m1")
+    own = assessment.against.differences["uar"]
     alone = assess(systems[1], corpus.manifest, FEW)
-    assert own.first == pytest.approx(found.evaluation.classification.uar)
+    assert own.first == pytest.approx(assessment.evaluation.classification.uar)
     assert own.second == pytest.approx(alone.evaluation.classification.uar)
-    assert found.against.differences["ccc_arousal"].p < 0.05  # by construction m1 hears arousal worse
+    assert assessment.against.differences["ccc_arousal"].p < 0.05  # by construction m1 hears arousal worse
     short = systems[1].of(corpus.manifest.keys[1:])
     with pytest.raises(AlignmentError, match=f"'posteriors/m1' misses '{corpus.manifest.keys[0]}'"):
         assess(systems[0], corpus.manifest, FEW, against=short)
     labels_alone = replace(systems[1], probabilities=None, attributes=(), values=np.empty((600, 0)))
     beside = assess(systems[0], corpus.manifest, FEW, against=labels_alone)
-    assert beside.evaluation == found.evaluation
+    assert beside.evaluation == assessment.evaluation
     assert beside.against is not None
     assert "mean_ccc" not in beside.against.differences
     assert beside.against.differences["uar"] == own
@@ -107,32 +107,32 @@ def test_two_systems_are_compared_on_the_same_utterances(systems: list[System], 
 def test_votes_give_soft_scores(make_corpus: Callable, store: FeatureStore, write: Callable) -> None:
     corpus = make_corpus(300, 2, seed=1, no_consensus=0.2)
     write(corpus)
-    found = assess(from_store(store, "m0", corpus.manifest), corpus.manifest, FEW)
+    assessment = assess(from_store(store, "m0", corpus.manifest), corpus.manifest, FEW)
     p = corpus.posteriors[0, :, :4]
-    assert found.soft == soft_scores(p, Targets.from_manifest(corpus.manifest).soft)
-    assert found.soft.n == 300  # those without consensus too
-    assert found.intervals["jensen_shannon"].value == pytest.approx(found.soft.jensen_shannon)
-    assert "Jensen-Shannon" in shown(assessment_report("m0", found))
+    assert assessment.soft == soft_scores(p, Targets.from_manifest(corpus.manifest).soft)
+    assert assessment.soft.n == 300  # those without consensus too
+    assert assessment.intervals["jensen_shannon"].value == pytest.approx(assessment.soft.jensen_shannon)
+    assert "Jensen-Shannon" in shown(assessment_report("m0", assessment))
 
 
 def test_a_folds_temperature_is_fitted_on_the_others(systems: list[System], corpus) -> None:
-    found = assess(systems[0], corpus.manifest, ScoringOptions(0, calibration=True), folds="fold").calibration
-    assert found is not None
+    assessment = assess(systems[0], corpus.manifest, ScoringOptions(0, calibration=True), folds="fold").calibration
+    assert assessment is not None
     p, folds = corpus.posteriors[0, :, :4], corpus.manifest.column("fold")
-    assert found.unscaled == calibration(p, corpus.labels)
-    assert set(found.temperatures) == set("12345")
-    for fold, temperature in found.temperatures.items():
+    assert assessment.unscaled == calibration(p, corpus.labels)
+    assert set(assessment.temperatures) == set("12345")
+    for fold, temperature in assessment.temperatures.items():
         rest = folds != fold
         assert temperature == pytest.approx(fit_temperature(p[rest], corpus.labels[rest]))
-    assert found.fitted_on == "the other folds of column 'fold'"
-    assert found.scaled.accuracy == found.unscaled.accuracy
+    assert assessment.fitted_on == "the other folds of column 'fold'"
+    assert assessment.scaled.accuracy == assessment.unscaled.accuracy
 
 
 def test_without_folds_it_is_fitted_on_other_speakers(systems: list[System], corpus) -> None:
-    found = assess(systems[0], corpus.manifest, ScoringOptions(0, calibration=True)).calibration
-    assert found is not None
-    assert found.fitted_on == "other speakers, 5 parts"
-    assert len(found.temperatures) == 5
+    assessment = assess(systems[0], corpus.manifest, ScoringOptions(0, calibration=True)).calibration
+    assert assessment is not None
+    assert assessment.fitted_on == "other speakers, 5 parts"
+    assert len(assessment.temperatures) == 5
     one = column(corpus.manifest, "speaker", ["s"] * 600)
     with pytest.raises(ConfigError, match="of one speaker"):
         assess(systems[0], one, ScoringOptions(0, calibration=True))
@@ -141,8 +141,8 @@ def test_without_folds_it_is_fitted_on_other_speakers(systems: list[System], cor
 
 
 def test_the_temperature_of_a_test_part_is_fitted_on_development_alone(systems: list[System], corpus) -> None:
-    asked = ScoringOptions(0, calibration=True)
-    parts = assess_parts(systems[0], corpus.manifest, asked)
+    options = ScoringOptions(0, calibration=True)
+    parts = assess_parts(systems[0], corpus.manifest, options)
     assert set(parts) == {"train", "development", "test"}
     split, p = corpus.manifest.column("split"), corpus.posteriors[0, :, :4]
     temperature = fit_temperature(p[split == "development"], corpus.labels[split == "development"])
@@ -154,7 +154,7 @@ def test_the_temperature_of_a_test_part_is_fitted_on_development_alone(systems: 
     # Whatever the labels of the test part are, its temperature stays.
     labels = np.array(corpus.manifest.labels, object)
     labels[split == "test"] = "angry"
-    spoiled = assess_parts(systems[0], column(corpus.manifest, "label", labels.tolist()), asked, split="test")
+    spoiled = assess_parts(systems[0], column(corpus.manifest, "label", labels.tolist()), options, split="test")
     assert spoiled["test"].calibration.temperatures == test.temperatures
     assert spoiled["test"].calibration.unscaled.accuracy != test.given.accuracy
 
@@ -178,9 +178,9 @@ def test_groups_are_those_of_the_column(systems: list[System], corpus) -> None:
 
 def test_speakers_that_are_unknown_or_few_are_reported(systems: list[System], corpus) -> None:
     speakers = ["Unknown" if i < 100 else f"s{i % 7}" for i in range(600)]
-    found = assess(systems[0], column(corpus.manifest, "speaker", speakers), FEW)
-    assert found.n_clusters == 107
-    assert found.notes == ("100 utterances have no known speaker and are resampled one by one",)
+    assessment = assess(systems[0], column(corpus.manifest, "speaker", speakers), FEW)
+    assert assessment.n_clusters == 107
+    assert assessment.notes == ("100 utterances have no known speaker and are resampled one by one",)
     few = assess(systems[0], column(corpus.manifest, "speaker", [f"s{i % 7}" for i in range(600)]), FEW)
     assert "7 speakers are few" in few.notes[0]
     nobody = assess(systems[0], without(corpus.manifest, "speaker"), FEW)
@@ -192,10 +192,10 @@ def test_attributes_alone_are_scored_where_there_are_no_labels(systems: list[Sys
     unlabelled = without(corpus.manifest, "label")
     attributes_alone = Manifest(unlabelled.to_arrow(), LabelScheme((), {"arousal": (1.0, 7.0)}), name="task2")
     for manifest in (attributes_alone, column(corpus.manifest, "label", pa.nulls(600, pa.string()).to_pylist())):
-        found = assess(systems[0], manifest, FEW)
-        assert found.evaluation.classification is None
-        assert found.evaluation.scores()["mean_ccc"] == pytest.approx(found.intervals["mean_ccc"].value)
-        assert "macro-F1" not in shown(assessment_report("m0", found))
+        assessment = assess(systems[0], manifest, FEW)
+        assert assessment.evaluation.classification is None
+        assert assessment.evaluation.scores()["mean_ccc"] == pytest.approx(assessment.intervals["mean_ccc"].value)
+        assert "macro-F1" not in shown(assessment_report("m0", assessment))
     table = corpus.manifest.to_arrow().drop_columns(["label", "attr_arousal"])
     blind = Manifest(table, LabelScheme(("angry", "sad", "happy", "neutral")), name="blind")
     with pytest.raises(ManifestError, match="nothing to score"):
@@ -210,11 +210,13 @@ def test_classes_are_matched_by_name(systems: list[System], corpus) -> None:
     straight, other = (assess(s, corpus.manifest, ScoringOptions(0)) for s in (own, turned))
     assert straight.evaluation.classification == other.evaluation.classification
     wider = np.concatenate([own.probabilities / 2, np.full((600, 1), 0.5)], 1).astype(np.float32)
-    found = assess(replace(own, classes=(*own.classes, "other"), probabilities=wider, predicted=wider.argmax(1)),
+    assessment = assess(replace(own, classes=(*own.classes, "other"), probabilities=wider, predicted=wider.argmax(1)),
                    corpus.manifest, ScoringOptions(0, calibration=True))  # fmt: skip
-    assert found.evaluation.classification == straight.evaluation.classification
-    assert found.calibration.unscaled.nll == pytest.approx(calibration(own.probabilities, corpus.labels).nll, rel=1e-5)
-    assert found.notes == ("classes left out: other",)
+    assert assessment.evaluation.classification == straight.evaluation.classification
+    assert assessment.calibration.unscaled.nll == pytest.approx(
+        calibration(own.probabilities, corpus.labels).nll, rel=1e-5
+    )
+    assert assessment.notes == ("classes left out: other",)
     narrower = replace(own, classes=own.classes[:3], probabilities=None, predicted=np.zeros(600, int))
     with pytest.raises(AlignmentError, match="but not neutral"):
         assess(narrower, corpus.manifest, ScoringOptions(0))
@@ -249,22 +251,22 @@ def test_the_parts_are_those_that_are_predicted(store: FeatureStore, write: Call
 
 
 def test_pictures_are_drawn_for_what_there_is(systems: list[System], corpus, tmp_path: Path) -> None:
-    found = assess(systems[0], corpus.manifest, ScoringOptions(0, calibration=True))
-    written = write_pictures("m0", found, tmp_path / "c.png", tmp_path / "r.png")
+    assessment = assess(systems[0], corpus.manifest, ScoringOptions(0, calibration=True))
+    written = write_pictures("m0", assessment, tmp_path / "c.png", tmp_path / "r.png")
     assert [path.name for path in written] == ["c.png", "c-arousal.png", "r.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
-    assert write_pictures("m0", replace(found, calibration=None), None, tmp_path / "none.png") == []
+    assert write_pictures("m0", replace(assessment, calibration=None), None, tmp_path / "none.png") == []
 
 
 def test_a_report_has_every_section(systems: list[System], corpus) -> None:
-    asked = replace(FEW, calibration=True)
-    found = assess(systems[0], corpus.manifest, asked, folds="fold", against=systems[1])
-    text = shown(assessment_report("m0", replace(found, notes=("read with care",))))
+    options = replace(FEW, calibration=True)
+    assessment = assess(systems[0], corpus.manifest, options, folds="fold", against=systems[1])
+    text = shown(assessment_report("m0", replace(assessment, notes=("read with care",))))
     for part in ("macro-F1", "95 % of F1", "true \\ pred.", "by resampling 60 speakers", "CCC arousal", "ECE",
                  "temperature-scaled", "the other folds of column 'fold'", "A posteriors/m0, B posteriors/m1",
                  "note: read with care", "mean of predicted less true: 1-2"):  # fmt: skip
         assert part in text, part
-    assert not math.isnan(found.intervals["uar"].low)
+    assert not math.isnan(assessment.intervals["uar"].low)
 
 
 def test_predictions_on_another_scale_are_noted_with_correlation_and_ranges(systems: list[System], corpus) -> None:

@@ -38,15 +38,15 @@ def reference(scored: Scored) -> dict[str, float]:
     result = evaluate(scored.predicted, scored.labels, CLASSES, scored.values, scored.targets, scored.attributes)
     assert result.classification is not None
     assert result.concordance is not None
-    found = result.scores() | {f"f1_{name}": own.f1 for name, own in result.classification.per_class.items()}
-    found |= {f"ccc_{name}": value for name, value in result.concordance.ccc.items()}
-    return found | {"cross_entropy": float(np.nanmean(scored.means["cross_entropy"]))}
+    actual = result.scores() | {f"f1_{name}": own.f1 for name, own in result.classification.per_class.items()}
+    actual |= {f"ccc_{name}": value for name, value in result.concordance.ccc.items()}
+    return actual | {"cross_entropy": float(np.nanmean(scored.means["cross_entropy"]))}
 
 
-def assert_same(found: dict[str, np.ndarray], expected: dict[str, float]) -> None:
-    assert set(found) == set(expected)
+def assert_same(actual: dict[str, np.ndarray], expected: dict[str, float]) -> None:
+    assert set(actual) == set(expected)
     for name, value in expected.items():
-        assert float(found[name]) == pytest.approx(value, abs=1e-9, nan_ok=True), name
+        assert float(actual[name]) == pytest.approx(value, abs=1e-9, nan_ok=True), name
 
 
 @given(st.integers(0, 10_000), st.integers(2, 60), st.integers(1, 8))
@@ -121,10 +121,10 @@ def test_speakers_that_differ_widen_the_interval_as_utterances_alone_would_not()
 
 
 def test_one_speaker_has_no_interval_and_no_resample_gives_none() -> None:
-    for found in (bootstrap(draw(30, 1).sums(), 20), bootstrap(draw().sums(), 0)):
-        assert math.isnan(found["uar"].low)
-        assert math.isnan(found["uar"].high)
-        assert not math.isnan(found["uar"].value)
+    for actual in (bootstrap(draw(30, 1).sums(), 20), bootstrap(draw().sums(), 0)):
+        assert math.isnan(actual["uar"].low)
+        assert math.isnan(actual["uar"].high)
+        assert not math.isnan(actual["uar"].value)
 
 
 def test_a_system_does_not_differ_from_itself() -> None:
@@ -209,5 +209,5 @@ def test_a_ccc_of_one_rating_has_no_interval_though_its_speaker_is_drawn_twice()
     targets = np.array([[3.0], [np.nan], [np.nan]])
     none = np.full(3, -1)
     scored = Scored((), none, None, ("arousal",), targets, np.ones((3, 1)), np.array(["a", "b", "c"]))
-    found = bootstrap(scored.sums(), 200)["ccc_arousal"]
-    assert all(map(np.isnan, (found.value, found.low, found.high)))
+    result = bootstrap(scored.sums(), 200)["ccc_arousal"]
+    assert all(map(np.isnan, (result.value, result.low, result.high)))

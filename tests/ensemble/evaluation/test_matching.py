@@ -33,9 +33,9 @@ def written(path: Path, text: str) -> Path:
 
 def test_paths_that_differ_in_their_first_folders_are_matched(tmp_path: Path) -> None:
     file = written(tmp_path / "p.csv", "file,label\n/data/x/test/d1.mp4,sad\n/data/x/train/d0.mp4,angry\n")
-    found = read_predictions(file, manifest())
-    assert found.keys == ("e1", "t0")
-    assert any("path" in note for note in found.notes)
+    result = read_predictions(file, manifest())
+    assert result.keys == ("e1", "t0")
+    assert any("path" in note for note in result.notes)
 
 
 def test_file_names_that_repeat_are_matched_within_the_split_alone(tmp_path: Path) -> None:
@@ -64,9 +64,9 @@ def test_an_attribute_called_as_a_prediction_is_read_and_beside_the_truth_refuse
 
 def test_ids_in_another_letter_case_or_with_blanks_are_matched_unless_that_makes_two_alike(tmp_path: Path) -> None:
     file = written(tmp_path / "p.csv", "file,label\nT0 ,sad\n E1,angry\n")
-    found = read_predictions(file, manifest())
-    assert found.keys == ("t0", "e1")
-    assert any("letter case" in note for note in found.notes)
+    result = read_predictions(file, manifest())
+    assert result.keys == ("t0", "e1")
+    assert any("letter case" in note for note in result.notes)
     twice = written(tmp_path / "q.csv", "file,label\nT0,sad\nt0,angry\n")
     with pytest.raises(AlignmentError, match="'T0'"):
         read_predictions(twice, manifest())
@@ -80,8 +80,8 @@ def test_rows_of_windows_are_matched_by_file_start_and_end(tmp_path: Path, keys:
         "label": ["angry", "sad", "sad"],
     }  # fmt: skip
     text = f"file,start_s,end_s,label\n{file},2.0,4.5,sad\n{file},0,2,angry\n{file},4.50,,angry\n"
-    found = read_predictions(written(tmp_path / "p.csv", text), Manifest(pa.table(columns), LabelScheme(CLASSES)))
-    assert found.keys == (keys[1], keys[0], keys[2])
+    result = read_predictions(written(tmp_path / "p.csv", text), Manifest(pa.table(columns), LabelScheme(CLASSES)))
+    assert result.keys == (keys[1], keys[0], keys[2])
 
 
 def test_windows_that_the_manifest_does_not_have_are_refused(tmp_path: Path) -> None:

@@ -36,9 +36,9 @@ def test_holm_rejects_what_its_step_down_procedure_rejects(p: list[float], level
 
 
 def test_each_score_is_a_family_of_its_own_and_a_single_comparison_keeps_its_p() -> None:
-    found = corrected([
+    result = corrected([
         {}, {"accuracy": difference(0.02), "mean_ccc": difference(0.03)}, {"accuracy": difference(0.04)},
     ])  # fmt: skip
-    assert found[0] == {}
-    assert found[1]["accuracy"].p_holm == found[2]["accuracy"].p_holm == pytest.approx(0.04)
-    assert found[1]["mean_ccc"].p_holm == 0.03
+    assert result[0] == {}
+    assert result[1]["accuracy"].p_holm == result[2]["accuracy"].p_holm == pytest.approx(0.04)
+    assert result[1]["mean_ccc"].p_holm == 0.03

@@ -215,16 +215,16 @@ def test_of_equal_probabilities_the_label_column_decides_else_the_first_with_a_n
     path = table(tmp_path / "p.csv", ["file", "label", *heads], *([key, THREE[2], 0.4, 0.2, 0.4] for key in KEYS))
     assert read_predictions(path, manifest(THREE, {})).predicted.tolist() == [2, 2, 2]
     path = table(tmp_path / "q.csv", ["file", *heads], *([key, 0.4, 0.2, 0.4] for key in KEYS))
-    found = read_predictions(path, manifest(THREE, {}))
-    assert found.predicted.tolist() == [0, 0, 0]
-    assert "3 of 3 rows" in found.notes[0]
+    result = read_predictions(path, manifest(THREE, {}))
+    assert result.predicted.tolist() == [0, 0, 0]
+    assert "3 of 3 rows" in result.notes[0]
 
 
 def test_per_cent_are_read_as_such_with_a_note(tmp_path: Path) -> None:
     path = table(tmp_path / "p.csv", ["file", *(f"p_{name}" for name in THREE)], *([key, 70, 20, 10] for key in KEYS))
-    found = read_predictions(path, manifest(THREE, {}))
-    np.testing.assert_allclose(found.probabilities, [[0.7, 0.2, 0.1]] * 3, atol=1e-6)
-    assert "per cent" in found.notes[0]
+    result = read_predictions(path, manifest(THREE, {}))
+    np.testing.assert_allclose(result.probabilities, [[0.7, 0.2, 0.1]] * 3, atol=1e-6)
+    assert "per cent" in result.notes[0]
 
 
 def test_logits_that_sum_to_one_in_every_row_are_refused_as_probabilities(tmp_path: Path) -> None:
@@ -244,8 +244,8 @@ def test_a_column_of_a_class_that_the_scheme_lacks_is_named_where_it_takes_proba
 def test_decimal_commas_are_decimals_and_what_may_be_thousands_is_refused(tmp_path: Path) -> None:
     heads = ";".join(["file", *(f"p_{name}" for name in THREE)])
     (tmp_path / "p.csv").write_text("\ufeff" + heads + "\n" + "".join(f"{key};0,75;0,2;0,05\n" for key in KEYS))
-    found = read_predictions(tmp_path / "p.csv", manifest(THREE, {}))
-    np.testing.assert_allclose(found.probabilities, [[0.75, 0.2, 0.05]] * 3, atol=1e-6)
+    result = read_predictions(tmp_path / "p.csv", manifest(THREE, {}))
+    np.testing.assert_allclose(result.probabilities, [[0.75, 0.2, 0.05]] * 3, atol=1e-6)
     (tmp_path / "q.csv").write_text("file;attr_arousal\n" + "".join(f"{key};1,234\n" for key in KEYS))
     with pytest.raises(PredictionsError, match="attr_arousal is not a number"):
         read_predictions(tmp_path / "q.csv", manifest(THREE, SCALES))

@@ -68,17 +68,17 @@ def of(command: list[str], manifest: Manifest, store: FeatureStore, tmp_path: Pa
 
 def test_a_record_comes_back_as_it_was_whatever_the_order_of_its_keys() -> None:
     record = PartRecord(["b", "a", "ü"], ["1", "", "2"], ["sad", None, "angry"])
-    found = unpack(json.loads(json.dumps(pack(record, "cv:fold"))), ["ü", "a", "b"], "m")
-    assert found is not None
-    own = dict(zip(found.keys, zip(found.parts, found.labels, strict=True), strict=True))
+    result = unpack(json.loads(json.dumps(pack(record, "cv:fold"))), ["ü", "a", "b"], "m")
+    assert result is not None
+    own = dict(zip(result.keys, zip(result.parts, result.labels, strict=True), strict=True))
     assert own == {"a": ("", None), "b": ("1", "sad"), "ü": ("2", "angry")}
 
 
 def test_folds_that_a_system_was_made_over_are_checked_whatever_the_score_is_spread_over() -> None:
     manifest = manifest_of(BY_SPEAKER, leak=LEAKING)
     made = {"m0": Made("fold", None), "m1": Made("leak", None)}
-    found = check_protocol(manifest, "fold", made).findings
-    assert any(each.kind == "speaker" and "in more than one leak" in each.message for each in found)
+    report = check_protocol(manifest, "fold", made).findings
+    assert any(each.kind == "speaker" and "in more than one leak" in each.message for each in report)
     assert check_protocol(manifest, "fold", {"m0": Made("fold", None)}).clean
 
 
@@ -95,18 +95,18 @@ def test_posteriors_of_other_folds_in_a_column_of_the_same_name_are_refused(
 ) -> None:
     medusa(*of(command, manifest_of(BY_SPEAKER), store, tmp_path, "--cv", "fold"))
     moved = [str(i // 4 % 3) for i in range(N)]
-    said = medusa(*of(command, manifest_of(moved), store, tmp_path, "--cv", "fold"), exit_code=2).stderr
-    assert "posteriors/m0" in said
-    assert "another fold than then" in said
-    assert "Fit again" in said
+    output = medusa(*of(command, manifest_of(moved), store, tmp_path, "--cv", "fold"), exit_code=2).stderr
+    assert "posteriors/m0" in output
+    assert "another fold than then" in output
+    assert "Fit again" in output
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda each: each[0])
 def test_posteriors_of_other_labels_are_refused(command: list[str], store: FeatureStore, tmp_path: Path) -> None:
     labels = ["sad", "sad", *(CLASSES[i % 2] for i in range(2, N))]
-    said = medusa(*of(command, manifest_of(BY_SPEAKER, labels), store, tmp_path), exit_code=2).stderr
-    assert "other labels" in said
-    assert "u00" in said
+    output = medusa(*of(command, manifest_of(BY_SPEAKER, labels), store, tmp_path), exit_code=2).stderr
+    assert "other labels" in output
+    assert "u00" in output
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda each: each[0])
@@ -118,8 +118,8 @@ def test_folds_that_share_speakers_are_a_warning_and_with_strict_an_error(
     shown = medusa(*of(command, manifest, store, tmp_path, "--cv", "half"))
     assert "warning: 1 speaker (2 utterances)" in shown.stderr
     assert "cross-validated over 'fold'" in shown.stderr
-    said = medusa(*of(command, manifest, store, tmp_path, "--cv", "half", "--strict"), exit_code=2).stderr
-    assert "1 speaker (2 utterances)" in said
+    output = medusa(*of(command, manifest, store, tmp_path, "--cv", "half", "--strict"), exit_code=2).stderr
+    assert "1 speaker (2 utterances)" in output
 
 
 def test_the_check_stands_in_the_json_of_evaluate_and_in_the_report_of_fit_meta(
@@ -130,9 +130,9 @@ def test_the_check_stands_in_the_json_of_evaluate_and_in_the_report_of_fit_meta(
     medusa(*of(COMMANDS[1], manifest, store, tmp_path, "--cv", "half"))
     evaluated = json.loads((tmp_path / "e.json").read_text())["all folds"]["protocol"]
     fitted = json.loads((tmp_path / "runs" / "meta" / "report.json").read_text())["protocol"]
-    for found in (evaluated, fitted):
-        assert not found["clean"]
-        assert next(each for each in found["findings"] if each["kind"] == "speaker")["n_utterances"] == 2
+    for actual in (evaluated, fitted):
+        assert not actual["clean"]
+        assert next(each for each in actual["findings"] if each["kind"] == "speaker")["n_utterances"] == 2
 
 
 def test_a_label_that_came_to_be_known_of_what_no_model_learned_is_no_other_label() -> None:

@@ -112,11 +112,11 @@ def test_the_mean_ccc_is_over_the_same_attributes_for_every_system(systems: dict
     manifest = Manifest(table, scheme, name="two")
     own = systems["m0"]
     both = replace(own, attributes=("arousal", "valence"), values=np.repeat(own.values, 2, 1))
-    found = of_folds({"m0": both, "m1": systems["m1"]}, manifest)
-    assert found.rows[0].scores["ccc_valence"].value < 0
-    assert found.rows[0].scores["mean_ccc"] == found.rows[0].scores["ccc_arousal"]
-    assert found.rows[1].differences["mean_ccc"] == found.rows[1].differences["ccc_arousal"]
-    assert any("mean CCC is over arousal," in note for note in found.notes)
+    result = of_folds({"m0": both, "m1": systems["m1"]}, manifest)
+    assert result.rows[0].scores["ccc_valence"].value < 0
+    assert result.rows[0].scores["mean_ccc"] == result.rows[0].scores["ccc_arousal"]
+    assert result.rows[1].differences["mean_ccc"] == result.rows[1].differences["ccc_arousal"]
+    assert any("mean CCC is over arousal," in note for note in result.notes)
 
 
 def test_macro_f1_of_present_classes_stands_beside_macro_f1_where_a_class_is_absent(systems: dict, corpus) -> None:
@@ -134,11 +134,11 @@ def test_the_ccc_of_an_attribute_rated_once_is_undefined_everywhere(systems: dic
     values = np.full(600, np.nan)
     values[3] = 4.0
     table = corpus.manifest.to_arrow().drop_columns(["attr_arousal"]).append_column("attr_arousal", [values])
-    found = of_folds(systems, Manifest(table, corpus.manifest.scheme, name="once"))
-    assert math.isnan(found.rows[0].scores["ccc_arousal"].value)
-    assert any("CCC of arousal is undefined" in note for note in found.notes)
-    assert json.loads(text_of({"": found}, "json", {}, ()))[""]["systems"][0]["scores"]["ccc_arousal"] == [None] * 3
-    rows = list(csv.DictReader(io.StringIO(text_of({"": found}, "csv", {}, ()))))
+    result = of_folds(systems, Manifest(table, corpus.manifest.scheme, name="once"))
+    assert math.isnan(result.rows[0].scores["ccc_arousal"].value)
+    assert any("CCC of arousal is undefined" in note for note in result.notes)
+    assert json.loads(text_of({"": result}, "json", {}, ()))[""]["systems"][0]["scores"]["ccc_arousal"] == [None] * 3
+    rows = list(csv.DictReader(io.StringIO(text_of({"": result}, "csv", {}, ()))))
     assert rows[0]["ccc_arousal"] == ""
 
 

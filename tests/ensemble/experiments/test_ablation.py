@@ -35,8 +35,8 @@ def test_each_ablation_takes_out_one_thing(tmp_path: Path) -> None:
     _, manifest = corpus(tmp_path)
     full, *others = ablations_of([member()], manifest)
     assert (full.name, [each.name for each in others]) == (FULL, list(ABLATIONS))
-    found = {each.name: changes(full.members[0], each.members[0]) for each in others}
-    assert found == {
+    result = {each.name: changes(full.members[0], each.members[0]) for each in others}
+    assert result == {
         "one-hot": {"train.targets"}, "late-fusion": {"network.kind"}, "no-mixup": {"train.mixup_p"},
         "no-multitask": {"train.stages"}, "no-stage2": {"train.stages"},
     }  # fmt: skip
@@ -59,9 +59,9 @@ def test_what_does_not_apply_is_left_out_with_the_reason(tmp_path: Path) -> None
              "no-multitask": "no attributes"},
         ),
     ):  # fmt: skip
-        found = {each.name: each.why_not for each in ablations_of(members, labelled) if not each.members}
-        assert found.keys() == reasons.keys()
-        assert all(reasons[name] in found[name] for name in found)
+        result = {each.name: each.why_not for each in ablations_of(members, labelled) if not each.members}
+        assert result.keys() == reasons.keys()
+        assert all(reasons[name] in result[name] for name in result)
     with pytest.raises(ConfigError, match="no ablation 'mixup'; there are one-hot"):
         ablations_of([member()], manifest, ["mixup"])
 
@@ -77,17 +77,17 @@ def test_trained_and_compared_as_evaluate_would(tmp_path: Path) -> None:
     store, manifest = corpus(tmp_path)
     plan = plan_folds(manifest, cv="fold")
     variants = ablations_of([SMALL], manifest, ["no-multitask", "late-fusion"])
-    before, told = store.names(), []
-    found = run_variants(
+    before, calls = store.names(), []
+    actual = run_variants(
         store, manifest, variants, plan, tmp_path / "a", cv="fold", n_resamples=200,
-        progress=lambda share, text: told.append(share),
+        progress=lambda share, text: calls.append(share),
     )  # fmt: skip
     assert FeatureStore.open(store.path).names() == before  # nothing is written into the features' store
-    assert told == sorted(told)
-    assert told[-1] == 1
+    assert calls == sorted(calls)
+    assert calls[-1] == 1
     own = FeatureStore.open(tmp_path / "a" / "posteriors")
     systems = [from_store(own, each.members[0].name, manifest) for each in variants]
-    for trained, system in zip(found.trained, systems, strict=True):
+    for trained, system in zip(actual.trained, systems, strict=True):
         expected = assess(system, manifest, ScoringOptions(200), folds="fold", against=systems[0])
         result = trained.results["all folds"]
         assert result.row.scores == expected.evaluation.scores()
@@ -105,13 +105,13 @@ def test_trained_and_compared_as_evaluate_would(tmp_path: Path) -> None:
     # A second run trains nothing, and says the same.
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*") if path.is_file()}
     again = run_variants(store, manifest, variants, plan, tmp_path / "a", cv="fold", n_resamples=200)
-    assert again == found
+    assert again == actual
     assert {path: path.stat().st_mtime_ns for path in written} == written
-    assert json.loads(json.dumps(found.to_dict()))["systems"][1]["name"] == "late-fusion"
-    page = ablation_markdown(found, "Ablations", "medusa ablate")
+    assert json.loads(json.dumps(actual.to_dict()))["systems"][1]["name"] == "late-fusion"
+    page = ablation_markdown(actual, "Ablations", "medusa ablate")
     assert page.count("\n| ") == 5  # header, rule, three systems
     assert "-6.3" in page
-    assert ablation_table(found).renderables
+    assert ablation_table(actual).renderables
 
 
 def test_scores_of_several_members_are_means_and_differences_are_paired(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_scores_of_several_members_are_means_and_differences_are_paired(tmp_path
     plan = plan_folds(manifest, cv="fold")
     members = [replace(SMALL, train=replace(SMALL.train, seed=seed)) for seed in (0, 1)]
     variants = ablations_of(members, manifest, ["no-stage2"])
-    found = run_variants(store, manifest, variants, plan, tmp_path / "a", cv="fold", n_resamples=50)
+    result = run_variants(store, manifest, variants, plan, tmp_path / "a", cv="fold", n_resamples=50)
     each = [
         run_variants(
             store, manifest, [Variant(v.name, v.about, (v.members[seed],)) for v in variants], plan, tmp_path / "a",
@@ -129,7 +129,7 @@ def test_scores_of_several_members_are_means_and_differences_are_paired(tmp_path
     ]  # fmt: skip
     for at in (0, 1):
         single = [one.trained[at].results["all folds"] for one in each]
-        both = found.trained[at].results["all folds"]
+        both = result.trained[at].results["all folds"]
         for score in ("macro_f1", "uar", "accuracy"):
             mean = np.mean([one.row.scores[score] for one in single])
             assert both.row.scores[score] == pytest.approx(mean)
@@ -150,8 +150,8 @@ def test_a_mean_over_the_same_system_twice_is_that_system(tmp_path: Path) -> Non
     other = Scored(("a", "b", "c"), labels, labels, (), none, none, np.arange(60) // 6).sums()
     twice = MeanSums.of([sums, sums])
     assert bootstrap(twice, 100) == bootstrap(sums, 100)
-    told = compare(MeanSums.of([other, other]), twice, ("a", "b"), 100)
-    assert told == compare(other, sums, ("a", "b"), 100)
+    values = compare(MeanSums.of([other, other]), twice, ("a", "b"), 100)
+    assert values == compare(other, sums, ("a", "b"), 100)
 
 
 def test_presets_side_by_side_take_their_own_settings() -> None:
@@ -174,16 +174,16 @@ def test_the_command(tmp_path: Path) -> None:
     shared = ["ablate", "-m", tmp_path / "c.csv", "-s", store.path, "--cv", "fold", "--runs", tmp_path / "runs"]
     shared += ["--features", "first,second", "--set", "network.d=16", "--set", "network.n_heads=2", "--resamples", "20"]
     shared += ["--set", "train.stages.*.epochs=1", "--set", "train.select=last"]
-    said = medusa(*shared, "--only", "no-mixup", "--markdown", tmp_path / "a.md").stdout
-    assert "no-mixup" in said
+    output = medusa(*shared, "--only", "no-mixup", "--markdown", tmp_path / "a.md").stdout
+    assert "no-mixup" in output
     assert (tmp_path / "a.md").read_text().startswith("# Ablations on c\n")
-    found = json.loads((tmp_path / "runs" / "ablations" / "ablations.json").read_text())
-    assert [each["name"] for each in found["systems"]] == [FULL, "no-mixup"]
-    assert [member["seed"] for member in found["systems"][0]["members"]] == [0]
+    result = json.loads((tmp_path / "runs" / "ablations" / "ablations.json").read_text())
+    assert [each["name"] for each in result["systems"]] == [FULL, "no-mixup"]
+    assert [member["seed"] for member in result["systems"][0]["members"]] == [0]
     assert "how many (6), or which (1,2,3)" in medusa(*shared, "--seeds", "six", exit_code=2).stderr
-    said = medusa(*shared, "--presets", "medusa,unimodal", "--json", tmp_path / "p.json").stdout
-    assert "unimodal second" in said
+    output = medusa(*shared, "--presets", "medusa,unimodal", "--json", tmp_path / "p.json").stdout
+    assert "unimodal second" in output
     # The table of presets has a member of the ablations' in it.
     other = json.loads((tmp_path / "p.json").read_text())
-    assert other["systems"][0]["members"] == found["systems"][0]["members"]
+    assert other["systems"][0]["members"] == result["systems"][0]["members"]
     assert "give one of the two" in medusa(*shared, "--presets", "medusa", "--only", "one-hot", exit_code=2).stderr

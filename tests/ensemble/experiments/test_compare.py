@@ -32,10 +32,10 @@ FOREST = ForestConfig(n_trees=4, n_folds=2)
 TABLE3 = "majority,soft,linear"
 
 
-def shown(found: Comparison) -> str:
+def shown(actual: Comparison) -> str:
     console = Console(width=160)
     with console.capture() as capture:
-        console.print(comparison_table(found))
+        console.print(comparison_table(actual))
     return capture.get()
 
 
@@ -43,8 +43,8 @@ def test_every_cell_over_folds_is_what_it_says(store: FeatureStore, write: Calla
     write(corpus)
     columns = columns_of(4, [4, 2], greedily=True)
     ways = techniques_of("majority,soft,weighted,attributes,linear,linear:logits,mlp,forest", SHORT, FOREST)
-    found = compare(store, corpus.manifest, ["m0", "m1", "m2", "m3"], ways, columns, folds="fold")
-    cells = found.parts["all folds"]
+    comparison = compare(store, corpus.manifest, ["m0", "m1", "m2", "m3"], ways, columns, folds="fold")
+    cells = comparison.parts["all folds"]
     assert list(cells) == ["4", "top-2", "greedy"]
     assert list(cells["4"]) == [
         *("majority vote", "soft vote", "weighted vote", "best 3 per attribute", "meta (single)", "meta (soup)"),
@@ -62,7 +62,7 @@ def test_every_cell_over_folds_is_what_it_says(store: FeatureStore, write: Calla
         train = fold != name
         scores = [f1_score(corpus.labels[train], own[train].argmax(1), average="macro") for own in p]
         best = sorted(range(4), key=lambda m: -scores[m])[:2]
-        assert found.chosen["top-2"][f"fold {name}"] == tuple(f"posteriors/m{m}" for m in best)
+        assert comparison.chosen["top-2"][f"fold {name}"] == tuple(f"posteriors/m{m}" for m in best)
         predicted[~train] = soft_vote(p[best][:, ~train]).argmax(1)
     expected = f1_score(corpus.labels, predicted, average="macro")
     assert cells["top-2"]["soft vote"].scores["macro_f1"] == pytest.approx(expected)
@@ -70,12 +70,12 @@ def test_every_cell_over_folds_is_what_it_says(store: FeatureStore, write: Calla
     _, report = fit_ensemble(store, corpus.manifest, corpus.members, config=SHORT, folds="fold")
     assert cells["4"]["meta (soup)"].scores == report.parts["all folds"][-1].scores
     assert cells["4"]["best 3 per attribute"].scores["mean_ccc"] > cells["4"]["soft vote"].scores["mean_ccc"]
-    told = shown(found)
-    first, second, *_ = told.split("mean CCC")
+    output = shown(comparison)
+    first, second, *_ = output.split("mean CCC")
     assert "best 3 per attribute" not in first
     assert "best 3 per attribute" in second
     assert f"{expected:.3f}" in first
-    saved = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    saved = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
     assert saved["parts"]["all folds"]["top-2"]["soft vote"]["scores"]["macro_f1"] == pytest.approx(expected)
     assert saved["chosen"]["greedy"]["fold 1"]
 
@@ -93,18 +93,18 @@ def test_a_folds_own_labels_change_nothing_in_its_figures(
     changed = Manifest(
         table.set_column(table.column_names.index("attr_arousal"), "attr_arousal", arousal), corpus.manifest.scheme
     )
-    said = []
+    calls = []
     for manifest in (corpus.manifest, changed):
         division = divide(store, manifest, corpus.members, "fold")
         problem = load_problem(store, division.manifest, corpus.members, logits=True)
-        said.append(cross_fit(problem, division, {"column": rule}, ways, keep_fit=False))
+        calls.append(cross_fit(problem, division, {"column": rule}, ways, keep_fit=False))
     own = corpus.manifest.column("fold") == "3"
-    assert said[0].chosen["column"]["fold 3"] == said[1].chosen["column"]["fold 3"]
-    for key, parts in said[0].predictions.items():
-        before, after = parts["all folds"].whole, said[1].predictions[key]["all folds"].whole
+    assert calls[0].chosen["column"]["fold 3"] == calls[1].chosen["column"]["fold 3"]
+    for key, parts in calls[0].predictions.items():
+        before, after = parts["all folds"].whole, calls[1].predictions[key]["all folds"].whole
         assert np.array_equal(before.probabilities[own], after.probabilities[own]), key
         assert np.array_equal(before.attributes[own], after.attributes[own]), key
-    before, after = (each.predictions["column", "meta (soup)"]["all folds"].whole for each in said)
+    before, after = (each.predictions["column", "meta (soup)"]["all folds"].whole for each in calls)
     assert not np.allclose(before.probabilities[~own], after.probabilities[~own], atol=1e-4)
 
 
@@ -119,24 +119,24 @@ def test_a_weighted_vote_of_a_greedy_choice_with_replacement_counts_the_choices(
     rows = division.rows("test")
     own = problem.rows(rows).probabilities[list(selection.members)]
     expected = np.average(own, axis=0, weights=selection.counts)
-    found = judged.predictions["g", "weighted vote"]["test"].whole.probabilities
-    assert np.allclose(found, expected, atol=1e-6)
+    result = judged.predictions["g", "weighted vote"]["test"].whole.probabilities
+    assert np.allclose(result, expected, atol=1e-6)
 
 
 def test_with_splits_members_are_chosen_on_train_and_scored_elsewhere(
     store: FeatureStore, write: Callable, corpus
 ) -> None:
     write(corpus)
-    found = compare(store, corpus.manifest, corpus.members, techniques_of(TABLE3, SHORT), columns_of(4))
-    assert found.fitted_on == "train"
-    assert sorted(found.parts) == ["development", "test"]
-    assert {column: list(passes) for column, passes in found.chosen.items()} == {
+    comparison = compare(store, corpus.manifest, corpus.members, techniques_of(TABLE3, SHORT), columns_of(4))
+    assert comparison.fitted_on == "train"
+    assert sorted(comparison.parts) == ["development", "test"]
+    assert {column: list(passes) for column, passes in comparison.chosen.items()} == {
         "4": ["train"], "top-2": ["train"], "top-1": ["train"],
     }  # fmt: skip
     rows = corpus.manifest.column("split") == "test"
     expected = f1_score(corpus.labels[rows], soft_vote(corpus.posteriors[:, rows, :4]).argmax(1), average="macro")
-    assert found.parts["test"]["4"]["soft vote"].scores["macro_f1"] == pytest.approx(expected)
-    assert "test: macro-F1, UAR and accuracy" in shown(found)
+    assert comparison.parts["test"]["4"]["soft vote"].scores["macro_f1"] == pytest.approx(expected)
+    assert "test: macro-F1, UAR and accuracy" in shown(comparison)
 
 
 def test_in_sample_posteriors_are_refused_or_recorded(store: FeatureStore, write: Callable, corpus) -> None:
@@ -144,9 +144,9 @@ def test_in_sample_posteriors_are_refused_or_recorded(store: FeatureStore, write
     ways, columns = techniques_of("soft"), columns_of(4, [4])
     with pytest.raises(ConfigError, match="not recorded as out of fold"):
         compare(store, corpus.manifest, corpus.members, ways, columns)
-    found = compare(store, corpus.manifest, corpus.members, ways, columns, in_sample=True)
-    assert found.in_sample
-    assert "In-sample posteriors" in found.notes[0]
+    comparison = compare(store, corpus.manifest, corpus.members, ways, columns, in_sample=True)
+    assert comparison.in_sample
+    assert "In-sample posteriors" in comparison.notes[0]
 
 
 def test_a_corpus_of_attributes_alone_has_its_own_table(store: FeatureStore, write: Callable, corpus) -> None:
@@ -163,14 +163,14 @@ def test_a_corpus_of_attributes_alone_has_its_own_table(store: FeatureStore, wri
             for key, values in rows:
                 writer.append(key, [values])
     ways = techniques_of("majority,soft,weighted,attributes,linear", SHORT)
-    found = compare(store, manifest, ["a0", "a1", "a2", "a3"], ways, columns_of(4, [4, 2], greedily=True))
-    cells = found.parts["test"]["4"]
+    comparison = compare(store, manifest, ["a0", "a1", "a2", "a3"], ways, columns_of(4, [4, 2], greedily=True))
+    cells = comparison.parts["test"]["4"]
     assert set(cells["soft vote"].scores) == {"mean_ccc"}
     assert cells["best 3 per attribute"].scores["mean_ccc"] > cells["soft vote"].scores["mean_ccc"]
     assert cells["meta (soup)"].scores["mean_ccc"] > cells["soft vote"].scores["mean_ccc"]
-    told = shown(found)
-    assert "macro-F1" not in told
-    assert "test: mean CCC" in told
+    output = shown(comparison)
+    assert "macro-F1" not in output
+    assert "test: mean CCC" in output
 
 
 def test_what_can_not_be_compared_is_named() -> None:
@@ -198,15 +198,15 @@ def test_the_command_prints_the_table_and_writes_it(
     write(corpus)
     corpus.manifest.write(tmp_path / "m.csv")
     shared = ["-m", tmp_path / "m.csv", "-s", store.path]
-    asked = ["--top", "4,2", "--greedy", "--seeds", "1", "--rows", "majority,soft,linear"]
-    said = medusa("compare", *shared, *asked, "--cv", "fold", "--json", tmp_path / "out" / "t.json").stdout
+    options = ["--top", "4,2", "--greedy", "--seeds", "1", "--rows", "majority,soft,linear"]
+    output = medusa("compare", *shared, *options, "--cv", "fold", "--json", tmp_path / "out" / "t.json").stdout
     table = json.loads((tmp_path / "out" / "t.json").read_text())
     assert list(table["parts"]["all folds"]) == ["4", "top-2", "greedy"]
     for name in ("majority vote", "soft vote", "meta (single)", "meta (soup)"):
-        assert f"{table['parts']['all folds']['top-2'][name]['scores']['macro_f1']:.3f}" in said
-    assert "chosen in so many passes" in said
-    for wrong, told in ((["--top", "4,x"], "numbers of members"), (["--rows", "x"], "is not one of linear")):
-        assert told in " ".join(medusa("compare", *shared, *wrong, exit_code=2).stderr.split())
+        assert f"{table['parts']['all folds']['top-2'][name]['scores']['macro_f1']:.3f}" in output
+    assert "chosen in so many passes" in output
+    for wrong, expected in ((["--top", "4,x"], "numbers of members"), (["--rows", "x"], "is not one of linear")):
+        assert expected in " ".join(medusa("compare", *shared, *wrong, exit_code=2).stderr.split())
 
 
 @pytest.mark.parametrize("meta", ["linear", "mlp", "forest", "majority", "weighted", "attributes"])
@@ -217,15 +217,15 @@ def test_fit_meta_fits_every_kind_on_chosen_members(
     corpus.manifest.write(tmp_path / "m.csv")
     shared = ["-m", tmp_path / "m.csv", "-s", store.path, "--runs", tmp_path / "runs", "--name", meta, "--meta", meta]
     plot = ["--weights-plot", tmp_path / "w.png"] if meta == "linear" else []
-    said = medusa("fit-meta", *shared, "--top", "2", "--seeds", "2", "--rounds", "2", *plot).stdout
+    output = medusa("fit-meta", *shared, "--top", "2", "--seeds", "2", "--rounds", "2", *plot).stdout
     report = json.loads((tmp_path / "runs" / meta / "report.json").read_text())
     assert len(report["members"]) == 2
     assert report["chosen"] == {"train": report["members"]}
-    assert report["parts"]["test"][-1]["name"] in said
+    assert report["parts"]["test"][-1]["name"] in output
     assert len(store["posteriors/" + meta]) == 240
     if meta == "linear":
         assert (tmp_path / "w.png").read_bytes().startswith(b"\x89PNG")
-        assert "reliability" in said
+        assert "reliability" in output
         refused = medusa("fit-meta", *shared, "--top", "1", "--greedy", exit_code=2).stderr
         assert "give one of the two" in refused
     else:
@@ -239,10 +239,10 @@ def test_every_cell_has_an_interval_by_speaker_in_terminal_json_and_markdown(
     write(corpus)
     columns = columns_of(4, [4, 2])
     ways = techniques_of(TABLE3, SHORT)
-    found = compare(store, corpus.manifest, corpus.members, ways, columns, folds="fold", n_resamples=50)
-    for column, rows in found.parts["all folds"].items():
+    comparison = compare(store, corpus.manifest, corpus.members, ways, columns, folds="fold", n_resamples=50)
+    for column, rows in comparison.parts["all folds"].items():
         for name, row in rows.items():
-            ends = found.intervals["all folds"][column][name]
+            ends = comparison.intervals["all folds"][column][name]
             for score in ("macro_f1", "uar", "accuracy", "mean_ccc"):
                 assert ends[score].value == pytest.approx(row.scores[score])
                 assert ends[score].low <= row.scores[score] <= ends[score].high
@@ -252,10 +252,10 @@ def test_every_cell_has_an_interval_by_speaker_in_terminal_json_and_markdown(
         corpus.manifest.scheme.classes, corpus.labels, vote, ("arousal",), arousal, arousal,
         corpus.manifest.column("speaker"),
     )  # fmt: skip
-    own = found.intervals["all folds"]["4"]["soft vote"]["uar"]
+    own = comparison.intervals["all folds"]["4"]["soft vote"]["uar"]
     assert own == bootstrap(scored.sums(), 50)["uar"]
-    assert f"{own.low:.3f}-{own.high:.3f}".replace("0.", ".") in shown(found)
-    saved = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert f"{own.low:.3f}-{own.high:.3f}".replace("0.", ".") in shown(comparison)
+    saved = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
     assert saved["intervals"]["all folds"]["4"]["soft vote"]["uar"] == [own.value, own.low, own.high]
     markdown = "\n".join(comparison_markdown(saved))
     assert f"{own.value:.3f} ({own.low:.3f} to {own.high:.3f})" in markdown

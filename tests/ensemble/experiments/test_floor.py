@@ -59,8 +59,8 @@ def vote(directory: Path, store: FeatureStore, manifest: Manifest, *members: str
     """Fit a soft vote by its command, and return its warnings."""
     manifest.write(directory / "m.csv")
     options = ["-m", directory / "m.csv", "-s", store.path, "--runs", directory / "runs", "--cv", "fold"]
-    found = medusa("fit-meta", "--members", ",".join(members), "--meta", "soft", "--name", "vote", *options)
-    return " ".join(found.stderr.split())
+    result = medusa("fit-meta", "--members", ",".join(members), "--meta", "soft", "--name", "vote", *options)
+    return " ".join(result.stderr.split())
 
 
 def test_fit_meta_warns_of_an_ensemble_that_is_no_better_than_the_largest_class(tmp_path: Path) -> None:
@@ -101,5 +101,5 @@ def test_fit_deepser_warns_of_a_member_that_learned_nothing(tmp_path: Path) -> N
         "--n-heads",
         "2",
     ]
-    found = medusa("fit-deepser", "--features", "first,second", "--preset", "medusa", *one_step, *options)
-    assert "is no better than always" in " ".join(found.stderr.split())
+    result = medusa("fit-deepser", "--features", "first,second", "--preset", "medusa", *one_step, *options)
+    assert "is no better than always" in " ".join(result.stderr.split())

@@ -37,21 +37,21 @@ def test_ridge_is_read_back_and_learns_which_member_knows_which_class(problem: P
     rows = np.arange(len(problem.groups)) < 400
     meta = fit_ridge(problem.rows(rows), RidgeConfig("logits"))
     rest = problem.rows(~rows)
-    said = predict_meta(meta, rest.inputs("logits"))
+    predicted = predict_meta(meta, rest.inputs("logits"))
     save_meta(tmp_path, meta)
     again = predict_meta(load_meta(tmp_path), rest.inputs("logits"))
-    np.testing.assert_array_equal(again.probabilities, said.probabilities)
-    np.testing.assert_array_equal(again.attributes, said.attributes)
-    assert uar(rest, said.probabilities) > uar(rest, rest.probabilities.mean(0))
-    np.testing.assert_allclose(said.probabilities.sum(1), 1, atol=1e-5)
-    error = np.abs(said.attributes[:, 0] - rest.targets.attribute_values[:, 0]).mean()
+    np.testing.assert_array_equal(again.probabilities, predicted.probabilities)
+    np.testing.assert_array_equal(again.attributes, predicted.attributes)
+    assert uar(rest, predicted.probabilities) > uar(rest, rest.probabilities.mean(0))
+    np.testing.assert_allclose(predicted.probabilities.sum(1), 1, atol=1e-5)
+    error = np.abs(predicted.attributes[:, 0] - rest.targets.attribute_values[:, 0]).mean()
     assert error < np.abs(rest.attributes.mean(0)[:, 0] - rest.targets.attribute_values[:, 0]).mean()
 
 
 def test_under_a_large_penalty_ridge_is_the_mean_of_logits(problem: Problem) -> None:
     meta = fit_ridge(problem, RidgeConfig("logits", penalties=(1e9,), structures=("own",)))
-    said = predict_meta(meta, problem.inputs("logits"))
-    centred = said.logits - said.logits.mean(1, keepdims=True)
+    predicted = predict_meta(meta, problem.inputs("logits"))
+    centred = predicted.logits - predicted.logits.mean(1, keepdims=True)
     vote = inputs_of(problem.inputs("logits").values, problem.n_classes, "logits").mean(1)
     about = vote - vote.mean(0)
     slope = (centred * about).sum() / (about**2).sum()
@@ -63,16 +63,16 @@ def test_under_a_large_penalty_ridge_is_the_mean_of_logits(problem: Problem) -> 
 def test_probabilities_of_ridge_are_calibrated_on_held_out_utterances(problem: Problem) -> None:
     rows = np.arange(len(problem.groups)) < 400
     rest = problem.rows(~rows)
-    said = predict_meta(fit_ridge(problem.rows(rows), RidgeConfig("logits")), rest.inputs("logits")).probabilities
-    assert abs(said.max(1).mean() - (said.argmax(1) == rest.targets.labels).mean()) < 0.06
+    predicted = predict_meta(fit_ridge(problem.rows(rows), RidgeConfig("logits")), rest.inputs("logits")).probabilities
+    assert abs(predicted.max(1).mean() - (predicted.argmax(1) == rest.targets.labels).mean()) < 0.06
 
 
 def test_the_best_member_is_chosen_for_classes_and_for_attributes(problem: Problem) -> None:
     fit = technique(VoteConfig("best")).fit(problem, everyone(problem))
     best = int(np.argmax(member_scores(problem)))
-    said = fit.predict(problem).whole
-    np.testing.assert_allclose(said.probabilities, problem.probabilities[best], atol=1e-6)
-    np.testing.assert_allclose(said.attributes, problem.attributes[0], atol=1e-6)  # member 0's noise is the least
+    predicted = fit.predict(problem).whole
+    np.testing.assert_allclose(predicted.probabilities, problem.probabilities[best], atol=1e-6)
+    np.testing.assert_allclose(predicted.attributes, problem.attributes[0], atol=1e-6)  # member 0's noise is the least
 
 
 def test_what_is_chosen_has_the_best_held_out_score(problem: Problem) -> None:
@@ -91,12 +91,12 @@ def test_the_labels_of_a_judged_fold_touch_neither_choice_nor_prediction(
     columns = ["label", "attr_arousal"]
     frame.loc[rows, columns] = frame.loc[np.random.default_rng(1).permutation(rows), columns].to_numpy()
     other = Manifest(pa.Table.from_pandas(frame, preserve_index=False), corpus.manifest.scheme)
-    keys, found, choices = [corpus.manifest.keys[i] for i in rows], [], []
+    keys, actual, choices = [corpus.manifest.keys[i] for i in rows], [], []
     for name, manifest in (("before", corpus.manifest), ("after", other)):
         _, report = fit_ensemble(store, manifest, corpus.members, name=name, config=AUTO, folds="fold")
-        found.append(np.stack([store[f"posteriors/{name}"][key] for key in keys]))
+        actual.append(np.stack([store[f"posteriors/{name}"][key] for key in keys]))
         choices.append(report.choices)
-    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(*actual)
     assert choices[0]["fold 2"] == choices[1]["fold 2"]
     assert choices[0]["fold 1"] != choices[1]["fold 1"]
 

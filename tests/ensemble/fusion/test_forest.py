@@ -28,15 +28,15 @@ def test_it_predicts_the_mean_of_scikit_learns_forests(make_corpus: Callable, in
     assert x.shape == (400, 12 if inputs == "logits" else 15)
     expected = np.mean([forest.predict_proba(x) for forest in forests], 0)
     meta = fit_forest(aligned, targets, config)
-    found = predict_meta(meta, aligned)
-    assert np.allclose(found.probabilities, expected, atol=1e-6)
-    assert np.allclose(found.attributes[:, 0], corpus.arousal.mean(0), atol=1e-5)
-    assert np.isfinite(found.logits).all()
+    result = predict_meta(meta, aligned)
+    assert np.allclose(result.probabilities, expected, atol=1e-6)
+    assert np.allclose(result.attributes[:, 0], corpus.arousal.mean(0), atol=1e-5)
+    assert np.isfinite(result.logits).all()
     save_meta(tmp_path, meta)
     again = load_meta(tmp_path)
     assert again.kind == "forest"
     assert (again.config, again.members, again.layer) == (config, aligned.members, "logits")
-    assert np.array_equal(predict_meta(again, aligned).probabilities, found.probabilities)
+    assert np.array_equal(predict_meta(again, aligned).probabilities, result.probabilities)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
     with pytest.raises(AlignmentError, match="reads members"):
         predict_meta(again, aligned.choose([1, 0, 2]))

@@ -44,9 +44,9 @@ def test_what_an_older_build_saved_predicts_the_same(
 ) -> None:
     meta = load_meta(GOLDEN / name)
     assert (meta.kind, meta.members, meta.classes) == (SAVED[name], aligned.members, CLASSES)
-    found = predict_meta(meta, aligned)
+    result = predict_meta(meta, aligned)
     for what in ("probabilities", "attributes", "logits"):
-        np.testing.assert_allclose(getattr(found, what), predictions[f"{name}.{what}"], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(getattr(result, what), predictions[f"{name}.{what}"], rtol=1e-5, atol=1e-6)
     if name == "linear-seeds":
         second = predict_linear(meta, aligned.values, 1)
         np.testing.assert_allclose(second.logits, predictions["linear-seeds.1"], rtol=1e-5, atol=1e-6)

@@ -31,8 +31,8 @@ def test_the_soft_vote_weighs_all_members_alike(fitted) -> None:
     for m in range(4):
         weight[0, m * 5 : m * 5 + 4, :4] = 3 * torch.eye(4) / 4
         weight[0, m * 5 + 4, 4] = 0.5
-    found = own_weights(dataclasses.replace(meta, tensors={**meta.tensors, "weight": weight}))
-    assert np.allclose(found, [[0.75] * 4 + [0.5]] * 4)
+    result = own_weights(dataclasses.replace(meta, tensors={**meta.tensors, "weight": weight}))
+    assert np.allclose(result, [[0.75] * 4 + [0.5]] * 4)
 
 
 def test_weights_that_do_the_same_are_shown_alike(fitted) -> None:
@@ -51,16 +51,16 @@ def test_weights_that_do_the_same_are_shown_alike(fitted) -> None:
 
 def test_reliability_is_the_members_f1_and_concordance_and_weights_follow_it(fitted, corpus) -> None:
     meta, problem = fitted
-    found = learned(meta, problem)
-    assert found.members == ("m0", "m1", "m2", "m3")
-    assert found.columns == ("angry", "sad", "happy", "neutral", "arousal")
+    result = learned(meta, problem)
+    assert result.members == ("m0", "m1", "m2", "m3")
+    assert result.columns == ("angry", "sad", "happy", "neutral", "arousal")
     for m in range(4):
         f1 = f1_score(corpus.labels, corpus.logits[m].argmax(1), average=None)
-        assert found.reliability[m][:4] == pytest.approx(f1.tolist(), abs=1e-5)
+        assert result.reliability[m][:4] == pytest.approx(f1.tolist(), abs=1e-5)
         expected = ccc(corpus.arousal[m].astype(np.float32), problem.targets.attribute_values[:, 0])
-        assert found.reliability[m][4] == pytest.approx(expected, abs=1e-5)
+        assert result.reliability[m][4] == pytest.approx(expected, abs=1e-5)
     # By construction the first member hears arousal best and the last worst.
-    arousal = [row[4] for row in found.weights]
+    arousal = [row[4] for row in result.weights]
     assert max(arousal) == arousal[0]
     assert min(arousal) == arousal[3]
     absent = dataclasses.replace(
@@ -71,7 +71,7 @@ def test_reliability_is_the_members_f1_and_concordance_and_weights_follow_it(fit
 
 def test_it_is_drawn_also_where_a_class_has_no_reliability(fitted, tmp_path: Path) -> None:
     meta, problem = fitted
-    found = learned(meta, problem)
-    holes = dataclasses.replace(found, reliability=tuple((None, *row[1:]) for row in found.reliability))
+    result = learned(meta, problem)
+    holes = dataclasses.replace(result, reliability=tuple((None, *row[1:]) for row in result.reliability))
     learned_picture(holes, tmp_path / "a" / "w.png", "title")
     assert (tmp_path / "a" / "w.png").read_bytes().startswith(b"\x89PNG")

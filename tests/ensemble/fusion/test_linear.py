@@ -81,8 +81,8 @@ def test_the_gradient_is_autograds(kind: str) -> None:
         network = _Mlp([p.detach() for p in parameters], start, None, 3)
     x, goals = rows.batch(batch)
     outputs, kept = network.forward(x.transpose(1, 2))
-    found = network.backward(x, kept, loss_gradient(outputs, goals, rows, config))
-    for own, p in zip(found, parameters, strict=True):
+    result = network.backward(x, kept, loss_gradient(outputs, goals, rows, config))
+    for own, p in zip(result, parameters, strict=True):
         assert torch.allclose(own, p.grad)
 
 
@@ -321,10 +321,10 @@ def test_the_batched_concordance_is_the_plain_one() -> None:
     predicted, target = rng.normal(size=(2, 3, 40)), rng.normal(size=(3, 40))
     known = rng.random((3, 40)) < 0.7
     known[2] = False
-    found = _mean_ccc(*(torch.tensor(a) for a in (predicted, target, known.astype(float))))
+    result = _mean_ccc(*(torch.tensor(a) for a in (predicted, target, known.astype(float))))
     for s in range(2):
         alone = [ccc(predicted[s, a], np.where(known[a], target[a], np.nan)) for a in range(2)]
-        assert found[s] == pytest.approx(np.mean(alone))
+        assert result[s] == pytest.approx(np.mean(alone))
 
 
 def test_an_mlp_starts_as_the_linear_map_and_its_seeds_outputs_are_averaged(corpus, tmp_path: Path) -> None:

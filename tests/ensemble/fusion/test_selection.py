@@ -61,13 +61,13 @@ def test_greedy_selection_is_the_plain_loop(problem: Problem, replacement: bool)
         chosen.append(max(free, key=lambda m: score(problem, [*chosen, m])))
         scores.append(score(problem, chosen))
     chosen = chosen[: int(np.argmax(scores)) + 1]
-    found = greedy(replacement)(problem)
-    assert found.members == tuple(dict.fromkeys(chosen))
+    result = greedy(replacement)(problem)
+    assert result.members == tuple(dict.fromkeys(chosen))
     if replacement:
-        assert found.counts == tuple(chosen.count(m) for m in found.members)
+        assert result.counts == tuple(chosen.count(m) for m in result.members)
     else:
-        assert found.counts is None
-        assert score(problem, list(found.members)) >= score(problem, [int(member_scores(problem).argmax())])
+        assert result.counts is None
+        assert score(problem, list(result.members)) >= score(problem, [int(member_scores(problem).argmax())])
     assert len(greedy(replacement, limit=2)(problem).members) <= 2
 
 

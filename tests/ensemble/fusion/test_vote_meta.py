@@ -26,21 +26,23 @@ def problem(corpus) -> Problem:
 
 def test_every_rule_is_the_plain_one(problem: Problem, corpus) -> None:
     p, arousal = problem.probabilities, problem.attributes[..., 0]
-    said = {
+    predicted = {
         rule: predict_meta(fit_vote(problem, VoteConfig(rule, n_best=2)), problem.posteriors)
         for rule in ("majority", "soft", "weighted", "attributes")
     }
-    assert np.array_equal(said["majority"].probabilities.argmax(1), majority_vote(p))
-    assert np.array_equal(said["soft"].probabilities, soft_vote(p))
+    assert np.array_equal(predicted["majority"].probabilities.argmax(1), majority_vote(p))
+    assert np.array_equal(predicted["soft"].probabilities, soft_vote(p))
     for rule in ("majority", "soft"):
-        assert np.allclose(said[rule].attributes[:, 0], arousal.mean(0), atol=1e-6)
+        assert np.allclose(predicted[rule].attributes[:, 0], arousal.mean(0), atol=1e-6)
     above = [f1_score(corpus.labels, own.argmax(1), average="macro") - 1 / 4 for own in p]
-    assert np.allclose(said["weighted"].probabilities, np.average(p, axis=0, weights=above), atol=1e-6)
+    assert np.allclose(predicted["weighted"].probabilities, np.average(p, axis=0, weights=above), atol=1e-6)
     concordance = [ccc(own, problem.targets.attribute_values[:, 0]) for own in arousal]
-    assert np.allclose(said["weighted"].attributes[:, 0], np.average(arousal, axis=0, weights=concordance), atol=1e-5)
+    assert np.allclose(
+        predicted["weighted"].attributes[:, 0], np.average(arousal, axis=0, weights=concordance), atol=1e-5
+    )
     best = np.argsort(concordance)[-2:]
-    assert np.allclose(said["attributes"].attributes[:, 0], arousal[best].mean(0), atol=1e-6)
-    assert np.array_equal(said["attributes"].probabilities, said["soft"].probabilities)
+    assert np.allclose(predicted["attributes"].attributes[:, 0], arousal[best].mean(0), atol=1e-6)
+    assert np.array_equal(predicted["attributes"].probabilities, predicted["soft"].probabilities)
     counted = fit_vote(problem, VoteConfig("weighted"), Selection((0, 1, 2, 3), (3, 1, 1, 2)))
     expected = np.average(p, axis=0, weights=[3, 1, 1, 2])
     assert np.allclose(predict_meta(counted, problem.posteriors).probabilities, expected, atol=1e-6)

@@ -37,9 +37,9 @@ def test_it_holds_safetensors_json_and_a_card_and_no_place_of_this_machine(
     trained: Trained, tmp_path: Path, name: str
 ) -> None:
     export_model(trained.runs / name, tmp_path / "packed")
-    found = contents(tmp_path / "packed")
-    assert {Path(file).suffix for file in found} == {".safetensors", ".json", ".md"}
-    for file, data in found.items():
+    result = contents(tmp_path / "packed")
+    assert {Path(file).suffix for file in result} == {".safetensors", ".json", ".md"}
+    for file, data in result.items():
         assert str(trained.runs).encode() not in data
         assert str(trained.runs.parent).encode() not in data
         if file.endswith(".json"):
@@ -94,8 +94,8 @@ def test_the_command_and_the_docs_three_lines(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    said = medusa("export", trained.runs / "meta-posteriors", "-o", "emotion-model").stdout
-    assert "2 members in emotion-model" in said
+    output = medusa("export", trained.runs / "meta-posteriors", "-o", "emotion-model").stdout
+    assert "2 members in emotion-model" in output
     shutil.copy(trained.manifest.audio_path(0), tmp_path / "clip.wav")  # an ogg, whatever it is called
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     (block,) = [block for block in blocks if "from ensemble" in block]

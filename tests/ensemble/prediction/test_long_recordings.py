@@ -42,18 +42,18 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def test_a_windows_prediction_is_that_of_its_sound_as_a_file(trained: Trained, call: Path, tmp_path: Path) -> None:
     model = Model.load(trained.runs / "meta-posteriors")
-    found = model.predict([call], every=2, span=6)
+    predictions = model.predict([call], every=2, span=6)
     samples = decode(call)
     names = []
-    for n, piece in enumerate(found.pieces):
+    for n, piece in enumerate(predictions.pieces):
         assert piece is not None
         assert piece.end_s is not None
         names.append(tmp_path / f"{n}.wav")
         soundfile.write(names[-1], samples[round(piece.start_s * RATE) : round(piece.end_s * RATE)], RATE, "FLOAT")
     alone = predict(model, files_manifest(names))
-    np.testing.assert_allclose(found.probabilities, alone.probabilities, atol=1e-5)
-    assert [piece.start_s for piece in found.pieces if piece] == [2.0 * n for n in range(len(names))]
-    assert found.pieces[-1].end_s == pytest.approx(len(samples) / RATE, abs=1e-6)  # type: ignore[union-attr]
+    np.testing.assert_allclose(predictions.probabilities, alone.probabilities, atol=1e-5)
+    assert [piece.start_s for piece in predictions.pieces if piece] == [2.0 * n for n in range(len(names))]
+    assert predictions.pieces[-1].end_s == pytest.approx(len(samples) / RATE, abs=1e-6)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("model", ["m0", "meta-logits", "export"])
@@ -142,8 +142,8 @@ def test_speech_is_predicted_and_a_recording_without_is_named(trained: Trained, 
     pytest.importorskip("silero_vad", reason="silero-vad is not installed (the extra vad)")
     soundfile.write(tmp_path / "silent.wav", np.zeros(RATE * 3), RATE)
     model = ["--segments", "vad", "--model", trained.runs / "m0"]
-    said = medusa("predict", call, tmp_path / "silent.wav", *model, "-o", tmp_path / "p.csv").stdout
-    assert "silent.wav" in said
+    output = medusa("predict", call, tmp_path / "silent.wav", *model, "-o", tmp_path / "p.csv").stdout
+    assert "silent.wav" in output
     assert len(rows_of(tmp_path / "p.csv")) >= 5
     assert "silent.wav" in medusa("predict", tmp_path / "silent.wav", *model, exit_code=2).stderr
 
@@ -172,9 +172,9 @@ def test_a_span_longer_than_the_recording_is_one_window_and_a_short_file_has_one
     soundfile.write(tmp_path / "short.wav", decode(call)[RATE : RATE + 4800], RATE)
     model = Model.load(trained.runs / "m0")
     for path in (call, tmp_path / "short.wav"):
-        found = model.predict([path], every=2, span=3600)
-        assert len(found.keys) == 1
-        np.testing.assert_allclose(found.probabilities, model.predict([path]).probabilities, atol=1e-5)
+        predictions = model.predict([path], every=2, span=3600)
+        assert len(predictions.keys) == 1
+        np.testing.assert_allclose(predictions.probabilities, model.predict([path]).probabilities, atol=1e-5)
 
 
 def test_in_python_a_file_that_fails_is_in_the_result_and_a_text_is_refused(
@@ -182,9 +182,9 @@ def test_in_python_a_file_that_fails_is_in_the_result_and_a_text_is_refused(
 ) -> None:
     (tmp_path / "broken.wav").write_text("no sound")
     model = Model.load(trained.runs / "m0")
-    found = model.predict([call, tmp_path / "broken.wav"], every=4)
-    assert [key for key, _ in found.failed] == [str(tmp_path / "broken.wav")]
-    assert len(found.keys) == len(decode(call)) // (4 * RATE)  # the last 0.02 s are no window
+    predictions = model.predict([call, tmp_path / "broken.wav"], every=4)
+    assert [key for key, _ in predictions.failed] == [str(tmp_path / "broken.wav")]
+    assert len(predictions.keys) == len(decode(call)) // (4 * RATE)  # the last 0.02 s are no window
     with pytest.raises(ConfigError, match="text"):
         model.predict([call], every=4, text="hello")
     with pytest.raises(ConfigError, match="nothing to predict"):

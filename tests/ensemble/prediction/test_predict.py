@@ -35,11 +35,11 @@ def files_of(trained: Trained, *rows: int) -> list[Path]:
 def test_a_files_prediction_is_that_of_its_stored_features(trained: Trained) -> None:
     rows = [5, 0, 17, 30]
     model = Model.load(trained.runs / "m1")
-    found = predict(model, files_manifest(files_of(trained, *rows)))
+    predictions = predict(model, files_manifest(files_of(trained, *rows)))
     expected, _ = Member.load(trained.runs / "m1").predict(trained.store, [trained.manifest.keys[i] for i in rows])
-    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
-    assert found.classes == trained.manifest.scheme.classes
-    np.testing.assert_allclose(found.probabilities.sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(predictions.probabilities, expected, atol=1e-5)
+    assert predictions.classes == trained.manifest.scheme.classes
+    np.testing.assert_allclose(predictions.probabilities.sum(1), 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("inputs", ["posteriors", "logits"])
@@ -47,15 +47,15 @@ def test_the_meta_classifier_reads_the_members_in_its_order(trained: Trained, in
     rows = [3, 1]
     keys = [trained.manifest.keys[i] for i in rows]
     model = Model.load(trained.runs / f"meta-{inputs}")
-    found = predict(model, files_manifest(files_of(trained, *rows)))
+    predictions = predict(model, files_manifest(files_of(trained, *rows)))
     outputs = [member.predict(trained.store, keys) for member in model.members]
     read = np.stack([output[inputs == "logits"] for output in outputs])
     assert model.meta is not None
     np.testing.assert_allclose(
-        found.probabilities, KINDS[model.meta.kind].predict_values(model.meta, read).probabilities, atol=1e-5
+        predictions.probabilities, KINDS[model.meta.kind].predict_values(model.meta, read).probabilities, atol=1e-5
     )
-    np.testing.assert_allclose(found.member_posteriors, np.stack([output[0] for output in outputs]), atol=1e-5)
-    assert found.members == ("m0", "m1")
+    np.testing.assert_allclose(predictions.member_posteriors, np.stack([output[0] for output in outputs]), atol=1e-5)
+    assert predictions.members == ("m0", "m1")
 
 
 def test_one_bad_file_does_not_stop_the_others(trained: Trained, tmp_path: Path) -> None:
@@ -63,18 +63,22 @@ def test_one_bad_file_does_not_stop_the_others(trained: Trained, tmp_path: Path)
     (tmp_path / "empty.wav").touch()
     (tmp_path / "not audio é.wav").write_text("text")
     names = [good[0], tmp_path / "empty.wav", tmp_path / "missing.wav", tmp_path / "not audio é.wav", good[1], good[0]]
-    found = predict(Model.load(trained.runs / "meta-posteriors"), files_manifest(names))
-    assert found.keys == (str(good[0]), str(good[1]))
-    assert [key for key, _ in found.failed] == [str(name) for name in names[1:4]]
-    assert ["empty" in found.failed[0][1], "no such file" in found.failed[1][1], "not audio" in found.failed[2][1]]
+    predictions = predict(Model.load(trained.runs / "meta-posteriors"), files_manifest(names))
+    assert predictions.keys == (str(good[0]), str(good[1]))
+    assert [key for key, _ in predictions.failed] == [str(name) for name in names[1:4]]
+    assert [
+        "empty" in predictions.failed[0][1],
+        "no such file" in predictions.failed[1][1],
+        "not audio" in predictions.failed[2][1],
+    ]
 
 
 def test_nothing_but_bad_files_gives_an_empty_result(trained: Trained, tmp_path: Path) -> None:
-    found = predict(Model.load(trained.runs / "meta-posteriors"), files_manifest([tmp_path / "missing.wav"]))
-    assert found.keys == ()
-    assert found.probabilities.shape == (0, 8)
-    assert len(found.failed) == 1
-    found.write(tmp_path / "out.csv")
+    predictions = predict(Model.load(trained.runs / "meta-posteriors"), files_manifest([tmp_path / "missing.wav"]))
+    assert predictions.keys == ()
+    assert predictions.probabilities.shape == (0, 8)
+    assert len(predictions.failed) == 1
+    predictions.write(tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text().startswith("file,label,p_neutral,")
 
 
@@ -82,38 +86,40 @@ def test_nothing_but_bad_files_gives_an_empty_result(trained: Trained, tmp_path:
 def test_csv_and_json_lines_hold_every_class_and_the_spread_by_name(
     trained: Trained, tmp_path: Path, name: str
 ) -> None:
-    found = predict(Model.load(trained.runs / name), files_manifest(files_of(trained, 0, 1)))
-    found.write(tmp_path / "out.csv")
-    found.write(tmp_path / "out.jsonl")
+    predictions = predict(Model.load(trained.runs / name), files_manifest(files_of(trained, 0, 1)))
+    predictions.write(tmp_path / "out.csv")
+    predictions.write(tmp_path / "out.jsonl")
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()))
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    spread = [*(f"sd_{c}" for c in found.classes), "disagreement"] if name != "m0" else []
+    spread = [*(f"sd_{c}" for c in predictions.classes), "disagreement"] if name != "m0" else []
     for i, (row, line) in enumerate(zip(rows, lines, strict=True)):
-        assert list(row) == ["file", "label", *(f"p_{c}" for c in found.classes), "entropy", *spread]
-        assert row["label"] == line["label"] == found.labels[i]
-        np.testing.assert_allclose([float(row[f"p_{c}"]) for c in found.classes], found.probabilities[i], 1e-4)
-        assert line["file"] == found.keys[i]
+        assert list(row) == ["file", "label", *(f"p_{c}" for c in predictions.classes), "entropy", *spread]
+        assert row["label"] == line["label"] == predictions.labels[i]
+        np.testing.assert_allclose(
+            [float(row[f"p_{c}"]) for c in predictions.classes], predictions.probabilities[i], 1e-4
+        )
+        assert line["file"] == predictions.keys[i]
         assert {column: value for column, value in line.items() if column not in ("file", "label")} == {
             column: float(value) for column, value in row.items() if column not in ("file", "label")
         }
         if spread:
-            said = found.member_posteriors[:, i]
-            np.testing.assert_allclose([line[f"sd_{c}"] for c in found.classes], np.std(said, 0), 1e-4)
+            predicted = predictions.member_posteriors[:, i]
+            np.testing.assert_allclose([line[f"sd_{c}"] for c in predictions.classes], np.std(predicted, 0), 1e-4)
     with pytest.raises(ConfigError, match=r"\.csv, \.jsonl.*xlsx"):
-        found.write(tmp_path / "out.xlsx")
+        predictions.write(tmp_path / "out.xlsx")
 
 
 def test_uncertainty_separates_disagreement_from_doubt() -> None:
     """Four utterances: all sure of one class, all in doubt, sure of different classes, one of both kinds."""
     sure, doubt = [1.0, 0.0], [0.5, 0.5]
-    said = np.array([[[*sure, 2.0], [*doubt, 2.0], [*sure, 1.0], [*sure, 4.0]],
+    predicted = np.array([[[*sure, 2.0], [*doubt, 2.0], [*sure, 1.0], [*sure, 4.0]],
                      [[*sure, 2.0], [*doubt, 4.0], [0.0, 1.0, 7.0], [*doubt, 4.0]]], np.float32)  # fmt: skip
-    mean = said.mean(0)
-    found = Predictions(tuple("abcd"), ("x", "y"), ("arousal",), mean[:, :2], mean[:, 2:], ("m0", "m1"), said)
-    np.testing.assert_allclose(found.entropy, [0, np.log(2), np.log(2), 0.562335], atol=1e-6)
-    np.testing.assert_allclose(found.disagreement, [0, 0, np.log(2), 0.562335 - np.log(2) / 2], atol=1e-6)
-    np.testing.assert_allclose(found.spread, [[0, 0, 0], [0, 0, 1], [0.5, 0.5, 3], [0.25, 0.25, 0]], atol=1e-6)
-    assert found.columns == [
+    mean = predicted.mean(0)
+    result = Predictions(tuple("abcd"), ("x", "y"), ("arousal",), mean[:, :2], mean[:, 2:], ("m0", "m1"), predicted)
+    np.testing.assert_allclose(result.entropy, [0, np.log(2), np.log(2), 0.562335], atol=1e-6)
+    np.testing.assert_allclose(result.disagreement, [0, 0, np.log(2), 0.562335 - np.log(2) / 2], atol=1e-6)
+    np.testing.assert_allclose(result.spread, [[0, 0, 0], [0, 0, 1], [0.5, 0.5, 3], [0.25, 0.25, 0]], atol=1e-6)
+    assert result.columns == [
         *("file", "label", "p_x", "p_y", "attr_arousal", "entropy", "sd_x", "sd_y", "sd_attr_arousal", "disagreement")
     ]
 
@@ -131,15 +137,15 @@ def test_in_chunks_it_is_the_same_and_each_encoder_is_loaded_once(
         return encoder_of(name, *rest, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ensemble.prediction.predict, "encoder_of", counted)
-    told: list[tuple[float, int]] = []
-    parts = predict(model, files_manifest(files), chunk=2, progress=lambda what, done, of: told.append((done, of)))
+    calls: list[tuple[float, int]] = []
+    parts = predict(model, files_manifest(files), chunk=2, progress=lambda what, done, of: calls.append((done, of)))
     assert sorted(loaded) == ["mel", "pooled"]
     assert parts.keys == whole.keys
     assert parts.failed == whole.failed
     np.testing.assert_allclose(parts.probabilities, whole.probabilities, atol=1e-6)
     np.testing.assert_allclose(parts.member_posteriors, whole.member_posteriors, atol=1e-6)
-    assert told[-1] == (6, 6)
-    assert all(of == 6 and done <= 6 for done, of in told)
+    assert calls[-1] == (6, 6)
+    assert all(of == 6 and done <= 6 for done, of in calls)
 
 
 def test_the_command_takes_folders_patterns_and_a_list(
@@ -285,19 +291,19 @@ def test_a_stopped_prediction_goes_on(trained: Trained, tmp_path: Path, monkeypa
     assert not journal.exists()
     rows = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines()))
     assert [row["file"] for row in rows] == [*files[:3], *files[4:]]
-    found = predict(Model.load(trained.runs / "meta-logits"), files_manifest(files))
+    predictions = predict(Model.load(trained.runs / "meta-logits"), files_manifest(files))
     np.testing.assert_allclose(
-        [float(row["p_sad"]) for row in rows], found.probabilities[:, found.classes.index("sad")], 1e-4
+        [float(row["p_sad"]) for row in rows], predictions.probabilities[:, predictions.classes.index("sad")], 1e-4
     )
 
 
 def test_the_terminals_table_names_the_common_directory_once() -> None:
-    said = np.array([[[0.9, 0.1], [0.2, 0.8]]], np.float32)
+    predicted = np.array([[[0.9, 0.1], [0.2, 0.8]]], np.float32)
 
     def shown(*keys: str) -> str:
-        found = Predictions(keys, ("x", "y"), (), said[0], np.zeros((2, 0), np.float32), ("m",), said)
+        result = Predictions(keys, ("x", "y"), (), predicted[0], np.zeros((2, 0), np.float32), ("m",), predicted)
         console = Console(width=60, file=io.StringIO())
-        console.print(predictions_table(found))
+        console.print(predictions_table(result))
         return console.file.getvalue()  # type: ignore[attr-defined]
 
     text = shown("data/calls/a/1.wav", "data/calls/b/2.wav")

@@ -60,10 +60,10 @@ def clips(place: Path) -> Manifest:
 
 def test_what_a_member_learned_from_is_transcribed_again(place: Path) -> None:
     model = Model.load(place / "runs" / "heard")
-    found = predict(model, clips(place), asr=str(place / "ear.pt"), device="cpu", chunk=2)
+    predictions = predict(model, clips(place), asr=str(place / "ear.pt"), device="cpu", chunk=2)
     store = FeatureStore.open(place / "store")
     expected, _ = model.members[0].predict(store, clips(place).keys)
-    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+    np.testing.assert_allclose(predictions.probabilities, expected, atol=1e-5)
 
 
 def test_given_words_are_taken_as_they_are(place: Path) -> None:
@@ -71,8 +71,8 @@ def test_given_words_are_taken_as_they_are(place: Path) -> None:
     expected, _ = model.members[0].predict(FeatureStore.open(place / "store"), table.keys)
     np.testing.assert_allclose(predict(model, table).probabilities, expected, atol=1e-5)
     files = [table.audio_path(i) for i in range(len(table))]
-    heard = Model.load(place / "runs" / "heard")
-    one, other = (heard.predict(files, text=text).probabilities for text in ("w1 w2 w3", "w90"))
+    transcriber = Model.load(place / "runs" / "heard")
+    one, other = (transcriber.predict(files, text=text).probabilities for text in ("w1 w2 w3", "w90"))
     assert np.abs(one - other).max() > 1e-6
 
 
@@ -98,9 +98,9 @@ def test_a_missing_speech_recogniser_is_named(place: Path) -> None:
 
 def test_a_file_that_cannot_be_transcribed_does_not_stop_the_others(place: Path) -> None:
     model, good = Model.load(place / "runs" / "heard"), clips(place).audio_path(0)
-    found = predict(model, files_manifest([place / "gone.wav", good]), asr=str(place / "ear.pt"), device="cpu")
-    assert found.keys == (str(good),)
-    assert [key for key, _ in found.failed] == [str(place / "gone.wav")]
+    predictions = predict(model, files_manifest([place / "gone.wav", good]), asr=str(place / "ear.pt"), device="cpu")
+    assert predictions.keys == (str(good),)
+    assert [key for key, _ in predictions.failed] == [str(place / "gone.wav")]
 
 
 def test_the_settings_of_transcripts_are_recorded_with_the_feature_set_and_the_member(place: Path) -> None:
@@ -136,10 +136,10 @@ def forget_settings(place: Path, run: str, target: Path) -> Model:
 def test_settings_that_are_not_recorded_and_not_the_default_are_refused(place: Path, tmp_path: Path) -> None:
     model = forget_settings(place, "heard", tmp_path / "old")
     identity = Transcripts.read(place / "words.csv").identity
-    asked = load_transcriber(str(place / "ear.pt"), device="cpu").source.identity
+    requested = load_transcriber(str(place / "ear.pt"), device="cpu").source.identity
     with pytest.raises(SpecMismatch) as caught:
         predict(model, clips(place), asr=str(place / "ear.pt"), device="cpu")
-    for fact in ("bert-heard", identity, asked, "--asr off", "medusa transcribe"):
+    for fact in ("bert-heard", identity, requested, "--asr off", "medusa transcribe"):
         assert fact in str(caught.value)
 
 

@@ -45,10 +45,10 @@ def test_a_row_within_another_speaks_for_its_own_time() -> None:
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 20)), min_size=1, max_size=8))
 def test_every_moment_has_the_row_with_the_nearest_centre(pairs: list[tuple[int, int]]) -> None:
     ends = [(float(low), float(low + length)) for low, length in pairs]
-    found = stretches(ends)
-    assert all(high <= low for (_, high, _), (low, _, _) in itertools.pairwise(found))
+    result = stretches(ends)
+    assert all(high <= low for (_, high, _), (low, _, _) in itertools.pairwise(result))
     for at in np.arange(0.13, 60, 0.25):
-        row = next((row for low, high, row in found if low <= at < high), None)
+        row = next((row for low, high, row in result if low <= at < high), None)
         assert row == naive(ends, at) or abs(sum(ends[row or 0]) / 2 - at) == pytest.approx(
             abs(sum(ends[naive(ends, at) or 0]) / 2 - at)
         )
@@ -69,12 +69,12 @@ def predicted(
 
 
 def test_neighbours_of_one_label_are_one_turn_with_the_mean_of_their_confidences() -> None:
-    found = turns(
+    result = turns(
         predicted([(0, 6), (2, 8), (4, 10)], [0] * 3).pieces,  # type: ignore[arg-type]
         ["sad", "sad", "angry"], [0.5, 0.8, 0.9],
     )  # fmt: skip
-    assert [(turn.start_s, turn.end_s, turn.label) for turn in found] == [(0, 6, "sad"), (6, 10, "angry")]
-    assert found[0].confidence == pytest.approx((4 * 0.5 + 2 * 0.8) / 6)
+    assert [(turn.start_s, turn.end_s, turn.label) for turn in result] == [(0, 6, "sad"), (6, 10, "angry")]
+    assert result[0].confidence == pytest.approx((4 * 0.5 + 2 * 0.8) / 6)
 
 
 def test_rttm_has_ten_fields_and_no_blank_in_a_name(tmp_path: Path) -> None:
@@ -122,9 +122,9 @@ def test_a_format_is_the_one_requested_or_the_suffixs() -> None:
 def test_a_piece_is_called_by_its_recording_where_its_id_says_so() -> None:
     text = {"utterance_id": ["a.wav[0-2.5]", "u2", "b.wav[3-]"], "path": ["x/a.wav", "x/a.wav", "b.wav"]}
     table = Manifest.from_arrow(_table(text | {"start_s": [0.0, 2.5, 3.0], "end_s": [2.5, 4.0, None]}), root=".")
-    found = pieces_of(table)
-    assert [piece.file for piece in found.values()] == ["a.wav", "u2", "b.wav"]
-    assert [piece.end_s for piece in found.values()] == [2.5, 4.0, None]
+    result = pieces_of(table)
+    assert [piece.file for piece in result.values()] == ["a.wav", "u2", "b.wav"]
+    assert [piece.end_s for piece in result.values()] == [2.5, 4.0, None]
 
 
 def _table(columns: dict[str, list[object]]) -> object:
@@ -139,9 +139,9 @@ def _table(columns: dict[str, list[object]]) -> object:
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 @pytest.mark.parametrize("attributes", [False, True])
 def test_the_plot_shows_classes_and_attributes_over_time(tmp_path: Path, suffix: str, attributes: bool) -> None:
-    found = predicted(Windows.of(2, 6).ends(200.0), list(np.linspace(0, 1, 98)), attributes=attributes)
+    result = predicted(Windows.of(2, 6).ends(200.0), list(np.linspace(0, 1, 98)), attributes=attributes)
     ranges = {"arousal": (1.0, 7.0)} if attributes else {}
-    plot_timeline(tmp_path / f"p{suffix}", found.records(), CLASSES, ranges)
+    plot_timeline(tmp_path / f"p{suffix}", result.records(), CLASSES, ranges)
     data = (tmp_path / f"p{suffix}").read_bytes()
     assert data.startswith(b"\x89PNG") if suffix == ".png" else b"<svg" in data
     assert len(data) > 5000

@@ -37,8 +37,8 @@ def call(corpus: Path, directory: Path, *more: str) -> list[str]:
 @pytest.fixture(scope="module")
 def undisturbed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("run") / "out"
-    said = medusa(*call(corpus, directory)).stdout
-    assert re.findall(r"^\[\d+/10\] ([^:]+):", said, re.MULTILINE) == STEPS
+    output = medusa(*call(corpus, directory)).stdout
+    assert re.findall(r"^\[\d+/10\] ([^:]+):", output, re.MULTILINE) == STEPS
     return directory
 
 
@@ -47,14 +47,14 @@ def fingerprints(directory: Path) -> dict[str, str]:
     return {name: store[name].spec.fingerprint for name in store.names()}
 
 
-def states(said: str) -> dict[str, str]:
-    return dict(re.findall(r"^(?:\[\d+/\d+\] )?([\w/.-]+): (.+)$", said, re.MULTILINE))
+def states(expected: str) -> dict[str, str]:
+    return dict(re.findall(r"^(?:\[\d+/\d+\] )?([\w/.-]+): (.+)$", expected, re.MULTILINE))
 
 
 def test_a_dry_run_prints_what_would_be_done_and_does_nothing(corpus: Path, undisturbed: Path, tmp_path: Path) -> None:
-    said = medusa(*call(corpus, tmp_path / "new", "--dry-run")).stdout
-    assert states(said) == dict.fromkeys(STEPS[:-2], "not done yet") | SHOWN
-    assert said.count("$ medusa ") == len(STEPS)
+    output = medusa(*call(corpus, tmp_path / "new", "--dry-run")).stdout
+    assert states(output) == dict.fromkeys(STEPS[:-2], "not done yet") | SHOWN
+    assert output.count("$ medusa ") == len(STEPS)
     assert not (tmp_path / "new").exists()
     done = states(medusa(*call(corpus, undisturbed, "--dry-run")).stdout)
     assert done == dict.fromkeys(STEPS[:-2], "done") | SHOWN
@@ -80,9 +80,9 @@ def test_it_makes_scores_a_picture_a_summary_and_a_model(corpus: Path, undisturb
 
 def test_what_is_done_is_skipped_and_what_changed_is_not(corpus: Path, undisturbed: Path, tmp_path: Path) -> None:
     before = fingerprints(undisturbed)
-    said = medusa(*call(corpus, undisturbed)).stdout
-    assert said.count("done before") == len(STEPS) - 2
-    assert said.count("$ medusa ") == 2
+    output = medusa(*call(corpus, undisturbed)).stdout
+    assert output.count("done before") == len(STEPS) - 2
+    assert output.count("$ medusa ") == 2
     changed = states(medusa(*call(corpus, undisturbed, "--dry-run", "--set", "members.m2.seed=9")).stdout)
     assert {step: why for step, why in changed.items() if why != "done"} == SHOWN | {
         "members/m2": "its settings changed"
@@ -98,10 +98,10 @@ def test_what_is_done_is_skipped_and_what_changed_is_not(corpus: Path, undisturb
 def test_a_member_is_done_again_from_its_start_with_what_hangs_on_it(corpus: Path, undisturbed: Path) -> None:
     before = fingerprints(undisturbed)
     anew = ["--set", "members.m3.seed=8"]
-    said = states(medusa(*call(corpus, undisturbed, "--again", "members/m3", *anew)).stdout)
-    assert said["members/m3"] == "asked for again"
-    assert said["meta"] == "posteriors/m3 changed"
-    assert said["members/m1"] == "done before"
+    output = states(medusa(*call(corpus, undisturbed, "--again", "members/m3", *anew)).stdout)
+    assert output["members/m3"] == "asked for again"
+    assert output["meta"] == "posteriors/m3 changed"
+    assert output["members/m1"] == "done before"
     medusa(*call(corpus, undisturbed, "--again", "members/m3"))
     assert fingerprints(undisturbed) == before
 
@@ -109,18 +109,18 @@ def test_a_member_is_done_again_from_its_start_with_what_hangs_on_it(corpus: Pat
 def test_what_is_missing_is_made_again_alone(corpus: Path, undisturbed: Path) -> None:
     before = fingerprints(undisturbed)
     FeatureStore.open(undisturbed / "store").remove("posteriors/m1")
-    said = medusa(*call(corpus, undisturbed, "--only", "members")).stdout
-    assert states(said)["members/m1"] == "posteriors/m1 is not what it made"
-    assert "[1/3] members/m1" in said
-    assert said.count("done before") == 2
+    output = medusa(*call(corpus, undisturbed, "--only", "members")).stdout
+    assert states(output)["members/m1"] == "posteriors/m1 is not what it made"
+    assert "[1/3] members/m1" in output
+    assert output.count("done before") == 2
     assert fingerprints(undisturbed) == before
     both = "members/m1", "members/m2"
     for only in (["--only", ",".join(both)], ["--only", both[0], "--only", both[1]]):
         assert list(states(medusa(*call(corpus, undisturbed, *only)).stdout)) == list(both)
     for more in ([], ["--dry-run"]):
         assert "no-such" in medusa(*call(corpus, undisturbed, "--only", "no-such", *more), exit_code=2).stderr
-    said = medusa(*call(corpus, undisturbed, "--only", "members", "--again", "members/m2", "--dry-run")).stdout
-    assert states(said) == {"members/m1": "done", "members/m2": "asked for again", "members/m3": "done"}
+    output = medusa(*call(corpus, undisturbed, "--only", "members", "--again", "members/m2", "--dry-run")).stdout
+    assert states(output) == {"members/m1": "done", "members/m2": "asked for again", "members/m3": "done"}
 
 
 def test_a_manifest_that_was_edited_is_not_overwritten(corpus: Path, tmp_path: Path) -> None:
@@ -128,8 +128,8 @@ def test_a_manifest_that_was_edited_is_not_overwritten(corpus: Path, tmp_path: P
     manifest = tmp_path / "manifest.csv"
     edited = "\n".join(manifest.read_text().splitlines()[:-1]) + "\n"
     manifest.write_text(edited)
-    said = medusa(*call(corpus, tmp_path, "--only", "prepare"), exit_code=2).stderr
-    assert "was changed since" in said
+    output = medusa(*call(corpus, tmp_path, "--only", "prepare"), exit_code=2).stderr
+    assert "was changed since" in output
     assert manifest.read_text() == edited
     manifest.unlink()
     medusa(*call(corpus, tmp_path, "--only", "prepare"))
@@ -137,9 +137,9 @@ def test_a_manifest_that_was_edited_is_not_overwritten(corpus: Path, tmp_path: P
 
 
 def test_the_recipes_are_listed() -> None:
-    said = medusa("run", "--list").stdout
+    output = medusa("run", "--list").stdout
     for name in ("medusa14", "medusa14-small", "srpol-task1", "srpol-task2", "baseline", "tiny"):
-        assert name in said
+        assert name in output
     assert "medusa run --list" in medusa("run", exit_code=2).stderr
 
 
@@ -159,9 +159,9 @@ def test_killed_again_and_again_it_comes_to_the_same(corpus: Path, undisturbed: 
         assert process.poll() is None, (sign, process.stderr and process.stderr.read())
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    said = medusa(*call(corpus, out)).stdout
-    assert states(said)["meta"] in ("was cut off", "not done yet", "done before")
-    assert states(said)["members/m1"] == "done before"
+    output = medusa(*call(corpus, out)).stdout
+    assert states(output)["meta"] in ("was cut off", "not done yet", "done before")
+    assert states(output)["members/m1"] == "done before"
     assert fingerprints(out) == fingerprints(undisturbed)
     assert (out / "scores-meta.json").read_bytes() == (undisturbed / "scores-meta.json").read_bytes()
 

@@ -53,13 +53,13 @@ def test_presets_by_name_and_by_pattern_keep_their_own_settings() -> None:
 
 
 def test_a_recipes_members_are_the_ones_that_its_run_fits(tmp_path: Path) -> None:
-    found = members(MemberOptions(options={"epochs": 99, "dropout": 0.0}), names=str(BUILT_IN / "tiny.yaml"))
-    assert [(m.name, m.features, m.train.seed) for m in found] == [
+    result = members(MemberOptions(options={"epochs": 99, "dropout": 0.0}), names=str(BUILT_IN / "tiny.yaml"))
+    assert [(m.name, m.features, m.train.seed) for m in result] == [
         ("m1", ("tiny-hubert", "tiny-wavlm"), 1),
         ("m2", ("tiny-hubert@3", "mel"), 2),
         ("m3", ("tiny-wavlm@2+3", "mel"), 3),
     ]
-    assert {(m.train.stages[0].epochs, m.train.stages[0].lr, m.network.dropout) for m in found} == {(10, 1e-3, 0.3)}
+    assert {(m.train.stages[0].epochs, m.train.stages[0].lr, m.network.dropout) for m in result} == {(10, 1e-3, 0.3)}
     path = tmp_path / "mine.yaml"
     path.write_text("members:\n  a: {preset: unimodal, features: x@1, set: [network.d=64, train.ema_decay=0.9]}\n")
     (own,) = members(MemberOptions(), names=str(path))

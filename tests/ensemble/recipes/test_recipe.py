@@ -48,8 +48,8 @@ def planned(commands: Any, directory: Path, text: str, *settings: str) -> list[S
 
 
 def options(step: Step) -> dict[str, str]:
-    found = dict(zip(step.arguments, step.arguments[1:], strict=False))
-    return {key.removeprefix("--"): value for key, value in found.items() if key.startswith("--")}
+    result = dict(zip(step.arguments, step.arguments[1:], strict=False))
+    return {key.removeprefix("--"): value for key, value in result.items() if key.startswith("--")}
 
 
 def test_sections_become_commands_in_their_order(commands: Any, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_sections_become_commands_in_their_order(commands: Any, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "line", "said"),
+    ("old", "new", "line", "expected"),
     [
         ("cv: fold", "cw: fold", 4, r"unknown key 'cw'; expected one of .*cv"),
         ("layers: [2, 3]", "layer: 2", 11, r"unknown option of medusa featurize 'layer'; did you mean layers"),
@@ -107,10 +107,10 @@ def test_sections_become_commands_in_their_order(commands: Any, tmp_path: Path) 
     ],
 )
 def test_a_mistake_is_named_with_its_line(
-    commands: Any, tmp_path: Path, old: str, new: str, line: int, said: str
+    commands: Any, tmp_path: Path, old: str, new: str, line: int, expected: str
 ) -> None:
     assert old in GOOD
-    with pytest.raises(ConfigError, match=rf"r\.yaml, line {line}: .*{said}"):
+    with pytest.raises(ConfigError, match=rf"r\.yaml, line {line}: .*{expected}"):
         planned(commands, tmp_path, GOOD.replace(old, new), "epochs=3")
 
 
@@ -244,8 +244,8 @@ def test_the_small_one_has_its_shape() -> None:
         "all-mpnet-base-v2": "roberta-large", "all-MiniLM-L6-v2": "modernbert-large",
     }  # fmt: skip
     members = read_recipe("medusa14-small", ["corpus=C", "weights=W"]).sections["members"].values()
-    found = [tuple(stands_for[ref.partition("@")[0]] for ref in m.value["features"].texts) for m in members]
-    assert found == list(MEDUSA_MEMBERS)
+    result = [tuple(stands_for[ref.partition("@")[0]] for ref in m.value["features"].texts) for m in members]
+    assert result == list(MEDUSA_MEMBERS)
 
 
 def test_unicamp_and_abhinaya_are_as_in_the_challenge_paper() -> None:

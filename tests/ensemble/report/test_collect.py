@@ -52,10 +52,10 @@ def test_scores_and_differences_are_those_of_the_evaluation(collected: Collected
     own, reference = (open_system(name, table, run / "store") for name in ("m1", "meta"))
     (expected,) = assess_parts(own, table, ScoringOptions(50, 0, None, True), against=reference).values()
     (part,) = collected.payload["scores"][0]["parts"].values()
-    found = copy.deepcopy(part["assessment"])
-    for each in found["against"]["differences"].values():
+    result = copy.deepcopy(part["assessment"])
+    for each in result["against"]["differences"].values():
         each["p_holm"] = None  # it depends on the other systems
-    assert found == expected.to_dict()
+    assert result == expected.to_dict()
     assert part["assessment"]["against"]["differences"]["macro_f1"]["value"] != 0
     assert "against" not in collected.payload["reference"]
     (last,) = collected.payload["scores"][-1]["parts"].values()
@@ -84,8 +84,8 @@ def test_predictions_that_are_not_known_to_be_out_of_fold_are_a_warning(copied: 
     with store.writer("posteriors/unknown", spec) as writer:
         for key in store["posteriors/m1"]:
             writer.append(key, store["posteriors/m1"].array(key)[None])
-    found = collect(find_runs(["unknown"], copied / "manifest.csv", copied / "store"), PageOptions(Scoring(0)))
-    assert any("posteriors/unknown" in line for line in found.warnings)
+    payload = collect(find_runs(["unknown"], copied / "manifest.csv", copied / "store"), PageOptions(Scoring(0)))
+    assert any("posteriors/unknown" in line for line in payload.warnings)
 
 
 def test_attributes_alone_are_collected(copied: Path) -> None:
@@ -93,11 +93,11 @@ def test_attributes_alone_are_collected(copied: Path) -> None:
     (name,) = table.scheme.attributes
     known = table.to_arrow().select(["utterance_id", "path", "speaker", "fold", f"attr_{name}"])
     Manifest(known, LabelScheme((), dict(table.scheme.attributes)), copied).write(copied / "bare.csv")
-    found = collect(find_runs(["m1", "meta"], copied / "bare.csv", copied / "store"), PageOptions(Scoring(20)))
-    (part,) = found.payload["scores"][0]["parts"].values()
+    payload = collect(find_runs(["m1", "meta"], copied / "bare.csv", copied / "store"), PageOptions(Scoring(20)))
+    (part,) = payload.payload["scores"][0]["parts"].values()
     assert part["assessment"]["classification"] is None
     assert f"ccc_{name}" in part["assessment"]["intervals"]
-    assert found.payload["utterances"]["systems"][0]["predicted"] is None
+    assert payload.payload["utterances"]["systems"][0]["predicted"] is None
 
 
 def test_a_system_that_lacks_an_utterance_is_an_error_that_names_it(copied: Path) -> None:
@@ -114,12 +114,12 @@ def test_predictions_of_other_columns_can_be_reported_from_a_file(copied: Path) 
     labels = [str(label) for label in table.labels]
     pa.csv.write_csv(pa.table({"id": table.keys, "prediction": labels}), copied / "mine.csv")
     runs = find_runs([str(copied / "mine.csv")], copied / "manifest.csv", copied / "store")
-    found = collect(runs, PageOptions(Scoring(20), columns={"id": "id", "label": "prediction"}))
-    (part,) = found.payload["scores"][0]["parts"].values()
+    payload = collect(runs, PageOptions(Scoring(20), columns={"id": "id", "label": "prediction"}))
+    (part,) = payload.payload["scores"][0]["parts"].values()
     assert part["assessment"]["classification"]["accuracy"] == 1
     assert part["assessment"]["calibration"] is None
-    assert found.payload["maps"] == []
-    assert found.payload["utterances"]["systems"][0]["probabilities"] is None
+    assert payload.payload["maps"] == []
+    assert payload.payload["utterances"]["systems"][0]["probabilities"] is None
 
 
 def test_a_whole_run_brings_its_manifest_store_and_run_directories(copied: Path) -> None:
@@ -127,10 +127,10 @@ def test_a_whole_run_brings_its_manifest_store_and_run_directories(copied: Path)
         (copied / "runs" / name).mkdir(parents=True)
         (copied / "runs" / name / "config.json").write_text("{}")
     (copied / "runs" / "meta" / "members.json").write_text("{}")
-    found = find_runs([str(copied)])
-    assert found.systems == ("posteriors/m1", "posteriors/m2", "posteriors/meta")  # members before ensembles
-    assert (found.manifest, Path(found.store)) == (copied / "manifest.csv", copied / "store")
-    assert found.unfinished == ("m10",)
+    result = find_runs([str(copied)])
+    assert result.systems == ("posteriors/m1", "posteriors/m2", "posteriors/meta")  # members before ensembles
+    assert (result.manifest, Path(result.store)) == (copied / "manifest.csv", copied / "store")
+    assert result.unfinished == ("m10",)
     assert find_runs([str(copied / "runs" / "m1")]).systems == ("posteriors/m1",)
 
 
@@ -154,12 +154,12 @@ def test_the_hardest_are_confidently_wrong_then_those_that_annotators_dispute() 
 def test_a_systems_agreement_stands_beside_the_annotators_on_the_same_utterances() -> None:
     keys = ["a", "b", "c"]
     table = manifest(utterance_id=keys, text=keys, vote_calm=[2, 3, 1], vote_angry=[1, 0, 0])
-    found = annotator_agreement(table, [system(keys, [0.9, 0.1, 0.9])])
-    assert found is not None
-    assert found["n"] == 2  # one vote pairs with none
-    assert found["pairs"] == pytest.approx((1 / 3 + 1) / 2)
-    assert found["systems"][0]["share"] == pytest.approx((1 / 3 + 1) / 2)
-    assert found["annotators"]["n_ratings"] == 7
+    result = annotator_agreement(table, [system(keys, [0.9, 0.1, 0.9])])
+    assert result is not None
+    assert result["n"] == 2  # one vote pairs with none
+    assert result["pairs"] == pytest.approx((1 / 3 + 1) / 2)
+    assert result["systems"][0]["share"] == pytest.approx((1 / 3 + 1) / 2)
+    assert result["annotators"]["n_ratings"] == 7
 
 
 def test_no_agreement_without_counts_of_votes() -> None:
@@ -187,8 +187,8 @@ def test_principal_components_are_those_of_the_covariance() -> None:
 def test_a_map_of_one_point_or_of_equal_points_is_drawn() -> None:
     for n in (1, 5):
         keys = [str(i) for i in range(n)]
-        found = maps(None, keys, [system(keys, [0.5] * n)], ["s"], ["pca", "tsne"])
-        assert found[0]["x"]["base64"]
+        result = maps(None, keys, [system(keys, [0.5] * n)], ["s"], ["pca", "tsne"])
+        assert result[0]["x"]["base64"]
 
 
 def test_unknown_projections_and_maps_are_errors_that_say_what_there_is(run: Path) -> None:
@@ -214,8 +214,8 @@ def test_the_layers_of_a_probe_are_a_grid(tmp_path: Path) -> None:
     systems = [one("nested", None, True, 0.5), one("a@10", 1, False, 0.3), one("a@2", 1, False, 0.4),
                one("b@2", 1, False, 0.6), one("all", 3, False, 0.7)]  # fmt: skip
     (tmp_path / "probe.json").write_text(json.dumps({"probe": {"name": "p"}, "systems": systems}))
-    (found,) = probe_tables([tmp_path / "probe.json"])
-    part = found["parts"]["all folds"]
+    (actual,) = probe_tables([tmp_path / "probe.json"])
+    part = actual["parts"]["all folds"]
     assert part == {"layers": ["2", "10"], "sets": ["a", "b"], "values": [[0.4, 0.3], [0.6, None]], "nested": 0.5}
 
 

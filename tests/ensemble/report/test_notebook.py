@@ -36,8 +36,8 @@ def test_predictions_show_the_first_and_count_the_others() -> None:
     p = np.tile(np.float32([[0.25, 0.75]]), (n, 1))
     values = np.full((n, 1), 3.5, np.float32)
     keys = tuple(f"<u{i}>" for i in range(n))
-    found = Predictions(keys, ("calm", "<angry>"), ("arousal",), p, values, ("m",), np.zeros((1, n, 3)), (("x", "y"),))
-    html = found._repr_html_()
+    result = Predictions(keys, ("calm", "<angry>"), ("arousal",), p, values, ("m",), np.zeros((1, n, 3)), (("x", "y"),))
+    html = result._repr_html_()
     assert html.count("<td>&lt;angry&gt;</td>") == 20
     assert "<td>&lt;u0&gt;</td>" in html
     assert "<td>0.750</td><td>3.500</td>" in html
@@ -48,22 +48,22 @@ def test_predictions_show_the_first_and_count_the_others() -> None:
 def test_scores_show_values_intervals_and_differences(run: Path) -> None:
     table = Manifest.read(run / "manifest.csv")
     systems = [open_system(name, table, run / "store") for name in ("m1", "meta")]
-    (found,) = assess_parts(systems[0], table, ScoringOptions(20), against=systems[1]).values()
-    html = found._repr_html_()
-    accuracy = found.intervals["accuracy"]
+    (actual,) = assess_parts(systems[0], table, ScoringOptions(20), against=systems[1]).values()
+    html = actual._repr_html_()
+    accuracy = actual.intervals["accuracy"]
     assert f"<td>{accuracy.value:.3f}</td><td>{accuracy.low:.3f} to {accuracy.high:.3f}</td>" in html
     assert "paired differences" in html
     assert "<img" not in html
-    assert found.evaluation.classification is not None
-    assert f"{found.evaluation.classification.macro_f1:.3f}" in found.evaluation._repr_html_()
+    assert actual.evaluation.classification is not None
+    assert f"{actual.evaluation.classification.macro_f1:.3f}" in actual.evaluation._repr_html_()
 
 
 def test_a_table_of_systems_and_the_check_of_a_division_show_themselves(run: Path) -> None:
     table = Manifest.read(run / "manifest.csv")
     systems = {name: open_system(name, table, run / "store") for name in ("m1", "m2", "meta")}
-    (found,) = tables_of(systems, table, n_resamples=20).values()
-    html = found._repr_html_()
-    row = found.rows[1]
+    (actual,) = tables_of(systems, table, n_resamples=20).values()
+    html = actual._repr_html_()
+    row = actual.rows[1]
     assert f"{row.score('uar').value:.3f} ({row.score('uar').low:.3f} to" in html
     assert f"<td>{row.differences['uar'].p_holm:.3f}</td>" in html
     assert "<img" not in html

@@ -20,9 +20,9 @@ from tests.helpers.report_runs import MARKUP
 
 
 def element(html: str, id: str) -> Any:
-    found = re.search(rf'<script type="application/json" id="{id}">(.*?)</script>', html, re.DOTALL)
-    assert found is not None
-    return json.loads(found[1])
+    result = re.search(rf'<script type="application/json" id="{id}">(.*?)</script>', html, re.DOTALL)
+    assert result is not None
+    return json.loads(result[1])
 
 
 def test_the_page_holds_exactly_what_was_collected(collected: Collected) -> None:

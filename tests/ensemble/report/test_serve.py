@@ -78,9 +78,9 @@ def test_audio_is_sent_by_ranges(server: Explorer, collected: Collected) -> None
     whole = collected.rows.audio_path(4).read_bytes()
     status, headers, body = get(server, path)
     assert (status, body, headers["Content-Type"], headers["Accept-Ranges"]) == (200, whole, "audio/wav", "bytes")
-    for asked, first, last in (("bytes=0-99", 0, 99), ("bytes=100-", 100, len(whole) - 1),
+    for requested, first, last in (("bytes=0-99", 0, 99), ("bytes=100-", 100, len(whole) - 1),
                                ("bytes=-50", len(whole) - 50, len(whole) - 1)):  # fmt: skip
-        status, headers, body = get(server, path, Range=asked)
+        status, headers, body = get(server, path, Range=requested)
         assert status == 206
         assert headers["Content-Range"] == f"bytes {first}-{last}/{len(whole)}"
         assert body == whole[first : last + 1]

@@ -16,20 +16,24 @@ from featurestore.corpus.manifest import Manifest
 
 
 def test_links_lead_from_the_page_to_each_file_whatever_its_name(collected: Collected, run: Path) -> None:
-    found = audio_of(collected.rows, "link", run / "pages" / "report.html")
-    for i, link in enumerate(found["links"]):
+    result = audio_of(collected.rows, "link", run / "pages" / "report.html")
+    for i, link in enumerate(result["links"]):
         assert link.startswith("./")
         assert not set("<>\"'&?#:") & set(link)
         assert os.path.samefile(run / unquote(link.removeprefix("./../")), collected.rows.audio_path(i))
-    assert found["clips"] == {}
+    assert result["clips"] == {}
 
 
 def test_a_piece_is_linked_by_its_seconds(tmp_path: Path) -> None:
     columns = {"utterance_id": ["a", "b", "c"], "path": ["javascript:alert(1).wav"] * 2 + [None],
                "text": ["", "", "c"], "start_s": [1.5, 2.0, None], "end_s": [2.25, None, None]}  # fmt: skip
     rows = Manifest(pa.table(columns), root=tmp_path)
-    found = audio_of(rows, "link", tmp_path / "report.html")
-    assert found["links"] == ["./javascript%3Aalert%281%29.wav#t=1.5,2.25", "./javascript%3Aalert%281%29.wav#t=2", None]
+    result = audio_of(rows, "link", tmp_path / "report.html")
+    assert result["links"] == [
+        "./javascript%3Aalert%281%29.wav#t=1.5,2.25",
+        "./javascript%3Aalert%281%29.wav#t=2",
+        None,
+    ]
 
 
 def test_clips_inside_the_page_are_the_first_that_fit_and_the_others_are_linked(
@@ -54,10 +58,10 @@ def test_no_audio_where_none_is_wanted_or_there(collected: Collected, run: Path)
 def test_a_clip_that_cannot_be_decoded_is_linked_and_named(collected: Collected, tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"RIFF")
     rows = Manifest(pa.table({"utterance_id": ["a"], "path": ["a.wav"]}), root=tmp_path)
-    found = audio_of(rows, "embed", tmp_path / "report.html")
-    assert found["clips"] == {}
-    assert found["links"] == ["./a.wav"]
-    assert "a.wav" in found["note"]
+    result = audio_of(rows, "embed", tmp_path / "report.html")
+    assert result["clips"] == {}
+    assert result["links"] == ["./a.wav"]
+    assert "a.wav" in result["note"]
 
 
 def test_opus_keeps_length_and_sound(demo_corpus: Path) -> None:

@@ -31,20 +31,24 @@ LARGE_V3 = ModelDimensions(
 token = st.one_of(
     st.integers(0, TOKENIZER.eot), st.integers(TOKENIZER.timestamp_begin, N_VOCAB - 1), st.just(TOKENIZER.eot)
 )
-said = st.integers(0, 6).flatmap(lambda n: st.lists(st.lists(token, min_size=n, max_size=n), min_size=1, max_size=4))
+histories = st.integers(0, 6).flatmap(
+    lambda n: st.lists(st.lists(token, min_size=n, max_size=n), min_size=1, max_size=4)
+)
 
 
-@given(said=said, seed=st.integers(0, 9), sharp=st.sampled_from([0.1, 3.0]), initial=st.sampled_from([None, 50]))
+@given(
+    history=histories, seed=st.integers(0, 9), sharp=st.sampled_from([0.1, 3.0]), initial=st.sampled_from([None, 50])
+)
 def test_rules_on_a_batch_are_whispers_clip_by_clip(
-    said: list[list[int]], seed: int, sharp: float, initial: int | None
+    history: list[list[int]], seed: int, sharp: float, initial: int | None
 ) -> None:
     rules = [
         SuppressBlank(TOKENIZER, BEGIN),
         SuppressTokens([*TOKENIZER.non_speech_tokens, TOKENIZER.no_speech]),
         ApplyTimestampRules(TOKENIZER, BEGIN, initial),
     ]
-    tokens = torch.tensor([[*TOKENIZER.sot_sequence, *each] for each in said])
-    theirs = sharp * torch.randn(len(said), N_VOCAB, generator=torch.Generator().manual_seed(seed))
+    tokens = torch.tensor([[*TOKENIZER.sot_sequence, *each] for each in history])
+    theirs = sharp * torch.randn(len(history), N_VOCAB, generator=torch.Generator().manual_seed(seed))
     ours = theirs.clone()
     vocabulary = torch.arange(N_VOCAB)
     for rule in rules:

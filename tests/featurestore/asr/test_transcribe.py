@@ -128,10 +128,10 @@ def test_a_text_is_whispers_own_whatever_the_batch(
     batched = heard(transcriber, sounds, 4)
     assert max(sizes) > 1 or language == "auto"  # then one batch per language
     assert len(sizes) <= 2 * n_alone
-    told = {"auto": None if multilingual else "en", "german": "de"}[language]
+    values = {"auto": None if multilingual else "en", "german": "de"}[language]
     for sound, one, other in zip(sounds, alone, batched, strict=True):
         torch.manual_seed(0)
-        plain = whisper.transcribe(transcriber.model, sound, language=told, fp16=False)
+        plain = whisper.transcribe(transcriber.model, sound, language=values, fp16=False)
         assert (one.text, one.language) == (plain["text"].strip(), plain["language"])
         assert (other.text, other.language) == (one.text, one.language)
         assert [other.avg_logprob, other.no_speech_prob] == pytest.approx(
@@ -322,9 +322,9 @@ def test_the_table_says_the_text_and_the_model(
         assert table.column("text").null_count == 0
     assert tuple(columns) == COLUMNS
     assert models == {read.identity}
-    told = json.loads(source_path(path).read_text())
-    assert (told["model"], told["language"], told["identity"]) == ("many-sure", "auto", read.identity)
-    assert told["made_with"]["openai-whisper"] == whisper.__version__
+    record = json.loads(source_path(path).read_text())
+    assert (record["model"], record["language"], record["identity"]) == ("many-sure", "auto", read.identity)
+    assert record["made_with"]["openai-whisper"] == whisper.__version__
     assert sorted(file.name for file in path.parent.iterdir()) == sorted([path.name, "t.source.json"])
 
 
@@ -574,8 +574,8 @@ def test_a_stopped_run_keeps_what_it_has_and_goes_on(
     first = Manifest(many, root=tmp_path).rows(np.arange(12))
     first.write(tmp_path / "first.csv")
     there = sum(key in Transcripts.read(path) for key in first.keys)
-    said = medusa("transcribe", *model, "-m", tmp_path / "first.csv", "-o", path).stdout
-    assert f"{12 - there} done, {there} there already" in said
+    output = medusa("transcribe", *model, "-m", tmp_path / "first.csv", "-o", path).stdout
+    assert f"{12 - there} done, {there} there already" in output
     assert len(Transcripts.read(path)) == n_done + 12 - there
     assert len(set(Transcripts.read(path).values())) == 1
 
@@ -616,8 +616,8 @@ def test_the_command_reports_failures_and_text_encoders_take_the_table(
     assert "t.1-of-1.parquet: 1 done" in part.stdout
     assert "1 done" in medusa(*encode, "--transcripts", path).stdout
     medusa("transcribe", *model, "--beam", "2", "-m", tmp_path / "m.csv", "-o", tmp_path / "u.csv")
-    said = medusa(*encode, "--transcripts", tmp_path / "u.csv", exit_code=2).stderr
-    assert "source: stored transcripts:one-sure@" in said
+    output = medusa(*encode, "--transcripts", tmp_path / "u.csv", exit_code=2).stderr
+    assert "source: stored transcripts:one-sure@" in output
     logmel = ["featurize", "--encoder", "logmel", "-m", tmp_path / "m.csv", "-s", tmp_path / "s"]
     assert "encodes audio" in medusa(*logmel, "--transcripts", path, exit_code=2).stderr
 
@@ -680,9 +680,9 @@ def test_words_stand_beside_the_text_with_rising_times(
     """In the table as JSON, read again as they were; a table without words is another one."""
     transcriber = load_transcriber(str(checkpoint()), device="cpu", words=True)
     assert transcribe(corpus, transcriber, tmp_path / "t.csv").failed == []
-    found = Transcripts.read(tmp_path / "t.csv")
-    assert any(row.words for row in found.rows.values())
-    for row in found.rows.values():
+    result = Transcripts.read(tmp_path / "t.csv")
+    assert any(row.words for row in result.rows.values())
+    for row in result.rows.values():
         assert row.words is not None
         text = re.sub(r"<\|\w+\|>", "", row.text)  # languages' tokens are no words; only random weights write them
         assert "".join(word for word, _, _ in row.words).strip() == text
@@ -691,7 +691,7 @@ def test_words_stand_beside_the_text_with_rising_times(
         assert not times or 0 <= times[0] <= times[-1] <= math.ceil(row.duration_s) + 1
     with open(tmp_path / "t.csv", encoding="utf-8") as lines:
         assert [json.loads(row["words"]) for row in csv.DictReader(lines)] == [
-            [list(word) for word in found.rows[key].words or ()] for key in sorted(found)
+            [list(word) for word in result.rows[key].words or ()] for key in sorted(result)
         ]
     plain = load_transcriber(str(checkpoint()), device="cpu")
     assert plain.source.identity != transcriber.source.identity

@@ -82,10 +82,10 @@ def test_sound_that_begins_after_the_pictures_keeps_its_time(
             container.mux(stream.encode(piece))
         container.mux(stream.encode(None))
     silent_s = late_s if late_s > 0.1 else 0.0  # so little is no matter, and FFmpeg's program leaves it out, too
-    found = decode(path)
-    assert len(found) == pytest.approx((silent_s + 2.0) * 16_000, abs=200)
-    assert duration_s(path) == pytest.approx(len(found) / 16_000, abs=1e-3)
-    assert not found[: max(0, round(silent_s * 16_000) - 200)].any()
+    result = decode(path)
+    assert len(result) == pytest.approx((silent_s + 2.0) * 16_000, abs=200)
+    assert duration_s(path) == pytest.approx(len(result) / 16_000, abs=1e-3)
+    assert not result[: max(0, round(silent_s * 16_000) - 200)].any()
     part = decode(Clip(path, silent_s + 0.5, silent_s + 1.5))
     lag, correlation = lag_of(part, speech(16_000, 2.0)[8_000:24_000], 16_000)
     assert abs(lag) <= 20

@@ -16,16 +16,16 @@ def test_views_are_made_beside_the_clean_set(demo_corpus: Path, tmp_path: Path) 
     medusa("prepare", "ravdess", "--root", tmp_path / "corpus", "-o", csv)
     soundfile.write(tmp_path / "hum.wav", np.sin(np.arange(16_000) / 9), 16_000)
     make = ("featurize", "--encoder", "logmel", "-m", csv, "-s", at)
-    asked = ("--augment", "noise:snr=0..5", "--augment", "mix", "--views", "2", "--noise", tmp_path)
-    planned = medusa(*make, *asked, "--dry-run").stdout
+    options = ("--augment", "noise:snr=0..5", "--augment", "mix", "--views", "2", "--noise", tmp_path)
+    planned = medusa(*make, *options, "--dry-run").stdout
     assert planned.count(f"{n} utterances to encode") == 4
     assert not at.exists()
-    medusa(*make, *asked)
+    medusa(*make, *options)
     store = FeatureStore.open(at)
     views = ["logmel+mix1", "logmel+mix2", "logmel+noise1", "logmel+noise2"]
     assert sorted(store.names()) == [*views, "mixing/mix1", "mixing/mix2"]
     assert {len(store[name]) for name in store.names()} == {n}
-    assert "0 done, 48 there already" in medusa(*make, *asked, "--shard", "1/1").stdout
+    assert "0 done, 48 there already" in medusa(*make, *options, "--shard", "1/1").stdout
     checked = medusa(*make, "--augment", "noise:snr=0..5", "--noise", tmp_path, "--check", "3").stdout
     assert "logmel+noise1: largest relative difference" in checked
     assert "view" in medusa(*make, "--augment", "noise", exit_code=2).stderr

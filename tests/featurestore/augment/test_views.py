@@ -117,8 +117,8 @@ def test_draws_depend_on_key_seed_and_number_alone(manifest: Manifest) -> None:
 
 def test_a_views_literal_samples_are_pinned(manifest: Manifest) -> None:
     noise, reverb = (AugmentedAudio("k", manifest.audio_path(0), view(t)).decode() for t in ("noise", "reverb"))
-    found = [round(float(samples[100]), 6) for samples in (noise, reverb)]
-    assert found == PINNED
+    result = [round(float(samples[100]), 6) for samples in (noise, reverb)]
+    assert result == PINNED
 
 
 PINNED = [0.049252, 0.050432]
@@ -196,9 +196,9 @@ def test_mixed_clips_say_whose_they_are_and_stay_within_their_fold(manifest: Man
     made = mixed_from(store, "mix1", manifest.keys)
     fold = dict(zip(manifest.keys, manifest.column("fold"), strict=True))
     path = {key: manifest.audio_path(i) for i, key in enumerate(manifest.keys)}
-    for key, found in zip(manifest.keys, made, strict=True):
-        assert found is not None
-        partner, weight = found
+    for key, actual in zip(manifest.keys, made, strict=True):
+        assert actual is not None
+        partner, weight = actual
         assert partner is not None
         assert partner != key
         assert fold[partner] == fold[key]
@@ -235,11 +235,11 @@ def test_mixed_clips_say_whose_they_are_and_stay_within_their_fold(manifest: Man
 @given(st.lists(st.text(min_size=1, max_size=4), unique=True, max_size=30), st.integers(0, 3))
 def test_partners_come_from_the_group_and_do_not_depend_on_order(keys: list[str], seed: int) -> None:
     groups = [str(len(key) % 2) for key in keys]
-    found = partners(keys, groups, seed=seed, number=1)
+    result = partners(keys, groups, seed=seed, number=1)
     for key, group in zip(keys, groups, strict=True):
         others = [k for k, g in zip(keys, groups, strict=True) if g == group and k != key]
-        assert (found[key] in others) if others else found[key] is None
-    assert partners(keys[::-1], groups[::-1], seed=seed, number=1) == found
+        assert (result[key] in others) if others else result[key] is None
+    assert partners(keys[::-1], groups[::-1], seed=seed, number=1) == result
 
 
 def test_views_are_of_the_training_part_and_mixtures_need_to_know_it(manifest: Manifest, tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_one_alone_in_its_fold_stays_as_it_is(manifest: Manifest, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("echo", "there is no 'echo'"),
         ("noise:volume=1", "noise has no option 'volume'"),
@@ -282,8 +282,8 @@ def test_one_alone_in_its_fold_stays_as_it_is(manifest: Manifest, tmp_path: Path
         ("mix:overlap=0..2", "within 0 to 1"),
     ],
 )
-def test_what_can_not_be_made_is_named(text: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_what_can_not_be_made_is_named(text: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
         parse_views([text])
 
 

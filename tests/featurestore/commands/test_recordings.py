@@ -26,11 +26,11 @@ def calls(demo_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_folder_is_featurized_without_a_manifest_and_what_fails_is_named(calls: Path) -> None:
-    said = medusa("featurize", "--encoder", "logmel", "calls", exit_code=1)
-    assert "store.files.csv" in said.stdout
-    assert "c.vox" in said.stdout
-    assert "broken.wav" in said.stderr
-    assert "2 done" in said.stdout
+    output = medusa("featurize", "--encoder", "logmel", "calls", exit_code=1)
+    assert "store.files.csv" in output.stdout
+    assert "c.vox" in output.stdout
+    assert "broken.wav" in output.stderr
+    assert "2 done" in output.stdout
     kept = Manifest.read("store.files.csv")
     assert kept.keys == ["a.ogg", "broken.wav", "x/b.ogg"]
     assert sorted(FeatureStore.open("store")["logmel"]) == ["a.ogg", "x/b.ogg"]
@@ -42,10 +42,10 @@ def test_a_second_run_adds_what_is_new_and_the_manifest_does_the_same(calls: Pat
     (calls / "broken.wav").unlink()
     medusa("featurize", "--encoder", "logmel", "calls")
     shutil.copy(calls / "a.ogg", calls / "new.ogg")
-    said = medusa("featurize", "--encoder", "logmel", calls).stdout
-    assert "1 done" in said
-    assert "2 there already" in said
-    assert "1 new" in said
+    output = medusa("featurize", "--encoder", "logmel", calls).stdout
+    assert "1 done" in output
+    assert "2 there already" in output
+    assert "1 new" in output
     assert "3 there already" in medusa("featurize", "--encoder", "logmel", "-m", "store.files.csv").stdout
     assert "all in store.files.csv already" in medusa("featurize", "--encoder", "logmel", "calls/x").stdout
 
@@ -74,9 +74,9 @@ def test_files_and_a_manifest_together_or_neither_are_refused(calls: Path) -> No
 
 def test_audit_reads_a_folder_and_names_what_can_not_be_decoded(calls: Path) -> None:
     shutil.copy(calls / "a.ogg", calls / "again.ogg")
-    found = json.loads(medusa("audit", "calls", "--json", exit_code=1).stdout)
-    assert found["unreadable"][0][0] == "broken.wav"
-    assert sorted(found["repeats"][0]["keys"]) == ["a.ogg", "again.ogg"]
+    result = json.loads(medusa("audit", "calls", "--json", exit_code=1).stdout)
+    assert result["unreadable"][0][0] == "broken.wav"
+    assert sorted(result["repeats"][0]["keys"]) == ["a.ogg", "again.ogg"]
     assert list(Path().glob("*.csv")) == []
 
 

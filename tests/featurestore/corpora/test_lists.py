@@ -169,9 +169,9 @@ def test_emobox_with_gaps_or_strangers_is_refused(emobox: Path) -> None:
 def cut(key: str, **more: Any) -> dict[str, Any]:
     source = {"type": "file", "channels": [0], "source": f"{key}.wav"}
     recording = {"id": key, "sources": [source], "sampling_rate": 16000, "num_samples": 1600, "duration": 0.1}
-    said = {"id": key, "recording_id": key, "start": 0, "duration": 0.1, "text": "hello", "speaker": "s1",
+    values = {"id": key, "recording_id": key, "start": 0, "duration": 0.1, "text": "hello", "speaker": "s1",
             "gender": "female", "custom": {"emotion": "sad", "rater": 3}}  # fmt: skip
-    return {"id": key, "start": 0, "duration": 0.1, "channel": 0, "supervisions": [said], "recording": recording,
+    return {"id": key, "start": 0, "duration": 0.1, "channel": 0, "supervisions": [values], "recording": recording,
             "type": "MonoCut"} | more  # fmt: skip
 
 
@@ -361,9 +361,9 @@ def test_splits_below_the_classes_are_splits_and_the_class_is_the_level_of_emoti
     assert not manifest.has("speaker")
     assert any("s1, s2" in note and "--layout speaker/label/split" in note for note in manifest.notes)
     assert any("'evaluation' is taken as development" in note for note in manifest.notes)
-    told = read_audiofolder(tmp_path, layout="speaker/label/split")
-    assert told.column("speaker").tolist() == ["s1"] * 4 + ["s2"] * 4
-    assert told.labels == manifest.labels
+    values = read_audiofolder(tmp_path, layout="speaker/label/split")
+    assert values.column("speaker").tolist() == ["s1"] * 4 + ["s2"] * 4
+    assert values.labels == manifest.labels
 
 
 @pytest.mark.parametrize(
@@ -497,11 +497,11 @@ def test_each_corpus_is_a_command_with_its_own_options(tmp_path: Path) -> None:
     for file in ("sad/1.wav", "happy/2.wav", "glad/3.wav"):
         write_wav(tmp_path / "clips" / file)
     out = tmp_path / "m.csv"
-    said = medusa("prepare", "audiofolder", "--root", tmp_path / "clips", "-o", out, "--merge", "glad=happy").stdout
-    assert "happy 2, sad 1" in said
+    output = medusa("prepare", "audiofolder", "--root", tmp_path / "clips", "-o", out, "--merge", "glad=happy").stdout
+    assert "happy 2, sad 1" in output
     assert Manifest.read(out).labels == ["happy", "happy", "sad"]
-    said = medusa("prepare", "audiofolder", "--root", tmp_path / "clips", "-o", out, "--drop", "sad,glad").stdout
-    assert re.search(r"2 utterances of sad, glad", said)
+    output = medusa("prepare", "audiofolder", "--root", tmp_path / "clips", "-o", out, "--drop", "sad,glad").stdout
+    assert re.search(r"2 utterances of sad, glad", output)
     assert Manifest.read(out).keys == ["happy/2.wav"]
     assert "no class 'mad'" in medusa(
         "prepare", "audiofolder", "--root", tmp_path / "clips", "-o", out, "--drop", "mad", exit_code=2

@@ -254,8 +254,8 @@ def test_the_range_of_attributes_is_read_from_the_config_or_requested(tmp_path: 
     for text in ("1", "5:x", "1:2:3"):
         with pytest.raises(ManifestError, match=f"--attribute-range {text}:"):
             read_challenge(path, check_audio=False, speaker_by_gender=True, attribute_range=text)
-    asked = read_challenge(path, check_audio=False, speaker_by_gender=True, attribute_range="0:6")
-    assert asked.scheme.attributes == dict.fromkeys(("arousal", "valence", "dominance"), (0.0, 6.0))
+    requested = read_challenge(path, check_audio=False, speaker_by_gender=True, attribute_range="0:6")
+    assert requested.scheme.attributes == dict.fromkeys(("arousal", "valence", "dominance"), (0.0, 6.0))
     write_files(tmp_path, {"config.json": SCALE})
     manifest = read_challenge(path, check_audio=False, speaker_by_gender=True)
     assert manifest.scheme.attributes["arousal"] == (1.0, 5.0)
@@ -306,9 +306,9 @@ def test_a_column_of_file_names_may_have_no_name(tmp_path: Path) -> None:
 def test_the_command_that_a_refusal_prints_reads_the_table(tmp_path: Path) -> None:
     text = IMPROV.replace("depressed", "melancholy and woe").replace("FileName", "") + IMPROV_ROWS
     write_files(tmp_path, {"t.csv": text})
-    said = medusa("prepare", "challenge", tmp_path / "t.csv", "-o", tmp_path / "m.csv", exit_code=2).stderr
-    assert "melancholy and woe" in said
-    command = shlex.split(said[said.index("medusa prepare csv") :].replace("LOW:HIGH", "1:5"))
+    output = medusa("prepare", "challenge", tmp_path / "t.csv", "-o", tmp_path / "m.csv", exit_code=2).stderr
+    assert "melancholy and woe" in output
+    command = shlex.split(output[output.index("medusa prepare csv") :].replace("LOW:HIGH", "1:5"))
     command[command.index("-o") + 1] = str(tmp_path / "m.csv")
     medusa(*command[1:], "--no-check-audio")
     manifest = Manifest.read(tmp_path / "m.csv")

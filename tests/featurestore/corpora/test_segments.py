@@ -31,8 +31,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def pieces(manifest: Manifest) -> list[tuple[str, float, float | None]]:
-    found = [manifest.audio(i) for i in range(len(manifest))]
-    return [(clip.path.name, clip.start_s, clip.end_s) for clip in found if isinstance(clip, Clip)]
+    result = [manifest.audio(i) for i in range(len(manifest))]
+    return [(clip.path.name, clip.start_s, clip.end_s) for clip in result if isinstance(clip, Clip)]
 
 
 def test_kaldis_segments_are_pieces_of_the_recordings_in_wav_scp(root: Path) -> None:

@@ -25,9 +25,9 @@ def crema_d(root: Path, n_pointers: int, n_clips: int = 3) -> Path:
 @pytest.mark.parametrize("n_pointers", [3, 1])
 def test_pointers_of_git_lfs_are_one_error_that_says_git_lfs_pull(tmp_path: Path, n_pointers: int) -> None:
     root = crema_d(tmp_path, n_pointers)
-    said = medusa("prepare", "crema-d", "--root", root, "-o", tmp_path / "m.csv", exit_code=2).stderr
-    assert f"{n_pointers} of 3 files" in " ".join(said.split())
-    assert "git lfs pull" in " ".join(said.split())
+    output = medusa("prepare", "crema-d", "--root", root, "-o", tmp_path / "m.csv", exit_code=2).stderr
+    assert f"{n_pointers} of 3 files" in " ".join(output.split())
+    assert "git lfs pull" in " ".join(output.split())
     assert not (tmp_path / "m.csv").exists()
 
 

@@ -242,8 +242,8 @@ def test_an_index_without_a_name_is_the_id_unless_it_only_counts_rows(tmp_path: 
 
 def test_splits_of_other_names_are_mapped_by_an_option_that_the_error_names(tmp_path: Path) -> None:
     table = written(tmp_path, "utterance_id,text,label,split\na,x,sad,0\nb,y,sad,1\nc,z,sad,2\n")
-    said = medusa("prepare", "csv", table, "-o", tmp_path / "m.csv", exit_code=2).stderr
-    assert "--split-name 0=train" in " ".join(said.split())
+    output = medusa("prepare", "csv", table, "-o", tmp_path / "m.csv", exit_code=2).stderr
+    assert "--split-name 0=train" in " ".join(output.split())
     names = [part for name in ("0=train", "1=dev", "2=test") for part in ("--split-name", name)]
     medusa("prepare", "csv", table, "-o", tmp_path / "m.csv", *names)
     assert Manifest.read(tmp_path / "m.csv").column("split").tolist() == ["train", "development", "test"]
@@ -256,12 +256,12 @@ def test_a_second_table_is_joined_by_a_column_that_both_have(tmp_path: Path) -> 
     people = written(tmp_path, "ActorID,gender,text\n01,female,T\n02,male,U\n", "people.csv")
     out = tmp_path / "m.csv"
     join = f"{people}:who=ActorID"
-    said = medusa("prepare", "csv", table, "-o", out, "--join", join, "--column", "speaker=who").stdout
+    output = medusa("prepare", "csv", table, "-o", out, "--join", join, "--column", "speaker=who").stdout
     manifest = Manifest.read(out)
     assert manifest.column("gender").tolist() == ["female", "male", None]
     assert manifest.texts == ["x", "y", "z"]
     assert manifest.column("people_text").tolist() == ["T", "U", None]
-    assert re.search(r"1 values of who .*people\.csv: 03", said)
+    assert re.search(r"1 values of who .*people\.csv: 03", output)
     people.write_text("ActorID,gender\n01,female\n01,male\n")
     with pytest.raises(ManifestError, match=r"people.csv: ActorID has '01' twice"):
         read_table(table, joined=[(people, "who", "ActorID")])
@@ -296,32 +296,32 @@ def test_cells_that_look_like_formulas_are_exact_unless_they_are_to_be_escaped(t
 def test_speakers_of_two_genders_are_noted_and_two_columns_can_be_joined(tmp_path: Path) -> None:
     table = written(tmp_path, "utterance_id,text,label,who,gender\na,x,sad,1,female\nb,y,Sad,1,male\nc,z,fear,2,male\n")
     out = tmp_path / "m.csv"
-    said = medusa("prepare", "csv", table, "-o", out, "--column", "speaker=who").stdout
-    assert "1 speakers have two genders: 1" in said
-    assert "--merge 'sad=Sad'" in said
-    said = medusa("prepare", "csv", table, "-o", out, "--column", "speaker=gender+who", "--merge", "Sad=sad").stdout
-    assert "two genders" not in said
-    assert "--merge" not in said
+    output = medusa("prepare", "csv", table, "-o", out, "--column", "speaker=who").stdout
+    assert "1 speakers have two genders: 1" in output
+    assert "--merge 'sad=Sad'" in output
+    output = medusa("prepare", "csv", table, "-o", out, "--column", "speaker=gender+who", "--merge", "Sad=sad").stdout
+    assert "two genders" not in output
+    assert "--merge" not in output
     assert Manifest.read(out).column("speaker").tolist() == ["female_1", "male_1", "male_2"]
 
 
 def test_names_that_look_like_mistakes_are_noted(tmp_path: Path) -> None:
     rows = "a,x,sad,Ann,1\nb,y,nan,ann ,1\nc,z,angry,Bob, 1\n"
     table = written(tmp_path, f"utterance_id,text,label,speaker,fold\n{rows}")
-    said = " ".join(medusa("prepare", "csv", table, "-o", tmp_path / "m.csv").stdout.split())
-    assert "speakers 'Ann' and 'ann '" in said
-    assert "folds '1' and ' 1'" in said
-    assert "'nan': taken for a class" in said
-    assert "--drop 'nan'" in said
-    said = medusa("prepare", "csv", table, "-o", tmp_path / "m.csv", "--drop", "nan").stdout
-    assert "taken for a class" not in said
+    output = " ".join(medusa("prepare", "csv", table, "-o", tmp_path / "m.csv").stdout.split())
+    assert "speakers 'Ann' and 'ann '" in output
+    assert "folds '1' and ' 1'" in output
+    assert "'nan': taken for a class" in output
+    assert "--drop 'nan'" in output
+    output = medusa("prepare", "csv", table, "-o", tmp_path / "m.csv", "--drop", "nan").stdout
+    assert "taken for a class" not in output
 
 
 def test_labels_that_got_fewer_votes_than_another_class_are_counted(tmp_path: Path) -> None:
     rows = "a,x,sad,0,2\nb,y,sad,1,1\nc,z,angry,0,3\nd,z,angry,0,0\n"
     table = written(tmp_path, f"utterance_id,text,label,vote_sad,vote_angry\n{rows}")
-    said = " ".join(medusa("prepare", "csv", table, "-o", tmp_path / "m.csv").stdout.split())
-    assert "1 of 3 labels" in said
+    output = " ".join(medusa("prepare", "csv", table, "-o", tmp_path / "m.csv").stdout.split())
+    assert "1 of 3 labels" in output
 
 
 def test_a_single_class_is_noted(tmp_path: Path) -> None:
@@ -334,6 +334,6 @@ def test_paths_serve_as_ids_where_there_are_none_and_pieces_of_a_file_have_ids_w
     tmp_path: Path, columns: dict[str, str]
 ) -> None:
     table = written(tmp_path, "path,start,end,label\na.wav,0 days 00:00:00,0 days 00:00:03,sad\na.wav,3,6,happy\n")
-    found = read_table(table, columns=columns, check_audio=False)
-    assert found.keys == ["a.wav[0-3]", "a.wav[3-6]"]
-    assert found.column("path").tolist() == ["a.wav", "a.wav"]
+    result = read_table(table, columns=columns, check_audio=False)
+    assert result.keys == ["a.wav[0-3]", "a.wav[3-6]"]
+    assert result.column("path").tolist() == ["a.wav", "a.wav"]

@@ -51,9 +51,9 @@ def manifest(directory: Path, files: list[str], **columns: list) -> Manifest:
     return Manifest(pa.table({"utterance_id": keys, "path": files, **columns}), root=directory)
 
 
-def kinds(found: Manifest, **settings: object) -> dict[tuple[str, str], bool]:
+def kinds(actual: Manifest, **settings: object) -> dict[tuple[str, str], bool]:
     """Return what is shared, and whether it counts as leakage."""
-    report = audit(found, **settings)  # type: ignore[arg-type]
+    report = audit(actual, **settings)  # type: ignore[arg-type]
     return {(overlap.column, overlap.kind): overlap.leak for overlap in report.overlaps}
 
 
@@ -110,15 +110,15 @@ def test_speakers_and_ids_and_texts_across_parts(directory: Path) -> None:
             "fold": ["1", "1", "1", "2"],
         }
     )
-    found = Manifest(table)
-    assert kinds(found) == {("split", "utterance"): True, ("split", "speaker"): True, ("split", "text"): False}
-    assert kinds(found, leaks=["text"]) == {
+    result = Manifest(table)
+    assert kinds(result) == {("split", "utterance"): True, ("split", "speaker"): True, ("split", "text"): False}
+    assert kinds(result, leaks=["text"]) == {
         ("split", "utterance"): False,
         ("split", "speaker"): False,
         ("split", "text"): True,
     }
     with pytest.raises(ConfigError, match=r"speakers;.*utterance, speaker"):
-        audit(found, leaks=["speakers"])
+        audit(result, leaks=["speakers"])
 
 
 def test_test_sets_may_share_speakers_but_nothing_learned_from_may() -> None:
@@ -192,8 +192,8 @@ def test_clips_of_one_value_are_counted_and_named(directory: Path) -> None:
     assert audit(corpus).constant == ["u1", "u2"]
     assert audit(corpus, audio=False).constant == []
     corpus.write(directory / "m.csv")
-    said = medusa("audit", directory / "m.csv").stdout
-    assert re.search(r"2 silent.*: u1, u2", said)
+    output = medusa("audit", directory / "m.csv").stdout
+    assert re.search(r"2 silent.*: u1, u2", output)
 
 
 def test_without_decoding_the_same_file_is_still_found(directory: Path) -> None:
@@ -233,19 +233,19 @@ def test_agreement_is_of_the_ratings_under_the_schemes_names() -> None:
     )
     scheme = LabelScheme(("happy", "sad"), {}, {"H": "happy", "E": "happy", "S": "sad"})
     table = pa.table({"utterance_id": list("abc"), "text": list("abc"), "label": ["happy", "happy", None]})
-    found = audit(Manifest(table, scheme, ratings=ratings)).agreement
-    assert found is not None
+    report = audit(Manifest(table, scheme, ratings=ratings)).agreement
+    assert report is not None
     counts = np.array([[2, 1], [0, 2], [1, 1]])
-    assert found.fleiss_kappa == fleiss_kappa(counts)
-    assert found.krippendorff_interval == {"v": krippendorff_interval(ratings.values[:, 0], ratings.key_of)}
-    assert (found.n_ratings, found.n_annotators, found.n_rated, found.n_tied) == (7, 3, 3, 1)
-    assert found.n_label_against_plurality == 1
+    assert report.fleiss_kappa == fleiss_kappa(counts)
+    assert report.krippendorff_interval == {"v": krippendorff_interval(ratings.values[:, 0], ratings.key_of)}
+    assert (report.n_ratings, report.n_annotators, report.n_rated, report.n_tied) == (7, 3, 3, 1)
+    assert report.n_label_against_plurality == 1
     counted = Manifest(
         table.append_column("vote_happy", pa.array([2, 0, 1])).append_column("vote_sad", pa.array([1, 2, 1]))
     )
     plain = audit(counted).agreement
     assert plain is not None
-    assert (plain.n_ratings, plain.n_annotators, plain.fleiss_kappa) == (7, None, found.fleiss_kappa)
+    assert (plain.n_ratings, plain.n_annotators, plain.fleiss_kappa) == (7, None, report.fleiss_kappa)
     shares = audit(
         Manifest(
             table.append_column("vote_happy", pa.array([0.5, 0, 1])).append_column("vote_sad", pa.array([0.5, 1, 0]))
@@ -261,9 +261,9 @@ def test_agreement_is_of_the_ratings_under_the_schemes_names() -> None:
 def test_the_exit_code_shows_leakage(demo_corpus: Path, tmp_path: Path) -> None:
     corpus, path = read_ravdess(demo_corpus), tmp_path / "corpus.csv"
     corpus.write(path)
-    said = medusa("audit", path).stdout
-    assert "no leakage" in said
-    assert "shared: 2 texts" in said
+    output = medusa("audit", path).stdout
+    assert "no leakage" in output
+    assert "shared: 2 texts" in output
     assert "LEAK: 2 texts" in medusa("audit", path, "--strict-text", "--no-audio", exit_code=1).stdout
     assign_folds(corpus, 4, by="utterance").write(path)
     assert "LEAK: 24 speakers" in medusa("audit", path, "--no-audio", exit_code=1).stdout
@@ -275,12 +275,12 @@ def test_json_is_the_whole_report(directory: Path) -> None:
     path = directory / "corpus.csv"
     corpus = manifest(directory, ["a.wav", "a.flac", "gone.wav"], fold=["1", "2", "2"], label=["x", "y", "y"])
     corpus.write(path)
-    found = json.loads(medusa("audit", path, "--json", exit_code=1).stdout)
-    assert found == json.loads(json.dumps(audit(Manifest.read(path)).to_json()))
-    assert found["clean"] is False
-    assert found["overlaps"][0]["pairs"] == {"1, 2": 1}
-    assert found["unreadable"][0][0] == "u2"
-    assert found["parts"]["fold"][0]["classes"] == {"x": 1, "y": 0}
+    result = json.loads(medusa("audit", path, "--json", exit_code=1).stdout)
+    assert result == json.loads(json.dumps(audit(Manifest.read(path)).to_json()))
+    assert result["clean"] is False
+    assert result["overlaps"][0]["pairs"] == {"1, 2": 1}
+    assert result["unreadable"][0][0] == "u2"
+    assert result["parts"]["fold"][0]["classes"] == {"x": 1, "y": 0}
 
 
 def test_ctrl_c_stops_at_once(directory: Path) -> None:

@@ -17,18 +17,18 @@ def corpus(sizes: list[int], n_classes: int = 4) -> tuple[list[str], np.ndarray]
 @pytest.mark.parametrize("n_speakers", [3, 4])
 def test_of_three_or_four_speakers_no_tenth_can_be_held_out_and_so_nobody_is(n_speakers: int) -> None:
     groups, labels = corpus([60] * n_speakers)
-    found = choose_held_out(groups, 0.1, labels=labels)
-    assert not found.mask.any()
-    assert f"{1 / n_speakers:.0%}" in found.why_not
-    assert "nobody is held out" in sentence(found.to_dict("abcd"))
+    result = choose_held_out(groups, 0.1, labels=labels)
+    assert not result.mask.any()
+    assert f"{1 / n_speakers:.0%}" in result.why_not
+    assert "nobody is held out" in sentence(result.to_dict("abcd"))
 
 
 def test_twenty_equal_speakers_give_two_for_a_tenth() -> None:
     groups, labels = corpus([64] * 20)
-    found = choose_held_out(groups, 0.1, labels=labels)
-    assert found.share == pytest.approx(0.1)
-    assert len(found.speakers) == 2
-    assert set(found.classes.values()) == {32}
+    result = choose_held_out(groups, 0.1, labels=labels)
+    assert result.share == pytest.approx(0.1)
+    assert len(result.speakers) == 2
+    assert set(result.classes.values()) == {32}
 
 
 def test_of_very_unequal_speakers_small_ones_are_taken_and_every_class_is_there() -> None:
@@ -36,20 +36,20 @@ def test_of_very_unequal_speakers_small_ones_are_taken_and_every_class_is_there(
     sizes = np.concatenate([[900, 700, 400], rng.integers(8, 80, 26)]).tolist()
     groups, labels = corpus(sizes)
     labels[:900] = 0  # the largest speaker has a single class
-    found = choose_held_out(groups, 0.1, labels=labels)
-    assert LEAST * 0.1 <= found.share <= MOST * 0.1
-    assert len(found.speakers) > 1
-    assert not {"s:00", "s:01", "s:02"} & set(found.speakers)
-    assert set(found.classes) == {0, 1, 2, 3}
-    assert min(found.classes.values()) > 10
+    result = choose_held_out(groups, 0.1, labels=labels)
+    assert LEAST * 0.1 <= result.share <= MOST * 0.1
+    assert len(result.speakers) > 1
+    assert not {"s:00", "s:01", "s:02"} & set(result.speakers)
+    assert set(result.classes) == {0, 1, 2, 3}
+    assert min(result.classes.values()) > 10
 
 
 def test_a_class_of_one_speaker_stays_in_training() -> None:
     groups, labels = corpus([40] * 20)
     labels[:5] = 7
-    found = choose_held_out(groups, 0.1, labels=labels)
-    assert found.mask.any()
-    assert "s:00" not in found.speakers
+    result = choose_held_out(groups, 0.1, labels=labels)
+    assert result.mask.any()
+    assert "s:00" not in result.speakers
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=40), st.sampled_from([0.05, 0.1, 0.3]), st.integers(0, 3))
@@ -57,20 +57,20 @@ def test_a_part_that_is_used_is_whole_speakers_within_half_and_twice_the_share(
     sizes: list[int], share: float, seed: int
 ) -> None:
     groups, labels = corpus(sizes)
-    found = choose_held_out(groups, share, labels=labels, seed=seed)
+    result = choose_held_out(groups, share, labels=labels, seed=seed)
     again = choose_held_out(groups, share, labels=labels, seed=seed)
-    assert found.mask.tolist() == again.mask.tolist()
-    held = {group for group, chosen in zip(groups, found.mask, strict=True) if chosen}
-    assert held == set(found.speakers)
-    assert not held & {group for group, chosen in zip(groups, found.mask, strict=True) if not chosen}
-    assert bool(found.why_not) == (not found.mask.any())
-    if found.mask.any():
-        assert LEAST * share <= found.share <= MOST * share
+    assert result.mask.tolist() == again.mask.tolist()
+    held = {group for group, chosen in zip(groups, result.mask, strict=True) if chosen}
+    assert held == set(result.speakers)
+    assert not held & {group for group, chosen in zip(groups, result.mask, strict=True) if not chosen}
+    assert bool(result.why_not) == (not result.mask.any())
+    if result.mask.any():
+        assert LEAST * share <= result.share <= MOST * share
 
 
 def test_thousands_of_unknown_speakers_are_dealt_by_class() -> None:
     labels = np.random.default_rng(0).choice(3, 3000, p=[0.7, 0.25, 0.05])
-    found = choose_held_out([f"u:{i}" for i in range(3000)], 0.1, labels=labels)
-    assert found.share == pytest.approx(0.1, abs=0.005)
+    result = choose_held_out([f"u:{i}" for i in range(3000)], 0.1, labels=labels)
+    assert result.share == pytest.approx(0.1, abs=0.005)
     for code in range(3):
-        assert found.classes[code] == pytest.approx(0.1 * (labels == code).sum(), abs=2)
+        assert result.classes[code] == pytest.approx(0.1 * (labels == code).sum(), abs=2)

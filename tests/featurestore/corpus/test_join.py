@@ -93,11 +93,11 @@ def test_the_command_joins_files_under_their_names_and_merges_in_each(tmp_path: 
     out = tmp_path / "out/both.csv"
     one, two = tmp_path / "a.csv", tmp_path / "b/a.csv"
     assert "NAME=" in medusa("prepare", "join", one, two, "-o", out, exit_code=2).stderr
-    said = medusa("prepare", "join", one, f"B={two}", "-o", out, "--merge", "Sadness=sad", "--drop", "fear").stdout
+    output = medusa("prepare", "join", one, f"B={two}", "-o", out, "--merge", "Sadness=sad", "--drop", "fear").stdout
     joined = Manifest.read(out)
     assert joined.keys == ["a:1", "a:2", "B:2"]
     assert joined.labels == ["sad", "happy", "sad"]
     assert all(joined.audio_path(i).is_file() for i in range(3))
-    assert "left out 1 utterances of fear" in said
+    assert "left out 1 utterances of fear" in output
     assert "mad" in medusa("prepare", "join", one, f"B={two}", "-o", out, "--merge", "mad=sad", exit_code=2).stderr
     medusa("prepare", "join", one, "-o", out, exit_code=2)

@@ -57,19 +57,19 @@ SPELLINGS = {
 
 @pytest.mark.parametrize("name", SPELLINGS)
 def test_every_spelling_gives_the_same_pieces(recording: Path, name: str) -> None:
-    found = manifest(recording, **SPELLINGS[name])
-    assert found.column("start_s").tolist() == [1.0, 3.5]
-    assert found.column("end_s").tolist() == [3.5, 4.25]
-    assert found.audio(0) == Clip(recording / "r.flac", 1.0, 3.5)
-    found.write(recording / "m.csv")
+    result = manifest(recording, **SPELLINGS[name])
+    assert result.column("start_s").tolist() == [1.0, 3.5]
+    assert result.column("end_s").tolist() == [3.5, 4.25]
+    assert result.audio(0) == Clip(recording / "r.flac", 1.0, 3.5)
+    result.write(recording / "m.csv")
     again = Manifest.read(recording / "m.csv")
     assert again.audio(1) == Clip(recording / "r.flac", 3.5, 4.25)
 
 
 def test_days_alone_are_what_pandas_writes_of_zeros(recording: Path) -> None:
-    found = manifest(recording, start=["0 days", "0 days"], end=["0 days 00:00:03.5", ""])
-    assert found.audio(0) == Clip(recording / "r.flac", 0.0, 3.5)
-    assert found.audio(1) == recording / "r.flac"
+    result = manifest(recording, start=["0 days", "0 days"], end=["0 days 00:00:03.5", ""])
+    assert result.audio(0) == Clip(recording / "r.flac", 0.0, 3.5)
+    assert result.audio(1) == recording / "r.flac"
 
 
 def test_parquet_keeps_durations_and_pieces(recording: Path) -> None:
@@ -82,18 +82,18 @@ def test_parquet_keeps_durations_and_pieces(recording: Path) -> None:
 
 
 def test_an_empty_start_is_the_files_and_an_empty_end_too(recording: Path) -> None:
-    found = manifest(recording, start_s=[None, 2.0, None], end_s=[1.5, None, None])
-    assert found.audio(0) == Clip(recording / "r.flac", 0.0, 1.5)
-    assert found.audio(1) == Clip(recording / "r.flac", 2.0, None)
-    assert found.audio(2) == recording / "r.flac"
+    result = manifest(recording, start_s=[None, 2.0, None], end_s=[1.5, None, None])
+    assert result.audio(0) == Clip(recording / "r.flac", 0.0, 1.5)
+    assert result.audio(1) == Clip(recording / "r.flac", 2.0, None)
+    assert result.audio(2) == recording / "r.flac"
 
 
 def test_duration_and_offset_alone_are_descriptions(recording: Path) -> None:
     for name in ("duration", "offset", "duration_s"):
-        found = manifest(recording, **{name: [1.0, 2.0]})
-        assert not found.has_pieces
-        assert found.audio(0) == recording / "r.flac"
-        assert found.column(name).tolist() == [1.0, 2.0]
+        result = manifest(recording, **{name: [1.0, 2.0]})
+        assert not result.has_pieces
+        assert result.audio(0) == recording / "r.flac"
+        assert result.column(name).tolist() == [1.0, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -182,9 +182,9 @@ def test_what_is_not_understood_is_an_error_that_names_the_column(
     ids=lambda columns: "-".join(columns),
 )
 def test_columns_of_such_names_that_hold_no_times_are_kept(recording: Path, columns: dict[str, list[object]]) -> None:
-    found = manifest(recording, **columns)
-    assert not found.has_pieces
-    table = found.to_arrow()
+    result = manifest(recording, **columns)
+    assert not result.has_pieces
+    table = result.to_arrow()
     assert all(table.column(name).to_pylist() == values for name, values in columns.items())
 
 
@@ -203,9 +203,9 @@ def test_columns_of_such_names_that_hold_no_times_are_kept(recording: Path, colu
 def test_beside_a_start_and_an_end_that_are_understood_others_are_kept(
     recording: Path, columns: dict[str, list[object]]
 ) -> None:
-    found = manifest(recording, **columns)
-    assert found.audio(0) == Clip(recording / "r.flac", 0.5, 1.5)
-    assert set(found.to_arrow().column_names) >= columns.keys() - {"start", "end"}
+    result = manifest(recording, **columns)
+    assert result.audio(0) == Clip(recording / "r.flac", 0.5, 1.5)
+    assert set(result.to_arrow().column_names) >= columns.keys() - {"start", "end"}
 
 
 def test_pieces_of_one_file_under_two_names_overlap(recording: Path) -> None:
@@ -219,9 +219,9 @@ def test_pieces_of_one_file_under_two_names_overlap(recording: Path) -> None:
 
 @pytest.mark.parametrize("length", [["short"], [11], [2]], ids=["words", "letters", "number-of-words"])
 def test_the_length_of_a_text_is_not_a_pieces(recording: Path, length: list[object]) -> None:
-    found = manifest(recording, start_s=[0.5], text=["hello there"], length=length)
-    assert found.audio(0) == Clip(recording / "r.flac", 0.5, None)
-    assert found.column("length").tolist() == length
+    result = manifest(recording, start_s=[0.5], text=["hello there"], length=length)
+    assert result.audio(0) == Clip(recording / "r.flac", 0.5, None)
+    assert result.column("length").tolist() == length
 
 
 @pytest.mark.parametrize(
@@ -241,9 +241,9 @@ def test_prepare_csv_reads_pieces(recording: Path) -> None:
         "name,wav,start,end,emotion\na,r.flac,0 days 00:00:00,0 days 00:00:03,angry\nb,r.flac,0 days 00:00:03,,sad\n"
     )
     columns = {"utterance_id": "name", "path": "wav", "label": "emotion"}
-    found = read_table(recording / "t.csv", columns=columns)
-    assert found.audio(0) == Clip(recording / "r.flac", 0.0, 3.0)
-    assert found.audio(1) == Clip(recording / "r.flac", 3.0, None)
+    result = read_table(recording / "t.csv", columns=columns)
+    assert result.audio(0) == Clip(recording / "r.flac", 0.0, 3.0)
+    assert result.audio(1) == Clip(recording / "r.flac", 3.0, None)
 
 
 def test_overlapping_pieces_of_one_recording_in_two_parts_are_a_leak(recording: Path) -> None:

@@ -147,16 +147,16 @@ def test_a_column_of_a_manifest_is_checked_and_the_report_is_json() -> None:
     same = manifest(speaker=["Unknown", "s1", "s2", "s2", "s3", None], path=["a.wav", *["b.wav"] * 2, *["./a.wav"] * 3])
     report = check_manifest(same, "fold")
     assert found(report) == {"audio": ("warning", 2, 6), "unknown speaker": ("note", 2, 2)}
-    told = json.loads(json.dumps(report.to_dict()))
-    assert told["clean"] is False
-    assert told["findings"][0]["parts"] == {"1, 2": 2, "1, 3": 1, "2, 3": 1}
+    record = json.loads(json.dumps(report.to_dict()))
+    assert record["clean"] is False
+    assert record["findings"][0]["parts"] == {"1, 2": 2, "1, 3": 1, "2, 3": 1}
     pieces = manifest(path=["a.wav"] * 6, start=[0, 1, 2, 3, 4, 5], end=[1, 2, 3, 4, 5, 6], speaker=FOLDS)
     assert check_manifest(pieces, "fold").findings == (), "pieces of one file are different sound"
 
 
 def test_medusa_split_names_what_is_wrong_with_the_parts_that_it_makes(tmp_path: Path) -> None:
     manifest(speaker=["s1"] * 3 + ["s2"] * 3, fold=[None] * 6).write(tmp_path / "m.csv")
-    said = medusa("split", tmp_path / "m.csv", "-o", tmp_path / "m.csv", "--folds", "2", "--by", "utterance").stdout
-    assert re.search(r"warning: 2 speakers \(6 utterances\).*fold", said)
-    said = medusa("split", tmp_path / "m.csv", "-o", tmp_path / "m.csv", "--folds", "2").stdout
-    assert "warning" not in said
+    output = medusa("split", tmp_path / "m.csv", "-o", tmp_path / "m.csv", "--folds", "2", "--by", "utterance").stdout
+    assert re.search(r"warning: 2 speakers \(6 utterances\).*fold", output)
+    output = medusa("split", tmp_path / "m.csv", "-o", tmp_path / "m.csv", "--folds", "2").stdout
+    assert "warning" not in output

@@ -75,11 +75,11 @@ def test_without_speakers_or_labels_there_is_no_report() -> None:
 def test_audit_prints_them_and_the_folds_that_lack_a_class(tmp_path) -> None:
     speakers, labels = ["a"] * 4 + ["b"] * 4, ["sad"] * 4 + ["happy", "sad"] * 2
     manifest(speakers, labels, fold=["1"] * 4 + ["2"] * 4).write(tmp_path / "m.csv")
-    said = medusa("audit", tmp_path / "m.csv").stdout
-    assert re.search(r"1 of 2 speakers.*\(sad: a\)", said)
-    assert "1 has no happy" in said
-    assert "no model learns happy" in said
-    assert "on the folds: UAR 0.333" in said
+    output = medusa("audit", tmp_path / "m.csv").stdout
+    assert re.search(r"1 of 2 speakers.*\(sad: a\)", output)
+    assert "1 has no happy" in output
+    assert "no model learns happy" in output
+    assert "on the folds: UAR 0.333" in output
 
 
 def test_a_classifier_by_speaker_near_chance_is_reported_to_know_nothing_and_one_above_is_not() -> None:

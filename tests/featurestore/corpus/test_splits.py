@@ -250,7 +250,7 @@ def test_a_column_that_changes_leaves_its_former_values() -> None:
 def test_split_writes_what_it_shows(tmp_path: Path) -> None:
     path, out = tmp_path / "corpus.csv", tmp_path / "parted.csv"
     corpus().write(path)
-    said = medusa(
+    output = medusa(
         "split", path, "-o", out, "--hold-out", "0.2", "--folds", "3", "--balanced-sets", "2", "--seed", "7"
     ).stdout
     parted = Manifest.read(out)
@@ -260,7 +260,7 @@ def test_split_writes_what_it_shows(tmp_path: Path) -> None:
     for column in ("split", "fold", "balanced_sets"):
         assert parted.column(column).tolist() == expected.column(column).tolist()
     n_development = (parted.column("split") == "development").sum()
-    assert any(line.split()[:2] == ["development", str(n_development)] for line in said.splitlines())
+    assert any(line.split()[:2] == ["development", str(n_development)] for line in output.splitlines())
     (tmp_path / "parts.csv").write_text("utterance_id,fold\n" + "".join(f"u{i},{i % 2}\n" for i in range(600)))
     medusa("split", path, "-o", path, "--given", tmp_path / "parts.csv")
     assert Manifest.read(path).column("fold").tolist()[:3] == ["0", "1", "0"]

@@ -85,9 +85,9 @@ def test_numbers_agree_with_a_plain_loop(rows: list, order: list[str]) -> None:
         votes[order.index(key)] += [(name == label) + 0.25 * (name in others and name != label) for name in "abcd"]
     np.testing.assert_allclose(ratings.counts("abcd", also=0.25), votes)
     for k, key in enumerate(order):
-        found = [row[4] for row in rows if row[0] == key and row[4] is not None]
+        result = [row[4] for row in rows if row[0] == key and row[4] is not None]
         mean = ratings.attribute_means()[k, 0]
-        assert mean == pytest.approx(np.mean(found)) if found else np.isnan(mean)
+        assert mean == pytest.approx(np.mean(result)) if result else np.isnan(mean)
     table = ratings.to_table()
     again = Ratings.of_table(table).of_keys(order)
     assert again.to_table().to_pylist() == table.to_pylist()
@@ -223,11 +223,11 @@ def test_dropping_leaves_one_annotator_and_about_the_share() -> None:
 
 def test_over_the_epochs_every_annotator_counts() -> None:
     ratings = many()
-    heard = np.zeros(len(ratings.keys))
+    predicted = np.zeros(len(ratings.keys))
     for epoch in range(60):
-        heard += np.bincount(ratings.dropped(seed=0, epoch=epoch, share=0.5).key_of, minlength=len(ratings.keys))
+        predicted += np.bincount(ratings.dropped(seed=0, epoch=epoch, share=0.5).key_of, minlength=len(ratings.keys))
     several = np.bincount(ratings.key_of) > 1
-    assert (heard[several] > 60).all()
+    assert (predicted[several] > 60).all()
 
 
 def test_augmented_targets_fall_back_to_all_annotators() -> None:

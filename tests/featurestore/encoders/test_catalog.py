@@ -86,8 +86,8 @@ def test_json_and_markdown_hold_every_encoder() -> None:
 
 
 def test_search_takes_words_of_any_column() -> None:
-    found = [each["name"] for each in json.loads(output("--json", "--search", "openai WHISPER turbo"))]
-    assert found == ["whisper-large-v3-turbo"]
+    result = [each["name"] for each in json.loads(output("--json", "--search", "openai WHISPER turbo"))]
+    assert result == ["whisper-large-v3-turbo"]
     assert "wavlm-large" in output("--search", "wavlm")
     assert "checked of speech: alone as in a batch" in output("--search", "wavlm")
     assert "[opensmile]" in output("--search", "egemapsv02-lld")

@@ -37,11 +37,11 @@ def extractor() -> Any:
         feat_extract_norm="layer", conv_bias=True, num_hidden_layers=1, hidden_size=16, num_attention_heads=2,
         intermediate_size=16, conv_dim=(64,) * 7,
     )  # fmt: skip
-    found = transformers.AutoModel.from_config(config).eval().requires_grad_(False).feature_extractor
-    for layer in found.conv_layers:
+    result = transformers.AutoModel.from_config(config).eval().requires_grad_(False).feature_extractor
+    for layer in result.conv_layers:
         layer.layer_norm.weight.uniform_(0.3, 1.7)
         layer.layer_norm.bias.normal_(0, 0.3)
-    return found
+    return result
 
 
 def on_cuda(patch: pytest.MonkeyPatch, after: Callable[[Tensor], Tensor] = lambda values: values) -> None:

@@ -29,10 +29,10 @@ def letters() -> transformers.PreTrainedTokenizerFast:
 
 
 def test_a_token_has_the_time_of_the_words_that_it_has_characters_of() -> None:
-    found = spans(letters(), "w1 w2, w3", WORDS, 2.5)
-    assert found.shape == (9, 2)
-    np.testing.assert_allclose(found[[0, 1, 3, 5, 8]], [[0.5, 0.8], [0.5, 0.8], [0.8, 1.1], [0.8, 1.1], [1.4, 2.0]])
-    np.testing.assert_allclose(found[[2, 6]], [[0.8, 0.8], [1.1, 1.1]])  # blanks: the end of the word before
+    rows = spans(letters(), "w1 w2, w3", WORDS, 2.5)
+    assert rows.shape == (9, 2)
+    np.testing.assert_allclose(rows[[0, 1, 3, 5, 8]], [[0.5, 0.8], [0.5, 0.8], [0.8, 1.1], [0.8, 1.1], [1.4, 2.0]])
+    np.testing.assert_allclose(rows[[2, 6]], [[0.8, 0.8], [1.1, 1.1]])  # blanks: the end of the word before
 
 
 def test_a_word_that_the_text_lacks_is_passed_over_and_a_text_of_none_has_the_whole_time() -> None:

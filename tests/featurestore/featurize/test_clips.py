@@ -128,6 +128,6 @@ def test_a_gpu_begins_without_reading_headers_where_the_manifest_has_durations(t
     encoder.overlaps = True  # as on a GPU
     assert [size_of(encoder, item) for item in items] == [40_000, 16_000]
     assert size_of(encoder, items[0], exactly=True) == 8000
-    found = {each.key: each for each in iter_encode(encoder, items)}
-    assert found["a"].duration_s == 0.5  # what was decoded, whatever was expected
-    assert "absent.wav" in found["b"].error
+    result = {each.key: each for each in iter_encode(encoder, items)}
+    assert result["a"].duration_s == 0.5  # what was decoded, whatever was expected
+    assert "absent.wav" in result["b"].error

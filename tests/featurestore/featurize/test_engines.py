@@ -46,16 +46,16 @@ def quick_job(tmp_path: Path) -> FeaturizeJob:
 
 def test_two_processes_do_what_one_does(quick_job: FeaturizeJob) -> None:
     job = quick_job
-    told: list[tuple[int, int, float]] = []
+    calls: list[tuple[int, int, float]] = []
     lines: list[str] = []
-    report = featurize_on_devices(job, ["cpu", "cpu"], lambda *each: told.append(each), lines.append)
+    report = featurize_on_devices(job, ["cpu", "cpu"], lambda *each: calls.append(each), lines.append)
     assert sorted(line[:9] for line in lines) == ["part 1/2:", "part 2/2:"]
     assert all("cpu, float32" in line for line in lines)
     assert sum(report.decoders.values()) == N
     recorded = FeatureStore.open(store_of(job))["a"].provenance
     assert (recorded["device"], recorded["arithmetic"]) == ("cpu", "float32")
     assert (report.done, report.skipped, len(report.failed)) == (N, 0, 2)
-    assert told[-1][:2] == (N + 2, N + 2)
+    assert calls[-1][:2] == (N + 2, N + 2)
     assert len(FeatureStore.open(store_of(job))["a"].segments) == 2
     same_as_alone(job)
     again = featurize_on_devices(job, ["cpu"])
@@ -228,10 +228,10 @@ def test_several_gpus_share_the_cores_for_decoding(tmp_path: Path, monkeypatch: 
     assert with_share_of_cores(job, eight).options.workers == 8
     assert with_share_of_cores(job, ["cuda:0", "cuda:1"]).options.workers == 16
     assert with_share_of_cores(job, ["cpu", "cpu"]) is job
-    asked = FeaturizeJob(
+    options = FeaturizeJob(
         tmp_path / "m.csv", tmp_path, "a", EncoderOptions("tiny-hubert"), None, FeaturizeOptions(None, 3)
     )
-    assert with_share_of_cores(asked, eight) is asked
+    assert with_share_of_cores(options, eight) is options
 
 
 def test_compute_auto_is_the_same_on_all_devices_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,8 +103,8 @@ def test_clips_of_one_value_are_stored_counted_and_named(corpus: Manifest, store
     report = featurize(corpus, load_encoder("logmel"), store, "mel")
     assert (report.done, sorted(report.constant)) == (6, ["a/../b", "g"])
     corpus.write(tmp_path / "m.csv")
-    said = medusa("featurize", "-m", tmp_path / "m.csv", "-s", tmp_path / "s", "--encoder", "logmel").stdout
-    assert "2 silent" in said
+    output = medusa("featurize", "-m", tmp_path / "m.csv", "-s", tmp_path / "s", "--encoder", "logmel").stdout
+    assert "2 silent" in output
 
 
 def test_a_rerun_does_only_the_rest_and_tries_failures_again(
@@ -264,13 +264,13 @@ def test_a_batch_is_sent_before_the_rows_of_the_one_before_are_there(corpus: Man
 
     items = [Item(key, corpus.audio_path(i)) for i, key in enumerate(corpus.keys)]
     items.append(Item("absent", Path("absent.wav")))
-    found = {each.key: each for each in iter_encode(Overlapping(), items)}
+    result = {each.key: each for each in iter_encode(Overlapping(), items)}
     assert events == [
         "start 0", "start 1", "wait 0", "start 2", "wait 1", "start 3", "wait 2", "wait 3",
     ]  # fmt: skip
     for each in iter_encode(Recorder(), items):
-        np.testing.assert_array_equal(found[each.key].rows, each.rows)
-    assert found["absent"].rows is None
+        np.testing.assert_array_equal(result[each.key].rows, each.rows)
+    assert result["absent"].rows is None
 
 
 def test_an_error_of_the_encoder_itself_is_not_swallowed(corpus: Manifest, store: FeatureStore) -> None:
@@ -466,9 +466,9 @@ def test_a_check_compares_alone_in_a_batch_and_stored(corpus: Manifest, store: F
     items, _ = items_of(corpus, encoder)
     featurize(corpus, encoder, store, "a")
     in_batch, stored = tolerances(encoder)
-    found = check_rows(encoder, items, 4, stored=store["a"])
-    assert len(found) == 4
-    for each in found:
+    checks = check_rows(encoder, items, 4, stored=store["a"])
+    assert len(checks) == 4
+    for each in checks:
         assert each.in_batch <= in_batch < each.stored <= stored
     other = load_encoder("tiny-hubert", layers="1", dtype="float32")
     featurize(corpus, other, store, "b")

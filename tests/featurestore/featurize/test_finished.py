@@ -88,6 +88,6 @@ def test_other_audio_under_the_same_ids_is_refused(made: tuple[Manifest, Feature
 @pytest.mark.parametrize("changes", [{}, {"layers": "1,2", "pool": "mean"}, {"dtype": "int8", "window": "10s+2s"}])
 def test_the_description_is_the_specification_of_the_loaded_encoder(name: str, changes: dict[str, str]) -> None:
     options = EncoderOptions(name, **changes)  # type: ignore[arg-type]
-    found = described(options, "cpu")
-    assert found is not None
-    assert found.fingerprint == load_with(options, "cpu").spec.fingerprint
+    description = described(options, "cpu")
+    assert description is not None
+    assert description.fingerprint == load_with(options, "cpu").spec.fingerprint

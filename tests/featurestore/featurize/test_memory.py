@@ -64,8 +64,8 @@ print(json.dumps({{"done": report.done, "failed": report.failed, "peak": meter.p
     environment = {**os.environ, **malloc, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    record: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return record
 
 
 def rows(store: Path) -> dict[str, np.ndarray]:

@@ -173,9 +173,9 @@ def test_a_text_that_changed_is_refused(tmp_path: Path, store: FeatureStore) -> 
     with store.writer("t", LOGMEL.spec) as writer:
         for key, text in (("a", "dogs"), ("b", "kids")):
             writer.append(key, [np.zeros((1, LOGMEL.spec.dim))], identity=Recorder(text).identity)
-    found = compare({"a": "dogs", "b": "cats", "c": "new"}, store["t"])
-    assert [mismatch.key for mismatch in found.mismatches] == ["b"]
-    assert found.n_compared == 2
+    comparison = compare({"a": "dogs", "b": "cats", "c": "new"}, store["t"])
+    assert [mismatch.key for mismatch in comparison.mismatches] == ["b"]
+    assert comparison.n_compared == 2
 
 
 def test_1440_clips_are_compared_in_well_under_a_second(tmp_path: Path, store: FeatureStore) -> None:
@@ -192,6 +192,6 @@ def test_1440_clips_are_compared_in_well_under_a_second(tmp_path: Path, store: F
     features = store["x"]
     assert len(features) == 1440
     started = time.process_time()
-    found = compare(paths, features)
+    comparison = compare(paths, features)
     assert time.process_time() - started < 1.0
-    assert (found.n_compared, found.mismatches) == (1440, [])
+    assert (comparison.n_compared, comparison.mismatches) == (1440, [])

@@ -128,8 +128,8 @@ def test_compute_auto_is_the_first_workers_and_another_is_refused(job: Featurize
     mixed = FakeRay([H100, T4], [("report", FeaturizeReport(done=1))] * 4)
     with pytest.raises(ConfigError, match=r"bfloat16 on n1.*float16 on n2.*--compute"):
         crew(mixed, job, Workers(2, 8, 1, 4)).run()
-    asked = replace(job, encoder=EncoderOptions("tiny-hubert", compute="float32"))
-    assert crew(FakeRay([H100, T4], [("report", FeaturizeReport())] * 4), asked, Workers(2, 8, 1, 4)).run().done == 0
+    options = replace(job, encoder=EncoderOptions("tiny-hubert", compute="float32"))
+    assert crew(FakeRay([H100, T4], [("report", FeaturizeReport())] * 4), options, Workers(2, 8, 1, 4)).run().done == 0
 
 
 def test_a_worker_whose_gpu_is_lost_is_started_again_and_its_part_done(job: FeaturizeJob) -> None:

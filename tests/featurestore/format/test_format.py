@@ -43,8 +43,8 @@ def test_the_worked_example_decodes_by_the_rules() -> None:
         name: bytes.fromhex(hexes) for name, hexes in re.findall(r"^\| `(\S+)` \| `([0-9a-f ]+)` \|", FORMAT, re.M)
     }
     fingerprint, name = re.findall(r"fingerprint `(\w{16})`", FORMAT)[0], re.findall(r"`(seg-\w{16})`:", FORMAT)[0]
-    told = {"kind": "audio", "encoder": "example", "weights": "none", "layers": ["layer_00"], "dim": 2}
-    canonical = json.dumps(told, sort_keys=True, separators=(",", ":")).encode()
+    values = {"kind": "audio", "encoder": "example", "weights": "none", "layers": ["layer_00"], "dim": 2}
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
     assert hashlib.blake2b(canonical, digest_size=8).hexdigest() == fingerprint
     digest = hashlib.blake2b(fingerprint.encode(), digest_size=8)
     sizes = {"offsets": 8, "keys": 1, "key_offsets": 8, "key_hashes": 8, "checksums": 4, "durations_s": 8}
@@ -122,13 +122,13 @@ def test_golden_stores_are_read(store_format: str, name: str) -> None:
 def test_golden_stores_are_read_by_zarr_and_h5py_alone(store_format: str, name: str) -> None:
     spec, _, _ = GOLD.SETS[name]
     directory = GOLDEN / "v1" / store_format / name
-    found: dict[str, list[np.ndarray]] = {}
+    result: dict[str, list[np.ndarray]] = {}
     for path in sorted(directory.glob("seg-*")):
         segment = zarr.open_group(path, mode="r") if store_format == "zarr" else h5py.File(path, "r")
         bounds, offsets, keys = segment["key_offsets"][:], segment["offsets"][:], segment["keys"][:].tobytes()
         for i in range(len(bounds) - 1):
             key = keys[bounds[i] : bounds[i + 1]].decode()
-            found[key] = []
+            result[key] = []
             for layer in spec.layers:
                 stored = segment[layer][offsets[i] : offsets[i + 1]]
                 assert stored.dtype == np.dtype(ROW_DTYPE[spec.dtype])
@@ -136,13 +136,13 @@ def test_golden_stores_are_read_by_zarr_and_h5py_alone(store_format: str, name: 
                     stored = (stored.astype("uint32") << 16).view("float32")
                 elif spec.dtype == "int8":
                     stored = stored * segment[f"{layer}.scale"][offsets[i] : offsets[i + 1]][:, None]
-                found[key].append(stored)
+                result[key].append(stored)
         if store_format == "hdf5":
             assert json.loads(segment.attrs["spec"])["encoder"] == spec.encoder
             segment.close()
-    assert sorted(found) == sorted(GOLD.KEYS)
+    assert sorted(result) == sorted(GOLD.KEYS)
     for i, key in enumerate(GOLD.KEYS):
-        for layer, stored in enumerate(found[key]):
+        for layer, stored in enumerate(result[key]):
             assert np.array_equal(stored, GOLD.rows(layer, i))
 
 

@@ -35,13 +35,13 @@ anything = st.recursive(
 )
 
 
-def changed(told: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
+def changed(expected: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
     """Return the same object with a few values replaced by anything, or taken away."""
-    replaced = st.dictionaries(st.sampled_from(sorted(told)), anything, max_size=3)
+    replaced = st.dictionaries(st.sampled_from(sorted(expected)), anything, max_size=3)
     return st.builds(
-        lambda new, gone: {name: value for name, value in (told | new).items() if name not in gone},
+        lambda new, gone: {name: value for name, value in (expected | new).items() if name not in gone},
         replaced,
-        st.sets(st.sampled_from(sorted(told)), max_size=1),
+        st.sets(st.sampled_from(sorted(expected)), max_size=1),
     )
 
 
@@ -64,12 +64,12 @@ class TestHypothesis:
 
     @settings(max_examples=300)
     @given(changed(SegmentInfo.of(SPEC, 3, 20, 9, "zstd").attributes()))
-    def test_attributes_of_a_segment_are_read_or_refused(self, told: dict[str, Any]) -> None:
+    def test_attributes_of_a_segment_are_read_or_refused(self, expected: dict[str, Any]) -> None:
         try:
-            info = SegmentInfo.from_attributes(told, SPEC, Path("seg-0"))
+            info = SegmentInfo.from_attributes(expected, SPEC, Path("seg-0"))
         except StoreError:
             return
-        assert info.layout.n_rows == told["n_rows"]
+        assert info.layout.n_rows == expected["n_rows"]
         assert all(size >= 0 for shape, _ in info.shapes().values() for size in shape)
         assert json.loads(json.dumps(info.attributes())).keys() >= {"n_rows", "chunk_rows"}
 
@@ -83,8 +83,8 @@ class TestHypothesis:
         path = tmp_path_factory.mktemp("s") / "a"
         path.mkdir()
         right = {"spec": SPEC.to_json(), "fingerprint": SPEC.fingerprint}
-        told = {name: right.get(name, value) if value == "right" else value for name, value in attributes.items()}
-        text = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": told})
+        values = {name: right.get(name, value) if value == "right" else value for name, value in attributes.items()}
+        text = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": values})
         (path / "zarr.json").write_text(text)
         try:
             features = FeatureSet(path, "a")
@@ -134,10 +134,12 @@ def with_json(files: dict[str, bytes], within: str, **values: Any) -> dict[str, 
     """Attributes of the set ("set") or of the segment replaced, spec's fields too."""
     for name, data in files.items():
         if name == f"{NAME}/zarr.json" if within == "set" else name.count("/") == 2 and name.endswith("zarr.json"):
-            told = json.loads(data)
-            target = told["attributes"]["spec"] if within == "set" and values.keys() <= SPEC.to_json().keys() else None
-            (told["attributes"] if target is None else target).update(values)
-            files[name] = json.dumps(told, indent=1).encode() + b"\n"
+            record = json.loads(data)
+            target = (
+                record["attributes"]["spec"] if within == "set" and values.keys() <= SPEC.to_json().keys() else None
+            )
+            (record["attributes"] if target is None else target).update(values)
+            files[name] = json.dumps(record, indent=1).encode() + b"\n"
     return files
 
 
@@ -199,11 +201,11 @@ def test_crafted_files_are_refused(tmp_path: Path, stores: Stores, what: str) ->
         for layer in features.layers:
             for read in (features.array, features.stored):
                 try:
-                    found = read(key, layer)
+                    result = read(key, layer)
                 except StoreError:
                     refused += 1
                 else:
-                    assert len(found) <= 3
+                    assert len(result) <= 3
             try:
                 features.gather([key], layer, dtype="float32")
             except StoreError:
@@ -221,11 +223,11 @@ def run_fuzzer(*options: object) -> str:
 
 def test_random_damages_neither_crash_nor_mislead() -> None:
     """In a process of its own, which may crash. The long run, guided by coverage: python -m benchmarks.fuzz_store."""
-    told = run_fuzzer("--random", "--runs", 400, "--seconds", 60, "--seed", os.getpid())
-    assert "no crash, no wrong row" in told
+    output = run_fuzzer("--random", "--runs", 400, "--seconds", 60, "--seed", os.getpid())
+    assert "no crash, no wrong row" in output
 
 
 def test_damages_that_reached_new_code_in_long_runs() -> None:
     """Of libFuzzer's corpus as many as reach every edge of the code; each line is an input of `damage_and_read`."""
-    told = run_fuzzer("--replay", Path(__file__).with_name("fuzz_inputs.txt"))
-    assert "no crash, no wrong row" in told
+    output = run_fuzzer("--replay", Path(__file__).with_name("fuzz_inputs.txt"))
+    assert "no crash, no wrong row" in output

@@ -58,12 +58,12 @@ def store_of(path: Path, format: str = "zarr") -> FeatureStore:
 
 def test_golden_identities_are_read_and_verified(store_format: str) -> None:
     features = FeatureStore.open(GOLDEN / "v1-identities" / store_format)["wavlm"]
-    found = features.identities(GOLD.KEYS)
-    assert found.recorded.tolist() == [True, False, True, True, False]
+    identities = features.identities(GOLD.KEYS)
+    assert identities.recorded.tolist() == [True, False, True, True, False]
     for i in (0, 2, 3):
-        assert same(found[i], GOLD.identity(i))
+        assert same(identities[i], GOLD.identity(i))
     for i in (1, 4):
-        assert same(found[i], Identity())
+        assert same(identities[i], Identity())
     for i, key in enumerate(GOLD.KEYS):
         assert np.array_equal(features.array(key, "layer_12"), GOLD.rows(1, i))
     assert features.durations_s(GOLD.KEYS).tolist() == [i / 4 for i in range(5)]

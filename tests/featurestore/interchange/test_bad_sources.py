@@ -89,19 +89,19 @@ def test_a_huge_declared_array_is_an_error_that_names_it(tmp_path: Path) -> None
 def test_a_pipe_in_place_of_a_file_does_not_hang(tmp_path: Path, format_name: str) -> None:
     os.mkfifo(tmp_path / "pipe.npy")
     path = tmp_path / ("pipe" if format_name == "emotion2vec" else "pipe.npy")
-    found: list[BaseException] = []
+    result: list[BaseException] = []
 
     def run() -> None:
         try:
             take(tmp_path, format_name, path)
         except StoreError as error:
-            found.append(error)
+            result.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(20)
     assert not thread.is_alive()
-    assert "no regular file" in str(found[0])
+    assert "no regular file" in str(result[0])
 
 
 def test_a_pipe_among_npy_files_is_named_and_the_others_taken(tmp_path: Path) -> None:

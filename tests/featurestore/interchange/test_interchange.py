@@ -136,8 +136,8 @@ class TestEveryFormat:
         target = directory / "export" / "target"
         report = export_features(features, format_name, target)
         assert (report.done, report.failed) == (len(written), [])
-        told = where_layers_lie(format_name, layers)
-        read = taken(store, target, format_name, layers=told)
+        content = where_layers_lie(format_name, layers)
+        read = taken(store, target, format_name, layers=content)
         assert (read.done, read.failed) == (len(written), [])
         same(store["in"], written, layers)
         assert sorted(entry.name for entry in directory.iterdir()) == ["export", "store"]
@@ -151,17 +151,17 @@ class TestEveryFormat:
         features = filled(store, "out", {"a": np.stack(rows_of(4)), "b": np.stack(rows_of(2, seed=1))}, spec)
         notes = export_features(features, format_name, tmp_path / "e" / "x").notes
         assert bool(notes) == (dtype == "bfloat16" and format_name != "safetensors")
-        told = {} if format_name == "safetensors" else {"layer_12": ""}
+        values = {} if format_name == "safetensors" else {"layer_12": ""}
         native = dtype if format_name == "safetensors" or dtype != "bfloat16" else None
-        taken(store, tmp_path / "e" / "x", format_name, layers=told, dtype=None if native else dtype)
-        found = store["in"]
-        assert found.spec.dtype == dtype
-        assert found.layers == ("layer_12",)
-        assert found.spec.weights == "imported"
-        assert found.spec.fingerprint != features.spec.fingerprint
-        assert found.provenance["imported_from"] == format_name
+        taken(store, tmp_path / "e" / "x", format_name, layers=values, dtype=None if native else dtype)
+        result = store["in"]
+        assert result.spec.dtype == dtype
+        assert result.layers == ("layer_12",)
+        assert result.spec.weights == "imported"
+        assert result.spec.fingerprint != features.spec.fingerprint
+        assert result.provenance["imported_from"] == format_name
         for key in "ab":
-            assert found[key].tobytes() == features[key].tobytes()
+            assert result[key].tobytes() == features[key].tobytes()
 
     def test_int8_goes_out_as_it_is_read(self, format_name: str, store: FeatureStore, tmp_path: Path) -> None:
         spec = dataclasses.replace(SPEC, dtype="int8", layers=("features",))
@@ -450,10 +450,10 @@ class TestDirectoriesOfNpy:
         (directory / "c.npy").symlink_to(tmp_path / "g" / "b.npy")
         report = taken(store, directory)
         assert list(store["in"]) == ["c"]
-        told = " ".join(reason for _, reason in report.failed)
-        assert "link to a directory" in told
-        assert "\\udcff.npy: its name is not utf-8" in told
-        told.encode()
+        values = " ".join(reason for _, reason in report.failed)
+        assert "link to a directory" in values
+        assert "\\udcff.npy: its name is not utf-8" in values
+        values.encode()
 
     def test_a_directory_without_npy_says_what_it_holds(self, store: FeatureStore, tmp_path: Path) -> None:
         (tmp_path / "a.pt").touch()
@@ -563,8 +563,8 @@ class TestHdf5:
             for key in ("a", "x/b"):
                 file[f"{key}/hidden6"], file[f"{key}/hidden12"], file[f"{key}/label"] = rows[0], rows[1], "happy"
             file["c/hidden6"] = rows[0]
-        told = parse_layers(["6=hidden6", "12=hidden12"])
-        report = taken(store, tmp_path / "grouped.h5", "hdf5", name="grouped", layers=told)
+        values = parse_layers(["6=hidden6", "12=hidden12"])
+        report = taken(store, tmp_path / "grouped.h5", "hdf5", name="grouped", layers=values)
         same(store["grouped"], {"a": rows, "x/b": rows}, ("layer_06", "layer_12"))
         assert "'c' lacks the layers layer_12" in report.failed[0][1]
         taken(store, tmp_path / "grouped.h5", "hdf5", name="single", layers={"x": "hidden12"})
@@ -583,11 +583,11 @@ class TestHdf5:
             file.create_dataset("null", data=h5py.Empty("f4"))
         report = taken(store, tmp_path / "x.h5", "hdf5")
         assert list(store["in"]) == ["good"]
-        told = {where.split("'")[1]: reason for where, reason in report.failed}
-        assert sorted(told) == ["cube", "null", "scalar", "text", "whole"]
-        assert "values of object" in told["text"]
-        assert "values of int64" in told["whole"]
-        assert all(str(tmp_path / "x.h5") in reason for reason in told.values())
+        values = {where.split("'")[1]: reason for where, reason in report.failed}
+        assert sorted(values) == ["cube", "null", "scalar", "text", "whole"]
+        assert "values of object" in values["text"]
+        assert "values of int64" in values["whole"]
+        assert all(str(tmp_path / "x.h5") in reason for reason in values.values())
 
     def test_a_truncated_or_empty_file_is_named(self, store: FeatureStore, tmp_path: Path) -> None:
         path = tmp_path / "x.h5"
@@ -631,11 +631,11 @@ class TestSafetensors:
         tensors = {"a": rows[0], "x/b": rows[1], "whole": np.arange(3), "v": rows[0, 0], "deep": rows}
         safetensors.numpy.save_file(tensors, tmp_path / "flat")
         report = taken(store, tmp_path / "flat", "safetensors", name="flat")
-        told = {where.split("'")[1]: reason for where, reason in report.failed}
+        values = {where.split("'")[1]: reason for where, reason in report.failed}
         # What lies first in the file says what the set is like; the library sorts by alignment, then name.
-        assert "values of I64" in told.pop("whole")
-        assert "layers layer_00, layer_01; features expected" in told.pop("deep")
-        assert not told
+        assert "values of I64" in values.pop("whole")
+        assert "layers layer_00, layer_01; features expected" in values.pop("deep")
+        assert not values
         assert sorted(store["flat"]) == ["a", "v", "x/b"]
         grouped = {"a/h6": rows[0], "a/h12": rows[1], "b/h6": rows[0]}
         safetensors.numpy.save_file(grouped, tmp_path / "grouped")
@@ -662,8 +662,8 @@ class TestSafetensors:
             assert report.done + len(report.failed) >= 1
 
     def test_tensors_that_overlap_are_refused(self, store: FeatureStore, tmp_path: Path) -> None:
-        told = {"dtype": "F32", "shape": [1, 3], "data_offsets": [0, 12]}
-        header = json.dumps({"a": told, "b": told}).encode()
+        values = {"dtype": "F32", "shape": [1, 3], "data_offsets": [0, 12]}
+        header = json.dumps({"a": values, "b": values}).encode()
         (tmp_path / "x").write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 12)
         with pytest.raises(StoreError, match="can't be read as safetensors"):
             taken(store, tmp_path / "x", "safetensors")
@@ -827,14 +827,16 @@ class TestCommands:
         manifest.write_text("utterance_id,text,label\n" + "".join(f"{key},hi,happy\n" for key in reversed(data)))
         shared = ["-s", store.path, "-m", manifest]
         layers = ["--layer", "6=06", "--layer", "12=12"]
-        told = ["--encoder", "wavlm-large", "--frame-rate", "50", "--format", "hdf5"]
-        said = medusa("store", "import", "npy", tmp_path / "f", "w", *layers, *told, *shared).stdout
-        assert "4 taken, 0 there already, 0 failed" in said
-        assert "missing" not in said
+        values = ["--encoder", "wavlm-large", "--frame-rate", "50", "--format", "hdf5"]
+        output = medusa("store", "import", "npy", tmp_path / "f", "w", *layers, *values, *shared).stdout
+        assert "4 taken, 0 there already, 0 failed" in output
+        assert "missing" not in output
         same(store["w"], data, ("layer_06", "layer_12"))
         assert store["w"].spec.frame_rate_hz == 50
-        said = medusa("store", "export", "w", "emotion2vec", tmp_path / "e" / "train", "--layer", "12", *shared).stdout
-        assert "4 written" in said
+        output = medusa(
+            "store", "export", "w", "emotion2vec", tmp_path / "e" / "train", "--layer", "12", *shared
+        ).stdout
+        assert "4 written" in output
         assert (tmp_path / "e" / "train.emo").read_text().splitlines()[0] == "s1/u3\thappy"
         medusa("store", "import", "emotion2vec", tmp_path / "e" / "train", "x", "--layer", "12", "-s", store.path)
         same(store["x"], {key: rows[1:] for key, rows in data.items()}, ("layer_12",))

@@ -46,10 +46,10 @@ def test_an_export_and_its_import_keep_durations_and_identities(
     assert (report.done, report.notes) == (3, [])
     keys = list(RECORDED)
     np.testing.assert_array_equal(into["set"].durations_s(keys), [duration_s for duration_s, _ in RECORDED.values()])
-    found = into["set"].identities(keys)
-    assert found.recorded.tolist() == [True, True, False]
+    identities = into["set"].identities(keys)
+    assert identities.recorded.tolist() == [True, True, False]
     for i, (_, identity) in enumerate(RECORDED.values()):
-        np.testing.assert_equal(vars(found[i]), vars(identity or Identity()))
+        np.testing.assert_equal(vars(identities[i]), vars(identity or Identity()))
 
 
 def test_a_source_without_them_says_so_once(tmp_path: Path) -> None:

@@ -95,13 +95,13 @@ def test_rows_come_as_float16_where_requested(
     refs = [FeatureRef("wavlm"), FeatureRef("posteriors/m1")]
     wide = BatchLoader(store, refs, batches(), stride=stride, threads=0)
     narrow = BatchLoader(store, refs, batches(), stride=stride, dtype="float16")
-    for keys, expected, found in zip(batches(), wide, narrow, strict=True):
-        for want, got in zip(expected, found, strict=True):
+    for keys, expected, actual in zip(batches(), wide, narrow, strict=True):
+        for want, got in zip(expected, actual, strict=True):
             assert got.values.dtype == np.float16
             np.testing.assert_array_equal(got.offsets, want.offsets)
             np.testing.assert_array_equal(got.values, want.values.astype(np.float16))
         if stride == 1:
-            np.testing.assert_array_equal(found[0][2], data["wavlm"][keys[2]])
+            np.testing.assert_array_equal(actual[0][2], data["wavlm"][keys[2]])
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 0), ("bfloat16", 2**-8), ("int8", 1 / 250)])
@@ -167,28 +167,28 @@ def test_no_more_is_drawn_from_the_sampler_than_is_read_or_announced(
     store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Announcing is bounded by bytes, so that rows are still in memory when their turn comes."""
-    asked = itertools.count()
+    requested = itertools.count()
     whole = ["u10"] * 8  # 10 rows, 3 layers, 7 float16: 420 bytes each
 
     def sampler() -> Iterator[list[str]]:
         while True:
-            next(asked)
+            next(requested)
             yield whole
 
     monkeypatch.setattr(loader_module, "ANNOUNCED_BYTES", 3 * 8 * 420)
-    told: list[int] = []
+    calls: list[int] = []
     announce = FeatureSet.announce
     monkeypatch.setattr(
         FeatureSet,
         "announce",
-        lambda self, keys, layer=None, **options: (told.append(len(keys)), announce(self, keys, layer, **options)),
+        lambda self, keys, layer=None, **options: (calls.append(len(keys)), announce(self, keys, layer, **options)),
     )
     iterator = BatchLoader(store, [FeatureRef("wavlm")], sampler(), threads=0).read()
     next(iterator)
-    assert next(asked) == 4  # the one that is read, and three announced
-    assert told == [8] * 4 * 3  # each layer of each
+    assert next(requested) == 4  # the one that is read, and three announced
+    assert calls == [8] * 4 * 3  # each layer of each
     next(iterator)
-    assert told == [8] * 5 * 3
+    assert calls == [8] * 5 * 3
     iterator.close()
 
 

@@ -70,8 +70,8 @@ def assert_equal_to_direct_reads(store: FeatureStore, keys: list[str], tensors: 
         bounds = offsets.tolist()
         assert len(bounds) == len(keys) + 1
         for i, key in enumerate(keys):
-            found = values[:, bounds[i] : bounds[i + 1]].float().cpu().numpy()
-            np.testing.assert_array_equal(found, direct(store, key)[name])
+            result = values[:, bounds[i] : bounds[i + 1]].float().cpu().numpy()
+            np.testing.assert_array_equal(result, direct(store, key)[name])
 
 
 def loader_threads() -> list[threading.Thread]:
@@ -239,8 +239,8 @@ def test_a_batch_is_gathered_at_once_also_through_a_subset(dataset: FeatureDatas
         seen.append(len(batch))
         return batch.keys
 
-    found = [key for keys in DataLoader(part, 8, collate_fn=count) for key in keys]
-    assert found == [dataset.keys[i] for i in part.indices]
+    result = [key for keys in DataLoader(part, 8, collate_fn=count) for key in keys]
+    assert result == [dataset.keys[i] for i in part.indices]
     assert seen == [8, 8, 4]
 
 
@@ -295,11 +295,11 @@ def read_while_forking(path: Path) -> None:
     by_threads = iter(TensorLoader(BatchLoader(store, REFS, batches() * 10, threads=2)))
     for keys in batches()[:3]:
         assert_equal_to_direct_reads(store, keys, next(by_threads))
-        found = []
+        result = []
         for batch in workers(FeatureDataset(store, REFS), 2, "fork", collate_fn=collate):
             assert_equal_to_direct_reads(store, batch["keys"], [batch[name] for name in NAMES])
-            found += batch["keys"]
-        assert sorted(found) == sorted(KEYS)
+            result += batch["keys"]
+        assert sorted(result) == sorted(KEYS)
 
 
 def test_workers_may_be_forked_while_threads_read(store: FeatureStore) -> None:

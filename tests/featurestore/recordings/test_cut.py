@@ -37,11 +37,11 @@ def listed(**columns: list[object]) -> SegmentTable:
 def test_windows_have_ids_with_their_ends_and_are_what_the_recording_holds_there(calls: Path) -> None:
     how = cutter_of(1, 2, None)
     assert how is not None
-    found = cut(recordings_of(["calls"]).manifest, how).manifest
-    assert found is not None
-    assert found.keys[:4] == ["a.wav[0-2]", "a.wav[1-3]", "a.wav[2-4]", "a.wav[3-5]"]
-    assert found.keys[-2:] == ["x/my b.flac[0-2]", "x/my b.flac[1-2.5]"]
-    clip = found.audio(found.index("a.wav[1-3]"))
+    result = cut(recordings_of(["calls"]).manifest, how).manifest
+    assert result is not None
+    assert result.keys[:4] == ["a.wav[0-2]", "a.wav[1-3]", "a.wav[2-4]", "a.wav[3-5]"]
+    assert result.keys[-2:] == ["x/my b.flac[0-2]", "x/my b.flac[1-2.5]"]
+    clip = result.audio(result.index("a.wav[1-3]"))
     assert not isinstance(clip, Path)
     np.testing.assert_array_equal(clip.decode(), decode(calls / "a.wav")[RATE : 3 * RATE])
 
@@ -52,36 +52,36 @@ def test_the_recordings_columns_stay_but_for_text_and_duration(calls: Path) -> N
         table = table.append_column(name, pa.array(values))
     how = cutter_of(None, 2.5, None)
     assert how is not None
-    found = cut(Manifest(table, root=calls), how).manifest
-    assert found is not None
-    assert found.columns == ["utterance_id", "path", "speaker", "start_s", "end_s"]
-    assert found.column("speaker").tolist() == ["a", "a", "b", "b", "c"]
+    result = cut(Manifest(table, root=calls), how).manifest
+    assert result is not None
+    assert result.columns == ["utterance_id", "path", "speaker", "start_s", "end_s"]
+    assert result.column("speaker").tolist() == ["a", "a", "b", "b", "c"]
 
 
 def test_a_recording_that_can_not_be_decoded_is_named_and_the_rest_cut(calls: Path) -> None:
     (calls / "broken.wav").write_text("no sound")
     how = cutter_of(2, None, None)
     assert how is not None
-    found = cut(recordings_of(["calls"]).manifest, how)
-    assert found.manifest is not None
-    assert [key for key, _ in found.failed] == ["broken.wav"]
-    assert len(set(found.manifest.column("path"))) == 3
+    result = cut(recordings_of(["calls"]).manifest, how)
+    assert result.manifest is not None
+    assert [key for key, _ in result.failed] == ["broken.wav"]
+    assert len(set(result.manifest.column("path"))) == 3
 
 
 @pytest.mark.parametrize("name", ["calls/x/a.wav", "x/a.wav", "x/a", "./x/a.wav"])
 def test_a_tables_recording_is_found_by_the_end_of_its_path(calls: Path, name: str) -> None:
     how = listed(path=[name, name], start_s=[1.0, 0.0], end_s=[2.0, None], speaker=["anna", None])
-    found = cut(recordings_of(["calls"]).manifest, how)
-    assert found.manifest is not None
-    assert found.manifest.keys == ["x/a.wav[1-2]", "x/a.wav[0-]"]
-    assert found.manifest.column("speaker").tolist() == ["anna", None]
-    assert any("a.wav" in note and "my b.flac" in note for note in found.notes)  # these have no segment
+    result = cut(recordings_of(["calls"]).manifest, how)
+    assert result.manifest is not None
+    assert result.manifest.keys == ["x/a.wav[1-2]", "x/a.wav[0-]"]
+    assert result.manifest.column("speaker").tolist() == ["anna", None]
+    assert any("a.wav" in note and "my b.flac" in note for note in result.notes)  # these have no segment
 
 
 def test_blanks_that_rttm_writes_otherwise_are_found(calls: Path) -> None:
-    found = cut(recordings_of(["calls"]).manifest, listed(path=["my_b"], start_s=[0.0], end_s=[1.0]))
-    assert found.manifest is not None
-    assert found.manifest.keys == ["x/my b.flac[0-1]"]
+    result = cut(recordings_of(["calls"]).manifest, listed(path=["my_b"], start_s=[0.0], end_s=[1.0]))
+    assert result.manifest is not None
+    assert result.manifest.keys == ["x/my b.flac[0-1]"]
 
 
 def test_a_name_that_two_recordings_have_is_an_error_that_names_both(calls: Path) -> None:
@@ -91,18 +91,18 @@ def test_a_name_that_two_recordings_have_is_an_error_that_names_both(calls: Path
 
 def test_recordings_that_are_not_given_are_noted_and_none_at_all_is_an_error(calls: Path) -> None:
     one = recordings_of(["calls/a.wav"]).manifest
-    found = cut(one, listed(path=["a.wav", "zzz"], start_s=[0.0, 0.0], end_s=[1.0, 1.0]))
-    assert any("zzz" in note for note in found.notes)
+    result = cut(one, listed(path=["a.wav", "zzz"], start_s=[0.0, 0.0], end_s=[1.0, 1.0]))
+    assert any("zzz" in note for note in result.notes)
     with pytest.raises(ConfigError, match=r"none of the recordings.*zzz"):
         cut(one, listed(path=["zzz"], start_s=[0.0], end_s=[1.0]))
 
 
 def test_a_table_without_recordings_goes_with_a_single_one(calls: Path) -> None:
     how = listed(start_s=[0.0, 0.0], end_s=[1.0, 1.0], annotation=["x", "y"])
-    found = cut(recordings_of(["calls/a.wav"]).manifest, how)
-    assert found.manifest is not None
-    assert found.manifest.keys == ["a.wav[0-1]"]
-    assert any("same ends" in note for note in found.notes)
+    result = cut(recordings_of(["calls/a.wav"]).manifest, how)
+    assert result.manifest is not None
+    assert result.manifest.keys == ["a.wav[0-1]"]
+    assert any("same ends" in note for note in result.notes)
     with pytest.raises(ConfigError, match="names no recording, and 3"):
         cut(recordings_of(["calls"]).manifest, how)
 
@@ -128,8 +128,8 @@ def test_options_that_contradict_are_refused(options: tuple[float | None, float 
 
 
 def test_prepare_segments_writes_what_featurize_reads(calls: Path) -> None:
-    said = medusa("prepare", "segments", "calls", "--every", "1", "--span", "2", "-o", "w.csv").stdout
-    assert "8 segments of 3 recordings" in said
+    output = medusa("prepare", "segments", "calls", "--every", "1", "--span", "2", "-o", "w.csv").stdout
+    assert "8 segments of 3 recordings" in output
     assert "8 done" in medusa("featurize", "--encoder", "logmel", "-m", "w.csv", "-s", "store").stdout
     assert Manifest.read("w.csv").column("path").tolist()[0] == "calls/a.wav"
 

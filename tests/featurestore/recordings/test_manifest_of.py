@@ -24,12 +24,12 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_ids_are_paths_as_seen_from_the_folder_as_audiofolder_has_them(calls: Path) -> None:
     for named in ("calls", "calls/", str(calls), "./calls/../calls"):
-        found = recordings_of([named])
-        assert found.manifest.keys == ["a.wav", "x/b.flac", "x/c.m4a"]
-        assert [found.manifest.audio_path(i).read_text() for i in range(3)] == found.manifest.keys
-        assert found.failed == found.notes == []
+        recordings = recordings_of([named])
+        assert recordings.manifest.keys == ["a.wav", "x/b.flac", "x/c.m4a"]
+        assert [recordings.manifest.audio_path(i).read_text() for i in range(3)] == recordings.manifest.keys
+        assert recordings.failed == recordings.notes == []
     (calls / "metadata.csv").write_text("file_name,label\na.wav,sad\nx/b.flac,sad\nx/c.m4a,angry\n")
-    assert read_audiofolder(calls, check_audio=False).keys == found.manifest.keys
+    assert read_audiofolder(calls, check_audio=False).keys == recordings.manifest.keys
 
 
 def test_ids_of_several_places_start_at_the_folder_that_holds_them_all(calls: Path) -> None:
@@ -48,16 +48,16 @@ def test_each_real_file_is_in_it_once_or_named(calls: Path) -> None:
     (calls / "d.vox").touch()
     strange = os.fsencode(calls) + b"/\xff.wav"
     os.close(os.open(strange, os.O_CREAT))
-    found = recordings_of(["calls", "calls/x/b.flac", "missing.wav", "calls/x/again.wav"])
-    assert found.manifest.keys == ["calls/a.wav", "calls/x/b.flac", "calls/x/c.m4a"]
-    reasons = dict(found.failed)
+    recordings = recordings_of(["calls", "calls/x/b.flac", "missing.wav", "calls/x/again.wav"])
+    assert recordings.manifest.keys == ["calls/a.wav", "calls/x/b.flac", "calls/x/c.m4a"]
+    reasons = dict(recordings.failed)
     assert "nowhere.wav" in reasons["calls/gone.wav"]
     assert "regular" in reasons["calls/pipe.wav"]
     assert "no such file" in reasons["missing.wav"]
     assert any("xff" in name or "udcff" in name for name in reasons)
     assert len(reasons) == 4
-    assert any("d.vox" in note for note in found.notes)
-    assert any("again.wav" in note and "calls/a.wav" in note for note in found.notes)
+    assert any("d.vox" in note for note in recordings.notes)
+    assert any("again.wav" in note and "calls/a.wav" in note for note in recordings.notes)
 
 
 def test_a_second_run_keeps_ids_and_columns_and_adds_what_is_new(calls: Path) -> None:
@@ -67,11 +67,11 @@ def test_a_second_run_keeps_ids_and_columns_and_adds_what_is_new(calls: Path) ->
     table = labelled.to_arrow().append_column("label", pa.array(["sad", "sad", "angry"]))
     Manifest(table, root=labelled.root).write(kept)
     (calls / "x" / "d.ogg").touch()
-    found = recordings_of([calls / "x"], written=kept)
-    assert found.manifest.keys == ["x/b.flac", "x/c.m4a", "d.ogg"]
-    assert found.manifest.labels == ["sad", "angry", None]
-    assert found.n_new == 1
-    found.whole.write(kept)
+    recordings = recordings_of([calls / "x"], written=kept)
+    assert recordings.manifest.keys == ["x/b.flac", "x/c.m4a", "d.ogg"]
+    assert recordings.manifest.labels == ["sad", "angry", None]
+    assert recordings.n_new == 1
+    recordings.whole.write(kept)
     again = Manifest.read(kept)
     assert again.keys == ["a.wav", "x/b.flac", "x/c.m4a", "d.ogg"]
     assert again.column("path").tolist() == ["calls/a.wav", "calls/x/b.flac", "calls/x/c.m4a", "calls/x/d.ogg"]

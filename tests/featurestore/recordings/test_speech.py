@@ -36,20 +36,20 @@ def call(demo_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 
 def test_each_clip_is_found_and_no_pause(call: tuple[Path, list[tuple[float, float]]]) -> None:
     path, places = call
-    found = Speech().of_file(path)
-    assert len(found) >= len(places)
-    for low, high in found:
+    result = Speech().of_file(path)
+    assert len(result) >= len(places)
+    for low, high in result:
         assert any(start - 0.1 <= low < high <= end + 0.1 for start, end in places), (low, high)
     for start, end in places:
-        assert any(start <= (low + high) / 2 <= end for low, high in found)
-    assert all(end <= duration_s(path) for _, end in found)
+        assert any(start <= (low + high) / 2 <= end for low, high in result)
+    assert all(end <= duration_s(path) for _, end in result)
 
 
 def test_segments_are_no_longer_than_requested_and_do_not_overlap(call: tuple[Path, list[tuple[float, float]]]) -> None:
-    found = Speech(1.0).of_file(call[0])
-    assert len(found) > len(Speech().of_file(call[0]))
-    assert max(end - start for start, end in found) <= 1.0 + 1e-6
-    assert all(end <= start for (_, end), (start, _) in pairwise(found))
+    result = Speech(1.0).of_file(call[0])
+    assert len(result) > len(Speech().of_file(call[0]))
+    assert max(end - start for start, end in result) <= 1.0 + 1e-6
+    assert all(end <= start for (_, end), (start, _) in pairwise(result))
 
 
 def test_it_is_what_silero_vad_finds_in_the_whole_recording(call: tuple[Path, list[tuple[float, float]]]) -> None:
@@ -78,9 +78,9 @@ def test_nobody_speaks_in_silence_noise_music_and_a_click(tmp_path: Path, kind: 
 
 def test_progress_ends_at_one_and_torchs_threads_are_as_before(call: tuple[Path, list[tuple[float, float]]]) -> None:
     before = torch.get_num_threads()
-    told: list[float] = []
-    Speech().of_file(call[0], told.append)
-    assert told[-1] == pytest.approx(1, abs=1e-3)
+    calls: list[float] = []
+    Speech().of_file(call[0], calls.append)
+    assert calls[-1] == pytest.approx(1, abs=1e-3)
     assert torch.get_num_threads() == before
 
 

@@ -39,15 +39,15 @@ def test_windows_start_at_multiples_and_the_first_that_reaches_the_end_is_the_la
 
 @given(every=TIMES, span=TIMES, length=st.floats(0.001, 300))
 def test_windows_are_multiples_and_lie_in_the_recording(every: float, span: float, length: float) -> None:
-    found = Windows.of(every, span).ends(length)
-    assert found[0][0] == 0
-    for k, (start, end) in enumerate(found):
+    result = Windows.of(every, span).ends(length)
+    assert result[0][0] == 0
+    for k, (start, end) in enumerate(result):
         assert start == float(f"{k * every:.9g}")
         assert start < end <= length
-        assert end == float(f"{k * every + span:.9g}") or k == len(found) - 1
+        assert end == float(f"{k * every + span:.9g}") or k == len(result) - 1
         assert len(f"{start}") < 12  # no noise of floats
     if every <= span:
-        assert length - found[-1][1] <= max(SHORT_S, 1e-6)
+        assert length - result[-1][1] <= max(SHORT_S, 1e-6)
 
 
 def test_one_of_every_and_span_is_the_other_too() -> None:

@@ -63,15 +63,15 @@ def write(
     return store[name]
 
 
-def same(found: FeatureSet, expected: FeatureSet, layers: tuple[str, ...] = SPEC.layers) -> None:
+def same(actual: FeatureSet, expected: FeatureSet, layers: tuple[str, ...] = SPEC.layers) -> None:
     keys = list(expected)
-    assert sorted(found) == sorted(keys)
-    np.testing.assert_array_equal(found.durations_s(keys), expected.durations_s(keys))
+    assert sorted(actual) == sorted(keys)
+    np.testing.assert_array_equal(actual.durations_s(keys), expected.durations_s(keys))
     for layer in layers:
-        assert found.gather(keys, layer).values.tobytes() == expected.gather(keys, layer).values.tobytes()
+        assert actual.gather(keys, layer).values.tobytes() == expected.gather(keys, layer).values.tobytes()
         for key in keys:
-            assert found.stored(key, layer).tobytes() == expected.stored(key, layer).tobytes()
-            assert found.array(key, layer).tobytes() == expected.array(key, layer).tobytes()
+            assert actual.stored(key, layer).tobytes() == expected.stored(key, layer).tobytes()
+            assert actual.array(key, layer).tobytes() == expected.array(key, layer).tobytes()
 
 
 def opened(url: str, cache: Path, block_bytes: int = BLOCK) -> FeatureStore:
@@ -268,8 +268,8 @@ def reader(url: str, cache: Path, local: Path, block: int = BLOCK) -> WarmProces
 
 def read_in_child(features: FeatureSet, expected: dict[str, bytes], threads: int) -> None:
     with ThreadPoolExecutor(threads) as pool:
-        found = dict(zip(expected, pool.map(lambda key: features.array(key).tobytes(), expected), strict=True))
-    assert found == expected
+        result = dict(zip(expected, pool.map(lambda key: features.array(key).tobytes(), expected), strict=True))
+    assert result == expected
 
 
 class TestProcesses:
@@ -442,10 +442,10 @@ class TestErrors:
             FeatureStore.open("s3://bucket/store")
         """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        told = done.stderr.splitlines()[-1]
-        assert told.startswith("featurestore.errors.StoreError: s3://bucket/store can't be opened: ")
-        assert package in told
-        assert "pip install 'medusa-ser[remote]'" in told
+        output = done.stderr.splitlines()[-1]
+        assert output.startswith("featurestore.errors.StoreError: s3://bucket/store can't be opened: ")
+        assert package in output
+        assert "pip install 'medusa-ser[remote]'" in output
 
     def test_a_near_name_is_proposed(self, tmp_path: Path) -> None:
         write(tmp_path / "store", "wavlm", range(2))
@@ -474,8 +474,8 @@ class TestErrors:
                 except StoreError as error:
                     print(error)
             """)
-            told = run_warm(limited).stdout
-            assert "File too large" in told
+            output = run_warm(limited).stdout
+            assert "File too large" in output
             same(opened(server.url, tmp_path / "cache")["set/a"], FeatureStore.open(tmp_path / "store")["set/a"])
 
     def test_a_damaged_map_is_named(self, tmp_path: Path) -> None:

@@ -63,11 +63,11 @@ def ragged(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 @given(batch=ragged())
 def test_kernels_equal_their_naive_twins(name: str, batch: tuple[np.ndarray, np.ndarray]) -> None:
     kernel, naive, tolerance = TWINS[name]
-    found, expected = kernel(*batch), naive(*batch)
-    assert found.dtype == np.float32
-    assert found.shape == expected.shape
+    actual, expected = kernel(*batch), naive(*batch)
+    assert actual.dtype == np.float32
+    assert actual.shape == expected.shape
     # Tolerances are relative to the largest value that enters: single additions may cancel.
-    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * np.abs(batch[0]).max(initial=0.0))
+    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance * np.abs(batch[0]).max(initial=0.0))
 
 
 @pytest.mark.parametrize("instructions", [kernels._widen_ir, kernels._widen_by_bits_ir])

@@ -99,8 +99,8 @@ def test_pooling_equals_its_naive_twin(dtype: str, n_rows: int, stride: int) -> 
     stored, scales = encode(rows, ROW_TYPES[dtype])
     values = naive(stored, scales)
     expected = [values[i : i + stride].mean(axis=0) for i in range(0, n_rows, stride)]
-    found = pool_rows(stored, stride, scales=scales)
-    np.testing.assert_allclose(found, np.reshape(expected, (-1, 19)), rtol=1e-5, atol=1e-6)
+    result = pool_rows(stored, stride, scales=scales)
+    np.testing.assert_allclose(result, np.reshape(expected, (-1, 19)), rtol=1e-5, atol=1e-6)
 
 
 def test_scales_go_with_int8_rows_only() -> None:
@@ -133,22 +133,22 @@ def test_a_store_reads_what_the_type_says(tmp_path: Path, dtype: str, format: st
         for key, rows in data.items():
             stored, scales = encode(rows[column], spec.row_type)
             assert features.stored(key, layer).tobytes() == stored.tobytes()
-            found = features.array(key, layer)
-            assert not found.flags.writeable
-            assert found.dtype == features.dtype
+            result = features.array(key, layer)
+            assert not result.flags.writeable
+            assert result.dtype == features.dtype
             with np.errstate(over="ignore"):
-                assert np.array_equal(found, naive(stored, scales).astype(features.dtype))
+                assert np.array_equal(result, naive(stored, scales).astype(features.dtype))
             if scales is None:
                 with pytest.raises(StoreError, match="only int8 rows have scales"):
                     features.scales(key, layer)
             else:
                 assert np.array_equal(features.scales(key, layer), scales)
         keys = ["k3", "k0", "k1", "k3"]
-        for asked in ("float16", "float32"):
-            packed = features.gather(keys, layer, dtype=asked)
+        for requested in ("float16", "float32"):
+            packed = features.gather(keys, layer, dtype=requested)
             expected = [naive(*encode(data[key][column], spec.row_type)) for key in keys]
-            assert packed.values.dtype == asked
-            assert np.array_equal(packed.values, np.concatenate(expected).astype(asked))
+            assert packed.values.dtype == requested
+            assert np.array_equal(packed.values, np.concatenate(expected).astype(requested))
 
 
 def test_a_format_takes_what_its_readers_decode(tmp_path: Path) -> None:

@@ -34,13 +34,13 @@ def utterances(draw: st.DrawFn) -> Parts:
 
 def alone(parts: Parts, stride: int) -> list[np.ndarray]:
     """Each utterance by numpy, float32."""
-    found = []
+    result = []
     for i, rows in enumerate(parts[0]):
         wide = (rows.astype(np.uint32) << 16).view(np.float32) if rows.dtype == np.uint16 else rows.astype(np.float32)
         wide = wide * parts[1][i][:, None] if parts[1] is not None else wide
         groups = [wide[t : t + stride].mean(axis=0, dtype=np.float64) for t in range(0, len(wide), stride)]
-        found.append(np.array(groups, np.float32).reshape(-1, rows.shape[1]))
-    return found
+        result.append(np.array(groups, np.float32).reshape(-1, rows.shape[1]))
+    return result
 
 
 @settings(max_examples=60)
@@ -100,9 +100,9 @@ def test_layers_lie_one_behind_the_other() -> None:
     for dtype in ("float16", "float32"):
         values = aligned_empty((2, 6, 2), dtype)
         read_runs(runs, values)
-        for layer, found in zip(layers, values, strict=True):
+        for layer, actual in zip(layers, values, strict=True):
             expected = np.concatenate([layer[s : s + n] for s, n in zip(starts, runs.lengths, strict=True)])
-            np.testing.assert_array_equal(found, expected.astype(dtype))
+            np.testing.assert_array_equal(actual, expected.astype(dtype))
 
 
 def test_buffers_that_do_not_fit_are_refused() -> None:
@@ -175,8 +175,8 @@ def test_int8_of_every_float16_is_the_quotient_of_a_division() -> None:
     for largest in [*range(0x3C00, 0x4000, 5), *range(1, 0x800, 37), 0x0400, 0x7BFF]:
         values = bits[: largest + 1].view(np.float16)
         row = np.concatenate([values, -values])[None]
-        for found, expected in zip(kernels.quantise(row), quantised_by_division(row), strict=True):
-            np.testing.assert_array_equal(found, expected)
+        for actual, expected in zip(kernels.quantise(row), quantised_by_division(row), strict=True):
+            np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -197,5 +197,5 @@ def test_int8_of_float32_at_every_rounding_boundary_is_the_quotient_of_a_divisio
             once = np.nextafter(halves, direction)
             near += [once, np.nextafter(once, direction)]
         row = np.append(np.clip(np.concatenate(near), -largest, largest), largest)[None]
-        for found, expected in zip(quantise(row), quantised_by_division(row), strict=True):
-            np.testing.assert_array_equal(found, expected)
+        for actual, expected in zip(quantise(row), quantised_by_division(row), strict=True):
+            np.testing.assert_array_equal(actual, expected)

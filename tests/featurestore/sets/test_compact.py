@@ -41,10 +41,10 @@ def test_many_small_segments_become_one(tmp_path: Path, format: str, compress: s
     before = reader.array("0-4").copy()
     view = reader.stored("0-4")
     assert len(reader.segments) == 7
-    told: list[tuple[int, int]] = []
-    report = store.compact("a", progress=lambda done, total: told.append((done, total)))
+    calls: list[tuple[int, int]] = []
+    report = store.compact("a", progress=lambda done, total: calls.append((done, total)))
     assert (report.n_before, report.n_after, report.n_copied, report.n_dropped) == (7, 1, 20, 0)
-    assert told[-1] == (20, 20)
+    assert calls[-1] == (20, 20)
     assert contents(store["a"]) == written
     assert store["a"].verify() == []
     assert sorted(path.name for path in (store.path / "a").iterdir()) == sorted(
@@ -122,8 +122,8 @@ def test_readers_and_a_writer_meanwhile(tmp_path: Path) -> None:
             while not done.is_set():
                 features = store["a"]
                 for key in rng.choice(keys, 8).tolist():
-                    found = b"".join(features.stored(key, layer).tobytes() for layer in features.layers)
-                    if not written[key].startswith(found) or len(written[key]) - len(found) != 8:
+                    result = b"".join(features.stored(key, layer).tobytes() for layer in features.layers)
+                    if not written[key].startswith(result) or len(written[key]) - len(result) != 8:
                         wrong.append(key)
         except BaseException as error:
             wrong.append(repr(error))

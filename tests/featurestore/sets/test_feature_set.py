@@ -90,8 +90,8 @@ def test_layers_read_at_once_are_those_read_alone(
             for _ in range(2):
                 packed = features.read_layers(keys, layers, out, stride=stride)
                 assert packed.values.dtype == out
-                for found, wanted in zip(packed.values, expected, strict=True):
-                    np.testing.assert_allclose(found, wanted, rtol=2e-3, atol=2e-3)  # int8 rows are rounded to float16
+                for actual, wanted in zip(packed.values, expected, strict=True):
+                    np.testing.assert_allclose(actual, wanted, rtol=2e-3, atol=2e-3)  # int8 rows are rounded to float16
 
 
 def test_altered_rows_are_found_when_several_layers_are_read(store: FeatureStore) -> None:
@@ -175,10 +175,10 @@ def test_a_long_question_that_is_asked_again_has_the_same_answer_as_new_ones(tmp
         for i in range(REMEMBERED):
             writer.append(f"k{i}", np.zeros((1, 1, 2), np.float16))
     features = store["x"]
-    asked = [*(f"k{i}" for i in range(REMEMBERED)), "absent"]
-    assert features.missing(asked) == features.missing(asked) == ["absent"]
-    assert features.missing(asked[::-1]) == ["absent"]
+    requested = [*(f"k{i}" for i in range(REMEMBERED)), "absent"]
+    assert features.missing(requested) == features.missing(requested) == ["absent"]
+    assert features.missing(requested[::-1]) == ["absent"]
     with store.writer("x", spec) as writer:
         writer.append("absent", np.zeros((1, 1, 2), np.float16))
     features.refresh()
-    assert features.missing(asked) == []
+    assert features.missing(requested) == []

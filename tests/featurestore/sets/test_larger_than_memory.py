@@ -61,8 +61,8 @@ def test_rows_are_those_of_the_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(snapshot, "available_bytes", lambda: 1000)
     by_calls = opened(store)
     assert by_calls._snapshot().exceeds_memory(1)
-    found = batches(by_calls, orders)
-    for packed, wanted in zip(found, expected, strict=True):
+    result = batches(by_calls, orders)
+    for packed, wanted in zip(result, expected, strict=True):
         np.testing.assert_array_equal(packed.offsets, wanted.offsets)
         np.testing.assert_array_equal(packed.values.view(np.uint8), wanted.values.view(np.uint8))
     assert [array.tobytes() for array in by_calls.arrays(KEYS)] == [array.tobytes() for array in by_maps.arrays(KEYS)]

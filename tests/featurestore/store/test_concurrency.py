@@ -37,23 +37,23 @@ def stress(directory: Path, start: str, seconds: float, n: int, compactions: int
     done = subprocess.run([*command, *sizes], cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    told: dict[str, int] = json.loads(done.stdout)
-    return told
+    record: dict[str, int] = json.loads(done.stdout)
+    return record
 
 
 @pytest.mark.parametrize(("start", "n", "seconds"), [("fork", 8, 1.5), ("spawn", 2, 1.0)])
 def test_writers_readers_and_compactions_at_once(directory: Path, start: str, n: int, seconds: float) -> None:
-    told = stress(directory, start, seconds, n, compactions=2)
-    assert told["written"] > 0
-    assert told["read"] > 0
+    output = stress(directory, start, seconds, n, compactions=2)
+    assert output["written"] > 0
+    assert output["read"] > 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_eight_of_each_for_a_minute(directory: Path, start: str) -> None:
     """MEDUSA_STRESS_S changes the minute. Two compactions, which compete for the same segments."""
-    told = stress(directory, start, LONG_S, 8, compactions=2)
-    print(told)
-    assert told["written"] > 1000
-    assert told["read"] > 10_000
-    assert told["merged"] > 100
+    output = stress(directory, start, LONG_S, 8, compactions=2)
+    print(output)
+    assert output["written"] > 1000
+    assert output["read"] > 10_000
+    assert output["merged"] > 100

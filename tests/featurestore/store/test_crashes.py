@@ -89,13 +89,13 @@ def calls_one_by_one(
         if n_calls < k:
             assert answer["code"] == 0
             return
-        told = f"call {k}, {answer['calls'][-1]}: exit code {answer['code']}, {answer['stderr']}"
+        values = f"call {k}, {answer['calls'][-1]}: exit code {answer['code']}, {answer['stderr']}"
         if how.get("error"):
-            assert answer["code"] in (0, STORE_ERROR), told
-            assert answer["stderr"].count("\n") == (answer["code"] == STORE_ERROR), told
+            assert answer["code"] in (0, STORE_ERROR), values
+            assert answer["stderr"].count("\n") == (answer["code"] == STORE_ERROR), values
         else:
-            assert answer["code"] == KILLED, told
-        yield path, told
+            assert answer["code"] == KILLED, values
+        yield path, values
         k += step
         n_calls = max(n_calls, k)
         shutil.rmtree(path, ignore_errors=True)
@@ -109,10 +109,10 @@ def test_any_call_of_a_writer_may_be_its_last(
     how = {"n": 6, "segment_bytes": 1500, "error": getattr(errno, refusal, 0), "step": step}
     write(directory / "whole", storage, range(6), 1500)
     expected, there = segments(directory / "whole"), set()
-    for path, told in calls_one_by_one(traced, lambda: directory / "s", "write", storage, **how):
+    for path, message in calls_one_by_one(traced, lambda: directory / "s", "write", storage, **how):
         there.add(check(path, 6))
         write(path, storage, range(6), 1500)
-        assert segments(path) == expected, told
+        assert segments(path) == expected, message
         assert check(path, 6) == 6
     assert len(there) > 2, "moments before, between and after the segments were met"
 
@@ -130,11 +130,11 @@ def test_any_call_of_a_compaction_may_be_its_last(
     prepare = lambda: shutil.copytree(directory / "old", directory / "s")  # noqa: E731
     n_met = 0
     how = {"n": 9, "error": getattr(errno, refusal, 0), "step": step}
-    for path, told in calls_one_by_one(traced, prepare, "compact", storage, **how):
+    for path, message in calls_one_by_one(traced, prepare, "compact", storage, **how):
         n_met += 1
-        assert check(path, 9) == 9, told
+        assert check(path, 9) == 9, message
         FeatureStore.open(path).compact(NAME)
-        assert segments(path) == expected, told
+        assert segments(path) == expected, message
     assert n_met > 20 / step
 
 
@@ -142,8 +142,8 @@ def test_any_call_of_a_removal_may_be_its_last(traced: Crashes, directory: Path)
     """The set is whole or not there."""
     write(directory / "old", STORAGES[0], range(4), 1 << 20)
     prepare = lambda: shutil.copytree(directory / "old", directory / "s")  # noqa: E731
-    found = {check(path, 4) for path, _ in calls_one_by_one(traced, prepare, "remove", STORAGES[0], n=4)}
-    assert found == {0, 4}
+    result = {check(path, 4) for path, _ in calls_one_by_one(traced, prepare, "remove", STORAGES[0], n=4)}
+    assert result == {0, 4}
 
 
 @pytest.mark.slow
@@ -157,9 +157,9 @@ def test_any_call_of_a_reader_may_be_refused(traced: Crashes, directory: Path, s
         answer = traced("read", directory / "s", storage, n=4, at=k, error=getattr(errno, refusal))
         if len(answer["calls"]) < k:
             break
-        told = f"call {k}, {answer['calls'][-1]}: {answer['stderr']}"
-        assert answer["code"] in (0, STORE_ERROR), told
-        assert answer["stderr"].count("\n") == (answer["code"] == STORE_ERROR), told
+        values = f"call {k}, {answer['calls'][-1]}: {answer['stderr']}"
+        assert answer["code"] in (0, STORE_ERROR), values
+        assert answer["stderr"].count("\n") == (answer["code"] == STORE_ERROR), values
         codes.append(answer["code"])
     assert codes.count(STORE_ERROR) > len(codes) / 2
 

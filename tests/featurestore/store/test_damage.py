@@ -42,22 +42,22 @@ def contents(path: Path) -> list[bytes]:
     """Return what a reader finds: the keys, and each layer's rows as they are stored and as they are gathered."""
     features = FeatureStore.open(path)[NAME]
     keys = list(features)
-    found = ["\n".join(keys).encode()]
+    result = ["\n".join(keys).encode()]
     for layer in features.layers:
         stored, scales = features.stored_rows(keys, layer)
         packed = features.gather(keys, layer)
-        found += [*(part.tobytes() for part in (*stored, *(scales or []))), packed.values.tobytes()]
-        found.append(packed.offsets.tobytes())
-    return found
+        result += [*(part.tobytes() for part in (*stored, *(scales or []))), packed.values.tobytes()]
+        result.append(packed.offsets.tobytes())
+    return result
 
 
 def reads(path: Path, right: list[bytes]) -> bool:
     """Whether a reader that verifies nothing reads the store; False where it raises StoreError, an error if wrongly."""
     try:
-        found = contents(path)
+        result = contents(path)
     except StoreError:
         return False
-    assert found == right
+    assert result == right
     return True
 
 
@@ -283,11 +283,11 @@ def test_medusa_store_verify_names_it_and_exits_with_1(
     assert "problem" in verified.stdout
     try:
         features = FeatureStore.open(path)[NAME]
-        found = list(features)
+        result = list(features)
     except StoreError:
         return
-    assert found
-    for each in found:
+    assert result
+    for each in result:
         i = int(each.split()[-1])
         for layer in features.layers:
             with contextlib.suppress(StoreError):

@@ -84,7 +84,7 @@ def small_disk(where: Path) -> tuple[str, ...]:
 @every_storage
 def test_a_full_disk_loses_nothing_committed(directory: Path, storage: tuple[str, str]) -> None:
     """The same writer goes on once there is room; so does a new process."""
-    told = run(
+    output = run(
         """
         ballast = where / "ballast"
         ballast.write_bytes(bytes(700_000))
@@ -127,14 +127,14 @@ def test_a_full_disk_loses_nothing_committed(directory: Path, storage: tuple[str
         *storage,
         before=small_disk(directory),
     )
-    before, after = map(int, told.split())
+    before, after = map(int, output.split())
     assert 0 < before <= after
 
 
 @every_storage
 def test_files_that_may_not_grow(directory: Path, storage: tuple[str, str]) -> None:
     """As a full disk, where none can be mounted: the kernel refuses to let a file grow."""
-    told = run(
+    output = run(
         """
         import resource
 
@@ -158,7 +158,7 @@ def test_files_that_may_not_grow(directory: Path, storage: tuple[str, str]) -> N
         directory,
         *storage,
     )
-    assert told.split() == ["10", "kept", "small"]
+    assert output.split() == ["10", "kept", "small"]
     assert verify_store(directory / "s") == {NAME: []}
     features = FeatureStore.open(directory / "s")[NAME]
     assert features["kept"].tobytes() == rows(8, WIDE)[1].astype("float16").tobytes()
@@ -189,7 +189,7 @@ def test_a_disk_that_is_read_only_can_be_read(directory: Path, storage: tuple[st
 
 @pytest.mark.parametrize("storage", STORAGES[:2], ids="-".join)
 def test_directories_that_may_not_be_written(directory: Path, storage: tuple[str, str]) -> None:
-    told = run(
+    output = run(
         """
         write(where / "s", storage, range(6), 1000)
         for entry in [where / "s", *(where / "s").rglob("*")]:
@@ -212,14 +212,14 @@ def test_directories_that_may_not_be_written(directory: Path, storage: tuple[str
         directory,
         *storage,
     )
-    if told:
+    if output:
         pytest.skip("modes don't bind this user")
 
 
 @pytest.mark.parametrize("storage", STORAGES[:3], ids="-".join)
 def test_files_that_may_not_be_read_are_named(directory: Path, storage: tuple[str, str]) -> None:
     """Each file and directory in turn: who needs it gets a StoreError, `verify` names it, nothing else is harmed."""
-    told = run(
+    output = run(
         """
         path = where / "s"
         write(path, storage, range(6), 1000)
@@ -254,7 +254,7 @@ def test_files_that_may_not_be_read_are_named(directory: Path, storage: tuple[st
         directory,
         *storage,
     )
-    if told:
+    if output:
         pytest.skip("modes don't bind this user")
 
 

@@ -248,8 +248,8 @@ class TestReading:
         features = fill(store, "a", data)
         features["u1"]
         with multiprocessing.get_context(method).Pool(2) as pool:
-            found = pool.map(features.array, list(data))
-        for rows, key in zip(found, data, strict=True):
+            result = pool.map(features.array, list(data))
+        for rows, key in zip(result, data, strict=True):
             assert np.array_equal(rows, data[key][1])
 
     def test_pickles_by_path(self, store: FeatureStore) -> None:
@@ -280,15 +280,17 @@ class TestReading:
 
 class TestWriting:
     @pytest.mark.parametrize(
-        ("value", "told"), [(np.nan, "NaN or infinity"), (-np.inf, "NaN or infinity"), (7e4, "70000")]
+        ("value", "expected"), [(np.nan, "NaN or infinity"), (-np.inf, "NaN or infinity"), (7e4, "70000")]
     )
-    def test_rows_that_float16_cannot_hold_are_refused(self, store: FeatureStore, value: float, told: str) -> None:
+    def test_rows_that_float16_cannot_hold_are_refused(self, store: FeatureStore, value: float, expected: str) -> None:
         rows = np.zeros((2, 5, 4), np.float32)
         bad = rows.copy()
         bad[1, 3, 2] = value
         with store.writer("a", SPEC) as writer:
             writer.append("before", rows)
-            with pytest.raises(StoreError, match=rf"'spoilt', layer 'layer_12', row 3 of 5.*{told}.*--dtype .*float32"):
+            with pytest.raises(
+                StoreError, match=rf"'spoilt', layer 'layer_12', row 3 of 5.*{expected}.*--dtype .*float32"
+            ):
                 writer.append("spoilt", bad)
             writer.append("after", rows)
         assert list(store["a"]) == ["before", "after"]

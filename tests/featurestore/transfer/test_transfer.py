@@ -47,8 +47,8 @@ def write(
 
 def files(store: Path) -> dict[str, bytes]:
     """Every file of a store, without listings."""
-    found = {str(path.relative_to(store)): path.read_bytes() for path in store.rglob("*") if path.is_file()}
-    return {name: data for name, data in found.items() if not name.endswith(".listing.json")}
+    result = {str(path.relative_to(store)): path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    return {name: data for name, data in result.items() if not name.endswith(".listing.json")}
 
 
 def sound(store: Path) -> bool:
@@ -88,12 +88,12 @@ class TestThereAndBack:
         local = write(tmp_path / "here", storage=storage)
         write(tmp_path / "here", "b", range(3), spec=replace(SPEC, dtype="int8"))
         FeatureStore.open(tmp_path / "here").writer("empty", SPEC)
-        told: list[tuple[int, int, str]] = []
-        reports = push(tmp_path / "here", place, progress=lambda *each: told.append(each))
+        calls: list[tuple[int, int, str]] = []
+        reports = push(tmp_path / "here", place, progress=lambda *each: calls.append(each))
         assert [report.name for report in reports] == ["b", "empty", "set/a"]
         assert reports[2].copied == tuple(segment.name for segment in local.segments)
-        assert told[-1][0] == told[-1][1] == sum(report.n_bytes for report in reports)
-        assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+        assert calls[-1][0] == calls[-1][1] == sum(report.n_bytes for report in reports)
+        assert [done for done, _, _ in calls] == sorted(done for done, _, _ in calls)
         pulled = pull(place, tmp_path / "back")
         assert [(report.name, report.copied) for report in pulled] == [
             (report.name, report.copied) for report in reports
@@ -291,8 +291,8 @@ def test_a_full_disk(tmp_path: Path) -> None:
     """
     with Web(tmp_path / "here", tmp_path / "log") as web:
         for source in (str(tmp_path / "here"), web.url):
-            told = run_warm(code, source, tmp_path / "back").stdout
-            assert "File too large" in told
+            output = run_warm(code, source, tmp_path / "back").stdout
+            assert "File too large" in output
             assert sound(tmp_path / "back")
     pull(str(tmp_path / "here"), tmp_path / "back")
     assert files(tmp_path / "back") == files(tmp_path / "here")
@@ -317,9 +317,9 @@ def test_identities_and_durations_go_there_and_back(tmp_path: Path, storage: str
         writer.append("u", np.ones((len(SPEC.layers), 2, SPEC.dim), np.float32), 1.0, identity)
     push(tmp_path / "here", str(tmp_path / "there"))
     pull(str(tmp_path / "there"), tmp_path / "back")
-    found = FeatureStore.open(tmp_path / "back")["a"]
-    assert found.identities(["u"])[0] == identity
-    assert found.durations_s(["u"]).tolist() == [1.0]
+    result = FeatureStore.open(tmp_path / "back")["a"]
+    assert result.identities(["u"])[0] == identity
+    assert result.durations_s(["u"]).tolist() == [1.0]
     assert sound(tmp_path / "back")
 
 
