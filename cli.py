@@ -71,7 +71,7 @@ def medusa(
 
 
 def demo(
-    directory: Annotated[Path, Option(help="Directory of its files.")] = Path("demo-run"),
+    directory: Annotated[Path, Option(help="Directory of everything that the demo makes.")] = Path("demo-run"),
     fresh: Annotated[bool, Option("--fresh", help="Remove what an earlier run left there.")] = False,
 ) -> None:
     """Run every step on a small corpus that comes with the program; a second run skips what is done.

@@ -16,14 +16,16 @@ data, how, files = panel("Data"), panel("Measuring"), panel("Files")
 def bench_io(
     utterances: Annotated[int, data("Utterances of the widest, longest shape; the others get as many bytes.")] = 600,
     dims: Annotated[str, data("Columns of a row; comma-separated.")] = "1024",
-    mean_s: Annotated[str, data("Mean durations of an utterance; comma-separated.")] = "5.5",
+    mean_s: Annotated[str, data("Mean durations of an utterance in seconds; comma-separated.")] = "5.5",
     seed: Annotated[int, data("Seed of rows and batches.")] = 0,
     batch: Annotated[int, how("Utterances per batch.")] = 32,
     threads: Annotated[str, how("Threads that share the batches; comma-separated.")] = "1",
     repeats: Annotated[int, how("Number of runs; their median is reported.")] = 5,
-    cold: Annotated[bool, how("Also from disk, the files dropped from the page cache.", "--cold")] = False,
-    write: Annotated[bool, how("Also writing, beside the disk's rate with fsync.", "--write")] = False,
-    readers: Annotated[str, how("Only these beside the floors and ours; comma-separated ids (see --json).")] = "",
+    cold: Annotated[bool, how("Also read from disk, with the files dropped from the page cache.", "--cold")] = False,
+    write: Annotated[bool, how("Also time writing, beside the disk's own rate with fsync.", "--write")] = False,
+    readers: Annotated[
+        str, how("Readers to measure beside the floors and ours; comma-separated ids, as --json has them.")
+    ] = "",
     against: Annotated[Path | None, how("A checkout of another version, to read the same store with.")] = None,
     directory: Annotated[Path | None, files("Where to write; default: the system's temporary one.")] = None,
     json_file: Annotated[Path | None, files("Write every figure.", "--json")] = None,
@@ -50,18 +52,22 @@ def bench_io(
 
 @bench_app.command("featurize")
 def bench_featurize(
-    encoder: Annotated[str, data("Names; comma-separated.")] = "tiny-hubert,tiny-wavlm",
-    weights: Annotated[list[str] | None, data("NAME=DIR, once for each encoder that isn't at hand.")] = None,
-    random: Annotated[bool, data("Random weights of the true size.", "--random")] = False,
+    encoder: Annotated[str, data("Names of encoders; comma-separated.")] = "tiny-hubert,tiny-wavlm",
+    weights: Annotated[
+        list[str] | None, data("Directory of an encoder's weights, NAME=DIR; repeat it for each that is not cached.")
+    ] = None,
+    random: Annotated[bool, data("Use random weights of the true size, without a download.", "--random")] = False,
     tiny: Annotated[bool, data("Shrink the random ones, to try the command.", "--tiny")] = False,
     utterances: Annotated[int, data("Files, log-normal lengths, 5.6 s on average.")] = 48,
     speech: Annotated[Path | None, data("Audio to cut them from; default: what comes with the program.")] = None,
     seed: Annotated[int, data("Seed of lengths and weights.")] = 0,
     device: Annotated[str, how("auto, cpu, cuda, ...")] = "auto",
-    compute: Annotated[str, how("Our arithmetic; the peers' is float32.")] = "auto",
+    compute: Annotated[
+        str, how("Arithmetic of our encoder: auto, float32, bfloat16, float16. The peers use float32.")
+    ] = "auto",
     whisper_window: Annotated[str, how("pad30, short or both; comma-separated.")] = "pad30,short",
-    batch_s: Annotated[float | None, how("Seconds of audio per pass.")] = None,
-    workers: Annotated[int, how("Our decoding threads.")] = 2,
+    batch_s: Annotated[float | None, how("Seconds of audio per pass of our encoder; default: as featurize.")] = None,
+    workers: Annotated[int, how("Number of our decoding threads.")] = 2,
     peers: Annotated[str, how("per-file, arrival, workers; comma-separated, or none.")] = "per-file,arrival,workers",
     repeats: Annotated[int, how("Number of runs; their median is reported.")] = 3,
     directory: Annotated[Path | None, files("Where to write; default: the system's temporary one.")] = None,
@@ -85,8 +91,8 @@ def bench_featurize(
 
 @bench_app.command("prepare")
 def bench_prepare(
-    utterances: Annotated[int, data("How many.")] = 120_000,
-    ratings: Annotated[int, data("How many, of all utterances.")] = 650_000,
+    utterances: Annotated[int, data("Number of utterances.")] = 120_000,
+    ratings: Annotated[int, data("Number of ratings of all utterances.")] = 650_000,
     form: Annotated[str, data("Release whose form the votes have: 1.6, 1.11 or 2.0.")] = "1.11",
     transcripts: Annotated[bool, data("With a text file for each utterance.", "--transcripts")] = False,
     seed: Annotated[int, data("Seed of the made-up labels.")] = 0,
@@ -107,7 +113,7 @@ def bench_prepare(
 
 @bench_app.command("index")
 def bench_index(
-    utterances: Annotated[int, data("How many, of one tiny row each.")] = 1_000_000,
+    utterances: Annotated[int, data("Number of utterances, of one tiny row each.")] = 1_000_000,
     segment: Annotated[int, data("Utterances per segment.")] = 100_000,
     repeats: Annotated[int, how("Number of openings; their median is reported.")] = 3,
     directory: Annotated[Path | None, files("Where to write; default: the system's temporary one.")] = None,
@@ -130,13 +136,13 @@ def bench_index(
 @bench_app.command("transcribe")
 def bench_transcribe(
     models: Annotated[str, data("openai-whisper's names or FILE.pt; comma-separated.")] = "large-v3",
-    clips: Annotated[int, data("Random ones of the manifest.")] = 48,
+    clips: Annotated[int, data("Number of clips, drawn at random from the manifest.")] = 48,
     manifest: Annotated[
         Path | None, data("Default: the corpus that comes with the program.", "--manifest", "-m")
     ] = None,
     language: Annotated[str, data("Language as code or English name; auto: detected in each clip.")] = "auto",
     seed: Annotated[int, data("Seed of the choice of clips.")] = 0,
-    batches: Annotated[str, how("Clips at once; comma-separated.")] = "1,8",
+    batches: Annotated[str, how("Clips per batch; comma-separated.")] = "1,8",
     repeats: Annotated[int, how("Number of runs; their median is reported.")] = 1,
     device: Annotated[str, how("auto, cpu, cuda, ...")] = "auto",
     json_file: Annotated[Path | None, files("Write every figure.", "--json")] = None,
@@ -163,15 +169,15 @@ def bench_transcribe(
 
 @bench_app.command("train")
 def bench_train(
-    utterances: Annotated[int, data("How many; with --memory-limit as many as it takes.")] = 128,
+    utterances: Annotated[int, data("Number of utterances; with --memory-limit as many as it takes.")] = 128,
     features: Annotated[str, data("DIM@RATE of each feature set; comma-separated.")] = "1024@50,1024@4",
-    mean_s: Annotated[float, data("Mean duration; durations are log-normal.")] = 5.6,
+    mean_s: Annotated[float, data("Mean duration in seconds; durations are log-normal.")] = 5.6,
     seed: Annotated[int, data("Seed of rows, targets, weights and batches.")] = 0,
     d: Annotated[int, panel("Network")("Width of DeepSER.")] = 256,
-    n_layers: Annotated[int, panel("Network")("Transformer layers of each Enc.")] = 2,
+    n_layers: Annotated[int, panel("Network")("Transformer layers of each encoder block.")] = 2,
     n_heads: Annotated[int, panel("Network")("Attention heads; they divide d.")] = 4,
     batch: Annotated[int, how("Utterances per step.")] = 16,
-    epochs: Annotated[int, how("Timed ones, after a first one.")] = 2,
+    epochs: Annotated[int, how("Number of timed epochs, after one that is not timed.")] = 2,
     precision: Annotated[
         str, how("Our trainer's precisions; comma-separated: auto, float32, bfloat16.")
     ] = "auto,float32",
@@ -209,13 +215,13 @@ def bench_train(
 
 @bench_app.command("meta")
 def bench_meta(
-    utterances: Annotated[int, data("How many.")] = 120_000,
+    utterances: Annotated[int, data("Number of utterances.")] = 120_000,
     members: Annotated[int, data("Members of the ensemble.")] = 14,
-    classes: Annotated[int, data("2 to 8.")] = 8,
-    attributes: Annotated[int, data("0 or more.")] = 3,
-    seeds: Annotated[int, how("Trained one after another, and at once.")] = 6,
+    classes: Annotated[int, data("Number of classes, 2 to 8.")] = 8,
+    attributes: Annotated[int, data("Number of attributes, 0 or more.")] = 3,
+    seeds: Annotated[int, how("Number of seeds, trained one after another and all at once.")] = 6,
     rounds: Annotated[int, how("Rounds of training, at most.")] = 40,
-    plain: Annotated[bool, how("Also plain PyTorch, one seed after another.")] = True,
+    plain: Annotated[bool, how("Also time plain PyTorch, one seed after another.")] = True,
     seed: Annotated[int, data("Seed of the made-up posteriors.")] = 0,
     json_file: Annotated[Path | None, files("Write every figure.", "--json")] = None,
 ) -> None:

@@ -32,7 +32,7 @@ ROWS = "majority,soft,weighted,linear"
 def compare(
     manifest: ManifestOption,
     store: StoreOption = Path("store"),
-    members: Annotated[str | None, reads("m01,m02,...; default: every member in the store.")] = None,
+    members: Annotated[str | None, reads("Members, e.g. m01,m02; default: every member in the store.")] = None,
     cv: CvOption = None,
     in_sample: Annotated[bool, reads("Allow posteriors of training utterances.", "--in-sample")] = False,
     train_on: TrainOnOption = None,
@@ -57,7 +57,7 @@ def compare(
     inputs: Annotated[str, training(", ".join(INPUTS) + ".", callback=one_of(INPUTS))] = META.inputs,
     soup: Annotated[str, training(" or ".join(SOUPS) + ".", callback=one_of(SOUPS))] = META.soup,
     select: Annotated[
-        str, training(f"Round kept: {' or '.join(SELECTIONS)}.", callback=one_of(SELECTIONS))
+        str, training(f"Which round is kept: {' or '.join(SELECTIONS)}.", callback=one_of(SELECTIONS))
     ] = META.select,
     bootstrap: Annotated[int, reads("Resamples of the speakers, for intervals; 0: none.", min=0)] = 1000,
     output: Annotated[Path | None, writes("Write the tables in Markdown (.md).", "--output", "-o")] = None,

@@ -42,7 +42,7 @@ META, FOREST = MetaConfig(), ForestConfig()
 def fit_meta(
     manifest: ManifestOption,
     store: StoreOption = Path("store"),
-    members: Annotated[str | None, reads("m01,m02,...; default: every member in the store.")] = None,
+    members: Annotated[str | None, reads("Members, e.g. m01,m02; default: every member in the store.")] = None,
     cv: CvOption = None,
     in_sample: Annotated[bool, reads("Allow posteriors of training utterances.", "--in-sample")] = False,
     train_on: TrainOnOption = None,
@@ -59,14 +59,16 @@ def fit_meta(
         str | None,
         training(f"{', '.join(INPUTS)}; default: {META.inputs}, a forest's logits.", callback=one_of(INPUTS)),
     ] = None,
-    soup: Annotated[str, training("Seeds averaged: " + " or ".join(SOUPS) + ".", callback=one_of(SOUPS))] = META.soup,
+    soup: Annotated[
+        str, training("How the seeds' weights are averaged: " + " or ".join(SOUPS) + ".", callback=one_of(SOUPS))
+    ] = META.soup,
     hidden: Annotated[int, training("Hidden units of an MLP.", min=1)] = N_HIDDEN,
     lr: Annotated[float, training("Learning rate.")] = META.lr,
     batch_size: Annotated[int, training("Utterances per step.")] = META.batch_size,
     rounds: Annotated[int, training("Rounds of training, at most.")] = META.rounds,
     start: Annotated[str, training(" or ".join(STARTS) + ".", callback=one_of(STARTS))] = META.start,
     select: Annotated[
-        str, training(f"Round kept: {' or '.join(SELECTIONS)}.", callback=one_of(SELECTIONS))
+        str, training(f"Which round is kept: {' or '.join(SELECTIONS)}.", callback=one_of(SELECTIONS))
     ] = META.select,
 ) -> None:
     """Fit a meta-classifier, or a vote, on members' posteriors, and compare members, votes, meta and soup.

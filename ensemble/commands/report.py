@@ -19,11 +19,13 @@ AUDIO = ("embed", "link", "none")
 @option_groups
 def report(
     page: PageArguments,
-    output: Annotated[Path, writes("The page.", "--output", "-o")] = Path("report.html"),
+    output: Annotated[Path, writes("HTML page to write.", "--output", "-o")] = Path("report.html"),
     audio: Annotated[
-        str, writes("embed: short clips inside the page; link: files beside it; none.", callback=one_of(AUDIO))
+        str, writes("Audio: embed (short clips inside the page), link (to the files), none.", callback=one_of(AUDIO))
     ] = "link",
-    audio_mb: Annotated[float, writes("Most MB of clips inside the page, the hardest first.", min=0)] = 5.0,
+    audio_mb: Annotated[
+        float, writes("Largest size of all clips inside the page in MB; the hardest utterances come first.", min=0)
+    ] = 5.0,
 ) -> None:
     """Write one HTML page of runs: scores with intervals, confusion, groups, curves, a table and a map of utterances.
 

@@ -14,7 +14,7 @@ submit_app = typer_app(help="Write or check a challenge submission: task1, task2
 
 SystemArgument = Annotated[str, Argument(help="A member or ensemble in the store, or a file of predictions.")]
 FileOption = Annotated[Path, writes("Submission to write (.csv).", "--output", "-o")]
-SplitOption = Annotated[str | None, reads("Its utterances of this split alone, e.g. test3.")]
+SplitOption = Annotated[str | None, reads("Utterances of this split alone, e.g. test3.")]
 
 
 @submit_app.command("task1")

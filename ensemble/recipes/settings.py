@@ -44,7 +44,7 @@ class Setting:
 SETTINGS = (
     Setting("network", "network.kind", str, "Network", f"{', '.join(NETWORKS)}."),
     Setting("d", "network.d", int, "Network", "Width of the network."),
-    Setting("n-layers", "network.n_layers", int, "Network", "Transformer layers of each Enc."),
+    Setting("n-layers", "network.n_layers", int, "Network", "Transformer layers of each encoder block."),
     Setting("n-heads", "network.n_heads", int, "Network", "Attention heads; they divide d."),
     Setting("pooling", "network.pooling", str, "Network", f"{', '.join(POOLINGS)}."),
     Setting("align", "network.align_s", float, "Network", "cross-attention: seconds between rows that see each other."),

@@ -29,7 +29,9 @@ class EncoderArguments:
     """Which encoder, and which of its layers."""
 
     encoder: Annotated[str, encodes("A name (see medusa encoders), a hub name (org/name) or a directory.")]
-    weights: Annotated[Path | None, encodes("Directory of its weights.")] = None
+    weights: Annotated[
+        Path | None, encodes("Directory of the encoder's weights; default: what is cached, else the hub's.")
+    ] = None
     layers: Annotated[str, encodes("Layers to store: last, all, 6,12,24, last4, last4-sum.")] = "last"
     window: Annotated[
         str | None,
@@ -39,11 +41,11 @@ class EncoderArguments:
             "--whisper-window",
         ),
     ] = None
-    keep_special: Annotated[bool, encodes("Text: rows of special tokens too.", "--keep-special")] = False
-    prompt: Annotated[str, encodes("Text: what stands before each text, or around its {text}; in the fingerprint.")] = (
+    keep_special: Annotated[bool, encodes("Text: store the rows of special tokens too.", "--keep-special")] = False
+    prompt: Annotated[str, encodes("Text: prompt before each text, or around its {text}; part of the fingerprint.")] = (
         ""
     )
-    keep_prompt: Annotated[bool, encodes("Text: rows of the prompt too.", "--keep-prompt")] = False
+    keep_prompt: Annotated[bool, encodes("Text: store the rows of the prompt too.", "--keep-prompt")] = False
     short: Annotated[
         str, encodes("Paralinguistic sets: error, or pad clips that are too short (docs/encoders.md has the rule).")
     ] = "error"
@@ -87,8 +89,12 @@ class OutputArguments:
     times: Annotated[
         bool, writes("Text: store each token's start and end too, as NAME-times (`transcribe --words`).", "--times")
     ] = False
-    format: Annotated[str | None, writes("New segments: zarr or hdf5; default: as the set has them, zarr.")] = None
-    compress: Annotated[str | None, writes("zstd or blosc (zarr), gzip (hdf5); default: none.")] = None
+    format: Annotated[
+        str | None, writes("Format of new segments: zarr or hdf5; default: that of the set, else zarr.")
+    ] = None
+    compress: Annotated[
+        str | None, writes("Compression of new segments: zstd or blosc (zarr), gzip (hdf5); default: none.")
+    ] = None
 
 
 @dataclass(frozen=True)

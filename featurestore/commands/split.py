@@ -40,7 +40,7 @@ def split(
     by: Annotated[
         str, Option(help="What stays in one part: speaker, a column such as session, or utterance.")
     ] = "speaker",
-    within: Annotated[str | None, Option(help="Only these splits, e.g. train,development.")] = None,
+    within: Annotated[str | None, Option(help="Divide only these splits, e.g. train,development.")] = None,
     seed: Annotated[int, Option(help="Seed of every random draw.")] = 0,
 ) -> None:
     """Divide a corpus: given partitions, folds, a held-out part, balanced sets. The same seed gives the same parts.

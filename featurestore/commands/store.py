@@ -146,8 +146,10 @@ def store_compact(
     name: Annotated[str | None, Argument(help="A feature set; default: all.")] = None,
     store: StoreOption = Path("store"),
     segment_mb: Annotated[int, Option(help="Size of a merged segment.", min=1)] = 1024,
-    format: Annotated[str | None, Option(help="Also rewrite what is not stored so: zarr or hdf5.")] = None,
-    compress: Annotated[str | None, Option(help="Also rewrite: zstd or blosc (zarr), gzip (hdf5), ''.")] = None,
+    format: Annotated[str | None, Option(help="Also rewrite segments of another format as zarr or hdf5.")] = None,
+    compress: Annotated[
+        str | None, Option(help="Also rewrite segments with zstd or blosc (zarr), gzip (hdf5), or '' for none.")
+    ] = None,
 ) -> None:
     """Merge small segments, and drop second copies of keys; readers and writers may go on meanwhile.
 
@@ -172,7 +174,7 @@ def store_rm(
     name: Annotated[str, Argument(help="A feature set.")],
     store: StoreOption = Path("store"),
     yes: Annotated[bool, Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
-    damaged: Annotated[bool, Option("--damaged", help="Only segments in which verify finds damage.")] = False,
+    damaged: Annotated[bool, Option("--damaged", help="Remove only segments in which verify finds damage.")] = False,
 ) -> None:
     """Remove a feature set, or what is damaged of it: encode again to fill that in.
 

@@ -24,7 +24,9 @@ def store_push(
     url: UrlArgument,
     names: NamesArgument = None,
     store: StoreOption = Path("store"),
-    prune: Annotated[bool, writes("Then remove segments there that aren't here any more.", "--prune")] = False,
+    prune: Annotated[
+        bool, writes("Then remove segments from the target that the source no longer has.", "--prune")
+    ] = False,
     no_verify: NoVerify = False,
 ) -> None:
     """Copy feature sets to a store at a URL: segments that it lacks. An interrupted push goes on where it was.

@@ -37,7 +37,8 @@ def transcribe(
     ] = False,
     compute: Annotated[str, encodes("Arithmetic: auto, float32, float16.")] = "auto",
     batch: Annotated[
-        int | None, system("Utterances at once; default: on a GPU as its memory holds (128 at most), else 1.", min=1)
+        int | None,
+        system("Utterances per batch; default: on a GPU as many as its memory holds (128 at most), else 1.", min=1),
     ] = None,
     workers: Annotated[int, system("Decoding threads.", min=1)] = 2,
     device: DeviceOption = "auto",

@@ -41,8 +41,8 @@ CORPORA = {
         "MSP-Podcast 1.6 to 2.0 and the 2025 challenge: consensus, annotators' votes, attributes, partitions.",
         "Directory of Audios, Labels, Transcripts, Partitions.txt.",
         {
-            "scheme": "Classes: 8, or 9 with other.",
-            "secondary": "Weight of secondary emotions in the votes.",
+            "scheme": "Number of classes: 8, or 9 with other.",
+            "secondary": "Weight of a secondary emotion in the votes, 0 to 1 (a primary one has 1).",
             "transcripts": "Read the transcripts.",
             "check_audio": "Leave out utterances whose file is not there.",
             "durations": "Read each file's header.",
@@ -105,7 +105,7 @@ CORPORA = {
     "audiofolder": Corpus(
         "audiofolder:read_audiofolder",
         "Hugging Face's audiofolder: metadata.csv or .jsonl, or folders named after classes.",
-        "The directory.",
+        "Directory of the clips.",
         {
             "label": "The table's column that holds the class.",
             "layout": "Levels of the folders: label, split, speaker, gender, fold or _: speaker/label.",

@@ -122,7 +122,7 @@ def test_an_attribute_with_gaps_is_learned_from_the_rows_that_have_it(made: tupl
     each, a = passes.outer[0], problem.n_classes
     judged = (
         KernelSolver(problem, rows, True, True, (0.05,), (0.8,), dtype=torch.float64)
-        .at(each)
+        .on_pass(each)
         .single(SOURCE, [Setting(0.05, 0.8)])[0]
     )
     raw = rows.read(SOURCE).astype(np.float64)
@@ -142,8 +142,8 @@ def test_streaming_gives_the_scores_of_the_linear_kernel(made: tuple, dtype: tor
     streaming = StreamingSolver(problem, rows, passes, False, (0.3,), scorer(problem, "uar"), dtype=dtype)
     tolerance = 1e-5 if dtype == torch.float64 else 2e-3
     for each in (*passes.outer, passes.final):
-        a = exact.at(each).single(SOURCE, [Setting(0.3)])[0]
-        b = streaming.at(each).single(SOURCE, [Setting(0.3)])[0]
+        a = exact.on_pass(each).single(SOURCE, [Setting(0.3)])[0]
+        b = streaming.on_pass(each).single(SOURCE, [Setting(0.3)])[0]
         classes = slice(0, problem.n_classes)
         np.testing.assert_allclose(b.inner[:, classes], a.inner[:, classes], atol=tolerance)
         np.testing.assert_allclose(b.outer, a.outer, atol=tolerance)
@@ -158,11 +158,13 @@ def test_the_fitted_model_repeats_what_the_pass_gave_for_the_judged_rows(made: t
     each = passes.outer[1]
     own: PassSolver
     if kind == "streaming":
-        own = StreamingSolver(problem, rows, passes, True, (0.3,), scorer(problem, "uar"), dtype=torch.float64).at(each)
+        own = StreamingSolver(problem, rows, passes, True, (0.3,), scorer(problem, "uar"), dtype=torch.float64).on_pass(
+            each
+        )
         setting = Setting(0.3)
     else:
         setting = Setting(0.3, 1.0 if kind == "rbf" else 0.0)
-        own = KernelSolver(problem, rows, True, kind == "rbf", (0.3,), (1.0,), dtype=torch.float64).at(each)
+        own = KernelSolver(problem, rows, True, kind == "rbf", (0.3,), (1.0,), dtype=torch.float64).on_pass(each)
     sources = [SOURCE, Source("second", "layer_02")]
     parts = [Part(source, setting) for source in sources]
     expected = own.combined(parts).outer

@@ -166,9 +166,9 @@ def test_how_to_compute_is_no_part_of_what_a_step_is(commands: Any, tmp_path: Pa
     one, other = (
         planned(commands, tmp_path, GOOD, "epochs=3", f"featurize.defaults.workers={n}") for n in (2, 4)
     )  # fmt: skip
-    assert [step.what for step in one] == [step.what for step in other]
+    assert [step.settings for step in one] == [step.settings for step in other]
     changed = planned(commands, tmp_path, GOOD, "epochs=4")
-    assert [a.name for a, b in zip(one, changed, strict=True) if a.what != b.what] == ["members/m1"]
+    assert [a.name for a, b in zip(one, changed, strict=True) if a.settings != b.settings] == ["members/m1"]
 
 
 def test_text_encoders_read_the_transcripts_unless_set_otherwise(commands: Any, tmp_path: Path) -> None:

@@ -169,6 +169,18 @@ def test_a_piece_of_another_place_in_the_same_file_is_refused(tmp_path: Path, st
         run(moved, store)
 
 
+def test_an_end_that_a_manifest_wrote_with_float_noise_is_the_same_piece(
+    tmp_path: Path, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = corpus(tmp_path / "c", 0, {"u": 48_000})
+    columns = {"utterance_id": ["a"], "path": ["u.wav"], "start_s": [0.1], "end_s": [0.1 + 0.2]}
+    run(Manifest(pa.table(columns), root=whole.root), store)
+    decoded: list[object] = []
+    monkeypatch.setattr(sources, "decode", lambda source: decoded.append(source) or decode(source))
+    assert run(Manifest(pa.table({**columns, "end_s": [0.3]}), root=whole.root), store).skipped == 1
+    assert not decoded
+
+
 def test_a_text_that_changed_is_refused(tmp_path: Path, store: FeatureStore) -> None:
     with store.writer("t", LOGMEL.spec) as writer:
         for key, text in (("a", "dogs"), ("b", "kids")):
