@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 import soundfile
 
+from featurestore.audio import decode
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.errors import ConfigError, IdentityMismatch
