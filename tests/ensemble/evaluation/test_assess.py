@@ -156,7 +156,7 @@ def test_the_temperature_of_a_test_part_is_fitted_on_development_alone(systems: 
     labels[split == "test"] = "angry"
     spoiled = assess_parts(systems[0], column(corpus.manifest, "label", labels.tolist()), options, split="test")
     assert spoiled["test"].calibration.temperatures == test.temperatures
-    assert spoiled["test"].calibration.unscaled.accuracy != test.given.accuracy
+    assert spoiled["test"].calibration.unscaled.accuracy != test.unscaled.accuracy
 
 
 def test_groups_are_those_of_the_column(systems: list[System], corpus) -> None:
