@@ -64,8 +64,8 @@ print(json.dumps({{"done": report.done, "failed": report.failed, "peak": meter.p
     environment = {**os.environ, **malloc, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    record: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return record
+    told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return told
 
 
 def rows(store: Path) -> dict[str, np.ndarray]:
@@ -136,7 +136,7 @@ def test_a_file_too_long_for_the_limit_fails_alone_with_the_remedy() -> None:
 
 
 def test_a_limit_below_the_program_itself_is_refused_with_the_least() -> None:
-    with pytest.raises(ConfigError, match=r"--max-memory 0.05: tiny-hubert.*at least"):
+    with pytest.raises(ConfigError, match=r"--max-memory 0.05: tiny-hubert and the program take .* expected at least"):
         plan_memory(load_encoder("tiny-hubert", device="cpu"), 0.05, [16_000])
 
 
