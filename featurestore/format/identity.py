@@ -11,6 +11,7 @@ No layer's name begins with an underscore, so these collide with none.
 """
 
 import hashlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
@@ -114,23 +115,81 @@ class Identities:
         )
 
 
-def to_arrays(identities: Sequence[Identity | None]) -> dict[str, np.ndarray]:
-    """Return the arrays that a segment holds; nothing where no utterance has an identity."""
-    if not any(identity is not None for identity in identities):
-        return {}
-    each = [identity or Identity() for identity in identities]
-    decoders = sorted({identity.decoder for identity in each} - {""})
-    numbers = {name: i for i, name in enumerate(decoders)}
-    digests = b"".join((one.digest or NO_DIGEST) + (one.file_digest or NO_DIGEST) for one in each)
-    files = [(one.n_bytes, one.mtime_ns, numbers.get(one.decoder, UNKNOWN)) for one in each]
-    times_s = [(one.start_s, one.end_s, one.header_s) for one in each]
-    names = "".join(f"{name}\n" for name in decoders).encode()
-    return {
-        "_source_digests": np.frombuffer(digests, dtype="|u1").reshape(len(each), 2 * DIGEST_BYTES),
-        "_source_files": np.array(files, dtype="<i8"),
-        "_source_times_s": np.array(times_s, dtype="<f8"),
-        "_source_decoders": np.frombuffer(names, dtype="|u1"),
-    }
+class IdentityColumns:
+    """Identities of the utterances of a segment in the making: 81 bytes each, none before the first is recorded."""
+
+    def __init__(self) -> None:
+        self._n = 0
+        self._is_given = bytearray()
+        self._digests = bytearray()
+        self._files = array("q")
+        self._times_s = array("d")
+        self._numbers: dict[str, int] = {}
+
+    def cut(self, n: int) -> None:
+        """Keep those of the first n utterances."""
+        self._n = min(self._n, n)
+        n = min(n, len(self._is_given))  # which is 0 where filling up was interrupted
+        del self._is_given[n:], self._digests[2 * DIGEST_BYTES * n :], self._files[3 * n :], self._times_s[3 * n :]
+
+    def append(self, one: Identity | None) -> None:
+        """Add one utterance's; None where it has none."""
+        if one is not None or self._is_given:
+            self._fill()
+            given, one = one is not None, one or Identity()
+            self._digests += (one.digest or NO_DIGEST) + (one.file_digest or NO_DIGEST)
+            self._files.extend((one.n_bytes, one.mtime_ns, self._number(one.decoder)))
+            self._times_s.extend((one.start_s, one.end_s, one.header_s))
+            self._is_given.append(given)
+        self._n += 1
+
+    def extend(self, many: Identities | int) -> None:
+        """Add those of several utterances; a number stands for so many without, as do those that record nothing."""
+        if isinstance(many, int) or not many.recorded.any():
+            n = many if isinstance(many, int) else len(many)
+            if self._is_given:
+                self._fill_up(n)
+            self._n += n
+            return
+        self._fill()
+        recorded = many.recorded
+        numbers = np.array([*map(self._number, many.decoders), UNKNOWN], np.int64)  # the last is that of UNKNOWN
+        decoder_numbers = np.where(recorded, numbers[many.decoder_numbers], UNKNOWN)
+        self._digests += np.concatenate([many.digests, many.file_digests], axis=1).tobytes()
+        self._files.frombytes(np.stack([many.n_bytes, many.mtimes_ns, decoder_numbers], axis=1).tobytes())
+        self._times_s.frombytes(np.stack([many.starts_s, many.ends_s, many.headers_s], axis=1).tobytes())
+        self._is_given += recorded.tobytes()
+        self._n += len(many)
+
+    def arrays(self, n: int) -> dict[str, np.ndarray]:
+        """Return the arrays that a segment of the first n utterances holds; nothing where none has an identity."""
+        if 1 not in self._is_given[:n]:
+            return {}
+        files = np.array(self._files[: 3 * n], np.int64).reshape(n, 3)
+        names = list(self._numbers)
+        used = sorted(names[i] for i in np.unique(files[:, 2]).tolist() if i >= 0)
+        places = np.array([*(used.index(name) if name in used else UNKNOWN for name in names), UNKNOWN], np.int64)
+        files[:, 2] = places[files[:, 2]]
+        return {
+            "_source_digests": np.frombuffer(self._digests, "|u1")[: 2 * DIGEST_BYTES * n].reshape(n, -1),
+            "_source_files": files.astype("<i8", copy=False),
+            "_source_times_s": np.frombuffer(self._times_s)[: 3 * n].reshape(n, 3).astype("<f8", copy=False),
+            "_source_decoders": np.frombuffer("".join(f"{name}\n" for name in used).encode(), "|u1"),
+        }
+
+    def _number(self, decoder: str) -> int:
+        return self._numbers.setdefault(decoder, len(self._numbers)) if decoder else UNKNOWN
+
+    def _fill(self) -> None:
+        """Write that nothing is recorded of the utterances before the first of which something is."""
+        if not self._is_given:
+            self._fill_up(self._n)
+
+    def _fill_up(self, n: int) -> None:
+        self._digests += bytes(2 * DIGEST_BYTES * n)
+        self._files.frombytes(np.full(3 * n, UNKNOWN, np.int64).tobytes())
+        self._times_s.frombytes(np.full(3 * n, nan).tobytes())
+        self._is_given += bytes(n)
 
 
 def shapes(n_utterances: int, decoder_bytes: int) -> dict[str, tuple[int, ...]]:

@@ -5,6 +5,8 @@ altered keys, offsets or checksums are found when it is opened.
 """
 
 import fnmatch
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import google_crc32c
@@ -20,12 +22,17 @@ from featurestore.format.segment_info import (
     SCALE_DTYPE,
     SegmentInfo,
     content_name,
-    hash_key,
+    hash_keys,
     index_problems,
 )
 from featurestore.format.spec import FeatureSpec
 from featurestore.format.zarr_segment import ZarrContainer
 
+# Rows that are read at a time where many utterances' are; one utterance may have more.
+BLOCK_BYTES = 32 << 20
+BLOCK_UTTERANCES = 1 << 16
+# The small arrays that lead to rows; the others are read once and let go when a segment is opened.
+INDEX_ARRAYS = ("offsets", "keys", "key_offsets", "key_hashes", "_source_files", "_source_decoders")
 PATTERNS = ("seg-" + "[0-9a-f]" * 16, "seg-" + "[0-9a-f]" * 16 + SUFFIX)
 
 
@@ -83,16 +90,16 @@ class Segment:
             self._small_extent(name)
 
     def load_index(self) -> dict[str, np.ndarray]:
-        """Every small array, once it is sure that they are what was committed; StoreError when they are not."""
-        small = {name: self.small(name) for name in self.info.small_arrays()}
-        if content_name(self.spec.fingerprint, small) != self.path.stem:
+        """`INDEX_ARRAYS`, once it is sure that all small arrays are what was committed; StoreError when they aren't."""
+        reading = _Reading(self)
+        if content_name(self.spec.fingerprint, reading) != self.path.stem:
             raise StoreError(
                 f"{self.path}: keys, offsets, checksums or durations were altered, or the segment was renamed; restore "
                 "it from a copy, or remove it (`medusa store rm SET --damaged`) and encode its utterances again."
             )
-        for problem in index_problems(small, self.n_rows):
+        for problem in index_problems(reading.kept, self.n_rows):
             raise StoreError(f"{self.path}: {problem} Restore the segment from a copy, or remove it.")
-        return small
+        return reading.kept
 
     def identities(self) -> dict[str, np.ndarray] | int:
         """Return the arrays of its utterances' identities, or their number where it records none; see `identity`."""
@@ -137,36 +144,102 @@ class Segment:
             problems = list(self._container.problems(self.info))
         except StoreError as error:
             return [str(error)]
-        keys, key_offsets = small["keys"].tobytes(), small["key_offsets"].tolist()
-        own_keys = [keys[key_offsets[i] : key_offsets[i + 1]] for i in range(self.n_utterances)]
-        if len(set(own_keys)) != len(own_keys):
-            problems.append(f"{self.path}: a key stands in it twice.")
-        for i, key in enumerate(own_keys):
-            if hash_key(key) != int(small["key_hashes"][i]):
-                problems.append(f"{self.path}: the hash of key {key.decode(errors='replace')!r} is wrong.")
-        offsets = small["offsets"].tolist()
+        problems += self._wrong_keys(small)
         for layer in self.spec.layers:
             try:
-                problems += self._altered_rows(layer, offsets, own_keys)
+                problems += self._altered_rows(layer, small)
             except StoreError as error:
                 problems.append(str(error))
         return problems
 
-    def _altered_rows(self, layer: str, offsets: list[int], keys: list[bytes]) -> list[str]:
+    def _wrong_keys(self, small: dict[str, np.ndarray]) -> list[str]:
         problems = []
-        rows = self.layer(layer)
-        checksums = self.checksums()[:, self.spec.layers.index(layer)].tolist()
-        runs = [(offsets[i], offsets[i + 1] - offsets[i]) for i in range(self.n_utterances)]
-        rows.fetch(runs)
-        for i, (first, n) in enumerate(runs):
-            scales = self.scales(layer).slice(first, n) if self.spec.row_type.scaled else None
-            if row_checksum(rows.slice(first, n), scales) != checksums[i]:
-                key = keys[i].decode(errors="replace")
+        bounds, hashes = small["key_offsets"], np.empty(self.n_utterances, np.uint64)
+        for first in range(0, self.n_utterances, BLOCK_UTTERANCES):
+            block = slice(first, first + BLOCK_UTTERANCES)
+            keys = _keys(small, bounds[first : block.stop + 1])
+            hashes[block] = hash_keys(keys)
+            for i in np.flatnonzero(hashes[block] != small["key_hashes"][block]).tolist():
+                problems.append(f"{self.path}: the hash of key {keys[i].decode(errors='replace')!r} is wrong.")
+        order = np.argsort(hashes)
+        equal = hashes[order[1:]] == hashes[order[:-1]]
+        suspects = np.union1d(order[1:][equal], order[:-1][equal])
+        if len({key for i in suspects.tolist() for key in _keys(small, bounds[i : i + 2])}) < len(suspects):
+            problems.insert(0, f"{self.path}: a key stands in it twice.")
+        return problems
+
+    def blocks(self, offsets: np.ndarray) -> Iterator[tuple[int, int]]:
+        """Yield the first of the utterances, and the end, of blocks whose rows of all layers fit into `BLOCK_BYTES`.
+
+        offsets: int64 (n + 1,) of their rows. An utterance of more rows is a block of its own.
+        """
+        row_bytes = self.spec.row_type.row_bytes(self.spec.dim) * len(self.spec.layers)
+        first, n = 0, len(offsets) - 1
+        while first < n:
+            fitting = int(np.searchsorted(offsets, offsets[first] + BLOCK_BYTES // row_bytes, side="right")) - 1
+            last = min(max(fitting, first + 1), first + BLOCK_UTTERANCES, n)
+            yield first, last
+            first = last
+
+    def _altered_rows(self, layer: str, small: dict[str, np.ndarray]) -> list[str]:
+        problems = []
+        rows, offsets = self.layer(layer), small["offsets"]
+        checksums = self.checksums()[:, self.spec.layers.index(layer)]
+        for first, last in self.blocks(offsets):
+            start, n = int(offsets[first]), int(offsets[last] - offsets[first])
+            rows.fetch([(start, n)])
+            scales = self.scales(layer).slice(start, n) if self.spec.row_type.scaled else None
+            crcs = row_checksums(rows.slice(start, n), scales, offsets[first : last + 1] - start)
+            for i in np.flatnonzero(crcs != checksums[first:last]).tolist():
+                key = _keys(small, small["key_offsets"][first + i : first + i + 2])[0].decode(errors="replace")
                 problems.append(f"{self.path}: rows of {key!r}, layer {layer}, were altered: wrong checksum.")
         return problems
+
+
+class _Reading(Mapping[str, np.ndarray]):
+    """A segment's small arrays, each read when it is asked for; those of `INDEX_ARRAYS` are kept."""
+
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment
+        self._names = segment.info.small_arrays()
+        self.kept: dict[str, np.ndarray] = {}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        values = self._segment.small(name)
+        if name in INDEX_ARRAYS:
+            self.kept[name] = values
+        return values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+
+def _keys(small: dict[str, np.ndarray], bounds: np.ndarray) -> list[bytes]:
+    """Return the keys between bounds, int64 (n + 1,), in the bytes of all keys."""
+    data, ends = small["keys"][bounds[0] : bounds[-1]].tobytes(), (bounds - bounds[0]).tolist()
+    return [data[start:stop] for start, stop in pairwise(ends)]
 
 
 def row_checksum(rows: np.ndarray, scales: np.ndarray | None) -> int:
     """CRC-32C of an utterance's stored rows, and of their scales where it has some."""
     crc = int(google_crc32c.value(rows))
     return crc if scales is None else int(google_crc32c.extend(crc, scales.tobytes()))
+
+
+def row_checksums(rows: np.ndarray, scales: np.ndarray | None, offsets: np.ndarray) -> np.ndarray:
+    """Return `row_checksum` of each of n utterances, uint32 (n,); offsets: int64 (n + 1,) of their rows."""
+    bounds = offsets.tolist()
+    pairs = pairwise(bounds)
+    if scales is None:
+        crcs = [google_crc32c.value(rows[start:stop]) for start, stop in pairs]
+    else:
+        crcs = [row_checksum(rows[start:stop], scales[start:stop]) for start, stop in pairs]
+    return np.array(crcs, np.uint32)

@@ -15,7 +15,7 @@ and, where it records what its utterances were made from, the arrays of `identit
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,7 +184,7 @@ def hash_keys(keys: Sequence[bytes]) -> np.ndarray:
     return np.frombuffer(digests, "<u8").astype(np.uint64)
 
 
-def content_name(fingerprint: str, small: dict[str, np.ndarray]) -> str:
+def content_name(fingerprint: str, small: Mapping[str, np.ndarray]) -> str:
     """Return the segment's name: "seg-" and 16 hex digits of a digest of what it holds.
 
     The digest is of the fingerprint, the small arrays, and identities if any.

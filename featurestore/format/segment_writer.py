@@ -14,10 +14,11 @@ import numpy as np
 
 from featurestore.errors import StoreError
 from featurestore.format import hdf5_segment, zarr_segment
-from featurestore.format.identity import Identity, to_arrays
+from featurestore.format.identity import Identity, IdentityColumns
 from featurestore.format.segment import row_checksum
 from featurestore.format.segment_info import SegmentInfo, content_name, hash_keys
 from featurestore.format.spec import FeatureSpec
+from featurestore.format.stored import StoredUtterances
 from featurestore.format.write_behind import StagedFile, WriteBehind
 from featurestore.format.zarr3 import chunk_file
 from featurestore.runtime.durable import TEMPORARY_PREFIX, sync_directory
@@ -43,11 +44,14 @@ class SegmentWriter:
         self.path = directory / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
         self.n_utterances = 0
         self._row_bytes = spec.dim * spec.row_type.itemsize
-        self._keys: list[bytes] = []
+        # In the order in which an utterance is added to them; an interrupt may leave the first ones longer.
         self._offsets = array("q", [0])
-        self._checksums = array("I")
+        self._keys = bytearray()
+        self._key_offsets = array("q", [0])
+        self._key_hashes = array("Q")
         self._durations_s = array("d")
-        self._identities: list[Identity | None] = []
+        self._checksums = array("I")
+        self._identities = IdentityColumns()
         n_files = len(spec.layers) * (2 if spec.row_type.scaled else 1)
         first_byte = hdf5_segment.staged_at(spec, compress) if format == "hdf5" else 0
         self._behind = WriteBehind(n_files, lasting=first_byte > 0 or (format == "zarr" and not compress))
@@ -89,10 +93,36 @@ class SegmentWriter:
 
         scales: per layer float32 (T,), for int8 rows. identity: what it was made from, where that is known.
         """
+        start = self.n_rows
+        self._write(layers, scales)
+        self._offsets.append(start + len(layers[0]))
+        self._keys += key
+        self._key_offsets.append(len(self._keys))
+        self._key_hashes.append(int(hash_keys([key])[0]))
+        self._durations_s.append(duration_s)
+        self._checksums.extend(row_checksum(rows, scales[i] if scales else None) for i, rows in enumerate(layers))
+        self._identities.append(identity)
+        self.n_utterances += 1
+
+    def extend(self, many: StoredUtterances) -> None:
+        """Add several utterances of a segment of the same specification, whose rows were compared with checksums."""
+        start = self.n_rows
+        self._write(many.layers, many.scales)
+        self._offsets.frombytes((many.offsets[1:] + start).tobytes())
+        self._key_offsets.frombytes((many.key_offsets[1:] + len(self._keys)).tobytes())
+        self._keys += many.keys.data
+        self._key_hashes.frombytes(many.key_hashes.tobytes())
+        self._durations_s.frombytes(many.durations_s.tobytes())
+        self._checksums.frombytes(many.checksums.astype(np.uint32).tobytes())
+        self._identities.extend(len(many) if many.identities is None else many.identities)
+        self.n_utterances += len(many)
+
+    def _write(self, layers: Sequence[np.ndarray], scales: Sequence[np.ndarray]) -> None:
+        """Write the rows, and the scales, of what is added next, once what an interrupt left is forgotten."""
         n, start = self.n_utterances, self.n_rows
-        # An interrupted append may have left parts behind.
-        del self._keys[n:], self._offsets[n + 1 :], self._durations_s[n:], self._checksums[n * len(layers) :]
-        del self._identities[n:]
+        del self._offsets[n + 1 :], self._key_offsets[n + 1 :], self._key_hashes[n:], self._durations_s[n:]
+        del self._keys[self._key_offsets[n] :], self._checksums[n * len(layers) :]
+        self._identities.cut(n)
         try:
             for file, rows in zip(self._files, layers, strict=True):
                 file.write_at(start * self._row_bytes, rows)
@@ -100,28 +130,21 @@ class SegmentWriter:
                 file.write_at(start * 4, values)
         except OSError as error:
             raise _refused(self.path, error) from error
-        self._keys.append(key)
-        self._offsets.append(start + len(layers[0]))
-        self._durations_s.append(duration_s)
-        self._identities.append(identity)
-        self._checksums.extend(row_checksum(rows, scales[i] if scales else None) for i, rows in enumerate(layers))
-        self.n_utterances = n + 1
 
     def commit(self) -> Path:
         """Make the segment durable and visible; returns its path, which may exist already with the same content.
 
         Raises StoreError naming the path when the disk refuses; the temporary directory is removed then.
         """
-        n = self.n_utterances
-        keys = self._keys[:n]
+        n, n_layers = self.n_utterances, len(self._files)
         small = {
-            "offsets": np.array(self._offsets[: n + 1], dtype="<i8"),
-            "keys": np.frombuffer(b"".join(keys), dtype="|u1"),
-            "key_offsets": np.concatenate([[0], np.cumsum([len(key) for key in keys])]).astype("<i8"),
-            "key_hashes": hash_keys(keys).astype("<u8"),
-            "checksums": np.array(self._checksums[: n * len(self._files)], dtype="<u4").reshape(n, len(self._files)),
-            "durations_s": np.array(self._durations_s[:n], dtype="<f8"),
-            **to_arrays(self._identities[:n]),
+            "offsets": _view(self._offsets, "<i8", n + 1),
+            "keys": _view(self._keys, "|u1", self._key_offsets[n]),
+            "key_offsets": _view(self._key_offsets, "<i8", n + 1),
+            "key_hashes": _view(self._key_hashes, "<u8", n),
+            "checksums": _view(self._checksums, "<u4", n * n_layers).reshape(n, n_layers),
+            "durations_s": _view(self._durations_s, "<f8", n),
+            **self._identities.arrays(n),
         }
         decoders = small.get("_source_decoders")
         decoder_bytes = None if decoders is None else decoders.size
@@ -164,6 +187,12 @@ class SegmentWriter:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def _view(values: "array[int] | array[float] | bytearray", dtype: str, n: int) -> np.ndarray:
+    """Return the first n values as an array of the dtype, which shares their memory where they are stored so."""
+    native = np.frombuffer(values, np.dtype(dtype).newbyteorder("="), n) if n else np.empty(0, dtype)
+    return native.astype(dtype, copy=False)
 
 
 def remove_stale(directory: Path) -> None:

@@ -146,5 +146,5 @@ def write_plain(array: Path, values: np.ndarray, axes: tuple[str, ...]) -> None:
     if values.size:
         path = chunk_file(array, values.ndim)
         path.parent.mkdir(parents=True)
-        path.write_bytes(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
+        path.write_bytes(values.astype(values.dtype.newbyteorder("<"), copy=False).data)
     write_json(array / "zarr.json", plain_metadata(values.shape, values.dtype.name, axes))

@@ -14,13 +14,14 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from featurestore.errors import SegmentGone, StoreError
-from featurestore.format.identity import Identities, Identity, from_arrays
-from featurestore.format.segment import Segment, row_checksum
+from featurestore.format.segment import Segment
 from featurestore.format.segment_writer import SegmentWriter, remove_stale
+from featurestore.format.stored import stored_utterances
 from featurestore.runtime.durable import set_aside, sync_directory
 from featurestore.sets.feature_set import FeatureSet
 from featurestore.sets.key_index import encode_key
@@ -28,6 +29,8 @@ from featurestore.sets.key_index import encode_key
 SEGMENT_BYTES = 1 << 30
 # How often to begin again when segments that are being merged are gone.
 MAX_ATTEMPTS = 20
+
+T = TypeVar("T")
 
 # Told (utterances copied, utterances in all).
 Progress = Callable[[int, int], None]
@@ -57,11 +60,25 @@ def compact(
     being written and nothing else. StoreError names a segment whose rows are damaged; it is left as it is. Of several
     compactions of one set, each waits for the one before it.
     """
+
+    def attempt() -> CompactReport:
+        return _rewrite(features, _chosen(features, segment_bytes, format, compress), segment_bytes, progress)
+
+    return _attempts(features, attempt)
+
+
+def _attempts(features: FeatureSet, attempt: Callable[[], T]) -> T:
+    """Let `attempt` choose what to rewrite and do so, again where segments are gone."""
     with _alone(features.path):
         for _ in range(MAX_ATTEMPTS - 1):
             with contextlib.suppress(SegmentGone):  # by another compaction, where there are no locks
-                return _compact(features, segment_bytes, format, compress, progress)
-        return _compact(features, segment_bytes, format, compress, progress)
+                result = attempt()
+                break
+        else:
+            result = attempt()
+    if features.is_loaded:
+        features.refresh()
+    return result
 
 
 @contextlib.contextmanager
@@ -86,131 +103,124 @@ def drop(features: FeatureSet, keys: Iterable[str]) -> int:
     loses nothing: run it again. StoreError as in `compact`.
     """
     unwanted = {encode_key(key) for key in keys}
-    with _alone(features.path):
-        for _ in range(MAX_ATTEMPTS - 1):
-            with contextlib.suppress(SegmentGone):
-                return _drop(features, unwanted)
-        return _drop(features, unwanted)
+
+    def attempt() -> int:
+        plan = _without(features, unwanted)
+        _rewrite(features, plan, SEGMENT_BYTES, None)
+        return plan.n_held
+
+    return _attempts(features, attempt)
 
 
-def _drop(features: FeatureSet, unwanted: set[bytes]) -> int:
-    features.refresh()
-    index = features.index
+@dataclass(frozen=True)
+class _Plan:
+    """Segments to rewrite, and which of each one's utterances are kept, bool (n,); how the new ones are stored.
+
+    n_before: segments in all. n_held: unwanted keys that the set held.
+    """
+
+    old: list[Segment]
+    kept: list[np.ndarray]
+    format: str
+    compress: str
+    n_before: int
+    n_held: int = 0
+
+
+def _opened(features: FeatureSet) -> FeatureSet:
+    """Return the set, opened anew, so that the index of its keys is let go before rows are copied."""
+    return FeatureSet(features.path, features.name)
+
+
+def _without(features: FeatureSet, unwanted: set[bytes]) -> _Plan:
+    own = _opened(features)
+    index = own.index
     positions = index.positions_of_bytes(sorted(unwanted))
-    dropped = set(positions[positions >= 0].tolist())
-    n_held = len(dropped)
-    dropped.update(position for position in index.shadowed if index.key_bytes(position) in unwanted)
-    if dropped:
-        chosen = set(index.segment[sorted(dropped)].tolist())
-        _rewrite(features, chosen, dropped, SEGMENT_BYTES, features.format, features.compress, None)
-    return n_held
+    held = positions[positions >= 0]
+    copies = [i for i in index.shadowed.tolist() if index.key_bytes(i) in unwanted]
+    dropped = np.union1d(held, np.array(copies, np.int64))
+    chosen = set(index.segment[dropped].tolist())
+    return _plan(own, chosen, dropped, own.format, own.compress, len(held))
 
 
-def _compact(
-    features: FeatureSet, segment_bytes: int, format: str | None, compress: str | None, progress: Progress | None
-) -> CompactReport:
+def _chosen(features: FeatureSet, segment_bytes: int, format: str | None, compress: str | None) -> _Plan:
     with contextlib.suppress(OSError):
         remove_stale(features.path)
-    features.refresh()
-    index, segments = features.index, features.segments
-    new_format = features.format if format is None else format
-    new_compress = (features.compress if new_format == features.format else "") if compress is None else compress
-    shadowed = np.array(sorted(index.shadowed), dtype=np.int64)
-    chosen = set(index.segment[shadowed].tolist())
-    row_bytes = features.spec.row_type.row_bytes(features.dim) * len(features.layers)
+    own = _opened(features)
+    index, segments = own.index, own.segments
+    new_format = own.format if format is None else format
+    new_compress = (own.compress if new_format == own.format else "") if compress is None else compress
+    chosen = set(np.unique(index.segment[index.shadowed]).tolist())
+    row_bytes = own.spec.row_type.row_bytes(own.dim) * len(own.layers)
     small = [i for i, segment in enumerate(segments) if segment.n_rows * row_bytes < segment_bytes // 2]
     if len(small) > 1:
         chosen.update(small)
     if format is not None or compress is not None:
         stored = [(segment.format, segment.info.compress) for segment in segments]
         chosen.update(i for i, each in enumerate(stored) if each != (new_format, new_compress))
-    return _rewrite(features, chosen, set(), segment_bytes, new_format, new_compress, progress)
+    return _plan(own, chosen, np.empty(0, np.int64), new_format, new_compress)
 
 
-def _rewrite(
-    features: FeatureSet,
-    chosen: set[int],
-    dropped: set[int],
-    segment_bytes: int,
-    format: str,
-    compress: str,
-    progress: Progress | None,
-) -> CompactReport:
-    """Merge the chosen segments into new ones without the dropped positions and copies that don't count."""
+def _plan(
+    features: FeatureSet, chosen: set[int], dropped: np.ndarray, format: str, compress: str, n_held: int = 0
+) -> _Plan:
+    """Return the rewriting of the chosen segments without the dropped positions and copies that don't count."""
     index, segments = features.index, features.segments
-    # A copy that counts must not lose to one that doesn't while old segments go: all segments with the key take part.
-    chosen = set(chosen)
-    for position in index.shadowed:
-        chosen.add(int(index.segment[position]))
-        chosen.add(int(index.segment[index.positions_of_bytes([index.key_bytes(position)])[0]]))
-    old = [segments[i] for i in sorted(chosen)]
-    positions = [p for i in sorted(chosen) for p in range(*index.segment_starts[i : i + 2].tolist())]
-    remaining = [p for p in positions if p not in index.shadowed and p not in dropped]
-    new_segments: list[Path] = []
+    if chosen and len(index.shadowed):
+        # A copy that counts must not lose to one that doesn't while old segments go: all segments with the key take
+        # part.
+        chosen = chosen.union(np.unique(index.segment[index.shadowed]).tolist())
+        chosen.update(np.unique(index.segment[index.counting(index.shadowed)]).tolist())
+    kept = np.ones(len(index.segment), bool)
+    kept[index.shadowed] = False
+    kept[dropped] = False
+    places = sorted(chosen)
+    masks = [kept[slice(*index.segment_starts[i : i + 2].tolist())].copy() for i in places]
+    return _Plan([segments[i] for i in places], masks, format, compress, len(segments), n_held)
+
+
+def _rewrite(features: FeatureSet, plan: _Plan, segment_bytes: int, progress: Progress | None) -> CompactReport:
+    """Commit the plan's utterances in new segments, then remove the old ones."""
+    n_kept, n_all = (sum(map(count, plan.kept)) for count in (np.count_nonzero, len))
+    made: list[Path] = []
     writer: SegmentWriter | None = None
+    n_done = 0
     try:
-        for done, (key, rows, scales, duration_s, identity) in enumerate(_stored(features, remaining)):
-            writer = writer or SegmentWriter(features.path, features.spec, format, compress)
-            writer.append(key, rows, duration_s, scales, identity)
-            if writer.n_bytes >= segment_bytes:
-                new_segments.append(writer.commit())
-                writer = None
-            if progress is not None:
-                progress(done + 1, len(remaining))
+        for segment, kept in zip(plan.old, plan.kept, strict=True):
+            for block in stored_utterances(segment, kept):
+                first = 0
+                while first < len(block):
+                    writer = writer or SegmentWriter(features.path, features.spec, plan.format, plan.compress)
+                    last = first + _fitting(writer, block.offsets[first:], segment_bytes)
+                    writer.extend(block.part(first, last))
+                    first = last
+                    if writer.n_bytes >= segment_bytes:
+                        made.append(writer.commit())
+                        writer = None
+                n_done += len(block)
+                if progress is not None:
+                    progress(n_done, n_kept)
         if writer is not None:
             new_segments.append(writer.commit())
             writer = None
     finally:
         if writer is not None:
             writer.discard()
-    for segment in reversed(old):
-        if segment.path not in new_segments:
+    for segment in reversed(plan.old):
+        if segment.path not in made:
             remove_segment(segment.path)
     try:
         sync_directory(features.path)
     except OSError as error:
         raise StoreError(f"{features.path} can't be written: {error.strerror or error}.") from error
-    features.refresh()
-    return CompactReport(
-        len(segments), len(segments) - len(old) + len(new_segments), len(remaining), len(positions) - len(remaining)
-    )
+    return CompactReport(plan.n_before, plan.n_before - len(plan.old) + len(made), n_kept, n_all - n_kept)
 
 
-def _stored(
-    features: FeatureSet, positions: list[int]
-) -> Iterator[tuple[bytes, list[np.ndarray], list[np.ndarray], float, Identity | None]]:
-    """Key, rows and scales per layer as they are stored, duration and identity, of each position."""
-    index, segments = features.index, features.segments
-    durations: dict[int, np.ndarray] = {}
-    identities: dict[int, Identities] = {}
-    recorded: dict[int, np.ndarray] = {}
-    for position in positions:
-        number = int(index.segment[position])
-        if number not in durations:
-            durations = {number: segments[number].small("durations_s")}
-            identities = {number: from_arrays([segments[number].identities()])}
-            recorded = {number: identities[number].recorded}
-        local = position - int(index.segment_starts[number])
-        rows, scales = _utterance(segments[number], local, int(index.first_row[position]), int(index.n_rows[position]))
-        identity = identities[number][local] if recorded[number][local] else None
-        yield index.key_bytes(position), rows, scales, float(durations[number][local]), identity
-
-
-def _utterance(segment: Segment, local: int, first: int, n: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    rows: list[np.ndarray] = []
-    scales: list[np.ndarray] = []
-    for column, layer in enumerate(segment.spec.layers):
-        file = segment.layer(layer)
-        file.fetch([(first, n)])
-        rows.append(np.ascontiguousarray(file.slice(first, n)))
-        if segment.spec.row_type.scaled:
-            scales.append(segment.scales(layer).slice(first, n))
-        if row_checksum(rows[-1], scales[-1] if scales else None) != segment.checksums()[local, column]:
-            raise StoreError(
-                f"{segment.path}: rows of utterance {local}, layer {layer}, were altered (wrong checksum), so that "
-                "nothing was removed. `medusa store verify` names what is damaged; restore it, or remove the segment."
-            )
-    return rows, scales
+def _fitting(writer: SegmentWriter, offsets: np.ndarray, segment_bytes: int) -> int:
+    """Return how many utterances are to be added: up to the one that fills the segment, or all; offsets: (n + 1,)."""
+    row_bytes = writer.spec.row_type.row_bytes(writer.spec.dim) * len(writer.spec.layers)
+    n_bytes = writer.n_bytes + (offsets[1:] - offsets[0]) * row_bytes
+    return min(int(np.searchsorted(n_bytes, segment_bytes)) + 1, len(n_bytes))
 
 
 def remove_segment(path: Path) -> None:

@@ -126,6 +126,11 @@ class FeatureSet(Mapping[str, np.ndarray]):
         """Where each key's rows lie."""
         return self._snapshot().index
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether segments were opened, which the first look at keys or rows does."""
+        return self._loaded is not None
+
     def refresh(self) -> None:
         """See the segments that are committed now; those already open stay open."""
         for attempt in range(MAX_REFRESHES):

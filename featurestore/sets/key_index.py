@@ -13,6 +13,8 @@ from featurestore.format.segment_info import hash_keys
 MAX_KNOWN = 1 << 18
 # A call with so many keys is kept with its answer for the next: a report asks for the whole corpus several times.
 REMEMBERED = 1024
+# Keys that are looked up at a time, where there are more.
+BLOCK = 1 << 16
 
 
 class KeyIndex:
@@ -21,7 +23,8 @@ class KeyIndex:
     Builds no Python object per key (44 bytes and the key itself per utterance). When two segments hold the same key,
     the one that comes first in `segments` (sorted by name) counts and the other is shadowed.
 
-    segment: int32 (n,) index into `segments`. first_row, n_rows: int64 (n,) rows within that segment.
+    segment: int32 (n,) index into `segments`. first_row, n_rows: int64 (n,) rows within that segment. shadowed: int64,
+    the shadowed positions, rising.
     """
 
     def __init__(
@@ -65,9 +68,11 @@ class KeyIndex:
             first, first_byte = last, last_byte
             self.segment_starts[i + 1] = last
         self._key_view = self._keys.data
-        # Stable: of equal hashes, the one in the first segment stays first.
-        self._order = np.argsort(hashes, kind="stable")
+        self._order = np.argsort(hashes)
         self._hashes = hashes[self._order]
+        if (self._hashes[1:] == self._hashes[:-1]).any():
+            # Of equal hashes, the one in the first segment comes first; the other way of sorting is four times as fast.
+            self._order = np.argsort(hashes, kind="stable")
         self._known: dict[str, int] = {}
         self._last: tuple[list[str], np.ndarray] | None = None  # the last long question and its answer
         self.shadowed = self._find_shadowed(segments)
@@ -93,16 +98,18 @@ class KeyIndex:
             raise StoreError(f"Key {self.key_bytes(position)!r} is no utf-8: the store is damaged.") from error
 
     def __iter__(self) -> Iterator[str]:
-        for position in range(len(self.segment)):
-            if position not in self.shadowed:
+        counts = np.ones(len(self.segment), bool)
+        counts[self.shadowed] = False
+        for first in range(0, len(counts), BLOCK):
+            for position in (first + np.flatnonzero(counts[first : first + BLOCK])).tolist():
                 yield self.key(position)
 
     def positions(self, keys: Sequence[str]) -> np.ndarray:
         """Position of each key, int64 (n,); -1 where there is none."""
         if isinstance(keys, str):
             raise StoreError(f"A sequence of keys was expected, a single key was given: {keys!r}; put it into a list.")
-        if len(keys) >= REMEMBERED and self._last is not None and self._last[0] == list(keys):
-            return self._last[1].copy()
+        if len(keys) >= REMEMBERED:
+            return self._positions_of_many(keys if isinstance(keys, list) else list(keys))
         positions_of_keys = np.array([self._known.get(key, -1) for key in keys], dtype=np.int64)
         unknown = np.flatnonzero(positions_of_keys < 0).tolist()
         if unknown:
@@ -110,23 +117,48 @@ class KeyIndex:
             positions_of_keys[unknown] = positions
             if len(self._known) < MAX_KNOWN:
                 self._known.update((keys[i], p) for i, p in zip(unknown, positions.tolist(), strict=True) if p >= 0)
-        if len(keys) >= REMEMBERED:
-            self._last = list(keys), positions_of_keys.copy()
         return positions_of_keys
+
+    def _positions_of_many(self, keys: list[str]) -> np.ndarray:
+        last = self._last
+        if last is None or last[0] != keys:
+            positions = np.empty(len(keys), np.int64)
+            for first in range(0, len(keys), BLOCK):
+                block = keys[first : first + BLOCK]
+                positions[first : first + BLOCK] = self.positions_of_bytes([encode_key(key) for key in block])
+            last = self._last = list(keys), positions
+        return last[1].copy()
 
     def positions_of_bytes(self, keys: Sequence[bytes]) -> np.ndarray:
         """`positions` for keys that are utf-8 already, by their hashes alone."""
         positions = np.full(len(keys), -1, dtype=np.int64)
-        if not len(self._hashes):
+        if not len(self._hashes) or not len(keys):
             return positions
         hashes = hash_keys(keys)
-        places = np.searchsorted(self._hashes, hashes)
-        candidates = self._order[np.minimum(places, len(self._order) - 1)]
-        starts, stops = self._key_starts[candidates].tolist(), self._key_starts[candidates + 1].tolist()
-        for i, (key, start, stop) in enumerate(zip(keys, starts, stops, strict=True)):
-            same = self._key_view[start:stop] == key
-            positions[i] = candidates[i] if same else self._walk(int(places[i]), hashes[i], key)
+        # Sorted, so that what is looked up next lies nearby: of ten million, seven times as fast.
+        order = np.argsort(hashes)
+        places = np.empty(len(keys), np.int64)
+        places[order] = np.searchsorted(self._hashes, hashes[order])
+        there = np.flatnonzero(self._hashes[np.minimum(places, len(self._hashes) - 1)] == hashes)
+        candidates = self._order[places[there]]
+        lengths = np.fromiter(map(len, keys), np.int64, len(keys))
+        starts = (np.cumsum(lengths) - lengths)[there]
+        same = _same_runs(
+            (self._keys, self._key_starts[candidates], self._key_starts[candidates + 1]),
+            (np.frombuffer(b"".join(keys), np.uint8), starts, starts + lengths[there]),
+        )
+        positions[there[same]] = candidates[same]
+        for i in there[~same].tolist():
+            positions[i] = self._walk(int(places[i]), hashes[i], keys[i])
         return positions
+
+    def counting(self, positions: np.ndarray) -> np.ndarray:
+        """Return the positions that count for the keys at these ones, int64 (n,)."""
+        counting = [
+            self.positions_of_bytes([self.key_bytes(i) for i in positions[first : first + BLOCK].tolist()])
+            for first in range(0, len(positions), BLOCK)
+        ]
+        return np.concatenate([*counting, np.empty(0, np.int64)])
 
     def _walk(self, place: int, key_hash: np.uint64, key: bytes) -> int:
         """Return the position of `key` among equal hashes, from `place` on; -1 when it is not there."""
@@ -137,25 +169,62 @@ class KeyIndex:
             place += 1
         return -1
 
-    def _find_shadowed(self, segments: Sequence[Segment]) -> set[int]:
-        """Positions whose key also lies in an earlier segment; StoreError when it lies twice in one."""
-        shadowed: set[int] = set()
-        for place in np.flatnonzero(self._hashes[1:] == self._hashes[:-1]).tolist():
-            position = int(self._order[place + 1])
-            key, earlier = self.key_bytes(position), place
-            while earlier >= 0 and self._hashes[earlier] == self._hashes[place]:
-                other = int(self._order[earlier])
-                if self.key_bytes(other) == key:
-                    if self.segment[other] == self.segment[position]:
-                        raise StoreError(
-                            f"{segments[int(self.segment[position])].path}: the key {key.decode(errors='replace')!r} "
-                            "stands in it twice, so that it is unknown which rows count. Remove the segment (`medusa "
-                            "store rm SET --damaged`) and encode its utterances again."
-                        )
-                    shadowed.add(position)
-                    break
-                earlier -= 1
-        return shadowed
+    def _find_shadowed(self, segments: Sequence[Segment]) -> np.ndarray:
+        """Positions whose key also lies in an earlier segment, rising; StoreError when it lies twice in one."""
+        places = np.flatnonzero(self._hashes[1:] == self._hashes[:-1])
+        shadowed = [np.empty(0, np.int64)]
+        for first in range(0, len(places), BLOCK):
+            block = places[first : first + BLOCK]
+            earlier, later = self._order[block], self._order[block + 1]
+            same = _same_runs(
+                (self._keys, self._key_starts[earlier], self._key_starts[earlier + 1]),
+                (self._keys, self._key_starts[later], self._key_starts[later + 1]),
+            )
+            for i in np.flatnonzero(same & (self.segment[earlier] == self.segment[later])).tolist():
+                raise self._twice(segments, int(later[i]))
+            shadowed.append(later[same])
+            # Different keys of equal hashes: the one before may be further off.
+            others = (self._counting_before(segments, place) for place in block[~same].tolist())
+            shadowed.append(np.array([position for position in others if position is not None], np.int64))
+        return np.sort(np.concatenate(shadowed))
+
+    def _counting_before(self, segments: Sequence[Segment], place: int) -> int | None:
+        """Return the position behind `place` where its key stands before among equal hashes; else None."""
+        position = int(self._order[place + 1])
+        key, earlier = self.key_bytes(position), place
+        while earlier >= 0 and self._hashes[earlier] == self._hashes[place]:
+            other = int(self._order[earlier])
+            if self.key_bytes(other) == key:
+                if self.segment[other] == self.segment[position]:
+                    raise self._twice(segments, position)
+                return position
+            earlier -= 1
+        return None
+
+    def _twice(self, segments: Sequence[Segment], position: int) -> StoreError:
+        return StoreError(
+            f"{segments[int(self.segment[position])].path}: the key "
+            f"{self.key_bytes(position).decode(errors='replace')!r} stands in it twice, so that it is unknown which "
+            "rows count. Remove the segment (`medusa store rm SET --damaged`) and encode its utterances again."
+        )
+
+
+# Runs of bytes: those of an array, uint8, from each start to each end, int64 (n,).
+_ByteRuns = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _same_runs(ours: _ByteRuns, theirs: _ByteRuns) -> np.ndarray:
+    """Return whether each run of bytes equals the other, bool (n,)."""
+    (own, own_starts, own_ends), (other, other_starts, other_ends) = ours, theirs
+    lengths = own_ends - own_starts
+    alike = lengths == other_ends - other_starts
+    lengths = np.where(alike, lengths, 0)
+    ends = np.cumsum(lengths)
+    within = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
+    differs = own[np.repeat(own_starts, lengths) + within] != other[np.repeat(other_starts, lengths) + within]
+    n_different = np.concatenate([np.zeros(1, np.int64), np.cumsum(differs)])
+    same: np.ndarray = alike & (n_different[ends] == n_different[ends - lengths])
+    return same
 
 
 def encode_key(key: str) -> bytes:
