@@ -1,6 +1,7 @@
 """How long a store of a million utterances takes to open, what it needs of memory, and what looking up keys costs.
 
-And what it takes to look every key up, and to list, verify and compact the store: seconds, and the process's peak.
+And what it takes to look every key up, to list, verify and compact the store, and to open and verify it once more:
+seconds, and the process's peak.
 The rows are tiny (one row of four values): what is measured is the index. Each opening is a new process, whose memory
 is compared with that of one which imported the same modules and opened nothing.
 """
@@ -36,6 +37,8 @@ OTHERS = {
     "ls": "store ls",
     "verify": "store verify",
     "compact": "store compact",
+    "compacted_len": "open, once compacted",
+    "compacted_verify": "store verify, once compacted",
 }
 BYTES_PER_UTTERANCE = 150  # on disk, with some to spare
 # Does with a store, given by argument, what else is given, and prints what that took, as JSON.
@@ -52,11 +55,14 @@ if what == "missing":
     keys = ["utterance-%012d" % i for i in range(int(sys.argv[3]) + 1)]
     start = time.perf_counter()
     assert features.missing(keys) == keys[-1:]
-elif what in ("ls", "verify", "compact"):
+elif what == "compacted_len":
+    start = time.perf_counter()
+    assert len(FeatureStore.open(sys.argv[2])["tiny"]) == int(sys.argv[3])
+elif what not in ("nothing", "open"):
     from featurestore.commands.store import store_app
     start = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
-        code = store_app([what, "--store", sys.argv[2]], standalone_mode=False)
+        code = store_app([what.removeprefix("compacted_"), "--store", sys.argv[2]], standalone_mode=False)
     assert not code
 found["seconds"] = time.perf_counter() - start
 if what == "open":

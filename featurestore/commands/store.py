@@ -159,7 +159,7 @@ def store_compact(
 
     opened = FeatureStore.open(store)
     for each in opened.names() if name is None else [name]:
-        with bar(each, len(opened[each])) as show:
+        with bar(each, 0) as show:
             report = opened.compact(
                 each, segment_bytes=segment_mb << 20, format=format, compress=compress, progress=show
             )

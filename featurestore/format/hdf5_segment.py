@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ COPIED_BYTES = 16 << 20  # at a time
 # bytes; segments of fewer rows are copied, so that they have no such gap.
 ROWS_AT = 1 << 16
 IN_PLACE_BYTES = 4 << 20
+_ALIGNED = {"alignment_threshold": ALIGNED_BYTES, "alignment_interval": ALIGNMENT}
 _FIRST_LINE = re.compile(rb"medusa-segment 1 block=(\d{1,9}) json=(\d{1,9}) crc32c=([0-9a-f]{8})\n *\n")
 
 
@@ -152,57 +154,86 @@ def finish(path: Path, info: SegmentInfo, small: dict[str, np.ndarray]) -> Path:
     while block < 1024 + 64 * n_arrays + 2 * len(json.dumps(info.attributes())):
         block *= 2
     first_byte = staged_at(info.spec, info.compress)
-    staged = {layer: chunk_file(path / layer, 2) for layer in info.spec.layers}
-    kept = (0, 0)
+    layers = {layer: chunk_file(path / layer, 2) for layer in info.spec.layers}
+    scales = {name: chunk_file(path / name, 1) for name in info.scales().values()}
     if first_byte and info.layout.data_bytes >= IN_PLACE_BYTES and block <= ROWS_AT // 2:
-        block, kept = ROWS_AT // 2, (ROWS_AT, ROWS_AT + info.layout.data_bytes)
-        staged.popitem()[1].rename(target)
-    firsts = dict.fromkeys(staged, first_byte)
-    staged |= {name: chunk_file(path / name, 1) for name in info.scales().values()}
-    with open(target, "r+b" if any(kept) else "x+b", buffering=0) as whole:
-        sink = Hdf5Sink(whole, kept)
-        if any(kept):
-            _take_over(sink, info, block)
-            if sink.error is not None:
-                raise sink.error
-        aligned = {"alignment_threshold": ALIGNED_BYTES, "alignment_interval": ALIGNMENT}
-        new = {} if any(kept) else {"userblock_size": block}
-        with h5py.File(sink, "r+" if any(kept) else "w", **new, **aligned) as file:
-            arrays = _write_datasets(file, info, small, staged)
+        (rows,) = layers.values()
+        rows.rename(target)
+        with open(target, "r+b", buffering=0) as whole:
+            sink = Hdf5Sink(whole, (ROWS_AT, ROWS_AT + info.layout.data_bytes))
+            arrays = _take_over(sink, info, small, scales)
+            if arrays is not None:
+                _complete(whole, target, ROWS_AT // 2, info, arrays, scales, {})
+                return target
+        target.rename(rows)  # the rows are whole; what lies around them isn't copied
+    with open(target, "x+b", buffering=0) as whole:
+        sink = Hdf5Sink(whole)
+        with h5py.File(sink, "w", userblock_size=block, **_ALIGNED) as file:
+            arrays = _write_datasets(file, info, small, layers)
         if sink.error is not None:
             raise sink.error
-        for name, (start, n_bytes) in arrays.items():
-            if name in staged and n_bytes:
-                with open(staged[name], "rb") as rows:
-                    whole.seek(start)
-                    _copy(rows.fileno(), firsts.get(name, 0), whole, n_bytes)
-        whole.flush()
-        header: dict[str, Any] = {
-            "attributes": info.attributes(),
-            "arrays": arrays,
-            "file_bytes": os.fstat(whole.fileno()).st_size,
-            "metadata_crc32c": _crc_outside(target, block, arrays),
-        }
-        data = _header_json(header)
-        first = f"medusa-segment 1 block={block} json={len(data)} crc32c={google_crc32c.value(data):08x}\n".encode()
-        assert FIRST_LINE_BYTES + len(data) <= block
-        whole.seek(0)
-        whole.write(first + b" " * (FIRST_LINE_BYTES - 1 - len(first)) + b"\n" + data)
-        whole.flush()
-        os.fsync(whole.fileno())
+        _complete(whole, target, block, info, arrays, layers | scales, dict.fromkeys(layers, first_byte))
     return target
 
 
-def _take_over(sink: Hdf5Sink, info: SegmentInfo, block: int) -> None:
-    """Begin an HDF5 file around the rows that lie in it: the only dataset that begins at a multiple of the block."""
+def _take_over(
+    sink: Hdf5Sink, info: SegmentInfo, small: dict[str, np.ndarray], scales: dict[str, Path]
+) -> dict[str, list[int]] | None:
+    """Write an HDF5 file around the rows that lie in it, which is where libhdf5 is expected to place them.
+
+    Returns each array's (offset, bytes); None where libhdf5 places them elsewhere, as another version might.
+    """
     import h5py
 
     (layer,) = info.spec.layers
-    aligned = {"alignment_threshold": IN_PLACE_BYTES, "alignment_interval": block}
-    with h5py.File(sink, "w", userblock_size=block, **aligned) as file:
+    # The only dataset of such a size begins at a multiple of the block.
+    aligned = {"alignment_threshold": IN_PLACE_BYTES, "alignment_interval": ROWS_AT // 2}
+    arrays = None
+    with h5py.File(sink, "w", userblock_size=ROWS_AT // 2, **aligned) as file:
         dataset = _reserve(file, layer, (info.layout.n_rows, info.layout.dim), info.spec.row_type.stored)
-        place = dataset.id.get_offset()
-    assert place == ROWS_AT or sink.error is not None, (place, h5py.version.hdf5_version)
+        is_there = dataset.id.get_offset() == ROWS_AT
+    if is_there and sink.error is None:
+        with h5py.File(sink, "r+", **_ALIGNED) as file:
+            arrays = _write_datasets(file, info, small, scales)
+    if sink.overwrites or not is_there:
+        return None
+    if sink.error is not None:
+        raise sink.error
+    return arrays
+
+
+def _complete(
+    whole: FileIO,
+    target: Path,
+    block: int,
+    info: SegmentInfo,
+    arrays: dict[str, list[int]],
+    staged: dict[str, Path],
+    firsts: dict[str, int],
+) -> None:
+    """Copy the staged arrays to their places in the file, write its header, and make it durable.
+
+    block: bytes of the user block. firsts: where in its staged file an array begins, if not at byte 0.
+    """
+    for name, (start, n_bytes) in arrays.items():
+        if name in staged and n_bytes:
+            with open(staged[name], "rb") as rows:
+                whole.seek(start)
+                _copy(rows.fileno(), firsts.get(name, 0), whole, n_bytes)
+    whole.flush()
+    header: dict[str, Any] = {
+        "attributes": info.attributes(),
+        "arrays": arrays,
+        "file_bytes": os.fstat(whole.fileno()).st_size,
+        "metadata_crc32c": _crc_outside(target, block, arrays),
+    }
+    data = _header_json(header)
+    first = f"medusa-segment 1 block={block} json={len(data)} crc32c={google_crc32c.value(data):08x}\n".encode()
+    assert FIRST_LINE_BYTES + len(data) <= block
+    whole.seek(0)
+    whole.write(first + b" " * (FIRST_LINE_BYTES - 1 - len(first)) + b"\n" + data)
+    whole.flush()
+    os.fsync(whole.fileno())
 
 
 def _write_datasets(

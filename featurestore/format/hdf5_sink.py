@@ -12,11 +12,13 @@ from io import FileIO
 class Hdf5Sink:
     """A file for `h5py.File(sink, "w")`; `error` is the first that writing it met, None when all is written.
 
-    kept: bytes (start, stop) that the file holds already; writing over them, or cutting them off, is an error.
+    kept: bytes (start, stop) that the file holds already; writing over them, or cutting them off, is an error, and
+    `overwrites` is true then.
     """
 
     def __init__(self, file: FileIO, kept: tuple[int, int] = (0, 0)) -> None:
         self.error: OSError | None = None
+        self.overwrites = False
         self._file = file
         self._kept = kept
         self._position = self._size = 0
@@ -42,7 +44,7 @@ class Hdf5Sink:
     def write(self, data: bytes) -> int:
         view, start = memoryview(data).cast("B"), self._position
         if start < self._kept[1] and start + len(view) > self._kept[0]:
-            self.error = self.error or OSError(errno.EINVAL, "libhdf5 would write over the rows")
+            self._refuse("libhdf5 would write over the rows")
         try:
             while view and self.error is None:
                 n = os.pwrite(self._file.fileno(), view, start)
@@ -54,14 +56,19 @@ class Hdf5Sink:
         return len(data)
 
     def truncate(self, size: int) -> int:
-        try:
-            if size < self._kept[1]:
-                raise OSError(errno.EINVAL, "libhdf5 would cut rows off")
-            os.ftruncate(self._file.fileno(), size)
-        except OSError as error:
-            self.error = self.error or error
+        if size < self._kept[1]:
+            self._refuse("libhdf5 would cut rows off")
+        else:
+            try:
+                os.ftruncate(self._file.fileno(), size)
+            except OSError as error:
+                self.error = self.error or error
         self._size = size
         return size
+
+    def _refuse(self, what: str) -> None:
+        self.overwrites = True
+        self.error = self.error or OSError(errno.EINVAL, what)
 
     def flush(self) -> None:
         pass

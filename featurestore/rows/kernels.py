@@ -123,7 +123,7 @@ def _larger_magnitude(typing_context: Any, magnitude: Any, value: Any) -> Any:
 
 
 @intrinsic
-def _fused(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+def _multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     """Return a * b + c, rounded once."""
 
     def convert(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -148,7 +148,6 @@ FUSED_MULTIPLY_ADD = _has_fused_multiply_add()
 LEAST_FAST_SCALE, LARGEST_FAST_SCALE = np.float32(2.0**-90), np.float32(2.0**90)
 HALF_CONVERSION = _has_half_conversion()
 _narrow = _narrowing()
-_multiply_add: Any = _fused
 _value = _widening(_widen_ir if HALF_CONVERSION else _widen_by_bits_ir)
 
 
@@ -201,8 +200,10 @@ def _times_inverse(row, scale, out):  # type: ignore[no-untyped-def]
     for d in range(row.size):
         value = _value(row[d])
         quotient = value * inverse
-        quotient = _multiply_add(_multiply_add(-quotient, scale, value), inverse, quotient)
-        quotient = _multiply_add(_multiply_add(-quotient, scale, value), inverse, quotient)
+        remainder = _multiply_add(-quotient, scale, value)  # type: ignore[call-arg]
+        quotient = _multiply_add(remainder, inverse, quotient)  # type: ignore[call-arg]
+        remainder = _multiply_add(-quotient, scale, value)  # type: ignore[call-arg]
+        quotient = _multiply_add(remainder, inverse, quotient)  # type: ignore[call-arg]
         out[d] = _lowest_byte(quotient + ROUNDING)  # type: ignore[call-arg]
 
 

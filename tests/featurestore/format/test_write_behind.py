@@ -107,6 +107,33 @@ def test_an_interrupted_append_leaves_rows_that_stay_in_their_file_whole(
         np.testing.assert_array_equal(file["l0"][()], np.concatenate(parts[:n]))
 
 
+@pytest.mark.parametrize("other", [{"alignment_interval": 1 << 14}, {"libver": "latest"}])
+def test_rows_that_libhdf5_places_elsewhere_are_copied(
+    tmp_path: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch, other: dict[str, object]
+) -> None:
+    """As another version of libhdf5 might: the segment holds the same either way."""
+    monkeypatch.setattr(hdf5_segment, "IN_PLACE_BYTES", 1 << 16)
+    open_file = h5py.File
+
+    def opened(file: object, mode: str, **options: object) -> h5py.File:
+        around_rows = options.get("userblock_size") == hdf5_segment.ROWS_AT // 2
+        return open_file(file, mode, **(options | other if around_rows else options))
+
+    monkeypatch.setattr(h5py, "File", opened)
+    rows = np.random.default_rng(0).random((9000, ONE_LAYER.dim)).astype(np.float16)
+    store = FeatureStore.create(tmp_path / "s")
+    with store.writer("a", ONE_LAYER, format="hdf5") as writer:
+        writer.append("k", {"l0": rows})
+    monkeypatch.undo()
+    features = FeatureStore.open(tmp_path / "s")["a"]
+    np.testing.assert_array_equal(features["k"], rows)
+    assert features.verify() == []
+    with h5py.File(features.segments[0].path) as file:
+        assert (file["l0"].id.get_offset() == hdf5_segment.ROWS_AT) is ("libver" in other)
+        np.testing.assert_array_equal(file["l0"][()], rows)
+    assert sorted(path.name for path in (tmp_path / "s" / "a").iterdir()) == [features.segments[0].name, "zarr.json"]
+
+
 def test_a_file_that_libhdf5_would_write_over_is_an_error(tmp_path: Path) -> None:
     with open(tmp_path / "rows", "w+b", buffering=0) as file:
         file.write(b"rows" * 8)
@@ -114,6 +141,7 @@ def test_a_file_that_libhdf5_would_write_over_is_an_error(tmp_path: Path) -> Non
             sink = Hdf5Sink(file, (4, 32))
             spoil(sink)
             assert sink.error is not None
+            assert sink.overwrites
     assert (tmp_path / "rows").read_bytes() == b"rows" * 8
 
 

@@ -1,5 +1,6 @@
 """Compaction changes where rows lie and nothing else, whoever reads and writes meanwhile."""
 
+import dataclasses
 import threading
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import numpy as np
 import pytest
 
 from featurestore.errors import StoreError
+from featurestore.format.identity import Identity
 from featurestore.format.segment_writer import SegmentWriter
 from featurestore.format.spec import FeatureSpec
-from featurestore.sets.compact import compact
+from featurestore.sets.compact import compact, drop
 from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
 
@@ -94,6 +96,71 @@ def test_copies_that_do_not_count_are_dropped(tmp_path: Path) -> None:
     assert float(store["a"]["both"][0, 0]) == winner
     assert sorted(store["a"]) == ["both", *(f"own{value}" for value in range(6))]
     assert store["a"].verify() == []
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_it_writes_what_appending_one_by_one_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    """Whatever the blocks: the same segments, with identities and without, but for utterances that are dropped."""
+    spec = dataclasses.replace(SPEC, dtype=dtype)
+    rng = np.random.default_rng(0)
+    identities = [
+        None if i % 3 == 0 else Identity(bytes([i]) * 16, n_bytes=i, start_s=i / 2, decoder=f"decoder {7 - i % 5}")
+        for i in range(40)
+    ]
+    stores = [FeatureStore.create(tmp_path / name) for name in ("merged", "appended", "dropped")]
+    rows = [rng.normal(size=(2, int(rng.integers(0, 6)), 5)) for _ in identities]
+    with stores[0].writer("a", spec) as writer:
+        for i, identity in enumerate(identities):
+            writer.append(f"ü{i}", rows[i], i / 4, identity if i < 20 else None)
+            if i % 7 == 0:
+                writer.commit()
+    features = stores[0]["a"]
+    for store, left_out in ((stores[1], set()), (stores[2], {"ü3", "ü4", "ü39"})):
+        with store.writer("a", spec, segment_bytes=1000) as writer:
+            for key in features:
+                i = int(key[1:])
+                if key not in left_out:
+                    writer.append(key, rows[i], i / 4, identities[i] if i < 20 else None)
+    monkeypatch.setattr("featurestore.format.segment.BLOCK_BYTES", 100)
+    assert len(features.segments) == 7
+    compact(features, segment_bytes=1000, format="zarr", compress="")
+    assert [segment.name for segment in features.segments] == [segment.name for segment in stores[1]["a"].segments]
+    monkeypatch.setattr("featurestore.sets.compact.SEGMENT_BYTES", 1000)
+    assert drop(features, ["ü3", "ü4", "ü39", "none"]) == 3
+    assert sorted(features) == sorted(stores[2]["a"])
+    assert contents(features) == contents(stores[2]["a"])
+    keys = list(features)
+    assert [repr(one) for one in each_identity(features, keys)] == [
+        repr(one) for one in each_identity(stores[2]["a"], keys)
+    ]
+    assert features.verify() == []
+
+
+def each_identity(features: FeatureSet, keys: list[str]) -> list[Identity]:
+    identities = features.identities(keys)
+    return [identities[i] for i in range(len(keys))]
+
+
+def test_copies_are_told_from_other_keys_of_the_same_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("featurestore.format.segment_writer", "featurestore.sets.key_index"):
+        monkeypatch.setattr(f"{module}.hash_keys", lambda keys: np.array([len(key) for key in keys], np.uint64))
+    store = FeatureStore.create(tmp_path / "s")
+    spec = FeatureSpec("audio", "e", "none", ("l",), 2)
+    for value in range(4):
+        path = store.writer("a", spec).set.path
+        segment = SegmentWriter(path, spec)
+        for i in range(value, 9, value + 1):
+            segment.append(f"{i}".encode(), [np.full((1, 2), value, np.float16)], 1.0)
+        segment.commit()
+    features = store["a"]
+    held = [{f"{i}" for i in range(value, 9, value + 1)} for value in range(4)]
+    counting = {key: float(features[key][0, 0]) for key in features}
+    assert sorted(counting) == [f"{i}" for i in range(9)]
+    assert len(features.index.shadowed) == sum(map(len, held)) - 9
+    assert all(key in held[int(value)] for key, value in counting.items())
+    report = store.compact("a")
+    assert (report.n_copied, report.n_dropped) == (9, sum(map(len, held)) - 9)
+    assert {key: float(rows[0, 0]) for key, rows in store["a"].items()} == counting
 
 
 def test_damaged_rows_stop_it_and_nothing_is_lost(tmp_path: Path) -> None:
