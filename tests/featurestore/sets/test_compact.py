@@ -91,7 +91,7 @@ def test_copies_that_do_not_count_are_dropped(tmp_path: Path) -> None:
         segment.commit()
     winner = float(store["a"]["both"][0, 0])
     assert len(store["a"]) == 7
-    report = store.compact("a", segment_bytes=1000)  # every segment is large, and all hold a copy
+    report = store.compact("a", segment_bytes=1500)  # every segment is large, and all hold a copy
     assert report.n_dropped == 5
     assert float(store["a"]["both"][0, 0]) == winner
     assert sorted(store["a"]) == ["both", *(f"own{value}" for value in range(6))]
@@ -116,16 +116,16 @@ def test_it_writes_what_appending_one_by_one_would(tmp_path: Path, monkeypatch: 
                 writer.commit()
     features = stores[0]["a"]
     for store, left_out in ((stores[1], set()), (stores[2], {"ü3", "ü4", "ü39"})):
-        with store.writer("a", spec, segment_bytes=1000) as writer:
+        with store.writer("a", spec, segment_bytes=1500) as writer:
             for key in features:
                 i = int(key[1:])
                 if key not in left_out:
                     writer.append(key, rows[i], i / 4, identities[i] if i < 20 else None)
     monkeypatch.setattr("featurestore.format.segment.BLOCK_BYTES", 100)
     assert len(features.segments) == 7
-    compact(features, segment_bytes=1000, format="zarr", compress="")
+    compact(features, segment_bytes=1500, format="zarr", compress="")
     assert [segment.name for segment in features.segments] == [segment.name for segment in stores[1]["a"].segments]
-    monkeypatch.setattr("featurestore.sets.compact.SEGMENT_BYTES", 1000)
+    monkeypatch.setattr("featurestore.sets.compact.SEGMENT_BYTES", 1500)
     assert drop(features, ["ü3", "ü4", "ü39", "none"]) == 3
     assert sorted(features) == sorted(stores[2]["a"])
     assert contents(features) == contents(stores[2]["a"])
