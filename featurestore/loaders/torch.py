@@ -1,6 +1,6 @@
 """The store for PyTorch: `BatchLoader`'s batches as tensors on a device, and a dataset for torch's own DataLoader."""
 
-import math
+import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from functools import partial
@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, get_worker_info
 from featurestore.errors import StoreError
 from featurestore.loaders.batch_loader import BatchLoader, FeatureRef, row_readers
 from featurestore.loaders.row_reader import Buffer
+from featurestore.loaders.shared_memory import N_KEPT, SharedMemory
 from featurestore.rows.aligned import ALIGNMENT, address_of
 from featurestore.rows.packed import Packed
 from featurestore.store.feature_store import FeatureStore
@@ -126,26 +127,6 @@ def pinned_memory(n: int, dtype: str) -> np.ndarray:
     return memory[start : start + n]
 
 
-class SharedMemory(Buffer):
-    """Memory of a DataLoader's worker that the main process maps as it is: torch would copy any other there."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._tensors: dict[int, Tensor] = {}
-
-    def take(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-        n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-        storage = torch.UntypedStorage._new_shared(max(n_bytes, 1))
-        tensor = torch.empty(0, dtype=getattr(torch, dtype)).set_(storage)[: math.prod(shape)].view(shape)
-        array: np.ndarray = tensor.numpy()
-        self._tensors[address_of(array)] = tensor
-        return array
-
-    def tensor(self, array: np.ndarray) -> Tensor:
-        """Return the tensor of an array that was taken here."""
-        return self._tensors[address_of(array)]
-
-
 class Utterances(Sequence[dict[str, Any]]):
     """Utterances as `FeatureDataset` returns them; the rows of each feature set lie in one array, in `packs`.
 
@@ -158,7 +139,7 @@ class Utterances(Sequence[dict[str, Any]]):
         self.shared = shared
 
     def tensors(self) -> Tensors:
-        """Values and offsets of each feature set, without a copy."""
+        """Return values and offsets of each feature set, without a copy."""
         if self.shared is None:
             return _tensors(list(self.packs.values()))
         return [(self.shared.tensor(pack.values), self.shared.tensor(pack.offsets)) for pack in self.packs.values()]
@@ -195,6 +176,7 @@ class FeatureDataset(Dataset[dict[str, Any]]):
         self.readers = dict(zip(map(str, refs), row_readers(store, refs, stride, dtype), strict=True))
         if len(self.readers) < len(refs) or "key" in self.readers:
             raise StoreError(f"Feature sets are distinguished by name: {', '.join(map(str, refs))} has one twice.")
+        self._shared: tuple[int, SharedMemory] | None = None  # of a worker, by its process
         self.keys = list(next(iter(self.readers.values())).features if keys is None else keys)
         for reader in self.readers.values():
             reader.features.lengths(self.keys)  # names what is missing
@@ -208,10 +190,19 @@ class FeatureDataset(Dataset[dict[str, Any]]):
 
     def __getitems__(self, indices: Sequence[int | str]) -> Utterances:
         """Several utterances with one gather per feature set and layer; DataLoader asks for batches this way."""
-        keys = [i if isinstance(i, str) else self.keys[i] for i in indices]
-        shared = None if get_worker_info() is None else SharedMemory()
+        keys = [i if isinstance(i, str) else self.keys[i] for i in at]
+        shared = None if get_worker_info() is None else self._shared_memory()
         packs = {name: reader.read(keys, shared or Buffer()) for name, reader in self.readers.items()}
         return Utterances(keys, packs, shared)
+
+    def _shared_memory(self) -> SharedMemory:
+        """Return the memory of the worker process that this is."""
+        if self._shared is None or self._shared[0] != os.getpid():
+            self._shared = os.getpid(), SharedMemory(N_KEPT * len(self.readers))
+        return self._shared[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_shared": None}
 
 
 def collate(batch: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -200,11 +200,9 @@ def _times_inverse(row, scale, out):  # type: ignore[no-untyped-def]
     for d in range(row.size):
         value = _value(row[d])
         quotient = value * inverse
-        remainder = _multiply_add(-quotient, scale, value)  # type: ignore[call-arg]
-        quotient = _multiply_add(remainder, inverse, quotient)  # type: ignore[call-arg]
-        remainder = _multiply_add(-quotient, scale, value)  # type: ignore[call-arg]
-        quotient = _multiply_add(remainder, inverse, quotient)  # type: ignore[call-arg]
-        out[d] = _lowest_byte(quotient + ROUNDING)  # type: ignore[call-arg]
+        quotient = _multiply_add(_multiply_add(-quotient, scale, value), inverse, quotient)  # type: ignore[call-arg]
+        quotient = _multiply_add(_multiply_add(-quotient, scale, value), inverse, quotient)  # type: ignore[unreachable]
+        out[d] = _lowest_byte(quotient + ROUNDING)
 
 
 @numba.njit(nogil=True)

@@ -4,6 +4,7 @@ import multiprocessing
 import pickle
 import threading
 import time
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, default_collate, random_split
 from featurestore.errors import StoreError
 from featurestore.format.spec import FeatureSpec
 from featurestore.loaders.batch_loader import BatchLoader, FeatureRef
+from featurestore.loaders.shared_memory import SharedMemory
 from featurestore.loaders.torch import (
     FeatureDataset,
     TensorLoader,
@@ -25,6 +27,7 @@ from featurestore.loaders.torch import (
     pad_batch,
     pinned_memory,
 )
+from featurestore.rows.aligned import address_of
 from featurestore.rows.packed import Packed
 from featurestore.store.feature_store import FeatureStore
 
@@ -269,6 +272,56 @@ def test_dataloader_workers_read_what_the_store_holds(
         orders.append(order)
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(KEYS)
     assert orders[0] != orders[1]
+
+
+def with_labels(batch: Any) -> dict[str, Any]:
+    """As a trainer's own function adds what it needs."""
+    packed = collate(batch)
+    return {**packed, "first row": packed["wavlm@12+0"][0][:, 0], "labels": torch.arange(len(batch))}
+
+
+@pytest.mark.parametrize("kept", [1, 30])
+def test_what_workers_sent_stays_as_it_is_while_it_is_held(
+    store: FeatureStore, dataset: FeatureDataset, kept: int
+) -> None:
+    """However many batches the main process holds, whole or in part, and whatever else a batch has."""
+    rows = {key: direct(store, key)["wavlm@12+0"] for key in KEYS}
+    sampler = torch.utils.data.RandomSampler(dataset, replacement=True, num_samples=200)
+    held: list[tuple[list[str], torch.Tensor, torch.Tensor, np.ndarray]] = []
+    for batch in workers(dataset, 2, "fork", sampler=sampler, collate_fn=with_labels):
+        values, offsets = batch["wavlm@12+0"]
+        assert torch.equal(batch["first row"], values[:, 0])
+        held = [*held[-kept:], (batch["keys"], values[0], offsets, values.numpy()[1])]
+        del batch, values
+        for keys, first, bounds, second in held:
+            for i, key in enumerate(keys):
+                assert np.array_equal(first[bounds[i] : bounds[i + 1]].numpy(), rows[key][0])
+                assert np.array_equal(second[bounds[i] : bounds[i + 1]], rows[key][1])
+
+
+def test_a_worker_uses_memory_again_once_nobody_has_it() -> None:
+    memory = SharedMemory(n_kept=2)
+    array = memory.take((1, 100, 4), "float32")
+    array[:] = 1
+    first = address_of(array)
+    received = ForkingPickler.loads(ForkingPickler.dumps(memory.tensor(array)))
+    assert torch.equal(received, torch.ones(1, 100, 4))
+    assert type(received) is torch.Tensor
+    part = received[0, 1:3]
+    del array, received
+    assert address_of(memory.take((1, 90, 4), "float32")) != first
+    assert torch.equal(part, torch.ones(2, 4))
+    del part
+    again = memory.take((2, 90, 4), "float16")
+    assert address_of(again) == first
+    view = again[0]
+    del again
+    others = [memory.take((1, 50, 4), "float32") for _ in range(3)]
+    assert address_of(view) == first
+    assert len({first, *map(address_of, others)}) == 4
+    offsets = memory.take((3,), "int64")
+    offsets[:] = 0, 1, 2
+    assert ForkingPickler.loads(ForkingPickler.dumps(memory.tensor(offsets))).tolist() == [0, 1, 2]
 
 
 def test_what_a_worker_raises_reaches_the_parent(store: FeatureStore) -> None:
