@@ -2,8 +2,9 @@
 
 The loop's step is a product of the rows with a matrix of --width columns, whose result is awaited, as a trainer awaits
 its loss. "Waiting" is the time spent in asking for the next batch; "alone" is the same loop over batches that lie on
-the device already. Every way's batches are compared with those before they are timed; epochs of the ways are
-interleaved, medians are told.
+the device already. Every way's batches are compared with those before they are timed. Each way reads --epochs epochs in
+one go, so that all but the first begin with what was read ahead; these runs of the ways are interleaved, and medians
+are printed.
 
 Run: python -m benchmarks.loader --device cuda --width 4096
 """
@@ -28,31 +29,55 @@ from featurestore.loaders.torch import FeatureDataset, TensorLoader, collate
 from featurestore.store.feature_store import FeatureStore
 
 from .io.ours import NAME, write_store
-from .io.peer_tables import write_litdata
+from .io.peer_tables import write_litdata, write_lmdb
 from .io.rows import Batch, Rows, Shape
 
 REF = FeatureRef(NAME)
 
-# One epoch: the rows of each batch on the device, (L, sum T, D).
-Epoch = Callable[[], Iterable[Tensor]]
+# So many epochs in a row: the rows of each batch on the device, (L, sum T, D).
+Epochs = Callable[[int], Iterable[Tensor]]
 
 
-def ways(store: FeatureStore, batches: list[list[str]], device: torch.device) -> dict[str, Epoch]:
+class Repeated:
+    """Batches of indices as DataLoader's batch_sampler gives them, `n` times over."""
+
+    def __init__(self, batches: list[list[int]]) -> None:
+        self.batches = batches
+        self.n = 1
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches * self.n)
+
+    def __len__(self) -> int:
+        return len(self.batches) * self.n
+
+
+def ways(store: FeatureStore, batches: list[list[str]], device: torch.device) -> dict[str, Epochs]:
     """Return what is measured, by name."""
+    all_keys = list(store[NAME])
+    numbers = {key: i for i, key in enumerate(all_keys)}
+    chosen = [[numbers[key] for key in keys] for keys in batches]
 
-    def ours(threads: int, dtype: str = "float32", to: str = "") -> Epoch:
-        loader = BatchLoader(store, [REF], batches, threads=threads, dtype=dtype)
-        return lambda: (rows.to(device) for ((rows, _),) in TensorLoader(loader, to or device))
+    def ours(threads: int, dtype: str = "float32", to: str = "") -> Epochs:
+        loader = BatchLoader(store, [REF], [], threads=threads, dtype=dtype, keys=all_keys)
 
-    def torchs(workers: int, pin: bool = False) -> Epoch:
-        dataset = FeatureDataset(store, [REF])
-        numbers = {key: i for i, key in enumerate(dataset.keys)}
-        chosen = [[numbers[key] for key in keys] for keys in batches]
+        def epochs(n: int) -> Iterable[Tensor]:
+            return (rows.to(device) for ((rows, _),) in TensorLoader(loader.over(chosen * n), to or device))
+
+        return epochs
+
+    def torchs(workers: int, pin: bool = False) -> Epochs:
+        sampler = Repeated(chosen)
         loader = DataLoader(
-            dataset, batch_sampler=chosen, collate_fn=collate, num_workers=workers, pin_memory=pin,
-            persistent_workers=workers > 0, prefetch_factor=2 if workers else None,
+            FeatureDataset(store, [REF], all_keys), batch_sampler=sampler, collate_fn=collate, num_workers=workers,
+            pin_memory=pin, persistent_workers=workers > 0, prefetch_factor=2 if workers else None,
         )  # fmt: skip
-        return lambda: (batch[NAME][0].to(device, non_blocking=pin) for batch in loader)
+
+        def epochs(n: int) -> Iterable[Tensor]:
+            sampler.n = n
+            return (batch[NAME][0].to(device, non_blocking=pin) for batch in loader)
+
+        return epochs
 
     told = {
         "medusa, the consumer reads": ours(0),
@@ -68,12 +93,24 @@ def ways(store: FeatureStore, batches: list[list[str]], device: torch.device) ->
     return told
 
 
-def peers(directory: Path, rows: Rows, batches: Sequence[Batch], device: torch.device) -> dict[str, Epoch]:
+def peers(directory: Path, rows: Rows, batches: Sequence[Batch], device: torch.device) -> dict[str, Epochs]:
     """Return the same batches through other libraries, those that are installed, by name.
 
     annbatch is not among them: it needs Python 3.12 or newer, and reads AnnData's matrices.
     """
-    found: dict[str, Epoch] = {}
+    found: dict[str, Epochs] = {}
+    if find_spec("lmdb"):
+        import lmdb
+
+        write_lmdb(directory, rows)
+        reading = lmdb.open(str(directory / "lmdb"), readonly=True, lock=False).begin(buffers=True)
+
+        def from_lmdb(n: int) -> Iterable[Tensor]:
+            for batch in [*batches] * n:
+                values = [np.frombuffer(reading.get(key.encode()), rows.values.dtype) for key in batch.keys]
+                yield torch.from_numpy(np.concatenate(values).reshape(1, -1, rows.dim)).float().to(device)
+
+        found["LMDB"] = from_lmdb
     if find_spec("datasets"):
         import datasets
 
@@ -83,8 +120,8 @@ def peers(directory: Path, rows: Rows, batches: Sequence[Batch], device: torch.d
         (directory / "hf").mkdir()
         datasets.Dataset.from_dict({"rows": column}, kind).save_to_disk(str(directory / "hf" / "rows"))
         stored = datasets.load_from_disk(str(directory / "hf" / "rows")).with_format("torch")
-        found["datasets, torch format"] = lambda: (
-            torch.cat(list(stored[batch.numbers]["rows"])).float()[None].to(device) for batch in batches
+        found["datasets, torch format"] = lambda n: (
+            torch.cat(list(stored[batch.numbers]["rows"])).float()[None].to(device) for batch in [*batches] * n
         )
     if find_spec("litdata"):
         from litdata import StreamingDataset
@@ -92,16 +129,16 @@ def peers(directory: Path, rows: Rows, batches: Sequence[Batch], device: torch.d
         (directory / "litdata").mkdir()
         write_litdata(directory / "litdata", rows)
         streamed = StreamingDataset(str(directory / "litdata"))
-        found["litData"] = lambda: (
+        found["litData"] = lambda n: (
             torch.cat([torch.as_tensor(np.asarray(streamed[i]["rows"])) for i in batch.numbers])
             .float()[None]
             .to(device)
-            for batch in batches
+            for batch in [*batches] * n
         )
     return found
 
 
-def epoch_s(batches: Iterable[Tensor], weight: Tensor) -> tuple[float, float]:
+def loop_s(batches: Iterable[Tensor], weight: Tensor) -> tuple[float, float]:
     """Seconds of a loop over the batches, and of those the seconds of waiting for the next one."""
     waited = 0.0
     started = asked = time.perf_counter()
@@ -113,14 +150,23 @@ def epoch_s(batches: Iterable[Tensor], weight: Tensor) -> tuple[float, float]:
     return ended - started, waited + ended - asked
 
 
-def check(name: str, epoch: Epoch, expected: list[Tensor]) -> None:
-    for i, (rows, want) in enumerate(zip(epoch(), expected, strict=True)):
+def check(name: str, epochs: Epochs, expected: list[Tensor]) -> None:
+    for i, (rows, want) in enumerate(zip(epochs(1), expected, strict=True)):
         if not torch.equal(rows.float(), want):
             raise AssertionError(f"{name}: batch {i} isn't what the store holds")
 
 
 def run(
-    directory: Path, *, n_utterances: int, dim: int, mean_s: float, batch: int, width: int, epochs: int, device: str
+    directory: Path,
+    *,
+    n_utterances: int,
+    dim: int,
+    mean_s: float,
+    batch: int,
+    width: int,
+    epochs: int,
+    device: str,
+    repeats: int = 3,
 ) -> Iterator[tuple[str, float, float]]:
     """(name, ms per batch, share of the time spent waiting) of every way; "alone" comes first."""
     on = torch.device(device)
@@ -135,20 +181,20 @@ def run(
         torch.cat([torch.from_numpy(rows.of(i)) for i in b.numbers]).float()[None].to(on)
         for b in rows.random_batches(batch, 0, 0)
     ]
-    measured: dict[str, Epoch] = {
-        "alone": lambda: expected,
+    measured: dict[str, Epochs] = {
+        "alone": lambda n: expected * n,
         **ways(store, batches, on),
         **peers(directory, rows, chosen, on),
     }
-    for name, epoch in measured.items():
-        check(name, epoch, expected)
+    for name, of in measured.items():
+        check(name, of, expected)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in measured}
-    for _ in range(epochs):
-        for name, epoch in measured.items():
-            times[name].append(epoch_s(epoch(), weight))
+    for _ in range(repeats):
+        for name, of in measured.items():
+            times[name].append(loop_s(of(epochs), weight))
     for name, taken in times.items():
         total = statistics.median(wall for wall, _ in taken)
-        yield name, 1e3 * total / len(batches), statistics.median(waited / wall for wall, waited in taken)
+        yield name, 1e3 * total / (epochs * len(batches)), statistics.median(waited / wall for wall, waited in taken)
 
 
 def main() -> None:
@@ -158,7 +204,8 @@ def main() -> None:
     parser.add_argument("--mean-s", type=float, default=5.5)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--width", type=int, default=64, help="columns of the step's matrix: how long it computes")
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=5, help="in one go, with one loader")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--directory", type=Path, help="where to write; default: the system's temporary one")
     given = parser.parse_args()
@@ -169,7 +216,7 @@ def main() -> None:
         alone_ms = 0.0
         for name, ms, waiting in run(
             Path(directory), n_utterances=given.utterances, dim=given.dim, mean_s=given.mean_s, batch=given.batch,
-            width=given.width, epochs=given.epochs, device=given.device,
+            width=given.width, epochs=given.epochs, device=given.device, repeats=given.repeats,
         ):  # fmt: skip
             alone_ms = alone_ms or ms
             table.add_row(name, f"{ms:.2f}", f"{ms / alone_ms:.2f}", f"{waiting:.1%}")
