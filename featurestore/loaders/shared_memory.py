@@ -103,7 +103,7 @@ class _Piece:
 class _Sent(Tensor):
     """A tensor in a worker that is sent in its own way; what is computed from it is a plain tensor."""
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
     rebuilding: Callable[[], tuple[Any, ...]]
 
 

@@ -126,6 +126,8 @@ class KeyIndex:
             positions = np.empty(len(keys), np.int64)
             for first in range(0, len(keys), BLOCK):
                 positions[first : first + BLOCK] = self.positions_of_bytes(encode_keys(keys[first : first + BLOCK]))
+            if len(self._known) + len(keys) <= MAX_KNOWN:
+                self._known.update((key, p) for key, p in zip(keys, positions.tolist(), strict=True) if p >= 0)
             last = self._last = list(keys), positions
         return last[1].copy()
 
