@@ -57,6 +57,7 @@ class Segment:
         self.info = SegmentInfo.from_attributes(self._container.attributes, spec, path)
         self.n_utterances, self.key_bytes = self.info.n_utterances, self.info.key_bytes
         self.n_rows = self.info.layout.n_rows
+        self._shapes = self.info.shapes()
         self._layers: dict[str, RowFile] = {}
         self._scales: dict[str, MappedRows] = {}
         self._checksums: MappedRows | None = None
@@ -76,12 +77,12 @@ class Segment:
 
     def small(self, name: str) -> np.ndarray:
         """Return a small array as a new array."""
-        shape, dtype = self.info.shapes()[name]
+        shape, dtype = self._shapes[name]
         values = np.frombuffer(self._small_extent(name).read(), dtype)
         return values.reshape(shape).astype(np.dtype(dtype).newbyteorder("="), copy=False)
 
     def _small_extent(self, name: str) -> Extent:
-        shape, dtype = self.info.shapes()[name]
+        shape, dtype = self._shapes[name]
         return self._container.place(name, shape, int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize)
 
     def check_counts(self) -> None:
@@ -129,7 +130,7 @@ class Segment:
     def checksums(self) -> np.ndarray:
         """CRC-32C of every utterance's stored rows, uint32 (n, L): a view of the file."""
         if self._checksums is None:
-            shape, dtype = self.info.shapes()["checksums"]
+            shape, dtype = self._shapes["checksums"]
             self._checksums = self._mapped("checksums", dtype, shape)
         self._checksums.fetch([])
         return self._checksums.array

@@ -126,7 +126,7 @@ def group_metadata(attributes: dict[str, Any]) -> dict[str, Any]:
 
 def chunk_file(array: Path, n_dims: int) -> Path:
     """Return the file of the only chunk (or shard) of an array with `n_dims` axes."""
-    return array.joinpath("c", *["0"] * n_dims)
+    return array / ("c" + "/0" * n_dims)
 
 
 def json_bytes(value: dict[str, Any]) -> bytes:
