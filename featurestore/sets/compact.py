@@ -182,7 +182,7 @@ def _plan(
 def _rewrite(features: FeatureSet, plan: _Plan, segment_bytes: int, progress: Progress | None) -> CompactReport:
     """Commit the plan's utterances in new segments, then remove the old ones."""
     n_kept, n_all = (sum(map(count, plan.kept)) for count in (np.count_nonzero, len))
-    made: list[Path] = []
+    new_segments: list[Path] = []
     writer: SegmentWriter | None = None
     n_done = 0
     try:
@@ -195,7 +195,7 @@ def _rewrite(features: FeatureSet, plan: _Plan, segment_bytes: int, progress: Pr
                     writer.extend(block.part(first, last))
                     first = last
                     if writer.n_bytes >= segment_bytes:
-                        made.append(writer.commit())
+                        new_segments.append(writer.commit())
                         writer = None
                 n_done += len(block)
                 if progress is not None:
@@ -207,13 +207,13 @@ def _rewrite(features: FeatureSet, plan: _Plan, segment_bytes: int, progress: Pr
         if writer is not None:
             writer.discard()
     for segment in reversed(plan.old):
-        if segment.path not in made:
+        if segment.path not in new_segments:
             remove_segment(segment.path)
     try:
         sync_directory(features.path)
     except OSError as error:
         raise StoreError(f"{features.path} can't be written: {error.strerror or error}.") from error
-    return CompactReport(plan.n_before, plan.n_before - len(plan.old) + len(made), n_kept, n_all - n_kept)
+    return CompactReport(plan.n_before, plan.n_before - len(plan.old) + len(new_segments), n_kept, n_all - n_kept)
 
 
 def _fitting(writer: SegmentWriter, offsets: np.ndarray, segment_bytes: int) -> int:
