@@ -190,7 +190,7 @@ class FeatureDataset(Dataset[dict[str, Any]]):
 
     def __getitems__(self, indices: Sequence[int | str]) -> Utterances:
         """Several utterances with one gather per feature set and layer; DataLoader asks for batches this way."""
-        keys = [i if isinstance(i, str) else self.keys[i] for i in at]
+        keys = [i if isinstance(i, str) else self.keys[i] for i in indices]
         shared = None if get_worker_info() is None else self._shared_memory()
         packs = {name: reader.read(keys, shared or Buffer()) for name, reader in self.readers.items()}
         return Utterances(keys, packs, shared)
