@@ -10,14 +10,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:User
 
 
 def test_every_way_is_checked_and_measured(tmp_path: Path) -> None:
-    told = list(
+    output = list(
         bench.run(tmp_path, n_utterances=30, dim=8, mean_s=0.6, batch=7, width=4, epochs=2, repeats=1, device="cpu")
     )
-    names = [name for name, _, _ in told]
+    names = [name for name, _, _ in output]
     assert names[0] == "alone"
     ours = [name for name in names if name.startswith(("medusa", "DataLoader"))]
     assert len(set(ours)) == len(ours) == 6
-    assert all(ms > 0 and 0 <= waiting <= 1 for _, ms, waiting in told)
+    assert all(ms > 0 and 0 <= waiting <= 1 for _, ms, waiting in output)
 
 
 def test_other_rows_are_found(tmp_path: Path) -> None:
