@@ -115,16 +115,18 @@ class Segment:
             if self.info.compress:
                 path, size, places = self._container.chunks(layer, self.info)
                 codec = CODECS[self.info.compress]
-                self._layers[layer] = ChunkedRows(path, size, places, layout, stored, codec, self._files)
+                opened: RowFile = ChunkedRows(path, size, places, layout, stored, codec, self._files)
             else:
                 extent = self._container.rows(layer, self.info)
-                self._layers[layer] = MappedRows(extent, stored, (layout.n_rows, layout.dim), self._files)
+                opened = MappedRows(extent, stored, (layout.n_rows, layout.dim), self._files)
+            # Of two threads the first one's counts: addresses in its map are kept, and must not be unmapped.
+            self._layers.setdefault(layer, opened)
         return self._layers[layer]
 
     def scales(self, layer: str) -> MappedRows:
         """Return the scales (n_rows,) of a layer of int8 rows."""
         if layer not in self._scales:
-            self._scales[layer] = self._mapped(self.info.scales()[layer], SCALE_DTYPE, (self.n_rows,))
+            self._scales.setdefault(layer, self._mapped(self.info.scales()[layer], SCALE_DTYPE, (self.n_rows,)))
         return self._scales[layer]
 
     def checksums(self) -> np.ndarray:

@@ -7,11 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from featurestore.errors import StoreError
+from featurestore.format import segment as segments
+from featurestore.format.rowfile import MappedRows
 from featurestore.format.spec import FeatureSpec
 from featurestore.loaders import batch_loader as loader_module
 from featurestore.loaders.batch_loader import BatchLoader, FeatureRef
@@ -290,3 +293,30 @@ def test_an_empty_store_gives_empty_batches(tmp_path: Path) -> None:
     (batch,) = next(iter(BatchLoader(store, [FeatureRef("a")], [[]])))
     assert batch.values.shape == (1, 0, 7)
     assert len(batch) == 0
+
+
+def test_of_two_threads_that_open_a_layer_the_first_ones_map_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FeatureStore.create(tmp_path / "s").writer("wavlm", SETS["wavlm"]) as writer:
+        writer.append("a", np.zeros((3, 4, 7), np.float16))
+    segment = FeatureStore.open(tmp_path / "s")["wavlm"].segments[0]
+    entered, may_go_on = threading.Event(), threading.Event()
+
+    class Late(MappedRows):
+        def __init__(self, *arguments: Any) -> None:
+            if threading.current_thread() is late:
+                entered.set()
+                assert may_go_on.wait(10)
+            super().__init__(*arguments)
+
+    opened: list[object] = []
+    late = threading.Thread(target=lambda: opened.append(segment.layer("layer_12")))
+    monkeypatch.setattr(segments, "MappedRows", Late)
+    late.start()
+    assert entered.wait(10)
+    first = segment.layer("layer_12")
+    may_go_on.set()
+    late.join()
+    assert opened[0] is first
+    assert segment.layer("layer_12") is first
