@@ -109,7 +109,8 @@ def main() -> None:
     if arguments.json:
         replace_text(arguments.json, json.dumps(rows, indent=1) + "\n")
     if arguments.markdown:
-        replace_text(arguments.markdown, text)
+        corpora = " and ".join(run.name for run in arguments.runs)
+        replace_text(arguments.markdown, f"# Systems on {corpora}\n\n{text}")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ SHOWN = {
     "benchmarks/results/featurize.md": "results/featurize",
     "benchmarks/results/learning-curves.md": "results/learning-curves",
     "benchmarks/results/alignment.md": "results/alignment",
+    "benchmarks/results/small-corpora.md": "results/small-corpora",
 }
 
 

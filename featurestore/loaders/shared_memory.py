@@ -6,6 +6,7 @@ their values, when the last one that refers to them is gone.
 """
 
 import math
+import os
 import weakref
 from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
@@ -113,10 +114,11 @@ ForkingPickler.register(_Sent, lambda tensor: tensor.rebuilding())
 def _received(whole: Tensor, shape: tuple[int, ...], dtype: str) -> Tensor:
     """Return a worker's values; when the last tensor or array of them is gone, the worker may use their memory."""
     array = whole.numpy()
-    weakref.finalize(array, _give_back, whole[:1].numpy()).atexit = False
+    weakref.finalize(array, _give_back, whole[:1].numpy(), os.getpid()).atexit = False
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     return torch.from_numpy(array[ALIGNMENT : ALIGNMENT + n_bytes].view(dtype).reshape(shape))
 
 
-def _give_back(in_use: np.ndarray) -> None:
-    in_use[0] = 0
+def _give_back(in_use: np.ndarray, owner: int) -> None:
+    if os.getpid() == owner:  # a fork of it may drop its copy while the owner still reads
+        in_use[0] = 0

@@ -1,6 +1,7 @@
 """PyTorch gets the rows that the store holds: on a device, and through DataLoader's worker processes."""
 
 import multiprocessing
+import os
 import pickle
 import threading
 import time
@@ -297,6 +298,22 @@ def test_what_workers_sent_stays_as_it_is_while_it_is_held(
             for i, key in enumerate(keys):
                 assert np.array_equal(first[bounds[i] : bounds[i + 1]].numpy(), rows[key][0])
                 assert np.array_equal(second[bounds[i] : bounds[i + 1]], rows[key][1])
+
+
+def test_a_fork_that_drops_a_batch_does_not_give_it_back() -> None:
+    memory = SharedMemory(n_kept=1)
+    array = memory.take((1, 100, 4), "float32")
+    first = address_of(array)
+    received = [ForkingPickler.loads(ForkingPickler.dumps(memory.tensor(array)))]
+    del array
+    child = os.fork()
+    if not child:
+        received.clear()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert address_of(memory.take((1, 100, 4), "float32")) != first
+    received.clear()
+    assert address_of(memory.take((1, 100, 4), "float32")) == first
 
 
 def test_a_worker_uses_memory_again_once_nobody_has_it() -> None:
