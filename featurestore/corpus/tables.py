@@ -20,6 +20,8 @@ FORMULA = r"^([=+\-@\t\r])"
 NEEDS_QUOTES = re.compile(r'[,"\r\n]')
 ELSEWHERE = "Choose another output path."
 BLOCK_BYTES = 16 << 20  # no row may be longer
+# pyarrow 26.0.1 loses a Ctrl-C now and then while it reads CSV with a handler of its own; Python's sees every one.
+pa.enable_signal_handlers(False)
 
 
 def read_table_file(path: Path, *, any_delimiter: bool = False) -> pa.Table:

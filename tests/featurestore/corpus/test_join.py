@@ -36,7 +36,7 @@ def test_ids_that_repeat_and_all_speakers_are_distinguished_and_the_audio_is_fou
     assert joined.scheme.classes == ("sad", "happy", "fear")
     assert joined.labels == ["sad", "happy", "sad", "fear"]
     assert all(joined.audio_path(i).is_file() for i in range(4))
-    assert any(re.search(r"1 ids .* 2$", note) for note in joined.notes)
+    assert any(re.search(r"1 ids .* 2\b", note) for note in joined.notes)
     assert any("A has no class fear" in note for note in joined.notes)
     assert "speaker" not in {finding.kind for finding in check_manifest(joined, "corpus").findings}
 

@@ -1,5 +1,6 @@
 """CSV is read as it was meant, or refused with the line: a forgiving parser loses rows without a word."""
 
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,50 @@ from featurestore.corpus.tables import read_table_file
 from featurestore.errors import ManifestError
 from tests.helpers.corpus_trees import write_files
 from tests.helpers.small_corpus import medusa
+from tests.helpers.warm_python import run_warm
 
 HEADER = "utterance_id,label,text\n"
 
 
 def written(tmp_path: Path, text: str) -> Path:
     return write_files(tmp_path, {"t.csv": text}) / "t.csv"
+
+
+def test_no_interrupt_is_lost_while_a_table_is_read(tmp_path: Path) -> None:
+    """pyarrow's own handler of SIGINT lost one of ten."""
+    path = written(tmp_path, HEADER + "".join(f"u{i},sad,hello\n" for i in range(4000)))
+    code = """
+        import os, random, signal, sys, threading, time
+        from pathlib import Path
+        from featurestore.corpus.tables import read_table_file
+
+        path = Path(sys.argv[1])
+        read_table_file(path)
+        began = time.perf_counter()
+        read_table_file(path)
+        took = time.perf_counter() - began
+        for _ in range(100):
+            def interrupt(delay=random.uniform(0, took)):
+                time.sleep(delay)
+                os.kill(os.getpid(), signal.SIGINT)
+
+            thread, n_seen = threading.Thread(target=interrupt), 0
+            try:
+                thread.start()
+                read_table_file(path)
+                thread.join()
+                time.sleep(0.01)
+            except KeyboardInterrupt:
+                n_seen += 1
+            try:
+                thread.join()
+                time.sleep(0)
+            except KeyboardInterrupt:
+                n_seen += 1
+            assert n_seen == 1
+    """
+    done = run_warm(textwrap.dedent(code), path)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_quote_that_is_never_closed_is_named_by_its_line_among_many_rows(tmp_path: Path) -> None:
