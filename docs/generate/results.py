@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks.index import index_table
 from benchmarks.io.table import markdown as io_markdown
 from benchmarks.meta import meta_table
 from benchmarks.recordings import Form
@@ -19,6 +20,7 @@ PRINTED: dict[str, tuple[str, str, Callable[[dict[str, Any]], Any]]] = {
     "train": ("Training beside the field's loop", "medusa bench train", train_table),
     "train-memory": ("Training on more than memory holds", "medusa bench train --memory-limit 1250", memory_table),
     "meta": ("Meta-classifiers of all seeds at once", "medusa bench meta", meta_table),
+    "large-index": ("Ten million utterances", "medusa bench index --utterances 10000000 --repeats 1", index_table),
     "startup": ("From the command to the first step", "python -m benchmarks.startup", startup_table),
 }
 
