@@ -3,10 +3,11 @@
 import contextlib
 import copy
 import os
+import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from featurestore.errors import StoreError
@@ -98,33 +99,33 @@ class BatchLoader:
         # One slot for each batch that is read ahead, and one for the consumer's.
         slots = self._take_slots(memory, self.prefetch + 1 if self.threads else 1)
         pool = ThreadPoolExecutor(self.threads, "medusa-loader") if self.threads else None
-        # Announcing waits for the disk's queue, which reading must not.
-        announcer = ThreadPoolExecutor(1, "medusa-loader-announce") if self.threads else None
+        announcer = _Announcer(self.readers, in_thread=self.threads > 0)
+        turns = self._turns(announcer)
         try:
             if pool is None:
-                yield from (self._read(turn, slots[0]) for turn in self._turns())
+                yield from (self._read(turn, slots[0], announcer) for turn in turns)
                 return
-            for batch in self._read_ahead(pool, slots, self._turns(announcer)):
+            for batch in self._read_ahead(pool, slots, turns, announcer):
                 yield batch
                 if os.getpid() != process:
                     raise StoreError("Threads don't outlive a fork: in the new process, iterate the loader anew.")
         finally:
             if os.getpid() == process:
-                for threads in filter(None, (announcer, pool)):
+                for threads in filter(None, (announcer.thread, pool)):
                     threads.shutdown(wait=False, cancel_futures=True)
-                for threads in filter(None, (announcer, pool)):
+                for threads in filter(None, (announcer.thread, pool)):
                     threads.shutdown()
                 self._free.setdefault(memory, []).extend(slots)
 
     def _read_ahead(
-        self, pool: ThreadPoolExecutor, slots: Sequence["_Slot"], turns: Iterator["_Turn"]
+        self, pool: ThreadPoolExecutor, slots: Sequence["_Slot"], turns: Iterator["_Turn"], announcer: "_Announcer"
     ) -> Iterator[list[Packed]]:
         free = deque(slots)
         reading: deque[tuple[Future[list[Packed]], _Slot]] = deque()
         while True:
             while free and (turn := next(turns, None)) is not None:
                 slot = free.popleft()
-                reading.append((pool.submit(self._read, turn, slot), slot))
+                reading.append((pool.submit(self._read, turn, slot, announcer), slot))
             if not reading:
                 return
             batch, slot = reading.popleft()
@@ -135,48 +136,32 @@ class BatchLoader:
         free = self._free.setdefault(memory, [])
         return [free.pop() if free else [Buffer(memory) for _ in self.readers] for _ in range(n)]
 
-    def _turns(self, announcer: ThreadPoolExecutor | None = None) -> Iterator["_Turn"]:
-        """Yield the batches, each announced (by `announcer`, where there is one) while those before it are read."""
-        coming: deque[tuple[_Turn, int]] = deque()
-        n_bytes = 0
-        failure: Exception | None = None
+    def _turns(self, announcer: "_Announcer") -> Iterator["_Turn"]:
+        """Yield the batches, each after ANNOUNCED_BATCHES more were drawn, which the announcer may announce."""
+        coming: deque[_Turn] = deque()
+        for turn in self._drawn():
+            announcer.coming.append(turn)
+            coming.append(turn)
+            if len(coming) > ANNOUNCED_BATCHES:
+                yield coming.popleft()
+        yield from coming
+
+    def _drawn(self) -> Iterator["_Turn"]:
         batches = iter(self.batches)
         while True:
             try:
                 keys = next(batches)
             except StopIteration:
-                break
+                return
             except Exception as error:  # raised after the batches before it
-                failure = error
-                break
-            if announcer is None:
-                self._announce(keys)
-            announced = None if announcer is None else announcer.submit(self._announce, keys)
-            coming.append((_Turn(keys, announced), self._n_bytes(keys)))
-            n_bytes += coming[-1][1]
-            while coming and (n_bytes > ANNOUNCED_BYTES or len(coming) > ANNOUNCED_BATCHES):
-                turn, size = coming.popleft()
-                n_bytes -= size
-                yield turn
-        yield from (turn for turn, _ in coming)
-        if failure is not None:
-            yield _Turn([], None, failure)
+                yield _Turn([], failure=error)
+                return
+            yield _Turn(keys)
 
-    def _n_bytes(self, keys: Sequence[str]) -> int:
-        with contextlib.suppress(StoreError):  # reading it will tell
-            return sum(reader.n_bytes(keys) for reader in self.readers)
-        return 0
-
-    def _announce(self, keys: Sequence[Any]) -> None:
-        for reader in self.readers:
-            with contextlib.suppress(StoreError):  # raised when its turn comes
-                reader.announce(keys)
-
-    def _read(self, turn: "_Turn", slot: "_Slot") -> list[Packed]:
-        if turn.announced is not None:
-            turn.announced.result()
+    def _read(self, turn: "_Turn", slot: "_Slot", announcer: "_Announcer") -> list[Packed]:
         if turn.failure is not None:
             raise turn.failure
+        announcer.begin(turn)
         return [reader.read(turn.keys, buffer) for reader, buffer in zip(self.readers, slot, strict=True)]
 
 
@@ -184,10 +169,59 @@ class BatchLoader:
 _Slot = list[Buffer]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Turn:
-    """A batch to read; its announcement, to wait for; what `batches` raised in place of this one."""
+    """A batch to read; what `batches` raised in place of this one; the fields below are the announcer's."""
 
     keys: Sequence[Any]
-    announced: Future[None] | None = None
     failure: Exception | None = None
+    is_announced: bool = False
+    has_begun: bool = False
+    n_bytes_ahead: int = 0
+    announcing: threading.Lock = field(default_factory=threading.Lock)
+
+
+class _Announcer:
+    """Announces the batches after the one that is read, in a thread of its own: it waits for the disk's queue.
+
+    It does all that readers need not do at once, so that the consumer, whose computation stands still while it asks for
+    a batch, neither counts bytes nor wakes this thread.
+    """
+
+    def __init__(self, readers: Sequence[Reader], *, in_thread: bool) -> None:
+        self.coming: deque[_Turn] = deque()  # in their order, not looked at so far
+        self.thread = ThreadPoolExecutor(1, "medusa-loader-announce") if in_thread else None
+        self._readers = readers
+        self._n_bytes_ahead = 0  # announced, and not begun
+
+    def begin(self, turn: _Turn) -> None:
+        """Announce what will be read now, unless it was, and have those after it announced."""
+        self._announce(turn)
+        if self.thread is None:
+            self._go_on(turn)
+        else:
+            self.thread.submit(self._go_on, turn)
+
+    def _go_on(self, begun: _Turn) -> None:
+        """Announce up to ANNOUNCED_BYTES after this one; these calls run one after another."""
+        begun.has_begun = True
+        self._n_bytes_ahead -= begun.n_bytes_ahead
+        while self.coming and (self.coming[0].has_begun or self._n_bytes_ahead < ANNOUNCED_BYTES):
+            turn = self.coming.popleft()
+            if not turn.has_begun and turn.failure is None:
+                self._announce(turn)
+                turn.n_bytes_ahead = self._n_bytes(turn)
+                self._n_bytes_ahead += turn.n_bytes_ahead
+
+    def _announce(self, turn: _Turn) -> None:
+        with turn.announcing:  # the other thread may be at it
+            if not turn.is_announced:
+                turn.is_announced = True
+                for reader in self._readers:
+                    with contextlib.suppress(StoreError):  # reading it raises it again
+                        reader.announce(turn.keys)
+
+    def _n_bytes(self, turn: _Turn) -> int:
+        with contextlib.suppress(StoreError):
+            return sum(reader.n_bytes(turn.keys) for reader in self._readers)
+        return 0

@@ -166,10 +166,11 @@ def test_errors_reach_the_consumer_when_their_turn_comes(store: FeatureStore, th
     assert not loader_threads()
 
 
-def test_no_more_is_drawn_from_the_sampler_than_is_read_or_announced(
-    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("threads", [0, 1])
+def test_what_is_announced_is_bounded_by_bytes_and_what_is_drawn_by_number(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
-    """Announcing is bounded by bytes, so that rows are still in memory when their turn comes."""
+    """Rows are still in memory when their turn comes; a sampler is drawn from to the same place in every run."""
     requested = itertools.count()
     whole = ["u10"] * 8  # 10 rows, 3 layers, 7 float16: 420 bytes each
 
@@ -186,13 +187,17 @@ def test_no_more_is_drawn_from_the_sampler_than_is_read_or_announced(
         "announce",
         lambda self, keys, layer=None, **options: (calls.append(len(keys)), announce(self, keys, layer, **options)),
     )
-    iterator = BatchLoader(store, [FeatureRef("wavlm")], sampler(), threads=0).read()
-    next(iterator)
-    assert next(requested) == 4  # the one that is read, and three announced
-    assert calls == [8] * 4 * 3  # each layer of each
-    next(iterator)
-    assert calls == [8] * 5 * 3
+    iterator = BatchLoader(store, [FeatureRef("wavlm")], sampler(), threads=threads, prefetch=2).read()
+    n_read = 1 if threads == 0 else 3  # slots, each read as soon as it is free
+    for i in range(3):
+        next(iterator)
+        deadline = time.monotonic() + 10
+        while len(calls) < (n_read + i + 3) * 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        assert calls == [8] * (n_read + i + 3) * 3  # each layer of those that are read, and of three more
     iterator.close()
+    assert next(requested) == n_read + 2 + loader_module.ANNOUNCED_BATCHES
 
 
 def test_stopping_early_ends_the_threads(store: FeatureStore) -> None:
