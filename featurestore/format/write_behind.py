@@ -35,16 +35,30 @@ class WriteBehind:
         self.block_bytes = max(1 << 16, min(BLOCK_BYTES, STAGED_BYTES // 2 // max(1, n_files)))
         self._pool: ThreadPoolExecutor | None = None
         self._writing: deque[Future[None]] = deque()
+        # Blocks to be used again once they are written: memory that was never touched costs half the speed.
+        self._used: deque[tuple[np.ndarray, Future[None] | None]] = deque()
 
-    def put(self, write: Callable[[], None]) -> None:
-        """Have a block written by the thread; waits while many are to be written."""
+    def block(self) -> np.ndarray:
+        """Return memory for a block, uint8 (block_bytes,), of undefined values."""
+        if self._used and ((written := self._used[0][1]) is None or written.done()):
+            return self._used.popleft()[0]
+        return aligned_empty(self.block_bytes, "uint8")
+
+    def reuse(self, block: np.ndarray, written: Future[None] | None) -> None:
+        """Take memory back that nothing refers to but the writing that `put` returned."""
+        self._used.append((block, written))
+
+    def put(self, write: Callable[[], None]) -> Future[None] | None:
+        """Have a block written by the thread; waits while many are to be written. None: it is written by now."""
         self._pool = self._pool or _one_thread()
         if self._pool is None:
             write()
-            return
-        self._writing.append(self._pool.submit(write))
+            return None
+        written = self._pool.submit(write)
+        self._writing.append(written)
         while len(self._writing) * self.block_bytes > STAGED_BYTES // 2:
             self._wait()
+        return written
 
     def finish(self) -> None:
         """Wait until all is written; raises what writing a block raised."""
@@ -57,6 +71,7 @@ class WriteBehind:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
         self._writing.clear()
+        self._used.clear()
 
     def _wait(self) -> None:
         self._writing[0].result()
@@ -104,8 +119,10 @@ class StagedFile:
             self._staged = block, start, filled
             if filled < block.size:
                 return
-            self._behind.put(partial(_write, self._handle, self._first_byte + start, block, self._behind.lasting))
+            full, write = block, partial(_write, self._handle, self._first_byte + start, block, self._behind.lasting)
+            written = self._behind.put(write)
             block, start, filled = self._staged = self._block(start + filled)
+            self._behind.reuse(full, written)  # an interrupt before leaves it staged, and out of use
 
     def finish(self) -> None:
         """Write what is staged, once the thread has written what was before it."""
@@ -121,7 +138,7 @@ class StagedFile:
             self._handle = -1
 
     def _block(self, start: int) -> tuple[np.ndarray, int, int]:
-        return aligned_empty(self._behind.block_bytes, "uint8"), start, 0
+        return self._behind.block(), start, 0
 
 
 def _write(handle: int, start: int, data: np.ndarray, lasting: bool) -> None:

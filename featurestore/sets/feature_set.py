@@ -185,7 +185,7 @@ class FeatureSet(Mapping[str, np.ndarray]):
         return iter(self.index)
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self.index.positions([key])[0] >= 0
+        return isinstance(key, str) and self.index.position(key) >= 0
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """Return the keys that the set lacks, in their order; one lookup of all, not one for each."""

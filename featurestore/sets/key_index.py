@@ -105,6 +105,15 @@ class KeyIndex:
             for position in (first + np.flatnonzero(counts[first : first + BLOCK])).tolist():
                 yield self.key(position)
 
+    def position(self, key: str) -> int:
+        """Return the position of a key, -1 where there is none: `positions` of one key, without arrays of one."""
+        position = self._known.get(key)
+        if position is None:
+            encoded = encode_keys([key])[0]
+            key_hash = hash_keys([encoded])[0]
+            position = self._walk(int(self._hashes.searchsorted(key_hash)), key_hash, encoded)
+        return position
+
     def positions(self, keys: Sequence[str]) -> np.ndarray:
         """Position of each key, int64 (n,); -1 where there is none."""
         if isinstance(keys, str):

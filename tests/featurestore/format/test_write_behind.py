@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +46,20 @@ def test_rows_of_many_blocks_are_read_back(tmp_path: Path, small_blocks: None) -
             assert features.array(f"{i}", layer).tobytes() == rows.tobytes()
 
 
-def test_an_array_may_change_once_it_was_written(tmp_path: Path, small_blocks: None) -> None:
+@pytest.mark.parametrize("write_s", [0.0, 0.003])
+def test_an_array_may_change_once_it_was_written_and_blocks_are_used_again(
+    tmp_path: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch, write_s: float
+) -> None:
+    """With a disk that keeps up, and with one that the blocks wait for."""
+    blocks: set[int] = set()
+    write = write_behind._write
+
+    def slow(handle: int, start: int, data: np.ndarray, lasting: bool) -> None:
+        blocks.add(data.ctypes.data)
+        time.sleep(write_s)
+        write(handle, start, data, lasting)
+
+    monkeypatch.setattr(write_behind, "_write", slow)
     behind = WriteBehind(1)
     file = StagedFile(tmp_path / "file", behind)
     values, expected = np.empty(100_000, np.uint8), b""
@@ -58,6 +72,7 @@ def test_an_array_may_change_once_it_was_written(tmp_path: Path, small_blocks: N
     file.close()
     behind.close()
     assert (tmp_path / "file").read_bytes() == expected
+    assert len(blocks) <= 4  # of 23: one that is filled, one that is written, two that wait
 
 
 def write_one_layer(place: Path, dtype: str, n: int) -> Path:
