@@ -29,7 +29,7 @@ from deepser.training.run import Job
 from deepser.training.targets import Targets
 from deepser.training.together import SharedReader, bucket_lengths, stream_key
 from deepser.training.train import History
-from deepser.training.views import Views, resolve_views
+from deepser.training.views import Views, is_audio, resolve_views, view_name
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
@@ -236,6 +236,7 @@ def _is_left(
     open_directory(
         member, fit.targets, plan, fit.data.views,
         lambda: held_out.record(member, fit.targets, manifest, plan, known_held_out),
+        rows=_rows_digests(fit.data),
         normalisation=None if normalisation is None else normalisation.to_json(),
     )  # fmt: skip
     path = member.directory / f"{SAVED}.safetensors"
@@ -246,9 +247,25 @@ def _is_left(
 
 
 def _made_of(store: FeatureStore, refs: Sequence[FeatureRef], keys: Sequence[str]) -> dict[str, str]:
-    """Return what statistics of features are made of: each set's fingerprint, and the utterances."""
+    """Return what statistics of features are made of: each set's fingerprint and rows, and the utterances."""
     digest = hashlib.blake2b("\n".join(keys).encode(errors="surrogatepass"), digest_size=8).hexdigest()
-    return {**{ref.name: store[ref.name].spec.fingerprint for ref in refs}, "utterances": digest}
+    made_of = {"utterances": digest}
+    for ref in refs:
+        features = store[ref.name]
+        made_of[ref.name] = f"{features.spec.fingerprint} {features.rows_digest(keys, ref.layers)}"
+    return made_of
+
+
+def _rows_digests(data: TrainingData) -> dict[str, str]:
+    """Return what identifies the rows that are learned from, by feature set: of all utterances, and of their views."""
+    store, keys = data.store, list(data.targets.keys)
+    digests = {ref.name: store[ref.name].rows_digest(keys, ref.layers) for ref in data.refs}
+    for ref in data.refs:
+        for label, exists in zip(data.views.labels, data.views.exists, strict=True):
+            if is_audio(store, ref.name):
+                name = view_name(ref.name, label)
+                digests[name] = store[name].rows_digest([keys[i] for i in np.flatnonzero(exists)], ref.layers)
+    return digests
 
 
 def _groups(

@@ -12,7 +12,7 @@ from deepser.training.targets import Targets
 from featurestore.corpus.division import PartRecord
 from featurestore.corpus.made_on import MADE_ON, pack
 from featurestore.errors import ConfigError
-from featurestore.format.identity import Identity
+from featurestore.format.identity import Identities, Identity
 from featurestore.format.spec import FeatureSpec, check_set_name
 from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.store.feature_store import FeatureStore
@@ -71,24 +71,36 @@ def write_posteriors(
         )
     with store.writer(posteriors_name(member.config.name), spec, provenance=provenance) as writer:
         new = set(writer.set.missing(targets.keys))
-        durations_s, identities = _origins(store, member, targets.keys)
+        durations_s, identities = origins(store, member.config.features, targets.keys)
         for i in np.flatnonzero(total.count):
             if targets.keys[i] in new:
                 rows = {"posteriors": posteriors[i : i + 1], "logits": logits[i : i + 1]}
                 writer.append(targets.keys[i], rows, float(durations_s[i]), identities[i])
 
 
-def _origins(store: FeatureStore, member: Member, keys: Sequence[str]) -> tuple[np.ndarray, list[Identity | None]]:
-    """Duration (N,) and identity of each utterance, as the first of the member's sets that records them has them."""
-    for text in member.config.features:
-        name = FeatureRef.parse(text).name
-        if name in store and not store[name].missing(keys):
-            identities = store[name].identities(keys)
-            recorded = identities.recorded.tolist()
-            if any(recorded):
-                each = [identities[i] if known else None for i, known in enumerate(recorded)]
-                return store[name].durations_s(keys), each
-    return np.full(len(keys), np.nan), [None] * len(keys)
+def origins(
+    store: FeatureStore, features: Sequence[str], keys: Sequence[str]
+) -> tuple[np.ndarray, list[Identity | None]]:
+    """Return duration (N,) and identity of each utterance, as one of the feature sets that were read records them.
+
+    features: as a member names what it reads, or posteriors. The first set that records files counts, else the first
+    that records anything, such as texts.
+    """
+    texts: tuple[np.ndarray, Identities] | None = None
+    for name in dict.fromkeys(FeatureRef.parse(text).name for text in features):
+        if name not in store or store[name].missing(keys):
+            continue
+        identities = store[name].identities(keys)
+        if (identities.n_bytes >= 0).any():
+            return store[name].durations_s(keys), _each(identities)
+        if texts is None and identities.recorded.any():
+            texts = store[name].durations_s(keys), identities
+    return (np.full(len(keys), np.nan), [None] * len(keys)) if texts is None else (texts[0], _each(texts[1]))
+
+
+def _each(identities: Identities) -> list[Identity | None]:
+    """Return the identity of each utterance, None where nothing is recorded."""
+    return [identities[i] if known else None for i, known in enumerate(identities.recorded.tolist())]
 
 
 class Labelled(Protocol):

@@ -34,12 +34,13 @@ def open_directory(
     views: Views,
     held_out: Callable[[], dict[str, Any]],
     *,
+    rows: dict[str, str] | None = None,
     normalisation: dict[str, Any] | None = None,
 ) -> None:
     """Write config.json, or check that the one that is there says the same: else a ConfigError with each difference.
 
-    held_out: finds who is held out of each fold, which a new directory keeps beside it. normalisation: what
-    `Normalisation.to_json` says.
+    held_out: finds who is held out of each fold, which a new directory keeps beside it. rows: by the feature sets that
+    are read, `FeatureSet.rows_digest` of them. normalisation: what `Normalisation.to_json` says.
     """
     digest = hashlib.blake2b(digest_size=8)
     for part in (targets.labels, targets.soft, targets.attribute_values, plan.folds):
@@ -63,6 +64,8 @@ def open_directory(
         expected["views"] = views.to_json()
     if normalisation is not None:
         expected["normalisation"] = normalisation
+    if rows:
+        expected["rows"] = rows
     expected = json.loads(json.dumps(expected))
     path = member.directory / "config.json"
     if path.exists():
@@ -72,11 +75,19 @@ def open_directory(
             recorded["member"] = json.loads(json.dumps(to_dict(from_dict(MemberConfig, recorded["member"]))))
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{path} is damaged ({error}); use --overwrite to fit the member anew.") from error
+        recorded_rows, expected_rows = recorded.pop("rows", {}), expected.pop("rows", {})  # earlier runs recorded none
         differences = list(_differences(recorded, expected, ""))
         if differences:
             raise ConfigError(
                 f"{member.directory} holds a member with other settings: {'; '.join(differences[:8])}. "
                 "Choose another --name, or --overwrite to fit it anew."
+            )
+        changed = [name for name, digest in recorded_rows.items() if expected_rows.get(name, digest) != digest]
+        if changed:
+            raise ConfigError(
+                f"The rows of feature set {', '.join(map(repr, changed))} are not those that the member in "
+                f"{member.directory} learned from: they were encoded or imported again since. Use --overwrite to fit "
+                "it anew, or choose another --name."
             )
         return
     text = json.dumps(expected, indent=1) + "\n"

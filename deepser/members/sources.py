@@ -15,6 +15,12 @@ REMEDY = (
     "made of this manifest, or encode what differs again: medusa featurize ... --again mismatched."
 )
 
+POSTERIORS_REMEDY = (
+    "These predictions were made from other audio: of another corpus whose ids are the same, or of files that changed "
+    "since. Read the store that was made of this manifest, or encode what changed (medusa featurize ... --again "
+    "mismatched) and fit again what predicted it (fit-deepser --overwrite, probe, fit-meta)."
+)
+
 
 def check_all_sources(manifest: Manifest, sets: Sequence[FeatureSet]) -> None:
     """Raise as `check_sources` of any of these sets, which hold all of the manifest's utterances.
@@ -72,4 +78,5 @@ def check_sources(manifest: Manifest, features: FeatureSet) -> None:
             sources = dict(zip(manifest.keys, manifest.audios, strict=True))
         if manifest.has("duration_s"):
             durations_s = np.asarray(manifest.column("duration_s"), np.float64)
-    refuse(features, compare_headers(sources, features, durations_s), REMEDY)
+    remedy = POSTERIORS_REMEDY if spec.kind == "posteriors" else REMEDY
+    refuse(features, compare_headers(sources, features, durations_s), remedy)

@@ -20,7 +20,7 @@ from deepser.probes.rows import PooledRows, Source
 from deepser.probes.scores_file import CONFIG, WEIGHTS
 from deepser.probes.solver import Fitted, Piece, Setting
 from deepser.scores.probabilities import softmax
-from deepser.training.checkpoint import load_weights, save_atomically
+from deepser.training.checkpoint import check_digest, load_weights, save_atomically, tensors_digest
 from deepser.training.normalise import Groups, GroupStatistics, new_groups
 from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
@@ -206,6 +206,7 @@ class ProbeMember:
             tensors |= {f"{i}/{name}": torch.from_numpy(value) for name, value in arrays.items() if value is not None}
         (directory / WEIGHTS).parent.mkdir(parents=True, exist_ok=True)
         save_atomically(tensors, directory / WEIGHTS)
+        content["weights"] = tensors_digest(tensors)  # those of two fits can't be taken together
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         replace_text(directory / CONFIG, text)
         return ProbeMember.load(directory)
@@ -218,7 +219,9 @@ class ProbeMember:
         try:
             saved = read_json(path.read_text(encoding="utf-8"))
             config = ProbeConfig(**{name: _frozen(value) for name, value in saved["probe"].items()})
-            tensors = {name: value.numpy() for name, value in load_weights(directory / WEIGHTS).items()}
+            weights = load_weights(directory / WEIGHTS)
+            check_digest(weights, saved.get("weights"), directory / WEIGHTS, "medusa probe")
+            tensors = {name: value.numpy() for name, value in weights.items()}
             pieces, prior = [], {}
             for i, each in enumerate(saved["pieces"]):
                 source = Source(each["features"], each["layer"], each["normalise"])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from deepser.members.posteriors import ADAPTED, made_on, posteriors_name
+from deepser.members.posteriors import ADAPTED, made_on, origins, posteriors_name
 from deepser.probes.fit import ProbeResult
 from deepser.probes.member import ProbeMember
 from deepser.scores.probabilities import softmax
@@ -46,6 +46,10 @@ def write_probe_posteriors(store: FeatureStore, member: ProbeMember, result: Pro
         store.remove(name)
     made = made_on(result.plan, result.problem, np.flatnonzero(result.judged))
     provenance = {"member": member.config.name, "made_by": MADE_BY, MADE_ON: made}
+    judged = np.flatnonzero(result.judged).tolist()
+    keys = [result.problem.keys[i] for i in judged]
+    durations_s, identities = origins(store, member.config.features, keys)
     with store.writer(name, spec, provenance=provenance) as writer:
-        for i in np.flatnonzero(result.judged):
-            writer.append(result.problem.keys[i], {"posteriors": posteriors[i : i + 1], "logits": logits[i : i + 1]})
+        for n, i in enumerate(judged):
+            rows = {"posteriors": posteriors[i : i + 1], "logits": logits[i : i + 1]}
+            writer.append(keys[n], rows, float(durations_s[n]), identities[n])

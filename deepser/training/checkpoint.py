@@ -1,6 +1,7 @@
 """A run's state on disk: weights, optimiser and history in one safetensors file that is there whole or not at all."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from featurestore.errors import ConfigError
 from featurestore.runtime.durable import replace_file, writing
 from featurestore.runtime.json_text import read_json
+from featurestore.runtime.weights_digest import weights_digest
 
 
 @dataclass
@@ -83,6 +85,24 @@ def load_weights(path: Path) -> dict[str, Tensor]:
             f"{path} is damaged ({error}); restore it from a copy, or remove it and run the same `medusa fit-deepser` "
             "again, which trains this fold anew."
         ) from error
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the identity of tensors by name, as a config.json records that of the weights it was written with."""
+    parts = [(name.encode(), value.contiguous().numpy().tobytes()) for name, value in sorted(tensors.items())]
+    return weights_digest(part for pair in parts for part in pair)
+
+
+def check_digest(tensors: Mapping[str, Tensor], recorded: str | None, weights: Path, command: str) -> None:
+    """ConfigError where a file of weights is not the one that the config.json beside it was written with.
+
+    recorded: `tensors_digest` as that config.json has it, None in one of an earlier version. command: makes them anew.
+    """
+    if recorded is not None and tensors_digest(tensors) != recorded:
+        raise ConfigError(
+            f"{weights} holds other weights than the config.json beside it describes: a run was stopped between the "
+            f"two, or two runs wrote there at once. Run `{command}` again."
+        )
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, network: nn.Module, saved: dict[str, Tensor]) -> None:

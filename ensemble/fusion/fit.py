@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from deepser.members.posteriors import origins
 from deepser.scores.metrics import Evaluation, ScoreRow
 from ensemble.evaluation.align import LAYERS, PREFIX, column_names
 from ensemble.evaluation.confidence import confidence_notes
@@ -229,5 +230,6 @@ def _store_predictions(
             posteriors = np.concatenate([p.probabilities, p.attributes], 1)[:, None]
             logits = np.concatenate([p.logits, p.attributes], 1)[:, None]
             keys = [problem.targets.keys[i] for i in division.rows(part)]
-            for key, *layers in zip(keys, posteriors, logits, strict=True):
-                writer.append(key, layers)
+            durations_s, identities = origins(store, problem.members, keys)
+            for n, key in enumerate(keys):
+                writer.append(key, [posteriors[n], logits[n]], float(durations_s[n]), identities[n])

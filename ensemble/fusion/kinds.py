@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from deepser.config import from_dict
-from deepser.training.checkpoint import save_atomically
+from deepser.training.checkpoint import check_digest, save_atomically, tensors_digest
 from ensemble.evaluation.align import Aligned, column_names, differences
 from ensemble.fusion.config import Config, ForestConfig, MetaConfig, RidgeConfig, VoteConfig
 from ensemble.fusion.forest import ARRAYS, predict_forest
@@ -74,10 +74,14 @@ def check_inputs(meta: MetaState, aligned: Aligned) -> None:
 
 
 def save_meta(directory: Path, meta: MetaState) -> None:
-    """Write config.json and model.safetensors into `directory`, made if need be, each whole or not at all."""
+    """Write model.safetensors and config.json into `directory`, made if need be, each whole or not at all.
+
+    config.json records which weights it belongs to, so that those of two fits can't be taken together.
+    """
     save_atomically(meta.tensors, directory / WEIGHTS)
     described = {name: getattr(meta, name) for name in ("kind", "members", "classes", "attributes", "history")}
-    text = json.dumps(described | {"config": dataclasses.asdict(meta.config)}, indent=2, ensure_ascii=False)
+    described |= {"config": dataclasses.asdict(meta.config), "weights": tensors_digest(meta.tensors)}
+    text = json.dumps(described, indent=2, ensure_ascii=False)
     with writing(directory / CONFIG, ConfigError):
         replace_text(directory / CONFIG, text + "\n")
 
@@ -95,6 +99,7 @@ def load_meta(directory: Path) -> MetaState:
     kind = KINDS[name]
     with _wrong_content(directory):
         tensors = load_file(directory / WEIGHTS)
+        check_digest(tensors, described.get("weights"), directory / WEIGHTS, "medusa fit-meta")
         return MetaState(
             kind=name,
             config=from_dict(kind.config, described["config"], f"{directory / CONFIG}: config"),

@@ -113,8 +113,8 @@ def record_of(step: Step, places: Places) -> dict[str, Any]:
 def digest(thing: Thing) -> str:
     """Return what something on disk is now; "" when it isn't there.
 
-    A manifest or file: its content. A tree: its files' names, sizes and times. A set of features: its fingerprint, and
-    whether it has every utterance of the manifest.
+    A manifest or file: its content. A tree: its files' names, sizes and times. A set of features: its fingerprint,
+    whether it has every utterance of the manifest (None: of its own), and the rows of those that it has.
     """
     if thing.kind == "set":
         return _set_digest(thing)
@@ -156,11 +156,16 @@ def _set_digest(thing: Thing) -> str:
     except StoreError:
         return ""
     fingerprint = features.spec.fingerprint
-    if thing.manifest is None or not thing.manifest.exists():
+    if thing.manifest is None:
+        keys = sorted(features)
+    elif thing.manifest.exists():
+        about = thing.manifest.stat()
+        keys = _keys(thing.manifest, about.st_mtime_ns, about.st_size)
+    else:
         return fingerprint
-    about = thing.manifest.stat()
-    n_missing = len(features.missing(_keys(thing.manifest, about.st_mtime_ns, about.st_size)))
-    return fingerprint if not n_missing else f"{fingerprint}, {n_missing} utterances missing"
+    missing = set(features.missing(keys))
+    rows = features.rows_digest([key for key in keys if key not in missing])
+    return f"{fingerprint}, rows {rows}" + (f", {len(missing)} utterances missing" if missing else "")
 
 
 @lru_cache(maxsize=4)

@@ -1,5 +1,6 @@
 """Reading one feature set: a mapping from keys to rows, and batches of rows packed into one buffer."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -241,6 +242,16 @@ class FeatureSet(Mapping[str, np.ndarray]):
     def identities(self, keys: Sequence[str]) -> Identities:
         """Return what each utterance was made from, as recorded when it was written; see `Identities`."""
         return self._reading(lambda now: now.identities(self.find(now.index, keys)))
+
+    def rows_digest(self, keys: Sequence[str], layers: Sequence[str] | None = None) -> str:
+        """Return what identifies the rows of these utterances, in their order, in some layers (None: all).
+
+        It is made of the recorded checksums, so that nothing else is read: rows that were encoded or imported anew have
+        another one unless they are the same bit for bit, rows that were moved to another segment keep it.
+        """
+        names = self.layers if layers is None else tuple(self._layer(layer) for layer in layers)
+        recorded = self._reading(lambda now: now.checksums(self.find(now.index, keys), names))
+        return hashlib.blake2b(recorded.astype("<u4").tobytes(), digest_size=8).hexdigest()
 
     def gather(
         self,

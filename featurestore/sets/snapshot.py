@@ -140,14 +140,19 @@ class Snapshot:
         if checked.all():
             return {}
         fresh = np.flatnonzero(~checked)
-        fresh_positions, column = positions[fresh], self.spec.layers.index(layer)
-        numbers = self.index.segment[fresh_positions]
-        local = fresh_positions - self.index.segment_starts[numbers]
-        expected = np.empty(len(fresh), dtype=np.uint32)
+        expected = self.checksums(positions[fresh], [layer])[:, 0]
+        return dict(zip(fresh.tolist(), expected.tolist(), strict=True))
+
+    def checksums(self, positions: np.ndarray, layers: Sequence[str]) -> np.ndarray:
+        """Return the recorded checksum of each found position's rows in each layer, uint32 (n, L)."""
+        columns = [self.spec.layers.index(layer) for layer in layers]
+        numbers = self.index.segment[positions]
+        local = positions - self.index.segment_starts[numbers]
+        recorded = np.empty((len(positions), len(columns)), dtype=np.uint32)
         for n in np.unique(numbers).tolist():
             in_segment = numbers == n
-            expected[in_segment] = self.segments[n].checksums()[local[in_segment], column]
-        return dict(zip(fresh.tolist(), expected.tolist(), strict=True))
+            recorded[in_segment] = self.segments[n].checksums()[np.ix_(local[in_segment], columns)]
+        return recorded
 
     def check(self, position: int, layer: str, rows: np.ndarray, scales: np.ndarray | None, expected: int) -> None:
         """Compare an utterance's stored rows with their checksum; StoreError when they were altered."""

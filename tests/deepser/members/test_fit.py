@@ -137,6 +137,40 @@ def test_a_finished_member_is_not_fitted_again(fitted: Fitted) -> None:
     assert not steps, f"trained again for {time.perf_counter() - started:.1f} s"
 
 
+def encode_again(store: FeatureStore, name: str, key: str) -> None:
+    """Write a set of the same specification anew, in which one utterance has other rows."""
+    features = store[name]
+    spec, rows = features.spec, {each: [features.array(each, layer).copy() for layer in features.layers]
+                                 for each in features}  # fmt: skip
+    rows[key] = [layer + 1 for layer in rows[key]]
+    store.remove(name)
+    with store.writer(name, spec) as writer:
+        for each, layers in rows.items():
+            writer.append(each, layers)
+
+
+def test_a_member_whose_features_were_encoded_again_is_neither_finished_nor_continued(fitted: Fitted) -> None:
+    store, directory, before = fitted.store, fitted.directory, weights(fitted.directory)
+    encode_again(store, "first", fitted.manifest.keys[3])
+    for _ in ("finished", "continued"):
+        with pytest.raises(ConfigError, match=rf"'first' are not those.*{directory} learned from.*--overwrite"):
+            fit_member(store, fitted.manifest, member(), fitted.plan, directory)
+        (directory / "fold-1" / "model.safetensors").unlink(missing_ok=True)
+    fit_member(store, fitted.manifest, member(), fitted.plan, directory, overwrite=True)
+    assert not same(before, weights(directory))
+    fit_member(store, fitted.manifest, member(), fitted.plan, directory)
+
+
+def test_a_run_begun_before_rows_were_recorded_goes_on(fitted: Fitted) -> None:
+    path, before = fitted.directory / "config.json", weights(fitted.directory)
+    saved = json.loads(path.read_text())
+    assert sorted(saved.pop("rows")) == ["first", "second"]
+    path.write_text(json.dumps(saved))
+    next(fitted.directory.glob("fold-1/model.safetensors")).unlink()
+    fit_member(fitted.store, fitted.manifest, member(), fitted.plan, fitted.directory)
+    assert same(before, weights(fitted.directory))
+
+
 def test_damaged_weights_are_named_where_they_are_read(fitted: Fitted, tmp_path: Path) -> None:
     path = fitted.directory / "fold-1" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])

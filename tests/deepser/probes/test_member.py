@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
 
 from deepser.members.folds import plan_folds
@@ -111,6 +112,20 @@ def test_a_damaged_run_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"config\.json is damaged.*pieces"):
         ProbeMember.load(tmp_path / "run")
     assert not is_probe(tmp_path)
+
+
+def test_weights_of_one_probe_beside_the_config_of_another_are_refused(tmp_path: Path) -> None:
+    """What a kill between the two files leaves, or two runs in one directory: pieces go by their number alone."""
+    store, _, result = fitted(tmp_path, "rbf", ("none",))
+    ProbeMember.save(result, store, tmp_path / "run")
+    path = tmp_path / "run" / "fold-all" / "model.safetensors"
+    weights = load_file(path)
+    weights["offsets"] = weights["offsets"][::-1].copy()
+    save_file(weights, path)
+    with pytest.raises(
+        ConfigError, match=r"model\.safetensors holds other weights than the config\.json.*medusa probe"
+    ):
+        ProbeMember.load(tmp_path / "run")
 
 
 def test_a_temperature_minimises_the_cross_entropy_and_attributes_get_their_targets_spread() -> None:

@@ -36,6 +36,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = ("--runs", here / "runs", "--device", "cpu", "--network", "unimodal", *FAST)
     for name in ("m1", "m2"):
         medusa("fit-deepser", "--features", "logmel", *own, "--cv", "fold", "--name", name, *runs)
+    medusa("probe", "--features", "logmel", *own, "--cv", "fold", "--name", "probed", *runs[:2])
+    medusa("fit-meta", "--members", "m1,probed", *own, "--cv", "fold", "--name", "fused", *runs[:2])
     return here
 
 
@@ -43,16 +45,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "command",
     [
         ("evaluate", "m1"),
+        ("evaluate", "probed"),
+        ("evaluate", "fused"),
         ("evaluate", "m1", "m2"),
         ("report", "m1", "-o", "page.html", "--audio", "none"),
         ("submit", "task1", "m1", "-o", "task1.csv"),
+        ("submit", "task1", "fused", "-o", "task1.csv"),
         ("compare", "--members", "m1,m2", "--cv", "fold"),
         ("fit-meta", "--members", "m1,m2", "--cv", "fold", "--name", "meta"),
         ("probe", "--features", "logmel", "--cv", "fold", "--name", "probe"),
         ("fit-deepser", "--features", "logmel", "--cv", "fold", "--name", "m3"),
         ("ablate", "--features", "logmel", "--cv", "fold", "--set", "network.kind=unimodal"),
     ],
-    ids=lambda command: "-".join(command[:2]),
+    ids=lambda command: "-".join(command[:3]),
 )
 def test_samples_of_another_corpus_of_equal_ids_and_lengths_are_refused(
     place: Path, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch

@@ -4,6 +4,7 @@
 (M, N, C + A), and what that build predicted from them. These files are never written again.
 """
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -55,8 +56,22 @@ def test_what_an_older_build_saved_predicts_the_same(
 @pytest.mark.parametrize("name", SAVED)
 def test_saving_what_was_loaded_gives_the_same_files(name: str, tmp_path: Path) -> None:
     save_meta(tmp_path, load_meta(GOLDEN / name))
-    for file in ("config.json", "model.safetensors"):
-        assert (tmp_path / file).read_bytes() == (GOLDEN / name / file).read_bytes()
+    assert (tmp_path / "model.safetensors").read_bytes() == (GOLDEN / name / "model.safetensors").read_bytes()
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved.pop("weights").startswith("sha256:")  # that build recorded none
+    assert saved == json.loads((GOLDEN / name / "config.json").read_text())
+
+
+def test_weights_of_one_fit_beside_the_config_of_another_are_refused(tmp_path: Path) -> None:
+    """What a kill between the two files leaves, or two runs in one directory."""
+    meta = load_meta(GOLDEN / "weighted")
+    save_meta(tmp_path / "own", meta)
+    save_meta(tmp_path / "other", dataclasses.replace(meta, tensors={"weights": meta.tensors["weights"].flip(0)}))
+    shutil.copyfile(tmp_path / "other" / "model.safetensors", tmp_path / "own" / "model.safetensors")
+    with pytest.raises(
+        ConfigError, match=r"own/model\.safetensors holds other weights than the config\.json.*fit-meta"
+    ):
+        load_meta(tmp_path / "own")
 
 
 def test_the_older_build_saved_every_kind() -> None:

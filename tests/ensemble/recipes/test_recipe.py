@@ -7,9 +7,11 @@ import typer
 
 import cli
 from deepser.members.presets import MEDUSA_MEMBERS, PRESETS
-from ensemble.recipes.plan import Places, Step, steps_of
+from ensemble.recipes.execute import digest
+from ensemble.recipes.plan import Places, Step, Thing, steps_of
 from ensemble.recipes.recipe import BUILT_IN, built_in, read_recipe
 from featurestore.errors import ConfigError
+from tests.helpers.synthetic_corpus import corpus
 
 GOOD = """\
 variables:
@@ -315,3 +317,22 @@ def test_a_table_of_systems_is_a_step_of_its_own_with_all_of_them(commands: Any,
     assert options(table)["output"] == "t.tex"
     assert "--output" not in one.arguments
     assert "--by" not in table.arguments
+
+
+def test_rows_that_changed_under_one_specification_are_another_set(tmp_path: Path) -> None:
+    """As features of audio that was replaced are, and a vote of members that were fitted again."""
+    store, manifest = corpus(tmp_path)
+    manifest.write(tmp_path / "m.csv")
+    things = [Thing("set", store.path, "first"), Thing("set", store.path, "first", tmp_path / "m.csv")]
+    before = [digest(thing) for thing in things]
+    features = store["first"]
+    spec, rows = features.spec, {}
+    for key in features:
+        rows[key] = features.read_layers([key], spec.layers, "float32").values.copy()
+    for change, same in ((0.0, True), (1.0, False)):
+        rows[manifest.keys[0]] += change
+        store.remove("first")
+        with store.writer("first", spec) as writer:
+            for key, layers in rows.items():
+                writer.append(key, layers)
+        assert [digest(thing) == was for thing, was in zip(things, before, strict=True)] == [same, same]

@@ -214,3 +214,23 @@ def test_readers_and_a_writer_meanwhile(tmp_path: Path) -> None:
     assert wrong == []
     assert len(store["a"]) == 90
     assert store["a"].verify() == []
+
+
+def test_the_digest_of_rows_follows_their_values_and_not_where_they_lie(tmp_path: Path) -> None:
+    store, spec = FeatureStore.create(tmp_path / "s"), dataclasses.replace(SPEC, dtype="float32")
+    fill(store, spec, 20)
+    keys = [f"0-{i}" for i in range(20)]
+    before = store["a"].rows_digest(keys)
+    of_one, of_other = (store["a"].rows_digest(keys, [layer]) for layer in SPEC.layers)
+    assert len({before, of_one, of_other, store["a"].rows_digest(keys[::-1]), store["a"].rows_digest(keys[:-1])}) == 5
+    store.compact("a")
+    assert store["a"].rows_digest(keys) == before
+    rows = [store["a"].array("0-7", layer).copy() for layer in SPEC.layers]
+    drop(store["a"], ["0-7"])
+    with pytest.raises(StoreError, match="'0-7'"):
+        store["a"].rows_digest(keys)
+    with store.writer("a", spec) as writer:
+        writer.append("0-7", [rows[0], rows[1] + 1])
+    assert store["a"].rows_digest(keys) != before
+    assert store["a"].rows_digest(keys, ["l1"]) != of_other
+    assert store["a"].rows_digest(keys, ["l0"]) == of_one
