@@ -49,9 +49,9 @@ def sums_of(store: FeatureStore, manifest: Manifest, name: str) -> Sums:
     """Return the sums over speakers of a member's out-of-fold classes."""
     stored = store[posteriors_name(name)].gather(manifest.keys, "posteriors", dtype="float32")
     predicted = np.asarray(stored.values)[:, : len(manifest.scheme.classes)].argmax(1)
-    none = np.zeros((len(manifest), 0))
+    no_values = np.zeros((len(manifest), 0))
     targets = Targets.from_manifest(manifest)
-    return Scored(targets.classes, targets.labels, predicted, (), none, none, speaker_groups(manifest)).sums()
+    return Scored(targets.classes, targets.labels, predicted, (), no_values, no_values, speaker_groups(manifest)).sums()
 
 
 def measure(
@@ -67,43 +67,49 @@ def measure(
     """Return a row for each window, the first of which (0: none) the others are compared with."""
     plan, world = plan_folds(manifest, cv="fold"), World(device=pick_device("cpu"))
     into = FeatureStore.open(runs / "store") if (runs / "store").exists() else FeatureStore.create(runs / "store")
-    found: list[tuple[float, MeanSums, list[float], float]] = []
+    windows: list[tuple[float, MeanSums, list[float], float]] = []
     for window_s in windows_s:
-        start, own = time.perf_counter(), []
+        start, sums_by_seed = time.perf_counter(), []
         for seed in seeds:
             config = member(f"window{window_s:g}_s{seed}", speech, text, window_s, seed, options)
             fit_members(store, manifest, [config], plan, [runs / config.name], world=world, into=into)
-            own.append(sums_of(into, manifest, config.name))
-            print(f"{window_s:g} s, seed {seed}: UAR {100 * float(own[-1].scores()['uar']):.1f}", flush=True)
-        each = [100 * float(sums.scores()["uar"]) for sums in own]
-        found.append((window_s, MeanSums.of(own), each, time.perf_counter() - start))
+            sums_by_seed.append(sums_of(into, manifest, config.name))
+            print(f"{window_s:g} s, seed {seed}: UAR {100 * float(sums_by_seed[-1].scores()['uar']):.1f}", flush=True)
+        uar_by_seed = [100 * float(sums.scores()["uar"]) for sums in sums_by_seed]
+        windows.append((window_s, MeanSums.of(sums_by_seed), uar_by_seed, time.perf_counter() - start))
     rows = []
-    for window_s, sums, each, seconds in found:
+    for window_s, sums, uar_by_seed, seconds in windows:
         uar = bootstrap(sums)["uar"]
         row = {"window_s": window_s, "uar": 100 * uar.value, "interval": [100 * uar.low, 100 * uar.high],
-               "by_seed": each, "seconds": seconds}  # fmt: skip
-        if window_s != found[0][0]:
-            apart = compare(sums, found[0][1], ("window", "all")).differences["uar"]
-            row |= {"difference": 100 * apart.value, "apart": [100 * apart.low, 100 * apart.high], "p": apart.p}
+               "by_seed": uar_by_seed, "seconds": seconds}  # fmt: skip
+        if window_s != windows[0][0]:
+            difference = compare(sums, windows[0][1], ("window", "all")).differences["uar"]
+            row |= {
+                "difference": 100 * difference.value,
+                "apart": [100 * difference.low, 100 * difference.high],
+                "p": difference.p,
+            }
         rows.append(row)
     return rows
 
 
-def markdown(found: dict[str, Any]) -> str:
+def markdown(result: dict[str, Any]) -> str:
     """Return the table."""
     lines = [
-        f"`{found['corpus']}`, {found['utterances']:,} clips, {found['speech']} and {found['text']}",
+        f"`{result['corpus']}`, {result['utterances']:,} clips, {result['speech']} and {result['text']}",
         "",
         "| rows that see each other | UAR, % (95 % by speaker) | each seed | difference | p |",
         "|---|---|---|---|---:|",
     ]
-    for row in found["rows"]:
-        shown = f"at most {row['window_s']:g} s apart" if row["window_s"] else "all"
-        apart = f"{row['difference']:+.1f} ({row['apart'][0]:+.1f} to {row['apart'][1]:+.1f})" if "p" in row else "-"
+    for row in result["rows"]:
+        window = f"at most {row['window_s']:g} s apart" if row["window_s"] else "all"
+        difference = (
+            f"{row['difference']:+.1f} ({row['apart'][0]:+.1f} to {row['apart'][1]:+.1f})" if "p" in row else "-"
+        )
         p = f"{row['p']:.2f}" if "p" in row else "-"
         seeds = ", ".join(f"{uar:.1f}" for uar in row["by_seed"])
         low, high = row["interval"]
-        lines.append(f"| {shown} | {row['uar']:.1f} ({low:.1f} to {high:.1f}) | {seeds} | {apart} | {p} |")
+        lines.append(f"| {window} | {row['uar']:.1f} ({low:.1f} to {high:.1f}) | {seeds} | {difference} | {p} |")
     return "\n".join(lines) + "\n"
 
 
@@ -128,11 +134,11 @@ def main() -> None:
     options = {"epochs": arguments.epochs, "stride": arguments.stride}
     arguments.runs.mkdir(parents=True, exist_ok=True)
     rows = measure(store, manifest, arguments.speech, arguments.text, windows, seeds, arguments.runs, options)
-    found = {"corpus": manifest.name, "utterances": len(manifest), "speech": arguments.speech, "text": arguments.text,
+    result = {"corpus": manifest.name, "utterances": len(manifest), "speech": arguments.speech, "text": arguments.text,
              "settings": OPTIONS | options, "seeds": seeds, "rows": rows}  # fmt: skip
-    print(text := markdown(found))
+    print(text := markdown(result))
     if arguments.json:
-        replace_text(arguments.json, json.dumps(found, indent=1) + "\n")
+        replace_text(arguments.json, json.dumps(result, indent=1) + "\n")
     if arguments.markdown:
         replace_text(
             arguments.markdown,

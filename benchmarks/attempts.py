@@ -91,8 +91,8 @@ def without_speakers(n: int) -> Change:
 
     def change(corpus: Corpus, rows: Rows, train: NDArray[np.int64]) -> Rows:
         z = standard(rows, train)
-        who = corpus.speakers[train]
-        means = np.stack([z[train][who == each].mean(0) for each in np.unique(who)])
+        speakers = corpus.speakers[train]
+        means = np.stack([z[train][speakers == speaker].mean(0) for speaker in np.unique(speakers)])
         directions = np.linalg.svd(means - means.mean(0), full_matrices=False)[2][:n]
         return np.asarray(z - (z @ directions.T) @ directions, np.float32)
 
@@ -107,10 +107,10 @@ def whitened(within_speakers: bool) -> Change:
 
     def change(corpus: Corpus, rows: Rows, train: NDArray[np.int64]) -> Rows:
         z = standard(rows, train)
-        rest, codes = z[train].copy(), (corpus.speakers if within_speakers else corpus.labels)[train]
-        for each in np.unique(codes):
-            rest[codes == each] -= rest[codes == each].mean(0)
-        values, vectors = np.linalg.eigh(rest.T @ rest / len(rest))
+        within, codes = z[train].copy(), (corpus.speakers if within_speakers else corpus.labels)[train]
+        for code in np.unique(codes):
+            within[codes == code] -= within[codes == code].mean(0)
+        values, vectors = np.linalg.eigh(within.T @ within / len(within))
         return np.asarray(z @ vectors / np.sqrt(np.maximum(values, 0) + 1), np.float32)
 
     return change
@@ -137,20 +137,22 @@ ATTEMPTS = {
 
 def restyled(corpus: Corpus, rows: Rows, train: NDArray[np.int64], copy: int) -> Rows:
     """Training rows (n, D) with the mean and deviation of another training speaker, drawn at random."""
-    who = corpus.speakers[train]
-    names, own = np.unique(who, return_inverse=True)
-    means = np.stack([rows[train][who == each].mean(0) for each in names])
-    deviations = np.stack([rows[train][who == each].std(0) for each in names]) + 1e-3
-    other = np.random.default_rng((7, copy)).integers(0, len(names), len(train))
-    moved = (rows[train] - means[own]) / deviations[own] * deviations[other] + means[other]
+    speakers = corpus.speakers[train]
+    names, codes = np.unique(speakers, return_inverse=True)
+    means = np.stack([rows[train][speakers == name].mean(0) for name in names])
+    deviations = np.stack([rows[train][speakers == name].std(0) for name in names]) + 1e-3
+    others = np.random.default_rng((7, copy)).integers(0, len(names), len(train))
+    moved = (rows[train] - means[codes]) / deviations[codes] * deviations[others] + means[others]
     return np.asarray(moved, np.float32)
 
 
 def mixed(corpus: Corpus, rows: Rows, train: NDArray[np.int64], copy: int) -> Rows:
     """Training rows (n, D), each the mean of it and one of its class by another speaker, itself where there is none."""
     rng = np.random.default_rng((8, copy))
-    labels, who = corpus.labels[train], corpus.speakers[train]
-    partners = [np.flatnonzero((labels == label) & (who != own)) for label, own in zip(labels, who, strict=True)]
+    labels, speakers = corpus.labels[train], corpus.speakers[train]
+    partners = [
+        np.flatnonzero((labels == label) & (speakers != own)) for label, own in zip(labels, speakers, strict=True)
+    ]
     chosen = [int(rng.choice(each)) if len(each) else i for i, each in enumerate(partners)]
     return np.asarray((rows[train] + rows[train][chosen]) / 2, np.float32)
 
@@ -166,7 +168,7 @@ def kernel(a: Rows, b: Rows, bandwidth: float, laplace: bool = False) -> NDArray
 def scores(corpus: Corpus, attempt: Attempt) -> NDArray[np.float32]:
     """(N, C) of every utterance by the fit of the other folds."""
     n_classes = corpus.problem.n_classes
-    found = np.zeros((len(corpus.labels), n_classes), np.float32)
+    outputs = np.zeros((len(corpus.labels), n_classes), np.float32)
     for fold in np.unique(corpus.folds):
         train, judged = np.flatnonzero(corpus.folds != fold), np.flatnonzero(corpus.folds == fold)
         n_learned = len(train) * (attempt.copies + 1)
@@ -174,16 +176,16 @@ def scores(corpus: Corpus, attempt: Attempt) -> NDArray[np.float32]:
         for rows in corpus.layers:
             x = standard(attempt.change(corpus, rows, train), train)
             copied = mixed if attempt.mixed else restyled
-            own = np.concatenate([x[train], *(copied(corpus, x, train, i) for i in range(attempt.copies))])
-            learned += kernel(own, own, attempt.bandwidth, attempt.laplace) / len(corpus.layers)
-            across += kernel(x[judged], own, attempt.bandwidth, attempt.laplace) / len(corpus.layers)
+            learned_rows = np.concatenate([x[train], *(copied(corpus, x, train, i) for i in range(attempt.copies))])
+            learned += kernel(learned_rows, learned_rows, attempt.bandwidth, attempt.laplace) / len(corpus.layers)
+            across += kernel(x[judged], learned_rows, attempt.bandwidth, attempt.laplace) / len(corpus.layers)
         targets = np.tile(np.eye(n_classes)[corpus.labels[train]], (attempt.copies + 1, 1))
         weights = class_weights(targets)
         mean = weights @ targets / weights.sum()
         dual = np.linalg.solve(learned + np.diag(attempt.penalty / weights), np.c_[targets, np.ones(len(targets))])
         predicted = across @ dual
-        found[judged] = predicted[:, :-1] - predicted[:, -1:] * mean + mean
-    return found
+        outputs[judged] = predicted[:, :-1] - predicted[:, -1:] * mean + mean
+    return outputs
 
 
 def run(corpus: Corpus, names: list[str]) -> Iterator[tuple[str, float]]:
@@ -219,12 +221,12 @@ def main() -> None:
     arguments = parser.parse_args()
     manifest = Manifest.read(arguments.manifest)
     corpus = read(manifest, FeatureStore.open(arguments.store), arguments.features.split(","))
-    found = {}
+    results = {}
     for name, uar in run(corpus, arguments.only.split(",")):
-        found[name] = {"about": ATTEMPTS[name].about, "uar": uar}
+        results[name] = {"about": ATTEMPTS[name].about, "uar": uar}
         print(f"{100 * uar:5.1f}  {name}: {ATTEMPTS[name].about}", flush=True)
     if arguments.json:
-        text = json.dumps({"corpus": manifest.name, "features": arguments.features, "attempts": found}, indent=1)
+        text = json.dumps({"corpus": manifest.name, "features": arguments.features, "attempts": results}, indent=1)
         replace_text(arguments.json, text + "\n")
 
 

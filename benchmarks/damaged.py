@@ -74,9 +74,9 @@ class Stores:
             path = directory / str(number)
             spec = FeatureSpec("audio", "e", "none", ("l0", "l1"), 3, 50.0, dtype)
             store = FeatureStore.create(path)
-            for first in (0, 3)[: 1 if compress else 2]:
+            for start in (0, 3)[: 1 if compress else 2]:
                 with store.writer(NAME, spec, format=format, compress=compress) as writer:
-                    for i in range(first, first + 3):
+                    for i in range(start, start + 3):
                         writer.append(f"u/{i}", rng.standard_normal((2, i, 3)), duration_s=i / 2)
             self.paths.append(path)
             self.files.append(_read_files(path))
@@ -115,24 +115,24 @@ def _edit(files: Files, choices: Choices) -> None:
 
 
 def _flip(data: bytes, choices: Choices, files: Files) -> bytes:
-    at = choices.below(len(data))
-    return data[:at] + bytes([data[at] ^ 1 << choices.below(8)]) + data[at + 1 :] if data else data
+    place = choices.below(len(data))
+    return data[:place] + bytes([data[place] ^ 1 << choices.below(8)]) + data[place + 1 :] if data else data
 
 
 def _overwrite(data: bytes, choices: Choices, files: Files) -> bytes:
-    at = choices.below(len(data))
+    place = choices.below(len(data))
     new = choices.take(1 + choices.below(8))
-    return data[:at] + new + data[at + len(new) :]
+    return data[:place] + new + data[place + len(new) :]
 
 
 def _insert(data: bytes, choices: Choices, files: Files) -> bytes:
-    at = choices.below(len(data) + 1)
-    return data[:at] + choices.take(1 + choices.below(16)) + data[at:]
+    place = choices.below(len(data) + 1)
+    return data[:place] + choices.take(1 + choices.below(16)) + data[place:]
 
 
 def _delete(data: bytes, choices: Choices, files: Files) -> bytes:
-    at = choices.below(len(data))
-    return data[:at] + data[at + 1 + choices.below(64) :]
+    place = choices.below(len(data))
+    return data[:place] + data[place + 1 + choices.below(64) :]
 
 
 def _cut(data: bytes, choices: Choices, files: Files) -> bytes:
@@ -145,9 +145,9 @@ def _another(data: bytes, choices: Choices, files: Files) -> bytes:
 
 def _copy_block(data: bytes, choices: Choices, files: Files) -> bytes:
     source = _another(data, choices, files)
-    start, at = choices.below(len(source)), choices.below(len(data))
+    start, place = choices.below(len(source)), choices.below(len(data))
     block = source[start : start + 1 + choices.below(64)]
-    return data[:at] + block + data[at + len(block) :]
+    return data[:place] + block + data[place + len(block) :]
 
 
 def _remove(data: bytes, choices: Choices, files: Files) -> bytes | None:
@@ -156,15 +156,15 @@ def _remove(data: bytes, choices: Choices, files: Files) -> bytes | None:
 
 def _integer(data: bytes, choices: Choices, files: Files) -> bytes:
     size = (1, 4, 8)[choices.below(3)]
-    at = choices.below(max(1, len(data) // size)) * size
+    place = choices.below(max(1, len(data) // size)) * size
     value = INTEGERS[choices.below(len(INTEGERS))] & (1 << 8 * size) - 1
-    return data[:at] + value.to_bytes(size, "little") + data[at + size :]
+    return data[:place] + value.to_bytes(size, "little") + data[place + size :]
 
 
 def _token(data: bytes, choices: Choices, files: Files) -> bytes:
     """Replace or remove a token of a JSON file, or of an HDF5 segment's header."""
-    first, block = _header_sizes(data)
-    start, stop = (HEADER_BYTES, first) if first else (0, len(data))
+    json_end, block = _header_sizes(data)
+    start, stop = (HEADER_BYTES, json_end) if json_end else (0, len(data))
     tokens = list(TOKEN.finditer(data, start, stop))
     if not tokens:
         return data
@@ -173,7 +173,7 @@ def _token(data: bytes, choices: Choices, files: Files) -> bytes:
     new = b"" if literal == len(LITERALS) else tokens[choices.below(len(tokens))][0]
     new = LITERALS[literal] if literal < len(LITERALS) else new
     text = data[start : chosen.start()] + new + data[chosen.end() : stop]
-    if not first:
+    if not json_end:
         return text
     return _with_header(text, block) + data[block:]
 
@@ -191,9 +191,9 @@ def _header_sizes(data: bytes) -> tuple[int, int]:
 
 def _with_header(text: bytes, block: int) -> bytes:
     """Return a user block whose first line agrees with its JSON."""
-    first = f"medusa-segment 1 block={block} json={len(text)} crc32c={google_crc32c.value(text):08x}\n".encode()
-    whole = first + b" " * (HEADER_BYTES - 1 - len(first)) + b"\n" + text
-    return whole + bytes(max(0, block - len(whole)))
+    header = f"medusa-segment 1 block={block} json={len(text)} crc32c={google_crc32c.value(text):08x}\n".encode()
+    block_start = header + b" " * (HEADER_BYTES - 1 - len(header)) + b"\n" + text
+    return block_start + bytes(max(0, block - len(block_start)))
 
 
 def repair(files: Files) -> Files:
@@ -208,11 +208,11 @@ def repair(files: Files) -> Files:
     _repair_fingerprints(fixed)
     renamed: Files = {}
     for segment in sorted({name.split("/")[1] for name in fixed if name.startswith(f"{NAME}/seg-")}):
-        own = {name: data for name, data in fixed.items() if name.split("/")[1:2] == [segment]}
-        for name in own:
+        inside = {name: data for name, data in fixed.items() if name.split("/")[1:2] == [segment]}
+        for name in inside:
             del fixed[name]
-        for name, data in own.items():
-            renamed[name.replace(segment, _content_name(own, segment), 1)] = data
+        for name, data in inside.items():
+            renamed[name.replace(segment, _content_name(inside, segment), 1)] = data
     return fixed | renamed
 
 
@@ -241,18 +241,18 @@ def _repair_fingerprints(files: Files) -> None:
                 files[name] = data.replace(old.encode(), new.encode())
 
 
-def _content_name(own: Files, segment: str) -> str:
+def _content_name(inside: Files, segment: str) -> str:
     """Return what the segment has to be called."""
     try:
         if segment.endswith(".h5"):
-            (data,) = own.values()
+            (data,) = inside.values()
             header = json.loads(data[HEADER_BYTES : _header_sizes(data)[0]])
             raw = {name: data[slice(at, at + n)] for name, (at, n) in header["arrays"].items()}
             fingerprint = header["attributes"]["fingerprint"]
         else:
-            fingerprint = json.loads(own[f"{NAME}/{segment}/zarr.json"])["attributes"]["fingerprint"]
+            fingerprint = json.loads(inside[f"{NAME}/{segment}/zarr.json"])["attributes"]["fingerprint"]
             files = {name: f"{NAME}/{segment}/{name}/c/0" for name in SMALL_ARRAYS}
-            raw = {name: own.get(file, own.get(f"{file}/0", b"")) for name, file in files.items()}
+            raw = {name: inside.get(file, inside.get(f"{file}/0", b"")) for name, file in files.items()}
         small = {name: np.frombuffer(raw[name], dtype) for name, dtype in SMALL_ARRAYS.items()}
         return content_name(fingerprint, small) + segment[20:]
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
@@ -289,12 +289,12 @@ def _replace(path: Path, old: dict[str, Files], new: dict[str, Files]) -> None:
         if unit not in new:
             shutil.rmtree(path / unit) if (path / unit).is_dir() else (path / unit).unlink()
     for unit, files in new.items():
-        there = old.get(unit, {})
-        for name in set(there) - set(files):
+        present = old.get(unit, {})
+        for name in set(present) - set(files):
             (path / name).unlink()
         for name, data in files.items():
-            if there.get(name) != data:
-                if name not in there:
+            if present.get(name) != data:
+                if name not in present:
                     (path / name).parent.mkdir(parents=True, exist_ok=True)
                 (path / name).write_bytes(data)
 
@@ -322,7 +322,7 @@ def _read_all(path: Path, contents: dict[tuple[str, str], bytes] | None) -> tupl
         n_read += 1
         return result
 
-    problems = attempt(lambda: [problem for found in verify_store(path).values() for problem in found])
+    problems = attempt(lambda: [problem for group in verify_store(path).values() for problem in group])
     features = attempt(lambda: FeatureStore.open(path)[NAME])
     keys = [] if features is None else attempt(lambda: list(features)) or []
     if features is None or not keys:
@@ -333,9 +333,9 @@ def _read_all(path: Path, contents: dict[tuple[str, str], bytes] | None) -> tupl
         packed = attempt(partial(features.gather, keys, layer, dtype="float32"))
         assert packed is None or packed.lengths.tolist() == features.lengths(keys).tolist()
         for key in keys:
-            found = attempt(partial(_stored, features, key, layer))
-            if contents is not None and found is not None:
-                assert found == contents.get((key, layer)), f"wrong rows of {key!r}, {layer}, were read"
+            rows = attempt(partial(_stored, features, key, layer))
+            if contents is not None and rows is not None:
+                assert rows == contents.get((key, layer)), f"wrong rows of {key!r}, {layer}, were read"
     if contents is not None and problems == []:
         assert set(keys) <= {key for key, _ in contents}, "a key that nobody wrote, and verify is silent"
     return n_read, n_refused

@@ -77,11 +77,11 @@ def run_decode(
             timings += _timed(runs, settings.repeats, progress)
         few = segments[:: max(1, len(segments) // settings.n_peer_segments)]
         for suffix, path in longs.items():
-            each = [_pieces(suffix, name, path, few) for name in PIECES if name.endswith("each")]
-            once = [_pieces(suffix, name, path, segments) for name in PIECES if not name.endswith("each")]
+            by_piece = [_pieces(suffix, name, path, few) for name in PIECES if name.endswith("each")]
+            in_one_pass = [_pieces(suffix, name, path, segments) for name in PIECES if not name.endswith("each")]
             scale = len(segments) / len(few)
-            timings += _timed(once, settings.repeats, progress)
-            timings += [replace(timing, seconds=timing.seconds * scale) for timing in _timed(each, 1, progress)]
+            timings += _timed(in_one_pass, settings.repeats, progress)
+            timings += [replace(timing, seconds=timing.seconds * scale) for timing in _timed(by_piece, 1, progress)]
     return timings
 
 
@@ -150,17 +150,17 @@ def _one_pass(path: Path, segments: Sequence[tuple[float, float]]) -> int:
 
 
 def _cut_in_memory(path: Path, segments: Sequence[tuple[float, float]]) -> int:
-    whole, rate_hz = soundfile.read(path, dtype="float32")
-    return sum(len(whole[round(start_s * rate_hz) : round(end_s * rate_hz)].copy()) for start_s, end_s in segments)
+    samples, rate_hz = soundfile.read(path, dtype="float32")
+    return sum(len(samples[round(start_s * rate_hz) : round(end_s * rate_hz)].copy()) for start_s, end_s in segments)
 
 
 def _soundfile_each(path: Path, segments: Sequence[tuple[float, float]]) -> int:
     n = 0
     for start_s, end_s in segments:
         with soundfile.SoundFile(path) as file:
-            first = round(start_s * file.samplerate)
-            if first < file.frames:  # of an MP3 without a tag libsndfile guesses them, and seeks no further
-                file.seek(first)
+            start = round(start_s * file.samplerate)
+            if start < file.frames:  # of an MP3 without a tag libsndfile guesses them, and seeks no further
+                file.seek(start)
                 n += len(file.read(round((end_s - start_s) * file.samplerate), dtype="float32"))
     return n
 
@@ -176,8 +176,8 @@ def _torchaudio_each(path: Path, segments: Sequence[tuple[float, float]]) -> int
 
     n = 0
     for start_s, end_s in segments:
-        first, length = round(start_s * SAMPLE_RATE_HZ), round((end_s - start_s) * SAMPLE_RATE_HZ)
-        n += torchaudio.load(str(path), frame_offset=first, num_frames=length)[0].shape[1]
+        start, length = round(start_s * SAMPLE_RATE_HZ), round((end_s - start_s) * SAMPLE_RATE_HZ)
+        n += torchaudio.load(str(path), frame_offset=start, num_frames=length)[0].shape[1]
     return n
 
 
@@ -190,9 +190,9 @@ def _pyav_each(path: Path, segments: Sequence[tuple[float, float]]) -> int:
             stream = container.streams.audio[0]
             container.seek(int(start_s / (stream.time_base or 1)), stream=stream)
             for frame in container.decode(stream):
-                samples, at = frame.to_ndarray()[0], frame.time or 0.0
-                first, stop = (round((time - at) * frame.sample_rate) for time in (start_s, end_s))
-                n += len(samples[max(0, first) : max(0, stop)])
+                samples, time_s = frame.to_ndarray()[0], frame.time or 0.0
+                start, stop = (round((time - time_s) * frame.sample_rate) for time in (start_s, end_s))
+                n += len(samples[max(0, start) : max(0, stop)])
                 if stop <= frame.samples:
                     break
     return n
@@ -227,9 +227,9 @@ def _timed(runs: Sequence[Run], repeats: int, progress: Callable[[str], None]) -
 
 def _warmed(work: Callable[..., int], arguments: tuple[Any, ...]) -> str | None:
     """Import, and fill the page cache; return why the method can't be used, None where it can."""
-    first, rest = arguments
+    files, others = arguments
     try:
-        work(first, rest if work is _whole else rest[:3])
+        work(files, others if work is _whole else others[:3])
     except (ImportError, OSError, RuntimeError) as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0]}"
     return None
@@ -247,9 +247,9 @@ def _peak_mib() -> float:
     """Return the largest resident memory of this process in MiB; ru_maxrss is the parent's where that was larger."""
     status = Path("/proc/self/status")
     if status.exists():
-        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
-        if found:
-            return int(found[1]) / 1024
+        peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        if peak:
+            return int(peak[1]) / 1024
     per_mib = 1 << 20 if sys.platform == "darwin" else 1 << 10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_mib
 
@@ -304,9 +304,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, default in asdict(defaults).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     parser.add_argument("--json", type=Path, help="Also write the timings here.")
-    given = vars(parser.parse_args(arguments))
-    json_path = given.pop("json")
-    timings = run_decode(DecodeSettings(**given), lambda text: print(text, file=sys.stderr))
+    options = vars(parser.parse_args(arguments))
+    json_path = options.pop("json")
+    timings = run_decode(DecodeSettings(**options), lambda text: print(text, file=sys.stderr))
     print(report(timings))
     if json_path is not None:
         replace_text(json_path, json.dumps([asdict(t) for t in timings], indent=1) + "\n")

@@ -21,12 +21,12 @@ from typing import Any
 MAX_BYTES = 96  # of an input: a store, and some edits of its files
 
 
-def fuzz_random(target: Any, seconds: float, runs: int, seed: int, last: Path) -> tuple[int, int]:
+def fuzz_random(target: Any, seconds: float, runs: int, seed: int, input_path: Path) -> tuple[int, int]:
     """How often the target ran, and how many of its reads were refused."""
     rng, n_runs, n_refused = random.Random(seed), 0, 0
-    until = time.monotonic() + seconds
-    with last.open("r+b") as file:
-        while n_runs < runs and time.monotonic() < until:
+    deadline = time.monotonic() + seconds
+    with input_path.open("r+b") as file:
+        while n_runs < runs and time.monotonic() < deadline:
             data = rng.randbytes(rng.randrange(2, MAX_BYTES))
             # Should the interpreter crash, the input is in this file.
             os.pwrite(file.fileno(), bytes([len(data)]) + data, 0)
@@ -43,9 +43,9 @@ def main() -> None:
     parser.add_argument("--random", action="store_true", help="not guided by coverage")
     parser.add_argument("--corpus", type=Path, help="directory of inputs that libFuzzer starts from and adds to")
     parser.add_argument("--replay", type=Path, help="run the inputs in this file, a hexadecimal line each, and end")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     faulthandler.enable(all_threads=False)
-    guided = not given.random and given.replay is None and importlib.util.find_spec("atheris") is not None
+    guided = not arguments.random and arguments.replay is None and importlib.util.find_spec("atheris") is not None
     atheris: Any = importlib.import_module("atheris") if guided else None
     if guided:
         with atheris.instrument_imports(include=["featurestore"]):
@@ -53,25 +53,33 @@ def main() -> None:
     else:
         damaged = importlib.import_module(".damaged", __package__)
     memory = Path("/dev/shm")
-    where = tempfile.TemporaryDirectory(prefix="medusa-fuzz-", dir=memory if os.access(memory, os.W_OK) else None)
-    stores = damaged.Stores(Path(where.name))
-    if given.replay is not None:
-        inputs = [bytes.fromhex(line) for line in given.replay.read_text().split()]
+    scratch = tempfile.TemporaryDirectory(prefix="medusa-fuzz-", dir=memory if os.access(memory, os.W_OK) else None)
+    stores = damaged.Stores(Path(scratch.name))
+    if arguments.replay is not None:
+        inputs = [bytes.fromhex(line) for line in arguments.replay.read_text().split()]
         refused = sum(damaged.damage_and_read(stores, data)[1] for data in inputs)
         print(f"{len(inputs):,} damaged stores read, {refused:,} reads refused, no crash, no wrong row")
     elif not guided:
-        handle, last = tempfile.mkstemp(prefix="medusa-fuzz-input-")
+        handle, input_path = tempfile.mkstemp(prefix="medusa-fuzz-input-")
         os.close(handle)
-        print(f"random damages (no atheris); the input being read is in {last}", flush=True)
+        print(f"random damages (no atheris); the input being read is in {input_path}", flush=True)
         started = time.monotonic()
         n, refused = fuzz_random(
-            lambda data: damaged.damage_and_read(stores, data), given.seconds, given.runs, given.seed, Path(last)
+            lambda data: damaged.damage_and_read(stores, data),
+            arguments.seconds,
+            arguments.runs,
+            arguments.seed,
+            Path(input_path),
         )
         rate = n / (time.monotonic() - started)
         print(f"{n:,} damaged stores read ({rate:.0f}/s), {refused:,} reads refused, no crash, no wrong row")
-        os.unlink(last)
+        os.unlink(input_path)
     else:
-        options = [f"-max_total_time={given.seconds:.0f}", f"-runs={min(given.runs, 1 << 31)}", f"-seed={given.seed}"]
+        options = [
+            f"-max_total_time={arguments.seconds:.0f}",
+            f"-runs={min(arguments.runs, 1 << 31)}",
+            f"-seed={arguments.seed}",
+        ]
         options += [
             f"-max_len={MAX_BYTES}",
             "-len_control=0",
@@ -79,7 +87,9 @@ def main() -> None:
             "-rss_limit_mb=4096",
             "-print_final_stats=1",
         ]
-        atheris.Setup([sys.argv[0], *options, *([str(given.corpus)] if given.corpus else [])], _one(damaged, stores))
+        atheris.Setup(
+            [sys.argv[0], *options, *([str(arguments.corpus)] if arguments.corpus else [])], _one(damaged, stores)
+        )
         atheris.Fuzz()  # ends the process
 
 

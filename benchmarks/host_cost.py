@@ -80,13 +80,13 @@ def write_corpus(directory: Path, n: int) -> Path:
 def measure(source: Path, manifest: Path, store: Path, n_batches: int, workers: int) -> dict[str, float]:
     """Return milliseconds of CPU per batch by thread: writer, main and all together; and of wall clock."""
     environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", CHILD, str(manifest), str(store), str(DIM), str(workers)],
         env=environment, cwd=source, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    if done.returncode:
-        raise SystemExit(f"{source}: {done.stderr.strip().splitlines()[-1]}")
-    return {name: 1e3 * value / n_batches for name, value in json.loads(done.stdout.splitlines()[-1]).items()}
+    if process.returncode:
+        raise SystemExit(f"{source}: {process.stderr.strip().splitlines()[-1]}")
+    return {name: 1e3 * value / n_batches for name, value in json.loads(process.stdout.splitlines()[-1]).items()}
 
 
 def main() -> None:
@@ -98,16 +98,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     builds = {"this build": ROOT} | ({"the other": arguments.against.resolve()} if arguments.against else {})
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in builds}
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in builds}
     with tempfile.TemporaryDirectory() as directory:
         manifest = write_corpus(Path(directory), N_CLIPS * arguments.batches)
         for repeat in range(arguments.repeats):
             for i, (name, source) in enumerate(builds.items()):
                 store = Path(directory) / f"store-{repeat}-{i}"
-                found[name].append(measure(source, manifest, store, arguments.batches, arguments.workers))
+                measured[name].append(measure(source, manifest, store, arguments.batches, arguments.workers))
     print(f"ms per batch of {N_CLIPS} clips of {CLIP_S} s, {DIM} dims; least of {arguments.repeats} runs")
     print(f"{'':12} {'writer CPU':>10} {'main CPU':>10} {'all CPU':>10} {'wall':>10}")
-    for name, runs in found.items():
+    for name, runs in measured.items():
         least = {key: min(run[key] for run in runs) for key in runs[0]}
         print(f"{name:12} " + " ".join(f"{least[key]:10.1f}" for key in ("writer", "main", "all", "wall")))
 

@@ -121,17 +121,17 @@ def run_index(
         for repeat in range(repeats):
             report(f"opening, {repeat + 1} of {repeats}")
             runs.append(_work("open", work / "store"))
-        others = {}
+        figures_of = {}
         for what in OTHERS:
             report(f"{what}, of {n_utterances:,} utterances")
-            others[what] = _work(what, work / "store", n_utterances)
+            figures_of[what] = _work(what, work / "store", n_utterances)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     result: dict[str, Any] = {"utterances": n_utterances}
     result |= {
         name: float(np.median([run[name] for run in runs])) for name in runs[0] if name not in ("seconds", "cpu_s")
     }
-    for what, figures in others.items():
+    for what, figures in figures_of.items():
         result |= {f"{what}_s": figures["seconds"], f"{what}_cpu_s": figures["cpu_s"]}
         result[f"{what}_rss_mb"] = figures["rss_mb"]
     result["index_mb"] = result["rss_mb"] - empty["rss_mb"]
@@ -140,18 +140,18 @@ def run_index(
     return result
 
 
-def _build(path: Path, n_utterances: int, segment_utterances: int, told: Callable[[str], None]) -> None:
+def _build(path: Path, n_utterances: int, segment_utterances: int, report: Callable[[str], None]) -> None:
     """Segments as a writer commits them, made from whole arrays: appending ten million utterances takes minutes."""
     store = FeatureStore.create(path)
     spec = FeatureSpec("audio", "tiny", "none", ("layer_00",), 4)
     store.writer("tiny", spec)  # makes the set
-    for first in range(0, n_utterances, segment_utterances):
-        _write_segment(path / "tiny", spec, first, min(segment_utterances, n_utterances - first))
-        told(f"writing, {(first + segment_utterances) / n_utterances:.0%}")
+    for start in range(0, n_utterances, segment_utterances):
+        _write_segment(path / "tiny", spec, start, min(segment_utterances, n_utterances - start))
+        report(f"writing, {(start + segment_utterances) / n_utterances:.0%}")
 
 
-def _write_segment(directory: Path, spec: FeatureSpec, first: int, n: int) -> None:
-    numbers = np.arange(first, first + n)
+def _write_segment(directory: Path, spec: FeatureSpec, start: int, n: int) -> None:
+    numbers = np.arange(start, start + n)
     keys = np.empty((n, len(KEY) + DIGITS), np.uint8)
     keys[:, : len(KEY)] = np.frombuffer(KEY.encode(), np.uint8)
     keys[:, len(KEY) :] = numbers[:, None] // 10 ** np.arange(DIGITS - 1, -1, -1) % 10 + ord("0")
@@ -165,17 +165,17 @@ def _write_segment(directory: Path, spec: FeatureSpec, first: int, n: int) -> No
         "durations_s": np.ones(n),
     }
     info = SegmentInfo.of(spec, n, n, keys.size, "")
-    made = directory / f"{TEMPORARY_PREFIX}bench"
-    staged = chunk_file(made / spec.layers[0], 2)
+    staging = directory / f"{TEMPORARY_PREFIX}bench"
+    staged = chunk_file(staging / spec.layers[0], 2)
     staged.parent.mkdir(parents=True)
     rows.tofile(staged)
-    finish(made, info, small).rename(directory / content_name(spec.fingerprint, small))
+    finish(staging, info, small).rename(directory / content_name(spec.fingerprint, small))
 
 
 def _work(*arguments: object) -> dict[str, float]:
     command = [sys.executable, "-c", WORK, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return dict(json.loads(done.stdout))
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    return dict(json.loads(process.stdout))
 
 
 def index_table(result: dict[str, Any]) -> "Table":

@@ -49,13 +49,18 @@ def run(directory: Path, *, limit_bytes: int, times: float, epochs: int) -> dict
     """
     with memory_cgroup(limit_bytes) as processes:
         n = write(directory, int(limit_bytes * times))
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", READER, str(directory), str(epochs)], capture_output=True, text=True,
             preexec_fn=lambda: processes.write_text(str(os.getpid())),
         )  # fmt: skip
-    if done.returncode:
-        raise ConfigError(f"The reading process ended with {done.returncode}: {done.stderr[-400:]}")
-    return {"limit_bytes": limit_bytes, "row_bytes": n * N_ROWS * DIM * 2, "utterances": n, **json.loads(done.stdout)}
+    if process.returncode:
+        raise ConfigError(f"The reading process ended with {process.returncode}: {process.stderr[-400:]}")
+    return {
+        "limit_bytes": limit_bytes,
+        "row_bytes": n * N_ROWS * DIM * 2,
+        "utterances": n,
+        **json.loads(process.stdout),
+    }
 
 
 @contextmanager
@@ -114,16 +119,16 @@ def read(directory: Path, epochs: int) -> None:
 
 def table(result: dict[str, Any]) -> Table:
     """Return the result of `run` for the terminal."""
-    made = Table(
+    report = Table(
         title=f"{result['row_bytes'] / 1e9:.2f} GB of rows, {result['limit_bytes'] / 1e9:.2f} GB of memory; "
         f"the disk gives {result['disk_gb_per_s']:.2f} GB/s (O_DIRECT)",
         title_justify="left",
     )
     for name in ("epoch", "GB/s", "of the disk", "read from the disk"):
-        made.add_column(name, justify="right")
+        report.add_column(name, justify="right")
     for i, (rate, share) in enumerate(zip(result["gb_per_s"], result["from_disk"], strict=True)):
-        made.add_row(f"{i + 1}", f"{rate:.2f}", f"{rate / result['disk_gb_per_s']:.2f}", f"{share:.0%}")
-    return made
+        report.add_row(f"{i + 1}", f"{rate:.2f}", f"{rate / result['disk_gb_per_s']:.2f}", f"{share:.0%}")
+    return report
 
 
 def main() -> None:
@@ -133,11 +138,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--directory", type=Path, help="where to write; default: the system's temporary one")
     parser.add_argument("--json", type=Path, help="write the result there")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=given.directory, prefix="medusa-bench-larger-") as directory:
-        result = run(Path(directory), limit_bytes=given.limit_mb << 20, times=given.times, epochs=given.epochs)
-    if given.json is not None:
-        given.json.write_text(json.dumps(result, indent=1) + "\n")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.directory, prefix="medusa-bench-larger-") as directory:
+        result = run(
+            Path(directory), limit_bytes=arguments.limit_mb << 20, times=arguments.times, epochs=arguments.epochs
+        )
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
     Console().print(table(result))
 
 

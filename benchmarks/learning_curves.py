@@ -110,26 +110,26 @@ def training_clips(corpus: Corpus, training: str, fold: int) -> Indices:
 
     ConfigError for a name that is neither a size, nor "all", nor one of SHAPES.
     """
-    others = np.flatnonzero(corpus.folds != fold)
+    candidates = np.flatnonzero(corpus.folds != fold)
     if training == ALL:
-        return others
+        return candidates
     rng = np.random.default_rng((17, fold))
     if training.isdecimal():
-        return np.sort(rng.permutation(others)[: int(training)])
+        return np.sort(rng.permutation(candidates)[: int(training)])
     if training not in SHAPES:
         raise ConfigError(f"Training clips {training!r}: expected a number, {ALL}, or one of {', '.join(SHAPES)}.")
-    speakers, codes = np.unique(corpus.speakers[others], return_inverse=True)
-    places = rng.permutation(len(speakers))[codes]  # of each clip's speaker
-    weights = np.ones(len(others))
+    speakers, codes = np.unique(corpus.speakers[candidates], return_inverse=True)
+    ranks = rng.permutation(len(speakers))[codes]  # of each clip's speaker
+    weights = np.ones(len(candidates))
     if training == "400 of few speakers":
-        return np.sort(others[np.argsort(places, kind="stable")[:N_SHAPED]])
+        return np.sort(candidates[np.argsort(ranks, kind="stable")[:N_SHAPED]])
     if training == "400 unequal":
-        weights = np.maximum(0.5 ** places.astype(float), 1e-6)
+        weights = np.maximum(0.5 ** ranks.astype(float), 1e-6)
     if training == "400 confounded":
         n_classes = int(corpus.labels.max()) + 1
-        weights = np.where((corpus.labels[others] - 2 * places) % n_classes < 2, 1.0, 0.01)
-    n = min(N_SHAPED, len(others))
-    return np.sort(rng.choice(others, n, replace=False, p=weights / weights.sum()))
+        weights = np.where((corpus.labels[candidates] - 2 * ranks) % n_classes < 2, 1.0, 0.01)
+    n = min(N_SHAPED, len(candidates))
+    return np.sort(rng.choice(candidates, n, replace=False, p=weights / weights.sum()))
 
 
 def outputs(
@@ -139,7 +139,7 @@ def outputs(
     rows = np.concatenate([train, judged])
     part = corpus.manifest.rows(rows)
     plan = FoldPlan((ALL,), np.where(np.arange(len(rows)) < len(train), 0, -1), "learning curve")
-    found = {}
+    predictions = {}
     for name, system in systems.items():
         start = time.perf_counter()
         if system.normalise:
@@ -147,16 +147,18 @@ def outputs(
             scores = fit_probe(corpus.store, part, probe, plan, device="cpu").logits[len(train) :]
         else:
             options = {**system.options, "precision": "float32"}
-            own = MemberOptions(system.preset, features, "m", options, system.changes)
+            member = MemberOptions(system.preset, features, "m", options, system.changes)
             with tempfile.TemporaryDirectory() as directory, one_thread():
                 into = FeatureStore.create(Path(directory) / "store")
                 world = World(device=pick_device("cpu"))
-                fit_members(corpus.store, part, [own.config()], plan, [Path(directory) / "m"], world=world, into=into)
+                fit_members(
+                    corpus.store, part, [member.config()], plan, [Path(directory) / "m"], world=world, into=into
+                )
                 keys = [part.keys[i] for i in range(len(train), len(rows))]
                 stored = into[posteriors_name("m")].gather(keys, "posteriors", dtype="float32")
                 scores = np.asarray(stored.values)[:, : len(part.scheme.classes)].copy()
-        found[name] = scores.argmax(1).astype(np.int64), time.perf_counter() - start
-    return found
+        predictions[name] = scores.argmax(1).astype(np.int64), time.perf_counter() - start
+    return predictions
 
 
 def measured(
@@ -173,9 +175,11 @@ def measured(
         for name, (classes, spent) in outputs(corpus, systems, features, train, judged).items():
             predicted[name][judged] = classes
             seconds[name] += spent
-    none = np.zeros((len(corpus.labels), 0))
+    no_values = np.zeros((len(corpus.labels), 0))
     for name, classes in predicted.items():
-        scored = Scored(corpus.manifest.scheme.classes, corpus.labels, classes, (), none, none, corpus.speakers)
+        scored = Scored(
+            corpus.manifest.scheme.classes, corpus.labels, classes, (), no_values, no_values, corpus.speakers
+        )
         uar = bootstrap(scored.sums())["uar"]
         yield {
             "corpus": corpus.manifest.name, "training": training, "system": name, "uar": 100 * uar.value,
@@ -200,10 +204,14 @@ def run(corpus: Corpus, features: Sequence[str], path: Path, only: Sequence[str]
     sizes = [str(n) for n in SIZES if n < fewest]
     for training in [*sizes, *SHAPES, ALL]:
         systems = {**SYSTEMS, **(ABLATIONS if training == ALL else {})}
-        known = {row["system"] for row in rows if row["training"] == training and row["features"] == ",".join(features)}
-        left = {name: each for name, each in systems.items() if name not in known and (not only or name in only)}
-        if left:
-            for row in measured(corpus, left, features, training):
+        measured_names = {
+            row["system"] for row in rows if row["training"] == training and row["features"] == ",".join(features)
+        }
+        missing = {
+            name: each for name, each in systems.items() if name not in measured_names and (not only or name in only)
+        }
+        if missing:
+            for row in measured(corpus, missing, features, training):
                 rows.append(row)
                 print(
                     f"{row['training']:>20} {row['system']:<26} {row['uar']:5.1f} {row['seconds']:6.0f} s", flush=True
@@ -215,22 +223,23 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return two tables of each corpus: training clips x systems, and the ablations beside `small`."""
     lines = []
     for corpus in dict.fromkeys(row["corpus"] for row in rows):
-        own = [row for row in rows if row["corpus"] == corpus]
+        of_corpus = [row for row in rows if row["corpus"] == corpus]
         cells = {
-            (row["training"], row["system"]): f"{row['uar']:.1f} ({row['low']:.0f}-{row['high']:.0f})" for row in own
+            (row["training"], row["system"]): f"{row['uar']:.1f} ({row['low']:.0f}-{row['high']:.0f})"
+            for row in of_corpus
         }
-        names = [name for name in SYSTEMS if any(row["system"] == name for row in own)]
-        lines += ["", f"**{corpus}**, `{own[0]['features']}`", ""]
+        names = [name for name in SYSTEMS if any(row["system"] == name for row in of_corpus)]
+        lines += ["", f"**{corpus}**, `{of_corpus[0]['features']}`", ""]
         lines += ["| training clips of a fold | speakers | " + " | ".join(SYSTEMS[name].about for name in names) + " |"]
         lines += ["|---|---:|" + "---:|" * len(names)]
-        for training in sorted(dict.fromkeys(row["training"] for row in own), key=lambda name: name in SHAPES):
-            first = next(row for row in own if row["training"] == training)
-            shown = f"{ALL}, {first['clips']:.0f}" if training == ALL else training
+        for training in sorted(dict.fromkeys(row["training"] for row in of_corpus), key=lambda name: name in SHAPES):
+            any_row = next(row for row in of_corpus if row["training"] == training)
+            cell = f"{ALL}, {any_row['clips']:.0f}" if training == ALL else training
             if training == "400 confounded":
-                shown += f" ({100 * first['two_emotions']:.0f} % in two emotions)"
+                cell += f" ({100 * any_row['two_emotions']:.0f} % in two emotions)"
             values = " | ".join(cells.get((training, name), "-") for name in names)
-            lines.append(f"| {shown} | {first['speakers']:.0f} | {values} |")
-        ablated = [row for row in own if row["system"] in ABLATIONS]
+            lines.append(f"| {cell} | {any_row['speakers']:.0f} | {values} |")
+        ablated = [row for row in of_corpus if row["system"] in ABLATIONS]
         if ablated:
             lines += [
                 "",
@@ -250,12 +259,12 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(4.5 * len(corpora), 3.6), layout="constrained")
     for axes, corpus in zip(figure.subplots(1, len(corpora), squeeze=False)[0], corpora, strict=True):
         for name in SYSTEMS:
-            own = [
+            points = [
                 r for r in rows if (r["corpus"], r["system"]) == (corpus, name) and not r["training"].startswith("400 ")
             ]
-            if own:
-                own.sort(key=lambda row: row["clips"])
-                axes.plot([r["clips"] for r in own], [r["uar"] for r in own], marker="o", label=name)
+            if points:
+                points.sort(key=lambda row: row["clips"])
+                axes.plot([r["clips"] for r in points], [r["uar"] for r in points], marker="o", label=name)
         ticks = sorted({round(row["clips"]) for row in rows if row["corpus"] == corpus})
         axes.set(title=corpus, xscale="log", xlabel="training clips of a fold", ylabel="UAR, %")
         axes.set_xticks(ticks, [str(n) for n in ticks])

@@ -79,7 +79,7 @@ def ways(store: FeatureStore, batches: list[list[str]], device: torch.device) ->
 
         return epochs
 
-    told = {
+    measured = {
         "medusa, the consumer reads": ours(0),
         "medusa, 1 thread": ours(1),
         "medusa, 2 threads": ours(2),
@@ -88,9 +88,9 @@ def ways(store: FeatureStore, batches: list[list[str]], device: torch.device) ->
         "DataLoader, 2 workers": torchs(2),
     }
     if device.type == "cuda":
-        told["medusa, 1 thread, then .to(device)"] = ours(1, to="cpu")
-        told["DataLoader, 2 workers, pin_memory"] = torchs(2, pin=True)
-    return told
+        measured["medusa, 1 thread, then .to(device)"] = ours(1, to="cpu")
+        measured["DataLoader, 2 workers, pin_memory"] = torchs(2, pin=True)
+    return measured
 
 
 def peers(directory: Path, rows: Rows, batches: Sequence[Batch], device: torch.device) -> dict[str, Epochs]:
@@ -98,7 +98,7 @@ def peers(directory: Path, rows: Rows, batches: Sequence[Batch], device: torch.d
 
     annbatch is not among them: it needs Python 3.12 or newer, and reads AnnData's matrices.
     """
-    found: dict[str, Epochs] = {}
+    loops: dict[str, Epochs] = {}
     if find_spec("lmdb"):
         import lmdb
 
@@ -110,7 +110,7 @@ def peers(directory: Path, rows: Rows, batches: Sequence[Batch], device: torch.d
                 values = [np.frombuffer(reading.get(key.encode()), rows.values.dtype) for key in batch.keys]
                 yield torch.from_numpy(np.concatenate(values).reshape(1, -1, rows.dim)).float().to(device)
 
-        found["LMDB"] = from_lmdb
+        loops["LMDB"] = from_lmdb
     if find_spec("datasets"):
         import datasets
 
@@ -120,7 +120,7 @@ def peers(directory: Path, rows: Rows, batches: Sequence[Batch], device: torch.d
         (directory / "hf").mkdir()
         datasets.Dataset.from_dict({"rows": column}, kind).save_to_disk(str(directory / "hf" / "rows"))
         stored = datasets.load_from_disk(str(directory / "hf" / "rows")).with_format("torch")
-        found["datasets, torch format"] = lambda n: (
+        loops["datasets, torch format"] = lambda n: (
             torch.cat(list(stored[batch.numbers]["rows"])).float()[None].to(device) for batch in [*batches] * n
         )
     if find_spec("litdata"):
@@ -129,30 +129,30 @@ def peers(directory: Path, rows: Rows, batches: Sequence[Batch], device: torch.d
         (directory / "litdata").mkdir()
         write_litdata(directory / "litdata", rows)
         streamed = StreamingDataset(str(directory / "litdata"))
-        found["litData"] = lambda n: (
+        loops["litData"] = lambda n: (
             torch.cat([torch.as_tensor(np.asarray(streamed[i]["rows"])) for i in batch.numbers])
             .float()[None]
             .to(device)
             for batch in [*batches] * n
         )
-    return found
+    return loops
 
 
 def loop_s(batches: Iterable[Tensor], weight: Tensor) -> tuple[float, float]:
     """Seconds of a loop over the batches, and of those the seconds of waiting for the next one."""
     waited = 0.0
-    started = asked = time.perf_counter()
+    started = requested = time.perf_counter()
     for rows in batches:
-        waited += time.perf_counter() - asked
+        waited += time.perf_counter() - requested
         (rows[0].float() @ weight).relu_().sum().item()
-        asked = time.perf_counter()
+        requested = time.perf_counter()
     ended = time.perf_counter()
-    return ended - started, waited + ended - asked
+    return ended - started, waited + ended - requested
 
 
 def check(name: str, epochs: Epochs, expected: list[Tensor]) -> None:
-    for i, (rows, want) in enumerate(zip(epochs(1), expected, strict=True)):
-        if not torch.equal(rows.float(), want):
+    for i, (rows, wanted_rows) in enumerate(zip(epochs(1), expected, strict=True)):
+        if not torch.equal(rows.float(), wanted_rows):
             raise AssertionError(f"{name}: batch {i} isn't what the store holds")
 
 
@@ -169,22 +169,22 @@ def run(
     repeats: int = 3,
 ) -> Iterator[tuple[str, float, float]]:
     """(name, ms per batch, share of the time spent waiting) of every way; "alone" comes first."""
-    on = torch.device(device)
+    target = torch.device(device)
     rows = Rows.random(Shape(n_utterances, dim, mean_s), seed=0)
     write_store(directory, rows)
     store = FeatureStore.open(directory / "store")
     chosen = rows.random_batches(batch, 0, 0)
     batches = [b.keys for b in chosen]
-    weight = torch.randn(dim, width, device=on)
+    weight = torch.randn(dim, width, device=target)
     # The rows themselves, from memory and not from the store.
     expected = [
-        torch.cat([torch.from_numpy(rows.of(i)) for i in b.numbers]).float()[None].to(on)
+        torch.cat([torch.from_numpy(rows.of(i)) for i in b.numbers]).float()[None].to(target)
         for b in rows.random_batches(batch, 0, 0)
     ]
     measured: dict[str, Epochs] = {
         "alone": lambda n: expected * n,
-        **ways(store, batches, on),
-        **peers(directory, rows, chosen, on),
+        **ways(store, batches, target),
+        **peers(directory, rows, chosen, target),
     }
     for name, of in measured.items():
         check(name, of, expected)
@@ -192,9 +192,9 @@ def run(
     for _ in range(repeats):
         for name, of in measured.items():
             times[name].append(loop_s(of(epochs), weight))
-    for name, taken in times.items():
-        total = statistics.median(wall for wall, _ in taken)
-        yield name, 1e3 * total / (epochs * len(batches)), statistics.median(waited / wall for wall, waited in taken)
+    for name, pairs in times.items():
+        total = statistics.median(wall for wall, _ in pairs)
+        yield name, 1e3 * total / (epochs * len(batches)), statistics.median(waited / wall for wall, waited in pairs)
 
 
 def main() -> None:
@@ -208,15 +208,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--directory", type=Path, help="where to write; default: the system's temporary one")
-    given = parser.parse_args()
-    table = Table(title=f"{given.device}, {torch.get_num_threads()} thread(s) of torch")
+    arguments = parser.parse_args()
+    table = Table(title=f"{arguments.device}, {torch.get_num_threads()} thread(s) of torch")
     for name in ("way", "ms per batch", "of alone", "waiting"):
         table.add_column(name, justify="left" if name == "way" else "right")
-    with tempfile.TemporaryDirectory(dir=given.directory) as directory:
+    with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
         alone_ms = 0.0
         for name, ms, waiting in run(
-            Path(directory), n_utterances=given.utterances, dim=given.dim, mean_s=given.mean_s, batch=given.batch,
-            width=given.width, epochs=given.epochs, device=given.device, repeats=given.repeats,
+            Path(directory), n_utterances=arguments.utterances, dim=arguments.dim, mean_s=arguments.mean_s,
+            batch=arguments.batch, width=arguments.width, epochs=arguments.epochs, device=arguments.device,
+            repeats=arguments.repeats,
         ):  # fmt: skip
             alone_ms = alone_ms or ms
             table.add_row(name, f"{ms:.2f}", f"{ms / alone_ms:.2f}", f"{waiting:.1%}")

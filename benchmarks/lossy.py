@@ -37,8 +37,8 @@ def encode(
         frame = av.AudioFrame.from_ndarray(samples[None], "s16", "mono")
         frame.sample_rate, frame.pts, frame.time_base = rate_hz, 0, Fraction(1, rate_hz)
         fifo = av.AudioFifo()
-        for out in [*resampler.resample(frame), *resampler.resample(None)]:
-            fifo.write(out)
+        for resampled in [*resampler.resample(frame), *resampler.resample(None)]:
+            fifo.write(resampled)
         size = stream.codec_context.frame_size or 1024
         while (piece := fifo.read(size)) is not None:
             container.mux(stream.encode(piece))

@@ -75,7 +75,7 @@ def run_meta(
     held_out = np.arange(settings.n_utterances) % 10 == 0
     seeds = tuple(range(settings.n_seeds))
     # Plain AdamW shrinks the weights themselves, as ours does from a random start.
-    last = MetaConfig(seeds=seeds, rounds=settings.rounds, select="last", start="random")
+    last_round = MetaConfig(seeds=seeds, rounds=settings.rounds, select="last", start="random")
     chosen = MetaConfig(seeds=seeds, rounds=settings.rounds)
     figures: list[dict[str, Any]] = []
 
@@ -93,15 +93,17 @@ def run_meta(
     def alone(config: MetaConfig) -> list[Tensor]:
         return [ours(replace(config, seeds=(seed,)))[0] for seed in seeds]
 
-    ours(replace(last, rounds=1, seeds=(0,)))  # what only the first call costs
+    ours(replace(last_round, rounds=1, seeds=(0,)))  # what only the first call costs
     difference = None
     if settings.plain:
-        expected = timed(PLAIN, last, lambda: [train_plainly(aligned, targets, last, seed) for seed in seeds])
-    for config in (last, chosen):
+        expected = timed(
+            PLAIN, last_round, lambda: [train_plainly(aligned, targets, last_round, seed) for seed in seeds]
+        )
+    for config in (last_round, chosen):
         timed(ALONE, config, lambda config=config: alone(config))  # type: ignore[misc]
-        found = timed(AT_ONCE, config, lambda config=config: ours(config))  # type: ignore[misc]
-        if settings.plain and config is last:
-            difference = max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True))
+        trained = timed(AT_ONCE, config, lambda config=config: ours(config))  # type: ignore[misc]
+        if settings.plain and config is last_round:
+            difference = max(float((a - b).abs().max()) for a, b in zip(trained, expected, strict=True))
             assert difference < SAME, f"plain PyTorch learns other weights: they differ by {difference}"
     result = {
         "settings": asdict(settings), "threads": torch.get_num_threads(), "figures": figures, "difference": difference,
@@ -114,10 +116,10 @@ def run_meta(
 
 def meta_table(result: dict[str, Any]) -> Table:
     """Seconds of every way, and how many times those of all seeds at once."""
-    made = MetaSettings(**result["settings"])
+    settings = MetaSettings(**result["settings"])
     title = (
-        f"{made.n_seeds} seeds, {made.n_members} members x {made.n_utterances:,} utterances x "
-        f"({made.n_classes} + {made.n_attributes}), {result['threads']} thread(s)"
+        f"{settings.n_seeds} seeds, {settings.n_members} members x {settings.n_utterances:,} utterances x "
+        f"({settings.n_classes} + {settings.n_attributes}), {result['threads']} thread(s)"
     )
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
     for name in ("way", "round kept"):
@@ -126,8 +128,8 @@ def meta_table(result: dict[str, Any]) -> Table:
         table.add_column(name, justify="right")
     at_once = {figure["select"]: figure for figure in result["figures"] if figure["way"] == AT_ONCE}
     for figure in result["figures"]:
-        own = at_once[figure["select"]]
-        times = [f"{figure[name] / max(own[name], 1e-9):.1f}x" for name in ("wall_s", "cpu_s")]
+        base = at_once[figure["select"]]
+        times = [f"{figure[name] / max(base[name], 1e-9):.1f}x" for name in ("wall_s", "cpu_s")]
         table.add_row(figure["way"], figure["select"], f"{figure['wall_s']:.2f}", f"{figure['cpu_s']:.2f}", *times)
     return table
 
@@ -183,10 +185,10 @@ def train_plainly(aligned: Aligned, targets: Targets, config: MetaConfig, seed: 
                     outputs = linear(x[batch])
                     loss = config.classification_weight * F.cross_entropy(outputs[:, :n_classes], soft[batch])
                     if ranges:
-                        known = attributes[batch]
-                        there = ~known.isnan()
+                        values = attributes[batch]
+                        rated = ~values.isnan()
                         predicted = to_scale(outputs[:, n_classes:], ranges)
-                        loss = loss + config.attribute_weight * F.mse_loss(predicted[there], known[there])
+                        loss = loss + config.attribute_weight * F.mse_loss(predicted[rated], values[rated])
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()

@@ -58,10 +58,10 @@ def cpp_seconds(name: str, paths: list[Path]) -> float:
         plain(self)
         spent += time.process_time() - started
 
-    each, samples = load_encoder(name), [decode(path) for path in paths]
+    encoder, samples = load_encoder(name), [decode(path) for path in paths]
     OpenSMILE.run = timed
     try:
-        each.encode(samples)
+        encoder.encode(samples)
     finally:
         OpenSMILE.run = plain
     return spent
@@ -109,13 +109,13 @@ def main() -> None:
         for name in SETS:
             floor = audio_s / cpp_seconds(name, paths)
             for n in counts:
-                (own, own_wall), (other, other_wall) = ours(name, paths, n), theirs(name, paths, n)
-                rates = [floor, *(audio_s / each for each in (own, other, own_wall, other_wall))]
+                (our_cpu, our_wall), (package_cpu, package_wall) = ours(name, paths, n), theirs(name, paths, n)
+                rates = [floor, *(audio_s / each for each in (our_cpu, package_cpu, our_wall, package_wall))]
                 rows.append({"set": name, "processes": n, "cpp": floor, "medusa": rates[1], "opensmile": rates[2],
                              "medusa_wall": rates[3], "opensmile_wall": rates[4]})  # fmt: skip
                 widths = (8, 8, 11, 13, 16)
-                shown = "".join(f"{rate:>{width}.1f}" for rate, width in zip(rates, widths, strict=True))
-                print(f"{name:<18}{n:>10}{shown}", flush=True)
+                cells = "".join(f"{rate:>{width}.1f}" for rate, width in zip(rates, widths, strict=True))
+                print(f"{name:<18}{n:>10}{cells}", flush=True)
     if options.json:
         options.json.write_text(json.dumps({"clips": len(paths), "audio_s": audio_s, "rows": rows}, indent=1) + "\n")
 

@@ -78,29 +78,29 @@ def run_prepare(
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Write the tree, prepare it in a process, and give seconds by step, peak memory and sizes; the tree is removed."""
-    place = Path(tempfile.mkdtemp(prefix="medusa-prepare-", dir=directory))
+    root = Path(tempfile.mkdtemp(prefix="medusa-prepare-", dir=directory))
     try:
         progress(f"writing {settings.n_utterances:,} utterances with {settings.n_ratings:,} ratings")
-        n_votes = write_tree(place / "msp", settings)
+        n_votes = write_tree(root / "msp", settings)
         results = {}
         for suffix in (".csv", ".parquet"):
             progress(f"preparing to {suffix}")
-            arguments = [str(place / "msp"), str(place / f"m{suffix}"), str(int(settings.transcripts))]
-            done = subprocess.run(
+            arguments = [str(root / "msp"), str(root / f"m{suffix}"), str(int(settings.transcripts))]
+            process = subprocess.run(
                 [sys.executable, "-c", WATCHED, *arguments], capture_output=True, text=True, check=False
             )
-            if done.returncode:
-                raise ConfigError(f"preparing failed: {done.stderr.strip().splitlines()[-1]}")
-            told = json.loads(done.stdout)
-            found = (told["n_utterances"], told["n_ratings"], told["votes"])
-            assert found == (settings.n_utterances, settings.n_ratings, n_votes), found
-            told["output_bytes"] = (
-                sum(path.stat().st_size for path in place.glob(f"m{suffix}"))
-                + (place / "m.ratings.parquet").stat().st_size
+            if process.returncode:
+                raise ConfigError(f"preparing failed: {process.stderr.strip().splitlines()[-1]}")
+            figures = json.loads(process.stdout)
+            counts = (figures["n_utterances"], figures["n_ratings"], figures["votes"])
+            assert counts == (settings.n_utterances, settings.n_ratings, n_votes), counts
+            figures["output_bytes"] = (
+                sum(path.stat().st_size for path in root.glob(f"m{suffix}"))
+                + (root / "m.ratings.parquet").stat().st_size
             )
-            results[suffix] = told
+            results[suffix] = figures
     finally:
-        shutil.rmtree(place)
+        shutil.rmtree(root)
     result = {**asdict(settings), "steps": list(STEPS), "results": results}
     if json_path is not None:
         replace_text(json_path, json.dumps(result, indent=2) + "\n")
@@ -119,15 +119,15 @@ def prepare_table(result: dict[str, Any]) -> "Table":
     )
     for name in ("to", *(f"{step} s" for step in result["steps"]), "in all s", "CPU s", "peak MB", "written MB"):
         table.add_column(name, justify="left" if name == "to" else "right")
-    for suffix, told in result["results"].items():
-        seconds = told["seconds"]
+    for suffix, record in result["results"].items():
+        seconds = record["seconds"]
         figures = [f"{second:.2f}" for second in (*seconds, sum(seconds))]
         table.add_row(
             suffix,
             *figures,
-            f"{told['cpu_s']:.2f}",
-            f"{told['peak_rss_bytes'] / 1e6:.0f}",
-            f"{told['output_bytes'] / 1e6:.1f}",
+            f"{record['cpu_s']:.2f}",
+            f"{record['peak_rss_bytes'] / 1e6:.0f}",
+            f"{record['output_bytes'] / 1e6:.1f}",
         )
     return table
 
@@ -171,7 +171,7 @@ def _write_detailed(path: Path, names: list[str], settings: PrepareSettings, rng
     of = np.sort(np.concatenate([np.arange(len(names)), rng.integers(0, len(names), n - len(names))]))
     workers = rng.integers(0, N_WORKERS, n)
     words, tags = rng.integers(0, len(WORDS), n), rng.integers(0, len(TAGS), (n, 2))
-    own = rng.random(n) < P_OTHER
+    is_other = rng.random(n) < P_OTHER
     values = rng.integers(1, 8, (n, 3))
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -180,8 +180,11 @@ def _write_detailed(path: Path, names: list[str], settings: PrepareSettings, rng
         fields = ["EmoDetail"] if detailed else [worker_column, "EmoClass_Major", "EmoClass_Second"]
         writer.writerow(["FileName", *fields, *([] if detailed else ["EmoAct", "EmoVal", "EmoDom"])])
         for i in range(n):
-            worker, first = f"WORKER{workers[i]:08d}", f"Other-word {workers[i] % 1400}" if own[i] else WORDS[words[i]]
-            second, (a, v, d) = f"{TAGS[tags[i, 0]]},{TAGS[tags[i, 1]]}", values[i]
-            detail = [f"{worker}; {first}; {second}; A:{a:.6f}; V:{v:.6f}; D:{d:.6f};"]
-            writer.writerow([names[of[i]], *(detail if detailed else [worker, first, second, a, v, d])])
-    return int((~own).sum())
+            worker, primary = (
+                f"WORKER{workers[i]:08d}",
+                f"Other-word {workers[i] % 1400}" if is_other[i] else WORDS[words[i]],
+            )
+            secondary, (a, v, d) = f"{TAGS[tags[i, 0]]},{TAGS[tags[i, 1]]}", values[i]
+            detail = [f"{worker}; {primary}; {secondary}; A:{a:.6f}; V:{v:.6f}; D:{d:.6f};"]
+            writer.writerow([names[of[i]], *(detail if detailed else [worker, primary, secondary, a, v, d])])
+    return int((~is_other).sum())

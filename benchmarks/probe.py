@@ -74,27 +74,29 @@ def sweep(
     fit: Fit, nested: bool, problem: Problem, passes: Passes, rows: PooledRows, features: list[str], share: float
 ) -> tuple[float, float, int, int]:
     """Seconds and UAR on the pairs of layer and fold that were run, how many they are, and how many there are."""
-    pairs: list[tuple[Any, Pass]] = [(s, each) for s in sources_of(rows.store, features) for each in passes.outer]
-    at = np.unique(np.linspace(0, len(pairs) - 1, max(2, round(share * len(pairs)))).astype(int))
+    pairs: list[tuple[Any, Pass]] = [(s, outer) for s in sources_of(rows.store, features) for outer in passes.outer]
+    chosen = np.unique(np.linspace(0, len(pairs) - 1, max(2, round(share * len(pairs)))).astype(int))
     score = scorer(problem, "uar")
     uars, start = [], time.perf_counter()
-    for source, each in (pairs[i] for i in at):
+    for source, outer in (pairs[i] for i in chosen):
         x = rows.read(source)
-        mean, inverse_std = standardisation(x[each.train])
+        mean, inverse_std = standardisation(x[outer.train])
         x = (x - mean) * inverse_std
         y, best = problem.labels, CS[0]
         if nested:
             inner = {}
             for c in CS:
-                predicted = np.empty(len(each.train), np.int64)
-                for fold in range(each.n_inner):
-                    out = each.inner == fold
-                    predicted[out] = fit(x[each.train[~out]], y[each.train[~out]], x[each.train[out]], c)
-                inner[c] = score(np.eye(problem.n_classes, dtype=np.float32)[predicted], each.train)
+                predicted = np.empty(len(outer.train), np.int64)
+                for fold in range(outer.n_inner):
+                    held_out = outer.inner == fold
+                    predicted[held_out] = fit(
+                        x[outer.train[~held_out]], y[outer.train[~held_out]], x[outer.train[held_out]], c
+                    )
+                inner[c] = score(np.eye(problem.n_classes, dtype=np.float32)[predicted], outer.train)
             best = max(inner, key=lambda c: inner[c])
-        guess = fit(x[each.train], y[each.train], x[each.judged], best)
-        uars.append(score(np.eye(problem.n_classes, dtype=np.float32)[guess], each.judged))
-    return time.perf_counter() - start, float(np.mean(uars)), len(at), len(pairs)
+        guess = fit(x[outer.train], y[outer.train], x[outer.judged], best)
+        uars.append(score(np.eye(problem.n_classes, dtype=np.float32)[guess], outer.judged))
+    return time.perf_counter() - start, float(np.mean(uars)), len(chosen), len(pairs)
 
 
 def layers(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -102,16 +104,16 @@ def layers(arguments: argparse.Namespace) -> dict[str, Any]:
     store, manifest = FeatureStore.open(arguments.store), Manifest.read(arguments.manifest)
     plan, features = plan_folds(manifest, cv=arguments.cv), arguments.features.split(",")
     start = time.perf_counter()
-    found = fit_probe(store, manifest, ProbeConfig("p", tuple(features)), plan, device="cpu")
+    result = fit_probe(store, manifest, ProbeConfig("p", tuple(features)), plan, device="cpu")
     seconds = time.perf_counter() - start
-    everything = np.arange(len(found.problem.keys))
-    score = scorer(found.problem, "uar")
+    all_rows = np.arange(len(result.problem.keys))
+    score = scorer(result.problem, "uar")
     table = [{"system": "medusa probe, nested, with combinations", "seconds": seconds,
-              "uar": score(found.nested.scores, everything), "timed": 1.0}]  # fmt: skip
-    singles = [score(system.scores, everything) for system in found.systems if system.source is not None]
+              "uar": score(result.nested.scores, all_rows), "timed": 1.0}]  # fmt: skip
+    singles = [score(system.scores, all_rows) for system in result.systems if system.source is not None]
     table[0]["mean_uar_of_layers"] = float(np.mean(singles))
     about = {"corpus": manifest.name, "layers": len(singles), "folds": len(plan.names), "rows": table}
-    tell(about, arguments.json)
+    show_last(about, arguments.json)
     problem = Problem.of(Targets.from_manifest(manifest))
     passes = passes_of(problem, plan, speaker_groups(manifest))
     rows = PooledRows(store, problem.keys)
@@ -119,18 +121,18 @@ def layers(arguments: argparse.Namespace) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             spent, uar, n, of = sweep(fit, nested, problem, passes, rows, features, arguments.share)
-        whole = spent * of / n
-        table.append({"system": name, "seconds": whole, "mean_uar_of_layers": uar, "timed": n / of,
-                      "times_slower": whole / seconds})  # fmt: skip
-        tell(about, arguments.json)
+        scaled = spent * of / n
+        table.append({"system": name, "seconds": scaled, "mean_uar_of_layers": uar, "timed": n / of,
+                      "times_slower": scaled / seconds})  # fmt: skip
+        show_last(about, arguments.json)
     return about
 
 
-def tell(found: dict[str, Any], path: Path | None) -> None:
+def show_last(result: dict[str, Any], path: Path | None) -> None:
     """Print the last row and write all that there are, so that a run that is stopped has lost none."""
-    print(json.dumps(found["rows"][-1]), flush=True)
+    print(json.dumps(result["rows"][-1]), flush=True)
     if path is not None:
-        replace_text(path, json.dumps(found | {"cpus": os.cpu_count()}, indent=1) + "\n")
+        replace_text(path, json.dumps(result | {"cpus": os.cpu_count()}, indent=1) + "\n")
 
 
 class SyntheticRows:
@@ -142,14 +144,14 @@ class SyntheticRows:
     def read(self, source: Any) -> np.ndarray:
         return self.part(source, np.arange(len(self.labels)))
 
-    def part(self, source: Any, at: np.ndarray) -> np.ndarray:
+    def part(self, source: Any, rows_at: np.ndarray) -> np.ndarray:
         """Noise, and a direction for each class that is the stronger, the nearer the layer is to the middle."""
         layer = int(source.layer.removeprefix("layer_"))
         centres = np.random.default_rng((1, layer)).normal(size=(8, self._dim)).astype(np.float32)
         # Uniform from bytes, of variance one: drawing normal numbers would take longer than the probe.
-        rng = np.random.Generator(np.random.SFC64((2, layer, int(at[0]))))
-        rows: np.ndarray = rng.integers(-128, 128, (len(at), self._dim), np.int8) * np.float32(1 / 73.9)
-        rows += np.float32(0.02) * centres[self.labels[at]]
+        rng = np.random.Generator(np.random.SFC64((2, layer, int(rows_at[0]))))
+        rows: np.ndarray = rng.integers(-128, 128, (len(rows_at), self._dim), np.int8) * np.float32(1 / 73.9)
+        rows += np.float32(0.02) * centres[self.labels[rows_at]]
         return rows
 
     def dim(self, source: Any) -> int:
@@ -166,19 +168,19 @@ def stored(directory: Path, n: int, n_layers: int, dim: int, labels: np.ndarray)
     spec = FeatureSpec("audio", "synthetic", "none", names, dim, pool="mean+std")
     with store.writer("synthetic", spec) as writer:
         for start in range(0, n, step):
-            at = np.arange(start, min(start + step, n))
-            block = np.stack([rows.part(Source("synthetic", name), at) for name in names], 1).astype(np.float16)
-            for i, key in enumerate(at):
+            indices = np.arange(start, min(start + step, n))
+            block = np.stack([rows.part(Source("synthetic", name), indices) for name in names], 1).astype(np.float16)
+            for i, key in enumerate(indices):
                 writer.append(f"u{key:07d}", block[i][:, None])
     return store
 
 
-def _tell_layer(what: str, done: int, start: float) -> None:
+def _print_layer(system: str, done: int, start: float) -> None:
     """Print the seconds and the peak memory before each layer of the first pass, in which all work is done."""
     if not done:
         peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        print(f"{what}: after {time.perf_counter() - start:.0f} s, {time.process_time():.0f} s of CPU time in all, at "
-              f"most {peak_gb:.2f} GB", flush=True)  # fmt: skip
+        print(f"{system}: after {time.perf_counter() - start:.0f} s, {time.process_time():.0f} s of CPU time in all, "
+              f"at most {peak_gb:.2f} GB", flush=True)  # fmt: skip
 
 
 def large(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -196,16 +198,16 @@ def large(arguments: argparse.Namespace) -> dict[str, Any]:
         manifest = Manifest.from_pandas(frame)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         start, cpu_start = time.perf_counter(), time.process_time()
-        found = fit_probe(
+        result = fit_probe(
             store, manifest, ProbeConfig("p", ("synthetic",)), plan_folds(manifest, cv="fold"), device=arguments.device,
-            progress=lambda what, i, of: _tell_layer(what, i, start),
+            progress=lambda what, i, of: _print_layer(what, i, start),
         )  # fmt: skip
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
-    score = scorer(found.problem, "uar")
+    score = scorer(result.problem, "uar")
     return {
         "utterances": n, "layers": n_layers, "dim": dim, "seconds": seconds, "cpu_seconds": cpu_seconds,
         "device": arguments.device,
-        "uar": score(found.nested.scores, np.arange(n)), "cores": torch.get_num_threads(),
+        "uar": score(result.nested.scores, np.arange(n)), "cores": torch.get_num_threads(),
         "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, "peak_gb_before": before / 1e6,
     }  # fmt: skip
 
@@ -214,23 +216,23 @@ def main() -> None:
     """Print a table, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(dest="kind", required=True)
-    own = kinds.add_parser("layers")
+    layers_parser = kinds.add_parser("layers")
     for names in (("-m", "--manifest"), ("-s", "--store"), ("--features",)):
-        own.add_argument(*names, required=True)
-    own.add_argument("--cv", default="fold")
-    own.add_argument("--share", type=float, default=1.0)
-    own.add_argument("--peers", default=",".join(PEERS))
-    other = kinds.add_parser("large")
-    other.add_argument("--utterances", type=int, default=120_000)
-    other.add_argument("--layers", type=int, default=25)
-    other.add_argument("--dim", type=int, default=2048)
-    other.add_argument("--device", default="cpu")
-    other.add_argument("--directory", default=None)
-    for each in (own, other):
-        each.add_argument("--json", type=Path)
+        layers_parser.add_argument(*names, required=True)
+    layers_parser.add_argument("--cv", default="fold")
+    layers_parser.add_argument("--share", type=float, default=1.0)
+    layers_parser.add_argument("--peers", default=",".join(PEERS))
+    large_parser = kinds.add_parser("large")
+    large_parser.add_argument("--utterances", type=int, default=120_000)
+    large_parser.add_argument("--layers", type=int, default=25)
+    large_parser.add_argument("--dim", type=int, default=2048)
+    large_parser.add_argument("--device", default="cpu")
+    large_parser.add_argument("--directory", default=None)
+    for subparser in (layers_parser, large_parser):
+        subparser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    found = {"layers": layers, "large": large}[arguments.kind](arguments) | {"cpus": os.cpu_count()}
-    text = json.dumps(found, indent=1)
+    result = {"layers": layers, "large": large}[arguments.kind](arguments) | {"cpus": os.cpu_count()}
+    text = json.dumps(result, indent=1)
     print(text)
     if arguments.json:
         replace_text(arguments.json, text + "\n")

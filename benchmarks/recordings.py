@@ -61,9 +61,9 @@ def run_recordings(
     table = table.reset_index(drop=True)
     keys = table["utterance_id"].tolist()
     progress("clips")
-    alone = _features(table, folder / "clips", encoder)
+    clips = _features(table, folder / "clips", encoder)
     members = dict(_members(table, folder))
-    rows, labels = _rows(alone, keys), _predicted(alone, table, members)
+    rows, labels = _rows(clips, keys), _predicted(clips, table, members)
     forms = [_form("clips as files", rows, rows, labels, labels, table)]
     for name, write in WRITERS.items():
         progress(name)
@@ -76,15 +76,15 @@ def _joined(table: pd.DataFrame, folder: Path, write: Callable[[Path, np.ndarray
     """Return the table with the pieces of one recording per speaker in place of the clips."""
     folder.mkdir(parents=True)
     pieces = table.copy()
-    for speaker, own in table.groupby("speaker"):
-        sound, at = [], 0
-        for i, path in own["path"].items():
+    for speaker, clips in table.groupby("speaker"):
+        sound, start = [], 0
+        for i, path in clips["path"].items():
             samples, rate_hz = soundfile.read(path, dtype="int16")
-            pieces.loc[i, ["start_s", "end_s"]] = at / rate_hz, (at + len(samples)) / rate_hz
+            pieces.loc[i, ["start_s", "end_s"]] = start / rate_hz, (start + len(samples)) / rate_hz
             gap = np.zeros(round(GAP_S * rate_hz), np.int16)
             sound += [samples, gap]
-            at += len(samples) + len(gap)
-        pieces.loc[own.index, "path"] = str(write(folder / str(speaker), np.concatenate(sound), rate_hz))
+            start += len(samples) + len(gap)
+        pieces.loc[clips.index, "path"] = str(write(folder / str(speaker), np.concatenate(sound), rate_hz))
     return pieces.drop(columns="duration_s", errors="ignore")
 
 
@@ -111,11 +111,11 @@ def _members(table: pd.DataFrame, folder: Path) -> Iterator[tuple[str, ProbeMemb
 
 def _medusa(*arguments: str) -> None:
     """Run a command as users do; CalledProcessError, with what it printed, when it fails."""
-    done = subprocess.run(
+    process = subprocess.run(
         [Path(sys.executable).with_name("medusa"), *arguments], capture_output=True, text=True, check=False
     )
-    if done.returncode:
-        raise RuntimeError(f"medusa {' '.join(arguments)}:\n{done.stdout}{done.stderr}")
+    if process.returncode:
+        raise RuntimeError(f"medusa {' '.join(arguments)}:\n{process.stdout}{process.stderr}")
 
 
 def _rows(store: Path, keys: Sequence[str]) -> np.ndarray:
@@ -129,22 +129,22 @@ def _predicted(store: Path, table: pd.DataFrame, members: dict[str, ProbeMember]
     """Return the labels (n,) of the member that was not fitted on a clip's fold."""
     labels = np.empty(len(table), object)
     for fold, member in members.items():
-        own = np.flatnonzero(table["fold"] == fold)
-        posteriors, _ = member.predict(FeatureStore.open(store), table["utterance_id"].iloc[own].tolist())
-        labels[own] = np.asarray(member.classes)[posteriors[:, : len(member.classes)].argmax(1)]
+        judged = np.flatnonzero(table["fold"] == fold)
+        posteriors, _ = member.predict(FeatureStore.open(store), table["utterance_id"].iloc[judged].tolist())
+        labels[judged] = np.asarray(member.classes)[posteriors[:, : len(member.classes)].argmax(1)]
     return labels
 
 
 def _form(
-    name: str, rows: np.ndarray, alone: np.ndarray, labels: np.ndarray, alone_labels: np.ndarray, table: pd.DataFrame
+    name: str, rows: np.ndarray, clip_rows: np.ndarray, labels: np.ndarray, clip_labels: np.ndarray, table: pd.DataFrame
 ) -> Form:
-    relative = np.linalg.norm(rows - alone, axis=1) / np.linalg.norm(alone, axis=1)
+    relative = np.linalg.norm(rows - clip_rows, axis=1) / np.linalg.norm(clip_rows, axis=1)
     classes = sorted(set(table["label"]))
     true, predicted = (pd.Categorical(column, classes).codes for column in (table["label"], labels))
     scores = classification(np.asarray(predicted, np.int64), np.asarray(true, np.int64), classes)
     return Form(
         name, len(table), float(np.median(relative)), float(np.quantile(relative, WORST)),
-        float(np.abs(rows - alone).max()), float(np.mean(labels == alone_labels)),
+        float(np.abs(rows - clip_rows).max()), float(np.mean(labels == clip_labels)),
         float(scores.uar),
     )  # fmt: skip
 
@@ -192,14 +192,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--encoder", default="tiny-hubert", help="By default one that comes with the package.")
     parser.add_argument("--clips", type=int, help="Of each speaker and class; default: all.")
     parser.add_argument("--json", type=Path, help="Also write the rows here.")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         forms = run_recordings(
-            given.manifest, given.encoder, Path(folder), lambda text: print(text, file=sys.stderr), given.clips
+            options.manifest, options.encoder, Path(folder), lambda text: print(text, file=sys.stderr), options.clips
         )
     print(report(forms))
-    if given.json is not None:
-        replace_text(given.json, json.dumps([asdict(form) for form in forms], indent=1) + "\n")
+    if options.json is not None:
+        replace_text(options.json, json.dumps([asdict(form) for form in forms], indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -96,23 +96,23 @@ def measure(n: int, n_systems: int, browser: Any) -> dict[str, Any]:
         started = time.perf_counter()
         runs = find_runs(names, directory / "manifest.csv", directory / "store")
         collected = collect(runs, PageOptions(Scoring(), projections=("pca",)))
-        found: dict[str, Any] = {"utterances": n, "systems": n_systems, "collect_s": time.perf_counter() - started}
+        figures: dict[str, Any] = {"utterances": n, "systems": n_systems, "collect_s": time.perf_counter() - started}
         started = time.perf_counter()
         page_file = directory / "report.html"
-        found["megabytes"] = write_page(page_file, collected.payload, {"links": None, "clips": {}, "note": ""}) / 1e6
-        found["write_s"] = time.perf_counter() - started
+        figures["megabytes"] = write_page(page_file, collected.payload, {"links": None, "clips": {}, "note": ""}) / 1e6
+        figures["write_s"] = time.perf_counter() - started
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto(page_file.as_uri())
         page.wait_for_selector("html[data-ready='charts']", timeout=120_000)
         for figure in ("tables", "charts"):
-            found[f"{figure}_ms"] = page.evaluate(f"performance.getEntriesByName('medusa-{figure}')[0].startTime")
+            figures[f"{figure}_ms"] = page.evaluate(f"performance.getEntriesByName('medusa-{figure}')[0].startTime")
         drawn = (
             "new Promise(resolve => requestAnimationFrame(() => setTimeout(() => resolve(performance.now() - began))))"
         )
         for action, script in ACTIONS.items():
-            found[action] = page.evaluate(f"() => {{ const began = performance.now(); {script}; return {drawn}; }}")
+            figures[action] = page.evaluate(f"() => {{ const began = performance.now(); {script}; return {drawn}; }}")
         page.close()
-        return found
+        return figures
 
 
 def report(results: Sequence[dict[str, Any]]) -> Table:

@@ -50,29 +50,31 @@ def rows_of(run: Path, systems: Sequence[str] | None, n_resamples: int) -> Itera
     """Yield a row of each system of a run: its scores in %, and whether it is speaker-adapted."""
     manifest, store = Manifest.read(run / "corpus.csv"), FeatureStore.open(run / "store")
     names = [name for name in store.names() if store[name].spec.kind == "posteriors"]
-    known = [name.removeprefix(PREFIX) for name in names]
-    for name in systems or known:
-        if name not in known:
-            if any(each in known for each in systems or ()):
+    stored = [name.removeprefix(PREFIX) for name in names]
+    for name in systems or stored:
+        if name not in stored:
+            if any(each in stored for each in systems or ()):
                 continue
-            raise ConfigError(f"{run / 'store'} has no posteriors of {name!r}; there are {', '.join(known) or 'none'}.")
+            raise ConfigError(
+                f"{run / 'store'} has no posteriors of {name!r}; there are {', '.join(stored) or 'none'}."
+            )
         system = from_store(store, name, manifest)
-        for part, found in assess_parts(system, manifest, ScoringOptions(n_resamples=n_resamples)).items():
-            intervals = {shown: found.intervals[score] for shown, score in SCORES.items()}
+        for part, result in assess_parts(system, manifest, ScoringOptions(n_resamples=n_resamples)).items():
+            intervals = {shown: result.intervals[score] for shown, score in SCORES.items()}
             yield {
                 "corpus": run.name, "part": part, "system": name,
                 **{shown: 100 * i.value for shown, i in intervals.items()},
                 "intervals": {shown: [100 * i.low, 100 * i.high] for shown, i in intervals.items()},
-                "speakers": found.n_clusters, "utterances": len(system.keys),
+                "speakers": result.n_clusters, "utterances": len(system.keys),
                 "speaker_adapted": any(note.startswith("speaker-adapted") for note in system.notes),
             }  # fmt: skip
 
 
 def published(corpora: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield EmoBox's figures for these corpora."""
-    for each in PUBLISHED:
-        if each.corpus in corpora:
-            yield {"corpus": each.corpus, "system": f"EmoBox: {each.system}", "UA": each.ua, "published": True}
+    for figure in PUBLISHED:
+        if figure.corpus in corpora:
+            yield {"corpus": figure.corpus, "system": f"EmoBox: {figure.system}", "UA": figure.ua, "published": True}
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:

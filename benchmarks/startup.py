@@ -55,8 +55,8 @@ def run(
     trees = {"this": REPO} | ({} if against is None else {"against": against})
     seconds: dict[str, list[float]] = {tree: [] for tree in trees}
     for _ in range(repeats):
-        for tree, place in trees.items():
-            seconds[tree].append(start_s(place, directory, names, n_members))
+        for tree, checkout in trees.items():
+            seconds[tree].append(start_s(checkout, directory, names, n_members))
     return {"utterances": n_utterances, "members": n_members, "sets": n_sets, "seconds": seconds}
 
 
@@ -91,31 +91,33 @@ def start_s(tree: Path, directory: Path, names: Sequence[str], n_members: int) -
         "--d", "16", "--n-heads", "2", "--device", "cpu",
     ]  # fmt: skip
     begun = time.perf_counter()
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", STARTED, *arguments], capture_output=True, text=True, check=False,
         cwd=directory, env={**os.environ, "PYTHONPATH": str(tree)},
     )  # fmt: skip
     seconds = time.perf_counter() - begun
     shutil.rmtree(runs)
-    if "first step" not in done.stdout:
-        raise ConfigError(f"{tree}: fit-deepser made no step; its last words: {(done.stderr or done.stdout)[-600:]}")
+    if "first step" not in process.stdout:
+        raise ConfigError(
+            f"{tree}: fit-deepser made no step; its last words: {(process.stderr or process.stdout)[-600:]}"
+        )
     return seconds
 
 
 def table(result: dict[str, Any]) -> Table:
     """Return the result of `run` for the terminal."""
-    made = Table(
+    report = Table(
         title=f"{result['members']} members x {result['sets']} sets x {result['utterances']:,} utterances, "
         "from the command to the first step",
         title_justify="left",
     )
     for name in ("version", "seconds", "all runs", "times as fast"):
-        made.add_column(name, justify="left" if name == "version" else "right")
-    medians = {name: statistics.median(taken) for name, taken in result["seconds"].items()}
-    for name, taken in result["seconds"].items():
+        report.add_column(name, justify="left" if name == "version" else "right")
+    medians = {name: statistics.median(durations) for name, durations in result["seconds"].items()}
+    for name, durations in result["seconds"].items():
         ratio = f"{medians['against'] / medians[name]:.1f}" if "against" in medians else "-"
-        made.add_row(name, f"{medians[name]:.1f}", ", ".join(f"{each:.1f}" for each in taken), ratio)
-    return made
+        report.add_row(name, f"{medians[name]:.1f}", ", ".join(f"{each:.1f}" for each in durations), ratio)
+    return report
 
 
 def main() -> None:
@@ -127,14 +129,14 @@ def main() -> None:
     parser.add_argument("--against", type=Path, help="another version of the program: the directory of its cli.py")
     parser.add_argument("--directory", type=Path, help="where to write; default: the system's temporary one")
     parser.add_argument("--json", type=Path, help="write the result there")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=given.directory, prefix="medusa-bench-startup-") as directory:
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.directory, prefix="medusa-bench-startup-") as directory:
         result = run(
-            Path(directory), n_utterances=given.utterances, n_members=given.members, n_sets=given.sets,
-            repeats=given.repeats, against=given.against,
+            Path(directory), n_utterances=arguments.utterances, n_members=arguments.members, n_sets=arguments.sets,
+            repeats=arguments.repeats, against=arguments.against,
         )  # fmt: skip
-    if given.json is not None:
-        given.json.write_text(json.dumps(result, indent=1) + "\n")
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
     Console().print(table(result))
 
 

@@ -56,9 +56,9 @@ def run_transcribe(
     """
     corpus = CORPORA["ravdess"](DEMO_CORPUS) if manifest is None else Manifest.read(manifest)
     rng = np.random.default_rng(settings.seed)
-    which = np.sort(rng.permutation(len(corpus))[: settings.n_clips])
+    chosen = np.sort(rng.permutation(len(corpus))[: settings.n_clips])
     # As `medusa transcribe` orders them: longest first, so that batches are of like length.
-    clips = sorted((decode(corpus.audio_path(int(i))) for i in which), key=len, reverse=True)
+    clips = sorted((decode(corpus.audio_path(int(i))) for i in chosen), key=len, reverse=True)
     results: list[dict[str, Any]] = []
     for model in settings.models:
         progress(f"loading {model}")
@@ -99,12 +99,12 @@ def transcribe_table(result: dict[str, Any]) -> "Table":
     table = Table(title=f"transcribe: {n:,} clips, {audio_s / n:.1f} s on average", box=box.SIMPLE_HEAD)
     for name in ("model", "way", "on", "utterances/s", "x real time", "CPU s each", "other texts"):
         table.add_column(name, justify="left" if name in ("model", "way", "on") else "right")
-    for each in result["results"]:
-        seconds, differing = each["seconds"], each["n_differing"]
+    for figures in result["results"]:
+        seconds, differing = figures["seconds"], figures["n_differing"]
         table.add_row(
-            each["model"], each["way"], f"{each['device']} {each['compute']}", f"{n / seconds:.2f}",
-            f"{audio_s / seconds:.1f}", f"{each['cpu_seconds'] / n:.2f}",
-            f"{differing} ({100 * differing / n:.1f} %)" if each["way"] != PLAIN else "",
+            figures["model"], figures["way"], f"{figures['device']} {figures['compute']}", f"{n / seconds:.2f}",
+            f"{audio_s / seconds:.1f}", f"{figures['cpu_seconds'] / n:.2f}",
+            f"{differing} ({100 * differing / n:.1f} %)" if figures["way"] != PLAIN else "",
         )  # fmt: skip
     return table
 

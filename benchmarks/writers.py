@@ -48,9 +48,9 @@ def run(
     def timed(step: str, work: Callable[[], Any]) -> Any:
         progress(step)
         started = time.perf_counter()
-        found = work()
+        result = work()
         steps[step] = time.perf_counter() - started
-        return found
+        return result
 
     def written() -> None:
         running = [
@@ -93,15 +93,15 @@ def write(path: Path, number: int, n_segments: int) -> None:
 
 def table(result: dict[str, Any]) -> Table:
     """Return the result of `run` for the terminal."""
-    made = Table(
+    report = Table(
         title=f"{result['processes']} processes, {result['segments']:,} segments, {result['utterances']:,} utterances",
         title_justify="left",
     )
-    made.add_column("step")
-    made.add_column("seconds", justify="right")
+    report.add_column("step")
+    report.add_column("seconds", justify="right")
     for step, seconds in result["seconds"].items():
-        made.add_row(step, f"{seconds:.3f}")
-    return made
+        report.add_row(step, f"{seconds:.3f}")
+    return report
 
 
 def main() -> None:
@@ -110,12 +110,14 @@ def main() -> None:
     parser.add_argument("--segments", type=int, default=200, help="of each process")
     parser.add_argument("--directory", type=Path, help="where to write; default: the system's temporary one")
     parser.add_argument("--json", type=Path, help="write the result there")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     console = Console(stderr=True)
-    with tempfile.TemporaryDirectory(dir=given.directory, prefix="medusa-bench-writers-") as directory:
-        result = run(Path(directory), n_processes=given.processes, n_segments=given.segments, progress=console.print)
-    if given.json is not None:
-        given.json.write_text(json.dumps(result, indent=1) + "\n")
+    with tempfile.TemporaryDirectory(dir=arguments.directory, prefix="medusa-bench-writers-") as directory:
+        result = run(
+            Path(directory), n_processes=arguments.processes, n_segments=arguments.segments, progress=console.print
+        )
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
     Console().print(table(result))
 
 

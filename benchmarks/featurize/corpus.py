@@ -41,11 +41,11 @@ def write_corpus(directory: Path, n: int, seed: int, speech: Path | None = None,
     rng = np.random.default_rng(seed)
     order = [sources[i] for i in rng.permutation(len(sources))]
     lengths = (durations_s(n, seed, mean_s) * SAMPLE_RATE_HZ).astype(int)
-    stock, at = np.zeros(0, np.float32), 0
+    stock, n_used = np.zeros(0, np.float32), 0
     paths, texts = [], []
     for i, length in enumerate(lengths.tolist()):
         while len(stock) < length:
-            stock, at = np.concatenate([stock, decode(order[at % len(order)])]), at + 1
+            stock, n_used = np.concatenate([stock, decode(order[n_used % len(order)])]), n_used + 1
         samples, stock = stock[:length], stock[length:]
         paths.append(f"{i:05d}.flac")
         soundfile.write(directory / paths[-1], np.clip(samples, -1, 1), SAMPLE_RATE_HZ, subtype="PCM_16")

@@ -26,17 +26,17 @@ class Flops:
     def __init__(self, encoder: Encoder) -> None:
         frames, counts = [], []
         for size in AT_TOKENS if encoder.kind == "text" else AT_S:
-            one: Any
+            source: Any
             if encoder.kind == "text":
-                one = " ".join(f"w{i}" for i in range(int(size)))
-                n = encoder.cost(one)
+                source = " ".join(f"w{i}" for i in range(int(size)))
+                n = encoder.cost(source)
             else:
-                one = np.random.default_rng(0).standard_normal(int(size * SAMPLE_RATE_HZ)).astype(np.float32)
-                n = encoder.n_frames(len(one))
+                source = np.random.default_rng(0).standard_normal(int(size * SAMPLE_RATE_HZ)).astype(np.float32)
+                n = encoder.n_frames(len(source))
             counter = FlopCounterMode(display=False)
             # The CPU's fused attention is unknown to the counter; as two products it is counted.
             with counter, sdpa_kernel(SDPBackend.MATH):
-                encoder.encode([one], 1)
+                encoder.encode([source], 1)
             frames.append(n)
             counts.append(counter.get_total_flops())
         self._coefficients = np.polyfit(np.array(frames, float), np.array(counts, float), 2)

@@ -64,16 +64,16 @@ class PeerModel:
     @torch.inference_mode()
     def rows(self, prepared: dict[str, torch.Tensor], inputs: Sequence[Any]) -> list[np.ndarray]:
         """(T, D) float32 of each input's own frames or tokens."""
-        named = {
+        tensors = {
             key: value.to(self.device, self.model.dtype if value.is_floating_point() else value.dtype)
             for key, value in prepared.items()
         }
-        if "input_features" in named:
-            hidden = self.model(named["input_features"]).last_hidden_state
+        if "input_features" in tensors:
+            hidden = self.model(tensors["input_features"]).last_hidden_state
         else:
             if len(inputs) == 1:
-                named.pop("attention_mask", None)
-            hidden = self.model(**named).last_hidden_state
+                tensors.pop("attention_mask", None)
+            hidden = self.model(**tensors).last_hidden_state
         counts = [self._n_rows(each, prepared, b) for b, each in enumerate(inputs)]
         return [hidden[b, self._first : self._first + n].float().cpu().numpy() for b, n in enumerate(counts)]
 
@@ -81,12 +81,12 @@ class PeerModel:
     def _first(self) -> int:
         return 1 if self.family == "text" else 0
 
-    def _n_rows(self, each: Any, prepared: dict[str, torch.Tensor], b: int) -> int:
+    def _n_rows(self, source: Any, prepared: dict[str, torch.Tensor], b: int) -> int:
         if self.family == "text":
             return int(prepared["attention_mask"][b].sum()) - 2
         if self.family == "whisper":
-            return -(-len(each) // 320)
-        return int(self.model._get_feat_extract_output_lengths(len(each)))
+            return -(-len(source) // 320)
+        return int(self.model._get_feat_extract_output_lengths(len(source)))
 
 
 def sources(manifest: Manifest, family: str) -> list[Any]:
@@ -105,9 +105,9 @@ def per_file(peer: PeerModel, manifest: Manifest, out: Path) -> None:
 
 def arrival_batches(peer: PeerModel, manifest: Manifest, out: Path) -> None:
     """Batches of eight as the list has them, each padded to its longest."""
-    named = list(zip(manifest.keys, sources(manifest, peer.family), strict=True))
-    for start in range(0, len(named), ARRIVAL_BATCH):
-        part = named[start : start + ARRIVAL_BATCH]
+    items = list(zip(manifest.keys, sources(manifest, peer.family), strict=True))
+    for start in range(0, len(items), ARRIVAL_BATCH):
+        part = items[start : start + ARRIVAL_BATCH]
         inputs = [peer.read(source) for _, source in part]
         for (key, _), rows in zip(part, peer.rows(peer.prepare(inputs), inputs), strict=True):
             np.save(out / f"{key}.npy", rows)

@@ -34,15 +34,15 @@ def featurize_report(result: dict[str, Any]) -> Iterator["RenderableType"]:
         ):
             table.add_column(column, justify="left" if column == "way" else "right")
         for figure in figures(record, n, audio_s):
-            own = figure["way"].startswith("medusa")
+            is_ours = figure["way"].startswith("medusa")
             table.add_row(
                 figure["name"], f"{figure['seconds']:.2f}", f"{figure['cpu_seconds']:.1f}",
                 f"{figure['x_real_time']:.1f}",
-                f"{figure['files_per_s']:.1f}", f"{figure['flop_per_s'] / 1e12:.3f}" if own else "",
-                f"{100 * figure['mfu']:.0f} %" if own else "", "" if own else f"{figure['ratio']:.2f} x",
-                "" if own else f"{figure['cpu_ratio']:.2f} x",
+                f"{figure['files_per_s']:.1f}", f"{figure['flop_per_s'] / 1e12:.3f}" if is_ours else "",
+                f"{100 * figure['mfu']:.0f} %" if is_ours else "", "" if is_ours else f"{figure['ratio']:.2f} x",
+                "" if is_ours else f"{figure['cpu_ratio']:.2f} x",
                 f"{figure['worst_row']:.1e}" + ("" if figure["worst_row"] <= SAME_ROWS else " !"),
-                style="bold" if own else "",
+                style="bold" if is_ours else "",
             )  # fmt: skip
         yield table
         yield stages_line(record)
@@ -50,12 +50,12 @@ def featurize_report(result: dict[str, Any]) -> Iterator["RenderableType"]:
 
 def figures(record: dict[str, Any], n: int, audio_s: float) -> list[dict[str, Any]]:
     """Each way with its rates; ratio: how many times its time ours takes less. MFU counts valid frames alone."""
-    own = next(way for way in record["ways"] if way["way"].startswith("medusa"))
+    ours = next(way for way in record["ways"] if way["way"].startswith("medusa"))
     return [
         {
             **way, "x_real_time": audio_s / way["seconds"], "files_per_s": n / way["seconds"],
-            "ratio": way["seconds"] / own["seconds"],
-            "cpu_ratio": way["cpu_seconds"] / max(own["cpu_seconds"], 1e-9),
+            "ratio": way["seconds"] / ours["seconds"],
+            "cpu_ratio": way["cpu_seconds"] / max(ours["cpu_seconds"], 1e-9),
             "flop_per_s": record["flop"] / way["seconds"],
             "mfu": record["flop"] / way["seconds"] / record["peak_flop_per_s"],
         }

@@ -114,11 +114,11 @@ def run_featurize(
 
 
 def _weights(name: str, settings: FeaturizeSettings, work: Path) -> Path:
-    given = dict(settings.weights).get(name)
+    weights = dict(settings.weights).get(name)
     if settings.random:
         return random_weights(name, work / "weights", settings.seed, settings.tiny)
     hub_id = ENCODERS[name].hub_id if name in ENCODERS else name
-    return find_weights(name, hub_id, None if given is None else Path(given))
+    return find_weights(name, hub_id, None if weights is None else Path(weights))
 
 
 def _measure_encoder(
@@ -129,8 +129,8 @@ def _measure_encoder(
 
     whisper = name in ENCODERS and ENCODERS[name].family == "whisper"
     windows = settings.whisper_windows if whisper else (None,)
-    how: dict[str, Any] = {"weights": directory, "device": settings.device, "compute": settings.compute}
-    ours = {window: load_encoder(name, window=window, **how) for window in windows}
+    options: dict[str, Any] = {"weights": directory, "device": settings.device, "compute": settings.compute}
+    ours = {window: load_encoder(name, window=window, **options) for window in windows}
     peer = PeerModel.load(directory, next(iter(ours.values())))
     ways: dict[str, Callable[[Path], Any]] = {key: partial(PEERS[key][1], peer, manifest) for key in settings.peers}
     for window, encoder in ours.items():
@@ -214,11 +214,11 @@ def _own_figures(encoder: Encoder, manifest: Manifest, settings: FeaturizeSettin
     }  # fmt: skip
 
 
-def _expected(peer: Any, manifest: Manifest, work: Path, known: bool) -> dict[str, np.ndarray]:
+def _expected(peer: Any, manifest: Manifest, work: Path, stored: bool) -> dict[str, np.ndarray]:
     """Return transformers' rows of each file alone, in float32."""
     from .peers import per_file
 
-    if not known:
+    if not stored:
         (work / "out-per-file").mkdir()
         per_file(peer, manifest, work / "out-per-file")
     return _left(work / "out-per-file", False)
@@ -232,11 +232,11 @@ def _left(out: Path, ours: bool) -> dict[str, np.ndarray]:
     return {path.stem: np.load(path) for path in out.glob("*.npy")}
 
 
-def _worst_row(expected: dict[str, np.ndarray], found: dict[str, np.ndarray], manifest: Manifest) -> float:
+def _worst_row(expected: dict[str, np.ndarray], rows: dict[str, np.ndarray], manifest: Manifest) -> float:
     """Return the largest relative difference of a row, |a - b| / |a|, Euclidean; infinite where rows are missing."""
     worst = 0.0
     for key in manifest.keys:
-        a, b = expected[key], found.get(key)
+        a, b = expected[key], rows.get(key)
         if b is None or a.shape != b.shape:
             return float("inf")
         difference = np.linalg.norm(a - b, axis=1) / np.maximum(np.linalg.norm(a, axis=1), 1e-30)

@@ -30,33 +30,48 @@ def main() -> None:
     parser.add_argument("--whisper", default="tiny.en", help="openai-whisper's name or .pt file, for transcribe")
     parser.add_argument("--tiny", action="store_true", help="small models and few clips, to try every step")
     parser.add_argument("--alone", type=Path, help=argparse.SUPPRESS)  # the file that a step's process writes
-    given = parser.parse_args()
-    settings = Settings(given.device, given.compute, given.tiny, given.whisper, given.directory)
-    chosen = names(given.steps)
-    if given.list:
+    arguments = parser.parse_args()
+    settings = Settings(arguments.device, arguments.compute, arguments.tiny, arguments.whisper, arguments.directory)
+    chosen = names(arguments.steps)
+    if arguments.list:
         Console().print("\n".join(f"{name:28} {STEPS[name][1]}" for name in chosen), highlight=False)
         return
-    if given.alone is not None:
-        with tempfile.TemporaryDirectory(prefix="medusa-gpu-", dir=given.directory) as work:
-            given.alone.write_text(json.dumps(STEPS[chosen[0]][0](settings, Path(work))))
+    if arguments.alone is not None:
+        with tempfile.TemporaryDirectory(prefix="medusa-gpu-", dir=arguments.directory) as work:
+            arguments.alone.write_text(json.dumps(STEPS[chosen[0]][0](settings, Path(work))))
         return
     steps: dict[str, dict[str, object]] = {}
     for name in chosen:
         Console(stderr=True).print(name)
-        with tempfile.TemporaryDirectory() as place:
-            left = Path(place) / "figures.json"
-            command = [sys.executable, "-m", str(__package__), name, "--alone", str(left), "--device", given.device]
-            command += ["--compute", given.compute, "--whisper", given.whisper, *(["--tiny"] if given.tiny else [])]
-            command += [] if given.directory is None else ["--directory", str(given.directory)]
+        with tempfile.TemporaryDirectory() as folder:
+            figures_file = Path(folder) / "figures.json"
+            command = [
+                sys.executable,
+                "-m",
+                str(__package__),
+                name,
+                "--alone",
+                str(figures_file),
+                "--device",
+                arguments.device,
+            ]
+            command += [
+                "--compute",
+                arguments.compute,
+                "--whisper",
+                arguments.whisper,
+                *(["--tiny"] if arguments.tiny else []),
+            ]
+            command += [] if arguments.directory is None else ["--directory", str(arguments.directory)]
             started = time.monotonic()
             try:
-                done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=BUDGET_S, check=False)
-                error = (done.stderr.strip().splitlines() or ["no output"])[-1][:300] if done.returncode else ""
+                process = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=BUDGET_S, check=False)
+                error = (process.stderr.strip().splitlines() or ["no output"])[-1][:300] if process.returncode else ""
             except subprocess.TimeoutExpired:
                 error = f"took longer than {BUDGET_S:.0f} s"
-            record = {"error": error} if error else json.loads(left.read_text())
-        steps = add(given.json, name, {**record, "seconds": round(time.monotonic() - started, 1)})
-        (given.markdown or given.json.with_suffix(".md")).write_text(markdown(steps))
+            record = {"error": error} if error else json.loads(figures_file.read_text())
+        steps = add(arguments.json, name, {**record, "seconds": round(time.monotonic() - started, 1)})
+        (arguments.markdown or arguments.json.with_suffix(".md")).write_text(markdown(steps))
     lines = list(missed(steps))
     Console().print("\n".join(["missed aims:", *lines] if lines else ["all aims are met"]), highlight=False)
     if any("error" in steps[name] for name in chosen):

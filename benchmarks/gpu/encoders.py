@@ -57,8 +57,8 @@ def measure(
     (work / "corpus").mkdir()
     corpus = write_corpus(work / "corpus", sizes.n_files, 0, mean_s=mean_s)
     weights = random_weights(name, work / "weights", 0, settings.tiny)
-    how: dict[str, Any] = {"weights": weights, "device": settings.device, "layers": layers}
-    encoder = load_encoder(name, compute=settings.compute, **how)
+    options: dict[str, Any] = {"weights": weights, "device": settings.device, "layers": layers}
+    encoder = load_encoder(name, compute=settings.compute, **options)
     device, compute = torch.device(encoder.device), encoder.compute  # type: ignore[attr-defined]
     peak = matmul_peak(device, compute)
     warm = _run(encoder, repeated(corpus, 1, sizes.n_profiled), work)
@@ -80,23 +80,25 @@ def measure(
         figures["peak_device_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
     in_memory = Path("/dev/shm")
     if in_memory.is_dir() and shutil.disk_usage(in_memory).free > 4 * stored_bytes(encoder, many):
-        kept = in_memory / f"medusa-gpu-{work.name}"
-        kept.mkdir()
+        memory_work = in_memory / f"medusa-gpu-{work.name}"
+        memory_work.mkdir()
         try:
-            figures["clips_per_s_to_memory"] = report.done / _run(encoder, many, kept).wall_s
+            figures["clips_per_s_to_memory"] = report.done / _run(encoder, many, memory_work).wall_s
         finally:
-            shutil.rmtree(kept)
+            shutil.rmtree(memory_work)
     figures["busy"], figures["kernel_s"] = busy(partial(_run, encoder, repeated(corpus, 1, sizes.n_profiled), work))
     if peers:
-        figures |= _beside_peers(encoder, weights, corpus, sizes.n_peers, figures["clips_per_s"], how, work)
+        figures |= _beside_peers(encoder, weights, corpus, sizes.n_peers, figures["clips_per_s"], options, work)
     return figures
 
 
 def repeated(manifest: Manifest, n_keys: int, n: int) -> Manifest:
     """Return the first n of the manifest's utterances under `n_keys` keys each, in a mixed order."""
-    at = np.random.default_rng(0).permutation(len(manifest) * n_keys)[:n]
-    columns = {name: np.asarray(manifest.column(name))[at % len(manifest)] for name in ("path", "text", "duration_s")}
-    keys = [f"u{i % len(manifest)}-{i // len(manifest)}" for i in at.tolist()]
+    order = np.random.default_rng(0).permutation(len(manifest) * n_keys)[:n]
+    columns = {
+        name: np.asarray(manifest.column(name))[order % len(manifest)] for name in ("path", "text", "duration_s")
+    }
+    keys = [f"u{i % len(manifest)}-{i // len(manifest)}" for i in order.tolist()]
     return Manifest(pa.table({"utterance_id": keys, **columns}), root=manifest.root)
 
 
@@ -115,7 +117,7 @@ def union_s(intervals: Iterable[tuple[float, float]]) -> float:
     return covered
 
 
-def busy(run: Any) -> tuple[float, float]:
+def busy(work: Any) -> tuple[float, float]:
     """Return the share of a run's time in which a kernel ran, from the first one's start, and the kernels' seconds.
 
     By CUPTI, through torch's profiler: events around launches would count the gaps between them. NaN on a CPU.
@@ -124,7 +126,7 @@ def busy(run: Any) -> tuple[float, float]:
     if torch.cuda.is_available():
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=activities) as profiler:
-        run()
+        work()
     kernels = [
         (event.time_range.start / 1e6, event.time_range.end / 1e6)
         for event in profiler.events() or ()
@@ -148,9 +150,9 @@ def rows(name: str, settings: Settings, work: Path) -> dict[str, Any]:
     for compute in ("float32", settings.compute, "float16"):
         encoder = load_encoder(name, device=settings.device, compute=compute)
         batch = [each[-1] for each in encoder.encode(clips, 1 << 30)]
-        alone = [encoder.encode([clip], 1)[0][-1] for clip in clips]
+        single = [encoder.encode([clip], 1)[0][-1] for clip in clips]
         errors = [relative_difference(a, b) for a, b in zip(expected, batch, strict=True)]
-        padding = max(relative_difference(a, b) for a, b in zip(alone, batch, strict=True))
+        padding = max(relative_difference(a, b) for a, b in zip(single, batch, strict=True))
         figures[compute] = {"median": float(np.median(errors)), "worst": max(errors), "alone_or_batch": padding}
     figures["same_alone"] = float(figures["float32"]["alone_or_batch"] <= 1e-4)
     return figures
@@ -165,15 +167,15 @@ def attention(name: str, settings: Settings, work: Path) -> dict[str, Any]:
     # `arithmetic` looks the name up at each pass: in its place a block that forbids nothing.
     for way, block in (("shipped", fused_attention), ("any_attention", nullcontext)):
         new: list[float] = []
-        seen: list[float] = []
+        seen_s: list[float] = []
         with patch.object(encoders_device, "fused_attention", block):
             for i in range(2 if settings.tiny else 20):
                 clips = [rng.standard_normal(16_000 + 640 * i + 5 * j).astype(np.float32) for j in range(4)]
-                for times in (new, seen):
+                for times in (new, seen_s):
                     start = time.perf_counter()
                     encoder.encode(clips, 1 << 30)
                     times.append(time.perf_counter() - start)
-        figures[way] = {"new_shape_ms": 1e3 * float(np.median(new)), "seen_ms": 1e3 * float(np.median(seen))}
+        figures[way] = {"new_shape_ms": 1e3 * float(np.median(new)), "seen_ms": 1e3 * float(np.median(seen_s))}
     return figures
 
 
@@ -184,11 +186,11 @@ def out_of_memory(name: str, settings: Settings, work: Path) -> dict[str, Any]:
     weights = random_weights(name, work / "weights", 0, settings.tiny)
     encoder = load_encoder(name, weights=weights, device=settings.device, compute="float32")
     device = torch.device(encoder.device)
-    said: dict[str, int] = {}
+    messages: dict[str, int] = {}
 
     def recorded(error: Exception) -> bool:
         line = (str(error).splitlines() or [""])[0][:120]
-        said[line] = said.get(line, 0) + 1
+        messages[line] = messages.get(line, 0) + 1
         return is_out_of_memory(error)
 
     store = FeatureStore.create(work / "store")
@@ -196,12 +198,12 @@ def out_of_memory(name: str, settings: Settings, work: Path) -> dict[str, Any]:
     with patch.object(stream, "out_of_memory", recorded):
         if device.type == "cuda":
             torch.cuda.empty_cache()
-            held = torch.cuda.memory_allocated(device) / torch.cuda.get_device_properties(device).total_memory
-            torch.cuda.set_per_process_memory_fraction(held + 0.05, device)
+            allocated = torch.cuda.memory_allocated(device) / torch.cuda.get_device_properties(device).total_memory
+            torch.cuda.set_per_process_memory_fraction(allocated + 0.05, device)
         report = featurize(corpus, encoder, store, "short", batch_s=6000.0)
     short, ample = store["short"], store["ample"]
     worst = max(float(np.abs(short[key].astype(float) - ample[key].astype(float)).max()) for key in short)
-    return {"said": said, "done": report.done, "failed": len(report.failed), "largest_difference": worst}
+    return {"messages": messages, "done": report.done, "failed": len(report.failed), "largest_difference": worst}
 
 
 def _samples(corpus: Manifest, i: int) -> np.ndarray:
@@ -228,7 +230,7 @@ def _flop(encoder: Encoder, manifest: Manifest) -> float:
 
 
 def _beside_peers(
-    encoder: Encoder, weights: Path, corpus: Manifest, n: int, rate: float, how: dict[str, Any], work: Path
+    encoder: Encoder, weights: Path, corpus: Manifest, n: int, rate: float, options: dict[str, Any], work: Path
 ) -> dict[str, Any]:
     """Return how many times the rate of the field's ways ours is, on a sample, and how far our rows are from theirs."""
     sample, compute = corpus.rows(range(n)), encoder.compute  # type: ignore[attr-defined]
@@ -243,11 +245,11 @@ def _beside_peers(
             run(peer, sample, out)
             times[way] = time.perf_counter() - start
         del peer
-    exact = load_encoder(encoder.name, compute="float32", **how)
+    exact = load_encoder(encoder.name, compute="float32", **options)
     worst = 0.0
-    for key, one in zip(sample.keys, exact.encode(_inputs(exact, sample)), strict=True):
-        theirs = np.load(work / "per_file" / f"{key}.npy")
-        difference = np.linalg.norm(one[-1] - theirs, axis=1) / np.linalg.norm(theirs, axis=1)
+    for key, ours in zip(sample.keys, exact.encode(_inputs(exact, sample)), strict=True):
+        peer_rows = np.load(work / "per_file" / f"{key}.npy")
+        difference = np.linalg.norm(ours[-1] - peer_rows, axis=1) / np.linalg.norm(peer_rows, axis=1)
         worst = max(worst, float(difference.max()))
     return {
         "x_per_file": rate * times["per_file"] / n, "x_padded": rate * times["padded"] / n,

@@ -33,8 +33,8 @@ def machine(settings: Settings, work: Path) -> dict[str, Any]:
     }  # fmt: skip
     if (program := shutil.which("nvidia-smi")) is not None:
         query = "--query-gpu=name,driver_version,clocks.max.sm,power.limit,memory.total"
-        done = subprocess.run([program, query, "--format=csv,noheader"], capture_output=True, text=True, check=False)
-        figures["nvidia-smi"] = done.stdout.strip()
+        process = subprocess.run([program, query, "--format=csv,noheader"], capture_output=True, text=True, check=False)
+        figures["nvidia-smi"] = process.stdout.strip()
     if device.type == "cuda":
         figures["capability"] = ".".join(map(str, torch.cuda.get_device_capability(device)))
     for compute in (torch.float32, torch.bfloat16, torch.float16):
@@ -95,9 +95,13 @@ STEPS: dict[str, tuple[Step, str]] = {
 }  # fmt: skip
 
 
-def names(wanted: Sequence[str]) -> list[str]:
+def names(beginnings: Sequence[str]) -> list[str]:
     """Return the steps with these names or beginnings, in order; all for none. ConfigError for what matches nothing."""
-    for text in wanted:
-        if not any(name == text or name.startswith(f"{text}:") for name in STEPS):
-            raise ConfigError(f"no step {text!r}; known are {', '.join(STEPS)}")
-    return [name for name in STEPS if not wanted or any(name == text or name.startswith(f"{text}:") for text in wanted)]
+    for beginning in beginnings:
+        if not any(name == beginning or name.startswith(f"{beginning}:") for name in STEPS):
+            raise ConfigError(f"no step {beginning!r}; known are {', '.join(STEPS)}")
+    return [
+        name
+        for name in STEPS
+        if not beginnings or any(name == beginning or name.startswith(f"{beginning}:") for beginning in beginnings)
+    ]

@@ -52,8 +52,8 @@ def resume(settings: Settings, work: Path) -> dict[str, Any]:
         figures[f"{name}killed_after_epochs"] = killed
         weights = {run: _weights(work / "runs" / f"{name}{run}") for run in ("first", "second", "killed")}
         for run in ("second", "killed"):
-            same = all(np.array_equal(value, weights[run][key]) for key, value in weights["first"].items())
-            figures[f"{name}{run}_same_weights"] = same
+            is_same = all(np.array_equal(value, weights[run][key]) for key, value in weights["first"].items())
+            figures[f"{name}{run}_same_weights"] = is_same
     figures["resumed"] = 1.0  # else a command above had failed
     return figures
 
@@ -97,9 +97,9 @@ def _fit_killed(settings: Settings, work: Path, name: str, options: list[str]) -
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    done = _epochs(work / "runs" / name)
+    n_epochs = _epochs(work / "runs" / name)
     _fit(settings, work, name, options)
-    return done
+    return n_epochs
 
 
 def _epochs(directory: Path) -> int:
@@ -109,8 +109,8 @@ def _epochs(directory: Path) -> int:
 def _weights(directory: Path) -> dict[str, Any]:
     from safetensors.numpy import load_file
 
-    found = sorted(path for path in directory.glob("*/*.safetensors") if "checkpoint" not in path.name)
-    return {f"{path.parent.name}/{name}": value for path in found for name, value in load_file(path).items()}
+    paths = sorted(path for path in directory.glob("*/*.safetensors") if "checkpoint" not in path.name)
+    return {f"{path.parent.name}/{name}": value for path in paths for name, value in load_file(path).items()}
 
 
 def _write_manifest(path: Path, n: int) -> None:
@@ -130,11 +130,11 @@ def _environment() -> dict[str, str]:
 
 
 def _medusa(*arguments: str, cwd: Path) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         _command(*arguments), cwd=cwd, env=_environment(), capture_output=True, text=True, check=False
     )
-    if done.returncode:
-        raise ConfigError(f"medusa {arguments[0]}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
+    if process.returncode:
+        raise ConfigError(f"medusa {arguments[0]}: {(process.stderr.strip().splitlines() or ['failed'])[-1]}")
 
 
 def _small_whisper(path: Path) -> Path:

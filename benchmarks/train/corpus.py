@@ -32,12 +32,12 @@ class Modality:
         """ "1024@50": 1024 columns at 50 rows per second."""
         dim, _, rate = text.partition("@")
         try:
-            found = cls(int(dim), float(rate or 50))
+            modality = cls(int(dim), float(rate or 50))
         except ValueError:
-            found = cls(0, 0)
-        if found.dim < 1 or not found.rate_hz > 0:
+            modality = cls(0, 0)
+        if modality.dim < 1 or not modality.rate_hz > 0:
             raise ConfigError(f"{text!r}: expected DIM or DIM@RATE, such as 1024@50.")
-        return found
+        return modality
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def rows_of(corpus: Made, modality: int, seed: int) -> Iterator[np.ndarray]:
     stretch = ((noise[:-2] + noise[1:-1] + noise[2:]) / 3).astype(np.float16)
     centres = rng.standard_normal((len(CLASSES), dim)).astype(np.float16)
     for label, n in zip(corpus.targets.labels, lengths, strict=True):
-        first = int(rng.integers(0, longest))
-        yield stretch[first : first + n] + centres[label]
+        start = int(rng.integers(0, longest))
+        yield stretch[start : start + n] + centres[label]
 
 
 def write(corpus: Made, seed: int, *, npy: bool = True) -> None:

@@ -51,13 +51,13 @@ class PlainEnc(nn.Module):
         super().__init__()
         d = config.d
         self.project = nn.Sequential(nn.Linear(dim, d), nn.ReLU(), nn.Linear(d, d))
-        made = (
+        layers = (
             nn.TransformerEncoderLayer(
                 d, config.n_heads, config.ff_multiple * d, config.dropout, batch_first=True, norm_first=True
             )
             for _ in range(config.n_layers)
         )
-        self.layers = nn.ModuleList(made)
+        self.layers = nn.ModuleList(layers)
         for layer in self.layers:
             # Ours drops out what is added to the residual alone.
             layer.self_attn.dropout = 0.0  # type: ignore[union-attr]
@@ -107,15 +107,15 @@ def plain_like(network: Network, dims: list[int], config: NetworkConfig, n_attri
         ".out.": ".self_attn.out_proj.",
         ".norm_attention.": ".norm1.", ".norm_ff.": ".norm2.", ".ff_in.": ".linear1.", ".ff_out.": ".linear2.",
     }  # fmt: skip
-    wanted = {}
+    parameters = {}
     for name, value in state.items():
         if name.startswith("inputs.") or name in ("head.low", "head.span"):
             continue
         name = name.removeprefix("body.").removeprefix("head.")
-        for ours, theirs in renamed.items():
-            name = name.replace(ours, theirs)
-        wanted[name] = value
-    plain.load_state_dict(wanted)
+        for our_name, plain_name in renamed.items():
+            name = name.replace(our_name, plain_name)
+        parameters[name] = value
+    plain.load_state_dict(parameters)
     return plain
 
 
@@ -129,12 +129,12 @@ def check(network: Network, plain: PlainDeepSER, rows: list[Tensor]) -> float:
     packed = [(own[None], torch.tensor([0, len(own)])) for own in rows]
     network.eval(), plain.eval()
     with torch.inference_mode():
-        ours, theirs = network(packed), plain.head(plain([own[None] for own in rows]))
-    apart = max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True))
+        outputs, plain_outputs = network(packed), plain.head(plain([own[None] for own in rows]))
+    difference = max(float((a - b).abs().max()) for a, b in zip(outputs, plain_outputs, strict=True))
     network.train(), plain.train()
-    if not apart < TOLERANCE:
-        raise AssertionError(f"bench train: the field's network says other things than ours, apart by {apart:.3g}")
-    return apart
+    if not difference < TOLERANCE:
+        raise AssertionError(f"bench train: the field's network says other things than ours, apart by {difference:.3g}")
+    return difference
 
 
 def train_plainly(
@@ -161,11 +161,11 @@ def train_plainly(
     rng = np.random.default_rng(train.seed)
     plain.to(device).train()
     for _ in range(stage.epochs):
-        started = asked = time.perf_counter()
+        started = requested = time.perf_counter()
         waited = total = 0.0
         n_rows = n_padded = 0
         for padded, rows, soft, values in loader:
-            waited += time.perf_counter() - asked
+            waited += time.perf_counter() - requested
             mix = Mix.draw(len(soft), train.mixup_p, train.mixup_alpha, rng).to(device)
             optimiser.zero_grad()
             x = plain([own.to(device) for own in padded])
@@ -180,7 +180,7 @@ def train_plainly(
             n_rows += sum(rows)
             n_padded += sum(own.shape[0] * own.shape[1] for own in padded)
             on_step()
-            asked = time.perf_counter()
+            requested = time.perf_counter()
         seconds = time.perf_counter() - started
         yield {
             "seconds": seconds, "waiting_share": waited / seconds, "padding_share": 1 - n_rows / n_padded,

@@ -50,9 +50,9 @@ class Memory(threading.Thread):
             self.sample()
 
     def sample(self) -> None:
-        found = [each for pid in _processes() if (each := _status(pid))]
-        self.anonymous = max(self.anonymous, sum(each.get("RssAnon", 0) + each.get("RssShmem", 0) for each in found))
-        self.resident = max(self.resident, sum(each.get("VmRSS", 0) for each in found))
+        statuses = [each for pid in _processes() if (each := _status(pid))]
+        self.anonymous = max(self.anonymous, sum(each.get("RssAnon", 0) + each.get("RssShmem", 0) for each in statuses))
+        self.resident = max(self.resident, sum(each.get("VmRSS", 0) for each in statuses))
 
     def end(self) -> dict[str, int | None]:
         self.sample()
@@ -66,10 +66,10 @@ class Memory(threading.Thread):
 
 def _processes() -> list[str]:
     """Return this process and its children."""
-    found = ["self"]
+    pids = ["self"]
     for path in Path("/proc/self/task").glob("*/children"):
-        found += path.read_text().split()
-    return found
+        pids += path.read_text().split()
+    return pids
 
 
 def _status(pid: str) -> dict[str, int]:
@@ -106,31 +106,31 @@ def train_one_way(job: dict[str, Any]) -> dict[str, Any]:
     cpu_marks: list[float] = []  # seconds of all threads, after each step
     if job["way"] == "field":
         plain = plain_like(network, [modality.dim for modality in modalities], config.network, len(targets.attributes))
-        first = [torch.from_numpy(np.load(corpus.npy(m, 0))).float() for m in range(len(names))]
-        apart = check(network, plain, first)
+        first_rows = [torch.from_numpy(np.load(corpus.npy(m, 0))).float() for m in range(len(names))]
+        difference = check(network, plain, first_rows)
         if job["compile"]:
             plain.compile(dynamic=True)
         epochs: Any = list(
             train_plainly(corpus, plain, config, job["workers"], device, lambda: cpu_marks.append(time.process_time()))
         )
-        found = {"apart": apart}
+        details = {"apart": difference}
     else:
         data = TrainingData(FeatureStore.open(corpus.store), tuple(FeatureRef(name) for name in names), targets)
         padding = count_padding(network, device)
         if job["compile"]:
             network.body.compile(dynamic=True)
         with tempfile.TemporaryDirectory(dir=job["directory"]) as directory:
-            alone = Job(network, data, np.arange(n), np.arange(0), config.train, Path(directory))
+            run = Job(network, data, np.arange(n), np.arange(0), config.train, Path(directory))
             (epochs,) = trainer.train(
-                [alone], World(device=device),
+                [run], World(device=device),
                 progress=lambda done, total, what: cpu_marks.append(time.process_time()),
             )  # fmt: skip
-        found = {"padding_share": padding.share}
+        details = {"padding_share": padding.share}
     n_steps, warm = len(cpu_marks) // len(epochs), epochs[1:]
     cpu_s = (cpu_marks[-1] - cpu_marks[n_steps - 1]) / len(warm)
     return {
-        **found,
-        **({"padding_share": float(np.mean([each["padding_share"] for each in warm]))} if "apart" in found else {}),
+        **details,
+        **({"padding_share": float(np.mean([each["padding_share"] for each in warm]))} if "apart" in details else {}),
         "precision": precision if job["way"] == "medusa" else "float32",
         "device": str(device),
         "n_parameters": sum(p.numel() for p in network.parameters()),
@@ -152,11 +152,11 @@ class Padding:
     """Valid frames, on the device so that nothing waits for them, and all frames of the sequences given to a body."""
 
     valid: Tensor
-    given: int = 0
+    n_frames: int = 0
 
     @property
     def share(self) -> float:
-        return 1 - float(self.valid) / self.given
+        return 1 - float(self.valid) / self.n_frames
 
 
 def count_padding(network: Network, device: torch.device) -> Padding:
@@ -166,10 +166,10 @@ def count_padding(network: Network, device: torch.device) -> Padding:
     """
     counted = Padding(torch.zeros((), dtype=torch.int64, device=device))
 
-    def count(body: nn.Module, given: Any) -> None:
-        for _, valid in given[0]:
+    def count(body: nn.Module, inputs: Any) -> None:
+        for _, valid in inputs[0]:
             counted.valid.add_(valid.sum())
-            counted.given += valid.numel()
+            counted.n_frames += valid.numel()
 
     network.body.register_forward_pre_hook(count)
     return counted
@@ -181,7 +181,7 @@ def limit_memory(n_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    asked = json.load(sys.stdin)
-    if asked["limit_bytes"]:
-        limit_memory(asked["limit_bytes"])
-    print(json.dumps(train_one_way(asked)))
+    job = json.load(sys.stdin)
+    if job["limit_bytes"]:
+        limit_memory(job["limit_bytes"])
+    print(json.dumps(train_one_way(job)))

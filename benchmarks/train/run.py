@@ -84,8 +84,8 @@ def run_train(
 
     {"settings", "corpus", "ways": [figures of each]}: clips/s and waiting are medians over the warm epochs.
     """
-    with _place(directory) as place:
-        corpus = _written(place, settings, settings.n_utterances, progress, npy=bool(settings.workers))
+    with _place(directory) as folder:
+        corpus = _written(folder, settings, settings.n_utterances, progress, npy=bool(settings.workers))
         ways = []
         for way in settings.ways:
             progress(way["name"])
@@ -115,8 +115,8 @@ def run_memory(
     """
     row_bytes = 2 * sum(m.dim * m.rate_hz for m in map(Modality.parse, settings.modalities)) * settings.mean_s
     n = int(TIMES_LIMIT * limit_bytes / row_bytes * 1.05)
-    with _place(directory) as place:
-        corpus = _written(place, settings, n, progress, npy=False)
+    with _place(directory) as folder:
+        corpus = _written(folder, settings, n, progress, npy=False)
         size = 2 * sum(int(corpus.lengths(m).sum()) * m_.dim for m, m_ in enumerate(corpus.modalities))
         ways = []
         for name, first_n in (("a tenth of the corpus", n // 10), ("all of it", n)):
@@ -136,16 +136,16 @@ def run_memory(
 def _place(directory: Path | None) -> Iterator[Path]:
     if directory is not None:
         directory.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix="medusa-bench-train-", dir=directory))
+    folder = Path(tempfile.mkdtemp(prefix="medusa-bench-train-", dir=directory))
     try:
-        yield place
+        yield folder
     finally:
-        shutil.rmtree(place)
+        shutil.rmtree(folder)
 
 
-def _written(place: Path, settings: TrainSettings, n: int, progress: Say, *, npy: bool) -> Made:
+def _written(folder: Path, settings: TrainSettings, n: int, progress: Say, *, npy: bool) -> Made:
     progress("writing the corpus")
-    corpus = made(place, n, [Modality.parse(text) for text in settings.modalities], settings.mean_s, settings.seed)
+    corpus = made(folder, n, [Modality.parse(text) for text in settings.modalities], settings.mean_s, settings.seed)
     write(corpus, settings.seed, npy=npy)
     return corpus
 
@@ -160,14 +160,14 @@ def _job(settings: TrainSettings, corpus: Made, way: dict[str, Any]) -> dict[str
 
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", f"{__package__}.one_way"], input=json.dumps(job), capture_output=True, text=True
     )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"ended with exit code {done.returncode}"])[-1]
+    if process.returncode:
+        message = (process.stderr.strip().splitlines() or [f"ended with exit code {process.returncode}"])[-1]
         hint = " Is --memory-limit large enough?" if job["limit_bytes"] else ""
-        raise ConfigError(f"bench train: {job['name']} failed: {last}.{hint}")
-    outcome: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        raise ConfigError(f"bench train: {job['name']} failed: {message}.{hint}")
+    outcome: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return outcome
 
 
@@ -209,12 +209,12 @@ def train_table(result: dict[str, Any]) -> Table:
         table.add_column(name, justify="left" if name in ("loop", "precision") else "right")
     field = [way["clips_per_s"] for way in result["ways"] if way["way"] == "field"]
     for way in result["ways"]:
-        own = way["cuda_peak_bytes"] or way["peak_bytes"]["anonymous"] or way["peak_bytes"]["resident"]
+        peak = way["cuda_peak_bytes"] or way["peak_bytes"]["anonymous"] or way["peak_bytes"]["resident"]
         table.add_row(
             way["name"], way["precision"], f"{way['clips_per_s']:.1f}",
             f"{way['clips_per_s'] / max(field):.2f}" if field else "",
             f"{way['cpu_s'] / way['n_clips']:.3f}", f"{way['waiting_share']:.1%}",
-            f"{way['first_waiting_share']:.1%}", f"{way['padding_share']:.0%}", format_bytes(own),
+            f"{way['first_waiting_share']:.1%}", f"{way['padding_share']:.0%}", format_bytes(peak),
         )  # fmt: skip
     return table
 
@@ -229,9 +229,9 @@ def memory_table(result: dict[str, Any]) -> Table:
     for name in ("trained on", "clips", "own memory", "resident", "clips/s", "waiting"):
         table.add_column(name, justify="left" if name == "trained on" else "right")
     for way in result["ways"]:
-        own, resident = way["peak_bytes"]["anonymous"], way["peak_bytes"]["resident"]
+        own_bytes, resident = way["peak_bytes"]["anonymous"], way["peak_bytes"]["resident"]
         table.add_row(
-            way["name"], f"{way['n_clips']:,}", "-" if own is None else format_bytes(own), format_bytes(resident),
-            f"{way['clips_per_s']:.1f}", f"{way['waiting_share']:.1%}",
+            way["name"], f"{way['n_clips']:,}", "-" if own_bytes is None else format_bytes(own_bytes),
+            format_bytes(resident), f"{way['clips_per_s']:.1f}", f"{way['waiting_share']:.1%}",
         )  # fmt: skip
     return table
