@@ -40,7 +40,7 @@ OPTIONS = {
 
 
 def member(name: str, speech: str, text: str, window_s: float, seed: int, options: dict[str, Any]) -> MemberConfig:
-    """Return the member of a window; 0: every row sees every other, and no times are read."""
+    """Return the member for a window in seconds; with 0 every row sees every other, and no times are read."""
     features = [speech, text, *([text + ENDING] if window_s else [])]
     return MemberOptions("small", features, name, {**OPTIONS, **options, "align": window_s, "seed": seed}).config()
 
@@ -64,7 +64,7 @@ def measure(
     runs: Path,
     options: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """Return a row for each window, the first of which (0: none) the others are compared with."""
+    """Return a row of figures for each window; the others are compared with the first, 0, which is no window."""
     plan, world = plan_folds(manifest, cv="fold"), World(device=pick_device("cpu"))
     into = FeatureStore.open(runs / "store") if (runs / "store").exists() else FeatureStore.create(runs / "store")
     windows: list[tuple[float, MeanSums, list[float], float]] = []
@@ -94,7 +94,7 @@ def measure(
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """Return the table."""
+    """Return the result as a Markdown table."""
     lines = [
         f"`{result['corpus']}`, {result['utterances']:,} clips, {result['speech']} and {result['text']}",
         "",

@@ -1,10 +1,10 @@
-"""What was tried to make a probe better on small corpora, the bad ideas too: the attempts of docs/small-corpora.md.
+"""Attempts to make a probe better on small corpora, the bad ideas too: the table of docs/small-corpora.md.
 
     python -m benchmarks.attempts -m corpus.csv -s store --features a@1+2,b@3 [--only plain,nap] [--json FILE]
 
-Each attempt is the mean of the layers' kernels over rows changed in one way, and a ridge regression with balanced
-classes, over the folds of the column `fold`. Nothing is chosen inside the folds and every attempt is scored on all of
-them: these figures compare ideas, and the best of them is no estimate of what it would give elsewhere.
+Each attempt changes the rows in one way, and fits a ridge regression with balanced classes on the mean of the layers'
+kernels, over the folds of the column `fold`. Nothing is chosen inside the folds, and every attempt is scored on all of
+them. So the figures compare ideas; the best of them does not estimate the score on another corpus.
 """
 
 import argparse
@@ -35,7 +35,7 @@ SHRINKAGE = 5.0
 
 @dataclass(frozen=True)
 class Corpus:
-    """Pooled rows by layer, (N, D) each, and who speaks, in which emotion, in which fold, (N,) int64 each."""
+    """Pooled rows by layer, (N, D) each, and codes of speakers, labels and folds, (N,) int64 each."""
 
     layers: list[Rows]
     labels: NDArray[np.int64]
@@ -72,7 +72,7 @@ def standard(rows: Rows, train: NDArray[np.int64]) -> Rows:
 
 
 def half(first: bool) -> Change:
-    """Take the means alone, or the deviations alone."""
+    """Return the change that keeps the means alone (`first`), or the deviations alone."""
 
     def change(corpus: Corpus, rows: Rows, train: NDArray[np.int64]) -> Rows:
         middle = rows.shape[1] // 2
@@ -136,7 +136,7 @@ ATTEMPTS = {
 
 
 def restyled(corpus: Corpus, rows: Rows, train: NDArray[np.int64], copy: int) -> Rows:
-    """Training rows (n, D) with the mean and deviation of another training speaker, drawn at random."""
+    """Return training rows (n, D) with the mean and deviation of another training speaker, drawn at random."""
     speakers = corpus.speakers[train]
     names, codes = np.unique(speakers, return_inverse=True)
     means = np.stack([rows[train][speakers == name].mean(0) for name in names])
@@ -147,7 +147,7 @@ def restyled(corpus: Corpus, rows: Rows, train: NDArray[np.int64], copy: int) ->
 
 
 def mixed(corpus: Corpus, rows: Rows, train: NDArray[np.int64], copy: int) -> Rows:
-    """Training rows (n, D), each the mean of it and one of its class by another speaker, itself where there is none."""
+    """Return training rows (n, D), each averaged with one of its class by another speaker, if there is one."""
     rng = np.random.default_rng((8, copy))
     labels, speakers = corpus.labels[train], corpus.speakers[train]
     partners = [
@@ -158,7 +158,7 @@ def mixed(corpus: Corpus, rows: Rows, train: NDArray[np.int64], copy: int) -> Ro
 
 
 def kernel(a: Rows, b: Rows, bandwidth: float, laplace: bool = False) -> NDArray[np.float64]:
-    """exp(-|x - y|^2 / (2 bandwidth^2 D)), (n, m), or exp(-|x - y|_1 / (bandwidth D))."""
+    """Return exp(-|x - y|^2 / (2 bandwidth^2 D)), (n, m), or with `laplace` exp(-|x - y|_1 / (bandwidth D))."""
     if laplace:
         return np.asarray(np.exp(-cdist(a, b, "cityblock") / (bandwidth * a.shape[1])), np.float64)
     distances = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * (a @ b.T)
@@ -166,7 +166,7 @@ def kernel(a: Rows, b: Rows, bandwidth: float, laplace: bool = False) -> NDArray
 
 
 def scores(corpus: Corpus, attempt: Attempt) -> NDArray[np.float32]:
-    """(N, C) of every utterance by the fit of the other folds."""
+    """Return the scores (N, C) of every utterance, by the model fitted on the other folds."""
     n_classes = corpus.problem.n_classes
     outputs = np.zeros((len(corpus.labels), n_classes), np.float32)
     for fold in np.unique(corpus.folds):

@@ -20,7 +20,7 @@ REPEATS = 10
 
 
 def median_ms(step: Callable[[], Tensor], inputs: tuple[Tensor, ...]) -> float:
-    """Median time of forward and backward, in milliseconds."""
+    """Return the median time of forward and backward, in milliseconds."""
     times: list[float] = []
     for _ in range(REPEATS + 1):
         started = time.perf_counter()

@@ -1,7 +1,7 @@
-"""Small stores, a language of damages to them, and what must hold of every reader of a damaged store.
+"""Small stores, ways to damage them, and the rule for readers: right rows or a StoreError, never anything else.
 
-`damage_and_read` takes any bytes: they choose a store and edits of its files. So a fuzzer that makes up bytes explores
-damages; see fuzz_store.py.
+`damage_and_read` takes any bytes, which choose a store and edits of its files. So a fuzzer that generates bytes
+explores damages; see fuzz_store.py.
 """
 
 import json
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class Choices:
-    """Numbers out of a fuzzer's bytes; zeros when they are used up."""
+    """Numbers taken from a fuzzer's bytes; zeros once all bytes are used."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -58,12 +58,12 @@ class Choices:
         return part
 
     def below(self, limit: int) -> int:
-        """0 <= number < limit, of 1 byte up to 256, else of 3."""
+        """Return 0 <= number < limit, from 1 byte for limits up to 256, else from 3."""
         return int.from_bytes(self.take(1 if limit <= 256 else 3), "little") % max(1, limit)
 
 
 class Stores:
-    """One small store of each kind below `directory`, and what is in it."""
+    """One small store of each kind below `directory`, with the rows that it holds."""
 
     def __init__(self, directory: Path) -> None:
         self.paths: list[Path] = []
@@ -87,9 +87,9 @@ class Stores:
 
 
 def damage_and_read(stores: Stores, data: bytes) -> tuple[int, int]:
-    """Damage a store as `data` tells and read all of it; (reads that succeeded, reads that raised StoreError).
+    """Damage a store as `data` prescribes, read all of it, and count reads: (succeeded, raised StoreError).
 
-    AssertionError when a row is wrong; whatever else a reader raises passes.
+    Raises AssertionError when a row is wrong, and lets any other error of a reader through.
     """
     choices = Choices(data)
     kind = choices.below(len(KINDS))
@@ -184,7 +184,7 @@ EDITS: list[Callable[[bytes, Choices, Files], bytes | None]] = [
 
 
 def _header_sizes(data: bytes) -> tuple[int, int]:
-    """Where an HDF5 segment's JSON ends, and its user block; zeros for other files."""
+    """Return the offsets at which an HDF5 segment's JSON and its user block end; zeros for other files."""
     match = re.match(rb"medusa-segment 1 block=(\d+) json=(\d+) ", data)
     return (HEADER_BYTES + int(match[2]), int(match[1])) if match else (0, 0)
 
@@ -197,7 +197,7 @@ def _with_header(text: bytes, block: int) -> bytes:
 
 
 def repair(files: Files) -> Files:
-    """Make checksums and names agree with what is there, as far as can be told: so damage gets past them."""
+    """Make checksums and names agree with the damaged content where possible, so that damage gets past them."""
     fixed = dict(files)
     for name, data in files.items():
         end, block = _header_sizes(data)
@@ -217,7 +217,7 @@ def repair(files: Files) -> Files:
 
 
 def _with_chunk_checksums(data: bytes) -> bytes:
-    """For a shard of one compressed chunk; another one comes back with a right index only."""
+    """Correct the checksums of a shard: of its index, and of its chunk if it holds a single compressed one."""
     if len(data) < 20:
         return data
     index = data[-20:-4]
@@ -242,7 +242,7 @@ def _repair_fingerprints(files: Files) -> None:
 
 
 def _content_name(inside: Files, segment: str) -> str:
-    """Return what the segment has to be called."""
+    """Return the name that the segment's content calls for."""
     try:
         if segment.endswith(".h5"):
             (data,) = inside.values()
@@ -276,7 +276,7 @@ def _written(path: Path, original: Files, files: Files) -> Iterator[None]:
 
 
 def _units(files: Files) -> dict[str, Files]:
-    """Return the files by what is replaced as a whole: a segment, or a file outside segments."""
+    """Return the files grouped by the unit that is replaced at once: a segment, or a file outside segments."""
     units: dict[str, Files] = {}
     for name, data in files.items():
         parts = name.split("/")
@@ -300,7 +300,7 @@ def _replace(path: Path, old: dict[str, Files], new: dict[str, Files]) -> None:
 
 
 def _stored(features: FeatureSet, key: str, layer: str) -> bytes:
-    """Rows as they are stored with their scales, and as they are read."""
+    """Return the bytes of an utterance's rows and scales as stored, and of its rows as read."""
     rows, scales = features.stored_rows([key], layer)
     array = features.array(key, layer)
     gathered = features.gather([key], layer).values
@@ -309,7 +309,10 @@ def _stored(features: FeatureSet, key: str, layer: str) -> bytes:
 
 
 def _read_all(path: Path, contents: dict[tuple[str, str], bytes] | None) -> tuple[int, int]:
-    """Everything that a reader can ask; contents: what is right, None where anything is."""
+    """Call every reader of a store and count reads: (succeeded, raised StoreError).
+
+    contents: the right bytes by key and layer; None: the rows are not compared.
+    """
     n_read = n_refused = 0
 
     def attempt(read: Callable[[], T]) -> T | None:

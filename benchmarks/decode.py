@@ -1,4 +1,6 @@
-"""Decoding against what else people use, on the same files in one run: `python -m benchmarks.decode`.
+"""Our decoder beside soundfile, PyAV, librosa and torchaudio, on the same files in one run.
+
+Run: python -m benchmarks.decode
 
 Whole files: ours, plain soundfile, plain PyAV, and librosa.load and torchaudio.load where they are installed. Pieces of
 one long recording, without resampling: ours in one pass; each peer opening, seeking, reading and closing for each
@@ -50,7 +52,7 @@ class DecodeSettings:
 class Timing:
     """One method on one kind of file: median seconds of the repeats, and the largest memory of the process in MiB.
 
-    share: of the samples that the files hold, or the pieces, those that the method returned.
+    share: the samples that the method returned, as a part of those that the files or pieces hold.
     """
 
     what: str
@@ -236,7 +238,7 @@ def _warmed(work: Callable[..., int], arguments: tuple[Any, ...]) -> str | None:
 
 
 def _once(work: Callable[..., int], arguments: tuple[Any, ...]) -> tuple[float, int]:
-    """Return seconds and samples; files are met for the first time, as a featurize run does."""
+    """Return seconds and samples; no file's layout is known beforehand, as in a featurize run."""
     layout.forget()
     started = time.perf_counter()
     n = work(*arguments)
@@ -287,7 +289,7 @@ def _segments(settings: DecodeSettings) -> list[tuple[float, float]]:
 
 
 def report(timings: Sequence[Timing]) -> str:
-    """Return the timings as a Markdown table, each with the times by which it is slower or faster than ours."""
+    """Return the timings as a Markdown table, each also divided by our own time."""
     ours = {(t.what, t.format): t.seconds for t in timings if t.method == "ours"}
     lines = ["| | format | method | s | by ours | MiB | read |", "|---|---|---|---:|---:|---:|---:|"]
     for t in timings:

@@ -3,7 +3,8 @@
     python -m benchmarks.fuzz_store --seconds 300 --corpus DIRECTORY
 
 With atheris (`pip install atheris`, Linux and macOS) libFuzzer looks for damages that reach new code in featurestore;
-without it, or with --random, damages are drawn at random. What ends the run is left in the file that is told.
+without it, or with --random, damages are drawn at random. The input that ends a run is left in a file, whose name is
+printed.
 """
 
 import argparse
@@ -22,7 +23,7 @@ MAX_BYTES = 96  # of an input: a store, and some edits of its files
 
 
 def fuzz_random(target: Any, seconds: float, runs: int, seed: int, input_path: Path) -> tuple[int, int]:
-    """How often the target ran, and how many of its reads were refused."""
+    """Return how often the target ran, and how many of its reads raised StoreError."""
     rng, n_runs, n_refused = random.Random(seed), 0, 0
     deadline = time.monotonic() + seconds
     with input_path.open("r+b") as file:

@@ -2,10 +2,10 @@
 
 python -m benchmarks.host_cost [--against DIR]
 
-The product's `featurize` runs over a corpus of noises of 5.6 s; the forward pass is replaced by one that gives rows of
-1,024 dims that are there already: float32, or in the type of the store where the build casts on the device. So what is
-measured is decoding, normalising, batching, writing, committing and reporting. --against: another build's source tree,
-measured in the same run, before and after. On a CPU there is no pinned memory, whose copies are not measured.
+The product's `featurize` runs over a corpus of noises of 5.6 s. The forward pass is replaced by one that returns
+prepared rows of 1,024 dims: float32, or in the type of the store where the build casts on the device. So the figures
+are those of decoding, normalising, batching, writing, committing and reporting. --against: another build's source tree,
+measured in the same run, before and after. A CPU has no pinned memory, so its copies are not measured.
 """
 
 import argparse

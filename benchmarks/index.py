@@ -1,9 +1,9 @@
-"""How long a store of a million utterances takes to open, what it needs of memory, and what looking up keys costs.
+"""How long a store of a million utterances takes to open, how much memory it needs, and what looking up keys costs.
 
-And what it takes to look every key up, to list, verify and compact the store, and to open and verify it once more:
-seconds, and the process's peak.
-The rows are tiny (one row of four values): what is measured is the index. Each opening is a new process, whose memory
-is compared with that of one which imported the same modules and opened nothing.
+Also the seconds and the peak memory of looking every key up, of listing, verifying and compacting the store, and of
+opening and verifying it once more.
+The rows are tiny (one row of four values), so that the index is measured. Each opening is a new process; its memory is
+compared with that of a process which imported the same modules and opened nothing.
 """
 
 import json
@@ -100,7 +100,7 @@ def run_index(
     json_path: Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Build a store of tiny rows in `directory` (removed again), open it `repeats` times; medians, seconds and MB.
+    """Build a store of tiny rows in `directory`, open it `repeats` times, remove it, and return medians in s and MB.
 
     Raises ConfigError where the disk has no room for it, or where there is no /proc to read memory from (not Linux).
     """
@@ -141,7 +141,7 @@ def run_index(
 
 
 def _build(path: Path, n_utterances: int, segment_utterances: int, report: Callable[[str], None]) -> None:
-    """Segments as a writer commits them, made from whole arrays: appending ten million utterances takes minutes."""
+    """Write segments as a writer commits them, from whole arrays: appending ten million utterances takes minutes."""
     store = FeatureStore.create(path)
     spec = FeatureSpec("audio", "tiny", "none", ("layer_00",), 4)
     store.writer("tiny", spec)  # makes the set
@@ -199,5 +199,5 @@ def index_table(result: dict[str, Any]) -> "Table":
 
 
 def _times(result: dict[str, Any], what: str) -> str:
-    """Return how long it took, and of that the processor's time, which other work disturbs less."""
+    """Return the wall-clock time and the processor's time, which other work disturbs less."""
     return f"{result[f'{what}_s']:.2f} s ({result[f'{what}_cpu_s']:.2f} s of CPU)"

@@ -80,7 +80,7 @@ def memory_cgroup(limit_bytes: int) -> Iterator[Path]:
 
 
 def write(directory: Path, n_bytes: int) -> int:
-    """Write a store of about so many bytes of random rows, and drop its pages; returns the number of utterances."""
+    """Write a store of about `n_bytes` of random rows, drop its pages, and return the number of utterances."""
     rows = np.random.default_rng(0).integers(0, 0x3C00, (4 * N_ROWS, DIM), np.uint16).view(np.float16)
     n = max(BATCH, n_bytes // (N_ROWS * DIM * 2))
     spec = FeatureSpec("audio", "random", "none", (LAYER,), DIM, 50.0)
@@ -92,7 +92,7 @@ def write(directory: Path, n_bytes: int) -> int:
 
 
 def read(directory: Path, epochs: int) -> None:
-    """Read all of it once with O_DIRECT, then epochs of random batches by the loader; print what that took, as JSON."""
+    """Read the store once with O_DIRECT, then epochs of random batches by the loader; print the times as JSON."""
     files = [chunk_file(segment / LAYER, 2) for segment in sorted((directory / "store" / NAME).glob("seg-*"))]
     blocks = [(f, start, BLOCK_BYTES) for f in files for start in range(0, f.stat().st_size, BLOCK_BYTES)]
     sequential = Sequential(blocks, direct=True)

@@ -98,7 +98,7 @@ class Corpus:
 
     @staticmethod
     def of(store: FeatureStore, manifest: Manifest) -> "Corpus":
-        """Keep what has a label."""
+        """Return the labelled utterances of a manifest with their features' store."""
         manifest = manifest.rows(Targets.from_manifest(manifest).labels >= 0)
         codes = [np.unique(v, return_inverse=True)[1].astype(np.int64)
                  for v in (speaker_groups(manifest), manifest.column("fold").astype(str))]  # fmt: skip
@@ -106,7 +106,7 @@ class Corpus:
 
 
 def training_clips(corpus: Corpus, training: str, fold: int) -> Indices:
-    """Return the rows that a fold's models learn from, (n,) sorted; all there are where there are fewer than asked for.
+    """Return the rows that a fold's models learn from, (n,) sorted; all rows where there are fewer than `training`.
 
     ConfigError for a name that is neither a size, nor "all", nor one of SHAPES.
     """
@@ -198,7 +198,7 @@ def main_share(corpus: Corpus, train: Indices) -> float:
 
 
 def run(corpus: Corpus, features: Sequence[str], path: Path, only: Sequence[str]) -> None:
-    """Measure what the file lacks, and write it after every row of training clips."""
+    """Measure the systems that the file lacks, and write the file after every row of training clips."""
     rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     fewest = min(int((corpus.folds != fold).sum()) for fold in np.unique(corpus.folds))
     sizes = [str(n) for n in SIZES if n < fewest]
@@ -275,7 +275,7 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    """Measure a corpus, or show what was measured of several."""
+    """Measure a corpus, or show the results of several."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path, help="JSON of earlier runs to show, in place of measuring")
     for names in (("-m", "--manifest"), ("-s", "--store"), ("--features",)):

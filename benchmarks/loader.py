@@ -1,10 +1,9 @@
 """How long a training loop waits for data: our loader, and torch's DataLoader over our dataset, on CPU or GPU.
 
-The loop's step is a product of the rows with a matrix of --width columns, whose result is awaited, as a trainer awaits
-its loss. "Waiting" is the time spent in asking for the next batch; "alone" is the same loop over batches that lie on
-the device already. Every way's batches are compared with those before they are timed. Each way reads --epochs epochs in
-one go, so that all but the first begin with what was read ahead; these runs of the ways are interleaved, and medians
-are printed.
+The loop's step multiplies the rows by a matrix of --width columns and waits for the result, as a trainer waits for its
+loss. "Waiting" is the time until the next batch arrives; "alone" is the same loop over batches that are on the device
+already. The batches of every way are compared with those before they are timed. Each way reads --epochs epochs in one
+go, so that all but the first begin with batches that were read ahead. Runs of the ways alternate; medians are printed.
 
 Run: python -m benchmarks.loader --device cuda --width 4096
 """
@@ -34,7 +33,7 @@ from .io.rows import Batch, Rows, Shape
 
 REF = FeatureRef(NAME)
 
-# So many epochs in a row: the rows of each batch on the device, (L, sum T, D).
+# From a number of epochs to the rows of each of their batches on the device, (L, sum T, D).
 Epochs = Callable[[int], Iterable[Tensor]]
 
 
@@ -53,7 +52,7 @@ class Repeated:
 
 
 def ways(store: FeatureStore, batches: list[list[str]], device: torch.device) -> dict[str, Epochs]:
-    """Return what is measured, by name."""
+    """Return the loops over our store that are measured, by name."""
     all_keys = list(store[NAME])
     numbers = {key: i for i, key in enumerate(all_keys)}
     chosen = [[numbers[key] for key in keys] for keys in batches]
@@ -139,7 +138,7 @@ def peers(directory: Path, rows: Rows, batches: Sequence[Batch], device: torch.d
 
 
 def loop_s(batches: Iterable[Tensor], weight: Tensor) -> tuple[float, float]:
-    """Seconds of a loop over the batches, and of those the seconds of waiting for the next one."""
+    """Return the seconds of a loop over the batches, and how many of them it waited for the next batch."""
     waited = 0.0
     started = requested = time.perf_counter()
     for rows in batches:
@@ -168,7 +167,7 @@ def run(
     device: str,
     repeats: int = 3,
 ) -> Iterator[tuple[str, float, float]]:
-    """(name, ms per batch, share of the time spent waiting) of every way; "alone" comes first."""
+    """Yield (name, ms per batch, share of the time spent waiting) of every way; "alone" comes first."""
     target = torch.device(device)
     rows = Rows.random(Shape(n_utterances, dim, mean_s), seed=0)
     write_store(directory, rows)

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def write_untagged_mp3(path: Path, samples: np.ndarray, rate_hz: int) -> Path:
-    """Write (n,) int16 as an encoder writes it to a pipe: of variable bit rate, without the tag that has its length."""
+    """Write (n,) int16 as an encoder writes to a pipe: with a variable bit rate, and without the tag for the length."""
     return encode(path, samples, rate_hz, "libmp3lame", quality=4, options={"write_xing": "0"})
 
 

@@ -1,7 +1,7 @@
-"""`medusa bench meta`: what training the meta-classifier's seeds at once is worth, on made-up posteriors.
+"""`medusa bench meta`: how much time training all seeds of the meta-classifier at once saves, on made-up posteriors.
 
-Three ways of the same training, of the same starts and batches: plain PyTorch (nn.Linear, autograd, torch.optim.AdamW),
-one seed after another; ours, one seed after another; ours, all at once. What they learn is compared.
+Three ways of the same training, with the same starts and batches: plain PyTorch (nn.Linear, autograd,
+torch.optim.AdamW), one seed after another; ours, one seed after another; ours, all at once. Their weights are compared.
 """
 
 import json
@@ -38,7 +38,7 @@ SAME = 1e-2  # weights are of size 1 to 10; float32 rounding grows over thousand
 
 @dataclass(frozen=True)
 class MetaSettings:
-    """What is made up and trained; the defaults are the size of MSP-Podcast and of MEDUSA's ensemble."""
+    """Sizes of the data and of the training; the defaults are those of MSP-Podcast and of MEDUSA's ensemble."""
 
     n_utterances: int = 120_000
     n_members: int = 14
@@ -67,7 +67,7 @@ def run_meta(
 
     {"settings", "threads", "figures": [{"way", "select", "wall_s", "cpu_s"}], "difference"}.
 
-    difference: the greatest between a weight of ours and plain PyTorch's. AssertionError where that is not rounding.
+    difference: the greatest between a weight of ours and plain PyTorch's. Raises AssertionError where it exceeds SAME.
     """
     say = progress or (lambda _: None)
     say("making posteriors")
@@ -115,7 +115,7 @@ def run_meta(
 
 
 def meta_table(result: dict[str, Any]) -> Table:
-    """Seconds of every way, and how many times those of all seeds at once."""
+    """Return the seconds of every way, and their ratio to those of all seeds at once, as a table for the terminal."""
     settings = MetaSettings(**result["settings"])
     title = (
         f"{settings.n_seeds} seeds, {settings.n_members} members x {settings.n_utterances:,} utterances x "
@@ -135,7 +135,7 @@ def meta_table(result: dict[str, Any]) -> Table:
 
 
 def made_up(settings: MetaSettings) -> tuple[Aligned, Targets]:
-    """Members that know some classes better than others, and votes of three annotators, one of whom guesses."""
+    """Return members that predict some classes better than others, and votes of three annotators, one guessing."""
     rng = np.random.default_rng(settings.seed)
     n, n_members, n_classes = settings.n_utterances, settings.n_members, settings.n_classes
     shares = np.array(SHARES[:n_classes], np.float64)
@@ -164,7 +164,7 @@ def made_up(settings: MetaSettings) -> tuple[Aligned, Targets]:
 
 
 def train_plainly(aligned: Aligned, targets: Targets, config: MetaConfig, seed: int) -> Tensor:
-    """One seed as one would write it: (F, C + A) weights, the last row the bias; start and batches as ours."""
+    """Train one seed in plain PyTorch, with our start and batches: (F, C + A) weights, the last row the bias."""
     n_classes, ranges = len(targets.classes), targets.attribute_ranges
     x = prepare(aligned.values, n_classes, ranges)
     soft, attributes = torch.from_numpy(targets.soft), torch.from_numpy(targets.attribute_values)

@@ -2,8 +2,9 @@
 
 Run: python -m benchmarks.opensmile [--processes 1,2] [--clips 16] [--json FILE]
 
-Seconds of audio per second of CPU: `C++` is openSMILE's own run on samples in memory, which none can beat; `opensmile`
-the package's process_files; `medusa` featurize's work on a clip, decoding included. Wall-clock time beside them.
+The figures are seconds of audio per second of CPU, with wall-clock time beside them. `C++` is openSMILE's own run on
+samples in memory, the upper limit; `opensmile` is the package's process_files; `medusa` is featurize's work on a clip,
+decoding included.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def ours(name: str, paths: list[Path], n_processes: int) -> tuple[float, float]:
 
 
 def theirs(name: str, paths: list[Path], n_processes: int) -> tuple[float, float]:
-    """Return the same of the package, whose processes it starts for each call."""
+    """Return the same for the package, which starts its processes anew for each call."""
     smile = smile_of(name, num_workers=n_processes, multiprocessing=n_processes > 1)
     smile.process_files(paths[: 2 * n_processes])
     before, started = _cpu(), time.perf_counter()
@@ -86,7 +87,7 @@ def theirs(name: str, paths: list[Path], n_processes: int) -> tuple[float, float
 
 
 def _cpu() -> float:
-    """CPU time of this process and of those that it started and that have ended."""
+    """Return the CPU time of this process and of its children that have ended."""
     return sum(usage.ru_utime + usage.ru_stime for usage in map(getrusage, (RUSAGE_SELF, RUSAGE_CHILDREN)))
 
 

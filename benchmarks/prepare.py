@@ -1,4 +1,4 @@
-"""What preparing MSP-Podcast costs: a label tree of its size, made up, read by a process of its own that is watched."""
+"""Time and memory of preparing MSP-Podcast: a made-up label tree of its size, prepared in a process of its own."""
 
 import csv
 import json
@@ -77,7 +77,7 @@ def run_prepare(
     json_path: Path | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Write the tree, prepare it in a process, and give seconds by step, peak memory and sizes; the tree is removed."""
+    """Write the tree, prepare it in a process, remove it, and return seconds by step, peak memory and sizes."""
     root = Path(tempfile.mkdtemp(prefix="medusa-prepare-", dir=directory))
     try:
         progress(f"writing {settings.n_utterances:,} utterances with {settings.n_ratings:,} ratings")
@@ -133,7 +133,7 @@ def prepare_table(result: dict[str, Any]) -> "Table":
 
 
 def write_tree(root: Path, settings: PrepareSettings) -> int:
-    """MSP-Podcast's label files with random content, no audio; returns the number of votes for the eight classes."""
+    """Write MSP-Podcast's label files with random content, without audio; return the votes for the eight classes."""
     rng = np.random.default_rng(settings.seed)
     n, labels = settings.n_utterances, root / ("label" if settings.form == "1.6" else "Labels")
     labels.mkdir(parents=True)
@@ -166,7 +166,7 @@ def write_tree(root: Path, settings: PrepareSettings) -> int:
 
 
 def _write_detailed(path: Path, names: list[str], settings: PrepareSettings, rng: np.random.Generator) -> int:
-    """Every utterance has a rating, the others fall at random; one in twenty is a word of the annotator's own."""
+    """Write the ratings, at least one for each utterance; one in twenty has a word of the annotator's own."""
     n = settings.n_ratings
     of = np.sort(np.concatenate([np.arange(len(names)), rng.integers(0, len(names), n - len(names))]))
     workers = rng.integers(0, N_WORKERS, n)

@@ -6,7 +6,7 @@
 `layers` times `medusa probe`'s nested sweep, and on the same standardised rows, layers and folds scikit-learn's
 LogisticRegression (lbfgs), RidgeClassifierCV and SVC on precomputed RBF kernels, each with a grid of as many values of
 its penalty chosen in the same inner folds. --share: the part of the (layer, fold) pairs that a peer is timed on, drawn
-evenly; its whole time is told as that many times more, and its UAR as that of these pairs.
+evenly; its seconds are scaled up to all pairs, and its UAR is that of the timed pairs.
 """
 
 import argparse
@@ -42,14 +42,14 @@ Fit = Callable[[np.ndarray, np.ndarray, np.ndarray, float], np.ndarray]  # (x, y
 
 
 def logistic(x: np.ndarray, y: np.ndarray, others: np.ndarray, c: float) -> np.ndarray:
-    """Classes that LogisticRegression predicts."""
+    """Return the classes that LogisticRegression predicts."""
     from sklearn.linear_model import LogisticRegression
 
     return np.asarray(LogisticRegression(C=c, class_weight="balanced", max_iter=1000).fit(x, y).predict(others))
 
 
 def svc(x: np.ndarray, y: np.ndarray, others: np.ndarray, c: float) -> np.ndarray:
-    """Classes that a support vector machine on precomputed kernels predicts."""
+    """Return the classes that a support vector machine on precomputed kernels predicts."""
     from sklearn.metrics.pairwise import rbf_kernel
     from sklearn.svm import SVC
 
@@ -59,7 +59,7 @@ def svc(x: np.ndarray, y: np.ndarray, others: np.ndarray, c: float) -> np.ndarra
 
 
 def ridge_cv(x: np.ndarray, y: np.ndarray, others: np.ndarray, c: float) -> np.ndarray:
-    """Classes that RidgeClassifierCV predicts; it chooses among all penalties by leaving out one, whatever `c`."""
+    """Return the classes that RidgeClassifierCV predicts; it ignores `c` and chooses a penalty by leave-one-out."""
     from sklearn.linear_model import RidgeClassifierCV
 
     return np.asarray(RidgeClassifierCV([1 / each for each in CS], class_weight="balanced").fit(x, y).predict(others))
@@ -73,7 +73,7 @@ PEERS: dict[str, tuple[Fit, bool]] = {
 def sweep(
     fit: Fit, nested: bool, problem: Problem, passes: Passes, rows: PooledRows, features: list[str], share: float
 ) -> tuple[float, float, int, int]:
-    """Seconds and UAR on the pairs of layer and fold that were run, how many they are, and how many there are."""
+    """Return seconds, mean UAR and number of the (layer, fold) pairs that were run, and the number of all pairs."""
     pairs: list[tuple[Any, Pass]] = [(s, outer) for s in sources_of(rows.store, features) for outer in passes.outer]
     chosen = np.unique(np.linspace(0, len(pairs) - 1, max(2, round(share * len(pairs)))).astype(int))
     score = scorer(problem, "uar")
@@ -129,14 +129,14 @@ def layers(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def show_last(result: dict[str, Any], path: Path | None) -> None:
-    """Print the last row and write all that there are, so that a run that is stopped has lost none."""
+    """Print the last row and write all rows, so that a stopped run loses none."""
     print(json.dumps(result["rows"][-1]), flush=True)
     if path is not None:
         replace_text(path, json.dumps(result | {"cpus": os.cpu_count()}, indent=1) + "\n")
 
 
 class SyntheticRows:
-    """Rows of N utterances, drawn anew wherever they are read, so that they take no memory."""
+    """Rows of N utterances that are drawn anew at each read, so that they take no memory."""
 
     def __init__(self, labels: np.ndarray, dim: int) -> None:
         self.labels, self._dim = labels, dim
@@ -144,14 +144,14 @@ class SyntheticRows:
     def read(self, source: Any) -> np.ndarray:
         return self.part(source, np.arange(len(self.labels)))
 
-    def part(self, source: Any, rows_at: np.ndarray) -> np.ndarray:
-        """Noise, and a direction for each class that is the stronger, the nearer the layer is to the middle."""
+    def part(self, source: Any, indices: np.ndarray) -> np.ndarray:
+        """Return noise plus a direction for each class, which is stronger in the middle layers."""
         layer = int(source.layer.removeprefix("layer_"))
         centres = np.random.default_rng((1, layer)).normal(size=(8, self._dim)).astype(np.float32)
         # Uniform from bytes, of variance one: drawing normal numbers would take longer than the probe.
-        rng = np.random.Generator(np.random.SFC64((2, layer, int(rows_at[0]))))
-        rows: np.ndarray = rng.integers(-128, 128, (len(rows_at), self._dim), np.int8) * np.float32(1 / 73.9)
-        rows += np.float32(0.02) * centres[self.labels[rows_at]]
+        rng = np.random.Generator(np.random.SFC64((2, layer, int(indices[0]))))
+        rows: np.ndarray = rng.integers(-128, 128, (len(indices), self._dim), np.int8) * np.float32(1 / 73.9)
+        rows += np.float32(0.02) * centres[self.labels[indices]]
         return rows
 
     def dim(self, source: Any) -> int:
@@ -184,7 +184,7 @@ def _print_layer(system: str, done: int, start: float) -> None:
 
 
 def large(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Seconds and peak memory of every layer of a large corpus, five folds, nested."""
+    """Return the seconds and the peak memory of a nested probe over all layers of a large corpus, five folds."""
     n, n_layers, dim = arguments.utterances, arguments.layers, arguments.dim
     labels = np.random.default_rng(0).integers(0, 8, n)
     with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
@@ -213,7 +213,7 @@ def large(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print a table, and write JSON."""
+    """Run one of the two measurements, print its result, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(dest="kind", required=True)
     layers_parser = kinds.add_parser("layers")

@@ -1,8 +1,10 @@
-"""What pieces of long recordings give, beside the same clips as files: `python -m benchmarks.recordings MANIFEST`.
+"""Features and UAR of pieces of long recordings beside the same clips as files.
+
+    python -m benchmarks.recordings MANIFEST
 
 The clips of each speaker are joined into one recording: FLAC, MP3 (variable bit rate, no tag), AAC in MP4, and Ogg
 Opus, with a table of segments. The same features are made of the clips and of each form's segments; then a probe that
-was fitted on the clips of other folds predicts both. The table: by how much rows differ, and what it does to UAR.
+was fitted on the clips of other folds predicts both. The table shows how much rows differ, and the UAR of both.
 """
 
 import argparse
@@ -50,7 +52,7 @@ def run_recordings(
 ) -> list[Form]:
     """Make recordings, features and probes in a folder and return one row for the clips and each form.
 
-    n_clips: of each speaker and class the first so many; None: all.
+    n_clips: number of clips of each speaker and class, the first ones; None: all.
     """
     table = pd.read_csv(manifest, dtype={"fold": str})
     table = table.rename(columns={"emotion": "label"})

@@ -35,7 +35,7 @@ from featurestore.terminal import console, say
 
 CLASSES = ("angry", "sad", "happy", "surprise", "fear", "disgust", "contempt", "neutral")
 SPOKEN = "and then he said that it was not the time to talk about what they had done all day"
-# What a reader does, as JavaScript that is over when the page has been drawn again.
+# Actions of a reader, as JavaScript that ends when the page has been drawn again.
 ACTIONS = {
     "click a cell of the matrix": "document.querySelectorAll('#matrix .cell')[1].click()",
     "sort by who is hardest": "document.querySelectorAll('#filters button')[1].click()",
@@ -138,7 +138,7 @@ def chromium_path() -> str:
 
 
 def main() -> None:
-    """Measure the sizes that are asked for."""
+    """Measure the sizes of `--utterances` and print the table."""
     from playwright.sync_api import sync_playwright
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -17,7 +17,7 @@ ATTRIBUTES = ("arousal", "valence", "dominance")
 
 
 def drawn(n_speakers: int, seed: int) -> Scored:
-    """One system's predictions for random utterances; the truth and the speakers do not depend on the seed."""
+    """Return a system's predictions for random utterances; the truth and the speakers do not depend on the seed."""
     truth, guesses = np.random.default_rng(0), np.random.default_rng(seed)
     labels = truth.integers(-1, len(CLASSES), N_UTTERANCES)
     targets = truth.uniform(1, 7, (N_UTTERANCES, len(ATTRIBUTES))).astype(np.float32)

@@ -1,7 +1,7 @@
 """How long `medusa fit-deepser` takes from the command to its first step: many members, sets and utterances.
 
-The rows are tiny (one of four values): what is measured is what a run does before it learns: reading the manifest,
-opening the sets, looking every utterance up, and comparing what the sets were made from. `--against DIR` starts another
+The rows are tiny (one of four values), so that the work before the first step is measured: reading the manifest,
+opening the sets, looking every utterance up, and comparing the sources of the sets. `--against DIR` starts another
 version of the program (a checkout at DIR) on the same store, in turn with this one.
 
 Run: python -m benchmarks.startup --utterances 120000 --members 14 --against ../before

@@ -1,4 +1,4 @@
-"""What batches gain in transcribing, and how often they change a text: against whisper.transcribe, file by file."""
+"""Speed of transcribing in batches, and how often a text changes, beside whisper.transcribe file by file."""
 
 import json
 import statistics

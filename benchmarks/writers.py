@@ -1,7 +1,7 @@
 """Many processes that write into one feature set at once: how long it takes, and what so many segments cost a reader.
 
-As two machines with a writer per core do. Each process commits its segments one by one; then the set is listed, opened,
-looked into, refreshed after one more segment, and verified: every utterance must be there.
+The case is that of two machines with a writer per core. Each process commits its segments one by one. Then the set is
+listed, opened, refreshed after one more segment, and verified, and a key is looked up: no utterance may be missing.
 
 Run: python -m benchmarks.writers --processes 64 --segments 200
 """

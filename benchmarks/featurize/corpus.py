@@ -1,4 +1,4 @@
-"""A corpus of mixed lengths out of given speech: log-normal durations, FLAC files, texts of as many words."""
+"""A corpus of mixed lengths cut from speech: log-normal durations, FLAC files, texts of as many words."""
 
 import math
 from pathlib import Path
@@ -22,15 +22,15 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
 def durations_s(n: int, seed: int, mean_s: float = MEAN_S) -> np.ndarray:
-    """(n,) log-normal durations in seconds, whose mean over many is `mean_s`."""
+    """Return (n,) log-normal durations in seconds with the expected value `mean_s`."""
     rng = np.random.default_rng(seed)
     return np.clip(rng.lognormal(math.log(mean_s) - SIGMA**2 / 2, SIGMA, n), SHORTEST_S, LONGEST_S)
 
 
 def write_corpus(directory: Path, n: int, seed: int, speech: Path | None = None, mean_s: float = MEAN_S) -> Manifest:
-    """Write n FLAC files (16 kHz, mono, 16 bits) cut and joined from the files below `speech`; their manifest.
+    """Write n FLAC files (16 kHz, mono, 16 bits) from the audio below `speech`, and return their manifest.
 
-    speech: default is the corpus that comes with the program. ConfigError where it holds no audio.
+    speech: default is the corpus that comes with the program. Raises ConfigError where it holds no audio.
     """
     root = speech or DEMO_CORPUS
     sources = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)

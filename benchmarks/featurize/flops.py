@@ -20,7 +20,7 @@ PEAK_S = 1.0  # seconds of matrix products that a rate is taken from
 class Flops:
     """Operations (2 per multiply and add) of one input of n frames: a + b n + c n^2 through three counted lengths.
 
-    Exact but for what a convolution's stride leaves over; attention is what makes it quadratic.
+    Exact but for the frames that a convolution's stride leaves over; attention makes it quadratic.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -42,12 +42,12 @@ class Flops:
         self._coefficients = np.polyfit(np.array(frames, float), np.array(counts, float), 2)
 
     def of(self, frames: Sequence[int] | np.ndarray) -> float:
-        """All operations of inputs of so many frames each."""
+        """Return the operations of inputs of these numbers of frames, summed."""
         return float(np.polyval(self._coefficients, np.asarray(frames, float)).sum())
 
 
 def matmul_peak(device: torch.device, compute: torch.dtype) -> float:
-    """FLOP/s of the best of several large matrix products in the encoder's arithmetic."""
+    """Return the FLOP/s of the fastest of several large matrix products in the encoder's arithmetic."""
     size = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(size, size, device=device).to(compute) for _ in range(2))
     best, started = 0.0, time.perf_counter()

@@ -51,7 +51,7 @@ class PeerModel:
         return cls(family, model.eval().to(device), processor, device)
 
     def read(self, source: Path | str) -> Any:
-        """Return what the processor takes: samples of a file as soundfile reads it, or the text."""
+        """Return the processor's input: samples of a file as soundfile reads them, or the text."""
         return source if self.family == "text" else soundfile.read(source, dtype="float32")[0]
 
     def prepare(self, inputs: Sequence[Any]) -> dict[str, torch.Tensor]:
@@ -63,7 +63,7 @@ class PeerModel:
 
     @torch.inference_mode()
     def rows(self, prepared: dict[str, torch.Tensor], inputs: Sequence[Any]) -> list[np.ndarray]:
-        """(T, D) float32 of each input's own frames or tokens."""
+        """Return the rows of each input's own frames or tokens, (T, D) float32."""
         tensors = {
             key: value.to(self.device, self.model.dtype if value.is_floating_point() else value.dtype)
             for key, value in prepared.items()
@@ -90,7 +90,7 @@ class PeerModel:
 
 
 def sources(manifest: Manifest, family: str) -> list[Any]:
-    """Paths, or texts."""
+    """Return the texts of the utterances for a text encoder, else their audio paths."""
     if family == "text":
         return list(manifest.texts)
     return [manifest.audio_path(i) for i in range(len(manifest))]
@@ -104,7 +104,7 @@ def per_file(peer: PeerModel, manifest: Manifest, out: Path) -> None:
 
 
 def arrival_batches(peer: PeerModel, manifest: Manifest, out: Path) -> None:
-    """Batches of eight as the list has them, each padded to its longest."""
+    """Run batches of eight in the manifest's order, each padded to its longest."""
     items = list(zip(manifest.keys, sources(manifest, peer.family), strict=True))
     for start in range(0, len(items), ARRIVAL_BATCH):
         part = items[start : start + ARRIVAL_BATCH]

@@ -11,7 +11,7 @@ SAME_ROWS = 2e-3
 
 
 def featurize_report(result: dict[str, Any]) -> Iterator["RenderableType"]:
-    """Tables and lines for the terminal."""
+    """Yield tables and lines for the terminal."""
     from rich import box
     from rich.table import Table
 
@@ -49,7 +49,7 @@ def featurize_report(result: dict[str, Any]) -> Iterator["RenderableType"]:
 
 
 def figures(record: dict[str, Any], n: int, audio_s: float) -> list[dict[str, Any]]:
-    """Each way with its rates; ratio: how many times its time ours takes less. MFU counts valid frames alone."""
+    """Return each way with its rates; ratio: its time divided by ours. MFU counts valid frames alone."""
     ours = next(way for way in record["ways"] if way["way"].startswith("medusa"))
     return [
         {
@@ -64,7 +64,7 @@ def figures(record: dict[str, Any], n: int, audio_s: float) -> list[dict[str, An
 
 
 def stages_line(record: dict[str, Any]) -> str:
-    """Where one run's time went."""
+    """Return how the time of one run is divided among its stages."""
     stages = ", ".join(f"{name} {seconds:.2f}" for name, seconds in record["stages_s"].items())
     waste = record["frames_padded"] / record["frames"] - 1
     padded = record["flop_padded"] / record["wall_s"]

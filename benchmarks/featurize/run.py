@@ -1,4 +1,4 @@
-"""One run: write the corpus, load each encoder, take every way's time in turn, compare what they left on disk."""
+"""One run: write the corpus, load each encoder, time every way in turn, compare the rows that they wrote."""
 
 import json
 import multiprocessing
@@ -173,7 +173,7 @@ def _measure_encoder(
 
 
 def _cpu_s() -> float:
-    """CPU seconds of this process and of its children that have ended."""
+    """Return the CPU seconds of this process and of its children that have ended."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
@@ -191,7 +191,7 @@ def _featurize(encoder: Encoder, manifest: Manifest, settings: FeaturizeSettings
 
 
 def _own_figures(encoder: Encoder, manifest: Manifest, settings: FeaturizeSettings, work: Path) -> dict[str, Any]:
-    """Stages, operations and padding of one more run, with the clock."""
+    """Return stages, operations and padding of one more run, timed by the pipeline's clock."""
     import torch
 
     from .flops import Flops, matmul_peak
@@ -225,7 +225,7 @@ def _expected(peer: Any, manifest: Manifest, work: Path, stored: bool) -> dict[s
 
 
 def _left(out: Path, ours: bool) -> dict[str, np.ndarray]:
-    """Return what a way left on disk, by key."""
+    """Return the rows that a way wrote to disk, by key."""
     if ours:
         features = FeatureStore.open(out / "store")["features"]
         return {key: np.array(features[key], np.float32) for key in features}

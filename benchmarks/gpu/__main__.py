@@ -18,7 +18,7 @@ BUDGET_S = 480.0
 
 
 def main() -> None:
-    """Run the steps named (all by default), and print what fell short of the aims."""
+    """Run the steps named (all by default), and print the aims that were missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("steps", nargs="*", help="names, or beginnings such as featurize; default: all")
     parser.add_argument("--list", action="store_true", help="print the steps")

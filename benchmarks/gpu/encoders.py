@@ -52,7 +52,7 @@ class Sizes:
 def measure(
     name: str, settings: Settings, work: Path, *, mean_s: float = 5.6, layers: str = "last", peers: bool = True
 ) -> dict[str, Any]:
-    """Return the rates of one encoder with random weights, from files to segments, and what its GPU did meanwhile."""
+    """Return the rates of one encoder with random weights, from files to segments, and its GPU's use meanwhile."""
     sizes = Sizes.of(settings, text=name.startswith("roberta"))
     (work / "corpus").mkdir()
     corpus = write_corpus(work / "corpus", sizes.n_files, 0, mean_s=mean_s)
@@ -180,7 +180,7 @@ def attention(name: str, settings: Settings, work: Path) -> dict[str, Any]:
 
 
 def out_of_memory(name: str, settings: Settings, work: Path) -> dict[str, Any]:
-    """Return what a card that is too small says, how often, and whether rows are those of an ample one."""
+    """Return the messages of a run on a card that is too small, with counts, and how far its rows are off."""
     (work / "corpus").mkdir()
     corpus = write_corpus(work / "corpus", 4 if settings.tiny else 400, 0)
     weights = random_weights(name, work / "weights", 0, settings.tiny)
@@ -232,7 +232,7 @@ def _flop(encoder: Encoder, manifest: Manifest) -> float:
 def _beside_peers(
     encoder: Encoder, weights: Path, corpus: Manifest, n: int, rate: float, options: dict[str, Any], work: Path
 ) -> dict[str, Any]:
-    """Return how many times the rate of the field's ways ours is, on a sample, and how far our rows are from theirs."""
+    """Return our rate divided by those of the field's ways, on a sample, and how far the rows differ."""
     sample, compute = corpus.rows(range(n)), encoder.compute  # type: ignore[attr-defined]
     times = {}
     for way, run, arithmetic in (("per_file", per_file, torch.float32), ("padded", arrival_batches, compute)):

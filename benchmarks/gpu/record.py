@@ -41,14 +41,14 @@ def read(path: Path) -> dict[str, Record]:
 
 
 def add(path: Path, step: str, record: Record) -> dict[str, Record]:
-    """Put a step's figures in place of earlier ones; returns all steps'."""
+    """Replace a step's figures in the file and return those of all steps."""
     steps = {**read(path), step: record}
     replace_text(path, json.dumps(steps, indent=1) + "\n")
     return steps
 
 
 def missed(steps: dict[str, Record]) -> Iterator[str]:
-    """Say what fell short of its aim, or was not measured."""
+    """Yield a line for each figure that missed its aim, or was not measured."""
     for step, record in steps.items():
         if "error" in record:
             yield f"{step}: not measured ({record['error']})"

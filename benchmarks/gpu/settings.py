@@ -1,4 +1,4 @@
-"""What all steps are told."""
+"""Settings that all steps share."""
 
 from dataclasses import dataclass
 from pathlib import Path

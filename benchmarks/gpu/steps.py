@@ -1,4 +1,4 @@
-"""The steps by name, each with the function that measures it and a word about it."""
+"""The steps by name, each with the function that measures it and a short description."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ DISK_BYTES = 1 << 30
 
 
 def machine(settings: Settings, work: Path) -> dict[str, Any]:
-    """Return what the machine is, its rates of matrix products and of its disk."""
+    """Return a description of the machine, and its rates of matrix products and of its disk."""
     import torch
 
     from featurestore.featurize.decode_ahead import usable_cores
@@ -96,7 +96,7 @@ STEPS: dict[str, tuple[Step, str]] = {
 
 
 def names(beginnings: Sequence[str]) -> list[str]:
-    """Return the steps with these names or beginnings, in order; all for none. ConfigError for what matches nothing."""
+    """Return the steps with these names or beginnings, in order; all for none. ConfigError for one without a match."""
     for beginning in beginnings:
         if not any(name == beginning or name.startswith(f"{beginning}:") for name in STEPS):
             raise ConfigError(f"no step {beginning!r}; known are {', '.join(STEPS)}")

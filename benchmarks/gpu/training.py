@@ -59,7 +59,7 @@ def resume(settings: Settings, work: Path) -> dict[str, Any]:
 
 
 def transcribe(settings: Settings, work: Path) -> dict[str, Any]:
-    """Return clips/s by batch, and how many texts are not whisper.transcribe's."""
+    """Return clips/s by batch, and how many texts differ from those of whisper.transcribe."""
     model = str(_small_whisper(work / "small.pt")) if settings.tiny else settings.whisper
     size = TranscribeSettings(
         (model,), (1, 2) if settings.tiny else (1, 16, 64, 128), n_clips=3 if settings.tiny else 128, language="en",
@@ -88,7 +88,7 @@ def _fit(settings: Settings, work: Path, name: str, options: list[str]) -> None:
 
 
 def _fit_killed(settings: Settings, work: Path, name: str, options: list[str]) -> int:
-    """Kill a fit after some epochs and run it again; returns after how many."""
+    """Kill a fit after some epochs, run it again, and return the number of epochs before the kill."""
     with (work / "killed.log").open("w") as log:
         process = subprocess.Popen(
             _command(*_fit_command(settings, name, options)), cwd=work, stdout=log, stderr=log, env=_environment()

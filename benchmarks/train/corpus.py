@@ -29,7 +29,7 @@ class Modality:
 
     @classmethod
     def parse(cls, text: str) -> "Modality":
-        """ "1024@50": 1024 columns at 50 rows per second."""
+        """Return the modality of a text such as "1024@50": 1024 columns at 50 rows per second."""
         dim, _, rate = text.partition("@")
         try:
             modality = cls(int(dim), float(rate or 50))
@@ -51,7 +51,7 @@ class Made:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the feature sets."""
+        """Return the names of the feature sets."""
         return tuple(f"set{i}" for i in range(len(self.modalities)))
 
     @property
@@ -59,7 +59,7 @@ class Made:
         return self.directory / "store"
 
     def lengths(self, modality: int) -> np.ndarray:
-        """(N,) rows of each utterance."""
+        """Return the number of rows of each utterance, (N,)."""
         return np.maximum(np.ceil(self.durations_s * self.modalities[modality].rate_hz), 1).astype(np.int64)
 
     def npy(self, modality: int, i: int) -> Path:
@@ -67,7 +67,7 @@ class Made:
 
 
 def made(directory: Path, n: int, modalities: Sequence[Modality], mean_s: float, seed: int) -> Made:
-    """N utterances with log-normal durations of that mean, as podcast speech has; a pure function of its arguments."""
+    """Return N utterances with log-normal durations of that mean, as in podcasts; the same for the same arguments."""
     rng = np.random.default_rng(seed)
     durations = np.clip(rng.lognormal(np.log(mean_s) - SIGMA**2 / 2, SIGMA, n), SHORTEST_S, LONGEST_S)
     labels = rng.integers(0, len(CLASSES), n)
@@ -85,9 +85,9 @@ def made(directory: Path, n: int, modalities: Sequence[Modality], mean_s: float,
 
 
 def rows_of(corpus: Made, modality: int, seed: int) -> Iterator[np.ndarray]:
-    """Each utterance's rows (T, D) float16: smooth in time, columns of unlike size, the class in them.
+    """Yield each utterance's rows (T, D) float16: smooth in time, columns of unlike scales, with the class in them.
 
-    Cut from one long stretch of noise at a random place: drawing every row anew would take longer than training.
+    They are cut from one long stretch of noise at random places: drawing every row anew takes longer than training.
     """
     rng = np.random.default_rng((seed, modality))
     dim, lengths = corpus.modalities[modality].dim, corpus.lengths(modality)
@@ -120,7 +120,7 @@ def write(corpus: Made, seed: int, *, npy: bool = True) -> None:
 def member_config(
     names: Sequence[str], *, d: int, n_layers: int, n_heads: int, batch: int, epochs: int, precision: str
 ) -> MemberConfig:
-    """DeepSER trained as MEDUSA's first stage is, for a number of epochs."""
+    """Return the configuration of DeepSER, trained as MEDUSA's first stage is, for a number of epochs."""
     network = NetworkConfig(d=d, n_layers=n_layers, n_heads=n_heads)
     stages = (StageConfig("stage1", "shuffled", 0.5, epochs=epochs, lr=1e-4),)
     train = TrainConfig(stages, batch_size=batch, select="last", precision=precision)

@@ -1,7 +1,7 @@
 """The loop that the field writes: a file per utterance, DataLoader, pad_sequence, float32, attention over padding.
 
-The network is DeepSER from torch's own parts (`nn.TransformerEncoderLayer`, `nn.Dropout`), with the weights of ours:
-on one utterance, where nothing is padded, both must say the same, which `check` holds.
+The network is DeepSER from torch's own parts (`nn.TransformerEncoderLayer`, `nn.Dropout`), with the weights of ours.
+On one utterance, where nothing is padded, both must have the same outputs; `check` compares them.
 """
 
 import time
@@ -124,7 +124,7 @@ def check(network: Network, plain: PlainDeepSER, rows: list[Tensor]) -> float:
 
     rows: (T, D) float32 per feature set.
 
-    AssertionError where it is more than rounding: the loops would not train the same network.
+    Raises AssertionError where it is more than rounding: the loops would not train the same network.
     """
     packed = [(own[None], torch.tensor([0, len(own)])) for own in rows]
     network.eval(), plain.eval()
@@ -145,7 +145,7 @@ def train_plainly(
     device: torch.device,
     on_step: Callable[[], None],
 ) -> Iterator[dict[str, float]]:
-    """Trains epoch by epoch: seconds, share of waiting, share of padding, mean loss."""
+    """Train epoch by epoch and yield the seconds, shares of waiting and of padding, and mean loss of each."""
     train, targets = config.train, corpus.targets
     stage = train.stages[0]
     loader = DataLoader(

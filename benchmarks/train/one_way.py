@@ -1,6 +1,6 @@
 """One way of training in a process of its own: `python -m benchmarks.train.one_way < job.json`, JSON on stdout.
 
-Peak memory is then that way's alone, and a limit on the process holds for it alone.
+So the peak memory, and a limit on the process, are those of this way alone.
 """
 
 import json
@@ -36,8 +36,8 @@ SAMPLED_EVERY_S = 0.05
 class Memory(threading.Thread):
     """The most anonymous memory and resident memory, in bytes, of this process and its workers together (Linux).
 
-    Anonymous memory is what a process has of its own; resident memory has besides what of the mapped files happens to
-    be in the page cache, which the kernel takes back when it needs it. Shared pages count once in each process.
+    Anonymous memory is private to a process. Resident memory also counts the pages of mapped files that happen to be in
+    the page cache, which the kernel takes back when it needs them. Shared pages count once in each process.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ def _processes() -> list[str]:
 
 
 def _status(pid: str) -> dict[str, int]:
-    """Bytes by name; nothing where the process has ended, or the system has no /proc."""
+    """Return bytes by name; nothing where the process has ended, or the system has no /proc."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -83,7 +83,7 @@ def _status(pid: str) -> dict[str, int]:
 
 
 def train_one_way(job: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures of one way; job: see `run.py`, which writes it."""
+    """Return the figures of one way; `run.py` writes the job."""
     torch.set_num_threads(job["threads"])
     modalities = [Modality(*each) for each in job["modalities"]]
     corpus = made(Path(job["directory"]), job["n_utterances"], modalities, job["mean_s"], job["seed"])
@@ -149,7 +149,7 @@ def train_one_way(job: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class Padding:
-    """Valid frames, on the device so that nothing waits for them, and all frames of the sequences given to a body."""
+    """Valid frames of a body's sequences, counted on the device so that nothing waits, and all their frames."""
 
     valid: Tensor
     n_frames: int = 0
@@ -160,9 +160,10 @@ class Padding:
 
 
 def count_padding(network: Network, device: torch.device) -> Padding:
-    """Count, from now on, the frames that the network's body is given.
+    """Count the frames of all sequences that the network's body takes from now on.
 
-    In one tensor: one for each step, kept to the end, would break up the memory that the steps reuse.
+    The counts add up in one tensor: a tensor for each step, kept to the end, would break up the memory that the steps
+    reuse.
     """
     counted = Padding(torch.zeros((), dtype=torch.int64, device=device))
 
@@ -176,7 +177,7 @@ def count_padding(network: Network, device: torch.device) -> Padding:
 
 
 def limit_memory(n_bytes: int) -> None:
-    """No more than this much private writable memory (RLIMIT_DATA): mapped files, and the page cache, don't count."""
+    """Limit private writable memory (RLIMIT_DATA); mapped files and the page cache don't count."""
     resource.setrlimit(resource.RLIMIT_DATA, (n_bytes, n_bytes))
 
 

@@ -28,10 +28,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What is made up and trained. modalities: DIM@RATE each, by default speech and words.
+    """Sizes of the corpus and of the training. modalities: DIM@RATE each, by default speech and words.
 
-    mean_s: of log-normal durations. precisions: of our trainer, one measurement each; workers: of the field's
-    DataLoader, one each. epochs: timed ones; one before them, which reads everything for the first time, is told apart.
+    mean_s: mean of the log-normal durations. precisions: those of our trainer, one measurement each. workers: numbers
+    of workers of the field's DataLoader, one measurement each. epochs: number of timed epochs; the one before them,
+    which reads everything for the first time, is reported separately.
     """
 
     n_utterances: int = 128
@@ -59,7 +60,7 @@ class TrainSettings:
 
     @property
     def ways(self) -> list[dict[str, Any]]:
-        """Each way's name and what its process is told of it."""
+        """Return each way's name and the settings that its process gets."""
         ours = [{"name": f"medusa, {p}", "way": "medusa", "precision": p, "workers": 0} for p in self.precisions]
         field = [
             {
@@ -108,10 +109,10 @@ def run_memory(
     json_path: Path | None = None,
     progress: Say = lambda text: None,
 ) -> dict[str, Any]:
-    """Our trainer on a corpus ten times as large as the limit on its process, and on a tenth of that corpus.
+    """Train on a corpus ten times as large as the limit on the process, and on a tenth of that corpus.
 
-    {"settings", "limit_bytes", "corpus_bytes", "ways": [the tenth, the whole]}. The limit is RLIMIT_DATA, on private
-    writable memory; what is mapped from files is not private, and no limit but that of the machine holds for it.
+    Returns {"settings", "limit_bytes", "corpus_bytes", "ways": [the tenth, the whole]}. The limit is RLIMIT_DATA, on
+    private writable memory; mapped files are not private, so that only the machine limits them.
     """
     row_bytes = 2 * sum(m.dim * m.rate_hz for m in map(Modality.parse, settings.modalities)) * settings.mean_s
     n = int(TIMES_LIMIT * limit_bytes / row_bytes * 1.05)
@@ -187,7 +188,7 @@ def _keep(result: dict[str, Any], path: Path | None) -> None:
 
 
 def train_table(result: dict[str, Any]) -> Table:
-    """Clips/s (of the field's: its fastest way's are 1), CPU time, waiting, padding and memory of every way."""
+    """Return clips/s (also relative to the field's fastest way), CPU time, waiting, padding and memory of every way."""
     made_of = result["settings"]
     title = (
         f"{', '.join(made_of['modalities'])}; {result['corpus']['mean_s']:.1f} s on average; d = {made_of['d']}, "
@@ -220,7 +221,7 @@ def train_table(result: dict[str, Any]) -> Table:
 
 
 def memory_table(result: dict[str, Any]) -> Table:
-    """Return what training took with the limit: memory of its own, resident memory (with mapped files), clips/s."""
+    """Return private memory, resident memory (with mapped files) and clips/s of training with the limit."""
     title = (
         f"{format_bytes(result['corpus_bytes'])} of features, {format_bytes(result['limit_bytes'])} of private memory "
         "at most (RLIMIT_DATA; mapped files don't count)"
