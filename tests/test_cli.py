@@ -96,17 +96,17 @@ def chain_of(directory: Path) -> Chain:
 
 
 def go(demo_corpus: Path, directory: Path) -> None:
-    corpus, made = copy_clips(demo_corpus, directory / "corpus"), chain_of(directory)
-    assert "48" in medusa("prepare", "ravdess", "--root", corpus, "-o", made.manifest).stdout
-    assert "48 done" in medusa("featurize", "--encoder", "logmel", *made.shared).stdout
-    medusa("featurize", "--encoder", "tiny-hubert", "--layers", "2,3", "--name", "h", *made.shared)
+    corpus, chain = copy_clips(demo_corpus, directory / "corpus"), chain_of(directory)
+    assert "48" in medusa("prepare", "ravdess", "--root", corpus, "-o", chain.manifest).stdout
+    assert "48 done" in medusa("featurize", "--encoder", "logmel", *chain.shared).stdout
+    medusa("featurize", "--encoder", "tiny-hubert", "--layers", "2,3", "--name", "h", *chain.shared)
     for seed in ("1", "2"):
-        fit = ["fit-deepser", "--features", "h@3,logmel", "--seed", seed, "--runs", made.runs, "--cv", "fold"]
-        output = medusa(*fit, *made.shared, *FAST).stdout
+        fit = ["fit-deepser", "--features", "h@3,logmel", "--seed", seed, "--runs", chain.runs, "--cv", "fold"]
+        output = medusa(*fit, *chain.shared, *FAST).stdout
         assert "macro-F1" in output
         assert f"h.3_logmel_s{seed}" in output
     output = medusa(
-        "fit-meta", "--seeds", "2", "--rounds", "4", "--cv", "fold", "--runs", made.runs, *made.shared
+        "fit-meta", "--seeds", "2", "--rounds", "4", "--cv", "fold", "--runs", chain.runs, *chain.shared
     ).stdout
     for row in ("h.3_logmel_s1", "h.3_logmel_s2", "majority vote", "soft vote", "meta (single)", "meta (soup)"):
         assert row in output
@@ -132,23 +132,25 @@ def test_every_command_is_in_the_docs() -> None:
     page = "\n".join((REPO / "docs" / name).read_text(encoding="utf-8") for name in ("commands.md", "corpora.md"))
     table = "\n".join(line for line in page.splitlines() if line.startswith("|"))
     for name in COMMANDS:
-        first, *rest = name.split()
+        first, *others = name.split()
         assert f"medusa {first}" in table, name
-        assert all(f"`{word}`" in table or f"{first} {word}" in table for word in rest), name
+        assert all(f"`{word}`" in table or f"{first} {word}" in table for word in others), name
 
 
 def test_options_in_readme_and_docs_exist() -> None:
-    known = {name: {o for p in command.params for o in (*p.opts, *p.secondary_opts)} for name, command in commands()}
+    options_of = {
+        name: {o for p in command.params for o in (*p.opts, *p.secondary_opts)} for name, command in commands()
+    }
     pages = [REPO / "README.md", *(REPO / "docs").glob("*.md")]
     blocks = re.findall(r"```console\n(.*?)```", "\n".join(page.read_text("utf-8") for page in pages), re.DOTALL)
     lines = " \n".join(blocks).replace("\\\n", " ").splitlines()
     calls = [line[line.index("medusa ") + 7 :].split("#")[0] for line in lines if "medusa " in line]
     assert calls
     for call in calls:
-        name = next((name for name in known if call.startswith(name)), None)
+        name = next((name for name in options_of if call.startswith(name)), None)
         assert name, f"medusa {call} is no command"
         for option in re.findall(r"(?<!\S)--?[a-z][\w-]*", call):
-            assert option in known[name], f"medusa {name} has no {option}"
+            assert option in options_of[name], f"medusa {name} has no {option}"
 
 
 def test_defaults_are_the_librarys() -> None:
@@ -156,9 +158,9 @@ def test_defaults_are_the_librarys() -> None:
         return {name: p.default for name, p in inspect.signature(function).parameters.items()}  # type: ignore[arg-type]
 
     ours = defaults(featurize_command)
-    for theirs in (defaults(load_encoder), defaults(featurize)):
-        for name in set(ours) & set(theirs) - {"encoder", "manifest", "store", "name"}:
-            assert ours[name] == theirs[name], name
+    for library in (defaults(load_encoder), defaults(featurize)):
+        for name in set(ours) & set(library) - {"encoder", "manifest", "store", "name"}:
+            assert ours[name] == library[name], name
     ours = defaults(bench_io)
     settings = IoSettings()
     names = ("batch", "repeats", "seed", "cold", "write")
@@ -172,8 +174,8 @@ def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys, cli; print(*({'torch', 'transformers', 'zarr', 'numba', 'pyarrow', 'numpy'} & sys.modules.keys()))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+    process = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    assert process.stdout.split() == []
 
 
 def test_version() -> None:
@@ -254,39 +256,45 @@ def test_features_of_another_kind_are_never_mixed(chain: Chain) -> None:
 
 def test_a_table_with_mistakes_is_refused_with_all_of_them(tmp_path: Path) -> None:
     rows = [{"id": "a", "path": "a.wav", "split": "train"}, {"id": "a", "path": "b.wav", "split": "holdout"}]
-    given = table(tmp_path / "t.csv", rows)
-    output = refused("prepare", "csv", given, "-o", tmp_path / "m.csv", "--column", "id=id")
+    table_path = table(tmp_path / "t.csv", rows)
+    output = refused("prepare", "csv", table_path, "-o", tmp_path / "m.csv", "--column", "id=id")
     assert "'label'" in output
-    output = refused("prepare", "csv", given, "-o", tmp_path / "m.csv", "--column", "id=id", "--no-labels")
+    output = refused("prepare", "csv", table_path, "-o", tmp_path / "m.csv", "--column", "id=id", "--no-labels")
     for part in ("utterance_id", "'a'", "holdout", "a.wav"):
         assert part in output
-    assert "'emotoin'" in refused("prepare", "csv", given, "-o", tmp_path / "m.csv", "--column", "label=emotoin")
-    assert "NAME=VALUE" in refused("prepare", "csv", given, "-o", tmp_path / "m.csv", "--column", "label")
-    assert "NAME:LOW:HIGH" in refused("prepare", "csv", given, "-o", tmp_path / "m.csv", "--attribute", "arousal:1")
+    assert "'emotoin'" in refused("prepare", "csv", table_path, "-o", tmp_path / "m.csv", "--column", "label=emotoin")
+    assert "NAME=VALUE" in refused("prepare", "csv", table_path, "-o", tmp_path / "m.csv", "--column", "label")
+    assert "NAME:LOW:HIGH" in refused(
+        "prepare", "csv", table_path, "-o", tmp_path / "m.csv", "--attribute", "arousal:1"
+    )
     assert "not RAVDESS" in refused("prepare", "ravdess", "--root", tmp_path, "-o", tmp_path / "m.csv")
     assert not (tmp_path / "m.csv").exists()
 
 
 def test_columns_attributes_and_classes_get_their_names(tmp_path: Path) -> None:
     rows = [{"File": f"{i}.wav", "Emo": "sad" if i else "glad", "Act": "1.5", "Set": "Train"} for i in range(3)]
-    given = table(tmp_path / "t.csv", rows)
+    table_path = table(tmp_path / "t.csv", rows)
     output = medusa(
-        *("prepare", "csv", given, "-o", tmp_path / "m.csv", "--no-check-audio", "--column", "id=File"),
+        *("prepare", "csv", table_path, "-o", tmp_path / "m.csv", "--no-check-audio", "--column", "id=File"),
         *("--column", "path=File", "--column", "label=Emo", "--column", "split=Set"),
         *("--attribute", "arousal=Act:1:5", "--classes", "sad,glad"),
     ).stdout
     assert "sad 2, glad 1" in output
-    made = Manifest.read(tmp_path / "m.csv")
-    assert made.scheme.attributes == {"arousal": (1.0, 5.0)}
-    assert made.scheme.classes == ("sad", "glad")
-    assert made.column("split").tolist() == ["train"] * 3
+    manifest = Manifest.read(tmp_path / "m.csv")
+    assert manifest.scheme.attributes == {"arousal": (1.0, 5.0)}
+    assert manifest.scheme.classes == ("sad", "glad")
+    assert manifest.column("split").tolist() == ["train"] * 3
 
 
 def test_joined_folds_hold_whole_folds(chain: Chain, tmp_path: Path) -> None:
     root = chain.directory / "corpus"
     medusa("prepare", "ravdess", "--root", root, "-o", tmp_path / "m.csv", "--join-folds", "2")
-    made = Manifest.read(tmp_path / "m.csv")
-    assert set(zip(made.column("fold_was"), made.column("fold"), strict=True)) == {("1", "1"), ("2", "1"), ("3", "2")}
+    manifest = Manifest.read(tmp_path / "m.csv")
+    assert set(zip(manifest.column("fold_was"), manifest.column("fold"), strict=True)) == {
+        ("1", "1"),
+        ("2", "1"),
+        ("3", "2"),
+    }
     assert "3 folds" in refused("prepare", "ravdess", "--root", root, "-o", tmp_path / "m.csv", "--join-folds", "5")
 
 
@@ -325,8 +333,8 @@ def test_bad_files_are_reported_and_the_rest_is_done(tmp_path: Path) -> None:
     assert len(stored["话"]) == load_encoder("logmel").n_frames(len(decode(tmp_path / "stereo.wav")))
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["s"]
     shutil.copy(tmp_path / "good.wav", tmp_path / "gone.wav")
-    again = medusa("featurize", "--encoder", "logmel", "-m", manifest, "-s", tmp_path / "s", exit_code=1)
-    assert "1 done, 3 there already, 4 failed" in again.stdout
+    repeated = medusa("featurize", "--encoder", "logmel", "-m", manifest, "-s", tmp_path / "s", exit_code=1)
+    assert "1 done, 3 there already, 4 failed" in repeated.stdout
 
 
 def test_a_dry_run_counts_and_writes_nothing(chain: Chain, tmp_path: Path) -> None:
@@ -370,10 +378,10 @@ def test_a_stopped_run_keeps_what_it_has_and_goes_on(chain: Chain, tmp_path: Pat
     n_stored = len(FeatureStore.open(tmp_path / "s")["tiny-hubert"])
     assert f"{n_stored} done" in out
     assert 0 < n_stored < 200
-    rest = Manifest.read(manifest).rows(np.arange(200) < n_stored + 1)
-    rest.write(tmp_path / "rest.csv")
-    again = medusa("featurize", "--encoder", "tiny-hubert", "-m", tmp_path / "rest.csv", "-s", tmp_path / "s")
-    assert "failed" in again.stdout
+    remaining = Manifest.read(manifest).rows(np.arange(200) < n_stored + 1)
+    remaining.write(tmp_path / "rest.csv")
+    repeated = medusa("featurize", "--encoder", "tiny-hubert", "-m", tmp_path / "rest.csv", "-s", tmp_path / "s")
+    assert "failed" in repeated.stdout
 
 
 # The chain
@@ -403,14 +411,24 @@ def test_what_is_done_is_not_done_again(chain: Chain) -> None:
 
 
 def test_a_preset_is_changed_by_options_and_what_was_resolved_is_kept(chain: Chain, tmp_path: Path) -> None:
-    given = ["fit-deepser", "--preset", "baseline-frozen", "--features", "h@2+3", "--cv", "fold", "--runs", tmp_path]
+    arguments = [
+        "fit-deepser",
+        "--preset",
+        "baseline-frozen",
+        "--features",
+        "h@2+3",
+        "--cv",
+        "fold",
+        "--runs",
+        tmp_path,
+    ]
     small = ["--d", "16", "--stride", "32", "--epochs", "2", "--stage2-epochs", "0", "--set", "network.pool_dim=4"]
     small += [
         "--set",
         "train.dev_fraction=0.4",
     ]  # of 32 clips of eight classes; a smaller part could not choose an epoch
     name = "baseline-frozen_h.2+3_s0"
-    assert name in medusa(*given, *small, "--lr", "3e-3", "--select", "uar", *chain.shared).stdout
+    assert name in medusa(*arguments, *small, "--lr", "3e-3", "--select", "uar", *chain.shared).stdout
     saved = json.loads((tmp_path / name / "config.json").read_text())["member"]
     network = {"kind": "baseline", "pooling": "asp", "d": 16, "pool_dim": 4, "dropout": 0.5}
     assert {field: saved["network"][field] for field in network} == network
@@ -436,16 +454,16 @@ def test_splits_are_trained_judged_and_scored_apart(chain: Chain, tmp_path: Path
     frame = manifest.to_pandas().assign(split=[split[f] for f in manifest.column("fold")])
     Manifest.from_pandas(frame, manifest.scheme, manifest.root).write(tmp_path / "m.csv")
     shutil.copytree(chain.store, tmp_path / "s", ignore=shutil.ignore_patterns("posteriors"))
-    given = ["-m", tmp_path / "m.csv", "-s", tmp_path / "s"]
-    output = medusa("fit-deepser", "--features", "h,logmel", "--name", "m", "--runs", tmp_path / "runs", *given, *FAST)
+    inputs = ["-m", tmp_path / "m.csv", "-s", tmp_path / "s"]
+    output = medusa("fit-deepser", "--features", "h,logmel", "--name", "m", "--runs", tmp_path / "runs", *inputs, *FAST)
     assert "m (development)" in output.stdout
     assert "m (test)" in output.stdout
     assert "m (train)" not in output.stdout
-    assert "16 utterances scored" in medusa("evaluate", "m", *given, "--split", "test").stdout
-    assert "test3" in refused("evaluate", "m", *given, "--split", "test3")
-    assert "misses" in refused("evaluate", "m", *given, "--split", "train")
+    assert "16 utterances scored" in medusa("evaluate", "m", *inputs, "--split", "test").stdout
+    assert "test3" in refused("evaluate", "m", *inputs, "--split", "test3")
+    assert "misses" in refused("evaluate", "m", *inputs, "--split", "train")
     files = ["--confusion", tmp_path / "c.png"]
-    medusa("evaluate", "m", *given, *files)
+    medusa("evaluate", "m", *inputs, *files)
     assert (tmp_path / "c-test.png").exists()
 
 
@@ -478,24 +496,24 @@ def test_predict_takes_a_manifest_or_one_member(chain: Chain, tmp_path: Path) ->
 
 def test_the_store_can_be_looked_into_and_cleared(chain: Chain, tmp_path: Path) -> None:
     shutil.copytree(chain.store, tmp_path / "s")
-    at = ["-s", tmp_path / "s"]
-    listed = medusa("store", "ls", *at).stdout
+    store_option = ["-s", tmp_path / "s"]
+    listed = medusa("store", "ls", *store_option).stdout
     for name in ("h", "logmel", "posteriors/meta"):
         assert re.search(rf"^ ?{name} .* 48 ", listed, re.MULTILINE), listed
-    assert "sha256:" in medusa("store", "info", "h", *at).stdout
+    assert "sha256:" in medusa("store", "info", "h", *store_option).stdout
     n_sets = len(list(FeatureStore.open(tmp_path / "s")))  # other tests of this file may have added members
     assert n_sets >= 5
-    assert medusa("store", "verify", *at).stdout.count("whole") == n_sets
-    medusa("store", "rm", "h", *at, stdin="n\n", exit_code=1)
+    assert medusa("store", "verify", *store_option).stdout.count("whole") == n_sets
+    medusa("store", "rm", "h", *store_option, stdin="n\n", exit_code=1)
     assert "h" in FeatureStore.open(tmp_path / "s")
-    medusa("store", "rm", "h", *at, "--yes")
+    medusa("store", "rm", "h", *store_option, "--yes")
     assert "h" not in FeatureStore.open(tmp_path / "s")
-    assert "no feature set 'h'" in refused("store", "rm", "h", *at)
+    assert "no feature set 'h'" in refused("store", "rm", "h", *store_option)
     shard = next((tmp_path / "s" / "logmel").glob("seg-*/layer_00/c/0/0"))
     with shard.open("r+b") as file:
         file.seek(100)
         file.write(b"\xff\xff")
-    damaged = medusa("store", "verify", "logmel", *at, exit_code=1)
+    damaged = medusa("store", "verify", "logmel", *store_option, exit_code=1)
     assert "1 problem" in damaged.stdout
     assert "seg-" in damaged.stderr
 

@@ -39,9 +39,9 @@ def test_the_demo_ends_in_table_confusion_and_prediction_and_can_be_repeated(sma
     assert "featurize-tiny-hubert" in page  # and what it took
     (heat_map,) = json.loads(page.partition('id="data">')[2].partition("</script>")[0])["probes"]
     assert heat_map["parts"]["all folds"]["sets"] == list(ensemble.recipes.demo.ENCODERS)
-    again = medusa("demo", "--directory", small_demo).stdout
-    assert again.count("0 done, 48 there already") == len(ensemble.recipes.demo.ENCODERS)
-    assert again[again.index("$ medusa evaluate") :] == output[output.index("$ medusa evaluate") :]
+    repeated = medusa("demo", "--directory", small_demo).stdout
+    assert repeated.count("0 done, 48 there already") == len(ensemble.recipes.demo.ENCODERS)
+    assert repeated[repeated.index("$ medusa evaluate") :] == output[output.index("$ medusa evaluate") :]
 
 
 def test_fresh_forgets_only_what_the_demo_made(tmp_path: Path) -> None:

@@ -90,8 +90,8 @@ def test_the_reference_has_every_room_with_what_it_is_for(made: Mapping[str, str
 
 
 def test_every_result_that_is_kept_has_a_page(made: Mapping[str, str]) -> None:
-    kept = {path.stem for path in generate.RESULTS.iterdir() if path.suffix in (".md", ".json")}
-    assert kept <= {name.partition("/")[2] for name in made}
+    results = {path.stem for path in generate.RESULTS.iterdir() if path.suffix in (".md", ".json")}
+    assert results <= {name.partition("/")[2] for name in made}
 
 
 def test_pages_of_an_earlier_build_are_removed(tmp_path: Path, made: Mapping[str, str]) -> None:
@@ -136,6 +136,6 @@ def test_sphinx_builds_it_without_a_warning(tmp_path: Path) -> None:
         pytest.skip("Sphinx, MyST or furo is not installed (pip install 'medusa-ser[docs]')")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", DOCS, tmp_path / "html"]
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert process.returncode == 0, process.stderr
     assert "fit-deepser" in (tmp_path / "html" / "reference" / "command-line.html").read_text(encoding="utf-8")

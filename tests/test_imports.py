@@ -132,8 +132,8 @@ def module_arrows() -> dict[str, set[str]]:
     """Which of our modules each of them imports."""
     ours, arrows = modules(), {}
     for module, file in ours.items():
-        named = {name if name in ours else name.rpartition(".")[0] for name in imported(file)}
-        arrows[module] = (named & ours.keys()) - {module}
+        imported_modules = {name if name in ours else name.rpartition(".")[0] for name in imported(file)}
+        arrows[module] = (imported_modules & ours.keys()) - {module}
     return arrows
 
 
@@ -215,8 +215,8 @@ def test_importing_the_store_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(*sorted({HEAVY!r} & sys.modules.keys()))".replace("['", "{'").replace(
         "']", "'}"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+    process = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    assert process.stdout.split() == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)

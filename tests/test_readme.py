@@ -40,8 +40,12 @@ def test_its_python_reads_the_store_with_us_with_zarr_with_h5py_and_in_a_trainin
 
 
 def test_no_python_stands_in_a_page_whose_examples_are_not_run() -> None:
-    elsewhere = {"predict.md", "tutorial.md", "tutorial-recording.md"}  # prediction/test_export.py, test_tutorials.py
-    run = {"README.md", "store.md", "training-loop.md"} | elsewhere
+    tested_elsewhere = {
+        "predict.md",
+        "tutorial.md",
+        "tutorial-recording.md",
+    }  # prediction/test_export.py, test_tutorials.py
+    run = {"README.md", "store.md", "training-loop.md"} | tested_elsewhere
     assert {page.name for page in PAGES if "```python" in page.read_text()} == run
 
 

@@ -49,9 +49,9 @@ def noises(directory: Path, seconds: float) -> Path:
 
 
 def submitted(slurm: SmallSlurm, *command: str, **environment: str) -> str:
-    done = slurm.run("sbatch", "--parsable", *command, **environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip().split(";")[0]
+    submission = slurm.run("sbatch", "--parsable", *command, **environment)
+    assert submission.returncode == 0, submission.stderr
+    return submission.stdout.strip().split(";")[0]
 
 
 def test_an_array_encodes_a_part_in_each_task(slurm: SmallSlurm) -> None:
@@ -80,8 +80,8 @@ def test_a_preempted_part_commits_is_queued_again_and_ends(slurm: SmallSlurm) ->
     while time.monotonic() < end and not (log.exists() and "float32" in log.read_text()):
         time.sleep(0.1)  # until the encoder is loaded
     time.sleep(2.0)
-    other = submitted(slurm, "--partition=high", "--exclusive", "--wrap=sleep 1")
-    slurm.wait(other, OVER)
+    preempting = submitted(slurm, "--partition=high", "--exclusive", "--wrap=sleep 1")
+    slurm.wait(preempting, OVER)
     slurm.wait(job, ("PENDING", *OVER))
     slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # in place of two minutes later
     values = slurm.wait(job, OVER)
@@ -118,8 +118,8 @@ def test_tasks_of_srun_that_would_each_encode_everything_are_refused(slurm: Smal
     manifest = noises(slurm.directory / "refused", 0.5)
     store = manifest.parent / "store"
     command = ["medusa", "featurize", "--encoder", "logmel", "-m", str(manifest), "-s", str(store)]
-    done = slurm.run("srun", "-n", "2", *command)
-    assert done.returncode == 2
-    assert done.stderr.count("--shard auto") == 2
+    process = slurm.run("srun", "-n", "2", *command)
+    assert process.returncode == 2
+    assert process.stderr.count("--shard auto") == 2
     assert slurm.run("srun", "-n", "2", *command, "--shard", "auto").returncode == 0
     assert len(FeatureStore.open(store)["logmel"]) == N

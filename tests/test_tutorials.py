@@ -16,7 +16,7 @@ BLOCK = re.compile(r"```(python|console)\n(.*?)```", re.DOTALL)
 
 def follow(page: str, *, before: str = "") -> list[str]:
     """Run a page's blocks in their order, up to the first command of that name, and return the commands that ran."""
-    ran: list[str] = []
+    commands: list[str] = []
     for kind, block in BLOCK.findall((DOCS / page).read_text(encoding="utf-8")):
         if kind == "python":
             exec(block, {})
@@ -25,10 +25,10 @@ def follow(page: str, *, before: str = "") -> list[str]:
             program, *arguments = shlex.split(line)
             assert program == "medusa"
             if arguments[0] == before:
-                return ran
+                return commands
             medusa(*arguments)
-            ran.append(arguments[0])
-    return ran
+            commands.append(arguments[0])
+    return commands
 
 
 @pytest.mark.parametrize(("page", "commands"), [

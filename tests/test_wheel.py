@@ -43,8 +43,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(install, check=True, capture_output=True)
     (packages,) = directory.glob("lib/python*/site-packages")
     # As paths only: the .pth files there, with this tree's editable installation, are not read.
-    there = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
-    (packages / "packages-of-the-tests.pth").write_text("\n".join(there))
+    site_packages = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    (packages / "packages-of-the-tests.pth").write_text("\n".join(site_packages))
     for name in ("cli", "benchmarks"):
         (packages / f"{name}.py").write_text("raise SystemExit('this is of another package')\n")
     return directory / "bin"
@@ -52,9 +52,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(*command: str | Path, cwd: Path) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    process = subprocess.run(list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, f"{command}\n{process.stdout}\n{process.stderr}"
+    return process.stdout
 
 
 def test_the_wheel_holds_every_module_and_no_top_level_name_but_four(wheel: Path) -> None:
@@ -83,8 +83,8 @@ def test_the_command_runs_beside_a_package_with_a_cli_of_its_own(installed: Path
 @pytest.mark.slow
 def test_a_benchmark_that_starts_its_own_modules_finds_them(installed: Path, tmp_path: Path) -> None:
     small = ["--utterances", "12", "--features", "8@10,6@5", "--mean-s", "2", "--d", "16", "--n-heads", "2"]
-    once = ["--batch", "4", "--epochs", "1", "--precision", "float32", "--workers", "", "--directory", tmp_path]
-    run(installed / "medusa", "bench", "train", *small, *once, "--json", tmp_path / "train.json", cwd=tmp_path)
+    one_epoch = ["--batch", "4", "--epochs", "1", "--precision", "float32", "--workers", "", "--directory", tmp_path]
+    run(installed / "medusa", "bench", "train", *small, *one_epoch, "--json", tmp_path / "train.json", cwd=tmp_path)
     assert json.loads((tmp_path / "train.json").read_text())["ways"]
 
 

@@ -28,18 +28,26 @@ def test_every_window_is_scored_over_all_folds_and_compared_with_none(tmp_path: 
     store = FeatureStore.open(tmp_path / "store")
     (tmp_path / "runs").mkdir()
     requested = (store, manifest, "first@1+2", "words", (0.0, 0.05), (1,), tmp_path / "runs", TINY)
-    none, near = measure(*requested)
-    assert none["window_s"] == 0
-    assert near["window_s"] == 0.05
-    assert "p" not in none
-    assert near["difference"] == pytest.approx(np.mean(near["by_seed"]) - np.mean(none["by_seed"]))
-    made = FeatureStore.open(tmp_path / "runs" / "store")
+    without_window, with_window = measure(*requested)
+    assert without_window["window_s"] == 0
+    assert with_window["window_s"] == 0.05
+    assert "p" not in without_window
+    assert with_window["difference"] == pytest.approx(
+        np.mean(with_window["by_seed"]) - np.mean(without_window["by_seed"])
+    )
+    posteriors = FeatureStore.open(tmp_path / "runs" / "store")
     all_seen, few_seen = (
-        np.asarray(made[f"posteriors/window{window}_s1"].gather(manifest.keys, "posteriors").values)
+        np.asarray(posteriors[f"posteriors/window{window}_s1"].gather(manifest.keys, "posteriors").values)
         for window in ("0", "0.05")
     )
     assert np.abs(all_seen - few_seen).max() > 1e-3
-    again = measure(*requested)  # finished members are not fitted again
-    assert [row["by_seed"] for row in again] == [none["by_seed"], near["by_seed"]]
-    result = {"corpus": "made", "utterances": len(manifest), "speech": "first", "text": "words", "rows": [none, near]}
-    assert f"{near['difference']:+.1f}" in markdown(result)
+    repeated = measure(*requested)  # finished members are not fitted again
+    assert [row["by_seed"] for row in repeated] == [without_window["by_seed"], with_window["by_seed"]]
+    result = {
+        "corpus": "made",
+        "utterances": len(manifest),
+        "speech": "first",
+        "text": "words",
+        "rows": [without_window, with_window],
+    }
+    assert f"{with_window['difference']:+.1f}" in markdown(result)

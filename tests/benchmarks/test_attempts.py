@@ -28,9 +28,9 @@ def test_every_attempt_is_scored_and_a_plain_one_learns(small: Corpus) -> None:
     "name", ["plain", "wccn", "within-speakers", "nap1", "restyled", "mixed", "laplace", "speaker"]
 )
 def test_labels_of_a_fold_change_none_of_its_scores(small: Corpus, name: str) -> None:
-    own = small.folds == 1
+    judged = small.folds == 1
     labels = small.labels.copy()
-    labels[own] = np.roll(labels[own], 1)
+    labels[judged] = np.roll(labels[judged], 1)
     before, after = scores(small, ATTEMPTS[name]), scores(replace(small, labels=labels), ATTEMPTS[name])
-    np.testing.assert_array_equal(before[own], after[own])
-    assert not np.array_equal(before[~own], after[~own])
+    np.testing.assert_array_equal(before[judged], after[judged])
+    assert not np.array_equal(before[~judged], after[~judged])

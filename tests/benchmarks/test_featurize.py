@@ -34,14 +34,14 @@ def test_every_way_is_timed_on_the_same_files_and_compared(tmp_path: Path, encod
     assert [each["window"] for each in result["encoders"]] == windows
     for record in result["encoders"]:
         rows = {way["way"]: way for way in figures(record, 4, result["corpus"]["audio_s"])}
-        own = next(way for name, way in rows.items() if name.startswith("medusa"))
-        assert set(rows) - {own["way"]} == {"per-file", "arrival", "workers"}
+        ours = next(way for name, way in rows.items() if name.startswith("medusa"))
+        assert set(rows) - {ours["way"]} == {"per-file", "arrival", "workers"}
         assert rows["per-file"]["worst_row"] == 0.0
-        assert (own["worst_row"] <= SAME_ROWS) == (record["window"] != "short")
+        assert (ours["worst_row"] <= SAME_ROWS) == (record["window"] != "short")
         assert set(record["stages_s"]) == set(STAGES)
         assert record["stages_s"]["encode"] > 0 < record["stages_s"]["write"]
         assert (record["stages_s"]["mel"] > 0) == (encoder == "whisper-base")
-        assert 0 < own["mfu"] < 1
+        assert 0 < ours["mfu"] < 1
         assert round(record["flop_padded"]) >= round(record["flop"]) > 0  # sums in two orders
         assert record["idle"] < 1
         if encoder == "hubert-base":

@@ -65,14 +65,14 @@ def test_every_aim_is_of_a_step_and_every_step_of_a_script() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["featurize", "train", "transcribe"])
 def test_a_script_runs_every_line_on_a_cpu(script: str, tmp_path: Path) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         ["sh", f"benchmarks/{script}-gpu.sh", "--tiny", "--device", "cpu", "--json", str(tmp_path / "gpu.json"),
          "--directory", str(tmp_path)],
         cwd=REPO, env={**os.environ, "PYTHON": sys.executable}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     steps = json.loads((tmp_path / "gpu.json").read_text())
-    assert done.returncode == 0, steps
-    assert "missed aims:" in done.stdout or "all aims are met" in done.stdout
+    assert process.returncode == 0, steps
+    assert "missed aims:" in process.stdout or "all aims are met" in process.stdout
     assert not any("error" in record for record in steps.values())
     if script == "featurize":
         for name, record in steps.items():

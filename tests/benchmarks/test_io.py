@@ -112,10 +112,10 @@ def test_other_rows_are_found(tmp_path: Path, way: Any) -> None:
     rows = Rows.random(SHAPE, seed=0)
     if way.layout:
         LAYOUTS[way.layout](tmp_path, rows)
-    other = Rows(rows.values.copy(), rows.offsets)
-    other.values.view(np.uint16)[-1, -1] ^= 0x2000  # far enough for int8's bound, too
+    changed = Rows(rows.values.copy(), rows.offsets)
+    changed.values.view(np.uint16)[-1, -1] ^= 0x2000  # far enough for int8's bound, too
     place = Place(tmp_path, rows, SMALL.batch)
-    for read_back, wrong in ((rows, False), (other, True)):
+    for read_back, wrong in ((rows, False), (changed, True)):
         # memcpy reads the rows it is given; all others the files.
         readers = way.open(place)
         try:

@@ -69,9 +69,9 @@ def test_labels_of_the_judged_fold_change_none_of_its_predictions(small: Corpus)
     judged, train = np.flatnonzero(small.folds == 1), training_clips(small, "20", 1)
     votes = [name for name in manifest if name.startswith("vote_")]
     manifest.loc[judged, votes] = np.roll(manifest.loc[judged, votes].to_numpy(), 1, axis=1)
-    other = replace(small, manifest=type(small.manifest).from_pandas(manifest, scheme=small.manifest.scheme))
+    shuffled = replace(small, manifest=type(small.manifest).from_pandas(manifest, scheme=small.manifest.scheme))
     systems = {"probe": SYSTEMS["probe"], "small": ABLATIONS["10-epochs"]}
-    first, second = (outputs(each, systems, FEATURES, train, judged) for each in (small, other))
+    first, second = (outputs(each, systems, FEATURES, train, judged) for each in (small, shuffled))
     for name in systems:
         assert (first[name][0] == second[name][0]).all()
 

@@ -57,8 +57,8 @@ def test_the_fields_batches_are_padded_to_the_longest(tmp_path: Path) -> None:
     write(corpus, seed=0)
     dataset = FileDataset(corpus)
     padded, n_rows, soft, values = collate([dataset[i] for i in range(len(dataset))])
-    for m, own in enumerate(padded):
-        assert own.shape == (5, corpus.lengths(m).max(), corpus.modalities[m].dim)
+    for m, rows in enumerate(padded):
+        assert rows.shape == (5, corpus.lengths(m).max(), corpus.modalities[m].dim)
         assert n_rows[m] == corpus.lengths(m).sum()
     assert torch.equal(soft, torch.from_numpy(corpus.targets.soft))
     assert torch.equal(values, torch.from_numpy(corpus.targets.attribute_values))
@@ -107,12 +107,14 @@ def test_a_corpus_ten_times_the_limit_on_memory_trains(tmp_path: Path) -> None:
     limit = 1_250_000_000
     result = run_memory(limit, settings, tmp_path)
     assert result["corpus_bytes"] > 10 * limit
-    tenth, whole = result["ways"]
-    assert whole["n_clips"] > 9 * tenth["n_clips"]
+    tenth, all_of_it = result["ways"]
+    assert all_of_it["n_clips"] > 9 * tenth["n_clips"]
     assert memory_table(result).row_count == 2
-    own = [way["peak_bytes"]["anonymous"] for way in (tenth, whole)]
-    if None not in own:
-        assert own[1] < limit
-        assert own[1] - own[0] < 0.02 * result["corpus_bytes"]  # ten times the corpus, about the same memory
+    private_bytes = [way["peak_bytes"]["anonymous"] for way in (tenth, all_of_it)]
+    if None not in private_bytes:
+        assert private_bytes[1] < limit
+        assert (
+            private_bytes[1] - private_bytes[0] < 0.02 * result["corpus_bytes"]
+        )  # ten times the corpus, about the same memory
     with pytest.raises(ConfigError, match="Is --memory-limit large enough"):
         run_memory(50_000_000, replace(settings, n_utterances=4), tmp_path)

@@ -24,5 +24,5 @@ def test_the_public_names_are_these_and_each_loads() -> None:
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = "import sys, deepser; print(*sorted({'torch', 'sklearn', 'scipy', 'numba', 'zarr'} & sys.modules.keys()))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+    process = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    assert process.stdout.split() == []

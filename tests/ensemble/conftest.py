@@ -40,8 +40,8 @@ class Corpus:
 
     def aligned(self) -> Aligned:
         columns = column_names(CLASSES, ("arousal",))
-        made = ("fold",) * len(self.members)
-        return Aligned(self.members, tuple(self.manifest.keys), columns, self.posteriors, made)
+        kinds = ("fold",) * len(self.members)
+        return Aligned(self.members, tuple(self.manifest.keys), columns, self.posteriors, kinds)
 
 
 def _make_corpus(n: int = 600, n_members: int = 4, seed: int = 0, no_consensus: float = 0.0) -> Corpus:
@@ -103,11 +103,11 @@ def _written_once(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> P
 def write(store: FeatureStore, corpus: Corpus, _written_once: Path) -> Write:
     """write(corpus, oof="fold", leave_out={}, rows=all, column_order={}): every member's posteriors, into the store."""
 
-    def write(given: Corpus, *further: Any, **options: Any) -> None:
-        if given is corpus and not further and not options and not store.names():
+    def write(other_corpus: Corpus, *further: Any, **options: Any) -> None:
+        if other_corpus is corpus and not further and not options and not store.names():
             shutil.copytree(_written_once, store.path, dirs_exist_ok=True)
         else:
-            write_posteriors(store, given, *further, **options)
+            write_posteriors(store, other_corpus, *further, **options)
 
     return write
 
@@ -137,9 +137,9 @@ def write_posteriors(
             extra=(("oof", oof),),
         )
         # Each member in an order of its own: rows are found by key.
-        own = np.random.default_rng(m).permutation(chosen)
+        mixed_order = np.random.default_rng(m).permutation(chosen)
         with store.writer(member, spec) as writer:
-            for i in own.tolist():
+            for i in mixed_order.tolist():
                 key = corpus.manifest.keys[i]
                 if key not in (leave_out or {}).get(member, ()):
                     writer.append(key, {name: values[m, i : i + 1][:, order] for name, values in layers.items()})

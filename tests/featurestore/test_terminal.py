@@ -34,19 +34,19 @@ def work(reading: Reading, writing: Writing, quick: bool = False) -> None:
 
 
 def test_each_field_is_an_option_and_the_command_gets_the_dataclasses() -> None:
-    done = CliRunner().invoke(app, ["--place", "out", "--corpus", "x", "-f", "5", "--quick"])
-    assert done.output.strip() == "Reading(corpus='x', fold=5) Writing(place='out') True"
+    result = CliRunner().invoke(app, ["--place", "out", "--corpus", "x", "-f", "5", "--quick"])
+    assert result.output.strip() == "Reading(corpus='x', fold=5) Writing(place='out') True"
 
 
 def test_the_default_of_a_field_is_that_of_its_option() -> None:
-    done = CliRunner().invoke(app, ["--place", "out", "--corpus", "x"])
-    assert done.output.strip() == "Reading(corpus='x', fold=3) Writing(place='out') False"
+    result = CliRunner().invoke(app, ["--place", "out", "--corpus", "x"])
+    assert result.output.strip() == "Reading(corpus='x', fold=3) Writing(place='out') False"
 
 
 def test_a_field_without_default_is_a_required_option() -> None:
-    done = CliRunner().invoke(app, ["--corpus", "x"])
-    assert done.exit_code == 2
-    assert "--place" in done.output
+    result = CliRunner().invoke(app, ["--corpus", "x"])
+    assert result.exit_code == 2
+    assert "--place" in result.output
 
 
 @pytest.mark.parametrize("notebook", [False, True])

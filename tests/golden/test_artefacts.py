@@ -64,13 +64,13 @@ def outputs(made: Path, manifest: Manifest) -> dict[str, tuple[np.ndarray, np.nd
     return {name: Member.load(made / "runs" / name).predict(store, manifest.keys, device="cpu") for name in MEMBERS}
 
 
-def same(found: Any, wanted: np.ndarray, tolerance: float = 1e-5) -> None:
-    found = np.asarray(found)
-    assert found.dtype == wanted.dtype
+def same(actual: Any, expected: np.ndarray, tolerance: float = 1e-5) -> None:
+    actual = np.asarray(actual)
+    assert actual.dtype == expected.dtype
     if SAME_MACHINE:
-        np.testing.assert_array_equal(found, wanted)
+        np.testing.assert_array_equal(actual, expected)
     else:
-        np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", MEMBERS)
@@ -95,18 +95,18 @@ def test_a_meta_classifier_predicts_the_same_bits(
 ) -> None:
     model = Model.load(made / "runs" / name)
     assert model.meta is not None
-    read = np.stack([outputs[m.config.name][model.meta.layer == "logits"] for m in model.members])
-    found = KINDS[model.meta.kind].predict_values(model.meta, read)
-    same(found.probabilities, expected[f"{name}/probabilities"])
-    same(found.attributes, expected[f"{name}/attributes"])
-    same(found.logits, expected[f"{name}/logits"], tolerance=1e-4)
+    inputs = np.stack([outputs[m.config.name][model.meta.layer == "logits"] for m in model.members])
+    predicted = KINDS[model.meta.kind].predict_values(model.meta, inputs)
+    same(predicted.probabilities, expected[f"{name}/probabilities"])
+    same(predicted.attributes, expected[f"{name}/attributes"])
+    same(predicted.logits, expected[f"{name}/logits"], tolerance=1e-4)
 
 
 def test_an_export_transcribes_the_same_in_audio(made: Path, expected: dict[str, np.ndarray]) -> None:
     files = sorted((made / "audio").glob("*.wav"))
-    found = Model.load(made / "export").predict(files, device="cpu")
-    same(found.probabilities, expected["export/probabilities"])
-    same(found.member_posteriors, expected["export/members"])
+    predictions = Model.load(made / "export").predict(files, device="cpu")
+    same(predictions.probabilities, expected["export/probabilities"])
+    same(predictions.member_posteriors, expected["export/members"])
 
 
 @pytest.mark.parametrize("name", ["half", "between"])
@@ -120,9 +120,9 @@ def test_an_interrupted_member_goes_on_to_the_same_weights(name: str, made: Path
     assert (run / "fold-2" / "metrics.jsonl").read_text().splitlines()[: len(before)] == before
     for fold in ("1", "2"):
         weights = load_file(run / f"fold-{fold}" / "model.safetensors")
-        wanted = load_file(made / "finished" / name / f"fold-{fold}" / "model.safetensors")
-        assert weights.keys() == wanted.keys()
-        for tensor, value in wanted.items():
+        expected_weights = load_file(made / "finished" / name / f"fold-{fold}" / "model.safetensors")
+        assert weights.keys() == expected_weights.keys()
+        for tensor, value in expected_weights.items():
             same(weights[tensor], value.numpy(), tolerance=1e-3)
 
 

@@ -37,14 +37,14 @@ class Crashes:
     def can_trace(self) -> bool:
         return bool(self("can trace", Path(), ("", ""))["can"])
 
-    def __call__(self, action: str, path: Path, storage: tuple[str, str], **more: Any) -> dict[str, Any]:
+    def __call__(self, action: str, path: Path, storage: tuple[str, str], **settings: Any) -> dict[str, Any]:
         """Let a process do `action`; see `_actions` and `_answer` for `more`. Answers its code, calls and stderr."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
-        request = {"action": action, "path": str(path), "storage": storage, **more}
+        request = {"action": action, "path": str(path), "storage": storage, **settings}
         print(json.dumps(request), file=self._server.stdin, flush=True)
-        answer: dict[str, Any] = json.loads(self._server.stdout.readline())
-        return answer
+        outcome: dict[str, Any] = json.loads(self._server.stdout.readline())
+        return outcome
 
 
 def _actions(request: dict[str, Any]) -> int:
@@ -98,9 +98,9 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     handle = os.pidfd_open(pid)
     try:
         select.select([handle], [], [], request["after_s"])
-        took = time.perf_counter() - started
+        took_s = time.perf_counter() - started
         signal.pidfd_send_signal(handle, signal.SIGKILL)
-        return {"code": os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), "took_s": took}
+        return {"code": os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), "took_s": took_s}
     finally:
         os.close(handle)
 

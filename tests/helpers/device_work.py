@@ -53,10 +53,10 @@ class DeviceWork(TorchDispatchMode):
         self.names.clear()
         self.waited_for.clear()
 
-    def wait(self, what: str) -> None:
+    def wait(self, reason: str) -> None:
         """Count a wait."""
         self.waits += 1
-        self.waited_for[what] += 1
+        self.waited_for[reason] += 1
 
     def __enter__(self) -> DeviceWork:
         self._attention.__enter__()
@@ -77,7 +77,7 @@ class DeviceWork(TorchDispatchMode):
         if func is ATEN._to_copy.default and tensors[0].device != kwargs.get("device", tensors[0].device):
             return self._copied(args[0], kwargs)
         if func is ATEN.copy_.default and args[0].device != args[1].device:
-            self._count_copy(inward=args[0].device == META, what="copy_")
+            self._count_copy(inward=args[0].device == META, operation="copy_")
             return args[0]
         if func in (ATEN.index.Tensor, ATEN.index_put_.default, ATEN._index_put_impl_.default) and on_meta:
             indices = [index for index in args[1] if index is not None]
@@ -85,24 +85,26 @@ class DeviceWork(TorchDispatchMode):
                 self.wait("index by a mask")
                 return args[0] if func is not ATEN.index.Tensor else _answer(func, args[0])
             if any(index.device != META for index in indices):
-                self._count_copy(inward=True, what="index on the host")
-                there = [None if i is None else torch.empty(i.shape, dtype=i.dtype, device=META) for i in args[1]]
-                args = (args[0], there, *args[2:])
+                self._count_copy(inward=True, operation="index on the host")
+                on_meta_device = [
+                    None if i is None else torch.empty(i.shape, dtype=i.dtype, device=META) for i in args[1]
+                ]
+                args = (args[0], on_meta_device, *args[2:])
         result = func(*args, **kwargs)
-        made = [value for value in torch.utils._pytree.tree_leaves(result) if isinstance(value, Tensor)]
-        if (on_meta or any(value.device == META for value in made)) and not _is_free(func):
+        outputs = [value for value in torch.utils._pytree.tree_leaves(result) if isinstance(value, Tensor)]
+        if (on_meta or any(value.device == META for value in outputs)) and not _is_free(func):
             self.names[func.__name__] += 1
         return result
 
     def _copied(self, source: Tensor, kwargs: dict[str, Any]) -> Tensor:
         to = torch.device(kwargs["device"])
-        self._count_copy(inward=to == META, what="to")
+        self._count_copy(inward=to == META, operation="to")
         return torch.zeros(source.shape, dtype=kwargs.get("dtype") or source.dtype, device=to)
 
-    def _count_copy(self, *, inward: bool, what: str) -> None:
+    def _count_copy(self, *, inward: bool, operation: str) -> None:
         self.inward += inward
         self.outward += not inward
-        self.wait(f"{what}, {'from' if inward else 'to'} pageable memory")
+        self.wait(f"{operation}, {'from' if inward else 'to'} pageable memory")
 
 
 class _FusedAttention(TorchFunctionMode):

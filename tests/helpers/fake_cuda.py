@@ -11,8 +11,8 @@ def fake_cuda(patch: pytest.MonkeyPatch, *capabilities: Capability) -> list[torc
     made_current: list[torch.device] = []
 
     def capability(device: torch.device | str | int | None = None) -> Capability:
-        at = device if isinstance(device, int) else torch.device(device or "cuda").index
-        return capabilities[at or 0]
+        index = device if isinstance(device, int) else torch.device(device or "cuda").index
+        return capabilities[index or 0]
 
     patch.setattr(torch.cuda, "is_available", lambda: bool(capabilities))
     patch.setattr(torch.cuda, "device_count", lambda: len(capabilities))

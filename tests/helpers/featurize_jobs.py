@@ -38,8 +38,10 @@ def transcribed(directory: Path) -> FeaturizeJob:
     texts.write()
     columns = {"utterance_id": [f"u{i}" for i in range(9)], "text": ["what the script had"] * 9}
     Manifest(pa.table(columns)).write(directory / "m.csv")
-    how = EncoderOptions(str(save_text_encoder(directory / "bert")), source=texts.source)
-    return FeaturizeJob(directory / "m.csv", directory / "store", "t", how, options=FeaturizeOptions(transcripts=texts))
+    encoder = EncoderOptions(str(save_text_encoder(directory / "bert")), source=texts.source)
+    return FeaturizeJob(
+        directory / "m.csv", directory / "store", "t", encoder, options=FeaturizeOptions(transcripts=texts)
+    )
 
 
 def manifest_of(job: FeaturizeJob) -> Path:

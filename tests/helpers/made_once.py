@@ -17,17 +17,17 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     root = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:  # a worker's own directory lies in that of the run
         root = root.parent
-    directory, done = root / name, root / f"{name}.done"
+    directory, mark = root / name, root / f"{name}.done"
     with (root / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not done.exists():
+        if not mark.exists():
             shutil.rmtree(directory, ignore_errors=True)  # of a try that failed
             directory.mkdir()
             make(directory)
-            done.touch()
+            mark.touch()
     return directory
 
 
-def copy_of(made: Path, factory: pytest.TempPathFactory) -> Path:
+def copy_of(original: Path, factory: pytest.TempPathFactory) -> Path:
     """Return a copy of what `made_once` made, in a new directory of the same name."""
-    return Path(shutil.copytree(made, factory.mktemp(made.name) / made.name))
+    return Path(shutil.copytree(original, factory.mktemp(original.name) / original.name))

@@ -16,10 +16,12 @@ def _whisper(d: int, layers: int, heads: int, mels: int = 80) -> dict[str, Any]:
     return {**sizes, "num_mel_bins": mels, "decoder_layers": 1, "decoder_attention_heads": heads, "decoder_ffn_dim": d}
 
 
-def _decoder(hidden: int, layers: int, heads: int, kv: int, ffn: int, vocabulary: int, **more: Any) -> dict[str, Any]:
+def _decoder(
+    hidden: int, layers: int, heads: int, kv: int, ffn: int, vocabulary: int, **further: Any
+) -> dict[str, Any]:
     return {
         "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv,
-        "intermediate_size": ffn, "vocab_size": vocabulary, **more,
+        "intermediate_size": ffn, "vocab_size": vocabulary, **further,
     }  # fmt: skip
 
 

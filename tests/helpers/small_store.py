@@ -63,10 +63,10 @@ def check(path: Path, n: int) -> int:
     if NAME not in store:
         return 0
     features = store[NAME]
-    known = {key(i): i for i in range(n)}
+    number_of = {key(i): i for i in range(n)}
     for each in features:
-        assert same_rows(features, known[each]), each
-        assert features.durations_s([each])[0] == known[each]
+        assert same_rows(features, number_of[each]), each
+        assert features.durations_s([each])[0] == number_of[each]
     return len(features)
 
 
@@ -85,8 +85,8 @@ def with_dtype(dtype: str) -> FeatureSpec:
 def quick_directory() -> Iterator[Path]:
     """Open a directory in memory where there is one: hundreds of stores with an fsync per file take a second there."""
     shared = Path("/dev/shm")
-    where = shared if shared.is_dir() and os.access(shared, os.W_OK) else None
-    directory = Path(tempfile.mkdtemp(prefix="medusa-test-", dir=where))
+    memory = shared if shared.is_dir() and os.access(shared, os.W_OK) else None
+    directory = Path(tempfile.mkdtemp(prefix="medusa-test-", dir=memory))
     try:
         yield directory
     finally:

@@ -23,8 +23,8 @@ def save_tokenizer(path: Path, words: Sequence[str]) -> list[str]:
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-    known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(known)}, unk_token="[UNK]"))
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
@@ -32,4 +32,4 @@ def save_tokenizer(path: Path, words: Sequence[str]) -> list[str]:
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
     ).save_pretrained(path)
-    return known
+    return vocabulary

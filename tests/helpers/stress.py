@@ -41,9 +41,9 @@ def rows(key: str) -> np.ndarray:
 
 def write(path: Path, number: int, seconds: float) -> tuple[str, int]:
     """Own keys, and shared ones that this writer doesn't see yet; how many own keys there are then."""
-    until, rng = time.time() + seconds, np.random.default_rng(number)
+    deadline, rng = time.time() + seconds, np.random.default_rng(number)
     n_own = 0
-    while time.time() < until:
+    while time.time() < deadline:
         storage = STORAGES[rng.integers(len(STORAGES))]
         size = int(rng.choice([500, 3000, 1 << 20]))
         with FeatureStore.open(path).writer(
@@ -68,11 +68,11 @@ def check(features: FeatureSet, keys: list[str], layer: int) -> None:
 
 def read(path: Path, number: int, seconds: float, opened: FeatureSet | None = None) -> tuple[str, int]:
     """Random keys of what is there, and keys that were there before; how many utterances were read."""
-    until, rng = time.time() + seconds, np.random.default_rng(1000 + number)
+    deadline, rng = time.time() + seconds, np.random.default_rng(1000 + number)
     features = opened or FeatureStore.open(path)[NAME]
-    seen: list[str] = []
+    seen_keys: list[str] = []
     n_read = 0
-    while time.time() < until:
+    while time.time() < deadline:
         if rng.random() < 0.05:
             features = FeatureStore.open(path)[NAME]
         if rng.random() < 0.5:
@@ -82,9 +82,9 @@ def read(path: Path, number: int, seconds: float, opened: FeatureSet | None = No
             time.sleep(0.02)
             continue
         keys = [index.key(int(position)) for position in rng.integers(len(index.segment), size=16)]
-        if len(seen) < 2000:
-            seen += keys[:4]
-        keys += [seen[i] for i in rng.integers(len(seen), size=8)]
+        if len(seen_keys) < 2000:
+            seen_keys += keys[:4]
+        keys += [seen_keys[i] for i in rng.integers(len(seen_keys), size=8)]
         features.announce(keys)
         check(features, keys, int(rng.integers(2)))
         n_read += len(keys)
@@ -96,9 +96,9 @@ def read(path: Path, number: int, seconds: float, opened: FeatureSet | None = No
 
 def compact(path: Path, number: int, seconds: float) -> tuple[str, int]:
     """How many segments were merged."""
-    until, rng = time.time() + seconds, np.random.default_rng(2000 + number)
+    deadline, rng = time.time() + seconds, np.random.default_rng(2000 + number)
     n_merged = 0
-    while time.time() < until:
+    while time.time() < deadline:
         report = FeatureStore.open(path).compact(NAME, segment_bytes=int(rng.choice([4000, 40_000, 1 << 20])))
         n_merged += report.n_before - report.n_after
         time.sleep(float(rng.uniform(0, 0.3)))
@@ -168,12 +168,19 @@ def main() -> None:
     parser.add_argument("--writers", type=int, default=8)
     parser.add_argument("--readers", type=int, default=8)
     parser.add_argument("--compactions", type=int, default=1)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        done = stress(given.directory, given.start, given.seconds, given.writers, given.readers, given.compactions)
+        counts = stress(
+            arguments.directory,
+            arguments.start,
+            arguments.seconds,
+            arguments.writers,
+            arguments.readers,
+            arguments.compactions,
+        )
     except AssertionError as error:
         sys.exit(str(error))
-    print(json.dumps(done))
+    print(json.dumps(counts))
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ def add_views(store: FeatureStore, manifest: Manifest, *, lacking: int = 0) -> N
     rng = np.random.default_rng(1)
     for view in [*parse_views(["noise"], n_views=2), *parse_views(["mix"])]:
         viewed_part(manifest, view, store)
-        made = mixed_from(store, view.label, manifest.keys) if view.mix else [(None, 1.0)] * len(manifest)
+        partners = mixed_from(store, view.label, manifest.keys) if view.mix else [(None, 1.0)] * len(manifest)
         for name in ("first", "second"):
             clean = store[name]
             with store.writer(view.name(name), view.spec(clean.spec)) as writer:
-                for i, (key, actual) in enumerate(zip(manifest.keys, made, strict=True)):
+                for i, (key, actual) in enumerate(zip(manifest.keys, partners, strict=True)):
                     if view.label == "noise1" and i < lacking:
                         continue
                     assert actual is not None

@@ -137,8 +137,8 @@ def _filter(numbers: list[int]) -> bool:
     for i, number in enumerate(numbers):
         code += struct.pack("<HBBI", jump_equal, len(numbers) - i, 0, number)
     code += struct.pack("<HBBI", result, 0, 0, 0x7FFF0000) + struct.pack("<HBBI", result, 0, 0, 0x7FF00000)
-    held = ctypes.create_string_buffer(code, len(code))
-    program = ctypes.create_string_buffer(struct.pack("<HxxxxxxQ", len(code) // 8, ctypes.addressof(held)), 16)
+    filter_code = ctypes.create_string_buffer(code, len(code))
+    program = ctypes.create_string_buffer(struct.pack("<HxxxxxxQ", len(code) // 8, ctypes.addressof(filter_code)), 16)
     no_new_privileges, set_seccomp, mode_filter = 38, 22, 2
     if _libc.prctl(no_new_privileges, 1, 0, 0, 0) != 0:
         return False
@@ -182,12 +182,12 @@ def _follow(name: str, path: str, target: str, dirty: dict[str, None], trace: Tr
         dirty.pop(path, None)
         return
     if name.startswith("rename"):
-        moved = [each for each in dirty if each == path or each.startswith(path + "/")]
+        moved_paths = [moved_path for moved_path in dirty if moved_path == path or moved_path.startswith(path + "/")]
         if "/.tmp-" not in target:
-            trace.unsynced.append((target, moved))
-        for each in [*moved, target]:
-            dirty.pop(each, None)
-        dirty.update({target + each[len(path) :]: None for each in moved})
+            trace.unsynced.append((target, moved_paths))
+        for moved_path in [*moved_paths, target]:
+            dirty.pop(moved_path, None)
+        dirty.update({target + moved_path[len(path) :]: None for moved_path in moved_paths})
         dirty[os.path.dirname(path)] = None
     if name in _BY_FD or name in ("copy_file_range", "sendfile", "truncate"):
         dirty[path] = None
@@ -213,11 +213,11 @@ def _path(thread: int, directory: int, address: int) -> str:
     with open(f"/proc/{thread}/mem", "rb", buffering=0) as memory:
         memory.seek(address)
         text = memory.read(256)
-        while b"\0" not in text and (more := memory.read(256)):
-            text += more
+        while b"\0" not in text and (further := memory.read(256)):
+            text += further
     name = os.fsdecode(text.split(b"\0")[0])
-    here = ctypes.c_int(directory & 0xFFFFFFFF).value
-    start = os.readlink(f"/proc/{thread}/cwd") if here == -100 else _fd_path(thread, here)
+    directory_fd = ctypes.c_int(directory & 0xFFFFFFFF).value
+    start = os.readlink(f"/proc/{thread}/cwd") if directory_fd == -100 else _fd_path(thread, directory_fd)
     return os.path.normpath(os.path.join(start, name))
 
 

@@ -58,12 +58,12 @@ class WarmProcess:
         }
         text = json.dumps(request).encode()
         ended, of_server = os.pipe()
-        theirs = [os.open(os.devnull, os.O_RDONLY), *(self._end_of(name, to) for name, to in
+        child_fds = [os.open(os.devnull, os.O_RDONLY), *(self._end_of(name, to) for name, to in
                                                      (("stdout", stdout), ("stderr", stderr))), of_server]  # fmt: skip
         server = _server()
-        socket.send_fds(server, [len(text).to_bytes(8, "big")], theirs)
+        socket.send_fds(server, [len(text).to_bytes(8, "big")], child_fds)
         server.sendall(text)
-        for fd in theirs:
+        for fd in child_fds:
             os.close(fd)
         self._ended = os.fdopen(ended)
         self.pid = int(self._ended.readline())
@@ -73,9 +73,9 @@ class WarmProcess:
         """Return the file descriptor that the program gets; a pipe's other end becomes the attribute `name`."""
         if file is not None:
             return os.dup(file.fileno())
-        ours, theirs = os.pipe()
-        setattr(self, name, os.fdopen(ours))
-        return theirs
+        reading, writing = os.pipe()
+        setattr(self, name, os.fdopen(reading))
+        return writing
 
     stdout: IO[str]
     stderr: IO[str]
@@ -113,9 +113,9 @@ class WarmProcess:
         """Return all that it wrote to the two pipes, once it has ended."""
         pipes = [self.stdout, self.stderr]
         texts: dict[int, bytes] = {pipe.fileno(): b"" for pipe in pipes}
-        open_fds, until = set(texts), time.monotonic() + timeout
+        open_fds, deadline = set(texts), time.monotonic() + timeout
         while open_fds:
-            ready = select.select(list(open_fds), [], [], max(0, until - time.monotonic()))[0]
+            ready = select.select(list(open_fds), [], [], max(0, deadline - time.monotonic()))[0]
             if not ready:
                 self.kill()
                 raise subprocess.TimeoutExpired("a warm process", timeout)
@@ -124,15 +124,17 @@ class WarmProcess:
                 texts[fd] += part
                 if not part:
                     open_fds.remove(fd)
-        self.wait(max(0, until - time.monotonic()))
+        self.wait(max(0, deadline - time.monotonic()))
         stdout, stderr = (texts[pipe.fileno()].decode() for pipe in pipes)
         self.close()
         return stdout, stderr
 
 
-def run_warm(code: str, *arguments: object, timeout: float = 300, **how: Any) -> "subprocess.CompletedProcess[str]":
+def run_warm(
+    code: str, *arguments: object, timeout: float = 300, **settings: Any
+) -> "subprocess.CompletedProcess[str]":
     """Return how `python -c CODE ARGUMENTS...` ended and what it wrote; `how` is `WarmProcess`'s."""
-    process = WarmProcess(code, *arguments, **how)
+    process = WarmProcess(code, *arguments, **settings)
     stdout, stderr = process.communicate(timeout)
     return subprocess.CompletedProcess(["python", "-c", code, *arguments], process.wait(), stdout, stderr)
 
@@ -140,17 +142,17 @@ def run_warm(code: str, *arguments: object, timeout: float = 300, **how: Any) ->
 def _server() -> socket.socket:
     """Return the connection to this process's server, started at first use."""
     if os.getpid() not in _servers:
-        ours, theirs = socket.socketpair()
+        parent_end, child_end = socket.socketpair()
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         server = subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()], env=environment, cwd=ROOT,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            [sys.executable, __file__, str(child_end.fileno())], pass_fds=[child_end.fileno()], env=environment,
+            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         )  # fmt: skip
-        theirs.close()
-        _servers[os.getpid()] = ours
+        child_end.close()
+        _servers[os.getpid()] = parent_end
 
         def end() -> None:
-            ours.close()
+            parent_end.close()
             server.wait(60)
 
         atexit.register(end)

@@ -42,8 +42,8 @@ def test_a_member_learns_and_writes_out_of_fold_posteriors(fitted: Fitted) -> No
     assert dict(posteriors.spec.extra)["oof"] == "fold"
     targets = Targets.from_manifest(manifest)
     rows = np.stack([posteriors.array(key, "posteriors")[0] for key in targets.keys])
-    known = targets.labels >= 0
-    assert (rows[known, :3].argmax(1) == targets.labels[known]).mean() > 0.8
+    labelled = targets.labels >= 0
+    assert (rows[labelled, :3].argmax(1) == targets.labels[labelled]).mean() > 0.8
     np.testing.assert_allclose(rows[:, :3].sum(1), 1, rtol=1e-5)
     assert ((rows[:, 3] > 1) & (rows[:, 3] < 7)).all()
     history = [json.loads(line) for line in (fitted.directory / "fold-0" / "metrics.jsonl").read_text().splitlines()]
@@ -75,11 +75,11 @@ def test_each_fold_is_judged_by_the_model_that_did_not_learn_it(fitted: Fitted) 
     import torch
 
     network.load_state_dict({k: torch.from_numpy(v) for k, v in weights(fitted.directory)["fold-1"].items()})
-    at = plan.judged_at(1)
-    ((logits, _),) = trainer.predict([network], [data], at, [loaded.config.train], World())
-    stored = np.stack([store["posteriors/m"].array(manifest.keys[i], "logits")[0, :3] for i in at])
+    judged = plan.judged_at(1)
+    ((logits, _),) = trainer.predict([network], [data], judged, [loaded.config.train], World())
+    stored = np.stack([store["posteriors/m"].array(manifest.keys[i], "logits")[0, :3] for i in judged])
     np.testing.assert_allclose(stored, logits, rtol=1e-5, atol=1e-5)
-    assert not set(at) & set(plan.train_at(1))
+    assert not set(judged) & set(plan.train_at(1))
 
 
 def test_same_seed_same_weights_and_another_seed_others(fitted: Fitted, tmp_path: Path) -> None:
@@ -122,8 +122,8 @@ def test_killed_anywhere_it_resumes_to_the_weights_of_an_undisturbed_run(
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.close()
-    done = run_warm(SCRIPT, tmp_path, REPO)
-    assert done.returncode == 0, done.stderr
+    finished = run_warm(SCRIPT, tmp_path, REPO)
+    assert finished.returncode == 0, finished.stderr
     assert same(weights(tmp_path / "k"), weights(tmp_path / "undisturbed"))
     assert len(FeatureStore.open(tmp_path / "store")["posteriors/k"]) == len(manifest)
 
@@ -213,11 +213,11 @@ def test_what_could_not_be_stored_is_refused_before_training(fitted: Fitted, tmp
     for name in ("../elsewhere", "a b"):
         with pytest.raises(StoreError, match="not allowed"):
             fit_member(store, manifest, member(name), plan, tmp_path / "new")
-    other = MemberConfig("m", ("first@1", "second@2"), member().network, member().train)
+    other_layers = MemberConfig("m", ("first@1", "second@2"), member().network, member().train)
     with pytest.raises(ConfigError, match=r"another member's: extra: stored .*first@1\+2.*--overwrite"):
-        fit_member(store, manifest, other, plan, tmp_path / "elsewhere")
+        fit_member(store, manifest, other_layers, plan, tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere").exists()
-    fit_member(store, manifest, other, plan, tmp_path / "elsewhere", overwrite=True)
+    fit_member(store, manifest, other_layers, plan, tmp_path / "elsewhere", overwrite=True)
 
 
 def test_more_folds_than_speakers_are_refused(tmp_path: Path) -> None:
@@ -247,9 +247,9 @@ def test_errors_name_the_column_the_set_and_the_remedy(tmp_path: Path) -> None:
         plan_folds(manifest, cv="folds")
     frame = manifest.to_pandas()
     frame.loc[3, "utterance_id"] = "stranger"
-    other = Manifest.from_pandas(frame)
+    renamed = Manifest.from_pandas(frame)
     with pytest.raises(ConfigError, match=r"stranger.*featurize"):
-        fit_member(store, other, member(), plan_folds(other, cv="fold"), tmp_path / "m")
+        fit_member(store, renamed, member(), plan_folds(renamed, cv="fold"), tmp_path / "m")
     with pytest.raises(ConfigError, match=r"config\.json"):
         Member.load(tmp_path / "nothing")
 
@@ -285,9 +285,9 @@ def test_held_out_speakers_are_kept_in_the_run_directory(tmp_path: Path) -> None
     fit_member(store, manifest, config, plan_folds(manifest, cv="fold"), tmp_path / "held")
     record = json.loads((tmp_path / "held" / "held_out.json").read_text())
     folds = dict(zip(manifest.column("speaker"), manifest.column("fold"), strict=True))
-    for fold, own in record.items():
-        assert own["utterances"] / own["of"] == pytest.approx(1 / 3)
-        assert all(folds[name.removeprefix("s:")] != fold for name in own["speakers"])
+    for fold, part in record.items():
+        assert part["utterances"] / part["of"] == pytest.approx(1 / 3)
+        assert all(folds[name.removeprefix("s:")] != fold for name in part["speakers"])
 
 
 def test_an_attribute_that_nobody_rated_in_some_training_part_has_no_output(tmp_path: Path) -> None:
@@ -296,8 +296,8 @@ def test_an_attribute_that_nobody_rated_in_some_training_part_has_no_output(tmp_
     frame["attr_valence"] = [2.0 if i == 0 else None for i in range(len(frame))]  # of one fold alone
     frame["attr_dominance"] = [float("nan")] * len(frame)
     scheme = LabelScheme(CLASSES, dict.fromkeys(("arousal", "valence", "dominance"), (1.0, 7.0)))
-    whole = Manifest(pa.Table.from_pandas(frame, preserve_index=False), scheme)
-    fitted = fit_member(store, whole, member("few"), plan_folds(whole, cv="fold"), tmp_path / "few")
+    with_gaps = Manifest(pa.Table.from_pandas(frame, preserve_index=False), scheme)
+    fitted = fit_member(store, with_gaps, member("few"), plan_folds(with_gaps, cv="fold"), tmp_path / "few")
     assert fitted.attributes == ("arousal",)
     assert store["posteriors/few"].spec.columns == (*CLASSES, "attr:arousal")
 
@@ -310,8 +310,8 @@ def test_a_clip_that_spoils_the_training_is_named_before_it_and_nothing_is_store
     rows = {key: np.array(store[name][key], np.float32) for key in manifest.keys}
     store.remove(name)
     with store.writer(name, spec) as writer:
-        for key, own in rows.items():
-            writer.append(key, dict.fromkeys(spec.layers, own * (1e30 if key == last else 1)))
+        for key, values in rows.items():
+            writer.append(key, dict.fromkeys(spec.layers, values * (1e30 if key == last else 1)))
     with pytest.raises(ConfigError, match=f"'{name}'.*'{last}'"):
         fit_member(store, manifest, member("bad"), plan_folds(manifest, cv="fold"), tmp_path / "bad")
     assert "posteriors/bad" not in store

@@ -48,9 +48,9 @@ def test_labels_of_a_fold_change_nothing_that_its_model_learns_or_predicts(made:
     rows = np.flatnonzero(frame["fold"] == "1")
     columns = [name for name in frame.columns if name.startswith(("vote_", "attr_"))]
     frame.loc[rows, columns] = frame.loc[np.random.default_rng(3).permutation(rows), columns].to_numpy()
-    other = Manifest.from_pandas(frame)
+    relabelled = Manifest.from_pandas(frame)
     into = FeatureStore.create(tmp_path / "store")
-    fit_member(store, other, SPEAKER, plan_folds(other, cv="fold"), tmp_path / "run", device="cpu", into=into)
+    fit_member(store, relabelled, SPEAKER, plan_folds(relabelled, cv="fold"), tmp_path / "run", device="cpu", into=into)
     before, after = weights_of(made / "run", "1"), weights_of(tmp_path / "run", "1")
     for name, value in before.items():
         np.testing.assert_array_equal(after[name], value)
@@ -103,11 +103,11 @@ def test_a_run_goes_on_only_with_the_same_speakers(made: Path, tmp_path: Path) -
 
 def test_members_that_are_normalised_otherwise_do_not_share_rows(made: Path, tmp_path: Path) -> None:
     store, manifest = opened(made)
-    both: list[MemberConfig] = [replace(SPEAKER, name="adapted"), member("plain2"), member("c", normalise="corpus")]
-    places = [tmp_path / config.name for config in both]
+    members: list[MemberConfig] = [replace(SPEAKER, name="adapted"), member("plain2"), member("c", normalise="corpus")]
+    places = [tmp_path / config.name for config in members]
     into = FeatureStore.create(tmp_path / "store")
     world = World(device=torch.device("cpu"))
-    fit_members(store, manifest, both, plan_folds(manifest, cv="fold"), places, world=world, into=into)
+    fit_members(store, manifest, members, plan_folds(manifest, cv="fold"), places, world=world, into=into)
     for fold in "012":
         for name, value in weights_of(made / "run", fold).items():
             np.testing.assert_array_equal(weights_of(tmp_path / "adapted", fold)[name], value)

@@ -60,6 +60,6 @@ def test_a_network_learns_from_one_row_beside_frames_and_tokens(
     probabilities, _ = member.predict(store, list(manifest.keys), device="cpu")
     classes = [name for name in member.columns if not name.startswith("attr:")]
     chosen = [classes[i] for i in probabilities[:, : len(classes)].argmax(1)]
-    right = np.mean([a == b for a, b in zip(chosen, manifest.column("label").tolist(), strict=True)])
+    accuracy = np.mean([a == b for a, b in zip(chosen, manifest.column("label").tolist(), strict=True)])
     assert np.isfinite(probabilities).all()
-    assert right > 0.9
+    assert accuracy > 0.9

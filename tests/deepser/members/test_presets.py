@@ -109,15 +109,15 @@ def test_every_preset_learns(name: str, tmp_path: Path) -> None:
                         tmp_path / "m")  # fmt: skip
     targets = Targets.from_manifest(manifest)
     rows = store["posteriors/m"]
-    at = [i for i, key in enumerate(targets.keys) if key in rows]
-    predicted = np.stack([rows.array(targets.keys[i], "posteriors")[0] for i in at])
+    stored = [i for i, key in enumerate(targets.keys) if key in rows]
+    predicted = np.stack([rows.array(targets.keys[i], "posteriors")[0] for i in stored])
     if not name.endswith("task2"):
-        known = targets.labels[at] >= 0
-        assert (predicted[known, :3].argmax(1) == targets.labels[at][known]).mean() > 0.8
+        labelled = targets.labels[stored] >= 0
+        assert (predicted[labelled, :3].argmax(1) == targets.labels[stored][labelled]).mean() > 0.8
     if "baseline" in name and not name.endswith("task2"):
         assert fitted.attributes == (), "an attribute that nothing was learned of is not told"
     else:
-        assert metrics.ccc(predicted[:, 3], targets.attribute_values[at, 0]) > 0.4
+        assert metrics.ccc(predicted[:, 3], targets.attribute_values[stored, 0]) > 0.4
     history = [json.loads(line) for line in (tmp_path / "m" / "fold-all" / "metrics.jsonl").read_text().splitlines()]
     rule = "dev_mean_ccc" if name.endswith("task2") else "dev_macro_f1"
     if PRESETS[name].train.select != "last":  # else nothing is held out
@@ -158,7 +158,7 @@ def test_settings_saved_before_a_stage_had_its_loss_are_read() -> None:
     for name in ("select_on", "accumulate", "ema_decay", "vote_drop_share", "drop_no_consensus"):
         del saved[name]
     saved |= {"classification_weight": 1.0, "attribute_weight": 0.0}
-    read = from_dict(TrainConfig, json.loads(json.dumps(saved)))
-    assert [(s.loss.classification_weight, s.loss.attribute_weight) for s in read.stages] == [(1.0, 0.0)] * 2
-    assert not read.learns_attributes
-    assert replace(read, stages=TrainConfig().stages) == TrainConfig()
+    loaded = from_dict(TrainConfig, json.loads(json.dumps(saved)))
+    assert [(s.loss.classification_weight, s.loss.attribute_weight) for s in loaded.stages] == [(1.0, 0.0)] * 2
+    assert not loaded.learns_attributes
+    assert replace(loaded, stages=TrainConfig().stages) == TrainConfig()

@@ -66,10 +66,10 @@ def test_a_store_that_cannot_take_posteriors_says_so_before_training(tmp_path: P
 
 
 def test_other_samples_of_the_same_length_are_refused_by_their_bytes(tmp_path: Path, features: FeatureSet) -> None:
-    other = corpus(tmp_path / "other", 1.0)
+    louder = corpus(tmp_path / "other", 1.0)
     soundfile.write(tmp_path / "other" / "b.wav", np.zeros(16_000), 16_000)
     with pytest.raises(IdentityMismatch, match=r"has 1 of these ids.*'b' \(1\.000 s"):
-        check_sources(other, features)
+        check_sources(louder, features)
 
 
 def test_a_corpus_of_train_alone_is_refused_before_anything_is_fitted(tmp_path: Path) -> None:
@@ -88,27 +88,27 @@ def test_of_several_sets_with_one_record_one_is_checked_and_another_record_is_fo
     tmp_path: Path, features: FeatureSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = FeatureStore.open(tmp_path / "store")
-    own = Manifest(pa.table({"utterance_id": KEYS, "path": ["a.wav", "b.wav"]}), root=tmp_path / "own")
-    featurize(own, load_encoder("logmel"), store, "again")
-    other = corpus(tmp_path / "other", 2.0)
-    featurize(other, load_encoder("logmel"), store, "other")
+    manifest = Manifest(pa.table({"utterance_id": KEYS, "path": ["a.wav", "b.wav"]}), root=tmp_path / "own")
+    featurize(manifest, load_encoder("logmel"), store, "again")
+    louder = corpus(tmp_path / "other", 2.0)
+    featurize(louder, load_encoder("logmel"), store, "other")
     n_checks = []
     monkeypatch.setattr(
-        "deepser.members.sources.check_sources", lambda *given: (n_checks.append(1), check_sources(*given))
+        "deepser.members.sources.check_sources", lambda *arguments: (n_checks.append(1), check_sources(*arguments))
     )
-    check_all_sources(own, [features, store["again"], features])
+    check_all_sources(manifest, [features, store["again"], features])
     assert len(n_checks) == 1
     with pytest.raises(IdentityMismatch, match="'other'"):
-        check_all_sources(own, [features, store["other"]])
+        check_all_sources(manifest, [features, store["other"]])
 
 
 def test_a_set_that_lacks_utterances_is_compared_of_those_that_it_has(tmp_path: Path, features: FeatureSet) -> None:
-    more = [*KEYS, "c"]
-    own = Manifest(pa.table({"utterance_id": more, "path": [f"{key}.wav" for key in more]}), root=tmp_path / "own")
+    keys = [*KEYS, "c"]
+    manifest = Manifest(pa.table({"utterance_id": keys, "path": [f"{key}.wav" for key in keys]}), root=tmp_path / "own")
     checked: set[bytes] = set()
-    check_sources_once(own, features, checked)
+    check_sources_once(manifest, features, checked)
     assert len(checked) == 1
-    other = corpus(tmp_path / "other", 2.0)
-    longer = Manifest(pa.table({"utterance_id": more, "path": [f"{key}.wav" for key in more]}), root=other.root)
+    louder = corpus(tmp_path / "other", 2.0)
+    longer = Manifest(pa.table({"utterance_id": keys, "path": [f"{key}.wav" for key in keys]}), root=louder.root)
     with pytest.raises(IdentityMismatch, match="'a'"):
         check_sources_once(longer, features, set())

@@ -35,9 +35,9 @@ def test_a_clip_alone_equals_the_clip_among_longer_and_shorter_mates(n_inputs: i
     network = Network(INPUTS[:n_inputs], 4, [(1, 7), (0, 1)], config).eval()
     clips = [clip(lengths[:n_inputs], i) for i, lengths in enumerate([(9, 3, 4), (30, 1, 9), (2, 20, 1), (5, 0, 3)])]
     together = network(batch_of(*clips))
-    for i, one in enumerate(clips):
-        for alone, all_ in zip(network(batch_of(one)), together, strict=True):
-            torch.testing.assert_close(alone[0], all_[i], rtol=1e-5, atol=1e-5)
+    for i, single_clip in enumerate(clips):
+        for single, batched in zip(network(batch_of(single_clip)), together, strict=True):
+            torch.testing.assert_close(single[0], batched[i], rtol=1e-5, atol=1e-5)
 
 
 def test_fusion_follows_algorithm_2() -> None:

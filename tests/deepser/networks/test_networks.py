@@ -54,10 +54,10 @@ def test_batch_mates_change_nothing(kind: str, pooling: str) -> None:
     clips = [clip(lengths[: n_inputs(kind)], i) for i, lengths in enumerate(LENGTHS)]
     together = network(batch_of(*clips))
     turned = network(batch_of(*clips[::-1]))
-    for i, one in enumerate(clips):
-        for alone, all_, backwards in zip(network(batch_of(one)), together, turned, strict=True):
-            torch.testing.assert_close(alone[0], all_[i], rtol=1e-5, atol=1e-5)
-            torch.testing.assert_close(backwards[len(clips) - 1 - i], all_[i], rtol=1e-5, atol=1e-5)
+    for i, clip_rows in enumerate(clips):
+        for single, batched, backwards in zip(network(batch_of(clip_rows)), together, turned, strict=True):
+            torch.testing.assert_close(single[0], batched[i], rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(backwards[len(clips) - 1 - i], batched[i], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -155,25 +155,25 @@ def test_srpol_needs_no_width_that_its_heads_divide() -> None:
 
 def test_late_fusion_is_deepser_without_its_fusions() -> None:
     torch.manual_seed(0)
-    whole, late = (Network(INPUTS[:2], 4, RANGES, small(kind)).eval() for kind in ("deepser", "late-fusion"))
-    state = {name: value for name, value in whole.state_dict().items() if not name.startswith("body.fusion")}
+    with_fusion, late = (Network(INPUTS[:2], 4, RANGES, small(kind)).eval() for kind in ("deepser", "late-fusion"))
+    state = {name: value for name, value in with_fusion.state_dict().items() if not name.startswith("body.fusion")}
     state["body.merge.weight"] = state["body.merge.weight"][:, : 2 * 16].clone()
     late.load_state_dict(state)
     with torch.no_grad():
-        whole.body.merge.weight[:, 2 * 16 :] = 0  # type: ignore[union-attr, operator]
+        with_fusion.body.merge.weight[:, 2 * 16 :] = 0  # type: ignore[union-attr, operator]
     batch = batch_of(clip((6, 3), 0), clip((2, 8), 1))
-    for a, b in zip(whole(batch), late(batch), strict=True):
+    for a, b in zip(with_fusion(batch), late(batch), strict=True):
         torch.testing.assert_close(a, b)
 
 
 def test_cross_attention_lets_a_modality_see_the_others() -> None:
     network = network_of("cross-attention")
-    one, other = clip((6, 3, 4), 0), clip((6, 3, 4), 1)
+    clip_a, clip_b = clip((6, 3, 4), 0), clip((6, 3, 4), 1)
     for m in range(3):
-        changed = [other[i] if i == m else one[i] for i in range(3)]
+        changed = [clip_b[i] if i == m else clip_a[i] for i in range(3)]
         pooled = [
             network.body.pools[i](network.body.cross[i](*_seen(network, rows, i)), torch.ones(1, rows[i].shape[1]) > 0)  # type: ignore[union-attr, index, operator]
-            for rows in (one, changed)
+            for rows in (clip_a, changed)
             for i in range(3)
             if i != m
         ]
@@ -213,8 +213,8 @@ def test_attentive_statistics_are_the_weighted_mean_and_deviation() -> None:
 def test_weights_saved_before_there_were_bodies_are_read() -> None:
     network = network_of("deepser")
     old = {name.removeprefix("body."): value for name, value in network.state_dict().items()}
-    other = Network(INPUTS, 4, RANGES, small("deepser"))
-    other.load_state_dict(old)
-    for a, b in zip(network.parameters(), other.parameters(), strict=True):
+    loaded = Network(INPUTS, 4, RANGES, small("deepser"))
+    loaded.load_state_dict(old)
+    for a, b in zip(network.parameters(), loaded.parameters(), strict=True):
         assert isinstance(a, nn.Parameter)
         assert (a == b).all()

@@ -31,8 +31,8 @@ def test_a_query_sees_valid_keys_within_the_window_and_all_where_it_is_near_none
     queries = torch.tensor([[[0.0, 0.1], [2.0, 2.1], [9.0, 9.1]]])
     keys = torch.tensor([[[0.5, 0.9], [1.0, 1.4], [2.2, 2.4], [0.0, 0.0]]])
     valid = torch.tensor([[True, True, True, False]])
-    seen = near(queries, keys, valid, 0.6)
-    assert seen.tolist() == [[[True, False, False, False], [False, True, True, False], [True, True, True, False]]]
+    visible = near(queries, keys, valid, 0.6)
+    assert visible.tolist() == [[[True, False, False, False], [False, True, True, False], [True, True, True, False]]]
 
 
 def batch(seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -62,8 +62,8 @@ def test_a_window_wider_than_the_clips_is_the_network_without_one() -> None:
 
 def test_clips_do_not_depend_on_their_batch() -> None:
     rows = batch()
-    alone = [(values[:, : int(offsets[1])], offsets[:2]) for values, offsets in rows]
-    torch.testing.assert_close(network(0.1)(rows)[0][:1], network(0.1)(alone)[0], rtol=0, atol=1e-6)
+    first_only = [(values[:, : int(offsets[1])], offsets[:2]) for values, offsets in rows]
+    torch.testing.assert_close(network(0.1)(rows)[0][:1], network(0.1)(first_only)[0], rtol=0, atol=1e-6)
 
 
 def test_a_set_of_times_with_other_rows_is_refused() -> None:
@@ -74,8 +74,8 @@ def test_a_set_of_times_with_other_rows_is_refused() -> None:
 
 
 def spec(kind: str, rate_hz: float = 0.0, columns: tuple[str, ...] = ()) -> dict[str, Any]:
-    made = FeatureSpec(kind, "e", "none", ("layer_00",), 2, rate_hz, columns=columns)
-    return {"spec": made.to_json()}
+    spec = FeatureSpec(kind, "e", "none", ("layer_00",), 2, rate_hz, columns=columns)
+    return {"spec": spec.to_json()}
 
 
 def test_wrong_sets_are_named() -> None:

@@ -25,21 +25,21 @@ def systems(dtype: torch.dtype, sizes: tuple[int, ...], dim: int) -> tuple[Syste
     for x, y in zip(xs, ys, strict=True):
         empty = Moments.zeros(dim, 2, torch.device("cpu"))
         half = len(x) // 2
-        for at in (slice(0, half), slice(half, None)):
-            empty = empty.with_rows(torch.from_numpy(x[at]).to(dtype), torch.from_numpy(y[at]).to(dtype))
+        for rows in (slice(0, half), slice(half, None)):
+            empty = empty.with_rows(torch.from_numpy(x[rows]).to(dtype), torch.from_numpy(y[rows]).to(dtype))
         cells.append(empty.whole(dtype))
-    everything, part = np.concatenate(xs), cells[0] + cells[1]
+    joined, part = np.concatenate(xs), cells[0] + cells[1]
     for cell in cells[2:]:
         part += cell
-    mean, std = torch.from_numpy(everything.mean(0)), torch.from_numpy(everything.std(0))
+    mean, std = torch.from_numpy(joined.mean(0)), torch.from_numpy(joined.std(0))
     inverse_std = torch.where(std > 0, 1 / std.clamp(min=1e-9), 0.0)
     return Systems(part, [None, *cells], mean, inverse_std, PENALTIES, dtype), xs, ys
 
 
-def refitted(own: Systems, xs: list[np.ndarray], ys: list[np.ndarray], left_out: int | None) -> np.ndarray:
-    kept = [i for i in range(len(xs)) if i != left_out]
-    z = (np.concatenate([xs[i] for i in kept]) - own.mean.numpy()) * own.inverse_std.numpy()
-    y = np.concatenate([ys[i] for i in kept])
+def refitted(system: Systems, xs: list[np.ndarray], ys: list[np.ndarray], left_out: int | None) -> np.ndarray:
+    blocks = [i for i in range(len(xs)) if i != left_out]
+    z = (np.concatenate([xs[i] for i in blocks]) - system.mean.numpy()) * system.inverse_std.numpy()
+    y = np.concatenate([ys[i] for i in blocks])
     dim = z.shape[1]
     return np.stack([np.linalg.solve(z.T @ z / dim + p * np.eye(dim), z.T @ (y - y.mean(0)) / dim) for p in PENALTIES])
 
@@ -52,28 +52,28 @@ def test_every_system_is_solved_as_by_refitting(
     dtype: torch.dtype, tolerance: float, sizes: tuple[int, ...], dim: int
 ) -> None:
     """With cells alike, with fewer rows than columns, with one cell that holds nearly all rows, and over one block."""
-    own, xs, ys = systems(dtype, sizes, dim)
-    actual, means = own.solve()
+    system, xs, ys = systems(dtype, sizes, dim)
+    actual, means = system.solve()
     for s, left_out in enumerate([None, *range(len(sizes))]):
-        expected = refitted(own, xs, ys, left_out)
+        expected = refitted(system, xs, ys, left_out)
         assert np.abs(actual[s].numpy() - expected).max() <= tolerance * np.abs(expected).max(), (s, sizes)
-        kept = [y for i, y in enumerate(ys) if i != left_out]
-        np.testing.assert_allclose(means[s], np.concatenate(kept).mean(0), rtol=1e-5)
+        targets = [y for i, y in enumerate(ys) if i != left_out]
+        np.testing.assert_allclose(means[s], np.concatenate(targets).mean(0), rtol=1e-5)
 
 
 def test_without_convergence_each_matrix_is_factored(monkeypatch: pytest.MonkeyPatch) -> None:
-    own, xs, ys = systems(torch.float64, (60, 80, 70), 20)
+    system, xs, ys = systems(torch.float64, (60, 80, 70), 20)
     monkeypatch.setattr(leave_out, "MOST_STEPS", 1)
-    actual, _ = own.solve()
+    actual, _ = system.solve()
     for s, left_out in enumerate([None, 0, 1, 2]):
-        np.testing.assert_allclose(actual[s].numpy(), refitted(own, xs, ys, left_out), atol=1e-9)
+        np.testing.assert_allclose(actual[s].numpy(), refitted(system, xs, ys, left_out), atol=1e-9)
 
 
 def test_a_column_without_targets_has_no_weights() -> None:
-    own, _, _ = systems(torch.float64, (60, 80, 70), 20)
+    system, _, _ = systems(torch.float64, (60, 80, 70), 20)
     first = torch.tensor([1.0, 0.0])
-    silent = [None if cell is None else replace(cell, xy=cell.xy * first, y=cell.y * 0) for cell in own.cells]
-    part = replace(own.part, xy=own.part.xy * first, y=own.part.y * 0)
-    actual, _ = replace(own, part=part, cells=silent).solve()
+    silent = [None if cell is None else replace(cell, xy=cell.xy * first, y=cell.y * 0) for cell in system.cells]
+    part = replace(system.part, xy=system.part.xy * first, y=system.part.y * 0)
+    actual, _ = replace(system, part=part, cells=silent).solve()
     assert not actual[..., 1].any()
     assert actual[..., 0].any()

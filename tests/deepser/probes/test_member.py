@@ -43,13 +43,13 @@ def test_a_member_read_back_predicts_for_new_utterances_what_the_probe_gave(tmp_
     store, manifest, result = fitted(tmp_path, solver, ("none",))
     ProbeMember.save(result, store, tmp_path / "run")
     member = ProbeMember.load(tmp_path / "run")
-    at = np.flatnonzero(result.judged)
-    keys = [manifest.keys[i] for i in at]
+    judged = np.flatnonzero(result.judged)
+    keys = [manifest.keys[i] for i in judged]
     posteriors, logits = member.predict(store, keys)
-    np.testing.assert_allclose(logits, np.hstack([result.logits, result.attributes])[at], atol=2e-3)
+    np.testing.assert_allclose(logits, np.hstack([result.logits, result.attributes])[judged], atol=2e-3)
     np.testing.assert_allclose(posteriors[:, :3], softmax(logits[:, :3], 1), atol=1e-6)
-    alone, _ = member.predict(store, keys[4:5])
-    np.testing.assert_allclose(alone, posteriors[4:5], atol=1e-5)
+    single, _ = member.predict(store, keys[4:5])
+    np.testing.assert_allclose(single, posteriors[4:5], atol=1e-5)
     assert member.columns == (
         ("calm", "angry", "sad") if solver == "logistic" else ("calm", "angry", "sad", "attr:arousal")
     )
@@ -69,10 +69,10 @@ def test_a_speaker_adapted_member_reads_the_speakers_other_clips_and_falls_back_
     assert result.speaker_adapted
     member = ProbeMember.save(result, store, tmp_path / "run")
     assert member.speaker_adapted
-    at = np.flatnonzero(result.judged)
-    keys, speakers = [manifest.keys[i] for i in at], manifest.column("speaker")[at].tolist()
+    judged = np.flatnonzero(result.judged)
+    keys, speakers = [manifest.keys[i] for i in judged], manifest.column("speaker")[judged].tolist()
     logits = member.predict(store, keys, speakers=speakers)[1]
-    expected = np.hstack([result.logits, result.attributes])[at]
+    expected = np.hstack([result.logits, result.attributes])[judged]
     np.testing.assert_allclose(logits, expected, atol=tolerance)
     nobody = member.predict(store, keys)[1]
     assert np.abs(nobody - expected).max() > 0.05
@@ -91,13 +91,13 @@ def test_posteriors_hold_what_was_judged_and_say_how(tmp_path: Path) -> None:
     for _ in range(2):  # a second run replaces the first
         check_free(store, "p", False)
         write_probe_posteriors(store, member, result)
-    written = store["posteriors/p"]
-    assert set(written) == {key for key, judged in zip(manifest.keys, result.judged, strict=True) if judged}
-    extra = dict(written.spec.extra)
+    posteriors = store["posteriors/p"]
+    assert set(posteriors) == {key for key, judged in zip(manifest.keys, result.judged, strict=True) if judged}
+    extra = dict(posteriors.spec.extra)
     assert (extra["oof"], extra["adapted"]) == ("none", "speaker")
-    row = written.array(manifest.keys[int(np.flatnonzero(result.judged)[0])], "posteriors")
+    row = posteriors.array(manifest.keys[int(np.flatnonzero(result.judged)[0])], "posteriors")
     assert row[0, :3].sum() == pytest.approx(1, abs=1e-5)
-    with store.writer("posteriors/other", written.spec) as writer:
+    with store.writer("posteriors/other", posteriors.spec) as writer:
         writer.append("x", {"posteriors": row, "logits": row})
     with pytest.raises(ConfigError, match="posteriors/other"):
         check_free(store, "other", False)
@@ -135,8 +135,8 @@ def test_a_temperature_minimises_the_cross_entropy_and_attributes_get_their_targ
     values = np.hstack([np.eye(3)[labels], truth[:, None]])
     problem = Problem(tuple(map(str, range(200))), ("a", "b", "c"), ("x",), ((1.0, 7.0),), labels, values)
     scores = np.hstack([np.eye(3)[labels] + rng.normal(size=(200, 3)), 0.1 * truth[:, None] + 3]).astype(np.float32)
-    each = Pass("all", np.arange(200), np.arange(200) % 5, np.arange(0))
-    result = Calibration.of(problem, each, scores, balanced=False)
+    everyone = Pass("all", np.arange(200), np.arange(200) % 5, np.arange(0))
+    result = Calibration.of(problem, everyone, scores, balanced=False)
 
     def loss(temperature: float) -> float:
         return -float(np.log(softmax(scores[:, :3] / temperature, 1)[np.arange(200), labels]).sum())
@@ -153,8 +153,8 @@ def test_speakers_with_an_emotion_of_their_own_are_noticed_and_few_clips_alone_a
     alike = Confounding.of(rng.integers(0, 4, 240), speakers, 4)
     assert not alike.is_high
     assert alike.excess < 0.1
-    own = np.where(rng.random(240) < 0.8, np.repeat(np.arange(20) % 4, 12), rng.integers(0, 4, 240))
-    confounded = Confounding.of(own, speakers, 4)
+    predicted = np.where(rng.random(240) < 0.8, np.repeat(np.arange(20) % 4, 12), rng.integers(0, 4, 240))
+    confounded = Confounding.of(predicted, speakers, 4)
     assert confounded.is_high
     assert confounded.one_sided == 20
     assert "20 of 20 speakers" in confounded.warning()
@@ -170,13 +170,15 @@ def test_a_probe_has_no_output_for_an_attribute_that_nobody_rated_in_some_traini
     frame = manifest.to_arrow().to_pandas()
     frame["attr_valence"] = [2.0 if i == 0 else None for i in range(len(frame))]  # of one fold alone
     frame["attr_dominance"] = [float("nan")] * len(frame)
-    whole = Manifest(pa.Table.from_pandas(frame, preserve_index=False), LabelScheme(
+    with_gaps = Manifest(pa.Table.from_pandas(frame, preserve_index=False), LabelScheme(
         CLASSES, dict.fromkeys(("arousal", "valence", "dominance"), (1.0, 7.0))
     ))  # fmt: skip
-    result = fit_probe(store, whole, ProbeConfig("p", SETS, solver=solver), plan_folds(whole, cv="fold"), device="cpu")
+    result = fit_probe(
+        store, with_gaps, ProbeConfig("p", SETS, solver=solver), plan_folds(with_gaps, cv="fold"), device="cpu"
+    )
     member = ProbeMember.save(result, store, tmp_path / "run")
     assert member.attributes == ("arousal",)
-    assert member.predict(store, whole.keys[:2])[0].shape == (2, 4)
+    assert member.predict(store, with_gaps.keys[:2])[0].shape == (2, 4)
     assert any("valence, dominance" in note for note in result.notes)
 
 

@@ -24,9 +24,9 @@ def shuffled_labels(manifest: Manifest, fold: str) -> Manifest:
     """Return the votes and attributes of one fold given to others of its utterances."""
     frame = manifest.to_arrow().to_pandas()
     rows = np.flatnonzero(frame["fold"] == fold)
-    other = np.random.default_rng(3).permutation(rows)
+    shuffled = np.random.default_rng(3).permutation(rows)
     columns = [name for name in frame.columns if name.startswith(("vote_", "attr_"))]
-    frame.loc[rows, columns] = frame.loc[other, columns].to_numpy()
+    frame.loc[rows, columns] = frame.loc[shuffled, columns].to_numpy()
     return Manifest.from_pandas(frame)
 
 
@@ -50,8 +50,8 @@ def test_a_folds_own_labels_change_nothing_that_is_chosen_for_it_or_reported_of_
     np.testing.assert_array_equal(before.nested.scores[judged], after.nested.scores[judged])
     np.testing.assert_array_equal(before.logits[judged], after.logits[judged])
     np.testing.assert_array_equal(before.attributes[judged], after.attributes[judged])
-    other = np.setdiff1d(np.arange(90), judged)
-    assert not np.array_equal(before.nested.scores[other], after.nested.scores[other])
+    unjudged = np.setdiff1d(np.arange(90), judged)
+    assert not np.array_equal(before.nested.scores[unjudged], after.nested.scores[unjudged])
 
 
 def test_on_features_that_carry_nothing_the_nested_score_is_chance_and_the_best_row_is_not(tmp_path: Path) -> None:
@@ -63,10 +63,10 @@ def test_on_features_that_carry_nothing_the_nested_score_is_chance_and_the_best_
     noise = Manifest.from_pandas(frame)
     result = fit_probe(store, noise, ProbeConfig("p", SETS), plan_folds(noise, cv="fold"), device="cpu")
     score = scorer(result.problem, "uar")
-    everything = np.arange(180)
-    others = [score(s.scores, everything) for s in result.systems if s.name != NESTED]
-    assert abs(score(result.nested.scores, everything) - 1 / 3) < 0.12
-    assert max(others) >= score(result.nested.scores, everything) - 0.05
+    all_rows = np.arange(180)
+    uars = [score(s.scores, all_rows) for s in result.systems if s.name != NESTED]
+    assert abs(score(result.nested.scores, all_rows) - 1 / 3) < 0.12
+    assert max(uars) >= score(result.nested.scores, all_rows) - 0.05
 
 
 def test_the_nested_row_comes_first_and_only_rows_named_beforehand_follow(tmp_path: Path) -> None:
@@ -105,11 +105,11 @@ def test_selection_scores_are_those_of_the_metrics(tmp_path: Path) -> None:
     truth = classification(scores[:, :3], problem.labels, problem.classes)
     for name, value in (("uar", truth.uar), ("macro_f1", truth.macro_f1), ("accuracy", truth.accuracy)):
         assert scorer(problem, name)(scores, rows) == pytest.approx(value)
-    known = ~np.isnan(problem.values[:, 3])
+    rated = ~np.isnan(problem.values[:, 3])
     predicted = scores[:, 3:].astype(np.float64)
-    mended = (predicted - predicted[known].mean()) / predicted[known].std() * problem.values[
-        known, 3
-    ].std() + problem.values[known, 3].mean()
+    mended = (predicted - predicted[rated].mean()) / predicted[rated].std() * problem.values[
+        rated, 3
+    ].std() + problem.values[rated, 3].mean()
     expected = concordance(mended, problem.values[:, 3:], ("arousal",)).mean
     assert scorer(problem, "mean_ccc")(scores, rows) == pytest.approx(expected, abs=1e-6)
 
@@ -137,9 +137,9 @@ def test_what_cannot_be_probed_is_reported_before_the_work(tmp_path: Path) -> No
         (frame.assign(utterance_id=[f"x{key}" for key in frame["utterance_id"]]), ConfigError, r"'first' lacks 90"),
         (frame.drop(columns="speaker"), ManifestError, "no 'speaker' column"),
     ):
-        own = replace(config, normalise=("speaker",))
+        adapted = replace(config, normalise=("speaker",))
         with pytest.raises(error, match=match):
-            fit_probe(store, Manifest.from_pandas(changed), own, plan, device="cpu")
+            fit_probe(store, Manifest.from_pandas(changed), adapted, plan, device="cpu")
     with pytest.raises(ConfigError, match="names first@1 twice"):
         fit_probe(store, manifest, ProbeConfig("p", ("first", "first@1")), plan, device="cpu")
     with pytest.raises(ConfigError, match="normalise"):
@@ -150,10 +150,10 @@ def test_what_cannot_be_probed_is_reported_before_the_work(tmp_path: Path) -> No
 
 def test_of_candidates_within_a_standard_error_that_of_most_layers_comes_first() -> None:
     nothing, part = np.zeros((0, 0), np.float32), Part(Source("a", "layer_01"), Setting(1.0))
-    made = [
+    systems = [
         Candidate(str(i), (part,) * n_layers, Setting(1.0), score, nothing, nothing)
         for i, (n_layers, score) in enumerate([(1, 0.80), (2, 0.79), (2, 0.788), (4, 0.70)])
     ]
-    assert [each.name for each in ranked(made, 1000)] == ["1", "2", "0", "3"]  # a standard error is 0.013
-    assert ranked(made, 100_000)[0].name == "0"
-    assert ranked(made, 15)[0].name == "3"
+    assert [each.name for each in ranked(systems, 1000)] == ["1", "2", "0", "3"]  # a standard error is 0.013
+    assert ranked(systems, 100_000)[0].name == "0"
+    assert ranked(systems, 15)[0].name == "3"

@@ -34,8 +34,8 @@ def by_speaker(
     scores: np.ndarray, covariance: np.ndarray, speakers: list[int], shares: np.ndarray | None = None
 ) -> np.ndarray:
     clips_of = clips_of_speakers(np.array(speakers))
-    own = [covariance[None][:, clips[:, None], clips[None]] for clips in clips_of]
-    return refined_by_speaker(scores[None], clips_of, own, np.array([PENALTY]), shares)
+    kernels = [covariance[None][:, clips[:, None], clips[None]] for clips in clips_of]
+    return refined_by_speaker(scores[None], clips_of, kernels, np.array([PENALTY]), shares)
 
 
 def test_a_clips_score_is_that_of_the_fit_of_the_training_rows_and_the_speakers_other_clips() -> None:
@@ -45,10 +45,10 @@ def test_a_clips_score_is_that_of_the_fit_of_the_training_rows_and_the_speakers_
     for _ in range(ROUNDS):
         guesses, refitted = softmax(expected / TEMPERATURE, 1), np.empty_like(scores)
         for clip in range(m):
-            rest = np.r_[np.arange(n), n + np.delete(np.arange(m), clip)]
-            system = kernel[np.ix_(rest, rest)] + np.diag(PENALTY / np.r_[weights, np.ones(m - 1)])
+            kept = np.r_[np.arange(n), n + np.delete(np.arange(m), clip)]
+            system = kernel[np.ix_(kept, kept)] + np.diag(PENALTY / np.r_[weights, np.ones(m - 1)])
             solution = np.linalg.solve(system, np.vstack([targets, np.delete(guesses, clip, 0)]))
-            refitted[clip] = kernel[n + clip, rest] @ solution
+            refitted[clip] = kernel[n + clip, kept] @ solution
         expected = refitted
     np.testing.assert_allclose(alone(scores, covariance), expected, atol=1e-8)
 
@@ -65,8 +65,8 @@ def test_layers_learn_from_targets_that_they_have_in_common() -> None:
     _, _, _, scores, covariance = problem()
     twice = refined(np.stack([scores, scores]), np.stack([covariance] * 2), np.full(2, PENALTY))
     np.testing.assert_allclose(twice, alone(scores, covariance))
-    other = refined(np.stack([scores, scores[::-1]]), np.stack([covariance] * 2), np.full(2, PENALTY))
-    assert np.abs(other - (alone(scores, covariance) + alone(scores[::-1], covariance)) / 2).max() > 1e-3
+    averaged = refined(np.stack([scores, scores[::-1]]), np.stack([covariance] * 2), np.full(2, PENALTY))
+    assert np.abs(averaged - (alone(scores, covariance) + alone(scores[::-1], covariance)) / 2).max() > 1e-3
 
 
 def test_speakers_are_refined_apart_and_nobodys_clips_and_single_ones_stay() -> None:

@@ -42,10 +42,10 @@ def test_predictions_by_block_inverses_are_those_of_refitting_without_the_fold(p
     folds = [torch.arange(0, 13), torch.arange(13, 15), torch.arange(15, 40)]  # of unequal sizes
     inverse = inverse_of(kernel, penalty)
     result = held_out(inverse, inverse @ targets, targets, folds)
-    for at in folds:
-        rest = torch.tensor([i for i in range(40) if i not in at.tolist()])
-        dual = torch.linalg.solve(kernel[rest][:, rest] + penalty * torch.eye(len(rest)), targets[rest])
-        torch.testing.assert_close(result[at], kernel[at][:, rest] @ dual, rtol=1e-8, atol=1e-8)
+    for fold in folds:
+        train = torch.tensor([i for i in range(40) if i not in fold.tolist()])
+        dual = torch.linalg.solve(kernel[train][:, train] + penalty * torch.eye(len(train)), targets[train])
+        torch.testing.assert_close(result[fold], kernel[fold][:, train] @ dual, rtol=1e-8, atol=1e-8)
 
 
 def test_a_fold_of_one_row_is_leave_one_out() -> None:
@@ -78,61 +78,67 @@ def test_under_class_weights_all_classes_are_equally_frequent() -> None:
 
 
 def naive_rbf(
-    x: np.ndarray, y: np.ndarray, at: np.ndarray, rest: np.ndarray, penalty: float, width: float, weights: np.ndarray
+    x: np.ndarray,
+    y: np.ndarray,
+    judged: np.ndarray,
+    train: np.ndarray,
+    penalty: float,
+    width: float,
+    weights: np.ndarray,
 ) -> np.ndarray:
     """Predictions for rows `at` by RBF ridge regression on rows `rest`, whose squared errors have weights."""
     distances = ((x[:, None] - x[None]) ** 2).sum(-1)
     kernel = np.exp(-distances / (2 * width**2 * x.shape[1]))
-    w = weights[rest]
-    means = (w[:, None] * y[rest]).sum(0) / w.sum()
+    w = weights[train]
+    means = (w[:, None] * y[train]).sum(0) / w.sum()
     root = np.sqrt(w)[:, None]
     # Minimise sum w (y - K a)^2 + penalty a'Ka as an ordinary least squares problem.
-    own = kernel[np.ix_(rest, rest)]
-    values, vectors = np.linalg.eigh(own)
+    inside = kernel[np.ix_(train, train)]
+    values, vectors = np.linalg.eigh(inside)
     factor = vectors * np.sqrt(np.maximum(values, 0))
-    left = np.concatenate([root * factor, np.sqrt(penalty) * np.eye(len(rest))])
-    right = np.concatenate([root * (y[rest] - means), np.zeros((len(rest), y.shape[1]))])
-    b = np.linalg.lstsq(left, right, rcond=None)[0]
+    stacked = np.concatenate([root * factor, np.sqrt(penalty) * np.eye(len(train))])
+    goals = np.concatenate([root * (y[train] - means), np.zeros((len(train), y.shape[1]))])
+    b = np.linalg.lstsq(stacked, goals, rcond=None)[0]
     dual = vectors @ (b / np.sqrt(np.maximum(values, 1e-300))[:, None])
-    return means + kernel[np.ix_(at, rest)] @ dual
+    return means + kernel[np.ix_(judged, train)] @ dual
 
 
 def test_the_kernel_solver_is_ridge_regression_refitted_without_each_fold_and_each_inner_fold(made: tuple) -> None:
     problem, passes, rows = made
     solver = KernelSolver(problem, rows, True, True, (0.05,), (0.8,), dtype=torch.float64)
     raw, n_classes = rows.read(SOURCE).astype(np.float64), problem.n_classes
-    for each in passes.outer:
-        judged = solver.on_pass(each).single(SOURCE, [Setting(0.05, 0.8)])[0]
-        x = (raw - raw[each.train].mean(0)) / raw[each.train].std(0)
+    for outer in passes.outer:
+        judged = solver.on_pass(outer).single(SOURCE, [Setting(0.05, 0.8)])[0]
+        x = (raw - raw[outer.train].mean(0)) / raw[outer.train].std(0)
         y = problem.values[:, :n_classes]
-        known = each.train[~np.isnan(y[each.train, 0])]
-        assert len(known) == len(each.train)  # votes are everywhere, so that classes are one block
+        rated = outer.train[~np.isnan(y[outer.train, 0])]
+        assert len(rated) == len(outer.train)  # votes are everywhere, so that classes are one block
         weights = np.zeros(len(y))
-        weights[each.train] = (y[each.train] / y[each.train].mean(0)).mean(1)
-        expected = naive_rbf(x, y, each.judged, each.train, 0.05, 0.8, weights)
+        weights[outer.train] = (y[outer.train] / y[outer.train].mean(0)).mean(1)
+        expected = naive_rbf(x, y, outer.judged, outer.train, 0.05, 0.8, weights)
         np.testing.assert_allclose(judged.outer[:, :n_classes], expected, atol=2e-5)
-        for fold in range(each.n_inner):
-            at, rest = each.train[each.inner == fold], each.train[each.inner != fold]
-            expected = naive_rbf(x, y, at, rest, 0.05, 0.8, weights)
-            np.testing.assert_allclose(judged.inner[each.inner == fold, :n_classes], expected, atol=2e-5)
+        for fold in range(outer.n_inner):
+            fold_rows, train = outer.train[outer.inner == fold], outer.train[outer.inner != fold]
+            expected = naive_rbf(x, y, fold_rows, train, 0.05, 0.8, weights)
+            np.testing.assert_allclose(judged.inner[outer.inner == fold, :n_classes], expected, atol=2e-5)
 
 
 def test_an_attribute_with_gaps_is_learned_from_the_rows_that_have_it(made: tuple) -> None:
     problem, passes, rows = made
-    each, a = passes.outer[0], problem.n_classes
+    outer, a = passes.outer[0], problem.n_classes
     judged = (
         KernelSolver(problem, rows, True, True, (0.05,), (0.8,), dtype=torch.float64)
-        .on_pass(each)
+        .on_pass(outer)
         .single(SOURCE, [Setting(0.05, 0.8)])[0]
     )
     raw = rows.read(SOURCE).astype(np.float64)
-    x = (raw - raw[each.train].mean(0)) / raw[each.train].std(0)
+    x = (raw - raw[outer.train].mean(0)) / raw[outer.train].std(0)
     y = problem.values[:, a:]
-    rest = each.train[~np.isnan(y[each.train, 0])]
-    assert 0 < len(rest) < len(each.train)
-    expected = naive_rbf(x, y, each.judged, rest, 0.05, 0.8, np.ones(len(y)))
+    train = outer.train[~np.isnan(y[outer.train, 0])]
+    assert 0 < len(train) < len(outer.train)
+    expected = naive_rbf(x, y, outer.judged, train, 0.05, 0.8, np.ones(len(y)))
     np.testing.assert_allclose(judged.outer[:, a:], expected, rtol=1e-5)
-    assert np.isnan(judged.inner[np.isnan(y[each.train, 0]), a]).all()
+    assert np.isnan(judged.inner[np.isnan(y[outer.train, 0]), a]).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -141,37 +147,39 @@ def test_streaming_gives_the_scores_of_the_linear_kernel(made: tuple, dtype: tor
     exact = KernelSolver(problem, rows, False, False, (0.3,), (), dtype=torch.float64)
     streaming = StreamingSolver(problem, rows, passes, False, (0.3,), scorer(problem, "uar"), dtype=dtype)
     tolerance = 1e-5 if dtype == torch.float64 else 2e-3
-    for each in (*passes.outer, passes.final):
-        a = exact.on_pass(each).single(SOURCE, [Setting(0.3)])[0]
-        b = streaming.on_pass(each).single(SOURCE, [Setting(0.3)])[0]
+    for outer in (*passes.outer, passes.final):
+        a = exact.on_pass(outer).single(SOURCE, [Setting(0.3)])[0]
+        b = streaming.on_pass(outer).single(SOURCE, [Setting(0.3)])[0]
         classes = slice(0, problem.n_classes)
         np.testing.assert_allclose(b.inner[:, classes], a.inner[:, classes], atol=tolerance)
         np.testing.assert_allclose(b.outer, a.outer, atol=tolerance)
         # An attribute's score of a row without that attribute is told by the streaming solver alone.
-        known = ~np.isnan(a.inner)
-        np.testing.assert_allclose(b.inner[known], a.inner[known], atol=tolerance)
+        filled = ~np.isnan(a.inner)
+        np.testing.assert_allclose(b.inner[filled], a.inner[filled], atol=tolerance)
 
 
 @pytest.mark.parametrize("kind", ["rbf", "linear", "streaming"])
 def test_the_fitted_model_repeats_what_the_pass_gave_for_the_judged_rows(made: tuple, kind: str) -> None:
     problem, passes, rows = made
-    each = passes.outer[1]
-    own: PassSolver
+    outer = passes.outer[1]
+    pass_solver: PassSolver
     if kind == "streaming":
-        own = StreamingSolver(problem, rows, passes, True, (0.3,), scorer(problem, "uar"), dtype=torch.float64).on_pass(
-            each
-        )
+        pass_solver = StreamingSolver(
+            problem, rows, passes, True, (0.3,), scorer(problem, "uar"), dtype=torch.float64
+        ).on_pass(outer)
         setting = Setting(0.3)
     else:
         setting = Setting(0.3, 1.0 if kind == "rbf" else 0.0)
-        own = KernelSolver(problem, rows, True, kind == "rbf", (0.3,), (1.0,), dtype=torch.float64).on_pass(each)
+        pass_solver = KernelSolver(problem, rows, True, kind == "rbf", (0.3,), (1.0,), dtype=torch.float64).on_pass(
+            outer
+        )
     sources = [SOURCE, Source("second", "layer_02")]
     parts = [Part(source, setting) for source in sources]
-    expected = own.combined(parts).outer
-    fitted = own.fit(parts)
-    predicted = np.zeros((len(each.judged), problem.values.shape[1]))
+    expected = pass_solver.combined(parts).outer
+    fitted = pass_solver.fit(parts)
+    predicted = np.zeros((len(outer.judged), problem.values.shape[1]))
     for piece in fitted.pieces:
-        x = (rows.read(piece.source)[each.judged] - piece.mean) * piece.inverse_std
+        x = (rows.read(piece.source)[outer.judged] - piece.mean) * piece.inverse_std
         if piece.weights is not None:
             predicted += x @ piece.weights / len(fitted.pieces)
         else:
@@ -187,8 +195,8 @@ def test_cells_are_whole_speakers_and_each_selection_has_five_inner_folds_or_as_
 ) -> None:
     problem, passes, _ = made
     speaker = np.array([i % 9 for i in range(len(problem.keys))])
-    for each in passes.outer:
-        assert each.n_inner == 6  # two other folds of three speakers
-        for who in set(speaker[each.train].tolist()):
-            assert len(set(each.inner[speaker[each.train] == who].tolist())) == 1
-        assert not set(each.train.tolist()) & set(each.judged.tolist())
+    for outer in passes.outer:
+        assert outer.n_inner == 6  # two other folds of three speakers
+        for name in set(speaker[outer.train].tolist()):
+            assert len(set(outer.inner[speaker[outer.train] == name].tolist())) == 1
+        assert not set(outer.train.tolist()) & set(outer.judged.tolist())

@@ -30,16 +30,16 @@ def expected(layer: int, pool: str) -> np.ndarray:
 @pytest.fixture
 def store(tmp_path: Path) -> FeatureStore:
     """Return sets "frames", "mean" and "both" of the same clips, the last two stored pooled."""
-    made = FeatureStore.create(tmp_path / "store")
-    with made.writer("frames", SPEC) as writer:
+    store = FeatureStore.create(tmp_path / "store")
+    with store.writer("frames", SPEC) as writer:
         for i, key in enumerate(KEYS):
             writer.append(key, frames(i))
     for name, pool in (("mean", "mean"), ("both", "mean+std")):
         values = [expected(layer, pool) for layer in range(2)]
-        with made.writer(name, replace(SPEC, pool=pool, dim=values[0].shape[1], frame_rate_hz=0.0)) as writer:
+        with store.writer(name, replace(SPEC, pool=pool, dim=values[0].shape[1], frame_rate_hz=0.0)) as writer:
             for i, key in enumerate(KEYS):
                 writer.append(key, np.stack([own[i : i + 1] for own in values]))
-    return made
+    return store
 
 
 @pytest.mark.parametrize(("name", "pool", "same_as"), [
@@ -73,5 +73,5 @@ def test_each_source_is_normalised_as_it_says(store: FeatureStore) -> None:
     np.testing.assert_allclose(rows.read(Source("frames", "layer_00")), plain, atol=1e-5)
     corpus = rows.read(Source("frames", "layer_00", "corpus"))
     np.testing.assert_allclose(corpus, (plain - plain.mean(0)) / plain.std(0), atol=1e-3)
-    own = rows.read(Source("frames", "layer_00", "speaker"))
-    np.testing.assert_allclose(own[:6], (plain[:6] - plain[:6].mean(0)) / plain[:6].std(0), atol=1e-3)
+    adapted = rows.read(Source("frames", "layer_00", "speaker"))
+    np.testing.assert_allclose(adapted[:6], (plain[:6] - plain[:6].mean(0)) / plain[:6].std(0), atol=1e-3)

@@ -23,8 +23,8 @@ def test_the_matrix_is_scikit_learns_of_the_bin_numbers(pairs: list[tuple[float,
     x, y = (np.clip(np.digitize(values, edges) - 1, 0, n_bins - 1) for values in (predicted, target))
     assert np.array_equal(result.confusion, confusion_matrix(y, x, labels=range(n_bins)))
     for b, bias in enumerate(result.bias):
-        known = y == b
-        assert np.isnan(bias) if not known.any() else bias == pytest.approx((predicted - target)[known].mean())
+        in_bin = y == b
+        assert np.isnan(bias) if not in_bin.any() else bias == pytest.approx((predicted - target)[in_bin].mean())
 
 
 def test_predictions_pulled_to_the_middle_show_in_the_bias() -> None:

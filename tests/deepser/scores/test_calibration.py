@@ -46,8 +46,8 @@ def draw(n: int = 4000, sharpness: float = 1.0, seed: int = 0) -> tuple[np.ndarr
 def test_the_reliability_curve_is_scikit_learns_and_ece_its_weighted_gap(n_bins: int, sharpness: float) -> None:
     p, labels = draw(sharpness=sharpness)
     result = calibration(p, labels, n_bins)
-    right = p.argmax(1) == labels
-    accuracy, confidence = calibration_curve(right, p.max(1).astype(np.float64), n_bins=n_bins)
+    correct = p.argmax(1) == labels
+    accuracy, confidence = calibration_curve(correct, p.max(1).astype(np.float64), n_bins=n_bins)
     filled = result.bins
     np.testing.assert_allclose([each.accuracy for each in filled], accuracy)
     np.testing.assert_allclose([each.confidence for each in filled], confidence)
@@ -55,16 +55,16 @@ def test_the_reliability_curve_is_scikit_learns_and_ece_its_weighted_gap(n_bins:
     assert result.ece == pytest.approx(np.average(gaps, weights=[each.n for each in filled]))
     assert result.mce == pytest.approx(gaps.max())
     assert sum(each.n for each in result.bins) == result.n == len(p)
-    assert result.accuracy == pytest.approx(right.mean())
+    assert result.accuracy == pytest.approx(correct.mean())
 
 
 def test_likelihood_and_brier_score_are_scikit_learns() -> None:
     p, labels = draw(500, 2.0)
     result = calibration(p, labels)
-    every = list(range(N_CLASSES))
+    classes = list(range(N_CLASSES))
     exact = p / p.sum(1, dtype=np.float64, keepdims=True)
-    assert result.nll == pytest.approx(log_loss(labels, exact, labels=every), rel=1e-6)
-    assert result.brier == pytest.approx(brier_score_loss(labels, exact, labels=every), rel=1e-5)
+    assert result.nll == pytest.approx(log_loss(labels, exact, labels=classes), rel=1e-6)
+    assert result.brier == pytest.approx(brier_score_loss(labels, exact, labels=classes), rel=1e-5)
     certain = np.eye(2, dtype=np.float32)[[0, 1]]
     wrong = np.array([0, 0])
     assert calibration(certain, wrong).nll == pytest.approx(log_loss(wrong, certain, labels=[0, 1]), rel=1e-3)
@@ -141,13 +141,13 @@ def test_a_folds_labels_do_not_reach_its_own_temperature() -> None:
     folds = np.array(["a", "b", "c"])[np.arange(900) % 3]
     scaled, actual = cross_scaled(p, labels, folds)
     spoiled = np.where(folds == "b", 0, labels)
-    again, changed = cross_scaled(p, spoiled, folds)
+    repeated, changed = cross_scaled(p, spoiled, folds)
     assert changed["b"] == actual["b"]
     assert changed["a"] != actual["a"]
-    assert np.array_equal(again[folds == "b"], scaled[folds == "b"])
-    own = folds == "c"
-    assert actual["c"] == fit_temperature(p[~own], labels[~own])
-    np.testing.assert_array_equal(scaled[own], scale(p[own], actual["c"]))
+    assert np.array_equal(repeated[folds == "b"], scaled[folds == "b"])
+    of_c = folds == "c"
+    assert actual["c"] == fit_temperature(p[~of_c], labels[~of_c])
+    np.testing.assert_array_equal(scaled[of_c], scale(p[of_c], actual["c"]))
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -172,11 +172,11 @@ def test_soft_scores_equal_scipy_and_the_definition(seed: int) -> None:
 
 def test_soft_scores_at_their_ends() -> None:
     votes = np.eye(2)[[0, 1]]
-    same, opposite = soft_scores(votes, votes), soft_scores(1 - votes, votes)
-    assert same is not None
+    equal, opposite = soft_scores(votes, votes), soft_scores(1 - votes, votes)
+    assert equal is not None
     assert opposite is not None
-    assert (same.jensen_shannon, opposite.jensen_shannon) == (0, 1)
-    assert same.cross_entropy == pytest.approx(0, abs=1e-6)
+    assert (equal.jensen_shannon, opposite.jensen_shannon) == (0, 1)
+    assert equal.cross_entropy == pytest.approx(0, abs=1e-6)
     assert math.isfinite(opposite.cross_entropy)
 
 
@@ -192,9 +192,9 @@ def test_what_is_no_distribution_or_has_no_label_is_refused() -> None:
         scale(p, 0.0)
     with pytest.raises(ConfigError, match="1 bin or more"):
         calibration(p, labels, 0)
-    known = labels.copy()
-    known[5:] = -1
-    assert calibration(p, known, 1) == calibration(p[:5], labels[:5], 1)
+    labels_known = labels.copy()
+    labels_known[5:] = -1
+    assert calibration(p, labels_known, 1) == calibration(p[:5], labels[:5], 1)
 
 
 @pytest.mark.parametrize("share", [0.6, 0.8, 2 / 5, 1 / 3, 7 / 15])
@@ -202,6 +202,6 @@ def test_a_probability_on_the_edge_of_a_bin_is_in_the_same_bin_in_float32_and_fl
     rows = np.tile([share, *[(1 - share) / 3] * 3], (7, 1))
     rows = np.concatenate([rows, np.tile([0.9, 0.05, 0.03, 0.02], (5, 1))])
     labels = np.array([0, 1] * 6)
-    one, other = calibration(rows.astype(np.float32), labels), calibration(rows, labels)
-    assert one.ece == pytest.approx(other.ece, abs=1e-6)
-    assert [each.n for each in one.bins] == [each.n for each in other.bins]
+    from_float32, from_float64 = calibration(rows.astype(np.float32), labels), calibration(rows, labels)
+    assert from_float32.ece == pytest.approx(from_float64.ece, abs=1e-6)
+    assert [each.n for each in from_float32.bins] == [each.n for each in from_float64.bins]

@@ -37,8 +37,8 @@ def by_bootstrap(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def by_seeds(x: np.ndarray, y: np.ndarray) -> float:
-    known = ~np.isnan(y)
-    arrays = (x[None, None], np.nan_to_num(y)[None], known[None].astype(np.float64))
+    rated = ~np.isnan(y)
+    arrays = (x[None, None], np.nan_to_num(y)[None], rated[None].astype(np.float64))
     return float(_mean_ccc(*(torch.from_numpy(array) for array in arrays))[0])
 
 
@@ -78,10 +78,10 @@ def test_counts_and_macro_f1_are_scikit_learns(seed: int) -> None:
     predicted, labels = rng.integers(0, 5, (3, 20)), rng.integers(0, 4, (3, 20))
     counts = confusions(predicted, labels, 5)
     for k in range(3):
-        every, there = range(5), np.unique(labels[k])
-        np.testing.assert_array_equal(counts[k], confusion_matrix(labels[k], predicted[k], labels=list(every)))
-        for absent, among in (("zero", every), ("skip", there)):
-            expected = f1_score(labels[k], predicted[k], labels=list(among), average="macro", zero_division=0)
+        all_classes, present = range(5), np.unique(labels[k])
+        np.testing.assert_array_equal(counts[k], confusion_matrix(labels[k], predicted[k], labels=list(all_classes)))
+        for absent, averaged in (("zero", all_classes), ("skip", present)):
+            expected = f1_score(labels[k], predicted[k], labels=list(averaged), average="macro", zero_division=0)
             assert macro_f1(predicted, labels, 5, absent=absent)[k] == pytest.approx(expected)  # type: ignore[arg-type]
 
 

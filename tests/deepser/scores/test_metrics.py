@@ -18,21 +18,23 @@ CLASSES = ("angry", "sad", "happy", "neutral")
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(-1, 3)), min_size=1, max_size=60))
 def test_scores_equal_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     predicted, labels = (np.array(column) for column in zip(*pairs, strict=True))
-    known = labels >= 0
-    if not known.any():
+    labelled = labels >= 0
+    if not labelled.any():
         with pytest.raises(ManifestError, match="nothing to score"):
             classification(predicted, labels, CLASSES)
         return
     result = classification(predicted, labels, CLASSES)
-    truth, guess = labels[known], predicted[known]
-    every = range(len(CLASSES))
-    assert result.macro_f1 == pytest.approx(sk.f1_score(truth, guess, labels=every, average="macro", zero_division=0))
-    assert result.micro_f1 == pytest.approx(sk.f1_score(truth, guess, labels=every, average="micro"))
+    truth, guess = labels[labelled], predicted[labelled]
+    all_classes = range(len(CLASSES))
+    assert result.macro_f1 == pytest.approx(
+        sk.f1_score(truth, guess, labels=all_classes, average="macro", zero_division=0)
+    )
+    assert result.micro_f1 == pytest.approx(sk.f1_score(truth, guess, labels=all_classes, average="micro"))
     assert result.accuracy == pytest.approx(sk.accuracy_score(truth, guess)) == pytest.approx(result.micro_f1)
     recalls = [(guess[truth == c] == c).mean() for c in set(truth.tolist())]
     assert result.uar == pytest.approx(np.mean(recalls))
-    assert np.array_equal(result.confusion, sk.confusion_matrix(truth, guess, labels=every))
-    assert (result.n, result.n_no_consensus) == (known.sum(), (~known).sum())
+    assert np.array_equal(result.confusion, sk.confusion_matrix(truth, guess, labels=all_classes))
+    assert (result.n, result.n_no_consensus) == (labelled.sum(), (~labelled).sum())
 
 
 def test_a_class_without_utterances_is_named_and_counts_in_macro_f1_alone() -> None:
@@ -109,11 +111,11 @@ def test_fold_scores_are_those_of_each_fold_alone() -> None:
     folds = np.array(["1", "2", "10"])[np.arange(90) % 3]
     attributes = rng.random((90, 1))
     result = evaluate(p, labels, CLASSES, attributes, attributes + 0.1, ("arousal",), folds.tolist())
-    alone = [classification(p[folds == f], labels[folds == f], CLASSES).uar for f in ("1", "2", "10")]
+    by_fold = [classification(p[folds == f], labels[folds == f], CLASSES).uar for f in ("1", "2", "10")]
     assert list(result.folds["uar"].values) == ["1", "2", "10"]
-    assert list(result.folds["uar"].values.values()) == alone
-    assert result.folds["uar"].mean == pytest.approx(np.mean(alone))
-    assert result.folds["uar"].std == pytest.approx(np.std(alone, ddof=1))
+    assert list(result.folds["uar"].values.values()) == by_fold
+    assert result.folds["uar"].mean == pytest.approx(np.mean(by_fold))
+    assert result.folds["uar"].std == pytest.approx(np.std(by_fold, ddof=1))
     assert result.classification == classification(p, labels, CLASSES)
     assert set(result.folds) == {"macro_f1", "macro_f1_present", "micro_f1", "accuracy", "uar", "mean_ccc"}
     json.dumps(result.to_dict(), allow_nan=False)
@@ -127,8 +129,8 @@ def test_a_fold_that_can_not_be_scored_is_named() -> None:
 def test_the_row_of_several_seeds_is_their_mean() -> None:
     labels = np.array([0, 1, 2, 3] * 4)
     folds = ["a"] * 8 + ["b"] * 8
-    right, wrong = evaluate(labels, labels, CLASSES, folds=folds), evaluate(labels * 0, labels, CLASSES, folds=folds)
-    row = ScoreRow.over_seeds("meta", {"0": right, "1": wrong})
+    correct, wrong = evaluate(labels, labels, CLASSES, folds=folds), evaluate(labels * 0, labels, CLASSES, folds=folds)
+    row = ScoreRow.over_seeds("meta", {"0": correct, "1": wrong})
     assert row.scores["accuracy"] == 0.625
     assert row.seeds["accuracy"] == Spread(0.625, np.std([1, 0.25], ddof=1), {"0": 1.0, "1": 0.25})
     assert row.folds["accuracy"].values == {"a": 0.625, "b": 0.625}
@@ -139,13 +141,13 @@ def test_each_classs_scores_and_uar_equal_scikit_learns(pairs: list[tuple[int, i
     predicted, labels = (np.array(column) for column in zip(*pairs, strict=True))
     result = classification(predicted, labels, CLASSES)
     expected = sk.precision_recall_fscore_support(labels, predicted, labels=range(4), zero_division=0)
-    for c, own in enumerate(result.per_class.values()):
+    for c, scores in enumerate(result.per_class.values()):
         precision, recall, f1, support = (column[c] for column in expected)
         if c not in predicted:
             precision = math.nan
         if not support:
             recall = f1 = math.nan
-        actual = (own.precision, own.recall, own.f1, own.support)
+        actual = (scores.precision, scores.recall, scores.f1, scores.support)
         assert actual == pytest.approx((precision, recall, f1, support), nan_ok=True)
     assert result.uar == pytest.approx(
         sk.recall_score(labels, predicted, labels=sorted(set(labels.tolist())), average="macro", zero_division=0)

@@ -22,10 +22,10 @@ from deepser.scores.report import (
 CLASSES = ("angry", "[b]sad", "surprised")
 
 
-def shown(what: RenderableType, width: int = 80) -> str:
+def shown(renderable: RenderableType, width: int = 80) -> str:
     console = Console(width=width, file=io.StringIO())
     with console.capture() as capture:
-        console.print(what)
+        console.print(renderable)
     return capture.get()
 
 

@@ -44,11 +44,11 @@ def test_the_lstm_of_srpol_computes_in_float32_where_autocast_would_make_it_floa
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     network = Srpol([6, 4], NetworkConfig(d=8, kind="srpol", lstm_dim=8, n_layers=1, dropout=0.0)).eval()
-    seen: list[torch.dtype] = []
-    network.lstm.register_forward_hook(lambda _, inputs, outputs: seen.extend([inputs[0].dtype, outputs[0].dtype]))
+    dtypes: list[torch.dtype] = []
+    network.lstm.register_forward_hook(lambda _, inputs, outputs: dtypes.extend([inputs[0].dtype, outputs[0].dtype]))
     sequences = [(torch.randn(2, 5, dim), torch.ones(2, 5, dtype=torch.bool)) for dim in (6, 4)]
     monkeypatch.setattr(srpol, "WITHOUT_AUTOCAST", ("cpu",))
     with torch.autocast("cpu", torch.bfloat16):
         x = network(sequences)
-    assert seen == [torch.float32, torch.float32]
+    assert dtypes == [torch.float32, torch.float32]
     assert x.dtype == torch.float32

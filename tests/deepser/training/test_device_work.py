@@ -52,7 +52,7 @@ def test_a_step_is_one_wait_for_any_number_of_feature_sets_and_members(
 ) -> None:
     optimiser = torch.optim.AdamW
     # The fused one, a kernel or two on CUDA, takes no meta parameters.
-    plain = lambda parameters, **how: optimiser(parameters, **{**how, "fused": False, "foreach": True})  # noqa: E731
+    plain = lambda parameters, **settings: optimiser(parameters, **{**settings, "fused": False, "foreach": True})  # noqa: E731
     monkeypatch.setattr(torch.optim, "AdamW", plain)
     with counted(monkeypatch) as work:
         epochs = [epoch_of(data, n_sets, kind, tmp_path / str(i), META) for i in range(n_members)]

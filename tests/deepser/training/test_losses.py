@@ -71,9 +71,9 @@ def test_attribute_losses_are_the_plain_loops(seed: int, sigma: float) -> None:
         for a, (low, high) in enumerate(ranges.tolist()):
             y, guess = float(values[b, a]), float(predicted[b, a])
             if not math.isnan(y):
-                off = (guess - (low + high) / 2) / (high - low) * 6  # in points of a scale from 1 to 7
+                apart_points = (guess - (low + high) / 2) / (high - low) * 6  # in points of a scale from 1 to 7
                 squares.append((y - guess) ** 2)
-                penalised.append(math.exp(-(off**2) / (2 * sigma**2)) * (y - guess) ** 2)
+                penalised.append(math.exp(-(apart_points**2) / (2 * sigma**2)) * (y - guess) ** 2)
     n = max(len(squares), 1)
     assert float(masked_mse(predicted, values)) == pytest.approx(sum(squares) / n, rel=1e-4, abs=1e-6)
     assert float(gaussian_mse(predicted, values, ranges, sigma)) == pytest.approx(
@@ -115,8 +115,8 @@ def test_the_weights_of_a_loss_weigh_and_a_zero_leaves_out(classes: str, attribu
     assert predicted.grad is not None
     assert torch.isfinite(predicted.grad).all()
     assert predicted.grad[values.isnan()].abs().sum() == 0
-    none = total_loss(LossConfig(), logits, soft, weights, predicted[:, :0], values[:, :0], ranges[:0])
-    torch.testing.assert_close(none, 1.5 * soft_cross_entropy(logits, soft, weights))
+    without_attributes = total_loss(LossConfig(), logits, soft, weights, predicted[:, :0], values[:, :0], ranges[:0])
+    torch.testing.assert_close(without_attributes, 1.5 * soft_cross_entropy(logits, soft, weights))
 
 
 def test_losses_of_extreme_outputs_have_finite_gradients() -> None:

@@ -25,9 +25,9 @@ def test_a_speakers_rows_have_mean_0_and_deviation_1_without_shrinkage() -> None
     x = (rng.normal(size=(50, 4)) * [1, 2, 3, 0] + groups.codes[:, None] * 5).astype(np.float32)
     result = GroupStatistics.of(x, groups, 0.0).apply(x, groups.codes)
     for speaker in (1, 2):
-        own = result[groups.codes == speaker]
-        np.testing.assert_allclose(own.mean(0), 0, atol=1e-5)
-        np.testing.assert_allclose(own.std(0), [1, 1, 1, 0], atol=1e-4)  # a constant dim says nothing
+        rows = result[groups.codes == speaker]
+        np.testing.assert_allclose(rows.mean(0), 0, atol=1e-5)
+        np.testing.assert_allclose(rows.std(0), [1, 1, 1, 0], atol=1e-4)  # a constant dim says nothing
 
 
 def test_a_speaker_of_few_clips_is_shrunk_and_one_of_a_single_clip_is_everyone() -> None:
@@ -43,10 +43,10 @@ def test_a_speaker_of_few_clips_is_shrunk_and_one_of_a_single_clip_is_everyone()
 
 def test_a_blend_of_speaker_and_corpus_is_the_moment_of_their_mixture() -> None:
     prior = (np.array([0.0, 1.0]), np.array([4.0, 9.0]))
-    own = np.random.default_rng(1).normal(3, 2, (10, 2)).astype(np.float32)
-    statistics = GroupStatistics.of(own, Groups.of(["a"] * 10), 10.0, prior)
-    mean = 0.5 * own.mean(0) + 0.5 * prior[0]
-    square = 0.5 * (own.var(0) + own.mean(0) ** 2) + 0.5 * (prior[1] + prior[0] ** 2)
+    rows = np.random.default_rng(1).normal(3, 2, (10, 2)).astype(np.float32)
+    statistics = GroupStatistics.of(rows, Groups.of(["a"] * 10), 10.0, prior)
+    mean = 0.5 * rows.mean(0) + 0.5 * prior[0]
+    square = 0.5 * (rows.var(0) + rows.mean(0) ** 2) + 0.5 * (prior[1] + prior[0] ** 2)
     np.testing.assert_allclose(statistics.mean[1], mean, rtol=1e-5)
     np.testing.assert_allclose(statistics.inverse_std[1], 1 / np.sqrt(square - mean**2), rtol=1e-4)
 
@@ -59,10 +59,12 @@ def test_a_running_estimate_is_that_of_the_speakers_clips_so_far() -> None:
     result = GroupStatistics.of(x, groups, 5.0, prior)
     for i, name in enumerate(names):
         so_far = [j for j in range(i + 1) if names[j] == name]
-        alone = Groups.of([name] * len(so_far))
-        expected = GroupStatistics.of(x[so_far], alone, 5.0, prior)
-        np.testing.assert_allclose(result.mean[groups.codes[i]], expected.mean[alone.codes[0]], rtol=1e-5)
-        np.testing.assert_allclose(result.inverse_std[groups.codes[i]], expected.inverse_std[alone.codes[0]], rtol=1e-4)
+        one_group = Groups.of([name] * len(so_far))
+        expected = GroupStatistics.of(x[so_far], one_group, 5.0, prior)
+        np.testing.assert_allclose(result.mean[groups.codes[i]], expected.mean[one_group.codes[0]], rtol=1e-5)
+        np.testing.assert_allclose(
+            result.inverse_std[groups.codes[i]], expected.inverse_std[one_group.codes[0]], rtol=1e-4
+        )
         assert groups.n_clips[groups.codes[i]] == (len(so_far) if len(so_far) > 1 else 0)
 
 
@@ -88,9 +90,9 @@ def test_frames_are_normalised_by_all_frames_of_their_speaker(tmp_path: Path) ->
                 frames[layer].append(values[layer, start:end].numpy())
     for layer in (0, 1):
         for speaker in set(speakers.tolist()):
-            own = np.concatenate([f for f, s in zip(frames[layer], speakers, strict=True) if s == speaker])
-            np.testing.assert_allclose(own.mean(0), 0, atol=2e-3)  # the store holds float16
-            np.testing.assert_allclose(own.std(0), 1, atol=2e-3)
+            of_speaker = np.concatenate([f for f, s in zip(frames[layer], speakers, strict=True) if s == speaker])
+            np.testing.assert_allclose(of_speaker.mean(0), 0, atol=2e-3)  # the store holds float16
+            np.testing.assert_allclose(of_speaker.std(0), 1, atol=2e-3)
 
 
 def test_a_batch_on_a_device_and_one_on_the_cpu_are_the_same(tmp_path: Path) -> None:
@@ -99,14 +101,14 @@ def test_a_batch_on_a_device_and_one_on_the_cpu_are_the_same(tmp_path: Path) -> 
     lengths = torch.tensor([3, 0, 4, 1])
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
     values, clips = torch.randn(2, 8, 6), np.array([4, 7, 2, 89])
-    ((found, _),) = normalisation.apply([ref], clips, [(values, offsets)])
+    ((normalised, _),) = normalisation.apply([ref], clips, [(values, offsets)])
     for i, clip in enumerate(clips):
         for layer in (0, 1):
-            own = values[layer, offsets[i] : offsets[i + 1]].numpy()
+            rows = values[layer, offsets[i] : offsets[i + 1]].numpy()
             expected = normalisation.statistics["first", BOTH[layer]].apply(
-                own, np.full(len(own), normalisation.groups.codes[clip])
+                rows, np.full(len(rows), normalisation.groups.codes[clip])
             )
-            np.testing.assert_array_equal(found[layer, offsets[i] : offsets[i + 1]].numpy(), expected)
+            np.testing.assert_array_equal(normalised[layer, offsets[i] : offsets[i + 1]].numpy(), expected)
     one_row = torch.randn(2, 4, 6)
     ((gathered, _),) = normalisation.apply([ref], clips, [(one_row, torch.arange(5))])
     for layer in (0, 1):
@@ -147,13 +149,15 @@ def test_kept_statistics_are_taken_only_where_they_were_made_of_the_same(tmp_pat
     _, _, normalisation, ref = of_speakers(tmp_path, 5.0)
     path, made_of = tmp_path / "kept.safetensors", {"first": "abc", "utterances": "12"}
     normalisation.save(path, [ref], made_of)
-    again = Normalisation("speaker", normalisation.groups, 5.0)
-    assert again.restore(path, [ref], made_of)
+    restored = Normalisation("speaker", normalisation.groups, 5.0)
+    assert restored.restore(path, [ref], made_of)
     for layer in BOTH:
         np.testing.assert_array_equal(
-            again.statistics["first", layer].mean, normalisation.statistics["first", layer].mean
+            restored.statistics["first", layer].mean, normalisation.statistics["first", layer].mean
         )
-        np.testing.assert_allclose(again.priors["first", layer][1], normalisation.priors["first", layer][1], rtol=1e-6)
+        np.testing.assert_allclose(
+            restored.priors["first", layer][1], normalisation.priors["first", layer][1], rtol=1e-6
+        )
     assert not Normalisation("speaker", normalisation.groups, 6.0).restore(path, [ref], made_of)
     assert not Normalisation("speaker", normalisation.groups, 5.0).restore(path, [ref], made_of | {"first": "abd"})
     assert not Normalisation("speaker", normalisation.groups, 5.0).restore(tmp_path / "none", [ref], made_of)

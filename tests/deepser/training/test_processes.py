@@ -90,9 +90,9 @@ def configs() -> list[MemberConfig]:
     settings: dict[str, Any] = {"stages": stages, "select": "loss", "dev_fraction": 0.3, "mixup_p": 0.5, "stride": 2}
     first = member("first", batch_size=7, **settings)
     first = replace(first, network=replace(first.network, dropout=0.0))
-    other = replace(first, name="other", network=replace(first.network, kind="late-fusion", pooling="asp"))
+    second = replace(first, name="other", network=replace(first.network, kind="late-fusion", pooling="asp"))
     dropping = member("dropping", batch_size=6, accumulate=2, **settings)
-    return [*sharing([first, replace(other, train=replace(other.train, seed=1))]), dropping]
+    return [*sharing([first, replace(second, train=replace(second.train, seed=1))]), dropping]
 
 
 LOSSES = [
@@ -118,9 +118,9 @@ def gradients(store: FeatureStore, manifest: Manifest, directory: Path, world: W
             assert stage is not None
             epoch = stage.begin_epoch()
             epoch.begin_step(0)
-            own = world.share_of(clips)
-            with data.open_batches([own], 1) as batches:
-                epoch.learn(clips, next(batches) if len(own) else None, 1.0)
+            share = world.share_of(clips)
+            with data.open_batches([share], 1) as batches:
+                epoch.learn(clips, next(batches) if len(share) else None, 1.0)
             world.sum_gradients(network)
             of = f"{i}/{len(clips)}"
             result[f"{of}/loss"] = np.array(epoch.total_loss)
@@ -162,13 +162,13 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
     (directory / "two").mkdir()
     script = directory / "script.py"
     script.write_text(SCRIPT)
-    done = torchrun(script, str(directory), "fit", str(REPO))
-    assert done.returncode == 0, done.stderr
-    read, log = SharedReader.open_batches, []
+    process = torchrun(script, str(directory), "fit", str(REPO))
+    assert process.returncode == 0, process.stderr
+    open_batches, log = SharedReader.open_batches, []
 
     def logged(self: SharedReader, members: Any, batches: Any, *further: Any) -> Any:
         log.append([[int(i) for i in batch] for batch in batches])
-        return read(self, members, batches, *further)
+        return open_batches(self, members, batches, *further)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SharedReader, "open_batches", logged)
@@ -180,20 +180,22 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
 
 
 def test_the_gradient_is_that_of_the_whole_batch(both: Both) -> None:
-    one, two = (np.load(both.directory / f"gradients-{n}.npz") for n in (1, 2))
-    assert set(one) == set(two)  # a parameter that no process has a gradient of has none, so that it doesn't decay
-    assert not any(name.startswith("3/") and "head.attributes" in name for name in two)
-    for name in one:
-        largest = np.abs(one[name]).max()
-        np.testing.assert_allclose(two[name], one[name], rtol=1e-4, atol=1e-6 + 1e-5 * largest, err_msg=name)
-    assert any(np.abs(one[name]).max() > 1e-3 for name in one if "body" in name)
+    by_one, by_two = (np.load(both.directory / f"gradients-{n}.npz") for n in (1, 2))
+    assert set(by_one) == set(
+        by_two
+    )  # a parameter that no process has a gradient of has none, so that it doesn't decay
+    assert not any(name.startswith("3/") and "head.attributes" in name for name in by_two)
+    for name in by_one:
+        largest = np.abs(by_one[name]).max()
+        np.testing.assert_allclose(by_two[name], by_one[name], rtol=1e-4, atol=1e-6 + 1e-5 * largest, err_msg=name)
+    assert any(np.abs(by_one[name]).max() > 1e-3 for name in by_one if "body" in name)
 
 
 def test_two_processes_train_as_one_does(both: Both) -> None:
     for config in configs()[:2]:
-        one, two = (both.records(which, config.name) for which in ("one", "two/runs-0"))
-        assert [list(row) for row in one] == [list(row) for row in two]
-        for a, b in zip(one, two, strict=True):
+        by_one, by_two = (both.records(which, config.name) for which in ("one", "two/runs-0"))
+        assert [list(row) for row in by_one] == [list(row) for row in by_two]
+        for a, b in zip(by_one, by_two, strict=True):
             for key in set(a) - {"seconds", "waiting_share"}:
                 assert a[key] == (b[key] if isinstance(a[key], str) else pytest.approx(b[key], rel=2e-3)), key
         weights = both.weights("two/runs-0", config.name)
@@ -209,19 +211,19 @@ def test_two_processes_train_as_one_does(both: Both) -> None:
 
 
 def test_dropout_differs_by_process_and_all_else_stays(both: Both) -> None:
-    one, two = (both.records(which, "dropping") for which in ("one", "two/runs-0"))
-    assert [(row["stage"], row["epoch"], row["lr"]) for row in one] == [
-        (row["stage"], row["epoch"], row["lr"]) for row in two
+    by_one, by_two = (both.records(which, "dropping") for which in ("one", "two/runs-0"))
+    assert [(row["stage"], row["epoch"], row["lr"]) for row in by_one] == [
+        (row["stage"], row["epoch"], row["lr"]) for row in by_two
     ]
-    np.testing.assert_allclose([row["loss"] for row in one], [row["loss"] for row in two], rtol=0.2)
+    np.testing.assert_allclose([row["loss"] for row in by_one], [row["loss"] for row in by_two], rtol=0.2)
 
 
 def test_the_same_clips_are_drawn_each_by_one_process(both: Both) -> None:
     parts = [json.loads((both.directory / f"read-{rank}.json").read_text()) for rank in (0, 1)]
     assert len(parts[0]) == len(parts[1]) == len(both.read_by_one)
     seen_by_both = 0
-    for one, first, second in zip(both.read_by_one, *parts, strict=True):
-        clips = [i for batch in one for i in batch]
+    for whole_batches, first, second in zip(both.read_by_one, *parts, strict=True):
+        clips = [i for batch in whole_batches for i in batch]
         split = [i for half in (first, second) for batch in half for i in batch]
         assert sorted(clips) == sorted(split)
         seen_by_both += bool(first) and bool(second)
@@ -242,8 +244,8 @@ def test_a_runs_starts_record_the_device_of_every_process(both: Both) -> None:
 
 
 def test_precision_auto_that_differs_between_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def gathered(values: list[str], own: str) -> None:
-        values[:] = [own, "float32"]  # of a card before Ampere
+    def gathered(values: list[str], value: str) -> None:
+        values[:] = [value, "float32"]  # of a card before Ampere
 
     monkeypatch.setattr(processes.dist, "all_gather_object", gathered)
     fake_cuda(monkeypatch, (9, 0))
@@ -258,18 +260,18 @@ def test_a_failure_ends_all_processes_and_one_process_goes_on(both: Both, tmp_pa
     (tmp_path / "store").symlink_to(both.directory / "store")
     both.manifest.write(tmp_path / "m.csv")
     (tmp_path / "two").mkdir()
-    done = torchrun(both.script, str(tmp_path), "fail", str(REPO))
-    assert done.returncode != 0
-    assert "the disk is full" in done.stderr
+    process = torchrun(both.script, str(tmp_path), "fail", str(REPO))
+    assert process.returncode != 0
+    assert "the disk is full" in process.stderr
     config = configs()[-1]
-    left = run_directory(tmp_path, 0) / config.name
-    assert (left / "fold-all" / "checkpoint.safetensors").exists()
+    run = run_directory(tmp_path, 0) / config.name
+    assert (run / "fold-all" / "checkpoint.safetensors").exists()
     into = FeatureStore.create(tmp_path / "posteriors")
-    fit_members(both.store, both.manifest, [config], plan_of(both.manifest), [left], world=World(), into=into)
-    resumed = [json.loads(row) for row in (left / "fold-all" / "metrics.jsonl").read_text().splitlines()]
-    whole = both.records("two/runs-0", "dropping")
-    assert resumed[0]["loss"] == whole[0]["loss"]
-    np.testing.assert_allclose([row["loss"] for row in resumed], [row["loss"] for row in whole], rtol=0.2)
+    fit_members(both.store, both.manifest, [config], plan_of(both.manifest), [run], world=World(), into=into)
+    resumed = [json.loads(row) for row in (run / "fold-all" / "metrics.jsonl").read_text().splitlines()]
+    undisturbed = both.records("two/runs-0", "dropping")
+    assert resumed[0]["loss"] == undisturbed[0]["loss"]
+    np.testing.assert_allclose([row["loss"] for row in resumed], [row["loss"] for row in undisturbed], rtol=0.2)
 
 
 def test_a_batch_smaller_than_the_world_is_refused(both: Both, tmp_path: Path) -> None:
@@ -327,17 +329,17 @@ def test_the_command_runs_under_torchrun(both: Both, tmp_path: Path) -> None:
     Manifest.from_pandas(frame).write(tmp_path / "m.csv")
     store = tmp_path / "store"
     corpus(tmp_path)
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "cli",
          "fit-deepser", "--features", "first,second", "--seeds", "2", "-m", str(tmp_path / "m.csv"), "-s", str(store),
          "--runs", str(tmp_path / "runs"), "--set", "network.d=16", "--n-heads", "2", "--epochs", "1",
          "--stage2-epochs", "1", "--select", "last"],
         capture_output=True, text=True, timeout=300, cwd=REPO,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert [line for line in done.stdout.splitlines() if line.startswith("training on")] == [
+    assert process.returncode == 0, process.stderr
+    assert [line for line in process.stdout.splitlines() if line.startswith("training on")] == [
         f"training on cpu (1 threads); cpu (1 threads): {resolve_precision('auto', torch.device('cpu'))}"
     ]
     for seed in (0, 1):
-        assert done.stdout.count(f"posteriors/first_second_s{seed}") == 1
+        assert process.stdout.count(f"posteriors/first_second_s{seed}") == 1
         assert len(FeatureStore.open(store)[f"posteriors/first_second_s{seed}"]) == 30

@@ -62,8 +62,8 @@ def test_epochs_of_a_fixed_size_give_every_clip_its_turn(n: int, per_epoch: int,
     assert [len(order) for order in orders] == [per_epoch] * 5
     counts = np.bincount(np.concatenate(orders), minlength=n)
     assert counts.max() - counts.min() <= 1
-    whole = np.concatenate([samplers.shuffled(n, seed=seed, epoch=e) for e in range(5 * per_epoch // n + 1)])
-    np.testing.assert_array_equal(np.concatenate(orders), whole[: 5 * per_epoch])
+    endless = np.concatenate([samplers.shuffled(n, seed=seed, epoch=e) for e in range(5 * per_epoch // n + 1)])
+    np.testing.assert_array_equal(np.concatenate(orders), endless[: 5 * per_epoch])
 
 
 def test_a_stage_names_its_sampler() -> None:

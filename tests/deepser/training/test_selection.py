@@ -64,9 +64,9 @@ def test_attributes_are_scored_over_what_is_known() -> None:
 def test_the_loss_is_of_the_whole_part_at_once_and_less_is_better() -> None:
     logits, attributes = outputs()
     y = targets().attribute_values[AT]
-    known = ~np.isnan(y)
+    rated = ~np.isnan(y)
     entropy = soft_cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets().soft[AT]), torch.ones(3))
-    expected = 1.5 * float(entropy) + 0.4 * float(np.square(attributes[known] - y[known]).mean())
+    expected = 1.5 * float(entropy) + 0.4 * float(np.square(attributes[rated] - y[rated]).mean())
     assert score("loss") == pytest.approx(-expected, rel=1e-5)
 
 

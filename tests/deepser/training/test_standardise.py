@@ -23,18 +23,18 @@ def data(tmp_path: Path, value: float) -> TrainingData:
     rows[2, 1, 3] = value
     spec = FeatureSpec("audio", "wavlm", "none", ("layer_01", "layer_02"), 4, 50.0, dtype="float32")
     with store.writer("wavlm", spec) as writer:
-        for key, own in zip(KEYS, rows, strict=True):
-            writer.append(key, {"layer_01": np.zeros_like(own), "layer_02": own})
+        for key, values in zip(KEYS, rows, strict=True):
+            writer.append(key, {"layer_01": np.zeros_like(values), "layer_02": values})
     return TrainingData(store, (FeatureRef("wavlm", spec.layers),), Targets.unknown(KEYS, ("x",), (), ()))
 
 
 @pytest.mark.parametrize("value", [1e38, -1e38, 2e18])
 def test_a_value_that_overflows_is_named_with_its_key_feature_set_and_row(value: float, tmp_path: Path) -> None:
-    own = data(tmp_path, value)
-    with own.open_batches([np.array([0, 1]), np.array([0, 2])], 1) as read:
-        next(read)
+    training_data = data(tmp_path, value)
+    with training_data.open_batches([np.array([0, 1]), np.array([0, 2])], 1) as epoch:
+        next(epoch)
         with pytest.raises(ConfigError, match=r"'wavlm'.*'c', row 1"):
-            next(read)
+            next(epoch)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -57,10 +57,10 @@ def test_dropped_votes_are_a_distribution_of_some_of_the_votes_drawn_anew_each_e
     assert drawn.dtype == np.float32
     np.testing.assert_allclose(drawn.sum(2), [[1, 1, 0, 1]] * 60, rtol=1e-6)
     np.testing.assert_array_equal(drawn[:, 3], targets.soft[[3]].repeat(60, 0))
-    seen = {tuple(np.round(row.astype(float), 3).tolist()) for row in drawn[:, 0]}
-    assert {(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.5, 0.5, 0.0), (0.667, 0.333, 0.0)} == seen
-    again = targets.of_epoch("vote-dropping", seed=1, epoch=7, drop_share=0.4)
-    np.testing.assert_array_equal(again, drawn[7])
+    shares = {tuple(np.round(row.astype(float), 3).tolist()) for row in drawn[:, 0]}
+    assert {(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.5, 0.5, 0.0), (0.667, 0.333, 0.0)} == shares
+    repeated = targets.of_epoch("vote-dropping", seed=1, epoch=7, drop_share=0.4)
+    np.testing.assert_array_equal(repeated, drawn[7])
     np.testing.assert_array_equal(targets.of_epoch("vote-dropping", drop_share=0.0), targets.soft)
 
 
@@ -97,7 +97,7 @@ def test_votes_that_cannot_be_dropped_are_an_error() -> None:
 def test_without_attributes_only_classes_are_left() -> None:
     targets = Targets.from_manifest(manifest(label=["a", None], attr_valence=[1.5, 2.0]))
     assert targets.usable.tolist() == [True, True]
-    alone = targets.without_attributes()
-    assert alone.attributes == ()
-    assert alone.attribute_values.shape == (2, 0)
-    assert alone.usable.tolist() == [True, False]
+    classes_only = targets.without_attributes()
+    assert classes_only.attributes == ()
+    assert classes_only.attribute_values.shape == (2, 0)
+    assert classes_only.usable.tolist() == [True, False]

@@ -56,11 +56,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[FeatureStore, Manife
 def counted_reads() -> Iterator[Counter[str]]:
     """How often each utterance's rows of a feature set are read meanwhile."""
     counted: Counter[str] = Counter()
-    read = RowReader.read
+    read_rows = RowReader.read
 
     def counting(self: RowReader, keys: Sequence[str], *further: Any) -> Any:
         counted[self.features.name] += len(keys)
-        return read(self, keys, *further)
+        return read_rows(self, keys, *further)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RowReader, "read", counting)
@@ -100,8 +100,8 @@ def files(directory: Path) -> Iterator[tuple[str, Any]]:
             yield name, [{key: value for key, value in row.items() if key not in NOT_ALIKE} for row in rows]
 
 
-def assert_same(one: Path, other: Path) -> None:
-    a, b = dict(files(one)), dict(files(other))
+def assert_same(first: Path, second: Path) -> None:
+    a, b = dict(files(first)), dict(files(second))
     assert a
     assert a.keys() == b.keys()
     for key in a:
@@ -132,18 +132,18 @@ def test_each_member_becomes_what_it_becomes_alone(
 
 
 def test_the_same_sets_are_read_once_for_all_seeds(made: Any, tmp_path: Path, reads: Counter[str]) -> None:
-    alone = member("m", seed=1, stages=STAGES)
-    fit(made, [alone], tmp_path / "alone")
-    once = Counter(reads)
+    single = member("m", seed=1, stages=STAGES)
+    fit(made, [single], tmp_path / "alone")
+    reads_of_one = Counter(reads)
     reads.clear()
     seeds = sharing([member(f"s{seed}", seed=seed, stages=STAGES) for seed in (1, 2, 3, 4)])
     fit(made, seeds, tmp_path / "four")
-    assert reads == once
+    assert reads == reads_of_one
     assert [config.train.order_seed for config in seeds] == [None, 1, 1, 1]
-    one, other = dict(files(tmp_path / "four" / "s1")), dict(files(tmp_path / "alone" / "m"))
-    for key in other:
-        np.testing.assert_array_equal(one[key], other[key], err_msg=key)
-    assert any((one[key] != dict(files(tmp_path / "four" / "s2"))[key]).any() for key in one if "model" in key)
+    shared, separate = dict(files(tmp_path / "four" / "s1")), dict(files(tmp_path / "alone" / "m"))
+    for key in separate:
+        np.testing.assert_array_equal(shared[key], separate[key], err_msg=key)
+    assert any((shared[key] != dict(files(tmp_path / "four" / "s2"))[key]).any() for key in shared if "model" in key)
 
 
 class Stopped(Exception):
@@ -156,11 +156,11 @@ class Stopped(Exception):
 def test_stopped_anywhere_all_of_them_go_on(made: Any, whole: Whole, tmp_path: Path, stops: tuple[int, ...]) -> None:
     configs = different()
     for allowed in (*stops, 10_000):
-        left = [allowed]
+        n_left = [allowed]
 
-        def stop(*_: object, left: list[int] = left) -> None:
-            left[0] -= 1
-            if not left[0]:
+        def stop(*_: object, n_left: list[int] = n_left) -> None:
+            n_left[0] -= 1
+            if not n_left[0]:
                 raise Stopped
 
         try:
@@ -185,9 +185,9 @@ def test_stopped_between_two_members_checkpoints_each_goes_on_from_its_own(
     with pytest.raises(Stopped):
         fit(made, configs, tmp_path / "stopped", on_epoch=stop)
     assert calls == ["one", "two", "three", "one", "two"]
-    again: list[tuple[str, str, int]] = []
-    fit(made, configs, tmp_path / "stopped", on_epoch=lambda name, fold, rows: again.append((name, fold, len(rows))))
-    assert again[:5] == [("one", "x", 2), ("two", "x", 2), ("three", "x", 1), ("three", "x", 2), ("one", "x", 3)]
+    epochs: list[tuple[str, str, int]] = []
+    fit(made, configs, tmp_path / "stopped", on_epoch=lambda name, fold, rows: epochs.append((name, fold, len(rows))))
+    assert epochs[:5] == [("one", "x", 2), ("two", "x", 2), ("three", "x", 1), ("three", "x", 2), ("one", "x", 3)]
     for config in configs:
         assert_same(whole.directory / config.name, tmp_path / "stopped" / config.name)
 
@@ -211,9 +211,9 @@ def test_members_that_cannot_share_are_fitted_one_stream_after_another(made: Any
         member("a", stages=STAGES), member("b", stages=STAGES, batch_size=16), member("c", stages=STAGES[::-1]),
         member("d", stages=STAGES, seed=9),
     ])  # fmt: skip
-    done: list[float] = []
-    fit(made, configs, tmp_path / "m", at_once=1, progress=lambda fold, n, of, what: done.append(n / of))
-    steps = iter(done)
+    progress_shares: list[float] = []
+    fit(made, configs, tmp_path / "m", at_once=1, progress=lambda fold, n, of, what: progress_shares.append(n / of))
+    steps = iter(progress_shares)
     for _ in range(2):  # folds
         shares = [next(steps)]
         while shares[-1] < 1:

@@ -52,13 +52,13 @@ def test_accumulation_is_the_same_step_in_parts(made: Any, tmp_path: Path) -> No
     for name, parts in (("whole", 1), ("parts", 3), ("single", 100)):
         fit_member(store, manifest, quiet(name, stages=(only_classes,), accumulate=parts), plan, tmp_path / name)
     judged = list(store["posteriors/whole"])
-    whole = np.stack([store["posteriors/whole"].array(key, "posteriors")[0] for key in judged])
-    for other in ("parts", "single"):
-        losses = [[row["loss"] for row in history(tmp_path / name)] for name in ("whole", other)]
+    expected = np.stack([store["posteriors/whole"].array(key, "posteriors")[0] for key in judged])
+    for name_of_parts in ("parts", "single"):
+        losses = [[row["loss"] for row in history(tmp_path / name)] for name in ("whole", name_of_parts)]
         np.testing.assert_allclose(*losses, rtol=1e-4)
         # Not the weights: Adam makes a step of a gradient that is zero but for rounding (that of the keys' biases).
-        predicted = np.stack([store[f"posteriors/{other}"].array(key, "posteriors")[0] for key in judged])
-        np.testing.assert_allclose(predicted, whole, atol=1e-3)
+        predicted = np.stack([store[f"posteriors/{name_of_parts}"].array(key, "posteriors")[0] for key in judged])
+        np.testing.assert_allclose(predicted, expected, atol=1e-3)
 
 
 def test_the_moving_average_follows_its_formula_and_gives_the_weights_back() -> None:
@@ -139,12 +139,12 @@ def test_stopped_anywhere_every_part_of_the_state_goes_on(made: Any, tmp_path: P
     fit_member(store, manifest, everything("whole"), plan, tmp_path / "whole")
     steps = 0
     for allowed in (7, 12, 13, 21, 17, 30, 10_000):
-        left = allowed
+        n_left = allowed
 
         def stop(*_: object) -> None:
-            nonlocal left, steps
-            left, steps = left - 1, steps + 1
-            if not left:
+            nonlocal n_left, steps
+            n_left, steps = n_left - 1, steps + 1
+            if not n_left:
                 raise Stopped
 
         try:
@@ -152,9 +152,9 @@ def test_stopped_anywhere_every_part_of_the_state_goes_on(made: Any, tmp_path: P
         except Stopped:
             assert allowed < 10_000
     assert (tmp_path / "k" / "fold-all" / "model.safetensors").exists()
-    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "k")
-    assert whole.keys() == resumed.keys()
-    for key, value in whole.items():
+    undisturbed, resumed = weights(tmp_path / "whole"), weights(tmp_path / "k")
+    assert undisturbed.keys() == resumed.keys()
+    for key, value in undisturbed.items():
         np.testing.assert_array_equal(resumed[key], value, err_msg=key)
     values = [
         {k: v for k, v in row.items() if k not in ("seconds", "waiting_share")} for row in history(tmp_path / "k")
@@ -181,9 +181,9 @@ def test_clips_without_consensus_can_be_left_out(made: Any, tmp_path: Path) -> N
 def test_attributes_must_be_in_the_corpus(tmp_path: Path) -> None:
     store, manifest = corpus(tmp_path, attributes=False)
     plan = FoldPlan(("all",), np.zeros(len(manifest), int), "test")
-    alone = replace(ONE, loss=LossConfig(classification_weight=0.0))
+    attributes_only = replace(ONE, loss=LossConfig(classification_weight=0.0))
     with pytest.raises(ConfigError, match="one learns attributes alone"):
-        fit_member(store, manifest, member("m", stages=(alone,)), plan, tmp_path / "m")
+        fit_member(store, manifest, member("m", stages=(attributes_only,)), plan, tmp_path / "m")
     with pytest.raises(ConfigError, match=r"attribute.*none"):
         fit_member(store, manifest, member("m", select="ccc:valence"), plan, tmp_path / "m")
 

@@ -83,8 +83,8 @@ def test_clips_are_read_as_one_by_one_and_texts_of_mixed_ones_joined(made: Any) 
     store, manifest = made
     data, n = data_of(store, manifest), len(manifest)
     rng = np.random.default_rng(0)
-    there = np.flatnonzero(np.concatenate([np.ones(n, bool), *data.views.exists]))
-    batches = [by_view(rng.choice(there, size, replace=False), n) for size in (1, 30, 200, 5)]
+    existing = np.flatnonzero(np.concatenate([np.ones(n, bool), *data.views.exists]))
+    batches = [by_view(rng.choice(existing, size, replace=False), n) for size in (1, 30, 200, 5)]
     partner = dict(zip(manifest.keys, mixed_from(store, "mix1", manifest.keys), strict=True))
     for stride in (1, 3):
         lengths = data.lengths()
@@ -188,9 +188,9 @@ def test_killed_anywhere_it_resumes_to_the_weights_of_an_undisturbed_run(
         process.wait()
         process.close()
     fit_member(store, manifest, everything("k"), plan, tmp_path / "k")
-    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "k")
-    assert whole.keys() == resumed.keys()
-    for name, value in whole.items():
+    undisturbed, resumed = weights(tmp_path / "whole"), weights(tmp_path / "k")
+    assert undisturbed.keys() == resumed.keys()
+    for name, value in undisturbed.items():
         np.testing.assert_array_equal(resumed[name], value, err_msg=name)
 
 
@@ -205,8 +205,8 @@ def test_members_that_share_a_stream_draw_the_same_clips_as_alone(made: Any, tmp
     for config in configs:
         into = FeatureStore.create(tmp_path / f"alone-{config.name}")
         fit_member(store, manifest, config, plan, tmp_path / "alone" / config.name, into=into)
-        alone, together = (weights(tmp_path / way / config.name) for way in ("alone", "together"))
-        for name, value in alone.items():
+        separate, together = (weights(tmp_path / way / config.name) for way in ("alone", "together"))
+        for name, value in separate.items():
             np.testing.assert_array_equal(together[name], value, err_msg=f"{config.name} {name}")
 
 
@@ -237,11 +237,11 @@ def in_processes(directory: Path, world: World) -> None:
             return super().open_batches(batches, *further)
 
     plan = FoldPlan(("all",), np.zeros(len(manifest), int), "test")
-    at = directory / f"of-{world.size}"
+    run = directory / f"of-{world.size}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("deepser.members.fit.TrainingData", Logged)
         into = FeatureStore.open_or_create(directory / f"posteriors-{world.size}-{world.rank}")
-        fit_members(store, manifest, [config], plan, [at], world=world, into=into)
+        fit_members(store, manifest, [config], plan, [run], world=world, into=into)
     (directory / f"read-{world.size}-{world.rank}.json").write_text(json.dumps(log))
 
 
@@ -252,21 +252,21 @@ def test_two_processes_draw_the_clips_of_one_and_learn_the_same(made: Any, tmp_p
     script.write_text(PROCESS)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     places = [str(tmp_path), str(REPO)]
-    done = subprocess.run([*command, *places], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    one, first, second = (
+    process = subprocess.run([*command, *places], capture_output=True, text=True, timeout=600)
+    assert process.returncode == 0, process.stderr
+    by_one, first, second = (
         [clip for batch in json.loads((tmp_path / f"read-{which}.json").read_text()) for clip in batch]
         for which in ("1-0", "2-0", "2-1")
     )
     n = len(made[1])
     # What standardises the inputs is read by the first process, what is learned and judged is shared out.
-    assert sorted(one) == sorted(first + second)
-    assert max(one) >= n
-    alone, both = (
+    assert sorted(by_one) == sorted(first + second)
+    assert max(by_one) >= n
+    by_one_rows, by_two_rows = (
         [json.loads(row) for row in (tmp_path / f"of-{n}" / "fold-all" / "metrics.jsonl").read_text().splitlines()]
         for n in (1, 2)
     )
-    np.testing.assert_allclose([row["loss"] for row in both], [row["loss"] for row in alone], rtol=2e-3)
+    np.testing.assert_allclose([row["loss"] for row in by_two_rows], [row["loss"] for row in by_one_rows], rtol=2e-3)
     one_by_one = weights(tmp_path / "of-1")
     for name, value in weights(tmp_path / "of-2").items():
         np.testing.assert_allclose(value, one_by_one[name], atol=5e-3, err_msg=name)
@@ -279,8 +279,8 @@ def test_views_change_the_weights_and_stand_in_config_json(made: Any, tmp_path: 
     for name, labels, share in (("clean", (), 0.5), ("none", ("noise1",), 0.0), ("noise", ("noise1",), 0.5)):
         config = member(name, stages=stages, views=labels, view_share=share)
         fit_member(store, manifest, config, plan, tmp_path / name)
-    clean, none, noise = (weights(tmp_path / name) for name in ("clean", "none", "noise"))
-    assert all((clean[name] == none[name]).all() for name in clean)
+    clean, zero_share, noise = (weights(tmp_path / name) for name in ("clean", "none", "noise"))
+    assert all((clean[name] == zero_share[name]).all() for name in clean)
     assert any((clean[name] != noise[name]).any() for name in clean)
     record = json.loads((tmp_path / "noise" / "config.json").read_text())["views"]
     assert set(record["sets"]) == {"first+noise1", "second+noise1"}
@@ -302,20 +302,20 @@ def test_judged_utterances_are_read_clean_and_the_fold_beyond_is_never_read(made
     store, manifest = made
     plan = plan_folds(manifest, cv="fold")
     judged = set(np.asarray(manifest.keys)[plan.judged_at(0)].tolist())
-    other = FeatureStore.create(tmp_path / "other")
+    changed = FeatureStore.create(tmp_path / "other")
     for name in store.names():
         features = store[name]
-        with other.writer(name, features.spec) as writer:
+        with changed.writer(name, features.spec) as writer:
             for key in features:
                 change = 5.0 if key in judged and not name.startswith("mixing/") else 0.0
                 writer.append(key, [features.array(key, layer) + np.float32(change) for layer in features.layers])
     only_fold_0 = FoldPlan(("0", "rest"), np.where(plan.folds == 0, 0, 1), "test")
-    for at, name in ((store, "here"), (other, "there")):
-        fit_member(at, manifest, everything(name), only_fold_0, tmp_path / name)
-    here, there = weights(tmp_path / "here"), weights(tmp_path / "there")
-    same = {name: bool((here[name] == there[name]).all()) for name in here}
-    assert all(same[name] for name in same if name.startswith("fold-0/"))
-    assert not all(same.values())
+    for feature_store, name in ((store, "here"), (changed, "there")):
+        fit_member(feature_store, manifest, everything(name), only_fold_0, tmp_path / name)
+    of_store, of_changed = weights(tmp_path / "here"), weights(tmp_path / "there")
+    is_same = {name: bool((of_store[name] == of_changed[name]).all()) for name in of_store}
+    assert all(is_same[name] for name in is_same if name.startswith("fold-0/"))
+    assert not all(is_same.values())
 
 
 def test_what_is_no_view_is_refused_with_what_there_is(made: Any) -> None:

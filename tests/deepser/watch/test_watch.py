@@ -23,8 +23,8 @@ PNG = b"\x89PNG"
 
 
 def record(epoch: int, stage: str = "stage1", **further: float) -> dict[str, object]:
-    own = {"stage": stage, "epoch": epoch, "loss": 2.0 / epoch, "lr": 1e-4, "waiting_share": 0.004, "seconds": 1.25}
-    return {**own, **further}
+    fields = {"stage": stage, "epoch": epoch, "loss": 2.0 / epoch, "lr": 1e-4, "waiting_share": 0.004, "seconds": 1.25}
+    return {**fields, **further}
 
 
 def events(directory: Path) -> dict[str, list[tuple[int, float]]]:
@@ -106,8 +106,8 @@ def test_a_fold_that_goes_on_is_written_once(tmp_path: Path) -> None:
 
 
 def test_curves_break_where_the_score_becomes_another(tmp_path: Path) -> None:
-    own = [record(1, dev_uar=0.2), record(2, dev_uar=0.3), record(1, "stage2", dev_mean_ccc=0.1)]
-    curves_png({"1": own, "10": own[:1]}, tmp_path / "c.png", "two $folds$")
+    records = [record(1, dev_uar=0.2), record(2, dev_uar=0.3), record(1, "stage2", dev_mean_ccc=0.1)]
+    curves_png({"1": records, "10": records[:1]}, tmp_path / "c.png", "two $folds$")
     assert (tmp_path / "c.png").read_bytes().startswith(PNG)
     curves_png({"all": [record(1)]}, tmp_path / "l.svg")  # no score, one fold
     assert "<svg" in (tmp_path / "l.svg").read_text()

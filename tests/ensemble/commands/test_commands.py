@@ -50,8 +50,8 @@ def test_evaluate_is_the_same_twice_and_each_part_has_its_pictures(given: list[s
     first, second = (medusa("evaluate", "m0", *given, *options).stdout for _ in range(2))
     assert first == second
     assert {path.name for path in tmp_path.glob("r*.png")} == {"r-train.png", "r-development.png", "r-test.png"}
-    other = medusa("evaluate", "m0", *given, *options, "--seed", "1").stdout
-    assert first != other
+    other_seed = medusa("evaluate", "m0", *given, *options, "--seed", "1").stdout
+    assert first != other_seed
 
 
 def test_mistakes_are_one_line(given: list[str | Path], tmp_path: Path) -> None:
@@ -83,8 +83,8 @@ def test_a_test_part_without_labels_is_submitted(store: FeatureStore, write: Cal
     keys = corpus.manifest.keys[:50]
     blind = Manifest(pa.table({"utterance_id": keys, "path": [f"{i}.wav" for i in range(50)]}), LabelScheme())
     blind.write(tmp_path / "blind.csv")
-    given = ["-m", tmp_path / "blind.csv", "-s", store.path]
-    medusa("submit", "task1", "m0", *given, "-o", tmp_path / "t.csv")
+    inputs = ["-m", tmp_path / "blind.csv", "-s", store.path]
+    medusa("submit", "task1", "m0", *inputs, "-o", tmp_path / "t.csv")
     lines = (tmp_path / "t.csv").read_text().splitlines()
     expected = ["ASHN"[c] for c in corpus.logits[0, :50].argmax(1)]
     assert lines[1:] == [f"{i}.wav,{letter}" for i, letter in enumerate(expected)]

@@ -25,11 +25,11 @@ SHARED_CLIP = 3  # of `second`, the same samples as the one of `first`
 @pytest.fixture(scope="module")
 def joined(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three corpora of 36 utterances and six speakers in one store and one manifest."""
-    here = tmp_path_factory.mktemp("cross")
+    root = tmp_path_factory.mktemp("cross")
     rng = np.random.default_rng(1)
     centres = {name: rng.normal(size=8) * 3 for name in ("sad", "angry", "calm", "fear")}
     manifests = {}
-    with FeatureStore.create(here / "store").writer(
+    with FeatureStore.create(root / "store").writer(
         "f", FeatureSpec("audio", "f", "none", ("layer_01",), 8, 50.0)
     ) as w:
         for corpus, classes in CLASSES.items():
@@ -42,24 +42,32 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 w.append(key, {"layer_01": rows}, 1.0, Identity(f"{of}{i:010}".encode()[:16].ljust(16), n_bytes=9))
             frame = pd.DataFrame({"utterance_id": keys, "path": [f"{key}.wav" for key in keys], "label": labels})
             frame["speaker"], frame["fold"] = speakers, [str(i % 3 + 1) for i in range(36)]
-            manifests[corpus] = Manifest.from_pandas(frame, root=here / corpus)
-    join_manifests(manifests).write(here / "joined.csv")
-    return here
+            manifests[corpus] = Manifest.from_pandas(frame, root=root / corpus)
+    join_manifests(manifests).write(root / "joined.csv")
+    return root
 
 
 def fitted(joined: Path, name: str, *options: str, command: str = "fit-deepser", exit_code: int = 0) -> str:
-    own = ("--features", "f", "--name", name, "--runs", joined / "runs", "--device", "cpu")
+    options_of_all = ("--features", "f", "--name", name, "--runs", joined / "runs", "--device", "cpu")
     fast = ("--network", "unimodal", *FAST) if command == "fit-deepser" else ()
-    done = medusa(
-        command, "-m", joined / "joined.csv", "-s", joined / "store", *own, *fast, *options, exit_code=exit_code
+    result = medusa(
+        command,
+        "-m",
+        joined / "joined.csv",
+        "-s",
+        joined / "store",
+        *options_of_all,
+        *fast,
+        *options,
+        exit_code=exit_code,
     )
-    return " ".join((done.stdout + done.stderr).split())
+    return " ".join((result.stdout + result.stderr).split())
 
 
 def output(*arguments: str | Path) -> str:
     """Return what a command prints, with its warnings, as one line."""
-    done = medusa(*arguments)
-    return " ".join((done.stdout + done.stderr).split())
+    result = medusa(*arguments)
+    return " ".join((result.stdout + result.stderr).split())
 
 
 def test_a_member_learns_from_one_corpus_and_judges_the_others_each_by_itself(joined: Path) -> None:
@@ -108,8 +116,8 @@ def test_scores_are_not_headed_by_corpora_that_a_system_did_not_learn_from(joine
         assert "--test-on third" in refused
     compared = ("compare", *common[:4], "--members", "h1,h2", "--train-on", "first", "--test-on", "third")
     assert "learned from first, second" in medusa(*compared, exit_code=2).stderr
-    both = ("--train-on", "first,second", "--test-on", "third")
-    shown = output("evaluate", "h1", "h2", *common[:4], "--bootstrap", "20", *both)
+    division = ("--train-on", "first,second", "--test-on", "third")
+    shown = output("evaluate", "h1", "h2", *common[:4], "--bootstrap", "20", *division)
     assert "h1 learned from first alone" in shown
     assert "third: 36 utterances" in shown
 
@@ -186,9 +194,9 @@ def test_corpora_that_make_no_sense_are_refused_with_the_remedy(joined: Path, op
 
 
 def test_a_manifest_that_was_not_joined_is_refused_with_the_command_that_joins() -> None:
-    alone = Manifest.from_pandas(pd.DataFrame({"utterance_id": ["a"], "path": ["a.wav"], "label": ["sad"]}))
+    one_corpus = Manifest.from_pandas(pd.DataFrame({"utterance_id": ["a"], "path": ["a.wav"], "label": ["sad"]}))
     with pytest.raises(ManifestError, match="medusa prepare join"):
-        CrossCorpus(("a",), ("b",)).divide(alone)
+        CrossCorpus(("a",), ("b",)).divide(one_corpus)
 
 
 def test_the_same_name_in_another_letter_case_and_of_a_person_on_both_sides_is_reported(tmp_path: Path) -> None:
@@ -208,8 +216,8 @@ def test_a_rule_is_read_back_whatever_the_corpora_are_called() -> None:
     corpora = CrossCorpus(("a, b", 'c"d'), ("é",))
     assert CrossCorpus.of_rule(corpora.rule) == corpora
     assert CrossCorpus.of_rule(f"{corpora.rule}, 5 speaker-disjoint folds") == corpora
-    for other in ("split", "cv:fold", "corpora ", "corpora {}", "corpora []"):
-        assert CrossCorpus.of_rule(other) is None
+    for rule in ("split", "cv:fold", "corpora ", "corpora {}", "corpora []"):
+        assert CrossCorpus.of_rule(rule) is None
     with pytest.raises(ConfigError, match="go together"):
         CrossCorpus.of_options(None, "a")
 
@@ -221,11 +229,11 @@ def test_systems_that_learned_from_different_corpora_are_scored_on_the_one_that_
     common = ("-m", joined / "joined.csv", "-s", joined / "store", "--bootstrap", "0")
     refused = " ".join(medusa("evaluate", "o1", "o2", *common, exit_code=2).stderr.split())
     assert "--train-on first,second --test-on third" in refused
-    both = ("--train-on", "first,second", "--test-on", "third")
-    shown = output("evaluate", "o1", "o2", *common, *both)
+    division = ("--train-on", "first,second", "--test-on", "third")
+    shown = output("evaluate", "o1", "o2", *common, *division)
     assert "third: 36 utterances" in shown
     assert "train is left out" in shown
     assert shown.count("predicts 36 of 72 utterances") == 2
-    alone = output("evaluate", "o1", *common, *both)
-    assert "o1 (third)" in alone
-    assert "posteriors/o1 predicts 36 of 72 utterances" in alone
+    single = output("evaluate", "o1", *common, *division)
+    assert "o1 (third)" in single
+    assert "posteriors/o1 predicts 36 of 72 utterances" in single

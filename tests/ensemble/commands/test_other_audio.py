@@ -13,32 +13,32 @@ from tests.helpers.small_corpus import FAST, medusa
 KEYS = [f"DC_a{i:02d}" for i in range(12)]
 
 
-def corpus(here: Path, name: str) -> Path:
+def corpus(root: Path, name: str) -> Path:
     """Twelve clips of half a second by four speakers, whose samples depend on the name alone."""
     rng = np.random.default_rng(len(name))
-    (here / name).mkdir()
+    (root / name).mkdir()
     for key in KEYS:
-        soundfile.write(here / name / f"{key}.wav", 0.1 * rng.standard_normal(8000), 16_000)
+        soundfile.write(root / name / f"{key}.wav", 0.1 * rng.standard_normal(8000), 16_000)
     frame = pd.DataFrame({"utterance_id": KEYS, "path": [f"{name}/{key}.wav" for key in KEYS]})
     frame["label"] = ["sad", "angry"] * 6
     frame["speaker"] = [f"s{i // 3}" for i in range(12)]
     frame["fold"] = [str(i // 6) for i in range(12)]
-    frame.to_csv(here / f"{name}.csv", index=False)
-    return here / f"{name}.csv"
+    frame.to_csv(root / f"{name}.csv", index=False)
+    return root / f"{name}.csv"
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    here = tmp_path_factory.mktemp("other")
-    own = ("-m", corpus(here, "own"), "-s", here / "store")
-    corpus(here, "other")
-    medusa("featurize", "--encoder", "logmel", *own)
-    runs = ("--runs", here / "runs", "--device", "cpu", "--network", "unimodal", *FAST)
+    root = tmp_path_factory.mktemp("other")
+    inputs = ("-m", corpus(root, "own"), "-s", root / "store")
+    corpus(root, "other")
+    medusa("featurize", "--encoder", "logmel", *inputs)
+    runs = ("--runs", root / "runs", "--device", "cpu", "--network", "unimodal", *FAST)
     for name in ("m1", "m2"):
-        medusa("fit-deepser", "--features", "logmel", *own, "--cv", "fold", "--name", name, *runs)
-    medusa("probe", "--features", "logmel", *own, "--cv", "fold", "--name", "probed", *runs[:2])
-    medusa("fit-meta", "--members", "m1,probed", *own, "--cv", "fold", "--name", "fused", *runs[:2])
-    return here
+        medusa("fit-deepser", "--features", "logmel", *inputs, "--cv", "fold", "--name", name, *runs)
+    medusa("probe", "--features", "logmel", *inputs, "--cv", "fold", "--name", "probed", *runs[:2])
+    medusa("fit-meta", "--members", "m1,probed", *inputs, "--cv", "fold", "--name", "fused", *runs[:2])
+    return root
 
 
 @pytest.mark.parametrize(

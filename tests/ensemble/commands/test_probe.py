@@ -28,15 +28,15 @@ def probed(demo_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_of(made_once(tmp_path_factory, "probed", lambda here: probe(demo_corpus, here)), tmp_path_factory)
 
 
-def probe(demo_corpus: Path, here: Path) -> None:
-    copy_clips(demo_corpus, here / "clips")
-    medusa("prepare", "ravdess", "--root", here / "clips", "-o", here / "corpus.csv")
-    place = ("-m", here / "corpus.csv", "-s", here / "store")
+def probe(demo_corpus: Path, root: Path) -> None:
+    copy_clips(demo_corpus, root / "clips")
+    medusa("prepare", "ravdess", "--root", root / "clips", "-o", root / "corpus.csv")
+    place = ("-m", root / "corpus.csv", "-s", root / "store")
     medusa("featurize", "--encoder", "logmel", "--name", "frames", *place)
     medusa("featurize", "--encoder", "logmel", "--pool", "mean", "--name", "means", "--dtype", "float32", *place)
-    common = (*place, "--runs", here / "runs", "--cv", "fold", "--device", "cpu")
-    medusa("probe", *common, "--name", "plain", "--json", here / "plain.json", "--heat-map", here / "plain.svg")
-    medusa("probe", *common, "--name", "own", "--normalise", "speaker", "--heat-map", here / "own.png")
+    common = (*place, "--runs", root / "runs", "--cv", "fold", "--device", "cpu")
+    medusa("probe", *common, "--name", "plain", "--json", root / "plain.json", "--heat-map", root / "plain.svg")
+    medusa("probe", *common, "--name", "own", "--normalise", "speaker", "--heat-map", root / "own.png")
     adapted = (
         "--features",
         "means",
@@ -49,9 +49,9 @@ def probe(demo_corpus: Path, here: Path) -> None:
         "--epochs",
         "2",
     )
-    (here / "net-own.txt").write_text(medusa("fit-deepser", *common, *adapted).stdout)
+    (root / "net-own.txt").write_text(medusa("fit-deepser", *common, *adapted).stdout)
     members = ("--meta", "soft", "--members", "plain,own,net-own")
-    (here / "meta.txt").write_text(medusa("fit-meta", *place, "--runs", here / "runs", "--cv", "fold", *members).stdout)
+    (root / "meta.txt").write_text(medusa("fit-meta", *place, "--runs", root / "runs", "--cv", "fold", *members).stdout)
 
 
 def test_the_table_says_which_score_is_nested_and_gives_intervals(probed: Path) -> None:
@@ -87,8 +87,8 @@ def test_the_page_of_a_probe_holds_the_scores_of_its_layers_without_being_reques
     assert part["values"] == [[expected["frames@0"]], [expected["means@0"]]]
     assert part["nested"] == expected["nested"]
     assert (probed / "runs" / "plain" / "scores.json").read_text() == (probed / "plain.json").read_text()
-    named = collect(runs, PageOptions(Scoring(0), probes=(probed / "plain.json",))).payload["probes"]
-    assert [table["file"] for table in named] == [str(probed / "plain.json")]  # once
+    tables = collect(runs, PageOptions(Scoring(0), probes=(probed / "plain.json",))).payload["probes"]
+    assert [table["file"] for table in tables] == [str(probed / "plain.json")]  # once
 
 
 @pytest.mark.parametrize("fault", ["another probe's", "another fit", "cut off", "of no fit", "model gone"])
@@ -96,21 +96,24 @@ def test_scores_that_are_not_of_the_probe_beside_them_are_an_error_that_names_th
     probed: Path, tmp_path: Path, fault: str
 ) -> None:
     runs = Path(shutil.copytree(probed / "runs", tmp_path / "runs"))
-    kept = runs / "plain" / "scores.json"
+    scores_file = runs / "plain" / "scores.json"
     if fault == "another probe's":
-        shutil.copy(runs / "own" / "scores.json", kept)
+        shutil.copy(runs / "own" / "scores.json", scores_file)
     elif fault == "another fit":  # its run directory is whole, but the store holds posteriors of the first one
         shutil.rmtree(runs / "plain")
         shutil.copytree(runs / "own", runs / "plain")
     elif fault == "cut off":
-        kept.write_bytes(kept.read_bytes()[:-100])
+        scores_file.write_bytes(scores_file.read_bytes()[:-100])
     elif fault == "of no fit":
-        kept.write_text(json.dumps({**json.loads(kept.read_text()), "fit": None}))
+        scores_file.write_text(json.dumps({**json.loads(scores_file.read_text()), "fit": None}))
     else:
         (runs / "plain" / "fold-all" / "model.safetensors").unlink()
     place = ("-m", probed / "corpus.csv", "-s", probed / "store", "-o", tmp_path / "page.html", "--bootstrap", "0")
-    done = medusa("report", runs / "plain", *place, exit_code=2)
-    assert str(kept if fault != "model gone" else runs / "plain" / "fold-all" / "model.safetensors") in done.stderr
+    result = medusa("report", runs / "plain", *place, exit_code=2)
+    assert (
+        str(scores_file if fault != "model gone" else runs / "plain" / "fold-all" / "model.safetensors")
+        in result.stderr
+    )
     assert not (tmp_path / "page.html").exists()
 
 
@@ -147,8 +150,8 @@ def test_a_speaker_adapted_model_predicts_by_speaker_and_says_where_it_falls_bac
     columns = [name for name in a.columns if name.startswith("p_")]
     assert len(a) == len(b) == 48
     assert np.abs(a[columns].to_numpy() - b[columns].to_numpy()).max() > 0.01
-    same = b[b["file"].isin(c["file"])].sort_values("file")[columns].to_numpy()
-    np.testing.assert_allclose(c.sort_values("file")[columns].to_numpy(), same, atol=5e-6)
+    expected = b[b["file"].isin(c["file"])].sort_values("file")[columns].to_numpy()
+    np.testing.assert_allclose(c.sort_values("file")[columns].to_numpy(), expected, atol=5e-6)
 
 
 def test_a_network_over_rows_normalised_by_speaker_says_so_wherever_its_scores_stand(probed: Path) -> None:
@@ -203,12 +206,12 @@ def test_a_running_estimate_reads_no_later_clip_and_ends_at_that_of_all_clips(
         medusa(*arguments, "-o", tmp_path / "found.csv")
         result[folder, option] = pd.read_csv(tmp_path / "found.csv")
         (tmp_path / "found.csv").unlink()
-    so_far, begun, every = result.values()
-    columns = [column for column in every if column.startswith("p_")]
+    so_far, begun, all_clips = result.values()
+    columns = [column for column in all_clips if column.startswith("p_")]
     assert so_far["speaker_clips"].tolist() == [0, *range(2, 9)]
     np.testing.assert_allclose(so_far[columns][:5], begun[columns], atol=1e-5)
-    np.testing.assert_allclose(so_far[columns][7:], every[columns][7:], atol=1e-5)
-    assert np.abs(so_far[columns][:5].to_numpy() - every[columns][:5].to_numpy()).max() > 1e-3
+    np.testing.assert_allclose(so_far[columns][7:], all_clips[columns][7:], atol=1e-5)
+    assert np.abs(so_far[columns][:5].to_numpy() - all_clips[columns][:5].to_numpy()).max() > 1e-3
 
 
 def test_a_running_estimate_needs_an_adapted_model_and_speakers(probed: Path) -> None:
@@ -247,13 +250,13 @@ def test_mistakes_are_one_message(probed: Path) -> None:
 
 def test_fit_deepser_takes_the_preset_for_small_corpora_says_so_and_names_a_better_probe(probed: Path) -> None:
     common = ("-m", probed / "corpus.csv", "-s", probed / "store", "--runs", probed / "runs", "--cv", "fold")
-    done = medusa("fit-deepser", "--features", "frames,means", "--name", "net", *common)
-    assert "preset small, for 48 training clips" in done.stdout
+    result = medusa("fit-deepser", "--features", "frames,means", "--name", "net", *common)
+    assert "preset small, for 48 training clips" in result.stdout
     config = json.loads((probed / "runs" / "net" / "config.json").read_text())["member"]
     assert config["network"]["pooling"] == "mean+std"
     settings = ("--d", "16", "--n-heads", "2", "--epochs", "1", "--stage2-epochs", "1", "--select", "last")
-    given = medusa("fit-deepser", "--features", "frames,means", "--name", "net2", *common, *settings)
-    assert "preset small" not in given.stdout
+    explicit = medusa("fit-deepser", "--features", "frames,means", "--name", "net2", *common, *settings)
+    assert "preset small" not in explicit.stdout
     config = json.loads((probed / "runs" / "net2" / "config.json").read_text())["member"]
     assert config["network"]["kind"] == "deepser"
 
@@ -267,6 +270,6 @@ def test_fit_deepser_warns_where_each_speaker_has_an_emotion_of_their_own(
     assert capsys.readouterr().err == ""
     frame = manifest.to_arrow().to_pandas()
     votes = frame[[name for name in frame.columns if name.startswith("vote_")]].to_numpy()
-    own = [f"s{c}{i % 3}" for i, c in enumerate(votes.argmax(1))]
-    warn_of_confounding(Manifest.from_pandas(frame.assign(speaker=own)), plan)
+    speakers = [f"s{c}{i % 3}" for i, c in enumerate(votes.argmax(1))]
+    warn_of_confounding(Manifest.from_pandas(frame.assign(speaker=speakers)), plan)
     assert "--normalise none" in capsys.readouterr().err

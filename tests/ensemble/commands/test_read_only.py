@@ -48,41 +48,41 @@ RUN = """
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve clips of four speakers, their features, and a member over two folds."""
-    here = tmp_path_factory.mktemp("locked")
+    root = tmp_path_factory.mktemp("locked")
     rng = np.random.default_rng(0)
-    store = FeatureStore.create(here / "store")
+    store = FeatureStore.create(root / "store")
     with store.writer("f", FeatureSpec("audio", "f", "none", ("layer_01",), 4, 50.0)) as writer:
         for i in range(12):
             writer.append(f"u{i}", rng.normal(size=(1, 5, 4)).astype(np.float32))
-            soundfile.write(here / f"u{i}.wav", rng.normal(size=1600) / 10, 16_000)
+            soundfile.write(root / f"u{i}.wav", rng.normal(size=1600) / 10, 16_000)
     frame = pd.DataFrame({"utterance_id": [f"u{i}" for i in range(12)], "path": [f"u{i}.wav" for i in range(12)]})
     frame["label"] = ["sad", "angry"] * 6
     frame["speaker"], frame["fold"] = [f"s{i // 3}" for i in range(12)], [str(i // 6) for i in range(12)]
-    Manifest.from_pandas(frame, root=here).write(here / "m.csv")
-    own = ("-m", here / "m.csv", "-s", here / "store", "--runs", here / "runs", "--cv", "fold")
-    medusa("fit-deepser", *own, "--features", "f", "--network", "unimodal", "--name", "a", *FAST, "--device", "cpu")
-    export_features(store["f"], "npy", here / "npy")
-    return here
+    Manifest.from_pandas(frame, root=root).write(root / "m.csv")
+    options = ("-m", root / "m.csv", "-s", root / "store", "--runs", root / "runs", "--cv", "fold")
+    medusa("fit-deepser", *options, "--features", "f", "--network", "unimodal", "--name", "a", *FAST, "--device", "cpu")
+    export_features(store["f"], "npy", root / "npy")
+    return root
 
 
-def commands(here: Path) -> dict[str, list[str]]:
-    place = ["-m", f"{here}/m.csv", "-s", f"{here}/store"]
-    fold = [*place, "--runs", f"{here}/runs", "--cv", "fold"]
+def commands(root: Path) -> dict[str, list[str]]:
+    place = ["-m", f"{root}/m.csv", "-s", f"{root}/store"]
+    fold = [*place, "--runs", f"{root}/runs", "--cv", "fold"]
     return {
         "featurize": ["featurize", "--encoder", "logmel", *place],
         "fit-deepser": ["fit-deepser", *fold, "--features", "f", "--network", "unimodal", "--name", "b", *FAST],
         "probe": ["probe", *fold, "--features", "f", "--device", "cpu"],
         "fit-meta": ["fit-meta", *fold, "--members", "a"],
-        "import": ["store", "import", "npy", f"{here}/npy", "imported", "-s", f"{here}/store"],
+        "import": ["store", "import", "npy", f"{root}/npy", "imported", "-s", f"{root}/store"],
     }
 
 
 def refused(corpus: Path, command: str, locked: Path) -> str:
-    done = run_warm(textwrap.dedent(RUN), WORK[command], locked, *commands(corpus)[command], cwd=REPO)
-    assert done.returncode == 0, done.stderr
-    if not done.stdout:
+    process = run_warm(textwrap.dedent(RUN), WORK[command], locked, *commands(corpus)[command], cwd=REPO)
+    assert process.returncode == 0, process.stderr
+    if not process.stdout:
         pytest.skip("modes don't bind this user")
-    return done.stdout
+    return process.stdout
 
 
 @pytest.mark.parametrize("command", WORK)
@@ -105,7 +105,7 @@ def test_what_is_there_already_needs_no_writing(corpus: Path, tmp_path: Path) ->
     code = textwrap.dedent(RUN).replace("exit_code=2).stderr", "exit_code=0).stdout")
     code = code.replace('with patch(work, side_effect=AssertionError("the work began")):', "if work:")
     arguments = ["none", tmp_path / "s", "featurize", "--encoder", "logmel", *place]
-    done = run_warm(code, *arguments, cwd=REPO)
-    assert done.returncode == 0, done.stderr
-    if done.stdout:
-        assert "12 there already" in done.stdout
+    process = run_warm(code, *arguments, cwd=REPO)
+    assert process.returncode == 0, process.stderr
+    if process.stdout:
+        assert "12 there already" in process.stdout

@@ -17,8 +17,8 @@ def test_rows_follow_the_keys_whatever_order_members_were_written_in(
     write(corpus)
     keys = np.random.default_rng(5).permutation(corpus.manifest.keys).tolist()[:50]
     aligned = load_posteriors(store, corpus.members, keys)
-    where = [corpus.manifest.index(key) for key in keys]
-    assert np.array_equal(aligned.values, corpus.posteriors[:, where])
+    indices = [corpus.manifest.index(key) for key in keys]
+    assert np.array_equal(aligned.values, corpus.posteriors[:, indices])
     assert aligned.values.dtype == np.float32
     assert (aligned.keys, aligned.classes, aligned.attributes) == (
         tuple(keys),
@@ -27,15 +27,15 @@ def test_rows_follow_the_keys_whatever_order_members_were_written_in(
     )
     assert aligned.out_of_fold == ("fold",) * 4
     logits = load_posteriors(store, corpus.members, keys, "logits").values
-    assert np.array_equal(logits[..., :4], corpus.logits[:, where].astype(np.float32))
+    assert np.array_equal(logits[..., :4], corpus.logits[:, indices].astype(np.float32))
 
 
 def test_permuting_members_permutes_the_first_axis_alone(store: FeatureStore, write: Callable, corpus) -> None:
     write(corpus)
     forth = load_posteriors(store, corpus.members)
-    back = load_posteriors(store, corpus.members[::-1])
-    assert forth.keys == back.keys == tuple(sorted(corpus.manifest.keys))
-    assert np.array_equal(forth.values, back.values[::-1])
+    reversed_members = load_posteriors(store, corpus.members[::-1])
+    assert forth.keys == reversed_members.keys == tuple(sorted(corpus.manifest.keys))
+    assert np.array_equal(forth.values, reversed_members.values[::-1])
 
 
 @pytest.mark.parametrize("requested", ["manifest", "all"])
@@ -56,12 +56,12 @@ def test_without_keys_every_members_missing_and_lonely_keys_are_listed(
     store: FeatureStore, write: Callable, corpus
 ) -> None:
     first, second = corpus.manifest.keys[5:7]
-    others = [member for member in corpus.members if member != "posteriors/m1"]
-    write(corpus, leave_out={member: [first] for member in others} | {"posteriors/m1": [second]})
+    rest_of_members = [member for member in corpus.members if member != "posteriors/m1"]
+    write(corpus, leave_out={member: [first] for member in rest_of_members} | {"posteriors/m1": [second]})
     with pytest.raises(AlignmentError) as error:
         load_posteriors(store, corpus.members)
     assert f"'posteriors/m1' misses {second!r}, has alone {first!r};" in str(error.value)
-    assert error.value.missing == {member: [first] for member in others} | {"posteriors/m1": [second]}
+    assert error.value.missing == {member: [first] for member in rest_of_members} | {"posteriors/m1": [second]}
     assert error.value.surplus == {"posteriors/m1": [first]}
 
 

@@ -38,10 +38,10 @@ def column(manifest: Manifest, name: str, values: list) -> Manifest:
     return Manifest(table.append_column(name, [values]), manifest.scheme, name=manifest.name)
 
 
-def shown(what: object) -> str:
+def shown(renderable: object) -> str:
     console = Console(width=150)
     with console.capture() as capture:
-        console.print(what)
+        console.print(renderable)
     return capture.get()
 
 
@@ -71,8 +71,8 @@ def test_the_scores_are_those_of_evaluate_and_the_intervals_the_bootstraps(
 
 def test_rows_are_found_by_key_in_any_order(systems: list[System], corpus) -> None:
     mixed = corpus.manifest.rows(np.random.default_rng(0).permutation(600))
-    straight, other = (assess(systems[0], m, ScoringOptions(0), against=None) for m in (corpus.manifest, mixed))
-    assert straight.evaluation.classification == other.evaluation.classification
+    straight, mixed_result = (assess(systems[0], m, ScoringOptions(0), against=None) for m in (corpus.manifest, mixed))
+    assert straight.evaluation.classification == mixed_result.evaluation.classification
     assert straight.intervals == {}
 
 
@@ -80,24 +80,24 @@ def test_two_systems_are_compared_on_the_same_utterances(systems: list[System], 
     assessment = assess(systems[0], corpus.manifest, FEW, against=systems[1])
     assert assessment.against is not None
     assert (assessment.against.first, assessment.against.second) == ("posteriors/m0", "posteriors/m1")
-    own = assessment.against.differences["uar"]
-    alone = assess(systems[1], corpus.manifest, FEW)
-    assert own.first == pytest.approx(assessment.evaluation.classification.uar)
-    assert own.second == pytest.approx(alone.evaluation.classification.uar)
+    difference = assessment.against.differences["uar"]
+    single = assess(systems[1], corpus.manifest, FEW)
+    assert difference.first == pytest.approx(assessment.evaluation.classification.uar)
+    assert difference.second == pytest.approx(single.evaluation.classification.uar)
     assert assessment.against.differences["ccc_arousal"].p < 0.05  # by construction m1 hears arousal worse
     short = systems[1].of(corpus.manifest.keys[1:])
     with pytest.raises(AlignmentError, match=f"'posteriors/m1' misses '{corpus.manifest.keys[0]}'"):
         assess(systems[0], corpus.manifest, FEW, against=short)
     labels_alone = replace(systems[1], probabilities=None, attributes=(), values=np.empty((600, 0)))
-    beside = assess(systems[0], corpus.manifest, FEW, against=labels_alone)
-    assert beside.evaluation == assessment.evaluation
-    assert beside.against is not None
-    assert "mean_ccc" not in beside.against.differences
-    assert beside.against.differences["uar"] == own
+    beside_labels = assess(systems[0], corpus.manifest, FEW, against=labels_alone)
+    assert beside_labels.evaluation == assessment.evaluation
+    assert beside_labels.against is not None
+    assert "mean_ccc" not in beside_labels.against.differences
+    assert beside_labels.against.differences["uar"] == difference
     attributes_alone = replace(systems[1], predicted=None, probabilities=None)
-    other = assess(systems[0], corpus.manifest, FEW, against=attributes_alone).against
-    assert other is not None
-    assert set(other.differences) == {"ccc_arousal", "mean_ccc"}
+    beside_attributes = assess(systems[0], corpus.manifest, FEW, against=attributes_alone).against
+    assert beside_attributes is not None
+    assert set(beside_attributes.differences) == {"ccc_arousal", "mean_ccc"}
     with pytest.raises(ConfigError, match="nothing in common"):
         assess(labels_alone, corpus.manifest, FEW, against=attributes_alone)
     with pytest.raises(ManifestError, match="Nothing that"):
@@ -122,8 +122,8 @@ def test_a_folds_temperature_is_fitted_on_the_others(systems: list[System], corp
     assert assessment.unscaled == calibration(p, corpus.labels)
     assert set(assessment.temperatures) == set("12345")
     for fold, temperature in assessment.temperatures.items():
-        rest = folds != fold
-        assert temperature == pytest.approx(fit_temperature(p[rest], corpus.labels[rest]))
+        other_folds = folds != fold
+        assert temperature == pytest.approx(fit_temperature(p[other_folds], corpus.labels[other_folds]))
     assert assessment.fitted_on == "the other folds of column 'fold'"
     assert assessment.scaled.accuracy == assessment.unscaled.accuracy
 
@@ -133,9 +133,9 @@ def test_without_folds_it_is_fitted_on_other_speakers(systems: list[System], cor
     assert assessment is not None
     assert assessment.fitted_on == "other speakers, 5 parts"
     assert len(assessment.temperatures) == 5
-    one = column(corpus.manifest, "speaker", ["s"] * 600)
+    one_speaker = column(corpus.manifest, "speaker", ["s"] * 600)
     with pytest.raises(ConfigError, match="of one speaker"):
-        assess(systems[0], one, ScoringOptions(0, calibration=True))
+        assess(systems[0], one_speaker, ScoringOptions(0, calibration=True))
     with pytest.raises(ConfigError, match="no probabilities"):
         assess(replace(systems[0], probabilities=None), corpus.manifest, ScoringOptions(0, calibration=True))
 
@@ -203,36 +203,36 @@ def test_attributes_alone_are_scored_where_there_are_no_labels(systems: list[Sys
 
 
 def test_classes_are_matched_by_name(systems: list[System], corpus) -> None:
-    own = systems[0]
-    assert own.probabilities is not None
-    turned = replace(own, classes=own.classes[::-1], probabilities=own.probabilities[:, ::-1],
-                     predicted=own.probabilities[:, ::-1].argmax(1))  # fmt: skip
-    straight, other = (assess(s, corpus.manifest, ScoringOptions(0)) for s in (own, turned))
-    assert straight.evaluation.classification == other.evaluation.classification
-    wider = np.concatenate([own.probabilities / 2, np.full((600, 1), 0.5)], 1).astype(np.float32)
-    assessment = assess(replace(own, classes=(*own.classes, "other"), probabilities=wider, predicted=wider.argmax(1)),
-                   corpus.manifest, ScoringOptions(0, calibration=True))  # fmt: skip
+    system = systems[0]
+    assert system.probabilities is not None
+    turned = replace(system, classes=system.classes[::-1], probabilities=system.probabilities[:, ::-1],
+                     predicted=system.probabilities[:, ::-1].argmax(1))  # fmt: skip
+    straight, turned_result = (assess(s, corpus.manifest, ScoringOptions(0)) for s in (system, turned))
+    assert straight.evaluation.classification == turned_result.evaluation.classification
+    wider = np.concatenate([system.probabilities / 2, np.full((600, 1), 0.5)], 1).astype(np.float32)
+    with_other = replace(system, classes=(*system.classes, "other"), probabilities=wider, predicted=wider.argmax(1))
+    assessment = assess(with_other, corpus.manifest, ScoringOptions(0, calibration=True))
     assert assessment.evaluation.classification == straight.evaluation.classification
     assert assessment.calibration.unscaled.nll == pytest.approx(
-        calibration(own.probabilities, corpus.labels).nll, rel=1e-5
+        calibration(system.probabilities, corpus.labels).nll, rel=1e-5
     )
     assert assessment.notes == ("classes left out: other",)
-    narrower = replace(own, classes=own.classes[:3], probabilities=None, predicted=np.zeros(600, int))
+    narrower = replace(system, classes=system.classes[:3], probabilities=None, predicted=np.zeros(600, int))
     with pytest.raises(AlignmentError, match="but not neutral"):
         assess(narrower, corpus.manifest, ScoringOptions(0))
 
 
 def test_a_file_and_the_store_give_the_same_assessment(systems: list[System], corpus, tmp_path: Path) -> None:
-    own = systems[0]
-    head = [*(f"p_{name}" for name in own.classes), "attr_arousal"]
-    rows = np.concatenate([own.probabilities, own.values], 1)
-    lines = [f"{key},{','.join(f'{x:.9g}' for x in row)}" for key, row in zip(own.keys, rows.tolist(), strict=True)]
+    system = systems[0]
+    head = [*(f"p_{name}" for name in system.classes), "attr_arousal"]
+    rows = np.concatenate([system.probabilities, system.values], 1)
+    lines = [f"{key},{','.join(f'{x:.9g}' for x in row)}" for key, row in zip(system.keys, rows.tolist(), strict=True)]
     (tmp_path / "m0.csv").write_text("\n".join([",".join(["utterance_id", *head]), *lines]))
-    read = open_system(str(tmp_path / "m0.csv"), corpus.manifest, tmp_path / "no store")
-    given, ours = (assess(s, corpus.manifest, FEW).to_dict() for s in (read, own))
-    assert given.pop("system") == str(tmp_path / "m0.csv")
+    from_file = open_system(str(tmp_path / "m0.csv"), corpus.manifest, tmp_path / "no store")
+    of_file, ours = (assess(s, corpus.manifest, FEW).to_dict() for s in (from_file, system))
+    assert of_file.pop("system") == str(tmp_path / "m0.csv")
     assert ours.pop("system") == "posteriors/m0"
-    assert given == ours
+    assert of_file == ours
 
 
 def test_the_parts_are_those_that_are_predicted(store: FeatureStore, write: Callable, corpus) -> None:
@@ -245,16 +245,16 @@ def test_the_parts_are_those_that_are_predicted(store: FeatureStore, write: Call
         assess_parts(system, corpus.manifest, FEW, split="train")
     with pytest.raises(ManifestError, match=r"manifest made"):
         assess_parts(system.of(system.keys[:0]), corpus.manifest, FEW)
-    rest = corpus.manifest.rows(~test_part)
+    training = corpus.manifest.rows(~test_part)
     with pytest.raises(AlignmentError, match="misses every utterance"):
-        from_store(store, "m0", rest)
+        from_store(store, "m0", training)
 
 
 def test_pictures_are_drawn_for_what_there_is(systems: list[System], corpus, tmp_path: Path) -> None:
     assessment = assess(systems[0], corpus.manifest, ScoringOptions(0, calibration=True))
-    written = write_pictures("m0", assessment, tmp_path / "c.png", tmp_path / "r.png")
-    assert [path.name for path in written] == ["c.png", "c-arousal.png", "r.png"]
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
+    paths = write_pictures("m0", assessment, tmp_path / "c.png", tmp_path / "r.png")
+    assert [path.name for path in paths] == ["c.png", "c-arousal.png", "r.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
     assert write_pictures("m0", replace(assessment, calibration=None), None, tmp_path / "none.png") == []
 
 
@@ -270,7 +270,7 @@ def test_a_report_has_every_section(systems: list[System], corpus) -> None:
 
 
 def test_predictions_on_another_scale_are_noted_with_correlation_and_ranges(systems: list[System], corpus) -> None:
-    own = replace(systems[0], values=(1 + (systems[0].values - 1) * 2 / 3).astype(np.float32))  # 1-5 for 1-7
-    (note,) = [each for each in assess(own, corpus.manifest, ScoringOptions(0)).notes if "scale" in each]
+    rescaled = replace(systems[0], values=(1 + (systems[0].values - 1) * 2 / 3).astype(np.float32))  # 1-5 for 1-7
+    (note,) = [each for each in assess(rescaled, corpus.manifest, ScoringOptions(0)).notes if "scale" in each]
     assert "arousal" in note
     assert not any("scale" in each for each in assess(systems[0], corpus.manifest, ScoringOptions(0)).notes)

@@ -60,12 +60,12 @@ def test_constants_and_missing_targets_are_scored_as_ever() -> None:
     scored = draw(50)
     constant = replace(scored, values=np.full((50, 2), 3.7, np.float32))
     assert constant.sums().scores()["mean_ccc"] == 0 == reference(constant)["mean_ccc"]
-    same = replace(scored, targets=np.full((50, 2), 5.3, np.float32))
-    assert same.sums().scores()["ccc_arousal"] == 0
+    all_equal = replace(scored, targets=np.full((50, 2), 5.3, np.float32))
+    assert all_equal.sums().scores()["ccc_arousal"] == 0
     half = replace(scored, targets=np.where([True, False], scored.targets, np.nan))
     assert_same(half.sums().scores(), reference(half))
-    none = replace(scored, labels=np.full(50, -1), means={})
-    assert math.isnan(none.sums().scores()["macro_f1"])
+    unlabelled = replace(scored, labels=np.full(50, -1), means={})
+    assert math.isnan(unlabelled.sums().scores()["macro_f1"])
     far = replace(scored, targets=scored.targets + 1e4, values=scored.values + 1e4)
     assert far.sums().scores()["ccc_valence"] == pytest.approx(scored.sums().scores()["ccc_valence"], abs=1e-2)
 
@@ -84,14 +84,16 @@ def test_a_resample_is_whole_speakers_with_all_their_utterances() -> None:
 
 def test_resamples_depend_on_the_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     sums = draw().sums()
-    whole, other = bootstrap(sums, 50, seed=3), compare(sums, draw(seed=1).sums(), NAMES, 50, seed=3)
-    assert bootstrap(sums, 50, seed=4) != whole
+    alone_scores, compared = bootstrap(sums, 50, seed=3), compare(sums, draw(seed=1).sums(), NAMES, 50, seed=3)
+    assert bootstrap(sums, 50, seed=4) != alone_scores
     monkeypatch.setattr(module, "CHUNK_BYTES", 8 * 12 * 7)  # seven resamples at a time
     for name, interval in bootstrap(sums, 50, seed=3).items():
-        assert (interval.low, interval.high) == pytest.approx((whole[name].low, whole[name].high), rel=1e-12), name
-    again = compare(sums, draw(seed=1).sums(), NAMES, 50, seed=3)
-    assert {name: own.p for name, own in again.differences.items()} == {
-        name: own.p for name, own in other.differences.items()
+        assert (interval.low, interval.high) == pytest.approx(
+            (alone_scores[name].low, alone_scores[name].high), rel=1e-12
+        ), name
+    repeated = compare(sums, draw(seed=1).sums(), NAMES, 50, seed=3)
+    assert {name: own.p for name, own in repeated.differences.items()} == {
+        name: own.p for name, own in compared.differences.items()
     }
 
 
@@ -130,23 +132,25 @@ def test_one_speaker_has_no_interval_and_no_resample_gives_none() -> None:
 def test_a_system_does_not_differ_from_itself() -> None:
     sums = draw().sums()
     result = compare(sums, sums, NAMES, 99)
-    for name, own in result.differences.items():
-        assert (own.value, own.low, own.high, own.p) == (0, 0, 0, 1), name
+    for name, difference in result.differences.items():
+        assert (difference.value, difference.low, difference.high, difference.p) == (0, 0, 0, 1), name
 
 
 def test_differences_are_signed_and_intervals_those_of_the_paired_resamples() -> None:
     better, worse = draw(600, 30, seed=1, skill=0.8, noise=0.3).sums(), draw(600, 30, seed=2, skill=0.4).sums()
     ahead, behind = compare(better, worse, NAMES, 300), compare(worse, better, NAMES, 300)
     for score in ("macro_f1", "accuracy", "uar", "mean_ccc", "ccc_valence"):
-        own, other = ahead.differences[score], behind.differences[score]
-        assert own.low > 0
-        assert own.p == pytest.approx(1 / 301)
-        assert (other.value, other.low, other.high) == pytest.approx((-own.value, -own.high, -own.low))
-        assert own.value == pytest.approx(own.first - own.second)
-        apart = (
+        forward, backward = ahead.differences[score], behind.differences[score]
+        assert forward.low > 0
+        assert forward.p == pytest.approx(1 / 301)
+        assert (backward.value, backward.low, backward.high) == pytest.approx(
+            (-forward.value, -forward.high, -forward.low)
+        )
+        assert forward.value == pytest.approx(forward.first - forward.second)
+        differences = (
             better.scores(resample(better.values, 300, 0))[score] - worse.scores(resample(worse.values, 300, 0))[score]
         )
-        assert own.low == pytest.approx(np.quantile(apart, 0.025))
+        assert forward.low == pytest.approx(np.quantile(differences, 0.025))
     json.dumps(ahead.to_dict(), allow_nan=False)
 
 
@@ -207,7 +211,7 @@ def test_attributes_alone_are_enough() -> None:
 
 def test_a_ccc_of_one_rating_has_no_interval_though_its_speaker_is_drawn_twice() -> None:
     targets = np.array([[3.0], [np.nan], [np.nan]])
-    none = np.full(3, -1)
-    scored = Scored((), none, None, ("arousal",), targets, np.ones((3, 1)), np.array(["a", "b", "c"]))
+    no_labels = np.full(3, -1)
+    scored = Scored((), no_labels, None, ("arousal",), targets, np.ones((3, 1)), np.array(["a", "b", "c"]))
     result = bootstrap(scored.sums(), 200)["ccc_arousal"]
     assert all(map(np.isnan, (result.value, result.low, result.high)))

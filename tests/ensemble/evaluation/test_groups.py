@@ -35,10 +35,10 @@ def test_each_row_is_the_groups_own_score_with_its_own_interval() -> None:
     assert table.n_without == 40
     assert scored.predicted is not None
     for row in table.rows:
-        own = gender == row.name
-        alone = classification(scored.predicted[own], scored.labels[own], CLASSES)
-        assert row.scores["macro_f1"].value == pytest.approx(alone.macro_f1)
-        assert row.scores["uar"].low < alone.uar < row.scores["uar"].high
+        in_group = gender == row.name
+        expected = classification(scored.predicted[in_group], scored.labels[in_group], CLASSES)
+        assert row.scores["macro_f1"].value == pytest.approx(expected.macro_f1)
+        assert row.scores["uar"].low < expected.uar < row.scores["uar"].high
     first = bootstrap(scored.rows(gender == "female").sums(), 300)
     assert table.rows[0].scores["accuracy"] == first["accuracy"]
     gap = table.gaps["accuracy"]
@@ -73,9 +73,9 @@ def test_equal_groups_are_two_and_one_group_has_no_gap() -> None:
     gap = by_group(scored, half, "side", 20).gaps["accuracy"]
     assert {gap.upper, gap.lower} == {"left", "right"}
     assert gap.interval.value == 0
-    one = by_group(scored, np.full(len(speaker), "left", dtype=object), "side", 20)
-    assert one.gaps == {}
-    assert len(one.rows) == 1
+    one_group = by_group(scored, np.full(len(speaker), "left", dtype=object), "side", 20)
+    assert one_group.gaps == {}
+    assert len(one_group.rows) == 1
     with pytest.raises(ConfigError, match="'side' is empty"):
         by_group(scored, np.full(len(speaker), None, dtype=object), "side")
 
@@ -91,11 +91,11 @@ def test_speakers_come_worst_first_and_their_gap_is_between_percentiles() -> Non
     assert len(table.rows) == 40
     assert table.n_without == 5
     assert scored.predicted is not None
-    right = scored.predicted == scored.labels
-    own = {name: right[names == name].mean() for name in set(speaker.tolist())}
-    assert {row.name: row.scores["accuracy"].value for row in table.rows} == pytest.approx(own)
+    correct = scored.predicted == scored.labels
+    accuracies = {name: correct[names == name].mean() for name in set(speaker.tolist())}
+    assert {row.name: row.scores["accuracy"].value for row in table.rows} == pytest.approx(accuracies)
     gap = table.gaps["accuracy"]
-    low, high = np.quantile(list(own.values()), [0.1, 0.9])
+    low, high = np.quantile(list(accuracies.values()), [0.1, 0.9])
     assert gap.interval.value == pytest.approx(high - low)
     assert gap.interval.low < high - low < gap.interval.high
     assert (gap.upper, gap.lower) == ("90th percentile", "10th percentile")
@@ -107,26 +107,26 @@ def test_a_speaker_of_few_utterances_is_listed_and_not_in_the_gap() -> None:
     scored, speaker = draw(np.full(12, 0.8), 30)
     few = speaker == "03"
     few[np.flatnonzero(few)[: MIN_UTTERANCES - 1]] = False
-    kept = scored.rows(~few)
-    table = by_speaker(kept, speaker[~few], 50)
+    frequent = scored.rows(~few)
+    table = by_speaker(frequent, speaker[~few], 50)
     assert table.n_small == 1
     assert next(row for row in table.rows if row.name == "03").n == MIN_UTTERANCES - 1
-    rest = by_speaker(scored.rows(speaker != "03"), speaker[speaker != "03"], 50)
-    assert table.gaps["accuracy"].interval == rest.gaps["accuracy"].interval
+    others = by_speaker(scored.rows(speaker != "03"), speaker[speaker != "03"], 50)
+    assert table.gaps["accuracy"].interval == others.gaps["accuracy"].interval
 
 
 def test_groups_are_compared_on_the_classes_that_all_have_and_the_others_are_named() -> None:
     scored, speaker = draw(np.full(40, 0.7), seed=3)
     gender = np.array([("female", "male")[int(s) % 2] for s in speaker], dtype=object)
-    there = ~((gender == "male") & (scored.labels == 2))  # no man is happy
-    scored, gender = scored.rows(there), gender[there]
+    present = ~((gender == "male") & (scored.labels == 2))  # no man is happy
+    scored, gender = scored.rows(present), gender[present]
     table = by_group(scored, gender, "gender", 200)
     assert table.left_out == ("happy",)
     assert scored.predicted is not None
     for row in table.rows:
-        own = (gender == row.name) & (scored.labels < 2)
-        alone = classification(scored.predicted[own], scored.labels[own], CLASSES)
-        assert row.scores["macro_f1"].value == pytest.approx(alone.macro_f1_present)
-        assert row.scores["uar"].value == pytest.approx(alone.uar)
+        in_group = (gender == row.name) & (scored.labels < 2)
+        expected = classification(scored.predicted[in_group], scored.labels[in_group], CLASSES)
+        assert row.scores["macro_f1"].value == pytest.approx(expected.macro_f1_present)
+        assert row.scores["uar"].value == pytest.approx(expected.uar)
     assert table.gaps["macro_f1"].interval.value < 0.1
     assert json.loads(json.dumps(table.to_dict(), allow_nan=False))["left_out"] == ["happy"]

@@ -57,9 +57,9 @@ def test_a_packed_column_that_contradicts_the_columns_of_classes_is_refused(tmp_
 def test_an_attribute_called_as_a_prediction_is_read_and_beside_the_truth_refused(tmp_path: Path) -> None:
     file = written(tmp_path / "p.csv", "file,arousal_pred\nt0,4.5\n")
     assert read_predictions(file, manifest()).values.tolist() == [[4.5]]
-    both = written(tmp_path / "q.csv", "file,arousal,arousal_pred\nt0,1.0,4.5\n")
+    two_columns = written(tmp_path / "q.csv", "file,arousal,arousal_pred\nt0,1.0,4.5\n")
     with pytest.raises(PredictionsError, match="arousal_pred"):
-        read_predictions(both, manifest())
+        read_predictions(two_columns, manifest())
 
 
 def test_ids_in_another_letter_case_or_with_blanks_are_matched_unless_that_makes_two_alike(tmp_path: Path) -> None:

@@ -106,10 +106,10 @@ def test_columns_of_probabilities_are_found_in_any_order_and_case(tmp_path: Path
     rows = [[key, *p[n], "Male", "whatever"] for n, key in enumerate(KEYS)]
     system = read_predictions(table(tmp_path / "t.csv", head, *rows), manifest(("angry", "sad", "happy"), {}))
     np.testing.assert_allclose(system.probabilities, p[:, [1, 0, 2]], rtol=1e-6)
-    contradicted, left = system.notes  # no text of "label" is a class, so that all of them contradict
+    contradicted, unread = system.notes  # no text of "label" is a class, so that all of them contradict
     assert "'label'" in contradicted
     assert "3 of 3 rows" in contradicted
-    assert left == "columns not read: Gender"
+    assert unread == "columns not read: Gender"
 
 
 def test_logits_are_noted_as_logits(tmp_path: Path) -> None:
@@ -188,9 +188,9 @@ def test_a_label_that_is_chosen_is_scored_and_probabilities_that_contradict_it_a
     assert system.predicted.tolist() == [1, 2, 0]
     assert system.probabilities is None
     assert "3 of 3 rows" in system.notes[0]
-    both = read_predictions(path, manifest(THREE, {}), {"label": "label", "scores": "p_"})
-    assert both.predicted is not None
-    assert both.predicted.tolist() == [0, 1, 2]
+    predictions = read_predictions(path, manifest(THREE, {}), {"label": "label", "scores": "p_"})
+    assert predictions.predicted is not None
+    assert predictions.predicted.tolist() == [0, 1, 2]
 
 
 def test_pandas_nameless_index_is_the_id_where_it_holds_ids_and_is_passed_over_where_it_counts_rows(

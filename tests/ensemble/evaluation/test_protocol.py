@@ -25,7 +25,9 @@ COMMANDS = (["evaluate", "m0"], ["fit-meta", "--members", "m0,m1", "--meta", "so
             ["compare", "--members", "m0,m1", "--rows", "soft", "--top", "2"])  # fmt: skip
 
 
-def manifest_of(folds: Sequence[str], labels: Sequence[str] | None = None, **more: Sequence[str]) -> Manifest:
+def manifest_of(
+    folds: Sequence[str], labels: Sequence[str] | None = None, **further_columns: Sequence[str]
+) -> Manifest:
     """Twelve speakers of two utterances."""
     columns = {
         "utterance_id": [f"u{i:02d}" for i in range(N)],
@@ -33,7 +35,7 @@ def manifest_of(folds: Sequence[str], labels: Sequence[str] | None = None, **mor
         "speaker": [f"s{i // 2:02d}" for i in range(N)],
         "label": list(labels or [CLASSES[i % 2] for i in range(N)]),
         "fold": list(folds),
-        **more,
+        **further_columns,
     }
     return Manifest(pa.table(columns), LabelScheme(CLASSES), name="made")
 
@@ -60,24 +62,24 @@ def store(tmp_path: Path) -> FeatureStore:
     return store
 
 
-def of(command: list[str], manifest: Manifest, store: FeatureStore, tmp_path: Path, *more: str) -> list[str | Path]:
+def of(command: list[str], manifest: Manifest, store: FeatureStore, tmp_path: Path, *options: str) -> list[str | Path]:
     manifest.write(tmp_path / "m.csv")
     runs = ["--runs", tmp_path / "runs"] if command[0] == "fit-meta" else []
-    return [*command, "-m", tmp_path / "m.csv", "-s", store.path, *runs, *more]
+    return [*command, "-m", tmp_path / "m.csv", "-s", store.path, *runs, *options]
 
 
 def test_a_record_comes_back_as_it_was_whatever_the_order_of_its_keys() -> None:
     record = PartRecord(["b", "a", "ü"], ["1", "", "2"], ["sad", None, "angry"])
     result = unpack(json.loads(json.dumps(pack(record, "cv:fold"))), ["ü", "a", "b"], "m")
     assert result is not None
-    own = dict(zip(result.keys, zip(result.parts, result.labels, strict=True), strict=True))
-    assert own == {"a": ("", None), "b": ("1", "sad"), "ü": ("2", "angry")}
+    parts = dict(zip(result.keys, zip(result.parts, result.labels, strict=True), strict=True))
+    assert parts == {"a": ("", None), "b": ("1", "sad"), "ü": ("2", "angry")}
 
 
 def test_folds_that_a_system_was_made_over_are_checked_whatever_the_score_is_spread_over() -> None:
     manifest = manifest_of(BY_SPEAKER, leak=LEAKING)
-    made = {"m0": Made("fold", None), "m1": Made("leak", None)}
-    report = check_protocol(manifest, "fold", made).findings
+    members = {"m0": Made("fold", None), "m1": Made("leak", None)}
+    report = check_protocol(manifest, "fold", members).findings
     assert any(each.kind == "speaker" and "in more than one leak" in each.message for each in report)
     assert check_protocol(manifest, "fold", {"m0": Made("fold", None)}).clean
 

@@ -46,8 +46,8 @@ def system(classes: tuple[str, ...] = EIGHT, values: float | None = None) -> Sys
     v = np.random.default_rng(0).uniform(1, 7, (len(KEYS), 3)).astype(np.float32)
     if values is not None:
         v[2, 1] = values
-    back = slice(None, None, -1)
-    return System("m", KEYS[back], classes, p.argmax(1)[back], p[back], THREE, v[back])
+    backwards = slice(None, None, -1)
+    return System("m", KEYS[backwards], classes, p.argmax(1)[backwards], p[backwards], THREE, v[backwards])
 
 
 def test_task_1_is_a_letter_for_each_file(tmp_path: Path) -> None:
@@ -59,38 +59,38 @@ def test_task_1_is_a_letter_for_each_file(tmp_path: Path) -> None:
 
 
 def test_task_2_is_three_numbers_in_the_challenges_order(tmp_path: Path) -> None:
-    own = system()
-    assert write_submission("task2", own, blind(), tmp_path / "t.csv") == 8
+    predictions = system()
+    assert write_submission("task2", predictions, blind(), tmp_path / "t.csv") == 8
     lines = (tmp_path / "t.csv").read_text().splitlines()
     assert lines[0] == "FileName,EmoAct,EmoVal,EmoDom"
-    first = own.of(KEYS).values[0]
+    first = predictions.of(KEYS).values[0]
     assert [float(x) for x in lines[1].split(",")[1:]] == pytest.approx([first[1], first[2], first[0]], rel=1e-5)
     assert check_submission(tmp_path / "t.csv", n_rows=8) == ("task2", 8)
 
 
 @given(st.lists(st.floats(1, 7, width=32), min_size=24, max_size=24))
 def test_every_number_of_the_scale_survives_as_one(numbers: list[float]) -> None:
-    own = system()
+    predictions = system()
     values = np.array(numbers, np.float32).reshape(8, 3)
     table = submission("task2", System("m", KEYS, (), None, None, THREE, values), blind())
     assert submission_problems(table, "task2", file_names(blind())) == []
     assert [float(x) for x in table["EmoDom"].to_pylist()] == pytest.approx(values[:, 0].tolist(), rel=1e-5)
-    assert own.attributes == THREE
+    assert predictions.attributes == THREE
 
 
 def test_what_is_written_is_read_back_as_predictions(tmp_path: Path) -> None:
     scheme = LabelScheme(EIGHT, dict.fromkeys(THREE, (1.0, 7.0)))
     write_submission("task1", system(), blind(scheme=scheme), tmp_path / "t.csv")
-    back = read_predictions(tmp_path / "t.csv", blind(scheme=scheme))
-    assert np.array_equal(back.predicted, system().of(KEYS).predicted)
+    read_back = read_predictions(tmp_path / "t.csv", blind(scheme=scheme))
+    assert np.array_equal(read_back.predicted, system().of(KEYS).predicted)
 
 
 def test_a_class_that_has_no_letter_gives_way_to_the_next_best() -> None:
-    own = system((*EIGHT[:7], "other"))
-    letters = submission("task1", own, blind())["EmoClass"].to_pylist()
+    predictions = system((*EIGHT[:7], "other"))
+    letters = submission("task1", predictions, blind())["EmoClass"].to_pylist()
     assert letters[:7] == list("ASHUFDC")
     assert letters[7] in CLASS_LETTERS
-    labels_alone = System("m", own.keys, own.classes, own.predicted, None, (), np.empty((8, 0)))
+    labels_alone = System("m", predictions.keys, predictions.classes, predictions.predicted, None, (), np.empty((8, 0)))
     with pytest.raises(AlignmentError, match="'other'"):
         submission("task1", labels_alone, blind())
 
@@ -187,13 +187,13 @@ def test_the_hidden_test3_of_msp_podcast_is_submitted_and_never_scored(tmp_path:
     corpus = read_msp_podcast(tmp_path, transcripts=False)
     p = np.eye(8, dtype=np.float32)[[4, 0, *range(8)]]
     values = np.full((10, 3), 4.5, np.float32)
-    own = System("m", tuple(names), EIGHT, p.argmax(1), p, THREE, values)
-    parts = assess_parts(own, corpus, ScoringOptions(0))
+    predictions = System("m", tuple(names), EIGHT, p.argmax(1), p, THREE, values)
+    parts = assess_parts(predictions, corpus, ScoringOptions(0))
     assert list(parts) == ["development"]
     assert parts["development"].evaluation.classification.n_no_consensus == 1
     test3 = corpus.rows(corpus.column("split") == "test3")
     for task in ("task1", "task2"):
-        write_submission(task, own, test3, tmp_path / f"{task}.csv")
+        write_submission(task, predictions, test3, tmp_path / f"{task}.csv")
         assert check_submission(tmp_path / f"{task}.csv", file_names(test3)) == (task, 8)
     assert (tmp_path / "task1.csv").read_text().splitlines()[1:] == [
         f"{key}.wav,{letter}" for key, letter in zip(KEYS, "ASHUFDCN", strict=True)

@@ -36,8 +36,8 @@ def of_folds(systems: dict[str, System], manifest: Manifest, **options) -> Syste
 def test_every_figure_is_that_of_the_system_alone_with_the_same_resamples(systems: dict, corpus) -> None:
     table = of_folds(systems, corpus.manifest)
     for row in table.rows:
-        alone = assess(systems[row.name], corpus.manifest, ScoringOptions(N))
-        assert row.scores == {name: own for name, own in alone.intervals.items() if name in row.scores}
+        single = assess(systems[row.name], corpus.manifest, ScoringOptions(N))
+        assert row.scores == {name: own for name, own in single.intervals.items() if name in row.scores}
         assert {"macro_f1", "uar", "accuracy", "mean_ccc", "ccc_arousal"} <= set(row.scores)
 
 
@@ -46,14 +46,14 @@ def test_differences_are_those_of_the_paired_comparison_with_the_first_system(sy
     assert table.rows[0].differences == {}
     against = assess(systems["m2"], corpus.manifest, ScoringOptions(N), against=systems["m0"]).against
     for score in ("macro_f1", "uar", "ccc_arousal", "mean_ccc"):
-        own = table.rows[2].differences[score]
-        assert own == replace(against.differences[score], p_holm=own.p_holm)
+        difference = table.rows[2].differences[score]
+        assert difference == replace(against.differences[score], p_holm=difference.p_holm)
 
 
 def test_another_reference_turns_the_difference_around(systems: dict, corpus) -> None:
-    forth, back = (of_folds(systems, corpus.manifest, reference=name) for name in ("m0", "m1"))
-    assert back.rows[1].differences == {}
-    assert forth.rows[1].differences["uar"].value == -back.rows[0].differences["uar"].value
+    to_m0, to_m1 = (of_folds(systems, corpus.manifest, reference=name) for name in ("m0", "m1"))
+    assert to_m1.rows[1].differences == {}
+    assert to_m0.rows[1].differences["uar"].value == -to_m1.rows[0].differences["uar"].value
     with pytest.raises(ConfigError, match="'m7'"):
         of_folds(systems, corpus.manifest, reference="m7")
 
@@ -110,9 +110,9 @@ def test_the_mean_ccc_is_over_the_same_attributes_for_every_system(systems: dict
     table = corpus.manifest.to_arrow().append_column("attr_valence", [8 - corpus.arousal[0]])
     scheme = LabelScheme(corpus.manifest.scheme.classes, {"arousal": (1.0, 7.0), "valence": (1.0, 7.0)})
     manifest = Manifest(table, scheme, name="two")
-    own = systems["m0"]
-    both = replace(own, attributes=("arousal", "valence"), values=np.repeat(own.values, 2, 1))
-    result = of_folds({"m0": both, "m1": systems["m1"]}, manifest)
+    system = systems["m0"]
+    two_attributes = replace(system, attributes=("arousal", "valence"), values=np.repeat(system.values, 2, 1))
+    result = of_folds({"m0": two_attributes, "m1": systems["m1"]}, manifest)
     assert result.rows[0].scores["ccc_valence"].value < 0
     assert result.rows[0].scores["mean_ccc"] == result.rows[0].scores["ccc_arousal"]
     assert result.rows[1].differences["mean_ccc"] == result.rows[1].differences["ccc_arousal"]
@@ -186,7 +186,12 @@ def test_the_terminal_shows_scores_intervals_differences_and_p(systems: dict, co
     with console.capture() as capture:
         console.print(terminal_tables({"all folds": table}))
     text = capture.get()
-    own, apart = table.rows[1].scores["uar"], table.rows[1].differences["uar"]
-    for figure in (f"{own.value:.3f}", f"{own.low:.3f} to {own.high:.3f}", f"{apart.value:+.3f}", f"p {apart.p:.3f}"):
+    interval, difference = table.rows[1].scores["uar"], table.rows[1].differences["uar"]
+    for figure in (
+        f"{interval.value:.3f}",
+        f"{interval.low:.3f} to {interval.high:.3f}",
+        f"{difference.value:+.3f}",
+        f"p {difference.p:.3f}",
+    ):
         assert figure in text
     assert "minus m0" in text

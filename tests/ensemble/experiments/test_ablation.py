@@ -25,26 +25,26 @@ SMALL = replace(member(), train=replace(member().train, stages=tuple(
     replace(stage, epochs=1) for stage in member().train.stages)))  # fmt: skip
 
 
-def changes(full: MemberConfig, other: MemberConfig) -> set[str]:
+def changes(full: MemberConfig, changed: MemberConfig) -> set[str]:
     """Return the settings in which two members differ."""
-    own = {f"network.{k}" for k, v in vars(other.network).items() if v != vars(full.network)[k]}
-    return own | {f"train.{k}" for k, v in vars(other.train).items() if v != vars(full.train)[k]}
+    of_network = {f"network.{k}" for k, v in vars(changed.network).items() if v != vars(full.network)[k]}
+    return of_network | {f"train.{k}" for k, v in vars(changed.train).items() if v != vars(full.train)[k]}
 
 
 def test_each_ablation_takes_out_one_thing(tmp_path: Path) -> None:
     _, manifest = corpus(tmp_path)
-    full, *others = ablations_of([member()], manifest)
-    assert (full.name, [each.name for each in others]) == (FULL, list(ABLATIONS))
-    result = {each.name: changes(full.members[0], each.members[0]) for each in others}
+    full, *without = ablations_of([member()], manifest)
+    assert (full.name, [each.name for each in without]) == (FULL, list(ABLATIONS))
+    result = {each.name: changes(full.members[0], each.members[0]) for each in without}
     assert result == {
         "one-hot": {"train.targets"}, "late-fusion": {"network.kind"}, "no-mixup": {"train.mixup_p"},
         "no-multitask": {"train.stages"}, "no-stage2": {"train.stages"},
     }  # fmt: skip
-    alone = others[3].members[0].train
-    assert [stage.loss.attribute_weight for stage in alone.stages] == [0, 0]
-    assert not alone.learns_attributes
-    assert [stage.name for stage in others[4].members[0].train.stages] == ["stage1"]
-    assert [each.table2 for each in others] == [-8.23, -6.31, -2.93, -2.18, -1.20]
+    classes_only = without[3].members[0].train
+    assert [stage.loss.attribute_weight for stage in classes_only.stages] == [0, 0]
+    assert not classes_only.learns_attributes
+    assert [stage.name for stage in without[4].members[0].train.stages] == ["stage1"]
+    assert [each.table2 for each in without] == [-8.23, -6.31, -2.93, -2.18, -1.20]
 
 
 def test_what_does_not_apply_is_left_out_with_the_reason(tmp_path: Path) -> None:
@@ -85,8 +85,8 @@ def test_trained_and_compared_as_evaluate_would(tmp_path: Path) -> None:
     assert FeatureStore.open(store.path).names() == before  # nothing is written into the features' store
     assert calls == sorted(calls)
     assert calls[-1] == 1
-    own = FeatureStore.open(tmp_path / "a" / "posteriors")
-    systems = [from_store(own, each.members[0].name, manifest) for each in variants]
+    posteriors = FeatureStore.open(tmp_path / "a" / "posteriors")
+    systems = [from_store(posteriors, each.members[0].name, manifest) for each in variants]
     for trained, system in zip(actual.trained, systems, strict=True):
         expected = assess(system, manifest, ScoringOptions(200), folds="fold", against=systems[0])
         result = trained.results["all folds"]
@@ -97,16 +97,16 @@ def test_trained_and_compared_as_evaluate_would(tmp_path: Path) -> None:
             if system is not systems[0]:
                 assert result.against is not None
                 assert expected.against is not None
-                own = result.against.differences[score]
-                assert own == replace(expected.against.differences[score], p_holm=own.p_holm)
-                assert own.p <= own.p_holm <= 1
+                difference = result.against.differences[score]
+                assert difference == replace(expected.against.differences[score], p_holm=difference.p_holm)
+                assert difference.p <= difference.p_holm <= 1
         assert trained.train_s > 0
         assert trained.n_parameters > 0
     # A second run trains nothing, and says the same.
-    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*") if path.is_file()}
-    again = run_variants(store, manifest, variants, plan, tmp_path / "a", cv="fold", n_resamples=200)
-    assert again == actual
-    assert {path: path.stat().st_mtime_ns for path in written} == written
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*") if path.is_file()}
+    repeated = run_variants(store, manifest, variants, plan, tmp_path / "a", cv="fold", n_resamples=200)
+    assert repeated == actual
+    assert {path: path.stat().st_mtime_ns for path in times} == times
     assert json.loads(json.dumps(actual.to_dict()))["systems"][1]["name"] == "late-fusion"
     page = ablation_markdown(actual, "Ablations", "medusa ablate")
     assert page.count("\n| ") == 5  # header, rule, three systems
@@ -120,24 +120,24 @@ def test_scores_of_several_members_are_means_and_differences_are_paired(tmp_path
     members = [replace(SMALL, train=replace(SMALL.train, seed=seed)) for seed in (0, 1)]
     variants = ablations_of(members, manifest, ["no-stage2"])
     result = run_variants(store, manifest, variants, plan, tmp_path / "a", cv="fold", n_resamples=50)
-    each = [
+    results = [
         run_variants(
             store, manifest, [Variant(v.name, v.about, (v.members[seed],)) for v in variants], plan, tmp_path / "a",
             cv="fold", n_resamples=50,
         )
         for seed in (0, 1)
     ]  # fmt: skip
-    for at in (0, 1):
-        single = [one.trained[at].results["all folds"] for one in each]
-        both = result.trained[at].results["all folds"]
+    for number in (0, 1):
+        single = [one.trained[number].results["all folds"] for one in results]
+        means = result.trained[number].results["all folds"]
         for score in ("macro_f1", "uar", "accuracy"):
             mean = np.mean([one.row.scores[score] for one in single])
-            assert both.row.scores[score] == pytest.approx(mean)
-            assert both.intervals[score].value == pytest.approx(mean)
-            if at:
+            assert means.row.scores[score] == pytest.approx(mean)
+            assert means.intervals[score].value == pytest.approx(mean)
+            if number:
                 changes = [one.against.differences[score].value for one in single if one.against]
-                assert both.against is not None
-                assert both.against.differences[score].value == pytest.approx(np.mean(changes))
+                assert means.against is not None
+                assert means.against.differences[score].value == pytest.approx(np.mean(changes))
 
 
 def test_a_mean_over_the_same_system_twice_is_that_system(tmp_path: Path) -> None:
@@ -145,13 +145,13 @@ def test_a_mean_over_the_same_system_twice_is_that_system(tmp_path: Path) -> Non
     from ensemble.evaluation.bootstrap import Scored
 
     labels, predicted = rng.integers(0, 3, (2, 60))
-    none = np.zeros((60, 0))
-    sums = Scored(("a", "b", "c"), labels, predicted, (), none, none, np.arange(60) // 6).sums()
-    other = Scored(("a", "b", "c"), labels, labels, (), none, none, np.arange(60) // 6).sums()
+    no_values = np.zeros((60, 0))
+    sums = Scored(("a", "b", "c"), labels, predicted, (), no_values, no_values, np.arange(60) // 6).sums()
+    perfect = Scored(("a", "b", "c"), labels, labels, (), no_values, no_values, np.arange(60) // 6).sums()
     twice = MeanSums.of([sums, sums])
     assert bootstrap(twice, 100) == bootstrap(sums, 100)
-    values = compare(MeanSums.of([other, other]), twice, ("a", "b"), 100)
-    assert values == compare(other, sums, ("a", "b"), 100)
+    values = compare(MeanSums.of([perfect, perfect]), twice, ("a", "b"), 100)
+    assert values == compare(perfect, sums, ("a", "b"), 100)
 
 
 def test_presets_side_by_side_take_their_own_settings() -> None:
@@ -184,6 +184,6 @@ def test_the_command(tmp_path: Path) -> None:
     output = medusa(*shared, "--presets", "medusa,unimodal", "--json", tmp_path / "p.json").stdout
     assert "unimodal second" in output
     # The table of presets has a member of the ablations' in it.
-    other = json.loads((tmp_path / "p.json").read_text())
-    assert other["systems"][0]["members"] == result["systems"][0]["members"]
+    presets = json.loads((tmp_path / "p.json").read_text())
+    assert presets["systems"][0]["members"] == result["systems"][0]["members"]
     assert "give one of the two" in medusa(*shared, "--presets", "medusa", "--only", "one-hot", exit_code=2).stderr

@@ -42,8 +42,8 @@ def shown(actual: Comparison) -> str:
 def test_every_cell_over_folds_is_what_it_says(store: FeatureStore, write: Callable, corpus) -> None:
     write(corpus)
     columns = columns_of(4, [4, 2], greedily=True)
-    ways = techniques_of("majority,soft,weighted,attributes,linear,linear:logits,mlp,forest", SHORT, FOREST)
-    comparison = compare(store, corpus.manifest, ["m0", "m1", "m2", "m3"], ways, columns, folds="fold")
+    techniques = techniques_of("majority,soft,weighted,attributes,linear,linear:logits,mlp,forest", SHORT, FOREST)
+    comparison = compare(store, corpus.manifest, ["m0", "m1", "m2", "m3"], techniques, columns, folds="fold")
     cells = comparison.parts["all folds"]
     assert list(cells) == ["4", "top-2", "greedy"]
     assert list(cells["4"]) == [
@@ -52,15 +52,15 @@ def test_every_cell_over_folds_is_what_it_says(store: FeatureStore, write: Calla
     ]
     p = corpus.posteriors[..., :4]
     for name, predicted in (("majority vote", majority_vote(p)), ("soft vote", soft_vote(p).argmax(1))):
-        own = cells["4"][name].scores
-        assert own["macro_f1"] == pytest.approx(f1_score(corpus.labels, predicted, average="macro"))
-        assert own["accuracy"] == pytest.approx(accuracy_score(corpus.labels, predicted))
+        cell_scores = cells["4"][name].scores
+        assert cell_scores["macro_f1"] == pytest.approx(f1_score(corpus.labels, predicted, average="macro"))
+        assert cell_scores["accuracy"] == pytest.approx(accuracy_score(corpus.labels, predicted))
     # The two best are chosen on the other folds, fold by fold.
     fold = corpus.manifest.column("fold")
     predicted = np.empty(600, np.int64)
     for name in sorted(set(fold)):
         train = fold != name
-        scores = [f1_score(corpus.labels[train], own[train].argmax(1), average="macro") for own in p]
+        scores = [f1_score(corpus.labels[train], cell_scores[train].argmax(1), average="macro") for cell_scores in p]
         best = sorted(range(4), key=lambda m: -scores[m])[:2]
         assert comparison.chosen["top-2"][f"fold {name}"] == tuple(f"posteriors/m{m}" for m in best)
         predicted[~train] = soft_vote(p[best][:, ~train]).argmax(1)
@@ -85,7 +85,7 @@ def test_a_folds_own_labels_change_nothing_in_its_figures(
     store: FeatureStore, write: Callable, corpus, rule: Callable
 ) -> None:
     write(corpus)
-    ways = techniques_of("soft,weighted,attributes,linear,mlp,forest", SHORT, FOREST)
+    techniques = techniques_of("soft,weighted,attributes,linear,mlp,forest", SHORT, FOREST)
     table = corpus.manifest.to_arrow()
     third = pc.equal(table["fold"], "3")
     table = table.set_column(table.column_names.index("label"), "label", pc.if_else(third, "angry", table["label"]))
@@ -97,15 +97,15 @@ def test_a_folds_own_labels_change_nothing_in_its_figures(
     for manifest in (corpus.manifest, changed):
         division = divide(store, manifest, corpus.members, "fold")
         problem = load_problem(store, division.manifest, corpus.members, logits=True)
-        calls.append(cross_fit(problem, division, {"column": rule}, ways, keep_fit=False))
-    own = corpus.manifest.column("fold") == "3"
+        calls.append(cross_fit(problem, division, {"column": rule}, techniques, keep_fit=False))
+    judged = corpus.manifest.column("fold") == "3"
     assert calls[0].chosen["column"]["fold 3"] == calls[1].chosen["column"]["fold 3"]
     for key, parts in calls[0].predictions.items():
         before, after = parts["all folds"].whole, calls[1].predictions[key]["all folds"].whole
-        assert np.array_equal(before.probabilities[own], after.probabilities[own]), key
-        assert np.array_equal(before.attributes[own], after.attributes[own]), key
+        assert np.array_equal(before.probabilities[judged], after.probabilities[judged]), key
+        assert np.array_equal(before.attributes[judged], after.attributes[judged]), key
     before, after = (each.predictions["column", "meta (soup)"]["all folds"].whole for each in calls)
-    assert not np.allclose(before.probabilities[~own], after.probabilities[~own], atol=1e-4)
+    assert not np.allclose(before.probabilities[~judged], after.probabilities[~judged], atol=1e-4)
 
 
 def test_a_weighted_vote_of_a_greedy_choice_with_replacement_counts_the_choices(
@@ -117,8 +117,8 @@ def test_a_weighted_vote_of_a_greedy_choice_with_replacement_counts_the_choices(
     judged = cross_fit(problem, division, {"g": greedy(True)}, techniques_of("weighted"), keep_fit=False)
     selection = judged.chosen["g"]["train"]
     rows = division.rows("test")
-    own = problem.rows(rows).probabilities[list(selection.members)]
-    expected = np.average(own, axis=0, weights=selection.counts)
+    chosen = problem.rows(rows).probabilities[list(selection.members)]
+    expected = np.average(chosen, axis=0, weights=selection.counts)
     result = judged.predictions["g", "weighted vote"]["test"].whole.probabilities
     assert np.allclose(result, expected, atol=1e-6)
 
@@ -141,10 +141,10 @@ def test_with_splits_members_are_chosen_on_train_and_scored_elsewhere(
 
 def test_in_sample_posteriors_are_refused_or_recorded(store: FeatureStore, write: Callable, corpus) -> None:
     write(corpus, oof="in-sample")
-    ways, columns = techniques_of("soft"), columns_of(4, [4])
+    techniques, columns = techniques_of("soft"), columns_of(4, [4])
     with pytest.raises(ConfigError, match="not recorded as out of fold"):
-        compare(store, corpus.manifest, corpus.members, ways, columns)
-    comparison = compare(store, corpus.manifest, corpus.members, ways, columns, in_sample=True)
+        compare(store, corpus.manifest, corpus.members, techniques, columns)
+    comparison = compare(store, corpus.manifest, corpus.members, techniques, columns, in_sample=True)
     assert comparison.in_sample
     assert "In-sample posteriors" in comparison.notes[0]
 
@@ -162,8 +162,8 @@ def test_a_corpus_of_attributes_alone_has_its_own_table(store: FeatureStore, wri
         ) as writer:
             for key, values in rows:
                 writer.append(key, [values])
-    ways = techniques_of("majority,soft,weighted,attributes,linear", SHORT)
-    comparison = compare(store, manifest, ["a0", "a1", "a2", "a3"], ways, columns_of(4, [4, 2], greedily=True))
+    techniques = techniques_of("majority,soft,weighted,attributes,linear", SHORT)
+    comparison = compare(store, manifest, ["a0", "a1", "a2", "a3"], techniques, columns_of(4, [4, 2], greedily=True))
     cells = comparison.parts["test"]["4"]
     assert set(cells["soft vote"].scores) == {"mean_ccc"}
     assert cells["best 3 per attribute"].scores["mean_ccc"] > cells["soft vote"].scores["mean_ccc"]
@@ -238,8 +238,8 @@ def test_every_cell_has_an_interval_by_speaker_in_terminal_json_and_markdown(
 ) -> None:
     write(corpus)
     columns = columns_of(4, [4, 2])
-    ways = techniques_of(TABLE3, SHORT)
-    comparison = compare(store, corpus.manifest, corpus.members, ways, columns, folds="fold", n_resamples=50)
+    techniques = techniques_of(TABLE3, SHORT)
+    comparison = compare(store, corpus.manifest, corpus.members, techniques, columns, folds="fold", n_resamples=50)
     for column, rows in comparison.parts["all folds"].items():
         for name, row in rows.items():
             ends = comparison.intervals["all folds"][column][name]
@@ -252,11 +252,11 @@ def test_every_cell_has_an_interval_by_speaker_in_terminal_json_and_markdown(
         corpus.manifest.scheme.classes, corpus.labels, vote, ("arousal",), arousal, arousal,
         corpus.manifest.column("speaker"),
     )  # fmt: skip
-    own = comparison.intervals["all folds"]["4"]["soft vote"]["uar"]
-    assert own == bootstrap(scored.sums(), 50)["uar"]
-    assert f"{own.low:.3f}-{own.high:.3f}".replace("0.", ".") in shown(comparison)
+    interval = comparison.intervals["all folds"]["4"]["soft vote"]["uar"]
+    assert interval == bootstrap(scored.sums(), 50)["uar"]
+    assert f"{interval.low:.3f}-{interval.high:.3f}".replace("0.", ".") in shown(comparison)
     saved = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
-    assert saved["intervals"]["all folds"]["4"]["soft vote"]["uar"] == [own.value, own.low, own.high]
+    assert saved["intervals"]["all folds"]["4"]["soft vote"]["uar"] == [interval.value, interval.low, interval.high]
     markdown = "\n".join(comparison_markdown(saved))
-    assert f"{own.value:.3f} ({own.low:.3f} to {own.high:.3f})" in markdown
+    assert f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})" in markdown
     assert "UAR, top-2" in markdown

@@ -15,15 +15,15 @@ from tests.helpers.synthetic_corpus import CLASSES, corpus
 
 
 def written(
-    store: FeatureStore, manifest: Manifest, name: str, right: float, made_by: str = "", adapted: bool = False
+    store: FeatureStore, manifest: Manifest, name: str, share_right: float, made_by: str = "", adapted: bool = False
 ) -> list[str]:
     """Posteriors that are right for a share of the clips, the largest class for the others; what is said of them."""
     votes = manifest.votes
     assert votes is not None
     labels = votes.argmax(1)
     largest = int(np.bincount(labels).argmax())
-    known = np.random.default_rng(0).random(len(labels)) < right
-    guess = np.where(known, labels, largest)
+    is_right = np.random.default_rng(0).random(len(labels)) < share_right
+    guess = np.where(is_right, labels, largest)
     extra = [("oof", "fold"), ("folds", "cv:fold"), *([("adapted", "speaker")] if adapted else [])]
     spec = FeatureSpec(
         "posteriors", name, "none", ("posteriors", "logits"), 3, dtype="float32", columns=CLASSES, extra=tuple(extra)

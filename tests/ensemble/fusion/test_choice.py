@@ -36,16 +36,16 @@ def uar(problem: Problem, probabilities: np.ndarray) -> float:
 def test_ridge_is_read_back_and_learns_which_member_knows_which_class(problem: Problem, tmp_path: Path) -> None:
     rows = np.arange(len(problem.groups)) < 400
     meta = fit_ridge(problem.rows(rows), RidgeConfig("logits"))
-    rest = problem.rows(~rows)
-    predicted = predict_meta(meta, rest.inputs("logits"))
+    unseen = problem.rows(~rows)
+    predicted = predict_meta(meta, unseen.inputs("logits"))
     save_meta(tmp_path, meta)
-    again = predict_meta(load_meta(tmp_path), rest.inputs("logits"))
-    np.testing.assert_array_equal(again.probabilities, predicted.probabilities)
-    np.testing.assert_array_equal(again.attributes, predicted.attributes)
-    assert uar(rest, predicted.probabilities) > uar(rest, rest.probabilities.mean(0))
+    reloaded = predict_meta(load_meta(tmp_path), unseen.inputs("logits"))
+    np.testing.assert_array_equal(reloaded.probabilities, predicted.probabilities)
+    np.testing.assert_array_equal(reloaded.attributes, predicted.attributes)
+    assert uar(unseen, predicted.probabilities) > uar(unseen, unseen.probabilities.mean(0))
     np.testing.assert_allclose(predicted.probabilities.sum(1), 1, atol=1e-5)
-    error = np.abs(predicted.attributes[:, 0] - rest.targets.attribute_values[:, 0]).mean()
-    assert error < np.abs(rest.attributes.mean(0)[:, 0] - rest.targets.attribute_values[:, 0]).mean()
+    error = np.abs(predicted.attributes[:, 0] - unseen.targets.attribute_values[:, 0]).mean()
+    assert error < np.abs(unseen.attributes.mean(0)[:, 0] - unseen.targets.attribute_values[:, 0]).mean()
 
 
 def test_under_a_large_penalty_ridge_is_the_mean_of_logits(problem: Problem) -> None:
@@ -62,9 +62,11 @@ def test_under_a_large_penalty_ridge_is_the_mean_of_logits(problem: Problem) -> 
 
 def test_probabilities_of_ridge_are_calibrated_on_held_out_utterances(problem: Problem) -> None:
     rows = np.arange(len(problem.groups)) < 400
-    rest = problem.rows(~rows)
-    predicted = predict_meta(fit_ridge(problem.rows(rows), RidgeConfig("logits")), rest.inputs("logits")).probabilities
-    assert abs(predicted.max(1).mean() - (predicted.argmax(1) == rest.targets.labels).mean()) < 0.06
+    unseen = problem.rows(~rows)
+    predicted = predict_meta(
+        fit_ridge(problem.rows(rows), RidgeConfig("logits")), unseen.inputs("logits")
+    ).probabilities
+    assert abs(predicted.max(1).mean() - (predicted.argmax(1) == unseen.targets.labels).mean()) < 0.06
 
 
 def test_the_best_member_is_chosen_for_classes_and_for_attributes(problem: Problem) -> None:
@@ -90,9 +92,9 @@ def test_the_labels_of_a_judged_fold_touch_neither_choice_nor_prediction(
     rows = np.flatnonzero(frame["fold"] == "2")
     columns = ["label", "attr_arousal"]
     frame.loc[rows, columns] = frame.loc[np.random.default_rng(1).permutation(rows), columns].to_numpy()
-    other = Manifest(pa.Table.from_pandas(frame, preserve_index=False), corpus.manifest.scheme)
+    relabelled = Manifest(pa.Table.from_pandas(frame, preserve_index=False), corpus.manifest.scheme)
     keys, actual, choices = [corpus.manifest.keys[i] for i in rows], [], []
-    for name, manifest in (("before", corpus.manifest), ("after", other)):
+    for name, manifest in (("before", corpus.manifest), ("after", relabelled)):
         _, report = fit_ensemble(store, manifest, corpus.members, name=name, config=AUTO, folds="fold")
         actual.append(np.stack([store[f"posteriors/{name}"][key] for key in keys]))
         choices.append(report.choices)

@@ -68,10 +68,10 @@ def test_a_fold_is_predicted_without_its_labels(store: FeatureStore, write: Call
     wrong = pc.if_else(pc.equal(table["fold"], "3"), "angry", table["label"])
     changed = Manifest(table.set_column(table.column_names.index("label"), "label", wrong), corpus.manifest.scheme)
     fit_ensemble(store, changed, corpus.members, name="wrong", config=SHORT, folds="fold")
-    both = load_posteriors(store, ["posteriors/right", "posteriors/wrong"], corpus.manifest.keys).values
+    posteriors = load_posteriors(store, ["posteriors/right", "posteriors/wrong"], corpus.manifest.keys).values
     third = corpus.manifest.column("fold") == "3"
-    assert np.array_equal(both[0, third], both[1, third])
-    assert not np.allclose(both[0, ~third], both[1, ~third], atol=1e-4)
+    assert np.array_equal(posteriors[0, third], posteriors[1, third])
+    assert not np.allclose(posteriors[0, ~third], posteriors[1, ~third], atol=1e-4)
 
 
 def test_members_out_of_fold_on_train_are_fitted_on_train(store: FeatureStore, write: Callable, corpus) -> None:
@@ -102,12 +102,14 @@ def test_members_without_posteriors_of_train_are_fitted_on_development_and_score
     before = load_posteriors(store, ["posteriors/meta"]).values
     table = corpus.manifest.to_arrow()
     speaker = corpus.manifest.column("speaker")[corpus.manifest.column("split") == "development"][0]
-    other = pc.if_else(pc.equal(table["speaker"], speaker), "angry", table["label"])
-    changed = Manifest(table.set_column(table.column_names.index("label"), "label", other), corpus.manifest.scheme)
+    labels = pc.if_else(pc.equal(table["speaker"], speaker), "angry", table["label"])
+    changed = Manifest(table.set_column(table.column_names.index("label"), "label", labels), corpus.manifest.scheme)
     fit_ensemble(store, changed, corpus.members, config=SHORT)
     after = load_posteriors(store, ["posteriors/meta"])
-    own = np.array([corpus.manifest.column("speaker")[corpus.manifest.index(key)] == speaker for key in after.keys])
-    assert np.array_equal(before[0, own], after.values[0, own])
+    of_speaker = np.array(
+        [corpus.manifest.column("speaker")[corpus.manifest.index(key)] == speaker for key in after.keys]
+    )
+    assert np.array_equal(before[0, of_speaker], after.values[0, of_speaker])
     assert not np.array_equal(before, after.values)
 
 
@@ -233,8 +235,8 @@ def test_an_attribute_that_nobody_rated_has_no_output_whatever_fuses(
     small = make_corpus(n=60, n_members=2)
     write(small)
     table = small.manifest.to_arrow()
-    at = table.column_names.index("attr_arousal")
-    unrated = table.set_column(at, "attr_arousal", pa.nulls(60, pa.float64()))
+    index = table.column_names.index("attr_arousal")
+    unrated = table.set_column(index, "attr_arousal", pa.nulls(60, pa.float64()))
     config = config_of(kind, SHORT, ForestConfig(n_trees=4, n_folds=2))
     meta, report = fit_ensemble(
         store, Manifest(unrated, small.manifest.scheme), small.members, config=config, folds="fold"

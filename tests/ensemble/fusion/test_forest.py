@@ -33,13 +33,13 @@ def test_it_predicts_the_mean_of_scikit_learns_forests(make_corpus: Callable, in
     assert np.allclose(result.attributes[:, 0], corpus.arousal.mean(0), atol=1e-5)
     assert np.isfinite(result.logits).all()
     save_meta(tmp_path, meta)
-    again = load_meta(tmp_path)
-    assert again.kind == "forest"
-    assert (again.config, again.members, again.layer) == (config, aligned.members, "logits")
-    assert np.array_equal(predict_meta(again, aligned).probabilities, result.probabilities)
+    reloaded = load_meta(tmp_path)
+    assert reloaded.kind == "forest"
+    assert (reloaded.config, reloaded.members, reloaded.layer) == (config, aligned.members, "logits")
+    assert np.array_equal(predict_meta(reloaded, aligned).probabilities, result.probabilities)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
     with pytest.raises(AlignmentError, match="reads members"):
-        predict_meta(again, aligned.choose([1, 0, 2]))
+        predict_meta(reloaded, aligned.choose([1, 0, 2]))
 
 
 def test_a_class_that_is_rarer_than_folds_is_still_a_class(make_corpus: Callable) -> None:

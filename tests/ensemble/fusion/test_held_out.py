@@ -26,9 +26,9 @@ def test_cooling_divides_the_logits_of_classes_alone(store: FeatureStore, write:
     for config in (SHORT, replace(SHORT, hidden=4)):
         fitted = technique(config).fit(problem, everyone(problem))
         cold = fitted.cooled(2.0)  # type: ignore[attr-defined]
-        (one, *_), (other, *_) = fitted.predict(problem).seeds, cold.predict(problem).seeds
-        np.testing.assert_allclose(other.logits, one.logits / 2, atol=1e-4)
-        np.testing.assert_allclose(other.attributes, one.attributes, atol=1e-5)
+        (of_fitted, *_), (of_cold, *_) = fitted.predict(problem).seeds, cold.predict(problem).seeds
+        np.testing.assert_allclose(of_cold.logits, of_fitted.logits / 2, atol=1e-4)
+        np.testing.assert_allclose(of_cold.attributes, of_fitted.attributes, atol=1e-5)
 
 
 def test_a_fit_is_calibrated_on_those_held_out(store: FeatureStore, write: Callable, corpus) -> None:
@@ -38,8 +38,8 @@ def test_a_fit_is_calibrated_on_those_held_out(store: FeatureStore, write: Calla
     assert held_out.mask.any()
     fitted = technique(SHORT).fit(problem, everyone(problem))
     judged = fitted.predict(problem.rows(held_out.mask)).whole.probabilities
-    again = temperature_of(judged, problem.targets.labels[held_out.mask])
-    assert abs(again - 1) < 0.02
+    refitted = temperature_of(judged, problem.targets.labels[held_out.mask])
+    assert abs(refitted - 1) < 0.02
 
 
 def test_a_small_part_that_is_all_right_does_not_make_confidence_one() -> None:

@@ -46,8 +46,8 @@ def test_what_an_older_build_saved_predicts_the_same(
     meta = load_meta(GOLDEN / name)
     assert (meta.kind, meta.members, meta.classes) == (SAVED[name], aligned.members, CLASSES)
     result = predict_meta(meta, aligned)
-    for what in ("probabilities", "attributes", "logits"):
-        np.testing.assert_allclose(getattr(result, what), predictions[f"{name}.{what}"], rtol=1e-5, atol=1e-6)
+    for output in ("probabilities", "attributes", "logits"):
+        np.testing.assert_allclose(getattr(result, output), predictions[f"{name}.{output}"], rtol=1e-5, atol=1e-6)
     if name == "linear-seeds":
         second = predict_linear(meta, aligned.values, 1)
         np.testing.assert_allclose(second.logits, predictions["linear-seeds.1"], rtol=1e-5, atol=1e-6)
@@ -91,10 +91,10 @@ def test_a_directory_whose_files_are_of_two_kinds_is_refused(name: str, kind: st
 @pytest.mark.parametrize("name", ["linear", "vote"])
 def test_other_members_are_listed_as_missing_and_surplus(name: str, aligned: Aligned) -> None:
     meta = load_meta(GOLDEN / {"vote": "weighted"}.get(name, name))
-    others = Aligned(("posteriors/x", *aligned.members[1:]), *[
+    other_members = Aligned(("posteriors/x", *aligned.members[1:]), *[
         getattr(aligned, field) for field in ("keys", "columns", "values", "out_of_fold")
     ])  # fmt: skip
     with pytest.raises(AlignmentError) as error:
-        predict_meta(meta, others)
+        predict_meta(meta, other_members)
     assert list(error.value.missing.values()) == [["posteriors/m0"]]
     assert list(error.value.surplus.values()) == [["posteriors/x"]]

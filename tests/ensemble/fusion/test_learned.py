@@ -39,14 +39,14 @@ def test_weights_that_do_the_same_are_shown_alike(fitted) -> None:
     """All logits may rise together, and a member's probabilities sum to one: neither can be seen in a prediction."""
     meta, problem = fitted
     generator = torch.Generator().manual_seed(0)
-    other = meta.tensors["weight"].clone()
+    weight = meta.tensors["weight"].clone()
     for m in range(4):
-        block = other[0, m * 5 : m * 5 + 4, :4]
+        block = weight[0, m * 5 : m * 5 + 4, :4]
         block += torch.randn(4, 1, generator=generator) + torch.randn(1, 4, generator=generator)
-    same = dataclasses.replace(meta, tensors={**meta.tensors, "weight": other})
-    before, after = (predict_meta(each, problem.posteriors).probabilities for each in (meta, same))
+    shifted = dataclasses.replace(meta, tensors={**meta.tensors, "weight": weight})
+    before, after = (predict_meta(each, problem.posteriors).probabilities for each in (meta, shifted))
     assert np.allclose(before, after, atol=1e-5)
-    assert np.allclose(own_weights(meta), own_weights(same), atol=1e-5)
+    assert np.allclose(own_weights(meta), own_weights(shifted), atol=1e-5)
 
 
 def test_reliability_is_the_members_f1_and_concordance_and_weights_follow_it(fitted, corpus) -> None:

@@ -38,10 +38,10 @@ def test_seeds_trained_at_once_have_the_weights_of_each_alone(corpus, start: str
     held_out = np.arange(600) % 10 == 0 if select == "macro_f1" else None
     together = fitted(corpus, config, held_out).state.tensors
     for s, seed in enumerate(config.seeds):
-        alone = fitted(corpus, dataclasses.replace(config, seeds=(seed,)), held_out).state.tensors
+        single = fitted(corpus, dataclasses.replace(config, seeds=(seed,)), held_out).state.tensors
         # Weights are of size 1 to 10, so this is float32 rounding: a batched product adds in another order.
-        assert torch.allclose(together["weight"][s], alone["weight"][0], atol=1e-4, rtol=0)
-        assert torch.allclose(together["bias"][s], alone["bias"][0], atol=1e-4, rtol=0)
+        assert torch.allclose(together["weight"][s], single["weight"][0], atol=1e-4, rtol=0)
+        assert torch.allclose(together["bias"][s], single["bias"][0], atol=1e-4, rtol=0)
     assert not torch.equal(together["weight"][0], together["weight"][1])
 
 
@@ -80,10 +80,10 @@ def test_the_gradient_is_autograds(kind: str) -> None:
     if kind == "mlp":
         network = _Mlp([p.detach() for p in parameters], start, None, 3)
     x, goals = rows.batch(batch)
-    outputs, kept = network.forward(x.transpose(1, 2))
-    result = network.backward(x, kept, loss_gradient(outputs, goals, rows, config))
-    for own, p in zip(result, parameters, strict=True):
-        assert torch.allclose(own, p.grad)
+    outputs, state = network.forward(x.transpose(1, 2))
+    result = network.backward(x, state, loss_gradient(outputs, goals, rows, config))
+    for gradient, p in zip(result, parameters, strict=True):
+        assert torch.allclose(gradient, p.grad)
 
 
 def test_training_starts_at_the_soft_vote(corpus) -> None:
@@ -132,8 +132,8 @@ def test_the_soup_is_the_mean_of_the_weights_and_of_one_is_itself(corpus) -> Non
     assert torch.allclose(soup.tensors["weight"][0], sum(weight) / 3)
     assert torch.equal(LinearSeeds(soup).soup().tensors["weight"], soup.tensors["weight"])
     alike = {"weight": weight[:1].expand(3, -1, -1), "bias": bias[:1].expand(3, -1)}
-    same = LinearSeeds(dataclasses.replace(seeds.state, tensors=alike))
-    assert torch.allclose(same.soup().tensors["weight"], weight[:1], rtol=1e-6)
+    alike_seeds = LinearSeeds(dataclasses.replace(seeds.state, tensors=alike))
+    assert torch.allclose(alike_seeds.soup().tensors["weight"], weight[:1], rtol=1e-6)
 
 
 def test_predictions_do_not_depend_on_the_order_or_company_of_utterances(corpus) -> None:
@@ -149,12 +149,12 @@ def test_predictions_do_not_depend_on_the_order_or_company_of_utterances(corpus)
 
 def test_the_order_of_members_does_not_matter(corpus) -> None:
     aligned = corpus.aligned()
-    back = dataclasses.replace(aligned, members=aligned.members[::-1], values=aligned.values[::-1])
+    backwards = dataclasses.replace(aligned, members=aligned.members[::-1], values=aligned.values[::-1])
     config = dataclasses.replace(SHORT, start_std=1e-6, rounds=20)
     targets = Targets.from_manifest(corpus.manifest)
     forth = predict_meta(fit_meta(aligned, targets, config).soup(), aligned)
-    again = predict_meta(fit_meta(back, targets, config).soup(), back)
-    assert np.allclose(forth.probabilities, again.probabilities, atol=1e-3)
+    repeated = predict_meta(fit_meta(backwards, targets, config).soup(), backwards)
+    assert np.allclose(forth.probabilities, repeated.probabilities, atol=1e-3)
 
 
 def test_it_refuses_other_members_columns_or_utterances(corpus) -> None:
@@ -194,8 +194,8 @@ def test_selection_keeps_the_best_round_of_each_seed_and_needs_rows_for_it(corpu
     truth = Targets.from_manifest(corpus.manifest).labels[held_out]
     assert scores.shape[1] == 3
     for s in range(3):  # the kept weights score what the history's best says, up to the balanced draws
-        kept = f1_score(truth, predict_linear(meta.state, rows.values, s).probabilities.argmax(1), average="macro")
-        assert kept == pytest.approx(scores[:, s].max(), abs=0.05)
+        reached = f1_score(truth, predict_linear(meta.state, rows.values, s).probabilities.argmax(1), average="macro")
+        assert reached == pytest.approx(scores[:, s].max(), abs=0.05)
 
 
 @given(st.integers(0, 10**6), st.integers(2, 5), st.integers(1, 30))
@@ -205,18 +205,18 @@ def test_the_batched_macro_f1_is_scikit_learns_over_the_classes_there_are(seed: 
     result = macro_f1(predicted, labels, n_classes, absent="skip")
     for s in range(2):
         for k in range(3):
-            there = np.unique(labels[0, k])
-            expected = f1_score(labels[0, k], predicted[s, k], labels=there, average="macro", zero_division=0)
+            present = np.unique(labels[0, k])
+            expected = f1_score(labels[0, k], predicted[s, k], labels=present, average="macro", zero_division=0)
             assert result[s, k] == pytest.approx(expected)
 
 
 def test_it_is_saved_and_loaded_whole(corpus, tmp_path: Path) -> None:
     meta = fitted(corpus).soup()
     save_meta(tmp_path / "run", meta)
-    again = load_meta(tmp_path / "run")
-    assert again.config == meta.config
-    assert (again.members, again.classes, again.attributes) == (meta.members, meta.classes, meta.attributes)
-    p, q = (predict_meta(each, corpus.aligned()) for each in (meta, again))
+    reloaded = load_meta(tmp_path / "run")
+    assert reloaded.config == meta.config
+    assert (reloaded.members, reloaded.classes, reloaded.attributes) == (meta.members, meta.classes, meta.attributes)
+    p, q = (predict_meta(each, corpus.aligned()) for each in (meta, reloaded))
     assert np.array_equal(p.logits, q.logits)
 
 
@@ -242,16 +242,16 @@ def test_settings_out_of_range_are_refused(wrong: dict) -> None:
 
 def test_the_optimiser_is_torchs() -> None:
     generator = torch.Generator().manual_seed(0)
-    own, theirs = ([torch.ones(3, 4), torch.ones(2)] for _ in range(2))
-    ours = AdamW(own, lr=0.05, weight_decay=0.1)
-    reference = torch.optim.AdamW(theirs, lr=0.05, weight_decay=0.1)
+    our_parameters, their_parameters = ([torch.ones(3, 4), torch.ones(2)] for _ in range(2))
+    ours = AdamW(our_parameters, lr=0.05, weight_decay=0.1)
+    reference = torch.optim.AdamW(their_parameters, lr=0.05, weight_decay=0.1)
     for _ in range(30):
-        gradients = [torch.randn(p.shape, generator=generator) for p in own]
+        gradients = [torch.randn(p.shape, generator=generator) for p in our_parameters]
         ours.step(gradients)
-        for p, gradient in zip(theirs, gradients, strict=True):
+        for p, gradient in zip(their_parameters, gradients, strict=True):
             p.grad = gradient
         reference.step()
-    for p, q in zip(own, theirs, strict=True):
+    for p, q in zip(our_parameters, their_parameters, strict=True):
         assert torch.allclose(p, q, atol=1e-6)
 
 
@@ -283,10 +283,10 @@ def test_a_greedy_soup_takes_a_seed_only_if_the_held_out_score_holds(corpus) -> 
         mean = weight[seeds].mean(0)
         return float(scorer(_Linear([torch.zeros(1, *mean.shape)], mean, None))[0])
 
-    alone = [score([s]) for s in range(4)]
+    singly = [score([s]) for s in range(4)]
     chosen: list[int] = []
     best = -1.0
-    for s in sorted(range(4), key=lambda s: -alone[s]):
+    for s in sorted(range(4), key=lambda s: -singly[s]):
         if score([*chosen, s]) >= best:
             chosen, best = [*chosen, s], score([*chosen, s])
     assert meta.in_soup == tuple(sorted(chosen))
@@ -305,26 +305,26 @@ def test_a_greedy_soup_takes_a_seed_only_if_the_held_out_score_holds(corpus) -> 
 def test_attributes_alone_can_be_learned(corpus, select: str) -> None:
     targets = Targets.from_manifest(corpus.manifest)
     values = corpus.posteriors[..., 4:]
-    none = Targets.unknown(targets.keys, (), targets.attributes, targets.attribute_ranges)
-    targets = dataclasses.replace(none, attribute_values=targets.attribute_values)
+    attributes_only = Targets.unknown(targets.keys, (), targets.attributes, targets.attribute_ranges)
+    targets = dataclasses.replace(attributes_only, attribute_values=targets.attribute_values)
     aligned = Aligned(corpus.members, targets.keys, ("attr:arousal",), values, ("fold",) * 4)
     held_out = np.arange(600) % 5 == 0
     config = MetaConfig(rounds=30, select=select)
     meta = fit_meta(aligned, targets, config, held_out if select == "macro_f1" else None)
-    own = ccc(predict_meta(meta.soup(), aligned).attributes[:, 0], targets.attribute_values[:, 0])
-    assert own > ccc(soft_vote(values)[:, 0], targets.attribute_values[:, 0]) + 0.02
+    reached = ccc(predict_meta(meta.soup(), aligned).attributes[:, 0], targets.attribute_values[:, 0])
+    assert reached > ccc(soft_vote(values)[:, 0], targets.attribute_values[:, 0]) + 0.02
     assert predict_meta(meta.soup(), aligned).probabilities.shape == (600, 0)
 
 
 def test_the_batched_concordance_is_the_plain_one() -> None:
     rng = np.random.default_rng(0)
     predicted, target = rng.normal(size=(2, 3, 40)), rng.normal(size=(3, 40))
-    known = rng.random((3, 40)) < 0.7
-    known[2] = False
-    result = _mean_ccc(*(torch.tensor(a) for a in (predicted, target, known.astype(float))))
+    rated = rng.random((3, 40)) < 0.7
+    rated[2] = False
+    result = _mean_ccc(*(torch.tensor(a) for a in (predicted, target, rated.astype(float))))
     for s in range(2):
-        alone = [ccc(predicted[s, a], np.where(known[a], target[a], np.nan)) for a in range(2)]
-        assert result[s] == pytest.approx(np.mean(alone))
+        singly = [ccc(predicted[s, a], np.where(rated[a], target[a], np.nan)) for a in range(2)]
+        assert result[s] == pytest.approx(np.mean(singly))
 
 
 def test_an_mlp_starts_as_the_linear_map_and_its_seeds_outputs_are_averaged(corpus, tmp_path: Path) -> None:
@@ -333,19 +333,21 @@ def test_an_mlp_starts_as_the_linear_map_and_its_seeds_outputs_are_averaged(corp
     # With no step that counts, what is left is the start.
     still = fit_mlp(aligned, targets, dataclasses.replace(config, lr=1e-12))
     linear = fit_meta(aligned, targets, dataclasses.replace(SHORT, lr=1e-12))
-    for s, own in enumerate(predict_seeds(still, aligned.values)):
-        assert np.allclose(own.probabilities, predict_linear(linear.state, aligned.values, s).probabilities, atol=1e-5)
+    for s, of_seed in enumerate(predict_seeds(still, aligned.values)):
+        assert np.allclose(
+            of_seed.probabilities, predict_linear(linear.state, aligned.values, s).probabilities, atol=1e-5
+        )
     mlp = fit_mlp(aligned, targets, config)
     seeds = predict_seeds(mlp, aligned.values)
-    whole = predict_meta(mlp, aligned)
-    assert np.allclose(whole.probabilities, np.mean([p.probabilities for p in seeds], 0), atol=1e-6)
-    assert np.allclose(np.exp(whole.logits), whole.probabilities, atol=1e-6)
-    alone = fit_mlp(aligned, targets, dataclasses.replace(config, seeds=(1,)))
-    assert np.allclose(predict_meta(alone, aligned).probabilities, seeds[1].probabilities, atol=1e-3)
+    averaged = predict_meta(mlp, aligned)
+    assert np.allclose(averaged.probabilities, np.mean([p.probabilities for p in seeds], 0), atol=1e-6)
+    assert np.allclose(np.exp(averaged.logits), averaged.probabilities, atol=1e-6)
+    of_one_seed = fit_mlp(aligned, targets, dataclasses.replace(config, seeds=(1,)))
+    assert np.allclose(predict_meta(of_one_seed, aligned).probabilities, seeds[1].probabilities, atol=1e-3)
     save_meta(tmp_path, mlp)
-    again = load_meta(tmp_path)
-    assert again.kind == "mlp"
-    assert np.array_equal(predict_meta(again, aligned).probabilities, whole.probabilities)
+    reloaded = load_meta(tmp_path)
+    assert reloaded.kind == "mlp"
+    assert np.array_equal(predict_meta(reloaded, aligned).probabilities, averaged.probabilities)
     with pytest.raises(AlignmentError, match="reads members"):
         predict_meta(mlp, aligned.choose([1, 0, 2, 3]))
     with pytest.raises(ConfigError, match="hidden"):
@@ -368,12 +370,12 @@ def test_an_mlp_learns_what_no_linear_map_can() -> None:
     targets = Targets(keys, ("a", "b"), (), (), truth, np.eye(2, dtype=np.float32)[truth], np.zeros((n, 0), np.float32))
     aligned = Aligned(("m0", "m1"), keys, ("a", "b"), p, ("fold",) * 2)
     config = MetaConfig(seeds=(0, 1), lr=0.02, rounds=20, select="last", weight_decay=0.0, start="random")
-    right = [
+    shares = [
         (predict_meta(meta, aligned).probabilities.argmax(1) == truth).mean()
         for meta in (
             fit_meta(aligned, targets, config).soup(),
             fit_mlp(aligned, targets, dataclasses.replace(config, hidden=16)),
         )
     ]
-    assert right[0] < 0.8
-    assert right[1] > 0.95
+    assert shares[0] < 0.8
+    assert shares[1] > 0.95

@@ -35,15 +35,15 @@ def problem(make_corpus: Callable) -> Problem:
 
 def score(problem: Problem, members: list[int]) -> float:
     """scikit-learn's macro-F1 of the soft vote of these members, as often as they are named."""
-    known = problem.targets.labels >= 0
-    mean = problem.probabilities[members].astype(np.float64).mean(0)[known]
-    return float(f1_score(problem.targets.labels[known], mean.argmax(1), average="macro"))
+    labelled = problem.targets.labels >= 0
+    mean = problem.probabilities[members].astype(np.float64).mean(0)[labelled]
+    return float(f1_score(problem.targets.labels[labelled], mean.argmax(1), average="macro"))
 
 
 def test_the_best_few_are_those_of_the_largest_macro_f1(problem: Problem) -> None:
-    alone = [score(problem, [m]) for m in range(6)]
-    assert member_scores(problem) == pytest.approx(alone)
-    order = sorted(range(6), key=lambda m: -alone[m])
+    singly = [score(problem, [m]) for m in range(6)]
+    assert member_scores(problem) == pytest.approx(singly)
+    order = sorted(range(6), key=lambda m: -singly[m])
     for k in (1, 3, 6):
         assert top(k)(problem).members == tuple(order[:k])
     assert everyone(problem).members == tuple(range(6))
@@ -75,9 +75,9 @@ def test_a_choice_looks_at_its_rows_alone(problem: Problem) -> None:
     rows = np.arange(300) < 150
     spoiled = problem.posteriors.values.copy()
     spoiled[:, ~rows] = spoiled[::-1, ~rows]
-    other = dataclasses.replace(problem, posteriors=dataclasses.replace(problem.posteriors, values=spoiled))
+    changed = dataclasses.replace(problem, posteriors=dataclasses.replace(problem.posteriors, values=spoiled))
     for rule in (top(2), greedy(), greedy(True)):
-        assert rule(problem.rows(rows)) == rule(other.rows(rows))
+        assert rule(problem.rows(rows)) == rule(changed.rows(rows))
 
 
 def attributes_alone(n: int = 200) -> Problem:
@@ -88,12 +88,12 @@ def attributes_alone(n: int = 200) -> Problem:
     noise = np.array([[0.2, 3], [3, 0.2], [0.5, 0.4], [0.4, 0.6], [4, 4]])
     values = np.nan_to_num(target, nan=4.0) + rng.normal(size=(5, n, 2)) * noise[:, None]
     keys = tuple(map(str, range(n)))
-    none = Targets.unknown(keys, (), ("arousal", "valence"), ((1.0, 7.0),) * 2)
+    unlabelled = Targets.unknown(keys, (), ("arousal", "valence"), ((1.0, 7.0),) * 2)
     aligned = Aligned(
         tuple(f"m{m}" for m in range(5)), keys, ("attr:arousal", "attr:valence"), values.astype(np.float32),
         ("fold",) * 5,
     )  # fmt: skip
-    return Problem(aligned, None, dataclasses.replace(none, attribute_values=target), np.array(keys))
+    return Problem(aligned, None, dataclasses.replace(unlabelled, attribute_values=target), np.array(keys))
 
 
 def test_each_attribute_has_its_own_best_members() -> None:
@@ -101,9 +101,9 @@ def test_each_attribute_has_its_own_best_members() -> None:
     chosen = best_per_attribute(problem, 3)
     assert [set(own) for own in chosen] == [{0, 2, 3}, {1, 2, 3}]
     scores = attribute_scores(problem)
-    known = ~np.isnan(problem.targets.attribute_values[:, 1])
+    rated = ~np.isnan(problem.targets.attribute_values[:, 1])
     assert scores[1, 1] == pytest.approx(
-        ccc(problem.attributes[1, known, 1], problem.targets.attribute_values[known, 1])
+        ccc(problem.attributes[1, rated, 1], problem.targets.attribute_values[rated, 1])
     )
     assert best_per_attribute(problem, 9)[0][:1] == (0,)
     assert len(best_per_attribute(problem, 9)[0]) == 5

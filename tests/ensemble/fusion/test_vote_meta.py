@@ -52,15 +52,15 @@ def test_every_rule_is_the_plain_one(problem: Problem, corpus) -> None:
 def test_it_is_saved_and_loaded_whole(problem: Problem, tmp_path: Path, rule: str) -> None:
     meta = fit_vote(problem, VoteConfig(rule))
     save_meta(tmp_path, meta)
-    again = load_meta(tmp_path)
-    assert again.kind == "vote"
-    assert (again.config, again.members, again.layer) == (meta.config, meta.members, "posteriors")
-    before, after = (predict_meta(each, problem.posteriors) for each in (meta, again))
+    reloaded = load_meta(tmp_path)
+    assert reloaded.kind == "vote"
+    assert (reloaded.config, reloaded.members, reloaded.layer) == (meta.config, meta.members, "posteriors")
+    before, after = (predict_meta(each, problem.posteriors) for each in (meta, reloaded))
     assert np.array_equal(before.probabilities, after.probabilities)
     assert np.array_equal(before.attributes, after.attributes)
     assert np.isfinite(after.logits).all()
     with pytest.raises(AlignmentError, match="reads members"):
-        predict_meta(again, problem.posteriors.choose([1, 0, 2, 3]))
+        predict_meta(reloaded, problem.posteriors.choose([1, 0, 2, 3]))
 
 
 def test_rules_that_are_none_are_refused(problem: Problem) -> None:

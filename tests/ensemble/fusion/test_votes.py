@@ -61,12 +61,12 @@ def test_scikit_learns_voting_classifier_votes_alike() -> None:
     models = [(str(d), DecisionTreeClassifier(max_depth=d, random_state=d)) for d in (2, 4, 5)]
     for voting, ours in (("soft", lambda p, w: weighted_vote(p, w).argmax(1)), ("hard", None)):
         weights = np.array([1.0, 2.0, 0.5])
-        theirs = VotingClassifier(models, voting=voting, weights=weights if ours else None).fit(x, y)
-        p = np.stack([each.predict_proba(x) for each in theirs.estimators_])
+        classifier = VotingClassifier(models, voting=voting, weights=weights if ours else None).fit(x, y)
+        p = np.stack([each.predict_proba(x) for each in classifier.estimators_])
         if ours:
-            assert np.array_equal(theirs.predict(x), ours(p, weights))
+            assert np.array_equal(classifier.predict(x), ours(p, weights))
             continue
         # Theirs gives a tie to the first class; ours to the likelier one.
         counts = np.stack([(p.argmax(2) == c).sum(0) for c in range(3)], 1)
         clear = (counts == counts.max(1, keepdims=True)).sum(1) == 1
-        assert np.array_equal(theirs.predict(x)[clear], majority_vote(p)[clear])
+        assert np.array_equal(classifier.predict(x)[clear], majority_vote(p)[clear])

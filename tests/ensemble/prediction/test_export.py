@@ -66,9 +66,9 @@ def test_the_card_lists_classes_members_encoders_and_scores(trained: Trained, tm
 
 def test_the_label_scheme_goes_along(trained: Trained, tmp_path: Path) -> None:
     classes = trained.manifest.scheme.classes
-    given = LabelScheme(classes, {}, {"01": "neutral", "09": None})
-    export_model(trained.runs / "m0", tmp_path / "packed", scheme=given)
-    assert LabelScheme.from_json((tmp_path / "packed" / "scheme.json").read_text()) == given
+    scheme = LabelScheme(classes, {}, {"01": "neutral", "09": None})
+    export_model(trained.runs / "m0", tmp_path / "packed", scheme=scheme)
+    assert LabelScheme.from_json((tmp_path / "packed" / "scheme.json").read_text()) == scheme
     with pytest.raises(ConfigError, match="fitted on"):
         export_model(trained.runs / "m0", tmp_path / "other", scheme=LabelScheme(("sad", "glad")))
     assert not (tmp_path / "other").exists()

@@ -50,8 +50,8 @@ def test_a_windows_prediction_is_that_of_its_sound_as_a_file(trained: Trained, c
         assert piece.end_s is not None
         names.append(tmp_path / f"{n}.wav")
         soundfile.write(names[-1], samples[round(piece.start_s * RATE) : round(piece.end_s * RATE)], RATE, "FLOAT")
-    alone = predict(model, files_manifest(names))
-    np.testing.assert_allclose(predictions.probabilities, alone.probabilities, atol=1e-5)
+    singly = predict(model, files_manifest(names))
+    np.testing.assert_allclose(predictions.probabilities, singly.probabilities, atol=1e-5)
     assert [piece.start_s for piece in predictions.pieces if piece] == [2.0 * n for n in range(len(names))]
     assert predictions.pieces[-1].end_s == pytest.approx(len(samples) / RATE, abs=1e-6)  # type: ignore[union-attr]
 
@@ -110,11 +110,11 @@ def test_a_manifest_of_windows_gives_what_the_options_give_and_can_be_evaluated(
     model = ["--model", trained.runs / "m0"]
     medusa("predict", "-m", tmp_path / "w.csv", *model, "-o", tmp_path / "by_manifest.csv")
     medusa("predict", call, "--every", "3", *model, "-o", tmp_path / "by_options.csv")
-    one, other = rows_of(tmp_path / "by_manifest.csv"), rows_of(tmp_path / "by_options.csv")
-    assert [{**row, "file": ""} for row in one] == [{**row, "file": ""} for row in other]
-    assert one[0]["file"] == "call.flac"
+    by_manifest, by_options = rows_of(tmp_path / "by_manifest.csv"), rows_of(tmp_path / "by_options.csv")
+    assert [{**row, "file": ""} for row in by_manifest] == [{**row, "file": ""} for row in by_options]
+    assert by_manifest[0]["file"] == "call.flac"
     windows = Manifest.read(tmp_path / "w.csv")
-    labelled = windows.to_arrow().append_column("label", [[row["label"] for row in one]])
+    labelled = windows.to_arrow().append_column("label", [[row["label"] for row in by_manifest]])
     manifest = Manifest(labelled, trained.manifest.scheme, root=tmp_path)
     for name in ("by_manifest.csv", "by_options.csv"):
         assert read_predictions(tmp_path / name, manifest).keys == tuple(windows.keys)

@@ -49,10 +49,12 @@ def test_the_meta_classifier_reads_the_members_in_its_order(trained: Trained, in
     model = Model.load(trained.runs / f"meta-{inputs}")
     predictions = predict(model, files_manifest(files_of(trained, *rows)))
     outputs = [member.predict(trained.store, keys) for member in model.members]
-    read = np.stack([output[inputs == "logits"] for output in outputs])
+    inputs_read = np.stack([output[inputs == "logits"] for output in outputs])
     assert model.meta is not None
     np.testing.assert_allclose(
-        predictions.probabilities, KINDS[model.meta.kind].predict_values(model.meta, read).probabilities, atol=1e-5
+        predictions.probabilities,
+        KINDS[model.meta.kind].predict_values(model.meta, inputs_read).probabilities,
+        atol=1e-5,
     )
     np.testing.assert_allclose(predictions.member_posteriors, np.stack([output[0] for output in outputs]), atol=1e-5)
     assert predictions.members == ("m0", "m1")
@@ -129,7 +131,7 @@ def test_in_chunks_it_is_the_same_and_each_encoder_is_loaded_once(
 ) -> None:
     files = [*files_of(trained, 0, 7, 3), tmp_path / "gone.wav", *files_of(trained, 9, 2)]
     model = Model.load(trained.runs / "meta-logits")
-    whole = predict(model, files_manifest(files))
+    at_once = predict(model, files_manifest(files))
     loaded = []
 
     def counted(name: str, *rest: object, **more: object) -> object:
@@ -140,10 +142,10 @@ def test_in_chunks_it_is_the_same_and_each_encoder_is_loaded_once(
     calls: list[tuple[float, int]] = []
     parts = predict(model, files_manifest(files), chunk=2, progress=lambda what, done, of: calls.append((done, of)))
     assert sorted(loaded) == ["mel", "pooled"]
-    assert parts.keys == whole.keys
-    assert parts.failed == whole.failed
-    np.testing.assert_allclose(parts.probabilities, whole.probabilities, atol=1e-6)
-    np.testing.assert_allclose(parts.member_posteriors, whole.member_posteriors, atol=1e-6)
+    assert parts.keys == at_once.keys
+    assert parts.failed == at_once.failed
+    np.testing.assert_allclose(parts.probabilities, at_once.probabilities, atol=1e-6)
+    np.testing.assert_allclose(parts.member_posteriors, at_once.member_posteriors, atol=1e-6)
     assert calls[-1] == (6, 6)
     assert all(of == 6 and done <= 6 for done, of in calls)
 
@@ -157,8 +159,8 @@ def test_the_command_takes_folders_patterns_and_a_list(
         shutil.copy(trained.manifest.audio_path(i), tmp_path / "in" / str(i) / "clip.ogg")
     to = ["--model", trained.runs / "meta-posteriors", "-o", "p.csv"]
     expected = [f"in/{i}/clip.ogg" for i in (0, 1, 2)]
-    for given, stdin in ((["in"], None), (["in/*/*.ogg"], None), (["-"], "in/0\nin/[12]/clip.ogg\n")):
-        medusa("predict", *given, *to, stdin=stdin)
+    for sources, stdin in ((["in"], None), (["in/*/*.ogg"], None), (["-"], "in/0\nin/[12]/clip.ogg\n")):
+        medusa("predict", *sources, *to, stdin=stdin)
         rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
         assert [row["file"] for row in rows] == expected
     shown = medusa("predict", "in", *to[:2]).stdout
@@ -212,9 +214,9 @@ def test_another_encoder_than_the_members_learned_from_is_refused(trained: Train
 
 
 def test_members_that_mean_different_features_by_one_name_are_refused(trained: Trained, tmp_path: Path) -> None:
-    other = Model.load(trained.runs / "m0").members[0]
-    specs = ({**other.specs[0], "fingerprint": "0" * 16, "spec": {**other.specs[0]["spec"], "dtype": "float32"}},)
-    model = Model((Model.load(trained.runs / "m1").members[0], replace(other, specs=specs)), None)
+    member = Model.load(trained.runs / "m0").members[0]
+    specs = ({**member.specs[0], "fingerprint": "0" * 16, "spec": {**member.specs[0]["spec"], "dtype": "float32"}},)
+    model = Model((Model.load(trained.runs / "m1").members[0], replace(member, specs=specs)), None)
     with pytest.raises(SpecMismatch, match="dtype: stored float16, asked float32"):
         predict(model, files_manifest(files_of(trained, 0)))
 
@@ -225,22 +227,22 @@ def test_weights_for_a_feature_set_that_is_not_read_are_refused(trained: Trained
 
 
 def test_weights_are_found_where_they_were_and_where_one_says(demo_corpus: Path, tmp_path: Path) -> None:
-    here, there = tmp_path / "mine", tmp_path / "moved" / "anything"
-    shutil.copytree(demo_corpus.parent / "weights" / "tiny-hubert", here)
-    made = load_encoder(str(here), layers="2,3")
+    original, moved = tmp_path / "mine", tmp_path / "moved" / "anything"
+    shutil.copytree(demo_corpus.parent / "weights" / "tiny-hubert", original)
+    encoder = load_encoder(str(original), layers="2,3")
     store = FeatureStore.create(tmp_path / "store")
     clips = files_manifest([next(demo_corpus.glob("Actor_01/*.ogg"))])
-    featurize(clips, made, store, "h", weights=here)
+    featurize(clips, encoder, store, "h", weights=original)
     features = store["h"]
     spec = features.spec
     saved = {"fingerprint": spec.fingerprint, "spec": spec.to_json(), "provenance": features.provenance}
     assert encoder_of("h", saved, weights={}, device="cpu").spec == spec
-    there.parent.mkdir()
-    here.rename(there)
+    moved.parent.mkdir()
+    original.rename(moved)
     with pytest.raises(EncoderError, match="--weights h=DIR"):
         encoder_of("h", saved, weights={}, device="cpu")
     for name in ("h", "mine"):  # the feature set's name, and the encoder's
-        assert encoder_of("h", saved, weights={name: there}, device="cpu").spec == spec
+        assert encoder_of("h", saved, weights={name: moved}, device="cpu").spec == spec
 
 
 @pytest.mark.parametrize("text", ["last", "0,3", "all", "last2", "last4-sum"])
@@ -265,13 +267,13 @@ def test_a_stopped_prediction_goes_on(trained: Trained, tmp_path: Path, monkeypa
     out, journal = tmp_path / "out.csv", tmp_path / "out.csv.journal"
     command = ["predict", *files, "--model", trained.runs / "meta-logits", "-o", out, "--chunk", 2]
     encoded: list[str] = []
-    whole = featurestore.featurize.job.featurize
+    original = featurestore.featurize.job.featurize
 
     def stopping(manifest: Manifest, *rest: object, **more: object) -> object:
         encoded.extend(manifest.keys)
         if files[4] in manifest.keys:
             raise KeyboardInterrupt
-        return whole(manifest, *rest, **more)  # type: ignore[arg-type]
+        return original(manifest, *rest, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(featurestore.featurize.job, "featurize", stopping)
     medusa(*command, exit_code=130)
@@ -285,7 +287,7 @@ def test_a_stopped_prediction_goes_on(trained: Trained, tmp_path: Path, monkeypa
     refused = medusa("predict", *files, "--model", trained.runs / "m0", "-o", out, exit_code=2)
     assert "another model" in refused.output
 
-    monkeypatch.setattr(featurestore.featurize.job, "featurize", whole)
+    monkeypatch.setattr(featurestore.featurize.job, "featurize", original)
     going_on = medusa(*command, exit_code=1)  # for the file that isn't there
     assert "gone.wav" in going_on.output.replace("\n", "")
     assert not journal.exists()

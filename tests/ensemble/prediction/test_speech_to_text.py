@@ -72,8 +72,8 @@ def test_given_words_are_taken_as_they_are(place: Path) -> None:
     np.testing.assert_allclose(predict(model, table).probabilities, expected, atol=1e-5)
     files = [table.audio_path(i) for i in range(len(table))]
     transcriber = Model.load(place / "runs" / "heard")
-    one, other = (transcriber.predict(files, text=text).probabilities for text in ("w1 w2 w3", "w90"))
-    assert np.abs(one - other).max() > 1e-6
+    with_few, with_other = (transcriber.predict(files, text=text).probabilities for text in ("w1 w2 w3", "w90"))
+    assert np.abs(with_few - with_other).max() > 1e-6
 
 
 def test_words_that_nobody_gives_or_transcribes_are_refused(place: Path) -> None:
@@ -86,9 +86,9 @@ def test_words_that_nobody_gives_or_transcribes_are_refused(place: Path) -> None
 
 def test_another_ear_than_the_members_is_refused(place: Path) -> None:
     model = Model.load(place / "runs" / "heard")
-    other = save_whisper(place / "other.pt", seed=1)
+    other_model = save_whisper(place / "other.pt", seed=1)
     with pytest.raises(SpecMismatch, match=r"other weights.*--asr off"):
-        predict(model, clips(place), asr=str(other), device="cpu")
+        predict(model, clips(place), asr=str(other_model), device="cpu")
 
 
 def test_a_missing_speech_recogniser_is_named(place: Path) -> None:
@@ -118,8 +118,8 @@ def test_any_number_of_beams_is_read_back_as_it_was(place: Path) -> None:
     source = TranscriptSource("large-v3", "sha256:0123456789abcdef", "en", 20, "float16")
     saved = {"spec": {"source": f"transcripts:{source.identity}"}, "provenance": {"transcripts": source.to_json()}}
     assert settings_of("words", saved) == source
-    other = replace(source, beam=19)
-    assert settings_of("words", saved | {"provenance": {"transcripts": other.to_json()}}) is None
+    changed = replace(source, beam=19)
+    assert settings_of("words", saved | {"provenance": {"transcripts": changed.to_json()}}) is None
     assert settings_of("words", saved | {"provenance": {}}) is None
 
 
@@ -127,8 +127,8 @@ def forget_settings(place: Path, run: str, target: Path) -> Model:
     """Return a member as an earlier version left it: without the settings of its transcripts."""
     shutil.copytree(place / "runs" / run, target)
     saved = json.loads((target / "config.json").read_text())
-    for each in saved["specs"]:
-        each["provenance"].pop("transcripts", None)
+    for spec in saved["specs"]:
+        spec["provenance"].pop("transcripts", None)
     (target / "config.json").write_text(json.dumps(saved))
     return Model.load(target)
 
@@ -153,5 +153,5 @@ def test_settings_that_are_not_recorded_but_the_default_are_known_by_the_identit
 
 def test_an_export_keeps_the_settings_of_the_transcripts(place: Path, tmp_path: Path) -> None:
     export_model(place / "runs" / "heard", tmp_path / "exported")
-    for each in Model.load(tmp_path / "exported").members[0].specs:
-        assert ("transcripts" in each["provenance"]) == (each["name"] == "bert-heard")
+    for spec in Model.load(tmp_path / "exported").members[0].specs:
+        assert ("transcripts" in spec["provenance"]) == (spec["name"] == "bert-heard")

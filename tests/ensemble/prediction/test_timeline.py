@@ -23,10 +23,10 @@ Ends = list[tuple[float, float]]
 CLASSES = ("angry", "very sad")
 
 
-def naive(ends: Ends, at: float) -> int | None:
+def naive(ends: Ends, moment: float) -> int | None:
     """Return the row that covers a moment and whose centre is nearest, the first of two."""
-    covering = [row for row, (low, high) in enumerate(ends) if low <= at < high]
-    return min(covering, key=lambda row: (abs(sum(ends[row]) / 2 - at), row), default=None)
+    covering = [row for row, (low, high) in enumerate(ends) if low <= moment < high]
+    return min(covering, key=lambda row: (abs(sum(ends[row]) / 2 - moment), row), default=None)
 
 
 def test_of_windows_the_middle_seconds_speak_and_the_first_and_last_to_their_ends() -> None:
@@ -47,10 +47,10 @@ def test_every_moment_has_the_row_with_the_nearest_centre(pairs: list[tuple[int,
     ends = [(float(low), float(low + length)) for low, length in pairs]
     result = stretches(ends)
     assert all(high <= low for (_, high, _), (low, _, _) in itertools.pairwise(result))
-    for at in np.arange(0.13, 60, 0.25):
-        row = next((row for low, high, row in result if low <= at < high), None)
-        assert row == naive(ends, at) or abs(sum(ends[row or 0]) / 2 - at) == pytest.approx(
-            abs(sum(ends[naive(ends, at) or 0]) / 2 - at)
+    for moment in np.arange(0.13, 60, 0.25):
+        row = next((row for low, high, row in result if low <= moment < high), None)
+        assert row == naive(ends, moment) or abs(sum(ends[row or 0]) / 2 - moment) == pytest.approx(
+            abs(sum(ends[naive(ends, moment) or 0]) / 2 - moment)
         )
 
 
@@ -88,8 +88,8 @@ def test_rttm_has_ten_fields_and_no_blank_in_a_name(tmp_path: Path) -> None:
 
 
 def test_recordings_of_one_name_in_two_folders_differ_in_rttm(tmp_path: Path) -> None:
-    both = [predicted([(0, 2)], [0.9], path=f"{folder}/a.wav") for folder in ("x", "y")]
-    Predictions.join(both).write(tmp_path / "p.rttm")
+    recordings = [predicted([(0, 2)], [0.9], path=f"{folder}/a.wav") for folder in ("x", "y")]
+    Predictions.join(recordings).write(tmp_path / "p.rttm")
     assert [line.split()[1] for line in (tmp_path / "p.rttm").read_text().splitlines()] == ["x/a", "y/a"]
 
 

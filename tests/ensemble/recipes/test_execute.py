@@ -28,10 +28,10 @@ def corpus(demo_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_clips(demo_corpus, tmp_path_factory.mktemp("corpus") / "ravdess")
 
 
-def call(corpus: Path, directory: Path, *more: str) -> list[str]:
+def call(corpus: Path, directory: Path, *options: str) -> list[str]:
     """Return the tiny recipe on 48 clips with members that hardly learn."""
     settings = [f"corpus={corpus}", *(f"members.defaults.{each}" for each in SMALL), "evaluate.bootstrap=20"]
-    return ["run", "tiny", "-o", str(directory), *(part for each in settings for part in ("--set", each)), *more]
+    return ["run", "tiny", "-o", str(directory), *(part for each in settings for part in ("--set", each)), *options]
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +56,8 @@ def test_a_dry_run_prints_what_would_be_done_and_does_nothing(corpus: Path, undi
     assert states(output) == dict.fromkeys(STEPS[:-2], "not done yet") | SHOWN
     assert output.count("$ medusa ") == len(STEPS)
     assert not (tmp_path / "new").exists()
-    done = states(medusa(*call(corpus, undisturbed, "--dry-run")).stdout)
-    assert done == dict.fromkeys(STEPS[:-2], "done") | SHOWN
+    step_states = states(medusa(*call(corpus, undisturbed, "--dry-run")).stdout)
+    assert step_states == dict.fromkeys(STEPS[:-2], "done") | SHOWN
 
 
 def test_it_makes_scores_a_picture_a_summary_and_a_model(corpus: Path, undisturbed: Path) -> None:
@@ -114,11 +114,11 @@ def test_what_is_missing_is_made_again_alone(corpus: Path, undisturbed: Path) ->
     assert "[1/3] members/m1" in output
     assert output.count("done before") == 2
     assert fingerprints(undisturbed) == before
-    both = "members/m1", "members/m2"
-    for only in (["--only", ",".join(both)], ["--only", both[0], "--only", both[1]]):
-        assert list(states(medusa(*call(corpus, undisturbed, *only)).stdout)) == list(both)
-    for more in ([], ["--dry-run"]):
-        assert "no-such" in medusa(*call(corpus, undisturbed, "--only", "no-such", *more), exit_code=2).stderr
+    members = "members/m1", "members/m2"
+    for only in (["--only", ",".join(members)], ["--only", members[0], "--only", members[1]]):
+        assert list(states(medusa(*call(corpus, undisturbed, *only)).stdout)) == list(members)
+    for options in ([], ["--dry-run"]):
+        assert "no-such" in medusa(*call(corpus, undisturbed, "--only", "no-such", *options), exit_code=2).stderr
     output = medusa(*call(corpus, undisturbed, "--only", "members", "--again", "members/m2", "--dry-run")).stdout
     assert states(output) == {"members/m1": "done", "members/m2": "asked for again", "members/m3": "done"}
 
@@ -153,8 +153,8 @@ def test_killed_again_and_again_it_comes_to_the_same(corpus: Path, undisturbed: 
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     for sign in signs:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
-        until = time.monotonic() + 240
-        while not list(out.glob(sign)) and process.poll() is None and time.monotonic() < until:
+        deadline = time.monotonic() + 240
+        while not list(out.glob(sign)) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         assert process.poll() is None, (sign, process.stderr and process.stderr.read())
         process.send_signal(signal.SIGKILL)

@@ -19,12 +19,12 @@ AB = MemberOptions(features=("a", "b@3"))
 
 def test_seeds_are_counted_from_the_members_own_or_named() -> None:
     assert [(m.name, m.train.seed) for m in members(AB, "3")] == [(f"a_b.3_s{i}", i) for i in (0, 1, 2)]
-    named = MemberOptions(features=("a", "b"), name="m", options={"seed": 7})
-    assert [(m.name, m.train.seed) for m in members(named, "2")] == [("m_s7", 7), ("m_s8", 8)]
+    options = MemberOptions(features=("a", "b"), name="m", options={"seed": 7})
+    assert [(m.name, m.train.seed) for m in members(options, "2")] == [("m_s7", 7), ("m_s8", 8)]
     assert [m.name for m in members(MemberOptions("medusa-08"), "2,9")] == [
         f"medusa-08_wavlm-large_roberta-large_s{i}" for i in (2, 9)
     ]
-    assert [m.name for m in members(named)] == ["m"]
+    assert [m.name for m in members(options)] == ["m"]
     for wrong in ("0", "-1", "six", "1,b", ""):
         with pytest.raises(ConfigError, match="how many"):
             members(AB, wrong)
@@ -62,8 +62,13 @@ def test_a_recipes_members_are_the_ones_that_its_run_fits(tmp_path: Path) -> Non
     assert {(m.train.stages[0].epochs, m.train.stages[0].lr, m.network.dropout) for m in result} == {(10, 1e-3, 0.3)}
     path = tmp_path / "mine.yaml"
     path.write_text("members:\n  a: {preset: unimodal, features: x@1, set: [network.d=64, train.ema_decay=0.9]}\n")
-    (own,) = members(MemberOptions(), names=str(path))
-    assert (own.network.kind, own.network.d, own.train.ema_decay, own.features) == ("unimodal", 64, 0.9, ("x@1",))
+    (member,) = members(MemberOptions(), names=str(path))
+    assert (member.network.kind, member.network.d, member.train.ema_decay, member.features) == (
+        "unimodal",
+        64,
+        0.9,
+        ("x@1",),
+    )
     path.write_text("members:\n  a: {features: [x, y], epoch: 3}\n")
     with pytest.raises(ConfigError, match=r"mine\.yaml.*line 2.*epochs"):
         members(MemberOptions(), names=str(path))

@@ -165,17 +165,17 @@ def test_a_manifest_takes_the_place_of_preparing_one(commands: Any, tmp_path: Pa
 
 
 def test_how_to_compute_is_no_part_of_what_a_step_is(commands: Any, tmp_path: Path) -> None:
-    one, other = (
+    planned_once, planned_again = (
         planned(commands, tmp_path, GOOD, "epochs=3", f"featurize.defaults.workers={n}") for n in (2, 4)
     )  # fmt: skip
-    assert [step.settings for step in one] == [step.settings for step in other]
+    assert [step.settings for step in planned_once] == [step.settings for step in planned_again]
     changed = planned(commands, tmp_path, GOOD, "epochs=4")
-    assert [a.name for a, b in zip(one, changed, strict=True) if a.settings != b.settings] == ["members/m1"]
+    assert [a.name for a, b in zip(planned_once, changed, strict=True) if a.settings != b.settings] == ["members/m1"]
 
 
 def test_text_encoders_read_the_transcripts_unless_set_otherwise(commands: Any, tmp_path: Path) -> None:
-    own = {"bert": "text", "hubert": "speech"}
-    for model_type, name in own.items():
+    encoders = {"bert": "text", "hubert": "speech"}
+    for model_type, name in encoders.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(f'{{"model_type": "{model_type}"}}')
     text = GOOD.replace(
@@ -190,10 +190,10 @@ def test_text_encoders_read_the_transcripts_unless_set_otherwise(commands: Any, 
     assert steps["transcribe"]["output"] == steps["featurize/roberta-base"]["transcripts"]
     assert "transcripts" not in steps["featurize/mine"] | steps["featurize/tiny-hubert"] | steps["featurize/own-speech"]
     assert steps["transcribe"]["output"] == steps["featurize/own-text"]["transcripts"]
-    other = text.replace("roberta-base:", "roberta-base: {transcripts: false}").replace(
+    changed_text = text.replace("roberta-base:", "roberta-base: {transcripts: false}").replace(
         ": C, transcripts: false}", ": C, transcripts: true}"
     )
-    steps = {step.name: options(step) for step in planned(commands, tmp_path, other, "epochs=1")}
+    steps = {step.name: options(step) for step in planned(commands, tmp_path, changed_text, "epochs=1")}
     assert "transcripts" in steps["featurize/mine"]
     assert "transcripts" not in steps["featurize/roberta-base"]
 
@@ -311,11 +311,11 @@ members:
 
 def test_a_table_of_systems_is_a_step_of_its_own_with_all_of_them(commands: Any, tmp_path: Path) -> None:
     text = GOOD.replace("evaluate:", "evaluate: {systems: [m1, m2, meta], by: gender, output: t.tex}")
-    *_, one, table = planned(commands, tmp_path, text, "epochs=3")
+    *_, step, table = planned(commands, tmp_path, text, "epochs=3")
     assert table.name == "evaluate/table"
     assert {"m1", "m2", "meta"} <= set(table.arguments)
     assert options(table)["output"] == "t.tex"
-    assert "--output" not in one.arguments
+    assert "--output" not in step.arguments
     assert "--by" not in table.arguments
 
 

@@ -25,9 +25,9 @@ def runs(run: Path) -> Runs:
 
 @pytest.fixture(scope="session")
 def collected(runs: Runs) -> Collected:
-    wanted = PageOptions(Scoring(n_resamples=50), maps=("meta", "tone"), probes=(runs.manifest.parent / "probe.json",),
+    options = PageOptions(Scoring(n_resamples=50), maps=("meta", "tone"), probes=(runs.manifest.parent / "probe.json",),
                     title="<b>title</b>")  # fmt: skip
-    return collect(runs, wanted)
+    return collect(runs, options)
 
 
 @pytest.fixture(scope="session")

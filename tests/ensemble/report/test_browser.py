@@ -29,21 +29,21 @@ class Opened:
 
 
 def opened(browser: Any, url: str, **context: Any) -> Opened:
-    own = Opened(browser.new_page(**context))
-    own.page.on(
-        "console", lambda message: own.problems.append(message.text) if message.type in ("error", "warning") else None
+    page = Opened(browser.new_page(**context))
+    page.page.on(
+        "console", lambda message: page.problems.append(message.text) if message.type in ("error", "warning") else None
     )
-    own.page.on("pageerror", lambda error: own.problems.append(str(error)))
-    own.page.goto(url)
-    own.page.wait_for_selector("html[data-ready='charts']")
-    return own
+    page.page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.page.goto(url)
+    page.page.wait_for_selector("html[data-ready='charts']")
+    return page
 
 
 @pytest.fixture(scope="module")
 def shown(chromium: Any, html: Path) -> Iterator[Opened]:
-    own = opened(chromium, html.as_uri())
-    yield own
-    own.page.close()
+    page = opened(chromium, html.as_uri())
+    yield page
+    page.page.close()
 
 
 @pytest.fixture
@@ -146,9 +146,9 @@ def test_a_point_under_the_mouse_shows_its_utterance_and_how_to_play_it(page: An
     for i in edges:
         x, y = page.evaluate("(i) => [Medusa.map.px[i], Medusa.map.py[i]]", i)
         canvas.hover(position={"x": x, "y": y})
-        own = page.evaluate("() => Medusa.map.cursor")  # another may lie on it
-        assert f"u{own}{MARKUP}" in tip.inner_text()
-        assert f"text {own} {MARKUP}" in tip.inner_text()
+        index = page.evaluate("() => Medusa.map.cursor")  # another may lie on it
+        assert f"u{index}{MARKUP}" in tip.inner_text()
+        assert f"text {index} {MARKUP}" in tip.inner_text()
         assert "play" in tip.inner_text()
         inner = tip.bounding_box()
         assert box["x"] <= inner["x"]
@@ -198,27 +198,27 @@ def test_clips_inside_the_page_and_files_beside_it_play(chromium: Any, html: Pat
     linked = html.with_name("linked.html")
     write_page(linked, collected.payload, audio_of(collected.rows, "link", linked))
     for path, begins in ((html, "data:audio/ogg"), (linked, "file:")):
-        own = opened(chromium, path.as_uri())
-        own.page.locator("#table .play").nth(3).click()
-        assert own.page.evaluate("document.querySelector('audio').src").startswith(begins)
-        own.page.wait_for_function(PLAYABLE)
-        assert own.problems == []
-        own.page.close()
+        page = opened(chromium, path.as_uri())
+        page.page.locator("#table .play").nth(3).click()
+        assert page.page.evaluate("document.querySelector('audio').src").startswith(begins)
+        page.page.wait_for_function(PLAYABLE)
+        assert page.problems == []
+        page.page.close()
 
 
 def test_it_is_dark_where_the_reader_asks_for_it_and_prints(chromium: Any, html: Path) -> None:
-    own = opened(chromium, html.as_uri(), color_scheme="dark")
-    red, green, blue = own.page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+    page = opened(chromium, html.as_uri(), color_scheme="dark")
+    red, green, blue = page.page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
     assert max(red, green, blue) < 60
-    own.page.emulate_media(media="print", color_scheme="dark")
-    assert own.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    own.page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert {plot.bounding_box()["width"] for plot in own.page.locator(".plot .svg-container").all()} == {980}
-    own.page.evaluate("dispatchEvent(new Event('afterprint'))")
-    own.page.emulate_media(media="screen", color_scheme="dark")
-    assert own.page.pdf().startswith(b"%PDF-")
-    assert own.problems == []
-    own.page.close()
+    page.page.emulate_media(media="print", color_scheme="dark")
+    assert page.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    page.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert {plot.bounding_box()["width"] for plot in page.page.locator(".plot .svg-container").all()} == {980}
+    page.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    page.page.emulate_media(media="screen", color_scheme="dark")
+    assert page.page.pdf().startswith(b"%PDF-")
+    assert page.problems == []
+    page.page.close()
 
 
 def test_a_corpus_of_attributes_alone_has_no_columns_of_classes(chromium: Any, tmp_path: Path) -> None:
@@ -238,13 +238,13 @@ def test_a_corpus_of_attributes_alone_has_no_columns_of_classes(chromium: Any, t
     collected = collect(runs, PageOptions(Scoring(n_resamples=10)))
     assert collected.hardest[0] == 7
     write_page(tmp_path / "page.html", collected.payload, {"links": None, "clips": {}, "note": ""})
-    own = opened(chromium, (tmp_path / "page.html").as_uri())
-    heads = own.page.locator("#table thead th").all_inner_texts()
+    page = opened(chromium, (tmp_path / "page.html").as_uri())
+    heads = page.page.locator("#table thead th").all_inner_texts()
     assert [head for head in heads if head in ("label", "predicted", "confidence", "wrong by")] == []
     assert "arousal (predicted)" in heads
-    own.page.get_by_role("button", name="Hardest first").click()
-    assert own.page.locator("#table tbody tr").first.inner_text().startswith("u7")
-    assert own.page.locator("#map-canvas").get_attribute("data-points") == "20"
-    assert own.page.locator("#confusion").count() == 0
-    assert own.problems == []
-    own.page.close()
+    page.page.get_by_role("button", name="Hardest first").click()
+    assert page.page.locator("#table tbody tr").first.inner_text().startswith("u7")
+    assert page.page.locator("#map-canvas").get_attribute("data-points") == "20"
+    assert page.page.locator("#confusion").count() == 0
+    assert page.problems == []
+    page.page.close()

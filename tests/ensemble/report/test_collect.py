@@ -49,12 +49,12 @@ def copied(run: Path, tmp_path: Path) -> Path:
 
 def test_scores_and_differences_are_those_of_the_evaluation(collected: Collected, run: Path) -> None:
     table = Manifest.read(run / "manifest.csv")
-    own, reference = (open_system(name, table, run / "store") for name in ("m1", "meta"))
-    (expected,) = assess_parts(own, table, ScoringOptions(50, 0, None, True), against=reference).values()
+    system, reference = (open_system(name, table, run / "store") for name in ("m1", "meta"))
+    (expected,) = assess_parts(system, table, ScoringOptions(50, 0, None, True), against=reference).values()
     (part,) = collected.payload["scores"][0]["parts"].values()
     result = copy.deepcopy(part["assessment"])
-    for each in result["against"]["differences"].values():
-        each["p_holm"] = None  # it depends on the other systems
+    for difference in result["against"]["differences"].values():
+        difference["p_holm"] = None  # it depends on the other systems
     assert result == expected.to_dict()
     assert part["assessment"]["against"]["differences"]["macro_f1"]["value"] != 0
     assert "against" not in collected.payload["reference"]
@@ -91,8 +91,8 @@ def test_predictions_that_are_not_known_to_be_out_of_fold_are_a_warning(copied: 
 def test_attributes_alone_are_collected(copied: Path) -> None:
     table = Manifest.read(copied / "manifest.csv")
     (name,) = table.scheme.attributes
-    known = table.to_arrow().select(["utterance_id", "path", "speaker", "fold", f"attr_{name}"])
-    Manifest(known, LabelScheme((), dict(table.scheme.attributes)), copied).write(copied / "bare.csv")
+    columns = table.to_arrow().select(["utterance_id", "path", "speaker", "fold", f"attr_{name}"])
+    Manifest(columns, LabelScheme((), dict(table.scheme.attributes)), copied).write(copied / "bare.csv")
     payload = collect(find_runs(["m1", "meta"], copied / "bare.csv", copied / "store"), PageOptions(Scoring(20)))
     (part,) = payload.payload["scores"][0]["parts"].values()
     assert part["assessment"]["classification"] is None
@@ -102,9 +102,9 @@ def test_attributes_alone_are_collected(copied: Path) -> None:
 
 def test_a_system_that_lacks_an_utterance_is_an_error_that_names_it(copied: Path) -> None:
     table = Manifest.read(copied / "manifest.csv")
-    more = pa.concat_tables([table.to_arrow(), table.to_arrow().slice(0, 1).set_column(
+    rows = pa.concat_tables([table.to_arrow(), table.to_arrow().slice(0, 1).set_column(
         0, "utterance_id", pa.array(["not predicted"]))])  # fmt: skip
-    Manifest(more, table.scheme, copied).write(copied / "manifest.csv")
+    Manifest(rows, table.scheme, copied).write(copied / "manifest.csv")
     with pytest.raises(AlignmentError, match="not predicted"):
         collect(find_runs(["meta"], copied / "manifest.csv", copied / "store"), PageOptions(Scoring(0)))
 
@@ -249,12 +249,16 @@ def test_a_manifest_without_labels_cannot_be_scored(copied: Path) -> None:
 
 
 def test_p_values_are_corrected_over_the_systems_that_are_compared(collected: Collected) -> None:
-    compared = [part["assessment"]["against"] for own in collected.payload["scores"] for part in own["parts"].values()]
+    compared = [
+        part["assessment"]["against"]
+        for differences in collected.payload["scores"]
+        for part in differences["parts"].values()
+    ]
     for score in ("macro_f1", "accuracy"):
-        own = [each["differences"][score] for each in compared if each is not None]
-        assert len(own) > 1
-        expected = holm(np.array([each["p"] for each in own]))
-        assert [each["p_holm"] for each in own] == pytest.approx(expected.tolist())
+        differences = [each["differences"][score] for each in compared if each is not None]
+        assert len(differences) > 1
+        expected = holm(np.array([each["p"] for each in differences]))
+        assert [each["p_holm"] for each in differences] == pytest.approx(expected.tolist())
 
 
 @pytest.mark.parametrize(("n_right", "n"), [(0, 1), (1, 1), (3, 10), (0, 50), (50, 50), (311, 1057)])

@@ -12,9 +12,9 @@ FAST = ("--bootstrap", "20", "--projections", "pca")
 
 def test_the_command_writes_the_page_and_prints_what_is_wrong_with_the_folds(run: Path, tmp_path: Path) -> None:
     page = tmp_path / "deep" / "page.html"
-    done = medusa("report", *SYSTEMS, "-m", run / "manifest.csv", "-s", run / "store", "-o", page, *FAST)
-    assert f"wrote {page}" in done.stdout
-    assert "1 speaker" in done.stderr
+    result = medusa("report", *SYSTEMS, "-m", run / "manifest.csv", "-s", run / "store", "-o", page, *FAST)
+    assert f"wrote {page}" in result.stdout
+    assert "1 speaker" in result.stderr
     assert 2_000_000 < page.stat().st_size < 4_000_000
 
 
@@ -44,7 +44,7 @@ def test_a_mistake_is_one_line_that_names_it_and_nothing_is_written(
     run: Path, tmp_path: Path, arguments: list[str], named: str
 ) -> None:
     page = tmp_path / "page.html"
-    where = ["-m", run / "manifest.csv", "-s", run / "store", "-o", page]
-    done = medusa("report", *FAST, *arguments, *where, exit_code=2)
-    assert named in done.stderr
+    inputs = ["-m", run / "manifest.csv", "-s", run / "store", "-o", page]
+    result = medusa("report", *FAST, *arguments, *inputs, exit_code=2)
+    assert named in result.stderr
     assert not page.exists()

@@ -63,8 +63,8 @@ def test_json_inside_an_element_keeps_every_string_even_no_unicode() -> None:
 def test_packed_arrays_are_little_endian_and_read_back(dtype: str) -> None:
     values = np.array([[0, 1], [2, 100]])
     packed = pack(values, dtype)
-    read = np.frombuffer(base64.b64decode(packed["base64"]), f"<{packed['type']}")
-    np.testing.assert_array_equal(read, values.ravel())
+    unpacked = np.frombuffer(base64.b64decode(packed["base64"]), f"<{packed['type']}")
+    np.testing.assert_array_equal(unpacked, values.ravel())
 
 
 def test_a_number_that_its_type_cannot_hold_is_an_error() -> None:

@@ -26,11 +26,11 @@ REPO = Path(__file__).resolve().parents[3]
 
 @pytest.fixture(scope="module")
 def server(collected: Collected) -> Iterator[Explorer]:
-    with Explorer(lambda: collected) as own:
-        thread = threading.Thread(target=own.serve_forever, daemon=True)
+    with Explorer(lambda: collected) as explorer:
+        thread = threading.Thread(target=explorer.serve_forever, daemon=True)
         thread.start()
-        yield own
-        own.shutdown()
+        yield explorer
+        explorer.shutdown()
 
 
 def get(server: Explorer, path: str, host: str | None = None, method: str = "GET", **headers: str) -> Any:
@@ -41,10 +41,10 @@ def get(server: Explorer, path: str, host: str | None = None, method: str = "GET
     for name, value in headers.items():
         connection.putheader(name, value)
     connection.endheaders()
-    answer = connection.getresponse()
-    body = answer.read()
+    response = connection.getresponse()
+    body = response.read()
     connection.close()
-    return answer.status, answer.headers, body
+    return response.status, response.headers, body
 
 
 def test_the_page_is_read_with_the_token_alone(server: Explorer) -> None:
@@ -75,19 +75,19 @@ def test_another_name_for_this_machine_is_refused(server: Explorer) -> None:
 
 def test_audio_is_sent_by_ranges(server: Explorer, collected: Collected) -> None:
     path = f"/{server.token}/audio/4"
-    whole = collected.rows.audio_path(4).read_bytes()
+    content = collected.rows.audio_path(4).read_bytes()
     status, headers, body = get(server, path)
-    assert (status, body, headers["Content-Type"], headers["Accept-Ranges"]) == (200, whole, "audio/wav", "bytes")
-    for requested, first, last in (("bytes=0-99", 0, 99), ("bytes=100-", 100, len(whole) - 1),
-                               ("bytes=-50", len(whole) - 50, len(whole) - 1)):  # fmt: skip
+    assert (status, body, headers["Content-Type"], headers["Accept-Ranges"]) == (200, content, "audio/wav", "bytes")
+    for requested, first, last in (("bytes=0-99", 0, 99), ("bytes=100-", 100, len(content) - 1),
+                               ("bytes=-50", len(content) - 50, len(content) - 1)):  # fmt: skip
         status, headers, body = get(server, path, Range=requested)
         assert status == 206
-        assert headers["Content-Range"] == f"bytes {first}-{last}/{len(whole)}"
-        assert body == whole[first : last + 1]
-    assert get(server, path, Range=f"bytes={len(whole)}-")[0] == 416
+        assert headers["Content-Range"] == f"bytes {first}-{last}/{len(content)}"
+        assert body == content[first : last + 1]
+    assert get(server, path, Range=f"bytes={len(content)}-")[0] == 416
     assert get(server, path, Range="lines=1-2")[0] == 200
     status, headers, body = get(server, path, method="HEAD")
-    assert (status, headers["Content-Length"], body) == (200, str(len(whole)), b"")
+    assert (status, headers["Content-Length"], body) == (200, str(len(content)), b"")
 
 
 def test_a_piece_of_a_recording_is_sent_as_that_piece(tmp_path: Path, collected: Collected) -> None:
@@ -100,32 +100,32 @@ def test_a_piece_of_a_recording_is_sent_as_that_piece(tmp_path: Path, collected:
         "end_s": [1.5, 1.0],
     }
     rows = Manifest(pa.table(columns), root=tmp_path)
-    with Explorer(lambda: Collected(collected.payload, rows, [])) as own:
-        threading.Thread(target=own.serve_forever, daemon=True).start()
-        status, _, body = get(own, f"/{own.token}/audio/0")
+    with Explorer(lambda: Collected(collected.payload, rows, [])) as explorer:
+        threading.Thread(target=explorer.serve_forever, daemon=True).start()
+        status, _, body = get(explorer, f"/{explorer.token}/audio/0")
         assert status == 200
-        read, rate = soundfile.read(io.BytesIO(body), dtype="float32")
+        played, rate = soundfile.read(io.BytesIO(body), dtype="float32")
         assert rate == 16_000
-        np.testing.assert_array_equal(read, decode(Clip(tmp_path / "long.flac", 1.0, 1.5)))
-        assert get(own, f"/{own.token}/audio/0", Range="bytes=10-19")[2] == body[10:20]
-        assert get(own, f"/{own.token}/audio/1")[0] == 404
-        own.shutdown()
+        np.testing.assert_array_equal(played, decode(Clip(tmp_path / "long.flac", 1.0, 1.5)))
+        assert get(explorer, f"/{explorer.token}/audio/0", Range="bytes=10-19")[2] == body[10:20]
+        assert get(explorer, f"/{explorer.token}/audio/1")[0] == 404
+        explorer.shutdown()
 
 
 def test_the_page_is_collected_again_when_what_it_is_made_from_changed(collected: Collected) -> None:
-    state, made = [0], []
+    state, states = [0], []
 
     def collect() -> Collected:
-        made.append(state[0])
+        states.append(state[0])
         return collected
 
-    with Explorer(collect, lambda: state[0]) as own:
-        own.fresh_page()
-        assert made == [0]
+    with Explorer(collect, lambda: state[0]) as explorer:
+        explorer.fresh_page()
+        assert states == [0]
         state[0] = 1
-        own.fresh_page()
-        own.fresh_page()
-        assert made == [0, 1]
+        explorer.fresh_page()
+        explorer.fresh_page()
+        assert states == [0, 1]
 
 
 def test_a_page_that_can_no_longer_be_made_stays_as_it_was(collected: Collected) -> None:
@@ -136,20 +136,20 @@ def test_a_page_that_can_no_longer_be_made_stays_as_it_was(collected: Collected)
             raise ConfigError("the store is gone")
         return collected
 
-    with Explorer(collect, lambda: state[0], warn=warned.append) as own:
-        page = own.page
+    with Explorer(collect, lambda: state[0], warn=warned.append) as explorer:
+        page = explorer.page
         state[0] = 1
-        assert own.fresh_page() == page
+        assert explorer.fresh_page() == page
         assert "the store is gone" in warned[0]
 
 
 def test_the_served_page_plays_in_the_browser(server: Explorer, chromium: Any) -> None:
-    own = opened(chromium, server.url)
-    own.page.locator("#table .play").nth(2).click()
-    own.page.wait_for_function(PLAYABLE)
-    assert own.page.evaluate("document.querySelector('audio').src") == f"{server.url}audio/2"
-    assert own.problems == []
-    own.page.close()
+    opened_page = opened(chromium, server.url)
+    opened_page.page.locator("#table .play").nth(2).click()
+    opened_page.page.wait_for_function(PLAYABLE)
+    assert opened_page.page.evaluate("document.querySelector('audio').src") == f"{server.url}audio/2"
+    assert opened_page.problems == []
+    opened_page.page.close()
 
 
 def test_the_command_serves_until_ctrl_c(run: Path) -> None:

@@ -40,10 +40,10 @@ def test_clips_inside_the_page_are_the_first_that_fit_and_the_others_are_linked(
     collected: Collected, run: Path
 ) -> None:
     page = run / "report.html"
-    whole = audio_of(collected.rows, "embed", page)
-    assert len(whole["clips"]) == len(collected.rows)
-    assert whole["note"] == ""
-    few = audio_of(collected.rows, "embed", page, first=[7, 3], most_bytes=len(whole["clips"]["7"]) + 10)
+    sounds = audio_of(collected.rows, "embed", page)
+    assert len(sounds["clips"]) == len(collected.rows)
+    assert sounds["note"] == ""
+    few = audio_of(collected.rows, "embed", page, first=[7, 3], most_bytes=len(sounds["clips"]["7"]) + 10)
     assert list(few["clips"]) == ["7"]
     assert len(few["links"]) == len(collected.rows)
     assert "1 of 60 clips" in few["note"]
@@ -67,10 +67,10 @@ def test_a_clip_that_cannot_be_decoded_is_linked_and_named(collected: Collected,
 def test_opus_keeps_length_and_sound(demo_corpus: Path) -> None:
     samples = decode(demo_corpus / "Actor_07" / "03-01-05-01-01-01-07.ogg")
     samples = samples * np.float32(2 / np.abs(samples).max())  # beyond full scale
-    read, rate = soundfile.read(io.BytesIO(opus(samples)), dtype="float32")
+    decoded, rate = soundfile.read(io.BytesIO(opus(samples)), dtype="float32")
     assert rate == 16_000
-    assert abs(len(read) - len(samples)) <= 0.01 * rate
-    assert np.abs(read).max() < 1.2
-    n = min(len(read), len(samples))
-    assert np.corrcoef(read[:n], samples[:n])[0, 1] > 0.9
+    assert abs(len(decoded) - len(samples)) <= 0.01 * rate
+    assert np.abs(decoded).max() < 1.2
+    n = min(len(decoded), len(samples))
+    assert np.corrcoef(decoded[:n], samples[:n])[0, 1] > 0.9
     assert len(opus(samples)) < 4_000 * len(samples) / rate

@@ -48,13 +48,13 @@ def test_rules_on_a_batch_are_whispers_clip_by_clip(
         ApplyTimestampRules(TOKENIZER, BEGIN, initial),
     ]
     tokens = torch.tensor([[*TOKENIZER.sot_sequence, *each] for each in history])
-    theirs = sharp * torch.randn(len(history), N_VOCAB, generator=torch.Generator().manual_seed(seed))
-    ours = theirs.clone()
+    their_logits = sharp * torch.randn(len(history), N_VOCAB, generator=torch.Generator().manual_seed(seed))
+    our_logits = their_logits.clone()
     vocabulary = torch.arange(N_VOCAB)
     for rule in rules:
-        rule.apply(theirs, tokens)
-        _whole(rule, vocabulary).apply(ours, tokens)
-    assert torch.equal(ours, theirs)
+        rule.apply(their_logits, tokens)
+        _whole(rule, vocabulary).apply(our_logits, tokens)
+    assert torch.equal(our_logits, their_logits)
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +66,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_a_batch_is_decoded_to_whispers_own_results(model: Any, n: int) -> None:
     mel = torch.randn(n, 80, 3000, generator=torch.Generator().manual_seed(n))
     options = DecodingOptions(language="en", temperature=0.0, fp16=False)
-    ours, theirs = decode(model, mel, options), whisper.decode(model, mel, options)
-    for one, other in zip(ours, theirs, strict=True):
-        assert (one.tokens, one.text) == (other.tokens, other.text)
-        assert one.avg_logprob == pytest.approx(other.avg_logprob, abs=1e-6)
-        assert one.no_speech_prob == pytest.approx(other.no_speech_prob, abs=1e-6)
-    assert decode(model, mel[0], options).tokens == ours[0].tokens
+    our_results, their_results = decode(model, mel, options), whisper.decode(model, mel, options)
+    for our_result, their_result in zip(our_results, their_results, strict=True):
+        assert (our_result.tokens, our_result.text) == (their_result.tokens, their_result.text)
+        assert our_result.avg_logprob == pytest.approx(their_result.avg_logprob, abs=1e-6)
+        assert our_result.no_speech_prob == pytest.approx(their_result.no_speech_prob, abs=1e-6)
+    assert decode(model, mel[0], options).tokens == our_results[0].tokens
 
 
 def test_beams_and_temperatures_are_searched_as_before(model: Any) -> None:
@@ -122,7 +122,7 @@ def test_a_batch_is_as_large_as_memory_allows() -> None:
 
 
 def test_the_rules_of_a_checkpoint_are_all_known(tmp_path: Path) -> None:
-    one = whisper.load_model(str(save_whisper(tmp_path / "en.pt", multilingual=False)), device="cpu")
-    task = whisper.decoding.DecodingTask(one, DecodingOptions(language="en", fp16=False))
-    vocabulary = torch.arange(one.dims.n_vocab)
+    model = whisper.load_model(str(save_whisper(tmp_path / "en.pt", multilingual=False)), device="cpu")
+    task = whisper.decoding.DecodingTask(model, DecodingOptions(language="en", fp16=False))
+    vocabulary = torch.arange(model.dims.n_vocab)
     assert all(type(_whole(rule, vocabulary)) is not type(rule) for rule in task.logit_filters)

@@ -122,26 +122,26 @@ def test_a_text_is_whispers_own_whatever_the_batch(
     transcriber = load_transcriber(str(checkpoint(multilingual, sure)), language=language, device="cpu")
     sounds = sounds if sure else [sounds[2], sounds[4], sounds[5]]  # six temperatures take their time
     sizes = counted(transcriber)
-    alone = heard(transcriber, sounds, 1)
+    singly = heard(transcriber, sounds, 1)
     assert set(sizes) == {1}
     n_alone = len(sizes)
     batched = heard(transcriber, sounds, 4)
     assert max(sizes) > 1 or language == "auto"  # then one batch per language
     assert len(sizes) <= 2 * n_alone
     values = {"auto": None if multilingual else "en", "german": "de"}[language]
-    for sound, one, other in zip(sounds, alone, batched, strict=True):
+    for sound, single, in_batch in zip(sounds, singly, batched, strict=True):
         torch.manual_seed(0)
         plain = whisper.transcribe(transcriber.model, sound, language=values, fp16=False)
-        assert (one.text, one.language) == (plain["text"].strip(), plain["language"])
-        assert (other.text, other.language) == (one.text, one.language)
-        assert [other.avg_logprob, other.no_speech_prob] == pytest.approx(
-            [one.avg_logprob, one.no_speech_prob], rel=1e-3, abs=1e-6, nan_ok=True
+        assert (single.text, single.language) == (plain["text"].strip(), plain["language"])
+        assert (in_batch.text, in_batch.language) == (single.text, single.language)
+        assert [in_batch.avg_logprob, in_batch.no_speech_prob] == pytest.approx(
+            [single.avg_logprob, single.no_speech_prob], rel=1e-3, abs=1e-6, nan_ok=True
         )
         if len({segment["seek"] for segment in plain["segments"]}) == 1:  # one window, one number
-            assert one.avg_logprob == pytest.approx(plain["segments"][0]["avg_logprob"])
-            assert one.no_speech_prob == pytest.approx(plain["segments"][0]["no_speech_prob"])
-    assert len({each.text for each in alone}) > (3 if sure else 0)
-    assert all((each.avg_logprob > -1) == sure for each in alone if each.text)
+            assert single.avg_logprob == pytest.approx(plain["segments"][0]["avg_logprob"])
+            assert single.no_speech_prob == pytest.approx(plain["segments"][0]["no_speech_prob"])
+    assert len({each.text for each in singly}) > (3 if sure else 0)
+    assert all((each.avg_logprob > -1) == sure for each in singly if each.text)
 
 
 def test_too_little_audio_has_an_empty_text_and_no_numbers(transcriber: Transcriber) -> None:
@@ -155,10 +155,10 @@ def test_more_than_a_window_is_transcribed_whole(checkpoint: Callable[..., Path]
     transcriber = load_transcriber(str(checkpoint(False)), device="cpu")
     long = sound(3, 30.5)
     sizes = counted(transcriber)
-    one, other = heard(transcriber, [long, sound(1, 30.0)], 2)
+    of_long, of_short = heard(transcriber, [long, sound(1, 30.0)], 2)
     assert set(sizes) == {1}  # the long one alone, and so the other one too
-    assert one.text == whisper.transcribe(transcriber.model, long, fp16=False)["text"].strip()
-    assert other.text == whisper.transcribe(transcriber.model, sound(1, 30.0), fp16=False)["text"].strip()
+    assert of_long.text == whisper.transcribe(transcriber.model, long, fp16=False)["text"].strip()
+    assert of_short.text == whisper.transcribe(transcriber.model, sound(1, 30.0), fp16=False)["text"].strip()
 
 
 def test_draws_are_an_utterances_own(checkpoint: Callable[..., Path], sounds: list[np.ndarray]) -> None:
@@ -196,22 +196,22 @@ def test_out_of_memory_halves_the_batch_and_changes_no_text(transcriber: Transcr
 def test_memory_is_handed_back_once_the_failed_pass_is_gone(
     method: str, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held: list[Any] = []
+    references: list[Any] = []
     freed: list[tuple[bool, Any]] = []
 
     def out_of_memory(*arguments: Any) -> None:
         tensor = torch.zeros(3)
-        held.append(weakref.ref(tensor))
+        references.append(weakref.ref(tensor))
         raise RuntimeError("CUDA out of memory.")
 
     monkeypatch.setattr(Transcriber, "_transcribe", lambda *arguments: RecognisedText("", "en", 0.0, 0.0))
     monkeypatch.setattr(Transcriber, method, out_of_memory)
     monkeypatch.setattr(
-        transcriber_module, "free_device_memory", lambda: freed.append((held[-1]() is None, sys.exc_info()[0]))
+        transcriber_module, "free_device_memory", lambda: freed.append((references[-1]() is None, sys.exc_info()[0]))
     )
     list(Transcriber(None, SOURCE, batch=batch).transcribe([sound(1, 1.0)] * 2))
     assert set(freed) == {(True, None)}
-    assert len(freed) == len(held)
+    assert len(freed) == len(references)
 
 
 def test_other_errors_of_the_model_are_not_hidden(transcriber: Transcriber, sounds: list[np.ndarray]) -> None:
@@ -303,15 +303,17 @@ def test_the_table_says_the_text_and_the_model(
     assert [done for done, _, _ in calls] == [1, 2, 3, 4, 5, 6]
     assert {total for _, total, _ in calls} == {6}
     assert sum(report.languages.values()) == 6
-    read = Transcripts.read(path)
-    assert list(read) == sorted(LENGTHS_S)
-    rows = [read.rows[key] for key in LENGTHS_S]
+    transcripts = Transcripts.read(path)
+    assert list(transcripts) == sorted(LENGTHS_S)
+    rows = [transcripts.rows[key] for key in LENGTHS_S]
     expected = heard(transcriber, [sound(i, s) for i, s in enumerate(LENGTHS_S.values())], 1)
-    assert [(row.text, row.language) for row in rows] == [(each.text, each.language) for each in expected]
-    for row, each, seconds in zip(rows, expected, LENGTHS_S.values(), strict=True):
-        assert row.avg_logprob == pytest.approx(each.avg_logprob, abs=1e-4, nan_ok=True)
+    assert [(row.text, row.language) for row in rows] == [
+        (recognised.text, recognised.language) for recognised in expected
+    ]
+    for row, recognised, seconds in zip(rows, expected, LENGTHS_S.values(), strict=True):
+        assert row.avg_logprob == pytest.approx(recognised.avg_logprob, abs=1e-4, nan_ok=True)
         assert row.duration_s == pytest.approx(seconds, abs=1e-4)
-    assert read.identity == transcriber.source.identity
+    assert transcripts.identity == transcriber.source.identity
     if suffix == ".csv":
         with open(path, encoding="utf-8", newline="") as file:
             columns, *cells = csv.reader(file)
@@ -321,22 +323,24 @@ def test_the_table_says_the_text_and_the_model(
         columns, models = table.column_names, set(table.column("model").to_pylist())
         assert table.column("text").null_count == 0
     assert tuple(columns) == COLUMNS
-    assert models == {read.identity}
+    assert models == {transcripts.identity}
     record = json.loads(source_path(path).read_text())
-    assert (record["model"], record["language"], record["identity"]) == ("many-sure", "auto", read.identity)
+    assert (record["model"], record["language"], record["identity"]) == ("many-sure", "auto", transcripts.identity)
     assert record["made_with"]["openai-whisper"] == whisper.__version__
     assert sorted(file.name for file in path.parent.iterdir()) == sorted([path.name, "t.source.json"])
 
 
 def test_the_identity_says_model_weights_and_options() -> None:
-    model, rest = SOURCE.identity.split("@")
-    assert (model, rest.split("+")[0]) == ("base", "0123456789abcdef")
-    others = [
+    model, digest = SOURCE.identity.split("@")
+    assert (model, digest.split("+")[0]) == ("base", "0123456789abcdef")
+    changed_sources = [
         TranscriptSource("base", SOURCE.weights, **options)
         for options in ({"language": "en"}, {"beam": 5}, {"compute": "float16"}, {"version": 2})
     ]
-    assert len({each.identity for each in [SOURCE, *others]}) == 5
-    assert TranscriptSource.from_json(json.loads(json.dumps(others[0].to_json())), "here") == others[0]
+    assert len({each.identity for each in [SOURCE, *changed_sources]}) == 5
+    assert (
+        TranscriptSource.from_json(json.loads(json.dumps(changed_sources[0].to_json())), "here") == changed_sources[0]
+    )
     with pytest.raises(TranscriptError, match="here does not say"):
         TranscriptSource.from_json({"model": "base", "weights": 3}, "here")
 
@@ -368,9 +372,9 @@ def test_the_order_of_the_manifest_and_the_batch_leave_the_table_as_it_is(
     transcribe(corpus, transcriber, tmp_path / "one.csv")
     transcriber.batch = 3
     transcribe(corpus.rows([5, 2, 0, 3, 1, 4]), transcriber, tmp_path / "two.csv", workers=1)
-    one, two = (Transcripts.read(tmp_path / name) for name in ("one.csv", "two.csv"))
-    assert dict(one) == dict(two)
-    assert one.identity == two.identity
+    first, second = (Transcripts.read(tmp_path / name) for name in ("one.csv", "two.csv"))
+    assert dict(first) == dict(second)
+    assert first.identity == second.identity
 
 
 def test_another_model_or_option_is_refused_and_nothing_changes(
@@ -379,12 +383,12 @@ def test_another_model_or_option_is_refused_and_nothing_changes(
     path = tmp_path / "t.csv"
     transcribe(corpus, transcriber, path)
     before = path.read_bytes()
-    other = load_transcriber(str(checkpoint(False)), beam=2, device="cpu")
+    other_beam = load_transcriber(str(checkpoint(False)), beam=2, device="cpu")
     with pytest.raises(TranscriptError, match=r"model: stored many-sure, asked one-sure.*beam: stored 1, asked 2"):
-        transcribe(corpus, other, path)
+        transcribe(corpus, other_beam, path)
     source_path(path).unlink()
     with pytest.raises(TranscriptError, match=r"t\.csv holds transcripts of many-sure@"):
-        transcribe(corpus, other, path)
+        transcribe(corpus, other_beam, path)
     assert transcribe(corpus, transcriber, path).skipped == 6
     assert source_path(path).exists()
     assert path.read_bytes() == before
@@ -416,26 +420,26 @@ def test_a_journal_cut_anywhere_gives_its_whole_lines(tmp_path_factory: pytest.T
     rows = [row("a"), row("b\n", ""), row("語", "x", math.nan), row("d")]
     writer = TranscriptWriter(path, SOURCE).__enter__()
     sizes = [journal_path(path).stat().st_size]
-    for each in rows:
-        writer.append(each)
+    for text_row in rows:
+        writer.append(text_row)
         sizes.append(journal_path(path).stat().st_size)
     writer._journal.close()  # as a SIGKILL leaves it
-    whole = journal_path(path).read_bytes()
-    cut = data.draw(st.integers(0, len(whole)))
-    journal_path(path).write_bytes(whole[:cut] + data.draw(st.sampled_from([b"", b"\0\0\0", b'{"key"', b"\0\n{}\n"])))
+    content = journal_path(path).read_bytes()
+    cut = data.draw(st.integers(0, len(content)))
+    journal_path(path).write_bytes(content[:cut] + data.draw(st.sampled_from([b"", b"\0\0\0", b'{"key"', b"\0\n{}\n"])))
     n_left = sum(size <= cut for size in sizes[1:])
     if cut >= sizes[0]:
-        assert list(Transcripts.read(path)) == [each.key for each in rows[:n_left]]
-    with TranscriptWriter(path, SOURCE) as again:
-        assert list(again.keys) == [each.key for each in rows[:n_left]]
-        for each in rows[n_left:]:
-            again.append(each)
-    read = Transcripts.read(path)
-    assert dict(read) == {each.key: each.text for each in rows}
+        assert list(Transcripts.read(path)) == [text_row.key for text_row in rows[:n_left]]
+    with TranscriptWriter(path, SOURCE) as resumed:
+        assert list(resumed.keys) == [text_row.key for text_row in rows[:n_left]]
+        for text_row in rows[n_left:]:
+            resumed.append(text_row)
+    transcripts = Transcripts.read(path)
+    assert dict(transcripts) == {text_row.key: text_row.text for text_row in rows}
     assert not journal_path(path).exists()
     with TranscriptWriter(directory / "straight.csv", SOURCE) as straight:
-        for each in rows:
-            straight.append(each)
+        for text_row in rows:
+            straight.append(text_row)
     assert path.read_bytes() == (directory / "straight.csv").read_bytes()
 
 
@@ -447,12 +451,15 @@ def test_an_unfinished_run_can_be_read_and_is_no_other_runs(tmp_path: Path) -> N
     writer.append(row("b"))
     assert sorted(Transcripts.read(path)) == ["a", "b"]
     writer._journal.close()
-    other = TranscriptSource("large-v3", SOURCE.weights)
+    other_source = TranscriptSource("large-v3", SOURCE.weights)
     path.unlink()
-    with pytest.raises(TranscriptError, match="model: stored base, asked large-v3"), TranscriptWriter(path, other):
+    with (
+        pytest.raises(TranscriptError, match="model: stored base, asked large-v3"),
+        TranscriptWriter(path, other_source),
+    ):
         pass
     assert list(Transcripts.read(path)) == ["b"]
-    path.write_text(f"{','.join(COLUMNS)}\na,x,en,,,,{other.identity}\n")
+    path.write_text(f"{','.join(COLUMNS)}\na,x,en,,,,{other_source.identity}\n")
     with pytest.raises(TranscriptError, match="Remove the one"):
         Transcripts.read(path)
 
@@ -477,14 +484,14 @@ def test_parts_of_another_model_are_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     with TranscriptWriter(path, SOURCE, shard=Shard(1, 2)) as writer:
         writer.append(row("a"))
-    other = TranscriptSource("large-v3", SOURCE.weights)
+    other_source = TranscriptSource("large-v3", SOURCE.weights)
     for shard in (None, Shard(2, 2)):
         with (
             pytest.raises(TranscriptError, match=r"t\.1-of-2\.csv holds .*model: stored base, asked large-v3"),
-            TranscriptWriter(path, other, shard=shard),
+            TranscriptWriter(path, other_source, shard=shard),
         ):
             pass
-    (tmp_path / "t.2-of-2.csv").write_text(f"{','.join(COLUMNS)}\nb,x,en,,,,{other.identity}\n")
+    (tmp_path / "t.2-of-2.csv").write_text(f"{','.join(COLUMNS)}\nb,x,en,,,,{other_source.identity}\n")
     with pytest.raises(TranscriptError, match=r"t\.2-of-2\.csv is of large-v3@.*Remove the one"):
         Transcripts.read(path)
 
@@ -493,14 +500,14 @@ def test_parts_at_work_are_read_and_only_names_of_parts_count(tmp_path: Path) ->
     path = tmp_path / "t.csv"
     (tmp_path / "t.old.csv").write_text("no table of transcripts\n")
     with (
-        TranscriptWriter(path, SOURCE, shard=Shard(1, 2)) as one,
+        TranscriptWriter(path, SOURCE, shard=Shard(1, 2)) as first_part,
         TranscriptWriter(path, SOURCE, shard=Shard(2, 2)) as two,
     ):
-        one.append(row("a"))
+        first_part.append(row("a"))
         two.append(row("b"))
         assert sorted(Transcripts.read(path)) == ["a", "b"]
-        with TranscriptWriter(path, SOURCE) as whole:
-            assert whole.keys == {"a", "b"}
+        with TranscriptWriter(path, SOURCE) as gathered:
+            assert gathered.keys == {"a", "b"}
     assert sorted(Transcripts.read(path)) == ["a", "b"]
 
 
@@ -573,10 +580,10 @@ def test_a_stopped_run_keeps_what_it_has_and_goes_on(
         assert not journal_path(path).exists()
     first = Manifest(many, root=tmp_path).rows(np.arange(12))
     first.write(tmp_path / "first.csv")
-    there = sum(key in Transcripts.read(path) for key in first.keys)
+    n_there = sum(key in Transcripts.read(path) for key in first.keys)
     output = medusa("transcribe", *model, "-m", tmp_path / "first.csv", "-o", path).stdout
-    assert f"{12 - there} done, {there} there already" in output
-    assert len(Transcripts.read(path)) == n_done + 12 - there
+    assert f"{12 - n_there} done, {n_there} there already" in output
+    assert len(Transcripts.read(path)) == n_done + 12 - n_there
     assert len(set(Transcripts.read(path).values())) == 1
 
 
@@ -637,9 +644,9 @@ def test_transcripts_stand_in_for_a_manifests_text(tmp_path: Path) -> None:
     assert (report.done, report.empty_texts, report.failed) == (2, 1, failed)
     with pytest.raises(TranscriptError, match=r"none\.csv.* 3 "):
         items_of(manifest, encoder, transcripts=Transcripts([row("z")], SOURCE.identity, "none.csv"))
-    other = Transcripts([row("a")], "base@0+1", "t.csv")
+    other_transcripts = Transcripts([row("a")], "base@0+1", "t.csv")
     with pytest.raises(ConfigError, match=r"transcripts:base@.*transcripts:base@0\+1"):
-        items_of(manifest, encoder, transcripts=other)
+        items_of(manifest, encoder, transcripts=other_transcripts)
 
 
 def test_a_manifest_without_audio_is_an_error(transcriber: Transcriber, tmp_path: Path) -> None:
@@ -664,11 +671,11 @@ def test_real_speech_is_transcribed_alone_and_in_a_batch(tiny_en: Path, demo_cor
     transcriber = load_transcriber(str(tiny_en), device="cpu")
     clips = [demo_corpus / "Actor_04" / f"03-01-05-01-{said}-04.ogg" for said in ("01-01", "02-02")]
     waveforms = [*map(decode, clips), np.zeros(32_000, np.float32)]
-    alone, batched = heard(transcriber, waveforms, 1), heard(transcriber, waveforms, 3)
-    assert [each.text for each in alone] == ["Kids are talking by the door.", "Dogs are sitting by the door.", ""]
-    assert [each.text for each in batched] == [each.text for each in alone]
-    assert alone[-1].no_speech_prob > 0.6
-    assert max(each.no_speech_prob for each in alone[:2]) < 0.6
+    singly, batched = heard(transcriber, waveforms, 1), heard(transcriber, waveforms, 3)
+    assert [each.text for each in singly] == ["Kids are talking by the door.", "Dogs are sitting by the door.", ""]
+    assert [each.text for each in batched] == [each.text for each in singly]
+    assert singly[-1].no_speech_prob > 0.6
+    assert max(each.no_speech_prob for each in singly[:2]) < 0.6
 
 
 # Words

@@ -162,17 +162,17 @@ OTHERS = {  # what PyAV doesn't write: soundfile does, or the file is in the rep
 
 @pytest.mark.parametrize("suffix", AUDIO_SUFFIXES)
 def test_every_suffix_of_the_list_is_decoded(tmp_path: Path, suffix: str) -> None:
-    other = OTHERS.get(suffix)
+    source = OTHERS.get(suffix)
     kind = next((kind for kind in KINDS if kind.suffix == suffix), None)
     path = tmp_path / f"clip{suffix}"
     if kind is not None:
         rate_hz = kind.rates[-1]
         encode(path, speech(rate_hz, 1.0), rate_hz, kind)
-    elif isinstance(other, str):
-        path.write_bytes((DATA / other).read_bytes())
+    elif isinstance(source, str):
+        path.write_bytes((DATA / source).read_bytes())
     else:
-        assert other is not None, f"nothing makes a {suffix}"
-        soundfile.write(path, speech(8_000, 1.0), 8_000, format=other[0], subtype=other[1])
+        assert source is not None, f"nothing makes a {suffix}"
+        soundfile.write(path, speech(8_000, 1.0), 8_000, format=source[0], subtype=source[1])
     assert 0.9 < len(decode(path)) / SAMPLE_RATE_HZ < 2.1
     assert decode(path).any()
 

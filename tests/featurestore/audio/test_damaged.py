@@ -36,40 +36,40 @@ CHECKED = (
 @pytest.fixture(scope="module")
 def encoded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], bytes]:
     """Return the bytes of 20 s of speech in a kind of file, as a pipe gets them for FLAC."""
-    made: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     folder = tmp_path_factory.mktemp("kinds")
 
     def of(name: str) -> bytes:
-        if name not in made:
+        if name not in contents:
             path = folder / name
             if name == "ogg-vorbis":
                 soundfile.write(path, speech(RATE_HZ, 20.0), RATE_HZ, format="OGG", subtype="VORBIS")
             else:
                 kind: Kind = KIND[name]
                 encode(path, speech(RATE_HZ, 20.0), RATE_HZ, kind, pipe=name == "flac-flac")
-            made[name] = path.read_bytes()
-        return made[name]
+            contents[name] = path.read_bytes()
+        return contents[name]
 
     return of
 
 
-def spoiled(data: bytes, how: str) -> bytes:
+def spoiled(data: bytes, fault: str) -> bytes:
     middle = len(data) // 2
-    if how == "cut":
+    if fault == "cut":
         return data[:middle]
-    if how == "hole":
+    if fault == "hole":
         return data[:middle] + data[middle + 4000 :]
     noise = np.random.default_rng(0).integers(0, 256, 4000, np.uint8).tobytes()
     return data[:middle] + noise + data[middle + 4000 :]
 
 
-@pytest.mark.parametrize("how", ["hole", "noise"])
+@pytest.mark.parametrize("fault", ["hole", "noise"])
 @pytest.mark.parametrize("name", CHECKED)
 def test_what_is_missing_in_the_middle_is_an_error(
-    tmp_path: Path, encoded: Callable[[str], bytes], name: str, how: str
+    tmp_path: Path, encoded: Callable[[str], bytes], name: str, fault: str
 ) -> None:
     path = tmp_path / f"clip.{name.partition('-')[0]}"
-    path.write_bytes(spoiled(encoded(name), how))
+    path.write_bytes(spoiled(encoded(name), fault))
     with pytest.raises(AudioError, match=r"damaged|truncated") as caught:
         decode(path)
     assert str(path) in str(caught.value)
@@ -99,9 +99,9 @@ def test_every_bit_of_an_ogg_page_counts(encoded: Callable[[str], bytes]) -> Non
     assert len(links_of(data, "x")) == 1
     rng = np.random.default_rng(0)
     second = data.index(b"OggS", 4)
-    for at in rng.integers(second + 27, len(data) - 4000, 50).tolist():
+    for byte in rng.integers(second + 27, len(data) - 4000, 50).tolist():
         flipped = bytearray(data)
-        flipped[at] ^= 1 << int(rng.integers(8))
+        flipped[byte] ^= 1 << int(rng.integers(8))
         with pytest.raises(AudioError, match="damaged"):
             links_of(bytes(flipped), "x")
 
@@ -120,9 +120,9 @@ def test_a_file_that_is_a_hole_is_refused_at_once(tmp_path: Path, suffix: str) -
     os.truncate(path, 20 << 30)
     if path.stat().st_blocks * 512 > 1 << 20:
         pytest.skip("this file system has no holes")
-    for read in (decode, duration_s, Clip(path, 0.0, 1.0).decode):
+    for reader in (decode, duration_s, Clip(path, 0.0, 1.0).decode):
         with pytest.raises(AudioError, match="hole"):
-            read() if read not in (decode, duration_s) else read(path)
+            reader() if reader not in (decode, duration_s) else reader(path)
 
 
 def test_an_mp3_is_the_same_samples_whether_it_is_long_or_short(tmp_path: Path) -> None:
@@ -131,10 +131,10 @@ def test_an_mp3_is_the_same_samples_whether_it_is_long_or_short(tmp_path: Path) 
     at_once, rate_hz = soundfile.read(path, dtype="float32")
     assert rate_hz == 44_100
     ours = np.concatenate([Clip(path, float(start), float(start + 5)).decode() for start in range(0, 20, 5)])
-    whole = decode(path)
-    assert len(whole) == len(ours) == 20 * 16_000
+    samples = decode(path)
+    assert len(samples) == len(ours) == 20 * 16_000
     expected = soxr.resample(at_once, 44_100, 16_000, quality="HQ")
-    assert np.abs(whole - expected).max() < 1e-5
+    assert np.abs(samples - expected).max() < 1e-5
 
 
 def test_no_decoder_prints_warnings_of_its_own(tmp_path: Path) -> None:
@@ -149,10 +149,10 @@ def test_no_decoder_prints_warnings_of_its_own(tmp_path: Path) -> None:
         "import sys\nfrom featurestore.audio import decode\nfrom featurestore.errors import AudioError\n"
         "for name in sys.argv[1:]:\n    try:\n        decode(name)\n    except AudioError:\n        pass\n"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, *map(str, files)], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
-    assert done.stderr == ""
+    assert process.stderr == ""
 
 
 def test_the_length_of_a_truncated_file_is_not_what_is_left_of_it(tmp_path: Path) -> None:

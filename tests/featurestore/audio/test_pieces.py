@@ -21,10 +21,10 @@ KINDS = [
 @pytest.mark.parametrize("rate_hz", [16_000, 48_000])
 def test_a_piece_is_the_same_stretch_of_the_whole(tmp_path: Path, kind: Kind, rate_hz: int) -> None:
     path = encode(tmp_path / f"a{kind.suffix}", speech(rate_hz, 70.0), rate_hz, kind)
-    whole = decode(path)
+    all_samples = decode(path)
     for start_s, end_s in ((0.0, 1.5), (33.25, 36.0), (69.0, None)):
         samples = Clip(path, start_s, end_s).decode()
-        expected = whole[int(start_s * SAMPLE_RATE_HZ) : None if end_s is None else int(end_s * SAMPLE_RATE_HZ)]
+        expected = all_samples[int(start_s * SAMPLE_RATE_HZ) : None if end_s is None else int(end_s * SAMPLE_RATE_HZ)]
         assert len(samples) == len(expected)
         inner = slice(400, -400) if rate_hz != SAMPLE_RATE_HZ else slice(None)  # the resampler's ends
         np.testing.assert_allclose(samples[inner], expected[inner], atol=1e-3 if rate_hz != SAMPLE_RATE_HZ else 0)
@@ -41,16 +41,16 @@ def test_a_piece_at_another_rate_is_equal_to_a_file_of_its_own(tmp_path: Path) -
 def test_many_pieces_are_read_in_one_pass_overlapping_or_not_and_out_of_order(tmp_path: Path, suffix: str) -> None:
     kind = next(kind for kind in KINDS if kind.suffix == suffix)
     path = encode(tmp_path / f"a{suffix}", speech(16_000, 70.0), 16_000, kind)
-    whole = decode(path)
+    samples = decode(path)
     rng = np.random.default_rng(0)
     starts = np.sort(rng.integers(0, 60 * SAMPLE_RATE_HZ, 200))
     lengths = rng.integers(100, 9 * SAMPLE_RATE_HZ, 200)
     with OnePass(path) as recording:
         for start, n in zip(starts.tolist(), lengths.tolist(), strict=True):
             clip = Clip(path, start / SAMPLE_RATE_HZ, (start + n) / SAMPLE_RATE_HZ)
-            np.testing.assert_array_equal(recording.read(clip), whole[start : start + n])
+            np.testing.assert_array_equal(recording.read(clip), samples[start : start + n])
         early = recording.read(Clip(path, 0.5, 1.0))
-    np.testing.assert_array_equal(early, whole[8_000:16_000])
+    np.testing.assert_array_equal(early, samples[8_000:16_000])
 
 
 def test_a_pass_opens_its_recording_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

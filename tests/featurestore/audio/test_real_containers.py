@@ -59,22 +59,22 @@ def test_files_from_pipes_and_chains_are_read_to_their_end(containers_dir: Path,
 
 
 def test_both_links_of_a_chain_are_the_clip(containers_dir: Path) -> None:
-    whole, reference = decode(containers_dir / "chained_vorbis.ogg"), decode(containers_dir / "reference.flac")
-    for half in (whole[: len(reference)], whole[len(reference) :]):
+    samples, reference = decode(containers_dir / "chained_vorbis.ogg"), decode(containers_dir / "reference.flac")
+    for half in (samples[: len(reference)], samples[len(reference) :]):
         assert lag_of(half, reference, SAMPLE_RATE_HZ)[0] == 0
 
 
 def test_amr_frames_without_speech_are_silence(containers_dir: Path) -> None:
     path = containers_dir / "amrnb.amr"
     data, silent = path.read_bytes()[6:], 0
-    samples, at, n = decode(path), 0, 0
+    samples, offset, n = decode(path), 0, 0
     sizes = (13, 14, 16, 18, 20, 21, 27, 32, 6, 1, 1, 1, 1, 1, 1, 1)
-    while at < len(data):
-        kind = data[at] >> 3 & 15
+    while offset < len(data):
+        kind = data[offset] >> 3 & 15
         if kind >= 8:
             middle = samples[n * 320 + 80 : n * 320 + 240]  # away from the resampler's ringing
             silent += 1
             assert abs(middle).max() < 0.02
-        at, n = at + sizes[kind], n + 1
+        offset, n = offset + sizes[kind], n + 1
     assert (n, silent) == (176, 85)
     assert "PyAV" in decoder_of(path)

@@ -32,8 +32,8 @@ def written(path: Path, content: bytes) -> Path:
 
 
 def test_joined_mp3s_are_read_to_the_last_one_each_at_its_own_length(tmp_path: Path) -> None:
-    one, two = made(tmp_path / "1.mp3", TAGGED, 1.0), made(tmp_path / "2.mp3", TAGGED, 2.0)
-    path = written(tmp_path / "joined.mp3", one + two)
+    one_second, two_seconds = made(tmp_path / "1.mp3", TAGGED, 1.0), made(tmp_path / "2.mp3", TAGGED, 2.0)
+    path = written(tmp_path / "joined.mp3", one_second + two_seconds)
     samples = decode(path)
     assert len(samples) == 3 * SAMPLE_RATE_HZ
     assert duration_s(path) == 3.0
@@ -42,18 +42,20 @@ def test_joined_mp3s_are_read_to_the_last_one_each_at_its_own_length(tmp_path: P
 
 @pytest.mark.parametrize("between", [ID3V1, APE, ID3V1 + APE], ids=["id3v1", "ape", "both"])
 def test_tags_between_joined_mp3s_are_no_sound(tmp_path: Path, between: bytes) -> None:
-    one = made(tmp_path / "1.mp3", TAGGED, 1.0)
-    assert len(decode(written(tmp_path / "joined.mp3", one + between + one + between))) == 2 * SAMPLE_RATE_HZ
+    one_second = made(tmp_path / "1.mp3", TAGGED, 1.0)
+    assert (
+        len(decode(written(tmp_path / "joined.mp3", one_second + between + one_second + between))) == 2 * SAMPLE_RATE_HZ
+    )
 
 
 def test_an_untagged_mp3_behind_a_tagged_one_is_read(tmp_path: Path) -> None:
-    one, two = made(tmp_path / "1.mp3", TAGGED, 1.0), made(tmp_path / "2.mp3", UNTAGGED, 1.0)
-    assert 2.0 <= len(decode(written(tmp_path / "joined.mp3", one + two))) / SAMPLE_RATE_HZ <= 2.11
+    tagged, untagged = made(tmp_path / "1.mp3", TAGGED, 1.0), made(tmp_path / "2.mp3", UNTAGGED, 1.0)
+    assert 2.0 <= len(decode(written(tmp_path / "joined.mp3", tagged + untagged))) / SAMPLE_RATE_HZ <= 2.11
 
 
 def test_joined_mp3s_of_two_rates_are_resampled_each(tmp_path: Path) -> None:
-    one, two = made(tmp_path / "1.mp3", TAGGED, 1.0, 44_100), made(tmp_path / "2.mp3", TAGGED, 1.0, 16_000)
-    assert len(decode(written(tmp_path / "joined.mp3", one + two))) == 2 * SAMPLE_RATE_HZ
+    at_44_1, at_16 = made(tmp_path / "1.mp3", TAGGED, 1.0, 44_100), made(tmp_path / "2.mp3", TAGGED, 1.0, 16_000)
+    assert len(decode(written(tmp_path / "joined.mp3", at_44_1 + at_16))) == 2 * SAMPLE_RATE_HZ
 
 
 def test_a_picture_in_front_of_an_mp3_is_no_sound(tmp_path: Path) -> None:
@@ -78,9 +80,9 @@ def test_libmpg123_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[s
     for i, bytes_ in enumerate((odd + content, content + content + bytes(500), content + b"\xff\xfb\x90")):
         decode(written(tmp_path / f"{i}x.mp3", bytes_))
     cut = written(tmp_path / "cut.mp3", content[: len(content) * 2 // 3])
-    for read in (decode, duration_s):
+    for reader in (decode, duration_s):
         with pytest.raises(AudioError, match="truncated"):
-            read(cut)
+            reader(cut)
     assert capfd.readouterr().err == ""
 
 
@@ -121,10 +123,10 @@ def test_an_aiff_of_open_length_is_read_to_its_end(tmp_path: Path, size: int) ->
     path = tmp_path / "a.aiff"
     soundfile.write(path, speech(16_000, 1.0), 16_000)
     content = bytearray(path.read_bytes())
-    at = content.index(b"SSND") + 4
-    content[at : at + 4] = content[4:8] = struct.pack(">I", size)
-    at = content.index(b"COMM") + 10
-    content[at : at + 4] = struct.pack(">I", 0x3F800000)
+    offset = content.index(b"SSND") + 4
+    content[offset : offset + 4] = content[4:8] = struct.pack(">I", size)
+    offset = content.index(b"COMM") + 10
+    content[offset : offset + 4] = struct.pack(">I", 0x3F800000)
     path.write_bytes(content)
     assert len(decode(path)) == SAMPLE_RATE_HZ
     assert duration_s(path) == 1.0
@@ -134,8 +136,8 @@ def test_gsm_has_as_many_samples_as_its_fact_chunk_says(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, speech(8_000, 1.0), 8_000, subtype="GSM610")
     content = bytearray(path.read_bytes())
-    at = content.index(b"fact") + 8
-    content[at : at + 4] = struct.pack("<I", 8_000)
+    offset = content.index(b"fact") + 8
+    content[offset : offset + 4] = struct.pack("<I", 8_000)
     path.write_bytes(content)
     assert soundfile.info(path).frames == 8_320  # whole blocks
     assert len(decode(path)) == SAMPLE_RATE_HZ
@@ -367,8 +369,8 @@ def test_damaged_bytes_end_in_samples_or_a_reason(tmp_path: Path, suffix: str, s
     plain = (DATA / "narrow_dtx.amr").read_bytes() if suffix == ".amr" else made(tmp_path / "a", kinds[suffix], 1.0)
     rng = np.random.default_rng(seed)
     content = bytearray(plain)
-    for at in rng.integers(0, len(content), 20):
-        content[at] = rng.integers(256)
+    for byte in rng.integers(0, len(content), 20):
+        content[byte] = rng.integers(256)
     path = written(tmp_path / f"damaged{suffix}", bytes(content))
     try:
         samples = decode(path)

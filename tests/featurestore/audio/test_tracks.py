@@ -47,8 +47,8 @@ def test_the_track_is_part_of_the_decoder_that_is_recorded(two: Path) -> None:
 def test_prepare_and_featurize_name_the_track(two: Path, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(f"utterance_id,path,label\nu,{two},sad\n")
     assert any("opus dialogue" in note for note in read_table(tmp_path / "t.csv").notes)
-    done = medusa("featurize", "--encoder", "logmel", str(two), "-s", str(tmp_path / "store"))
-    assert "not opus comments of the director" in " ".join(done.output.split())
+    result = medusa("featurize", "--encoder", "logmel", str(two), "-s", str(tmp_path / "store"))
+    assert "not opus comments of the director" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(

@@ -11,17 +11,17 @@ from tests.helpers.small_corpus import ACTORS, copy_clips, medusa
 
 def test_views_are_made_beside_the_clean_set(demo_corpus: Path, tmp_path: Path) -> None:
     copy_clips(demo_corpus, tmp_path / "corpus")
-    csv, at = tmp_path / "m.csv", tmp_path / "store"
+    csv, store_path = tmp_path / "m.csv", tmp_path / "store"
     n = 8 * len(ACTORS)
     medusa("prepare", "ravdess", "--root", tmp_path / "corpus", "-o", csv)
     soundfile.write(tmp_path / "hum.wav", np.sin(np.arange(16_000) / 9), 16_000)
-    make = ("featurize", "--encoder", "logmel", "-m", csv, "-s", at)
+    make = ("featurize", "--encoder", "logmel", "-m", csv, "-s", store_path)
     options = ("--augment", "noise:snr=0..5", "--augment", "mix", "--views", "2", "--noise", tmp_path)
     planned = medusa(*make, *options, "--dry-run").stdout
     assert planned.count(f"{n} utterances to encode") == 4
-    assert not at.exists()
+    assert not store_path.exists()
     medusa(*make, *options)
-    store = FeatureStore.open(at)
+    store = FeatureStore.open(store_path)
     views = ["logmel+mix1", "logmel+mix2", "logmel+noise1", "logmel+noise2"]
     assert sorted(store.names()) == [*views, "mixing/mix1", "mixing/mix2"]
     assert {len(store[name]) for name in store.names()} == {n}

@@ -144,21 +144,23 @@ def test_a_view_is_a_set_of_its_own_and_the_same_however_it_is_made(manifest: Ma
     store, encoder = FeatureStore.create(tmp_path / "store"), load_encoder("logmel")
     featurize(manifest, encoder, store, "logmel")
     for text in ("noise", "mix"):
-        seen = view(text)
-        name = seen.name("logmel")
-        report = featurize(manifest, encoder, store, name, view=seen)
+        augmented_view = view(text)
+        name = augmented_view.name("logmel")
+        report = featurize(manifest, encoder, store, name, view=augmented_view)
         assert (report.done, report.failed) == (N, [])
         assert without_view(store[name].spec) == store["logmel"].spec == encoder.spec
-        assert store[name].spec.view == seen.pairs
+        assert store[name].spec.view == augmented_view.pairs
         # In parts, in other batches, stopped and gone on with, from an order of rows that is another.
-        other = FeatureStore.create(tmp_path / f"other-{text}")
+        backwards_store = FeatureStore.create(tmp_path / f"other-{text}")
         options = FeaturizeOptions(batch_s=0.1)
-        job = FeaturizeJob(tmp_path / "m.csv", other.path, name, EncoderOptions("logmel"), seen, options)
+        job = FeaturizeJob(
+            tmp_path / "m.csv", backwards_store.path, name, EncoderOptions("logmel"), augmented_view, options
+        )
         assert job.run(Shard(2, 3), "cpu").done < N
         backwards = manifest.rows(np.arange(N)[::-1])
-        featurize(backwards, encoder, other, name, view=seen, workers=1, batch_s=500)
+        featurize(backwards, encoder, backwards_store, name, view=augmented_view, workers=1, batch_s=500)
         for key in manifest.keys:
-            np.testing.assert_array_equal(other[name][key], store[name][key])
+            np.testing.assert_array_equal(backwards_store[name][key], store[name][key])
             assert (np.array(store[name][key]).shape != store["logmel"][key].shape) or (
                 store[name][key] != store["logmel"][key]
             ).any()
@@ -169,67 +171,67 @@ def test_a_view_is_a_set_of_its_own_and_the_same_however_it_is_made(manifest: Ma
 
 
 def test_a_views_recordings_and_its_specification_are_made_together(manifest: Manifest, tmp_path: Path) -> None:
-    store, encoder, seen = FeatureStore.create(tmp_path / "store"), load_encoder("logmel"), view("mix")
+    store, encoder, mix = FeatureStore.create(tmp_path / "store"), load_encoder("logmel"), view("mix")
     clean = encoder.spec
-    part = viewed_part(manifest, seen, store)
+    part = viewed_part(manifest, mix, store)
     items, failed = items_of(manifest, encoder, view=part)
     assert failed == []
     for i, item in enumerate(items):
         assert isinstance(item.source, AugmentedAudio)
         assert item.source == part.recording(i)
-        assert item.source.view is seen
+        assert item.source.view is mix
         assert item.source.partner is not None
-    featurize(manifest, encoder, store, "logmel+mix1", view=seen)
+    featurize(manifest, encoder, store, "logmel+mix1", view=mix)
     assert encoder.spec == clean  # no encoder goes about with a view's specification
-    assert store["logmel+mix1"].spec == seen.spec(clean)
+    assert store["logmel+mix1"].spec == mix.spec(clean)
     few = part.manifest.rows([0])  # a part of the view's manifest is of files, and makes a clean set
     featurize(few, encoder, store, "few")
     assert store["few"].spec == clean
     texts = replace(clean, kind="text")
     with pytest.raises(ConfigError, match="--augment"):
-        seen.spec(texts)
+        mix.spec(texts)
 
 
 def test_mixed_clips_say_whose_they_are_and_stay_within_their_fold(manifest: Manifest, tmp_path: Path) -> None:
-    store, encoder, seen = FeatureStore.create(tmp_path / "store"), load_encoder("logmel"), view("mix:overlap=0.5")
-    featurize(manifest, encoder, store, "logmel+mix1", view=seen)
-    made = mixed_from(store, "mix1", manifest.keys)
+    store, encoder, mix = FeatureStore.create(tmp_path / "store"), load_encoder("logmel"), view("mix:overlap=0.5")
+    featurize(manifest, encoder, store, "logmel+mix1", view=mix)
+    partners_of = mixed_from(store, "mix1", manifest.keys)
     fold = dict(zip(manifest.keys, manifest.column("fold"), strict=True))
     path = {key: manifest.audio_path(i) for i, key in enumerate(manifest.keys)}
-    for key, actual in zip(manifest.keys, made, strict=True):
+    for key, actual in zip(manifest.keys, partners_of, strict=True):
         assert actual is not None
         partner, weight = actual
         assert partner is not None
         assert partner != key
         assert fold[partner] == fold[key]
         assert weight == 0.5
-        own, other = decode(path[key]), decode(path[partner])
-        expected = signals.overlapped(own, other, 0.5, 0.0)
+        samples_own, samples_partner = decode(path[key]), decode(path[partner])
+        expected = signals.overlapped(samples_own, samples_partner, 0.5, 0.0)
         (rows,) = encoder.encode([expected])
         np.testing.assert_allclose(store["logmel+mix1"][key], rows[0], atol=2e-2)
         assert store["logmel+mix1"].durations_s([key])[0] == pytest.approx(len(expected) / SAMPLE_RATE_HZ)
-        mixed = AugmentedAudio(key, path[key], seen, path[partner])
+        mixed = AugmentedAudio(key, path[key], mix, path[partner])
         assert duration_s(mixed) == pytest.approx(len(expected) / SAMPLE_RATE_HZ)
-    check_mixing(store, "mix1", seen.pairs)
+    check_mixing(store, "mix1", mix.pairs)
     with pytest.raises(ConfigError, match="other settings"):
         check_mixing(store, "mix1", view("mix").pairs)
     # Utterances that come later leave the partners that are written as they are.
     half = manifest.rows(np.arange(N) < 6)
-    again = FeatureStore.create(tmp_path / "again")
-    viewed_part(half, seen, again)
-    before = mixed_from(again, "mix1", half.keys)
-    grown = viewed_part(manifest, seen, again)
-    assert mixed_from(again, "mix1", manifest.keys)[:6] == before
+    second_store = FeatureStore.create(tmp_path / "again")
+    viewed_part(half, mix, second_store)
+    before = mixed_from(second_store, "mix1", half.keys)
+    grown = viewed_part(manifest, mix, second_store)
+    assert mixed_from(second_store, "mix1", manifest.keys)[:6] == before
     assert [grown.partners[key] for key in half.keys] == [found[0] for found in before if found]
     # One that the manifest has lost is told.
-    partner_of_first = made[0]
+    partner_of_first = partners_of[0]
     assert partner_of_first is not None
-    less = manifest.rows(np.array([key != partner_of_first[0] for key in manifest.keys]))
-    report = featurize(less, encoder, store, "x+mix1", view=seen)
-    assert report.done < len(less)
+    without_partner = manifest.rows(np.array([key != partner_of_first[0] for key in manifest.keys]))
+    report = featurize(without_partner, encoder, store, "x+mix1", view=mix)
+    assert report.done < len(without_partner)
     assert "no longer has" in dict(report.failed)[manifest.keys[0]]
-    _, _, there = mixed_places(store, "mix1", less.keys)
-    assert not there[less.keys.index(manifest.keys[0])]
+    _, _, present = mixed_places(store, "mix1", without_partner.keys)
+    assert not present[without_partner.keys.index(manifest.keys[0])]
 
 
 @given(st.lists(st.text(min_size=1, max_size=4), unique=True, max_size=30), st.integers(0, 3))
@@ -237,8 +239,8 @@ def test_partners_come_from_the_group_and_do_not_depend_on_order(keys: list[str]
     groups = [str(len(key) % 2) for key in keys]
     result = partners(keys, groups, seed=seed, number=1)
     for key, group in zip(keys, groups, strict=True):
-        others = [k for k, g in zip(keys, groups, strict=True) if g == group and k != key]
-        assert (result[key] in others) if others else result[key] is None
+        candidates = [k for k, g in zip(keys, groups, strict=True) if g == group and k != key]
+        assert (result[key] in candidates) if candidates else result[key] is None
     assert partners(keys[::-1], groups[::-1], seed=seed, number=1) == result
 
 
@@ -251,20 +253,20 @@ def test_views_are_of_the_training_part_and_mixtures_need_to_know_it(manifest: M
     assert all(viewed_part(plain, view("mix:within=none")).partners.values())
     split = pa.array(["train"] * 5 + ["development"] * 3 + ["test1"] * 4)
     divided = manifest.with_table(table.append_column("split", split))
-    seen = viewed_part(divided, view("mix"))
-    assert seen.manifest.keys == manifest.keys[:5]
-    assert set(seen.partners.values()) <= set(manifest.keys[:5])
+    viewed = viewed_part(divided, view("mix"))
+    assert viewed.manifest.keys == manifest.keys[:5]
+    assert set(viewed.partners.values()) <= set(manifest.keys[:5])
     with pytest.raises(ManifestError, match="session"):
         viewed_part(divided, view("mix:within=session"))
 
 
 def test_one_alone_in_its_fold_stays_as_it_is(manifest: Manifest, tmp_path: Path) -> None:
-    store, encoder, seen = FeatureStore.create(tmp_path / "store"), load_encoder("logmel"), view("mix")
-    alone = manifest.rows(np.arange(3))
-    featurize(alone, encoder, store, "logmel+mix1", view=seen)
-    assert mixed_from(store, "mix1", alone.keys) == [(None, 1.0)] * 3
-    featurize(alone, encoder, store, "logmel")
-    for key in alone.keys:
+    store, encoder, mix = FeatureStore.create(tmp_path / "store"), load_encoder("logmel"), view("mix")
+    three = manifest.rows(np.arange(3))
+    featurize(three, encoder, store, "logmel+mix1", view=mix)
+    assert mixed_from(store, "mix1", three.keys) == [(None, 1.0)] * 3
+    featurize(three, encoder, store, "logmel")
+    for key in three.keys:
         np.testing.assert_array_equal(store["logmel+mix1"][key], store["logmel"][key])
     assert mixing_name("mix1") in store
 
@@ -288,8 +290,8 @@ def test_what_can_not_be_made_is_named(text: str, expected: str) -> None:
 
 
 def test_labels_distinguish_views_and_directories_need_audio(tmp_path: Path) -> None:
-    made = parse_views(["noise:snr=0..5", "quiet=noise:snr=20..30", "reverb+noise"], n_views=2)
-    assert [v.label for v in made] == ["noise1", "noise2", "quiet1", "quiet2", "reverb+noise1", "reverb+noise2"]
+    views = parse_views(["noise:snr=0..5", "quiet=noise:snr=20..30", "reverb+noise"], n_views=2)
+    assert [v.label for v in views] == ["noise1", "noise2", "quiet1", "quiet2", "reverb+noise1", "reverb+noise2"]
     with pytest.raises(ConfigError, match="two views named noise"):
         parse_views(["noise", "noise:snr=1"])
     with pytest.raises(ConfigError, match="no audio"):

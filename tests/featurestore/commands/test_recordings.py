@@ -31,8 +31,8 @@ def test_a_folder_is_featurized_without_a_manifest_and_what_fails_is_named(calls
     assert "c.vox" in output.stdout
     assert "broken.wav" in output.stderr
     assert "2 done" in output.stdout
-    kept = Manifest.read("store.files.csv")
-    assert kept.keys == ["a.ogg", "broken.wav", "x/b.ogg"]
+    manifest = Manifest.read("store.files.csv")
+    assert manifest.keys == ["a.ogg", "broken.wav", "x/b.ogg"]
     assert sorted(FeatureStore.open("store")["logmel"]) == ["a.ogg", "x/b.ogg"]
     (calls / "metadata.csv").write_text("file_name,label\na.ogg,sad\nx/b.ogg,angry\n")
     assert read_audiofolder(calls).keys == ["a.ogg", "x/b.ogg"]  # finds the features by its own ids
@@ -59,16 +59,16 @@ def test_what_encodes_nothing_writes_no_manifest(calls: Path, option: list[str])
 
 def test_the_manifest_goes_to_the_file_named(calls: Path) -> None:
     medusa("featurize", "--encoder", "logmel", "calls/a.ogg", "--write-manifest", "mine/list.csv")
-    kept = Manifest.read("mine/list.csv")
-    assert kept.keys == ["a.ogg"]
-    assert kept.audio_path(0).samefile(calls / "a.ogg")
+    manifest = Manifest.read("mine/list.csv")
+    assert manifest.keys == ["a.ogg"]
+    assert manifest.audio_path(0).samefile(calls / "a.ogg")
     assert not Path("store.files.csv").exists()
 
 
 def test_files_and_a_manifest_together_or_neither_are_refused(calls: Path) -> None:
     Path("x.csv").write_text("utterance_id,path\na,calls/a.ogg\n")
-    for more in (["calls", "-m", "x.csv"], []):
-        assert "--manifest" in medusa("featurize", "--encoder", "logmel", *more, exit_code=2).stderr
+    for arguments in (["calls", "-m", "x.csv"], []):
+        assert "--manifest" in medusa("featurize", "--encoder", "logmel", *arguments, exit_code=2).stderr
     assert "--manifest" in medusa("featurize", "--encoder", "logmel", "calls", "x.csv", exit_code=2).stderr
 
 

@@ -28,10 +28,10 @@ from tests.helpers.small_corpus import medusa
 # --- EmoBox
 
 
-def line(key: str, emo: str = "neu", **more: Any) -> dict[str, Any]:
+def line(key: str, emo: str = "neu", **fields: Any) -> dict[str, Any]:
     wav = f"downloads/c/{key}.wav"
     return {"key": key, "dataset": "c", "wav": wav, "type": "raw", "sample_rate": 16000, "num_frame": 1600.0,
-            "task": "category", "length": 0.1, "emo": emo, "channel": 1} | more  # fmt: skip
+            "task": "category", "length": 0.1, "emo": emo, "channel": 1} | fields  # fmt: skip
 
 
 def lines(*records: dict[str, Any]) -> str:
@@ -166,13 +166,13 @@ def test_emobox_with_gaps_or_strangers_is_refused(emobox: Path) -> None:
 # --- lhotse
 
 
-def cut(key: str, **more: Any) -> dict[str, Any]:
+def cut(key: str, **fields: Any) -> dict[str, Any]:
     source = {"type": "file", "channels": [0], "source": f"{key}.wav"}
     recording = {"id": key, "sources": [source], "sampling_rate": 16000, "num_samples": 1600, "duration": 0.1}
     values = {"id": key, "recording_id": key, "start": 0, "duration": 0.1, "text": "hello", "speaker": "s1",
             "gender": "female", "custom": {"emotion": "sad", "rater": 3}}  # fmt: skip
     return {"id": key, "start": 0, "duration": 0.1, "channel": 0, "supervisions": [values], "recording": recording,
-            "type": "MonoCut"} | more  # fmt: skip
+            "type": "MonoCut"} | fields  # fmt: skip
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -190,9 +190,9 @@ def test_lhotses_cuts(tmp_path: Path, suffix: str) -> None:
     assert manifest.column("rater").tolist()[0] == 3
     assert manifest.name == "cuts"
     assert manifest.column("duration_s").tolist() == [0.1, 0.1]
-    other = read_lhotse(path, label="mood")
-    assert other.scheme.classes == ()
-    assert "no labels" in other.notes[0]
+    manifest_of_mood = read_lhotse(path, label="mood")
+    assert manifest_of_mood.scheme.classes == ()
+    assert "no labels" in manifest_of_mood.notes[0]
 
 
 def test_cuts_that_are_no_stretch_of_one_mono_file_are_refused(tmp_path: Path) -> None:
@@ -328,9 +328,9 @@ def test_a_metadata_table_in_each_split_or_one_at_the_root(tmp_path: Path, kind:
 
     write_wav(tmp_path / "one/train/1.wav")
     table(tmp_path / "one", [{"file_name": "train/1.wav", "label": "3"}])
-    one = read_audiofolder(tmp_path / "one")
-    assert one.labels == ["3"]
-    assert one.column("split").tolist() == ["train"]
+    one_class = read_audiofolder(tmp_path / "one")
+    assert one_class.labels == ["3"]
+    assert one_class.column("split").tolist() == ["train"]
 
 
 def test_an_audiofolder_with_mistakes(tmp_path: Path) -> None:
@@ -431,9 +431,9 @@ def test_the_command_printed_for_a_table_of_another_name_reads_it_as_it_is(tmp_p
     with pytest.raises(ManifestError) as refused:
         read_audiofolder(tmp_path / "my corpus")
     command = shlex.split(str(refused.value).rpartition("medusa ")[2])
-    written = tmp_path / "m.csv"
-    medusa(*command[: command.index("-o")], "-o", written)
-    assert Manifest.read(written).column("label").tolist() == ["sad", "angry"]
+    manifest_path = tmp_path / "m.csv"
+    medusa(*command[: command.index("-o")], "-o", manifest_path)
+    assert Manifest.read(manifest_path).column("label").tolist() == ["sad", "angry"]
 
 
 def test_audio_that_a_table_does_not_list_is_counted(tmp_path: Path) -> None:

@@ -107,14 +107,16 @@ def test_what_is_not_there_is_left_out_and_noted(tmp_path: Path) -> None:
 
 
 def rewritten(root: Path, i: int, column: str, value: str) -> None:
-    at = MSP_CONSENSUS.index(column)
-    rows = [[value if (j, k) == (i, at) else cell for k, cell in enumerate(row)] for j, row in enumerate(MSP_ROWS)]
+    position = MSP_CONSENSUS.index(column)
+    rows = [
+        [value if (j, k) == (i, position) else cell for k, cell in enumerate(row)] for j, row in enumerate(MSP_ROWS)
+    ]
     write_csv(root / "Labels/labels_consensus.csv", MSP_CONSENSUS, rows)
 
 
-def rated(root: Path, form: str, at: int, value: object) -> None:
+def rated(root: Path, form: str, field: int, value: object) -> None:
     changed = [*MSP_RATINGS]
-    changed[5] = (*changed[5][:at], value, *changed[5][at + 1 :])
+    changed[5] = (*changed[5][:field], value, *changed[5][field + 1 :])
     msp_detailed(root / "Labels/labels_detailed.csv", form, changed)
 
 
@@ -183,12 +185,12 @@ def test_another_directory_is_refused(tmp_path: Path) -> None:
 def test_votes_and_ratings_come_back_from_disk(tmp_path: Path) -> None:
     manifest = read_msp_podcast(msp_tree(tmp_path / "msp"))
     manifest.write(tmp_path / "m.csv")
-    again = Manifest.read(tmp_path / "m.csv")
-    assert again.scheme == manifest.scheme
-    np.testing.assert_array_equal(again.votes, manifest.votes)
-    assert again.ratings is not None
-    assert again.ratings.annotators == manifest.ratings.annotators
-    assert again.audio_path(0).is_file()
+    reread = Manifest.read(tmp_path / "m.csv")
+    assert reread.scheme == manifest.scheme
+    np.testing.assert_array_equal(reread.votes, manifest.votes)
+    assert reread.ratings is not None
+    assert reread.ratings.annotators == manifest.ratings.annotators
+    assert reread.audio_path(0).is_file()
 
 
 # --- label tables in circulation

@@ -355,10 +355,12 @@ def test_a_rate_of_ours_or_more_is_no_transform(root: Path, rate_hz: int, passes
 
 def test_times_among_a_cuts_own_fields_are_not_its_place(root: Path) -> None:
     custom = {"start_s": 1.0, "end_s": 2.0, "start": 1.0, "end": 2.0, "offset": 1.0, "mood": "low"}
-    whole = cut("a", recording=LHOTSES, start=0, duration=3.0, custom=custom)
-    (root / "cuts.jsonl").write_text(lines(whole))
+    whole_cut = cut("a", recording=LHOTSES, start=0, duration=3.0, custom=custom)
+    (root / "cuts.jsonl").write_text(lines(whole_cut))
     manifest = read_lhotse(root / "cuts.jsonl")
     assert manifest.audio(0) == root / "r.wav"
     assert manifest.column("mood").tolist() == ["low"]
-    (root / "cuts.jsonl").write_text(lines(whole, cut("b", recording=LHOTSES, start=0.5, duration=1.0, custom=custom)))
+    (root / "cuts.jsonl").write_text(
+        lines(whole_cut, cut("b", recording=LHOTSES, start=0.5, duration=1.0, custom=custom))
+    )
     assert pieces(read_lhotse(root / "cuts.jsonl")) == [("r.wav", 0.5, 1.5)]

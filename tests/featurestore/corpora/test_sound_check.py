@@ -36,9 +36,9 @@ def test_pointers_are_found_by_every_kind_of_reader(tmp_path: Path) -> None:
         write_wav(tmp_path / "f" / file).write_text(POINTER)
     rows = [("a", "f/sad/a.wav", "sad"), ("b", "f/happy/b.wav", "happy")]
     table = write_csv(tmp_path / "t.csv", ("utterance_id", "path", "label"), rows)
-    for read in (lambda: CORPORA["audiofolder"](tmp_path / "f"), lambda: read_table(table)):
+    for reader in (lambda: CORPORA["audiofolder"](tmp_path / "f"), lambda: read_table(table)):
         with pytest.raises(ManifestError, match="git lfs pull"):
-            read()
+            reader()
     assert len(read_table(table, check_audio=False)) == 2
 
 

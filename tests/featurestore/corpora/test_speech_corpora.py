@@ -236,8 +236,8 @@ def crema_d_tree(root: Path, votes: list[tuple[str, list[int]]], audio: bool = T
     rows = []
     for condition, shift in ((1, 0), (2, 1), (3, 2)):
         for i, (name, counts) in enumerate(votes):
-            seen = counts[shift:] + counts[:shift]
-            rows.append([100000 * condition + i + 1, *seen, name, sum(seen), 0.5, "N"])
+            shifted = counts[shift:] + counts[:shift]
+            rows.append([100000 * condition + i + 1, *shifted, name, sum(shifted), 0.5, "N"])
     header = ["", "A", "D", "F", "H", "N", "S", "fileName", "numResponses", "agreement", "emoVote"]
     write_csv(root / "processedResults/tabulatedVotes.csv", header, rows)
     for name, _ in votes if audio else []:
@@ -262,8 +262,8 @@ def test_the_real_votes_on_the_voice_have_the_known_figures(crema_d_votes: Path,
     assert manifest.votes.sum() == 68_568
     agreed = consensus(manifest.votes)
     assert agreed.tied.sum() == 644 == manifest.labels.count(None)
-    same = [heard == acted for heard, acted in zip(manifest.labels, manifest.column("acted"), strict=True)]
-    assert round(100 * float(np.mean(same)), 1) == 41.6
+    agrees = [heard == acted for heard, acted in zip(manifest.labels, manifest.column("acted"), strict=True)]
+    assert round(100 * float(np.mean(agrees)), 1) == 41.6
     assert len(manifest.ratings) == 68_568
     assert len(set(manifest.column("speaker"))) == 91
     assert set(manifest.column("gender")) == {"male", "female"}

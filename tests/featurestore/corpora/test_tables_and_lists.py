@@ -178,9 +178,9 @@ def test_split_names_become_uniform_and_unknown_ones_are_named(tmp_path: Path) -
 
 def test_a_missing_column_names_the_option_that_says_which_it_is(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("file,label\na.wav,sad\nb.wav,angry\n")
-    made = ("prepare", "csv", tmp_path / "t.csv", "-o", tmp_path / "m.csv", "--no-check-audio")
-    assert "--column" in " ".join(medusa(*made, exit_code=2).stderr.split())
-    medusa(*made, "--column", "path=file")
+    command = ("prepare", "csv", tmp_path / "t.csv", "-o", tmp_path / "m.csv", "--no-check-audio")
+    assert "--column" in " ".join(medusa(*command, exit_code=2).stderr.split())
+    medusa(*command, "--column", "path=file")
     assert Manifest.read(tmp_path / "m.csv").keys == ["a.wav", "b.wav"]
 
 
@@ -229,9 +229,9 @@ def test_relative_paths_may_start_elsewhere(tmp_path: Path, demo_corpus: Path) -
 
 
 def test_an_index_without_a_name_is_the_id_unless_it_only_counts_rows(tmp_path: Path) -> None:
-    named = read_table(written(tmp_path, ",text,label\na.wav,x,sad\nb.wav,y,sad\n"))
-    assert named.keys == ["a.wav", "b.wav"]
-    assert any("without a name" in note for note in named.notes)
+    manifest = read_table(written(tmp_path, ",text,label\na.wav,x,sad\nb.wav,y,sad\n"))
+    assert manifest.keys == ["a.wav", "b.wav"]
+    assert any("without a name" in note for note in manifest.notes)
     with pytest.raises(ManifestError, match="no column 'utterance_id'"):
         read_table(written(tmp_path, ",text,label\n0,x,sad\n1,y,sad\n"))
     table = written(tmp_path, ",text,label\n0,x,sad\n1,y,sad\n")

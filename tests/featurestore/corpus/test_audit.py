@@ -62,11 +62,11 @@ def kinds(actual: Manifest, **settings: object) -> dict[tuple[str, str], bool]:
 
 def test_ravdess_has_one_clip_twice(ravdess_dir: Path) -> None:
     corpus = read_ravdess(ravdess_dir)
-    seen: list[int] = []
-    report = audit(corpus, progress=lambda done, total: seen.append(done))
+    progress: list[int] = []
+    report = audit(corpus, progress=lambda done, total: progress.append(done))
     assert [(repeat.kind, repeat.keys) for repeat in report.repeats] == [("audio", TWINS)]
     assert report.clean
-    assert seen == list(range(1, 1441))
+    assert progress == list(range(1, 1441))
     assert [(o.kind, o.column, o.n_items, o.leak) for o in report.overlaps] == [("text", "fold", 2, False)]
     assert [part.name for part in report.parts["fold"]] == list("123456")
     assert sum(part.hours for part in report.parts["fold"]) == pytest.approx(1.48, abs=0.01)

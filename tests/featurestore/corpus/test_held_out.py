@@ -58,11 +58,11 @@ def test_a_part_that_is_used_is_whole_speakers_within_half_and_twice_the_share(
 ) -> None:
     groups, labels = corpus(sizes)
     result = choose_held_out(groups, share, labels=labels, seed=seed)
-    again = choose_held_out(groups, share, labels=labels, seed=seed)
-    assert result.mask.tolist() == again.mask.tolist()
-    held = {group for group, chosen in zip(groups, result.mask, strict=True) if chosen}
-    assert held == set(result.speakers)
-    assert not held & {group for group, chosen in zip(groups, result.mask, strict=True) if not chosen}
+    repeated = choose_held_out(groups, share, labels=labels, seed=seed)
+    assert result.mask.tolist() == repeated.mask.tolist()
+    held_out = {group for group, chosen in zip(groups, result.mask, strict=True) if chosen}
+    assert held_out == set(result.speakers)
+    assert not held_out & {group for group, chosen in zip(groups, result.mask, strict=True) if not chosen}
     assert bool(result.why_not) == (not result.mask.any())
     if result.mask.any():
         assert LEAST * share <= result.share <= MOST * share

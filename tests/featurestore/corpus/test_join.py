@@ -53,10 +53,10 @@ def test_common_classes_leave_out_the_others_and_count_them(tmp_path: Path) -> N
     joined = join_manifests({"A": a, "B": b}, common_classes=True)
     assert (joined.keys, joined.scheme.classes) == (["1", "4"], ("sad",))
     assert any("left out 2 utterances of happy, fear" in note for note in joined.notes)
-    other = corpus(tmp_path / "z", ["5"], ["Sad"])
+    capitalised = corpus(tmp_path / "z", ["5"], ["Sad"])
     with pytest.raises(ManifestError, match=r"no class in common.*--merge"):
-        join_manifests({"A": a, "C": other}, common_classes=True)
-    assert any("--merge Sad=sad" in note for note in join_manifests({"A": a, "C": other}).notes)
+        join_manifests({"A": a, "C": capitalised}, common_classes=True)
+    assert any("--merge Sad=sad" in note for note in join_manifests({"A": a, "C": capitalised}).notes)
 
 
 def test_attributes_of_different_ranges_are_refused_or_rescaled(tmp_path: Path) -> None:
@@ -91,13 +91,17 @@ def test_the_command_joins_files_under_their_names_and_merges_in_each(tmp_path: 
     corpus(tmp_path / "x", ["1", "2"], ["sad", "happy"]).write(tmp_path / "a.csv")
     corpus(tmp_path / "y", ["2", "3"], ["Sadness", "fear"]).write(tmp_path / "b/a.csv")
     out = tmp_path / "out/both.csv"
-    one, two = tmp_path / "a.csv", tmp_path / "b/a.csv"
-    assert "NAME=" in medusa("prepare", "join", one, two, "-o", out, exit_code=2).stderr
-    output = medusa("prepare", "join", one, f"B={two}", "-o", out, "--merge", "Sadness=sad", "--drop", "fear").stdout
+    path_a, path_b = tmp_path / "a.csv", tmp_path / "b/a.csv"
+    assert "NAME=" in medusa("prepare", "join", path_a, path_b, "-o", out, exit_code=2).stderr
+    output = medusa(
+        "prepare", "join", path_a, f"B={path_b}", "-o", out, "--merge", "Sadness=sad", "--drop", "fear"
+    ).stdout
     joined = Manifest.read(out)
     assert joined.keys == ["a:1", "a:2", "B:2"]
     assert joined.labels == ["sad", "happy", "sad"]
     assert all(joined.audio_path(i).is_file() for i in range(3))
     assert "left out 1 utterances of fear" in output
-    assert "mad" in medusa("prepare", "join", one, f"B={two}", "-o", out, "--merge", "mad=sad", exit_code=2).stderr
-    medusa("prepare", "join", one, "-o", out, exit_code=2)
+    assert (
+        "mad" in medusa("prepare", "join", path_a, f"B={path_b}", "-o", out, "--merge", "mad=sad", exit_code=2).stderr
+    )
+    medusa("prepare", "join", path_a, "-o", out, exit_code=2)

@@ -100,11 +100,11 @@ def test_a_missing_column_is_named_with_the_near_ones() -> None:
 def test_pandas_and_arrow_in_and_out() -> None:
     pytest.importorskip("pandas")
     manifest = rated()
-    again = Manifest.from_pandas(manifest.to_pandas().set_index("utterance_id"), SCHEME, "corpus")
-    assert again.keys == manifest.keys
-    assert again.column("fold").tolist() == ["1", "2", "3"]
-    np.testing.assert_array_equal(again.votes, manifest.votes)
-    np.testing.assert_array_equal(again.attributes, manifest.attributes)
+    round_trip = Manifest.from_pandas(manifest.to_pandas().set_index("utterance_id"), SCHEME, "corpus")
+    assert round_trip.keys == manifest.keys
+    assert round_trip.column("fold").tolist() == ["1", "2", "3"]
+    np.testing.assert_array_equal(round_trip.votes, manifest.votes)
+    np.testing.assert_array_equal(round_trip.attributes, manifest.attributes)
     assert Manifest(manifest.to_arrow(), SCHEME).labels == manifest.labels
 
 
@@ -112,12 +112,12 @@ def test_scheme_and_root_travel_through_pandas_and_arrow() -> None:
     pytest.importorskip("pandas")
     manifest = rated()
     df = manifest.to_pandas()
-    for again in (Manifest.from_pandas(df[df.snr_db < 5]), Manifest.from_arrow(manifest.to_arrow().slice(0, 2))):
-        assert again.keys == ["a", "b"]
-        assert again.scheme == SCHEME
-        assert again.audio_path(0) == Path("corpus").absolute() / "a.wav"
-    other = LabelScheme(("sad", "happy"), {"valence": (0.0, 9.0), "arousal": (0.0, 1.0)})
-    assert Manifest.from_pandas(df, other, "elsewhere").scheme == other
+    for derived in (Manifest.from_pandas(df[df.snr_db < 5]), Manifest.from_arrow(manifest.to_arrow().slice(0, 2))):
+        assert derived.keys == ["a", "b"]
+        assert derived.scheme == SCHEME
+        assert derived.audio_path(0) == Path("corpus").absolute() / "a.wav"
+    other_scheme = LabelScheme(("sad", "happy"), {"valence": (0.0, 9.0), "arousal": (0.0, 1.0)})
+    assert Manifest.from_pandas(df, other_scheme, "elsewhere").scheme == other_scheme
     assert Manifest.from_pandas(df, root="elsewhere").audio_path(0) == Path("elsewhere/a.wav")
 
 
@@ -146,10 +146,10 @@ def test_ratings_stand_in_the_order_of_the_rows() -> None:
 def test_ratings_are_kept_beside_the_manifest(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"m{suffix}"
     with_ratings().write(path)
-    again = Manifest.read(path)
-    assert again.ratings is not None
-    assert again.ratings.annotators == ("w1", "w2")
-    np.testing.assert_array_equal(again.ratings.counts(["sad", "happy"]), [[1, 1], [0, 0], [1, 0]])
+    reread = Manifest.read(path)
+    assert reread.ratings is not None
+    assert reread.ratings.annotators == ("w1", "w2")
+    np.testing.assert_array_equal(reread.ratings.counts(["sad", "happy"]), [[1, 1], [0, 0], [1, 0]])
     Manifest(table()).write(path)
     assert Manifest.read(path).ratings is None, "another manifest of that name must not find the former one's ratings"
 
@@ -177,13 +177,13 @@ def test_any_key_text_and_number_comes_back(tmp_path_factory: pytest.TempPathFac
     manifest = Manifest(pa.table(columns), LabelScheme(("sad", "happy")))
     path = tmp_path_factory.mktemp("m") / f"m{suffix}"
     manifest.write(path)
-    again = Manifest.read(path)
-    assert again.scheme == manifest.scheme
-    assert again.keys == keys
-    assert again.texts == manifest.texts
-    assert again.labels == manifest.labels
-    np.testing.assert_array_equal(again.column("vote_happy"), manifest.column("vote_happy"))
-    np.testing.assert_array_equal(again.votes, manifest.votes)
+    reread = Manifest.read(path)
+    assert reread.scheme == manifest.scheme
+    assert reread.keys == keys
+    assert reread.texts == manifest.texts
+    assert reread.labels == manifest.labels
+    np.testing.assert_array_equal(reread.column("vote_happy"), manifest.column("vote_happy"))
+    np.testing.assert_array_equal(reread.votes, manifest.votes)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -191,12 +191,12 @@ def test_everything_about_a_manifest_comes_back(tmp_path: Path, suffix: str) -> 
     manifest = rated()
     manifest.root = tmp_path
     manifest.write(tmp_path / f"m{suffix}")
-    again = Manifest.read(tmp_path / f"m{suffix}")
-    assert again.scheme == SCHEME
-    assert again.columns == manifest.columns
-    assert again.name == "m"
-    np.testing.assert_array_equal(again.attributes, manifest.attributes)
-    assert again.audio_path(0) == tmp_path / "a.wav"
+    reread = Manifest.read(tmp_path / f"m{suffix}")
+    assert reread.scheme == SCHEME
+    assert reread.columns == manifest.columns
+    assert reread.name == "m"
+    np.testing.assert_array_equal(reread.attributes, manifest.attributes)
+    assert reread.audio_path(0) == tmp_path / "a.wav"
     # A parquet file carries its scheme; a table that lost its sidecar is read by what its columns imply.
     os.unlink(tmp_path / "m.scheme.json")
     implied = Manifest.read(tmp_path / f"m{suffix}").scheme if suffix == ".parquet" else None
@@ -210,9 +210,9 @@ def test_audio_paths_hold_from_wherever_the_manifest_is_written(tmp_path: Path) 
     for name in ("data/corpus/m.csv", "data/m.csv", "m.csv", "data/corpus/lists/m.csv", "elsewhere/m.csv"):
         path = tmp_path / name
         manifest.write(path)
-        again = Manifest.read(path)
-        assert os.path.normpath(again.audio_path(0)) == str(corpus / "a.wav")
-        assert os.path.isabs(again.column("path")[0]) == (name == "elsewhere/m.csv")
+        reread = Manifest.read(path)
+        assert os.path.normpath(reread.audio_path(0)) == str(corpus / "a.wav")
+        assert os.path.isabs(reread.column("path")[0]) == (name == "elsewhere/m.csv")
 
 
 def test_a_byte_order_mark_is_not_part_of_the_first_name(tmp_path: Path) -> None:

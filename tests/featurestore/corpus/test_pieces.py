@@ -62,8 +62,8 @@ def test_every_spelling_gives_the_same_pieces(recording: Path, name: str) -> Non
     assert result.column("end_s").tolist() == [3.5, 4.25]
     assert result.audio(0) == Clip(recording / "r.flac", 1.0, 3.5)
     result.write(recording / "m.csv")
-    again = Manifest.read(recording / "m.csv")
-    assert again.audio(1) == Clip(recording / "r.flac", 3.5, 4.25)
+    reread = Manifest.read(recording / "m.csv")
+    assert reread.audio(1) == Clip(recording / "r.flac", 3.5, 4.25)
 
 
 def test_days_alone_are_what_pandas_writes_of_zeros(recording: Path) -> None:
@@ -211,10 +211,10 @@ def test_beside_a_start_and_an_end_that_are_understood_others_are_kept(
 def test_pieces_of_one_file_under_two_names_overlap(recording: Path) -> None:
     (recording / "link.flac").symlink_to(recording / "r.flac")
     (recording / "there").symlink_to(recording)
-    for other in ("link.flac", "there/r.flac", "./there/../r.flac"):
-        parts = {"path": ["r.flac", other], "split": ["train", "test"]}
+    for spelling in ("link.flac", "there/r.flac", "./there/../r.flac"):
+        parts = {"path": ["r.flac", spelling], "split": ["train", "test"]}
         leaky = audit(manifest(recording, start_s=[0.0, 1.5], end_s=[2.0, 3.0], **parts), audio=False)
-        assert [overlap.kind for overlap in leaky.leaks] == ["audio"], other
+        assert [overlap.kind for overlap in leaky.leaks] == ["audio"], spelling
 
 
 @pytest.mark.parametrize("length", [["short"], [11], [2]], ids=["words", "letters", "number-of-words"])
@@ -271,7 +271,7 @@ def test_audit_names_a_piece_beyond_the_recording_and_reads_the_others(recording
 def test_an_end_and_a_length_that_disagree_are_an_error_unless_the_length_is_the_files(recording: Path) -> None:
     with pytest.raises(ManifestError, match=r"'start' and 'duration'.*'end'.*row 2 '3 \+ 2 is not 4'"):
         manifest(recording, start=[1.0, 3.0], end=[2.5, 4.0], duration=[1.5, 2.0])
-    whole = manifest(recording, start=[1.0, 3.0], end=[2.5, 4.0], duration=[10.0, 10.0])
-    assert [whole.audio(i) for i in range(2)] == [
+    with_durations = manifest(recording, start=[1.0, 3.0], end=[2.5, 4.0], duration=[10.0, 10.0])
+    assert [with_durations.audio(i) for i in range(2)] == [
         Clip(recording / "r.flac", 1.0, 2.5), Clip(recording / "r.flac", 3.0, 4.0)
     ]  # fmt: skip

@@ -116,8 +116,8 @@ def test_unknown_speakers_are_counted_since_nothing_can_be_checked_of_them() -> 
 def test_predictions_made_on_other_folds_are_an_error_but_renamed_folds_are_the_same() -> None:
     record = PartRecord.of(division(parts=["b", "b", "a", "a", "c", "c"]), "posteriors x")
     assert check_division(division(), record).findings == ()
-    other = PartRecord.of(division(parts=["1", "2", "2", "3", "3", "1"]), "posteriors x")
-    report = check_division(division(), other)
+    other_division = PartRecord.of(division(parts=["1", "2", "2", "3", "3", "1"]), "posteriors x")
+    report = check_division(division(), other_division)
     assert found(report) == {"other parts": ("error", 3, 3)}
     assert re.search(r"posteriors x.* 3 utterances of 6", report.lines()[0])
     with pytest.raises(ProtocolError, match="posteriors x"):
@@ -144,8 +144,10 @@ def manifest(**columns: list) -> Manifest:
 
 def test_a_column_of_a_manifest_is_checked_and_the_report_is_json() -> None:
     assert check_manifest(manifest(speaker=["s1", "s1", "s2", "s2", "s3", "s3"]), "fold").findings == ()
-    same = manifest(speaker=["Unknown", "s1", "s2", "s2", "s3", None], path=["a.wav", *["b.wav"] * 2, *["./a.wav"] * 3])
-    report = check_manifest(same, "fold")
+    one_recording = manifest(
+        speaker=["Unknown", "s1", "s2", "s2", "s3", None], path=["a.wav", *["b.wav"] * 2, *["./a.wav"] * 3]
+    )
+    report = check_manifest(one_recording, "fold")
     assert found(report) == {"audio": ("warning", 2, 6), "unknown speaker": ("note", 2, 2)}
     record = json.loads(json.dumps(report.to_dict()))
     assert record["clean"] is False

@@ -37,13 +37,13 @@ def test_where_each_speaker_has_all_classes_alike_the_speaker_predicts_nothing()
 
 def test_folds_that_share_no_speaker_leave_nothing_to_know_and_folds_that_tear_them_much() -> None:
     speakers, labels = ["a"] * 10 + ["b"] * 10 + ["c"] * 10, ["sad"] * 10 + ["happy"] * 10 + ["sad"] * 10
-    apart = speaker_report(manifest(speakers, labels, fold=["1"] * 10 + ["2"] * 10 + ["3"] * 10))
+    report = speaker_report(manifest(speakers, labels, fold=["1"] * 10 + ["2"] * 10 + ["3"] * 10))
     torn = speaker_report(manifest(speakers, labels, fold=["1", "2"] * 15))
-    assert apart is not None
+    assert report is not None
     assert torn is not None
     assert [each.column for each in torn.by_speaker] == ["all", "fold"]
     assert torn.by_speaker[1].uar == 1.0
-    assert apart.by_speaker[1].uar < 0.5
+    assert report.by_speaker[1].uar < 0.5
 
 
 def test_splits_are_tested_after_training_on_train() -> None:

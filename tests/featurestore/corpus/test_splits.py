@@ -116,9 +116,9 @@ def test_an_unknown_speaker_is_nobody_else() -> None:
 
 
 def test_the_same_seed_gives_the_same_folds_and_another_others() -> None:
-    first, again, other = (assign_folds(corpus(), 4, seed=seed).column("fold").tolist() for seed in (3, 3, 4))
-    assert first == again
-    assert first != other
+    first, repeated, other_seed = (assign_folds(corpus(), 4, seed=seed).column("fold").tolist() for seed in (3, 3, 4))
+    assert first == repeated
+    assert first != other_seed
 
 
 def test_folds_within_train_are_what_a_member_is_trained_on() -> None:
@@ -154,15 +154,15 @@ def test_a_tenth_is_held_out_with_the_classes_of_the_whole() -> None:
 
 
 def test_what_is_not_train_stays_where_it_is() -> None:
-    given = ["train"] * 300 + ["development"] * 100 + ["test1"] * 200
-    cut = hold_out(corpus(split=given), 0.1)
-    assert cut.column("split").tolist()[300:] == given[300:]
+    splits = ["train"] * 300 + ["development"] * 100 + ["test1"] * 200
+    cut = hold_out(corpus(split=splits), 0.1)
+    assert cut.column("split").tolist()[300:] == splits[300:]
     assert set(cut.column("split").tolist()[:300]) == {"train", "development"}
-    assert cut.column("split_was").tolist() == given
-    pooled = hold_out(corpus(split=given), 0.1, within=["train", "development"])
+    assert cut.column("split_was").tolist() == splits
+    pooled = hold_out(corpus(split=splits), 0.1, within=["train", "development"])
     assert (pooled.column("split")[:400] == "development").sum() == pytest.approx(40, abs=10)
     with pytest.raises(ManifestError, match=r"test2.*development, test1, train"):
-        hold_out(corpus(split=given), 0.1, within=["test2"])
+        hold_out(corpus(split=splits), 0.1, within=["test2"])
     for share in (0.0, 1.0):
         with pytest.raises(ManifestError, match="between 0 and 1"):
             hold_out(corpus(), share)
@@ -288,5 +288,5 @@ def test_the_corpus_table_is_named_once_alone_or_by_its_option(tmp_path: Path) -
     medusa("split", "-m", tmp_path / "m.csv", "-o", tmp_path / "option.csv", "--folds", "2")
     medusa("split", tmp_path / "m.csv", "-o", tmp_path / "alone.csv", "--folds", "2")
     assert (tmp_path / "option.csv").read_bytes() == (tmp_path / "alone.csv").read_bytes()
-    both = medusa("split", tmp_path / "m.csv", "-m", tmp_path / "m.csv", "-o", tmp_path / "x.csv", exit_code=2)
-    assert "--manifest" in both.stderr
+    result = medusa("split", tmp_path / "m.csv", "-m", tmp_path / "m.csv", "-o", tmp_path / "x.csv", exit_code=2)
+    assert "--manifest" in result.stderr

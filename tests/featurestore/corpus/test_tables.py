@@ -54,8 +54,8 @@ def test_no_interrupt_is_lost_while_a_table_is_read(tmp_path: Path) -> None:
                 n_seen += 1
             assert n_seen == 1
     """
-    done = run_warm(textwrap.dedent(code), path)
-    assert done.returncode == 0, done.stderr
+    process = run_warm(textwrap.dedent(code), path)
+    assert process.returncode == 0, process.stderr
 
 
 def test_a_quote_that_is_never_closed_is_named_by_its_line_among_many_rows(tmp_path: Path) -> None:

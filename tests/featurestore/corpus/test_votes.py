@@ -59,10 +59,10 @@ def test_votes_and_means() -> None:
 def test_a_selection_keeps_the_utterances() -> None:
     ratings = few()
     eve = ratings.annotators.index("eve")
-    left = ratings.select(ratings.annotator_of != eve)
-    assert left.keys == ratings.keys
-    assert left.to_table().column("annotator").to_pylist() == ["ann", "bob", "ann"]
-    assert left.to_table().column("also").to_pylist() == [["happy"], ["happy"], []]
+    remaining = ratings.select(ratings.annotator_of != eve)
+    assert remaining.keys == ratings.keys
+    assert remaining.to_table().column("annotator").to_pylist() == ["ann", "bob", "ann"]
+    assert remaining.to_table().column("also").to_pylist() == [["happy"], ["happy"], []]
     assert ratings.of_keys(["u1"]).to_table().column("utterance_id").to_pylist() == ["u1", "u1"]
 
 
@@ -81,16 +81,16 @@ def test_numbers_agree_with_a_plain_loop(rows: list, order: list[str]) -> None:
     keys, annotators, labels, also, values = map(list, zip(*rows, strict=True))
     ratings = Ratings.of(keys, annotators, labels, attributes={"v": values}, also=also).of_keys(order)
     votes = np.zeros((5, 4))
-    for key, _, label, others, _ in rows:
-        votes[order.index(key)] += [(name == label) + 0.25 * (name in others and name != label) for name in "abcd"]
+    for key, _, label, further, _ in rows:
+        votes[order.index(key)] += [(name == label) + 0.25 * (name in further and name != label) for name in "abcd"]
     np.testing.assert_allclose(ratings.counts("abcd", also=0.25), votes)
     for k, key in enumerate(order):
         result = [row[4] for row in rows if row[0] == key and row[4] is not None]
         mean = ratings.attribute_means()[k, 0]
         assert mean == pytest.approx(np.mean(result)) if result else np.isnan(mean)
     table = ratings.to_table()
-    again = Ratings.of_table(table).of_keys(order)
-    assert again.to_table().to_pylist() == table.to_pylist()
+    reread = Ratings.of_table(table).of_keys(order)
+    assert reread.to_table().to_pylist() == table.to_pylist()
 
 
 def test_ratings_come_back_from_disk(tmp_path: Path) -> None:
@@ -198,24 +198,24 @@ def many(n: int = 400, seed: int = 0) -> Ratings:
 
 def test_dropping_is_a_pure_function_of_ids_seed_and_epoch() -> None:
     ratings = many()
-    once = ratings.dropped(seed=1, epoch=2)
-    assert once.to_table().equals(ratings.dropped(seed=1, epoch=2).to_table())
-    others = [ratings.dropped(seed=s, epoch=e) for s, e in ((1, 3), (2, 2), (2, 1))]
-    assert len({other.to_table().to_pandas().to_csv() for other in (once, *others)}) == 4
+    dropped = ratings.dropped(seed=1, epoch=2)
+    assert dropped.to_table().equals(ratings.dropped(seed=1, epoch=2).to_table())
+    other_draws = [ratings.dropped(seed=s, epoch=e) for s, e in ((1, 3), (2, 2), (2, 1))]
+    assert len({other.to_table().to_pandas().to_csv() for other in (dropped, *other_draws)}) == 4
     # Nor does it matter which other utterances there are, or how rows are ordered.
-    some = list(reversed(ratings.keys[:20]))
-    assert once.of_keys(some).to_table().equals(ratings.of_keys(some).dropped(seed=1, epoch=2).to_table())
+    chosen = list(reversed(ratings.keys[:20]))
+    assert dropped.of_keys(chosen).to_table().equals(ratings.of_keys(chosen).dropped(seed=1, epoch=2).to_table())
     assert few().dropped(seed=0, epoch=0, share=0.5).to_table().column("annotator").to_pylist() == PINNED_ANNOTATORS
 
 
 def test_dropping_leaves_one_annotator_and_about_the_share() -> None:
     ratings = many(4000)
     for share in (0.0, 0.3, 0.95):
-        left = ratings.dropped(seed=0, epoch=0, share=share)
-        n = np.bincount(left.key_of, minlength=len(ratings.keys))
+        remaining = ratings.dropped(seed=0, epoch=0, share=share)
+        n = np.bincount(remaining.key_of, minlength=len(ratings.keys))
         assert n.min() >= 1
         if share < 0.5:
-            assert len(left) / len(ratings) == pytest.approx(1 - share, abs=0.03)
+            assert len(remaining) / len(ratings) == pytest.approx(1 - share, abs=0.03)
     assert len(ratings.dropped(seed=0, epoch=0, share=0.0)) == len(ratings)
     with pytest.raises(ManifestError, match="share"):
         ratings.dropped(seed=0, epoch=0, share=1.0)

@@ -44,8 +44,8 @@ def twin(state: dict[str, torch.Tensor], config: Emotion2VecConfig, waveform: np
     x = torch.from_numpy(waveform).double()
     x = ((x - x.mean()) / (x.var(unbiased=False) + 1e-7).sqrt())[None]  # (channels, samples)
     for i, (kernel, stride) in enumerate(CONVS):
-        seen = x.unfold(1, kernel, stride)  # (channels, T, kernel)
-        x = torch.einsum("ctk,dck->td", seen, w[f"{audio}local_encoder.conv_layers.{i}.0.weight"])
+        windows = x.unfold(1, kernel, stride)  # (channels, T, kernel)
+        x = torch.einsum("ctk,dck->td", windows, w[f"{audio}local_encoder.conv_layers.{i}.0.weight"])
         x = gelu(norm(x, f"{audio}local_encoder.conv_layers.{i}.2.1")).T
     x = linear(norm(x.T, f"{audio}project_features.1"), f"{audio}project_features.2")
     n_frames, dim = x.shape
@@ -107,13 +107,13 @@ def test_rows_do_not_depend_on_batch_mates_and_are_read_from_every_published_for
     (tmp_path / "plus").mkdir()
     save(tmp_path / "plus" / "model.pt", model, prefix="d2v_model.")
     encoder = load_encoder("emotion2vec_base", weights=plain, device="cpu")
-    other = load_encoder("emotion2vec_plus_base", weights=tmp_path / "plus", device="cpu")
+    encoder_by_name = load_encoder("emotion2vec_plus_base", weights=tmp_path / "plus", device="cpu")
     waveforms = [noise(8_000), noise(3_000), noise(8_000)[::-1].copy()]
-    for waveform, rows, again in zip(
-        waveforms, encoder.encode(waveforms, 1000), other.encode(waveforms, 1000), strict=True
+    for waveform, rows, rows_by_name in zip(
+        waveforms, encoder.encode(waveforms, 1000), encoder_by_name.encode(waveforms, 1000), strict=True
     ):
         np.testing.assert_allclose(rows, encoder.encode([waveform])[0], rtol=1e-4, atol=1e-5)
-        np.testing.assert_array_equal(rows, again)
+        np.testing.assert_array_equal(rows, rows_by_name)
     assert (encoder.spec.frame_rate_hz, encoder.spec.dim, encoder.spec.encoder) == (50.0, 48, "emotion2vec_base")
 
 

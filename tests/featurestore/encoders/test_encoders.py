@@ -79,9 +79,9 @@ def test_rows_do_not_depend_on_batch_mates(load: Callable[..., Any], name: str, 
     encoder = load(name, **options)
     waveforms = noise(16_000, 5_000, 24_123, 300, 9_999, 1)
     waveforms.append(np.zeros(8_000, np.float32))
-    alone = [encoder.encode([w])[0] for w in waveforms]
+    singly = [encoder.encode([w])[0] for w in waveforms]
     for together in (encoder.encode(waveforms, 100_000), encoder.encode(waveforms[::-1], 100_000)[::-1]):
-        for w, a, b in zip(waveforms, alone, together, strict=True):
+        for w, a, b in zip(waveforms, singly, together, strict=True):
             assert a.shape == (encoder.layers_available + 1, encoder.n_frames(len(w)), encoder.spec.dim)
             assert a.dtype == b.dtype == np.float32
             assert worst_row(b, a) <= 2e-6
@@ -91,9 +91,9 @@ def test_rows_do_not_depend_on_batch_mates(load: Callable[..., Any], name: str, 
 def test_the_padded_front_end_of_a_gpu_gives_the_rows_of_each_file_alone(load: Callable[..., Any], name: str) -> None:
     encoder = load(name)
     waveforms = [*noise(16_000, 5_000, 24_123, 300, 9_999), np.zeros(8_000, np.float32), noise(4_000)[0] + 0.5]
-    alone = [encoder.encode([w])[0] for w in waveforms]
+    singly = [encoder.encode([w])[0] for w in waveforms]
     encoder._padded_front_end = PaddedFrontEnd(encoder.model.feature_extractor)
-    for w, rows, padded in zip(waveforms, alone, encoder.encode(waveforms, 100_000), strict=True):
+    for w, rows, padded in zip(waveforms, singly, encoder.encode(waveforms, 100_000), strict=True):
         assert rows.shape == padded.shape == (encoder.layers_available + 1, encoder.n_frames(len(w)), rows.shape[2])
         assert worst_row(padded, rows) <= 1e-5
 
@@ -141,9 +141,9 @@ def test_the_stock_batch_leaks_padding_so_these_tests_can_fail(directory: Callab
     padded = torch.zeros(2, 24_000)
     padded[0, :5_000], padded[1] = torch.from_numpy(short), torch.from_numpy(long)
     with torch.inference_mode():
-        alone = model(torch.from_numpy(short)[None]).last_hidden_state[0].numpy()
-        together = model(padded).last_hidden_state[0, : len(alone)].numpy()
-    assert worst_row(together, alone) > 1e-2
+        single = model(torch.from_numpy(short)[None]).last_hidden_state[0].numpy()
+        together = model(padded).last_hidden_state[0, : len(single)].numpy()
+    assert worst_row(together, single) > 1e-2
 
 
 # --- equal to the plain transformers call ---------------------------------------------------------------------------
@@ -197,11 +197,11 @@ def test_token_rows_equal_the_plain_transformers_call_without_its_special_tokens
 ) -> None:
     model = transformers.AutoModel.from_pretrained(directory(name), dtype=torch.float32).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory(name))
-    for text, kept in ((" ".join(WORDS[:9]), slice(1, -1)), ("  ", slice(0, 1))):
+    for text, positions in ((" ".join(WORDS[:9]), slice(1, -1)), ("  ", slice(0, 1))):
         inputs = tokenizer(text, return_tensors="pt")
         with torch.inference_mode():
             states = model(inputs.input_ids, attention_mask=inputs.attention_mask, output_hidden_states=True)
-        expected = torch.cat(states.hidden_states).numpy()[:, kept]
+        expected = torch.cat(states.hidden_states).numpy()[:, positions]
         assert worst_row(load(name).encode([text])[0], expected) <= 2e-6
 
 
@@ -245,8 +245,8 @@ def test_every_length_from_20_ms_to_40_s_has_the_stated_number_of_frames(load: C
     assert all(encoder.n_frames(n) == formula(n) for n in range(320, 640_001, step))
     short = load(name, layers="last", window="short") if name == "whisper-80" else encoder
     for n in (320, 399, 400, 719, 720, 721, 89_600, 480_000, 480_080, 480_081, 480_400, 640_000):
-        for each in {encoder, short} if n in (320, 480_081) else (short,):
-            assert each.encode([np.zeros(n, np.float32)])[0].shape[1] == formula(n)
+        for whisper in {encoder, short} if n in (320, 480_081) else (short,):
+            assert whisper.encode([np.zeros(n, np.float32)])[0].shape[1] == formula(n)
 
 
 @pytest.mark.slow
@@ -271,9 +271,9 @@ def test_ten_minutes_in_one_file_take_the_memory_of_a_window_and_of_the_rows(
 
 @pytest.mark.parametrize("name", [*SPEECH_NAMES, "whisper-80", *TEXT_NAMES])
 def test_weights_are_cast_once_to_what_autocast_casts_them_to(load: Callable[..., Any], name: str) -> None:
-    once, full = load(name, compute="bfloat16"), load(name, compute="float32")
-    inputs = ["how are you", "fine"] if once.kind == "text" else noise(9_000, 16_000)
-    rows = once.encode(inputs)
+    rounded, full = load(name, compute="bfloat16"), load(name, compute="float32")
+    inputs = ["how are you", "fine"] if rounded.kind == "text" else noise(9_000, 16_000)
+    rows = rounded.encode(inputs)
     if name == "deberta":  # which the stock code can't run under autocast
         assert max(worst_row(a, b) for a, b in zip(rows, full.encode(inputs), strict=True)) < 0.05
         return
@@ -293,8 +293,8 @@ def test_pooled_rows_of_all_layers_come_from_one_pass_over_the_frames(load: Call
         rows = encoder.encode(waveforms)
     assert len(clock.batches) == 2
     assert [r.shape for r in rows] == [(4, 1, 32)] * 2
-    for r, whole in zip(rows, load("wavlm-stable", layers="all").encode(waveforms), strict=True):
-        np.testing.assert_allclose(r[:, 0], whole.mean(axis=1), atol=1e-5)
+    for r, all_rows in zip(rows, load("wavlm-stable", layers="all").encode(waveforms), strict=True):
+        np.testing.assert_allclose(r[:, 0], all_rows.mean(axis=1), atol=1e-5)
 
 
 @given(n=st.integers(0, 500), size=st.integers(3, 60), data=st.data())
@@ -319,15 +319,19 @@ def test_batches_cover_all_items_within_the_budget(costs: list[int], budget: int
 def test_long_audio_in_windows_keeps_the_formula_and_differs_little(load: Callable[..., Any], name: str) -> None:
     waveform = noise(16_000 * 7)[0]
     windowed = load(name) if name == "logmel" else load(name, window="2s+0.5s")
-    rows, whole = windowed.encode([waveform])[0], load(name).encode([waveform])[0]
-    assert rows.shape == whole.shape == (len(rows), windowed.n_frames(len(waveform)), whole.shape[2])
+    rows, unwindowed = windowed.encode([waveform])[0], load(name).encode([waveform])[0]
+    assert rows.shape == unwindowed.shape == (len(rows), windowed.n_frames(len(waveform)), unwindowed.shape[2])
     if name == "logmel":
-        np.testing.assert_array_equal(rows, whole)
+        np.testing.assert_array_equal(rows, unwindowed)
     else:
         # Context is what a window cuts; the frames and their order stay.
-        cosine = (rows[-1] * whole[-1]).sum(-1) / np.linalg.norm(rows[-1], axis=-1) / np.linalg.norm(whole[-1], axis=-1)
+        cosine = (
+            (rows[-1] * unwindowed[-1]).sum(-1)
+            / np.linalg.norm(rows[-1], axis=-1)
+            / np.linalg.norm(unwindowed[-1], axis=-1)
+        )
         assert cosine.min() > 0.9
-        assert not np.array_equal(rows, whole)
+        assert not np.array_equal(rows, unwindowed)
 
 
 def test_whisper_encodes_more_than_30_s_in_full_windows(load: Callable[..., Any]) -> None:
@@ -343,25 +347,25 @@ def test_whisper_encodes_more_than_30_s_in_full_windows(load: Callable[..., Any]
 @pytest.mark.parametrize("name", TEXT_NAMES)
 def test_special_tokens_can_be_kept(load: Callable[..., Any], name: str) -> None:
     """All rows of the plain call, where the default has those of the text's own tokens."""
-    plain, kept = load(name, layers="last"), load(name, layers="last", keep_special=True)
+    plain, special = load(name, layers="last"), load(name, layers="last", keep_special=True)
     for text in ("kids are talking by the door", ""):
-        ids = [*kept._prefix, *kept._tokens(text).of_text, *kept._suffix]
-        (rows,) = kept.encode([text])
+        ids = [*special._prefix, *special._tokens(text).of_text, *special._suffix]
+        (rows,) = special.encode([text])
         with torch.inference_mode():
-            states = kept.model(torch.tensor([ids]), output_hidden_states=True).hidden_states[-1]
+            states = special.model(torch.tensor([ids]), output_hidden_states=True).hidden_states[-1]
         np.testing.assert_allclose(rows[0], states[0].numpy(), atol=1e-5)
         if text:
-            (own,) = plain.encode([text])
-            np.testing.assert_allclose(rows[:, len(kept._prefix) : -len(kept._suffix)], own, atol=1e-5)
-    assert plain.spec.fingerprint != kept.spec.fingerprint
+            (plain_rows,) = plain.encode([text])
+            np.testing.assert_allclose(rows[:, len(special._prefix) : -len(special._suffix)], plain_rows, atol=1e-5)
+    assert plain.spec.fingerprint != special.spec.fingerprint
 
 
 def test_a_long_text_keeps_its_first_and_last_special_tokens(load: Callable[..., Any]) -> None:
     encoder, plain = load("bert", window="16tok+3", keep_special=True), load("bert", window="16tok+3")
     text = " ".join(["kids"] * 40)
-    (rows,), (own,) = encoder.encode([text]), plain.encode([text])
-    assert rows.shape[1] == own.shape[1] + 2
-    np.testing.assert_allclose(rows[:, 1:-1], own, atol=1e-5)
+    (rows,), (plain_rows,) = encoder.encode([text]), plain.encode([text])
+    assert rows.shape[1] == plain_rows.shape[1] + 2
+    np.testing.assert_allclose(rows[:, 1:-1], plain_rows, atol=1e-5)
 
 
 def test_audio_has_no_special_tokens(load: Callable[..., Any]) -> None:
@@ -381,12 +385,12 @@ def test_a_long_text_is_windowed_by_tokens(load: Callable[..., Any]) -> None:
 
 def test_layer_choices_name_and_select_hidden_states(load: Callable[..., Any]) -> None:
     waveform = noise(8_000)
-    every = load("wav2vec2-stable").encode(waveform)[0]
+    all_layers = load("wav2vec2-stable").encode(waveform)[0]
     expected = {
-        "last": (("layer_03",), every[3:]),
-        "0,2": (("layer_00", "layer_02"), every[[0, 2]]),
-        "last2": (("layer_02", "layer_03"), every[2:]),
-        "last4-sum": (("last4_sum",), every.sum(axis=0, keepdims=True)),
+        "last": (("layer_03",), all_layers[3:]),
+        "0,2": (("layer_00", "layer_02"), all_layers[[0, 2]]),
+        "last2": (("layer_02", "layer_03"), all_layers[2:]),
+        "last4-sum": (("last4_sum",), all_layers.sum(axis=0, keepdims=True)),
     }
     for layers, (names, rows) in expected.items():
         encoder = load("wav2vec2-stable", layers=layers)
@@ -408,13 +412,13 @@ def test_pooling_is_mean_and_population_deviation_over_all_frames(load: Callable
     encoder = load(name, pool="mean+std", **window)
     assert encoder.spec.dim == 2 * rows[0].shape[2]
     assert encoder.spec.frame_rate_hz == 0
-    for r, mean, both in zip(
+    for r, mean, mean_std in zip(
         rows, load(name, pool="mean", **window).encode(waveforms), encoder.encode(waveforms), strict=True
     ):
         wide = r.astype(np.float64)
         np.testing.assert_allclose(mean[:, 0], wide.mean(axis=1), rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(both[:, 0, r.shape[2] :], wide.std(axis=1), rtol=1e-5, atol=1e-5)
-        np.testing.assert_array_equal(both[:, :, : r.shape[2]], mean)
+        np.testing.assert_allclose(mean_std[:, 0, r.shape[2] :], wide.std(axis=1), rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(mean_std[:, :, : r.shape[2]], mean)
 
 
 @pytest.mark.parametrize("name", ["tiny-hubert", "tiny-wavlm", "logmel", "whisper-80"])
@@ -645,16 +649,18 @@ def test_real_checkpoints_of_openai_and_of_the_hub_give_the_same_rows(models_dir
         pytest.skip(f"no openai-whisper checkpoint at {directory}")
     clip = next((EMBEDDED.parent / "demo_corpus").rglob("*.ogg"))
     waveform = decode(clip)
-    one, other = (
+    from_checkpoint, from_directory = (
         load_encoder("whisper-tiny.en", weights=path, device="cpu").encode([waveform])[0]
         for path in (directory / "tiny.en.pt", directory / "hf")
     )
     model = openai_whisper.load_model(str(directory / "tiny.en.pt"), device="cpu")
     mel = openai_whisper.log_mel_spectrogram(openai_whisper.pad_or_trim(waveform), model.dims.n_mels)
     with torch.inference_mode():
-        plain = model.encoder(mel[None])[:, : one.shape[1]].numpy()
-    assert worst_row(one, plain) <= 1e-4
-    assert worst_row(one, other) <= 2e-3  # a checkpoint holds halves, the other what they were rounded from
+        plain = model.encoder(mel[None])[:, : from_checkpoint.shape[1]].numpy()
+    assert worst_row(from_checkpoint, plain) <= 1e-4
+    assert (
+        worst_row(from_checkpoint, from_directory) <= 2e-3
+    )  # a checkpoint holds halves, the other what they were rounded from
 
 
 @pytest.mark.parametrize(
@@ -692,8 +698,8 @@ def test_half_precision_is_part_of_the_spec(load: Callable[..., Any]) -> None:
     assert isinstance(encoder, SpeechEncoder)
     assert dict(encoder.spec.extra) == {"compute": "bfloat16", "residual": "float32"}
     waveforms = noise(16_000, 5_000)
-    alone = [encoder.encode([w])[0] for w in waveforms]
+    singly = [encoder.encode([w])[0] for w in waveforms]
     exact = load("tiny-hubert").encode(waveforms)
-    for a, b, e in zip(alone, encoder.encode(waveforms, 100_000), exact, strict=True):
+    for a, b, e in zip(singly, encoder.encode(waveforms, 100_000), exact, strict=True):
         assert worst_row(a, e) < 0.1
         assert worst_row(b, a) < 0.1

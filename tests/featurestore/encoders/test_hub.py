@@ -47,14 +47,14 @@ def test_a_download_goes_on_after_a_break_and_is_then_read_without_a_network(rep
     # huggingface_hub writes 10 MB at a time, and goes on after the last one that it wrote.
     save_file({**load_file(weights), "unread": np.zeros(25_000_000, np.uint8)}, weights, {"format": "pt"})
     with Hub(repository.parents[1], cut=25_000_000) as hub:
-        done = fetch(cache, hub.url)
-        assert done.returncode == 0, done.stdout + done.stderr
+        online = fetch(cache, hub.url)
+        assert online.returncode == 0, online.stdout + online.stderr
         first, second = hub.ranges["model.safetensors"]
         assert first is None
         assert second == "bytes=20971520-"
         assert "training.log" not in hub.ranges
     offline = fetch(cache, "http://127.0.0.1:9")
-    assert (offline.returncode, offline.stdout) == (0, done.stdout)
+    assert (offline.returncode, offline.stdout) == (0, online.stdout)
 
 
 @pytest.mark.slow
@@ -67,11 +67,11 @@ def test_a_disk_without_room_and_a_missing_network_end_in_one_line(repository: P
         shutil.rmtree(repository)
         unknown = fetch(tmp_path / "cache", hub.url)
         assert "no such repository" in unknown.stdout
-    away = fetch(tmp_path / "cache", "http://127.0.0.1:9")
-    for result in (full, unknown, away):
+    unreachable = fetch(tmp_path / "cache", "http://127.0.0.1:9")
+    for result in (full, unknown, unreachable):
         assert result.returncode == 2
         assert result.stdout.count("\n") == 1
-    assert "hf download someone/speech" in away.stdout
+    assert "hf download someone/speech" in unreachable.stdout
 
 
 def test_safetensors_go_before_pickles_and_indexes_before_weights() -> None:

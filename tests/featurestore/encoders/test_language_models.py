@@ -114,16 +114,16 @@ def test_rows_are_those_of_the_single_text_and_of_the_plain_call(
         with torch.inference_mode():
             output = model(ids, output_hidden_states=True)
         expected = torch.cat([*output.hidden_states[:-1], output.last_hidden_state]).numpy()
-        own = slice(0, 1) if not text else slice(0, -1) if model_type in T5_TYPES else slice(1, None)
-        assert worst_row(rows, expected[:, own]) <= 2e-6
+        text_positions = slice(0, 1) if not text else slice(0, -1) if model_type in T5_TYPES else slice(1, None)
+        assert worst_row(rows, expected[:, text_positions]) <= 2e-6
 
 
 def test_layers_above_the_deepest_chosen_one_are_dropped_and_the_rows_stay(directory: Callable[..., Path]) -> None:
     text = ["w1 w2 w3"]
-    (every,) = load(directory("llama")).encode(text)
+    (all_layers,) = load(directory("llama")).encode(text)
     low = load(directory("llama"), layers="0,1")
     assert len(low.model.layers) == 2
-    np.testing.assert_array_equal(low.encode(text)[0], every[:2])
+    np.testing.assert_array_equal(low.encode(text)[0], all_layers[:2])
     assert low.spec.layers == ("layer_00", "layer_01")
 
 
@@ -149,17 +149,17 @@ def test_an_empty_text_has_the_row_of_the_token_before_it(directory: Callable[..
 
 def test_a_prompt_stands_before_each_text_and_its_rows_are_kept_when_requested(directory: Callable[..., Path]) -> None:
     path = directory("llama")
-    whole = load(path).encode(["w1 w2 w3 w4 w5"])[0]
+    full_rows = load(path).encode(["w1 w2 w3 w4 w5"])[0]
     prompted = load(path, prompt="w1 w2 ")
-    np.testing.assert_allclose(prompted.encode(["w3 w4 w5", "w3"])[0], whole[:, 2:], atol=1e-5)
-    np.testing.assert_allclose(prompted.encode([""])[0], whole[:, 1:2], atol=1e-5)
-    kept = load(path, prompt="w1 w2 ", keep_prompt=True)
-    np.testing.assert_allclose(kept.encode(["w3 w4 w5"])[0], whole, atol=1e-5)
+    np.testing.assert_allclose(prompted.encode(["w3 w4 w5", "w3"])[0], full_rows[:, 2:], atol=1e-5)
+    np.testing.assert_allclose(prompted.encode([""])[0], full_rows[:, 1:2], atol=1e-5)
+    with_prompt = load(path, prompt="w1 w2 ", keep_prompt=True)
+    np.testing.assert_allclose(with_prompt.encode(["w3 w4 w5"])[0], full_rows, atol=1e-5)
     around = load(path, prompt="w1 {text} w5", keep_prompt=True)
-    np.testing.assert_allclose(around.encode(["w2 w3 w4"])[0], whole, atol=1e-5)
+    np.testing.assert_allclose(around.encode(["w2 w3 w4"])[0], full_rows, atol=1e-5)
     inner = load(path, prompt="w1 {text} w5")
-    np.testing.assert_allclose(inner.encode(["w2 w3 w4"])[0], whole[:, 1:4], atol=1e-5)
-    marks = {e.spec.fingerprint for e in (load(path), prompted, kept, around, inner)}
+    np.testing.assert_allclose(inner.encode(["w2 w3 w4"])[0], full_rows[:, 1:4], atol=1e-5)
+    marks = {e.spec.fingerprint for e in (load(path), prompted, with_prompt, around, inner)}
     assert len(marks) == 5
 
 

@@ -199,9 +199,9 @@ TEXT_FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
 @pytest.mark.parametrize("fault", TEXT_FAULTS)
 def test_a_text_model_that_would_have_other_rows_is_refused(tmp_path: Path, fault: str) -> None:
     bert(tmp_path)
-    spoil, named = TEXT_FAULTS[fault]
+    spoil, fact = TEXT_FAULTS[fault]
     spoil(tmp_path)
-    with pytest.raises(EncoderError, match=named):
+    with pytest.raises(EncoderError, match=fact):
         load(tmp_path)
 
 
@@ -220,11 +220,11 @@ SPEECH_FAULTS = {
 
 @pytest.mark.parametrize("fault", SPEECH_FAULTS)
 def test_a_speech_model_that_would_have_other_rows_is_refused(tmp_path: Path, fault: str) -> None:
-    fields, changed, preprocessor, named = SPEECH_FAULTS[fault]
+    fields, changed, preprocessor, fact = SPEECH_FAULTS[fault]
     saved(transformers.HubertModel(transformers.HubertConfig(**fields)), tmp_path)
     edit_config(tmp_path, lambda c: c.update(changed))
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"do_normalize": False, **preprocessor}))
-    with pytest.raises(EncoderError, match=named):
+    with pytest.raises(EncoderError, match=fact):
         load(tmp_path)
 
 
@@ -268,9 +268,9 @@ def test_everything_that_an_adapter_holds_is_merged(tmp_path: Path, kind: str) -
                 tensor.add_(0.3 * torch.randn_like(tensor))
     adapted.save_pretrained(tmp_path / "lora")
     path = tmp_path / "lora" / "adapter_config.json"
-    written = {**json.loads(path.read_text()), "base_model_name_or_path": "../base"}
-    assert written["task_type"] == task
-    path.write_text(json.dumps(written))
+    adapter = {**json.loads(path.read_text()), "base_model_name_or_path": "../base"}
+    assert adapter["task_type"] == task
+    path.write_text(json.dumps(adapter))
     for file in (tmp_path / "base").glob("tokenizer*"):
         shutil.copy(file, tmp_path / "lora")
     assert_rows_of(adapted.merge_and_unload().eval().model, tmp_path / "lora")

@@ -45,9 +45,9 @@ def test_rows_are_the_packages_own_of_16_khz(name: str) -> None:
 @pytest.mark.parametrize("name", SETS)
 def test_a_clip_has_the_same_rows_after_others(name: str) -> None:
     encoder, clip = load_encoder(name), voiced(12_345)
-    (alone,) = encoder.encode([clip])
+    (single,) = encoder.encode([clip])
     encoder.encode([voiced(1_000), 3 * voiced(20_000)])
-    np.testing.assert_array_equal(encoder.encode([clip])[0], alone)
+    np.testing.assert_array_equal(encoder.encode([clip])[0], single)
 
 
 def test_samples_beyond_full_scale_are_clipped_and_not_wrapped() -> None:

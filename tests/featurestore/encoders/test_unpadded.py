@@ -182,8 +182,8 @@ def test_of_a_fine_tuned_checkpoint_the_encoder_is_used_and_its_head_named(tmp_p
     ).save_pretrained(tmp_path)
     encoder = load(tmp_path)
     assert encoder.head == head
-    own = getattr(model, part)
-    expected = own.state_dict()
+    module = getattr(model, part)
+    expected = module.state_dict()
     for key, tensor in encoder.model.state_dict().items():
         torch.testing.assert_close(tensor, expected[key], rtol=0, atol=0)
     assert len(encoder.model.state_dict()) == len([k for k in expected if "masked_spec" not in k]) or part != "encoder"

@@ -34,21 +34,21 @@ def pieces(tmp_path_factory: pytest.TempPathFactory) -> tuple[Manifest, Manifest
     for name, sound in (("one.flac", samples), ("two.wav", samples[::-1])):
         soundfile.write(root / name, sound, 16_000)
         for i, (start, n) in enumerate(zip((STARTS * 16_000).astype(int), (LENGTHS * 16_000).astype(int), strict=True)):
-            own = f"{name[:3]}{i}.flac"
-            soundfile.write(root / own, sound[start : start + n], 16_000)
-            rows.append((f"{name[:3]}/{i}", name, start / 16_000, (start + n) / 16_000, own))
+            file_name = f"{name[:3]}{i}.flac"
+            soundfile.write(root / file_name, sound[start : start + n], 16_000)
+            rows.append((f"{name[:3]}/{i}", name, start / 16_000, (start + n) / 16_000, file_name))
     rng = np.random.default_rng(1)
     keys, names, starts, ends, owns = zip(*[rows[i] for i in rng.permutation(len(rows))], strict=True)
     cut = {"utterance_id": keys, "path": names, "start_s": starts, "end_s": ends}
-    whole = {"utterance_id": keys, "path": owns}
-    return tuple(Manifest(pa.table({k: list(v) for k, v in t.items()}), root=root) for t in (cut, whole))  # type: ignore[return-value]
+    clip_columns = {"utterance_id": keys, "path": owns}
+    return tuple(Manifest(pa.table({k: list(v) for k, v in t.items()}), root=root) for t in (cut, clip_columns))  # type: ignore[return-value]
 
 
 def test_rows_of_pieces_are_those_of_files_of_their_own(pieces: tuple[Manifest, Manifest], tmp_path: Path) -> None:
-    cut, whole = pieces
+    cut, clips = pieces
     store = FeatureStore.create(tmp_path / "store")
     encoder = load_encoder("logmel", dtype="float32")
-    for name, manifest in (("cut", cut), ("whole", whole)):
+    for name, manifest in (("cut", cut), ("whole", clips)):
         report = featurize(manifest, encoder, store, name)
         assert (report.done, report.failed) == (len(manifest), [])
     for key in cut.keys:
@@ -114,8 +114,8 @@ def test_a_view_reads_the_piece(pieces: tuple[Manifest, Manifest]) -> None:
     (view,) = parse_views(["gain:db=6..6"])
     encoder = load_encoder("logmel")
     ours, _ = items_of(cut, encoder, view=viewed_part(cut, view))
-    theirs, _ = items_of(whole, encoder, view=viewed_part(whole, view))
-    for ours_item, theirs_item in list(zip(ours, theirs, strict=True))[:10]:
+    their_items, _ = items_of(whole, encoder, view=viewed_part(whole, view))
+    for ours_item, theirs_item in list(zip(ours, their_items, strict=True))[:10]:
         np.testing.assert_array_equal(ours_item.source.decode(), theirs_item.source.decode())  # type: ignore[union-attr]
 
 

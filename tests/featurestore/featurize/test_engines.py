@@ -58,8 +58,8 @@ def test_two_processes_do_what_one_does(quick_job: FeaturizeJob) -> None:
     assert calls[-1][:2] == (N + 2, N + 2)
     assert len(FeatureStore.open(store_of(job))["a"].segments) == 2
     same_as_alone(job)
-    again = featurize_on_devices(job, ["cpu"])
-    assert (again.done, again.skipped, len(again.failed)) == (0, N, 2)
+    repeated = featurize_on_devices(job, ["cpu"])
+    assert (repeated.done, repeated.skipped, len(repeated.failed)) == (0, N, 2)
 
 
 @pytest.mark.slow
@@ -103,9 +103,9 @@ def test_a_stop_is_reported_to_all_processes_and_counts_what_they_did(quick_job:
 
 def test_an_error_of_a_process_is_raised_here(quick_job: FeaturizeJob) -> None:
     quick_job.run(device="cpu")
-    other = replace(quick_job, encoder=EncoderOptions("logmel", pool="mean"))
+    pooled = replace(quick_job, encoder=EncoderOptions("logmel", pool="mean"))
     with pytest.raises(SpecMismatch, match="pool: stored none, asked mean"):
-        featurize_on_devices(other, ["cpu", "cpu"])
+        featurize_on_devices(pooled, ["cpu", "cpu"])
 
 
 @pytest.mark.parametrize("n", [1, pytest.param(2, marks=pytest.mark.slow)])
@@ -174,7 +174,7 @@ def test_a_process_whose_gpu_is_lost_is_replaced_twice_and_then_named(
 ) -> None:
     job = quick_job
 
-    def lost(*arguments: object, **named: object) -> None:
+    def lost(*arguments: object, **options: object) -> None:
         raise OSError(116, "Stale file handle", "store")
 
     monkeypatch.setattr(FeaturizeJob, "run", lost)

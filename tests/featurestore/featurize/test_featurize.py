@@ -78,13 +78,13 @@ def rows_of(store: FeatureStore, name: str) -> dict[str, np.ndarray]:
 
 def test_every_utterance_is_stored_once_with_the_encoders_rows(corpus: Manifest, store: FeatureStore) -> None:
     encoder = load_encoder("tiny-hubert", layers="2,4", device="cpu")
-    seen: list[tuple[int, int, float]] = []
-    report = featurize(corpus, encoder, store, "hubert", progress=lambda *state: seen.append(state))
+    states: list[tuple[int, int, float]] = []
+    report = featurize(corpus, encoder, store, "hubert", progress=lambda *state: states.append(state))
     assert (report.done, report.skipped, report.failed) == (6, 0, [])
     # 12,345 samples at 8 kHz are 24,690 at 16 kHz.
     assert report.audio_s == pytest.approx((sum(LENGTHS.values()) + 12_345) / 16_000)
-    assert (seen[0][:2], seen[-1][:2]) == ((1, 6), (6, 6))
-    assert [state[0] for state in seen] == sorted({state[0] for state in seen})
+    assert (states[0][:2], states[-1][:2]) == ((1, 6), (6, 6))
+    assert [state[0] for state in states] == sorted({state[0] for state in states})
     features = store["hubert"]
     assert features.spec == encoder.spec
     assert set(features) == set(LENGTHS)
@@ -175,8 +175,8 @@ def test_workers_limits_and_overlap_change_no_byte_of_the_store(
     loaded.overlaps = True  # the order of work that a GPU has
     featurize(corpus, loaded, store, "overlapping")
     assert len(segments(store, "plain")) > 6
-    for other in ("again", "limited", "overlapping"):
-        assert segments(store, other) == segments(store, "plain")
+    for name in ("again", "limited", "overlapping"):
+        assert segments(store, name) == segments(store, "plain")
 
 
 def test_padded_batches_and_threads_of_arithmetic_differ_by_rounding_alone(
@@ -264,12 +264,12 @@ def test_a_batch_is_sent_before_the_rows_of_the_one_before_are_there(corpus: Man
 
     items = [Item(key, corpus.audio_path(i)) for i, key in enumerate(corpus.keys)]
     items.append(Item("absent", Path("absent.wav")))
-    result = {each.key: each for each in iter_encode(Overlapping(), items)}
+    result = {encoded.key: encoded for encoded in iter_encode(Overlapping(), items)}
     assert events == [
         "start 0", "start 1", "wait 0", "start 2", "wait 1", "start 3", "wait 2", "wait 3",
     ]  # fmt: skip
-    for each in iter_encode(Recorder(), items):
-        np.testing.assert_array_equal(result[each.key].rows, each.rows)
+    for encoded in iter_encode(Recorder(), items):
+        np.testing.assert_array_equal(result[encoded.key].rows, encoded.rows)
     assert result["absent"].rows is None
 
 
@@ -401,8 +401,8 @@ FeatureWriter.append = append_then_die
 manifest = Manifest.read({str(tmp_path / "corpus.csv")!r})
 featurize(manifest, load_encoder("logmel"), FeatureStore.open({str(store.path)!r}), "mel")
 """
-    done = run_warm(code)
-    assert done.returncode == -signal.SIGKILL
+    process = run_warm(code)
+    assert process.returncode == -signal.SIGKILL
     assert set(store["mel"]) == {"g", "e", "c d"}
     report = featurize(corpus, load_encoder("logmel"), store, "mel")
     assert (report.done, report.skipped) == (3, 3)
@@ -438,8 +438,8 @@ def test_parts_of_a_manifest_fill_one_set(corpus: Manifest, store: FeatureStore)
     assert sorted(store["parts"]) == sorted(store["whole"])
     for key in store["whole"]:
         assert np.array_equal(store["parts"][key], store["whole"][key])
-    again = featurize(corpus, encoder, store, "parts", shard=Shard(2, 3))
-    assert (again.done, again.skipped) == (0, 2)
+    repeated = featurize(corpus, encoder, store, "parts", shard=Shard(2, 3))
+    assert (repeated.done, repeated.skipped) == (0, 2)
 
 
 def test_a_plan_can_estimate_the_time_from_a_trial(corpus: Manifest) -> None:
@@ -468,14 +468,14 @@ def test_a_check_compares_alone_in_a_batch_and_stored(corpus: Manifest, store: F
     in_batch, stored = tolerances(encoder)
     checks = check_rows(encoder, items, 4, stored=store["a"])
     assert len(checks) == 4
-    for each in checks:
-        assert each.in_batch <= in_batch < each.stored <= stored
-    other = load_encoder("tiny-hubert", layers="1", dtype="float32")
-    featurize(corpus, other, store, "b")
+    for check in checks:
+        assert check.in_batch <= in_batch < check.stored <= stored
+    float32_encoder = load_encoder("tiny-hubert", layers="1", dtype="float32")
+    featurize(corpus, float32_encoder, store, "b")
     with store.writer("c", encoder.spec) as writer:  # rows of another layer under the asked name
         for key in store["b"]:
             writer.append(key, [store["b"][key]])
-    assert all(each.stored > 0.1 for each in check_rows(encoder, items, 3, stored=store["c"]))
+    assert all(check.stored > 0.1 for check in check_rows(encoder, items, 3, stored=store["c"]))
 
 
 def test_a_check_finds_an_encoder_that_looks_at_its_batch(corpus: Manifest) -> None:

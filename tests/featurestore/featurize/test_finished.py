@@ -70,8 +70,8 @@ def test_other_features_are_left_to_whoever_loads_the_encoder(
 
 def test_an_utterance_that_is_lacking_is_to_be_encoded(made: tuple[Manifest, FeatureStore]) -> None:
     manifest, store = made
-    more = Manifest(pa.table({"utterance_id": ["a", "new"], "path": ["a.wav", "b.wav"]}), root=manifest.root)
-    assert ask(more, store) is None
+    grown = Manifest(pa.table({"utterance_id": ["a", "new"], "path": ["a.wav", "b.wav"]}), root=manifest.root)
+    assert ask(grown, store) is None
     (job,) = jobs_of(manifest, store, OPTIONS, name="another")
     assert finished(manifest, store, job, OPTIONS, "cpu") is None
     assert finished(manifest, None, FeaturizeJob(manifest, store, "x", OPTIONS, options=FeaturizeOptions()), OPTIONS,
@@ -79,9 +79,9 @@ def test_an_utterance_that_is_lacking_is_to_be_encoded(made: tuple[Manifest, Fea
 
 
 def test_other_audio_under_the_same_ids_is_refused(made: tuple[Manifest, FeatureStore], tmp_path: Path) -> None:
-    other = corpus(tmp_path / "other", 1)
+    louder = corpus(tmp_path / "other", 1)
     with pytest.raises(IdentityMismatch, match=r"'a'.*--again mismatched"):
-        ask(other, made[1])
+        ask(louder, made[1])
 
 
 @pytest.mark.parametrize("name", ["tiny-hubert", "tiny-wavlm"])

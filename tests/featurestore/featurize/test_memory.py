@@ -64,10 +64,10 @@ print(json.dumps({{"done": report.done, "failed": report.failed, "peak": meter.p
     # each thread, and keeps blocks in between others.
     malloc = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
     environment = {**os.environ, **malloc, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    figures: dict[str, float] = json.loads(process.stdout.splitlines()[-1])
+    return figures
 
 
 def rows(store: Path) -> dict[str, np.ndarray]:
@@ -86,12 +86,12 @@ def test_the_peak_stays_within_the_limit_where_it_would_not_without(
     corpus: Path, free: dict[str, float], tmp_path: Path
 ) -> None:
     limit = free["base"] + 0.75 * (free["peak"] - free["base"])
-    kept = run(corpus, tmp_path / "kept", batch_s=600.0, max_memory_gib=limit / GIB)
-    assert (free["done"], kept["done"], kept["failed"]) == (N, N, [])
+    limited = run(corpus, tmp_path / "kept", batch_s=600.0, max_memory_gib=limit / GIB)
+    assert (free["done"], limited["done"], limited["failed"]) == (N, N, [])
     assert free["peak"] > limit
-    assert kept["peak"] <= limit
-    for key, own in rows(corpus.parent / "free").items():
-        np.testing.assert_allclose(rows(tmp_path / "kept")[key], own, atol=2e-3)
+    assert limited["peak"] <= limit
+    for key, values in rows(corpus.parent / "free").items():
+        np.testing.assert_allclose(rows(tmp_path / "kept")[key], values, atol=2e-3)
 
 
 @pytest.mark.slow
@@ -107,8 +107,8 @@ def test_memory_that_is_really_short_halves_the_batches(corpus: Path, tmp_path: 
     short = run(corpus, tmp_path / "short", first, tight, batch_s=600.0)
     assert (short["done"], short["failed"]) == (N, []), short["failed"][:2]
     assert short["peak"] < free["peak"]
-    for key, own in rows(tmp_path / "free").items():
-        np.testing.assert_allclose(rows(tmp_path / "short")[key], own, atol=2e-3)
+    for key, values in rows(tmp_path / "free").items():
+        np.testing.assert_allclose(rows(tmp_path / "short")[key], values, atol=2e-3)
 
 
 @pytest.mark.slow
@@ -126,9 +126,9 @@ def test_the_limit_holds_for_a_language_model(tmp_path: Path) -> None:
     llama = str(tmp_path / "llama")
     free = run(tmp_path / "m.csv", tmp_path / "free", encoder=llama, batch_s=600.0)
     limit = free["base"] + 0.75 * (free["peak"] - free["base"])
-    kept = run(tmp_path / "m.csv", tmp_path / "kept", encoder=llama, batch_s=600.0, max_memory_gib=limit / GIB)
-    assert (free["done"], kept["done"], kept["failed"]) == (N, N, [])
-    assert kept["peak"] <= limit < free["peak"]
+    limited = run(tmp_path / "m.csv", tmp_path / "kept", encoder=llama, batch_s=600.0, max_memory_gib=limit / GIB)
+    assert (free["done"], limited["done"], limited["failed"]) == (N, N, [])
+    assert limited["peak"] <= limit < free["peak"]
 
 
 def test_a_file_too_long_for_the_limit_fails_alone_with_the_remedy() -> None:
@@ -185,5 +185,5 @@ def test_a_clip_that_found_no_memory_is_decoded_once_more(tmp_path: Path, suffix
             assert "long." in str(again) or "u0" in str(again), again
             assert np.array_equal(outcome(item, without, decoder), decode(sys.argv[2]))
     """
-    done = run_warm(textwrap.dedent(code), *(tmp_path / f"{name}{suffix}" for name in ("short", "long")))
-    assert done.returncode == 0, done.stderr
+    process = run_warm(textwrap.dedent(code), *(tmp_path / f"{name}{suffix}" for name in ("short", "long")))
+    assert process.returncode == 0, process.stderr

@@ -124,14 +124,14 @@ def test_a_file_replaced_under_its_date_is_found_by_verify_audio(
 def test_again_mismatched_encodes_what_differs_and_nothing_else(
     tmp_path: Path, store: FeatureStore, first: Manifest
 ) -> None:
-    kept = store["logmel"]["DC_a02"].copy()
+    stored = store["logmel"]["DC_a02"].copy()
     path = tmp_path / "first" / "DC_a01.wav"
     soundfile.write(path, np.zeros(8_000), 16_000)
     report = run(first, store, again=Again(mismatched=True))
     assert (report.done, report.skipped, report.n_again) == (1, 1, 1)
     features = store["logmel"]
     assert features.durations_s(["DC_a01"]).tolist() == [0.5]
-    assert np.array_equal(features["DC_a02"], kept)
+    assert np.array_equal(features["DC_a02"], stored)
     assert features.verify() == []
     assert run(first, store, verify_audio=True).skipped == 2
 
@@ -149,9 +149,9 @@ def test_a_set_made_before_identities_is_compared_by_duration_and_counted(tmp_pa
         writer.append("a", [np.zeros((50, LOGMEL.spec.dim))], 1.0)
     report = run(manifest, store)
     assert (report.done, report.skipped, report.n_unrecorded) == (1, 1, 1)
-    other = corpus(tmp_path / "d", 0, {"a": 48_000})
+    shorter = corpus(tmp_path / "d", 0, {"a": 48_000})
     with pytest.raises(IdentityMismatch, match=r"3\.000 s.*1\.000 s"):
-        run(other, store)
+        run(shorter, store)
 
 
 def test_files_that_are_gone_are_counted_and_no_error(tmp_path: Path, store: FeatureStore, first: Manifest) -> None:
@@ -161,11 +161,11 @@ def test_files_that_are_gone_are_counted_and_no_error(tmp_path: Path, store: Fea
 
 
 def test_a_piece_of_another_place_in_the_same_file_is_refused(tmp_path: Path, store: FeatureStore) -> None:
-    whole = corpus(tmp_path / "c", 0, {"u": 48_000})
+    recording = corpus(tmp_path / "c", 0, {"u": 48_000})
     columns = {"utterance_id": ["a"], "path": ["u.wav"], "start_s": [0.0], "end_s": [1.0]}
-    run(Manifest(pa.table(columns), root=whole.root), store)
-    assert run(Manifest(pa.table(columns), root=whole.root), store).skipped == 1
-    moved = Manifest(pa.table({**columns, "start_s": [1.5], "end_s": [2.5]}), root=whole.root)
+    run(Manifest(pa.table(columns), root=recording.root), store)
+    assert run(Manifest(pa.table(columns), root=recording.root), store).skipped == 1
+    moved = Manifest(pa.table({**columns, "start_s": [1.5], "end_s": [2.5]}), root=recording.root)
     with pytest.raises(IdentityMismatch, match=r"1\.5 s to 2\.5 s"):
         run(moved, store)
 
@@ -173,12 +173,12 @@ def test_a_piece_of_another_place_in_the_same_file_is_refused(tmp_path: Path, st
 def test_an_end_that_a_manifest_wrote_with_float_noise_is_the_same_piece(
     tmp_path: Path, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = corpus(tmp_path / "c", 0, {"u": 48_000})
+    recording = corpus(tmp_path / "c", 0, {"u": 48_000})
     columns = {"utterance_id": ["a"], "path": ["u.wav"], "start_s": [0.1], "end_s": [0.1 + 0.2]}
-    run(Manifest(pa.table(columns), root=whole.root), store)
+    run(Manifest(pa.table(columns), root=recording.root), store)
     decoded: list[object] = []
     monkeypatch.setattr(sources, "decode", lambda source: decoded.append(source) or decode(source))
-    assert run(Manifest(pa.table({**columns, "end_s": [0.3]}), root=whole.root), store).skipped == 1
+    assert run(Manifest(pa.table({**columns, "end_s": [0.3]}), root=recording.root), store).skipped == 1
     assert not decoded
 
 
@@ -192,8 +192,8 @@ def test_a_text_that_changed_is_refused(tmp_path: Path, store: FeatureStore) -> 
 
 
 def test_1440_clips_are_compared_in_well_under_a_second(tmp_path: Path, store: FeatureStore) -> None:
-    one = corpus(tmp_path / "c", 0, {"u": 16_000})
-    item = audio_items(one)[0][0]
+    manifest = corpus(tmp_path / "c", 0, {"u": 16_000})
+    item = audio_items(manifest)[0][0]
     recorder = Recorder(item.source)
     recorder(np.zeros(16_000, np.float32))
     paths = {}

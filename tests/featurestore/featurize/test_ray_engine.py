@@ -244,7 +244,7 @@ def test_a_stop_reaches_ray_workers_and_errors_come_back_as_they_are(job: Featur
     n_done = caught.value.report.done
     assert n_done == (len(FeatureStore.open(store_of(job))["a"]) if n_done else 0)
     assert featurize_with_ray(job, 2, "cpu").done == N - n_done
-    other = replace(job, encoder=EncoderOptions("tiny-hubert", layers="1"))
+    other_layer = replace(job, encoder=EncoderOptions("tiny-hubert", layers="1"))
     with pytest.raises(SpecMismatch, match="layer_01"):
-        featurize_with_ray(other, 1, "cpu")
+        featurize_with_ray(other_layer, 1, "cpu")
     same_as_alone(job)

@@ -16,8 +16,8 @@ def test_each_utterance_is_in_one_part_whatever_the_order(sizes: list[float], co
     assert sorted(key for part in parts for key in part) == sorted(keys)
     shuffled = list(range(len(keys)))
     random.shuffle(shuffled)
-    again = Shard(1, count).select([keys[i] for i in shuffled], [sizes[i] for i in shuffled])
-    assert [keys[shuffled[i]] for i in again] == parts[0]
+    first_part = Shard(1, count).select([keys[i] for i in shuffled], [sizes[i] for i in shuffled])
+    assert [keys[shuffled[i]] for i in first_part] == parts[0]
 
 
 def test_parts_have_about_as_much_audio() -> None:

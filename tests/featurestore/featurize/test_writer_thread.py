@@ -58,12 +58,12 @@ def test_no_more_waits_than_the_limit_but_one_utterance_always_may() -> None:
 
 
 def test_an_error_reaches_the_caller_and_ends_the_writing() -> None:
-    written = []
+    written_keys = []
 
     def write(encoded: Encoded) -> str:
         if encoded.key == "u2":
             raise OSError("the disk is gone")
-        written.append(encoded.key)
+        written_keys.append(encoded.key)
         return encoded.key
 
     thread = WriterThread(write, limit_bytes=1)
@@ -75,7 +75,7 @@ def test_an_error_reaches_the_caller_and_ends_the_writing() -> None:
 
     with pytest.raises(OSError, match="the disk is gone"):
         put_all()
-    assert written == list(thread.outcomes()) == ["u0", "u1"]
+    assert written_keys == list(thread.outcomes()) == ["u0", "u1"]
 
 
 def test_an_error_after_the_last_put_reaches_the_caller_too() -> None:

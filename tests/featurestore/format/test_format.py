@@ -149,5 +149,5 @@ def test_golden_stores_are_read_by_zarr_and_h5py_alone(store_format: str, name: 
 def test_what_we_write_today_is_the_same_segments(store_format: str, tmp_path: Path) -> None:
     GOLD.main(tmp_path)
     for name in GOLD.SETS:
-        written = sorted(path.name for path in (tmp_path / store_format / name).iterdir())
-        assert written == sorted(path.name for path in (GOLDEN / "v1" / store_format / name).iterdir())
+        written_files = sorted(path.name for path in (tmp_path / store_format / name).iterdir())
+        assert written_files == sorted(path.name for path in (GOLDEN / "v1" / store_format / name).iterdir())

@@ -39,7 +39,7 @@ def changed(expected: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
     """Return the same object with a few values replaced by anything, or taken away."""
     replaced = st.dictionaries(st.sampled_from(sorted(expected)), anything, max_size=3)
     return st.builds(
-        lambda new, gone: {name: value for name, value in (expected | new).items() if name not in gone},
+        lambda new, removed: {name: value for name, value in (expected | new).items() if name not in removed},
         replaced,
         st.sets(st.sampled_from(sorted(expected)), max_size=1),
     )
@@ -82,8 +82,8 @@ class TestHypothesis:
     ) -> None:
         path = tmp_path_factory.mktemp("s") / "a"
         path.mkdir()
-        right = {"spec": SPEC.to_json(), "fingerprint": SPEC.fingerprint}
-        values = {name: right.get(name, value) if value == "right" else value for name, value in attributes.items()}
+        correct = {"spec": SPEC.to_json(), "fingerprint": SPEC.fingerprint}
+        values = {name: correct.get(name, value) if value == "right" else value for name, value in attributes.items()}
         text = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": values})
         (path / "zarr.json").write_text(text)
         try:
@@ -199,9 +199,9 @@ def test_crafted_files_are_refused(tmp_path: Path, stores: Stores, what: str) ->
         return
     for key in keys:
         for layer in features.layers:
-            for read in (features.array, features.stored):
+            for reader in (features.array, features.stored):
                 try:
-                    result = read(key, layer)
+                    result = reader(key, layer)
                 except StoreError:
                     refused += 1
                 else:
@@ -216,9 +216,11 @@ def test_crafted_files_are_refused(tmp_path: Path, stores: Stores, what: str) ->
 def run_fuzzer(*options: object) -> str:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "benchmarks.fuzz_store", *map(str, options)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    process = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False, timeout=600
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
 
 
 def test_random_damages_neither_crash_nor_mislead() -> None:

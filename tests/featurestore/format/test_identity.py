@@ -80,14 +80,14 @@ def test_what_we_write_today_is_the_same_segments_with_identities(tmp_path: Path
 
 def test_zarr_and_h5py_alone_read_identities(store_format: str) -> None:
     paths = (GOLDEN / "v1-identities" / store_format / "wavlm").glob("seg-*")
-    held = []
+    source_rows = []
     for path in paths:
         segment = zarr.open_group(path, mode="r") if store_format == "zarr" else h5py.File(path, "r")
         if "_source_files" in segment:
-            held.append(segment["_source_files"][:][:, 0].tolist())
+            source_rows.append(segment["_source_files"][:][:, 0].tolist())
             assert segment["_source_decoders"][:].tobytes().decode() == "PyAV 18.1\nsoundfile 0.13.1\n"
             assert segment["_source_digests"].shape == (4, 32)
-    assert held == [[1000, -1, 1002, 1003]]
+    assert source_rows == [[1000, -1, 1002, 1003]]
 
 
 def test_zarr_reads_the_names_of_axes(tmp_path: Path) -> None:
@@ -191,8 +191,8 @@ def test_a_hundred_segments_of_25_layers_are_read_exported_and_compacted_with_25
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
     try:
         features = store["x"]
-        held = [features.array(f"u{i}", layer) for i in range(100) for layer in layers]
-        assert all(float(rows[0, 0]) == i // 25 for i, rows in enumerate(held))
+        arrays = [features.array(f"u{i}", layer) for i in range(100) for layer in layers]
+        assert all(float(rows[0, 0]) == i // 25 for i, rows in enumerate(arrays))
         assert export_features(features, "hdf5", tmp_path / "out.h5").done == 100
         report = store.compact("x")
         assert (report.n_before, report.n_after, report.n_copied) == (100, 1, 100)

@@ -137,9 +137,9 @@ def test_padding_is_less_than_one_row_per_chunk(n_rows: int, dim: int) -> None:
 def test_the_same_content_is_one_segment(tmp_path: Path, store_format: str) -> None:
     first, _ = write(tmp_path, make_spec(), [3, 2], format=store_format)
     second, _ = write(tmp_path, make_spec(), [3, 2], format=store_format)
-    other, _ = write(tmp_path, make_spec(), [3, 2], seed=1, format=store_format)
-    assert first == second != other
-    assert sorted(tmp_path.iterdir()) == sorted([first, other])
+    other_seed, _ = write(tmp_path, make_spec(), [3, 2], seed=1, format=store_format)
+    assert first == second != other_seed
+    assert sorted(tmp_path.iterdir()) == sorted([first, other_seed])
 
 
 def test_an_interrupted_append_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,8 +225,8 @@ def test_a_removed_segment_is_distinguished_from_a_damaged_one(tmp_path: Path, s
 
 def test_a_renamed_segment_is_found(tmp_path: Path) -> None:
     path, _ = write(tmp_path, make_spec(), [3])
-    other = path.rename(path.with_name("seg-0123456789abcdef"))
-    assert any("renamed" in problem for problem in Segment(other, make_spec()).verify())
+    renamed = path.rename(path.with_name("seg-0123456789abcdef"))
+    assert any("renamed" in problem for problem in Segment(renamed, make_spec()).verify())
 
 
 @pytest.mark.parametrize("file", ["zarr.json", *JSON_FILES])

@@ -45,16 +45,16 @@ def test_every_field_is_tried() -> None:
 
 @pytest.mark.parametrize("field", CHANGES)
 def test_each_field_counts_and_is_named(field: str) -> None:
-    other = dataclasses.replace(SPEC, **{field: CHANGES[field]})
-    assert other.fingerprint != SPEC.fingerprint
-    differences = SPEC.differences(other)
+    changed = dataclasses.replace(SPEC, **{field: CHANGES[field]})
+    assert changed.fingerprint != SPEC.fingerprint
+    differences = SPEC.differences(changed)
     assert len(differences) == 1
     assert differences[0].startswith(f"{field}: stored ")
 
 
 def test_differences_read_well() -> None:
-    other = dataclasses.replace(SPEC, dtype="float32", extra={})
-    assert SPEC.differences(other) == ["dtype: stored float16, asked float32", "extra: stored a=1,b=2, asked (none)"]
+    changed = dataclasses.replace(SPEC, dtype="float32", extra={})
+    assert SPEC.differences(changed) == ["dtype: stored float16, asked float32", "extra: stored a=1,b=2, asked (none)"]
     assert SPEC.differences(SPEC) == []
 
 
@@ -62,9 +62,9 @@ def test_differences_read_well() -> None:
     "spec", [SPEC, *(dataclasses.replace(SPEC, **{name: value}) for name, value in CHANGES.items())]
 )
 def test_json_round_trip(spec: FeatureSpec) -> None:
-    again = FeatureSpec.from_json(json.loads(json.dumps(spec.to_json())))
-    assert again == spec
-    assert again.fingerprint == spec.fingerprint
+    reread = FeatureSpec.from_json(json.loads(json.dumps(spec.to_json())))
+    assert reread == spec
+    assert reread.fingerprint == spec.fingerprint
 
 
 def test_dict_and_pairs_are_the_same_extra() -> None:

@@ -91,14 +91,14 @@ def test_rows_that_stay_in_their_file_are_those_that_are_copied(
     """Large segments of one layer become HDF5 around their rows: h5py reads what it reads of a copied one."""
     copied = write_one_layer(tmp_path / "copied", dtype, 12)
     monkeypatch.setattr(hdf5_segment, "IN_PLACE_BYTES", 1 << 18)
-    kept = write_one_layer(tmp_path / "kept", dtype, 12)
-    assert kept.name == copied.name
-    with h5py.File(kept) as here, h5py.File(copied) as there:
-        assert (here["l0"].id.get_offset(), there["l0"].id.get_offset() < 1 << 14) == (1 << 16, True)
-        assert sorted(here) == sorted(there)
-        for name in there:
-            np.testing.assert_array_equal(here[name][()], there[name][()])
-            assert dict(here[name].attrs) == dict(there[name].attrs)
+    around_rows = write_one_layer(tmp_path / "kept", dtype, 12)
+    assert around_rows.name == copied.name
+    with h5py.File(around_rows) as ours, h5py.File(copied) as theirs:
+        assert (ours["l0"].id.get_offset(), theirs["l0"].id.get_offset() < 1 << 14) == (1 << 16, True)
+        assert sorted(ours) == sorted(theirs)
+        for name in theirs:
+            np.testing.assert_array_equal(ours[name][()], theirs[name][()])
+            assert dict(ours[name].attrs) == dict(theirs[name].attrs)
     for place in ("copied", "kept"):
         assert FeatureStore.open(tmp_path / place)["a"].verify() == []
 
@@ -183,13 +183,13 @@ def test_an_append_interrupted_anywhere_leaves_the_others_whole(
 
 
 def interrupted_after(n_lines: int, call: Callable[[], None]) -> None:
-    left = n_lines
+    n_left = n_lines
 
     def trace(frame, event, argument):  # type: ignore[no-untyped-def]
-        nonlocal left
+        nonlocal n_left
         if event == "line" and "featurestore/format" in frame.f_code.co_filename:
-            left -= 1
-            if left == 0:
+            n_left -= 1
+            if n_left == 0:
                 raise KeyboardInterrupt
         return trace
 

@@ -79,8 +79,8 @@ def same(features: FeatureSet, data: Mapping[str, np.ndarray], layers: Sequence[
 
 def where_layers_lie(format_name: str, layers: Sequence[str]) -> dict[str, str]:
     """Return what an import must be told to find again what an export wrote."""
-    beside = format_name in ("npy", "emotion2vec") and len(layers) > 1
-    return {layer: layer if beside else "" for layer in layers}
+    by_file = format_name in ("npy", "emotion2vec") and len(layers) > 1
+    return {layer: layer if by_file else "" for layer in layers}
 
 
 def taken(
@@ -137,8 +137,8 @@ class TestEveryFormat:
         report = export_features(features, format_name, target)
         assert (report.done, report.failed) == (len(written), [])
         content = where_layers_lie(format_name, layers)
-        read = taken(store, target, format_name, layers=content)
-        assert (read.done, read.failed) == (len(written), [])
+        imported = taken(store, target, format_name, layers=content)
+        assert (imported.done, imported.failed) == (len(written), [])
         same(store["in"], written, layers)
         assert sorted(entry.name for entry in directory.iterdir()) == ["export", "store"]
         assert not [path for path in target.parent.rglob("*") if path.name.startswith(".tmp-")]
@@ -211,8 +211,8 @@ class TestEveryFormat:
 
         with pytest.raises(KeyboardInterrupt):
             export_features(features, format_name, tmp_path / "e" / "x", progress=stop)
-        left = [path for path in (tmp_path / "e").rglob("*") if path.is_file()]
-        assert [path.name for path in left] == (["a.npy", "a.npy"] if format_name == "npy" else [])
+        files = [path for path in (tmp_path / "e").rglob("*") if path.is_file()]
+        assert [path.name for path in files] == (["a.npy", "a.npy"] if format_name == "npy" else [])
 
     def test_a_full_disk_is_an_error_and_leaves_nothing_behind(
         self, format_name: str, store: FeatureStore, tmp_path: Path
@@ -225,8 +225,8 @@ class TestEveryFormat:
                 export_features(features, format_name, tmp_path / "e" / "x")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        left = [path.name for path in (tmp_path / "e").rglob("*") if path.is_file()]
-        assert left == (["a.npy"] if format_name == "npy" else [])
+        files = [path.name for path in (tmp_path / "e").rglob("*") if path.is_file()]
+        assert files == (["a.npy"] if format_name == "npy" else [])
 
     def test_a_source_that_is_missing_or_damaged_is_an_error_that_names_it(
         self, format_name: str, store: FeatureStore, tmp_path: Path
@@ -254,8 +254,8 @@ class TestEveryFormat:
         with pytest.raises(Interrupted) as stopped:
             taken(store, tmp_path / "e" / "x", format_name, layers=layers, progress=stop)
         assert stopped.value.report.done == len(store["in"]) == 3
-        again = taken(store, tmp_path / "e" / "x", format_name, layers=layers)
-        assert (again.done, again.skipped) == (5, 3)
+        resumed = taken(store, tmp_path / "e" / "x", format_name, layers=layers)
+        assert (resumed.done, resumed.skipped) == (5, 3)
         same(store["in"], data, SPEC.layers)
         assert store["in"].verify() == []
 
@@ -324,8 +324,8 @@ class TestDirectoriesOfNpy:
         described = Description("wavlm-large", pool="mean")
         report = import_features(store, "in", "npy", directory, described)
         assert report.done == 2
-        [(where, reason)] = report.failed
-        assert where.endswith("s3.npy")
+        [(place, reason)] = report.failed
+        assert place.endswith("s3.npy")
         assert "2 rows; one was expected" in reason
         assert store["in"].spec.pool == "mean"
 
@@ -335,8 +335,8 @@ class TestDirectoriesOfNpy:
         assert taken(store, directory).done == 2
         assert store["in"].layers == ("layer_00", "layer_01", "layer_02")
         same(store["in"], {"Session1/a": layers, "Session2/b": layers[:, :1]}, store["in"].layers)
-        named = parse_layers(["6", "12", "last"])
-        assert taken(store, directory, name="named", layers=named, flatten=True).done == 2
+        three_layers = parse_layers(["6", "12", "last"])
+        assert taken(store, directory, name="named", layers=three_layers, flatten=True).done == 2
         assert store["named"].layers == ("layer_06", "layer_12", "last")
         assert sorted(store["named"]) == ["a", "b"]
 
@@ -386,11 +386,11 @@ class TestDirectoriesOfNpy:
         np.save(directory / "b.npy", array, allow_pickle=True)
         report = taken(store, directory)
         assert (report.done, sorted(store["in"])) == (2, ["a", "c"])
-        [(where, told)] = report.failed
-        assert where == str(directory / "b.npy")
-        assert where in told
+        [(place, message)] = report.failed
+        assert place == str(directory / "b.npy")
+        assert place in message
         with pytest.raises(StoreError, match=reason):
-            raise StoreError(told)
+            raise StoreError(message)
 
     @pytest.mark.parametrize(
         ("spoil", "reason"),
@@ -413,9 +413,9 @@ class TestDirectoriesOfNpy:
         path = directory / "a.npy"
         path.write_bytes(spoil(path.read_bytes()))
         report = taken(store, directory)
-        [(where, told)] = report.failed
-        assert where == str(path)
-        assert reason in told
+        [(place, message)] = report.failed
+        assert place == str(path)
+        assert reason in message
         assert list(store["in"]) == ["b"]
 
     @settings(max_examples=60)
@@ -433,12 +433,12 @@ class TestDirectoriesOfNpy:
         directory = saved(tmp_path / "f", {"x/a": rows_of(1)[0], "y/a": rows_of(2)[0], "b": rows_of(3)[0]})
         report = taken(store, directory, flatten=True)
         assert report.done == 2
-        [(where, reason)] = report.failed
-        assert where.endswith("y/a.npy")
+        [(place, reason)] = report.failed
+        assert place.endswith("y/a.npy")
         assert "'a' is that of" in reason
         assert "x/a.npy" in reason
-        again = taken(store, directory, flatten=True)
-        assert (again.done, again.skipped, again.failed) == (0, 2, report.failed)
+        repeated = taken(store, directory, flatten=True)
+        assert (repeated.done, repeated.skipped, repeated.failed) == (0, 2, report.failed)
 
     def test_a_name_that_is_not_utf8_and_a_linked_directory_are_failures(
         self, store: FeatureStore, tmp_path: Path
@@ -471,7 +471,7 @@ class TestDirectoriesOfNpy:
         features = filled(store, "out", data)
         target = tmp_path / "t"
         export_features(features, "npy", target)
-        kept = (target / "layer_06" / "a.npy").stat()
+        status = (target / "layer_06" / "a.npy").stat()
         (target / "layer_12" / "x" / "c.npy").unlink()
         torn = target / "layer_06" / "b.npy"
         torn.write_bytes(torn.read_bytes()[:-2])
@@ -479,7 +479,7 @@ class TestDirectoriesOfNpy:
             export_features(features, "npy", target)
         report = export_features(features, "npy", target, resume=True)
         assert (report.done, report.skipped) == (2, 2)
-        assert (target / "layer_06" / "a.npy").stat().st_mtime_ns == kept.st_mtime_ns
+        assert (target / "layer_06" / "a.npy").stat().st_mtime_ns == status.st_mtime_ns
         taken(store, target, layers=where_layers_lie("npy", SPEC.layers))
         same(store["in"], data, SPEC.layers)
 
@@ -583,7 +583,7 @@ class TestHdf5:
             file.create_dataset("null", data=h5py.Empty("f4"))
         report = taken(store, tmp_path / "x.h5", "hdf5")
         assert list(store["in"]) == ["good"]
-        values = {where.split("'")[1]: reason for where, reason in report.failed}
+        values = {place.split("'")[1]: reason for place, reason in report.failed}
         assert sorted(values) == ["cube", "null", "scalar", "text", "whole"]
         assert "values of object" in values["text"]
         assert "values of int64" in values["whole"]
@@ -631,7 +631,7 @@ class TestSafetensors:
         tensors = {"a": rows[0], "x/b": rows[1], "whole": np.arange(3), "v": rows[0, 0], "deep": rows}
         safetensors.numpy.save_file(tensors, tmp_path / "flat")
         report = taken(store, tmp_path / "flat", "safetensors", name="flat")
-        values = {where.split("'")[1]: reason for where, reason in report.failed}
+        values = {place.split("'")[1]: reason for place, reason in report.failed}
         # What lies first in the file says what the set is like; the library sorts by alignment, then name.
         assert "values of I64" in values.pop("whole")
         assert "layers layer_00, layer_01; features expected" in values.pop("deep")
@@ -767,9 +767,9 @@ class TestWhatAnImportSays:
             import_features(store, "in", "npy", directory, Description("hubert-large", frame_rate_hz=50))
         with pytest.raises(SpecMismatch, match="dim: stored 3, asked 4"):
             taken(store, saved(tmp_path / "g", {"a": rows_of(2, dim=4)[0]}))
-        other = saved(tmp_path / "h", {"0": rows_of(2)[0], "b": rows_of(1, seed=7)[0]})
+        source = saved(tmp_path / "h", {"0": rows_of(2)[0], "b": rows_of(1, seed=7)[0]})
         with pytest.raises(StoreError, match="other rows for 'b'"):
-            taken(store, other)
+            taken(store, source)
         assert sorted(store["in"]) == ["a", "b"]
 
     def test_it_compares_keys_with_those_expected(self, store: FeatureStore, tmp_path: Path) -> None:
@@ -779,8 +779,8 @@ class TestWhatAnImportSays:
         assert store.names() == []
         report = taken(store, directory, expected_keys=["a", "c"], flatten=True)
         assert (report.done, report.missing, report.surplus) == (2, ["c"], ["b"])
-        more = saved(tmp_path / "g", {"c": rows_of(1)[0]})
-        assert taken(store, more, expected_keys=["a", "c"]).missing == []
+        source = saved(tmp_path / "g", {"c": rows_of(1)[0]})
+        assert taken(store, source, expected_keys=["a", "c"]).missing == []
 
     def test_layers_as_they_are_requested(self) -> None:
         assert parse_layers(["6", "12=h12", "last=x/y=z"]) == {"layer_06": "", "layer_12": "h12", "last": "x/y=z"}
@@ -793,15 +793,15 @@ class TestWhatAnImportSays:
     ) -> None:
         """The next files would fail for the same reason, so it is one error and not one per file."""
         directory = saved(tmp_path / "f", {key: rows_of(2)[0] for key in "abc"})
-        done = []
+        n_done = []
 
         def lose_the_directory(n: int, total: int) -> None:
-            done.append(n)
+            n_done.append(n)
             (store.path / "in").rename(store.path / "gone")
 
         with pytest.raises(StoreError):
             taken(store, directory, segment_bytes=1, progress=lose_the_directory)
-        assert done == [1]
+        assert n_done == [1]
 
     def test_an_unknown_format_lists_those_there_are(self, store: FeatureStore, tmp_path: Path) -> None:
         listed = "npy, hdf5, emotion2vec, safetensors"

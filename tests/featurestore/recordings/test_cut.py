@@ -35,9 +35,9 @@ def listed(**columns: list[object]) -> SegmentTable:
 
 
 def test_windows_have_ids_with_their_ends_and_are_what_the_recording_holds_there(calls: Path) -> None:
-    how = cutter_of(1, 2, None)
-    assert how is not None
-    result = cut(recordings_of(["calls"]).manifest, how).manifest
+    cutter = cutter_of(1, 2, None)
+    assert cutter is not None
+    result = cut(recordings_of(["calls"]).manifest, cutter).manifest
     assert result is not None
     assert result.keys[:4] == ["a.wav[0-2]", "a.wav[1-3]", "a.wav[2-4]", "a.wav[3-5]"]
     assert result.keys[-2:] == ["x/my b.flac[0-2]", "x/my b.flac[1-2.5]"]
@@ -50,9 +50,9 @@ def test_the_recordings_columns_stay_but_for_text_and_duration(calls: Path) -> N
     table = recordings_of(["calls"]).manifest.to_arrow()
     for name, values in (("speaker", ["a", "b", "c"]), ("text", ["x"] * 3), ("duration_s", [5.0, 3.0, 2.5])):
         table = table.append_column(name, pa.array(values))
-    how = cutter_of(None, 2.5, None)
-    assert how is not None
-    result = cut(Manifest(table, root=calls), how).manifest
+    cutter = cutter_of(None, 2.5, None)
+    assert cutter is not None
+    result = cut(Manifest(table, root=calls), cutter).manifest
     assert result is not None
     assert result.columns == ["utterance_id", "path", "speaker", "start_s", "end_s"]
     assert result.column("speaker").tolist() == ["a", "a", "b", "b", "c"]
@@ -60,9 +60,9 @@ def test_the_recordings_columns_stay_but_for_text_and_duration(calls: Path) -> N
 
 def test_a_recording_that_can_not_be_decoded_is_named_and_the_rest_cut(calls: Path) -> None:
     (calls / "broken.wav").write_text("no sound")
-    how = cutter_of(2, None, None)
-    assert how is not None
-    result = cut(recordings_of(["calls"]).manifest, how)
+    cutter = cutter_of(2, None, None)
+    assert cutter is not None
+    result = cut(recordings_of(["calls"]).manifest, cutter)
     assert result.manifest is not None
     assert [key for key, _ in result.failed] == ["broken.wav"]
     assert len(set(result.manifest.column("path"))) == 3
@@ -70,8 +70,8 @@ def test_a_recording_that_can_not_be_decoded_is_named_and_the_rest_cut(calls: Pa
 
 @pytest.mark.parametrize("name", ["calls/x/a.wav", "x/a.wav", "x/a", "./x/a.wav"])
 def test_a_tables_recording_is_found_by_the_end_of_its_path(calls: Path, name: str) -> None:
-    how = listed(path=[name, name], start_s=[1.0, 0.0], end_s=[2.0, None], speaker=["anna", None])
-    result = cut(recordings_of(["calls"]).manifest, how)
+    cutter = listed(path=[name, name], start_s=[1.0, 0.0], end_s=[2.0, None], speaker=["anna", None])
+    result = cut(recordings_of(["calls"]).manifest, cutter)
     assert result.manifest is not None
     assert result.manifest.keys == ["x/a.wav[1-2]", "x/a.wav[0-]"]
     assert result.manifest.column("speaker").tolist() == ["anna", None]
@@ -90,30 +90,30 @@ def test_a_name_that_two_recordings_have_is_an_error_that_names_both(calls: Path
 
 
 def test_recordings_that_are_not_given_are_noted_and_none_at_all_is_an_error(calls: Path) -> None:
-    one = recordings_of(["calls/a.wav"]).manifest
-    result = cut(one, listed(path=["a.wav", "zzz"], start_s=[0.0, 0.0], end_s=[1.0, 1.0]))
+    one_recording = recordings_of(["calls/a.wav"]).manifest
+    result = cut(one_recording, listed(path=["a.wav", "zzz"], start_s=[0.0, 0.0], end_s=[1.0, 1.0]))
     assert any("zzz" in note for note in result.notes)
     with pytest.raises(ConfigError, match=r"none of the recordings.*zzz"):
-        cut(one, listed(path=["zzz"], start_s=[0.0], end_s=[1.0]))
+        cut(one_recording, listed(path=["zzz"], start_s=[0.0], end_s=[1.0]))
 
 
 def test_a_table_without_recordings_goes_with_a_single_one(calls: Path) -> None:
-    how = listed(start_s=[0.0, 0.0], end_s=[1.0, 1.0], annotation=["x", "y"])
-    result = cut(recordings_of(["calls/a.wav"]).manifest, how)
+    cutter = listed(start_s=[0.0, 0.0], end_s=[1.0, 1.0], annotation=["x", "y"])
+    result = cut(recordings_of(["calls/a.wav"]).manifest, cutter)
     assert result.manifest is not None
     assert result.manifest.keys == ["a.wav[0-1]"]
     assert any("same ends" in note for note in result.notes)
     with pytest.raises(ConfigError, match="names no recording, and 3"):
-        cut(recordings_of(["calls"]).manifest, how)
+        cut(recordings_of(["calls"]).manifest, cutter)
 
 
 def test_pieces_are_not_cut_again(calls: Path) -> None:
-    how = cutter_of(1, 2, None)
-    assert how is not None
-    once = cut(recordings_of(["calls"]).manifest, how).manifest
-    assert once is not None
+    cutter = cutter_of(1, 2, None)
+    assert cutter is not None
+    pieces = cut(recordings_of(["calls"]).manifest, cutter).manifest
+    assert pieces is not None
     with pytest.raises(ConfigError, match="pieces"):
-        cut(once, how)
+        cut(pieces, cutter)
 
 
 @pytest.mark.parametrize(

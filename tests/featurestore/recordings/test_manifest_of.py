@@ -23,8 +23,8 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_ids_are_paths_as_seen_from_the_folder_as_audiofolder_has_them(calls: Path) -> None:
-    for named in ("calls", "calls/", str(calls), "./calls/../calls"):
-        recordings = recordings_of([named])
+    for spelling in ("calls", "calls/", str(calls), "./calls/../calls"):
+        recordings = recordings_of([spelling])
         assert recordings.manifest.keys == ["a.wav", "x/b.flac", "x/c.m4a"]
         assert [recordings.manifest.audio_path(i).read_text() for i in range(3)] == recordings.manifest.keys
         assert recordings.failed == recordings.notes == []
@@ -61,30 +61,30 @@ def test_each_real_file_is_in_it_once_or_named(calls: Path) -> None:
 
 
 def test_a_second_run_keeps_ids_and_columns_and_adds_what_is_new(calls: Path) -> None:
-    kept = calls.parent / "store.files.csv"
-    recordings_of(["calls"], written=kept).whole.write(kept)
-    labelled = Manifest.read(kept)
+    manifest_path = calls.parent / "store.files.csv"
+    recordings_of(["calls"], written=manifest_path).whole.write(manifest_path)
+    labelled = Manifest.read(manifest_path)
     table = labelled.to_arrow().append_column("label", pa.array(["sad", "sad", "angry"]))
-    Manifest(table, root=labelled.root).write(kept)
+    Manifest(table, root=labelled.root).write(manifest_path)
     (calls / "x" / "d.ogg").touch()
-    recordings = recordings_of([calls / "x"], written=kept)
+    recordings = recordings_of([calls / "x"], written=manifest_path)
     assert recordings.manifest.keys == ["x/b.flac", "x/c.m4a", "d.ogg"]
     assert recordings.manifest.labels == ["sad", "angry", None]
     assert recordings.n_new == 1
-    recordings.whole.write(kept)
-    again = Manifest.read(kept)
-    assert again.keys == ["a.wav", "x/b.flac", "x/c.m4a", "d.ogg"]
-    assert again.column("path").tolist() == ["calls/a.wav", "calls/x/b.flac", "calls/x/c.m4a", "calls/x/d.ogg"]
-    assert recordings_of(["calls"], written=kept).n_new == 0
+    recordings.whole.write(manifest_path)
+    reread = Manifest.read(manifest_path)
+    assert reread.keys == ["a.wav", "x/b.flac", "x/c.m4a", "d.ogg"]
+    assert reread.column("path").tolist() == ["calls/a.wav", "calls/x/b.flac", "calls/x/c.m4a", "calls/x/d.ogg"]
+    assert recordings_of(["calls"], written=manifest_path).n_new == 0
 
 
 def test_an_id_that_another_file_has_is_an_error_that_names_both(calls: Path) -> None:
-    kept = calls.parent / "store.files.csv"
-    recordings_of(["calls"], written=kept).whole.write(kept)
+    manifest_path = calls.parent / "store.files.csv"
+    recordings_of(["calls"], written=manifest_path).whole.write(manifest_path)
     (calls.parent / "more").mkdir()
     (calls.parent / "more" / "a.wav").touch()
     with pytest.raises(ConfigError, match=r"more/a\.wav.*calls/a\.wav"):
-        recordings_of(["more"], written=kept)
+        recordings_of(["more"], written=manifest_path)
 
 
 def test_a_manifest_of_pieces_is_not_gone_on_with(calls: Path) -> None:
@@ -104,8 +104,8 @@ def test_names_with_commas_quotes_and_line_breaks_come_back(calls: Path) -> None
     names = ["a,b.wav", 'say "x".wav', "two\nlines.wav", "=sum.wav", " space .wav"]
     for name in names:
         (calls / name).touch()
-    kept = calls.parent / "kept.csv"
-    recordings_of(["calls"]).whole.write(kept)
-    again = Manifest.read(kept)
-    assert set(names) <= set(again.keys)
-    assert all(again.audio_path(i).exists() for i in range(len(again)))
+    manifest_path = calls.parent / "kept.csv"
+    recordings_of(["calls"]).whole.write(manifest_path)
+    reread = Manifest.read(manifest_path)
+    assert set(names) <= set(reread.keys)
+    assert all(reread.audio_path(i).exists() for i in range(len(reread)))

@@ -21,12 +21,12 @@ RATE = 16_000
 @pytest.fixture(scope="module")
 def call(demo_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[float, float]]]:
     """Three clips of one actor between pauses of a second and a half, at 44.1 kHz, and where they lie."""
-    parts, places, at = [np.zeros(RATE, np.float32)], [], 1.0
+    parts, places, start_s = [np.zeros(RATE, np.float32)], [], 1.0
     for clip in sorted((demo_corpus / "Actor_01").glob("*.ogg"))[:3]:
         samples = decode(clip)
-        places.append((at, at + len(samples) / RATE))
+        places.append((start_s, start_s + len(samples) / RATE))
         parts += [samples, np.zeros(RATE * 3 // 2, np.float32)]
-        at = places[-1][1] + 1.5
+        start_s = places[-1][1] + 1.5
     import soxr
 
     path = tmp_path_factory.mktemp("speech") / "call.wav"
@@ -58,8 +58,8 @@ def test_it_is_what_silero_vad_finds_in_the_whole_recording(call: tuple[Path, li
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = silero_vad.load_silero_vad()
-    whole = silero_vad.get_speech_timestamps(torch.from_numpy(decode(call[0])), model, max_speech_duration_s=11.0)
-    expected = [(each["start"] / RATE, each["end"] / RATE) for each in whole]
+    timestamps = silero_vad.get_speech_timestamps(torch.from_numpy(decode(call[0])), model, max_speech_duration_s=11.0)
+    expected = [(each["start"] / RATE, each["end"] / RATE) for each in timestamps]
     np.testing.assert_allclose(Speech().of_file(call[0]), expected, atol=0.033)  # a frame
 
 

@@ -337,8 +337,8 @@ class TestProcesses:
 
     def test_a_pickled_mirror_is_the_same_one(self, tmp_path: Path) -> None:
         mirror = Mirror("memory://pickled", tmp_path, 4096)
-        again = pickle.loads(pickle.dumps(mirror))
-        assert (again.root, again.url, repr(again)) == (mirror.root, mirror.url, repr(mirror))
+        unpickled = pickle.loads(pickle.dumps(mirror))
+        assert (unpickled.root, unpickled.url, repr(unpickled)) == (mirror.root, mirror.url, repr(mirror))
         assert Mirror("memory://other", tmp_path).root != mirror.root
 
 
@@ -441,8 +441,8 @@ class TestErrors:
             from featurestore import FeatureStore
             FeatureStore.open("s3://bucket/store")
         """
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        output = done.stderr.splitlines()[-1]
+        process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        output = process.stderr.splitlines()[-1]
         assert output.startswith("featurestore.errors.StoreError: s3://bucket/store can't be opened: ")
         assert package in output
         assert "pip install 'medusa-ser[remote]'" in output
@@ -529,30 +529,30 @@ class TestSparseFile:
     @given(
         size=st.integers(0, 300),
         block=st.integers(1, 40),
-        written=st.lists(st.integers(0, 30), max_size=6),
+        written_blocks=st.lists(st.integers(0, 30), max_size=6),
         ranges=st.lists(st.tuples(st.integers(0, 320), st.integers(0, 320)), max_size=5),
     )
     def test_missing_blocks_are_those_that_a_byte_by_byte_look_finds(
         self,
         size: int,
         block: int,
-        written: list[int],
+        written_blocks: list[int],
         ranges: list[tuple[int, int]],
         tmp_path_factory: pytest.TempPathFactory,
     ) -> None:
         directory = tmp_path_factory.mktemp("sparse")
         file = SparseFile.create(directory / "data", directory / "map", size, block, "tag")
-        other = SparseFile(directory / "data", directory / "map")
+        same_file = SparseFile(directory / "data", directory / "map")
         data = bytes(i % 251 for i in range(size))
-        held = [False] * size
-        for first in written:
-            if first < file.n_blocks:
-                start, stop = file.bytes_of(first, 1)
-                file.write(first, data[start:stop])
-                held[start:stop] = [True] * (stop - start)
-        touched = {i // block for start, stop in ranges for i in range(start, min(stop, size)) if not held[i]}
-        for each in (file, other, SparseFile(directory / "data", directory / "map")):
-            assert each.missing(ranges) == sorted(touched)
+        on_file = [False] * size
+        for start_block in written_blocks:
+            if start_block < file.n_blocks:
+                start, stop = file.bytes_of(start_block, 1)
+                file.write(start_block, data[start:stop])
+                on_file[start:stop] = [True] * (stop - start)
+        touched = {i // block for start, stop in ranges for i in range(start, min(stop, size)) if not on_file[i]}
+        for sparse in (file, same_file, SparseFile(directory / "data", directory / "map")):
+            assert sparse.missing(ranges) == sorted(touched)
         on_disk = (directory / "data").read_bytes()
-        assert all(on_disk[i] == data[i] for i in range(size) if held[i])
+        assert all(on_disk[i] == data[i] for i in range(size) if on_file[i])
         assert len(on_disk) == size

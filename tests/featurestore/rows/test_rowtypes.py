@@ -31,10 +31,10 @@ def test_every_bfloat16_is_read_exactly_and_written_back() -> None:
     bits = np.arange(1 << 16, dtype=np.uint16).reshape(-1, 16)
     values = naive(bits, None)
     assert np.array_equal(decode_rows(bits, None, np.empty(bits.shape, np.float32)), values, equal_nan=True)
-    again, _ = encode(values, BFLOAT16)
+    encoded, _ = encode(values, BFLOAT16)
     finite = np.isfinite(values)
-    assert np.array_equal(again[finite], bits[finite])
-    assert np.isnan(naive(again, None)[np.isnan(values)]).all()
+    assert np.array_equal(encoded[finite], bits[finite])
+    assert np.isnan(naive(encoded, None)[np.isnan(values)]).all()
 
 
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False))

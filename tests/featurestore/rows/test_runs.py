@@ -194,8 +194,8 @@ def test_int8_of_float32_at_every_rounding_boundary_is_the_quotient_of_a_divisio
         halves = ((np.arange(-127, 127) + 0.5) * np.float64(largest / np.float32(127))).astype(np.float32)
         near = [halves]
         for direction in (np.float32(np.inf), np.float32(-np.inf)):
-            once = np.nextafter(halves, direction)
-            near += [once, np.nextafter(once, direction)]
+            neighbours = np.nextafter(halves, direction)
+            near += [neighbours, np.nextafter(neighbours, direction)]
         row = np.append(np.clip(np.concatenate(near), -largest, largest), largest)[None]
         for actual, expected in zip(quantise(row), quantised_by_division(row), strict=True):
             np.testing.assert_array_equal(actual, expected)

@@ -68,11 +68,11 @@ def test_a_name_as_long_as_a_name_may_be_is_replaced(tmp_path: Path) -> None:
 
 
 def test_a_directory_takes_the_place_of_another_whole(tmp_path: Path) -> None:
-    made, target = tmp_path / "made", tmp_path / "target"
-    for directory, name in ((made, "new"), (target, "old")):
+    fresh, target = tmp_path / "made", tmp_path / "target"
+    for directory, name in ((fresh, "new"), (target, "old")):
         (directory / "below").mkdir(parents=True)
         (directory / "below" / name).touch()
-    durable.replace_directory(made, target)
+    durable.replace_directory(fresh, target)
     assert os.listdir(target / "below") == ["new"]
     assert os.listdir(tmp_path) == ["target"]
 

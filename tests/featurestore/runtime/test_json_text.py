@@ -85,11 +85,11 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 @pytest.mark.parametrize("text", DEEP, ids=["too deep to parse", "parsed"])
 @pytest.mark.parametrize("what", READERS)
 def test_deep_nesting_is_an_error_that_a_user_can_mend(what: str, text: str, tmp_path: Path) -> None:
-    name, read = READERS[what]
+    name, reader = READERS[what]
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(text)
     with pytest.raises(MedusaError):
-        read(tmp_path)
+        reader(tmp_path)
 
 
 def test_deep_nesting_in_an_option_is_text_and_no_probe(tmp_path: Path) -> None:

@@ -58,11 +58,14 @@ def test_a_report_has_the_share_of_padding(tmp_path: Path) -> None:
     manifest, encoder = Manifest(table, root=tmp_path), load_encoder("tiny-hubert", device="cpu")
     store = FeatureStore.create(tmp_path / "store")
     frames = [encoder.n_frames(8_000 * (i + 1)) for i in range(4)]
-    alone, together = featurize(manifest, encoder, store, "alone"), featurize(manifest, encoder, store, "a", batch_s=60)
-    assert (alone.padding.n_valid, alone.padding.share) == (sum(frames), 0.0)
-    assert together.padding.share == 1 - sum(frames) / (4 * max(frames))
+    one_by_one, batched = (
+        featurize(manifest, encoder, store, "alone"),
+        featurize(manifest, encoder, store, "a", batch_s=60),
+    )
+    assert (one_by_one.padding.n_valid, one_by_one.padding.share) == (sum(frames), 0.0)
+    assert batched.padding.share == 1 - sum(frames) / (4 * max(frames))
     nothing = featurize(manifest, encoder, store, "a")
     assert np.isnan(nothing.padding.share)
-    assert merged([alone, together]).padding == Padding(2 * sum(frames), sum(frames) + 4 * max(frames))
+    assert merged([one_by_one, batched]).padding == Padding(2 * sum(frames), sum(frames) + 4 * max(frames))
     names = [sorted(p.name for p in (store.path / s).glob("seg-*")) for s in ("plain", "measured")]
     assert names[0] == names[1]

@@ -38,7 +38,7 @@ def contents(features: FeatureSet) -> dict[str, bytes]:
 @pytest.mark.parametrize(("format", "compress"), [("zarr", ""), ("hdf5", ""), ("zarr", "blosc")])
 def test_many_small_segments_become_one(tmp_path: Path, format: str, compress: str) -> None:
     store = FeatureStore.create(tmp_path / "s")
-    written = fill(store, SPEC, 20, format=format, compress=compress)
+    rows_of = fill(store, SPEC, 20, format=format, compress=compress)
     reader = store["a"]
     before = reader.array("0-4").copy()
     view = reader.stored("0-4")
@@ -47,7 +47,7 @@ def test_many_small_segments_become_one(tmp_path: Path, format: str, compress: s
     report = store.compact("a", progress=lambda done, total: calls.append((done, total)))
     assert (report.n_before, report.n_after, report.n_copied, report.n_dropped) == (7, 1, 20, 0)
     assert calls[-1] == (20, 20)
-    assert contents(store["a"]) == written
+    assert contents(store["a"]) == rows_of
     assert store["a"].verify() == []
     assert sorted(path.name for path in (store.path / "a").iterdir()) == sorted(
         ["zarr.json", store["a"].segments[0].name]
@@ -55,17 +55,17 @@ def test_many_small_segments_become_one(tmp_path: Path, format: str, compress: s
     # A reader from before goes on with what it mapped, and finds what it had not opened yet.
     assert view.shape == (len(before), 5)
     assert np.array_equal(reader.array("0-4"), before)
-    assert contents(reader) == written
+    assert contents(reader) == rows_of
     assert store.compact("a").n_copied == 0
 
 
 def test_segment_size_is_kept_and_large_ones_stay(tmp_path: Path) -> None:
     store = FeatureStore.create(tmp_path / "s")
-    written = fill(store, SPEC, 30)
+    rows_of = fill(store, SPEC, 30)
     store.compact("a", segment_bytes=300)
     features = store["a"]
     assert 1 < len(features.segments) < 10
-    assert contents(features) == written
+    assert contents(features) == rows_of
     names = {segment.name for segment in features.segments if segment.n_rows * 18 >= 150}
     store.compact("a", segment_bytes=300)
     assert names <= {segment.name for segment in store["a"].segments}
@@ -73,10 +73,10 @@ def test_segment_size_is_kept_and_large_ones_stay(tmp_path: Path) -> None:
 
 def test_a_set_can_change_its_format(tmp_path: Path) -> None:
     store = FeatureStore.create(tmp_path / "s")
-    written = fill(store, SPEC, 9)
+    rows_of = fill(store, SPEC, 9)
     store.compact("a", segment_bytes=1, format="hdf5", compress="gzip")
     assert {(segment.format, segment.info.compress) for segment in store["a"].segments} == {("hdf5", "gzip")}
-    assert contents(store["a"]) == written
+    assert contents(store["a"]) == rows_of
 
 
 def test_copies_that_do_not_count_are_dropped(tmp_path: Path) -> None:
@@ -153,13 +153,13 @@ def test_copies_are_told_from_other_keys_of_the_same_hash(tmp_path: Path, monkey
             segment.append(f"{i}".encode(), [np.full((1, 2), value, np.float16)], 1.0)
         segment.commit()
     features = store["a"]
-    held = [{f"{i}" for i in range(value, 9, value + 1)} for value in range(4)]
+    keys_of = [{f"{i}" for i in range(value, 9, value + 1)} for value in range(4)]
     counting = {key: float(features[key][0, 0]) for key in features}
     assert sorted(counting) == [f"{i}" for i in range(9)]
-    assert len(features.index.shadowed) == sum(map(len, held)) - 9
-    assert all(key in held[int(value)] for key, value in counting.items())
+    assert len(features.index.shadowed) == sum(map(len, keys_of)) - 9
+    assert all(key in keys_of[int(value)] for key, value in counting.items())
     report = store.compact("a")
-    assert (report.n_copied, report.n_dropped) == (9, sum(map(len, held)) - 9)
+    assert (report.n_copied, report.n_dropped) == (9, sum(map(len, keys_of)) - 9)
     assert {key: float(rows[0, 0]) for key, rows in store["a"].items()} == counting
 
 
@@ -178,19 +178,19 @@ def test_damaged_rows_stop_it_and_nothing_is_lost(tmp_path: Path) -> None:
 
 def test_readers_and_a_writer_meanwhile(tmp_path: Path) -> None:
     store = FeatureStore.create(tmp_path / "s")
-    written = fill(store, SPEC, 60)
-    keys = list(written)
+    rows_of = fill(store, SPEC, 60)
+    keys = list(rows_of)
     wrong: list[str] = []
-    done = threading.Event()
+    finished = threading.Event()
 
     def read() -> None:
         rng = np.random.default_rng(threading.get_ident() % 2**32)
         try:
-            while not done.is_set():
+            while not finished.is_set():
                 features = store["a"]
                 for key in rng.choice(keys, 8).tolist():
                     result = b"".join(features.stored(key, layer).tobytes() for layer in features.layers)
-                    if not written[key].startswith(result) or len(written[key]) - len(result) != 8:
+                    if not rows_of[key].startswith(result) or len(rows_of[key]) - len(result) != 8:
                         wrong.append(key)
         except BaseException as error:
             wrong.append(repr(error))
@@ -208,7 +208,7 @@ def test_readers_and_a_writer_meanwhile(tmp_path: Path) -> None:
     for size in (100, 200, 400, 800, 1 << 20):
         compact(store["a"], segment_bytes=size)
     threads[-1].join()
-    done.set()
+    finished.set()
     for thread in threads:
         thread.join()
     assert wrong == []

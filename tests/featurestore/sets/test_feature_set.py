@@ -90,8 +90,10 @@ def test_layers_read_at_once_are_those_read_alone(
             for _ in range(2):
                 packed = features.read_layers(keys, layers, out, stride=stride)
                 assert packed.values.dtype == out
-                for actual, wanted in zip(packed.values, expected, strict=True):
-                    np.testing.assert_allclose(actual, wanted, rtol=2e-3, atol=2e-3)  # int8 rows are rounded to float16
+                for actual, expected_rows in zip(packed.values, expected, strict=True):
+                    np.testing.assert_allclose(
+                        actual, expected_rows, rtol=2e-3, atol=2e-3
+                    )  # int8 rows are rounded to float16
 
 
 def test_altered_rows_are_found_when_several_layers_are_read(store: FeatureStore) -> None:
@@ -108,11 +110,11 @@ def test_altered_rows_are_found_when_several_layers_are_read(store: FeatureStore
 
 
 def test_a_store_that_keeps_its_sets_gives_the_same_one_again(store: FeatureStore) -> None:
-    kept = store.keeping_sets()
-    assert kept[NAME] is kept[NAME]
+    keeping = store.keeping_sets()
+    assert keeping[NAME] is keeping[NAME]
     assert store[NAME] is not store[NAME]
     with pytest.raises(StoreError, match="no feature set"):
-        kept["another"]
+        keeping["another"]
 
 
 def test_a_refresh_reads_new_segments_alone_and_finds_what_opening_anew_finds(
@@ -156,15 +158,15 @@ def test_layers_are_read_into_a_part_of_a_larger_array(store: FeatureStore) -> N
     features, keys = store[NAME], [key(i) for i in (3, 8)]
     n_rows = int(features.lengths(keys).sum())
     for _ in range(2):  # compared with checksums, and not
-        whole = np.zeros((2, n_rows + 5, features.dim), np.float32)
+        buffer = np.zeros((2, n_rows + 5, features.dim), np.float32)
 
-        def memory(shape: tuple[int, ...], dtype: str, whole: np.ndarray = whole) -> np.ndarray:
-            return np.empty(shape, dtype) if len(shape) == 1 else whole[:, 3 : 3 + n_rows]
+        def memory(shape: tuple[int, ...], dtype: str, buffer: np.ndarray = buffer) -> np.ndarray:
+            return np.empty(shape, dtype) if len(shape) == 1 else buffer[:, 3 : 3 + n_rows]
 
         features.read_layers(keys, ("l0", "l1"), "float32", memory=memory)
-        assert not whole[:, :3].any()
-        assert not whole[:, 3 + n_rows :].any()
-        for layer, rows_of_layer in zip(("l0", "l1"), whole, strict=True):
+        assert not buffer[:, :3].any()
+        assert not buffer[:, 3 + n_rows :].any()
+        for layer, rows_of_layer in zip(("l0", "l1"), buffer, strict=True):
             np.testing.assert_array_equal(rows_of_layer[3 : 3 + n_rows], features.gather(keys, layer).values)
 
 

@@ -62,9 +62,9 @@ def test_rows_are_those_of_the_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     by_calls = opened(store)
     assert by_calls._snapshot().exceeds_memory(1)
     result = batches(by_calls, orders)
-    for packed, wanted in zip(result, expected, strict=True):
-        np.testing.assert_array_equal(packed.offsets, wanted.offsets)
-        np.testing.assert_array_equal(packed.values.view(np.uint8), wanted.values.view(np.uint8))
+    for packed, expected_batch in zip(result, expected, strict=True):
+        np.testing.assert_array_equal(packed.offsets, expected_batch.offsets)
+        np.testing.assert_array_equal(packed.values.view(np.uint8), expected_batch.values.view(np.uint8))
     assert [array.tobytes() for array in by_calls.arrays(KEYS)] == [array.tobytes() for array in by_maps.arrays(KEYS)]
 
 

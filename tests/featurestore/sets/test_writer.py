@@ -72,15 +72,15 @@ def test_an_error_of_a_commit_behind_is_raised_and_the_segment_after_it_is_kept(
 def test_rows_in_the_stored_type_are_stored_as_those_that_are_cast_here(tmp_path: Path, dtype: str) -> None:
     from tests.helpers.small_store import with_dtype
 
-    given = rows(3) * 100
-    bits = given.astype(np.float16)
+    values = rows(3) * 100
+    bits = values.astype(np.float16)
     if dtype == "bfloat16":
         from featurestore.rows.kernels import to_bfloat16
 
-        bits = np.stack([to_bfloat16(layer) for layer in given])
+        bits = np.stack([to_bfloat16(layer) for layer in values])
     store = FeatureStore.create(tmp_path / "s")
     with store.writer("a", with_dtype(dtype)) as writer:
-        writer.append("cast", given)
+        writer.append("cast", values)
         writer.append("stored", bits, stored=True)
         bits = bits.copy()
         bits[0, 1, 2] = np.inf if dtype == "float16" else 0x7F80

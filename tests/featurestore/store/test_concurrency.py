@@ -34,10 +34,10 @@ def stress(directory: Path, start: str, seconds: float, n: int, compactions: int
         "--seconds",
         str(seconds),
     ]
-    done = subprocess.run([*command, *sizes], cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    record: dict[str, int] = json.loads(done.stdout)
+    process = subprocess.run([*command, *sizes], cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    record: dict[str, int] = json.loads(process.stdout)
     return record
 
 

@@ -53,8 +53,10 @@ def directory() -> Iterator[Path]:
 def test_killed_at_random_moments(crashes: Crashes, directory: Path, storage: Storage, n_kills: int) -> None:
     """Many times for each way of storing; each store is taken up again until it is complete."""
     n, size = 40, 6000
-    took = [crashes("write", directory / f"whole{i}", storage, n=n, segment_bytes=size, after_s=60) for i in range(3)]
-    moments, usual_s = random.Random(0), sorted(answer["took_s"] for answer in took)[1]
+    undisturbed = [
+        crashes("write", directory / f"whole{i}", storage, n=n, segment_bytes=size, after_s=60) for i in range(3)
+    ]
+    moments, usual_s = random.Random(0), sorted(outcome["took_s"] for outcome in undisturbed)[1]
     expected = segments(directory / "whole0")
     assert len({name.split("/")[2] for name in expected}) > 1
     n_killed = n_runs = n_there = 0
@@ -62,9 +64,9 @@ def test_killed_at_random_moments(crashes: Crashes, directory: Path, storage: St
     while n_killed < n_kills:
         n_runs += 1
         assert n_runs < 1000
-        answer = crashes("write", path, storage, n=n, segment_bytes=size, after_s=moments.uniform(0, usual_s))
-        assert answer["code"] in (KILLED, 0)
-        n_killed += answer["code"] == KILLED
+        outcome = crashes("write", path, storage, n=n, segment_bytes=size, after_s=moments.uniform(0, usual_s))
+        assert outcome["code"] in (KILLED, 0)
+        n_killed += outcome["code"] == KILLED
         before, n_there = n_there, check(path, n)
         assert n_there >= before, "what was committed is lost"
         if n_there == n:
@@ -75,7 +77,7 @@ def test_killed_at_random_moments(crashes: Crashes, directory: Path, storage: St
 
 
 def calls_one_by_one(
-    crashes: Crashes, prepare: Any, action: str, storage: Storage, *, step: int = 1, **how: Any
+    crashes: Crashes, prepare: Any, action: str, storage: Storage, *, step: int = 1, **settings: Any
 ) -> Iterator[Any]:
     """Let `action` die before (or be refused) its first call that changes files, on a new store its second, ...
 
@@ -84,17 +86,17 @@ def calls_one_by_one(
     k, n_calls = 1, 1
     while k <= n_calls:
         path = prepare()
-        answer = crashes(action, path, storage, at=k, **how)
-        n_calls = len(answer["calls"])
+        outcome = crashes(action, path, storage, at=k, **settings)
+        n_calls = len(outcome["calls"])
         if n_calls < k:
-            assert answer["code"] == 0
+            assert outcome["code"] == 0
             return
-        values = f"call {k}, {answer['calls'][-1]}: exit code {answer['code']}, {answer['stderr']}"
-        if how.get("error"):
-            assert answer["code"] in (0, STORE_ERROR), values
-            assert answer["stderr"].count("\n") == (answer["code"] == STORE_ERROR), values
+        values = f"call {k}, {outcome['calls'][-1]}: exit code {outcome['code']}, {outcome['stderr']}"
+        if settings.get("error"):
+            assert outcome["code"] in (0, STORE_ERROR), values
+            assert outcome["stderr"].count("\n") == (outcome["code"] == STORE_ERROR), values
         else:
-            assert answer["code"] == KILLED, values
+            assert outcome["code"] == KILLED, values
         yield path, values
         k += step
         n_calls = max(n_calls, k)
@@ -106,15 +108,15 @@ def test_any_call_of_a_writer_may_be_its_last(
     traced: Crashes, directory: Path, storage: Storage, refusal: str, step: int
 ) -> None:
     """Killed before it, or refused: what a second run leaves are the bytes of an undisturbed one."""
-    how = {"n": 6, "segment_bytes": 1500, "error": getattr(errno, refusal, 0), "step": step}
+    settings = {"n": 6, "segment_bytes": 1500, "error": getattr(errno, refusal, 0), "step": step}
     write(directory / "whole", storage, range(6), 1500)
-    expected, there = segments(directory / "whole"), set()
-    for path, message in calls_one_by_one(traced, lambda: directory / "s", "write", storage, **how):
-        there.add(check(path, 6))
+    expected, met = segments(directory / "whole"), set()
+    for path, message in calls_one_by_one(traced, lambda: directory / "s", "write", storage, **settings):
+        met.add(check(path, 6))
         write(path, storage, range(6), 1500)
         assert segments(path) == expected, message
         assert check(path, 6) == 6
-    assert len(there) > 2, "moments before, between and after the segments were met"
+    assert len(met) > 2, "moments before, between and after the segments were met"
 
 
 @at_every_call
@@ -129,8 +131,8 @@ def test_any_call_of_a_compaction_may_be_its_last(
     expected = segments(directory / "whole")
     prepare = lambda: shutil.copytree(directory / "old", directory / "s")  # noqa: E731
     n_met = 0
-    how = {"n": 9, "error": getattr(errno, refusal, 0), "step": step}
-    for path, message in calls_one_by_one(traced, prepare, "compact", storage, **how):
+    settings = {"n": 9, "error": getattr(errno, refusal, 0), "step": step}
+    for path, message in calls_one_by_one(traced, prepare, "compact", storage, **settings):
         n_met += 1
         assert check(path, 9) == 9, message
         FeatureStore.open(path).compact(NAME)
@@ -154,13 +156,13 @@ def test_any_call_of_a_reader_may_be_refused(traced: Crashes, directory: Path, s
     write(directory / "s", storage, range(4), 800)
     codes = []
     for k in range(1, 1000):
-        answer = traced("read", directory / "s", storage, n=4, at=k, error=getattr(errno, refusal))
-        if len(answer["calls"]) < k:
+        outcome = traced("read", directory / "s", storage, n=4, at=k, error=getattr(errno, refusal))
+        if len(outcome["calls"]) < k:
             break
-        values = f"call {k}, {answer['calls'][-1]}: {answer['stderr']}"
-        assert answer["code"] in (0, STORE_ERROR), values
-        assert answer["stderr"].count("\n") == (answer["code"] == STORE_ERROR), values
-        codes.append(answer["code"])
+        values = f"call {k}, {outcome['calls'][-1]}: {outcome['stderr']}"
+        assert outcome["code"] in (0, STORE_ERROR), values
+        assert outcome["stderr"].count("\n") == (outcome["code"] == STORE_ERROR), values
+        codes.append(outcome["code"])
     assert codes.count(STORE_ERROR) > len(codes) / 2
 
 
@@ -168,8 +170,8 @@ def test_any_call_of_a_reader_may_be_refused(traced: Crashes, directory: Path, s
 def test_what_a_rename_makes_visible_was_made_durable(traced: Crashes, directory: Path, storage: Storage) -> None:
     """A loss of power after any call keeps every segment that is there: files and directories are fsynced before."""
     for action in ("write", "compact"):
-        answer = traced(action, directory / "s", storage, n=8, segment_bytes=1500 if action == "write" else 1 << 20)
-        assert answer["code"] == 0, answer["stderr"]
-        assert len(answer["unsynced"]) >= 1
-        assert [lost for _, lost in answer["unsynced"] if lost] == []
-        assert answer["left_unsynced"] == []
+        outcome = traced(action, directory / "s", storage, n=8, segment_bytes=1500 if action == "write" else 1 << 20)
+        assert outcome["code"] == 0, outcome["stderr"]
+        assert len(outcome["unsynced"]) >= 1
+        assert [lost for _, lost in outcome["unsynced"] if lost] == []
+        assert outcome["left_unsynced"] == []

@@ -51,13 +51,13 @@ def contents(path: Path) -> list[bytes]:
     return result
 
 
-def reads(path: Path, right: list[bytes]) -> bool:
+def reads(path: Path, expected: list[bytes]) -> bool:
     """Whether a reader that verifies nothing reads the store; False where it raises StoreError, an error if wrongly."""
     try:
         result = contents(path)
     except StoreError:
         return False
-    assert result == right
+    assert result == expected
     return True
 
 
@@ -106,20 +106,20 @@ def test_a_flipped_bit_is_named_and_never_read(directory: Path, storage: Storage
     assert problems(path) == []
     assert all(same_rows(FeatureStore.open(path)[NAME], i) for i in range(N))
     assert others_read_it(path, N, spec)
-    right = contents(path)
+    expected = contents(path)
     n_flips = n_read = 0
     for file in sorted(entry for entry in path.rglob("*") if entry.is_file()):
         segment = [entry for entry in (file, *file.parents) if entry.name.startswith("seg-")]
         concerned = segment[0] if segment else file.parent
         for byte, bit in flips(file, step, n_flips):
             n_flips += 1
-            where = f"{file.relative_to(path)}, byte {byte}, bit {bit}"
-            named = problems(path)
-            assert any(str(concerned) in problem for problem in named), f"{where}: {named}"
-            n_read += reads(path, right)
+            place = f"{file.relative_to(path)}, byte {byte}, bit {bit}"
+            reported = problems(path)
+            assert any(str(concerned) in problem for problem in reported), f"{place}: {reported}"
+            n_read += reads(path, expected)
     assert n_flips > 150
     assert 0 < n_read < n_flips, "some flips, such as in another reader's metadata, don't concern ours"
-    assert contents(path) == right
+    assert contents(path) == expected
 
 
 def shards(path: Path, name: str) -> list[Path]:
@@ -189,19 +189,19 @@ def _longer(file: Path) -> None:
 
 
 def _rows_of_another_set(path: Path) -> str:
-    other = path.with_name("other")
-    write(other, ("zarr", ""), range(3), 1 << 20, with_dtype("float32"))
-    (segment,) = (other / NAME).glob("seg-*")
+    float32_store = path.with_name("other")
+    write(float32_store, ("zarr", ""), range(3), 1 << 20, with_dtype("float32"))
+    (segment,) = (float32_store / NAME).glob("seg-*")
     shutil.copytree(segment, path / NAME / segment.name)
     return segment.name
 
 
 def _foreign(where: str) -> Callable[[Path], str]:
     def damage(path: Path) -> str:
-        entry = path / NAME / where
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        entry.write_text("mine")
-        return str((entry if entry.parent != path / NAME / "more" else entry.parent).resolve())
+        entry_path = path / NAME / where
+        entry_path.parent.mkdir(parents=True, exist_ok=True)
+        entry_path.write_text("mine")
+        return str((entry_path if entry_path.parent != path / NAME / "more" else entry_path.parent).resolve())
 
     return damage
 
@@ -276,10 +276,10 @@ def test_medusa_store_verify_names_it_and_exits_with_1(
     path = directory / "s"
     shutil.copytree(whole_stores[storage], path)
     assert len(list((path / NAME).glob("seg-*"))) >= 2
-    where = damage(path)
+    damaged_place = damage(path)
     verified = CliRunner().invoke(app, ["store", "verify", "-s", str(path)])
     assert verified.exit_code == 1, verified.output
-    assert where in verified.stderr
+    assert damaged_place in verified.stderr
     assert "problem" in verified.stdout
     try:
         features = FeatureStore.open(path)[NAME]
@@ -287,8 +287,8 @@ def test_medusa_store_verify_names_it_and_exits_with_1(
     except StoreError:
         return
     assert result
-    for each in result:
-        i = int(each.split()[-1])
+    for problem in result:
+        i = int(problem.split()[-1])
         for layer in features.layers:
             with contextlib.suppress(StoreError):
                 assert same_rows(features, i, [layer])

@@ -57,22 +57,22 @@ def run(code: str, *arguments: object, before: tuple[str, ...] = ()) -> str:
     if before:
         command = [*before, sys.executable, "-W", "error", "-c", program, *map(str, arguments)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
+        process = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
     else:
-        done = run_warm(program, *arguments, warnings_are_errors=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout
+        process = run_warm(program, *arguments, warnings_are_errors=True)
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    return process.stdout
 
 
-def small_disk(where: Path) -> tuple[str, ...]:
+def small_disk(mount_point: Path) -> tuple[str, ...]:
     """Return a command that runs another one with a file system of 1 MB at `where`, which nobody else sees.
 
     Or skips.
     """
     mount = 'mount -t tmpfs -o size=1m tmpfs "$0" && exec "$@"'
     for unshare in (["unshare", "--mount"], ["unshare", "--mount", "--map-root-user"]):
-        command = (*unshare, "sh", "-c", mount, str(where))
+        command = (*unshare, "sh", "-c", mount, str(mount_point))
         if (
             shutil.which("unshare")
             and subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0
@@ -263,12 +263,14 @@ def test_featurize_on_a_full_disk_exits_with_2_and_one_line(directory: Path, dem
     manifest = str(directory / "corpus.csv")
     prepared = CliRunner().invoke(app, ["prepare", "ravdess", "--root", str(demo_corpus), "-o", manifest])
     assert prepared.exit_code == 0, prepared.output
-    at = ["featurize", "--encoder", "logmel", "-m", manifest, "-s", str(directory / "s")]
-    done = run_warm(f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (32768, 32768)); {MEDUSA}", *at)
-    assert done.returncode == 2
-    assert done.stderr.strip().count("\n") == 0
-    assert "File too large" in done.stderr
-    assert str(directory / "s") in done.stderr
+    command = ["featurize", "--encoder", "logmel", "-m", manifest, "-s", str(directory / "s")]
+    process = run_warm(
+        f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (32768, 32768)); {MEDUSA}", *command
+    )
+    assert process.returncode == 2
+    assert process.stderr.strip().count("\n") == 0
+    assert "File too large" in process.stderr
+    assert str(directory / "s") in process.stderr
     assert verify_store(directory / "s") == {"logmel": []}
     assert not list((directory / "s" / "logmel").glob(".tmp-*"))
 
@@ -286,9 +288,9 @@ def test_a_file_that_is_cut_while_it_is_read(directory: Path, storage: tuple[str
     features = FeatureStore.open(path)[NAME]
     assert all(same_rows(features, i) for i in range(20))
     cut_rows(path)
-    for read in (features.gather, features.arrays, lambda keys: features.gather(keys, dtype="float32")):
+    for reader in (features.gather, features.arrays, lambda keys: features.gather(keys, dtype="float32")):
         with pytest.raises(StoreError, match=r"seg-.* truncated"):
-            read(keys)
+            reader(keys)
     assert any("seg-" in problem for problem in verify_store(path)[NAME])
 
 
@@ -331,14 +333,14 @@ def test_a_file_that_is_cut_while_threads_read_ahead(directory: Path, storage: t
         except StoreError as error:
             sys.exit(f"error: {error}")
     """
-    done = run_warm(textwrap.dedent(code), directory / "s")
-    if done.returncode == 1:
-        assert "truncated while it was in use" in done.stderr
-        assert done.stderr.count("\n") == 1
+    process = run_warm(textwrap.dedent(code), directory / "s")
+    if process.returncode == 1:
+        assert "truncated while it was in use" in process.stderr
+        assert process.stderr.count("\n") == 1
     else:
-        assert done.returncode == -signal.SIGBUS
+        assert process.returncode == -signal.SIGBUS
         # A second thread may end the process before the whole stack is out.
-        assert "Fatal Python error: Bus error" in done.stderr
+        assert "Fatal Python error: Bus error" in process.stderr
 
 
 @pytest.mark.parametrize("storage", STORAGES[:2], ids="-".join)
@@ -368,7 +370,7 @@ def test_a_file_that_is_cut_at_the_moment_of_copying(directory: Path, storage: t
             os.truncate(segment if segment.is_file() else segment / "l1/c/0/0", 4096)
         copy()
     """
-    done = run_warm(textwrap.dedent(code), directory / "s")
-    assert done.returncode == -signal.SIGBUS
-    assert "Fatal Python error: Bus error" in done.stderr
-    assert "in copy" in done.stderr
+    process = run_warm(textwrap.dedent(code), directory / "s")
+    assert process.returncode == -signal.SIGBUS
+    assert "Fatal Python error: Bus error" in process.stderr
+    assert "in copy" in process.stderr

@@ -57,8 +57,8 @@ def test_push_to_a_directory_writes_the_listings(store: Path, tmp_path: Path) ->
     push(store, str(tmp_path / "copy"))
     listing = json.loads((tmp_path / "copy" / ".listing.json").read_text())
     assert listing == {"medusa_listing": 1, "names": ["damaged", "group", "whole", "zarr.json"]}
-    own = json.loads((tmp_path / "copy" / "whole" / ".listing.json").read_text())["names"]
-    assert sorted(own) == sorted(path.name for path in (store / "whole").iterdir())
+    names = json.loads((tmp_path / "copy" / "whole" / ".listing.json").read_text())["names"]
+    assert sorted(names) == sorted(path.name for path in (store / "whole").iterdir())
     assert FeatureStore.open(tmp_path / "copy")["whole"].verify() == []
 
 

@@ -48,15 +48,15 @@ def segments(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
     """One segment of each container, plain and compressed, all of the same rows."""
     store = FeatureStore.create(tmp_path_factory.mktemp("readers") / "store")
     rows = np.random.default_rng(0).normal(size=(2, 40, 24)).astype(np.float16)
-    made = {}
+    segments = {}
     for format, compress in [(format, compress) for format, ways in STORAGES.items() for compress in ways]:
         name = f"{format}{compress}"
         spec = FeatureSpec("audio", "random", "none", ("layer_01", "layer_02"), 24, 50.0)
         with store.writer(name, spec, format=format, compress=compress) as writer:
             writer.append("a", rows[:, :15])
             writer.append("b/ü", rows[:, 15:])
-        (made[format, compress],) = (store.path / name).glob("seg-*")
-    return made
+        (segments[format, compress],) = (store.path / name).glob("seg-*")
+    return segments
 
 
 @pytest.mark.parametrize(
@@ -64,11 +64,11 @@ def segments(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
     [(reader, compress) for reader, (format, _) in READ.items() for compress in STORAGES[format]],
 )
 def test_it_reads_the_rows_and_the_offsets(reader: str, compress: str, segments: dict[tuple[str, str], Path]) -> None:
-    format, read = READ[reader]
+    format, reader_of = READ[reader]
     if importlib.util.find_spec(reader) is None:
         pytest.skip(f"{reader} is not installed (pip install 'medusa-ser[bench]')")
     segment = segments[format, compress]
     expected = np.random.default_rng(0).normal(size=(2, 40, 24)).astype(np.float16)
-    np.testing.assert_array_equal(read(segment, "layer_01"), expected[0])
-    np.testing.assert_array_equal(read(segment, "layer_02"), expected[1])
-    assert read(segment, "offsets").tolist() == [0, 15, 40]
+    np.testing.assert_array_equal(reader_of(segment, "layer_01"), expected[0])
+    np.testing.assert_array_equal(reader_of(segment, "layer_02"), expected[1])
+    assert reader_of(segment, "offsets").tolist() == [0, 15, 40]

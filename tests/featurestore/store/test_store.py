@@ -99,17 +99,17 @@ class TestRoundTrip:
         values = st.floats(allow_nan=False, allow_infinity=False, width=int(dtype[5:]))  # type: ignore[arg-type]
         rows = st.integers(0, 6).flatmap(lambda t: hnp.arrays(dtype, (n_layers, t, dim), elements=values))
         keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-        written = data.draw(st.dictionaries(keys, rows, max_size=8))
+        rows_of = data.draw(st.dictionaries(keys, rows, max_size=8))
         store = FeatureStore.create(tmp_path_factory.mktemp("s") / "store")
-        features = fill(store, "a", written, spec, segment_bytes=data.draw(st.sampled_from([1, 200, 1 << 20])))
-        same(features, written)
+        features = fill(store, "a", rows_of, spec, segment_bytes=data.draw(st.sampled_from([1, 200, 1 << 20])))
+        same(features, rows_of)
         assert features.verify() == []
-        wanted = data.draw(st.lists(st.sampled_from(sorted(written)), max_size=12)) if written else []
+        chosen = data.draw(st.lists(st.sampled_from(sorted(rows_of)), max_size=12)) if rows_of else []
         for layer in range(n_layers):
-            packed = features.gather(wanted, spec.layers[layer])
-            expected = [written[key][layer] for key in wanted]
+            packed = features.gather(chosen, spec.layers[layer])
+            expected = [rows_of[key][layer] for key in chosen]
             assert packed.values.tobytes() == b"".join(part.tobytes() for part in expected)
-            assert packed.lengths.tolist() == [len(part) for part in expected] == features.lengths(wanted).tolist()
+            assert packed.lengths.tolist() == [len(part) for part in expected] == features.lengths(chosen).tolist()
 
     def test_zarr_finds_sets_and_segments_by_itself(self, store: FeatureStore) -> None:
         data = utterances(20)
@@ -537,11 +537,11 @@ def test_damaged_segments_go_and_can_be_written_again(store: FeatureStore) -> No
     assert store.remove_damaged("a") == []
     victim = next(segment for segment in segments if segment.n_rows)
     file = victim.path if victim.path.is_file() else victim.path / "layer_12/c/0/0"
-    whole = file.read_bytes()
-    file.write_bytes(whole[:-1])
+    content = file.read_bytes()
+    file.write_bytes(content[:-1])
     assert store.remove_damaged("a") == [victim.name]
-    again = store["a"]
-    missing = {key: rows for key, rows in data.items() if key not in again}
+    repaired = store["a"]
+    missing = {key: rows for key, rows in data.items() if key not in repaired}
     assert len(missing) == victim.n_utterances
     fill(store, "a", missing)
     same(store["a"], data)

@@ -76,8 +76,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     name = f"{abs(hash(request.node.nodeid)):x}"
     if request.param == "s3":
         return str(request.getfixturevalue("s3").url(name))
-    where = {"memory": f"memory://{name}", "file": f"file://{tmp_path}/there"}
-    return where.get(request.param, str(tmp_path / "there"))
+    places = {"memory": f"memory://{name}", "file": f"file://{tmp_path}/there"}
+    return places.get(request.param, str(tmp_path / "there"))
 
 
 class TestThereAndBack:
@@ -128,8 +128,8 @@ class TestThereAndBack:
         push(tmp_path / "here", place)
         old = {segment.name for segment in FeatureStore.open(tmp_path / "here")["set/a"].segments}
         FeatureStore.open(tmp_path / "here").compact("set/a")
-        (kept,) = push(tmp_path / "here", place, ["set/a"])
-        assert kept.removed == ()
+        (report,) = push(tmp_path / "here", place, ["set/a"])
+        assert report.removed == ()
         (pruned,) = push(tmp_path / "here", place, ["set/a"], prune=True)
         assert set(pruned.removed) == old
         pull(place, tmp_path / "back")
@@ -230,8 +230,8 @@ class TestInterrupted:
                 if (tmp_path / "back" / "zarr.json").exists():
                     assert sound(tmp_path / "back")
             pull(web.url, tmp_path / "back")
-        whole = {name: data for name, data in files(tmp_path / "back").items() if "/.tmp-" not in name}
-        assert whole == files(tmp_path / "here")
+        content = {name: data for name, data in files(tmp_path / "back").items() if "/.tmp-" not in name}
+        assert content == files(tmp_path / "here")
 
     def test_a_reader_meanwhile_sees_whole_segments_only(self, place: str, tmp_path: Path) -> None:
         local = write(tmp_path / "here", keys=range(40))

@@ -155,23 +155,31 @@ def predictions(directory: Path) -> dict[str, np.ndarray]:
     from featurestore import FeatureStore, Manifest
 
     store, manifest = FeatureStore.open(directory / "store"), Manifest.read(directory / "corpus.csv")
-    made: dict[str, np.ndarray] = {}
+    outcomes: dict[str, np.ndarray] = {}
     outputs = {}
     for name in MEMBERS:
         outputs[name] = Member.load(directory / "runs" / name).predict(store, manifest.keys, device="cpu")
-        made[f"{name}/posteriors"], made[f"{name}/logits"] = outputs[name]
-        kept = store[f"posteriors/{name}"]
-        made[f"{name}/kept"] = np.stack([kept[key] for key in manifest.keys])
+        outcomes[f"{name}/posteriors"], outcomes[f"{name}/logits"] = outputs[name]
+        stored = store[f"posteriors/{name}"]
+        outcomes[f"{name}/kept"] = np.stack([stored[key] for key in manifest.keys])
     for name in [*METAS, "meta-forest"]:
         model = Model.load(directory / "runs" / name)
         assert model.meta is not None
-        read = np.stack([outputs[m.config.name][model.meta.layer == "logits"] for m in model.members])
-        found = model.meta.predict_values(read)
-        made[f"{name}/probabilities"], made[f"{name}/attributes"] = found.probabilities, found.attributes
-        made[f"{name}/logits"] = found.logits
-    heard = Model.load(directory / "export").predict([directory / "audio" / f"{i}.wav" for i in HEARD], device="cpu")
-    made["export/probabilities"], made["export/members"] = heard.probabilities, heard.member_posteriors
-    return made
+        inputs = np.stack([outputs[m.config.name][model.meta.layer == "logits"] for m in model.members])
+        predicted = model.meta.predict_values(inputs)
+        outcomes[f"{name}/probabilities"], outcomes[f"{name}/attributes"] = (
+            predicted.probabilities,
+            predicted.attributes,
+        )
+        outcomes[f"{name}/logits"] = predicted.logits
+    from_audio = Model.load(directory / "export").predict(
+        [directory / "audio" / f"{i}.wav" for i in HEARD], device="cpu"
+    )
+    outcomes["export/probabilities"], outcomes["export/members"] = (
+        from_audio.probabilities,
+        from_audio.member_posteriors,
+    )
+    return outcomes
 
 
 def machine() -> dict[str, str]:
