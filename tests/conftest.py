@@ -15,7 +15,7 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.pop("COLUMNS", None)  # a shell's or xdist's: outputs are those of a pipe
 
-# A shell's background jobs ignore Ctrl-C, and so would all that tests start; tests that interrupt need it.
+# A shell's background jobs ignore Ctrl-C, and so would the programs that tests start; tests that interrupt need it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -45,7 +45,7 @@ def ravdess_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def models_dir() -> Path:
-    """Directories of small real encoders in the transformers layout (`tiny-hubert`, `tiny-wavlm`)."""
+    """Return the directory of small real encoders in the transformers layout (`tiny-hubert`, `tiny-wavlm`)."""
     return _outside_the_repository("MEDUSA_MODELS", REPO.parent / "shared" / "models", "the small encoders")
 
 
@@ -57,14 +57,14 @@ def demo_corpus() -> Path:
 
 @pytest.fixture(scope="session")
 def crema_d_votes() -> Path:
-    """CREMA-D's votes for the voice alone: `votes.csv`, 7,442 clips, and `speakers.csv`."""
+    """Return the directory of CREMA-D's votes for the voice alone: `votes.csv`, 7,442 clips, and `speakers.csv`."""
     default = REPO.parent / "shared" / "data" / "crema-d-votes"
     return _outside_the_repository("MEDUSA_CREMA_D_VOTES", default, "CREMA-D's votes")
 
 
 @pytest.fixture(scope="session")
 def containers_dir() -> Path:
-    """One clip of 3.5035 s, and 40 s of MP3, in the containers that people have, as several programs write them."""
+    """Return a directory with one clip of 3.5035 s, and 40 s of MP3, in common containers by several programs."""
     default = REPO.parent / "shared" / "data" / "containers"
     return _outside_the_repository("MEDUSA_CONTAINERS", default, "the containers")
 

@@ -28,6 +28,7 @@ from featurestore.encoders import load_encoder
 from featurestore.featurize.run import featurize
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.made_once import copy_of, made_once
+from tests.helpers.messages import mentions
 from tests.helpers.small_corpus import FAST, copy_clips, medusa
 from tests.helpers.warm_python import MEDUSA, WarmProcess
 
@@ -224,9 +225,10 @@ def test_options_out_of_range_are_named_with_what_is_possible(chain: Chain, tmp_
     assert "one of the two" in refused(*fit, "--folds", "3")
     assert "medusa-08" in refused(*fit, "--preset", "medusa-8")
     assert "'mixup_q'" in refused(*fit, "--set", "train.mixup_q=1")
-    assert "unimodal reads one feature set" in refused(*fit, "--preset", "unimodal")
+    assert mentions(refused(*fit, "--preset", "unimodal"), "unimodal", "one feature set", "h")
     assert "name them with --features" in refused("fit-deepser", "--preset", "cross-attention", *chain.shared)
-    assert "baseline-frozen has one stage" in refused(*fit, "--preset", "baseline-frozen", "--stage2-lr", "1e-3")
+    stages = refused(*fit, "--preset", "baseline-frozen", "--stage2-lr", "1e-3")
+    assert mentions(stages, "baseline-frozen", "one stage")
     assert "cuda" in refused(*fit, "--device", "quantum")
     encode = ["featurize", "--encoder", "logmel", "-m", chain.manifest, "-s", tmp_path / "s"]
     assert "float32" in refused(*encode, "--dtype", "int16")
@@ -250,7 +252,7 @@ def test_weights_that_cannot_be_found_say_what_to_do(chain: Chain, tmp_path: Pat
 
 def test_features_of_another_kind_are_never_mixed(chain: Chain) -> None:
     output = refused("featurize", "--encoder", "logmel", "--dtype", "float32", *chain.shared)
-    assert "dtype: stored float16, asked float32" in output
+    assert mentions(output, "dtype", "float16", "float32")
     assert "medusa store rm logmel" in output
 
 
@@ -373,7 +375,7 @@ def test_a_stopped_run_keeps_what_it_has_and_goes_on(chain: Chain, tmp_path: Pat
     process.send_signal(signum)
     out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
-    assert "run the same command again" in err
+    assert "same command" in err
     assert "Traceback" not in err
     n_stored = len(FeatureStore.open(tmp_path / "s")["tiny-hubert"])
     assert f"{n_stored} done" in out
@@ -407,7 +409,7 @@ def test_what_is_done_is_not_done_again(chain: Chain) -> None:
     assert [path.stat().st_mtime_ns for path in weights] == before
     output = refused(*fit, *FAST, "--batch-size", "8")
     assert "--overwrite" in output
-    assert "batch_size is 16 there, 8 asked" in output
+    assert mentions(output, "batch_size", 16, 8)
 
 
 def test_a_preset_is_changed_by_options_and_what_was_resolved_is_kept(chain: Chain, tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def check(network: Network, plain: PlainDeepSER, rows: list[Tensor]) -> float:
     difference = max(float((a - b).abs().max()) for a, b in zip(outputs, plain_outputs, strict=True))
     network.train(), plain.train()
     if not difference < TOLERANCE:
-        raise AssertionError(f"bench train: the field's network says other things than ours, apart by {difference:.3g}")
+        raise AssertionError(f"bench train: the field's network has other outputs than ours, apart by {difference:.3g}")
     return difference
 
 

@@ -82,7 +82,7 @@ def test_the_corpus_is_log_normal_and_the_same_each_time(tmp_path: Path) -> None
         assert len(samples) == int(a.column("duration_s")[i] * 16_000 + 0.5)
         assert samples.std() > 1e-3
         np.testing.assert_array_equal(samples, decode(b.audio_path(i)))
-    with pytest.raises(ConfigError, match="below it; expected recorded speech"):
+    with pytest.raises(ConfigError, match=r"a/nothing: .*\.flac"):
         write_corpus(tmp_path, 1, 0, speech=tmp_path / "a" / "nothing")
 
 
@@ -111,5 +111,5 @@ def test_sizes_are_of_encoders_that_exist() -> None:
 def test_settings_that_measure_nothing_are_refused(options: dict[str, object], expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         FeaturizeSettings(**options)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="size of tiny-hubert"):
+    with pytest.raises(ConfigError, match="tiny-hubert"):
         random_weights("tiny-hubert", Path("nowhere"))

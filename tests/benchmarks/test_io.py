@@ -207,7 +207,7 @@ def test_int8_is_compared_with_what_was_written(tmp_path: Path) -> None:
     exact = way.expect(place)(0)
     assert exact.dtype == np.float16
     assert np.abs(exact.astype(np.float32) - rows.of(0)).max() < 1 / 200
-    with pytest.raises(AssertionError, match="int8 rows of MSP-PODCAST_0000_000000 are off by"):
+    with pytest.raises(AssertionError, match=r"int8.*MSP-PODCAST_0000_000000"):
         way.expect(replace(place, rows=Rows(1 - rows.values, rows.offsets)))(0)
 
 

@@ -34,7 +34,7 @@ class Corpus:
 
     @property
     def posteriors(self) -> np.ndarray:
-        """(M, N, C + 1): probabilities, then arousal."""
+        """Return (M, N, C + 1): probabilities, then arousal."""
         p = np.exp(self.logits - self.logits.max(2, keepdims=True))
         return np.concatenate([p / p.sum(2, keepdims=True), self.arousal[..., None]], 2).astype(np.float32)
 
@@ -45,7 +45,7 @@ class Corpus:
 
 
 def _make_corpus(n: int = 600, n_members: int = 4, seed: int = 0, no_consensus: float = 0.0) -> Corpus:
-    """Members right about some classes and blind to others; speakers of ten utterances, five folds, three splits."""
+    """Return members that know some classes and miss others; speakers of ten utterances, five folds, three splits."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, len(CLASSES), n)
     reliability = rng.uniform(0, 2.0, (n_members, len(CLASSES)))
@@ -79,7 +79,7 @@ def corpus() -> Corpus:
 
 @pytest.fixture(scope="session")
 def make_corpus() -> Callable[..., Corpus]:
-    """make_corpus(n, n_members, seed, no_consensus): further ones."""
+    """Return the function that makes further corpora: make_corpus(n, n_members, seed, no_consensus)."""
     return _make_corpus
 
 
@@ -93,7 +93,7 @@ Write = Callable[..., None]
 
 @pytest.fixture(scope="session")
 def _written_once(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a store of what `write(corpus)` writes."""
+    """Return a store with the posteriors that `write(corpus)` writes."""
     path = tmp_path_factory.mktemp("posteriors") / "store"
     write_posteriors(FeatureStore.create(path), corpus)
     return path
@@ -101,7 +101,7 @@ def _written_once(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture
 def write(store: FeatureStore, corpus: Corpus, _written_once: Path) -> Write:
-    """write(corpus, oof="fold", leave_out={}, rows=all, column_order={}): every member's posteriors, into the store."""
+    """Return a function that stores all members' posteriors: write(corpus, oof, leave_out, rows, column_order)."""
 
     def write(other_corpus: Corpus, *further: Any, **options: Any) -> None:
         if other_corpus is corpus and not further and not options and not store.names():

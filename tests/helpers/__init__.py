@@ -1,1 +1,1 @@
-"""What several test files share: small corpora, models and stores, servers, and faults to inject."""
+"""Helpers that several test files share: small corpora, models and stores, servers, and faults to inject."""

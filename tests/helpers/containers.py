@@ -1,4 +1,4 @@
-"""Containers and codecs as PyAV writes them, into files and through pipes; and what each codec does to a length."""
+"""Containers and codecs as PyAV writes them, into files and through pipes, and how each codec changes a length."""
 
 import io
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ MEAN_RATES = (8_000, 16_000, 22_050, 44_100, 48_000)
 
 @dataclass(frozen=True)
 class Kind:
-    """One codec in one container: suffix, muxer, encoder, and what comes out again.
+    """One codec in one container: suffix, muxer, encoder, and the changes to its samples.
 
     exact: samples are equal, of a source in steps of 1/`exact`; 0 for a lossy codec. delay, pad: native samples before
     the first one, and at most in all, that the container doesn't state; piped_delay, piped_pad: of one that
@@ -41,7 +41,7 @@ class Kind:
 
 
 class Pipe(io.RawIOBase):
-    """What can be written, but not sought, as a pipe."""
+    """A file that can be written, but not sought, like a pipe."""
 
     def __init__(self, path: Path) -> None:
         self._file = open(path, "wb")  # noqa: SIM115
@@ -114,9 +114,9 @@ LAG_S = 5.0  # of the beginning, and of the end, in which a lag is sought
 
 
 def lag_of(samples: np.ndarray, source: np.ndarray, rate_hz: int) -> tuple[int, float]:
-    """By how many samples `samples` is late, at its beginning as at its end, and the correlation of all of it there.
+    """Return by how many samples `samples` is late, at its beginning and at its end, and its correlation at that lag.
 
-    Of a codec whose delay varies by a sample it is the one that fits the whole better.
+    For a codec whose delay varies by a sample, it is the lag that fits all samples better.
     """
     n = round(LAG_S * rate_hz)
     lags = [_lag(samples[:n], source[:n])]

@@ -72,7 +72,7 @@ def write_files(root: Path, contents: Mapping[str, str]) -> Path:
 
 
 def write_wav(path: Path, n_samples: int = 1600) -> Path:
-    """Silence at 16 kHz, 16 bits."""
+    """Write silence at 16 kHz, 16 bits."""
     path.parent.mkdir(parents=True, exist_ok=True)
     size = 2 * n_samples
     header = (
@@ -83,7 +83,7 @@ def write_wav(path: Path, n_samples: int = 1600) -> Path:
 
 
 def msp_detailed(path: Path, form: str, ratings: Sequence[tuple] = MSP_RATINGS) -> Path:
-    """labels_detailed.csv as release 1.6, 1.7 to 1.12, or 2.0 has it."""
+    """Write labels_detailed.csv in the form of release 1.6, 1.7 to 1.12, or 2.0."""
     if form == "1.11":
         detail = [
             (file, f"{worker}; {first}; {second}; A:{a:.6f}; V:{v:.6f}; D:{d:.6f};".replace("; ;", ";"))
@@ -97,7 +97,7 @@ def msp_detailed(path: Path, form: str, ratings: Sequence[tuple] = MSP_RATINGS) 
 
 
 def msp_tree(root: Path, form: str = "1.11") -> Path:
-    """Four labelled files and two hidden ones; the folder and file names of that time."""
+    """Write four labelled files and two hidden ones, with the folder and file names of that release."""
     old = form == "1.6"
     labels = root / ("label" if old else "Labels")
     write_csv(labels / ("labels_concensus.csv" if old else "labels_consensus.csv"), MSP_CONSENSUS, MSP_ROWS)
@@ -123,7 +123,7 @@ def msp_tree(root: Path, form: str = "1.11") -> Path:
 
 
 def iemocap_tree(root: Path, evaluation: str = IEMOCAP_EVALUATION) -> Path:
-    """Four turns in session 1, one in session 5."""
+    """Write four turns in session 1, one in session 5."""
     fifth = "[1.0 - 2.5]\tSes05M_script01_1b_M003\tsad\t[2.0, 2.0, 2.0]\nC-E1:\tSadness;\t()\n"
     write_files(
         root,

@@ -1,4 +1,4 @@
-"""A warm process that forks writers and lets them die: started once, as a fork costs far less than an interpreter.
+"""A warm process that forks writers, which die at a chosen call; a fork costs far less than a new interpreter.
 
 Reads one JSON request per line and answers each with one line; `Crashes` is the other end.
 """
@@ -38,7 +38,7 @@ class Crashes:
         return bool(self("can trace", Path(), ("", ""))["can"])
 
     def __call__(self, action: str, path: Path, storage: tuple[str, str], **settings: Any) -> dict[str, Any]:
-        """Let a process do `action`; see `_actions` and `_answer` for `more`. Answers its code, calls and stderr."""
+        """Run `action` in a process; return its code, calls and stderr. settings: see `_actions` and `_answer`."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         request = {"action": action, "path": str(path), "storage": storage, **settings}
@@ -48,7 +48,7 @@ class Crashes:
 
 
 def _actions(request: dict[str, Any]) -> int:
-    """Do what the child does, and return its exit code."""
+    """Run the action in the child, and return its exit code."""
     from featurestore.errors import StoreError
     from featurestore.store.feature_store import FeatureStore
     from tests.helpers import small_store
@@ -78,9 +78,9 @@ def _actions(request: dict[str, Any]) -> int:
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    """How the child ended; all that `syscalls.Trace` tells unless it is killed by the clock.
+    """Return how the child ended, with the fields of `syscalls.Trace` unless the clock killed it.
 
-    after_s: kill the child after this time. at: at this call; error: refuse the call with this errno instead.
+    after_s: kill the child after this time. at: kill it at this call. error: refuse the call with this errno instead.
     """
     from tests.helpers import syscalls
 

@@ -1,4 +1,4 @@
-"""What a device would be asked for: kernels, copies and waits, counted on meta tensors, which compute nothing."""
+"""The work that a device would get: kernels, copies and waits, counted on meta tensors, which compute nothing."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ NO_KERNEL = ("empty", "empty_like", "empty_strided", "new_empty", "detach", "ali
 
 
 class DeviceWork(TorchDispatchMode):
-    """Counts what is asked of meta tensors inside, as of a CUDA device.
+    """Counts the work on meta tensors within its context, as a CUDA device would get it.
 
     waits: the host stops until the device has come so far. inward, outward: copies; one of pageable memory is a wait as
     well. kernels: operators but views and allocations, fused attention as one: a lower bound. `names` counts each.
-    truth: what a bool on the device is, when the host reads it.
+    truth: the value of a bool on the device, when the host reads it.
     """
 
     def __init__(self) -> None:
@@ -44,11 +44,11 @@ class DeviceWork(TorchDispatchMode):
 
     @property
     def kernels(self) -> int:
-        """Operators that would be kernels."""
+        """Return the operators that would be kernels, by name."""
         return self.names.total()
 
     def start_anew(self) -> None:
-        """Forget what was counted."""
+        """Set all counts to zero."""
         self.waits = self.inward = self.outward = 0
         self.names.clear()
         self.waited_for.clear()
@@ -145,7 +145,7 @@ class CountedQueue:
 
 @contextmanager
 def counted(patch: pytest.MonkeyPatch) -> Iterator[DeviceWork]:
-    """Count the work asked of the meta device, which copies as a queued device does, inside."""
+    """Count the work of the meta device within the context; it copies as a queued device does."""
     work = DeviceWork()
     patch.setitem(transfer._queues, META, CountedQueue(work))
     with work:
@@ -157,7 +157,7 @@ def _is_free(func: Any) -> bool:
 
 
 def _answer(func: Any, requested: Tensor) -> Any:
-    """Return what the host reads: some value or shape that a device might give."""
+    """Return a value or shape that the host might read from a device."""
     if func is ATEN._local_scalar_dense.default:
         return 1 if not requested.dtype.is_floating_point else 1.0
     if func in (ATEN.equal.default, ATEN.is_nonzero.default):

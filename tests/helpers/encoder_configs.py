@@ -1,7 +1,7 @@
 """Every architecture that can be loaded, small, with random weights in which a leak of padding shows.
 
 The weights have no common sign: rows far from zero would lose digits in a layer norm (|x| / |x - mean| times float32's
-rounding, 12 to 47 with one-sided weights), alone and in a batch, and what a batch changes would drown in that.
+rounding, 12 to 47 with one-sided weights), alone and in a batch, and that would hide the effect of a batch.
 """
 
 import json

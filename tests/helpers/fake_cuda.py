@@ -1,4 +1,4 @@
-"""CUDA devices that torch only claims to have: what is asked of them is answered, nothing computes on them."""
+"""CUDA devices that torch only claims to have: they report properties, and nothing computes on them."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ Capability = tuple[int, int]
 
 
 def fake_cuda(patch: pytest.MonkeyPatch, *capabilities: Capability) -> list[torch.device]:
-    """Make torch report a CUDA device for each compute capability; returns the devices that are made current."""
+    """Make torch report a CUDA device for each compute capability; return the list that records current devices."""
     made_current: list[torch.device] = []
 
     def capability(device: torch.device | str | int | None = None) -> Capability:

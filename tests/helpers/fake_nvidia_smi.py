@@ -23,7 +23,7 @@ esac
 
 
 def fake_nvidia_smi(directory: Path, patch: pytest.MonkeyPatch) -> None:
-    """Put it before all programs of that name."""
+    """Put the fake program before all others of its name."""
     place = directory / "bin"
     place.mkdir()
     (place / "nvidia-smi").write_text(SCRIPT)

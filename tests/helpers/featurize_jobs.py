@@ -1,4 +1,4 @@
-"""Jobs for several processes, and what one process alone makes of them."""
+"""Jobs for several processes, and the results of one process alone."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ N = 24
 
 
 def noises(directory: Path, encoder: str = "tiny-hubert") -> FeaturizeJob:
-    """24 noises, 2 files that are no audio, and the job of encoding them."""
+    """Return the job of encoding 24 noises and 2 files that are no audio."""
     rng = np.random.default_rng(0)
     for i in range(N):
         soundfile.write(directory / f"{i}.wav", 0.1 * rng.standard_normal(8_000 + 700 * i), 16_000)
@@ -32,7 +32,7 @@ def noises(directory: Path, encoder: str = "tiny-hubert") -> FeaturizeJob:
 
 
 def transcribed(directory: Path) -> FeaturizeJob:
-    """Texts that were transcribed, of 8 of 9 utterances, for a small BERT."""
+    """Return the job of encoding the transcripts of 8 of 9 utterances with a small BERT."""
     rows = [Transcript(f"u{i}", " ".join(f"w{j}" for j in range(i)), "en", -0.1, 0.0, 1.0) for i in range(8)]
     texts = Transcripts(rows, "whisper-mini", directory / "t.csv")
     texts.write()
@@ -55,7 +55,7 @@ def store_of(job: FeaturizeJob) -> Path:
 
 
 def same_as_alone(job: FeaturizeJob) -> None:
-    """Assert that the set of noises is what one process makes."""
+    """Assert that the set of noises equals that of one process."""
     store = FeatureStore.open(store_of(job))
     assert isinstance(job.encoder, EncoderOptions)
     featurize(Manifest.read(manifest_of(job)), load_with(job.encoder, "cpu"), store, "alone")

@@ -23,6 +23,6 @@ def fit_member(
     device: str = "auto",
     **options: Any,
 ) -> Member:
-    """`fit_members` for one member, in one process."""
+    """Fit one member in one process."""
     world = World(device=pick_device(device))
     return fit_members(store, manifest, [config], plan, [directory], world=world, **options)[0]

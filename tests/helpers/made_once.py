@@ -1,4 +1,4 @@
-"""What is costly to make, made once for a whole run of the tests, also where pytest-xdist runs them in processes."""
+"""Costly directories, made once for a whole run of the tests, also where pytest-xdist runs them in processes."""
 
 import fcntl
 import os
@@ -12,7 +12,7 @@ import pytest
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """Return the directory `name` that `make` filled, in this process or in another one of the same run.
 
-    Tests share it: who changes something there works on a copy (`copy_of`).
+    Tests share the directory: a test that changes a file works on a copy (`copy_of`).
     """
     root = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:  # a worker's own directory lies in that of the run
@@ -29,5 +29,5 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 
 def copy_of(original: Path, factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of what `made_once` made, in a new directory of the same name."""
+    """Return a copy of a directory of `made_once`, in a new directory of the same name."""
     return Path(shutil.copytree(original, factory.mktemp(original.name) / original.name))

@@ -1,4 +1,4 @@
-"""Giving up what lets root read and write files whose modes forbid it: tests of permissions then hold for root too."""
+"""Dropping root's right to ignore the modes of files, so that tests of permissions hold for root too."""
 
 import ctypes
 import os
@@ -10,7 +10,7 @@ _OVERRIDES = 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 
 
 def drop_override() -> bool:
-    """For this process, for good; whether modes hold for it now."""
+    """Drop the right for this process, for good; return whether modes hold for it now."""
     if os.geteuid() != 0:
         return True
     if sys.platform != "linux":

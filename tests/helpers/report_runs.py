@@ -75,7 +75,7 @@ def hostile_run(directory: Path) -> Path:
 
 
 def _layers() -> list[dict[str, Any]]:
-    """Return what `medusa probe --json` writes of one feature set of three layers, and of the nested choice."""
+    """Return the output of `medusa probe --json` for one feature set of three layers, and the nested choice."""
     rows = [(f"tone{MARKUP}@{i + 1}", 1, score) for i, score in enumerate(LAYER_SCORES)] + [("nested", None, 0.605)]
     return [
         {"name": name, "part": f"all{MARKUP}", "layers": n, "nested": n is None, "scores": {"uar": score}}

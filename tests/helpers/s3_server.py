@@ -15,7 +15,7 @@ BUCKET = "bucket"
 
 
 class S3:
-    """The server; a context manager, in which the environment tells clients of it and there is one bucket."""
+    """The server with one bucket; a context manager, within which the environment points clients to it."""
 
     def __init__(self, directory: Path) -> None:
         self._log = directory / "s3.log"
@@ -62,7 +62,7 @@ class S3:
         return f"s3://{BUCKET}/{name}"
 
     def requests(self, method: str, of: str, status: int) -> list[str]:
-        """Paths that were asked for, which contain `of`, answered with this status."""
+        """Return the requested paths that contain `of` and were answered with this status."""
         log = re.sub(r"\x1b\[[0-9;]*m", "", self._log.read_text())
         result = re.findall(rf'"{method} (\S*) HTTP/1.1" {status} ', log)
         return [path for path in result if of in path]

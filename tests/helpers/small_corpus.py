@@ -25,7 +25,7 @@ def copy_clips(demo_corpus: Path, directory: Path) -> Path:
 
 
 def medusa(*arguments: str | Path, exit_code: int = 0, stdin: str | None = None) -> Result:
-    """`medusa arguments...`; the exit code must be the one expected, and nothing may end in a traceback."""
+    """Run `medusa arguments...`; assert its exit code, and that it did not end in a traceback."""
     result = CliRunner().invoke(app, [str(a) for a in arguments], input=stdin)
     shown = f"medusa {' '.join(map(str, arguments))}\n{result.stdout}\n{result.stderr}"
     if result.exception is not None and not isinstance(result.exception, SystemExit):

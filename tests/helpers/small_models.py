@@ -30,12 +30,12 @@ class Trained:
 
 
 def load_trained(directory: Path) -> Trained:
-    """Open what `train` made, there or in a copy."""
+    """Open the directory that `train` made, or a copy of it."""
     return Trained(FeatureStore.open(directory / "store"), read_ravdess(directory / "corpus"), directory / "runs")
 
 
 def train(demo_corpus: Path, directory: Path) -> None:
-    """runs/m0, runs/m1, runs/meta-posteriors and runs/meta-logits, over the feature sets mel and pooled."""
+    """Train runs/m0, runs/m1, runs/meta-posteriors and runs/meta-logits over the feature sets mel and pooled."""
     for actor in ACTORS:
         shutil.copytree(demo_corpus / f"Actor_{actor}", directory / "corpus" / f"Actor_{actor}")
     manifest = read_ravdess(directory / "corpus")

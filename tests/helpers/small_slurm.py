@@ -13,7 +13,7 @@ import pytest
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue")
 STARTED_S = 60.0
-N_CPUS, N_GPUS = 8, 4  # whatever the machine has
+N_CPUS, N_GPUS = 8, 4  # declared, independent of the machine
 
 CONFIG = """ClusterName=small
 SlurmctldHost={host}(127.0.0.1)

@@ -1,4 +1,4 @@
-"""Small feature stores of known content, stored in every way there is, and what must hold of one at any time."""
+"""Small feature stores of known content, in every form of storage, and the checks that hold for them at any time."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def key(i: int) -> str:
 
 
 def rows(i: int, spec: FeatureSpec = SPEC) -> np.ndarray:
-    """(L, T, D) of utterance i; every fifth or so has no rows."""
+    """Return the rows (L, T, D) of utterance i; about every fifth has none."""
     n = i * 7 % 11 if i % 5 else 0
     return np.random.default_rng(i).standard_normal((len(spec.layers), n, spec.dim)).astype(np.float32)
 
@@ -34,7 +34,7 @@ def rows(i: int, spec: FeatureSpec = SPEC) -> np.ndarray:
 def write(
     path: Path, storage: tuple[str, str], utterances: Iterable[int], segment_bytes: int, spec: FeatureSpec = SPEC
 ) -> None:
-    """Append what is missing of `utterances`; as `medusa featurize` does, so that a second run completes the first."""
+    """Append the missing ones of `utterances`, as `medusa featurize` does: a second run completes the first."""
     store = FeatureStore.open_or_create(path)
     with store.writer(NAME, spec, segment_bytes=segment_bytes, format=storage[0], compress=storage[1]) as writer:
         for i in utterances:
@@ -43,7 +43,7 @@ def write(
 
 
 def same_rows(features: FeatureSet, i: int, layers: Iterable[str] | None = None) -> bool:
-    """Whether utterance i is stored exactly as it was written."""
+    """Return whether utterance i is stored exactly as it was written."""
     for layer in layers or features.layers:
         expected, scales = encode(rows(i, features.spec)[features.layers.index(layer)], features.spec.row_type)
         stored, stored_scales = features.stored_rows([key(i)], layer)
@@ -55,7 +55,7 @@ def same_rows(features: FeatureSet, i: int, layers: Iterable[str] | None = None)
 
 
 def check(path: Path, n: int) -> int:
-    """How many of utterances 0..n-1 are there; everything there is must be whole."""
+    """Return how many of utterances 0..n-1 are stored; assert that each of them is whole."""
     if not (path / "zarr.json").exists():
         return 0
     assert {name: found for name, found in verify_store(path).items() if found} == {}

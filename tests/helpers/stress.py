@@ -2,7 +2,7 @@
 
     python tests/helpers/stress.py DIRECTORY --seconds 60 --start spawn
 
-Prints what was done; ends with 1 and the tracebacks when a row was wrong, a key vanished, or something was raised.
+Prints counts of the work; ends with 1 and the tracebacks when a row was wrong, a key vanished, or a process raised.
 """
 
 import argparse
@@ -33,14 +33,14 @@ PATIENCE_S = 120.0  # how long after the end a process may take before it counts
 
 
 def rows(key: str) -> np.ndarray:
-    """(L, T, D) that a key stands for."""
+    """Return the rows (L, T, D) that a key stands for."""
     number = int(key.rpartition("/")[2]) + 31 * len(key)
     n = number % 7
     return ((np.arange(2 * n * 8) * 7 + number) % 2000).reshape(2, n, 8).astype(np.float16)
 
 
 def write(path: Path, number: int, seconds: float) -> tuple[str, int]:
-    """Own keys, and shared ones that this writer doesn't see yet; how many own keys there are then."""
+    """Write own keys, and shared ones that this writer doesn't see yet; return the number of its own keys."""
     deadline, rng = time.time() + seconds, np.random.default_rng(number)
     n_own = 0
     while time.time() < deadline:
@@ -67,7 +67,7 @@ def check(features: FeatureSet, keys: list[str], layer: int) -> None:
 
 
 def read(path: Path, number: int, seconds: float, opened: FeatureSet | None = None) -> tuple[str, int]:
-    """Random keys of what is there, and keys that were there before; how many utterances were read."""
+    """Read random keys of the set, and keys that were seen before; return the number of utterances read."""
     deadline, rng = time.time() + seconds, np.random.default_rng(1000 + number)
     features = opened or FeatureStore.open(path)[NAME]
     seen_keys: list[str] = []
@@ -95,7 +95,7 @@ def read(path: Path, number: int, seconds: float, opened: FeatureSet | None = No
 
 
 def compact(path: Path, number: int, seconds: float) -> tuple[str, int]:
-    """How many segments were merged."""
+    """Compact the set repeatedly; return the number of merged segments."""
     deadline, rng = time.time() + seconds, np.random.default_rng(2000 + number)
     n_merged = 0
     while time.time() < deadline:
@@ -105,16 +105,16 @@ def compact(path: Path, number: int, seconds: float) -> tuple[str, int]:
     return "compacted", n_merged
 
 
-def _run(action: Callable[..., tuple[str, int]], expected: "Queue[Any]", together: Any, *arguments: Any) -> None:
+def _run(action: Callable[..., tuple[str, int]], results: "Queue[Any]", together: Any, *arguments: Any) -> None:
     try:
         together.wait(PATIENCE_S)
-        expected.put((*action(*arguments), ""))
+        results.put((*action(*arguments), ""))
     except BaseException:
-        expected.put((action.__name__, 0, traceback.format_exc()))
+        results.put((action.__name__, 0, traceback.format_exc()))
 
 
 def stress(path: Path, start: str, seconds: float, writers: int, readers: int, compactions: int) -> dict[str, Any]:
-    """Run all at once; what each did. Raises AssertionError with the tracebacks of those that failed or hang."""
+    """Run all processes at once; return their counts. AssertionError: the tracebacks of those that failed or hang."""
     context = multiprocessing.get_context(start)
     values: Queue[Any] = context.Queue()
     store = FeatureStore.open_or_create(path)

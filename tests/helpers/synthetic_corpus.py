@@ -17,7 +17,7 @@ DIMS = {"first": 6, "second": 4}
 def corpus(
     directory: Path, n: int = 90, *, attributes: bool = True, rated_speakers: bool = False
 ) -> tuple[FeatureStore, Manifest]:
-    """n utterances of 9 speakers in 3 folds; every tenth without consensus, every third without arousal.
+    """Make n utterances of 9 speakers in 3 folds; every tenth has no consensus, every third no arousal.
 
     rated_speakers: every speaker has utterances with arousal; else every third speaker has none.
     """

@@ -12,7 +12,7 @@ LABELS = ("mix1", "noise1", "noise2")
 
 
 def add_views(store: FeatureStore, manifest: Manifest, *, lacking: int = 0) -> None:
-    """`first` and `second` with noise, twice, and mixed; the first `lacking` utterances have no noise1.
+    """Add two noise views and a mixed view of `first` and `second`; the first `lacking` utterances have no noise1.
 
     A mixed clip has the rows of both utterances. `words` is a text set of one row or two for each utterance.
     """

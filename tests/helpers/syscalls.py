@@ -1,4 +1,4 @@
-"""Running a function in a child process of which every call that changes files is counted, refused or the last one.
+"""Running a function in a child process and counting its calls that change files; one may be refused, or the last.
 
 Linux on x86-64 only: ptrace stops the child at the calls that a seccomp filter names, also those within C libraries.
 """
@@ -49,7 +49,7 @@ class Trace:
     """How the child ended (exit code, or minus the signal), the calls it made, and what it wrote to stderr.
 
     calls: (name, path) of each call below the watched directory. unsynced: at each rename to a lasting name, the target
-    and what lay below without having been fsynced. left_unsynced: what had not been fsynced in the end.
+    and the paths below that had not been fsynced. left_unsynced: paths that had not been fsynced in the end.
     """
 
     code: int = 0
@@ -60,7 +60,7 @@ class Trace:
 
 
 def can_trace() -> bool:
-    """Whether `traced` works here."""
+    """Return whether `traced` works on this machine."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return False
     with tempfile.TemporaryDirectory() as directory:
@@ -75,7 +75,7 @@ def traced(
     error: int = 0,
     names: dict[str, int] = CHANGES,
 ) -> Trace:
-    """Run `run` in a fork, which exits with what it returns; look at its calls `names` on paths below `below`.
+    """Run `run` in a fork, which exits with its result; record its calls `names` on paths below `below`.
 
     at: before this call (counted from 1) the child is killed, or, with `error`, the call fails with that errno.
     """
@@ -169,7 +169,7 @@ def _arguments(thread: int) -> tuple[int, tuple[int, ...]]:
 
 
 def _changes(thread: int, name: str) -> bool:
-    """Return whether opening counts: where it may create or write."""
+    """Return whether an open counts as a change: it may create or write."""
     if name not in ("open", "openat"):
         return True
     flags = _arguments(thread)[1][1 if name == "open" else 2]
@@ -177,7 +177,7 @@ def _changes(thread: int, name: str) -> bool:
 
 
 def _follow(name: str, path: str, target: str, dirty: dict[str, None], trace: Trace) -> None:
-    """Keep account of what a loss of power would lose: files since written, directories since changed."""
+    """Record what a loss of power would lose: files since written, directories since changed."""
     if name in ("fsync", "fdatasync"):
         dirty.pop(path, None)
         return

@@ -1,6 +1,6 @@
 """Python programs in forks of one warm process that has imported what most of them import: each starts in milliseconds.
 
-For tests of what a program of its own does (it is killed, it runs out of disk, it may not write). What a fresh
+For tests of programs of their own (one is killed, runs out of disk, may not write). What a fresh
 interpreter imports or how it starts is tested with `subprocess`.
 """
 
@@ -36,7 +36,7 @@ _servers: dict[int, socket.socket] = {}  # the one of this process
 class WarmProcess:
     """A running program, as `subprocess.Popen` of `python -c CODE ARGUMENTS...` with text pipes would be one.
 
-    environment: all of it. stdout, stderr: a file to write to; a pipe by default.
+    environment: all variables. stdout, stderr: a file to write to; a pipe by default.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class WarmProcess:
                 getattr(self, name).close()
 
     def communicate(self, timeout: float = 300) -> tuple[str, str]:
-        """Return all that it wrote to the two pipes, once it has ended."""
+        """Return the program's output on the two pipes, once it has ended."""
         pipes = [self.stdout, self.stderr]
         texts: dict[int, bytes] = {pipe.fileno(): b"" for pipe in pipes}
         open_fds, deadline = set(texts), time.monotonic() + timeout
@@ -133,7 +133,7 @@ class WarmProcess:
 def run_warm(
     code: str, *arguments: object, timeout: float = 300, **settings: Any
 ) -> "subprocess.CompletedProcess[str]":
-    """Return how `python -c CODE ARGUMENTS...` ended and what it wrote; `how` is `WarmProcess`'s."""
+    """Return how `python -c CODE ARGUMENTS...` ended and its output. settings: those of `WarmProcess`."""
     process = WarmProcess(code, *arguments, **settings)
     stdout, stderr = process.communicate(timeout)
     return subprocess.CompletedProcess(["python", "-c", code, *arguments], process.wait(), stdout, stderr)
@@ -213,7 +213,7 @@ def _report_ended(running: dict[int, int]) -> None:
 
 
 def _run(request: dict[str, Any]) -> None:
-    """Do in this fork what `python -c` does, and end it."""
+    """Run the program in this fork as `python -c` does, and end the fork."""
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["cwd"])

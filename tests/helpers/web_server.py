@@ -1,4 +1,4 @@
-"""A web server for a directory, with or without ranges and listings, which writes down what it sent.
+"""A web server for a directory, with or without ranges and listings, which records its answers.
 
 `Web` is a test's end of it: a process of its own, so that it can be killed.
 """
@@ -56,7 +56,7 @@ class Web:
             self._server.stdout.close()
 
     def sent(self, of: str = "", method: str = "GET") -> list[Sent]:
-        """Answers so far for paths that contain `of`."""
+        """Return the answers so far for paths that contain `of`."""
         lines = self._log.read_text().splitlines() if self._log.exists() else []
         answers = [Sent(*json.loads(line)) for line in lines]
         return [answer for answer in answers if of in answer.path and answer.method == method]

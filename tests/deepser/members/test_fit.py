@@ -226,7 +226,7 @@ def test_more_folds_than_speakers_are_refused(tmp_path: Path) -> None:
     frame["split"] = "train"
     manifest = Manifest.from_pandas(frame)
     assert len(plan_folds(manifest, n_folds=9).names) == 9
-    with pytest.raises(ManifestError, match="9 speakers, too few for 10 folds"):
+    with pytest.raises(ManifestError, match=r"9 speakers.* 10 folds"):
         plan_folds(manifest, n_folds=10)
 
 
@@ -235,7 +235,7 @@ def test_a_stage_that_draws_nothing_is_refused(tmp_path: Path) -> None:
     frame = manifest.to_pandas()
     frame[[f"vote_{name}" for name in CLASSES]] = 1
     manifest = Manifest.from_pandas(frame)
-    with pytest.raises(ConfigError, match="stage2 has nothing to learn from"):
+    with pytest.raises(ConfigError, match=r"stage2.*no training utterance.*sampler"):
         fit_member(store, manifest, member(), plan_folds(manifest, cv="fold"), tmp_path / "m")
 
 

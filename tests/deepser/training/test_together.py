@@ -231,9 +231,9 @@ def test_what_members_share_is_in_their_configs_and_checked(fitted: Fitted, tmp_
     assert from_dict(MemberConfig, json.loads(json.dumps(to_dict(configs[1])))) == configs[1]
     assert sharing(configs) == configs
     alike = [member("m"), member("m", seed=1)]
-    with pytest.raises(ConfigError, match="Two members are called 'm'"):
+    with pytest.raises(ConfigError, match=r"[Tt]wo members.*'m'"):
         fit_members(store, manifest, alike, plan, [tmp_path / "a", tmp_path / "b"])
-    with pytest.raises(ConfigError, match="order_seed must not be below zero"):
+    with pytest.raises(ConfigError, match=r"order_seed.* zero"):
         member("m", order_seed=-1)
     with pytest.raises(ConfigError, match=r"order_seed is None there, 5 asked"):
         fit_member(store, manifest, member("m", order_seed=5), plan, fitted.directory)

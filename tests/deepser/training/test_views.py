@@ -325,7 +325,7 @@ def test_what_is_no_view_is_refused_with_what_there_is(made: Any) -> None:
     assert resolve_views(store, ["first"], []) == ()
     with pytest.raises(ConfigError, match=r"first\+reverb1.*first.*mix1, noise1, noise2"):
         data_of(store, manifest, ("reverb1",))
-    with pytest.raises(ConfigError, match="views are of audio"):
+    with pytest.raises(ConfigError, match=r"--views noise1: .*audio"):
         Views.of(store, [FeatureRef("words")], ["noise1"], manifest.keys)
     clean = store["first"].spec
     (loud,) = parse_views(["loud=noise:snr=0"])
@@ -352,7 +352,7 @@ def test_settings_of_views_and_confusion_are_checked() -> None:
         TrainConfig(mixup_p=1.01)
     assert TrainConfig(mixup_p=1.0, view_share=1.0).mixup_p == 1.0
     for views in (("all", "noise1"), ("a", "a")):
-        with pytest.raises(ConfigError, match="views must name each view once"):
+        with pytest.raises(ConfigError, match=r"views .*once"):
             TrainConfig(views=views)
     weighs = StageConfig("s", "shuffled", 0.0, 1, 1e-3, confusion_exponent=1.0)
     with pytest.raises(ConfigError, match="confusion_exponent"):

@@ -16,6 +16,7 @@ from featurestore.errors import ConfigError, ManifestError
 from featurestore.format.identity import Identity
 from featurestore.format.spec import FeatureSpec
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.messages import mentions
 from tests.helpers.small_corpus import FAST, medusa
 
 CLASSES = {"first": ("sad", "angry", "calm"), "second": ("sad", "angry", "fear"), "third": ("sad", "angry")}
@@ -118,7 +119,7 @@ def test_scores_are_not_headed_by_corpora_that_a_system_did_not_learn_from(joine
     assert "learned from first, second" in medusa(*compared, exit_code=2).stderr
     division = ("--train-on", "first,second", "--test-on", "third")
     shown = output("evaluate", "h1", "h2", *common[:4], "--bootstrap", "20", *division)
-    assert "h1 learned from first alone" in shown
+    assert mentions(shown, "h1", "first alone")
     assert "third: 36 utterances" in shown
 
 
@@ -126,7 +127,7 @@ def test_a_system_of_folds_over_all_corpora_is_refused_under_corpora(joined: Pat
     fitted(joined, "hf", "--cv", "fold")
     common = ("-m", joined / "joined.csv", "-s", joined / "store", "--bootstrap", "0")
     refused = medusa("evaluate", "hf", *common, "--train-on", "first", "--test-on", "third", exit_code=2).stderr
-    assert "was cross-validated over 'fold'" in refused
+    assert mentions(refused, "cross-validated", "'fold'")
     assert "all folds" in medusa("evaluate", "hf", *common).stdout
 
 
@@ -209,7 +210,7 @@ def test_the_same_name_in_another_letter_case_and_of_a_person_on_both_sides_is_r
         sides[corpus] = Manifest.from_pandas(frame)
     report = check_protocol(CrossCorpus(("a",), ("b",)).divide(join_manifests(sides))).lines()
     assert any("Neutral and neutral" in line and line.startswith("warning") for line in report)
-    assert any("1 speaker name on both sides (01)" in line for line in report)
+    assert any(mentions(line, "1 speaker name", "both sides", "01") for line in report)
 
 
 def test_a_rule_is_read_back_whatever_the_corpora_are_called() -> None:
@@ -233,7 +234,7 @@ def test_systems_that_learned_from_different_corpora_are_scored_on_the_one_that_
     shown = output("evaluate", "o1", "o2", *common, *division)
     assert "third: 36 utterances" in shown
     assert "train is left out" in shown
-    assert shown.count("predicts 36 of 72 utterances") == 2
+    assert shown.count("36 of 72") == 2
     single = output("evaluate", "o1", *common, *division)
     assert "o1 (third)" in single
-    assert "posteriors/o1 predicts 36 of 72 utterances" in single
+    assert mentions(single, "posteriors/o1", "36 of 72")

@@ -69,7 +69,7 @@ def test_the_error_lists_surplus_keys_and_counts_what_it_does_not_list(
     store: FeatureStore, write: Callable, corpus
 ) -> None:
     write(corpus, rows=np.arange(600) < 300)
-    with pytest.raises(AlignmentError, match=r"and 295 more \(300 in all\), has besides 'ü 0000/clip'") as error:
+    with pytest.raises(AlignmentError, match=r"295 more.*300.*besides 'ü 0000/clip'") as error:
         load_posteriors(store, corpus.members, corpus.manifest.keys[300:])
     assert error.value.missing["posteriors/m3"] == sorted(corpus.manifest.keys[300:])
     assert error.value.surplus["posteriors/m3"] == sorted(corpus.manifest.keys[:300])
@@ -83,7 +83,7 @@ def test_a_subset_of_what_members_hold_can_be_requested_but_no_key_twice(
     assert load_posteriors(store, corpus.members, [key]).values.shape == (4, 1, 5)
     with pytest.raises(AlignmentError, match="asked for twice"):
         load_posteriors(store, corpus.members, [key, key])
-    with pytest.raises(AlignmentError, match="member is named twice"):
+    with pytest.raises(AlignmentError, match=r"twice.*posteriors/m0, posteriors/m0"):
         load_posteriors(store, ["posteriors/m0", "posteriors/m0"], [key])
     with pytest.raises(AlignmentError, match="at least one member"):
         load_posteriors(store, [], [key])
@@ -110,7 +110,7 @@ def test_other_columns_rows_or_kinds_are_refused(store: FeatureStore) -> None:
     _one_set(store, "p/ac", ("a", "c"))
     _one_set(store, "p/two", ("a", "b"), n_rows=2)
     _one_set(store, "speech", ("a", "b"), kind="audio")
-    with pytest.raises(AlignmentError, match="Columns of 'p/ac' differ: missing 'b', surplus 'c'"):
+    with pytest.raises(AlignmentError, match=r"[Cc]olumns.*'p/ac'.*missing 'b'.*surplus 'c'"):
         load_posteriors(store, ["p/ab", "p/ac"])
     with pytest.raises(AlignmentError, match="2 rows for 'a'"):
         load_posteriors(store, ["p/ab", "p/two"])

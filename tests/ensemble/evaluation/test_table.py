@@ -19,6 +19,7 @@ from ensemble.evaluation.table_report import escape_latex, terminal_tables, text
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import AlignmentError, ConfigError
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.messages import mentions
 
 N = 50
 
@@ -80,7 +81,7 @@ def test_a_split_that_one_system_lacks_altogether_is_left_out_and_named(systems:
     systems["m1"] = systems["m1"].of(test)
     tables = tables_of(systems, corpus.manifest, n_resamples=0)
     assert list(tables) == ["test"]
-    assert any("development is left out: m1" in note for note in tables["test"].notes)
+    assert any(mentions(note, "development", "left out", "m1") for note in tables["test"].notes)
 
 
 def test_systems_without_a_part_in_common_are_refused_with_counts(systems: dict, corpus) -> None:
@@ -101,7 +102,7 @@ def test_a_score_that_one_system_has_not_is_a_dash_with_a_note(systems: dict, co
     assert "ccc_arousal" not in table.rows[1].scores
     assert "ccc_arousal" in table.rows[2].differences
     assert "ccc_arousal" not in table.rows[1].differences
-    assert any("a dash: m1 does not predict" in note for note in table.notes)
+    assert any(mentions(note, "dash", "m1") for note in table.notes)
     line = next(line for line in text_of({"": table}, "markdown", {}, ()).splitlines() if line.startswith("| m1 "))
     assert line.rstrip("| ").endswith("-")
 
@@ -116,7 +117,7 @@ def test_the_mean_ccc_is_over_the_same_attributes_for_every_system(systems: dict
     assert result.rows[0].scores["ccc_valence"].value < 0
     assert result.rows[0].scores["mean_ccc"] == result.rows[0].scores["ccc_arousal"]
     assert result.rows[1].differences["mean_ccc"] == result.rows[1].differences["ccc_arousal"]
-    assert any("mean CCC is over arousal," in note for note in result.notes)
+    assert any(mentions(note, "mean CCC", "arousal") and "valence" not in note.split(",")[0] for note in result.notes)
 
 
 def test_macro_f1_of_present_classes_stands_beside_macro_f1_where_a_class_is_absent(systems: dict, corpus) -> None:
@@ -126,7 +127,7 @@ def test_macro_f1_of_present_classes_stands_beside_macro_f1_where_a_class_is_abs
     assert table.absent == ("sad",)
     assert row.scores["macro_f1"].value == pytest.approx(row.scores["macro_f1_present"].value * 3 / 4)
     assert table.scores[:2] == ("macro_f1", "macro_f1_present")
-    assert any("no utterance of sad" in note for note in table.notes)
+    assert any(mentions(note, "no utterance", "sad") for note in table.notes)
     assert "macro_f1_present" not in of_folds(systems, corpus.manifest).scores
 
 
@@ -136,7 +137,7 @@ def test_the_ccc_of_an_attribute_rated_once_is_undefined_everywhere(systems: dic
     table = corpus.manifest.to_arrow().drop_columns(["attr_arousal"]).append_column("attr_arousal", [values])
     result = of_folds(systems, Manifest(table, corpus.manifest.scheme, name="once"))
     assert math.isnan(result.rows[0].scores["ccc_arousal"].value)
-    assert any("CCC of arousal is undefined" in note for note in result.notes)
+    assert any(mentions(note, "CCC", "arousal", "undefined") for note in result.notes)
     assert json.loads(text_of({"": result}, "json", {}, ()))[""]["systems"][0]["scores"]["ccc_arousal"] == [None] * 3
     rows = list(csv.DictReader(io.StringIO(text_of({"": result}, "csv", {}, ()))))
     assert rows[0]["ccc_arousal"] == ""

@@ -62,7 +62,7 @@ def test_what_does_not_apply_is_left_out_with_the_reason(tmp_path: Path) -> None
         result = {each.name: each.why_not for each in ablations_of(members, labelled) if not each.members}
         assert result.keys() == reasons.keys()
         assert all(reasons[name] in result[name] for name in result)
-    with pytest.raises(ConfigError, match="no ablation 'mixup'; there are one-hot"):
+    with pytest.raises(ConfigError, match=r"no ablation 'mixup'.*one-hot"):
         ablations_of([member()], manifest, ["mixup"])
 
 

@@ -142,7 +142,7 @@ def test_with_splits_members_are_chosen_on_train_and_scored_elsewhere(
 def test_in_sample_posteriors_are_refused_or_recorded(store: FeatureStore, write: Callable, corpus) -> None:
     write(corpus, oof="in-sample")
     techniques, columns = techniques_of("soft"), columns_of(4, [4])
-    with pytest.raises(ConfigError, match="not recorded as out of fold"):
+    with pytest.raises(ConfigError, match=r"posteriors/m0.*out of fold.*in-sample"):
         compare(store, corpus.manifest, corpus.members, techniques, columns)
     comparison = compare(store, corpus.manifest, corpus.members, techniques, columns, in_sample=True)
     assert comparison.in_sample
@@ -174,13 +174,13 @@ def test_a_corpus_of_attributes_alone_has_its_own_table(store: FeatureStore, wri
 
 
 def test_what_can_not_be_compared_is_named() -> None:
-    with pytest.raises(ConfigError, match="top 9 can't be chosen of 4"):
+    with pytest.raises(ConfigError, match=r"top 9 .* 4"):
         columns_of(4, [9])
-    with pytest.raises(ConfigError, match="'loud' is no way of fusing"):
+    with pytest.raises(ConfigError, match=r"'loud'.*majority"):
         techniques_of("soft,loud")
     with pytest.raises(ConfigError, match="each once"):
         techniques_of("soft,soft")
-    with pytest.raises(ConfigError, match="inputs must be one of"):
+    with pytest.raises(ConfigError, match=r"inputs .*logits"):
         techniques_of("linear:faces")
     with pytest.raises(ConfigError, match="votes read posteriors"):
         techniques_of("soft:logits")

@@ -57,13 +57,13 @@ def test_a_class_that_is_rarer_than_folds_is_still_a_class(make_corpus: Callable
 
 def test_what_can_not_be_fitted_or_read_is_named(corpus, tmp_path: Path) -> None:
     targets = Targets.from_manifest(corpus.manifest)
-    with pytest.raises(ManifestError, match="0 labelled utterances can't make 3 folds"):
+    with pytest.raises(ManifestError, match=r"0 labelled.* 3 folds"):
         fit_forest(corpus.aligned(), dataclasses.replace(targets, labels=targets.labels * 0 - 1), SMALL)
     for wrong in ({"inputs": "scores"}, {"n_folds": 1}, {"min_leaf_share": 0.5}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             ForestConfig(**wrong)
     (tmp_path / "config.json").write_text('{"kind": "oracle"}')
-    with pytest.raises(ConfigError, match="'oracle', which is no kind"):
+    with pytest.raises(ConfigError, match=r"'oracle'.*forest"):
         load_meta(tmp_path)
     with pytest.raises(ConfigError, match="holds no meta-classifier"):
         load_meta(tmp_path / "none")

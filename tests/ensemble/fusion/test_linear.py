@@ -161,7 +161,7 @@ def test_it_refuses_other_members_columns_or_utterances(corpus) -> None:
     meta, aligned, targets = fitted(corpus), corpus.aligned(), Targets.from_manifest(corpus.manifest)
     with pytest.raises(AlignmentError, match="reads members posteriors/m0"):
         predict_meta(meta.state, dataclasses.replace(aligned, members=aligned.members[::-1]))
-    with pytest.raises(AlignmentError, match="different utterances or orders"):
+    with pytest.raises(AlignmentError, match=r"Posteriors and targets.*different"):
         fit_meta(aligned.rows(np.arange(600)[::-1]), targets, SHORT)
     with pytest.raises(AlignmentError, match="columns"):
         fit_meta(dataclasses.replace(aligned, columns=("a", "b", "c", "d", "e")), targets, SHORT)
@@ -177,7 +177,7 @@ def test_it_works_without_attributes_and_with_votes_alone(corpus) -> None:
     p = predict_meta(fit_meta(bare, only, SHORT).soup(), bare)
     assert p.attributes.shape == (600, 0)
     assert classification(p.probabilities, targets.labels, targets.classes).accuracy > 0.6
-    with pytest.raises(ManifestError, match="No training utterance has a label"):
+    with pytest.raises(ManifestError, match=r"[Nn]o training utterance.*label"):
         fit_meta(bare, dataclasses.replace(only, labels=labels * 0 - 1), SHORT)
 
 

@@ -48,7 +48,7 @@ def test_the_best_few_are_those_of_the_largest_macro_f1(problem: Problem) -> Non
         assert top(k)(problem).members == tuple(order[:k])
     assert everyone(problem).members == tuple(range(6))
     for k in (0, 7):
-        with pytest.raises(ConfigError, match=f"top {k} can't be chosen of 6"):
+        with pytest.raises(ConfigError, match=f"top {k} .* 6"):
             top(k)(problem)
 
 

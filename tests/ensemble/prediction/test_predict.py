@@ -217,7 +217,7 @@ def test_members_that_mean_different_features_by_one_name_are_refused(trained: T
     member = Model.load(trained.runs / "m0").members[0]
     specs = ({**member.specs[0], "fingerprint": "0" * 16, "spec": {**member.specs[0]["spec"], "dtype": "float32"}},)
     model = Model((Model.load(trained.runs / "m1").members[0], replace(member, specs=specs)), None)
-    with pytest.raises(SpecMismatch, match="dtype: stored float16, asked float32"):
+    with pytest.raises(SpecMismatch, match=r"dtype: .*float16.*float32"):
         predict(model, files_manifest(files_of(trained, 0)))
 
 

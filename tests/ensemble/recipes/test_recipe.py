@@ -135,7 +135,7 @@ def test_settings_reach_variables_and_every_entry(commands: Any, tmp_path: Path)
     assert (options(steps[3])["seed"], options(steps[4])["features"]) == ("7", "mel,tiny-hubert@3")
     assert (options(steps[5])["seeds"], options(steps[5])["cv"]) == ("5", "session")
     for setting in ("epoch=3", "members.m9.d=3", "nothing"):
-        with pytest.raises(ConfigError, match=rf"--set {setting.split('=')[0]}.*(leads nowhere|expected NAME=VALUE)"):
+        with pytest.raises(ConfigError, match=rf"--set {setting.split('=')[0]}.*(nowhere|NAME=VALUE)"):
             planned(commands, tmp_path, GOOD, "epochs=3", setting)
     with pytest.raises(ConfigError, match=r"--set members\.m1\.d: .*found 'wide'"):
         planned(commands, tmp_path, GOOD, "epochs=3", "members.m1.d=wide")

@@ -1,4 +1,4 @@
-"""A run of hostile strings, what is collected of it, and its page in a real Chromium."""
+"""A run of hostile strings, its collected payload, and its page in a real Chromium."""
 
 from pathlib import Path
 

@@ -38,6 +38,7 @@ from featurestore.featurize.run import featurize
 from featurestore.featurize.sharding import Shard
 from featurestore.runtime.stopping import Interrupted
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.messages import mentions
 from tests.helpers.small_corpus import medusa
 from tests.helpers.small_text_encoder import save_text_encoder
 from tests.helpers.small_whisper import save_whisper
@@ -231,7 +232,7 @@ def test_beams_go_one_by_one(checkpoint: Callable[..., Path], sounds: list[np.nd
     assert [each.text for each in heard(transcriber, sounds[:3], 1)] == [
         whisper.transcribe(transcriber.model, each, beam_size=3, fp16=False)["text"].strip() for each in sounds[:3]
     ]
-    with pytest.raises(ConfigError, match="one utterance at a time"):
+    with pytest.raises(ConfigError, match=r"--beam 3: .*--batch"):
         load_transcriber(str(checkpoint(False)), beam=3, batch=2, device="cpu")
 
 
@@ -384,10 +385,10 @@ def test_another_model_or_option_is_refused_and_nothing_changes(
     transcribe(corpus, transcriber, path)
     before = path.read_bytes()
     other_beam = load_transcriber(str(checkpoint(False)), beam=2, device="cpu")
-    with pytest.raises(TranscriptError, match=r"model: stored many-sure, asked one-sure.*beam: stored 1, asked 2"):
+    with pytest.raises(TranscriptError, match=r"model: .*many-sure.*one-sure.*beam: .*1.*2"):
         transcribe(corpus, other_beam, path)
     source_path(path).unlink()
-    with pytest.raises(TranscriptError, match=r"t\.csv holds transcripts of many-sure@"):
+    with pytest.raises(TranscriptError, match=r"t\.csv .*many-sure@"):
         transcribe(corpus, other_beam, path)
     assert transcribe(corpus, transcriber, path).skipped == 6
     assert source_path(path).exists()
@@ -454,7 +455,7 @@ def test_an_unfinished_run_can_be_read_and_is_no_other_runs(tmp_path: Path) -> N
     other_source = TranscriptSource("large-v3", SOURCE.weights)
     path.unlink()
     with (
-        pytest.raises(TranscriptError, match="model: stored base, asked large-v3"),
+        pytest.raises(TranscriptError, match=r"model: .*base.*large-v3"),
         TranscriptWriter(path, other_source),
     ):
         pass
@@ -487,12 +488,12 @@ def test_parts_of_another_model_are_refused_by_name(tmp_path: Path) -> None:
     other_source = TranscriptSource("large-v3", SOURCE.weights)
     for shard in (None, Shard(2, 2)):
         with (
-            pytest.raises(TranscriptError, match=r"t\.1-of-2\.csv holds .*model: stored base, asked large-v3"),
+            pytest.raises(TranscriptError, match=r"t\.1-of-2\.csv .*model: .*base.*large-v3"),
             TranscriptWriter(path, other_source, shard=shard),
         ):
             pass
     (tmp_path / "t.2-of-2.csv").write_text(f"{','.join(COLUMNS)}\nb,x,en,,,,{other_source.identity}\n")
-    with pytest.raises(TranscriptError, match=r"t\.2-of-2\.csv is of large-v3@.*Remove the one"):
+    with pytest.raises(TranscriptError, match=r"t\.2-of-2\.csv .*large-v3@.*[Rr]emove"):
         Transcripts.read(path)
 
 
@@ -521,7 +522,7 @@ def test_tables_that_are_none_are_refused(tmp_path: Path) -> None:
     header = ",".join(COLUMNS)
     with pytest.raises(TranscriptError, match="medusa transcribe -o"):
         Transcripts.read(tmp_path / "none.csv")
-    assert "lacks the columns language" in refused("utterance_id,text\na,x\n")
+    assert mentions(refused("utterance_id,text\na,x\n"), "columns", "language")
     assert "found m, n" in refused(f"{header}\na,x,en,1,1,1,m\nb,x,en,1,1,1,n\n")
     assert "no row" in refused(f"{header}\n")
     assert "stand there twice" in refused(f"{header}\na,x,en,1,1,1,m\na,x,en,1,1,1,m\n")
@@ -576,7 +577,7 @@ def test_a_stopped_run_keeps_what_it_has_and_goes_on(
     assert 5 <= n_done < 400
     if signum == signal.SIGINT:
         assert f"{n_done} done" in out
-        assert "run the same command again" in err
+        assert "same command" in err
         assert not journal_path(path).exists()
     first = Manifest(many, root=tmp_path).rows(np.arange(12))
     first.write(tmp_path / "first.csv")
@@ -624,7 +625,7 @@ def test_the_command_reports_failures_and_text_encoders_take_the_table(
     assert "1 done" in medusa(*encode, "--transcripts", path).stdout
     medusa("transcribe", *model, "--beam", "2", "-m", tmp_path / "m.csv", "-o", tmp_path / "u.csv")
     output = medusa(*encode, "--transcripts", tmp_path / "u.csv", exit_code=2).stderr
-    assert "source: stored transcripts:one-sure@" in output
+    assert mentions(output, "source", "transcripts:one-sure")
     logmel = ["featurize", "--encoder", "logmel", "-m", tmp_path / "m.csv", "-s", tmp_path / "s"]
     assert "encodes audio" in medusa(*logmel, "--transcripts", path, exit_code=2).stderr
 
@@ -702,7 +703,7 @@ def test_words_stand_beside_the_text_with_rising_times(
         ]
     plain = load_transcriber(str(checkpoint()), device="cpu")
     assert plain.source.identity != transcriber.source.identity
-    with pytest.raises(TranscriptError, match="words: stored True, asked False"):
+    with pytest.raises(TranscriptError, match=r"words: .*True.*False"):
         transcribe(corpus, plain, tmp_path / "t.csv")
 
 

@@ -127,11 +127,11 @@ def test_integers_stored_as_floats_are_refused_and_loud_floats_are_not(tmp_path:
     soundfile.write(tmp_path / "loud.wav", 3 * speech, 16_000, subtype="FLOAT")
     assert decode(tmp_path / "loud.wav").max() == pytest.approx(3, abs=0.01)
     soundfile.write(tmp_path / "integers.wav", 20_000 * speech, 16_000, subtype="FLOAT")
-    with pytest.raises(AudioError, match=r"integers\.wav: samples reach 2\d+, expected -1 to 1"):
+    with pytest.raises(AudioError, match=r"integers\.wav: .* 2\d+.* -1 to 1"):
         decode(tmp_path / "integers.wav")
 
 
 def test_a_rate_of_no_recording_is_refused(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "slow.wav", np.zeros(100, np.float32), 100)
-    with pytest.raises(AudioError, match=r"slow\.wav: the header says 100 Hz"):
+    with pytest.raises(AudioError, match=r"slow\.wav: .*100 Hz"):
         decode(tmp_path / "slow.wav")

@@ -6,6 +6,7 @@ import numpy as np
 import soundfile
 
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.messages import mentions
 from tests.helpers.small_corpus import ACTORS, copy_clips, medusa
 
 
@@ -27,6 +28,6 @@ def test_views_are_made_beside_the_clean_set(demo_corpus: Path, tmp_path: Path) 
     assert {len(store[name]) for name in store.names()} == {n}
     assert "0 done, 48 there already" in medusa(*make, *options, "--shard", "1/1").stdout
     checked = medusa(*make, "--augment", "noise:snr=0..5", "--noise", tmp_path, "--check", "3").stdout
-    assert "logmel+noise1: largest relative difference" in checked
+    assert mentions(checked, "logmel+noise1", "largest", "difference")
     assert "view" in medusa(*make, "--augment", "noise", exit_code=2).stderr
     assert "--augment" in medusa(*make, "--views", "2", exit_code=2).stderr

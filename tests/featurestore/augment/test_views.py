@@ -292,10 +292,10 @@ def test_what_can_not_be_made_is_named(text: str, expected: str) -> None:
 def test_labels_distinguish_views_and_directories_need_audio(tmp_path: Path) -> None:
     views = parse_views(["noise:snr=0..5", "quiet=noise:snr=20..30", "reverb+noise"], n_views=2)
     assert [v.label for v in views] == ["noise1", "noise2", "quiet1", "quiet2", "reverb+noise1", "reverb+noise2"]
-    with pytest.raises(ConfigError, match="two views named noise"):
+    with pytest.raises(ConfigError, match=r"two .*noise"):
         parse_views(["noise", "noise:snr=1"])
     with pytest.raises(ConfigError, match="no audio"):
         parse_views(["noise"], noises=tmp_path)
     soundfile.write(tmp_path / "a.wav", np.ones(10), SAMPLE_RATE_HZ)
-    with pytest.raises(ConfigError, match="no view has reverb"):
+    with pytest.raises(ConfigError, match=r"no view .*reverb"):
         parse_views(["noise"], rooms=tmp_path)

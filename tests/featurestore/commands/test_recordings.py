@@ -9,6 +9,7 @@ import pytest
 from featurestore.corpora.audiofolder import read_audiofolder
 from featurestore.corpus.manifest import Manifest
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.messages import mentions
 from tests.helpers.small_corpus import medusa
 
 
@@ -47,7 +48,7 @@ def test_a_second_run_adds_what_is_new_and_the_manifest_does_the_same(calls: Pat
     assert "2 there already" in output
     assert "1 new" in output
     assert "3 there already" in medusa("featurize", "--encoder", "logmel", "-m", "store.files.csv").stdout
-    assert "all in store.files.csv already" in medusa("featurize", "--encoder", "logmel", "calls/x").stdout
+    assert mentions(medusa("featurize", "--encoder", "logmel", "calls/x").stdout, "store.files.csv", "already")
 
 
 @pytest.mark.parametrize("option", [["--dry-run"], ["--check", "1"]])
@@ -95,5 +96,4 @@ def test_commands_that_need_labels_say_that_there_are_none(calls: Path) -> None:
         ["compare", "--members", "a,b", "--cv", "fold", *shared],
     ):
         refused = medusa(*command, exit_code=2).stderr
-        assert "store.files has no labels" in refused, command
-        assert "medusa prepare" in refused
+        assert mentions(refused, "store.files", "no labels", "medusa prepare"), command

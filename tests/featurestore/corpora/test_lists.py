@@ -23,6 +23,7 @@ from featurestore.corpus.ratings import Ratings
 from featurestore.corpus.relabel import relabelled
 from featurestore.errors import ManifestError
 from tests.helpers.corpus_trees import write_csv, write_files, write_wav
+from tests.helpers.messages import mentions
 from tests.helpers.small_corpus import medusa
 
 # --- EmoBox
@@ -75,7 +76,7 @@ def test_the_parts_of_one_fold_are_splits_and_validation_leaves_training(emobox:
     write_files(emobox, {"fold_1/c_valid_fold_1.jsonl": lines(line("d"))})
     manifest = read_emobox(emobox)
     assert manifest.column("split").tolist() == ["test", "test", "train", "development"]
-    assert manifest.notes[-1] == "1 clips of the validation part taken out of training: d"
+    assert mentions(manifest.notes[-1], 1, "validation", "training", "d")
     write_files(emobox, {"fold_1/c_valid_fold_1.jsonl": lines(line("a"))})
     with pytest.raises(ManifestError, match=r"'a'.*test part"):
         read_emobox(emobox)
@@ -88,7 +89,7 @@ def test_a_map_under_another_name_is_used_and_none_at_all_is_reported(emobox: Pa
     (emobox / "label_dict.json").unlink()
     manifest = read_emobox(emobox)
     assert manifest.labels == ["exc", "hap", "neu", "exc"]
-    assert any("neither label_map.json nor label_dict.json" in note for note in manifest.notes)
+    assert any(mentions(note, "label_map.json", "label_dict.json") for note in manifest.notes)
 
 
 def test_labels_that_the_map_spells_in_another_case_are_counted(emobox: Path) -> None:
@@ -97,7 +98,7 @@ def test_labels_that_the_map_spells_in_another_case_are_counted(emobox: Path) ->
     manifest = read_emobox(emobox)
     assert manifest.labels == ["Happy", "Happy", "Neutral", "Neutral"]
     assert manifest.column("corpus_label").tolist() == ["Exc", "hap", "NEU", "NEU"]
-    assert any("2 clips labelled 'NEU' are Neutral" in note for note in manifest.notes)
+    assert any(mentions(note, 2, "'NEU'", "Neutral") for note in manifest.notes)
 
 
 def test_three_test_parts_are_three_splits_and_a_part_that_repeats_one_of_them_gives_way(emobox: Path) -> None:
@@ -117,12 +118,12 @@ def test_three_test_parts_are_three_splits_and_a_part_that_repeats_one_of_them_g
 
 def test_a_missing_train_part_and_folds_that_train_on_something_else_are_noted(emobox: Path) -> None:
     write_files(emobox, {"fold_1/c_train_fold_1.jsonl": lines(line("c"))})
-    assert any("fold 1 trains on other clips" in note and "1 differ" in note for note in read_emobox(emobox).notes)
+    assert any(mentions(note, "fold 1", "other clips", "1 differ") for note in read_emobox(emobox).notes)
     for name in ("fold_1/c_train_fold_1.jsonl", *(f"fold_2/{path.name}" for path in (emobox / "fold_2").iterdir())):
         (emobox / name).unlink()
     write_files(emobox, {"fold_1/c_test_fold_1.jsonl": lines(*(line(key) for key in "abcd"))})
     (note,) = [note for note in read_emobox(emobox).notes if "train part" in note]
-    assert "fold_1/c_train_fold_1.jsonl not there" in note
+    assert "fold_1/c_train_fold_1.jsonl" in note
     assert "no model can learn" in note
 
 
@@ -159,7 +160,7 @@ def test_emobox_with_gaps_or_strangers_is_refused(emobox: Path) -> None:
             (emobox / name).unlink()
         for path, text in saved.items():
             path.write_text(text)
-    with pytest.raises(ManifestError, match="Point --root at EmoBox/data/CORPUS"):
+    with pytest.raises(ManifestError, match=r"--root .*EmoBox/data/CORPUS"):
         read_emobox(emobox.parent)
 
 
@@ -346,7 +347,7 @@ def test_an_audiofolder_with_mistakes(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="field mixes"):
         read_audiofolder(tmp_path / "j")
     write_files(tmp_path, {"metadata.jsonl": ""})
-    with pytest.raises(ManifestError, match="leave one of them"):
+    with pytest.raises(ManifestError, match=r"metadata\.csv and metadata\.jsonl"):
         read_audiofolder(tmp_path)
 
 
@@ -360,7 +361,7 @@ def test_splits_below_the_classes_are_splits_and_the_class_is_the_level_of_emoti
     assert manifest.column("split").tolist() == ["test", "train", "development", "train"] * 2
     assert not manifest.has("speaker")
     assert any("s1, s2" in note and "--layout speaker/label/split" in note for note in manifest.notes)
-    assert any("'evaluation' is taken as development" in note for note in manifest.notes)
+    assert any(mentions(note, "'evaluation'", "development") for note in manifest.notes)
     values = read_audiofolder(tmp_path, layout="speaker/label/split")
     assert values.column("speaker").tolist() == ["s1"] * 4 + ["s2"] * 4
     assert values.labels == manifest.labels
@@ -486,7 +487,7 @@ def test_dropped_classes_and_unlabelled_clips_are_left_out_and_noted() -> None:
     labelled = relabelled(ten_classes(), labelled_only=True)
     assert labelled.keys == ["a", "b", "c", "e", "f"], "a hidden test set has no labels and stays"
     assert labelled.notes == ["left out 1 utterances without a label"]
-    with pytest.raises(ManifestError, match=r"no class 'hapy', only happy.*Did you mean 'happy'"):
+    with pytest.raises(ManifestError, match=r"'hapy'.*[Dd]id you mean 'happy'"):
         relabelled(ten_classes(), drop=["hapy"])
 
 

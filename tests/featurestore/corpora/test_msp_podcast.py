@@ -173,12 +173,12 @@ def test_another_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="is not a directory"):
         read_msp_podcast(tmp_path / "nowhere")
     (tmp_path / "Audios").mkdir()
-    with pytest.raises(ManifestError, match=r"expected Labels or labels or label, found Audios"):
+    with pytest.raises(ManifestError, match=r"Labels or labels or label.*Audios"):
         read_msp_podcast(tmp_path)
     root = msp_tree(tmp_path / "msp")
     for path in (root / "Audios").iterdir():
         path.unlink()
-    with pytest.raises(ManifestError, match=r"holds no file that .* names.*--no-check-audio"):
+    with pytest.raises(ManifestError, match=r"no file .*--no-check-audio"):
         read_msp_podcast(root)
 
 
@@ -251,7 +251,7 @@ SCALE = '{"dimensional": {"max_score": 5, "min_score": 1}}'
 
 def test_the_range_of_attributes_is_read_from_the_config_or_requested(tmp_path: Path) -> None:
     path = write_files(tmp_path, {"t.csv": IMPROV + IMPROV_ROWS}) / "t.csv"
-    with pytest.raises(ManifestError, match="--attribute-range LOW:HIGH, such as 1:5"):
+    with pytest.raises(ManifestError, match="--attribute-range LOW:HIGH"):
         read_challenge(path, check_audio=False, speaker_by_gender=True)
     for text in ("1", "5:x", "1:2:3"):
         with pytest.raises(ManifestError, match=f"--attribute-range {text}:"):

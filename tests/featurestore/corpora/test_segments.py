@@ -18,6 +18,7 @@ from featurestore.corpora.table import read_table
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ManifestError
 from tests.featurestore.corpora.test_lists import cut, line, lines
+from tests.helpers.messages import mentions
 
 DATA = Path(__file__).parents[1] / "audio" / "data"
 PIECES = [(0.0, 1.25), (1.25, 2.5), (2.5, None)]
@@ -205,8 +206,7 @@ def test_an_audformat_table_of_two_formats_is_read_from_parquet_and_a_difference
     after = CORPORA["audformat"](database)
     assert after.labels == before.labels
     (note,) = [note for note in after.notes if note not in before.notes]
-    assert "db.emotion.test.parquet is read" in note
-    assert "db.emotion.test.csv, which is newer," in note
+    assert mentions(note, "db.emotion.test.parquet is read", "db.emotion.test.csv", "newer")
 
 
 def test_labels_that_an_audformat_scheme_does_not_list_are_counted(database: Path) -> None:

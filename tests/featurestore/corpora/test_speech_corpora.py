@@ -18,6 +18,7 @@ from featurestore.corpora.tess import read_tess
 from featurestore.corpus.votes import consensus
 from featurestore.errors import ManifestError
 from tests.helpers.corpus_trees import IEMOCAP_EVALUATION, iemocap_tree, write_csv, write_files, write_wav
+from tests.helpers.messages import mentions
 
 # --- IEMOCAP
 
@@ -88,7 +89,7 @@ def test_missing_turns_and_other_directories_are_refused(tmp_path: Path) -> None
     with pytest.raises(ManifestError, match="no Session1"):
         read_iemocap(tmp_path)
     root = iemocap_tree(tmp_path / "i")
-    with pytest.raises(ManifestError, match="one of 4, full, found '5'"):
+    with pytest.raises(ManifestError, match=r"4, full.*'5'"):
         read_iemocap(root, scheme="5")
     (root / "Session5/sentences/wav/Ses05M_script01_1b/Ses05M_script01_1b_M003.wav").unlink()
     with pytest.raises(ManifestError, match=r"audio file not found.*row 3 .*M003.wav"):
@@ -218,7 +219,7 @@ def test_a_second_copy_is_left_out(tmp_path: Path) -> None:
         write_wav(tmp_path / place / "OAF_back_angry.wav")
     manifest = read_tess(tmp_path)
     assert len(manifest) == 1
-    assert manifest.notes[0] == "1 second copies left out: OAF_back_angry"
+    assert mentions(manifest.notes[0], 1, "left out", "OAF_back_angry")
 
 
 def test_no_speaker_is_in_two_folds_of_emodb() -> None:
@@ -285,7 +286,7 @@ def test_the_label_is_what_was_requested(tmp_path: Path) -> None:
     assert voice.labels == ["angry", None]
     assert voice.column("acted").tolist() == ["angry", "neutral"]
     np.testing.assert_array_equal(voice.votes, [counts for _, counts in CLIPS])
-    with pytest.raises(ManifestError, match="one of acted, voice, found 'face'"):
+    with pytest.raises(ManifestError, match=r"acted, voice.*'face'"):
         read_crema_d(root, label="face")
 
 

@@ -15,6 +15,7 @@ from featurestore.corpora.ravdess import FOLDS, read_ravdess
 from featurestore.corpora.table import read_table
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ManifestError
+from tests.helpers.messages import mentions
 from tests.helpers.small_corpus import medusa
 
 OTHER_NAMES = {"fear": "fearful", "surprise": "surprised"}  # the corpus's words, which the reference table keeps
@@ -97,8 +98,8 @@ def test_songs_and_video_sound_are_left_out_and_counted(small_corpus: Path) -> N
     (clip.parent / "._03-01-03-01-01-01-01.wav").write_bytes(b"\0")
     manifest = read_ravdess(small_corpus)
     assert len(manifest) == 4
-    assert "left out 1 audio only song files" in manifest.notes
-    assert "left out 1 full audio-video speech files" in manifest.notes
+    assert any(mentions(note, "left out", 1, "audio only song") for note in manifest.notes)
+    assert any(mentions(note, "left out", 1, "full audio-video speech") for note in manifest.notes)
 
 
 def test_an_unreadable_clip_stays_without_a_duration_and_is_named(small_corpus: Path) -> None:
@@ -125,7 +126,7 @@ def test_a_name_with_unknown_codes_is_named(small_corpus: Path, stem: str) -> No
 
 
 def test_another_directory_gets_the_expected_layout(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"found an empty directory.*Actor_01 to Actor_24"):
+    with pytest.raises(ManifestError, match=r"empty.*Actor_01 to Actor_24"):
         read_ravdess(tmp_path)
     with pytest.raises(ManifestError, match="is not a directory"):
         read_ravdess(tmp_path / "nowhere")
@@ -154,7 +155,7 @@ def test_columns_are_renamed_and_one_may_serve_twice(tmp_path: Path) -> None:
     assert manifest.scheme.attributes == {"arousal": (1.0, 7.0)}
     assert manifest.column("label_was").tolist() == ["1", "2"]
     renamed, speakers = manifest.notes
-    assert renamed == "column 'label' is now 'EmoClass'; the former one is kept as 'label_was'"
+    assert mentions(renamed, "'label'", "'EmoClass'", "'label_was'")
     assert "--column speaker=YOURS" in speakers
 
 
@@ -263,9 +264,9 @@ def test_a_second_table_is_joined_by_a_column_that_both_have(tmp_path: Path) -> 
     assert manifest.column("people_text").tolist() == ["T", "U", None]
     assert re.search(r"1 values of who .*people\.csv: 03", output)
     people.write_text("ActorID,gender\n01,female\n01,male\n")
-    with pytest.raises(ManifestError, match=r"people.csv: ActorID has '01' twice"):
+    with pytest.raises(ManifestError, match=r"people\.csv: ActorID .*'01' twice"):
         read_table(table, joined=[(people, "who", "ActorID")])
-    with pytest.raises(ManifestError, match=r"--join: .*people.csv has no column 'actor'"):
+    with pytest.raises(ManifestError, match=r"--join: .*people\.csv .*no column 'actor'"):
         read_table(table, joined=[(people, "who", "actor")])
     assert "expected FILE:YOURS" in medusa("prepare", "csv", table, "-o", out, "--join", "people", exit_code=2).stderr
 
@@ -297,7 +298,7 @@ def test_speakers_of_two_genders_are_noted_and_two_columns_can_be_joined(tmp_pat
     table = written(tmp_path, "utterance_id,text,label,who,gender\na,x,sad,1,female\nb,y,Sad,1,male\nc,z,fear,2,male\n")
     out = tmp_path / "m.csv"
     output = medusa("prepare", "csv", table, "-o", out, "--column", "speaker=who").stdout
-    assert "1 speakers have two genders: 1" in output
+    assert mentions(output, "1 speakers", "two genders", 1)
     assert "--merge 'sad=Sad'" in output
     output = medusa("prepare", "csv", table, "-o", out, "--column", "speaker=gender+who", "--merge", "Sad=sad").stdout
     assert "two genders" not in output

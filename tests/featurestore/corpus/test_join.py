@@ -13,6 +13,7 @@ from featurestore.corpus.protocol import check_manifest
 from featurestore.corpus.ratings import Ratings
 from featurestore.errors import ManifestError
 from tests.helpers.corpus_trees import write_wav
+from tests.helpers.messages import mentions
 from tests.helpers.small_corpus import medusa
 
 
@@ -37,7 +38,7 @@ def test_ids_that_repeat_and_all_speakers_are_distinguished_and_the_audio_is_fou
     assert joined.labels == ["sad", "happy", "sad", "fear"]
     assert all(joined.audio_path(i).is_file() for i in range(4))
     assert any(re.search(r"1 ids .* 2\b", note) for note in joined.notes)
-    assert any("A has no class fear" in note for note in joined.notes)
+    assert any(mentions(note, "A", "no class fear") for note in joined.notes)
     assert "speaker" not in {finding.kind for finding in check_manifest(joined, "corpus").findings}
 
 
@@ -52,7 +53,7 @@ def test_common_classes_leave_out_the_others_and_count_them(tmp_path: Path) -> N
     a, b = corpus(tmp_path / "x", ["1", "2"], ["sad", "happy"]), corpus(tmp_path / "y", ["3", "4"], ["fear", "sad"])
     joined = join_manifests({"A": a, "B": b}, common_classes=True)
     assert (joined.keys, joined.scheme.classes) == (["1", "4"], ("sad",))
-    assert any("left out 2 utterances of happy, fear" in note for note in joined.notes)
+    assert any(mentions(note, "left out", 2, "happy, fear") for note in joined.notes)
     capitalised = corpus(tmp_path / "z", ["5"], ["Sad"])
     with pytest.raises(ManifestError, match=r"no class in common.*--merge"):
         join_manifests({"A": a, "C": capitalised}, common_classes=True)
@@ -84,7 +85,7 @@ def test_votes_and_ratings_stay_where_all_have_them_under_one_scheme(tmp_path: P
     assert joined.ratings.annotators == ("A:w1", "A:w2", "B:w1", "B:w2")
     without = join_manifests({"A": a, "C": corpus(tmp_path / "c", ["9"], ["sad"])})
     assert without.votes is None
-    assert any("votes left out, since C has none" in note for note in without.notes)
+    assert any(mentions(note, "votes", "left out", "C") for note in without.notes)
 
 
 def test_the_command_joins_files_under_their_names_and_merges_in_each(tmp_path: Path) -> None:
@@ -100,7 +101,7 @@ def test_the_command_joins_files_under_their_names_and_merges_in_each(tmp_path: 
     assert joined.keys == ["a:1", "a:2", "B:2"]
     assert joined.labels == ["sad", "happy", "sad"]
     assert all(joined.audio_path(i).is_file() for i in range(3))
-    assert "left out 1 utterances of fear" in output
+    assert mentions(output, "left out", 1, "fear")
     assert (
         "mad" in medusa("prepare", "join", path_a, f"B={path_b}", "-o", out, "--merge", "mad=sad", exit_code=2).stderr
     )

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.corpus.ratings import Ratings
 from featurestore.errors import ManifestError
+from tests.helpers.messages import mentions
 
 SCHEME = LabelScheme(("sad", "happy"), {"valence": (1.0, 7.0), "arousal": (0.0, 1.0)})
 
@@ -228,7 +229,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         Manifest(table(strange=[["no"], ["csv"], ["cells"]]), root=tmp_path).write(path)
     with pytest.raises(ManifestError, match="can't be written"):
         Manifest(table(), root=tmp_path).write(path / "below_a_file.csv")
-    with pytest.raises(ManifestError, match=r"ends in \.csv or \.parquet, found '\.txt'"):
+    with pytest.raises(ManifestError, match=r"\.csv.*\.parquet.*'\.txt'"):
         Manifest(table(), root=tmp_path).write(tmp_path / "m.txt")
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.csv", "m.scheme.json"]
@@ -238,17 +239,17 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 
 
 def test_each_kind_of_bad_row_is_named_by_row_and_value() -> None:
-    assert "utterance_id repeats an earlier row's (1 row): row 3 'a'" in error(utterance_id=["a", "b", "a"])
-    assert "utterance_id is empty (2 rows): row 1, row 2" in error(utterance_id=[None, " ", "c"])
-    assert "vote_x out of range, expected 0 or more (1 row): row 2 -1.0" in error(vote_x=[1, -1, 0])
-    assert "vote_x is not a number (1 row): row 3 'many'" in error(vote_x=["1", "", "many"])
-    assert "vote_x is not a number (1 row): row 2 inf" in error(vote_x=[1.0, float("inf"), 2.0])
-    assert "attr_v out of range, expected 1 to 7 (1 row): row 1 0.5" in error(attr_v=[0.5, 1, 7])
-    assert "duration_s out of range, expected 0 or more (1 row): row 3 -2.0" in error(duration_s=[1, 1, -2])
-    assert "neither path nor text (1 row): row 2" in error(path=["a", None, "c"])
+    repeated = error(utterance_id=["a", "b", "a"])
+    assert mentions(repeated, "utterance_id", "repeats", "1 row", "row 3 'a'")
+    assert mentions(error(utterance_id=[None, " ", "c"]), "utterance_id", "empty", "2 rows", "row 1", "row 2")
+    assert mentions(error(vote_x=[1, -1, 0]), "vote_x", "0 or more", "1 row", "row 2 -1.0")
+    assert mentions(error(vote_x=["1", "", "many"]), "vote_x", "number", "1 row", "row 3 'many'")
+    assert mentions(error(vote_x=[1.0, float("inf"), 2.0]), "vote_x", "number", "1 row", "row 2 inf")
+    assert mentions(error(attr_v=[0.5, 1, 7]), "attr_v", "1 to 7", "1 row", "row 1 0.5")
+    assert mentions(error(duration_s=[1, 1, -2]), "duration_s", "0 or more", "1 row", "row 3 -2.0")
+    assert mentions(error(path=["a", None, "c"]), "path", "text", "1 row", "row 2")
     unknown = error(split=["train", "training", "Test1"])
-    assert "unknown split, expected one of" in unknown
-    assert "row 2 'training', row 3 'Test1'" in unknown
+    assert mentions(unknown, "split", "row 2 'training'", "row 3 'Test1'")
     with pytest.raises(ManifestError, match=r"label.*\['sad', 'happy'\] \(1 row\): row 1 'angry'"):
         Manifest(table(label=["angry", "sad", None]), LabelScheme(("sad", "happy")))
 
@@ -275,7 +276,7 @@ def test_whole_tables_that_are_no_manifest() -> None:
 def test_the_scheme_and_the_columns_must_agree() -> None:
     with pytest.raises(ManifestError, match=r"vote.*\['a', 'b'\].*\['a'\]"):
         Manifest(table(vote_a=[1, 1, 1]), LabelScheme(("a", "b")))
-    with pytest.raises(ManifestError, match=r"attr_ column for each attribute"):
+    with pytest.raises(ManifestError, match=r"attr_ .*\['arousal'\].*\[\]"):
         Manifest(table(), LabelScheme((), {"arousal": (1, 7)}))
     with pytest.raises(ManifestError, match="distinct names"):
         LabelScheme(("a", "a"))
@@ -312,12 +313,12 @@ def test_a_scheme_says_what_became_of_the_corpus_labels(tmp_path: Path) -> None:
 
 
 def test_missing_files_and_bad_sidecars_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"gone\.csv does not exist"):
+    with pytest.raises(ManifestError, match=r"gone\.csv"):
         Manifest.read(tmp_path / "gone.csv")
     with pytest.raises(ManifestError, match="is a directory"):
         Manifest.read(tmp_path)
     (tmp_path / "m.csv").write_text("utterance_id,text\na,b\n")
     for content in ("{", "[]", '{"classes": ["a"], "attributes": {"v": [1]}}', '{"classes": [], "colours": {}}'):
         (tmp_path / "m.scheme.json").write_text(content)
-        with pytest.raises(ManifestError, match=r"m\.scheme\.json: expected JSON like"):
+        with pytest.raises(ManifestError, match=r"m\.scheme\.json: .*JSON"):
             Manifest.read(tmp_path / "m.csv")

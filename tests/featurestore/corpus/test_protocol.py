@@ -10,6 +10,7 @@ import pytest
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.corpus.protocol import Division, PartRecord, ProtocolReport, check_division, check_manifest
 from featurestore.errors import ProtocolError
+from tests.helpers.messages import mentions
 from tests.helpers.small_corpus import medusa
 
 LABELS = ["sad", "happy", "sad", "happy", "sad", "happy"]
@@ -55,7 +56,7 @@ def test_speakers_whose_names_differ_in_case_or_spaces_alone_are_named_where_par
     report = check_division(division(speakers=["Ann", "Ann", "ann ", "s2", "s3", "s3"]))
     assert found(report) == {"speaker name": ("warning", 1, 3)}
     assert "'Ann' and 'ann '" in report.lines()[0]
-    with pytest.raises(ProtocolError, match="in more than one fold whose names"):
+    with pytest.raises(ProtocolError, match=r"more than one fold.*'Ann' and 'ann '"):
         report.refuse(strict=True)
     assert check_division(division(speakers=["Ann", "ann", "s2", "s2", "s3", "s3"])).clean
 
@@ -91,8 +92,7 @@ def test_classes_missing_in_a_fold_are_named_and_those_no_model_learns() -> None
     report = check_division(division(labels=labels, classes=("sad", "happy", "fear", "angry")))
     warning, note = report.findings
     assert (warning.kind, warning.severity, warning.parts) == ("class", "warning", {"1": 1, "2": 2, "3": 1})
-    assert "1 has no fear; 2 has no happy, fear; 3 has no happy" in warning.message
-    assert warning.message.endswith("no model learns happy, fear")
+    assert mentions(warning.message, 1, "fear", 2, "happy, fear", 3, "happy", "no model", "happy, fear")
     assert (note.severity, note.names) == ("note", ("angry",))
 
 

@@ -106,7 +106,7 @@ def test_folds_by_session_utterance_or_any_column() -> None:
         assign_folds(manifest, 5, by="dialogue")
     with pytest.raises(ManifestError, match=r"session is empty \(1 row\): row 1"):
         assign_folds(with_column(manifest, "session", [None, *["1"] * 599]), 5, by="session")
-    with pytest.raises(ManifestError, match="5 groups \\(by session\\) can't make 6 folds"):
+    with pytest.raises(ManifestError, match=r"5 groups.*session.* 6 folds"):
         assign_folds(manifest, 6, by="session")
 
 
@@ -166,7 +166,7 @@ def test_what_is_not_train_stays_where_it_is() -> None:
     for share in (0.0, 1.0):
         with pytest.raises(ManifestError, match="between 0 and 1"):
             hold_out(corpus(), share)
-    with pytest.raises(ManifestError, match="can't be held out of 1 groups"):
+    with pytest.raises(ManifestError, match=r"10\.0%.* 1 group"):
         hold_out(corpus(4, speaker=["s"] * 4), 0.1)
 
 
@@ -212,7 +212,7 @@ def test_given_partitions_are_taken_over(tmp_path: Path) -> None:
         given_parts(manifest, pa.table({"utterance_id": ["u0", "u1", "u2"], "split": ["train", "train", "held"]}))
     with pytest.raises(ManifestError, match="repeats an earlier row"):
         given_parts(manifest, pa.table({"utterance_id": ["u0", "u1", "u2", "u2"], "fold": [1, 2, 3, 1]}))
-    with pytest.raises(ManifestError, match="expected columns utterance_id and split or fold"):
+    with pytest.raises(ManifestError, match="utterance_id and split or fold"):
         given_parts(manifest, pa.table({"utterance_id": ["u0"]}))
 
 

@@ -634,7 +634,7 @@ def test_an_openai_checkpoint_gives_openai_whispers_numbers(tmp_path: Path) -> N
     assert encoder.spec.encoder == "whisper-tiny"
     assert worst_row(encoder.encode([waveform])[0], expected) <= 1e-5
     (tmp_path / "bad.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(EncoderError, match="not an openai-whisper checkpoint"):
+    with pytest.raises(EncoderError, match=r"bad\.pt .*openai-whisper"):
         load_encoder("whisper-tiny", weights=tmp_path / "bad.pt")
 
 

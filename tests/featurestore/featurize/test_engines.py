@@ -104,7 +104,7 @@ def test_a_stop_is_reported_to_all_processes_and_counts_what_they_did(quick_job:
 def test_an_error_of_a_process_is_raised_here(quick_job: FeaturizeJob) -> None:
     quick_job.run(device="cpu")
     pooled = replace(quick_job, encoder=EncoderOptions("logmel", pool="mean"))
-    with pytest.raises(SpecMismatch, match="pool: stored none, asked mean"):
+    with pytest.raises(SpecMismatch, match=r"pool: .*none.*mean"):
         featurize_on_devices(pooled, ["cpu", "cpu"])
 
 

@@ -179,10 +179,10 @@ def test_truncated_and_missing_files_are_named(tmp_path: Path, file: str) -> Non
         for name in ("offsets", "keys", "key_offsets", "key_hashes", "checksums", "durations_s"):
             segment.small(name)
 
-    with pytest.raises(StoreError, match=f"{file}.*expected {size} bytes, found {size - 1} bytes"):
+    with pytest.raises(StoreError, match=f"{file}.*{size} bytes.* {size - 1} bytes"):
         read_all()
     (path / file).unlink()
-    with pytest.raises(StoreError, match=f"{file}.*expected {size} bytes, found no file"):
+    with pytest.raises(StoreError, match=f"{file}.*{size} bytes.* no file"):
         read_all()
 
 
@@ -201,7 +201,7 @@ def test_a_cut_hdf5_segment_is_named(tmp_path: Path, size: int) -> None:
     with pytest.raises(StoreError, match=path.name):
         Segment(path, make_spec())
     path.write_bytes(data + b"x")
-    with pytest.raises(StoreError, match=f"expected {len(data)} bytes, found {len(data) + 1} bytes"):
+    with pytest.raises(StoreError, match=f"{len(data)} bytes.* {len(data) + 1} bytes"):
         Segment(path, make_spec())
 
 
@@ -212,7 +212,7 @@ def test_a_file_cut_under_a_live_map_is_an_error(tmp_path: Path, store_format: s
     rows.fetch([(0, 3000)])
     with open(path if store_format == "hdf5" else path / "layer_00/c/0/0", "r+b") as file:
         file.truncate(4096)
-    with pytest.raises(StoreError, match="truncated while it was in use"):
+    with pytest.raises(StoreError, match=r"truncated.* 4096 bytes"):
         rows.fetch([(0, 3000)])
 
 
@@ -241,7 +241,7 @@ def test_altered_metadata_is_found(tmp_path: Path, file: str) -> None:
 
 def test_a_foreign_segment_and_foreign_files_are_named(tmp_path: Path) -> None:
     path, _ = write(tmp_path, make_spec(), [3])
-    with pytest.raises(StoreError, match="belongs to another feature set"):
+    with pytest.raises(StoreError, match=r"another feature set.*fingerprint"):
         Segment(path, make_spec("float32"))
     (path / "notes.txt").write_text("mine")
     assert any("notes.txt" in problem for problem in Segment(path, make_spec()).verify())

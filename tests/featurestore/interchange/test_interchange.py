@@ -29,6 +29,7 @@ from featurestore.interchange.names import escape, key_line, key_path, path_key,
 from featurestore.runtime.stopping import Interrupted
 from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.messages import mentions
 from tests.helpers.small_corpus import medusa
 
 SPEC = FeatureSpec("audio", "wavlm-large", "sha256:00", ("layer_06", "layer_12"), 3, 50.0, "float32")
@@ -475,7 +476,7 @@ class TestDirectoriesOfNpy:
         (target / "layer_12" / "x" / "c.npy").unlink()
         torn = target / "layer_06" / "b.npy"
         torn.write_bytes(torn.read_bytes()[:-2])
-        with pytest.raises(StoreError, match="--resume adds what is missing"):
+        with pytest.raises(StoreError, match="--resume"):
             export_features(features, "npy", target)
         report = export_features(features, "npy", target, resume=True)
         assert (report.done, report.skipped) == (2, 2)
@@ -569,7 +570,7 @@ class TestHdf5:
         assert "'c' lacks the layers layer_12" in report.failed[0][1]
         taken(store, tmp_path / "grouped.h5", "hdf5", name="single", layers={"x": "hidden12"})
         assert store["single"]["a"].tobytes() == rows[1].tobytes()
-        with pytest.raises(StoreError, match=r"no name ends in /nothing; there is 'a/hidden12'"):
+        with pytest.raises(StoreError, match=r"/nothing.*'a/hidden12'"):
             taken(store, tmp_path / "grouped.h5", "hdf5", layers={"x": "nothing"})
         with h5py.File(tmp_path / "stacked.h5", "w") as file:
             file["a"] = rows
@@ -760,10 +761,10 @@ class TestWhatAnImportSays:
         spec = dataclasses.replace(_one_layer(), encoder="wavlm-large")
         filled(store, "featurized", {"a": np.stack(rows_of(2))}, spec)
         directory = saved(tmp_path / "f", {"a": rows_of(2)[0], "b": rows_of(1)[0]})
-        with pytest.raises(SpecMismatch, match="weights: stored sha256:00, asked imported"):
+        with pytest.raises(SpecMismatch, match=r"weights: .*sha256:00.*imported"):
             taken(store, directory, name="featurized")
         taken(store, directory)
-        with pytest.raises(SpecMismatch, match="encoder: stored wavlm-large, asked hubert-large"):
+        with pytest.raises(SpecMismatch, match=r"encoder: .*wavlm-large.*hubert-large"):
             import_features(store, "in", "npy", directory, Description("hubert-large", frame_rate_hz=50))
         with pytest.raises(SpecMismatch, match="dim: stored 3, asked 4"):
             taken(store, saved(tmp_path / "g", {"a": rows_of(2, dim=4)[0]}))
@@ -813,7 +814,7 @@ class TestWhatAnImportSays:
 
 def test_only_a_directory_can_be_resumed(store: FeatureStore, tmp_path: Path) -> None:
     features = filled(store, "out", {"a": np.stack(rows_of(2, 2))})
-    with pytest.raises(ConfigError, match="whole or not at all"):
+    with pytest.raises(ConfigError, match=r"--resume: hdf5 .*--overwrite"):
         export_features(features, "hdf5", tmp_path / "x", resume=True)
     assert isinstance(export_features(features, "npy", tmp_path / "y", resume=True), Written)
 
@@ -848,9 +849,8 @@ class TestCommands:
         call = ["store", "import", "npy", directory, "w", "-s", store.path, "-m", manifest]
         result = medusa(*call, exit_code=1)
         assert "2 taken, 0 there already, 1 failed" in result.stdout
-        assert "missing: 1 utterances of the manifest, 'c'" in result.stdout
-        assert "surplus: 2 utterances that the manifest lacks, 'b', 'odd'" in result.stdout
-        assert "odd.npy: values of int64" in result.stderr
+        assert mentions(result.stdout, "missing", 1, "'c'", "surplus", 2, "'b', 'odd'")
+        assert mentions(result.stderr, "odd.npy", "int64")
         (directory / "odd.npy").unlink()
         assert "0 taken, 2 there already" in medusa(*call, exit_code=1).stdout  # one is still missing
         np.save(directory / "c.npy", rows_of(1)[0])
@@ -871,5 +871,5 @@ def test_utterances_without_rows_are_taken_and_named(store: FeatureStore, tmp_pa
     np.save(tmp_path / "npy" / "b.npy", np.ones((0, 3), np.float32))
     report = taken(store, tmp_path / "npy", "npy")
     assert (report.done, report.empty) == (2, ["b"])
-    assert any("No rows in 1 utterance ('b')" in note for note in report.notes)
+    assert any(mentions(note.lower(), "no rows", 1, "'b'") for note in report.notes)
     assert store["in"]["b"].shape == (0, 3)

@@ -103,7 +103,7 @@ def test_a_table_without_recordings_goes_with_a_single_one(calls: Path) -> None:
     assert result.manifest is not None
     assert result.manifest.keys == ["a.wav[0-1]"]
     assert any("same ends" in note for note in result.notes)
-    with pytest.raises(ConfigError, match="names no recording, and 3"):
+    with pytest.raises(ConfigError, match=r"no recording.* 3 .*'path'"):
         cut(recordings_of(["calls"]).manifest, cutter)
 
 

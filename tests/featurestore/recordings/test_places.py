@@ -38,11 +38,11 @@ def test_a_list_from_elsewhere_holds_places_too(place: Path) -> None:
 
 def test_nothing_found_is_an_error_that_names_the_place(place: Path) -> None:
     (place / "none").mkdir()
-    with pytest.raises(ConfigError, match="none holds no audio"):
+    with pytest.raises(ConfigError, match=r"none .*\.wav"):
         find_files(["a.wav", "none"])
-    with pytest.raises(ConfigError, match=r"\*\.ogg matches no file"):
+    with pytest.raises(ConfigError, match=r"\*\.ogg"):
         find_files(["*.ogg"])
-    with pytest.raises(ConfigError, match=r"notes\.txt lists no file"):
+    with pytest.raises(ConfigError, match=r"notes\.txt .*no file"):
         find_files(["deep/notes.txt"])
 
 

@@ -67,7 +67,7 @@ def test_aliases_that_multiply_are_refused_before_they_are_read() -> None:
     lines = ["a0: &a0 {x: 1, y: 2}"] + [
         f"a{i}: &a{i} {{{', '.join(f'k{j}: *a{i - 1}' for j in range(10))}}}" for i in range(1, 9)
     ]
-    with pytest.raises(ConfigError, match="aliases stand for more than"):
+    with pytest.raises(ConfigError, match=r"aliases.*10,000"):
         tree_of("\n".join(lines), "x")
     assert tree_of("a: &a {x: 1}\nb: *a", "x").entries["b"].entries["x"].text == "1"
 

@@ -47,7 +47,7 @@ def test_a_key_that_stands_twice_in_a_segment_is_found_by_ls_verify_and_compact(
         writer.append(b"twice", list(rows(value).astype(SPEC.row_type.stored)), 0.1)
     writer.commit()
     assert any("twice" in problem for problem in opened["damaged"].verify())
-    with pytest.raises(StoreError, match="stands in it twice"):
+    with pytest.raises(StoreError, match=r"key .*twice"):
         opened.compact("damaged")
     shown = medusa("store", "ls", "-s", store, exit_code=1)
     assert "group/whole" in shown.stdout

@@ -194,7 +194,7 @@ class TestReading:
 
     def test_missing_keys_are_counted_and_named(self, store: FeatureStore) -> None:
         features = fill(store, "a", utterances(3))
-        with pytest.raises(StoreError, match=r"lacks 7 of 8 keys: 'x0', 'x1', 'x2', 'x3', 'x4', \.\.\."):
+        with pytest.raises(StoreError, match=r"7 of 8 keys.*'x0'.*'x4', \.\.\."):
             features.gather(["u1", *(f"x{i}" for i in range(7))])
         with pytest.raises(StoreError, match="lacks 1 of 1 keys: 'x'"):
             features["x"]
@@ -307,7 +307,7 @@ class TestWriting:
         with store.writer("a", SPEC) as writer:
             writer.append("k", rows)
             assert "k" in writer
-            with pytest.raises(StoreError, match="'k' is in feature set 'a' already"):
+            with pytest.raises(StoreError, match=r"'k' .*'a'.*already"):
                 writer.append("k", rows)
             writer.commit()
             with pytest.raises(StoreError, match="already"):
@@ -408,7 +408,7 @@ class TestStores:
     def test_what_is_no_store_is_reported(self, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="nothing was found"):
             FeatureStore.open(tmp_path / "none")
-        with pytest.raises(StoreError, match="an empty directory was found"):
+        with pytest.raises(StoreError, match="empty directory"):
             FeatureStore.open(tmp_path)
         (tmp_path / "notes.txt").write_text("x")
         with pytest.raises(StoreError, match=r"1 entries \(notes.txt\)"):

@@ -20,6 +20,7 @@ from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
 from featurestore.store.verify import verify_store
 from featurestore.transfer.copy import pull, push
+from tests.helpers.messages import mentions
 from tests.helpers.s3_server import S3, has_moto
 from tests.helpers.small_corpus import medusa
 from tests.helpers.small_store import STORAGES
@@ -142,9 +143,9 @@ class TestRefusals:
         push(tmp_path / "here", place)
         write(tmp_path / "other", spec=replace(SPEC, dtype="float32"))
         write(tmp_path / "other", "b", range(2))
-        with pytest.raises(SpecMismatch, match="dtype: stored float16, asked float32"):
+        with pytest.raises(SpecMismatch, match=r"dtype: .*float16.*float32"):
             push(tmp_path / "other", place)
-        with pytest.raises(SpecMismatch, match="dtype: stored float32, asked float16"):
+        with pytest.raises(SpecMismatch, match=r"dtype: .*float32.*float16"):
             pull(place, tmp_path / "other")
         pull(place, tmp_path / "back")
         assert files(tmp_path / "back") == files(tmp_path / "here")
@@ -168,12 +169,12 @@ class TestRefusals:
         data = bytearray(layer.read_bytes())
         data[100] ^= 4
         layer.write_bytes(data)
-        with pytest.raises(StoreError, match=r"Nothing damaged is pushed|is damaged, or was on its way"):
+        with pytest.raises(StoreError, match=r"[Nn]othing damaged|is damaged"):
             push(tmp_path / "here", place)
         pull(place, tmp_path / "back")
         assert sound(tmp_path / "back")
         push(tmp_path / "here", place, verify=False)
-        with pytest.raises(StoreError, match=rf"{victim.name} is damaged, or was on its way.*l0, were altered"):
+        with pytest.raises(StoreError, match=rf"{victim.name} is damaged.*l0"):
             pull(place, tmp_path / "back")
         assert sound(tmp_path / "back")
         assert not list((tmp_path / "back").rglob(".tmp-*"))
@@ -196,7 +197,7 @@ class TestRefusals:
             pull("memory://a", "memory://b")
         with pytest.raises(StoreError, match="memory://none is not a feature store"):
             pull("memory://none", tmp_path / "back")
-        with pytest.raises(StoreError, match="nothing was found there"):
+        with pytest.raises(StoreError, match=r"/nothing .*feature store"):
             push(tmp_path / "nothing", "memory://none")
         assert list(tmp_path.iterdir()) == []
 
@@ -337,4 +338,4 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert "set/a" in medusa("store", "ls", "--store", web.url).stdout
         assert "whole" in medusa("store", "verify", "set/a", "--store", web.url).stdout
     failed = medusa("store", "pull", "memory://nothing", exit_code=2)
-    assert "memory://nothing is not a feature store" in failed.stderr
+    assert mentions(failed.stderr, "memory://nothing", "not a feature store")

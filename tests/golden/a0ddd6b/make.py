@@ -2,12 +2,12 @@
 
 PYTHONPATH=CHECKOUT python tests/golden/a0ddd6b/make.py tests/golden/a0ddd6b
 
-corpus.csv, audio/    30 utterances of 6 speakers in 2 folds, of which two are there to be heard
+corpus.csv, audio/    30 utterances of 6 speakers in 2 folds, of which two have audio
 store/                three small feature sets, and the posteriors of members and meta-classifiers
 runs/                 a member of every kind of network, a meta-classifier of every kind, and two interrupted members
 finished/             the weights that the interrupted members get when that build goes on
 export/               an exported meta-classifier
-predictions.npz       what that build predicts with each; machine.json says where
+predictions.npz       the predictions of that build with each; machine.json describes the machine
 """
 
 import json
@@ -183,7 +183,7 @@ def predictions(directory: Path) -> dict[str, np.ndarray]:
 
 
 def machine() -> dict[str, str]:
-    """Return what bits depend on."""
+    """Return the properties of the machine that bits depend on."""
     model = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
              if line.startswith("model name")]  # fmt: skip
     return {"torch": torch.__version__, "numpy": np.__version__, "machine": platform.machine(), "cpu": model[0],

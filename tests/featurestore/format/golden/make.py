@@ -26,7 +26,7 @@ SETS = {
 
 
 def rows(layer: int, utterance: int) -> np.ndarray:
-    """(T, 8) float32 that float16 and bfloat16 hold exactly, and int8 too: each row's largest value is 127 / 16."""
+    """Return (T, 8) float32 that float16, bfloat16 and int8 hold exactly: each row's largest value is 127 / 16."""
     t, d = np.mgrid[0 : LENGTHS[utterance], 0:8]
     values = (t * 31 + d * 7 + layer * 5 + utterance * 3) % 255 - 127
     values[:, 0] = 127
@@ -48,7 +48,7 @@ def main(directory: Path) -> None:
 
 
 def identity(i: int) -> Identity | None:
-    """Return what utterance i was made from; the second has no record, the fourth is a piece of a file."""
+    """Return the source of utterance i; the second has no record, the fourth is a piece of a file."""
     if i == 1:
         return None
     piece = (1.5, 2.25) if i == 3 else (float("nan"), float("nan"))
