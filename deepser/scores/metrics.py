@@ -178,7 +178,7 @@ def evaluate(
 
     predicted: (N,) int classes or (N, C) scores, None where attributes alone were predicted; labels: (N,) int, -1
     without consensus; attributes and attribute_targets: (N, A), NaN where a target is missing; folds: the fold's name
-    of each row.
+    of each row. In a fold without any label the scores of classes are NaN.
     """
     pooled = None if predicted is None else classification(predicted, labels, classes)
     concord = None
@@ -190,12 +190,9 @@ def evaluate(
     parts = {}
     for fold in sorted(set(folds), key=_natural):
         rows = names == fold
-        if predicted is not None and not (labels[rows] >= 0).any():
-            raise ManifestError(
-                f"Fold {fold!r} has no utterance with a consensus label, so it can't be scored; join it to another."
-            )
+        is_scored = predicted is not None and bool((labels[rows] >= 0).any())
         parts[fold] = evaluate(
-            None if predicted is None else predicted[rows],
+            predicted[rows] if is_scored and predicted is not None else None,
             labels[rows],
             classes,
             None if attributes is None else attributes[rows],
@@ -207,11 +204,10 @@ def evaluate(
 
 
 def per_fold(evaluations: Mapping[str, Evaluation]) -> dict[str, Spread]:
-    """Each score's mean and standard deviation over separately scored folds."""
-    names = [name for name in SCORES if all(name in evaluation.scores() for evaluation in evaluations.values())]
-    return {
-        name: Spread.of({fold: evaluation.scores()[name] for fold, evaluation in evaluations.items()}) for name in names
-    }
+    """Each score's mean and standard deviation over separately scored folds, NaN in a fold that has not that score."""
+    scores = {fold: evaluation.scores() for fold, evaluation in evaluations.items()}
+    names = [name for name in SCORES if any(name in own for own in scores.values())]
+    return {name: Spread.of({fold: own.get(name, math.nan) for fold, own in scores.items()}) for name in names}
 
 
 def classification(predicted: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Classification:

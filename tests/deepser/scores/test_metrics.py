@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from deepser.scores.metrics import ScoreRow, Spread, ccc, classification, concordance, evaluate
+from deepser.scores.report import spread_text
 from featurestore.errors import ConfigError, ManifestError
 
 CLASSES = ("angry", "sad", "happy", "neutral")
@@ -121,9 +122,20 @@ def test_fold_scores_are_those_of_each_fold_alone() -> None:
     json.dumps(result.to_dict(), allow_nan=False)
 
 
-def test_a_fold_that_can_not_be_scored_is_named() -> None:
-    with pytest.raises(ManifestError, match="Fold 'b'"):
-        evaluate(np.zeros(2, int), np.array([0, -1]), CLASSES, folds=["a", "b"])
+def test_scores_of_classes_are_undefined_in_a_fold_without_labels_and_nothing_else_is() -> None:
+    """Such as a speaker of three clips on whom nobody agreed, left out alone: hours of training end in scores."""
+    labels, folds = np.array([0, 1, -1, -1, 2, 2]), ["a", "a", "b", "b", "c", "c"]
+    arousal = np.array([[1.0], [2.0], [3.0], [5.0], [4.0], [6.0]])
+    result = evaluate(np.array([0, 1, 0, 1, 2, 0]), labels, CLASSES, arousal, arousal, ("arousal",), folds)
+    np.testing.assert_equal(result.folds["uar"].values, {"a": 1.0, "b": np.nan, "c": 0.5})
+    assert (result.folds["uar"].mean, result.folds["mean_ccc"].values["b"]) == (0.75, 1.0)
+    assert spread_text(result.folds["uar"]) == "0.750±.354 (2 of 3)"
+    assert set(result.absent_by_fold) == {"a", "c"}
+    json.dumps(result.to_dict(), allow_nan=False)
+    only = evaluate(np.zeros(2, int), np.array([0, -1]), CLASSES, folds=["a", "b"])
+    assert only.folds["accuracy"].std == 0
+    with pytest.raises(ManifestError, match="nothing to score"):
+        evaluate(np.zeros(2, int), np.array([-1, -1]), CLASSES, folds=["a", "b"])
 
 
 def test_the_row_of_several_seeds_is_their_mean() -> None:
