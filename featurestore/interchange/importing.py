@@ -79,7 +79,9 @@ def import_features(
     with format_of(format_name).read(path, layers or {}, flatten) as source, StopSignals() as stop:
         report.failed += source.failed
         report.notes += source.notes
-        origins = _by_place(source, read_origins(path))
+        recorded = read_origins(path)
+        _refuse_layers_as_keys(source, recorded, path)
+        origins = _by_place(source, recorded)
         stored = _stored(store, name)
         if expected_keys is not None:
             source = _named_as(source, expected_keys, report)
@@ -111,6 +113,19 @@ def import_features(
     report.failed = [(_printable(where), _printable(reason)) for where, reason in report.failed]
     report.wall_s = time.monotonic() - started
     return report
+
+
+def _refuse_layers_as_keys(source: Source, recorded: Mapping[str, Origin], path: Path) -> None:
+    """Raise StoreError where each file's first directory is a layer that an export of ours made, taken for a key's."""
+    keys = [key for key in source.keys if key != _printable(key) or "/" not in key or key in recorded]
+    if keys or not recorded or not all(key.partition("/")[2] in recorded for key in source.keys):
+        return
+    layers = sorted({key.partition("/")[0] for key in source.keys})
+    raise StoreError(
+        f"{path} holds the layers {', '.join(layers)} in directories of these names, and the record of the export "
+        f"there knows their files by what follows. Import them as layers: "
+        f"{' '.join(f'--layer {layer}={layer}' for layer in layers)}."
+    )
 
 
 def _by_place(source: Source, origins: Mapping[str, Origin]) -> list[Origin | None]:

@@ -1,5 +1,7 @@
 """Durations, and what utterances were made from, go out of a store and come back with the rows."""
 
+from dataclasses import replace
+from itertools import product
 from math import nan
 from pathlib import Path
 
@@ -50,6 +52,23 @@ def test_an_export_and_its_import_keep_durations_and_identities(
     assert identities.recorded.tolist() == [True, True, False]
     for i, (_, identity) in enumerate(RECORDED.values()):
         np.testing.assert_equal(vars(identities[i]), vars(identity or Identity()))
+
+
+def test_directories_of_layers_are_not_taken_for_a_part_of_the_ids(tmp_path: Path) -> None:
+    store, layers = FeatureStore.create(tmp_path / "a"), ("layer_02", "layer_06")
+    with store.writer("set", replace(SPEC, layers=layers)) as writer:
+        for key, origin in RECORDED.items():
+            writer.append(key, np.arange(12, dtype=np.float32).reshape(2, 2, 3), *origin)
+    export_features(store["set"], "npy", tmp_path / "out")
+    into = FeatureStore.create(tmp_path / "b")
+    with pytest.raises(StoreError, match="--layer layer_02=layer_02 --layer layer_06=layer_06"):
+        import_features(into, "set", "npy", tmp_path / "out", Description("e"))
+    assert "set" not in into
+    import_features(into, "set", "npy", tmp_path / "out", Description("e"), layers={layer: layer for layer in layers})
+    for key, layer in product(RECORDED, layers):
+        np.testing.assert_array_equal(into["set"].array(key, layer), store["set"].array(key, layer))
+    alone = import_features(into, "alone", "npy", tmp_path / "out" / "layer_06", Description("e"))
+    assert alone.done == 3
 
 
 def test_a_source_without_them_says_so_once(tmp_path: Path) -> None:
