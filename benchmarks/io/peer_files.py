@@ -123,6 +123,44 @@ class TensorStore:
     close = staticmethod(nothing)
 
 
+class AnnBatch:
+    """The same Zarr array through annbatch's loader. Its samplers draw single rows; this one asks for utterances."""
+
+    def __init__(self, place: Place) -> None:
+        import zarr
+        import zarrs  # noqa: F401
+        from annbatch import Loader
+        from annbatch.abc import Sampler
+
+        with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+            array = zarr.open_array(str(place.directory / "rows.zarr"), mode="r")
+        offsets = place.rows.offsets.tolist()
+
+        class Utterances(Sampler):
+            batch_size, shuffle = None, False  # a request says itself what it is split into
+
+            def __init__(self, batches: Sequence[Batch]) -> None:
+                self.batches = batches
+
+            def n_batches(self, n_obs: int) -> int:
+                return len(self.batches)
+
+            def validate(self, n_obs: int) -> None: ...
+
+            def _sample(self, n_obs: int) -> Iterator[dict[str, Any]]:
+                for batch in self.batches:
+                    parts = [slice(offsets[i], offsets[i + 1]) for i in batch.numbers]
+                    yield {"requests": parts, "splits": [np.arange(batch.n_rows)]}
+
+        self.loader = lambda batches: Loader(batch_sampler=Utterances(batches)).add_dataset(array)
+
+    def read(self, batches: Sequence[Batch]) -> Iterator[np.ndarray]:
+        for loaded in self.loader(batches):
+            yield loaded["X"]
+
+    close = staticmethod(nothing)
+
+
 def write_tar(directory: Path, rows: Rows) -> None:
     import webdataset
 
@@ -169,6 +207,7 @@ FILE_WAYS = [
     Way("zarr-python", "zarr-python, one Zarr array", PEER, "zarr", per_thread(_zarr())),
     Way("zarrs", "zarrs, one Zarr array", PEER, "zarr", per_thread(_zarr("zarrs.ZarrsCodecPipeline")), "zarrs"),
     Way("tensorstore", "tensorstore, one Zarr array", PEER, "zarr", per_thread(TensorStore), "tensorstore"),
+    Way("annbatch", "annbatch, the same with zarrs", PEER, "zarr", per_thread(AnnBatch), "annbatch"),
     Way(
         "webdataset", "WebDataset, in its order", PEER, "tar", per_thread(WebDataset), "webdataset",
         order=in_number_order, threads=False,
