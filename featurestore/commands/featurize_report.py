@@ -30,11 +30,14 @@ def with_rate(show: Show) -> Callable[[int, int, float], None]:
 
 
 def say_computed(encoder: "Encoder", device: str) -> None:
-    """Print where an encoder computes and how; device: as it was asked for."""
+    """Print where an encoder computes and how, and that it is not what it is called; device: as it was asked for."""
+    from featurestore.encoders.catalog import unlike_its_name
     from featurestore.encoders.device import computed_by
     from featurestore.runtime.device import unused_cards
 
     say(f"{encoder.name}: on {', '.join(computed_by(encoder).values())}")
+    if difference := unlike_its_name(encoder.spec):
+        say(f"warning: {difference}", "yellow", stderr=True)
     if device == "auto" and hasattr(encoder, "compute") and (why := unused_cards(encoder.device)):
         say(f"warning: {why}", "yellow", stderr=True)
 

@@ -1,11 +1,14 @@
 """The encoders by name: what they are, and where their weights come from.
 
-Sizes are for choosing among them: a run takes its own from the weights. `parameters_m` counts roughly what is loaded: a
+Sizes are for choosing among them: a run takes its own from the weights, and says so where they differ. `parameters_m` counts roughly what is loaded: a
 Whisper's or a T5's encoder without its decoder, a language model without its output layer.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from featurestore.encoders.row_builder import pooled_dim
+from featurestore.format.spec import FeatureSpec
 
 
 @dataclass(frozen=True)
@@ -208,3 +211,17 @@ def _entries() -> Iterator[tuple[str, EncoderEntry]]:
 
 
 ENCODERS: dict[str, EncoderEntry] = dict(_entries())
+
+
+def unlike_its_name(spec: FeatureSpec) -> str:
+    """Return in what rows differ from those of the encoder that they are named after; "" where nothing is known to."""
+    entry = ENCODERS.get(spec.encoder)
+    if entry is None or entry.hub_id is None or spec.pool == "model":
+        return ""
+    dim = pooled_dim(entry.dim, spec.pool)
+    if spec.dim == dim:
+        return ""
+    return (
+        f"{spec.encoder} gives {dim} values a row, these weights {spec.dim}: they are another model. If that is not what "
+        f"you want, name the encoder after what it is (--encoder NAME), or pass the weights of {entry.hub_id}."
+    )

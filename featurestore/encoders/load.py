@@ -145,6 +145,8 @@ class _Located:
 
 def _find(options: EncoderOptions) -> _Located:
     name, weights = options.name, options.weights
+    if weights is not None and name not in ENCODERS:
+        _refuse_typo(name)
     if "emotion2vec" in name.lower():
         return _located_emotion2vec(name, weights)
     if weights is not None and weights.suffix == ".pt" and weights.is_file():
@@ -164,7 +166,6 @@ def _resolve(name: str, weights: Path | None) -> tuple[str, Path]:
     if name in ENCODERS:
         return name, find_weights(name, ENCODERS[name].hub_id, weights)
     if weights is not None:
-        _refuse_typo(name)
         return label_of(name), find_weights(name, None, weights)
     if (os.sep in name and Path(name).is_dir()) or (Path(name) / "config.json").is_file():
         return label_of(name), checked_directory(Path(name), f"--encoder {name}")

@@ -5,13 +5,49 @@ from pathlib import Path
 import pytest
 
 from featurestore.encoders import load_encoder
+from featurestore.encoders.catalog import unlike_its_name
 from featurestore.encoders.weights import _is_import
 from featurestore.errors import EncoderError
+from featurestore.format.spec import FeatureSpec
 
 
-def test_a_known_name_with_a_typo_and_weights_is_an_error_with_the_near_name(tmp_path: Path) -> None:
-    with pytest.raises(EncoderError, match="did you mean whisper-base"):
-        load_encoder("whisper-bse", weights=tmp_path)
+@pytest.mark.parametrize(
+    ("name", "near", "file"),
+    [
+        ("whisper-bse", "whisper-base", ""),
+        ("whisper-bse", "whisper-base", "base.pt"),
+        ("whisper-bse", "whisper-base", "adapter_config.json"),
+        ("emotion2vec_plus_bose", "emotion2vec_plus_base", "model.pt"),
+    ],
+)
+def test_a_known_name_with_a_typo_and_weights_is_an_error_with_the_near_name(
+    tmp_path: Path, name: str, near: str, file: str
+) -> None:
+    if file:
+        (tmp_path / file).write_bytes(b"{}")
+    with pytest.raises(EncoderError, match=f"did you mean {near}"):
+        load_encoder(name, weights=tmp_path / file if file.endswith(".pt") else tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "pool", "dim", "facts"),
+    [
+        ("wavlm-large", "none", 1024, ()),
+        ("wavlm-large", "mean+std", 2048, ()),
+        ("wavlm-large", "model", 512, ()),  # a speaker embedding
+        ("wavlm-large", "none", 768, ("wavlm-large", "1024", "768", "microsoft/wavlm-large")),
+        ("wavlm-large", "mean+std", 1536, ("2048", "1536")),
+        ("logmel", "none", 40, ()),
+        ("mine", "none", 768, ()),
+    ],
+)
+def test_weights_of_other_columns_than_the_name_says_are_reported(
+    encoder: str, pool: str, dim: int, facts: tuple[str, ...]
+) -> None:
+    spec = FeatureSpec("audio", encoder, "none", ("layer_12",), dim, pool=pool)
+    difference = unlike_its_name(spec)
+    assert bool(difference) == bool(facts)
+    assert all(fact in difference for fact in facts)
 
 
 def test_a_whisper_checkpoint_with_encoder_weights_alone_loads(tmp_path: Path) -> None:
