@@ -1,7 +1,8 @@
 """The encoders by name: what they are, and where their weights come from.
 
-Sizes are for choosing among them: a run takes its own from the weights, and says so where they differ. `parameters_m` counts roughly what is loaded: a
-Whisper's or a T5's encoder without its decoder, a language model without its output layer.
+Sizes are for choosing among them: a run takes its own from the weights, and says so where they differ.
+`parameters_m` counts roughly what is loaded: a Whisper's or a T5's encoder without its decoder, a language model
+without its output layer.
 """
 
 from collections.abc import Iterator
@@ -222,6 +223,6 @@ def unlike_its_name(spec: FeatureSpec) -> str:
     if spec.dim == dim:
         return ""
     return (
-        f"{spec.encoder} gives {dim} values a row, these weights {spec.dim}: they are another model. If that is not what "
-        f"you want, name the encoder after what it is (--encoder NAME), or pass the weights of {entry.hub_id}."
+        f"{spec.encoder} gives {dim} values a row, these weights {spec.dim}: they are another model. If that is not "
+        f"what you want, name the encoder after what it is (--encoder NAME), or pass the weights of {entry.hub_id}."
     )
