@@ -28,8 +28,10 @@ from featurestore.loaders.torch import FeatureDataset, TensorLoader, collate
 from featurestore.store.feature_store import FeatureStore
 
 from .io.ours import NAME, write_store
+from .io.peer_files import AnnBatch, write_zarr
 from .io.peer_tables import write_litdata, write_lmdb
 from .io.rows import Batch, Rows, Shape
+from .io.ways import Place
 
 REF = FeatureRef(NAME)
 
@@ -93,10 +95,7 @@ def ways(store: FeatureStore, batches: list[list[str]], device: torch.device) ->
 
 
 def peers(directory: Path, rows: Rows, batches: Sequence[Batch], device: torch.device) -> dict[str, Epochs]:
-    """Return the same batches through other libraries, those that are installed, by name.
-
-    annbatch is not among them: it needs Python 3.12 or newer, and reads AnnData's matrices.
-    """
+    """Return the same batches through other libraries, those that are installed, by name."""
     loops: dict[str, Epochs] = {}
     if find_spec("lmdb"):
         import lmdb
@@ -121,6 +120,13 @@ def peers(directory: Path, rows: Rows, batches: Sequence[Batch], device: torch.d
         stored = datasets.load_from_disk(str(directory / "hf" / "rows")).with_format("torch")
         loops["datasets, torch format"] = lambda n: (
             torch.cat(list(stored[batch.numbers]["rows"])).float()[None].to(device) for batch in [*batches] * n
+        )
+    if find_spec("annbatch"):
+        (directory / "annbatch").mkdir()
+        write_zarr(directory / "annbatch", rows)
+        annbatch = AnnBatch(Place(directory / "annbatch", rows, max(len(batch.numbers) for batch in batches)))
+        loops["annbatch"] = lambda n: (
+            torch.from_numpy(values).float()[None].to(device) for values in annbatch.read([*batches] * n)
         )
     if find_spec("litdata"):
         from litdata import StreamingDataset
