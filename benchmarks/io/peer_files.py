@@ -1,6 +1,6 @@
 """Peers that keep arrays: .npy, HDF5 and safetensors per utterance, one Zarr array, tar files of .npy."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
@@ -136,7 +136,7 @@ class AnnBatch:
             array = zarr.open_array(str(place.directory / "rows.zarr"), mode="r")
         offsets = place.rows.offsets.tolist()
 
-        class Utterances(Sampler):
+        class Utterances(Sampler):  # type: ignore[misc]  # annbatch may be absent
             batch_size, shuffle = None, False  # a request says itself what it is split into
 
             def __init__(self, batches: Sequence[Batch]) -> None:
@@ -152,7 +152,11 @@ class AnnBatch:
                     parts = [slice(offsets[i], offsets[i + 1]) for i in batch.numbers]
                     yield {"requests": parts, "splits": [np.arange(batch.n_rows)]}
 
-        self.loader = lambda batches: Loader(batch_sampler=Utterances(batches)).add_dataset(array)
+        def loader(batches: Sequence[Batch]) -> Iterable[dict[str, Any]]:
+            sampler: Any = Utterances
+            return Loader(batch_sampler=sampler(batches)).add_dataset(array)  # type: ignore[no-any-return]
+
+        self.loader = loader
 
     def read(self, batches: Sequence[Batch]) -> Iterator[np.ndarray]:
         for loaded in self.loader(batches):

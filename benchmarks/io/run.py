@@ -48,7 +48,7 @@ WAYS = [MEMCPY, *DISK_WAYS, *MEDUSA_WAYS, *PACKED_WAYS, *peer_files.FILE_WAYS, *
 PACKAGES = {
     "numpy": "numpy", "h5py": "h5py", "zarr": "zarr", "safetensors": "safetensors", "pyarrow": "pyarrow",
     "zarrs": "zarrs", "tensorstore": "tensorstore", "lmdb": "lmdb", "datasets": "datasets", "lance": "pylance",
-    "litdata": "litdata", "streaming": "mosaicml-streaming", "webdataset": "webdataset",
+    "litdata": "litdata", "streaming": "mosaicml-streaming", "webdataset": "webdataset", "annbatch": "annbatch",
 }  # fmt: skip
 COMPARED = ("medusa", "medusa-hdf5", "medusa-int8")  # with another version
 # Rows, and what a layout needs beyond them.
