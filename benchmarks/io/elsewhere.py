@@ -51,12 +51,12 @@ for line in sys.stdin:
     asked = json.loads(line)
     batches = asked["batches"]
     if asked["what"] == "digests":
-        told = [hashlib.blake2b(values.tobytes()).hexdigest() for values in read(batches, outs[0])]
+        results = [hashlib.blake2b(values.tobytes()).hexdigest() for values in read(batches, outs[0])]
     elif n_threads == 1:
         started = time.perf_counter()
         for _ in read(batches, outs[0]):
             pass
-        told = time.perf_counter() - started
+        results = time.perf_counter() - started
     else:
         barrier = threading.Barrier(n_threads + 1)
         threads = [threading.Thread(target=work, args=(batches[i::n_threads], outs[i], barrier))
@@ -67,8 +67,8 @@ for line in sys.stdin:
         started = time.perf_counter()
         for thread in threads:
             thread.join()
-        told = time.perf_counter() - started
-    print(json.dumps(told), flush=True)
+        results = time.perf_counter() - started
+    print(json.dumps(results), flush=True)
 """
 
 
@@ -76,12 +76,12 @@ class Elsewhere:
     """The reader of another version: it takes its own time, with as many threads as are asked for."""
 
     def __init__(self, place: Place, tree: Path, name: str) -> None:
-        told = [
+        settings = [
             str(place.directory / "store"), name, place.rows.largest_batch(place.batch), place.rows.dim,
             place.rows.values.dtype.name, place.n_threads, place.cold,
         ]  # fmt: skip
         self._process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, json.dumps(told)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [sys.executable, "-c", WORKER, json.dumps(settings)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env={**os.environ, "PYTHONPATH": str(tree)}, cwd=place.directory,
         )  # fmt: skip
         self.pid = self._process.pid

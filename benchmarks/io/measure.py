@@ -119,9 +119,9 @@ def check(way: Way, readers: Sequence[Reader], place: Place, settings: IoSetting
     """Read all batches once, bit for bit as written (which also brings the files into the page cache)."""
     batches = batches_of(way, place, settings, 0)
     if way.in_blocks:
-        found_bytes = np.concatenate([block.copy() for reader in readers for block in reader.read(batches)])
+        read_bytes = np.concatenate([block.copy() for reader in readers for block in reader.read(batches)])
         written = np.concatenate([place.rows.of(i) for batch in batches for i in batch.numbers])
-        _compare(way, found_bytes, written.view(np.uint8).reshape(-1))
+        _compare(way, read_bytes, written.view(np.uint8).reshape(-1))
         return
     of = way.expect(place) if way.expect else place.rows.of
     if isinstance(readers[0], Elsewhere):
@@ -130,14 +130,14 @@ def check(way: Way, readers: Sequence[Reader], place: Place, settings: IoSetting
             raise AssertionError(f"bench io: {way.name} returned other rows than were written")
         return
     for reader, share in zip(readers, shares(batches, len(readers)), strict=True):
-        for batch, found in zip(share, reader.read(share), strict=True):
+        for batch, rows_read in zip(share, reader.read(share), strict=True):
             # A reader may widen rows, which is exact.
-            _compare(way, found, np.concatenate([of(i) for i in batch.numbers]).astype(found.dtype, copy=False))
+            _compare(way, rows_read, np.concatenate([of(i) for i in batch.numbers]).astype(rows_read.dtype, copy=False))
 
 
-def _compare(way: Way, found: np.ndarray, expected: np.ndarray) -> None:
+def _compare(way: Way, actual: np.ndarray, expected: np.ndarray) -> None:
     bits = f"u{expected.itemsize}"
-    if found.shape != expected.shape or not np.array_equal(found.view(bits), expected.view(bits)):
+    if actual.shape != expected.shape or not np.array_equal(actual.view(bits), expected.view(bits)):
         raise AssertionError(f"bench io: {way.name} returned other rows than were written")
 
 
@@ -175,7 +175,7 @@ def _time_cold(way: Way, place: Place, batches: Sequence[Batch], timings: Timing
         timings.from_disk[way.id].append(after - before)
 
 
-def _records(ways: Sequence[Way], timings: Timings, rows: Rows, told: dict[str, Any]) -> list[dict[str, Any]]:
+def _records(ways: Sequence[Way], timings: Timings, rows: Rows, state: dict[str, Any]) -> list[dict[str, Any]]:
     n_bytes = rows.values.nbytes
     medians = {way.id: statistics.median(timings.seconds[way.id]) for way in ways}
     floors = [medians[way.id] for way in ways if way.group == FLOOR]
@@ -186,7 +186,7 @@ def _records(ways: Sequence[Way], timings: Timings, rows: Rows, told: dict[str, 
             "id": way.id,
             "name": way.name,
             "group": way.group,
-            **told,
+            **state,
             "gb_per_s": n_bytes / medians[way.id] / 1e9,
             "gb_per_s_least": n_bytes / max(seconds) / 1e9,
             "gb_per_s_most": n_bytes / min(seconds) / 1e9,

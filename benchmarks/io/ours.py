@@ -108,8 +108,8 @@ def _dequantised(place: Place) -> Callable[[int], np.ndarray]:
 def file_order(place: Place) -> list[int]:
     """Utterances in the order in which their rows lie in the segments."""
     index = features_of(place).index
-    found = index.positions(place.rows.keys)
-    order: list[int] = np.lexsort((index.first_row[found], index.segment[found])).tolist()
+    positions = index.positions(place.rows.keys)
+    order: list[int] = np.lexsort((index.first_row[positions], index.segment[positions])).tolist()
     return order
 
 

@@ -187,9 +187,9 @@ class WebDataset:
         samples = iter(self.samples)
         for batch in batches:
             first = 0
-            for key, (found, part) in zip(batch.keys, islice(samples, len(batch.keys)), strict=True):
-                if found != key:
-                    raise AssertionError(f"bench io: WebDataset gave {found}, {key} was next")
+            for key, (read_key, part) in zip(batch.keys, islice(samples, len(batch.keys)), strict=True):
+                if read_key != key:
+                    raise AssertionError(f"bench io: WebDataset gave {read_key}, {key} was next")
                 self.out[first : first + len(part)] = part
                 first += len(part)
             yield self.out[:first]

@@ -48,20 +48,20 @@ def io_report(result: dict[str, Any]) -> Iterator["RenderableType"]:
 
 def summary(figures: list[Figure]) -> dict[int, dict[str, Any]]:
     """Ratios by number of threads: ours to floor, best library, .npy; int8 to float16 in rows per second."""
-    told: dict[int, dict[str, Any]] = {}
+    ratios: dict[int, dict[str, Any]] = {}
     for n_threads in sorted({figure["threads"] for figure in figures}):
         here = {figure["id"]: figure for figure in figures if figure["threads"] == n_threads}
         ours = here["medusa"]
         peers = [figure for figure in here.values() if figure["group"] == PEER]
         best = max(peers, key=lambda figure: figure["gb_per_s"], default=None)
-        told[n_threads] = {
+        ratios[n_threads] = {
             "floor": ours["ratio_to_floor"],
             "peer": best and ours["gb_per_s"] / best["gb_per_s"],
             "best_peer": best and best["name"],
             "npy": ours["gb_per_s"] / here["npy"]["gb_per_s"] if "npy" in here else None,
             "int8": here["medusa-int8"]["rows_per_s"] / ours["rows_per_s"] if "medusa-int8" in here else None,
         }
-    return told
+    return ratios
 
 
 def summary_lines(figures: list[Figure]) -> Iterator[str]:
@@ -95,18 +95,18 @@ def _table(shape: dict[str, Any], state: str, figures: list[Figure]) -> "Table":
         by_id.setdefault(figure["id"], {})[figure["threads"]] = figure
     groups = [FLOOR, OURS, BARE, PEER]
     last = None
-    for found in sorted(by_id.values(), key=lambda found: _rank(found, groups)):
-        any_one = next(iter(found.values()))
+    for figures_of in sorted(by_id.values(), key=lambda figures_of: _rank(figures_of, groups)):
+        any_one = next(iter(figures_of.values()))
         if last not in (None, any_one["group"]):
             table.add_section()
         last = any_one["group"]
-        cells = [cell for n_threads in threads for cell in _cells(found.get(n_threads), state)]
+        cells = [cell for n_threads in threads for cell in _cells(figures_of.get(n_threads), state)]
         table.add_row(any_one["name"], *cells, style="bold" if any_one["id"] == "medusa" else None)
     return table
 
 
-def _rank(found: dict[int, Figure], groups: list[str]) -> tuple[int, float]:
-    first = next(iter(found.values()))
+def _rank(of_threads: dict[int, Figure], groups: list[str]) -> tuple[int, float]:
+    first = next(iter(of_threads.values()))
     return groups.index(first["group"]), -first["gb_per_s"]
 
 

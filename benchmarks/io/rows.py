@@ -46,8 +46,8 @@ class IoSettings:
                 continue
             values = value if isinstance(value, tuple) else (value,)
             if not values or not all(number > 0 for number in values):
-                told = ",".join(str(number) for number in values)
-                raise ConfigError(f"bench io: {field.name} is {told}; it must be more than 0.")
+                listed = ",".join(str(number) for number in values)
+                raise ConfigError(f"bench io: {field.name} is {listed}; it must be more than 0.")
 
     @property
     def shapes(self) -> list[Shape]:

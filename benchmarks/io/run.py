@@ -109,29 +109,29 @@ def _measure_shape(
     measured: dict[str, Any] = {**asdict(shape), "n_bytes": n_bytes, "npy_stages": None, "writing": None}
     label = f"{shape.dim} x {shape.mean_s:g} s: "
 
-    def told(text: str) -> None:
+    def report(text: str) -> None:
         progress(label + text)
 
     figures: list[dict[str, Any]] = []
     for group in _groups(ways, n_bytes, shutil.disk_usage(work).free):
         layouts = list(dict.fromkeys(way.layout for way in group if way.layout))
         for layout in layouts:
-            told(f"writing for {layout}")
+            report(f"writing for {layout}")
             (work / layout).mkdir()
             LAYOUTS[layout](work / layout, rows)
         for cold in (False, True) if settings.cold else (False,):
             for n_threads in settings.threads:
-                found = measure(group, work, rows, settings, n_threads, cold, told)
-                known = {(figure["id"], figure["state"], figure["threads"]) for figure in figures}
-                # Floors are measured beside every group; the first time is told.
-                figures += [f for f in found if (f["id"], f["state"], f["threads"]) not in known]
+                new = measure(group, work, rows, settings, n_threads, cold, report)
+                measured_already = {(figure["id"], figure["state"], figure["threads"]) for figure in figures}
+                # Floors are measured beside every group; the first time is kept.
+                figures += [f for f in new if (f["id"], f["state"], f["threads"]) not in measured_already]
         if "npy" in layouts:
-            told("where the time of .npy goes")
+            report("where the time of .npy goes")
             measured["npy_stages"] = npy_stages(work / "npy", rows, settings.batch, settings.seed, settings.repeats)
         for layout in layouts:
             shutil.rmtree(work / layout)
     if settings.write:
-        measured["writing"] = measure_writing(work, rows, settings.repeats, told)
+        measured["writing"] = measure_writing(work, rows, settings.repeats, report)
     return {**measured, "figures": figures}
 
 
