@@ -11,9 +11,9 @@ had made such figures worthless, up to a factor of four between repeats of the s
 reporting (virtio balloon) takes memory back that the guest left free for some seconds, and giving it anew costs more
 than the disk (0.4 GB/s there; reads with O_DIRECT, which need no fresh memory, stayed at 1.3 to 1.8 GB/s). Reading the
 files right before they are dropped leaves memory that the guest still owns, for the floor and for every reader alike.
-Repeats are interleaved and printed with their least and greatest rate: where the floors themselves spread widely, the disk
-is shared with others, and only ratios within one run mean anything. A cache of the host beneath a virtual disk can't be
-excluded from within; there the "disk" is what the machine has for one, for all readers alike.
+Repeats are interleaved and printed with their least and greatest rate: where the floors themselves spread widely, the
+disk is shared with others, and only ratios within one run mean anything. A cache of the host beneath a virtual disk
+can't be excluded from within; there the "disk" is what the machine has for one, for all readers alike.
 """
 
 from .report import io_report, plot_io

@@ -81,8 +81,8 @@ class Elsewhere:
             place.rows.values.dtype.name, place.n_threads, place.cold,
         ]  # fmt: skip
         self._process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, json.dumps(settings)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONPATH": str(tree)}, cwd=place.directory,
+            [sys.executable, "-c", WORKER, json.dumps(settings)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True, env={**os.environ, "PYTHONPATH": str(tree)}, cwd=place.directory,
         )  # fmt: skip
         self.pid = self._process.pid
         self._line()
