@@ -51,8 +51,8 @@ Commands.order = (
 app = typer_app(cls=Commands)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         say(f"medusa-ser {version('medusa-ser')}")

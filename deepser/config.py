@@ -88,8 +88,8 @@ class NetworkConfig:
         actual = f"found {names or n}"
         if n < fewest:
             expected = "one feature set or more" if fewest == 1 else "two or more feature sets"
-            one = ", or use --network unimodal or baseline" if n == 1 else ""
-            raise ConfigError(f"Network {self.kind} reads {expected}, {actual}; name more in --features{one}.")
+            alternatives = ", or use --network unimodal or baseline" if n == 1 else ""
+            raise ConfigError(f"Network {self.kind} reads {expected}, {actual}; name more in --features{alternatives}.")
         if most is not None and n > most:
             raise ConfigError(f"Network {self.kind} reads one feature set, {actual}; name one, or another --network.")
 

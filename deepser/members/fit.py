@@ -76,8 +76,8 @@ def fit_members(
     opening = _Opening(store.keeping_sets(), manifest, plan, world)
     members = [opening.fit(config, Path(directory)) for config, directory in zip(configs, directories, strict=True)]
     known_held_out: held_out.Known = {}
-    left = world.once(lambda: [_is_left(into, fit, plan, overwrite, manifest, known_held_out) for fit in members])
-    fits = [replace(fit, earlier=earlier) for fit, (is_left, earlier) in zip(members, left, strict=True) if is_left]
+    states = world.once(lambda: [_is_left(into, fit, plan, overwrite, manifest, known_held_out) for fit in members])
+    fits = [replace(fit, earlier=earlier) for fit, (is_left, earlier) in zip(members, states, strict=True) if is_left]
     with ExitStack() as locks:
         world.once(lambda: [locks.enter_context(fitting_alone(fit.member.directory)) for fit in fits])
         _fit_all(fits, plan, manifest, world, at_once, known_held_out, progress, on_epoch)

@@ -120,12 +120,12 @@ class Member:
             store, self.refs, targets, normalisation=self._normalisation(store, keys, speakers, running)
         )
         total = PosteriorMean(len(keys), len(self.columns))
-        everything = np.arange(len(keys))
+        all_rows = np.arange(len(keys))
         for path in self.weights():
             network = self.new_network()
             network.load_state_dict(without_prior(load_weights(path))[0])
-            (outputs,) = trainer.predict([network], [data], everything, [self.config.train], world)
-            total.add(everything, *outputs)
+            (outputs,) = trainer.predict([network], [data], all_rows, [self.config.train], world)
+            total.add(all_rows, *outputs)
         return total.means()
 
     def _normalisation(

@@ -32,8 +32,8 @@ def is_finished(store: FeatureStore, member: Member, plan: FoldPlan, targets: Ta
         return False
     posteriors = store[name]
     judged = {int(i) for fold in range(len(plan.names)) for i in plan.judged_at(fold)}
-    same = posteriors.spec.fingerprint == _spec(member, plan, member.weights_digest).fingerprint
-    return same and all(targets.keys[i] in posteriors for i in judged)
+    is_same = posteriors.spec.fingerprint == _spec(member, plan, member.weights_digest).fingerprint
+    return is_same and all(targets.keys[i] in posteriors for i in judged)
 
 
 def check_place(store: FeatureStore, member: Member, plan: FoldPlan) -> None:

@@ -58,12 +58,12 @@ def _srpol(task: int, confusion_exponent: float = 0.0) -> Preset:
     Clips are drawn from the augmented views that the store has, and all are clean where it has none.
     """
     joint = (0.75, 0.25) if task == 1 else (0.25, 0.75)  # of classes, of attributes
-    alone = (1.0, 0.0) if task == 1 else (0.0, 1.0)
+    task_weights = (1.0, 0.0) if task == 1 else (0.0, 1.0)
     phase1 = StageConfig(
         "joint", "shuffled", 1.0, epochs=50, lr=2e-5, warmup_epochs=3, schedule="cosine", min_lr=1e-7,
         samples_per_epoch=32_000, loss=LossConfig(classification_weight=joint[0], attribute_weight=joint[1]),
     )  # fmt: skip
-    tuned = LossConfig("cross-entropy", "gaussian-mse", alone[0], alone[1], gaussian_sigma=5.0)
+    tuned = LossConfig("cross-entropy", "gaussian-mse", task_weights[0], task_weights[1], gaussian_sigma=5.0)
     phase2 = replace(phase1, name=f"task{task}", epochs=20, lr=5e-6, loss=tuned, confusion_exponent=confusion_exponent)
     train = TrainConfig(
         (phase1, phase2), batch_size=128, targets="one-hot", mixup_p=0.0, select_on="all",
@@ -167,22 +167,24 @@ def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
     return changes
 
 
-def _put(values: Any, path: list[str], value: Any, whole: str) -> None:
+def _put(values: Any, path: list[str], value: Any, setting: str) -> None:
     """Set the item at `path` inside nested dicts and lists that a config became."""
-    first, *rest = path
+    first, *further = path
     if first == "*" and isinstance(values, (list, tuple)):
         for item in values:
-            _put(item, rest, value, whole)
+            _put(item, further, value, setting)
         return
     names = list(values) if isinstance(values, dict) else [str(i) for i in range(len(values))]
     if first not in names:
-        raise ConfigError(f"There is no setting {whole!r}: instead of {first!r} expected {', '.join(names) or 'none'}.")
+        raise ConfigError(
+            f"There is no setting {setting!r}: instead of {first!r} expected {', '.join(names) or 'none'}."
+        )
     place = first if isinstance(values, dict) else int(first)
-    if not rest:
+    if not further:
         values[place] = copy.deepcopy(value)
     elif isinstance(values[place], (dict, list, tuple)):
         if isinstance(values[place], tuple):
             values[place] = list(values[place])
-        _put(values[place], rest, value, whole)
+        _put(values[place], further, value, setting)
     else:
-        raise ConfigError(f"There is no setting {whole!r}: {first!r} is {values[place]!r}, without parts.")
+        raise ConfigError(f"There is no setting {setting!r}: {first!r} is {values[place]!r}, without parts.")

@@ -42,8 +42,8 @@ class Srpol(nn.Module):
             for pool, project, (x, valid) in zip(self.pools, self.project, sequences, strict=True)
         ]
         read = self.dropout(self.norm(torch.stack(experts, 1)))
-        apart = read.device.type in WITHOUT_AUTOCAST
-        with torch.autocast(read.device.type, enabled=False) if apart else nullcontext():
-            outputs, _ = self.lstm(read.float() if apart else read)
+        in_float32 = read.device.type in WITHOUT_AUTOCAST
+        with torch.autocast(read.device.type, enabled=False) if in_float32 else nullcontext():
+            outputs, _ = self.lstm(read.float() if in_float32 else read)
         output: Tensor = outputs[:, -1]
         return output

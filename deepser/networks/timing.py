@@ -92,6 +92,6 @@ def near(queries: Tensor, keys: Tensor, valid: Tensor, window_s: float) -> Tenso
     queries (B or 1, T, 2), keys (B or 1, S, 2): start and end in seconds. valid (B, S). A query that is near none, such
     as one of silence, sees all valid ones.
     """
-    apart = torch.maximum(keys[:, None, :, 0] - queries[:, :, None, 1], queries[:, :, None, 0] - keys[:, None, :, 1])
-    visible = (apart <= window_s) & valid[:, None]
+    gaps_s = torch.maximum(keys[:, None, :, 0] - queries[:, :, None, 1], queries[:, :, None, 0] - keys[:, None, :, 1])
+    visible = (gaps_s <= window_s) & valid[:, None]
     return visible | (valid[:, None] & ~visible.any(-1, keepdim=True))

@@ -38,8 +38,8 @@ class Calibration:
             )
         slopes, offsets, centres = [], [], []
         for a in range(n_classes, values.shape[1]):
-            both = ~np.isnan(values[:, a]) & ~np.isnan(inner[:, a])
-            truth, predicted = values[both, a], inner[both, a].astype(np.float64)
+            paired = ~np.isnan(values[:, a]) & ~np.isnan(inner[:, a])
+            truth, predicted = values[paired, a], inner[paired, a].astype(np.float64)
             spread = float(predicted.std()) if len(predicted) else 0.0
             slopes.append(float(truth.std()) / spread if spread > 0 else 1.0)
             offsets.append(float(predicted.mean()) if len(predicted) else 0.0)

@@ -33,9 +33,9 @@ class Confounding:
     def of(labels: NDArray[np.int64], speakers: NDArray[np.str_], n_classes: int, seed: int = 0) -> "Confounding":
         """From the label-by-speaker table of the training part; -1 is no label. Speakers of few clips are left out."""
         labelled = labels >= 0
-        names, who = np.unique(speakers[labelled], return_inverse=True)
+        names, speaker_codes = np.unique(speakers[labelled], return_inverse=True)
         table = np.zeros((len(names), n_classes))
-        np.add.at(table, (who, labels[labelled]), 1)
+        np.add.at(table, (speaker_codes, labels[labelled]), 1)
         table = table[table.sum(1) >= LEAST_CLIPS]
         if not len(table):
             return Confounding(float("nan"), 0.0, 0, 0)

@@ -106,7 +106,7 @@ def fit_probe(
     targets = Targets.from_manifest(manifest)
     if config.solver == "logistic":
         targets = targets.without_attributes()
-    everything = targets.attributes
+    all_attributes = targets.attributes
     targets = targets.rated([plan.train_at(fold) for fold in range(len(plan.names))])
     problem = Problem.of(targets, config.targets)
     groups = speaker_groups(manifest)
@@ -153,7 +153,7 @@ def fit_probe(
             "Refined with shares: each speaker's clips are taken to show the classes as often as the training part. "
             "A corpus that is balanced by design gives that away; where people choose what they say, nothing does."
         )
-    unrated = [name for name in everything if name not in targets.attributes]
+    unrated = [name for name in all_attributes if name not in targets.attributes]
     if unrated:
         notes.append(f"No output for {', '.join(unrated)}, which nobody rated in the training part of some fold.")
     return ProbeResult(

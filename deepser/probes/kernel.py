@@ -181,8 +181,8 @@ class KernelPass:
             spared = held_out(inverse, solution, targets, folds)
             n_classes = int((block.columns < problem.n_classes).sum())
             for fold, rows in enumerate(folds):
-                rest = torch.cat([other for o, other in enumerate(folds) if o != fold] or [rows])
-                means = _weighted_mean(targets[rest, :-1], None if weights is None else weights[rest])
+                train_rows = torch.cat([other for o, other in enumerate(folds) if o != fold] or [rows])
+                means = _weighted_mean(targets[train_rows, :-1], None if weights is None else weights[train_rows])
                 scores = _scores(spared[rows], means, n_classes)
                 inner[np.ix_(places[rows.cpu().numpy()], block.columns)] = scores
             across = kernel[n:] if rated is None else kernel[n:][:, rated]

@@ -151,6 +151,6 @@ def _refined(matrix: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
         return torch.cholesky_solve(right, torch.linalg.cholesky(matrix))
     solution = torch.zeros_like(right)
     for _ in range(1 if dtype == torch.float64 else REFINEMENTS):
-        left = right - matrix @ solution
-        solution += torch.cholesky_solve(left.to(dtype), factor).double()
+        remainder = right - matrix @ solution
+        solution += torch.cholesky_solve(remainder.to(dtype), factor).double()
     return solution

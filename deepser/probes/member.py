@@ -116,22 +116,22 @@ class ProbeMember:
         for piece in self.fitted.pieces:
             x = self._standardised(piece, rows, speakers, running)
             if piece.weights is not None:
-                own = x.astype(np.float64) @ piece.weights
+                outputs = x.astype(np.float64) @ piece.weights
             else:
                 assert piece.support is not None
                 assert piece.alpha is not None
                 across = _rbf(x, piece.support, piece.bandwidth)
-                own = across @ piece.alpha.astype(np.float64)
+                outputs = across @ piece.alpha.astype(np.float64)
                 if clips_of:
-                    class_scores.append(own[:, :n_classes] + self.fitted.offsets[:n_classes])
+                    class_scores.append(outputs[:, :n_classes] + self.fitted.offsets[:n_classes])
                     covariances.append(self._covariances(piece, x, across, clips_of))
-            deviations += own
+            deviations += outputs
         deviations /= len(self.fitted.pieces)
         scores = deviations + self.fitted.offsets
         if clips_of:
             penalties = np.array([piece.penalty for piece in self.fitted.pieces])
             shares = self.fitted.shares if self.setting.refine == "shares" else None
-            stacked = [np.stack([own[i] for own in covariances]) for i in range(len(clips_of))]
+            stacked = [np.stack([clips[i] for clips in covariances]) for i in range(len(clips_of))]
             scores[:, :n_classes] = refined_by_speaker(np.stack(class_scores), clips_of, stacked, penalties, shares)
         logits, attributes = self.calibration.outputs(self._problem, scores)
         posteriors = np.concatenate([softmax(logits), attributes], 1)

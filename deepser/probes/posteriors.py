@@ -44,8 +44,8 @@ def write_probe_posteriors(store: FeatureStore, member: ProbeMember, result: Pro
     logits = np.concatenate([result.logits, result.attributes], 1).astype(np.float32)
     if name in store:
         store.remove(name)
-    made = made_on(result.plan, result.problem, np.flatnonzero(result.judged))
-    provenance = {"member": member.config.name, "made_by": MADE_BY, MADE_ON: made}
+    record = made_on(result.plan, result.problem, np.flatnonzero(result.judged))
+    provenance = {"member": member.config.name, "made_by": MADE_BY, MADE_ON: record}
     judged = np.flatnonzero(result.judged).tolist()
     keys = [result.problem.keys[i] for i in judged]
     durations_s, identities = origins(store, member.config.features, keys)

@@ -80,14 +80,14 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, n_bins: int = N_B
     p, y = _labelled(probabilities, labels)
     if n_bins < 1:
         raise ConfigError(f"A reliability curve needs 1 bin or more, found {n_bins}.")
-    confidence, right = p.max(1), p.argmax(1) == y
+    confidence, correct = p.max(1), p.argmax(1) == y
     edges = np.linspace(0, 1, n_bins + 1)
     # (low, high], as Guo et al. have it. A share such as 3 / 5 is on an edge whether it was kept in float32 or float64.
-    which = np.searchsorted(edges[1:-1] + EDGE, confidence, side="left")
-    n = np.bincount(which, minlength=n_bins)
+    bin_of = np.searchsorted(edges[1:-1] + EDGE, confidence, side="left")
+    n = np.bincount(bin_of, minlength=n_bins)
     mean_confidence, mean_right = (
-        np.divide(np.bincount(which, values, n_bins), n, out=np.full(n_bins, math.nan), where=n > 0)
-        for values in (confidence, right.astype(np.float64))
+        np.divide(np.bincount(bin_of, values, n_bins), n, out=np.full(n_bins, math.nan), where=n > 0)
+        for values in (confidence, correct.astype(np.float64))
     )
     gap = np.nan_to_num(np.abs(mean_confidence - mean_right))
     off = p.copy()
@@ -99,7 +99,7 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, n_bins: int = N_B
         nll=_nll(p, y),
         brier=float((off**2).sum(1).mean()),
         confidence=float(confidence.mean()),
-        accuracy=float(right.mean()),
+        accuracy=float(correct.mean()),
         bins=tuple(
             ReliabilityBin(float(edges[b]), float(edges[b + 1]), int(n[b]), float(c), float(a))
             for b, (c, a) in enumerate(zip(mean_confidence, mean_right, strict=True))

@@ -121,15 +121,19 @@ class Evaluation:
                 html_table(
                     heads,
                     [
-                        [name, *(f"{value:.3f}" for value in (own.precision, own.recall, own.f1)), f"{own.support:,}"]
-                        for name, own in self.classification.per_class.items()
+                        [
+                            name,
+                            *(f"{value:.3f}" for value in (of_class.precision, of_class.recall, of_class.f1)),
+                            f"{of_class.support:,}",
+                        ]
+                        for name, of_class in self.classification.per_class.items()
                     ],
                     f"{self.classification.n:,} utterances",
                 )
             )
         if self.concordance is not None:
-            own = self.concordance
-            rows = [[name, f"{value:.3f}", f"{own.n[name]:,}"] for name, value in own.ccc.items()]
+            concordance = self.concordance
+            rows = [[name, f"{value:.3f}", f"{concordance.n[name]:,}"] for name, value in concordance.ccc.items()]
             tables.append(html_table(("attribute", "CCC", "utterances"), rows, "attributes"))
         return "".join(tables)
 

@@ -19,8 +19,8 @@ class MovingAverage:
     def update(self) -> None:
         """Take in the parameters as they are now."""
         if self.mean:
-            now = [p.detach() for _, p in self.network.named_parameters()]
-            torch._foreach_lerp_(list(self.mean.values()), now, 1 - self.decay)
+            current = [p.detach() for _, p in self.network.named_parameters()]
+            torch._foreach_lerp_(list(self.mean.values()), current, 1 - self.decay)
 
     def restore(self, mean: dict[str, Tensor]) -> None:
         """Go on from a saved `mean`."""

@@ -246,8 +246,8 @@ class Normalisation:
                 torch.sub(values[:, start:end], mean[:, group, None], out=clip_rows)
                 clip_rows.mul_(inverse_std[:, group, None])
             return out
-        who = torch.repeat_interleave(codes, offsets.cpu().diff()).to(values.device, non_blocking=True)
-        return torch.sub(values, mean[:, who]).mul_(inverse_std[:, who])
+        row_codes = torch.repeat_interleave(codes, offsets.cpu().diff()).to(values.device, non_blocking=True)
+        return torch.sub(values, mean[:, row_codes]).mul_(inverse_std[:, row_codes])
 
     def _tensors(self, ref: FeatureRef, device: torch.device) -> tuple[Tensor, Tensor]:
         """Means and inverse deviations (L, G, D) of a feature set's layers on a device."""

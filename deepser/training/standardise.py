@@ -57,5 +57,5 @@ def _statistics(data: TrainingData, train_at: Indices, stride: int) -> tuple[lis
     return means, deviations
 
 
-def _plus(sums: list[Tensor], now: list[Tensor]) -> list[Tensor]:
-    return [a + b for a, b in zip(sums, now, strict=True)] if sums else now
+def _plus(sums: list[Tensor], added: list[Tensor]) -> list[Tensor]:
+    return [a + b for a, b in zip(sums, added, strict=True)] if sums else added

@@ -70,14 +70,14 @@ class Targets:
     def rated(self, parts: Sequence[NDArray[np.int64]]) -> "Targets":
         """Return the same with those attributes alone that somebody rated in each of the parts, (n,) indices."""
         is_rated = [~np.isnan(self.attribute_values[part]).all(0) for part in parts]
-        which = np.flatnonzero(np.logical_and.reduce(is_rated))
-        if len(which) == len(self.attributes):
+        rated = np.flatnonzero(np.logical_and.reduce(is_rated))
+        if len(rated) == len(self.attributes):
             return self
         return replace(
             self,
-            attributes=tuple(self.attributes[a] for a in which),
-            attribute_ranges=tuple(self.attribute_ranges[a] for a in which),
-            attribute_values=self.attribute_values[:, which],
+            attributes=tuple(self.attributes[a] for a in rated),
+            attribute_ranges=tuple(self.attribute_ranges[a] for a in rated),
+            attribute_values=self.attribute_values[:, rated],
         )
 
     @staticmethod
@@ -119,8 +119,8 @@ class Targets:
         if kind == "vote-dropping":
             if self.ratings is None:
                 raise ManifestError("Targets from dropped votes need the ratings: read them with ratings=True.")
-            left = augmented_targets(self.ratings, self.classes, seed=seed, epoch=epoch, share=drop_share)
-            target = np.where(left.any(1, keepdims=True), left, target)
+            remaining = augmented_targets(self.ratings, self.classes, seed=seed, epoch=epoch, share=drop_share)
+            target = np.where(remaining.any(1, keepdims=True), remaining, target)
         total = target.sum(1, keepdims=True)
         smoothed: NDArray[np.float32] = (1 - smoothing) * target + smoothing * total / target.shape[1]
         return smoothed

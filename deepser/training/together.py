@@ -65,9 +65,9 @@ class SharedReader:
     ) -> Iterator[Iterator[list[Rows]]]:
         """As `TrainingData.open_batches`: each batch's rows for every member, bit for bit those that it reads alone."""
         union = self.union(members)
-        taken = [takes(data, union) for data in members]
+        choices = [takes(data, union) for data in members]
         with union.open_batches(batches, stride, device) as read:
-            yield ([take_layers(rows, own) for own in taken] for rows in read)
+            yield ([take_layers(rows, own) for own in choices] for rows in read)
 
     def union(self, members: Sequence[TrainingData]) -> TrainingData:
         """Return what all of them read, each feature set once.

@@ -217,16 +217,16 @@ def predict(
     clips = [indices[batch] for batch in batches]
     with reader.open_batches(members, clips, configs[0].stride, world.device) as read:
         for _, rows in zip(batches, read, strict=True):
-            for network, of_member, config, made in zip(networks, rows, configs, judged, strict=True):
+            for network, of_member, config, collected in zip(networks, rows, configs, judged, strict=True):
                 with torch.inference_mode(), arithmetic(config.precision, world.device):
                     with autocast(config.precision, world.device):
                         x = network.embed(of_member)
                     scores = network.head(x.float())  # in float32, as it is trained
-                    made.append(torch.cat([values.float() for values in scores], dim=1))
+                    collected.append(torch.cat([values.float() for values in scores], dim=1))
     if batches:
         order = np.concatenate(batches)
         # They stay on the device until all are there: one wait, however many batches and members.
-        fetched = to_host(torch.cat([torch.cat(made) for made in judged], dim=1))()
+        fetched = to_host(torch.cat([torch.cat(collected) for collected in judged], dim=1))()
         start = 0
         for arrays in outputs:
             for array in arrays:

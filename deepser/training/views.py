@@ -133,10 +133,10 @@ class Views:
     def _mixed(self, values: NDArray[np.float32]) -> Iterator[tuple[Indices, NDArray[np.float32]]]:
         """Each view's partners, an utterance's own index where there is none, and the mixed values."""
         for partner, weight in zip(self.partner, self.weight, strict=True):
-            alone = partner < 0
-            partner = np.where(alone, np.arange(len(partner)), partner)
+            unmixed = partner < 0
+            partner = np.where(unmixed, np.arange(len(partner)), partner)
             mixed = weight[:, None] * values + (1 - weight[:, None]) * values[partner]
-            yield partner, np.where(alone[:, None], values, mixed).astype(np.float32)
+            yield partner, np.where(unmixed[:, None], values, mixed).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -188,15 +188,15 @@ class ClipReader:
 
     def _runs(self, clips: Sequence[int]) -> Iterator[tuple[RowReader, list[str], Indices]]:
         """Per view that occurs: its reader, the keys to read, and where in them each clip begins."""
-        view, which = np.divmod(np.asarray(clips, np.int64), len(self.keys))
+        view, rows = np.divmod(np.asarray(clips, np.int64), len(self.keys))
         assert (np.diff(view) >= 0).all()
         for k in np.unique(view).tolist():
-            of_view = which[view == k]
+            of_view = rows[view == k]
             if k and self.joins:
-                both = np.stack([of_view, self.views.partner[k - 1, of_view]], 1)
-                is_mixed = both >= 0
+                pairs = np.stack([of_view, self.views.partner[k - 1, of_view]], 1)
+                is_mixed = pairs >= 0
                 starts = np.r_[0, np.cumsum(is_mixed.sum(1))[:-1]]
-                of_view = both[is_mixed]
+                of_view = pairs[is_mixed]
             else:
                 starts = np.arange(len(of_view))
             yield self.readers[k], [self.keys[i] for i in of_view], starts
@@ -254,7 +254,7 @@ def _check_set(store: FeatureStore, ref: FeatureRef, name: str) -> None:
     if not view_spec.view:
         raise ConfigError(f"--views {label}: {name} records no augmentation, so it is not a view of {ref.name}.")
     clean_spec = without_view(view_spec)
-    others = [line for line in clean.differences(clean_spec) if line.partition(":")[0] not in ("dtype", "layers")]
-    if others:
-        raise ConfigError(f"{name} is no view of {ref.name}, which was made in another way: {'; '.join(others)}.")
+    differences = [line for line in clean.differences(clean_spec) if line.partition(":")[0] not in ("dtype", "layers")]
+    if differences:
+        raise ConfigError(f"{name} is no view of {ref.name}, which was made in another way: {'; '.join(differences)}.")
     ref.resolve(store[name])

@@ -24,7 +24,7 @@ ADOPTED = {
 
 def pages() -> dict[str, str]:
     """Return the Markdown of every generated page by its name below docs/, without the suffix."""
-    made = {
+    texts = {
         "reference/command-line": commands_page(),
         "reference/recipe-keys": recipe_keys_page(),
         "reference/python": python_page(),
@@ -34,8 +34,8 @@ def pages() -> dict[str, str]:
         "reference/readers": readers_page(),
         "reference/rooms": rooms_page(),
     }
-    made |= {f"results/{name}": text for name, text in results_pages().items()}
-    return made | {page: adopted(REPO / source, page) for page, source in ADOPTED.items()}
+    texts |= {f"results/{name}": text for name, text in results_pages().items()}
+    return texts | {page: adopted(REPO / source, page) for page, source in ADOPTED.items()}
 
 
 def write_pages(docs: Path) -> list[str]:
@@ -43,17 +43,17 @@ def write_pages(docs: Path) -> list[str]:
 
     Pages that are up to date are left alone; those of an earlier build that are no longer made are removed.
     """
-    made = pages()
-    for directory in {name.partition("/")[0] for name in made}:
+    texts = pages()
+    for directory in {name.partition("/")[0] for name in texts}:
         for path in (docs / directory).glob("*.md"):
-            if f"{directory}/{path.stem}" not in made:
+            if f"{directory}/{path.stem}" not in texts:
                 path.unlink()
-    for name, text in made.items():
+    for name, text in texts.items():
         path = docs / f"{name}.md"
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
-    return sorted(made)
+    return sorted(texts)
 
 
 __all__ = ["ADOPTED", "RESULTS", "pages", "write_pages"]

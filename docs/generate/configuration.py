@@ -39,12 +39,12 @@ def fields(cls: type[Any]) -> list[tuple[str, str, str, str]]:
     lines = source.splitlines()
     (definition,) = ast.parse(source).body
     assert isinstance(definition, ast.ClassDef)
-    found = []
+    saved_fields = []
     for node in definition.body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             default = "" if node.value is None else f"`{cell(ast.unparse(node.value))}`"
-            found.append((node.target.id, ast.unparse(node.annotation), default, _comment(lines, node)))
-    return found
+            saved_fields.append((node.target.id, ast.unparse(node.annotation), default, _comment(lines, node)))
+    return saved_fields
 
 
 def _comment(lines: list[str], node: ast.AnnAssign) -> str:

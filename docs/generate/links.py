@@ -30,7 +30,7 @@ def relink(text: str, source: Path, page: str) -> str:
 
     A link to a file that the documentation shows leads to that page; other files of the repository are downloads.
     """
-    here = (DOCS / page).parent
+    folder = (DOCS / page).parent
 
     def moved(match: re.Match[str]) -> str:
         target, _, anchor = match[2].partition("#")
@@ -40,7 +40,7 @@ def relink(text: str, source: Path, page: str) -> str:
         shown = SHOWN.get(path.relative_to(REPO).as_posix())
         if shown is not None:
             path = DOCS / f"{shown}.md"
-        relative = os.path.relpath(path, here)
+        relative = os.path.relpath(path, folder)
         return f"{match[1]}{relative}{'#' + anchor if anchor else ''}{match[3]}"
 
     return LINK.sub(moved, text)

@@ -79,9 +79,9 @@ def evaluate(
         raise ConfigError("--common is for several systems; name them, or leave it out.")
     system_names = _each_once(names, against)
     printed = kind is not None and output is None
-    whole = Manifest.read(manifest)
-    whole.check_labelled()
-    table = divided_as_made(whole, store, system_names, train_on, test_on, cv=cv, split=split, stderr=printed)
+    corpus = Manifest.read(manifest)
+    corpus.check_labelled()
+    table = divided_as_made(corpus, store, system_names, train_on, test_on, cv=cv, split=split, stderr=printed)
     systems_read, opened = open_systems(system_names, table, store, columns_of(column), split)
     systems = dict(zip(system_names, systems_read, strict=True))
     protocol = check_systems(table, systems.values(), cv, split=split, store=opened)

@@ -72,8 +72,8 @@ class InputArguments:
             raise ConfigError("Give either audio files or --manifest.")
         if self.text is not None and (self.manifest is not None or self.asr not in (None, OFF)):
             raise ConfigError("--text goes with files; a manifest has a text column, and --asr transcribes the audio.")
-        how = cutter_of(self.every, self.span, self.segments)
-        if self.text is not None and how is not None:
+        cutter = cutter_of(self.every, self.span, self.segments)
+        if self.text is not None and cutter is not None:
             raise ConfigError(TEXT_OF_ALL)
         notes: list[str] = []
         if self.manifest is not None:
@@ -82,9 +82,9 @@ class InputArguments:
             table = files_manifest(find_files(files or [], sys.stdin, notes), self.text)
         notes += track_notes(table)
         unnamed = [(note.partition(": ")[0], note) for note in table.notes]  # files whose names can't be keys
-        if how is not None:
+        if cutter is not None:
             with bar("looking for pieces", len(table)) as show:
-                table, failed = cut_files(table, how, notes, lambda done, total: show(done, total))
+                table, failed = cut_files(table, cutter, notes, lambda done, total: show(done, total))
             unnamed += failed
         for note in notes:
             say(note, stderr=stderr)
@@ -217,12 +217,12 @@ def _written(
     assert to.output is not None
     failed: Failures = []
     with PredictionWriter(to.output, identity, table.keys) as writer:
-        rest = table.rows(np.array([key not in writer.done for key in table.keys], bool))
+        remaining = table.rows(np.array([key not in writer.done for key in table.keys], bool))
         if writer.done:
-            say(f"{len(writer.done):,} were predicted before that run was stopped; going on with {len(rest):,}")
-        with bar("predict", len(rest)) as show:
+            say(f"{len(writer.done):,} were predicted before that run was stopped; going on with {len(remaining):,}")
+        with bar("predict", len(remaining)) as show:
             try:
-                for part in run(rest, progress=_into(show)):
+                for part in run(remaining, progress=_into(show)):
                     writer.append(part)
                     failed += part.failed
             except KeyboardInterrupt:

@@ -99,9 +99,9 @@ def _submit(
     from featurestore.corpus.manifest import Manifest
     from featurestore.store.feature_store import FeatureStore
 
-    whole = Manifest.read(manifest)
-    table = divided_as_made(whole, store, [name], None, None, cv=None, split=split)
-    if table is not whole and split is None:  # a system over corpora: those to learn from are nothing to submit
+    corpus = Manifest.read(manifest)
+    table = divided_as_made(corpus, store, [name], None, None, cv=None, split=split)
+    if table is not corpus and split is None:  # a system over corpora: those to learn from are nothing to submit
         split = TEST
     system = open_system(name, table, store, columns_of(column), split)
     opened = FeatureStore.open(store) if system.stored else None

@@ -155,12 +155,12 @@ class Scored:
     clusters: np.ndarray
     means: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def rows(self, which: np.ndarray) -> "Scored":
+    def rows(self, indices: np.ndarray) -> "Scored":
         """Return the same on some rows: (n,) int indices or an (N,) bool mask."""
-        predicted = None if self.predicted is None else self.predicted[which]
-        means = {name: values[which] for name, values in self.means.items()}
-        selected = self.targets[which], self.values[which], self.clusters[which]
-        return Scored(self.classes, self.labels[which], predicted, self.attributes, *selected, means)
+        predicted = None if self.predicted is None else self.predicted[indices]
+        means = {name: values[indices] for name, values in self.means.items()}
+        selected = self.targets[indices], self.values[indices], self.clusters[indices]
+        return Scored(self.classes, self.labels[indices], predicted, self.attributes, *selected, means)
 
     def sums(self) -> Sums:
         """One row of sums per cluster, in the order of the sorted cluster names."""
@@ -226,10 +226,10 @@ def compare(
     moved = np.concatenate([swaps @ (a - b) for swaps in _swaps(n_resamples, n_clusters, seed)])
     permuted = _subtract(first.scores(a.sum(0) - moved), first.scores(b.sum(0) + moved))
     differences = {}
-    for name, apart in intervals(_subtract(first_scores, second_scores), drawn_apart, n_clusters, level).items():
-        p = _p_value(apart.value, permuted[name])
+    for name, interval in intervals(_subtract(first_scores, second_scores), drawn_apart, n_clusters, level).items():
+        p = _p_value(interval.value, permuted[name])
         differences[name] = Difference(
-            float(first_scores[name]), float(second_scores[name]), apart.value, apart.low, apart.high, p
+            float(first_scores[name]), float(second_scores[name]), interval.value, interval.low, interval.high, p
         )
     return Comparison(*names, n_clusters, n_resamples, differences)
 

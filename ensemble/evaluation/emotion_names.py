@@ -38,9 +38,9 @@ def class_named(text: str, scheme: LabelScheme) -> str | None:
     or MSP-Podcast's letter.
     """
     text = text.strip()
-    same = [name for name in scheme.classes if name.casefold() == text.casefold()]
-    if same:
-        return text if text in same else same[0]
+    spellings = [name for name in scheme.classes if name.casefold() == text.casefold()]
+    if spellings:
+        return text if text in spellings else spellings[0]
     if text in scheme.corpus_labels:
         return scheme.corpus_labels[text]
     word = canonical(text) or LETTERS.get(text, "")

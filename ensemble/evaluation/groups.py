@@ -88,10 +88,10 @@ def by_group(
         upper, lower = (
             pick(scored_groups, key=lambda group: scores_of_group[group][score]) for pick in (max, _last_min)
         )
-        apart = {score: scores_of_group[upper][score] - scores_of_group[lower][score]}
+        differences = {score: scores_of_group[upper][score] - scores_of_group[lower][score]}
         resampled = {score: drawn[upper][score] - drawn[lower][score]}
         fewest = min(n_speakers[upper], n_speakers[lower])
-        gaps[score] = Gap(upper, lower, intervals(apart, resampled, fewest, level)[score])
+        gaps[score] = Gap(upper, lower, intervals(differences, resampled, fewest, level)[score])
     return GroupTable(column, tuple(rows), gaps, int(sum(name is None for name in names)), left_out=left_out)
 
 
@@ -145,16 +145,16 @@ def by_speaker(
         if len(counted) > 1:
             drawn = np.random.default_rng((_SPEAKERS, seed)).integers(0, len(counted), (n_resamples, len(counted)))
             resampled = {score: _spread(counted[drawn])}
-            apart = intervals({score: _spread(counted[None])[0]}, resampled, len(counted), level)
-            gaps[score] = Gap(high, low, apart[score])
+            spread = intervals({score: _spread(counted[None])[0]}, resampled, len(counted), level)
+            gaps[score] = Gap(high, low, spread[score])
     return GroupTable("speaker", tuple(table), gaps, int((~has_speaker).sum()), int((~large).sum()))
 
 
 def _spread(values: np.ndarray) -> np.ndarray:
     """(B,) upper less lower percentile of each row of (B, G)."""
     low, high = np.quantile(values, QUANTILES, axis=1)
-    apart: np.ndarray = high - low
-    return apart
+    difference: np.ndarray = high - low
+    return difference
 
 
 def _last_min(names: list[str], key: Any) -> str:

@@ -14,17 +14,17 @@ def held_out_lines(name: str, folds: Mapping[str, Any]) -> list[str]:
     folds: by name what `featurestore.corpus.held_out.HeldOut.to_dict` gives.
     """
     without = {fold: record for fold, record in folds.items() if record["why_not"]}
-    held = {fold: record for fold, record in folds.items() if not record["why_not"]}
+    held_out = {fold: record for fold, record in folds.items() if not record["why_not"]}
     lines = []
-    if len(held) > SHOWN:
-        shares = [record["share"] for record in held.values()]
-        speakers = [len(record["speakers"]) for record in held.values()]
+    if len(held_out) > SHOWN:
+        shares = [record["share"] for record in held_out.values()]
+        speakers = [len(record["speakers"]) for record in held_out.values()]
         lines.append(
             f"{name}: {min(speakers):,} to {max(speakers):,} speakers ({min(shares):.1%} to {max(shares):.1%} of the "
-            f"training utterances) of each of {len(held):,} fits are held out; the run directory names them"
+            f"training utterances) of each of {len(held_out):,} fits are held out; the run directory names them"
         )
     else:
-        lines += [f"{name}, {_fit(fold)}: {sentence(record)}" for fold, record in held.items()]
+        lines += [f"{name}, {_fit(fold)}: {sentence(record)}" for fold, record in held_out.items()]
     reasons: dict[str, list[str]] = {}
     for fold, record in without.items():
         reasons.setdefault(sentence(record), []).append(_fit(fold))

@@ -23,12 +23,12 @@ def matched_keys(path: Path, ids: Sequence[str], manifest: Manifest) -> tuple[tu
     """
     best: tuple[str, dict[str, str]] = ("", {})
     for description, form, names in _forms(manifest):
-        theirs, ours = [form(key) for key in ids], [form(name) for name in names]
+        id_forms, name_forms = [form(key) for key in ids], [form(name) for name in names]
         # A form that makes one name of two utterances could give one the other's prediction.
-        if len(set(theirs)) < len(ids) or len(set(ours)) < len(ours):
+        if len(set(id_forms)) < len(ids) or len(set(name_forms)) < len(name_forms):
             continue
-        key_of = dict(zip(ours, manifest.keys, strict=True))
-        key_of_id = {key: key_of[name] for key, name in zip(ids, theirs, strict=True) if name in key_of}
+        key_of = dict(zip(name_forms, manifest.keys, strict=True))
+        key_of_id = {key: key_of[name] for key, name in zip(ids, id_forms, strict=True) if name in key_of}
         if len(key_of_id) > len(best[1]):
             best = description, key_of_id
         if len(key_of_id) == len(ids):

@@ -77,15 +77,15 @@ def targets_of(manifest: Manifest, attributes: Sequence[str]) -> Targets:
     else:
         nothing = Targets.unknown(tuple(manifest.keys), (), tuple(scheme.attributes), tuple(scheme.attributes.values()))
         targets = replace(nothing, attribute_values=manifest.attributes.astype(np.float32))
-    which = [targets.attributes.index(name) for name in attributes]
+    columns = [targets.attributes.index(name) for name in attributes]
     return Targets(
         keys=targets.keys,
         classes=targets.classes,
         attributes=tuple(attributes),
-        attribute_ranges=tuple(targets.attribute_ranges[a] for a in which),
+        attribute_ranges=tuple(targets.attribute_ranges[a] for a in columns),
         labels=targets.labels,
         soft=targets.soft,
-        attribute_values=targets.attribute_values[:, which],
+        attribute_values=targets.attribute_values[:, columns],
     )
 
 

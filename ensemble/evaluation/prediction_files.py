@@ -96,9 +96,9 @@ def read_predictions(path: Path, manifest: Manifest, columns: Mapping[str, str] 
         if outside:
             notes.append(f"{outside:,} values of {name} lie outside its scale of {low:g} to {high:g}")
     notes += read.notes
-    left = [name for name in table.column_names if name not in read.used and not _is_spread(name)]
-    if left:
-        notes.append(f"columns not read: {', '.join(name or repr(name) for name in left)}")
+    unread = [name for name in table.column_names if name not in read.used and not _is_spread(name)]
+    if unread:
+        notes.append(f"columns not read: {', '.join(name or repr(name) for name in unread)}")
     return System(str(path), keys, scheme.classes, predicted, probabilities, attributes, values, notes=tuple(notes))
 
 
@@ -121,10 +121,10 @@ class _Columns:
         classes = self.scheme.classes
         prefixes = (self.chosen[SCORES],) if SCORES in self.chosen else (LOGIT_PREFIX, *PROBABILITY_PREFIXES)
         by_prefix = {prefix: columns for prefix in prefixes if (columns := self._class_columns(prefix))}
-        whole = {prefix: columns for prefix, columns in by_prefix.items() if len(columns) == len(classes)}
+        complete = {prefix: columns for prefix, columns in by_prefix.items() if len(columns) == len(classes)}
         if not by_prefix:
             return None
-        if not whole:
+        if not complete:
             prefix, columns = next(iter(by_prefix.items()))
             missing = [name for name in classes if name not in columns]
             raise PredictionsError(
@@ -132,9 +132,9 @@ class _Columns:
                 f"expected one for each class: {', '.join(prefix + name for name in classes)}."
             )
         scores = {
-            prefix: self._scores(prefix, [columns[name] for name in classes]) for prefix, columns in whole.items()
+            prefix: self._scores(prefix, [columns[name] for name in classes]) for prefix, columns in complete.items()
         }
-        self.used |= {column for columns in whole.values() for column in columns.values()}
+        self.used |= {column for columns in complete.values() for column in columns.values()}
         first = next(iter(scores))
         differ = {prefix: np.abs(p - scores[first]).max(1) > SUM_TOLERANCE for prefix, p in scores.items()}
         self._same(SCORES, differ, lambda prefix: f"{prefix}{classes[0]}, ...")
@@ -277,8 +277,8 @@ class _Columns:
 
     def _same(self, role: str, differ: Mapping[str, np.ndarray], shown: Callable[[str], str]) -> None:
         """PredictionsError where a candidate for a role differs from the first; differ: (N,) bool of each."""
-        first, *others = differ
-        for other in others:
+        first, *further_columns = differ
+        for other in further_columns:
             n = int(differ[other].sum())
             if n:
                 role_name = ROLES.get(role, role.removeprefix(ATTRIBUTE_PREFIX))
@@ -328,8 +328,8 @@ class _Columns:
                 f"{', '.join(lacking)}, which the manifest's label scheme has."
             )
         scores = numbers[:, [named.index(name) for name in self.scheme.classes]]
-        whole = numbers[:, : len(PACKED_CLASSES)]
-        logits = (whole < 0).any() or (np.abs(whole.sum(1) - 1) > SUM_TOLERANCE).any()
+        class_numbers = numbers[:, : len(PACKED_CLASSES)]
+        logits = (class_numbers < 0).any() or (np.abs(class_numbers.sum(1) - 1) > SUM_TOLERANCE).any()
         self.notes.append(
             f"{PACKED_COLUMN} read as MEDUSA's: {'logits' if logits else 'probabilities'} of "
             f"{', '.join(PACKED_CLASSES)}; {', '.join(PACKED_ATTRIBUTES)}"

@@ -35,12 +35,12 @@ def from_store(store: FeatureStore, name: str, manifest: Manifest, checked: set[
     absent = set(features.missing(manifest.keys))
     keys = [key for key in manifest.keys if key not in absent] if absent else list(manifest.keys)
     if not keys:
-        held = sorted(features)
+        held_keys = sorted(features)
         raise AlignmentError(
             f"{name!r} misses every utterance of manifest {manifest.name}, such as {manifest.keys[0]!r}. Predict them, "
             "or give the manifest that it was made of.",
             {name: list(manifest.keys)},
-            {name: held} if held else {},
+            {name: held_keys} if held_keys else {},
         )
     check_sources_once(manifest, features, set() if checked is None else checked)
     aligned = load_posteriors(store, [name], keys)

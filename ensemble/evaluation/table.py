@@ -70,15 +70,15 @@ class SystemTable:
         rows = [[row.name, *(_figure(row.score(name)) for name in self.scores)] for row in self.rows]
         title = f"{self.part}: {self.n_utterances:,} utterances, {self.n_clusters:,} speakers"
         tables = [html_table(("system", *self.scores), rows, title)]
-        apart = [
+        difference_rows = [
             [row.name, name, f"{d.value:+.3f}", f"{d.low:+.3f} to {d.high:+.3f}", f"{d.p:.3f}", f"{d.p_holm:.3f}"]
             for row in self.rows
             for name, d in row.differences.items()
             if name in self.scores
         ]
-        if apart:
+        if difference_rows:
             heads = ("system", "score", f"less {self.reference}", "95 % interval", "p", "p, Holm")
-            tables.append(html_table(heads, apart, "paired differences"))
+            tables.append(html_table(heads, difference_rows, "paired differences"))
         return "".join([*tables, html_table((), [[note] for note in self.notes], "notes") if self.notes else ""])
 
     def to_dict(self) -> dict[str, Any]:
@@ -152,20 +152,20 @@ def _parts(
         part: {name: sum(key in own for key in rows.manifest.keys) for name, own in judged.items()}
         for part, rows in parts.items()
     }
-    whole = {part: rows for part, rows in parts.items() if all(counts[part].values())}
+    complete = {part: rows for part, rows in parts.items() if all(counts[part].values())}
     left_out = [
         f"{part} is left out: {', '.join(name for name, n in counts[part].items() if not n)} "
         f"{'predict' if list(counts[part].values()).count(0) > 1 else 'predicts'} none of it"
         for part in parts
-        if part not in whole
+        if part not in complete
     ]
-    if not whole:
+    if not complete:
         counts_text = "; ".join(f"{part}: {_counts(counts[part], len(rows.manifest))}" for part, rows in parts.items())
         raise AlignmentError(
             f"The systems have no part in common ({counts_text}). "
             "Predict the same utterances with each, or evaluate them one by one."
         )
-    return {part: _chosen(part, rows, judged, counts[part], common) for part, rows in whole.items()}, left_out
+    return {part: _chosen(part, rows, judged, counts[part], common) for part, rows in complete.items()}, left_out
 
 
 def _chosen(
@@ -221,10 +221,12 @@ def _table(
         if mean_of and scored_rows.attributes:
             scores[MEAN_CCC] = bootstrap(_with(scored_rows, mean_of).sums(), **options)[MEAN_CCC]
         pair = scored_rows, judged[reference]
-        apart = {} if name == reference or not n_resamples else _differences(pair, (name, reference), mean_of, options)
+        row_differences = (
+            {} if name == reference or not n_resamples else _differences(pair, (name, reference), mean_of, options)
+        )
         names.append(name)
         intervals.append(scores)
-        differences.append(apart)
+        differences.append(row_differences)
     table_rows = tuple(map(TableRow, names, intervals, corrected(differences)))
     labels = next(
         (scored_rows.labels for scored_rows in judged.values() if scored_rows.predicted is not None),

@@ -134,8 +134,8 @@ def _lines(tables: Mapping[str, SystemTable], scores: Sequence[str]) -> list[_Li
                 cells.append(_Cell(number(interval.value), _ends(interval), best=is_best))
             lines.append(_Line(part, row.name, tuple(cells)))
             if row.differences:
-                apart = tuple(_difference(row.differences.get(score), n_compared > 1) for score in scores)
-                lines.append(_Line(part, f"minus {table.reference}", apart, is_difference=True))
+                difference_cells = tuple(_difference(row.differences.get(score), n_compared > 1) for score in scores)
+                lines.append(_Line(part, f"minus {table.reference}", difference_cells, is_difference=True))
     return lines
 
 
@@ -257,10 +257,12 @@ def _csv(tables: Mapping[str, SystemTable]) -> str:
         for row in table.rows:
             figures: list[float] = []
             for score in scores:
-                interval, apart = row.score(score), row.differences.get(score)
+                interval, difference = row.score(score), row.differences.get(score)
                 figures += [interval.value, interval.low, interval.high]
                 figures += (
-                    [math.nan] * 5 if apart is None else [apart.value, apart.low, apart.high, apart.p, apart.p_holm]
+                    [math.nan] * 5
+                    if difference is None
+                    else [difference.value, difference.low, difference.high, difference.p, difference.p_holm]
                 )
             texts = ["" if math.isnan(figure) else repr(float(figure)) for figure in figures]
             writer.writerow([part, row.name, table.reference, table.n_utterances, table.n_clusters, *texts])

@@ -133,15 +133,15 @@ def _without_attributes(config: MemberConfig) -> MemberConfig:
 def _same_targets(config: MemberConfig, targets: Targets) -> str:
     if config.train.targets == "one-hot":
         return "the full system's targets are one-hot already"
-    same = np.array_equal(targets.soft, targets.one_hot)
-    return "the corpus has no votes that disagree, so that soft targets are the labels" if same else ""
+    is_same = np.array_equal(targets.soft, targets.one_hot)
+    return "the corpus has no votes that disagree, so that soft targets are the labels" if is_same else ""
 
 
 def _one_task(config: MemberConfig, targets: Targets) -> str:
     if not targets.attributes or np.isnan(targets.attribute_values).all():
         return "the corpus has no attributes, so that classes are the only task"
-    both = all(s.loss.attribute_weight and s.loss.classification_weight for s in config.train.stages)
-    return "" if both else "not every stage of the full system learns classes and attributes"
+    learns_both = all(s.loss.attribute_weight and s.loss.classification_weight for s in config.train.stages)
+    return "" if learns_both else "not every stage of the full system learns classes and attributes"
 
 
 # Table 2 of MEDUSA (arXiv 2506.09556), with its relative changes of macro-F1 (mean over four members, full = .421).
@@ -255,8 +255,8 @@ def _results(
     """Results by variant and part, and the number of speakers (or utterances of unknown ones) of each part."""
     first = variants[0]
     systems = {m.name: from_store(into, m.name, manifest) for each in variants for m in each.members}
-    one = systems[first.members[0].name]
-    parts = parts_of(manifest, one.name, [set(one.keys)], cv=cv or one.fold_column or None)
+    system = systems[first.members[0].name]
+    parts = parts_of(manifest, system.name, [set(system.keys)], cv=cv or system.fold_column or None)
     results: dict[str, dict[str, Result]] = {each.name: {} for each in variants}
     n_speakers = {}
     for part, rows in parts.items():

@@ -45,11 +45,14 @@ def shortcomings(
             )
     for probe in _probes(store, name):
         try:
-            theirs = evaluate_parts(store, manifest, probe, cv=cv)
+            probe_evaluations = evaluate_parts(store, manifest, probe, cv=cv)
         except (AlignmentError, ManifestError):
             continue  # it judged other utterances
         for part, evaluation in parts.items():
-            scores, of_probe = evaluation.classification, theirs[part].classification if part in theirs else None
+            scores, of_probe = (
+                evaluation.classification,
+                probe_evaluations[part].classification if part in probe_evaluations else None,
+            )
             if scores is not None and of_probe is not None and scores.uar < of_probe.uar:
                 reasons.append(
                     f"{name} ({part}) has UAR {scores.uar:.3f}, less than the {of_probe.uar:.3f} of {probe}, a closed "

@@ -221,8 +221,10 @@ def _table(part: str, rows: Sequence[ProbeRow], main: str, result: ProbeResult) 
         name = row.name
         if row.system.nested and result.speaker_adapted:
             name = f"{name}, {ADAPTED}"
-        how = "inside the folds" if row.system.nested else "best of its layers here" if source else "named beforehand"
-        table.add_row(Text(name), *cells, how, style="bold" if row.system.nested else "")
+        chosen = (
+            "inside the folds" if row.system.nested else "best of its layers here" if source else "named beforehand"
+        )
+        table.add_row(Text(name), *cells, chosen, style="bold" if row.system.nested else "")
     return table
 
 

@@ -25,7 +25,7 @@ class Network(Protocol):
         """(F, N) for all seeds or (S, F, B) -> class logits and attributes (S, C + A, B), and what `backward` needs."""
         ...
 
-    def backward(self, x: Tensor, hidden: Tensor | None, back: Tensor) -> list[Tensor]:
+    def backward(self, x: Tensor, hidden: Tensor | None, upstream: Tensor) -> list[Tensor]:
         """(S, B, F) inputs, the loss's gradient by the outputs (S, C + A, B) -> its gradient by every parameter."""
         ...
 
@@ -133,8 +133,8 @@ def train_seeds(
         better = (waited < config.patience) & (score > best_score)
         best_score = np.where(better, score, best_score)
         chosen = torch.from_numpy(better)
-        for kept_best, now in zip(best, network.parameters, strict=True):
-            kept_best[chosen] = now[chosen]
+        for kept_best, current in zip(best, network.parameters, strict=True):
+            kept_best[chosen] = current[chosen]
         waited = np.where(better, 0, waited + 1)
         history.append({"round": round_, "macro_f1": score.tolist()})
         if (waited >= config.patience).all():

@@ -65,8 +65,8 @@ def fit_ridge(problem: Problem, config: RidgeConfig) -> MetaState:
         for penalty in sorted(config.penalties, reverse=True):
             held_out = np.zeros((len(targets.keys), n_classes + len(targets.attributes)))
             for fold in np.unique(folds):
-                rest, judged = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-                stack = _fit(values[:, rest], problem.rows(rest), config, penalty, structure)
+                train, judged = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+                stack = _fit(values[:, train], problem.rows(train), config, penalty, structure)
                 held_out[judged] = np.concatenate(_outputs(stack, values[:, judged], n_classes, config.layer), 1)
             held_out_score = score(held_out)
             if held_out_score > best[0]:
@@ -132,9 +132,9 @@ def _towards_the_vote(x: Array, y: Array, rows: Array, penalty: float, structure
     weight = np.zeros((n_members, n_classes, n_classes))
     weight[:, np.arange(n_classes), np.arange(n_classes)] = slope / n_members
     bias = np.zeros(n_classes)
-    left = y - slope * vote
+    remainder = y - slope * vote
     for c, read in _reads(x, structure):
-        delta, bias[c] = _ridge(read.reshape(len(x), -1), left[:, c], rows, penalty)
+        delta, bias[c] = _ridge(read.reshape(len(x), -1), remainder[:, c], rows, penalty)
         if structure == "own":
             weight[:, c, c] += delta
         else:

@@ -172,8 +172,8 @@ class _Linear:
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         return torch.matmul(self.weight, x), None
 
-    def backward(self, x: Tensor, hidden: Tensor | None, back: Tensor) -> list[Tensor]:
-        gradient = torch.bmm(back, x)
+    def backward(self, x: Tensor, hidden: Tensor | None, upstream: Tensor) -> list[Tensor]:
+        gradient = torch.bmm(upstream, x)
         return [gradient if self.mask is None else gradient * self.mask]
 
 
@@ -191,11 +191,11 @@ class _Mlp(_Linear):
         hidden = torch.matmul(self.parameters[1], x).relu_()
         return torch.matmul(self.weight, x) + torch.matmul(self.parameters[2], hidden), hidden
 
-    def backward(self, x: Tensor, hidden: Tensor | None, back: Tensor) -> list[Tensor]:
+    def backward(self, x: Tensor, hidden: Tensor | None, upstream: Tensor) -> list[Tensor]:
         assert hidden is not None
-        gradients = super().backward(x, None, back)
-        by_hidden = torch.bmm(self.parameters[2].transpose(1, 2), back) * (hidden > 0)
-        first, second = torch.bmm(by_hidden, x), torch.bmm(back, hidden.transpose(1, 2))
+        gradients = super().backward(x, None, upstream)
+        by_hidden = torch.bmm(self.parameters[2].transpose(1, 2), upstream) * (hidden > 0)
+        first, second = torch.bmm(by_hidden, x), torch.bmm(upstream, hidden.transpose(1, 2))
         if self.mask is not None:
             first *= self.mask[0]
             second[:, self.n_served :] = 0
@@ -215,8 +215,8 @@ def _own_kind(n_members: int, n_classes: int, n_attributes: int) -> Tensor | Non
     if not n_classes or not n_attributes:
         return None
     kinds = torch.tensor([1.0] * n_classes + [0.0] * n_attributes)
-    same = (kinds[:, None] == kinds[None]).float()
-    return torch.cat([same.repeat(1, n_members), torch.ones(len(kinds), 1)], 1)
+    is_same_kind = (kinds[:, None] == kinds[None]).float()
+    return torch.cat([is_same_kind.repeat(1, n_members), torch.ones(len(kinds), 1)], 1)
 
 
 def _ranges(targets: Targets) -> dict[str, tuple[float, float]]:

@@ -75,11 +75,11 @@ def write_text(file: IO[str], format: str, columns: Sequence[str], records: Iter
 
 def check_recordings(format: str, paths: Iterable[Path]) -> None:
     """Raise ConfigError where the format can't hold so many recordings: Audacity's labels don't name theirs."""
-    once = list(dict.fromkeys(paths))
-    if format == AUDACITY and len(once) > 1:
+    recordings = list(dict.fromkeys(paths))
+    if format == AUDACITY and len(recordings) > 1:
         raise ConfigError(
-            f"Audacity's labels name no recording, and there are {len(once):,} ({once[0]}, {once[1]}, ...). Predict "
-            "one at a time, or write csv, jsonl or rttm."
+            f"Audacity's labels name no recording, and there are {len(recordings):,} ({recordings[0]}, "
+            f"{recordings[1]}, ...). Predict one at a time, or write csv, jsonl or rttm."
         )
 
 

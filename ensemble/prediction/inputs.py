@@ -52,7 +52,7 @@ TEXT_OF_ALL = "A text is of the whole file; of its pieces, --asr transcribes eac
 
 def cut_files(
     manifest: Manifest,
-    how: Windows | Speech | SegmentTable | None,
+    cutter: Windows | Speech | SegmentTable | None,
     notes: list[str] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Manifest, list[tuple[str, str]]]:
@@ -60,9 +60,9 @@ def cut_files(
 
     ConfigError: no piece at all.
     """
-    if how is None:
+    if cutter is None:
         return manifest, []
-    pieces = cut(manifest, how, progress)
+    pieces = cut(manifest, cutter, progress)
     if notes is not None:
         notes += pieces.notes
     if pieces.manifest is None:

@@ -112,10 +112,10 @@ class Model:
 
         every, span: windows, in seconds. segments: "vad" or a table of segments. options: those of `predict.predict`.
         """
-        how = cutter_of(every, span, segments)
-        if how is not None and text is not None:
+        cutter = cutter_of(every, span, segments)
+        if cutter is not None and text is not None:
             raise ConfigError(TEXT_OF_ALL)
-        manifest, failed = cut_files(files_manifest(find_files(places), text), how)
+        manifest, failed = cut_files(files_manifest(find_files(places), text), cutter)
         if text is not None:
             options["asr"] = OFF
         predictions = predict(self, manifest, **options)

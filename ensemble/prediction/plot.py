@@ -90,7 +90,9 @@ def _finish(panel: Any, spoken: Sequence[tuple[float, float, int]]) -> None:
     panel.set(xlim=(0, end_s), xlabel="minutes" if end_s > IN_MINUTES_S else "seconds")
     if end_s > IN_MINUTES_S:
         panel.xaxis.set_major_locator(MultipleLocator(next((s for s in STEPS_S if end_s <= MOST_TICKS * s), end_s)))
-        panel.xaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{int(at // 60)}:{int(at % 60):02d}"))
+        panel.xaxis.set_major_formatter(
+            FuncFormatter(lambda seconds, _: f"{int(seconds // 60)}:{int(seconds % 60):02d}")
+        )
     legend = panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False, reverse=True)
     for text in legend.get_texts():
         text.set_parse_math(False)

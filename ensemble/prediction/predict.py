@@ -289,11 +289,11 @@ def _member_output(
     missing = [name for name in columns if name not in member.columns]
     if missing:
         raise ConfigError(f"{member.directory} predicts no {', '.join(missing)}, which the model reads; fit it again.")
-    which = [member.columns.index(name) for name in columns]
+    indices = [member.columns.index(name) for name in columns]
     if not keys:
-        return np.zeros((0, len(which)), np.float32), np.zeros((0, len(which)), np.float32)
+        return np.zeros((0, len(indices)), np.float32), np.zeros((0, len(indices)), np.float32)
     posteriors, logits = member.predict(store, keys, device=device, speakers=speakers, running=running)
-    return posteriors[:, which], logits[:, which]
+    return posteriors[:, indices], logits[:, indices]
 
 
 def _fused(

@@ -90,6 +90,6 @@ def turns(pieces: Sequence[Piece], labels: Sequence[str], confidences: Sequence[
 
 
 def _joined(first: Turn, second: Turn) -> Turn:
-    whole = first.length_s + second.length_s
-    mean = (first.confidence * first.length_s + second.confidence * second.length_s) / whole
+    length_s = first.length_s + second.length_s
+    mean = (first.confidence * first.length_s + second.confidence * second.length_s) / length_s
     return Turn(first.path, first.start_s, second.end_s, first.label, mean)

@@ -49,10 +49,10 @@ class PredictionWriter:
                 f"{path} is of a run that was stopped, with another model or other settings "
                 f"({_differences(lines[0], self._identity)}). {remedy}"
             )
-        others = sorted(self.done - set(self._wanted))
-        if others:
+        unlisted = sorted(self.done - set(self._wanted))
+        if unlisted:
             raise ConfigError(
-                f"{path} is of a run that was stopped, on other files too ({len(others):,}, such as {others[0]}). "
+                f"{path} is of a run that was stopped, on other files too ({len(unlisted):,}, such as {unlisted[0]}). "
                 f"{remedy}"
             )
 

@@ -49,7 +49,7 @@ def steps(directory: Path) -> list[Step]:
         raise ConfigError(f"The demo's corpus is not at {CORPUS}; install medusa-ser again.")
     directory.mkdir(parents=True, exist_ok=True)
     manifest, runs = str(directory / "demo.csv"), str(directory / "runs")
-    both = ["--manifest", manifest, "--store", str(directory / "store")]
+    inputs = ["--manifest", manifest, "--store", str(directory / "store")]
     plan: list[Step] = [
         (
             "A manifest: 384 clips of RAVDESS, 24 actors, 8 emotions, in three folds that share no speaker",
@@ -58,15 +58,15 @@ def steps(directory: Path) -> list[Step]:
     ]
     for encoder, layers in ENCODERS.items():
         chosen = [] if layers == "last" else ["--layers", layers]
-        plan.append((f"Encode every clip once: {encoder}", ["featurize", "--encoder", encoder, *chosen, *both]))
+        plan.append((f"Encode every clip once: {encoder}", ["featurize", "--encoder", encoder, *chosen, *inputs]))
     plan.append(
         (
             "Probe every layer in closed form: which carries emotion, and what a network has to beat",
-            ["probe", "--features", ",".join(ENCODERS), *both, "--cv", "fold", "--name", PROBE, "--runs", runs],
+            ["probe", "--features", ",".join(ENCODERS), *inputs, "--cv", "fold", "--name", PROBE, "--runs", runs],
         )
     )
     for member, features in MEMBERS.items():
-        arguments = ["fit-deepser", "--features", features, *both, "--cv", "fold", "--name", member, "--runs", runs]
+        arguments = ["fit-deepser", "--features", features, *inputs, "--cv", "fold", "--name", member, "--runs", runs]
         plan.append(
             (f"Train member {member}, each fold judged by a model of the others", [*arguments, *_options(SMALL)])
         )
@@ -75,12 +75,12 @@ def steps(directory: Path) -> list[Step]:
             "Fit meta-classifiers on posteriors of members and probe (six seeds, then their soup); choose one inside",
             [
                 *("fit-meta", *_options(META), "--members", ",".join([*MEMBERS, PROBE])),
-                *(*both, "--cv", "fold", "--runs", runs),
+                *(*inputs, "--cv", "fold", "--runs", runs),
             ],
         ),
         (
             "Score it",
-            ["evaluate", "meta", *both, "--cv", "fold", "--confusion", str(directory / "confusion.png")],
+            ["evaluate", "meta", *inputs, "--cv", "fold", "--confusion", str(directory / "confusion.png")],
         ),
         (
             "See it: one page with scores, mistakes and clips, to be opened in a browser",
@@ -121,5 +121,5 @@ def _options(settings: Mapping[str, str]) -> list[str]:
 
 def _shown(path: Path) -> str:
     """Return the path as short as it can be typed from here."""
-    here = os.path.relpath(path)
-    return str(path) if here.startswith(os.pardir) else here
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith(os.pardir) else relative

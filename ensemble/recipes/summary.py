@@ -40,9 +40,9 @@ def write_summary(recipe: Recipe, steps: Sequence[Step], places: Places) -> str:
                     parts += [f"On {part}:", scores_markdown(scores)]
                 parts += protocol_lines(report) + [f"Note: {note}" for note in report["notes"]]
     parts += _comparison(places.directory / COMPARISON) if any(step.name == "compare" for step in steps) else []
-    took = times(steps, places)
-    rows = [[name, format_seconds(seconds), str(attempts)] for name, seconds, attempts in took]
-    total = format_seconds(sum(seconds for _, seconds, _ in took))
+    step_times = times(steps, places)
+    rows = [[name, format_seconds(seconds), str(attempts)] for name, seconds, attempts in step_times]
+    total = format_seconds(sum(seconds for _, seconds, _ in step_times))
     parts += [table_markdown(["step", "time", "attempts"], [*rows, ["in all", total, ""]])]
     parts += [f"Times are of the attempt that finished a step, on {machine()}."]
     path = places.directory / SUMMARY

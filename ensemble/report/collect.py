@@ -63,26 +63,26 @@ class Collected:
         return warnings
 
 
-def collect(runs: Runs, wanted: PageOptions, progress: Callable[[str], None] = lambda text: None) -> Collected:
+def collect(runs: Runs, options: PageOptions, progress: Callable[[str], None] = lambda text: None) -> Collected:
     """Read, check and score the systems of `runs`.
 
     ProtocolError where predictions were made on other labels or folds than the manifest's (with `strict` also where the
     division leaks); whatever the evaluation raises where a system can't be scored.
     """
-    manifest = wanted.divide(Manifest.read(runs.manifest), runs)
-    scoring = wanted.scoring
+    manifest = options.divide(Manifest.read(runs.manifest), runs)
+    scoring = options.scoring
     progress("reading predictions")
-    systems, store = open_systems(runs.systems, manifest, runs.store, wanted.columns, scoring.split)
+    systems, store = open_systems(runs.systems, manifest, runs.store, options.columns, scoring.split)
     protocol = check_systems(manifest, systems, scoring.cv, split=scoring.split, store=store)
-    protocol.refuse(wanted.strict)
+    protocol.refuse(options.strict)
     rows = judged_rows(manifest, systems)
     reference = reference_of(systems)
-    names = list(wanted.maps) or ([reference.name] if can_be_mapped(reference) and len(rows) > 2 else [])
+    names = list(options.maps) or ([reference.name] if can_be_mapped(reference) and len(rows) > 2 else [])
     covered = len(reference.keys) == len(rows)
     features, members = made.feature_rows(store, runs), made.system_rows(store, runs, systems)
     payload = {
         "format": FORMAT,
-        "title": wanted.title or manifest.name,
+        "title": options.title or manifest.name,
         "made": {
             "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "version": version("medusa-ser"),
             "machine": machine(),
@@ -98,13 +98,13 @@ def collect(runs: Runs, wanted: PageOptions, progress: Callable[[str], None] = l
         "resamples": scoring.n_resamples,
         "utterances": utterance_columns(rows, systems, scoring.by),
         "maps": maps(
-            store, rows.keys, systems, names if covered or wanted.maps else [],
-            methods_of(wanted.projections, len(rows)), seed=scoring.seed, progress=progress,
+            store, rows.keys, systems, names if covered or options.maps else [],
+            methods_of(options.projections, len(rows)), seed=scoring.seed, progress=progress,
         ),
         "curves": made.training_curves(runs),
         "ensembles": made.ensemble_reports(runs),
         "agreement": annotator_agreement(rows, systems),
-        "probes": probe_tables(wanted.probes, runs.directories, store),
+        "probes": probe_tables(options.probes, runs.directories, store),
         "steps": made.step_rows(runs, store),
     }  # fmt: skip
     return Collected(payload, rows, hardest_first(rows, reference))
@@ -118,9 +118,9 @@ def hardest_first(rows: Manifest, system: System) -> list[int]:
     targets = targets_of(rows, ())
     labels = targets.labels
     order: list[int] = []
-    held = {key: i for i, key in enumerate(system.keys)}
+    row_of = {key: i for i, key in enumerate(system.keys)}
     if system.probabilities is not None and targets.classes:
-        indices = np.array([i for i, key in enumerate(rows.keys) if key in held and labels[i] >= 0], np.int64)
+        indices = np.array([i for i, key in enumerate(rows.keys) if key in row_of and labels[i] >= 0], np.int64)
         if len(indices):
             of_rows = system.of([rows.keys[i] for i in indices.tolist()]).among(targets.classes)
             assert of_rows.probabilities is not None
@@ -137,17 +137,17 @@ def hardest_first(rows: Manifest, system: System) -> list[int]:
 
 def _furthest(rows: Manifest, system: System) -> list[int]:
     """Return the rows whose attributes a system predicts, the furthest off first, in shares of a scale."""
-    held = {key: i for i, key in enumerate(system.keys)}
-    indices = [i for i, key in enumerate(rows.keys) if key in held]
+    row_of = {key: i for i, key in enumerate(system.keys)}
+    indices = [i for i, key in enumerate(rows.keys) if key in row_of]
     names = [name for name in rows.scheme.attributes if name in system.attributes]
     if not indices or not names:
         return []
     columns = [list(rows.scheme.attributes).index(name) for name in names]
     widths = np.array([high - low for low, high in (rows.scheme.attributes[name] for name in names)])
     values = system.of([rows.keys[i] for i in indices]).values[:, [system.attributes.index(name) for name in names]]
-    apart = np.abs(values - rows.attributes[indices][:, columns]) / widths
-    has_scores = np.flatnonzero(~np.isnan(apart).all(1))
-    order = has_scores[np.argsort(-np.nanmean(apart[has_scores], 1), kind="stable")]
+    errors = np.abs(values - rows.attributes[indices][:, columns]) / widths
+    has_scores = np.flatnonzero(~np.isnan(errors).all(1))
+    order = has_scores[np.argsort(-np.nanmean(errors[has_scores], 1), kind="stable")]
     return [indices[i] for i in order.tolist()]
 
 

@@ -148,9 +148,9 @@ def step_rows(runs: Runs, store: FeatureStore | None) -> list[dict[str, Any]]:
             record = read_json(path)
             if "seconds" in record:
                 name = path.stem.lstrip("0123456789").lstrip()  # the demo numbers its steps
-                section, _, rest = name.partition(".")
+                section, _, in_section = name.partition(".")
                 rows.append({
-                    "name": f"{section}/{rest}" if section in SECTIONS and rest else name, "bytes": None,
+                    "name": f"{section}/{in_section}" if section in SECTIONS and in_section else name, "bytes": None,
                     "seconds": record["seconds"], "attempts": record.get("attempts", 1),
                 })  # fmt: skip
     outputs: list[tuple[str, Path]] = []

@@ -94,8 +94,8 @@ def _correct(assessed: Sequence[dict[str, Assessment]]) -> None:
 
 
 def _covers(system: System, parts: dict[str, Part]) -> bool:
-    held = set(system.keys)
-    return all(key in held for part in parts.values() for key in part.manifest.keys)
+    keys = set(system.keys)
+    return all(key in keys for part in parts.values() for key in part.manifest.keys)
 
 
 def _assessed(
@@ -142,11 +142,11 @@ def _with_wilson(table: GroupTable, outputs: Scored, names: np.ndarray) -> Group
         return table
     labelled = outputs.labels >= 0
     counts = Counter(names[labelled].tolist())
-    right = Counter(names[labelled & (outputs.labels == outputs.predicted)].tolist())
+    n_correct = Counter(names[labelled & (outputs.labels == outputs.predicted)].tolist())
     rows: list[GroupRow] = []
     for row in table.rows:
         if counts[row.name] and "accuracy" in row.scores:
-            accuracy = Interval(row.scores["accuracy"].value, *wilson(right[row.name], counts[row.name]))
+            accuracy = Interval(row.scores["accuracy"].value, *wilson(n_correct[row.name], counts[row.name]))
             row = replace(row, scores=row.scores | {"accuracy": accuracy})
         rows.append(row)
     return replace(table, rows=tuple(rows))

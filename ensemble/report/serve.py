@@ -154,10 +154,10 @@ class _Handler(BaseHTTPRequestHandler):
             if self.command == "HEAD":
                 return
             file.seek(first)
-            left = last - first + 1
-            while left and (block := file.read(min(BLOCK_BYTES, left))):
+            n_left = last - first + 1
+            while n_left and (block := file.read(min(BLOCK_BYTES, n_left))):
                 self._write(block)
-                left -= len(block)
+                n_left -= len(block)
 
     def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
         self._begin(status, kind, len(body), {})

@@ -39,13 +39,13 @@ def audio_of(
     links = [_link(rows, i, page.absolute().parent) for i in range(len(rows))]
     clips: dict[int, str] = {}
     failed: list[str] = []
-    left = most_bytes
+    bytes_left = most_bytes
     seconds = rows.column("duration_s") if rows.has("duration_s") else np.full(len(rows), np.nan)
     if way == "embed":
         order = list(dict.fromkeys([*first, *range(len(rows))]))
         for done, i in enumerate(order):
             progress(done, len(order))
-            if left <= 0:
+            if bytes_left <= 0:
                 break
             if links[i] is None or seconds[i] > EMBEDDED_S:
                 continue
@@ -54,9 +54,9 @@ def audio_of(
             except (AudioError, ManifestError) as error:
                 failed.append(str(error))
                 continue
-            if url is not None and len(url) <= left:
+            if url is not None and len(url) <= bytes_left:
                 clips[i] = url
-                left -= len(url)
+                bytes_left -= len(url)
             elif url is not None:
                 break
     note = f"{len(clips):,} of {len(rows):,} clips are inside the page, the hardest first; the others are linked" * (

@@ -15,8 +15,8 @@ GROUP_COLUMNS = ("speaker", "gender", "split", "fold", "corpus")
 
 def judged_rows(manifest: Manifest, systems: Sequence[System]) -> Manifest:
     """Return the utterances that some system predicts, in the manifest's order."""
-    held = set().union(*(system.keys for system in systems))
-    return manifest.rows(np.array([key in held for key in manifest.keys], bool))
+    keys = set().union(*(system.keys for system in systems))
+    return manifest.rows(np.array([key in keys for key in manifest.keys], bool))
 
 
 def utterance_columns(rows: Manifest, systems: Sequence[System], further: Sequence[str] = ()) -> dict[str, Any]:
@@ -45,8 +45,8 @@ def utterance_columns(rows: Manifest, systems: Sequence[System], further: Sequen
 
 
 def _system(system: System, rows: Manifest, with_classes: bool) -> dict[str, Any]:
-    held = set(system.keys)
-    is_predicted = np.array([key in held for key in rows.keys], bool)
+    keys = set(system.keys)
+    is_predicted = np.array([key in keys for key in rows.keys], bool)
     outputs = system.of([key for key, known in zip(rows.keys, is_predicted.tolist(), strict=True) if known])
     classes = tuple(rows.scheme.classes)
     predicted = probabilities = None

@@ -160,9 +160,9 @@ class Transcriber:
             languages = [self._language] * len(waveforms)
         results: list[Any] = [None] * len(waveforms)
         for language in sorted(set(languages)):
-            which = [i for i, each in enumerate(languages) if each == language]
-            windows = torch.stack([zeroed[i] for i in which]).to(dtype)
-            for i, result in zip(which, self.decode(windows, self._greedy(language)), strict=True):
+            indices = [i for i, each in enumerate(languages) if each == language]
+            windows = torch.stack([zeroed[i] for i in indices]).to(dtype)
+            for i, result in zip(indices, self.decode(windows, self._greedy(language)), strict=True):
                 results[i] = result
         return results
 

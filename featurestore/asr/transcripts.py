@@ -105,10 +105,10 @@ class Transcripts(Mapping[str, str]):
         """
         texts = [(key, self[key]) for key in manifest.keys if key in self.rows]
         if not texts:
-            some = ", ".join(map(repr, manifest.keys[:3]))
+            examples = ", ".join(map(repr, manifest.keys[:3]))
             raise TranscriptError(
                 f"{self.path} has no transcript of any of the {len(manifest):,} utterances of {manifest.name} (such as "
-                f"{some}). Give the manifest that it was made from, or run `medusa transcribe` on this one."
+                f"{examples}). Give the manifest that it was made from, or run `medusa transcribe` on this one."
             )
         reason = f"no transcript in {self.path}; run `medusa transcribe` for it."
         return texts, [(key, f"{key}: {reason}") for key in manifest.keys if key not in self.rows]

@@ -42,10 +42,10 @@ class TranscriptWriter:
         made_with: Mapping[str, str] | None = None,
         shard: Shard | None = None,
     ) -> None:
-        whole = Path(path)
-        self.path = whole if shard is None else part_path(whole, shard.number, shard.count)
+        table_path = Path(path)
+        self.path = table_path if shard is None else part_path(table_path, shard.number, shard.count)
         self._is_part = shard is not None
-        self._others = [other for other in (whole, *parts_of(whole)) if other != self.path]
+        self._others = [other for other in (table_path, *parts_of(table_path)) if other != self.path]
         self.source = source
         self.made_with = dict(made_with or {})
         if self.path.suffix not in SUFFIXES:

@@ -53,8 +53,8 @@ def decode(path: Path | str | Recording) -> np.ndarray:
             n_read += len(block) / rate_hz
             if n_read > MAX_HOURS * 3600:
                 raise sndfile.too_long(path, MAX_HOURS * 3600)
-        whole = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-        runs.append(resampled(path, whole, rate_hz, finite=layout.finite))
+        samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        runs.append(resampled(path, samples, rate_hz, finite=layout.finite))
     mono = runs[0] if len(runs) == 1 else np.concatenate(runs) if runs else np.zeros(0, np.float32)
     if not len(mono):
         raise _no_samples(path)
@@ -95,12 +95,12 @@ def decoder_of(path: Path | str) -> str:
     """Return which decoder reads a file, its version, and which of several sound tracks; AudioError for no audio."""
     decoders = [part.decoder for part in layout_of(Path(path)).parts]
     tracks = tracks_of(path)
-    which = f", sound track 1 of {len(tracks)} ({tracks[0]})" if len(tracks) > 1 else ""
+    track = f", sound track 1 of {len(tracks)} ({tracks[0]})" if len(tracks) > 1 else ""
     return (
         " and ".join(
             sndfile.version() if decoder == SNDFILE else ffmpeg.version() for decoder in dict.fromkeys(decoders)
         )
-        + which
+        + track
     )
 
 

@@ -273,8 +273,8 @@ def _stated_s(path: Path, part: Part, container: InputContainer, stream: AudioSt
     if not container.format.name.startswith("mov"):
         return n * stream.time_base
     end = 0
-    with _opened(path, part) as (again, track):  # the container itself is still to be decoded
-        for packet in again.demux(track):
+    with _opened(path, part) as (reopened, track):  # the container itself is still to be decoded
+        for packet in reopened.demux(track):
             if packet.pts is not None and not packet.is_discard:
                 end = max(end, packet.pts + (packet.duration or 0))
     # A duration is counted from the track's own beginning, the times of packets from the film's.
@@ -336,11 +336,11 @@ def _skip(path: Path, part: Part, stream: AudioStream) -> int:
 
 def _silence_before(sound: Iterator[Block], late_s: Fraction) -> Iterator[Block]:
     for i, (rate_hz, block) in enumerate(sound):
-        left = 0 if i else round(late_s * rate_hz)
-        while left:
-            n = min(left, BLOCK_FRAMES)
+        n_left = 0 if i else round(late_s * rate_hz)
+        while n_left:
+            n = min(n_left, BLOCK_FRAMES)
             yield rate_hz, np.zeros(n, np.float32)
-            left -= n
+            n_left -= n
         yield rate_hz, block
 
 
@@ -372,15 +372,15 @@ def _mono(joined: AudioFifo) -> Block:
     first = joined.read(0, partial=True)
     assert first is not None
     n_channels, name = first.layout.nb_channels, first.format.name
-    whole = first.to_ndarray()
+    samples = first.to_ndarray()
     if not first.format.is_planar:
-        whole = whole.reshape(-1, n_channels).T
+        samples = samples.reshape(-1, n_channels).T
     kind = name.removesuffix("p")
     if kind in INTEGERS:
         zero, scale = INTEGERS[kind]
         exact: Any = np.float64 if kind == "s32" else np.float32
-        whole = ((whole.astype(exact) - exact(zero)) / exact(scale)).astype(np.float32)
-    mono = whole[0] if n_channels == 1 else whole.mean(axis=0, dtype=np.float32)
+        samples = ((samples.astype(exact) - exact(zero)) / exact(scale)).astype(np.float32)
+    mono = samples[0] if n_channels == 1 else samples.mean(axis=0, dtype=np.float32)
     return first.sample_rate, np.ascontiguousarray(mono, np.float32)
 
 

@@ -49,8 +49,8 @@ class Folder:
 
 def _kind(name: str, paths: Sequence[Path], root: Path) -> str:
     """Return `2 .vox (a.vox, b/c.vox)`, the first few named."""
-    some = [path.relative_to(root).as_posix() for path in paths[:N_NAMED]]
-    return f"{len(paths):,} {name} ({', '.join([*some, *['...'] * (len(paths) > N_NAMED)])})"
+    examples = [path.relative_to(root).as_posix() for path in paths[:N_NAMED]]
+    return f"{len(paths):,} {name} ({', '.join([*examples, *['...'] * (len(paths) > N_NAMED)])})"
 
 
 def is_utf8(name: str) -> bool:

@@ -192,16 +192,16 @@ def _ogg(name: str, data: mmap.mmap) -> Layout:
     links = ogg_pages.links_of(data, name)
     parts = []
     for link in links:
-        alone = len(links) == 1
-        start, stop = (0, None) if alone else (link.start, link.stop)
+        is_single = len(links) == 1
+        start, stop = (0, None) if is_single else (link.start, link.stop)
         sound = link.sound
         # The end of a recorded radio stream is where the recorder was stopped, so only a single link must have an end.
         if len(link.codecs) == 1 and sound in (["vorbis"], ["opus"]):
-            parts.append(Part(SNDFILE, start, stop, ended=link.ended or not alone))
+            parts.append(Part(SNDFILE, start, stop, ended=link.ended or not is_single))
         elif len(link.codecs) == 1 and sound == ["speex"]:
-            parts.append(Part(FFMPEG, start, stop, n_samples=link.granule or None, ended=link.ended or not alone))
+            parts.append(Part(FFMPEG, start, stop, n_samples=link.granule or None, ended=link.ended or not is_single))
         else:
-            parts.append(Part(FFMPEG, start, stop, ended=link.ended or not alone))
+            parts.append(Part(FFMPEG, start, stop, ended=link.ended or not is_single))
     return Layout(tuple(parts) or (Part(FFMPEG),))
 
 

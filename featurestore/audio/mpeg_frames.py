@@ -197,8 +197,8 @@ def _padding(data: bytes | mmap.mmap, offset: int) -> int:
     place = 8 + 4 * (tag[7] & 1) + 4 * (tag[7] >> 1 & 1) + 100 * (tag[7] >> 2 & 1) + 4 * (tag[7] >> 3 & 1)
     if tag[place : place + 4] not in LAMES or len(tag) < place + 24:
         return 0
-    both = int.from_bytes(tag[place + 21 : place + 24], "big")
-    return (both >> 12) + (both & 0xFFF)
+    delay_and_padding = int.from_bytes(tag[place + 21 : place + 24], "big")
+    return (delay_and_padding >> 12) + (delay_and_padding & 0xFFF)
 
 
 def _tag(data: bytes | mmap.mmap, offset: int) -> bytes:

@@ -54,8 +54,8 @@ def links_of(data: bytes | mmap.mmap, path: object) -> list[Link]:
         size = sum(data[offset + 27 : body])
         number = int.from_bytes(data[offset + 18 : offset + 22], "little")
         begins = bool(flags & 2)
-        whole = body + size <= len(data)
-        if whole and (
+        is_complete = body + size <= len(data)
+        if is_complete and (
             not _sound(data, offset, body + size) or (not begins and sequence.get(serial, number - 1) + 1 != number)
         ):
             raise _damaged(path, offset, size)
@@ -68,7 +68,7 @@ def links_of(data: bytes | mmap.mmap, path: object) -> list[Link]:
             codecs[serial] = next((name for magic, name in CODECS.items() if head.startswith(magic)), "")
         opening = begins
         granule = int.from_bytes(data[offset + 6 : offset + 14], "little", signed=True)
-        if serial in codecs and whole:
+        if serial in codecs and is_complete:
             before = granules.get(serial, (0, False))[0]
             granules[serial] = (before if granule < 0 else granule, bool(flags & 4))
         offset = behind = body + size

@@ -117,11 +117,11 @@ class OnePass:
         while not self._ended and (stop is None or self._end < stop):
             self._advance(start)
         self._forget(start)
-        held = self._held or [np.zeros(0, np.float32)]
-        whole = (held[0] if len(held) == 1 else np.concatenate(held))[max(0, start - self._first) :]
+        blocks = self._held or [np.zeros(0, np.float32)]
+        joined = (blocks[0] if len(blocks) == 1 else np.concatenate(blocks))[max(0, start - self._first) :]
         if self._held and start > self._first:
-            self._held, self._first = [whole], start
-        samples = whole[: None if stop is None else stop - start]
+            self._held, self._first = [joined], start
+        samples = joined[: None if stop is None else stop - start]
         late = 0 if stop is None else stop - self._end
         if not len(samples) or late > SLACK_S * self._rate_hz:
             raise clip.beyond(self._end / self._rate_hz)

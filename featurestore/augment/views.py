@@ -282,24 +282,24 @@ def without_view(spec: FeatureSpec) -> FeatureSpec:
     return replace(spec, extra=tuple(pair for pair in spec.extra if pair not in spec.view))
 
 
-def _step(part: str, whole: str, files: dict[str, AudioFiles | None]) -> tuple[str, Step]:
+def _step(part: str, text: str, files: dict[str, AudioFiles | None]) -> tuple[str, Step]:
     name, _, options = part.partition(":")
     if name not in STEPS:
-        raise ConfigError(f"--augment {whole!r}: there is no {name!r}; there are {', '.join(STEPS)}.")
+        raise ConfigError(f"--augment {text!r}: there is no {name!r}; there are {', '.join(STEPS)}.")
     kind, recordings = STEPS[name], files.get(name)
     field_names = [field.name for field in fields(kind) if field.name != "files"]
     settings: dict[str, Any] = {}
     for option in filter(None, options.split(",")):
         key, _, value = option.partition("=")
         if key not in field_names:
-            raise ConfigError(f"--augment {whole!r}: {name} has no option {key!r}; it has {', '.join(field_names)}.")
+            raise ConfigError(f"--augment {text!r}: {name} has no option {key!r}; it has {', '.join(field_names)}.")
         if recordings is not None and key in SYNTHETIC.get(name, ()):
-            raise ConfigError(f"--augment {whole!r}: {key} is a synthetic room's; leave it out, or --rooms.")
-        settings[key] = value if key == "within" else _range(key, value, whole)
+            raise ConfigError(f"--augment {text!r}: {key} is a synthetic room's; leave it out, or --rooms.")
+        settings[key] = value if key == "within" else _range(key, value, text)
     return name, kind(**settings, files=recordings)
 
 
-def _range(key: str, text: str, whole: str) -> Range:
+def _range(key: str, text: str, augment: str) -> Range:
     """ "0..10" or "5"."""
     low, _, high = text.partition("..")
     least, most = LIMITS[key]
@@ -308,7 +308,9 @@ def _range(key: str, text: str, whole: str) -> Range:
     except ValueError:
         first, last = float("nan"), float("nan")
     if not least <= first <= last <= most:
-        raise ConfigError(f"--augment {whole!r}: {key} must be LOW..HIGH within {least:g} to {most:g}, found {text!r}.")
+        raise ConfigError(
+            f"--augment {augment!r}: {key} must be LOW..HIGH within {least:g} to {most:g}, found {text!r}."
+        )
     return first, last
 
 

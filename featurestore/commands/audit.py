@@ -154,8 +154,8 @@ def _say_overlap(overlap: "Overlap") -> None:
         "red" if overlap.leak else "",
     )
     for item, places in overlap.examples.items() if overlap.leak else ():
-        some = "; ".join(f"{part}: {', '.join(keys[:2])}" for part, keys in list(places.items())[:SHOWN_PARTS])
-        say(f"  {overlap.kind if overlap.kind == 'audio' else item}  {some}", "red")
+        examples = "; ".join(f"{part}: {', '.join(keys[:2])}" for part, keys in list(places.items())[:SHOWN_PARTS])
+        say(f"  {overlap.kind if overlap.kind == 'audio' else item}  {examples}", "red")
 
 
 def _agreement_lines(report: "AuditReport") -> list[str]:

@@ -129,16 +129,16 @@ def _unfinished(
     """Return the jobs that have anything to do, and what failed of the others, whose reports are printed."""
     from featurestore.featurize.finished import finished
 
-    left: list[FeaturizeJob] = []
+    unfinished: list[FeaturizeJob] = []
     failed: Failures = []
     for job in jobs:
         report = finished(table, _existing(job), job, encoder, device)
         if report is None:
-            left.append(job)
+            unfinished.append(job)
         else:
             say_report(job.name, report)
             failed += report.failed
-    return left, failed
+    return unfinished, failed
 
 
 def _existing(job: "FeaturizeJob") -> "FeatureStore | None":

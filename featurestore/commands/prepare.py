@@ -63,10 +63,10 @@ prepare_app = typer_app(help="Make a corpus's manifest: one table of its utteran
 def _command(name: str, corpus: Corpus) -> Callable[..., None]:
     """Return the command of one corpus: its source, the options it declares, and those that all have."""
 
-    def prepare(**given: Any) -> None:
-        after = {option: given.pop(option) for option in AFTER}
-        source = given.pop("source")
-        finish(corpus(source, **{option: value for option, value in given.items() if value is not None}), **after)
+    def prepare(**options: Any) -> None:
+        after = {option: options.pop(option) for option in AFTER}
+        source = options.pop("source")
+        finish(corpus(source, **{option: value for option, value in options.items() if value is not None}), **after)
 
     source = Argument(help=corpus.source) if corpus.is_file else Option("--root", help=corpus.source)
     parameters = {"source": (Annotated[Path, source], inspect.Parameter.empty)}
@@ -119,9 +119,9 @@ def prepare_csv(
         columns["utterance_id"] = columns.pop("id")
     ranges = {}
     for text in attribute or []:
-        name, theirs, low, high = _attribute(text)
+        name, their_column, low, high = _attribute(text)
         ranges[name] = (low, high)
-        columns |= {f"attr_{name}": theirs} if theirs else {}
+        columns |= {f"attr_{name}": their_column} if their_column else {}
     manifest = read_table(
         table,
         columns=columns,
@@ -199,12 +199,12 @@ def prepare_segments(
     """
     from featurestore.recordings.cut import cut, cutter_of
 
-    how = cutter_of(every, span, segments)
-    if how is None:
+    cutter = cutter_of(every, span, segments)
+    if cutter is None:
         raise ConfigError("Give --every and --span, or --segments.")
     table, failed = manifest_of(files, manifest)
     with bar("recordings", len(table)) as show:
-        pieces = cut(table, how, lambda done, total: show(done, total))
+        pieces = cut(table, cutter, lambda done, total: show(done, total))
     for note in pieces.notes:
         say(f"note: {note}")
     if pieces.manifest is None:
@@ -245,10 +245,10 @@ def finish(
 def _join(text: str) -> tuple[Path, str, str]:
     """FILE:YOURS[=THEIRS] -> (file, our column, theirs)."""
     path, _, columns = text.rpartition(":")
-    ours, _, theirs = columns.partition("=")
+    ours, _, column = columns.partition("=")
     if not path or not ours:
         raise ConfigError(f"--join {text!r}: expected FILE:YOURS or FILE:YOURS=THEIRS, such as people.csv:speaker.")
-    return Path(path), ours, theirs or ours
+    return Path(path), ours, column or ours
 
 
 def _column(text: str) -> tuple[str, str]:
@@ -260,7 +260,7 @@ def _attribute(text: str) -> tuple[str, str, float, float]:
     """NAME[=YOURS]:LOW:HIGH -> (name, column or "", low, high)."""
     try:
         left, low, high = text.rsplit(":", 2)
-        name, _, theirs = left.partition("=")
-        return name, theirs, float(low), float(high)
+        name, _, column = left.partition("=")
+        return name, column, float(low), float(high)
     except ValueError:
         raise ConfigError(f"--attribute {text!r}: expected NAME:LOW:HIGH or NAME=COLUMN:LOW:HIGH.") from None

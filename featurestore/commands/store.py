@@ -52,8 +52,8 @@ def store_ls(store: StoreOption = Path("store")) -> None:
         except StoreError as error:
             n = "damaged"
             damaged.append((name, str(error)))
-        how = f"{features.format} {features.compress}".strip()
-        cells = [name, spec.kind, spec.encoder, _layers(spec.layers), str(spec.dim), spec.dtype, how, n]
+        storage = f"{features.format} {features.compress}".strip()
+        cells = [name, spec.kind, spec.encoder, _layers(spec.layers), str(spec.dim), spec.dtype, storage, n]
         rows.append([*cells, format_bytes(directory_bytes(features.path))])
     _print_sets(rows)
     end_with_failures(damaged)

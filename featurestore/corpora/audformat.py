@@ -43,12 +43,12 @@ def read_audformat(
     chosen = _chosen(root, table_headers, label, tables)
     notes: list[str] = []
     parts = [_rows(root, name, table_headers[name], header, label, notes) for name in chosen]
-    whole = pa.concat_tables(_alike(parts), promote_options="permissive")
-    whole = _once(whole, root, notes)
-    whole = _with_files(whole, root, table_headers, chosen, notes)
-    whole = _with_speakers(whole, header)
-    labels = _classes(header, table_headers, chosen, label, whole, notes)
-    columns = {name: whole.column(name) for name in whole.column_names}
+    table = pa.concat_tables(_alike(parts), promote_options="permissive")
+    table = _once(table, root, notes)
+    table = _with_files(table, root, table_headers, chosen, notes)
+    table = _with_speakers(table, header)
+    labels = _classes(header, table_headers, chosen, label, table, notes)
+    columns = {name: table.column(name) for name in table.column_names}
     return of_columns(
         columns, LabelScheme(labels), root, str(header.get("name") or root.resolve().name), source=root / HEADER,
         check_audio=check_audio, notes=notes,
@@ -167,12 +167,12 @@ def _cells(rows: pa.Table, columns: Sequence[str]) -> list[list[str]]:
     return [["" if value is None or value != value else str(value) for value in column] for column in columns]
 
 
-def _once(whole: pa.Table, root: Path, notes: list[str]) -> pa.Table:
+def _once(table: pa.Table, root: Path, notes: list[str]) -> pa.Table:
     """Rows of one utterance in several tables once; ManifestError where their labels or splits differ."""
     first: dict[str, int] = {}
-    keys = whole.column("utterance_id").to_pylist()
-    names = [name for name in ("label", "split") if name in whole.column_names]
-    values = list(zip(*(whole.column(name).to_pylist() for name in names), strict=True))
+    keys = table.column("utterance_id").to_pylist()
+    names = [name for name in ("label", "split") if name in table.column_names]
+    values = list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
     copies = []
     for row, key in enumerate(keys):
         if key in first:
@@ -185,39 +185,39 @@ def _once(whole: pa.Table, root: Path, notes: list[str]) -> pa.Table:
         first.setdefault(key, row)
     if copies:
         notes.append(named("rows that several tables have read once", sorted(set(copies))))
-    return whole.take(pa.array(list(first.values()), pa.int64())) if copies else whole
+    return table.take(pa.array(list(first.values()), pa.int64())) if copies else table
 
 
 def _with_files(
-    whole: pa.Table, root: Path, table_headers: Mapping[str, Any], chosen: list[str], notes: list[str]
+    joined: pa.Table, root: Path, table_headers: Mapping[str, Any], chosen: list[str], notes: list[str]
 ) -> pa.Table:
     """Return what other filewise tables say of the files."""
     for name, table in table_headers.items():
         columns = [column for column in ABOUT_FILES if column in (table.get("columns") or {})]
-        columns = [column for column in columns if TEXTS.get(column, column) not in whole.column_names]
+        columns = [column for column in columns if TEXTS.get(column, column) not in joined.column_names]
         if name in chosen or table.get("type") != "filewise" or not columns:
             continue
         rows = _table(root, name, columns, notes)
         row_of = {file: i for i, file in enumerate(rows.column(FILE).to_pylist())}
-        table_rows = pa.array([row_of.get(path) for path in whole.column("path").to_pylist()], pa.int64())
+        table_rows = pa.array([row_of.get(path) for path in joined.column("path").to_pylist()], pa.int64())
         for column in columns:
             if column in rows.column_names:
-                whole = whole.append_column(
+                joined = joined.append_column(
                     TEXTS.get(column, column), rows.column(column).combine_chunks().take(table_rows)
                 )
-    return whole
+    return joined
 
 
-def _with_speakers(whole: pa.Table, header: Mapping[str, Any]) -> pa.Table:
+def _with_speakers(table: pa.Table, header: Mapping[str, Any]) -> pa.Table:
     """Return the gender that the speaker scheme's labels have, where no column has it."""
     labels = ((header.get("schemes") or {}).get("speaker") or {}).get("labels")
-    if "gender" in whole.column_names or "speaker" not in whole.column_names or not isinstance(labels, dict):
-        return whole
+    if "gender" in table.column_names or "speaker" not in table.column_names or not isinstance(labels, dict):
+        return table
     genders = {str(who): about.get("gender") for who, about in labels.items() if isinstance(about, dict)}
-    values = [genders.get(who) for who in arrow.as_strings(whole.column("speaker")).to_pylist()]
+    values = [genders.get(who) for who in arrow.as_strings(table.column("speaker")).to_pylist()]
     if not any(values):
-        return whole
-    return whole.append_column("gender", pa.array([value and str(value) for value in values], pa.string()))
+        return table
+    return table.append_column("gender", pa.array([value and str(value) for value in values], pa.string()))
 
 
 def _classes(
@@ -225,11 +225,11 @@ def _classes(
     table_headers: Mapping[str, Any],
     chosen: list[str],
     label: str,
-    whole: pa.Table,
+    table: pa.Table,
     notes: list[str],
 ) -> tuple[str, ...]:
     """Return the scheme's labels that occur, in its order, then any others, which a note counts."""
-    counts = Counter(whole.column("label").to_pylist())
+    counts = Counter(table.column("label").to_pylist())
     labels = set(counts) - {None}
     scheme_id = (((table_headers[chosen[0]].get("columns") or {}).get(label)) or {}).get("scheme_id")
     listed = ((header.get("schemes") or {}).get(scheme_id) or {}).get("labels") or []

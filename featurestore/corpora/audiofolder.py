@@ -58,10 +58,10 @@ def read_audiofolder(
             f"{root} holds no audio ({', '.join(AUDIO_SUFFIXES)}) in folders, and no {', '.join(TABLES)}."
         )
     try:
-        whole = pa.concat_tables(tables, promote_options="permissive")
+        records = pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise ManifestError(f"{root}: the splits' tables differ in a column's type ({error}). Make it one.") from None
-    columns: dict[str, Any] = {name: whole.column(name) for name in whole.column_names}
+    columns: dict[str, Any] = {name: records.column(name) for name in records.column_names}
     labels: list[str] = []
     if "label" in columns:
         columns["label"] = arrow.as_strings(columns["label"])
@@ -70,7 +70,7 @@ def read_audiofolder(
         reason = f"the table has no column {label!r}; name another with --label" if with_table else "no folders"
         notes.append(f"no labels: {reason}")
     paths = columns["path"].to_pylist()
-    if parts and with_table and "split" not in whole.column_names:
+    if parts and with_table and "split" not in records.column_names:
         columns["split"] = [SPLIT_NAMES.get(str(path).split("/")[0].lower()) for path in paths]
     return of_columns(
         columns,

@@ -54,7 +54,7 @@ def read_challenge(
     table = read_table_file(path)
     file_name = next((name for name in ("FileName", *NAMELESS) if name in table.column_names), "FileName")
     class_columns = {name.lower(): name for name in table.column_names if name.lower() in CLASSES}
-    attributes = {name: theirs for name, theirs in ATTRIBUTES.items() if theirs in table.column_names}
+    attributes = {name: column for name, column in ATTRIBUTES.items() if column in table.column_names}
     try:
         refuse_other_columns(
             table, path, (file_name,), (*class_columns.values(), *attributes.values(), "Split_Set", "SpkrID", "Gender")
@@ -76,10 +76,10 @@ def read_challenge(
         if speaker_by_gender and "Gender" in table.column_names:
             speaker = pc.binary_join_element_wise(table.column("Gender"), speaker, "_")
         columns = {**columns, "speaker": speaker}
-        if both := two_genders(speaker.to_pylist(), columns["gender"].to_pylist() if "gender" in columns else ()):
+        if doubled := two_genders(speaker.to_pylist(), columns["gender"].to_pylist() if "gender" in columns else ()):
             raise ManifestError(
-                f"{path}: {len(both):,} speakers have two genders ({', '.join(both[:5])}), so SpkrID starts anew for "
-                "each gender. Use --speaker-by-gender, or mend the table."
+                f"{path}: {len(doubled):,} speakers have two genders ({', '.join(doubled[:5])}), so SpkrID starts "
+                "anew for each gender. Use --speaker-by-gender, or mend the table."
             )
     low, high = _range(path, table.column(file_name), class_columns, attribute_range) if attributes else (LOW, HIGH)
     shares = np.stack(
@@ -96,12 +96,12 @@ def read_challenge(
     columns["label"] = [None if i < 0 else names[i] for i in plurality(shares)]
     if not np.isin(shares, (0.0, 1.0)).all():
         columns |= {f"vote_{name}": pa.array(share) for name, share in zip(names, shares.T, strict=True)}
-    for name, theirs in attributes.items():
-        columns[f"attr_{name}"] = numbers(table.column(theirs), low, high, path, theirs)
+    for name, column in attributes.items():
+        columns[f"attr_{name}"] = numbers(table.column(column), low, high, path, column)
     if "Split_Set" in table.column_names:
         columns["split"] = translated(table.column("Split_Set"), PARTITIONS, path, "Split_Set")
     scheme = LabelScheme(
-        tuple(names), dict.fromkeys(attributes, (low, high)), {theirs: n for n, theirs in class_columns.items()}
+        tuple(names), dict.fromkeys(attributes, (low, high)), {column: n for n, column in class_columns.items()}
     )
     start = path.parent if audio is None else audio
     manifest = of_columns(columns, scheme, start, path.stem, source=path, check_audio=check_audio)

@@ -45,10 +45,10 @@ def doubts(manifest: Manifest) -> list[str]:
                 "are of the labels"
             )
     if manifest.has("speaker") and manifest.has("gender"):
-        both = two_genders(manifest.column("speaker").tolist(), manifest.column("gender").tolist())
-        if both:
+        of_two_genders = two_genders(manifest.column("speaker").tolist(), manifest.column("gender").tolist())
+        if of_two_genders:
             notes.append(
-                f"{named('speakers have two genders', both)}; where numbers start anew for each gender, "
+                f"{named('speakers have two genders', of_two_genders)}; where numbers start anew for each gender, "
                 "`prepare csv --column speaker=GENDER+SPEAKER` joins the two columns"
             )
     return notes

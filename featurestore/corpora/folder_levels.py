@@ -83,13 +83,15 @@ def _guessed(root: Path, names: Sequence[Sequence[str]], notes: list[str]) -> li
             roles[i] = IGNORED
     if roles.count("split") > 1:
         raise ManifestError(f"{root} has splits on {roles.count('split')} levels: {_levels_text(names)}. {REMEDY}")
-    left = [i for i, role in enumerate(roles) if not role]
-    several = [i for i in left if len(names[i]) > 1]
-    emotion_levels = [i for i in left if 2 * sum(name.lower() in EMOTIONS for name in names[i]) >= len(names[i])]
-    alone = [i for i in emotion_levels if i not in several]
-    if not several or (alone and not set(emotion_levels) & set(several)):
+    unnamed = [i for i, role in enumerate(roles) if not role]
+    several = [i for i in unnamed if len(names[i]) > 1]
+    emotion_levels = [i for i in unnamed if 2 * sum(name.lower() in EMOTIONS for name in names[i]) >= len(names[i])]
+    of_one_name = [i for i in emotion_levels if i not in several]
+    if not several or (of_one_name and not set(emotion_levels) & set(several)):
         classes_text = (
-            f"a single class, {names[(alone or left)[-1]][0]!r}" if left else "no class, only splits or formats"
+            f"a single class, {names[(of_one_name or unnamed)[-1]][0]!r}"
+            if unnamed
+            else "no class, only splits or formats"
         )
         raise ManifestError(
             f"{root}: the folders name {classes_text}: {_levels_text(names)}. Point --root at the folder that holds "

@@ -54,8 +54,8 @@ def read_kaldi(root: Path, *, audio: Path | None = None, check_audio: bool = Tru
 def _pieces(path: Path, recordings: dict[str, str]) -> dict[str, Any]:
     """Return the columns of a `segments` file: utterance, recording, start, end (-1: the recording's end)."""
     columns: dict[str, Any] = {name: [] for name in ("utterance_id", "path", "start_s", "end_s")}
-    for key, (place, rest) in _table(path).items():
-        recording, *times = rest.split()
+    for key, (place, text) in _table(path).items():
+        recording, *times = text.split()
         if recording not in recordings:
             raise ManifestError(f"{place}: recording {recording!r} is not in wav.scp. Run utils/fix_data_dir.sh.")
         try:
@@ -66,7 +66,7 @@ def _pieces(path: Path, recordings: dict[str, str]) -> dict[str, Any]:
                 raise ValueError
         except ValueError:
             raise ManifestError(
-                f"{place}: expected a recording, a start and an end in seconds, found {rest!r}."
+                f"{place}: expected a recording, a start and an end in seconds, found {text!r}."
             ) from None
         ends = (key, recordings[recording], start, None if end == -1 else end)
         for name, value in zip(columns, ends, strict=True):
@@ -86,8 +86,8 @@ def _table(path: Path, empty: bool = False) -> dict[str, tuple[str, str]]:
     for number, line in enumerate(lines, 1):
         if not line.strip() and number == len(lines):
             break
-        key, *rest = line.split(None, 1) or [""]
-        value = rest[0].strip() if rest else ""
+        key, *values = line.split(None, 1) or [""]
+        value = values[0].strip() if values else ""
         if not key or not (value or empty):
             raise ManifestError(f"{path}:{number}: expected an id, a space and a value, found {line.strip()!r}.")
         if key in entries:

@@ -63,15 +63,15 @@ def _row(place: str, cut: dict[str, Any], label: str) -> dict[str, Any]:
         raise ManifestError(f"{place}: the recording has several channels, expected a mono file. {WHOLE_FILES}")
     if sources[0].get("type") != "file":
         raise ManifestError(f"{place}: the source is a {sources[0].get('type')!r}, expected a file. {WHOLE_FILES}")
-    duration, whole = float(field(place, cut, "duration")), float(field(place, recording, "duration"))
+    duration, recording_s = float(field(place, cut, "duration")), float(field(place, recording, "duration"))
     start = float(cut.get("start", 0.0))
     slack = 1.0 / float(field(place, recording, "sampling_rate"))
-    if not (start >= 0 and start + duration <= whole + slack):  # also where one is NaN
+    if not (start >= 0 and start + duration <= recording_s + slack):  # also where one is NaN
         raise ManifestError(
-            f"{place}: seconds {start:g} to {start + duration:g} of a recording of {whole:g}. Mend one of them."
+            f"{place}: seconds {start:g} to {start + duration:g} of a recording of {recording_s:g}. Mend one of them."
         )
     _refuse_transforms(place, cut, recording)
-    part = start > 0 or duration < whole - slack
+    part = start > 0 or duration < recording_s - slack
     supervisions = cut.get("supervisions", [])
     if len(supervisions) > 1:
         raise ManifestError(f"{place}: {len(supervisions)} supervisions, expected one at most. {WHOLE_FILES}")

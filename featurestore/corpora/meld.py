@@ -67,13 +67,13 @@ def read_meld(root: Path) -> Manifest:
         if repeated:
             raise ManifestError(arrow.sentence(str(path), repeated))
         parts.append(pa.table(columns).take(pa.array(with_sound, pa.int64())))
-    whole = pa.concat_tables(parts, promote_options="default")
-    if not whole.num_rows:
+    utterances = pa.concat_tables(parts, promote_options="default")
+    if not utterances.num_rows:
         raise ManifestError(
             f"{root} has no clip of any utterance, such as train_splits/dia0_utt0.mp4, or its sound. Check --root."
         )
     notes = [named("utterances without sound left out", missing)] if missing else []
-    columns = {name: whole.column(name) for name in whole.column_names}
+    columns = {name: utterances.column(name) for name in utterances.column_names}
     scheme = LabelScheme(tuple(EMOTIONS.values()), corpus_labels=EMOTIONS)
     return of_columns(columns, scheme, root, "meld", source=root, check_audio=False, notes=notes)
 

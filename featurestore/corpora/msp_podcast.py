@@ -106,9 +106,9 @@ def read_msp_podcast(
 
     ratings = None
     if (labels / "labels_detailed.csv").exists():
-        ratings, more = read_ratings(labels / "labels_detailed.csv")
+        ratings, further_notes = read_ratings(labels / "labels_detailed.csv")
         surplus = sorted(set(ratings.keys) - set(keys))
-        notes += [*more, *([named("rated files that are no utterances here", surplus)] if surplus else [])]
+        notes += [*further_notes, *([named("rated files that are no utterances here", surplus)] if surplus else [])]
         ratings = ratings.of_keys(keys)
         unrated = np.bincount(ratings.key_of, minlength=len(keys)) == 0
         for name, votes in zip(classes, ratings.counts(classes, also=secondary).T, strict=True):
@@ -116,13 +116,13 @@ def read_msp_podcast(
     else:
         notes.append(f"no votes: {labels / 'labels_detailed.csv'} is not there")
     if transcripts:
-        columns["text"], more = _transcripts(root / "Transcripts", keys)
-        notes += more
+        columns["text"], further_notes = _transcripts(root / "Transcripts", keys)
+        notes += further_notes
     columns["split"] = table.column("split")
     if durations:
-        seconds, more = header_durations([root / path for path in paths])
+        seconds, further_notes = header_durations([root / path for path in paths])
         columns["duration_s"] = pa.array(seconds, pa.float64())
-        notes += more
+        notes += further_notes
     rules = LabelScheme(classes, dict.fromkeys(ATTRIBUTES, (LOW, HIGH)), letters)
     return of_columns(
         columns, rules, root, "msp-podcast", source=labels, check_audio=False, notes=notes, ratings=ratings
@@ -138,8 +138,8 @@ def _consensus(path: Path, letters: dict[str, str | None]) -> pa.Table:
         "corpus_label": table.column("EmoClass"),
         "split": translated(table.column("Split_Set"), PARTITIONS, path, "Split_Set"),
     }
-    for name, theirs in ATTRIBUTES.items():
-        columns[f"attr_{name}"] = numbers(table.column(theirs), LOW, HIGH, path, theirs)
+    for name, column in ATTRIBUTES.items():
+        columns[f"attr_{name}"] = numbers(table.column(column), LOW, HIGH, path, column)
     if "SpkrID" in table.column_names:
         speaker = table.column("SpkrID")
         columns["speaker"] = pc.if_else(pc.equal(speaker, UNKNOWN), pa.scalar(None, pa.string()), speaker)
@@ -159,24 +159,24 @@ def _with_unlabelled(table: pa.Table, partitions: dict[str, str], files: set[str
             f"Partitions.txt has {len(differing):,} files in other partitions than the consensus labels, "
             f"{key} in {partitions[key]} instead of {listed[key]}. Take both from one release."
         )
-    more = {key: part for key, part in partitions.items() if key not in listed}
-    more |= {key: "test3" for key in sorted(files) if key.startswith(TEST3) and key not in listed}
-    if not more:
+    unlisted = {key: part for key, part in partitions.items() if key not in listed}
+    unlisted |= {key: "test3" for key in sorted(files) if key.startswith(TEST3) and key not in listed}
+    if not unlisted:
         return table
-    rows = pa.table({"utterance_id": list(more), "split": pa.array(list(more.values()), pa.string())})
+    rows = pa.table({"utterance_id": list(unlisted), "split": pa.array(list(unlisted.values()), pa.string())})
     return pa.concat_tables([table, rows], promote_options="default")
 
 
 def _speakers(table: pa.Table, keys: list[str], path: Path) -> dict[str, pa.Array]:
     """Speaker and gender as the consensus has them, from Speaker_ids.txt where it has none."""
     of_file, gender_of = {}, {}
-    for place, left, right in _pairs(path):
-        if left.startswith("Speaker_"):
-            if right not in GENDERS:
-                raise ManifestError(f"{place}: unknown gender {right!r}, expected one of {', '.join(GENDERS)}.")
-            gender_of[left.removeprefix("Speaker_")] = GENDERS[right]
-        elif right != UNKNOWN:
-            of_file[left] = right.removeprefix("Speaker_")
+    for place, name, value in _pairs(path):
+        if name.startswith("Speaker_"):
+            if value not in GENDERS:
+                raise ManifestError(f"{place}: unknown gender {value!r}, expected one of {', '.join(GENDERS)}.")
+            gender_of[name.removeprefix("Speaker_")] = GENDERS[value]
+        elif value != UNKNOWN:
+            of_file[name] = value.removeprefix("Speaker_")
     filled = {}
     speakers = table.column("speaker").to_pylist() if "speaker" in table.column_names else [None] * len(keys)
     speakers = [speaker or of_file.get(key) for speaker, key in zip(speakers, keys, strict=True)]
@@ -202,11 +202,11 @@ def _pairs(path: Path) -> Iterator[tuple[str, str, str]]:
     if path.exists():
         with open(path, encoding="utf-8-sig", errors="replace") as file:
             for number, line in enumerate(file, 1):
-                left, between, right = line.strip().rstrip(";").partition(";")
-                if ";" in right:
+                key, between, value = line.strip().rstrip(";").partition(";")
+                if ";" in value:
                     raise ManifestError(f"{path}:{number}: expected two fields with a ; between, found more.")
                 if between:
-                    yield f"{path}:{number}", left.strip(), right.strip()
+                    yield f"{path}:{number}", key.strip(), value.strip()
 
 
 def _files(directory: Path) -> set[str]:

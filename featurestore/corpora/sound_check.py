@@ -52,9 +52,9 @@ def _other_durations(manifest: Manifest) -> list[str]:
     """Return a note where some of the whole files are much shorter or longer than the manifest says."""
     if not manifest.has("duration_s"):
         return []
-    whole = [i for i, audio in enumerate(manifest.audios) if isinstance(audio, Path) and audio.is_file()]
+    whole_files = [i for i, audio in enumerate(manifest.audios) if isinstance(audio, Path) and audio.is_file()]
     stated, wrong = manifest.column("duration_s"), []
-    for i in _spread(whole, N_TRIED):
+    for i in _spread(whole_files, N_TRIED):
         with suppress(AudioError):
             seconds = stated_duration_s(manifest.audio_path(i))
             if seconds is not None and abs(seconds - stated[i]) > DURATION_SLACK_S:

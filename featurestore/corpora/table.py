@@ -50,8 +50,8 @@ def read_table(
     notes: list[str] = []
     for other, ours, theirs in joined:
         table = _joined(path, table, other, ours, theirs, notes)
-    table, more = _renamed(path, table, dict(columns or {}))
-    notes += more
+    table, further_notes = _renamed(path, table, dict(columns or {}))
+    notes += further_notes
     no_ids = "utterance_id" not in table.column_names and "path" in table.column_names
     if no_ids:
         table = table.append_column("utterance_id", table.column("path"))
@@ -91,8 +91,8 @@ def _renamed(path: Path, table: pa.Table, columns: dict[str, str]) -> tuple[pa.T
     names = table.column_names
     nameless = next((name for name in NAMELESS if name in names), None)
     if nameless is not None and columns.get("utterance_id") in (None, *NAMELESS):
-        columns, more = _with_index(table, columns, nameless)
-        notes += more
+        columns, further_notes = _with_index(table, columns, nameless)
+        notes += further_notes
     columns = {target: nameless if source == "" and nameless else source for target, source in columns.items()}
     for source in columns.values():
         if source not in names and all(part in names for part in source.split(JOINT)):
@@ -163,32 +163,32 @@ def _refuse_missing(path: Path, table: pa.Table, require_label: bool) -> None:
     )
 
 
-def _joined(path: Path, table: pa.Table, other: Path, ours: str, theirs: str, notes: list[str]) -> pa.Table:
+def _joined(path: Path, table: pa.Table, other: Path, column: str, joined_column: str, notes: list[str]) -> pa.Table:
     """Return the table with the columns of another one, row by row where `ours` equals `theirs`.
 
     Others are empty there.
     """
-    more = read_table_file(other, any_delimiter=True)
+    joined = read_table_file(other, any_delimiter=True)
     problems = [
         f"{place} {arrow.missing_column(name, of.column_names)}"
-        for place, of, name in ((path, table, ours), (other, more, theirs)) if name not in of.column_names
+        for place, of, name in ((path, table, column), (other, joined, joined_column)) if name not in of.column_names
     ]  # fmt: skip
     if problems:
         raise ManifestError(f"--join: {'; '.join(problems)}.")
-    values = arrow.as_strings(more.column(theirs)).to_pylist()
+    values = arrow.as_strings(joined.column(joined_column)).to_pylist()
     row = {value: i for i, value in enumerate(values) if value is not None}
     if len(row) != len([value for value in values if value is not None]):
         twice = next(value for value in values if value is not None and values.count(value) > 1)
-        raise ManifestError(f"{other}: {theirs} has {twice!r} twice, expected each value once.")
-    keys = arrow.as_strings(table.column(ours)).to_pylist()
+        raise ManifestError(f"{other}: {joined_column} has {twice!r} twice, expected each value once.")
+    keys = arrow.as_strings(table.column(column)).to_pylist()
     rows = pa.array([row.get(key) for key in keys], pa.int64())
     missing = sorted({str(key) for key in keys if key not in row})
     if missing:
-        notes.append(f"{len(missing):,} values of {ours} are not in {other.name}: {', '.join(missing[:5])}")
-    for name in more.column_names:
-        if name != theirs:
+        notes.append(f"{len(missing):,} values of {column} are not in {other.name}: {', '.join(missing[:5])}")
+    for name in joined.column_names:
+        if name != joined_column:
             new = f"{other.stem}_{name}" if name in table.column_names else name
-            table = table.append_column(new, more.column(name).combine_chunks().take(rows))
+            table = table.append_column(new, joined.column(name).combine_chunks().take(rows))
     return table
 
 

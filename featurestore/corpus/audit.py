@@ -189,12 +189,12 @@ def _part(
 ) -> Part:
     seconds = durations_s[in_part][~np.isnan(durations_s[in_part])]
     has_lengths = len(seconds) > 0
-    who, counts = speakers[in_part].tolist(), Counter(labels[in_part].tolist())
+    part_speakers, counts = speakers[in_part].tolist(), Counter(labels[in_part].tolist())
     return Part(
         name=name,
         n_utterances=int(in_part.sum()),
-        n_speakers=len(set(who) - {None}),
-        n_unknown_speakers=who.count(None),
+        n_speakers=len(set(part_speakers) - {None}),
+        n_unknown_speakers=part_speakers.count(None),
         hours=float(seconds.sum() / 3600) if has_lengths else float("nan"),
         shortest_s=float(seconds.min()) if has_lengths else float("nan"),
         median_s=float(np.median(seconds)) if has_lengths else float("nan"),

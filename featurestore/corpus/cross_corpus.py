@@ -30,10 +30,10 @@ class CrossCorpus:
         if train_on is None or test_on is None:
             raise ConfigError("--train-on and --test-on go together: corpora to learn from, and others to test on.")
         train, test = tuple(split_names(train_on)), tuple(split_names(test_on))
-        both = [name for name in train if name in test]
-        if both:
+        twice = [name for name in train if name in test]
+        if twice:
             raise ConfigError(
-                f"{both[0]!r} stands in both --train-on and --test-on. To train and test within one corpus, leave the "
+                f"{twice[0]!r} stands in both --train-on and --test-on. To train and test within one corpus, leave the "
                 "two options out and use --cv, or a column split."
             )
         if not train or not test:

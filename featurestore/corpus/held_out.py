@@ -60,26 +60,26 @@ def choose_held_out(
     preferred to a large one, ties go by the seed. No part is chosen that is smaller than half the share or larger than
     twice, or that lacks a class of two groups or more. A pure function of its arguments.
     """
-    names, which = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    codes = np.full(len(which), -1) if labels is None else np.asarray(labels)
+    names, group_of = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    codes = np.full(len(group_of), -1) if labels is None else np.asarray(labels)
     occurring = np.unique(codes[codes >= 0])
     counts = np.zeros((len(names), 1 + len(occurring)))  # (G, 1 + C): utterances, and those of each class
-    counts[:, 0] = np.bincount(which, minlength=len(names))
-    np.add.at(counts, (which[codes >= 0], 1 + np.searchsorted(occurring, codes[codes >= 0])), 1.0)
-    fits = counts[:, 0] <= MOST * share * len(which)
+    counts[:, 0] = np.bincount(group_of, minlength=len(names))
+    np.add.at(counts, (group_of[codes >= 0], 1 + np.searchsorted(occurring, codes[codes >= 0])), 1.0)
+    fits = counts[:, 0] <= MOST * share * len(group_of)
     if fits.sum() > N_SEARCHED:
-        rows = np.flatnonzero(fits[which])
-        shares = (share * len(which), max(len(rows) - share * len(which), 1.0))
-        dealt = deal(names[which[rows]].tolist(), shares, seed=seed, labels=codes[rows])
+        rows = np.flatnonzero(fits[group_of])
+        shares = (share * len(group_of), max(len(rows) - share * len(group_of), 1.0))
+        dealt = deal(names[group_of[rows]].tolist(), shares, seed=seed, labels=codes[rows])
         chosen = np.zeros(len(names), bool)
-        chosen[which[rows[dealt == 0]]] = True
+        chosen[group_of[rows[dealt == 0]]] = True
     else:
         chosen = _search(counts, share, seed)
-    mask = chosen[which]
+    mask = chosen[group_of]
     part = counts[chosen].sum(0)
-    why = _why_not(counts, part, share, len(which))
+    why = _why_not(counts, part, share, len(group_of))
     if why:
-        return HeldOut(np.zeros(len(which), bool), (), share, {}, why)
+        return HeldOut(np.zeros(len(group_of), bool), (), share, {}, why)
     classes = {int(code): int(n) for code, n in zip(occurring, part[1:], strict=True)}
     return HeldOut(mask, tuple(names[chosen].tolist()), share, classes)
 
@@ -104,8 +104,8 @@ def _improved(counts: NDArray[np.float64], goal: NDArray[np.float64]) -> tuple[N
         sign = np.where(inside, -1.0, 1.0)
         change, squares = sign[:, None] * counts, sign * counts[:, 0] ** 2  # of adding or dropping a group
         load, square = counts[inside].sum(0), float((counts[inside, 0] ** 2).sum())
-        one = _cost(load + change, square + squares, goal)
-        moved, cost = [int(one.argmin())], float(one.min())
+        costs = _cost(load + change, square + squares, goal)
+        moved, cost = [int(costs.argmin())], float(costs.min())
         if inside.any() and not inside.all():
             out, into = np.flatnonzero(inside), np.flatnonzero(~inside)
             loads = load + change[out][:, None] + change[into][None]

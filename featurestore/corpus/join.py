@@ -66,10 +66,10 @@ def join_manifests(
     except pa.ArrowException as error:
         raise ManifestError(f"The manifests differ in a column's type ({error}). Make it one.") from None
     scheme = LabelScheme(tuple(classes), ranges)
-    whole = None
+    joined_ratings = None
     if ratings:
-        whole = Ratings.of_table(pa.concat_tables(ratings, promote_options="permissive"), "joined ratings")
-    joined = Manifest(table, scheme, root, name, whole)
+        joined_ratings = Ratings.of_table(pa.concat_tables(ratings, promote_options="permissive"), "joined ratings")
+    joined = Manifest(table, scheme, root, name, joined_ratings)
     joined.notes += notes
     return joined
 
@@ -81,12 +81,12 @@ def _common(manifests: Mapping[str, Manifest], classes: Sequence[str], notes: li
         raise ManifestError(
             f"The corpora have no class in common ({classes_text}). Give classes one name with --merge."
         )
-    left = [name for name in classes if name not in common]
-    if left:
+    dropped = [name for name in classes if name not in common]
+    if dropped:
         n = sum(
-            manifest.labels.count(name) for manifest in manifests.values() if manifest.has("label") for name in left
+            manifest.labels.count(name) for manifest in manifests.values() if manifest.has("label") for name in dropped
         )
-        notes.append(f"left out {n:,} utterances of {', '.join(left)}, which not every corpus has")
+        notes.append(f"left out {n:,} utterances of {', '.join(dropped)}, which not every corpus has")
     return common
 
 
@@ -140,8 +140,8 @@ def _columns(
     columns = {"utterance_id": pa.array(keys, pa.string()), CORPUS: pa.array([corpus] * len(keys)), **columns}
     columns["utterance_id"] = pa.array(keys, pa.string())
     if "speaker" in columns:
-        who = columns["speaker"].to_pylist()
-        named = [None if speaker is None else f"{corpus}{SEPARATOR}{speaker}" for speaker in who]
+        speakers = columns["speaker"].to_pylist()
+        named = [None if speaker is None else f"{corpus}{SEPARATOR}{speaker}" for speaker in speakers]
         columns["speaker"] = pa.array(named, pa.string())
     if "path" in columns:
         before = os.path.relpath(os.path.abspath(manifest.root), root)
@@ -170,6 +170,6 @@ def _ratings(corpus: str, manifest: Manifest, keys: Sequence[str]) -> pa.Table:
     table = manifest.ratings.renamed(manifest.scheme.corpus_labels).to_table()
     new = dict(zip(manifest.keys, keys, strict=True))
     ids = pa.array([new[key] for key in table.column("utterance_id").to_pylist()], pa.string())
-    who = pa.array([f"{corpus}{SEPARATOR}{name}" for name in table.column("annotator").to_pylist()], pa.string())
+    annotators = pa.array([f"{corpus}{SEPARATOR}{name}" for name in table.column("annotator").to_pylist()], pa.string())
     table = table.set_column(table.column_names.index("utterance_id"), "utterance_id", ids)
-    return table.set_column(table.column_names.index("annotator"), "annotator", who)
+    return table.set_column(table.column_names.index("annotator"), "annotator", annotators)

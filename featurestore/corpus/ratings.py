@@ -84,8 +84,8 @@ class Ratings:
         order = np.argsort(key_of, kind="stable")
         key_of = key_of[order]
         if "annotator" in names:
-            annotator_names, annotator_of, more = _encoded(table, "annotator")
-            problems += more
+            annotator_names, annotator_of, further_problems = _encoded(table, "annotator")
+            problems += further_problems
             annotator_of = annotator_of[order]
         else:
             annotator_of = np.arange(len(key_of)) - np.searchsorted(key_of, key_of)

@@ -58,76 +58,76 @@ def speaker_report(manifest: Manifest) -> SpeakerReport | None:
     codes, speakers = label_codes(manifest), known_speakers(manifest)
     if codes is None or not speakers:
         return None
-    usable = np.array([who is not None for who in speakers]) & (codes >= 0)
+    usable = np.array([speaker is not None for speaker in speakers]) & (codes >= 0)
     if not usable.any():
         return None
     rows = np.flatnonzero(usable)
-    names, who = np.unique([str(speakers[int(i)]) for i in rows], return_inverse=True)
-    counts = _counts(who, codes[usable], len(names), len(manifest.scheme.classes))
-    alone = np.flatnonzero(((counts > 0).sum(1) == 1) & (counts.sum(1) > 1))
+    names, speaker_of = np.unique([str(speakers[int(i)]) for i in rows], return_inverse=True)
+    counts = _counts(speaker_of, codes[usable], len(names), len(manifest.scheme.classes))
+    one_class = np.flatnonzero(((counts > 0).sum(1) == 1) & (counts.sum(1) > 1))
     single: dict[str, list[str]] = {}
-    for speaker in alone:
+    for speaker in one_class:
         single.setdefault(manifest.scheme.classes[int(counts[speaker].argmax())], []).append(str(names[speaker]))
     n_having = (counts > 0).sum(0)
     few = {
         name: int(n) for name, n in zip(manifest.scheme.classes, n_having, strict=True)
         if n and ((n < FEW_SPEAKERS and n < MOST * len(names)) or n < FEW_SHARE * len(names))
     }  # fmt: skip
-    by_speaker = [_by_halves(who, codes[rows], counts.shape)]
+    by_speaker = [_by_halves(speaker_of, codes[rows], counts.shape)]
     for column in PART_COLUMNS:
         if manifest.has(column):
             division = Division.of_manifest(manifest, column)
-            result = _by_parts(division, np.array(division.parts, object)[rows], who, codes[rows], counts.shape)
+            result = _by_parts(division, np.array(division.parts, object)[rows], speaker_of, codes[rows], counts.shape)
             by_speaker += [] if result is None else [result]
     return SpeakerReport(len(names), single, few, by_speaker)
 
 
-def _by_halves(who: NDArray[np.int64], codes: NDArray[np.int64], shape: tuple[int, ...]) -> SpeakerOnly:
+def _by_halves(speaker_of: NDArray[np.int64], codes: NDArray[np.int64], shape: tuple[int, ...]) -> SpeakerOnly:
     """Learn from a random half of each speaker's utterances and test on the other, several times."""
-    credit, plain = np.zeros(len(who)), np.zeros(len(who))
+    credit, plain = np.zeros(len(speaker_of)), np.zeros(len(speaker_of))
     for i in range(N_HALVES):
-        order = np.random.default_rng((_STREAM, i)).permutation(len(who))
-        order = order[np.argsort(who[order], kind="stable")]
-        half = np.empty(len(who), bool)
-        half[order] = np.arange(len(who)) % 2 == 0
+        order = np.random.default_rng((_STREAM, i)).permutation(len(speaker_of))
+        order = order[np.argsort(speaker_of[order], kind="stable")]
+        half = np.empty(len(speaker_of), bool)
+        half[order] = np.arange(len(speaker_of)) % 2 == 0
         for learned, tested in ((half, ~half), (~half, half)):
-            right, most = _credit(who, codes, learned, tested, shape)
-            credit[tested] += right
+            correct, most = _credit(speaker_of, codes, learned, tested, shape)
+            credit[tested] += correct
             plain[tested] += most
     return _score("all", codes, credit / N_HALVES, plain / N_HALVES)
 
 
 def _by_parts(
-    division: Division, parts: NDArray[np.object_], who: NDArray[np.int64], codes: NDArray[np.int64],
+    division: Division, parts: NDArray[np.object_], speaker_of: NDArray[np.int64], codes: NDArray[np.int64],
     shape: tuple[int, ...],
 ) -> SpeakerOnly | None:  # fmt: skip
     """Learn and test as models do with this division; None where nothing is learned from or nothing is tested."""
     learned_from, names = division.learned_from, sorted(set(parts.tolist()) - {""})
     trained = parts == "train" if learned_from is not None else np.zeros(len(parts), bool)
-    credit, plain = np.full(len(who), np.nan), np.full(len(who), np.nan)
+    credit, plain = np.full(len(speaker_of), np.nan), np.full(len(speaker_of), np.nan)
     for name in names:
         learned = trained if learned_from is not None else (parts != name) & (parts != "")
         tested = parts == name
         if learned.any() and not (learned & tested).any():
-            credit[tested], plain[tested] = _credit(who, codes, learned, tested, shape)
+            credit[tested], plain[tested] = _credit(speaker_of, codes, learned, tested, shape)
     done = ~np.isnan(credit)
     return _score(division.column, codes[done], credit[done], plain[done]) if done.any() else None
 
 
 def _credit(
-    who: NDArray[np.int64], codes: NDArray[np.int64], learned: NDArray[np.bool_], tested: NDArray[np.bool_],
+    speaker_of: NDArray[np.int64], codes: NDArray[np.int64], learned: NDArray[np.bool_], tested: NDArray[np.bool_],
     shape: tuple[int, ...],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
     """Return for each tested row the chance that the speaker's, and the corpus's, most frequent class is the right one.
 
     Classes that are equally frequent share the answer; a speaker who was not learned from gets the corpus's answer.
     """
-    counts = _counts(who[learned], codes[learned], *shape)
+    counts = _counts(speaker_of[learned], codes[learned], *shape)
     counts = np.vstack([counts, counts.sum(0)])
     best = counts == counts.max(1, keepdims=True)
     best[:-1] = np.where(counts[:-1].any(1, keepdims=True), best[:-1], best[-1])
     share = best / best.sum(1, keepdims=True)
-    return share[who[tested], codes[tested]], share[-1, codes[tested]]
+    return share[speaker_of[tested], codes[tested]], share[-1, codes[tested]]
 
 
 def _score(
@@ -143,9 +143,11 @@ def _score(
     )  # fmt: skip
 
 
-def _counts(who: NDArray[np.int64], codes: NDArray[np.int64], n_speakers: int, n_classes: int) -> NDArray[np.int64]:
+def _counts(
+    speaker_of: NDArray[np.int64], codes: NDArray[np.int64], n_speakers: int, n_classes: int
+) -> NDArray[np.int64]:
     counts = np.zeros((n_speakers, n_classes), np.int64)
-    np.add.at(counts, (who, codes), 1)
+    np.add.at(counts, (speaker_of, codes), 1)
     return counts
 
 

@@ -140,8 +140,8 @@ def given_parts(
             parts = [values[row[key]] for key in manifest.keys]
             changed = with_column(changed, column, uniform_splits(parts, split_names or {}, source)
                                   if column == "split" else parts)  # fmt: skip
-    more = len(set(keys) - set(manifest.keys))
-    changed.notes += [f"{more:,} utterances of {source} are not in the manifest"] if more else []
+    n_unknown = len(set(keys) - set(manifest.keys))
+    changed.notes += [f"{n_unknown:,} utterances of {source} are not in the manifest"] if n_unknown else []
     return changed
 
 
@@ -249,15 +249,15 @@ def deal(
     Groups are dealt largest first, ties in a seeded order, each to the part that then departs least from its share of
     clips and, with labels (N,), of every class (-1: none); all classes together weigh as much as the size.
     """
-    names, which = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    sizes = np.bincount(which, minlength=len(names))
+    names, group_of = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    sizes = np.bincount(group_of, minlength=len(names))
     counts = sizes[:, None].astype(np.float64)  # (G, K): clips, and clips of each class
     weight = np.ones(1)
     if labels is not None and (labels >= 0).any():
         classes, code = np.unique(labels[labels >= 0], return_inverse=True)
         of_class = np.zeros((len(names), len(classes)))
-        np.add.at(of_class, (which[labels >= 0], code), 1.0)
-        weight = np.r_[len(classes) / len(which) ** 2, 1 / of_class.sum(0) ** 2]
+        np.add.at(of_class, (group_of[labels >= 0], code), 1.0)
+        weight = np.r_[len(classes) / len(group_of) ** 2, 1 / of_class.sum(0) ** 2]
         counts = np.hstack([counts, of_class])
     jitter = np.random.default_rng((_FOLDS, seed)).permutation(len(names))
     order = sorted(range(len(names)), key=lambda g: (-sizes[g], jitter[g]))
@@ -269,7 +269,7 @@ def deal(
         growth = (2 * load + counts[group]) @ (counts[group] * weight) / target
         part_of[group] = int(growth.argmin())
         load[part_of[group]] += counts[group]
-    return part_of[which].astype(np.int64)
+    return part_of[group_of].astype(np.int64)
 
 
 def class_members(labels: NDArray[np.integer]) -> list[Indices]:

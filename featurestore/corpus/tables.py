@@ -81,9 +81,9 @@ def _read_csv(path: Path, any_delimiter: bool) -> pa.Table:
         ),
     )
     if ragged:
-        some = "; ".join(f"row {row.number - 1} has {row.actual_columns}: {row.text[:60]!r}" for row in ragged[:10])
+        examples = "; ".join(f"row {row.number - 1} has {row.actual_columns}: {row.text[:60]!r}" for row in ragged[:10])
         raise ManifestError(
-            f"{path}: {len(ragged)} rows do not have the header's {len(header)} cells ({some}). "
+            f"{path}: {len(ragged)} rows do not have the header's {len(header)} cells ({examples}). "
             f"Quote cells that contain {DELIMITERS[delimiter]}. {ROWS_COUNT}"
         )
     return table

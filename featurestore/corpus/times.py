@@ -49,8 +49,8 @@ def time_of(text: object) -> float | None:
         return float("nan")
     if clock := CLOCK.fullmatch(str(text).strip()):
         days, hours, minutes, seconds = clock.groups()
-        whole = int(days or 0) * N_DAY_S + int(hours) * 3600 + int(minutes) * 60
-        return float(whole + Decimal(seconds.replace(",", ".")))
+        whole_s = int(days or 0) * N_DAY_S + int(hours) * 3600 + int(minutes) * 60
+        return float(whole_s + Decimal(seconds.replace(",", ".")))
     if days := DAYS.fullmatch(str(text).strip()):
         return float(int(days[1]) * N_DAY_S)
     try:

@@ -47,6 +47,6 @@ def augmented_targets(
     ratings: Ratings, classes: Sequence[str], *, seed: int, epoch: int, share: float = 0.2, also: float = 0.0
 ) -> NDArray[np.float32]:
     """(K, C) soft targets of the annotators an epoch leaves; where they voted for no class, those of all."""
-    left = soft_targets(ratings.dropped(seed=seed, epoch=epoch, share=share).counts(classes, also=also))
+    remaining = soft_targets(ratings.dropped(seed=seed, epoch=epoch, share=share).counts(classes, also=also))
     full = soft_targets(ratings.counts(classes, also=also))
-    return np.where(left.any(1, keepdims=True), left, full)
+    return np.where(remaining.any(1, keepdims=True), remaining, full)

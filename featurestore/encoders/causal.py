@@ -58,14 +58,14 @@ def check(encoder: TextEncoder) -> None:
         return
     short, long = "fine", "how are you today, and what do they say of it at home? " * 2
     try:
-        alone, together = encoder.encode([short])[0], encoder.encode([short, long], 1 << 20)[0]
+        single, together = encoder.encode([short])[0], encoder.encode([short, long], 1 << 20)[0]
     except Exception as error:  # of whatever kind the model's code raises
         raise EncoderError(
             f"{encoder.name}: a model of type {model_type!r} does not run as a text encoder "
             f"({type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}). Tested are "
             f"{', '.join(CAUSAL_TYPES)}."
         ) from None
-    difference = np.linalg.norm(alone - together, axis=-1) / np.maximum(np.linalg.norm(alone, axis=-1), 1e-12)
+    difference = np.linalg.norm(single - together, axis=-1) / np.maximum(np.linalg.norm(single, axis=-1), 1e-12)
     allowed = TOLERANCES[str(encoder.compute).removeprefix("torch.")]
     if not float(difference.max()) <= allowed:
         raise EncoderError(

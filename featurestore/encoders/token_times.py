@@ -57,8 +57,8 @@ class TokenTimes(Encoder):
 
     def start(self, batch: Sequence[Any], max_frames: int | None = None) -> Callable[[], list[np.ndarray]]:
         """Take texts of `timed`; rows are there at once."""
-        made = [json.loads(item) for item in batch]
-        rows = [spans(self.tokenizer, each["text"], each["words"], each["duration_s"])[None] for each in made]
+        timed_texts = [json.loads(item) for item in batch]
+        rows = [spans(self.tokenizer, each["text"], each["words"], each["duration_s"])[None] for each in timed_texts]
         return lambda: rows
 
 

@@ -114,8 +114,8 @@ def _features(directory: Path, label: str) -> Callable[[np.ndarray], np.ndarray]
         ) from None
 
     def prepare(samples: np.ndarray) -> np.ndarray:
-        made = extractor(samples, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt", return_attention_mask=True)
-        features, mask = made["input_features"][0], made["attention_mask"][0]
+        inputs = extractor(samples, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt", return_attention_mask=True)
+        features, mask = inputs["input_features"][0], inputs["attention_mask"][0]
         return np.asarray(features[: int(mask.sum())], np.float32)  # the rest is the extractor's own padding
 
     return prepare

@@ -142,9 +142,9 @@ class _Supervisor:
         if self._starts[part] < MAX_STARTS:
             self._start(part)
             return
-        how = f"exit code {dead.exitcode}" if reason is None else f"{type(reason).__name__}: {reason}"
+        ending = f"exit code {dead.exitcode}" if reason is None else f"{type(reason).__name__}: {reason}"
         self._ended.errors.append(
-            EncoderError(f"The process for {self._devices[part]} ended {MAX_STARTS} times before its time ({how}).")
+            EncoderError(f"The process for {self._devices[part]} ended {MAX_STARTS} times before its time ({ending}).")
         )
 
     def _report_progress(self) -> None:

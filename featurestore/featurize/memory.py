@@ -83,8 +83,8 @@ def plan_memory(encoder: Encoder, max_memory_gib: float, sizes: Sequence[int]) -
     share, most_input_bytes = room, float("inf")
     if encoder.kind == "audio" and not _on_cuda(encoder):
         most_input_bytes = room / 4
-        held = (input_bytes(encoder, size) for size in sizes)
-        share -= 2 * max((n_bytes for n_bytes in held if n_bytes <= most_input_bytes), default=0.0)
+        input_sizes = (input_bytes(encoder, size) for size in sizes)
+        share -= 2 * max((n_bytes for n_bytes in input_sizes if n_bytes <= most_input_bytes), default=0.0)
     costs = (encoder.cost(size) if encoder.kind == "audio" else size for size in sizes)
     longest = max(1, min(max(costs, default=1), window_frames(encoder)))
     frames, per_frame, fits = min(FIRST_FRAMES, longest), 0.0, 0

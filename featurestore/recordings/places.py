@@ -104,11 +104,13 @@ def _matching(pattern: str) -> list[str]:
     head, stars, tail = pattern.partition("**/")
     if not stars or PATTERN & set(head):
         return sorted(name for name in glob.iglob(pattern) if not os.path.isdir(name))
-    rest = re.compile("(?:.*/)?" + "".join(map(_expression, re.findall(r"\*\*/|\*+|\?|\[[^\]]+\]|.", tail, re.DOTALL))))
+    tail_pattern = re.compile(
+        "(?:.*/)?" + "".join(map(_expression, re.findall(r"\*\*/|\*+|\?|\[[^\]]+\]|.", tail, re.DOTALL)))
+    )
     base = Path(head or ".")
     if not base.is_dir():
         return []
-    paths = [path for path in search(base, ("",)).files if rest.fullmatch(path.relative_to(base).as_posix())]
+    paths = [path for path in search(base, ("",)).files if tail_pattern.fullmatch(path.relative_to(base).as_posix())]
     return sorted(os.path.join(head, path.relative_to(base).as_posix()) for path in paths)
 
 

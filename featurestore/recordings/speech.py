@@ -63,21 +63,21 @@ def _probabilities(path: Path, progress: Callable[[int], object]) -> tuple[list[
 
     model = _model()
     model.reset_states()
-    rest = np.zeros(0, np.float32)
+    remainder = np.zeros(0, np.float32)
     probabilities: list[float] = []
     n_samples = 0
     with torch.no_grad(), one_thread():  # a frame is too little work for several
         for block in stream(path):
             n_samples += len(block)
-            samples = np.concatenate([rest, block])
-            whole = len(samples) // FRAME * FRAME
+            samples = np.concatenate([remainder, block])
+            n_whole = len(samples) // FRAME * FRAME
             probabilities += [
-                model(torch.from_numpy(frame), SAMPLE_RATE_HZ).item() for frame in samples[:whole].reshape(-1, FRAME)
+                model(torch.from_numpy(frame), SAMPLE_RATE_HZ).item() for frame in samples[:n_whole].reshape(-1, FRAME)
             ]
-            rest = samples[whole:]
+            remainder = samples[n_whole:]
             progress(n_samples)
-        if len(rest):
-            padded = np.pad(rest, (0, FRAME - len(rest)))
+        if len(remainder):
+            padded = np.pad(remainder, (0, FRAME - len(remainder)))
             probabilities.append(model(torch.from_numpy(padded), SAMPLE_RATE_HZ).item())
     return probabilities, n_samples
 

@@ -52,15 +52,15 @@ class SparseFile:
         blocks = self._missing(ranges)
         if blocks:  # perhaps another process fetched them
             try:
-                held = self._map_path.read_bytes()[_HEADER.size :]
+                on_file = self._map_path.read_bytes()[_HEADER.size :]
             except OSError as error:
                 raise StoreError(
                     f"{self._map_path} can't be read: {error.strerror}. If the cache was removed, open the store again."
                 ) from error
-            theirs = [block for block in blocks if held[block]]
-            for block in theirs:  # one by one: other threads set theirs meanwhile
+            fetched_by_others = [block for block in blocks if on_file[block]]
+            for block in fetched_by_others:  # one by one: other threads set theirs meanwhile
                 self._held[block] = 1
-            blocks.difference_update(theirs)
+            blocks.difference_update(fetched_by_others)
         return sorted(blocks)
 
     def holds(self, block: int) -> bool:

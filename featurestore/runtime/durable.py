@@ -93,13 +93,13 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-def replace_directory(made: Path, target: Path) -> None:
+def replace_directory(fresh: Path, target: Path) -> None:
     """Put a finished directory in place of `target`, which is kept aside until the new one is there."""
-    sync_tree(made)
+    sync_tree(fresh)
     old = temporary_beside(target)
     if target.exists():
         target.rename(old)
-    made.rename(target)
+    fresh.rename(target)
     sync_directory(target.absolute().parent)
     shutil.rmtree(old, ignore_errors=True)
 

@@ -41,7 +41,7 @@ def by_reason(failed: Failures) -> list[tuple[str, int]]:
 
 def _kind(name: str, reason: str) -> str:
     """Return the first sentence of a reason, without the file that it names, and with N for its numbers."""
-    place, colon, rest = reason.partition(": ")
+    place, colon, cause = reason.partition(": ")
     named = colon and ("/" in place or "\\" in place or name in place or Path(place.split(", ")[0]).suffix)
-    sentence = NUMBER.sub("N", rest if named else reason).split(". ")[0].rstrip(".")
+    sentence = NUMBER.sub("N", cause if named else reason).split(". ")[0].rstrip(".")
     return sentence if len(sentence) <= MOST_KIND_CHARACTERS else sentence[:MOST_KIND_CHARACTERS] + "..."

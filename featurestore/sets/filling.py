@@ -12,7 +12,12 @@ FEW_ROWS_BYTES = 1 << 16  # of an utterance as it is read, on average
 
 
 def fill(
-    now: Snapshot, positions: np.ndarray, layers: tuple[str, ...], stride: int, offsets: np.ndarray, values: np.ndarray
+    snapshot: Snapshot,
+    positions: np.ndarray,
+    layers: tuple[str, ...],
+    stride: int,
+    offsets: np.ndarray,
+    values: np.ndarray,
 ) -> None:
     """Fill `values` (L, offsets[-1], D), float16 or float32, with the rows of the found positions in each layer.
 
@@ -22,55 +27,55 @@ def fill(
     """
     if not len(positions):
         return
-    row_type: RowType = now.spec.row_type
+    row_type: RowType = snapshot.spec.row_type
     copied = stride == 1 and row_type.is_plain and values.dtype == np.dtype(row_type.read)
-    if now.exceeds_memory(len(layers)):
+    if snapshot.exceeds_memory(len(layers)):
         for k, layer in enumerate(layers):
-            _fill_from_files(now, positions, layer, copied, stride, values[k])
+            _fill_from_files(snapshot, positions, layer, copied, stride, values[k])
         return
-    is_checked = now.all_checked(positions, layers)
+    is_checked = snapshot.all_checked(positions, layers)
     if copied and len(layers) == 1:
-        if values[0].nbytes < SMALL_UTTERANCE_BYTES * len(positions) and now.take(
+        if values[0].nbytes < SMALL_UTTERANCE_BYTES * len(positions) and snapshot.take(
             positions, layers[0], values[0], offsets
         ):
             return
         if is_checked and not is_streamed(values):
-            np.concatenate(now.stored(positions, layers[0], check=False)[0], out=values[0])
+            np.concatenate(snapshot.stored(positions, layers[0], check=False)[0], out=values[0])
             return
-    unchecked = [{} if is_checked else now.unchecked(positions, layer) for layer in layers]
+    unchecked = [{} if is_checked else snapshot.unchecked(positions, layer) for layer in layers]
     fresh = [k for k in range(len(layers)) if unchecked[k]]
     if not copied and values[0].nbytes < FEW_ROWS_BYTES * len(positions):
         for k in fresh:  # a compiled call for each utterance would take longer than reading its few rows twice
-            now.stored(positions, layers[k])
+            snapshot.stored(positions, layers[k])
         fresh = []
     for k in fresh:
-        _fill_first(now, positions, layers[k], unchecked[k], copied, stride, offsets.tolist(), values[k])
+        _fill_first(snapshot, positions, layers[k], unchecked[k], copied, stride, offsets.tolist(), values[k])
     if not fresh and values.flags.c_contiguous:
-        _fill_at_once(now, positions, layers, stride, values)
+        _fill_at_once(snapshot, positions, layers, stride, values)
         return
     for k in set(range(len(layers))).difference(fresh):
-        _fill_at_once(now, positions, layers[k : k + 1], stride, values[k : k + 1])
+        _fill_at_once(snapshot, positions, layers[k : k + 1], stride, values[k : k + 1])
 
 
 def _fill_at_once(
-    now: Snapshot, positions: np.ndarray, layers: tuple[str, ...], stride: int, values: np.ndarray
+    snapshot: Snapshot, positions: np.ndarray, layers: tuple[str, ...], stride: int, values: np.ndarray
 ) -> None:
     from featurestore.rows.runs import pool_runs, read_runs  # numba loads where it is first needed
 
     if stride > 1:
-        pool_runs(now.runs(positions, layers), stride, values)
+        pool_runs(snapshot.runs(positions, layers), stride, values)
     else:
-        read_runs(now.runs(positions, layers), values)
+        read_runs(snapshot.runs(positions, layers), values)
 
 
 def _fill_from_files(
-    now: Snapshot, positions: np.ndarray, layer: str, copied: bool, stride: int, values: np.ndarray
+    snapshot: Snapshot, positions: np.ndarray, layer: str, copied: bool, stride: int, values: np.ndarray
 ) -> None:
     """Fill one layer by calls that read its rows from the files: straight into `values` where they are `copied`."""
-    target = values if copied else now.scratch(int(now.index.n_rows[positions].sum()))
-    rows, scales = now.read(positions, layer, target)
-    for i, expected in now.unchecked(positions, layer).items():
-        now.check(int(positions[i]), layer, rows[i], None if scales is None else scales[i], expected)
+    target = values if copied else snapshot.scratch(int(snapshot.index.n_rows[positions].sum()))
+    rows, scales = snapshot.read(positions, layer, target)
+    for i, expected in snapshot.unchecked(positions, layer).items():
+        snapshot.check(int(positions[i]), layer, rows[i], None if scales is None else scales[i], expected)
     if not copied:
         from featurestore.rows.runs import Runs, pool_runs, read_runs
 
@@ -82,7 +87,7 @@ def _fill_from_files(
 
 
 def _fill_first(
-    now: Snapshot,
+    snapshot: Snapshot,
     positions: np.ndarray,
     layer: str,
     unchecked: dict[int, int],
@@ -95,7 +100,7 @@ def _fill_first(
 
     unchecked: the checksums that some of the found positions' rows must have. copied: as they are stored.
     """
-    rows, scales = now.stored(positions, layer, check=False)
+    rows, scales = snapshot.stored(positions, layer, check=False)
     if not copied:
         from featurestore.rows.runs import Runs, pool_runs, read_runs
     for i, part in enumerate(rows):
@@ -110,4 +115,4 @@ def _fill_first(
                 read_runs(run, target[None])
         if i in unchecked:
             of_disk = target if copied else part
-            now.check(int(positions[i]), layer, of_disk, None if scales is None else scales[i], unchecked[i])
+            snapshot.check(int(positions[i]), layer, of_disk, None if scales is None else scales[i], unchecked[i])

@@ -105,10 +105,14 @@ def _copy(
     for name, spec in specs.items():
         _check_target(to, name, spec)
     with ThreadPoolExecutor(N_THREADS, "copy") as threads:
-        theirs = {name: _segments(source, name, threads) for name in chosen}
-        ours = {name: _segments(to, name, threads) for name in chosen}
+        source_segments = {name: _segments(source, name, threads) for name in chosen}
+        target_segments = {name: _segments(to, name, threads) for name in chosen}
         plans = {
-            name: [_plan(source, name, each, spec, threads) for each in theirs[name] if each not in ours[name]]
+            name: [
+                _plan(source, name, each, spec, threads)
+                for each in source_segments[name]
+                if each not in target_segments[name]
+            ]
             for name, spec in specs.items()
         }
         count = Count(sum(plan.n_bytes for each in plans.values() for plan in each), progress)
@@ -119,10 +123,10 @@ def _copy(
             target.create_set(name, source.read(f"{name}/zarr.json"))
             for plan in plans[name]:
                 target.take(plan, Work(source, name, spec, verify, threads, count))
-            surplus = [segment for segment in ours[name] if prune and segment not in theirs[name]]
+            surplus = [segment for segment in target_segments[name] if prune and segment not in source_segments[name]]
             target.finish(name, surplus)
             copied = tuple(plan.name for plan in plans[name])
-            skipped = tuple(segment for segment in theirs[name] if segment in ours[name])
+            skipped = tuple(segment for segment in source_segments[name] if segment in target_segments[name])
             reports.append(Copied(name, copied, skipped, tuple(surplus), sum(plan.n_bytes for plan in plans[name])))
     return reports
 

@@ -131,8 +131,8 @@ class LocalTarget:
             for folder in folders:
                 folder.mkdir(parents=True, exist_ok=True)
             work.all(lambda file: self._fetch(file, stage, plan, work), plan.files)
-            made = stage / plan.name
-            if work.verify and (problems := Segment(made, work.spec).verify()):
+            staged = stage / plan.name
+            if work.verify and (problems := Segment(staged, work.spec).verify()):
                 raise StoreError(
                     f"{work.source.url_of(f'{work.name}/{plan.name}')} is damaged, or was on its way; nothing of it is "
                     f"kept, what came before is. {problems[0]}"
@@ -140,7 +140,7 @@ class LocalTarget:
             for folder in folders:
                 sync_directory(folder)
             if not (directory / plan.name).exists():  # else another process brought the same
-                os.rename(made, directory / plan.name)
+                os.rename(staged, directory / plan.name)
             sync_directory(directory)
         except OSError as error:
             raise _refused(directory, error) from error
@@ -193,8 +193,8 @@ class RemoteTarget:
                 if sizes.get(file[len(plan.name) + 1 :]) != plan.files[file]:
                     self.place.put(directory / file, f"{work.name}/{file}", progress)
 
-        *others, last = plan.files
-        work.all(upload, others)
+        *earlier_files, last = plan.files
+        work.all(upload, earlier_files)
         upload(last)
 
     def finish(self, name: str, surplus: Sequence[str]) -> None:
