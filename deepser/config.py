@@ -83,7 +83,7 @@ class NetworkConfig:
             raise ConfigError(f"d={self.d} must be a multiple of n_heads={self.n_heads}; change one of them.")
 
     def check_inputs(self, n: int, names: str = "") -> None:
-        """ConfigError when a network of this kind can't take n feature sets."""
+        """Raise ConfigError when a network of this kind can't take n feature sets."""
         fewest, most = N_INPUTS.get(self.kind, (2, None))
         actual = f"found {names or n}"
         if n < fewest:

@@ -350,7 +350,7 @@ def _save(jobs: Sequence[Job]) -> None:
 
 
 def _check_attributes(config: TrainConfig, targets: Targets) -> None:
-    """ConfigError when a stage learns or is selected by attributes that the corpus does not have."""
+    """Raise ConfigError when a stage learns or is selected by attributes that the corpus does not have."""
     attribute_names = ", ".join(targets.attributes) or "none"
     for stage in config.stages:
         rule = config.rule(stage)

@@ -108,7 +108,7 @@ class Member:
         speakers: Sequence[str] | None = None,
         running: bool = False,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Posteriors and logits of utterances in the store: each (n, C + A) float32, means over its folds.
+        """Return posteriors and logits of utterances in the store: each (n, C + A) float32, means over its folds.
 
         speakers: who speaks in each, where the member is speaker-adapted; without them, and for a speaker of one clip,
         the training corpus's statistics serve. running: each is normalised by its speaker's utterances up to it, in

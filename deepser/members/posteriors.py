@@ -58,7 +58,7 @@ def check_place(store: FeatureStore, member: Member, plan: FoldPlan) -> None:
 def write_posteriors(
     store: FeatureStore, member: Member, plan: FoldPlan, targets: Targets, total: PosteriorMean
 ) -> None:
-    """Posteriors and logits, a row of C + A each, of every utterance that a model judged."""
+    """Write posteriors and logits, a row of C + A each, of every utterance that a model judged."""
     posteriors, logits = total.means()
     provenance = {"member": member.config.name, MADE_ON: made_on(plan, targets, np.flatnonzero(total.count))}
     spec = _spec(member, plan, member.weights_digest)

@@ -53,7 +53,7 @@ class Preset:
 
 
 def _srpol(task: int, confusion_exponent: float = 0.0) -> Preset:
-    """SRPOL's two phases: joint pre-training, then one task alone (its Gaussian penalty in Task 2).
+    """Return SRPOL's two phases: joint pre-training, then one task alone (its Gaussian penalty in Task 2).
 
     Clips are drawn from the augmented views that the store has, and all are clean where it has none.
     """
@@ -92,7 +92,7 @@ def _baseline(task: int) -> Preset:
 
 
 def _small() -> Preset:
-    """Ours, for small corpora: a head over means and deviations that is regularised in every way we have."""
+    """Return our preset for small corpora: a head over means and deviations with every regularisation we have."""
     stages = (
         StageConfig("stage1", "shuffled", 0.5, epochs=30, lr=1e-3, warmup_epochs=1, schedule="cosine", min_lr=1e-5),
     )
@@ -131,7 +131,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def find_preset(name: str) -> Preset:
-    """ConfigError lists the presets there are."""
+    """Return the preset of a name; ConfigError lists the presets."""
     if name not in PRESETS:
         raise ConfigError(f"--preset {name!r}: expected one of {', '.join(PRESETS)}.")
     return PRESETS[name]
@@ -154,7 +154,7 @@ def member_config(
 
 
 def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
-    """ "train.mixup_alpha=0.4" -> a change; the value is JSON, or text where it is none."""
+    """Parse "train.mixup_alpha=0.4" into a change; the value is JSON, or text where it is no JSON."""
     changes: dict[str, Any] = {}
     for text in texts:
         path, separator, value = text.partition("=")

@@ -44,7 +44,7 @@ class TransformerLayer(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """(B, T, d), valid (B, T) bool -> (B, T, d)."""
+        """Map (B, T, d), valid (B, T) bool -> (B, T, d)."""
         n_batch, n_frames, d = x.shape
         qkv = self.qkv(self.norm_attention(x)).view(n_batch, n_frames, 3, self.n_heads, d // self.n_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)

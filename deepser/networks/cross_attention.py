@@ -29,7 +29,7 @@ class CrossLayer(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, others: Tensor, valid: Tensor) -> Tensor:
-        """(B, T, d), others (B, S, d), which of them are seen, (B, S) or (B, T, S) bool -> (B, T, d)."""
+        """Map (B, T, d), others (B, S, d), which of them are seen, (B, S) or (B, T, S) bool -> (B, T, d)."""
         n_batch, n_frames, d = x.shape
         q = self.q(self.norm_queries(x)).view(n_batch, n_frames, self.n_heads, -1).transpose(1, 2)
         k, v = (

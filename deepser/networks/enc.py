@@ -18,7 +18,7 @@ class Enc(nn.Module):
         self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.n_layers))
 
     def forward(self, x: Tensor, valid: Tensor) -> list[Tensor]:
-        """(B, T, in_dim), valid (B, T) bool -> the sequence after each layer, (B, T, d) each."""
+        """Map (B, T, in_dim), valid (B, T) bool -> the sequence after each layer, (B, T, d) each."""
         x = self.project(x)
         sequences = []
         for layer in self.layers:

@@ -54,7 +54,7 @@ class FeatureInput(nn.Module):
         self.register_buffer("inverse_std", torch.ones(n_layers, 1, dim))
 
     def forward(self, values: Tensor) -> Tensor:
-        """(L, sum T, D) -> (sum T, D)."""
+        """Map (L, sum T, D) -> (sum T, D)."""
         weights = self.layer_logits.softmax(0)
         return torch.einsum("l,ltd->td", weights, (values - self.mean) * self.inverse_std)
 
@@ -83,7 +83,7 @@ class Head(nn.Module):
         self.register_buffer("span", ranges[:, 1] - ranges[:, 0])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, width) -> (B, C) logits and (B, A) attributes on their own scales."""
+        """Map (B, width) -> (B, C) logits and (B, A) attributes on their own scales."""
         x = self.dropout(F.relu(x) if self.relu else x)
         if self.attributes is None:
             return self.classes(x), x.new_zeros((len(x), 0))

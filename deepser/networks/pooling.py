@@ -14,7 +14,7 @@ class MeanPool(nn.Module):
         self.width = dim
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """(B, T, D), valid (B, T) bool -> (B, D)."""
+        """Map (B, T, D), valid (B, T) bool -> (B, D)."""
         weight = valid.to(x.dtype).unsqueeze(-1)
         return (x * weight).sum(1) / weight.sum(1).clamp(min=1)
 
@@ -27,7 +27,7 @@ class StatisticsPool(nn.Module):
         self.width = 2 * dim
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """(B, T, D), valid (B, T) bool -> (B, 2 D)."""
+        """Map (B, T, D), valid (B, T) bool -> (B, 2 D)."""
         x = x.float()  # a variance is a small difference of large numbers: not in bf16
         weight = valid.float().unsqueeze(-1)
         n = weight.sum(1).clamp(min=1)
@@ -50,7 +50,7 @@ class AttentivePool(nn.Module):
         self.score = nn.Linear(hidden or dim, 1, bias=False)  # softmax cancels a bias
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """(B, T, D), valid (B, T) bool, one or more a clip -> (B, width)."""
+        """Map (B, T, D), valid (B, T) bool, one or more a clip -> (B, width)."""
         scores = self.score(torch.tanh(self.hidden(x))).squeeze(-1).float()
         weight = scores.masked_fill(~valid, float("-inf")).softmax(1).unsqueeze(-1)
         x = x.float()  # a variance is a small difference of large numbers: not in bf16

@@ -25,7 +25,7 @@ class Unimodal(nn.Module):
         self.merge = nn.Linear(self.pool.width, config.d)
 
     def forward(self, sequences: Sequence[Masked]) -> Tensor:
-        """(B, T, D) and valid (B, T), of one modality -> x (B, d)."""
+        """Map (B, T, D) and valid (B, T), of one modality -> x (B, d)."""
         ((x, valid),) = sequences
         output: Tensor = self.merge(self.pool(self.enc(x, valid)[-1], valid))
         return output

@@ -49,7 +49,7 @@ class Calibration:
     def outputs(
         self, problem: Problem, scores: NDArray[np.floating]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Logits (n, C) and attributes (n, A) of scores (n, C + A)."""
+        """Return logits (n, C) and attributes (n, A) of scores (n, C + A)."""
         n_classes = problem.n_classes
         logits = scores[:, :n_classes] / self.temperature
         values = np.array(self.centres) + np.array(self.slopes) * (scores[:, n_classes:] - np.array(self.offsets))

@@ -93,11 +93,11 @@ class Grams:
         return len(self.shift)
 
     def shifted(self, rows: NDArray[np.float32]) -> Tensor:
-        """Rows (n, D) as the moments are of."""
+        """Return rows (n, D) shifted as those of the moments."""
         return (torch.from_numpy(np.ascontiguousarray(rows)).to(self.shift) - self.shift) / self.scale
 
     def unshifted(self, mean: Tensor, inverse_std: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Statistics of shifted rows as those of the rows themselves."""
+        """Convert statistics of shifted rows to those of the rows themselves."""
         shift, scale = self.shift.double(), self.scale.double()
         unshifted_mean, inverse = shift + scale * mean, inverse_std / scale
         return unshifted_mean.float().cpu().numpy(), inverse.float().cpu().numpy()

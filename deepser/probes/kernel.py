@@ -166,7 +166,7 @@ class KernelPass:
         return torch.from_numpy(judged).to(self.solver.device, self.solver.dtype)
 
     def _judge(self, kernel: Tensor, setting: Setting) -> Judged:
-        """kernel (n + m, n): training rows first, then those that are judged."""
+        """Return the judgements from the kernel (n + m, n): training rows first, then those that are judged."""
         problem, n, n_columns = self.solver.problem, len(self.each.train), self.solver.problem.values.shape[1]
         inner = np.full((n, n_columns), np.nan, np.float32)
         outer = np.full((len(self.each.judged), n_columns), np.nan, np.float32)
@@ -206,14 +206,14 @@ class KernelPass:
         return parts
 
     def _kernel(self, source: Source, bandwidth: float) -> Tensor:
-        """(n + m, n), a fresh tensor."""
+        """Return the kernel (n + m, n), a fresh tensor."""
         product = self._product(source)
         if not self.solver.rbf:
             return product.clone()
         return _rbf(product, bandwidth)
 
     def _product(self, source: Source) -> Tensor:
-        """(n + m, n): squared distances, or dot products, of standardised rows, divided by the number of dims."""
+        """Return squared distances, or dot products, of standardised rows over the number of dims, (n + m, n)."""
         if source in self._products:
             return self._products[source]
         rows = self.solver.rows.read(source)
@@ -259,11 +259,11 @@ def _shares(targets: Tensor) -> NDArray[np.float64]:
 
 
 def _weighted_mean(targets: Tensor, weights: Tensor | None) -> Tensor:
-    """(K,) means of (n, K) targets under weights (n,)."""
+    """Return (K,) means of (n, K) targets under weights (n,)."""
     return targets.mean(0) if weights is None else (weights @ targets) / weights.sum()
 
 
 def _scores(outputs: Tensor, means: Tensor, n_classes: int) -> NDArray[np.float64]:
-    """Scores of predictions (n, K + 1), the last of a column of ones."""
+    """Return the scores of predictions (n, K + 1), the last of a column of ones."""
     deviations = outputs[:, :-1] - outputs[:, -1:] * means
     return scores_of(deviations.double().cpu().numpy(), means.double().cpu().numpy(), n_classes)

@@ -35,7 +35,7 @@ class Systems:
     dtype: torch.dtype
 
     def solve(self) -> tuple[Tensor, NDArray[np.float64]]:
-        """Weights (S, P, D, K) on standardised rows, and the targets' means (S, K)."""
+        """Return weights (S, P, D, K) on standardised rows, and the targets' means (S, K)."""
         dim, n_columns, n_systems = len(self.mean), len(self.part.y), len(self.cells)
         lefts = [self.part.less(cell) for cell in self.cells]
         n = torch.tensor([left.n for left in lefts], dtype=torch.float64, device=self.mean.device)  # (S,)
@@ -53,7 +53,7 @@ class Systems:
         return self._directly()
 
     def _preconditioners(self) -> Tensor | None:
-        """Inverses (P, D, D) for the part less one cell, were its cells alike; None where rounding defeats it."""
+        """Return inverses (P, D, D) for the part less one cell, were its cells alike; None if rounding defeats it."""
         n_left = max(len(self.cells) - 1, 1)
         gram = (self.part.standardised(self.mean, self.inverse_std) * (1 - 1 / n_left)).to(self.dtype)
         inverses = []
@@ -126,7 +126,7 @@ def solve(
     penalties: Sequence[float],
     dtype: torch.dtype = torch.float64,
 ) -> tuple[Tensor, NDArray[np.float64]]:
-    """Weights (P, D, K) on standardised rows, for each penalty, and the targets' means (K,).
+    """Return weights (P, D, K) on standardised rows, for each penalty, and the targets' means (K,).
 
     mean, inverse_std: (D,) of the pass's training part. (Z'Z / D + lambda I)^-1 Z'(Y - mean) / D, the same solution as
     the linear kernel's.
@@ -145,7 +145,7 @@ def solve(
 
 
 def _refined(matrix: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
-    """matrix^-1 right in float64, from a factor in `dtype`: in float32 it takes half the time."""
+    """Return matrix^-1 right in float64, from a factor in `dtype`: float32 takes half the time."""
     factor, failed = torch.linalg.cholesky_ex(matrix.to(dtype))
     if bool(failed.any()):
         return torch.cholesky_solve(right, torch.linalg.cholesky(matrix))

@@ -81,7 +81,7 @@ class LogisticPass:
     def _fit(
         self, x: NDArray[np.float32], indices: NDArray[np.int64], penalty: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Weights (D, C) and biases (C,) of the classes' logits."""
+        """Return weights (D, C) and biases (C,) of the classes' logits."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
 

@@ -93,7 +93,7 @@ class ProbeMember:
         speakers: Sequence[str] | None = None,
         running: bool = False,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Posteriors and logits of utterances in the store: each (n, C + A) float32.
+        """Return posteriors and logits of utterances in the store: each (n, C + A) float32.
 
         speakers: who speaks in each, where the probe is speaker-adapted; without them, and for a speaker of one clip,
         the training corpus's statistics serve. running: each is normalised by its speaker's utterances up to it, in
@@ -262,7 +262,7 @@ def _frozen(value: Any) -> Any:
 
 
 def _rbf(x: NDArray[np.float32], support: NDArray[np.float32], bandwidth: float) -> NDArray[np.float64]:
-    """(n, support rows) float64."""
+    """Return (n, support rows) float64."""
     out = np.empty((len(x), len(support)))
     squares = np.square(support, dtype=np.float64).sum(1)
     for start in range(0, len(x), BATCH_ROWS):

@@ -51,5 +51,5 @@ class NormalisedRows:
         return self.plain.part(source, indices) if source.normalise == "none" else self.read(source)[indices]
 
     def dim(self, source: Source) -> int:
-        """Numbers in a row."""
+        """Return the number of values in a row."""
         return self.plain.dim(source)

@@ -15,7 +15,7 @@ MADE_BY = "probe"
 
 
 def check_free(store: FeatureStore, name: str, overwrite: bool) -> None:
-    """ConfigError, before the work, for a name that another member's posteriors have; StoreError for a bad name."""
+    """Raise ConfigError for a name that another member's posteriors have, StoreError for a bad name."""
     full = check_set_name(posteriors_name(name))
     store.check_writable(full)
     if full in store and not overwrite and store[full].provenance.get("made_by") != MADE_BY:

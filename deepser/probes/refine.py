@@ -63,7 +63,7 @@ def clips_of_speakers(codes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 
 
 def _targets(scores: Array, shares: Array | None) -> Array:
-    """Class shares (m, C) of scores; with `shares`, of these column means."""
+    """Return class shares (m, C) of scores; with `shares`, of these column means."""
     targets: Array = softmax(scores / TEMPERATURE, 1)
     if shares is None:
         return targets

@@ -33,7 +33,7 @@ def inverse_by(factor: Tensor) -> Tensor:
 
 
 def held_out(inverse: Tensor, solution: Tensor, targets: Tensor, folds: list[Tensor]) -> Tensor:
-    """Predictions of each fold by the ridge regression that learned from all other folds, (n, K).
+    """Return the predictions of each fold by the ridge regression that learned from all other folds, (n, K).
 
     inverse: (K + lambda W^-1)^-1 of all n rows, (n, n), for any weights W. solution: inverse @ targets. folds: row
     indices of each fold.
@@ -49,7 +49,7 @@ def held_out(inverse: Tensor, solution: Tensor, targets: Tensor, folds: list[Ten
 
 
 def class_weights(targets: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weights (n,) of rows with class targets (n, C), under which all classes that occur are equally frequent."""
+    """Return weights (n,) of rows with class targets (n, C) that make all classes that occur equally frequent."""
     share = targets.mean(0)
     inverse = np.where(share > 0, 1 / np.where(share > 0, share, 1), 0)
     return targets @ inverse / max(int((share > 0).sum()), 1)
@@ -58,7 +58,7 @@ def class_weights(targets: NDArray[np.float64]) -> NDArray[np.float64]:
 def scores_of(
     deviations: NDArray[np.float64], means: NDArray[np.float64], n_classes: int, tilt: float = 0.0
 ) -> NDArray[np.float64]:
-    """Scores (n, K) from what ridge regression predicts of targets less their means, (n, K).
+    """Return scores (n, K) from what ridge regression predicts of targets less their means, (n, K).
 
     means: (K,) of the training targets, a class's being its share. Scores are mean + deviation, for a class an estimate
     of its posterior. That is divided by share ** tilt: with 1, as if all classes were equally frequent. A class that

@@ -88,7 +88,7 @@ class PooledRows:
         return rows
 
     def dim(self, source: Source) -> int:
-        """Numbers in a row."""
+        """Return the number of values in a row."""
         spec = self.store[source.features].spec
         if spec.pool == "none":
             return spec.dim * (1 if self.pool == "mean" else 2)
@@ -96,7 +96,7 @@ class PooledRows:
 
 
 def check_pool(store: FeatureStore, source: Source, pool: str) -> None:
-    """ConfigError where a set was stored as means and deviations are asked for."""
+    """Raise ConfigError where a set was stored as means and deviations are asked for."""
     if pool == "mean+std" and store[source.features].spec.pool == "mean":
         raise ConfigError(
             f"Feature set {source.features!r} was stored as means over time, so --pool mean+std can't read it; use "

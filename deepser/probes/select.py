@@ -232,7 +232,7 @@ def _best(judged: Sequence[Judged], each: Pass, score: Score) -> Judged:
 
 
 def _combinations(singles: Sequence[Candidate], normalise: str) -> list[tuple[str, list[Candidate], bool]]:
-    """(name, layers, fixed) of each combination of two layers or more."""
+    """Return (name, layers, fixed) of each combination of two layers or more."""
     sets: dict[str, list[Candidate]] = {}
     for candidate in singles:
         sets.setdefault(candidate.parts[0].source.features, []).append(candidate)

@@ -21,7 +21,7 @@ class Rows(Protocol):
         ...
 
     def dim(self, source: Source) -> int:
-        """Numbers in a row."""
+        """Return the number of values in a row."""
         ...
 
 

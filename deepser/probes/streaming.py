@@ -196,7 +196,7 @@ class _PassMaps:
         return _Solution(weights, self.maps[None].means, *grams.unshifted(*self.standard), setting.tilt)
 
     def scores(self, cell: int | None, x: Tensor, keep: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """(P * tilts, n, K) scores of the kept rows."""
+        """Return (P * tilts, n, K) scores of the kept rows."""
         cell_map = self.maps[cell]
         chosen_rows = x if keep.all() else x[torch.from_numpy(np.flatnonzero(keep)).to(x.device)]
         predicted = torch.addmm(cell_map.offset, chosen_rows, cell_map.weights).double().cpu().numpy()

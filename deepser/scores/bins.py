@@ -38,7 +38,7 @@ class BinnedAttribute:
 def binned(
     predicted: np.ndarray, target: np.ndarray, ends: tuple[float, float], n_bins: int = N_BINS
 ) -> BinnedAttribute | None:
-    """(N,) predictions against (N,) targets (NaN: left out), over `n_bins` equal parts of the scale (low, high).
+    """Compare (N,) predictions with (N,) targets (NaN: left out) in `n_bins` equal parts of the scale (low, high).
 
     A value on an edge belongs to the bin above it, the upper end to the last bin. None where there is no target.
     """

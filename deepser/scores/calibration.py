@@ -139,7 +139,7 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray, *, smoothing:
 
 
 def scale(probabilities: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
-    """softmax(ln p / T) of (N, C) probabilities, float32; T is one number or (N,). The largest class stays the same."""
+    """Return softmax(ln p / T) of (N, C) probabilities, float32; T is one number or (N,). The argmax stays the same."""
     t = np.broadcast_to(np.asarray(temperature, np.float64), len(probabilities))[:, None]
     if not (t > 0).all():
         raise ConfigError(f"A temperature must be more than 0, found {float(t.min())}.")
@@ -149,7 +149,7 @@ def scale(probabilities: np.ndarray, temperature: float | np.ndarray) -> np.ndar
 def cross_scaled(
     probabilities: np.ndarray, labels: np.ndarray, folds: Sequence[str] | np.ndarray
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """(N, C) probabilities, each fold's scaled with the temperature fitted on the other folds; and those by fold."""
+    """Return (N, C) probabilities, scaled by the temperature fitted on the other folds, and the temperatures."""
     names = np.asarray(folds, dtype=object)
     scaled, temperatures = np.empty(probabilities.shape, np.float32), {}
     for fold in dict.fromkeys(names.tolist()):
@@ -160,12 +160,12 @@ def cross_scaled(
 
 
 def cross_entropies(probabilities: np.ndarray, soft: np.ndarray) -> np.ndarray:
-    """(N,) float64 cross-entropy in nats of (N, C) probabilities under (N, C) vote distributions; NaN without votes."""
+    """Return cross-entropies (N,) in nats of (N, C) probabilities under (N, C) vote shares; NaN without votes."""
     return np.where(soft.sum(1) > 0, -(soft * np.log(np.maximum(probabilities, EPSILON))).sum(1), math.nan)
 
 
 def jensen_shannons(probabilities: np.ndarray, soft: np.ndarray) -> np.ndarray:
-    """(N,) float64 Jensen-Shannon divergence in bits of (N, C) probabilities and vote distributions; NaN without."""
+    """Return Jensen-Shannon divergences (N,) in bits of (N, C) probabilities and vote shares; NaN without votes."""
     p, v = probabilities.astype(np.float64), soft.astype(np.float64)
     divergence = entropy((p + v) / 2) - (entropy(p) + entropy(v)) / 2
     return np.where(v.sum(1) > 0, np.clip(divergence / math.log(2), 0, 1), math.nan)

@@ -215,7 +215,7 @@ def per_fold(evaluations: Mapping[str, Evaluation]) -> dict[str, Spread]:
 
 
 def classification(predicted: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Classification:
-    """Scores of (N,) int predictions, or of the argmax of (N, C) scores, against (N,) int labels.
+    """Return the scores of (N,) int predictions, or of the argmax of (N, C) scores, against (N,) int labels.
 
     Rows with label -1 (no consensus) are left out and counted. Raises ManifestError when no row has a label, and
     ConfigError where rows or classes don't fit each other.
@@ -268,7 +268,7 @@ def classification(predicted: np.ndarray, labels: np.ndarray, classes: Sequence[
 
 
 def concordance(predicted: np.ndarray, target: np.ndarray, names: Sequence[str]) -> Concordance:
-    """CCC of each column of (N, A) predictions against targets, NaN targets left out; the mean is over defined ones."""
+    """Return the CCC of each column of (N, A) predictions, without NaN targets; the mean is over defined ones."""
     if predicted.shape != target.shape or predicted.shape[1] != len(names):
         raise ConfigError(
             f"Attributes {predicted.shape} against targets {target.shape} and {len(names)} names; they must agree."
@@ -295,5 +295,5 @@ def ccc(predicted: np.ndarray, target: np.ndarray) -> float:
 
 
 def _natural(name: str) -> tuple[bool, int, str]:
-    """Sorts fold 2 before fold 10, and numbers before words."""
+    """Sort fold 2 before fold 10, and numbers before words."""
     return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)

@@ -74,7 +74,7 @@ def _same(a: float, b: float) -> bool:
 
 
 def class_table(result: Classification, f1_intervals: Mapping[str, str] | None = None) -> Table:
-    """Precision, recall, F1 (with its interval where it is given) and number of utterances of each class."""
+    """Return the precision, recall, F1 (with its interval where it is given) and number of utterances of each class."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("class", no_wrap=True)
     for name in ("precision", "recall", "F1", *(["95 % of F1"] if f1_intervals else []), "utterances"):
@@ -87,7 +87,7 @@ def class_table(result: Classification, f1_intervals: Mapping[str, str] | None =
 
 
 def evaluation_report(name: str, evaluation: Evaluation, f1_intervals: Mapping[str, str] | None = None) -> Group:
-    """Scores, attributes, classes, confusion, and what was left out; f1_intervals: further cells by class name."""
+    """Return scores, attributes, classes, confusion and notes; f1_intervals: further cells by class name."""
     result = evaluation.classification
     parts: list[RenderableType] = [scores_table([ScoreRow.of(name, evaluation)])]
     if evaluation.concordance:
@@ -122,13 +122,13 @@ def matrix_text(names: Sequence[str], counts: Sequence[Sequence[int]], head: str
 
 
 def confusion_png(result: Classification, path: Path, title: str = "") -> None:
-    """Draws the confusion matrix: colour and first figure are the share of the true class, the second the count."""
+    """Draw the confusion matrix: colour and first figure are the share of the true class, the second the count."""
     scores = f"macro-F1 {result.macro_f1:.3f}, UAR {result.uar:.3f}, n = {result.n:,}"
     matrix_png(result.classes, result.confusion, path, f"{title}\n".lstrip() + scores)
 
 
 def matrix_png(names: Sequence[str], counts: Sequence[Sequence[int]], path: Path, title: str = "") -> None:
-    """Draws counts, row the true and column the predicted name, as `confusion_png` does."""
+    """Draw counts, row the true and column the predicted name, as `confusion_png` does."""
     shares = [[count / max(sum(row), 1) for count in row] for row in counts]
     side = 2.0 + 0.75 * len(names)
     figure, (axes,) = new_figure(side, side)
@@ -147,7 +147,7 @@ def matrix_png(names: Sequence[str], counts: Sequence[Sequence[int]], path: Path
 
 
 def reliability_png(curves: Mapping[str, Calibration], path: Path, title: str = "") -> None:
-    """Draws reliability curves by name: accuracy over confidence, marks as large as their share of the utterances."""
+    """Draw reliability curves by name: accuracy over confidence, marks as large as their share of the utterances."""
     figure, (axes,) = new_figure(5.0, 5.0)
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--", label="calibrated")
     for name, calibration in curves.items():
@@ -205,7 +205,7 @@ def number(value: float) -> str:
 
 
 def _rounded(value: float) -> float:
-    """As shown, so that equal figures are equally bold; an undefined score is never the best."""
+    """Return a score as it is shown, so that equal figures are equally bold; an undefined one is never the best."""
     return -math.inf if math.isnan(value) else round(value, 3)
 
 

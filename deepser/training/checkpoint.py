@@ -94,7 +94,7 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def check_digest(tensors: Mapping[str, Tensor], recorded: str | None, weights: Path, command: str) -> None:
-    """ConfigError where a file of weights is not the one that the config.json beside it was written with.
+    """Raise ConfigError where a file of weights is not the one that the config.json beside it was written with.
 
     recorded: `tensors_digest` as that config.json has it, None in one of an earlier version. command: makes them anew.
     """

@@ -139,7 +139,7 @@ class TrainingData:
         return "float16" if all(self.store[name].spec.dtype == "float16" for name in names) else "float32"
 
     def lengths(self, name: str = "") -> Indices:
-        """(N,) rows of each utterance, and behind them of each clip in a view, in a feature set, by default the first.
+        """Return the rows (N,) of each utterance in a feature set, by default the first, then of each clip in a view.
 
         Batches of like length pad less.
         """

@@ -14,7 +14,7 @@ DETERMINISTIC_CUBLAS = ":4096:8"
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """ "auto" as "bfloat16" where the device multiplies bf16 matrices in hardware, else "float32"."""
+    """Resolve "auto" to "bfloat16" where the device multiplies bf16 matrices in hardware, else to "float32"."""
     if precision != "auto":
         return precision
     if device.type == "cuda":

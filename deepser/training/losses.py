@@ -17,7 +17,7 @@ CCC_FLOOR = 1e-8  # a batch in which predictions and targets are one constant ha
 
 
 def class_weights(labels: NDArray[np.integer], n_classes: int, exponent: float) -> NDArray[np.float32]:
-    """(N / (C f_c)) ** exponent per class, (C,) float32, from the training split's labels (MEDUSA, stage 1).
+    """Return (N / (C f_c)) ** exponent per class, (C,) float32, from the training split's labels (MEDUSA, stage 1).
 
     Clips without consensus (-1) do not count; a class without a clip gets weight zero.
     """
@@ -156,6 +156,6 @@ class Mix:
         return Mix(self.weight.to(device), self.partner.to(device))
 
     def __call__(self, values: Tensor) -> Tensor:
-        """(B, ...) -> mixed (B, ...). A clip that is not mixed keeps its value even where its partner's is NaN."""
+        """Map (B, ...) -> mixed (B, ...). A clip that is not mixed keeps its value even where its partner's is NaN."""
         mixed = self.weight * values + (1 - self.weight) * values[self.partner]
         return torch.where(self.weight == 1, values, mixed)

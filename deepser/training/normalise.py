@@ -180,7 +180,7 @@ class GroupStatistics:
         return sums.statistics(groups, shrinkage, prior)
 
     def apply(self, rows: NDArray[np.float32], codes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Rows (N, D) less their group's mean, by its deviation."""
+        """Return rows (N, D) less their group's mean, by its deviation."""
         return (rows - self.mean[codes]) * self.inverse_std[codes]
 
 
@@ -250,7 +250,7 @@ class Normalisation:
         return torch.sub(values, mean[:, row_codes]).mul_(inverse_std[:, row_codes])
 
     def _tensors(self, ref: FeatureRef, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Means and inverse deviations (L, G, D) of a feature set's layers on a device."""
+        """Return means and inverse deviations (L, G, D) of a feature set's layers on a device."""
         if (ref, device) not in self._stacked:
             statistics = [self.statistics[ref.name, layer] for layer in ref.layers]
             pair = (np.stack([s.mean for s in statistics]), np.stack([s.inverse_std for s in statistics]))

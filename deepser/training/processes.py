@@ -197,13 +197,13 @@ def _own_device(device: str, local: int, size: int) -> torch.device:
 
 
 def _check_cards(world: World) -> None:
-    """ConfigError where two processes compute on one card; NCCL would stop with an internal error, or wait."""
+    """Raise ConfigError where two processes compute on one card; NCCL would stop with an internal error, or wait."""
     card = f"{socket.gethostname()} {torch.cuda.get_device_properties(world.device).uuid}"
     refuse_shared(world.gather(card))
 
 
 def refuse_shared(cards: Sequence[str]) -> None:
-    """ConfigError where a card, named by its machine and UUID, is that of two ranks."""
+    """Raise ConfigError where a card, named by its machine and UUID, is that of two ranks."""
     for rank, card in enumerate(cards):
         if card in cards[:rank]:
             raise ConfigError(

@@ -110,7 +110,7 @@ class Run:
         return True
 
     def class_weights(self, stage: StageConfig) -> Tensor:
-        """(C,) float32 on the device: by frequency in the training part, times the factors of confused classes."""
+        """Return class weights (C,) on the device, by training frequency times the factors of confused classes."""
         labels, n_classes = self.targets.labels[self.job.train_at], len(self.targets.classes)
         weights = class_weights(labels, n_classes, stage.class_weight_exponent)
         if self.state.confusion:
@@ -161,7 +161,7 @@ class Stage:
             run.keep_best(self._score(outputs), f"the start of {self.config.name}")
 
     def wants(self, epoch: int) -> bool:
-        """Is this epoch the next one that the run learns from?"""
+        """Return whether this epoch is the next one that the run learns from."""
         state = self.run.state
         if state.epoch != epoch or epoch >= self.config.epochs:
             return False
@@ -248,7 +248,7 @@ class Epoch:
         self.losses = self.losses + loss.detach()
 
     def check(self, total: float) -> None:
-        """ConfigError when a sum of losses is no number."""
+        """Raise ConfigError when a sum of losses is not a number."""
         if math.isfinite(total):
             return
         run = self.stage.run

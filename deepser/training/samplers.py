@@ -43,7 +43,7 @@ def shuffled(n: int, *, seed: int, epoch: int) -> Indices:
 def balanced_subset(
     labels: NDArray[np.integer], *, seed: int, epoch: int, no_consensus_share: float = 0.125
 ) -> Indices:
-    """As many clips of each class as the rarest has, drawn anew each epoch and shuffled (MEDUSA, stage 2).
+    """Draw as many clips of each class as the rarest has, anew each epoch, and shuffle them (MEDUSA, stage 2).
 
     `labels` (N,) int, -1 for clips without consensus, of which `no_consensus_share` of the balanced count joins.
     Classes without a clip are left out. Returns int64 indices into `labels`.
@@ -55,7 +55,7 @@ def balanced_subset(
 def balanced_subsets(
     labels: NDArray[np.integer], *, seeds: Sequence[int], epoch: int, no_consensus_share: float = 0.125
 ) -> Indices:
-    """`balanced_subset` of several seeds, (S, n) int64: the clips of each class are looked up once for all."""
+    """Return `balanced_subset` of several seeds, (S, n) int64, with one look-up of the classes' clips."""
     members, open_clips = class_members(labels), np.flatnonzero(labels < 0)
     if not members:
         return np.zeros((len(seeds), 0), np.int64)
@@ -72,7 +72,7 @@ def balanced_subsets(
 def inverse_frequency(
     labels: NDArray[np.integer], n: int, *, seed: int, epoch: int, no_consensus_share: float = 0.125
 ) -> Indices:
-    """n draws with replacement, a clip of class c with probability proportional to 1 / f_c: each class as likely.
+    """Draw n clips with replacement, of class c with probability proportional to 1 / f_c: all classes alike.
 
     `labels` (N,) int, -1 for clips without consensus: those are drawn `no_consensus_share` as often as all others
     together. Returns int64 indices into `labels`.
@@ -119,7 +119,7 @@ def draw_views(order: Indices, available: NDArray[np.bool_], share: float, *, se
 def batches(
     order: Indices, batch_size: int, *, lengths: NDArray[np.integer] | None = None, pool: int = 16
 ) -> list[Indices]:
-    """Cuts an order into batches of `batch_size`, the last one shorter.
+    """Cut an order into batches of `batch_size`, the last one shorter.
 
     With `lengths` (N,), each run of `pool` batches is sorted by length first, so that a batch holds clips of like
     length (less padding) while the draw stays random; the batches of a run are dealt out in a fixed interleaved order.

@@ -87,7 +87,7 @@ class Targets:
         attributes: tuple[str, ...],
         attribute_ranges: tuple[tuple[float, float], ...],
     ) -> "Targets":
-        """Utterances that nothing is known of: no label, no votes, every attribute missing."""
+        """Return targets without any information: no label, no votes, every attribute missing."""
         labels = np.full(len(keys), -1, np.int64)
         soft = np.zeros((len(keys), len(classes)), np.float32)
         values = np.full((len(keys), len(attributes)), np.nan, np.float32)
@@ -109,7 +109,7 @@ class Targets:
     def of_epoch(
         self, kind: str, *, smoothing: float = 0.0, seed: int = 0, epoch: int = 0, drop_share: float = 0.2
     ) -> NDArray[np.float32]:
-        """(N, C) class targets of one epoch: "soft", "one-hot", or "vote-dropping", a pure function of seed and epoch.
+        """Return (N, C) class targets of an epoch: "soft", "one-hot", or "vote-dropping", which seed and epoch fix.
 
         Vote-dropping leaves out each annotator of an utterance with probability `drop_share`, never all of them
         (SAIL's label augmentation); utterances that nobody rated keep their soft targets. smoothing: the share of every

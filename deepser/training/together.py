@@ -49,7 +49,7 @@ def stream_key(data: TrainingData, train_at: Indices, dev_at: Indices, config: T
 
 
 def bucket_lengths(data: TrainingData, config: TrainConfig) -> Indices:
-    """(N,) rows of each utterance in the feature set by whose lengths batches are cut."""
+    """Return (N,) rows of each utterance in the feature set by whose lengths batches are cut."""
     return data.lengths(config.bucket_by)
 
 
@@ -63,7 +63,7 @@ class SharedReader:
     def open_batches(
         self, members: Sequence[TrainingData], batches: Sequence[Indices], stride: int, device: torch.device
     ) -> Iterator[Iterator[list[Rows]]]:
-        """As `TrainingData.open_batches`: each batch's rows for every member, bit for bit those that it reads alone."""
+        """Yield each batch's rows for every member, bit for bit those of its own `TrainingData.open_batches`."""
         union = self.union(members)
         choices = [takes(data, union) for data in members]
         with union.open_batches(batches, stride, device) as read:

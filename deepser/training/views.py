@@ -74,7 +74,7 @@ class Views:
         return cls(tuple(labels), has_view, partner, weight, tuple(sets))
 
     def available(self, train_at: Indices) -> NDArray[np.bool_]:
-        """(V, N): which may be learned from where `train_at` is: mixed clips only if the partner is in there, too.
+        """Return (V, N): which clips `train_at` allows to learn from; mixed ones only if it has the partner too.
 
         So no model learns from what it is judged or selected on, however folds were made and partners drawn.
         """
@@ -85,7 +85,7 @@ class Views:
         return self.exists & ((self.partner < 0) | learned[self.partner])
 
     def soft(self, targets: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Class targets (N, C) -> those of every clip, ((1 + V) N, C); of mixed clips the weighted mean.
+        """Map class targets (N, C) -> ((1 + V) N, C) for every clip; of mixed clips the weighted mean.
 
         A mixed clip of which one part has no class target has none.
         """
@@ -97,13 +97,13 @@ class Views:
         )
 
     def attributes(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Attributes (N, A) -> those of every clip, ((1 + V) N, A); of mixed clips the weighted mean, NaN if one is."""
+        """Map attributes (N, A) -> ((1 + V) N, A) for every clip; of mixed clips the weighted mean, NaN if one is."""
         if not self.labels:
             return values
         return np.concatenate([values, *(mixed for _, mixed in self._mixed(values))])
 
     def lengths(self, store: FeatureStore, name: str, keys: Sequence[str]) -> Indices:
-        """((1 + V) N,) rows of every clip in feature set `name`; of one that is not there, the utterance's."""
+        """Return ((1 + V) N,) rows of every clip in feature set `name`; for a missing view, the utterance's."""
         clean = store[name].lengths(list(keys))
         lengths = [clean]
         for k, label in enumerate(self.labels):
@@ -169,7 +169,7 @@ class ClipReader:
             reader.announce(keys)
 
     def read(self, clips: Sequence[int], buffer: Buffer) -> Packed:
-        """As `RowReader.read`, straight into `buffer`."""
+        """Read as `RowReader.read` does, straight into `buffer`."""
         runs, first = list(self._runs(clips)), self.readers[0]
         lengths = [
             np.add.reduceat(-(-reader.features.lengths(keys) // reader.stride), starts)
@@ -217,7 +217,7 @@ class _Part(Buffer):
 
 
 def by_view(clips: Indices, n: int) -> Indices:
-    """Clips in the order in which they are read: by view, else as they were."""
+    """Return the clips in the order in which they are read: by view, else as they were."""
     return clips[np.argsort(clips // n, kind="stable")]
 
 

@@ -37,7 +37,7 @@ def score_of(record: Mapping[str, Any]) -> tuple[str, float] | None:
 
 
 def curves_png(histories: Mapping[str, History], path: Path, title: str = "") -> None:
-    """Draws loss, and held-out score where there is one, over epochs: a line per fold, stages divided by dashed lines.
+    """Draw loss, and held-out score where there is one, over epochs: a line per fold, stages divided by dashed lines.
 
     A line breaks where a stage's score is another than the last one's.
     """

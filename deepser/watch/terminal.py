@@ -37,7 +37,7 @@ class Watch:
         self.live: Live | None = None
 
     def step(self, fold: str, done: int, total: int, text: str) -> None:
-        """`done` steps of `total` of a fold's models."""
+        """Show that `done` steps of `total` of a fold's models are done."""
         of = f" fold {fold}," if len(self._folds) > 1 else ""
         n_folds_done = self._folds.index(fold) + done / total
         self._progress.update(self._task, completed=n_folds_done, description=f"{self._title}:{of} {text}")
@@ -94,7 +94,7 @@ def watching(directories: Mapping[str, Path], folds: Sequence[str], *, tensorboa
 
 
 def draw_curves(name: str, directory: Path) -> None:
-    """Draws a member's curves.png from its metrics, unless it is newer than they are."""
+    """Draw a member's curves.png from its metrics, unless it is newer than they are."""
     times_ns = [path.stat().st_mtime_ns for path in directory.glob("fold-*/metrics.jsonl")]
     picture = directory / CURVES
     if times_ns and not (picture.exists() and picture.stat().st_mtime_ns >= max(times_ns)):

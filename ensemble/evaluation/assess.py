@@ -123,7 +123,7 @@ def assess(
     against: System | None = None,
     held_out: HeldOut | None = None,
 ) -> Assessment:
-    """Scores of a system on every utterance of `manifest`.
+    """Return the scores of a system on every utterance of `manifest`.
 
     folds: the column of the folds for spreads. scoring.n_resamples: intervals by speaker (0: none); scoring.by: a
     column (gender, speaker, ...) whose groups are set side by side; scoring.calibration: ECE before and after

@@ -76,7 +76,7 @@ class Sums:
     values: np.ndarray
 
     def scores(self, values: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """Scores of (..., K) sums, by default of all clusters; the names are those of `deepser.scores.metrics`.
+        """Return scores of (..., K) sums, by default of all clusters, named as in `deepser.scores.metrics`.
 
         Defined as there: a class without utterances counts as 0 in macro_f1, not at all in macro_f1_present and uar,
         and its own F1 is NaN; a constant's CCC is 0. Besides them f1_<class>, ccc_<attribute> and the means. NaN where
@@ -126,7 +126,7 @@ class MeanSums(Sums):
 
     @classmethod
     def of(cls, sums: Sequence[Sums]) -> "MeanSums":
-        """Systems on the same utterances, with the same classes, attributes and means."""
+        """Return the mean of systems on the same utterances, with the same classes, attributes and means."""
         first = sums[0]
         values = np.concatenate([each.values for each in sums], 1)
         return cls(first.classes, first.attributes, first.means, values, len(sums))
@@ -235,7 +235,7 @@ def compare(
 
 
 def resample(values: np.ndarray, n_resamples: int, seed: int, stream: int = 0) -> np.ndarray:
-    """(B, K): the sum of G rows drawn with replacement from (G, K), B times; another draw for another stream."""
+    """Return (B, K): the sum of G rows drawn with replacement from (G, K), B times; another draw for another stream."""
     n = len(values)
     rng = np.random.default_rng((_DRAWN, seed, stream))
     sums = [np.empty((0, values.shape[1]))]
@@ -252,7 +252,7 @@ def _swaps(n_resamples: int, n_clusters: int, seed: int) -> Iterator[np.ndarray]
 
 
 def _chunks(n_resamples: int, n_clusters: int) -> Iterator[int]:
-    """Sizes that add up to n_resamples, each a block of float64 of about CHUNK_BYTES."""
+    """Yield the sizes that add up to n_resamples, each a block of float64 of about CHUNK_BYTES."""
     if n_resamples < 0 or n_clusters < 1:
         raise ConfigError(f"{n_resamples} resamples of {n_clusters} speakers: expected 0 or more of 1 or more.")
     size = max(1, CHUNK_BYTES // (8 * n_clusters))

@@ -26,7 +26,7 @@ def canonical(name: str) -> str:
 
 
 def letter_of(name: str) -> str:
-    """MSP-Podcast's letter of a class name, "" where it has none."""
+    """Return MSP-Podcast's letter of a class name, "" where it has none."""
     word = canonical(name)
     return next((letter for letter, known in LETTERS.items() if known == word), "")
 

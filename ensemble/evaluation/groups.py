@@ -62,7 +62,7 @@ class GroupTable:
 def by_group(
     scored: Scored, names: np.ndarray, column: str, n_resamples: int = 1000, *, seed: int = 0, level: float = LEVEL
 ) -> GroupTable:
-    """Scores of each group with intervals by speaker, and the gap between the best and the worst group.
+    """Return the scores of each group with intervals by speaker, and the gap between the best and the worst group.
 
     Class scores are of the utterances of those classes that every group has: macro-F1 of a group in which a class does
     not occur is not comparable with that of one in which it does.
@@ -109,7 +109,7 @@ def _on_common_classes(scored: Scored, names: np.ndarray, group_names: list[str]
 def by_speaker(
     scored: Scored, names: np.ndarray, n_resamples: int = 1000, *, seed: int = 0, level: float = LEVEL
 ) -> GroupTable:
-    """Scores of each speaker, the worst accuracy (else CCC) first, and the gap between speakers.
+    """Return the scores of each speaker, the worst accuracy (else CCC) first, and the gap between speakers.
 
     names (N,): the speaker of each utterance, None where unknown. The gap is from the 10th to the 90th percentile of
     the speakers with MIN_UTTERANCES or more, its interval from resampling them: the single best and worst of many
@@ -151,7 +151,7 @@ def by_speaker(
 
 
 def _spread(values: np.ndarray) -> np.ndarray:
-    """(B,) upper less lower percentile of each row of (B, G)."""
+    """Return (B,) upper less lower percentile of each row of (B, G)."""
     low, high = np.quantile(values, QUANTILES, axis=1)
     difference: np.ndarray = high - low
     return difference

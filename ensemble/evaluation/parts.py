@@ -32,7 +32,7 @@ class Part:
 def evaluate_parts(
     store: FeatureStore, manifest: Manifest, name: str, *, cv: str | None = None, split: str | None = None
 ) -> dict[str, Evaluation]:
-    """Scores of posteriors in the store by part, see `parts_of`.
+    """Return the scores of posteriors in the store by part, see `parts_of`.
 
     Raises AlignmentError when utterances of a part have no posteriors, ManifestError when nothing can be scored.
     """

@@ -106,7 +106,7 @@ def split_rows(manifest: Manifest, split: str) -> Manifest:
 
 
 def fold_names(manifest: Manifest, column: str) -> list[str]:
-    """(N,) the fold of each utterance as text ("3" where the column holds 3.0); ManifestError where it is missing."""
+    """Return (N,) the fold of each utterance as text ("3" for 3.0); ManifestError where it is missing."""
     values = manifest.column(column).tolist()
     texts = {}
     for value in set(values):
@@ -125,12 +125,12 @@ def fold_names(manifest: Manifest, column: str) -> list[str]:
 
 
 def group_names(manifest: Manifest) -> np.ndarray:
-    """(N,) who must not be on both sides of a division: the speaker, else (unknown) the utterance itself."""
+    """Return (N,) groups that a division keeps together: the speaker, or the utterance if it is unknown."""
     return speaker_groups(manifest).astype(object)
 
 
 def named(manifest: Manifest, column: str) -> np.ndarray:
-    """(N,) the values of a column as text, None where there is none or it is MSP-Podcast's "Unknown"."""
+    """Return (N,) the values of a column as text, None where there is none or it is MSP-Podcast's "Unknown"."""
     values = np.empty(len(manifest), object)
     values[:] = [
         None if value in UNKNOWN_SPEAKERS or value != value else str(value)

@@ -117,7 +117,7 @@ class _Columns:
         self.notes: list[str] = []
 
     def probabilities(self) -> np.ndarray | None:
-        """(N, C) float32 from a column for each class, None where there is none for any."""
+        """Return (N, C) float32 from a column for each class, None where there is none for any."""
         classes = self.scheme.classes
         prefixes = (self.chosen[SCORES],) if SCORES in self.chosen else (LOGIT_PREFIX, *PROBABILITY_PREFIXES)
         by_prefix = {prefix: columns for prefix in prefixes if (columns := self._class_columns(prefix))}
@@ -141,7 +141,7 @@ class _Columns:
         return scores[first]
 
     def check_packed(self, packed: np.ndarray) -> None:
-        """PredictionsError where columns of classes differ from the (N, C) probabilities that one column holds."""
+        """Raise PredictionsError where columns of classes differ from the (N, C) probabilities of one column."""
         of_columns = self.probabilities()
         if of_columns is None:
             return
@@ -154,7 +154,7 @@ class _Columns:
             )
 
     def labels(self) -> np.ndarray | None:
-        """(N,) int64 from a label column, None where there is none."""
+        """Return (N,) int64 from a label column, None where there is none."""
         columns = self._label_columns()
         if not columns:
             return None
@@ -252,7 +252,7 @@ class _Columns:
         return self._distributions(scores, columns, prefix)
 
     def _label_columns(self) -> list[str]:
-        """Columns that could be the labels: by what they are called, or since every value is a class's name."""
+        """Return columns that could be the labels: by their name, or since every value is a class's name."""
         if LABEL in self.chosen:
             return [self.chosen[LABEL]]
         free = [column for column in self.table.column_names if column not in self.used]
@@ -260,7 +260,7 @@ class _Columns:
         return called + [column for column in free if called and column not in called and self._holds_classes(column)]
 
     def _holds_classes(self, column: str) -> bool:
-        """Is every value a class's name or spelling? A letter alone is not: F in a column of gender is no fear."""
+        """Return whether every value is a class's name or spelling; a letter is not (F of a gender is no fear)."""
         values = self.table.column(column)
         if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
             return False
@@ -276,7 +276,7 @@ class _Columns:
         return [class_of_text[text] for text in texts]
 
     def _same(self, role: str, differ: Mapping[str, np.ndarray], shown: Callable[[str], str]) -> None:
-        """PredictionsError where a candidate for a role differs from the first; differ: (N,) bool of each."""
+        """Raise PredictionsError where a candidate for a role differs from the first; differ: (N,) bool of each."""
         first, *further_columns = differ
         for other in further_columns:
             n = int(differ[other].sum())
@@ -289,7 +289,7 @@ class _Columns:
                 )
 
     def attributes(self) -> tuple[np.ndarray, tuple[str, ...]]:
-        """(N, A') float32 of the attributes that have a column, and their names."""
+        """Return (N, A') float32 of the attributes that have a column, and their names."""
         values: dict[str, np.ndarray] = {}
         for name in self.scheme.attributes:
             role = ATTRIBUTE_PREFIX + name
@@ -306,7 +306,7 @@ class _Columns:
         return stacked.astype(np.float32), tuple(values)
 
     def packed(self) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]] | None:
-        """Probabilities, attributes and their names from MEDUSA's `Prediction`; None where it holds labels."""
+        """Return probabilities, attributes and their names from MEDUSA's `Prediction`; None where it holds labels."""
         cells = arrow.as_strings(self.table.column(PACKED_COLUMN)).to_pylist()
         if not any(cell and "," in cell for cell in cells):
             return None
@@ -372,7 +372,7 @@ def _called(columns: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def _check_chosen(path: Path, table: pa.Table, scheme: LabelScheme, chosen: Mapping[str, str]) -> None:
-    """ConfigError for a role that there is not, or a column that the file does not have."""
+    """Raise ConfigError for an unknown role, or a column that the file does not have."""
     roles = (*ROLES, *(ATTRIBUTE_PREFIX + name for name in scheme.attributes))
     for role, column in chosen.items():
         if role not in roles:

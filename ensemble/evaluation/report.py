@@ -34,7 +34,7 @@ def assessment_report(title: str, assessment: Assessment) -> Group:
 
 
 def write_pictures(title: str, assessment: Assessment, confusion: Path | None, reliability: Path | None) -> list[Path]:
-    """Draws what there is to draw, and returns the files: classes at `confusion`, attributes beside it by name."""
+    """Draw the pictures and return their files: classes at `confusion`, attributes beside it by name."""
     written = []
     if confusion is not None:
         if assessment.evaluation.classification is not None:

@@ -252,7 +252,7 @@ def run_variants(
 def _results(
     into: FeatureStore, manifest: Manifest, variants: Sequence[Variant], cv: str | None, n_resamples: int
 ) -> tuple[dict[str, dict[str, Result]], dict[str, int]]:
-    """Results by variant and part, and the number of speakers (or utterances of unknown ones) of each part."""
+    """Return results by variant and part, and the number of speakers (or utterances without one) of each part."""
     first = variants[0]
     systems = {m.name: from_store(into, m.name, manifest) for each in variants for m in each.members}
     system = systems[first.members[0].name]
@@ -300,6 +300,6 @@ def _shared_attributes(
 
 
 def _train_s(directory: Path, variant: Variant) -> float:
-    """Seconds in the epochs of all folds, from their metrics."""
+    """Return the seconds in the epochs of all folds, from their metrics."""
     files = [path for m in variant.members for path in (directory / m.name).glob("fold-*/metrics.jsonl")]
     return sum(float(json.loads(line)["seconds"]) for path in files for line in path.read_text().splitlines())

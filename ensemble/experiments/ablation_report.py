@@ -105,7 +105,7 @@ def _rows(ablations: Ablations, part: str) -> list[list[str]]:
 
 
 def told_count(n: int) -> str:
-    """ "60.1 M", "350 k"."""
+    """Return a count such as "60.1 M" or "350 k"."""
     return f"{n / 1e6:.1f} M" if n >= 1e6 else f"{n / 1e3:.0f} k"
 
 

@@ -69,7 +69,7 @@ class Comparison:
 def columns_of(
     n_members: int, tops: Sequence[int] | None = None, greedily: bool = False, replacement: bool = False
 ) -> dict[str, Rule]:
-    """Rules by the name of their column. tops: how many members; None: the proportions of Table 3.
+    """Return the rules by the name of their column. tops: how many members; None: the proportions of Table 3.
 
     Those are all members, half of them and five in fourteen. ConfigError for more members than there are.
     """
@@ -101,7 +101,7 @@ def compare(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> Comparison:
-    """Scores of every technique over every selection of members, with intervals by speaker where n_resamples > 0.
+    """Score every technique over every selection of members, with intervals by speaker where n_resamples > 0.
 
     Nested: the utterances that are scored take no part in choosing members, rounds or weights; see
     `ensemble.fusion.division.divide` for which those are. AlignmentError when a member lacks an utterance, ConfigError

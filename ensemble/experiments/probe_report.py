@@ -110,7 +110,7 @@ def heat_map(result: ProbeResult, rows: Sequence[ProbeRow], path: Path) -> None:
 
 
 def check_picture(path: Path) -> None:
-    """ConfigError, before the work, for a suffix that can't be drawn."""
+    """Raise ConfigError, before the work, for a suffix that can't be drawn."""
     if path.suffix.lower() not in PICTURES:
         raise ConfigError(f"--heat-map {path}: expected a name that ends in {', '.join(PICTURES)}.")
 

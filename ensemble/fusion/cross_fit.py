@@ -68,7 +68,7 @@ def cross_fit(
 
 
 def _join(pieces: Sequence[tuple[np.ndarray, Fused]]) -> Fused:
-    """Predictions of several passes as one, in the order of their rows."""
+    """Return the predictions of several passes as one, in the order of their rows."""
     order = np.argsort(np.concatenate([rows for rows, _ in pieces]))
     fused = [each for _, each in pieces]
 

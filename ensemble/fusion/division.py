@@ -59,7 +59,7 @@ class Division:
         return len(self.passes[-1].fit)
 
     def rows(self, part: str) -> np.ndarray:
-        """(n,) the rows of a part, ascending."""
+        """Return (n,) the rows of a part, ascending."""
         return np.sort(np.concatenate([each.judge[part] for each in self.passes if part in each.judge]))
 
     def record(self, name: str) -> PartRecord:
@@ -71,7 +71,7 @@ class Division:
         return PartRecord(keys, parts, [labels[i] for i in judged], name)
 
     def folds_of(self, part: str) -> np.ndarray | None:
-        """(n,) the folds of a part's rows."""
+        """Return (n,) the folds of a part's rows."""
         return None if self.folds is None else self.folds[self.rows(part)]
 
 
@@ -165,7 +165,7 @@ def _by_split(store: FeatureStore, manifest: Manifest, members: Sequence[str], i
 
 
 def _inner_folds(manifest: Manifest, rows: np.ndarray) -> np.ndarray:
-    """(n,) speaker-disjoint parts of some rows, or parts by utterance where all are of one speaker."""
+    """Return (n,) speaker-disjoint parts of some rows, or parts by utterance where all are of one speaker."""
     groups = group_names(manifest)[rows].tolist()
     if len(set(groups)) == 1:
         groups = [manifest.keys[i] for i in rows]
@@ -173,7 +173,7 @@ def _inner_folds(manifest: Manifest, rows: np.ndarray) -> np.ndarray:
 
 
 def _in_sample_members(store: FeatureStore, members: Sequence[str], in_sample: bool) -> tuple[str, ...]:
-    """Members whose posteriors may come from models that saw these utterances; refused unless asked for."""
+    """Return members whose posteriors may come from models that saw these utterances; refused unless asked for."""
     inside = tuple(member for member in members if out_of_fold(store[member].spec) not in OUT_OF_FOLD)
     if inside and not in_sample:
         raise ConfigError(

@@ -54,7 +54,7 @@ def fit_ensemble(
     progress: Callable[[str], None] | None = None,
     protocol: ProtocolReport | None = None,
 ) -> tuple[MetaState, EnsembleReport]:
-    """Fits a meta-classifier over members' posteriors, and scores members, votes and meta-classifier.
+    """Fit a meta-classifier over members' posteriors, and score members, votes and meta-classifier.
 
     `ensemble.fusion.division.divide` decides which rows are fitted and which are scored; the two never overlap.
     config: linear with a soup, an MLP (hidden > 0), a forest, a ridge regression, a vote, or a choice among several.

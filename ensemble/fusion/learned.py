@@ -36,7 +36,7 @@ def learned(meta: MetaState, problem: Problem) -> Learned:
 
 
 def own_weights(meta: MetaState) -> np.ndarray:
-    """(M, C + A) float64: what a member's column of a class (attribute) adds to the logit of that same class.
+    """Return (M, C + A) float64: what a member's column of a class (attribute) adds to the logit of that same class.
 
     Logits may all rise alike, and so may a member's centred columns, with no effect; so a member's (C, C) block is
     centred by row and column, and its diagonal scaled by C / (C - 1). The soft vote weighs all members alike: g / M.
@@ -53,7 +53,7 @@ def own_weights(meta: MetaState) -> np.ndarray:
 
 
 def reliability_of(problem: Problem) -> np.ndarray:
-    """(M, C + A) float64: each member's F1 by class and concordance by attribute, NaN where nothing can be scored."""
+    """Return (M, C + A): each member's F1 by class and concordance by attribute, NaN where undefined."""
     labels, n_classes = problem.targets.labels, problem.n_classes
     labelled = labels >= 0
     f1 = np.full((len(problem.members), n_classes), np.nan)

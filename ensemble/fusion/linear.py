@@ -39,7 +39,7 @@ def predict_linear(meta: MetaState, values: np.ndarray, which: int = 0) -> Predi
 def prepare(
     values: np.ndarray, n_classes: int, ranges: tuple[tuple[float, float], ...], constant: bool = False
 ) -> Tensor:
-    """Members' (M, N, C + A) columns -> (N, M * (C + A)) float32: classes centred per row, attributes on -1..1.
+    """Map members' (M, N, C + A) columns -> (N, M * (C + A)) float32: classes centred per row, attributes on -1..1.
 
     constant: with one more column, of ones.
     """
@@ -55,7 +55,7 @@ def prepare(
 
 
 def to_scale(z: Tensor, ranges: tuple[tuple[float, float], ...]) -> Tensor:
-    """(..., A) -> low + (high - low) * sigmoid(z), each attribute on its own scale (1 + 6 * sigmoid on 1..7)."""
+    """Map (..., A) -> low + (high - low) * sigmoid(z), each attribute on its own scale (1 + 6 * sigmoid on 1..7)."""
     low, high = z.new_tensor(ranges).reshape(-1, 2).T
     scaled: Tensor = low + (high - low) * z.sigmoid()
     return scaled

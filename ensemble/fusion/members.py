@@ -64,7 +64,7 @@ def record_members(directory: Path, store: FeatureStore, members: Sequence[str],
 
 
 def read_runs(directory: Path) -> dict[str, tuple[str, str]]:
-    """Members' run directories, relative to `directory`, and the digests of their weights."""
+    """Return members' run directories, relative to `directory`, and the digests of their weights."""
     path = directory / MEMBERS_FILE
     try:
         saved = read_json(path.read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ def predict_mlp(meta: MetaState, values: np.ndarray) -> Prediction:
 
 
 def predict_seeds(meta: MetaState, values: np.ndarray) -> tuple[Prediction, ...]:
-    """(M, N, C + A) -> the prediction of each of S seeds.
+    """Map (M, N, C + A) -> the prediction of each of S seeds.
 
     tensors: weight (S, C + A, F), hidden (S, H, F), output (S, C + A, H), where F counts the members' columns and a
     constant 1; the outputs are weight @ x + output @ relu(hidden @ x). Hidden units of two seeds have nothing in

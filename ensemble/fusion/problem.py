@@ -50,7 +50,7 @@ class Problem:
         return bool((self.targets.labels >= 0).any())
 
     def inputs(self, layer: str) -> Aligned:
-        """Members' "posteriors" or "logits"."""
+        """Return members' "posteriors" or "logits"."""
         if layer == "posteriors":
             return self.posteriors
         if self.logits is None:
@@ -80,7 +80,7 @@ class Problem:
 
 
 def load_problem(store: FeatureStore, manifest: Manifest, members: Sequence[str], logits: bool = False) -> Problem:
-    """Members' posteriors of every utterance of the manifest, with its targets.
+    """Return members' posteriors of every utterance of the manifest, with its targets.
 
     members: names of feature sets, such as "posteriors/m08". Attributes are those that the scheme and the first member
     share, and that somebody rated. AlignmentError lists per member the utterances it lacks.

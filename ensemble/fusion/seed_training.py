@@ -22,11 +22,11 @@ class Network(Protocol):
     parameters: list[Tensor]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(F, N) for all seeds or (S, F, B) -> class logits and attributes (S, C + A, B), and what `backward` needs."""
+        """Map (F, N) for all seeds or (S, F, B) -> outputs (S, C + A, B), and the state that `backward` needs."""
         ...
 
     def backward(self, x: Tensor, hidden: Tensor | None, upstream: Tensor) -> list[Tensor]:
-        """(S, B, F) inputs, the loss's gradient by the outputs (S, C + A, B) -> its gradient by every parameter."""
+        """Map (S, B, F) inputs, the loss's gradient by the outputs (S, C + A, B) -> its gradient by every parameter."""
         ...
 
 
@@ -60,7 +60,7 @@ class Rows:
         return cls(torch.cat(parts, 1), inputs.shape[1], soft.shape[1], attributes.shape[1])
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """(S, B) int64 rows -> inputs (S, B, F) and goals (S, C + 2A + 1, B)."""
+        """Map (S, B) int64 rows -> inputs (S, B, F) and goals (S, C + 2A + 1, B)."""
         rows = self.values.index_select(0, index.reshape(-1)).view(*index.shape, -1)
         return rows[..., : self.n_inputs], rows[..., self.n_inputs :].transpose(1, 2).contiguous()
 
@@ -105,7 +105,7 @@ class AdamW:
 def train_seeds(
     network: Network, rows: Rows, labels: np.ndarray, config: MetaConfig, scorer: "Scorer | None" = None
 ) -> tuple[list[dict[str, object]], np.ndarray]:
-    """Trains the network's parameters in place; with a scorer each seed keeps those of its best round.
+    """Train the network's parameters in place; with a scorer each seed keeps those of its best round.
 
     labels: (N,) int64, -1 without consensus. Returns every round's scores, and each seed's best (S,); none without a
     scorer. The start is a candidate too: on the held-out rows a seed is never worse than where it began.
@@ -146,7 +146,7 @@ def train_seeds(
 
 
 def _orders(labels: np.ndarray, config: MetaConfig, epoch: int) -> Tensor:
-    """(S, n) int64: each seed's own balanced subset for this epoch; all rows, shuffled, where none has a label."""
+    """Return (S, n): each seed's balanced subset for this epoch; all rows, shuffled, where none has a label."""
     if not (labels >= 0).any():
         return torch.from_numpy(np.stack([shuffled(len(labels), seed=seed, epoch=epoch) for seed in config.seeds]))
     share = config.no_consensus_share
@@ -180,7 +180,7 @@ class Scorer:
         self.known = (weight > 0).double()
 
     def __call__(self, network: Network) -> np.ndarray:
-        """(S,) float64."""
+        """Return a score for each seed, (S,) float64."""
         outputs, _ = network.forward(self.x)
         if self.has_labels:
             predicted = outputs[:, : self.n_classes].argmax(1).numpy()
@@ -192,7 +192,7 @@ class Scorer:
 
 
 def _mean_ccc(predicted: Tensor, target: Tensor, has_target: Tensor) -> np.ndarray:
-    """(S, A, n) against (A, n), over the n where has_target (A, n) is 1 -> (S,)."""
+    """Return the mean CCC (S,) of (S, A, n) against (A, n), over the n where has_target (A, n) is 1."""
     n = has_target.sum(1).clamp(min=1)
     mean_x, mean_y = (predicted * has_target).sum(2) / n, (target * has_target).sum(1) / n
     x, y = (predicted - mean_x[..., None]) * has_target, (target - mean_y[:, None]) * has_target

@@ -84,14 +84,14 @@ def best_per_attribute(problem: Problem, k: int) -> tuple[tuple[int, ...], ...]:
 
 
 def member_scores(problem: Problem) -> np.ndarray:
-    """(M,) float64: each member's macro-F1 over all classes that occur; its mean CCC where there are no labels."""
+    """Return (M,): each member's macro-F1 over all classes that occur, or its mean CCC without labels."""
     rows = _scorable(problem)
     score = _scoring(rows)
     return np.array([score(own) for own in rows.posteriors.values])
 
 
 def attribute_scores(problem: Problem) -> np.ndarray:
-    """(M, A) float64: each member's concordance by attribute, 0 where an attribute has no target."""
+    """Return (M, A) float64: each member's concordance by attribute, 0 where an attribute has no target."""
     target = problem.targets.attribute_values
     scores = [[ccc(own[:, a], target[:, a]) for a in range(own.shape[1])] for own in problem.attributes]
     return np.nan_to_num(np.array(scores, np.float64).reshape(problem.attributes.shape[0], problem.attributes.shape[2]))

@@ -83,7 +83,7 @@ def fit_ridge(problem: Problem, config: RidgeConfig) -> MetaState:
 
 
 def inputs_of(values: np.ndarray, n_classes: int, layer: str) -> Array:
-    """Members' (M, N, C + A) columns -> their logits (N, M, C) float64, each centred; of posteriors the logarithms."""
+    """Map members' (M, N, C + A) columns -> centred logits (N, M, C) float64; of posteriors the logarithms."""
     logits = values[..., :n_classes].astype(np.float64).transpose(1, 0, 2)
     if layer == "posteriors":
         logits = np.log(np.maximum(logits, LOWEST))
@@ -92,7 +92,7 @@ def inputs_of(values: np.ndarray, n_classes: int, layer: str) -> Array:
 
 
 def _outputs(stack: Stack, values: np.ndarray, n_classes: int, layer: str) -> tuple[Array, Array]:
-    """Scores (N, C) and attributes (N, A)."""
+    """Return scores (N, C) and attributes (N, A)."""
     x = inputs_of(values, n_classes, layer)
     attributes = values[..., n_classes:].astype(np.float64)
     read = np.einsum("mna,ma->na", attributes, stack.attribute_weight) + stack.attribute_bias
@@ -124,7 +124,7 @@ def _fit(values: np.ndarray, problem: Problem, config: RidgeConfig, penalty: flo
 
 
 def _towards_the_vote(x: Array, y: Array, rows: Array, penalty: float, structure: str) -> tuple[Array, Array]:
-    """Weights (M * C, C) and biases (C,): the scaled mean of logits, and what a ridge regression adds to it."""
+    """Return weights (M * C, C) and biases (C,): the scaled mean of logits, and what a ridge regression adds to it."""
     n_members, n_classes = x.shape[1:]
     vote = x.mean(1)
     centred = y - y.mean(1, keepdims=True)
@@ -149,7 +149,7 @@ def _reads(x: Array, structure: str) -> Iterator[tuple[int, Array]]:
 
 
 def _ridge(x: Array, y: Array, rows: Array, penalty: float) -> tuple[Array, float]:
-    """Weights (F,) and intercept of a weighted ridge regression; penalty in units of the inputs' mean square."""
+    """Return weights (F,) and intercept of a weighted ridge regression; penalty in units of the inputs' mean square."""
     total = rows.sum()
     x_mean, y_mean = rows @ x / total, float(rows @ y / total)
     weighted = (x - x_mean) * rows[:, None]

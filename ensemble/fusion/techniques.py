@@ -212,7 +212,7 @@ def technique(config: AnyConfig) -> Technique:
 def techniques_of(
     rows: str, config: MetaConfig | None = None, forest: ForestConfig | None = None, attributes: bool = True
 ) -> tuple[Technique, ...]:
-    """Techniques by name, comma-separated; a meta-classifier's inputs may follow a colon: "soft,linear,mlp:logits".
+    """Return techniques by name, comma-separated; inputs may follow a colon: "soft,linear,mlp:logits".
 
     "all" is every vote, the linear meta-classifier on each kind of input, the MLP and the forest; attributes=False:
     without what differs only where there are attributes. config and forest: how meta-classifiers are trained.

@@ -51,7 +51,7 @@ def fit_meta(
 
 @torch.no_grad()
 def fit_mlp(aligned: Aligned, targets: Targets, config: MetaConfig, held_out: np.ndarray | None = None) -> MetaState:
-    """As `fit_meta`, with config.hidden ReLU units beside the linear map: what it has to learn is the difference."""
+    """Fit as `fit_meta` does, with config.hidden ReLU units beside the linear map, which learn the difference."""
     if not config.hidden:
         raise ConfigError("An MLP needs hidden units; set hidden, or use fit_meta.")
     task = _Task.of(aligned, targets, config, held_out)
@@ -88,7 +88,7 @@ def greedy_soup(network: "_Linear", scores: np.ndarray, scorer: Scorer) -> tuple
 
 
 def starting_point(inputs: Tensor, targets: Targets, config: MetaConfig, n_members: int, train: np.ndarray) -> Tensor:
-    """(C + A, F): the fixed weights from which seeds depart; zeros for config.start "random".
+    """Return (C + A, F): the fixed weights from which seeds depart; zeros for config.start "random".
 
     "soft_vote" is gain * (mean over members), whose argmax is the soft vote's; the gain is the one number that fits the
     rows `train` of inputs (N, F) best, each class weighing the same. An attribute is twice the members' mean on -1..1:
@@ -203,7 +203,7 @@ class _Mlp(_Linear):
 
 
 def _departures(config: MetaConfig, n_outputs: int, n_inputs: int) -> Tensor:
-    """(S, C + A, F): what each seed adds to the starting point before its first step."""
+    """Return (S, C + A, F): what each seed adds to the starting point before its first step."""
     # torch.nn.Linear draws from U(-1, 1) / sqrt(F), whose deviation this is.
     std = config.start_std if config.start == "soft_vote" else 1 / (3 * n_inputs) ** 0.5
     draws = [torch.randn(n_inputs, n_outputs, generator=torch.Generator().manual_seed(s)) for s in config.seeds]
@@ -211,7 +211,7 @@ def _departures(config: MetaConfig, n_outputs: int, n_inputs: int) -> Tensor:
 
 
 def _own_kind(n_members: int, n_classes: int, n_attributes: int) -> Tensor | None:
-    """(C + A, F): 1 where an output reads a column of its own kind or the bias; None where there is one kind only."""
+    """Return (C + A, F): 1 where an output reads a column of its own kind or the bias; None for a single kind."""
     if not n_classes or not n_attributes:
         return None
     kinds = torch.tensor([1.0] * n_classes + [0.0] * n_attributes)

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def majority_vote(probabilities: np.ndarray) -> np.ndarray:
-    """Members' (M, N, C) probabilities -> (N,) int64 classes, the one most members put first (a plurality is enough).
+    """Map members' (M, N, C) probabilities -> (N,) int64 classes that most members put first (by plurality).
 
     Ties go to the tied class with the largest summed probability.
     """
@@ -13,7 +13,7 @@ def majority_vote(probabilities: np.ndarray) -> np.ndarray:
 
 
 def vote_shares(probabilities: np.ndarray) -> np.ndarray:
-    """Members' (M, N, C) probabilities -> (N, C) float64, the share of the members' votes; rows sum to one.
+    """Map members' (M, N, C) probabilities -> (N, C) float64, the share of the members' votes; rows sum to one.
 
     The mean probability counts as half a vote besides, so that the largest share is `majority_vote`'s, ties and all.
     """
@@ -27,13 +27,13 @@ def vote_shares(probabilities: np.ndarray) -> np.ndarray:
 
 
 def soft_vote(probabilities: np.ndarray) -> np.ndarray:
-    """Members' (M, N, C) probabilities (or attributes, (M, N, A)) -> their mean over members, float32."""
+    """Map members' (M, N, C) probabilities (or attributes, (M, N, A)) -> their mean over members, float32."""
     mean: np.ndarray = probabilities.mean(0, dtype=np.float64).astype(np.float32)
     return mean
 
 
 def weighted_vote(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Members' (M, N, K) values -> their weighted mean, (N, K) float32.
+    """Map members' (M, N, K) values -> their weighted mean, (N, K) float32.
 
     weights: (M,), or (M, K) with a weight for every column; none below zero. Where all weights of a column are zero,
     members count alike.

@@ -39,7 +39,7 @@ or with `--weights NAME=DIR`, and refused when their weights are not those above
 
 
 def model_card(title: str, directory: str, model: Model, report: Mapping[str, Any] | None) -> str:
-    """README.md of an exported model: what it predicts, of what it is made, its scores, and how it is used."""
+    """Return README.md of an exported model: its outputs, its parts, its scores, and its use."""
     parts = [_FRONT, f"# {title}", _about(model), _USE.format(directory=directory), _COLUMNS]
     parts += ["## Made of", _members(model), _encoders(model)]
     if report is not None:

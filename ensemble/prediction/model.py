@@ -123,7 +123,7 @@ class Model:
 
 
 def _check_inside(directory: Path, runs: Mapping[str, tuple[str, str]]) -> None:
-    """ConfigError unless every member of an export lies in it: what is handed on may point nowhere else."""
+    """Raise ConfigError unless every member of an export lies in it: what is handed on may point nowhere else."""
     root = directory.resolve()
     for name, (run, _) in runs.items():
         if not (root / run).resolve().is_relative_to(root):

@@ -59,7 +59,7 @@ def predict(
     running: bool = False,
     progress: Progress | None = None,
 ) -> Predictions:
-    """`predict_parts`, joined."""
+    """Predict as `predict_parts` does, and join the parts."""
     return Predictions.join(
         list(
             predict_parts(
@@ -243,7 +243,7 @@ def _adapted(model: Fusion) -> bool:
 
 
 def speaker_clips(speakers: Sequence[str], running: bool = False) -> np.ndarray:
-    """(n,) clips by which each one's speaker is normalised; 0 where the training corpus's statistics serve."""
+    """Return (n,) clips by which each one's speaker is normalised; 0 where the training corpus's statistics serve."""
     groups = Groups.running(speakers) if running else Groups.of(speakers)
     return np.where(groups.codes > 0, groups.n_clips[groups.codes], 0)
 

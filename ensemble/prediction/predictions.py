@@ -143,7 +143,7 @@ def columns_of(
 
 
 def predictions_table(predictions: Predictions) -> "Table":
-    """File, label, each class's probability in per cent (the largest bold), attributes.
+    """Return a table of file, label, each class's probability in per cent (the largest bold), attributes.
 
     The directory that all files are in stands above the table, not in every row.
     """
@@ -193,5 +193,5 @@ def _ends(piece: Piece | None) -> list[str]:
 
 
 def _short(value: Any) -> float:
-    """float32's own digits, not those of its nearest double."""
+    """Format a float32 by its own digits, not those of its nearest double."""
     return float(f"{value:.6g}")

@@ -37,7 +37,7 @@ class SpeechToText:
     def of(
         cls, sets: Mapping[str, Mapping[str, Any]], manifest: Manifest, asr: str | None, device: str
     ) -> "SpeechToText":
-        """Members that learned from transcripts hear the same model, all the others read the manifest's text column.
+        """Return the plan: members that learned from transcripts share a model, the others read the manifest's text.
 
         asr: the model that hears for all text encoders; "off": none, the manifest's texts are taken for all; None: as
         the members learned. ConfigError where a text is needed and there is none.

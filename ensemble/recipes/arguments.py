@@ -22,7 +22,7 @@ def find_command(commands: Any, words: tuple[str, ...], place: str) -> Any:
 
 
 def is_argument(parameter: Any) -> bool:
-    """Is it given by its place, not by a name?"""
+    """Return whether the parameter is given by its place, not by a name."""
     return not any(option.startswith("-") for option in parameter.opts)
 
 

@@ -134,7 +134,7 @@ def digest(thing: Thing) -> str:
 
 
 def _files(path: Path) -> list[tuple[str, int, int]]:
-    """(name, bytes, time of the last change in ns) of a file, or of all files below a directory."""
+    """Return (name, bytes, time of the last change in ns) of a file, or of all files below a directory."""
     if not path.is_dir():
         about = path.stat()
         return [("", about.st_size, about.st_mtime_ns)]

@@ -286,7 +286,7 @@ class _Planner:
         return Entry(entries | {"members": Entry(members, options.place)}, options.place)
 
     def _made(self, names: Entry) -> list[str]:
-        """Names of posteriors; ConfigError for one that no section makes and that is not in the store."""
+        """Return the names of posteriors; ConfigError for one that no section makes and that is not in the store."""
         made = [*self.recipe.sections.get("members", {}), self.fused]
         for name in names.texts:
             if name not in made and not _in_store(self.places.store, PREFIX + name):

@@ -24,7 +24,7 @@ SUMMARY = "summary.md"
 
 
 def times(steps: Sequence[Step], places: Places) -> list[tuple[str, float, int]]:
-    """(step, seconds of the attempt that finished it, attempts) of those that are finished."""
+    """Return (step, seconds of the attempt that finished it, attempts) of those that are finished."""
     records = [(step.name, record_of(step, places)) for step in steps]
     return [(name, record["seconds"], record["attempts"]) for name, record in records if "seconds" in record]
 

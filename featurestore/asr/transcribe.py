@@ -101,7 +101,7 @@ def transcribe(
 def iter_transcribe(
     transcriber: Transcriber, items: Iterable[Item], *, workers: int = 2
 ) -> Generator[tuple[str, Transcript | str]]:
-    """(key, transcript, or the reason why there is none), longest audio first (ties by key), decoded ahead in threads.
+    """Yield (key, transcript or the reason for none), longest audio first (ties by key), decoded ahead in threads.
 
     Audio of like length is likely to have like numbers of words, so that a batch is done at about the same time.
     """
@@ -147,7 +147,7 @@ def _chunks(work: Sequence[tuple[float, Item]], batch: int) -> Iterator[list[Ite
 
 
 def _decoded_ahead(chunks: Iterable[list[Item]], decoder: Decoder) -> Iterator[list[tuple[Item, Any]]]:
-    """Chunks of (item, waveform or AudioError), decoded while the model works on those before."""
+    """Yield the chunks of (item, waveform or AudioError), decoded while the model works on those before."""
     waiting: deque[list[tuple[Item, Future[np.ndarray]]]] = deque()
     for chunk in chunks:
         waiting.append([(item, decoder.submit(item)) for item in chunk])

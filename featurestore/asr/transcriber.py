@@ -71,7 +71,7 @@ class Transcriber:
         self._beam = {} if source.beam == 1 else {"beam_size": source.beam}
 
     def transcribe(self, waveforms: Sequence[np.ndarray]) -> Iterator[RecognisedText | str]:
-        """Waveforms (n_samples,) float32, 16 kHz -> the text of each, or why there is none, in order."""
+        """Yield the text of each waveform (n_samples,) float32, 16 kHz, or the reason for none, in order."""
         for waveform, prepared in zip(waveforms, self._first_windows(waveforms), strict=True):
             recognised: RecognisedText | None = None
             try:
@@ -139,7 +139,7 @@ class Transcriber:
         return results
 
     def _decode(self, waveforms: Sequence[np.ndarray]) -> list[Any]:
-        """Waveforms of up to 30 s -> whisper's DecodingResult of each, at temperature 0, in one batch per language."""
+        """Decode waveforms of up to 30 s at temperature 0, in one batch per language: a DecodingResult each."""
         import torch
         from whisper.audio import N_SAMPLES, log_mel_spectrogram, pad_or_trim
 
@@ -330,7 +330,7 @@ def _not_found(label: str, path: Path, reason: str) -> EncoderError:
 
 
 def _language_code(text: str, model: Any, label: str) -> str:
-    """ "German" or "de" -> "de"; an English-only model has "en" alone. ConfigError for what the model doesn't know."""
+    """Map "German" or "de" -> "de"; an English-only model has "en" alone. ConfigError for unknown languages."""
     from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE
 
     language = text.strip().lower()

@@ -99,7 +99,7 @@ class Transcripts(Mapping[str, str]):
         return {} if self.settings is None else {PROVENANCE: self.settings.to_json()}
 
     def of(self, manifest: Manifest) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-        """(key, text) of the manifest's utterances that have a transcript, be it empty; (key, reason) of the others.
+        """Return (key, text) of utterances with a transcript, be it empty, and (key, reason) of the others.
 
         TranscriptError when no utterance has one.
         """

@@ -147,7 +147,7 @@ def _blocks(path: Path, part: Part) -> Iterator[Block]:
 
 
 def _joined(path: Path, frames: Iterator[AudioFrame]) -> Iterator[Block]:
-    """Blocks of JOINED_FRAMES frames of one kind; AudioError where FFmpeg can't go on."""
+    """Yield the blocks of JOINED_FRAMES frames of one kind; AudioError where FFmpeg can't go on."""
     av = load()
     seconds, n = 0.0, 0
     kind, time_base = (0, "", 0), Fraction(0)
@@ -259,7 +259,7 @@ def _opened(path: Path, part: Part) -> Iterator[tuple[InputContainer, AudioStrea
 
 
 def _stated_s(path: Path, part: Part, container: InputContainer, stream: AudioStream) -> Fraction:
-    """Seconds that count by a container which says so exactly, 0 where none does.
+    """Return the seconds that a container states exactly, 0 where it states none.
 
     MP4's edit lists are in milliseconds, and may have been rounded down. Its sample table is exact where the last
     packet has its true length, as AAC's has: the time at which that ends.
@@ -285,7 +285,7 @@ def _stated_s(path: Path, part: Part, container: InputContainer, stream: AudioSt
 
 
 def _late_s(container: InputContainer, stream: AudioStream) -> Fraction:
-    """Seconds by which the sound track begins after the pictures, or other tracks; 0 for less than GAP_S.
+    """Return the seconds by which the sound track begins after the pictures, or other tracks; 0 for less than GAP_S.
 
     So much silence stands before it, so that times are those that a player shows.
     """
@@ -345,7 +345,7 @@ def _silence_before(sound: Iterator[Block], late_s: Fraction) -> Iterator[Block]
 
 
 def _trimmed(blocks: Iterator[Block], n_samples: int | None, seconds: Fraction) -> Iterator[Block]:
-    """Blocks without what is beyond n_samples, else seconds (0: all): if it is short, it is padding, else sound."""
+    """Yield blocks up to n_samples, or seconds (0: all): a short remainder is padding, a long one sound."""
     n_read, beyond, sound = 0, list[Block](), not n_samples and not seconds
     for rate_hz, block in blocks:
         limit = n_samples or round(seconds * rate_hz)

@@ -144,7 +144,7 @@ def mixing_spec(view: View) -> FeatureSpec:
 
 
 def check_mixing(store: FeatureStore, label: str, pairs: tuple[tuple[str, str], ...]) -> None:
-    """ConfigError when `mixing/<label>` is missing or belongs to a view of other settings."""
+    """Raise ConfigError when `mixing/<label>` is missing or belongs to a view of other settings."""
     name = mixing_name(label)
     if name not in store:
         raise ConfigError(f"View {label} mixes clips, and the store has no {name} that says which. Copy it, too.")

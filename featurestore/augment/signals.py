@@ -39,7 +39,7 @@ def coloured_noise(n: int, exponent: float, rng: np.random.Generator) -> np.ndar
 
 
 def excerpt(samples: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """(n,) from a random place on; what is too short is repeated."""
+    """Return (n,) samples from a random place on; audio that is too short is repeated."""
     start = int(rng.integers(len(samples) if len(samples) < n else len(samples) - n + 1))
     if start + n <= len(samples):
         return samples[start : start + n]

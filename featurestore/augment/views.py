@@ -221,7 +221,7 @@ class AugmentedAudio:
         return clip_s + partner_s - shared / SAMPLE_RATE_HZ
 
     def decode(self) -> np.ndarray:
-        """(n,) float32 at 16 kHz; AudioError as of a file."""
+        """Return the samples (n,) float32 at 16 kHz; AudioError as for a file."""
         samples = decode(self.path)
         for i, (_, step) in enumerate(self.view.steps):
             rng = self.view.rng(i, self.key)
@@ -300,7 +300,7 @@ def _step(part: str, text: str, files: dict[str, AudioFiles | None]) -> tuple[st
 
 
 def _range(key: str, text: str, augment: str) -> Range:
-    """ "0..10" or "5"."""
+    """Parse a range, "0..10" or "5"."""
     low, _, high = text.partition("..")
     least, most = LIMITS[key]
     try:

@@ -76,7 +76,7 @@ def audit(
 
 
 def _recorded(table: "Manifest", place: Path) -> "dict[str, Content]":
-    """Contents of the manifest's unchanged audio by key, as the feature sets of a store recorded them."""
+    """Return the contents of the manifest's unchanged audio by key, as the feature sets of a store recorded them."""
     from featurestore.corpus.audio_digest import content_of_record
     from featurestore.errors import StoreError
     from featurestore.sets.sources import recorded_sounds

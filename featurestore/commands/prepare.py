@@ -243,7 +243,7 @@ def finish(
 
 
 def _join(text: str) -> tuple[Path, str, str]:
-    """FILE:YOURS[=THEIRS] -> (file, our column, theirs)."""
+    """Parse FILE:YOURS[=THEIRS] into (file, our column, theirs)."""
     path, _, columns = text.rpartition(":")
     ours, _, column = columns.partition("=")
     if not path or not ours:
@@ -252,12 +252,12 @@ def _join(text: str) -> tuple[Path, str, str]:
 
 
 def _column(text: str) -> tuple[str, str]:
-    """NAME=YOURS; `id=` is the column that has no name."""
+    """Parse NAME=YOURS; `id=` is the column that has no name."""
     return (text[:-1], "") if text.endswith("=") and text.count("=") == 1 else split_pair("--column", text)
 
 
 def _attribute(text: str) -> tuple[str, str, float, float]:
-    """NAME[=YOURS]:LOW:HIGH -> (name, column or "", low, high)."""
+    """Parse NAME[=YOURS]:LOW:HIGH into (name, column or "", low, high)."""
     try:
         left, low, high = text.rsplit(":", 2)
         name, _, column = left.partition("=")

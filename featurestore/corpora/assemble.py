@@ -60,7 +60,7 @@ def documented_table(path: Path, required: Sequence[str], optional: Sequence[str
 
 
 def refuse_other_columns(table: pa.Table, path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> None:
-    """ManifestError naming the required columns that are missing, and those that are not documented."""
+    """Raise ManifestError naming the required columns that are missing, and those that are not documented."""
     names = table.column_names
     problems = [arrow.missing_column(name, names) for name in required if name not in names]
     unknown = [name for name in names if name not in (*required, *optional)]
@@ -135,7 +135,7 @@ def two_genders(speakers: Sequence[str | None], genders: Sequence[str | None]) -
 
 
 def named(noun: str, names: Sequence[str]) -> str:
-    """`2 NOUN: a, b`, long lists cut: a note on utterances."""
+    """Return a note on utterances, `2 NOUN: a, b`, with long lists cut."""
     return f"{len(names):,} {noun}: {first_names(names, N_NAMED)}"
 
 
@@ -225,7 +225,7 @@ def _table(columns: Mapping[str, Any], source: Path) -> pa.Table:
 
 
 def header_durations(paths: Sequence[Path]) -> tuple[list[float | None], list[str]]:
-    """Seconds of each file by its header, None where that can't be read; and a note for each reason.
+    """Return the seconds of each file by its header, None where that can't be read; and a note for each reason.
 
     ManifestError where files are pointers of Git LFS.
     """

@@ -168,7 +168,7 @@ def _cells(rows: pa.Table, columns: Sequence[str]) -> list[list[str]]:
 
 
 def _once(table: pa.Table, root: Path, notes: list[str]) -> pa.Table:
-    """Rows of one utterance in several tables once; ManifestError where their labels or splits differ."""
+    """Keep one row of an utterance in several tables; ManifestError where their labels or splits differ."""
     first: dict[str, int] = {}
     keys = table.column("utterance_id").to_pylist()
     names = [name for name in ("label", "split") if name in table.column_names]

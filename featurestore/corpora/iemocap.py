@@ -186,7 +186,7 @@ def _named(label: str | None, classes_of: dict[str, str | None]) -> str | None:
 
 
 def _lines(directory: Path) -> Iterator[tuple[str, str]]:
-    """(`file:line`, text) of a directory's files; no blank lines, headings, or dot files, which macOS leaves there."""
+    """Yield (`file:line`, text) of a directory's files, without blank lines, headings and macOS's dot files."""
     if not directory.is_dir():
         raise ManifestError(f"{directory} is not a directory; expected IEMOCAP's layout there. Check --root.")
     for path in sorted(directory.glob("*.txt")):

@@ -10,7 +10,7 @@ from featurestore.runtime.json_text import read_json
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(`file:line`, object) of each line that isn't blank; ManifestError for what is no such file."""
+    """Yield (`file:line`, object) of each line that isn't blank; ManifestError for a file of another kind."""
     if not path.is_file():
         raise ManifestError(f"{path} is not a file; expected one of JSON lines (.jsonl, .jsonl.gz). Check the path.")
     number = 0

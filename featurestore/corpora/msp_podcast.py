@@ -149,7 +149,7 @@ def _consensus(path: Path, letters: dict[str, str | None]) -> pa.Table:
 
 
 def _with_unlabelled(table: pa.Table, partitions: dict[str, str], files: set[str]) -> pa.Table:
-    """Rows for the files of Partitions.txt, and the test3 files, that the consensus does not list."""
+    """Return the rows for the files of Partitions.txt, and the test3 files, that the consensus does not list."""
     keys = table.column("utterance_id").to_pylist()
     listed = dict(zip(keys, table.column("split").to_pylist(), strict=True))
     differing = [key for key, part in listed.items() if partitions.get(key, part) != part]
@@ -198,7 +198,7 @@ def _partitions(path: Path) -> dict[str, str]:
 
 
 def _pairs(path: Path) -> Iterator[tuple[str, str, str]]:
-    """(`file:line`, left, right) of the lines `left; right`; others are headings. Nothing where there is no file."""
+    """Yield (`file:line`, left, right) of the lines `left; right`; others are headings. Nothing without a file."""
     if path.exists():
         with open(path, encoding="utf-8-sig", errors="replace") as file:
             for number, line in enumerate(file, 1):
@@ -216,7 +216,7 @@ def _files(directory: Path) -> set[str]:
 
 
 def _transcripts(directory: Path, keys: list[str]) -> tuple[pa.Array, list[str]]:
-    """(N,) the text of each utterance, null where there is none; and what to note."""
+    """Return (N,) the text of each utterance, null where there is none, and notes."""
     if not directory.is_dir():
         return pa.nulls(len(keys), pa.string()), [f"no transcripts: {directory} is not there"]
     file_names = {entry.name for entry in os.scandir(directory)}

@@ -90,7 +90,7 @@ def _of_detail(column: pa.ChunkedArray, path: Path) -> dict[str, pa.ChunkedArray
 
 
 def _primary(column: pa.ChunkedArray, path: Path, name: str) -> pa.ChunkedArray:
-    """Classes, "other" for whatever begins so, null where nothing is said; an unknown word is an error."""
+    """Return classes, "other" for any word that begins so, null for an empty cell; an unknown word is an error."""
     encoded = column.combine_chunks().dictionary_encode()
     words = encoded.dictionary.to_pylist()
     classes = [_class_of(word, CLASS_OF_WORD) for word in words]
@@ -103,7 +103,7 @@ def _primary(column: pa.ChunkedArray, path: Path, name: str) -> pa.ChunkedArray:
 
 
 def _secondary(column: pa.ChunkedArray) -> tuple[pa.Array, int]:
-    """(R,) lists of secondary labels, and how many were free text that does not begin with Other."""
+    """Return (R,) lists of secondary labels, and how many were free text that does not begin with Other."""
     lists = pc.split_pattern(pc.fill_null(column, ""), ",").combine_chunks()
     encoded = lists.flatten().dictionary_encode()
     words = encoded.dictionary.to_pylist()

@@ -9,7 +9,7 @@ from featurestore.errors import ManifestError
 
 
 def fleiss_kappa(counts: NDArray[np.floating]) -> float:
-    """Fleiss' kappa (1971) of (N, C) vote counts, each utterance by its own number of annotators.
+    """Return Fleiss' kappa (1971) of (N, C) vote counts, each utterance by its own number of annotators.
 
     Generalised as by Gwet (Handbook of Inter-Rater Reliability, 4th ed., 2014): agreement is the mean over utterances
     with two votes or more, chance agreement from the mean share of each class. Equal numbers give Fleiss' own kappa.
@@ -27,7 +27,7 @@ def fleiss_kappa(counts: NDArray[np.floating]) -> float:
 
 
 def krippendorff_nominal(counts: NDArray[np.floating]) -> float:
-    """Krippendorff's alpha for names (Content Analysis, 4th ed., 2018, ch. 12), from (N, C) vote counts.
+    """Return Krippendorff's alpha for names (Content Analysis, 4th ed., 2018, ch. 12), from (N, C) vote counts.
 
     Utterances with one vote pair with nothing and are left out, as he does.
     """
@@ -42,7 +42,7 @@ def krippendorff_nominal(counts: NDArray[np.floating]) -> float:
 
 
 def krippendorff_interval(values: NDArray[np.floating], units: NDArray[np.integer]) -> float:
-    """Krippendorff's alpha for numbers, differing by (x - y)^2: values (R,), NaN where missing, of units (R,)."""
+    """Return Krippendorff's alpha for numbers, differing by (x - y)^2: values (R,), NaN if missing, units (R,)."""
     rated = ~np.isnan(values)
     _, units = np.unique(units[rated], return_inverse=True)
     m = np.bincount(units)[units]

@@ -239,7 +239,7 @@ def agreement_of(manifest: Manifest, notes: list[str]) -> Agreement | None:
 
 
 def _durations(manifest: Manifest, contents: Sequence[Content]) -> tuple[NDArray[np.float64], list[str]]:
-    """(N,) seconds as decoded, else as the manifest says; and a note where the two differ."""
+    """Return (N,) seconds as decoded, else as in the manifest, and a note where the two differ."""
     decoded = np.array([content.duration_s for content in contents])
     if not manifest.has("duration_s"):
         return decoded, []
@@ -256,7 +256,7 @@ def _durations(manifest: Manifest, contents: Sequence[Content]) -> tuple[NDArray
 
 
 def _paths(manifest: Manifest) -> list[str | None]:
-    """(N,) where each utterance's sound lies, with the ends of a piece; None for no path."""
+    """Return (N,) where each utterance's sound lies, with the ends of a piece; None for no path."""
     if not manifest.has("path"):
         return [None] * len(manifest)
     paths = real_paths(manifest)

@@ -31,7 +31,7 @@ STRING_COLUMNS = ("utterance_id", "path", "text", "speaker", "gender", "label", 
 
 
 def typed(table: pa.Table) -> tuple[pa.Table, list[str]]:
-    """Names as strings, votes, attributes and durations as float64; and the sentences for what would not convert."""
+    """Return names as strings, votes, attributes and durations as float64, and a sentence for each failure."""
     twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
     if twice:
         raise ManifestError(f"A manifest has two columns of one name: {', '.join(map(repr, twice))}. Rename one.")
@@ -114,7 +114,7 @@ def id_problems(ids: pa.ChunkedArray) -> list[str]:
 
 
 def source_problems(table: pa.Table) -> list[str]:
-    """Rows, or a whole table, with neither audio nor text."""
+    """Return rows, or a whole table, with neither audio nor text."""
     sources = [table.column(name) for name in ("path", "text") if name in table.column_names]
     if not sources:
         return [missing_column("path", table.column_names) + ", and no 'text' column either"]
@@ -126,7 +126,7 @@ def source_problems(table: pa.Table) -> list[str]:
 
 
 def membership_problems(column: pa.ChunkedArray, name: str, allowed: Sequence[str]) -> list[str]:
-    """Values of a column of names that are not among `allowed`; null is allowed."""
+    """Return the values of a column of names that are not among `allowed`; null is allowed."""
     is_allowed = pc.is_in(column, value_set=pa.array(allowed, pa.string()))
     rows = row_numbers(pc.and_not(column.is_valid(), is_allowed))
     if not rows:
@@ -135,7 +135,7 @@ def membership_problems(column: pa.ChunkedArray, name: str, allowed: Sequence[st
 
 
 def range_problems(column: pa.ChunkedArray, name: str, low: float, high: float) -> list[str]:
-    """Numbers outside [low, high]; null is allowed."""
+    """Return numbers outside [low, high]; null is allowed."""
     rows = row_numbers(pc.or_(pc.less(column, low), pc.greater(column, high)))
     if not rows:
         return []

@@ -183,11 +183,11 @@ class Manifest:
         return list(self._table.column_names)
 
     def has(self, name: str) -> bool:
-        """Is there such a column?"""
+        """Return whether there is such a column."""
         return name in self._table.column_names
 
     def column(self, name: str) -> np.ndarray:
-        """(N,) one column: numbers as float64 with NaN where missing, everything else as objects with None."""
+        """Return (N,) one column: numbers as float64 with NaN where missing, everything else as objects with None."""
         if not self.has(name):
             raise ManifestError(f"Manifest {self.name} {arrow.missing_column(name, self.columns)}.")
         column = self._table.column(name)

@@ -82,7 +82,7 @@ def find_overlap(
 def find_repeats(
     kind: str, items: Items, columns: Sequence[Parts], keys: Sequence[str], labels: Sequence[str | None]
 ) -> list[Repeat]:
-    """Items that stand more than once without being shared by two parts of any column."""
+    """Return items that occur more than once without being shared by two parts of any column."""
     rows: dict[str, list[int]] = {}
     for i, item in enumerate(items):
         if item is not None:

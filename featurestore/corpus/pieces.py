@@ -179,7 +179,7 @@ def _first(names: dict[str, str], spellings: Sequence[str]) -> str | None:
 
 
 def _misplaced(starts: np.ndarray, ends: np.ndarray, start: str, end: str) -> list[str]:
-    """Sentences on starts before the file and ends that are not behind their start."""
+    """Return the sentences on starts before the file and ends that are not behind their start."""
     problems = []
     early = np.flatnonzero((starts < 0) | np.isinf(starts)).tolist()
     if early:

@@ -50,7 +50,7 @@ class Ratings:
         also: Sequence[Sequence[str] | None] | pa.Array | None = None,
         source: str = "ratings",
     ) -> "Ratings":
-        """Ratings from columns of R entries (lists, NumPy or Arrow arrays); utterances keep the order they come in.
+        """Return ratings from columns of R entries (lists, NumPy or Arrow arrays); utterances keep their order.
 
         annotators of None are numbered within each utterance. label: the primary label, None or "" for none. also: the
         secondary labels of each rating. attributes: name -> R numbers, missing ones None, NaN or "".
@@ -70,7 +70,7 @@ class Ratings:
 
     @classmethod
     def of_table(cls, table: pa.Table, source: str = "ratings") -> "Ratings":
-        """Ratings from a table: utterance_id, annotator, label, also (lists, or text with ";"), attr_<attribute>."""
+        """Return ratings from a table: utterance_id, annotator, label, also (lists, or text with ";"), attr_<...>."""
         names = table.column_names
         if "utterance_id" not in names:
             raise ManifestError(f"{source}: {arrow.missing_column('utterance_id', names)}.")
@@ -109,7 +109,7 @@ class Ratings:
 
     @classmethod
     def from_counts(cls, keys: Sequence[str], classes: Sequence[str], counts: NDArray[np.floating]) -> "Ratings":
-        """Ratings that add up to whole (N, C) vote counts, by annotators numbered within each utterance."""
+        """Return the ratings that add up to whole (N, C) vote counts, by annotators numbered within each utterance."""
         counts = np.asarray(counts, float)
         wrong = np.flatnonzero((counts < 0).any(1) | (counts != np.round(counts)).any(1))
         if len(wrong):
@@ -123,7 +123,7 @@ class Ratings:
         return cls(tuple(keys), annotators, tuple(classes), (), key_of, annotator_of, label_of, values, also)
 
     def to_table(self) -> pa.Table:
-        """R rows: utterance_id, annotator, label, also (lists), attr_<attribute>; the inverse of `of_table`."""
+        """Return R rows: utterance_id, annotator, label, also (lists), attr_<attribute>; the inverse of `of_table`."""
         label_of = pa.array(self.label_of.astype(np.int32), mask=self.label_of < 0)
         offsets = np.searchsorted(self.also[:, 0], np.arange(len(self) + 1)).astype(np.int32)
         columns = {
@@ -145,7 +145,7 @@ class Ratings:
 
     @classmethod
     def read(cls, path: Path | str) -> "Ratings":
-        """Ratings from a .parquet or .csv file; ManifestError as in `of_table`, naming the file."""
+        """Return the ratings from a .parquet or .csv file; ManifestError as in `of_table`, naming the file."""
         return cls.of_table(read_table_file(Path(path)), str(path))
 
     def write(self, path: Path | str) -> None:
@@ -177,7 +177,7 @@ class Ratings:
         return self._taken(np.flatnonzero(mask))
 
     def renamed(self, names: Mapping[str, str | None]) -> "Ratings":
-        """Labels under other names, also several under one (`{"excited": "happy"}`); None leaves a label out.
+        """Rename labels, also several to one name (`{"excited": "happy"}`); None leaves a label out.
 
         A scheme's `corpus_labels` are such names.
         """
@@ -188,7 +188,7 @@ class Ratings:
         return replace(self, labels=labels, label_of=label_of, also=_distinct(also, label_of))
 
     def counts(self, classes: Sequence[str], *, also: float = 0.0) -> NDArray[np.float64]:
-        """(K, C) votes for each class; labels that are no class are not counted. also: a secondary label's weight."""
+        """Return (K, C) votes for each class, without labels that are no class. also: a secondary label's weight."""
         code = _recoded(self.labels, classes)
         total = _counted(self.key_of, code[self.label_of], len(self.keys), len(classes))
         if also and len(self.also):
@@ -197,7 +197,7 @@ class Ratings:
         return total
 
     def attribute_means(self) -> NDArray[np.float64]:
-        """(K, A) mean over the annotators who gave a value, NaN where nobody did."""
+        """Return (K, A) mean over the annotators who gave a value, NaN where nobody did."""
         n, total = self._sums(self.values)
         return np.divide(total, n, out=np.full_like(total, np.nan), where=n > 0)
 
@@ -216,7 +216,7 @@ class Ratings:
         return self.select(keep | (drawn == best[self.key_of]))
 
     def _draws(self, seed: int, epoch: int) -> NDArray[np.float64]:
-        """(R,) uniform in [0, 1), one for each (utterance, annotator) pair."""
+        """Return (R,) numbers uniform in [0, 1), one for each (utterance, annotator) pair."""
         start = np.random.SeedSequence([seed, epoch]).generate_state(2, np.uint64)
         mixed = _scrambled(self._key_hashes ^ start[0])[self.key_of]
         mixed = _scrambled(mixed + _scrambled(self._annotator_hashes ^ start[1])[self.annotator_of])
@@ -231,7 +231,7 @@ class Ratings:
         return _hashes(self.annotators)
 
     def _sums(self, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(K, A) how many values there are, and their sum."""
+        """Return (K, A) counts of values, and their sums."""
         rated = ~np.isnan(values)
         n_keys, n = len(self.keys), np.zeros((len(self.keys), values.shape[1]))
         total = np.zeros_like(n)

@@ -66,7 +66,7 @@ def relabelled(
 
 
 def _unlabelled(manifest: Manifest) -> np.ndarray:
-    """(N,) utterances without a label, where others of their split have one."""
+    """Return (N,) utterances without a label, where others of their split have one."""
     without = np.array([label is None for label in manifest.labels])
     if manifest.has("split"):
         splits = manifest.column("split")

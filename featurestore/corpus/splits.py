@@ -116,7 +116,7 @@ def assign_balanced_sets(
 def given_parts(
     manifest: Manifest, table: pa.Table, source: str = "partitions", split_names: Mapping[str, str] | None = None
 ) -> Manifest:
-    """Columns `split` and `fold` as a table of utterance_id and either or both gives them.
+    """Set the columns `split` and `fold` from a table of utterance_id with either or both.
 
     Split names are made uniform (Train, dev, Test1); split_names: what others are ({"0": "train"}). ManifestError: an
     utterance of the manifest that the table does not have, or has twice, or a split of another name. Further rows of
@@ -208,7 +208,7 @@ def groups_by(manifest: Manifest, by: str) -> NDArray[np.str_]:
 
 @lru_cache(maxsize=2)  # many members ask for that of the same manifest
 def speaker_groups(manifest: Manifest) -> NDArray[np.str_]:
-    """(N,) who speaks, read-only; an unknown speaker (missing or "Unknown") is a group of its own per utterance."""
+    """Return the speakers (N,), read-only; an utterance of an unknown one (missing or "Unknown") is its own group."""
     groups = _speaker_groups(manifest)
     groups.flags.writeable = False
     return groups
@@ -223,7 +223,7 @@ def _speaker_groups(manifest: Manifest) -> NDArray[np.str_]:
 
 
 def label_codes(manifest: Manifest) -> Indices | None:
-    """(N,) the class of each utterance by its label, else its votes' plurality, -1 for none; None without columns."""
+    """Return classes (N,) by label, else by the votes' plurality, -1 for none; None without these columns."""
     if manifest.has("label"):
         code: Mapping[str | None, int] = {name: c for c, name in enumerate(manifest.scheme.classes)}
         return np.array([code.get(label, -1) for label in manifest.labels], np.int64)
@@ -278,7 +278,7 @@ def class_members(labels: NDArray[np.integer]) -> list[Indices]:
 
 
 def balanced_draw(members: Sequence[Indices], rng: np.random.Generator) -> list[Indices]:
-    """As many clips of each class as the rarest has, (n,) indices for each; members: as `class_members` finds them."""
+    """Draw as many clips of each class as the rarest has, (n,) indices each; members: see `class_members`."""
     n_each = min((len(m) for m in members), default=0)
     return [rng.choice(m, n_each, replace=False) for m in members]
 

@@ -152,7 +152,7 @@ def _holds_pairs(column: pa.ChunkedArray) -> bool:
 
 
 def _is_pair(value: Any) -> bool:
-    """Is it two numbers, or a record, that say from where to where a piece goes?"""
+    """Return whether a value is two numbers, or a record, that could be the ends of a piece."""
     if isinstance(value, dict):
         return any(
             MAYBE_A_START.fullmatch(plain_name(name)) or re.fullmatch(f"(from|t0|in){_AFTER}", plain_name(name))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def summary_table(manifest: Manifest) -> "Table":
-    """Utterances, hours, speakers, classes with their counts, attributes, splits and folds."""
+    """Return a table of utterances, hours, speakers, classes with counts, attributes, splits and folds."""
     from rich import box
     from rich.table import Table
     from rich.text import Text

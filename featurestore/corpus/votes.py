@@ -33,12 +33,12 @@ def consensus(counts: NDArray[np.floating], *, majority: bool = False) -> Consen
 
 
 def plurality(counts: NDArray[np.floating]) -> NDArray[np.int64]:
-    """(N, C) vote counts -> (N,) class with the most votes, -1 where it is tied or nobody voted."""
+    """Map (N, C) vote counts -> (N,) class with the most votes, -1 where it is tied or nobody voted."""
     return consensus(counts).labels
 
 
 def soft_targets(counts: NDArray[np.floating]) -> NDArray[np.float32]:
-    """(N, C) vote counts -> (N, C) float32 shares that sum to one; zeros where nobody voted."""
+    """Map (N, C) vote counts -> (N, C) float32 shares that sum to one; zeros where nobody voted."""
     totals = counts.sum(1, keepdims=True)
     return (counts / np.where(totals > 0, totals, 1.0)).astype(np.float32)
 
@@ -46,7 +46,7 @@ def soft_targets(counts: NDArray[np.floating]) -> NDArray[np.float32]:
 def augmented_targets(
     ratings: Ratings, classes: Sequence[str], *, seed: int, epoch: int, share: float = 0.2, also: float = 0.0
 ) -> NDArray[np.float32]:
-    """(K, C) soft targets of the annotators an epoch leaves; where they voted for no class, those of all."""
+    """Return (K, C) soft targets of the annotators an epoch leaves; where they voted for no class, those of all."""
     remaining = soft_targets(ratings.dropped(seed=seed, epoch=epoch, share=share).counts(classes, also=also))
     full = soft_targets(ratings.counts(classes, also=also))
     return np.where(remaining.any(1, keepdims=True), remaining, full)

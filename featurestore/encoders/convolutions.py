@@ -30,7 +30,7 @@ class Convolutions:
         return receptive_field(self.layers)
 
     def n_frames(self, n_samples: int) -> int:
-        """Frames of this many samples; 1 of fewer than one frame sees."""
+        """Return the number of frames of this many samples; 1 for fewer than one frame's field."""
         n = max(n_samples, self.field)
         for kernel, stride in self.layers:
             n = (n - kernel) // stride + 1

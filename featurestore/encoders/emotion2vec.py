@@ -66,7 +66,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
+        """Map (B, T, D) -> (B, T, D)."""
         n_batch, n_frames, dim = x.shape
         shape = (n_batch, n_frames, 3, self.n_heads, dim // self.n_heads)
         query, key, value = self.qkv(x).view(shape).permute(2, 0, 3, 1, 4)
@@ -83,7 +83,7 @@ class FeedForward(nn.Module):
         self.fc1, self.fc2 = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
+        """Map (B, T, D) -> (B, T, D)."""
         output: Tensor = self.fc2(F.gelu(self.fc1(x)))
         return output
 
@@ -97,7 +97,7 @@ class Block(nn.Module):
         self.attn, self.mlp = Attention(dim, n_heads), FeedForward(dim)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
+        """Map (B, T, D) -> (B, T, D)."""
         x = self.norm1(x + self.attn(x, bias))
         output: Tensor = self.norm2(x + self.mlp(x))
         return output
@@ -137,7 +137,7 @@ class Emotion2Vec(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(config.n_blocks))
 
     def forward(self, input_values: Tensor, output_hidden_states: bool = False) -> Output:
-        """(B, n_samples) of normalised audio of one length -> frames at 50 Hz, without the extra tokens."""
+        """Map (B, n_samples) of normalised audio of one length -> frames at 50 Hz, without the extra tokens."""
         audio: Any = self.modality_encoders["AUDIO"]
         x = self._positioned(self._local(input_values))
         n_extra = self.config.n_extra
@@ -155,7 +155,7 @@ class Emotion2Vec(nn.Module):
         return Output(x[:, n_extra:], frames_of_layers)
 
     def _local(self, samples: Tensor) -> Tensor:
-        """(B, n_samples) -> (B, T, D): convolutions and projection."""
+        """Map (B, n_samples) -> (B, T, D): convolutions and projection."""
         audio: Any = self.modality_encoders["AUDIO"]
         x = samples[:, None]
         for conv, _, (_, norm) in audio.local_encoder.conv_layers:
@@ -165,7 +165,7 @@ class Emotion2Vec(nn.Module):
         return projected
 
     def _positioned(self, x: Tensor) -> Tensor:
-        """(B, T, D) with the output of the positional convolutions added."""
+        """Return (B, T, D) with the output of the positional convolutions added."""
         audio: Any = self.modality_encoders["AUDIO"]
         positions = x.transpose(1, 2)
         for (conv,) in list(audio.relative_positional_encoder)[1:]:
@@ -175,14 +175,14 @@ class Emotion2Vec(nn.Module):
 
 
 def distance_bias(n_frames: int, n_heads: int) -> Tensor:
-    """-slope |i - j| of every head, (1, H, T, T) float32 (ALiBi, Press et al., 2022, to both sides)."""
+    """Return -slope |i - j| of every head, (1, H, T, T) float32 (ALiBi, Press et al., 2022, to both sides)."""
     places = torch.arange(n_frames, dtype=torch.float32)
     slopes = torch.tensor(head_slopes(n_heads))
     return (-(places[None] - places[:, None]).abs() * slopes[:, None, None])[None]
 
 
 def head_slopes(n_heads: int) -> list[float]:
-    """ALiBi's slopes: 2^(-8 k / n) for a power of two; else of the next lower one, and every second of the next."""
+    """Return ALiBi's slopes: 2^(-8 k / n) for a power of two, else the lower one's, and every second of the next."""
     lower = 2 ** math.floor(math.log2(n_heads))
     slopes = [2.0 ** (-8.0 * (k + 1) / lower) for k in range(lower)]
     return slopes if lower == n_heads else [*slopes, *head_slopes(2 * lower)[0::2][: n_heads - lower]]

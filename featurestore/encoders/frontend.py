@@ -28,7 +28,7 @@ class RowFrontEnd:
         self._layers = [(layer, _taps(layer.conv)) for layer in extractor.conv_layers]
 
     def __call__(self, samples: torch.Tensor) -> torch.Tensor:
-        """(n_samples,) float32 -> (T, C), T by the formula of `SpeechEncoder.n_frames`."""
+        """Map (n_samples,) float32 -> (T, C), T by the formula of `SpeechEncoder.n_frames`."""
         rows = samples[:, None]
         for layer, taps in self._layers:
             norm = getattr(layer, "layer_norm", None)  # base models have one behind the first convolution alone
@@ -53,7 +53,7 @@ class PaddedFrontEnd:
         self._layers = list(extractor.conv_layers)
 
     def __call__(self, samples: torch.Tensor, n_samples: torch.Tensor) -> torch.Tensor:
-        """(B, n) float32, zeros behind each one's n_samples (B,) -> (B, T, C); frames that see padding undefined."""
+        """Map (B, n) float32, zeros after each one's n_samples (B,) -> (B, T, C); frames that see padding undefined."""
         hidden = samples[:, None]
         for layer in self._layers:
             norm = getattr(layer, "layer_norm", None)
@@ -68,7 +68,7 @@ class PaddedFrontEnd:
 def _group_norm(
     samples: torch.Tensor, n_samples: torch.Tensor, conv: torch.nn.Conv1d, norm: torch.nn.GroupNorm
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, n), (B,) -> scale and shift (B, C) float32: group norm over each utterance's own frames of conv(samples)."""
+    """Map (B, n), (B,) -> scale and shift (B, C) float32: group norm over each one's own frames of conv(samples)."""
     kernel_size, stride = conv.kernel_size[0], conv.stride[0]
     windows = samples.double().unfold(1, kernel_size, stride)  # (B, T, k)
     n_frames = torch.div(n_samples - kernel_size, stride, rounding_mode="floor") + 1
@@ -84,7 +84,7 @@ def _group_norm(
 
 
 def _normed_over_time(samples: torch.Tensor, conv: torch.nn.Conv1d, norm: torch.nn.GroupNorm) -> torch.Tensor:
-    """(n_samples,) -> (T, C): convolution, then each channel normalised over time (its bias drops out)."""
+    """Map (n_samples,) -> (T, C): convolution, then each channel normalised over time (its bias drops out)."""
     windows = samples.unfold(0, conv.kernel_size[0], conv.stride[0]).double()  # (T, k)
     windows = windows - windows.mean(0)
     kernel = conv.weight[:, 0].double()
@@ -100,7 +100,7 @@ def _taps(conv: torch.nn.Conv1d) -> list[torch.Tensor]:
 
 
 def _convolved(rows: torch.Tensor, conv: torch.nn.Conv1d, taps: list[torch.Tensor]) -> torch.Tensor:
-    """(T, C) contiguous -> (T', C')."""
+    """Map (T, C) contiguous -> (T', C')."""
     stride, dim = conv.stride[0], rows.shape[1]
     n_frames = (len(rows) - conv.kernel_size[0]) // stride + 1
     windows = [

@@ -182,7 +182,7 @@ def _resolve(name: str, weights: Path | None) -> tuple[str, Path]:
 
 
 def _refuse_typo(name: str) -> None:
-    """EncoderError for a name of one's own that is a known one but for a letter or two."""
+    """Raise EncoderError for a name that differs from a known one by a letter or two."""
     if os.sep in name or Path(name).is_dir():
         return
     near = difflib.get_close_matches(name.lower(), [each.lower() for each in ENCODERS], n=1, cutoff=0.9)

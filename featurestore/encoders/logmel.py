@@ -39,14 +39,14 @@ class LogMelEncoder(Encoder):
         self._window = hann(WINDOW_SAMPLES)
 
     def n_frames(self, n_samples: int) -> int:
-        """Rows for this many samples, by the formula above."""
+        """Return the number of rows for this many samples, by the formula above."""
         return (max(n_samples, WINDOW_SAMPLES) - WINDOW_SAMPLES) // HOP_SAMPLES + 1
 
     def cost(self, item: int | str) -> int:
         return self.n_frames(int(item))
 
     def start(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> Callable[[], list[np.ndarray]]:
-        """Waveforms (n_samples,) float32 at 16 kHz -> (1, T, 80) float32 each, or pooled; computed at once."""
+        """Map waveforms (n_samples,) float32 at 16 kHz -> (1, T, 80) float32 each, or pooled; computed at once."""
         rows = [self._pooled(self._rows(waveform))[None] for waveform in batch]
         return lambda: rows
 

@@ -57,7 +57,7 @@ def load_openai_encoder(path: Path, label: str) -> Any:
 
 
 def file_identity(path: Path) -> str:
-    """`sha256:` and 16 hex digits over the file's content."""
+    """Return `sha256:` and 16 hex digits over the file's content."""
     return weights_digest(parts_of_files([path]))
 
 

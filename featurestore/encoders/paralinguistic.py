@@ -62,7 +62,7 @@ class ParalinguisticEncoder(Encoder):
             raise EncoderError(f"{self.name}: opensmile gives {len(self.feature_names)} columns, expected {dim}.")
 
     def n_frames(self, n_samples: int) -> int:
-        """Rows for this many samples: 1 of functionals, by the formula above of descriptors."""
+        """Return the number of rows for this many samples: 1 for functionals, by the formula above for descriptors."""
         if not self.frames:
             return 1
         return (max(n_samples, LEAST_SAMPLES) - LEAST_SAMPLES) // HOP_SAMPLES + 2
@@ -80,7 +80,7 @@ class ParalinguisticEncoder(Encoder):
         )
 
     def start(self, batch: Sequence[np.ndarray], max_frames: int | None = None) -> Callable[[], list[np.ndarray]]:
-        """Waveforms (n_samples,) float32 at 16 kHz -> (1, T, D) float32 each; computed at once."""
+        """Map waveforms (n_samples,) float32 at 16 kHz -> (1, T, D) float32 each; computed at once."""
         rows = [self._rows(waveform) for waveform in batch]
         return lambda: rows
 
@@ -106,7 +106,7 @@ class _Engine:
         self._running: Any = None
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
-        """(n_samples,) float32 at 16 kHz, 960 or more -> (T, D) float32."""
+        """Map (n_samples,) float32 at 16 kHz, 960 or more -> (T, D) float32."""
         from opensmile.core.config import config
 
         if self._running is None:

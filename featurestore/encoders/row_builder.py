@@ -201,5 +201,5 @@ def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def pooled_dim(dim: int, pool: str) -> int:
-    """Columns of a stored row."""
+    """Return the number of columns of a stored row."""
     return 2 * dim if pool == "mean+std" else dim

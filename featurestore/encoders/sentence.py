@@ -40,7 +40,7 @@ class OwnPooling:
     description: str
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """(L, T, D) float32 -> (L, 1, dim) float32."""
+        """Map (L, T, D) float32 -> (L, 1, dim) float32."""
         wide = rows.astype(np.float64)
         pooled = np.concatenate([_pooled(wide, mode) for mode in self.modes], axis=-1)
         for step in self.after:

@@ -36,7 +36,7 @@ def load(directory: Path, label: str) -> Any:
 
 
 def dim_of(config: Any) -> int:
-    """Columns of an embedding."""
+    """Return the number of columns of an embedding."""
     return int(config.xvector_output_dim)
 
 

@@ -77,7 +77,7 @@ class SpeechEncoder(WindowedEncoder):
             fuse_attention(self.model)
 
     def n_frames(self, n_samples: int) -> int:
-        """Rows for this many samples, by the formula above."""
+        """Return the number of rows for this many samples, by the formula above."""
         return self._convs.n_frames(n_samples)
 
     def cost(self, item: int | str) -> int:
@@ -139,21 +139,21 @@ class SpeechEncoder(WindowedEncoder):
             return batch.take(chosen(self._states(hidden, mask), self.choice), selection, dtype)
 
     def _rows(self, samples: Tensor) -> Tensor:
-        """(n_samples,) -> (T, C)."""
+        """Map (n_samples,) -> (T, C)."""
         if self._row_front_end is not None:
             return self._row_front_end(samples)
         rows: Tensor = self.model.feature_extractor(samples[None])[0].T
         return rows
 
     def _projected(self, features: Tensor) -> Tensor:
-        """(..., C) -> (..., D) float32: what is added up from layer to layer is not rounded to 16 bits in between."""
+        """Map (..., C) -> (..., D) float32, so that sums from layer to layer are not rounded to 16 bits."""
         projected = self.model.feature_projection(features)
         # HuBERT's projection returns the hidden states alone, the others' also the normalised features.
         hidden: Tensor = projected[0] if isinstance(projected, tuple) else projected
         return hidden.float()
 
     def _states(self, hidden: Tensor, mask: Tensor | None) -> Iterator[tuple[int, Tensor]]:
-        """(B, T, D) and a frame mask (B, T), True where valid -> number and hidden state of each layer, (B, T, D).
+        """Yield number and hidden state (B, T, D) of each layer, from (B, T, D) and a mask (B, T), True where valid.
 
         0 is what the first layer reads, k what layer k gives. The last one of a pre-norm ("stable") model includes the
         final layer norm: transformers' last_hidden_state, which version 4 also gave as hidden_states[-1] and version 5
@@ -208,7 +208,7 @@ def normalized(waveform: np.ndarray) -> np.ndarray:
 
 
 def parse_window(window: str, frame_rate_hz: float) -> tuple[int, int]:
-    """`30s+1s` -> (1500, 50) frames at 50 Hz: the window, and the context dropped at each of its inner ends."""
+    """Parse `30s+1s` into (1500, 50) frames at 50 Hz: the window, and the context dropped at each inner end."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)s\+(\d+(?:\.\d+)?)s", window)
     size, margin = (round(float(part) * frame_rate_hz) for part in match.groups()) if match else (0, 0)
     if not match or size < 2 * margin + 1:

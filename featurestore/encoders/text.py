@@ -128,7 +128,7 @@ class TextEncoder(WindowedEncoder):
         self._pad_id: int = pad_id if pad_id is not None and pad_id < self._n_ids else 0
 
     def n_frames(self, n_samples: int) -> int:
-        """Texts have no samples; see `cost`."""
+        """Raise TypeError: texts have no samples; see `cost`."""
         raise TypeError(f"{self.name} encodes text, not audio")
 
     def cost(self, item: int | str) -> int:
@@ -223,7 +223,7 @@ class TextEncoder(WindowedEncoder):
             yield number, output.last_hidden_state if number == self.layers_available else state
 
     def _mask(self, valid: Tensor) -> Any:
-        """(B, T) bool -> the mask as the model's attention takes it; from a plain one it would be made with a wait."""
+        """Map (B, T) bool -> the mask that attention takes; the model itself would build it with a wait."""
         config = self.model.config
         if self.causal or config.model_type in OWN_MASKS:
             return valid.long()
@@ -261,7 +261,7 @@ def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
 
 
 def max_positions(config: Any, tokenizer: Any) -> int:
-    """Tokens, special ones included, that the model has positions for."""
+    """Return the number of tokens, special ones included, that the model has positions for."""
     limit = getattr(config, "max_position_embeddings", None) or MAX_TOKENS
     if config.model_type in POSITIONS_AFTER_PADDING:
         limit -= config.pad_token_id + 1
@@ -276,13 +276,13 @@ def max_positions(config: Any, tokenizer: Any) -> int:
 
 
 def default_window(config: Any, tokenizer: Any) -> str:
-    """`512tok+32`, or what the model has positions for, and at most an eighth of it as context."""
+    """Return `512tok+32`, or a window of the model's positions with at most an eighth of it as context."""
     size = min(MAX_TOKENS, max_positions(config, tokenizer))
     return f"{size}tok+{min(MARGIN_TOKENS, size // 8)}"
 
 
 def parse_window(window: str) -> tuple[int, int]:
-    """`512tok+32` -> (512, 32): tokens of a window with its special ones, and of context at each inner end."""
+    """Parse `512tok+32` into (512, 32): tokens of a window with its special ones, and of context at each inner end."""
     match = re.fullmatch(r"(\d+)tok\+(\d+)", window)
     if not match:
         raise ConfigError(f"--window {window}: expected TOKENStok+CONTEXT, such as 512tok+32.")

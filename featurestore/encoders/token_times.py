@@ -48,7 +48,7 @@ class TokenTimes(Encoder):
         self.choice = LayerChoice((0,), self.spec.layers)
 
     def n_frames(self, n_samples: int) -> int:
-        """Texts have no samples; see `cost`."""
+        """Raise TypeError: texts have no samples; see `cost`."""
         raise TypeError(f"{self.name} reads text, not audio")
 
     def cost(self, item: int | str) -> int:

@@ -66,7 +66,7 @@ def _check_vocabulary(directory: Path, label: str) -> None:
 
 
 def _check_as_published(tokenizer: Any, directory: Path, label: str) -> None:
-    """EncoderError where a tokenizer that was built anew from its vocabulary splits a text otherwise than its file."""
+    """Raise EncoderError where a tokenizer built from its vocabulary splits a text otherwise than its file."""
     from tokenizers import Tokenizer
 
     file = Tokenizer.from_file(str(directory / "tokenizer.json"))

@@ -89,7 +89,7 @@ def load(directory: Path, kind: str, label: str, adapter: Path | None = None) ->
 
 
 def of_emotion2vec(model: Any) -> Loaded:
-    """emotion2vec's encoder: normalised waveforms, frames as of wav2vec 2.0."""
+    """Return emotion2vec's encoder: normalised waveforms, frames as of wav2vec 2.0."""
     from featurestore.encoders.emotion2vec import CONVS
 
     config, convs = model.config, Convolutions(CONVS)
@@ -151,7 +151,7 @@ class UnpaddedEncoder(WindowedEncoder):
             )
 
     def n_frames(self, n_samples: int) -> int:
-        """Rows for this many samples, by the formula above."""
+        """Return the number of rows for this many samples, by the formula above."""
         loaded = self._loaded
         return (max(n_samples, loaded.least_samples) - loaded.field) // loaded.hop + 1
 

@@ -37,7 +37,7 @@ def padding_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 def _attended(
     attention: Any, hidden: Tensor, attention_mask: Tensor | None, position_bias: Tensor, **_: Any
 ) -> tuple[Tensor, None, Tensor]:
-    """(B, T, D), `padding_bias` (B, 1, 1, T) or None, and `position_bias` (1, H, T, T) -> (B, T, D)."""
+    """Map (B, T, D), `padding_bias` (B, 1, 1, T) or None, and `position_bias` (1, H, T, T) -> (B, T, D)."""
     n_batch, n_frames, dim = hidden.shape
 
     def heads(projection: torch.nn.Linear) -> Tensor:

@@ -53,7 +53,7 @@ def checked_directory(path: Path, label: str) -> Path:
 
 
 def model_type(directory: Path) -> str:
-    """config.json's model_type; EncoderError when the file isn't one."""
+    """Return config.json's model_type; EncoderError when the file isn't one."""
     try:
         return str(read_json((directory / "config.json").read_text(encoding="utf-8"))["model_type"])
     except (ValueError, KeyError, TypeError) as error:
@@ -72,7 +72,7 @@ def head_of(directory: Path) -> str:
 
 
 def identity(directory: Path, with_tokenizer: bool) -> str:
-    """`sha256:` and 16 hex digits over the contents of the weights and of the files that decide the numbers."""
+    """Return `sha256:` and 16 hex digits over the contents of the weights and of the files that decide the numbers."""
     names = ("config.json", preprocessor_file(directory).name, *(TOKENIZER_FILES if with_tokenizer else ()))
     extras = [directory / name for name in names if (directory / name).is_file()]
     return weights_digest(part for path in [*weight_files(directory), *extras] for part in _named_content(path))

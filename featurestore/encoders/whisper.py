@@ -60,7 +60,7 @@ class WhisperEncoder(WindowedEncoder):
         self._hann = torch.hann_window(N_FFT, device=device)
 
     def n_frames(self, n_samples: int) -> int:
-        """Rows for this many samples: ceil(n_samples / 320), at least 1."""
+        """Return the number of rows for this many samples: ceil(n_samples / 320), at least 1."""
         return max(1, -(-n_samples // FRAME_SAMPLES))
 
     def cost(self, item: int | str) -> int:
@@ -106,7 +106,7 @@ class WhisperEncoder(WindowedEncoder):
             return batch.take(chosen(self._states(mel, mask), self.choice), selection, dtype)
 
     def _log_mel(self, padded: Tensor) -> Tensor:
-        """(B, n) samples -> (B, mels, n // 160): log10 power, floored 8 below each row's maximum, (x + 4) / 4.
+        """Map (B, n) samples -> (B, mels, n // 160): log10 power, floored 8 below each row's maximum, (x + 4) / 4.
 
         As in transformers' WhisperFeatureExtractor and openai-whisper's log_mel_spectrogram. Silence after the audio
         can't hold a row's maximum unless all of it is silent, so padding does not move the floor.
@@ -117,7 +117,7 @@ class WhisperEncoder(WindowedEncoder):
         return (log_mel.maximum(floor) + 4.0) / 4.0
 
     def _states(self, mel: Tensor, mask: Tensor | None) -> Iterator[tuple[int, Tensor]]:
-        """(B, mels, 2 T) -> number and hidden state of each layer, (B, T, D).
+        """Yield number and hidden state (B, T, D) of each layer, from (B, mels, 2 T).
 
         Numbers as in transformers: 0 is what the first layer reads, k what layer k gives, and the last one includes
         the final layer norm. Layers above the deepest chosen one are not computed.

@@ -31,7 +31,7 @@ PROGRESS_S = 0.2
 
 
 def visible_devices(text: str) -> list[str]:
-    """ "all" -> every CUDA device and MIG slice; "cuda:0,cuda:1", "cpu,cpu" or UUIDs as they are.
+    """Return the devices of "all" (every CUDA device and MIG slice), "cuda:0,cuda:1", "cpu,cpu" or UUIDs.
 
     ConfigError where there is none.
     """

@@ -90,7 +90,7 @@ def plan(
 
 
 def _size(encoder: Encoder, item: Item) -> int | str:
-    """As `size_of`, and a reason for a piece that lies beyond its recording, which a run finds when it gets there."""
+    """Return `size_of`, or the reason for a piece beyond its recording, which a run would only find later."""
     if isinstance(item.source, Clip):
         try:
             item.source.check_ends()

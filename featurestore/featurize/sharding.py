@@ -25,7 +25,7 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """ "2/8" -> the second of eight."""
+        """Parse "2/8", the second of eight."""
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
         if match is None:
             raise ConfigError(f"--shard {text}: expected I/N with I from 1 to N, such as 2/8, or auto.")
@@ -46,7 +46,7 @@ class Shard:
         return cls(task.rank + 1, task.count), task.launcher
 
     def select(self, keys: Sequence[str], sizes: Sequence[float]) -> list[int]:
-        """Positions of this part, longest first: the same on every machine, each position in exactly one part.
+        """Return the positions of this part, longest first: the same on all machines, each in exactly one part.
 
         The longest are dealt first, there and back (1 2 3, 3 2 1, ...), so that the parts' sums differ by at most about
         the longest one. Ties are broken by key; the order of the manifest doesn't matter.

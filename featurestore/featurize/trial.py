@@ -24,7 +24,7 @@ STORED_TOLERANCES = {"float32": 0.0, "float16": 2.0**-10, "bfloat16": 2.0**-7, "
 def seconds_for(
     encoder: Encoder, items: Sequence[Item], costs: Sequence[int], *, at_least_s: float = 2.0, workers: int = 2
 ) -> float:
-    """Seconds that encoding all items will take, from a trial of some of them, spread over all lengths.
+    """Return the seconds that encoding all items will take, from a trial of some of them, spread over all lengths.
 
     Larger and larger samples are encoded, the first one to warm up, until one takes `at_least_s`. costs: padded frames
     of each item. NaN when no item of the samples could be encoded.

@@ -91,7 +91,7 @@ def _blosc_zarr(itemsize: int) -> list[dict[str, Any]]:
 
 
 def _gzip_encode(data: bytes, itemsize: int) -> bytes:
-    """HDF5's filters shuffle and deflate: first bytes of all values, then the second ones, as a zlib stream."""
+    """Apply HDF5's filters shuffle and deflate: first bytes of all values, then the second ones, as a zlib stream."""
     shuffled = np.frombuffer(data, np.uint8).reshape(-1, itemsize).T.tobytes()
     return zlib.compress(shuffled, GZIP_LEVEL)
 
@@ -114,7 +114,7 @@ COMPRESSIONS = {"zarr": ("zstd", "blosc"), "hdf5": ("gzip",)}
 
 
 def check_storage(format: str, compress: str) -> None:
-    """StoreError unless a segment of that format ("zarr", "hdf5") can be compressed so ("": not at all)."""
+    """Raise StoreError unless a segment of that format ("zarr", "hdf5") can be compressed so ("": not at all)."""
     if format not in COMPRESSIONS:
         raise StoreError(f"Format {format!r} is unknown; use {' or '.join(COMPRESSIONS)}.")
     if compress and compress not in COMPRESSIONS[format]:

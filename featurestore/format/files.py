@@ -22,16 +22,16 @@ class Files(Protocol):
         """Whether bytes may have to be fetched first."""
 
     def names(self, directory: Path) -> list[str]:
-        """Names of the entries of a directory; none where there is no such directory."""
+        """Return the names of the entries of a directory; none where there is no such directory."""
 
     def file(self, path: Path) -> None:
-        """Sees to it that the whole (small) file is there."""
+        """Ensure that the whole (small) file is local."""
 
     def sparse(self, path: Path) -> int:
         """Return the (large) file's size in bytes; its contents are fetched by `ensure`."""
 
     def ensure(self, path: Path, ranges: Sequence[tuple[int, int]]) -> None:
-        """Sees to it that the bytes start:stop of every range are there."""
+        """Ensure that the bytes start:stop of every range are local."""
 
     def announce(self, path: Path, ranges: Sequence[tuple[int, int]]) -> None:
         """Ask for the same in the background, and return at once."""
@@ -124,7 +124,7 @@ class MappedArray:
             self.array = np.frombuffer(self._map.view, dtype, n_values, self._lead).reshape(shape)
 
     def look(self) -> None:
-        """StoreError when the file has become shorter than what is mapped: touching it would kill the process."""
+        """Raise StoreError when the file has become shorter than what is mapped: touching it would kill the process."""
         if self._map is None:
             return
         try:

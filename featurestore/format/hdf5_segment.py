@@ -109,7 +109,7 @@ class Hdf5Container:
         raise StoreError(f"{self.path}: array {name} of {n_bytes} bytes is placed at {place}; {self._remedy}")
 
     def problems(self, info: SegmentInfo) -> Iterator[str]:
-        """HDF5's own bytes, which other readers go by, and the user block, where they are altered."""
+        """Yield HDF5's own bytes, which other readers go by, and the user block, where they are altered."""
         if self.attributes != info.attributes():
             yield f"{self.path}: the attributes were altered."
         expected = {name: math.prod(shape) * np.dtype(dtype).itemsize for name, (shape, dtype) in info.shapes().items()}
@@ -313,7 +313,7 @@ def _copy(source: int, first: int, target: Any, n_bytes: int) -> None:
 
 
 def _crc_outside(path: Path, block: int, arrays: dict[str, list[int]]) -> int:
-    """CRC-32C of the file's bytes outside the user block and the arrays; compressed chunks count as outside."""
+    """Return CRC-32C of the file's bytes outside the user block and the arrays; compressed chunks count as outside."""
     taken = [(start, start + n_bytes) for start, n_bytes in arrays.values()]
     crc, position, size = 0, block, path.stat().st_size
     for start, stop in [*sorted(taken), (size, size)]:

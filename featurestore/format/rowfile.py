@@ -20,7 +20,7 @@ class RowFile(Protocol):
         """Call before `slice`: makes sure that reading is safe, and that a remote store's bytes are there."""
 
     def slice(self, first: int, n: int) -> np.ndarray:
-        """Rows first:first + n, read-only (n, ...)."""
+        """Return rows first:first + n, read-only (n, ...)."""
 
     def announce(self, runs: Sequence[tuple[int, int]]) -> None:
         """Tell that these runs will be read soon; returns at once."""

@@ -86,12 +86,12 @@ class Segment:
         return self._container.place(name, shape, int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize)
 
     def check_counts(self) -> None:
-        """StoreError unless there are as many keys and bytes of keys as the attributes tell: ask before allocating."""
+        """Raise StoreError unless the numbers of keys and of their bytes are as stated; call it before allocating."""
         for name in ("key_hashes", "keys"):
             self._small_extent(name)
 
     def load_index(self) -> dict[str, np.ndarray]:
-        """`INDEX_ARRAYS`, once it is sure that all small arrays are what was committed; StoreError when they aren't."""
+        """Return `INDEX_ARRAYS` after checking that all small arrays are as committed; StoreError when they aren't."""
         reading = _Reading(self)
         if content_name(self.spec.fingerprint, reading) != self.path.stem:
             raise StoreError(
@@ -130,7 +130,7 @@ class Segment:
         return self._scales[layer]
 
     def checksums(self) -> np.ndarray:
-        """CRC-32C of every utterance's stored rows, uint32 (n, L): a view of the file."""
+        """Return CRC-32C of every utterance's stored rows, uint32 (n, L): a view of the file."""
         if self._checksums is None:
             shape, dtype = self._shapes["checksums"]
             self._checksums = self._mapped("checksums", dtype, shape)
@@ -232,7 +232,7 @@ def _keys(small: dict[str, np.ndarray], bounds: np.ndarray) -> list[bytes]:
 
 
 def row_checksum(rows: np.ndarray, scales: np.ndarray | None) -> int:
-    """CRC-32C of an utterance's stored rows, and of their scales where it has some."""
+    """Return CRC-32C of an utterance's stored rows, and of their scales where it has some."""
     crc = int(google_crc32c.value(rows))
     return crc if scales is None else int(google_crc32c.extend(crc, scales.tobytes()))
 

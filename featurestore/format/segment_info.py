@@ -136,7 +136,7 @@ class SegmentInfo:
         }
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Shape and dtype of every array but the layers."""
+        """Return shape and dtype of every array but the layers."""
         n = self.n_utterances
         shapes: dict[str, tuple[int, ...]] = {
             "offsets": (n + 1,),
@@ -216,7 +216,7 @@ def needed_files(group: Path) -> dict[str, int]:
 
 
 def index_problems(small: dict[str, np.ndarray], n_rows: int) -> list[str]:
-    """Offsets that would lead a reader outside the rows or keys."""
+    """Return the offsets that would lead a reader outside the rows or keys."""
     problems = []
     for name, last in (("offsets", n_rows), ("key_offsets", small["keys"].size)):
         values = small[name]

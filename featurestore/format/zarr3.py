@@ -32,7 +32,7 @@ class ShardLayout:
 
     @classmethod
     def balanced(cls, n_rows: int, dim: int, itemsize: int, chunk_bytes: int = CHUNK_BYTES) -> "ShardLayout":
-        """Chunks of equal size, so that the zero rows which fill up the last one are fewer than the chunks."""
+        """Return chunks of equal size, so that fewer zero rows than there are chunks fill up the last one."""
         target_rows = max(1, chunk_bytes // (dim * itemsize))
         chunk_rows = max(1, math.ceil(n_rows / max(1, math.ceil(n_rows / target_rows))))
         return cls(n_rows, dim, itemsize, math.ceil(n_rows / chunk_rows), chunk_rows)

@@ -66,7 +66,7 @@ class Selection:
         return READ_AS[self.features.spec.dtype]
 
     def rows(self, key: str, layer: str) -> np.ndarray:
-        """(T, D), C-contiguous, little-endian."""
+        """Return the rows (T, D), C-contiguous, little-endian."""
         return np.ascontiguousarray(self.features.array(key, layer), dtype=np.dtype(self.dtype).newbyteorder("<"))
 
     def metadata(self) -> dict[str, str]:
@@ -107,7 +107,7 @@ def float_dtype(dtype: np.dtype[Any], place: str) -> str:
 
 
 def check_shape(shape: tuple[int, ...], names: Sequence[str], place: str) -> None:
-    """StoreError unless an array of this shape is one utterance: (T, D), (D,) or (L, T, D)."""
+    """Raise StoreError unless an array of this shape is one utterance: (T, D), (D,) or (L, T, D)."""
     if len(shape) not in (1, 2, 3) or shape[-1] == 0:
         raise StoreError(f"{place}: an array of shape {shape}; (T, D), (D,) or (L, T, D) expected.")
     n_layers = shape[0] if len(shape) == 3 else 1
@@ -117,7 +117,7 @@ def check_shape(shape: tuple[int, ...], names: Sequence[str], place: str) -> Non
 
 
 def as_layers(array: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """(T, D); (D,), a pooled vector or a single frame, as one row; or (L, T, D) as L layers, numbered unless named."""
+    """Return (T, D); (D,), a pooled vector or one frame, as one row; or (L, T, D) as L layers, numbered or named."""
     if array.ndim < 3:
         return {(names[0] if names else DEFAULT_LAYER): np.atleast_2d(array)}
     numbered = [f"layer_{i:02d}" for i in range(len(array))] if len(array) > 1 else [DEFAULT_LAYER]
@@ -125,14 +125,14 @@ def as_layers(array: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def joined(parts: Mapping[str, Loaded]) -> Loaded:
-    """Layers that were read one by one, each a (T, D) of its own, as one utterance; of dtypes, one that holds all."""
+    """Join layers that were read one by one, (T, D) each, to one utterance, in a dtype that holds all."""
     layers = {name: next(iter(part.layers.values())) for name, part in parts.items()}
     dtypes = {part.dtype for part in parts.values()}
     return Loaded(layers, dtypes.pop() if len(dtypes) == 1 else "float64" if "float64" in dtypes else "float32")
 
 
 def group_by_utterance(names: Sequence[str], layers: Mapping[str, str], place: str) -> dict[str, dict[str, str]]:
-    """{utterance: {layer: name}} of "utterance/layer" names; empty when no name ends in one of the layers."""
+    """Return {utterance: {layer: name}} of "utterance/layer" names; empty when no name ends in one of the layers."""
     endings = {ending or layer: layer for layer, ending in layers.items()}
     files_of_key: dict[str, dict[str, str]] = {}
     for name in names:
@@ -159,13 +159,13 @@ def told_layers(metadata: Any) -> dict[str, str]:
 
 @contextmanager
 def replacing(*paths: Path) -> Iterator[list[Path]]:
-    """As `durable.replacing`; StoreError where the files can't be written."""
+    """Replace as `durable.replacing` does; StoreError where the files can't be written."""
     with writing(paths[0], StoreError, ""), durable.replacing(*paths) as temporary:
         yield temporary
 
 
 def check_regular(path: Path) -> None:
-    """StoreError unless there is a file of bytes at `path`: reading a pipe or a device may wait for ever."""
+    """Raise StoreError unless there is a file of bytes at `path`: reading a pipe or a device may wait for ever."""
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
@@ -175,7 +175,7 @@ def check_regular(path: Path) -> None:
 
 
 def check_bytes(n_bytes: int, place: str) -> None:
-    """StoreError for an array that this machine's memory can't hold, before it is asked for."""
+    """Raise StoreError for an array that this machine's memory can't hold, before it is asked for."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if n_bytes > memory:
         raise StoreError(

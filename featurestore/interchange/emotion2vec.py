@@ -100,7 +100,7 @@ def _open(prefix: Path) -> tuple[int, np.dtype[Any], int, np.ndarray]:
 
 
 def _keys(prefix: Path, flatten: bool) -> tuple[list[str], list[str]]:
-    """Keys, and notes on what was left out."""
+    """Return keys, and notes on what was left out."""
     keys, emo, tsv = (_with(prefix, suffix) for suffix in (".keys", ".emo", ".tsv"))
     if keys.exists():
         return [path_key(line) for line in _lines(keys)], []
@@ -128,7 +128,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def occupied(target: Path, layers: Sequence[str]) -> list[Path]:
-    """Files of the names that `write` would use."""
+    """Return the files of the names that `write` would use."""
     names = [_with(prefix, suffix) for prefix in _targets(target, layers) for suffix in SUFFIXES]
     return [path for path in names if path.exists()]
 

@@ -88,7 +88,7 @@ def _links(file: Any, path: Path) -> Failures:
 
 
 def _check_own(dataset: Any, place: str) -> None:
-    """StoreError for a dataset whose values lie in another file, or nowhere: HDF5 reads zeros for what is missing."""
+    """Raise StoreError for a dataset with values in another file, or nowhere: HDF5 would read zeros."""
     if dataset.is_virtual:
         sources = ", ".join(sorted({source.file_name for source in dataset.virtual_sources()}))
         raise StoreError(f"{place} is a virtual dataset of {sources}; import those files, or copy the values into one.")

@@ -145,7 +145,7 @@ def _stored(store: FeatureStore, name: str) -> FeatureSet | None:
 
 
 def _distinct(source: Source, report: ImportReport) -> list[int]:
-    """Positions of the first utterance of each key that a store can hold; the others are failures."""
+    """Return the positions of the first utterance of each key that a store can hold; the others are failures."""
     first: dict[str, int] = {}
     for i, key in enumerate(source.keys):
         place = source.place_of(i)
@@ -304,7 +304,7 @@ def layer_name(text: str) -> str:
 
 
 def parse_layers(texts: Sequence[str]) -> dict[str, str]:
-    """LAYER[=WHERE] each -> {name: where}; a number is that layer: "6=hidden6" -> {"layer_06": "hidden6"}."""
+    """Parse LAYER[=WHERE] each into {name: where}; a number is that layer: "6=hidden6" -> {"layer_06": "hidden6"}."""
     layers: dict[str, str] = {}
     for text in texts:
         name, equals, ending = text.partition("=")

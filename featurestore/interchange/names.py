@@ -19,7 +19,7 @@ _ENCODED = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 
 
 def escape(text: str, spaces: bool = False) -> str:
-    """`text` as one name; with `spaces`, blanks are encoded too, so that the name is one word of a line."""
+    """Return `text` as one name; with `spaces`, blanks are encoded too, so that the name is one word of a line."""
     escaped = "".join(char if _stays(char, spaces) else _encoded(char) for char in text)
     return _encoded(".") + escaped[1:] if escaped.startswith(".") else escaped or EMPTY
 
@@ -38,7 +38,7 @@ def key_path(key: str, suffix: str) -> PurePosixPath:
 
 
 def key_line(key: str) -> str:
-    """`key` as one word of a line of text; `path_key` is the inverse."""
+    """Return `key` as one word of a line of text; `path_key` is the inverse."""
     return "/".join(escape(part, spaces=True) for part in key.split("/"))
 
 

@@ -90,7 +90,7 @@ def read_file(path: Path, names: Sequence[str] = ()) -> Loaded:
 
 
 def read_header(file: BinaryIO, path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, order and dtype, with `file` left where the values start; StoreError unless these end the file."""
+    """Return shape, order and dtype; `file` is left where the values start. StoreError unless these end the file."""
     try:
         version = np.lib.format.read_magic(file)
         header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
@@ -166,7 +166,7 @@ def write(chosen: Selection, target: Path, resume: bool) -> Written:
 
 
 def _check_case(keys: Sequence[str], target: Path) -> None:
-    """StoreError where file names that differ in case (or in Unicode's form) are the same, and two keys are."""
+    """Raise StoreError where file names that differ in case (or in Unicode's form) are the same, and two keys are."""
     folded: dict[str, str] = {}
     pairs = [(folded[fold], key) for key in keys if folded.setdefault(fold := _folded(key), key) != key]
     if not pairs:

@@ -54,10 +54,10 @@ def read_file(path: Path, names: Sequence[str] = ()) -> Loaded:
 
 
 def occupied(target: Path, layers: Sequence[str]) -> list[Path]:
-    """Nothing: pt is not written."""
+    """Return nothing: pt is not written."""
     return []
 
 
 def write(chosen: Selection, target: Path, resume: bool) -> Written:
-    """ConfigError: other formats say what they hold, and any tool reads them."""
+    """Raise ConfigError: other formats describe their content, and any tool reads them."""
     raise ConfigError(f"{target}: .pt files are read, not written; export npy, hdf5 or safetensors.")

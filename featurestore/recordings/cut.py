@@ -83,7 +83,7 @@ def cut(manifest: Manifest, how: Windows | Speech | SegmentTable, progress: Prog
 
 
 def _after(i: int, n: int, progress: Progress | None) -> Callable[[float], None]:
-    """Progress within recording i of n."""
+    """Return a function that reports progress within recording i of n."""
     return lambda share: None if progress is None else progress(i + share, n)
 
 

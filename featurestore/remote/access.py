@@ -66,7 +66,7 @@ class RemoteDirectory:
         return info.get("size"), str(tag)
 
     def names(self, relative: str) -> list[str]:
-        """Names of the entries of a directory, sorted; none where there is no such directory.
+        """Return the names of the entries of a directory, sorted; none where there is no such directory.
 
         Where listing is impossible the directory's .listing.json counts, which `push` writes; StoreError without one.
         """

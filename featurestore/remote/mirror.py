@@ -74,7 +74,7 @@ class Mirror:
         return f"Mirror({self.url!r}, {str(self.root)!r})"
 
     def names(self, directory: Path) -> list[str]:
-        """Names of the entries of a directory, without segments that are still being copied there."""
+        """Return the names of the entries of a directory, without segments that are still being copied there."""
         relative, listing = self._at(directory), self._state / self._at(directory) / ".names.json"
 
         def ask() -> None:
@@ -122,7 +122,7 @@ class Mirror:
                 future.result()
 
     def announce(self, path: Path, ranges: Sequence[tuple[int, int]]) -> None:
-        """`ensure` in the background; what goes wrong there is raised when the bytes are needed."""
+        """Run `ensure` in the background; its errors are raised when the bytes are needed."""
         self._own.threads.submit(self._announce, path, list(ranges))
 
     def _announce(self, path: Path, ranges: list[tuple[int, int]]) -> None:
@@ -218,7 +218,7 @@ class Mirror:
         return file
 
     def _check_same(self, file: SparseFile) -> None:
-        """StoreError when the remote file is another one than that of which blocks are here."""
+        """Raise StoreError when the remote file is another one than that of which blocks are here."""
         relative = self._at(file.path)
         try:
             size, tag = self._source.stat(relative)
@@ -236,7 +236,7 @@ class Mirror:
         )
 
     def _check_not_gone(self, relative: str) -> None:
-        """SegmentGone when the segment of a missing file was removed, or isn't there yet."""
+        """Raise SegmentGone when the segment of a missing file was removed, or isn't there yet."""
         segment = _segment_of(relative)
         marker = segment if segment.endswith(SUFFIX) else f"{segment}/zarr.json"
         if segment and (relative == marker or not self._source.exists(marker)):

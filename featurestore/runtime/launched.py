@@ -87,7 +87,7 @@ def rendezvous_of_step(environment: Mapping[str, str] = os.environ) -> str:
 
 
 def first_host(nodes: str) -> str:
-    """ "gpu[07-09,12],login1" -> "gpu07", as Slurm writes lists of machines."""
+    """Map "gpu[07-09,12],login1" -> "gpu07", as Slurm writes lists of machines."""
     match = re.match(r"(?P<prefix>[^\[,]+)(?:\[(?P<number>\d+)[^\]]*\](?P<suffix>[^\[,]*))?", nodes)
     if match is None:
         raise ConfigError(f"Slurm's list of machines {nodes!r} can't be read; set MASTER_ADDR to the first one's name.")

@@ -109,7 +109,7 @@ class StageClock:
                 self._seconds[name] += elapsed
 
     def seconds(self) -> dict[str, float]:
-        """Seconds by stage, in the order of STAGES; of `decode` summed over its threads."""
+        """Return the seconds by stage, in the order of STAGES; of `decode` summed over its threads."""
         for name, start, stop in self._events:
             stop.synchronize()
             self._seconds[name] += start.elapsed_time(stop) / 1e3
@@ -117,6 +117,6 @@ class StageClock:
         return {name: self._seconds[name] for name in STAGES}
 
     def busy_s(self) -> float:
-        """Seconds in which the encoder's device had work: its stages follow one another."""
+        """Return the seconds in which the encoder's device had work: its stages follow one another."""
         seconds = self.seconds()
         return sum(seconds[name] for name in ON_DEVICE)

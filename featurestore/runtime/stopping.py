@@ -53,7 +53,7 @@ class StopSignals:
 
     @contextmanager
     def raising(self, report: Any) -> Iterator[None]:
-        """Inside, a signal raises Interrupted at once; one that came before raises on entry."""
+        """Raise Interrupted at once on a signal within the context; one that came before raises on entry."""
         self._report = report
         try:
             if self.signum:

@@ -104,7 +104,7 @@ def _compose(text: str, name: str, *, trusted: bool = False) -> yaml.Node:
 
 
 def _check_size(node: yaml.Node, name: str, most: int = MAX_NODES) -> None:
-    """ConfigError where aliases, each of which stands for all that it names, multiply to more than `most` values."""
+    """Raise ConfigError where aliases, each with all that it names, multiply to more than `most` values."""
     sizes: dict[int, int] = {}
 
     def size(each: yaml.Node) -> int:

@@ -95,7 +95,7 @@ class FeatureSet(Mapping[str, np.ndarray]):
         return html_table((), [line for line in lines if line[1]], f"feature set {self.name}")
 
     def check_spec(self, spec: FeatureSpec) -> None:
-        """SpecMismatch, with each difference, unless rows of that specification may be added to this set."""
+        """Raise SpecMismatch, with each difference, unless rows of that specification may be added to this set."""
         if self.spec.fingerprint != spec.fingerprint:
             listed = "; ".join(self.spec.differences(spec))
             raise SpecMismatch(
@@ -201,18 +201,18 @@ class FeatureSet(Mapping[str, np.ndarray]):
         return self.array(key) if key in self else default
 
     def array(self, key: str, layer: str | None = None) -> np.ndarray:
-        """Rows of one utterance, read-only (T, D) in `dtype`: a view of the file where they are stored so."""
+        """Return the rows of one utterance, read-only (T, D) in `dtype`: a view of the file if stored so."""
         return self.arrays([key], layer)[0]
 
     def arrays(self, keys: Sequence[str], layer: str | None = None) -> list[np.ndarray]:
-        """`array` for several keys, in their order. StoreError names keys that are missing."""
+        """Return `array` for several keys, in their order. StoreError names keys that are missing."""
         rows, scales = self.stored_rows(keys, layer)
         if self.spec.row_type.is_plain:
             return rows
         return [self._decoded(part, None if scales is None else scales[i]) for i, part in enumerate(rows)]
 
     def stored(self, key: str, layer: str | None = None) -> np.ndarray:
-        """Rows of one utterance as they lie on disk: float16, float32, uint16 (bfloat16's bits) or int8."""
+        """Return the rows of one utterance as they lie on disk: float16, float32, uint16 (bfloat16's bits) or int8."""
         return self.stored_rows([key], layer)[0][0]
 
     def scales(self, key: str, layer: str | None = None) -> np.ndarray:
@@ -230,7 +230,7 @@ class FeatureSet(Mapping[str, np.ndarray]):
         return self._reading(lambda now: now.stored(self.find(now.index, keys), layer))
 
     def lengths(self, keys: Sequence[str]) -> NDArray[np.int64]:
-        """Rows of each utterance, int64 (n,)."""
+        """Return the rows of each utterance, int64 (n,)."""
         index = self.index
         n_rows: NDArray[np.int64] = index.n_rows[self.find(index, keys)]
         return n_rows
@@ -260,7 +260,7 @@ class FeatureSet(Mapping[str, np.ndarray]):
         out: np.ndarray | None = None,
         dtype: str | np.dtype[Any] | None = None,
     ) -> Packed:
-        """Rows of the keys, one after the other in their order; StoreError names keys that are missing.
+        """Return the rows of the keys, one after the other in their order; StoreError names keys that are missing.
 
         out: C-contiguous (>= sum T, D), float16 or float32; the result is a view of its first rows, in its dtype. Pass
         the same array each time: fresh memory costs page faults, up to half the speed. Let it begin at a multiple of 64

@@ -141,7 +141,7 @@ class KeyIndex:
         return last[1].copy()
 
     def positions_of_bytes(self, keys: Sequence[bytes]) -> np.ndarray:
-        """`positions` for keys that are utf-8 already, by their hashes alone."""
+        """Return `positions` for keys that are utf-8 already, by their hashes alone."""
         positions = np.full(len(keys), -1, dtype=np.int64)
         if not len(self._hashes) or not len(keys):
             return positions
@@ -181,7 +181,7 @@ class KeyIndex:
         return -1
 
     def _find_shadowed(self, segments: Sequence[Segment]) -> np.ndarray:
-        """Positions whose key also lies in an earlier segment, rising; StoreError when it lies twice in one."""
+        """Return positions whose key also lies in an earlier segment, rising; StoreError when it lies twice in one."""
         places = np.flatnonzero(self._hashes[1:] == self._hashes[:-1])
         shadowed = [np.empty(0, np.int64)]
         for first in range(0, len(places), BLOCK):

@@ -61,7 +61,7 @@ class Snapshot:
     def stored(
         self, positions: np.ndarray, layer: str, check: bool = True
     ) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
-        """Rows of each found position as they are stored, (T, D); and the scales (T,) of int8 rows.
+        """Return the rows of each found position as they are stored, (T, D); and the scales (T,) of int8 rows.
 
         check=False: the caller reads them and then calls `check`, when their pages are in memory.
         """
@@ -246,7 +246,7 @@ class Snapshot:
             self.segments[number].layer(layer).announce(runs)
 
     def durations_s(self, positions: NDArray[np.int64]) -> NDArray[np.float64]:
-        """float64 (n,)."""
+        """Return float64 (n,)."""
         durations: NDArray[np.float64] = np.concatenate(
             [segment.small("durations_s") for segment in self.segments] or [np.empty(0)]
         )

@@ -154,7 +154,7 @@ def _segment_files(source: RemoteDirectory, name: str, segment: str, spec: Featu
 
 
 def _segments(place: RemoteDirectory, name: str, threads: ThreadPoolExecutor) -> list[str]:
-    """Names of the segments that are whole, sorted."""
+    """Return the names of the segments that are whole, sorted."""
     names = [entry for entry in place.names(name) if is_segment_name(entry)]
     whole = threads.map(lambda entry: is_whole(place, name, entry), names)
     return [entry for entry, each in zip(names, whole, strict=True) if each]
@@ -184,7 +184,7 @@ def _spec(place: RemoteDirectory, name: str) -> FeatureSpec:
 
 
 def _check_target(place: RemoteDirectory, name: str, spec: FeatureSpec) -> None:
-    """SpecMismatch when the target has other features of this name; StoreError when it can't have this name."""
+    """Raise SpecMismatch when the target has other features of this name; StoreError when it can't have this name."""
     for group in groups_above(name):
         if "medusa_set" in (attributes_of(place, group) or {}):
             raise StoreError(f"{place.url} has a feature set {group!r}, inside which {name!r} can't lie; rename one.")
