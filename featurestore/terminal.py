@@ -45,7 +45,7 @@ def say(text: str, style: str = "", stderr: bool = False) -> None:
 
 
 class Commands(TyperGroup):
-    """Prints what a user can mend as one line, and says how to go on after an interrupt."""
+    """Prints errors that a user can mend as one line, and how to go on after an interrupt."""
 
     order: ClassVar[Sequence[str]] = ()  # of the commands in `--help`
 

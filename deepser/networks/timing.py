@@ -18,7 +18,7 @@ ENDING = "-times"  # of its name, behind the name of the text's set
 
 @dataclass(frozen=True)
 class Timing:
-    """What tells the times of each input's rows.
+    """The sources of the times of each input's rows.
 
     window_s: rows whose times are that far apart, or nearer, see each other. rates_hz: rows per second as they are
     read, 0 where they aren't frames. times: of a text's rows the place of the input that holds their spans; None.

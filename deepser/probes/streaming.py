@@ -160,7 +160,7 @@ class _Map:
 
 @dataclass(frozen=True, eq=False)
 class _PassMaps:
-    """What one pass says of a row: by the fit without the row's cell (inner), or by the whole fit (judged rows)."""
+    """Outputs of one pass for a row: by the fit without the row's cell (inner), or by the whole fit (judged rows)."""
 
     solver: StreamingSolver
     maps: dict[int | None, _Map]

@@ -173,7 +173,7 @@ def new_figure(width: float, height: float, n_panels: int = 1, stacked: bool = F
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Write it; the suffix says in which format."""
+    """Write the figure in the format of its suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 

@@ -93,7 +93,7 @@ def corpora_of(manifest: Manifest) -> list[str]:
 
 
 def check_speakers(manifest: Manifest) -> None:
-    """Raise ManifestError where nobody says who speaks."""
+    """Raise ManifestError where no speaker is known."""
     if not manifest.has("speaker"):
         raise ManifestError(f"{manifest.name} has no 'speaker' column, so --normalise speaker can't be had.")
     if not any(str(group).startswith("s:") for group in speaker_groups(manifest)):

@@ -38,7 +38,7 @@ class World:
 
     @property
     def first(self) -> bool:
-        """Is this the process that writes and tells?"""
+        """Whether this is the process that writes and reports."""
         return self.rank == 0
 
     def share_of(self, batch: B) -> B:

@@ -30,7 +30,7 @@ class Targets:
     def from_manifest(manifest: Manifest, *, ratings: bool = False) -> "Targets":
         """Return the targets of a manifest; without a label or vote column it is a ManifestError that says so.
 
-        ratings: what each annotator said too; a ManifestError where neither ratings nor whole vote counts tell.
+        ratings: each annotator's ratings too; a ManifestError where there are neither ratings nor whole vote counts.
         """
         scheme = manifest.scheme
         manifest.check_labelled()

@@ -9,7 +9,7 @@ from featurestore.errors import ConfigError
 
 
 class TensorBoard:
-    """Writes what `fit_members` tells after each epoch to <run directory>/tensorboard/fold-<name>.
+    """Writes what `fit_members` reports after each epoch to <run directory>/tensorboard/fold-<name>.
 
     A fold that is continued is written anew from its first epoch on, so that no epoch stands there twice.
     """

@@ -17,7 +17,7 @@ ColumnOption = Annotated[
 
 
 def columns_of(pairs: list[str] | None) -> dict[str, str]:
-    """Return what `--column` says of a file of predictions: the column of each role; "scores=" are bare class names."""
+    """Return the columns that `--column` names in a file of predictions, by role; "scores=" are bare class names."""
     columns = {}
     for pair in pairs or []:
         role, separator, column = pair.partition("=")

@@ -11,7 +11,7 @@ from featurestore.errors import ConfigError
 from featurestore.runtime.jsonable import json_fields
 
 GROUP_SCORES = ("macro_f1", "accuracy", "uar", "mean_ccc")
-# A speaker says few of the classes, and macro-F1 over classes that are absent tells nothing of the speaker.
+# A speaker shows few of the classes, and macro-F1 over absent classes does not describe the speaker.
 SPEAKER_SCORES = ("accuracy", "uar", "mean_ccc")
 MIN_UTTERANCES = 10  # of a speaker that counts in the gap: the score of fewer is mostly chance
 QUANTILES = (0.1, 0.9)
@@ -113,7 +113,7 @@ def by_speaker(
 
     names (N,): the speaker of each utterance, None where unknown. The gap is from the 10th to the 90th percentile of
     the speakers with MIN_UTTERANCES or more, its interval from resampling them: the single best and worst of many
-    speakers would mostly tell who has the fewest utterances. Chance widens it too; compare it between systems.
+    speakers would mostly show who has the fewest utterances. Chance widens it too; compare it between systems.
     """
     speaker_names = _values("speaker", names)
     has_speaker = np.array([name is not None for name in names])

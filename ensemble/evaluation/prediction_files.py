@@ -29,7 +29,7 @@ SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
 ID_COLUMNS = ("utterance_id", "file", *arrow.SYNONYMS["utterance_id"], *NAMELESS)
 LABEL_COLUMNS = ("label", "EmoClass", "predicted", "pred", "emotion", "emo", "class", "predicted_label", "prediction")
 PACKED_COLUMN = "Prediction"
-# The order of MEDUSA's eleven numbers, which the file itself does not tell.
+# The order of MEDUSA's eleven numbers, which the file itself does not state.
 PACKED_CLASSES = ("angry", "sad", "happy", "surprise", "fear", "disgust", "contempt", "neutral")
 PACKED_ATTRIBUTES = ("arousal", "valence", "dominance")
 PROBABILITY_PREFIXES, LOGIT_PREFIX, ATTRIBUTE_PREFIX = ("p_", "prob_", ""), "logit_", "attr_"

@@ -58,7 +58,7 @@ def check_systems(
 ) -> ProtocolReport:
     """Return what `check_protocol` finds of systems that are open, over the folds that the first was made over.
 
-    store: what it recorded of the audio tells equal sound; without it, equal paths do.
+    store: its records of the audio show equal sound; without it, equal paths do.
     """
     systems = list(systems)
     fold_columns = [each.fold_column for each in systems if split is None and manifest.has(each.fold_column)]

@@ -11,7 +11,7 @@ SOUPS = ("uniform", "greedy")
 RULES = ("majority", "soft", "weighted", "attributes", "best")
 METAS = ("linear", "mlp", "forest", "ridge", *RULES, "auto")
 STRUCTURES = ("own", "all")
-N_HIDDEN = 32  # of an MLP where nothing else is said
+N_HIDDEN = 32  # of an MLP by default
 
 
 def layer_of(inputs: str) -> str:
@@ -78,7 +78,7 @@ class MetaConfig:
 class ForestConfig:
     """A random forest per stratified fold of the fitted utterances, their probabilities averaged (UNICAMP, 2025).
 
-    Its five folds and the logits are what the challenge's paper tells; scikit-learn's other settings are ours. Rare
+    Its five folds and the logits are those of the challenge's paper; scikit-learn's other settings are ours. Rare
     classes weigh as much as common ones. Attributes, which the forest doesn't predict, are the members' mean.
     """
 

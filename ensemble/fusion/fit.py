@@ -1,4 +1,4 @@
-"""Fitting an ensemble on members' posteriors in the store, and the table that says what each way of fusing is worth."""
+"""Fitting an ensemble on members' posteriors in the store, and the table that compares the ways of fusing."""
 
 import json
 from collections.abc import Callable, Sequence

@@ -38,7 +38,7 @@ CHOICE = "chosen inside"  # the row of a nested choice
 
 @dataclass(frozen=True)
 class Fused:
-    """A technique's prediction of some utterances, and, where it has seeds, what each of them says alone."""
+    """A technique's prediction of some utterances, and, where it has seeds, that of each of them alone."""
 
     whole: Prediction
     seeds: tuple[Prediction, ...] = ()

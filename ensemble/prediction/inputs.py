@@ -16,7 +16,7 @@ from featurestore.recordings.segment_tables import SegmentTable
 from featurestore.recordings.speech import Speech
 from featurestore.recordings.windows import Windows
 
-ENOUGH_CLIPS = 5  # of a speaker, to be told apart from the training corpus
+ENOUGH_CLIPS = 5  # of a speaker, to differ from the training corpus
 
 
 def track_notes(manifest: Manifest) -> list[str]:
@@ -28,7 +28,7 @@ def track_notes(manifest: Manifest) -> list[str]:
 
 
 def files_manifest(files: Sequence[Path | str], text: str | None = None) -> Manifest:
-    """Return a manifest of audio files under their own names, each once; `text` is what is said in all of them.
+    """Return a manifest of audio files under their own names, each once; `text` is the words of all of them.
 
     A name that is not UTF-8 can't be a key: such files are left out, with a sentence for each in the notes.
     """

@@ -85,13 +85,13 @@ def predict_parts(
     """Predict every utterance of the manifest, `chunk` by `chunk`; one that fails is reported, and the rest is done.
 
     weights: directories of encoders' weights by feature set or encoder name, where they are no longer where they were
-    when the members' features were made. asr: who hears the words that a member reads (see `speech_to_text`).
+    when the members' features were made. asr: the speech recogniser for members that read text, see `speech_to_text`.
     Features go through a temporary store, `chunk` utterances at a time; each encoder is loaded once, and so are all of
     them together where there is more than one chunk. Where the manifest has speakers and a member is speaker-adapted,
     a speaker's utterances are predicted together, as far as a chunk holds them. running: of these each is normalised
     by those before it and itself, as a stream must be.
     Raises SpecMismatch when an encoder is not the one the members learned from, ConfigError when text is needed and
-    nobody says where it comes from.
+    its source is not given.
     """
     say = progress or (lambda what, done, total: None)
     sets = needed_sets(model.members)

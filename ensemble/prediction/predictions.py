@@ -23,7 +23,7 @@ class Predictions:
     """Predictions of N utterances, in the order they were asked for, and the utterances that have none.
 
     probabilities: (N, C) float32, rows sum to one. attribute_values: (N, A) float32 on each attribute's own scale.
-    member_posteriors: (M, N, C + A) float32, what each member said. failed: (key, reason). pieces: where each utterance
+    member_posteriors: (M, N, C + A) float32, each member's outputs. failed: (key, reason). pieces: where each utterance
     lies, None for a text alone; cut: they are pieces of recordings, and their rows have start and end. speaker_clips:
     (N,) of a speaker-adapted model, the clips by which each one's speaker was normalised; 0: as the training corpus is.
     """

@@ -14,7 +14,7 @@ from featurestore.errors import ConfigError, EncoderError, SpecMismatch
 if TYPE_CHECKING:
     from featurestore.asr.transcriber import Transcriber
 
-TRANSCRIPTS = "transcripts:"  # what FeatureSpec.source of a text encoder begins with, where its texts were heard
+TRANSCRIPTS = "transcripts:"  # what FeatureSpec.source of a text encoder begins with, where its texts were transcribed
 OFF = "off"
 
 
@@ -39,7 +39,7 @@ class SpeechToText:
     ) -> "SpeechToText":
         """Return the plan: members that learned from transcripts share a model, the others read the manifest's text.
 
-        asr: the model that hears for all text encoders; "off": none, the manifest's texts are taken for all; None: as
+        asr: the model that transcribes for all text encoders; "off": none, all read the manifest's texts; None: as
         the members learned. ConfigError where a text is needed and there is none.
         """
         sources = {name: saved["spec"]["source"] for name, saved in sets.items() if saved["spec"]["kind"] == "text"}

@@ -17,7 +17,7 @@ KEY = "utterance_id"  # of a line of the journal, beside the row's columns
 class PredictionWriter:
     """Adds predictions to OUTPUT.journal; `finish` makes the table of them.
 
-    identity: of the model and whatever else decides what it says (`Model.identity`). The journal of a run that was
+    identity: of the model and of all that decides its outputs (`Model.identity`). The journal of a run that was
     stopped is gone on with (`done`: the utterances in it); it is a ConfigError where it has another identity, or
     predictions of utterances other than `wanted`.
     """

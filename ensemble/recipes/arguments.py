@@ -66,7 +66,7 @@ def _option(key: str, text: str) -> list[str]:
 
 
 def check_arguments(command: Any, words: tuple[str, ...], arguments: list[str], options: Entry) -> None:
-    """Let the command itself read its arguments, and tell the line of what it refuses."""
+    """Let the command itself read its arguments, and name the recipe's line of one that it refuses."""
     try:
         command.make_context(" ".join(words), list(arguments))
     except Exception as error:  # typer's class for it has moved between its releases

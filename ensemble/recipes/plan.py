@@ -167,7 +167,7 @@ class _Planner:
     def _reads_transcripts(self, options: dict[str, Entry]) -> bool:
         """Return what the key `transcripts` says, else: is there a transcribe section, and does the encoder read text?
 
-        ConfigError where there is one and nothing says what the encoder reads.
+        ConfigError where there is one and it is unknown what the encoder reads.
         """
         transcribes = "transcribe" in self.recipe.sections
         transcripts = options.pop("transcripts", None)

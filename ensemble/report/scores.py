@@ -114,7 +114,7 @@ def _assessed(
 
 
 def _groups(system: System, part: Part, scoring: Scoring) -> dict[str, Any]:
-    """Return the table of each column of groups that says anything, by its name."""
+    """Return the table of each column of groups that has scores, by its name."""
     manifest = part.manifest
     attributes = tuple(name for name in manifest.scheme.attributes if name in system.attributes)
     outputs = scored(system, manifest, attributes)

@@ -73,7 +73,7 @@ Word = tuple[str, float, float]  # as it stands in the text, with its blank befo
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was said in one utterance: text ("" where no speech was heard) and the code of its language.
+    """The words of one utterance: text ("" where no speech was detected) and the code of its language.
 
     avg_logprob: mean log-probability of the tokens, over all windows. no_speech_prob: of the window that is most like
     speech. Both are NaN where there was too little audio to look at (less than 10 ms). words: None where their times

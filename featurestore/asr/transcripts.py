@@ -91,7 +91,7 @@ class Transcripts(Mapping[str, str]):
 
     @property
     def source(self) -> str:
-        """What a text encoder's FeatureSpec.source says of these texts."""
+        """The entry for these texts in a text encoder's FeatureSpec.source."""
         return f"transcripts:{self.identity}"
 
     def provenance(self) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def journal_path(path: Path) -> Path:
 
 
 def source_path(path: Path) -> Path:
-    """Where it is said in full what made a table."""
+    """Return the file with the full description of a table's origin."""
     return path.with_name(f"{path.stem}.source.json")
 
 
@@ -234,7 +234,7 @@ def read_table(path: Path) -> Transcripts:
 
 
 def read_source(path: Path) -> TranscriptSource | None:
-    """Return what the file beside a table says of its origin; None where there is none."""
+    """Return a table's origin from the file beside it; None where there is none."""
     if not path.exists():
         return None
     try:

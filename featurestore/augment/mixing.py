@@ -60,7 +60,7 @@ def viewed_part(manifest: Manifest, view: View, store: FeatureStore | None = Non
     """Return a manifest's training part (split train, or all where there is no split) through a view.
 
     A mixed view's partners are those in the store's `mixing/<label>`; those of further utterances are drawn, and
-    written there before anything is encoded. ConfigError where nothing tells which utterances may be mixed.
+    written there before anything is encoded. ConfigError where no column limits which utterances may be mixed.
     """
     part = training_part(manifest)
     if view.mix is None:
@@ -95,7 +95,7 @@ def partners(keys: Sequence[str], groups: Sequence[str], *, seed: int, number: i
 
 
 def mixing_name(label: str) -> str:
-    """Return the set that says what the clips of a mixed view are made of."""
+    """Return the set that records what the clips of a mixed view are made of."""
     return f"mixing/{label}"
 
 

@@ -62,7 +62,7 @@ def split(
     if (folds, hold_out, balanced_sets, given) == (None,) * 4:
         raise ConfigError("Nothing to do: give --folds, --hold-out, --balanced-sets or --given.")
     if split_name and given is None:
-        raise ConfigError("--split-name says what the splits of a table are called; name it with --given.")
+        raise ConfigError("--split-name renames the splits of a table; name that table with --given.")
     names = dict(split_pair("--split-name", text) for text in split_name or [])
     table, chosen = Manifest.read(corpus), split_names(within or "")
     if given is not None:

@@ -1,4 +1,4 @@
-"""`medusa transcribe`: what was said in every utterance, by openai-whisper."""
+"""`medusa transcribe`: the words of every utterance, by openai-whisper."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

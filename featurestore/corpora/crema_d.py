@@ -3,7 +3,7 @@
 A file's name is `1001_IEO_ANG_HI.wav`: actor, sentence, acted emotion, level. The votes are `tabulatedVotes.csv`: a
 row for each clip and condition, its id 100000 times the condition (1 voice, 2 face, 3 both) plus the clip's number.
 The single responses that the corpus also has (`finishedResponses.csv`) are more, so annotators have no names here.
-The voice alone is often heard as another emotion than was acted: what the label is must be chosen.
+Listeners often rate the voice alone as another emotion than was acted, so that the label must be chosen.
 """
 
 import re

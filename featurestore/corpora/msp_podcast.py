@@ -69,7 +69,7 @@ def read_msp_podcast(
     check_audio: bool = True,
     durations: bool = False,
 ) -> Manifest:
-    """Return the manifest of every utterance that the consensus labels, Partitions.txt or a test3 file name tell of.
+    """Return the manifest of every utterance that the consensus labels, Partitions.txt or a test3 file name list.
 
     scheme: "8" classes, or "9" with "other". Clips without consensus stay, with no label but with their votes.
     secondary: the weight of an annotator's secondary emotions beside the primary one in the vote_<class> columns.

@@ -1,4 +1,4 @@
-"""How far annotators agree, beyond chance: 1 is complete agreement, 0 what chance gives, NaN where nothing tells."""
+"""How far annotators agree, beyond chance: 1 is complete agreement, 0 that of chance, NaN where it is undefined."""
 
 from typing import Any
 

@@ -65,7 +65,7 @@ def table_problems(table: pa.Table, scheme: LabelScheme) -> list[str]:
     if "split" in names:
         wrong = membership_problems(table.column("split"), "split", SPLITS)
         problems += [
-            f"{each}; `medusa prepare csv` reads other spellings, and --split-name says more" for each in wrong
+            f"{each}; `medusa prepare csv` reads other spellings, and --split-name renames splits" for each in wrong
         ]
     if "duration_s" in names:
         problems += range_problems(table.column("duration_s"), "duration_s", 0.0, np.inf)

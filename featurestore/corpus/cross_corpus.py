@@ -53,7 +53,7 @@ class CrossCorpus:
 
     @classmethod
     def of_manifest(cls, manifest: Manifest) -> "CrossCorpus | None":
-        """Return the corpora that a manifest's `split` tells apart, None where a corpus is in two splits."""
+        """Return the corpora that a manifest's `split` separates, None where a corpus is in two splits."""
         if not (manifest.has(CORPUS) and manifest.has("split")):
             return None
         pairs = dict.fromkeys(zip(manifest.column(CORPUS).tolist(), manifest.column("split").tolist(), strict=True))
@@ -91,7 +91,7 @@ class CrossCorpus:
         chosen = manifest.rows([i for i, name in enumerate(corpora) if name in part])
         chosen.notes = list(manifest.notes)
         if chosen.has("split"):
-            chosen.notes.append("corpora are taken whole: what the manifest's own column split says is not used")
+            chosen.notes.append("corpora are taken whole: the manifest's own column split is not used")
         return with_column(chosen, "split", [part[name] for name in corpora if name is not None and name in part])
 
     def part_names(self, manifest: Manifest) -> list[str]:

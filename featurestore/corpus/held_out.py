@@ -152,7 +152,7 @@ def _why_not(counts: NDArray[np.float64], part: NDArray[np.float64], share: floa
 
 
 def sentence(saved: dict[str, Any]) -> str:
-    """Return what a saved `HeldOut` says, without a full stop: who is held out, or why nobody is."""
+    """Return a saved `HeldOut` as a sentence without a full stop: who is held out, or why nobody is."""
     if saved["why_not"]:
         return f"nobody is held out and the last epoch is kept: {saved['why_not']}"
     names = [str(name).partition(":")[2] or str(name) for name in saved["speakers"]]

@@ -268,7 +268,7 @@ class Manifest:
 
     @cached_property
     def ratings(self) -> Ratings | None:
-        """What each annotator said, the utterances in row order (some may have no rating); None where unknown."""
+        """Each annotator's ratings, the utterances in row order (some may have no rating); None where unknown."""
         ratings = Ratings.read(self._ratings) if isinstance(self._ratings, Path) else self._ratings
         return None if ratings is None else ratings.of_keys(self.keys)
 

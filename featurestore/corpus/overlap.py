@@ -112,7 +112,7 @@ def bare_key(key: str) -> str:
 
 
 def bare_text(text: str) -> str | None:
-    """Return what is said, without letter case, punctuation and spacing; None for nothing."""
+    """Return a text without letter case, punctuation and spacing; None if nothing is left."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(re.findall(r"\w+", folded)) or None
 

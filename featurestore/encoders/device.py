@@ -101,7 +101,7 @@ def computed_by(encoder: Encoder) -> dict[str, str]:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Return whether an exception, of torch or of Python, says that memory is short."""
+    """Return whether an exception, of torch or of Python, means that memory is short."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(phrase in text for phrase in OUT_OF_MEMORY)
 

@@ -31,7 +31,7 @@ HEAD_DIM = 64
 
 @dataclass(frozen=True)
 class Emotion2VecConfig:
-    """Sizes, as a checkpoint's tensors tell them."""
+    """Sizes of a checkpoint, from its tensors."""
 
     hidden_size: int
     n_heads: int

@@ -432,7 +432,7 @@ def spec_for(
     """Return which layers are kept, and the specification of their rows; ConfigError for layers there are not.
 
     label: the encoder's name for the record. weights: their digest. compute: arithmetic of the forward pass; half
-    precision changes the numbers and is recorded, float32 is the rule. recorded: what else tells its rows from others.
+    precision changes the numbers and is recorded, float32 is the rule. recorded: what else distinguishes its rows.
     """
     choice = LayerChoice.parse(options.layers, sizes.n_layers, label)
     arithmetic = "float32" if compute is None else str(compute).removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""What a directory says of the audio that its model reads: rate, normalisation, filter bank."""
+"""The audio that a directory's model reads, by its configuration: rate, normalisation, filter bank."""
 
 from __future__ import annotations
 

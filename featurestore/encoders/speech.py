@@ -95,7 +95,7 @@ class SpeechEncoder(WindowedEncoder):
             for window in windows(self.n_frames(len(samples)), self.window_frames, self._margin):
                 start = window.start * self._stride
                 stop = (window.stop - 1) * self._stride + self._field
-                # Samples after the last whole frame stay with an unwindowed utterance: group norm hears them too.
+                # Samples after the last whole frame stay with an unwindowed utterance: group norm uses them too.
                 whole = window.start == 0 and window.stop == window.keep_stop
                 yield Piece(index, samples[start : None if whole else stop], window)
 

@@ -24,7 +24,7 @@ EMBEDDED = Path(__file__).resolve().parent.parent / "weights"
 def find_weights(name: str, hub_id: str | None, weights: Path | None) -> Path:
     """Return the directory to load from: `weights`, else the embedded one, else the hub's (cached or downloaded).
 
-    EncoderError says what was tried and how to go on.
+    EncoderError names what was tried and how to go on.
     """
     if weights is not None:
         return checked_directory(weights, f"--weights {weights}")

@@ -37,7 +37,7 @@ class Texts(Protocol):
 
     @property
     def source(self) -> str:
-        """What FeatureSpec.source says of them."""
+        """The entry for them in FeatureSpec.source."""
         ...
 
     def of(self, manifest: Manifest) -> tuple[list[tuple[str, str]], Failures]:

@@ -28,7 +28,7 @@ CORES_OF_A_GPU = 8  # for decoding; fewer where a node has not so many for each 
 CORES_UNKNOWN = 4  # for a GPU that the cluster will add
 POLL_S = 1.0
 STOP_S = 60.0  # for workers to commit after a stop
-PATIENCE_S = 30.0  # before it is said that no worker has started
+PATIENCE_S = 30.0  # before a message that no worker has started
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ class Hdf5Container:
             if not info.compress or not info.layout.n_rows:
                 expected[layer] = info.layout.data_bytes
         if set(self._header["arrays"]) != set(expected):
-            yield f"{self.path}: the header doesn't tell of the arrays that a segment has."
+            yield f"{self.path}: the header doesn't describe the arrays that a segment has."
             return
         for name, n_bytes in expected.items():
             self._extent(name, n_bytes)

@@ -8,7 +8,7 @@ from featurestore.errors import StoreError
 from featurestore.format.spec import FeatureSpec
 from featurestore.interchange.base import Loaded
 
-# In FeatureSpec.weights: nobody can tell which weights made the rows, so the set never mixes with one of our encoders.
+# In FeatureSpec.weights: nobody can know which weights made the rows, so the set never mixes with one of our encoders.
 IMPORTED = "imported"
 # What each dtype can be stored as without rounding, its own first. float64 is always rounded, and a note says so.
 EXACT = {
@@ -21,7 +21,7 @@ EXACT = {
 
 @dataclass(frozen=True)
 class Description:
-    """What the user says of imported rows, as in FeatureSpec. dtype None: what holds the first file's values."""
+    """The user's description of imported rows, as in FeatureSpec. dtype None: what holds the first file's values."""
 
     encoder: str
     kind: str = "audio"

@@ -39,7 +39,7 @@ SUFFIXES = (".lengths", ".keys", ".emo", ".npy")
 def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Source]:
     """Open the utterances of PATH.npy (the suffix may be given or not), in their order."""
     if len(layers) > 1 and not all(layers.values()):
-        raise ConfigError(f"Layers {', '.join(layers)}: tell the files of each, as LAYER=NAME.")
+        raise ConfigError(f"Layers {', '.join(layers)}: name the files of each, as LAYER=NAME.")
     base = _prefix(path)
     prefixes = {layer: base / where if where else base for layer, where in layers.items()} or {"": base}
     arrays = {layer: _open(prefix) for layer, prefix in prefixes.items()}

@@ -299,7 +299,7 @@ def _printable(text: str) -> str:
 
 
 def layer_name(text: str) -> str:
-    """Return a layer as users tell it: "6" is "layer_06", anything else its name."""
+    """Return the layer that a user names: "6" is "layer_06", anything else its name."""
     return f"layer_{int(text):02d}" if text.isascii() and text.isdecimal() else text
 
 

@@ -56,7 +56,7 @@ def directory_source(
 ) -> Source:
     """Return the files of one suffix below `path`, one per utterance and, where layers have directories, layer."""
     if any(layers.values()) and not all(layers.values()):
-        raise ConfigError(f"Layers {', '.join(layers)}: tell a directory for each of them, or for none.")
+        raise ConfigError(f"Layers {', '.join(layers)}: name a directory for each of them, or for none.")
     directories = {layer: path / where for layer, where in layers.items()} if any(layers.values()) else {"": path}
     failed: Failures = []
     names: set[str] = set()

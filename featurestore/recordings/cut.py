@@ -56,7 +56,7 @@ def cut(manifest: Manifest, how: Windows | Speech | SegmentTable, progress: Prog
 
     Columns but a text and a duration are the recording's; a table's columns are added, or stand in their place. A
     recording that can't be decoded is reported, and the rest done. ConfigError: the manifest is of pieces already, or
-    a table's recordings can't be told apart.
+    a table's recordings can't be distinguished.
     """
     if manifest.has_pieces:
         raise ConfigError(f"Manifest {manifest.name} is of pieces of recordings already; expected whole recordings.")

@@ -31,7 +31,7 @@ def writing(path: Path, error: type[MedusaError], remedy: str = MAKE_ROOM) -> It
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what the system says of an error; libraries put pages of text into theirs."""
+    """Return the system's message of an error; libraries put pages of text into theirs."""
     return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
 
 
@@ -82,7 +82,7 @@ def _raise_naming(error: OSError, path: Path) -> NoReturn:
 
 
 def temporary_beside(path: Path) -> Path:
-    """Return a new name in the directory of `path`, which says that it is being written."""
+    """Return a new name in the directory of `path` that marks a file as being written."""
     return path.absolute().parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
 
 

@@ -1,4 +1,4 @@
-"""Which of several tasks this process is, as torchrun, srun or a Slurm array tells it by environment variables."""
+"""Which of several tasks this process is, by the environment variables of torchrun, srun or a Slurm array."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def task_of_launcher(environment: Mapping[str, str] = os.environ) -> Task | None
 def task_of_array(environment: Mapping[str, str] = os.environ) -> Task | None:
     """Return which task of a Slurm job array this process is in; None outside an array.
 
-    ConfigError for an array whose numbers aren't evenly spaced (`--array=1,2,7`): its tasks can't tell their places.
+    ConfigError for an array whose numbers aren't evenly spaced (`--array=1,2,7`): its tasks can't know their places.
     """
     if ARRAY[0] not in environment:
         return None
