@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from deepser.members.sources import check_sources_once
-from ensemble.evaluation.align import ATTRIBUTE_PREFIX, load_posteriors
+from ensemble.evaluation.align import ATTRIBUTE_PREFIX, PREFIX, load_posteriors
 from ensemble.evaluation.posteriors import posteriors_name, speaker_adapted, split_rows
 from ensemble.evaluation.prediction_files import SUFFIXES, read_predictions
 from ensemble.evaluation.system import System
@@ -22,6 +22,8 @@ ADAPTED_SCORES = (
     "those of the judged part included."
 )
 ADAPTED_NOTE = "speaker-adapted: its models read each speaker's other, unlabelled clips, also of the judged part"
+
+MEMBER_WEIGHTS = "member_weights"  # in an ensemble's provenance: its members' weights, by their names in the store
 
 
 def from_store(store: FeatureStore, name: str, manifest: Manifest, checked: set[bytes] | None = None) -> System:
@@ -56,11 +58,23 @@ def from_store(store: FeatureStore, name: str, manifest: Manifest, checked: set[
         attributes=aligned.attributes,
         values=values[:, attribute_columns],
         fold_column=fold_column(store, name),
-        notes=(ADAPTED_NOTE,) if speaker_adapted(store, [name]) else (),
+        notes=(*([ADAPTED_NOTE] if speaker_adapted(store, [name]) else []), *_outdated(store, name)),
         made_on=made_on(store, name),
         corpora=corpora_of(store, name),
         stored=True,
     )
+
+
+def _outdated(store: FeatureStore, name: str) -> list[str]:
+    """Return a note where an ensemble was made of other predictions of its members than the store holds now."""
+    recorded = store[name].provenance.get(MEMBER_WEIGHTS)
+    if not isinstance(recorded, dict):
+        return []
+    others = [each for each, weights in recorded.items() if each in store and store[each].spec.weights != weights]
+    if not others:
+        return []
+    names = ", ".join(each.removeprefix(PREFIX) for each in others)
+    return [f"made before {names} {'was' if len(others) == 1 else 'were'} fitted again; run `medusa fit-meta` again"]
 
 
 def fold_column(store: FeatureStore, name: str) -> str:

@@ -14,7 +14,7 @@ from ensemble.evaluation.align import LAYERS, PREFIX, column_names
 from ensemble.evaluation.confidence import confidence_notes
 from ensemble.evaluation.posteriors import adapted_notes, shared_attributes, speaker_adapted
 from ensemble.evaluation.protocol import check_protocol, made_of
-from ensemble.evaluation.systems import ADAPTED
+from ensemble.evaluation.systems import ADAPTED, MEMBER_WEIGHTS
 from ensemble.fusion.config import AnyConfig, AutoConfig, MetaConfig
 from ensemble.fusion.cross_fit import CrossFit, cross_fit
 from ensemble.fusion.division import Division, divide, members_of
@@ -223,7 +223,8 @@ def _store_predictions(
     )
     if name in store:
         store.remove(name)
-    provenance = {"made_by": MADE_BY, MADE_ON: pack(division.record(name), rule)}
+    made_of = {member: store[member].spec.weights for member in problem.members}
+    provenance = {"made_by": MADE_BY, MADE_ON: pack(division.record(name), rule), MEMBER_WEIGHTS: made_of}
     with store.writer(name, spec, provenance=provenance) as writer:
         for part, fused in judged.predictions[CHOSEN, way.name].items():
             p = fused.whole

@@ -1,5 +1,6 @@
 """The whole fit: honest divisions, every row of the table, and predictions that go back into the store."""
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from deepser.scores.metrics import classification
 from deepser.training.targets import Targets
 from ensemble.evaluation.align import load_posteriors
 from ensemble.evaluation.posteriors import evaluate_posteriors
+from ensemble.evaluation.systems import from_store
 from ensemble.fusion.config import ForestConfig, MetaConfig, config_of
 from ensemble.fusion.fit import fit_ensemble
 from ensemble.fusion.kinds import load_meta
@@ -244,3 +246,21 @@ def test_an_attribute_that_nobody_rated_has_no_output_whatever_fuses(
     assert meta.attributes == {}
     assert store["posteriors/meta"].spec.columns == small.manifest.scheme.classes
     assert any("arousal" in note and "nobody rated" in note for note in report.notes)
+
+
+def test_scores_say_when_a_member_was_fitted_again_since(store: FeatureStore, write: Callable, corpus) -> None:
+    write(corpus)
+    fit_ensemble(store, corpus.manifest, ["m0", "m1"], config=config_of("soft", SHORT), folds="fold")
+    assert from_store(store, "meta", corpus.manifest).notes == ()
+    features, rows = store["posteriors/m1"], {}
+    for key in features:
+        rows[key] = {layer: features.array(key, layer).copy() for layer in features.layers}
+    store.remove("posteriors/m1")
+    with store.writer("posteriors/m1", dataclasses.replace(features.spec, weights="sha256:other")) as writer:
+        for key, layers in rows.items():
+            writer.append(key, layers)
+    (note,) = from_store(store, "meta", corpus.manifest).notes
+    assert re.search(r"before m1 was fitted again.*fit-meta", note)
+    assert from_store(store, "m1", corpus.manifest).notes == ()
+    fit_ensemble(store, corpus.manifest, ["m0", "m1"], config=config_of("soft", SHORT), folds="fold")
+    assert from_store(store, "meta", corpus.manifest).notes == ()
