@@ -249,10 +249,13 @@ def speaker_clips(speakers: Sequence[str], running: bool = False) -> np.ndarray:
 
 
 def _chunks(model: Fusion, manifest: Manifest, chunk: int) -> Iterator[np.ndarray]:
-    """Row indices of each chunk; a speaker's rows stay together where a member reads them so."""
+    """Yield the row indices of each chunk; a speaker's rows stay together where a member reads them so.
+
+    What is more than a chunk is cut into parts of like size: a last part of one clip would be normalised by the
+    training corpus, the others by their own.
+    """
     if not _adapted(model) or not manifest.has("speaker"):
-        for first in range(0, len(manifest), chunk):
-            yield np.arange(first, min(first + chunk, len(manifest)))
+        yield from _parts(np.arange(len(manifest)), chunk)
         return
     rows: dict[str, list[int]] = {}
     for row, speaker in enumerate(speaker_groups(manifest).tolist()):
@@ -262,12 +265,17 @@ def _chunks(model: Fusion, manifest: Manifest, chunk: int) -> Iterator[np.ndarra
         if pending and len(pending) + len(speaker_rows) > chunk:
             yield np.array(pending)
             pending = []
-        pending += speaker_rows
-        while len(pending) > chunk:
-            yield np.array(pending[:chunk])
-            pending = pending[chunk:]
+        if len(speaker_rows) > chunk:
+            yield from _parts(np.array(speaker_rows), chunk)
+        else:
+            pending += speaker_rows
     if pending:
         yield np.array(pending)
+
+
+def _parts(rows: np.ndarray, chunk: int) -> Sequence[np.ndarray]:
+    """Cut (n,) indices into as few parts of `chunk` at most as there can be, of like size."""
+    return np.array_split(rows, -(-len(rows) // chunk)) if len(rows) else []
 
 
 def _refuse_missing_audio(sets: Mapping[str, Mapping[str, Any]], manifest: Manifest) -> None:

@@ -192,6 +192,15 @@ def test_a_speakers_clips_are_predicted_together_whatever_the_chunk(probed: Path
     np.testing.assert_allclose(a[columns], b[columns], atol=1e-5)
 
 
+def test_no_clip_is_left_to_itself_where_its_speaker_has_more_than_a_chunk_of_them(
+    probed: Path, tmp_path: Path
+) -> None:
+    """Eight clips in chunks of seven: four and four, and not seven by their speaker and one by the training corpus."""
+    arguments = ("predict", probed / "clips" / "Actor_01", "--model", probed / "runs" / "own", "--speaker-of", "folder")
+    medusa(*arguments, "-o", tmp_path / "a.csv", "--chunk", "7")
+    assert pd.read_csv(tmp_path / "a.csv")["speaker_clips"].tolist() == [4] * 8
+
+
 @pytest.mark.parametrize("name", ["own", "net-own"])
 def test_a_running_estimate_reads_no_later_clip_and_ends_at_that_of_all_clips(
     probed: Path, tmp_path: Path, name: str
