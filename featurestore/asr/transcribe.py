@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featurestore.asr.same_audio import refuse_other_audio
 from featurestore.asr.source import Transcript
 from featurestore.asr.transcriber import WINDOW_S, Transcriber
 from featurestore.asr.writer import TranscriptWriter
@@ -59,8 +60,8 @@ def transcribe(
 
     shard: this part of the manifest alone, into a table of its own beside `path`. workers: decoding threads.
     progress(done, total, audio_s) is called after every utterance; done counts skipped and failed ones too. Raises
-    TranscriptError when a table is another model's, and Interrupted after SIGINT or SIGTERM; either way the table has
-    what was finished.
+    TranscriptError when a table is another model's, or of audio of other lengths, and Interrupted after SIGINT or
+    SIGTERM; either way the table has what was finished.
     """
     started = time.monotonic()
     items, failed = audio_items(manifest)
@@ -70,6 +71,7 @@ def transcribe(
     report = TranscribeReport(failed=failed)
     made_with = {**provenance(), "device": describe_device(transcriber.model.device)}
     with StopSignals() as stop, TranscriptWriter(path, transcriber.source, made_with, shard) as writer:
+        refuse_other_audio(writer.rows, manifest, writer.path)
         done_keys = writer.keys
         missing = [item for item in items if item.key not in done_keys]
         report.skipped = len(items) - len(missing)

@@ -19,6 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from featurestore.asr.same_audio import refuse_other_audio
 from featurestore.asr.source import PROVENANCE, Transcript, TranscriptSource, Word
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.tables import read_table_file, write_table_file
@@ -101,8 +102,9 @@ class Transcripts(Mapping[str, str]):
     def of(self, manifest: Manifest) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
         """Return (key, text) of utterances with a transcript, be it empty, and (key, reason) of the others.
 
-        TranscriptError when no utterance has one.
+        TranscriptError when no utterance has one, or some are of other audio.
         """
+        refuse_other_audio(self.rows, manifest, self.path)
         texts = [(key, self[key]) for key in manifest.keys if key in self.rows]
         if not texts:
             examples = ", ".join(map(repr, manifest.keys[:3]))

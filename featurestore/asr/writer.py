@@ -98,9 +98,14 @@ class TranscriptWriter:
         )
 
     @property
+    def rows(self) -> Mapping[str, Transcript]:
+        """The transcripts that there are, by utterance: in the table, in the journal, or in another part's."""
+        return self._table.rows | self._elsewhere
+
+    @property
     def keys(self) -> Set[str]:
-        """The utterances that have a transcript: in the table, in the journal, or in another part's."""
-        return (self._table.rows | self._elsewhere).keys()
+        """The utterances that have a transcript."""
+        return self.rows.keys()
 
     def append(self, row: Transcript) -> None:
         """Add one transcript, durable against the end of this process at once, against the machine's within 2 s."""

@@ -410,6 +410,41 @@ def test_only_one_run_writes_to_a_table(tmp_path: Path) -> None:
         assert list(writer.keys) == ["a"]
 
 
+def test_transcripts_of_other_audio_under_the_same_ids_are_neither_kept_nor_encoded(
+    corpus: Manifest, transcriber: Transcriber, tmp_path: Path, sounds: list[np.ndarray]
+) -> None:
+    path = tmp_path / "t.csv"
+    transcribe(corpus, transcriber, path)
+    before = path.read_bytes()
+    assert transcribe(corpus, transcriber, path).skipped == 6
+    (tmp_path / "other").mkdir()
+    for i in range(6):
+        soundfile.write(tmp_path / "other" / f"{i}.wav", sounds[0 if i == 1 else i], 16_000, subtype="FLOAT")
+    table = corpus.to_arrow()
+    by_length = table.append_column("duration_s", pa.array([3.0, 3.0, 0.3, 2.0, 0.005, 0.05]))
+    moved = table.set_column(1, "path", pa.array([f"gone/{i}.wav" for i in range(6)], pa.string()))
+    for other in (Manifest(table, root=tmp_path / "other"), Manifest(by_length, root=tmp_path / "other"),
+                  Manifest(by_length, root=tmp_path / "gone")):  # fmt: skip
+        with pytest.raises(TranscriptError, match=r"'c d' \(3\.000 s; transcribed were 1\.000 s\)\. .*--output"):
+            transcribe(other, transcriber, path)
+        with pytest.raises(TranscriptError, match="'c d'"):
+            Transcripts.read(path).of(other)
+    assert path.read_bytes() == before
+    assert len(Transcripts.read(path).of(Manifest(moved, root=tmp_path))[0]) == 6  # can't be reached
+
+
+def test_a_header_that_is_wrong_about_its_length_is_no_other_audio(
+    corpus: Manifest, transcriber: Transcriber, tmp_path: Path
+) -> None:
+    """A WAV that was cut short still says 3 s; transcribed was what is in it."""
+    whole = (tmp_path / "0.wav").read_bytes()
+    (tmp_path / "0.wav").write_bytes(whole[: len(whole) // 2])
+    path = tmp_path / "t.csv"
+    first = transcribe(corpus, transcriber, path)
+    second = transcribe(corpus, transcriber, path)
+    assert (second.skipped, second.done) == (first.done, 0)
+
+
 def row(key: str, text: str = 'kids, "talk"\nby the door – là', logprob: float = -0.25) -> Transcript:
     return Transcript(key, text, "en", logprob, 0.01, 1.5)
 
