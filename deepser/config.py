@@ -215,7 +215,7 @@ class TrainConfig:
         return self.seed if self.order_seed is None else self.order_seed
 
     def rule(self, stage: StageConfig) -> str:
-        """Return what selects the epoch of a stage; without a held-out part it is the last."""
+        """Return the score that selects the epoch of a stage; without a held-out part it is the last."""
         return (stage.select or self.select) if self.dev_fraction else "last"
 
     @property
@@ -233,7 +233,7 @@ class TrainConfig:
 
     @staticmethod
     def upgraded(values: dict[str, Any]) -> dict[str, Any]:
-        """Return what was saved before a stage had a loss of its own: the weights stood beside the stages."""
+        """Convert settings saved before a stage had a loss of its own, with the loss's weights beside the stages."""
         values = dict(values)
         weights = {name: values.pop(name) for name in ("classification_weight", "attribute_weight") if name in values}
         if weights and isinstance(values.get("stages"), (list, tuple)):

@@ -171,7 +171,7 @@ class _Opening:
         return _Fit(member, data, PosteriorMean(len(targets.keys), len(member.columns)))
 
     def targets(self, train: TrainConfig) -> Targets:
-        """Return what the members of these settings learn from."""
+        """Return the training data of members with these settings."""
         identity = (train.targets == "vote-dropping", train.learns_attributes)
         if identity not in self._targets:
             targets = Targets.from_manifest(self.manifest, ratings=identity[0])
@@ -185,7 +185,7 @@ class _Opening:
     def normalisation(
         self, train: TrainConfig, refs: Sequence[FeatureRef], keys: Sequence[str], directory: Path
     ) -> Normalisation | None:
-        """Return how these settings normalise, with the statistics of all layers that are read; None for "none".
+        """Return the normalisation of these settings, with the statistics of all layers read; None for "none".
 
         They are those of the run directory, if it has some of the same clips and features.
         """
@@ -247,7 +247,7 @@ def _is_left(
 
 
 def _made_of(store: FeatureStore, refs: Sequence[FeatureRef], keys: Sequence[str]) -> dict[str, str]:
-    """Return what statistics of features are made of: each set's fingerprint and rows, and the utterances."""
+    """Return the origin of features' statistics: each set's fingerprint and rows, and the utterances."""
     digest = hashlib.blake2b("\n".join(keys).encode(errors="surrogatepass"), digest_size=8).hexdigest()
     made_of = {"utterances": digest}
     for ref in refs:
@@ -257,7 +257,7 @@ def _made_of(store: FeatureStore, refs: Sequence[FeatureRef], keys: Sequence[str
 
 
 def _rows_digests(data: TrainingData) -> dict[str, str]:
-    """Return what identifies the rows that are learned from, by feature set: of all utterances, and of their views."""
+    """Return digests of the rows that are learned from, by feature set: of all utterances, and of their views."""
     store, keys = data.store, list(data.targets.keys)
     digests = {ref.name: store[ref.name].rows_digest(keys, ref.layers) for ref in data.refs}
     for ref in data.refs:

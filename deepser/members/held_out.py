@@ -87,7 +87,7 @@ def parts_of(
 def record(
     member: Member, targets: Targets, manifest: Manifest, plan: FoldPlan, choices: Known | None = None
 ) -> dict[str, Any]:
-    """Return who is held out in each fold, as held_out.json keeps it; {} where nobody is asked for."""
+    """Return the held-out speakers of each fold, as held_out.json keeps them; {} where none are required."""
     folds: dict[str, Any] = {}
     for fold, name in enumerate(plan.names):
         held_out = parts_of(member, targets, manifest, plan.train_at(fold), choices=choices).held_out
@@ -97,7 +97,7 @@ def record(
 
 
 def read_record(directory: Path) -> dict[str, Any]:
-    """Return what `record` found when the run began, by fold; {} where there is none."""
+    """Return the record made when the run began, by fold; {} where there is none."""
     path = directory / NAME
     if not path.is_file():
         return {}
@@ -108,7 +108,7 @@ def read_record(directory: Path) -> dict[str, Any]:
 
 
 def _lacks(config: TrainConfig, targets: Targets, dev_at: Indices) -> str:
-    """Return what a held-out part has nothing of although a stage is judged by it."""
+    """Return a reason if a held-out part lacks the targets by which a stage is judged."""
     rules = [config.rule(stage) for stage in config.stages]
     if any(rule in CLASS_SCORES for rule in rules) and not (targets.labels[dev_at] >= 0).any():
         return "no utterance of the speakers that could be held out has a label"

@@ -87,7 +87,7 @@ def timing_of(specs: Sequence[Mapping[str, Any]], stride: int, window_s: float) 
 
 
 def near(queries: Tensor, keys: Tensor, valid: Tensor, window_s: float) -> Tensor:
-    """Return which keys each query sees, (B, T, S) bool: the valid ones whose span is at most window_s from its own.
+    """Return the keys that each query sees, (B, T, S) bool: valid ones with a span at most window_s from its own.
 
     queries (B or 1, T, 2), keys (B or 1, S, 2): start and end in seconds. valid (B, S). A query that is near none, such
     as one of silence, sees all valid ones.

@@ -253,7 +253,7 @@ def _places(rated: Tensor | None, n: int) -> NDArray[np.int64]:
 
 
 def _shares(targets: Tensor) -> NDArray[np.float64]:
-    """Return how frequent the classes of (n, C + 1) targets are, (C,); the last column is of ones."""
+    """Return the frequencies (C,) of the classes of (n, C + 1) targets; the last column is of ones."""
     shares: NDArray[np.float64] = targets[:, :-1].double().mean(0).cpu().numpy()
     return shares
 

@@ -179,7 +179,7 @@ def save_figure(figure: Any, path: Path) -> None:
 
 
 def _counted(result: Classification) -> str:
-    """Return what the scores are over, and what they leave out."""
+    """Return a line with the numbers of utterances that are scored and left out."""
     text = f"{result.n:,} utterances scored"
     if result.n_no_consensus:
         text += f"; {result.n_no_consensus:,} without a consensus label left out"
@@ -190,7 +190,7 @@ def _counted(result: Classification) -> str:
 
 
 def _absent_text(absent: Mapping[str, Sequence[str]]) -> str:
-    """Return which folds lack which classes, the first few by name."""
+    """Return a note on the classes that folds lack, with the first few folds by name."""
     absences = [f"{fold} no {', '.join(names)}" for fold, names in absent.items()]
     more = f"; and {len(absences) - FOLDS_NAMED:,} more folds" if len(absences) > FOLDS_NAMED else ""
     return (

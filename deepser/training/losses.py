@@ -30,7 +30,7 @@ def class_weights(labels: NDArray[np.integer], n_classes: int, exponent: float) 
 def confusion_factors(
     logits: NDArray[np.floating], labels: NDArray[np.integer], exponent: float
 ) -> NDArray[np.float32]:
-    """Return what class weights are multiplied by where classes that are confused count more.
+    """Return the factors of class weights that let confused classes count more.
 
     (C,) float32, 1 on average.
 

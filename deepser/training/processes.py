@@ -46,7 +46,7 @@ class World:
         return batch if self.size == 1 else batch[self.rank :: self.size]
 
     def once(self, make: Callable[[], T]) -> T:
-        """Return what the first process makes, for all.
+        """Return the first process's value in all processes.
 
         All wait. A MedusaError or OSError there is raised in all of them.
         """
@@ -73,7 +73,7 @@ class World:
         return values
 
     def one_precision(self, precision: str) -> str:
-        """Return what `resolve_precision` gives in all processes.
+        """Return the precision that `resolve_precision` finds in all processes.
 
         ConfigError where "auto" differs between their devices.
         """

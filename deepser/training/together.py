@@ -38,7 +38,7 @@ def _first_set(config: MemberConfig) -> str:
 
 
 def stream_key(data: TrainingData, train_at: Indices, dev_at: Indices, config: TrainConfig) -> Any:
-    """Return what members must agree in to share batches; hashable."""
+    """Return the settings that members must share to share batches; hashable."""
     draws = tuple((stage.sampler, stage.samples_per_epoch) for stage in config.stages)
     cut = (config.batch_size, config.accumulate, config.stride, config.no_consensus_share)
     views = (data.views.identity, config.view_share if data.views.labels else 0.0)
@@ -70,7 +70,7 @@ class SharedReader:
             yield ([take_layers(rows, own) for own in choices] for rows in read)
 
     def union(self, members: Sequence[TrainingData]) -> TrainingData:
-        """Return what all of them read, each feature set once.
+        """Return the union of the members' feature sets, each once.
 
         Kept, so that its buffers and checked rows are used again.
 

@@ -92,7 +92,7 @@ def _refuse_folds(columns: dict[str, str]) -> None:
 
 
 def _way_out(recorded: "Collection[CrossCorpus]") -> str:
-    """Return what to do where systems of different corpora are named: the options under which all can be scored."""
+    """Return advice for systems of different corpora: the options under which all can be scored."""
     train = sorted({name for each in recorded for name in each.train})
     test = sorted(set.intersection(*(set(each.test) for each in recorded)) - set(train))
     if not test:

@@ -64,7 +64,7 @@ class PageArguments:
         return find_runs(self.runs, self.manifest, self.store)
 
     def wanted(self) -> "PageOptions":
-        """Return what the page is to hold."""
+        """Return the options of the page's content."""
         from ensemble.commands.corpora import divided_as_made
         from ensemble.report.collect import PageOptions
         from ensemble.report.scores import Scoring

@@ -58,7 +58,7 @@ class InputArguments:
     segments: SegmentsOption = None
 
     def table(self, files: list[str] | None, *, stderr: bool) -> "tuple[Manifest, Failures]":
-        """Return what to predict, cut where that is asked for, and (name, reason) of what can't be.
+        """Return the utterances to predict, cut if so requested, and (name, reason) of those that can't be read.
 
         stderr: notes go there, since the output is the predictions.
         """
@@ -91,7 +91,7 @@ class InputArguments:
         return table if self.speaker_of is None else with_speakers(table, self.speaker_of), unnamed
 
     def identity(self, model: "Model") -> dict[str, object]:
-        """Return what decides the predictions, for a run that goes on with those of another."""
+        """Return the identity of the predictions, by which a run can go on with those of another."""
         of: dict[str, object] = {"model": model.identity, "asr": self.asr, "text": self.text}
         if model.speaker_adapted:
             of["speaker_of"] = self.speaker_of

@@ -131,7 +131,7 @@ def column_names(classes: Sequence[str], attributes: Sequence[str]) -> tuple[str
 def _column_order(
     member: str, columns: Sequence[str], expected: Sequence[str], allowed: Sequence[str] | None
 ) -> list[int]:
-    """Return where each wanted column is in this member's rows."""
+    """Return the position of each wanted column in this member's rows."""
     missing, surplus = differences(columns, expected)
     surplus = [name for name in surplus if allowed is not None and name not in allowed]
     if missing or surplus:

@@ -249,7 +249,7 @@ def _calibrated(
 
 
 def _cross_folds(manifest: Manifest, folds: str | None) -> tuple[str, list[str]]:
-    """Return what a temperature is fitted on, in words, and the part of each utterance that it is not fitted on."""
+    """Return the data of a temperature, in words, and the part of each utterance that it is not fitted on."""
     if folds is not None:
         return f"the other folds of column {folds!r}", fold_names(manifest, folds)
     groups = group_names(manifest).tolist()

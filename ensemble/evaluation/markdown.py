@@ -50,7 +50,7 @@ def score_rows(report: Mapping[str, Any]) -> dict[str, list[ScoreRow]]:
 
 
 def protocol_lines(report: Mapping[str, Any]) -> list[str]:
-    """Return what a saved report, or protocol.json, found wrong with its folds or splits, one line each."""
+    """Return the problems of folds or splits in a saved report or protocol.json, one line each."""
     findings = (report.get("protocol") or report).get("findings", ())
     return [f"{each['severity'].capitalize()}: {each['message']}." for each in findings]
 
@@ -106,7 +106,7 @@ def _defined(scores: Mapping[str, float | None]) -> dict[str, float]:
 
 
 def title_of(score: str) -> str:
-    """Return how a score is called, on one line."""
+    """Return the name of a score, on one line."""
     return "mean CCC" if score == "mean_ccc" else TITLES[score].replace("\n", " ")
 
 
@@ -127,7 +127,7 @@ def _in_cell(text: str) -> str:
 
 
 def machine() -> str:
-    """Return what the numbers were made on and with, without naming the machine."""
+    """Return the kind of machine and the versions behind the numbers, without naming the machine."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("medusa-ser", "torch", "transformers"))
     return f"{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}, {versions}"
 

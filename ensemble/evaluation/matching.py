@@ -69,7 +69,7 @@ def _end_of_path(path: str, depth: int) -> str:
 
 
 def file_name(path: str) -> str:
-    """Return what follows the last slash."""
+    """Return the text after the last slash."""
     return path[path.rfind("/") + 1 :]
 
 

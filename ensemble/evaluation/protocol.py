@@ -56,7 +56,7 @@ def check_systems(
     split: str | None = None,
     store: FeatureStore | None = None,
 ) -> ProtocolReport:
-    """Return what `check_protocol` finds of systems that are open, over the folds that the first was made over.
+    """Return the report of `check_protocol` on open systems, over the folds of the first.
 
     store: its records of the audio show equal sound; without it, equal paths do.
     """
@@ -81,7 +81,7 @@ def check_protocol(
     *,
     sounds: Items = (),
 ) -> ProtocolReport:
-    """Return what is wrong with the parts that scores are reported of, and with what the systems were made on.
+    """Return the problems of the parts that are scored, and of the data that the systems were made on.
 
     cv: the fold column; without it the column `split` counts, else `fold`. made: by system, see `made_of`. Predictions
     that were made on other labels, or over other folds in a column of the same name, are an error; those over the folds
@@ -135,7 +135,7 @@ def _other_corpora(corpora: CrossCorpus, made: Made, name: str) -> list[Finding]
 
 
 def _across_corpora(division: Division) -> list[Finding]:
-    """Return what corpora on two sides may share under other names: people, and classes in another letter case."""
+    """Return what two sides' corpora may share under other names: people, and classes in another letter case."""
     findings = []
     sides: dict[str, set[str]] = {}
     for part, label in zip(division.parts, division.labels, strict=False):

@@ -90,7 +90,7 @@ def corpora_of(store: FeatureStore, name: str) -> CrossCorpus | None:
 
 
 def rule_of(store: FeatureStore, name: str) -> str:
-    """Return what divided the utterances of posteriors, such as "cv:fold" or "split"; "" where it is not recorded."""
+    """Return the division of posteriors' utterances, such as "cv:fold" or "split"; "" where it is not recorded."""
     return str(dict(store[name].spec.extra).get("folds") or _recorded(store, name).get("column") or "")
 
 

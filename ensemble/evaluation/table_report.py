@@ -104,7 +104,7 @@ def terminal_tables(tables: Mapping[str, SystemTable]) -> Group:
 
 
 def score_name(score: str) -> str:
-    """Return how a score is called in a table."""
+    """Return the name of a score in a table."""
     if score == "mean_ccc":
         return "mean CCC"
     return f"CCC {score.removeprefix(CCC)}" if score.startswith(CCC) else TITLES[score].replace("\n", " ")

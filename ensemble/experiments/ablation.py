@@ -286,7 +286,7 @@ def _results(
 def _mean_sums(
     variant: Variant, systems: Mapping[str, System], rows: Manifest, attributes: tuple[str, ...]
 ) -> MeanSums:
-    """Return what the scores of a variant's members on some rows are made of, so that their mean can be resampled."""
+    """Return the sums behind the scores of a variant's members on some rows, so that their mean can be resampled."""
     members = [scored(systems[m.name], rows, attributes) for m in variant.members]
     return MeanSums.of([replace(each, means={}).sums() for each in members])
 

@@ -12,7 +12,7 @@ from featurestore.corpus.held_out import HeldOut, choose_held_out
 
 
 def held_out_of(problem: Problem, config: MetaConfig) -> HeldOut | None:
-    """Return who is held out of a problem's utterances, None where `config` keeps the last round of all.
+    """Return the held-out part of a problem's utterances, None where `config` keeps the last round of all.
 
     The choice is that of `choose_held_out`; besides, something must be known of the part.
     """
@@ -34,7 +34,7 @@ def held_out_of(problem: Problem, config: MetaConfig) -> HeldOut | None:
 
 
 def without_selection(config: MetaConfig) -> MetaConfig:
-    """Return how a meta-classifier is trained where nobody can be held out: all rounds, and a soup of all seeds."""
+    """Return the settings for when no speaker can be held out: all rounds, and a soup of all seeds."""
     return replace(config, select="last", soup="uniform")
 
 

@@ -27,7 +27,7 @@ def is_argument(parameter: Any) -> bool:
 
 
 def keys_of(parameter: Any) -> list[str]:
-    """Return what a recipe calls a parameter of a command: its long option without dashes, or the argument's name."""
+    """Return a recipe's name for a parameter of a command: its long option without dashes, or the argument's name."""
     if is_argument(parameter):
         return [parameter.name]
     return [option.removeprefix("--") for option in parameter.opts if option.startswith("--")]

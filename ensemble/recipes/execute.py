@@ -111,7 +111,7 @@ def record_of(step: Step, places: Places) -> dict[str, Any]:
 
 
 def digest(thing: Thing) -> str:
-    """Return what something on disk is now; "" when it isn't there.
+    """Return the digest of something on disk; "" when it isn't there.
 
     A manifest or file: its content. A tree: its files' names, sizes and times. A set of features: its fingerprint,
     whether it has every utterance of the manifest (None: of its own), and the rows of those that it has.

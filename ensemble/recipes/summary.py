@@ -65,5 +65,5 @@ def refuse_unclean(steps: Sequence[Step]) -> None:
 
 
 def _comparison(path: Path) -> list[str]:
-    """Return what `medusa compare` wrote: a table for each part, ways of fusing against sets of members."""
+    """Return the tables of `medusa compare`, one for each part: ways of fusing against sets of members."""
     return comparison_markdown(read_json(path.read_text(encoding="utf-8"))) if path.is_file() else []

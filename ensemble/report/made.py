@@ -24,7 +24,7 @@ def corpus_lines(manifest: Manifest, path: Path) -> list[list[str]]:
 
 
 def feature_rows(store: FeatureStore | None, runs: Runs) -> list[dict[str, Any]]:
-    """Return what each feature set is that a system reads: as the store has it, else as a member recorded it."""
+    """Return a description of each feature set that a system reads, from the store or else from a member's record."""
     recorded: dict[str, Mapping[str, Any]] = {}
     for directory in runs.directories.values():
         for spec in _list(read_json(directory / CONFIG), "specs"):
@@ -60,7 +60,7 @@ def _decoders(features: FeatureSet) -> list[str]:
 
 
 def system_rows(store: FeatureStore | None, runs: Runs, systems: Sequence[System]) -> list[dict[str, Any]]:
-    """Return what each system is: its kind, what it reads, its protocol and its settings."""
+    """Return a description of each system: its kind, its inputs, its protocol and its settings."""
     rows = []
     for system in systems:
         directory = runs.directories.get(system.name)
@@ -127,7 +127,7 @@ def training_curves(runs: Runs) -> list[dict[str, Any]]:
 
 
 def ensemble_reports(runs: Runs) -> list[dict[str, Any]]:
-    """Return what `fit-meta` wrote of each ensemble: the table of votes, what was learned, and its notes."""
+    """Return the report of `fit-meta` on each ensemble: the table of votes, the learned weights, and its notes."""
     reports = []
     for name, directory in runs.directories.items():
         report = read_json(directory / "report.json")

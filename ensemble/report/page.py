@@ -67,7 +67,7 @@ def asset(name: str) -> str:
 
 
 def script_digest(script: str) -> str:
-    """Return what a Content-Security-Policy calls a script by."""
+    """Return the hash by which a Content-Security-Policy names a script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
 
 

@@ -141,7 +141,7 @@ def clip_bytes(dims: Any, n_bytes: int) -> int:
 
 
 def batch_that_fits(free_bytes: int, of_clip: int) -> int:
-    """Return how many clips to decode at once: a multiple of 8 where there is room for so many, at most 128."""
+    """Return the number of clips to decode at once: a multiple of 8 where there is room for so many, at most 128."""
     n = min(MOST_AT_ONCE, int(SHARE_OF_FREE_MEMORY * free_bytes) // of_clip)
     return max(1, n - n % 8 if n >= 8 else n)
 

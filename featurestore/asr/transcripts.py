@@ -96,7 +96,7 @@ class Transcripts(Mapping[str, str]):
         return f"transcripts:{self.identity}"
 
     def provenance(self) -> dict[str, Any]:
-        """Return what a feature set of these texts records of them: the settings of the model that made them."""
+        """Return the record for a feature set of these texts: the settings of the model that made them."""
         return {} if self.settings is None else {PROVENANCE: self.settings.to_json()}
 
     def of(self, manifest: Manifest) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
@@ -246,7 +246,7 @@ def read_source(path: Path) -> TranscriptSource | None:
 
 
 def read_journal(path: Path) -> tuple[TranscriptSource, list[Transcript]] | None:
-    """Return what made a journal's transcripts, and these, up to a torn line; None where there is none."""
+    """Return the source of a journal's transcripts, and these, up to a torn line; None where there is none."""
     lines = read_lines(path)
     return None if lines is None else parse_journal(path, lines[0])
 

@@ -34,7 +34,7 @@ class Folder:
     hidden: list[Path]
 
     def left_out(self, root: Path) -> str:
-        """Return what was left out and why, named from `root`; "" where everything else is plainly no recording."""
+        """Return the files left out and the reason, from `root`; "" where all others are plainly no recordings."""
         by_suffix: dict[str, list[Path]] = {}
         for path in self.others:
             by_suffix.setdefault(path.suffix.lower(), []).append(path)

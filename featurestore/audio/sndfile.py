@@ -155,6 +155,6 @@ def not_read(error: Exception, message: str) -> AudioError:
 
 
 def reason(error: Exception) -> str:
-    """Return what a decoder's exception says, without a full stop."""
+    """Return the message of a decoder's exception, without a full stop."""
     text = getattr(error, "error_string", "") or str(error)
     return text.strip().rstrip(".") or type(error).__name__

@@ -200,7 +200,7 @@ def training_part(manifest: Manifest) -> Manifest:
 
 
 def _groups(manifest: Manifest, within: str) -> list[str]:
-    """Return what an utterance and its partner must share, so that no held-out fold or split is learned from."""
+    """Return the groups (N,) within which partners are drawn, so that no held-out fold or split is learned from."""
     if within == ANYWHERE:
         return [""] * len(manifest)
     division_column = next((name for name in ("fold", "split") if manifest.has(name)), "")

@@ -157,7 +157,7 @@ class View:
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
-        """Return what a feature set's specification records of the view, in FeatureSpec.extra."""
+        """Return the entries for the view in a specification's FeatureSpec.extra."""
         done = "+".join(_step_text(name, step) for name, step in self.steps)
         files = {f"{PREFIX}_{name}": step.files.identity for name, step in self.steps if step.files is not None}
         recorded = {

@@ -37,7 +37,7 @@ Failures = list[tuple[str, str]]  # (name, reason)
 
 
 def beside(output: Path | str) -> Path:
-    """Return where the manifest of named recordings is kept: `store.files.csv` for a store, `x.files.csv` for x.csv."""
+    """Return the path of the manifest of named recordings: `store.files.csv` for a store, `x.files.csv` for x.csv."""
     place = Path(output)
     name = place.stem if place.suffix in (".csv", ".parquet") else place.name
     return place.with_name(f"{name or 'recordings'}.files.csv")

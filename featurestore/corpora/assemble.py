@@ -103,7 +103,7 @@ def numbers(column: pa.ChunkedArray, low: float, high: float, path: Path | str, 
 
 
 def code(path: Path, field: str, value: str, codes: Mapping[str, Any]) -> Any:
-    """Return what a code in a file's name stands for.
+    """Return the meaning of a code in a file's name.
 
     ManifestError names the file, the field, and the codes there are.
     """

@@ -191,7 +191,7 @@ def _once(table: pa.Table, root: Path, notes: list[str]) -> pa.Table:
 def _with_files(
     joined: pa.Table, root: Path, table_headers: Mapping[str, Any], chosen: list[str], notes: list[str]
 ) -> pa.Table:
-    """Return what other filewise tables say of the files."""
+    """Return the columns of other filewise tables about the files."""
     for name, table in table_headers.items():
         columns = [column for column in ABOUT_FILES if column in (table.get("columns") or {})]
         columns = [column for column in columns if TEXTS.get(column, column) not in joined.column_names]

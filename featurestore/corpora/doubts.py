@@ -55,7 +55,7 @@ def doubts(manifest: Manifest) -> list[str]:
 
 
 def _outvoted(manifest: Manifest) -> tuple[int, int]:
-    """Return how many labels another class has more votes than, and how many have votes at all."""
+    """Return the numbers of labels that are outvoted by another class, and of labels with votes."""
     votes = manifest.votes
     if votes is None:
         return 0, 0

@@ -156,7 +156,7 @@ def _checked(place: str, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _label_map(root: Path, records: Sequence[dict[str, Any]], notes: list[str]) -> dict[str, str]:
-    """Return what each label of the records becomes; letter case counts only where the map has both spellings."""
+    """Return the class of each label in the records; letter case counts only where the map has both spellings."""
     path = next((root / name for name in LABEL_MAPS if (root / name).exists()), None)
     if path is None:
         notes.append(f"classes are the corpus's own labels: {root} has neither {' nor '.join(LABEL_MAPS)}")

@@ -90,7 +90,7 @@ def table_problems(table: pa.Table, scheme: LabelScheme) -> list[str]:
 
 
 def remedy(problems: Sequence[str]) -> str:
-    """Return what to do about the problems of a table, as a sentence behind them; "" where they say it themselves."""
+    """Return a sentence on how to mend the problems of a table; "" where they include it."""
     return SPLIT_REMEDY if any(problem.startswith("unknown split") for problem in problems) else ""
 
 

@@ -24,7 +24,7 @@ class CrossCorpus:
 
     @classmethod
     def of_options(cls, train_on: str | None, test_on: str | None) -> "CrossCorpus | None":
-        """Return what --train-on A,B and --test-on C ask for, None for neither; ConfigError for one alone."""
+        """Parse --train-on A,B and --test-on C; None for neither, ConfigError for one alone."""
         if train_on is None and test_on is None:
             return None
         if train_on is None or test_on is None:

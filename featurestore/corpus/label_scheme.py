@@ -77,7 +77,7 @@ class LabelScheme:
 
     @classmethod
     def of_table(cls, table: pa.Table) -> "LabelScheme":
-        """Return what the columns imply: vote columns in their order, else the sorted labels.
+        """Return the classes that the columns imply: vote columns in their order, else the sorted labels.
 
         Attributes range from 1 to 7.
         """

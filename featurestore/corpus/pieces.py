@@ -156,7 +156,7 @@ def _differ(table: pa.Table, first: str, second: str) -> bool:
 
 
 def _disagreeing(table: pa.Table, start: str, end: str, length: str) -> str:
-    """Return what is wrong where an end isn't start and length, "" where nothing is.
+    """Return the problem where an end isn't start plus length, "" where there is none.
 
     A length that is one for all pieces of a file and no less than their ends is the file's, and not compared.
     """

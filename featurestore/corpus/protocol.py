@@ -91,7 +91,7 @@ class ProtocolReport:
 def check_division(
     division: Division, record: PartRecord | None = None, *, leaks: Collection[str] = SHARED
 ) -> ProtocolReport:
-    """Return what is wrong with a division of a corpus, and with predictions that were made on `record`.
+    """Return the problems of a division of a corpus, and of predictions that were made on `record`.
 
     Found are speakers, utterance ids and identical recordings in two parts, with their numbers (a leak where a model
     learns from one of the parts); classes that are missing in a part or have no utterance at all; utterances whose
@@ -128,7 +128,7 @@ def check_manifest(
     audio: Items = (),
     leaks: Collection[str] = SHARED,
 ) -> ProtocolReport:
-    """Return what is wrong with the parts that a column of a manifest makes; see `check_division`."""
+    """Return the problems of the parts that a column of a manifest makes; see `check_division`."""
     return check_division(Division.of_manifest(manifest, column, audio=audio), record, leaks=leaks)
 
 

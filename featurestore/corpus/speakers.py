@@ -152,7 +152,7 @@ def _counts(
 
 
 def sentences(report: SpeakerReport) -> Sequence[str]:
-    """Return what a reader should know of the report, one sentence each, without a full stop."""
+    """Return the findings of the report, one sentence each, without a full stop."""
     lines = []
     if report.single_class:
         names = "; ".join(f"{name}: {first_names(who, 3)}" for name, who in report.single_class.items())

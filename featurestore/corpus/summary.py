@@ -26,7 +26,7 @@ def summary_table(manifest: Manifest) -> "Table":
 
 
 def summary_lines(manifest: Manifest) -> list[tuple[str, str]]:
-    """Return what `summary_table` shows, as (name, value)."""
+    """Return the lines of `summary_table`, as (name, value)."""
     lines = [("utterances", f"{len(manifest):,}")]
     if manifest.has("duration_s"):
         seconds = manifest.column("duration_s")

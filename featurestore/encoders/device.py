@@ -93,7 +93,7 @@ def arithmetic(compute: torch.dtype, device: torch.device) -> Iterator[None]:
 
 
 def computed_by(encoder: Encoder) -> dict[str, str]:
-    """Return where an encoder computes and in which arithmetic, for the record and for people."""
+    """Return an encoder's device and arithmetic, for the record and for people."""
     compute = getattr(encoder, "compute", None)
     if compute is None:  # no torch model
         return {"device": encoder.device, "arithmetic": "float32"}

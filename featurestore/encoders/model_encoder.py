@@ -76,5 +76,5 @@ class WindowedEncoder(ModelEncoder):
         return piece.n_frames
 
     def _kept_of(self, piece: Piece) -> slice:
-        """Return which frames of a window are kept."""
+        """Return the frames of a window that are kept."""
         return piece.keep

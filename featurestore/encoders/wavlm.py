@@ -26,7 +26,7 @@ def position_bias(model: Any, n_frames: int) -> Tensor:
 
 
 def padding_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """Return what is added to the logits of padded keys, (B, 1, 1, T): the lowest number; None where none is padded."""
+    """Return the bias on the logits of padded keys, (B, 1, 1, T): the lowest number; None where none is padded."""
     if mask is None:
         return None
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)[

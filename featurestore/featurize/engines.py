@@ -174,7 +174,7 @@ def with_one_arithmetic(job: FeaturizeJob, devices: Sequence[str]) -> FeaturizeJ
 
 
 def _auto_compute(device: str) -> str:
-    """Return what `--compute auto` is on a device; "" for one that is not there, which its process reports."""
+    """Return the arithmetic of `--compute auto` on a device; "" for a missing one, which its process reports."""
     import torch
 
     from featurestore.encoders.device import pick_compute

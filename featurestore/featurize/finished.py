@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def finished(
     manifest: Manifest, store: FeatureStore | None, job: FeaturizeJob, encoder: EncoderOptions, device: str
 ) -> FeaturizeReport | None:
-    """Return what `featurize` would report of a set that has every utterance; None where it has something to do.
+    """Return the report of `featurize` for a set that has every utterance; None where there is work left.
 
     What is there is compared with today's files as ever. None, too, where other features are asked for, and where only
     the encoder itself says what they are: whoever loads it finds out. Raises IdentityMismatch as `featurize` does.

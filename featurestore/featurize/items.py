@@ -45,7 +45,7 @@ class Texts(Protocol):
         ...
 
     def provenance(self) -> dict[str, Any]:
-        """Return what a new feature set records of their origin: JSON values by name."""
+        """Return the record of their origin for a new feature set: JSON values by name."""
         ...
 
 

@@ -130,7 +130,7 @@ class Worker:
         self._signum = 0
 
     def about(self) -> About | Exception:
-        """Return where this worker computes, or why it can't."""
+        """Return this worker's device, or the reason why it can't compute."""
         import socket
 
         from featurestore.encoders.device import pick_compute

@@ -122,7 +122,7 @@ class SegmentInfo:
         return info
 
     def attributes(self) -> dict[str, Any]:
-        """Return what the segment records of itself; enough to open it without reading its arrays' metadata."""
+        """Return the segment's attributes, enough to open it without reading its arrays' metadata."""
         return {
             "medusa_segment": SEGMENT_VERSION,
             "fingerprint": self.spec.fingerprint,

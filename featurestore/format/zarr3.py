@@ -55,7 +55,7 @@ class ShardLayout:
         return self.data_bytes + self.padding_bytes + 16 * self.n_chunks + 4 if self.n_rows else 0
 
     def tail(self) -> bytes:
-        """Return what follows the uncompressed rows in the file: zero rows, and the shard's index."""
+        """Return the bytes after the uncompressed rows in the file: zero rows, and the shard's index."""
         places = np.full((self.n_chunks, 2), self.chunk_bytes, dtype="<u8")
         places[:, 0] = np.arange(self.n_chunks, dtype="<u8") * self.chunk_bytes
         return bytes(self.padding_bytes) + shard_index(places)

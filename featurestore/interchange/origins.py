@@ -37,7 +37,7 @@ class Origin:
 
 
 def place_of(path: Path) -> Path:
-    """Return where the table of a source or target lies."""
+    """Return the path of the table of a source or target."""
     return path / IN_DIRECTORY if path.is_dir() else path.with_name(path.name.removesuffix(".npy") + BESIDE)
 
 
@@ -70,7 +70,7 @@ def write_origins(features: FeatureSet, keys: Sequence[str], target: Path) -> bo
 
 
 def read_origins(source: Path) -> dict[str, Origin]:
-    """Return what the table beside a source records, by key; {} where there is none. StoreError: it is damaged."""
+    """Return the records of the table beside a source, by key; {} where there is none. StoreError: it is damaged."""
     path = place_of(source)
     if not path.exists():
         return {}

@@ -36,7 +36,7 @@ class Cut:
 
 
 def cutter_of(every: float | None, span: float | None, segments: str | None) -> Windows | Speech | SegmentTable | None:
-    """Return what --every, --span and --segments ask for, None where nothing; ConfigError where they contradict.
+    """Return the cutter of --every, --span and --segments, None without them; ConfigError where they contradict.
 
     segments: "vad", of which --span is the longest segment, or a file.
     """

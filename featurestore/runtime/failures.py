@@ -17,7 +17,7 @@ NUMBER = re.compile(r"\d[\d.,]*(?<=\d)")
 
 
 def table_of(output: Path | str | None) -> Path:
-    """Return where the failures of a job are listed: `x.failed.csv` beside an output x.csv; None or a URL: here."""
+    """Return the path of a job's list of failures: `x.failed.csv` beside an output x.csv; None or a URL: here."""
     if output is None or "://" in str(output):
         return DEFAULT_TABLE
     place = Path(output)

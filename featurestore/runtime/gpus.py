@@ -34,7 +34,7 @@ def is_uuid(device: str) -> bool:
 
 
 def installed_gpus() -> list[Gpu]:
-    """Return what `nvidia-smi -L` lists; none where it is not installed or fails."""
+    """Return the devices that `nvidia-smi -L` lists; none where it is not installed or fails."""
     gpus: list[Gpu] = []
     for line in _nvidia_smi("-L").splitlines():
         if (gpu := GPU_LINE.match(line)) is not None:

@@ -27,7 +27,7 @@ class Task:
 
 
 def task_of_launcher(environment: Mapping[str, str] = os.environ) -> Task | None:
-    """Return which of several processes torchrun or srun made this one; None where it runs alone.
+    """Return this process's place among those of torchrun or srun; None where it runs alone.
 
     torchrun's variables come first, since srun may have started torchrun itself, once a machine.
     """
@@ -43,7 +43,7 @@ def task_of_launcher(environment: Mapping[str, str] = os.environ) -> Task | None
 
 
 def task_of_array(environment: Mapping[str, str] = os.environ) -> Task | None:
-    """Return which task of a Slurm job array this process is in; None outside an array.
+    """Return this process's task of a Slurm job array; None outside an array.
 
     ConfigError for an array whose numbers aren't evenly spaced (`--array=1,2,7`): its tasks can't know their places.
     """

@@ -183,7 +183,7 @@ def test_damaged_weights_are_named_where_they_are_read(fitted: Fitted, tmp_path:
 
 def test_other_settings_in_the_same_place_are_refused_with_the_difference(fitted: Fitted, tmp_path: Path) -> None:
     store, manifest, plan = fitted.store, fitted.manifest, fitted.plan
-    with pytest.raises(ConfigError, match=r"batch_size is 8 there, 4 asked.*--overwrite"):
+    with pytest.raises(ConfigError, match=r"batch_size .*8.* 4 .*--overwrite"):
         fit_member(store, manifest, member(batch_size=4), plan, tmp_path / "m")
     fit_member(store, manifest, member(batch_size=4), plan, tmp_path / "m", overwrite=True)
     assert Member.load(tmp_path / "m").config.train.batch_size == 4
@@ -214,7 +214,7 @@ def test_what_could_not_be_stored_is_refused_before_training(fitted: Fitted, tmp
         with pytest.raises(StoreError, match="not allowed"):
             fit_member(store, manifest, member(name), plan, tmp_path / "new")
     other_layers = MemberConfig("m", ("first@1", "second@2"), member().network, member().train)
-    with pytest.raises(ConfigError, match=r"another member's: extra: stored .*first@1\+2.*--overwrite"):
+    with pytest.raises(ConfigError, match=r"extra: .*first@1\+2.*--overwrite"):
         fit_member(store, manifest, other_layers, plan, tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere").exists()
     fit_member(store, manifest, other_layers, plan, tmp_path / "elsewhere", overwrite=True)
@@ -261,7 +261,7 @@ def test_configs_survive_json_and_wrong_ones_are_named() -> None:
         from_dict(MemberConfig, {**to_dict(config), "train": {"sed": 1}})
     with pytest.raises(ConfigError, match="expected int, found 'many'"):
         from_dict(MemberConfig, {**to_dict(config), "network": {"d": "many"}})
-    with pytest.raises(ConfigError, match="two or more feature sets, found first@1"):
+    with pytest.raises(ConfigError, match=r"two or more.*first@1"):
         MemberConfig("one", ("first@1",))
     with pytest.raises(ConfigError, match="multiple of n_heads"):
         from_dict(MemberConfig, {**to_dict(config), "network": {"d": 10, "n_heads": 4}})

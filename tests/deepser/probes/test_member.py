@@ -122,9 +122,7 @@ def test_weights_of_one_probe_beside_the_config_of_another_are_refused(tmp_path:
     weights = load_file(path)
     weights["offsets"] = weights["offsets"][::-1].copy()
     save_file(weights, path)
-    with pytest.raises(
-        ConfigError, match=r"model\.safetensors holds other weights than the config\.json.*medusa probe"
-    ):
+    with pytest.raises(ConfigError, match=r"model\.safetensors .*config\.json.*medusa probe"):
         ProbeMember.load(tmp_path / "run")
 
 

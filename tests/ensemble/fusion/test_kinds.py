@@ -68,9 +68,7 @@ def test_weights_of_one_fit_beside_the_config_of_another_are_refused(tmp_path: P
     save_meta(tmp_path / "own", meta)
     save_meta(tmp_path / "other", dataclasses.replace(meta, tensors={"weights": meta.tensors["weights"].flip(0)}))
     shutil.copyfile(tmp_path / "other" / "model.safetensors", tmp_path / "own" / "model.safetensors")
-    with pytest.raises(
-        ConfigError, match=r"own/model\.safetensors holds other weights than the config\.json.*fit-meta"
-    ):
+    with pytest.raises(ConfigError, match=r"own/model\.safetensors .*config\.json.*fit-meta"):
         load_meta(tmp_path / "own")
 
 

@@ -51,7 +51,7 @@ def test_a_worker_has_a_gpu_and_up_to_eight_cores_and_there_are_four_parts_for_e
 def test_cpus_of_a_cluster_are_used_only_when_requested() -> None:
     assert plan_workers([NODE], "cpu", None) == Workers(64, 1, 0, 256)
     assert plan_workers([{"CPU": 4.0}], "cpu", 3) == Workers(3, 1, 0, 3)
-    with pytest.raises(ConfigError, match=r"no GPU at this moment.*--device cpu.*--device cuda"):
+    with pytest.raises(ConfigError, match=r"no GPU.*--device cpu.*--device cuda"):
         plan_workers([{"CPU": 4.0}], "auto", None)
 
 
@@ -238,7 +238,7 @@ def test_a_stop_reaches_ray_workers_and_errors_come_back_as_they_are(job: Featur
     def stop(done: int, total: int, audio_s: float) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(ConfigError, match="no GPU at this moment"):
+    with pytest.raises(ConfigError, match=r"no GPU.*--device cpu"):
         featurize_with_ray(job, 3, "auto")
     with pytest.raises(Interrupted, match="SIGINT") as caught:
         featurize_with_ray(job, 3, "cpu", progress=stop)
