@@ -25,6 +25,7 @@ from featurestore.sets.feature_set import FeatureSet
 from featurestore.sets.writer import FeatureWriter
 from featurestore.store.feature_store import FeatureStore
 
+N_COMPARED = 16  # of the utterances that a set has already, whose rows are compared with the source's
 # Utterances read while one is stored; each is held in memory.
 READ_AHEAD = 2
 Progress = Callable[[int, int], None]
@@ -199,16 +200,20 @@ def _first_readable(source: Source, todo: Sequence[int], report: ImportReport) -
 def _skip_present(writer: FeatureWriter, source: Source, todo: list[int], report: ImportReport) -> list[int]:
     """Return the positions whose keys the set lacks.
 
-    StoreError when it has other features under the first that it has.
+    StoreError when it has other rows under one of N_COMPARED keys that it has, spread over the source.
     """
-    present = writer.set.index.positions([source.keys[i] for i in todo]) >= 0
-    report.skipped = int(present.sum())
-    if report.skipped and not _is_stored(writer, source, i := todo[int(present.argmax())]):
-        raise StoreError(
-            f"Feature set {writer.set.name!r} has other rows for {source.keys[i]!r} than {source.place_of(i)}. If "
-            "these are another encoder's, import them under another name."
-        )
-    return [i for i, is_there in zip(todo, present.tolist(), strict=True) if not is_there]
+    is_present = writer.set.index.positions([source.keys[i] for i in todo]) >= 0
+    present = np.flatnonzero(is_present)
+    report.skipped = len(present)
+    places = np.linspace(0, len(present) - 1, min(N_COMPARED, len(present))).astype(np.int64)
+    for i in (todo[place] for place in present[np.unique(places)].tolist()):
+        if not _is_stored(writer, source, i):
+            raise StoreError(
+                f"Feature set {writer.set.name!r} has other rows for {source.keys[i]!r} than {source.place_of(i)}. If "
+                "these are another encoder's, import them under another name; if they were made again, import all of "
+                f"them under another name, or remove this set first (medusa store rm {writer.set.name})."
+            )
+    return [i for i, is_there in zip(todo, is_present.tolist(), strict=True) if not is_there]
 
 
 def _is_stored(writer: FeatureWriter, source: Source, i: int) -> bool:

@@ -773,6 +773,19 @@ class TestWhatAnImportSays:
             taken(store, source)
         assert sorted(store["in"]) == ["a", "b"]
 
+    def test_files_that_were_made_again_are_not_taken_for_those_that_are_stored(
+        self, store: FeatureStore, tmp_path: Path
+    ) -> None:
+        """A few of many, as a mended encoder or corpus leaves them; sixteen are compared, whatever the first is."""
+        arrays = {f"u{i:02d}": rows_of(2, seed=i)[0] for i in range(16)}
+        directory = saved(tmp_path / "f", arrays)
+        taken(store, directory)
+        assert taken(store, directory).skipped == 16
+        saved(tmp_path / "f", arrays | {"u09": rows_of(2, seed=99)[0], "v": rows_of(2)[0]})
+        with pytest.raises(StoreError, match=r"other rows for 'u09' than .*u09\.npy.*store rm in"):
+            taken(store, directory)
+        assert "v" not in store["in"]
+
     def test_it_compares_keys_with_those_expected(self, store: FeatureStore, tmp_path: Path) -> None:
         directory = saved(tmp_path / "f", {"s/a": rows_of(2)[0], "s/b": rows_of(1)[0]})
         with pytest.raises(StoreError, match=r"2 utterances.*'a', 'c'.*'s/a', 's/b'"):
