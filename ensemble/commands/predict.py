@@ -1,7 +1,7 @@
 """`medusa predict`: emotions of new audio."""
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,9 @@ from featurestore.terminal import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ensemble.prediction.formats import Record
     from ensemble.prediction.model import Model
     from ensemble.prediction.pieces import Piece
@@ -179,7 +182,7 @@ def predict(
     if to.output is None:
         failed = _shown(loaded, table, run, to) + failed
     else:
-        failed = _written(loaded, table, run, to, format, inputs.identity(loaded), pieces) + failed
+        failed = _written(loaded, table, run, to, format, inputs.identity(loaded), pieces, chunk) + failed
     end_with_failures(failed, to.output)
 
 
@@ -207,17 +210,16 @@ def _written(
     format: str,
     identity: dict[str, object],
     pieces: "Mapping[str, Piece]",
+    chunk: int,
 ) -> Failures:
     """Predict what a run that was stopped has not predicted, and write all; what failed."""
-    import numpy as np
-
     from ensemble.prediction.predictions import columns_of
     from ensemble.prediction.writer import PredictionWriter
 
     assert to.output is not None
     failed: Failures = []
     with PredictionWriter(to.output, identity, table.keys) as writer:
-        remaining = table.rows(np.array([key not in writer.done for key in table.keys], bool))
+        remaining = table.rows(_undone(table, writer.done, chunk if model.speaker_adapted else 0))
         if writer.done:
             say(f"{len(writer.done):,} were predicted before that run was stopped; going on with {len(remaining):,}")
         with bar("predict", len(remaining)) as show:
@@ -237,6 +239,25 @@ def _written(
         writer.finish(columns, format, pieces)
         say(f"wrote {len(writer.done):,} predictions to {to.output}")
     return failed
+
+
+def _undone(table: "Manifest", done: Collection[str], together: int) -> "NDArray[np.bool_]":
+    """Return which utterances are left, (N,) bool.
+
+    together: a speaker of so many clips at most is predicted anew with a clip that is left, such as one that failed
+    before the run was stopped: alone it would be normalised by nothing of its speaker's.
+    """
+    import numpy as np
+
+    from featurestore.corpus.splits import speaker_groups
+
+    left = np.array([key not in done for key in table.keys], bool)
+    if not together or not table.has("speaker") or not left.any():
+        return left
+    _, speakers, n_clips = np.unique(speaker_groups(table), return_inverse=True, return_counts=True)
+    has_left = np.bincount(speakers, left) > 0
+    undone: NDArray[np.bool_] = left | (has_left & (n_clips <= together))[speakers]
+    return undone
 
 
 def _into(show: Show) -> Callable[[str, float, int], None]:

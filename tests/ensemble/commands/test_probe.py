@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import ensemble.prediction.predict
 from deepser.members.folds import plan_folds
 from ensemble.commands.fit_deepser import warn_of_confounding
 from ensemble.prediction.model import Model
@@ -199,6 +200,32 @@ def test_no_clip_is_left_to_itself_where_its_speaker_has_more_than_a_chunk_of_th
     arguments = ("predict", probed / "clips" / "Actor_01", "--model", probed / "runs" / "own", "--speaker-of", "folder")
     medusa(*arguments, "-o", tmp_path / "a.csv", "--chunk", "7")
     assert pd.read_csv(tmp_path / "a.csv")["speaker_clips"].tolist() == [4] * 8
+
+
+def test_a_clip_that_failed_before_a_stop_is_predicted_with_its_speakers_others(
+    probed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(probed / "clips", tmp_path / "clips")
+    model = ("--model", probed / "runs" / "own", "--speaker-of", "folder", "--chunk", "8")
+    medusa("predict", tmp_path / "clips", *model, "-o", tmp_path / "whole.csv")
+    clip = sorted((tmp_path / "clips" / "Actor_01").iterdir())[3]
+    sound = clip.read_bytes()
+    clip.write_bytes(b"no sound")
+    real, calls = ensemble.prediction.predict._member_output, []
+
+    def stopping(*arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ensemble.prediction.predict, "_member_output", stopping)
+        medusa("predict", tmp_path / "clips", *model, "-o", tmp_path / "p.csv", exit_code=130)
+    clip.write_bytes(sound)
+    resumed = medusa("predict", tmp_path / "clips", *model, "-o", tmp_path / "p.csv").stdout
+    assert re.search("15 were predicted before .* going on with 40", resumed)
+    pd.testing.assert_frame_equal(*(pd.read_csv(tmp_path / name) for name in ("p.csv", "whole.csv")), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["own", "net-own"])
