@@ -204,9 +204,8 @@ def run(corpus: Corpus, features: Sequence[str], path: Path, only: Sequence[str]
     sizes = [str(n) for n in SIZES if n < fewest]
     for training in [*sizes, *SHAPES, ALL]:
         systems = {**SYSTEMS, **(ABLATIONS if training == ALL else {})}
-        measured_names = {
-            row["system"] for row in rows if row["training"] == training and row["features"] == ",".join(features)
-        }
+        same = {"corpus": corpus.manifest.name, "training": training, "features": ",".join(features)}
+        measured_names = {row["system"] for row in rows if row.items() >= same.items()}
         missing = {
             name: each for name, each in systems.items() if name not in measured_names and (not only or name in only)
         }
