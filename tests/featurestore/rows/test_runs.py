@@ -179,6 +179,20 @@ def test_int8_of_every_float16_is_the_quotient_of_a_division() -> None:
             np.testing.assert_array_equal(actual, expected)
 
 
+def test_int8_of_every_float16_beside_every_largest_one_is_the_quotient_of_a_division() -> None:
+    """Quotients keep their bits when both numbers are doubled: of the largest one the fraction counts, 1,024 of them.
+
+    Beside it the values of all fractions, down to those that become 0.
+    """
+    fractions = np.arange(1024, 2048, dtype=np.float32)
+    smaller = (fractions / np.float32(2) ** np.arange(11, dtype=np.float32)[:, None]).ravel()
+    for largest in np.split(fractions, 64):
+        values = np.minimum(smaller, largest[:, None])
+        rows = np.concatenate([largest[:, None], values], axis=1).astype(np.float16)
+        for actual, expected in zip(kernels.quantise(rows), quantised_by_division(rows), strict=True):
+            np.testing.assert_array_equal(actual, expected)
+
+
 @pytest.mark.parametrize("fused", [True, False])
 def test_int8_of_float32_at_every_rounding_boundary_is_the_quotient_of_a_division(
     fused: bool, monkeypatch: pytest.MonkeyPatch
