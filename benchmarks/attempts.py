@@ -53,7 +53,7 @@ Change = Callable[[Corpus, Rows, NDArray[np.int64]], Rows]
 class Attempt:
     """An idea: how rows are changed, how many copies of which kind are learned beside them, penalty and kernel.
 
-    laplace: exp(-|x - y|_1 / (bandwidth D)) in place of the RBF kernel.
+    kernel: a name of `KERNELS`.
     """
 
     about: str
@@ -61,7 +61,7 @@ class Attempt:
     copies: int = 0
     penalty: float = 0.03
     bandwidth: float = 1.0
-    laplace: bool = False
+    kernel: str = "rbf"
     mixed: bool = False  # copies are mixed clips instead of restyled ones
 
 
@@ -116,6 +116,33 @@ def whitened(within_speakers: bool) -> Change:
     return change
 
 
+def discriminants(corpus: Corpus, rows: Rows, train: NDArray[np.int64]) -> Rows:
+    """Project on the directions between classes, whitened within them (two-covariance PLDA's space, Ioffe 2006)."""
+    z = standard(rows, train)
+    labels = corpus.labels[train]
+    means = np.stack([z[train][labels == label].mean(0) for label in np.unique(labels)])
+    within = z[train] - means[np.unique(labels, return_inverse=True)[1]]
+    values, vectors = np.linalg.eigh(within.T @ within / len(within))
+    whitening = vectors / np.sqrt(np.maximum(values, 0) + 1)
+    directions = np.linalg.svd((means - means.mean(0)) @ whitening, full_matrices=False)[2][: len(means) - 1]
+    return np.asarray(z @ whitening @ directions.T, np.float32)
+
+
+def coral(corpus: Corpus, rows: Rows, train: NDArray[np.int64]) -> Rows:
+    """Give the training rows the mean and covariance of the judged clips, without labels (CORAL, Sun et al. 2016)."""
+    z = standard(rows, train)
+    judged = np.setdiff1d(np.arange(len(z)), train)
+
+    def root(of: NDArray[np.int64], power: float) -> NDArray[np.float64]:
+        centred = z[of] - z[of].mean(0)
+        values, vectors = np.linalg.eigh(centred.T @ centred / len(of) + np.eye(z.shape[1]))
+        return np.asarray((vectors * values**power) @ vectors.T)
+
+    moved = z.copy()
+    moved[train] = (z[train] - z[train].mean(0)) @ root(train, -0.5) @ root(judged, 0.5) + z[judged].mean(0)
+    return np.asarray(moved, np.float32)
+
+
 ATTEMPTS = {
     "plain": Attempt("means and deviations over time"),
     "penalty": Attempt("penalty 0.1 in place of 0.03", penalty=0.1),
@@ -128,7 +155,11 @@ ATTEMPTS = {
     "nap12": Attempt("without twelve directions of speakers", without_speakers(12)),
     "wccn": Attempt("whitened within classes", whitened(within_speakers=False)),
     "within-speakers": Attempt("whitened within speakers", whitened(within_speakers=True)),
-    "laplace": Attempt("Laplacian kernel", laplace=True),
+    "laplace": Attempt("Laplacian kernel", kernel="laplace"),
+    "arc-cosine": Attempt("arc-cosine kernel of degree 1", kernel="arc-cosine"),
+    "arc-cosine-2": Attempt("arc-cosine kernel of degree 1, twice", kernel="arc-cosine-2"),
+    "discriminants": Attempt("projected on the discriminants between classes, in place of all columns", discriminants),
+    "coral": Attempt("training rows with the covariance of the judged clips: adapted to them", coral),
     "mixed": Attempt("and each clip mixed with one of its class by another training speaker", copies=1, mixed=True),
     "restyled": Attempt("and a copy of each clip in another training speaker's mean and deviation", copies=1),
     "speaker": Attempt("by each speaker's own statistics: speaker-adapted", by_speaker),
@@ -157,17 +188,40 @@ def mixed(corpus: Corpus, rows: Rows, train: NDArray[np.int64], copy: int) -> Ro
     return np.asarray((rows[train] + rows[train][chosen]) / 2, np.float32)
 
 
-def kernel(a: Rows, b: Rows, bandwidth: float, laplace: bool = False) -> NDArray[np.float64]:
-    """Return exp(-|x - y|^2 / (2 bandwidth^2 D)), (n, m), or with `laplace` exp(-|x - y|_1 / (bandwidth D))."""
-    if laplace:
-        return np.asarray(np.exp(-cdist(a, b, "cityblock") / (bandwidth * a.shape[1])), np.float64)
+def rbf(a: Rows, b: Rows, bandwidth: float) -> NDArray[np.float64]:
+    """Return exp(-|x - y|^2 / (2 bandwidth^2 D)), (n, m)."""
     distances = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * (a @ b.T)
     return np.asarray(np.exp(np.maximum(distances, 0) / (-2 * bandwidth**2 * a.shape[1])), np.float64)
 
 
+def laplace(a: Rows, b: Rows, bandwidth: float) -> NDArray[np.float64]:
+    """Return exp(-|x - y|_1 / (bandwidth D)), (n, m)."""
+    return np.asarray(np.exp(-cdist(a, b, "cityblock") / (bandwidth * a.shape[1])), np.float64)
+
+
+def arc_cosine(times: int) -> Callable[[Rows, Rows, float], NDArray[np.float64]]:
+    """Return the arc-cosine kernel of degree 1 of itself, so often (Cho & Saul 2009, equations 6 and 11).
+
+    Divided by the norms, so that an utterance has 1 with itself; it has no bandwidth.
+    """
+
+    def kernel(a: Rows, b: Rows, bandwidth: float) -> NDArray[np.float64]:
+        norms = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)
+        cosines = np.asarray(a @ b.T / np.maximum(norms, 1e-9), np.float64)
+        for _ in range(times):
+            angles = np.arccos(np.clip(cosines, -1, 1))
+            cosines = (np.sin(angles) + (np.pi - angles) * np.cos(angles)) / np.pi
+        return cosines
+
+    return kernel
+
+
+KERNELS = {"rbf": rbf, "laplace": laplace, "arc-cosine": arc_cosine(1), "arc-cosine-2": arc_cosine(2)}
+
+
 def scores(corpus: Corpus, attempt: Attempt) -> NDArray[np.float32]:
     """Return the scores (N, C) of every utterance, by the model fitted on the other folds."""
-    n_classes = corpus.problem.n_classes
+    n_classes, kernel = corpus.problem.n_classes, KERNELS[attempt.kernel]
     outputs = np.zeros((len(corpus.labels), n_classes), np.float32)
     for fold in np.unique(corpus.folds):
         train, judged = np.flatnonzero(corpus.folds != fold), np.flatnonzero(corpus.folds == fold)
@@ -177,8 +231,8 @@ def scores(corpus: Corpus, attempt: Attempt) -> NDArray[np.float32]:
             x = standard(attempt.change(corpus, rows, train), train)
             copied = mixed if attempt.mixed else restyled
             learned_rows = np.concatenate([x[train], *(copied(corpus, x, train, i) for i in range(attempt.copies))])
-            learned += kernel(learned_rows, learned_rows, attempt.bandwidth, attempt.laplace) / len(corpus.layers)
-            across += kernel(x[judged], learned_rows, attempt.bandwidth, attempt.laplace) / len(corpus.layers)
+            learned += kernel(learned_rows, learned_rows, attempt.bandwidth) / len(corpus.layers)
+            across += kernel(x[judged], learned_rows, attempt.bandwidth) / len(corpus.layers)
         targets = np.tile(np.eye(n_classes)[corpus.labels[train]], (attempt.copies + 1, 1))
         weights = class_weights(targets)
         mean = weights @ targets / weights.sum()
