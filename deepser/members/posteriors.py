@@ -7,6 +7,7 @@ import numpy as np
 
 from deepser.members.folds import FoldPlan
 from deepser.members.member import Member, PosteriorMean
+from deepser.members.scales import ATTRIBUTE_RANGES, pack_ranges
 from deepser.training.data import Indices
 from deepser.training.targets import Targets
 from featurestore.corpus.division import PartRecord
@@ -60,7 +61,11 @@ def write_posteriors(
 ) -> None:
     """Write posteriors and logits, a row of C + A each, of every utterance that a model judged."""
     posteriors, logits = total.means()
-    provenance = {"member": member.config.name, MADE_ON: made_on(plan, targets, np.flatnonzero(total.count))}
+    provenance = {
+        "member": member.config.name,
+        MADE_ON: made_on(plan, targets, np.flatnonzero(total.count)),
+        ATTRIBUTE_RANGES: pack_ranges(member.attributes, member.attribute_ranges),
+    }
     spec = _spec(member, plan, member.weights_digest)
     judged = np.flatnonzero(total.count)
     bad = [targets.keys[i] for i in judged if not np.isfinite(posteriors[i]).all() or not np.isfinite(logits[i]).all()]

@@ -3,6 +3,7 @@
 import numpy as np
 
 from deepser.members.posteriors import ADAPTED, made_on, origins, posteriors_name
+from deepser.members.scales import ATTRIBUTE_RANGES, pack_ranges
 from deepser.probes.fit import ProbeResult
 from deepser.probes.member import ProbeMember
 from deepser.scores.probabilities import softmax
@@ -45,7 +46,8 @@ def write_probe_posteriors(store: FeatureStore, member: ProbeMember, result: Pro
     if name in store:
         store.remove(name)
     record = made_on(result.plan, result.problem, np.flatnonzero(result.judged))
-    provenance = {"member": member.config.name, "made_by": MADE_BY, MADE_ON: record}
+    ranges = pack_ranges(result.problem.attributes, result.problem.attribute_ranges)
+    provenance = {"member": member.config.name, "made_by": MADE_BY, MADE_ON: record, ATTRIBUTE_RANGES: ranges}
     judged = np.flatnonzero(result.judged).tolist()
     keys = [result.problem.keys[i] for i in judged]
     durations_s, identities = origins(store, member.config.features, keys)

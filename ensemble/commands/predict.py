@@ -156,7 +156,7 @@ def predict(
 
     format_of(to.output, to.format)  # before anything is read, torch included
     require_directory(model)
-    from ensemble.prediction.inputs import speakers_note
+    from ensemble.prediction.inputs import scales_note, speakers_note
     from ensemble.prediction.model import Model
     from ensemble.prediction.pieces import pieces_of
     from ensemble.prediction.predict import predict_parts
@@ -174,6 +174,8 @@ def predict(
             "out."
         )
     if loaded.speaker_adapted and (note := speakers_note(table)):
+        say(f"note: {note}", stderr=True)
+    if note := scales_note(table, loaded.attribute_ranges):
         say(f"note: {note}", stderr=True)
     run = partial(
         predict_parts, loaded, weights=places, asr=inputs.asr if inputs.text is None else OFF, device=device,

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from deepser.members.scales import check_scales
 from deepser.scores.metrics import Evaluation, evaluate
 from deepser.training.targets import Targets
 from ensemble.evaluation.align import PREFIX, column_names, load_posteriors
@@ -20,11 +21,13 @@ def evaluate_posteriors(
     """Every score of a member's or ensemble's posteriors on a manifest's utterances, or on one split of them.
 
     name: a feature set, with or without "posteriors/"; folds: the manifest's column to report spreads over. Attributes
-    are scored where both sides have them. AlignmentError names the utterances that have no posteriors.
+    are scored where both sides have them. AlignmentError names the utterances that have no posteriors; ConfigError an
+    attribute on another scale than the manifest's.
     """
     if split is not None:
         manifest = split_rows(manifest, split)
     name = posteriors_name(store, name)
+    check_scales(manifest, store[name])
     attributes = shared_attributes(store, manifest, name)
     columns = column_names(manifest.scheme.classes, attributes)
     aligned = load_posteriors(store, [name], manifest.keys, columns=columns, surplus=None)

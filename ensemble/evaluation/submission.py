@@ -158,4 +158,10 @@ def _numbers(system: System, name: str, manifest: Manifest) -> list[str]:
             f"Manifest {manifest.name} has {name} on a scale of {ends[0]:g} to {ends[1]:g}, the challenge on 1 to 7; "
             "predict on the corpus's own scale."
         )
+    low, high = system.attribute_ranges.get(name, SCALE)
+    if (low, high) != SCALE:
+        raise SubmissionError(
+            f"{system.name!r} predicts {name} on a scale of {low:g} to {high:g}, the challenge asks for 1 to 7. Fit "
+            "its members again on ratings of 1 to 7."
+        )
     return [f"{value:.6g}" for value in system.values[:, system.attributes.index(name)].tolist()]

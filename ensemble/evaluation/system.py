@@ -1,7 +1,7 @@
 """One system's predictions of some utterances, wherever they come from."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,7 +20,7 @@ class System:
     fold_column: the manifest's column that it was cross-validated over, "" where there is none. made_on: the fold and
     label of each utterance when it was made, None where that is not recorded. stored: it is a set of posteriors in a
     store. corpora: that it learned from and was tested on, where it was made by corpora. notes: what
-    reading it had to assume.
+    reading it had to assume. attribute_ranges: (low, high) of the attributes whose scale is recorded.
     """
 
     name: str
@@ -35,6 +35,7 @@ class System:
     made_on: PartRecord | None = None
     stored: bool = False
     corpora: CrossCorpus | None = None
+    attribute_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def of(self, keys: Sequence[str]) -> "System":
         """Return the same for these keys, in their order; AlignmentError lists the keys that are missing."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from deepser.members.scales import check_scales, ranges_of
 from deepser.members.sources import check_sources_once
 from ensemble.evaluation.align import ATTRIBUTE_PREFIX, PREFIX, load_posteriors
 from ensemble.evaluation.posteriors import posteriors_name, speaker_adapted, split_rows
@@ -30,7 +31,8 @@ def from_store(store: FeatureStore, name: str, manifest: Manifest, checked: set[
     """Return the posteriors `name` (or "posteriors/name") of those utterances of the manifest that have some.
 
     checked: records of audio that were compared already, see `deepser.members.sources.check_sources_once`.
-    IdentityMismatch where the audio is not what the posteriors were made of, although the ids are.
+    IdentityMismatch where the audio is not what the posteriors were made of, although the ids are; ConfigError where an
+    attribute is on another scale than the manifest's.
     """
     name = posteriors_name(store, name)
     features = store[name]
@@ -45,6 +47,7 @@ def from_store(store: FeatureStore, name: str, manifest: Manifest, checked: set[
             {name: held_keys} if held_keys else {},
         )
     check_sources_once(manifest, features, set() if checked is None else checked)
+    check_scales(manifest, features)
     aligned = load_posteriors(store, [name], keys)
     values, classes = aligned.values[0], aligned.classes
     attribute_columns = [aligned.columns.index(ATTRIBUTE_PREFIX + attribute) for attribute in aligned.attributes]
@@ -62,6 +65,7 @@ def from_store(store: FeatureStore, name: str, manifest: Manifest, checked: set[
         made_on=made_on(store, name),
         corpora=corpora_of(store, name),
         stored=True,
+        attribute_ranges=ranges_of(features),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from deepser.members.posteriors import origins
+from deepser.members.scales import ATTRIBUTE_RANGES, pack_ranges
 from deepser.scores.metrics import Evaluation, ScoreRow
 from ensemble.evaluation.align import LAYERS, PREFIX, column_names
 from ensemble.evaluation.confidence import confidence_notes
@@ -224,7 +225,12 @@ def _store_predictions(
     if name in store:
         store.remove(name)
     made_of = {member: store[member].spec.weights for member in problem.members}
-    provenance = {"made_by": MADE_BY, MADE_ON: pack(division.record(name), rule), MEMBER_WEIGHTS: made_of}
+    provenance = {
+        "made_by": MADE_BY,
+        MADE_ON: pack(division.record(name), rule),
+        MEMBER_WEIGHTS: made_of,
+        ATTRIBUTE_RANGES: pack_ranges(tuple(meta.attributes), meta.ranges),
+    }
     with store.writer(name, spec, provenance=provenance) as writer:
         for part, fused in judged.predictions[CHOSEN, way.name].items():
             p = fused.whole

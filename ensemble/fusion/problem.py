@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deepser.members.scales import check_scales
 from deepser.members.sources import check_all_sources
 from deepser.training.targets import Targets
 from ensemble.evaluation.align import Aligned, column_names, load_posteriors
@@ -83,10 +84,13 @@ def load_problem(store: FeatureStore, manifest: Manifest, members: Sequence[str]
     """Return members' posteriors of every utterance of the manifest, with its targets.
 
     members: names of feature sets, such as "posteriors/m08". Attributes are those that the scheme and the first member
-    share, and that somebody rated. AlignmentError lists per member the utterances it lacks.
+    share, and that somebody rated. AlignmentError lists per member the utterances it lacks; ConfigError where a member
+    has an attribute on another scale than the manifest.
     """
     shared = shared_attributes(store, manifest, members[0]) if members else ()
     attributes = tuple(name for name in shared if not np.isnan(manifest.column(f"attr_{name}")).all())
+    for member in members:
+        check_scales(manifest, store[member])
     columns = column_names(manifest.scheme.classes, attributes)
     unrated = column_names((), [name for name in shared if name not in attributes])
     posteriors = load_posteriors(store, members, manifest.keys, columns=columns, surplus=unrated)

@@ -2,11 +2,12 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
+from deepser.members.scales import other_scales
 from featurestore.audio import is_utf8, several_tracks
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import speaker_groups, with_column
@@ -80,6 +81,14 @@ def with_speakers(manifest: Manifest, speaker_of: str) -> Manifest:
         values = manifest.column(speaker_of).tolist()
         names = [None if value is None or value != value else str(value) for value in values]
     return with_column(manifest, "speaker", names)
+
+
+def scales_note(manifest: Manifest, ranges: Mapping[str, tuple[float, float]]) -> str:
+    """Return a sentence on attributes whose scale in the manifest is not the model's (`ranges`); "" without any."""
+    return "; ".join(
+        f"{name} is predicted on the model's scale of {low:g} to {high:g}, the manifest's is {first:g} to {last:g}"
+        for name, ((low, high), (first, last)) in other_scales(manifest, ranges).items()
+    )
 
 
 def speakers_note(manifest: Manifest) -> str:

@@ -15,6 +15,7 @@ from deepser.config import MemberConfig, from_dict, to_dict
 from deepser.members.folds import plan_folds
 from deepser.members.member import Member
 from deepser.members.run_directory import fitting_alone
+from deepser.members.scales import ranges_of
 from deepser.training.targets import Targets
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ConfigError, ManifestError, StoreError
@@ -39,6 +40,7 @@ def test_a_member_learns_and_writes_out_of_fold_posteriors(fitted: Fitted) -> No
     store, manifest = fitted.store, fitted.manifest
     posteriors = store["posteriors/m"]
     assert posteriors.spec.columns == (*CLASSES, "attr:arousal")
+    assert ranges_of(posteriors) == {"arousal": manifest.scheme.attributes["arousal"]}
     assert dict(posteriors.spec.extra)["oof"] == "fold"
     targets = Targets.from_manifest(manifest)
     rows = np.stack([posteriors.array(key, "posteriors")[0] for key in targets.keys])

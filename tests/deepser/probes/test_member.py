@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
 
 from deepser.members.folds import plan_folds
+from deepser.members.scales import ranges_of
 from deepser.probes.calibrate import Calibration
 from deepser.probes.config import ProbeConfig
 from deepser.probes.confounding import Confounding
@@ -95,6 +96,7 @@ def test_posteriors_hold_what_was_judged_and_say_how(tmp_path: Path) -> None:
     assert set(posteriors) == {key for key, judged in zip(manifest.keys, result.judged, strict=True) if judged}
     extra = dict(posteriors.spec.extra)
     assert (extra["oof"], extra["adapted"]) == ("none", "speaker")
+    assert ranges_of(posteriors) == dict(manifest.scheme.attributes)
     row = posteriors.array(manifest.keys[int(np.flatnonzero(result.judged)[0])], "posteriors")
     assert row[0, :3].sum() == pytest.approx(1, abs=1e-5)
     with store.writer("posteriors/other", posteriors.spec) as writer:
