@@ -16,6 +16,7 @@ from featurestore.corpus.checks import SPLIT_NAMES
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.ratings import Ratings
+from featurestore.corpus.splits import UNKNOWN_SPEAKERS
 from featurestore.corpus.tables import read_table_file
 from featurestore.errors import AudioError, ManifestError
 from featurestore.runtime.wording import first_names
@@ -129,7 +130,7 @@ def two_genders(speakers: Sequence[str | None], genders: Sequence[str | None]) -
     """Return the speakers who have two genders: as a rule several people under one number."""
     gender_of: dict[str, set[str]] = {}
     for speaker, gender in zip(speakers, genders, strict=False):
-        if speaker is not None and gender is not None:
+        if speaker is not None and speaker not in UNKNOWN_SPEAKERS and gender is not None:
             gender_of.setdefault(speaker, set()).add(gender)
     return sorted(speaker for speaker, of in gender_of.items() if len(of) > 1)
 

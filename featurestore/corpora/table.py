@@ -15,6 +15,7 @@ from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.pieces import with_own_ids
 from featurestore.corpus.relabel import names_with_commas
+from featurestore.corpus.splits import UNKNOWN_SPEAKERS
 from featurestore.corpus.tables import NAMELESS, read_table_file
 from featurestore.errors import ManifestError
 
@@ -94,9 +95,12 @@ def _renamed(path: Path, table: pa.Table, columns: dict[str, str]) -> tuple[pa.T
         columns, further_notes = _with_index(table, columns, nameless)
         notes += further_notes
     columns = {target: nameless if source == "" and nameless else source for target, source in columns.items()}
-    for source in columns.values():
+    for target, source in columns.items():
         if source not in names and all(part in names for part in source.split(JOINT)):
             texts = [arrow.as_strings(table.column(part)) for part in source.split(JOINT)]
+            if target == "speaker":  # "female_Unknown" would be one person
+                unknown = pa.array(UNKNOWN_SPEAKERS, pa.string())
+                texts = [pc.if_else(pc.is_in(text, unknown), pa.scalar(None, pa.string()), text) for text in texts]
             table = table.append_column(source, pc.binary_join_element_wise(*texts, "_"))
     names = table.column_names
     for target, source in columns.items():

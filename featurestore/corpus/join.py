@@ -10,6 +10,7 @@ import pyarrow as pa
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.ratings import Ratings
+from featurestore.corpus.splits import UNKNOWN_SPEAKERS
 from featurestore.errors import ManifestError
 
 CORPUS = "corpus"
@@ -26,11 +27,12 @@ def join_manifests(
     """Return one manifest of all utterances, with a column `corpus` that holds the keys of `manifests`.
 
     Ids stay where no two corpora share one, so that stored features are found; else all become `<corpus>:<id>`.
-    Speakers always become `<corpus>:<speaker>`. Classes are all that occur in a scheme, by name, in the order of their
-    first corpus; common_classes leaves out those that some corpus lacks, with their utterances. Votes and ratings stay
-    where all corpora have them. rescale_attributes: move each attribute linearly to the range of the first corpus that
-    has it. What was changed or left out is noted. ManifestError: fewer than two corpora, attributes of different ranges
-    without rescale_attributes, no common class.
+    Speakers always become `<corpus>:<speaker>`, unknown ones (missing or "Unknown") none. Classes are all that
+    occur in a scheme, by name, in the order of their first corpus; common_classes leaves out those that some corpus
+    lacks, with their utterances. Votes and ratings stay where all corpora have them. rescale_attributes: move each
+    attribute linearly to the range of the first corpus that has it. What was changed or left out is noted.
+    ManifestError: fewer than two corpora, attributes of different ranges without rescale_attributes, no common
+    class.
     """
     if len(manifests) < 2:
         raise ManifestError(f"Joining needs two manifests or more, found {len(manifests)}.")
@@ -141,7 +143,7 @@ def _columns(
     columns["utterance_id"] = pa.array(keys, pa.string())
     if "speaker" in columns:
         speakers = columns["speaker"].to_pylist()
-        named = [None if speaker is None else f"{corpus}{SEPARATOR}{speaker}" for speaker in speakers]
+        named = [None if who in UNKNOWN_SPEAKERS else f"{corpus}{SEPARATOR}{who}" for who in speakers]
         columns["speaker"] = pa.array(named, pa.string())
     if "path" in columns:
         before = os.path.relpath(os.path.abspath(manifest.root), root)

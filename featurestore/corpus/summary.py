@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.splits import UNKNOWN_SPEAKERS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,7 +37,7 @@ def summary_lines(manifest: Manifest) -> list[tuple[str, str]]:
         )
         lines.append(("hours", f"{durations_s.sum() / 3600:,.2f}{unknown}"))
     if manifest.has("speaker"):
-        lines.append(("speakers", f"{len(set(manifest.column('speaker').tolist()) - {None}):,}"))
+        lines.append(("speakers", f"{len(set(manifest.column('speaker').tolist()) - set(UNKNOWN_SPEAKERS)):,}"))
     if manifest.has("label"):
         counts = Counter(manifest.labels)
         missing = f", none {counts[None]:,}" if counts[None] else ""

@@ -14,6 +14,7 @@ from featurestore.corpora import CORPORA
 from featurestore.corpora.ravdess import FOLDS, read_ravdess
 from featurestore.corpora.table import read_table
 from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.summary import summary_lines
 from featurestore.errors import ManifestError
 from tests.helpers.messages import mentions
 from tests.helpers.small_corpus import medusa
@@ -304,6 +305,16 @@ def test_speakers_of_two_genders_are_noted_and_two_columns_can_be_joined(tmp_pat
     assert "two genders" not in output
     assert "--merge" not in output
     assert Manifest.read(out).column("speaker").tolist() == ["female_1", "male_1", "male_2"]
+
+
+def test_unknown_speakers_are_no_person_whether_counted_or_joined(tmp_path: Path) -> None:
+    rows = "a,x,sad,Unknown,female\nb,y,sad,Unknown,male\nc,z,fear,2,male\nd,z,fear,Unknown,male\n"
+    table, out = written(tmp_path, "utterance_id,text,label,who,gender\n" + rows), tmp_path / "m.csv"
+    output = medusa("prepare", "csv", table, "-o", out, "--column", "speaker=who").stdout
+    assert "two genders" not in output
+    assert dict(summary_lines(Manifest.read(out)))["speakers"] == "1"
+    medusa("prepare", "csv", table, "-o", out, "--column", "speaker=gender+who")
+    assert Manifest.read(out).column("speaker").tolist() == [None, None, "male_2", None]
 
 
 def test_names_that_look_like_mistakes_are_noted(tmp_path: Path) -> None:

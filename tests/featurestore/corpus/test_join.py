@@ -11,6 +11,7 @@ from featurestore.corpus.join import join_manifests
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.corpus.protocol import check_manifest
 from featurestore.corpus.ratings import Ratings
+from featurestore.corpus.splits import speaker_groups
 from featurestore.errors import ManifestError
 from tests.helpers.corpus_trees import write_wav
 from tests.helpers.messages import mentions
@@ -40,6 +41,14 @@ def test_ids_that_repeat_and_all_speakers_are_distinguished_and_the_audio_is_fou
     assert any(re.search(r"1 ids .* 2\b", note) for note in joined.notes)
     assert any(mentions(note, "A", "no class fear") for note in joined.notes)
     assert "speaker" not in {finding.kind for finding in check_manifest(joined, "corpus").findings}
+
+
+def test_utterances_of_unknown_speakers_do_not_become_one_person(tmp_path: Path) -> None:
+    a = corpus(tmp_path / "a", ["1", "2"], ["sad", "happy"], speaker=["Unknown", "Unknown"])
+    b = corpus(tmp_path / "b", ["3", "4"], ["sad", "fear"], speaker=["", "7"])
+    joined = join_manifests({"A": a, "B": b})
+    assert joined.column("speaker").tolist() == [None, None, None, "B:7"]
+    assert len(set(speaker_groups(joined).tolist())) == 4
 
 
 def test_ids_that_are_unique_stay_so_that_stored_features_are_found(tmp_path: Path) -> None:
