@@ -22,6 +22,7 @@ from featurestore.format.zarr3 import chunk_file
 from featurestore.remote.access import RemoteDirectory
 from featurestore.sets.feature_set import SET_VERSION
 from featurestore.store.feature_store import FeatureStore
+from featurestore.transfer.conflicts import check_no_conflict
 from featurestore.transfer.targets import (
     Count,
     LocalTarget,
@@ -63,7 +64,7 @@ def push(
     names: of feature sets, default all. verify: compare every checksum of a segment before it is copied. prune: then
     remove segments that the source no longer has, such as those that were compacted. An interrupted push goes on where
     it was. Raises SpecMismatch when the target has other features under a name; StoreError names what is damaged,
-    missing or refused.
+    missing or refused, or an utterance that the target has of other data under the same id (but not with prune).
     """
     if url_of(store) is not None:
         raise StoreError(f"{store} is a URL: pull it first, and push from the directory.")
@@ -107,6 +108,10 @@ def _copy(
     with ThreadPoolExecutor(N_THREADS, "copy") as threads:
         source_segments = {name: _segments(source, name, threads) for name in chosen}
         target_segments = {name: _segments(to, name, threads) for name in chosen}
+        for name in chosen:
+            if not prune and set(target_segments[name]) - set(source_segments[name]):
+                source_set, target_set = (FeatureStore.open(each.local or each.url)[name] for each in (source, to))
+                check_no_conflict(source_set, target_set, to.url, has_prune=listings)
         plans = {
             name: [
                 _plan(source, name, each, spec, threads)

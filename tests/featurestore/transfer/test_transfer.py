@@ -339,3 +339,26 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert "whole" in medusa("store", "verify", "set/a", "--store", web.url).stdout
     failed = medusa("store", "pull", "memory://nothing", exit_code=2)
     assert mentions(failed.stderr, "memory://nothing", "not a feature store")
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_the_same_ids_of_other_data_are_refused_unless_the_old_ones_are_pruned(tmp_path: Path, recorded: bool) -> None:
+    places = []
+    for value in (1, 2):
+        path = tmp_path / f"of{value}"
+        with FeatureStore.create(path).writer("a", SPEC) as writer:
+            for key in ("same", "u", f"own{value}"):
+                number = 1 if key == "same" else value
+                identity = Identity(digest=bytes([number]) * 16, decoder="d 1") if recorded else None
+                writer.append(key, np.full((2, 3, SPEC.dim), number, np.float32), 0.5, identity)
+        places.append(path)
+    target = tmp_path / "target"
+    push(places[0], str(target))
+    before = files(target)
+    for copy, mentioned in ((push, ("'u'", "--prune")), (pull, ("'u'",))):
+        with pytest.raises(StoreError) as error:
+            copy(str(places[1]), str(target))
+        assert mentions(str(error.value), *mentioned)
+    assert files(target) == before
+    push(places[1], str(target), prune=True)
+    assert float(FeatureStore.open(target)["a"].array("u", "l0")[0, 0]) == 2
