@@ -7,6 +7,7 @@ import numpy as np
 from featurestore.corpora.assemble import named, two_genders
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.overlap import alike
+from featurestore.corpus.splits import UNKNOWN_SPEAKERS
 
 # What other tools write where there is nothing.
 ABSENT = ("nan", "none", "null", "n/a", "na", "<na>", "-", "?", "unknown", "xxx")
@@ -15,8 +16,8 @@ ABSENT = ("nan", "none", "null", "n/a", "na", "<na>", "-", "?", "unknown", "xxx"
 def doubts(manifest: Manifest) -> list[str]:
     """Return a note for names that differ in letter case or spaces alone, of classes, speakers and folds.
 
-    Also for classes that are called as what is missing, labels that votes contradict, speakers of two genders, and a
-    single class.
+    Also for classes and speakers that are called as what is missing, labels that votes contradict, speakers of two
+    genders, and a single class.
     """
     notes = []
     for names in alike(manifest.scheme.classes):
@@ -26,6 +27,13 @@ def doubts(manifest: Manifest) -> list[str]:
     if absent:
         absent_text = ", ".join(map(repr, absent))
         notes.append(f"{absent_text}: taken for a class; where it stands for no label: --drop '{','.join(absent)}'")
+    speakers = manifest.column("speaker").tolist() if manifest.has("speaker") else []
+    for name, n in Counter(name for name in speakers if name not in UNKNOWN_SPEAKERS).items():
+        if n > 1 and str(name).strip().casefold() in ABSENT:
+            notes.append(
+                f"speaker {name!r} of {n:,} utterances: taken for one person; leave the cell empty, or write Unknown, "
+                "where nobody knows who speaks"
+            )
     for column in ("speaker", "fold"):
         groups = alike(str(name) for name in manifest.column(column).tolist()) if manifest.has(column) else []
         if groups:

@@ -317,6 +317,14 @@ def test_unknown_speakers_are_no_person_whether_counted_or_joined(tmp_path: Path
     assert Manifest.read(out).column("speaker").tolist() == [None, None, "male_2", None]
 
 
+def test_a_speaker_called_as_what_is_missing_is_noted(tmp_path: Path) -> None:
+    rows = "a,x,sad,n/a\nb,y,fear,n/a\nc,z,sad,Unknown\nd,z,sad,Unknown\ne,z,fear,\nf,z,sad,unknown\ng,z,sad,Ann\n"
+    table = written(tmp_path, f"utterance_id,text,label,speaker\n{rows}")
+    output = " ".join(medusa("prepare", "csv", table, "-o", tmp_path / "m.csv").stdout.split())
+    assert mentions(output, "speaker 'n/a'", 2, "one person", "Unknown")
+    assert output.count("one person") == 1  # one utterance alone is nobody's other clip
+
+
 def test_names_that_look_like_mistakes_are_noted(tmp_path: Path) -> None:
     rows = "a,x,sad,Ann,1\nb,y,nan,ann ,1\nc,z,angry,Bob, 1\n"
     table = written(tmp_path, f"utterance_id,text,label,speaker,fold\n{rows}")
