@@ -18,6 +18,7 @@ from ensemble.report.runs import find_runs
 from ensemble.report.scores import Scoring
 from featurestore.corpus.manifest import Manifest
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.interrupts import interrupted_at_call
 from tests.helpers.made_once import copy_of, made_once
 from tests.helpers.small_corpus import copy_clips, medusa
 from tests.helpers.synthetic_corpus import corpus
@@ -211,16 +212,8 @@ def test_a_clip_that_failed_before_a_stop_is_predicted_with_its_speakers_others(
     clip = sorted((tmp_path / "clips" / "Actor_01").iterdir())[3]
     sound = clip.read_bytes()
     clip.write_bytes(b"no sound")
-    real, calls = ensemble.prediction.predict._member_output, []
-
-    def stopping(*arguments: object) -> object:
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*arguments)  # type: ignore[arg-type]
-
     with monkeypatch.context() as patched:
-        patched.setattr(ensemble.prediction.predict, "_member_output", stopping)
+        interrupted_at_call(patched, ensemble.prediction.predict, "_member_output", 3)
         medusa("predict", tmp_path / "clips", *model, "-o", tmp_path / "p.csv", exit_code=130)
     clip.write_bytes(sound)
     resumed = medusa("predict", tmp_path / "clips", *model, "-o", tmp_path / "p.csv").stdout

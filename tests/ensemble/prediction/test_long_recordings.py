@@ -19,6 +19,7 @@ from featurestore.audio import decode
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.recordings.segment_tables import read_segments
+from tests.helpers.interrupts import interrupted_at_call
 from tests.helpers.small_corpus import medusa
 from tests.helpers.small_models import Trained
 
@@ -88,16 +89,8 @@ def test_a_stopped_run_goes_on_and_gives_the_same(
 ) -> None:
     command = ["predict", call, "--every", "1", "--span", "2", "--chunk", "4", "--model", trained.runs / "m0"]
     medusa(*command, "-o", tmp_path / "whole.csv")
-    real, calls = ensemble.prediction.predict._member_output, []
-
-    def stopping(*arguments: object) -> object:
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*arguments)  # type: ignore[arg-type]
-
     with monkeypatch.context() as patched:
-        patched.setattr(ensemble.prediction.predict, "_member_output", stopping)
+        interrupted_at_call(patched, ensemble.prediction.predict, "_member_output", 3)
         medusa(*command, "-o", tmp_path / "p.csv", exit_code=130)
     assert "8 were predicted" in medusa(*command, "-o", tmp_path / "p.csv").stdout
     assert (tmp_path / "p.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
