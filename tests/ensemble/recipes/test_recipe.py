@@ -7,7 +7,7 @@ import typer
 
 import cli
 from deepser.members.presets import MEDUSA_MEMBERS, PRESETS
-from ensemble.recipes.execute import digest
+from ensemble.recipes.execute import digest, is_as_recorded
 from ensemble.recipes.plan import Places, Step, Thing, steps_of
 from ensemble.recipes.recipe import BUILT_IN, built_in, read_recipe
 from featurestore.errors import ConfigError
@@ -325,6 +325,9 @@ def test_rows_that_changed_under_one_specification_are_another_set(tmp_path: Pat
     manifest.write(tmp_path / "m.csv")
     things = [Thing("set", store.path, "first"), Thing("set", store.path, "first", tmp_path / "m.csv")]
     before = [digest(thing) for thing in things]
+    of_earlier_version = store["first"].spec.fingerprint  # whose records have no rows
+    assert all(is_as_recorded(of_earlier_version, now) for now in before)
+    assert not any(is_as_recorded(other, before[0]) for other in (None, "", "0" * 16))
     features = store["first"]
     spec, rows = features.spec, {}
     for key in features:
