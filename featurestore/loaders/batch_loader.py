@@ -5,12 +5,12 @@ import copy
 import os
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from featurestore.errors import StoreError
+from featurestore.loaders.light_pool import LightPool, Outcome
 from featurestore.loaders.reference import FeatureRef as FeatureRef
 from featurestore.loaders.row_reader import Buffer, Memory, Reader, RowReader
 from featurestore.rows.aligned import aligned_empty
@@ -22,6 +22,8 @@ from featurestore.store.feature_store import FeatureStore
 # with O_DIRECT, 0.33 GB in batches of 18 MB were read at 0.62 without announcing, 0.78 with 16 batches, 0.88 with 4.
 ANNOUNCED_BYTES = 64 << 20
 ANNOUNCED_BATCHES = 16
+
+T = TypeVar("T")
 
 
 def row_readers(
@@ -95,42 +97,36 @@ class BatchLoader:
 
     def read(self, memory: Memory = aligned_empty) -> Generator[list[Packed], None, None]:
         """Yield the batches, in buffers from `memory`."""
+        return self.read_as(_as_read, memory)
+
+    def read_as(self, make: Callable[[list[Packed]], T], memory: Memory = aligned_empty) -> Generator[T, None, None]:
+        """Yield what `make` makes of each batch, in the thread that reads it."""
         process = os.getpid()
         # One slot for each batch that is read ahead, and one for the consumer's.
         slots = self._take_slots(memory, self.prefetch + 1 if self.threads else 1)
-        pool = ThreadPoolExecutor(self.threads, "medusa-loader") if self.threads else None
-        announcer = _Announcer(self.readers, in_thread=self.threads > 0)
-        turns = self._turns(announcer)
         try:
-            if pool is None:
-                yield from (self._read(turn, slots[0], announcer) for turn in turns)
+            if not self.threads:
+                announcer = _Announcer(self.readers, None)
+                yield from (self._read(turn, slots[0], announcer, make) for turn in self._turns(announcer))
                 return
-            for batch in self._read_ahead(pool, slots, turns, announcer):
-                yield batch
-                if os.getpid() != process:
-                    raise StoreError("Threads don't outlive a fork: in the new process, iterate the loader anew.")
+            with LightPool(1, "medusa-loader-announce") as announcing, LightPool(self.threads, "medusa-loader") as pool:
+                announcer = _Announcer(self.readers, announcing)
+                turns = self._turns(announcer)
+                free = deque(slots)
+                reading: deque[tuple[Outcome[T], _Slot]] = deque()
+                while True:
+                    while free and (turn := next(turns, None)) is not None:
+                        slot = free.popleft()
+                        reading.append((pool.submit(self._read, turn, slot, announcer, make), slot))
+                    if not reading:
+                        return
+                    outcome, slot = reading.popleft()
+                    yield outcome.result()
+                    if os.getpid() != process:
+                        raise StoreError("Threads don't outlive a fork: in the new process, iterate the loader anew.")
+                    free.append(slot)
         finally:
-            if os.getpid() == process:
-                for threads in filter(None, (announcer.thread, pool)):
-                    threads.shutdown(wait=False, cancel_futures=True)
-                for threads in filter(None, (announcer.thread, pool)):
-                    threads.shutdown()
-                self._free.setdefault(memory, []).extend(slots)
-
-    def _read_ahead(
-        self, pool: ThreadPoolExecutor, slots: Sequence["_Slot"], turns: Iterator["_Turn"], announcer: "_Announcer"
-    ) -> Iterator[list[Packed]]:
-        free = deque(slots)
-        reading: deque[tuple[Future[list[Packed]], _Slot]] = deque()
-        while True:
-            while free and (turn := next(turns, None)) is not None:
-                slot = free.popleft()
-                reading.append((pool.submit(self._read, turn, slot, announcer), slot))
-            if not reading:
-                return
-            batch, slot = reading.popleft()
-            yield batch.result()
-            free.append(slot)
+            self._free.setdefault(memory, []).extend(slots)
 
     def _take_slots(self, memory: Memory, n: int) -> list["_Slot"]:
         free = self._free.setdefault(memory, [])
@@ -158,11 +154,15 @@ class BatchLoader:
                 return
             yield _Turn(keys)
 
-    def _read(self, turn: "_Turn", slot: "_Slot", announcer: "_Announcer") -> list[Packed]:
+    def _read(self, turn: "_Turn", slot: "_Slot", announcer: "_Announcer", make: Callable[[list[Packed]], T]) -> T:
         if turn.failure is not None:
             raise turn.failure
         announcer.begin(turn)
-        return [reader.read(turn.keys, buffer) for reader, buffer in zip(self.readers, slot, strict=True)]
+        return make([reader.read(turn.keys, buffer) for reader, buffer in zip(self.readers, slot, strict=True)])
+
+
+def _as_read(batch: list[Packed]) -> list[Packed]:
+    return batch
 
 
 # The buffers of one batch, one per feature set.
@@ -188,19 +188,20 @@ class _Announcer:
     a batch, neither counts bytes nor wakes this thread.
     """
 
-    def __init__(self, readers: Sequence[Reader], *, in_thread: bool) -> None:
+    def __init__(self, readers: Sequence[Reader], thread: LightPool | None) -> None:
+        """thread: None to announce in the thread that reads."""
         self.coming: deque[_Turn] = deque()  # in their order, not looked at so far
-        self.thread = ThreadPoolExecutor(1, "medusa-loader-announce") if in_thread else None
+        self._thread = thread
         self._readers = readers
         self._n_bytes_ahead = 0  # announced, and not begun
 
     def begin(self, turn: _Turn) -> None:
         """Announce what will be read now, unless it was, and have those after it announced."""
         self._announce(turn)
-        if self.thread is None:
+        if self._thread is None:
             self._go_on(turn)
         else:
-            self.thread.submit(self._go_on, turn)
+            self._thread.submit(self._go_on, turn)
 
     def _go_on(self, begun: _Turn) -> None:
         """Announce up to ANNOUNCED_BYTES after this one; these calls run one after another."""

@@ -41,18 +41,18 @@ class TensorLoader:
         return len(self.loader)
 
     def __iter__(self) -> Generator[Tensors, None, None]:
+        if self.device.type == "cpu":
+            return self.loader.read_as(_tensors)
         if self.device.type == "cuda":
             stream = torch.cuda.Stream(self.device)
             copy = partial(CudaCopy, device=self.device, stream=stream, host_offsets=self.host_offsets)
-            yield from copied_ahead(self.loader.read(pinned_memory), copy)
-            return
-        with closing(self.loader.read()) as batches:
+            return copied_ahead(self.loader.read(pinned_memory), copy)
+        return self._copied()
+
+    def _copied(self) -> Generator[Tensors, None, None]:
+        with closing(self.loader.read_as(_tensors)) as batches:
             for batch in batches:
-                tensors = _tensors(batch)
-                if self.device.type != "cpu":
-                    tensors = [(v.to(self.device), o.clone() if self.host_offsets else o.to(self.device))
-                               for v, o in tensors]  # fmt: skip
-                yield tensors
+                yield [(v.to(self.device), o.clone() if self.host_offsets else o.to(self.device)) for v, o in batch]
 
 
 class Copy(Protocol):
