@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "featurestore.encoders": "audio format rows",
     "featurestore.augment": "audio corpus format sets store",
     "featurestore.featurize": "audio augment corpus encoders sets store",
-    "featurestore.asr": "audio corpus encoders featurize",
+    "featurestore.asr": "audio corpus encoders featurize format sets",
     "featurestore.commands": (
         "terminal audio corpus corpora recordings format sets store transfer interchange encoders augment featurize asr"
     ),

@@ -44,8 +44,8 @@ def export_model(
     """Copy what `Model.load(source)` reads into `target`, whole or not at all, and return it as read from there.
 
     title: of the card, the directory's name by default. scheme: the corpus's, which also records what its labels
-    became; its classes and attributes must be the model's. ConfigError when something is at `target` already,
-    unless it is an earlier export and `overwrite` is set.
+    became; its classes and attributes, and their scales, must be the model's. ConfigError when something is at `target`
+    already, unless it is an earlier export and `overwrite` is set.
     """
     source, target = Path(source), Path(target)
     model = Model.load(source)
@@ -78,6 +78,13 @@ def _checked_scheme(model: Model, scheme: LabelScheme | None) -> LabelScheme:
             f"The manifest's scheme has {', '.join((*scheme.classes, *scheme.attributes))}, the model predicts "
             f"{', '.join((*model_scheme.classes, *model_scheme.attributes))}; give the manifest that it was fitted on."
         )
+    for name, ends in model_scheme.attributes.items():
+        if tuple(scheme.attributes[name]) != tuple(ends):
+            theirs, ours = ("{:g} to {:g}".format(*each) for each in (scheme.attributes[name], ends))
+            raise ConfigError(
+                f"The manifest's scheme has {name} from {theirs}, the model predicts it from {ours}; give the manifest "
+                "that it was fitted on, or none."
+            )
     return LabelScheme(model_scheme.classes, model_scheme.attributes, scheme.corpus_labels)
 
 

@@ -1,26 +1,41 @@
-"""Whether transcripts are of the audio that a manifest means, as far as lengths show it."""
+"""Whether transcripts are of the audio that a manifest means: by what was recorded of it, else by lengths."""
 
-from collections.abc import Mapping
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from featurestore.asr.source import Transcript
 from featurestore.audio import SAMPLE_RATE_HZ, decode, duration_s
 from featurestore.corpus.manifest import Manifest
-from featurestore.errors import AudioError, TranscriptError
+from featurestore.errors import AudioError, StoreError, TranscriptError
+from featurestore.format.identity import UNKNOWN, Identities, Identity, IdentityColumns, from_arrays
+from featurestore.runtime.json_text import read_json
+from featurestore.sets.sources import Mismatch, compare, compare_headers
 
 N_FILES = 64  # whose headers are read, or that are decoded, spread over the corpus
 # How far a length by a header or a manifest may lie from that of the samples before the samples are counted.
 APART_S, APART_SHARE = 0.1, 0.01
 N_NAMED = 3  # utterances in a message
+DIGESTS = ("digest", "file_digest")
+REMEDY = (
+    "They are another corpus's whose ids are the same, or the files have changed. Write to another file with "
+    "--output, or remove the table to transcribe again."
+)
 
 
-def refuse_other_audio(rows: Mapping[str, Transcript], manifest: Manifest, path: Path) -> None:
-    """Raise TranscriptError where audio has another length than what was transcribed under its id.
+def refuse_other_audio(
+    rows: Mapping[str, Transcript], manifest: Manifest, path: Path, *, every_file: bool = False
+) -> None:
+    """Raise TranscriptError where audio has another length than what was transcribed under its id, or other samples.
 
-    Lengths are the manifest's, else those by the headers of some files; of what seems to differ the samples are
-    counted. Files that can't be reached are not compared, unless the manifest tells their length.
+    Samples are compared where a transcript records its audio and the file's size, date or piece is another now: of
+    some files, spread over the corpus, or of every_file. Lengths are the manifest's, else those by the headers of some
+    files; of what seems to differ the samples are counted. Files that can't be reached are not compared, unless the
+    manifest tells their length.
     """
     recorded_s = np.array([rows[key].duration_s if key in rows else np.nan for key in manifest.keys], np.float64)
     held = np.flatnonzero(recorded_s > 0)  # not NaN
@@ -40,10 +55,75 @@ def refuse_other_audio(rows: Mapping[str, Transcript], manifest: Manifest, path:
     if others:
         more = f" and {len(others) - N_NAMED:,} more of those compared" if others[N_NAMED:] else ""
         raise TranscriptError(
-            f"{path} has transcripts of these ids, made from other audio: {', '.join(others[:N_NAMED])}{more}. "
-            "They are another corpus's whose ids are the same, or the files have changed. Write to another file with "
-            "--output, or remove the table to transcribe again."
+            f"{path} has transcripts of these ids, made from other audio: {', '.join(others[:N_NAMED])}{more}. {REMEDY}"
         )
+    mismatches = _other_samples(rows, manifest, every_file)
+    if mismatches:
+        more = f" and {len(mismatches) - N_NAMED:,} more of those compared" if mismatches[N_NAMED:] else ""
+        named = ", ".join(f"{each.key!r} ({each.now}; transcribed: {each.recorded})" for each in mismatches[:N_NAMED])
+        raise TranscriptError(f"{path} has transcripts of these ids, made from other audio: {named}{more}. {REMEDY}")
+
+
+class AudioRecords:
+    """What transcripts record of their audio, as `sets.sources` compares it with files; those that record nothing lack.
+
+    rows: by utterance.
+    """
+
+    def __init__(self, rows: Mapping[str, Transcript]) -> None:
+        self._rows = rows
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Return the keys of which nothing is recorded."""
+        return [key for key in keys if key not in self._rows or not self._rows[key].audio]
+
+    def identities(self, keys: Sequence[str]) -> Identities:
+        """Return what was recorded of these keys."""
+        columns = IdentityColumns()
+        for key in keys:
+            columns.append(identity_of(self._rows[key].audio))
+        return from_arrays([columns.arrays(len(keys)) or len(keys)])
+
+    def durations_s(self, keys: Sequence[str]) -> np.ndarray:
+        """Return their lengths, float64 (n,)."""
+        return np.array([self._rows[key].duration_s for key in keys], np.float64)
+
+
+def audio_record(identity: Identity | None) -> str:
+    """Return the JSON text of what an utterance's samples were decoded from; "" of None."""
+    if identity is None:
+        return ""
+    fields = {name: _recorded(value) for name, value in dataclasses.asdict(identity).items()}
+    return json.dumps({name: value for name, value in fields.items() if value is not None}, ensure_ascii=False)
+
+
+def identity_of(text: str) -> Identity:
+    """Return the inverse of `audio_record`; ValueError when it is no such text."""
+    try:
+        fields: dict[str, Any] = dict(read_json(text))
+        return Identity(**fields | {name: bytes.fromhex(fields[name]) for name in DIGESTS if name in fields})
+    except (TypeError, AttributeError, StoreError) as error:
+        raise ValueError(str(error)) from None
+
+
+def _recorded(value: bytes | float | str) -> str | float | None:
+    """Return a field of an identity as JSON, None where it is at its default."""
+    if isinstance(value, bytes):
+        return value.hex() or None
+    return None if value in ("", UNKNOWN) or value != value else value
+
+
+def _other_samples(rows: Mapping[str, Transcript], manifest: Manifest, every_file: bool) -> list[Mismatch]:
+    if not manifest.has("path"):
+        return []
+    sources = {
+        key: source
+        for key, source in zip(manifest.keys, manifest.audios, strict=True)
+        if source is not None and key in rows and rows[key].audio
+    }
+    records = AudioRecords(rows)
+    compared = compare(sources, records) if every_file else compare_headers(sources, records)
+    return compared.mismatches
 
 
 def _apart(now_s: np.ndarray, recorded_s: np.ndarray) -> np.ndarray:

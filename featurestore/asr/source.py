@@ -77,7 +77,7 @@ class Transcript:
 
     avg_logprob: mean log-probability of the tokens, over all windows. no_speech_prob: of the window that is most like
     speech. Both are NaN where there was too little audio to look at (less than 10 ms). words: None where their times
-    were not asked for.
+    were not asked for. audio: JSON text of what the samples were decoded from, "" where it was not recorded.
     """
 
     key: str
@@ -87,3 +87,4 @@ class Transcript:
     no_speech_prob: float
     duration_s: float
     words: tuple[Word, ...] | None = None
+    audio: str = ""

@@ -6,13 +6,13 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurestore.asr.same_audio import refuse_other_audio
+from featurestore.asr.same_audio import audio_record, refuse_other_audio
 from featurestore.asr.source import Transcript
 from featurestore.asr.transcriber import WINDOW_S, Transcriber
 from featurestore.asr.writer import TranscriptWriter
@@ -25,6 +25,7 @@ from featurestore.featurize.sharding import Shard
 from featurestore.runtime.device import describe_device
 from featurestore.runtime.provenance import provenance
 from featurestore.runtime.stopping import StopSignals
+from featurestore.sets.sources import Digests, Recorder
 
 if TYPE_CHECKING:
     from featurestore.corpus.manifest import Manifest
@@ -60,7 +61,7 @@ def transcribe(
 
     shard: this part of the manifest alone, into a table of its own beside `path`. workers: decoding threads.
     progress(done, total, audio_s) is called after every utterance; done counts skipped and failed ones too. Raises
-    TranscriptError when a table is another model's, or of audio of other lengths, and Interrupted after SIGINT or
+    TranscriptError when a table is another model's, or of other audio, and Interrupted after SIGINT or
     SIGTERM; either way the table has what was finished.
     """
     started = time.monotonic()
@@ -71,9 +72,12 @@ def transcribe(
     report = TranscribeReport(failed=failed)
     made_with = {**provenance(), "device": describe_device(transcriber.model.device)}
     with StopSignals() as stop, TranscriptWriter(path, transcriber.source, made_with, shard) as writer:
-        refuse_other_audio(writer.rows, manifest, writer.path)
+        refuse_other_audio(writer.rows, manifest, writer.path, every_file=True)
         done_keys = writer.keys
-        missing = [item for item in items if item.key not in done_keys]
+        digests = Digests()
+        missing = [
+            replace(item, recorder=Recorder(item.source, digests)) for item in items if item.key not in done_keys
+        ]
         report.skipped = len(items) - len(missing)
         stream = iter_transcribe(transcriber, missing, workers=workers)
         try:
@@ -127,10 +131,9 @@ def iter_transcribe(
                 else:
                     seconds = len(data) / SAMPLE_RATE_HZ
                     numbers = (recognised.avg_logprob, recognised.no_speech_prob, seconds)
-                    yield (
-                        item.key,
-                        Transcript(item.key, recognised.text, recognised.language, *numbers, recognised.words),
-                    )
+                    audio = "" if item.recorder is None else audio_record(item.recorder.identity)
+                    row = Transcript(item.key, recognised.text, recognised.language, *numbers, recognised.words, audio)
+                    yield item.key, row
 
 
 def _seconds(item: Item) -> float | str:

@@ -2,11 +2,12 @@
 
 `transcripts.csv` (or .parquet) has a row for each utterance, sorted by utterance_id: text, language, avg_logprob,
 no_speech_prob, duration_s, and `model`, the identity of what made it, the same in all rows; of `transcribe --words`
-also `words`, JSON such as [[" Kids", 0.5, 0.82], ...] with start and end in seconds. `transcripts.source.json` says in
-full what that identity stands for. While a run lasts, `transcripts.csv.journal` has a line of JSON for each new
-utterance, so that a crash costs one; the next run, or a reader, takes it for a part of the table. Several processes
-that share a corpus (`--shard`) each write a table of their own beside it, `transcripts.2-of-8.csv`, with a journal and
-a source of its own; who reads `transcripts.csv` reads them, too.
+also `words`, JSON such as [[" Kids", 0.5, 0.82], ...] with start and end in seconds; `audio` is JSON of what the
+samples were decoded from (digests, the file's size and date, piece, decoder). `transcripts.source.json` says in full
+what that identity stands for. While a run lasts, `transcripts.csv.journal` has a line of JSON for each new utterance,
+so that a crash costs one; the next run, or a reader, takes it for a part of the table. Several processes that share a
+corpus (`--shard`) each write a table of their own beside it, `transcripts.2-of-8.csv`, with a journal and a source of
+its own; who reads `transcripts.csv` reads them, too.
 """
 
 import json
@@ -19,7 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from featurestore.asr.same_audio import refuse_other_audio
+from featurestore.asr.same_audio import identity_of, refuse_other_audio
 from featurestore.asr.source import PROVENANCE, Transcript, TranscriptSource, Word
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.tables import read_table_file, write_table_file
@@ -30,7 +31,7 @@ from featurestore.runtime.json_text import read_json
 
 NUMBERS = ("avg_logprob", "no_speech_prob", "duration_s")
 COLUMNS = ("utterance_id", "text", "language", *NUMBERS, "model")
-WORDS = "words"
+WORDS, AUDIO = "words", "audio"
 FIELDS = [field.name for field in fields(Transcript)]
 DECIMALS = 4
 JOURNAL = ".journal"
@@ -137,6 +138,8 @@ class Transcripts(Mapping[str, str]):
         }
         if any(row.words is not None for row in rows):
             columns[WORDS] = pa.array([_written(row.words) for row in rows], pa.string())
+        if any(row.audio for row in rows):
+            columns[AUDIO] = pa.array([row.audio or None for row in rows], pa.string())
         write_table_file(pa.table(columns), self.path)
 
 
@@ -225,6 +228,9 @@ def read_table(path: Path) -> Transcripts:
         if WORDS in table.column_names:
             words = table.column(WORDS).to_pylist()
             rows = [replace(row, words=_read_words(each, path, row.key)) for row, each in zip(rows, words, strict=True)]
+        if AUDIO in table.column_names:
+            audio = table.column(AUDIO).to_pylist()
+            rows = [replace(row, audio=_checked(each, path, row.key)) for row, each in zip(rows, audio, strict=True)]
     except ValueError as error:
         raise TranscriptError(f"{path}: {error}; expected numbers in {', '.join(NUMBERS)}.") from None
     transcripts = Transcripts(rows, identities[0], path)
@@ -256,14 +262,26 @@ def parse_journal(path: Path, lines: Sequence[dict[str, Any]]) -> tuple[Transcri
     if not lines:
         return None
     source = TranscriptSource.from_json(lines[0], str(path))
-    # Words came last; lines of before lack them.
-    wrong = next((values for values in lines[1:] if list(values) not in (FIELDS, FIELDS[:-1])), None)
+    # Words and audio came last; lines of before lack them.
+    wrong = next((values for values in lines[1:] if list(values) not in (FIELDS, FIELDS[:-1], FIELDS[:-2])), None)
     if wrong is not None:
         raise TranscriptError(
             f"{path} has a line with the fields {', '.join(wrong)}, expected {', '.join(FIELDS)}: it is damaged, "
             "or a newer version of medusa-ser wrote it. Remove it to transcribe its utterances again."
         )
     return source, [Transcript(**{**values, WORDS: _as_words(values.get(WORDS))}) for values in lines[1:]]
+
+
+def _checked(text: str | None, path: Path, key: str) -> str:
+    try:
+        if text:
+            identity_of(text)
+    except ValueError:
+        raise TranscriptError(
+            f"{path}: the audio of {key!r} is not the JSON that `medusa transcribe` writes, found {text!r}. Remove the "
+            "column to do without."
+        ) from None
+    return text or ""
 
 
 def _written(words: Sequence[Word] | None) -> str | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from featurestore.errors import ConfigError
 from featurestore.featurize.items import Item
 from featurestore.sets.compact import drop
+from featurestore.sets.conflicts import conflicting_keys
 from featurestore.sets.sources import Comparison, Digests, Recorder, compare, refuse
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ REMEDY = (
 
 @dataclass(frozen=True)
 class Again:
-    """Which utterances are encoded again although the set has them: these keys, or all that don't match."""
+    """Which utterances are encoded again although the set has them: these keys, or all that don't match.
+
+    mismatched: also those of which the set has two copies, made from different data.
+    """
 
     keys: frozenset[str] = frozenset()
     mismatched: bool = False
@@ -94,6 +98,7 @@ def _lacking(
     redone = {item.key for item in items} & again.keys - absent
     if again.mismatched:
         redone |= {mismatch.key for mismatch in comparison.mismatches}
+        redone |= features.reading(conflicting_keys).intersection(present)
     else:
         refuse(features, comparison, REMEDY)
     if redone and write:

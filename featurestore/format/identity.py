@@ -23,6 +23,7 @@ from featurestore.errors import StoreError
 DIGEST_BYTES = 16
 UNKNOWN = -1  # in _source_files
 NO_DIGEST = bytes(DIGEST_BYTES)
+DECODERS = "_source_decoders"  # the array that is of the segment, not of its utterances
 # dtype of each array, in the order in which the segment's name hashes them.
 IDENTITY_ARRAYS = {
     "_source_digests": "|u1",

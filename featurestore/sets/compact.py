@@ -23,6 +23,7 @@ from featurestore.format.segment import Segment
 from featurestore.format.segment_writer import SegmentWriter, remove_stale
 from featurestore.format.stored import stored_utterances
 from featurestore.runtime.durable import set_aside, sync_directory
+from featurestore.sets.conflicts import conflicts
 from featurestore.sets.feature_set import FeatureSet
 from featurestore.sets.key_index import encode_key
 
@@ -148,6 +149,8 @@ def _chosen(features: FeatureSet, segment_bytes: int, format: str | None, compre
         remove_stale(features.path)
     own = _opened(features)
     index, segments = own.index, own.segments
+    for conflict in own.reading(lambda now: conflicts(now, by_rows=False)):
+        raise StoreError(f"{conflict} Nothing was compacted: one of the copies would have been lost.")
     new_format = own.format if format is None else format
     new_compress = (own.compress if new_format == own.format else "") if compress is None else compress
     chosen = set(np.unique(index.segment[index.shadowed]).tolist())

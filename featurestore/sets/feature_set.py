@@ -170,8 +170,8 @@ class FeatureSet(Mapping[str, np.ndarray]):
         assert self._loaded is not None
         return self._loaded
 
-    def _reading(self, read: Callable[[Snapshot], T]) -> T:
-        """Return what `read` returns; when a segment is gone, of the segments that there are now."""
+    def reading(self, read: Callable[[Snapshot], T]) -> T:
+        """Return what `read` returns of a snapshot; when a segment is gone, of the segments that there are now."""
         for _ in range(MAX_REFRESHES):
             try:
                 return read(self._snapshot())
@@ -227,7 +227,7 @@ class FeatureSet(Mapping[str, np.ndarray]):
     ) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
         """Return `stored` for several keys, and their scales where rows are int8; `kernels` turns them into floats."""
         layer = self._layer(layer)
-        return self._reading(lambda now: now.stored(self.find(now.index, keys), layer))
+        return self.reading(lambda now: now.stored(self.find(now.index, keys), layer))
 
     def lengths(self, keys: Sequence[str]) -> NDArray[np.int64]:
         """Return the rows of each utterance, int64 (n,)."""
@@ -237,11 +237,11 @@ class FeatureSet(Mapping[str, np.ndarray]):
 
     def durations_s(self, keys: Sequence[str]) -> np.ndarray:
         """Duration of each utterance as recorded when it was written, float64 (n,); NaN where it was not."""
-        return self._reading(lambda now: now.durations_s(self.find(now.index, keys)))
+        return self.reading(lambda now: now.durations_s(self.find(now.index, keys)))
 
     def identities(self, keys: Sequence[str]) -> Identities:
         """Return what each utterance was made from, as recorded when it was written; see `Identities`."""
-        return self._reading(lambda now: now.identities(self.find(now.index, keys)))
+        return self.reading(lambda now: now.identities(self.find(now.index, keys)))
 
     def rows_digest(self, keys: Sequence[str], layers: Sequence[str] | None = None) -> str:
         """Return what identifies the rows of these utterances, in their order, in some layers (None: all).
@@ -250,7 +250,7 @@ class FeatureSet(Mapping[str, np.ndarray]):
         another one unless they are the same bit for bit, rows that were moved to another segment keep it.
         """
         names = self.layers if layers is None else tuple(self._layer(layer) for layer in layers)
-        recorded = self._reading(lambda now: now.checksums(self.find(now.index, keys), names))
+        recorded = self.reading(lambda now: now.checksums(self.find(now.index, keys), names))
         return hashlib.blake2b(recorded.astype("<u4").tobytes(), digest_size=8).hexdigest()
 
     def gather(
@@ -277,7 +277,7 @@ class FeatureSet(Mapping[str, np.ndarray]):
             self._check_out(out, shape[1])
             return out[None, : shape[1]]
 
-        packed = self._reading(lambda now: self._gather(now, keys, (chosen,), 1, memory, target.name))
+        packed = self.reading(lambda now: self._gather(now, keys, (chosen,), 1, memory, target.name))
         return Packed(packed.values[0], packed.offsets)
 
     def read_layers(
@@ -296,7 +296,7 @@ class FeatureSet(Mapping[str, np.ndarray]):
         that are missing.
         """
         names = tuple(self._layer(layer) for layer in layers)
-        return self._reading(lambda now: self._gather(now, keys, names, stride, memory, dtype))
+        return self.reading(lambda now: self._gather(now, keys, names, stride, memory, dtype))
 
     def select(self, keys: Sequence[str]) -> Selection:
         """Return these keys as a selection, whose parts are read without looking keys up again.
@@ -335,10 +335,14 @@ class FeatureSet(Mapping[str, np.ndarray]):
         as much would be dropped before its turn; batches are then read by calls, several at once.
         """
         layer = self._layer(layer)
-        self._reading(lambda now: now.announce(self.find(now.index, keys), layer, n_layers))
+        self.reading(lambda now: now.announce(self.find(now.index, keys), layer, n_layers))
 
     def verify(self) -> list[str]:
-        """Everything that is wrong with this set's files, one sentence each; reads every byte."""
+        """Everything that is wrong with this set's files, one sentence each; reads every byte.
+
+        Also two copies of one key that were made from different data: nothing but their segments' names decides which
+        of them is read.
+        """
         problems = []
         metadata_file = self.path / "zarr.json"
         try:
@@ -358,7 +362,29 @@ class FeatureSet(Mapping[str, np.ndarray]):
                     problems.append(str(error))
             elif name != "zarr.json" and not name.startswith("."):
                 problems.append(f"{self.path / name}: a file that does not belong to the feature set.")
-        return problems
+        return problems + self._conflicts()
+
+    def _conflicts(self) -> list[str]:
+        """Return a sentence for each two segments that hold one key, made from different data."""
+        from featurestore.sets.conflicts import conflicts
+
+        try:
+            hashes = np.concatenate(
+                [
+                    np.empty(0, np.uint64),
+                    *(
+                        Segment(self.path / name, self.spec, self._files).small("key_hashes")
+                        for name in self._segment_names()
+                    ),
+                ]
+            )
+            hashes.sort()  # without a hash that stands there twice no index is needed, which takes ten times the memory
+            if not (hashes[1:] == hashes[:-1]).any():
+                return []
+            del hashes
+            return FeatureSet(self.path, self.name, self._files).reading(conflicts)
+        except StoreError:
+            return []  # of damage, which the segments' own problems name, or of a compaction meanwhile
 
     def _decoded(self, rows: np.ndarray, scales: np.ndarray | None, out: np.ndarray | None = None) -> np.ndarray:
         from featurestore.rows.kernels import decode_rows

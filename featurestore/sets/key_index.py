@@ -171,6 +171,19 @@ class KeyIndex:
         ]
         return np.concatenate([*counting, np.empty(0, np.int64)])
 
+    def common(self, other: "KeyIndex") -> tuple[np.ndarray, np.ndarray]:
+        """Return the positions, here (rising) and there, of the keys that both have; of copies those that count."""
+        if not len(self._hashes) or not len(other._hashes):
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        places = np.minimum(np.searchsorted(other._hashes, self._hashes), len(other._hashes) - 1)
+        alike = self._order[other._hashes[places] == self._hashes]  # few keys, unless most are the same
+        positions = np.setdiff1d(alike, self.shadowed, assume_unique=True)
+        theirs = np.empty(len(positions), np.int64)
+        for first in range(0, len(positions), BLOCK):
+            block = positions[first : first + BLOCK].tolist()
+            theirs[first : first + BLOCK] = other.positions_of_bytes([self.key_bytes(i) for i in block])
+        return positions[theirs >= 0], theirs[theirs >= 0]
+
     def _walk(self, place: int, key_hash: np.uint64, key: bytes) -> int:
         """Return the position of `key` among equal hashes, from `place` on; -1 when it is not there."""
         while place < len(self._hashes) and self._hashes[place] == key_hash:

@@ -1,5 +1,6 @@
 """The segments that a feature set had at one moment, and reading rows from them by position."""
 
+import itertools
 import mmap
 import threading
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurestore.errors import StoreError
-from featurestore.format.identity import Identities, from_arrays
+from featurestore.format.identity import DECODERS, Identities, from_arrays
 from featurestore.format.pieces import Piece, read_pieces
 from featurestore.format.rowfile import MappedRows, RowFile
 from featurestore.format.segment import Segment, row_checksum
@@ -254,7 +255,22 @@ class Snapshot:
 
     def identities(self, positions: np.ndarray) -> Identities:
         """Return what each found position was made from."""
-        return from_arrays([segment.identities() for segment in self.segments]).take(positions)
+        numbers = self.index.segment[positions]
+        order = np.argsort(numbers, kind="stable")
+        sorted_numbers = numbers[order]
+        bounds = np.flatnonzero(np.diff(sorted_numbers, prepend=-1, append=-1)).tolist() if len(order) else [0]
+        parts: list[dict[str, np.ndarray] | int] = []
+        for first, last in itertools.pairwise(bounds):
+            n = int(sorted_numbers[first])
+            local = positions[order[first:last]] - self.index.segment_starts[n]
+            recorded = self.segments[n].identities()
+            if isinstance(recorded, int):
+                parts.append(last - first)
+            else:
+                parts.append({name: array if name == DECODERS else array[local] for name, array in recorded.items()})
+        places = np.empty(len(positions), np.int64)
+        places[order] = np.arange(len(positions))
+        return from_arrays(parts).take(places)
 
     def _where(self, positions: np.ndarray) -> tuple[list[int], list[int], list[int]]:
         index = self.index

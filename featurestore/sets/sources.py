@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -48,6 +48,22 @@ class FromFiles(Protocol):
     @property
     def piece_s(self) -> tuple[float, float]:
         """Start and end of the piece of the file, NaN for all of it."""
+        ...
+
+
+class Records(Protocol):
+    """What was recorded of utterances by their keys, such as a feature set."""
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Return the keys that it lacks."""
+        ...
+
+    def identities(self, keys: Sequence[str]) -> Identities:
+        """Return what each was made from."""
+        ...
+
+    def durations_s(self, keys: Sequence[str]) -> np.ndarray:
+        """Return the length of each, float64 (n,)."""
         ...
 
 
@@ -120,7 +136,7 @@ class Comparison:
 
 def compare(
     sources: Mapping[str, Source],
-    features: FeatureSet,
+    features: Records,
     *,
     verify: bool = False,
     workers: int = 2,
@@ -193,7 +209,7 @@ def recorded_sounds(sources: Mapping[str, Source], features: FeatureSet) -> dict
 
 
 def compare_headers(
-    sources: Mapping[str, Source | None], features: FeatureSet, durations_s: np.ndarray | None = None
+    sources: Mapping[str, Source | None], features: Records, durations_s: np.ndarray | None = None
 ) -> Comparison:
     """Compare as `compare` does, but decode few files: texts, and lengths, which other samples may share.
 

@@ -74,6 +74,16 @@ def test_the_label_scheme_goes_along(trained: Trained, tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+def test_attributes_on_another_scale_than_the_models_are_refused(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Model, "attribute_ranges", property(lambda model: {"arousal": (1.0, 7.0)}))
+    scheme = LabelScheme(trained.manifest.scheme.classes, {"arousal": (1.0, 5.0)})
+    with pytest.raises(ConfigError, match=r"arousal from 1 to 5.* 1 to 7"):
+        export_model(trained.runs / "m0", tmp_path / "packed", scheme=scheme)
+    assert not (tmp_path / "packed").exists()
+
+
 def test_only_an_earlier_export_is_replaced_and_only_when_requested(trained: Trained, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()

@@ -31,6 +31,7 @@ from featurestore.asr.transcripts import COLUMNS, Transcripts, journal_path, sou
 from featurestore.asr.writer import TranscriptWriter
 from featurestore.audio import decode
 from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.tables import read_table_file, write_table_file
 from featurestore.encoders import load_encoder
 from featurestore.errors import ConfigError, EncoderError, ManifestError, TranscriptError
 from featurestore.featurize.items import items_of
@@ -318,12 +319,12 @@ def test_the_table_says_the_text_and_the_model(
     if suffix == ".csv":
         with open(path, encoding="utf-8", newline="") as file:
             columns, *cells = csv.reader(file)
-        models = {row[-1] for row in cells}
+        models = {row[columns.index("model")] for row in cells}
     else:
         table = pyarrow.parquet.read_table(path)
         columns, models = table.column_names, set(table.column("model").to_pylist())
         assert table.column("text").null_count == 0
-    assert tuple(columns) == COLUMNS
+    assert tuple(columns) == (*COLUMNS, "audio")
     assert models == {transcripts.identity}
     record = json.loads(source_path(path).read_text())
     assert (record["model"], record["language"], record["identity"]) == ("many-sure", "auto", transcripts.identity)
@@ -431,6 +432,27 @@ def test_transcripts_of_other_audio_under_the_same_ids_are_neither_kept_nor_enco
             Transcripts.read(path).of(other)
     assert path.read_bytes() == before
     assert len(Transcripts.read(path).of(Manifest(moved, root=tmp_path))[0]) == 6  # can't be reached
+
+
+def test_other_audio_of_the_same_length_is_refused_where_a_transcript_records_its_audio(
+    corpus: Manifest, transcriber: Transcriber, tmp_path: Path, sounds: list[np.ndarray]
+) -> None:
+    path, old = tmp_path / "t.csv", tmp_path / "old.csv"
+    transcribe(corpus, transcriber, path)
+    table = read_table_file(path)
+    write_table_file(table.drop_columns(["audio"]), old)  # as an earlier version wrote it
+    wav = tmp_path / "1.wav"
+    os.utime(wav, (1.0, 1.0))
+    assert transcribe(corpus, transcriber, path).skipped == 6  # another date of the same bytes
+    soundfile.write(wav, sounds[1][::-1], 16_000, subtype="FLOAT")
+    with pytest.raises(TranscriptError, match=r"'c d' \(1\.000 s of a file .*; transcribed: 1\.000 s"):
+        transcribe(corpus, transcriber, path)
+    with pytest.raises(TranscriptError, match="'c d'"):
+        Transcripts.read(path).of(corpus)
+    assert transcribe(corpus, transcriber, old).skipped == 6
+    write_table_file(table.set_column(table.column_names.index("audio"), "audio", pa.array(["{"] * 6)), path)
+    with pytest.raises(TranscriptError, match=r"t\.csv: the audio of"):
+        Transcripts.read(path)
 
 
 def test_a_header_that_is_wrong_about_its_length_is_no_other_audio(

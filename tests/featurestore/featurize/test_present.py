@@ -65,6 +65,19 @@ def test_an_id_of_another_recording_is_refused_with_both_durations(
         plan(second, LOGMEL, store, "logmel")
 
 
+def test_mismatched_makes_utterances_anew_that_have_two_copies_of_different_data(
+    tmp_path: Path, store: FeatureStore, first: Manifest
+) -> None:
+    other = FeatureStore.create(tmp_path / "other")
+    run(corpus(tmp_path / "second", 1, {"DC_a01": 58_368}), other)
+    (segment,) = (other.path / "logmel").glob("seg-*")
+    shutil.copytree(segment, store.path / "logmel" / segment.name)
+    assert len(store["logmel"].verify()) == 1
+    run(first, store, again=Again(mismatched=True))
+    assert store["logmel"].verify() == []
+    assert compare(dict(zip(first.keys, first.audios, strict=True)), store["logmel"]).mismatches == []
+
+
 def test_equal_durations_but_other_samples_are_refused(tmp_path: Path, store: FeatureStore, first: Manifest) -> None:
     second = corpus(tmp_path / "second", 1, {"DC_a01": 58_368, "DC_a02": 16_000})
     with pytest.raises(IdentityMismatch, match=r"(?s)has 2 of these ids.*DC_a01.*DC_a02"):

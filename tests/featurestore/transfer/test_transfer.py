@@ -1,6 +1,7 @@
 """push and pull copy whole segments, once, and never leave half of one where a reader could take it for a whole."""
 
 import random
+import shutil
 import signal
 import threading
 import time
@@ -360,5 +361,16 @@ def test_the_same_ids_of_other_data_are_refused_unless_the_old_ones_are_pruned(t
             copy(str(places[1]), str(target))
         assert mentions(str(error.value), *mentioned)
     assert files(target) == before
+    assert sound(target)
+    (segment,) = (places[1] / "a").glob("seg-*")
+    shutil.copytree(segment, target / "a" / segment.name)  # as a push of before that was refused did
+    (problem,) = verify_store(target)["a"]
+    names = [each.name for each in (target / "a").glob("seg-*")]
+    assert all(part in problem for part in ("'u'", "--again mismatched", *names))
+    assert "more keys" not in problem, "'same' is of the same data"
+    if recorded:
+        with pytest.raises(StoreError, match="'u'"):
+            FeatureStore.open(target).compact("a")
+        assert sorted(each.name for each in (target / "a").glob("seg-*")) == sorted(names)
     push(places[1], str(target), prune=True)
     assert float(FeatureStore.open(target)["a"].array("u", "l0")[0, 0]) == 2
