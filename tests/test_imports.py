@@ -210,13 +210,20 @@ def test_the_test_sees_imports_inside_functions(tmp_path: Path) -> None:
     assert imported_layers(file) == {"ensemble", "deepser"}
 
 
+def loaded_with(module: str, names: Iterable[str]) -> list[str]:
+    """Return which of these modules a program has loaded once it has imported `module`."""
+    code = f"import sys, {module}; print(*sorted(set({[*names]!r}) & sys.modules.keys()))"
+    process = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    return process.stdout.split()
+
+
 @pytest.mark.parametrize("module", ["featurestore", "featurestore.errors", "featurestore.format.spec"])
 def test_importing_the_store_loads_nothing_heavy(module: str) -> None:
-    code = f"import sys, {module}; print(*sorted({HEAVY!r} & sys.modules.keys()))".replace("['", "{'").replace(
-        "']", "'}"
-    )
-    process = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
-    assert process.stdout.split() == []
+    assert loaded_with(module, HEAVY) == []
+
+
+def test_a_recipe_is_planned_without_numpy() -> None:
+    assert loaded_with("ensemble.recipes.execute", [*HEAVY, "numpy"]) == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)

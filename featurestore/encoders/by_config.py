@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from featurestore.encoders.catalog import pooled_dim
 from featurestore.encoders.device import pick_compute
 from featurestore.encoders.families import TEXT_FAMILIES
 from featurestore.encoders.hub import weight_files
@@ -13,7 +14,6 @@ from featurestore.encoders.layers import LayerChoice
 from featurestore.encoders.load import family_of
 from featurestore.encoders.options import EncoderOptions
 from featurestore.encoders.prompt import tokenize
-from featurestore.encoders.row_builder import pooled_dim
 from featurestore.encoders.tokenizer import load_tokenizer
 from featurestore.encoders.weights import model_type
 from featurestore.rows.rowtypes import ROW_TYPES

@@ -5,11 +5,14 @@ Sizes are for choosing among them: a run takes its own from the weights, and say
 without its output layer.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from featurestore.encoders.row_builder import pooled_dim
-from featurestore.format.spec import FeatureSpec
+if TYPE_CHECKING:  # recipes are planned with the table, and need no numpy
+    from featurestore.format.spec import FeatureSpec
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,11 @@ def _entries() -> Iterator[tuple[str, EncoderEntry]]:
 
 
 ENCODERS: dict[str, EncoderEntry] = dict(_entries())
+
+
+def pooled_dim(dim: int, pool: str) -> int:
+    """Return the number of columns of a stored row."""
+    return 2 * dim if pool == "mean+std" else dim
 
 
 def unlike_its_name(spec: FeatureSpec) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from featurestore.audio import SAMPLE_RATE_HZ
 from featurestore.encoders import adapter as adapters
 from featurestore.encoders.base import Encoder
-from featurestore.encoders.catalog import ENCODERS
+from featurestore.encoders.catalog import ENCODERS, pooled_dim
 from featurestore.encoders.device import pick_compute
 from featurestore.encoders.families import (
     FAMILIES,
@@ -32,7 +32,6 @@ from featurestore.encoders.openai_checkpoint import file_identity, load_openai_e
 from featurestore.encoders.options import EncoderOptions, check_choice
 from featurestore.encoders.preprocessor import check_whisper, do_normalize
 from featurestore.encoders.prompt import Prompt
-from featurestore.encoders.row_builder import pooled_dim
 from featurestore.encoders.tokenizer import load_tokenizer
 from featurestore.encoders.weights import (
     checked_directory,

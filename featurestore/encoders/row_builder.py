@@ -198,8 +198,3 @@ class _Pooled:
 
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-
-
-def pooled_dim(dim: int, pool: str) -> int:
-    """Return the number of columns of a stored row."""
-    return 2 * dim if pool == "mean+std" else dim
