@@ -60,6 +60,7 @@ def run_steps(
             return code
         _write(step, places, {
             "attempts": attempts, "seconds": round(time.monotonic() - started, 2), "what": list(step.settings),
+            "states": {str(thing): state(thing) for thing in (*step.reads, *step.makes) if thing.kind == "set"},
             "reads": {str(thing): digest(thing) for thing in step.reads},
             "makes": {str(thing): digest(thing) for thing in step.makes},
         })  # fmt: skip
@@ -93,17 +94,40 @@ def undone(step: Step, places: Places) -> str:
     if record["what"] != list(step.settings):
         return "its settings changed"
     for thing in step.reads:
-        if not is_as_recorded(record["reads"].get(str(thing)), digest(thing)):
+        if not is_as_recorded(record, "reads", thing):
             return f"{thing} changed"
     for thing in step.makes:
-        if not is_as_recorded(record["makes"].get(str(thing)), digest(thing)):
+        if not is_as_recorded(record, "makes", thing):
             return f"{thing} is not what it made"
     return ""
 
 
-def is_as_recorded(recorded: str | None, now: str) -> bool:
-    """Return whether a digest is the recorded one; records of earlier versions lack the rows of a feature set."""
+def is_as_recorded(record: dict[str, Any], role: str, thing: Thing) -> bool:
+    """Return whether a thing that a step "reads" or "makes" has the digest that its record gives.
+
+    A feature set whose files, and manifest, are untouched needs no digest, for which much would have to be loaded.
+    Records of earlier versions have no such states, and some lack the rows of a feature set.
+    """
+    recorded = record[role].get(str(thing))
+    known = record.get("states", {}).get(str(thing))
+    if recorded and known and known == state(thing):
+        return True
+    now = digest(thing)
     return recorded in (now, re.sub(f"{ROWS}[0-9a-f]+", "", now))
+
+
+def state(thing: Thing) -> str:
+    """Return a digest of what `digest` of a feature set depends on: names, sizes and times of its files, the manifest.
+
+    "" when the set isn't there. Without a change of these its digest is the same; with one it may be.
+    """
+    path = thing.path / thing.name
+    if not path.exists():
+        return ""
+    total = hashlib.blake2b(_tree_digest(path).encode(), digest_size=8)
+    if thing.manifest is not None and thing.manifest.exists():
+        total.update(thing.manifest.read_bytes())
+    return total.hexdigest()
 
 
 def record_of(step: Step, places: Places) -> dict[str, Any]:
@@ -128,16 +152,21 @@ def digest(thing: Thing) -> str:
         return _set_digest(thing)
     if not thing.path.exists():
         return ""
-    total = hashlib.blake2b(digest_size=8)
     if thing.kind == "tree":
-        for name, size, changed in sorted(_files(thing.path)):
-            total.update(f"{name}\0{size}\0{changed}\n".encode(errors="surrogateescape"))
-        return total.hexdigest()
+        return _tree_digest(thing.path)
+    total = hashlib.blake2b(digest_size=8)
     paths = [thing.path]
     if thing.kind == "manifest":
         paths += [path for suffix in SIDECARS if (path := thing.path.with_suffix(suffix)).exists()]
     for path in paths:
         total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def _tree_digest(path: Path) -> str:
+    total = hashlib.blake2b(digest_size=8)
+    for name, size, changed in sorted(_files(path)):
+        total.update(f"{name}\0{size}\0{changed}\n".encode(errors="surrogateescape"))
     return total.hexdigest()
 
 

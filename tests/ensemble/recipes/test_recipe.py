@@ -1,4 +1,6 @@
+import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,8 @@ import typer
 
 import cli
 from deepser.members.presets import MEDUSA_MEMBERS, PRESETS
-from ensemble.recipes.execute import digest, is_as_recorded
+from ensemble.recipes import execute
+from ensemble.recipes.execute import digest, is_as_recorded, state
 from ensemble.recipes.plan import Places, Step, Thing, steps_of
 from ensemble.recipes.recipe import BUILT_IN, built_in, read_recipe
 from featurestore.errors import ConfigError
@@ -325,9 +328,11 @@ def test_rows_that_changed_under_one_specification_are_another_set(tmp_path: Pat
     manifest.write(tmp_path / "m.csv")
     things = [Thing("set", store.path, "first"), Thing("set", store.path, "first", tmp_path / "m.csv")]
     before = [digest(thing) for thing in things]
-    of_earlier_version = store["first"].spec.fingerprint  # whose records have no rows
-    assert all(is_as_recorded(of_earlier_version, now) for now in before)
-    assert not any(is_as_recorded(other, before[0]) for other in (None, "", "0" * 16))
+    of_earlier_version = store["first"].spec.fingerprint  # whose records have no rows, and no states
+    for thing in things:
+        assert is_as_recorded({"reads": {"first": of_earlier_version}}, "reads", thing)
+        for other in ({}, {"first": ""}, {"first": "0" * 16}):
+            assert not is_as_recorded({"reads": other}, "reads", thing)
     features = store["first"]
     spec, rows = features.spec, {}
     for key in features:
@@ -339,3 +344,30 @@ def test_rows_that_changed_under_one_specification_are_another_set(tmp_path: Pat
             for key, layers in rows.items():
                 writer.append(key, layers)
         assert [digest(thing) == was for thing, was in zip(things, before, strict=True)] == [same, same]
+
+
+def test_the_digest_of_a_set_is_taken_anew_only_where_its_files_or_the_manifest_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, manifest = corpus(tmp_path)
+    manifest.write(tmp_path / "m.csv")
+    thing = Thing("set", store.path, "first", tmp_path / "m.csv")
+    record = {"makes": {"first": digest(thing)}, "states": {"first": state(thing)}}
+    taken: list[Thing] = []
+    monkeypatch.setattr(execute, "digest", lambda thing: (taken.append(thing), digest(thing))[1])
+    assert is_as_recorded(record, "makes", thing)
+    assert not taken
+
+    text = (tmp_path / "m.csv").read_bytes()
+    (tmp_path / "m.csv").write_bytes(text + text.splitlines(keepends=True)[-1].replace(b"u", b"v", 1))
+    assert not is_as_recorded(record, "makes", thing)  # an utterance more, which the set lacks
+    (tmp_path / "m.csv").write_bytes(text)
+    assert is_as_recorded(record, "makes", thing)
+    assert len(taken) == 1
+
+    some_file = next(path for path in sorted((store.path / "first").rglob("*")) if path.is_file())
+    os.utime(some_file)  # the same bytes
+    assert is_as_recorded(record, "makes", thing)
+    assert len(taken) == 2
+    shutil.rmtree(store.path / "first")
+    assert not is_as_recorded(record, "makes", thing)
