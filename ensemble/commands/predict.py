@@ -11,6 +11,7 @@ from typer import Argument
 
 from featurestore.commands.recordings import EveryOption, Failures, SegmentsOption, SpanOption
 from featurestore.errors import ConfigError
+from featurestore.runtime.wording import silent_clips
 from featurestore.terminal import (
     DeviceOption,
     Show,
@@ -201,6 +202,7 @@ def _shown(model: "Model", table: "Manifest", run: Run, to: OutputArguments) -> 
         console().print(predictions_table(result))
     if result.keys:
         to.draw(model, result.records())
+    _warn_of_silence(result.silent)
     return list(result.failed)
 
 
@@ -220,6 +222,7 @@ def _written(
 
     assert to.output is not None
     failed: Failures = []
+    silent: list[str] = []
     with PredictionWriter(to.output, identity, table.keys) as writer:
         remaining = table.rows(_undone(table, writer.done, chunk if model.speaker_adapted else 0))
         if writer.done:
@@ -229,6 +232,7 @@ def _written(
                 for part in run(remaining, progress=_into(show)):
                     writer.append(part)
                     failed += part.failed
+                    silent += part.silent
             except KeyboardInterrupt:
                 show.close()
                 say(f"{len(writer.done):,} of {len(table):,} are predicted and kept", stderr=True)
@@ -240,7 +244,13 @@ def _written(
         )  # fmt: skip
         writer.finish(columns, format, pieces)
         say(f"wrote {len(writer.done):,} predictions to {to.output}")
+    _warn_of_silence(silent)
     return failed
+
+
+def _warn_of_silence(keys: Sequence[str]) -> None:
+    if keys:
+        say(f"warning: {silent_clips(keys)}; their predictions mean nothing", "yellow", stderr=True)
 
 
 def _undone(table: "Manifest", done: Collection[str], together: int) -> "NDArray[np.bool_]":

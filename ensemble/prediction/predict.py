@@ -137,6 +137,7 @@ class _Job:
     def predict(self, manifest: Manifest, say: Callable[[str, float, int], None]) -> Predictions:
         n, n_steps = len(manifest), len(self.sets) + self.hearing.needed
         failed: dict[str, str] = {}
+        silent: set[str] = set()
 
         def show_step(title: str, step: int) -> Callable[..., None]:
             return lambda done, total, *rest: say(title, n * (step + done / max(total, 1)) / n_steps, n)
@@ -160,6 +161,7 @@ class _Job:
                 job = FeaturizeJob(good, store, name, encoder, options=FeaturizeOptions(workers=self.workers))
                 report = job.run(progress=show_step(name, step))
                 failed |= dict(report.failed)
+                silent |= set(report.constant)
             good = manifest.rows(np.array([key not in failed for key in manifest.keys], bool))
             keys, speakers = good.keys, speaker_groups(good).tolist()
             columns = column_names(self.model.classes, self.model.attributes)
@@ -172,7 +174,8 @@ class _Job:
         piece_of = pieces_of(good)
         clips = speaker_clips(speakers, self.running) if _adapted(self.model) else None
         pieces = tuple(piece_of.get(key) for key in keys)
-        return replace(predictions, pieces=pieces, cut=manifest.has_pieces, speaker_clips=clips)
+        silent_keys = tuple(key for key in keys if key in silent)
+        return replace(predictions, pieces=pieces, cut=manifest.has_pieces, speaker_clips=clips, silent=silent_keys)
 
     def encoder(self, name: str) -> Encoder:
         if name in self.encoders:

@@ -26,6 +26,7 @@ class Predictions:
     member_posteriors: (M, N, C + A) float32, each member's outputs. failed: (key, reason). pieces: where each utterance
     lies, None for a text alone; cut: they are pieces of recordings, and their rows have start and end. speaker_clips:
     (N,) of a speaker-adapted model, the clips by which each one's speaker was normalised; 0: as the training corpus is.
+    silent: the utterances whose samples all have one value, such as stereo whose channels cancel each other out.
     """
 
     keys: tuple[str, ...]
@@ -39,6 +40,7 @@ class Predictions:
     pieces: tuple[Piece | None, ...] = ()
     cut: bool = False
     speaker_clips: np.ndarray | None = None
+    silent: tuple[str, ...] = ()
 
     @classmethod
     def join(cls, parts: "Sequence[Predictions]") -> "Predictions":
@@ -51,6 +53,7 @@ class Predictions:
             member_posteriors=np.concatenate([part.member_posteriors for part in parts], 1),
             failed=tuple(failure for part in parts for failure in part.failed),
             pieces=tuple(piece for part in parts for piece in part.pieces),
+            silent=tuple(key for part in parts for key in part.silent),
             speaker_clips=None if parts[0].speaker_clips is None else np.concatenate([p.speaker_clips for p in parts]),
         )
 

@@ -11,7 +11,7 @@ from typer import Argument, Option
 from featurestore.commands.recordings import OptionalManifest, manifest_of
 from featurestore.commands.split import show_parts
 from featurestore.errors import ConfigError
-from featurestore.runtime.wording import first_names
+from featurestore.runtime.wording import silent_clips
 from featurestore.terminal import FAILED_FILES, bar, end_with_failures, say, say_failures
 
 if TYPE_CHECKING:
@@ -124,8 +124,7 @@ def _print(report: "AuditReport", manifest: Path | None) -> None:
     if len(report.repeats) > SHOWN_REPEATS:
         say(f"... and {len(report.repeats) - SHOWN_REPEATS:,} more such groups (--json lists all)", "yellow")
     if report.constant:
-        shown = first_names(report.constant, SHOWN_REPEATS)
-        say(f"warning: {len(report.constant):,} silent, all samples of one value: {shown}", "yellow")
+        say(f"warning: {silent_clips(report.constant, SHOWN_REPEATS)}", "yellow")
     say_failures(report.unreadable, manifest, word="unreadable", stderr=False)
     for note in report.notes:
         say(f"note: {note}", "dim")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from featurestore.runtime.wording import counted, first_names, format_bytes, format_seconds
+from featurestore.runtime.wording import counted, format_bytes, format_seconds, silent_clips
 from featurestore.terminal import Show, console, say
 
 if TYPE_CHECKING:
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from featurestore.featurize.plan import FeaturizePlan
     from featurestore.featurize.run import FeaturizeReport
     from featurestore.featurize.trial import Checked
-
-SHOWN_CONSTANT = 20  # clips of one value that are named
 
 
 def with_rate(show: Show) -> Callable[[int, int, float], None]:
@@ -94,8 +92,7 @@ def say_report(name: str, report: "FeaturizeReport") -> None:
         by = "; ".join(f"{counted(n, 'file')} by {decoder}" for decoder, n in report.decoders.most_common())
         say(f"{name}: decoded {by}", "dim")
     if report.constant:
-        shown = first_names(report.constant, SHOWN_CONSTANT)
-        say(f"warning: {len(report.constant):,} silent, all samples of one value: {shown}", "yellow")
+        say(f"warning: {silent_clips(report.constant)}", "yellow")
     if report.n_unrecorded:
         say(
             f"{name}: {report.n_unrecorded:,} there already, made before identities were recorded: not compared "

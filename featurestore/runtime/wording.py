@@ -30,6 +30,11 @@ def first_names(names: Sequence[str], limit: int) -> str:
     return ", ".join(names[:limit]) + more
 
 
+def silent_clips(names: Sequence[str], limit: int = 20) -> str:
+    """Return how many clips have samples of one value alone, and the first of them."""
+    return f"{len(names):,} silent, all samples of one value: {first_names(names, limit)}"
+
+
 def split_names(text: str) -> list[str]:
     """Return the names of a comma-separated list, without blanks around them and without empty ones."""
     return [name.strip() for name in text.split(",") if name.strip()]

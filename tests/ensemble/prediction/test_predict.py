@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from rich.console import Console
 
 import ensemble.prediction.predict
@@ -24,6 +25,7 @@ from featurestore.encoders.layers import LayerChoice
 from featurestore.errors import ConfigError, EncoderError, SpecMismatch
 from featurestore.featurize.run import featurize
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.messages import mentions
 from tests.helpers.small_corpus import medusa
 from tests.helpers.small_models import Trained
 
@@ -73,6 +75,16 @@ def test_one_bad_file_does_not_stop_the_others(trained: Trained, tmp_path: Path)
         "no such file" in predictions.failed[1][1],
         "not audio" in predictions.failed[2][1],
     ]
+
+
+def test_silence_is_named_beside_its_prediction(trained: Trained, tmp_path: Path) -> None:
+    sound = np.sin(np.arange(16_000) / 7)
+    soundfile.write(tmp_path / "opposed.wav", np.stack([sound, -sound], 1), 16_000, subtype="FLOAT")
+    (good,) = files_of(trained, 2)
+    names = ("predict", good, tmp_path / "opposed.wav", "--model", trained.runs / "m1")
+    for options in ((), ("-o", tmp_path / "p.csv")):
+        output = medusa(*names, *options)
+        assert mentions(output.stderr, "warning", "1 silent", "opposed.wav")
 
 
 def test_nothing_but_bad_files_gives_an_empty_result(trained: Trained, tmp_path: Path) -> None:
