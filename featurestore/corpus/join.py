@@ -3,9 +3,12 @@
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.corpus.manifest import Manifest
@@ -15,6 +18,7 @@ from featurestore.errors import ManifestError
 
 CORPUS = "corpus"
 SEPARATOR = ":"
+Ends = tuple[float, float]  # of an attribute's scale
 
 
 def join_manifests(
@@ -62,7 +66,7 @@ def join_manifests(
         new_keys = [f"{corpus}{SEPARATOR}{key}" if repeated else key for key in manifest.keys]
         tables.append(_columns(corpus, manifest, new_keys, classes if with_votes else [], ranges, root))
         if with_ratings and manifest.ratings is not None:
-            ratings.append(_ratings(corpus, manifest, new_keys))
+            ratings.append(_ratings(corpus, manifest, new_keys, ranges))
     try:
         table = pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
@@ -129,7 +133,7 @@ def _columns(
     manifest: Manifest,
     keys: Sequence[str],
     vote_classes: Sequence[str],
-    ranges: Mapping[str, tuple[float, float]],
+    ranges: Mapping[str, Ends],
     root: str,
 ) -> pa.Table:
     """Return a corpus's table under the joined names."""
@@ -156,20 +160,34 @@ def _columns(
         columns[f"vote_{name}"] = table.column(f"vote_{name}") if has_votes else pa.array([0.0] * len(keys))
     for attribute, (low, high) in ranges.items():
         if attribute in manifest.scheme.attributes:
-            values = manifest.column(f"attr_{attribute}")
-            old_low, old_high = manifest.scheme.attributes[attribute]
-            if (old_low, old_high) != (low, high):
-                values = low + (values - old_low) * (high - low) / (old_high - old_low)
+            values = _rescaled(manifest.column(f"attr_{attribute}"), manifest.scheme.attributes[attribute], (low, high))
             columns[f"attr_{attribute}"] = pa.array(values, from_pandas=True)
         else:
             columns[f"attr_{attribute}"] = pa.nulls(len(keys), pa.float64())
     return pa.table(columns)
 
 
-def _ratings(corpus: str, manifest: Manifest, keys: Sequence[str]) -> pa.Table:
-    """Return a corpus's ratings in the classes' names; annotators of two corpora are different people."""
+def _rescaled(values: NDArray[np.float64], old: Ends, new: Ends) -> NDArray[np.float64]:
+    """Return numbers (...) of one scale on another."""
+    if old == new:
+        return values
+    (old_low, old_high), (low, high) = old, new
+    return low + (values - old_low) * (high - low) / (old_high - old_low)
+
+
+def _ratings(corpus: str, manifest: Manifest, keys: Sequence[str], ranges: Mapping[str, Ends]) -> pa.Table:
+    """Return a corpus's ratings in the classes' names, their attributes on the scales of `ranges`.
+
+    Annotators of two corpora are different people.
+    """
     assert manifest.ratings is not None
-    table = manifest.ratings.renamed(manifest.scheme.corpus_labels).to_table()
+    renamed = manifest.ratings.renamed(manifest.scheme.corpus_labels)
+    own = manifest.scheme.attributes
+    values = renamed.values.copy()
+    for a, name in enumerate(renamed.attributes):
+        if name in own:
+            values[:, a] = _rescaled(values[:, a], own[name], ranges[name])
+    table = replace(renamed, values=values).to_table()
     new = dict(zip(manifest.keys, keys, strict=True))
     ids = pa.array([new[key] for key in table.column("utterance_id").to_pylist()], pa.string())
     annotators = pa.array([f"{corpus}{SEPARATOR}{name}" for name in table.column("annotator").to_pylist()], pa.string())

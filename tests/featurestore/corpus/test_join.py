@@ -79,6 +79,18 @@ def test_attributes_of_different_ranges_are_refused_or_rescaled(tmp_path: Path) 
     np.testing.assert_allclose(joined.attributes[:, 0], [1, 5, 1, 5])
 
 
+def test_ratings_are_rescaled_as_the_attributes_are(tmp_path: Path) -> None:
+    def rated(root: Path, key: str, high: float, values: list[float]) -> Manifest:
+        plain = corpus(root, [key], ["sad"], high, vote_sad=[2.0])
+        ratings = Ratings.of([key, key], ["w1", "w2"], ["sad", "sad"], attributes={"arousal": values})
+        return Manifest(plain.to_arrow(), plain.scheme, root, ratings=ratings)
+
+    a, b = rated(tmp_path / "a", "1", 5.0, [1.0, 5.0]), rated(tmp_path / "b", "2", 7.0, [4.0, 7.0])
+    joined = join_manifests({"A": a, "B": b}, rescale_attributes=True)
+    assert joined.ratings is not None
+    np.testing.assert_allclose(joined.ratings.values[:, 0], [1.0, 5.0, 3.0, 5.0])
+
+
 def test_votes_and_ratings_stay_where_all_have_them_under_one_scheme(tmp_path: Path) -> None:
     def rated(root: Path, key: str, word: str) -> Manifest:
         ratings = Ratings.of([key, key], ["w1", "w2"], [word, word])
