@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from featurestore.corpus.ratings import Ratings
 
+ROUNDING = 1e-6  # of an utterance's votes: 0.1 + 0.2 is more than 0.3, and float32 keeps a share to 6e-8
+
 
 @dataclass(frozen=True)
 class Consensus:
@@ -21,13 +23,13 @@ class Consensus:
 def consensus(counts: NDArray[np.floating], *, majority: bool = False) -> Consensus:
     """Return the class with the most of an utterance's votes, (N, C).
 
-    With `majority` it must have over half of them.
+    With `majority` it must have over half of them. Votes may be shares: two that rounding alone tells apart are equal.
     """
     top, total = counts.max(1, initial=0.0), counts.sum(1)
-    unrated = total <= 0
-    clear = ((counts == top[:, None]).sum(1) == 1) & ~unrated
+    unrated, noise = total <= 0, ROUNDING * total
+    clear = ((counts >= (top - noise)[:, None]).sum(1) == 1) & ~unrated
     if majority:
-        clear &= top > total / 2
+        clear &= top > total / 2 + noise
     first = counts.argmax(1) if counts.shape[1] else np.zeros(len(counts), np.int64)
     return Consensus(np.where(clear, first, -1).astype(np.int64), ~clear & ~unrated, unrated)
 

@@ -159,6 +159,14 @@ def test_a_tie_is_nobodys_first_class() -> None:
     assert consensus(np.zeros((2, 0))).unrated.all()
 
 
+def test_shares_that_rounding_alone_tells_apart_are_tied() -> None:
+    shares = np.array([[0.1 + 0.2, 0.3, 0.2, 0.2], [0.5, 0.5, 0, 0], [0.31, 0.3, 0.2, 0.19]])
+    assert shares[0, 0] > shares[0, 1]
+    for values in (shares, shares.astype(np.float32), 40 * shares):
+        assert plurality(values).tolist() == [-1, -1, 0]
+    assert consensus(np.array([[0.5 + 1e-12, 0.3, 0.2 - 1e-12]]), majority=True).labels.tolist() == [-1]
+
+
 def test_soft_targets_sum_to_one_where_somebody_voted() -> None:
     soft = soft_targets(np.array([[2, 1, 0], [0, 0, 0]]))
     np.testing.assert_allclose(soft, [[2 / 3, 1 / 3, 0], [0, 0, 0]], rtol=1e-6)
