@@ -5,12 +5,14 @@ Records are written after a step, so a kill at any moment leaves a step undone, 
 go on where they were stopped.
 """
 
+import csv
 import hashlib
 import json
 import os
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -106,9 +108,12 @@ def is_as_recorded(record: dict[str, Any], role: str, thing: Thing) -> bool:
     """Return whether a thing that a step "reads" or "makes" has the digest that its record gives.
 
     A feature set whose files, and manifest, are untouched needs no digest, for which much would have to be loaded.
-    Records of earlier versions have no such states, and some lack the rows of a feature set.
+    Records of earlier versions have no such states, and some lack the rows of a feature set, or audio. Audio that can't
+    be reached is as it was.
     """
     recorded = record[role].get(str(thing))
+    if thing.kind == "audio":
+        return recorded is None or digest(thing) in ("", recorded)
     known = record.get("states", {}).get(str(thing))
     if recorded and known and known == state(thing):
         return True
@@ -146,10 +151,13 @@ def digest(thing: Thing) -> str:
     """Return the digest of something on disk; "" when it isn't there.
 
     A manifest or file: its content. A tree: its files' names, sizes and times. A set of features: its fingerprint,
-    whether it has every utterance of the manifest (None: of its own), and the rows of those that it has.
+    whether it has every utterance of the manifest (None: of its own), and the rows of those that it has. The audio of
+    a manifest: its files' names, sizes and times; "" when none is there.
     """
     if thing.kind == "set":
         return _set_digest(thing)
+    if thing.kind == "audio":
+        return _audio_digest(thing.path)
     if not thing.path.exists():
         return ""
     if thing.kind == "tree":
@@ -181,6 +189,36 @@ def _files(path: Path) -> list[tuple[str, int, int]]:
             about = os.stat(os.path.join(directory, name), follow_symlinks=False)
             files.append((os.path.relpath(os.path.join(directory, name), path), about.st_size, about.st_mtime_ns))
     return files
+
+
+def _audio_digest(manifest: Path) -> str:
+    if not manifest.exists():
+        return ""
+    about = manifest.stat()
+    total, is_there = hashlib.blake2b(digest_size=8), False
+    for path in _audio_paths(manifest, about.st_mtime_ns, about.st_size):
+        try:
+            about = os.stat(path)
+        except (OSError, ValueError):
+            continue
+        is_there = True
+        total.update(f"{path}\0{about.st_size}\0{about.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return total.hexdigest() if is_there else ""
+
+
+@lru_cache(maxsize=4)
+def _audio_paths(manifest: Path, changed: int, size: int) -> list[str]:
+    """Return the audio files of a manifest, each once; of a CSV without pyarrow, which takes long to load."""
+    if manifest.suffix == ".csv":
+        with suppress(csv.Error), open(manifest, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            paths = [row.get("path") for row in csv.DictReader(file)]
+            return [str(manifest.parent / path) for path in dict.fromkeys(paths) if path]
+    from featurestore.corpus.manifest import Manifest
+    from featurestore.sets.sources import files_of
+
+    table = Manifest.read(manifest)
+    audios = table.audios if table.has("path") else []
+    return list(dict.fromkeys(str(path) for audio in audios if audio is not None for path in files_of(audio)))
 
 
 def _set_digest(thing: Thing) -> str:

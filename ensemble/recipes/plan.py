@@ -28,7 +28,10 @@ COMPARISON = "comparison.json"  # what `compare` writes
 
 @dataclass(frozen=True)
 class Thing:
-    """What a step reads or makes: a "manifest", "file", "tree" (any path), or a "set" of features in a store."""
+    """What a step reads or makes: a "manifest", "file", "tree" (any path), or a "set" of features in a store.
+
+    Or the "audio" files of the manifest at `path`, by their sizes and times.
+    """
 
     kind: str
     path: Path
@@ -36,7 +39,7 @@ class Thing:
     manifest: Path | None = None  # whose utterances the set must hold
 
     def __str__(self) -> str:
-        return self.name or self.path.name
+        return f"the audio of {self.path.name}" if self.kind == "audio" else self.name or self.path.name
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,8 @@ class _Planner:
 
     def _transcribe(self, options: Entry) -> list[Step]:
         set_here = {"manifest": self.manifest, "output": self.transcripts}
-        return [self._step("transcribe", ("transcribe",), options, set_here, reads=(Thing("manifest", self.manifest),),
+        reads = (Thing("manifest", self.manifest), Thing("audio", self.manifest))
+        return [self._step("transcribe", ("transcribe",), options, set_here, reads=reads,
                            makes=(Thing("file", self.transcripts),))]  # fmt: skip
 
     def _featurize(self, name: str, options: Entry) -> list[Step]:
@@ -158,6 +162,10 @@ class _Planner:
         if self._reads_transcripts(entries):
             set_here["transcripts"] = self.transcripts
             reads.append(Thing("file", self.transcripts))
+        else:
+            reads.append(Thing("audio", self.manifest))
+        if os.path.isdir(entries["encoder"].text):
+            reads.append(Thing("tree", Path(entries["encoder"].text)))
         feature_set = Thing("set", self.places.store, name, self.manifest)
         step = self._step(
             f"featurize/{name}", ("featurize",), Entry(entries, options.place), set_here, tuple(reads), (feature_set,)

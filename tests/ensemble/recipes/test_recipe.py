@@ -10,7 +10,7 @@ import typer
 import cli
 from deepser.members.presets import MEDUSA_MEMBERS, PRESETS
 from ensemble.recipes import execute
-from ensemble.recipes.execute import digest, is_as_recorded, state
+from ensemble.recipes.execute import digest, is_as_recorded, run_steps, state, undone
 from ensemble.recipes.plan import Places, Step, Thing, steps_of
 from ensemble.recipes.recipe import BUILT_IN, built_in, read_recipe
 from featurestore.errors import ConfigError
@@ -371,3 +371,34 @@ def test_the_digest_of_a_set_is_taken_anew_only_where_its_files_or_the_manifest_
     assert len(taken) == 2
     shutil.rmtree(store.path / "first")
     assert not is_as_recorded(record, "makes", thing)
+
+
+def test_audio_and_an_encoders_directory_that_changed_are_looked_at_again(commands: Any, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.wav").write_bytes(b"1")
+    (tmp_path / "m.csv").write_text("utterance_id,path,text\na,a.wav,x\nb,b.wav,y\n", encoding="utf-8")
+    weights = tmp_path / "encoder"
+    weights.mkdir()
+    (weights / "model.safetensors").write_bytes(b"1")
+    text = f"manifest: {tmp_path}/m.csv\nfeaturize:\n  mel: {{encoder: logmel}}\n  own: {{encoder: {weights}}}\n"
+    places = Places(tmp_path / "out", tmp_path / "out" / "store")
+    steps = planned(commands, tmp_path, text)
+    run_steps(steps, places, lambda arguments: 0)
+    assert [undone(step, places) for step in steps] == ["", ""]
+    (tmp_path / "b.wav").write_bytes(b"22")
+    assert [undone(step, places) for step in steps] == ["the audio of m.csv changed"] * 2
+    run_steps(steps, places, lambda arguments: 0)
+    (weights / "model.safetensors").write_bytes(b"22")
+    assert [undone(step, places) for step in steps] == ["", "encoder changed"]
+    run_steps(steps, places, lambda arguments: 0)
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.wav").unlink()  # to make room, once the features are there
+    assert [undone(step, places) for step in steps] == ["", ""]
+
+
+def test_audio_is_read_by_the_steps_that_decode_it(commands: Any, tmp_path: Path) -> None:
+    text = "manifest: m.csv\ntranscribe: {model: base}\nfeaturize:\n  mel: {encoder: logmel}\n  roberta-large:\n"
+    steps = planned(commands, tmp_path, text)
+    assert {step.name: "audio" in {thing.kind for thing in step.reads} for step in steps} == {
+        "transcribe": True, "featurize/mel": True, "featurize/roberta-large": False
+    }  # fmt: skip
