@@ -64,7 +64,7 @@ class Assessment:
 
     system: str
     evaluation: Evaluation
-    n_clusters: int  # speakers, and utterances of unknown ones
+    n_clusters: int  # speakers of whom anything is known, and utterances of unknown ones
     intervals: dict[str, Interval] = field(default_factory=dict)
     soft: SoftScores | None = None
     bins: dict[str, BinnedAttribute] = field(default_factory=dict)
@@ -139,7 +139,7 @@ def assess(
         scored.predicted, scored.labels, scored.classes, scored.values, scored.targets, scored.attributes,
         None if folds is None else fold_names(manifest, folds),
     )  # fmt: skip
-    n_clusters = len(set(scored.clusters.tolist()))
+    n_clusters = scored.n_clusters
     options = {"n_resamples": scoring.n_resamples, "seed": scoring.seed}
     soft = None
     if manifest.votes is not None and judged.system.probabilities is not None:

@@ -6,7 +6,7 @@ up over clusters; a resample is then a row of counts times a table of sums, and 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,28 @@ class Sums:
             column += 2
         return scores
 
+    def counting(self) -> "Sums":
+        """Return the same without the clusters of which nothing is known, such as speakers without a label."""
+        known = self.values.any(1)
+        return replace(self, values=self.values[known]) if known.any() else self
+
+    def clusters_of(self) -> dict[str, int]:
+        """Return how many clusters each score is of: one that has a label, a target or a mean."""
+        column = len(self.classes) ** 2
+        labelled = int(self.values[:, :column].any(1).sum())
+        clusters = dict.fromkeys(self._class_scores(np.zeros(column)) if self.classes else (), labelled)
+        with_target = np.zeros(len(self.values), bool)
+        for name in self.attributes:
+            clusters[f"ccc_{name}"] = int((self.values[:, column] > 0).sum())
+            with_target |= self.values[:, column] > 0
+            column += N_SUMS
+        if self.attributes:
+            clusters["mean_ccc"] = int(with_target.sum())
+        for name in self.means:
+            clusters[name] = int((self.values[:, column] > 0).sum())
+            column += 2
+        return clusters
+
     def _class_scores(self, flat: np.ndarray) -> dict[str, np.ndarray]:
         n_classes = len(self.classes)
         confusion = flat.reshape(*flat.shape[:-1], n_classes, n_classes)
@@ -136,6 +158,11 @@ class MeanSums(Sums):
         each = [Sums.scores(self, part) for part in np.split(values, self.n_systems, axis=-1)]
         return {name: np.mean([own[name] for own in each], 0) for name in each[0]}
 
+    def clusters_of(self) -> dict[str, int]:
+        return Sums(
+            self.classes, self.attributes, self.means, np.split(self.values, self.n_systems, 1)[0]
+        ).clusters_of()
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -154,6 +181,16 @@ class Scored:
     values: np.ndarray
     clusters: np.ndarray
     means: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def n_clusters(self) -> int:
+        """The clusters in which anything is known that was predicted."""
+        known = ~np.isnan(self.targets).all(1) if self.attributes else np.zeros(len(self.clusters), bool)
+        if self.predicted is not None:
+            known |= self.labels >= 0
+        for values in self.means.values():
+            known |= ~np.isnan(values)
+        return len(set(self.clusters[known].tolist()))
 
     def rows(self, indices: np.ndarray) -> "Scored":
         """Return the same on some rows: (n,) int indices or an (N,) bool mask."""
@@ -193,10 +230,12 @@ class Scored:
 def bootstrap(sums: Sums, n_resamples: int = 1000, *, seed: int = 0, level: float = LEVEL) -> dict[str, Interval]:
     """Percentile intervals of every score from a cluster bootstrap (Davison & Hinkley 1997, section 3.8).
 
-    Each resample draws as many clusters as there are, with replacement, each with all its utterances. NaN ends with one
-    cluster, or no resample. With few clusters (below about twenty) such intervals are known to be too narrow.
+    Each resample draws as many clusters as there are, with replacement, each with all its utterances; a cluster of
+    which nothing is known is none. NaN ends around a score of one cluster, or with no resample. With few clusters
+    (below about twenty) such intervals are known to be too narrow.
     """
-    return intervals(sums.scores(), sums.scores(resample(sums.values, n_resamples, seed)), len(sums.values), level)
+    sums = sums.counting()
+    return intervals(sums.scores(), sums.scores(resample(sums.values, n_resamples, seed)), sums.clusters_of(), level)
 
 
 def compare(
@@ -217,6 +256,7 @@ def compare(
     shape = (first.classes, first.attributes, first.means, first.values.shape)
     if shape != (second.classes, second.attributes, second.means, second.values.shape):
         raise ConfigError(f"{names[0]} and {names[1]} can't be compared: their scores are not of the same utterances.")
+    first, second = first.counting(), second.counting()  # the same clusters, as labels and targets are both systems'
     a, b = first.values, second.values
     k, n_clusters = a.shape[1], len(a)
     first_scores, second_scores = first.scores(), second.scores()
@@ -226,7 +266,8 @@ def compare(
     moved = np.concatenate([swaps @ (a - b) for swaps in _swaps(n_resamples, n_clusters, seed)])
     permuted = _subtract(first.scores(a.sum(0) - moved), first.scores(b.sum(0) + moved))
     differences = {}
-    for name, interval in intervals(_subtract(first_scores, second_scores), drawn_apart, n_clusters, level).items():
+    apart = _subtract(first_scores, second_scores)
+    for name, interval in intervals(apart, drawn_apart, first.clusters_of(), level).items():
         p = _p_value(interval.value, permuted[name])
         differences[name] = Difference(
             float(first_scores[name]), float(second_scores[name]), interval.value, interval.low, interval.high, p
@@ -263,20 +304,21 @@ def _chunks(n_resamples: int, n_clusters: int) -> Iterator[int]:
 def intervals(
     values_of_score: Mapping[str, np.ndarray],
     resampled: Mapping[str, np.ndarray],
-    n_clusters: int,
+    n_clusters: int | Mapping[str, int],
     level: float = LEVEL,
 ) -> dict[str, Interval]:
     """Return each score between the quantiles of its (B,) resampled values.
 
     The ends are NaN where there are no such values, and around a score that is undefined itself: a speaker drawn twice
-    would make two ratings of one.
+    would make two ratings of one. n_clusters: that were resampled, or by score those that it is of.
     """
     if not 0 < level < 1:
         raise ConfigError(f"The level of an interval must lie between 0 and 1, found {level}.")
     intervals = {}
     for name, value in values_of_score.items():
         values = resampled[name][~np.isnan(resampled[name])]
-        is_defined = n_clusters > 1 and len(values) > 0 and not np.isnan(value)
+        n = n_clusters if isinstance(n_clusters, int) else n_clusters[name]
+        is_defined = n > 1 and len(values) > 0 and not np.isnan(value)
         low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]) if is_defined else (np.nan, np.nan)
         intervals[name] = Interval(float(value), float(low), float(high))
     return intervals

@@ -74,12 +74,12 @@ def by_group(
     scored, left_out = _on_common_classes(scored, names, group_names)
     rows, scores_of_group, drawn, n_speakers = [], {}, {}, {}
     for stream, group in enumerate(group_names):
-        sums = scored.rows(names == group).sums()
+        sums = scored.rows(names == group).sums().counting()
         scores_of_group[group] = _only(GROUP_SCORES, sums.scores())
         drawn[group] = _only(GROUP_SCORES, sums.scores(resample(sums.values, n_resamples, seed, stream)))
-        n_speakers[group] = len(sums.values)
+        n_speakers[group] = sums.clusters_of()
         scores = intervals(scores_of_group[group], drawn[group], n_speakers[group], level)
-        rows.append(GroupRow(group, int((names == group).sum()), n_speakers[group], scores))
+        rows.append(GroupRow(group, int((names == group).sum()), len(sums.values), scores))
     gaps = {}
     for score in scores_of_group[group_names[0]]:
         scored_groups = [group for group in group_names if not np.isnan(scores_of_group[group][score])]
@@ -90,7 +90,7 @@ def by_group(
         )
         differences = {score: scores_of_group[upper][score] - scores_of_group[lower][score]}
         resampled = {score: drawn[upper][score] - drawn[lower][score]}
-        fewest = min(n_speakers[upper], n_speakers[lower])
+        fewest = min(n_speakers[upper][score], n_speakers[lower][score])
         gaps[score] = Gap(upper, lower, intervals(differences, resampled, fewest, level)[score])
     return GroupTable(column, tuple(rows), gaps, int(sum(name is None for name in names)), left_out=left_out)
 

@@ -235,7 +235,7 @@ def _table(
     classes = next((scored_rows.classes for scored_rows in judged.values() if scored_rows.predicted is not None), ())
     absent = tuple(name for c, name in enumerate(classes) if not (labels == c).any())
     first = next(iter(judged.values()))
-    n_clusters = len(set(first.clusters.tolist()))
+    n_clusters = first.n_clusters
     table = SystemTable(
         part, reference, len(rows), int((labels >= 0).sum()), n_clusters, n_resamples, absent, mean_of,
         table_rows, (),

@@ -70,6 +70,25 @@ def test_constants_and_missing_targets_are_scored_as_ever() -> None:
     assert far.sums().scores()["ccc_valence"] == pytest.approx(scored.sums().scores()["ccc_valence"], abs=1e-2)
 
 
+def test_speakers_of_whom_nothing_is_known_are_not_resampled() -> None:
+    scored = replace(draw(120, 12), means={})
+    labels = np.where(np.isin(scored.clusters, ["s0", "s1", "s2"]), scored.labels, -1)
+    some = replace(scored, labels=labels, attributes=(), targets=np.empty((120, 0)), values=np.empty((120, 0)))
+    assert some.predicted is not None
+    assert some.n_clusters == 3
+    assert bootstrap(some.sums()) == bootstrap(some.rows(labels >= 0).sums())
+    other = replace(some, predicted=(some.predicted + 1) % 3)
+    assert compare(some.sums(), other.sums(), NAMES).n_clusters == 3
+
+    one = replace(scored, labels=np.where(scored.clusters == "s0", scored.labels, -1))
+    result = bootstrap(one.sums())
+    assert one.n_clusters == 12, "all have attributes"
+    assert math.isnan(result["uar"].low), "of one speaker nothing varies"
+    assert result["ccc_arousal"].low < result["ccc_arousal"].high
+    apart = compare(one.sums(), replace(one, predicted=(one.predicted + 1) % 3).sums(), NAMES)
+    assert math.isnan(apart.differences["uar"].low)
+
+
 def test_a_resample_is_whole_speakers_with_all_their_utterances() -> None:
     scored = draw(80, 7)
     sums = scored.sums()
