@@ -17,7 +17,7 @@ def small_demo(demo_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         ensemble.recipes.demo, "SMALL", ensemble.recipes.demo.SMALL | {"epochs": "1", "d": "16", "stage2-epochs": "1"}
     )
-    monkeypatch.setattr(ensemble.recipes.demo, "META", ensemble.recipes.demo.META | {"rounds": "4"})
+    monkeypatch.setattr(ensemble.recipes.demo, "META", ensemble.recipes.demo.META | {"rounds": "4", "seeds": "2"})
     return tmp_path / "run"
 
 

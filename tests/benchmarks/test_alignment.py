@@ -14,6 +14,7 @@ from tests.helpers.synthetic_corpus import corpus
 TINY = {"d": 16, "n-heads": 2, "epochs": 2, "stride": 1}
 
 
+@pytest.mark.slow
 def test_every_window_is_scored_over_all_folds_and_compared_with_none(tmp_path: Path) -> None:
     store, manifest = corpus(tmp_path, n=36, attributes=False)
     manifest = manifest.rows(np.flatnonzero(np.arange(36) % 10 != 0))

@@ -5,6 +5,7 @@ import pytest
 from benchmarks.decode import FORMATS, SEGMENTED, DecodeSettings, report, run_decode
 
 
+@pytest.mark.slow
 def test_every_method_is_timed_on_every_format() -> None:
     settings = DecodeSettings(clip_s=1.0, n_clips=2, long_s=20.0, n_segments=10, n_peer_segments=5, repeats=1)
     timings = run_decode(settings)

@@ -25,7 +25,13 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("encoder", ["hubert-base", "wavlm-large", "whisper-base", "roberta-base"])
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("hubert-base", "wavlm-large", "whisper-base")),
+        "roberta-base",
+    ],
+)
 def test_every_way_is_timed_on_the_same_files_and_compared(tmp_path: Path, encoder: str) -> None:
     settings = FeaturizeSettings((encoder,), random=True, tiny=True, n_utterances=4, device="cpu", repeats=1)
     result = run_featurize(settings, directory=tmp_path, json_path=tmp_path / "b.json")

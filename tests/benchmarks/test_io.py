@@ -45,6 +45,7 @@ def text_of(result: dict[str, Any]) -> str:
         return " ".join(console.export_text().split())
 
 
+@pytest.mark.slow
 def test_every_way_is_measured_on_the_same_rows_warm_cold_and_in_threads(on_disk: Path) -> None:
     calls: list[str] = []
     work = on_disk / "work"

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.io import shapes
 
 
+@pytest.mark.slow
 def test_every_shape_is_measured_beside_its_floor(tmp_path: Path) -> None:
     records = shapes.run(tmp_path, n_bytes=200_000, repeats=1)
     measured = {(record["shape"], record["way"]) for record in records}

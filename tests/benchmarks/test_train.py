@@ -64,7 +64,8 @@ def test_the_fields_batches_are_padded_to_the_longest(tmp_path: Path) -> None:
     assert torch.equal(values, torch.from_numpy(corpus.targets.attribute_values))
 
 
-@pytest.mark.parametrize("workers", [(0,), pytest.param((0, 1), marks=pytest.mark.slow)], ids=["alone", "workers"])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [(0,), (0, 1)], ids=["alone", "workers"])
 def test_every_way_is_measured(tmp_path: Path, workers: tuple[int, ...]) -> None:
     result = run_train(replace(SMALL, workers=workers), tmp_path / "work", json_path=tmp_path / "r.json")
     assert json.loads((tmp_path / "r.json").read_text()) == json.loads(json.dumps(result))

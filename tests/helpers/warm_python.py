@@ -26,9 +26,9 @@ from typing import IO, Any
 ROOT = Path(__file__).resolve().parents[2]
 MEDUSA = "import cli; cli.main()"  # the command; its arguments are the program's
 IMPORTED = (
-    "torch", "zarr", "h5py", "cli", "featurestore.rows.kernels", "featurestore.rows.runs", "featurestore.featurize.run",
-    "featurestore.store.verify", "featurestore.loaders.torch", "deepser.members.fit", "ensemble.fusion.fit",
-    "ensemble.commands.probe", "ensemble.commands.fit_meta", "ensemble.commands.fit_deepser",
+    "torch", "torch._dynamo", "zarr", "h5py", "cli", "featurestore.rows.kernels", "featurestore.rows.runs",
+    "featurestore.featurize.run", "featurestore.store.verify", "featurestore.loaders.torch", "deepser.members.fit",
+    "ensemble.fusion.fit", "ensemble.commands.probe", "ensemble.commands.fit_meta", "ensemble.commands.fit_deepser",
 )  # fmt: skip
 _servers: dict[int, socket.socket] = {}  # the one of this process
 
@@ -163,6 +163,7 @@ def _serve(connection: socket.socket) -> dict[str, Any]:
     """Fork for each request; returns the request in the fork, and never in the server."""
     for name in IMPORTED:
         importlib.import_module(name)
+    _compile_kernels()
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     # pyarrow's allocator starts its thread anew in a fork; of any other only the locks it held would be left there.
     assert len([name for name in threads if name != "jemalloc_bg_thd"]) <= 1, threads
@@ -200,6 +201,18 @@ def _serve(connection: socket.socket) -> dict[str, Any]:
         running[pid] = fds[3]
         for fd in fds[:3]:
             os.close(fd)
+
+
+def _compile_kernels() -> None:
+    """Encode and decode a row, which takes seconds the first time and every program would do anew."""
+    import numpy as np
+
+    from featurestore.rows.rowtypes import ROW_TYPES, encode
+    from featurestore.rows.runs import Runs, read_runs
+
+    encoded, _ = encode(np.ones((1, 1), np.float32), ROW_TYPES["float16"])
+    for rows in (encoded, np.ones((1, 1), np.float32)):
+        read_runs(Runs.of([rows], None), np.empty((1, 1, 1), np.float32))
 
 
 def _report_ended(running: dict[int, int]) -> None:

@@ -106,7 +106,8 @@ fit_member(FeatureStore.open(d / "store"), m, k, plan_folds(m, cv="fold"), d / "
 """
 
 
-@pytest.mark.parametrize("kills", [(27,), pytest.param((13, 40, 27), marks=pytest.mark.slow)], ids=["once", "often"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [(27,), (13, 40, 27)], ids=["once", "often"])
 def test_killed_anywhere_it_resumes_to_the_weights_of_an_undisturbed_run(
     tmp_path: Path, kills: tuple[int, ...]
 ) -> None:

@@ -45,7 +45,7 @@ def refitted(system: Systems, xs: list[np.ndarray], ys: list[np.ndarray], left_o
 
 
 def rounding_of(system: Systems, xs: list[np.ndarray], left_out: int | None) -> float:
-    """The largest relative error of weights that rounding alone explains.
+    """Return the largest relative error of weights that rounding alone explains.
 
     What is left out is a difference of products with the sums over all rows, which are not centred. Their rounding is
     that of a matrix as large as all rows', and the smallest eigenvalue of the rows that are left divides it.

@@ -1,7 +1,8 @@
-"""torchrun: two processes take one process's steps on the same clips; one writes; a failure of one ends them all."""
+"""Two processes take one process's steps on the same clips; one writes; a failure of one ends them all."""
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.fake_cuda import fake_cuda
 from tests.helpers.synthetic_corpus import corpus, member
+from tests.helpers.warm_python import WarmProcess
 
 REPO = Path(__file__).resolve().parents[3]
 UNIMODAL = NetworkConfig(d=8, n_heads=2, kind="unimodal")
@@ -135,6 +137,20 @@ def torchrun(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=300)
 
 
+def in_two_processes(code: str, *arguments: object) -> None:
+    """Run a program twice with the variables that torchrun sets, from an interpreter that has imported torch."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    both = [
+        WarmProcess(code, *arguments, environment={**os.environ, **meeting, "RANK": rank, "LOCAL_RANK": rank})
+        for rank in ("0", "1")
+    ]
+    for process in both:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+
+
 @dataclass(frozen=True)
 class Both:
     """A corpus in `directory`; "one" and "two" hold what one and two processes made of it."""
@@ -162,8 +178,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
     (directory / "two").mkdir()
     script = directory / "script.py"
     script.write_text(SCRIPT)
-    process = torchrun(script, str(directory), "fit", str(REPO))
-    assert process.returncode == 0, process.stderr
+    in_two_processes(SCRIPT, directory, "fit", REPO)
     open_batches, log = SharedReader.open_batches, []
 
     def logged(self: SharedReader, members: Any, batches: Any, *further: Any) -> Any:

@@ -206,6 +206,7 @@ def test_finished_members_are_left_and_the_others_fitted(made: Any, tmp_path: Pa
     assert trained == {"two", "three"}
 
 
+@pytest.mark.slow
 def test_members_that_cannot_share_are_fitted_one_stream_after_another(made: Any, tmp_path: Path) -> None:
     configs = sharing([
         member("a", stages=STAGES), member("b", stages=STAGES, batch_size=16), member("c", stages=STAGES[::-1]),

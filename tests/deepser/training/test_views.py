@@ -1,6 +1,7 @@
 """Learning from augmented views: what is drawn, read and asked; no clip from beyond the training part; resumable."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.fitting import fit_member
+from tests.helpers.made_once import made_once
 from tests.helpers.synthetic_corpus import corpus, member
 from tests.helpers.synthetic_views import LABELS, add_views
 from tests.helpers.warm_python import WarmProcess
@@ -39,13 +41,22 @@ REPO = Path(__file__).resolve().parents[3]
 REFS = (FeatureRef("first", ("layer_01", "layer_02")), FeatureRef("words", ("layer_01",)), FeatureRef("second"))
 
 
+@pytest.fixture(scope="session")
+def _made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_once(tmp_path_factory, "with_views", _make)
+
+
+def _make(directory: Path) -> None:
+    store, manifest = corpus(directory)
+    manifest.write(directory / "m.csv")
+    add_views(store, Manifest.read(directory / "m.csv"), lacking=7)
+
+
 @pytest.fixture
-def made(tmp_path: Path) -> tuple[FeatureStore, Manifest]:
-    store, manifest = corpus(tmp_path)
-    manifest.write(tmp_path / "m.csv")
-    manifest = Manifest.read(tmp_path / "m.csv")
-    add_views(store, manifest, lacking=7)
-    return store, manifest
+def made(_made_once: Path, tmp_path: Path) -> tuple[FeatureStore, Manifest]:
+    """Return a copy: `tmp_path` holds store and m.csv."""
+    shutil.copytree(_made_once, tmp_path, dirs_exist_ok=True)
+    return FeatureStore.open(tmp_path / "store"), Manifest.read(tmp_path / "m.csv")
 
 
 def data_of(store: FeatureStore, manifest: Manifest, labels: tuple[str, ...] = LABELS) -> TrainingData:
@@ -86,6 +97,7 @@ def test_clips_are_read_as_one_by_one_and_texts_of_mixed_ones_joined(made: Any) 
     existing = np.flatnonzero(np.concatenate([np.ones(n, bool), *data.views.exists]))
     batches = [by_view(rng.choice(existing, size, replace=False), n) for size in (1, 30, 200, 5)]
     partner = dict(zip(manifest.keys, mixed_from(store, "mix1", manifest.keys), strict=True))
+    sets = {name: store[name] for name in store.names()}
     for stride in (1, 3):
         lengths = data.lengths()
         with data.open_batches(batches, stride) as opened:
@@ -99,7 +111,7 @@ def test_clips_are_read_as_one_by_one_and_texts_of_mixed_ones_joined(made: Any) 
                             name, with_it = "words", partner[key]
                             keys += [with_it[0]] if view and LABELS[view - 1] == "mix1" and with_it else []
                         for layer, of_layer in zip(ref.layers, result, strict=True):
-                            parts = [store[name].array(k, layer).astype(np.float32) for k in keys]
+                            parts = [sets[name].array(k, layer).astype(np.float32) for k in keys]
                             pooled = [
                                 np.stack([p[t : t + stride].mean(0) for t in range(0, len(p), stride)]) for p in parts
                             ]
@@ -173,7 +185,8 @@ fit_member(FeatureStore.open(d / "store"), m, everything("k"), plan_folds(m, cv=
 """
 
 
-@pytest.mark.parametrize("kills", [(20,), pytest.param((7, 20), marks=pytest.mark.slow)], ids=["once", "twice"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [(20,), (7, 20)], ids=["once", "twice"])
 def test_killed_anywhere_it_resumes_to_the_weights_of_an_undisturbed_run(
     made: Any, tmp_path: Path, kills: tuple[int, ...]
 ) -> None:

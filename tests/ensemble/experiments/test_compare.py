@@ -80,7 +80,9 @@ def test_every_cell_over_folds_is_what_it_says(store: FeatureStore, write: Calla
     assert saved["chosen"]["greedy"]["fold 1"]
 
 
-@pytest.mark.parametrize("rule", [top(2), greedy(), greedy(True)])
+@pytest.mark.parametrize(
+    "rule", [pytest.param(top(2), marks=pytest.mark.slow), pytest.param(greedy(), marks=pytest.mark.slow), greedy(True)]
+)
 def test_a_folds_own_labels_change_nothing_in_its_figures(
     store: FeatureStore, write: Callable, corpus, rule: Callable
 ) -> None:

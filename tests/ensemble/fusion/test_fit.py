@@ -230,7 +230,20 @@ def test_what_the_manifest_lacks_is_named(store: FeatureStore, write: Callable, 
         evaluate_posteriors(store, test_only, "m0", split="test3")
 
 
-@pytest.mark.parametrize("kind", ["linear", "mlp", "forest", "ridge", "soft", "majority", "weighted", "best", "auto"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "linear",
+        "mlp",
+        "forest",
+        "ridge",
+        "soft",
+        "majority",
+        "weighted",
+        "best",
+        pytest.param("auto", marks=pytest.mark.slow),
+    ],
+)
 def test_an_attribute_that_nobody_rated_has_no_output_whatever_fuses(
     kind: str, store: FeatureStore, write: Callable, make_corpus: Callable
 ) -> None:

@@ -80,6 +80,7 @@ def test_a_killed_process_is_replaced(job: FeaturizeJob) -> None:
     same_as_alone(job)
 
 
+@pytest.mark.slow
 def test_a_stop_is_reported_to_all_processes_and_counts_what_they_did(quick_job: FeaturizeJob, tmp_path: Path) -> None:
     n = 1000  # more than are encoded before the signal comes, unless this process has to wait for a core
     files = [f"{i % N}.wav" for i in range(n)]
@@ -108,7 +109,8 @@ def test_an_error_of_a_process_is_raised_here(quick_job: FeaturizeJob) -> None:
         featurize_on_devices(pooled, ["cpu", "cpu"])
 
 
-@pytest.mark.parametrize("n", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [1, 2])
 def test_processes_take_transcripts(tmp_path: Path, n: int) -> None:
     job = transcribed(tmp_path)
     lines: list[str] = []

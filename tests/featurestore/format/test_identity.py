@@ -177,12 +177,12 @@ def test_a_digest_is_of_values_not_of_signs_of_zero() -> None:
     assert len(digest_of_text("\udcff")) == 16
 
 
-def test_a_hundred_segments_of_25_layers_are_read_exported_and_compacted_with_256_files(tmp_path: Path) -> None:
+def test_a_hundred_segments_of_25_layers_are_read_exported_and_compacted_with_256_files(quick_path: Path) -> None:
     import resource
 
     layers = tuple(f"layer_{i:02d}" for i in range(25))
     spec = FeatureSpec("audio", "example", "none", layers, 2)
-    store = FeatureStore.create(tmp_path / "s")
+    store = FeatureStore.create(quick_path / "s")
     with store.writer("x", spec) as writer:
         for i in range(100):
             writer.append(f"u{i}", np.full((25, 1, 2), i, np.float32))
@@ -193,7 +193,7 @@ def test_a_hundred_segments_of_25_layers_are_read_exported_and_compacted_with_25
         features = store["x"]
         arrays = [features.array(f"u{i}", layer) for i in range(100) for layer in layers]
         assert all(float(rows[0, 0]) == i // 25 for i, rows in enumerate(arrays))
-        assert export_features(features, "hdf5", tmp_path / "out.h5").done == 100
+        assert export_features(features, "hdf5", quick_path / "out.h5").done == 100
         report = store.compact("x")
         assert (report.n_before, report.n_after, report.n_copied) == (100, 1, 100)
         assert len(store["x"]) == 100

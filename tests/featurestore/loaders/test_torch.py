@@ -1,6 +1,5 @@
 """PyTorch gets the rows that the store holds: on a device, and through DataLoader's worker processes."""
 
-import multiprocessing
 import os
 import pickle
 import threading
@@ -31,6 +30,7 @@ from featurestore.loaders.torch import (
 from featurestore.rows.aligned import address_of
 from featurestore.rows.packed import Packed
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.warm_python import ROOT, run_warm
 
 SETS = {
     "wavlm": FeatureSpec("audio", "wavlm", "none", ("layer_00", "layer_12"), 7),
@@ -254,7 +254,7 @@ def workers(dataset: FeatureDataset, n: int, method: str | None, **options: Any)
     )
 
 
-@pytest.mark.parametrize(("n", "method"), [(0, None), (2, "fork"), (2, "spawn")])
+@pytest.mark.parametrize(("n", "method"), [(0, None), (2, "fork"), pytest.param(2, "spawn", marks=pytest.mark.slow)])
 def test_dataloader_workers_read_what_the_store_holds(
     store: FeatureStore, dataset: FeatureDataset, n: int, method: str | None
 ) -> None:
@@ -374,12 +374,12 @@ def read_while_forking(path: Path) -> None:
 
 def test_workers_may_be_forked_while_threads_read(store: FeatureStore) -> None:
     """In a process of its own, which a hang would not outlive."""
-    process = multiprocessing.get_context("spawn").Process(target=read_while_forking, args=(store.path,))
-    process.start()
-    process.join(300)
-    process.kill()
-    process.join()
-    assert process.exitcode == 0
+    code = (
+        "import sys; from pathlib import Path; from tests.featurestore.loaders.test_torch import read_while_forking; "
+        "read_while_forking(Path(sys.argv[1]))"
+    )
+    process = run_warm(code, store.path, cwd=ROOT)
+    assert process.returncode == 0, process.stderr
 
 
 @needs_cuda

@@ -86,7 +86,12 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
         yield server
 
 
-@pytest.fixture(params=[pytest.param("s3", marks=needs_moto), "http", "http --no-ranges", "memory", "file"])
+PROTOCOLS = ("http", "http --no-ranges", "memory", "file")
+# Stores at the S3 server take seconds each: it is among the protocols of one ordinary test, and of every slow one.
+with_s3 = pytest.mark.parametrize("published", [pytest.param("s3", marks=needs_moto), *PROTOCOLS], indirect=True)
+
+
+@pytest.fixture(params=[pytest.param("s3", marks=[needs_moto, pytest.mark.slow]), *PROTOCOLS])
 def published(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[Path], str]]:
     """Make a local store available, and yield its URL."""
     name = f"{abs(hash(request.node.nodeid)):x}"
@@ -121,6 +126,7 @@ class TestReading:
         same(remote["set/a"], local)
         assert remote["set/a"].verify() == []
 
+    @with_s3
     def test_int8_rows_and_their_scales_read_as_locally(self, published: Callable[[Path], str], tmp_path: Path) -> None:
         local = write(tmp_path / "store", spec=replace(SPEC, dtype="int8"))
         remote = FeatureStore.open(published(tmp_path / "store"), cache=tmp_path / "cache")["set/a"]
@@ -285,7 +291,7 @@ class TestProcesses:
             assert len(server.sent("/c/0")) == n_sent
 
     @pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
-    @pytest.mark.parametrize("protocol", ["http", pytest.param("s3", marks=needs_moto)])
+    @pytest.mark.parametrize("protocol", ["http", pytest.param("s3", marks=[needs_moto, pytest.mark.slow])])
     def test_an_open_set_can_be_taken_into_another(
         self, start: str, protocol: str, tmp_path: Path, request: pytest.FixtureRequest
     ) -> None:
@@ -319,6 +325,7 @@ class TestProcesses:
             read_in_child(remote, {key: local.array(key).tobytes() for key in local}, 16)
             assert len(server.sent("/l1/c/")) == 1
 
+    @pytest.mark.slow
     def test_one_killed_while_fetching_leaves_a_true_cache(self, tmp_path: Path) -> None:
         local = write(tmp_path / "store", segment_bytes=10_000_000)
         rng = random.Random(0)
@@ -344,6 +351,7 @@ class TestProcesses:
 
 class TestChange:
     @needs_moto
+    @pytest.mark.slow
     def test_compaction_pushed_under_a_reader(self, s3: S3, tmp_path: Path) -> None:
         local, url = write(tmp_path / "store"), s3.url("compacted")
         push(tmp_path / "store", url)
@@ -359,6 +367,7 @@ class TestChange:
         assert not [name for name in s3.files.find(url) if any(segment in name for segment in before)]
 
     @needs_moto
+    @pytest.mark.slow
     def test_half_a_segment_is_not_seen(self, s3: S3, tmp_path: Path) -> None:
         local, url = write(tmp_path / "store"), s3.url("half")
         push(tmp_path / "store", url)

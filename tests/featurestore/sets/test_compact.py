@@ -176,8 +176,8 @@ def test_damaged_rows_stop_it_and_nothing_is_lost(tmp_path: Path) -> None:
     assert [segment.name for segment in store["a"].segments] == [segment.name for segment in segments]
 
 
-def test_readers_and_a_writer_meanwhile(tmp_path: Path) -> None:
-    store = FeatureStore.create(tmp_path / "s")
+def test_readers_and_a_writer_meanwhile(quick_path: Path) -> None:
+    store = FeatureStore.create(quick_path / "s")
     rows_of = fill(store, SPEC, 60)
     keys = list(rows_of)
     wrong: list[str] = []

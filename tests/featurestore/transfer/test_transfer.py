@@ -63,16 +63,13 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
         yield server
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(
-            "s3", marks=pytest.mark.skipif(not has_moto(), reason="moto with flask, or s3fs, is not installed")
-        ),
-        "memory",
-        "file",
-        "directory",
-    ]
-)
+needs_moto = pytest.mark.skipif(not has_moto(), reason="moto with flask, or s3fs, is not installed")
+PLACES = ("memory", "file", "directory")
+# Copies to and from the S3 server take seconds each; it is among the places of two ordinary tests, and of every slow one.
+with_s3 = pytest.mark.parametrize("place", [pytest.param("s3", marks=needs_moto), *PLACES], indirect=True)
+
+
+@pytest.fixture(params=[pytest.param("s3", marks=[needs_moto, pytest.mark.slow]), *PLACES])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where a store can be pushed to."""
     name = f"{abs(hash(request.node.nodeid)):x}"
@@ -116,6 +113,7 @@ class TestThereAndBack:
         assert files(tmp_path / "back") == files(tmp_path / "here")
         assert pull(place, tmp_path / "back")[0].copied == ()
 
+    @with_s3
     def test_only_the_sets_that_are_named(self, place: str, tmp_path: Path) -> None:
         write(tmp_path / "here", "a", range(3))
         write(tmp_path / "here", "b/c", range(3))
@@ -182,6 +180,7 @@ class TestRefusals:
         pull(place, tmp_path / "back", verify=False)
         assert not sound(tmp_path / "back")
 
+    @with_s3
     def test_a_segment_that_lacks_a_file(self, place: str, tmp_path: Path) -> None:
         local = write(tmp_path / "here")
         push(tmp_path / "here", place)
@@ -214,6 +213,7 @@ class TestRefusals:
 
 
 class TestInterrupted:
+    @pytest.mark.slow
     def test_a_pull_killed_at_any_moment_leaves_a_sound_store_and_goes_on(self, tmp_path: Path) -> None:
         write(tmp_path / "here")
         write(tmp_path / "here", "h5", storage=("hdf5", ""))
