@@ -360,9 +360,8 @@ def _has_rows(store: Path) -> bool:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize(
-    ("signum", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_keeps_what_it_has_and_goes_on(chain: Chain, tmp_path: Path, signum: int, code: int) -> None:
     many = [
         {"utterance_id": str(i), "path": str(chain.clip), "label": "x"} for i in range(200)

@@ -17,11 +17,28 @@ def small_demo(demo_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         ensemble.recipes.demo, "SMALL", ensemble.recipes.demo.SMALL | {"epochs": "1", "d": "16", "stage2-epochs": "1"}
     )
-    monkeypatch.setattr(ensemble.recipes.demo, "META", ensemble.recipes.demo.META | {"rounds": "4", "seeds": "2"})
+    monkeypatch.setattr(ensemble.recipes.demo, "META", ensemble.recipes.demo.META | {"rounds": "1", "seeds": "2"})
     return tmp_path / "run"
 
 
-def test_the_demo_ends_in_table_confusion_and_prediction_and_can_be_repeated(small_demo: Path) -> None:
+@pytest.fixture
+def smaller_demo(small_demo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Leave two encoders and two members of it."""
+    monkeypatch.setattr(ensemble.recipes.demo, "ENCODERS", {"tiny-hubert": "2,3", "logmel": "last"})
+    monkeypatch.setattr(ensemble.recipes.demo, "MEMBERS", {"m1": "tiny-hubert,logmel", "m2": "logmel,tiny-hubert"})
+    return small_demo
+
+
+def test_the_demo_ends_in_table_confusion_and_prediction_and_can_be_repeated(smaller_demo: Path) -> None:
+    ends_in_table_confusion_and_prediction_and_can_be_repeated(smaller_demo)
+
+
+@pytest.mark.slow
+def test_the_demo_of_every_encoder_and_member_does_so(small_demo: Path) -> None:
+    ends_in_table_confusion_and_prediction_and_can_be_repeated(small_demo)
+
+
+def ends_in_table_confusion_and_prediction_and_can_be_repeated(small_demo: Path) -> None:
     output = medusa("demo", "--directory", small_demo).stdout
     for _, arguments in steps(small_demo):
         assert f"$ medusa {arguments[0]}" in output

@@ -101,6 +101,7 @@ def test_a_run_goes_on_only_with_the_same_speakers(made: Path, tmp_path: Path) -
         fit_member(store, manifest, member("adapted"), plan, run, device="cpu")
 
 
+@pytest.mark.slow
 def test_members_that_are_normalised_otherwise_do_not_share_rows(made: Path, tmp_path: Path) -> None:
     store, manifest = opened(made)
     members: list[MemberConfig] = [replace(SPEAKER, name="adapted"), member("plain2"), member("c", normalise="corpus")]

@@ -114,6 +114,7 @@ def test_trained_and_compared_as_evaluate_would(tmp_path: Path) -> None:
     assert ablation_table(actual).renderables
 
 
+@pytest.mark.slow
 def test_scores_of_several_members_are_means_and_differences_are_paired(tmp_path: Path) -> None:
     store, manifest = corpus(tmp_path)
     plan = plan_folds(manifest, cv="fold")

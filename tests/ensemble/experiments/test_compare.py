@@ -27,7 +27,7 @@ from featurestore.errors import ConfigError
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.small_corpus import medusa
 
-SHORT = MetaConfig(rounds=3, seeds=(0, 1), select="last")
+SHORT = MetaConfig(rounds=3, steps_per_round=15, seeds=(0, 1), select="last")
 FOREST = ForestConfig(n_trees=4, n_folds=2)
 TABLE3 = "majority,soft,linear"
 

@@ -19,7 +19,7 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.store.feature_store import FeatureStore
 
-SHORT = MetaConfig(rounds=3, seeds=(0, 1), select="last")
+SHORT = MetaConfig(rounds=3, steps_per_round=15, seeds=(0, 1), select="last")
 AUTO = AutoConfig(("soft", "best", "ridge", "linear"), SHORT)
 
 

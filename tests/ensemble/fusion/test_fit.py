@@ -25,7 +25,7 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.errors import AlignmentError, ConfigError, ManifestError, StoreError
 from featurestore.store.feature_store import FeatureStore
 
-SHORT = MetaConfig(rounds=3, seeds=(0, 1), select="last")
+SHORT = MetaConfig(rounds=3, steps_per_round=15, seeds=(0, 1), select="last")
 ROWS = ["m0", "m1", "m2", "m3", "majority vote", "soft vote", "meta (single)", "meta (soup)"]
 
 

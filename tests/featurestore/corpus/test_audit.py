@@ -61,6 +61,7 @@ def kinds(actual: Manifest, **settings: object) -> dict[tuple[str, str], bool]:
 # --- the real corpus
 
 
+@pytest.mark.slow
 def test_ravdess_has_one_clip_twice(ravdess_dir: Path) -> None:
     corpus = read_ravdess(ravdess_dir)
     progress: list[int] = []

@@ -21,8 +21,7 @@ def written(tmp_path: Path, text: str) -> Path:
     return write_files(tmp_path, {"t.csv": text}) / "t.csv"
 
 
-def test_no_interrupt_is_lost_while_a_table_is_read(tmp_path: Path) -> None:
-    """pyarrow's own handler of SIGINT lost one of ten."""
+def interrupt_often(tmp_path: Path, times: int) -> None:
     path = written(tmp_path, HEADER + "".join(f"u{i},sad,hello\n" for i in range(4000)))
     code = """
         import os, random, signal, sys, threading, time
@@ -34,7 +33,7 @@ def test_no_interrupt_is_lost_while_a_table_is_read(tmp_path: Path) -> None:
         began = time.perf_counter()
         read_table_file(path)
         took = time.perf_counter() - began
-        for _ in range(100):
+        for _ in range(int(sys.argv[2])):
             def interrupt(delay=random.uniform(0, took)):
                 time.sleep(delay)
                 os.kill(os.getpid(), signal.SIGINT)
@@ -54,8 +53,18 @@ def test_no_interrupt_is_lost_while_a_table_is_read(tmp_path: Path) -> None:
                 n_seen += 1
             assert n_seen == 1
     """
-    process = run_warm(textwrap.dedent(code), path)
+    process = run_warm(textwrap.dedent(code), path, times)
     assert process.returncode == 0, process.stderr
+
+
+def test_no_interrupt_is_lost_while_a_table_is_read(tmp_path: Path) -> None:
+    """pyarrow's own handler of SIGINT lost one of ten."""
+    interrupt_often(tmp_path, 40)
+
+
+@pytest.mark.slow
+def test_no_interrupt_of_many_is_lost_while_a_table_is_read(tmp_path: Path) -> None:
+    interrupt_often(tmp_path, 300)
 
 
 def test_a_quote_that_is_never_closed_is_named_by_its_line_among_many_rows(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 
 needs_moto = pytest.mark.skipif(not has_moto(), reason="moto with flask, or s3fs, is not installed")
 PLACES = ("memory", "file", "directory")
-# Copies to and from the S3 server take seconds each; it is among the places of two ordinary tests, and of every slow one.
+# Copies to and from the S3 server take seconds: two ordinary tests have it among their places, every other one in slow.
 with_s3 = pytest.mark.parametrize("place", [pytest.param("s3", marks=needs_moto), *PLACES], indirect=True)
 
 
