@@ -76,7 +76,8 @@ class LightPool:
         for _ in self._threads:
             self._calls.put(None)
         for thread in self._threads:
-            thread.join()
+            if thread is not threading.current_thread():  # in which an abandoned iteration may be collected
+                thread.join()
         _running.discard(self)
 
 

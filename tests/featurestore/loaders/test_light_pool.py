@@ -98,6 +98,15 @@ def test_the_interpreter_ends_with_a_pool_that_nobody_shut_down_and_its_call_is_
     assert (run.returncode, run.stdout, run.stderr) == (0, "begun\nended\n", "")
 
 
+def test_a_pool_may_be_shut_down_in_one_of_its_threads() -> None:
+    """As when the garbage collector, which may run in any thread, finds an iteration that was left."""
+    pool = LightPool(2, "own")
+    pool.submit(pool.shutdown).result()
+    for thread in pool._threads:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_a_forked_process_ends_without_the_threads_of_its_parent() -> None:
     forking = LEFT_ALONE + "import os\nchild = os.fork()\nif child:\n    sys.exit(os.waitpid(child, 0)[1])\n"
