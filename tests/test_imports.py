@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from pathlib import Path
@@ -106,6 +107,7 @@ def modules() -> dict[str, Path]:
     return {".".join(f.relative_to(REPO).with_suffix("").parts).removesuffix(".__init__"): f for f in files}
 
 
+@cache
 def imported(source: Path) -> set[str]:
     """Every dotted name a file imports, also inside functions and under TYPE_CHECKING."""
     names: set[str] = set()
@@ -128,6 +130,7 @@ def imported_layers(source: Path) -> set[str]:
     return {name.split(".")[0] for name in imported(source)} & set(LAYERS)
 
 
+@cache
 def module_arrows() -> dict[str, set[str]]:
     """Which of our modules each of them imports."""
     ours, arrows = modules(), {}

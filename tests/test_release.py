@@ -33,6 +33,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         return [member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()]
 
 
+@pytest.mark.slow
 def test_the_source_distribution_holds_no_tests_and_no_audio_but_the_demos(sdist: list[str]) -> None:
     assert not [name for name in sdist if name.startswith(("tests/", "docs/", "findings/", "shared/"))]
     audio = [name for name in sdist if Path(name).suffix in AUDIO_SUFFIXES]

@@ -57,6 +57,7 @@ def run(*command: str | Path, cwd: Path) -> str:
     return process.stdout
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_every_module_and_no_top_level_name_but_four(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     top = {name.split("/")[0] for name in names}

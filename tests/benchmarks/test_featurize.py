@@ -67,6 +67,7 @@ def test_several_encoders_have_a_process_each(tmp_path: Path) -> None:
     assert all(each["ways"][0]["worst_row"] <= SAME_ROWS for each in values)
 
 
+@pytest.mark.slow
 def test_the_command_says_it(tmp_path: Path) -> None:
     call = ["bench", "featurize", "--encoder", "whisper-tiny", "--random", "--tiny", "--utterances", "2"]
     output = medusa(

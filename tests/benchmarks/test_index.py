@@ -8,6 +8,7 @@ from benchmarks.index import index_table, run_index
 from featurestore.errors import ConfigError
 
 
+@pytest.mark.slow
 def test_a_small_run_measures_every_figure(tmp_path: Path) -> None:
     result = run_index(tmp_path, n_utterances=500, segment_utterances=200, repeats=1, json_path=tmp_path / "i.json")
     assert (result["utterances"], result["segments"]) == (500, 3)

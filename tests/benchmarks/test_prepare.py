@@ -9,7 +9,9 @@ from benchmarks.prepare import FORMS, PrepareSettings, prepare_table, run_prepar
 from featurestore.errors import ConfigError
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", [pytest.param(form, marks=() if form == "2.0" else pytest.mark.slow) for form in FORMS]
+)
 def test_every_form_is_prepared_whole(tmp_path: Path, form: str) -> None:
     settings = PrepareSettings(300, 1500, form, transcripts=form == "2.0")
     result = run_prepare(settings, directory=tmp_path, json_path=tmp_path / "p.json")

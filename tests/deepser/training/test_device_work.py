@@ -46,7 +46,9 @@ def data(tmp_path: Path) -> TrainingData:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("n_sets", "n_members"), [(2, 1), (3, 2), pytest.param(4, 3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("n_sets", "n_members"), [(2, 1), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((3, 2), (4, 3)))]
+)
 def test_a_step_is_one_wait_for_any_number_of_feature_sets_and_members(
     data: TrainingData, kind: str, n_sets: int, n_members: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -328,12 +328,11 @@ def test_srun_starts_processes_of_one_run(tmp_path: Path) -> None:
     step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_ID": "0",
             "SLURM_JOB_ID": str(os.getpid()), "OMP_NUM_THREADS": "1"}  # fmt: skip
     tasks = [
-        subprocess.Popen(
-            [sys.executable, "-c", code], cwd=REPO, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, **step, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+        WarmProcess(
+            code, cwd=REPO, environment={**os.environ, **step, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}
         )
         for rank in (0, 1)
-    ]  # fmt: skip
+    ]
     assert [task.communicate(timeout=120)[0].split() for task in tasks] == [["0", "2", "0"], ["1", "2", "0"]]
 
 

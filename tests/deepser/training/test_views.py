@@ -207,6 +207,7 @@ def test_killed_anywhere_it_resumes_to_the_weights_of_an_undisturbed_run(
         np.testing.assert_array_equal(resumed[name], value, err_msg=name)
 
 
+@pytest.mark.slow
 def test_members_that_share_a_stream_draw_the_same_clips_as_alone(made: Any, tmp_path: Path) -> None:
     store, manifest = made
     plan = FoldPlan(("all",), np.zeros(len(manifest), int), "test")

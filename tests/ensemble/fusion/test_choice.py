@@ -84,6 +84,7 @@ def test_what_is_chosen_has_the_best_held_out_score(problem: Problem) -> None:
     assert fit.scores[fit.name] == max(fit.scores.values())
 
 
+@pytest.mark.slow
 def test_the_labels_of_a_judged_fold_touch_neither_choice_nor_prediction(
     store: FeatureStore, write: Callable, corpus, make_corpus: Callable
 ) -> None:

@@ -57,7 +57,9 @@ def test_a_windows_prediction_is_that_of_its_sound_as_a_file(trained: Trained, c
     assert predictions.pieces[-1].end_s == pytest.approx(len(samples) / RATE, abs=1e-6)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("model", ["m0", "meta-logits", "export"])
+@pytest.mark.parametrize(
+    "model", [pytest.param("m0", marks=pytest.mark.slow), pytest.param("meta-logits", marks=pytest.mark.slow), "export"]
+)
 def test_the_command_writes_a_row_per_window_in_every_format(
     trained: Trained, call: Path, tmp_path: Path, model: str
 ) -> None:

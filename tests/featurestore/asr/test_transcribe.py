@@ -612,7 +612,7 @@ def test_an_error_in_the_middle_keeps_what_is_done(corpus: Manifest, transcriber
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("signum", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_stopped_run_keeps_what_it_has_and_goes_on(
     corpus: Manifest, checkpoint: Callable[..., Path], tmp_path: Path, signum: int
 ) -> None:

@@ -246,6 +246,7 @@ def crema_d_tree(root: Path, votes: list[tuple[str, list[int]]], audio: bool = T
     return root
 
 
+@pytest.mark.slow
 def test_the_real_votes_on_the_voice_have_the_known_figures(crema_d_votes: Path, tmp_path: Path) -> None:
     with open(crema_d_votes / "votes.csv", newline="") as file:
         votes = [(row["utterance_id"], [int(row[letter]) for letter in "ADFHNS"]) for row in csv.DictReader(file)]

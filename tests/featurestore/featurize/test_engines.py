@@ -138,6 +138,7 @@ def test_all_devices_are_every_mig_slice_and_the_cards_without(tmp_path: Path, m
     assert visible_devices("all") == [MIG_B]
 
 
+@pytest.mark.slow
 def test_a_process_for_a_uuid_sees_that_device_alone(job: FeaturizeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     exact = replace(job, encoder=EncoderOptions("tiny-hubert", compute="float32"))

@@ -154,7 +154,7 @@ def test_texts_are_planned_too(tmp_path: Path) -> None:
     assert plan.refusal(encoder, 500) == ""
 
 
-@pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3"])
+@pytest.mark.parametrize("suffix", [".wav", ".flac", pytest.param(".mp3", marks=pytest.mark.slow)])
 def test_a_clip_that_found_no_memory_is_decoded_once_more(tmp_path: Path, suffix: str) -> None:
     """And is reported by its name if there is none then."""
     for name, n_samples in (("short", 16_000), ("long", 16_000_000)):

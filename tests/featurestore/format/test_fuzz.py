@@ -51,7 +51,7 @@ def stores() -> Iterator[Stores]:
 
 
 class TestHypothesis:
-    @settings(max_examples=300)
+    @settings(max_examples=100)
     @given(changed(SPEC.to_json()))
     def test_a_specification_is_read_or_refused(self, values: dict[str, Any]) -> None:
         try:

@@ -248,7 +248,7 @@ def read_in_child(path: Path) -> float:
     return float(sum(batch.values.sum() for (batch,) in BatchLoader(store, [FeatureRef("wavlm")], batches())))
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_loaders_work_in_other_processes(store: FeatureStore, method: str) -> None:
     here = read_in_child(store.path)
     with multiprocessing.get_context(method).Pool(1) as pool:

@@ -290,7 +290,7 @@ class TestProcesses:
             assert last.communicate()[0].split() == ["begun", "same"]
             assert len(server.sent("/c/0")) == n_sent
 
-    @pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
+    @pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow), "forkserver"])
     @pytest.mark.parametrize("protocol", ["http", pytest.param("s3", marks=[needs_moto, pytest.mark.slow])])
     def test_an_open_set_can_be_taken_into_another(
         self, start: str, protocol: str, tmp_path: Path, request: pytest.FixtureRequest

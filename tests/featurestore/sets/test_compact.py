@@ -176,6 +176,7 @@ def test_damaged_rows_stop_it_and_nothing_is_lost(tmp_path: Path) -> None:
     assert [segment.name for segment in store["a"].segments] == [segment.name for segment in segments]
 
 
+@pytest.mark.slow
 def test_readers_and_a_writer_meanwhile(quick_path: Path) -> None:
     store = FeatureStore.create(quick_path / "s")
     rows_of = fill(store, SPEC, 60)

@@ -41,7 +41,9 @@ def stress(directory: Path, start: str, seconds: float, n: int, compactions: int
     return record
 
 
-@pytest.mark.parametrize(("start", "n", "seconds"), [("fork", 8, 1.5), ("spawn", 2, 1.0)])
+@pytest.mark.parametrize(
+    ("start", "n", "seconds"), [("fork", 8, 1.5), pytest.param("spawn", 2, 1.0, marks=pytest.mark.slow)]
+)
 def test_writers_readers_and_compactions_at_once(directory: Path, start: str, n: int, seconds: float) -> None:
     output = stress(directory, start, seconds, n, compactions=2)
     assert output["written"] > 0

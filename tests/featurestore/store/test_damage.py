@@ -90,7 +90,7 @@ OTHERS = [(("zarr", "blosc"), "float16"), (("zarr", ""), "int8"), (("hdf5", ""),
 @pytest.mark.parametrize(
     ("storage", "dtype", "step"),
     [
-        *((storage, "float16", 131) for storage in STORAGES if storage[1] != "blosc"),
+        *(pytest.param(s, "float16", 131, marks=() if s[1] else pytest.mark.slow) for s in STORAGES if s[1] != "blosc"),
         *((*other, 131) for other in OTHERS),
         *(pytest.param(*other, 7, marks=pytest.mark.slow) for other in OTHERS),
         # Every bit: some minutes each.

@@ -22,7 +22,12 @@ from tests.helpers.small_store import NAME, STORAGES, key, quick_directory, rows
 from tests.helpers.warm_python import MEDUSA, run_warm
 
 ROOT = Path(__file__).resolve().parents[3]
-every_storage = pytest.mark.parametrize("storage", STORAGES, ids="-".join)
+QUICK = (("hdf5", ""), ("zarr", "zstd"))  # the other ways of storing are among the slow tests
+every_storage = pytest.mark.parametrize(
+    "storage",
+    [pytest.param(each, marks=() if each in QUICK else pytest.mark.slow) for each in STORAGES],
+    ids="-".join,
+)
 WIDE = FeatureSpec("audio", "e", "none", ("l0", "l1"), 512)  # an utterance of some pages
 PREPARE = """
     import sys, os
