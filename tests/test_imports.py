@@ -83,7 +83,7 @@ MAY_IMPORT = {
     ),
     "ensemble.recipes": (
         "evaluation deepser.config deepser.members deepser.scores featurestore featurestore.corpus "
-        "featurestore.encoders featurestore.loaders featurestore.store"
+        "featurestore.encoders featurestore.loaders featurestore.sets featurestore.store"
     ),
     "ensemble.commands": (
         "evaluation experiments fusion prediction recipes report deepser.config deepser.members deepser.probes "
