@@ -71,7 +71,7 @@ class Concordance:
 
 @dataclass(frozen=True)
 class Spread:
-    """Values by name (folds or seeds), their mean and sample standard deviation (n - 1; 0 for a single value)."""
+    """Values by name (folds or seeds), their mean and sample standard deviation (n - 1; NaN of a single value)."""
 
     mean: float
     std: float
@@ -82,7 +82,7 @@ class Spread:
         """Return the spread of the values that are defined (not NaN)."""
         defined = [value for value in values.values() if not math.isnan(value)]
         mean = float(np.mean(defined)) if defined else math.nan
-        return cls(mean, float(np.std(defined, ddof=1)) if len(defined) > 1 else 0.0, dict(values))
+        return cls(mean, float(np.std(defined, ddof=1)) if len(defined) > 1 else math.nan, dict(values))
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ class Evaluation:
         rows = []
         for name, value in self.scores().items():
             fold = self.folds.get(name)
-            rows.append([name, f"{value:.3f}", "" if fold is None else f"{fold.mean:.3f} ± {fold.std:.3f}"])
+            deviation = "" if fold is None or math.isnan(fold.std) else f" ± {fold.std:.3f}"
+            rows.append([name, f"{value:.3f}", "" if fold is None else f"{fold.mean:.3f}{deviation}"])
         tables = [html_table(("score", "value", "by fold"), rows, "scores")]
         if self.classification is not None:
             heads = ("class", "precision", "recall", "F1", "utterances")

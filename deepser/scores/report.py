@@ -210,9 +210,10 @@ def _rounded(value: float) -> float:
 
 
 def spread_text(spread: Spread, sign: str = "±") -> str:
-    """Return a mean and its deviation; how many values are defined where some are not."""
+    """Return a mean and its deviation, which a single value has not; how many are defined where some are not."""
     n, defined = len(spread.values), sum(not math.isnan(value) for value in spread.values.values())
     if not defined:
         return "-"
     of = f" ({defined} of {n})" if defined < n else ""
-    return f"{number(spread.mean)}{sign}{spread.std:.3f}".replace("±0.", "±.") + of
+    deviation = "" if math.isnan(spread.std) else f"{sign}{spread.std:.3f}".replace("±0.", "±.")
+    return number(spread.mean) + deviation + of

@@ -124,7 +124,8 @@
       const fold = assessment.folds.macro_f1 || assessment.folds.mean_ccc;
       const classes = assessment.classification;
       const n = classes ? classes.n : Math.max(0, ...Object.values(assessment.concordance.n));
-      return [short(name), ...cells, fold ? `${number(fold.mean)} ± ${number(fold.std)}` : "–",
+      const deviation = fold && fold.std !== null ? ` ± ${number(fold.std)}` : "";
+      return [short(name), ...cells, fold ? `${number(fold.mean)}${deviation}` : "–",
         number(assessment.calibration && assessment.calibration.given.ece), page.count(n)];
     });
     const notes = notesOf(rows);
