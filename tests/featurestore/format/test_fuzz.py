@@ -51,7 +51,7 @@ def stores() -> Iterator[Stores]:
 
 
 class TestHypothesis:
-    @settings(max_examples=100)
+    @settings(max_examples=50)
     @given(changed(SPEC.to_json()))
     def test_a_specification_is_read_or_refused(self, values: dict[str, Any]) -> None:
         try:
@@ -229,7 +229,7 @@ def run_fuzzer(*options: object) -> str:
 
 def test_random_damages_neither_crash_nor_mislead() -> None:
     """In a process of its own, which may crash. The long run, guided by coverage: python -m benchmarks.fuzz_store."""
-    output = run_fuzzer("--random", "--runs", 100, "--seconds", 60, "--seed", os.getpid())
+    output = run_fuzzer("--random", "--runs", 40, "--seconds", 60, "--seed", os.getpid())
     assert "no crash, no wrong row" in output
 
 
