@@ -32,7 +32,13 @@ def shuffled_labels(manifest: Manifest, fold: str) -> Manifest:
 
 @pytest.mark.parametrize(
     ("solver", "refine"),
-    [("rbf", "none"), ("linear", "none"), ("streaming", "none"), ("rbf", "speaker"), ("rbf", "shares")],
+    [
+        ("rbf", "none"),
+        pytest.param("linear", "none", marks=pytest.mark.slow),
+        ("streaming", "none"),
+        pytest.param("rbf", "speaker", marks=pytest.mark.slow),
+        ("rbf", "shares"),
+    ],
 )
 def test_a_folds_own_labels_change_nothing_that_is_chosen_for_it_or_reported_of_it(
     tmp_path: Path, solver: str, refine: str

@@ -115,9 +115,16 @@ def counted(transcriber: Transcriber) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("multilingual", "language"), [(True, "auto"), (True, "german"), (False, "auto")], ids=["auto", "de", "en"]
+    ("multilingual", "language", "sure"),
+    [
+        pytest.param(True, "auto", True, id="sure-auto"),
+        pytest.param(True, "german", True, id="sure-de", marks=pytest.mark.slow),
+        pytest.param(False, "auto", True, id="sure-en", marks=pytest.mark.slow),
+        pytest.param(True, "auto", False, id="unsure-auto", marks=pytest.mark.slow),
+        pytest.param(True, "german", False, id="unsure-de"),
+        pytest.param(False, "auto", False, id="unsure-en"),
+    ],
 )
-@pytest.mark.parametrize("sure", [True, False], ids=["sure", "unsure"])
 def test_a_text_is_whispers_own_whatever_the_batch(
     checkpoint: Callable[..., Path], sounds: list[np.ndarray], multilingual: bool, language: str, sure: bool
 ) -> None:

@@ -55,7 +55,7 @@ def test_a_batch_of_audio_is_one_wait_and_one_copy_each_way(
     assert encoder.overlaps
 
 
-@pytest.mark.parametrize("n_words", [[3, 9, 0, 20], [7, 7, 7]])
+@pytest.mark.parametrize("n_words", [[3, 9, 0, 20], pytest.param([7, 7, 7], marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", TEXT_NAMES)
 def test_a_batch_of_texts_is_one_wait_and_one_copy_each_way(
     name: str, n_words: list[int], directory: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch

@@ -239,6 +239,7 @@ def test_more_random_damages_neither_crash_nor_mislead() -> None:
     assert "no crash, no wrong row" in output
 
 
+@pytest.mark.slow
 def test_damages_that_reached_new_code_in_long_runs() -> None:
     """Of libFuzzer's corpus as many as reach every edge of the code; each line is an input of `damage_and_read`."""
     output = run_fuzzer("--replay", Path(__file__).with_name("fuzz_inputs.txt"))

@@ -177,6 +177,7 @@ def test_a_digest_is_of_values_not_of_signs_of_zero() -> None:
     assert len(digest_of_text("\udcff")) == 16
 
 
+@pytest.mark.slow
 def test_a_hundred_segments_of_25_layers_are_read_exported_and_compacted_with_256_files(quick_path: Path) -> None:
     import resource
 

@@ -90,8 +90,12 @@ OTHERS = [(("zarr", "blosc"), "float16"), (("zarr", ""), "int8"), (("hdf5", ""),
 @pytest.mark.parametrize(
     ("storage", "dtype", "step"),
     [
-        *(pytest.param(s, "float16", 131, marks=() if s[1] else pytest.mark.slow) for s in STORAGES if s[1] != "blosc"),
-        *((*other, 131) for other in OTHERS),
+        *(
+            pytest.param(s, "float16", 131, marks=() if s == ("hdf5", "gzip") else pytest.mark.slow)
+            for s in STORAGES
+            if s[1] != "blosc"
+        ),
+        *(pytest.param(*other, 131, marks=() if other[0] == ("zarr", "") else pytest.mark.slow) for other in OTHERS),
         *(pytest.param(*other, 7, marks=pytest.mark.slow) for other in OTHERS),
         # Every bit: some minutes each.
         *(pytest.param(s, "float16", 1, marks=pytest.mark.slow) for s in STORAGES if s[1] != "blosc"),
