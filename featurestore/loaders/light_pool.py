@@ -33,7 +33,7 @@ class Outcome(Generic[T]):
 class LightPool:
     """A pool of threads that takes little of its caller's time: a queue in C is all that they share.
 
-    Where the caller's own computation has taken the cache, ThreadPoolExecutor's submit and result cost 50 us more
+    Where the caller's own computation has taken the cache, ThreadPoolExecutor's submit and result take much longer
     (docs/speed.md). Calls begin in their order. A context manager, whose end shuts it down; threads that nobody shuts
     down end with the interpreter, and a forked process has none of them.
     """
