@@ -149,8 +149,9 @@ def _chosen(features: FeatureSet, segment_bytes: int, format: str | None, compre
         remove_stale(features.path)
     own = _opened(features)
     index, segments = own.index, own.segments
-    for conflict in own.reading(lambda now: conflicts(now, by_rows=False)):
-        raise StoreError(f"{conflict} Nothing was compacted: one of the copies would have been lost.")
+    found = own.reading(lambda now: conflicts(now, by_rows=False))
+    if found:
+        raise StoreError(f"{found[0]} Nothing was compacted: one of the copies would have been lost.")
     new_format = own.format if format is None else format
     new_compress = (own.compress if new_format == own.format else "") if compress is None else compress
     chosen = set(np.unique(index.segment[index.shadowed]).tolist())
