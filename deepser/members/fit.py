@@ -19,7 +19,7 @@ from deepser.members.held_out import Parts, parts_of
 from deepser.members.member import Member, PosteriorMean
 from deepser.members.posteriors import check_place, is_finished, posteriors_name, write_posteriors
 from deepser.members.run_directory import fitting_alone, open_directory, record_start, remove_directory
-from deepser.members.sources import check_sources
+from deepser.members.sources import check_sources, check_view_sources, refuse_mixed
 from deepser.training import train as trainer
 from deepser.training.checkpoint import load_weights, save_atomically
 from deepser.training.data import TrainingData
@@ -165,6 +165,7 @@ class _Opening:
         views = (tuple(refs), train.views)
         if views not in self._views:
             self._views[views] = Views.of(store, refs, train.views, targets.keys)
+            self.check_views(refs, self._views[views], targets.keys)
         normalisation = self.normalisation(train, refs, targets.keys, directory)
         data = TrainingData(store, tuple(refs), targets, self._views[views], normalisation)
         bucket_lengths(data, train)  # a set to cut batches by that is not there, or lacks keys, is reported now
@@ -208,10 +209,19 @@ class _Opening:
         cached.statistics, cached.priors = self.world.once(make)
         return cached
 
+    def check_views(self, refs: Sequence[FeatureRef], views: Views, keys: Sequence[str]) -> None:
+        """Raise IdentityMismatch where a view is not of the audio that the set beside it is of."""
+        for ref in refs:
+            for label, exists, partner in zip(views.labels, views.exists, views.partner, strict=True):
+                if is_audio(self.store, ref.name):
+                    clean, view = self.store[ref.name], self.store[view_name(ref.name, label)]
+                    check_view_sources(self.manifest, clean, view, keys, np.flatnonzero(exists), partner)
+
     def check(self, features: FeatureSet, targets: Targets) -> None:
         """Raise ConfigError where the set lacks an utterance, IdentityMismatch where it has another of that name."""
         if features.name in self._checked:
             return
+        refuse_mixed(features)
         missing = features.missing(targets.keys)
         if missing:
             raise ConfigError(

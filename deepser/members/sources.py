@@ -7,8 +7,9 @@ from dataclasses import astuple
 import numpy as np
 
 from featurestore.corpus.manifest import Manifest
+from featurestore.errors import ConfigError
 from featurestore.sets.feature_set import FeatureSet
-from featurestore.sets.sources import Source, compare_headers, refuse
+from featurestore.sets.sources import Source, compare_headers, compare_view, refuse
 
 REMEDY = (
     "The set was made from another corpus whose ids are the same, or the files have changed. Read the store that was "
@@ -19,6 +20,12 @@ POSTERIORS_REMEDY = (
     "These predictions were made from other audio: of another corpus whose ids are the same, or of files that changed "
     "since. Read the store that was made of this manifest, or encode what changed (medusa featurize ... --again "
     "mismatched) and fit again what predicted it (fit-deepser --overwrite, probe, fit-meta)."
+)
+
+VIEW_REMEDY = (
+    "Its clips were made from other files than the rows of the clean set. Make the view of today's files again: medusa "
+    "featurize --augment ... --again mismatched, or, where the files were only converted, medusa store rm and then "
+    "featurize --augment."
 )
 
 
@@ -80,3 +87,28 @@ def check_sources(manifest: Manifest, features: FeatureSet) -> None:
             durations_s = np.asarray(manifest.column("duration_s"), np.float64)
     remedy = POSTERIORS_REMEDY if spec.kind == "posteriors" else REMEDY
     refuse(features, compare_headers(sources, features, durations_s), remedy)
+
+
+def check_view_sources(
+    manifest: Manifest, clean: FeatureSet, view: FeatureSet, keys: Sequence[str], at: np.ndarray, partner: np.ndarray
+) -> None:
+    """Raise IdentityMismatch where a view's clips are not of the audio that the clean set's rows are of.
+
+    keys: (N,) of the clean set. at: (n,) the places among them of those that the view has. partner: (N,) the place of
+    the utterance that is mixed in, -1 for none.
+    """
+    sources: dict[str, Source | None] = {}
+    if manifest.has("path"):
+        sources = dict(zip(manifest.keys, manifest.audios, strict=True))
+    refuse(view, compare_view(keys, at, partner, clean, view, sources), VIEW_REMEDY)
+
+
+def refuse_mixed(features: FeatureSet) -> None:
+    """Raise ConfigError for a view whose clips are mixed: the label of an utterance is not that of its mixed clip."""
+    if dict(features.spec.view).get("view", "").startswith("mix"):
+        clean, _, label = features.name.rpartition("+")
+        raise ConfigError(
+            f"{features.name} holds clips that are mixed of two utterances, so one's label would stand for both, and "
+            f"nothing can be judged on it. Read the clean set ({clean}), and draw training clips from the view with "
+            f"fit-deepser --views {label}."
+        )

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from deepser.members.folds import FoldPlan
-from deepser.members.sources import check_sources
+from deepser.members.sources import check_sources, refuse_mixed
 from deepser.probes.calibrate import Calibration
 from deepser.probes.config import KERNEL_UTTERANCES, MOST_KERNEL_UTTERANCES, ProbeConfig
 from deepser.probes.confounding import Confounding
@@ -225,6 +225,7 @@ def _check(
 ) -> None:
     for name in dict.fromkeys(source.features for source in sources):
         features = store[name]
+        refuse_mixed(features)
         missing = features.missing(problem.keys)
         if missing:
             raise ConfigError(

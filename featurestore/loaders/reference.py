@@ -38,7 +38,9 @@ class FeatureRef:
         """Return the layers' array names in `features`; StoreError when one is not there."""
         for layer in self.layers:
             if layer not in features.layers:
-                raise StoreError(f"Feature set {self.name!r} has no {layer!r}; it has {', '.join(features.layers)}.")
+                raise StoreError(
+                    f"Feature set {features.name!r} has no {layer!r}; it has {', '.join(features.layers)}."
+                )
         return self.layers or features.layers
 
 

@@ -247,6 +247,50 @@ def compare_headers(
     return comparison
 
 
+def compare_view(
+    keys: Sequence[str],
+    at: np.ndarray,
+    partner: np.ndarray,
+    clean: Records,
+    view: Records,
+    sources: Mapping[str, Source | None],
+) -> Comparison:
+    """Compare what the clips of an augmented view were made from with what the clean set's rows were.
+
+    keys: (N,) those of the clean set. at: (n,) the places of those that the view has. partner: (N,) the place of the
+    utterance that is mixed in, -1 for none. A clip with no partner must be of a file with the same bytes. Of a mixed
+    one the size of both files is compared, and where it agrees but the dates don't, the bytes of 64 at most, spread
+    over the corpus, with those of `sources`, None where nothing can be reached.
+    """
+    comparison = Comparison()
+    held = [keys[i] for i in at.tolist()]
+    if not held:
+        return comparison
+    everyone, mixed = clean.identities(keys), partner[at] >= 0
+    own, other = everyone.take(at), everyone.take(np.where(mixed, partner[at], at))
+    made, recorded_s, made_s = view.identities(held), clean.durations_s(held), view.durations_s(held)
+    sized = (own.n_bytes >= 0) & (other.n_bytes >= 0) & (made.n_bytes >= 0)
+    n_bytes = own.n_bytes + np.where(mixed, other.n_bytes, 0)
+    moved = ~(_same_time(own.starts_s, made.starts_s) & _same_time(own.ends_s, made.ends_s))
+    digested = ~mixed & own.file_digests.any(axis=1) & made.file_digests.any(axis=1)
+    differs = sized & (moved | (mixed & (n_bytes != made.n_bytes)))
+    differs |= digested & (own.file_digests != made.file_digests).any(axis=1)
+    redated = mixed & sized & ~differs & (np.maximum(own.mtimes_ns, other.mtimes_ns) != made.mtimes_ns)
+    for i in _spread({row: Stat(int(n_bytes[row]), 0) for row in np.flatnonzero(redated).tolist()}):
+        pair = (sources.get(held[i]), sources.get(keys[int(partner[at[i]])]))
+        files = tuple(path for source in pair if source is not None for path in files_of(source))
+        now = _digest_of(files) if files else b""
+        differs[i] = bool(now) and bool(made.file_digests[i].any()) and now != made.file_digests[i].tobytes()
+    comparison.n_compared = int((sized | digested).sum())
+    comparison.mismatches += [
+        Mismatch(
+            held[i], f"the clean set: {_recorded_words(own[i], recorded_s[i])}", _recorded_words(made[i], made_s[i])
+        )
+        for i in np.flatnonzero(differs).tolist()
+    ]
+    return comparison
+
+
 def _other_durations(
     keys: Sequence[str], now_s: np.ndarray, identities: Identities, recorded_s: np.ndarray
 ) -> list[Mismatch]:
@@ -332,9 +376,13 @@ def _soxr_version() -> str:
 
 def file_digest(source: Source) -> bytes:
     """Return the digest of an item's files, one after the other; b"" where one can't be read."""
+    return _digest_of(files_of(source))
+
+
+def _digest_of(files: Sequence[Path]) -> bytes:
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     try:
-        for path in files_of(source):
+        for path in files:
             with open(path, "rb") as file:
                 while data := file.read(1 << 20):
                     digest.update(data)

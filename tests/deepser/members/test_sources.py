@@ -1,5 +1,6 @@
 """Rows of another corpus's utterances, whose ids are the same, are refused before anything is fitted on them."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,19 @@ import soundfile
 
 from deepser.members.folds import plan_folds
 from deepser.members.member import Member
-from deepser.members.sources import check_all_sources, check_sources, check_sources_once
+from deepser.members.sources import (
+    check_all_sources,
+    check_sources,
+    check_sources_once,
+    check_view_sources,
+    refuse_mixed,
+)
+from featurestore.augment.mixing import mixed_places
+from featurestore.augment.views import parse_views
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.errors import ConfigError, IdentityMismatch, ManifestError, StoreError
+from featurestore.featurize.present import Again
 from featurestore.featurize.run import featurize
 from featurestore.format.spec import FeatureSpec
 from featurestore.sets.feature_set import FeatureSet
@@ -112,3 +122,40 @@ def test_a_set_that_lacks_utterances_is_compared_of_those_that_it_has(tmp_path: 
     longer = Manifest(pa.table({"utterance_id": keys, "path": [f"{key}.wav" for key in keys]}), root=louder.root)
     with pytest.raises(IdentityMismatch, match="'a'"):
         check_sources_once(longer, features, set())
+
+
+@pytest.mark.parametrize("label", ["noise1", "mix1"])
+def test_a_view_of_files_that_changed_since_is_refused_beside_the_clean_set(
+    tmp_path: Path, features: FeatureSet, label: str
+) -> None:
+    own = Manifest(pa.table({"utterance_id": KEYS, "path": ["a.wav", "b.wav"]}), root=tmp_path / "own")
+    store, encoder = FeatureStore.open(tmp_path / "store"), load_encoder("logmel")
+    (view,) = parse_views([label[:-1] + (":within=none" if label == "mix1" else "")])
+    featurize(own, encoder, store, view.name("logmel"), view=view)
+    partner = mixed_places(store, label, KEYS)[0] if label == "mix1" else np.full(2, -1)
+
+    def check() -> None:
+        check_view_sources(own, store["logmel"], store[view.name("logmel")], KEYS, np.arange(2), partner)
+
+    check()
+    for key in KEYS:  # copied, so that the dates are others
+        os.utime(own.root / f"{key}.wav", (1, 1))
+    check()
+    soundfile.write(own.root / "b.wav", np.full(16_000, 0.1), 16_000)
+    featurize(own, encoder, store, "logmel", again=Again(mismatched=True))
+    with pytest.raises(IdentityMismatch, match=rf"logmel\+{label}.*'b' \(the clean set: 1\.000 s.*--augment"):
+        check()
+
+
+def test_mixed_clips_are_not_features_that_a_label_belongs_to(tmp_path: Path, features: FeatureSet) -> None:
+    store = FeatureStore.open(tmp_path / "store")
+    for view in parse_views(["noise", "mix"]):
+        spec = view.spec(features.spec)
+        with store.writer(view.name("logmel"), spec) as writer:
+            writer.append("a", [np.ones((2, features.dim), np.float32)])
+    refuse_mixed(store["logmel"])
+    refuse_mixed(store["logmel+noise1"])
+    with pytest.raises(
+        ConfigError, match=r"logmel\+mix1 holds clips that are mixed.*clean set \(logmel\).*--views mix1"
+    ):
+        refuse_mixed(store["logmel+mix1"])

@@ -28,7 +28,7 @@ from deepser.training.views import Views, by_view, resolve_views
 from featurestore.augment.mixing import mixed_from
 from featurestore.augment.views import parse_views
 from featurestore.corpus.manifest import Manifest
-from featurestore.errors import ConfigError
+from featurestore.errors import ConfigError, StoreError
 from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.fitting import fit_member
@@ -341,6 +341,12 @@ def test_what_is_no_view_is_refused_with_what_there_is(made: Any) -> None:
         data_of(store, manifest, ("reverb1",))
     with pytest.raises(ConfigError, match=r"--views noise1: .*audio"):
         Views.of(store, [FeatureRef("words")], ["noise1"], manifest.keys)
+    with store.writer(
+        "first+few1", parse_views(["few=noise"])[0].spec(replace(store["first"].spec, layers=("layer_09",)))
+    ) as writer:
+        writer.append("k", [np.zeros((1, store["first"].dim))])
+    with pytest.raises(StoreError, match=r"'first\+few1' has no 'layer_01'; it has layer_09"):
+        Views.of(store, [FeatureRef("first", ("layer_01",))], ["few1"], manifest.keys)
     clean = store["first"].spec
     (loud,) = parse_views(["loud=noise:snr=0"])
     for name, spec in (
