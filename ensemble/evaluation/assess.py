@@ -25,6 +25,10 @@ FEW_SPEAKERS = 20
 OTHER_SCALE, SHIFT, WIDER = 0.1, 0.5, 1.25  # see `scale_notes`
 
 
+class CalibrationError(ConfigError):
+    """The calibration of a system can't be computed on these utterances."""
+
+
 @dataclass(frozen=True)
 class ScoringOptions:
     """What `assess` is to find out besides the scores: see there."""
@@ -130,7 +134,7 @@ def assess(
     temperature scaling, fitted on `held_out`, else on the other folds, else on other speakers. against: a second
     system, compared on the same utterances. Soft-target scores need votes and probabilities, binned attributes need
     attributes. AlignmentError names the utterances that a system does not predict; ManifestError when nothing is known
-    that could be scored.
+    that could be scored; CalibrationError when the calibration that is asked for can't be computed.
     """
     scoring = scoring or ScoringOptions()
     judged = _judge(system, manifest, common_attributes(manifest, system))
@@ -231,9 +235,8 @@ def _calibrated(
 ) -> Calibrated:
     unscaled, labels = judged.system.probabilities, judged.targets.labels
     if unscaled is None or judged.scored.predicted is None:
-        raise ConfigError(
-            f"{system.name!r} has no probabilities of classes with labels, so calibration can't be computed."
-        )
+        why = "no utterance has a label" if unscaled is not None else f"{system.name!r} predicts no probabilities"
+        raise CalibrationError(f"Calibration of {system.name!r} can't be computed on {manifest.name}: {why}.")
     if held_out is not None:
         elsewhere = _judge(system, held_out.manifest, ())
         other_probabilities = elsewhere.system.probabilities
@@ -243,6 +246,12 @@ def _calibrated(
         scaled, temperatures = probabilities.scale(unscaled, temperature), {held_out.name: temperature}
     else:
         fitted_on, names = _cross_folds(manifest, folds)
+        labelled_parts = {name for name, label in zip(names, labels.tolist(), strict=True) if label >= 0}
+        if len(labelled_parts) < 2:
+            raise CalibrationError(
+                f"Calibration of {system.name!r} can't be computed on {manifest.name}: all labels are in one part, so "
+                f"that {fitted_on} have none to fit a temperature on."
+            )
         scaled, temperatures = probabilities.cross_scaled(unscaled, labels, names)
     before, after = (probabilities.calibration(p, labels) for p in (unscaled, scaled))
     return Calibrated(before, after, fitted_on, temperatures)
@@ -255,7 +264,7 @@ def _cross_folds(manifest: Manifest, folds: str | None) -> tuple[str, list[str]]
     groups = group_names(manifest).tolist()
     n_parts = min(N_PARTS, len(set(groups)))
     if n_parts < 2:
-        raise ConfigError(
+        raise CalibrationError(
             f"All utterances of manifest {manifest.name} are of one speaker, so no others are left to fit a "
             "temperature on; give a manifest with a development split."
         )

@@ -1,12 +1,13 @@
 """A system's scores on each part of a corpus that it was judged on: all folds together, or split by split."""
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from deepser.scores.metrics import Evaluation
-from ensemble.evaluation.assess import Assessment, HeldOut, ScoringOptions, assess
+from ensemble.evaluation.assess import Assessment, CalibrationError, HeldOut, ScoringOptions, assess
 from ensemble.evaluation.posteriors import evaluate_posteriors, posteriors_name, split_rows
 from ensemble.evaluation.system import System
 from ensemble.evaluation.systems import from_store
@@ -54,17 +55,25 @@ def assess_parts(
     """Everything that is asked of a system, by part, see `parts_of`.
 
     Temperatures of a split are fitted on development where there is one, else (and on development itself) on other
-    speakers of the same part. AlignmentError when utterances of a part are not predicted.
+    speakers of the same part; a part on which none can be fitted has a note instead, and where none can on any part it
+    is a CalibrationError. AlignmentError when utterances of a part are not predicted.
     """
     parts = parts_of(manifest, system.name, [set(system.keys)], cv=cv or _known(system, manifest), split=split)
     held_out = _held_out(system, manifest)
-    return {
-        part: assess(
-            system, rows.manifest, options, folds=rows.folds, against=against,
-            held_out=held_out if part not in (ALL, "all", DEVELOPMENT) else None,
-        )
-        for part, rows in parts.items()
-    }  # fmt: skip
+    assessments: dict[str, Assessment] = {}
+    uncalibrated: list[CalibrationError] = []
+    for part, rows in parts.items():
+        where: dict[str, Any] = {"folds": rows.folds, "against": against}
+        other = held_out if part not in (ALL, "all", DEVELOPMENT) else None
+        try:
+            assessments[part] = assess(system, rows.manifest, options, held_out=other, **where)
+        except CalibrationError as error:
+            uncalibrated.append(error)
+            plain = assess(system, rows.manifest, replace(options, calibration=False), **where)
+            assessments[part] = replace(plain, notes=(*plain.notes, str(error).rstrip(".")))
+    if len(uncalibrated) == len(parts):
+        raise uncalibrated[0]
+    return assessments
 
 
 def parts_of(

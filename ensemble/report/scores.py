@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.evaluation.assess import Assessment, ScoringOptions, scored
+from ensemble.evaluation.assess import Assessment, CalibrationError, ScoringOptions, scored
 from ensemble.evaluation.bootstrap import Interval, Scored
 from ensemble.evaluation.groups import GroupRow, GroupTable, by_group, by_speaker
 from ensemble.evaluation.multiple import corrected_comparisons
@@ -17,7 +17,6 @@ from ensemble.evaluation.parts import Part, assess_parts, parts_of
 from ensemble.evaluation.posteriors import named
 from ensemble.evaluation.system import System
 from featurestore.corpus.manifest import Manifest
-from featurestore.errors import ConfigError
 
 Z_95 = NormalDist().inv_cdf(0.975)
 MOST_GROUPS = 60  # of a column that is no speaker: more are names, not groups
@@ -109,7 +108,7 @@ def _assessed(
         return assess_parts(system, manifest, plain, **options), reason
     try:
         return assess_parts(system, manifest, replace(plain, calibration=True), **options), ""
-    except ConfigError as error:
+    except CalibrationError as error:
         return assess_parts(system, manifest, plain, **options), f"no calibration: {error}"
 
 

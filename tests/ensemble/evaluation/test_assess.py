@@ -20,6 +20,7 @@ from ensemble.evaluation.posteriors import evaluate_posteriors
 from ensemble.evaluation.report import assessment_report, write_pictures
 from ensemble.evaluation.system import System
 from ensemble.evaluation.systems import from_store, open_system
+from ensemble.report.scores import Scoring, score_systems
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import AlignmentError, ConfigError, ManifestError
 from featurestore.store.feature_store import FeatureStore
@@ -67,6 +68,34 @@ def test_the_scores_are_those_of_evaluate_and_the_intervals_the_bootstraps(
     saved = json.loads(json.dumps(assessment.to_dict(), allow_nan=False))
     assert saved["classification"]["macro_f1"] == pytest.approx(expected)
     assert saved["intervals"]["uar"][1] < saved["intervals"]["uar"][2]
+
+
+def test_a_part_without_labels_keeps_no_other_part_from_being_calibrated(systems: list[System], corpus) -> None:
+    split = np.array(["train", "development", "test"])[np.arange(600) % 3]
+    labels = [None if part == "test" else name for part, name in zip(split, corpus.manifest.labels, strict=True)]
+    hidden = column(column(corpus.manifest, "split", split.tolist()), "label", labels)
+    parts = assess_parts(systems[0], hidden, ScoringOptions(0, calibration=True))
+    whole = assess_parts(
+        systems[0], column(corpus.manifest, "split", split.tolist()), ScoringOptions(0, calibration=True)
+    )
+    assert parts["development"].calibration == whole["development"].calibration
+    assert parts["train"].calibration == whole["train"].calibration
+    assert parts["test"].calibration is None
+    assert parts["test"].evaluation.concordance == whole["test"].evaluation.concordance
+    assert "no utterance has a label" in parts["test"].notes[-1]
+
+
+def test_labels_in_one_fold_alone_leave_no_temperature_but_every_score(systems: list[System], corpus) -> None:
+    first = corpus.manifest.column("fold")[0]
+    pairs = zip(corpus.manifest.column("fold"), corpus.manifest.labels, strict=True)
+    manifest = column(corpus.manifest, "label", [name if fold == first else None for fold, name in pairs])
+    options = ScoringOptions(0, calibration=True)
+    with pytest.raises(ConfigError, match=r"all labels are in one part.*column 'fold'"):
+        assess_parts(systems[0], manifest, options, cv="fold")
+    (row,) = score_systems(systems[:1], manifest, Scoring(0, cv="fold"))
+    (part,) = row["parts"].values()
+    assert part["assessment"]["classification"]["n"] == sum(corpus.manifest.column("fold") == first)
+    assert "all labels are in one part" in part["notes"][0]
 
 
 def test_rows_are_found_by_key_in_any_order(systems: list[System], corpus) -> None:
