@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 
 from featurestore.corpora.assemble import named, two_genders
+from featurestore.corpus.join import CORPUS
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.overlap import alike
 from featurestore.corpus.splits import UNKNOWN_SPEAKERS
@@ -17,7 +18,7 @@ def doubts(manifest: Manifest) -> list[str]:
     """Return a note for names that differ in letter case or spaces alone, of classes, speakers and folds.
 
     Also for classes and speakers that are called as what is missing, labels that votes contradict, speakers of two
-    genders, and a single class.
+    genders or of several corpora, and a single class.
     """
     notes = []
     for names in alike(manifest.scheme.classes):
@@ -58,6 +59,17 @@ def doubts(manifest: Manifest) -> list[str]:
             notes.append(
                 f"{named('speakers have two genders', of_two_genders)}; where numbers start anew for each gender, "
                 "`prepare csv --column speaker=GENDER+SPEAKER` joins the two columns"
+            )
+    if manifest.has("speaker") and manifest.has(CORPUS):
+        of_corpora: dict[str, set[str]] = {}
+        for speaker, corpus in zip(speakers, manifest.column(CORPUS).tolist(), strict=True):
+            if speaker not in UNKNOWN_SPEAKERS and corpus is not None:
+                of_corpora.setdefault(speaker, set()).add(str(corpus))
+        shared = [speaker for speaker, corpora in of_corpora.items() if len(corpora) > 1]
+        if shared:
+            notes.append(
+                f"{named('speakers are in several corpora', shared)}; each is taken for one person: where they are "
+                f"several, `prepare csv --column speaker={CORPUS}+SPEAKER` tells them apart"
             )
     return notes
 

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -79,8 +80,24 @@ def read_table(
             "no column of speakers: parts and intervals would go by utterance, which flatters scores; "
             "--column speaker=YOURS names it"
         )
+    manifest.notes += _assumed_scales(manifest, attributes or {}) if LabelScheme.beside(path) is None else []
     manifest.notes += check_sounds(manifest) if check_audio else []
     return manifest
+
+
+def _assumed_scales(manifest: Manifest, given: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Return a note on each attribute whose scale nobody named and whose values leave out a whole point of an end."""
+    notes = []
+    for a, (name, (low, high)) in enumerate(manifest.scheme.attributes.items()):
+        values = manifest.attributes[:, a]
+        values = values[~np.isnan(values)]
+        if name in given or not len(values) or (values.min() < low + 1 and values.max() > high - 1):
+            continue
+        notes.append(
+            f"{name} has values of {values.min():g} to {values.max():g}, and its scale was taken for {low:g} to "
+            f"{high:g}, since none was named; --attribute {name}:LOW:HIGH names another"
+        )
+    return notes
 
 
 def _renamed(path: Path, table: pa.Table, columns: dict[str, str]) -> tuple[pa.Table, list[str]]:

@@ -155,7 +155,8 @@ def test_columns_are_renamed_and_one_may_serve_twice(tmp_path: Path) -> None:
     assert manifest.scheme.classes == ("S", "H", "N")
     assert manifest.scheme.attributes == {"arousal": (1.0, 7.0)}
     assert manifest.column("label_was").tolist() == ["1", "2"]
-    renamed, speakers = manifest.notes
+    renamed, speakers, scale = manifest.notes
+    assert mentions(scale, "arousal", "1 to 5.5")
     assert mentions(renamed, "'label'", "'EmoClass'", "'label_was'")
     assert "--column speaker=YOURS" in speakers
 
@@ -305,6 +306,27 @@ def test_speakers_of_two_genders_are_noted_and_two_columns_can_be_joined(tmp_pat
     assert "two genders" not in output
     assert "--merge" not in output
     assert Manifest.read(out).column("speaker").tolist() == ["female_1", "male_1", "male_2"]
+
+
+def test_speakers_of_two_corpora_by_one_name_are_noted_and_can_be_told_apart(tmp_path: Path) -> None:
+    rows = "a,x,sad,1,A\nb,y,fear,1,B\nc,z,fear,2,B\nd,z,sad,Unknown,A\ne,z,sad,Unknown,B\n"
+    table, out = written(tmp_path, "utterance_id,text,label,who,corpus\n" + rows), tmp_path / "m.csv"
+    output = medusa("prepare", "csv", table, "-o", out, "--column", "speaker=who").stdout
+    assert mentions(output, "1 speakers are in several corpora: 1;", "--column speaker=corpus+SPEAKER")
+    output = medusa("prepare", "csv", table, "-o", out, "--column", "speaker=corpus+who").stdout
+    assert "several corpora" not in output
+    assert Manifest.read(out).column("speaker").tolist() == ["A_1", "B_1", "B_2", None, None]
+
+
+def test_a_scale_that_nobody_named_is_noted_where_the_values_do_not_reach_its_ends(tmp_path: Path) -> None:
+    path = written(tmp_path, "utterance_id,text,label,attr_arousal,attr_valence\na,x,sad,1,1.5\nb,y,fear,5,6.5\n")
+    noted = [note for note in read_table(path).notes if "scale" in note]
+    assert len(noted) == 1
+    assert mentions(noted[0], "arousal", "1 to 5", "1 to 7", "--attribute arousal:LOW:HIGH")
+    named = read_table(path, attributes={"arousal": (1, 5)})
+    assert not [note for note in named.notes if "scale" in note]
+    named.write(tmp_path / "m.csv")
+    assert not [note for note in read_table(tmp_path / "m.csv").notes if "scale" in note]
 
 
 def test_unknown_speakers_are_no_person_whether_counted_or_joined(tmp_path: Path) -> None:
