@@ -10,7 +10,7 @@ from ensemble.evaluation.parts import evaluate_parts
 from ensemble.evaluation.posteriors import posteriors_name
 from ensemble.evaluation.systems import rule_of
 from featurestore.corpus.manifest import Manifest
-from featurestore.errors import AlignmentError, ManifestError
+from featurestore.errors import MedusaError
 from featurestore.store.feature_store import FeatureStore
 
 TRAINED = "Train it longer, or at another rate."
@@ -46,8 +46,8 @@ def shortcomings(
     for probe in _probes(store, name):
         try:
             probe_evaluations = evaluate_parts(store, manifest, probe, cv=cv)
-        except (AlignmentError, ManifestError):
-            continue  # it judged other utterances
+        except MedusaError:
+            continue  # it judged other utterances, audio that changed since, or another scale
         for part, evaluation in parts.items():
             scores, of_probe = (
                 evaluation.classification,

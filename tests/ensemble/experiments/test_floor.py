@@ -1,13 +1,17 @@
 """A system that is no better than the largest class, or worse than a probe on the same folds, is told so."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pytest
 
 from deepser.probes.posteriors import MADE_BY
 from ensemble.evaluation.parts import evaluate_parts
 from ensemble.experiments.floor import shortcomings
 from featurestore.corpus.manifest import Manifest
+from featurestore.errors import IdentityMismatch
 from featurestore.format.spec import FeatureSpec
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.messages import mentions
@@ -53,6 +57,21 @@ def test_a_member_worse_than_a_probe_on_its_folds_is_reported_and_an_adapted_pro
     (sentence,) = written(store, manifest, "member2", 0.5)
     assert "posteriors/closed" in sentence
     assert written(store, manifest, "member3", 0.95) == []
+
+
+def test_a_probe_of_other_audio_under_the_same_ids_is_passed_over(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path, attributes=False)
+    table = manifest.to_arrow().append_column("duration_s", pa.array([1.0] * len(manifest)))
+    manifest = manifest.with_table(table)
+    written(store, manifest, "closed", 0.8, MADE_BY)
+    spec = store["posteriors/closed"].spec
+    with store.writer("posteriors/stale", replace(spec, encoder="stale"), provenance={"made_by": MADE_BY}) as writer:
+        for key in manifest.keys:
+            writer.append(key, {layer: np.eye(3, dtype=np.float32)[:1] for layer in spec.layers}, duration_s=2.0)
+    with pytest.raises(IdentityMismatch):
+        evaluate_parts(store, manifest, "stale", cv="fold")
+    (sentence,) = written(store, manifest, "member", 0.5)
+    assert "posteriors/closed" in sentence
 
 
 def vote(directory: Path, store: FeatureStore, manifest: Manifest, *members: str) -> str:
