@@ -11,7 +11,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -56,17 +57,32 @@ def run_steps(
         fresh = ("--overwrite",) if step in repeated and step.name.startswith(MEMBERS) else ()
         attempts = record_of(step, places).get("attempts", 0) + 1
         _write(step, places, {"attempts": attempts})
+        reads, makes = labelled(step.reads), labelled(step.makes)
+        states, digests = _look_at(reads)  # before it begins: what is changed while it runs is not what it read
         started = time.monotonic()
         code = call((*step.arguments, *fresh))
         if code:
             return code
+        seconds = round(time.monotonic() - started, 2)
+        trees = {label: thing for label, thing in reads.items() if thing.kind == "tree"}  # it may write to one
+        states_made, digests_made = _look_at(makes)
         _write(step, places, {
-            "attempts": attempts, "seconds": round(time.monotonic() - started, 2), "what": list(step.settings),
-            "states": {str(thing): state(thing) for thing in (*step.reads, *step.makes) if thing.kind == "set"},
-            "reads": {str(thing): digest(thing) for thing in step.reads},
-            "makes": {str(thing): digest(thing) for thing in step.makes},
+            "attempts": attempts, "seconds": seconds, "what": list(step.settings), "states": states | states_made,
+            "reads": digests | _look_at(trees)[1], "makes": digests_made,
         })  # fmt: skip
     return 0
+
+
+def labelled(things: Sequence[Thing]) -> dict[str, Thing]:
+    """Return things by what a record calls them: in words, and with the path where others have the same words."""
+    n_called = Counter(map(str, dict.fromkeys(things)))
+    return {str(thing) if n_called[str(thing)] == 1 else f"{thing} ({thing.path})": thing for thing in things}
+
+
+def _look_at(things: Mapping[str, Thing]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the states of the feature sets among these things, and the digests of all, by their labels."""
+    states = {label: state(thing) for label, thing in things.items() if thing.kind == "set"}
+    return states, {label: digest(thing) for label, thing in things.items()}
 
 
 def named_steps(steps: Sequence[Step], names: Sequence[str]) -> list[Step]:
@@ -95,26 +111,26 @@ def undone(step: Step, places: Places) -> str:
         return "was cut off" if record else "not done yet"
     if record["what"] != list(step.settings):
         return "its settings changed"
-    for thing in step.reads:
-        if not is_as_recorded(record, "reads", thing):
-            return f"{thing} changed"
-    for thing in step.makes:
-        if not is_as_recorded(record, "makes", thing):
-            return f"{thing} is not what it made"
+    for label, thing in labelled(step.reads).items():
+        if not is_as_recorded(record, "reads", label, thing):
+            return f"{label} changed"
+    for label, thing in labelled(step.makes).items():
+        if not is_as_recorded(record, "makes", label, thing):
+            return f"{label} is not what it made"
     return ""
 
 
-def is_as_recorded(record: dict[str, Any], role: str, thing: Thing) -> bool:
+def is_as_recorded(record: dict[str, Any], role: str, label: str, thing: Thing) -> bool:
     """Return whether a thing that a step "reads" or "makes" has the digest that its record gives.
 
     A feature set whose files, and manifest, are untouched needs no digest, for which much would have to be loaded.
     Records of earlier versions have no such states, and some lack the rows of a feature set, or audio. Audio that can't
     be reached is as it was.
     """
-    recorded = record[role].get(str(thing))
+    recorded = record[role].get(label)
     if thing.kind == "audio":
         return recorded is None or digest(thing) in ("", recorded)
-    known = record.get("states", {}).get(str(thing))
+    known = record.get("states", {}).get(label)
     if recorded and known and known == state(thing):
         return True
     now = digest(thing)
@@ -253,8 +269,8 @@ def _keys(path: Path, changed: int, size: int) -> list[str]:
 def _refuse_edited(step: Step, places: Places) -> None:
     """Raise ConfigError before a manifest that was changed since it was made is overwritten."""
     record = record_of(step, places)
-    for thing in step.makes:
-        fingerprint = record.get("makes", {}).get(str(thing))
+    for label, thing in labelled(step.makes).items():
+        fingerprint = record.get("makes", {}).get(label)
         if thing.kind == "manifest" and fingerprint and digest(thing) not in ("", fingerprint):
             raise ConfigError(
                 f"{thing.path} is not what `medusa {step.name}` wrote: it was changed since. Remove it to have it made "

@@ -330,9 +330,9 @@ def test_rows_that_changed_under_one_specification_are_another_set(tmp_path: Pat
     before = [digest(thing) for thing in things]
     of_earlier_version = store["first"].spec.fingerprint  # whose records have no rows, and no states
     for thing in things:
-        assert is_as_recorded({"reads": {"first": of_earlier_version}}, "reads", thing)
+        assert is_as_recorded({"reads": {"first": of_earlier_version}}, "reads", "first", thing)
         for other in ({}, {"first": ""}, {"first": "0" * 16}):
-            assert not is_as_recorded({"reads": other}, "reads", thing)
+            assert not is_as_recorded({"reads": other}, "reads", "first", thing)
     features = store["first"]
     spec, rows = features.spec, {}
     for key in features:
@@ -355,22 +355,22 @@ def test_the_digest_of_a_set_is_taken_anew_only_where_its_files_or_the_manifest_
     record = {"makes": {"first": digest(thing)}, "states": {"first": state(thing)}}
     taken: list[Thing] = []
     monkeypatch.setattr(execute, "digest", lambda thing: (taken.append(thing), digest(thing))[1])
-    assert is_as_recorded(record, "makes", thing)
+    assert is_as_recorded(record, "makes", "first", thing)
     assert not taken
 
     text = (tmp_path / "m.csv").read_bytes()
     (tmp_path / "m.csv").write_bytes(text + text.splitlines(keepends=True)[-1].replace(b"u", b"v", 1))
-    assert not is_as_recorded(record, "makes", thing)  # an utterance more, which the set lacks
+    assert not is_as_recorded(record, "makes", "first", thing)  # an utterance more, which the set lacks
     (tmp_path / "m.csv").write_bytes(text)
-    assert is_as_recorded(record, "makes", thing)
+    assert is_as_recorded(record, "makes", "first", thing)
     assert len(taken) == 1
 
     some_file = next(path for path in sorted((store.path / "first").rglob("*")) if path.is_file())
     os.utime(some_file)  # the same bytes
-    assert is_as_recorded(record, "makes", thing)
+    assert is_as_recorded(record, "makes", "first", thing)
     assert len(taken) == 2
     shutil.rmtree(store.path / "first")
-    assert not is_as_recorded(record, "makes", thing)
+    assert not is_as_recorded(record, "makes", "first", thing)
 
 
 def test_audio_and_an_encoders_directory_that_changed_are_looked_at_again(commands: Any, tmp_path: Path) -> None:
@@ -394,6 +394,37 @@ def test_audio_and_an_encoders_directory_that_changed_are_looked_at_again(comman
     for name in ("a", "b"):
         (tmp_path / f"{name}.wav").unlink()  # to make room, once the features are there
     assert [undone(step, places) for step in steps] == ["", ""]
+
+
+def test_what_changes_while_a_step_runs_is_not_what_it_read(tmp_path: Path) -> None:
+    manifest, kept = tmp_path / "m.csv", tmp_path / "kept"
+    manifest.write_text("utterance_id,label\na,sad\n", encoding="utf-8")
+    step = Step("work", ("work",), (), (Thing("manifest", manifest), Thing("tree", kept)), ())
+    places = Places(tmp_path / "out", tmp_path / "out" / "store")
+
+    def edit(arguments: tuple[str, ...]) -> int:
+        manifest.write_text("utterance_id,label\na,angry\n", encoding="utf-8")
+        kept.mkdir(exist_ok=True)
+        (kept / "own.txt").write_text("what the step writes to a path of its own does not count")
+        return 0
+
+    run_steps([step], places, edit)
+    assert undone(step, places) == "m.csv changed"
+    run_steps([step], places, edit)
+    assert undone(step, places) == ""
+
+
+def test_paths_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    paths = [tmp_path / part / "weights" for part in "ab"]
+    for path in paths:
+        path.mkdir(parents=True)
+        (path / "model.safetensors").write_text(path.parent.name)
+    step = Step("work", ("work",), (), tuple(Thing("tree", path) for path in paths), ())
+    places = Places(tmp_path / "out", tmp_path / "out" / "store")
+    run_steps([step], places, lambda arguments: 0)
+    assert undone(step, places) == ""
+    (paths[0] / "model.safetensors").write_text("longer")
+    assert undone(step, places) == f"weights ({paths[0]}) changed"
 
 
 def test_audio_is_read_by_the_steps_that_decode_it(commands: Any, tmp_path: Path) -> None:

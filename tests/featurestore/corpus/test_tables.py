@@ -59,7 +59,7 @@ def interrupt_often(tmp_path: Path, times: int) -> None:
 
 def test_no_interrupt_is_lost_while_a_table_is_read(tmp_path: Path) -> None:
     """pyarrow's own handler of SIGINT lost one of ten."""
-    interrupt_often(tmp_path, 40)
+    interrupt_often(tmp_path, 20)
 
 
 @pytest.mark.slow
