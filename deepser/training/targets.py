@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.ratings import Ratings
-from featurestore.corpus.votes import augmented_targets, plurality, soft_targets
+from featurestore.corpus.votes import are_counts, augmented_targets, plurality, soft_targets
 from featurestore.errors import ManifestError
 
 
@@ -134,4 +134,10 @@ def _ratings(manifest: Manifest) -> Ratings:
             f"{manifest.name} has neither ratings nor vote_<class> columns, so no votes can be dropped; use --targets "
             "soft or one-hot."
         )
-    return Ratings.from_counts(manifest.keys, manifest.scheme.classes, manifest.votes)
+    ratings = Ratings.from_counts(manifest.keys, manifest.scheme.classes, manifest.votes)
+    if not are_counts(manifest.votes):
+        raise ManifestError(
+            f"{manifest.name} has shares of votes in its vote_<class> columns, 100 in every row, and not numbers of "
+            "annotators, so none can be dropped; use --targets soft or one-hot, or keep the raw votes."
+        )
+    return ratings

@@ -8,6 +8,7 @@ import numpy as np
 from ensemble.evaluation.system import System
 from featurestore.corpus.audit import agreement_of
 from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.votes import are_counts
 from featurestore.runtime.jsonable import json_fields, jsonable
 
 
@@ -21,7 +22,7 @@ def annotator_agreement(manifest: Manifest, systems: Sequence[System]) -> dict[s
     notes: list[str] = []
     agreement = agreement_of(manifest, notes)
     votes = manifest.votes
-    if agreement is None or votes is None or (votes != np.round(votes)).any():
+    if agreement is None or votes is None or not are_counts(votes):
         return None
     n = votes.sum(1)
     several = n > 1

@@ -28,7 +28,7 @@ from featurestore.corpus.overlap import (
 from featurestore.corpus.pieces import END, START, same_or_overlapping
 from featurestore.corpus.protocol import SHARED, ProtocolReport, check_division
 from featurestore.corpus.speakers import SpeakerReport, speaker_report
-from featurestore.corpus.votes import consensus
+from featurestore.corpus.votes import are_counts, consensus
 from featurestore.errors import ConfigError
 from featurestore.runtime.jsonable import jsonable
 
@@ -213,7 +213,7 @@ def agreement_of(manifest: Manifest, notes: list[str]) -> Agreement | None:
         counts = manifest.votes
     else:
         return None
-    if (counts != np.round(counts)).any():
+    if ratings is None and not are_counts(counts):
         notes.append("the votes are shares, not counts, so no agreement follows from them")
         return None
     agreed = consensus(counts)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from featurestore.corpus.ratings import Ratings
 
+PER_CENT = 100  # the sum of shares in per cent; no corpus has a hundred annotators for each utterance
 ROUNDING = 1e-6  # of an utterance's votes: 0.1 + 0.2 is more than 0.3, and float32 keeps a share to 6e-8
 
 
@@ -37,6 +38,13 @@ def consensus(counts: NDArray[np.floating], *, majority: bool = False) -> Consen
 def plurality(counts: NDArray[np.floating]) -> NDArray[np.int64]:
     """Map (N, C) vote counts -> (N,) class with the most votes, -1 where it is tied or nobody voted."""
     return consensus(counts).labels
+
+
+def are_counts(votes: NDArray[np.floating]) -> bool:
+    """Whether (N, C) votes are numbers of annotators; else they are shares: fractions, or per cent in every row."""
+    totals = votes.sum(1)
+    per_cent = bool(totals.any()) and bool((totals[totals > 0] == PER_CENT).all())
+    return bool((votes == np.round(votes)).all()) and not per_cent
 
 
 def soft_targets(counts: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -94,6 +94,14 @@ def test_votes_that_cannot_be_dropped_are_an_error() -> None:
         Targets.from_manifest(manifest(vote_a=[1], vote_b=[2])).of_epoch("vote-dropping")
 
 
+def test_no_votes_are_dropped_of_shares_in_per_cent() -> None:
+    shares = manifest(vote_a=[60, 0, 100], vote_b=[40, 0, 0])
+    np.testing.assert_allclose(Targets.from_manifest(shares).soft, [[0.6, 0.4], [0, 0], [1, 0]], rtol=1e-6)
+    with pytest.raises(ManifestError, match=r"shares of votes.*--targets soft"):
+        Targets.from_manifest(shares, ratings=True)
+    assert len(Targets.from_manifest(manifest(vote_a=[60, 0], vote_b=[40, 99]), ratings=True).ratings) == 199
+
+
 def test_without_attributes_only_classes_are_left() -> None:
     targets = Targets.from_manifest(manifest(label=["a", None], attr_valence=[1.5, 2.0]))
     assert targets.usable.tolist() == [True, True]

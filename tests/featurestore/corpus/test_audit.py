@@ -248,13 +248,12 @@ def test_agreement_is_of_the_ratings_under_the_schemes_names() -> None:
     plain = audit(counted).agreement
     assert plain is not None
     assert (plain.n_ratings, plain.n_annotators, plain.fleiss_kappa) == (7, None, report.fleiss_kappa)
-    shares = audit(
-        Manifest(
-            table.append_column("vote_happy", pa.array([0.5, 0, 1])).append_column("vote_sad", pa.array([0.5, 1, 0]))
-        )
-    )
-    assert shares.agreement is None
-    assert "shares, not counts" in shares.notes[0]
+    for one in (1, 100):  # fractions, and per cent, which are whole numbers, too
+        votes = {"happy": [0.5 * one, 0, one], "sad": [0.5 * one, one, 0]}
+        rows = table.append_column("vote_happy", pa.array(votes["happy"])).append_column("vote_sad", [votes["sad"]])
+        shares = audit(Manifest(rows))
+        assert shares.agreement is None
+        assert "shares, not counts" in shares.notes[0]
 
 
 # --- the command
