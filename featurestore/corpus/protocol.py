@@ -172,7 +172,10 @@ def _missing_classes(division: Division) -> list[Finding]:
             f"{counted(len(lacking), division.column)} of {len(labelled):,} without a class that others have: "
             f"{'; '.join(lacks[:N_PAIRS])}{more}"
         )
-        message += f"; no model learns {', '.join(unlearned)}" if unlearned else ""
+        if unlearned and division.learned_from is None:  # the other folds' models do, and are not tested on it
+            message += f"; the model that is tested on {', '.join(unlearned)} has not learned it"
+        elif unlearned:
+            message += f"; no model learns {', '.join(unlearned)}"
         counts = {part: len(of) for part, of in lacking.items()}
         n = sum(total[name] for name in names)
         findings.append(Finding("class", WARNING, message, len(names), n, tuple(names), counts))
