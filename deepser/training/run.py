@@ -192,7 +192,7 @@ class Stage:
         run = self.run
         return held_out_score(
             self.rule, run.config.select_on, *outputs, run.targets, run.job.dev_at, self.config.loss,
-            seed=run.config.seed,
+            seed=run.config.seed, kind=run.config.targets,
         )  # fmt: skip
 
     def end_epoch(self, epoch: "Epoch", record: dict[str, Any]) -> None:

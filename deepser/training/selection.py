@@ -25,17 +25,20 @@ def held_out_score(
     loss: LossConfig,
     *,
     seed: int,
+    kind: str = "soft",
 ) -> float:
     """Return the score of outputs for the utterances `indices` (n,) by a selection rule; more is better.
 
     logits (n, C), attributes (n, A). rule: "macro_f1" or another class score, over the whole part or, on "balanced",
     the mean over balanced draws from it, so that rare classes count as others do; "mean_ccc", "ccc:<attribute>" over
-    the whole part; "loss": minus the stage's, classes weighing the same, over the whole part at once. ConfigError when
-    the part lacks what the rule looks at.
+    the whole part; "loss": minus the stage's, classes weighing the same, over the whole part at once. kind: of the class
+    targets that are learned: "one-hot" has the labels' loss, the others that of the votes. ConfigError when the part
+    lacks what the rule looks at.
     """
     labels, values = targets.labels[indices], targets.attribute_values[indices]
     if rule == "loss":
-        arrays = (logits, targets.soft[indices], np.ones(logits.shape[1], np.float32), attributes, values)
+        learned = targets.one_hot if kind == "one-hot" else targets.soft
+        arrays = (logits, learned[indices], np.ones(logits.shape[1], np.float32), attributes, values)
         y_c, soft, weights, y_r, y = (torch.from_numpy(array) for array in arrays)
         ranges = torch.tensor(targets.attribute_ranges, dtype=torch.float32).reshape(-1, 2)
         return -float(total_loss(loss, y_c, soft, weights, y_r, y, ranges))

@@ -1,6 +1,7 @@
 """What selects an epoch is a score of the whole held-out part, by name."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,3 +76,13 @@ def test_a_part_without_labels_selects_by_no_class_score() -> None:
     with pytest.raises(ConfigError, match=r"--select.*held-out.*consensus label"):
         score("macro_f1", of=unlabelled)
     assert not math.isnan(score("mean_ccc", of=unlabelled))
+
+
+def test_the_loss_of_one_hot_targets_is_that_of_the_labels() -> None:
+    voted = replace(targets(), soft=np.full((N, 3), 1 / 3, np.float32))
+    by_kind = [
+        held_out_score("loss", "all", *outputs(), voted, AT, LossConfig(), seed=0, kind=kind)
+        for kind in ("one-hot", "soft", "vote-dropping")
+    ]
+    assert by_kind[0] == score("loss")  # whose soft targets are the labels
+    assert by_kind[1] == by_kind[2] != by_kind[0]
