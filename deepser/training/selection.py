@@ -31,8 +31,8 @@ def held_out_score(
 
     logits (n, C), attributes (n, A). rule: "macro_f1" or another class score, over the whole part or, on "balanced",
     the mean over balanced draws from it, so that rare classes count as others do; "mean_ccc", "ccc:<attribute>" over
-    the whole part; "loss": minus the stage's, classes weighing the same, over the whole part at once. kind: of the class
-    targets that are learned: "one-hot" has the labels' loss, the others that of the votes. ConfigError when the part
+    the whole part; "loss": minus the stage's, classes weighing the same, over the whole part at once. kind: which
+    class targets are learned: the loss is of the labels for "one-hot", else of the votes. ConfigError when the part
     lacks what the rule looks at.
     """
     labels, values = targets.labels[indices], targets.attribute_values[indices]
