@@ -10,7 +10,7 @@ from deepser.scores.bins import BinnedAttribute, binned
 from deepser.scores.calibration import Calibration, SoftScores
 from deepser.scores.metrics import Evaluation, ccc, evaluate
 from deepser.training.targets import Targets
-from ensemble.evaluation.bootstrap import Comparison, Interval, Scored, bootstrap, compare
+from ensemble.evaluation.bootstrap import LEVEL, Comparison, Interval, Scored, bootstrap, compare
 from ensemble.evaluation.confidence import confidence_notes
 from ensemble.evaluation.groups import GroupTable, by_group, by_speaker
 from ensemble.evaluation.posteriors import fold_names, group_names, named, scores_classes, targets_of
@@ -19,6 +19,7 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import group_folds
 from featurestore.errors import ConfigError, ManifestError
 from featurestore.runtime.html import html_table
+from featurestore.runtime.wording import counted
 
 N_PARTS = 5  # over which a temperature is cross-fitted where no fold column divides the utterances
 FEW_SPEAKERS = 20
@@ -171,7 +172,7 @@ def assess(
             *judged.system.notes,
             *scale_notes(scored),
             *_confidence(judged, manifest, folds),
-            *(speaker_notes(manifest, n_clusters) if scoring.n_resamples else ()),
+            *((*speaker_notes(manifest, n_clusters), *rare_class_notes(scored)) if scoring.n_resamples else ()),
         ),
     )
 
@@ -282,6 +283,27 @@ def speaker_notes(manifest: Manifest, n_clusters: int) -> list[str]:
     elif n_clusters < FEW_SPEAKERS:
         notes.append(f"{n_clusters} speakers are few: intervals by speaker tend to be too narrow")
     return notes
+
+
+def rare_class_notes(rows: Scored) -> list[str]:
+    """Return a note on classes of so few speakers that more than a tail of the resamples has no utterance of them.
+
+    Such a class counts as 0 in a resample's macro-F1, which then lies below what any model of it would have.
+    """
+    if rows.predicted is None or rows.n_clusters < 2:
+        return []
+    rare = []
+    for c, name in enumerate(rows.classes):
+        n = len(set(rows.clusters[rows.labels == c].tolist()))
+        share = (1 - n / rows.n_clusters) ** rows.n_clusters
+        if n and share > (1 - LEVEL) / 2:
+            rare.append(f"{share:.0%} have no {name} ({counted(n, 'speaker')})")
+    if not rare:
+        return []
+    return [
+        f"of the resamples {', '.join(rare)}, which then counts as 0 in macro-F1, so that the interval of macro-F1 "
+        "reaches too low; that of UAR leaves the class out"
+    ]
 
 
 def scale_notes(rows: Scored) -> list[str]:

@@ -40,7 +40,7 @@ def class_named(text: str, scheme: LabelScheme) -> str | None:
     text = text.strip()
     spellings = [name for name in scheme.classes if name.casefold() == text.casefold()]
     if spellings:
-        return text if text in spellings else spellings[0]
+        return text if text in spellings else spellings[0] if len(spellings) == 1 else None
     if text in scheme.corpus_labels:
         return scheme.corpus_labels[text]
     word = canonical(text) or LETTERS.get(text, "")

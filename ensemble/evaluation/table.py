@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.evaluation.assess import common_attributes, scale_notes, scored, speaker_notes
+from ensemble.evaluation.assess import common_attributes, rare_class_notes, scale_notes, scored, speaker_notes
 from ensemble.evaluation.bootstrap import Comparison, Difference, Interval, Scored, Sums, bootstrap, compare
 from ensemble.evaluation.multiple import corrected
 from ensemble.evaluation.parts import Part, parts_of
@@ -245,7 +245,8 @@ def _table(
         for name, system in systems.items()
         for note in (*system.of(rows.keys).notes, *scale_notes(judged[name]))
     ]
-    speakers = speaker_notes(rows, n_clusters) if n_resamples else []
+    with_classes = next((own for own in judged.values() if own.predicted is not None), first)
+    speakers = [*speaker_notes(rows, n_clusters), *rare_class_notes(with_classes)] if n_resamples else []
     return replace(table, notes=(*_explained(table, judged), *notes, *speakers, *own_notes))
 
 

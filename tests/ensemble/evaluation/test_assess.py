@@ -14,16 +14,19 @@ from sklearn.metrics import f1_score
 
 from deepser.scores.calibration import calibration, fit_temperature, scale, soft_scores
 from deepser.training.targets import Targets
-from ensemble.evaluation.assess import ScoringOptions, assess
+from ensemble.evaluation.assess import ScoringOptions, assess, scored
+from ensemble.evaluation.bootstrap import bootstrap
 from ensemble.evaluation.parts import assess_parts, evaluate_parts
 from ensemble.evaluation.posteriors import evaluate_posteriors
 from ensemble.evaluation.report import assessment_report, write_pictures
 from ensemble.evaluation.system import System
 from ensemble.evaluation.systems import from_store, open_system
+from ensemble.evaluation.table import tables_of
 from ensemble.report.scores import Scoring, score_systems
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import AlignmentError, ConfigError, ManifestError
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.messages import mentions
 
 FEW = ScoringOptions(n_resamples=50)
 
@@ -68,6 +71,23 @@ def test_the_scores_are_those_of_evaluate_and_the_intervals_the_bootstraps(
     saved = json.loads(json.dumps(assessment.to_dict(), allow_nan=False))
     assert saved["classification"]["macro_f1"] == pytest.approx(expected)
     assert saved["intervals"]["uar"][1] < saved["intervals"]["uar"][2]
+
+
+def test_a_class_of_few_speakers_is_noted_since_resamples_lack_it(systems: list[System], corpus) -> None:
+    speakers = corpus.manifest.column("speaker")
+    labels = np.array(corpus.manifest.labels, object)
+    labels[(labels == corpus.manifest.scheme.classes[0]) & (speakers != speakers[0])] = None
+    labels[np.flatnonzero(speakers == speakers[0])[0]] = corpus.manifest.scheme.classes[0]
+    manifest = column(corpus.manifest, "label", labels.tolist())
+    note = assess(systems[0], manifest, FEW).notes[-1]
+    assert mentions(note, "36%", f"no {corpus.manifest.scheme.classes[0]} (1 speaker)", "macro-F1")
+    drawn = bootstrap(scored(systems[0], manifest, ()).sums(), 4000)["macro_f1"]
+    present = bootstrap(scored(systems[0], manifest, ()).sums(), 4000)["macro_f1_present"]
+    assert drawn.low < present.low
+    assert (
+        note in tables_of({"m0": systems[0], "m1": systems[1]}, manifest, cv="fold", n_resamples=50)["all folds"].notes
+    )
+    assert assess(systems[0], manifest, ScoringOptions(0)).notes == ()
 
 
 def test_a_part_without_labels_keeps_no_other_part_from_being_calibrated(systems: list[System], corpus) -> None:

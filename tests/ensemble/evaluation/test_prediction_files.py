@@ -304,6 +304,11 @@ def test_every_spelling_and_letter_means_its_class() -> None:
     assert class_named("c", scheme) is None  # a letter is a capital
 
 
+def test_a_name_in_another_case_than_two_classes_have_means_neither() -> None:
+    scheme = LabelScheme(("Happy", "happy", "sad"))
+    assert [class_named(text, scheme) for text in ("Happy", "happy", "HAPPY", "SAD")] == ["Happy", "happy", None, "sad"]
+
+
 def test_a_schemes_own_names_and_labels_come_first() -> None:
     scheme = LabelScheme(("calm", "hap", "exc"), corpus_labels={"C": "calm", "H": "exc", "oth": None})
     assert class_named("C", scheme) == "calm"
