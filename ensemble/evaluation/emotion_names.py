@@ -37,8 +37,10 @@ def class_named(text: str, scheme: LabelScheme) -> str | None:
     It may be the class's name in any case, one of the corpus's own labels (`scheme.corpus_labels`), another spelling,
     or MSP-Podcast's letter.
     """
+    if text in scheme.classes:
+        return text
     text = text.strip()
-    spellings = [name for name in scheme.classes if name.casefold() == text.casefold()]
+    spellings = [name for name in scheme.classes if name.strip().casefold() == text.casefold()]
     if spellings:
         return text if text in spellings else spellings[0] if len(spellings) == 1 else None
     if text in scheme.corpus_labels:

@@ -307,6 +307,9 @@ def test_every_spelling_and_letter_means_its_class() -> None:
 def test_a_name_in_another_case_than_two_classes_have_means_neither() -> None:
     scheme = LabelScheme(("Happy", "happy", "sad"))
     assert [class_named(text, scheme) for text in ("Happy", "happy", "HAPPY", "SAD")] == ["Happy", "happy", None, "sad"]
+    blank = LabelScheme(("sad ", "sad"))
+    assert [class_named(text, blank) for text in ("sad ", "sad", " sad", "Sad")] == ["sad ", "sad", "sad", None]
+    assert class_named("sad", LabelScheme(("sad ",))) == "sad "  # as `predict` writes it
 
 
 def test_a_schemes_own_names_and_labels_come_first() -> None:
