@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -183,7 +183,8 @@ def evaluate(
 
     predicted: (N,) int classes or (N, C) scores, None where attributes alone were predicted; labels: (N,) int, -1
     without consensus; attributes and attribute_targets: (N, A), NaN where a target is missing; folds: the fold's name
-    of each row. In a fold without any label the scores of classes are NaN.
+    of each row. In a fold without any label the scores of classes are NaN, and so is the mean CCC of a fold that lacks
+    an attribute which others have: a mean of others is no figure to set beside theirs.
     """
     pooled = None if predicted is None else classification(predicted, labels, classes)
     concord = None
@@ -204,6 +205,11 @@ def evaluate(
             None if attribute_targets is None else attribute_targets[rows],
             attribute_names,
         )
+    if concord is not None:
+        defined = [name for name, value in concord.ccc.items() if not math.isnan(value)]
+        for fold, own in parts.items():
+            if own.concordance is not None and any(math.isnan(own.concordance.ccc[name]) for name in defined):
+                parts[fold] = replace(own, concordance=replace(own.concordance, mean=math.nan))
     absent = {fold: own.classification.absent for fold, own in parts.items() if own.classification}
     return Evaluation(pooled, concord, per_fold(parts), {fold: names for fold, names in absent.items() if names})
 

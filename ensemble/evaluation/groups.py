@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from deepser.scores.counts import MIN_PAIRS
 from ensemble.evaluation.bootstrap import LEVEL, Interval, Scored, intervals, resample
 from featurestore.errors import ConfigError
 from featurestore.runtime.jsonable import json_fields
@@ -44,6 +45,7 @@ class GroupTable:
 
     n_without: utterances without a value there, which are in no group; n_small: speakers with too few utterances to
     count in the gap. left_out: classes that not every group has, whose utterances take no part.
+    left_out_attributes: those that not every group with ratings has, which are in no mean CCC.
     """
 
     column: str
@@ -52,6 +54,7 @@ class GroupTable:
     n_without: int
     n_small: int = 0
     left_out: tuple[str, ...] = ()
+    left_out_attributes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values."""
@@ -72,6 +75,7 @@ def by_group(
     """
     group_names = _values(column, names)
     scored, left_out = _on_common_classes(scored, names, group_names)
+    scored, left_out_attributes = _on_common_attributes(scored, names, group_names)
     rows, scores_of_group, drawn, n_speakers = [], {}, {}, {}
     for stream, group in enumerate(group_names):
         sums = scored.rows(names == group).sums().counting()
@@ -92,7 +96,8 @@ def by_group(
         resampled = {score: drawn[upper][score] - drawn[lower][score]}
         fewest = min(n_speakers[upper][score], n_speakers[lower][score])
         gaps[score] = Gap(upper, lower, intervals(differences, resampled, fewest, level)[score])
-    return GroupTable(column, tuple(rows), gaps, int(sum(name is None for name in names)), left_out=left_out)
+    n_without = int(sum(name is None for name in names))
+    return GroupTable(column, tuple(rows), gaps, n_without, left_out=left_out, left_out_attributes=left_out_attributes)
 
 
 def _on_common_classes(scored: Scored, names: np.ndarray, group_names: list[str]) -> tuple[Scored, tuple[str, ...]]:
@@ -106,6 +111,22 @@ def _on_common_classes(scored: Scored, names: np.ndarray, group_names: list[str]
     return replace(scored, labels=shared_labels), left_out
 
 
+def _on_common_attributes(scored: Scored, names: np.ndarray, group_names: list[str]) -> tuple[Scored, tuple[str, ...]]:
+    """Return the same with the attributes that have a CCC in each group that has one, and the others' names."""
+    rated = np.array([(~np.isnan(scored.targets[names == group])).sum(0) >= MIN_PAIRS for group in group_names])
+    rated = rated.reshape(len(group_names), len(scored.attributes))
+    somewhere, everywhere = np.any(rated, 0), np.all(rated[np.any(rated, 1)], 0)
+    left_out = tuple(scored.attributes[a] for a in np.flatnonzero(somewhere & ~everywhere))
+    if not left_out:
+        return scored, ()
+    kept = np.flatnonzero(everywhere & somewhere)
+    if not len(kept) and scored.predicted is None:  # there is nothing else, so that no group has a score
+        return replace(scored, targets=np.full_like(scored.targets, np.nan)), left_out
+    attributes = tuple(scored.attributes[a] for a in kept)
+    targets, values = scored.targets[:, kept], scored.values[:, kept]
+    return replace(scored, attributes=attributes, targets=targets, values=values), left_out
+
+
 def by_speaker(
     scored: Scored, names: np.ndarray, n_resamples: int = 1000, *, seed: int = 0, level: float = LEVEL
 ) -> GroupTable:
@@ -113,7 +134,8 @@ def by_speaker(
 
     names (N,): the speaker of each utterance, None where unknown. The gap is from the 10th to the 90th percentile of
     the speakers with MIN_UTTERANCES or more, its interval from resampling them: the single best and worst of many
-    speakers would mostly show who has the fewest utterances. Chance widens it too; compare it between systems.
+    speakers would mostly show who has the fewest utterances. Chance widens it too; compare it between systems. The mean
+    CCC of a speaker who lacks an attribute that others have is NaN.
     """
     speaker_names = _values("speaker", names)
     has_speaker = np.array([name is not None for name in names])
@@ -130,7 +152,12 @@ def by_speaker(
     sums = of_speakers.sums()  # a row per speaker, in the order of `speaker_names`
     counts = dict(zip(*np.unique(names[has_speaker].astype(str), return_counts=True), strict=True))
     n = np.array([counts[name] for name in speaker_names])
-    scores = _only(SPEAKER_SCORES, sums.scores(sums.values))
+    all_scores = sums.scores(sums.values)
+    concordances = [all_scores[f"ccc_{name}"] for name in sums.attributes]
+    for values in concordances:
+        if not np.isnan(values).all():
+            all_scores["mean_ccc"] = np.where(np.isnan(values), np.nan, all_scores["mean_ccc"])
+    scores = _only(SPEAKER_SCORES, all_scores)
     first = next(iter(scores))
     order = sorted(range(len(speaker_names)), key=lambda i: (np.isnan(scores[first][i]), scores[first][i]))
     table = [

@@ -133,6 +133,9 @@ def _groups(groups: GroupTable) -> Iterator[RenderableType]:
         yield Text(
             f"not every {groups.column} has {', '.join(groups.left_out)}: these utterances are left out of class scores"
         )
+    if groups.left_out_attributes:
+        names = ", ".join(groups.left_out_attributes)
+        yield Text(f"not every {groups.column} with ratings has {names}: left out of the groups' CCC")
     if groups.n_without:
         yield Text(f"{groups.n_without:,} utterances have no {groups.column}", style="dim")
     if groups.n_small:

@@ -159,6 +159,9 @@
     if (table.left_out.length) {
       texts.push(`Not every ${column} has ${table.left_out.join(", ")}: these utterances are left out of class scores.`);
     }
+    if (table.left_out_attributes.length) {
+      texts.push(`Not every ${column} with ratings has ${table.left_out_attributes.join(", ")}: left out of the groups' CCC.`);
+    }
     if (table.n_without) texts.push(`${page.count(table.n_without)} utterances have no ${column}.`);
     if (column === "speaker") {
       texts.push("A speaker's interval is Wilson's of the accuracy, utterances taken as independent; other scores of one " +

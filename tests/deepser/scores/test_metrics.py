@@ -139,6 +139,23 @@ def test_scores_of_classes_are_undefined_in_a_fold_without_labels_and_nothing_el
         evaluate(np.zeros(2, int), np.array([-1, -1]), CLASSES, folds=["a", "b"])
 
 
+def test_the_mean_ccc_of_a_fold_without_an_attribute_is_undefined_beside_those_of_the_others() -> None:
+    rng = np.random.default_rng(0)
+    folds = np.repeat(["a", "b", "c"], 10)
+    targets = rng.normal(4, 1, (30, 2))
+    predicted = targets + rng.normal(size=(30, 2)) * [0.1, 2.0]
+    targets[folds == "c", 1] = np.nan
+    names = ("arousal", "valence")
+    result = evaluate(None, np.full(30, -1), CLASSES, predicted, targets, names, folds.tolist())
+    expected = {
+        fold: np.mean([ccc(predicted[folds == fold, a], targets[folds == fold, a]) for a in range(2)]) for fold in "ab"
+    }
+    assert result.folds["mean_ccc"].values == pytest.approx(expected | {"c": math.nan}, nan_ok=True)
+    assert result.folds["mean_ccc"].mean == pytest.approx(np.mean(list(expected.values())))
+    nowhere = evaluate(None, np.full(30, -1), CLASSES, predicted, targets * [1, np.nan], names, folds.tolist())
+    assert not math.isnan(nowhere.folds["mean_ccc"].values["c"])  # no fold has it
+
+
 def test_the_row_of_several_seeds_is_their_mean() -> None:
     labels = np.array([0, 1, 2, 3] * 4)
     folds = ["a"] * 8 + ["b"] * 8

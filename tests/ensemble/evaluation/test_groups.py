@@ -2,13 +2,15 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from deepser.scores.metrics import classification
+from deepser.scores.metrics import ccc, classification
 from ensemble.evaluation.bootstrap import Scored, bootstrap
 from ensemble.evaluation.groups import MIN_UTTERANCES, by_group, by_speaker
+from ensemble.evaluation.report import _groups
 from featurestore.errors import ConfigError
 
 CLASSES = ("angry", "sad", "happy")
@@ -130,3 +132,49 @@ def test_groups_are_compared_on_the_classes_that_all_have_and_the_others_are_nam
         assert row.scores["uar"].value == pytest.approx(expected.uar)
     assert table.gaps["macro_f1"].interval.value < 0.1
     assert json.loads(json.dumps(table.to_dict(), allow_nan=False))["left_out"] == ["happy"]
+
+
+def rated_by(gender: np.ndarray, rated: dict[str, str], *, classes: bool = True) -> Scored:
+    """Return utterances with two attributes, each of them rated for the genders named alone."""
+    scored, speaker = draw(np.tile([0.9, 0.5], 15))
+    rng = np.random.default_rng(5)
+    targets = rng.normal(4, 1, (len(speaker), 2))
+    values = targets + rng.normal(size=targets.shape) * [0.2, 2.0]
+    for a, name in enumerate(("arousal", "valence")):
+        targets[~np.isin(gender, rated[name].split()), a] = np.nan
+    return replace(
+        scored, predicted=scored.predicted if classes else None, attributes=("arousal", "valence"), targets=targets,
+        values=values,
+    )  # fmt: skip
+
+
+def test_groups_are_compared_on_the_attributes_that_all_have_and_the_others_are_named() -> None:
+    _, speaker = draw(np.tile([0.9, 0.5], 15))
+    gender = np.array([("female", "male")[int(s) % 2] for s in speaker], dtype=object)
+    scored = rated_by(gender, {"arousal": "female male", "valence": "male"})
+    table = by_group(scored, gender, "gender", 100)
+    assert table.left_out_attributes == ("valence",)
+    for row in table.rows:
+        expected = ccc(scored.values[gender == row.name, 0], scored.targets[gender == row.name, 0])
+        assert row.scores["mean_ccc"].value == pytest.approx(expected)
+    assert abs(table.gaps["mean_ccc"].interval.value) < 0.1
+    text = "".join(str(part) for part in _groups(table))
+    assert "not every gender with ratings has valence" in text
+    apart = rated_by(gender, {"arousal": "female", "valence": "male"}, classes=False)
+    table = by_group(apart, gender, "gender", 100)
+    assert table.left_out_attributes == ("arousal", "valence")
+    assert all(math.isnan(row.scores["mean_ccc"].value) for row in table.rows)
+    assert table.gaps == {}
+    rated = by_group(rated_by(gender, {"arousal": "male", "valence": "male"}), gender, "gender", 100)
+    assert rated.left_out_attributes == ()  # the other group has no rating at all
+
+
+def test_a_speaker_without_an_attribute_has_no_mean_ccc_beside_those_with_it() -> None:
+    _, speaker = draw(np.tile([0.9, 0.5], 15))
+    gender = np.array([("female", "male")[int(s) % 2] for s in speaker], dtype=object)
+    scored = rated_by(gender, {"arousal": "female male", "valence": "male"})
+    by_name = {row.name: row.scores["mean_ccc"].value for row in by_speaker(scored, speaker, 50).rows}
+    assert all(math.isnan(value) == (int(name) % 2 == 0) for name, value in by_name.items())
+    own = speaker == "01"
+    values = [ccc(scored.values[own, a], scored.targets[own, a]) for a in range(2)]
+    assert by_name["01"] == pytest.approx(np.mean(values))
