@@ -3,7 +3,7 @@
 A memory cgroup holds the reading process and its page cache to the limit, so that what an epoch read is gone when the
 next one asks for it. Making a cgroup takes root (Linux, version 1 or 2 of cgroups).
 
-Run: python -m benchmarks.larger --limit-mb 512 --times 4 --epochs 3
+Run: python -m benchmarks.larger --limit-mb 512 --times 4 --epochs 3 (--sets 3: in three sets that are read together)
 """
 
 import argparse
@@ -30,7 +30,7 @@ from featurestore.store.feature_store import FeatureStore
 
 from .io.disk import BLOCK_BYTES, Sequential, bytes_from_disk, drop, files_below
 
-NAME, LAYER = "random", "layer_00"
+LAYER = "layer_00"
 DIM, N_ROWS, BATCH = 1024, 275, 32  # 5.5 s at 50 rows per second
 SEGMENT_BYTES = 256 << 20
 HIERARCHIES = ((Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"), (Path("/sys/fs/cgroup"), "memory.max"))
@@ -42,13 +42,13 @@ read(Path(sys.argv[1]), int(sys.argv[2]))
 """
 
 
-def run(directory: Path, *, limit_bytes: int, times: float, epochs: int) -> dict[str, Any]:
+def run(directory: Path, *, limit_bytes: int, times: float, epochs: int, sets: int = 1) -> dict[str, Any]:
     """Return GB/s of float16 rows and bytes read from the disk per byte of rows, by epoch, and the disk's GB/s.
 
     Raises ConfigError where no memory cgroup can be made.
     """
     with memory_cgroup(limit_bytes) as processes:
-        n = write(directory, int(limit_bytes * times))
+        n = write(directory, int(limit_bytes * times), sets)
         process = subprocess.run(
             [sys.executable, "-c", READER, str(directory), str(epochs)], capture_output=True, text=True,
             preexec_fn=lambda: processes.write_text(str(os.getpid())),
@@ -57,8 +57,9 @@ def run(directory: Path, *, limit_bytes: int, times: float, epochs: int) -> dict
         raise ConfigError(f"The reading process ended with {process.returncode}: {process.stderr[-400:]}")
     return {
         "limit_bytes": limit_bytes,
-        "row_bytes": n * N_ROWS * DIM * 2,
+        "row_bytes": n * N_ROWS * DIM * 2 * sets,
         "utterances": n,
+        "sets": sets,
         **json.loads(process.stdout),
     }
 
@@ -79,21 +80,23 @@ def memory_cgroup(limit_bytes: int) -> Iterator[Path]:
         group.rmdir()
 
 
-def write(directory: Path, n_bytes: int) -> int:
-    """Write a store of about `n_bytes` of random rows, drop its pages, and return the number of utterances."""
+def write(directory: Path, n_bytes: int, sets: int) -> int:
+    """Write a store of about `n_bytes` of random rows, drop its pages, and return the number of utterances of a set."""
     rows = np.random.default_rng(0).integers(0, 0x3C00, (4 * N_ROWS, DIM), np.uint16).view(np.float16)
-    n = max(BATCH, n_bytes // (N_ROWS * DIM * 2))
+    n = max(BATCH, n_bytes // (N_ROWS * DIM * 2 * sets))
     spec = FeatureSpec("audio", "random", "none", (LAYER,), DIM, 50.0)
-    with FeatureStore.create(directory / "store").writer(NAME, spec, segment_bytes=SEGMENT_BYTES) as writer:
-        for i in range(n):
-            writer.append(f"{i:08d}", [rows[i % (3 * N_ROWS) :][:N_ROWS]])
+    store = FeatureStore.create(directory / "store")
+    for k in range(sets):
+        with store.writer(f"random-{k}", spec, segment_bytes=SEGMENT_BYTES) as writer:
+            for i in range(n):
+                writer.append(f"{i:08d}", [rows[i % (3 * N_ROWS) :][:N_ROWS]])
     drop(files_below(directory))
     return n
 
 
 def read(directory: Path, epochs: int) -> None:
     """Read the store once with O_DIRECT, then epochs of random batches by the loader; print the times as JSON."""
-    files = [chunk_file(segment / LAYER, 2) for segment in sorted((directory / "store" / NAME).glob("seg-*"))]
+    files = [chunk_file(segment / LAYER, 2) for segment in sorted((directory / "store").glob("*/seg-*"))]
     blocks = [(f, start, BLOCK_BYTES) for f in files for start in range(0, f.stat().st_size, BLOCK_BYTES)]
     sequential = Sequential(blocks, direct=True)
     started = time.perf_counter()
@@ -101,8 +104,9 @@ def read(directory: Path, epochs: int) -> None:
     disk = n_bytes / (time.perf_counter() - started) / 1e9
     sequential.close()
     store = FeatureStore.open(directory / "store")
-    keys = list(store[NAME])
-    loader = BatchLoader(store, [FeatureRef(NAME)], [], dtype="float16", keys=keys)
+    names = store.names()
+    keys = list(store[names[0]])
+    loader = BatchLoader(store, [FeatureRef(name) for name in names], [], dtype="float16", keys=keys)
     rates, from_disk = [], []
     for epoch in range(epochs):
         order = np.random.default_rng((0, epoch)).permutation(len(keys)).tolist()
@@ -110,7 +114,8 @@ def read(directory: Path, epochs: int) -> None:
         started = time.perf_counter()
         n_bytes = sum(
             packed.values.nbytes
-            for (packed,) in loader.over([order[i : i + BATCH] for i in range(0, len(order), BATCH)])
+            for batch in loader.over([order[i : i + BATCH] for i in range(0, len(order), BATCH)])
+            for packed in batch
         )
         rates.append(n_bytes / (time.perf_counter() - started) / 1e9)
         from_disk.append(((bytes_from_disk() or 0) - before) / n_bytes)
@@ -120,7 +125,7 @@ def read(directory: Path, epochs: int) -> None:
 def table(result: dict[str, Any]) -> Table:
     """Return the result of `run` for the terminal."""
     report = Table(
-        title=f"{result['row_bytes'] / 1e9:.2f} GB of rows, {result['limit_bytes'] / 1e9:.2f} GB of memory; "
+        title=f"{result['row_bytes'] / 1e9:.2f} GB of rows in {result['sets']} sets, {result['limit_bytes'] / 1e9:.2f} GB of memory; "
         f"the disk gives {result['disk_gb_per_s']:.2f} GB/s (O_DIRECT)",
         title_justify="left",
     )
@@ -136,13 +141,15 @@ def main() -> None:
     parser.add_argument("--limit-mb", type=int, default=512, help="memory of the reading process, page cache included")
     parser.add_argument("--times", type=float, default=4, help="how many times larger the rows are")
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--sets", type=int, default=1, help="how many feature sets have the rows, read together")
     parser.add_argument("--directory", type=Path, help="where to write; default: the system's temporary one")
     parser.add_argument("--json", type=Path, help="write the result there")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.directory, prefix="medusa-bench-larger-") as directory:
         result = run(
-            Path(directory), limit_bytes=arguments.limit_mb << 20, times=arguments.times, epochs=arguments.epochs
-        )
+            Path(directory), limit_bytes=arguments.limit_mb << 20, times=arguments.times, epochs=arguments.epochs,
+            sets=arguments.sets,
+        )  # fmt: skip
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
     Console().print(table(result))

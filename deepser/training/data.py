@@ -125,9 +125,7 @@ class TrainingData:
             keys = self.targets.keys
             loader = BatchLoader(self.store, self.refs, [], stride=stride, dtype=dtype, keys=keys)
             if self.views.labels:
-                loader = loader.through(
-                    [ClipReader.of(self.store, ref, keys, self.views, stride, dtype) for ref in self.refs]
-                )
+                loader = loader.through(ClipReader.of_refs(self.store, self.refs, keys, self.views, stride, dtype))
             self._loaders[stride, dtype] = loader
         return self._loaders[stride, dtype]
 

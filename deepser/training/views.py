@@ -16,7 +16,7 @@ from featurestore.augment.mixing import check_mixing, mixed_places, mixing_name
 from featurestore.augment.views import without_view
 from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
-from featurestore.loaders.row_reader import Buffer, RowReader
+from featurestore.loaders.row_reader import Buffer, RowReader, beside_each_other
 from featurestore.rows.packed import Packed
 from featurestore.store.feature_store import FeatureStore
 
@@ -153,13 +153,17 @@ class ClipReader:
     joins: bool
 
     @classmethod
-    def of(cls, store: FeatureStore, ref: FeatureRef, keys: Sequence[str], views: Views, stride: int,
-           dtype: str) -> "ClipReader":  # fmt: skip
-        joins = not is_audio(store, ref.name)
-        names = [ref.name, *(ref.name if joins else view_name(ref.name, label) for label in views.labels)]
-        layers = ref.resolve(store[ref.name])
-        readers = tuple(RowReader(store[name], layers, stride, dtype) for name in names)
-        return cls(tuple(keys), views, readers, joins)
+    def of_refs(cls, store: FeatureStore, refs: Sequence[FeatureRef], keys: Sequence[str], views: Views, stride: int,
+                dtype: str) -> "list[ClipReader]":  # fmt: skip
+        """Return one for each reference."""
+        joins = [not is_audio(store, ref.name) for ref in refs]
+        flat = beside_each_other([
+            RowReader(store[name], ref.resolve(store[ref.name]), stride, dtype)
+            for ref, joined in zip(refs, joins, strict=True)
+            for name in [ref.name, *(ref.name if joined else view_name(ref.name, label) for label in views.labels)]
+        ])  # fmt: skip
+        n = 1 + len(views.labels)
+        return [cls(tuple(keys), views, tuple(flat[i * n : (i + 1) * n]), joins[i]) for i in range(len(refs))]
 
     def n_bytes(self, clips: Sequence[int]) -> int:
         return sum(reader.n_bytes(keys) for reader, keys, _ in self._runs(clips))

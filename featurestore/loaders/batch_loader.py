@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from featurestore.errors import StoreError
 from featurestore.loaders.light_pool import LightPool, Outcome
 from featurestore.loaders.reference import FeatureRef as FeatureRef
-from featurestore.loaders.row_reader import Buffer, Memory, Reader, RowReader
+from featurestore.loaders.row_reader import Buffer, Memory, Reader, RowReader, beside_each_other
 from featurestore.rows.aligned import aligned_empty
 from featurestore.rows.packed import Packed
 from featurestore.store.feature_store import FeatureStore
@@ -34,10 +34,10 @@ def row_readers(
         raise StoreError("A loader needs one feature set or more; none was given.")
     opened = [store[ref.name] for ref in refs]
     chosen = [None if keys is None else features.select(keys) for features in opened]
-    return [
+    return beside_each_other([
         RowReader(features, ref.resolve(features), stride, dtype, selection)
         for features, ref, selection in zip(opened, refs, chosen, strict=True)
-    ]
+    ])  # fmt: skip
 
 
 class BatchLoader:

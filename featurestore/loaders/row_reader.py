@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -56,6 +56,7 @@ class RowReader:
 
     With a stride, means over that many rows are taken in float32 and rounded to `dtype` in the end. float16 becomes
     infinite where stored rows are too large for it. With a selection of the set's keys, a batch is places in it.
+    beside_bytes: what the rows of other sets take that the same loop reads (`beside_each_other`).
     """
 
     features: FeatureSet
@@ -63,6 +64,7 @@ class RowReader:
     stride: int = 1
     dtype: str = "float32"
     selection: Selection | None = None
+    beside_bytes: int = 0
 
     def __post_init__(self) -> None:
         if self.stride < 1:
@@ -78,14 +80,27 @@ class RowReader:
     def announce(self, keys: Sequence[Any]) -> None:
         """Tell that these will be read soon; returns at once."""
         for layer in self.layers:
-            self.features.announce(self._keys(keys), layer, n_layers=len(self.layers))
+            self.features.announce(self._keys(keys), layer, n_layers=len(self.layers), beside_bytes=self.beside_bytes)
 
     def read(self, keys: Sequence[Any], buffer: Buffer) -> Packed:
         """Rows in `buffer`, until it is given for the next read. StoreError names keys that are missing."""
         return self.features.read_layers(
-            self._keys(keys), self.layers, self.dtype, stride=self.stride, memory=buffer.take
-        )
+            self._keys(keys), self.layers, self.dtype, stride=self.stride, memory=buffer.take,
+            beside_bytes=self.beside_bytes,
+        )  # fmt: skip
 
     def _keys(self, batch: Sequence[Any]) -> Sequence[str]:
         """Return the keys of a batch: of places in the selection, where there is one."""
         return batch if self.selection is None else self.selection.of(batch)
+
+
+def beside_each_other(readers: Sequence[RowReader]) -> list[RowReader]:
+    """Return readers that one loop reads with, each told what the rows of the others take: memory has to hold all."""
+    if len(readers) < 2:
+        return list(readers)
+    sizes = {(reader.features.path, layer): reader.features.n_bytes() for reader in readers for layer in reader.layers}
+    total = sum(sizes.values())
+    return [
+        replace(reader, beside_bytes=total - sum(sizes[reader.features.path, layer] for layer in set(reader.layers)))
+        for reader in readers
+    ]

@@ -288,15 +288,21 @@ class FeatureSet(Mapping[str, np.ndarray]):
         *,
         stride: int = 1,
         memory: Callable[[tuple[int, ...], str], np.ndarray] = aligned_empty,
+        beside_bytes: int = 0,
     ) -> Packed:
         """Return the rows of several layers, (L, sum T', D) in `dtype` ("float32" or "float16"), T' = ceil(T / stride).
 
         With a stride, means over that many rows are taken in float32 and rounded to `dtype` in the end. float16 becomes
-        infinite where stored rows are too large for it. memory(shape, dtype) is where they go. StoreError names keys
-        that are missing.
+        infinite where stored rows are too large for it. memory(shape, dtype) is where they go. beside_bytes: what the
+        rows of other sets take that the same loop reads; what exceeds memory together is read by calls and not through
+        maps. StoreError names keys that are missing.
         """
         names = tuple(self._layer(layer) for layer in layers)
-        return self.reading(lambda now: self._gather(now, keys, names, stride, memory, dtype))
+        return self.reading(lambda now: self._gather(now, keys, names, stride, memory, dtype, beside_bytes))
+
+    def n_bytes(self, n_layers: int = 1) -> int:
+        """Return what the rows of all utterances take in so many layers (before compression)."""
+        return self.reading(lambda now: now.n_bytes(n_layers))
 
     def select(self, keys: Sequence[str]) -> Selection:
         """Return these keys as a selection, whose parts are read without looking keys up again.
@@ -318,6 +324,7 @@ class FeatureSet(Mapping[str, np.ndarray]):
         stride: int,
         memory: Callable[[tuple[int, ...], str], np.ndarray],
         dtype: str,
+        beside_bytes: int = 0,
     ) -> Packed:
         positions = self.find(now.index, keys)
         offsets = memory((len(positions) + 1,), "int64")
@@ -325,17 +332,20 @@ class FeatureSet(Mapping[str, np.ndarray]):
         lengths = now.index.n_rows[positions]
         np.cumsum(lengths if stride == 1 else -(-lengths // stride), out=offsets[1:])
         values = memory((len(layers), int(offsets[-1]), self.dim), dtype)
-        fill(now, positions, layers, stride, offsets, values)
+        fill(now, positions, layers, stride, offsets, values, beside_bytes)
         return Packed(values, offsets)
 
-    def announce(self, keys: Sequence[str], layer: str | None = None, *, n_layers: int = 1) -> None:
+    def announce(
+        self, keys: Sequence[str], layer: str | None = None, *, n_layers: int = 1, beside_bytes: int = 0
+    ) -> None:
         """Tell the kernel that these keys' rows will be read soon, so that it fetches them meanwhile.
 
-        n_layers: how many layers are read. Where their rows of all keys exceed the memory available this does nothing,
-        as much would be dropped before its turn; batches are then read by calls, several at once.
+        n_layers: how many layers are read; beside_bytes: as for `read_layers`. Where their rows of all keys exceed the
+        memory available this does nothing, as much would be dropped before its turn; batches are then read by calls,
+        several at once.
         """
         layer = self._layer(layer)
-        self.reading(lambda now: now.announce(self.find(now.index, keys), layer, n_layers))
+        self.reading(lambda now: now.announce(self.find(now.index, keys), layer, n_layers, beside_bytes))
 
     def verify(self) -> list[str]:
         """Everything that is wrong with this set's files, one sentence each; reads every byte.

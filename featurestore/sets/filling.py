@@ -18,20 +18,23 @@ def fill(
     stride: int,
     offsets: np.ndarray,
     values: np.ndarray,
+    beside_bytes: int = 0,
 ) -> None:
     """Fill `values` (L, offsets[-1], D), float16 or float32, with the rows of the found positions in each layer.
 
     Each layer of `values` is C-contiguous; all of them together may be a part of a larger array.
-    stride: means over that many rows, in float32. offsets: int64 (B + 1,) of the (pooled) rows. StoreError where rows
-    that are read for the first time don't have their checksum.
+    stride: means over that many rows, in float32. offsets: int64 (B + 1,) of the (pooled) rows. beside_bytes: of rows
+    of other sets that are read in the same loop, which memory must hold as well. StoreError where rows that are read
+    for the first time don't have their checksum.
     """
     if not len(positions):
         return
     row_type: RowType = snapshot.spec.row_type
     copied = stride == 1 and row_type.is_plain and values.dtype == np.dtype(row_type.read)
-    if snapshot.exceeds_memory(len(layers)):
+    if snapshot.exceeds_memory(len(layers), beside_bytes):
+        beside = beside_bytes / max(snapshot.n_bytes(len(layers)), 1)
         for k, layer in enumerate(layers):
-            _fill_from_files(snapshot, positions, layer, copied, stride, values[k])
+            _fill_from_files(snapshot, positions, layer, copied, stride, values[k], beside)
         return
     is_checked = snapshot.all_checked(positions, layers)
     if copied and len(layers) == 1:
@@ -69,11 +72,11 @@ def _fill_at_once(
 
 
 def _fill_from_files(
-    snapshot: Snapshot, positions: np.ndarray, layer: str, copied: bool, stride: int, values: np.ndarray
+    snapshot: Snapshot, positions: np.ndarray, layer: str, copied: bool, stride: int, values: np.ndarray, beside: float
 ) -> None:
     """Fill one layer by calls that read its rows from the files: straight into `values` where they are `copied`."""
     target = values if copied else snapshot.scratch(int(snapshot.index.n_rows[positions].sum()))
-    rows, scales = snapshot.read(positions, layer, target)
+    rows, scales = snapshot.read(positions, layer, target, beside)
     for i, expected in snapshot.unchecked(positions, layer).items():
         snapshot.check(int(positions[i]), layer, rows[i], None if scales is None else scales[i], expected)
     if not copied:

@@ -79,28 +79,30 @@ class Snapshot:
                 self.check(int(positions[i]), layer, rows[i], None if scales is None else scales[i], expected)
         return rows, scales
 
-    def exceeds_memory(self, n_layers: int) -> bool:
+    def n_bytes(self, n_layers: int = 1) -> int:
+        """Return what the rows of all utterances take in so many layers (before compression)."""
+        return self._n_rows * n_layers * self.spec.row_type.row_bytes(self.spec.dim)
+
+    def exceeds_memory(self, n_layers: int, beside_bytes: int = 0) -> bool:
         """Return whether so many layers' rows of all utterances are more than memory holds, and lie in local files.
 
-        Compressed rows are left to their maps.
+        beside_bytes: of other rows that are read in the same loop. Compressed rows are left to their maps.
         """
-        return self._times_memory(n_layers) > HELD_SHARE and not (self._is_remote or self._is_compressed)
+        is_mapped_alone = self._is_remote or self._is_compressed
+        return self._times_memory(self.n_bytes(n_layers) + beside_bytes) > HELD_SHARE and not is_mapped_alone
 
-    def _times_memory(self, n_layers: int) -> float:
-        return self._share_of_memory(self._n_rows * n_layers)
-
-    def _share_of_memory(self, n_rows: int) -> float:
-        n_bytes = n_rows * self.spec.row_type.row_bytes(self.spec.dim)
+    def _times_memory(self, n_bytes: float) -> float:
         return 0.0 if self._memory_bytes is None else n_bytes / max(self._memory_bytes, 1)
 
     def read(
-        self, positions: np.ndarray, layer: str, values: np.ndarray
+        self, positions: np.ndarray, layer: str, values: np.ndarray, beside: float = 0.0
     ) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
         """Return `stored`, unchecked, read into `values` (sum T, D), of the stored dtype, and not through the maps.
 
         What is read of a set may fit into memory where the set doesn't, so that the page cache keeps it until too much
-        was read.
+        was read. beside: bytes of other rows that are read in the same loop, for each of these.
         """
+        n_bytes_read = self._n_rows_read * self.spec.row_type.row_bytes(self.spec.dim) * (1 + beside)
         numbers, firsts, counts = self._where(positions)
         bounds = np.cumsum([0, *counts]).tolist()
         parts = [values[bounds[i] : bounds[i + 1]] for i in range(len(counts))]
@@ -109,7 +111,7 @@ class Snapshot:
         if self.spec.row_type.scaled:
             scales = [np.empty(n, np.float32) for n in counts]
             pieces += self._pieces({n: self.segments[n].scales(layer) for n in set(numbers)}, numbers, firsts, scales)
-        read_pieces(pieces, drop=self._share_of_memory(self._n_rows_read) > DROPPED_TIMES)
+        read_pieces(pieces, drop=self._times_memory(n_bytes_read) > DROPPED_TIMES)
         return parts, scales
 
     def _pieces(
@@ -238,9 +240,9 @@ class Snapshot:
         keeps.append(arrays)
         return np.array([[address_of(array) for array in of_layer] for of_layer in arrays], np.int64)
 
-    def announce(self, positions: np.ndarray, layer: str, n_layers: int) -> None:
-        """Tell that these positions' rows will be read soon, in that many layers together."""
-        if self._times_memory(n_layers) > HELD_SHARE and not self._is_remote:
+    def announce(self, positions: np.ndarray, layer: str, n_layers: int, beside_bytes: int = 0) -> None:
+        """Tell that these positions' rows will be read soon, in that many layers, beside that many bytes of others."""
+        if self._times_memory(self.n_bytes(n_layers) + beside_bytes) > HELD_SHARE and not self._is_remote:
             return  # much of it would be dropped before its turn
         numbers, firsts, counts = self._where(positions)
         for number, runs in _runs(numbers, firsts, counts).items():
@@ -279,7 +281,7 @@ class Snapshot:
     def _slices(
         self, files: Mapping[int, RowFile], numbers: list[int], firsts: list[int], counts: list[int]
     ) -> list[np.ndarray]:
-        is_large = self._times_memory(1) > HELD_SHARE
+        is_large = self._times_memory(self.n_bytes()) > HELD_SHARE
         needed = is_large or any(self.segments[n].remote for n in files)
         runs = _runs(numbers, firsts, counts) if needed else {}
         for n, file in files.items():

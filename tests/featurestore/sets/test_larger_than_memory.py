@@ -9,6 +9,7 @@ import pytest
 from featurestore.errors import StoreError
 from featurestore.format.pieces import Piece, read_pieces
 from featurestore.format.spec import FeatureSpec
+from featurestore.loaders.batch_loader import BatchLoader, FeatureRef
 from featurestore.rows.packed import Packed
 from featurestore.sets import snapshot
 from featurestore.sets.compact import compact
@@ -82,6 +83,33 @@ def test_layers_that_fit_are_read_through_maps(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(snapshot, "available_bytes", lambda: int(1.5 * one_layer))
     now = opened(store)._snapshot()
     assert [now.exceeds_memory(1), now.exceeds_memory(2)] == [False, True]
+
+
+@pytest.mark.parametrize("names", [["x@0"], ["x@0", "y@0"], ["x@0", "x@1"]])
+def test_sets_that_fit_only_one_by_one_are_read_by_calls_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str]
+) -> None:
+    store = written(tmp_path, "float16")
+    with store.writer("y", FeatureSpec("audio", "y", "none", LAYERS, DIM)) as writer:
+        for key in KEYS:
+            writer.append(key, store["x"].read_layers([key], LAYERS, "float32").values + 1)
+    refs = [FeatureRef.parse(name) for name in names]
+    memory = int(1.5 * store["x"].n_bytes())
+    monkeypatch.setattr(snapshot, "available_bytes", lambda: memory)
+    by_calls = list[Path]()
+    monkeypatch.setattr(
+        snapshot,
+        "read_pieces",
+        lambda pieces, drop: (by_calls.extend(piece.path for piece in pieces), read_pieces(pieces, drop=drop)),
+    )
+    orders = [KEYS[:20], KEYS[20:]]
+    batches = [[packed.values.copy() for packed in batch] for batch in BatchLoader(store, refs, orders)]
+    read = {path.relative_to(store.path).parts[0] for path in by_calls}
+    assert read == (set() if len(names) == 1 else {ref.name for ref in refs})
+    for keys, batch in zip(orders, batches, strict=True):
+        for ref, values in zip(refs, batch, strict=True):
+            expected = store[ref.name].read_layers(keys, ref.resolve(store[ref.name]), "float32").values
+            np.testing.assert_array_equal(values, expected)
 
 
 def test_rows_are_dropped_once_more_was_read_than_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
