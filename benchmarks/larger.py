@@ -125,8 +125,8 @@ def read(directory: Path, epochs: int) -> None:
 def table(result: dict[str, Any]) -> Table:
     """Return the result of `run` for the terminal."""
     report = Table(
-        title=f"{result['row_bytes'] / 1e9:.2f} GB of rows in {result['sets']} sets, {result['limit_bytes'] / 1e9:.2f} GB of memory; "
-        f"the disk gives {result['disk_gb_per_s']:.2f} GB/s (O_DIRECT)",
+        title=f"{result['row_bytes'] / 1e9:.2f} GB of rows, sets: {result['sets']}; "
+        f"{result['limit_bytes'] / 1e9:.2f} GB of memory; the disk gives {result['disk_gb_per_s']:.2f} GB/s (O_DIRECT)",
         title_justify="left",
     )
     for name in ("epoch", "GB/s", "of the disk", "read from the disk"):

@@ -13,7 +13,7 @@ from featurestore.errors import ConfigError
 def test_each_epoch_reads_all_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if not direct_is_possible(tmp_path):
         pytest.skip("no O_DIRECT there")
-    assert larger.write(tmp_path, 0) == larger.BATCH
+    assert larger.write(tmp_path, 0, 2) == larger.BATCH
     larger.read(tmp_path, 2)
     result = json.loads(capsys.readouterr().out)
     assert len(result["gb_per_s"]) == len(result["from_disk"]) == 2
