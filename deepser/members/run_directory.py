@@ -46,7 +46,8 @@ def open_directory(
     for part in (targets.labels, targets.soft, targets.attribute_values, plan.folds):
         digest.update(np.ascontiguousarray(part).tobytes())
     if targets.ratings is not None:
-        digest.update(targets.ratings.counts(targets.classes).tobytes())
+        also = 0.0 if targets.also is None else targets.also
+        digest.update(targets.ratings.counts(targets.classes, also=also).tobytes())
     digest.update("\n".join(targets.keys).encode(errors="surrogatepass"))
     expected = {
         "format": FORMAT,

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.ratings import Ratings
-from featurestore.corpus.votes import are_counts, augmented_targets, plurality, soft_targets
+from featurestore.corpus.votes import are_counts, augmented_targets, plurality, secondary_weights, soft_targets
 from featurestore.errors import ManifestError
 
 
@@ -25,6 +25,7 @@ class Targets:
     soft: NDArray[np.float32]
     attribute_values: NDArray[np.float32]  # (N, A) on each attribute's own scale, NaN where missing
     ratings: Ratings | None = None  # of the N utterances, labels as class names; read where annotators are dropped
+    also: NDArray[np.float64] | None = None  # (N,) what a secondary label of these ratings weighs in the votes
 
     @staticmethod
     def from_manifest(manifest: Manifest, *, ratings: bool = False) -> "Targets":
@@ -51,6 +52,8 @@ class Targets:
                 labels = plurality(votes)
         unvoted = np.flatnonzero((soft.sum(1) == 0) & (labels >= 0))
         soft[unvoted, labels[unvoted]] = 1.0
+        dropped = _ratings(manifest) if ratings else None
+        also = None if dropped is None or votes is None else secondary_weights(dropped, scheme.classes, votes)
         return Targets(
             keys=tuple(manifest.keys),
             classes=tuple(scheme.classes),
@@ -59,7 +62,8 @@ class Targets:
             labels=labels,
             soft=soft,
             attribute_values=manifest.attributes.astype(np.float32),
-            ratings=_ratings(manifest) if ratings else None,
+            ratings=dropped,
+            also=also,
         )
 
     def without_attributes(self) -> "Targets":
@@ -119,7 +123,10 @@ class Targets:
         if kind == "vote-dropping":
             if self.ratings is None:
                 raise ManifestError("Targets from dropped votes need the ratings: read them with ratings=True.")
-            remaining = augmented_targets(self.ratings, self.classes, seed=seed, epoch=epoch, share=drop_share)
+            remaining = augmented_targets(
+                self.ratings, self.classes, seed=seed, epoch=epoch, share=drop_share,
+                also=0.0 if self.also is None else self.also,
+            )  # fmt: skip
             target = np.where(remaining.any(1, keepdims=True), remaining, target)
         total = target.sum(1, keepdims=True)
         smoothed: NDArray[np.float32] = (1 - smoothing) * target + smoothing * total / target.shape[1]

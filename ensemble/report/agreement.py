@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.evaluation.system import System
-from featurestore.corpus.audit import agreement_of
+from featurestore.corpus.audit import agreement_of, primary_votes
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.votes import are_counts
 from featurestore.runtime.jsonable import json_fields, jsonable
@@ -21,7 +21,7 @@ def annotator_agreement(manifest: Manifest, systems: Sequence[System]) -> dict[s
     """
     notes: list[str] = []
     agreement = agreement_of(manifest, notes)
-    votes = manifest.votes
+    votes = primary_votes(manifest)  # a second label of an annotator is nobody else's
     if agreement is None or votes is None or not are_counts(votes):
         return None
     n = votes.sum(1)

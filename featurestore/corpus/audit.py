@@ -57,10 +57,10 @@ class Part:
 class Agreement:
     """How many voted for the scheme's classes, and how far they agree; NaN where nothing is known."""
 
-    n_ratings: int
-    n_annotators: int | None  # None where the manifest has vote counts alone
+    n_ratings: int  # votes for the scheme's classes; where it has none, ratings
+    n_annotators: int | None  # None where the manifest has vote counts alone, or annotators without a name
     n_rated: int
-    n_tied: int
+    n_tied: int  # this and the next: by the vote_<class> columns where there are any, secondary labels included
     n_label_against_plurality: int  # utterances labelled otherwise than their votes say
     fleiss_kappa: float
     krippendorff_nominal: float
@@ -205,18 +205,23 @@ def _part(
 
 
 def agreement_of(manifest: Manifest, notes: list[str]) -> Agreement | None:
-    """Agreement of the ratings, else of the vote counts; None, and a note, where there are but shares."""
+    """Agreement of the ratings, else of the vote counts; None, and a note, where there are but shares.
+
+    A note, too, where annotators rated an utterance more than once.
+    """
     classes, ratings = manifest.scheme.classes, manifest.ratings
-    if ratings is not None:
-        counts = ratings.renamed(manifest.scheme.corpus_labels).counts(classes)
-    elif manifest.votes is not None:
-        counts = manifest.votes
-    else:
+    counts = primary_votes(manifest)
+    if counts is None:
         return None
     if ratings is None and not are_counts(counts):
         notes.append("the votes are shares, not counts, so no agreement follows from them")
         return None
-    agreed = consensus(counts)
+    if ratings is not None and (n_again := ratings.n_again):
+        notes.append(
+            f"{n_again:,} ratings are of utterances that their annotator had rated before; each counts, and agreement "
+            "takes them for another annotator's"
+        )
+    agreed = consensus(counts if manifest.votes is None else manifest.votes)
     index = {name: c for c, name in enumerate(classes)}
     labels = np.array([-1 if label is None else index[label] for label in _labels(manifest)])
     against = (labels >= 0) & (agreed.labels >= 0) & (labels != agreed.labels)
@@ -227,8 +232,8 @@ def agreement_of(manifest: Manifest, notes: list[str]) -> Agreement | None:
               for a, name in enumerate(ratings.attributes)}
     )  # fmt: skip
     return Agreement(
-        n_ratings=int(counts.sum()) if ratings is None else len(ratings),
-        n_annotators=None if ratings is None else len(np.unique(ratings.annotator_of)),
+        n_ratings=len(ratings) if ratings is not None and not classes else int(counts.sum()),
+        n_annotators=None if ratings is None else ratings.n_annotators,
         n_rated=int((~agreed.unrated).sum()),
         n_tied=int(agreed.tied.sum()),
         n_label_against_plurality=int(against.sum()),
@@ -236,6 +241,13 @@ def agreement_of(manifest: Manifest, notes: list[str]) -> Agreement | None:
         krippendorff_nominal=krippendorff_nominal(counts),
         krippendorff_interval=by_attribute,
     )
+
+
+def primary_votes(manifest: Manifest) -> NDArray[np.float64] | None:
+    """Return (N, C): one vote for each annotator of an utterance, of the ratings, else the vote columns; else None."""
+    if manifest.ratings is None:
+        return manifest.votes
+    return manifest.ratings.renamed(manifest.scheme.corpus_labels).counts(manifest.scheme.classes)
 
 
 def _durations(manifest: Manifest, contents: Sequence[Content]) -> tuple[NDArray[np.float64], list[str]]:

@@ -1,6 +1,7 @@
 """Raw ratings, one row for each annotator of each utterance, and what follows from them: votes, consensus, means."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,6 +20,7 @@ from featurestore.errors import ManifestError
 from featurestore.runtime.durable import replace_file, writing
 
 ALSO_SEPARATOR = ";"  # between secondary labels in a CSV cell; Parquet holds lists
+NUMBERED = re.compile(r"(.+:)?#\d+")  # an annotator without a name; a joined manifest puts the corpus before it
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +165,18 @@ class Ratings:
     def __repr__(self) -> str:
         return f"<Ratings: {len(self):,} of {len(self.keys):,} utterances by {len(self.annotators):,} annotators>"
 
+    @property
+    def n_annotators(self) -> int | None:
+        """How many annotators rated; None where some have no name, for they are numbered anew for each utterance."""
+        names = [self.annotators[i] for i in np.unique(self.annotator_of)]
+        return None if any(NUMBERED.fullmatch(name) for name in names) else len(names)
+
+    @property
+    def n_again(self) -> int:
+        """How many ratings are of an utterance that the same annotator has another rating of."""
+        pairs = self.key_of * max(len(self.annotators), 1) + self.annotator_of
+        return len(pairs) - len(np.unique(pairs))
+
     def of_keys(self, keys: Sequence[str]) -> "Ratings":
         """Return the ratings of these (distinct) utterances, in this order; an utterance that nobody rated has none."""
         place = {key: i for i, key in enumerate(keys)}
@@ -187,13 +201,17 @@ class Ratings:
         label_of, also = code[self.label_of], np.column_stack([self.also[:, 0], code[self.also[:, 1]]])
         return replace(self, labels=labels, label_of=label_of, also=_distinct(also, label_of))
 
-    def counts(self, classes: Sequence[str], *, also: float = 0.0) -> NDArray[np.float64]:
-        """Return (K, C) votes for each class, without labels that are no class. also: a secondary label's weight."""
+    def counts(self, classes: Sequence[str], *, also: float | NDArray[np.float64] = 0.0) -> NDArray[np.float64]:
+        """Return (K, C) votes for each class, without labels that are no class.
+
+        also: a secondary label's weight, one or (K,).
+        """
         code = _recoded(self.labels, classes)
         total = _counted(self.key_of, code[self.label_of], len(self.keys), len(classes))
-        if also and len(self.also):
+        if np.any(also) and len(self.also):
             rated = self.key_of[self.also[:, 0]]
-            total += also * _counted(rated, code[self.also[:, 1]], len(self.keys), len(classes))
+            secondary = _counted(rated, code[self.also[:, 1]], len(self.keys), len(classes))
+            total += np.reshape(also, (-1, 1)) * secondary
         return total
 
     def attribute_means(self) -> NDArray[np.float64]:

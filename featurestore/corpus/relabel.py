@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from featurestore.corpus import arrow
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.votes import secondary_weights
 from featurestore.errors import ManifestError
 
 
@@ -19,7 +21,8 @@ def relabelled(
 ) -> Manifest:
     """Return the manifest with classes merged (`{"excited": "happy"}`, which may name a new class) and others dropped.
 
-    A merged class stands where the first of its parts stood; its votes are theirs added up. The utterances of a dropped
+    A merged class stands where the first of its parts stood; its votes are theirs added up, but for annotators who gave
+    an utterance two of them, which then is one vote. The utterances of a dropped
     class are left out, and votes for it are no longer counted. labelled_only: leave out utterances without a label too,
     but not those of a split in which nobody has one (a hidden test set). All of it is noted.
     """
@@ -48,11 +51,10 @@ def relabelled(
         notes += [f"left out {unlabelled.sum():,} utterances without a label"] if unlabelled.any() else []
         table = table.set_column(table.column_names.index("label"), "label", pa.array(new_labels, pa.string()))
     if manifest.votes is not None:
-        votes = manifest.votes
+        votes = _merged_votes(manifest, manifest.votes, target, scheme)
         table = table.drop_columns([f"vote_{name}" for name in classes])
-        for name in scheme.classes:
-            total = votes[:, [i for i, old in enumerate(classes) if target[old] == name]].sum(1)
-            table = table.append_column(f"vote_{name}", pa.array(total))
+        for name, column in zip(scheme.classes, votes.T, strict=True):
+            table = table.append_column(f"vote_{name}", pa.array(column))
     if not keep.any():
         raise ManifestError(
             f"Manifest {manifest.name}: nothing is left of {len(manifest):,} utterances; drop fewer classes."
@@ -63,6 +65,21 @@ def relabelled(
     changed = Manifest(table.filter(pa.array(keep)), scheme, manifest.root, manifest.name, ratings)
     changed.notes += [*manifest.notes, *notes]
     return changed
+
+
+def _merged_votes(
+    manifest: Manifest, votes: NDArray[np.float64], target: Mapping[str, str | None], scheme: LabelScheme
+) -> NDArray[np.float64]:
+    """Return (N, C) votes for the classes of the new scheme, from the ratings where the votes are theirs."""
+    classes, ratings = manifest.scheme.classes, manifest.ratings
+    if ratings is not None:
+        ratings = ratings.renamed(manifest.scheme.corpus_labels)
+        weights = secondary_weights(ratings, classes, votes)
+        if np.allclose(ratings.counts(classes, also=weights), votes):
+            merged = ratings.renamed({label: target.get(label) for label in ratings.labels})
+            return merged.counts(scheme.classes, also=weights)
+    parts = [[i for i, old in enumerate(classes) if target[old] == name] for name in scheme.classes]
+    return np.stack([votes[:, part].sum(1) for part in parts], 1) if parts else np.zeros((len(manifest), 0))
 
 
 def _unlabelled(manifest: Manifest) -> np.ndarray:

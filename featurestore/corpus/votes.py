@@ -53,10 +53,33 @@ def soft_targets(counts: NDArray[np.floating]) -> NDArray[np.float32]:
     return (counts / np.where(totals > 0, totals, 1.0)).astype(np.float32)
 
 
+def secondary_weights(ratings: Ratings, classes: Sequence[str], votes: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return (K,): what a secondary label weighs in each utterance's votes (K, C) beside a primary one.
+
+    By least squares; 0 where nobody gave a secondary label, and where no weight makes these votes of the ratings.
+    """
+    primary = ratings.counts(classes)
+    secondary = ratings.counts(classes, also=1.0) - primary
+    square = (secondary**2).sum(1)
+    product = ((votes - primary) * secondary).sum(1)
+    weights: NDArray[np.float64] = np.divide(product, square, out=np.zeros(len(square)), where=square > 0)
+    is_theirs = np.isclose(primary + weights[:, None] * secondary, votes).all(1) & (weights >= 0)
+    return np.where(is_theirs, weights, 0.0)
+
+
 def augmented_targets(
-    ratings: Ratings, classes: Sequence[str], *, seed: int, epoch: int, share: float = 0.2, also: float = 0.0
+    ratings: Ratings,
+    classes: Sequence[str],
+    *,
+    seed: int,
+    epoch: int,
+    share: float = 0.2,
+    also: float | NDArray[np.float64] = 0.0,
 ) -> NDArray[np.float32]:
-    """Return (K, C) soft targets of the annotators an epoch leaves; where they voted for no class, those of all."""
+    """Return (K, C) soft targets of the annotators an epoch leaves; where they voted for no class, those of all.
+
+    also: a secondary label's weight, one or (K,).
+    """
     remaining = soft_targets(ratings.dropped(seed=seed, epoch=epoch, share=share).counts(classes, also=also))
     full = soft_targets(ratings.counts(classes, also=also))
     return np.where(remaining.any(1, keepdims=True), remaining, full)

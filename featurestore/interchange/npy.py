@@ -35,6 +35,7 @@ from featurestore.interchange.names import key_path, path_key
 from featurestore.runtime.durable import TEMPORARY_PREFIX, temporary_beside
 
 SUFFIX = ".npy"
+N_COMPARED = 16  # of the files that an export finds there, whose rows are compared with the set's
 resumable = True
 
 
@@ -145,15 +146,20 @@ def occupied(target: Path, layers: Sequence[str]) -> list[Path]:
 
 
 def write(chosen: Selection, target: Path, resume: bool) -> Written:
-    """One file per utterance and layer, each written aside and renamed; resume: leave those alone that are there."""
+    """One file per utterance and layer, each written aside and renamed; resume: leave those alone that are there.
+
+    StoreError, before anything is written, where N_COMPARED files of a layer that are there don't hold its rows.
+    """
     written = Written()
     _check_case(chosen.keys, target)
+    if resume:
+        for layer in chosen.layers:
+            _refuse_other_rows(chosen, layer, _directory(target, chosen, layer))
     for key in chosen.keys:
         skipped = []
         try:
             for layer in chosen.layers:
-                directory = target if len(chosen.layers) == 1 else target / layer
-                skipped.append(_write_one(chosen, key, layer, directory, resume))
+                skipped.append(_write_one(chosen, key, layer, _directory(target, chosen, layer), resume))
         except StoreError as error:
             if isinstance(error.__cause__, OSError):  # the disk's fault, and the next utterance's too
                 raise
@@ -163,6 +169,37 @@ def write(chosen: Selection, target: Path, resume: bool) -> Written:
             written.done += not all(skipped)
         chosen.progress(written.done + written.skipped + len(written.failed), len(chosen.keys))
     return written
+
+
+def _directory(target: Path, chosen: Selection, layer: str) -> Path:
+    return target if len(chosen.layers) == 1 else target / layer
+
+
+def _refuse_other_rows(chosen: Selection, layer: str, directory: Path) -> None:
+    """Raise StoreError where files that are there hold other rows: another layer's or set's have the same shapes."""
+    n_compared = 0
+    for key in chosen.keys:
+        path = directory / key_path(key, SUFFIX)
+        try:
+            is_there = _is_there(path, chosen, key)
+        except StoreError:  # of another shape, which is reported by itself
+            continue
+        if is_there and not _has_rows(path, chosen.rows(key, layer)):
+            raise StoreError(
+                f"{path} holds other rows than {layer} of {chosen.features.name!r} has for {key!r}: was it written "
+                "from another layer or set? Choose another target, or replace the files (--overwrite)."
+            )
+        n_compared += is_there
+        if n_compared == N_COMPARED:
+            return
+
+
+def _has_rows(path: Path, rows: np.ndarray) -> bool:
+    """Return whether the array at `path`, of these rows' shape and dtype, has their values."""
+    with open(path, "rb") as file:
+        shape, fortran, dtype = read_header(file, path)
+        values = np.fromfile(file, dtype).reshape(shape, order="F" if fortran else "C")
+    return np.array_equal(values, rows, equal_nan=True)
 
 
 def _check_case(keys: Sequence[str], target: Path) -> None:

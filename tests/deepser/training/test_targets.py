@@ -77,6 +77,18 @@ def test_votes_are_dropped_under_the_classes_names_and_unrated_clips_keep_theirs
         np.testing.assert_array_equal(soft, [[1, 0], [0, 1]])
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
+def test_votes_are_dropped_with_the_secondary_labels_that_the_votes_count(weight: float) -> None:
+    keys = ["a", "b"]
+    ratings = Ratings.of(["a", "a", "b"], ["1", "2", "1"], ["sad", "sad", "glad"], also=[["glad"], [], ["sad"]])
+    votes = ratings.counts(("glad", "sad"), also=weight)
+    frame = pd.DataFrame({"utterance_id": keys, "path": keys, "vote_glad": votes[:, 0], "vote_sad": votes[:, 1]})
+    targets = Targets.from_manifest(Manifest.from_pandas(frame, ratings=ratings), ratings=True)
+    np.testing.assert_allclose(targets.of_epoch("vote-dropping", drop_share=0.0), targets.soft, rtol=1e-6)
+    glad = {float(targets.of_epoch("vote-dropping", epoch=e, drop_share=0.5)[0, 0]) for e in range(40)}
+    assert sorted(glad) == pytest.approx(sorted({0.0, weight / (1 + weight), weight / (2 + weight)}))
+
+
 def test_one_hot_soft_and_smoothed_targets() -> None:
     targets = Targets.from_manifest(manifest(vote_happy=[3, 1, 0], vote_sad=[1, 1, 0]))
     np.testing.assert_array_equal(targets.of_epoch("one-hot"), [[1, 0], [0, 0], [0, 0]])

@@ -25,6 +25,7 @@ from ensemble.report.projection import maps, methods_of, pca, umap
 from ensemble.report.runs import Runs, find_runs
 from ensemble.report.scores import Scoring, wilson
 from featurestore.corpus.manifest import LabelScheme, Manifest
+from featurestore.corpus.ratings import Ratings
 from featurestore.errors import AlignmentError, ConfigError, ManifestError, ProtocolError
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.report_runs import SYSTEMS, N
@@ -160,6 +161,17 @@ def test_a_systems_agreement_stands_beside_the_annotators_on_the_same_utterances
     assert result["pairs"] == pytest.approx((1 / 3 + 1) / 2)
     assert result["systems"][0]["share"] == pytest.approx((1 / 3 + 1) / 2)
     assert result["annotators"]["n_ratings"] == 7
+
+
+def test_two_labels_of_one_annotator_are_not_those_of_two() -> None:
+    keys = ["a", "b"]
+    votes = {"vote_calm": [2, 2], "vote_angry": [1, 0]}
+    ratings = Ratings.of(["a", "a", "b", "b"], list("1212"), ["calm"] * 4, also=[["angry"], [], [], []])
+    table = manifest(utterance_id=keys, text=keys, **votes)
+    rated = Manifest(table.to_arrow(), table.scheme, ratings=ratings)
+    result = annotator_agreement(rated, [system(keys, [0.1, 0.1])])
+    assert result is not None
+    assert (result["pairs"], result["systems"][0]["share"]) == (1, 1)
 
 
 def test_no_agreement_without_counts_of_votes() -> None:

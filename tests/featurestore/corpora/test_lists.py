@@ -477,6 +477,23 @@ def test_classes_are_merged_by_name_in_labels_votes_scheme_and_ratings() -> None
     assert renamed.labels[:2] == ["joy", "joy"]
 
 
+@pytest.mark.parametrize("weight", [0.5, 1.0])
+def test_an_annotator_who_gave_two_classes_that_are_merged_has_one_vote(weight: float) -> None:
+    classes, keys = ("happy", "excited", "sad"), ["a", "b"]
+    ratings = Ratings.of(
+        ["a", "a", "b"], ["1", "2", "1"], ["hap", "sad", "exc"], also=[["exc", "joy"], ["exc"], ["hap", "sad"]]
+    )
+    scheme = LabelScheme(classes, {}, {"hap": "happy", "exc": "excited"})
+    votes = ratings.renamed(scheme.corpus_labels).counts(classes, also=weight)
+    table = pa.table({"utterance_id": keys, "text": keys, "label": ["happy", "excited"]})
+    for name, column in zip(classes, votes.T, strict=True):
+        table = table.append_column(f"vote_{name}", pa.array(column))
+    merged = relabelled(Manifest(table, scheme, ratings=ratings), {"happy": "joy", "excited": "joy"})
+    np.testing.assert_allclose(merged.votes, [[1 + weight, 1], [1, weight]])
+    of_votes = relabelled(Manifest(table, scheme), {"happy": "joy", "excited": "joy"})
+    np.testing.assert_allclose(of_votes.votes, [[1 + 2 * weight, 1], [1 + weight, weight]])
+
+
 def test_dropped_classes_and_unlabelled_clips_are_left_out_and_noted() -> None:
     dropped = relabelled(ten_classes(), drop=["other"])
     assert dropped.keys == ["a", "b", "d", "e", "f"]

@@ -256,6 +256,34 @@ def test_agreement_is_of_the_ratings_under_the_schemes_names() -> None:
         assert "shares, not counts" in shares.notes[0]
 
 
+def test_annotators_without_names_are_not_counted_and_ratings_given_twice_are_noted() -> None:
+    scheme = LabelScheme(("happy", "sad"), {})
+    table = pa.table({"utterance_id": list("ab"), "text": list("ab"), "label": ["happy", "sad"]})
+    unnamed = Ratings.from_counts(["a", "b"], ["happy", "sad"], np.array([[3, 1], [0, 2]]))
+    report = audit(Manifest(table, scheme, ratings=unnamed))
+    assert report.agreement is not None
+    assert (report.agreement.n_ratings, report.agreement.n_annotators, report.notes[:-1]) == (6, None, [])
+    again = Ratings.of(["a", "a", "a", "b", "b"], ["1", "1", "2", "1", "2"], ["happy", "happy", "sad", "sad", "odd"])
+    report = audit(Manifest(table, scheme, ratings=again))
+    assert report.agreement is not None
+    assert (report.agreement.n_ratings, report.agreement.n_annotators) == (4, 2), "'odd' is no class"
+    assert report.notes[0].startswith("1 ratings are of utterances that their annotator had rated before")
+
+
+def test_labels_are_held_against_votes_with_their_secondary_labels() -> None:
+    scheme = LabelScheme(("angry", "frustrated"), {})
+    ratings = Ratings.of(
+        ["a"] * 3, ["1", "2", "3"], ["angry", "angry", "frustrated"], also=[["frustrated"], ["frustrated"], []]
+    )
+    table = pa.table(
+        {"utterance_id": ["a"], "text": ["a"], "label": ["frustrated"], "vote_angry": [2.0], "vote_frustrated": [3.0]}
+    )
+    report = audit(Manifest(table, scheme, ratings=ratings)).agreement
+    assert report is not None
+    assert (report.n_ratings, report.n_label_against_plurality, report.n_tied) == (3, 0, 0)
+    assert report.fleiss_kappa == fleiss_kappa(np.array([[2, 1]]))
+
+
 # --- the command
 
 

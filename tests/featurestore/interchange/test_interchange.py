@@ -503,6 +503,24 @@ class TestDirectoriesOfNpy:
         assert "written from another" in report.failed[0][1]
         assert len(np.load(directory / "a.npy")) == 2
 
+    @pytest.mark.parametrize("layers", [SPEC.layers[:1], SPEC.layers])
+    def test_resuming_over_another_layers_files_of_the_same_shapes_is_refused(
+        self, store: FeatureStore, tmp_path: Path, layers: tuple[str, ...]
+    ) -> None:
+        data = {key: np.stack(rows_of(n, n, seed=n)) for n, key in enumerate(("a", "b", "c"), 1)}
+        features = filled(store, "out", data)
+        target = tmp_path / "t"
+        export_features(features, "npy", target, layers=layers)
+        other = filled(store, "other", {key: rows + 1 for key, rows in data.items()})
+        place = target if len(layers) == 1 else target / layers[0]
+        (place / "a.npy").unlink()
+        for source, chosen in ((features, SPEC.layers[1:2]), (other, layers)):
+            if len(chosen) == len(layers):
+                with pytest.raises(StoreError, match=r"b\.npy holds other rows than layer_.*--overwrite"):
+                    export_features(source, "npy", target, layers=chosen, resume=True)
+                assert not (place / "a.npy").exists()
+        assert export_features(features, "npy", target, layers=layers, resume=True).done == 1
+
     def test_nothing_is_written_behind_a_link(self, store: FeatureStore, tmp_path: Path) -> None:
         features = filled(store, "out", {"x/a": np.stack(rows_of(3)), "b": np.stack(rows_of(1))}, _one_layer())
         (tmp_path / "elsewhere").mkdir()
