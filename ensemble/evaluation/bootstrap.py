@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from deepser.scores.counts import N_SUMS, ccc_of_sums, class_f1, mean_f1, ratio
+from deepser.scores.counts import MIN_PAIRS, N_SUMS, ccc_of_sums, class_f1, mean_f1, ratio
 from featurestore.errors import ConfigError
 from featurestore.runtime.jsonable import json_fields
 
@@ -80,19 +80,20 @@ class Sums:
 
         Defined as there: a class without utterances counts as 0 in macro_f1, not at all in macro_f1_present and uar,
         and its own F1 is NaN; a constant's CCC is 0. Besides them f1_<class>, ccc_<attribute> and the means. NaN where
-        nothing is known.
+        nothing is known; so is mean_ccc where an attribute is missing that is known over all clusters.
         """
         values = self.values.sum(0) if values is None else values
         column = len(self.classes) ** 2
         scores = self._class_scores(values[..., :column]) if self.classes else {}
-        concordances = []
+        defined = []  # attributes that have a CCC over all clusters
         for name in self.attributes:
-            concordances.append(ccc_of_sums(values[..., column : column + N_SUMS]))
-            scores[f"ccc_{name}"] = concordances[-1]
+            scores[f"ccc_{name}"] = ccc_of_sums(values[..., column : column + N_SUMS])
+            if self.values[:, column].sum() >= MIN_PAIRS:
+                defined.append(name)
             column += N_SUMS
-        if concordances:
-            stacked = np.stack(concordances)
-            scores["mean_ccc"] = ratio(np.nansum(stacked, 0), (~np.isnan(stacked)).sum(0))
+        if self.attributes:
+            undefined = np.full(values.shape[:-1], np.nan)
+            scores["mean_ccc"] = np.mean([scores[f"ccc_{name}"] for name in defined], 0) if defined else undefined
         for name in self.means:
             scores[name] = ratio(values[..., column + 1], values[..., column])
             column += 2

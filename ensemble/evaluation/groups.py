@@ -154,9 +154,9 @@ def by_speaker(
     n = np.array([counts[name] for name in speaker_names])
     all_scores = sums.scores(sums.values)
     concordances = [all_scores[f"ccc_{name}"] for name in sums.attributes]
-    for values in concordances:
-        if not np.isnan(values).all():
-            all_scores["mean_ccc"] = np.where(np.isnan(values), np.nan, all_scores["mean_ccc"])
+    defined = [values for values in concordances if not np.isnan(values).all()]
+    if defined:  # an attribute that no speaker has a CCC of makes none undefined
+        all_scores["mean_ccc"] = np.mean(defined, 0)
     scores = _only(SPEAKER_SCORES, all_scores)
     first = next(iter(scores))
     order = sorted(range(len(speaker_names)), key=lambda i: (np.isnan(scores[first][i]), scores[first][i]))

@@ -234,3 +234,20 @@ def test_a_ccc_of_one_rating_has_no_interval_though_its_speaker_is_drawn_twice()
     scored = Scored((), no_labels, None, ("arousal",), targets, np.ones((3, 1)), np.array(["a", "b", "c"]))
     result = bootstrap(scored.sums(), 200)["ccc_arousal"]
     assert all(map(np.isnan, (result.value, result.low, result.high)))
+
+
+def test_a_resample_without_an_attribute_has_no_mean_ccc_and_one_of_no_ratings_counts_in_none() -> None:
+    scored = draw(n_speakers=12)
+    targets = scored.targets.copy()
+    targets[scored.clusters != "s3", 1] = np.nan
+    sums = replace(scored, targets=targets).sums()
+    drawn = sums.scores(resample(sums.values, 500, 0))
+    lacking = np.isnan(drawn["ccc_valence"])
+    assert 0.2 < lacking.mean() < 0.5
+    np.testing.assert_array_equal(np.isnan(drawn["mean_ccc"]), lacking)
+    mean = (drawn["ccc_arousal"] + drawn["ccc_valence"]) / 2
+    np.testing.assert_allclose(drawn["mean_ccc"], mean, rtol=1e-12)
+    targets[:, 1] = np.nan
+    nowhere = replace(scored, targets=targets).sums()
+    drawn = nowhere.scores(resample(nowhere.values, 50, 0))
+    np.testing.assert_array_equal(drawn["mean_ccc"], drawn["ccc_arousal"])
