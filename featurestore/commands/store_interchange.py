@@ -28,9 +28,9 @@ def store_import(
     layer: Annotated[list[str] | None, reads("LAYER[=WHERE]: 6, or 6=hidden6; repeat it.")] = None,
     flatten: Annotated[bool, reads("Keys without their directories.", "--flatten")] = False,
     encoder: Annotated[str | None, encodes("What made the rows; default: NAME.")] = None,
-    kind: Annotated[str, encodes("audio, text or posteriors.")] = "audio",
-    frame_rate: Annotated[float, encodes("Rows per second, in Hz; 0: unknown.", min=0)] = 0.0,
-    pool: Annotated[str, encodes("none, mean, mean+std (over time).")] = "none",
+    kind: Annotated[str | None, encodes("audio (default), text or posteriors.")] = None,
+    frame_rate: Annotated[float | None, encodes("Rows per second, in Hz; 0 (default): unknown.", min=0)] = None,
+    pool: Annotated[str | None, encodes("none (default), mean, mean+std (over time).")] = None,
     columns: Annotated[str | None, encodes("Names of the dims, e.g. angry,sad,attr:arousal.")] = None,
     dtype: Annotated[str | None, writes("Round rows to it; default: as they are.")] = None,
     stored_format: Annotated[str | None, writes("Segments: zarr or hdf5.", "--format")] = None,
@@ -42,7 +42,8 @@ def store_import(
 
     Keys are relative paths without suffix. Utterances already stored are skipped; a file that can't be taken is
     reported and the rest done (exit code 1, also when the manifest has more). WHERE is a layer's directory below
-    SOURCE, or its dataset; without it, layers are the first axis of (L, T, D) arrays.
+    SOURCE, or its dataset; without it, layers are the first axis of (L, T, D) arrays. Kind, frame rate, pooling and
+    columns that `store export` recorded are taken over, unless an option says otherwise.
 
     Example: `medusa store import npy features/wavlm wavlm-large -m corpus.csv --frame-rate 50`
     """

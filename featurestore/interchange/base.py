@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from featurestore.errors import StoreError
+from featurestore.format.spec import FeatureSpec
 from featurestore.runtime import durable
 from featurestore.runtime.durable import reason_of, writing
 from featurestore.runtime.json_text import read_json
@@ -40,7 +41,7 @@ class Source:
 
     keys: their keys, in the source's order; the same one may come twice. place_of: the file or dataset of one, for
     messages. load: read one; StoreError names what is wrong with it. failed: (file, reason) of what has no key.
-    notes: what the user should know.
+    notes: what the user should know. spec: of the set that an export of ours wrote there, where it is recorded.
     """
 
     keys: list[str]
@@ -48,6 +49,7 @@ class Source:
     load: Callable[[int], Loaded]
     failed: Failures = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    spec: FeatureSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,14 @@ def told_layers(metadata: Any) -> dict[str, str]:
         return {}
     good = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return dict.fromkeys(names, "") if good else {}
+
+
+def told_spec(metadata: Any) -> FeatureSpec | None:
+    """Return the specification that `Selection.metadata` recorded, or None."""
+    try:
+        return FeatureSpec.from_json(read_json(metadata))
+    except (TypeError, ValueError, StoreError):
+        return None
 
 
 @contextmanager

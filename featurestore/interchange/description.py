@@ -1,6 +1,7 @@
 """What imported rows are: the specification that the user's words and the first utterance make, and who fits it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from featurestore.interchange.base import Loaded
 
 # In FeatureSpec.weights: nobody can know which weights made the rows, so the set never mixes with one of our encoders.
 IMPORTED = "imported"
+# Fields of a set that an export of ours records and an import keeps, unless options say otherwise.
+RECORDED = ("kind", "frame_rate_hz", "pool", "window", "source", "columns", "extra")
 # What each dtype can be stored as without rounding, its own first. float64 is always rounded, and a note says so.
 EXACT = {
     "float16": ("float16", "float32"),
@@ -21,19 +24,24 @@ EXACT = {
 
 @dataclass(frozen=True)
 class Description:
-    """The user's description of imported rows, as in FeatureSpec. dtype None: what holds the first file's values."""
+    """The user's description of imported rows, as in FeatureSpec. dtype None: what holds the first file's values.
+
+    The others, where None or empty: as the export recorded that wrote the source, else audio, 0, none and no names.
+    """
 
     encoder: str
-    kind: str = "audio"
-    frame_rate_hz: float = 0.0
+    kind: str | None = None
+    frame_rate_hz: float | None = None
     dtype: str | None = None
-    pool: str = "none"
+    pool: str | None = None
     columns: tuple[str, ...] = ()
 
-    def spec(self, loaded: Loaded, place: str, stored: FeatureSpec | None) -> FeatureSpec:
+    def spec(
+        self, loaded: Loaded, place: str, stored: FeatureSpec | None, recorded: FeatureSpec | None = None
+    ) -> FeatureSpec:
         """Return the specification of a set whose first utterance is `loaded`.
 
-        Stored: that of the set that is there.
+        stored: that of the set that is there. recorded: that of the set that an export wrote to the source.
         """
         dims = {rows.shape[1] for rows in loaded.layers.values()}
         if len(dims) != 1 or 0 in dims:
@@ -41,10 +49,25 @@ class Description:
         dtype = self.dtype or EXACT[loaded.dtype][0]
         if self.dtype is None and stored is not None and stored.weights == IMPORTED:
             dtype = stored.dtype
+        fields: dict[str, Any] = {"kind": "audio"}
+        dim = dims.pop()
+        if recorded is not None and recorded.dim == dim:
+            fields |= {name: getattr(recorded, name) for name in RECORDED}
+        given: dict[str, Any] = {"kind": self.kind, "frame_rate_hz": self.frame_rate_hz, "pool": self.pool}
+        given["columns"] = self.columns or None
+        fields |= {name: value for name, value in given.items() if value is not None}
         return FeatureSpec(
-            self.kind, self.encoder, IMPORTED, tuple(loaded.layers), dims.pop(), self.frame_rate_hz, dtype, self.pool,
-            columns=self.columns,
-        )  # fmt: skip
+            encoder=self.encoder, weights=IMPORTED, layers=tuple(loaded.layers), dim=dim, dtype=dtype, **fields
+        )
+
+    def as_recorded(self, spec: FeatureSpec) -> str:
+        """Return the options for what no option gave, but the record of an export; "" for a frame rate at most."""
+        taken = [] if self.kind is not None or spec.kind == "audio" else [f"--kind {spec.kind}"]
+        taken += [] if self.pool is not None or spec.pool == "none" else [f"--pool {spec.pool}"]
+        rate = spec.frame_rate_hz
+        taken += [] if self.frame_rate_hz is not None or not rate else [f"--frame-rate {rate:g}"]
+        taken += [] if self.columns or not spec.columns else [f"--columns {','.join(spec.columns)}"]
+        return "" if all(option.startswith("--frame-rate") for option in taken) else " ".join(taken)
 
 
 @dataclass

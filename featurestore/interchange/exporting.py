@@ -6,6 +6,7 @@ from pathlib import Path
 from featurestore.errors import ConfigError, StoreError
 from featurestore.interchange import EXPORTED, FORMATS
 from featurestore.interchange.base import Format, Selection, Written
+from featurestore.interchange.description import Description
 from featurestore.interchange.origins import write_origins
 from featurestore.sets.feature_set import FeatureSet
 
@@ -51,7 +52,11 @@ def export_features(
         raise StoreError(f"{some} exists already. Choose another target, or --overwrite replaces it{how}.")
     selection = Selection(features, all_keys, layer_names, labels or {}, progress or (lambda done, total: None))
     written = chosen_format.write(selection, target, resume)
-    write_origins(features, all_keys, target)
+    if not write_origins(features, all_keys, target) and format_name in ("npy", "emotion2vec"):
+        options = Description(features.name).as_recorded(features.spec)
+        written.notes += (
+            [f"{format_name} has no place for what rows are; import them with {options}."] if options else []
+        )
     written.notes += [*_dtype_notes(features.spec.dtype, format_name), *_layer_notes(format_name, target, layer_names)]
     return written
 

@@ -28,6 +28,7 @@ from featurestore.interchange.base import (
     joined,
     replacing,
     told_layers,
+    told_spec,
 )
 from featurestore.interchange.names import escape, path_key
 from featurestore.runtime.durable import reason_of
@@ -53,6 +54,7 @@ def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Sourc
             file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
             failed += _links(file, path)
             layers = layers or told_layers(file.attrs.get("medusa_layers"))
+            spec = told_spec(file.attrs.get("medusa_spec"))
         except _DAMAGE as error:
             raise StoreError(f"{path} can't be read as HDF5: {error}.") from error
         if not names and not failed:
@@ -68,7 +70,8 @@ def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Sourc
                 raise StoreError(f"{path}: utterance {entries[i]!r} lacks the layers {', '.join(missing)}.")
             return joined({layer: _load(file, path, grouped[entries[i]][layer], (layer,)) for layer in layers})
 
-        yield Source([path_key(name, flatten) for name in entries], lambda i: f"{path}, {entries[i]!r}", load, failed)
+        keys = [path_key(name, flatten) for name in entries]
+        yield Source(keys, lambda i: f"{path}, {entries[i]!r}", load, failed, spec=spec)
 
 
 def _links(file: Any, path: Path) -> Failures:

@@ -19,7 +19,7 @@ from featurestore.format.spec import check_set_name
 from featurestore.interchange.base import Failures, Loaded, Source
 from featurestore.interchange.description import Description, Fit
 from featurestore.interchange.exporting import format_of
-from featurestore.interchange.origins import NO_ORIGINS, Origin, read_origins
+from featurestore.interchange.origins import NO_ORIGINS, Origin, read_origins, spec_beside
 from featurestore.runtime.stopping import StopSignals
 from featurestore.sets.feature_set import FeatureSet
 from featurestore.sets.writer import FeatureWriter
@@ -92,7 +92,10 @@ def import_features(
         first = _first_readable(source, todo, report)
         if first is not None:
             like = source.place_of(first[0])
-            spec = described.spec(first[1], like, None if stored is None else stored.spec)
+            exported = source.spec or spec_beside(path)
+            spec = described.spec(first[1], like, None if stored is None else stored.spec, exported)
+            if options := described.as_recorded(spec):
+                report.notes.append(f"As the export recorded that wrote the source: {options}.")
             provenance = {"imported_from": format_name, "source": path.name, "source_dtype": first[1].dtype}
             provenance["medusa-ser"] = version("medusa-ser")
             with store.writer(

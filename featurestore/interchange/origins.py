@@ -2,10 +2,12 @@
 
 No interchange format has a place for it. The table lies in a directory as `medusa-sources.parquet`, beside a file as
 `FILE.sources.parquet`, with a row for each utterance: utterance_id, duration_s, and the fields of `Identity`
-(FORMAT.md, 3.6), digests in hexadecimal. Other tools need not know it.
+(FORMAT.md, 3.6), digests in hexadecimal. Its schema's metadata `medusa_spec` is the set's specification. Other tools
+need not know it.
 """
 
 import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import isnan, nan
@@ -14,10 +16,12 @@ from typing import Any
 
 from featurestore.errors import StoreError
 from featurestore.format.identity import UNKNOWN, Identity
-from featurestore.interchange.base import check_regular
+from featurestore.format.spec import FeatureSpec
+from featurestore.interchange.base import check_regular, told_spec
 from featurestore.runtime.durable import replace_file, writing
 from featurestore.sets.feature_set import FeatureSet
 
+SPEC = "medusa_spec"
 IN_DIRECTORY, BESIDE = "medusa-sources.parquet", ".sources.parquet"
 _DIGESTS = ("digest", "file_digest")
 _NUMBERS = ("n_bytes", "mtime_ns")
@@ -63,7 +67,7 @@ def write_origins(features: FeatureSet, keys: Sequence[str], target: Path) -> bo
         values = [_cell(name, getattr(one, name)) for one in each]
         kind = pa.int64() if name in _NUMBERS else pa.float64() if name.endswith("_s") else pa.string()
         columns[name] = pa.array(values, kind)
-    table = pa.table(columns)
+    table = pa.table(columns).replace_schema_metadata({SPEC: json.dumps(features.spec.to_json(), sort_keys=True)})
     with writing(path, StoreError, ""):
         replace_file(path, lambda file: parquet.write_table(table, file))
     return True
@@ -86,6 +90,17 @@ def read_origins(source: Path) -> dict[str, Origin]:
             f"{path} can't be read as the record of what {source.name} was made from: {error}. Export again, or remove "
             "that file to import the rows without it."
         ) from None
+
+
+def spec_beside(source: Path) -> FeatureSpec | None:
+    """Return the specification that the table beside a source records; None where there is none."""
+    path = place_of(source)
+    if not path.exists():
+        return None
+    from pyarrow import parquet
+
+    check_regular(path)
+    return told_spec((parquet.read_schema(path).metadata or {}).get(SPEC.encode()))
 
 
 def _cell(name: str, value: Any) -> Any:

@@ -28,6 +28,7 @@ from featurestore.interchange.base import (
     read_values,
     replacing,
     told_layers,
+    told_spec,
 )
 from featurestore.runtime.json_text import read_json
 
@@ -42,11 +43,11 @@ MAX_HEADER_BYTES = 100_000_000  # more is refused by the reference implementatio
 def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Source]:
     """Open the tensors of the file, in its order; the reference implementation judges the header first."""
     header, start = _header(path)
-    metadata = (header.pop("__metadata__", None) or {}).get("medusa_layers")
+    metadata = header.pop("__metadata__", None) or {}
     names = sorted(header, key=lambda name: (header[name]["data_offsets"], name))
     if not names:
         raise StoreError(f"{path} holds no tensors.")
-    layers = layers or told_layers(metadata)
+    layers = layers or told_layers(metadata.get("medusa_layers"))
     grouped = group_by_utterance(names, layers, str(path))
     entries = list(grouped or names)
 
@@ -70,7 +71,7 @@ def read(path: Path, layers: Mapping[str, str], flatten: bool) -> Iterator[Sourc
         return joined({layer: load_tensor(grouped[entries[i]][layer], (layer,)) for layer in layers})
 
     keys = [name.rpartition("/")[2] for name in entries] if flatten else entries
-    yield Source(keys, lambda i: f"{path}, {entries[i]!r}", load)
+    yield Source(keys, lambda i: f"{path}, {entries[i]!r}", load, spec=told_spec(metadata.get("medusa_spec")))
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:

@@ -54,6 +54,39 @@ def test_an_export_and_its_import_keep_durations_and_identities(
         np.testing.assert_equal(vars(identities[i]), vars(identity or Identity()))
 
 
+@pytest.mark.parametrize("format_name", EXPORTED)
+def test_an_import_of_an_export_knows_what_the_rows_are_and_options_say_otherwise(
+    format_name: str, tmp_path: Path
+) -> None:
+    columns, extra = ("sad", "glad"), {"oof": "fold", "adapted": "speaker"}
+    spec = FeatureSpec("posteriors", "e", "none", ("posteriors",), 2, dtype="float32", columns=columns, extra=extra)
+    store = FeatureStore.create(tmp_path / "a")
+    with store.writer("p", spec) as writer:
+        writer.append("k", np.array([[[0.25, 0.75]]], np.float32), 1.5)
+    pooled = FeatureSpec("text", "e", "none", ("layer_06",), 4, 0.0, pool="mean+std", source="transcripts:x")
+    with store.writer("q", pooled) as writer:
+        writer.append("k", np.ones((1, 1, 4), np.float32), 1.5)
+    into = FeatureStore.create(tmp_path / "b")
+    for name, layer in (("p", "posteriors"), ("q", "layer_06")):
+        export_features(store[name], format_name, tmp_path / name / "out")
+        layers = {} if format_name in ("hdf5", "safetensors") else {layer: ""}
+        report = import_features(into, name, format_name, tmp_path / name / "out", Description("e"), layers=layers)
+        assert into[name].spec == replace(store[name].spec, weights="imported")
+        assert "--kind" in report.notes[0]
+    described = Description("e", kind="audio", pool="none")
+    assert import_features(into, "r", format_name, tmp_path / "q" / "out", described).notes == []
+    assert (into["r"].spec.kind, into["r"].spec.pool) == ("audio", "none")
+
+
+def test_an_export_without_a_record_says_how_to_import_it(tmp_path: Path) -> None:
+    store = FeatureStore.create(tmp_path / "a")
+    spec = FeatureSpec("posteriors", "e", "none", ("posteriors",), 2, dtype="float32", columns=("sad", "glad"))
+    with store.writer("p", spec) as writer:
+        writer.append("k", np.array([[[0.25, 0.75]]], np.float32))
+    notes = export_features(store["p"], "npy", tmp_path / "out").notes
+    assert "--kind posteriors --columns sad,glad" in notes[0]
+
+
 def test_directories_of_layers_are_not_taken_for_a_part_of_the_ids(tmp_path: Path) -> None:
     store, layers = FeatureStore.create(tmp_path / "a"), ("layer_02", "layer_06")
     with store.writer("set", replace(SPEC, layers=layers)) as writer:
