@@ -224,17 +224,20 @@
       for (let i = 0; i < page.utterances.n; i++) {
         if (page.known(truth[i]) && page.known(values[i]) && isHere(i)) rows.push(i);
       }
+      const [bottom, top] = rows.reduce(([least, most], i) => [Math.min(least, values[i]), Math.max(most, values[i])], [low, high]);
+      const beyond = rows.filter((i) => values[i] < low || values[i] > high).length; // of the scale: a regression may
       const line = { x: [low, high], y: [low, high], mode: "lines", line: { dash: "dot", color: "#888" }, hoverinfo: "skip", showlegend: false };
       const points = rows.length <= MOST_POINTS ? {
         x: rows.map((i) => truth[i]), y: rows.map((i) => values[i]), mode: "markers", type: "scatter", showlegend: false,
         marker: { size: 5, opacity: 0.5 }, hoverinfo: "text",
         hovertext: rows.map((i) => plain(`${page.utterances.ids[i]}: ${truth[i].toFixed(2)}, predicted ${values[i].toFixed(2)}`)),
-      } : counted(rows, truth, values, low, high);
+      } : counted(rows, truth, values, [low, high], [bottom, top]);
       figure.draw([points, line], { xaxis: { title: { text: `${plain(name)}, annotators` }, range: [low, high] },
-        yaxis: { title: { text: `${plain(name)}, predicted` }, range: [low, high] } });
+        yaxis: { title: { text: `${plain(name)}, predicted` }, range: [bottom, top] } });
       const bins = found.assessment.bins[name];
       const ccc = found.assessment.intervals[`ccc_${name}`] || [found.assessment.concordance.ccc[name], null, null];
-      below.replaceChildren(page.note(`CCC ${number(ccc[0])} (${page.interval(ccc[1], ccc[2])}), ${page.count(rows.length)} utterances.`),
+      below.replaceChildren(page.note(`CCC ${number(ccc[0])} (${page.interval(ccc[1], ccc[2])}), ${page.count(rows.length)} utterances` +
+        (beyond ? `; predictions beyond the scale, ${low} to ${high}: ${page.count(beyond)}.` : ".")),
         bins ? page.table(`${name}: row the annotators' bin, column the predicted one`, [{ text: "", row: true },
           ...bins.edges.slice(1).map((edge, i) => ({ text: `${bins.edges[i].toFixed(1)}–${edge.toFixed(1)}`, numeric: true })),
           { text: "mean of predicted less true", numeric: true }], bins.confusion.map((row, i) =>
@@ -244,12 +247,12 @@
     page.watch(["part", "system"], show);
   };
 
-  function counted(rows, truth, values, low, high, n = 40) {
+  function counted(rows, truth, values, scale, predicted, n = 40) {
     const z = Array.from({ length: n }, () => new Array(n).fill(0));
-    const cell = (value) => Math.min(n - 1, Math.max(0, Math.floor(((value - low) / (high - low)) * n)));
-    for (const i of rows) z[cell(values[i])][cell(truth[i])] += 1;
-    const centres = Array.from({ length: n }, (_, i) => low + ((i + 0.5) * (high - low)) / n);
-    return { type: "heatmap", x: centres, y: centres, z: z.map((row) => row.map((each) => each || null)), colorscale: "Blues",
+    const cell = (value, [low, high]) => Math.min(n - 1, Math.max(0, Math.floor(((value - low) / (high - low)) * n)));
+    for (const i of rows) z[cell(values[i], predicted)][cell(truth[i], scale)] += 1;
+    const centres = ([low, high]) => Array.from({ length: n }, (_, i) => low + ((i + 0.5) * (high - low)) / n);
+    return { type: "heatmap", x: centres(scale), y: centres(predicted), z: z.map((row) => row.map((each) => each || null)), colorscale: "Blues",
       reversescale: true, hoverongaps: false };
   }
 

@@ -223,16 +223,17 @@ def test_it_is_dark_where_the_reader_asks_for_it_and_prints(chromium: Any, html:
 
 
 def test_a_corpus_of_attributes_alone_has_no_columns_of_classes(chromium: Any, tmp_path: Path) -> None:
-    """Shows annotators' and predicted values, and sorts by how far they are apart."""
+    """Shows annotators' and predicted values, those beyond the scale too, and sorts by how far they are apart."""
     rng = np.random.default_rng(0)
     truth = rng.uniform(1, 7, (20, 2))
+    truth[3, 0] = 7
     table = pa.table({
         "utterance_id": [f"u{i}" for i in range(20)], "text": ["مرحبا" for _ in range(20)],
         "attr_arousal": truth[:, 0], "attr_valence": truth[:, 1],
     })  # fmt: skip
     Manifest(table, LabelScheme((), {"arousal": (1, 7), "valence": (1, 7)}), tmp_path).write(tmp_path / "m.csv")
     predicted = np.clip(truth + 0.1, 1, 7)
-    predicted[7] = 8 - truth[7]
+    predicted[7], predicted[3, 0] = 8 - truth[7], 7.25
     lines = [f"u{i},{a:.4f},{v:.4f}" for i, (a, v) in enumerate(predicted.tolist())]
     (tmp_path / "own.csv").write_text("\n".join(["utterance_id,attr_arousal,attr_valence", *lines]) + "\n")
     runs = find_runs([str(tmp_path / "own.csv")], tmp_path / "m.csv")
@@ -247,5 +248,8 @@ def test_a_corpus_of_attributes_alone_has_no_columns_of_classes(chromium: Any, t
     assert page.page.locator("#table tbody tr").first.inner_text().startswith("u7")
     assert page.page.locator("#map-canvas").get_attribute("data-points") == "20"
     assert page.page.locator("#confusion").count() == 0
+    assert "beyond the scale, 1 to 7: 1." in page.page.locator("#attributes").inner_text()
+    least, most = page.page.evaluate("document.querySelector('#attributes .js-plotly-plot').layout.yaxis.range")
+    assert (least, most) == (1, 7.25)
     assert page.problems == []
     page.page.close()
