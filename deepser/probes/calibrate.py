@@ -36,6 +36,14 @@ class Calibration:
             temperature = _temperature(
                 inner[usable, :n_classes].astype(np.float64), values[usable, :n_classes], balanced
             )
+        return Calibration.of_attributes(problem, each, inner, temperature)
+
+    @staticmethod
+    def of_attributes(
+        problem: Problem, each: Pass, inner: NDArray[np.float32], temperature: float = 1.0
+    ) -> "Calibration":
+        """Return the same with a temperature that is given."""
+        values, n_classes = problem.values[each.train], problem.n_classes
         slopes, offsets, centres = [], [], []
         for a in range(n_classes, values.shape[1]):
             paired = ~np.isnan(values[:, a]) & ~np.isnan(inner[:, a])

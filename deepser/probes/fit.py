@@ -44,6 +44,7 @@ Progress = Callable[[str, int, int], None]  # (what is going on, passes done, pa
 class System:
     """Scores of one row of the table: (N, C + A), NaN where no pass judged the utterance.
 
+    Attributes are on their scales, but for the nested row, whose are `ProbeResult.attributes`.
     nested: it was chosen inside each pass's training part, so that its score is an honest estimate. Otherwise the layer
     or combination was named beforehand and only its settings were chosen inside; the best of several such rows is
     chosen on the very utterances that are scored.
@@ -129,7 +130,8 @@ def fit_probe(
         nonlocal done
         say = None if progress is None else lambda what: progress(what, done, n_passes)
         result = _light(
-            choose(solver, each, candidates, score, combine=config.combine, refine=config.refine, progress=say)
+            choose(solver, each, candidates, score, combine=config.combine, refine=config.refine, progress=say),
+            problem,
         )
         done += 1
         return result
@@ -247,11 +249,18 @@ def _rule(config: ProbeConfig, problem: Problem) -> str:
     return "uar" if (problem.labels >= 0).any() else "mean_ccc"
 
 
-def _light(chosen: Chosen) -> Chosen:
-    """Without the held-out scores of what was not chosen."""
+def _light(chosen: Chosen, problem: Problem) -> Chosen:
+    """Without the held-out scores of what was not chosen, of which its attributes on their scales are made before."""
     nothing = np.zeros((0, 0), np.float32)
     best = chosen.best
-    return replace(chosen, candidates=tuple(c if c is best else replace(c, inner=nothing) for c in chosen.candidates))
+
+    def light(candidate: Candidate) -> Candidate:
+        if problem.attributes:
+            scale = Calibration.of_attributes(problem, chosen.each, candidate.inner)
+            candidate = replace(candidate, attributes=scale.outputs(problem, candidate.outer)[1])
+        return candidate if candidate.inner is best.inner else replace(candidate, inner=nothing)
+
+    return replace(chosen, candidates=tuple(map(light, chosen.candidates)))
 
 
 def _outputs(
@@ -285,7 +294,10 @@ def _systems(problem: Problem, chosen: Sequence[Chosen], final: Candidate | None
                 single = candidate.parts[0].source if len(candidate.parts) == 1 else None
                 blank = np.full(shape, np.nan, np.float32)
                 table[candidate.name] = System(candidate.name, blank, False, len(candidate.parts), single)
-            table[candidate.name].scores[each.each.judged] = candidate.outer
+            scores = table[candidate.name].scores
+            scores[each.each.judged] = candidate.outer
+            if candidate.attributes is not None:
+                scores[each.each.judged, problem.n_classes :] = candidate.attributes
     if final is not None:
         nested[passes.final.judged] = final.outer
     return (System(NESTED, nested, True, 0, None), *table.values())

@@ -25,7 +25,7 @@ class Candidate:
 
     name: the same in every pass for what is fixed beforehand. parts: its layers. fixed: it is named beforehand, so that
     its outer score may stand as a row of its own. score: of the held-out training rows; outer (m, K): what it says of
-    the judged rows.
+    the judged rows; attributes (m, A): the same of attributes on their scales, where these were made.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Candidate:
     inner: NDArray[np.float32]
     outer: NDArray[np.float32]
     fixed: bool = True
+    attributes: NDArray[np.float32] | None = None
 
     @property
     def normalise(self) -> str:

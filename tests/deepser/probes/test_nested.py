@@ -88,6 +88,16 @@ def test_the_nested_row_comes_first_and_only_rows_named_beforehand_follow(tmp_pa
     assert result.judged.all()
 
 
+def test_attributes_of_a_single_layer_are_on_their_scale_as_those_of_the_nested_choice(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path, 90)
+    layer = f"first@{Source('first', store['first'].layers[-1]).short}"
+    result = fit_probe(store, manifest, ProbeConfig("p", (layer,)), plan_folds(manifest, cv="fold"), device="cpu")
+    nested, alone = result.systems  # there is nothing else to choose
+    classes = slice(None, result.problem.n_classes)
+    np.testing.assert_array_equal(alone.scores[:, classes], nested.scores[:, classes])
+    np.testing.assert_array_equal(alone.scores[:, result.problem.n_classes :], result.attributes)
+
+
 def test_with_a_split_one_pass_learns_from_train_and_judges_the_rest(tmp_path: Path) -> None:
     store, manifest = corpus(tmp_path)
     frame = manifest.to_arrow().to_pandas()
