@@ -269,7 +269,7 @@ def _results(
                 ScoreRow.over_seeds(shown, evaluations) if len(evaluations) > 1 else ScoreRow.of(shown, one_evaluation)
             )
             sums = _mean_sums(each, systems, rows.manifest, _shared_attributes([each], systems, manifest))
-            n_speakers[part] = len(sums.values)
+            n_speakers[part] = len(sums.counting().values)
             against = None
             if each is not first:
                 shared = _shared_attributes([first, each], systems, manifest)

@@ -126,6 +126,8 @@ def _change(result: Result, score: str) -> str:
     if result.against is None or score not in result.against.differences:
         return ""
     difference = result.against.differences[score]
+    if math.isnan(difference.low):
+        return "" if math.isnan(difference.value) else f"{difference.value:+.3f}"
     return f"{difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
 
 

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from deepser.config import MemberConfig
@@ -16,6 +18,7 @@ from ensemble.evaluation.systems import from_store
 from ensemble.experiments.ablation import ABLATIONS, FULL, Variant, ablations_of, named, run_variants
 from ensemble.experiments.ablation_report import ablation_markdown, ablation_table
 from ensemble.experiments.presets import changes_of, members_of, preset_variants
+from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.small_corpus import medusa
@@ -112,6 +115,27 @@ def test_trained_and_compared_as_evaluate_would(tmp_path: Path) -> None:
     assert page.count("\n| ") == 5  # header, rule, three systems
     assert "-6.3" in page
     assert ablation_table(actual).renderables
+
+
+def test_speakers_of_whom_nothing_is_known_are_not_counted_and_one_speaker_has_no_interval(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path)
+    table = manifest.to_arrow()
+    speakers = manifest.column("speaker")
+    known = speakers == speakers[0]
+    for name in table.column_names:
+        if name == "label" or name.startswith(("vote_", "attr_")):
+            column = pc.if_else(pa.array(known), table.column(name), pa.scalar(None, table.column(name).type))
+            table = table.set_column(table.column_names.index(name), name, column)
+    folds = pa.array([str(i % 2) for i in range(len(manifest))])
+    manifest = Manifest.from_arrow(table.append_column("cut", folds), manifest.scheme, manifest.root)
+    variants = [Variant(name, "", (named(replace(SMALL, train=replace(SMALL.train, seed=seed))),))
+                for seed, name in enumerate(("a", "b"))]  # fmt: skip
+    plan = plan_folds(manifest, cv="cut")
+    result = run_variants(store, manifest, variants, plan, tmp_path / "a", cv="cut", n_resamples=20)
+    assert result.n_speakers == {"all folds": 1}
+    page = ablation_markdown(result, "Seeds")
+    assert "nan" not in page
+    assert ", 1 speakers" in page
 
 
 @pytest.mark.slow
