@@ -161,12 +161,24 @@ def _distinct(source: Source, report: ImportReport) -> list[int]:
 
 
 def _named_as(source: Source, expected: Sequence[str], report: ImportReport) -> Source:
-    """Return the source with the manifest's ids where those have an audio suffix: NAME.npy is NAME.wav."""
+    """Return the source with the manifest's ids where those have an audio suffix: NAME.npy is NAME.wav.
+
+    StoreError, before anything is written, where NAME is two of them.
+    """
     if set(source.keys) & set(expected):
         return source
-    named = {key.rpartition(".")[0]: key for key in expected if has_audio_suffix(key)}
+    ids = [key for key in expected if has_audio_suffix(key)]
+    named = {key.rpartition(".")[0]: key for key in ids}
     if not any(key in named for key in source.keys):
         return source
+    keys = set(source.keys)
+    other = next((key for key in ids if (name := key.rpartition(".")[0]) in keys and named[name] != key), None)
+    if other is not None:
+        name = other.rpartition(".")[0]
+        raise StoreError(
+            f"{source.place_of(source.keys.index(name))} may be of {other!r} or of {named[name]!r}, and the manifest "
+            "has both. Name the files after the whole ids (NAME.wav.npy), or give a manifest of one kind."
+        )
     report.notes.append("Utterances are stored under the manifest's ids, which have an audio suffix.")
     return replace(source, keys=[named.get(key, key) for key in source.keys])
 

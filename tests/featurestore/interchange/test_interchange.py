@@ -825,6 +825,16 @@ class TestWhatAnImportSays:
         source = saved(tmp_path / "g", {"c": rows_of(1)[0]})
         assert taken(store, source, expected_keys=["a", "c"]).missing == []
 
+    def test_a_name_of_two_ids_is_refused_and_of_one_is_stored_under_it(
+        self, store: FeatureStore, tmp_path: Path
+    ) -> None:
+        directory = saved(tmp_path / "f", {"a": rows_of(2)[0], "b": rows_of(3)[0]})
+        with pytest.raises(StoreError, match=r"a\.npy may be of 'a\.wav' or of 'a\.flac'"):
+            taken(store, directory, expected_keys=["a.wav", "b.wav", "a.flac"])
+        assert store.names() == []
+        assert taken(store, directory, expected_keys=["a.wav", "b.wav", "c.flac"]).missing == ["c.flac"]
+        assert sorted(store["in"]) == ["a.wav", "b.wav"]
+
     def test_layers_as_they_are_requested(self) -> None:
         assert parse_layers(["6", "12=h12", "last=x/y=z"]) == {"layer_06": "", "layer_12": "h12", "last": "x/y=z"}
         for bad in ([""], ["=x"], ["a="], ["6", "layer_06"]):
