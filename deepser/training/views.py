@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from deepser.config import ALL_VIEWS
 from featurestore.augment.mixing import check_mixing, mixed_places, mixing_name
-from featurestore.augment.views import without_view
+from featurestore.augment.views import differences_of_view
 from featurestore.errors import ConfigError
 from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.loaders.row_reader import Buffer, RowReader, beside_each_other
@@ -257,8 +257,6 @@ def _check_set(store: FeatureStore, ref: FeatureRef, name: str) -> None:
     clean, view_spec = store[ref.name].spec, store[name].spec
     if not view_spec.view:
         raise ConfigError(f"--views {label}: {name} records no augmentation, so it is not a view of {ref.name}.")
-    clean_spec = without_view(view_spec)
-    differences = [line for line in clean.differences(clean_spec) if line.partition(":")[0] not in ("dtype", "layers")]
-    if differences:
+    if differences := differences_of_view(clean, view_spec):
         raise ConfigError(f"{name} is no view of {ref.name}, which was made in another way: {'; '.join(differences)}.")
     ref.resolve(store[name])

@@ -282,6 +282,34 @@ def without_view(spec: FeatureSpec) -> FeatureSpec:
     return replace(spec, extra=tuple(pair for pair in spec.extra if pair not in spec.view))
 
 
+def differences_of_view(clean: FeatureSpec, view: FeatureSpec) -> list[str]:
+    """Return what keeps a set from being a view of a clean one: all that differs but the storage of rows and layers."""
+    differences = clean.differences(without_view(view))
+    return [line for line in differences if line.partition(":")[0] not in ("dtype", "layers")]
+
+
+def check_beside_clean(name: str, clean_name: str, clean: FeatureSpec, view: FeatureSpec) -> str:
+    """Raise ConfigError where a view would have no layer of the clean set, or rows of another kind.
+
+    Returns a note where it lacks some of the clean set's layers; "" else.
+    """
+    lacking = [layer for layer in clean.layers if layer not in view.layers]
+    differences = differences_of_view(clean, view)
+    has_none = len(lacking) == len(clean.layers)
+    if differences or has_none:
+        listed = [f"layers: stored {', '.join(clean.layers)}, asked {', '.join(view.layers)}"] if has_none else []
+        raise ConfigError(
+            f"{name} would be no view of {clean_name}, which was made in another way: "
+            f"{'; '.join(listed + differences)}. Give the options that {clean_name} was made with (medusa store info "
+            "prints them), or another --name."
+        )
+    if not lacking:
+        return ""
+    return (
+        f"{name} lacks layers that {clean_name} has ({', '.join(lacking)}); trainers read the same of both (--layers)."
+    )
+
+
 def _step(part: str, text: str, files: dict[str, AudioFiles | None]) -> tuple[str, Step]:
     name, _, options = part.partition(":")
     if name not in STEPS:

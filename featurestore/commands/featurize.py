@@ -169,6 +169,8 @@ def _refuse_other_set(encoder: "Encoder", job: "FeaturizeJob") -> None:
     existing = _existing(job)
     if existing is not None and job.name in existing:
         existing[job.name].check_spec(viewed_spec(encoder.spec, job.view))
+    elif existing is not None and (note := job.check_beside_clean(existing, encoder)):
+        say(note, "yellow")
 
 
 def _run(table: "Manifest", encoder: "Encoder", job: "FeaturizeJob", part: "Shard | None") -> Failures:

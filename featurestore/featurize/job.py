@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from featurestore.augment.views import View
+from featurestore.augment.views import View, check_beside_clean
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders.base import Encoder
 from featurestore.encoders.catalog import ENCODERS
@@ -68,6 +68,7 @@ class FeaturizeJob:
         encoder = load_with(self.encoder, device) if isinstance(self.encoder, EncoderOptions) else self.encoder
         if announce is not None:
             announce(", ".join(computed_by(encoder).values()))
+        self.check_beside_clean(store, encoder)
         options = {each.name: getattr(self.options, each.name) for each in fields(self.options)}
         return featurize(
             manifest,
@@ -80,6 +81,12 @@ class FeaturizeJob:
             progress=progress,
             **options,
         )
+
+    def check_beside_clean(self, store: FeatureStore, encoder: Encoder) -> str:
+        """Raise ConfigError where this view does not fit the clean set that is there; returns a note, or ""."""
+        if self.view is None or (clean := self.name.removesuffix(self.view.name(""))) not in store:
+            return ""
+        return check_beside_clean(self.name, clean, store[clean].spec, encoder.spec)
 
 
 def jobs_of(

@@ -30,4 +30,8 @@ def test_views_are_made_beside_the_clean_set(demo_corpus: Path, tmp_path: Path) 
     checked = medusa(*make, "--augment", "noise:snr=0..5", "--noise", tmp_path, "--check", "3").stdout
     assert mentions(checked, "logmel+noise1", "largest", "difference")
     assert "view" in medusa(*make, "--augment", "noise", exit_code=2).stderr
+    medusa(*make, "--pool", "mean", "--name", "pooled")
+    unlike = medusa(*make, "--name", "pooled", *options[:2], "--views", "1", "--noise", tmp_path, exit_code=2).stderr
+    assert mentions(unlike, "pooled+noise1", "would be no view of pooled", "pool: stored mean, asked none")
+    assert "pooled+noise1" not in FeatureStore.open(store_path)
     assert "--augment" in medusa(*make, "--views", "2", exit_code=2).stderr

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from featurestore.audio import SAMPLE_RATE_HZ, decode, duration_s
 from featurestore.augment import signals
 from featurestore.augment.mixing import check_mixing, mixed_from, mixed_places, mixing_name, partners, viewed_part
-from featurestore.augment.views import AugmentedAudio, View, parse_views, without_view
+from featurestore.augment.views import AugmentedAudio, View, check_beside_clean, parse_views, without_view
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.encoders.options import EncoderOptions
@@ -22,7 +22,9 @@ from featurestore.featurize.items import items_of
 from featurestore.featurize.job import FeaturizeJob, FeaturizeOptions
 from featurestore.featurize.run import featurize
 from featurestore.featurize.sharding import Shard
+from featurestore.format.spec import FeatureSpec
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.messages import mentions
 
 N = 12
 
@@ -168,6 +170,15 @@ def test_a_view_is_a_set_of_its_own_and_the_same_however_it_is_made(manifest: Ma
         featurize(manifest, encoder, store, "logmel+noise1", view=view("noise:snr=1"))
     with pytest.raises(SpecMismatch, match="view"):
         featurize(manifest, encoder, store, "logmel+noise1")
+
+
+def test_a_view_has_layers_of_the_clean_set() -> None:
+    clean = FeatureSpec("audio", "hubert", "sha256:0", ("layer_02", "layer_03"), 8, 50.0)
+    assert check_beside_clean("h+noise1", "h", clean, replace(clean, layers=("layer_02", "layer_03", "layer_04"))) == ""
+    note = check_beside_clean("h+noise1", "h", clean, replace(clean, layers=("layer_03",), dtype="int8"))
+    assert mentions(note, "h+noise1", "lacks", "(layer_02)")
+    with pytest.raises(ConfigError, match=r"layers: stored layer_02, layer_03, asked layer_04"):
+        check_beside_clean("h+noise1", "h", clean, replace(clean, layers=("layer_04",)))
 
 
 def test_a_views_recordings_and_its_specification_are_made_together(manifest: Manifest, tmp_path: Path) -> None:
