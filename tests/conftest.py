@@ -1,5 +1,6 @@
 """Fixtures that more than one test package uses; data outside the repository is found beside it, or the test skips."""
 
+import gc
 import os
 import shutil
 import signal
@@ -28,6 +29,14 @@ REPO = Path(__file__).resolve().parents[1]
 # A shared machine may stall any single example; wrong results, not slow ones, are what the property tests look for.
 settings.register_profile("medusa", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("medusa")
+
+
+# Modules and tests are there to stay: looking through them for garbage takes a twentieth of the time.
+gc.set_threshold(20_000, 20, 20)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
