@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featurestore.errors import StoreError
 from featurestore.format.segment import Segment
@@ -69,11 +70,8 @@ class KeyIndex:
             first, first_byte = last, last_byte
             self.segment_starts[i + 1] = last
         self._key_view = self._keys.data
-        self._order = np.argsort(hashes)
+        self._order = rising_order(hashes)  # of equal hashes the one in the first segment comes first
         self._hashes = hashes[self._order]
-        if (self._hashes[1:] == self._hashes[:-1]).any():
-            # Of equal hashes, the one in the first segment comes first; the other way of sorting is four times as fast.
-            self._order = np.argsort(hashes, kind="stable")
         self._known: dict[str, int] = {}
         self._last: tuple[list[str], np.ndarray] | None = None  # the last long question and its answer
         self.shadowed = self._find_shadowed(segments)
@@ -235,6 +233,26 @@ class KeyIndex:
 
 # Runs of bytes: those of an array, uint8, from each start to each end, int64 (n,).
 _ByteRuns = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def rising_order(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Return np.argsort(hashes, kind="stable") in a quarter of the time, for hashes of which few begin alike.
+
+    Numbers are sorted several times as fast as their places. So a place takes the low bits of its hash, and what the
+    high bits leave open, some fifty of ten million, is sorted once more.
+    """
+    low = np.uint64((1 << len(hashes).bit_length()) - 1)
+    packed = hashes & ~low
+    packed |= np.arange(len(hashes), dtype=np.uint64)
+    packed.sort()
+    undecided = np.zeros(len(hashes), bool)
+    undecided[1:] = (packed[1:] ^ packed[:-1]) <= low
+    undecided[:-1] |= undecided[1:]
+    packed &= low
+    order = packed.view(np.int64)
+    places = order[undecided]
+    order[undecided] = places[np.argsort(hashes[places], kind="stable")]
+    return order
 
 
 def _same_runs(ours: _ByteRuns, theirs: _ByteRuns) -> np.ndarray:
