@@ -21,6 +21,11 @@ PRINTED: dict[str, tuple[str, str, Callable[[dict[str, Any]], Any]]] = {
     "train-memory": ("Training on more than memory holds", "medusa bench train --memory-limit 1250", memory_table),
     "meta": ("Meta-classifiers of all seeds at once", "medusa bench meta", meta_table),
     "large-index": ("Ten million utterances", "medusa bench index --utterances 10000000 --repeats 1", index_table),
+    "large-index-amd": (
+        "Ten million utterances, second machine",
+        "medusa bench index --utterances 10000000 --repeats 1",
+        index_table,
+    ),
     "startup": ("From the command to the first step", "python -m benchmarks.startup", startup_table),
 }
 
