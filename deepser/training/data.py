@@ -23,8 +23,8 @@ Indices = NDArray[np.int64]
 Rows = list[tuple[Tensor, Tensor]]  # per feature set: values (L, sum T, D) float32, offsets (B + 1,) int64 on the host
 
 CPU = torch.device("cpu")
-SCANNED_CLIPS = 16  # at once
 SCANNED_BYTES = 1 << 30  # of rows that `scan` reads: a second or two
+SCANNED_AT_ONCE_BYTES = 16 << 20  # of rows, on average: pooled rows in batches of few clips would take half a minute
 
 
 @dataclass(frozen=True)
@@ -107,14 +107,16 @@ class TrainingData:
 
         Nothing is read where the rows are more than SCANNED_BYTES: then `open_batches` names it when it is first read.
         """
-        n_values = sum(
+        n_clips = len(self.targets.keys)
+        n_bytes = sum(
             int(self.store[ref.name].lengths(list(self.targets.keys)).sum())
             * self.store[ref.name].spec.row_type.row_bytes(self.store[ref.name].dim) * len(ref.layers)
             for ref in self.refs
         )  # fmt: skip
-        if n_values <= SCANNED_BYTES:
-            everyone = np.arange(len(self.targets.keys))
-            batches = [everyone[start : start + SCANNED_CLIPS] for start in range(0, len(everyone), SCANNED_CLIPS)]
+        if n_bytes <= SCANNED_BYTES:
+            n_at_once = max(1, SCANNED_AT_ONCE_BYTES * n_clips // max(n_bytes, 1))
+            everyone = np.arange(n_clips)
+            batches = [everyone[start : start + n_at_once] for start in range(0, n_clips, n_at_once)]
             with self.open_batches(batches, stride) as read:
                 for _ in read:
                     pass
