@@ -6,6 +6,7 @@ from dataclasses import astuple
 
 import numpy as np
 
+from deepser.training.views import is_mixed
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.sets.feature_set import FeatureSet
@@ -105,7 +106,7 @@ def check_view_sources(
 
 def refuse_mixed(features: FeatureSet) -> None:
     """Raise ConfigError for a view whose clips are mixed: the label of an utterance is not that of its mixed clip."""
-    if dict(features.spec.view).get("view", "").startswith("mix"):
+    if is_mixed(features.spec.view):
         clean, _, label = features.name.rpartition("+")
         raise ConfigError(
             f"{features.name} holds clips that are mixed of two utterances, so one's label would stand for both, and "

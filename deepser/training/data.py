@@ -108,14 +108,11 @@ class TrainingData:
         Nothing is read where the rows are more than SCANNED_BYTES: then `open_batches` names it when it is first read.
         """
         n_clips = len(self.targets.keys)
-        n_bytes = sum(
-            int(self.store[ref.name].lengths(list(self.targets.keys)).sum())
-            * self.store[ref.name].spec.row_type.row_bytes(self.store[ref.name].dim) * len(ref.layers)
-            for ref in self.refs
-        )  # fmt: skip
+        everyone = np.arange(n_clips)
+        readers = self._loader(stride, self._dtype(stride, CPU)).readers
+        n_bytes = sum(reader.n_bytes(everyone.tolist()) for reader in readers)
         if n_bytes <= SCANNED_BYTES:
             n_at_once = max(1, SCANNED_AT_ONCE_BYTES * n_clips // max(n_bytes, 1))
-            everyone = np.arange(n_clips)
             batches = [everyone[start : start + n_at_once] for start in range(0, n_clips, n_at_once)]
             with self.open_batches(batches, stride) as read:
                 for _ in read:

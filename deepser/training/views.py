@@ -4,7 +4,7 @@ With V views of N utterances, clip k * N + i is utterance i in view k, and clip 
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,7 +66,7 @@ class Views:
                 raise ConfigError(
                     f"{differing[0]} and {next(iter(pairs_of))} are other views, though both are {label}."
                 )
-            if dict(pairs)["view"].startswith("mix"):
+            if is_mixed(pairs):
                 check_mixing(store, label, pairs)
                 partner[k], weight[k], has_partner = mixed_places(store, label, keys)
                 has_view[k] &= has_partner
@@ -231,6 +231,11 @@ def view_name(base: str, label: str) -> str:
 
 def is_audio(store: FeatureStore, name: str) -> bool:
     return store[name].spec.kind == "audio"
+
+
+def is_mixed(view: Iterable[tuple[str, str]]) -> bool:
+    """Return whether a specification's `view` mixes clips of two utterances."""
+    return dict(view).get("view", "").startswith("mix")
 
 
 def resolve_views(store: FeatureStore, features: Sequence[str], labels: Sequence[str]) -> tuple[str, ...]:

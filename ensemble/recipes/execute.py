@@ -64,11 +64,12 @@ def run_steps(
         if code:
             return code
         seconds = round(time.monotonic() - started, 2)
-        trees = {label: thing for label, thing in reads.items() if thing.kind == "tree"}  # it may write to one
+        # A tree may be where the step writes.
+        digests |= {label: digest(thing) for label, thing in reads.items() if thing.kind == "tree"}
         states_made, digests_made = _look_at(makes)
         _write(step, places, {
             "attempts": attempts, "seconds": seconds, "what": list(step.settings), "states": states | states_made,
-            "reads": digests | _look_at(trees)[1], "makes": digests_made,
+            "reads": digests, "makes": digests_made,
         })  # fmt: skip
     return 0
 

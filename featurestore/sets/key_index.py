@@ -239,7 +239,7 @@ def rising_order(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Return np.argsort(hashes, kind="stable") in a quarter of the time, for hashes of which few begin alike.
 
     Numbers are sorted several times as fast as their places. So a place takes the low bits of its hash, and what the
-    high bits leave open, some fifty of ten million, is sorted once more.
+    high bits leave open, some hundred of ten million, is sorted once more.
     """
     low = np.uint64((1 << len(hashes).bit_length()) - 1)
     packed = hashes & ~low

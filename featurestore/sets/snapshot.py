@@ -100,7 +100,7 @@ class Snapshot:
         """Return `stored`, unchecked, read into `values` (sum T, D), of the stored dtype, and not through the maps.
 
         What is read of a set may fit into memory where the set doesn't, so that the page cache keeps it until too much
-        was read. beside: bytes of other rows that are read in the same loop, for each of these.
+        was read. beside: how many times the bytes of this set's rows the others take that the same loop reads.
         """
         n_bytes_read = self._n_rows_read * self.spec.row_type.row_bytes(self.spec.dim) * (1 + beside)
         numbers, firsts, counts = self._where(positions)
