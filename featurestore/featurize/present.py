@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -69,13 +69,15 @@ def to_encode(
     again: Again | None = None,
     workers: int = 2,
     write: bool = True,
+    beside: Collection[str] = (),
 ) -> tuple[list[Item], Present]:
     """Return the items that the set `name` lacks, each with a recorder of what it is made from, and what the set has.
 
-    Utterances to be encoded again are removed from the set, unless write=False. IdentityMismatch where the set has an
-    id that was made from other data; see `sources.compare`.
+    Utterances to be encoded again are removed from the set, unless write=False. beside: the keys of which `items` are a
+    shard; of those, too, both of two copies made from different data are removed, since none can be removed alone.
+    IdentityMismatch where the set has an id that was made from other data; see `sources.compare`.
     """
-    lacking, present = _lacking(items, store, name, verify_audio, again or Again(), workers, write)
+    lacking, present = _lacking(items, store, name, verify_audio, again or Again(), workers, write, beside)
     digests = Digests()
     return [replace(item, recorder=Recorder(item.source, digests)) for item in lacking], present
 
@@ -88,20 +90,25 @@ def _lacking(
     again: Again,
     workers: int,
     write: bool,
+    beside: Collection[str],
 ) -> tuple[list[Item], Present]:
     if store is None or name not in store:
         return list(items), Present()
     features = store[name]
+    conflicting: set[str] = set()
+    if again.mismatched:
+        conflicting = features.reading(conflicting_keys)
+        features.refresh()  # another shard may have removed them meanwhile
     absent = set(features.missing([item.key for item in items]))
     present = {item.key: item.source for item in items if item.key not in absent | again.keys}
     comparison = compare(present, features, verify=verify_audio, workers=workers)
     redone = {item.key for item in items} & again.keys - absent
     if again.mismatched:
         redone |= {mismatch.key for mismatch in comparison.mismatches}
-        redone |= features.reading(conflicting_keys).intersection(present)
+        redone |= conflicting.intersection(present)
     else:
         refuse(features, comparison, REMEDY)
-    if redone and write:
-        drop(features, sorted(redone))
+    if write and (redone or not conflicting.isdisjoint(beside)):
+        drop(features, sorted(redone), conflicting=beside if again.mismatched else ())
     lacking = [item for item in items if item.key in absent or item.key in redone]
     return lacking, Present(len(items) - len(lacking), len(redone), comparison)

@@ -121,7 +121,9 @@ def featurize(
     with StopSignals() as stop, opened as writer, counted_padding() as report.padding:
         items, report.failed = items_of(manifest, encoder, shard, threads, transcripts, part)
         total = len(items) + len(report.failed)
-        items, present = to_encode(items, store, name, verify_audio=verify_audio, again=again, workers=threads)
+        items, present = to_encode(
+            items, store, name, verify_audio=verify_audio, again=again, workers=threads, beside=manifest.keys
+        )
         if items:
             store.check_writable(name)
         writer.set.refresh()

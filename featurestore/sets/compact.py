@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -23,7 +23,7 @@ from featurestore.format.segment import Segment
 from featurestore.format.segment_writer import SegmentWriter, remove_stale
 from featurestore.format.stored import stored_utterances
 from featurestore.runtime.durable import set_aside, sync_directory
-from featurestore.sets.conflicts import conflicts
+from featurestore.sets.conflicts import conflicting_keys, conflicts
 from featurestore.sets.feature_set import FeatureSet
 from featurestore.sets.key_index import encode_key
 
@@ -97,16 +97,19 @@ def _alone(directory: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def drop(features: FeatureSet, keys: Iterable[str]) -> int:
+def drop(features: FeatureSet, keys: Iterable[str], conflicting: Iterable[str] = ()) -> int:
     """Remove every copy of these utterances, and return how many of them the set held.
 
+    conflicting: keys that are removed, too, where two segments hold them, made from different data.
+
     The segments that hold them are written anew without them; readers see each segment before or after. An interrupt
-    loses nothing: run it again. StoreError as in `compact`.
+    loses nothing: run it again. StoreError as in `compact`, and for any other key that two segments hold, made from
+    different data: one of the copies would be lost.
     """
-    unwanted = {encode_key(key) for key in keys}
+    unwanted, doubtful = ({encode_key(key) for key in each} for each in (keys, conflicting))
 
     def attempt() -> int:
-        plan = _without(features, unwanted)
+        plan = _without(features, unwanted, doubtful)
         _rewrite(features, plan, SEGMENT_BYTES, None)
         return plan.n_held
 
@@ -133,15 +136,26 @@ def _opened(features: FeatureSet) -> FeatureSet:
     return FeatureSet(features.path, features.name)
 
 
-def _without(features: FeatureSet, unwanted: set[bytes]) -> _Plan:
+def _without(features: FeatureSet, unwanted: set[bytes], doubtful: set[bytes]) -> _Plan:
     own = _opened(features)
     index = own.index
+    if doubtful:
+        unwanted = unwanted.union(doubtful.intersection(map(encode_key, own.reading(conflicting_keys))))
     positions = index.positions_of_bytes(sorted(unwanted))
     held = positions[positions >= 0]
+    if len(held):
+        _refuse_conflicts(own, "removed", unwanted)
     copies = [i for i in index.shadowed.tolist() if index.key_bytes(i) in unwanted]
     dropped = np.union1d(held, np.array(copies, np.int64))
     chosen = set(index.segment[dropped].tolist())
     return _plan(own, chosen, dropped, own.format, own.compress, len(held))
+
+
+def _refuse_conflicts(features: FeatureSet, done: str, besides: Collection[bytes] = ()) -> None:
+    """Raise StoreError where a key, other than `besides`, has copies made from different data: one would be lost."""
+    found = features.reading(lambda now: conflicts(now, by_rows=False, besides=besides))
+    if found:
+        raise StoreError(f"{found[0]} Nothing was {done}: one of the copies would have been lost.")
 
 
 def _chosen(features: FeatureSet, segment_bytes: int, format: str | None, compress: str | None) -> _Plan:
@@ -149,9 +163,7 @@ def _chosen(features: FeatureSet, segment_bytes: int, format: str | None, compre
         remove_stale(features.path)
     own = _opened(features)
     index, segments = own.index, own.segments
-    found = own.reading(lambda now: conflicts(now, by_rows=False))
-    if found:
-        raise StoreError(f"{found[0]} Nothing was compacted: one of the copies would have been lost.")
+    _refuse_conflicts(own, "compacted")
     new_format = own.format if format is None else format
     new_compress = (own.compress if new_format == own.format else "") if compress is None else compress
     chosen = set(np.unique(index.segment[index.shadowed]).tolist())

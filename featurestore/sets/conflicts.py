@@ -1,6 +1,6 @@
 """Utterances that lie under one key in two places, made from different data: which one counts is by chance."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
@@ -40,12 +40,14 @@ def conflicting_keys(snapshot: Snapshot) -> set[str]:
     return {snapshot.index.key(i) for i in conflicting_copies(snapshot)[0].tolist()}
 
 
-def conflicts(snapshot: Snapshot, *, by_rows: bool = True) -> list[str]:
-    """Return a sentence for each two segments that hold a key, made from different data."""
+def conflicts(snapshot: Snapshot, *, by_rows: bool = True, besides: Collection[bytes] = ()) -> list[str]:
+    """Return a sentence for each two segments that hold a key, other than `besides`, made from different data."""
     copies, counting = conflicting_copies(snapshot, by_rows=by_rows)
+    index = snapshot.index
+    others = np.array([index.key_bytes(i) not in besides for i in copies.tolist()], bool)
+    copies, counting = copies[others], counting[others]
     if not len(copies):
         return []
-    index = snapshot.index
     pairs = np.stack([index.segment[counting], index.segment[copies]], axis=1)
     of_pair, firsts, counts = np.unique(pairs, axis=0, return_index=True, return_counts=True)
     sentences = []

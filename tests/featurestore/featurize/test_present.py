@@ -13,11 +13,12 @@ import soundfile
 from featurestore.audio import decode
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
-from featurestore.errors import ConfigError, IdentityMismatch
+from featurestore.errors import ConfigError, IdentityMismatch, StoreError
 from featurestore.featurize.items import audio_items
 from featurestore.featurize.plan import plan
 from featurestore.featurize.present import Again
 from featurestore.featurize.run import FeaturizeReport, featurize
+from featurestore.featurize.sharding import Shard
 from featurestore.sets import sources
 from featurestore.sets.sources import Recorder, compare
 from featurestore.store.feature_store import FeatureStore
@@ -76,6 +77,24 @@ def test_mismatched_makes_utterances_anew_that_have_two_copies_of_different_data
     run(first, store, again=Again(mismatched=True))
     assert store["logmel"].verify() == []
     assert compare(dict(zip(first.keys, first.audios, strict=True)), store["logmel"]).mismatches == []
+
+
+def test_what_replaces_some_utterances_loses_no_copy_of_others(
+    tmp_path: Path, store: FeatureStore, first: Manifest
+) -> None:
+    """Of a key with two copies of different data none is removed silently, and shards settle those of all shards."""
+    other = FeatureStore.create(tmp_path / "other")
+    run(corpus(tmp_path / "second", 1, {"DC_a01": 58_368, "DC_a02": 16_000}), other)
+    (segment,) = (other.path / "logmel").glob("seg-*")
+    shutil.copytree(segment, store.path / "logmel" / segment.name)
+    segments = sorted(path.name for path in (store.path / "logmel").iterdir())
+    with pytest.raises(StoreError, match=r"DC_a02.*Nothing was removed"):
+        run(manifest_of(tmp_path / "first", ["DC_a01"], ".wav"), store, again=Again(frozenset({"DC_a01"})))
+    assert sorted(path.name for path in (store.path / "logmel").iterdir()) == segments
+    for number in (1, 2):
+        run(first, store, again=Again(mismatched=True), shard=Shard(number, 2))
+    assert store["logmel"].verify() == []
+    assert compare(dict(zip(first.keys, first.audios, strict=True)), store["logmel"]).n_compared == 2
 
 
 def test_equal_durations_but_other_samples_are_refused(tmp_path: Path, store: FeatureStore, first: Manifest) -> None:
