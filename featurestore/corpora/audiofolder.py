@@ -120,6 +120,8 @@ def _of_table(root: Path, place: Path, table: pa.Table, label: str) -> pa.Table:
         raise ManifestError(f"{place}: the metadata table {arrow.missing_column(FILE_NAME, names)}.")
     before = place.relative_to(root)
     paths = [(before / str(name)).as_posix() for name in table.column(FILE_NAME).to_pylist()]
+    if problems := arrow.nested_problems(table, (FILE_NAME, label)):
+        raise ManifestError(arrow.sentence(f"The metadata table in {place}", problems))
     columns: dict[str, Any] = {"utterance_id": paths, "path": paths}
     if label in names:
         columns["label"] = table.column(label)

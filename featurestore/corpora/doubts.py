@@ -1,5 +1,6 @@
 """What in a manifest is allowed and yet looks like a mistake; `prepare` prints it as notes, whatever the corpus."""
 
+import shlex
 from collections import Counter
 
 import numpy as np
@@ -23,7 +24,8 @@ def doubts(manifest: Manifest) -> list[str]:
     notes = []
     for names in alike(manifest.scheme.classes):
         names_text = " and ".join(map(repr, names))
-        notes.append(f"classes {names_text} differ in letter case or spaces alone: --merge '{names[1]}={names[0]}'")
+        merges = " ".join(f"--merge {_quoted(f'{name}={names[0]}')}" for name in names[1:])
+        notes.append(f"classes {names_text} differ in letter case or spaces alone: {merges}")
     absent = [name for name in manifest.scheme.classes if name.strip().casefold() in ABSENT]
     if absent:
         absent_text = ", ".join(map(repr, absent))
@@ -72,6 +74,11 @@ def doubts(manifest: Manifest) -> list[str]:
                 f"several, `prepare csv --column speaker={CORPUS}+SPEAKER` tells them apart"
             )
     return notes
+
+
+def _quoted(text: str) -> str:
+    """Return a text in quotes for a shell, though it needs none."""
+    return shlex.quote(text) if "'" in text else f"'{text}'"
 
 
 def _outvoted(manifest: Manifest) -> tuple[int, int]:

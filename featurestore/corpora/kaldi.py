@@ -1,4 +1,7 @@
-"""A Kaldi data directory: `wav.scp`, and `segments`, `utt2spk`, `spk2gender`, `text`, `utt2emo`, `utt2dur` if there."""
+"""A Kaldi data directory: `wav.scp`, and if there `segments`, `utt2spk`, `spk2gender`, `text`, `utt2emo`, `utt2dur`.
+
+Of `reco2file_and_channel` the channel is kept, so that where a file has several it can be said that they are averaged.
+"""
 
 import math
 from pathlib import Path
@@ -9,6 +12,7 @@ from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ManifestError
 
 COLUMN_OF = {"utt2spk": "speaker", "text": "text", "utt2emo": "label", "utt2dur": "duration_s"}
+CHANNELS = "reco2file_and_channel"
 GENDERS = {"m": "male", "f": "female"}
 
 
@@ -16,18 +20,22 @@ def read_kaldi(root: Path, *, audio: Path | None = None, check_audio: bool = Tru
     """Return the manifest of the utterances of `wav.scp`, or of `segments`, which are pieces of its recordings.
 
     audio: where relative paths start, by default the working directory, as in Kaldi. Columns: utterance_id, path,
-    start_s and end_s of pieces, speaker, gender, label, text, duration_s; an utterance may be missing from the files of
-    all but the first. ManifestError names file and line: pipes instead of files, segments that are no two times, ids
-    that repeat or are unknown.
+    start_s and end_s of pieces, channel, speaker, gender, label, text, duration_s; an utterance may be missing from the
+    files of all but the first. ManifestError names file and line: pipes instead of files, segments that are no two
+    times, ids that repeat or are unknown.
     """
     paths = _table(root / "wav.scp")
     for place, path in paths.values():
         if path.endswith("|"):
             raise ManifestError(f"{place}: {path!r} is a command, expected a file. Write its output to a file first.")
     columns: dict[str, Any] = {"utterance_id": list(paths), "path": [path for _, path in paths.values()]}
-    listed_in = "wav.scp"
+    listed_in, recordings = "wav.scp", list(paths)
     if (root / "segments").exists():
-        columns, listed_in = _pieces(root / "segments", {key: path for key, (_, path) in paths.items()}), "segments"
+        columns, recordings = _pieces(root / "segments", {key: path for key, (_, path) in paths.items()})
+        listed_in = "segments"
+    if (root / CHANNELS).exists():
+        channels = {key: value.split()[-1] for key, (_, value) in _table(root / CHANNELS).items()}
+        columns["channel"] = [channels.get(recording) for recording in recordings]
     keys = set(columns["utterance_id"])
     for name, column in COLUMN_OF.items():
         if (root / name).exists():
@@ -51,8 +59,9 @@ def read_kaldi(root: Path, *, audio: Path | None = None, check_audio: bool = Tru
     )  # fmt: skip
 
 
-def _pieces(path: Path, recordings: dict[str, str]) -> dict[str, Any]:
-    """Return the columns of a `segments` file: utterance, recording, start, end (-1: the recording's end)."""
+def _pieces(path: Path, recordings: dict[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the columns of a `segments` file: utterance, path, start, end (-1: the file's end); the recordings."""
+    of_rows = []
     columns: dict[str, Any] = {name: [] for name in ("utterance_id", "path", "start_s", "end_s")}
     for key, (place, text) in _table(path).items():
         recording, *times = text.split()
@@ -71,7 +80,8 @@ def _pieces(path: Path, recordings: dict[str, str]) -> dict[str, Any]:
         ends = (key, recordings[recording], start, None if end == -1 else end)
         for name, value in zip(columns, ends, strict=True):
             columns[name].append(value)
-    return columns
+        of_rows.append(recording)
+    return columns, of_rows
 
 
 def _table(path: Path, empty: bool = False) -> dict[str, tuple[str, str]]:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from featurestore.audio import decode, duration_s, several_tracks, stated_duration_s
 from featurestore.audio.layout import LFS_POINTER
+from featurestore.corpus.channels import averaged_channels
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.piece_ends import check_ends, whole_files_twice
 from featurestore.errors import AudioError, ManifestError
@@ -45,6 +46,7 @@ def check_sounds(manifest: Manifest) -> list[str]:
             )
         notes += grouped(f"of {len(tried)} {suffix} files tried can't be decoded", problems)
     notes += several_tracks(file for of in by_suffix.values() for file in _spread(of, N_TRIED) if file.is_file())
+    notes += averaged_channels(manifest)
     return [*notes, *_other_durations(manifest), *check_ends(manifest), *whole_files_twice(manifest)]
 
 

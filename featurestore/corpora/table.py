@@ -50,10 +50,13 @@ def read_table(
     root = path.parent if root is None else Path(root)
     table = read_table_file(path, any_delimiter=True)
     notes: list[str] = []
+    problems: list[str]
     for other, ours, theirs in joined:
         table = _joined(path, table, other, ours, theirs, notes)
     table, further_notes = _renamed(path, table, dict(columns or {}))
     notes += further_notes
+    if problems := arrow.nested_problems(table, checks.STRING_COLUMNS):
+        raise ManifestError(arrow.sentence(str(path), problems))
     no_ids = "utterance_id" not in table.column_names and "path" in table.column_names
     if no_ids:
         table = table.append_column("utterance_id", table.column("path"))

@@ -53,6 +53,15 @@ def as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
 
 
+def nested_problems(table: pa.Table, names: Sequence[str]) -> list[str]:
+    """Return a sentence for each of these columns, of those the table has, whose cells are lists or records."""
+    return [
+        f"column {name!r} holds a {table.column(name).type} in each row, expected one text or number; "
+        "take the part of it that is meant as a column of its own"
+        for name in names if name in table.column_names and pa.types.is_nested(table.column(name).type)
+    ]  # fmt: skip
+
+
 def as_numbers(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[int]]:
     """Return a column as float64 with NaN and empty as null, and the rows whose value is no finite number.
 

@@ -51,6 +51,8 @@ class Manifest:
         """Check every row; ManifestError lists what is wrong by row and value. The columns imply a scheme of None."""
         self.name = name
         self.root = Path(root)
+        if problems := arrow.nested_problems(table, checks.STRING_COLUMNS):
+            raise ManifestError(arrow.sentence(f"Manifest {name}", problems))
         self.scheme = LabelScheme.of_table(table) if scheme is None else scheme
         self.notes: list[str] = []
         self._ratings: Ratings | Path | None = ratings

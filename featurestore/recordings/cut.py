@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from featurestore.audio import without_audio_suffix
+from featurestore.corpus.channels import averaged_channels
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.piece_ends import check_ends
 from featurestore.corpus.pieces import END, START, piece_id
@@ -114,17 +115,33 @@ def _by_table(manifest: Manifest, how: SegmentTable) -> Cut:
     table, rows = _with_rows(manifest, how.table, notes)
     order = sorted(range(len(rows)), key=rows.__getitem__)  # by recording, in the table's order
     pieces: dict[tuple[int, float, float | None], int] = {}
+    copies: list[tuple[int, int]] = []
     for i in order:
-        pieces.setdefault((rows[i], table.column(START)[i].as_py(), table.column(END)[i].as_py()), i)
-    if len(pieces) < len(rows):
-        notes.append(f"{len(rows) - len(pieces):,} segments of the same ends as another left out")
+        first = pieces.setdefault((rows[i], table.column(START)[i].as_py(), table.column(END)[i].as_py()), i)
+        copies += [(first, i)] if first != i else []
+    if copies:
+        notes.append(f"{len(copies):,} segments of the same ends as another left out{_differing(table, copies)}")
     without = sorted(set(range(len(manifest))) - set(rows))
     if without:
         names = [manifest.keys[i] for i in without]
         notes.append(f"no segment in the table for {len(without):,} recordings: {first_names(names, SHOWN)}")
     extra = table.take(pa.array(pieces.values(), pa.int64())).drop_columns([START, END])
     chosen = _pieces(manifest, [row for row, *_ in pieces], [(low, high) for _, low, high in pieces], extra)
-    return Cut(chosen, [], notes + ([] if chosen is None else check_ends(chosen, some_may_fail=True)))
+    if chosen is not None:
+        notes += averaged_channels(chosen) + check_ends(chosen, some_may_fail=True)
+    return Cut(chosen, [], notes)
+
+
+def _differing(table: pa.Table, copies: Sequence[tuple[int, int]]) -> str:
+    """Return in which columns segments of the same ends differ, for the end of a note; "" where they are the same."""
+    names = []
+    for name in table.column_names:
+        values = table.column(name).to_pylist()
+        if any(values[first] != values[other] for first, other in copies):
+            names.append(name)
+    if not names:
+        return ""
+    return f", though they differ in {', '.join(names)}: those of the row that comes first are kept"
 
 
 def _with_rows(manifest: Manifest, table: pa.Table, notes: list[str]) -> tuple[pa.Table, list[int]]:

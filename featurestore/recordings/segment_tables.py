@@ -60,6 +60,8 @@ def read_segments(path: Path) -> SegmentTable:
         raise ManifestError(f"{path} {arrow.missing_column(START, table.column_names)}; expected {START} and {END}.")
     if column is None:
         return SegmentTable(table.drop_columns(["path"]), [])
+    if problems := arrow.nested_problems(table, ("path",)):
+        raise ManifestError(arrow.sentence(str(path), problems))
     names_of = arrow.as_strings(table.column("path"))
     empty = arrow.row_numbers(names_of.is_null())
     if empty:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import soundfile
 
 from featurestore.corpora import CORPORA
 from featurestore.corpora.audiofolder import read_audiofolder
@@ -22,6 +23,9 @@ from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.corpus.ratings import Ratings
 from featurestore.corpus.relabel import relabelled
 from featurestore.errors import ManifestError
+from featurestore.recordings.cut import cut as cut_recordings
+from featurestore.recordings.manifest_of import recordings_of
+from featurestore.recordings.segment_tables import read_segments
 from tests.helpers.corpus_trees import write_csv, write_files, write_wav
 from tests.helpers.messages import mentions
 from tests.helpers.small_corpus import medusa
@@ -272,6 +276,24 @@ def test_segments_are_pieces_of_the_recordings(tmp_path: Path) -> None:
     np.testing.assert_array_equal(manifest.column("end_s"), [0.05, np.nan, 0.09])
     assert manifest.labels == ["sad", "happy", "sad"]
     assert manifest.column("speaker").tolist() == ["anna", "ben", "anna"]
+
+
+def test_channels_that_are_named_and_averaged_are_noted(tmp_path: Path) -> None:
+    """By Kaldi's list, a table's column, or a table of segments; files of one channel are no matter."""
+    for name, shape in (("one", (1600,)), ("two", (1600, 2))):
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(shape) + 0.1, 16_000)
+    files = {"segments": "a r 0 0.05\nb r 0.05 0.1\n", "utt2emo": "a sad\nb happy\n"}
+    for name, noted in (("one", False), ("two", True)):
+        scp = {"wav.scp": f"r {name}.wav\n", "reco2file_and_channel": "r call B\n"}
+        manifest = CORPORA["kaldi"](write_files(tmp_path / f"of {name}", files | scp), audio=tmp_path)
+        assert manifest.column("channel").tolist() == ["B", "B"]
+        (tmp_path / "t.csv").write_text(f"file,Channel,start,end\n{name}.wav,0,0,0.05\n{name}.wav,1,0,0.05\n")
+        segments = cut_recordings(
+            recordings_of([str(tmp_path / f"{name}.wav")]).manifest, read_segments(tmp_path / "t.csv")
+        )
+        for notes in (manifest.notes, segments.notes):
+            assert any("mean" in note and f"{name}.wav has 2 channels" in note for note in notes) == noted
+        assert any("differ in Channel" in note for note in segments.notes)
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,17 @@ import csv
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import soundfile
 
 from featurestore.audio import duration_s
 from featurestore.corpora import CORPORA
+from featurestore.corpora.audiofolder import read_audiofolder
 from featurestore.corpora.ravdess import FOLDS, read_ravdess
 from featurestore.corpora.table import read_table
 from featurestore.corpus.manifest import Manifest
@@ -364,6 +368,21 @@ def test_labels_that_got_fewer_votes_than_another_class_are_counted(tmp_path: Pa
     table = written(tmp_path, f"utterance_id,text,label,vote_sad,vote_angry\n{rows}")
     output = " ".join(medusa("prepare", "csv", table, "-o", tmp_path / "m.csv").stdout.split())
     assert "1 of 3 labels" in output
+
+
+@pytest.mark.parametrize(
+    ("column", "values"), [("label", [["sad"], ["happy"]]), ("path", [{"path": "a.wav"}, {"path": "b.wav"}])]
+)
+def test_lists_and_records_in_place_of_names_are_refused(tmp_path: Path, column: str, values: list[Any]) -> None:
+    table = {"utterance_id": ["a", "b"], "path": ["a.wav", "b.wav"], "label": ["sad", "happy"]} | {column: values}
+    pyarrow.parquet.write_table(pa.table(table), tmp_path / "t.parquet")
+    for read in (read_table, Manifest.read):
+        with pytest.raises(ManifestError, match=rf"'{column}'.*(list|struct)<"):
+            read(tmp_path / "t.parquet")
+    named = {"file_name" if name == "path" else name: column for name, column in table.items()}
+    pyarrow.parquet.write_table(pa.table(named), tmp_path / "metadata.parquet")
+    with pytest.raises(ManifestError, match=r"metadata table.*(list|struct)<"):
+        read_audiofolder(tmp_path, check_audio=False)
 
 
 def test_a_single_class_is_noted(tmp_path: Path) -> None:
