@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from deepser.scores.metrics import natural_order
 from deepser.scores.probabilities import SMALLEST, entropy, softmax
 from featurestore.errors import ConfigError, ManifestError
 from featurestore.runtime.jsonable import json_fields
@@ -149,10 +150,10 @@ def scale(probabilities: np.ndarray, temperature: float | np.ndarray) -> np.ndar
 def cross_scaled(
     probabilities: np.ndarray, labels: np.ndarray, folds: Sequence[str] | np.ndarray
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """Return (N, C) probabilities, scaled by the temperature fitted on the other folds, and the temperatures."""
+    """Return (N, C) probabilities, scaled by a temperature fitted on the other folds, and each fold's temperature."""
     names = np.asarray(folds, dtype=object)
     scaled, temperatures = np.empty(probabilities.shape, np.float32), {}
-    for fold in dict.fromkeys(names.tolist()):
+    for fold in sorted(set(names.tolist()), key=natural_order):
         in_fold = names == fold
         temperatures[str(fold)] = fit_temperature(probabilities[~in_fold], labels[~in_fold])
         scaled[in_fold] = scale(probabilities[in_fold], temperatures[str(fold)])

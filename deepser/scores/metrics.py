@@ -194,7 +194,7 @@ def evaluate(
         return Evaluation(pooled, concord)
     names = np.asarray(folds, dtype=object)
     parts = {}
-    for fold in sorted(set(folds), key=_natural):
+    for fold in sorted(set(folds), key=natural_order):
         rows = names == fold
         is_scored = predicted is not None and bool((labels[rows] >= 0).any())
         parts[fold] = evaluate(
@@ -301,6 +301,6 @@ def ccc(predicted: np.ndarray, target: np.ndarray) -> float:
     return float(2 * covariance / (x.var() + y.var() + (x.mean() - y.mean()) ** 2))
 
 
-def _natural(name: str) -> tuple[bool, int, str]:
-    """Sort fold 2 before fold 10, and numbers before words."""
+def natural_order(name: str) -> tuple[bool, int, str]:
+    """Return what sorts fold 2 before fold 10, and numbers before words."""
     return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)

@@ -16,7 +16,7 @@ from ensemble.evaluation.confidence import confidence_notes
 from ensemble.evaluation.posteriors import adapted_notes, shared_attributes, speaker_adapted
 from ensemble.evaluation.protocol import check_protocol, made_of
 from ensemble.evaluation.systems import ADAPTED, MEMBER_WEIGHTS
-from ensemble.fusion.config import AnyConfig, AutoConfig, MetaConfig
+from ensemble.fusion.config import AnyConfig, AutoConfig, MetaConfig, RidgeConfig
 from ensemble.fusion.cross_fit import CrossFit, cross_fit
 from ensemble.fusion.division import Division, divide, members_of
 from ensemble.fusion.fit_report import EnsembleReport, beaten_by, member_rows, scored, technique_rows, worth_scoring
@@ -92,6 +92,7 @@ def fit_ensemble(
     if unrated:
         note = f"No output for {', '.join(unrated)}, which nobody rated."
         report = replace(report, notes=(*report.notes, note))
+    report = replace(report, notes=(*report.notes, *_one_speaker_notes(problem, division, config)))
     report = replace(report, protocol=protocol.to_dict(), held_out=_held_out(problem, division, config or MetaConfig()))
     corpora = CrossCorpus.of_manifest(manifest) if folds is None else None
     rule = corpora.rule if corpora else division.column if division.folds is None else f"cv:{division.column}"
@@ -174,6 +175,17 @@ def _held_out(problem: Problem, division: Division, config: AnyConfig) -> dict[s
         return {}
     held_out = {each.name: held_out_of(problem.rows(each.fit), config) for each in division.passes}
     return {name: own.to_dict(problem.targets.classes) for name, own in held_out.items() if own is not None}
+
+
+def _one_speaker_notes(problem: Problem, division: Division, config: AnyConfig | None) -> list[str]:
+    """Return a note on the fits whose choices were made on utterances of the speaker that they learned from."""
+    fits = [each.name for each in division.passes if problem.rows(each.fit).one_group]
+    if not fits or not isinstance(config, RidgeConfig | AutoConfig):
+        return []
+    return [
+        f"{', '.join(fits)}: all utterances to learn from are of one speaker, so utterances of this same speaker were "
+        "held out to choose settings."
+    ]
 
 
 def _learned(meta: MetaState, problem: Problem, division: Division) -> Learned | None:

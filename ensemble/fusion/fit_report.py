@@ -19,6 +19,8 @@ from ensemble.fusion.state import Prediction
 from ensemble.fusion.techniques import CHOICE, Fused, Technique
 from featurestore.runtime.jsonable import jsonable
 
+OTHER_WAYS = {"soft": "soft vote", "auto": CHOICE}  # --meta by the row that it makes: what may be better than another
+
 
 @dataclass(frozen=True)
 class EnsembleReport:
@@ -111,11 +113,11 @@ def beaten_by(part: str, rows: Sequence[ScoreRow]) -> list[str]:
     best = max(others, key=lambda row: row.scores[score])
     if not round(ensemble_row.scores[score], 3) < round(best.scores[score], 3):  # as they are shown
         return []
-    remedy = (
-        "Fewer members or --meta soft"
-        if ensemble_row.name.startswith(CHOICE)
-        else "Fewer members, --meta soft or --meta auto"
-    )
+    remedies = [
+        "Fewer members",
+        *(f"--meta {m}" for m, own in OTHER_WAYS.items() if not ensemble_row.name.startswith(own)),
+    ]
+    remedy = " or ".join([", ".join(remedies[:-1]), remedies[-1]])
     return [
         f"On {part} {best.name} scores more than {ensemble_row.name}: {TITLES[score]} {best.scores[score]:.3f} against "
         f"{ensemble_row.scores[score]:.3f}. {remedy} may be the better choice."

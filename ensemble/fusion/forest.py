@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numba
@@ -74,7 +75,9 @@ def fit_forests(aligned: Aligned, targets: Targets, config: ForestConfig) -> lis
             config.n_trees, min_samples_leaf=config.min_leaf_share, class_weight="balanced", n_jobs=-1,
             random_state=config.seed + k,
         )  # fmt: skip
-        forests.append(forest.fit(x[fold != k], y[fold != k]))
+        # Its threads set the process's filters of warnings one after another, and may leave them without any.
+        with warnings.catch_warnings():
+            forests.append(forest.fit(x[fold != k], y[fold != k]))
     return forests
 
 

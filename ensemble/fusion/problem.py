@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepser.members.scales import check_scales
 from deepser.members.sources import check_all_sources
@@ -12,6 +13,7 @@ from deepser.training.targets import Targets
 from ensemble.evaluation.align import Aligned, column_names, load_posteriors
 from ensemble.evaluation.posteriors import group_names, shared_attributes, targets_of
 from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.splits import group_folds
 from featurestore.errors import ConfigError
 from featurestore.store.feature_store import FeatureStore
 
@@ -71,6 +73,19 @@ class Problem:
         )
         logits = None if self.logits is None else self.logits.rows(index)
         return Problem(self.posteriors.rows(index), logits, targets, self.groups[index])
+
+    @property
+    def one_group(self) -> bool:
+        """Whether all utterances are of one group, so that none can be held out from the others."""
+        return len(set(self.groups.tolist())) == 1
+
+    def parts(self, n: int) -> NDArray[np.int64]:
+        """Return (N,) the part of each utterance, n parts at most, that share no group.
+
+        Where all are of one group, utterances are dealt out one by one.
+        """
+        groups = self.targets.keys if self.one_group else [str(group) for group in self.groups]
+        return group_folds(groups, max(min(n, len(set(groups))), 1), labels=self.targets.labels)
 
     def choose(self, which: Sequence[int]) -> "Problem":
         """Return some members, in the order given."""

@@ -14,11 +14,11 @@ from ensemble.fusion.config import RidgeConfig
 from ensemble.fusion.problem import Problem
 from ensemble.fusion.selection import scoring_of
 from ensemble.fusion.state import RIDGE, MetaState, Prediction
-from featurestore.corpus.splits import group_folds
 
 Array = NDArray[np.float64]
 
-N_FOLDS = 5  # of whole speakers, over which penalty and structure are chosen and the temperature is fitted
+# Of whole speakers, over which penalty and structure are chosen and the temperature is fitted; see `Problem.parts`.
+N_FOLDS = 5
 LOWEST = 1e-6  # of a probability whose logarithm is read
 
 
@@ -59,7 +59,7 @@ def fit_ridge(problem: Problem, config: RidgeConfig) -> MetaState:
     targets, n_classes = problem.targets, problem.n_classes
     best: tuple[float, float, str] = (-np.inf, max(config.penalties), "own")
     scores = np.zeros((len(targets.keys), n_classes))
-    folds = _folds(problem)
+    folds = problem.parts(N_FOLDS)
     score = scoring_of(problem)
     for structure in config.structures:
         for penalty in sorted(config.penalties, reverse=True):
@@ -157,12 +157,6 @@ def _ridge(x: Array, y: Array, rows: Array, penalty: float) -> tuple[Array, floa
     scale = max(float(np.trace(gram)) / len(gram), 1e-12)
     solution: Array = np.linalg.solve(gram + penalty * scale * np.eye(len(gram)), weighted.T @ (y - y_mean) / total)
     return solution, y_mean - float(x_mean @ solution)
-
-
-def _folds(problem: Problem) -> NDArray[np.int64]:
-    groups = [str(group) for group in problem.groups]
-    n = max(min(N_FOLDS, len(set(groups))), 1)
-    return group_folds(groups, n, labels=problem.targets.labels)
 
 
 def _temperature(scores: Array, labels: NDArray[np.int64]) -> float:

@@ -30,7 +30,6 @@ from ensemble.fusion.stacking import fit_ridge
 from ensemble.fusion.state import MetaState, Prediction
 from ensemble.fusion.training import fit_meta, fit_mlp
 from ensemble.fusion.vote_meta import fit_vote
-from featurestore.corpus.splits import group_folds
 from featurestore.errors import ConfigError
 
 CHOICE = "chosen inside"  # the row of a nested choice
@@ -164,15 +163,14 @@ class FittedChoice:
 def _fit_choice(problem: Problem, selection: Selection, config: AutoConfig) -> Fitted:
     """Fit the candidate with the best score over speaker-disjoint parts of the problem's rows on all of these rows."""
     ways = candidates_of(config)
-    groups = [str(group) for group in problem.groups]
-    n = min(config.n_folds, len(set(groups)))
-    if n < 2:
+    folds = problem.parts(config.n_folds)
+    names = np.unique(folds)
+    if len(names) < 2:
         return FittedChoice(ways[0].fit(problem, selection), ways[0].name, {})
-    folds = group_folds(groups, n, labels=problem.targets.labels)
     score, scores = scoring_of(problem), {}
     for way in ways:
         held_out = np.zeros(problem.posteriors.values.shape[1:], np.float32)
-        for fold in range(n):
+        for fold in names:
             fit = way.fit(problem.rows(folds != fold), selection)
             predicted = fit.predict(problem.rows(folds == fold)).whole
             held_out[folds == fold] = np.concatenate([predicted.probabilities, predicted.attributes], 1)

@@ -145,6 +145,8 @@ def test_a_folds_labels_do_not_reach_its_own_temperature() -> None:
     assert changed["b"] == actual["b"]
     assert changed["a"] != actual["a"]
     assert np.array_equal(repeated[folds == "b"], scaled[folds == "b"])
+    _, ordered = cross_scaled(p, labels, np.array(["10", "b", "2"])[np.arange(900) % 3])
+    assert list(ordered) == ["2", "10", "b"]
     of_c = folds == "c"
     assert actual["c"] == fit_temperature(p[~of_c], labels[~of_c])
     np.testing.assert_array_equal(scaled[of_c], scale(p[of_c], actual["c"]))

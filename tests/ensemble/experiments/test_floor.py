@@ -1,5 +1,6 @@
 """A system that is no better than the largest class, or worse than a probe on the same folds, is told so."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from deepser.probes.posteriors import MADE_BY
 from ensemble.evaluation.parts import evaluate_parts
 from ensemble.experiments.floor import shortcomings
+from featurestore.corpus.division import PartRecord
+from featurestore.corpus.made_on import MADE_ON, pack
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import IdentityMismatch
 from featurestore.format.spec import FeatureSpec
@@ -20,7 +23,13 @@ from tests.helpers.synthetic_corpus import CLASSES, corpus
 
 
 def written(
-    store: FeatureStore, manifest: Manifest, name: str, share_right: float, made_by: str = "", adapted: bool = False
+    store: FeatureStore,
+    manifest: Manifest,
+    name: str,
+    share_right: float,
+    made_by: str = "",
+    adapted: bool = False,
+    parts: Sequence[str] = (),
 ) -> list[str]:
     """Posteriors that are right for a share of the clips, the largest class for the others; what is said of them."""
     votes = manifest.votes
@@ -33,7 +42,8 @@ def written(
     spec = FeatureSpec(
         "posteriors", name, "none", ("posteriors", "logits"), 3, dtype="float32", columns=CLASSES, extra=tuple(extra)
     )
-    with store.writer(f"posteriors/{name}", spec, provenance={"made_by": made_by}) as writer:
+    record = {MADE_ON: pack(PartRecord(manifest.keys, parts, manifest.labels), "cv:fold")} if parts else {}
+    with store.writer(f"posteriors/{name}", spec, provenance={"made_by": made_by, **record}) as writer:
         for key, c in zip(manifest.keys, guess, strict=True):
             row = np.eye(3, dtype=np.float32)[c][None]
             writer.append(key, {"posteriors": row, "logits": row})
@@ -57,6 +67,17 @@ def test_a_member_worse_than_a_probe_on_its_folds_is_reported_and_an_adapted_pro
     (sentence,) = written(store, manifest, "member2", 0.5)
     assert "posteriors/closed" in sentence
     assert written(store, manifest, "member3", 0.95) == []
+
+
+def test_a_probe_over_other_folds_of_the_same_column_is_passed_over(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path, attributes=False)
+    table = manifest.to_arrow().append_column("label", pa.array([CLASSES[c] for c in manifest.votes.argmax(1)]))
+    manifest = manifest.with_table(table)
+    folds = [str(fold) for fold in manifest.column("fold").tolist()]
+    written(store, manifest, "closed", 0.8, MADE_BY, parts=folds)
+    assert written(store, manifest, "member1", 0.5, parts=folds[1:] + folds[:1]) == []
+    (sentence,) = written(store, manifest, "member2", 0.5, parts=[f"fold {fold}" for fold in folds])
+    assert "posteriors/closed" in sentence
 
 
 def test_a_probe_of_other_audio_under_the_same_ids_is_passed_over(tmp_path: Path) -> None:

@@ -32,3 +32,10 @@ def test_scores_that_are_shown_alike_say_nothing_and_those_that_differ_as_shown_
 def test_attributes_count_where_there_are_no_classes_and_what_is_undefined_beats_nothing() -> None:
     assert "CCC" in beaten_by("dev", [row("m1", mean_ccc=0.6), row("meta", mean_ccc=0.5)])[0]
     assert beaten_by("dev", [row("m1", mean_ccc=math.nan), row("meta", mean_ccc=0.5)]) == []
+
+
+def test_a_vote_or_a_choice_that_is_beaten_is_not_advised_again() -> None:
+    for name, advised, other in (("soft vote", "auto", "soft"), ("chosen inside", "soft", "auto")):
+        (sentence,) = beaten_by("dev", [row("m1", macro_f1=0.8), row(name, macro_f1=0.5)])
+        assert f"--meta {advised}" in sentence
+        assert f"--meta {other}" not in sentence

@@ -18,6 +18,7 @@ from ensemble.fusion.techniques import FittedChoice, technique
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import ConfigError
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.messages import mentions
 
 SHORT = MetaConfig(rounds=3, steps_per_round=15, seeds=(0, 1), select="last")
 AUTO = AutoConfig(("soft", "best", "ridge", "linear"), SHORT)
@@ -82,6 +83,26 @@ def test_what_is_chosen_has_the_best_held_out_score(problem: Problem) -> None:
     assert isinstance(fit, FittedChoice)
     assert set(fit.scores) == {"soft vote", "best member", "ridge", "meta (soup)"}
     assert fit.scores[fit.name] == max(fit.scores.values())
+
+
+def test_of_one_speaker_utterances_are_held_out_and_the_report_says_so(
+    store: FeatureStore, write: Callable, corpus
+) -> None:
+    write(corpus)
+    table = corpus.manifest.to_arrow()
+    one = table.set_column(table.column_names.index("speaker"), "speaker", pa.array(["s1"] * len(table)))
+    manifest = Manifest(one, corpus.manifest.scheme)
+    own = load_problem(store, manifest, corpus.members)
+    meta = fit_ridge(own, RidgeConfig())
+    predicted = predict_meta(meta, own.posteriors).probabilities
+    assert abs(predicted.max(1).mean() - (predicted.argmax(1) == own.targets.labels).mean()) < 0.06
+    config = AutoConfig(("soft", "best", "ridge"))
+    fit = technique(config).fit(own, everyone(own))
+    assert isinstance(fit, FittedChoice)
+    assert fit.name == "ridge"
+    assert fit.scores["ridge"] == max(fit.scores.values())
+    _, report = fit_ensemble(store, manifest, corpus.members, config=RidgeConfig(), folds="fold")
+    assert any(mentions(note, "fold 1", "all folds", "one speaker") for note in report.notes)
 
 
 @pytest.mark.slow

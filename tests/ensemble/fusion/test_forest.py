@@ -1,6 +1,7 @@
 """The forests are scikit-learn's, their folds stratified, and what is saved says the same without scikit-learn."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,15 @@ def test_it_predicts_the_mean_of_scikit_learns_forests(make_corpus: Callable, in
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
     with pytest.raises(AlignmentError, match="reads members"):
         predict_meta(reloaded, aligned.choose([1, 0, 2]))
+
+
+def test_the_filters_of_warnings_outlast_the_threads_of_a_forest(make_corpus: Callable) -> None:
+    corpus = make_corpus(400, 3, seed=5)
+    before = list(warnings.filters)
+    for seed in range(3):
+        config = dataclasses.replace(SMALL, n_trees=30, seed=seed)
+        fit_forests(corpus.aligned(), Targets.from_manifest(corpus.manifest), config)
+    assert list(warnings.filters) == before
 
 
 def test_a_class_that_is_rarer_than_folds_is_still_a_class(make_corpus: Callable) -> None:
