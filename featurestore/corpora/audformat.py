@@ -4,6 +4,7 @@ A filewise table has a row for each file, a segmented one for each piece of it (
 which split a table belongs to, and by which scheme a column is labelled.
 """
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,8 +47,8 @@ def read_audformat(
     table = pa.concat_tables(_alike(parts), promote_options="permissive")
     table = _once(table, root, notes)
     table = _with_files(table, root, table_headers, chosen, notes)
-    table = _with_speakers(table, header)
-    labels = _classes(header, table_headers, chosen, label, table, notes)
+    table = _with_speakers(table, root, header)
+    labels = _classes(root, header, table_headers, chosen, label, table, notes)
     columns = {name: table.column(name) for name in table.column_names}
     return of_columns(
         columns, LabelScheme(labels), root, str(header.get("name") or root.resolve().name), source=root / HEADER,
@@ -208,12 +209,29 @@ def _with_files(
     return joined
 
 
-def _with_speakers(table: pa.Table, header: Mapping[str, Any]) -> pa.Table:
+def _scheme_labels(root: Path, header: Mapping[str, Any], scheme_id: object) -> dict[str, Any]:
+    """Return what is known of each label of a scheme, in its order; the header has it, or names a table of it."""
+    labels = ((header.get("schemes") or {}).get(scheme_id) or {}).get("labels") or []
+    if isinstance(labels, str):
+        levels = list(((header.get("misc_tables") or {}).get(labels) or {}).get("levels") or [])
+        if len(levels) != 1:
+            return {}
+        rows = _table(root, labels, [], [])
+        if levels[0] not in rows.column_names:
+            raise ManifestError(f"{root}, table {labels}: {arrow.missing_column(levels[0], rows.column_names)}.")
+        names = arrow.as_strings(rows.column(levels[0])).to_pylist()
+        return {str(name): about for name, about in zip(names, rows.to_pylist(), strict=True)}
+    if isinstance(labels, dict):
+        return {str(name): about for name, about in labels.items()}
+    return {str(name): None for name in labels} if isinstance(labels, list) else {}
+
+
+def _with_speakers(table: pa.Table, root: Path, header: Mapping[str, Any]) -> pa.Table:
     """Return the gender that the speaker scheme's labels have, where no column has it."""
-    labels = ((header.get("schemes") or {}).get("speaker") or {}).get("labels")
-    if "gender" in table.column_names or "speaker" not in table.column_names or not isinstance(labels, dict):
+    if "gender" in table.column_names or "speaker" not in table.column_names:
         return table
-    genders = {str(who): about.get("gender") for who, about in labels.items() if isinstance(about, dict)}
+    labels = _scheme_labels(root, header, "speaker")
+    genders = {who: about.get("gender") for who, about in labels.items() if isinstance(about, dict)}
     values = [genders.get(who) for who in arrow.as_strings(table.column("speaker")).to_pylist()]
     if not any(values):
         return table
@@ -221,6 +239,7 @@ def _with_speakers(table: pa.Table, header: Mapping[str, Any]) -> pa.Table:
 
 
 def _classes(
+    root: Path,
     header: Mapping[str, Any],
     table_headers: Mapping[str, Any],
     chosen: list[str],
@@ -228,14 +247,21 @@ def _classes(
     table: pa.Table,
     notes: list[str],
 ) -> tuple[str, ...]:
-    """Return the scheme's labels that occur, in its order, then any others, which a note counts."""
+    """Return the scheme's labels that occur, in its order, then any others, which a note counts.
+
+    A note gives the names that the header has for codes, such as 0 for neutral.
+    """
     counts = Counter(table.column("label").to_pylist())
     labels = set(counts) - {None}
     scheme_id = (((table_headers[chosen[0]].get("columns") or {}).get(label)) or {}).get("scheme_id")
-    listed = ((header.get("schemes") or {}).get(scheme_id) or {}).get("labels") or []
-    ordered = [str(name) for name in listed] if isinstance(listed, (list, dict)) else []
+    listed = _scheme_labels(root, header, scheme_id)
+    ordered = list(listed)
     others = sorted(labels - set(ordered))
     if ordered and others:
         counts_text = ", ".join(f"{name!r} ({counts[name]:,})" for name in others)
         notes.append(f"labels that scheme {scheme_id!r} does not list: {counts_text}; taken as classes of their own")
+    names = {code: about.get("name") if isinstance(about, dict) else about for code, about in listed.items()}
+    if labels and all(code.isdecimal() and isinstance(names.get(code), str) for code in labels):
+        merges = " ".join(f"--merge {shlex.quote(f'{code}={names[code]}')}" for code in ordered if code in labels)
+        notes.append(f"the classes are codes, for which scheme {scheme_id!r} has names: {merges}")
     return tuple([name for name in ordered if name in labels] + others)

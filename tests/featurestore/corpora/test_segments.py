@@ -231,6 +231,24 @@ def test_labels_that_an_audformat_scheme_does_not_list_are_counted(database: Pat
     assert any("'joyful' (1)" in note for note in manifest.notes)
 
 
+def test_labels_of_an_audformat_scheme_may_stand_in_a_table_and_codes_have_names(database: Path) -> None:
+    before = CORPORA["audformat"](database)
+    header = HEADER.replace("{anna: {gender: female}, ben: {gender: male}}", "people")
+    header = header.replace("[happy, sad, angry]", "{1: {name: happy}, 2: {name: sad}, 3: {name: angry}}")
+    header += "misc_tables:\n  people: {levels: {speaker: str}, columns: {gender: {}}}\n"
+    (database / "db.yaml").write_text(header)
+    (database / "db.people.csv").write_text("speaker,gender\nben,male\nanna,female\n")
+    table = database / "db.emotion.train.csv"
+    table.write_text(table.read_text().replace("angry", "3").replace("sad", "2"))
+    other = pq.read_table(database / "db.emotion.test.parquet")
+    codes = pa.array([2, 3])
+    pq.write_table(other.set_column(3, "emotion", codes), database / "db.emotion.test.parquet")
+    manifest = CORPORA["audformat"](database)
+    assert manifest.column("gender").tolist() == before.column("gender").tolist()
+    assert manifest.scheme.classes == ("2", "3")
+    assert any("--merge 2=sad --merge 3=angry" in note for note in manifest.notes)
+
+
 def test_an_audformat_database_with_mistakes_is_refused(database: Path) -> None:
     for name, content, message in (
         ("db.yaml", "[1]", "expected the fields of a database"),
