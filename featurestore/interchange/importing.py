@@ -133,12 +133,17 @@ def _refuse_layers_as_keys(source: Source, recorded: Mapping[str, Origin], path:
 
 
 def _by_place(source: Source, origins: Mapping[str, Origin]) -> list[Origin | None]:
-    """Return the origin of each utterance of the source, also where its keys lack the record's directories."""
-    names: dict[str, Origin | None] = {}
+    """Return the origin of each utterance of the source, also where its keys lack the record's directories.
+
+    No other utterance gets that of one which is there under its whole key, such as `y/a` that of `x/a`.
+    """
+    own = set(source.keys)
+    ends: dict[str, Origin | None] = {}
     for key, origin in origins.items():
-        name = key.rpartition("/")[2]
-        names[name] = None if name in names else origin
-    return [origins.get(key) or names.get(key) for key in source.keys]
+        parts = key.split("/") if key not in own else []
+        for end in ("/".join(parts[i:]) for i in range(1, len(parts))):
+            ends[end] = None if end in ends else origin
+    return [origins.get(key) or ends.get(key) for key in source.keys]
 
 
 def _stored(store: FeatureStore, name: str) -> FeatureSet | None:
@@ -233,17 +238,11 @@ def _skip_present(writer: FeatureWriter, source: Source, todo: list[int], report
 
 def _is_stored(writer: FeatureWriter, source: Source, i: int) -> bool:
     """Whether the set has the rows of utterance i, as far as that is known."""
-    if writer.spec.dtype not in ("float16", "float32"):
-        return True
     try:
         loaded = _loaded(source, i)
     except StoreError:  # what can't be read now could be once
         return True
-    with np.errstate(over="ignore"):
-        cast = {layer: rows.astype(writer.spec.dtype) for layer, rows in loaded.layers.items()}
-    return set(cast) == set(writer.spec.layers) and all(
-        np.array_equal(rows, writer.set.array(source.keys[i], layer)) for layer, rows in cast.items()
-    )
+    return writer.has_rows(source.keys[i], loaded.layers)
 
 
 def _append_all(

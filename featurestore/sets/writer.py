@@ -9,6 +9,7 @@ import numpy as np
 
 from featurestore.errors import StoreError
 from featurestore.format.identity import Identity
+from featurestore.format.segment import row_checksum
 from featurestore.format.segment_writer import SegmentWriter, remove_stale
 from featurestore.rows.rowtypes import encode, first_bad_row, is_nan
 from featurestore.sets.feature_set import FeatureSet
@@ -94,6 +95,16 @@ class FeatureWriter:
         self._pending.add(encoded)
         if self._segment.n_bytes >= self.segment_bytes:
             self.end_segment()
+
+    def has_rows(self, key: str, rows: Mapping[str, np.ndarray]) -> bool:
+        """Return whether the committed rows of a key that the set has are those that `append` would store of these."""
+        try:
+            encodings = self._encode(key, rows, as_stored=False)
+        except StoreError:
+            return False
+        layers = self.spec.layers
+        recorded = self.set.reading(lambda now: now.checksums(now.index.positions([key]), layers))[0]
+        return [row_checksum(*encoding) for encoding in encodings] == list(recorded.tolist())
 
     def commit(self) -> None:
         """Make everything appended so far durable and visible; does nothing when there is nothing."""

@@ -802,17 +802,18 @@ class TestWhatAnImportSays:
             taken(store, source)
         assert sorted(store["in"]) == ["a", "b"]
 
+    @pytest.mark.parametrize("dtype", [None, "bfloat16", "int8"])
     def test_files_that_were_made_again_are_not_taken_for_those_that_are_stored(
-        self, store: FeatureStore, tmp_path: Path
+        self, store: FeatureStore, tmp_path: Path, dtype: str | None
     ) -> None:
         """A few of many, as a mended encoder or corpus leaves them; sixteen are compared, whatever the first is."""
         arrays = {f"u{i:02d}": rows_of(2, seed=i)[0] for i in range(16)}
         directory = saved(tmp_path / "f", arrays)
-        taken(store, directory)
-        assert taken(store, directory).skipped == 16
+        taken(store, directory, dtype=dtype)
+        assert taken(store, directory, dtype=dtype).skipped == 16
         saved(tmp_path / "f", arrays | {"u09": rows_of(2, seed=99)[0], "v": rows_of(2)[0]})
         with pytest.raises(StoreError, match=r"other rows for 'u09' than .*u09\.npy.*store rm in"):
-            taken(store, directory)
+            taken(store, directory, dtype=dtype)
         assert "v" not in store["in"]
 
     def test_it_compares_keys_with_those_expected(self, store: FeatureStore, tmp_path: Path) -> None:

@@ -125,6 +125,11 @@ def test_keys_without_their_directories_keep_the_record(tmp_path: Path) -> None:
     into = FeatureStore.create(tmp_path / "b")
     import_features(into, "s", "npy", tmp_path / "out", Description("e"), flatten=True)
     assert into["s"].durations_s(["é"])[0] == 1.5
+    (tmp_path / "out" / "x").mkdir()
+    np.save(tmp_path / "out" / "x" / "é.npy", np.zeros((1, 3), np.float16))  # of another tool, added later
+    import_features(into, "t", "npy", tmp_path / "out", Description("e"))
+    assert not into["t"].identities(["x/é"]).recorded.any()
+    assert into["t"].durations_s(["a/é"])[0] == 1.5
 
 
 @pytest.mark.parametrize("damage", ["bytes", "columns", "digest"])
