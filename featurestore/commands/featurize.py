@@ -232,6 +232,8 @@ def _spread(job: "FeaturizeJob", n: int, system: SystemArguments) -> Failures:
             say_report(job.name, stop.report)
             raise
     say_report(job.name, report)
+    for note in report.notes:
+        say(note, "yellow")
     return report.failed
 
 

@@ -63,14 +63,15 @@ class FeaturizeJob:
         """
         manifest = Manifest.read(self.manifest) if isinstance(self.manifest, Path) else self.manifest
         store = self.store if isinstance(self.store, FeatureStore) else FeatureStore.open_or_create(self.store)
-        if self.name not in store:
+        is_new = self.name not in store
+        if is_new:
             store.check_writable(self.name)
         encoder = load_with(self.encoder, device) if isinstance(self.encoder, EncoderOptions) else self.encoder
         if announce is not None:
             announce(", ".join(computed_by(encoder).values()))
-        self.check_beside_clean(store, encoder)
+        note = self.check_beside_clean(store, encoder)
         options = {each.name: getattr(self.options, each.name) for each in fields(self.options)}
-        return featurize(
+        report = featurize(
             manifest,
             encoder,
             store,
@@ -81,6 +82,8 @@ class FeaturizeJob:
             progress=progress,
             **options,
         )
+        report.notes += [note] if note and is_new else []
+        return report
 
     def check_beside_clean(self, store: FeatureStore, encoder: Encoder) -> str:
         """Raise ConfigError where this view does not fit the clean set that is there; returns a note, or ""."""

@@ -100,6 +100,7 @@ def merged(reports: Sequence[FeaturizeReport]) -> FeaturizeReport:
             sum(report.padding.n_valid for report in reports), sum(report.padding.n_padded for report in reports)
         ),
         decoders=sum((report.decoders for report in reports), Counter()),
+        notes=list(dict.fromkeys(note for report in reports for note in report.notes)),
     )
 
 

@@ -70,6 +70,7 @@ class FeaturizeReport:
     n_unreachable: int = 0
     padding: Padding = field(default_factory=Padding)  # frames of the forward passes
     decoders: Counter[str] = field(default_factory=Counter)  # what decoded how many of the clips stored
+    notes: list[str] = field(default_factory=list)  # on a set that is new
 
 
 def featurize(

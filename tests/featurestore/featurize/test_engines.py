@@ -24,13 +24,15 @@ from featurestore.featurize.engines import (
     with_share_of_cores,
 )
 from featurestore.featurize.job import FeaturizeJob, FeaturizeOptions
-from featurestore.featurize.parts import is_lost, with_absolute_paths
+from featurestore.featurize.parts import is_lost, merged, with_absolute_paths
 from featurestore.featurize.run import paced
+from featurestore.featurize.sharding import Shard
 from featurestore.runtime.stopping import Interrupted
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.fake_cuda import fake_cuda
 from tests.helpers.fake_nvidia_smi import MIG_A, MIG_B, WHOLE, fake_nvidia_smi
-from tests.helpers.featurize_jobs import N, noises, same_as_alone, store_of, texts_as_alone, transcribed
+from tests.helpers.featurize_jobs import N, manifest_of, noises, same_as_alone, store_of, texts_as_alone, transcribed
+from tests.helpers.messages import mentions
 
 
 @pytest.fixture
@@ -118,6 +120,16 @@ def test_processes_take_transcripts(tmp_path: Path, n: int) -> None:
     assert [line.partition(": ")[2] for line in lines] == ["cpu (1 threads), float32"] * n
     recorded = FeatureStore.open(store_of(job))["t"].provenance
     assert (recorded["device"], recorded["arithmetic"]) == ("cpu (1 threads)", "float32")
+
+
+def test_the_report_of_all_parts_says_once_what_a_new_view_lacks(job: FeaturizeJob) -> None:
+    few = replace(job, manifest=Manifest.read(manifest_of(job)).rows(np.arange(4)))
+    replace(few, encoder=EncoderOptions("tiny-hubert", layers="2,4")).run()
+    (noise,) = parse_views(["noise"])
+    view = replace(few, name=noise.name("a"), view=noise, encoder=EncoderOptions("tiny-hubert", layers="4"))
+    (note,) = merged([view.run(Shard(number, 2)) for number in (1, 2)]).notes
+    assert mentions(note, "a+noise1", "layer_02")
+    assert view.run().notes == []
 
 
 def test_devices_are_named_or_all() -> None:
