@@ -88,6 +88,8 @@ def say_report(name: str, report: "FeaturizeReport") -> None:
         f"{name}: {report.done:,} done{empty}{redone}, {report.skipped:,} there already, {len(report.failed):,} "
         f"failed; {report.wall_s:.1f} s{speed}{padding}"
     )
+    if report.n_in_windows:
+        say(f"{name}: {report.n_in_windows:,} longer than a window, encoded in several that overlap", "dim")
     if report.decoders:
         by = "; ".join(f"{counted(n, 'file')} by {decoder}" for decoder, n in report.decoders.most_common())
         say(f"{name}: decoded {by}", "dim")

@@ -66,6 +66,10 @@ class Encoder(Protocol):
         """Return whether an input holds nothing to encode, and so gets a row defined by the encoder (texts only)."""
         return False
 
+    def in_windows(self, item: int | str) -> bool:
+        """Return whether an input, a number of samples or a text, goes through the model in several windows."""
+        return False
+
     def refusal(self, item: int | str) -> str:
         """Return why an input, a number of samples or a text, has no rows by this encoder; "" where it has."""
         return ""

@@ -41,6 +41,10 @@ class ModelEncoder(Encoder):
 class WindowedEncoder(ModelEncoder):
     """A `ModelEncoder` through which inputs go in windows: it writes `_pieces` and `_forward`."""
 
+    def in_windows(self, item: int | str) -> bool:
+        """Return whether an input is longer than a window; see `Encoder.in_windows`."""
+        return self.cost(item) > self.window_frames
+
     def start_prepared(
         self, batch: Sequence[Any], max_frames: int | None = None, *, stored: bool = False
     ) -> Callable[[], list[np.ndarray]]:

@@ -92,6 +92,7 @@ def merged(reports: Sequence[FeaturizeReport]) -> FeaturizeReport:
         audio_s=sum(report.audio_s for report in reports),
         wall_s=max((report.wall_s for report in reports), default=0.0),
         empty_texts=sum(report.empty_texts for report in reports),
+        n_in_windows=sum(report.n_in_windows for report in reports),
         constant=[key for report in reports for key in report.constant],
         n_again=sum(report.n_again for report in reports),
         n_unrecorded=sum(report.n_unrecorded for report in reports),

@@ -64,6 +64,7 @@ class FeaturizeReport:
     audio_s: float = 0.0
     wall_s: float = 0.0
     empty_texts: int = 0
+    n_in_windows: int = 0  # of those stored, longer than a window of the encoder
     constant: list[str] = field(default_factory=list)  # stored, though all samples of the clip have one value
     n_again: int = 0
     n_unrecorded: int = 0
@@ -226,6 +227,7 @@ def _count(report: FeaturizeReport, encoded: Encoded, error: str) -> None:
         return
     report.done += 1
     report.empty_texts += encoded.empty
+    report.n_in_windows += encoded.in_windows
     report.constant += [encoded.key] if encoded.constant else []
     if not math.isnan(encoded.duration_s):
         report.audio_s += encoded.duration_s

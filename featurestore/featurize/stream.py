@@ -36,6 +36,7 @@ class Encoded:
     duration_s: float = math.nan
     error: str = ""
     empty: bool = False
+    in_windows: bool = False  # longer than a window of the encoder
     constant: bool = False  # all samples have one value, as a rule 0: silence that nobody recorded
 
 
@@ -157,5 +158,7 @@ def _result(encoder: Encoder, item: Item, decoded: Decoded, result: np.ndarray |
     if isinstance(result, str):
         return Encoded(item.key, None, error=f"{item.key}: {result}")
     if encoder.kind == "text":
-        return Encoded(item.key, result, empty=encoder.is_empty(decoded.data))
-    return Encoded(item.key, result, duration_s=decoded.n_samples / SAMPLE_RATE_HZ, constant=decoded.constant)
+        is_long = encoder.in_windows(decoded.data)
+        return Encoded(item.key, result, empty=encoder.is_empty(decoded.data), in_windows=is_long)
+    duration_s, is_long = decoded.n_samples / SAMPLE_RATE_HZ, encoder.in_windows(decoded.n_samples)
+    return Encoded(item.key, result, duration_s, in_windows=is_long, constant=decoded.constant)

@@ -12,11 +12,13 @@ import pyarrow as pa
 import pytest
 import soundfile
 
+from featurestore.commands.featurize_report import say_report
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import Encoder, load_encoder
 from featurestore.errors import ManifestError, SpecMismatch, StoreError
 from featurestore.featurize import decode_ahead, trial
 from featurestore.featurize.items import Item, items_of
+from featurestore.featurize.parts import merged
 from featurestore.featurize.plan import plan
 from featurestore.featurize.run import featurize
 from featurestore.featurize.sharding import Shard
@@ -320,6 +322,18 @@ def test_an_empty_text_has_a_row_and_is_counted(corpus: Manifest, store: Feature
     assert len(store["words"]) == 6
 
 
+def test_inputs_longer_than_a_window_are_counted(
+    corpus: Manifest, store: FeatureStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder = load_encoder("tiny-hubert", window="0.8s+0.1s", device="cpu")
+    n_long = sum(soundfile.info(path).duration > 0.83 for path in map(corpus.audio_path, range(len(corpus))))
+    report = merged([featurize(corpus, encoder, store, "hubert")])
+    assert 0 < n_long < len(corpus)
+    assert report.n_in_windows == n_long
+    say_report("hubert", report)
+    assert f"{n_long} longer than a window" in capsys.readouterr().out
+
+
 def test_a_plan_reports_the_size_before_anything_is_encoded(
     corpus: Manifest, store: FeatureStore, tmp_path: Path
 ) -> None:
@@ -387,6 +401,7 @@ def test_a_killed_run_loses_no_committed_segment_and_the_next_one_finishes(
 import os, signal
 from featurestore.encoders import Encoder, load_encoder
 from featurestore.featurize.run import featurize
+from featurestore.commands.featurize_report import say_report
 from featurestore.corpus.manifest import Manifest
 from featurestore.sets.writer import FeatureWriter
 from featurestore.store.feature_store import FeatureStore
