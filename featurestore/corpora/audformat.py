@@ -44,7 +44,7 @@ def read_audformat(
     chosen = _chosen(root, table_headers, label, tables)
     notes: list[str] = []
     parts = [_rows(root, name, table_headers[name], header, label, notes) for name in chosen]
-    table = pa.concat_tables(_alike(parts), promote_options="permissive")
+    table = pa.concat_tables(arrow.alike(parts), promote_options="permissive")
     table = _once(table, root, notes)
     table = _with_files(table, root, table_headers, chosen, notes)
     table = _with_speakers(table, root, header)
@@ -117,22 +117,6 @@ def _rows(
     if problems:
         raise ManifestError(arrow.sentence(f"{root}, table {name}", problems))
     return table_of_pieces
-
-
-def _alike(parts: list[pa.Table]) -> list[pa.Table]:
-    """Return the tables, a column that is numbers in one and text in another as text in all."""
-    types: dict[str, set[str]] = {}
-    for part in parts:
-        for field in part.schema:
-            types.setdefault(field.name, set()).add("text" if pa.types.is_string(field.type) else str(field.type))
-    mixed = [name for name, found in types.items() if "text" in found and len(found) > 1]
-    for name in mixed:
-        parts = [
-            part if name not in part.column_names
-            else part.set_column(part.column_names.index(name), name, arrow.as_strings(part.column(name)))
-            for part in parts
-        ]  # fmt: skip
-    return parts
 
 
 def _words(*names: object) -> list[str]:

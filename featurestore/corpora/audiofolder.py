@@ -58,7 +58,7 @@ def read_audiofolder(
             f"{root} holds no audio ({', '.join(AUDIO_SUFFIXES)}) in folders, and no {', '.join(TABLES)}."
         )
     try:
-        records = pa.concat_tables(tables, promote_options="permissive")
+        records = pa.concat_tables(arrow.alike(tables), promote_options="permissive")
     except pa.ArrowException as error:
         raise ManifestError(f"{root}: the splits' tables differ in a column's type ({error}). Make it one.") from None
     columns: dict[str, Any] = {name: records.column(name) for name in records.column_names}

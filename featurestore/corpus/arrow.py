@@ -53,6 +53,27 @@ def as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
 
 
+def alike(tables: Sequence[pa.Table]) -> list[pa.Table]:
+    """Return the tables, a column that is numbers in one (of Parquet) and text in another (of CSV) as text in all."""
+    types: dict[str, set[str]] = {}
+    for table in tables:
+        for field in table.schema:
+            types.setdefault(field.name, set()).add("text" if _is_text(field.type) else str(field.type))
+    mixed = {name for name, found in types.items() if "text" in found and len(found) > 1}
+    return [_as_text(table, mixed) for table in tables]
+
+
+def _as_text(table: pa.Table, names: set[str]) -> pa.Table:
+    for i, name in enumerate(table.column_names):
+        if name in names and not pa.types.is_nested(table.column(i).type):
+            table = table.set_column(i, name, as_strings(table.column(i)))
+    return table
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
 def nested_problems(table: pa.Table, names: Sequence[str]) -> list[str]:
     """Return a sentence for each of these columns, of those the table has, whose cells are lists or records."""
     return [

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from featurestore.corpus import arrow
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.ratings import Ratings
@@ -68,7 +69,7 @@ def join_manifests(
         if with_ratings and manifest.ratings is not None:
             ratings.append(_ratings(corpus, manifest, new_keys, ranges))
     try:
-        table = pa.concat_tables(tables, promote_options="permissive")
+        table = pa.concat_tables(arrow.alike(tables), promote_options="permissive")
     except pa.ArrowException as error:
         raise ManifestError(f"The manifests differ in a column's type ({error}). Make it one.") from None
     scheme = LabelScheme(tuple(classes), ranges)
@@ -76,8 +77,25 @@ def join_manifests(
     if ratings:
         joined_ratings = Ratings.of_table(pa.concat_tables(ratings, promote_options="permissive"), "joined ratings")
     joined = Manifest(table, scheme, root, name, joined_ratings)
-    joined.notes += notes
+    joined.notes += [*notes, *_shared_files(joined)]
     return joined
+
+
+def _shared_files(joined: Manifest) -> list[str]:
+    """Return a note on audio files that several corpora have, whose speakers would count as different people."""
+    if not joined.has("path"):
+        return []
+    corpora: dict[str, set[str]] = {}
+    for path, corpus in zip(joined.column("path").tolist(), joined.column(CORPUS).tolist(), strict=True):
+        if path is not None:
+            corpora.setdefault(os.path.normpath(joined.root / path), set()).add(corpus)
+    shared = [path for path, of in corpora.items() if len(of) > 1]
+    if not shared:
+        return []
+    return [
+        f"{len(shared):,} audio files are in several corpora, such as {shared[0]}; their speakers count as different "
+        "people, who may be in training and test at once: join each corpus once"
+    ]
 
 
 def _common(manifests: Mapping[str, Manifest], classes: Sequence[str], notes: list[str]) -> list[str]:

@@ -356,6 +356,13 @@ def test_a_metadata_table_in_each_split_or_one_at_the_root(tmp_path: Path, kind:
     assert one_class.column("split").tolist() == ["train"]
 
 
+def test_labels_that_are_numbers_in_one_split_and_text_in_another_are_text(tmp_path: Path) -> None:
+    for part, label in (("train", 1), ("test", "2")):
+        write_wav(tmp_path / part / "a.wav")
+        write_files(tmp_path / part, {"metadata.jsonl": lines({"file_name": "a.wav", "label": label})})
+    assert read_audiofolder(tmp_path).labels == ["2", "1"]
+
+
 def test_an_audiofolder_with_mistakes(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="holds no audio"):
         read_audiofolder(tmp_path)

@@ -51,6 +51,16 @@ def test_utterances_of_unknown_speakers_do_not_become_one_person(tmp_path: Path)
     assert len(set(speaker_groups(joined).tolist())) == 4
 
 
+def test_a_file_of_two_corpora_is_noted_and_columns_of_two_types_become_text(tmp_path: Path) -> None:
+    a = corpus(tmp_path / "x", ["1", "2"], ["sad", "happy"], age=["20", None])
+    b = a.with_table(a.to_arrow().set_column(0, "utterance_id", pa.array(["3", "4"])).drop_columns(["age"]))
+    b = b.with_table(b.to_arrow().append_column("age", pa.array([20.0, 31.0])))
+    joined = join_manifests({"A": a, "B": b})
+    assert joined.column("age").tolist() == ["20", None, "20", "31"]
+    (note,) = joined.notes
+    assert mentions(note, "2 audio files are in several corpora", "1.wav")
+
+
 def test_ids_that_are_unique_stay_so_that_stored_features_are_found(tmp_path: Path) -> None:
     a, b = corpus(tmp_path / "x", ["1", "2"], ["sad", "happy"]), corpus(tmp_path / "y", ["3", "4"], ["sad", "happy"])
     joined = join_manifests({"A": a, "B": b})
