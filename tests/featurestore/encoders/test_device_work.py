@@ -20,7 +20,7 @@ from tests.helpers.device_work import META, DeviceWork, counted
 from tests.helpers.encoder_configs import CONFIGS, SPEECH_NAMES, TEXT_NAMES, WORDS, save_random
 
 AUDIO = [*((name, "30s+1s") for name in SPEECH_NAMES), ("whisper-80", "pad30"), ("whisper-80", "short")]
-POOLS = ["none", "mean+std"]
+WHOLE = ("wavlm-group", "whisper-80")  # whose frames are counted always, and not their means alone
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,14 @@ def batch_of(encoder: Encoder, inputs: list[Any], work: DeviceWork) -> list[np.n
     return encoder.start_prepared([encoder.prepare(each) for each in inputs], 100_000, stored=True)()
 
 
-@pytest.mark.parametrize("pool", POOLS)
-@pytest.mark.parametrize(("name", "window"), AUDIO)
+@pytest.mark.parametrize(
+    ("name", "window", "pool"),
+    [
+        pytest.param(name, window, pool, marks=() if pool == "mean+std" or name in WHOLE else pytest.mark.slow)
+        for name, window in AUDIO
+        for pool in ("none", "mean+std")
+    ],
+)
 def test_a_batch_of_audio_is_one_wait_and_one_copy_each_way(
     name: str, window: str, pool: str, directory: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
