@@ -26,6 +26,7 @@ from featurestore.sets.writer import FeatureWriter
 from featurestore.store.feature_store import FeatureStore
 
 N_COMPARED = 16  # of the utterances that a set has already, whose rows are compared with the source's
+ONE_FILE = ("hdf5", "safetensors")  # in which layers stand behind the utterance's name
 # Utterances read while one is stored; each is held in memory.
 READ_AHEAD = 2
 Progress = Callable[[int, int], None]
@@ -82,6 +83,7 @@ def import_features(
         report.notes += source.notes
         recorded = read_origins(path)
         _refuse_layers_as_keys(source, recorded, path)
+        report.notes += _like_layers(source.keys) if format_name in ONE_FILE and not recorded else []
         origins = _by_place(source, recorded)
         stored = _stored(store, name)
         if expected_keys is not None:
@@ -130,6 +132,24 @@ def _refuse_layers_as_keys(source: Source, recorded: Mapping[str, Origin], path:
         f"there knows their files by what follows. Import them as layers: "
         f"{' '.join(f'--layer {layer}={layer}' for layer in layers)}."
     )
+
+
+def _like_layers(keys: Sequence[str]) -> list[str]:
+    """Return a note where the last parts of the keys are the same few for each utterance, as names of layers are."""
+    ends: dict[str, set[str]] = {}
+    for key in keys:
+        utterance, slash, end = key.rpartition("/")
+        if not slash:
+            return []
+        ends.setdefault(utterance, set()).add(end)
+    names = next(iter(ends.values()), set())
+    if len(ends) < max(2, len(names)) or any(each != names for each in ends.values()):
+        return []
+    options = " ".join(f"--layer {name}" for name in sorted(names))
+    return [
+        f"The {len(keys):,} ids are {len(ends):,} names with {', '.join(sorted(names))} behind each: if these are what "
+        f"was made of an utterance, import them as layers: {options}."
+    ]
 
 
 def _by_place(source: Source, origins: Mapping[str, Origin]) -> list[Origin | None]:

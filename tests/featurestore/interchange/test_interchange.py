@@ -136,6 +136,21 @@ def assert_a_round_trip_is_bit_exact(format_name: str, data: st.DataObject | Non
     assert not [path for path in target.parent.rglob("*") if path.name.startswith(".tmp-")]
 
 
+@pytest.mark.parametrize("names", [("feats",), ("layer_06", "layer_12")])
+def test_ids_that_end_as_layers_do_come_with_a_note(
+    store: FeatureStore, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        for key in ("s/a", "s/b", "s/c"):
+            for name in names:
+                file[f"{key}/{name}"] = rows_of(2)[0]
+    (note,) = [note for note in taken(store, tmp_path / "f.h5", "hdf5").notes if "layers" in note]
+    assert " ".join(f"--layer {name}" for name in names) in note
+    layers = dict.fromkeys(names, "")
+    assert not any("--layer" in n for n in taken(store, tmp_path / "f.h5", "hdf5", name="b", layers=layers).notes)
+    assert list(store["b"]) == ["s/a", "s/b", "s/c"]
+
+
 @pytest.mark.parametrize("format_name", EXPORTED)
 class TestEveryFormat:
     @settings(max_examples=8)
