@@ -11,6 +11,7 @@ from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.overlap import alike
 from featurestore.corpus.splits import UNKNOWN_SPEAKERS
 
+NO_SPEAKERS = "no column of speakers: parts and intervals would go by utterance, which flatters scores"
 # What other tools write where there is nothing.
 ABSENT = ("nan", "none", "null", "n/a", "na", "<na>", "-", "?", "unknown", "xxx")
 
@@ -19,7 +20,7 @@ def doubts(manifest: Manifest) -> list[str]:
     """Return a note for names that differ in letter case or spaces alone, of classes, speakers and folds.
 
     Also for classes and speakers that are called as what is missing, labels that votes contradict, speakers of two
-    genders or of several corpora, and a single class.
+    genders or of several corpora, no column of speakers, and a single class.
     """
     notes = []
     for names in alike(manifest.scheme.classes):
@@ -37,6 +38,9 @@ def doubts(manifest: Manifest) -> list[str]:
                 f"speaker {name!r} of {n:,} utterances: taken for one person; leave the cell empty, or write Unknown, "
                 "where nobody knows who speaks"
             )
+    is_labelled = bool(manifest.scheme.classes or manifest.scheme.attributes)
+    if is_labelled and not manifest.has("speaker") and not any(NO_SPEAKERS in note for note in manifest.notes):
+        notes.append(NO_SPEAKERS)
     for column in ("speaker", "fold"):
         groups = alike(str(name) for name in manifest.column(column).tolist()) if manifest.has(column) else []
         if groups:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.corpora.assemble import missing_audio
+from featurestore.corpora.doubts import NO_SPEAKERS
 from featurestore.corpora.sound_check import check_sounds
 from featurestore.corpus import arrow, checks
 from featurestore.corpus.checks import SPLIT_NAMES
@@ -79,10 +80,7 @@ def read_table(
     manifest = Manifest(table, scheme, root, path.stem)
     manifest.notes += notes
     if not manifest.has("speaker"):
-        manifest.notes.append(
-            "no column of speakers: parts and intervals would go by utterance, which flatters scores; "
-            "--column speaker=YOURS names it"
-        )
+        manifest.notes.append(f"{NO_SPEAKERS}; --column speaker=YOURS names it")
     manifest.notes += _assumed_scales(manifest, attributes or {}) if LabelScheme.beside(path) is None else []
     manifest.notes += check_sounds(manifest) if check_audio else []
     return manifest

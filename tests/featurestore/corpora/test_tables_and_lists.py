@@ -385,6 +385,17 @@ def test_lists_and_records_in_place_of_names_are_refused(tmp_path: Path, column:
         read_audiofolder(tmp_path, check_audio=False)
 
 
+def test_a_corpus_without_speakers_is_noted_once_whatever_the_reader(tmp_path: Path) -> None:
+    table = written(tmp_path, "utterance_id,text,label\na,x,sad\nb,y,fear\n")
+    for name in ("sad/a.wav", "fear/b.wav"):
+        (tmp_path / "clips" / name).parent.mkdir(parents=True)
+        soundfile.write(tmp_path / "clips" / name, np.zeros(800), 16_000)
+    folder = ("prepare", "audiofolder", "--root", tmp_path / "clips", "-o", tmp_path / "m.csv")
+    assert medusa(*folder).stdout.count("no column of speakers") == 1
+    assert "no column of speakers" not in medusa(*folder, "--layout", "speaker").stdout
+    assert medusa("prepare", "csv", table, "-o", tmp_path / "m.csv").stdout.count("no column of speakers") == 1
+
+
 def test_a_single_class_is_noted(tmp_path: Path) -> None:
     table = written(tmp_path, "utterance_id,text,label\na,x,flac\nb,y,flac\n")
     assert "a single class, 'flac'" in medusa("prepare", "csv", table, "-o", tmp_path / "m.csv").stdout
