@@ -12,6 +12,7 @@ from featurestore.audio import without_audio_suffix
 PART_COLUMNS = ("split", "fold")
 LEARNED_FROM = ("train", "development")  # two test sets may share speakers: no model learns from either
 N_EXAMPLES = 5
+NUMBER = re.compile(r"0*(\d+)(?:\.0+)?")
 
 Items = Sequence[str | None]  # (N,) what might be shared, None for nothing
 Parts = Sequence[str]  # (N,) "" for an utterance in none
@@ -94,7 +95,7 @@ def find_repeats(
 
 
 def alike(names: Iterable[str]) -> list[list[str]]:
-    """Return the groups of names that differ in letter case or spaces alone, in the order of the names."""
+    """Return the groups of names that differ as little as `bare_name` leaves out, in the order of the names."""
     groups: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         groups.setdefault(bare_name(name), []).append(name)
@@ -102,8 +103,10 @@ def alike(names: Iterable[str]) -> list[list[str]]:
 
 
 def bare_name(name: str) -> str:
-    """Return a name without letter case and spaces."""
-    return "".join(name.split()).casefold()
+    """Return a name without letter case and spaces, a whole number without leading zeros and a float's `.0`."""
+    bare = "".join(name.split()).casefold()
+    number = NUMBER.fullmatch(bare)
+    return number[1] if number else bare
 
 
 def bare_key(key: str) -> str:

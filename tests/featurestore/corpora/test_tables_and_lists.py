@@ -363,6 +363,16 @@ def test_names_that_look_like_mistakes_are_noted(tmp_path: Path) -> None:
     assert "taken for a class" not in output
 
 
+def test_numbers_written_in_two_ways_are_noted(tmp_path: Path) -> None:
+    rows = "a,x,0,7,1\nb,y,0.0,007,1.0\nc,z,10,8,2\nd,z,1,8.5,02\n"
+    table = written(tmp_path, f"utterance_id,text,label,speaker,fold\n{rows}")
+    output = " ".join(medusa("prepare", "csv", table, "-o", tmp_path / "m.csv").stdout.split())
+    assert mentions(
+        output, "classes '0' and '0.0'", "--merge '0.0=0'", "speakers '7' and '007'", "'1' and '1.0', and 1 more"
+    )
+    assert "'10'" not in output
+
+
 def test_labels_that_got_fewer_votes_than_another_class_are_counted(tmp_path: Path) -> None:
     rows = "a,x,sad,0,2\nb,y,sad,1,1\nc,z,angry,0,3\nd,z,angry,0,0\n"
     table = written(tmp_path, f"utterance_id,text,label,vote_sad,vote_angry\n{rows}")
