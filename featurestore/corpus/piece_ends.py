@@ -1,6 +1,8 @@
 """Whether pieces lie within their recordings: far beyond the end, a table's times are in another unit than seconds."""
 
+import os
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 
@@ -50,10 +52,10 @@ def check_ends(manifest: Manifest, *, some_may_fail: bool = False) -> list[str]:
 
 def whole_files_twice(manifest: Manifest) -> list[str]:
     """Return a note on files that several utterances are the whole of, so that these have the same features."""
-    rows: dict[object, list[int]] = {}
+    rows: dict[str, list[int]] = {}
     for i, audio in enumerate(manifest.audios if manifest.has("path") else ()):
-        if audio is not None and not hasattr(audio, "piece_s"):
-            rows.setdefault(audio, []).append(i)
+        if isinstance(audio, Path):  # no piece
+            rows.setdefault(os.path.abspath(audio), []).append(i)
     shared = [manifest.keys[i] for of in rows.values() if len(of) > 1 for i in of]
     if not shared:
         return []

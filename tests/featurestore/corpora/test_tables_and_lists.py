@@ -363,6 +363,16 @@ def test_names_that_look_like_mistakes_are_noted(tmp_path: Path) -> None:
     assert "taken for a class" not in output
 
 
+def test_one_file_under_a_relative_and_an_absolute_path_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("a.wav", np.full(800, 0.1), 16_000)
+    written(tmp_path, f"id,path,label\nx,a.wav,sad\ny,./a.wav,fear\nz,{tmp_path / 'a.wav'},sad\n", "t.csv")
+    (note,) = [each for each in read_table("t.csv", columns={"utterance_id": "id"}).notes if "share" in each]
+    assert mentions(note, 3, "x, y, z")
+
+
 def test_numbers_written_in_two_ways_are_noted(tmp_path: Path) -> None:
     rows = "a,x,0,7,1\nb,y,0.0,007,1.0\nc,z,10,8,2\nd,z,1,8.5,02\n"
     table = written(tmp_path, f"utterance_id,text,label,speaker,fold\n{rows}")
