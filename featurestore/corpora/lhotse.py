@@ -57,6 +57,12 @@ def read_lhotse(path: Path, *, label: str = "emotion", audio: Path | None = None
 def _row(place: str, cut: dict[str, Any], label: str) -> dict[str, Any]:
     if cut.get("type", "MonoCut") != "MonoCut":
         raise ManifestError(f"{place}: a {cut['type']}, expected a MonoCut. {WHOLE_FILES}")
+    if "recording" not in cut and ("sources" in cut or "recording_id" in cut):
+        kind = "recording" if "sources" in cut else "supervision"
+        raise ManifestError(
+            f"{place}: a {kind}, expected a cut. Make cuts of recordings and supervisions: "
+            "CutSet.from_manifests(recordings, supervisions).trim_to_supervisions().to_file('cuts.jsonl.gz')."
+        )
     recording = field(place, cut, "recording")
     sources = field(place, recording, "sources")
     if len(sources) != 1 or len(sources[0].get("channels", [0])) != 1:

@@ -212,6 +212,8 @@ def test_cuts_that_are_no_stretch_of_one_mono_file_are_refused(tmp_path: Path) -
         (cut("a", recording=remote), "the source is a 'url', expected a file"),
         (cut("a", supervisions=[{}, {}]), "2 supervisions"),
         ({"id": "a"}, "no field 'recording', only 'id'"),
+        (cut("a")["recording"], r"a recording, expected a cut.*from_manifests"),
+        ({"id": "s", "recording_id": "a"}, r"a supervision, expected a cut.*from_manifests"),
         (cut("a", duration="long"), "cuts.jsonl:2: not a cut as lhotse writes it .*'long'"),
         (cut("a", supervisions=[], custom={"rater": "nobody"}), "cuts.jsonl: rater mixes numbers, texts or lists"),
     ):
