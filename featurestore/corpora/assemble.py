@@ -1,6 +1,7 @@
 """What readers of corpora share: audio files, documented tables, translated values, and the manifest made of them."""
 
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,15 @@ def missing_audio(paths: Iterable[str | None], root: Path) -> list[str]:
         return []
     hint = f"relative paths start at {os.path.abspath(root)}; --root names another directory"
     return [arrow.listing(f"audio file not found ({hint})", rows, paths)]
+
+
+def named_codes(occurring: Iterable[str | None], names: Mapping[str, Any], source: str) -> list[str]:
+    """Return a note with the names of classes that are numbers, where `source` has one for each; else nothing."""
+    codes = sorted({code for code in occurring if code is not None}, key=lambda code: (len(code), code))
+    if not codes or not all(code.isdecimal() and isinstance(names.get(code), str) for code in codes):
+        return []
+    merges = " ".join(f"--merge {shlex.quote(f'{code}={names[code]}')}" for code in codes)
+    return [f"the classes are codes, for which {source} has names: {merges}"]
 
 
 def two_genders(speakers: Sequence[str | None], genders: Sequence[str | None]) -> list[str]:

@@ -4,7 +4,6 @@ A filewise table has a row for each file, a segmented one for each piece of it (
 which split a table belongs to, and by which scheme a column is labelled.
 """
 
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from featurestore.corpora.assemble import named, of_columns
+from featurestore.corpora.assemble import named, named_codes, of_columns
 from featurestore.corpus import arrow
 from featurestore.corpus.checks import SPLIT_NAMES
 from featurestore.corpus.label_scheme import LabelScheme
@@ -245,7 +244,5 @@ def _classes(
         counts_text = ", ".join(f"{name!r} ({counts[name]:,})" for name in others)
         notes.append(f"labels that scheme {scheme_id!r} does not list: {counts_text}; taken as classes of their own")
     names = {code: about.get("name") if isinstance(about, dict) else about for code, about in listed.items()}
-    if labels and all(code.isdecimal() and isinstance(names.get(code), str) for code in labels):
-        merges = " ".join(f"--merge {shlex.quote(f'{code}={names[code]}')}" for code in ordered if code in labels)
-        notes.append(f"the classes are codes, for which scheme {scheme_id!r} has names: {merges}")
+    notes += named_codes(labels, names, f"scheme {scheme_id!r}")
     return tuple([name for name in ordered if name in labels] + others)

@@ -3,12 +3,13 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.corpora.assemble import missing_audio
+from featurestore.corpora.assemble import missing_audio, named_codes
 from featurestore.corpora.doubts import NO_SPEAKERS
 from featurestore.corpora.sound_check import check_sounds
 from featurestore.corpus import arrow, checks
@@ -20,6 +21,7 @@ from featurestore.corpus.relabel import names_with_commas
 from featurestore.corpus.splits import UNKNOWN_SPEAKERS
 from featurestore.corpus.tables import NAMELESS, read_table_file
 from featurestore.errors import ManifestError
+from featurestore.runtime.json_text import read_json
 
 JOINT = "+"  # between columns that are joined to one
 
@@ -54,6 +56,7 @@ def read_table(
     problems: list[str]
     for other, ours, theirs in joined:
         table = _joined(path, table, other, ours, theirs, notes)
+    label_names = _class_names(table, (columns or {}).get("label", "label"))
     table, further_notes = _renamed(path, table, dict(columns or {}))
     notes += further_notes
     if problems := arrow.nested_problems(table, checks.STRING_COLUMNS):
@@ -79,11 +82,22 @@ def read_table(
         raise ManifestError(arrow.sentence(str(path), problems) + remedy)
     manifest = Manifest(table, scheme, root, path.stem)
     manifest.notes += notes
+    if label_names and manifest.has("label"):
+        manifest.notes += named_codes(manifest.labels, label_names, path.name)
     if not manifest.has("speaker"):
         manifest.notes.append(f"{NO_SPEAKERS}; --column speaker=YOURS names it")
     manifest.notes += _assumed_scales(manifest, attributes or {}) if LabelScheme.beside(path) is None else []
     manifest.notes += check_sounds(manifest) if check_audio else []
     return manifest
+
+
+def _class_names(table: pa.Table, column: str) -> dict[str, Any]:
+    """Return the name of each code of a column, as Hugging Face's datasets record them in Parquet; {} without."""
+    try:
+        features = read_json((table.schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        return {str(code): name for code, name in enumerate(features[column]["names"])}
+    except (ValueError, KeyError, TypeError):
+        return {}
 
 
 def _assumed_scales(manifest: Manifest, given: Mapping[str, tuple[float, float]]) -> list[str]:

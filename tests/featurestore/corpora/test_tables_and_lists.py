@@ -1,6 +1,7 @@
 """A corpus in its own layout becomes a manifest; a directory or table that is not one is refused with the reason."""
 
 import csv
+import json
 import re
 import shutil
 from pathlib import Path
@@ -371,6 +372,16 @@ def test_one_file_under_a_relative_and_an_absolute_path_is_noted(
     written(tmp_path, f"id,path,label\nx,a.wav,sad\ny,./a.wav,fear\nz,{tmp_path / 'a.wav'},sad\n", "t.csv")
     (note,) = [each for each in read_table("t.csv", columns={"utterance_id": "id"}).notes if "share" in each]
     assert mentions(note, 3, "x, y, z")
+
+
+def test_names_of_codes_that_datasets_records_in_parquet_are_noted(tmp_path: Path) -> None:
+    features = {"emotion": {"names": ["sad", "happy", "very angry"], "_type": "ClassLabel"}}
+    table = pa.table({"utterance_id": ["a", "b", "c"], "text": ["x"] * 3, "emotion": [2, 0, None]})
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    manifest = read_table(tmp_path / "t.parquet", columns={"label": "emotion"})
+    assert manifest.labels == ["2", "0", None]
+    assert any("--merge 0=sad --merge '2=very angry'" in note for note in manifest.notes)
 
 
 def test_numbers_written_in_two_ways_are_noted(tmp_path: Path) -> None:
