@@ -38,6 +38,11 @@ def step(self, *arguments, **named):
     print("first step", flush=True)
     os._exit(0)
 torch.optim.AdamW.step = step
+try:
+    import deepser.training.adamw
+    deepser.training.adamw.AdamW.step = step
+except ImportError:
+    pass  # an earlier version, which steps by torch's class
 from cli import app
 app(sys.argv[1:])
 """

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from deepser.training.adamw import AdamW
 from featurestore.errors import ConfigError
 from featurestore.runtime.durable import replace_file, writing
 from featurestore.runtime.json_text import read_json
@@ -45,7 +45,7 @@ class Saved:
 def save_checkpoint(
     path: Path,
     network: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimiser: AdamW,
     best: dict[str, Tensor],
     average: dict[str, Tensor],
     state: State,
@@ -105,7 +105,7 @@ def check_digest(tensors: Mapping[str, Tensor], recorded: str | None, weights: P
         )
 
 
-def restore_optimiser(optimiser: torch.optim.Optimizer, network: nn.Module, saved: dict[str, Tensor]) -> None:
+def restore_optimiser(optimiser: AdamW, network: nn.Module, saved: dict[str, Tensor]) -> None:
     """Put saved slots into an optimiser, each on its parameter's device, where a fused optimiser needs `step`, too."""
     for name, parameter in network.named_parameters():
         slots = {key.partition("/")[0]: value for key, value in saved.items() if key.partition("/")[2] == name}

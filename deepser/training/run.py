@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from deepser.config import StageConfig, TrainConfig
 from deepser.networks.network import Network
+from deepser.training.adamw import AdamW
 from deepser.training.averaging import MovingAverage
 from deepser.training.checkpoint import Saved, State, load_checkpoint, restore_optimiser, save_checkpoint
 from deepser.training.data import Indices, Rows, TrainingData
@@ -85,9 +86,7 @@ class Run:
         stage = self.config.stages[index]
         rule = self.config.rule(stage)
         is_candidate = self.state.epoch == 0 and self._begin(rule)
-        optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=stage.lr, weight_decay=self.config.weight_decay, fused=True
-        )
+        optimiser = AdamW(self.network.parameters(), lr=stage.lr, weight_decay=self.config.weight_decay)
         average = MovingAverage(self.network, self.config.ema_decay)
         if self.saved is not None:
             restore_optimiser(optimiser, self.network, self.saved.optimiser)
@@ -140,7 +139,7 @@ class Stage:
     run: Run
     config: StageConfig
     rule: str  # what selects the epoch that is kept
-    optimiser: torch.optim.Optimizer
+    optimiser: AdamW
     average: MovingAverage
     is_candidate: bool  # are the weights that it starts from one, to be judged by this stage's rule?
     weights: Tensor  # (C,) of the classes
@@ -232,9 +231,8 @@ class Epoch:
 
     def begin_step(self, at_epoch: float) -> None:
         """Set the learning rate of a fractional epoch, and no gradient."""
-        for group in self.stage.optimiser.param_groups:
-            group["lr"] = learning_rate(self.stage.config, at_epoch)
-        self.stage.optimiser.zero_grad(set_to_none=True)
+        self.stage.optimiser.lr = learning_rate(self.stage.config, at_epoch)
+        self.stage.optimiser.zero_grad()
 
     def learn(self, clips: Indices, rows: Rows | None, share: float) -> None:
         """Add the gradient of a batch's part: rows are those of this process's clips among `clips`, None without any.

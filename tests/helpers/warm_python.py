@@ -26,7 +26,7 @@ from typing import IO, Any
 ROOT = Path(__file__).resolve().parents[2]
 MEDUSA = "import cli; cli.main()"  # the command; its arguments are the program's
 IMPORTED = (
-    "torch", "torch._dynamo", "zarr", "h5py", "cli", "featurestore.rows.kernels", "featurestore.rows.runs",
+    "torch", "zarr", "h5py", "cli", "featurestore.rows.kernels", "featurestore.rows.runs",
     "featurestore.featurize.run", "featurestore.store.verify", "featurestore.loaders.torch", "deepser.members.fit",
     "ensemble.fusion.fit", "ensemble.commands.probe", "ensemble.commands.fit_meta", "ensemble.commands.fit_deepser",
 )  # fmt: skip

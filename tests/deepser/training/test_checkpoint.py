@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from deepser.training.adamw import AdamW
 from deepser.training.checkpoint import (
     State,
     load_checkpoint,
@@ -27,7 +28,7 @@ def test_a_place_that_cannot_be_written_is_named_with_the_systems_reason(tmp_pat
 
 def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     network = torch.nn.Linear(2, 1)
-    optimiser = torch.optim.AdamW(network.parameters())
+    optimiser = AdamW(network.parameters(), lr=1e-3, weight_decay=0.01)
     network(torch.ones(1, 2)).sum().backward()
     optimiser.step()
     state = State(stage=1, epoch=2, best_score=0.5, best_at="stage1 epoch 2", rule="macro_f1", history=[{"loss": 1.5}])
@@ -46,7 +47,7 @@ def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
 def test_every_slot_of_the_optimiser_comes_back_on_its_parameters_device() -> None:
     # A fused AdamW refuses a `step` that is on the CPU while its parameter is on a card; "meta" stands for one here.
     network = torch.nn.Linear(2, 1, device="meta")
-    optimiser = torch.optim.AdamW(network.parameters())
+    optimiser = AdamW(network.parameters(), lr=1e-3, weight_decay=0.01)
     saved = {f"{slot}/{name}": torch.zeros(shape) for name, shape in (("weight", (1, 2)), ("bias", (1,)))
              for slot, shape in (("step", ()), ("exp_avg", shape), ("exp_avg_sq", shape))}  # fmt: skip
     restore_optimiser(optimiser, network, saved)

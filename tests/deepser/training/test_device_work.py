@@ -1,6 +1,7 @@
 """What a training step asks of a GPU: one wait, whatever the number of feature sets and members."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,10 +53,8 @@ def data(tmp_path: Path) -> TrainingData:
 def test_a_step_is_one_wait_for_any_number_of_feature_sets_and_members(
     data: TrainingData, kind: str, n_sets: int, n_members: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    optimiser = torch.optim.AdamW
     # The fused one, a kernel or two on CUDA, takes no meta parameters.
-    plain = lambda parameters, **settings: optimiser(parameters, **{**settings, "fused": False, "foreach": True})  # noqa: E731
-    monkeypatch.setattr(torch.optim, "AdamW", plain)
+    monkeypatch.setattr("deepser.training.run.AdamW", partial(torch.optim.AdamW, foreach=True))
     with counted(monkeypatch) as work:
         epochs = [epoch_of(data, n_sets, kind, tmp_path / str(i), META) for i in range(n_members)]
         check = DivergenceCheck(epochs)
