@@ -93,7 +93,7 @@ def _submit(
 ) -> None:
     from ensemble.evaluation.posteriors import split_rows
     from ensemble.evaluation.protocol import check_systems
-    from ensemble.evaluation.submission import write_submission
+    from ensemble.evaluation.submission import letter_notes, write_submission
     from ensemble.evaluation.systems import open_system
     from featurestore.corpus.cross_corpus import TEST
     from featurestore.corpus.manifest import Manifest
@@ -106,7 +106,8 @@ def _submit(
     system = open_system(name, table, store, columns_of(column), split)
     opened = FeatureStore.open(store) if system.stored else None
     tell_protocol(check_systems(table, [system], split=split, store=opened), strict)
-    n = write_submission(task, system, table if split is None else split_rows(table, split), output)
-    for note in system.notes:
+    chosen = table if split is None else split_rows(table, split)
+    n = write_submission(task, system, chosen, output)
+    for note in (*system.notes, *(letter_notes(system, chosen) if task == "task1" else ())):
         say(f"note: {note}", "dim")
     say(f"wrote {n:,} rows for {task} to {output}")

@@ -133,17 +133,46 @@ def _is_file_name(name: str) -> bool:
 
 
 def _letters(system: System) -> list[str]:
+    """Return the letter of each prediction: the most probable one, where classes have probabilities."""
+    letters = _letters_of(system)
+    known = list(dict.fromkeys(letter for letter in letters if letter))
+    if system.probabilities is None:
+        of_letters = system.among([name for name, letter in zip(system.classes, letters, strict=True) if letter])
+        assert of_letters.predicted is not None
+        return [letter_of(of_letters.classes[c]) for c in of_letters.predicted]
+    # Classes of one letter, such as joy and happy, are one class of the challenge.
+    columns = [[own == letter for own in letters] for letter in known]
+    of_letter = np.stack([system.probabilities[:, own].sum(1, dtype=np.float64) for own in columns], 1)
+    return [known[c] for c in of_letter.argmax(1)]
+
+
+def _letters_of(system: System) -> list[str]:
+    """Return the challenge's letter of each class, "" where it has none; SubmissionError where none has one."""
     if system.predicted is None:
         raise SubmissionError(f"{system.name!r} predicts no classes, which task 1 asks for.")
-    lettered = [name for name in system.classes if letter_of(name) in CLASS_LETTERS]
-    if not lettered:
+    letters = [letter if (letter := letter_of(name)) in CLASS_LETTERS else "" for name in system.classes]
+    if not any(letters):
         raise SubmissionError(
             f"{system.name!r} predicts {', '.join(system.classes)}, none of which the challenge has a letter for."
         )
-    # A class that can't be submitted, such as "other", gives way to the most probable one that can.
-    of_letters = system.among(lettered)
-    assert of_letters.predicted is not None
-    return [letter_of(of_letters.classes[c]) for c in of_letters.predicted]
+    return letters
+
+
+def letter_notes(system: System, manifest: Manifest) -> list[str]:
+    """Return a note on the utterances whose class can't be submitted, such as "other", by class."""
+    chosen = system.of(manifest.keys)
+    assert chosen.predicted is not None
+    counts = np.bincount(chosen.predicted, minlength=len(chosen.classes))
+    without = [
+        f"{counts[c]:,} of {name}"
+        for c, (name, letter) in enumerate(zip(chosen.classes, _letters_of(chosen), strict=True))
+        if not letter and counts[c]
+    ]
+    if not without:
+        return []
+    return [
+        f"{', '.join(without)}, which the challenge has no letter for, have their most probable class of the others"
+    ]
 
 
 def _numbers(system: System, name: str, manifest: Manifest) -> list[str]:

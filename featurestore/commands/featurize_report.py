@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from featurestore.runtime.wording import counted, format_bytes, format_seconds, silent_clips
+from featurestore.runtime.wording import counted, format_bytes, format_seconds, silent_clips, special_texts
 from featurestore.terminal import Show, console, say
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ def say_report(name: str, report: "FeaturizeReport") -> None:
         say(f"{name}: decoded {by}", "dim")
     if report.constant:
         say(f"warning: {silent_clips(report.constant)}", "yellow")
+    if report.special:
+        say(f"note: {special_texts(report.special)}", "dim")
     if report.n_unrecorded:
         say(
             f"{name}: {report.n_unrecorded:,} there already, made before identities were recorded: not compared "

@@ -70,6 +70,10 @@ class Encoder(Protocol):
         """Return whether an input, a number of samples or a text, goes through the model in several windows."""
         return False
 
+    def special_in(self, item: Any) -> str:
+        """Return a special token that a text spells, such as </s>, and which is read as such; "" where it has none."""
+        return ""
+
     def refusal(self, item: int | str) -> str:
         """Return why an input, a number of samples or a text, has no rows by this encoder; "" where it has."""
         return ""

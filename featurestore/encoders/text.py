@@ -139,6 +139,12 @@ class TextEncoder(WindowedEncoder):
         """Return whether a text has no tokens, and so gets the defined row."""
         return not self._tokens(str(item)).of_text
 
+    def special_in(self, item: Any) -> str:
+        """Return a special token that a text spells, such as </s>, and which is read as such; "" where it has none."""
+        spelled = [token for token in self.tokenizer.all_special_tokens if token in str(item)]
+        ids = self._tokens(str(item)).of_text if spelled else ()
+        return next((token for token in spelled if self.tokenizer.convert_tokens_to_ids(token) in ids), "")
+
     def refusal(self, item: int | str) -> str:
         """Return why a text has no rows: a token that the model lacks, or its own pooling takes no text as long."""
         token_ids = self._tokens(str(item)).of_text

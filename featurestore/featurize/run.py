@@ -66,6 +66,7 @@ class FeaturizeReport:
     empty_texts: int = 0
     n_in_windows: int = 0  # of those stored, longer than a window of the encoder
     constant: list[str] = field(default_factory=list)  # stored, though all samples of the clip have one value
+    special: list[tuple[str, str]] = field(default_factory=list)  # texts, and a special token that each spells
     n_again: int = 0
     n_unrecorded: int = 0
     n_unreachable: int = 0
@@ -229,5 +230,6 @@ def _count(report: FeaturizeReport, encoded: Encoded, error: str) -> None:
     report.empty_texts += encoded.empty
     report.n_in_windows += encoded.in_windows
     report.constant += [encoded.key] if encoded.constant else []
+    report.special += [(encoded.key, encoded.special)] if encoded.special else []
     if not math.isnan(encoded.duration_s):
         report.audio_s += encoded.duration_s

@@ -38,6 +38,7 @@ class Encoded:
     empty: bool = False
     in_windows: bool = False  # longer than a window of the encoder
     constant: bool = False  # all samples have one value, as a rule 0: silence that nobody recorded
+    special: str = ""  # a special token that the text spells
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,8 @@ def _result(encoder: Encoder, item: Item, decoded: Decoded, result: np.ndarray |
     if isinstance(result, str):
         return Encoded(item.key, None, error=f"{item.key}: {result}")
     if encoder.kind == "text":
-        is_long = encoder.in_windows(decoded.data)
-        return Encoded(item.key, result, empty=encoder.is_empty(decoded.data), in_windows=is_long)
+        text = decoded.data
+        is_empty, is_long, special = encoder.is_empty(text), encoder.in_windows(text), encoder.special_in(text)
+        return Encoded(item.key, result, empty=is_empty, in_windows=is_long, special=special)
     duration_s, is_long = decoded.n_samples / SAMPLE_RATE_HZ, encoder.in_windows(decoded.n_samples)
     return Encoded(item.key, result, duration_s, in_windows=is_long, constant=decoded.constant)

@@ -35,6 +35,16 @@ def silent_clips(names: Sequence[str], limit: int = 20) -> str:
     return f"{len(names):,} silent, all samples of one value: {first_names(names, limit)}"
 
 
+def special_texts(texts: Sequence[tuple[str, str]], limit: int = 5) -> str:
+    """Return how many texts spell a special token, of (key, token) each, and the first of them."""
+    first = ", ".join(f"{token} in {key}" for key, token in texts[:limit])
+    more = f" and {len(texts) - limit:,} more" if len(texts) > limit else ""
+    return (
+        f"{counted(len(texts), 'text')} with a special token of the tokenizer, which is read as such and not as "
+        f"characters: {first}{more}"
+    )
+
+
 def split_names(text: str) -> list[str]:
     """Return the names of a comma-separated list, without blanks around them and without empty ones."""
     return [name.strip() for name in text.split(",") if name.strip()]

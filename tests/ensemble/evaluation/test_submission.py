@@ -17,6 +17,7 @@ from ensemble.evaluation.submission import (
     CLASS_LETTERS,
     check_submission,
     file_names,
+    letter_notes,
     submission,
     submission_problems,
     write_submission,
@@ -25,6 +26,7 @@ from ensemble.evaluation.system import System
 from featurestore.corpora.msp_podcast import read_msp_podcast
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import AlignmentError, SubmissionError
+from tests.helpers.messages import mentions
 
 EIGHT = ("angry", "sad", "happy", "surprise", "fear", "disgust", "contempt", "neutral")
 THREE = ("dominance", "arousal", "valence")  # not in the order of the file
@@ -90,9 +92,18 @@ def test_a_class_that_has_no_letter_gives_way_to_the_next_best() -> None:
     letters = submission("task1", predictions, blind())["EmoClass"].to_pylist()
     assert letters[:7] == list("ASHUFDC")
     assert letters[7] in CLASS_LETTERS
+    (note,) = letter_notes(predictions, blind())
+    assert mentions(note, "1 of other")
+    assert letter_notes(system(), blind()) == []
     labels_alone = System("m", predictions.keys, predictions.classes, predictions.predicted, None, (), np.empty((8, 0)))
     with pytest.raises(AlignmentError, match="'other'"):
         submission("task1", labels_alone, blind())
+
+
+def test_classes_of_one_letter_are_one_class() -> None:
+    p = np.tile(np.float32([0.4, 0.3, 0.3]), (8, 1))
+    predictions = System("m", KEYS, ("sad", "happy", "joy"), p.argmax(1), p, (), np.empty((8, 0)))
+    assert submission("task1", predictions, blind())["EmoClass"].to_pylist() == ["H"] * 8
 
 
 @pytest.mark.parametrize("value", [0.9, 7.01, np.nan, -3.0])

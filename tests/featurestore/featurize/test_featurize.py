@@ -25,8 +25,10 @@ from featurestore.featurize.sharding import Shard
 from featurestore.featurize.stream import Encoded, iter_encode
 from featurestore.featurize.trial import check_rows, tolerances
 from featurestore.runtime.stopping import Interrupted
+from featurestore.runtime.wording import special_texts
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.small_corpus import medusa
+from tests.helpers.small_text_encoder import save_text_encoder
 from tests.helpers.warm_python import run_warm
 
 LENGTHS = {"a/../b": 9_000, "c d": 16_000, "語": 300, "e": 12_345, "f": 9_000, "g": 40_000}
@@ -332,6 +334,16 @@ def test_inputs_longer_than_a_window_are_counted(
     assert report.n_in_windows == n_long
     say_report("hubert", report)
     assert f"{n_long} longer than a window" in capsys.readouterr().out
+
+
+def test_texts_that_spell_a_special_token_are_named(tmp_path: Path) -> None:
+    texts = ["w1 [SEP] w2", "w1 [ SEP ] w2", "unseen", "[UNK]", "w1"]
+    manifest = Manifest(pa.table({"utterance_id": list("abcde"), "text": texts}))
+    encoder = load_encoder(str(save_text_encoder(tmp_path / "mini")), device="cpu")
+    report = featurize(manifest, encoder, FeatureStore.create(tmp_path / "s"), "t")
+    assert sorted(report.special) == [("a", "[SEP]"), ("d", "[UNK]")]
+    assert merged([report, report]).special == report.special * 2
+    assert special_texts([("a", "[SEP]"), ("d", "[UNK]")], 1).endswith("[SEP] in a and 1 more")
 
 
 def test_a_plan_reports_the_size_before_anything_is_encoded(
