@@ -189,7 +189,7 @@ class ProbeMember:
             "format": FORMAT, "kind": KIND, "probe": asdict(result.config), "classes": problem.classes,
             "attributes": problem.attributes, "attribute_ranges": problem.attribute_ranges, "specs": specs,
             "pieces": pieces, "calibration": asdict(result.calibration),
-            "setting": asdict(result.final.setting), "n_trained": len(result.passes[0].each.train),
+            "setting": asdict(result.final.setting), "n_trained": len(result.final.inner),
             "folds": {"names": result.plan.names, "rule": result.plan.rule},
             "speaker_adapted": result.speaker_adapted,
         }  # fmt: skip

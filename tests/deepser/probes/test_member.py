@@ -58,6 +58,14 @@ def test_a_member_read_back_predicts_for_new_utterances_what_the_probe_gave(tmp_
     assert len(member.weights()) == 1
 
 
+def test_the_number_of_utterances_is_that_of_the_final_model_not_of_a_fold(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path)
+    config = ProbeConfig("p", SETS[:1], solver="rbf")
+    ProbeMember.save(fit_probe(store, manifest, config, plan_folds(manifest, cv="fold"), device="cpu"), store, tmp_path)
+    (support,) = {len(piece.support) for piece in ProbeMember.load(tmp_path).fitted.pieces}
+    assert json.loads((tmp_path / "config.json").read_text())["n_trained"] == support
+
+
 @pytest.mark.parametrize(
     ("normalise", "refine", "tolerance"),
     [("speaker", "none", 5e-3), ("none", "speaker", 2e-2), ("none", "shares", 2e-2)],
