@@ -444,7 +444,8 @@ def _read_json_lines(path: Path) -> pa.Table:
     """One flat object per line; every value as text, a list as its numbers between commas."""
     rows = []
     try:
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        # str.splitlines also breaks at characters that JSON leaves as they are, such as U+2028 in a file's name.
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
             if line.strip():
                 row = read_json(line)
                 if not isinstance(row, dict):

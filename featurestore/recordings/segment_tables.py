@@ -71,7 +71,7 @@ def read_segments(path: Path) -> SegmentTable:
 
 def _of_lines(path: Path, rttm: bool) -> SegmentTable:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # a label may hold what splitlines() breaks at
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path} can't be read: {error}. Save it again as UTF-8.") from None
     rows, passed_over, points = [], Counter[str](), 0

@@ -50,7 +50,7 @@ def test_what_predict_writes_is_read_back(tmp_path: Path, suffix: str) -> None:
     rng = np.random.default_rng(0)
     p = softmax(rng.normal(size=(3, 8))).astype(np.float32)
     values = rng.uniform(1, 7, (3, 3)).astype(np.float32)
-    folders = tuple(f"/data/Audios/{key}.wav" for key in KEYS)
+    folders = tuple(f"/data/two\u2028lines/{key}.wav" for key in KEYS)
     Predictions(folders, EIGHT, tuple(SCALES), p, values, ("m",), np.zeros((1, 3, 11))).write(tmp_path / f"p{suffix}")
     system = read_predictions(tmp_path / f"p{suffix}", manifest())
     assert system.keys == KEYS

@@ -44,9 +44,9 @@ def test_names_in_rttm_that_pandas_takes_for_missing_values_are_names(tmp_path: 
 
 
 def test_audacitys_labels_are_of_one_recording_and_may_have_frequencies_and_decimal_commas(tmp_path: Path) -> None:
-    text = "0.5\t2.5\tangry\n\\\t120.0\t4000.0\n3,25\t4,5\t\n7\t7\ta point\n"
+    text = "0.5\t2.5\tang\u2028ry\n\\\t120.0\t4000.0\n3,25\t4,5\t\n7\t7\ta point\n"
     table, notes = read_segments(written(tmp_path / "Label Track.txt", text))
-    assert table.to_pydict() == {"start_s": [0.5, 3.25], "end_s": [2.5, 4.5], "annotation": ["angry", None]}
+    assert table.to_pydict() == {"start_s": [0.5, 3.25], "end_s": [2.5, 4.5], "annotation": ["ang\u2028ry", None]}
     assert len(notes) == 1
 
 
