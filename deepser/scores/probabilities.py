@@ -12,8 +12,8 @@ SMALLEST = float(np.finfo(np.float32).tiny)  # stands for a probability of 0 und
 
 
 def softmax(logits: NDArray[T]) -> NDArray[T]:
-    """Return the probabilities of (..., C) logits, in their dtype."""
-    probabilities: NDArray[T] = special.softmax(logits, axis=-1)
+    """Return the probabilities of (..., C) logits, in their dtype; none where there is no class."""
+    probabilities: NDArray[T] = special.softmax(logits, axis=-1) if logits.shape[-1] else logits.copy()
     return probabilities
 
 

@@ -87,7 +87,7 @@ def inputs_of(values: np.ndarray, n_classes: int, layer: str) -> Array:
     logits = values[..., :n_classes].astype(np.float64).transpose(1, 0, 2)
     if layer == "posteriors":
         logits = np.log(np.maximum(logits, LOWEST))
-    centred: Array = logits - logits.mean(2, keepdims=True)
+    centred: Array = logits - logits.mean(2, keepdims=True) if n_classes else logits
     return centred
 
 

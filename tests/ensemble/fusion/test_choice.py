@@ -1,6 +1,7 @@
 """Stacking by ridge regression, and the choice among ways of fusing: by held-out scores inside the fitting part."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from deepser.scores.metrics import classification
+from ensemble.evaluation.posteriors import targets_of
 from ensemble.fusion.config import AutoConfig, MetaConfig, RidgeConfig, VoteConfig
 from ensemble.fusion.fit import fit_ensemble
 from ensemble.fusion.kinds import load_meta, predict_meta, save_meta
@@ -15,7 +17,7 @@ from ensemble.fusion.problem import Problem, load_problem
 from ensemble.fusion.selection import everyone, member_scores
 from ensemble.fusion.stacking import fit_ridge, inputs_of
 from ensemble.fusion.techniques import FittedChoice, technique
-from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ConfigError
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.messages import mentions
@@ -83,6 +85,20 @@ def test_what_is_chosen_has_the_best_held_out_score(problem: Problem) -> None:
     assert isinstance(fit, FittedChoice)
     assert set(fit.scores) == {"soft vote", "best member", "ridge", "meta (soup)"}
     assert fit.scores[fit.name] == max(fit.scores.values())
+
+
+def test_attributes_alone_are_stacked_and_chosen_among(problem: Problem, corpus) -> None:
+    manifest = Manifest(corpus.manifest.to_arrow().drop_columns(["label"]), LabelScheme((), {"arousal": (1.0, 7.0)}))
+    posteriors = replace(problem.posteriors, columns=("attr:arousal",), values=problem.attributes)
+    alone = Problem(posteriors, None, targets_of(manifest, ("arousal",)), problem.groups)
+    fit = technique(AutoConfig(("soft", "ridge"))).fit(alone, everyone(alone))
+    assert isinstance(fit, FittedChoice)
+    assert fit.name == "ridge"
+    predicted = fit.predict(alone).whole
+    assert predicted.probabilities.shape == (600, 0)
+    np.testing.assert_allclose(
+        predicted.attributes, predict_meta(fit_ridge(problem, RidgeConfig()), problem.posteriors).attributes, atol=0.05
+    )
 
 
 def test_of_one_speaker_utterances_are_held_out_and_the_report_says_so(
