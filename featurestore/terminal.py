@@ -5,6 +5,7 @@ import inspect
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
@@ -15,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from typer import Option
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from featurestore.errors import ConfigError, MedusaError
 from featurestore.runtime.durable import reason_of
@@ -70,8 +71,34 @@ class Commands(TyperGroup):
             raise typer.Exit(BY_SIGNAL + signum) from None
 
 
+class Command(TyperCommand):
+    """Warns of an option of one text that is given more than once: the last alone counts, as in `--by a --by b`.
+
+    Numbers and paths are passed over: scripts put those of their caller behind their own.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = list(args)
+        remaining = super().parse_args(ctx, args)
+        order = Counter(self.make_parser(ctx).parse_args(args=given)[2])
+        for param in (param for param, n in order.items() if n > 1 and param.param_type_name == "option"):
+            value = ctx.params.get(param.name)
+            if isinstance(value, Sequence) and not param.multiple:
+                name = max(param.opts, key=len)
+                line = f"warning: {name} is given {order[param]} times; the last one alone is taken: {value}"
+                say(line, "yellow", stderr=True)
+        return remaining
+
+
+class App(typer.Typer):
+    """A typer app whose commands are of the class `Command`."""
+
+    def command(self, name: str | None = None, *, cls: type[TyperCommand] | None = None, **settings: Any) -> Any:
+        return super().command(name, cls=cls or Command, **settings)
+
+
 def typer_app(**settings: Any) -> typer.Typer:
-    return typer.Typer(
+    return App(
         context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True, add_completion=False,
         pretty_exceptions_enable=False, rich_markup_mode="markdown", **settings,
     )  # fmt: skip

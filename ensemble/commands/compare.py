@@ -85,7 +85,8 @@ def compare(
     table, opened = Manifest.read(manifest), FeatureStore.open(store)
     table.check_labelled()
     config = replace(META, seeds=tuple(range(seeds)), inputs=inputs, soup=soup, select=select)
-    ways = techniques_of(rows, config, attributes=bool(table.scheme.attributes))
+    scheme = table.scheme
+    ways = techniques_of(rows, config, attributes=bool(scheme.attributes), classes=bool(scheme.classes))
     chosen = find_members(opened, table.keys) if members is None else split_names(members)
     table = divided_as_made(table, opened, chosen, train_on, test_on, cv=cv)
     protocol = check_protocol(table, cv, made_of(opened, chosen), sounds=known_sounds(opened, table, chosen))

@@ -157,7 +157,7 @@ def predict(
 
     format_of(to.output, to.format)  # before anything is read, torch included
     require_directory(model)
-    from ensemble.prediction.inputs import scales_note, speakers_note
+    from ensemble.prediction.inputs import learned_note, scales_note, speakers_note
     from ensemble.prediction.model import Model
     from ensemble.prediction.pieces import pieces_of
     from ensemble.prediction.predict import predict_parts
@@ -176,8 +176,9 @@ def predict(
         )
     if loaded.speaker_adapted and (note := speakers_note(table)):
         say(f"note: {note}", stderr=True)
-    if note := scales_note(table, loaded.attribute_ranges):
-        say(f"note: {note}", stderr=True)
+    for note in (scales_note(table, loaded.attribute_ranges), learned_note(table, loaded.rules)):
+        if note:
+            say(f"note: {note}", stderr=True)
     run = partial(
         predict_parts, loaded, weights=places, asr=inputs.asr if inputs.text is None else OFF, device=device,
         workers=workers, chunk=chunk, running=inputs.running,

@@ -208,12 +208,18 @@ def technique(config: AnyConfig) -> Technique:
 
 
 def techniques_of(
-    rows: str, config: MetaConfig | None = None, forest: ForestConfig | None = None, attributes: bool = True
+    rows: str,
+    config: MetaConfig | None = None,
+    forest: ForestConfig | None = None,
+    *,
+    attributes: bool = True,
+    classes: bool = True,
 ) -> tuple[Technique, ...]:
     """Return techniques by name, comma-separated; inputs may follow a colon: "soft,linear,mlp:logits".
 
     "all" is every vote, the linear meta-classifier on each kind of input, the MLP and the forest; attributes=False:
-    without what differs only where there are attributes. config and forest: how meta-classifiers are trained.
+    without what differs only where there are attributes; classes=False: without what differs only where there are
+    classes, or needs them. config and forest: how meta-classifiers are trained.
     ConfigError for a name that is none.
     """
     config, forest = config or MetaConfig(), forest or ForestConfig()
@@ -224,6 +230,8 @@ def techniques_of(
             others = [layer for layer in ("posteriors", "logits") if layer != layer_of(config.inputs)]
         votes = [rule for rule in RULES if rule != "best" and (attributes or rule != "attributes")]
         names = [*votes, "linear", *(f"linear:{inputs}" for inputs in others), "mlp", "forest", "ridge"]
+        if not classes:
+            names = [name for name in names if name not in ("majority", "forest") and ":" not in name]
     techniques = []
     for name in names:
         kind, _, inputs = name.partition(":")

@@ -2,15 +2,18 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from deepser.members.scales import other_scales
 from featurestore.audio import is_utf8, several_tracks
+from featurestore.corpus.cross_corpus import TRAIN
+from featurestore.corpus.division import part_name
 from featurestore.corpus.manifest import Manifest
-from featurestore.corpus.splits import speaker_groups, with_column
+from featurestore.corpus.splits import label_codes, speaker_groups, with_column
 from featurestore.errors import ConfigError
 from featurestore.recordings.cut import Progress, cut
 from featurestore.recordings.segment_tables import SegmentTable
@@ -105,4 +108,30 @@ def speakers_note(manifest: Manifest) -> str:
     return (
         f"the model is speaker-adapted, and {few:,} of {len(counts):,} speakers have fewer than {ENOUGH_CLIPS} clips: "
         "these are normalised mostly as the training corpus is (a single clip wholly)."
+    )
+
+
+def learned_note(manifest: Manifest, rules: Iterable[str]) -> str:
+    """Return a sentence where labelled utterances lie in the folds or the split that a model learned from; else "".
+
+    rules: how its members divided their corpus, such as "cv:fold" or "split". That it was this corpus is not known.
+    """
+    labels = label_codes(manifest)
+    if labels is None:
+        return ""
+    learned = np.zeros(len(manifest), bool)
+    columns = []
+    for rule in dict.fromkeys(rules):
+        column = rule.removeprefix("cv:") if rule.startswith("cv:") else "split"
+        if manifest.has(column) and (column != "split" or rule.startswith("split")):
+            parts = np.array([part_name(value) for value in manifest.column(column).tolist()], object)
+            learned |= parts == TRAIN if column == "split" else parts != ""
+            columns.append(column)
+    n = int((learned & (labels >= 0)).sum())
+    if not n:
+        return ""
+    return (
+        f"if this is the corpus that the model was fitted on, it learned from {n:,} of these {len(manifest):,} "
+        f"utterances (column {' or '.join(map(repr, columns))}), and scores of these predictions are no estimate; "
+        "`medusa evaluate NAME` scores its posteriors in the store, of utterances that it had not learned from"
     )

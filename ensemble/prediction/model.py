@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deepser.probes.any_member import AnyMember, load_member
-from ensemble.fusion.kinds import load_meta
+from ensemble.fusion.kinds import CONFIG, load_meta
 from ensemble.fusion.members import MEMBERS_FILE, read_runs
 from ensemble.fusion.state import MetaState
 from ensemble.prediction.directory import require_directory
@@ -22,6 +22,7 @@ from ensemble.prediction.speech_to_text import OFF
 from featurestore.errors import ConfigError
 from featurestore.recordings.cut import cutter_of
 from featurestore.recordings.places import find_files
+from featurestore.runtime.json_text import read_json
 from featurestore.runtime.weights_digest import weights_digest
 
 ENCODER_NAMES = "encoders.json"  # which only an export has
@@ -76,6 +77,14 @@ class Model:
             parts.append(repr((self.meta.config, self.meta.members, self.meta.classes, self.meta.attributes)).encode())
             parts += [name.encode() + tensor.numpy().tobytes() for name, tensor in sorted(self.meta.tensors.items())]
         return weights_digest(parts)
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """How each member's corpus was divided in what it learned from and what it was judged on, "" if unknown."""
+        paths = [member.directory / CONFIG for member in self.members]
+        return tuple(
+            str(read_json(path.read_text(encoding="utf-8")).get("folds", {}).get("rule", "")) for path in paths
+        )
 
     @property
     def speaker_adapted(self) -> bool:

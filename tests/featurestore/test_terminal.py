@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from featurestore.terminal import bar, console, option_groups, reads, say, say_failures, typer_app, writes
+from tests.helpers.messages import mentions
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,16 @@ def test_a_field_without_default_is_a_required_option() -> None:
     result = CliRunner().invoke(app, ["--corpus", "x"])
     assert result.exit_code == 2
     assert "--place" in result.output
+
+
+def test_an_option_of_one_text_that_is_given_twice_is_warned_of() -> None:
+    once = ["--place", "out", "--corpus", "x", "--quick", "--quick", "-f", "1", "--fold", "2"]
+    result = CliRunner().invoke(app, once)
+    assert "fold=2" in result.stdout
+    assert result.stderr == ""
+    result = CliRunner().invoke(app, [*once, "--corpus=y"])
+    assert "corpus='y'" in result.stdout
+    assert mentions(result.stderr, "warning", "corpus", 2, "y")
 
 
 @pytest.mark.parametrize("notebook", [False, True])

@@ -192,6 +192,9 @@ def test_what_can_not_be_compared_is_named() -> None:
         *("majority vote", "soft vote", "weighted vote", "meta (soup)", "meta on logits (soup)", "MLP (mean)"),
         *("forest", "ridge"),
     ]
+    assert [way.name for way in techniques_of("all", classes=False)] == [
+        *("soft vote", "weighted vote", "best 3 per attribute", "meta (soup)", "MLP (mean)", "ridge")
+    ]
 
 
 def test_the_command_prints_the_table_and_writes_it(
