@@ -9,6 +9,8 @@ from featurestore.corpus.overlap import LEARNED_FROM, Items
 from featurestore.corpus.pieces import END, START, overlapping
 from featurestore.corpus.splits import UNKNOWN_SPEAKERS
 
+NO_NAMES = ("", os.curdir, os.pardir)  # last parts of a path that aren't a file's name
+
 
 @dataclass(frozen=True)
 class Division:
@@ -109,16 +111,15 @@ def audio_places(manifest: Manifest) -> Items:
 
 def real_paths(manifest: Manifest) -> list[str | None]:
     """Return (N,) the file of each utterance without links in its path, so that a file has one name; None for none."""
-    root = os.path.abspath(manifest.root)
-    real_folder: dict[str, str] = {}
+    real_folder: dict[str, str] = {}  # of a folder as paths name it
     paths: list[str | None] = []
     for path in manifest.column("path").tolist():
         if path is None:
             paths.append(None)
             continue
-        folder, name = os.path.split(os.path.normpath(os.path.join(root, path)))
+        folder, name = os.path.split(path)
         if folder not in real_folder:
-            real_folder[folder] = os.path.realpath(folder)
+            real_folder[folder] = os.path.realpath(os.path.join(manifest.root, folder))
         real = os.path.join(real_folder[folder], name)
-        paths.append(os.path.realpath(real) if os.path.islink(real) else real)
+        paths.append(os.path.realpath(real) if name in NO_NAMES or os.path.islink(real) else real)
     return paths
