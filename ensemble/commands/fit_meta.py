@@ -16,6 +16,7 @@ from ensemble.fusion.config import (
     STARTS,
     ForestConfig,
     MetaConfig,
+    check_inputs_of,
     config_of,
 )
 from featurestore.errors import ConfigError
@@ -91,6 +92,8 @@ def fit_meta(
 
     if weights_plot is not None and meta != "linear":
         raise ConfigError("--weights-plot shows a linear meta-classifier's weights; leave it out, or --meta linear.")
+    if inputs is not None:
+        check_inputs_of(meta, inputs)
     check_set_name(f"posteriors/{name}")
     linear = replace(
         META, inputs=inputs or META.inputs, seeds=tuple(range(seeds)), lr=lr, batch_size=batch_size, rounds=rounds,

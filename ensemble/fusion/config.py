@@ -176,3 +176,11 @@ def config_of(meta: str, linear: MetaConfig, forest: ForestConfig | None = None)
     if meta == "mlp":
         return replace(linear, hidden=linear.hidden or N_HIDDEN)
     return replace(linear, hidden=0)
+
+
+def check_inputs_of(meta: str, inputs: str) -> None:
+    """Raise ConfigError where a way of fusing, by its name in METAS, does not read these inputs."""
+    if meta in RULES and inputs != INPUTS[0]:
+        raise ConfigError(f"--meta {meta} is a vote of {INPUTS[0]}, and takes no --inputs {inputs}; leave it out.")
+    if meta == "ridge":
+        RidgeConfig(inputs)

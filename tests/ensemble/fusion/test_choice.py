@@ -10,7 +10,7 @@ import pytest
 
 from deepser.scores.metrics import classification
 from ensemble.evaluation.posteriors import targets_of
-from ensemble.fusion.config import AutoConfig, MetaConfig, RidgeConfig, VoteConfig
+from ensemble.fusion.config import AutoConfig, MetaConfig, RidgeConfig, VoteConfig, check_inputs_of
 from ensemble.fusion.fit import fit_ensemble
 from ensemble.fusion.kinds import load_meta, predict_meta, save_meta
 from ensemble.fusion.problem import Problem, load_problem
@@ -163,6 +163,15 @@ def test_settings_that_cannot_be_are_refused() -> None:
         lambda: RidgeConfig(penalties=(0.0,)),
         lambda: RidgeConfig("posteriors+attributes"),
         lambda: RidgeConfig(structures=("some",)),
+        lambda: check_inputs_of("ridge", "logits+attributes"),
+        lambda: check_inputs_of("soft", "logits"),
     ):
         with pytest.raises(ConfigError):
             make()
+    for meta, inputs in (
+        ("ridge", "logits"),
+        ("soft", "posteriors"),
+        ("linear", "logits+attributes"),
+        ("auto", "logits"),
+    ):
+        check_inputs_of(meta, inputs)
