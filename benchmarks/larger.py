@@ -9,6 +9,7 @@ Run: python -m benchmarks.larger --limit-mb 512 --times 4 --epochs 3 (--sets 3: 
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -54,7 +55,7 @@ def run(directory: Path, *, limit_bytes: int, times: float, epochs: int, sets: i
             preexec_fn=lambda: processes.write_text(str(os.getpid())),
         )  # fmt: skip
     if process.returncode:
-        raise ConfigError(f"The reading process ended with {process.returncode}: {process.stderr[-400:]}")
+        raise ConfigError(_ending(process.returncode, process.stderr, limit_bytes))
     return {
         "limit_bytes": limit_bytes,
         "row_bytes": n * N_ROWS * DIM * 2 * sets,
@@ -62,6 +63,16 @@ def run(directory: Path, *, limit_bytes: int, times: float, epochs: int, sets: i
         "sets": sets,
         **json.loads(process.stdout),
     }
+
+
+def _ending(code: int, stderr: str, limit_bytes: int) -> str:
+    """Say why the reading process failed."""
+    if code == -signal.SIGKILL:
+        return (
+            f"The reading process was killed: {limit_bytes >> 20} MB are less than Python with torch and a batch "
+            "take; give a larger --limit-mb (512 is the default)."
+        )
+    return f"The reading process ended with {code}: {stderr[-400:]}"
 
 
 @contextmanager
