@@ -103,10 +103,15 @@ class Run:
         if rule == "last":
             self.best, state.best_score = {}, None
             return False
-        if not before or before == rule:
+        if not before or (before == rule and not (rule == "loss" and self._loss_differs())):
             return False
         state.best_score = None
         return True
+
+    def _loss_differs(self) -> bool:
+        """Return whether this stage minimises another loss than the one before, so that figures don't compare."""
+        index = self.state.stage
+        return index > 0 and self.config.stages[index].loss != self.config.stages[index - 1].loss
 
     def class_weights(self, stage: StageConfig) -> Tensor:
         """Return class weights (C,) on the device, by training frequency times the factors of confused classes."""

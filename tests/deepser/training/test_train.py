@@ -115,6 +115,20 @@ def test_a_stage_with_a_rule_of_its_own_starts_from_the_best_and_may_keep_it(mad
         np.testing.assert_array_equal(weights(tmp_path / "both")[key], value)
 
 
+def test_a_stage_of_another_loss_is_not_compared_with_the_figures_of_the_one_before(made: Any, tmp_path: Path) -> None:
+    store, manifest, plan = made
+    light = LossConfig(classification_weight=1e-3, attribute_weight=0.0)
+    first = replace(ONE, epochs=1, lr=1e-12, loss=light)
+    second = replace(ONE, name="two", loss=replace(light, classification_weight=1.5))
+    settings = {"select": "loss", "dev_fraction": 0.3}
+    fit_member(store, manifest, quiet("one", stages=(first,), **settings), plan, tmp_path / "one")
+    fit_member(store, manifest, quiet("both", stages=(first, second), **settings), plan, tmp_path / "both")
+    scores = [row["dev_loss"] for row in history(tmp_path / "both")]
+    assert scores[1] < scores[0], "the second stage's figures are larger"
+    start, kept = weights(tmp_path / "one"), weights(tmp_path / "both")
+    assert not all(np.array_equal(kept[key], value) for key, value in start.items())
+
+
 def everything(name: str) -> MemberConfig:
     """Return a run that uses every part of a run's state."""
     stages = (
