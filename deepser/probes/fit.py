@@ -88,7 +88,22 @@ class ProbeResult:
     @property
     def speaker_adapted(self) -> bool:
         """Does any model read a speaker's other clips, to normalise rows or to refine scores?"""
-        return any(best.speaker_adapted for best in (*(chosen.best for chosen in self.passes), self.final))
+        return self.normalises_by_speaker or self.refines
+
+    @property
+    def normalises_by_speaker(self) -> bool:
+        """Does any model read rows that are normalised by their speaker's?"""
+        return any(best.normalise == "speaker" for best in self.models)
+
+    @property
+    def refines(self) -> bool:
+        """Are any model's scores refined by the speaker's other clips?"""
+        return any(best.is_refined for best in self.models)
+
+    @property
+    def models(self) -> tuple[Candidate, ...]:
+        """What each pass keeps, and what is kept of all."""
+        return (*(chosen.best for chosen in self.passes), self.final)
 
 
 def fit_probe(

@@ -15,8 +15,25 @@ from deepser.probes.solver import Judged, Part, PassSolver, Setting, Solver
 N_REFINED = 3  # candidates of a pass that are refined by speaker
 TOPS = (2, 3, 4, 6, 8, 12)  # sizes of the combinations of the best layers
 
-Score = Callable[[NDArray[np.float32], NDArray[np.int64]], float]  # (scores (n, K), their rows) -> higher is better
 Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """What selects: `of` maps scores (n, K) and their rows (n,) to a figure, higher is better.
+
+    is_known: (N,) utterances that have what is scored, a label or an attribute.
+    """
+
+    of: Callable[[NDArray[np.float32], NDArray[np.int64]], float]
+    is_known: NDArray[np.bool_]
+
+    def __call__(self, scores: NDArray[np.float32], rows: NDArray[np.int64]) -> float:
+        return self.of(scores, rows)
+
+    def n_scored(self, rows: NDArray[np.int64]) -> int:
+        """Return how many of some rows count in their score."""
+        return int(self.is_known[rows].sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,17 +72,21 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """All candidates of a pass, and the first by `ranked` of those refined in one of the ways `refine`."""
+    """All candidates of a pass, and the first by `ranked` of those refined in one of the ways `refine`.
+
+    n_scored: the training rows that their scores are of.
+    """
 
     each: Pass
     candidates: tuple[Candidate, ...]
+    n_scored: int
     refine: tuple[str, ...] = ("none",)
 
     @property
     def best(self) -> Candidate:
         """The candidate that the pass keeps."""
         allowed = [candidate for candidate in self.candidates if candidate.setting.refine in self.refine]
-        return ranked(allowed, len(self.each.train))[0]
+        return ranked(allowed, self.n_scored)[0]
 
 
 def ranked(candidates: Sequence[Candidate], n: int) -> list[Candidate]:
@@ -75,7 +96,7 @@ def ranked(candidates: Sequence[Candidate], n: int) -> list[Candidate]:
     more layers varies less (the rule of one standard error: Breiman et al. 1984, section 3.4.3).
     """
     top = max((candidate.score for candidate in candidates), default=0.0)
-    margin = math.sqrt(max(top * (1 - top), 0) / n)
+    margin = math.sqrt(max(top * (1 - top), 0) / max(n, 1))
 
     def rank(candidate: Candidate) -> tuple[int, float]:
         return (len(candidate.parts) if candidate.score >= top - margin else 0, candidate.score)
@@ -120,7 +141,8 @@ def choose(
             if progress is not None:
                 progress(f"{each.name}: combinations")
             candidates += _combined(pass_solver, each, _combinations(singles, normalise), score)
-    return Chosen(each, (*candidates, *_refined(pass_solver, each, candidates, refine, score)), refine)
+    candidates += _refined(pass_solver, each, candidates, refine, score)
+    return Chosen(each, tuple(candidates), score.n_scored(each.train), refine)
 
 
 def choose_among(
@@ -133,9 +155,8 @@ def choose_among(
     """Return the best of some combinations in one pass."""
     pass_solver = solver.on_pass(each)
     candidates = [_candidate("chosen", parts, pass_solver.combined(parts), each, score) for parts in choices]
-    return Chosen(
-        each, (*candidates, *_refined(pass_solver, each, candidates, refine, score)), refine
-    ).best, pass_solver
+    candidates += _refined(pass_solver, each, candidates, refine, score)
+    return Chosen(each, tuple(candidates), score.n_scored(each.train), refine).best, pass_solver
 
 
 def scorer(problem: Problem, rule: str) -> Score:
@@ -168,7 +189,10 @@ def scorer(problem: Problem, rule: str) -> Score:
                 cccs.append(float((x * y).sum() / norm) if norm > 0 else 0.0)
         return float(np.mean(cccs)) if cccs else float("nan")
 
-    return of_attributes if rule == "mean_ccc" else of_classes
+    if rule == "mean_ccc":
+        is_rated: NDArray[np.bool_] = (~np.isnan(problem.values[:, n_classes:])).any(1)
+        return Score(of_attributes, is_rated)
+    return Score(of_classes, problem.labels >= 0)
 
 
 def _setting_of(pass_solver: PassSolver, solver: Solver, each: Pass, layers: Sequence[Source], score: Score) -> Setting:
@@ -214,7 +238,7 @@ def _refined(
         return []
     assert isinstance(pass_solver, KernelPass)
     refined_candidates = []
-    for best in ranked(candidates, len(each.train))[:N_REFINED]:
+    for best in ranked(candidates, score.n_scored(each.train))[:N_REFINED]:
         for judged in pass_solver.refined(best.parts, kinds):
             name = f"{best.name}, refined: {judged.setting.refine}"
             refined_candidates.append(_candidate(name, best.parts, judged, each, score, fixed=False))

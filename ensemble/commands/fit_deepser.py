@@ -163,7 +163,7 @@ def _print_fit(
     from deepser.scores.report import scores_table
     from ensemble.evaluation.held_out import held_out_lines
     from ensemble.evaluation.parts import evaluate_parts
-    from ensemble.evaluation.systems import ADAPTED, ADAPTED_SCORES
+    from ensemble.evaluation.systems import ADAPTED, NORMALISED, adapted_scores
     from ensemble.experiments.floor import shortcomings
 
     rows, short = [], []
@@ -176,7 +176,7 @@ def _print_fit(
     for sentence in short:
         say(f"warning: {sentence}", "yellow", stderr=True)
     if any(config.train.normalise == "speaker" for config in configs):
-        say(ADAPTED_SCORES)
+        say(adapted_scores([NORMALISED]))
     for config in configs:
         for line in held_out_lines(config.name, read_record(runs / config.name)):
             say(line)

@@ -93,7 +93,7 @@ def probe(
     from ensemble.evaluation.parts import evaluate_parts
     from ensemble.evaluation.protocol import check_protocol
     from ensemble.evaluation.sounds import known_sounds
-    from ensemble.evaluation.systems import ADAPTED_SCORES
+    from ensemble.evaluation.systems import NORMALISED, REFINED, adapted_scores
     from ensemble.experiments.floor import shortcomings
     from ensemble.experiments.probe_report import (
         check_picture,
@@ -151,7 +151,8 @@ def probe(
         for sentence in shortcomings(opened, table, name, parts, cv, "Other layers or features may do better."):
             say(f"warning: {sentence}", "yellow", stderr=True)
     if result.speaker_adapted:
-        say(ADAPTED_SCORES)
+        ways = {NORMALISED: result.normalises_by_speaker, REFINED: result.refines}
+        say(adapted_scores([way for way, is_used in ways.items() if is_used]))
     if json is not None:
         replace_text(json, scores)
         say(f"wrote {json}")

@@ -18,13 +18,19 @@ from featurestore.errors import AlignmentError, PredictionsError
 from featurestore.store.feature_store import FeatureStore
 
 ADAPTED = "speaker-adapted"
-ADAPTED_SCORES = (
-    "These scores are speaker-adapted: each speaker's rows are normalised by that speaker's other, unlabelled clips, "
-    "those of the judged part included."
-)
 ADAPTED_NOTE = "speaker-adapted: its models read each speaker's other, unlabelled clips, also of the judged part"
 
+NORMALISED, REFINED = "rows are normalised", "scores are refined"  # ways in which a model reads a speaker's other clips
+
 MEMBER_WEIGHTS = "member_weights"  # in an ensemble's provenance: its members' weights, by their names in the store
+
+
+def adapted_scores(ways: Sequence[str]) -> str:
+    """Return a sentence on scores that a speaker's other clips had a part in. ways: NORMALISED, REFINED or both."""
+    return (
+        f"These scores are speaker-adapted: each speaker's {' and '.join(ways)} by that speaker's other, unlabelled "
+        "clips, those of the judged part included."
+    )
 
 
 def from_store(store: FeatureStore, name: str, manifest: Manifest, checked: set[bytes] | None = None) -> System:

@@ -56,7 +56,7 @@ def _about(model: Model) -> str:
     text += f"; {', '.join(attributes)}." if attributes else "."
     if model.speaker_adapted:
         text += (
-            " It is speaker-adapted: each clip is normalised by the other clips of its speaker, whom "
+            " It is speaker-adapted: a clip is read beside the other clips of its speaker, whom "
             "`medusa predict --speaker-of` names; the scores below are so, too."
         )
     return text

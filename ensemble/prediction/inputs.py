@@ -98,8 +98,8 @@ def speakers_note(manifest: Manifest) -> str:
     """One sentence on what a speaker-adapted model makes of the speakers; "" where each has enough clips."""
     if not manifest.has("speaker"):
         return (
-            "the model is speaker-adapted, but its speakers are not named (--speaker-of): each clip is normalised as "
-            "the training corpus is, and scores will be lower."
+            "the model is speaker-adapted, but its speakers are not named (--speaker-of): each clip is read by "
+            "itself, as one of the training corpus, and scores will be lower."
         )
     counts = Counter(speaker_groups(manifest).tolist())
     few = sum(n < ENOUGH_CLIPS for n in counts.values())
@@ -107,7 +107,7 @@ def speakers_note(manifest: Manifest) -> str:
         return ""
     return (
         f"the model is speaker-adapted, and {few:,} of {len(counts):,} speakers have fewer than {ENOUGH_CLIPS} clips: "
-        "these are normalised mostly as the training corpus is (a single clip wholly)."
+        "these are read mostly as clips of the training corpus (a single clip wholly)."
     )
 
 

@@ -9,8 +9,9 @@ import pytest
 from deepser.members.folds import plan_folds
 from deepser.probes.config import ProbeConfig
 from deepser.probes.fit import NESTED, fit_probe
+from deepser.probes.problem import Pass, Problem
 from deepser.probes.rows import Source
-from deepser.probes.select import Candidate, ranked, scorer
+from deepser.probes.select import Candidate, Chosen, ranked, scorer
 from deepser.probes.solver import Part, Setting
 from deepser.scores.metrics import classification, concordance
 from featurestore.corpus.manifest import Manifest
@@ -51,6 +52,8 @@ def test_a_folds_own_labels_change_nothing_that_is_chosen_for_it_or_reported_of_
     a, b = (next(c for c in found.passes if c.each.name == "1") for found in (before, after))
     assert a.best.parts == b.best.parts
     assert a.best.setting.refine == refine
+    assert before.refines == (refine != "none")
+    assert before.normalises_by_speaker == any(best.normalise == "speaker" for best in before.models)
     assert a.best.setting == b.best.setting
     judged = a.each.judged
     np.testing.assert_array_equal(before.nested.scores[judged], after.nested.scores[judged])
@@ -173,3 +176,18 @@ def test_of_candidates_within_a_standard_error_that_of_most_layers_comes_first()
     assert [each.name for each in ranked(systems, 1000)] == ["1", "2", "0", "3"]  # a standard error is 0.013
     assert ranked(systems, 100_000)[0].name == "0"
     assert ranked(systems, 15)[0].name == "3"
+
+
+def test_clips_without_what_is_scored_make_no_standard_error_smaller() -> None:
+    labels, nan = np.array([0, 1, -1, -1, 1, -1]), np.nan
+    values = np.array([[1, 0, nan], [0, 1, nan], [nan, nan, 3], [nan, nan, nan], [0, 1, 2], [nan, nan, 4]])
+    problem = Problem(tuple("abcdef"), ("calm", "angry"), ("arousal",), ((1.0, 5.0),), labels, values)
+    assert scorer(problem, "uar").n_scored(np.arange(5)) == 3
+    assert scorer(problem, "mean_ccc").n_scored(np.arange(6)) == 3
+    nothing, part = np.zeros((0, 0), np.float32), Part(Source("a", "layer_01"), Setting(1.0))
+    one, two = (
+        Candidate(name, (part,) * n, Setting(1.0), score, nothing, nothing)
+        for name, n, score in (("one", 1, 0.80), ("two", 2, 0.78))
+    )
+    each = Pass("1", np.arange(1000), np.zeros(1000, np.int64), np.zeros(0, np.int64))
+    assert (Chosen(each, (one, two), 1000).best, Chosen(each, (one, two), 300).best) == (one, two)
