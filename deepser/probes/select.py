@@ -190,8 +190,7 @@ def scorer(problem: Problem, rule: str) -> Score:
         return float(np.mean(cccs)) if cccs else float("nan")
 
     if rule == "mean_ccc":
-        is_rated: NDArray[np.bool_] = (~np.isnan(problem.values[:, n_classes:])).any(1)
-        return Score(of_attributes, is_rated)
+        return Score(of_attributes, np.asarray((~np.isnan(problem.values[:, n_classes:])).any(1)))
     return Score(of_classes, problem.labels >= 0)
 
 
