@@ -7,10 +7,10 @@ from typing import Any
 from deepser.scores.metrics import ScoreRow
 from ensemble.evaluation.bootstrap import Interval
 from ensemble.evaluation.posteriors import adapted_notes
-from ensemble.fusion.cross_fit import cross_fit
+from ensemble.fusion.cross_fit import cross_fit, one_speaker_notes
 from ensemble.fusion.division import divide, members_of
 from ensemble.fusion.fit_report import technique_intervals, technique_rows, worth_scoring
-from ensemble.fusion.problem import load_problem
+from ensemble.fusion.problem import load_problem, unread_classes
 from ensemble.fusion.selection import Rule, everyone, greedy, top
 from ensemble.fusion.techniques import Technique
 from featurestore.corpus.manifest import Manifest
@@ -135,7 +135,12 @@ def compare(
         fitted_on=division.fitted_on,
         n_fitted=division.n_fitted,
         in_sample=bool(division.in_sample),
-        notes=(*division.notes, *adapted_notes(store, names)),
+        notes=(
+            *division.notes,
+            *adapted_notes(store, names),
+            *unread_classes(store, manifest, names),
+            *one_speaker_notes(problem, [each for each in division.passes if each.judge], techniques),
+        ),
         parts=parts,
         chosen=chosen,
         attribute_rows=tuple(each.name for each in techniques if not each.classes),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ensemble.fusion.division import Division
+from ensemble.fusion.division import Division, Pass
 from ensemble.fusion.problem import Problem
 from ensemble.fusion.selection import Rule, Selection
 from ensemble.fusion.state import Prediction
@@ -65,6 +65,18 @@ def cross_fit(
                     parts.setdefault(part, []).append((each.judge[part], fit.predict(rows.choose(selection.members))))
     predictions = {key: {part: _join(found) for part, found in parts.items()} for key, parts in pieces.items()}
     return CrossFit(predictions, chosen, fitted, choices)
+
+
+def one_speaker_notes(problem: Problem, passes: Sequence[Pass], techniques: Sequence[Technique]) -> list[str]:
+    """Return a note on the fits whose settings were chosen by utterances of the speaker that they learned from."""
+    fits = [each.name for each in passes if problem.rows(each.fit).one_group]
+    chosen = [each.name for each in techniques if each.chooses]
+    if not fits or not chosen:
+        return []
+    return [
+        f"{', '.join(fits)}: all utterances to learn from are of one speaker, so utterances of this same speaker were "
+        f"held out to choose settings ({', '.join(chosen)})."
+    ]
 
 
 def _join(pieces: Sequence[tuple[np.ndarray, Fused]]) -> Fused:

@@ -16,14 +16,14 @@ from ensemble.evaluation.confidence import confidence_notes
 from ensemble.evaluation.posteriors import adapted_notes, shared_attributes, speaker_adapted
 from ensemble.evaluation.protocol import check_protocol, made_of
 from ensemble.evaluation.systems import ADAPTED, MEMBER_WEIGHTS
-from ensemble.fusion.config import AnyConfig, AutoConfig, MetaConfig, RidgeConfig
-from ensemble.fusion.cross_fit import CrossFit, cross_fit
+from ensemble.fusion.config import AnyConfig, AutoConfig, MetaConfig
+from ensemble.fusion.cross_fit import CrossFit, cross_fit, one_speaker_notes
 from ensemble.fusion.division import Division, divide, members_of
 from ensemble.fusion.fit_report import EnsembleReport, beaten_by, member_rows, scored, technique_rows, worth_scoring
 from ensemble.fusion.held_out import held_out_of
 from ensemble.fusion.kinds import save_meta
 from ensemble.fusion.learned import Learned, learned
-from ensemble.fusion.problem import Problem, load_problem
+from ensemble.fusion.problem import Problem, load_problem, unread_classes
 from ensemble.fusion.selection import Rule, everyone
 from ensemble.fusion.state import LINEAR, MetaState
 from ensemble.fusion.techniques import Technique, candidates_of, technique, techniques_of
@@ -88,11 +88,12 @@ def fit_ensemble(
         problem, division, judged, [*ways, way], meta, name, selected=select is not None,
         adapted=speaker_adapted(store, names), adapted_as=adapted_notes(store, sorted(chosen | set(meta.members))),
     )  # fmt: skip
+    report = replace(report, notes=(*report.notes, *unread_classes(store, manifest, names)))
     unrated = [a for a in shared_attributes(store, manifest, names[0]) if a not in problem.targets.attributes]
     if unrated:
         note = f"No output for {', '.join(unrated)}, which nobody rated."
         report = replace(report, notes=(*report.notes, note))
-    report = replace(report, notes=(*report.notes, *_one_speaker_notes(problem, division, config)))
+    report = replace(report, notes=(*report.notes, *one_speaker_notes(problem, division.passes, [way])))
     report = replace(report, protocol=protocol.to_dict(), held_out=_held_out(problem, division, config or MetaConfig()))
     corpora = CrossCorpus.of_manifest(manifest) if folds is None else None
     rule = corpora.rule if corpora else division.column if division.folds is None else f"cv:{division.column}"
@@ -175,17 +176,6 @@ def _held_out(problem: Problem, division: Division, config: AnyConfig) -> dict[s
         return {}
     held_out = {each.name: held_out_of(problem.rows(each.fit), config) for each in division.passes}
     return {name: own.to_dict(problem.targets.classes) for name, own in held_out.items() if own is not None}
-
-
-def _one_speaker_notes(problem: Problem, division: Division, config: AnyConfig | None) -> list[str]:
-    """Return a note on the fits whose choices were made on utterances of the speaker that they learned from."""
-    fits = [each.name for each in division.passes if problem.rows(each.fit).one_group]
-    if not fits or not isinstance(config, RidgeConfig | AutoConfig):
-        return []
-    return [
-        f"{', '.join(fits)}: all utterances to learn from are of one speaker, so utterances of this same speaker were "
-        "held out to choose settings."
-    ]
 
 
 def _learned(meta: MetaState, problem: Problem, division: Division) -> Learned | None:

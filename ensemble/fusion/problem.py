@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from deepser.members.scales import check_scales
 from deepser.members.sources import check_all_sources
 from deepser.training.targets import Targets
-from ensemble.evaluation.align import Aligned, column_names, load_posteriors
+from ensemble.evaluation.align import ATTRIBUTE_PREFIX, Aligned, column_names, load_posteriors
 from ensemble.evaluation.posteriors import group_names, shared_attributes, targets_of
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import group_folds
@@ -99,16 +99,34 @@ def load_problem(store: FeatureStore, manifest: Manifest, members: Sequence[str]
     """Return members' posteriors of every utterance of the manifest, with its targets.
 
     members: names of feature sets, such as "posteriors/m08". Attributes are those that the scheme and the first member
-    share, and that somebody rated. AlignmentError lists per member the utterances it lacks; ConfigError where a member
-    has an attribute on another scale than the manifest.
+    share, and that somebody rated; members' classes are not read where the scheme has none. AlignmentError lists per
+    member the utterances it lacks; ConfigError where a member has an attribute on another scale than the manifest.
     """
     shared = shared_attributes(store, manifest, members[0]) if members else ()
     attributes = tuple(name for name in shared if not np.isnan(manifest.column(f"attr_{name}")).all())
     for member in members:
         check_scales(manifest, store[member])
     columns = column_names(manifest.scheme.classes, attributes)
-    unrated = column_names((), [name for name in shared if name not in attributes])
-    posteriors = load_posteriors(store, members, manifest.keys, columns=columns, surplus=unrated)
+    unread = column_names(_unread(store, manifest, members), [name for name in shared if name not in attributes])
+    posteriors = load_posteriors(store, members, manifest.keys, columns=columns, surplus=unread)
     check_all_sources(manifest, [store[member] for member in members])
-    aligned = load_posteriors(store, members, manifest.keys, "logits", columns, surplus=unrated) if logits else None
+    aligned = load_posteriors(store, members, manifest.keys, "logits", columns, surplus=unread) if logits else None
     return Problem(posteriors, aligned, targets_of(manifest, attributes), group_names(manifest))
+
+
+def unread_classes(store: FeatureStore, manifest: Manifest, members: Sequence[str]) -> list[str]:
+    """Return a note where members have classes and the manifest has none, so that attributes alone are fused."""
+    classes = _unread(store, manifest, members)
+    if not classes:
+        return []
+    return [
+        f"{manifest.name} has no labels, so members' classes ({', '.join(classes)}) are left out: attributes alone."
+    ]
+
+
+def _unread(store: FeatureStore, manifest: Manifest, members: Sequence[str]) -> tuple[str, ...]:
+    """Return the classes that some of the members have, where the manifest has attributes alone."""
+    if manifest.scheme.classes or not manifest.scheme.attributes:
+        return ()
+    columns = (name for member in members for name in store[member].spec.columns)
+    return tuple(dict.fromkeys(name for name in columns if not name.startswith(ATTRIBUTE_PREFIX)))

@@ -57,7 +57,8 @@ class Technique:
     """One way of fusing. name: its row; single: the row of its seeds' mean score, if it has seeds.
 
     fit: (the fitting rows of the chosen members, how they were chosen) -> what predicts. logits: it reads them.
-    classes: it has a word on classes, not on attributes alone.
+    classes: it has a word on classes, not on attributes alone. chooses: it chooses settings by the scores of utterances
+    of the fitting rows that it holds out.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Technique:
     single: str = ""
     logits: bool = False
     classes: bool = True
+    chooses: bool = False
 
 
 @dataclass(frozen=True)
@@ -193,11 +195,11 @@ def technique(config: AnyConfig) -> Technique:
         return Technique(name, partial(_fit_vote, config=config), classes=not of_attributes)
     if isinstance(config, AutoConfig):
         reads_logits = any(each.logits for each in candidates_of(config))
-        return Technique(CHOICE, partial(_fit_choice, config=config), logits=reads_logits)
+        return Technique(CHOICE, partial(_fit_choice, config=config), logits=reads_logits, chooses=True)
     on = "" if config.inputs == type(config)().inputs else f" on {config.inputs}"
     reads_logits = layer_of(config.inputs) == "logits"
     if isinstance(config, RidgeConfig):
-        return Technique(f"ridge{on}", partial(_fit_ridge, config=config), logits=reads_logits)
+        return Technique(f"ridge{on}", partial(_fit_ridge, config=config), logits=reads_logits, chooses=True)
     if isinstance(config, ForestConfig):
         return Technique(f"forest{on}", partial(_fit_forest, config=config), logits=reads_logits)
     fit = partial(_fit_seeds, config=config)

@@ -8,7 +8,7 @@ import bisect
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -30,26 +30,28 @@ AUTO, ANYWHERE = "auto", "none"  # of the option `within`
 class ViewedPart:
     """The training part of a manifest through a view: recordings in place of its files.
 
-    partners: the other utterance of each one that is mixed with another.
+    partners: the other utterance of each one that is mixed with another. without_noise: those decoded so far to which
+    no noise was added, as the excerpt drawn for them is silent.
     """
 
     manifest: Manifest
     view: View
     partners: Mapping[str, str]
+    without_noise: list[str] = field(default_factory=list)
 
     def recording(self, i: int) -> AugmentedAudio:
         """Return row i's audio, decoded through the view; ManifestError where it, or its partner, has none."""
         key, audio = self.manifest.keys[i], self.manifest.audio(i)
         partner = self.partners.get(key)
         if partner is None:
-            return AugmentedAudio(key, audio, self.view)
+            return AugmentedAudio(key, audio, self.view, None, self.without_noise)
         row = self._rows.get(partner)
         if row is None:
             raise ManifestError(
                 f"{key!r} is mixed with {partner!r} in {mixing_name(self.view.label)}, which the manifest no longer "
                 "has. Remove that set and the view's, and make them again."
             )
-        return AugmentedAudio(key, audio, self.view, self.manifest.audio(row))
+        return AugmentedAudio(key, audio, self.view, self.manifest.audio(row), self.without_noise)
 
     @cached_property
     def _rows(self) -> dict[str, int]:

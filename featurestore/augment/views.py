@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -191,12 +191,16 @@ class View:
 
 @dataclass(frozen=True)
 class AugmentedAudio:
-    """One utterance as a view changes it: decoded like a file. partner: the audio mixed in."""
+    """One utterance as a view changes it: decoded like a file.
+
+    partner: the audio mixed in. without_noise: gets the key where no noise was added, as its excerpt is silent.
+    """
 
     key: str
     path: Path | Recording
     view: View
     partner: Path | Recording | None = None
+    without_noise: list[str] = field(default_factory=list, compare=False)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -228,7 +232,9 @@ class AugmentedAudio:
             if isinstance(step, Mix) and self.partner is not None:
                 samples = overlapped(samples, decode(self.partner), *step.draw(rng))
             else:
-                samples = step(samples, rng)
+                clean, samples = samples, step(samples, rng)
+                if isinstance(step, Noise) and samples is clean:
+                    self.without_noise.append(self.key)
         return samples
 
 
@@ -315,7 +321,7 @@ def _step(part: str, text: str, files: dict[str, AudioFiles | None]) -> tuple[st
     if name not in STEPS:
         raise ConfigError(f"--augment {text!r}: there is no {name!r}; there are {', '.join(STEPS)}.")
     kind, recordings = STEPS[name], files.get(name)
-    field_names = [field.name for field in fields(kind) if field.name != "files"]
+    field_names = [each.name for each in fields(kind) if each.name != "files"]
     settings: dict[str, Any] = {}
     for option in filter(None, options.split(",")):
         key, _, value = option.partition("=")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from featurestore.runtime.wording import counted, format_bytes, format_seconds, silent_clips, special_texts
+from featurestore.runtime.wording import counted, first_names, format_bytes, format_seconds, silent_clips, special_texts
 from featurestore.terminal import Show, console, say
 
 if TYPE_CHECKING:
@@ -95,6 +95,13 @@ def say_report(name: str, report: "FeaturizeReport") -> None:
         say(f"{name}: decoded {by}", "dim")
     if report.constant:
         say(f"warning: {silent_clips(report.constant)}", "yellow")
+    if report.without_noise:
+        named = first_names(report.without_noise, 20)
+        say(
+            f"warning: {counted(len(report.without_noise), 'clip')} got no noise, as the excerpt of a noise file that "
+            f"was drawn for each is silent: {named}. Cut the silence from the noise files.",
+            "yellow",
+        )
     if report.special:
         say(f"note: {special_texts(report.special)}", "dim")
     if report.n_unrecorded:

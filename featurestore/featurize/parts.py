@@ -94,6 +94,7 @@ def merged(reports: Sequence[FeaturizeReport]) -> FeaturizeReport:
         empty_texts=sum(report.empty_texts for report in reports),
         n_in_windows=sum(report.n_in_windows for report in reports),
         constant=[key for report in reports for key in report.constant],
+        without_noise=[key for report in reports for key in report.without_noise],
         special=[each for report in reports for each in report.special],
         n_again=sum(report.n_again for report in reports),
         n_unrecorded=sum(report.n_unrecorded for report in reports),

@@ -66,6 +66,7 @@ class FeaturizeReport:
     empty_texts: int = 0
     n_in_windows: int = 0  # of those stored, longer than a window of the encoder
     constant: list[str] = field(default_factory=list)  # stored, though all samples of the clip have one value
+    without_noise: list[str] = field(default_factory=list)  # of a view, though it adds noise: the excerpt is silent
     special: list[tuple[str, str]] = field(default_factory=list)  # texts, and a special token that each spells
     n_again: int = 0
     n_unrecorded: int = 0
@@ -166,6 +167,7 @@ def featurize(
             with stage("write"):
                 writer.commit()
             report.decoders = appending.decoders
+            report.without_noise = [] if part is None else sorted(part.without_noise)
             report.wall_s = time.monotonic() - started
     return report
 

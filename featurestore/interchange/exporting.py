@@ -52,7 +52,7 @@ def export_features(
         raise StoreError(f"{some} exists already. Choose another target, or --overwrite replaces it{how}.")
     selection = Selection(features, all_keys, layer_names, labels or {}, progress or (lambda done, total: None))
     written = chosen_format.write(selection, target, resume)
-    if not write_origins(features, all_keys, target) and format_name in ("npy", "emotion2vec"):
+    if not write_origins(features, all_keys, layer_names, target) and format_name in ("npy", "emotion2vec"):
         options = Description(features.name).as_recorded(features.spec)
         written.notes += (
             [f"{format_name} has no place for what rows are; import them with {options}."] if options else []

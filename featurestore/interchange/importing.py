@@ -16,10 +16,10 @@ import numpy as np
 from featurestore.audio import has_audio_suffix
 from featurestore.errors import ConfigError, StoreError
 from featurestore.format.spec import check_set_name
-from featurestore.interchange.base import Failures, Loaded, Source
+from featurestore.interchange.base import DEFAULT_LAYER, Failures, Loaded, Source
 from featurestore.interchange.description import Description, Fit
 from featurestore.interchange.exporting import format_of
-from featurestore.interchange.origins import NO_ORIGINS, Origin, read_origins, spec_beside
+from featurestore.interchange.origins import NO_ORIGINS, Origin, layers_beside, read_origins, spec_beside
 from featurestore.runtime.stopping import StopSignals
 from featurestore.sets.feature_set import FeatureSet
 from featurestore.sets.writer import FeatureWriter
@@ -86,6 +86,8 @@ def import_features(
         report.notes += _like_layers(source.keys) if format_name in ONE_FILE and not recorded else []
         origins = _by_place(source, recorded)
         stored = _stored(store, name)
+        if not layers and (stored is None or DEFAULT_LAYER not in stored.layers):
+            source = _layer_named(source, layers_beside(path))
         if expected_keys is not None:
             source = _named_as(source, expected_keys, report)
         todo = _distinct(source, report)
@@ -171,6 +173,20 @@ def _stored(store: FeatureStore, name: str) -> FeatureSet | None:
     if name not in store:
         return None
     return store[name]
+
+
+def _layer_named(source: Source, recorded: Sequence[str]) -> Source:
+    """Return the source with its only layer, where nothing names it, called as the export recorded that wrote it."""
+    if len(recorded) != 1:
+        return source
+
+    def load(i: int) -> Loaded:
+        loaded = source.load(i)
+        if list(loaded.layers) != [DEFAULT_LAYER]:
+            return loaded
+        return replace(loaded, layers={recorded[0]: loaded.layers[DEFAULT_LAYER]})
+
+    return replace(source, load=load)
 
 
 def _distinct(source: Source, report: ImportReport) -> list[int]:

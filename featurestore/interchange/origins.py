@@ -2,8 +2,8 @@
 
 No interchange format has a place for it. The table lies in a directory as `medusa-sources.parquet`, beside a file as
 `FILE.sources.parquet`, with a row for each utterance: utterance_id, duration_s, and the fields of `Identity`
-(FORMAT.md, 3.6), digests in hexadecimal. Its schema's metadata `medusa_spec` is the set's specification. Other tools
-need not know it.
+(FORMAT.md, 3.6), digests in hexadecimal. Its schema's metadata `medusa_spec` is the set's specification, and
+`medusa_layers` the names of the layers that were exported. Other tools need not know it.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ from typing import Any
 from featurestore.errors import StoreError
 from featurestore.format.identity import UNKNOWN, Identity
 from featurestore.format.spec import FeatureSpec
-from featurestore.interchange.base import check_regular, told_spec
+from featurestore.interchange.base import check_regular, told_layers, told_spec
 from featurestore.runtime.durable import replace_file, writing
 from featurestore.sets.feature_set import FeatureSet
 
-SPEC = "medusa_spec"
+SPEC, LAYERS = "medusa_spec", "medusa_layers"
 IN_DIRECTORY, BESIDE = "medusa-sources.parquet", ".sources.parquet"
 _DIGESTS = ("digest", "file_digest")
 _NUMBERS = ("n_bytes", "mtime_ns")
@@ -45,8 +45,8 @@ def place_of(path: Path) -> Path:
     return path / IN_DIRECTORY if path.is_dir() else path.with_name(path.name.removesuffix(".npy") + BESIDE)
 
 
-def write_origins(features: FeatureSet, keys: Sequence[str], target: Path) -> bool:
-    """Write what the set records of these keys beside `target`, and return whether it records anything.
+def write_origins(features: FeatureSet, keys: Sequence[str], layers: Sequence[str], target: Path) -> bool:
+    """Write what the set records of these keys and layers beside `target`, and return whether it records anything.
 
     Where it doesn't, a table that an earlier export left there is removed.
     """
@@ -67,7 +67,8 @@ def write_origins(features: FeatureSet, keys: Sequence[str], target: Path) -> bo
         values = [_cell(name, getattr(one, name)) for one in each]
         kind = pa.int64() if name in _NUMBERS else pa.float64() if name.endswith("_s") else pa.string()
         columns[name] = pa.array(values, kind)
-    table = pa.table(columns).replace_schema_metadata({SPEC: json.dumps(features.spec.to_json(), sort_keys=True)})
+    metadata = {SPEC: json.dumps(features.spec.to_json(), sort_keys=True), LAYERS: json.dumps(list(layers))}
+    table = pa.table(columns).replace_schema_metadata(metadata)
     with writing(path, StoreError, ""):
         replace_file(path, lambda file: parquet.write_table(table, file))
     return True
@@ -94,13 +95,22 @@ def read_origins(source: Path) -> dict[str, Origin]:
 
 def spec_beside(source: Path) -> FeatureSpec | None:
     """Return the specification that the table beside a source records; None where there is none."""
+    return told_spec(_metadata(source).get(SPEC.encode()))
+
+
+def layers_beside(source: Path) -> list[str]:
+    """Return the names of the layers that the table beside a source records; none where it doesn't."""
+    return list(told_layers(_metadata(source).get(LAYERS.encode())))
+
+
+def _metadata(source: Path) -> Mapping[bytes, bytes]:
     path = place_of(source)
     if not path.exists():
-        return None
+        return {}
     from pyarrow import parquet
 
     check_regular(path)
-    return told_spec((parquet.read_schema(path).metadata or {}).get(SPEC.encode()))
+    return parquet.read_schema(path).metadata or {}
 
 
 def _cell(name: str, value: Any) -> Any:

@@ -10,13 +10,14 @@ import pytest
 
 from deepser.scores.metrics import classification
 from ensemble.evaluation.posteriors import targets_of
+from ensemble.experiments.compare import compare
 from ensemble.fusion.config import AutoConfig, MetaConfig, RidgeConfig, VoteConfig, check_inputs_of
 from ensemble.fusion.fit import fit_ensemble
 from ensemble.fusion.kinds import load_meta, predict_meta, save_meta
 from ensemble.fusion.problem import Problem, load_problem
 from ensemble.fusion.selection import everyone, member_scores
 from ensemble.fusion.stacking import fit_ridge, inputs_of
-from ensemble.fusion.techniques import FittedChoice, technique
+from ensemble.fusion.techniques import FittedChoice, technique, techniques_of
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ConfigError
 from featurestore.store.feature_store import FeatureStore
@@ -119,6 +120,26 @@ def test_of_one_speaker_utterances_are_held_out_and_the_report_says_so(
     assert fit.scores["ridge"] == max(fit.scores.values())
     _, report = fit_ensemble(store, manifest, corpus.members, config=RidgeConfig(), folds="fold")
     assert any(mentions(note, "fold 1", "all folds", "one speaker") for note in report.notes)
+    columns = {"all": everyone}
+    compared = [
+        compare(store, manifest, corpus.members, techniques_of(rows), columns, folds="fold").notes
+        for rows in ("soft,ridge", "soft")
+    ]
+    assert [[mentions(note, "fold 1", "one speaker", "ridge") for note in notes] for notes in compared] == [[True], []]
+
+
+def test_members_classes_are_left_out_where_the_manifest_has_attributes_alone(
+    store: FeatureStore, write: Callable, corpus
+) -> None:
+    write(corpus)
+    table = corpus.manifest.to_arrow().drop_columns(["label"])
+    manifest = Manifest(table, LabelScheme((), {"arousal": (1.0, 7.0)}), name="task2")
+    meta, report = fit_ensemble(store, manifest, corpus.members, config=RidgeConfig(), folds="fold")
+    assert (meta.classes, tuple(meta.attributes)) == ((), ("arousal",))
+    assert any(mentions(note, "task2", *corpus.manifest.scheme.classes) for note in report.notes)
+    comparison = compare(store, manifest, corpus.members, techniques_of("soft,ridge"), {"all": everyone}, folds="fold")
+    assert set(comparison.parts["all folds"]["all"]["soft vote"].scores) == {"mean_ccc"}
+    assert any(mentions(note, "task2") for note in comparison.notes)
 
 
 @pytest.mark.slow

@@ -103,6 +103,18 @@ def test_silence_stays_silence(tmp_path: Path) -> None:
         assert not AugmentedAudio("k", tmp_path / "silent.wav", view(text)).decode().any()
 
 
+def test_clips_whose_excerpt_of_the_noise_is_silent_are_named(manifest: Manifest, tmp_path: Path) -> None:
+    (tmp_path / "noise").mkdir()
+    samples = np.r_[np.full(10, 0.2), np.zeros(100 * SAMPLE_RATE_HZ)]
+    soundfile.write(tmp_path / "noise" / "late.wav", samples, SAMPLE_RATE_HZ)
+    part = viewed_part(manifest, view("noise+gain", noises=tmp_path / "noise"))
+    part.recording(3).decode()
+    assert part.without_noise == [manifest.keys[3]]
+    clean = viewed_part(manifest, view("noise+gain"))
+    clean.recording(3).decode()
+    assert clean.without_noise == []
+
+
 def test_draws_depend_on_key_seed_and_number_alone(manifest: Manifest) -> None:
     path = manifest.audio_path(3)
 

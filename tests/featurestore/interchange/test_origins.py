@@ -78,6 +78,20 @@ def test_an_import_of_an_export_knows_what_the_rows_are_and_options_say_otherwis
     assert (into["r"].spec.kind, into["r"].spec.pool) == ("audio", "none")
 
 
+@pytest.mark.parametrize("format_name", EXPORTED)
+def test_the_only_layer_of_an_export_keeps_its_name(format_name: str, tmp_path: Path) -> None:
+    store, into = FeatureStore.create(tmp_path / "a"), FeatureStore.create(tmp_path / "b")
+    with store.writer("set", replace(SPEC, layers=("layer_03", "layer_06"))) as writer:
+        writer.append("k", np.stack([np.zeros((2, 3), np.float32), np.ones((2, 3), np.float32)]), 1.5)
+    export_features(store["set"], format_name, tmp_path / "out", layers=["layer_06"])
+    import_features(into, "set", format_name, tmp_path / "out", Description("e"))
+    assert into["set"].layers == ("layer_06",)
+    assert into["set"].array("k", "layer_06").all()
+    layers = {} if format_name in ("hdf5", "safetensors") else {"mine": ""}
+    import_features(into, "named", format_name, tmp_path / "out", Description("e"), layers=layers)
+    assert into["named"].layers == (("mine",) if layers else ("layer_06",))
+
+
 def test_an_export_without_a_record_says_how_to_import_it(tmp_path: Path) -> None:
     store = FeatureStore.create(tmp_path / "a")
     spec = FeatureSpec("posteriors", "e", "none", ("posteriors",), 2, dtype="float32", columns=("sad", "glad"))
