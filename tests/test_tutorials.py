@@ -64,13 +64,21 @@ def check_shown(page: str, printed: str) -> None:
         for i, shown in enumerate(NUMBER.finditer(block)):
             is_p = block[: shown.start()].endswith((" p ", " Holm "))  # which a score's last digit may change much
             if SCORE.fullmatch(shown[0]) and not is_p:
-                assert abs(float(shown[0]) - float(numbers[first + i])) <= TOLERANCE, (
-                    f"{numbers[first + i]} in: {block}"
-                )
+                now = numbers[first + i]
+                assert abs(float(shown[0]) - float(now)) <= TOLERANCE, f"{shown[0]} is {now} now: {block}"
 
 
 def read(page: str) -> str:
     return (DOCS / page).read_text(encoding="utf-8")
+
+
+def test_a_page_that_shows_other_words_or_scores_than_are_printed_is_found() -> None:
+    printed = "all folds\n system      UAR\n\u2500\u2500\u2500\u2500\n nested    0.581\n p 0.074\nwrote table.md\n"
+    for shown in ("system UAR\n nested 0.581", "nested 0.560\n p 0.5", "wrote table.md"):
+        check_shown(f"```text\n{shown}\n```\n", printed)
+    for shown in ("nested 0.540", "nested -0.581", "system WAR", "wrote table.csv"):
+        with pytest.raises(AssertionError):
+            check_shown(f"```text\n{shown}\n```\n", printed)
 
 
 @pytest.mark.parametrize(("page", "commands"), [
