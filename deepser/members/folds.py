@@ -1,14 +1,18 @@
 """Which model of a member sees which utterance: given folds, speaker-disjoint folds, or one split."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from deepser.config import TrainConfig
 from deepser.training.data import Indices
 from featurestore.corpus.cross_corpus import CrossCorpus
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import group_folds, speaker_groups
 from featurestore.errors import ManifestError
+
+THIN = 0.1  # of the labelled training clips: a balanced epoch of fewer learns from hardly any
 
 
 @dataclass(frozen=True)
@@ -101,3 +105,31 @@ def plan_folds(
         folds,
         f"{corpora.rule if corpora else 'split'}, {n_folds} speaker-disjoint folds",
     )
+
+
+def thin_draws(train: TrainConfig, labels: Indices, classes: Sequence[str], plan: FoldPlan) -> list[str]:
+    """Return a sentence for each stage whose balanced draws leave out nearly all of the training part of some fold.
+
+    labels: (N,), -1 where there is none. A class with a clip or two makes every other class as rare.
+    """
+    counts = [np.bincount(labels[at][labels[at] >= 0], minlength=len(classes)) for at in _training_parts(plan)]
+    rarest = [int(n[n > 0].min(initial=n.max(initial=0))) for n in counts]
+    drawn = [least * int((n > 0).sum()) for least, n in zip(rarest, counts, strict=True)]
+    thin = [f for f, n in enumerate(counts) if drawn[f] < THIN * n.sum()]
+    if not thin:
+        return []
+    fold = min(thin, key=lambda f: drawn[f] / counts[f].sum())
+    rare = ", ".join(name for name, n in zip(classes, counts[fold], strict=True) if n == rarest[fold])
+    where = f"in {len(thin)} of {len(counts)} folds" if len(counts) > 1 else "here"
+    return [
+        f"{stage.name} draws as many clips of each class as the rarest has: less than a tenth {where}, as few as "
+        f"{drawn[fold]:,} of {int(counts[fold].sum()):,} labelled clips an epoch, since {rare} has {rarest[fold]:,}. "
+        "Merge or leave out such a class, or choose another sampler "
+        f"(--set train.stages.{i}.sampler=inverse-frequency)."
+        for i, stage in enumerate(train.stages)
+        if stage.sampler == "balanced" and not stage.samples_per_epoch
+    ]
+
+
+def _training_parts(plan: FoldPlan) -> list[Indices]:
+    return [plan.train_at(fold) for fold in range(len(plan.names))]

@@ -128,6 +128,8 @@ def fit_deepser(
         protocol.refuse(strict)
         if world.first and any(config.train.normalise == "speaker" for config in configs):
             warn_of_confounding(table, plan)
+        if world.first:
+            warn_of_thin_draws(table, plan, configs)
         directories = {config.name: runs / config.name for config in configs}
         shown = watching(directories, plan.names, tensorboard=tensorboard) if world.first else nullcontext()
         with shown as watch:
@@ -139,6 +141,17 @@ def fit_deepser(
             for directory in directories.values():
                 write_protocol(directory, protocol)
             _print_fit(opened, table, configs, cv, runs, store)
+
+
+def warn_of_thin_draws(manifest: "Manifest", plan: "FoldPlan", configs: Sequence[MemberConfig]) -> None:
+    """Warn where a rare class leaves hardly any clips to a balanced stage."""
+    from deepser.members.folds import thin_draws
+    from deepser.training.targets import Targets
+
+    targets = Targets.from_manifest(manifest)
+    sentences = [f for config in configs for f in thin_draws(config.train, targets.labels, targets.classes, plan)]
+    for sentence in dict.fromkeys(sentences):
+        say(f"warning: {sentence}", "yellow", stderr=True)
 
 
 def warn_of_confounding(manifest: "Manifest", plan: "FoldPlan") -> None:
