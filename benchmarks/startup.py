@@ -33,7 +33,7 @@ CLASSES = ("angry", "contempt", "disgust", "fear", "happy", "neutral", "sad", "s
 SEGMENT_UTTERANCES = 20_000  # a set of such a corpus has several segments
 # Ends the command when its optimiser steps for the first time.
 STARTED = """
-import os, sys, torch
+import os, torch
 def step(self, *arguments, **named):
     print("first step", flush=True)
     os._exit(0)
@@ -43,8 +43,8 @@ try:
     deepser.training.adamw.AdamW.step = step
 except ImportError:
     pass  # an earlier version, which steps by torch's class
-from cli import app
-app(sys.argv[1:])
+from cli import main
+main()
 """
 
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+from contextlib import suppress
 from decimal import Decimal
 
 import numpy as np
@@ -27,6 +28,9 @@ def seconds_of(column: pa.ChunkedArray) -> tuple[np.ndarray, list[int]]:
         return np.asarray(pc.cast(column, pa.float64()).to_numpy(), np.float64), []
     if pa.types.is_null(column.type):
         return np.full(len(column), np.nan), []
+    if pa.types.is_string(column.type):
+        with suppress(pa.ArrowInvalid):  # all at once where all are plain numbers: Arrow rounds as Python does
+            return np.asarray(pc.cast(column, pa.float64()).to_numpy(), np.float64), []
     values = [time_of(text) for text in arrow.with_points(column.to_pylist())]
     bad = [row for row, value in enumerate(values) if value is None]
     return np.array([np.nan if value is None else value for value in values], np.float64), bad

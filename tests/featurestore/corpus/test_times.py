@@ -3,11 +3,13 @@
 import math
 from fractions import Fraction
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurestore.corpus.times import end_of, time_of
+from featurestore.corpus.times import end_of, seconds_of, time_of
 
 RATES_HZ = (8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000, 192_000)
 
@@ -43,3 +45,18 @@ def test_a_clock_is_read_as_the_seconds_it_shows(ms: int) -> None:
     hours, minutes, seconds = ms // 3_600_000, ms // 60_000 % 60, ms // 1000 % 60
     assert time_of(f"{hours:02}:{minutes:02}:{seconds:02}.{ms % 1000:03}") == ms / 1000
     assert time_of(f"0 days {hours:02}:{minutes:02}:{seconds:02},{ms % 1000:03}000") == ms / 1000
+
+
+@given(
+    st.lists(st.none() | st.floats().map(repr) | st.integers().map(str) | st.decimals(places=3).map(str), min_size=1)
+)
+def test_a_column_of_plain_numbers_is_read_as_its_cells_are(texts: list[str | None]) -> None:
+    values, bad = seconds_of(pa.chunked_array([pa.array(texts, pa.string())]))
+    assert not bad
+    np.testing.assert_array_equal(values, [time_of(text) for text in texts])
+
+
+def test_one_cell_of_another_form_changes_no_other() -> None:
+    values, bad = seconds_of(pa.chunked_array([pa.array(["1.5", " 2", "00:00:03.5", "NaT", None, "1_0", "later"])]))
+    np.testing.assert_array_equal(values, [1.5, 2, 3.5, *[np.nan] * 4])
+    assert bad == [5, 6]
