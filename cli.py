@@ -128,7 +128,7 @@ def main() -> None:
     """Run the console script."""
     # Read when torch is loaded. Threads that spin while they wait made training 20 times slower on two busy cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # A corpus's objects are there to stay: looking through them again and again was an eighth of starting a training.
+    # A corpus's objects are there to stay: looking through them again and again costs seconds of starting a training.
     gc.set_threshold(20_000, 10, 10)
     # A file cut while it is read from its map ends the process (SIGBUS): print where, of that thread alone, since the
     # stacks of threads that still run can't be read safely.

@@ -112,7 +112,8 @@ def thin_draws(train: TrainConfig, labels: Indices, classes: Sequence[str], plan
 
     labels: (N,), -1 where there is none. A class with a clip or two makes every other class as rare.
     """
-    counts = [np.bincount(labels[at][labels[at] >= 0], minlength=len(classes)) for at in _training_parts(plan)]
+    parts = [labels[plan.train_at(fold)] for fold in range(len(plan.names))]
+    counts = [np.bincount(part[part >= 0], minlength=len(classes)) for part in parts]
     rarest = [int(n[n > 0].min(initial=n.max(initial=0))) for n in counts]
     drawn = [least * int((n > 0).sum()) for least, n in zip(rarest, counts, strict=True)]
     thin = [f for f, n in enumerate(counts) if drawn[f] < THIN * n.sum()]
@@ -129,7 +130,3 @@ def thin_draws(train: TrainConfig, labels: Indices, classes: Sequence[str], plan
         for i, stage in enumerate(train.stages)
         if stage.sampler == "balanced" and not stage.samples_per_epoch
     ]
-
-
-def _training_parts(plan: FoldPlan) -> list[Indices]:
-    return [plan.train_at(fold) for fold in range(len(plan.names))]

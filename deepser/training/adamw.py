@@ -1,6 +1,6 @@
 """AdamW by torch's fused kernels, without `torch.optim.Optimizer`.
 
-The first call of that class loads torch._dynamo, sympy and triton: two seconds before a step that needs none of them.
+That class, once made, loads torch._dynamo with sympy and triton: a second or two before a step that needs none of them.
 """
 
 from collections.abc import Iterable

@@ -149,7 +149,7 @@ def warn_of_thin_draws(manifest: "Manifest", plan: "FoldPlan", configs: Sequence
     from deepser.training.targets import Targets
 
     targets = Targets.from_manifest(manifest)
-    sentences = [f for config in configs for f in thin_draws(config.train, targets.labels, targets.classes, plan)]
+    sentences = [each for config in configs for each in thin_draws(config.train, targets.labels, targets.classes, plan)]
     for sentence in dict.fromkeys(sentences):
         say(f"warning: {sentence}", "yellow", stderr=True)
 

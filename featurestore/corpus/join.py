@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from featurestore.corpus import arrow
+from featurestore.corpus.division import real_paths
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.ratings import Ratings
@@ -86,9 +87,9 @@ def _shared_files(joined: Manifest) -> list[str]:
     if not joined.has("path"):
         return []
     corpora: dict[str, set[str]] = {}
-    for path, corpus in zip(joined.column("path").tolist(), joined.column(CORPUS).tolist(), strict=True):
+    for path, corpus in zip(real_paths(joined), joined.column(CORPUS).tolist(), strict=True):
         if path is not None:
-            corpora.setdefault(os.path.normpath(joined.root / path), set()).add(corpus)
+            corpora.setdefault(path, set()).add(corpus)
     shared = [path for path, of in corpora.items() if len(of) > 1]
     if not shared:
         return []

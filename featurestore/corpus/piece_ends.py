@@ -1,6 +1,5 @@
 """Whether pieces lie within their recordings: far beyond the end, a table's times are in another unit than seconds."""
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from featurestore.audio import duration_s, stated_duration_s
 from featurestore.audio.pieces import SLACK_S
+from featurestore.corpus.division import real_paths
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.pieces import END, START
 from featurestore.errors import AudioError, ManifestError
@@ -52,10 +52,12 @@ def check_ends(manifest: Manifest, *, some_may_fail: bool = False) -> list[str]:
 
 def whole_files_twice(manifest: Manifest) -> list[str]:
     """Return a note on files that several utterances are the whole of, so that these have the same features."""
+    if not manifest.has("path"):
+        return []
     rows: dict[str, list[int]] = {}
-    for i, audio in enumerate(manifest.audios if manifest.has("path") else ()):
-        if isinstance(audio, Path):  # no piece
-            rows.setdefault(os.path.abspath(audio), []).append(i)
+    for i, (audio, path) in enumerate(zip(manifest.audios, real_paths(manifest), strict=True)):
+        if path is not None and isinstance(audio, Path):  # no piece
+            rows.setdefault(path, []).append(i)
     shared = [manifest.keys[i] for of in rows.values() if len(of) > 1 for i in of]
     if not shared:
         return []
