@@ -17,6 +17,7 @@ from ensemble.evaluation.posteriors import fold_names, group_names, named, score
 from ensemble.evaluation.system import System
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import group_folds
+from featurestore.corpus.votes import soft_targets
 from featurestore.errors import ConfigError, ManifestError
 from featurestore.runtime.html import html_table
 from featurestore.runtime.wording import counted
@@ -147,8 +148,8 @@ def assess(
     n_clusters = scored.n_clusters
     options = {"n_resamples": scoring.n_resamples, "seed": scoring.seed}
     soft = None
-    if manifest.votes is not None and judged.system.probabilities is not None:
-        soft = probabilities.soft_scores(judged.system.probabilities, targets.soft)
+    if manifest.votes is not None and scored.predicted is not None and judged.system.probabilities is not None:
+        soft = probabilities.soft_scores(judged.system.probabilities, soft_targets(manifest.votes))
     differences = {
         name: binned(scored.values[:, a], scored.targets[:, a], targets.attribute_ranges[a])
         for a, name in enumerate(scored.attributes)
@@ -202,8 +203,9 @@ def _judge(system: System, manifest: Manifest, attributes: tuple[str, ...]) -> _
         )
     means = {}
     if predicted is not None and chosen.probabilities is not None and manifest.votes is not None:
-        means["cross_entropy"] = probabilities.cross_entropies(chosen.probabilities, targets.soft)
-        means["jensen_shannon"] = probabilities.jensen_shannons(chosen.probabilities, targets.soft)
+        votes = soft_targets(manifest.votes)  # not the targets' shares, which are of a label where nobody voted
+        means["cross_entropy"] = probabilities.cross_entropies(chosen.probabilities, votes)
+        means["jensen_shannon"] = probabilities.jensen_shannons(chosen.probabilities, votes)
     values = chosen.values[:, [chosen.attributes.index(name) for name in attributes]]
     clusters = group_names(manifest)
     scored = Scored(

@@ -24,6 +24,7 @@ from ensemble.evaluation.systems import from_store, open_system
 from ensemble.evaluation.table import tables_of
 from ensemble.report.scores import Scoring, score_systems
 from featurestore.corpus.manifest import LabelScheme, Manifest
+from featurestore.corpus.votes import soft_targets
 from featurestore.errors import AlignmentError, ConfigError, ManifestError
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.messages import mentions
@@ -162,6 +163,24 @@ def test_votes_give_soft_scores(make_corpus: Callable, store: FeatureStore, writ
     assert assessment.soft.n == 300  # those without consensus too
     assert assessment.intervals["jensen_shannon"].value == pytest.approx(assessment.soft.jensen_shannon)
     assert "Jensen-Shannon" in shown(assessment_report("m0", assessment))
+
+
+def test_soft_scores_are_of_utterances_that_have_votes_alone(
+    make_corpus: Callable, store: FeatureStore, write: Callable
+) -> None:
+    corpus = make_corpus(300, 2, seed=1, no_consensus=0.2)
+    write(corpus)
+    voted = np.arange(300) % 3 > 0
+    manifest = corpus.manifest
+    for name in manifest.scheme.classes:
+        votes = np.where(voted, manifest.column(f"vote_{name}"), np.nan).tolist()
+        manifest = column(manifest, f"vote_{name}", [None if vote != vote else vote for vote in votes])
+    assessment = assess(from_store(store, "m0", manifest), manifest, FEW)
+    counts = corpus.manifest.votes
+    assert counts is not None
+    assert assessment.soft == soft_scores(corpus.posteriors[0, voted, :4], soft_targets(counts[voted]))
+    assert assessment.soft.n == 200  # a label is no vote
+    assert assessment.intervals["cross_entropy"].value == pytest.approx(assessment.soft.cross_entropy)
 
 
 def test_a_folds_temperature_is_fitted_on_the_others(systems: list[System], corpus) -> None:
