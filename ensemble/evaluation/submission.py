@@ -133,7 +133,10 @@ def _is_file_name(name: str) -> bool:
 
 
 def _letters(system: System) -> list[str]:
-    """Return the letter of each prediction: the most probable one, where classes have probabilities."""
+    """Return the letter of each prediction: the most probable one, where classes have probabilities.
+
+    Of equally probable ones it is that of the predicted class, which a file's label names.
+    """
     letters = _letters_of(system)
     known = list(dict.fromkeys(letter for letter in letters if letter))
     if system.probabilities is None:
@@ -143,7 +146,11 @@ def _letters(system: System) -> list[str]:
     # Classes of one letter, such as joy and happy, are one class of the challenge.
     columns = [[own == letter for own in letters] for letter in known]
     of_letter = np.stack([system.probabilities[:, own].sum(1, dtype=np.float64) for own in columns], 1)
-    return [known[c] for c in of_letter.argmax(1)]
+    assert system.predicted is not None
+    own = np.array([known.index(letter) if letter else -1 for letter in letters])[system.predicted]
+    rows = np.arange(len(own))
+    is_best = (own >= 0) & (of_letter[rows, own] >= of_letter.max(1))
+    return [known[c] for c in np.where(is_best, own, of_letter.argmax(1))]
 
 
 def _letters_of(system: System) -> list[str]:

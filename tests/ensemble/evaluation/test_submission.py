@@ -100,6 +100,14 @@ def test_a_class_that_has_no_letter_gives_way_to_the_next_best() -> None:
         submission("task1", labels_alone, blind())
 
 
+def test_of_equal_probabilities_the_label_of_the_file_is_submitted(tmp_path: Path) -> None:
+    rows = [f"{key},{label},.2,.4,.4" for key, label in zip(KEYS, ("sad", "happy") * 4, strict=True)]
+    (tmp_path / "ties.csv").write_text("\n".join(("id,label,p_neutral,p_happy,p_sad", *rows)))
+    manifest = Manifest(blind().to_arrow(), LabelScheme(("neutral", "happy", "sad"), {}), name="blind")
+    predictions = read_predictions(tmp_path / "ties.csv", manifest)
+    assert submission("task1", predictions, manifest)["EmoClass"].to_pylist() == ["S", "H"] * 4
+
+
 def test_classes_of_one_letter_are_one_class() -> None:
     p = np.tile(np.float32([0.4, 0.3, 0.3]), (8, 1))
     predictions = System("m", KEYS, ("sad", "happy", "joy"), p.argmax(1), p, (), np.empty((8, 0)))
