@@ -8,7 +8,7 @@ import numpy as np
 from featurestore.corpora.assemble import named, two_genders
 from featurestore.corpus.join import CORPUS
 from featurestore.corpus.manifest import Manifest
-from featurestore.corpus.overlap import alike
+from featurestore.corpus.overlap import SPELLINGS, alike
 from featurestore.corpus.splits import UNKNOWN_SPEAKERS
 
 NO_SPEAKERS = "no column of speakers: parts and intervals would go by utterance, which flatters scores"
@@ -17,7 +17,7 @@ ABSENT = ("nan", "none", "null", "n/a", "na", "<na>", "-", "?", "unknown", "xxx"
 
 
 def doubts(manifest: Manifest) -> list[str]:
-    """Return a note for names that differ in letter case, spaces or zeros alone, of classes, speakers and folds.
+    """Return a note for names that differ in `SPELLINGS` alone, of classes, speakers and folds.
 
     Also for classes and speakers that are called as what is missing, labels that votes contradict, speakers of two
     genders or of several corpora, no column of speakers, and a single class.
@@ -26,7 +26,7 @@ def doubts(manifest: Manifest) -> list[str]:
     for names in alike(manifest.scheme.classes):
         names_text = " and ".join(map(repr, names))
         merges = " ".join(f"--merge {_quoted(f'{name}={names[0]}')}" for name in names[1:])
-        notes.append(f"classes {names_text} differ in letter case, spaces or zeros alone: {merges}")
+        notes.append(f"classes {names_text} differ in {SPELLINGS} alone: {merges}")
     absent = [name for name in manifest.scheme.classes if name.strip().casefold() in ABSENT]
     if absent:
         absent_text = ", ".join(map(repr, absent))
@@ -46,9 +46,7 @@ def doubts(manifest: Manifest) -> list[str]:
         if groups:
             group_text = " and ".join(map(repr, groups[0]))
             more = f", and {len(groups) - 1} more" if len(groups) > 1 else ""
-            notes.append(
-                f"{column}s {group_text}{more} differ in letter case, spaces or zeros alone; each is taken for itself"
-            )
+            notes.append(f"{column}s {group_text}{more} differ in {SPELLINGS} alone; each is taken for itself")
     if manifest.has("label"):
         occurring = Counter(label for label in manifest.labels if label is not None)
         if len(occurring) == 1:

@@ -12,6 +12,7 @@ from featurestore.audio import without_audio_suffix
 PART_COLUMNS = ("split", "fold")
 LEARNED_FROM = ("train", "development")  # two test sets may share speakers: no model learns from either
 N_EXAMPLES = 5
+SPELLINGS = "letter case, spaces, zeros or Unicode form"  # what `bare_name` leaves out, for messages
 NUMBER = re.compile(r"0*(\d+)(?:\.0+)?")
 
 Items = Sequence[str | None]  # (N,) what might be shared, None for nothing
@@ -103,15 +104,18 @@ def alike(names: Iterable[str]) -> list[list[str]]:
 
 
 def bare_name(name: str) -> str:
-    """Return a name without letter case and spaces, a whole number without leading zeros and a float's `.0`."""
-    bare = "".join(name.split()).casefold()
+    """Return a name in one Unicode form, without letter case and spaces; a number without leading zeros and `.0`.
+
+    File names of macOS have an accent as a character of its own, typed ones as a rule have not.
+    """
+    bare = "".join(unicodedata.normalize("NFKC", name).split()).casefold()
     number = NUMBER.fullmatch(bare)
     return number[1] if number else bare
 
 
 def bare_key(key: str) -> str:
-    """Return an utterance id without letter case and audio suffix."""
-    return without_audio_suffix(key).casefold()
+    """Return an utterance id in one Unicode form, without letter case and audio suffix."""
+    return without_audio_suffix(unicodedata.normalize("NFC", key)).casefold()
 
 
 def bare_text(text: str) -> str | None:

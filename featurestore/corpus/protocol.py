@@ -12,7 +12,7 @@ from typing import Any
 
 from featurestore.corpus.division import Division, PartRecord
 from featurestore.corpus.manifest import Manifest
-from featurestore.corpus.overlap import N_EXAMPLES, Items, Overlap, alike, bare_key, find_overlap, in_order
+from featurestore.corpus.overlap import N_EXAMPLES, SPELLINGS, Items, Overlap, alike, bare_key, find_overlap, in_order
 from featurestore.errors import ProtocolError
 from featurestore.runtime.html import html_table
 from featurestore.runtime.wording import counted
@@ -205,7 +205,7 @@ def _unknown_speakers(division: Division) -> list[Finding]:
 
 
 def _speakers_alike(division: Division, severity: str) -> list[Finding]:
-    """Return findings for speakers of two parts whose names differ in letter case, spaces or zeros alone."""
+    """Return findings for speakers of two parts whose names `bare_name` takes for one."""
     places: dict[str, set[str]] = {}
     for who, part in zip(division.speakers, division.parts, strict=False):
         if who is not None and part:
@@ -222,7 +222,7 @@ def _speakers_alike(division: Division, severity: str) -> list[Finding]:
     n = sum(who in names for who in division.speakers)
     message = (
         f"{counted(len(spellings), 'speaker')} ({counted(n, 'utterance')}) in more than one {division.column} whose "
-        f"names differ in letter case, spaces or zeros alone, such as {' and '.join(map(repr, spellings[0]))}"
+        f"names differ in {SPELLINGS} alone, such as {' and '.join(map(repr, spellings[0]))}"
     )
     return [Finding("speaker name", severity, message, len(spellings), n, tuple(names)[:N_NAMES])]
 

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -362,6 +363,16 @@ def test_names_that_look_like_mistakes_are_noted(tmp_path: Path) -> None:
     assert "--drop 'nan'" in output
     output = medusa("prepare", "csv", table, "-o", tmp_path / "m.csv", "--drop", "nan").stdout
     assert "taken for a class" not in output
+
+
+def test_names_of_two_unicode_forms_are_noted_and_merged_by_the_option_that_is_printed(tmp_path: Path) -> None:
+    typed, macos = "Überraschung", unicodedata.normalize("NFD", "Überraschung")
+    rows = f"a,x,{typed},René\nb,y,{macos},{unicodedata.normalize('NFD', 'René')}\nc,z,sad,Ann\n"
+    table = written(tmp_path, f"utterance_id,text,label,speaker\n{rows}")
+    output = " ".join(medusa("prepare", "csv", table, "-o", tmp_path / "m.csv").stdout.split())
+    assert mentions(output, "classes", "Unicode form", f"--merge '{typed}={macos}'", "speakers", "Unicode form")
+    medusa("prepare", "csv", table, "-o", tmp_path / "m.csv", "--merge", f"{typed}={macos}")
+    assert Manifest.read(tmp_path / "m.csv").labels == [macos, macos, "sad"]
 
 
 def test_one_file_under_a_relative_and_an_absolute_path_is_noted(

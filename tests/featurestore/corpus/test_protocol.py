@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from pathlib import Path
 
 import pyarrow as pa
@@ -59,6 +60,15 @@ def test_speakers_whose_names_differ_in_case_or_spaces_alone_are_named_where_par
     with pytest.raises(ProtocolError, match=r"more than one fold.*'Ann' and 'ann '"):
         report.refuse(strict=True)
     assert check_division(division(speakers=["Ann", "ann", "s2", "s2", "s3", "s3"])).clean
+
+
+def test_speakers_and_ids_of_two_unicode_forms_are_named_where_parts_tear_them() -> None:
+    names = [unicodedata.normalize(form, "José") for form in ("NFC", "NFD")]
+    report = check_division(division(speakers=[names[0], names[0], names[1], "s2", "s3", "s3"]))
+    assert found(report) == {"speaker name": ("warning", 1, 3)}
+    assert found(check_division(division(keys=[names[0], "b", names[1], "d", "e", "f"]))) == {
+        "utterance": ("warning", 1, 2)
+    }
 
 
 def test_identical_audio_and_ids_in_two_folds_are_found_by_key() -> None:
