@@ -19,7 +19,7 @@ from deepser.members.held_out import Parts, parts_of
 from deepser.members.member import Member, PosteriorMean
 from deepser.members.posteriors import check_place, is_finished, posteriors_name, write_posteriors
 from deepser.members.run_directory import fitting_alone, open_directory, record_start, remove_directory
-from deepser.members.sources import check_sources, check_view_sources, refuse_mixed
+from deepser.members.sources import check_sources_once, check_view_sources, refuse_mixed
 from deepser.training import train as trainer
 from deepser.training.checkpoint import load_weights, save_atomically
 from deepser.training.data import TrainingData
@@ -120,6 +120,7 @@ class _Fit:
     member: Member
     data: TrainingData
     total: PosteriorMean
+    rows: dict[str, str]  # digests of the rows that are learned from, by feature set
     earlier: bool = False  # the run was begun by a version that kept no record of who is held out
 
     @property
@@ -137,7 +138,9 @@ class _Opening:
     world: World
     _targets: dict[tuple[bool, bool], Targets] = field(default_factory=dict)
     _checked: set[str] = field(default_factory=set)
+    _checked_records: set[bytes] = field(default_factory=set)
     _views: dict[Any, Views] = field(default_factory=dict)
+    _rows: dict[Any, dict[str, str]] = field(default_factory=dict)
     _normalisations: dict[tuple[str, float], Normalisation] = field(default_factory=dict)
 
     def fit(self, config: MemberConfig, directory: Path) -> _Fit:
@@ -169,7 +172,9 @@ class _Opening:
         normalisation = self.normalisation(train, refs, targets.keys, directory)
         data = TrainingData(store, tuple(refs), targets, self._views[views], normalisation)
         bucket_lengths(data, train)  # a set to cut batches by that is not there, or lacks keys, is reported now
-        return _Fit(member, data, PosteriorMean(len(targets.keys), len(member.columns)))
+        if views not in self._rows:
+            self._rows[views] = _rows_digests(data)
+        return _Fit(member, data, PosteriorMean(len(targets.keys), len(member.columns)), self._rows[views])
 
     def targets(self, train: TrainConfig) -> Targets:
         """Return the training data of members with these settings."""
@@ -228,7 +233,7 @@ class _Opening:
                 f"Feature set {features.name!r} lacks {len(missing)} of the manifest's {len(targets.keys)} utterances "
                 f"({', '.join(missing[:3])}...). Run `medusa featurize` for them, or leave them out of the manifest."
             )
-        check_sources(self.manifest, features)
+        check_sources_once(self.manifest, features, self._checked_records)
         self._checked.add(features.name)
 
 
@@ -246,7 +251,7 @@ def _is_left(
     open_directory(
         member, fit.targets, plan, fit.data.views,
         lambda: held_out.record(member, fit.targets, manifest, plan, known_held_out),
-        rows=_rows_digests(fit.data),
+        rows=fit.rows,
         normalisation=None if normalisation is None else normalisation.to_json(),
     )  # fmt: skip
     path = member.directory / f"{SAVED}.safetensors"

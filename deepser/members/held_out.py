@@ -62,12 +62,12 @@ def parts_of(
         )
     if not config.holds_out:
         return Parts(rows, rows[:0], config)
-    groups = speaker_groups(manifest)[rows].tolist()
     if earlier:
-        return Parts(*_of_earlier(member, targets, rows, groups), config)
+        return Parts(*_of_earlier(member, targets, rows, speaker_groups(manifest)[rows].tolist()), config)
     choices = {} if choices is None else choices
     identity = (id(targets), rows.tobytes(), config.dev_fraction, config.stream_seed)
     if identity not in choices:
+        groups = speaker_groups(manifest)[rows].tolist()
         choices[identity] = choose_held_out(
             groups, config.dev_fraction, labels=targets.labels[rows], seed=config.stream_seed
         )

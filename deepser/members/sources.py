@@ -75,19 +75,23 @@ def check_sources(manifest: Manifest, features: FeatureSet) -> None:
     spec = features.spec
     if spec.view:
         return
-    sources: dict[str, Source | None] = dict.fromkeys(manifest.keys)
     durations_s = None
     if spec.kind == "text":
         if spec.source != "text" or not manifest.has("text"):
             return
-        sources = dict(zip(manifest.keys, manifest.texts, strict=True))
+        texts = manifest.texts
+
+        def source_of(i: int) -> Source | None:
+            return texts[i]
     else:
-        if manifest.has("path"):
-            sources = dict(zip(manifest.keys, manifest.audios, strict=True))
+
+        def source_of(i: int) -> Source | None:
+            return manifest.audios[i] if manifest.has("path") else None
+
         if manifest.has("duration_s"):
             durations_s = np.asarray(manifest.column("duration_s"), np.float64)
     remedy = POSTERIORS_REMEDY if spec.kind == "posteriors" else REMEDY
-    refuse(features, compare_headers(sources, features, durations_s), remedy)
+    refuse(features, compare_headers(manifest.keys, source_of, features, durations_s), remedy)
 
 
 def check_view_sources(

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from deepser.members.folds import FoldPlan
-from deepser.members.sources import check_sources, refuse_mixed
+from deepser.members.sources import check_sources_once, refuse_mixed
 from deepser.probes.calibrate import Calibration
 from deepser.probes.config import KERNEL_UTTERANCES, MOST_KERNEL_UTTERANCES, ProbeConfig
 from deepser.probes.confounding import Confounding
@@ -240,6 +240,7 @@ def _check(
     problem: Problem,
     sources: Sequence[Source],
 ) -> None:
+    checked: set[bytes] = set()
     for name in dict.fromkeys(source.features for source in sources):
         features = store[name]
         refuse_mixed(features)
@@ -249,7 +250,7 @@ def _check(
                 f"Feature set {name!r} lacks {len(missing)} of the manifest's {len(problem.keys)} utterances "
                 f"({', '.join(missing[:3])}...). Run `medusa featurize` for them, or leave them out of the manifest."
             )
-        check_sources(manifest, features)
+        check_sources_once(manifest, features, checked)
     for source in sources:
         check_pool(store, source, config.pool)
     if config.speaker_adapted:

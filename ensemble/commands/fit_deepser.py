@@ -111,9 +111,10 @@ def fit_deepser(
     configs = sharing(members(MemberOptions(preset, refs, name, options or {}, change or []), seeds, several))
     with joined(device) as world, deterministic_kernels(world.device) if deterministic else nullcontext():
         opened = FeatureStore.open(store)
+        reading = opened.keeping_sets()
         plan = plan_folds(table, cv=cv, n_folds=folds, seed=configs[0].train.stream_seed, corpora=corpora)
         protocol = check_protocol(
-            table, cv, sounds=known_sounds(opened, table, [name for c in configs for name in c.features])
+            table, cv, sounds=known_sounds(reading, table, [name for c in configs for name in c.features])
         )
         places = world.gather(describe_device(world.device))
         precisions = {world.one_precision(config.train.precision) for config in configs}
@@ -134,8 +135,9 @@ def fit_deepser(
         shown = watching(directories, plan.names, tensorboard=tensorboard) if world.first else nullcontext()
         with shown as watch:
             fit_members(
-                opened, table, configs, plan, list(directories.values()), world=world, at_once=at_once,
-                overwrite=overwrite, progress=watch.step if watch else None, on_epoch=watch.epoch if watch else None,
+                reading, table, configs, plan, list(directories.values()), world=world, at_once=at_once,
+                overwrite=overwrite, into=opened, progress=watch.step if watch else None,
+                on_epoch=watch.epoch if watch else None,
             )  # fmt: skip
         if world.first:
             for directory in directories.values():

@@ -41,10 +41,13 @@ def known_sounds(store: FeatureStore, manifest: Manifest, names: Iterable[str]) 
 
 def _add(digests: list[str | None], features: FeatureSet, manifest: Manifest) -> None:
     """Put what a set recorded where no digest is known yet."""
-    rows = np.array([i for i, digest in enumerate(digests) if digest is None], np.int64)
+    if features.spec.view:
+        return
+    rows = [i for i, digest in enumerate(digests) if digest is None]
     absent = set(features.missing([manifest.keys[i] for i in rows]))
-    rows = np.array([i for i in rows if manifest.keys[i] not in absent], np.int64)
-    if not len(rows) or features.spec.view:
+    if absent:
+        rows = [i for i in rows if manifest.keys[i] not in absent]
+    if not rows:
         return
     identities = features.identities([manifest.keys[i] for i in rows])
     of_audio = identities.digests.any(axis=1) & (identities.n_bytes >= 0)

@@ -122,8 +122,9 @@ def _other_samples(rows: Mapping[str, Transcript], manifest: Manifest, every_fil
         if source is not None and key in rows and rows[key].audio
     }
     records = AudioRecords(rows)
-    compared = compare(sources, records) if every_file else compare_headers(sources, records)
-    return compared.mismatches
+    if every_file:
+        return compare(sources, records).mismatches
+    return compare_headers(list(sources), list(sources.values()).__getitem__, records).mismatches
 
 
 def _apart(now_s: np.ndarray, recorded_s: np.ndarray) -> np.ndarray:

@@ -117,9 +117,10 @@ def real_paths(manifest: Manifest) -> list[str | None]:
         if path is None:
             paths.append(None)
             continue
-        folder, name = os.path.split(path)
+        start, slash, name = path.rpartition("/")
+        folder = start + slash
         if folder not in real_folder:
-            real_folder[folder] = os.path.realpath(os.path.join(manifest.root, folder))
-        real = os.path.join(real_folder[folder], name)
+            real_folder[folder] = os.path.join(os.path.realpath(os.path.join(manifest.root, folder)), "")
+        real = real_folder[folder] + name
         paths.append(os.path.realpath(real) if name in NO_NAMES or os.path.islink(real) else real)
     return paths

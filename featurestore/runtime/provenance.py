@@ -4,6 +4,7 @@ import platform
 import shlex
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -27,10 +28,18 @@ def provenance(weights: Path | str | None = None) -> dict[str, str]:
         "soxr",
         "av",
     ):
-        try:
-            record[package] = version(package)
-        except PackageNotFoundError:
-            continue
+        installed = installed_version(package)
+        if installed is not None:
+            record[package] = installed
     if weights is not None:
         record["weights"] = str(Path(weights).resolve())
     return record
+
+
+@cache
+def installed_version(package: str) -> str | None:
+    """Return the version of a package, None where it isn't installed; looked up once, among all packages' metadata."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

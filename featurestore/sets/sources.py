@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -24,6 +22,7 @@ from featurestore.audio import SAMPLE_RATE_HZ, Recording, decode, decoder_of, du
 from featurestore.audio.digest import digest_of_samples
 from featurestore.errors import AudioError, IdentityMismatch
 from featurestore.format.identity import DIGEST_BYTES, Identities, Identity, digest_of_text
+from featurestore.runtime.provenance import installed_version
 from featurestore.sets.feature_set import FeatureSet
 
 Source = Path | str | Recording
@@ -150,7 +149,7 @@ def compare(
     """
     absent = set(features.missing(sources))
     keys = [key for key in sources if key not in absent]
-    items = [Item(key, sources[key]) for key in keys]
+    items = {i: Item(key, sources[key]) for i, key in enumerate(keys)}
     comparison = Comparison()
     if not items:
         return comparison
@@ -159,8 +158,7 @@ def compare(
     comparison.n_unrecorded = int((~recorded).sum())
     comparison.n_compared = len(items) - comparison.n_unrecorded
     comparison.mismatches += _other_texts(items, identities)
-    audio = np.flatnonzero([not isinstance(item.source, str) for item in items])
-    stats = {i: stat_of(items[i].source) for i in audio.tolist()}
+    stats = {i: stat_of(item.source) for i, item in items.items() if not isinstance(item.source, str)}
     comparison.n_unreachable = sum(stat is None for stat in stats.values())
     same = _looks_same(items, identities, stats)
     suspects = [i for i, stat in stats.items() if stat is not None and (not recorded[i] or verify or not same[i])]
@@ -194,12 +192,12 @@ def recorded_sounds(sources: Mapping[str, Source], features: FeatureSet) -> dict
     are compared, too, and where one of these differs nothing is returned. So nothing needs to be decoded to know them.
     """
     absent = set(features.missing(sources))
-    items = [Item(key, source) for key, source in sources.items() if key not in absent]
+    keys = [key for key in sources if key not in absent]
+    items = {i: Item(key, sources[key]) for i, key in enumerate(keys)}
     if not items:
         return {}
-    keys = [item.key for item in items]
     identities, durations_s = features.identities(keys), features.durations_s(keys)
-    stats = {i: stat_of(item.source) for i, item in enumerate(items) if identities.digests[i].any()}
+    stats = {i: stat_of(item.source) for i, item in items.items() if identities.digests[i].any()}
     same = [i for i in np.flatnonzero(_looks_same(items, identities, stats)).tolist() if i in stats]
     digests = Digests()
     for i in sorted(same, key=lambda i: identities.n_bytes[i])[:N_SPOT_CHECKS]:
@@ -209,32 +207,34 @@ def recorded_sounds(sources: Mapping[str, Source], features: FeatureSet) -> dict
 
 
 def compare_headers(
-    sources: Mapping[str, Source | None], features: Records, durations_s: np.ndarray | None = None
+    keys: Sequence[str],
+    source_of: Callable[[int], Source | None],
+    features: Records,
+    durations_s: np.ndarray | None = None,
 ) -> Comparison:
     """Compare as `compare` does, but decode few files: texts, and lengths, which other samples may share.
 
-    sources: by key, None where nothing can be reached. durations_s: (N,) of the keys by the manifest, NaN where it has
-    none; without them the headers of files are read whose size or date is not that recorded. Of those with the length
-    recorded, 64 at most, spread over the corpus, are read.
+    source_of: the source of the i-th key, None where nothing can be reached; asked where the set recorded one.
+    durations_s: (N,) of the keys by the manifest, NaN where it has none; without them the headers of files are read
+    whose size or date is not that recorded. Of those with the length recorded, 64 at most, spread over the corpus, are
+    read.
     """
-    keys = list(sources)
     absent = set(features.missing(keys))
-    positions = [i for i, key in enumerate(keys) if key not in absent]
+    positions = [i for i, key in enumerate(keys) if key not in absent] if absent else list(range(len(keys)))
     comparison = Comparison()
     if not positions:
         return comparison
-    held = [keys[i] for i in positions]
+    held = [keys[i] for i in positions] if absent else list(keys)
     identities, recorded_s = features.identities(held), features.durations_s(held)
     comparison.n_unrecorded = int((~identities.recorded).sum())
     comparison.n_compared = len(held) - comparison.n_unrecorded
-    items = [Item(key, "" if (source := sources[key]) is None else source) for key in held]
     if durations_s is not None:
         now_s = np.asarray(durations_s, np.float64)[positions]
         comparison.mismatches += _other_durations(held, now_s, identities, recorded_s)
-    texts = [i for i, key in enumerate(held) if isinstance(sources[key], str)]
-    comparison.mismatches += _other_texts([items[i] for i in texts], identities.take(np.array(texts, np.int64)))
-    files = [i for i, key in enumerate(held) if sources[key] is not None and not isinstance(sources[key], str)]
-    files = [i for i in files if identities.n_bytes[i] >= 0]
+    known = np.flatnonzero(identities.digests.any(axis=1) | (identities.n_bytes >= 0)).tolist()
+    items = {i: Item(held[i], source) for i in known if (source := source_of(positions[i])) is not None}
+    comparison.mismatches += _other_texts(items, identities)
+    files = [i for i, item in items.items() if not isinstance(item.source, str) and identities.n_bytes[i] >= 0]
     mismatched = {mismatch.key for mismatch in comparison.mismatches}
     stats = {i: stat_of(items[i].source) for i in files if held[i] not in mismatched}
     comparison.n_unreachable = sum(stat is None for stat in stats.values())
@@ -303,7 +303,7 @@ def _other_durations(
 
 
 def _other_headers(
-    items: Sequence[Item], changed: Mapping[int, Stat], identities: Identities, recorded_s: np.ndarray
+    items: Mapping[int, Item], changed: Mapping[int, Stat], identities: Identities, recorded_s: np.ndarray
 ) -> list[Mismatch]:
     """Return the changed files whose length by their header is not the recorded one."""
     mismatches = []
@@ -316,7 +316,7 @@ def _other_headers(
 
 
 def _other_spread_samples(
-    items: Sequence[Item], changed: Mapping[int, Stat], identities: Identities, recorded_s: np.ndarray
+    items: Mapping[int, Item], changed: Mapping[int, Stat], identities: Identities, recorded_s: np.ndarray
 ) -> list[Mismatch]:
     """Return those of a few of the changed files, spread over the corpus, whose samples are not the recorded ones."""
     digests, mismatches = Digests(), []
@@ -366,12 +366,7 @@ def piece_of(source: Source) -> tuple[float, float]:
 def decoder_name(source: Source) -> str:
     """Return what makes an item's samples of its files, with versions."""
     names = dict.fromkeys(decoder_of(path) for path in files_of(source))
-    return ", ".join([*names, f"soxr {_soxr_version()}"])
-
-
-@cache
-def _soxr_version() -> str:
-    return version("soxr")  # a look at all installed packages and the parsing of one's metadata: not once a file
+    return ", ".join([*names, f"soxr {installed_version('soxr')}"])
 
 
 def file_digest(source: Source) -> bytes:
@@ -407,9 +402,9 @@ class Digests:
         return self._known[files]
 
 
-def _other_texts(items: Sequence[Item], identities: Identities) -> list[Mismatch]:
+def _other_texts(items: Mapping[int, Item], identities: Identities) -> list[Mismatch]:
     mismatches = []
-    for i, item in enumerate(items):
+    for i, item in items.items():
         if isinstance(item.source, str) and identities.digests[i].any():
             now, then = digest_of_text(item.source), identities.digests[i].tobytes()
             if now != then:
@@ -418,11 +413,11 @@ def _other_texts(items: Sequence[Item], identities: Identities) -> list[Mismatch
     return mismatches
 
 
-def _looks_same(items: Sequence[Item], identities: Identities, stats: dict[int, Stat | None]) -> np.ndarray:
-    """Whether size, date and piece are those recorded, bool (N,)."""
-    n_bytes = np.full(len(items), -1, np.int64)
-    mtimes_ns = np.full(len(items), -1, np.int64)
-    pieces_s = np.full((len(items), 2), np.nan)
+def _looks_same(items: Mapping[int, Item], identities: Identities, stats: Mapping[int, Stat | None]) -> np.ndarray:
+    """Whether size, date and piece are those recorded, bool (N,); False without a stat."""
+    n = len(identities.n_bytes)
+    n_bytes, mtimes_ns = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
+    pieces_s = np.full((n, 2), np.nan)
     for i, stat in stats.items():
         if stat is not None:
             n_bytes[i], mtimes_ns[i] = stat.n_bytes, stat.mtime_ns

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from featurestore.errors import StoreError
+from featurestore.format.rowfile import MappedRows
 from featurestore.format.segment import Segment
 from featurestore.format.spec import FeatureSpec
 from featurestore.rows.kernels import pool_rows
@@ -109,9 +110,26 @@ def test_altered_rows_are_found_when_several_layers_are_read(store: FeatureStore
     assert features.read_layers(keys, ("l1",), "float32").values.shape[0] == 1
 
 
+def test_utterances_that_lie_beside_each_other_are_announced_at_once(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, announced = store[NAME], []
+    monkeypatch.setattr(MappedRows, "announce", lambda self, runs: announced.append(list(runs)))
+    keys = [name for segment in (range(10), range(10, 20)) for name in map(key, segment)]
+    starts = np.concatenate([[0], np.cumsum(features.lengths(keys[:10]))]).tolist()
+    features.announce(keys)
+    assert announced == [[(0, starts[10])], [(0, int(features.lengths(keys[10:]).sum()))]]
+    announced.clear()
+    features.announce([keys[i] for i in (3, 4, 7, 2)])
+    assert announced == [
+        [(starts[3], starts[5] - starts[3]), (starts[7], starts[8] - starts[7]), (starts[2], starts[3] - starts[2])]
+    ]
+
+
 def test_a_store_that_keeps_its_sets_gives_the_same_one_again(store: FeatureStore) -> None:
     keeping = store.keeping_sets()
     assert keeping[NAME] is keeping[NAME]
+    assert keeping.keeping_sets()[NAME] is keeping[NAME]
     assert store[NAME] is not store[NAME]
     with pytest.raises(StoreError, match="no feature set"):
         keeping["another"]
