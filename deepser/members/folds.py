@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepser.config import TrainConfig
 from deepser.training.data import Indices
@@ -63,8 +64,7 @@ def plan_folds(
         manifest.check_labelled()  # of a folder of recordings that is the first thing to say
     if cv is not None:
         values = [None if v is None or v != v or v == "" else str(v) for v in manifest.column(cv).tolist()]
-        splits = manifest.column("split") if manifest.has("split") else np.full(len(manifest), "train", object)
-        outside = np.array([v is None and s not in (None, "train") for v, s in zip(values, splits, strict=True)])
+        outside = outside_folds(manifest, cv)
         missing = [i for i, v in enumerate(values) if v is None and not outside[i]]
         if missing:
             key = manifest.keys[missing[0]]
@@ -105,6 +105,15 @@ def plan_folds(
         folds,
         f"{corpora.rule if corpora else 'split'}, {n_folds} speaker-disjoint folds",
     )
+
+
+def outside_folds(manifest: Manifest, column: str) -> NDArray[np.bool_]:
+    """Return (N,) which utterances have no fold and are in another split than train: no model learns from them."""
+    without = [value is None or value != value or value == "" for value in manifest.column(column).tolist()]
+    if not manifest.has("split"):
+        return np.zeros(len(manifest), bool)
+    splits = manifest.column("split").tolist()
+    return np.array([empty and s not in (None, "train") for empty, s in zip(without, splits, strict=True)], bool)
 
 
 def thin_draws(train: TrainConfig, labels: Indices, classes: Sequence[str], plan: FoldPlan) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from deepser.members.folds import outside_folds
 from deepser.scores.metrics import Evaluation
 from ensemble.evaluation.assess import Assessment, CalibrationError, HeldOut, ScoringOptions, assess
 from ensemble.evaluation.posteriors import evaluate_posteriors, posteriors_name, split_rows
@@ -81,19 +82,26 @@ def parts_of(
 ) -> dict[str, Part]:
     """Return the parts on which systems, `name` in messages, are scored: {"all folds": ...}, or one for each split.
 
-    judged: the keys that each system predicts. cv: the fold column; without it every split that has labels or
-    attributes and of which a system predicts something; where there is no `split` column all utterances together, over
-    the column `fold` if that is there. Where splits are corpora (`CrossCorpus`), each corpus that is tested on is a
-    part of its name, and those to learn from are one only where each system predicts all of them: a system that learned
-    from some was tested on others, see `left_out`. split: one split alone. ManifestError when nothing can be scored.
+    judged: the keys that each system predicts. cv: the fold column; utterances outside the folds (`outside_folds`) are
+    parts by their split. Without it every split that has labels or attributes and of which a system predicts something;
+    where there is no `split` column all utterances together, over the column `fold` if that is there. Where splits are
+    corpora (`CrossCorpus`), each corpus that is tested on is a part of its name, and those to learn from are one only
+    where each system predicts all of them: a system that learned from some was tested on others, see `left_out`. split:
+    one split alone. ManifestError when nothing can be scored.
     """
     if split is not None:
-        return {split: Part(split_rows(manifest, split), cv)}
+        rows = split_rows(manifest, split)
+        return {split: Part(rows, None if cv is None or outside_folds(rows, cv).all() else cv)}
     if cv is None and manifest.has("split"):
         return _by_split(manifest, name, judged)
     if cv is None and manifest.has("fold"):
         cv = "fold"
-    return {ALL if cv else "all": Part(manifest, cv)}
+    if cv is None:
+        return {"all": Part(manifest, None)}
+    outside = outside_folds(manifest, cv)
+    if not outside.any() or outside.all():
+        return {ALL: Part(manifest, cv)}
+    return {ALL: Part(manifest.rows(~outside), cv), **_splits(manifest.rows(outside), judged)}
 
 
 def left_out(manifest: Manifest, judged: Mapping[str, Container[str]]) -> str | None:
@@ -124,17 +132,22 @@ def _by_split(manifest: Manifest, name: str, judged: Sequence[Container[str]]) -
         rows = manifest.rows(np.array([each == corpus for each in manifest.column(CORPUS).tolist()]))
         if _has_targets(rows) and _any(judged, rows):
             parts[corpus] = Part(rows, None)
-    for split in dict.fromkeys(value for value in manifest.column("split").tolist() if value is not None):
-        if corpora and split == TEST:
+    for split, part in _splits(manifest, judged).items():
+        if corpora and (split == TEST or not all(key in own for own in judged for key in part.manifest.keys)):
             continue
-        rows = split_rows(manifest, split)
-        if corpora and not all(key in own for own in judged for key in rows.keys):
-            continue
-        # A split is judged whole or not at all; what scores it names what is missing.
-        if _has_targets(rows) and _any(judged, rows):
-            parts[split] = Part(rows, None)
+        parts[split] = part
     if not parts:
         raise ManifestError(f"No split of manifest {manifest.name} has both labels and predictions of {name!r}.")
+    return parts
+
+
+def _splits(manifest: Manifest, judged: Sequence[Container[str]]) -> dict[str, Part]:
+    """Return the splits of which anything is known and predicted; what scores one names what is missing of it."""
+    parts = {}
+    for split in dict.fromkeys(value for value in manifest.column("split").tolist() if value is not None):
+        rows = split_rows(manifest, split)
+        if _has_targets(rows) and _any(judged, rows):
+            parts[split] = Part(rows, None)
     return parts
 
 

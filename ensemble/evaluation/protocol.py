@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from deepser.members.folds import outside_folds
 from ensemble.evaluation.parts import left_out
 from ensemble.evaluation.posteriors import posteriors_name
 from ensemble.evaluation.sounds import known_sounds
 from ensemble.evaluation.system import System
 from ensemble.evaluation.systems import corpora_of, fold_column, made_on
-from featurestore.corpus.cross_corpus import CrossCorpus, shared_names
-from featurestore.corpus.division import Division, PartRecord
+from featurestore.corpus.cross_corpus import TRAIN, CrossCorpus, shared_names
+from featurestore.corpus.division import Division, PartRecord, part_name
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.overlap import Items
 from featurestore.corpus.protocol import (
@@ -102,6 +103,8 @@ def check_protocol(
             learned=corpora.learned if corpora else None,
         )  # fmt: skip
         report = check_division(division)
+        if column != "split":
+            report = replace(report, findings=(*report.findings, *_outside(manifest, column, sounds)))
         if corpora is not None:
             others = [each for name, own in made.items() for each in _other_corpora(corpora, own, name)]
             report = replace(report, findings=(*others, *report.findings, *_across_corpora(division)))
@@ -114,6 +117,17 @@ def check_protocol(
         message = f"no record of the folds and labels that {', '.join(unrecorded)} were made on, so it can't be checked"
         findings.append(Finding("no record", NOTE, message, len(unrecorded), 0, tuple(unrecorded)))
     return replace(report, findings=(*findings, *report.findings))
+
+
+def _outside(manifest: Manifest, column: str, sounds: Items) -> list[Finding]:
+    """Return what utterances outside the folds, which all folds' models judge, have in common with the folds."""
+    outside = outside_folds(manifest, column)
+    if not outside.any():
+        return []
+    splits = manifest.column("split").tolist()
+    parts = [part_name(split) if out else TRAIN for split, out in zip(splits, outside.tolist(), strict=True)]
+    report = check_division(Division.of_manifest(manifest, "split", parts=parts, audio=sounds, learned={TRAIN}))
+    return [each for each in report.findings if each.parts]  # what is not of parts was found with the folds
 
 
 def _other_corpora(corpora: CrossCorpus, made: Made, name: str) -> list[Finding]:

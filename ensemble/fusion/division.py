@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deepser.members.folds import outside_folds
 from ensemble.evaluation.align import OUT_OF_FOLD, out_of_fold
 from ensemble.evaluation.posteriors import fold_names, group_names, posteriors_name
 from featurestore.corpus.division import PartRecord
@@ -36,7 +37,8 @@ class Pass:
 class Division:
     """The passes over `manifest`'s rows; the last one's fit is the ensemble's own, the others judge what it can't.
 
-    folds: (N,) names of folds over which scores are spread, None for splits. column: of the folds, or "split".
+    folds: (N,) names of folds over which scores are spread, None for utterances outside them; None for splits. column:
+    of the folds, or "split".
     in_sample: members whose posteriors may come from models that saw these utterances.
     """
 
@@ -71,8 +73,9 @@ class Division:
         return PartRecord(keys, parts, [labels[i] for i in judged], name)
 
     def folds_of(self, part: str) -> np.ndarray | None:
-        """Return (n,) the folds of a part's rows."""
-        return None if self.folds is None else self.folds[self.rows(part)]
+        """Return (n,) the folds of a part's rows, None where they have none."""
+        rows = self.rows(part)
+        return None if self.folds is None or None in self.folds[rows] else self.folds[rows]
 
 
 def members_of(store: FeatureStore, members: Sequence[str]) -> tuple[str, ...]:
@@ -88,7 +91,8 @@ def divide(
 ) -> Division:
     """Return the passes for a fold column, or (None) for the "split" column, or for "fold" where there is no split.
 
-    With folds, each is judged by a fit on the other folds, and the ensemble's own fit is on all. With splits, the fit
+    With folds, each is judged by a fit on the other folds, and the ensemble's own fit is on all; it judges the splits
+    that are outside the folds (`outside_folds`). With splits, the fit
     is on train where every member has out-of-fold posteriors of it, else on development, which is then judged by
     cross-fitting (5 speaker-disjoint parts); every part but train is judged. Posteriors that a member made of its own
     training utterances are refused (ConfigError) unless in_sample is set, which is recorded.
@@ -105,15 +109,22 @@ def divide(
 
 
 def _by_fold(store: FeatureStore, manifest: Manifest, members: Sequence[str], column: str, in_sample: bool) -> Division:
-    folds = np.array(fold_names(manifest, column), dtype=object)
+    outside = outside_folds(manifest, column)
+    if outside.all():
+        outside[:] = False
+    learned = np.flatnonzero(~outside)
+    folds = np.full(len(manifest), None, dtype=object)
+    folds[learned] = fold_names(manifest.rows(learned) if outside.any() else manifest, column)
     inside = _in_sample_members(store, members, in_sample)
     passes = [
-        Pass(f"fold {fold}", np.flatnonzero(folds != fold), {ALL_FOLDS: np.flatnonzero(folds == fold)})
-        for fold in sorted(set(folds))
+        Pass(f"fold {fold}", learned[folds[learned] != fold], {ALL_FOLDS: np.flatnonzero(folds == fold)})
+        for fold in sorted(set(folds[learned]))
     ]
+    splits = manifest.column("split") if outside.any() else folds
+    rest = {split: np.flatnonzero(outside & (splits == split)) for split in dict.fromkeys(splits[outside].tolist())}
     return Division(
         manifest=manifest,
-        passes=(*passes, Pass(ALL_FOLDS, np.arange(len(manifest)), {})),
+        passes=(*passes, Pass(ALL_FOLDS, learned, rest)),
         folds=folds,
         column=column,
         fitted_on=f"the other folds of column {column!r}",

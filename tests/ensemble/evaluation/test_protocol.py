@@ -124,6 +124,18 @@ def test_folds_that_share_speakers_are_a_warning_and_with_strict_an_error(
     assert "1 speaker (2 utterances)" in output
 
 
+def test_a_test_split_outside_the_folds_is_checked_against_them() -> None:
+    split = ["train" if i < N - 6 else "test" for i in range(N)]
+    folds = [fold if part == "train" else None for fold, part in zip(BY_SPEAKER, split, strict=True)]
+    manifest = manifest_of(folds, split=split)
+    assert check_protocol(manifest, "fold").clean
+    names = [f"s{min(i // 2, N // 2 - 4):02d}" for i in range(N)]  # the last speaker of train speaks in test, too
+    table = manifest.to_arrow().drop_columns(["speaker"]).append_column("speaker", [names])
+    (leak,) = check_protocol(Manifest(table, manifest.scheme, name="shared"), "fold").findings
+    assert (leak.kind, leak.severity, leak.n_items) == ("speaker", "warning", 1)
+    assert "test" in leak.message
+
+
 def test_the_check_stands_in_the_json_of_evaluate_and_in_the_report_of_fit_meta(
     store: FeatureStore, tmp_path: Path
 ) -> None:

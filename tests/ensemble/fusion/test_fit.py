@@ -15,11 +15,12 @@ from sklearn.metrics import f1_score
 from deepser.scores.metrics import classification
 from deepser.training.targets import Targets
 from ensemble.evaluation.align import load_posteriors
+from ensemble.evaluation.parts import evaluate_parts
 from ensemble.evaluation.posteriors import evaluate_posteriors
 from ensemble.evaluation.systems import from_store
 from ensemble.fusion.config import ForestConfig, MetaConfig, config_of
 from ensemble.fusion.fit import fit_ensemble
-from ensemble.fusion.kinds import load_meta
+from ensemble.fusion.kinds import load_meta, predict_meta
 from ensemble.fusion.votes import majority_vote, soft_vote
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import AlignmentError, ConfigError, ManifestError, StoreError
@@ -31,6 +32,30 @@ ROWS = ["m0", "m1", "m2", "m3", "majority vote", "soft vote", "meta (single)", "
 
 def without(manifest: Manifest, *columns: str) -> Manifest:
     return Manifest(manifest.to_arrow().drop_columns(list(columns)), manifest.scheme, name=manifest.name)
+
+
+def test_splits_outside_the_folds_are_judged_by_the_fit_on_all_folds(
+    store: FeatureStore, write: Callable, corpus
+) -> None:
+    write(corpus)
+    split = corpus.manifest.column("split")
+    folds = [
+        fold if part == "train" else None for fold, part in zip(corpus.manifest.column("fold"), split, strict=True)
+    ]
+    table = without(corpus.manifest, "fold").to_arrow().append_column("fold", [folds])
+    manifest = Manifest(table, corpus.manifest.scheme, name="made")
+    meta, report = fit_ensemble(store, manifest, ["m0", "m1"], config=SHORT, folds="fold")
+    assert list(report.parts) == ["all folds", "development", "test"]
+    assert report.n_fitted == 360
+    assert report.evaluations["all folds"].classification.n == 360
+    assert list(report.evaluations["all folds"].folds["uar"].values) == ["1", "2", "3"]
+    assert evaluate_parts(store, manifest, "meta", cv="fold") == report.evaluations
+    (whole,) = evaluate_parts(store, manifest, "meta", cv="fold", split="test").values()
+    assert whole == report.evaluations["test"]
+    at = np.flatnonzero(split == "test")
+    of_test = predict_meta(meta, corpus.aligned().choose([0, 1]).rows(at)).probabilities
+    stored = load_posteriors(store, ["posteriors/meta"], [manifest.keys[i] for i in at]).values[0, :, :4]
+    np.testing.assert_allclose(stored, of_test, rtol=1e-5)
 
 
 def test_over_folds_every_row_of_the_table_is_what_it_says(
