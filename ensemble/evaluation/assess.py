@@ -171,6 +171,7 @@ def assess(
         against=None if against is None else _compared(judged, against, manifest, options),
         notes=(
             *judged.system.notes,
+            *(() if against is None else (f"{against.name}: {note}" for note in notes_of(against, manifest))),
             *scale_notes(scored),
             *_confidence(judged, manifest, folds),
             *((*speaker_notes(manifest, n_clusters), *rare_class_notes(scored)) if scoring.n_resamples else ()),
@@ -181,6 +182,11 @@ def assess(
 def scored(system: System, manifest: Manifest, attributes: tuple[str, ...]) -> Scored:
     """Return a system's predictions of classes and these attributes beside the targets, for all of `manifest`."""
     return _judge(system, manifest, attributes).scored
+
+
+def notes_of(system: System, manifest: Manifest) -> tuple[str, ...]:
+    """Return what reading a system's predictions of a manifest's utterances had to assume, or leaves out."""
+    return _judge(system, manifest, common_attributes(manifest, system)).system.notes
 
 
 def common_attributes(manifest: Manifest, *systems: System) -> tuple[str, ...]:

@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.evaluation.assess import common_attributes, rare_class_notes, scale_notes, scored, speaker_notes
+from ensemble.evaluation.assess import (
+    common_attributes,
+    notes_of,
+    rare_class_notes,
+    scale_notes,
+    scored,
+    speaker_notes,
+)
 from ensemble.evaluation.bootstrap import Comparison, Difference, Interval, Scored, Sums, bootstrap, compare
 from ensemble.evaluation.multiple import corrected
 from ensemble.evaluation.parts import Part, parts_of
@@ -243,7 +250,7 @@ def _table(
     own_notes = [
         f"{name}: {note}"
         for name, system in systems.items()
-        for note in (*system.of(rows.keys).notes, *scale_notes(judged[name]))
+        for note in (*notes_of(system, rows), *scale_notes(judged[name]))
     ]
     with_classes = next((own for own in judged.values() if own.predicted is not None), first)
     speakers = [*speaker_notes(rows, n_clusters), *rare_class_notes(with_classes)] if n_resamples else []

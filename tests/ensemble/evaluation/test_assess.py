@@ -154,6 +154,17 @@ def test_two_systems_are_compared_on_the_same_utterances(systems: list[System], 
         assess(replace(labels_alone, predicted=None), corpus.manifest, FEW)
 
 
+def test_classes_that_are_left_out_are_noted_of_every_system_that_is_compared(systems: list[System], corpus) -> None:
+    rows = np.flatnonzero(corpus.labels > 0)
+    three = LabelScheme(corpus.manifest.scheme.classes[1:], corpus.manifest.scheme.attributes)
+    manifest = Manifest(corpus.manifest.to_arrow().take(pa.array(rows)), three, name="three")
+    note = "classes left out: angry"
+    assert note in assess(systems[0], manifest, FEW).notes
+    assert f"posteriors/m1: {note}" in assess(systems[0], manifest, FEW, against=systems[1]).notes
+    (table,) = tables_of({"a": systems[0], "b": systems[1]}, manifest, cv="fold", n_resamples=5).values()
+    assert {f"a: {note}", f"b: {note}"} <= set(table.notes)
+
+
 def test_votes_give_soft_scores(make_corpus: Callable, store: FeatureStore, write: Callable) -> None:
     corpus = make_corpus(300, 2, seed=1, no_consensus=0.2)
     write(corpus)
