@@ -34,6 +34,7 @@ N_LENGTH_CHECKS, LENGTH_CHECK_BYTES = 64, 1 << 28
 # How far a length by the header may lie from that of the samples (encoders' delays, frames that are cut).
 HEADER_S, HEADER_SHARE = 0.1, 0.01
 TIME_NOISE_S = 1e-9  # far below a sample
+MIXED_S = 1e-3  # by which the length of two mixed pieces, each rounded to samples of its file, may differ from the sum
 N_NAMED = 5  # utterances in a message
 
 
@@ -48,6 +49,14 @@ class FromFiles(Protocol):
     def piece_s(self) -> tuple[float, float]:
         """Start and end of the piece of the file, NaN for all of it."""
         ...
+
+
+@runtime_checkable
+class Mixture(FromFiles, Protocol):
+    """A recording into which another is mixed; a feature set records the piece of the first one's file alone."""
+
+    @property
+    def partner(self) -> Path | Recording | None: ...
 
 
 class Records(Protocol):
@@ -161,6 +170,8 @@ def compare(
     stats = {i: stat_of(item.source) for i, item in items.items() if not isinstance(item.source, str)}
     comparison.n_unreachable = sum(stat is None for stat in stats.values())
     same = _looks_same(items, identities, stats)
+    mixed_anew = _mixed_anew(items, identities, durations_s, verify)
+    same[list(mixed_anew)] = False
     suspects = [i for i, stat in stats.items() if stat is not None and (not recorded[i] or verify or not same[i])]
     spots = sorted((i for i in stats if same[i] and recorded[i] and not verify), key=lambda i: identities.n_bytes[i])
 
@@ -172,7 +183,7 @@ def compare(
         try:
             if not recorded[i]:
                 return _other_length(items[i], recorded_s)
-            return _other_samples(items[i], identities[i], stat, recorded_s, digests)
+            return _other_samples(items[i], identities[i], stat, recorded_s, digests, mixed_anew=i in mixed_anew)
         except AudioError as error:
             now = f"{_file_words(stat.n_bytes, stat.mtime_ns)}, which can't be decoded: {error}"
             return Mismatch(items[i].key, now, _recorded_words(identities[i], recorded_s))
@@ -428,6 +439,49 @@ def _looks_same(items: Mapping[int, Item], identities: Identities, stats: Mappin
     return same
 
 
+def _mixed_anew(items: Sequence[Item], identities: Identities, durations_s: np.ndarray, verify: bool) -> set[int]:
+    """Return the clips into which another piece than the recorded one may be mixed, of the files that are recorded.
+
+    Ends of that piece are not recorded, so that it shows by the mixture's length, or by the partner's own record, or
+    only by its samples: verify returns all that have a piece mixed in.
+    """
+    sources = [item.source for item in items]
+    partners = {
+        i: source.partner
+        for i, source in enumerate(sources)
+        if not isinstance(source, Path | str) and isinstance(source, Mixture) and identities.recorded[i]
+    }
+    if not partners:
+        return set()
+    pieces_s = np.array([piece_of(source) for source in sources])
+    then_s = np.stack([identities.starts_s, identities.ends_s], axis=1)
+    moved = np.flatnonzero(identities.recorded & ~_same_time(pieces_s, then_s).all(axis=1))
+    moved_places = {_place_of(sources[i]) for i in moved.tolist()}
+    anew = set()
+    for i, partner in partners.items():
+        if partner is None:
+            continue
+        is_piece = not np.isnan(piece_of(partner)[0])
+        if _place_of(partner) in moved_places or (
+            is_piece and (verify or _other_length_mixed(sources[i], float(durations_s[i])))
+        ):
+            anew.add(i)
+    return anew
+
+
+def _place_of(source: Source) -> tuple[tuple[Path, ...], str]:
+    """Return an item's own file and piece, for comparing with another item's."""
+    return files_of(source)[:1], repr(piece_of(source))
+
+
+def _other_length_mixed(source: Source, recorded_s: float) -> bool:
+    """Whether a mixture has another length than the recorded one, by the ends of its pieces."""
+    try:
+        return abs(duration_s(source) - recorded_s) > MIXED_S
+    except AudioError:  # whoever decodes it says what is wrong
+        return True
+
+
 def _other_length(item: Item, recorded_s: float) -> Mismatch | None:
     """Compare the header's length with a duration of a set without identities; NaN is none."""
     now_s = duration_s(item.source)
@@ -445,10 +499,15 @@ def _other_header(item: Item, identity: Identity, stat: Stat, recorded_s: float)
     return None
 
 
-def _other_samples(item: Item, identity: Identity, stat: Stat, recorded_s: float, digests: Digests) -> Mismatch | None:
-    """Compare the file's bytes, which say the same of the same piece under every decoder, and then the samples."""
+def _other_samples(
+    item: Item, identity: Identity, stat: Stat, recorded_s: float, digests: Digests, *, mixed_anew: bool = False
+) -> Mismatch | None:
+    """Compare the file's bytes, which say the same of the same piece under every decoder, and then the samples.
+
+    mixed_anew: another piece of the recorded files may be mixed in, so that their bytes say nothing.
+    """
     start_s, end_s = piece_of(item.source)
-    same_piece = bool(_same_time([start_s, end_s], [identity.start_s, identity.end_s]).all())
+    same_piece = not mixed_anew and bool(_same_time([start_s, end_s], [identity.start_s, identity.end_s]).all())
     if same_piece and identity.file_digest and digests(item.source) == identity.file_digest:
         return None
     samples = decode(item.source)

@@ -17,12 +17,14 @@ from featurestore.augment.views import AugmentedAudio, View, check_beside_clean,
 from featurestore.corpus.manifest import Manifest
 from featurestore.encoders import load_encoder
 from featurestore.encoders.options import EncoderOptions
-from featurestore.errors import ConfigError, ManifestError, SpecMismatch
+from featurestore.errors import ConfigError, IdentityMismatch, ManifestError, SpecMismatch
 from featurestore.featurize.items import items_of
 from featurestore.featurize.job import FeaturizeJob, FeaturizeOptions
+from featurestore.featurize.present import Again
 from featurestore.featurize.run import featurize
 from featurestore.featurize.sharding import Shard
 from featurestore.format.spec import FeatureSpec
+from featurestore.sets.sources import compare
 from featurestore.store.feature_store import FeatureStore
 from tests.helpers.messages import mentions
 
@@ -255,6 +257,39 @@ def test_mixed_clips_say_whose_they_are_and_stay_within_their_fold(manifest: Man
     assert "no longer has" in dict(report.failed)[manifest.keys[0]]
     _, _, present = mixed_places(store, "mix1", without_partner.keys)
     assert not present[without_partner.keys.index(manifest.keys[0])]
+
+
+@pytest.mark.parametrize("moved_s", [(0.3, 0.3), (0.0, -0.3)], ids=["elsewhere", "shorter"])
+def test_mixtures_of_another_piece_of_the_same_recording_are_refused_and_made_again(
+    tmp_path: Path, moved_s: tuple[float, float]
+) -> None:
+    soundfile.write(tmp_path / "talk.wav", np.random.default_rng(0).normal(0, 0.1, 8 * SAMPLE_RATE_HZ), SAMPLE_RATE_HZ)
+    starts = np.arange(4) * 2.0
+
+    def pieces(starts_s: np.ndarray, ends_s: np.ndarray) -> Manifest:
+        ids, files, folds = [f"u{i}" for i in range(4)], ["talk.wav"] * 4, ["1"] * 4
+        columns = {"utterance_id": ids, "path": files, "fold": folds, "start_s": starts_s, "end_s": ends_s}
+        return Manifest(pa.table(columns), root=tmp_path)
+
+    before, mix, encoder = pieces(starts, starts + 1.0), view("mix:overlap=0.5"), load_encoder("logmel")
+    store = FeatureStore.create(tmp_path / "store")
+    featurize(before, encoder, store, "logmel+mix1", view=mix)
+    assert featurize(before, encoder, store, "logmel+mix1", view=mix).skipped == 4  # nothing has changed
+    partner_of = viewed_part(before, mix, store).partners
+    partner = partner_of["u0"]
+    is_moved = np.array([key == partner for key in before.keys])
+    after = pieces(starts + moved_s[0] * is_moved, starts + 1.0 + moved_s[1] * is_moved)
+    with pytest.raises(IdentityMismatch, match="'u0'"):
+        featurize(after, encoder, store, "logmel+mix1", view=mix)
+    items, _ = items_of(after, encoder, view=viewed_part(after, mix, store))
+    alone = {"u0": next(item.source for item in items if item.key == "u0")}
+    assert len(compare(alone, store["logmel+mix1"], verify=True).mismatches) == 1
+    again = featurize(after, encoder, store, "logmel+mix1", view=mix, again=Again(mismatched=True))
+    assert again.n_again == 1 + sum(other == partner for other in partner_of.values())
+    fresh = FeatureStore.create(tmp_path / "fresh")
+    featurize(after, encoder, fresh, "logmel+mix1", view=mix)
+    for key in after.keys:
+        np.testing.assert_array_equal(store["logmel+mix1"][key], fresh["logmel+mix1"][key])
 
 
 @given(st.lists(st.text(min_size=1, max_size=4), unique=True, max_size=30), st.integers(0, 3))
