@@ -3,7 +3,7 @@
 import itertools
 import mmap
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +43,7 @@ class Snapshot:
         self.spec = spec
         self._columns = {layer: k for k, layer in enumerate(spec.layers)}
         self._bases: dict[tuple[str, ...], np.ndarray] = {}
+        self._opened: dict[tuple[tuple[str, ...], int], list[RowFile]] = {}
         self.index: KeyIndex = (
             KeyIndex(segments) if before is None else KeyIndex(segments, before.index, before.segments)
         )
@@ -150,7 +151,10 @@ class Snapshot:
 
     def all_checked(self, positions: np.ndarray, layers: Sequence[str]) -> bool:
         """Whether the rows of all found positions were compared before, in each of the layers."""
-        return all(self._was_checked[self._columns[layer]].take(positions).all() for layer in layers)
+        if len(layers) == 1:
+            return bool(self._was_checked[self._columns[layers[0]]].take(positions).all())
+        columns = np.array([self._columns[layer] for layer in layers])
+        return bool(self._was_checked[columns[:, None], positions].all())
 
     def unchecked(self, positions: np.ndarray, layer: str) -> dict[int, int]:
         """Which of the found positions' rows were not compared yet, and the checksums that they should have."""
@@ -214,47 +218,53 @@ class Snapshot:
         from featurestore.rows.runs import Runs  # numba loads where it is first needed
 
         numbers, lengths = self.index.segment[positions], self.index.n_rows[positions]
-        used = set(numbers.tolist())
+        used = sorted(set(numbers.tolist()))
         row_type = self.spec.row_type
         keeps: list[Any] = [self]
         row_bytes = self.spec.dim * row_type.itemsize
-        of_rows: list[Mapping[int, RowFile]] = [{n: self.segments[n].layer(layer) for n in used} for layer in layers]
-        rows, scales = self._addresses(("rows", *layers), of_rows, positions, numbers, row_bytes, keeps), None
+        rows, scales = self._addresses(("rows", *layers), positions, numbers, used, row_bytes, keeps), None
         if row_type.scaled:
-            of_scales: list[Mapping[int, RowFile]] = [
-                {n: self.segments[n].scales(layer) for n in used} for layer in layers
-            ]
-            scales = self._addresses(("scales", *layers), of_scales, positions, numbers, 4, keeps)
+            scales = self._addresses(("scales", *layers), positions, numbers, used, 4, keeps)
         return Runs(rows, scales, lengths, np.dtype(row_type.stored), keeps)
 
     def _addresses(
         self,
-        layer_names: tuple[str, ...],
-        files: Sequence[Mapping[int, RowFile]],
+        names: tuple[str, ...],
         positions: np.ndarray,
         numbers: np.ndarray,
+        used: list[int],
         row_bytes: int,
         keeps: list[Any],
     ) -> np.ndarray:
         """Return the address of each found position's first row in each layer, int64 (L, n).
 
-        layer_names: those that are read. files: of each layer, by segment. What is decoded for this goes to `keeps`.
+        names: "rows" or "scales", and the layers. used: the segments in `numbers`. What is decoded goes to `keeps`.
         """
-        bases = self._bases.setdefault(layer_names, np.zeros((len(files), len(self.segments)), np.int64))
-        for k, of_layer in enumerate(files):
-            for n, file in of_layer.items():
-                if not isinstance(file, MappedRows) or self.segments[n].remote:
-                    return self._decoded_addresses(files, positions, keeps)
+        bases = self._bases.setdefault(names, np.zeros((len(names) - 1, len(self.segments)), np.int64))
+        for n in used:
+            files = self._files(names, n)
+            if self.segments[n].remote or not all(isinstance(file, MappedRows) for file in files):
+                return self._decoded_addresses({n: self._files(names, n) for n in used}, positions, keeps)
+            for file in files:
                 file.fetch(())
-                if not bases[k, n]:
-                    bases[k, n] = file.address
+            if not bases[0, n]:
+                bases[:, n] = [file.address for file in files if isinstance(file, MappedRows)]
         addresses: np.ndarray = bases[:, numbers] + self.index.first_row[positions] * row_bytes
         return addresses
 
+    def _files(self, names: tuple[str, ...], n: int) -> Sequence[RowFile]:
+        """Return the files of a segment that `names` tells, looked up once: of 25 layers that is a part of a batch."""
+        if (names, n) not in self._opened:
+            segment = self.segments[n]
+            opened: Callable[[str], RowFile] = segment.layer if names[0] == "rows" else segment.scales
+            self._opened[names, n] = [opened(layer) for layer in names[1:]]
+        return self._opened[names, n]
+
     def _decoded_addresses(
-        self, files: Sequence[Mapping[int, RowFile]], positions: np.ndarray, keeps: list[Any]
+        self, files: Mapping[int, Sequence[RowFile]], positions: np.ndarray, keeps: list[Any]
     ) -> np.ndarray:
-        arrays = [self._slices(of_layer, *self._where(positions)) for of_layer in files]
+        by_layer = [dict(zip(files, of_layer, strict=True)) for of_layer in zip(*files.values(), strict=True)]
+        arrays = [self._slices(of_layer, *self._where(positions)) for of_layer in by_layer]
         keeps.append(arrays)
         return np.array([[address_of(array) for array in of_layer] for of_layer in arrays], np.int64)
 
