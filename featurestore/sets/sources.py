@@ -439,13 +439,13 @@ def _looks_same(items: Mapping[int, Item], identities: Identities, stats: Mappin
     return same
 
 
-def _mixed_anew(items: Sequence[Item], identities: Identities, durations_s: np.ndarray, verify: bool) -> set[int]:
+def _mixed_anew(items: Mapping[int, Item], identities: Identities, durations_s: np.ndarray, verify: bool) -> set[int]:
     """Return the clips into which another piece than the recorded one may be mixed, of the files that are recorded.
 
     Ends of that piece are not recorded, so that it shows by the mixture's length, or by the partner's own record, or
     only by its samples: verify returns all that have a piece mixed in.
     """
-    sources = [item.source for item in items]
+    sources = [items[i].source for i in range(len(items))]
     partners = {
         i: source.partner
         for i, source in enumerate(sources)
