@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from featurestore.errors import ConfigError
-from featurestore.featurize.items import Item
+from featurestore.audio import decode_pass, in_passes
+from featurestore.errors import AudioError, ConfigError
+from featurestore.featurize.items import Failures, Item
 from featurestore.sets.compact import drop
 from featurestore.sets.conflicts import conflicting_keys
 from featurestore.sets.sources import Comparison, Digests, Recorder, compare, refuse
@@ -53,11 +55,15 @@ class Again:
 
 @dataclass(frozen=True)
 class Present:
-    """What the set has. n: utterances that stay. n_again: that are encoded again. comparison: with today's data."""
+    """What the set has. n: utterances that stay. n_again: that are encoded again. comparison: with today's data.
+
+    failed: (key, reason) of those that were to be encoded again and whose audio can't be decoded; their rows stay.
+    """
 
     n: int = 0
     n_again: int = 0
     comparison: Comparison = field(default_factory=Comparison)
+    failed: Failures = field(default_factory=list)
 
 
 def to_encode(
@@ -73,7 +79,8 @@ def to_encode(
 ) -> tuple[list[Item], Present]:
     """Return the items that the set `name` lacks, each with a recorder of what it is made from, and what the set has.
 
-    Utterances to be encoded again are removed from the set, unless write=False. beside: the keys of which `items` are a
+    Utterances to be encoded again are removed from the set, unless write=False, where their audio can be decoded: rows
+    are not given up for none. beside: the keys of which `items` are a
     shard; of those, too, both of two copies made from different data are removed, since none can be removed alone.
     IdentityMismatch where the set has an id that was made from other data; see `sources.compare`.
     """
@@ -108,7 +115,28 @@ def _lacking(
         redone |= conflicting.intersection(present)
     else:
         refuse(features, comparison, REMEDY)
+    failed: Failures = []
+    if write:  # of two conflicting copies neither may stay
+        failed = _undecodable([item for item in items if item.key in redone - conflicting], workers)
+        redone -= {key for key, _ in failed}
     if write and (redone or not conflicting.isdisjoint(beside)):
         drop(features, sorted(redone), conflicting=beside if again.mismatched else ())
     lacking = [item for item in items if item.key in absent or item.key in redone]
-    return lacking, Present(len(items) - len(lacking), len(redone), comparison)
+    return lacking, Present(len(items) - len(lacking) - len(failed), len(redone), comparison, failed)
+
+
+def _undecodable(items: Sequence[Item], workers: int) -> Failures:
+    """Return (key, reason) of those whose audio can't be decoded."""
+    audio = [item for item in items if not isinstance(item.source, str)]
+    sources = [item.source for item in audio]
+
+    def failures(group: list[int]) -> Failures:
+        outcomes = decode_pass([sources[i] for i in group])
+        return [
+            (audio[i].key, f"{outcome} What {audio[i].key!r} has in the set stays.")
+            for i, outcome in zip(group, outcomes, strict=True)
+            if isinstance(outcome, AudioError)
+        ]
+
+    with ThreadPoolExecutor(max(1, workers), "decode") as pool:
+        return [failure for found in pool.map(failures, in_passes(sources)) for failure in found]

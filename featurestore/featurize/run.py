@@ -128,6 +128,7 @@ def featurize(
         items, present = to_encode(
             items, store, name, verify_audio=verify_audio, again=again, workers=threads, beside=manifest.keys
         )
+        report.failed += present.failed
         if items:
             store.check_writable(name)
         writer.set.refresh()
@@ -167,7 +168,7 @@ def featurize(
             with stage("write"):
                 writer.commit()
             report.decoders = appending.decoders
-            report.without_noise = [] if part is None else sorted(part.without_noise)
+            report.without_noise = [] if part is None else sorted(set(part.without_noise))
             report.wall_s = time.monotonic() - started
     return report
 

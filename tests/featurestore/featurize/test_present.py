@@ -22,6 +22,7 @@ from featurestore.featurize.sharding import Shard
 from featurestore.sets import sources
 from featurestore.sets.sources import Recorder, compare
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.messages import mentions
 
 LOGMEL = load_encoder("logmel")
 
@@ -173,6 +174,25 @@ def test_again_with_ids_encodes_these(store: FeatureStore, first: Manifest) -> N
     assert (report.done, report.skipped, report.n_again) == (1, 1, 1)
     with pytest.raises(ConfigError, match=r"DC_a0.*mean .DC_a0[12]"):
         Again.parse(["DC_a0"], first)
+
+
+@pytest.mark.parametrize("again", [Again(frozenset({"DC_a01"})), Again(mismatched=True)], ids=["key", "mismatched"])
+def test_rows_stay_where_the_audio_to_encode_again_cannot_be_decoded(
+    store: FeatureStore, first: Manifest, again: Again
+) -> None:
+    before = np.array(store["logmel"]["DC_a01"])
+    soundfile.write(first.audio_path(1), np.full(8_000, 0.1), 16_000)
+    os.truncate(first.audio_path(0), 2_000)
+    report = run(first, store, again=Again(again.keys | {"DC_a02"}, again.mismatched))
+    assert (report.done, report.n_again, report.skipped) == (1, 1, 0)
+    ((key, reason),) = report.failed
+    assert key == "DC_a01"
+    assert mentions(reason, "DC_a01.wav", "stays")
+    assert np.array_equal(FeatureStore.open(store.path)["logmel"]["DC_a01"], before)
+    if again.keys:
+        first.audio_path(0).unlink()  # such as of a disk that is not there today
+        assert [key for key, _ in run(first, store, again=again).failed] == ["DC_a01"]
+        assert np.array_equal(FeatureStore.open(store.path)["logmel"]["DC_a01"], before)
 
 
 def test_a_set_made_before_identities_is_compared_by_duration_and_counted(tmp_path: Path, store: FeatureStore) -> None:
