@@ -16,7 +16,7 @@ import pyarrow as pa
 from deepser.scores.probabilities import softmax
 from ensemble.evaluation.emotion_names import LETTERS, class_named
 from ensemble.evaluation.matching import matched_keys
-from ensemble.evaluation.system import System
+from ensemble.evaluation.system import ADAPTED_NOTE, System
 from featurestore.corpus import arrow, checks
 from featurestore.corpus.label_scheme import ATTRIBUTE_RANGE, LabelScheme
 from featurestore.corpus.manifest import Manifest
@@ -37,6 +37,7 @@ PREDICTED = ("{}_pred", "{}_predicted", "{}_prediction", "pred_{}", "predicted_{
 # What a column can be chosen for; attributes are chosen as attr_<attribute>.
 ID, LABEL, SCORES = "id", "label", "scores"
 ROLES = {ID: "utterance's id", LABEL: "predicted label", SCORES: "classes' scores"}
+SPEAKER_CLIPS = "speaker_clips"  # of `predict`: how many clips of its speaker a speaker-adapted model read
 PIECES = "file, start_s and end_s"  # the ids of pieces, as messages name them
 SUM_TOLERANCE = 0.02  # of a row of probabilities that were written with two digits
 
@@ -96,6 +97,9 @@ def read_predictions(path: Path, manifest: Manifest, columns: Mapping[str, str] 
         if outside:
             notes.append(f"{outside:,} values of {name} lie outside its scale of {low:g} to {high:g}")
     notes += read.notes
+    if SPEAKER_CLIPS in table.column_names and SPEAKER_CLIPS not in read.used:
+        clips = arrow.as_numbers(table.column(SPEAKER_CLIPS))[0].to_numpy()
+        notes += [ADAPTED_NOTE] if (clips > 1).any() else []
     unread = [name for name in table.column_names if name not in read.used and not _is_spread(name)]
     if unread:
         notes.append(f"columns not read: {', '.join(name or repr(name) for name in unread)}")
@@ -103,8 +107,8 @@ def read_predictions(path: Path, manifest: Manifest, columns: Mapping[str, str] 
 
 
 def _is_spread(column: str) -> bool:
-    """Whether it is one of the columns in which `predict` writes its own uncertainty: scores don't need them."""
-    return column in ("entropy", "disagreement") or column.startswith("sd_")
+    """Whether it is a column that `predict` writes beside its predictions: its uncertainty, a speaker's clips."""
+    return column in ("entropy", "disagreement", SPEAKER_CLIPS) or column.startswith("sd_")
 
 
 class _Columns:

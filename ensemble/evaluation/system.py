@@ -10,6 +10,8 @@ from featurestore.corpus.cross_corpus import CrossCorpus
 from featurestore.corpus.division import PartRecord
 from featurestore.errors import AlignmentError
 
+ADAPTED_NOTE = "speaker-adapted: its models read each speaker's other, unlabelled clips, also of the judged part"
+
 
 @dataclass(frozen=True)
 class System:

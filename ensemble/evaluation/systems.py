@@ -9,7 +9,7 @@ from deepser.members.sources import check_sources_once
 from ensemble.evaluation.align import ATTRIBUTE_PREFIX, PREFIX, load_posteriors
 from ensemble.evaluation.posteriors import posteriors_name, speaker_adapted, split_rows
 from ensemble.evaluation.prediction_files import SUFFIXES, read_predictions
-from ensemble.evaluation.system import System
+from ensemble.evaluation.system import ADAPTED_NOTE, System
 from featurestore.corpus.cross_corpus import CrossCorpus
 from featurestore.corpus.division import PartRecord
 from featurestore.corpus.made_on import MADE_ON, unpack
@@ -18,7 +18,6 @@ from featurestore.errors import AlignmentError, PredictionsError
 from featurestore.store.feature_store import FeatureStore
 
 ADAPTED = "speaker-adapted"
-ADAPTED_NOTE = "speaker-adapted: its models read each speaker's other, unlabelled clips, also of the judged part"
 
 NORMALISED, REFINED = "rows are normalised", "scores are refined"  # ways in which a model reads a speaker's other clips
 

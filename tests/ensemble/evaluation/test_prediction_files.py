@@ -61,6 +61,17 @@ def test_what_predict_writes_is_read_back(tmp_path: Path, suffix: str) -> None:
     assert system.notes == ("ids matched without folders and audio suffix",)
 
 
+@pytest.mark.parametrize(("clips", "adapted"), [((3, 3, 0), True), ((0, 0, 0), False)])
+def test_predictions_of_a_speaker_adapted_model_say_so(tmp_path: Path, clips: tuple[int, ...], adapted: bool) -> None:
+    p = np.full((3, 8), 1 / 8, np.float32)
+    Predictions(
+        KEYS, EIGHT, (), p, np.zeros((3, 0), np.float32), ("m",), np.zeros((1, 3, 8)), speaker_clips=np.array(clips)
+    ).write(tmp_path / "p.csv")
+    notes = read_predictions(tmp_path / "p.csv", manifest()).notes
+    assert any(note.startswith("speaker-adapted") for note in notes) is adapted
+    assert not any("not read" in note for note in notes)
+
+
 def test_medusas_eleven_numbers_are_logits_then_attributes_by_name(tmp_path: Path) -> None:
     z = np.array([[0.08, 0.35, 0.39, 0.24, -0.04, -0.17, 0.09, 0.24]] * 3)
     z[1, 4] = 2.0
