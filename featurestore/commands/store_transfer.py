@@ -25,7 +25,7 @@ def store_push(
     names: NamesArgument = None,
     store: StoreOption = Path("store"),
     prune: Annotated[
-        bool, writes("Then remove segments from the target that the source no longer has.", "--prune")
+        bool, writes("Then remove segments from the target whose utterances the source has in others.", "--prune")
     ] = False,
     no_verify: NoVerify = False,
 ) -> None:
@@ -62,6 +62,12 @@ def _print_copied(copied: "Sequence[Copied]", target: str) -> None:
         removed = f", {len(each.removed)} removed" if each.removed else ""
         skipped = f", {len(each.skipped)} there already" if each.skipped else ""
         say(f"{each.name}: {len(each.copied)} segments copied ({format_bytes(each.n_bytes)}){skipped}{removed}")
+        if each.kept:
+            n = sum(each.kept.values())
+            say(
+                f"{each.name}: {len(each.kept)} segments not pruned, for {n:,} of their utterances are not here; "
+                f"medusa store pull {target} {each.name} brings them"
+            )
     if not copied:
         say(f"no feature sets; {target} is an empty store")
 

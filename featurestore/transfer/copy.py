@@ -7,7 +7,7 @@ files are copied first and its zarr.json last, without which it counts for nothi
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from featurestore.format.zarr3 import chunk_file
 from featurestore.remote.access import RemoteDirectory
 from featurestore.sets.feature_set import SET_VERSION
 from featurestore.store.feature_store import FeatureStore
-from featurestore.transfer.conflicts import check_no_conflict
+from featurestore.transfer.conflicts import check_no_conflict, only_there
 from featurestore.transfer.targets import (
     Count,
     LocalTarget,
@@ -41,13 +41,17 @@ N_THREADS = 8
 
 @dataclass(frozen=True)
 class Copied:
-    """What came of one feature set: names of segments, and the bytes of those copied."""
+    """What came of one feature set: names of segments, and the bytes of those copied.
+
+    kept: segments that were not pruned, with the number of their utterances that the source lacks.
+    """
 
     name: str
     copied: tuple[str, ...]
     skipped: tuple[str, ...]
     removed: tuple[str, ...]
     n_bytes: int
+    kept: dict[str, int] = field(default_factory=dict)
 
 
 def push(
@@ -62,7 +66,8 @@ def push(
     """Copy the segments that the store at `url` (or directory) lacks; it is created where there is none.
 
     names: of feature sets, default all. verify: compare every checksum of a segment before it is copied. prune: then
-    remove segments that the source no longer has, such as those that were compacted. An interrupted push goes on where
+    remove segments that the source no longer has, such as those that were compacted; not those with utterances that the
+    source lacks, such as another machine's, unless they hold others that it replaces. An interrupted push goes on where
     it was. Raises SpecMismatch when the target has other features under a name; StoreError names what is damaged,
     missing or refused, or an utterance that the target has of other data under the same id (but not with prune).
     """
@@ -108,10 +113,14 @@ def _copy(
     with ThreadPoolExecutor(N_THREADS, "copy") as threads:
         source_segments = {name: _segments(source, name, threads) for name in chosen}
         target_segments = {name: _segments(to, name, threads) for name in chosen}
+        kept: dict[str, dict[str, int]] = {}
         for name in chosen:
-            if not prune and set(target_segments[name]) - set(source_segments[name]):
+            if surplus := set(target_segments[name]) - set(source_segments[name]):
                 source_set, target_set = (FeatureStore.open(each.local or each.url)[name] for each in (source, to))
-                check_no_conflict(source_set, target_set, to.url, has_prune=listings)
+                if prune:
+                    kept[name] = only_there(source_set, target_set, surplus)
+                else:
+                    check_no_conflict(source_set, target_set, to.url, has_prune=listings)
         plans = {
             name: [
                 _plan(source, name, each, spec, threads)
@@ -128,11 +137,13 @@ def _copy(
             target.create_set(name, source.read(f"{name}/zarr.json"))
             for plan in plans[name]:
                 target.take(plan, Work(source, name, spec, verify, threads, count))
-            surplus = [segment for segment in target_segments[name] if prune and segment not in source_segments[name]]
-            target.finish(name, surplus)
+            stays = {*source_segments[name], *kept.get(name, {})}
+            pruned = [segment for segment in target_segments[name] if prune and segment not in stays]
+            target.finish(name, pruned)
             copied = tuple(plan.name for plan in plans[name])
             skipped = tuple(segment for segment in source_segments[name] if segment in target_segments[name])
-            reports.append(Copied(name, copied, skipped, tuple(surplus), sum(plan.n_bytes for plan in plans[name])))
+            n_bytes = sum(plan.n_bytes for plan in plans[name])
+            reports.append(Copied(name, copied, skipped, tuple(pruned), n_bytes, kept.get(name, {})))
     return reports
 
 

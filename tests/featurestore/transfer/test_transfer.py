@@ -135,6 +135,23 @@ class TestThereAndBack:
         pull(place, tmp_path / "back")
         assert files(tmp_path / "back") == files(tmp_path / "here")
 
+    def test_pruning_keeps_what_another_machine_pushed(self, place: str, tmp_path: Path) -> None:
+        for machine, keys in (("first", range(12)), ("second", range(12, 20))):
+            write(tmp_path / machine, keys=keys)
+            push(tmp_path / machine, place)
+        of_second = {segment.name for segment in FeatureStore.open(tmp_path / "second")["set/a"].segments}
+        FeatureStore.open(tmp_path / "first").compact("set/a")
+        (report,) = push(tmp_path / "first", place, prune=True)
+        assert report.removed
+        assert (set(report.kept), sum(report.kept.values())) == (of_second, 8)
+        pull(place, tmp_path / "all")
+        FeatureStore.open(tmp_path / "all").compact("set/a")
+        push(tmp_path / "all", place, prune=True)
+        (report,) = push(tmp_path / "first", place, prune=True)  # whose utterances lie in one segment with the second's
+        assert (report.removed, sum(report.kept.values())) == ((), 8)
+        pull(place, tmp_path / "back")
+        assert len(FeatureStore.open(tmp_path / "back")["set/a"]) == 20
+
 
 class TestRefusals:
     def test_other_features_of_the_same_name(self, place: str, tmp_path: Path) -> None:
