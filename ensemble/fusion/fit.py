@@ -130,7 +130,7 @@ def _report(
         table = [_marked(row) if name in adapted else row for row, name in zip(table, problem.members, strict=True)]
         for way in ways:
             rows_of = technique_rows(of_part, way, judged.predictions[CHOSEN, way.name][part], folds)
-            table += [_marked(row) for row in rows_of] if adapted else rows_of
+            table += [_marked(row) for row in rows_of] if adapted_as else rows_of
         whole = judged.predictions[CHOSEN, ways[-1].name][part].whole
         beaten += beaten_by(part, table)
         tables[part], evaluations[part] = tuple(table), scored(of_part, whole.probabilities, whole.attributes, folds)

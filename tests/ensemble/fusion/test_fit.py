@@ -21,6 +21,7 @@ from ensemble.evaluation.systems import from_store
 from ensemble.fusion.config import ForestConfig, MetaConfig, config_of
 from ensemble.fusion.fit import fit_ensemble
 from ensemble.fusion.kinds import load_meta, predict_meta
+from ensemble.fusion.selection import Selection
 from ensemble.fusion.votes import majority_vote, soft_vote
 from featurestore.corpus.manifest import Manifest
 from featurestore.errors import AlignmentError, ConfigError, ManifestError, StoreError
@@ -32,6 +33,27 @@ ROWS = ["m0", "m1", "m2", "m3", "majority vote", "soft vote", "meta (single)", "
 
 def without(manifest: Manifest, *columns: str) -> Manifest:
     return Manifest(manifest.to_arrow().drop_columns(list(columns)), manifest.scheme, name=manifest.name)
+
+
+def test_an_ensemble_is_speaker_adapted_where_a_member_that_it_chose_is(
+    store: FeatureStore, write: Callable, corpus
+) -> None:
+    write(corpus)
+    plain = store["posteriors/m1"].spec
+    spec = dataclasses.replace(plain, encoder="own", extra=(*plain.extra, ("adapted", "speaker")))
+    with store.writer("posteriors/own", spec) as writer:
+        for i, key in enumerate(corpus.manifest.keys):
+            row = corpus.posteriors[1, i : i + 1]
+            writer.append(key, {"posteriors": row, "logits": row})
+    for chosen, adapted in (((0,), False), ((0, 1), True)):
+        _, report = fit_ensemble(
+            store, corpus.manifest, ["m0", "own"], config=config_of("soft", SHORT), folds="fold",
+            select=lambda _, members=chosen: Selection(members),
+        )  # fmt: skip
+        names = [row.name for row in report.parts["all folds"]]
+        assert names[:2] == ["m0", "own, speaker-adapted"]
+        assert [name.endswith("speaker-adapted") for name in names[2:]] == [adapted] * len(names[2:])
+        assert ("adapted" in dict(store["posteriors/meta"].spec.extra)) is adapted
 
 
 def test_splits_outside_the_folds_are_judged_by_the_fit_on_all_folds(
