@@ -3,14 +3,14 @@
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
 
 from featurestore.audio import without_audio_suffix
 from featurestore.corpus.channels import averaged_channels
-from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.corpus.piece_ends import check_ends
 from featurestore.corpus.pieces import END, START, piece_id
 from featurestore.errors import AudioError, ConfigError
@@ -104,10 +104,18 @@ def _pieces(
         START: pa.array(starts, pa.float64()),
         END: pa.array(stops, pa.float64()),
     }
-    if extra is None:
-        return manifest.with_table(pa.table(columns))
-    columns |= {name: extra.column(name) for name in extra.column_names}
-    return Manifest(pa.table(columns), root=manifest.root, name=manifest.name)
+    columns |= {} if extra is None else {name: extra.column(name) for name in extra.column_names}
+    pieces = pa.table(columns)
+    return Manifest(pieces, _scheme(manifest.scheme, pieces, extra), manifest.root, manifest.name)
+
+
+def _scheme(of_recordings: LabelScheme, pieces: pa.Table, extra: pa.Table | None) -> LabelScheme:
+    """Return the recordings' scheme, with the classes of a table that labels its segments, and its attributes."""
+    implied = LabelScheme.of_table(pieces)
+    attributes = {name: of_recordings.attributes.get(name, ends) for name, ends in implied.attributes.items()}
+    if extra is None or not any(name == "label" or name.startswith("vote_") for name in extra.column_names):
+        return replace(of_recordings, attributes=attributes)
+    return LabelScheme(implied.classes, attributes)
 
 
 def _by_table(manifest: Manifest, how: SegmentTable) -> Cut:

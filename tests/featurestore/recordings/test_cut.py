@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from featurestore.audio import decode
-from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.errors import ConfigError
 from featurestore.recordings.cut import cut, cutter_of
 from featurestore.recordings.manifest_of import recordings_of
@@ -56,6 +56,24 @@ def test_the_recordings_columns_stay_but_for_text_and_duration(calls: Path) -> N
     assert result is not None
     assert result.columns == ["utterance_id", "path", "speaker", "start_s", "end_s"]
     assert result.column("speaker").tolist() == ["a", "a", "b", "b", "c"]
+
+
+@pytest.mark.parametrize("labelled", [False, True], ids=["plain", "labelled"])
+def test_segments_of_a_table_keep_the_scales_and_the_order_of_classes_of_the_corpus(
+    calls: Path, labelled: bool
+) -> None:
+    table = recordings_of(["calls"]).manifest.to_arrow()
+    table = table.append_column("label", pa.array(["sad", "angry", "sad"]))
+    table = table.append_column("attr_arousal", pa.array([1.0, 3.0, 5.0]))
+    scheme = LabelScheme(("sad", "neutral", "angry"), {"arousal": (0.0, 5.0)}, {"s": "sad"})
+    corpus = Manifest(table, scheme, calls)
+    own = {"label": ["calm", "joy"]} if labelled else {}
+    segments = listed(path=["my b", "x/a"], start_s=[0.0, 0.5], end_s=[1.0, 2.0], attr_valence=[2.0, 6.5], **own)
+    result = cut(corpus, segments).manifest
+    assert result is not None
+    assert dict(result.scheme.attributes) == {"arousal": (0.0, 5.0), "valence": (1.0, 7.0)}
+    assert result.scheme.classes == (("calm", "joy") if labelled else scheme.classes)
+    assert result.labels == (["joy", "calm"] if labelled else ["angry", "sad"])
 
 
 def test_a_recording_that_can_not_be_decoded_is_named_and_the_rest_cut(calls: Path) -> None:
