@@ -22,6 +22,7 @@ from featurestore.corpus.protocol import (
     check_division,
     compare_record,
 )
+from featurestore.corpus.splits import label_names
 from featurestore.runtime.wording import counted
 from featurestore.store.feature_store import FeatureStore
 
@@ -93,8 +94,7 @@ def check_protocol(
     made = made or {}
     column = cv or next((name for name in ("split", "fold") if manifest.has(name)), None)
     if column is None:
-        labels = manifest.labels if manifest.has("label") else ()
-        division = Division(manifest.keys, [""] * len(manifest), "", labels)
+        division = Division(manifest.keys, [""] * len(manifest), "", label_names(manifest) or ())
         report = ProtocolReport("", len(manifest), 0, ())
     else:
         corpora = CrossCorpus.of_manifest(manifest) if column == "split" else None
@@ -188,7 +188,7 @@ def _compared(division: Division, made: Made, name: str) -> list[Finding]:
     pairs = [(i, row[key]) for i, key in enumerate(division.keys) if key in row]
     keys, then = [division.keys[i] for i, _ in pairs], [made.record.parts[j] for _, j in pairs]
     labels, labels_then = [division.labels[i] for i, _ in pairs] if len(division.labels) else [], []
-    if labels and len(made.record.labels):
+    if labels and any(label is not None for label in made.record.labels):  # earlier ensembles recorded no plurality
         # No score is reported of a label that is hidden now, and no model learned one of an utterance without a fold.
         labels_then = [
             now if now is None or not made.record.parts[j] else made.record.labels[j]

@@ -16,7 +16,7 @@ from ensemble.evaluation.align import OUT_OF_FOLD, out_of_fold
 from ensemble.evaluation.posteriors import fold_names, group_names, posteriors_name
 from featurestore.corpus.division import PartRecord
 from featurestore.corpus.manifest import Manifest
-from featurestore.corpus.splits import group_folds
+from featurestore.corpus.splits import group_folds, label_names
 from featurestore.errors import ConfigError, ManifestError
 from featurestore.store.feature_store import FeatureStore
 
@@ -67,7 +67,7 @@ class Division:
     def record(self, name: str) -> PartRecord:
         """Return what the predictions of all parts are made on: the pass that judges each row, "" for none."""
         learned = {int(i) for each in self.passes for i in each.fit}
-        labels = self.manifest.labels if self.manifest.has("label") else [None] * len(self.manifest)
+        labels = label_names(self.manifest) or [None] * len(self.manifest)
         judged = {int(i): each.name for each in self.passes for rows in each.judge.values() for i in rows}
         keys, parts = [self.manifest.keys[i] for i in judged], [p if i in learned else "" for i, p in judged.items()]
         return PartRecord(keys, parts, [labels[i] for i in judged], name)

@@ -106,13 +106,15 @@ def store_export(
     Example: `medusa store export wavlm-large hdf5 wavlm-large.h5 -s store`
     """
     from featurestore.corpus.manifest import Manifest
+    from featurestore.corpus.splits import label_names
     from featurestore.interchange.exporting import export_features
     from featurestore.interchange.importing import layer_name
     from featurestore.store.feature_store import FeatureStore
 
     features = FeatureStore.open(store)[name]
     table = None if manifest is None else Manifest.read(manifest)
-    labelled = zip(table.keys, table.labels, strict=True) if table is not None and table.has("label") else ()
+    names = None if table is None else label_names(table)
+    labelled = () if table is None or names is None else zip(table.keys, names, strict=True)
     with bar(f"{name} -> {target}", 1) as show:
         report = export_features(
             features, target_format, target, keys=None if table is None else table.keys,

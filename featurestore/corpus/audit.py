@@ -28,6 +28,7 @@ from featurestore.corpus.overlap import (
 from featurestore.corpus.pieces import END, START, same_or_overlapping
 from featurestore.corpus.protocol import SHARED, ProtocolReport, check_division
 from featurestore.corpus.speakers import SpeakerReport, speaker_report
+from featurestore.corpus.splits import label_names
 from featurestore.corpus.votes import are_counts, consensus
 from featurestore.errors import ConfigError
 from featurestore.runtime.jsonable import jsonable
@@ -295,7 +296,7 @@ def _part_names(manifest: Manifest, column: str) -> list[str]:
 
 
 def _labels(manifest: Manifest) -> list[str | None]:
-    return manifest.labels if manifest.has("label") else [None] * len(manifest)
+    return label_names(manifest) or [None] * len(manifest)
 
 
 def _speakers(manifest: Manifest) -> Items:

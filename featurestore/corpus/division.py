@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.overlap import LEARNED_FROM, Items
 from featurestore.corpus.pieces import END, START, overlapping
-from featurestore.corpus.splits import UNKNOWN_SPEAKERS
+from featurestore.corpus.splits import UNKNOWN_SPEAKERS, label_names
 
 NO_NAMES = ("", os.curdir, os.pardir)  # last parts of a path that aren't a file's name
 
@@ -56,7 +56,7 @@ class Division:
             keys=manifest.keys,
             parts=parts,
             column=column,
-            labels=manifest.labels if manifest.has("label") else (),
+            labels=label_names(manifest) or (),
             speakers=known_speakers(manifest),
             audio=audio or audio_places(manifest),
             classes=manifest.scheme.classes,

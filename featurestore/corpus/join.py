@@ -15,7 +15,7 @@ from featurestore.corpus.division import real_paths
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.ratings import Ratings
-from featurestore.corpus.splits import UNKNOWN_SPEAKERS
+from featurestore.corpus.splits import UNKNOWN_SPEAKERS, label_names
 from featurestore.errors import ManifestError
 
 CORPUS = "corpus"
@@ -51,10 +51,11 @@ def join_manifests(
             f"<corpus>{SEPARATOR}<id>: encode this manifest's features anew"
         )
     classes = list(dict.fromkeys(name for manifest in manifests.values() for name in manifest.scheme.classes))
-    classes = _common(manifests, classes, notes) if common_classes else classes
+    all_classes, classes = classes, _common(manifests, classes, notes) if common_classes else classes
     _note_classes(manifests, classes, notes)
     ranges = _ranges(manifests, rescale_attributes, notes)
     with_votes = all(manifest.votes is not None for manifest in manifests.values())
+    with_labels = len(classes) < len(all_classes) or any(manifest.has("label") for manifest in manifests.values())
     with_ratings = with_votes and all(manifest.ratings is not None for manifest in manifests.values())
     for kind, in_all in (("votes", with_votes), ("ratings", with_ratings)):
         if not in_all and any(getattr(manifest, kind) is not None for manifest in manifests.values()):
@@ -63,10 +64,17 @@ def join_manifests(
     root = os.path.commonpath([os.path.abspath(manifest.root) for manifest in manifests.values()])
     tables, ratings = [], []
     for corpus, manifest in manifests.items():
-        if common_classes and manifest.has("label"):
-            manifest = manifest.rows([label is None or label in classes for label in manifest.labels])
+        labels = label_names(manifest)
+        if common_classes and labels is not None:
+            in_common = np.array([label is None or label in classes for label in labels])
+            manifest, labels = manifest.rows(in_common), [labels[i] for i in np.flatnonzero(in_common).tolist()]
+        if manifest.has("label") or (with_votes and not with_labels):
+            labels = None
+        elif labels is not None:
+            notes.append(f"{corpus} has votes and no labels, so its labels are the votes' plurality")
         new_keys = [f"{corpus}{SEPARATOR}{key}" if repeated else key for key in manifest.keys]
-        tables.append(_columns(corpus, manifest, new_keys, classes if with_votes else [], ranges, root))
+        columns = _columns(corpus, manifest, new_keys, classes if with_votes else [], ranges, root)
+        tables.append(columns if labels is None else columns.append_column("label", pa.array(labels, pa.string())))
         if with_ratings and manifest.ratings is not None:
             ratings.append(_ratings(corpus, manifest, new_keys, ranges))
     try:
@@ -108,9 +116,7 @@ def _common(manifests: Mapping[str, Manifest], classes: Sequence[str], notes: li
         )
     dropped = [name for name in classes if name not in common]
     if dropped:
-        n = sum(
-            manifest.labels.count(name) for manifest in manifests.values() if manifest.has("label") for name in dropped
-        )
+        n = sum(label in dropped for manifest in manifests.values() for label in label_names(manifest) or ())
         notes.append(f"left out {n:,} utterances of {', '.join(dropped)}, which not every corpus has")
     return common
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from featurestore.corpus import arrow
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.splits import label_names
 from featurestore.corpus.votes import secondary_weights
 from featurestore.errors import ManifestError
 
@@ -22,9 +23,10 @@ def relabelled(
     """Return the manifest with classes merged (`{"excited": "happy"}`, which may name a new class) and others dropped.
 
     A merged class stands where the first of its parts stood; its votes are theirs added up, but for annotators who gave
-    an utterance two of them, which then is one vote. The utterances of a dropped
-    class are left out, and votes for it are no longer counted. labelled_only: leave out utterances without a label too,
-    but not those of a split in which nobody has one (a hidden test set). All of it is noted.
+    an utterance two of them, which then is one vote. The utterances of a dropped class are left out, and votes for it
+    are no longer counted; where there are votes alone, their plurality before is the label then. labelled_only: leave
+    out utterances without a label too, but not those of a split in which nobody has one (a hidden test set). All of it
+    is noted.
     """
     merge = dict(merge or {})
     classes = manifest.scheme.classes
@@ -41,15 +43,20 @@ def relabelled(
     )
     table, notes = manifest.to_arrow(), []
     keep = np.ones(len(manifest), bool)
-    if manifest.has("label"):
-        labels = manifest.labels
+    labels = label_names(manifest)
+    if labels is not None:
         new_labels = [None if label is None else target[label] for label in labels]
         dropped = np.array([label is not None and new is None for label, new in zip(labels, new_labels, strict=True)])
-        unlabelled = _unlabelled(manifest) if labelled_only else np.zeros(len(manifest), bool)
+        unlabelled = _unlabelled(manifest, labels) if labelled_only else np.zeros(len(manifest), bool)
         keep &= ~dropped & ~unlabelled
         notes += [f"left out {dropped.sum():,} utterances of {', '.join(drop)}"] if dropped.any() else []
         notes += [f"left out {unlabelled.sum():,} utterances without a label"] if unlabelled.any() else []
-        table = table.set_column(table.column_names.index("label"), "label", pa.array(new_labels, pa.string()))
+        column = pa.array(new_labels, pa.string())
+        if manifest.has("label"):
+            table = table.set_column(table.column_names.index("label"), "label", column)
+        elif drop:  # else a tie with a dropped class would become a consensus
+            table = table.append_column("label", column)
+            notes.append("labels are the votes' plurality, dropped classes among them")
     if manifest.votes is not None:
         votes = _merged_votes(manifest, manifest.votes, target, scheme)
         table = table.drop_columns([f"vote_{name}" for name in classes])
@@ -82,9 +89,9 @@ def _merged_votes(
     return np.stack([votes[:, part].sum(1) for part in parts], 1) if parts else np.zeros((len(manifest), 0))
 
 
-def _unlabelled(manifest: Manifest) -> np.ndarray:
+def _unlabelled(manifest: Manifest, labels: Sequence[str | None]) -> np.ndarray:
     """Return (N,) utterances without a label, where others of their split have one."""
-    without = np.array([label is None for label in manifest.labels])
+    without = np.array([label is None for label in labels])
     if manifest.has("split"):
         splits = manifest.column("split")
         for split in set(splits.tolist()):

@@ -231,6 +231,13 @@ def label_codes(manifest: Manifest) -> Indices | None:
     return None if votes is None else plurality(votes)
 
 
+def label_names(manifest: Manifest) -> list[str | None] | None:
+    """Return the class of each utterance as `label_codes` has it, None for none; None without these columns."""
+    codes = label_codes(manifest)
+    classes = manifest.scheme.classes
+    return None if codes is None else [classes[c] if c >= 0 else None for c in codes.tolist()]
+
+
 def group_folds(
     groups: Sequence[str], n_folds: int, *, seed: int = 0, labels: NDArray[np.integer] | None = None
 ) -> Indices:

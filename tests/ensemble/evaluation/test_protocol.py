@@ -112,6 +112,26 @@ def test_posteriors_of_other_labels_are_refused(command: list[str], store: Featu
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda each: each[0])
+def test_where_there_are_votes_alone_their_plurality_is_the_label(
+    command: list[str], store: FeatureStore, tmp_path: Path
+) -> None:
+    def voted(labels: Sequence[str]) -> Manifest:
+        manifest = manifest_of(BY_SPEAKER)
+        table = manifest.to_arrow().drop_columns(["label"])
+        for name in CLASSES:
+            votes = [2.0 if label == name else 1.0 for label in labels]
+            table = table.append_column(f"vote_{name}", pa.array(votes))
+        return Manifest(table, manifest.scheme, name="voted")
+
+    labels = [CLASSES[i % 2] for i in range(N)]
+    medusa(*of(command, voted(labels), store, tmp_path, "--cv", "fold"))
+    changed = medusa(*of(command, voted(["sad", *labels[1:]]), store, tmp_path, "--cv", "fold"), exit_code=2)
+    assert "1 utterance of 24 with another label than then, such as u00" in changed.stderr
+    one_sided = check_protocol(voted(["sad" if fold == "0" else "angry" for fold in BY_SPEAKER]), "fold")
+    assert [each.kind for each in one_sided.findings] == ["class"]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda each: each[0])
 def test_folds_that_share_speakers_are_a_warning_and_with_strict_an_error(
     command: list[str], store: FeatureStore, tmp_path: Path
 ) -> None:

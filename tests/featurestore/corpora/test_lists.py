@@ -539,6 +539,20 @@ def test_dropped_classes_and_unlabelled_clips_are_left_out_and_noted() -> None:
         relabelled(ten_classes(), drop=["hapy"])
 
 
+def test_of_votes_alone_those_whose_plurality_is_dropped_are_left_out_and_ties_with_it_stay_ties() -> None:
+    votes = np.array([[1, 3, 2], [0, 3, 1], [1, 2, 2], [3, 0, 2]], float)
+    columns = {f"vote_{name}": votes[:, c] for c, name in enumerate(("happy", "sad", "other"))}
+    table = pa.table({"utterance_id": list("abcd"), "text": list("abcd"), **columns})
+    manifest = Manifest(table, LabelScheme(("happy", "sad", "other")))
+    dropped = relabelled(manifest, drop=["sad"])
+    assert dropped.keys == ["c", "d"]
+    assert dropped.labels == [None, "happy"]
+    np.testing.assert_array_equal(dropped.votes, [[1, 2], [3, 2]])
+    assert dropped.notes[0] == "left out 2 utterances of sad"
+    assert not relabelled(manifest, {"other": "happy"}).has("label")
+    assert relabelled(manifest, labelled_only=True).keys == ["a", "b", "d"]
+
+
 # --- the commands
 
 

@@ -119,6 +119,25 @@ def test_votes_and_ratings_stay_where_all_have_them_under_one_scheme(tmp_path: P
     assert any(mentions(note, "votes", "left out", "C") for note in without.notes)
 
 
+def test_corpora_of_votes_alone_are_labelled_by_their_plurality(tmp_path: Path) -> None:
+    def voted(root: Path, keys: list[str], **votes: list[float]) -> Manifest:
+        table = {"utterance_id": keys, "text": keys, **{f"vote_{name}": of for name, of in votes.items()}}
+        return Manifest(pa.table(table), LabelScheme(tuple(votes)), root)
+
+    a = voted(tmp_path, ["1", "2", "3"], sad=[2.0, 0.0, 2.0], happy=[1.0, 3.0, 0.0], fear=[3.0, 0.0, 2.0])
+    b = voted(tmp_path, ["4", "5"], sad=[3.0, 0.0], happy=[0.0, 3.0])
+    joined = join_manifests({"A": a, "B": b})
+    assert not joined.has("label")
+    np.testing.assert_array_equal(joined.votes[0], [2, 1, 3])
+    common = join_manifests({"A": a, "B": b}, common_classes=True)
+    assert common.keys == ["2", "3", "4", "5"], "1 is fear, and not sad once nobody's fear counts"
+    assert common.labels == ["happy", None, "sad", "happy"]
+    assert any(mentions(note, "left out 1 utterances of fear") for note in common.notes)
+    beside_labels = join_manifests({"A": a, "C": corpus(tmp_path / "c", ["9"], ["sad"])})
+    assert beside_labels.labels == ["fear", "happy", None, "sad"]
+    assert any(mentions(note, "A has votes and no labels") for note in beside_labels.notes)
+
+
 def test_the_command_joins_files_under_their_names_and_merges_in_each(tmp_path: Path) -> None:
     corpus(tmp_path / "x", ["1", "2"], ["sad", "happy"]).write(tmp_path / "a.csv")
     corpus(tmp_path / "y", ["2", "3"], ["Sadness", "fear"]).write(tmp_path / "b/a.csv")
