@@ -211,18 +211,18 @@ class Manifest:
         if not self.has_pieces:
             return path
         start_s, end_s = (self._table.column(name)[i].as_py() for name in (START, END))
-        return path if not start_s and end_s is None else Clip(path, start_s or 0.0, end_s)
+        return _piece(path, start_s, end_s)
 
     @cached_property
     def audios(self) -> list[Path | Clip | None]:
         """Return every row's audio, None where it has none; made once."""
         if not self.has("path"):
             self.column("path")
-        paths = self._table.column("path").to_pylist()
-        if self.has_pieces:
-            return [None if path is None else self.audio(i) for i, path in enumerate(paths)]
-        root = self.root
-        return [None if path is None else root / path for path in paths]
+        root, paths = self.root, self._table.column("path").to_pylist()
+        if not self.has_pieces:
+            return [None if path is None else root / path for path in paths]
+        places = zip(paths, *(self._table.column(name).to_pylist() for name in (START, END)), strict=True)
+        return [None if path is None else _piece(root / path, start_s, end_s) for path, start_s, end_s in places]
 
     def audio_path(self, i: int) -> Path:
         """Where row i's audio lies; ManifestError when the row has none."""
@@ -230,8 +230,12 @@ class Manifest:
             self.column("path")
         path: str | None = self._table.column("path")[i].as_py()
         if path is None:
-            raise ManifestError(f"Manifest {self.name}: utterance {self.keys[i]!r} (row {i + 1}) has no audio path.")
+            raise self.without_audio(i)
         return self.root / path
+
+    def without_audio(self, i: int) -> ManifestError:
+        """Return the error for a row that has no audio path."""
+        return ManifestError(f"Manifest {self.name}: utterance {self.keys[i]!r} (row {i + 1}) has no audio path.")
 
     @property
     def texts(self) -> list[str]:
@@ -312,3 +316,8 @@ def moved_paths(paths: Sequence[str | None], root: Path | str, directory: Path |
     related = os.path.commonpath([old, new]) in (old, new)
     prefix = os.path.relpath(old, new) if related else old
     return [path if path is None else os.path.join(prefix, path) for path in paths]
+
+
+def _piece(path: Path, start_s: float | None, end_s: float | None) -> Path | Clip:
+    """Return a file, or the piece of it between these ends."""
+    return path if not start_s and end_s is None else Clip(path, start_s or 0.0, end_s)

@@ -87,15 +87,12 @@ def audio_items(manifest: Manifest) -> tuple[list[Item], Failures]:
     manifest.column("path")  # its absence is an error of the manifest, not of each row
     durations = manifest.column("duration_s").tolist() if manifest.has("duration_s") else [math.nan] * len(manifest)
     items, failed = [], []
-    for i, key in enumerate(manifest.keys):
-        try:
-            source = manifest.audio(i)
-            has_length = isinstance(source, Path) and isinstance(
-                durations[i], float
-            )  # of a piece, its own times are known
-            items.append(Item(key, source, expected_s=durations[i] if has_length else math.nan))
-        except ManifestError as error:
-            failed.append((key, str(error)))
+    for i, (key, source) in enumerate(zip(manifest.keys, manifest.audios, strict=True)):
+        if source is None:
+            failed.append((key, str(manifest.without_audio(i))))
+            continue
+        is_stated = isinstance(source, Path) and isinstance(durations[i], float)  # of a piece, its own times are known
+        items.append(Item(key, source, expected_s=durations[i] if is_stated else math.nan))
     return items, failed
 
 
