@@ -1,5 +1,6 @@
 """The check of a corpus's division, made before scores of systems on it are printed."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -27,6 +28,7 @@ from featurestore.runtime.wording import counted
 from featurestore.store.feature_store import FeatureStore
 
 OTHER_CORPORA = "other corpora"  # the kind of finding of predictions by models of other corpora than those named
+LEARNED = "learned"  # the kind of finding of predictions by models that learned from other utterances of a split
 LEFT_OUT = "left out"  # the kind of finding of corpora to learn from that are predicted in part
 OTHER_PARTS = "other parts"  # the kind of finding of predictions that were made on another division
 
@@ -58,18 +60,19 @@ def check_systems(
     split: str | None = None,
     store: FeatureStore | None = None,
 ) -> ProtocolReport:
-    """Return the report of `check_protocol` on open systems, over the folds of the first.
+    """Return the report of `check_protocol` on open systems, over the folds of the first, by which they are scored.
 
     store: its records of the audio show equal sound; without it, equal paths do.
     """
     systems = list(systems)
-    fold_columns = [each.fold_column for each in systems if split is None and manifest.has(each.fold_column)]
+    folds_of_first = next((each.fold_column for each in systems[:1] if split is None), "")
+    folds_of_first = folds_of_first if manifest.has(folds_of_first) else ""
     stored = [each for each in systems if each.stored]
     made = {each.name: Made(each.fold_column, each.made_on, each.corpora) for each in stored}
     sounds = () if store is None else known_sounds(store, manifest, [each.name for each in stored])
-    report = check_protocol(manifest, cv or (fold_columns[0] if fold_columns else None), made, sounds=sounds)
+    report = check_protocol(manifest, cv or folds_of_first or None, made, sounds=sounds)
     unscored = (
-        None if cv or fold_columns or split else left_out(manifest, {each.name: set(each.keys) for each in systems})
+        None if cv or folds_of_first or split else left_out(manifest, {each.name: set(each.keys) for each in systems})
     )
     if unscored is None:
         return report
@@ -87,7 +90,8 @@ def check_protocol(
 
     cv: the fold column; without it the column `split` counts, else `fold`. made: by system, see `made_of`. Predictions
     that were made on other labels, or over other folds in a column of the same name, are an error; those over the folds
-    of another column are a warning, and these folds are checked, too. sounds: (N,) digests of the decoded samples, see
+    of another column are a warning, and these folds are checked, too. So are scores of a split by models that were
+    cross-validated, and learned from it. sounds: (N,) digests of the decoded samples, see
     `sounds.known_sounds`; else equal paths are equal sound. Where splits are corpora, they are named so, and what their
     labels and speakers' names have in common is checked, too.
     """
@@ -109,6 +113,8 @@ def check_protocol(
             others = [each for name, own in made.items() for each in _other_corpora(corpora, own, name)]
             report = replace(report, findings=(*others, *report.findings, *_across_corpora(division)))
     findings = [each for name, own in made.items() for each in _compared(division, own, name)]
+    if column == "split" and division.learned is None:
+        findings += [each for name, own in made.items() for each in _learned_from(division, own, name)]
     for own in sorted({each.column for each in made.values()} - {column or "", ""}):
         if manifest.has(own):  # folds that models were trained over leak whatever the spread is over
             findings += check_division(Division.of_manifest(manifest, own, audio=sounds)).findings
@@ -117,6 +123,26 @@ def check_protocol(
         message = f"no record of the folds and labels that {', '.join(unrecorded)} were made on, so it can't be checked"
         findings.append(Finding("no record", NOTE, message, len(unrecorded), 0, tuple(unrecorded)))
     return replace(report, findings=(*findings, *report.findings))
+
+
+def _learned_from(division: Division, made: Made, name: str) -> list[Finding]:
+    """Return the splits other than train that models learned from, fold by fold, if a system was cross-validated."""
+    if not made.column or made.record is None:
+        return []
+    record = made.record
+    learned = {key for key, part in zip(record.keys, record.parts, strict=True) if part}
+    if any(label is not None for label in record.labels):  # nothing is learned of a hidden test set
+        learned -= {key for key, label in zip(record.keys, record.labels, strict=True) if label is None}
+    split_of = zip(division.keys, division.parts, strict=True)
+    counts = Counter(split for key, split in split_of if split not in ("", TRAIN) and key in learned)
+    if not counts:
+        return []
+    splits = ", ".join(counts)
+    message = (
+        f"{name} was cross-validated over {made.column!r}, and each of its models learned from other folds' utterances "
+        f"of {splits}: its scores there are out of fold, not those of a held-out split (--cv {made.column})"
+    )
+    return [Finding(LEARNED, WARNING, message, len(counts), sum(counts.values()), tuple(counts), dict(counts))]
 
 
 def _outside(manifest: Manifest, column: str, sounds: Items) -> list[Finding]:

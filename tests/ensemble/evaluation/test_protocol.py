@@ -176,6 +176,24 @@ def test_a_label_that_came_to_be_known_of_what_no_model_learned_is_no_other_labe
     assert report.clean
 
 
+def test_a_split_that_cross_validated_models_learned_from_is_no_held_out_one(
+    store: FeatureStore, tmp_path: Path
+) -> None:
+    split = ["train" if i < N - 6 else "test" for i in range(N)]
+    manifest = manifest_of(BY_SPEAKER, split=split)
+    for command in COMMANDS[1:]:
+        shown = medusa(*of(command, manifest, store, tmp_path)).stderr
+        assert "posteriors/m0 was cross-validated over 'fold', and each of its models learned" in shown
+        assert "utterances of test" in shown
+        assert "cross-validated" not in medusa(*of(command, manifest, store, tmp_path, "--cv", "fold")).stderr
+    assert "cross-validated" in medusa(*of(COMMANDS[0], manifest, store, tmp_path, "--split", "test")).stderr
+    assert "cross-validated" not in medusa(*of(COMMANDS[0], manifest, store, tmp_path)).stderr  # all folds are scored
+    hidden = [None if part == "test" else label for part, label in zip(split, manifest.labels, strict=True)]
+    record = PartRecord(manifest.keys, BY_SPEAKER, hidden)
+    blind = manifest_of(BY_SPEAKER, hidden, split=split)
+    assert check_protocol(blind, None, {"m": Made("fold", record)}).clean
+
+
 def test_folds_that_are_renamed_are_not_other_folds(store: FeatureStore) -> None:
     renamed = manifest_of([{"0": "a", "1": "b", "2": "c"}[fold] for fold in BY_SPEAKER])
     check_protocol(renamed, "fold", made_of(store, ["m0", "m1"])).refuse()
