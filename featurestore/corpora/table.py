@@ -17,6 +17,7 @@ from featurestore.corpus.checks import SPLIT_NAMES
 from featurestore.corpus.label_scheme import LabelScheme
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.pieces import with_own_ids
+from featurestore.corpus.ratings import Ratings
 from featurestore.corpus.relabel import names_with_commas
 from featurestore.corpus.splits import UNKNOWN_SPEAKERS
 from featurestore.corpus.tables import NAMELESS, read_table_file
@@ -24,6 +25,7 @@ from featurestore.errors import ManifestError
 from featurestore.runtime.json_text import read_json
 
 JOINT = "+"  # between columns that are joined to one
+OF_RATINGS = ("vote_", "attr_")  # columns that say what annotators rated
 
 
 def read_table(
@@ -80,7 +82,10 @@ def read_table(
         problems += missing_audio(table.column("path").to_pylist(), root)
     if problems:
         raise ManifestError(arrow.sentence(str(path), problems) + remedy)
-    manifest = Manifest(table, scheme, root, path.stem)
+    changed = [name for name in columns or {} if name in ("utterance_id", "label") or name.startswith(OF_RATINGS)]
+    changed += ["classes"] if classes is not None else []
+    ratings = _ratings_beside(path, table, scheme, changed, notes)
+    manifest = Manifest(table, scheme, root, path.stem, ratings)
     manifest.notes += notes
     if label_names and manifest.has("label"):
         manifest.notes += named_codes(manifest.labels, label_names, path.name)
@@ -89,6 +94,25 @@ def read_table(
     manifest.notes += _assumed_scales(manifest, attributes or {}) if LabelScheme.beside(path) is None else []
     manifest.notes += check_sounds(manifest) if check_audio else []
     return manifest
+
+
+def _ratings_beside(
+    path: Path, table: pa.Table, scheme: LabelScheme, changed: Sequence[str], notes: list[str]
+) -> Ratings | None:
+    """Return the ratings beside a table that is a manifest; None, and a note, where they are of something else.
+
+    changed: what was asked for of ids, labels, votes or attributes that the manifest itself has otherwise.
+    """
+    sidecar, before = Ratings.sidecar(path), LabelScheme.beside(path)
+    if before is None or not sidecar.exists():
+        return None
+    changed = [*changed, *(name for name, ends in scheme.attributes.items() if before.attributes.get(name) != ends)]
+    ratings = Ratings.read(sidecar)
+    if not changed and not set(ratings.keys).isdisjoint(table.column("utterance_id").to_pylist()):
+        return ratings
+    why = f"{', '.join(changed)} changed" if changed else "they have none of these ids"
+    notes.append(f"{sidecar.name}, the ratings of single annotators, is left out, since {why}")
+    return None
 
 
 def _class_names(table: pa.Table, column: str) -> dict[str, Any]:
@@ -250,4 +274,6 @@ def _scheme(
     implied = LabelScheme.beside(path) or LabelScheme.of_table(table)
     if isinstance(classes, str):
         classes = names_with_commas(classes, LabelScheme.of_table(table).classes)
-    return LabelScheme(implied.classes if classes is None else tuple(classes), {**implied.attributes, **attributes})
+    names = implied.classes if classes is None else tuple(classes)
+    of_corpus = {label: name for label, name in implied.corpus_labels.items() if name is None or name in names}
+    return LabelScheme(names, {**implied.attributes, **attributes}, of_corpus)

@@ -14,7 +14,10 @@ from featurestore.corpora.emodb import read_emodb
 from featurestore.corpora.iemocap import read_iemocap
 from featurestore.corpora.meld import read_meld
 from featurestore.corpora.savee import read_savee
+from featurestore.corpora.table import read_table
 from featurestore.corpora.tess import read_tess
+from featurestore.corpus.manifest import Manifest
+from featurestore.corpus.relabel import relabelled
 from featurestore.corpus.votes import consensus
 from featurestore.errors import ManifestError
 from tests.helpers.corpus_trees import IEMOCAP_EVALUATION, iemocap_tree, write_csv, write_files, write_wav
@@ -55,6 +58,25 @@ def test_attributes_have_names_whatever_their_order_in_the_file(tmp_path: Path) 
     }
     np.testing.assert_array_equal(by_annotator["E3"], [4, 5, np.nan])
     assert set(ratings.annotators) == {"E1", "E2", "E3", "E4"}
+
+
+def test_a_manifest_that_is_prepared_again_keeps_its_annotators_and_their_words(tmp_path: Path) -> None:
+    full = tmp_path / "full.csv"
+    read_iemocap(iemocap_tree(tmp_path / "corpus"), scheme="full").write(full)
+    before = Manifest.read(full)
+    again = read_table(full)
+    assert again.scheme == before.scheme
+    assert again.ratings is not None
+    assert before.ratings is not None
+    assert again.ratings.to_table() == before.ratings.to_table()
+    merged = relabelled(again, {"excited": "happy"})  # an evaluator who named both has one vote
+    expected = relabelled(before, {"excited": "happy"})
+    assert merged.votes is not None
+    assert expected.votes is not None
+    assert merged.votes.tolist() == expected.votes.tolist()
+    changed = read_table(full, attributes={"arousal": (0, 6)})
+    assert changed.ratings is None
+    assert any(mentions(note, "full.ratings.parquet", "arousal") for note in changed.notes)
 
 
 def test_the_full_scheme_keeps_every_turn(tmp_path: Path) -> None:
