@@ -54,13 +54,19 @@ class Source:
 
 @dataclass(frozen=True)
 class Selection:
-    """What is to be written: utterances and layers of a feature set, with labels by key where there are any."""
+    """What is to be written: utterances and layers of a feature set, with labels by key where there are any.
+
+    By the record of an earlier export that is gone on with: known, the keys that the set has of the same data still;
+    anew, those that it has of other data now, whose files are replaced.
+    """
 
     features: FeatureSet
     keys: Sequence[str]
     layers: tuple[str, ...]
     labels: Mapping[str, str] = field(default_factory=dict)
     progress: Callable[[int, int], None] = lambda done, total: None
+    known: frozenset[str] = frozenset()
+    anew: frozenset[str] = frozenset()
 
     @property
     def dtype(self) -> str:

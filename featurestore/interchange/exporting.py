@@ -1,5 +1,6 @@
 """A feature set, or some of its utterances and layers, in a format that other tools read."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from featurestore.errors import ConfigError, StoreError
 from featurestore.interchange import EXPORTED, FORMATS
 from featurestore.interchange.base import Format, Selection, Written
 from featurestore.interchange.description import Description
-from featurestore.interchange.origins import write_origins
+from featurestore.interchange.origins import of_same_and_other_data, place_of, read_origins, write_origins
 from featurestore.sets.feature_set import FeatureSet
 
 
@@ -29,7 +30,8 @@ def export_features(
     dequantised to float16. Durations, and what the utterances were made from, are written beside them (see origins.py).
 
     keys, layers: in this order; None: all. labels: by key, for emotion2vec's .emo. resume: go on with a directory of
-    .npy. overwrite: replace what has the same name. StoreError: a key or layer isn't there, or the target is not free.
+    .npy, whose files are replaced where its record is of other data than the set's. overwrite: replace what has the
+    same name. StoreError: a key or layer isn't there, or the target is not free.
     """
     chosen_format = format_of(format_name)
     if resume and not chosen_format.resumable:
@@ -50,13 +52,26 @@ def export_features(
         some = ", ".join(str(path) for path in occupied[:4])
         how = "; --resume adds what is missing" if chosen_format.resumable else ""
         raise StoreError(f"{some} exists already. Choose another target, or --overwrite replaces it{how}.")
-    selection = Selection(features, all_keys, layer_names, labels or {}, progress or (lambda done, total: None))
+    known, other = frozenset[str](), list[str]()
+    if resume:
+        there = read_origins(target)
+        known, other = of_same_and_other_data(features, {key: there[key] for key in all_keys if key in there})
+    elif chosen_format.resumable:  # which would be of files that aren't replaced yet
+        with contextlib.suppress(OSError):
+            place_of(target).unlink()
+    selection = Selection(
+        features, all_keys, layer_names, labels or {}, progress or (lambda done, total: None), known, frozenset(other)
+    )
     written = chosen_format.write(selection, target, resume)
     if not write_origins(features, all_keys, layer_names, target) and format_name in ("npy", "emotion2vec"):
         options = Description(features.name).as_recorded(features.spec)
         written.notes += (
             [f"{format_name} has no place for what rows are; import them with {options}."] if options else []
         )
+    if other:
+        some = ", ".join(map(repr, other[:3])) + (", ..." if len(other) > 3 else "")
+        n = f"{len(other):,} utterance{'s' if len(other) > 1 else ''}"
+        written.notes.append(f"Files of {n} were replaced, since the set has other data of them now: {some}.")
     written.notes += [*_dtype_notes(features.spec.dtype, format_name), *_layer_notes(format_name, target, layer_names)]
     return written
 

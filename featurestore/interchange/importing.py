@@ -19,7 +19,14 @@ from featurestore.format.spec import check_set_name
 from featurestore.interchange.base import DEFAULT_LAYER, Failures, Loaded, Source
 from featurestore.interchange.description import Description, Fit
 from featurestore.interchange.exporting import format_of
-from featurestore.interchange.origins import NO_ORIGINS, Origin, layers_beside, read_origins, spec_beside
+from featurestore.interchange.origins import (
+    NO_ORIGINS,
+    Origin,
+    layers_beside,
+    of_same_and_other_data,
+    read_origins,
+    spec_beside,
+)
 from featurestore.runtime.stopping import StopSignals
 from featurestore.sets.feature_set import FeatureSet
 from featurestore.sets.writer import FeatureWriter
@@ -105,7 +112,7 @@ def import_features(
             with store.writer(
                 name, spec, provenance=provenance, segment_bytes=segment_bytes, format=container, compress=compress
             ) as writer:
-                todo = _skip_present(writer, source, todo, report)
+                todo = _skip_present(writer, source, todo, origins, report)
                 if todo:
                     store.check_writable(name)
                 fit = Fit(spec, like, may_round=described.dtype is not None)
@@ -253,17 +260,23 @@ def _first_readable(source: Source, todo: Sequence[int], report: ImportReport) -
     return None
 
 
-def _skip_present(writer: FeatureWriter, source: Source, todo: list[int], report: ImportReport) -> list[int]:
+def _skip_present(
+    writer: FeatureWriter, source: Source, todo: list[int], origins: Sequence[Origin | None], report: ImportReport
+) -> list[int]:
     """Return the positions whose keys the set lacks.
 
-    StoreError when it has other rows under one of N_COMPARED keys that it has, spread over the source.
+    StoreError when it has other rows under one of N_COMPARED keys that it has, spread over the source, or one that the
+    record of the source has of other data.
     """
     is_present = writer.set.index.positions([source.keys[i] for i in todo]) >= 0
     present = np.flatnonzero(is_present)
     report.skipped = len(present)
     places = np.linspace(0, len(present) - 1, min(N_COMPARED, len(present))).astype(np.int64)
-    for i in (todo[place] for place in present[np.unique(places)].tolist()):
-        if not _is_stored(writer, source, i):
+    of_key = {source.keys[i]: i for i in (todo[place] for place in present.tolist())}
+    _, other = of_same_and_other_data(writer.set, {key: origins[i] for key, i in of_key.items()})
+    compared = [*(of_key[key] for key in other[:1]), *(todo[place] for place in present[np.unique(places)].tolist())]
+    for i in compared:
+        if source.keys[i] in other[:1] or not _is_stored(writer, source, i):
             raise StoreError(
                 f"Feature set {writer.set.name!r} has other rows for {source.keys[i]!r} than {source.place_of(i)}. If "
                 "these are another encoder's, import them under another name; if they were made again, import all of "

@@ -35,7 +35,8 @@ from featurestore.interchange.names import key_path, path_key
 from featurestore.runtime.durable import TEMPORARY_PREFIX, temporary_beside
 
 SUFFIX = ".npy"
-N_COMPARED = 16  # of the files that an export finds there, whose rows are compared with the set's
+# Of the files that an export finds there and that a record says to be of the same data, whose rows are compared.
+N_COMPARED = 16
 resumable = True
 
 
@@ -148,7 +149,8 @@ def occupied(target: Path, layers: Sequence[str]) -> list[Path]:
 def write(chosen: Selection, target: Path, resume: bool) -> Written:
     """One file per utterance and layer, each written aside and renamed; resume: leave those alone that are there.
 
-    StoreError, before anything is written, where N_COMPARED files of a layer that are there don't hold its rows.
+    StoreError, before anything is written, where files of a layer that are there don't hold its rows: of those that are
+    `known` N_COMPARED are read, of the others, which a stopped --overwrite may have left, all.
     """
     written = Written()
     _check_case(chosen.keys, target)
@@ -177,21 +179,20 @@ def _directory(target: Path, chosen: Selection, layer: str) -> Path:
 
 def _refuse_other_rows(chosen: Selection, layer: str, directory: Path) -> None:
     """Raise StoreError where files that are there hold other rows: another layer's or set's have the same shapes."""
-    n_compared = 0
+    there = []
     for key in chosen.keys:
+        with contextlib.suppress(StoreError):  # of another shape, which is reported by itself
+            if key not in chosen.anew and _is_there(directory / key_path(key, SUFFIX), chosen, key):
+                there.append(key)
+    known = [key for key in there if key in chosen.known]
+    places = np.unique(np.linspace(0, len(known) - 1, min(N_COMPARED, len(known))).astype(np.int64)).tolist()
+    for key in [*(known[place] for place in places), *(key for key in there if key not in chosen.known)]:
         path = directory / key_path(key, SUFFIX)
-        try:
-            is_there = _is_there(path, chosen, key)
-        except StoreError:  # of another shape, which is reported by itself
-            continue
-        if is_there and not _has_rows(path, chosen.rows(key, layer)):
+        if not _has_rows(path, chosen.rows(key, layer)):
             raise StoreError(
                 f"{path} holds other rows than {layer} of {chosen.features.name!r} has for {key!r}: was it written "
                 "from another layer or set? Choose another target, or replace the files (--overwrite)."
             )
-        n_compared += is_there
-        if n_compared == N_COMPARED:
-            return
 
 
 def _has_rows(path: Path, rows: np.ndarray) -> bool:
@@ -228,7 +229,7 @@ def _folded(key: str) -> str:
 def _write_one(chosen: Selection, key: str, layer: str, directory: Path, resume: bool) -> bool:
     """Write one array; True when it was there."""
     path = directory / key_path(key, SUFFIX)
-    if resume and _is_there(path, chosen, key):
+    if resume and key not in chosen.anew and _is_there(path, chosen, key):
         return True
     rows = chosen.rows(key, layer)
     # Not `replacing`: an fsync for each of many small files costs more than all else.

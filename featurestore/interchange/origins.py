@@ -74,6 +74,27 @@ def write_origins(features: FeatureSet, keys: Sequence[str], layers: Sequence[st
     return True
 
 
+def of_same_and_other_data(
+    features: FeatureSet, origins: Mapping[str, Origin | None]
+) -> tuple[frozenset[str], list[str]]:
+    """Return which keys a record has of the same data as the set, and, in order, which of other data.
+
+    Samples or texts that one decoder read are compared, as far as both are recorded; the other keys are in neither.
+    """
+    recorded = {key: origin.identity for key, origin in origins.items() if origin is not None and origin.identity}
+    same, other = set(), []
+    identities = features.identities(list(recorded))
+    for i, (key, theirs) in enumerate(recorded.items()):
+        own = identities[i]
+        if not own.digest or not theirs.digest or own.decoder != theirs.decoder:
+            continue
+        if own.digest == theirs.digest:
+            same.add(key)
+        else:
+            other.append(key)
+    return frozenset(same), other
+
+
 def read_origins(source: Path) -> dict[str, Origin]:
     """Return the records of the table beside a source, by key; {} where there is none. StoreError: it is damaged."""
     path = place_of(source)

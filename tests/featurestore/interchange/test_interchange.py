@@ -536,6 +536,23 @@ class TestDirectoriesOfNpy:
                 assert not (place / "a.npy").exists()
         assert export_features(features, "npy", target, layers=layers, resume=True).done == 1
 
+    def test_what_a_stopped_overwrite_left_of_another_layer_is_found_wherever_it_lies(
+        self, store: FeatureStore, tmp_path: Path
+    ) -> None:
+        features = filled(store, "out", {f"u{i:02d}": np.stack(rows_of(2, 2, seed=i)) for i in range(40)})
+        target, (first, second) = tmp_path / "t", SPEC.layers
+        export_features(features, "npy", target, layers=[first])
+        keys = list(features)
+
+        def stop(done: int, total: int) -> None:
+            if done == len(keys) - 1:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            export_features(features, "npy", target, layers=[second], overwrite=True, progress=stop)
+        with pytest.raises(StoreError, match=rf"{keys[-1]}\.npy holds other rows than {second}"):
+            export_features(features, "npy", target, layers=[second], resume=True)
+
     def test_nothing_is_written_behind_a_link(self, store: FeatureStore, tmp_path: Path) -> None:
         features = filled(store, "out", {"x/a": np.stack(rows_of(3)), "b": np.stack(rows_of(1))}, _one_layer())
         (tmp_path / "elsewhere").mkdir()

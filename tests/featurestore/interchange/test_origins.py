@@ -20,6 +20,7 @@ from featurestore.interchange.importing import import_features
 from featurestore.interchange.origins import NO_ORIGINS, place_of
 from featurestore.sets.feature_set import FeatureSet
 from featurestore.store.feature_store import FeatureStore
+from tests.helpers.messages import mentions
 
 SPEC = FeatureSpec("audio", "e", "none", ("layer_06",), 3, 50.0)
 RECORDED = {
@@ -52,6 +53,30 @@ def test_an_export_and_its_import_keep_durations_and_identities(
     assert identities.recorded.tolist() == [True, True, False]
     for i, (_, identity) in enumerate(RECORDED.values()):
         np.testing.assert_equal(vars(identities[i]), vars(identity or Identity()))
+
+
+def test_one_utterance_of_many_that_was_encoded_again_is_exported_again_and_not_taken_for_what_was_imported(
+    tmp_path: Path,
+) -> None:
+    sets, keys = [], [f"u{i:03d}" for i in range(100)]
+    for name, value in (("before", 1), ("after", 2)):
+        with FeatureStore.create(tmp_path / name).writer("set", SPEC) as writer:
+            for key in keys:
+                number = value if key == "u041" else 1
+                identity = Identity(bytes([number]) * 16, decoder="soundfile 0.13")
+                writer.append(key, np.full((1, 2, 3), number, np.float32), 1.0, identity)
+        sets.append(FeatureStore.open(tmp_path / name)["set"])
+    before, after = sets
+    out, into = tmp_path / "out", FeatureStore.create(tmp_path / "imported")
+    export_features(before, "npy", out)
+    assert import_features(into, "set", "npy", out, Description("e")).done == 100
+    written = export_features(after, "npy", out, resume=True)
+    assert (written.done, written.skipped) == (1, 99)
+    assert mentions(written.notes[0], 1, "'u041'")
+    assert np.load(out / "u041.npy")[0, 0] == 2
+    with pytest.raises(StoreError, match=r"other rows for 'u041' than .*u041\.npy"):
+        import_features(into, "set", "npy", out, Description("e"))
+    assert export_features(after, "npy", out, resume=True).skipped == 100
 
 
 @pytest.mark.parametrize("format_name", EXPORTED)
