@@ -250,7 +250,8 @@ def compare(
     swaps (approximate randomisation, Noreen 1989; for F1, Yeh 2000, "More accurate tests for the statistical
     significance of result differences"). It holds its level for any score and few speakers, where a p-value read off a
     bootstrap does not: resamples are spread around the difference found, not around none. Two-sided:
-    (1 + swaps with a difference at least as large) / (1 + swaps).
+    (1 + swaps with a difference at least as large) / (1 + swaps). Of few speakers all swaps are made, if these are no
+    more than n_resamples, and the p-value is exact.
     """
     if n_resamples < 1:
         raise ConfigError(f"Comparing {names[0]} and {names[1]} takes 1 resample or more, found {n_resamples}.")
@@ -288,6 +289,13 @@ def resample(values: np.ndarray, n_resamples: int, seed: int, stream: int = 0) -
 
 
 def _swaps(n_resamples: int, n_clusters: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield (n, G) which clusters are swapped: each way to swap some, where these are no more than asked for."""
+    if n_clusters <= n_resamples.bit_length() and 2**n_clusters - 1 <= n_resamples:
+        first = 1
+        for size in _chunks(2**n_clusters - 1, n_clusters):
+            yield (np.arange(first, first + size)[:, None] >> np.arange(n_clusters)) % 2 == 1
+            first += size
+        return
     rng = np.random.default_rng((_SWAPPED, seed))
     for size in _chunks(n_resamples, n_clusters):
         yield rng.random((size, n_clusters)) < 0.5
