@@ -78,6 +78,8 @@ def collect(runs: Runs, options: PageOptions, progress: Callable[[str], None] = 
     rows = judged_rows(manifest, systems)
     reference = reference_of(systems)
     names = list(options.maps) or ([reference.name] if can_be_mapped(reference) and len(rows) > 2 else [])
+    fold_columns = (system.fold_column for system in systems if manifest.has(system.fold_column))
+    cv = scoring.cv or next(fold_columns, None)
     covered = len(reference.keys) == len(rows)
     features, members = made.feature_rows(store, runs), made.system_rows(store, runs, systems)
     payload = {
@@ -96,7 +98,7 @@ def collect(runs: Runs, options: PageOptions, progress: Callable[[str], None] = 
         "reference": reference.name,
         "scores": score_systems(systems, manifest, scoring, progress),
         "resamples": scoring.n_resamples,
-        "utterances": utterance_columns(rows, systems, scoring.by),
+        "utterances": utterance_columns(rows, systems, scoring.by, cv),
         "maps": maps(
             store, rows.keys, systems, names if covered or options.maps else [],
             methods_of(options.projections, len(rows)), seed=scoring.seed, progress=progress,

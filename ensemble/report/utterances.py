@@ -5,11 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from deepser.members.folds import outside_folds
+from ensemble.evaluation.parts import ALL
 from ensemble.evaluation.posteriors import scores_classes, targets_of
 from ensemble.evaluation.system import System
 from ensemble.report.packing import pack, pack_names, pack_probabilities
 from featurestore.corpus.manifest import Manifest
 
+PART = "part"
 GROUP_COLUMNS = ("speaker", "gender", "split", "fold", "corpus")
 
 
@@ -19,9 +22,12 @@ def judged_rows(manifest: Manifest, systems: Sequence[System]) -> Manifest:
     return manifest.rows(np.array([key in keys for key in manifest.keys], bool))
 
 
-def utterance_columns(rows: Manifest, systems: Sequence[System], further: Sequence[str] = ()) -> dict[str, Any]:
-    """Return N utterances as packed columns; further: names of manifest columns that group them.
+def utterance_columns(
+    rows: Manifest, systems: Sequence[System], further: Sequence[str] = (), cv: str | None = None
+) -> dict[str, Any]:
+    """Return N utterances as packed columns; further: names of manifest columns that group them; cv: of their folds.
 
+    Where some are outside the folds, a group "part" says which: else all folds are all of them.
     predicted is -1, probabilities are 0 and attributes NaN where a system does not predict an utterance.
     """
     attributes = tuple(rows.scheme.attributes)
@@ -37,11 +43,19 @@ def utterance_columns(rows: Manifest, systems: Sequence[System], further: Sequen
         "votes": None if votes is None else pack(votes, "f4"),
         "texts": rows.texts if rows.has("text") else None,
         "durations": pack(_durations(rows), "f4"),
-        "groups": {name: pack_names(_names(rows, name)) for name in groups},
+        "groups": {name: pack_names(_names(rows, name)) for name in groups} | _part_group(rows, cv),
         "attributes": {name: pack(targets.attribute_values[:, a], "f4") for a, name in enumerate(attributes)},
         "ranges": {name: list(ends) for name, ends in rows.scheme.attributes.items()},
         "systems": [_system(system, rows, with_classes) for system in systems],
     }
+
+
+def _part_group(rows: Manifest, cv: str | None) -> dict[str, Any]:
+    outside = np.zeros(len(rows), bool) if cv is None else outside_folds(rows, cv)
+    if not outside.any() or outside.all():
+        return {}
+    splits = _names(rows, "split")
+    return {PART: pack_names([split if out else ALL for split, out in zip(splits, outside.tolist(), strict=True)])}
 
 
 def _system(system: System, rows: Manifest, with_classes: bool) -> dict[str, Any]:

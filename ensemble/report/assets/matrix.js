@@ -55,9 +55,10 @@
     if (!again) document.getElementById("utterances").scrollIntoView({ block: "start" });
   }
 
-  // The group that a part is: a split or a corpus by its name; all folds are everything.
+  // The group that a part is: a split or a corpus by its name; all folds are everything, or where utterances are
+  // outside them the part of that name.
   function partGroup(part) {
-    for (const column of ["split", "corpus"]) {
+    for (const column of ["part", "split", "corpus"]) {
       const own = page.utterances.groups[column];
       const code = own ? own.values.indexOf(part) : -1;
       if (code >= 0) return { [column]: code };

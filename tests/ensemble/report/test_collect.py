@@ -20,10 +20,12 @@ from ensemble.evaluation.systems import open_system
 from ensemble.report.agreement import annotator_agreement
 from ensemble.report.collect import Collected, PageOptions, collect, hardest_first
 from ensemble.report.made import step_rows
+from ensemble.report.packing import pack_names
 from ensemble.report.probes import probe_tables
 from ensemble.report.projection import maps, methods_of, pca, umap
 from ensemble.report.runs import Runs, find_runs
 from ensemble.report.scores import Scoring, wilson
+from ensemble.report.utterances import utterance_columns
 from featurestore.corpus.manifest import LabelScheme, Manifest
 from featurestore.corpus.ratings import Ratings
 from featurestore.errors import AlignmentError, ConfigError, ManifestError, ProtocolError
@@ -250,6 +252,17 @@ def test_utterances_are_in_the_manifests_order_with_labels_and_every_system(coll
     assert columns["ids"] == table.keys
     assert [own["name"] for own in columns["systems"]] == [f"posteriors/{name}" for name in SYSTEMS]
     assert set(columns["groups"]) == {"speaker", "gender", "fold"}
+
+
+def test_utterances_outside_the_folds_are_a_part_of_their_own() -> None:
+    rows = manifest(
+        utterance_id=["a", "b", "c", "d"], text=list("abcd"), label=[CLASSES[0]] * 4, fold=["1", "2", None, None],
+        split=["train", "train", "test", None],
+    )  # fmt: skip
+    part = utterance_columns(rows.rows([0, 1, 2]), [], cv="fold")["groups"]["part"]
+    assert part == pack_names(["all folds", "all folds", "test"])
+    assert "part" not in utterance_columns(rows.rows([0, 1, 2]), [])["groups"]
+    assert "part" not in utterance_columns(rows.rows([0, 1]), [], cv="fold")["groups"]
 
 
 def test_a_manifest_without_labels_cannot_be_scored(copied: Path) -> None:
