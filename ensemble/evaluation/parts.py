@@ -87,11 +87,12 @@ def parts_of(
     where there is no `split` column all utterances together, over the column `fold` if that is there. Where splits are
     corpora (`CrossCorpus`), each corpus that is tested on is a part of its name, and those to learn from are one only
     where each system predicts all of them: a system that learned from some was tested on others, see `left_out`. split:
-    one split alone. ManifestError when nothing can be scored.
+    one split alone, without a spread where it is of one fold or none. ManifestError when nothing can be scored.
     """
     if split is not None:
         rows = split_rows(manifest, split)
-        return {split: Part(rows, None if cv is None or outside_folds(rows, cv).all() else cv)}
+        folds = set() if cv is None else {str(fold) for fold in rows.column(cv).tolist()}
+        return {split: Part(rows, cv if len(folds) > 1 else None)}  # a split may be one of the folds
     if cv is None and manifest.has("split"):
         return _by_split(manifest, name, judged)
     if cv is None and manifest.has("fold"):

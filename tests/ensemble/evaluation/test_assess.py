@@ -207,6 +207,19 @@ def test_a_folds_temperature_is_fitted_on_the_others(systems: list[System], corp
     assert assessment.scaled.accuracy == assessment.unscaled.accuracy
 
 
+def test_a_split_that_is_one_of_the_folds_has_no_spread(systems: list[System], corpus) -> None:
+    over_folds = replace(systems[0], fold_column="fold")  # split test is fold 5
+    (part,) = assess_parts(over_folds, corpus.manifest, ScoringOptions(0, calibration=True), split="test").values()
+    assert part.evaluation.folds == {}
+    at = np.flatnonzero(corpus.manifest.column("split") == "test")
+    scored_part = part.evaluation.classification
+    assert scored_part is not None
+    assert scored_part.accuracy == (corpus.posteriors[0, at, :4].argmax(1) == corpus.labels[at]).mean()
+    assert part.calibration is not None
+    (table,) = tables_of({"m": over_folds}, corpus.manifest, split="test", n_resamples=0).values()
+    assert table.rows[0].score("uar").value == pytest.approx(scored_part.uar)
+
+
 def test_without_folds_it_is_fitted_on_other_speakers(systems: list[System], corpus) -> None:
     assessment = assess(systems[0], corpus.manifest, ScoringOptions(0, calibration=True)).calibration
     assert assessment is not None
