@@ -241,6 +241,11 @@ def _grids(rows: Sequence[ProbeRow], main: str) -> dict[str, tuple[list[str], li
     return grids
 
 
+def _short(value: float) -> str:
+    """Return a score without the zero before its point, .578; "" for NaN."""
+    return "" if math.isnan(value) else f"{value:.3f}".replace("0.", ".", 1)
+
+
 def _layer_tables(rows: Sequence[ProbeRow], main: str) -> list[Table]:
     tables = []
     for normalise, (layers, lines, names) in _grids(rows, main).items():
@@ -251,7 +256,10 @@ def _layer_tables(rows: Sequence[ProbeRow], main: str) -> list[Table]:
             table.add_column(layer, justify="right", no_wrap=True)
         for name, line in zip(names, lines, strict=True):
             best = max((value for value in line if not math.isnan(value)), default=math.nan)
-            cells = ["" if math.isnan(v) else Text(f"{v:.3f}"[1:], style="bold" if v == best else "") for v in line]
+            cells = [
+                "" if math.isnan(v) else Text(f"{v:.3f}".replace("0.", ".", 1), style="bold" if v == best else "")
+                for v in line
+            ]
             table.add_row(Text(name), *cells)
         tables.append(table)
     return tables

@@ -13,7 +13,8 @@ START, END = "start_s", "end_s"
 # In this order: our own names first, then those of which no second meaning is known.
 STARTS = (START, "start", "onset", "start_time", "begin", "begin_time", "start_sec", "start_seconds")
 ENDS = (END, "end", "end_time", "end_sec", "end_seconds")
-LENGTHS = ("duration", "duration_s", "dur")
+DURATION = "duration_s"
+LENGTHS = ("duration", DURATION, "dur")
 OFFSET = "offset"  # an end beside an onset, a start beside a duration, else a description
 SLACK_S = 0.05  # by which two columns of one time differ, rounded
 
@@ -77,7 +78,26 @@ def with_pieces(table: pa.Table) -> tuple[pa.Table, list[str]]:
         table = table.drop_columns([name])
     for name, values in ((START, starts), (END, ends)):
         table = table.append_column(name, pa.array(values, pa.float64(), from_pandas=True))
-    return table, problems
+    return _with_lengths_of_pieces(table, starts, ends), problems
+
+
+def _with_lengths_of_pieces(table: pa.Table, starts: np.ndarray, ends: np.ndarray) -> pa.Table:
+    """Return the table with `duration_s` of the pieces, where it has that of their files or none.
+
+    A piece to its file's end that doesn't begin with the file has none, since nobody knows of what the column's is.
+    """
+    if DURATION not in table.column_names:
+        return table
+    lengths, bad = seconds_of(table.column(DURATION))
+    if bad:  # which is named as any number that is none
+        return table
+    known = np.where(starts > 0, np.nan, lengths)
+    of_pieces = np.where(np.isnan(ends), known, np.round(ends - starts, 9))
+    kept = np.abs(of_pieces - lengths) <= SLACK_S
+    if np.all(kept | (np.isnan(of_pieces) & np.isnan(lengths))):
+        return table
+    values = pa.array(np.where(kept, lengths, of_pieces), pa.float64(), from_pandas=True)
+    return table.set_column(table.column_names.index(DURATION), DURATION, values)
 
 
 def with_own_ids(table: pa.Table) -> pa.Table:
@@ -160,7 +180,7 @@ def _disagreeing(table: pa.Table, start: str, end: str, length: str) -> str:
 
     A length that is one for all pieces of a file and no less than their ends is the file's, and not compared.
     """
-    if length.casefold() == "duration_s":  # what readers here write of files
+    if length.casefold() == DURATION:  # what readers here write of files
         return ""
     low, high, long = (_seconds(table, name, []) for name in (start, end, length))
     wrong = np.flatnonzero(np.abs(np.nan_to_num(low) + long - high) > SLACK_S).tolist()

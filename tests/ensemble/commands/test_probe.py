@@ -11,7 +11,11 @@ import pytest
 
 import ensemble.prediction.predict
 from deepser.members.folds import plan_folds
+from deepser.probes.fit import System
+from deepser.probes.rows import Source
 from ensemble.commands.fit_deepser import warn_of_confounding
+from ensemble.evaluation.bootstrap import Interval
+from ensemble.experiments.probe_report import ProbeRow, _layer_tables
 from ensemble.prediction.model import Model
 from ensemble.report.collect import PageOptions, collect
 from ensemble.report.runs import find_runs
@@ -54,6 +58,21 @@ def probe(demo_corpus: Path, root: Path) -> None:
     (root / "net-own.txt").write_text(medusa("fit-deepser", *common, *adapted).stdout)
     members = ("--meta", "soft", "--members", "plain,own,net-own")
     (root / "meta.txt").write_text(medusa("fit-meta", *place, "--runs", root / "runs", "--cv", "fold", *members).stdout)
+
+
+def test_the_table_of_layers_shows_a_perfect_score_and_the_sign_of_a_ccc() -> None:
+    values = (1.0, 0.5784, -0.0504)
+    rows = [
+        ProbeRow(
+            System(f"set@{layer}", np.zeros((1, 1), np.float32), False, 1, Source("set", f"layer_{layer:02d}")),
+            "all folds",
+            {"ccc": Interval(value, value, value)},
+        )
+        for layer, value in enumerate(values)
+    ]
+    (table,) = _layer_tables(rows, "ccc")
+    cells = [str(next(iter(column.cells))) for column in table.columns[1:]]
+    assert cells == ["1.000", ".578", "-.050"]
 
 
 def test_the_table_says_which_score_is_nested_and_gives_intervals(probed: Path) -> None:

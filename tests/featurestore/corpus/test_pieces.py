@@ -34,6 +34,16 @@ def test_an_end_by_start_and_duration_has_no_noise(recording: Path) -> None:
     assert pieces.column("end_s").tolist() == [0.3, 3.3]
 
 
+def test_durations_of_the_files_become_those_of_the_pieces(recording: Path) -> None:
+    pieces = manifest(
+        recording, duration_s=[10.0, 2.52, 10.0, 10.0, None], start_s=[0.1, 1.0, 0.0, 1.5, 2.0],
+        end_s=[0.3, 3.5, None, None, 2.5],
+    )  # fmt: skip
+    np.testing.assert_array_equal(pieces.column("duration_s"), [0.2, 2.52, 10.0, np.nan, 0.5])
+    whole = manifest(recording, duration_s=[10.0])
+    assert whole.column("duration_s").tolist() == [10.0]
+
+
 SPELLINGS = {
     "seconds": {"start_s": [1.0, 3.5], "end_s": [3.5, 4.25]},
     "start-end": {"start": [1.0, 3.5], "end": [3.5, 4.25]},
