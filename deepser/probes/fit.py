@@ -26,7 +26,7 @@ from deepser.training.normalise import Groups, check_speakers, corpora_of
 from deepser.training.targets import Targets
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import speaker_groups
-from featurestore.errors import ConfigError
+from featurestore.errors import ConfigError, ManifestError
 from featurestore.runtime.device import one_thread, pick_device
 from featurestore.store.feature_store import FeatureStore
 
@@ -134,6 +134,11 @@ def fit_probe(
     rows = NormalisedRows(plain, speakers, corpora, config.shrinkage)
     candidates = [replace(source, normalise=name) for name in config.normalise for source in sources]
     rule = _rule(config, problem)
+    if rule != "mean_ccc" and not (problem.labels[passes.final.train] >= 0).any():
+        raise ManifestError(
+            f"--select {rule}: no training utterance of {manifest.name} has a label to choose settings by. Where votes "
+            "are known of them, leave the label column out: their plurality is the label then."
+        )
     score = scorer(problem, rule)
     solver = solver_of(config, problem, rows, passes, score, pick_device(device))
 

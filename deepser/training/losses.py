@@ -19,8 +19,11 @@ CCC_FLOOR = 1e-8  # a batch in which predictions and targets are one constant ha
 def class_weights(labels: NDArray[np.integer], n_classes: int, exponent: float) -> NDArray[np.float32]:
     """Return (N / (C f_c)) ** exponent per class, (C,) float32, from the training split's labels (MEDUSA, stage 1).
 
-    Clips without consensus (-1) do not count; a class without a clip gets weight zero.
+    Clips without consensus (-1) do not count; a class without a clip gets weight zero. Where no clip has a label all
+    classes weigh the same, as they do with exponent 0: their votes are learned from.
     """
+    if not exponent or not (labels >= 0).any():
+        return np.ones(n_classes, np.float32)
     counts = np.bincount(labels[labels >= 0], minlength=n_classes).astype(np.float64)
     with np.errstate(divide="ignore"):
         weights = np.where(counts > 0, (counts.sum() / (n_classes * np.maximum(counts, 1))) ** exponent, 0.0)

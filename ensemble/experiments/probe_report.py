@@ -156,8 +156,10 @@ def probe_json(result: ProbeResult, rows: Sequence[ProbeRow], corpus: str, fit: 
 
 
 def _parts(result: ProbeResult, manifest: Manifest) -> dict[str, np.ndarray]:
-    """Return the judged rows with targets: of the folds together, and of each split."""
-    usable = ~np.isnan(result.problem.values).all(1) & result.judged
+    """Return the judged rows with a label or an attribute: of the folds together, and of each split."""
+    problem = result.problem
+    rated = ~np.isnan(problem.values[:, problem.n_classes :]).all(1)
+    usable = ((problem.labels >= 0) | rated) & result.judged
     parts: dict[str, np.ndarray] = {}
     if len(result.plan.names) > 1:
         parts["all folds"] = np.flatnonzero(usable & (result.plan.folds >= 0))

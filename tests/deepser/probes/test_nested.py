@@ -159,6 +159,9 @@ def test_what_cannot_be_probed_is_reported_before_the_work(tmp_path: Path) -> No
         adapted = replace(config, normalise=("speaker",))
         with pytest.raises(error, match=match):
             fit_probe(store, Manifest.from_pandas(changed), adapted, plan, device="cpu")
+    unlabelled = Manifest.from_pandas(frame.assign(label=None))
+    with pytest.raises(ManifestError, match=r"no training utterance .* has a label .* plurality"):
+        fit_probe(store, unlabelled, replace(config, select="uar"), plan, device="cpu")
     with pytest.raises(ConfigError, match="names first@1 twice"):
         fit_probe(store, manifest, ProbeConfig("p", ("first", "first@1")), plan, device="cpu")
     with pytest.raises(ConfigError, match="normalise"):

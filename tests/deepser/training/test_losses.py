@@ -29,6 +29,9 @@ def test_stage_1_weights_follow_the_formula() -> None:
     np.testing.assert_allclose(class_weights(labels, 2, 0.5), expected, rtol=1e-6)
     np.testing.assert_array_equal(class_weights(labels, 2, 0.0), [1.0, 1.0])
     np.testing.assert_array_equal(class_weights(labels, 3, 0.5)[2], 0.0)
+    # Uniform weights, and those of clips that have votes and no label, leave no class's votes out.
+    np.testing.assert_array_equal(class_weights(labels, 3, 0.0), [1.0, 1.0, 1.0])
+    np.testing.assert_array_equal(class_weights(np.full(4, -1), 3, 0.5), [1.0, 1.0, 1.0])
 
 
 def test_soft_cross_entropy_equals_torch_on_probabilities() -> None:

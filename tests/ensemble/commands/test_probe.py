@@ -25,7 +25,7 @@ from featurestore.store.feature_store import FeatureStore
 from tests.helpers.interrupts import interrupted_at_call
 from tests.helpers.made_once import copy_of, made_once
 from tests.helpers.small_corpus import copy_clips, medusa
-from tests.helpers.synthetic_corpus import corpus
+from tests.helpers.synthetic_corpus import CLASSES, corpus
 
 
 @pytest.fixture(scope="module")
@@ -321,3 +321,20 @@ def test_fit_deepser_warns_where_each_speaker_has_an_emotion_of_their_own(
     speakers = [f"s{c}{i % 3}" for i, c in enumerate(votes.argmax(1))]
     warn_of_confounding(Manifest.from_pandas(frame.assign(speaker=speakers)), plan)
     assert "--normalise none" in capsys.readouterr().err
+
+
+def test_a_split_of_votes_without_a_label_is_judged_and_not_scored(tmp_path: Path) -> None:
+    store, manifest = corpus(tmp_path, attributes=False)
+    frame = manifest.to_arrow().to_pandas()
+    frame["split"] = frame["fold"].map({"0": "train", "1": "development", "2": "test"})
+    votes = frame[[f"vote_{name}" for name in CLASSES]].to_numpy()
+    is_known = (votes.max(1) > 1) & (frame["split"] != "development")
+    frame["label"] = [CLASSES[c] if known else None for c, known in zip(votes.argmax(1), is_known, strict=True)]
+    Manifest.from_pandas(frame).write(tmp_path / "c.csv")
+    command = ("probe", "-m", tmp_path / "c.csv", "-s", store.path, "--features", "first,second")
+    output = medusa(*command, "--runs", tmp_path / "runs").stdout
+    assert "UAR of each layer, test" in output
+    assert "UAR of each layer, development" not in output
+    assert not FeatureStore.open(store.path)["posteriors/probe"].missing(
+        frame["utterance_id"][frame["split"] != "train"]
+    )
